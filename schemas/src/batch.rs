@@ -1,0 +1,79 @@
+//! The reply to `POST /ingest`.
+
+use crate::error_code::ErrorCode;
+use serde::{Deserialize, Serialize};
+
+/// What became of a batch. Status 200 when every event was taken, 207 when some were not, 400
+/// when none was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IngestReply {
+    /// Whether every event was taken.
+    pub ok: bool,
+    /// Events in the request.
+    pub received: u64,
+    /// Events that were there before: taken, once.
+    pub duplicates: u64,
+    /// The namespace of the events; of the first event when there are several.
+    pub namespace: String,
+    /// First and last `seq` the batch's events have in that namespace, repeats included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<SeqRange>,
+    /// The same for each further namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<NamespaceRange>,
+    /// One entry for each event that was not taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<EventError>,
+    /// With `ack=committed`: the snapshot that holds the events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<i64>,
+}
+
+/// First and last `seq`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeqRange {
+    /// The lowest.
+    pub first: u64,
+    /// The highest.
+    pub last: u64,
+}
+
+/// The `seq` range of one namespace of a mixed batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamespaceRange {
+    /// The namespace.
+    pub namespace: String,
+    /// Its range.
+    pub seq: SeqRange,
+}
+
+/// One event that was not taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventError {
+    /// Its place in the request, from 0.
+    pub index: u64,
+    /// Its id, where it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Rejected (broken) or conflict (same id, other content).
+    pub status: EventStatus,
+    /// Why.
+    pub code: ErrorCode,
+    /// Why, and what to change.
+    pub reason: String,
+    /// Id of the row in `dead_letters` that keeps it whole; none for a batch that was atomic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<String>,
+}
+
+/// How an event was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventStatus {
+    /// It is broken.
+    Rejected,
+    /// Its id belongs to an event with other content.
+    Conflict,
+}

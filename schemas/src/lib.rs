@@ -1,0 +1,10 @@
+//! What Icecore's users see and rely on: columns, names, error codes, request and reply bodies.
+//!
+//! No IO and no engine: the service and its clients both build on this crate.
+
+pub mod batch;
+pub mod columns;
+pub mod error_code;
+pub mod generate;
+pub mod names;
+pub mod query;

@@ -1,0 +1,26 @@
+//! The request of `POST /v1/{ns}/sql`.
+
+use serde::{Deserialize, Serialize};
+
+/// One SQL query.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlRequest {
+    /// The statement, at most 64 KiB.
+    pub sql: String,
+    /// A snapshot id or an RFC 3339 time: what was committed then, nothing newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<serde_json::Value>,
+    /// Answer only from a state that includes this `seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_seq: Option<u64>,
+    /// Values for `$1`, `$2`, … in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<serde_json::Value>,
+    /// Most rows of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Milliseconds the query may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
