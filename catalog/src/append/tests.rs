@@ -1,0 +1,507 @@
+use super::*;
+use crate::{
+    catalog::{Catalog, CreateTable},
+    metadata_file,
+    metastore::sqlite::SqliteMetastore,
+    storage::S3Options,
+};
+use iceberg::TableIdent;
+use iceberg::spec::{
+    DataFileBuilder, DataFileFormat, Literal, ManifestStatus, NestedField, PrimitiveType, Schema,
+    SnapshotReference, SnapshotRetention, SortOrder, Struct, TableMetadataBuilder, Transform, Type,
+    UnboundPartitionSpec,
+};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+/// A table whose commits are applied at once, without a catalog.
+struct Table {
+    storage: Storage,
+    metadata: TableMetadata,
+    now_ms: i64,
+    obsolete: Vec<Obsolete>,
+    files: u64,
+    folder: tempfile::TempDir,
+}
+
+impl Table {
+    fn new(version: FormatVersion, managed: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = format!("file://{}", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let primitive =
+            |id, name, kind| Arc::new(NestedField::required(id, name, Type::Primitive(kind)));
+        let schema = Schema::builder()
+            .with_fields([
+                primitive(1, "id", PrimitiveType::Long),
+                primitive(2, "type", PrimitiveType::String),
+                primitive(3, "ts", PrimitiveType::Timestamptz),
+            ])
+            .build()
+            .unwrap();
+        let spec = UnboundPartitionSpec::builder()
+            .add_partition_field(2, "type", Transform::Identity)
+            .unwrap()
+            .add_partition_field(3, "dt", Transform::Day)
+            .unwrap()
+            .build();
+        let properties = HashMap::from([(retention::MANAGED.to_owned(), managed.to_string())]);
+        let location = format!("{}/t", storage.root());
+        let metadata = TableMetadataBuilder::new(
+            schema,
+            spec,
+            SortOrder::unsorted_order(),
+            location,
+            version,
+            properties,
+        );
+        let metadata = metadata.unwrap().build().unwrap().metadata;
+        let now_ms = metadata.last_updated_ms();
+        let obsolete = Vec::new();
+        Self { storage, metadata, now_ms, obsolete, files: 0, folder }
+    }
+
+    fn file(&mut self, kind: &str) -> DataFile {
+        self.files += 1;
+        DataFileBuilder::default()
+            .content(DataContentType::Data)
+            .file_path(format!("{}/data/{:06}.parquet", self.metadata.location(), self.files))
+            .file_format(DataFileFormat::Parquet)
+            .partition(Struct::from_iter([
+                Some(Literal::string(kind)),
+                Some(Literal::date(20_000)),
+            ]))
+            .record_count(10)
+            .file_size_in_bytes(1_000)
+            .partition_spec_id(0)
+            .build()
+            .unwrap()
+    }
+
+    async fn build(&self, files: Vec<DataFile>) -> Result<BuiltAppend, CatalogError> {
+        build(&self.storage, &self.metadata, &append(files), self.now_ms).await
+    }
+
+    fn apply(&mut self, updates: Vec<TableUpdate>) {
+        let mut builder = self.metadata.clone().into_builder(None);
+        for update in updates {
+            builder = update.apply(builder).unwrap();
+        }
+        self.metadata = builder.build().unwrap().metadata;
+    }
+
+    /// Appends one file per kind and gives the new snapshot's id.
+    async fn append(&mut self, kinds: &[&str]) -> i64 {
+        let files = kinds.iter().map(|kind| self.file(kind)).collect();
+        let built = self.build(files).await.unwrap();
+        self.apply(built.updates);
+        self.obsolete.extend(built.obsolete);
+        self.now_ms += 1_000;
+        built.snapshot_id
+    }
+
+    async fn manifests(&self, snapshot_id: i64) -> Vec<iceberg::spec::ManifestFile> {
+        let snapshot = self.metadata.snapshot_by_id(snapshot_id).unwrap();
+        manifests::read_list(&self.storage, &self.metadata, snapshot).await.unwrap()
+    }
+
+    /// Live files of a snapshot with the snapshot and sequence number they came with.
+    async fn live(&self, snapshot_id: i64) -> Vec<(String, i64, i64)> {
+        let mut live = Vec::new();
+        for manifest in self.manifests(snapshot_id).await {
+            let manifest = manifest.load_manifest(&self.storage.file_io()).await.unwrap();
+            for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+                live.push((
+                    entry.file_path().to_owned(),
+                    entry.snapshot_id().unwrap(),
+                    entry.sequence_number().unwrap(),
+                ));
+            }
+        }
+        live.sort();
+        live
+    }
+
+    fn set_ref(&mut self, name: &str, snapshot_id: i64, retention: SnapshotRetention) {
+        let reference = SnapshotReference::new(snapshot_id, retention);
+        let ref_name = name.to_owned();
+        self.apply(vec![TableUpdate::SetSnapshotRef { ref_name, reference }]);
+    }
+
+    /// A snapshot of another engine that leaves out the parent's first `dropped` manifests.
+    async fn drop_manifests(&mut self, dropped: usize) -> i64 {
+        let parent = Arc::clone(self.metadata.current_snapshot().unwrap());
+        let kept = self.manifests(parent.snapshot_id()).await.into_iter().skip(dropped);
+        let id = unused_id(&self.metadata);
+        let mut writer = manifests::Writer::new(&self.storage, &self.metadata, id);
+        writer.list(kept, Some(parent.snapshot_id())).await.unwrap();
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(id)
+            .with_parent_snapshot_id(Some(parent.snapshot_id()))
+            .with_sequence_number(self.metadata.next_sequence_number())
+            .with_timestamp_ms(timestamp_ms(&self.metadata, self.now_ms))
+            .with_manifest_list(writer.list_location())
+            .with_summary(Summary {
+                operation: Operation::Replace,
+                additional_properties: HashMap::new(),
+            })
+            .with_schema_id(0)
+            .build();
+        self.apply(onto_main(&self.metadata, snapshot).unwrap());
+        id
+    }
+}
+
+fn append(files: Vec<DataFile>) -> Append {
+    Append {
+        files,
+        summary: BTreeMap::from([("icecore.last-seq".to_owned(), "9".to_owned())]),
+        watermark: Watermark { epoch: 1, position: 1, last_seq: 9 },
+        seq: (1, 9),
+    }
+}
+
+fn property<'a>(table: &'a TableMetadata, snapshot_id: i64, key: &str) -> Option<&'a str> {
+    let summary = table.snapshot_by_id(snapshot_id).unwrap().summary();
+    summary.additional_properties.get(key).map(String::as_str)
+}
+
+#[tokio::test]
+async fn an_append_lists_old_and_new_files_once() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let first = table.append(&["a", "b"]).await;
+    let second = table.append(&["a"]).await;
+    let location = table.metadata.location().to_owned();
+    let path = |n| format!("{location}/data/{n:06}.parquet");
+    assert_eq!(
+        table.live(second).await,
+        [(path(1), first, 1), (path(2), first, 1), (path(3), second, 2)]
+    );
+    assert_eq!(table.live(first).await.len(), 2);
+    let snapshot = table.metadata.current_snapshot().unwrap();
+    assert_eq!(snapshot.parent_snapshot_id(), Some(first));
+    assert_eq!(snapshot.schema_id(), Some(table.metadata.current_schema_id()));
+}
+
+#[tokio::test]
+async fn the_summary_counts_what_was_added_and_the_totals() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    table.append(&["a", "a", "b"]).await;
+    let id = table.append(&["a"]).await;
+    for (key, value) in [
+        ("added-data-files", "1"),
+        ("added-records", "10"),
+        ("added-files-size", "1000"),
+        ("changed-partition-count", "1"),
+        ("total-data-files", "4"),
+        ("total-records", "40"),
+        ("total-files-size", "4000"),
+        ("total-delete-files", "0"),
+        ("total-position-deletes", "0"),
+        ("total-equality-deletes", "0"),
+        ("icecore.last-seq", "9"),
+    ] {
+        assert_eq!(property(&table.metadata, id, key), Some(value), "{key}");
+    }
+}
+
+#[test]
+fn a_total_the_parent_does_not_tell_is_left_out_and_iceberg_keys_win() {
+    let counts = summary::ManifestCounts { created: 0, kept: 0, replaced: 0 };
+    let mut append = append(Vec::new());
+    append.summary.insert("added-records".to_owned(), "77".to_owned());
+    append.summary.insert("total-records".to_owned(), "77".to_owned());
+    let parent = Summary {
+        operation: Operation::Append,
+        additional_properties: HashMap::from([("total-data-files".to_owned(), "5".to_owned())]),
+    };
+    let entries = summary::entries(Some(&parent), &append, counts);
+    assert_eq!(entries["total-data-files"], "5");
+    assert_eq!(entries["added-records"], "0");
+    assert_eq!(entries.get("total-records"), None);
+}
+
+#[tokio::test]
+async fn snapshot_ids_are_positive_and_exact_in_javascript() {
+    let table = Table::new(FormatVersion::V2, true);
+    let ids: HashSet<i64> = (0..1_000).map(|_| unused_id(&table.metadata)).collect();
+    assert_eq!(ids.len(), 1_000);
+    assert!(ids.iter().all(|id| (1..1 << 53).contains(id)));
+    assert!(ids.iter().any(|id| *id > 1 << 50));
+}
+
+#[tokio::test]
+async fn snapshot_times_grow_when_the_clock_goes_back() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let first = table.append(&["a"]).await;
+    table.now_ms -= 3_600_000;
+    let second = table.append(&["a"]).await;
+    let at = |id| table.metadata.snapshot_by_id(id).unwrap().timestamp_ms();
+    assert_eq!(at(second), at(first) + 1);
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_are_refused() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let unpartitioned = DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path("file:///x".to_owned())
+        .file_format(DataFileFormat::Parquet)
+        .record_count(1)
+        .file_size_in_bytes(1)
+        .build()
+        .unwrap();
+    let refused = table.build(vec![unpartitioned]).await;
+    assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{refused:?}");
+
+    let old = Table::new(FormatVersion::V1, true);
+    let refused = old.build(vec![table.file("a")]).await;
+    assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn every_file_of_an_attempt_is_reported() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    table.append(&["a"]).await;
+    let file = table.file("a");
+    let built = table.build(vec![file]).await.unwrap();
+    assert_eq!(built.written.len(), 2);
+    for location in &built.written {
+        table.storage.delete(location).await.unwrap();
+    }
+    // The losing attempt took nothing away from the table.
+    assert_eq!(table.live(table.metadata.current_snapshot_id().unwrap()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_leaves_no_files() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    for _ in 0..manifests::MERGE_AT {
+        table.append(&["a"]).await;
+    }
+    let id = table.metadata.current_snapshot_id().unwrap();
+    let manifest = table.manifests(id).await[7].manifest_path.clone();
+    table.storage.delete(&manifest).await.unwrap();
+    let folder = format!("{}/metadata", table.metadata.location());
+    let before = table.storage.list(&folder).await.unwrap();
+    let file = table.file("a");
+    let failed = table.build(vec![file]).await;
+    assert!(matches!(failed, Err(CatalogError::Iceberg { .. })), "{failed:?}");
+    assert_eq!(table.storage.list(&folder).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn main_keeps_its_retention() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let first = table.append(&["a"]).await;
+    let retention = SnapshotRetention::branch(Some(7), Some(8), None);
+    table.set_ref("main", first, retention.clone());
+    let second = table.append(&["a"]).await;
+    let main = &retention::refs(&table.metadata)["main"];
+    assert_eq!((main.snapshot_id, &main.retention), (second, &retention));
+}
+
+#[tokio::test]
+async fn small_manifests_are_merged_and_entries_keep_their_origin() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut expected = Vec::new();
+    for sequence in 1..=manifests::MERGE_AT as i64 + 1 {
+        let id = table.append(&["a"]).await;
+        let path = format!("{}/data/{sequence:06}.parquet", table.metadata.location());
+        expected.push((path, id, sequence));
+    }
+    let id = table.metadata.current_snapshot_id().unwrap();
+    let manifests = table.manifests(id).await;
+    assert_eq!(manifests.len(), 2);
+    assert_eq!(table.live(id).await, expected);
+    assert_eq!(property(&table.metadata, id, "manifests-replaced"), Some("100"));
+    let merged = manifests.iter().find(|m| m.has_existing_files()).unwrap();
+    assert_eq!(merged.existing_files_count, Some(100));
+    assert_eq!(merged.min_sequence_number, 1);
+    let io = table.storage.file_io();
+    let entries = merged.load_manifest(&io).await.unwrap();
+    assert!(entries.entries().iter().all(|e| e.status() == ManifestStatus::Existing));
+}
+
+#[tokio::test]
+async fn rows_of_version_three_get_ids_without_gaps_or_repeats() {
+    let mut table = Table::new(FormatVersion::V3, true);
+    let mut ranges = Vec::new();
+    for _ in 0..3 {
+        let id = table.append(&["a", "b"]).await;
+        ranges.push(table.metadata.snapshot_by_id(id).unwrap().row_range().unwrap());
+    }
+    assert_eq!(ranges, [(0, 20), (20, 20), (40, 20)]);
+    assert_eq!(table.metadata.next_row_id(), 60);
+}
+
+#[tokio::test]
+async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(table.append(&["a"]).await);
+    }
+    // Newest first in the list: what goes is the manifest of the third snapshot.
+    let third = table.manifests(ids[2]).await[0].manifest_path.clone();
+    ids.push(table.drop_manifests(1).await);
+    ids.push(table.append(&["a"]).await);
+    let list = |id| table.metadata.snapshot_by_id(id).unwrap().manifest_list().to_owned();
+    let base = &table.metadata;
+
+    assert!(!obsolete::is_forked(base));
+    let files = obsolete::files(&table.storage, base, &[ids[1]], false).await;
+    assert_eq!(files, [list(ids[1])], "its manifests are all still in use");
+    let mut files = obsolete::files(&table.storage, base, &[ids[1], ids[2]], false).await;
+    let mut expected = vec![list(ids[1]), list(ids[2]), third];
+    files.sort();
+    expected.sort();
+    assert_eq!(files, expected);
+}
+
+#[tokio::test]
+async fn a_rollback_marks_the_history_and_leaves_every_manifest() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let first = table.append(&["a"]).await;
+    let second = table.append(&["a"]).await;
+    let third = table.drop_manifests(2).await;
+    table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
+    assert!(obsolete::is_forked(&table.metadata));
+    let fourth = table.append(&["a"]).await;
+    assert!(obsolete::is_marked_forked(&table.metadata));
+    assert_eq!(table.live(fourth).await.len(), 2);
+    // By order alone, nothing would list the first manifest after the third snapshot.
+    table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
+    assert!(obsolete::is_forked(&table.metadata));
+    let files = obsolete::files(&table.storage, &table.metadata, &[second, third], true).await;
+    assert!(files.iter().all(|file| file.contains("/snap-")), "{files:?}");
+    assert_eq!(files.len(), 2);
+}
+
+#[tokio::test]
+async fn a_fork_shows_even_when_the_parent_is_gone() {
+    let mut table = Table::new(FormatVersion::V2, false);
+    let first = table.append(&["a"]).await;
+    table.append(&["a"]).await;
+    table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
+    table.append(&["a"]).await;
+    table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
+    assert!(obsolete::is_forked(&table.metadata));
+
+    let mut thinned = Table::new(FormatVersion::V2, true);
+    let first = thinned.append(&["a"]).await;
+    let second = thinned.append(&["a"]).await;
+    thinned.append(&["a"]).await;
+    thinned.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![second] }]);
+    assert!(!obsolete::is_forked(&thinned.metadata));
+    thinned.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
+    assert!(!obsolete::is_forked(&thinned.metadata));
+}
+
+#[tokio::test]
+async fn tables_of_others_keep_their_history_and_properties() {
+    let mut table = Table::new(FormatVersion::V2, false);
+    let first = table.append(&["a"]).await;
+    table.append(&["a"]).await;
+    table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
+    table.append(&["a"]).await;
+    assert!(!obsolete::is_marked_forked(&table.metadata));
+    assert!(table.obsolete.is_empty());
+}
+
+/// The whole way: commits, thinning, and deleting what it freed once its time has come.
+#[tokio::test]
+async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
+    const APPENDS: u64 = 600;
+    let mut source = Table::new(FormatVersion::V2, true);
+    let metastore = SqliteMetastore::open(&source.folder.path().join("icecore.db")).await.unwrap();
+    let clock = Arc::new(AtomicI64::new(source.now_ms));
+    let now = Arc::clone(&clock);
+    let now: crate::catalog::NowMs = Arc::new(move || now.load(Ordering::Relaxed));
+    let catalog = Catalog::new("icecore", source.storage.clone(), Arc::new(metastore), now);
+    let levels = vec!["ns".to_owned()];
+    catalog.ensure_namespace(&levels, &BTreeMap::new()).await.unwrap();
+    let table = CreateTable {
+        name: "t".to_owned(),
+        schema: source.metadata.current_schema().as_ref().clone(),
+        partition_spec: Some(source.metadata.default_partition_spec().as_ref().clone().into()),
+        sort_order: None,
+        location: None,
+        properties: source.metadata.properties().clone(),
+    };
+    source.metadata = catalog.create_table(&levels, table).await.unwrap().metadata.as_ref().clone();
+    let ident = TableIdent::from_strs(["ns", "t"]).unwrap();
+    for position in 1..=APPENDS {
+        let mut append = append(vec![source.file("a")]);
+        append.watermark.position = position;
+        append.seq = (position, position);
+        let loaded = catalog.append(&ident, append).await.unwrap();
+        assert!(loaded.metadata.snapshots().len() <= 551);
+        clock.fetch_add(1_000, Ordering::Relaxed);
+    }
+    assert_eq!(catalog.delete_obsolete(1_000).await.unwrap(), 0, "too early");
+    clock.fetch_add(OBSOLETE_GRACE_MS, Ordering::Relaxed);
+    assert!(catalog.delete_obsolete(1_000).await.unwrap() > 50);
+
+    let loaded = catalog.load_table(&ident).await.unwrap();
+    source.metadata = loaded.metadata.as_ref().clone();
+    let current = source.metadata.current_snapshot_id().unwrap();
+    let live = source.live(current).await;
+    let paths: HashSet<&String> = live.iter().map(|(path, ..)| path).collect();
+    assert_eq!((live.len() as u64, paths.len() as u64), (APPENDS, APPENDS));
+    let ids: Vec<i64> = source.metadata.snapshots().map(|s| s.snapshot_id()).collect();
+    for id in ids {
+        for manifest in source.manifests(id).await {
+            assert!(source.storage.exists(&manifest.manifest_path).await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn long_histories_stay_small_and_every_retained_snapshot_stays_whole() {
+    const APPENDS: usize = 1_200;
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut tagged = 0;
+    for n in 1..=APPENDS {
+        let id = table.append(&["a"]).await;
+        if n == 40 {
+            tagged = id;
+            table.set_ref("audit", id, SnapshotRetention::Tag { max_ref_age_ms: None });
+        }
+        let bound = retention::SNAPSHOTS_MAX + retention::SNAPSHOTS_SLACK + 1;
+        assert!(table.metadata.snapshots().len() <= bound);
+    }
+    let now_ms = table.now_ms + OBSOLETE_GRACE_MS;
+    assert!(table.obsolete.iter().all(|file| file.not_before_ms <= now_ms));
+    for file in std::mem::take(&mut table.obsolete) {
+        assert!(table.storage.exists(&file.location).await.unwrap(), "{file:?}");
+        table.storage.delete(&file.location).await.unwrap();
+    }
+    assert!(metadata_file::encode(&table.metadata).len() < 1_000_000);
+
+    let mut manifests = HashSet::new();
+    let ids: Vec<i64> = table.metadata.snapshots().map(|s| s.snapshot_id()).collect();
+    assert!(ids.contains(&tagged));
+    for id in ids {
+        let listed = table.manifests(id).await;
+        assert!(listed.len() <= manifests::MERGE_AT + 10, "{}", listed.len());
+        manifests.extend(listed.into_iter().map(|m| m.manifest_path));
+    }
+    for manifest in &manifests {
+        assert!(table.storage.exists(manifest).await.unwrap(), "{manifest}");
+    }
+    let live = table.live(table.metadata.current_snapshot_id().unwrap()).await;
+    let paths: HashSet<&String> = live.iter().map(|(path, ..)| path).collect();
+    assert_eq!((live.len(), paths.len()), (APPENDS, APPENDS));
+    assert_eq!(table.live(tagged).await.len(), 40);
+
+    // Nothing but what retained snapshots need is left.
+    let folder = format!("{}/metadata", table.metadata.location());
+    let left = table.storage.list(&folder).await.unwrap().len();
+    assert_eq!(left, manifests.len() + table.metadata.snapshots().len());
+}

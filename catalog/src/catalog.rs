@@ -1,0 +1,185 @@
+//! The catalog's calls, for the service in process and for [`crate::rest`].
+//!
+//! Its one invariant: a table's pointer moves only from the version a commit was built on, so no
+//! commit is ever lost or half visible. A new metadata file is durable before the pointer moves.
+
+mod cache;
+mod change;
+mod create;
+mod jail;
+mod load;
+mod locks;
+mod purge;
+mod write;
+
+use crate::{
+    error::CatalogError,
+    metastore::{Levels, Metastore, Properties, SnapshotRow, Watermark},
+    storage::Storage,
+};
+use cache::MetadataCache;
+use iceberg::{
+    TableIdent, TableRequirement, TableUpdate,
+    io::FileIO,
+    spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
+};
+use locks::TableLocks;
+use std::{collections::HashMap, sync::Arc};
+
+/// Milliseconds since 1970; passed in so that tests can set the time.
+pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// A table as it stands. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LoadedTable {
+    /// Its current metadata.
+    pub metadata: Arc<TableMetadata>,
+    /// The file that holds it.
+    pub metadata_location: String,
+    /// The pointer's version.
+    pub version: i64,
+    /// How far our own log is in it.
+    pub watermark: Option<Watermark>,
+}
+
+/// A new table.
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub schema: Schema,
+    /// How it is partitioned; not at all when none.
+    pub partition_spec: Option<UnboundPartitionSpec>,
+    /// How its files are sorted; not at all when none.
+    pub sort_order: Option<SortOrder>,
+    /// Where it lies; inside the warehouse, ending in the table's uuid, when none.
+    pub location: Option<String>,
+    /// Its properties.
+    pub properties: HashMap<String, String>,
+}
+
+/// Changes to one table, all or none.
+#[derive(Clone, Debug)]
+pub struct TableChange {
+    /// Which table.
+    pub table: TableIdent,
+    /// What must hold.
+    pub requirements: Vec<TableRequirement>,
+    /// What changes, in order.
+    pub updates: Vec<TableUpdate>,
+}
+
+/// The catalog. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    storage: Storage,
+    metastore: Arc<dyn Metastore>,
+    now: NowMs,
+    file_io: FileIO,
+    cache: MetadataCache,
+    locks: TableLocks,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// A catalog named `name` (what clients call the warehouse) over these stores.
+    #[must_use]
+    pub fn new(name: &str, storage: Storage, metastore: Arc<dyn Metastore>, now: NowMs) -> Self {
+        let inner = Inner {
+            name: name.to_owned(),
+            file_io: storage.file_io(),
+            storage,
+            metastore,
+            now,
+            cache: MetadataCache::default(),
+            locks: TableLocks::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The warehouse's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The warehouse's files.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+
+    /// The metastore, for calls that need no metadata file.
+    #[must_use]
+    pub fn metastore(&self) -> &dyn Metastore {
+        self.inner.metastore.as_ref()
+    }
+
+    /// Adds a namespace with these properties if it is not there, and gives its properties.
+    /// Namespaces above it that are missing are added without any.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub async fn ensure_namespace(
+        &self,
+        levels: &Levels,
+        properties: &Properties,
+    ) -> Result<Properties, CatalogError> {
+        let metastore = self.metastore();
+        if let Some(found) = metastore.namespace(levels).await? {
+            return Ok(found);
+        }
+        let none = Properties::new();
+        for depth in 1..=levels.len() {
+            let properties = if depth == levels.len() { properties } else { &none };
+            match metastore.create_namespace(&levels[..depth].to_vec(), properties).await {
+                Ok(()) | Err(CatalogError::AlreadyExists(_)) => (),
+                Err(cause) => return Err(cause),
+            }
+        }
+        let found = metastore.namespace(levels).await?;
+        found.ok_or_else(|| CatalogError::NoSuchNamespace(levels.join(".")))
+    }
+
+    /// Gives a table another name or namespace. Its files stay where they are.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    pub async fn rename_table(
+        &self,
+        from: &TableIdent,
+        to: &TableIdent,
+    ) -> Result<(), CatalogError> {
+        create::check_name(&to.name)?;
+        let from = (from.namespace.as_ref(), from.name.as_str());
+        self.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
+    }
+
+    /// Snapshot index of a table, oldest first.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `Metastore`.
+    pub async fn snapshots(&self, table: &TableIdent) -> Result<Vec<SnapshotRow>, CatalogError> {
+        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
+        let row = row.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))?;
+        self.metastore().snapshots(row.uuid).await
+    }
+
+    fn now_ms(&self) -> i64 {
+        (self.inner.now)()
+    }
+}
+
+#[cfg(test)]
+mod tests;

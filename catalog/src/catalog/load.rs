@@ -1,0 +1,72 @@
+//! Reading tables.
+
+use super::{Catalog, LoadedTable};
+use crate::{error::CatalogError, metastore::TableRow};
+use iceberg::{TableIdent, spec::TableMetadata};
+use std::sync::Arc;
+
+impl Catalog {
+    /// A table as it stands now. Parsed metadata is cached by file.
+    ///
+    /// # Errors
+    /// `NoSuchTable` (also when the namespace is missing), `Storage`.
+    pub async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
+        let found = self.find(table).await?;
+        found.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))
+    }
+
+    pub(super) async fn find(
+        &self,
+        table: &TableIdent,
+    ) -> Result<Option<LoadedTable>, CatalogError> {
+        let row = self.inner.metastore.table(table.namespace.as_ref(), &table.name).await?;
+        let Some(row) = row else { return Ok(None) };
+        match self.metadata(&row.metadata_location).await {
+            Ok(metadata) => Ok(Some(loaded(row, metadata))),
+            // A commit in between may have let this file be deleted: the pointer is looked at again.
+            Err(cause) => self.find_again(table, &row, cause).await,
+        }
+    }
+
+    async fn find_again(
+        &self,
+        table: &TableIdent,
+        before: &TableRow,
+        cause: CatalogError,
+    ) -> Result<Option<LoadedTable>, CatalogError> {
+        let row = self.inner.metastore.table(table.namespace.as_ref(), &table.name).await?;
+        match row {
+            None => Ok(None),
+            Some(row) if row == *before => Err(cause),
+            Some(row) => {
+                let metadata = self.metadata(&row.metadata_location).await?;
+                Ok(Some(loaded(row, metadata)))
+            }
+        }
+    }
+
+    /// The contents of a metadata file, compressed or not.
+    pub(super) async fn metadata(
+        &self,
+        location: &str,
+    ) -> Result<Arc<TableMetadata>, CatalogError> {
+        if let Some(metadata) = self.inner.cache.get(location) {
+            return Ok(metadata);
+        }
+        let read = TableMetadata::read_from(&self.inner.file_io, location).await;
+        let read = read
+            .map_err(|source| CatalogError::Iceberg { operation: "read table metadata", source })?;
+        let metadata = Arc::new(read);
+        self.inner.cache.insert(location, &metadata);
+        Ok(metadata)
+    }
+}
+
+fn loaded(row: TableRow, metadata: Arc<TableMetadata>) -> LoadedTable {
+    LoadedTable {
+        metadata,
+        metadata_location: row.metadata_location,
+        version: row.version,
+        watermark: row.watermark,
+    }
+}

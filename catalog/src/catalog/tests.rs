@@ -1,0 +1,665 @@
+use super::*;
+use crate::{
+    metastore::{Obsolete, PointerSwap, SwapOutcome, sqlite::SqliteMetastore, suite},
+    storage::S3Options,
+};
+use bytes::Bytes;
+use futures::future::join_all;
+use iceberg::spec::{
+    DataContentType, DataFileBuilder, DataFileFormat, ManifestListWriter, ManifestWriterBuilder,
+    Struct,
+};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicI64, Ordering};
+use uuid::Uuid;
+
+const NOW: i64 = 1_700_000_000_000;
+
+struct House {
+    _folder: tempfile::TempDir,
+    catalog: Catalog,
+    /// A second catalog over the same stores, as another process has it.
+    other: Catalog,
+    clock: Arc<AtomicI64>,
+}
+
+impl House {
+    fn root(&self) -> &str {
+        self.catalog.storage().root()
+    }
+
+    async fn files(&self) -> Vec<String> {
+        self.catalog.storage().list(self.root()).await.unwrap()
+    }
+}
+
+async fn house() -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = format!("file://{}/warehouse", folder.path().display());
+    let metastore = SqliteMetastore::open(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore: Arc<dyn Metastore> = Arc::new(metastore);
+    let clock = Arc::new(AtomicI64::new(NOW));
+    let open = || {
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let clock = Arc::clone(&clock);
+        let now: NowMs = Arc::new(move || clock.load(Ordering::SeqCst));
+        Catalog::new("icecore", storage, Arc::clone(&metastore), now)
+    };
+    let (catalog, other) = (open(), open());
+    catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
+    House { _folder: folder, catalog, other, clock }
+}
+
+fn ident(dotted: &str) -> TableIdent {
+    TableIdent::from_strs(dotted.split('.')).unwrap()
+}
+
+fn new_table(name: &str) -> CreateTable {
+    let schema = json!({"type": "struct", "schema-id": 0, "fields": [
+        {"id": 1, "name": "id", "required": true, "type": "string"}]});
+    CreateTable {
+        name: name.to_owned(),
+        schema: serde_json::from_value(schema).unwrap(),
+        partition_spec: None,
+        sort_order: None,
+        location: None,
+        properties: HashMap::new(),
+    }
+}
+
+async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
+    let ident = ident(dotted);
+    catalog.create_table(ident.namespace.as_ref(), new_table(&ident.name)).await.unwrap()
+}
+
+fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
+    TableChange {
+        table: ident(dotted),
+        requirements: serde_json::from_value(requirements).unwrap(),
+        updates: serde_json::from_value(updates).unwrap(),
+    }
+}
+
+fn set(dotted: &str, key: &str, value: &str) -> TableChange {
+    change(dotted, json!([]), json!([{"action": "set-properties", "updates": {key: value}}]))
+}
+
+fn add_snapshot(table: &LoadedTable, id: i64, manifest_list: &str) -> Value {
+    json!([
+        {"action": "add-snapshot", "snapshot": {
+            "snapshot-id": id,
+            "parent-snapshot-id": table.metadata.current_snapshot_id(),
+            "sequence-number": table.metadata.next_sequence_number(),
+            "timestamp-ms": table.metadata.last_updated_ms() + 1,
+            "manifest-list": manifest_list,
+            "schema-id": 0,
+            "summary": {"operation": "append"},
+        }},
+        {"action": "set-snapshot-ref", "ref-name": "main", "type": "branch", "snapshot-id": id},
+    ])
+}
+
+fn own_list(table: &LoadedTable, id: i64) -> String {
+    format!("{}/metadata/{id}.avro", table.metadata.location())
+}
+
+fn on_main(expected: Option<i64>) -> Value {
+    json!([{"type": "assert-ref-snapshot-id", "ref": "main", "snapshot-id": expected}])
+}
+
+#[tokio::test]
+async fn a_created_table_is_loaded_as_it_was_made() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let location = made.metadata.location().to_owned();
+    assert_eq!(location, format!("{}/a/{}", house.root(), made.metadata.uuid()));
+    assert_eq!((made.version, made.watermark), (1, None));
+    assert_eq!(made.metadata.last_updated_ms(), NOW);
+    for catalog in [&house.catalog, &house.other] {
+        let loaded = catalog.load_table(&ident("a.t")).await.unwrap();
+        assert_eq!(loaded.metadata, made.metadata);
+        assert_eq!(loaded.metadata_location, made.metadata_location);
+    }
+    for folder in ["data", "metadata"] {
+        let path = format!("{}/{folder}", location.strip_prefix("file://").unwrap());
+        assert!(std::path::Path::new(&path).is_dir());
+    }
+    assert_eq!(house.files().await, [made.metadata_location]);
+}
+
+#[tokio::test]
+async fn names_that_are_missing_or_taken_are_told_apart() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    create(catalog, "a.t").await;
+    let files = house.files().await;
+    let a = suite::levels("a");
+    let taken = catalog.create_table(&a, new_table("t")).await;
+    assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text.ends_with("a.t")));
+    let homeless = catalog.create_table(&suite::levels("b"), new_table("t")).await;
+    assert!(matches!(homeless, Err(CatalogError::NoSuchNamespace(name)) if name == "b"));
+    for missing in ["a.none", "none.t"] {
+        let loaded = catalog.load_table(&ident(missing)).await;
+        assert!(matches!(loaded, Err(CatalogError::NoSuchTable(name)) if name == missing));
+        let committed = catalog.commit(set(missing, "k", "v")).await;
+        assert!(matches!(committed, Err(CatalogError::NoSuchTable(_))));
+        let dropped = catalog.drop_table(&ident(missing), true).await;
+        assert!(matches!(dropped, Err(CatalogError::NoSuchTable(_))));
+        let snapshots = catalog.snapshots(&ident(missing)).await;
+        assert!(matches!(snapshots, Err(CatalogError::NoSuchTable(_))));
+    }
+    for name in ["", "a\nb"] {
+        let refused = catalog.create_table(&a, new_table(name)).await;
+        assert!(matches!(refused, Err(CatalogError::Invalid(_))));
+    }
+    assert_eq!(house.files().await, files);
+}
+
+#[tokio::test]
+async fn namespaces_are_ensured_with_those_above_them() {
+    let house = house().await;
+    let (deep, mut properties) = (suite::levels("x.y.z"), Properties::new());
+    properties.insert("k".to_owned(), "v".to_owned());
+    assert_eq!(house.catalog.ensure_namespace(&deep, &properties).await.unwrap(), properties);
+    let kept = house.catalog.ensure_namespace(&deep, &Properties::new()).await.unwrap();
+    assert_eq!(kept, properties);
+    let above = house.catalog.metastore().namespace(&suite::levels("x.y")).await.unwrap();
+    assert_eq!(above, Some(Properties::new()));
+}
+
+#[tokio::test]
+async fn a_table_in_a_hostile_namespace_stays_in_the_warehouse() {
+    let house = house().await;
+    let levels = vec!["../..".to_owned(), "%2e%2e".to_owned(), "ü/x".to_owned()];
+    house.catalog.ensure_namespace(&levels, &Properties::new()).await.unwrap();
+    let made = house.catalog.create_table(&levels, new_table("../t")).await.unwrap();
+    let expected = format!("{}/_____/_2e_2e/__x/{}", house.root(), made.metadata.uuid());
+    assert_eq!(made.metadata.location(), expected);
+}
+
+#[tokio::test]
+async fn a_commit_moves_the_table_and_a_failed_requirement_does_not() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let committed = catalog.commit(set("a.t", "k", "v")).await.unwrap();
+    assert_eq!(committed.version, 2);
+    assert_eq!(committed.metadata.properties()["k"], "v");
+    assert_eq!(committed.metadata.last_updated_ms(), NOW + 1);
+    assert_eq!(committed.metadata.metadata_log()[0].metadata_file, made.metadata_location);
+    let seen = house.other.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(seen.metadata, committed.metadata);
+
+    let files = house.files().await;
+    let stale = change("a.t", on_main(Some(5)), add_snapshot(&made, 1, &own_list(&made, 1)));
+    let failed = catalog.commit(stale).await;
+    let text = "Requirement failed: branch or tag main is missing, expected 5";
+    assert!(matches!(failed, Err(CatalogError::CommitFailed(found)) if found == text));
+    let unfit = change("a.t", json!([]), json!([{"action": "set-current-schema", "schema-id": 9}]));
+    assert!(matches!(catalog.commit(unfit).await, Err(CatalogError::Invalid(_))));
+    let uuid = json!([{"action": "assign-uuid", "uuid": Uuid::nil()}]);
+    let renamed = catalog.commit(change("a.t", json!([]), uuid)).await;
+    assert!(matches!(renamed, Err(CatalogError::Invalid(_))));
+    let nothing = catalog.commit(change("a.t", json!([]), json!([]))).await.unwrap();
+    assert_eq!(nothing.version, 2);
+    assert_eq!(house.files().await, files);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_concurrent_commit_is_lost() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let tasks = (0..8).map(|task| {
+        // Half of the tasks share the queue of one process, half that of another.
+        let catalog = if task % 2 == 0 { house.catalog.clone() } else { house.other.clone() };
+        async move {
+            for n in 0..25 {
+                // Clients repeat what was refused after a lost race.
+                while let Err(cause) = catalog.commit(set("a.t", &format!("{task}-{n}"), "x")).await
+                {
+                    assert!(matches!(cause, CatalogError::CommitFailed(_)), "{cause:?}");
+                }
+            }
+        }
+    });
+    join_all(tasks).await;
+    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(table.metadata.properties().len(), 200);
+    assert_eq!(table.version, 201);
+    assert_eq!(house.files().await.len(), 201, "losers' metadata files are deleted");
+}
+
+#[tokio::test]
+async fn commits_in_one_process_queue_and_never_fail() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let commits = (0..40).map(|n| house.catalog.commit(set("a.t", &n.to_string(), "x")));
+    for commit in join_all(commits).await {
+        commit.unwrap();
+    }
+    assert_eq!(house.catalog.load_table(&ident("a.t")).await.unwrap().version, 41);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_sent_again_is_a_success_that_changes_nothing() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
+    let first = house.catalog.commit(sent.clone()).await.unwrap();
+    assert_eq!(first.metadata.current_snapshot_id(), Some(1));
+    let again = house.other.commit(sent.clone()).await.unwrap();
+    assert_eq!(again.version, first.version);
+    assert_eq!(again.metadata, first.metadata);
+
+    let next = change("a.t", on_main(Some(1)), add_snapshot(&first, 2, &own_list(&made, 2)));
+    house.catalog.commit(next).await.unwrap();
+    let late = house.catalog.commit(sent).await.unwrap();
+    assert_eq!(late.metadata.current_snapshot_id(), Some(2));
+    let ids: Vec<i64> = house
+        .catalog
+        .snapshots(&ident("a.t"))
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.snapshot_id)
+        .collect();
+    assert_eq!(ids, [1, 2]);
+
+    let removed = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
+    house.catalog.commit(change("a.t", json!([]), removed)).await.unwrap();
+    assert_eq!(house.catalog.snapshots(&ident("a.t")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn two_writers_of_one_branch_cannot_both_win() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let race = (1..=6).map(|id| {
+        let catalog = if id % 2 == 0 { &house.catalog } else { &house.other };
+        catalog.commit(change("a.t", on_main(None), add_snapshot(&made, id, &own_list(&made, id))))
+    });
+    let results = join_all(race).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for lost in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(lost, CatalogError::CommitFailed(_)), "{lost:?}");
+    }
+    assert_eq!(house.files().await.len(), 2);
+}
+
+fn finish(dotted: &str, staged: &TableMetadata) -> TableChange {
+    let updates = json!([
+        {"action": "assign-uuid", "uuid": staged.uuid()},
+        {"action": "upgrade-format-version", "format-version": 2},
+        {"action": "add-schema", "schema": serde_json::to_value(staged.current_schema()).unwrap()},
+        {"action": "set-current-schema", "schema-id": -1},
+        {"action": "add-spec", "spec": {"spec-id": 0, "fields": []}},
+        {"action": "set-default-spec", "spec-id": -1},
+        {"action": "add-sort-order", "sort-order": {"order-id": 0, "fields": []}},
+        {"action": "set-default-sort-order", "sort-order-id": -1},
+        {"action": "set-location", "location": staged.location()},
+    ]);
+    change(dotted, json!([{"type": "assert-create"}]), updates)
+}
+
+#[tokio::test]
+async fn a_staged_table_exists_once_it_is_committed() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let a = suite::levels("a");
+    let staged = catalog.stage_table(&a, new_table("t")).await.unwrap();
+    assert!(catalog.load_table(&ident("a.t")).await.is_err());
+    assert_eq!(house.files().await, Vec::<String>::new());
+
+    let mut sent = finish("a.t", &staged);
+    let shell = LoadedTable {
+        metadata: Arc::new(staged.clone()),
+        metadata_location: String::new(),
+        version: 0,
+        watermark: None,
+    };
+    let snapshot = add_snapshot(&shell, 1, &format!("{}/metadata/1.avro", staged.location()));
+    let snapshot: Vec<TableUpdate> = serde_json::from_value(snapshot).unwrap();
+    sent.updates.extend(snapshot);
+    let made = catalog.commit(sent.clone()).await.unwrap();
+    assert_eq!(made.metadata.uuid(), staged.uuid());
+    assert_eq!(made.metadata.location(), staged.location());
+    assert_eq!(made.version, 1);
+    assert_eq!(catalog.snapshots(&ident("a.t")).await.unwrap()[0].snapshot_id, 1);
+    let loaded = house.other.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(loaded.metadata, made.metadata);
+
+    let again = catalog.commit(sent).await.unwrap();
+    assert_eq!(again.version, 1, "the same create again is a success");
+    let rival = catalog.commit(finish("a.t", &rival(catalog).await)).await;
+    let text = "Requirement failed: table already exists";
+    assert!(matches!(rival, Err(CatalogError::CommitFailed(found)) if found == text));
+    let homeless = catalog.commit(finish("none.t", &staged)).await;
+    assert!(matches!(homeless, Err(CatalogError::NoSuchNamespace(_))));
+}
+
+async fn rival(catalog: &Catalog) -> TableMetadata {
+    catalog.stage_table(&suite::levels("a"), new_table("rival")).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_transaction_changes_all_its_tables_or_none() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    create(catalog, "a.one").await;
+    create(catalog, "a.two").await;
+    let staged = catalog.stage_table(&suite::levels("a"), new_table("new")).await.unwrap();
+    let files = house.files().await;
+
+    let failing = change(
+        "a.two",
+        on_main(Some(1)),
+        json!([
+        {"action": "set-properties", "updates": {"k": "v"}}]),
+    );
+    let failed =
+        catalog.commit_all(vec![set("a.one", "k", "v"), finish("a.new", &staged), failing]).await;
+    assert!(matches!(failed, Err(CatalogError::CommitFailed(_))));
+    let missing = catalog.commit_all(vec![set("a.one", "k", "v"), set("a.none", "k", "v")]).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
+    let twice = catalog.commit_all(vec![set("a.one", "k", "v"), set("a.one", "l", "v")]).await;
+    assert!(matches!(twice, Err(CatalogError::Invalid(_))));
+    assert_eq!(house.files().await, files);
+    assert_eq!(catalog.load_table(&ident("a.one")).await.unwrap().version, 1);
+    assert!(catalog.load_table(&ident("a.new")).await.is_err());
+
+    let all = vec![set("a.two", "k", "v"), finish("a.new", &staged), set("a.one", "k", "v")];
+    catalog.commit_all(all).await.unwrap();
+    for (table, version) in [("a.one", 2), ("a.two", 2), ("a.new", 1)] {
+        assert_eq!(house.other.load_table(&ident(table)).await.unwrap().version, version);
+    }
+    catalog.commit_all(Vec::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn crossing_transactions_neither_deadlock_nor_tear() {
+    let house = house().await;
+    create(&house.catalog, "a.one").await;
+    create(&house.catalog, "a.two").await;
+    let commits = (0..20).map(|n| {
+        let catalog = if n % 3 == 0 { &house.other } else { &house.catalog };
+        let mut both = vec![set("a.one", &n.to_string(), "x"), set("a.two", &n.to_string(), "x")];
+        if n % 2 == 0 {
+            both.reverse();
+        }
+        async move {
+            while let Err(cause) = catalog.commit_all(both.clone()).await {
+                assert!(matches!(cause, CatalogError::CommitFailed(_)), "{cause:?}");
+            }
+        }
+    });
+    join_all(commits).await;
+    let one = house.catalog.load_table(&ident("a.one")).await.unwrap();
+    let two = house.catalog.load_table(&ident("a.two")).await.unwrap();
+    assert_eq!(one.metadata.properties().len(), 20);
+    assert_eq!(one.metadata.properties(), two.metadata.properties());
+    assert_eq!((one.version, two.version), (21, 21));
+}
+
+#[tokio::test]
+async fn a_renamed_table_keeps_its_files_and_state() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    catalog.ensure_namespace(&suite::levels("b"), &Properties::new()).await.unwrap();
+    catalog.rename_table(&ident("a.t"), &ident("b.u")).await.unwrap();
+    let moved = catalog.load_table(&ident("b.u")).await.unwrap();
+    assert_eq!(moved.metadata, made.metadata);
+    assert!(catalog.load_table(&ident("a.t")).await.is_err());
+    catalog.commit(set("b.u", "k", "v")).await.unwrap();
+    let new = create(catalog, "a.t").await;
+    assert_ne!(new.metadata.location(), made.metadata.location());
+    let taken = catalog.rename_table(&ident("a.t"), &ident("b.u")).await;
+    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
+}
+
+#[tokio::test]
+async fn a_dropped_table_can_be_registered_again() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
+    let before = catalog.commit(sent).await.unwrap();
+    catalog.drop_table(&ident("a.t"), false).await.unwrap();
+    assert!(catalog.load_table(&ident("a.t")).await.is_err());
+    let a = suite::levels("a");
+    let spelling = before.metadata_location.replacen("file:///", "file:/", 1);
+    let adopted = catalog.register_table(&a, "u", &spelling).await.unwrap();
+    assert_eq!(adopted.metadata, before.metadata);
+    assert_eq!(catalog.snapshots(&ident("a.u")).await.unwrap().len(), 1);
+    catalog.commit(set("a.u", "k", "v")).await.unwrap();
+    for name in ["u", "v"] {
+        let twice = catalog.register_table(&a, name, &before.metadata_location).await;
+        assert!(matches!(twice, Err(CatalogError::AlreadyExists(_))), "{name}");
+    }
+    let nothing = catalog.register_table(&a, "w", &own_list(&made, 77)).await;
+    assert!(matches!(nothing, Err(CatalogError::Invalid(_))));
+    let outside = catalog.register_table(&a, "w", "file:///etc/passwd").await;
+    assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))));
+}
+
+#[tokio::test]
+async fn metadata_that_names_files_of_others_is_not_adopted() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let victim = create(catalog, "a.victim").await;
+    let made = create(catalog, "a.t").await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
+    let made = catalog.commit(sent).await.unwrap();
+    let mut json = serde_json::to_value(&*made.metadata).unwrap();
+    json["table-uuid"] = json!(Uuid::from_u128(1));
+    let forged = format!("{}/metadata/forged.metadata.json", made.metadata.location());
+    let register = async |json: &Value, location: &str| {
+        let bytes = serde_json::to_vec(json).unwrap();
+        catalog.storage().put(location, bytes.into()).await.unwrap();
+        catalog.register_table(&suite::levels("a"), "x", location).await
+    };
+    let mut of_others = json.clone();
+    of_others["snapshots"][0]["manifest-list"] = json!(own_list(&victim, 1));
+    let refused = register(&of_others, &forged).await;
+    assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
+    let elsewhere = format!("{}/elsewhere.metadata.json", house.root());
+    let refused = register(&json, &elsewhere).await;
+    assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
+    register(&json, &format!("{forged}.2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn locations_outside_of_the_table_are_refused() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let victim = create(catalog, "a.victim").await;
+    let files = house.files().await;
+    let lists = [
+        own_list(&victim, 1),
+        format!("{}x/metadata/1.avro", made.metadata.location()),
+        format!("{}/../{}/metadata/1.avro", made.metadata.location(), victim.metadata.uuid()),
+        format!("{}/%2e%2e/x.avro", made.metadata.location()),
+        "file:///etc/passwd".to_owned(),
+        "s3://bucket/a".to_owned(),
+    ];
+    let mut updates: Vec<Value> = lists.iter().map(|list| add_snapshot(&made, 1, list)).collect();
+    for outside in [house.root(), "file:///tmp/x", "s3://b/x", &format!("{}/../x", house.root())] {
+        updates.push(json!([{"action": "set-location", "location": outside}]));
+        let path = json!({"write.data.path": outside});
+        updates.push(json!([{"action": "set-properties", "updates": path}]));
+    }
+    updates.push(json!([{"action": "set-statistics", "snapshot-id": 1, "statistics": {
+        "snapshot-id": 1, "statistics-path": own_list(&victim, 1), "file-size-in-bytes": 1,
+        "file-footer-size-in-bytes": 1, "blob-metadata": []}}]));
+    for update in updates {
+        let refused = catalog.commit(change("a.t", json!([]), update.clone())).await;
+        assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{update}");
+    }
+    for outside in ["file:///tmp/x", house.root(), "s3://b/x"] {
+        let table = CreateTable { location: Some(outside.to_owned()), ..new_table("x") };
+        let refused = catalog.create_table(&suite::levels("a"), table).await;
+        assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
+    }
+    let paths = HashMap::from([("write.data.path".to_owned(), "file:///tmp".to_owned())]);
+    let table = CreateTable { properties: paths, ..new_table("x") };
+    let refused = catalog.create_table(&suite::levels("a"), table).await;
+    assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
+    assert_eq!(house.files().await, files);
+}
+
+#[tokio::test]
+async fn a_client_may_choose_a_place_inside_the_warehouse() {
+    let house = house().await;
+    let wanted = format!("{}/custom/place", house.root());
+    let spelling = format!("{}/", wanted.replacen("file:///", "file:/", 1));
+    let table = CreateTable { location: Some(spelling), ..new_table("t") };
+    let made = house.catalog.create_table(&suite::levels("a"), table).await.unwrap();
+    assert_eq!(made.metadata.location(), wanted);
+    let moved = format!("{}/custom/moved", house.root());
+    let spelling = moved.replacen("file:///", "file:/", 1);
+    let updates = json!([{"action": "set-location", "location": spelling}]);
+    let made = house.catalog.commit(change("a.t", json!([]), updates)).await.unwrap();
+    assert_eq!(made.metadata.location(), moved);
+    assert!(made.metadata_location.starts_with(&moved));
+}
+
+#[tokio::test]
+async fn old_metadata_files_are_deleted_after_a_grace_when_the_table_wants_it() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let wanted = json!([{"action": "set-properties", "updates": {
+        "write.metadata.previous-versions-max": "2",
+        "write.metadata.delete-after-commit.enabled": "true"}}]);
+    catalog.commit(change("a.t", json!([]), wanted)).await.unwrap();
+    for n in 0..3 {
+        catalog.commit(set("a.t", "n", &n.to_string())).await.unwrap();
+    }
+    assert_eq!(house.files().await.len(), 5);
+    assert_eq!(catalog.delete_obsolete(10).await.unwrap(), 0);
+    house.clock.fetch_add(10 * 60 * 1000 + 10, Ordering::SeqCst);
+    assert_eq!(catalog.delete_obsolete(1).await.unwrap(), 1);
+    assert_eq!(catalog.delete_obsolete(10).await.unwrap(), 1);
+    let files = house.files().await;
+    assert_eq!(files.len(), 3);
+    assert!(!files.contains(&made.metadata_location));
+    assert_eq!(house.other.load_table(&ident("a.t")).await.unwrap().version, 5);
+}
+
+#[tokio::test]
+async fn a_purged_table_loses_its_own_files_and_nobody_elses() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let kept = create(catalog, "a.kept").await;
+    let made = create(catalog, "a.t").await;
+    let own = format!("{}/data/own.parquet", made.metadata.location());
+    let foreign = format!("{}/data/foreign.parquet", kept.metadata.location());
+    let orphan = format!("{}/data/unnamed.parquet", made.metadata.location());
+    for file in [&own, &foreign, &orphan] {
+        catalog.storage().put(file, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let list = write_list(catalog, &made, 1, &[&own, &foreign]).await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &list));
+    let made = catalog.commit(sent).await.unwrap();
+    let broken = own_list(&made, 2);
+    catalog.storage().put(&broken, Bytes::from_static(b"not avro")).await.unwrap();
+    let sent = change("a.t", on_main(Some(1)), add_snapshot(&made, 2, &broken));
+    catalog.commit(sent).await.unwrap();
+
+    catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 0, "readers get their grace");
+    house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
+    // Three metadata files, two manifest lists, a manifest and a data file.
+    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 7);
+    let mut left = vec![kept.metadata_location, foreign, orphan];
+    left.sort();
+    assert_eq!(house.files().await, left);
+}
+
+/// A manifest list with one manifest that names these data files.
+async fn write_list(catalog: &Catalog, table: &LoadedTable, id: i64, files: &[&str]) -> String {
+    let io = catalog.storage().file_io();
+    let metadata = &table.metadata;
+    let location = format!("{}/metadata/m{id}.avro", metadata.location());
+    let mut manifest = ManifestWriterBuilder::new(
+        io.new_output(location).unwrap(),
+        Some(id),
+        Arc::clone(metadata.current_schema()),
+        metadata.default_partition_spec().as_ref().clone(),
+    )
+    .build_v2_data();
+    for file in files {
+        let file = DataFileBuilder::default()
+            .content(DataContentType::Data)
+            .file_path((*file).to_owned())
+            .file_format(DataFileFormat::Parquet)
+            .record_count(1)
+            .file_size_in_bytes(1)
+            .partition(Struct::empty())
+            .partition_spec_id(0)
+            .build()
+            .unwrap();
+        manifest.add_file(file, 1).unwrap();
+    }
+    let manifest = manifest.write_manifest_file().await.unwrap();
+    let location = own_list(table, id);
+    let writer = io.new_output(&location).unwrap().writer().await.unwrap();
+    let mut list = ManifestListWriter::v2(writer, id, None, 1);
+    list.add_manifests(std::iter::once(manifest)).unwrap();
+    list.close().await.unwrap();
+    location
+}
+
+#[tokio::test]
+async fn a_table_that_shares_its_files_is_dropped_without_them() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    house.catalog.commit(set("a.t", "gc.enabled", "false")).await.unwrap();
+    house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
+    assert_eq!(house.files().await.len(), 2);
+}
+
+#[tokio::test]
+async fn queued_files_outside_of_the_warehouse_are_left_alone() {
+    let house = house().await;
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let file =
+        Obsolete { location: format!("file://{}", outside.path().display()), not_before_ms: 0 };
+    house.catalog.metastore().add_obsolete(&[file]).await.unwrap();
+    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
+    assert!(outside.path().exists());
+    assert_eq!(
+        house.catalog.metastore().obsolete(i64::MAX, 10).await.unwrap(),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn a_replayed_or_deposed_append_changes_nothing() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let held = Watermark { epoch: 5, position: 10, last_seq: 100 };
+    let swap = PointerSwap {
+        watermark: Some(held),
+        ..suite::swap(made.metadata.uuid(), 1, &made.metadata_location)
+    };
+    assert_eq!(house.catalog.metastore().commit(&[swap]).await.unwrap(), SwapOutcome::Done);
+    let append = |epoch, position| crate::append::Append {
+        files: Vec::new(),
+        summary: std::collections::BTreeMap::new(),
+        watermark: Watermark { epoch, position, last_seq: 0 },
+        seq: (0, 0),
+    };
+    for position in [9, 10] {
+        let replayed = house.catalog.append(&ident("a.t"), append(5, position)).await.unwrap();
+        assert_eq!((replayed.version, replayed.watermark), (2, Some(held)));
+    }
+    for position in [9, 11] {
+        let deposed = house.catalog.append(&ident("a.t"), append(4, position)).await;
+        assert!(matches!(deposed, Err(CatalogError::CommitFailed(_))));
+    }
+    assert_eq!(house.files().await.len(), 1);
+}

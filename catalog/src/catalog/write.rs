@@ -1,0 +1,148 @@
+//! One table's part of a commit: its new metadata file, and how the pointer gets there.
+//!
+//! Files of an attempt are deleted only when it is certain that nothing points to them.
+
+use super::{Catalog, LoadedTable};
+use crate::{
+    commit,
+    error::CatalogError,
+    metadata_file,
+    metastore::{NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
+};
+use futures::future::try_join_all;
+use iceberg::{TableIdent, spec::TableMetadata};
+use std::sync::Arc;
+use tracing::warn;
+use uuid::Uuid;
+
+/// How long a file that nothing needs any more stays for readers that still use it.
+pub(super) const GRACE_MS: i64 = 10 * 60 * 1000;
+
+/// A new state of a table, not yet stored.
+pub(super) struct Write {
+    pub(super) table: TableIdent,
+    /// None for a new table.
+    pub(super) base: Option<LoadedTable>,
+    pub(super) metadata: Arc<TableMetadata>,
+    pub(super) metadata_location: String,
+    /// The watermark, when the commit moves it.
+    pub(super) watermark: Option<Watermark>,
+    pub(super) snapshots: Vec<SnapshotRow>,
+    pub(super) obsolete: Vec<Obsolete>,
+}
+
+impl Write {
+    pub(super) fn new(
+        table: TableIdent,
+        base: Option<LoadedTable>,
+        metadata: TableMetadata,
+        now_ms: i64,
+    ) -> Self {
+        let version = base.as_ref().map_or(0, |base| base.version);
+        let metadata_location =
+            metadata_file::location(metadata.location(), version, Uuid::new_v4());
+        let before = base.as_ref().map(|base| base.metadata.as_ref());
+        let snapshots = commit::added_snapshots(before, &metadata);
+        let obsolete =
+            base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
+        let metadata = Arc::new(metadata);
+        Self { table, base, metadata, metadata_location, watermark: None, snapshots, obsolete }
+    }
+
+    /// The table once this is stored.
+    pub(super) fn loaded(&self) -> LoadedTable {
+        let base = self.base.as_ref();
+        LoadedTable {
+            metadata: Arc::clone(&self.metadata),
+            metadata_location: self.metadata_location.clone(),
+            version: base.map_or(1, |base| base.version + 1),
+            watermark: self.watermark.or_else(|| base.and_then(|base| base.watermark)),
+        }
+    }
+
+    fn new_table(&self) -> Option<NewTable> {
+        self.base.is_none().then(|| NewTable {
+            levels: self.table.namespace.as_ref().clone(),
+            name: self.table.name.clone(),
+            uuid: self.metadata.uuid(),
+            metadata_location: self.metadata_location.clone(),
+            snapshots: self.snapshots.clone(),
+        })
+    }
+
+    fn swap(&self) -> Option<PointerSwap> {
+        let base = self.base.as_ref()?;
+        Some(PointerSwap {
+            // The pointer's identity: what the metadata says may be assigned anew by an update.
+            uuid: base.metadata.uuid(),
+            expected_version: base.version,
+            metadata_location: self.metadata_location.clone(),
+            watermark: self.watermark,
+            snapshots: self.snapshots.clone(),
+            removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
+            obsolete: self.obsolete.clone(),
+        })
+    }
+}
+
+impl Catalog {
+    /// Stores the metadata files, then moves all pointers or none. The files of an attempt that
+    /// definitely failed are gone afterwards.
+    pub(super) async fn publish(&self, writes: &[Write]) -> Result<SwapOutcome, CatalogError> {
+        let locations: Vec<String> =
+            writes.iter().map(|write| write.metadata_location.clone()).collect();
+        let puts = writes.iter().map(|write| {
+            let bytes = metadata_file::encode(&write.metadata);
+            self.inner.storage.put(&write.metadata_location, bytes.into())
+        });
+        if let Err(cause) = try_join_all(puts).await {
+            self.discard(&locations).await;
+            return Err(cause);
+        }
+        let new: Vec<NewTable> = writes.iter().filter_map(Write::new_table).collect();
+        let swaps: Vec<PointerSwap> = writes.iter().filter_map(Write::swap).collect();
+        let outcome = self.inner.metastore.commit_with_new(&new, &swaps).await;
+        match &outcome {
+            Ok(SwapOutcome::Done) => self.remember(writes),
+            Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_))
+            | Err(
+                CatalogError::AlreadyExists(_)
+                | CatalogError::NoSuchNamespace(_)
+                | CatalogError::Invalid(_),
+            ) => self.discard(&locations).await,
+            // Whether the pointers moved is unknown, or not worth the risk of being wrong.
+            Err(_) => (),
+        }
+        outcome
+    }
+
+    /// Deletes files that nothing points to; one that stays is an orphan for maintenance.
+    pub(super) async fn discard(&self, locations: &[String]) {
+        for location in locations {
+            if let Err(cause) = self.inner.storage.delete(location).await {
+                warn!(location, error = &cause as &dyn std::error::Error, "file left behind");
+            }
+        }
+    }
+
+    fn remember(&self, writes: &[Write]) {
+        for write in writes {
+            if let Some(base) = &write.base {
+                self.inner.cache.remove(&base.metadata_location);
+            }
+            self.inner.cache.insert(&write.metadata_location, &write.metadata);
+        }
+    }
+}
+
+/// Metadata files that leave the table's log, if the table wants them deleted.
+fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<Obsolete> {
+    let wanted = new.properties().get("write.metadata.delete-after-commit.enabled");
+    if wanted.is_none_or(|wanted| wanted != "true") {
+        return Vec::new();
+    }
+    commit::dropped_metadata_files(&base.metadata, &base.metadata_location, new)
+        .into_iter()
+        .map(|location| Obsolete { location, not_before_ms: now_ms + GRACE_MS })
+        .collect()
+}

@@ -1,0 +1,294 @@
+//! The pure rules of a commit: do the requirements hold, and what do the updates make of the table.
+//!
+//! Nothing here does IO or reads a clock. The iceberg crate's builder stamps changes that add no
+//! snapshot with the machine's time; [`apply_updates_at`] takes that out again, so that a table's
+//! time never goes back and tests can set it.
+
+mod seed;
+
+use crate::{error::CatalogError, metastore::SnapshotRow};
+use iceberg::{
+    TableRequirement, TableUpdate,
+    spec::{FormatVersion, Snapshot, TableMetadata, TableMetadataBuilder},
+};
+pub(crate) use seed::{create_fresh, create_from_updates};
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// By how much the entries of a table's logs may be out of order, as the format allows.
+const SKEW_MS: i64 = 60_000;
+/// Snapshot summary: the first and the last `seq` of the rows that a snapshot adds.
+const SEQ_KEYS: (&str, &str) = ("icecore.first-seq", "icecore.last-seq");
+
+/// Checks `requirements` against the table (none when it does not exist), with the messages of the
+/// Java reference (`Requirement failed: …`).
+///
+/// # Errors
+/// [`CatalogError::CommitFailed`] names the first requirement that does not hold.
+pub fn check_requirements(
+    requirements: &[TableRequirement],
+    base: Option<&TableMetadata>,
+) -> Result<(), CatalogError> {
+    for requirement in requirements {
+        let failure = match (requirement, base) {
+            (TableRequirement::NotExist, None) => None,
+            (TableRequirement::NotExist, Some(_)) => Some("table already exists".to_owned()),
+            (_, None) => Some("table does not exist".to_owned()),
+            (requirement, Some(base)) => failure(requirement, base),
+        };
+        if let Some(failure) = failure {
+            return Err(CatalogError::CommitFailed(format!("Requirement failed: {failure}")));
+        }
+    }
+    Ok(())
+}
+
+fn failure(requirement: &TableRequirement, base: &TableMetadata) -> Option<String> {
+    let changed = |what: &str, expected: i64, found: i64| {
+        (expected != found).then(|| format!("{what} changed: expected id {expected} != {found}"))
+    };
+    match requirement {
+        TableRequirement::NotExist => Some("table already exists".to_owned()),
+        TableRequirement::UuidMatch { uuid } => {
+            let found = base.uuid();
+            (*uuid != found).then(|| format!("UUID does not match: expected {found} != {uuid}"))
+        }
+        TableRequirement::RefSnapshotIdMatch { r#ref, snapshot_id } => {
+            ref_failure(r#ref, *snapshot_id, base)
+        }
+        TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id } => changed(
+            "last assigned field id",
+            i64::from(*last_assigned_field_id),
+            i64::from(base.last_column_id()),
+        ),
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id } => changed(
+            "current schema",
+            i64::from(*current_schema_id),
+            i64::from(base.current_schema_id()),
+        ),
+        TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id } => changed(
+            "last assigned partition id",
+            i64::from(*last_assigned_partition_id),
+            i64::from(base.last_partition_id()),
+        ),
+        TableRequirement::DefaultSpecIdMatch { default_spec_id } => changed(
+            "default partition spec",
+            i64::from(*default_spec_id),
+            i64::from(base.default_partition_spec_id()),
+        ),
+        TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id } => {
+            changed("default sort order", *default_sort_order_id, base.default_sort_order_id())
+        }
+    }
+}
+
+fn ref_failure(name: &str, expected: Option<i64>, base: &TableMetadata) -> Option<String> {
+    let found = base.snapshot_for_ref(name).map(|snapshot| snapshot.snapshot_id());
+    match (expected, found) {
+        (Some(expected), Some(found)) if expected != found => Some(format!(
+            "{} {name} has changed: expected id {expected} != {found}",
+            ref_kind(name, base)
+        )),
+        (Some(expected), None) => {
+            Some(format!("branch or tag {name} is missing, expected {expected}"))
+        }
+        (None, Some(_)) => {
+            Some(format!("{} {name} was created concurrently", ref_kind(name, base)))
+        }
+        (Some(_), Some(_)) | (None, None) => None,
+    }
+}
+
+/// `branch` or `tag`. The crate shows a ref's kind only in its JSON, which is dear but needed for
+/// the text of a failure alone.
+fn ref_kind(name: &str, base: &TableMetadata) -> &'static str {
+    let json = serde_json::to_value(base).unwrap_or_default();
+    if json["refs"][name]["type"] == "tag" { "tag" } else { "branch" }
+}
+
+/// Whether `base` already holds what the updates bring: a client that saw no answer sends the same
+/// commit again, and telling it of a failure would make it delete live files.
+pub(crate) fn is_applied(
+    base: &TableMetadata,
+    requirements: &[TableRequirement],
+    updates: &[TableUpdate],
+) -> bool {
+    let mut snapshots = added(updates).peekable();
+    let adds_snapshots = snapshots.peek().is_some();
+    let is_there = |snapshot: &Snapshot| base.snapshot_by_id(snapshot.snapshot_id()).is_some();
+    if !requirements.contains(&TableRequirement::NotExist) {
+        return adds_snapshots && snapshots.all(is_there);
+    }
+    let is_same_table = |update: &TableUpdate| matches!(update, TableUpdate::AssignUuid { uuid } if *uuid == base.uuid());
+    updates.iter().any(is_same_table) && snapshots.all(is_there)
+}
+
+/// Applies `updates` to `base` one millisecond after its last change; see [`apply_updates_at`].
+///
+/// # Errors
+/// As [`apply_updates_at`].
+pub fn apply_updates(
+    base: &TableMetadata,
+    base_location: &str,
+    updates: &[TableUpdate],
+) -> Result<TableMetadata, CatalogError> {
+    apply_updates_at(base, base_location, updates, base.last_updated_ms())
+}
+
+/// Applies `updates` to `base`.
+///
+/// The new metadata carries the time of the last snapshot it adds; without one it is `now_ms`, or
+/// later where the table's time would not go forward.
+///
+/// # Errors
+/// [`CatalogError::Invalid`] names the update that does not fit; [`CatalogError::CommitFailed`]
+/// when a snapshot was built on a state that is no longer the newest.
+pub fn apply_updates_at(
+    base: &TableMetadata,
+    base_location: &str,
+    updates: &[TableUpdate],
+    now_ms: i64,
+) -> Result<TableMetadata, CatalogError> {
+    for snapshot in added(updates) {
+        check_is_newest(base, snapshot)?;
+    }
+    let build = |base: TableMetadata| {
+        let builder = base.into_builder(Some(base_location.to_owned()));
+        apply(builder, updates)
+    };
+    if added(updates).next().is_some() {
+        return build(base.clone());
+    }
+    // Every time of the table moves before 1970, so that what is later afterwards was stamped by
+    // the builder with the machine's time.
+    let shift = base.last_updated_ms() + SKEW_MS;
+    let now_ms = now_ms.max(base.last_updated_ms() + 1);
+    let built = build(with_times(base, |time| time - shift)?)?;
+    with_times(&built, |time| if time <= 0 { time + shift } else { now_ms })
+}
+
+/// The same metadata, last changed at `now_ms`.
+pub(crate) fn stamped(
+    metadata: &TableMetadata,
+    now_ms: i64,
+) -> Result<TableMetadata, CatalogError> {
+    with_times(metadata, |_| now_ms)
+}
+
+fn apply(
+    mut builder: TableMetadataBuilder,
+    updates: &[TableUpdate],
+) -> Result<TableMetadata, CatalogError> {
+    for update in updates {
+        builder = update.clone().apply(builder).map_err(|cause| invalid(&cause))?;
+    }
+    Ok(builder.build().map_err(|cause| invalid(&cause))?.metadata)
+}
+
+/// A snapshot with a used sequence number lost a race on another ref; a 400 would end the client's
+/// retries.
+fn check_is_newest(base: &TableMetadata, snapshot: &Snapshot) -> Result<(), CatalogError> {
+    let (number, last) = (snapshot.sequence_number(), base.last_sequence_number());
+    let is_numbered = base.format_version() != FormatVersion::V1;
+    if is_numbered && number <= last && snapshot.parent_snapshot_id().is_some() {
+        return Err(CatalogError::CommitFailed(format!(
+            "Cannot add snapshot with sequence number {number} older than last sequence number \
+             {last}"
+        )));
+    }
+    match snapshot.row_range() {
+        Some((first, _)) if first < base.next_row_id() => Err(CatalogError::CommitFailed(format!(
+            "Cannot add a snapshot, first-row-id is behind table next-row-id: {first} < {}",
+            base.next_row_id()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Snapshots that `new` has and `base` has not, oldest first.
+pub(crate) fn added_snapshots(
+    base: Option<&TableMetadata>,
+    new: &TableMetadata,
+) -> Vec<SnapshotRow> {
+    let is_new = |id| base.is_none_or(|base| base.snapshot_by_id(id).is_none());
+    let mut added: Vec<_> =
+        new.snapshots().filter(|snapshot| is_new(snapshot.snapshot_id())).collect();
+    added.sort_by_key(|snapshot| (snapshot.timestamp_ms(), snapshot.sequence_number()));
+    added.into_iter().map(|snapshot| snapshot_row(snapshot)).collect()
+}
+
+/// Ids of the snapshots that `base` has and `new` has not.
+pub(crate) fn removed_snapshots(base: &TableMetadata, new: &TableMetadata) -> Vec<i64> {
+    let ids = base.snapshots().map(|snapshot| snapshot.snapshot_id());
+    ids.filter(|id| new.snapshot_by_id(*id).is_none()).collect()
+}
+
+/// Metadata files that the log of `base`, or `base` itself, named and that of `new` does not.
+pub(crate) fn dropped_metadata_files(
+    base: &TableMetadata,
+    base_location: &str,
+    new: &TableMetadata,
+) -> Vec<String> {
+    let kept: HashSet<&str> =
+        new.metadata_log().iter().map(|entry| entry.metadata_file.as_str()).collect();
+    let named = base.metadata_log().iter().map(|entry| entry.metadata_file.as_str());
+    let dropped = named.chain([base_location]).filter(|file| !kept.contains(file));
+    dropped.map(str::to_owned).collect()
+}
+
+/// The snapshots that updates add.
+pub(crate) fn added(updates: &[TableUpdate]) -> impl Iterator<Item = &Snapshot> {
+    updates.iter().filter_map(|update| match update {
+        TableUpdate::AddSnapshot { snapshot } => Some(snapshot),
+        _ => None,
+    })
+}
+
+/// The identity that updates give a new table, if they do.
+pub(crate) fn assigned_uuid(updates: &[TableUpdate]) -> Option<Uuid> {
+    updates.iter().rev().find_map(|update| match update {
+        TableUpdate::AssignUuid { uuid } => Some(*uuid),
+        _ => None,
+    })
+}
+
+fn snapshot_row(snapshot: &Snapshot) -> SnapshotRow {
+    let summary = &snapshot.summary().additional_properties;
+    let seq = |key| summary.get(key).and_then(|text| text.parse().ok());
+    SnapshotRow {
+        snapshot_id: snapshot.snapshot_id(),
+        timestamp_ms: snapshot.timestamp_ms(),
+        seq: seq(SEQ_KEYS.0).zip(seq(SEQ_KEYS.1)),
+    }
+}
+
+/// The same metadata with every time of its logs changed. The crate keeps these fields to itself,
+/// so the way leads through JSON.
+fn with_times(
+    metadata: &TableMetadata,
+    change: impl Fn(i64) -> i64,
+) -> Result<TableMetadata, CatalogError> {
+    let mut json = serde_json::to_value(metadata).map_err(unreadable)?;
+    let mut set = |pointer: &str| {
+        let time = json.pointer_mut(pointer)?;
+        *time = change(time.as_i64()?).into();
+        Some(())
+    };
+    set("/last-updated-ms");
+    for log in ["snapshot-log", "metadata-log"] {
+        let times = (0..).map_while(|entry| set(&format!("/{log}/{entry}/timestamp-ms")));
+        times.for_each(drop);
+    }
+    serde_json::from_value(json).map_err(unreadable)
+}
+
+fn invalid(cause: &iceberg::Error) -> CatalogError {
+    CatalogError::Invalid(cause.message().to_owned())
+}
+
+fn unreadable(cause: serde_json::Error) -> CatalogError {
+    CatalogError::Iceberg { operation: "rebuild table metadata", source: cause.into() }
+}
+
+#[cfg(test)]
+mod tests;

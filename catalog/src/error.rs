@@ -1,0 +1,62 @@
+//! What can go wrong in the catalog, and the Iceberg error each case is for a REST client.
+
+/// Why a catalog call failed. Each variant has one HTTP status and one Iceberg exception name.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The namespace is not there. 404 `NoSuchNamespaceException`.
+    #[error("Namespace does not exist: {0}")]
+    NoSuchNamespace(String),
+    /// The table is not there. 404 `NoSuchTableException`.
+    #[error("Table does not exist: {0}")]
+    NoSuchTable(String),
+    /// The name is taken. 409 `AlreadyExistsException`.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The namespace still has tables or namespaces. 409 `NamespaceNotEmptyException`.
+    #[error("Namespace is not empty: {0}")]
+    NamespaceNotEmpty(String),
+    /// The commit definitely did not happen, because a requirement failed or a race was lost.
+    /// 409 `CommitFailedException`.
+    #[error("{0}")]
+    CommitFailed(String),
+    /// The commit may or may not have happened; no file was deleted. 500
+    /// `CommitStateUnknownException`.
+    #[error("the outcome of the commit is unknown: {0}")]
+    CommitStateUnknown(String),
+    /// The request is not valid. 400 `BadRequestException`.
+    #[error("{0}")]
+    Invalid(String),
+    /// A location lies outside the warehouse or the table's own prefix. 403 `ForbiddenException`.
+    #[error("location `{0}` is outside of what this catalog may touch")]
+    LocationForbidden(String),
+    /// The store of files failed. 500 (503 when a retry may help).
+    #[error("{operation} `{location}`")]
+    Storage {
+        /// What was tried.
+        operation: &'static str,
+        /// On which object.
+        location: String,
+        /// Why it failed.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The metastore failed before anything changed. 503.
+    #[error("metastore: {operation}")]
+    Metastore {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Metadata, a manifest or a manifest list does not parse or build. 500, or 400 where the
+    /// client sent it.
+    #[error("{operation}")]
+    Iceberg {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: iceberg::Error,
+    },
+}

@@ -1,0 +1,14 @@
+//! An Apache Iceberg REST catalog: metastore, commit logic, durable storage and the HTTP protocol.
+//!
+//! It knows nothing of events and needs no query engine. In-process callers use
+//! [`catalog::Catalog`]; everyone else goes through [`rest::router`].
+
+pub mod append;
+pub mod catalog;
+pub mod commit;
+pub mod error;
+pub mod metadata_file;
+pub mod metastore;
+pub mod rest;
+pub mod retention;
+pub mod storage;

@@ -1,0 +1,233 @@
+//! Where the catalog's small, transactional state is: names, table pointers, watermarks.
+//!
+//! A commit is one transaction: each pointer is swapped only if its version is still the one the
+//! commit was built on, and the watermark, the snapshot index and the queue of files to delete
+//! change with it or not at all.
+
+pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod suite;
+
+use crate::error::CatalogError;
+use async_trait::async_trait;
+use std::{collections::BTreeMap, fmt::Debug};
+use uuid::Uuid;
+
+/// How far a log has been committed to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// Which writer's log; a commit by a writer with a lower epoch is refused.
+    pub epoch: u64,
+    /// Last log position whose rows the table holds.
+    pub position: u64,
+    /// Highest `seq` the table holds.
+    pub last_seq: u64,
+}
+
+/// A table's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRow {
+    /// The table's identity, stable across renames.
+    pub uuid: Uuid,
+    /// Where the current metadata is.
+    pub metadata_location: String,
+    /// Grows by one with every commit.
+    pub version: i64,
+    /// How far our own log is in it; none for a table that others write.
+    pub watermark: Option<Watermark>,
+}
+
+/// One table's part of a commit.
+#[derive(Clone, Debug)]
+pub struct PointerSwap {
+    /// Which table.
+    pub uuid: Uuid,
+    /// The version the new metadata was built on.
+    pub expected_version: i64,
+    /// Where the new metadata is, already durable.
+    pub metadata_location: String,
+    /// The new watermark, if the commit moves it.
+    pub watermark: Option<Watermark>,
+    /// Snapshots this commit adds: id, time in ms, first and last `seq` where known.
+    pub snapshots: Vec<SnapshotRow>,
+    /// Snapshots this commit removes; they leave the snapshot index.
+    pub removed_snapshots: Vec<i64>,
+    /// Files nobody needs once this commit stands; deleted at the given time or later.
+    pub obsolete: Vec<Obsolete>,
+}
+
+/// A table that a commit adds, at version 1.
+#[derive(Clone, Debug)]
+pub struct NewTable {
+    /// Its namespace.
+    pub levels: Levels,
+    /// Its name.
+    pub name: String,
+    /// Its identity; no other table has or had it.
+    pub uuid: Uuid,
+    /// Where its metadata is, already durable.
+    pub metadata_location: String,
+    /// Snapshots it starts with.
+    pub snapshots: Vec<SnapshotRow>,
+}
+
+/// A line of the snapshot index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// Snapshot id.
+    pub snapshot_id: i64,
+    /// Commit time, ms since 1970.
+    pub timestamp_ms: i64,
+    /// First and last `seq` of the rows it added, if it came from our log.
+    pub seq: Option<(u64, u64)>,
+}
+
+/// A file to delete later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obsolete {
+    /// Which file.
+    pub location: String,
+    /// Not before this time, ms since 1970.
+    pub not_before_ms: i64,
+}
+
+/// How a commit ended when it did not fail outright.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SwapOutcome {
+    /// Everything changed.
+    Done,
+    /// Nothing changed: this table has moved on, or is gone.
+    Lost(Uuid),
+    /// Nothing changed: a writer with a higher epoch owns this table's log.
+    Deposed(Uuid),
+}
+
+/// A namespace is its levels: `["a", "b"]`.
+pub type Levels = Vec<String>;
+
+/// Properties of a namespace.
+pub type Properties = BTreeMap<String, String>;
+
+/// The transactional store. Each call is one transaction.
+///
+/// Every method fails with [`CatalogError::Metastore`] when the database does, and then nothing
+/// has changed; only [`Metastore::commit`] may answer [`CatalogError::CommitStateUnknown`].
+#[async_trait]
+pub trait Metastore: Debug + Send + Sync {
+    /// Adds a namespace; `AlreadyExists` when it is there, `NoSuchNamespace` when its parent is not.
+    async fn create_namespace(
+        &self,
+        levels: &Levels,
+        properties: &Properties,
+    ) -> Result<(), CatalogError>;
+    /// The properties of a namespace, or none when it is not there.
+    async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError>;
+    /// The namespaces directly below `parent` (empty: the top), in order; `NoSuchNamespace`.
+    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError>;
+    /// Sets and removes properties; `NoSuchNamespace`.
+    async fn update_namespace(
+        &self,
+        levels: &Levels,
+        set: &Properties,
+        remove: &[String],
+    ) -> Result<(), CatalogError>;
+    /// Removes an empty namespace; `NoSuchNamespace`, `NamespaceNotEmpty`.
+    async fn drop_namespace(&self, levels: &Levels) -> Result<(), CatalogError>;
+
+    /// Adds a table at version 1; `NoSuchNamespace`, `AlreadyExists`.
+    async fn create_table(
+        &self,
+        levels: &Levels,
+        name: &str,
+        uuid: Uuid,
+        metadata_location: &str,
+    ) -> Result<(), CatalogError> {
+        let table = NewTable {
+            levels: levels.clone(),
+            name: name.to_owned(),
+            uuid,
+            metadata_location: metadata_location.to_owned(),
+            snapshots: Vec::new(),
+        };
+        self.commit_with_new(&[table], &[]).await.map(|_| ())
+    }
+    /// A table's row, or none.
+    async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
+    /// Names of the tables in a namespace, in order; `NoSuchNamespace`.
+    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
+    /// Removes a table and gives back its row; `NoSuchTable`. Its watermark is kept, and is there
+    /// again when a table of this identity is.
+    async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
+    /// Renames a table; `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    async fn rename_table(
+        &self,
+        from: (&Levels, &str),
+        to: (&Levels, &str),
+    ) -> Result<(), CatalogError>;
+
+    /// Swaps every pointer or none.
+    async fn commit(&self, swaps: &[PointerSwap]) -> Result<SwapOutcome, CatalogError> {
+        self.commit_with_new(&[], swaps).await
+    }
+    /// Adds every table and swaps every pointer, or does nothing; `NoSuchNamespace`,
+    /// `AlreadyExists` (of a new table's name or identity).
+    async fn commit_with_new(
+        &self,
+        new: &[NewTable],
+        swaps: &[PointerSwap],
+    ) -> Result<SwapOutcome, CatalogError>;
+    /// The row of a table by identity, to find out how an unknown commit ended.
+    async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError>;
+    /// The highest watermark position of any table that is or was there (0 when there is none):
+    /// a log must never hand out a position at or below it.
+    async fn highest_position(&self) -> Result<u64, CatalogError>;
+    /// A writer's new epoch: greater than every one before it, from 1, durable on return.
+    async fn next_epoch(&self) -> Result<u64, CatalogError>;
+    /// Snapshot index of a table, oldest first; empty for an unknown one.
+    async fn snapshots(&self, uuid: Uuid) -> Result<Vec<SnapshotRow>, CatalogError>;
+
+    /// Queues files for deletion outside a commit.
+    async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError>;
+    /// At most `limit` files whose time has come.
+    async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError>;
+    /// Forgets files that have been deleted.
+    async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError>;
+}
+
+/// What is known after a COMMIT whose answer was lost, from the tables as they are now: `found`
+/// has one entry for each new table and then for each swap.
+pub(crate) fn outcome_of_lost_commit(
+    new: &[NewTable],
+    swaps: &[PointerSwap],
+    found: &[Option<TableRow>],
+) -> LostCommit {
+    let locations = new.iter().map(|table| &table.metadata_location);
+    let locations = locations.chain(swaps.iter().map(|swap| &swap.metadata_location));
+    let is_ours = |(row, location): (&Option<TableRow>, &String)| {
+        row.as_ref().is_some_and(|row| row.metadata_location == *location)
+    };
+    if found.iter().zip(locations).all(is_ours) {
+        return LostCommit::Happened;
+    }
+    // One version number that did not move proves that the transaction, being atomic, did nothing.
+    let (found_new, found_swaps) = found.split_at(new.len());
+    let is_unmoved = |(row, swap): (&Option<TableRow>, &PointerSwap)| {
+        row.as_ref().is_some_and(|row| row.version == swap.expected_version)
+    };
+    if found_swaps.iter().zip(swaps).any(is_unmoved) || found_new.iter().any(Option::is_none) {
+        LostCommit::DidNotHappen
+    } else {
+        LostCommit::Unknown
+    }
+}
+
+/// See [`outcome_of_lost_commit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LostCommit {
+    /// Every pointer is where the commit put it.
+    Happened,
+    /// The commit left no trace.
+    DidNotHappen,
+    /// Others have moved on since, from a state that cannot be told any more.
+    Unknown,
+}

@@ -1,0 +1,254 @@
+//! Tables, their snapshot index and the deletion queue in SQLite; each function is part of the
+//! caller's transaction.
+
+use super::{failed, namespaces, path, stored};
+use crate::{
+    error::CatalogError,
+    metastore::{
+        Levels, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, TableRow, Watermark,
+    },
+};
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+/// uuid, metadata location, version, epoch, position, last seq.
+type Row = (String, String, i64, Option<i64>, Option<i64>, Option<i64>);
+
+fn into_table(row: Row) -> Result<TableRow, CatalogError> {
+    let broken = |cause| failed("read a table")(sqlx::Error::Decode(Box::new(cause)));
+    let (uuid, metadata_location, version, epoch, position, last_seq) = row;
+    let watermark = match (epoch, position, last_seq) {
+        (Some(epoch), Some(position), Some(last_seq)) => Some(Watermark {
+            epoch: epoch.cast_unsigned(),
+            position: position.cast_unsigned(),
+            last_seq: last_seq.cast_unsigned(),
+        }),
+        _ => None,
+    };
+    let uuid = Uuid::parse_str(&uuid).map_err(broken)?;
+    Ok(TableRow { uuid, metadata_location, version, watermark })
+}
+
+pub(super) async fn by_name(
+    connection: &mut SqliteConnection,
+    levels: &Levels,
+    name: &str,
+) -> Result<Option<TableRow>, CatalogError> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT uuid, metadata_location, version, epoch, position, last_seq
+         FROM tables WHERE namespace = ? AND name = ?",
+    )
+    .bind(path(levels))
+    .bind(name)
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("read a table"))?;
+    row.map(into_table).transpose()
+}
+
+pub(super) async fn by_uuid(
+    connection: &mut SqliteConnection,
+    uuid: Uuid,
+) -> Result<Option<TableRow>, CatalogError> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT uuid, metadata_location, version, epoch, position, last_seq
+         FROM tables WHERE uuid = ?",
+    )
+    .bind(uuid.to_string())
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("read a table"))?;
+    row.map(into_table).transpose()
+}
+
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    levels: &Levels,
+) -> Result<Vec<String>, CatalogError> {
+    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = ? ORDER BY name")
+        .bind(path(levels))
+        .fetch_all(connection)
+        .await
+        .map_err(failed("list tables"))
+}
+
+pub(super) async fn create(
+    tx: &mut SqliteConnection,
+    table: &NewTable,
+) -> Result<(), CatalogError> {
+    namespaces::require(tx, &table.levels).await?;
+    let added = sqlx::query(
+        "INSERT OR IGNORE INTO tables
+         SELECT uuid, ?2, ?3, ?4, 1, epoch, position, last_seq
+         FROM (SELECT ?1 AS uuid) LEFT JOIN dropped USING (uuid)",
+    )
+    .bind(table.uuid.to_string())
+    .bind(path(&table.levels))
+    .bind(&table.name)
+    .bind(&table.metadata_location)
+    .execute(&mut *tx)
+    .await
+    .map_err(failed("create a table"))?;
+    if added.rows_affected() == 0 {
+        return Err(already_exists(&table.levels, &table.name));
+    }
+    add_snapshots(tx, table.uuid, &table.snapshots).await
+}
+
+pub(super) async fn drop(
+    tx: &mut SqliteConnection,
+    levels: &Levels,
+    name: &str,
+) -> Result<TableRow, CatalogError> {
+    let row = by_name(tx, levels, name).await?;
+    let row = row.ok_or_else(|| no_such_table(levels, name))?;
+    // A log must not hand out again the positions that a dropped table has seen, and a table that
+    // is registered again must not take their rows twice.
+    sqlx::query(
+        "INSERT OR REPLACE INTO dropped SELECT uuid, epoch, position, last_seq FROM tables
+         WHERE uuid = ? AND epoch IS NOT NULL",
+    )
+    .bind(row.uuid.to_string())
+    .execute(&mut *tx)
+    .await
+    .map_err(failed("drop a table"))?;
+    sqlx::query("DELETE FROM tables WHERE uuid = ?")
+        .bind(row.uuid.to_string())
+        .execute(tx)
+        .await
+        .map_err(failed("drop a table"))?;
+    Ok(row)
+}
+
+pub(super) async fn rename(
+    tx: &mut SqliteConnection,
+    from: (&Levels, &str),
+    to: (&Levels, &str),
+) -> Result<(), CatalogError> {
+    let row = by_name(tx, from.0, from.1).await?;
+    let row = row.ok_or_else(|| no_such_table(from.0, from.1))?;
+    namespaces::require(tx, to.0).await?;
+    if by_name(tx, to.0, to.1).await?.is_some() {
+        return Err(already_exists(to.0, to.1));
+    }
+    sqlx::query("UPDATE tables SET namespace = ?, name = ? WHERE uuid = ?")
+        .bind(path(to.0))
+        .bind(to.1)
+        .bind(row.uuid.to_string())
+        .execute(tx)
+        .await
+        .map_err(failed("rename a table"))?;
+    Ok(())
+}
+
+pub(super) async fn swap(
+    tx: &mut SqliteConnection,
+    swap: &PointerSwap,
+) -> Result<SwapOutcome, CatalogError> {
+    let Some(row) = by_uuid(tx, swap.uuid).await? else { return Ok(SwapOutcome::Lost(swap.uuid)) };
+    // A deposed writer learns that first: trying again would not help it.
+    if let (Some(held), Some(offered)) = (row.watermark, swap.watermark)
+        && offered.epoch < held.epoch
+    {
+        return Ok(SwapOutcome::Deposed(swap.uuid));
+    }
+    if row.version != swap.expected_version {
+        return Ok(SwapOutcome::Lost(swap.uuid));
+    }
+    let uuid = swap.uuid.to_string();
+    sqlx::query("UPDATE tables SET metadata_location = ?, version = version + 1 WHERE uuid = ?")
+        .bind(&swap.metadata_location)
+        .bind(&uuid)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("swap a pointer"))?;
+    if let Some(watermark) = swap.watermark {
+        sqlx::query("UPDATE tables SET epoch = ?, position = ?, last_seq = ? WHERE uuid = ?")
+            .bind(stored(watermark.epoch)?)
+            .bind(stored(watermark.position)?)
+            .bind(stored(watermark.last_seq)?)
+            .bind(&uuid)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("move a watermark"))?;
+    }
+    add_snapshots(tx, swap.uuid, &swap.snapshots).await?;
+    for snapshot_id in &swap.removed_snapshots {
+        sqlx::query("DELETE FROM snapshots WHERE uuid = ? AND snapshot_id = ?")
+            .bind(&uuid)
+            .bind(snapshot_id)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("shorten the snapshot index"))?;
+    }
+    add_obsolete(tx, &swap.obsolete).await?;
+    Ok(SwapOutcome::Done)
+}
+
+pub(super) async fn snapshots(
+    connection: &mut SqliteConnection,
+    uuid: Uuid,
+) -> Result<Vec<SnapshotRow>, CatalogError> {
+    let rows: Vec<(i64, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
+        "SELECT snapshot_id, timestamp_ms, first_seq, last_seq FROM snapshots
+         WHERE uuid = ? ORDER BY timestamp_ms, rowid",
+    )
+    .bind(uuid.to_string())
+    .fetch_all(connection)
+    .await
+    .map_err(failed("read the snapshot index"))?;
+    let row = |(snapshot_id, timestamp_ms, first, last): (i64, i64, Option<i64>, Option<i64>)| {
+        let seq =
+            first.zip(last).map(|(first, last)| (first.cast_unsigned(), last.cast_unsigned()));
+        SnapshotRow { snapshot_id, timestamp_ms, seq }
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+pub(super) async fn add_obsolete(
+    tx: &mut SqliteConnection,
+    files: &[Obsolete],
+) -> Result<(), CatalogError> {
+    for file in files {
+        // A file that is queued twice waits for the later time.
+        sqlx::query(
+            "INSERT INTO obsolete VALUES (?, ?) ON CONFLICT (location)
+             DO UPDATE SET not_before_ms = max(not_before_ms, excluded.not_before_ms)",
+        )
+        .bind(&file.location)
+        .bind(file.not_before_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("queue files for deletion"))?;
+    }
+    Ok(())
+}
+
+async fn add_snapshots(
+    tx: &mut SqliteConnection,
+    uuid: Uuid,
+    snapshots: &[SnapshotRow],
+) -> Result<(), CatalogError> {
+    for snapshot in snapshots {
+        let first = snapshot.seq.map(|(first, _)| stored(first)).transpose()?;
+        let last = snapshot.seq.map(|(_, last)| stored(last)).transpose()?;
+        sqlx::query("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)")
+            .bind(uuid.to_string())
+            .bind(snapshot.snapshot_id)
+            .bind(snapshot.timestamp_ms)
+            .bind(first)
+            .bind(last)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("extend the snapshot index"))?;
+    }
+    Ok(())
+}
+
+fn no_such_table(levels: &Levels, name: &str) -> CatalogError {
+    CatalogError::NoSuchTable(format!("{}.{name}", levels.join(".")))
+}
+
+fn already_exists(levels: &Levels, name: &str) -> CatalogError {
+    CatalogError::AlreadyExists(format!("Table already exists: {}.{name}", levels.join(".")))
+}

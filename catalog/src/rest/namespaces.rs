@@ -1,0 +1,128 @@
+//! Namespaces: list, create, load, drop, properties.
+
+use super::{
+    Rest,
+    error::Refused,
+    request::{Body, NamespacePath, PageParameters, Parameters, check_levels, levels},
+};
+use crate::metastore::{Levels, Properties};
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ListParameters {
+    parent: Option<String>,
+    #[serde(flatten)]
+    page: PageParameters,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ListAnswer {
+    namespaces: Vec<Levels>,
+    #[serde(rename = "next-page-token")]
+    next_page_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Namespace {
+    namespace: Levels,
+    #[serde(default)]
+    properties: Option<Properties>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Update {
+    removals: Option<Vec<String>>,
+    updates: Option<Properties>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Updated {
+    updated: Vec<String>,
+    removed: Vec<String>,
+    missing: Vec<String>,
+}
+
+/// `GET /namespaces`
+pub(super) async fn list(
+    State(rest): State<Rest>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<ListAnswer>, Refused> {
+    let parent = match parameters.parent.as_deref().filter(|parent| !parent.is_empty()) {
+        Some(parent) => NamespacePath(levels(parent)),
+        None => NamespacePath(Levels::new()),
+    };
+    if !parent.0.is_empty() {
+        properties(&rest, &parent).await?;
+    }
+    let namespaces = rest.catalog.metastore().namespaces(&parent.0).await?;
+    let last_level = |levels: &Levels| levels.last().cloned().unwrap_or_default();
+    let (namespaces, next_page_token) = parameters.page.cut(namespaces, last_level)?;
+    Ok(Json(ListAnswer { namespaces, next_page_token }))
+}
+
+/// `POST /namespaces`
+pub(super) async fn create(
+    State(rest): State<Rest>,
+    Body(Namespace { namespace, properties }): Body<Namespace>,
+) -> Result<Json<Namespace>, Refused> {
+    check_levels(&namespace)?;
+    let properties = properties.unwrap_or_default();
+    rest.catalog.metastore().create_namespace(&namespace, &properties).await?;
+    Ok(Json(Namespace { namespace, properties: Some(properties) }))
+}
+
+/// `GET /namespaces/{namespace}`
+pub(super) async fn load(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+) -> Result<Json<Namespace>, Refused> {
+    let properties = properties(&rest, &path).await?;
+    Ok(Json(Namespace { namespace: path.0, properties: Some(properties) }))
+}
+
+/// `HEAD /namespaces/{namespace}`
+pub(super) async fn exists(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+) -> Result<StatusCode, Refused> {
+    properties(&rest, &path).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /namespaces/{namespace}`
+pub(super) async fn drop(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+) -> Result<StatusCode, Refused> {
+    rest.catalog.metastore().drop_namespace(&path.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /namespaces/{namespace}/properties`
+pub(super) async fn update(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+    Body(update): Body<Update>,
+) -> Result<Json<Updated>, Refused> {
+    let mut removals = update.removals.unwrap_or_default();
+    removals.sort_unstable();
+    removals.dedup();
+    let updates = update.updates.unwrap_or_default();
+    if let Some(both) = removals.iter().find(|key| updates.contains_key(*key)) {
+        return Err(Refused::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "UnprocessableEntityException",
+            format!("property is both updated and removed: {both}"),
+        ));
+    }
+    let before = properties(&rest, &path).await?;
+    rest.catalog.metastore().update_namespace(&path.0, &updates, &removals).await?;
+    let (removed, missing) = removals.into_iter().partition(|key| before.contains_key(key));
+    Ok(Json(Updated { updated: updates.into_keys().collect(), removed, missing }))
+}
+
+async fn properties(rest: &Rest, path: &NamespacePath) -> Result<Properties, Refused> {
+    let properties = rest.catalog.metastore().namespace(&path.0).await?;
+    properties.ok_or_else(|| Refused::no_such_namespace(&path.name()))
+}

@@ -1,0 +1,168 @@
+//! Takes requests apart: names in paths, query parameters, JSON bodies, pages of a list.
+//!
+//! It is lenient where real clients are sloppy: a body's content type is not looked at, unknown
+//! members and parameters are ignored.
+
+use super::error::Refused;
+use crate::{error::CatalogError, metastore::Levels};
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{StatusCode, request::Parts},
+};
+use bytes::Bytes;
+use iceberg::{NamespaceIdent, TableIdent};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::HashMap;
+
+/// What separates a namespace's levels in a path or a parameter.
+const SEPARATOR: char = '\u{1f}';
+
+/// How `name` is written as a segment of a path.
+pub(super) fn path_segment(name: &str) -> String {
+    const UNRESERVED: &percent_encoding::AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(name, UNRESERVED).to_string()
+}
+
+/// The levels of a namespace as a path or a parameter names it.
+pub(super) fn levels(name: &str) -> Levels {
+    name.split(SEPARATOR).map(str::to_owned).collect()
+}
+
+/// The namespace in a request's path.
+pub(super) struct NamespacePath(pub(super) Levels);
+
+impl NamespacePath {
+    /// The name as error messages have it.
+    pub(super) fn name(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let names = names(parts, state).await?;
+        Ok(Self(levels(names.get("namespace").map_or("", String::as_str))))
+    }
+}
+
+/// The table in a request's path.
+pub(super) struct TablePath(pub(super) TableIdent);
+
+impl<S: Send + Sync> FromRequestParts<S> for TablePath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let mut names = names(parts, state).await?;
+        let namespace = names.remove("namespace").unwrap_or_default();
+        let name = names.remove("table").unwrap_or_default();
+        Name { namespace: levels(&namespace), name }.ident().map(Self)
+    }
+}
+
+async fn names<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<HashMap<String, String>, Refused> {
+    Path::from_request_parts(parts, state)
+        .await
+        .map(|Path(names)| names)
+        .map_err(|rejection| Refused::bad_request(rejection.body_text()))
+}
+
+/// A table's name in a body.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Name {
+    pub(super) namespace: Levels,
+    pub(super) name: String,
+}
+
+impl Name {
+    pub(super) fn ident(self) -> Result<TableIdent, Refused> {
+        let namespace = NamespaceIdent::from_vec(self.namespace)
+            .map_err(|_| Refused::bad_request("a table's namespace has at least one level"))?;
+        Ok(TableIdent::new(namespace, self.name))
+    }
+}
+
+/// The parameters after the `?`.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(parameters)| Self(parameters))
+            .map_err(|rejection| Refused::bad_request(rejection.body_text()))
+    }
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let kind = match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeException",
+                _ => "BadRequestException",
+            };
+            Refused::new(rejection.status(), kind, rejection.body_text())
+        })?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| Refused::bad_request(format!("request body: {error}")))
+    }
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct PageParameters {
+    #[serde(rename = "pageToken")]
+    token: Option<String>,
+    #[serde(rename = "pageSize")]
+    size: Option<String>,
+}
+
+impl PageParameters {
+    /// The page's items and the token of the next page; everything when no page was asked for.
+    ///
+    /// A token is the key of the page's last item, so a list that changes meanwhile neither
+    /// repeats nor skips what stays in it.
+    pub(super) fn cut<T>(
+        &self,
+        mut items: Vec<T>,
+        key: impl Fn(&T) -> String,
+    ) -> Result<(Vec<T>, Option<String>), Refused> {
+        let size = match self.size.as_deref() {
+            None | Some("") => usize::MAX,
+            Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| {
+                Refused::bad_request(format!("pageSize is no positive number: {size}"))
+            })?,
+        };
+        items.sort_by_cached_key(&key);
+        if let Some(token) = self.token.as_deref().filter(|token| !token.is_empty()) {
+            items.retain(|item| key(item).as_str() > token);
+        }
+        let more = items.len() > size;
+        items.truncate(size);
+        let next = items.last().filter(|_| more).map(key);
+        Ok((items, next))
+    }
+}
+
+/// Refuses names that no path could hold.
+pub(super) fn check_levels(levels: &Levels) -> Result<(), Refused> {
+    let fits = |level: &String| !level.is_empty() && !level.contains(SEPARATOR);
+    if !levels.is_empty() && levels.iter().all(fits) {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!("invalid namespace name: {levels:?}")).into())
+}

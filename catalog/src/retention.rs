@@ -1,0 +1,122 @@
+//! Which snapshots a table keeps: pure rules, no IO.
+//!
+//! Recent snapshots stay in full; older ones are thinned, so that metadata stays small however
+//! many commits there are. A snapshot that a branch or tag names always stays, and so does the
+//! newest. Tables that are not ours are never thinned.
+
+#[cfg(test)]
+mod tests;
+
+use iceberg::spec::{SnapshotReference, TableMetadata};
+use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
+
+/// The table property that, set to `true`, marks a table as ours to thin.
+pub const MANAGED: &str = "icecore.managed";
+
+/// Snapshots a table has after thinning, unless branches and tags name more of them.
+pub const SNAPSHOTS_MAX: usize = 500;
+
+/// How far the count may pass [`SNAPSHOTS_MAX`] before thinning runs: the slack spreads its cost
+/// over that many commits.
+pub const SNAPSHOTS_SLACK: usize = 50;
+
+/// The newest snapshots, which stay whatever their age.
+const NEWEST_IN_FULL: usize = 400;
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Up to this age (first), one snapshot stays per so much time (second). Older ones go.
+const TIERS: [(i64, i64); 3] = [(HOUR_MS, MINUTE_MS), (DAY_MS, HOUR_MS), (90 * DAY_MS, DAY_MS)];
+
+/// Ids of the snapshots that a commit at `now_ms` should remove; empty most of the time, because
+/// thinning runs only when the count passes its upper bound.
+#[must_use]
+pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
+    // The bound comes first: it is all that most commits pay.
+    if metadata.snapshots().len() <= SNAPSHOTS_MAX + SNAPSHOTS_SLACK || !is_managed(metadata) {
+        return Vec::new();
+    }
+    let mut snapshots: Vec<Candidate> = metadata
+        .snapshots()
+        .map(|s| Candidate {
+            id: s.snapshot_id(),
+            sequence: s.sequence_number(),
+            at_ms: s.timestamp_ms(),
+        })
+        .collect();
+    let named = refs(metadata).into_values().map(|r| r.snapshot_id).collect();
+    thin(&mut snapshots, &named, now_ms)
+}
+
+/// Whether the table is one of ours, whose history this catalog thins.
+#[must_use]
+pub fn is_managed(metadata: &TableMetadata) -> bool {
+    metadata.properties().get(MANAGED).is_some_and(|v| v == "true")
+}
+
+/// The table's branches and tags.
+///
+/// The iceberg crate keeps them to itself, so this goes through the serialized form and costs as
+/// much as writing the metadata: not for every commit.
+///
+/// # Panics
+/// Never: metadata that was built serializes, and what was serialized parses.
+#[must_use]
+pub fn refs(metadata: &TableMetadata) -> HashMap<String, SnapshotReference> {
+    #[derive(Deserialize)]
+    struct OnlyRefs {
+        #[serde(default)]
+        refs: HashMap<String, SnapshotReference>,
+    }
+    let json = crate::metadata_file::encode(metadata);
+    serde_json::from_slice::<OnlyRefs>(&json).expect("serialized metadata parses").refs
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    id: i64,
+    sequence: i64,
+    at_ms: i64,
+}
+
+/// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay.
+fn thin(snapshots: &mut [Candidate], named: &HashSet<i64>, now_ms: i64) -> Vec<i64> {
+    // Newest first, so that the last snapshot of a minute, hour or day is the one that stays: a
+    // later thinning with wider steps then keeps a subset of what this one keeps.
+    snapshots.sort_unstable_by_key(|s| std::cmp::Reverse((s.sequence, s.at_ms, s.id)));
+    let mut taken = HashSet::new();
+    let mut kept = Vec::with_capacity(snapshots.len());
+    let mut removed = Vec::new();
+    for (age_rank, snapshot) in snapshots.iter().enumerate() {
+        let stays = age_rank < NEWEST_IN_FULL
+            || named.contains(&snapshot.id)
+            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
+        if stays {
+            kept.push(*snapshot);
+        } else {
+            removed.push(snapshot.id);
+        }
+    }
+    let mut excess = kept.len().saturating_sub(SNAPSHOTS_MAX);
+    for snapshot in kept.iter().skip(1).rev() {
+        if excess == 0 {
+            break;
+        }
+        if !named.contains(&snapshot.id) {
+            removed.push(snapshot.id);
+            excess -= 1;
+        }
+    }
+    removed
+}
+
+/// The step of time that a snapshot stands for: its width and its number; none when it is too old
+/// to stand for any.
+fn step(at_ms: i64, now_ms: i64) -> Option<(i64, i64)> {
+    let age_ms = now_ms.saturating_sub(at_ms);
+    let (_, width) = TIERS.into_iter().find(|(age_max, _)| age_ms <= *age_max)?;
+    Some((width, at_ms.div_euclid(width)))
+}

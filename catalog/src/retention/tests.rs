@@ -1,0 +1,162 @@
+use super::*;
+use iceberg::{
+    TableUpdate,
+    spec::{
+        FormatVersion, NestedField, Operation, PrimitiveType, Schema, Snapshot, SnapshotRetention,
+        SortOrder, Summary, TableMetadataBuilder, Type, UnboundPartitionSpec,
+    },
+};
+use std::sync::Arc;
+
+const NOW_MS: i64 = 1_000 * DAY_MS + 12 * HOUR_MS + 30 * MINUTE_MS;
+
+/// Snapshots of these ages, the newest last; ids from 1.
+fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<Candidate> {
+    let candidate =
+        |(sequence, age_ms)| Candidate { id: sequence, sequence, at_ms: NOW_MS - age_ms };
+    (1..).zip(ages_ms).map(candidate).collect()
+}
+
+/// `count` snapshots, one every `every_ms`, the newest of them `from_age_ms` old.
+fn steady(count: usize, every_ms: i64, from_age_ms: i64) -> Vec<i64> {
+    (0..count as i64).rev().map(|i| from_age_ms + i * every_ms).collect()
+}
+
+fn kept(mut snapshots: Vec<Candidate>, named: &[i64]) -> Vec<Candidate> {
+    let removed: HashSet<i64> =
+        thin(&mut snapshots, &named.iter().copied().collect(), NOW_MS).into_iter().collect();
+    snapshots.retain(|s| !removed.contains(&s.id));
+    snapshots.sort_unstable_by_key(|s| s.sequence);
+    snapshots
+}
+
+#[test]
+fn the_newest_stay_in_full_and_older_ones_once_a_minute_an_hour_and_a_day() {
+    let newest = steady(NEWEST_IN_FULL, 1_000, 0);
+    for (from_age_ms, every_ms, width) in [
+        (10 * MINUTE_MS, 1_000, MINUTE_MS),
+        (2 * HOUR_MS, MINUTE_MS, HOUR_MS),
+        (2 * DAY_MS, HOUR_MS, DAY_MS),
+    ] {
+        let mut ages = steady(100, every_ms, from_age_ms);
+        let steps: HashSet<i64> = ages.iter().map(|age| (NOW_MS - age).div_euclid(width)).collect();
+        ages.extend(&newest);
+        let kept = kept(aged(ages.clone()), &[]);
+        assert_eq!(kept.len(), NEWEST_IN_FULL + steps.len(), "width {width}");
+        for old in &kept[..steps.len()] {
+            let later_in_step = ages.iter().any(|age| {
+                let at_ms = NOW_MS - age;
+                at_ms > old.at_ms && at_ms.div_euclid(width) == old.at_ms.div_euclid(width)
+            });
+            assert!(!later_in_step, "the last of its step stays");
+        }
+    }
+}
+
+#[test]
+fn what_is_older_than_ninety_days_goes() {
+    let mut ages = steady(200, DAY_MS, 91 * DAY_MS);
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    assert_eq!(kept(aged(ages), &[]).len(), NEWEST_IN_FULL);
+}
+
+#[test]
+fn the_oldest_go_when_thinning_is_not_enough() {
+    // 60 minutes, 23 hours, 80 days: more than a hundred steps that each keep one.
+    let mut ages = steady(80, DAY_MS, DAY_MS + HOUR_MS);
+    ages.extend(steady(22, HOUR_MS, HOUR_MS + MINUTE_MS));
+    ages.extend(steady(50, MINUTE_MS, 8 * MINUTE_MS));
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    let all = aged(ages);
+    let excess = all.len() - SNAPSHOTS_MAX;
+    let kept = kept(all.clone(), &[]);
+    assert_eq!(kept.len(), SNAPSHOTS_MAX);
+    assert_eq!(kept[0].id, all[excess].id);
+}
+
+#[test]
+fn named_snapshots_stay_whatever_their_age() {
+    let mut ages = steady(300, DAY_MS, 200 * DAY_MS);
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    let kept = kept(aged(ages), &[1, 17, 300]);
+    let oldest: Vec<i64> = kept.iter().take(3).map(|s| s.id).collect();
+    assert_eq!(oldest, [1, 17, 300]);
+    assert_eq!(kept.len(), NEWEST_IN_FULL + 3);
+}
+
+#[test]
+fn named_snapshots_and_the_newest_stay_even_above_the_bound() {
+    let all = aged(steady(700, 1_000, 0));
+    let named: Vec<i64> = (1..=650).collect();
+    let kept = kept(all, &named);
+    assert!(named.iter().all(|id| kept.iter().any(|s| s.id == *id)));
+    assert_eq!(kept.last().unwrap().id, 700);
+}
+
+#[test]
+fn thinning_again_keeps_a_subset_and_does_nothing_more_at_once() {
+    let mut ages = steady(3_000, 7_000, 30 * MINUTE_MS);
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    let once = kept(aged(ages), &[]);
+    let twice = kept(once.clone(), &[]);
+    assert_eq!(once.len(), twice.len());
+}
+
+/// A table with one snapshot a second, the newest at [`NOW_MS`].
+fn table(count: i64, managed: bool) -> iceberg::spec::TableMetadata {
+    let field = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
+    let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
+    let properties = HashMap::from([(MANAGED.to_owned(), managed.to_string())]);
+    let builder = TableMetadataBuilder::new(
+        schema,
+        UnboundPartitionSpec::default(),
+        SortOrder::unsorted_order(),
+        "file:///w/t".to_owned(),
+        FormatVersion::V2,
+        properties,
+    );
+    let mut builder = builder.unwrap();
+    for id in 1..=count {
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(id)
+            .with_parent_snapshot_id((id > 1).then_some(id - 1))
+            .with_sequence_number(id)
+            .with_timestamp_ms(NOW_MS - (count - id) * 1_000)
+            .with_manifest_list(format!("file:///w/t/metadata/snap-{id}.avro"))
+            .with_summary(Summary {
+                operation: Operation::Append,
+                additional_properties: HashMap::new(),
+            })
+            .with_schema_id(0)
+            .build();
+        builder = builder.set_branch_snapshot(snapshot, "main").unwrap();
+    }
+    // Only the last one was `main` in the end, as after as many commits.
+    let json = serde_json::to_value(builder.build().unwrap().metadata).unwrap();
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn nothing_is_removed_up_to_the_bound_and_its_slack() {
+    let bound = (SNAPSHOTS_MAX + SNAPSHOTS_SLACK) as i64;
+    assert!(snapshots_to_remove(&table(bound, true), NOW_MS).is_empty());
+    let removed = snapshots_to_remove(&table(bound + 1, true), NOW_MS);
+    assert!(removed.len() > SNAPSHOTS_SLACK);
+    assert!(!removed.contains(&(bound + 1)));
+}
+
+#[test]
+fn tables_of_others_are_never_thinned() {
+    assert!(snapshots_to_remove(&table(1_000, false), NOW_MS).is_empty());
+}
+
+#[test]
+fn branches_and_tags_protect_their_snapshots() {
+    let table = table(600, true);
+    let tagged = snapshots_to_remove(&table, NOW_MS)[0];
+    let reference = SnapshotReference::new(tagged, SnapshotRetention::Tag { max_ref_age_ms: None });
+    let update = TableUpdate::SetSnapshotRef { ref_name: "audit".to_owned(), reference };
+    let table = update.apply(table.into_builder(None)).unwrap().build().unwrap().metadata;
+    assert_eq!(refs(&table)["audit"].snapshot_id, tagged);
+    assert!(!snapshots_to_remove(&table, NOW_MS).contains(&tagged));
+}

@@ -1,0 +1,387 @@
+//! Files of the warehouse: local disk or an S3-compatible store, behind one durable interface.
+//!
+//! Every location is checked to lie inside the warehouse before any IO. A `put` returns once the
+//! bytes are durable: on local disk that is temporary file, fsync, rename, fsync of the folder
+//! (and of every folder that was made); on S3 it is the store's answer.
+
+mod file_io;
+mod local;
+pub(crate) mod location;
+#[cfg(test)]
+mod tests;
+
+use crate::error::CatalogError;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use local::LocalDisk;
+use object_store::{
+    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as Key,
+};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Region of S3-compatible stores that have none.
+const REGION_DEFAULT: &str = "us-east-1";
+
+/// Access keys and address of an S3-compatible store. Unset members come from the AWS defaults.
+#[derive(Clone, Default)]
+pub struct S3Options {
+    /// Address of the server, such as `http://127.0.0.1:8333`; AWS when unset.
+    pub endpoint: Option<String>,
+    /// Region; `us-east-1` when unset.
+    pub region: Option<String>,
+    /// Access key id.
+    pub access_key_id: Option<String>,
+    /// Secret access key.
+    pub secret_access_key: Option<String>,
+    /// Session token of temporary keys.
+    pub session_token: Option<String>,
+}
+
+impl std::fmt::Debug for S3Options {
+    /// Shows no secrets: options end up in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Options")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The warehouse's files. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: String,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Local(LocalDisk),
+    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options },
+}
+
+impl Storage {
+    /// Opens `file:///folder` (made when missing) or `s3://bucket/prefix`.
+    ///
+    /// # Errors
+    /// [`CatalogError::Invalid`] for another kind of URL; [`CatalogError::Storage`] when the
+    /// folder cannot be made.
+    pub fn open(warehouse: &str, s3: &S3Options) -> Result<Self, CatalogError> {
+        let root = location::normalize(warehouse).ok_or_else(|| {
+            CatalogError::Invalid(format!(
+                "warehouse `{warehouse}` is neither file:///folder nor s3://bucket/prefix"
+            ))
+        })?;
+        let place = if let Some(key) = root.strip_prefix("s3://") {
+            let bucket = key.split('/').next().unwrap_or(key).to_owned();
+            let store = s3_store(&bucket, s3).map_err(failed("open", &root))?;
+            Place::S3 { bucket, store, options: s3.clone() }
+        } else {
+            let disk = LocalDisk::open(&local_path(&root));
+            Place::Local(disk.map_err(local_failed("open", &root))?)
+        };
+        Ok(Self { inner: Arc::new(Inner { root, place }) })
+    }
+
+    /// The warehouse's own location without a trailing slash: `file:///…` or `s3://bucket/prefix`.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        &self.inner.root
+    }
+
+    /// The one form of a location that clients may write in several (`file:/x`, `file:///x/`).
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`] when it is not below the warehouse's root.
+    pub fn normalize(&self, location: &str) -> Result<String, CatalogError> {
+        location::normalize(location)
+            .filter(|normal| location::is_below(normal, &self.inner.root))
+            .ok_or_else(|| CatalogError::LocationForbidden(location.to_owned()))
+    }
+
+    /// Writes a whole new or replaced file; durable on return.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
+        let location = self.normalize(location)?;
+        match &self.inner.place {
+            Place::Local(_) => {
+                self.on_disk("write", location, move |disk, path| disk.write(path, &bytes)).await
+            }
+            Place::S3 { bucket, store, .. } => {
+                let put = store.put(&key(bucket, &location)?, bytes.into()).await;
+                put.map(|_| ()).map_err(failed("write", &location))
+            }
+        }
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn get(&self, location: &str) -> Result<Bytes, CatalogError> {
+        let location = self.normalize(location)?;
+        match &self.inner.place {
+            Place::Local(_) => {
+                let read = |_: &LocalDisk, path: &Path| std::fs::read(path).map(Bytes::from);
+                self.on_disk("read", location, read).await
+            }
+            Place::S3 { bucket, store, .. } => {
+                let got = store.get(&key(bucket, &location)?).await;
+                let got = got.map_err(failed("read", &location))?;
+                got.bytes().await.map_err(failed("read", &location))
+            }
+        }
+    }
+
+    /// Reads part of a file; shorter than asked for where the file ends.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn get_range(
+        &self,
+        location: &str,
+        range: Range<u64>,
+    ) -> Result<Bytes, CatalogError> {
+        let location = self.normalize(location)?;
+        match &self.inner.place {
+            Place::Local(_) => {
+                let read = move |_: &LocalDisk, path: &Path| {
+                    local::read_range(path, range).map(Bytes::from)
+                };
+                self.on_disk("read", location, read).await
+            }
+            Place::S3 { bucket, store, .. } => {
+                let got = store.get_range(&key(bucket, &location)?, range).await;
+                got.map_err(failed("read", &location))
+            }
+        }
+    }
+
+    /// A file's length in bytes.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn size(&self, location: &str) -> Result<u64, CatalogError> {
+        let location = self.normalize(location)?;
+        match &self.inner.place {
+            Place::Local(_) => {
+                let size = |_: &LocalDisk, path: &Path| local::size(path);
+                self.on_disk("look at", location, size).await
+            }
+            Place::S3 { bucket, store, .. } => {
+                let head = store.head(&key(bucket, &location)?).await;
+                head.map(|object| object.size).map_err(failed("look at", &location))
+            }
+        }
+    }
+
+    /// Whether the file is there.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn exists(&self, location: &str) -> Result<bool, CatalogError> {
+        match self.size(location).await {
+            Ok(_) => Ok(true),
+            Err(cause) if is_missing(&cause) => Ok(false),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// Deletes a file; a missing one is no error.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn delete(&self, location: &str) -> Result<(), CatalogError> {
+        let location = self.normalize(location)?;
+        match &self.inner.place {
+            Place::Local(_) => {
+                self.on_disk("delete", location, |_, path| local::delete(path)).await
+            }
+            Place::S3 { bucket, store, .. } => match store.delete(&key(bucket, &location)?).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                deleted => deleted.map_err(failed("delete", &location)),
+            },
+        }
+    }
+
+    /// Locations of all files below a folder (the root is one too), in order of name.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>, CatalogError> {
+        let is_root = location::normalize(folder).as_deref() == Some(self.root());
+        let folder = if is_root { self.root().to_owned() } else { self.normalize(folder)? };
+        match &self.inner.place {
+            Place::Local(_) => {
+                let files = self.on_disk("list", folder, |_, path| local::list(path)).await?;
+                let location = |file: &PathBuf| Some(format!("file://{}", file.to_str()?));
+                Ok(files.iter().filter_map(location).collect())
+            }
+            Place::S3 { bucket, store, .. } => {
+                let objects = store.list(Some(&key(bucket, &folder)?));
+                let location =
+                    |object: object_store::ObjectMeta| format!("s3://{bucket}/{}", object.location);
+                let mut files: Vec<String> = objects
+                    .map_ok(location)
+                    .try_collect()
+                    .await
+                    .map_err(failed("list", &folder))?;
+                files.sort();
+                Ok(files)
+            }
+        }
+    }
+
+    /// Makes `data/` and `metadata/` below a table's location where the store has folders
+    /// (DuckDB does not make them itself).
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn prepare_table(&self, location: &str) -> Result<(), CatalogError> {
+        let location = self.normalize(location)?;
+        if let Place::S3 { .. } = self.inner.place {
+            return Ok(());
+        }
+        let make = |disk: &LocalDisk, path: &Path| {
+            disk.make_folder(&path.join("data"))?;
+            disk.make_folder(&path.join("metadata"))
+        };
+        self.on_disk("make folders in", location, make).await
+    }
+
+    /// The same files for the iceberg crate's readers and writers, with the same checks and
+    /// durability.
+    #[must_use]
+    pub fn file_io(&self) -> iceberg::io::FileIO {
+        iceberg::io::FileIOBuilder::new(Arc::new(self.clone())).build()
+    }
+
+    /// The same files for readers that speak `object_store` (DataFusion). The base URL to register
+    /// it under is `file:///` or `s3://bucket`; paths are relative to that base.
+    ///
+    /// # Panics
+    /// Never: a bucket's name that was accepted at the start is part of a URL.
+    #[must_use]
+    pub fn object_store(&self) -> (url::Url, Arc<dyn ObjectStore>) {
+        let (base, store): (String, Arc<dyn ObjectStore>) = match &self.inner.place {
+            Place::Local(_) => ("file:///".to_owned(), Arc::new(LocalFileSystem::new())),
+            Place::S3 { bucket, store, .. } => (format!("s3://{bucket}"), Arc::clone(store)),
+        };
+        (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
+    }
+
+    /// What loadTable's `config` tells clients: nothing for local files (DuckDB fails on any
+    /// config without a region); for S3 the endpoint, region, path style and keys together.
+    #[must_use]
+    pub fn client_config(&self) -> HashMap<String, String> {
+        let Place::S3 { options, .. } = &self.inner.place else { return HashMap::new() };
+        let region = options.region.as_deref().unwrap_or(REGION_DEFAULT);
+        let entries = [
+            ("s3.endpoint", options.endpoint.as_deref()),
+            ("s3.path-style-access", Some("true")),
+            ("s3.region", Some(region)),
+            ("client.region", Some(region)),
+            ("s3.access-key-id", options.access_key_id.as_deref()),
+            ("s3.secret-access-key", options.secret_access_key.as_deref()),
+            ("s3.session-token", options.session_token.as_deref()),
+        ];
+        let set = |(key, value): (&str, Option<&str>)| Some((key.to_owned(), value?.to_owned()));
+        entries.into_iter().filter_map(set).collect()
+    }
+
+    /// Runs `work` on a blocking thread; only for a local place.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        location: String,
+        work: impl FnOnce(&LocalDisk, &Path) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let inner = Arc::clone(&self.inner);
+        let path = local_path(&location);
+        let done = tokio::task::spawn_blocking(move || match &inner.place {
+            Place::Local(disk) => work(disk, &path),
+            Place::S3 { .. } => Err(std::io::Error::other("not a local place")),
+        });
+        // A thread that ends without an answer panicked or met the end of the process.
+        let answer = done.await.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
+        answer.map_err(local_failed(operation, &location))
+    }
+}
+
+/// Whether an error says that the file is not there.
+pub(crate) fn is_missing(cause: &CatalogError) -> bool {
+    matches!(cause, CatalogError::Storage { source: object_store::Error::NotFound { .. }, .. })
+}
+
+fn s3_store(
+    bucket: &str,
+    options: &S3Options,
+) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(options.region.as_deref().unwrap_or(REGION_DEFAULT))
+        .with_virtual_hosted_style_request(false);
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder
+            .with_endpoint(endpoint.trim_end_matches('/'))
+            .with_allow_http(endpoint.starts_with("http://"));
+    }
+    if let Some(id) = &options.access_key_id {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = &options.secret_access_key {
+        builder = builder.with_secret_access_key(secret);
+    }
+    if let Some(token) = &options.session_token {
+        builder = builder.with_token(token);
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+fn local_path(location: &str) -> PathBuf {
+    PathBuf::from(location.strip_prefix("file://").unwrap_or(location))
+}
+
+/// The object's key in its bucket.
+fn key(bucket: &str, location: &str) -> Result<Key, CatalogError> {
+    let path = location.strip_prefix("s3://").and_then(|rest| rest.strip_prefix(bucket));
+    let path = path.map(|path| path.trim_start_matches('/'));
+    path.and_then(|path| Key::parse(path).ok())
+        .ok_or_else(|| CatalogError::LocationForbidden(location.to_owned()))
+}
+
+fn failed(
+    operation: &'static str,
+    location: &str,
+) -> impl FnOnce(object_store::Error) -> CatalogError {
+    let location = location.to_owned();
+    move |source| CatalogError::Storage { operation, location, source }
+}
+
+fn local_failed(
+    operation: &'static str,
+    location: &str,
+) -> impl FnOnce(std::io::Error) -> CatalogError {
+    let location = location.to_owned();
+    move |cause| {
+        let source = if cause.kind() == std::io::ErrorKind::NotFound {
+            object_store::Error::NotFound { path: location.clone(), source: cause.into() }
+        } else {
+            object_store::Error::Generic { store: "local disk", source: cause.into() }
+        };
+        CatalogError::Storage { operation, location, source }
+    }
+}

@@ -1,0 +1,214 @@
+use super::*;
+
+fn open() -> (tempfile::TempDir, Storage) {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = format!("file://{}/made/on/open", folder.path().display());
+    let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+    (folder, storage)
+}
+
+fn files_on_disk(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            names.extend(files_on_disk(&entry.path()));
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names
+}
+
+#[tokio::test]
+async fn a_file_is_whole_after_put_and_gone_after_delete() {
+    let (folder, storage) = open();
+    let location = format!("{}/ns/t/metadata/a.json", storage.root());
+    assert!(!storage.exists(&location).await.unwrap());
+    storage.put(&location, Bytes::from_static(b"one")).await.unwrap();
+    storage.put(&location, Bytes::from_static(b"second")).await.unwrap();
+    assert_eq!(&storage.get(&location).await.unwrap()[..], b"second");
+    assert_eq!(storage.size(&location).await.unwrap(), 6);
+    assert_eq!(&storage.get_range(&location, 1..4).await.unwrap()[..], b"eco");
+    assert_eq!(files_on_disk(folder.path()), ["a.json"], "no temporary file remains");
+    storage.delete(&location).await.unwrap();
+    storage.delete(&location).await.unwrap();
+    assert!(!storage.exists(&location).await.unwrap());
+    assert!(is_missing(&storage.get(&location).await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn a_put_that_cannot_take_its_name_leaves_no_temporary_file() {
+    let (folder, storage) = open();
+    let taken = format!("{}/t/data", storage.root());
+    storage.prepare_table(&format!("{}/t", storage.root())).await.unwrap();
+    storage.put(&taken, Bytes::from_static(b"x")).await.unwrap_err();
+    assert_eq!(files_on_disk(folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_folder_that_was_removed_is_made_again() {
+    let (folder, storage) = open();
+    let location = format!("{}/t/data/a", storage.root());
+    storage.put(&location, Bytes::from_static(b"x")).await.unwrap();
+    std::fs::remove_dir_all(folder.path().join("made/on/open/t")).unwrap();
+    storage.put(&location, Bytes::from_static(b"y")).await.unwrap();
+    assert_eq!(&storage.get(&location).await.unwrap()[..], b"y");
+}
+
+#[tokio::test]
+async fn concurrent_puts_of_one_file_leave_one_of_them() {
+    let (folder, storage) = open();
+    let location = format!("{}/deep/er/file", storage.root());
+    let puts = (0..16).map(|n| storage.put(&location, Bytes::from(vec![n; 1000])));
+    for put in futures::future::join_all(puts).await {
+        put.unwrap();
+    }
+    let bytes = storage.get(&location).await.unwrap();
+    assert_eq!(bytes.len(), 1000);
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+    assert_eq!(files_on_disk(folder.path()), ["file"]);
+}
+
+#[tokio::test]
+async fn a_list_names_what_is_below_a_folder_and_not_beside_it() {
+    let (_folder, storage) = open();
+    let root = storage.root().to_owned();
+    for name in ["test/b", "test/a/c", "test2/d"] {
+        storage.put(&format!("{root}/{name}"), Bytes::new()).await.unwrap();
+    }
+    let listed = storage.list(&format!("{root}/test/")).await.unwrap();
+    assert_eq!(listed, [format!("{root}/test/a/c"), format!("{root}/test/b")]);
+    assert_eq!(storage.list(&root).await.unwrap().len(), 3);
+    assert_eq!(storage.list(&format!("{root}/none")).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn hostile_locations_are_refused_before_any_io() {
+    let (folder, storage) = open();
+    let root = storage.root().to_owned();
+    let outside = folder.path().display();
+    let hostile = [
+        root.clone(),
+        format!("{root}/"),
+        format!("{root}x/a"),
+        format!("{root}/../a"),
+        format!("{root}/a/../../../b"),
+        format!("{root}/a/./b"),
+        format!("{root}//a"),
+        format!("{root}/a//b"),
+        format!("{root}/a//"),
+        format!("{root}/%2e%2e/a"),
+        format!("{root}/%2E./a"),
+        format!("{root}/a%2F..%2F..%2Fb"),
+        format!("{root}/%252e%252e/a"),
+        format!("{root}/%25252525252e/a"),
+        format!("{root}/a%2F%2Fb"),
+        format!("{root}/a%00b"),
+        format!("{root}/a\0b"),
+        format!("{root}/a\nb"),
+        format!("{root}/a\\..\\b"),
+        format!("{root}/a%5c..%5cb"),
+        format!("{root}/a%ffb"),
+        format!("file://{outside}/a"),
+        format!("file://localhost{outside}/a"),
+        format!("file:///{root}/a"),
+        format!("{outside}/made/on/open/a"),
+        format!("FILE://{outside}/made/on/open/a"),
+        format!("{root}/{}", "a".repeat(5000)),
+        "file:///etc/passwd".to_owned(),
+        "s3://bucket/made/on/open/a".to_owned(),
+        "http://127.0.0.1/a".to_owned(),
+        "a".to_owned(),
+        String::new(),
+    ];
+    for location in &hostile {
+        let refused = |result: Result<(), CatalogError>| {
+            assert!(matches!(result, Err(CatalogError::LocationForbidden(_))), "{location}");
+        };
+        refused(storage.put(location, Bytes::new()).await);
+        refused(storage.get(location).await.map(|_| ()));
+        refused(storage.delete(location).await);
+        refused(storage.exists(location).await.map(|_| ()));
+        refused(storage.prepare_table(location).await);
+        assert!(storage.file_io().new_input(location).is_err(), "{location}");
+    }
+    assert_eq!(files_on_disk(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn spellings_of_a_local_location_have_one_normal_form() {
+    let (folder, storage) = open();
+    let path = format!("{}/made/on/open/t", folder.path().display());
+    let normal = format!("file://{path}");
+    for spelling in [format!("file://{path}"), format!("file:{path}"), format!("file://{path}/")] {
+        assert_eq!(storage.normalize(&spelling).unwrap(), normal);
+    }
+    let partition = format!("{normal}/data/type=a%2Fb%20c/dt=2026-01-01/ü.parquet");
+    assert_eq!(storage.normalize(&partition).unwrap(), partition);
+}
+
+#[test]
+fn only_absolute_folders_and_buckets_are_warehouses() {
+    for warehouse in ["file://relative", "file:///", "/tmp/x", "gs://b/p", "s3://", "s3:///x", ""] {
+        let opened = Storage::open(warehouse, &S3Options::default());
+        assert!(matches!(opened, Err(CatalogError::Invalid(_))), "{warehouse}");
+    }
+}
+
+#[tokio::test]
+async fn the_iceberg_crate_reads_and_writes_the_same_files() {
+    let (_folder, storage) = open();
+    let io = storage.file_io();
+    let location = format!("{}/t/data/a.bin", storage.root());
+    let mut writer = io.new_output(&location).unwrap().writer().await.unwrap();
+    writer.write(Bytes::from_static(b"hello ")).await.unwrap();
+    assert!(!storage.exists(&location).await.unwrap(), "not visible before it is closed");
+    writer.write(Bytes::from_static(b"world")).await.unwrap();
+    writer.close().await.unwrap();
+    assert!(writer.close().await.is_err());
+    let input = io.new_input(&location).unwrap();
+    assert_eq!(input.metadata().await.unwrap().size, 11);
+    assert_eq!(&input.reader().await.unwrap().read(6..11).await.unwrap()[..], b"world");
+    io.delete_prefix(format!("{}/t", storage.root())).await.unwrap();
+    assert!(!input.exists().await.unwrap());
+}
+
+#[tokio::test]
+async fn data_fusions_store_reads_the_same_files() {
+    let (_folder, storage) = open();
+    let location = format!("{}/t/data/type=a%2Fb/x", storage.root());
+    storage.put(&location, Bytes::from_static(b"hello")).await.unwrap();
+    let (base, store) = storage.object_store();
+    assert_eq!(base.as_str(), "file:///");
+    let path = Key::parse(location.strip_prefix("file:///").unwrap()).unwrap();
+    assert_eq!(&store.get(&path).await.unwrap().bytes().await.unwrap()[..], b"hello");
+    assert!(storage.client_config().is_empty());
+}
+
+#[test]
+fn clients_of_s3_get_address_and_keys_together() {
+    let options = S3Options {
+        endpoint: Some("http://127.0.0.1:8333".to_owned()),
+        access_key_id: Some("id".to_owned()),
+        secret_access_key: Some("secret".to_owned()),
+        ..S3Options::default()
+    };
+    let storage = Storage::open("s3://bucket/some/prefix/", &options).unwrap();
+    assert_eq!(storage.root(), "s3://bucket/some/prefix");
+    assert_eq!(storage.object_store().0.as_str(), "s3://bucket");
+    let config = storage.client_config();
+    assert_eq!(config["s3.endpoint"], "http://127.0.0.1:8333");
+    assert_eq!(config["s3.region"], "us-east-1");
+    assert_eq!(config["client.region"], "us-east-1");
+    assert_eq!(config["s3.path-style-access"], "true");
+    assert_eq!(config["s3.access-key-id"], "id");
+    assert_eq!(config["s3.secret-access-key"], "secret");
+    assert!(!config.contains_key("s3.session-token"));
+    assert!(!format!("{options:?}").contains("secret\""));
+    assert!(storage.normalize("s3://bucket/some/prefix2/x").is_err());
+    assert!(storage.normalize("s3://other/some/prefix/x").is_err());
+    let odd = "some/prefix/type=a%2Fb c/ü+#?.parquet";
+    let location = storage.normalize(&format!("s3://bucket/{odd}")).unwrap();
+    assert_eq!(key("bucket", &location).unwrap().as_ref(), odd);
+}
