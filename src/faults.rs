@@ -1,0 +1,117 @@
+//! Failpoints: named places in durable code where a test makes the process stop, fail or wait.
+//!
+//! Without a script every check is one load of an `Option` that is `None`. Names in use are listed
+//! in [`POINTS`], so that a test can visit all of them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Every failpoint, in the order an event passes them.
+pub const POINTS: &[&str] = &[
+    "wal.before_write",
+    "wal.after_write",
+    "wal.after_sync",
+    "wal.after_publish",
+    "flush.before_write",
+    "flush.after_data_file",
+    "flush.before_commit",
+    "flush.after_commit",
+    "flush.before_trim",
+    "wal.after_trim",
+];
+
+/// What happens at a failpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process ends at once, as by `kill -9`.
+    Abort,
+    /// The step fails with an IO error.
+    Error,
+    /// The step takes this long.
+    Delay(Duration),
+}
+
+/// The script of a test: which point does what at which visit. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Option<Arc<Mutex<HashMap<String, Planned>>>>);
+
+#[derive(Debug)]
+struct Planned {
+    skip: u32,
+    times: u32,
+    fault: Fault,
+}
+
+impl Faults {
+    /// Reads `point=abort|error|delay:MS[@SKIP][*TIMES]`, separated by `;`.
+    ///
+    /// `SKIP` visits pass before the fault starts (default 0), and it happens `TIMES` times
+    /// (default 1).
+    ///
+    /// # Errors
+    /// A text that names the part which does not parse.
+    pub fn parse(script: &str) -> Result<Self, String> {
+        let mut planned = HashMap::new();
+        for part in script.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            let (point, plan) = parse_part(part).ok_or_else(|| {
+                format!(
+                    "`{part}` is not point=abort|error|delay:MS[@SKIP][*TIMES] with a known point"
+                )
+            })?;
+            planned.insert(point, plan);
+        }
+        let script = if planned.is_empty() { None } else { Some(Arc::new(Mutex::new(planned))) };
+        Ok(Self(script))
+    }
+
+    /// Marks a place. Blocks for a delay, and never comes back from an abort.
+    ///
+    /// # Errors
+    /// The planned error, which the caller treats as the step's own IO error.
+    pub fn hit(&self, point: &'static str) -> std::io::Result<()> {
+        let Some(script) = &self.0 else { return Ok(()) };
+        let fault = {
+            let mut planned = script.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(plan) = planned.get_mut(point) else { return Ok(()) };
+            if 0 < plan.skip {
+                plan.skip -= 1;
+                return Ok(());
+            }
+            if plan.times == 0 {
+                return Ok(());
+            }
+            plan.times -= 1;
+            plan.fault
+        };
+        match fault {
+            Fault::Abort => std::process::abort(),
+            Fault::Error => Err(std::io::Error::other(format!("failpoint {point}"))),
+            Fault::Delay(pause) => {
+                std::thread::sleep(pause);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn parse_part(part: &str) -> Option<(String, Planned)> {
+    let (point, rest) = part.split_once('=')?;
+    let (rest, times) = match rest.split_once('*') {
+        Some((rest, times)) => (rest, times.parse().ok()?),
+        None => (rest, 1),
+    };
+    let (rest, skip) = match rest.split_once('@') {
+        Some((rest, skip)) => (rest, skip.parse().ok()?),
+        None => (rest, 0),
+    };
+    let fault = match rest.split_once(':') {
+        Some(("delay", ms)) => Fault::Delay(Duration::from_millis(ms.parse().ok()?)),
+        None if rest == "abort" => Fault::Abort,
+        None if rest == "error" => Fault::Error,
+        _ => return None,
+    };
+    POINTS.contains(&point).then(|| (point.to_owned(), Planned { skip, times, fault }))
+}

@@ -1,0 +1,8 @@
+//! Icecore: events over HTTP become Apache Iceberg tables, with SQL and time travel over them.
+//!
+//! `ARCHITECTURE.md` is the map: which module does what, and what none of them may do.
+
+pub mod clock;
+pub mod faults;
+pub mod ids;
+pub mod tasks;
