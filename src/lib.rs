@@ -6,3 +6,4 @@ pub mod clock;
 pub mod faults;
 pub mod ids;
 pub mod tasks;
+pub mod wal;

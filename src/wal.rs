@@ -1,0 +1,440 @@
+//! The write-ahead log: what is acknowledged is in it and durable, until it is in a table.
+//!
+//! A group of records is one block: one write, one fdatasync, whole or not there after a crash.
+//! The log knows bytes only, not events. One writer appends; any number of readers read records
+//! from the files, each by its own position.
+
+mod block;
+mod index;
+pub mod inspect;
+pub mod recover;
+mod segment;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{clock::Clock, faults::Faults};
+use bytes::Bytes;
+use icecore_schemas::names::Namespace;
+use index::{Index, Retired};
+use segment::{Listing, SegmentEnd};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError as Busy,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::watch;
+use writer::Tip;
+
+/// A record's place in the log: dense, from 1, never reused. 0 is "before everything".
+pub type Position = u64;
+
+/// Which table a record's rows belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// Rows of `events`.
+    Events = 1,
+    /// Rows of `dead_letters`.
+    DeadLetters = 2,
+    /// Ids of event rows, for `ingest` alone: no table has them, and `ingest` trims them.
+    Keys = 3,
+}
+
+/// The rows of one table in one group, before they have a position.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Which table of the namespace.
+    pub kind: RecordKind,
+    /// Which namespace.
+    pub namespace: Namespace,
+    /// `seq` of its first row; rows count up from there. Dead letters have a count of their own.
+    pub first_seq: u64,
+    /// How many rows.
+    pub rows: u32,
+    /// The rows, as `event::codec` writes them.
+    pub payload: Bytes,
+}
+
+/// A durable record, and where to read it. Stays readable while a [`Pin`] taken before it was
+/// listed is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordRef {
+    /// Its place in the log.
+    pub position: Position,
+    /// Which table of the namespace.
+    pub kind: RecordKind,
+    /// Which namespace.
+    pub namespace: Namespace,
+    /// `seq` of its first row.
+    pub first_seq: u64,
+    /// How many rows.
+    pub rows: u32,
+    /// The segment file.
+    pub path: Arc<PathBuf>,
+    /// Where the payload starts in it.
+    pub offset: u64,
+    /// How long the payload is.
+    pub length: u32,
+    /// crc32c of the payload.
+    pub crc: u32,
+    /// When it was written and made durable, ms since 1970 by the writer's clock; kept on disk.
+    pub durable_ms: i64,
+}
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Size of a segment file, preallocated. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Free segments kept for reuse. Default 4.
+    pub free_segments_max: usize,
+    /// Most bytes of records that are not trimmed; beyond it appends are refused. Default 8 GiB.
+    pub bytes_max: u64,
+    /// Share of the disk that must stay free, so that the log can always drain. Default 0.05.
+    pub disk_free_min: f64,
+    /// Positions at or below this one are taken already (from the tables' watermarks).
+    pub position_floor: Position,
+}
+
+/// Why the log cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// A block is damaged and sound blocks follow it, so it was acknowledged once.
+    #[error("segment `{}` is damaged at offset {offset}: {reason}; run `icecore wal inspect`, then `icecore wal quarantine` to set the rest of the segment aside", path.display())]
+    Damaged {
+        /// The segment file.
+        path: PathBuf,
+        /// Where the bad block starts.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file system failed. After a failed append nothing of the group counts as written, and
+    /// the writer goes on in a new segment.
+    #[error("{operation} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Too little free disk, or too many bytes wait to be committed: nothing was written.
+    #[error("the log is full: {reason}")]
+    Full {
+        /// Which bound, and its value.
+        reason: String,
+    },
+    /// Another process has the log open.
+    #[error("log folder `{}` is in use by another process", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// What waits for one table.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Which table.
+    pub kind: RecordKind,
+    /// Of which namespace.
+    pub namespace: Namespace,
+    /// Position of its last record.
+    pub last: Position,
+    /// Payload bytes of its records.
+    pub bytes: u64,
+    /// When its oldest record became durable.
+    pub oldest_ms: i64,
+}
+
+/// The log as readers see it. Cheap to clone.
+///
+/// The folder stays locked until every clone, pin and the writer are gone.
+#[derive(Clone, Debug)]
+pub struct Wal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: WalOptions,
+    faults: Faults,
+    durable: watch::Sender<Position>,
+    /// Held for moments only, never during IO.
+    index: Mutex<Index>,
+    /// Held while files of retired segments are removed; readers do not take it.
+    removal: Mutex<()>,
+    /// Number of the next free file.
+    next_file: AtomicU64,
+    _lock: File,
+}
+
+/// While it lives, no record that was there when it was taken is overwritten.
+#[derive(Debug)]
+pub struct Pin {
+    wal: Wal,
+    number: u64,
+}
+
+/// The only writer.
+#[derive(Debug)]
+pub struct WalWriter {
+    wal: Wal,
+    clock: Clock,
+    tip: Tip,
+}
+
+impl Wal {
+    /// Opens a log: cuts a torn tail, finds every record that is not trimmed, makes a new segment.
+    /// Trims of an earlier life are not known; the caller trims again by the tables' watermarks.
+    ///
+    /// Where no segment can be made, as on a full disk, the log opens all the same so that it can
+    /// drain, and the first append reports it. Blocking.
+    ///
+    /// # Errors
+    /// [`WalError::Damaged`], [`WalError::Io`], [`WalError::InUse`].
+    pub fn open(
+        options: WalOptions,
+        clock: Clock,
+        faults: Faults,
+    ) -> Result<(Self, WalWriter), WalError> {
+        segment::create_folder(&options.folder)?;
+        let lock = lock(&options.folder)?;
+        let listing = segment::list(&options.folder)?;
+        let mut index = Index::default();
+        let tip = recover_into(&mut index, &listing, options.position_floor)?;
+        let next_file = listing.free.last().map_or(1, |(number, _)| number + 1);
+        index.free = sort_out_files(listing, &options);
+        let inner = Arc::new(Inner {
+            durable: watch::Sender::new(tip.last_position()),
+            options,
+            faults,
+            index: Mutex::new(index),
+            removal: Mutex::new(()),
+            next_file: AtomicU64::new(next_file),
+            _lock: lock,
+        });
+        // Segments without records give the file for the new one.
+        inner.remove_retired()?;
+        let wal = Self { inner };
+        let mut writer = WalWriter::new(wal.clone(), clock, tip);
+        if let Err(error) = writer.ensure_segment() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the log has no segment to write to yet");
+        }
+        Ok((wal, writer))
+    }
+
+    /// Position of the last durable record; changes wake the receiver.
+    #[must_use]
+    pub fn durable(&self) -> watch::Receiver<Position> {
+        self.inner.durable.subscribe()
+    }
+
+    /// Holds what is there now.
+    #[must_use]
+    pub fn pin(&self) -> Pin {
+        Pin { number: self.inner.index().pin(), wal: self.clone() }
+    }
+
+    /// The durable records of one table after `after` that are not trimmed, in order.
+    #[must_use]
+    pub fn records(
+        &self,
+        kind: RecordKind,
+        namespace: &Namespace,
+        after: Position,
+    ) -> Vec<RecordRef> {
+        self.inner.index().records(kind, namespace, after)
+    }
+
+    /// Every durable record after `after`, of all tables, in order; also trimmed ones, as long as
+    /// [`Wal::set_keep_after`] or a record that is not trimmed keeps their segment.
+    #[must_use]
+    pub fn all_records(&self, after: Position) -> Vec<RecordRef> {
+        self.inner.index().all_records(after)
+    }
+
+    /// What waits, a line a table, in no order.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Pending> {
+        self.inner.index().pending()
+    }
+
+    /// Forgets the records of one table up to `through`: they are in the table. Segments without
+    /// records are recycled once the last pin that saw them is gone: by this or a later trim, or
+    /// when the writer goes on to a new segment. Blocking.
+    ///
+    /// # Errors
+    /// [`WalError::Io`]; the records are forgotten all the same, and found again at the next start.
+    pub fn trim(
+        &self,
+        kind: RecordKind,
+        namespace: &Namespace,
+        through: Position,
+    ) -> Result<(), WalError> {
+        self.inner.index().trim(kind, namespace, through);
+        self.inner.remove_retired()?;
+        let folder = &self.inner.options.folder;
+        let hit = self.inner.faults.hit("wal.after_trim");
+        hit.map_err(|source| segment::io_error("trim log in", folder, source))
+    }
+
+    /// Keeps segments with records after `position` on disk even when their tables have them: the
+    /// id index needs to read them again after a crash. Starts at 0, which keeps everything.
+    pub fn set_keep_after(&self, position: Position) {
+        self.inner.index().set_keep_after(position);
+    }
+
+    /// Payload bytes of all records that are not trimmed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.inner.index().bytes()
+    }
+}
+
+impl RecordRef {
+    /// Reads the payload and checks its crc. Blocking.
+    ///
+    /// # Errors
+    /// [`WalError::Io`], [`WalError::Damaged`].
+    pub fn read(&self) -> Result<Bytes, WalError> {
+        let failed = |source| segment::io_error("read record from", &self.path, source);
+        let mut payload = vec![0; self.length as usize];
+        File::open(self.path.as_path())
+            .and_then(|file| file.read_exact_at(&mut payload, self.offset))
+            .map_err(failed)?;
+        if crc32c::crc32c(&payload) == self.crc {
+            return Ok(Bytes::from(payload));
+        }
+        Err(WalError::Damaged {
+            path: self.path.to_path_buf(),
+            offset: self.offset,
+            reason: format!("the payload of record {} does not fit its checksum", self.position),
+        })
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.wal.inner.index().unpin(self.number);
+    }
+}
+
+impl Inner {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Recycles or deletes the files of retired segments that no pin holds.
+    fn remove_retired(&self) -> Result<(), WalError> {
+        let _alone = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove_retired_alone()
+    }
+
+    /// The same, unless another thread is at it.
+    fn remove_retired_unless_busy(&self) {
+        let _alone = match self.removal.try_lock() {
+            Ok(alone) => alone,
+            Err(Busy::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(Busy::WouldBlock) => return,
+        };
+        if let Err(error) = self.remove_retired_alone() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a trimmed segment cannot be recycled, it is tried again");
+        }
+    }
+
+    fn remove_retired_alone(&self) -> Result<(), WalError> {
+        let mut removable = self.index().take_removable().into_iter();
+        while let Some(retired) = removable.next() {
+            if let Err(failed) = self.remove(&retired) {
+                self.index().put_back(std::iter::once(retired).chain(removable));
+                return Err(failed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one file away; it is no harm when it is gone already.
+    fn remove(&self, retired: &Retired) -> Result<(), WalError> {
+        let folder = &self.options.folder;
+        // The file states where the segment before it ends: that must not be lost.
+        segment::seal(folder, retired.previous)?;
+        let path = retired.path.as_path();
+        let reusable = self.index().free.len() < self.options.free_segments_max
+            && fs::metadata(path).is_ok_and(|file| file.len() == self.options.segment_bytes);
+        let free = segment::free_path(folder, self.next_file.fetch_add(1, Ordering::Relaxed));
+        let gone = if reusable { fs::rename(path, &free) } else { fs::remove_file(path) };
+        match gone {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(segment::io_error("remove segment", path, source));
+            }
+            _ => segment::sync_folder(folder)?,
+        }
+        if reusable {
+            self.keep_free(free);
+        }
+        Ok(())
+    }
+}
+
+/// Takes the folder for this process, until the file is closed.
+fn lock(folder: &Path) -> Result<File, WalError> {
+    let path = folder.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|source| segment::io_error("open", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(WalError::InUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(segment::io_error("lock", &path, source)),
+    }
+}
+
+/// Puts what the segments hold into `index`, and says where the writer goes on.
+fn recover_into(
+    index: &mut Index,
+    listing: &Listing,
+    position_floor: Position,
+) -> Result<Tip, WalError> {
+    let mut last_position = position_floor;
+    let mut previous = SegmentEnd::default();
+    for scan in recover::scan_all(listing)? {
+        let (scan, header) = scan.check()?;
+        if let recover::Tail::Torn { reason } = &scan.tail {
+            let (path, offset) = (scan.path.display(), scan.end);
+            tracing::warn!(%path, offset, reason, "a group that was never acknowledged is cut off");
+        }
+        last_position = last_position.max(scan.last_position());
+        previous = SegmentEnd { generation: scan.generation, end: scan.end };
+        index.add_segment(scan.generation, scan.path, header.previous);
+        index.add_records(scan.generation, scan.records);
+    }
+    index.set_current(None);
+    Ok(Tip::new(previous, last_position + 1))
+}
+
+/// Keeps the free files that fit and removes the others.
+fn sort_out_files(listing: Listing, options: &WalOptions) -> Vec<PathBuf> {
+    let fits =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() == options.segment_bytes);
+    let paths = listing.free.into_iter().map(|(_, path)| path);
+    let (mut free, mut useless): (Vec<_>, Vec<_>) = paths.partition(fits);
+    if options.free_segments_max < free.len() {
+        useless.extend(free.split_off(options.free_segments_max));
+    }
+    useless.iter().chain(&listing.unfinished).for_each(|path| segment::remove_quietly(path));
+    free
+}

@@ -1,0 +1,211 @@
+//! What the log holds, in memory: records by segment and by table, pins, and files to reuse.
+//!
+//! No IO, so that the lock around it is short. A record that is not trimmed is in exactly one
+//! table's queue, and its segment is in `segments`.
+
+use crate::wal::{Pending, Position, RecordKind, RecordRef, segment::SegmentEnd};
+use icecore_schemas::names::Namespace;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// The records of the log.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    segments: BTreeMap<u64, Segment>,
+    /// Segments that no one can list any more; their files wait for the pins that saw them.
+    retired: Vec<Retired>,
+    tables: HashMap<(RecordKind, Namespace), Table>,
+    bytes: u64,
+    keep_after: Position,
+    /// The segment that is being written.
+    current: Option<u64>,
+    pins: BTreeSet<u64>,
+    next_pin: u64,
+    /// Files a segment can be made of.
+    pub(crate) free: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    path: Arc<PathBuf>,
+    previous: SegmentEnd,
+    records: Vec<RecordRef>,
+    untrimmed: usize,
+}
+
+/// A segment whose file may go.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    /// Its generation.
+    pub(crate) generation: u64,
+    /// Its file.
+    pub(crate) path: Arc<PathBuf>,
+    /// What its header states about the segment before it.
+    pub(crate) previous: SegmentEnd,
+    /// Pins with a lower number may have seen it.
+    pin: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    queue: VecDeque<Slot>,
+    bytes: u64,
+}
+
+/// Where a record is in `segments`.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    position: Position,
+    generation: u64,
+    index: usize,
+}
+
+impl Index {
+    /// Adds a segment without records.
+    pub(crate) fn add_segment(
+        &mut self,
+        generation: u64,
+        path: Arc<PathBuf>,
+        previous: SegmentEnd,
+    ) {
+        let segment = Segment { path, previous, records: Vec::new(), untrimmed: 0 };
+        self.segments.insert(generation, segment);
+    }
+
+    /// Says which segment is being written, so that it is kept even when it has no records.
+    pub(crate) fn set_current(&mut self, generation: Option<u64>) {
+        self.current = generation;
+        self.retire();
+    }
+
+    /// Adds durable records to a segment, with ascending positions.
+    pub(crate) fn add_records(&mut self, generation: u64, records: Vec<RecordRef>) {
+        let segment = self.segments.get_mut(&generation).expect("the segment was added before");
+        for record in records {
+            let table = self.tables.entry((record.kind, record.namespace.clone())).or_default();
+            let index = segment.records.len();
+            table.queue.push_back(Slot { position: record.position, generation, index });
+            table.bytes += u64::from(record.length);
+            self.bytes += u64::from(record.length);
+            segment.untrimmed += 1;
+            segment.records.push(record);
+        }
+    }
+
+    /// The untrimmed records of a table after `after`.
+    pub(crate) fn records(
+        &self,
+        kind: RecordKind,
+        namespace: &Namespace,
+        after: Position,
+    ) -> Vec<RecordRef> {
+        let Some(table) = self.tables.get(&(kind, namespace.clone())) else { return Vec::new() };
+        let from = table.queue.partition_point(|slot| slot.position <= after);
+        table.queue.range(from..).map(|slot| self.record(*slot).clone()).collect()
+    }
+
+    /// Every record after `after` whose segment is kept, trimmed or not.
+    pub(crate) fn all_records(&self, after: Position) -> Vec<RecordRef> {
+        let mut found = Vec::new();
+        for segment in self.segments.values() {
+            let from = segment.records.partition_point(|record| record.position <= after);
+            found.extend_from_slice(&segment.records[from..]);
+        }
+        found
+    }
+
+    /// What waits, by table.
+    pub(crate) fn pending(&self) -> Vec<Pending> {
+        let line = |(key, table): (&(RecordKind, Namespace), &Table)| {
+            let (oldest, last) = (table.queue.front()?, table.queue.back()?);
+            Some(Pending {
+                kind: key.0,
+                namespace: key.1.clone(),
+                last: last.position,
+                bytes: table.bytes,
+                oldest_ms: self.record(*oldest).durable_ms,
+            })
+        };
+        self.tables.iter().filter_map(line).collect()
+    }
+
+    /// Payload bytes of the untrimmed records.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the records of a table up to `through` out of its queue.
+    pub(crate) fn trim(&mut self, kind: RecordKind, namespace: &Namespace, through: Position) {
+        let key = (kind, namespace.clone());
+        let Some(table) = self.tables.get_mut(&key) else { return };
+        let trimmed = table.queue.partition_point(|slot| slot.position <= through);
+        for slot in table.queue.drain(..trimmed) {
+            let segment = self.segments.get_mut(&slot.generation).expect("it has this record");
+            let length = u64::from(segment.records[slot.index].length);
+            segment.untrimmed -= 1;
+            table.bytes -= length;
+            self.bytes -= length;
+        }
+        if table.queue.is_empty() {
+            self.tables.remove(&key);
+        }
+        self.retire();
+    }
+
+    /// Keeps segments with records after `position`.
+    pub(crate) fn set_keep_after(&mut self, position: Position) {
+        self.keep_after = position;
+        self.retire();
+    }
+
+    /// Numbers a new pin.
+    pub(crate) fn pin(&mut self) -> u64 {
+        let pin = self.next_pin;
+        self.next_pin += 1;
+        self.pins.insert(pin);
+        pin
+    }
+
+    /// Ends a pin.
+    pub(crate) fn unpin(&mut self, pin: u64) {
+        self.pins.remove(&pin);
+    }
+
+    /// Takes out the retired segments that no pin holds, oldest first.
+    pub(crate) fn take_removable(&mut self) -> Vec<Retired> {
+        let oldest = self.pins.first().copied().unwrap_or(u64::MAX);
+        let (mut removable, held): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.retired).into_iter().partition(|one| one.pin <= oldest);
+        self.retired = held;
+        removable.sort_by_key(|segment| segment.generation);
+        removable
+    }
+
+    /// Puts back segments whose files could not be removed.
+    pub(crate) fn put_back(&mut self, segments: impl IntoIterator<Item = Retired>) {
+        self.retired.extend(segments);
+    }
+
+    /// Moves segments that nothing needs out of sight: later pins cannot have seen them.
+    fn retire(&mut self) {
+        let (keep_after, current, pin) = (self.keep_after, self.current, self.next_pin);
+        let gone = self.segments.extract_if(.., |generation, segment| {
+            let last = segment.records.last().map_or(0, |record| record.position);
+            segment.untrimmed == 0 && last <= keep_after && current != Some(*generation)
+        });
+        self.retired.extend(gone.map(|(generation, segment)| Retired {
+            generation,
+            path: segment.path,
+            previous: segment.previous,
+            pin,
+        }));
+    }
+
+    fn record(&self, slot: Slot) -> &RecordRef {
+        let segment = self.segments.get(&slot.generation);
+        &segment.expect("a segment with untrimmed records is kept").records[slot.index]
+    }
+}
