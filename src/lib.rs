@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` is the map: which module does what, and what none of them may do.
 
 pub mod clock;
+pub mod event;
 pub mod faults;
 pub mod ids;
 pub mod tasks;

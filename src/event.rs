@@ -1,0 +1,135 @@
+//! Events as values: from a request body to typed rows. Pure: no IO, no clock, no state.
+//!
+//! One parse: body bytes go straight into Arrow builders; `before`, `after`, `data` and the whole
+//! event keep their JSON text byte for byte. An event is accepted whole or refused whole.
+
+mod avro;
+mod build;
+mod cloud;
+pub mod codec;
+pub mod decode;
+mod json;
+mod names;
+mod normalize;
+pub mod rows;
+mod time;
+
+use arrow::record_batch::RecordBatch;
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Limits that a body and its events must keep.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest event, in bytes of its JSON text. Default 1 MiB.
+    pub event_bytes_max: usize,
+    /// Most events in a body. Default 10 000.
+    pub batch_events_max: usize,
+    /// Deepest JSON nesting. Default 64.
+    pub depth_max: usize,
+    /// How far `ts` may lie before the arrival; none lifts both bounds. Default 7 days.
+    pub ts_past_us: Option<i64>,
+    /// How far `ts` may lie after the arrival. Default 1 hour.
+    pub ts_future_us: i64,
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFormat {
+    /// `{"events":[…],"batchId"?}`, an array of events, or one event.
+    Json,
+    /// One event a line.
+    Ndjson,
+    /// One CloudEvents 1.0 event, structured mode.
+    CloudEvent,
+    /// An array of CloudEvents.
+    CloudEventBatch,
+    /// An Avro object container file.
+    Avro,
+}
+
+/// What is known about a request besides its body.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Microseconds since 1970: `ingested_at`, and `ts` where an event has none.
+    pub now_us: i64,
+    /// Namespace of an event that names none.
+    pub namespace: Namespace,
+    /// First of a run of 80-bit-random ids for events without one: id `n` of the request is this
+    /// ULID plus `n`. With a `batchId` ids are derived from it instead.
+    pub first_id: ulid::Ulid,
+    /// CloudEvents attributes of binary mode (`ce-*` headers), if the request has them.
+    pub cloud_event: Vec<(String, String)>,
+}
+
+/// A decoded body.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Events in the body, good and bad.
+    pub received: usize,
+    /// The good ones by namespace, in order of first appearance.
+    pub accepted: Vec<NamespaceEvents>,
+    /// The bad ones.
+    pub rejected: Vec<Rejected>,
+}
+
+/// The accepted events of one namespace, in body order.
+#[derive(Debug)]
+pub struct NamespaceEvents {
+    /// Where they go.
+    pub namespace: Namespace,
+    /// Columns of [`rows::event_schema`] in its order, without `seq`, which the log gives, and
+    /// without columns that no row has a value for: see [`rows::concat`] and [`rows::align`].
+    pub rows: RecordBatch,
+    /// For each row, what tells it from others.
+    pub keys: Vec<EventKey>,
+    /// For each row, its place in the body, from 0.
+    pub index: Vec<u32>,
+}
+
+/// The identity of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventKey {
+    /// 128-bit hash of catalog namespace name and id.
+    pub id: u128,
+    /// 64-bit hash of the content, independent of member order and white space between members;
+    /// never 0. Minted values are not part of it, nor are `_meta`, `retries` and `batchId`, which
+    /// may differ when an event is sent again.
+    pub content: u64,
+}
+
+/// [`EventKey::id`] of the event with this id.
+#[must_use]
+pub fn event_key(namespace: &Namespace, id: &str) -> u128 {
+    let name = namespace.name().as_bytes();
+    let length = name.len() + 1 + id.len();
+    let mut short = [0; 256];
+    if let Some(text) = short.get_mut(..length) {
+        text[..name.len()].copy_from_slice(name);
+        text[name.len() + 1..].copy_from_slice(id.as_bytes());
+        return xxh3_128(text);
+    }
+    xxh3_128(&[name, &[0], id.as_bytes()].concat())
+}
+
+/// An event that was not accepted.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Its place in the body, from 0.
+    pub index: u32,
+    /// Where its dead letter goes: the event's own namespace if it could be read, else the
+    /// request's.
+    pub namespace: Namespace,
+    /// What is wrong.
+    pub code: ErrorCode,
+    /// What is wrong, and what to change.
+    pub reason: String,
+    /// Its id, where it could be read.
+    pub id: Option<String>,
+    /// Its type, where it could be read.
+    pub event_type: Option<String>,
+    /// Its source, where it could be read.
+    pub source: Option<String>,
+    /// The event as it came.
+    pub payload: String,
+}

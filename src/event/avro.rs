@@ -1,0 +1,104 @@
+//! Avro object-container files to the JSON text of their events.
+//!
+//! Written here rather than with the library's reader because a file is hostile input: neither a
+//! compressed block nor a recursive schema nor a long name may take more than bounded memory.
+
+mod block;
+mod datum;
+
+use crate::event::{
+    Limits,
+    decode::BodyError,
+    json::{Kind, one_value},
+};
+use apache_avro::{
+    Schema,
+    schema::{Namespace, RecordSchema, ResolvedSchema},
+};
+use datum::{Datum, Writer};
+use icecore_schemas::error_code::ErrorCode;
+
+/// Most bytes that the blocks of a file, and the texts made of them, may take. Default 64 MiB.
+pub(crate) const AVRO_BYTES_MAX: usize = 64 << 20;
+
+/// The events of a file, as JSON.
+pub(crate) fn events(body: &[u8], limits: &Limits) -> Result<Vec<String>, BodyError> {
+    let broken = |reason: &str| {
+        BodyError::new(ErrorCode::InvalidJson, format!("the body is no Avro file: {reason}"))
+    };
+    let mut rest = Datum::new(body);
+    let header = block::header(&mut rest).map_err(broken)?;
+    let schema = std::str::from_utf8(header.schema)
+        .ok()
+        .and_then(|text| Schema::parse_str(text).ok())
+        .ok_or_else(|| broken("its schema cannot be read"))?;
+    let Schema::Record(record) = &schema else {
+        return Err(broken("its schema must be a record, the event"));
+    };
+    let resolved = ResolvedSchema::try_from(&schema)
+        .map_err(|_| broken("its schema has a name that is not defined"))?;
+    let mut left = AVRO_BYTES_MAX;
+    let mut events = Vec::new();
+    while !rest.is_empty() {
+        let (count, block) =
+            block::next(&mut rest, header.sync, header.codec, left).map_err(broken)?;
+        left = left.saturating_sub(block.len());
+        if count > (limits.batch_events_max - events.len()) as u64 {
+            let most = limits.batch_events_max;
+            return Err(BodyError::new(
+                ErrorCode::BodyTooLarge,
+                format!("the body has more than {most} events; send them in several requests"),
+            ));
+        }
+        let mut data = Datum::new(&block);
+        for _ in 0..count {
+            // An event somewhat too large is refused by itself, a far larger one with its file.
+            let most = left.min(limits.event_bytes_max.saturating_mul(2));
+            let mut writer = Writer::new(resolved.get_names(), most, limits.depth_max + 2);
+            let namespace: Namespace = record.name.namespace.clone();
+            event(&mut writer, record, &mut data, &namespace).map_err(broken)?;
+            let text = writer.finish();
+            left = left.saturating_sub(text.len());
+            events.push(text);
+        }
+    }
+    Ok(events)
+}
+
+/// Columns that hold JSON text: a string there is taken as the JSON it holds.
+const JSON_FIELDS: [&str; 7] = ["data", "before", "prev", "after", "doc", "meta", "_meta"];
+
+fn event<'s>(
+    writer: &mut Writer<'s>,
+    record: &'s RecordSchema,
+    data: &mut Datum<'_>,
+    namespace: &Namespace,
+) -> Result<(), &'static str> {
+    writer.push("{")?;
+    for (number, field) in record.fields.iter().enumerate() {
+        if number > 0 {
+            writer.push(",")?;
+        }
+        writer.string(&field.name)?;
+        writer.push(":")?;
+        let start = writer.len();
+        writer.value(&field.schema, data, namespace)?;
+        if JSON_FIELDS.contains(&field.name.as_str()) {
+            let text = one_value(writer.since(start)).and_then(|value| value.text());
+            let inner = text.filter(|text| {
+                // In `data` a number or a word is more likely a text than JSON.
+                one_value(text).is_some_and(|value| {
+                    matches!(value.kind, Kind::Object | Kind::Array | Kind::Null)
+                })
+            });
+            if let Some(inner) = inner {
+                let inner = inner.into_owned();
+                writer.replace(start, inner.trim());
+            }
+        }
+    }
+    writer.push("}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! The frame of an Avro object-container file: header and blocks, decompressed within a bound.
+
+use super::datum::Datum;
+use std::{borrow::Cow, io::Read};
+
+/// How blocks are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Codec {
+    Null,
+    Deflate,
+    Snappy,
+    Zstandard,
+}
+
+/// What the header says.
+#[derive(Debug)]
+pub(super) struct Header<'a> {
+    pub(super) schema: &'a [u8],
+    pub(super) codec: Codec,
+    pub(super) sync: &'a [u8],
+}
+
+/// Largest schema. Names in it are repeated in every event, so they must be short.
+const SCHEMA_BYTES_MAX: usize = 256 << 10;
+
+/// Reads the header.
+pub(super) fn header<'a>(file: &mut Datum<'a>) -> Result<Header<'a>, &'static str> {
+    if file.take(4)? != b"Obj\x01" {
+        return Err("it does not begin with Obj1");
+    }
+    let (mut schema, mut codec) = (None, Codec::Null);
+    loop {
+        let mut entries = file.long()?;
+        if entries == 0 {
+            break;
+        }
+        if entries < 0 {
+            // A negative count is followed by the size in bytes.
+            file.long()?;
+            entries = entries.checked_neg().ok_or("a count is too large")?;
+        }
+        for _ in 0..entries {
+            let (name, value) = (file.bytes()?, file.bytes()?);
+            match name {
+                b"avro.schema" => schema = Some(value),
+                b"avro.codec" => {
+                    codec = match value {
+                        b"null" => Codec::Null,
+                        b"deflate" => Codec::Deflate,
+                        b"snappy" => Codec::Snappy,
+                        b"zstandard" => Codec::Zstandard,
+                        _ => return Err("its codec must be null, deflate, snappy or zstandard"),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let schema = schema.ok_or("it has no schema")?;
+    if schema.len() > SCHEMA_BYTES_MAX {
+        return Err("its schema is larger than 256 KiB");
+    }
+    Ok(Header { schema, codec, sync: file.take(16)? })
+}
+
+/// Reads a block: how many events it has, and their bytes, at most `most`.
+pub(super) fn next<'a>(
+    file: &mut Datum<'a>,
+    sync: &[u8],
+    codec: Codec,
+    most: usize,
+) -> Result<(u64, Cow<'a, [u8]>), &'static str> {
+    let count = u64::try_from(file.long()?).map_err(|_| "a block has a negative count")?;
+    let packed = file.bytes()?;
+    if file.take(16)? != sync {
+        return Err("a block does not end with the file's marker");
+    }
+    Ok((count, unpack(packed, codec, most)?))
+}
+
+fn unpack(packed: &[u8], codec: Codec, most: usize) -> Result<Cow<'_, [u8]>, &'static str> {
+    const TOO_LARGE: &str = "its blocks are larger than 64 MiB";
+    let unpacked = match codec {
+        Codec::Null => return Ok(Cow::Borrowed(packed)),
+        Codec::Deflate => read(flate2::read::DeflateDecoder::new(packed), most)?,
+        Codec::Zstandard => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(packed);
+            read(decoder.map_err(|_| "zstandard does not start")?, most)?
+        }
+        Codec::Snappy => {
+            // The block says first how long it is unpacked; the library believes it.
+            let length = snappy_length(packed).ok_or("a block does not unpack")?;
+            if length > most as u64 || packed.len() < 5 {
+                return Err(TOO_LARGE);
+            }
+            let mut bytes = packed.to_vec();
+            apache_avro::Codec::Snappy
+                .decompress(&mut bytes)
+                .map_err(|_| "a block does not unpack")?;
+            bytes
+        }
+    };
+    if unpacked.len() > most { Err(TOO_LARGE) } else { Ok(Cow::Owned(unpacked)) }
+}
+
+fn read(decoder: impl Read, most: usize) -> Result<Vec<u8>, &'static str> {
+    let mut bytes = Vec::new();
+    decoder.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|_| "a block does not unpack")?;
+    Ok(bytes)
+}
+
+/// The unpacked length: seven bits a byte, the lowest first.
+fn snappy_length(packed: &[u8]) -> Option<u64> {
+    let mut length = 0_u64;
+    for (number, byte) in packed.iter().take(5).enumerate() {
+        length |= u64::from(byte & 0x7f) << (7 * number);
+        if byte & 0x80 == 0 {
+            return Some(length);
+        }
+    }
+    None
+}

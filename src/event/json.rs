@@ -1,0 +1,450 @@
+//! Reads JSON text in place: values keep their text, strings are borrowed, depth is bounded.
+//!
+//! Leaves meaning to `normalize`. A value it hands out is valid JSON (RFC 8259) and nested no
+//! deeper than asked; a hostile text costs neither stack nor memory.
+
+use std::borrow::Cow;
+
+/// Deepest nesting the reader follows, whatever its caller allows: it recurses.
+pub(crate) const NESTING_MAX: usize = 512;
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Null,
+    Bool,
+    Number,
+    /// A string without escapes: its text is the raw text without the quotes.
+    Plain,
+    /// A string with escapes.
+    Escaped,
+    Array,
+    Object,
+}
+
+/// A valid JSON value and its text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value<'a> {
+    pub(crate) raw: &'a str,
+    pub(crate) kind: Kind,
+}
+
+/// A member of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member<'a> {
+    /// The name as written, with its quotes.
+    pub(crate) name: Value<'a>,
+    pub(crate) value: Value<'a>,
+    /// From the first quote of the name to the end of the value.
+    pub(crate) text: &'a str,
+}
+
+/// An event's members and, where it has an object `data`, the members of that.
+#[derive(Debug, Default)]
+pub(crate) struct Parts<'a> {
+    pub(crate) top: Vec<Member<'a>>,
+    pub(crate) data: Vec<Member<'a>>,
+}
+
+/// Why a text cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// Not JSON, from this byte on.
+    Syntax(usize),
+    /// Nested deeper than asked.
+    TooDeep,
+}
+
+impl<'a> Value<'a> {
+    /// The text of a string; none for any other value.
+    pub(crate) fn text(&self) -> Option<Cow<'a, str>> {
+        let inside = || &self.raw[1..self.raw.len() - 1];
+        match self.kind {
+            Kind::Plain => Some(Cow::Borrowed(inside())),
+            Kind::Escaped => Some(Cow::Owned(unescape(inside()))),
+            Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object => None,
+        }
+    }
+}
+
+/// The members of a valid object; none of any other value.
+pub(crate) fn members_of(object: Value<'_>) -> Vec<Member<'_>> {
+    let mut members = Vec::new();
+    each_member(object, |member| members.push(member));
+    members
+}
+
+/// Visits the members of a valid object; none of any other value, nor those after one that is
+/// nested too deep.
+#[inline]
+pub(crate) fn each_member<'a>(object: Value<'a>, visit: impl FnMut(Member<'a>)) {
+    // The value was read before, so only its kind or its depth can end this early.
+    let _ended_early = Scan::new(object.raw).visit(NESTING_MAX, visit);
+}
+
+/// A place in a JSON text.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The next byte that is not white space, not taken.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while let Some(&byte) = bytes.get(self.at) {
+            match byte {
+                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
+                _ => return Some(byte),
+            }
+        }
+        None
+    }
+
+    /// Takes the next byte that is not white space if it is `byte`.
+    #[inline]
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
+        let is = self.peek() == Some(byte);
+        self.at += usize::from(is);
+        is
+    }
+
+    /// Takes `byte`.
+    #[inline]
+    pub(crate) fn expect(&mut self, byte: u8) -> Result<(), Flaw> {
+        if self.take(byte) { Ok(()) } else { Err(Flaw::Syntax(self.at)) }
+    }
+
+    /// Nothing but white space may follow.
+    pub(crate) fn end(&mut self) -> Result<(), Flaw> {
+        if self.peek().is_none() { Ok(()) } else { Err(Flaw::Syntax(self.at)) }
+    }
+
+    /// The offset of the next byte.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text from `start` to here.
+    #[inline]
+    pub(crate) fn since(&self, start: usize) -> &'a str {
+        &self.text[start..self.at]
+    }
+
+    /// The next value, with at most `depth` levels of arrays and objects.
+    #[inline]
+    pub(crate) fn value(&mut self, depth: usize) -> Result<Value<'a>, Flaw> {
+        let first = self.peek();
+        let start = self.at;
+        let kind = match first {
+            Some(b'"') => self.string()?,
+            Some(b'{') => {
+                self.skip_object(depth)?;
+                Kind::Object
+            }
+            Some(b'[') => {
+                self.skip_array(depth)?;
+                Kind::Array
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                self.number()?;
+                Kind::Number
+            }
+            Some(b't') => self.literal("true", Kind::Bool)?,
+            Some(b'f') => self.literal("false", Kind::Bool)?,
+            Some(b'n') => self.literal("null", Kind::Null)?,
+            _ => return Err(Flaw::Syntax(start)),
+        };
+        Ok(Value { raw: self.since(start), kind })
+    }
+
+    /// The next value, an object: adds its members to `parts.top`, and those of its member `data`
+    /// to `parts.data`.
+    pub(crate) fn object(&mut self, depth: usize, parts: &mut Parts<'a>) -> Result<(), Flaw> {
+        let Parts { top, data } = parts;
+        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.name()?;
+            let start = self.at - name.raw.len();
+            self.expect(b':')?;
+            let value = if name.raw == "\"data\"" && self.peek() == Some(b'{') {
+                data.clear();
+                let start = self.at;
+                self.visit(depth, |member| data.push(member))?;
+                Value { raw: self.since(start), kind: Kind::Object }
+            } else {
+                self.value(depth)?
+            };
+            top.push(Member { name, value, text: self.since(start) });
+            if !self.take(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
+    fn visit(&mut self, depth: usize, mut visit: impl FnMut(Member<'a>)) -> Result<(), Flaw> {
+        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.name()?;
+            let start = self.at - name.raw.len();
+            self.expect(b':')?;
+            let value = self.value(depth)?;
+            visit(Member { name, value, text: self.since(start) });
+            if !self.take(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
+    /// The next value, the name of a member.
+    #[inline]
+    pub(crate) fn name(&mut self) -> Result<Value<'a>, Flaw> {
+        if self.peek() != Some(b'"') {
+            return Err(Flaw::Syntax(self.at));
+        }
+        let start = self.at;
+        let kind = self.string()?;
+        Ok(Value { raw: self.since(start), kind })
+    }
+
+    fn skip_object(&mut self, depth: usize) -> Result<(), Flaw> {
+        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            self.name()?;
+            self.expect(b':')?;
+            self.value(depth)?;
+            if !self.take(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
+    fn skip_array(&mut self, depth: usize) -> Result<(), Flaw> {
+        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+        self.expect(b'[')?;
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            self.value(depth)?;
+            if !self.take(b',') {
+                return self.expect(b']');
+            }
+        }
+    }
+
+    /// Goes to the end of the array or object that starts at `start` by its brackets alone: for
+    /// one that is too deep to be read.
+    pub(crate) fn skip_blindly(&mut self, start: usize) -> Result<(), Flaw> {
+        self.at = start;
+        let mut open = 0_usize;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => open += 1,
+                b'}' | b']' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            // Only ASCII is stepped over outside strings, so the next slice is on a boundary.
+            if !byte.is_ascii() {
+                return Err(Flaw::Syntax(self.at));
+            }
+            self.at += 1;
+            if open == 0 {
+                return Ok(());
+            }
+        }
+        Err(Flaw::Syntax(self.at))
+    }
+
+    /// A string whose first quote is the next byte.
+    #[inline]
+    fn string(&mut self) -> Result<Kind, Flaw> {
+        let bytes = self.text.as_bytes();
+        let mut at = self.at + 1;
+        let mut kind = Kind::Plain;
+        loop {
+            while let Some(chunk) = bytes.get(at..at + 8) {
+                let special = special(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
+                if special != 0 {
+                    at += (special.trailing_zeros() / 8) as usize;
+                    break;
+                }
+                at += 8;
+            }
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
+                    return Ok(kind);
+                }
+                Some(b'\\') => {
+                    kind = Kind::Escaped;
+                    at = after_escape(bytes, at).ok_or(Flaw::Syntax(at))?;
+                }
+                Some(0..=0x1f) | None => return Err(Flaw::Syntax(at)),
+                Some(_) => at += 1,
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<(), Flaw> {
+        let bytes = self.text.as_bytes();
+        let digits = |mut at: usize| {
+            while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                at += 1;
+            }
+            at
+        };
+        let mut at = self.at + usize::from(bytes.get(self.at) == Some(&b'-'));
+        let whole = digits(at);
+        if whole == at || (bytes.get(at) == Some(&b'0') && whole > at + 1) {
+            return Err(Flaw::Syntax(at));
+        }
+        at = whole;
+        if bytes.get(at) == Some(&b'.') {
+            let fraction = digits(at + 1);
+            if fraction == at + 1 {
+                return Err(Flaw::Syntax(at));
+            }
+            at = fraction;
+        }
+        if matches!(bytes.get(at), Some(b'e' | b'E')) {
+            let sign = usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
+            let exponent = digits(at + 1 + sign);
+            if exponent == at + 1 + sign {
+                return Err(Flaw::Syntax(at));
+            }
+            at = exponent;
+        }
+        self.at = at;
+        Ok(())
+    }
+
+    #[inline]
+    fn literal(&mut self, literal: &str, kind: Kind) -> Result<Kind, Flaw> {
+        if !self.text.as_bytes()[self.at..].starts_with(literal.as_bytes()) {
+            return Err(Flaw::Syntax(self.at));
+        }
+        self.at += literal.len();
+        Ok(kind)
+    }
+}
+
+/// A bit in every byte of `word`, lowest first, that is a quote, a backslash or a control
+/// character. Only the lowest bit is exact: a borrow may set bits above it.
+#[inline]
+fn special(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let quote = word ^ (ONES * 0x22);
+    let backslash = word ^ (ONES * 0x5c);
+    let is_quote = quote.wrapping_sub(ONES) & !quote;
+    let is_backslash = backslash.wrapping_sub(ONES) & !backslash;
+    let is_control = word.wrapping_sub(ONES * 0x20) & !word;
+    (is_quote | is_backslash | is_control) & HIGH
+}
+
+/// The offset after the escape at `at`, if it is one.
+fn after_escape(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at + 1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
+        b'u' => {
+            let hex = bytes.get(at + 2..at + 6)?;
+            hex.iter().all(u8::is_ascii_hexdigit).then_some(at + 6)
+        }
+        _ => None,
+    }
+}
+
+/// The text that valid escapes stand for; half of a surrogate pair becomes U+FFFD.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = rest.as_bytes()[at + 1];
+        rest = &rest[at + 2..];
+        match escape {
+            b'b' => out.push('\u{8}'),
+            b'f' => out.push('\u{c}'),
+            b'n' => out.push('\n'),
+            b'r' => out.push('\r'),
+            b't' => out.push('\t'),
+            b'u' => {
+                let high = hex(rest);
+                rest = &rest[4..];
+                let low = rest.strip_prefix("\\u").map(hex).filter(|low| low >> 10 == 0x37);
+                match low {
+                    Some(low) if high >> 10 == 0x36 => {
+                        rest = &rest[6..];
+                        let code = 0x1_0000 + ((high & 0x3ff) << 10) + (low & 0x3ff);
+                        out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                    }
+                    _ => out.push(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER)),
+                }
+            }
+            other => out.push(char::from(other)),
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn hex(text: &str) -> u32 {
+    u32::from_str_radix(&text[..4], 16).expect("the scan saw four hex digits")
+}
+
+/// Appends `text` as a JSON string.
+pub(crate) fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c < ' ' => {
+                out.push_str("\\u00");
+                let digits = b"0123456789abcdef";
+                let code = c as usize;
+                out.push(char::from(digits[code >> 4]));
+                out.push(char::from(digits[code & 15]));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// Whether `text` is one valid JSON value.
+pub(crate) fn one_value(text: &str) -> Option<Value<'_>> {
+    let mut scan = Scan::new(text);
+    let value = scan.value(NESTING_MAX).ok()?;
+    scan.end().ok()?;
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests;

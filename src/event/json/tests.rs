@@ -1,0 +1,144 @@
+use super::*;
+
+fn check(text: &str, expected: bool) {
+    assert_eq!(one_value(text).is_some(), expected, "{text}");
+    // serde_json agrees on what JSON is.
+    let peer = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
+    assert_eq!(peer, expected, "serde_json on {text}");
+}
+
+#[test]
+fn only_json_is_read() {
+    for text in [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "-1.5e+10",
+        "1E5",
+        "1e-7",
+        "\"\"",
+        "\"a\"",
+        "[]",
+        "{}",
+        " [1 , 2]\n",
+        "{\"a\":{\"b\":[null,{\"c\":\"d\"}]}}",
+        r#""\u00e9\n\"\\\/""#,
+        "\"日本語\"",
+        "\"a long string that is more than eight bytes\"",
+        r#"{"a":"12345678\"9"}"#,
+    ] {
+        check(text, true);
+    }
+    for text in [
+        "",
+        " ",
+        "nul",
+        "truex",
+        "01",
+        "-",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "+1",
+        "\"",
+        "\"a",
+        "\"\\x\"",
+        r#""\u12g4""#,
+        r#""\u12""#,
+        "\"a\nb\"",
+        "[",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[,1]",
+        "{",
+        "{a:1}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{\"a\":1 \"b\":2}",
+        "[1}",
+        "{]",
+        "1 2",
+        "é",
+        "\"tab\tinside the string\"",
+        "NaN",
+    ] {
+        check(text, false);
+    }
+}
+
+#[test]
+fn the_eight_byte_steps_find_what_single_steps_find() {
+    for length in 0..40 {
+        for at in 0..length {
+            for byte in ['"', '\\', '\n', '\u{1}', '\u{7f}', 'é', ' '] {
+                let mut text = "!".repeat(length);
+                text.replace_range(at..=at, &byte.to_string());
+                let quoted = format!("\"{text}\"");
+                let peer = serde_json::from_str::<String>(&quoted);
+                let ours = one_value(&quoted).and_then(|value| value.text());
+                assert_eq!(ours.as_deref(), peer.ok().as_deref(), "{quoted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn strings_are_unescaped_as_serde_json_does() {
+    for text in [
+        r#""plain""#,
+        r#""a\nb\t\r\b\f\/\\\"c""#,
+        r#""\u00e9\u65e5""#,
+        r#""\ud83d\ude00!""#,
+        r#""\u0000""#,
+    ] {
+        let peer: String = serde_json::from_str(text).unwrap();
+        assert_eq!(one_value(text).unwrap().text().unwrap(), peer);
+    }
+    assert_eq!(one_value(r#""\ud83dx""#).unwrap().text().unwrap(), "\u{fffd}x");
+    assert_eq!(one_value(r#""\ude00\ud83d\u0041""#).unwrap().text().unwrap(), "\u{fffd}\u{fffd}A");
+}
+
+#[test]
+fn what_is_pushed_reads_back() {
+    for text in ["", "plain", "q\"b\\n\nr\rt\t\u{0}\u{1f}\u{7f}é日"] {
+        let mut out = String::new();
+        push_string(&mut out, text);
+        assert_eq!(one_value(&out).unwrap().text().unwrap(), text);
+    }
+}
+
+#[test]
+fn depth_is_bounded() {
+    let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    assert!(Scan::new(&nested(3)).value(3).is_ok());
+    assert_eq!(Scan::new(&nested(4)).value(3).unwrap_err(), Flaw::TooDeep);
+    assert_eq!(Scan::new(&"[".repeat(1_000_000)).value(64).unwrap_err(), Flaw::TooDeep);
+}
+
+#[test]
+fn an_object_too_deep_to_read_can_be_skipped() {
+    let text = format!("{}\"]}}\"{} ,1", "[".repeat(900), "]".repeat(900));
+    let mut scan = Scan::new(&text);
+    scan.skip_blindly(0).unwrap();
+    assert_eq!(scan.since(0).len(), text.len() - 3);
+    assert!(scan.take(b','));
+    assert!(Scan::new("[[é]]").skip_blindly(0).is_err());
+    assert!(Scan::new("[[").skip_blindly(0).is_err());
+}
+
+#[test]
+fn members_keep_their_text() {
+    let text = r#" { "a" : 1 ,"data":{"x":"y","z":{}}, "b":[ ] }"#;
+    let mut parts = Parts::default();
+    Scan::new(text).object(9, &mut parts).unwrap();
+    let show = |members: &[Member<'_>]| {
+        members.iter().map(|m| m.text.to_owned()).collect::<Vec<_>>().join("|")
+    };
+    assert_eq!(show(&parts.top), r#""a" : 1|"data":{"x":"y","z":{}}|"b":[ ]"#);
+    assert_eq!(show(&parts.data), r#""x":"y"|"z":{}"#);
+}

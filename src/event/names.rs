@@ -1,0 +1,284 @@
+//! Which member fills which column: every name an event may use.
+//!
+//! A slot below [`COLUMNS`] is the column at that position of `icecore_schemas::columns::EVENTS`;
+//! the slots after them are members that are taken apart or say how the event is written.
+
+use icecore_schemas::columns::{ColumnKind, EVENTS};
+
+/// Number of columns.
+pub(crate) const COLUMNS: usize = EVENTS.len();
+/// Number of slots.
+pub(crate) const SLOTS: usize = COLUMNS + 11;
+
+pub(crate) const ID: usize = column("id");
+pub(crate) const TYPE: usize = column("type");
+pub(crate) const TS: usize = column("ts");
+pub(crate) const NS: usize = column("ns");
+pub(crate) const INGESTED_AT: usize = column("ingested_at");
+pub(crate) const SOURCE: usize = column("source");
+pub(crate) const BATCH_ID: usize = column("batch_id");
+const CORRELATION_ID: usize = column("correlation_id");
+pub(crate) const OP: usize = column("op");
+pub(crate) const STORE: usize = column("store");
+pub(crate) const COLLECTION: usize = column("collection");
+pub(crate) const KEY: usize = column("key");
+pub(crate) const BEFORE: usize = column("before");
+pub(crate) const AFTER: usize = column("after");
+pub(crate) const TXID: usize = column("txid");
+pub(crate) const LSN: usize = column("lsn");
+const BOOKMARK: usize = column("bookmark");
+const VERSION: usize = column("version");
+pub(crate) const DO_ID: usize = column("do_id");
+pub(crate) const DO_NAME: usize = column("do_name");
+pub(crate) const DO_CLASS: usize = column("do_class");
+pub(crate) const DO_COLO: usize = column("do_colo");
+pub(crate) const DO_WORKER: usize = column("do_worker");
+pub(crate) const CLOSE_CODE: usize = column("close_code");
+pub(crate) const SCHEMA_VERSION: usize = column("schema_version");
+pub(crate) const RETRIES: usize = column("retries");
+pub(crate) const DATA: usize = column("data");
+pub(crate) const META: usize = column("meta");
+pub(crate) const PAYLOAD: usize = column("payload");
+
+/// `do`: an object for the `do_*` columns.
+pub(crate) const DO: usize = COLUMNS;
+/// `code`: the close code of a `ws.close`, unknown elsewhere.
+pub(crate) const CODE: usize = COLUMNS + 1;
+/// `events`: an array of events, if there is no type.
+pub(crate) const EVENT_LIST: usize = COLUMNS + 2;
+/// `payload`: Kafka Connect's wrapper around a Debezium envelope.
+pub(crate) const WRAPPED: usize = COLUMNS + 3;
+/// Debezium: `ts_ms`.
+pub(crate) const TS_MS: usize = COLUMNS + 4;
+/// Debezium: `transaction`.
+pub(crate) const TRANSACTION: usize = COLUMNS + 5;
+/// CloudEvents: `specversion`, which makes an event a CloudEvent.
+pub(crate) const SPEC_VERSION: usize = COLUMNS + 6;
+/// CloudEvents: `time`.
+pub(crate) const TIME: usize = COLUMNS + 7;
+/// CloudEvents: `datacontenttype`.
+pub(crate) const CONTENT_TYPE: usize = COLUMNS + 8;
+/// CloudEvents: extension names have no upper case and no underscore.
+pub(crate) const CLOUD_CORRELATION_ID: usize = COLUMNS + 9;
+/// CloudEvents: the same for the batch.
+pub(crate) const CLOUD_BATCH_ID: usize = COLUMNS + 10;
+
+/// The column a CloudEvents member fills.
+pub(crate) const CLOUD_EVENT_COLUMNS: [(usize, usize); 3] =
+    [(TIME, TS), (CLOUD_CORRELATION_ID, CORRELATION_ID), (CLOUD_BATCH_ID, BATCH_ID)];
+
+/// Type of each column.
+pub(crate) const KINDS: [ColumnKind; COLUMNS] = {
+    let mut kinds = [ColumnKind::String; COLUMNS];
+    let mut at = 0;
+    while at < COLUMNS {
+        kinds[at] = EVENTS[at].kind;
+        at += 1;
+    }
+    kinds
+};
+
+/// Names other than the columns' own. Where an event has several names for one column, the
+/// column's own name wins, then the first in this list.
+const ALIASES: &[(&str, usize)] = &[
+    ("timestamp", TS),
+    ("batchId", BATCH_ID),
+    ("correlationId", CORRELATION_ID),
+    ("table", COLLECTION),
+    ("docId", KEY),
+    ("doc_id", KEY),
+    ("pk", KEY),
+    ("prev", BEFORE),
+    ("doc", AFTER),
+    ("txId", TXID),
+    ("rpcNamespace", column("rpc_namespace")),
+    ("durationMs", column("duration_ms")),
+    ("connectionCount", column("connection_count")),
+    ("closeCode", CLOSE_CODE),
+    ("eventType", column("event_type")),
+    ("deliveryId", column("delivery_id")),
+    ("scriptName", column("script_name")),
+    ("statusCode", column("status_code")),
+    ("userId", column("user_id")),
+    ("anonymousId", column("anonymous_id")),
+    ("sessionId", column("session_id")),
+    ("actionId", column("action_id")),
+    ("workflowId", column("workflow_id")),
+    ("schemaVersion", SCHEMA_VERSION),
+    ("_meta", META),
+    ("do", DO),
+    ("code", CODE),
+    ("events", EVENT_LIST),
+    ("payload", WRAPPED),
+    ("ts_ms", TS_MS),
+    ("transaction", TRANSACTION),
+    ("specversion", SPEC_VERSION),
+    ("time", TIME),
+    ("datacontenttype", CONTENT_TYPE),
+    ("correlationid", CLOUD_CORRELATION_ID),
+    ("batchid", CLOUD_BATCH_ID),
+];
+
+/// Columns that no member fills: the server gives them.
+const OURS: [usize; 3] = [column("seq"), INGESTED_AT, PAYLOAD];
+
+const NAMES_MAX: usize = COLUMNS + ALIASES.len();
+const TABLE: usize = 512;
+/// Longest name that can be known.
+const NAME_BYTES_MAX: usize = 16;
+
+/// A name in a form that is compared at once: its length and all of its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    length: usize,
+    bytes: u128,
+}
+
+static KEYS: [Key; NAMES_MAX] = {
+    let mut keys = [Key { length: 0, bytes: 0 }; NAMES_MAX];
+    let mut number = 0;
+    while number < NAMES_MAX {
+        keys[number] = key(name(number).as_bytes());
+        number += 1;
+    }
+    keys
+};
+
+/// Open addressing: a name's number plus one, or 0. Built by the compiler.
+static SLOT_OF_NAME: [u8; TABLE] = {
+    let mut table = [0_u8; TABLE];
+    let mut number = 0;
+    while number < NAMES_MAX {
+        if number >= COLUMNS || !ours(number) {
+            let mut at = hash(key(name(number).as_bytes()));
+            while table[at] != 0 {
+                at = (at + 1) % TABLE;
+            }
+            table[at] = number as u8 + 1;
+        }
+        number += 1;
+    }
+    table
+};
+
+/// A name that an event may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) slot: usize,
+    /// Lower is preferred.
+    pub(crate) rank: u8,
+}
+
+/// What a member of this name means; none for a name nobody knows.
+#[inline]
+pub(crate) fn find(text: &str) -> Option<Known> {
+    if text.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let key = key(text.as_bytes());
+    let mut at = hash(key);
+    while SLOT_OF_NAME[at] != 0 {
+        let number = usize::from(SLOT_OF_NAME[at]) - 1;
+        if KEYS[number].bytes == key.bytes && KEYS[number].length == key.length {
+            let slot = if number < COLUMNS { number } else { ALIASES[number - COLUMNS].1 };
+            return Some(Known { slot, rank: number as u8 });
+        }
+        at = (at + 1) % TABLE;
+    }
+    None
+}
+
+/// Whether a member of `data` fills this column when the event itself does not: what describes a
+/// call, a webhook, a request or an actor. An event's identity, time, place and change never come
+/// from `data`, where the same names are the sender's own.
+pub(crate) const fn is_found_in_data(slot: usize) -> bool {
+    (slot >= DO_ID && slot < SCHEMA_VERSION) || slot == DO
+}
+
+/// Whether a member of `data` fills this column when the type begins with `cdc.`: CloudEvents can
+/// carry a change only there.
+pub(crate) const fn is_change(slot: usize) -> bool {
+    slot >= OP && slot <= VERSION
+}
+
+const fn name(number: usize) -> &'static str {
+    if number < COLUMNS { EVENTS[number].name } else { ALIASES[number - COLUMNS].0 }
+}
+
+const fn ours(slot: usize) -> bool {
+    slot == OURS[0] || slot == OURS[1] || slot == OURS[2]
+}
+
+/// All bytes of a name of at most 16 in one number: two loads that may overlap.
+const fn key(name: &[u8]) -> Key {
+    let length = name.len();
+    let bytes = match length {
+        0 => 0,
+        1..4 => {
+            let (first, middle, last) = (name[0], name[length / 2], name[length - 1]);
+            first as u128 | (middle as u128) << 8 | (last as u128) << 16
+        }
+        4..8 => load(name, 0, 4) | load(name, length - 4, 4) << 32,
+        _ => load(name, 0, 8) | load(name, length - 8, 8) << 64,
+    };
+    Key { length, bytes }
+}
+
+/// Bytes `at..at + count`, the lowest first.
+const fn load(name: &[u8], at: usize, count: usize) -> u128 {
+    let name = name.split_at(at).1.split_at(count).0;
+    let mut number = 0;
+    let mut byte = 0;
+    while byte < count {
+        number |= (name[byte] as u64) << (8 * byte);
+        byte += 1;
+    }
+    number as u128
+}
+
+/// The top bits of a product, which depend on all bits of the key (Knuth's multiplicative hash).
+const fn hash(key: Key) -> usize {
+    let folded = key.bytes as u64 ^ (key.bytes >> 64) as u64 ^ key.length as u64;
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE.trailing_zeros())) as usize
+}
+
+const fn column(name: &str) -> usize {
+    let mut at = 0;
+    while at < EVENTS.len() {
+        if same(EVENTS[at].name.as_bytes(), name.as_bytes()) {
+            return at;
+        }
+        at += 1;
+    }
+    // Evaluated by the compiler only: a wrong name does not build.
+    unreachable!()
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+const _: () = {
+    let mut number = 0;
+    while number < NAMES_MAX {
+        assert!(name(number).len() <= NAME_BYTES_MAX);
+        number += 1;
+    }
+};
+// The order that `is_change` and `is_found_in_data` build on.
+const _: () = assert!(OP < BOOKMARK && BOOKMARK < VERSION && VERSION < DO_ID);
+const _: () = assert!(DO_ID < DO_WORKER && DO_WORKER < CLOSE_CODE && CLOSE_CODE < SCHEMA_VERSION);
+const _: () = assert!(NAMES_MAX < 255 && COLUMNS <= 64);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+use super::*;
+
+#[test]
+fn every_name_is_found_and_no_other() {
+    for (at, column) in EVENTS.iter().enumerate() {
+        let expected =
+            if column.name == "payload" { Some(WRAPPED) } else { (!ours(at)).then_some(at) };
+        assert_eq!(find(column.name).map(|known| known.slot), expected, "{}", column.name);
+    }
+    for (name, slot) in ALIASES {
+        assert_eq!(find(name).map(|known| known.slot), Some(*slot), "{name}");
+        assert!(*slot < SLOTS, "{name}");
+    }
+    for name in ["", "i", "ids", "ID", "Type", "tS", "durationms", "seq", "ingested_at", "日"] {
+        assert_eq!(find(name), None, "{name}");
+    }
+}
+
+#[test]
+fn look_ups_are_short() {
+    let longest_run = SLOT_OF_NAME.split(|number| *number == 0).map(<[u8]>::len).max().unwrap();
+    assert!(longest_run <= 8, "{longest_run}");
+}
+
+#[test]
+fn identity_and_time_never_come_from_data() {
+    for slot in [ID, TYPE, TS, NS, SOURCE, OP, KEY, BEFORE, AFTER, DATA, META, RETRIES] {
+        assert!(!is_found_in_data(slot));
+    }
+    for name in ["method", "durationMs", "success", "error", "do", "verified", "status_code"] {
+        assert!(is_found_in_data(find(name).unwrap().slot), "{name}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Debezium envelopes: `before`, `after`, `source`, `op`, `ts_ms`, bare or in Kafka Connect's
+//! `{"schema", "payload"}`.
+//!
+//! The envelope is always kept whole in `payload`: `source` says more than the columns hold.
+
+use super::{Cell, Draft, Fault, cell::op, excerpt};
+use crate::event::{
+    json::{self, Kind, Member, Value},
+    names,
+};
+use icecore_schemas::error_code::ErrorCode;
+use std::borrow::Cow;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// What in `source` tells one change from all others of all connectors.
+const POSITION: [&str; 14] = [
+    "name",
+    "db",
+    "schema",
+    "table",
+    "collection",
+    "file",
+    "pos",
+    "row",
+    "lsn",
+    "scn",
+    "change_lsn",
+    "event_serial_no",
+    "ord",
+    "txId",
+];
+/// Without one of these, `source` does not say where in the log the change was.
+const LOG_POSITION: [&str; 5] = ["lsn", "pos", "scn", "change_lsn", "ord"];
+
+/// What an envelope says where the event itself says nothing.
+#[derive(Debug, Default)]
+pub(super) struct Derived<'a> {
+    pub(super) event_type: Option<&'static str>,
+    pub(super) id: Option<String>,
+    pub(super) ts_ms: Option<Value<'a>>,
+}
+
+impl<'a> Draft<'_, 'a> {
+    /// Whether this event is an envelope: in other events `source` is a text.
+    pub(super) fn is_envelope(&self) -> bool {
+        self.has(names::OP)
+            && self.value(names::SOURCE).is_some_and(|source| source.kind == Kind::Object)
+    }
+
+    /// The envelope in Kafka Connect's wrapper, if this is one.
+    pub(super) fn wrapped_change(&self) -> Option<Value<'a>> {
+        if self.has(names::TYPE) || self.has(names::OP) {
+            return None;
+        }
+        let payload = self.value(names::WRAPPED).filter(|value| value.kind == Kind::Object)?;
+        let inner = json::members_of(payload);
+        let has = |name| find(&inner, name).is_some();
+        (has("op") && has("source")).then_some(payload)
+    }
+
+    /// Fills the columns that an envelope fills in its own way.
+    pub(super) fn envelope(&mut self) -> Result<(), Fault> {
+        self.is_lossy = true;
+        let source = self.value(names::SOURCE).map(json::members_of).unwrap_or_default();
+        self.forget(names::SOURCE);
+        let op = self.change_op()?;
+        self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+        self.forget(names::OP);
+        for image in [names::BEFORE, names::AFTER] {
+            self.mongodb_image(image);
+        }
+        self.origin(&source);
+        self.change.ts_ms = self.value(names::TS_MS).or_else(|| find(&source, "ts_ms"));
+        if self.value(names::KEY).is_none() {
+            self.key_from_image();
+        }
+        self.change.event_type = Some(match op {
+            "c" => "cdc.insert",
+            "u" => "cdc.update",
+            "d" => "cdc.delete",
+            _ => "cdc.read",
+        });
+        if self.value(names::ID).is_none() {
+            self.change.id = self.id_from_position(&source, op);
+        }
+        Ok(())
+    }
+
+    fn change_op(&self) -> Result<&'static str, Fault> {
+        let value = self.value(names::OP);
+        let text = value.and_then(|value| value.text());
+        text.and_then(|text| op(&text)).ok_or_else(|| {
+            Fault::new(
+                ErrorCode::InvalidEvent,
+                format!(
+                    "`op` of a Debezium envelope must be c, u, d or r, not {}",
+                    excerpt(value.map_or("null", |value| value.raw))
+                ),
+            )
+        })
+    }
+
+    /// MongoDB's connector writes documents as text; one that is an object is taken as that.
+    fn mongodb_image(&mut self, image: usize) {
+        let Some(value) = self.value(image) else { return };
+        let Some(text) = value.text() else { return };
+        if json::one_value(&text).is_some_and(|inner| inner.kind == Kind::Object) {
+            self.put(image, Cell::Text(text));
+            self.forget(image);
+        }
+    }
+
+    /// Database and table, log position and transaction.
+    fn origin(&mut self, source: &[Member<'a>]) {
+        let text = |name| find(source, name).and_then(|value| value.text());
+        let database = text("db").filter(|name| !name.is_empty());
+        let store = match (database, text("schema").filter(|name| !name.is_empty())) {
+            (Some(database), Some(schema)) => Some(Cow::Owned(format!("{database}.{schema}"))),
+            (database, schema) => database.or(schema),
+        };
+        let texts = [
+            (names::STORE, store),
+            (names::COLLECTION, text("table").or_else(|| text("collection"))),
+            (names::SOURCE, text("name").or_else(|| text("connector"))),
+        ];
+        for (column, text) in texts {
+            if let Some(text) = text
+                && self.value(column).is_none()
+            {
+                self.put(column, Cell::Text(text));
+            }
+        }
+        let transaction = self.value(names::TRANSACTION).map(json::members_of).unwrap_or_default();
+        let txid = find(source, "txId").or_else(|| find(&transaction, "id"));
+        let lsn = LOG_POSITION.into_iter().find_map(|name| find(source, name));
+        for (column, value) in [(names::TXID, txid), (names::LSN, lsn)] {
+            if let Some(value) = value
+                && self.value(column).is_none()
+            {
+                self.put_if_it_fits(column, value);
+            }
+        }
+    }
+
+    /// The record's text, as it will be in the column.
+    fn image(&self, image: usize) -> Option<Cow<'a, str>> {
+        let cell = self.cells.iter().find(|(column, _)| usize::from(*column) == image);
+        match cell {
+            Some((_, Cell::Text(text))) => Some(text.clone()),
+            _ => self.value(image).map(|value| Cow::Borrowed(value.raw)),
+        }
+    }
+
+    fn key_from_image(&mut self) {
+        let image = self.image(names::AFTER).or_else(|| self.image(names::BEFORE));
+        let Some(image) = image else { return };
+        let Some(record) = json::one_value(&image).filter(|value| value.kind == Kind::Object)
+        else {
+            return;
+        };
+        let members = json::members_of(record);
+        let Some(id) = find(&members, "id").or_else(|| find(&members, "_id")) else { return };
+        let key = id.text().map_or_else(|| id.raw.to_owned(), Cow::into_owned);
+        self.put(names::KEY, Cell::Text(Cow::Owned(key)));
+    }
+
+    /// The same change gets the same id however often the connector sends it. Rows of one
+    /// snapshot share a log position, so the record is part of it.
+    fn id_from_position(&self, source: &[Member<'a>], op: &str) -> Option<String> {
+        LOG_POSITION.into_iter().find_map(|name| find(source, name))?;
+        let mut text = op.to_owned();
+        for name in POSITION {
+            text.push('\0');
+            text.push_str(find(source, name).map_or("", |value| value.raw));
+        }
+        for image in [names::BEFORE, names::AFTER] {
+            text.push('\0');
+            text.push_str(&self.image(image).unwrap_or_default());
+        }
+        Some(format!("{:032x}", xxh3_128(text.as_bytes())))
+    }
+}
+
+fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
+    members
+        .iter()
+        .find(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
+        .map(|member| member.value)
+        .filter(|value| value.kind != Kind::Null)
+}

@@ -1,0 +1,153 @@
+//! Arrow schemas of the tables' rows, rows with other columns than those, and dead letters as
+//! rows.
+
+use crate::event::{Rejected, normalize};
+use arrow::{
+    array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray, new_null_array},
+    compute,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    error::ArrowError,
+    record_batch::{RecordBatch, RecordBatchOptions},
+};
+use icecore_schemas::columns::{Column, ColumnKind, DEAD_LETTERS, EVENTS};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+/// The time zone of every timestamp, as Iceberg's readers write it.
+pub(crate) const UTC: &str = "+00:00";
+
+/// Rows of `events`, `seq` included, with Iceberg field ids in the metadata `PARQUET:field_id`.
+#[must_use]
+pub fn event_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(EVENTS));
+    Arc::clone(&SCHEMA)
+}
+
+/// Rows of `dead_letters`.
+#[must_use]
+pub fn dead_letter_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(DEAD_LETTERS));
+    Arc::clone(&SCHEMA)
+}
+
+fn schema_of(columns: &[Column]) -> SchemaRef {
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|column| {
+            let metadata = HashMap::from([("PARQUET:field_id".to_owned(), column.id.to_string())]);
+            Field::new(column.name, data_type(column.kind), !column.required)
+                .with_metadata(metadata)
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// The Arrow type of a column.
+#[must_use]
+pub fn data_type(kind: ColumnKind) -> DataType {
+    match kind {
+        ColumnKind::String => DataType::Utf8,
+        ColumnKind::Long => DataType::Int64,
+        ColumnKind::Int => DataType::Int32,
+        ColumnKind::Double => DataType::Float64,
+        ColumnKind::Boolean => DataType::Boolean,
+        ColumnKind::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
+    }
+}
+
+/// All rows of `batches` in order. The columns are those of `schema`, in its order, that at least
+/// one batch has; a batch without one of them has null there.
+///
+/// # Errors
+/// A batch has a column of another type, or lacks one that is required.
+pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    if let [batch] = batches {
+        return Ok(batch.clone());
+    }
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for field in schema.fields() {
+        let parts: Vec<Option<&ArrayRef>> =
+            batches.iter().map(|batch| batch.column_by_name(field.name())).collect();
+        if parts.iter().all(Option::is_none) {
+            continue;
+        }
+        let nulls: Vec<ArrayRef> = parts
+            .iter()
+            .zip(batches)
+            .filter(|(part, _)| part.is_none())
+            .map(|(_, batch)| new_null_array(field.data_type(), batch.num_rows()))
+            .collect();
+        let mut absent = nulls.iter();
+        let all: Vec<_> = parts
+            .into_iter()
+            .filter_map(|part| part.or_else(|| absent.next()))
+            .map(AsRef::as_ref)
+            .collect();
+        fields.push(Arc::clone(field));
+        columns.push(compute::concat(&all)?);
+    }
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+}
+
+/// The same rows with every column of `schema`, in its order; null where `rows` has no such
+/// column.
+///
+/// # Errors
+/// A column has another type, or a required one is absent.
+pub fn align(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let mut nulls: HashMap<&DataType, ArrayRef> = HashMap::new();
+    let columns = schema.fields().iter().map(|field| {
+        rows.column_by_name(field.name()).cloned().unwrap_or_else(|| {
+            // Columns of one type share their nulls.
+            let null = nulls
+                .entry(field.data_type())
+                .or_insert_with(|| new_null_array(field.data_type(), rows.num_rows()));
+            Arc::clone(null)
+        })
+    });
+    let columns = columns.collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// Rejected events as rows of [`dead_letter_schema`]: row `n` has the ULID `first_id + n`.
+#[must_use]
+pub fn dead_letters(
+    rejected: &[Rejected],
+    batch_id: Option<&str>,
+    now_us: i64,
+    first_id: ulid::Ulid,
+) -> RecordBatch {
+    let rows = rejected.len();
+    let texts = |text: &dyn Fn(&Rejected) -> Option<&str>| -> ArrayRef {
+        Arc::new(rejected.iter().map(text).collect::<StringArray>())
+    };
+    let ids = (0..rows as u128).map(|n| ulid::Ulid(first_id.0.wrapping_add(n)).to_string());
+    let retries: Int32Array =
+        rejected.iter().map(|letter| normalize::retries(&letter.payload)).collect();
+    let received = TimestampMicrosecondArray::from(vec![now_us; rows]).with_timezone(UTC);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(ids)),
+        texts(&|letter| Some(letter.namespace.text())),
+        Arc::new(received),
+        texts(&|letter| Some(letter.code.as_str())),
+        texts(&|letter| Some(&letter.reason)),
+        texts(&|letter| letter.event_type.as_deref()),
+        texts(&|letter| letter.id.as_deref()),
+        Arc::new(vec![batch_id; rows].into_iter().collect::<StringArray>()),
+        texts(&|letter| letter.source.as_deref()),
+        Arc::new(retries),
+        texts(&|_| Some("pending")),
+        texts(&|letter| Some(&letter.payload)),
+    ];
+    RecordBatch::try_new(dead_letter_schema(), columns)
+        .expect("the columns are those of the schema, in its order")
+}
+
+#[cfg(test)]
+mod tests;
