@@ -6,5 +6,6 @@ pub mod clock;
 pub mod event;
 pub mod faults;
 pub mod ids;
+pub mod ingest;
 pub mod tasks;
 pub mod wal;

@@ -1,0 +1,243 @@
+//! Takes decoded events, lets each pass once, gives them their `seq` and makes them durable.
+//!
+//! One thread does this for all namespaces: it drains the queue into a group, looks every id up,
+//! appends the group to the log, and answers. An id counts as seen from the moment its group is
+//! formed; if the append fails it is forgotten again.
+
+mod dedup;
+mod draft;
+mod group;
+mod keys;
+mod ledger;
+mod recover;
+mod refusal;
+mod sequencer;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    clock::Clock,
+    event::Decoded,
+    faults::Faults,
+    ids::Ids,
+    wal::{Position, Wal, WalError, WalWriter},
+};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use sequencer::{GroupBounds, Message, Sequencer, Share};
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::sync::{oneshot, watch};
+
+/// What a waiting request costs beside its body.
+const SUBMISSION_BYTES: usize = 1024;
+
+/// Bounds of the ingest path.
+#[derive(Clone, Debug)]
+pub struct IngestOptions {
+    /// Folder of the id index.
+    pub dedup_folder: PathBuf,
+    /// How long an id is remembered, at least. Default 7 days.
+    pub dedup_window: Duration,
+    /// Most bytes of decoded requests that wait for the log. Default 256 MiB.
+    pub queue_bytes_max: usize,
+    /// Most requests in one group. Default 1 024.
+    pub group_requests_max: usize,
+    /// Most bytes in one group, unless one request is larger. Default 16 MiB.
+    pub group_bytes_max: usize,
+    /// Most distinct types of a namespace. Default 1 000.
+    pub types_max: usize,
+    /// Highest `seq` each namespace's tables hold, so that none is given twice. Keyed by text.
+    ///
+    /// The flag is true for `dead_letters`. A namespace that is missing starts at 0, or where the
+    /// log and the id folder say.
+    pub seq_floor: HashMap<(Namespace, bool), u64>,
+    /// Namespaces that the catalog has, so that none of another spelling takes their names. The id
+    /// folder and the log know those this server wrote; this matters once either is lost.
+    pub namespaces: Vec<Namespace>,
+}
+
+/// One request's events.
+#[derive(Debug)]
+pub struct Submission {
+    /// What the body held.
+    pub decoded: Decoded,
+    /// The batch's own id.
+    pub batch_id: Option<String>,
+    /// All or none.
+    pub atomic: bool,
+    /// Bytes of the body, for the bound on what waits.
+    pub bytes: usize,
+}
+
+/// What became of a submission; everything it calls taken is durable.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// Events that were there before.
+    pub duplicates: u64,
+    /// First and last `seq` by namespace, in order of first appearance.
+    pub ranges: Vec<(Namespace, u64, u64)>,
+    /// Events that were not taken, in body order.
+    pub refused: Vec<Refused>,
+    /// Log position that holds everything of this receipt, repeats included.
+    pub position: Position,
+}
+
+/// One event that was not taken.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Its place in the body.
+    pub index: u32,
+    /// Its id, where it could be read.
+    pub id: Option<String>,
+    /// [`ErrorCode::Conflict`] or the reason it is broken.
+    pub code: ErrorCode,
+    /// What is wrong, and what to change.
+    pub reason: String,
+    /// Its row in `dead_letters`; none when the batch was atomic.
+    pub dead_letter: Option<String>,
+}
+
+/// Why nothing of a submission was taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Too much waits already; nothing was written.
+    #[error("too many events wait to be written")]
+    Busy,
+    /// The log is full or its disk fails; nothing counts as written.
+    #[error("the log takes no events now")]
+    Unavailable(#[source] Arc<WalError>),
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// The way in. Cheap to clone. When the last clone is gone without [`Ingest::stop`], the thread
+/// finishes in its own time.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: mpsc::Sender<Message>,
+    waiting: Arc<AtomicUsize>,
+    queue_bytes_max: usize,
+    stopping: AtomicBool,
+    /// Whether the last group could not be written.
+    failing: AtomicBool,
+    /// Closed when the thread has done everything.
+    ended: watch::Receiver<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Ingest {
+    /// Opens the id index, reads again what the log has beyond it, and starts the thread.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// A broken id index or log.
+    pub fn start(
+        options: IngestOptions,
+        wal: Wal,
+        writer: WalWriter,
+        clock: Clock,
+        ids: Ids,
+        _faults: Faults,
+    ) -> Result<Self, WalError> {
+        let (desk, unsaved) = recover::recover(&options, &wal, &clock, ids)?;
+        let (queue, messages) = mpsc::channel();
+        let folder = options.dedup_folder.clone();
+        let sequencer = Sequencer {
+            queue: messages,
+            bounds: GroupBounds {
+                requests_max: options.group_requests_max,
+                bytes_max: options.group_bytes_max,
+            },
+            folder: options.dedup_folder,
+            desk,
+            wal,
+            writer,
+            clock,
+            unsaved,
+            freezing: None,
+        };
+        let (running, ended) = watch::channel(());
+        let thread = thread::Builder::new()
+            .name("icecore-ingest".to_owned())
+            .spawn(move || {
+                sequencer.run();
+                drop(running);
+            })
+            .map_err(|source| thread_failed(folder, source))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                queue,
+                waiting: Arc::default(),
+                queue_bytes_max: options.queue_bytes_max,
+                stopping: AtomicBool::new(false),
+                failing: AtomicBool::new(false),
+                ended,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// Returns when every accepted event, and every dead letter of a refused one, is durable.
+    ///
+    /// A caller that stops waiting takes nothing back: the events may be durable all the same.
+    ///
+    /// # Errors
+    /// [`IngestError`]; then nothing of the submission was taken, and it may be sent again.
+    pub async fn append(&self, submission: Submission) -> Result<Receipt, IngestError> {
+        let shared = &self.shared;
+        if shared.stopping.load(Ordering::SeqCst) {
+            return Err(IngestError::Stopping);
+        }
+        let bytes = submission.bytes + SUBMISSION_BYTES;
+        let share =
+            Share::take(&shared.waiting, bytes, shared.queue_bytes_max).ok_or(IngestError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Append(Box::new(submission), share, reply);
+        shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
+        // Dropped unanswered only when the thread had ended, so nothing was written.
+        let answer = answer.await.unwrap_or(Err(IngestError::Stopping));
+        let failed = matches!(answer, Err(IngestError::Unavailable(_)));
+        shared.failing.store(failed, Ordering::Relaxed);
+        answer
+    }
+
+    /// Whether the last write to the log succeeded, or none was tried yet.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        !self.shared.failing.load(Ordering::Relaxed)
+    }
+
+    /// Takes no more, finishes what waits, writes the id index, ends the thread.
+    pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // It fails when the thread has ended, which is what is wanted.
+        let _ = self.shared.queue.send(Message::Stop);
+        let mut ended = self.shared.ended.clone();
+        while ended.changed().await.is_ok() {}
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // It is past its last step, so this does not block; a panic in it ends the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn thread_failed(path: PathBuf, source: io::Error) -> WalError {
+    WalError::Io { operation: "start the thread for", path, source }
+}

@@ -1,0 +1,263 @@
+//! One submission's verdict: which events are new, which are repeats, which are refused.
+//!
+//! A draft has already changed the id index and the ledger; [`Draft::undo`] takes that back as long
+//! as no later draft was made.
+
+use crate::{
+    event::{EventKey, NamespaceEvents, Rejected, rows},
+    ids::Ids,
+    ingest::{
+        Refused, Submission,
+        dedup::{IdIndex, Seen},
+        ledger::{Entry, Ledger},
+        refusal::{Reason, refuse},
+    },
+    wal::WalError,
+};
+use arrow::{
+    array::{AsArray, BooleanArray, StringArray},
+    compute::filter_record_batch,
+    record_batch::RecordBatch,
+};
+use icecore_schemas::names::Namespace;
+use std::collections::{HashMap, HashSet};
+use ulid::Ulid;
+
+/// What verdicts rest on.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) index: IdIndex,
+    pub(super) ledger: Ledger,
+    pub(super) types_max: usize,
+    pub(super) ids: Ids,
+}
+
+/// New events of one namespace.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) namespace: Namespace,
+    pub(super) first_seq: u64,
+    pub(super) rows: RecordBatch,
+    pub(super) keys: Vec<EventKey>,
+    /// Types that the namespace did not have before.
+    pub(super) types: Vec<String>,
+}
+
+/// Dead letters of one namespace.
+#[derive(Debug)]
+pub(super) struct Buried {
+    pub(super) namespace: Namespace,
+    pub(super) first: u64,
+    pub(super) rows: RecordBatch,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) taken: Vec<Taken>,
+    pub(super) duplicates: u64,
+    pub(super) ranges: Vec<(Namespace, u64, u64)>,
+    pub(super) refused: Vec<Refused>,
+    pub(super) buried: Vec<Buried>,
+    claimed: Vec<Namespace>,
+}
+
+impl Draft {
+    /// Judges a submission.
+    ///
+    /// # Errors
+    /// The id index cannot be read; then nothing has changed.
+    pub(super) fn judge(
+        desk: &mut Desk,
+        submission: Submission,
+        now_us: i64,
+    ) -> Result<Self, WalError> {
+        let mut draft = Self::default();
+        let mut rejected = submission.decoded.rejected;
+        for events in submission.decoded.accepted {
+            if let Err(cause) = draft.judge_events(desk, events, &mut rejected) {
+                draft.undo(desk);
+                return Err(cause);
+            }
+        }
+        if submission.atomic && !rejected.is_empty() {
+            draft.undo(desk);
+            draft = Self::default();
+            draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
+        } else {
+            draft.bury(desk, rejected, submission.batch_id.as_deref(), now_us);
+        }
+        draft.refused.sort_by_key(|refused| refused.index);
+        Ok(draft)
+    }
+
+    fn judge_events(
+        &mut self,
+        desk: &mut Desk,
+        events: NamespaceEvents,
+        rejected: &mut Vec<Rejected>,
+    ) -> Result<(), WalError> {
+        let count = events.keys.len();
+        let last_seq = match self.claim(desk, &events.namespace) {
+            Ok(last_seq) => last_seq,
+            Err(owner) => {
+                let reason = Reason::NameTaken { owner };
+                rejected.extend((0..count).map(|row| refuse(&events, row, &reason)));
+                return Ok(());
+            }
+        };
+        let Desk { index, ledger, types_max, .. } = desk;
+        let types = events.rows.column_by_name("type").and_then(|types| types.as_string_opt());
+        let entry = ledger.entry(&events.namespace);
+        let mut bench = Bench { index, entry, types, types_max: *types_max };
+        // Pushed before the first look-up, so that an error finds everything to undo.
+        self.taken.push(Taken {
+            namespace: events.namespace.clone(),
+            first_seq: last_seq + 1,
+            rows: events.rows.clone(),
+            keys: Vec::with_capacity(count),
+            types: Vec::new(),
+        });
+        let taken = self.taken.last_mut().expect("it was pushed right before");
+        let mut keep = Vec::with_capacity(count);
+        let mut range: Option<(u64, u64)> = None;
+        for (row, key) in events.keys.iter().enumerate() {
+            let verdict = bench.judge(row, *key, taken)?;
+            keep.push(matches!(verdict, Verdict::New(_)));
+            match verdict {
+                Verdict::New(seq) => range = Some(widened(range, seq)),
+                Verdict::Repeat(seq) => {
+                    range = Some(widened(range, seq));
+                    self.duplicates += 1;
+                }
+                Verdict::Refused(reason) => rejected.push(refuse(&events, row, &reason)),
+            }
+        }
+        if taken.keys.len() < count {
+            taken.rows = filter_record_batch(&events.rows, &BooleanArray::from(keep))
+                .expect("there is one flag a row");
+        }
+        self.taken.pop_if(|taken| taken.keys.is_empty());
+        self.ranges.extend(range.map(|(first, last)| (events.namespace, first, last)));
+        Ok(())
+    }
+
+    /// The namespace's last `seq`, or who owns its catalog name.
+    fn claim(&mut self, desk: &mut Desk, namespace: &Namespace) -> Result<u64, Namespace> {
+        let known = desk.ledger.has(namespace);
+        let last = desk.ledger.claim(namespace)?.events;
+        if !known {
+            self.claimed.push(namespace.clone());
+        }
+        Ok(last)
+    }
+
+    /// Dead letters for what is refused. An event whose namespace has no tables of its own, because
+    /// another owns the name, has none: they would lie in the other's table.
+    fn bury(
+        &mut self,
+        desk: &mut Desk,
+        rejected: Vec<Rejected>,
+        batch_id: Option<&str>,
+        now_us: i64,
+    ) {
+        let mut graves: Vec<(Namespace, Vec<Rejected>)> = Vec::new();
+        let mut places = HashMap::new();
+        for one in rejected {
+            if self.claim(desk, &one.namespace).is_err() {
+                self.refused.push(refused(one, None));
+                continue;
+            }
+            let place = *places.entry(one.namespace.clone()).or_insert_with(|| {
+                graves.push((one.namespace.clone(), Vec::new()));
+                graves.len() - 1
+            });
+            graves[place].1.push(one);
+        }
+        for (namespace, rejected) in graves {
+            let first_id = desk.ids.first_of_run();
+            let entry = desk.ledger.entry(&namespace);
+            let first = entry.dead_letters + 1;
+            entry.dead_letters += rejected.len() as u64;
+            let rows = rows::dead_letters(&rejected, batch_id, now_us, first_id);
+            self.buried.push(Buried { namespace, first, rows });
+            self.refused.extend((0..).zip(rejected).map(|(n, one)| {
+                let id = Ulid(first_id.0 + n);
+                refused(one, Some(id.to_string()))
+            }));
+        }
+    }
+
+    fn undo(&mut self, desk: &mut Desk) {
+        for taken in &self.taken {
+            desk.ledger.entry(&taken.namespace).events -= taken.keys.len() as u64;
+            taken.forget(desk);
+        }
+        for namespace in &self.claimed {
+            desk.ledger.release(namespace);
+        }
+    }
+}
+
+impl Taken {
+    /// Makes ids and types unknown again. Their `seq`s stay used.
+    pub(super) fn forget(&self, desk: &mut Desk) {
+        for key in &self.keys {
+            desk.index.forget(key.id);
+        }
+        let new: HashSet<&String> = self.types.iter().collect();
+        desk.ledger.entry(&self.namespace).types.retain(|text| !new.contains(text));
+    }
+}
+
+#[derive(Debug)]
+enum Verdict {
+    New(u64),
+    Repeat(u64),
+    Refused(Reason),
+}
+
+/// What the verdicts on one namespace's events need.
+struct Bench<'a> {
+    index: &'a mut IdIndex,
+    entry: &'a mut Entry,
+    types: Option<&'a StringArray>,
+    types_max: usize,
+}
+
+impl Bench<'_> {
+    fn judge(&mut self, row: usize, key: EventKey, taken: &mut Taken) -> Result<Verdict, WalError> {
+        if let Some(seen) = self.index.get(key.id)? {
+            let same = seen.content == key.content;
+            let conflict = Verdict::Refused(Reason::Conflict { seq: seen.seq });
+            return Ok(if same { Verdict::Repeat(seen.seq) } else { conflict });
+        }
+        let event_type = self.types.map_or("", |types| types.value(row));
+        if !self.entry.types.contains(event_type) {
+            if self.types_max <= self.entry.types.len() {
+                let types_max = self.types_max;
+                return Ok(Verdict::Refused(Reason::TooManyTypes { types_max }));
+            }
+            self.entry.types.insert(event_type.to_owned());
+            taken.types.push(event_type.to_owned());
+        }
+        self.entry.events += 1;
+        let seq = self.entry.events;
+        taken.keys.push(key);
+        self.index.insert(key.id, Seen { content: key.content, seq });
+        Ok(Verdict::New(seq))
+    }
+}
+
+fn widened(range: Option<(u64, u64)>, seq: u64) -> (u64, u64) {
+    range.map_or((seq, seq), |(first, last)| (seq.min(first), seq.max(last)))
+}
+
+fn refused(rejected: Rejected, dead_letter: Option<String>) -> Refused {
+    Refused {
+        index: rejected.index,
+        id: rejected.id,
+        code: rejected.code,
+        reason: rejected.reason,
+        dead_letter,
+    }
+}

@@ -1,0 +1,113 @@
+//! A group: what several submissions bring to the log in one append.
+//!
+//! Each namespace has at most one record of each kind, with dense numbers: drafts join in the order
+//! in which they were judged.
+
+use crate::{
+    event::{EventKey, codec, rows},
+    ingest::{
+        draft::{Buried, Desk, Draft, Taken},
+        keys,
+    },
+    wal::{Record, RecordKind},
+};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use icecore_schemas::names::Namespace;
+use std::collections::HashMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    taken: Vec<Taken>,
+    buried: Vec<Buried>,
+}
+
+/// Rows of one table, and the number of the first.
+#[derive(Debug, Default)]
+struct Part {
+    first: u64,
+    batches: Vec<RecordBatch>,
+    keys: Vec<EventKey>,
+    types: Vec<String>,
+}
+
+impl Group {
+    pub(super) fn add(&mut self, draft: &mut Draft) {
+        self.taken.append(&mut draft.taken);
+        self.buried.append(&mut draft.buried);
+    }
+
+    /// What the log should hold: rows first, then the ids of the same rows.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut events = Parts::default();
+        for taken in &self.taken {
+            let part = events.part(&taken.namespace, taken.first_seq);
+            part.batches.push(taken.rows.clone());
+            part.keys.extend_from_slice(&taken.keys);
+            part.types.extend_from_slice(&taken.types);
+        }
+        let mut dead_letters = Parts::default();
+        for buried in &self.buried {
+            let part = dead_letters.part(&buried.namespace, buried.first);
+            part.batches.push(buried.rows.clone());
+        }
+        let mut records = Vec::new();
+        let event_schema = rows::event_schema();
+        for (namespace, part) in &events.parts {
+            records.push(rows_record(RecordKind::Events, namespace, part, &event_schema));
+        }
+        let dead_letter_schema = rows::dead_letter_schema();
+        for (namespace, part) in &dead_letters.parts {
+            let kind = RecordKind::DeadLetters;
+            records.push(rows_record(kind, namespace, part, &dead_letter_schema));
+        }
+        records.extend(events.parts.iter().map(|(namespace, part)| Record {
+            kind: RecordKind::Keys,
+            namespace: namespace.clone(),
+            first_seq: part.first,
+            rows: count(part.keys.len()),
+            payload: keys::encode(&part.keys, &part.types),
+        }));
+        records
+    }
+
+    /// Makes the group's ids and types unknown again: it was not written. Numbers stay used: after
+    /// a crash a gap is harmless, a reuse is not.
+    pub(super) fn forget(&self, desk: &mut Desk) {
+        for taken in &self.taken {
+            taken.forget(desk);
+        }
+    }
+}
+
+/// Parts in order of first appearance.
+#[derive(Debug, Default)]
+struct Parts {
+    parts: Vec<(Namespace, Part)>,
+    places: HashMap<Namespace, usize>,
+}
+
+impl Parts {
+    fn part(&mut self, namespace: &Namespace, first: u64) -> &mut Part {
+        let place = *self.places.entry(namespace.clone()).or_insert_with(|| {
+            self.parts.push((namespace.clone(), Part { first, ..Part::default() }));
+            self.parts.len() - 1
+        });
+        &mut self.parts[place].1
+    }
+}
+
+fn rows_record(kind: RecordKind, namespace: &Namespace, part: &Part, schema: &SchemaRef) -> Record {
+    let rows = rows::concat(schema, &part.batches)
+        .expect("decoded batches have the schema's types and its required columns");
+    Record {
+        kind,
+        namespace: namespace.clone(),
+        first_seq: part.first,
+        rows: count(rows.num_rows()),
+        payload: codec::encode(schema, &rows),
+    }
+}
+
+fn count(rows: usize) -> u32 {
+    u32::try_from(rows).expect("a group is bounded in bytes far below this many rows")
+}

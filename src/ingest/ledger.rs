@@ -1,0 +1,161 @@
+//! What is known of each namespace besides its ids: counters, types, and who owns which catalog
+//! name.
+//!
+//! Kept in memory; a copy is written with each file of the id index, and the log has what is newer.
+//! Counters only grow, so no `seq` is given twice.
+
+use crate::wal::{RecordKind, WalError};
+use icecore_schemas::names::Namespace;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+const FILE: &str = "namespaces.json";
+
+/// One namespace's counters and types.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Highest `seq` given to an event.
+    pub(super) events: u64,
+    /// Highest number given to a dead letter.
+    pub(super) dead_letters: u64,
+    /// Types of its events.
+    pub(super) types: HashSet<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    entries: HashMap<Namespace, Entry>,
+    owners: HashMap<String, Namespace>,
+}
+
+/// A ledger as its file has it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Saved {
+    namespaces: Vec<SavedEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedEntry {
+    namespace: String,
+    events: u64,
+    dead_letters: u64,
+    types: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// The ledger of the last [`Saved::write`]; empty when there was none.
+    pub(super) fn open(folder: &Path) -> Result<Self, WalError> {
+        let path = folder.join(FILE);
+        let failed =
+            |source| WalError::Io { operation: "read namespaces", path: path.clone(), source };
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(cause) => return Err(failed(cause)),
+        };
+        let saved: Saved =
+            serde_json::from_slice(&bytes).map_err(|cause| failed(io::Error::from(cause)))?;
+        let mut ledger = Self::default();
+        for saved in saved.namespaces {
+            let namespace = Namespace::parse(&saved.namespace)
+                .map_err(|cause| failed(io::Error::new(io::ErrorKind::InvalidData, cause)))?;
+            if let Ok(entry) = ledger.claim(&namespace) {
+                entry.events = saved.events;
+                entry.dead_letters = saved.dead_letters;
+                entry.types = saved.types.into_iter().collect();
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// The namespace's entry, made when this is its first use.
+    ///
+    /// # Errors
+    /// The namespace that owns the catalog name.
+    pub(super) fn claim(&mut self, namespace: &Namespace) -> Result<&mut Entry, Namespace> {
+        if !self.entries.contains_key(namespace) {
+            if let Some(owner) = self.owners.get(namespace.name()) {
+                return Err(owner.clone());
+            }
+            self.owners.insert(namespace.name().to_owned(), namespace.clone());
+        }
+        Ok(self.entries.entry(namespace.clone()).or_default())
+    }
+
+    /// Gives up a claim that nothing came of.
+    pub(super) fn release(&mut self, namespace: &Namespace) {
+        if self.entries.remove(namespace).is_some() {
+            self.owners.remove(namespace.name());
+        }
+    }
+
+    pub(super) fn has(&self, namespace: &Namespace) -> bool {
+        self.entries.contains_key(namespace)
+    }
+
+    /// The entry of a namespace that was claimed.
+    pub(super) fn entry(&mut self, namespace: &Namespace) -> &mut Entry {
+        self.entries.get_mut(namespace).expect("the namespace was claimed before")
+    }
+
+    /// Raises a counter: numbers up to `last` are taken.
+    pub(super) fn raise(&mut self, kind: RecordKind, namespace: &Namespace, last: u64) {
+        if let Ok(entry) = self.claim(namespace) {
+            let counter = match kind {
+                RecordKind::Events | RecordKind::Keys => &mut entry.events,
+                RecordKind::DeadLetters => &mut entry.dead_letters,
+            };
+            *counter = last.max(*counter);
+        }
+    }
+
+    /// Highest `seq` of each namespace's events.
+    pub(super) fn event_counters(&self) -> HashMap<Namespace, u64> {
+        let counters = self.entries.iter();
+        counters.map(|(namespace, entry)| (namespace.clone(), entry.events)).collect()
+    }
+
+    /// A copy to be written later.
+    pub(super) fn save(&self) -> Saved {
+        let mut namespaces: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(namespace, entry)| SavedEntry {
+                namespace: namespace.text().to_owned(),
+                events: entry.events,
+                dead_letters: entry.dead_letters,
+                types: entry.types.iter().cloned().collect(),
+            })
+            .collect();
+        namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+        Saved { namespaces }
+    }
+}
+
+impl Saved {
+    /// Returns when the file is on disk, whole.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), WalError> {
+        let path = folder.join(FILE);
+        self.write_to(folder, &path).map_err(|source| WalError::Io {
+            operation: "write namespaces",
+            path,
+            source,
+        })
+    }
+
+    fn write_to(&self, folder: &Path, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_extension("tmp");
+        let mut file = File::create(&unfinished)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(folder)?.sync_all()
+    }
+}

@@ -1,0 +1,94 @@
+//! From the id folder and the log to where the last run stopped.
+//!
+//! What the ledger's file covers comes from the id files, the rest from the log's records of ids.
+//! Reading a record twice does no harm.
+
+use crate::{
+    clock::Clock,
+    ids::Ids,
+    ingest::{
+        IngestOptions,
+        dedup::{IdIndex, IndexOptions, Seen},
+        draft::Desk,
+        keys,
+        ledger::Ledger,
+        sequencer::Unsaved,
+    },
+    wal::{Position, RecordKind, RecordRef, Wal, WalError},
+};
+use icecore_schemas::names::Namespace;
+use std::{collections::HashMap, time::Duration};
+
+/// Ids in memory that are worth a file: the table's memory doubles just above.
+const FRESH_MAX: usize = 900_000;
+
+/// Everything that verdicts rest on, and which namespaces have ids in the log alone.
+pub(super) fn recover(
+    options: &IngestOptions,
+    wal: &Wal,
+    clock: &Clock,
+    ids: Ids,
+) -> Result<(Desk, Unsaved), WalError> {
+    let _pin = wal.pin();
+    // The log's own records of ids stand in for the tables' records.
+    wal.set_keep_after(Position::MAX);
+    let index = IndexOptions {
+        folder: options.dedup_folder.clone(),
+        window_ms: window_ms(options.dedup_window),
+        fresh_max: FRESH_MAX,
+    };
+    let index = IdIndex::open(index, clock.now_ms())?;
+    let ledger = Ledger::open(&options.dedup_folder)?;
+    let covered = ledger.event_counters();
+    let mut desk = Desk { index, ledger, types_max: options.types_max, ids };
+    let mut unsaved = Unsaved::default();
+    let mut stale: HashMap<Namespace, Position> = HashMap::new();
+    for record in wal.all_records(0) {
+        if record.rows == 0 {
+            continue;
+        }
+        let last = record.first_seq + u64::from(record.rows) - 1;
+        desk.ledger.raise(record.kind, &record.namespace, last);
+        if record.kind != RecordKind::Keys {
+            continue;
+        }
+        if covered.get(&record.namespace).is_some_and(|covered| last <= *covered) {
+            stale.insert(record.namespace, record.position);
+        } else {
+            replay(&mut desk, &record)?;
+            unsaved.namespaces.insert(record.namespace);
+        }
+    }
+    for (namespace, through) in stale {
+        wal.trim(RecordKind::Keys, &namespace, through)?;
+    }
+    for namespace in &options.namespaces {
+        desk.ledger.raise(RecordKind::Events, namespace, 0);
+    }
+    for ((namespace, is_dead_letters), floor) in &options.seq_floor {
+        let kind = if *is_dead_letters { RecordKind::DeadLetters } else { RecordKind::Events };
+        desk.ledger.raise(kind, namespace, *floor);
+    }
+    Ok((desk, unsaved))
+}
+
+fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
+    let payload = record.read()?;
+    let keys = keys::decode(&payload, record.rows).ok_or_else(|| WalError::Damaged {
+        path: record.path.to_path_buf(),
+        offset: record.offset,
+        reason: "a record of ids does not decode; another version wrote it".to_owned(),
+    })?;
+    for (seq, key) in (record.first_seq..).zip(keys.keys) {
+        desk.index.insert(key.id, Seen { content: key.content, seq });
+    }
+    // Without a claim the name belongs to another spelling, and nothing of this one is taken.
+    if let Ok(entry) = desk.ledger.claim(&record.namespace) {
+        entry.types.extend(keys.types);
+    }
+    Ok(())
+}
+
+fn window_ms(window: Duration) -> i64 {
+    i64::try_from(window.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,80 @@
+//! Events that are sound but not taken: from a row back to what a dead letter keeps.
+//!
+//! The body is gone by then: where the row has no `payload` column, its columns stand in as JSON.
+
+use crate::event::{NamespaceEvents, Rejected};
+use arrow::{
+    array::{Array, AsArray},
+    json::LineDelimitedWriter,
+    record_batch::RecordBatch,
+};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+
+/// Why a sound event is not taken.
+#[derive(Clone, Debug)]
+pub(super) enum Reason {
+    /// The id is taken by other content.
+    Conflict {
+        seq: u64,
+    },
+    TooManyTypes {
+        types_max: usize,
+    },
+    /// The catalog name is taken.
+    NameTaken {
+        owner: Namespace,
+    },
+}
+
+impl Reason {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
+            Self::NameTaken { .. } => ErrorCode::InvalidNamespace,
+        }
+    }
+
+    fn text(&self, namespace: &Namespace) -> String {
+        match self {
+            Self::Conflict { seq } => format!(
+                "the id belongs to the event with seq {seq}, whose content differs; send changed content under a new id"
+            ),
+            Self::TooManyTypes { types_max } => format!(
+                "namespace `{namespace}` has {types_max} types already; use one of them, or put what varies into `data`"
+            ),
+            Self::NameTaken { owner } => format!(
+                "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",
+                namespace.name()
+            ),
+        }
+    }
+}
+
+/// One row as a refused event.
+pub(super) fn refuse(events: &NamespaceEvents, row: usize, reason: &Reason) -> Rejected {
+    let rows = &events.rows;
+    Rejected {
+        index: events.index[row],
+        namespace: events.namespace.clone(),
+        code: reason.code(),
+        reason: reason.text(&events.namespace),
+        id: text(rows, "id", row).map(str::to_owned),
+        event_type: text(rows, "type", row).map(str::to_owned),
+        source: text(rows, "source", row).map(str::to_owned),
+        payload: text(rows, "payload", row).map_or_else(|| as_json(rows, row), str::to_owned),
+    }
+}
+
+/// A text column's value.
+fn text<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
+    let column = rows.column_by_name(column)?.as_string_opt::<i32>()?;
+    column.is_valid(row).then(|| column.value(row))
+}
+
+fn as_json(rows: &RecordBatch, row: usize) -> String {
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    let row = rows.slice(row, 1);
+    writer.write(&row).and_then(|()| writer.finish()).expect("every column type has a JSON form");
+    String::from_utf8_lossy(writer.into_inner().trim_ascii_end()).into_owned()
+}

@@ -1,0 +1,294 @@
+//! The one thread: queue in, groups to the log, answers out.
+//!
+//! A submission is answered only when its group is durable, repeats included. Nothing else writes
+//! the id index, the ledger or the log.
+
+use crate::{
+    clock::Clock,
+    ingest::{
+        IngestError, Receipt, Submission,
+        draft::{Desk, Draft},
+        group::Group,
+        ledger::Saved,
+    },
+    wal::{Position, Record, RecordKind, Wal, WalError, WalWriter},
+};
+use icecore_schemas::names::Namespace;
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+/// How long the thread waits for work before it looks after the id index.
+const TICK: Duration = Duration::from_secs(1);
+/// The id index is written once this many bytes went to the log since, because until then their
+/// segments cannot be reused.
+const LOG_BYTES_MAX: u64 = 256 << 20;
+
+pub(super) type Reply = oneshot::Sender<Result<Receipt, IngestError>>;
+
+#[derive(Debug)]
+pub(super) enum Message {
+    /// One submission, its share of the bound on what waits, and where the answer goes.
+    Append(Box<Submission>, Share, Reply),
+    /// Finish what came before.
+    Stop,
+}
+
+/// Bytes that count as waiting until this is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    /// None when the bound is reached. What is larger than the bound passes alone.
+    pub(super) fn take(waiting: &Arc<AtomicUsize>, bytes: usize, bytes_max: usize) -> Option<Self> {
+        let add = |now: usize| (now == 0 || now + bytes <= bytes_max).then_some(now + bytes);
+        waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).ok()?;
+        Some(Self { waiting: Arc::clone(waiting), bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+/// Bounds of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupBounds {
+    pub(super) requests_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    pub(super) queue: Receiver<Message>,
+    pub(super) bounds: GroupBounds,
+    pub(super) folder: PathBuf,
+    pub(super) desk: Desk,
+    pub(super) wal: Wal,
+    pub(super) writer: WalWriter,
+    pub(super) clock: Clock,
+    pub(super) unsaved: Unsaved,
+    pub(super) freezing: Option<Freezing>,
+}
+
+/// What the log holds beyond the last freeze.
+#[derive(Debug, Default)]
+pub(super) struct Unsaved {
+    pub(super) namespaces: HashSet<Namespace>,
+    bytes: u64,
+}
+
+/// What becomes due once the frozen ids are in their file.
+#[derive(Debug)]
+pub(super) struct Freezing {
+    saved: Saved,
+    through: Position,
+    namespaces: HashSet<Namespace>,
+}
+
+/// Submissions of one group.
+type Waiting = Vec<(Box<Submission>, Share, Reply)>;
+
+impl Sequencer {
+    /// Runs until it is told to stop, or every handle is gone.
+    pub(super) fn run(mut self) {
+        let _guard = AbortOnPanic;
+        let mut stopping = false;
+        while !stopping {
+            let first = match self.queue.recv_timeout(TICK) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            stopping = self.serve(first);
+            self.look_after_index();
+        }
+        while let Ok(message) = self.queue.try_recv() {
+            self.serve(Some(message));
+        }
+        self.finish();
+    }
+
+    /// Gathers a group around `first` and commits it. True when the stop message was among it.
+    pub(super) fn serve(&mut self, first: Option<Message>) -> bool {
+        let mut stopping = false;
+        let mut waiting = Waiting::new();
+        let mut bytes = 0;
+        let mut next = first;
+        while let Some(message) = next.take() {
+            match message {
+                Message::Stop => stopping = true,
+                Message::Append(submission, share, reply) => {
+                    bytes += submission.bytes;
+                    waiting.push((submission, share, reply));
+                }
+            }
+            if waiting.len() < self.bounds.requests_max && bytes < self.bounds.bytes_max {
+                next = self.queue.try_recv().ok();
+            }
+        }
+        if !waiting.is_empty() {
+            self.commit(waiting);
+        }
+        stopping
+    }
+
+    fn commit(&mut self, waiting: Waiting) {
+        let now_us = self.clock.now_us();
+        let mut group = Group::default();
+        let mut answers = Vec::with_capacity(waiting.len());
+        let room = self.make_room();
+        for (submission, share, reply) in waiting {
+            let draft = match &room {
+                Ok(()) => Draft::judge(&mut self.desk, *submission, now_us).map_err(Arc::new),
+                Err(cause) => Err(Arc::clone(cause)),
+            };
+            match draft {
+                Ok(mut draft) => {
+                    group.add(&mut draft);
+                    answers.push((draft, share, reply));
+                }
+                Err(cause) => answer(reply, Err(IngestError::Unavailable(cause))),
+            }
+        }
+        let records = group.records();
+        let outcome = self.append(&records).map_err(Arc::new);
+        if let Err(cause) = &outcome {
+            warn!(error = cause as &dyn std::error::Error, "a group was not written");
+            group.forget(&mut self.desk);
+        }
+        for (draft, share, reply) in answers {
+            // Released first: whoever has the answer may count on the room.
+            drop(share);
+            let outcome = match &outcome {
+                Ok(position) => Ok(receipt(draft, *position)),
+                Err(cause) => Err(IngestError::Unavailable(Arc::clone(cause))),
+            };
+            answer(reply, outcome);
+        }
+    }
+
+    /// Position that holds the records; the log's end when there are none.
+    fn append(&mut self, records: &[Record]) -> Result<Position, WalError> {
+        if records.is_empty() {
+            return Ok(*self.wal.durable().borrow());
+        }
+        let position = self.writer.append(records)?;
+        for record in records {
+            self.unsaved.bytes += record.payload.len() as u64;
+            if record.kind == RecordKind::Keys
+                && !self.unsaved.namespaces.contains(&record.namespace)
+            {
+                self.unsaved.namespaces.insert(record.namespace.clone());
+            }
+        }
+        Ok(position)
+    }
+
+    /// Waits for the id index when its files have fallen behind, so that memory stays bounded.
+    fn make_room(&mut self) -> Result<(), Arc<WalError>> {
+        if !self.desk.index.is_overfull() {
+            return Ok(());
+        }
+        let written = self.desk.index.wait(self.clock.now_ms())?;
+        if written {
+            self.save();
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_after_index(&mut self) {
+        let now_ms = self.clock.now_ms();
+        match self.desk.index.poll(now_ms) {
+            Ok(true) => self.save(),
+            Ok(false) => (),
+            Err(cause) => {
+                error!(error = &cause as &dyn std::error::Error, "id index file not written");
+            }
+        }
+        let due = self.desk.index.is_full() || LOG_BYTES_MAX <= self.unsaved.bytes;
+        if due && self.desk.index.has_fresh() && !self.desk.index.is_writing() {
+            self.freeze();
+        }
+    }
+
+    fn freeze(&mut self) {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        self.freezing = Some(Freezing {
+            saved: self.desk.ledger.save(),
+            through: *self.wal.durable().borrow(),
+            namespaces: unsaved.namespaces,
+        });
+        self.desk.index.freeze(self.clock.now_ms());
+    }
+
+    /// The ids are in their file: writes the ledger that goes with them, then lets the log forget
+    /// its copy.
+    fn save(&mut self) {
+        let Some(freezing) = self.freezing.take() else { return };
+        let saved = freezing.saved.write(&self.folder).and_then(|()| {
+            freezing.namespaces.iter().try_for_each(|namespace| {
+                self.wal.trim(RecordKind::Keys, namespace, freezing.through)
+            })
+        });
+        if let Err(cause) = saved {
+            warn!(error = &cause as &dyn std::error::Error, "the log keeps ids for now");
+            // The next freeze covers these records as well.
+            self.unsaved.namespaces.extend(freezing.namespaces);
+        }
+    }
+
+    /// Writes everything down, so that the next start has nothing to replay. What fails here is
+    /// still in the log.
+    fn finish(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let outcome = self.desk.index.wait(now_ms).and_then(|written| {
+            if written {
+                self.save();
+            }
+            if !self.desk.index.has_fresh() {
+                return Ok(());
+            }
+            self.freeze();
+            self.desk.index.wait(now_ms).map(|_| self.save())
+        });
+        if let Err(cause) = outcome {
+            warn!(error = &cause as &dyn std::error::Error, "the log keeps ids for the next start");
+        }
+    }
+}
+
+fn receipt(draft: Draft, position: Position) -> Receipt {
+    Receipt { duplicates: draft.duplicates, ranges: draft.ranges, refused: draft.refused, position }
+}
+
+fn answer(reply: Reply, outcome: Result<Receipt, IngestError>) {
+    // A sender that went away repeats the request and learns that it was taken.
+    let _ = reply.send(outcome);
+}
+
+/// Half a server would go on reading what it can no longer write.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the ingest thread panicked, stopping the process");
+            std::process::abort();
+        }
+    }
+}
