@@ -5,7 +5,9 @@
 pub mod clock;
 pub mod event;
 pub mod faults;
+pub mod flush;
 pub mod ids;
 pub mod ingest;
+pub mod table;
 pub mod tasks;
 pub mod wal;

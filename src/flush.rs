@@ -1,0 +1,293 @@
+//! Moves what is durable in the log into Iceberg tables.
+//!
+//! For each table with waiting records: read them from the log, write data files, commit them with
+//! the log position as watermark, trim the log. Every step may be repeated: a position that the
+//! table already has is skipped by the commit.
+
+mod commit;
+pub mod obsolete;
+mod requests;
+
+use crate::{
+    clock::Clock,
+    faults::Faults,
+    flush::{
+        commit::{Bounds, Done, TableFlush},
+        requests::Requests,
+    },
+    ids::Ids,
+    table::schema,
+    tasks::{Job, Progress},
+    wal::{Pending, Position, RecordKind, Wal, WalError},
+};
+use futures::{StreamExt, stream};
+use icecore_catalog::{catalog::Catalog, error::CatalogError};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::Namespace,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use tracing::warn;
+
+/// Tables that are flushed at the same time, so that one large tenant does not hold up the others.
+const TABLES_AT_ONCE: usize = 4;
+/// Most tables of one tick; the rest follow in the next one.
+const TICK_TABLES_MAX: usize = 64;
+/// A flush starts this much before the interval is over (a fifth of it when that is less), so that
+/// the snapshot is there when it is.
+const HEAD_START_MAX: Duration = Duration::from_secs(1);
+/// First pause of a table whose flush failed; it doubles up to [`RETRY_MS_MAX`].
+const RETRY_MS_MIN: i64 = 250;
+/// Longest pause of a table whose flush fails.
+const RETRY_MS_MAX: i64 = 30_000;
+
+/// When records are committed.
+#[derive(Clone, Debug)]
+pub struct FlushOptions {
+    /// Longest a record waits. Default 5 s, from 100 ms to 10 min.
+    pub interval: Duration,
+    /// A table with this many waiting bytes is committed at once. Default 64 MiB.
+    pub bytes_max: u64,
+    /// This writer's epoch.
+    pub epoch: u64,
+}
+
+/// Why a flush failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// The log could not be read or trimmed.
+    #[error("read the log")]
+    Wal(#[from] WalError),
+    /// A record does not decode.
+    #[error("decode a record")]
+    Decode(#[from] crate::event::codec::CodecError),
+    /// Data files could not be written.
+    #[error("write data files")]
+    Write(#[from] crate::table::writer::WriteError),
+    /// The commit failed.
+    #[error("commit")]
+    Commit(#[from] CatalogError),
+    /// A failpoint.
+    #[error("failpoint")]
+    Fault(#[from] std::io::Error),
+    /// Another namespace with the same catalog name owns the tables.
+    #[error("catalog namespace `{name}` belongs to `{owner}`, not to `{namespace}`")]
+    NamespaceTaken {
+        /// The catalog name of both.
+        name: String,
+        /// The namespace that was there first.
+        owner: String,
+        /// The one that came later.
+        namespace: Namespace,
+    },
+    /// One table's flush failed.
+    #[error("flush table `{table}`")]
+    Table {
+        /// Which one, as `namespace.table`.
+        table: String,
+        /// Why.
+        source: Arc<FlushError>,
+    },
+    /// The job has ended, so nothing will be committed any more.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+/// Asks for commits and waits for them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Flush {
+    wal: Wal,
+    catalog: Catalog,
+    requests: Arc<Requests>,
+}
+
+/// The job behind [`Flush`].
+#[derive(Debug)]
+pub struct FlushJob {
+    options: FlushOptions,
+    clock: Clock,
+    requests: Arc<Requests>,
+    tables: TableFlush,
+    failing: HashMap<(RecordKind, Namespace), Retry>,
+}
+
+/// When a table whose flush failed is tried again.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at_ms: i64,
+    pause_ms: i64,
+}
+
+impl Flush {
+    /// The handle, the job to run, and the notification that wakes it.
+    #[must_use]
+    pub fn new(
+        options: FlushOptions,
+        wal: Wal,
+        catalog: Catalog,
+        clock: Clock,
+        ids: Ids,
+        faults: Faults,
+    ) -> (Self, FlushJob, Arc<Notify>) {
+        let wake = Arc::new(Notify::new());
+        let requests = Arc::new(Requests::new(Arc::clone(&wake)));
+        let tables = TableFlush {
+            epoch: options.epoch,
+            wal: wal.clone(),
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+            ids,
+            faults,
+            bounds: Bounds::default(),
+        };
+        let job = FlushJob {
+            options,
+            clock,
+            requests: Arc::clone(&requests),
+            tables,
+            failing: HashMap::new(),
+        };
+        (Self { wal, catalog, requests }, job, wake)
+    }
+
+    /// Commits everything of `namespace` up to `through` without waiting for the interval, and
+    /// returns when it is committed: for each table its name and current snapshot.
+    ///
+    /// # Errors
+    /// The commit that failed; what waits is kept and tried again.
+    pub async fn commit_now(
+        &self,
+        namespace: &Namespace,
+        through: Position,
+    ) -> Result<Vec<(RecordKind, i64)>, Arc<FlushError>> {
+        if is_waiting(&self.wal, namespace, through) {
+            self.requests.wait(namespace, through).await?;
+        }
+        let mut snapshots = Vec::new();
+        for (kind, name) in TABLES {
+            match self.catalog.load_table(&schema::ident(namespace, name)).await {
+                Ok(table) => {
+                    snapshots.extend(table.metadata.current_snapshot_id().map(|id| (kind, id)));
+                }
+                Err(CatalogError::NoSuchTable(_)) => (),
+                Err(error) => return Err(Arc::new(error.into())),
+            }
+        }
+        Ok(snapshots)
+    }
+}
+
+/// The tables whose rows are in the log.
+const TABLES: [(RecordKind, &str); 2] =
+    [(RecordKind::Events, EVENTS_TABLE), (RecordKind::DeadLetters, DEAD_LETTERS_TABLE)];
+
+/// The name of the table that a record's rows go to; none for records that are no rows.
+fn table_name(kind: RecordKind) -> Option<&'static str> {
+    TABLES.iter().find(|(of, _)| *of == kind).map(|(_, name)| *name)
+}
+
+/// Whether a record of `namespace` up to `through` is still in the log alone.
+fn is_waiting(wal: &Wal, namespace: &Namespace, through: Position) -> bool {
+    TABLES.iter().any(|(kind, _)| {
+        wal.records(*kind, namespace, 0).first().is_some_and(|first| first.position <= through)
+    })
+}
+
+impl FlushJob {
+    /// The tables to flush now: what was asked for first, then the oldest.
+    fn due(&self, now_ms: i64, wanted: &[Namespace]) -> Vec<Pending> {
+        let head_start = (self.options.interval / 5).min(HEAD_START_MAX);
+        let wait = self.options.interval.saturating_sub(head_start);
+        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let is_wanted = |pending: &Pending| wanted.contains(&pending.namespace);
+        let is_due = |pending: &Pending| {
+            let paused = self
+                .failing
+                .get(&(pending.kind, pending.namespace.clone()))
+                .is_some_and(|retry| now_ms < retry.at_ms);
+            let is_old = pending.oldest_ms.saturating_add(wait_ms) <= now_ms;
+            let is_large = self.options.bytes_max <= pending.bytes;
+            is_wanted(pending) || (!paused && (is_old || is_large))
+        };
+        let mut due = self.tables.pending();
+        due.retain(is_due);
+        due.sort_by_key(|pending| (!is_wanted(pending), pending.oldest_ms));
+        due
+    }
+
+    /// Remembers how a table's flush ended.
+    fn note(&mut self, pending: &Pending, failed: bool, now_ms: i64) {
+        let key = (pending.kind, pending.namespace.clone());
+        if failed {
+            let retry = self.failing.entry(key).or_insert(Retry { at_ms: 0, pause_ms: 0 });
+            retry.pause_ms = (retry.pause_ms * 2).clamp(RETRY_MS_MIN, RETRY_MS_MAX);
+            retry.at_ms = now_ms.saturating_add(retry.pause_ms);
+        } else {
+            self.failing.remove(&key);
+        }
+    }
+}
+
+impl Job for FlushJob {
+    const NAME: &'static str = "flush";
+    type Error = FlushError;
+
+    /// Flushes every table that is due. A table that fails does not hold up the others: it is
+    /// tried again after a pause of its own, and the tick reports the first failure at its end.
+    async fn tick(&mut self) -> Result<Progress, FlushError> {
+        let now_ms = self.clock.now_ms();
+        let wanted = self.requests.wanted();
+        let mut due = self.due(now_ms, &wanted);
+        if due.is_empty() && wanted.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let mut more = TICK_TABLES_MAX < due.len();
+        due.truncate(TICK_TABLES_MAX);
+        let tables = &self.tables;
+        let results: Vec<(Pending, Result<Done, FlushError>)> = stream::iter(due)
+            .map(|pending| async move {
+                let result = Box::pin(tables.flush(&pending)).await;
+                (pending, result)
+            })
+            .buffer_unordered(TABLES_AT_ONCE)
+            .collect()
+            .await;
+
+        let mut failed: HashMap<Namespace, Arc<FlushError>> = HashMap::new();
+        let mut first = None;
+        for (pending, result) in results {
+            self.note(&pending, result.is_err(), now_ms);
+            match result {
+                Ok(Done::All) => (),
+                Ok(Done::Part) => more = true,
+                Err(error) => {
+                    let table =
+                        schema::ident(&pending.namespace, table_name(pending.kind).unwrap_or("?"))
+                            .to_string();
+                    warn!(table, error = &error as &dyn std::error::Error, "flush failed");
+                    let error = Arc::new(error);
+                    failed.insert(pending.namespace, Arc::clone(&error));
+                    first.get_or_insert(FlushError::Table { table, source: error });
+                }
+            }
+        }
+        let wal = &self.tables.wal;
+        let is_waiting = |namespace: &Namespace, through| is_waiting(wal, namespace, through);
+        let unanswered = self.requests.answer(&failed, is_waiting);
+        match first {
+            Some(error) => Err(error),
+            None if more || unanswered => Ok(Progress::More),
+            None => Ok(Progress::Idle),
+        }
+    }
+}
+
+impl Drop for FlushJob {
+    fn drop(&mut self) {
+        self.requests.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! One table's step: records of the log become one snapshot, and leave the log.
+//!
+//! Its one invariant: the log is trimmed only up to a position that the table's watermark has
+//! reached, which the catalog moved in the same transaction as the snapshot.
+
+use crate::{
+    clock::Clock,
+    event::{codec, rows},
+    faults::Faults,
+    flush::{FlushError, table_name},
+    ids::Ids,
+    table::{
+        schema,
+        writer::{self, blocking},
+    },
+    wal::{Pending, Position, RecordKind, RecordRef, Wal},
+};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use iceberg::{TableIdent, spec::DataFile};
+use icecore_catalog::{
+    append::Append,
+    catalog::{Catalog, CreateTable, LoadedTable},
+    error::CatalogError,
+    metastore::{Levels, Properties, Watermark},
+};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::Namespace,
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+use tokio::sync::Semaphore;
+
+/// Most payload bytes of one commit; what is beyond it goes into the next one.
+const COMMIT_BYTES_MAX: u64 = 64 << 20;
+/// Most payload bytes that all running flushes hold, in MiB. In memory rows take about three times
+/// as much: as read, sorted, and encoded.
+const HELD_MIB_MAX: u32 = 96;
+/// The property of a catalog namespace that holds the sender's own text.
+const NAMESPACE_TEXT: &str = "icecore.ns";
+
+/// Whether a flush took everything that was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// Nothing was left when it began to read.
+    All,
+    /// More than one commit may hold was there.
+    Part,
+}
+
+/// Flushes tables, any number of them concurrently, within one bound on memory.
+#[derive(Debug)]
+pub(super) struct TableFlush {
+    pub(super) epoch: u64,
+    pub(super) wal: Wal,
+    pub(super) catalog: Catalog,
+    pub(super) clock: Clock,
+    pub(super) ids: Ids,
+    pub(super) faults: Faults,
+    pub(super) bounds: Bounds,
+}
+
+/// What all flushes share.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Namespaces that are known to be in the catalog under their own text.
+    ensured: Mutex<HashSet<Namespace>>,
+    memory: Semaphore,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { ensured: Mutex::default(), memory: Semaphore::new(HELD_MIB_MAX as usize) }
+    }
+}
+
+/// The records of one commit, at least one.
+#[derive(Debug)]
+struct Taken {
+    records: Vec<RecordRef>,
+    /// Position of the last one.
+    through: Position,
+    /// First and last `seq` of their rows.
+    seq: (u64, u64),
+    /// Everything acknowledged up to this time is in the table with them.
+    valid_through_ms: i64,
+    done: Done,
+}
+
+impl TableFlush {
+    /// What waits for a table; records that are no rows of one are left out.
+    pub(super) fn pending(&self) -> Vec<Pending> {
+        let mut pending = self.wal.pending();
+        pending.retain(|pending| table_name(pending.kind).is_some());
+        pending
+    }
+
+    /// Commits what waits for one table, at most [`COMMIT_BYTES_MAX`] of it, and trims the log.
+    pub(super) async fn flush(&self, pending: &Pending) -> Result<Done, FlushError> {
+        let (kind, namespace) = (pending.kind, &pending.namespace);
+        let mib = pending.bytes.min(COMMIT_BYTES_MAX).div_ceil(1 << 20).max(1);
+        let mib = u32::try_from(mib).unwrap_or(HELD_MIB_MAX).min(HELD_MIB_MAX);
+        let memory = self.bounds.memory.acquire_many(mib).await;
+        let _memory = memory.expect("the semaphore is never closed");
+
+        let Some((row_schema, new)) = table_of(kind) else { return Ok(Done::All) };
+        let ident = schema::ident(namespace, &new.name);
+        let table = self.ensure_table(namespace, &ident, new).await?;
+        // The pin comes before the list: listed records stay readable while it is held.
+        let _pin = self.wal.pin();
+        let after = table.watermark.map_or(0, |watermark| watermark.position);
+        let (through, done) = match self.take(kind, namespace, after) {
+            // The table has them all: a crash came between commit and trim.
+            None => (after, Done::All),
+            Some(taken) => {
+                self.commit(&ident, &table, row_schema, &taken).await?;
+                self.faults.hit("flush.after_commit")?;
+                (taken.through, taken.done)
+            }
+        };
+        self.faults.hit("flush.before_trim")?;
+        let (wal, namespace) = (self.wal.clone(), namespace.clone());
+        blocking(move || wal.trim(kind, &namespace, through)).await?;
+        Ok(done)
+    }
+
+    /// The next records, as many as one commit may hold.
+    fn take(&self, kind: RecordKind, namespace: &Namespace, after: Position) -> Option<Taken> {
+        // The time is taken before the list: what is acknowledged in between is in the list, but
+        // nothing is promised of it.
+        let now_ms = self.clock.now_ms();
+        let mut records = self.wal.records(kind, namespace, after);
+        let mut bytes = 0;
+        let fitting = records
+            .iter()
+            .take_while(|record| {
+                bytes += u64::from(record.length);
+                bytes <= COMMIT_BYTES_MAX
+            })
+            .count()
+            .max(1);
+        let left_ms = records.get(fitting).map(|first_left| first_left.durable_ms);
+        records.truncate(fitting);
+        let (first, last) = (records.first()?, records.last()?);
+        Some(Taken {
+            through: last.position,
+            seq: (first.first_seq, last.first_seq + u64::from(last.rows.saturating_sub(1))),
+            valid_through_ms: left_ms.map_or(now_ms, |left_ms| now_ms.min(left_ms)) - 1,
+            done: if left_ms.is_some() { Done::Part } else { Done::All },
+            records,
+        })
+    }
+
+    /// Writes the rows of `taken` and appends them; a definite failure leaves no files behind.
+    async fn commit(
+        &self,
+        ident: &TableIdent,
+        table: &LoadedTable,
+        row_schema: SchemaRef,
+        taken: &Taken,
+    ) -> Result<(), FlushError> {
+        self.faults.hit("flush.before_write")?;
+        let batches = read(row_schema, taken.records.clone()).await?;
+        let storage = self.catalog.storage();
+        let files = writer::write(storage, &table.metadata, batches, &self.ids).await?;
+        let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
+        let result = self.append(ident, table.watermark, files, taken).await;
+        if result.as_ref().is_err_and(is_definite) {
+            writer::delete(storage, locations.iter().map(String::as_str)).await;
+        }
+        result
+    }
+
+    async fn append(
+        &self,
+        ident: &TableIdent,
+        before: Option<Watermark>,
+        files: Vec<DataFile>,
+        taken: &Taken,
+    ) -> Result<(), FlushError> {
+        self.faults.hit("flush.after_data_file")?;
+        let (first_seq, last_seq) = taken.seq;
+        let summary = BTreeMap::from(
+            [
+                ("icecore.first-seq", first_seq.to_string()),
+                ("icecore.last-seq", last_seq.to_string()),
+                ("icecore.valid-through-ms", taken.valid_through_ms.to_string()),
+                ("icecore.commit-id", self.ids.mint().to_string()),
+                ("icecore.wal-position", taken.through.to_string()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        let watermark = Watermark {
+            epoch: self.epoch,
+            position: taken.through,
+            last_seq: before.map_or(last_seq, |before| before.last_seq.max(last_seq)),
+        };
+        let append = Append { files, summary, watermark, seq: taken.seq };
+        self.faults.hit("flush.before_commit")?;
+        self.catalog.append(ident, append).await?;
+        Ok(())
+    }
+
+    /// The table as it stands, made with its namespace at the first use.
+    async fn ensure_table(
+        &self,
+        namespace: &Namespace,
+        ident: &TableIdent,
+        new: CreateTable,
+    ) -> Result<LoadedTable, FlushError> {
+        if !self.ensured().contains(namespace) {
+            self.ensure_namespace(namespace).await?;
+        }
+        match self.catalog.load_table(ident).await {
+            Err(CatalogError::NoSuchTable(_)) => (),
+            loaded => return Ok(loaded?),
+        }
+        // Someone may have dropped the namespace with the table.
+        self.ensure_namespace(namespace).await?;
+        match self.catalog.create_table(&levels(namespace), new).await {
+            // Someone else made it in between.
+            Err(CatalogError::AlreadyExists(_)) => Ok(self.catalog.load_table(ident).await?),
+            created => Ok(created?),
+        }
+    }
+
+    /// Makes the namespace if it is not there, and checks that it is this one: rows of two
+    /// namespaces in one table would share one watermark, and the one that is behind would be lost.
+    async fn ensure_namespace(&self, namespace: &Namespace) -> Result<(), FlushError> {
+        let text = Properties::from([(NAMESPACE_TEXT.to_owned(), namespace.text().to_owned())]);
+        let levels = levels(namespace);
+        let properties = self.catalog.ensure_namespace(&levels, &text).await?;
+        match properties.get(NAMESPACE_TEXT) {
+            Some(owner) if owner == namespace.text() => (),
+            Some(owner) => {
+                return Err(FlushError::NamespaceTaken {
+                    name: namespace.name().to_owned(),
+                    owner: owner.clone(),
+                    namespace: namespace.clone(),
+                });
+            }
+            // Another engine made it before the first event came.
+            None => self.catalog.metastore().update_namespace(&levels, &text, &[]).await?,
+        }
+        self.ensured().insert(namespace.clone());
+        Ok(())
+    }
+
+    fn ensured(&self) -> std::sync::MutexGuard<'_, HashSet<Namespace>> {
+        self.bounds.ensured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn levels(namespace: &Namespace) -> Levels {
+    vec![namespace.name().to_owned()]
+}
+
+/// How the rows of a kind are laid out in the log and in their table; none for records that are no
+/// rows.
+fn table_of(kind: RecordKind) -> Option<(SchemaRef, CreateTable)> {
+    match table_name(kind)? {
+        EVENTS_TABLE => Some((rows::event_schema(), schema::events())),
+        DEAD_LETTERS_TABLE => Some((rows::dead_letter_schema(), schema::dead_letters())),
+        _ => None,
+    }
+}
+
+/// Reads and decodes records off the async threads.
+async fn read(schema: SchemaRef, records: Vec<RecordRef>) -> Result<Vec<RecordBatch>, FlushError> {
+    blocking(move || {
+        records
+            .iter()
+            .map(|record| Ok(codec::decode(&schema, &record.read()?, record.first_seq)?))
+            .collect()
+    })
+    .await
+}
+
+/// Whether a failed append certainly left no snapshot that names its files.
+fn is_definite(error: &FlushError) -> bool {
+    !matches!(error, FlushError::Commit(CatalogError::CommitStateUnknown(_)))
+}

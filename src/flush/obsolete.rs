@@ -1,0 +1,35 @@
+//! Deletes files that commits have made unneeded, once their time has come.
+//!
+//! Which files those are, and when, is the catalog's to know; a file leaves the queue only after
+//! it is deleted.
+
+use crate::tasks::{Job, Progress};
+use icecore_catalog::{catalog::Catalog, error::CatalogError};
+
+/// Most files of one tick.
+const FILES_MAX: u32 = 100;
+
+/// The job that works off the catalog's queue of files to delete.
+#[derive(Debug)]
+pub struct DeleteObsolete {
+    catalog: Catalog,
+}
+
+impl DeleteObsolete {
+    /// Works off the queue of `catalog`.
+    #[must_use]
+    pub fn new(catalog: Catalog) -> Self {
+        Self { catalog }
+    }
+}
+
+impl Job for DeleteObsolete {
+    const NAME: &'static str = "delete-obsolete";
+    type Error = CatalogError;
+
+    async fn tick(&mut self) -> Result<Progress, CatalogError> {
+        let deleted = self.catalog.delete_obsolete(FILES_MAX).await?;
+        let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);
+        Ok(if was_full { Progress::More } else { Progress::Idle })
+    }
+}

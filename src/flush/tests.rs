@@ -1,0 +1,435 @@
+use super::{Flush, FlushError, FlushJob, FlushOptions};
+use crate::{
+    clock::Clock,
+    event::{codec, rows},
+    faults::Faults,
+    ids::Ids,
+    table::{sample, schema},
+    tasks::{Job, Progress},
+    wal::{Record, RecordKind, Wal, WalOptions, WalWriter},
+};
+use arrow::{compute::concat_batches, record_batch::RecordBatch};
+use futures::TryStreamExt;
+use iceberg::{expr::Reference, spec::Datum, table::Table};
+use icecore_catalog::{
+    catalog::{Catalog, LoadedTable},
+    error::CatalogError,
+    metastore::sqlite::SqliteMetastore,
+    storage::{S3Options, Storage},
+};
+use icecore_schemas::names::Namespace;
+use std::{sync::Arc, time::Duration};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+const START_MS: i64 = 1_772_323_200_000;
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A log and a catalog on disk; what is in memory can be thrown away and opened again.
+struct Server {
+    folder: TempDir,
+    clock: Clock,
+    catalog: Catalog,
+    wal: Wal,
+    writer: WalWriter,
+    flush: Flush,
+    wake: Arc<Notify>,
+    job: FlushJob,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::open(tempfile::tempdir().unwrap(), Clock::manual(START_MS), "", 64 << 20).await
+    }
+
+    async fn start_with(faults: &str) -> Self {
+        Self::open(tempfile::tempdir().unwrap(), Clock::manual(START_MS), faults, 64 << 20).await
+    }
+
+    /// As after `kill -9`: only what is on disk is still there.
+    async fn restart(self) -> Self {
+        let Self { folder, clock, catalog, wal, writer, flush, wake: _, job } = self;
+        drop((catalog, wal, writer, flush, job));
+        Self::open(folder, clock, "", 64 << 20).await
+    }
+
+    async fn open(folder: TempDir, clock: Clock, faults: &str, bytes_max: u64) -> Self {
+        let faults = Faults::parse(faults).unwrap();
+        let warehouse = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let metastore = SqliteMetastore::open(&folder.path().join("icecore.db")).await.unwrap();
+        let now = {
+            let clock = clock.clone();
+            Arc::new(move || clock.now_ms())
+        };
+        let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
+        let options = WalOptions {
+            folder: folder.path().join("wal"),
+            segment_bytes: 4 << 20,
+            free_segments_max: 1,
+            bytes_max: 1 << 30,
+            disk_free_min: 0.0,
+            position_floor: catalog.metastore().highest_position().await.unwrap(),
+        };
+        let (wal, writer) = Wal::open(options, clock.clone(), Faults::default()).unwrap();
+        let options = FlushOptions { interval: INTERVAL, bytes_max, epoch: 1 };
+        let ids = Ids::new(clock.clone());
+        let (flush, job, wake) =
+            Flush::new(options, wal.clone(), catalog.clone(), clock.clone(), ids, faults);
+        Self { folder, clock, catalog, wal, writer, flush, wake, job }
+    }
+
+    /// Makes `rows` durable in the log, and gives their position.
+    fn append(&mut self, ns: &str, rows: &RecordBatch) -> u64 {
+        let first = sample::longs(rows, "seq").value(0);
+        self.writer.append(&[event_record(ns, rows, first)]).unwrap()
+    }
+
+    fn dead_letters(&mut self, ns: &str, rows: &RecordBatch, first: u64) -> u64 {
+        let record = Record {
+            kind: RecordKind::DeadLetters,
+            namespace: namespace(ns),
+            first_seq: first,
+            rows: u32::try_from(rows.num_rows()).unwrap(),
+            payload: codec::encode(&rows::dead_letter_schema(), rows),
+        };
+        self.writer.append(&[record]).unwrap()
+    }
+
+    /// Lets the interval pass, and flushes.
+    async fn tick(&mut self) -> Result<Progress, FlushError> {
+        self.clock.advance_ms(i64::try_from(INTERVAL.as_millis()).unwrap());
+        self.job.tick().await
+    }
+
+    async fn load(&self, ns: &str, name: &str) -> LoadedTable {
+        self.catalog.load_table(&schema::ident(&namespace(ns), name)).await.unwrap()
+    }
+
+    async fn snapshots(&self, ns: &str) -> usize {
+        self.load(ns, "events").await.metadata.snapshots().len()
+    }
+
+    /// The `seq` of every row of the table, as iceberg's own reader finds them.
+    async fn seqs(&self, ns: &str) -> Vec<i64> {
+        let rows = self.scan(ns, "events", None).await;
+        let mut seqs = sample::longs(&rows, "seq").values().to_vec();
+        seqs.sort_unstable();
+        seqs
+    }
+
+    async fn scan(&self, ns: &str, name: &str, id: Option<&str>) -> RecordBatch {
+        let loaded = self.load(ns, name).await;
+        let table = Table::builder()
+            .identifier(schema::ident(&namespace(ns), name))
+            .metadata(Arc::clone(&loaded.metadata))
+            .metadata_location(loaded.metadata_location)
+            .file_io(self.catalog.storage().file_io())
+            .runtime(iceberg::Runtime::current())
+            .build()
+            .unwrap();
+        let scan = table.scan();
+        let scan = match id {
+            Some(id) => scan.with_filter(Reference::new("id").equal_to(Datum::string(id))),
+            None => scan,
+        };
+        let batches: Vec<RecordBatch> =
+            scan.build().unwrap().to_arrow().await.unwrap().try_collect().await.unwrap();
+        match batches.first() {
+            Some(first) => concat_batches(&first.schema(), &batches).unwrap(),
+            None => RecordBatch::new_empty(rows::event_schema()),
+        }
+    }
+
+    /// Data files on disk, named by a snapshot or not.
+    fn data_files(&self) -> usize {
+        fn count(folder: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            entries
+                .map(|path| match path.is_dir() {
+                    true => count(&path),
+                    false => usize::from(path.extension().is_some_and(|end| end == "parquet")),
+                })
+                .sum()
+        }
+        count(&self.folder.path().join("warehouse"))
+    }
+}
+
+fn namespace(text: &str) -> Namespace {
+    Namespace::parse(text).unwrap()
+}
+
+fn event_record(ns: &str, rows: &RecordBatch, first: i64) -> Record {
+    Record {
+        kind: RecordKind::Events,
+        namespace: namespace(ns),
+        first_seq: u64::try_from(first).unwrap(),
+        rows: u32::try_from(rows.num_rows()).unwrap(),
+        payload: codec::encode(&rows::event_schema(), rows),
+    }
+}
+
+#[tokio::test]
+async fn records_are_committed_once_and_leave_the_log() {
+    let mut server = Server::start().await;
+    server.append("a.b", &sample::events(30, 3, 1, 1));
+    server.append("a.b", &sample::events(20, 3, 31, 2));
+    assert_eq!(server.tick().await.unwrap(), Progress::Idle);
+    assert!(server.wal.pending().is_empty());
+    assert_eq!(server.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(server.snapshots("a.b").await, 1);
+    assert_eq!(server.seqs("a.b").await, (1..=50).collect::<Vec<_>>());
+    server.append("a.b", &sample::events(5, 1, 51, 3));
+    server.tick().await.unwrap();
+    assert_eq!(server.snapshots("a.b").await, 2);
+    assert_eq!(server.seqs("a.b").await, (1..=55).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_summary_says_what_the_snapshot_holds() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(30, 3, 1, 1));
+    let position = server.append("a", &sample::events(20, 3, 31, 2));
+    server.tick().await.unwrap();
+    let table = server.load("a", "events").await;
+    let snapshot = table.metadata.current_snapshot().unwrap();
+    let summary = &snapshot.summary().additional_properties;
+    let number = |key: &str| summary[key].parse::<i64>().unwrap();
+    assert_eq!((number("icecore.first-seq"), number("icecore.last-seq")), (1, 50));
+    assert_eq!(number("icecore.wal-position"), i64::try_from(position).unwrap());
+    assert_eq!(number("icecore.valid-through-ms"), server.clock.now_ms() - 1);
+    assert_eq!(summary["icecore.commit-id"].len(), 26);
+    let watermark = table.watermark.unwrap();
+    assert_eq!((watermark.epoch, watermark.position, watermark.last_seq), (1, position, 50));
+    let rows = server.catalog.snapshots(&schema::ident(&namespace("a"), "events")).await.unwrap();
+    assert_eq!(rows[0].seq, Some((1, 50)));
+}
+
+#[tokio::test]
+async fn a_row_is_found_by_its_id() {
+    let mut server = Server::start().await;
+    let rows = sample::events(200, 5, 1, 1);
+    server.append("a", &rows);
+    server.tick().await.unwrap();
+    for row in [0, 99, 199] {
+        let id = sample::texts(&rows, "id").value(row);
+        let found = server.scan("a", "events", Some(id)).await;
+        assert_eq!(found.num_rows(), 1, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_flushed_before_the_interval_or_the_size() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(10, 1, 1, 1));
+    server.clock.advance_ms(3_000);
+    assert_eq!(server.job.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(server.wal.pending().len(), 1);
+    server.clock.advance_ms(1_900);
+    server.job.tick().await.unwrap();
+    assert!(server.wal.pending().is_empty(), "the snapshot is there before 5 s are over");
+}
+
+#[tokio::test]
+async fn many_waiting_bytes_are_flushed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::open(folder, Clock::manual(START_MS), "", 10_000).await;
+    server.append("small", &sample::events(1, 1, 1, 1));
+    server.append("large", &sample::events(200, 1, 1, 1));
+    server.job.tick().await.unwrap();
+    assert_eq!(server.snapshots("large").await, 1);
+    assert_eq!(server.wal.pending().len(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_at_any_point_neither_loses_nor_repeats_rows() {
+    for point in [
+        "flush.before_write",
+        "flush.after_data_file",
+        "flush.before_commit",
+        "flush.after_commit",
+        "flush.before_trim",
+    ] {
+        let mut server = Server::start_with(&format!("{point}=error")).await;
+        server.append("a", &sample::events(30, 1, 1, 1));
+        let error = server.tick().await.unwrap_err();
+        let FlushError::Table { table, source } = error else { panic!("{error:?}") };
+        assert_eq!(table, "a.events");
+        assert!(matches!(*source, FlushError::Fault(_)), "{source:?}");
+        assert_eq!(server.wal.pending().len(), 1, "{point}");
+        server.append("a", &sample::events(30, 1, 31, 2));
+        server.tick().await.unwrap();
+        server.tick().await.unwrap();
+        assert!(server.wal.pending().is_empty(), "{point}");
+        assert_eq!(server.seqs("a").await, (1..=60).collect::<Vec<_>>(), "{point}");
+        let named = named_files(&server, "a").await;
+        assert_eq!(server.data_files(), named, "{point} leaves files behind");
+    }
+}
+
+async fn named_files(server: &Server, ns: &str) -> usize {
+    let table = server.load(ns, "events").await;
+    let snapshot = table.metadata.current_snapshot().unwrap();
+    snapshot.summary().additional_properties["total-data-files"].parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_crash_between_commit_and_trim_repeats_nothing() {
+    let mut server = Server::start_with("flush.before_trim=error").await;
+    server.append("a", &sample::events(30, 2, 1, 1));
+    server.tick().await.unwrap_err();
+    assert_eq!(server.snapshots("a").await, 1);
+    let mut server = server.restart().await;
+    assert_eq!(server.wal.pending().len(), 1);
+    server.tick().await.unwrap();
+    assert!(server.wal.pending().is_empty());
+    assert_eq!(server.snapshots("a").await, 1);
+    assert_eq!(server.seqs("a").await, (1..=30).collect::<Vec<_>>());
+    let position = server.append("a", &sample::events(10, 2, 31, 2));
+    assert!(server.load("a", "events").await.watermark.unwrap().position < position);
+    server.tick().await.unwrap();
+    assert_eq!(server.seqs("a").await, (1..=40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn records_wait_through_a_crash_before_the_commit() {
+    let mut server = Server::start_with("flush.before_commit=error").await;
+    server.append("a", &sample::events(30, 2, 1, 1));
+    server.tick().await.unwrap_err();
+    let mut server = server.restart().await;
+    server.tick().await.unwrap();
+    assert_eq!(server.seqs("a").await, (1..=30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_table_that_fails_does_not_hold_up_the_others_and_pauses() {
+    let mut server = Server::start().await;
+    server.append("a.b", &sample::events(5, 1, 1, 1));
+    server.tick().await.unwrap();
+    // The same catalog name: the first namespace owns it.
+    server.append("a_b", &sample::events(5, 1, 1, 1));
+    server.append("c", &sample::events(5, 1, 1, 1));
+    let error = server.tick().await.unwrap_err();
+    let FlushError::Table { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*source, FlushError::NamespaceTaken { .. }), "{source:?}");
+    assert_eq!(server.seqs("c").await, [1, 2, 3, 4, 5]);
+    assert_eq!(server.seqs("a.b").await, [1, 2, 3, 4, 5]);
+    assert_eq!(server.wal.pending()[0].namespace, namespace("a_b"));
+    assert_eq!(server.job.tick().await.unwrap(), Progress::Idle, "the table pauses");
+    server.tick().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn many_namespaces_are_flushed_by_their_own_tables() {
+    let mut server = Server::start().await;
+    let group: Vec<Record> = (0..70)
+        .map(|n| event_record(&format!("tenant-{n}"), &sample::events(3, 1, 1, n), 1))
+        .collect();
+    server.writer.append(&group).unwrap();
+    assert_eq!(server.tick().await.unwrap(), Progress::More);
+    assert_eq!(server.job.tick().await.unwrap(), Progress::Idle);
+    assert!(server.wal.pending().is_empty());
+    for n in [0, 33, 69] {
+        assert_eq!(server.seqs(&format!("tenant-{n}")).await, [1, 2, 3]);
+    }
+    let properties = server.catalog.metastore().namespace(&vec!["tenant_5".to_owned()]).await;
+    assert_eq!(properties.unwrap().unwrap()["icecore.ns"], "tenant-5");
+}
+
+#[tokio::test]
+async fn dead_letters_have_a_table_and_a_count_of_their_own() {
+    let mut server = Server::start().await;
+    server.dead_letters("a", &sample::dead_letters(12, 1), 1);
+    server.tick().await.unwrap();
+    assert_eq!(server.scan("a", "dead_letters", None).await.num_rows(), 12);
+    let missing = server.catalog.load_table(&schema::ident(&namespace("a"), "events")).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
+}
+
+#[tokio::test]
+async fn a_namespace_that_another_engine_made_is_taken_over() {
+    let mut server = Server::start().await;
+    let levels = vec!["a".to_owned()];
+    server.catalog.metastore().create_namespace(&levels, &[].into()).await.unwrap();
+    server.append("a", &sample::events(1, 1, 1, 1));
+    server.tick().await.unwrap();
+    let properties = server.catalog.metastore().namespace(&levels).await.unwrap().unwrap();
+    assert_eq!(properties["icecore.ns"], "a");
+}
+
+#[tokio::test]
+async fn a_dropped_table_is_made_again_for_what_comes_next() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(3, 1, 1, 1));
+    server.tick().await.unwrap();
+    let ident = schema::ident(&namespace("a"), "events");
+    server.catalog.drop_table(&ident, false).await.unwrap();
+    server.append("a", &sample::events(2, 1, 4, 2));
+    server.tick().await.unwrap();
+    assert_eq!(server.seqs("a").await, [4, 5]);
+}
+
+#[tokio::test]
+async fn commit_now_returns_when_both_tables_are_committed() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(3, 1, 1, 1));
+    let through = server.dead_letters("a", &sample::dead_letters(2, 1), 1);
+    let (namespace, flush) = (namespace("a"), server.flush.clone());
+    let (result, ticked) = tokio::join!(flush.commit_now(&namespace, through), server.job.tick());
+    ticked.unwrap();
+    let events = server.load("a", "events").await.metadata.current_snapshot_id().unwrap();
+    let dead = server.load("a", "dead_letters").await.metadata.current_snapshot_id().unwrap();
+    assert_eq!(result.unwrap(), [(RecordKind::Events, events), (RecordKind::DeadLetters, dead)]);
+}
+
+#[tokio::test]
+async fn commit_now_without_waiting_records_answers_at_once() {
+    let mut server = Server::start().await;
+    assert_eq!(server.flush.commit_now(&namespace("a"), 9).await.unwrap(), []);
+    let through = server.append("a", &sample::events(3, 1, 1, 1));
+    server.tick().await.unwrap();
+    let snapshots = server.flush.commit_now(&namespace("a"), through).await.unwrap();
+    let current = server.load("a", "events").await.metadata.current_snapshot_id().unwrap();
+    assert_eq!(snapshots, [(RecordKind::Events, current)]);
+}
+
+#[tokio::test]
+async fn commit_now_tells_of_the_attempt_that_failed() {
+    let mut server = Server::start_with("flush.before_commit=error").await;
+    let through = server.append("a", &sample::events(3, 1, 1, 1));
+    let (namespace, flush) = (namespace("a"), server.flush.clone());
+    let (result, ticked) = tokio::join!(flush.commit_now(&namespace, through), server.job.tick());
+    ticked.unwrap_err();
+    assert!(matches!(*result.unwrap_err(), FlushError::Fault(_)));
+    // Asking again does not wait for the pause after the failure.
+    let (result, ticked) = tokio::join!(flush.commit_now(&namespace, through), server.job.tick());
+    assert_eq!((result.unwrap().len(), ticked.unwrap()), (1, Progress::Idle));
+}
+
+#[tokio::test]
+async fn commit_now_ends_with_the_job() {
+    let mut server = Server::start().await;
+    let through = server.append("a", &sample::events(3, 1, 1, 1));
+    let (namespace, flush) = (namespace("a"), server.flush.clone());
+    let job = server.job;
+    let (result, ()) = tokio::join!(flush.commit_now(&namespace, through), async { drop(job) });
+    assert!(matches!(*result.unwrap_err(), FlushError::Stopped));
+    let late = flush.commit_now(&namespace, through).await;
+    assert!(matches!(*late.unwrap_err(), FlushError::Stopped));
+}
+
+#[tokio::test]
+async fn a_request_wakes_the_job() {
+    let mut server = Server::start().await;
+    let through = server.append("a", &sample::events(3, 1, 1, 1));
+    let (flush, namespace) = (server.flush.clone(), namespace("a"));
+    let wake = Arc::clone(&server.wake);
+    let job = async {
+        wake.notified().await;
+        server.job.tick().await
+    };
+    let (result, ticked) = tokio::join!(flush.commit_now(&namespace, through), job);
+    ticked.unwrap();
+    assert_eq!(result.unwrap().len(), 1);
+}

@@ -1,0 +1,12 @@
+//! Icecore's own tables: their Iceberg schema, partitioning, and how rows become data files.
+//!
+//! It leaves the commit to the catalog: what is written here is durable but nobody's until a
+//! snapshot names it.
+
+mod encode;
+pub mod partition;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod schema;
+pub mod stats;
+pub mod writer;

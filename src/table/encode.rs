@@ -1,0 +1,224 @@
+//! One partition's rows as one Parquet file and its description for the manifest.
+//!
+//! Pure: bytes and values, no IO. What depends on the rows (dictionaries, compression, page
+//! statistics, bloom filters) is chosen per column and file, because a commit makes a file per
+//! type and day and most of their columns are empty.
+
+use crate::table::{
+    partition::field_id,
+    schema::{BLOOM_FILTERS, UNBOUNDED},
+    stats::{self, ColumnStats},
+    writer::{Layout, WriteError},
+};
+use arrow::{array::Array, record_batch::RecordBatch};
+use bytes::Bytes;
+use iceberg::{
+    Error, ErrorKind,
+    spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Struct},
+};
+use parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, Encoding, ZstdLevel},
+    errors::ParquetError,
+    file::{
+        metadata::{ParquetMetaData, RowGroupMetaData, SortingColumn},
+        properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
+    },
+    schema::types::ColumnPath,
+};
+use std::collections::HashMap;
+
+/// Rows of a data page: the grain at which a reader can skip within a row group.
+const PAGE_ROWS_MAX: usize = 10_240;
+/// Rows of a row group: the grain of parallel reading.
+const ROW_GROUP_ROWS_MAX: usize = 131_072;
+/// Share of look-ups of an absent value that a bloom filter lets through.
+const BLOOM_FALSE_POSITIVES: f64 = 0.01;
+/// Below this size a column does not gain what setting up a compressor costs.
+const COMPRESS_BYTES_MIN: usize = 192;
+/// With fewer rows a dictionary is larger than the values.
+const DICTIONARY_ROWS_MIN: usize = 4;
+
+/// Columns whose values hardly repeat: a dictionary would be built and thrown away.
+const NO_DICTIONARY: &[&str] = &[
+    "id",
+    "before",
+    "after",
+    "data",
+    "meta",
+    "payload",
+    "bookmark",
+    "correlation_id",
+    "delivery_id",
+    "event_id",
+];
+/// Numbers that mostly count up from row to row.
+const DELTA: &[&str] = &["ts", "seq", "lsn", "received_at"];
+
+/// A file that is not stored yet.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    /// Its contents.
+    pub bytes: Bytes,
+    /// What the manifest says about it.
+    pub file: DataFile,
+}
+
+/// Encodes the rows of one partition, already in order; `sorted` says whether that is the table's.
+pub(super) fn encode(
+    layout: &Layout,
+    location: String,
+    rows: &RecordBatch,
+    values: Struct,
+    sorted: bool,
+) -> Result<Encoded, WriteError> {
+    let fields = rows.schema_ref().fields();
+    let stats: Vec<ColumnStats> = fields
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| {
+            stats::of_column(column.as_ref(), !UNBOUNDED.contains(&field.name().as_str()))
+        })
+        .collect();
+    let (bytes, metadata) =
+        parquet(rows, properties(layout, rows, &stats, sorted)).map_err(WriteError::Encode)?;
+    let ids: Vec<i32> = fields.iter().filter_map(|field| field_id(field)).collect();
+    assert_eq!(ids.len(), stats.len(), "every aligned column has a field id");
+
+    let mut file = DataFileBuilder::default();
+    file.content(DataContentType::Data)
+        .file_path(location)
+        .file_format(DataFileFormat::Parquet)
+        .partition(values)
+        .partition_spec_id(layout.spec.spec_id())
+        .record_count(rows.num_rows() as u64)
+        .file_size_in_bytes(bytes.len() as u64)
+        .column_sizes(column_sizes(&ids, &metadata))
+        .value_counts(by_id(&ids, &stats, |stats| Some(stats.values)))
+        .null_value_counts(by_id(&ids, &stats, |stats| Some(stats.nulls)))
+        .nan_value_counts(by_id(&ids, &stats, |stats| stats.nans))
+        .lower_bounds(by_id::<Datum>(&ids, &stats, |stats| stats.lower.clone()))
+        .upper_bounds(by_id::<Datum>(&ids, &stats, |stats| stats.upper.clone()))
+        .split_offsets(Some(metadata.row_groups().iter().map(row_group_offset).collect()));
+    if sorted && let Ok(order) = i32::try_from(layout.sort_order.order_id) {
+        file.sort_order_id(order);
+    }
+    let file = file.build().map_err(|error| {
+        WriteError::Describe(Error::new(ErrorKind::DataInvalid, error.to_string()))
+    })?;
+    Ok(Encoded { bytes, file })
+}
+
+fn parquet(
+    rows: &RecordBatch,
+    properties: WriterProperties,
+) -> Result<(Bytes, ParquetMetaData), ParquetError> {
+    // The Arrow schema would add more bytes to a small file than its rows do; the field ids and
+    // Parquet's own types say all of it.
+    let options =
+        ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, rows.schema(), options)?;
+    writer.write(rows)?;
+    let metadata = writer.close()?;
+    Ok((Bytes::from(bytes), metadata))
+}
+
+fn properties(
+    layout: &Layout,
+    rows: &RecordBatch,
+    stats: &[ColumnStats],
+    sorted: bool,
+) -> WriterProperties {
+    let mut builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a zstd level")))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_data_page_row_count_limit(PAGE_ROWS_MAX)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+        .set_sorting_columns(sorted.then(|| sorting_columns(layout, rows)));
+    for ((field, column), stats) in rows.schema_ref().fields().iter().zip(rows.columns()).zip(stats)
+    {
+        builder = column_properties(builder, field.name(), column.as_ref(), stats);
+    }
+    builder.build()
+}
+
+fn column_properties(
+    builder: WriterPropertiesBuilder,
+    name: &str,
+    column: &dyn Array,
+    stats: &ColumnStats,
+) -> WriterPropertiesBuilder {
+    let path = || ColumnPath::from(vec![name.to_owned()]);
+    let rows = column.len();
+    let empty = stats.nulls == stats.values;
+    let delta = DELTA.contains(&name);
+    let dictionary =
+        !empty && !delta && DICTIONARY_ROWS_MIN <= rows && !NO_DICTIONARY.contains(&name);
+    let mut builder = builder.set_column_dictionary_enabled(path(), dictionary);
+    if delta {
+        builder = builder.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
+    }
+    let encodes_to_nothing = empty || (dictionary && stats.constant);
+    if encodes_to_nothing || slice_bytes(column) < COMPRESS_BYTES_MIN {
+        builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
+    }
+    // With one page the statistics of the chunk say the same.
+    if stats.lower.is_some() && PAGE_ROWS_MAX < rows {
+        builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+    }
+    if !empty && BLOOM_FILTERS.contains(&name) {
+        let distinct = (stats.values - stats.nulls).min(ROW_GROUP_ROWS_MAX as u64);
+        builder = builder
+            .set_column_bloom_filter_fpp(path(), BLOOM_FALSE_POSITIVES)
+            .set_column_bloom_filter_ndv(path(), distinct);
+    }
+    builder
+}
+
+/// Bytes of a column's values; a type whose size cannot be told counts as large.
+fn slice_bytes(column: &dyn Array) -> usize {
+    column.to_data().get_slice_memory_size().unwrap_or(usize::MAX)
+}
+
+fn sorting_columns(layout: &Layout, rows: &RecordBatch) -> Vec<SortingColumn> {
+    let fields = rows.schema_ref().fields();
+    layout
+        .sort_order
+        .fields
+        .iter()
+        .filter_map(|sort| {
+            let index = fields.iter().position(|field| field_id(field) == Some(sort.source_id))?;
+            Some(SortingColumn {
+                column_idx: i32::try_from(index).ok()?,
+                descending: sort.direction == iceberg::spec::SortDirection::Descending,
+                nulls_first: sort.null_order == iceberg::spec::NullOrder::First,
+            })
+        })
+        .collect()
+}
+
+fn by_id<T>(
+    ids: &[i32],
+    stats: &[ColumnStats],
+    value: impl Fn(&ColumnStats) -> Option<T>,
+) -> HashMap<i32, T> {
+    ids.iter().zip(stats).filter_map(|(id, stats)| Some((*id, value(stats)?))).collect()
+}
+
+fn column_sizes(ids: &[i32], metadata: &ParquetMetaData) -> HashMap<i32, u64> {
+    let mut sizes: HashMap<i32, u64> = HashMap::new();
+    for group in metadata.row_groups() {
+        for (id, column) in ids.iter().zip(group.columns()) {
+            *sizes.entry(*id).or_default() += u64::try_from(column.compressed_size()).unwrap_or(0);
+        }
+    }
+    sizes
+}
+
+fn row_group_offset(group: &RowGroupMetaData) -> i64 {
+    let first = group.column(0);
+    first
+        .dictionary_page_offset()
+        .map_or(first.data_page_offset(), |offset| offset.min(first.data_page_offset()))
+}

@@ -1,0 +1,213 @@
+//! Splits rows into partitions and sorts each of them, in one pass over row keys.
+//!
+//! Knows the transforms that our own tables use; what another engine may have made of a partition
+//! spec beyond them is refused, because a wrong partition value hides rows from every reader.
+
+use crate::table::writer::{Layout, WriteError};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, UInt32Array},
+    compute::take,
+    datatypes::{DataType, Field, Int64Type, TimeUnit, TimestampMicrosecondType},
+    error::ArrowError,
+    record_batch::RecordBatch,
+};
+use iceberg::{
+    Error, ErrorKind,
+    spec::{Literal, SortDirection, Struct, Transform},
+};
+use std::{collections::HashMap, hash::Hash, ops::Range};
+
+/// The key of a field's Iceberg id in Arrow's metadata.
+pub const FIELD_ID: &str = "PARQUET:field_id";
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Rows in the order of their files.
+#[derive(Debug)]
+pub struct Split {
+    /// All rows, partition after partition.
+    pub rows: RecordBatch,
+    /// The partitions.
+    pub parts: Vec<Part>,
+    /// Whether each partition is in the table's sort order.
+    pub sorted: bool,
+}
+
+/// The rows of one partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Its rows in [`Split::rows`].
+    pub rows: Range<usize>,
+    /// Its partition values, in the order of the spec's fields.
+    pub values: Struct,
+}
+
+/// A row's place in the split: partition, sort keys, and the row itself, which keeps the order of
+/// equals.
+type RowKey = (u32, i64, i64, u32);
+
+/// Brings `rows` into partition and sort order.
+///
+/// # Errors
+/// [`WriteError::Describe`] for a partition transform that is not ours, [`WriteError::Split`] when
+/// Arrow fails.
+pub fn split(layout: &Layout, rows: &RecordBatch) -> Result<Split, WriteError> {
+    let (numbers, values) = partition_numbers(layout, rows)?;
+    let sort_keys = sort_keys(layout, rows);
+    let key = |column: usize, row: usize| {
+        sort_keys.as_ref().and_then(|keys| keys.get(column)).map_or(0, |key| key[row])
+    };
+    let mut order: Vec<RowKey> = numbers
+        .iter()
+        .enumerate()
+        .map(|(row, number)| {
+            let index = u32::try_from(row).expect("a commit is bounded far below 2^32 rows");
+            (*number, key(0, row), key(1, row), index)
+        })
+        .collect();
+    let in_order = order.is_sorted();
+    if !in_order {
+        order.sort_unstable();
+    }
+    let rows = if in_order { rows.clone() } else { take_rows(rows, &order)? };
+    Ok(Split { rows, parts: parts(&order, values), sorted: sort_keys.is_some() })
+}
+
+/// The Iceberg id that a field carries.
+#[must_use]
+pub fn field_id(field: &Field) -> Option<i32> {
+    field.metadata().get(FIELD_ID)?.parse().ok()
+}
+
+fn parts(order: &[RowKey], values: Vec<Struct>) -> Vec<Part> {
+    let mut start = 0;
+    // Numbers are dense and count up, so the runs and the values go side by side.
+    let runs = order.chunk_by(|a, b| a.0 == b.0);
+    runs.zip(values)
+        .map(|(run, values)| {
+            let rows = start..start + run.len();
+            start = rows.end;
+            Part { rows, values }
+        })
+        .collect()
+}
+
+fn take_rows(rows: &RecordBatch, order: &[RowKey]) -> Result<RecordBatch, WriteError> {
+    let indices = UInt32Array::from_iter_values(order.iter().map(|key| key.3));
+    let columns = rows.columns().iter().map(|column| {
+        // Most columns of most events are empty, and any order of nulls is the same.
+        if column.null_count() == column.len() {
+            Ok(ArrayRef::clone(column))
+        } else {
+            take(column, &indices, None)
+        }
+    });
+    let columns = columns.collect::<Result<Vec<_>, ArrowError>>().map_err(WriteError::Split)?;
+    RecordBatch::try_new(rows.schema(), columns).map_err(WriteError::Split)
+}
+
+/// For each row the number of its partition, and the values of each partition by number.
+fn partition_numbers(
+    layout: &Layout,
+    rows: &RecordBatch,
+) -> Result<(Vec<u32>, Vec<Struct>), WriteError> {
+    let mut numbers = vec![0_u32; rows.num_rows()];
+    let mut values: Vec<Vec<Option<Literal>>> = vec![Vec::new()];
+    for field in layout.spec.fields() {
+        let column = column_by_id(rows, field.source_id);
+        let kind = column.map(Array::data_type);
+        match (field.transform, column, kind) {
+            (Transform::Identity, Some(column), Some(DataType::Utf8)) => {
+                let texts = column.as_string::<i32>().iter();
+                refine(&mut numbers, &mut values, texts, Literal::string);
+            }
+            (
+                Transform::Day,
+                Some(column),
+                Some(DataType::Timestamp(TimeUnit::Microsecond, Some(_))),
+            ) => {
+                let times = column.as_primitive::<TimestampMicrosecondType>().iter();
+                let days = times.map(|time| time.map(day));
+                refine(&mut numbers, &mut values, days, Literal::date);
+            }
+            (Transform::Void, _, _) => {
+                values.iter_mut().for_each(|values| values.push(None));
+            }
+            (transform, _, _) => {
+                let text = format!("partition field `{}` with transform {transform}", field.name);
+                let error = Error::new(ErrorKind::FeatureUnsupported, text);
+                return Err(WriteError::Describe(error));
+            }
+        }
+    }
+    Ok((numbers, values.into_iter().map(Struct::from_iter).collect()))
+}
+
+/// Days since 1970 of a time in microseconds, also before 1970.
+fn day(time_us: i64) -> i32 {
+    i32::try_from(time_us.div_euclid(DAY_US)).expect("an i64 of microseconds has 2^27 days at most")
+}
+
+/// Splits each partition further by one more value. New numbers count up in order of appearance.
+fn refine<V: Copy + Eq + Hash>(
+    numbers: &mut [u32],
+    values: &mut Vec<Vec<Option<Literal>>>,
+    of_rows: impl Iterator<Item = Option<V>>,
+    literal: impl Fn(V) -> Literal,
+) {
+    let mut known: HashMap<(u32, Option<V>), u32> = HashMap::new();
+    let mut refined: Vec<Vec<Option<Literal>>> = Vec::new();
+    let mut last: Option<((u32, Option<V>), u32)> = None;
+    for (number, value) in numbers.iter_mut().zip(of_rows) {
+        let key = (*number, value);
+        *number = match last {
+            // Neighbours are mostly alike, which saves the hash.
+            Some((same, number)) if same == key => number,
+            _ => *known.entry(key).or_insert_with(|| {
+                let mut of_part = values[key.0 as usize].clone();
+                of_part.push(value.map(&literal));
+                refined.push(of_part);
+                u32::try_from(refined.len() - 1).expect("there are fewer partitions than rows")
+            }),
+        };
+        last = Some((key, *number));
+    }
+    *values = refined;
+}
+
+/// The sort columns as numbers that sort the same way; none when the table's order needs more than
+/// that (another engine has changed it), and then files are written as unsorted.
+fn sort_keys(layout: &Layout, rows: &RecordBatch) -> Option<Vec<Vec<i64>>> {
+    let fields = &layout.sort_order.fields;
+    if fields.is_empty() || 2 < fields.len() {
+        return None;
+    }
+    fields
+        .iter()
+        .map(|field| {
+            let column = column_by_id(rows, field.source_id)?;
+            if field.transform != Transform::Identity || 0 < column.null_count() {
+                return None;
+            }
+            let values = match column.data_type() {
+                DataType::Int64 => column.as_primitive::<Int64Type>().values(),
+                DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                    column.as_primitive::<TimestampMicrosecondType>().values()
+                }
+                _ => return None,
+            };
+            Some(match field.direction {
+                SortDirection::Ascending => values.to_vec(),
+                SortDirection::Descending => values.iter().map(|value| !value).collect(),
+            })
+        })
+        .collect()
+}
+
+fn column_by_id(rows: &RecordBatch, id: i32) -> Option<&dyn Array> {
+    let index = rows.schema_ref().fields().iter().position(|field| field_id(field) == Some(id))?;
+    Some(rows.column(index).as_ref())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Icecore's tables in Iceberg's terms: fields, partition specs, sort orders, properties.
+//!
+//! The columns themselves are `icecore_schemas::columns`; field ids are theirs and never change.
+
+use iceberg::{
+    NamespaceIdent, TableIdent,
+    spec::{
+        NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
+        Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+    },
+};
+use icecore_catalog::catalog::CreateTable;
+use icecore_schemas::{
+    columns::{Column, ColumnKind, DEAD_LETTERS, DEAD_LETTERS_TABLE, EVENTS, EVENTS_TABLE},
+    names::Namespace,
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Columns with long free text: their bounds would cost bytes in every manifest and prune nothing.
+pub const UNBOUNDED: &[&str] =
+    &["before", "after", "data", "meta", "payload", "error", "url", "detail"];
+
+/// Columns that are looked up by one exact value and have a bloom filter in each file.
+pub const BLOOM_FILTERS: &[&str] = &["id", "key", "bookmark"];
+
+/// The property that marks a table as written by our own log.
+pub const MANAGED: &str = "icecore.managed";
+
+/// Field id of the first partition field; Iceberg counts them from here.
+const PARTITION_FIELD_FIRST: i32 = 1000;
+
+/// `events`: the columns of `icecore_schemas::columns::EVENTS`, partitioned by `identity(type)` and
+/// `day(ts)` named `dt`, sorted by (ts, seq).
+#[must_use]
+pub fn events() -> CreateTable {
+    let mut properties = properties(EVENTS);
+    for column in BLOOM_FILTERS {
+        properties.insert(
+            format!("write.parquet.bloom-filter-enabled.column.{column}"),
+            "true".to_owned(),
+        );
+    }
+    CreateTable {
+        name: EVENTS_TABLE.to_owned(),
+        schema: schema(EVENTS),
+        partition_spec: Some(partition_spec(
+            EVENTS,
+            &[("type", "type", Transform::Identity), ("ts", "dt", Transform::Day)],
+        )),
+        sort_order: Some(sort_order(EVENTS, &["ts", "seq"])),
+        location: None,
+        properties,
+    }
+}
+
+/// `dead_letters`: partitioned by `day(received_at)` named `dt`, sorted by `received_at`.
+#[must_use]
+pub fn dead_letters() -> CreateTable {
+    CreateTable {
+        name: DEAD_LETTERS_TABLE.to_owned(),
+        schema: schema(DEAD_LETTERS),
+        partition_spec: Some(partition_spec(
+            DEAD_LETTERS,
+            &[("received_at", "dt", Transform::Day)],
+        )),
+        sort_order: Some(sort_order(DEAD_LETTERS, &["received_at"])),
+        location: None,
+        properties: properties(DEAD_LETTERS),
+    }
+}
+
+/// The catalog's name for a table of a namespace.
+#[must_use]
+pub fn ident(namespace: &Namespace, kind_name: &str) -> TableIdent {
+    TableIdent::new(NamespaceIdent::new(namespace.name().to_owned()), kind_name.to_owned())
+}
+
+fn schema(columns: &[Column]) -> Schema {
+    let fields = columns.iter().map(|column| {
+        let kind = Type::Primitive(primitive(column.kind));
+        Arc::new(
+            NestedField::new(column.id, column.name, kind, column.required).with_doc(column.doc),
+        )
+    });
+    Schema::builder()
+        .with_fields(fields)
+        .build()
+        .expect("ids and names of the constant columns are unique")
+}
+
+fn primitive(kind: ColumnKind) -> PrimitiveType {
+    match kind {
+        ColumnKind::String => PrimitiveType::String,
+        ColumnKind::Long => PrimitiveType::Long,
+        ColumnKind::Int => PrimitiveType::Int,
+        ColumnKind::Double => PrimitiveType::Double,
+        ColumnKind::Boolean => PrimitiveType::Boolean,
+        ColumnKind::Timestamptz => PrimitiveType::Timestamptz,
+    }
+}
+
+fn id_of(columns: &[Column], name: &str) -> i32 {
+    columns
+        .iter()
+        .find(|column| column.name == name)
+        .expect("partition and sort columns are constant columns")
+        .id
+}
+
+/// A spec of (column, field name, transform).
+fn partition_spec(columns: &[Column], fields: &[(&str, &str, Transform)]) -> UnboundPartitionSpec {
+    let fields = (PARTITION_FIELD_FIRST..).zip(fields).map(|(field_id, (column, name, with))| {
+        UnboundPartitionField {
+            source_id: id_of(columns, column),
+            field_id: Some(field_id),
+            name: (*name).to_owned(),
+            transform: *with,
+        }
+    });
+    UnboundPartitionSpec::builder()
+        .with_spec_id(0)
+        .add_partition_fields(fields)
+        .expect("names and ids of the constant partition fields are unique")
+        .build()
+}
+
+fn sort_order(columns: &[Column], by: &[&str]) -> SortOrder {
+    let fields = by
+        .iter()
+        .map(|name| SortField {
+            source_id: id_of(columns, name),
+            transform: Transform::Identity,
+            direction: SortDirection::Ascending,
+            null_order: NullOrder::First,
+        })
+        .collect();
+    SortOrder::builder()
+        .with_order_id(1)
+        .with_fields(fields)
+        .build_unbound()
+        .expect("an order with an id and fields is sound")
+}
+
+fn properties(columns: &[Column]) -> HashMap<String, String> {
+    let mut properties: HashMap<String, String> = [
+        (MANAGED, "true"),
+        ("write.format.default", "parquet"),
+        ("write.parquet.compression-codec", "zstd"),
+        ("write.metadata.previous-versions-max", "20"),
+        ("write.metadata.delete-after-commit.enabled", "true"),
+        ("write.metadata.metrics.default", "truncate(16)"),
+        ("commit.manifest-merge.enabled", "true"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    for column in columns.iter().filter(|column| UNBOUNDED.contains(&column.name)) {
+        properties
+            .insert(format!("write.metadata.metrics.column.{}", column.name), "counts".to_owned());
+    }
+    properties
+}

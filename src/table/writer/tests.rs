@@ -1,0 +1,381 @@
+use super::{WriteError, align, write};
+use crate::{
+    clock::Clock,
+    ids::Ids,
+    table::{
+        partition::{FIELD_ID, field_id},
+        sample::{self, longs, texts, times},
+        schema::{self, BLOOM_FILTERS, UNBOUNDED},
+    },
+};
+use arrow::{
+    array::{Array, AsArray},
+    compute::{cast, concat_batches, lexsort_to_indices, take_record_batch},
+    datatypes::{DataType, Float64Type, Int64Type},
+    record_batch::RecordBatch,
+};
+use bytes::Bytes;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileFormat, Datum, FormatVersion, Literal, NestedField,
+    PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, TableMetadataBuilder, Type,
+};
+use icecore_catalog::storage::{S3Options, Storage};
+use icecore_schemas::columns::EVENTS;
+use parquet::{
+    arrow::arrow_reader::{
+        ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    },
+    basic::{Compression, Encoding},
+    file::metadata::{PageIndexPolicy, ParquetMetaData},
+};
+use std::{collections::HashSet, sync::Arc};
+use tempfile::TempDir;
+
+struct Fixture {
+    folder: TempDir,
+    storage: Storage,
+    ids: Ids,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = format!("file://{}", folder.path().display());
+        let storage = Storage::open(&root, &S3Options::default()).unwrap();
+        Self { folder, storage, ids: Ids::new(Clock::manual(1_772_323_200_000)) }
+    }
+
+    fn events_table(&self) -> TableMetadata {
+        sample::metadata(schema::events(), &format!("{}/ns/events-1", self.storage.root()))
+    }
+
+    async fn write(&self, table: &TableMetadata, batches: Vec<RecordBatch>) -> Vec<DataFile> {
+        write(&self.storage, table, batches, &self.ids).await.unwrap()
+    }
+
+    async fn bytes(&self, file: &DataFile) -> Bytes {
+        self.storage.get(file.file_path()).await.unwrap()
+    }
+
+    async fn rows(&self, file: &DataFile) -> RecordBatch {
+        read(self.bytes(file).await)
+    }
+}
+
+/// The rows of a file, with the time zone spelled as our Arrow schema does.
+fn read(bytes: Bytes) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    let schema = Arc::clone(reader.schema());
+    let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    concat_batches(&schema, &batches).unwrap()
+}
+
+fn metadata(bytes: &Bytes) -> Arc<ParquetMetaData> {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    Arc::clone(ArrowReaderMetadata::load(bytes, options).unwrap().metadata())
+}
+
+fn by_seq(rows: &RecordBatch) -> RecordBatch {
+    let column = arrow::compute::SortColumn {
+        values: Arc::clone(rows.column_by_name("seq").unwrap()),
+        options: None,
+    };
+    take_record_batch(rows, &lexsort_to_indices(&[column], None).unwrap()).unwrap()
+}
+
+fn assert_same_rows(found: &[RecordBatch], expected: &RecordBatch) {
+    let found = by_seq(&concat_batches(&found[0].schema(), found).unwrap());
+    let expected = by_seq(expected);
+    assert_eq!(found.num_rows(), expected.num_rows());
+    for (index, field) in expected.schema().fields().iter().enumerate() {
+        let column = cast(found.column_by_name(field.name()).unwrap(), field.data_type()).unwrap();
+        assert_eq!(&column, expected.column(index), "column `{}`", field.name());
+    }
+}
+
+#[tokio::test]
+async fn every_row_is_read_back_from_the_file_of_its_partition_in_order() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let batches: Vec<RecordBatch> =
+        (0..5).map(|n| sample::events(400, 4, 1 + n * 400, n as u64)).collect();
+    let expected = concat_batches(&batches[0].schema(), &batches).unwrap();
+    let files = fixture.write(&table, batches).await;
+    assert_eq!(files.len(), 4 * 3);
+    let partitions: HashSet<_> =
+        files.iter().map(|file| format!("{:?}", file.partition())).collect();
+    assert_eq!(partitions.len(), files.len());
+    let mut found = Vec::new();
+    for file in &files {
+        let rows = fixture.rows(file).await;
+        let order: Vec<(i64, i64)> = (0..rows.num_rows())
+            .map(|row| (times(&rows, "ts").value(row), longs(&rows, "seq").value(row)))
+            .collect();
+        assert!(order.is_sorted());
+        let day = i32::try_from(order[0].0.div_euclid(sample::DAY_US)).unwrap();
+        let kind = texts(&rows, "type").value(0);
+        let values = [Some(Literal::string(kind)), Some(Literal::date(day))];
+        assert_eq!(file.partition().fields(), values);
+        found.push(rows);
+    }
+    assert_same_rows(&found, &expected);
+}
+
+#[tokio::test]
+async fn a_file_is_described_as_it_is() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    for file in fixture.write(&table, vec![sample::events(300, 2, 1, 1)]).await {
+        let bytes = fixture.bytes(&file).await;
+        let metadata = metadata(&bytes);
+        assert_eq!(file.content_type(), DataContentType::Data);
+        assert_eq!(file.file_format(), DataFileFormat::Parquet);
+        assert_eq!(file.file_size_in_bytes(), bytes.len() as u64);
+        assert_eq!(
+            file.record_count(),
+            u64::try_from(metadata.file_metadata().num_rows()).unwrap()
+        );
+        assert_eq!(file.sort_order_id(), Some(1));
+        let group = metadata.row_group(0);
+        let (first, _) = group.column(0).byte_range();
+        assert_eq!(file.split_offsets(), Some([i64::try_from(first).unwrap()].as_slice()));
+        for (column, chunk) in EVENTS.iter().zip(group.columns()) {
+            let size = u64::try_from(chunk.compressed_size()).unwrap();
+            assert_eq!(file.column_sizes()[&column.id], size, "{}", column.name);
+            let info = chunk.column_descr().self_type().get_basic_info();
+            assert_eq!((info.id(), info.name()), (column.id, column.name));
+        }
+        let order = group.sorting_columns().unwrap();
+        assert_eq!(order.iter().map(|by| by.column_idx).collect::<Vec<_>>(), [2, 4]);
+        assert!(metadata.file_metadata().key_value_metadata().is_none());
+    }
+}
+
+#[tokio::test]
+async fn counts_and_bounds_agree_with_the_rows() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    for file in fixture.write(&table, vec![sample::events(120, 20, 1, 3)]).await {
+        let rows = fixture.rows(&file).await;
+        for column in EVENTS {
+            let array = rows.column_by_name(column.name).unwrap();
+            assert_eq!(file.value_counts()[&column.id], rows.num_rows() as u64);
+            assert_eq!(file.null_value_counts()[&column.id], array.null_count() as u64);
+            let lower = file.lower_bounds().get(&column.id);
+            let upper = file.upper_bounds().get(&column.id);
+            if UNBOUNDED.contains(&column.name) || array.null_count() == array.len() {
+                assert_eq!((lower, upper), (None, None), "{}", column.name);
+            } else {
+                check_bounds(array.as_ref(), lower, upper);
+            }
+        }
+        let durations = rows.column_by_name("duration_ms").unwrap().as_primitive::<Float64Type>();
+        let nans = durations.iter().flatten().filter(|value| value.is_nan()).count();
+        let id = EVENTS.iter().find(|column| column.name == "duration_ms").unwrap().id;
+        assert_eq!(file.nan_value_counts()[&id], nans as u64);
+    }
+}
+
+#[track_caller]
+fn check_bounds(array: &dyn Array, lower: Option<&Datum>, upper: Option<&Datum>) {
+    let literal = |bound: Option<&Datum>| bound.map(|datum| datum.literal().clone());
+    match array.data_type() {
+        DataType::Utf8 => {
+            let Some(PrimitiveLiteral::String(lower)) = literal(lower) else { panic!("{lower:?}") };
+            let texts = array.as_string::<i32>();
+            assert!(texts.iter().flatten().all(|text| lower.as_str() <= text));
+            match literal(upper) {
+                Some(PrimitiveLiteral::String(upper)) => {
+                    assert!(texts.iter().flatten().all(|text| text <= upper.as_str()));
+                }
+                None => assert!(texts.iter().flatten().max().unwrap().starts_with('\u{10ffff}')),
+                other => panic!("{other:?}"),
+            }
+        }
+        DataType::Float64 => {
+            let numbers = array.as_primitive::<Float64Type>();
+            let numbers: Vec<f64> = numbers.iter().flatten().filter(|n| !n.is_nan()).collect();
+            let of = |literal: Option<PrimitiveLiteral>| match literal {
+                Some(PrimitiveLiteral::Double(value)) => Some(value.0),
+                _ => None,
+            };
+            assert_eq!(of(literal(lower)), numbers.iter().copied().reduce(f64::min));
+            assert_eq!(of(literal(upper)), numbers.iter().copied().reduce(f64::max));
+        }
+        _ => {
+            let numbers = cast(&array.slice(0, array.len()), &DataType::Int64).unwrap();
+            let numbers = numbers.as_primitive::<Int64Type>();
+            let of = |literal: Option<PrimitiveLiteral>| match literal {
+                Some(PrimitiveLiteral::Long(value)) => Some(value),
+                Some(PrimitiveLiteral::Int(value)) => Some(value.into()),
+                Some(PrimitiveLiteral::Boolean(value)) => Some(value.into()),
+                _ => None,
+            };
+            assert_eq!(of(literal(lower)), numbers.iter().flatten().min());
+            assert_eq!(of(literal(upper)), numbers.iter().flatten().max());
+        }
+    }
+}
+
+#[tokio::test]
+async fn bloom_filters_hold_every_value_and_few_others() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let files = fixture.write(&table, vec![sample::events(3_000, 1, 1, 4)]).await;
+    for file in &files {
+        let bytes = fixture.bytes(file).await;
+        let rows = read(bytes.clone());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        for column in BLOOM_FILTERS {
+            let values = texts(&rows, column);
+            let index = rows.schema().index_of(column).unwrap();
+            let bloom = reader.get_row_group_column_bloom_filter(0, index).unwrap();
+            if values.null_count() == values.len() {
+                assert!(bloom.is_none(), "`{column}` has nothing to look up");
+                continue;
+            }
+            let bloom = bloom.unwrap();
+            assert!(values.iter().flatten().all(|value| bloom.check(value)));
+            let wrong = (0..10_000).filter(|n| bloom.check(format!("absent-{n}").as_str()));
+            assert!(wrong.count() < 300, "`{column}` lets more than 3 % through");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bounded_columns_of_files_with_many_pages_have_page_statistics() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let rows = sample::events(70_000, 1, 1, 5);
+    let narrow: Vec<usize> = (0..7).collect();
+    let files = fixture.write(&table, vec![rows.project(&narrow).unwrap()]).await;
+    for file in files {
+        let metadata = metadata(&fixture.bytes(&file).await);
+        let pages = metadata.offset_index().unwrap()[0][4].page_locations().len();
+        assert!(1 < pages, "{} rows in one page", file.record_count());
+        let columns = &metadata.column_index().unwrap()[0];
+        for (index, column) in EVENTS.iter().take(6).enumerate() {
+            let has_pages = columns[index].null_counts().is_some_and(|pages| 1 < pages.len());
+            assert!(has_pages, "`{}` has no page statistics", column.name);
+        }
+        let seq = metadata.row_group(0).column(4);
+        assert!(seq.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED));
+        assert!(matches!(metadata.row_group(0).column(0).compression(), Compression::ZSTD(_)));
+        assert_eq!(metadata.row_group(0).column(1).compression(), Compression::UNCOMPRESSED);
+    }
+}
+
+#[tokio::test]
+async fn paths_are_opaque_and_lie_in_the_tables_data_folder() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let files = fixture.write(&table, vec![sample::events(50, 9, 1, 6)]).await;
+    let prefix = format!("{}/data/", table.location());
+    let mut seen = HashSet::new();
+    for file in files {
+        let path = file.file_path().strip_prefix(&prefix).unwrap().to_owned();
+        let (folder, name) = path.split_once('/').unwrap();
+        assert!(folder.len() == 2 && folder.chars().all(|c| c.is_ascii_hexdigit()), "{path}");
+        let name = name.strip_suffix(".parquet").unwrap();
+        assert!(name.len() == 26 && name.chars().all(|c| c.is_ascii_alphanumeric()), "{path}");
+        assert!(seen.insert(path));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_for_no_rows() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    assert_eq!(fixture.write(&table, Vec::new()).await, []);
+    assert_eq!(fixture.write(&table, vec![sample::events(0, 1, 1, 1)]).await, []);
+}
+
+#[tokio::test]
+async fn a_failed_write_leaves_no_files() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let data = fixture.folder.path().join("ns/events-1/data");
+    // Every 16th folder cannot be made, so some files are stored before the first one fails.
+    std::fs::create_dir_all(&data).unwrap();
+    for n in (0..=0xff_u32).filter(|n| n % 16 == 7) {
+        std::fs::write(data.join(format!("{n:02x}")), "not a folder").unwrap();
+    }
+    let rows = vec![sample::events(300, 30, 1, 1)];
+    let error = write(&fixture.storage, &table, rows, &fixture.ids).await.unwrap_err();
+    assert!(matches!(error, WriteError::Store(_)), "{error:?}");
+    let stored = fixture.storage.list(&format!("{}/data", table.location())).await.unwrap();
+    assert!(stored.iter().all(|file| !file.ends_with(".parquet")), "{stored:?}");
+}
+
+/// `events` as another engine may have changed it: a column more, one less, one renamed, one
+/// promoted.
+fn evolved(table: TableMetadata) -> TableMetadata {
+    let mut fields: Vec<NestedField> = Vec::new();
+    for field in table.current_schema().as_struct().fields() {
+        let mut field = NestedField::clone(field);
+        match field.name.as_str() {
+            "url" => continue,
+            "source" => field.name = "origin".to_owned(),
+            "status_code" => *field.field_type = Type::Primitive(PrimitiveType::Long),
+            _ => (),
+        }
+        fields.push(field);
+    }
+    let text = Type::Primitive(PrimitiveType::String);
+    fields.push(NestedField::optional(900, "theirs", text));
+    let fields = fields.into_iter().map(Arc::new);
+    let schema = Schema::builder().with_fields(fields).with_schema_id(1).build().unwrap();
+    let builder: TableMetadataBuilder = table.into_builder(None);
+    let metadata = builder.add_schema(schema).unwrap().set_current_schema(-1).unwrap();
+    metadata.build().unwrap().metadata
+}
+
+#[tokio::test]
+async fn changes_that_other_engines_made_to_the_columns_are_followed() {
+    let fixture = Fixture::new();
+    let table = evolved(fixture.events_table());
+    assert_eq!(table.format_version(), FormatVersion::V2);
+    let rows = sample::events(10, 1, 1, 1);
+    let aligned = align(table.current_schema(), std::slice::from_ref(&rows)).unwrap();
+    assert_eq!(aligned.column_by_name("origin"), rows.column_by_name("source"));
+    assert!(aligned.column_by_name("url").is_none());
+    assert!(aligned.column_by_name("theirs").is_none());
+    let status = aligned.schema().field_with_name("status_code").unwrap().clone();
+    assert_eq!((status.data_type(), field_id(&status)), (&DataType::Int64, Some(43)));
+    let files = fixture.write(&table, vec![rows]).await;
+    assert_eq!(files.iter().map(DataFile::record_count).sum::<u64>(), 10);
+}
+
+#[test]
+fn columns_without_field_ids_are_matched_by_name() {
+    let rows = sample::events(5, 1, 1, 1);
+    let fields: Vec<_> = rows
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_metadata([].into()))
+        .collect();
+    let plain = Arc::new(arrow::datatypes::Schema::new(fields));
+    let plain = RecordBatch::try_new(plain, rows.columns().to_vec()).unwrap();
+    let table = sample::metadata(schema::events(), "file:///warehouse/table");
+    let aligned = align(table.current_schema(), &[plain]).unwrap();
+    assert_eq!(aligned.columns(), rows.columns());
+    assert_eq!(aligned.schema().field(3).metadata()[FIELD_ID], "4");
+}
+
+#[test]
+fn the_tables_keep_their_field_ids_and_partition_names() {
+    for (new, ids, names) in [
+        (schema::events(), 1..=54, vec![(1000, "type"), (1001, "dt")]),
+        (schema::dead_letters(), 1..=12, vec![(1000, "dt")]),
+    ] {
+        let table = sample::metadata(new, "file:///warehouse/table");
+        let fields = table.current_schema().as_struct().fields();
+        assert!(fields.iter().map(|field| field.id).eq(ids));
+        let spec = table.default_partition_spec();
+        let found: Vec<_> =
+            spec.fields().iter().map(|field| (field.field_id, field.name.as_str())).collect();
+        assert_eq!(found, names);
+        assert_eq!(table.properties()[schema::MANAGED], "true");
+    }
+}
