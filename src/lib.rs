@@ -8,6 +8,7 @@ pub mod faults;
 pub mod flush;
 pub mod ids;
 pub mod ingest;
+pub mod sql;
 pub mod table;
 pub mod tasks;
 pub mod wal;

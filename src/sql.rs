@@ -1,0 +1,321 @@
+//! SQL over a namespace's tables: the last snapshot together with what is acknowledged but not yet
+//! committed, each row exactly once.
+//!
+//! A query sees a [`view::View`] by value: snapshots and places in log files. It shares no memory
+//! with ingest, so it can run in another process.
+
+pub mod deletes;
+pub mod engine;
+mod failure;
+pub mod fresh;
+pub mod functions;
+pub mod guard;
+pub mod manifests;
+pub mod output;
+pub mod plan;
+pub mod provider;
+pub mod rename;
+pub mod session;
+pub mod view;
+
+use crate::wal::{Pin, Wal};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use datafusion::{
+    common::{ScalarValue, TableReference},
+    execution::{SendableRecordBatchStream, context::SQLOptions},
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    sql::{parser::Statement, resolve::resolve_table_references},
+};
+use engine::{Engine, Head, Out};
+use futures::{StreamExt, stream::BoxStream};
+use icecore_catalog::catalog::Catalog;
+use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace, query::SqlRequest};
+use session::{CATALOG, Sessions};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::Instant};
+use view::{AsOf, Sources, View, Wanted};
+
+/// Bounds of a query.
+#[derive(Clone, Debug)]
+pub struct SqlOptions {
+    /// Memory of all queries together. Default 1 GiB.
+    pub memory_bytes_max: usize,
+    /// Longest a query may run, and the default. Default 60 s.
+    pub timeout_max: Duration,
+    /// Most rows of an answer. Default 1 000 000.
+    pub rows_max: u64,
+    /// Queries at once; more wait a moment, then are refused. Default 16.
+    pub concurrent_max: usize,
+}
+
+/// Why a query failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SqlError {
+    /// The statement is not valid, or not a query. The text says what to change.
+    #[error("{0}")]
+    Invalid(String),
+    /// The namespace or snapshot is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// Over the time, memory or row limit.
+    #[error("{0}")]
+    Limit(String),
+    /// Too many queries at once.
+    #[error("too many queries at once")]
+    Busy,
+    /// The server failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A running query. Dropping it cancels the query.
+pub struct Answer {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Rows; at most [`SqlOptions::rows_max`], then a [`SqlError::Limit`].
+    pub batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+    /// The snapshot of `events` that was read, if there is one.
+    pub snapshot: Option<i64>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// Runs queries. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sql {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: SqlOptions,
+    wal: Wal,
+    catalog: Catalog,
+    sessions: Sessions,
+    engine: Engine,
+    permits: Arc<Semaphore>,
+}
+
+/// Longest a query waits for others to end.
+const PERMIT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+impl Sql {
+    /// Queries over these stores, on threads of their own.
+    ///
+    /// # Panics
+    /// The machine has no threads left.
+    #[must_use]
+    pub fn new(options: SqlOptions, wal: Wal, catalog: Catalog) -> Self {
+        let sessions = Sessions::new(&options, catalog.storage().clone());
+        let permits = Arc::new(Semaphore::new(options.concurrent_max));
+        let engine = Engine::default();
+        Self { inner: Arc::new(Inner { options, wal, catalog, sessions, engine, permits }) }
+    }
+
+    /// Starts a query. Its time runs from here to its last row.
+    ///
+    /// # Errors
+    /// [`SqlError`]
+    pub async fn query(
+        &self,
+        namespace: &Namespace,
+        request: SqlRequest,
+    ) -> Result<Answer, SqlError> {
+        let inner = &self.inner;
+        let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
+        let timeout = wanted.min(inner.options.timeout_max);
+        let deadline = Instant::now() + timeout;
+        let permit = tokio::time::timeout(
+            PERMIT_WAIT_MAX.min(timeout),
+            Arc::clone(&inner.permits).acquire_owned(),
+        )
+        .await
+        .map_err(|_| SqlError::Busy)?
+        .expect("the semaphore is never closed");
+        let query = {
+            let (inner, namespace) = (Arc::clone(inner), namespace.clone());
+            |out| async move {
+                let _permit = permit;
+                inner.run(&namespace, &request, out).await
+            }
+        };
+        let (head, batches) = inner.engine.run(query, deadline, too_slow(timeout)).await?;
+        Ok(Answer { schema: head.schema, batches, snapshot: head.snapshot })
+    }
+}
+
+struct Started {
+    snapshot: Option<i64>,
+    stream: SendableRecordBatchStream,
+    // What the stream reads stays readable while this lives.
+    _pin: Pin,
+}
+
+impl Inner {
+    /// Runs a query to its end.
+    async fn run(
+        &self,
+        namespace: &Namespace,
+        request: &SqlRequest,
+        mut out: Out,
+    ) -> Result<(), (SqlError, Out)> {
+        let mut started = match Box::pin(self.start(namespace, request)).await {
+            Ok(started) => started,
+            Err(error) => return Err((error, out)),
+        };
+        let head = Head { schema: started.stream.schema(), snapshot: started.snapshot };
+        if out.head(head).is_err() {
+            return Ok(());
+        }
+        let rows_max = self.options.rows_max;
+        let mut rows = 0;
+        while let Some(batch) = started.stream.next().await {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(cause) => return Err((failure::of(&cause), out)),
+            };
+            rows += batch.num_rows() as u64;
+            if rows_max < rows {
+                let error = SqlError::Limit(format!(
+                    "the answer has more than {rows_max} rows; add a LIMIT or aggregate"
+                ));
+                return Err((error, out));
+            }
+            if out.batch(batch).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &self,
+        namespace: &Namespace,
+        request: &SqlRequest,
+    ) -> Result<Started, SqlError> {
+        let checked = guard::check(&request.sql)?;
+        let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
+        let params =
+            request.params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
+        let statement = Statement::Statement(Box::new(checked.statement));
+        let mut wanted = wanted(&statement, namespace)?;
+        if request.min_seq.is_some()
+            && let Wanted::Named(names) = &mut wanted
+            && !names.iter().any(|name| name == EVENTS_TABLE)
+        {
+            names.push(EVENTS_TABLE.to_owned());
+        }
+        let sources = Sources { wal: &self.wal, catalog: &self.catalog };
+        let (view, pin) = View::take(sources, namespace, &wanted, as_of.as_ref()).await?;
+        if let Some(min_seq) = request.min_seq {
+            check_seq(&view, min_seq)?;
+        }
+        let context = self.sessions.open(&view)?;
+        let state = context.state();
+        let plan = state.statement_to_plan(statement).await;
+        let mut plan = plan.map_err(|cause| failure::of(&cause))?;
+        check_plan(&plan)?;
+        if !params.is_empty() {
+            plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
+        }
+        if let Some(limit) = request.limit
+            && checked.is_query
+        {
+            let rows = usize::try_from(limit).unwrap_or(usize::MAX);
+            plan = LogicalPlanBuilder::from(plan)
+                .limit(0, Some(rows))
+                .and_then(LogicalPlanBuilder::build)
+                .map_err(|cause| failure::of(&cause))?;
+        }
+        let frame = datafusion::dataframe::DataFrame::new(state, plan);
+        let stream = frame.execute_stream().await.map_err(|cause| failure::of(&cause))?;
+        let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
+        Ok(Started { snapshot, stream, _pin: pin })
+    }
+}
+
+/// The tables that a statement names, and nothing outside of its namespace.
+fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlError> {
+    let (references, _) =
+        resolve_table_references(statement, true).map_err(|cause| failure::of(&cause))?;
+    let mut names = Vec::new();
+    for reference in references {
+        let is_ours = reference.catalog().is_none_or(|catalog| catalog == CATALOG);
+        match &reference {
+            _ if !is_ours => return Err(outside(&reference, namespace)),
+            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
+                if schema.as_ref() == "information_schema" =>
+            {
+                return Ok(Wanted::All);
+            }
+            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
+                if schema.as_ref() != namespace.name() =>
+            {
+                return Err(outside(&reference, namespace));
+            }
+            TableReference::Bare { table }
+            | TableReference::Partial { table, .. }
+            | TableReference::Full { table, .. } => names.push(table.to_string()),
+        }
+    }
+    names.sort();
+    names.dedup();
+    Ok(Wanted::Named(names))
+}
+
+fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
+    SqlError::Invalid(format!(
+        "table `{reference}` is outside of namespace `{namespace}`; name a table alone, or as `{}.table`",
+        namespace.name()
+    ))
+}
+
+fn check_seq(view: &View, min_seq: u64) -> Result<(), SqlError> {
+    let last_seq = view.table(EVENTS_TABLE).map_or(0, |events| events.last_seq);
+    if last_seq < min_seq {
+        return Err(SqlError::Invalid(format!(
+            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}"
+        )));
+    }
+    Ok(())
+}
+
+/// The guard let only queries through; this holds for what they became, too.
+fn check_plan(plan: &LogicalPlan) -> Result<(), SqlError> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|cause| failure::of(&cause))
+}
+
+fn too_slow(timeout: Duration) -> SqlError {
+    SqlError::Limit(format!(
+        "the query took longer than {} ms; narrow it by type or ts",
+        timeout.as_millis()
+    ))
+}
+
+/// A value for `$n`.
+fn parameter(value: &serde_json::Value) -> Result<ScalarValue, SqlError> {
+    match value {
+        serde_json::Value::Null => Ok(ScalarValue::Null),
+        serde_json::Value::Bool(value) => Ok(ScalarValue::Boolean(Some(*value))),
+        serde_json::Value::Number(number) => Ok(match number.as_i64() {
+            Some(value) => ScalarValue::Int64(Some(value)),
+            None => ScalarValue::Float64(number.as_f64()),
+        }),
+        serde_json::Value::String(text) => Ok(ScalarValue::Utf8(Some(text.clone()))),
+        serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            Err(SqlError::Invalid("params must be texts, numbers, booleans or null".to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Functions beyond DataFusion's: values out of JSON text, as DuckDB names and answers them.
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, StringViewBuilder},
+    datatypes::DataType,
+};
+use datafusion::{
+    error::DataFusionError,
+    logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
+};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt, sync::Arc};
+
+/// Every function of this module.
+///
+/// - `json_extract(json, path)`: the JSON text at the path.
+/// - `json_extract_string(json, path)`: the same, a JSON string without quotes and escapes, and SQL
+///   null for JSON null.
+///
+/// A path is `$.member[0]."odd name"`, or one member's name alone. What is not there, or not JSON,
+/// is null.
+#[must_use]
+pub fn all() -> Vec<ScalarUDF> {
+    let text = || DataType::Utf8View;
+    let function = |name: &str, unquote: bool| {
+        let body = move |arguments: &[ColumnarValue]| extract(arguments, unquote);
+        create_udf(name, vec![text(), text()], text(), Volatility::Immutable, Arc::new(body))
+    };
+    vec![function("json_extract", false), function("json_extract_string", true)]
+}
+
+fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, DataFusionError> {
+    let is_scalar = arguments.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+    let arrays = ColumnarValue::values_to_arrays(arguments)?;
+    let (texts, paths) = (arrays[0].as_string_view(), arrays[1].as_string_view());
+    let mut values = StringViewBuilder::with_capacity(texts.len());
+    // The path is the same for all rows nearly always, so the last one is kept.
+    let mut last: Option<(&str, Vec<Step>)> = None;
+    for (text, path) in texts.iter().zip(paths.iter()) {
+        let (Some(text), Some(path)) = (text, path) else {
+            values.append_null();
+            continue;
+        };
+        if last.as_ref().is_none_or(|(known, _)| *known != path) {
+            let nodes = parse_path(path).ok_or_else(|| {
+                DataFusionError::Execution(format!(
+                    "`{path}` is not a JSON path such as $.member[0]"
+                ))
+            })?;
+            last = Some((path, nodes));
+        }
+        let nodes = last.as_ref().map_or(&[][..], |(_, nodes)| nodes);
+        values.append_option(value_at(text, nodes, unquote));
+    }
+    let array: ArrayRef = Arc::new(values.finish());
+    if is_scalar && array.len() == 1 {
+        return Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(
+            &array, 0,
+        )?));
+    }
+    Ok(ColumnarValue::Array(array))
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// A member of an object.
+    Key(String),
+    /// An element of an array, from 0.
+    Index(usize),
+}
+
+fn value_at(text: &str, path: &[Step], unquote: bool) -> Option<String> {
+    let mut found: &RawValue = serde_json::from_str(text).ok()?;
+    for step in path {
+        let mut json = serde_json::Deserializer::from_str(found.get());
+        found = match step {
+            Step::Key(name) => json.deserialize_map(Member(name)).ok()??,
+            Step::Index(index) => json.deserialize_seq(Element(*index)).ok()??,
+        };
+    }
+    let raw = found.get();
+    match raw.as_bytes().first()? {
+        b'n' if unquote => None,
+        b'"' if unquote => serde_json::from_str(raw).ok(),
+        _ => Some(raw.to_owned()),
+    }
+}
+
+/// Finds a member of an object; of several with the name the last, as other readers do.
+struct Member<'a>(&'a str);
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if name == self.0 {
+                found = Some(members.next_value()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Finds an element of an array.
+struct Element(usize);
+
+impl<'de> Visitor<'de> for Element {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let (mut at, mut found) = (0, None);
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            if at == self.0 {
+                found = Some(element);
+            }
+            at += 1;
+        }
+        Ok(found)
+    }
+}
+
+/// `$`, `$.a`, `$.a[0]."b c"`, or one member's name.
+fn parse_path(path: &str) -> Option<Vec<Step>> {
+    let Some(mut rest) = path.strip_prefix('$') else {
+        return Some(vec![Step::Key(path.to_owned())]);
+    };
+    let mut nodes = Vec::new();
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix('[') {
+            let (index, after) = after.split_once(']')?;
+            nodes.push(Step::Index(index.parse().ok()?));
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix(".\"") {
+            let (name, after) = after.split_once('"')?;
+            nodes.push(Step::Key(name.to_owned()));
+            rest = after;
+        } else {
+            let after = rest.strip_prefix('.')?;
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            let (name, after) = after.split_at(end);
+            if name.is_empty() {
+                return None;
+            }
+            nodes.push(Step::Key(name.to_owned()));
+            rest = after;
+        }
+    }
+    Some(nodes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! What may be planned at all: one query statement of bounded size and shape.
+//!
+//! Bounds are counted on the tokens before anything recurses over the statement, because one deep
+//! or exponential statement would otherwise end the process. What a name means is not decided here.
+
+use crate::sql::SqlError;
+use datafusion::sql::sqlparser::{
+    ast::{
+        Expr, Function, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+    },
+    dialect::GenericDialect,
+    parser::{Parser, ParserOptions},
+    tokenizer::{Token, Tokenizer},
+};
+use std::{collections::HashMap, ops::ControlFlow};
+
+/// Longest statement.
+pub const SQL_BYTES_MAX: usize = 64 * 1024;
+/// Most operators between expressions; a chain of them is as deep as it is long.
+pub const OPERATORS_MAX: usize = 1_000;
+/// Most `UNION`, `INTERSECT` and `EXCEPT`.
+pub const SET_OPERATIONS_MAX: usize = 200;
+/// Deepest nesting of brackets, `CASE` and prefix operators.
+pub const DEPTH_MAX: usize = 100;
+/// Deepest nesting of queries in expressions (`IN (SELECT …)`): each level doubles planning time.
+pub const SUBQUERY_DEPTH_MAX: usize = 8;
+/// Most `JOIN`s of a statement, and most tables in one `FROM`: planning time grows with their cube.
+pub const JOINS_MAX: usize = 40;
+/// Most tables read, with each use of a common table expression counted as what it stands for.
+pub const RELATIONS_MAX: usize = 250;
+
+/// Functions whose answer can be larger than memory whatever their input. They are not in the
+/// session either; naming them here makes a better message.
+pub const FORBIDDEN_FUNCTIONS: &[&str] = &[
+    "array_repeat",
+    "array_resize",
+    "generate_series",
+    "list_repeat",
+    "list_resize",
+    "lpad",
+    "range",
+    "repeat",
+    "rpad",
+];
+
+/// A statement that may be planned.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The statement.
+    pub statement: Statement,
+    /// Whether it gives rows of tables, so that a row limit may be put on its plan.
+    pub is_query: bool,
+}
+
+/// Parses `sql` and refuses everything but one bounded query.
+///
+/// # Errors
+/// [`SqlError::Invalid`] says what is too much or not allowed.
+pub fn check(sql: &str) -> Result<Checked, SqlError> {
+    if SQL_BYTES_MAX < sql.len() {
+        return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
+    }
+    let dialect = GenericDialect {};
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize()
+        .map_err(|error| invalid(format!("the statement does not parse: {error}")))?;
+    check_tokens(&tokens)?;
+    // The tokens carry no positions, so the text is tokenized again for messages with them.
+    let statements = Parser::new(&dialect)
+        .with_options(ParserOptions::new().with_trailing_commas(false))
+        .with_recursion_limit(DEPTH_MAX)
+        .try_with_sql(sql)
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| invalid(format!("the statement does not parse: {}", plain(&error))))?;
+    let [statement] = <[Statement; 1]>::try_from(statements).map_err(|statements| {
+        invalid(format!("exactly one statement is allowed, not {}", statements.len()))
+    })?;
+    let is_query = check_statement(&statement)?;
+    let mut shape = Shape::default();
+    match statement.visit(&mut shape) {
+        ControlFlow::Continue(()) => Ok(Checked { statement, is_query }),
+        ControlFlow::Break(reason) => Err(invalid(reason)),
+    }
+}
+
+fn invalid(text: impl Into<String>) -> SqlError {
+    SqlError::Invalid(text.into())
+}
+
+fn plain(error: &datafusion::sql::sqlparser::parser::ParserError) -> String {
+    use datafusion::sql::sqlparser::parser::ParserError;
+    match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
+        ParserError::RecursionLimitExceeded => {
+            format!("it is nested more than {DEPTH_MAX} levels deep")
+        }
+    }
+}
+
+/// Counts what recursion depth and plan size follow from.
+fn check_tokens(tokens: &[Token]) -> Result<(), SqlError> {
+    let mut operators = 0;
+    let mut set_operations = 0;
+    let mut joins = 0;
+    let mut depth = 0_usize;
+    let mut depth_most = 0;
+    let mut prefixes = 0;
+    for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
+        let kind = kind(token);
+        match kind {
+            Kind::Open => depth += 1,
+            Kind::Close => depth = depth.saturating_sub(1),
+            Kind::Operator => operators += 1,
+            Kind::SetOperation => set_operations += 1,
+            Kind::Join => joins += 1,
+            Kind::Other => (),
+        }
+        // `NOT NOT NOT …` and `- - - …` nest without brackets.
+        prefixes = if kind == Kind::Operator { prefixes + 1 } else { 0 };
+        depth_most = depth_most.max(depth).max(prefixes);
+    }
+    if DEPTH_MAX < depth_most {
+        return Err(invalid(format!("the statement is nested more than {DEPTH_MAX} levels deep")));
+    }
+    if OPERATORS_MAX < operators {
+        return Err(invalid(format!(
+            "the statement has more than {OPERATORS_MAX} operators; use IN (…) for long lists"
+        )));
+    }
+    if JOINS_MAX < joins {
+        return Err(invalid(format!("the statement has more than {JOINS_MAX} JOINs")));
+    }
+    if SET_OPERATIONS_MAX < set_operations {
+        return Err(invalid(format!(
+            "the statement has more than {SET_OPERATIONS_MAX} UNION, INTERSECT or EXCEPT"
+        )));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Open,
+    Close,
+    Operator,
+    SetOperation,
+    Join,
+    Other,
+}
+
+fn kind(token: &Token) -> Kind {
+    match token {
+        Token::LParen | Token::LBracket | Token::LBrace => Kind::Open,
+        Token::RParen | Token::RBracket | Token::RBrace => Kind::Close,
+        Token::Word(word) if word.quote_style.is_none() => {
+            let text = word.value.to_ascii_uppercase();
+            match text.as_str() {
+                "CASE" => Kind::Open,
+                "END" => Kind::Close,
+                "AND" | "OR" | "XOR" | "NOT" | "LIKE" | "ILIKE" | "IS" | "BETWEEN" | "DIV"
+                | "SIMILAR" | "RLIKE" | "REGEXP" | "OVERLAPS" | "COLLATE" | "AT" => Kind::Operator,
+                "JOIN" => Kind::Join,
+                "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" => Kind::SetOperation,
+                _ => Kind::Other,
+            }
+        }
+        Token::EOF
+        | Token::Word(_)
+        | Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
+        | Token::Comma
+        | Token::Period
+        | Token::SemiColon
+        | Token::Placeholder(_)
+        | Token::Whitespace(_)
+        | Token::NationalStringLiteral(_)
+        | Token::EscapedStringLiteral(_)
+        | Token::UnicodeStringLiteral(_)
+        | Token::HexStringLiteral(_)
+        | Token::DollarQuotedString(_) => Kind::Other,
+        // Every sign that stands between or before expressions; counting one too many does no harm.
+        _ => Kind::Operator,
+    }
+}
+
+/// Whether the statement is a query; an error when it may not run at all.
+fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
+    match statement {
+        Statement::Query(query) => check_query(query).map(|()| true),
+        Statement::Explain { statement, .. } => match statement.as_ref() {
+            Statement::Query(query) => check_query(query).map(|()| false),
+            _ => Err(not_a_query()),
+        },
+        Statement::ExplainTable { .. }
+        | Statement::ShowTables { .. }
+        | Statement::ShowColumns { .. } => Ok(false),
+        _ => Err(not_a_query()),
+    }
+}
+
+fn not_a_query() -> SqlError {
+    invalid(
+        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE",
+    )
+}
+
+fn check_query(query: &Query) -> Result<(), SqlError> {
+    if query.locks.is_empty() {
+        Ok(())
+    } else {
+        Err(invalid("FOR UPDATE and FOR SHARE do nothing here; leave them out"))
+    }
+}
+
+/// Walks the whole statement for what no token tells.
+#[derive(Default)]
+struct Shape {
+    /// How many tables each common table expression stands for.
+    weights: HashMap<String, usize>,
+    /// Common table expressions by the address of their query, until that query ends.
+    names: HashMap<usize, String>,
+    /// Tables read by each open query.
+    open: Vec<usize>,
+    /// Open expressions that hold a query.
+    subqueries: usize,
+}
+
+impl Shape {
+    fn add(&mut self, relations: usize) -> ControlFlow<String> {
+        let Some(count) = self.open.last_mut() else { return ControlFlow::Continue(()) };
+        *count = count.saturating_add(relations);
+        if *count <= RELATIONS_MAX {
+            return ControlFlow::Continue(());
+        }
+        refuse(format!("the statement reads more than {RELATIONS_MAX} tables"))
+    }
+}
+
+fn refuse(reason: impl Into<String>) -> ControlFlow<String> {
+    ControlFlow::Break(reason.into())
+}
+
+fn address(query: &Query) -> usize {
+    std::ptr::from_ref(query).addr()
+}
+
+impl Visitor for Shape {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        if let Some(with) = &query.with {
+            for cte in &with.cte_tables {
+                let name = cte.alias.name.value.to_lowercase();
+                self.names.insert(address(&cte.query), name);
+            }
+        }
+        if !query.pipe_operators.is_empty() {
+            return refuse("pipe operators (|>) are not supported");
+        }
+        if has_write(&query.body) {
+            return refuse(not_a_query().to_string());
+        }
+        self.open.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        let relations = self.open.pop().unwrap_or(0);
+        match self.names.remove(&address(query)) {
+            Some(name) => {
+                let weight = self.weights.entry(name).or_insert(1);
+                *weight = (*weight).max(relations);
+                ControlFlow::Continue(())
+            }
+            None => self.add(relations),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        if select.into.is_some() {
+            return refuse("SELECT INTO is not allowed: only queries are");
+        }
+        if JOINS_MAX < select.from.len() {
+            return refuse(format!("a FROM has more than {JOINS_MAX} tables"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Self::Break> {
+        let weight = self.weights.get(&relation.to_string().to_lowercase()).copied().unwrap_or(1);
+        self.add(weight)
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        match factor {
+            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
+                refuse(format!("table function `{name}` is not available"))
+            }
+            TableFactor::TableFunction { expr, .. } => {
+                refuse(format!("table function `{expr}` is not available"))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        if holds_query(expr) {
+            self.subqueries -= 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        if holds_query(expr) {
+            self.subqueries += 1;
+            if SUBQUERY_DEPTH_MAX < self.subqueries {
+                return refuse(format!(
+                    "queries in expressions are nested more than {SUBQUERY_DEPTH_MAX} levels deep"
+                ));
+            }
+        }
+        let Expr::Function(Function { name, .. }) = expr else {
+            return ControlFlow::Continue(());
+        };
+        let name = name.to_string().to_lowercase();
+        if FORBIDDEN_FUNCTIONS.contains(&name.as_str()) {
+            return refuse(format!(
+                "function `{name}` is not available: its answer can outgrow memory"
+            ));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn holds_query(expr: &Expr) -> bool {
+    matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
+}
+
+fn has_write(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => true,
+        SetExpr::SetOperation { left, right, .. } => has_write(left) || has_write(right),
+        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+
+fn check_refused(sql: &str, expected: &str) {
+    match check(sql) {
+        Err(SqlError::Invalid(text)) => {
+            assert!(text.contains(expected), "`{sql}` was refused with `{text}`");
+        }
+        other => panic!("`{sql}` gave {other:?}"),
+    }
+}
+
+#[test]
+fn queries_are_accepted() {
+    for sql in [
+        "SELECT 1",
+        "SELECT * FROM events WHERE type = 'a' AND ts > now() ORDER BY seq LIMIT 10;",
+        "WITH a AS (SELECT 1 AS x) SELECT x FROM a UNION ALL SELECT 2",
+        "VALUES (1, 'a'), (2, 'b')",
+        "EXPLAIN SELECT * FROM events",
+        "EXPLAIN ANALYZE SELECT count(*) FROM events",
+        "SHOW TABLES",
+        "SHOW COLUMNS FROM events",
+        "DESCRIBE events",
+        "SELECT \"repeat\" FROM events",
+        "SELECT date_bin(INTERVAL '1 hour', ts), count(*) FROM events GROUP BY 1",
+        "SELECT id FROM events WHERE seq BETWEEN $1 AND $2",
+    ] {
+        check(sql).unwrap_or_else(|error| panic!("`{sql}` was refused: {error}"));
+    }
+}
+
+#[test]
+fn only_the_plan_of_a_query_takes_a_row_limit() {
+    assert!(check("SELECT 1").unwrap().is_query);
+    assert!(check("WITH a AS (SELECT 1) SELECT * FROM a").unwrap().is_query);
+    assert!(!check("EXPLAIN SELECT 1").unwrap().is_query);
+    assert!(!check("SHOW TABLES").unwrap().is_query);
+}
+
+#[test]
+fn everything_that_is_no_query_is_refused() {
+    for sql in [
+        "INSERT INTO events VALUES (1)",
+        "DELETE FROM events",
+        "UPDATE events SET id = 'x'",
+        "CREATE TABLE t (a INT)",
+        "CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE VIEW v AS SELECT 1",
+        "DROP TABLE events",
+        "COPY events TO '/tmp/x'",
+        "SET datafusion.execution.batch_size = 1",
+        "SHOW ALL",
+        "EXPLAIN INSERT INTO events VALUES (1)",
+        "EXPLAIN ANALYZE DELETE FROM events",
+        "BEGIN",
+        "PREPARE p AS SELECT 1",
+        "TRUNCATE TABLE events",
+    ] {
+        assert!(matches!(check(sql), Err(SqlError::Invalid(_))), "`{sql}` was accepted");
+    }
+    check_refused("DELETE FROM events", "only queries are allowed");
+    check_refused("EXPLAIN ANALYZE DELETE FROM events", "only queries are allowed");
+    check_refused("SELECT 1 INTO t", "only queries are");
+    check_refused("SELECT * FROM events FOR UPDATE", "FOR UPDATE");
+    check_refused("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "only queries are allowed");
+}
+
+#[test]
+fn exactly_one_statement_is_allowed() {
+    check_refused("SELECT 1; SELECT 2", "exactly one statement");
+    check_refused("", "exactly one statement");
+    check_refused("SELEC 1", "does not parse");
+}
+
+#[test]
+fn functions_that_outgrow_memory_and_table_functions_are_refused() {
+    check_refused("SELECT repeat('x', 2000000000)", "function `repeat`");
+    check_refused("SELECT id FROM events WHERE Lpad(id, 9) = ''", "function `lpad`");
+    check_refused("EXPLAIN SELECT array_repeat(1, 1000000000)", "function `array_repeat`");
+    check_refused("SELECT * FROM generate_series(1, 10)", "table function `generate_series`");
+    check_refused("SELECT * FROM read_csv('/etc/passwd')", "table function `read_csv`");
+    check_refused("SELECT * FROM events, LATERAL range(3)", "`range`");
+}
+
+#[test]
+fn long_and_deep_statements_are_refused() {
+    let plus = format!("SELECT 1{}", " + 1".repeat(20_000 / 8));
+    check_refused(&plus, "operators");
+    let many = format!("SELECT {}", "1 OR ".repeat(20_000));
+    check_refused(&many, "longer than");
+    let unions = format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(300));
+    check_refused(&unions, "UNION");
+    let deep = format!("SELECT {}1{}", "(".repeat(150), ")".repeat(150));
+    check_refused(&deep, "nested");
+    check_refused(&format!("SELECT {} true", "NOT ".repeat(200)), "nested");
+    let cases = format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(150), " END".repeat(150));
+    check_refused(&cases, "nested");
+    let nested = |n: usize| {
+        let inner = "seq IN (SELECT seq FROM events WHERE ".repeat(n);
+        format!("SELECT 1 FROM events WHERE {inner}true{}", ")".repeat(n))
+    };
+    check(&nested(8)).unwrap();
+    check_refused(&nested(9), "queries in expressions");
+    let joins = |n: usize| format!("SELECT 1 FROM events{}", " CROSS JOIN events".repeat(n));
+    check(&joins(40)).unwrap();
+    check_refused(&joins(41), "more than 40 JOINs");
+    check_refused(&format!("SELECT 1 FROM a{}", ", a".repeat(40)), "more than 40 tables");
+    check_refused(&format!("SELECT '{}'", "x".repeat(70_000)), "longer than");
+}
+
+#[test]
+fn a_statement_at_the_bounds_is_accepted_without_overflow() {
+    check(&format!("SELECT 1{}", " + 1".repeat(OPERATORS_MAX - 10))).unwrap();
+    check(&format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(SET_OPERATIONS_MAX))).unwrap();
+}
+
+#[test]
+fn common_table_expressions_that_double_are_refused() {
+    let mut sql = String::from("WITH c0 AS (SELECT 1 AS x)");
+    for n in 1..30 {
+        sql += &format!(", c{n} AS (SELECT a.x FROM c{0} a, c{0} b)", n - 1);
+    }
+    check_refused(&format!("{sql} SELECT * FROM c29"), "more than 250 tables");
+    check("WITH a AS (SELECT * FROM events), b AS (SELECT * FROM a, a c) SELECT * FROM b, b d")
+        .unwrap();
+}

@@ -1,0 +1,293 @@
+//! Answers as bytes: JSON, NDJSON, CSV, and Arrow's stream format.
+//!
+//! One batch at a time: no encoder holds more than the batch it is writing. What a value looks like
+//! as text is decided in [`cell`].
+
+pub mod cell;
+
+use crate::sql::{Answer, SqlError};
+use arrow::{
+    datatypes::{DataType, Field, SchemaRef},
+    ipc::writer::StreamWriter,
+    record_batch::RecordBatch,
+};
+use bytes::Bytes;
+use cell::Cells;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use std::time::Duration;
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One object: `{"columns":[{name,type}],"rows":[[…]],"rowCount","elapsedMs","snapshot"?}`.
+    Json,
+    /// One object a row, one a line.
+    Ndjson,
+    /// RFC 4180 with a header line and `\n`; null is an empty field, an empty text is `""`.
+    Csv,
+    /// Arrow IPC stream.
+    ArrowStream,
+}
+
+impl Format {
+    /// The first format that an `Accept` header names; JSON when it names none (`*/*`, empty).
+    /// None when it names only media types that are not written.
+    #[must_use]
+    pub fn from_accept(accept: &str) -> Option<Self> {
+        let mut named = false;
+        for part in accept.split(',') {
+            let media = part.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+            named |= !media.is_empty();
+            match media.as_str() {
+                "*/*" | "application/*" | "application/json" => return Some(Self::Json),
+                "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+                    return Some(Self::Ndjson);
+                }
+                "text/csv" | "text/*" => return Some(Self::Csv),
+                "application/vnd.apache.arrow.stream" => return Some(Self::ArrowStream),
+                _ => (),
+            }
+        }
+        (!named).then_some(Self::Json)
+    }
+
+    /// The media type of the encoded answer.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::ArrowStream => "application/vnd.apache.arrow.stream",
+        }
+    }
+}
+
+/// Encodes an answer as it runs. `elapsed` is asked once, after the last row.
+///
+/// A query that fails on the way ends the stream with its error; NDJSON gets a last line
+/// `{"error":…}` instead, because its reader can tell that line from a row that was cut off.
+pub fn encode(
+    answer: Answer,
+    format: Format,
+    elapsed: impl Fn() -> Duration + Send + 'static,
+) -> BoxStream<'static, Result<Bytes, SqlError>> {
+    let encoder = Encoder {
+        format,
+        schema: answer.schema,
+        snapshot: answer.snapshot,
+        rows: 0,
+        step: Step::Start,
+    };
+    stream::unfold(
+        (encoder, answer.batches, elapsed),
+        |(mut encoder, mut batches, elapsed)| async {
+            let chunk = match encoder.step {
+                Step::Start => {
+                    encoder.step = Step::Rows;
+                    encoder.start()
+                }
+                Step::Rows => match batches.next().await {
+                    Some(Ok(batch)) => encoder.batch(&batch),
+                    Some(Err(error)) => encoder.fail(error),
+                    None => {
+                        encoder.step = Step::Ended;
+                        encoder.end(elapsed())
+                    }
+                },
+                Step::Ended => return None,
+            };
+            if chunk.is_err() {
+                encoder.step = Step::Ended;
+            }
+            Some((chunk.map(Bytes::from), (encoder, batches, elapsed)))
+        },
+    )
+    .filter(|chunk| {
+        let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);
+        async move { !empty }
+    })
+    .boxed()
+}
+
+enum Step {
+    Start,
+    Rows,
+    Ended,
+}
+
+struct Encoder {
+    format: Format,
+    schema: SchemaRef,
+    snapshot: Option<i64>,
+    rows: u64,
+    step: Step,
+}
+
+impl Encoder {
+    fn start(&self) -> Result<Vec<u8>, SqlError> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Json => {
+                out.extend_from_slice(b"{\"columns\":[");
+                for (at, field) in self.schema.fields().iter().enumerate() {
+                    if 0 < at {
+                        out.push(b',');
+                    }
+                    write_column(&mut out, field);
+                }
+                out.extend_from_slice(b"],\"rows\":[");
+            }
+            Format::Ndjson => (),
+            Format::Csv => {
+                for (at, field) in self.schema.fields().iter().enumerate() {
+                    if 0 < at {
+                        out.push(b',');
+                    }
+                    cell::write_csv_text(&mut out, field.name());
+                }
+                out.push(b'\n');
+            }
+            Format::ArrowStream => {
+                // The writer starts with the schema; the end mark follows in `end`.
+                let mut writer = StreamWriter::try_new(&mut out, &self.schema)
+                    .map_err(|cause| unwritable(&cause))?;
+                writer.flush().map_err(|cause| unwritable(&cause))?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, SqlError> {
+        if self.format == Format::ArrowStream {
+            self.rows += batch.num_rows() as u64;
+            return self.arrow_batch(batch);
+        }
+        let cells = Cells::new(batch)?;
+        let mut out = Vec::with_capacity(batch.num_rows() * 64);
+        for row in 0..batch.num_rows() {
+            match self.format {
+                Format::Json => {
+                    out.extend_from_slice(if self.rows == 0 { b"\n[" } else { b",\n[" });
+                    cells.write_json_values(&mut out, row);
+                    out.push(b']');
+                }
+                Format::Ndjson => {
+                    cells.write_json_object(&mut out, row);
+                    out.push(b'\n');
+                }
+                Format::Csv | Format::ArrowStream => {
+                    cells.write_csv(&mut out, row);
+                    out.push(b'\n');
+                }
+            }
+            self.rows += 1;
+        }
+        Ok(out)
+    }
+
+    /// Each batch goes through a writer of its own, whose schema message was sent at the start.
+    /// Dictionaries would need state between batches, so their columns are sent as plain values.
+    fn arrow_batch(&self, batch: &RecordBatch) -> Result<Vec<u8>, SqlError> {
+        let mut out = Vec::new();
+        let mut writer =
+            StreamWriter::try_new(&mut out, &self.schema).map_err(|cause| unwritable(&cause))?;
+        writer.flush().map_err(|cause| unwritable(&cause))?;
+        let header = writer.get_ref().len();
+        writer.write(batch).map_err(|cause| unwritable(&cause))?;
+        writer.flush().map_err(|cause| unwritable(&cause))?;
+        drop(writer);
+        Ok(out.split_off(header))
+    }
+
+    fn fail(&mut self, error: SqlError) -> Result<Vec<u8>, SqlError> {
+        self.step = Step::Ended;
+        if self.format != Format::Ndjson {
+            return Err(error);
+        }
+        let mut out = b"{\"error\":".to_vec();
+        cell::write_json_text(&mut out, &error.to_string());
+        out.extend_from_slice(b"}\n");
+        Ok(out)
+    }
+
+    fn end(&self, elapsed: Duration) -> Result<Vec<u8>, SqlError> {
+        match self.format {
+            Format::Json => {
+                let mut text =
+                    format!("],\"rowCount\":{},\"elapsedMs\":{}", self.rows, elapsed.as_millis());
+                if let Some(snapshot) = self.snapshot {
+                    text += &format!(",\"snapshot\":{snapshot}");
+                }
+                text += "}\n";
+                Ok(text.into_bytes())
+            }
+            Format::Ndjson | Format::Csv => Ok(Vec::new()),
+            // The end of an IPC stream: continuation mark and length 0.
+            Format::ArrowStream => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
+        }
+    }
+}
+
+fn unwritable(error: &arrow::error::ArrowError) -> SqlError {
+    tracing::error!(error = error as &dyn std::error::Error, "answer does not encode");
+    SqlError::Internal("the answer could not be encoded".to_owned())
+}
+
+fn write_column(out: &mut Vec<u8>, field: &Field) {
+    out.extend_from_slice(b"{\"name\":");
+    cell::write_json_text(out, field.name());
+    out.extend_from_slice(b",\"type\":");
+    cell::write_json_text(out, &type_name(field.data_type()));
+    out.push(b'}');
+}
+
+/// A type's name as SQL writes it, lower case.
+#[must_use]
+pub fn type_name(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Null => "null",
+        DataType::Boolean => "boolean",
+        DataType::Int8 => "tinyint",
+        DataType::Int16 => "smallint",
+        DataType::Int32 => "integer",
+        DataType::Int64 => "bigint",
+        DataType::UInt8 => "utinyint",
+        DataType::UInt16 => "usmallint",
+        DataType::UInt32 => "uinteger",
+        DataType::UInt64 => "ubigint",
+        DataType::Float16 | DataType::Float32 => "real",
+        DataType::Float64 => "double",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "varchar",
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => "varbinary",
+        DataType::Date32 | DataType::Date64 => "date",
+        DataType::Time32(_) | DataType::Time64(_) => "time",
+        DataType::Timestamp(_, None) => "timestamp",
+        DataType::Timestamp(_, Some(_)) => "timestamptz",
+        DataType::Duration(_) | DataType::Interval(_) => "interval",
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => return format!("decimal({precision},{scale})"),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => return format!("{}[]", type_name(item.data_type())),
+        DataType::Struct(_) => "struct",
+        DataType::Map(..) => "map",
+        DataType::Dictionary(_, values) => return type_name(values),
+        DataType::RunEndEncoded(_, values) => return type_name(values.data_type()),
+        DataType::Union(..) => "union",
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use super::*;
+use arrow::{
+    array::{
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
+        Float64Array, Int32Array, Int64Array, ListArray, StringArray, StringViewArray, StructArray,
+        TimestampMicrosecondArray, TimestampSecondArray,
+    },
+    datatypes::{Int32Type, Int64Type, Schema},
+    ipc::reader::StreamReader,
+};
+use expect_test::{Expect, expect};
+use futures::TryStreamExt;
+use std::{io::Cursor, sync::Arc};
+
+fn sample() -> RecordBatch {
+    let list = ListArray::from_iter_primitive::<Int64Type, _, _>([
+        Some(vec![Some(1), None, Some(3)]),
+        None,
+    ]);
+    let object = StructArray::from(vec![(
+        Arc::new(Field::new("a b", DataType::Utf8, true)),
+        Arc::new(StringArray::from(vec![Some("x\"y"), None])) as ArrayRef,
+    )]);
+    RecordBatch::try_from_iter_with_nullable(vec![
+        (
+            "text",
+            Arc::new(StringViewArray::from(vec![Some("a,\"b\"\n"), Some("")])) as ArrayRef,
+            true,
+        ),
+        ("big", Arc::new(Int64Array::from(vec![Some(i64::MAX), None])), true),
+        ("small", Arc::new(Int32Array::from(vec![-1, 2])), false),
+        ("real", Arc::new(Float64Array::from(vec![0.1, f64::NAN])), false),
+        ("yes", Arc::new(BooleanArray::from(vec![true, false])), false),
+        (
+            "ts",
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![1_700_000_000_123_456, -1])
+                    .with_timezone("+00:00"),
+            ),
+            false,
+        ),
+        ("second", Arc::new(TimestampSecondArray::from(vec![0, 1])), false),
+        ("day", Arc::new(Date32Array::from(vec![0, -1])), false),
+        (
+            "money",
+            Arc::new(
+                Decimal128Array::from(vec![12_345, -5]).with_precision_and_scale(10, 2).unwrap(),
+            ),
+            false,
+        ),
+        ("bin", Arc::new(BinaryArray::from(vec![b"\x00\xffA".as_slice(), b"a"])), false),
+        ("list", Arc::new(list), true),
+        ("object", Arc::new(object), true),
+        ("word", Arc::new(["w", "w"].into_iter().collect::<DictionaryArray<Int32Type>>()), false),
+    ])
+    .unwrap()
+}
+
+fn answer(batches: Vec<Result<RecordBatch, SqlError>>) -> Answer {
+    let schema = batches
+        .iter()
+        .find_map(|batch| batch.as_ref().ok().map(RecordBatch::schema))
+        .unwrap_or_else(|| Arc::new(Schema::empty()));
+    Answer { schema, batches: stream::iter(batches).boxed(), snapshot: Some(42) }
+}
+
+async fn encoded(answer: Answer, format: Format) -> Result<Vec<u8>, SqlError> {
+    let chunks: Vec<Bytes> =
+        encode(answer, format, || Duration::from_millis(7)).try_collect().await?;
+    Ok(chunks.concat())
+}
+
+async fn check_text(format: Format, expected: Expect) {
+    let bytes = encoded(answer(vec![Ok(sample())]), format).await.unwrap();
+    expected.assert_eq(&String::from_utf8(bytes).unwrap());
+}
+
+#[tokio::test]
+async fn json_has_columns_rows_and_totals() {
+    check_text(Format::Json, expect![[r#"
+        {"columns":[{"name":"text","type":"varchar"},{"name":"big","type":"bigint"},{"name":"small","type":"integer"},{"name":"real","type":"double"},{"name":"yes","type":"boolean"},{"name":"ts","type":"timestamptz"},{"name":"second","type":"timestamp"},{"name":"day","type":"date"},{"name":"money","type":"decimal(10,2)"},{"name":"bin","type":"varbinary"},{"name":"list","type":"bigint[]"},{"name":"object","type":"struct"},{"name":"word","type":"varchar"}],"rows":[
+        ["a,\"b\"\n",9223372036854775807,-1,0.1,true,"2023-11-14T22:13:20.123456Z","1970-01-01T00:00:00Z","1970-01-01","123.45","AP9B",[1,null,3],{"a b":"x\"y"},"w"],
+        ["",null,2,null,false,"1969-12-31T23:59:59.999999Z","1970-01-01T00:00:01Z","1969-12-31","-0.05","YQ==",null,{"a b":null},"w"]],"rowCount":2,"elapsedMs":7,"snapshot":42}
+    "#]]).await;
+}
+
+#[tokio::test]
+async fn json_is_valid_json_whatever_the_number_of_batches() {
+    for batches in [vec![], vec![Ok(sample())], vec![Ok(sample()), Ok(sample())]] {
+        let rows = 2 * batches.len();
+        let bytes = encoded(answer(batches), Format::Json).await.unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(value["rows"].as_array().unwrap().len(), rows);
+        assert_eq!(value["rowCount"], rows);
+        assert_eq!(value["snapshot"], 42);
+        assert_eq!(value["elapsedMs"], 7);
+    }
+}
+
+#[tokio::test]
+async fn ndjson_has_an_object_a_row() {
+    check_text(Format::Ndjson, expect![[r#"
+        {"text":"a,\"b\"\n","big":9223372036854775807,"small":-1,"real":0.1,"yes":true,"ts":"2023-11-14T22:13:20.123456Z","second":"1970-01-01T00:00:00Z","day":"1970-01-01","money":"123.45","bin":"AP9B","list":[1,null,3],"object":{"a b":"x\"y"},"word":"w"}
+        {"text":"","big":null,"small":2,"real":null,"yes":false,"ts":"1969-12-31T23:59:59.999999Z","second":"1970-01-01T00:00:01Z","day":"1969-12-31","money":"-0.05","bin":"YQ==","list":null,"object":{"a b":null},"word":"w"}
+    "#]]).await;
+}
+
+#[tokio::test]
+async fn csv_has_a_header_and_quotes_what_needs_it() {
+    check_text(Format::Csv, expect![[r#"
+        text,big,small,real,yes,ts,second,day,money,bin,list,object,word
+        "a,""b""
+        ",9223372036854775807,-1,0.1,true,2023-11-14T22:13:20.123456Z,1970-01-01T00:00:00Z,1970-01-01,123.45,AP9B,"[1,null,3]","{""a b"":""x\""y""}",w
+        "",,2,,false,1969-12-31T23:59:59.999999Z,1970-01-01T00:00:01Z,1969-12-31,-0.05,YQ==,,"{""a b"":null}",w
+    "#]]).await;
+}
+
+#[tokio::test]
+async fn an_arrow_stream_reads_back() {
+    let bytes =
+        encoded(answer(vec![Ok(sample()), Ok(sample())]), Format::ArrowStream).await.unwrap();
+    let read: Vec<_> =
+        StreamReader::try_new(Cursor::new(bytes), None).unwrap().map(Result::unwrap).collect();
+    assert_eq!(read, [sample(), sample()]);
+}
+
+#[tokio::test]
+async fn an_error_after_the_first_rows_ends_the_stream() {
+    let broken = || vec![Ok(sample()), Err(SqlError::Limit("too long".to_owned()))];
+    for format in [Format::Json, Format::Csv, Format::ArrowStream] {
+        let error = encoded(answer(broken()), format).await.unwrap_err();
+        assert_eq!(error.to_string(), "too long", "{format:?}");
+    }
+    let lines =
+        String::from_utf8(encoded(answer(broken()), Format::Ndjson).await.unwrap()).unwrap();
+    assert_eq!(lines.lines().last().unwrap(), "{\"error\":\"too long\"}");
+    assert_eq!(lines.lines().count(), 3);
+}
+
+#[test]
+fn accept_names_the_format() {
+    let check =
+        |accept: &str, expected| assert_eq!(Format::from_accept(accept), expected, "{accept}");
+    check("", Some(Format::Json));
+    check("*/*", Some(Format::Json));
+    check("application/json; charset=utf-8", Some(Format::Json));
+    check("application/x-ndjson", Some(Format::Ndjson));
+    check("image/png, Text/CSV;q=0.5", Some(Format::Csv));
+    check("application/vnd.apache.arrow.stream", Some(Format::ArrowStream));
+    check("image/png", None);
+}
+
+#[test]
+fn base64_pads_the_last_group() {
+    for (bytes, expected) in
+        [("", ""), ("a", "YQ=="), ("ab", "YWI="), ("abc", "YWJj"), ("abcd", "YWJjZA==")]
+    {
+        let array: ArrayRef = Arc::new(BinaryArray::from(vec![bytes.as_bytes()]));
+        let batch = RecordBatch::try_from_iter([("b", array)]).unwrap();
+        let mut out = Vec::new();
+        Cells::new(&batch).unwrap().write_json_values(&mut out, 0);
+        assert_eq!(String::from_utf8(out).unwrap(), format!("\"{expected}\""));
+    }
+}

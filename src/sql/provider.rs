@@ -1,0 +1,320 @@
+//! A table for DataFusion: the snapshot's files through its Parquet source, united with the log's
+//! tail.
+
+use crate::{
+    event::rows,
+    sql::{
+        SqlError,
+        deletes::{self, Deletes},
+        fresh::Fresh,
+        manifests::{ManifestCache, PlannedFile, unreadable},
+        plan::{Snapshot, scalar},
+        rename::ByFieldId,
+        view::TableView,
+    },
+    wal::{RecordKind, RecordRef},
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{ColumnStatistics, DFSchema, Statistics, stats::Precision},
+    datasource::{
+        TableType,
+        file_format::parquet::transform_schema_to_view,
+        listing::PartitionedFile,
+        object_store::ObjectStoreUrl,
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, ParquetSource,
+            parquet::{CachedParquetFileReaderFactory, metadata::DFParquetMetadata},
+        },
+        source::DataSourceExec,
+        table_schema::TableSchema,
+    },
+    error::DataFusionError,
+    logical_expr::{Expr, TableProviderFilterPushDown, utils::conjunction},
+    object_store::{ObjectMeta, path::Path},
+    physical_expr::PhysicalExpr,
+    physical_plan::{
+        ExecutionPlan,
+        empty::EmptyExec,
+        streaming::{PartitionStream, StreamingTableExec},
+        union::UnionExec,
+    },
+};
+use icecore_catalog::storage::Storage;
+use std::sync::Arc;
+
+/// Most files that get statistics of their own: with these a top-k reads the best file first and
+/// skips the rest, but they take memory for every column of every file.
+const FILE_STATISTICS_MAX: usize = 1_024;
+
+/// One table of a view.
+#[derive(Debug)]
+pub struct Table {
+    snapshot: Option<Snapshot>,
+    tail: Option<(RecordKind, Vec<RecordRef>)>,
+    schema: SchemaRef,
+    storage: Storage,
+    manifests: ManifestCache,
+}
+
+impl Table {
+    /// The table as `view` has it.
+    ///
+    /// # Errors
+    /// Its schema has a type that Arrow has not.
+    pub fn new(
+        view: &TableView,
+        storage: Storage,
+        manifests: ManifestCache,
+    ) -> Result<Self, DataFusionError> {
+        let columns = view.metadata.as_ref().map(|metadata| {
+            let of_snapshot = view
+                .snapshot_id
+                .and_then(|id| metadata.snapshot_by_id(id))
+                // Without an id the snapshot was written before there were several schemas.
+                .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
+            // Only a look at the past takes the past's columns: what is acknowledged now has
+            // today's, and so do the empty columns of a table that was just extended.
+            let is_current = view.snapshot_id == metadata.current_snapshot_id();
+            let columns = of_snapshot.filter(|_| !is_current);
+            Arc::clone(columns.unwrap_or_else(|| metadata.current_schema()))
+        });
+        let arrow = match (&columns, view.kind) {
+            (Some(columns), _) => iceberg::arrow::schema_to_arrow_schema(columns)
+                .map_err(|cause| DataFusionError::External(Box::new(cause)))?,
+            (None, Some(RecordKind::DeadLetters)) => rows::dead_letter_schema().as_ref().clone(),
+            (None, _) => rows::event_schema().as_ref().clone(),
+        };
+        let schema = Arc::new(transform_schema_to_view(&without_metadata(&arrow)));
+        let snapshot = match (&view.metadata, view.snapshot_id, columns) {
+            (Some(metadata), Some(id), Some(columns)) => Some(Snapshot {
+                metadata: Arc::clone(metadata),
+                id,
+                columns,
+                schema: Arc::clone(&schema),
+            }),
+            _ => None,
+        };
+        let tail = view.kind.filter(|_| !view.tail.is_empty());
+        let tail = tail.map(|kind| (kind, view.tail.clone()));
+        Ok(Self { snapshot, tail, schema, storage, manifests })
+    }
+
+    async fn scan_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        let predicate = self.predicate(state, filters)?;
+        let planned = snapshot.plan(&self.manifests, &self.storage, predicate.as_ref()).await?;
+        if planned.files.is_empty() {
+            return Ok(None);
+        }
+        let (base, store) = self.storage.object_store();
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
+        let changed = snapshot.has_changed_columns();
+        // A filter that is pushed into the reader is lost for a file of another schema.
+        let pushes = !changed && planned.files.iter().all(|file| snapshot.is_current(file));
+        let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
+            .with_parquet_file_reader_factory(Arc::new(readers))
+            .with_enable_page_index(true)
+            .with_bloom_filter_on_read(true)
+            .with_pushdown_filters(pushes)
+            .with_reorder_filters(pushes);
+        let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
+        let mut files = Vec::with_capacity(planned.files.len());
+        for file in &planned.files {
+            let mut part = self.partitioned(&base, file)?;
+            if let Some(deleted) = planned.deletes.get(&file.location) {
+                let footer = DFParquetMetadata::new(store.as_ref(), &part.object_meta)
+                    .with_file_metadata_cache(Some(Arc::clone(&cache)))
+                    .fetch_metadata()
+                    .await?;
+                part = part.with_extension(deletes::access(&footer, deleted));
+            } else if with_statistics {
+                part = part.with_statistics(Arc::new(file_statistics(snapshot, file)));
+            }
+            files.push(part);
+        }
+        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(&base)?, Arc::new(source))
+            .with_statistics(self.statistics(&planned.files, &planned.deletes))
+            .with_file_groups(groups(files, state.config().target_partitions()))
+            .with_projection_indices(projection.cloned())?
+            .with_expr_adapter(changed.then(|| Arc::new(ByFieldId::new(&snapshot.columns)) as _))
+            .build();
+        Ok(Some(DataSourceExec::from_data_source(scan)))
+    }
+
+    /// The filters for pruning files. DataFusion hands them to the Parquet reader itself.
+    fn predicate(
+        &self,
+        state: &dyn Session,
+        filters: &[Expr],
+    ) -> Result<Option<Arc<dyn PhysicalExpr>>, DataFusionError> {
+        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(None) };
+        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+        state.create_physical_expr(filter, &schema).map(Some)
+    }
+
+    /// Rows are exact where nothing is deleted, so that counting them needs no file.
+    fn statistics(&self, files: &[Arc<PlannedFile>], deletes: &Deletes) -> Statistics {
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows =
+            if deletes.is_empty() { Precision::Exact(rows) } else { Precision::Inexact(rows) };
+        statistics
+    }
+
+    fn partitioned(
+        &self,
+        base: &url::Url,
+        file: &PlannedFile,
+    ) -> Result<PartitionedFile, DataFusionError> {
+        let outside = |cause: SqlError| DataFusionError::External(Box::new(cause));
+        let location =
+            self.storage.normalize(&file.location).map_err(|cause| outside(unreadable(&cause)))?;
+        let relative = location.strip_prefix(base.as_str()).unwrap_or(&location);
+        // Locations are what the store calls its objects: nothing in them is escaped again.
+        let path = Path::parse(relative.trim_start_matches('/'))
+            .map_err(|cause| outside(unreadable(&cause)))?;
+        Ok(PartitionedFile::new_from_meta(ObjectMeta {
+            location: path,
+            // Data files never change, so the caches need no time to tell versions apart.
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: file.bytes,
+            e_tag: None,
+            version: None,
+        }))
+    }
+
+    /// The tail in parts of about the same number of records.
+    fn scan_tail(
+        &self,
+        kind: RecordKind,
+        records: &[RecordRef],
+        projection: Option<&Vec<usize>>,
+        partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let schema = self.projected(projection)?;
+        let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
+            Arc::new(Fresh::new(kind, part.to_vec(), Arc::clone(&schema)))
+                as Arc<dyn PartitionStream>
+        });
+        let scan = StreamingTableExec::try_new(
+            Arc::clone(&schema),
+            parts.collect(),
+            None,
+            [],
+            false,
+            None,
+        )?;
+        Ok(Arc::new(scan))
+    }
+
+    fn projected(&self, projection: Option<&Vec<usize>>) -> Result<SchemaRef, DataFusionError> {
+        Ok(match projection {
+            Some(indices) => Arc::new(self.schema.project(indices)?),
+            None => Arc::clone(&self.schema),
+        })
+    }
+}
+
+#[async_trait]
+impl TableProvider for Table {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        if let Some(snapshot) = &self.snapshot {
+            parts.extend(self.scan_snapshot(snapshot, state, projection, filters).await?);
+        }
+        if let Some((kind, records)) = &self.tail {
+            let partitions = state.config().target_partitions();
+            parts.push(self.scan_tail(*kind, records, projection, partitions)?);
+        }
+        match parts.len() {
+            0 => Ok(Arc::new(EmptyExec::new(self.projected(projection)?))),
+            1 => Ok(parts.remove(0)),
+            _ => UnionExec::try_new(parts),
+        }
+    }
+}
+
+fn without_metadata(schema: &Schema) -> Schema {
+    let plain = |field: &Arc<Field>| {
+        Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+    };
+    Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())
+}
+
+/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
+/// have any.
+fn file_statistics(snapshot: &Snapshot, file: &PlannedFile) -> Statistics {
+    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
+    let fields = snapshot.schema.fields().iter();
+    let column_statistics = fields.map(|field| {
+        let mut statistics = ColumnStatistics::new_unknown();
+        let id = snapshot.columns.field_by_name(field.name()).map(|column| column.id);
+        let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
+        if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
+            statistics.null_count = Precision::Exact(nulls);
+        }
+        let is_fixed = matches!(
+            field.data_type(),
+            DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
+        );
+        if is_fixed {
+            let bound = |value: &Option<_>| match value {
+                Some(value) => scalar(value, field.data_type()).map(Precision::Exact),
+                None => None,
+            };
+            statistics.min_value = bound(&known.lower).unwrap_or_default();
+            statistics.max_value = bound(&known.upper).unwrap_or_default();
+        }
+        statistics
+    });
+    Statistics {
+        num_rows: Precision::Exact(rows),
+        total_byte_size: Precision::Absent,
+        column_statistics: column_statistics.collect(),
+    }
+}
+
+/// The files in as many groups as partitions, each with about the same bytes.
+fn groups(mut files: Vec<PartitionedFile>, partitions: usize) -> Vec<FileGroup> {
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> =
+        vec![(0, Vec::new()); partitions.clamp(1, files.len().max(1))];
+    files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));
+    for file in files {
+        let lightest =
+            groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is at least one group");
+        lightest.0 += file.object_meta.size;
+        lightest.1.push(file);
+    }
+    groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+}

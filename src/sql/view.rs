@@ -1,0 +1,323 @@
+//! What a query sees, by value: for each table a snapshot and the places in the log after it.
+//!
+//! The order of steps makes it exact: pin the log, list its records, then load each table with its
+//! watermark in one read, then drop the records that the table has. A record that was trimmed
+//! before it could be listed is in the table that is loaded later; one that was listed is told
+//! apart by the watermark. So each acknowledged row is in exactly one of the two.
+
+use crate::{
+    sql::SqlError,
+    wal::{Pin, RecordKind, RecordRef, Wal},
+};
+use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
+use icecore_catalog::{
+    catalog::{Catalog, LoadedTable},
+    error::CatalogError,
+};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::Namespace,
+};
+use serde_json::Value;
+use std::{collections::HashSet, sync::Arc};
+
+/// The property of a catalog namespace that holds its owner's text.
+const NAMESPACE_TEXT: &str = "icecore.ns";
+/// The entry of a snapshot's summary with its highest `seq`.
+const LAST_SEQ: &str = "icecore.last-seq";
+
+/// A point in a table's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// This snapshot.
+    Snapshot(i64),
+    /// The snapshot that was current at this time, ms since 1970.
+    Time(i64),
+    /// The head of a branch, or a tag.
+    Reference(String),
+}
+
+impl AsOf {
+    /// Reads a snapshot id (number or text), an RFC 3339 time, or the name of a branch or tag.
+    ///
+    /// # Errors
+    /// [`SqlError::Invalid`].
+    pub fn parse(value: &Value) -> Result<Self, SqlError> {
+        let invalid = || {
+            SqlError::Invalid("as_of must be a snapshot id, an RFC 3339 time such as 2026-11-20T12:00:00Z, or the name of a branch or tag".to_owned())
+        };
+        match value {
+            Value::Number(number) => number.as_i64().map(Self::Snapshot).ok_or_else(invalid),
+            Value::String(text) => {
+                Ok(match (text.parse(), chrono::DateTime::parse_from_rfc3339(text)) {
+                    (Ok(snapshot), _) => Self::Snapshot(snapshot),
+                    (_, Ok(time)) => Self::Time(time.timestamp_millis()),
+                    _ if text.is_empty() => return Err(invalid()),
+                    _ => Self::Reference(text.clone()),
+                })
+            }
+            _ => Err(invalid()),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Snapshot(id) => format!("snapshot {id}"),
+            Self::Time(ms) => format!(
+                "snapshot at {}",
+                chrono::DateTime::from_timestamp_millis(*ms).unwrap_or_default().to_rfc3339()
+            ),
+            Self::Reference(name) => format!("branch or tag `{name}`"),
+        }
+    }
+
+    /// The snapshot this means in a table, if there is one.
+    fn resolve(&self, metadata: &TableMetadata) -> Option<i64> {
+        match self {
+            Self::Snapshot(id) => {
+                metadata.snapshot_by_id(*id).map(|snapshot| snapshot.snapshot_id())
+            }
+            Self::Time(ms) => {
+                let logged =
+                    metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= *ms);
+                logged.map(|entry| entry.snapshot_id).or_else(|| kept_at(metadata, *ms))
+            }
+            Self::Reference(name) => {
+                metadata.snapshot_for_ref(name).map(|snapshot| snapshot.snapshot_id())
+            }
+        }
+    }
+}
+
+/// The last kept snapshot up to `ms`: thinning cuts the log, but not the snapshots that it keeps.
+/// One of main's own goes before one that may be a branch's.
+fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
+    let main = ancestors(metadata, metadata.current_snapshot_id());
+    metadata
+        .snapshots()
+        .filter(|snapshot| snapshot.timestamp_ms() <= ms)
+        .max_by_key(|snapshot| (main.contains(&snapshot.snapshot_id()), snapshot.sequence_number()))
+        .map(|snapshot| snapshot.snapshot_id())
+}
+
+/// A snapshot and what it was built on, as far as it is kept.
+fn ancestors(metadata: &TableMetadata, head: Option<i64>) -> HashSet<i64> {
+    let mut found = HashSet::new();
+    let mut next = head;
+    while let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) {
+        if !found.insert(snapshot.snapshot_id()) {
+            break;
+        }
+        next = snapshot.parent_snapshot_id();
+    }
+    found
+}
+
+/// Which tables of a namespace a query names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Every table: the query asks what there is.
+    All,
+    /// These, in no order; none for a query without tables.
+    Named(Vec<String>),
+}
+
+/// One table as a query sees it.
+#[derive(Clone, Debug)]
+pub struct TableView {
+    /// Its name.
+    pub name: String,
+    /// Its metadata; none for a table of ours that has no snapshot and no catalog entry yet.
+    pub metadata: Option<Arc<TableMetadata>>,
+    /// The snapshot to read, if it has one.
+    pub snapshot_id: Option<i64>,
+    /// Which records of the log are rows of it; none for tables that only others write.
+    pub kind: Option<RecordKind>,
+    /// The records to read after the snapshot.
+    pub tail: Vec<RecordRef>,
+    /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
+    pub last_seq: u64,
+}
+
+/// The tables of a namespace as a query sees them.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The tables that were wanted.
+    pub tables: Vec<TableView>,
+}
+
+/// Where views are taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// The log.
+    pub wal: &'a Wal,
+    /// The tables.
+    pub catalog: &'a Catalog,
+}
+
+impl View {
+    /// Takes a view, and the pin that keeps it readable.
+    ///
+    /// # Errors
+    /// [`SqlError::NotFound`] when the namespace, or what `as_of` names, is not there;
+    /// [`SqlError::Invalid`] for a table that is not.
+    pub async fn take(
+        sources: Sources<'_>,
+        namespace: &Namespace,
+        wanted: &Wanted,
+        as_of: Option<&AsOf>,
+    ) -> Result<(Self, Pin), SqlError> {
+        let pin = sources.wal.pin();
+        let mut view = Self { namespace: namespace.clone(), tables: Vec::new() };
+        if *wanted == Wanted::Named(Vec::new()) {
+            return Ok((view, pin));
+        }
+        let Some(home) = Home::find(sources, namespace).await? else {
+            return Err(SqlError::NotFound(format!("namespace `{namespace}` has no events")));
+        };
+        let names = match wanted {
+            Wanted::All => home.table_names(sources).await?,
+            Wanted::Named(names) => names.clone(),
+        };
+        for name in names {
+            match home.table(sources, &name, as_of).await? {
+                Some(table) => view.tables.push(table),
+                // Dropped since the names were listed, or not there yet at that time.
+                None if *wanted == Wanted::All => (),
+                None => return Err(home.unknown_table(sources, &name).await?),
+            }
+        }
+        Ok((view, pin))
+    }
+
+    /// The table of that name.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&TableView> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+}
+
+/// A namespace that is there: in the catalog, in the log, or both.
+struct Home {
+    namespace: Namespace,
+}
+
+impl Home {
+    /// Two texts may mean one catalog name; the log knows the one that owns it.
+    async fn find(
+        Sources { wal, catalog }: Sources<'_>,
+        asked: &Namespace,
+    ) -> Result<Option<Self>, SqlError> {
+        // Before the catalog is asked: what is committed meanwhile is gone from the log.
+        let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
+        let logged =
+            waiting.filter(|found| found.name() == asked.name()).max_by_key(|found| found == asked);
+        let levels = vec![asked.name().to_owned()];
+        let properties = catalog.metastore().namespace(&levels).await;
+        let properties = properties.map_err(|cause| internal(&cause))?;
+        let owner = properties
+            .as_ref()
+            .and_then(|properties| Namespace::parse(properties.get(NAMESPACE_TEXT)?).ok());
+        let namespace = match (owner.or(logged), properties) {
+            (Some(namespace), _) => namespace,
+            // Another engine made it.
+            (None, Some(_)) => asked.clone(),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Self { namespace }))
+    }
+
+    /// Every table there is, ours also before they are in the catalog.
+    async fn table_names(&self, sources: Sources<'_>) -> Result<Vec<String>, SqlError> {
+        let levels = vec![self.namespace.name().to_owned()];
+        let mut names = match sources.catalog.metastore().tables(&levels).await {
+            Ok(names) => names,
+            Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
+            Err(cause) => return Err(internal(&cause)),
+        };
+        names.extend([EVENTS_TABLE, DEAD_LETTERS_TABLE].map(str::to_owned));
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    async fn unknown_table(&self, sources: Sources<'_>, name: &str) -> Result<SqlError, SqlError> {
+        let names = self.table_names(sources).await?;
+        let listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        Ok(SqlError::Invalid(format!(
+            "table `{name}` does not exist in namespace `{}`; it has {}",
+            self.namespace,
+            listed.join(", ")
+        )))
+    }
+
+    async fn table(
+        &self,
+        Sources { wal, catalog }: Sources<'_>,
+        name: &str,
+        as_of: Option<&AsOf>,
+    ) -> Result<Option<TableView>, SqlError> {
+        let kind = match name {
+            EVENTS_TABLE => Some(RecordKind::Events),
+            DEAD_LETTERS_TABLE => Some(RecordKind::DeadLetters),
+            _ => None,
+        };
+        // The log first, see above.
+        let mut tail = match kind {
+            Some(kind) if as_of.is_none() => wal.records(kind, &self.namespace, 0),
+            _ => Vec::new(),
+        };
+        let loaded = self.load(catalog, name).await?;
+        if loaded.is_none() && kind.is_none() {
+            return Ok(None);
+        }
+        let watermark = loaded.as_ref().and_then(|loaded| loaded.watermark);
+        let committed = watermark.map_or(0, |watermark| watermark.position);
+        tail.retain(|record| committed < record.position);
+        let metadata = loaded.map(|loaded| loaded.metadata);
+        let snapshot_id = match (as_of, &metadata) {
+            (None, metadata) => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
+            (Some(as_of), Some(metadata)) => Some(as_of.resolve(metadata).ok_or_else(|| {
+                SqlError::NotFound(format!("table `{name}` has no {}", as_of.describe()))
+            })?),
+            (Some(as_of), None) => {
+                let when = as_of.describe();
+                return Err(SqlError::NotFound(format!("table `{name}` has no {when}")));
+            }
+        };
+        let last_seq = match (as_of, tail.last()) {
+            (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),
+            (None, None) => watermark.map_or(0, |watermark| watermark.last_seq),
+            (Some(_), None) => metadata.as_ref().map_or(0, |table| seq_of(table, snapshot_id)),
+        };
+        let name = name.to_owned();
+        Ok(Some(TableView { name, metadata, snapshot_id, kind, tail, last_seq }))
+    }
+
+    async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
+        let levels = NamespaceIdent::new(self.namespace.name().to_owned());
+        match catalog.load_table(&TableIdent::new(levels, name.to_owned())).await {
+            Ok(loaded) => Ok(Some(loaded)),
+            Err(CatalogError::NoSuchTable(_)) => Ok(None),
+            Err(cause) => Err(internal(&cause)),
+        }
+    }
+}
+
+/// Highest `seq` in a snapshot, as its writer noted it.
+fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
+    snapshot_id
+        .and_then(|id| metadata.snapshot_by_id(id))
+        .and_then(|snapshot| snapshot.summary().additional_properties.get(LAST_SEQ)?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn internal(cause: &CatalogError) -> SqlError {
+    tracing::error!(error = cause as &dyn std::error::Error, "a view cannot be taken");
+    SqlError::Internal("the catalog does not answer".to_owned())
+}
+
+#[cfg(test)]
+mod tests;
