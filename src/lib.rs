@@ -2,12 +2,16 @@
 //!
 //! `ARCHITECTURE.md` is the map: which module does what, and what none of them may do.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod faults;
 pub mod flush;
+pub mod http;
 pub mod ids;
 pub mod ingest;
+pub mod server;
 pub mod sql;
 pub mod table;
 pub mod tasks;

@@ -1,0 +1,198 @@
+//! The command line: what it understands, and which exit code each end has.
+//!
+//! `serve` and `quickstart` run a server in this process; every other command is a client of one,
+//! or reads files. Results go to stdout, everything else to stderr.
+
+pub mod admin;
+pub mod client;
+pub mod ingest;
+pub mod quickstart;
+pub mod sample;
+pub mod serve;
+pub mod sql;
+pub mod wal;
+
+use crate::{
+    config::{Config, ConfigError},
+    server::StartError,
+};
+use clap::{Args, Parser, Subcommand};
+use client::ClientError;
+use std::{io::Write, path::PathBuf, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+
+/// An event lakehouse in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "icecore", version, about)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Settings that every command takes.
+#[derive(Debug, Args)]
+struct Settings {
+    /// A settings file; without it `icecore.toml` is read if it is there
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    /// Address of the server
+    #[arg(long, global = true)]
+    listen: Option<String>,
+    /// Folder of log, metastore and default warehouse
+    #[arg(long, global = true)]
+    data_dir: Option<String>,
+    /// file:///folder or s3://bucket/prefix
+    #[arg(long, global = true)]
+    warehouse: Option<String>,
+    /// sqlite://FILE
+    #[arg(long, global = true)]
+    metastore: Option<String>,
+    /// Any other setting: key=value, as `icecore config` lists them
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve,
+    /// Run the server, send sample events to it, ask it some questions
+    Quickstart(quickstart::Quickstart),
+    /// Send files of events
+    Ingest(ingest::IngestFiles),
+    /// Run a query, or open a prompt
+    Sql(sql::SqlCommand),
+    /// List the tables of a namespace
+    Tables(admin::Tables),
+    /// List the snapshots of a table
+    Snapshots(admin::Snapshots),
+    /// Show every setting with its value and origin
+    Config,
+    /// Look into a log that no server has open
+    #[command(subcommand)]
+    Wal(wal::WalCommand),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The settings.
+    #[error("settings")]
+    Config(#[from] ConfigError),
+    /// What was typed.
+    #[error("{0}")]
+    Usage(String),
+    /// The server did not start.
+    #[error("start the server")]
+    Start(#[from] StartError),
+    /// A request failed.
+    #[error("ask the server")]
+    Client(#[from] ClientError),
+    /// A file or the terminal.
+    #[error("{operation}")]
+    Io {
+        /// What was tried.
+        operation: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The log.
+    #[error("read the log")]
+    Wal(#[from] crate::wal::WalError),
+    /// An answer that does not decode.
+    #[error("decode the answer")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// Some events were refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = load(&cli.settings).and_then(|config| {
+        log_to_stderr(&config.log);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| {
+                CliError::Io { operation: "start the async runtime".to_owned(), source }
+            })?;
+        runtime.block_on(execute(cli.command, &config))
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            complain(&problem);
+            if matches!(problem, CliError::Usage(_) | CliError::Config(_)) {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
+    match command {
+        Command::Serve => serve::serve(config).await,
+        Command::Quickstart(quickstart) => quickstart::run(config, &quickstart).await,
+        Command::Ingest(files) => ingest::run(config, &files).await,
+        Command::Sql(command) => sql::run(config, &command).await,
+        Command::Tables(command) => admin::tables(config, &command).await,
+        Command::Snapshots(command) => admin::snapshots(config, &command).await,
+        Command::Config => admin::config(config),
+        Command::Wal(command) => wal::run(config, &command),
+    }
+}
+
+fn load(settings: &Settings) -> Result<Config, CliError> {
+    let mut flags = Vec::new();
+    let named = [
+        ("listen", &settings.listen),
+        ("data_dir", &settings.data_dir),
+        ("warehouse", &settings.warehouse),
+        ("metastore", &settings.metastore),
+    ];
+    for (key, value) in named {
+        flags.extend(value.clone().map(|value| (key, value)));
+    }
+    for pair in &settings.set {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(CliError::Usage(format!("--set `{pair}` is not KEY=VALUE")));
+        };
+        flags.push((key, value.to_owned()));
+    }
+    Ok(Config::load(settings.config.as_deref(), &flags)?)
+}
+
+fn log_to_stderr(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Writes a result to stdout.
+///
+/// # Errors
+/// Nobody reads it any more.
+pub fn say(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|source| CliError::Io { operation: "write to stdout".to_owned(), source })
+}
+
+/// Writes an error and its causes to stderr.
+fn complain(problem: &dyn std::error::Error) {
+    let mut text = format!("icecore: {problem}");
+    let mut cause = problem.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    // There is nowhere left to report that stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,137 @@
+//! Requests to a server, with bounded retries where a repeat is safe.
+
+use crate::config::Config;
+use bytes::Bytes;
+use reqwest::{Method, StatusCode, header};
+use std::time::Duration;
+
+/// How often a request that may be repeated is tried.
+const TRIES_MAX: u32 = 12;
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No answer.
+    #[error("no answer from {url}; is `icecore serve` running?")]
+    Send {
+        /// Where it was sent.
+        url: String,
+        /// Why it failed.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An answer that is an error.
+    #[error("{status}: {text}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// What the server says.
+        text: String,
+    },
+    /// An answer that is not what it should be.
+    #[error("unexpected answer from {url}")]
+    Answer {
+        /// Where it was sent.
+        url: String,
+        /// What does not fit.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A server to talk to.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: String,
+    http: reqwest::Client,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// Headers.
+    pub headers: &'a [(&'static str, String)],
+    /// Body, empty for none.
+    pub body: Bytes,
+}
+
+impl Client {
+    /// The server at `url`, or where `config` lets one listen.
+    #[must_use]
+    pub fn new(config: &Config, url: Option<&str>) -> Self {
+        let url = url.map_or_else(|| format!("http://{}", config.listen), str::to_owned);
+        Self { url: url.trim_end_matches('/').to_owned(), http: reqwest::Client::new() }
+    }
+
+    /// Sends once and gives status and body, whatever the status.
+    ///
+    /// # Errors
+    /// [`ClientError::Send`].
+    pub async fn send(&self, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+        let url = format!("{}{}", self.url, call.path);
+        let failed = |source| ClientError::Send { url: self.url.clone(), source };
+        let mut request = self.http.request(call.method.clone(), &url).body(call.body.clone());
+        for (name, value) in call.headers {
+            request = request.header(*name, value);
+        }
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        Ok((status, response.bytes().await.map_err(failed)?))
+    }
+
+    /// Sends until there is an answer that a repeat cannot better; for requests that may be
+    /// repeated.
+    ///
+    /// # Errors
+    /// The last [`ClientError::Send`].
+    pub async fn send_retrying(&self, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+        let mut pause = Duration::from_millis(100);
+        for _ in 1..TRIES_MAX {
+            match self.send(call).await {
+                Ok((status, body)) if !matches!(status.as_u16(), 429 | 500 | 503) => {
+                    return Ok((status, body));
+                }
+                Ok(_) | Err(ClientError::Send { .. }) => (),
+                Err(other) => return Err(other),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        self.send(call).await
+    }
+
+    /// A GET or POST whose answer is JSON.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value, ClientError> {
+        let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
+        let headers = [(header::CONTENT_TYPE.as_str(), "application/json".to_owned())];
+        let (status, bytes) =
+            self.send(&Call { method, path, headers: &headers, body: bytes }).await?;
+        if !status.is_success() {
+            return Err(refused(status, &bytes));
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
+    }
+}
+
+/// What the server says is wrong.
+#[must_use]
+pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    let parsed: Option<icecore_schemas::error_code::ErrorBody> = serde_json::from_slice(body).ok();
+    let text = parsed.map_or_else(|| String::from_utf8_lossy(body).into_owned(), |body| body.error);
+    ClientError::Refused { status: status.as_u16(), text }
+}

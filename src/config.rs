@@ -1,0 +1,455 @@
+//! Settings: command line over environment over `icecore.toml` over defaults, each with its origin.
+//!
+//! This is the only module that reads the environment. Every setting is a row of [`SETTINGS`]; the
+//! typed [`Config`] is built once from their texts, so a wrong value is an error before anything
+//! starts.
+
+pub mod units;
+
+use crate::faults::Faults;
+use icecore_catalog::storage::S3Options;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+/// Every setting: its key in `icecore.toml` (the environment has `ICECORE_` and the key in upper
+/// case with `_` for `.`), its default, and what it means.
+pub const SETTINGS: &[(&str, &str, &str)] = &[
+    ("listen", "127.0.0.1:8181", "address of the HTTP server; port 0 takes a free one"),
+    ("data_dir", "./icecore-data", "folder of the log, the metastore and the default warehouse"),
+    ("warehouse", "", "file:///folder or s3://bucket/prefix; empty: <data_dir>/warehouse"),
+    ("metastore", "", "sqlite://FILE; empty: <data_dir>/icecore.db"),
+    ("catalog.name", "icecore", "the warehouse name that Iceberg clients use"),
+    ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
+    ("s3.region", "us-east-1", "region"),
+    ("s3.access_key_id", "", "access key"),
+    ("s3.secret_access_key", "", "secret key"),
+    ("s3.session_token", "", "session token of temporary keys"),
+    (
+        "commit.interval",
+        "5s",
+        "longest an acknowledged event waits for its snapshot, 100ms to 10min",
+    ),
+    ("commit.bytes_max", "64MiB", "a table with this much waiting is committed at once"),
+    ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
+    ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
+    ("ingest.batch_events_max", "10000", "most events in a body"),
+    ("ingest.types_max", "1000", "most distinct types of a namespace"),
+    ("ingest.ts_past", "7d", "how far an event's time may lie before its arrival"),
+    ("ingest.ts_future", "1h", "how far an event's time may lie after its arrival"),
+    ("ingest.queue_bytes_max", "256MiB", "most bytes of requests in work; beyond it 503"),
+    ("dedup.window", "7d", "how long an id is remembered, at least; 24h or more"),
+    ("wal.segment_bytes", "64MiB", "size of a log segment"),
+    ("wal.bytes_max", "8GiB", "most uncommitted log; beyond it 503"),
+    ("wal.disk_free_min", "0.05", "share of the disk that must stay free; below it 503"),
+    ("sql.memory_bytes_max", "1GiB", "memory of all queries together"),
+    ("sql.timeout_max", "60s", "longest a query may run"),
+    ("sql.rows_max", "1000000", "most rows of an answer"),
+    ("sql.concurrent_max", "16", "queries at once"),
+    ("http.connections_max", "1024", "connections at once"),
+    ("log", "info", "what is logged: error, warn, info, debug, or a filter such as icecore=debug"),
+    ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
+];
+
+/// Settings whose values are not shown.
+const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token"];
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The file.
+    File(PathBuf),
+    /// The environment variable.
+    Environment(String),
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file named with `--config` cannot be read.
+    #[error("read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("`{}` is not valid TOML", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where it is not.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A key nobody knows.
+    #[error("unknown setting `{key}` in {origin}; `icecore config` lists all of them")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        origin: String,
+    },
+    /// A value that does not fit.
+    #[error("setting `{key}` from {origin}: `{value}` {problem}")]
+    Value {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        origin: String,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The effective settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address of the HTTP server.
+    pub listen: SocketAddr,
+    /// Folder of the log and, by default, of everything else.
+    pub data_dir: PathBuf,
+    /// `file:///…` or `s3://…`.
+    pub warehouse: String,
+    /// The SQLite file.
+    pub metastore: PathBuf,
+    /// The warehouse name that clients use.
+    pub catalog_name: String,
+    /// Keys and address of the S3 server.
+    pub s3: S3Options,
+    /// Longest an acknowledged event waits for its snapshot.
+    pub commit_interval: Duration,
+    /// A table with this many waiting bytes is committed at once.
+    pub commit_bytes_max: u64,
+    /// Largest body.
+    pub body_bytes_max: usize,
+    /// Largest event.
+    pub event_bytes_max: usize,
+    /// Most events in a body.
+    pub batch_events_max: usize,
+    /// Most distinct types of a namespace.
+    pub types_max: usize,
+    /// How far an event's time may lie in the past.
+    pub ts_past: Duration,
+    /// How far an event's time may lie in the future.
+    pub ts_future: Duration,
+    /// Most bytes of requests in work.
+    pub queue_bytes_max: usize,
+    /// How long an id is remembered.
+    pub dedup_window: Duration,
+    /// Size of a log segment.
+    pub wal_segment_bytes: u64,
+    /// Most uncommitted log.
+    pub wal_bytes_max: u64,
+    /// Share of the disk that must stay free.
+    pub wal_disk_free_min: f64,
+    /// Memory of all queries together.
+    pub sql_memory_bytes_max: usize,
+    /// Longest a query may run.
+    pub sql_timeout_max: Duration,
+    /// Most rows of an answer.
+    pub sql_rows_max: u64,
+    /// Queries at once.
+    pub sql_concurrent_max: usize,
+    /// Connections at once.
+    pub http_connections_max: usize,
+    /// The log filter.
+    pub log: String,
+    /// The failpoint script.
+    pub faults: Faults,
+    /// Each setting's text and origin, secrets blanked.
+    pub effective: Vec<(&'static str, String, Origin)>,
+}
+
+/// The texts of all settings before they are typed.
+#[derive(Clone, Debug)]
+struct Texts(BTreeMap<&'static str, (String, Origin)>);
+
+impl Config {
+    /// Settings from `flags` (key and value), the process's environment and a file: `file`, or
+    /// `icecore.toml` in the working folder if it is there.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting and where it stands.
+    pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            Some((name.strip_prefix("ICECORE_")?.to_owned(), value.into_string().ok()?))
+        });
+        let default_file = Path::new("icecore.toml");
+        let file = file.or_else(|| default_file.exists().then_some(default_file));
+        Self::from_sources(file, environment.collect(), flags)
+    }
+
+    /// As [`Config::load`] with the environment passed in (names without `ICECORE_`).
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting and where it stands.
+    pub fn from_sources(
+        file: Option<&Path>,
+        environment: Vec<(String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut texts = Texts::defaults();
+        if let Some(path) = file {
+            texts.read_file(path)?;
+        }
+        for (name, value) in environment {
+            let origin = Origin::Environment(format!("ICECORE_{name}"));
+            let key =
+                SETTINGS.iter().find(|(key, ..)| key.replace('.', "_").eq_ignore_ascii_case(&name));
+            let Some((key, ..)) = key else {
+                return Err(ConfigError::Unknown {
+                    key: name,
+                    origin: "the environment".to_owned(),
+                });
+            };
+            texts.0.insert(key, (value, origin));
+        }
+        for (key, value) in flags {
+            texts.set(key, value.clone(), Origin::Flag)?;
+        }
+        texts.typed()
+    }
+}
+
+impl Texts {
+    fn defaults() -> Self {
+        Self(
+            SETTINGS
+                .iter()
+                .map(|(key, default, _)| (*key, ((*default).to_owned(), Origin::Default)))
+                .collect(),
+        )
+    }
+
+    fn set(&mut self, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
+        let Some((key, ..)) = SETTINGS.iter().find(|(known, ..)| *known == key) else {
+            return Err(ConfigError::Unknown { key: key.to_owned(), origin: origin.to_string() });
+        };
+        self.0.insert(key, (value, origin));
+        Ok(())
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let table: toml::Table =
+            text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })?;
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(members) => {
+                    for (member, value) in members {
+                        self.set(
+                            &format!("{key}.{member}"),
+                            plain(&value),
+                            Origin::File(path.to_owned()),
+                        )?;
+                    }
+                }
+                value => self.set(&key, plain(&value), Origin::File(path.to_owned()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of a setting; every key of the code is a row of [`SETTINGS`].
+    fn text(&self, key: &str) -> &str {
+        &self.0[key].0
+    }
+
+    fn wrong(&self, key: &str, problem: &str) -> ConfigError {
+        let (value, origin) = &self.0[key];
+        ConfigError::Value {
+            key: key.to_owned(),
+            origin: origin.to_string(),
+            value: value.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+
+    fn parsed<T: FromStr>(&self, key: &str, problem: &str) -> Result<T, ConfigError> {
+        self.text(key).parse().map_err(|_| self.wrong(key, problem))
+    }
+
+    fn duration(&self, key: &str, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
+        units::parse_duration(self.text(key))
+            .filter(|value| (min..=max).contains(value))
+            .ok_or_else(|| {
+                self.wrong(
+                    key,
+                    &format!("is not a time such as 500ms, 5s, 1h or 7d from {min:?} to {max:?}"),
+                )
+            })
+    }
+
+    fn bytes(&self, key: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
+        units::parse_bytes(self.text(key)).filter(|value| (min..=max).contains(value)).ok_or_else(
+            || {
+                self.wrong(
+                    key,
+                    &format!("is not a size such as 64KiB or 1GiB from {min} to {max} bytes"),
+                )
+            },
+        )
+    }
+
+    fn size(&self, key: &str, min: u64, max: u64) -> Result<usize, ConfigError> {
+        let bytes = self.bytes(key, min, max)?;
+        usize::try_from(bytes).map_err(|_| self.wrong(key, "is more than this machine can address"))
+    }
+
+    fn count(&self, key: &str) -> Result<usize, ConfigError> {
+        let count: usize = self.parsed(key, "is not a whole number")?;
+        if count == 0 { Err(self.wrong(key, "must be 1 or more")) } else { Ok(count) }
+    }
+
+    fn optional(&self, key: &str) -> Option<String> {
+        Some(self.text(key)).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn typed(&self) -> Result<Config, ConfigError> {
+        let data_dir = PathBuf::from(self.text("data_dir"));
+        let data_dir =
+            std::path::absolute(&data_dir).map_err(|_| self.wrong("data_dir", "is not a path"))?;
+        Ok(Config {
+            listen: self.listen()?,
+            warehouse: self.warehouse(&data_dir)?,
+            metastore: self.metastore(&data_dir)?,
+            data_dir,
+            catalog_name: self.text("catalog.name").to_owned(),
+            s3: self.s3(),
+            commit_interval: self.duration(
+                "commit.interval",
+                Duration::from_millis(100),
+                Duration::from_secs(600),
+            )?,
+            commit_bytes_max: self.bytes("commit.bytes_max", 1 << 20, 1 << 30)?,
+            body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
+            event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
+            batch_events_max: self.count("ingest.batch_events_max")?,
+            types_max: self.count("ingest.types_max")?,
+            ts_past: self.duration("ingest.ts_past", Duration::ZERO, DAY * 36_500)?,
+            ts_future: self.duration("ingest.ts_future", Duration::ZERO, DAY * 36_500)?,
+            queue_bytes_max: self.size("ingest.queue_bytes_max", 1 << 20, 1 << 36)?,
+            dedup_window: self.duration("dedup.window", DAY, DAY * 366)?,
+            wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,
+            wal_bytes_max: self.bytes("wal.bytes_max", 1 << 20, 1 << 44)?,
+            wal_disk_free_min: self.free_share()?,
+            sql_memory_bytes_max: self.size("sql.memory_bytes_max", 1 << 24, 1 << 40)?,
+            sql_timeout_max: self.duration("sql.timeout_max", Duration::from_millis(10), DAY)?,
+            sql_rows_max: self.parsed("sql.rows_max", "is not a whole number")?,
+            sql_concurrent_max: self.count("sql.concurrent_max")?,
+            http_connections_max: self.count("http.connections_max")?,
+            log: self.text("log").to_owned(),
+            faults: Faults::parse(self.text("failpoints"))
+                .map_err(|problem| self.wrong("failpoints", &problem))?,
+            effective: self.effective(),
+        })
+    }
+
+    /// There is no access control yet, so the server must not be reachable from elsewhere.
+    fn listen(&self) -> Result<SocketAddr, ConfigError> {
+        let listen: SocketAddr =
+            self.parsed("listen", "is not an address such as 127.0.0.1:8181")?;
+        if listen.ip().is_loopback() {
+            Ok(listen)
+        } else {
+            Err(self.wrong("listen", "is not a loopback address, and without access control the server answers only there"))
+        }
+    }
+
+    fn warehouse(&self, data_dir: &Path) -> Result<String, ConfigError> {
+        let text = self.text("warehouse");
+        if text.is_empty() {
+            return Ok(format!("file://{}", data_dir.join("warehouse").display()));
+        }
+        if text.starts_with("file:///") || text.starts_with("s3://") {
+            return Ok(text.trim_end_matches('/').to_owned());
+        }
+        Err(self.wrong("warehouse", "is neither file:///folder nor s3://bucket/prefix"))
+    }
+
+    fn metastore(&self, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+        let text = self.text("metastore");
+        if text.is_empty() {
+            return Ok(data_dir.join("icecore.db"));
+        }
+        match text.strip_prefix("sqlite://") {
+            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+            _ => {
+                Err(self
+                    .wrong("metastore", "is not sqlite://FILE, the only metastore of this version"))
+            }
+        }
+    }
+
+    fn s3(&self) -> S3Options {
+        S3Options {
+            endpoint: self.optional("s3.endpoint"),
+            region: self.optional("s3.region"),
+            access_key_id: self.optional("s3.access_key_id"),
+            secret_access_key: self.optional("s3.secret_access_key"),
+            session_token: self.optional("s3.session_token"),
+        }
+    }
+
+    fn free_share(&self) -> Result<f64, ConfigError> {
+        let share: f64 = self.parsed("wal.disk_free_min", "is not a share such as 0.05")?;
+        if (0.0..1.0).contains(&share) {
+            Ok(share)
+        } else {
+            Err(self.wrong("wal.disk_free_min", "is not from 0 to below 1"))
+        }
+    }
+
+    fn effective(&self) -> Vec<(&'static str, String, Origin)> {
+        let shown = |key: &str, text: &str| {
+            if SECRETS.contains(&key) && !text.is_empty() {
+                "(hidden)".to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
+        SETTINGS
+            .iter()
+            .map(|(key, ..)| (*key, shown(key, self.text(key)), self.0[key].1.clone()))
+            .collect()
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

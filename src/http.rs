@@ -1,0 +1,155 @@
+//! The HTTP surface: routes, limits, request ids; one mapping from errors to replies.
+//!
+//! Handlers parse at the edge, call one module below, and shape the reply. They hold no state but
+//! counters.
+
+pub mod body;
+pub mod error;
+pub mod health;
+pub mod ingest;
+pub mod query;
+pub mod serve;
+pub mod tables;
+
+use crate::{
+    clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
+    sql::Sql, wal::Wal,
+};
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderName, HeaderValue},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use icecore_catalog::catalog::Catalog;
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The reply header that names a request in the log.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id taken over from a client.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+#[derive(Debug)]
+pub struct Parts {
+    /// The way in.
+    pub ingest: Ingest,
+    /// Commits on demand.
+    pub flush: Flush,
+    /// Queries.
+    pub sql: Sql,
+    /// The log, to see how full it is.
+    pub wal: Wal,
+    /// Tables.
+    pub catalog: Catalog,
+    /// Time of arrival.
+    pub clock: Clock,
+    /// Request ids and event ids.
+    pub ids: Ids,
+    /// Limits of events.
+    pub limits: Limits,
+    /// Largest body, before and after decompression.
+    pub body_bytes_max: usize,
+    /// Bytes of bodies that may be in work, in KiB permits.
+    pub inflight: Arc<Semaphore>,
+    /// Counts for `/metrics`.
+    pub counters: health::Counters,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// An app of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+/// Every route of the server, the catalog's included.
+pub fn router(app: App) -> Router {
+    let catalog = icecore_catalog::rest::router(app.catalog.clone());
+    Router::new()
+        .route("/ingest", post(ingest::ingest))
+        .route("/e", post(ingest::ingest))
+        .route("/v1/{namespace}/sql", post(query::query))
+        .route("/v1/{namespace}/commit", post(tables::commit))
+        .route("/v1/{namespace}/tables", get(tables::list))
+        .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
+        .route("/v1/namespaces", get(tables::namespaces))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/version", get(health::version))
+        .route("/openapi.json", get(health::openapi))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(app.clone())
+        .nest("/catalog", catalog)
+        .layer(middleware::from_fn_with_state(app, identify))
+}
+
+async fn no_such_path() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "no such path; /openapi.json lists all of them")
+}
+
+async fn no_such_method() -> ApiError {
+    ApiError::new(
+        ErrorCode::MethodNotAllowed,
+        "this path does not take that method; see the Allow header",
+    )
+}
+
+/// Gives each request an id, in its log lines and its reply.
+async fn identify(
+    axum::extract::State(app): axum::extract::State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| id.len() <= REQUEST_ID_BYTES_MAX && id.to_str().is_ok());
+    let id = given.cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&app.ids.mint().to_string()).expect("a ULID is letters and digits")
+    });
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or(""));
+    let mut response = {
+        use tracing::Instrument;
+        next.run(request).instrument(span).await
+    };
+    app.counters.count_reply(response.status().as_u16());
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The namespace of a path or header.
+///
+/// # Errors
+/// [`ErrorCode::InvalidNamespace`].
+pub fn parse_namespace(text: &str) -> Result<Namespace, ApiError> {
+    Namespace::parse(text)
+        .map_err(|problem| ApiError::new(ErrorCode::InvalidNamespace, problem.to_string()))
+}
+
+/// A JSON reply.
+fn json(status: u16, body: &impl serde::Serialize) -> Response {
+    let status =
+        axum::http::StatusCode::from_u16(status).expect("the code's table has valid statuses");
+    let bytes = serde_json::to_vec(body).expect("reply bodies have only string keys");
+    (status, [(axum::http::header::CONTENT_TYPE, "application/json")], bytes).into_response()
+}

@@ -1,0 +1,110 @@
+//! Every failure of a handler as one reply: the code decides the status, the text says what to do.
+
+use crate::{flush::FlushError, http::json, ingest::IngestError, sql::SqlError};
+use axum::{
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use icecore_catalog::error::CatalogError;
+use icecore_schemas::error_code::{ErrorBody, ErrorCode};
+use tracing::error;
+
+/// Seconds a client should wait before it sends again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// An error reply.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    code: ErrorCode,
+    message: String,
+}
+
+impl ApiError {
+    /// A reply with this code and text.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// A failure of the server: the log gets the cause, the client only the request's id.
+    pub fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
+        error!(error = cause, "request failed");
+        Self::new(
+            ErrorCode::Internal,
+            "the server failed; its log has the reason under this reply's x-request-id",
+        )
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody { error: self.message, code: self.code, details: None };
+        let mut response = json(self.code.status(), &body);
+        if self.code.is_retryable() {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+impl From<IngestError> for ApiError {
+    fn from(cause: IngestError) -> Self {
+        match &cause {
+            IngestError::Busy | IngestError::Stopping => {
+                Self::new(ErrorCode::Unavailable, format!("{cause}; send the batch again"))
+            }
+            IngestError::Unavailable(reason) => {
+                error!(
+                    error = reason.as_ref() as &dyn std::error::Error,
+                    "the log takes no events"
+                );
+                Self::new(
+                    ErrorCode::Unavailable,
+                    "the log takes no events now; nothing of this batch was taken, send it again",
+                )
+            }
+        }
+    }
+}
+
+impl From<SqlError> for ApiError {
+    fn from(cause: SqlError) -> Self {
+        let code = match &cause {
+            SqlError::Invalid(_) => ErrorCode::InvalidSql,
+            SqlError::NotFound(_) => ErrorCode::NotFound,
+            SqlError::Limit(_) => ErrorCode::QueryLimit,
+            SqlError::Busy => ErrorCode::TooManyRequests,
+            SqlError::Internal(_) => return Self::internal(&cause),
+        };
+        Self::new(code, cause.to_string())
+    }
+}
+
+impl From<&FlushError> for ApiError {
+    fn from(cause: &FlushError) -> Self {
+        error!(error = cause as &dyn std::error::Error, "commit failed");
+        Self::new(
+            ErrorCode::Unavailable,
+            "the commit failed and is being tried again; every acknowledged event is safe in the log",
+        )
+    }
+}
+
+impl From<CatalogError> for ApiError {
+    fn from(cause: CatalogError) -> Self {
+        match &cause {
+            CatalogError::NoSuchNamespace(_) | CatalogError::NoSuchTable(_) => {
+                Self::new(ErrorCode::NotFound, cause.to_string())
+            }
+            CatalogError::AlreadyExists(_)
+            | CatalogError::NamespaceNotEmpty(_)
+            | CatalogError::CommitFailed(_) => Self::new(ErrorCode::Conflict, cause.to_string()),
+            CatalogError::Invalid(_) | CatalogError::LocationForbidden(_) => {
+                Self::new(ErrorCode::InvalidRequest, cause.to_string())
+            }
+            CatalogError::CommitStateUnknown(_)
+            | CatalogError::Storage { .. }
+            | CatalogError::Metastore { .. }
+            | CatalogError::Iceberg { .. } => Self::internal(&cause),
+        }
+    }
+}

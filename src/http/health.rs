@@ -1,0 +1,143 @@
+//! Alive, ready, counted: what operators and orchestrators ask.
+
+use crate::http::{App, error::ApiError, json};
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use icecore_schemas::error_code::ErrorCode;
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    received: AtomicU64,
+    duplicates: AtomicU64,
+    refused: AtomicU64,
+    queries: AtomicU64,
+    replies: [AtomicU64; 6],
+}
+
+impl Counters {
+    /// Counts one reply by the first digit of its status.
+    pub fn count_reply(&self, status: u16) {
+        if let Some(counter) = self.replies.get(usize::from(status / 100)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts the events of one body.
+    pub fn count_events(&self, received: u64, duplicates: u64, refused: u64) {
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
+        self.refused.fetch_add(refused, Ordering::Relaxed);
+    }
+
+    /// Counts one query.
+    pub fn count_query(&self) {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// `GET /healthz`: the process answers.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: the log is recovered (the server listens only then) and takes writes.
+///
+/// # Errors
+/// 503 while the last write to the log failed.
+pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    if app.ingest.takes_writes() {
+        Ok("ready\n")
+    } else {
+        Err(ApiError::new(
+            ErrorCode::Unavailable,
+            "the last write to the log failed; queries go on, and the next write tries again",
+        ))
+    }
+}
+
+/// `GET /version`.
+pub async fn version() -> Response {
+    json(200, &serde_json::json!({ "name": "icecore", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// `GET /openapi.json`: the API outside the catalog.
+pub async fn openapi() -> Response {
+    let text = include_str!("../../schemas/openapi/icecore.json");
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// `GET /metrics`, in Prometheus' text format.
+pub async fn metrics(State(app): State<App>) -> Response {
+    let counters = &app.counters;
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let pending = app.wal.pending();
+    let waiting: u64 = pending.iter().map(|table| table.bytes).sum();
+    let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
+    let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
+    let mut text = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, value: f64| {
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
+            .expect("a String takes any text");
+    };
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
+    {
+        metric(
+            "icecore_events_received_total",
+            "counter",
+            "Events in request bodies.",
+            load(&counters.received) as f64,
+        );
+        metric(
+            "icecore_events_duplicate_total",
+            "counter",
+            "Events that were there before.",
+            load(&counters.duplicates) as f64,
+        );
+        metric(
+            "icecore_events_refused_total",
+            "counter",
+            "Events that became dead letters.",
+            load(&counters.refused) as f64,
+        );
+        metric(
+            "icecore_queries_total",
+            "counter",
+            "SQL queries started.",
+            load(&counters.queries) as f64,
+        );
+        metric(
+            "icecore_wal_bytes",
+            "gauge",
+            "Bytes of log records on disk that are not trimmed.",
+            app.wal.bytes() as f64,
+        );
+        metric(
+            "icecore_wal_waiting_bytes",
+            "gauge",
+            "Bytes of acknowledged events without a snapshot.",
+            waiting as f64,
+        );
+        metric(
+            "icecore_commit_lag_seconds",
+            "gauge",
+            "Age of the oldest acknowledged event without a snapshot.",
+            lag_ms as f64 / 1000.0,
+        );
+    }
+    let name = "icecore_http_replies_total";
+    write!(text, "# HELP {name} Replies by status class.\n# TYPE {name} counter\n")
+        .expect("a String takes any text");
+    for (class, counter) in counters.replies.iter().enumerate().skip(1) {
+        writeln!(text, "{name}{{status=\"{class}xx\"}} {}", load(counter))
+            .expect("a String takes any text");
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

@@ -1,0 +1,246 @@
+//! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
+
+use crate::{
+    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode},
+    http::{App, body, error::ApiError, json, parse_namespace},
+    ingest::{Receipt, Submission},
+};
+use axum::{
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderMap, header},
+    response::Response,
+};
+use icecore_schemas::{
+    batch::{EventError, EventStatus, IngestReply, NamespaceRange, SeqRange},
+    error_code::ErrorCode,
+    names::Namespace,
+};
+use serde::Deserialize;
+
+/// Bodies above this size are decoded off the async threads: some milliseconds of work.
+const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// The query parameters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    #[serde(default)]
+    ack: Ack,
+    #[serde(default)]
+    atomic: bool,
+    #[serde(default)]
+    backfill: bool,
+}
+
+/// What the reply waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    /// The log.
+    #[default]
+    Durable,
+    /// An Iceberg snapshot.
+    Committed,
+}
+
+/// Takes a body of events.
+///
+/// # Errors
+/// 400 406 413 415 429 503; an event that is refused alone is no error but part of the reply.
+pub async fn ingest(
+    State(app): State<App>,
+    parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Query(parameters) = parameters.map_err(|problem| {
+        ApiError::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "{}; known are ack=durable|committed, atomic=true, backfill=true",
+                problem.body_text()
+            ),
+        )
+    })?;
+    let format = body_format(&headers)?;
+    let arrival = arrival(&app, &headers)?;
+    let body = body::read(&app, &headers, body).await?;
+    let bytes = body.bytes.len();
+    let (decoded, batch_id) =
+        decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await;
+    let received = decoded.received as u64;
+    let fallback = first_namespace(&decoded, &headers);
+    let submission = Submission { decoded, batch_id, atomic: parameters.atomic, bytes };
+    let receipt = app.ingest.append(submission).await?;
+    let snapshot = match parameters.ack {
+        Ack::Durable => None,
+        Ack::Committed => committed(&app, &receipt).await?,
+    };
+    app.counters.count_events(received, receipt.duplicates, receipt.refused.len() as u64);
+    Ok(reply(received, &receipt, fallback, snapshot))
+}
+
+fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
+    let text = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("application/json");
+    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    match media.as_str() {
+        "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
+        "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEventBatch),
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/jsonlines" => Ok(BodyFormat::Ndjson),
+        "application/avro" | "application/vnd.apache.avro" | "avro/binary" => Ok(BodyFormat::Avro),
+        // Binary mode: the data has its own media type, the event is in the headers.
+        _ if headers.contains_key("ce-specversion") => Ok(BodyFormat::CloudEvent),
+        ""
+        | "application/json"
+        | "text/json"
+        | "text/plain"
+        | "application/x-www-form-urlencoded" => Ok(BodyFormat::Json),
+        _ => Err(ApiError::new(
+            ErrorCode::UnsupportedMediaType,
+            "Content-Type must be application/json, application/x-ndjson, application/cloudevents+json, application/cloudevents-batch+json or application/avro",
+        )),
+    }
+}
+
+fn arrival(app: &App, headers: &HeaderMap) -> Result<Arrival, ApiError> {
+    let namespace = match headers.get("x-namespace") {
+        Some(value) => parse_namespace(value.to_str().unwrap_or(""))?,
+        None => default_namespace(),
+    };
+    let mut cloud_event: Vec<(String, String)> = Vec::new();
+    if headers.contains_key("ce-specversion") {
+        for (name, value) in headers {
+            if let (Some(attribute), Ok(text)) = (name.as_str().strip_prefix("ce-"), value.to_str())
+            {
+                let plain =
+                    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+                cloud_event.push((attribute.to_owned(), plain));
+            }
+        }
+        if let Some(kind) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
+        {
+            cloud_event.push(("datacontenttype".to_owned(), kind.to_owned()));
+        }
+    }
+    Ok(Arrival {
+        now_us: app.clock.now_us(),
+        namespace,
+        first_id: app.ids.first_of_run(),
+        cloud_event,
+    })
+}
+
+/// Where events go that name no namespace.
+fn default_namespace() -> Namespace {
+    Namespace::parse("default").expect("letters only")
+}
+
+/// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
+async fn decode_body(
+    app: &App,
+    bytes: bytes::Bytes,
+    format: BodyFormat,
+    arrival: Arrival,
+    backfill: bool,
+) -> (Decoded, Option<String>) {
+    let limits = if backfill {
+        Limits { ts_past_us: None, ..app.limits.clone() }
+    } else {
+        app.limits.clone()
+    };
+    let small = bytes.len() <= DECODE_INLINE_BYTES_MAX;
+    let work = move || {
+        decode::decode(&bytes, format, &arrival, &limits).unwrap_or_else(|problem| {
+            let rejected = Rejected {
+                index: 0,
+                namespace: arrival.namespace.clone(),
+                code: problem.code,
+                reason: problem.reason,
+                id: None,
+                event_type: None,
+                source: None,
+                payload: String::from_utf8_lossy(&bytes).into_owned(),
+            };
+            (Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None)
+        })
+    };
+    if small {
+        return work();
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("decoding does not panic: the fuzz tests hold it to that")
+}
+
+fn first_namespace(decoded: &Decoded, headers: &HeaderMap) -> String {
+    let accepted = decoded.accepted.first().map(|events| events.namespace.text().to_owned());
+    let rejected = || decoded.rejected.first().map(|event| event.namespace.text().to_owned());
+    let header =
+        || headers.get("x-namespace").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    accepted
+        .or_else(rejected)
+        .or_else(header)
+        .unwrap_or_else(|| default_namespace().text().to_owned())
+}
+
+/// Waits until a snapshot of each namespace has the batch; gives that of the first.
+async fn committed(app: &App, receipt: &Receipt) -> Result<Option<i64>, ApiError> {
+    let mut first = None;
+    for (namespace, ..) in &receipt.ranges {
+        let snapshots = app
+            .flush
+            .commit_now(namespace, receipt.position)
+            .await
+            .map_err(|cause| ApiError::from(cause.as_ref()))?;
+        let events = snapshots.iter().find(|(kind, _)| *kind == crate::wal::RecordKind::Events);
+        first = first.or(events.map(|(_, snapshot)| *snapshot));
+    }
+    Ok(first)
+}
+
+fn reply(received: u64, receipt: &Receipt, fallback: String, snapshot: Option<i64>) -> Response {
+    let errors: Vec<EventError> = receipt
+        .refused
+        .iter()
+        .map(|refused| EventError {
+            index: u64::from(refused.index),
+            id: refused.id.clone(),
+            status: if refused.code == ErrorCode::Conflict {
+                EventStatus::Conflict
+            } else {
+                EventStatus::Rejected
+            },
+            code: refused.code,
+            reason: refused.reason.clone(),
+            dead_letter: refused.dead_letter.clone(),
+        })
+        .collect();
+    let mut ranges = receipt.ranges.iter().map(|(namespace, first, last)| NamespaceRange {
+        namespace: namespace.text().to_owned(),
+        seq: SeqRange { first: *first, last: *last },
+    });
+    let first = ranges.next();
+    let body = IngestReply {
+        ok: errors.is_empty(),
+        received,
+        duplicates: receipt.duplicates,
+        namespace: first.as_ref().map_or(fallback, |range| range.namespace.clone()),
+        seq: first.map(|range| range.seq),
+        namespaces: ranges.collect(),
+        snapshot,
+        errors,
+    };
+    let status = match (body.errors.is_empty(), receipt.ranges.is_empty()) {
+        (true, _) => 200,
+        (false, false) => 207,
+        (false, true) => 400,
+    };
+    json(status, &body)
+}

@@ -1,0 +1,246 @@
+//! Start and stop: every part of the server, wired in the order in which data flows.
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    event::Limits,
+    flush::{Flush, FlushOptions, obsolete::DeleteObsolete},
+    http::{self, App, Parts},
+    ids::Ids,
+    ingest::{Ingest, IngestOptions},
+    sql::{Sql, SqlOptions},
+    tasks::Tasks,
+    wal::{Wal, WalError, WalOptions},
+};
+use icecore_catalog::{
+    catalog::Catalog, error::CatalogError, metastore::sqlite::SqliteMetastore, storage::Storage,
+};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::Namespace,
+};
+use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
+use tracing::info;
+
+/// How often the flush job looks for tables that are due.
+const FLUSH_TICK: Duration = Duration::from_millis(100);
+/// How often files that nobody needs any more are deleted.
+const DELETE_TICK: Duration = Duration::from_secs(30);
+/// How long a stop waits for running requests.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// Free segments kept for reuse.
+const FREE_SEGMENTS_MAX: usize = 4;
+/// Most requests and bytes in one group commit.
+const GROUP_REQUESTS_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made.
+    #[error("make data folder `{}`", path.display())]
+    DataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The address is taken or not allowed.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The warehouse or metastore does not open.
+    #[error("open the catalog")]
+    Catalog(#[from] CatalogError),
+    /// The log or the id index does not open.
+    #[error("open the log")]
+    Wal(#[from] WalError),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    tasks: Tasks,
+    ingest: Ingest,
+}
+
+impl Server {
+    /// Opens everything, recovers the log, and listens; requests are answered from then on.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self, StartError> {
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
+        let ids = Ids::new(clock.clone());
+        let tasks = Tasks::default();
+        let catalog = open_catalog(config, &clock).await?;
+        let epoch = catalog.metastore().next_epoch().await?;
+        let known = known_namespaces(&catalog).await?;
+        let position_floor = catalog.metastore().highest_position().await?;
+        let (wal, ingest) = start_ingest(config, &clock, &ids, known, position_floor).await?;
+
+        let options = FlushOptions {
+            interval: config.commit_interval,
+            bytes_max: config.commit_bytes_max,
+            epoch,
+        };
+        let (flush, job, wake) = Flush::new(
+            options,
+            wal.clone(),
+            catalog.clone(),
+            clock.clone(),
+            ids.clone(),
+            config.faults.clone(),
+        );
+        tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
+        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
+
+        let sql = Sql::new(sql_options(config), wal.clone(), catalog.clone());
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let parts = Parts {
+            ingest: ingest.clone(),
+            flush,
+            sql,
+            wal,
+            catalog,
+            clock,
+            ids,
+            limits: limits(config),
+            body_bytes_max: config.body_bytes_max,
+            inflight: Arc::new(Semaphore::new(config.queue_bytes_max / 1024)),
+            counters: http::health::Counters::default(),
+        };
+        http::serve::serve(
+            &tasks,
+            listener,
+            http::router(App::new(parts)),
+            config.http_connections_max,
+        );
+        info!("listening on http://{address}");
+        Ok(Self { address, tasks, ingest })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, finishes those that run, seals the log.
+    pub async fn stop(self) {
+        self.tasks.stop(STOP_PATIENCE).await;
+        self.ingest.stop().await;
+        info!("stopped");
+    }
+}
+
+async fn open_catalog(config: &Config, clock: &Clock) -> Result<Catalog, CatalogError> {
+    let storage = Storage::open(&config.warehouse, &config.s3)?;
+    let metastore = SqliteMetastore::open(&config.metastore).await?;
+    let clock = clock.clone();
+    Ok(Catalog::new(
+        &config.catalog_name,
+        storage,
+        Arc::new(metastore),
+        Arc::new(move || clock.now_ms()),
+    ))
+}
+
+/// What the catalog knows of the namespaces whose events it has.
+#[derive(Debug, Default)]
+struct Known {
+    namespaces: Vec<Namespace>,
+    /// Highest `seq` of each table; the flag is true for `dead_letters`.
+    last_seq: HashMap<(Namespace, bool), u64>,
+}
+
+async fn known_namespaces(catalog: &Catalog) -> Result<Known, CatalogError> {
+    let mut known = Known::default();
+    for levels in catalog.metastore().namespaces(&Vec::new()).await? {
+        let properties = catalog.metastore().namespace(&levels).await?.unwrap_or_default();
+        let Some(namespace) =
+            properties.get("icecore.ns").and_then(|text| Namespace::parse(text).ok())
+        else {
+            continue; // A namespace that another engine made.
+        };
+        for (is_dead_letters, table) in [(false, EVENTS_TABLE), (true, DEAD_LETTERS_TABLE)] {
+            let row = catalog.metastore().table(&levels, table).await?;
+            let last_seq =
+                row.and_then(|row| row.watermark).map_or(0, |watermark| watermark.last_seq);
+            known.last_seq.insert((namespace.clone(), is_dead_letters), last_seq);
+        }
+        known.namespaces.push(namespace);
+    }
+    Ok(known)
+}
+
+async fn start_ingest(
+    config: &Config,
+    clock: &Clock,
+    ids: &Ids,
+    known: Known,
+    position_floor: u64,
+) -> Result<(Wal, Ingest), WalError> {
+    let wal_options = WalOptions {
+        folder: config.data_dir.join("wal"),
+        segment_bytes: config.wal_segment_bytes,
+        free_segments_max: FREE_SEGMENTS_MAX,
+        bytes_max: config.wal_bytes_max,
+        disk_free_min: config.wal_disk_free_min,
+        position_floor,
+    };
+    let ingest_options = IngestOptions {
+        dedup_folder: config.data_dir.join("ids"),
+        dedup_window: config.dedup_window,
+        queue_bytes_max: config.queue_bytes_max,
+        group_requests_max: GROUP_REQUESTS_MAX,
+        group_bytes_max: GROUP_BYTES_MAX,
+        types_max: config.types_max,
+        seq_floor: known.last_seq,
+        namespaces: known.namespaces,
+    };
+    let (clock, ids, faults) = (clock.clone(), ids.clone(), config.faults.clone());
+    let open = move || {
+        let (wal, writer) = Wal::open(wal_options, clock.clone(), faults.clone())?;
+        let ingest = Ingest::start(ingest_options, wal.clone(), writer, clock, ids, faults)?;
+        Ok((wal, ingest))
+    };
+    tokio::task::spawn_blocking(open).await.expect("recovery returns errors and does not panic")
+}
+
+fn limits(config: &Config) -> Limits {
+    let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2);
+    Limits {
+        event_bytes_max: config.event_bytes_max,
+        batch_events_max: config.batch_events_max,
+        depth_max: 64,
+        ts_past_us: Some(micros(config.ts_past)),
+        ts_future_us: micros(config.ts_future),
+    }
+}
+
+fn sql_options(config: &Config) -> SqlOptions {
+    SqlOptions {
+        memory_bytes_max: config.sql_memory_bytes_max,
+        timeout_max: config.sql_timeout_max,
+        rows_max: config.sql_rows_max,
+        concurrent_max: config.sql_concurrent_max,
+    }
+}
