@@ -1,0 +1,145 @@
+//! Every acknowledged id is in the table exactly once, whatever is repeated, committed or restarted.
+
+use crate::harness::{TestServer, events};
+use serde_json::json;
+
+const COUNT: &str = "SELECT count(*), count(DISTINCT id), min(seq), max(seq) FROM events";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_batch_is_a_success_that_adds_nothing() {
+    let server = TestServer::start().await;
+    let (status, reply) = server.ingest(&events(0..100)).await;
+    assert_eq!((status, &reply["seq"]), (200, &json!({ "first": 1, "last": 100 })), "{reply}");
+    let (status, reply) = server.ingest(&events(50..150)).await;
+    assert_eq!(status, 200);
+    assert_eq!(reply["duplicates"], 50);
+    assert_eq!(reply["seq"], json!({ "first": 51, "last": 150 }));
+    assert_eq!(server.rows("shop.example", COUNT).await, json!([[150, 150, 1, 150]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_remembered_across_commit_and_restart() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..10)).await;
+    server.commit("shop.example").await;
+    server.ingest(&events(10..20)).await;
+    let server = server.restart().await;
+    let (_, reply) = server.ingest(&events(0..25)).await;
+    assert_eq!(
+        (&reply["duplicates"], &reply["seq"]),
+        (&json!(20), &json!({ "first": 1, "last": 25 })),
+        "{reply}"
+    );
+    assert_eq!(server.rows("shop.example", COUNT).await, json!([[25, 25, 1, 25]]));
+    server.commit("shop.example").await;
+    let server = server.restart().await;
+    assert_eq!(server.rows("shop.example", COUNT).await, json!([[25, 25, 1, 25]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_with_other_content_is_a_conflict_and_kept_as_a_dead_letter() {
+    let server = TestServer::start().await;
+    let event = |n: u32| json!({ "events": [{ "id": "a", "type": "t", "ns": "shop.example", "data": { "n": n } }] });
+    server.ingest(&event(1)).await;
+    let server = server.restart().await;
+    let (status, reply) = server.ingest(&event(2)).await;
+    assert_eq!(
+        (status, &reply["errors"][0]["status"], &reply["errors"][0]["code"]),
+        (400, &json!("conflict"), &json!("CONFLICT")),
+        "{reply}"
+    );
+    let letters = server.rows("shop.example", "SELECT reason, event_id FROM dead_letters").await;
+    assert_eq!(letters, json!([["CONFLICT", "a"]]));
+    assert_eq!(
+        server.rows("shop.example", "SELECT data FROM events").await,
+        json!([["{\"n\":1}"]])
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_senders_of_the_same_events_add_each_once() {
+    let server = std::sync::Arc::new(TestServer::start().await);
+    let sends = (0..8).map(|sender: u32| {
+        let server = std::sync::Arc::clone(&server);
+        async move {
+            for step in 0..10 {
+                let from = (sender * 7 + step * 13) % 200;
+                let (status, reply) = server.ingest(&events(from..from + 100)).await;
+                assert_eq!(status, 200, "{reply}");
+            }
+        }
+    });
+    futures::future::join_all(sends).await;
+    let rows = server
+        .rows(
+            "shop.example",
+            "SELECT count(*), count(DISTINCT id), count(DISTINCT seq) FROM events",
+        )
+        .await;
+    assert_eq!((&rows[0][0], &rows[0][1]), (&rows[0][1], &rows[0][2]));
+    server.commit("shop.example").await;
+    assert_eq!(
+        rows,
+        server
+            .rows(
+                "shop.example",
+                "SELECT count(*), count(DISTINCT id), count(DISTINCT seq) FROM events"
+            )
+            .await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_acknowledges_nothing_and_the_next_send_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("failpoints", "wal.after_write=error@1")]).await;
+    assert_eq!(server.ingest(&events(0..5)).await.0, 200);
+    let (status, _) = server.ingest(&events(5..10)).await;
+    assert_eq!(status, 503);
+    assert_eq!(
+        server.rows("shop.example", "SELECT count(*) FROM events").await,
+        json!([[5]]),
+        "reads go on"
+    );
+    assert_eq!(server.ingest(&events(5..10)).await.0, 200);
+    let server = server.restart().await;
+    assert_eq!(
+        server.rows("shop.example", "SELECT count(*), count(DISTINCT id) FROM events").await,
+        json!([[10, 10]])
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_anywhere_is_repeated_without_a_double() {
+    for point in [
+        "flush.before_write",
+        "flush.after_data_file",
+        "flush.before_commit",
+        "flush.after_commit",
+        "flush.before_trim",
+    ] {
+        let server = TestServer::start_in(
+            tempfile::tempdir().unwrap(),
+            &[("failpoints", &format!("{point}=error"))],
+        )
+        .await;
+        server.ingest(&events(0..40)).await;
+        // The first commit may answer 503; what it was to commit is safe.
+        server.post("/v1/shop.example/commit", "application/json", "").await;
+        server.commit("shop.example").await;
+        server.ingest(&events(20..60)).await;
+        server.commit("shop.example").await;
+        assert_eq!(server.rows("shop.example", COUNT).await, json!([[60, 60, 1, 60]]), "{point}");
+        let server = server.restart().await;
+        assert_eq!(
+            server.rows("shop.example", COUNT).await,
+            json!([[60, 60, 1, 60]]),
+            "{point} after a restart"
+        );
+        server.stop().await;
+    }
+}

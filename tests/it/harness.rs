@@ -1,0 +1,106 @@
+//! A real server in a temporary folder on a free port, and a client for it.
+
+use icecore::{clock::Clock, config::Config, server::Server};
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A running server. Its folder outlives it, so that it can be started again.
+pub(crate) struct TestServer {
+    pub(crate) folder: TempDir,
+    pub(crate) url: String,
+    pub(crate) http: Client,
+    server: Server,
+}
+
+/// What a server is started with.
+pub(crate) fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
+    let mut flags = vec![
+        ("listen", "127.0.0.1:0".to_owned()),
+        ("data_dir", folder.path().display().to_string()),
+        // Nothing is committed unless a test asks for it.
+        ("commit.interval", "10min".to_owned()),
+        ("wal.segment_bytes", "1MiB".to_owned()),
+    ];
+    flags.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    Config::from_sources(None, Vec::new(), &flags).unwrap()
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), &[]).await
+    }
+
+    pub(crate) async fn start_in(folder: TempDir, settings: &[(&str, &str)]) -> Self {
+        let server = Server::start(&config(&folder, settings), Clock::system()).await.unwrap();
+        let url = format!("http://{}", server.address());
+        Self { folder, url, http: Client::new(), server }
+    }
+
+    pub(crate) async fn stop(self) -> TempDir {
+        self.server.stop().await;
+        self.folder
+    }
+
+    pub(crate) async fn restart(self) -> Self {
+        Self::start_in(self.stop().await, &[]).await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        self.http
+            .post(format!("{}{path}", self.url))
+            .header("content-type", content_type)
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.http.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    /// Sends JSON to `/ingest` and gives status and reply.
+    pub(crate) async fn ingest(&self, body: &Value) -> (u16, Value) {
+        self.ingest_at("/ingest", body).await
+    }
+
+    pub(crate) async fn ingest_at(&self, path: &str, body: &Value) -> (u16, Value) {
+        let response = self.post(path, "application/json", body.to_string()).await;
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Rows of a query that must succeed.
+    pub(crate) async fn rows(&self, namespace: &str, sql: &str) -> Value {
+        let (status, answer) = self.query(namespace, &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["rows"].clone()
+    }
+
+    pub(crate) async fn query(&self, namespace: &str, request: &Value) -> (u16, Value) {
+        let response = self
+            .post(&format!("/v1/{namespace}/sql"), "application/json", request.to_string())
+            .await;
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Commits what waits and gives the snapshots by table.
+    pub(crate) async fn commit(&self, namespace: &str) -> Value {
+        let response = self.post(&format!("/v1/{namespace}/commit"), "application/json", "").await;
+        assert_eq!(response.status(), 200);
+        response.json::<Value>().await.unwrap()["snapshots"].clone()
+    }
+}
+
+/// Events `from..until` of namespace `shop.example`.
+pub(crate) fn events(range: std::ops::Range<u32>) -> Value {
+    let list: Vec<Value> = range
+        .map(|n| json!({ "id": format!("e-{n}"), "type": if n % 2 == 0 { "order.placed" } else { "rpc.call" }, "ns": "shop.example", "data": { "n": n, "durationMs": f64::from(n) } }))
+        .collect();
+    json!({ "events": list })
+}

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, so that they are linked once.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod contract;
+mod exactly_once;
+mod harness;
+mod tidy;
+mod time_travel;

@@ -1,0 +1,236 @@
+//! Checks of the code itself: which module may use which, where each library may be named, and how
+//! long a file may be.
+//!
+//! They read the source as text, so they see a path written `crate::x`; `super::super` is refused.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// For each module of the service, the modules it may name. What is not listed is an error: a new
+/// dependency between modules shows up as a change of this table. `server`, `lib` and `main` wire
+/// everything together and are not listed.
+const MAY_USE: &[(&str, &[&str])] = &[
+    // base
+    ("clock", &[]),
+    ("ids", &["clock"]),
+    ("tasks", &[]),
+    ("faults", &[]),
+    // pure
+    ("event", &[]),
+    // state
+    ("wal", &["clock", "faults"]),
+    ("table", &["event", "ids", "clock", "faults"]),
+    // work: these never name one another
+    ("ingest", &["wal", "event", "clock", "ids", "faults"]),
+    ("flush", &["wal", "event", "table", "clock", "ids", "faults", "tasks"]),
+    ("sql", &["wal", "event", "table", "clock", "tasks"]),
+    // edge
+    ("config", &["faults"]),
+    (
+        "http",
+        &["ingest", "flush", "sql", "event", "wal", "table", "config", "clock", "ids", "tasks"],
+    ),
+    ("cli", &["config", "server", "wal", "clock", "ids"]),
+];
+
+/// Modules of the service that may name a library; everywhere else it is an error.
+const SERVICE_SEAMS: &[(&str, &[&str])] = &[
+    ("axum", &["http"]),
+    ("datafusion", &["sql"]),
+    ("iceberg", &["table", "sql", "flush"]),
+    ("parquet", &["table", "sql", "flush"]),
+    ("reqwest", &["cli"]),
+    ("sqlx", &[]),
+];
+
+/// The same for the catalog, which names no library of the service at all.
+const CATALOG_SEAMS: &[(&str, &[&str])] = &[
+    ("axum", &["rest"]),
+    ("datafusion", &[]),
+    ("icecore", &[]),
+    ("icecore_schemas", &[]),
+    ("sqlx", &["metastore", "error"]),
+];
+
+/// The folders whose files these checks read, and how they are called in a message.
+const SOURCES: &[&str] = &["src", "catalog/src", "schemas/src"];
+
+/// Most lines of a source file; tests apart, which sit in `tests.rs`.
+const FILE_LINES_MAX: usize = 500;
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    check(&["src"], |file| {
+        let Some(allowed) = row(MAY_USE, &file.module) else { return Vec::new() };
+        crate_modules(&file.code)
+            .into_iter()
+            .filter(|used| row(MAY_USE, used).is_some() || used == "server")
+            .filter(|used| *used != file.module && !allowed.contains(&used.as_str()))
+            .map(|used| format!("`{}` may not use `{used}`", file.module))
+            .collect()
+    });
+}
+
+#[test]
+fn every_module_is_in_the_table() {
+    check(&["src"], |file| {
+        let wiring = ["lib", "main", "server"].contains(&file.module.as_str());
+        if wiring || row(MAY_USE, &file.module).is_some() {
+            return Vec::new();
+        }
+        vec![format!("`{}` has no row in MAY_USE", file.module)]
+    });
+}
+
+#[test]
+fn libraries_stay_behind_their_seam() {
+    for (folder, seams) in [("src", SERVICE_SEAMS), ("catalog/src", CATALOG_SEAMS)] {
+        check(&[folder], |file| {
+            seams
+                .iter()
+                .filter(|(_, allowed)| !allowed.contains(&file.module.as_str()))
+                .filter(|_| !["lib", "main", "server"].contains(&file.module.as_str()))
+                .filter(|(library, _)| names_library(&file.code, library))
+                .map(|(library, _)| format!("`{}` may not name `{library}`", file.module))
+                .collect()
+        });
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    check(SOURCES, |file| {
+        let lines = file.text.lines().count();
+        if lines <= FILE_LINES_MAX {
+            return Vec::new();
+        }
+        vec![format!("{lines} lines: split it by responsibility")]
+    });
+}
+
+#[test]
+fn paths_are_written_from_the_crate() {
+    check(SOURCES, |file| {
+        let mut faults = Vec::new();
+        if file.code.contains("super::super") {
+            faults.push("write `crate::…`, not `super::super`".to_owned());
+        }
+        if file.path.ends_with("mod.rs") {
+            faults.push("write `x.rs` beside `x/`, not `x/mod.rs`".to_owned());
+        }
+        faults
+    });
+}
+
+#[test]
+fn the_checks_see_what_they_look_for() {
+    let code = without_comments(
+        "use crate::{wal::{Wal, block}, flush}; // crate::http\nlet x = crate::sql::View::new();",
+    );
+    assert_eq!(crate_modules(&code), ["wal", "flush", "sql"]);
+    assert!(names_library("let a = axum::Router::new();", "axum"));
+    assert!(names_library("use iceberg::{spec};", "iceberg"));
+    assert!(!names_library("use icecore_iceberg::x; crate::iceberg::y();", "iceberg"));
+}
+
+/// One source file.
+struct SourceFile {
+    path: PathBuf,
+    /// First part of its path below the source folder, without `.rs`: `wal` for `wal/segment.rs`.
+    module: String,
+    text: String,
+    /// The text without line comments.
+    code: String,
+}
+
+/// Runs a check over every file of the folders and fails with all that it finds.
+fn check(folders: &[&str], faults_of: impl Fn(&SourceFile) -> Vec<String>) {
+    let mut files = 0;
+    let mut faults = Vec::new();
+    for folder in folders {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for path in source_files(&root) {
+            let file = read(&root, path);
+            files += 1;
+            let found = faults_of(&file);
+            faults
+                .extend(found.into_iter().map(|fault| format!("{}: {fault}", file.path.display())));
+        }
+    }
+    assert!(0 < files, "no source files in {folders:?}");
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+fn read(root: &Path, path: PathBuf) -> SourceFile {
+    let below = path.strip_prefix(root).expect("a file of the folder");
+    let first = below.components().next().expect("a file name");
+    let module = Path::new(first.as_os_str()).with_extension("").display().to_string();
+    let text = fs::read_to_string(&path).expect("a readable source file");
+    let code = without_comments(&text);
+    SourceFile { path, module, text, code }
+}
+
+/// Every `.rs` file below `folder`, but the tests.
+fn source_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            files.extend(source_files(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn row<'a>(table: &'a [(&str, &[&'a str])], name: &str) -> Option<&'a [&'a str]> {
+    table.iter().find(|(listed, _)| *listed == name).map(|(_, row)| *row)
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+/// Every `x` of `crate::x` and of `crate::{x, y::z}`.
+fn crate_modules(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for after in code.split("crate::").skip(1) {
+        match after.strip_prefix('{') {
+            Some(group) => found.extend(group_names(group)),
+            None => found.push(leading_name(after)),
+        }
+    }
+    found
+}
+
+/// The names on the top level of a `use` group, given the text after its opening brace.
+fn group_names(group: &str) -> Vec<String> {
+    let mut names = vec![leading_name(group)];
+    let mut depth = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(leading_name(&group[at + 1..])),
+            _ => (),
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn leading_name(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// Whether `library::` stands in the code at the start of a path.
+fn names_library(code: &str, library: &str) -> bool {
+    code.match_indices(&format!("{library}::")).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    })
+}
