@@ -18,7 +18,7 @@ use crate::{
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -32,6 +32,13 @@ use tokio::sync::Semaphore;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Replies that may be sent before the request's body is read.
+const LEAVES_BODY_UNREAD: [StatusCode; 3] = [
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -132,8 +139,14 @@ async fn identify(
         use tracing::Instrument;
         next.run(request).instrument(span).await
     };
-    app.counters.count_reply(response.status().as_u16());
+    let status = response.status();
+    app.counters.count_reply(status.as_u16());
     response.headers_mut().insert(REQUEST_ID, id);
+    // These may be answered before the body is read, and hyper then ends the connection: a client
+    // that is not told would send its next request into it.
+    if LEAVES_BODY_UNREAD.contains(&status) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -14,6 +14,10 @@ use tokio::sync::OwnedSemaphorePermit;
 /// Longest a client may take to send a body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How much of a body that is too large is read before the reply, and for how long.
+const DRAIN_BYTES_MAX: usize = 4 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// A whole body and its share of the memory for bodies, given back when dropped.
 #[derive(Debug)]
 pub struct BoundedBody {
@@ -34,6 +38,7 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse().ok());
     if announced.is_some_and(|bytes| app.body_bytes_max < bytes) {
+        drain(body).await;
         return Err(too_large(app.body_bytes_max));
     }
     // A compressed body, or one of unknown length, may grow to the largest.
@@ -65,6 +70,21 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
         })?;
     let bytes = decompress(encoding, collected.to_bytes(), app.body_bytes_max)?;
     Ok(BoundedBody { bytes, _share: share })
+}
+
+/// Reads on a little: a connection that is closed on bytes nobody read takes the reply with it.
+async fn drain(mut body: Body) {
+    let read = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if DRAIN_BYTES_MAX < bytes {
+                break;
+            }
+        }
+    };
+    // A client that is too slow loses the reply; that is its only harm.
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -146,6 +146,8 @@ async fn a_request_that_cannot_be_taken_says_what_to_change() {
         "INVALID_SQL",
     )
     .await;
+    let response = server.post("/ingest", "application/json", "x".repeat(70_000)).await;
+    assert_eq!(response.headers()["connection"], "close", "the rest of the body is not read");
     let response = server.get("/ingest").await;
     assert_eq!(response.status(), 405);
     assert_eq!(response.headers()["allow"], "POST");
