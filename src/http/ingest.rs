@@ -176,7 +176,7 @@ async fn decode_body(
     }
     tokio::task::spawn_blocking(work)
         .await
-        .expect("decoding does not panic: the fuzz tests hold it to that")
+        .expect("decoding answers with errors and does not panic")
 }
 
 fn first_namespace(decoded: &Decoded, headers: &HeaderMap) -> String {
