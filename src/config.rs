@@ -23,7 +23,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("listen", "127.0.0.1:8181", "address of the HTTP server; port 0 takes a free one"),
     ("data_dir", "./icecore-data", "folder of the log, the metastore and the default warehouse"),
     ("warehouse", "", "file:///folder or s3://bucket/prefix; empty: <data_dir>/warehouse"),
-    ("metastore", "", "sqlite://FILE; empty: <data_dir>/icecore.db"),
+    (
+        "metastore",
+        "",
+        "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE; empty: <data_dir>/icecore.db",
+    ),
     ("catalog.name", "icecore", "the warehouse name that Iceberg clients use"),
     ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
     ("s3.region", "us-east-1", "region"),
@@ -126,6 +130,25 @@ pub enum ConfigError {
     },
 }
 
+/// Where the catalog's database is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MetastoreUrl {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, with its password.
+    Postgres(String),
+}
+
+impl std::fmt::Debug for MetastoreUrl {
+    /// Shows no password: settings end up in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.write_str("Postgres"),
+        }
+    }
+}
+
 /// The effective settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -135,8 +158,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `file:///…` or `s3://…`.
     pub warehouse: String,
-    /// The SQLite file.
-    pub metastore: PathBuf,
+    /// The catalog's database.
+    pub metastore: MetastoreUrl,
     /// The warehouse name that clients use.
     pub catalog_name: String,
     /// Keys and address of the S3 server.
@@ -394,18 +417,18 @@ impl Texts {
         Err(self.wrong("warehouse", "is neither file:///folder nor s3://bucket/prefix"))
     }
 
-    fn metastore(&self, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+    fn metastore(&self, data_dir: &Path) -> Result<MetastoreUrl, ConfigError> {
         let text = self.text("metastore");
         if text.is_empty() {
-            return Ok(data_dir.join("icecore.db"));
+            return Ok(MetastoreUrl::Sqlite(data_dir.join("icecore.db")));
         }
-        match text.strip_prefix("sqlite://") {
-            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-            _ => {
-                Err(self
-                    .wrong("metastore", "is not sqlite://FILE, the only metastore of this version"))
-            }
+        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+            return Ok(MetastoreUrl::Sqlite(PathBuf::from(path)));
         }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(MetastoreUrl::Postgres(text.to_owned()));
+        }
+        Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
     }
 
     fn s3(&self) -> S3Options {
@@ -429,7 +452,7 @@ impl Texts {
 
     fn effective(&self) -> Vec<(&'static str, String, Origin)> {
         let shown = |key: &str, text: &str| {
-            if SECRETS.contains(&key) && !text.is_empty() {
+            if SECRETS.contains(&key) && !text.is_empty() || text.starts_with("postgres") {
                 "(hidden)".to_owned()
             } else {
                 text.to_owned()

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, MetastoreUrl},
     event::Limits,
     flush::{Flush, FlushOptions, obsolete::DeleteObsolete},
     http::{self, App, Parts},
@@ -13,7 +13,7 @@ use crate::{
     wal::{Wal, WalError, WalOptions},
 };
 use icecore_catalog::{
-    catalog::Catalog, error::CatalogError, metastore::sqlite::SqliteMetastore, storage::Storage,
+    catalog::Catalog, error::CatalogError, metastore::sql::SqlMetastore, storage::Storage,
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
@@ -153,7 +153,10 @@ impl Server {
 
 async fn open_catalog(config: &Config, clock: &Clock) -> Result<Catalog, CatalogError> {
     let storage = Storage::open(&config.warehouse, &config.s3)?;
-    let metastore = SqliteMetastore::open(&config.metastore).await?;
+    let metastore = match &config.metastore {
+        MetastoreUrl::Sqlite(path) => SqlMetastore::sqlite(path).await?,
+        MetastoreUrl::Postgres(url) => SqlMetastore::postgres(url).await?,
+    };
     let clock = clock.clone();
     Ok(Catalog::new(
         &config.catalog_name,

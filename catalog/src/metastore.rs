@@ -4,7 +4,7 @@
 //! commit was built on, and the watermark, the snapshot index and the queue of files to delete
 //! change with it or not at all.
 
-pub mod sqlite;
+pub mod sql;
 #[cfg(test)]
 pub(crate) mod suite;
 

@@ -66,7 +66,7 @@ fn a_wrong_setting_is_named_with_its_origin() {
     check(
         "metastore = \"mysql://x\"",
         &[],
-        "setting `metastore` from FILE: `mysql://x` is not sqlite://FILE, the only metastore of this version",
+        "setting `metastore` from FILE: `mysql://x` is neither sqlite://FILE nor postgres://…",
     );
 }
 

@@ -14,7 +14,7 @@ use iceberg::{expr::Reference, spec::Datum, table::Table};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::CatalogError,
-    metastore::sqlite::SqliteMetastore,
+    metastore::sql::SqlMetastore,
     storage::{S3Options, Storage},
 };
 use icecore_schemas::names::Namespace;
@@ -57,7 +57,7 @@ impl Server {
         let faults = Faults::parse(faults).unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-        let metastore = SqliteMetastore::open(&folder.path().join("icecore.db")).await.unwrap();
+        let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let now = {
             let clock = clock.clone();
             Arc::new(move || clock.now_ms())

@@ -23,7 +23,7 @@ use iceberg::{
 use icecore_catalog::{
     append::Append,
     catalog::{CreateTable, LoadedTable, TableChange},
-    metastore::{Properties, Watermark, sqlite::SqliteMetastore},
+    metastore::{Properties, Watermark, sql::SqlMetastore},
     storage::{S3Options, Storage},
 };
 use icecore_schemas::columns::DEAD_LETTERS_TABLE;
@@ -74,7 +74,7 @@ impl House {
         let (wal, writer) = Wal::open(log, clock.clone(), Faults::default()).unwrap();
         let root = format!("file://{}", folder.path().join("warehouse").display());
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
-        let metastore = SqliteMetastore::open(&folder.path().join("m.db")).await.unwrap();
+        let metastore = SqlMetastore::sqlite(&folder.path().join("m.db")).await.unwrap();
         let now = clock.clone();
         let catalog =
             Catalog::new("icecore", storage, Arc::new(metastore), Arc::new(move || now.now_ms()));

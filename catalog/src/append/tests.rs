@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     catalog::{Catalog, CreateTable},
     metadata_file,
-    metastore::sqlite::SqliteMetastore,
+    metastore::sql::SqlMetastore,
     storage::S3Options,
 };
 use iceberg::TableIdent;
@@ -419,7 +419,7 @@ async fn tables_of_others_keep_their_history_and_properties() {
 async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     const APPENDS: u64 = 600;
     let mut source = Table::new(FormatVersion::V2, true);
-    let metastore = SqliteMetastore::open(&source.folder.path().join("icecore.db")).await.unwrap();
+    let metastore = SqlMetastore::sqlite(&source.folder.path().join("icecore.db")).await.unwrap();
     let clock = Arc::new(AtomicI64::new(source.now_ms));
     let now = Arc::clone(&clock);
     let now: crate::catalog::NowMs = Arc::new(move || now.load(Ordering::Relaxed));

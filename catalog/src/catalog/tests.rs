@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    metastore::{Obsolete, PointerSwap, SwapOutcome, sqlite::SqliteMetastore, suite},
+    metastore::{Obsolete, PointerSwap, SwapOutcome, sql::SqlMetastore, suite},
     storage::S3Options,
 };
 use bytes::Bytes;
@@ -36,7 +36,7 @@ impl House {
 async fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
     let warehouse = format!("file://{}/warehouse", folder.path().display());
-    let metastore = SqliteMetastore::open(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let metastore: Arc<dyn Metastore> = Arc::new(metastore);
     let clock = Arc::new(AtomicI64::new(NOW));
     let open = || {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     error::CatalogError,
-    metastore::sqlite::SqliteMetastore,
+    metastore::sql::SqlMetastore,
     storage::{S3Options, Storage},
 };
 use axum::{
@@ -31,7 +31,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-        let metastore = SqliteMetastore::open(&folder.path().join("icecore.db")).await.unwrap();
+        let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let root = storage.root().to_owned();
         let now = Arc::new(|| 1_800_000_000_000);
         let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);

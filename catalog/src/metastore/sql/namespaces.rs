@@ -1,11 +1,11 @@
-//! Namespaces in SQLite; each function is part of the caller's transaction.
+//! Namespaces; each function is part of the caller's transaction.
 
-use super::{SEPARATOR, failed, path};
+use super::{SEPARATOR, dialect::Lock, failed, path};
 use crate::{
     error::CatalogError,
     metastore::{Levels, Properties},
 };
-use sqlx::SqliteConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 
 /// Refuses names that are no namespace.
 pub(super) fn check(levels: &Levels) -> Result<(), CatalogError> {
@@ -19,15 +19,15 @@ pub(super) fn check(levels: &Levels) -> Result<(), CatalogError> {
 }
 
 pub(super) async fn create(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     levels: &Levels,
     properties: &Properties,
 ) -> Result<(), CatalogError> {
     let parent = levels[..levels.len() - 1].to_vec();
     if !parent.is_empty() {
-        require(tx, &parent).await?;
+        require(tx, &parent, Lock::Share).await?;
     }
-    let added = sqlx::query("INSERT OR IGNORE INTO namespaces VALUES (?, ?, ?)")
+    let added = sqlx::query("INSERT INTO namespaces VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(path(levels))
         .bind(path(&parent))
         .bind(encode(properties))
@@ -44,32 +44,35 @@ pub(super) async fn create(
 }
 
 pub(super) async fn get(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     levels: &Levels,
+    lock: Lock,
 ) -> Result<Option<Properties>, CatalogError> {
-    let text: Option<String> =
-        sqlx::query_scalar("SELECT properties FROM namespaces WHERE path = ?")
-            .bind(path(levels))
-            .fetch_optional(connection)
-            .await
-            .map_err(failed("read a namespace"))?;
+    let lock = lock.clause(connection);
+    let query = format!("SELECT properties FROM namespaces WHERE path = $1{lock}");
+    let text: Option<String> = sqlx::query_scalar(AssertSqlSafe(query))
+        .bind(path(levels))
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("read a namespace"))?;
     text.map(|text| decode(&text)).transpose()
 }
 
 pub(super) async fn require(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     levels: &Levels,
+    lock: Lock,
 ) -> Result<Properties, CatalogError> {
-    let found = get(connection, levels).await?;
+    let found = get(connection, levels, lock).await?;
     found.ok_or_else(|| CatalogError::NoSuchNamespace(levels.join(".")))
 }
 
 pub(super) async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     parent: &Levels,
 ) -> Result<Vec<Levels>, CatalogError> {
     let paths: Vec<String> =
-        sqlx::query_scalar("SELECT path FROM namespaces WHERE parent = ? ORDER BY path")
+        sqlx::query_scalar("SELECT path FROM namespaces WHERE parent = $1 ORDER BY path")
             .bind(path(parent))
             .fetch_all(connection)
             .await
@@ -78,15 +81,15 @@ pub(super) async fn list(
 }
 
 pub(super) async fn update(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     levels: &Levels,
     set: &Properties,
     remove: &[String],
 ) -> Result<(), CatalogError> {
-    let mut properties = require(tx, levels).await?;
+    let mut properties = require(tx, levels, Lock::Update).await?;
     properties.retain(|key, _| !remove.contains(key));
     properties.extend(set.clone());
-    sqlx::query("UPDATE namespaces SET properties = ? WHERE path = ?")
+    sqlx::query("UPDATE namespaces SET properties = $1 WHERE path = $2")
         .bind(encode(&properties))
         .bind(path(levels))
         .execute(tx)
@@ -95,12 +98,12 @@ pub(super) async fn update(
     Ok(())
 }
 
-pub(super) async fn drop(tx: &mut SqliteConnection, levels: &Levels) -> Result<(), CatalogError> {
-    require(tx, levels).await?;
+pub(super) async fn drop(tx: &mut AnyConnection, levels: &Levels) -> Result<(), CatalogError> {
+    require(tx, levels, Lock::Update).await?;
     let path = path(levels);
     let used: i64 = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM tables WHERE namespace = ?1)
-             OR EXISTS (SELECT 1 FROM namespaces WHERE parent = ?1)",
+        "SELECT (SELECT count(*) FROM tables WHERE namespace = $1)
+              + (SELECT count(*) FROM namespaces WHERE parent = $1)",
     )
     .bind(&path)
     .fetch_one(&mut *tx)
@@ -109,7 +112,7 @@ pub(super) async fn drop(tx: &mut SqliteConnection, levels: &Levels) -> Result<(
     if used != 0 {
         return Err(CatalogError::NamespaceNotEmpty(levels.join(".")));
     }
-    sqlx::query("DELETE FROM namespaces WHERE path = ?")
+    sqlx::query("DELETE FROM namespaces WHERE path = $1")
         .bind(&path)
         .execute(tx)
         .await

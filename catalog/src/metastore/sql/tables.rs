@@ -1,18 +1,21 @@
-//! Tables, their snapshot index and the deletion queue in SQLite; each function is part of the
-//! caller's transaction.
+//! Tables, their snapshot index and the deletion queue; each function is part of the caller's
+//! transaction.
 
-use super::{failed, namespaces, path, stored};
+use super::{dialect::Lock, failed, namespaces, path, stored};
 use crate::{
     error::CatalogError,
     metastore::{
         Levels, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, TableRow, Watermark,
     },
 };
-use sqlx::SqliteConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
 
 /// uuid, metadata location, version, epoch, position, last seq.
 type Row = (String, String, i64, Option<i64>, Option<i64>, Option<i64>);
+
+const SELECT: &str =
+    "SELECT uuid, metadata_location, version, epoch, position, last_seq FROM tables";
 
 fn into_table(row: Row) -> Result<TableRow, CatalogError> {
     let broken = |cause| failed("read a table")(sqlx::Error::Decode(Box::new(cause)));
@@ -30,57 +33,53 @@ fn into_table(row: Row) -> Result<TableRow, CatalogError> {
 }
 
 pub(super) async fn by_name(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     levels: &Levels,
     name: &str,
+    lock: Lock,
 ) -> Result<Option<TableRow>, CatalogError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT uuid, metadata_location, version, epoch, position, last_seq
-         FROM tables WHERE namespace = ? AND name = ?",
-    )
-    .bind(path(levels))
-    .bind(name)
-    .fetch_optional(connection)
-    .await
-    .map_err(failed("read a table"))?;
+    let query = format!("{SELECT} WHERE namespace = $1 AND name = $2{}", lock.clause(connection));
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))
+        .bind(path(levels))
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("read a table"))?;
     row.map(into_table).transpose()
 }
 
 pub(super) async fn by_uuid(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     uuid: Uuid,
+    lock: Lock,
 ) -> Result<Option<TableRow>, CatalogError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT uuid, metadata_location, version, epoch, position, last_seq
-         FROM tables WHERE uuid = ?",
-    )
-    .bind(uuid.to_string())
-    .fetch_optional(connection)
-    .await
-    .map_err(failed("read a table"))?;
+    let query = format!("{SELECT} WHERE uuid = $1{}", lock.clause(connection));
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))
+        .bind(uuid.to_string())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("read a table"))?;
     row.map(into_table).transpose()
 }
 
 pub(super) async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     levels: &Levels,
 ) -> Result<Vec<String>, CatalogError> {
-    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = ? ORDER BY name")
+    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = $1 ORDER BY name")
         .bind(path(levels))
         .fetch_all(connection)
         .await
         .map_err(failed("list tables"))
 }
 
-pub(super) async fn create(
-    tx: &mut SqliteConnection,
-    table: &NewTable,
-) -> Result<(), CatalogError> {
-    namespaces::require(tx, &table.levels).await?;
+pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(), CatalogError> {
+    namespaces::require(tx, &table.levels, Lock::Share).await?;
     let added = sqlx::query(
-        "INSERT OR IGNORE INTO tables
-         SELECT uuid, ?2, ?3, ?4, 1, epoch, position, last_seq
-         FROM (SELECT ?1 AS uuid) LEFT JOIN dropped USING (uuid)",
+        "INSERT INTO tables
+         SELECT uuid, $2, $3, $4, 1, epoch, position, last_seq
+         FROM (SELECT $1 AS uuid) AS new LEFT JOIN dropped USING (uuid)
+         WHERE true ON CONFLICT DO NOTHING",
     )
     .bind(table.uuid.to_string())
     .bind(path(&table.levels))
@@ -96,23 +95,25 @@ pub(super) async fn create(
 }
 
 pub(super) async fn drop(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     levels: &Levels,
     name: &str,
 ) -> Result<TableRow, CatalogError> {
-    let row = by_name(tx, levels, name).await?;
+    let row = by_name(tx, levels, name, Lock::Update).await?;
     let row = row.ok_or_else(|| no_such_table(levels, name))?;
     // A log must not hand out again the positions that a dropped table has seen, and a table that
     // is registered again must not take their rows twice.
     sqlx::query(
-        "INSERT OR REPLACE INTO dropped SELECT uuid, epoch, position, last_seq FROM tables
-         WHERE uuid = ? AND epoch IS NOT NULL",
+        "INSERT INTO dropped SELECT uuid, epoch, position, last_seq FROM tables
+         WHERE uuid = $1 AND epoch IS NOT NULL
+         ON CONFLICT (uuid) DO UPDATE SET epoch = excluded.epoch, position = excluded.position,
+             last_seq = excluded.last_seq",
     )
     .bind(row.uuid.to_string())
     .execute(&mut *tx)
     .await
     .map_err(failed("drop a table"))?;
-    sqlx::query("DELETE FROM tables WHERE uuid = ?")
+    sqlx::query("DELETE FROM tables WHERE uuid = $1")
         .bind(row.uuid.to_string())
         .execute(tx)
         .await
@@ -121,17 +122,17 @@ pub(super) async fn drop(
 }
 
 pub(super) async fn rename(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     from: (&Levels, &str),
     to: (&Levels, &str),
 ) -> Result<(), CatalogError> {
-    let row = by_name(tx, from.0, from.1).await?;
+    let row = by_name(tx, from.0, from.1, Lock::Update).await?;
     let row = row.ok_or_else(|| no_such_table(from.0, from.1))?;
-    namespaces::require(tx, to.0).await?;
-    if by_name(tx, to.0, to.1).await?.is_some() {
+    namespaces::require(tx, to.0, Lock::Share).await?;
+    if by_name(tx, to.0, to.1, Lock::None).await?.is_some() {
         return Err(already_exists(to.0, to.1));
     }
-    sqlx::query("UPDATE tables SET namespace = ?, name = ? WHERE uuid = ?")
+    sqlx::query("UPDATE tables SET namespace = $1, name = $2 WHERE uuid = $3")
         .bind(path(to.0))
         .bind(to.1)
         .bind(row.uuid.to_string())
@@ -142,10 +143,12 @@ pub(super) async fn rename(
 }
 
 pub(super) async fn swap(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     swap: &PointerSwap,
 ) -> Result<SwapOutcome, CatalogError> {
-    let Some(row) = by_uuid(tx, swap.uuid).await? else { return Ok(SwapOutcome::Lost(swap.uuid)) };
+    let Some(row) = by_uuid(tx, swap.uuid, Lock::Update).await? else {
+        return Ok(SwapOutcome::Lost(swap.uuid));
+    };
     // A deposed writer learns that first: trying again would not help it.
     if let (Some(held), Some(offered)) = (row.watermark, swap.watermark)
         && offered.epoch < held.epoch
@@ -156,14 +159,14 @@ pub(super) async fn swap(
         return Ok(SwapOutcome::Lost(swap.uuid));
     }
     let uuid = swap.uuid.to_string();
-    sqlx::query("UPDATE tables SET metadata_location = ?, version = version + 1 WHERE uuid = ?")
+    sqlx::query("UPDATE tables SET metadata_location = $1, version = version + 1 WHERE uuid = $2")
         .bind(&swap.metadata_location)
         .bind(&uuid)
         .execute(&mut *tx)
         .await
         .map_err(failed("swap a pointer"))?;
     if let Some(watermark) = swap.watermark {
-        sqlx::query("UPDATE tables SET epoch = ?, position = ?, last_seq = ? WHERE uuid = ?")
+        sqlx::query("UPDATE tables SET epoch = $1, position = $2, last_seq = $3 WHERE uuid = $4")
             .bind(stored(watermark.epoch)?)
             .bind(stored(watermark.position)?)
             .bind(stored(watermark.last_seq)?)
@@ -174,7 +177,7 @@ pub(super) async fn swap(
     }
     add_snapshots(tx, swap.uuid, &swap.snapshots).await?;
     for snapshot_id in &swap.removed_snapshots {
-        sqlx::query("DELETE FROM snapshots WHERE uuid = ? AND snapshot_id = ?")
+        sqlx::query("DELETE FROM snapshots WHERE uuid = $1 AND snapshot_id = $2")
             .bind(&uuid)
             .bind(snapshot_id)
             .execute(&mut *tx)
@@ -186,12 +189,12 @@ pub(super) async fn swap(
 }
 
 pub(super) async fn snapshots(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     uuid: Uuid,
 ) -> Result<Vec<SnapshotRow>, CatalogError> {
     let rows: Vec<(i64, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
         "SELECT snapshot_id, timestamp_ms, first_seq, last_seq FROM snapshots
-         WHERE uuid = ? ORDER BY timestamp_ms, rowid",
+         WHERE uuid = $1 ORDER BY timestamp_ms, number",
     )
     .bind(uuid.to_string())
     .fetch_all(connection)
@@ -206,14 +209,15 @@ pub(super) async fn snapshots(
 }
 
 pub(super) async fn add_obsolete(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     files: &[Obsolete],
 ) -> Result<(), CatalogError> {
     for file in files {
         // A file that is queued twice waits for the later time.
         sqlx::query(
-            "INSERT INTO obsolete VALUES (?, ?) ON CONFLICT (location)
-             DO UPDATE SET not_before_ms = max(not_before_ms, excluded.not_before_ms)",
+            "INSERT INTO obsolete VALUES ($1, $2) ON CONFLICT (location)
+             DO UPDATE SET not_before_ms = excluded.not_before_ms
+             WHERE obsolete.not_before_ms < excluded.not_before_ms",
         )
         .bind(&file.location)
         .bind(file.not_before_ms)
@@ -225,22 +229,27 @@ pub(super) async fn add_obsolete(
 }
 
 async fn add_snapshots(
-    tx: &mut SqliteConnection,
+    tx: &mut AnyConnection,
     uuid: Uuid,
     snapshots: &[SnapshotRow],
 ) -> Result<(), CatalogError> {
     for snapshot in snapshots {
         let first = snapshot.seq.map(|(first, _)| stored(first)).transpose()?;
         let last = snapshot.seq.map(|(_, last)| stored(last)).transpose()?;
-        sqlx::query("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)")
-            .bind(uuid.to_string())
-            .bind(snapshot.snapshot_id)
-            .bind(snapshot.timestamp_ms)
-            .bind(first)
-            .bind(last)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed("extend the snapshot index"))?;
+        sqlx::query(
+            "INSERT INTO snapshots (uuid, snapshot_id, timestamp_ms, first_seq, last_seq)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (uuid, snapshot_id) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
+                 first_seq = excluded.first_seq, last_seq = excluded.last_seq",
+        )
+        .bind(uuid.to_string())
+        .bind(snapshot.snapshot_id)
+        .bind(snapshot.timestamp_ms)
+        .bind(first)
+        .bind(last)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("extend the snapshot index"))?;
     }
     Ok(())
 }

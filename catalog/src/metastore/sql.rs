@@ -1,9 +1,12 @@
-//! The metastore in an SQLite file: write-ahead journal, `synchronous=FULL`, one writer.
+//! The metastore in an SQL database: an SQLite file or PostgreSQL, with one set of statements.
 //!
-//! Every change runs in one `BEGIN IMMEDIATE` transaction on the only writing connection, so what
-//! it reads cannot change before it writes, and it is on the disk when its COMMIT returns.
+//! Its one invariant: what a transaction reads to decide cannot change before it writes. SQLite has
+//! one writing connection and `BEGIN IMMEDIATE`; PostgreSQL locks the rows that are decided upon.
+//! Either way a change is on the disk when its COMMIT returns.
 
+mod dialect;
 mod namespaces;
+mod schema;
 mod tables;
 
 use crate::{
@@ -14,142 +17,96 @@ use crate::{
     },
 };
 use async_trait::async_trait;
-use sqlx::{
-    Sqlite, Transaction,
-    sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-    },
-};
-use std::{path::Path, time::Duration};
+use dialect::{Dialect, Lock, TransactionId};
+use sqlx::{Any, AnyPool, Transaction};
+use std::path::Path;
 use tracing::warn;
 use uuid::Uuid;
 
-/// The tables' layout this program reads and writes.
-const SCHEMA_VERSION: i64 = 1;
-/// Connections that read; a look-up takes well below a millisecond.
-const READERS: u32 = 4;
-/// Longest wait for another process (a backup, a shell) that holds the file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Separates the levels of a namespace in its key.
 const SEPARATOR: char = '\u{1f}';
 
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS counters (
-    name TEXT PRIMARY KEY,
-    value INTEGER NOT NULL CHECK (value >= 0)
-) STRICT;
-CREATE TABLE IF NOT EXISTS namespaces (
-    path TEXT PRIMARY KEY,
-    parent TEXT NOT NULL,
-    properties TEXT NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS namespaces_of_parent ON namespaces (parent, path);
-CREATE TABLE IF NOT EXISTS tables (
-    uuid TEXT PRIMARY KEY,
-    namespace TEXT NOT NULL REFERENCES namespaces (path),
-    name TEXT NOT NULL,
-    metadata_location TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    epoch INTEGER CHECK (epoch >= 0),
-    position INTEGER CHECK (position >= 0),
-    last_seq INTEGER CHECK (last_seq >= 0),
-    UNIQUE (namespace, name)
-) STRICT;
-CREATE TABLE IF NOT EXISTS dropped (
-    uuid TEXT PRIMARY KEY,
-    epoch INTEGER NOT NULL CHECK (epoch >= 0),
-    position INTEGER NOT NULL CHECK (position >= 0),
-    last_seq INTEGER NOT NULL CHECK (last_seq >= 0)
-) STRICT;
-CREATE TABLE IF NOT EXISTS snapshots (
-    uuid TEXT NOT NULL REFERENCES tables (uuid) ON DELETE CASCADE,
-    snapshot_id INTEGER NOT NULL,
-    timestamp_ms INTEGER NOT NULL,
-    first_seq INTEGER CHECK (first_seq >= 0),
-    last_seq INTEGER CHECK (last_seq >= 0),
-    PRIMARY KEY (uuid, snapshot_id)
-) STRICT;
-CREATE TABLE IF NOT EXISTS obsolete (
-    location TEXT PRIMARY KEY,
-    not_before_ms INTEGER NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS obsolete_by_time ON obsolete (not_before_ms);
-INSERT OR IGNORE INTO counters VALUES ('schema_version', 1), ('epoch', 0);
-";
-
-/// A metastore in one file.
+/// A metastore in one database. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct SqliteMetastore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+pub struct SqlMetastore {
+    dialect: Dialect,
+    writer: AnyPool,
+    readers: AnyPool,
 }
 
-impl SqliteMetastore {
-    /// Opens the file, which is made when missing (its folder is not).
+impl SqlMetastore {
+    /// Opens an SQLite file, which is made when missing (its folder is not).
     ///
     /// # Errors
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] when a newer program made the file.
-    pub async fn open(path: &Path) -> Result<Self, CatalogError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone());
-        let writer = writer.await.map_err(failed("open"))?;
-        sqlx::raw_sql(SCHEMA).execute(&writer).await.map_err(failed("make tables"))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_lazy_with(options.pragma("query_only", "ON"));
-        let metastore = Self { writer, readers };
-        let version = metastore.counter("schema_version").await?;
-        if version != SCHEMA_VERSION {
-            return Err(CatalogError::Invalid(format!(
-                "metastore `{}` has layout {version}, this program knows {SCHEMA_VERSION}",
-                path.display()
-            )));
-        }
+    pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
+        let (writer, readers) = dialect::sqlite(path).await?;
+        Self::open(Dialect::Sqlite, writer, readers).await
+    }
+
+    /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are
+    /// made when missing. Several processes may use it at once.
+    ///
+    /// # Errors
+    /// As [`SqlMetastore::sqlite`].
+    pub async fn postgres(url: &str) -> Result<Self, CatalogError> {
+        let pool = dialect::postgres(url).await?;
+        Self::open(Dialect::Postgres, pool.clone(), pool).await
+    }
+
+    async fn open(
+        dialect: Dialect,
+        writer: AnyPool,
+        readers: AnyPool,
+    ) -> Result<Self, CatalogError> {
+        let metastore = Self { dialect, writer, readers };
+        schema::migrate(metastore.begin().await?, dialect).await?;
         Ok(metastore)
     }
 
-    async fn counter(&self, name: &str) -> Result<i64, CatalogError> {
-        sqlx::query_scalar("SELECT value FROM counters WHERE name = ?")
-            .bind(name)
-            .fetch_one(&self.readers)
-            .await
-            .map_err(failed("read a counter"))
-    }
-
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, CatalogError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin"))
+    async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
+        self.writer.begin_with(self.dialect.begin()).await.map_err(failed("begin"))
     }
 
     /// What became of a commit whose COMMIT failed.
     async fn find_out(
         &self,
         cause: sqlx::Error,
+        transaction: TransactionId,
         new: &[NewTable],
         swaps: &[PointerSwap],
     ) -> Result<SwapOutcome, CatalogError> {
         warn!(error = &cause as &dyn std::error::Error, "commit failed, reading back");
+        let outcome = match transaction {
+            TransactionId::None => self.compare(new, swaps).await,
+            TransactionId::Postgres(id) => dialect::outcome(&self.readers, &id).await,
+        };
+        match outcome {
+            Ok(LostCommit::Happened) => Ok(SwapOutcome::Done),
+            Ok(LostCommit::DidNotHappen) => Err(failed("commit")(cause)),
+            Ok(LostCommit::Unknown) | Err(_) => {
+                Err(CatalogError::CommitStateUnknown(cause.to_string()))
+            }
+        }
+    }
+
+    /// The outcome as the tables show it; nobody else writes to an SQLite file meanwhile.
+    async fn compare(
+        &self,
+        new: &[NewTable],
+        swaps: &[PointerSwap],
+    ) -> Result<LostCommit, CatalogError> {
         let uuids = new.iter().map(|table| table.uuid).chain(swaps.iter().map(|swap| swap.uuid));
         let mut found = Vec::new();
         for uuid in uuids {
-            let row = self.table_by_uuid(uuid).await;
-            found.push(row.map_err(|_| CatalogError::CommitStateUnknown(cause.to_string()))?);
+            found.push(self.table_by_uuid(uuid).await?);
         }
-        match outcome_of_lost_commit(new, swaps, &found) {
-            LostCommit::Happened => Ok(SwapOutcome::Done),
-            LostCommit::DidNotHappen => Err(failed("commit")(cause)),
-            LostCommit::Unknown => Err(CatalogError::CommitStateUnknown(cause.to_string())),
-        }
+        Ok(outcome_of_lost_commit(new, swaps, &found))
     }
 }
 
 #[async_trait]
-impl Metastore for SqliteMetastore {
+impl Metastore for SqlMetastore {
     async fn create_namespace(
         &self,
         levels: &Levels,
@@ -163,13 +120,13 @@ impl Metastore for SqliteMetastore {
 
     async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        namespaces::get(&mut connection, levels).await
+        namespaces::get(&mut connection, levels, Lock::None).await
     }
 
     async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
         if !parent.is_empty() {
-            namespaces::require(&mut tx, parent).await?;
+            namespaces::require(&mut tx, parent, Lock::None).await?;
         }
         namespaces::list(&mut tx, parent).await
     }
@@ -193,12 +150,12 @@ impl Metastore for SqliteMetastore {
 
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::by_name(&mut connection, levels, name).await
+        tables::by_name(&mut connection, levels, name, Lock::None).await
     }
 
     async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
-        namespaces::require(&mut tx, levels).await?;
+        namespaces::require(&mut tx, levels, Lock::None).await?;
         tables::list(&mut tx, levels).await
     }
 
@@ -224,32 +181,36 @@ impl Metastore for SqliteMetastore {
         new: &[NewTable],
         swaps: &[PointerSwap],
     ) -> Result<SwapOutcome, CatalogError> {
+        // Everybody locks tables in the same order, so nobody waits in a circle.
+        let mut ordered: Vec<&PointerSwap> = swaps.iter().collect();
+        ordered.sort_by_key(|swap| swap.uuid);
         let mut tx = self.begin().await?;
         for table in new {
             tables::create(&mut tx, table).await?;
         }
-        for swap in swaps {
+        for swap in ordered {
             match tables::swap(&mut tx, swap).await? {
                 SwapOutcome::Done => (),
                 // Dropping the transaction rolls it back.
                 undone @ (SwapOutcome::Lost(_) | SwapOutcome::Deposed(_)) => return Ok(undone),
             }
         }
+        let transaction = dialect::transaction_id(&mut tx).await?;
         match tx.commit().await {
             Ok(()) => Ok(SwapOutcome::Done),
-            Err(cause) => self.find_out(cause, new, swaps).await,
+            Err(cause) => self.find_out(cause, transaction, new, swaps).await,
         }
     }
 
     async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::by_uuid(&mut connection, uuid).await
+        tables::by_uuid(&mut connection, uuid, Lock::None).await
     }
 
     async fn highest_position(&self) -> Result<u64, CatalogError> {
         let position: i64 = sqlx::query_scalar(
-            "SELECT max(coalesce((SELECT max(position) FROM tables), 0),
-                        coalesce((SELECT max(position) FROM dropped), 0))",
+            "SELECT coalesce(max(position), 0) FROM
+                 (SELECT position FROM tables UNION ALL SELECT position FROM dropped) AS seen",
         )
         .fetch_one(&self.readers)
         .await
@@ -280,11 +241,11 @@ impl Metastore for SqliteMetastore {
 
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError> {
         sqlx::query_scalar(
-            "SELECT location FROM obsolete WHERE not_before_ms <= ?
-             ORDER BY not_before_ms, location LIMIT ?",
+            "SELECT location FROM obsolete WHERE not_before_ms <= $1
+             ORDER BY not_before_ms, location LIMIT $2",
         )
         .bind(now_ms)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&self.readers)
         .await
         .map_err(failed("read the deletion queue"))
@@ -293,7 +254,7 @@ impl Metastore for SqliteMetastore {
     async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         for location in locations {
-            sqlx::query("DELETE FROM obsolete WHERE location = ?")
+            sqlx::query("DELETE FROM obsolete WHERE location = $1")
                 .bind(location)
                 .execute(&mut *tx)
                 .await
@@ -312,7 +273,7 @@ fn path(levels: &Levels) -> String {
     levels.join(SEPARATOR.encode_utf8(&mut [0; 4]))
 }
 
-/// SQLite's integers are signed.
+/// The databases' integers are signed.
 fn stored(number: u64) -> Result<i64, CatalogError> {
     i64::try_from(number).map_err(|_| CatalogError::Invalid(format!("{number} is out of range")))
 }

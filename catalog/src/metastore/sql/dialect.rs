@@ -1,0 +1,146 @@
+//! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
+
+use super::failed;
+use crate::{error::CatalogError, metastore::LostCommit};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sqlx::{
+    AnyConnection, AnyPool,
+    any::{AnyConnectOptions, AnyPoolOptions},
+};
+use std::{path::Path, time::Duration};
+
+/// Connections that read an SQLite file; a look-up takes well below a millisecond.
+const SQLITE_READERS: u32 = 4;
+/// Connections to PostgreSQL, for reading and writing.
+const POSTGRES_CONNECTIONS: u32 = 8;
+/// Longest wait for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The connection that writes to an SQLite file. It waits at most ten seconds for another process
+/// (a backup, a shell) that holds the file.
+const SQLITE_WRITER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
+                             PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
+/// Connections that read one.
+const SQLITE_READER: &str = "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON";
+/// Every connection to PostgreSQL: a commit is durable, and no statement waits for ever.
+const POSTGRES_SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '10s'; \
+                                 SET statement_timeout = '30s'; \
+                                 SET idle_in_transaction_session_timeout = '30s'";
+/// How often a commit that PostgreSQL still works on is asked for.
+const OUTCOME_ASKS: u32 = 50;
+/// Time between two of them.
+const OUTCOME_PAUSE: Duration = Duration::from_millis(100);
+/// What a path needs escaped in a URL.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    /// How a transaction that writes begins.
+    pub(super) fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        }
+    }
+
+    fn of(connection: &AnyConnection) -> Self {
+        if connection.backend_name() == "SQLite" { Self::Sqlite } else { Self::Postgres }
+    }
+}
+
+/// What a transaction does with a row it reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lock {
+    /// Nothing.
+    None,
+    /// Keeps it from changing.
+    Share,
+    /// Is going to change it.
+    Update,
+}
+
+impl Lock {
+    /// The end of a SELECT. SQLite needs none: its writers come one after the other.
+    pub(super) fn clause(self, connection: &AnyConnection) -> &'static str {
+        match (Dialect::of(connection), self) {
+            (Dialect::Sqlite, _) | (_, Self::None) => "",
+            (Dialect::Postgres, Self::Share) => " FOR SHARE",
+            (Dialect::Postgres, Self::Update) => " FOR UPDATE",
+        }
+    }
+}
+
+/// What a database that outlives this connection calls a transaction.
+#[derive(Debug)]
+pub(super) enum TransactionId {
+    /// SQLite is in this process: what it shows after a failed COMMIT is final.
+    None,
+    /// PostgreSQL may still be busy with a COMMIT whose connection is gone.
+    Postgres(String),
+}
+
+/// The connection that writes, and those that read.
+pub(super) async fn sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
+    let text = path.to_str().ok_or_else(|| {
+        CatalogError::Invalid(format!("metastore `{}` is no UTF-8 path", path.display()))
+    })?;
+    let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
+    let writer = pool(1, SQLITE_WRITER).connect_with(options.clone()).await;
+    let readers = pool(SQLITE_READERS, SQLITE_READER).connect_lazy_with(options);
+    Ok((writer.map_err(failed("open"))?, readers))
+}
+
+pub(super) async fn postgres(url: &str) -> Result<AnyPool, CatalogError> {
+    let pool = pool(POSTGRES_CONNECTIONS, POSTGRES_SETTINGS).connect_with(options(url)?).await;
+    pool.map_err(failed("open"))
+}
+
+fn options(url: &str) -> Result<AnyConnectOptions, CatalogError> {
+    sqlx::any::install_default_drivers();
+    url.parse().map_err(failed("open"))
+}
+
+fn pool(connections: u32, settings: &'static str) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(move |connection, _| {
+            Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(|_| ()) })
+        })
+}
+
+/// To be asked for before COMMIT.
+pub(super) async fn transaction_id(tx: &mut AnyConnection) -> Result<TransactionId, CatalogError> {
+    match Dialect::of(tx) {
+        Dialect::Sqlite => Ok(TransactionId::None),
+        Dialect::Postgres => sqlx::query_scalar("SELECT pg_current_xact_id()::text")
+            .fetch_one(tx)
+            .await
+            .map(TransactionId::Postgres)
+            .map_err(failed("begin")),
+    }
+}
+
+/// How a transaction ended whose connection was lost during COMMIT.
+pub(super) async fn outcome(pool: &AnyPool, id: &str) -> Result<LostCommit, CatalogError> {
+    for _ in 0..OUTCOME_ASKS {
+        let status: Option<String> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
+            .bind(id)
+            .fetch_one(pool)
+            .await
+            .map_err(failed("find out how a commit ended"))?;
+        match status.as_deref() {
+            Some("committed") => return Ok(LostCommit::Happened),
+            Some("aborted") => return Ok(LostCommit::DidNotHappen),
+            Some(_) => tokio::time::sleep(OUTCOME_PAUSE).await,
+            // So long ago that the database forgot.
+            None => break,
+        }
+    }
+    Ok(LostCommit::Unknown)
+}
