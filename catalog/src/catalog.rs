@@ -3,6 +3,7 @@
 //! Its one invariant: a table's pointer moves only from the version a commit was built on, so no
 //! commit is ever lost or half visible. A new metadata file is durable before the pointer moves.
 
+mod admin;
 mod cache;
 mod change;
 mod create;
@@ -11,6 +12,9 @@ mod load;
 mod locks;
 mod purge;
 mod write;
+
+pub use admin::{RefKind, TableStats};
+pub use purge::DropPolicy;
 
 use crate::{
     error::CatalogError,
@@ -84,6 +88,7 @@ struct Inner {
     file_io: FileIO,
     cache: MetadataCache,
     locks: TableLocks,
+    drop_policy: DropPolicy,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -96,6 +101,18 @@ impl Catalog {
     /// A catalog named `name` (what clients call the warehouse) over these stores.
     #[must_use]
     pub fn new(name: &str, storage: Storage, metastore: Arc<dyn Metastore>, now: NowMs) -> Self {
+        Self::with_drop_policy(name, storage, metastore, now, DropPolicy::default())
+    }
+
+    /// A catalog whose dropped tables go as `drop_policy` says.
+    #[must_use]
+    pub fn with_drop_policy(
+        name: &str,
+        storage: Storage,
+        metastore: Arc<dyn Metastore>,
+        now: NowMs,
+        drop_policy: DropPolicy,
+    ) -> Self {
         let inner = Inner {
             name: name.to_owned(),
             file_io: storage.file_io(),
@@ -104,6 +121,7 @@ impl Catalog {
             now,
             cache: MetadataCache::default(),
             locks: TableLocks::new(),
+            drop_policy,
         };
         Self { inner: Arc::new(inner) }
     }

@@ -12,6 +12,9 @@ pub enum CatalogError {
     /// The name is taken. 409 `AlreadyExistsException`.
     #[error("{0}")]
     AlreadyExists(String),
+    /// An operator protected the table from being dropped or renamed. 409 `ProtectedException`.
+    #[error("Table is protected: {0}; take the protection off first")]
+    Protected(String),
     /// The namespace still has tables or namespaces. 409 `NamespaceNotEmptyException`.
     #[error("Namespace is not empty: {0}")]
     NamespaceNotEmpty(String),

@@ -91,6 +91,34 @@ pub struct Obsolete {
     pub not_before_ms: i64,
 }
 
+/// What becomes of a dropped table's name and files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trash {
+    /// When it was dropped, ms since 1970.
+    pub dropped_ms: i64,
+    /// Until when it can be had back.
+    pub until_ms: i64,
+    /// Whether its files are deleted after that time; they stay otherwise.
+    pub purge: bool,
+}
+
+/// A dropped table that can be had back, or whose files are being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrashRow {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// The namespace it was in.
+    pub levels: Levels,
+    /// The name it had.
+    pub name: String,
+    /// Its last metadata.
+    pub metadata_location: String,
+    /// When it goes, and how.
+    pub trash: Trash,
+    /// Its files are being queued for deletion: there is no way back.
+    pub is_purging: bool,
+}
+
 /// How a commit ended when it did not fail outright.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SwapOutcome {
@@ -158,6 +186,36 @@ pub trait Metastore: Debug + Send + Sync {
     /// Removes a table and gives back its row; `NoSuchTable`. Its watermark is kept, and is there
     /// again when a table of this identity is.
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
+    /// Removes a table as [`Metastore::drop_table`] does, and remembers what can be had back.
+    async fn trash_table(
+        &self,
+        levels: &Levels,
+        name: &str,
+        trash: &Trash,
+    ) -> Result<TableRow, CatalogError>;
+    /// At most `limit` tables of the trash, the last dropped first.
+    async fn trash(&self, limit: u32) -> Result<Vec<TrashRow>, CatalogError>;
+    /// A table of the trash.
+    async fn dropped(&self, uuid: Uuid) -> Result<Option<TrashRow>, CatalogError>;
+    /// Adds a table that is in the trash and not being purged, and takes it out of there;
+    /// `NoSuchTable`, and what [`Metastore::create_table`] fails with.
+    async fn undrop(&self, table: &NewTable) -> Result<(), CatalogError>;
+    /// Changes when a table in the trash goes, and how; `NoSuchTable`.
+    async fn change_trash(&self, uuid: Uuid, trash: &Trash) -> Result<(), CatalogError>;
+    /// Forgets at most `limit` tables whose time in the trash is over and whose files stay; gives
+    /// at most `limit` of those whose files go, which from now on cannot be had back.
+    async fn expire_trash(&self, now_ms: i64, limit: u32) -> Result<Vec<TrashRow>, CatalogError>;
+    /// Forgets a table whose files are all queued for deletion.
+    async fn forget_trash(&self, uuid: Uuid) -> Result<(), CatalogError>;
+    /// Makes dropping and renaming a table fail with `Protected`, or allows it again; `NoSuchTable`.
+    async fn protect_table(
+        &self,
+        levels: &Levels,
+        name: &str,
+        is_protected: bool,
+    ) -> Result<(), CatalogError>;
+    /// Whether a table is protected.
+    async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError>;
     /// Renames a table; `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`.
     async fn rename_table(
         &self,

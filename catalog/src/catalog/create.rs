@@ -138,7 +138,7 @@ fn folder(level: &str) -> String {
     level.chars().map(safe).collect()
 }
 
-fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {
+pub(super) fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {
     let namespace = NamespaceIdent::from_vec(levels.clone());
     let namespace = namespace.map_err(|_| CatalogError::NoSuchNamespace(String::new()))?;
     check_name(name)?;

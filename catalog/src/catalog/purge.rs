@@ -1,10 +1,15 @@
-//! Dropping tables, and deleting files that nothing needs any more.
+//! Dropping tables, having them back, and deleting files that nothing needs any more.
 //!
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, LoadedTable, write::GRACE_MS};
-use crate::{error::CatalogError, metastore::Obsolete, storage::location::is_below};
+use super::{Catalog, write::GRACE_MS};
+use crate::{
+    commit,
+    error::CatalogError,
+    metastore::{NewTable, Obsolete, Trash, TrashRow},
+    storage::location::is_below,
+};
 use futures::{StreamExt, stream};
 use iceberg::{
     TableIdent,
@@ -12,33 +17,118 @@ use iceberg::{
 };
 use std::collections::BTreeSet;
 use tracing::warn;
+use uuid::Uuid;
 
 /// Files queued per transaction.
 const QUEUE_BATCH: usize = 1000;
+/// Most dropped tables in a list.
+const TRASH_LISTED_MAX: u32 = 10_000;
 /// Files deleted at the same time.
 const DELETES: usize = 8;
 
+/// What dropping a table means.
+#[derive(Clone, Copy, Debug)]
+pub struct DropPolicy {
+    /// For how long a dropped table can be had back, ms.
+    pub undrop_ms: i64,
+    /// Whether clients may have a table's files deleted with it; they stay otherwise.
+    pub purge: bool,
+}
+
+impl Default for DropPolicy {
+    /// Seven days, and files stay.
+    fn default() -> Self {
+        Self { undrop_ms: 7 * 24 * 60 * 60 * 1000, purge: false }
+    }
+}
+
 impl Catalog {
-    /// Removes a table from the catalog; its files are queued for deletion when `purge` is set.
+    /// Removes a table from the catalog. It can be had back with [`Catalog::undrop_table`] as long as
+    /// the [`DropPolicy`] says; after that its files go if `purge` is set and the policy allows it.
     ///
-    /// A table with `gc.enabled=false` shares its files with others: they stay.
+    /// # Errors
+    /// `NoSuchTable`, `Protected`.
+    pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+        let _queue = self.inner.locks.lock(std::iter::once(table)).await;
+        let policy = self.inner.drop_policy;
+        let now_ms = self.now_ms();
+        let trash = Trash {
+            dropped_ms: now_ms,
+            until_ms: now_ms.saturating_add(policy.undrop_ms),
+            purge: purge && policy.purge,
+        };
+        let (levels, name) = (table.namespace.as_ref(), table.name.as_str());
+        let row = self.metastore().trash_table(levels, name, &trash).await?;
+        self.inner.cache.remove(&row.metadata_location);
+        Ok(())
+    }
+
+    /// Puts a dropped table back, under the name it had or another one.
+    ///
+    /// # Errors
+    /// `NoSuchTable` when it is not in the trash or its files are being deleted, `AlreadyExists`
+    /// when the name is taken, `NoSuchNamespace`.
+    pub async fn undrop_table(
+        &self,
+        uuid: Uuid,
+        name: Option<&TableIdent>,
+    ) -> Result<TableIdent, CatalogError> {
+        let row = self.metastore().dropped(uuid).await?;
+        let row = row.ok_or_else(|| CatalogError::NoSuchTable(format!("{uuid} (dropped)")))?;
+        let ident = match name {
+            Some(name) => name.clone(),
+            None => super::create::ident(&row.levels, &row.name)?,
+        };
+        super::create::check_name(&ident.name)?;
+        let metadata = self.metadata(&row.metadata_location).await?;
+        let table = NewTable {
+            levels: ident.namespace.as_ref().clone(),
+            name: ident.name.clone(),
+            uuid,
+            metadata_location: row.metadata_location,
+            snapshots: commit::added_snapshots(None, &metadata),
+        };
+        self.metastore().undrop(&table).await?;
+        Ok(ident)
+    }
+
+    /// The dropped tables that can be had back or are being purged, the last dropped first.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn dropped_tables(&self) -> Result<Vec<TrashRow>, CatalogError> {
+        self.metastore().trash(TRASH_LISTED_MAX).await
+    }
+
+    /// Ends the time in which a dropped table can be had back, and has its files deleted.
     ///
     /// # Errors
     /// `NoSuchTable`.
-    pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
-        let _queue = self.inner.locks.lock(std::iter::once(table)).await;
-        let files = if purge { self.files_to_purge(table).await? } else { BTreeSet::new() };
-        let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
-        self.inner.cache.remove(&row.metadata_location);
-        // After the drop, for a queue must never hold a live table's files; a crash in between
-        // leaves orphans, which maintenance finds.
-        let not_before_ms = self.now_ms() + GRACE_MS;
-        let file = |location| Obsolete { location, not_before_ms };
-        let files: Vec<Obsolete> = files.into_iter().map(file).collect();
-        for batch in files.chunks(QUEUE_BATCH) {
-            self.metastore().add_obsolete(batch).await?;
+    pub async fn purge_dropped(&self, uuid: Uuid) -> Result<(), CatalogError> {
+        let now_ms = self.now_ms();
+        let trash = Trash { dropped_ms: now_ms, until_ms: now_ms, purge: true };
+        self.metastore().change_trash(uuid, &trash).await
+    }
+
+    /// Forgets dropped tables whose time is over, and queues the files of at most `limit` that are
+    /// purged; says how many those were.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn empty_trash(&self, limit: u32) -> Result<usize, CatalogError> {
+        // A crash before the last step repeats them all: files are queued once, however often.
+        let expired = self.metastore().expire_trash(self.now_ms(), limit).await?;
+        for row in &expired {
+            let not_before_ms = self.now_ms() + GRACE_MS;
+            let file = |location| Obsolete { location, not_before_ms };
+            let files = self.files_to_purge(row).await.into_iter();
+            let files: Vec<Obsolete> = files.map(file).collect();
+            for batch in files.chunks(QUEUE_BATCH) {
+                self.metastore().add_obsolete(batch).await?;
+            }
+            self.metastore().forget_trash(row.uuid).await?;
         }
-        Ok(())
+        Ok(expired.len())
     }
 
     /// Deletes at most `limit` files whose time has come and says how many it deleted.
@@ -70,26 +160,22 @@ impl Catalog {
         failure.map_or(Ok(deleted), Err)
     }
 
-    async fn files_to_purge(&self, table: &TableIdent) -> Result<BTreeSet<String>, CatalogError> {
-        let loaded = match self.load_table(table).await {
-            Ok(loaded) => loaded,
-            Err(missing @ CatalogError::NoSuchTable(_)) => return Err(missing),
+    /// None for a table with `gc.enabled=false`, which shares its files with others.
+    async fn files_to_purge(&self, dropped: &TrashRow) -> BTreeSet<String> {
+        match self.metadata(&dropped.metadata_location).await {
+            Ok(metadata) if is_shared(&metadata) => BTreeSet::new(),
+            Ok(metadata) => self.files_of(&dropped.metadata_location, &metadata).await,
             Err(cause) => {
-                // A table whose metadata is broken must still be possible to drop.
-                warn!(%table, error = &cause as &dyn std::error::Error, "purge finds no files");
-                return Ok(BTreeSet::new());
+                let error = &cause as &dyn std::error::Error;
+                warn!(uuid = %dropped.uuid, error, "purge finds no files");
+                BTreeSet::new()
             }
-        };
-        if loaded.metadata.properties().get("gc.enabled").is_some_and(|gc| gc == "false") {
-            return Ok(BTreeSet::new());
         }
-        Ok(self.files_of(&loaded).await)
     }
 
     /// Every file that a table's metadata names, as far as it can be read.
-    async fn files_of(&self, table: &LoadedTable) -> BTreeSet<String> {
-        let metadata = &table.metadata;
-        let mut files = BTreeSet::from([table.metadata_location.clone()]);
+    async fn files_of(&self, location: &str, metadata: &TableMetadata) -> BTreeSet<String> {
+        let mut files = BTreeSet::from([location.to_owned()]);
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
         files.extend(metadata.statistics_iter().map(|file| file.statistics_path.clone()));
         files.extend(metadata.partition_statistics_iter().map(|file| file.statistics_path.clone()));
@@ -135,4 +221,8 @@ impl Catalog {
         })
         .ok()
     }
+}
+
+fn is_shared(metadata: &TableMetadata) -> bool {
+    metadata.properties().get("gc.enabled").is_some_and(|gc| gc == "false")
 }

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
 const NOW: i64 = 1_700_000_000_000;
+pub(crate) const UNDROP_MS: i64 = 60 * 60 * 1000;
 
-struct House {
+pub(crate) struct House {
     _folder: tempfile::TempDir,
-    catalog: Catalog,
+    pub(crate) catalog: Catalog,
     /// A second catalog over the same stores, as another process has it.
-    other: Catalog,
-    clock: Arc<AtomicI64>,
+    pub(crate) other: Catalog,
+    pub(crate) clock: Arc<AtomicI64>,
 }
 
 impl House {
@@ -28,12 +29,12 @@ impl House {
         self.catalog.storage().root()
     }
 
-    async fn files(&self) -> Vec<String> {
+    pub(crate) async fn files(&self) -> Vec<String> {
         self.catalog.storage().list(self.root()).await.unwrap()
     }
 }
 
-async fn house() -> House {
+pub(crate) async fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
     let warehouse = format!("file://{}/warehouse", folder.path().display());
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
@@ -43,14 +44,15 @@ async fn house() -> House {
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let clock = Arc::clone(&clock);
         let now: NowMs = Arc::new(move || clock.load(Ordering::SeqCst));
-        Catalog::new("icecore", storage, Arc::clone(&metastore), now)
+        let policy = DropPolicy { undrop_ms: UNDROP_MS, purge: true };
+        Catalog::with_drop_policy("icecore", storage, Arc::clone(&metastore), now, policy)
     };
     let (catalog, other) = (open(), open());
     catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
     House { _folder: folder, catalog, other, clock }
 }
 
-fn ident(dotted: &str) -> TableIdent {
+pub(crate) fn ident(dotted: &str) -> TableIdent {
     TableIdent::from_strs(dotted.split('.')).unwrap()
 }
 
@@ -67,12 +69,12 @@ fn new_table(name: &str) -> CreateTable {
     }
 }
 
-async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
+pub(crate) async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
     let ident = ident(dotted);
     catalog.create_table(ident.namespace.as_ref(), new_table(&ident.name)).await.unwrap()
 }
 
-fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
+pub(crate) fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
     TableChange {
         table: ident(dotted),
         requirements: serde_json::from_value(requirements).unwrap(),
@@ -80,11 +82,11 @@ fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
     }
 }
 
-fn set(dotted: &str, key: &str, value: &str) -> TableChange {
+pub(crate) fn set(dotted: &str, key: &str, value: &str) -> TableChange {
     change(dotted, json!([]), json!([{"action": "set-properties", "updates": {key: value}}]))
 }
 
-fn add_snapshot(table: &LoadedTable, id: i64, manifest_list: &str) -> Value {
+pub(crate) fn add_snapshot(table: &LoadedTable, id: i64, manifest_list: &str) -> Value {
     json!([
         {"action": "add-snapshot", "snapshot": {
             "snapshot-id": id,
@@ -99,11 +101,11 @@ fn add_snapshot(table: &LoadedTable, id: i64, manifest_list: &str) -> Value {
     ])
 }
 
-fn own_list(table: &LoadedTable, id: i64) -> String {
+pub(crate) fn own_list(table: &LoadedTable, id: i64) -> String {
     format!("{}/metadata/{id}.avro", table.metadata.location())
 }
 
-fn on_main(expected: Option<i64>) -> Value {
+pub(crate) fn on_main(expected: Option<i64>) -> Value {
     json!([{"type": "assert-ref-snapshot-id", "ref": "main", "snapshot-id": expected}])
 }
 
@@ -568,6 +570,9 @@ async fn a_purged_table_loses_its_own_files_and_nobody_elses() {
     catalog.commit(sent).await.unwrap();
 
     catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    assert_eq!(catalog.empty_trash(10).await.unwrap(), 0, "it can still be had back");
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
     assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 0, "readers get their grace");
     house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
     // Three metadata files, two manifest lists, a manifest and a data file.
@@ -578,7 +583,12 @@ async fn a_purged_table_loses_its_own_files_and_nobody_elses() {
 }
 
 /// A manifest list with one manifest that names these data files.
-async fn write_list(catalog: &Catalog, table: &LoadedTable, id: i64, files: &[&str]) -> String {
+pub(crate) async fn write_list(
+    catalog: &Catalog,
+    table: &LoadedTable,
+    id: i64,
+    files: &[&str],
+) -> String {
     let io = catalog.storage().file_io();
     let metadata = &table.metadata;
     let location = format!("{}/metadata/m{id}.avro", metadata.location());
@@ -617,6 +627,8 @@ async fn a_table_that_shares_its_files_is_dropped_without_them() {
     create(&house.catalog, "a.t").await;
     house.catalog.commit(set("a.t", "gc.enabled", "false")).await.unwrap();
     house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(house.catalog.empty_trash(10).await.unwrap(), 1);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
     assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
     assert_eq!(house.files().await.len(), 2);

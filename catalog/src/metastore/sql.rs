@@ -8,12 +8,13 @@ mod dialect;
 mod namespaces;
 mod schema;
 mod tables;
+mod trash;
 
 use crate::{
     error::CatalogError,
     metastore::{
         Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow,
-        SwapOutcome, TableRow, outcome_of_lost_commit,
+        SwapOutcome, TableRow, Trash, TrashRow, outcome_of_lost_commit,
     },
 };
 use async_trait::async_trait;
@@ -164,6 +165,71 @@ impl Metastore for SqlMetastore {
         let row = tables::drop(&mut tx, levels, name).await?;
         tx.commit().await.map_err(failed("drop a table"))?;
         Ok(row)
+    }
+
+    async fn trash_table(
+        &self,
+        levels: &Levels,
+        name: &str,
+        trash: &Trash,
+    ) -> Result<TableRow, CatalogError> {
+        let mut tx = self.begin().await?;
+        let row = tables::drop(&mut tx, levels, name).await?;
+        trash::add(&mut tx, levels, name, &row, trash).await?;
+        tx.commit().await.map_err(failed("drop a table"))?;
+        Ok(row)
+    }
+
+    async fn trash(&self, limit: u32) -> Result<Vec<TrashRow>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        trash::list(&mut connection, limit).await
+    }
+
+    async fn dropped(&self, uuid: Uuid) -> Result<Option<TrashRow>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        trash::get(&mut connection, uuid, Lock::None).await
+    }
+
+    async fn undrop(&self, table: &NewTable) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        trash::require(&mut tx, table.uuid).await?;
+        tables::create(&mut tx, table).await?;
+        tx.commit().await.map_err(failed("undrop a table"))
+    }
+
+    async fn change_trash(&self, uuid: Uuid, trash: &Trash) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        trash::change(&mut tx, uuid, trash).await?;
+        tx.commit().await.map_err(failed("change the trash"))
+    }
+
+    async fn expire_trash(&self, now_ms: i64, limit: u32) -> Result<Vec<TrashRow>, CatalogError> {
+        let mut tx = self.begin().await?;
+        let expired = trash::expire(&mut tx, now_ms, limit).await?;
+        tx.commit().await.map_err(failed("empty the trash"))?;
+        Ok(expired)
+    }
+
+    async fn forget_trash(&self, uuid: Uuid) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        trash::forget(&mut tx, uuid).await?;
+        tx.commit().await.map_err(failed("empty the trash"))
+    }
+
+    async fn protect_table(
+        &self,
+        levels: &Levels,
+        name: &str,
+        is_protected: bool,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        trash::protect(&mut tx, levels, name, is_protected).await?;
+        tx.commit().await.map_err(failed("protect a table"))
+    }
+
+    async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        trash::is_protected(&mut connection, uuid).await
     }
 
     async fn rename_table(

@@ -4,7 +4,7 @@ use crate::{
     error::CatalogError,
     metastore::{
         Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow, SwapOutcome,
-        Watermark,
+        Trash, Watermark,
     },
 };
 use uuid::Uuid;
@@ -254,4 +254,92 @@ pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &dyn Met
         assert_eq!(won, 1, "{outcomes:?}");
     }
     assert_eq!(store.table_by_uuid(one).await.unwrap().unwrap().version, 6);
+}
+
+pub(crate) async fn trash(store: &dyn Metastore) {
+    let a = levels("a");
+    let (kept, purged) = (with_table(store, 1).await, with_table(store, 2).await);
+    let trash = |until_ms, purge| Trash { dropped_ms: 100, until_ms, purge };
+    let first = SnapshotRow { snapshot_id: 7, timestamp_ms: 5, seq: Some((1, 2)) };
+    let held = Watermark { epoch: 1, position: 4, last_seq: 9 };
+    let filled = PointerSwap {
+        watermark: Some(held),
+        snapshots: vec![first.clone()],
+        ..swap(kept, 1, "m2")
+    };
+    store.commit(&[filled]).await.unwrap();
+
+    store.trash_table(&a, "t1", &trash(200, false)).await.unwrap();
+    store.trash_table(&a, "t2", &trash(300, true)).await.unwrap();
+    assert_eq!(store.tables(&a).await.unwrap(), Vec::<String>::new());
+    let listed = store.trash(10).await.unwrap();
+    assert_eq!(listed.iter().map(|row| row.uuid).collect::<Vec<_>>(), [kept, purged]);
+    assert_eq!((&listed[0].levels, listed[0].name.as_str()), (&a, "t1"));
+    assert_eq!(store.dropped(kept).await.unwrap().as_ref(), Some(&listed[0]));
+    let none = store.trash_table(&a, "t1", &trash(1, false)).await;
+    assert!(matches!(none, Err(CatalogError::NoSuchTable(_))));
+
+    // Back, with its watermark and what the caller knows of its snapshots.
+    let back = NewTable {
+        levels: a.clone(),
+        name: "again".to_owned(),
+        uuid: kept,
+        metadata_location: "m2".to_owned(),
+        snapshots: vec![first.clone()],
+    };
+    store.undrop(&back).await.unwrap();
+    assert_eq!(store.table(&a, "again").await.unwrap().unwrap().watermark, Some(held));
+    assert_eq!(store.snapshots(kept).await.unwrap(), [first]);
+    let twice = store.undrop(&back).await;
+    assert!(matches!(twice, Err(CatalogError::NoSuchTable(_))));
+
+    // Registering a table of the trash takes it out of there too.
+    store.trash_table(&a, "again", &trash(200, false)).await.unwrap();
+    store.create_table(&a, "third", kept, "m2").await.unwrap();
+    assert_eq!(store.dropped(kept).await.unwrap(), None);
+
+    store.trash_table(&a, "third", &trash(200, false)).await.unwrap();
+    assert_eq!(store.expire_trash(199, 10).await.unwrap(), []);
+    assert_eq!(store.expire_trash(200, 10).await.unwrap(), [], "its files stay");
+    assert_eq!(store.dropped(kept).await.unwrap(), None);
+    store.change_trash(purged, &trash(250, true)).await.unwrap();
+    for _ in 0..2 {
+        // Until it is forgotten it is given again, as after a crash.
+        let expired = store.expire_trash(250, 10).await.unwrap();
+        assert_eq!(expired.iter().map(|row| row.uuid).collect::<Vec<_>>(), [purged]);
+    }
+    let back = NewTable { uuid: purged, name: "t2".to_owned(), ..back };
+    assert!(matches!(store.undrop(&back).await, Err(CatalogError::NoSuchTable(_))));
+    let registered = store.create_table(&a, "t2", purged, "m1").await;
+    assert!(matches!(registered, Err(CatalogError::Invalid(text)) if text.contains("deleted")));
+    let changed = store.change_trash(purged, &trash(900, false)).await;
+    assert!(matches!(changed, Err(CatalogError::NoSuchTable(_))));
+    store.forget_trash(purged).await.unwrap();
+    assert_eq!(store.trash(10).await.unwrap(), []);
+}
+
+pub(crate) async fn protection(store: &dyn Metastore) {
+    let a = levels("a");
+    let uuid = with_table(store, 1).await;
+    let missing = store.protect_table(&a, "none", true).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
+    for _ in 0..2 {
+        store.protect_table(&a, "t1", true).await.unwrap();
+    }
+    assert!(store.is_protected(uuid).await.unwrap());
+    let trash = Trash { dropped_ms: 0, until_ms: 0, purge: false };
+    for refused in [
+        store.drop_table(&a, "t1").await.map(drop),
+        store.trash_table(&a, "t1", &trash).await.map(drop),
+        store.rename_table((&a, "t1"), (&a, "t2")).await,
+    ] {
+        assert!(matches!(refused, Err(CatalogError::Protected(name)) if name == "a.t1"));
+    }
+    store.commit(&[swap(uuid, 1, "m2")]).await.unwrap();
+    store.protect_table(&a, "t1", false).await.unwrap();
+    store.rename_table((&a, "t1"), (&a, "t2")).await.unwrap();
+    store.protect_table(&a, "t2", true).await.unwrap();
+    store.protect_table(&a, "t2", false).await.unwrap();
+    store.drop_table(&a, "t2").await.unwrap();
+    assert!(!store.is_protected(uuid).await.unwrap());
 }

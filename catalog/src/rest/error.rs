@@ -72,6 +72,7 @@ impl From<CatalogError> for Refused {
             CatalogError::NoSuchNamespace(_) => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),
             CatalogError::NoSuchTable(_) => (StatusCode::NOT_FOUND, "NoSuchTableException"),
             CatalogError::AlreadyExists(_) => (StatusCode::CONFLICT, "AlreadyExistsException"),
+            CatalogError::Protected(_) => (StatusCode::CONFLICT, "ProtectedException"),
             CatalogError::NamespaceNotEmpty(_) => {
                 (StatusCode::CONFLICT, "NamespaceNotEmptyException")
             }

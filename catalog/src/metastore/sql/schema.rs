@@ -7,7 +7,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 1] = [BASE];
+const STEPS: [&str; 2] = [BASE, super::trash::STEP];
 
 /// Only the first process that opens a database makes its tables.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";

@@ -1,7 +1,7 @@
 //! Tables, their snapshot index and the deletion queue; each function is part of the caller's
 //! transaction.
 
-use super::{dialect::Lock, failed, namespaces, path, stored};
+use super::{dialect::Lock, failed, namespaces, path, stored, trash};
 use crate::{
     error::CatalogError,
     metastore::{
@@ -91,6 +91,8 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     if added.rows_affected() == 0 {
         return Err(already_exists(&table.levels, &table.name));
     }
+    // A table of the trash that is registered again is back as well.
+    trash::restored(tx, table.uuid).await?;
     add_snapshots(tx, table.uuid, &table.snapshots).await
 }
 
@@ -101,6 +103,7 @@ pub(super) async fn drop(
 ) -> Result<TableRow, CatalogError> {
     let row = by_name(tx, levels, name, Lock::Update).await?;
     let row = row.ok_or_else(|| no_such_table(levels, name))?;
+    trash::check_unprotected(tx, row.uuid, levels, name).await?;
     // A log must not hand out again the positions that a dropped table has seen, and a table that
     // is registered again must not take their rows twice.
     sqlx::query(
@@ -128,6 +131,7 @@ pub(super) async fn rename(
 ) -> Result<(), CatalogError> {
     let row = by_name(tx, from.0, from.1, Lock::Update).await?;
     let row = row.ok_or_else(|| no_such_table(from.0, from.1))?;
+    trash::check_unprotected(tx, row.uuid, from.0, from.1).await?;
     namespaces::require(tx, to.0, Lock::Share).await?;
     if by_name(tx, to.0, to.1, Lock::None).await?.is_some() {
         return Err(already_exists(to.0, to.1));
@@ -254,7 +258,7 @@ async fn add_snapshots(
     Ok(())
 }
 
-fn no_such_table(levels: &Levels, name: &str) -> CatalogError {
+pub(super) fn no_such_table(levels: &Levels, name: &str) -> CatalogError {
     CatalogError::NoSuchTable(format!("{}.{name}", levels.join(".")))
 }
 

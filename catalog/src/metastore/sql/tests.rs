@@ -26,6 +26,9 @@ async fn database() -> Option<String> {
     Some(url.into())
 }
 
+/// Parts of the suite.
+const PARTS: usize = 10;
+
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
         0 => suite::namespaces(store).await,
@@ -35,20 +38,22 @@ async fn suite(store: &dyn Metastore, part: usize) {
         4 => suite::snapshot_index(store).await,
         5 => suite::deletion_queue(store).await,
         6 => suite::epochs(store).await,
+        7 => suite::trash(store).await,
+        8 => suite::protection(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }
 
 #[tokio::test]
 async fn sqlite_does_what_every_metastore_must_do() {
-    for part in 0..8 {
+    for part in 0..PARTS {
         suite(&sqlite().await.1, part).await;
     }
 }
 
 #[tokio::test]
 async fn postgres_does_what_every_metastore_must_do() {
-    for part in 0..8 {
+    for part in 0..PARTS {
         let Some(url) = database().await else { return };
         suite(&SqlMetastore::postgres(&url).await.unwrap(), part).await;
     }

@@ -1,0 +1,164 @@
+use super::*;
+use crate::catalog::tests::{
+    House, UNDROP_MS, add_snapshot, change, create, house, ident, on_main, own_list, set,
+    write_list,
+};
+use std::sync::atomic::Ordering;
+
+/// A table with three snapshots, ids 1 to 3, one second apart, of one data file each.
+async fn with_history(house: &House, dotted: &str) -> LoadedTable {
+    let mut table = create(&house.catalog, dotted).await;
+    for id in 1..=3 {
+        house.clock.fetch_add(1000, Ordering::SeqCst);
+        let file = format!("{}/data/{id}.parquet", table.metadata.location());
+        let list = write_list(&house.catalog, &table, id, &[&file]).await;
+        let head = (id > 1).then_some(id - 1);
+        let sent = change(dotted, on_main(head), add_snapshot(&table, id, &list));
+        table = house.catalog.commit(sent).await.unwrap();
+    }
+    table
+}
+
+fn invalid<T: std::fmt::Debug>(result: Result<T, CatalogError>, part: &str) {
+    match result {
+        Err(CatalogError::Invalid(text)) if text.contains(part) => (),
+        other => panic!("expected `{part}`, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn statistics_count_what_the_manifests_hold() {
+    let house = house().await;
+    let empty = create(&house.catalog, "a.empty").await;
+    let stats = house.catalog.table_stats(&ident("a.empty")).await.unwrap();
+    let bytes = house.catalog.storage().size(&empty.metadata_location).await.unwrap();
+    assert_eq!((stats.data_files, stats.snapshots, stats.metadata_bytes), (0, 0, bytes));
+
+    with_history(&house, "a.t").await;
+    house.clock.fetch_add(60_000, Ordering::SeqCst);
+    house.catalog.metastore().protect_table(&vec!["a".to_owned()], "t", true).await.unwrap();
+    let stats = house.catalog.table_stats(&ident("a.t")).await.unwrap();
+    assert_eq!((stats.data_files, stats.data_rows, stats.data_bytes), (1, 1, 1));
+    assert_eq!((stats.small_files, stats.delete_files, stats.manifests), (1, 0, 1));
+    assert_eq!((stats.snapshots, stats.is_protected), (3, true));
+    assert!(stats.age_ms >= 55_000, "{}", stats.age_ms);
+    let missing = house.catalog.table_stats(&ident("a.none")).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
+}
+
+#[tokio::test]
+async fn snapshots_get_names_and_lose_them() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let t = ident("a.t");
+    create(catalog, "a.t").await;
+    invalid(catalog.create_ref(&t, "x", RefKind::Tag, None).await, "no snapshot to name");
+    house.catalog.drop_table(&t, false).await.unwrap();
+    with_history(&house, "a.t").await;
+
+    catalog.create_ref(&t, "first", RefKind::Tag, Some(1)).await.unwrap();
+    catalog.create_ref(&t, "work", RefKind::Branch, None).await.unwrap();
+    let refs = catalog.refs(&t).await.unwrap();
+    assert_eq!(refs.keys().collect::<Vec<_>>(), ["first", "main", "work"]);
+    assert_eq!((refs["first"].snapshot_id, refs["first"].is_branch()), (1, false));
+    assert_eq!((refs["work"].snapshot_id, refs["work"].is_branch()), (3, true));
+
+    let taken = catalog.create_ref(&t, "first", RefKind::Branch, None).await;
+    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
+    invalid(catalog.create_ref(&t, "y", RefKind::Tag, Some(99)).await, "no snapshot 99");
+    invalid(catalog.create_ref(&t, "", RefKind::Tag, None).await, "Invalid");
+    invalid(catalog.drop_ref(&t, "main").await, "cannot be dropped");
+    invalid(catalog.drop_ref(&t, "none").await, "no branch or tag");
+    catalog.drop_ref(&t, "first").await.unwrap();
+    assert_eq!(catalog.refs(&t).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_branch_moves_forward_only_along_its_own_history() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let t = ident("a.t");
+    let table = with_history(&house, "a.t").await;
+    catalog.create_ref(&t, "old", RefKind::Branch, Some(1)).await.unwrap();
+    catalog.create_ref(&t, "tag", RefKind::Tag, Some(1)).await.unwrap();
+    invalid(catalog.fast_forward(&t, "tag", "main").await, "is a tag");
+    catalog.fast_forward(&t, "old", "main").await.unwrap();
+    assert_eq!(catalog.refs(&t).await.unwrap()["old"].snapshot_id, 3);
+    // `main` stays where it is once another line of history left it.
+    let list = own_list(&table, 4);
+    catalog.storage().put(&list, bytes::Bytes::from_static(b"x")).await.unwrap();
+    let table = catalog.load_table(&t).await.unwrap();
+    catalog.rollback(&t, 2).await.unwrap();
+    invalid(catalog.fast_forward(&t, "old", "main").await, "has commits that `main` has not");
+    let main = catalog.fast_forward(&t, "main", "old").await.unwrap();
+    assert_eq!(main.metadata.current_snapshot_id(), table.metadata.current_snapshot_id());
+}
+
+#[tokio::test]
+async fn a_table_goes_back_to_a_snapshot_or_a_time() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let t = ident("a.t");
+    let table = with_history(&house, "a.t").await;
+    let second = table.metadata.snapshot_by_id(2).unwrap().timestamp_ms();
+    assert_eq!(catalog.snapshot_at(&t, second).await.unwrap(), 2);
+    assert_eq!(catalog.snapshot_at(&t, second - 1).await.unwrap(), 1);
+    invalid(catalog.snapshot_at(&t, 0).await, "no snapshot of that time");
+
+    let back = catalog.rollback(&t, 2).await.unwrap();
+    assert_eq!(back.metadata.current_snapshot_id(), Some(2));
+    assert!(back.metadata.snapshot_by_id(3).is_some(), "nothing is lost");
+    invalid(catalog.rollback(&t, 3).await, "no ancestor");
+    invalid(catalog.rollback(&t, 99).await, "no snapshot 99");
+    catalog.commit(set("a.t", retention::MANAGED, "true")).await.unwrap();
+    invalid(catalog.rollback(&t, 1).await, "acknowledged events");
+    catalog.create_ref(&t, "b", RefKind::Branch, Some(1)).await.unwrap();
+    invalid(catalog.fast_forward(&t, "main", "b").await, "acknowledged events");
+}
+
+#[tokio::test]
+async fn a_dropped_table_comes_back_until_its_time_is_over() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let t = ident("a.t");
+    let table = with_history(&house, "a.t").await;
+    let uuid = table.metadata.uuid();
+    catalog.drop_table(&t, true).await.unwrap();
+    let other = create(catalog, "a.t").await;
+    let taken = catalog.undrop_table(uuid, None).await;
+    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
+    let back = catalog.undrop_table(uuid, Some(&ident("a.back"))).await.unwrap();
+    assert_eq!(back, ident("a.back"));
+    let loaded = house.other.load_table(&back).await.unwrap();
+    assert_eq!(loaded.metadata, table.metadata);
+    assert_eq!(catalog.snapshots(&back).await.unwrap().len(), 3);
+    assert!(catalog.dropped_tables().await.unwrap().is_empty());
+
+    let files = house.files().await.len();
+    catalog.drop_table(&back, true).await.unwrap();
+    catalog.drop_table(&t, false).await.unwrap();
+    assert_eq!(catalog.dropped_tables().await.unwrap().len(), 2);
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    for uuid in [uuid, other.metadata.uuid()] {
+        let gone = catalog.undrop_table(uuid, None).await;
+        assert!(matches!(gone, Err(CatalogError::NoSuchTable(_))));
+    }
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    // Four metadata files, three lists and manifests; data files were never written but are named.
+    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 4 + 3 + 3 + 3);
+    assert_eq!(house.files().await.len(), files - 4 - 3 - 3);
+}
+
+#[tokio::test]
+async fn an_operator_may_purge_at_once() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    house.catalog.drop_table(&ident("a.t"), false).await.unwrap();
+    house.catalog.purge_dropped(made.metadata.uuid()).await.unwrap();
+    assert_eq!(house.catalog.empty_trash(10).await.unwrap(), 1);
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 1);
+    let again = house.catalog.purge_dropped(made.metadata.uuid()).await;
+    assert!(matches!(again, Err(CatalogError::NoSuchTable(_))));
+}
