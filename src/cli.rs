@@ -4,9 +4,11 @@
 //! or reads files. Results go to stdout, everything else to stderr.
 
 pub mod admin;
+pub mod catalog;
 pub mod client;
 pub mod ingest;
 pub mod quickstart;
+pub mod refs;
 pub mod sample;
 pub mod serve;
 pub mod sql;
@@ -46,7 +48,7 @@ struct Settings {
     /// file:///folder or s3://bucket/prefix
     #[arg(long, global = true)]
     warehouse: Option<String>,
-    /// sqlite://FILE
+    /// sqlite://FILE or postgres://…
     #[arg(long, global = true)]
     metastore: Option<String>,
     /// Any other setting: key=value, as `icecore config` lists them
@@ -68,6 +70,15 @@ enum Command {
     Tables(admin::Tables),
     /// List the snapshots of a table
     Snapshots(admin::Snapshots),
+    /// Administer the catalog's tables, or probe the catalog
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
+    /// Branches of a table
+    #[command(subcommand)]
+    Branches(refs::BranchCommand),
+    /// Tags of a table
+    #[command(subcommand)]
+    Tags(refs::TagCommand),
     /// Show every setting with its value and origin
     Config,
     /// Look into a log that no server has open
@@ -143,6 +154,9 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Sql(command) => sql::run(config, &command).await,
         Command::Tables(command) => admin::tables(config, &command).await,
         Command::Snapshots(command) => admin::snapshots(config, &command).await,
+        Command::Catalog(command) => catalog::run(config, &command).await,
+        Command::Branches(command) => refs::branches(config, &command).await,
+        Command::Tags(command) => refs::tags(config, &command).await,
         Command::Config => admin::config(config),
         Command::Wal(command) => wal::run(config, &command),
     }

@@ -7,7 +7,7 @@
 pub mod units;
 
 use crate::faults::Faults;
-use icecore_catalog::storage::S3Options;
+use icecore_catalog::{catalog::DropPolicy, storage::S3Options};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -29,6 +29,12 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE; empty: <data_dir>/icecore.db",
     ),
     ("catalog.name", "icecore", "the warehouse name that Iceberg clients use"),
+    ("catalog.undrop_window", "7d", "for how long a dropped table can be had back, 0s to 365d"),
+    (
+        "catalog.purge",
+        "false",
+        "whether files go with a table that a client drops with purge, after that time",
+    ),
     ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
     ("s3.region", "us-east-1", "region"),
     ("s3.access_key_id", "", "access key"),
@@ -162,6 +168,8 @@ pub struct Config {
     pub metastore: MetastoreUrl,
     /// The warehouse name that clients use.
     pub catalog_name: String,
+    /// What dropping a table means.
+    pub drop_policy: DropPolicy,
     /// Keys and address of the S3 server.
     pub s3: S3Options,
     /// Longest an acknowledged event waits for its snapshot.
@@ -365,6 +373,7 @@ impl Texts {
             metastore: self.metastore(&data_dir)?,
             data_dir,
             catalog_name: self.text("catalog.name").to_owned(),
+            drop_policy: self.drop_policy()?,
             s3: self.s3(),
             commit_interval: self.duration(
                 "commit.interval",
@@ -429,6 +438,14 @@ impl Texts {
             return Ok(MetastoreUrl::Postgres(text.to_owned()));
         }
         Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
+    }
+
+    fn drop_policy(&self) -> Result<DropPolicy, ConfigError> {
+        let window = self.duration("catalog.undrop_window", Duration::ZERO, DAY * 365)?;
+        Ok(DropPolicy {
+            undrop_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
+            purge: self.parsed("catalog.purge", "is neither true nor false")?,
+        })
     }
 
     fn s3(&self) -> S3Options {

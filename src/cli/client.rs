@@ -106,7 +106,7 @@ impl Client {
         self.send(call).await
     }
 
-    /// A GET or POST whose answer is JSON.
+    /// A request whose answer is JSON.
     ///
     /// # Errors
     /// [`ClientError`]
@@ -116,6 +116,30 @@ impl Client {
         path: &str,
         body: Option<&serde_json::Value>,
     ) -> Result<serde_json::Value, ClientError> {
+        let bytes = self.answer(method, path, body).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
+    }
+
+    /// A request of which only its success matters.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn done(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(), ClientError> {
+        self.answer(method, path, body).await.map(drop)
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Bytes, ClientError> {
         let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
         let headers = [(header::CONTENT_TYPE.as_str(), "application/json".to_owned())];
         let (status, bytes) =
@@ -123,8 +147,7 @@ impl Client {
         if !status.is_success() {
             return Err(refused(status, &bytes));
         }
-        serde_json::from_slice(&bytes)
-            .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
+        Ok(bytes)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Deletes files that commits have made unneeded, once their time has come.
+//! Deletes files that commits and dropped tables have made unneeded, once their time has come.
 //!
 //! Which files those are, and when, is the catalog's to know; a file leaves the queue only after
 //! it is deleted.
@@ -6,6 +6,8 @@
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
 
+/// Most dropped tables of one tick.
+const TABLES_MAX: u32 = 10;
 /// Most files of one tick.
 const FILES_MAX: u32 = 100;
 
@@ -28,6 +30,7 @@ impl Job for DeleteObsolete {
     type Error = CatalogError;
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
+        self.catalog.empty_trash(TABLES_MAX).await?;
         let deleted = self.catalog.delete_obsolete(FILES_MAX).await?;
         let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);
         Ok(if was_full { Progress::More } else { Progress::Idle })

@@ -96,6 +96,7 @@ impl From<CatalogError> for ApiError {
                 Self::new(ErrorCode::NotFound, cause.to_string())
             }
             CatalogError::AlreadyExists(_)
+            | CatalogError::Protected(_)
             | CatalogError::NamespaceNotEmpty(_)
             | CatalogError::CommitFailed(_) => Self::new(ErrorCode::Conflict, cause.to_string()),
             CatalogError::Invalid(_) | CatalogError::LocationForbidden(_) => {

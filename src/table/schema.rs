@@ -2,8 +2,9 @@
 //!
 //! The columns themselves are `icecore_schemas::columns`; field ids are theirs and never change.
 
+pub use iceberg::TableIdent;
 use iceberg::{
-    NamespaceIdent, TableIdent,
+    NamespaceIdent,
     spec::{
         NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
         Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
@@ -73,6 +74,13 @@ pub fn dead_letters() -> CreateTable {
 #[must_use]
 pub fn ident(namespace: &Namespace, kind_name: &str) -> TableIdent {
     TableIdent::new(NamespaceIdent::new(namespace.name().to_owned()), kind_name.to_owned())
+}
+
+/// The catalog's name for a table of any namespace; none when there is no level.
+#[must_use]
+pub fn foreign_ident(levels: &[String], name: &str) -> Option<TableIdent> {
+    let namespace = NamespaceIdent::from_vec(levels.to_vec()).ok()?;
+    Some(TableIdent::new(namespace, name.to_owned()))
 }
 
 fn schema(columns: &[Column]) -> Schema {

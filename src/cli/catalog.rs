@@ -1,0 +1,297 @@
+//! `icecore catalog …`: administration of tables, one request each, and a probe of the catalog.
+
+use crate::{
+    cli::{
+        CliError,
+        admin::{aligned, escape, plain, time},
+        client::Client,
+        say,
+    },
+    config::Config,
+};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// `icecore catalog …`
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Try every step of a table's life, in a namespace of its own
+    Check(Server),
+    /// Files, bytes, small files, deletes and age of a table
+    Stats(Table),
+    /// Refuse to drop or rename a table
+    Protect(Table),
+    /// Allow dropping and renaming again
+    Unprotect(Table),
+    /// Give a table another name or namespace
+    Rename(Rename),
+    /// Make an earlier state of a table its current one
+    Rollback(Rollback),
+    /// Drop a table; it can be had back for `catalog.undrop_window`
+    Drop(Drop),
+    /// List the dropped tables that can be had back
+    Dropped(Server),
+    /// Put a dropped table back
+    Undrop(Undrop),
+    /// Delete the files of a dropped table
+    Purge(Purge),
+}
+
+/// Which server.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// The server, http://host:port
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// Which table.
+#[derive(Debug, Args)]
+pub struct Table {
+    /// The table
+    table: String,
+    /// Its namespace
+    #[arg(long, default_value = "default")]
+    ns: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// `icecore catalog rename`
+#[derive(Debug, Args)]
+pub struct Rename {
+    #[command(flatten)]
+    table: Table,
+    /// The new name
+    name: String,
+    /// The new namespace; the same when left out
+    #[arg(long)]
+    to_ns: Option<String>,
+}
+
+/// `icecore catalog rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    #[command(flatten)]
+    table: Table,
+    /// A snapshot id, or an RFC 3339 time
+    #[arg(long)]
+    to: String,
+}
+
+/// `icecore catalog drop`
+#[derive(Debug, Args)]
+pub struct Drop {
+    #[command(flatten)]
+    table: Table,
+    /// Delete its files once it cannot be had back any more, if `catalog.purge` is on
+    #[arg(long)]
+    purge: bool,
+}
+
+/// `icecore catalog undrop`
+#[derive(Debug, Args)]
+pub struct Undrop {
+    /// Its uuid, as `icecore catalog dropped` lists it
+    uuid: String,
+    /// Another name, with --ns
+    #[arg(long, requires = "ns")]
+    name: Option<String>,
+    /// Another namespace, with --name
+    #[arg(long, requires = "name")]
+    ns: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// `icecore catalog purge`
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// Its uuid, as `icecore catalog dropped` lists it
+    uuid: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Server {
+    fn client(&self, config: &Config) -> Client {
+        Client::new(config, self.url.as_deref())
+    }
+}
+
+impl Table {
+    /// Its path below the server, for a call named `call`.
+    pub(super) fn path(&self, call: &str) -> String {
+        let call = if call.is_empty() { String::new() } else { format!("/{call}") };
+        format!("/v1/{}/tables/{}{call}", escape(&self.ns), escape(&self.table))
+    }
+
+    pub(super) fn client(&self, config: &Config) -> Client {
+        self.server.client(config)
+    }
+}
+
+/// Does what the command says and prints the answer.
+///
+/// # Errors
+/// [`CliError::Client`]; [`CliError::Refused`] when the probe finds a step that does not work.
+pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliError> {
+    match command {
+        CatalogCommand::Check(server) => check(&server.client(config)).await,
+        CatalogCommand::Stats(table) => {
+            let stats = table.client(config).json(Method::GET, &table.path("stats"), None).await?;
+            say(&lines(&stats))
+        }
+        CatalogCommand::Protect(table) => {
+            call(config, table, Method::PUT, "protection", None).await
+        }
+        CatalogCommand::Unprotect(table) => {
+            call(config, table, Method::DELETE, "protection", None).await
+        }
+        CatalogCommand::Rename(Rename { table, name, to_ns }) => {
+            let body = json!({ "name": name, "ns": to_ns });
+            call(config, table, Method::POST, "rename", Some(&body)).await
+        }
+        CatalogCommand::Rollback(Rollback { table, to }) => {
+            let body = match to.parse::<i64>() {
+                Ok(snapshot) => json!({ "snapshot": snapshot }),
+                Err(_) => json!({ "time": to }),
+            };
+            call(config, table, Method::POST, "rollback", Some(&body)).await
+        }
+        CatalogCommand::Drop(Drop { table, purge }) => {
+            let path = format!("{}?purge={purge}", table.path(""));
+            let answer = table.client(config).json(Method::DELETE, &path, None).await?;
+            say(&lines(&answer))
+        }
+        CatalogCommand::Dropped(server) => dropped(&server.client(config)).await,
+        CatalogCommand::Undrop(Undrop { uuid, name, ns, server }) => {
+            let path = format!("/admin/dropped/{}/undrop", escape(uuid));
+            let body = json!({ "name": name, "ns": ns });
+            let answer = server.client(config).json(Method::POST, &path, Some(&body)).await?;
+            say(&lines(&answer))
+        }
+        CatalogCommand::Purge(Purge { uuid, server }) => {
+            let path = format!("/admin/dropped/{}", escape(uuid));
+            let answer = server.client(config).json(Method::DELETE, &path, None).await?;
+            say(&lines(&answer))
+        }
+    }
+}
+
+async fn call(
+    config: &Config,
+    table: &Table,
+    method: Method,
+    call: &str,
+    body: Option<&Value>,
+) -> Result<(), CliError> {
+    let answer = table.client(config).json(method, &table.path(call), body).await?;
+    say(&lines(&answer))
+}
+
+async fn dropped(client: &Client) -> Result<(), CliError> {
+    let answer = client.json(Method::GET, "/admin/dropped", None).await?;
+    let row = |row: &Value| {
+        vec![
+            plain(&row["uuid"]),
+            plain(&row["namespace"]),
+            plain(&row["name"]),
+            time(&row["dropped_ms"]),
+            time(&row["until_ms"]),
+            plain(&row["purge"]),
+        ]
+    };
+    let rows: Vec<Vec<String>> =
+        answer["dropped"].as_array().into_iter().flatten().map(row).collect();
+    say(&aligned(&["uuid", "namespace", "table", "dropped", "until", "purge"], &rows))
+}
+
+/// A line for each member of an answer; a time for those that end in `_ms` and are one.
+fn lines(answer: &Value) -> String {
+    let member = |(key, value): (&String, &Value)| match key.strip_suffix("_ms") {
+        Some(name) if name != "age" => vec![name.to_owned(), time(value)],
+        _ => vec![key.clone(), plain(value)],
+    };
+    let rows: Vec<Vec<String>> = answer.as_object().into_iter().flatten().map(member).collect();
+    aligned(&["", ""], &rows).trim_start().to_owned()
+}
+
+/// One step of the probe: what it does, the request, and which statuses are right.
+struct Step {
+    does: &'static str,
+    method: Method,
+    path: String,
+    body: Value,
+}
+
+/// The life of a table in a namespace that nobody else uses.
+fn steps(namespace: &str) -> Vec<Step> {
+    let step = |does, method, path: &str, body| {
+        let path = format!("/catalog/v1{path}");
+        Step { does, method, path, body }
+    };
+    let inside = format!("/namespaces/{namespace}");
+    let table = format!("{inside}/tables/probe");
+    let moved = format!("{inside}/tables/moved");
+    let field = json!({ "id": 1, "name": "id", "required": true, "type": "long" });
+    let schema = json!({ "type": "struct", "fields": [field] });
+    let name = |table: &str| json!({ "namespace": [namespace], "name": table });
+    vec![
+        step("read the configuration", Method::GET, "/config", Value::Null),
+        step(
+            "create a namespace",
+            Method::POST,
+            "/namespaces",
+            json!({ "namespace": [namespace] }),
+        ),
+        step(
+            "create a table",
+            Method::POST,
+            &format!("{inside}/tables"),
+            json!({ "name": "probe", "schema": schema }),
+        ),
+        step("load it", Method::GET, &table, Value::Null),
+        step(
+            "commit to it",
+            Method::POST,
+            &table,
+            json!({ "requirements": [], "updates":
+                [{ "action": "set-properties", "updates": { "probe": "done" } }] }),
+        ),
+        step("list tables", Method::GET, &format!("{inside}/tables"), Value::Null),
+        step(
+            "rename it",
+            Method::POST,
+            "/tables/rename",
+            json!({ "source": name("probe"), "destination": name("moved") }),
+        ),
+        step("drop it", Method::DELETE, &format!("{moved}?purgeRequested=true"), Value::Null),
+        step("drop the namespace", Method::DELETE, &inside, Value::Null),
+    ]
+}
+
+async fn check(client: &Client) -> Result<(), CliError> {
+    let namespace = format!("icecore_check_{}", unused_name());
+    let (mut rows, mut failed) = (Vec::new(), 0);
+    for Step { does, method, path, body } in steps(&namespace) {
+        let started = Instant::now();
+        let body = (!body.is_null()).then_some(&body);
+        let outcome = client.done(method, &path, body).await;
+        failed += usize::from(outcome.is_err());
+        let ms = format!("{:.1}", started.elapsed().as_secs_f64() * 1000.0);
+        let outcome = outcome.map_or_else(|problem| problem.to_string(), |()| "ok".to_owned());
+        rows.push(vec![does.to_owned(), ms, outcome]);
+    }
+    say(&aligned(&["step", "ms", "outcome"], &rows))?;
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(CliError::Refused(format!("{failed} of {} steps failed", rows.len())))
+}
+
+fn unused_name() -> String {
+    ulid::Ulid::generate().to_string().to_lowercase()
+}

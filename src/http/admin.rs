@@ -1,0 +1,264 @@
+//! What operators do to tables: statistics, names of snapshots, rollback, protection, rename, drop,
+//! undrop and purge.
+//!
+//! A namespace in a path is its catalog name (levels apart by `%1F`), or the name its events carry.
+
+use crate::{
+    http::{App, error::ApiError, json, parse_namespace},
+    table::schema::{self, TableIdent},
+};
+use axum::{
+    Json, Router,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    response::Response,
+    routing::{delete, get, post, put},
+};
+use icecore_catalog::{catalog::RefKind, metastore::TrashRow};
+use icecore_schemas::error_code::ErrorCode;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json as value};
+
+/// Separates the levels of a namespace in a path.
+const SEPARATOR: char = '\u{1f}';
+
+/// Every route of this module.
+pub fn routes() -> Router<App> {
+    let table = "/v1/{namespace}/tables/{table}";
+    Router::new()
+        .route(table, delete(drop_table))
+        .route(&format!("{table}/stats"), get(stats))
+        .route(&format!("{table}/protection"), put(protect).delete(unprotect))
+        .route(&format!("{table}/rename"), post(rename))
+        .route(&format!("{table}/rollback"), post(rollback))
+        .route(&format!("{table}/refs"), get(list_refs).post(create_ref))
+        .route(&format!("{table}/refs/{{name}}"), delete(drop_ref))
+        .route(&format!("{table}/refs/{{name}}/fast-forward"), post(fast_forward))
+        .route("/admin/dropped", get(dropped))
+        .route("/admin/dropped/{uuid}", delete(purge))
+        .route("/admin/dropped/{uuid}/undrop", post(undrop))
+}
+
+type TablePath = Path<(String, String)>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// Where a table is to be.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    ns: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRef {
+    name: String,
+    #[serde(rename = "type")]
+    kind: Kind,
+    snapshot: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Branch,
+    Tag,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FastForward {
+    to: String,
+}
+
+/// One of the two.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    snapshot: Option<i64>,
+    time: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Drop {
+    #[serde(default)]
+    purge: bool,
+}
+
+fn parsed<T: DeserializeOwned>(body: Body<T>) -> Result<T, ApiError> {
+    let Json(body) = body.map_err(|problem| invalid(problem.body_text()))?;
+    Ok(body)
+}
+
+fn invalid(text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, text)
+}
+
+/// The levels of a namespace that is there.
+async fn levels(app: &App, namespace: &str) -> Result<Vec<String>, ApiError> {
+    let levels: Vec<String> = namespace.split(SEPARATOR).map(str::to_owned).collect();
+    if app.catalog.metastore().namespace(&levels).await?.is_some() {
+        return Ok(levels);
+    }
+    Ok(vec![parse_namespace(namespace)?.name().to_owned()])
+}
+
+async fn find(app: &App, (namespace, name): (String, String)) -> Result<TableIdent, ApiError> {
+    let levels = levels(app, &namespace).await?;
+    schema::foreign_ident(&levels, &name).ok_or_else(|| invalid("a namespace has a name"))
+}
+
+async fn stats(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
+    let stats = app.catalog.table_stats(&find(&app, path).await?).await?;
+    Ok(json(200, &stats))
+}
+
+async fn protect(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
+    set_protected(&app, path, true).await
+}
+
+async fn unprotect(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
+    set_protected(&app, path, false).await
+}
+
+async fn set_protected(
+    app: &App,
+    (namespace, name): (String, String),
+    is_protected: bool,
+) -> Result<Response, ApiError> {
+    let levels = levels(app, &namespace).await?;
+    app.catalog.metastore().protect_table(&levels, &name, is_protected).await?;
+    Ok(json(200, &value!({ "protected": is_protected })))
+}
+
+async fn rename(
+    State(app): State<App>,
+    Path(path): TablePath,
+    body: Body<Target>,
+) -> Result<Response, ApiError> {
+    let target = parsed(body)?;
+    let (namespace, name) = path.clone();
+    let to = (target.ns.unwrap_or(namespace), target.name.unwrap_or(name));
+    let (from, to) = (find(&app, path).await?, find(&app, to).await?);
+    app.catalog.rename_table(&from, &to).await?;
+    Ok(json(200, &value!({ "table": to.to_string() })))
+}
+
+async fn drop_table(
+    State(app): State<App>,
+    Path(path): TablePath,
+    query: Result<Query<Drop>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(Drop { purge }) = query.map_err(|problem| invalid(problem.body_text()))?;
+    app.catalog.drop_table(&find(&app, path).await?, purge).await?;
+    Ok(json(200, &value!({ "dropped": true })))
+}
+
+async fn rollback(
+    State(app): State<App>,
+    Path(path): TablePath,
+    body: Body<Rollback>,
+) -> Result<Response, ApiError> {
+    let table = find(&app, path).await?;
+    let to = match parsed(body)? {
+        Rollback { snapshot: Some(id), time: None } => id,
+        Rollback { snapshot: None, time: Some(text) } => {
+            let at = chrono::DateTime::parse_from_rfc3339(&text)
+                .map_err(|_| invalid(format!("`time` is no RFC 3339 time: `{text}`")))?;
+            app.catalog.snapshot_at(&table, at.timestamp_millis()).await?
+        }
+        _ => return Err(invalid("say either `snapshot` or `time`")),
+    };
+    app.catalog.rollback(&table, to).await?;
+    Ok(json(200, &value!({ "snapshot": to })))
+}
+
+async fn list_refs(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
+    let refs = app.catalog.refs(&find(&app, path).await?).await?;
+    let refs: Vec<Value> = refs
+        .iter()
+        .map(|(name, reference)| {
+            let kind = if reference.is_branch() { "branch" } else { "tag" };
+            value!({ "name": name, "type": kind, "snapshot": reference.snapshot_id })
+        })
+        .collect();
+    Ok(json(200, &value!({ "refs": refs })))
+}
+
+async fn create_ref(
+    State(app): State<App>,
+    Path(path): TablePath,
+    body: Body<NewRef>,
+) -> Result<Response, ApiError> {
+    let table = find(&app, path).await?;
+    let NewRef { name, kind, snapshot } = parsed(body)?;
+    let kind = match kind {
+        Kind::Branch => RefKind::Branch,
+        Kind::Tag => RefKind::Tag,
+    };
+    app.catalog.create_ref(&table, &name, kind, snapshot).await?;
+    let made = app.catalog.refs(&table).await?;
+    let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
+    Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
+}
+
+async fn drop_ref(
+    State(app): State<App>,
+    Path((namespace, table, name)): Path<(String, String, String)>,
+) -> Result<Response, ApiError> {
+    app.catalog.drop_ref(&find(&app, (namespace, table)).await?, &name).await?;
+    Ok(json(200, &value!({ "dropped": true })))
+}
+
+async fn fast_forward(
+    State(app): State<App>,
+    Path((namespace, table, name)): Path<(String, String, String)>,
+    body: Body<FastForward>,
+) -> Result<Response, ApiError> {
+    let FastForward { to } = parsed(body)?;
+    let table = find(&app, (namespace, table)).await?;
+    app.catalog.fast_forward(&table, &name, &to).await?;
+    let moved = app.catalog.refs(&table).await?;
+    let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
+    Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
+}
+
+async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
+    let describe = |row: &TrashRow| {
+        value!({
+            "uuid": row.uuid.to_string(),
+            "namespace": row.levels.join("."),
+            "name": row.name,
+            "dropped_ms": row.trash.dropped_ms,
+            "until_ms": row.trash.until_ms,
+            "purge": row.trash.purge,
+            "purging": row.is_purging,
+        })
+    };
+    let rows: Vec<Value> = app.catalog.dropped_tables().await?.iter().map(describe).collect();
+    Ok(json(200, &value!({ "dropped": rows })))
+}
+
+async fn undrop(
+    State(app): State<App>,
+    Path(uuid): Path<String>,
+    body: Body<Target>,
+) -> Result<Response, ApiError> {
+    let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
+    let name = match parsed(body)? {
+        Target { ns: None, name: None } => None,
+        Target { ns: Some(ns), name: Some(name) } => Some(find(&app, (ns, name)).await?),
+        _ => return Err(invalid("say both `ns` and `name`, or neither")),
+    };
+    let back = app.catalog.undrop_table(uuid, name.as_ref()).await?;
+    Ok(json(200, &value!({ "table": back.to_string() })))
+}
+
+async fn purge(State(app): State<App>, Path(uuid): Path<String>) -> Result<Response, ApiError> {
+    let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
+    app.catalog.purge_dropped(uuid).await?;
+    Ok(json(200, &value!({ "purging": true })))
+}

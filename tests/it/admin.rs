@@ -1,0 +1,152 @@
+//! Administration of tables over HTTP and from the command line.
+
+use crate::harness::{TestServer, events};
+use serde_json::{Value, json};
+use std::process::Command;
+
+const NS: &str = "shop.example";
+const EVENTS: &str = "/v1/shop.example/tables/events";
+
+/// A server whose table `events` has two snapshots, and their ids.
+async fn with_history() -> (TestServer, Vec<i64>) {
+    let server = TestServer::start().await;
+    for first in [0, 10] {
+        let (status, reply) = server.ingest(&events(first..first + 5)).await;
+        assert_eq!(status, 200, "{reply}");
+        server.commit(NS).await;
+    }
+    let answer = call(&server, "GET", &format!("{EVENTS}/snapshots"), None).await;
+    let ids = answer.1["snapshots"].as_array().unwrap().iter();
+    let ids = ids.map(|row| row["snapshot"].as_i64().unwrap()).collect();
+    (server, ids)
+}
+
+async fn call(server: &TestServer, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let method = method.parse().unwrap();
+    let mut request = server.http.request(method, format!("{}{path}", server.url));
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+fn icecore(server: &TestServer, args: &[&str]) -> (bool, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_icecore"))
+        .args(args)
+        .args(["--url", &server.url])
+        .output()
+        .unwrap();
+    let text = [done.stdout, done.stderr].concat();
+    (done.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_and_names_of_a_table() {
+    let (server, ids) = with_history().await;
+    let table = EVENTS;
+    let (status, stats) = call(&server, "GET", &format!("{table}/stats"), None).await;
+    assert_eq!(status, 200, "{stats}");
+    assert_eq!(stats["data_rows"], 10);
+    assert_eq!(stats["small_files"], stats["data_files"]);
+    assert_eq!((&stats["snapshots"], &stats["delete_files"]), (&json!(2), &json!(0)));
+
+    let refs = format!("{table}/refs");
+    let tag = json!({ "name": "first", "type": "tag", "snapshot": ids[0] });
+    assert_eq!(call(&server, "POST", &refs, Some(tag.clone())).await.0, 200);
+    assert_eq!(call(&server, "POST", &refs, Some(tag)).await.0, 409);
+    let branch = json!({ "name": "work", "type": "branch", "snapshot": ids[0] });
+    assert_eq!(call(&server, "POST", &refs, Some(branch)).await.0, 200);
+    let forward = format!("{refs}/work/fast-forward");
+    let moved = call(&server, "POST", &forward, Some(json!({ "to": "main" }))).await;
+    assert_eq!(moved, (200, json!({ "name": "work", "snapshot": ids[1] })));
+    let listed = call(&server, "GET", &refs, None).await.1;
+    let names: Vec<&str> =
+        listed["refs"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["first", "main", "work"]);
+    assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 200);
+    assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 400);
+
+    // The service writes this table: going back would lose what was acknowledged.
+    let back = json!({ "snapshot": ids[0] });
+    let (status, answer) = call(&server, "POST", &format!("{table}/rollback"), Some(back)).await;
+    assert_eq!((status, answer["code"].as_str()), (400, Some("INVALID_REQUEST")));
+    for (body, part) in [
+        (json!({}), "either"),
+        (json!({ "snapshot": 1, "time": "x" }), "either"),
+        (json!({ "time": "yesterday" }), "RFC 3339"),
+        (json!({ "snap": 1 }), "unknown field"),
+    ] {
+        let (status, answer) =
+            call(&server, "POST", &format!("{table}/rollback"), Some(body)).await;
+        assert_eq!(status, 400);
+        assert!(answer["error"].as_str().unwrap().contains(part), "{answer}");
+    }
+    assert_eq!(call(&server, "GET", "/v1/shop.example/tables/none/stats", None).await.0, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_others_is_protected_dropped_and_had_back() {
+    let server = TestServer::start().await;
+    let levels = json!({ "namespace": ["Up", "down"] });
+    for namespace in [json!({ "namespace": ["Up"] }), levels] {
+        let made = call(&server, "POST", "/catalog/v1/namespaces", Some(namespace)).await;
+        assert_eq!(made.0, 200, "{made:?}");
+    }
+    let table = json!({ "name": "t", "schema": { "type": "struct", "fields": [] } });
+    let made = call(&server, "POST", "/catalog/v1/namespaces/Up%1Fdown/tables", Some(table)).await;
+    assert_eq!(made.0, 200, "{made:?}");
+    let path = "/v1/Up%1Fdown/tables/t";
+    assert_eq!(call(&server, "PUT", &format!("{path}/protection"), None).await.0, 200);
+    assert_eq!(call(&server, "DELETE", path, None).await.0, 409);
+    assert_eq!(call(&server, "DELETE", &format!("{path}/protection"), None).await.0, 200);
+    let renamed = json!({ "name": "u", "ns": "Up" });
+    assert_eq!(call(&server, "POST", &format!("{path}/rename"), Some(renamed)).await.0, 200);
+    assert_eq!(call(&server, "DELETE", "/v1/Up/tables/u", None).await.0, 200);
+    let listed = call(&server, "GET", "/admin/dropped", None).await.1;
+    let row = &listed["dropped"][0];
+    assert_eq!(
+        (&row["namespace"], &row["name"], &row["purge"]),
+        (&json!("Up"), &json!("u"), &json!(false))
+    );
+    let uuid = row["uuid"].as_str().unwrap();
+    let undrop = format!("/admin/dropped/{uuid}/undrop");
+    assert_eq!(call(&server, "POST", &undrop, Some(json!({ "name": "x" }))).await.0, 400);
+    assert_eq!(call(&server, "POST", &undrop, Some(json!({}))).await.0, 200);
+    assert_eq!(call(&server, "POST", &undrop, Some(json!({}))).await.0, 404);
+    assert_eq!(call(&server, "GET", "/v1/Up/tables/u/stats", None).await.0, 200);
+    assert_eq!(call(&server, "DELETE", "/v1/Up/tables/u?purge=perhaps", None).await.0, 400);
+    assert_eq!(call(&server, "DELETE", "/v1/Up/tables/u", None).await.0, 200);
+    assert_eq!(call(&server, "DELETE", &format!("/admin/dropped/{uuid}"), None).await.0, 200);
+    assert_eq!(call(&server, "DELETE", "/admin/dropped/x", None).await.0, 400);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_administers_the_catalog() {
+    let (server, ids) = with_history().await;
+    let (done, text) = icecore(&server, &["catalog", "check"]);
+    assert!(done, "{text}");
+    assert_eq!(text.matches(" ok").count(), 9, "{text}");
+    let dropped = icecore(&server, &["catalog", "dropped"]).1;
+    assert!(dropped.contains("icecore_check_"), "{dropped}");
+
+    for (args, part) in [
+        (&["catalog", "stats", "events"][..], "data_rows"),
+        (&["tags", "create", "events", "first", "--snapshot", &ids[0].to_string()], "first is at"),
+        (&["tags", "list", "events"], "first"),
+        (&["branches", "create", "events", "work"], "work is at"),
+        (&["branches", "fast-forward", "events", "work", "--to", "main"], &ids[1].to_string()),
+        (&["tags", "drop", "events", "first"], "first is dropped"),
+        (&["catalog", "protect", "events"], "true"),
+        (&["catalog", "unprotect", "events"], "false"),
+    ] {
+        let (done, text) = icecore(&server, &[args, &["--ns", NS]].concat());
+        assert!(done && text.contains(part), "{args:?}: {text}");
+    }
+    let (done, text) =
+        icecore(&server, &["catalog", "rollback", "events", "--to", "1", "--ns", NS]);
+    assert!(!done && text.contains("acknowledged events"), "{text}");
+    server.stop().await;
+}
