@@ -4,7 +4,7 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, escape, plain, time},
-        client::Client,
+        client::{Client, ClientError},
         say,
     },
     config::Config,
@@ -219,7 +219,7 @@ fn lines(answer: &Value) -> String {
     aligned(&["", ""], &rows).trim_start().to_owned()
 }
 
-/// One step of the probe: what it does, the request, and which statuses are right.
+/// One step of the probe: what it does, and the request.
 struct Step {
     does: &'static str,
     method: Method,
@@ -273,19 +273,30 @@ fn steps(namespace: &str) -> Vec<Step> {
     ]
 }
 
+async fn purge_dropped_of(client: &Client, namespace: &str) -> Result<(), ClientError> {
+    let answer = client.json(Method::GET, "/admin/dropped", None).await?;
+    for row in answer["dropped"].as_array().into_iter().flatten() {
+        if row["namespace"] == namespace {
+            let path = format!("/admin/dropped/{}", escape(&plain(&row["uuid"])));
+            client.done(Method::DELETE, &path, None).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn check(client: &Client) -> Result<(), CliError> {
     let namespace = format!("icecore_check_{}", unused_name());
     let (mut rows, mut failed) = (Vec::new(), 0);
     for Step { does, method, path, body } in steps(&namespace) {
         let started = Instant::now();
-        let body = (!body.is_null()).then_some(&body);
-        let outcome = client.done(method, &path, body).await;
+        let outcome = client.done(method, &path, (!body.is_null()).then_some(&body)).await;
         failed += usize::from(outcome.is_err());
         let ms = format!("{:.1}", started.elapsed().as_secs_f64() * 1000.0);
         let outcome = outcome.map_or_else(|problem| problem.to_string(), |()| "ok".to_owned());
         rows.push(vec![does.to_owned(), ms, outcome]);
     }
     say(&aligned(&["step", "ms", "outcome"], &rows))?;
+    purge_dropped_of(client, &namespace).await?;
     if failed == 0 {
         return Ok(());
     }
