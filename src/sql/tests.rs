@@ -198,6 +198,11 @@ fn sample(schema: &SchemaRef, seqs: Range<u64>) -> RecordBatch {
         "type" => text(&|n| if n % 2 == 0 { "order" } else { "call" }.to_owned()),
         "seq" => Arc::new(seqs.clone().map(|n| i64::try_from(n).unwrap()).collect::<Int64Array>()),
         "key" => text(&|n| format!("k{}", n % 10)),
+        // Files of the other type lack the column.
+        "actor" => {
+            let actors = seqs.clone().map(|n| (n % 2 == 0).then(|| format!("a{}", n % 10)));
+            Arc::new(actors.collect::<StringArray>())
+        }
         "ts" | "ingested_at" | "received_at" => {
             let times = seqs.clone().map(|n| NOW_MS * 1000 + i64::try_from(n).unwrap() * HOUR_US);
             Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("+00:00"))
@@ -315,6 +320,46 @@ async fn a_filter_runs_in_the_reader_once_and_nowhere_else() {
     assert!(plan.contains(" predicate=key@15 = k3, "), "{plan}");
     assert_eq!(house.count("SELECT count(*) FROM events WHERE key = 'k3'").await, 5);
     assert_eq!(house.count("SELECT count(*) FROM events WHERE key = 'k3' AND seq > 20").await, 3);
+}
+
+#[tokio::test]
+async fn filters_hold_for_files_that_lack_a_column_because_it_is_empty() {
+    let house = House::new().await;
+    house.take(1..51);
+    house.commit().await;
+    house.trim();
+    for (filter, expected) in [
+        ("actor = 'a4'", 5),
+        ("actor <> 'a4'", 20),
+        ("NOT (actor = 'a4')", 20),
+        ("actor IS NULL", 25),
+        ("actor IS NOT NULL", 25),
+        ("actor IS DISTINCT FROM 'a4'", 45),
+        ("actor IS NULL AND type = 'call' AND seq > 40", 5),
+        ("actor = 'a4' OR key = 'k3'", 10),
+        ("actor IS NULL OR actor LIKE '%4'", 30),
+        ("coalesce(actor, id) = 'e-7'", 1),
+        ("coalesce(actor, key) IN ('a4', 'k7')", 10),
+        ("actor < key", 25),
+        ("user_id IS NULL", 50),
+        ("user_id = 'u' OR seq = 3", 1),
+        ("user_id IS NULL AND actor = 'a4'", 5),
+        ("seq IN (SELECT max(seq) FROM events WHERE actor IS NULL)", 1),
+    ] {
+        let sql = format!("SELECT count(*) FROM events WHERE {filter}");
+        assert_eq!(house.count(&sql).await, expected, "{filter}");
+    }
+    let rows = "SELECT seq, actor, user_id FROM events ORDER BY actor DESC NULLS LAST, seq LIMIT 2";
+    expect_test::expect![[r#"
+        +-----+-------+---------+
+        | seq | actor | user_id |
+        +-----+-------+---------+
+        | 8   | a8    |         |
+        | 18  | a8    |         |
+        +-----+-------+---------+"#]]
+    .assert_eq(&house.shown(rows).await);
+    let pairs = "SELECT count(*) FROM events a JOIN events b ON a.actor = b.actor WHERE b.seq < 11";
+    assert_eq!(house.count(pairs).await, 25);
 }
 
 #[tokio::test]

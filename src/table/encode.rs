@@ -2,7 +2,8 @@
 //!
 //! Pure: bytes and values, no IO. What depends on the rows (dictionaries, compression, page
 //! statistics, bloom filters) is chosen per column and file, because a commit makes a file per
-//! type and day and most of their columns are empty.
+//! type and day. Most of their columns are empty: those are described in the manifest but not
+//! written, and every reader of Iceberg takes a column that a file lacks as null.
 
 use crate::table::{
     partition::field_id,
@@ -10,7 +11,14 @@ use crate::table::{
     stats::{self, ColumnStats},
     writer::{Layout, WriteError},
 };
-use arrow::{array::Array, record_batch::RecordBatch};
+use arrow::{
+    array::{Array, ArrayRef, UInt64Array},
+    compute::take,
+    datatypes::DataType,
+    error::ArrowError,
+    record_batch::RecordBatch,
+    row::{RowConverter, SortField},
+};
 use bytes::Bytes;
 use iceberg::{
     Error, ErrorKind,
@@ -26,7 +34,7 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Rows of a data page: the grain at which a reader can skip within a row group.
 const PAGE_ROWS_MAX: usize = 10_240;
@@ -36,22 +44,14 @@ const ROW_GROUP_ROWS_MAX: usize = 131_072;
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 /// Below this size a column does not gain what setting up a compressor costs.
 const COMPRESS_BYTES_MIN: usize = 192;
-/// With fewer rows a dictionary is larger than the values.
-const DICTIONARY_ROWS_MIN: usize = 4;
+/// Rows of a column that are looked at to see whether its values repeat.
+const SAMPLE_ROWS: usize = 512;
+/// How often a value has to occur among them for a dictionary to be smaller than what compression
+/// makes of the values as they are.
+const REPEATS_MIN: usize = 4;
+/// Below this size a column chunk has one page, and an index of its pages says nothing.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Columns whose values hardly repeat: a dictionary would be built and thrown away.
-const NO_DICTIONARY: &[&str] = &[
-    "id",
-    "before",
-    "after",
-    "data",
-    "meta",
-    "payload",
-    "bookmark",
-    "correlation_id",
-    "delivery_id",
-    "event_id",
-];
 /// Numbers that mostly count up from row to row.
 const DELTA: &[&str] = &["ts", "seq", "lsn", "received_at"];
 
@@ -80,10 +80,17 @@ pub(super) fn encode(
             stats::of_column(column.as_ref(), !UNBOUNDED.contains(&field.name().as_str()))
         })
         .collect();
-    let (bytes, metadata) =
-        parquet(rows, properties(layout, rows, &stats, sorted)).map_err(WriteError::Encode)?;
     let ids: Vec<i32> = fields.iter().filter_map(|field| field_id(field)).collect();
     assert_eq!(ids.len(), stats.len(), "every aligned column has a field id");
+    let written: Vec<usize> = (0..stats.len())
+        .filter(|at| !fields[*at].is_nullable() || stats[*at].nulls < stats[*at].values)
+        .collect();
+    let written_ids: Vec<i32> = written.iter().map(|at| ids[*at]).collect();
+    let written_stats: Vec<&ColumnStats> = written.iter().map(|at| &stats[*at]).collect();
+    let written = rows.project(&written).map_err(WriteError::Split)?;
+    let properties =
+        properties(layout, &written, &written_stats, sorted).map_err(WriteError::Split)?;
+    let (bytes, metadata) = parquet(&written, properties).map_err(WriteError::Encode)?;
 
     let mut file = DataFileBuilder::default();
     file.content(DataContentType::Data)
@@ -93,7 +100,7 @@ pub(super) fn encode(
         .partition_spec_id(layout.spec.spec_id())
         .record_count(rows.num_rows() as u64)
         .file_size_in_bytes(bytes.len() as u64)
-        .column_sizes(column_sizes(&ids, &metadata))
+        .column_sizes(column_sizes(&written_ids, &metadata))
         .value_counts(by_id(&ids, &stats, |stats| Some(stats.values)))
         .null_value_counts(by_id(&ids, &stats, |stats| Some(stats.nulls)))
         .nan_value_counts(by_id(&ids, &stats, |stats| stats.nans))
@@ -127,53 +134,79 @@ fn parquet(
 fn properties(
     layout: &Layout,
     rows: &RecordBatch,
-    stats: &[ColumnStats],
+    stats: &[&ColumnStats],
     sorted: bool,
-) -> WriterProperties {
+) -> Result<WriterProperties, ArrowError> {
+    let columns = rows.columns();
+    let one_page = rows.num_rows() <= PAGE_ROWS_MAX
+        && columns.iter().all(|column| slice_bytes(column.as_ref()) < PAGE_BYTES_MAX);
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a zstd level")))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_data_page_row_count_limit(PAGE_ROWS_MAX)
+        .set_data_page_size_limit(PAGE_BYTES_MAX)
+        .set_offset_index_disabled(one_page)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_sorting_columns(sorted.then(|| sorting_columns(layout, rows)));
-    for ((field, column), stats) in rows.schema_ref().fields().iter().zip(rows.columns()).zip(stats)
-    {
-        builder = column_properties(builder, field.name(), column.as_ref(), stats);
+    for ((field, column), stats) in rows.schema_ref().fields().iter().zip(columns).zip(stats) {
+        builder = column_properties(builder, field.name(), column, stats)?;
     }
-    builder.build()
+    Ok(builder.build())
 }
 
 fn column_properties(
     builder: WriterPropertiesBuilder,
     name: &str,
-    column: &dyn Array,
+    column: &ArrayRef,
     stats: &ColumnStats,
-) -> WriterPropertiesBuilder {
+) -> Result<WriterPropertiesBuilder, ArrowError> {
     let path = || ColumnPath::from(vec![name.to_owned()]);
     let rows = column.len();
-    let empty = stats.nulls == stats.values;
     let delta = DELTA.contains(&name);
-    let dictionary =
-        !empty && !delta && DICTIONARY_ROWS_MIN <= rows && !NO_DICTIONARY.contains(&name);
+    let dictionary = !delta && repeats(column)?;
     let mut builder = builder.set_column_dictionary_enabled(path(), dictionary);
     if delta {
         builder = builder.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
     }
-    let encodes_to_nothing = empty || (dictionary && stats.constant);
-    if encodes_to_nothing || slice_bytes(column) < COMPRESS_BYTES_MIN {
+    let encodes_to_nothing = dictionary && stats.constant;
+    if encodes_to_nothing || slice_bytes(column.as_ref()) < COMPRESS_BYTES_MIN {
         builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
     }
     // With one page the statistics of the chunk say the same.
-    if stats.lower.is_some() && PAGE_ROWS_MAX < rows {
-        builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Page);
-    }
-    if !empty && BLOOM_FILTERS.contains(&name) {
+    let statistics = match stats.lower {
+        None => EnabledStatistics::None,
+        Some(_) if PAGE_ROWS_MAX < rows => EnabledStatistics::Page,
+        Some(_) => EnabledStatistics::Chunk,
+    };
+    builder = builder.set_column_statistics_enabled(path(), statistics);
+    if BLOOM_FILTERS.contains(&name) {
         let distinct = (stats.values - stats.nulls).min(ROW_GROUP_ROWS_MAX as u64);
         builder = builder
             .set_column_bloom_filter_fpp(path(), BLOOM_FALSE_POSITIVES)
             .set_column_bloom_filter_ndv(path(), distinct);
     }
-    builder
+    Ok(builder)
+}
+
+/// Whether each value occurs [`REPEATS_MIN`] times, going by rows spread over the column. Booleans
+/// are bits already.
+fn repeats(column: &ArrayRef) -> Result<bool, ArrowError> {
+    if column.data_type() == &DataType::Boolean {
+        return Ok(false);
+    }
+    let rows = column.len();
+    let sample = if rows <= SAMPLE_ROWS {
+        ArrayRef::clone(column)
+    } else {
+        let spread = (0..SAMPLE_ROWS).map(|at| (at * rows / SAMPLE_ROWS) as u64);
+        take(column, &UInt64Array::from_iter_values(spread), None)?
+    };
+    let values = sample.len() - sample.null_count();
+    let converter = RowConverter::new(vec![SortField::new(sample.data_type().clone())])?;
+    let has_null = usize::from(values < sample.len());
+    let rows = converter.convert_columns(&[sample])?;
+    let distinct = rows.iter().collect::<HashSet<_>>().len() - has_null;
+    Ok(distinct * REPEATS_MIN <= values)
 }
 
 /// Bytes of a column's values; a type whose size cannot be told counts as large.

@@ -15,15 +15,17 @@ use iceberg::{
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Small data manifests of the default spec at which they are merged.
-pub(super) const MERGE_AT: usize = 100;
+/// Small data manifests of the default spec at which they are merged. Every commit reads and writes
+/// the list of them.
+pub(super) const MERGE_AT: usize = 50;
 
 /// Most bytes that are merged into one manifest: what a scan planner reads at a time.
 pub(super) const MERGED_BYTES_MAX: u64 = 8 << 20;
 
-/// Manifests up to this size are always worth merging; a larger one only with as many bytes of
-/// smaller ones, so that a file's entry is rewritten a logarithmic number of times.
-const ALWAYS_MERGED_BYTES: u64 = 64 << 10;
+/// A manifest is merged only into one of at least so many times its files: an entry is then
+/// rewritten once for each power of this that the table has of files, and reading and writing
+/// entries is what a merge costs.
+const GROWTH: u64 = 4;
 
 /// Manifests that are read at a time.
 const READS_AT_ONCE: usize = 8;
@@ -212,42 +214,57 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Which of `manifests` to merge into one, in order; fewer than two are not worth it.
+/// Which of `manifests` to merge into one, in order.
 fn to_merge(manifests: &[ManifestFile], base: &TableMetadata) -> Vec<usize> {
     // Entries of version 3 take their row ids from the manifest they are in; the reader does not
     // spell those out, so a merge would give old rows new ids.
     if base.format_version() != FormatVersion::V2 {
         return Vec::new();
     }
-    let mut small: Vec<(u64, usize)> = manifests
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| {
-            m.content == ManifestContentType::Data
-                && m.partition_spec_id == base.default_partition_spec_id()
-                && m.key_metadata.is_none()
-        })
-        .map(|(index, m)| (u64::try_from(m.manifest_length).unwrap_or(u64::MAX), index))
-        .filter(|(length, _)| *length < MERGED_BYTES_MAX / 2)
-        .collect();
+    let small = manifests.iter().enumerate().filter(|(_, m)| {
+        m.content == ManifestContentType::Data
+            && m.partition_spec_id == base.default_partition_spec_id()
+            && m.key_metadata.is_none()
+    });
+    let small = small.map(|(index, m)| Small {
+        files: u64::from(m.added_files_count.unwrap_or(0))
+            + u64::from(m.existing_files_count.unwrap_or(0)),
+        bytes: u64::try_from(m.manifest_length).unwrap_or(u64::MAX),
+        index,
+    });
+    worth_merging(small.filter(|small| small.bytes < MERGED_BYTES_MAX / 2).collect())
+}
+
+/// A manifest that may be merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Small {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) index: usize,
+}
+
+/// Indices of the manifests to merge into one, in order; none while there are fewer than
+/// [`MERGE_AT`].
+pub(super) fn worth_merging(mut small: Vec<Small>) -> Vec<usize> {
     if small.len() < MERGE_AT {
         return Vec::new();
     }
     small.sort_unstable();
-    let mut bytes = 0;
-    let mut chosen: Vec<usize> = small
-        .into_iter()
-        .take_while(|(length, _)| {
-            let fits = bytes + length <= MERGED_BYTES_MAX;
-            let worth = *length <= bytes.max(ALWAYS_MERGED_BYTES);
-            bytes += length;
-            fits && worth
-        })
-        .map(|(_, index)| index)
-        .collect();
-    if chosen.len() < 2 {
+    let (mut files, mut bytes, mut worth) = (0, 0, 0);
+    for (at, manifest) in small.iter().enumerate() {
+        files += manifest.files;
+        bytes += manifest.bytes;
+        if MERGED_BYTES_MAX < bytes {
+            break;
+        }
+        if manifest.files * GROWTH <= files {
+            worth = at + 1;
+        }
+    }
+    if worth < 2 {
         return Vec::new();
     }
+    let mut chosen: Vec<usize> = small[..worth].iter().map(|manifest| manifest.index).collect();
     chosen.sort_unstable();
     chosen
 }

@@ -319,13 +319,39 @@ async fn small_manifests_are_merged_and_entries_keep_their_origin() {
     let manifests = table.manifests(id).await;
     assert_eq!(manifests.len(), 2);
     assert_eq!(table.live(id).await, expected);
-    assert_eq!(property(&table.metadata, id, "manifests-replaced"), Some("100"));
+    assert_eq!(property(&table.metadata, id, "manifests-replaced"), Some("50"));
     let merged = manifests.iter().find(|m| m.has_existing_files()).unwrap();
-    assert_eq!(merged.existing_files_count, Some(100));
+    assert_eq!(merged.existing_files_count, Some(50));
     assert_eq!(merged.min_sequence_number, 1);
     let io = table.storage.file_io();
     let entries = merged.load_manifest(&io).await.unwrap();
     assert!(entries.entries().iter().all(|e| e.status() == ManifestStatus::Existing));
+}
+
+#[test]
+fn an_entry_is_rewritten_a_few_times_and_the_list_stays_short() {
+    const COMMITS: u64 = 10_000;
+    let mut listed: Vec<u64> = Vec::new();
+    let mut rewritten = 0;
+    for _ in 0..COMMITS {
+        listed.push(1);
+        let small = listed.iter().enumerate();
+        let small = small.map(|(index, files)| manifests::Small {
+            files: *files,
+            bytes: 50 * files,
+            index,
+        });
+        let chosen = manifests::worth_merging(small.collect());
+        let merged: u64 = chosen.iter().map(|index| listed[*index]).sum();
+        rewritten += merged;
+        for index in chosen.iter().rev() {
+            listed.remove(*index);
+        }
+        listed.extend((merged > 0).then_some(merged));
+        assert!(listed.len() < manifests::MERGE_AT);
+    }
+    assert_eq!(listed.iter().sum::<u64>(), COMMITS);
+    assert!(rewritten < 5 * COMMITS, "{rewritten}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use super::{WriteError, align, write};
 use crate::{
     clock::Clock,
+    event::rows,
     ids::Ids,
     table::{
         partition::{FIELD_ID, field_id},
@@ -9,7 +10,7 @@ use crate::{
     },
 };
 use arrow::{
-    array::{Array, AsArray},
+    array::{Array, ArrayRef, AsArray, StringArray, new_null_array},
     compute::{cast, concat_batches, lexsort_to_indices, take_record_batch},
     datatypes::{DataType, Float64Type, Int64Type},
     record_batch::RecordBatch,
@@ -62,16 +63,22 @@ impl Fixture {
     }
 }
 
-/// The rows of a file, with the time zone spelled as our Arrow schema does.
+/// The rows of a file, with null in the columns that it lacks.
 fn read(bytes: Bytes) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let schema = Arc::clone(reader.schema());
     let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
-    concat_batches(&schema, &batches).unwrap()
+    let rows = concat_batches(&schema, &batches).unwrap();
+    let wanted = rows::event_schema();
+    let columns = wanted.fields().iter().map(|field| match rows.column_by_name(field.name()) {
+        Some(column) => cast(column, field.data_type()).unwrap(),
+        None => new_null_array(field.data_type(), rows.num_rows()),
+    });
+    RecordBatch::try_new(Arc::clone(&wanted), columns.collect()).unwrap()
 }
 
 fn metadata(bytes: &Bytes) -> Arc<ParquetMetaData> {
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     Arc::clone(ArrowReaderMetadata::load(bytes, options).unwrap().metadata())
 }
 
@@ -139,12 +146,22 @@ async fn a_file_is_described_as_it_is() {
         let group = metadata.row_group(0);
         let (first, _) = group.column(0).byte_range();
         assert_eq!(file.split_offsets(), Some([i64::try_from(first).unwrap()].as_slice()));
-        for (column, chunk) in EVENTS.iter().zip(group.columns()) {
+        let rows = fixture.rows(&file).await;
+        let mut chunks = group.columns().iter();
+        for column in EVENTS {
+            let values = rows.column_by_name(column.name).unwrap();
+            if values.null_count() == values.len() {
+                assert_eq!(file.column_sizes().get(&column.id), None, "{}", column.name);
+                assert_eq!(file.null_value_counts()[&column.id], values.len() as u64);
+                continue;
+            }
+            let chunk = chunks.next().unwrap();
             let size = u64::try_from(chunk.compressed_size()).unwrap();
             assert_eq!(file.column_sizes()[&column.id], size, "{}", column.name);
             let info = chunk.column_descr().self_type().get_basic_info();
             assert_eq!((info.id(), info.name()), (column.id, column.name));
         }
+        assert!(chunks.next().is_none());
         let order = group.sorting_columns().unwrap();
         assert_eq!(order.iter().map(|by| by.column_idx).collect::<Vec<_>>(), [2, 4]);
         assert!(metadata.file_metadata().key_value_metadata().is_none());
@@ -228,13 +245,11 @@ async fn bloom_filters_hold_every_value_and_few_others() {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         for column in BLOOM_FILTERS {
             let values = texts(&rows, column);
-            let index = rows.schema().index_of(column).unwrap();
-            let bloom = reader.get_row_group_column_bloom_filter(0, index).unwrap();
-            if values.null_count() == values.len() {
-                assert!(bloom.is_none(), "`{column}` has nothing to look up");
+            let Ok(index) = reader.schema().index_of(column) else {
+                assert_eq!(values.null_count(), values.len(), "`{column}` is not written");
                 continue;
-            }
-            let bloom = bloom.unwrap();
+            };
+            let bloom = reader.get_row_group_column_bloom_filter(0, index).unwrap().unwrap();
             assert!(values.iter().flatten().all(|value| bloom.check(value)));
             let wrong = (0..10_000).filter(|n| bloom.check(format!("absent-{n}").as_str()));
             assert!(wrong.count() < 300, "`{column}` lets more than 3 % through");
@@ -262,6 +277,53 @@ async fn bounded_columns_of_files_with_many_pages_have_page_statistics() {
         assert!(seq.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED));
         assert!(matches!(metadata.row_group(0).column(0).compression(), Compression::ZSTD(_)));
         assert_eq!(metadata.row_group(0).column(1).compression(), Compression::UNCOMPRESSED);
+    }
+}
+
+/// Rows of the log as a client's smallest events make them.
+fn plain_events(count: i64) -> RecordBatch {
+    let all = sample::events(usize::try_from(count).unwrap(), 1, 1, 7);
+    let columns = all.schema_ref().fields().iter().zip(all.columns()).map(|(field, column)| {
+        let texts = |text: &dyn Fn(i64) -> String| -> ArrayRef {
+            Arc::new((0..count).map(|row| Some(text(row))).collect::<StringArray>())
+        };
+        match field.name().as_str() {
+            "ns" | "type" => texts(&|_| "page.view".to_owned()),
+            "meta" => texts(&|row| format!("{{\"source\":\"service-{}\"}}", row % 9)),
+            "data" => texts(&|row| format!("{{\"n\":{}}}", row * 7919)),
+            "id" | "ts" | "seq" | "ingested_at" => Arc::clone(column),
+            _ => new_null_array(column.data_type(), column.len()),
+        }
+    });
+    RecordBatch::try_new(all.schema(), columns.collect()).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_of_one_row_is_small() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let files = fixture.write(&table, vec![plain_events(1)]).await;
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let bytes = file.file_size_in_bytes();
+    assert!(bytes < 2_200, "{bytes} bytes");
+    assert_eq!(fixture.rows(file).await.num_rows(), 1);
+}
+
+#[tokio::test]
+async fn only_columns_whose_values_repeat_have_dictionaries_and_only_bounded_ones_statistics() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let files = fixture.write(&table, vec![plain_events(3_000)]).await;
+    for file in &files {
+        let metadata = metadata(&fixture.bytes(file).await);
+        assert!(metadata.offset_index().is_none(), "one page needs no index");
+        for chunk in metadata.row_group(0).columns() {
+            let name = chunk.column_path().string();
+            let repeats = ["type", "ns", "meta"].contains(&name.as_str());
+            assert_eq!(chunk.dictionary_page_offset().is_some(), repeats, "{name}");
+            let bounded = !UNBOUNDED.contains(&name.as_str());
+            assert_eq!(chunk.statistics().is_some(), bounded, "{name}");
+        }
     }
 }
 
