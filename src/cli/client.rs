@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use bytes::Bytes;
-use reqwest::{Method, StatusCode, header};
+use reqwest::{Method, Response, StatusCode, header};
 use std::time::Duration;
 
 /// How often a request that may be repeated is tried.
@@ -22,6 +22,9 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// An answer that broke off.
+    #[error("the answer broke off; the server's log says why")]
+    BrokenOff(#[source] reqwest::Error),
     /// An answer that is an error.
     #[error("{status}: {text}")]
     Refused {
@@ -74,15 +77,23 @@ impl Client {
     /// # Errors
     /// [`ClientError::Send`].
     pub async fn send(&self, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+        let response = self.open(call).await?;
+        let status = response.status();
+        let body = response.bytes().await;
+        Ok((status, body.map_err(|source| ClientError::Send { url: self.url.clone(), source })?))
+    }
+
+    /// Sends once and gives the answer as it comes, whatever its status.
+    ///
+    /// # Errors
+    /// [`ClientError::Send`].
+    pub async fn open(&self, call: &Call<'_>) -> Result<Response, ClientError> {
         let url = format!("{}{}", self.url, call.path);
-        let failed = |source| ClientError::Send { url: self.url.clone(), source };
         let mut request = self.http.request(call.method.clone(), &url).body(call.body.clone());
         for (name, value) in call.headers {
             request = request.header(*name, value);
         }
-        let response = request.send().await.map_err(failed)?;
-        let status = response.status();
-        Ok((status, response.bytes().await.map_err(failed)?))
+        request.send().await.map_err(|source| ClientError::Send { url: self.url.clone(), source })
     }
 
     /// Sends until there is an answer that a repeat cannot better; for requests that may be

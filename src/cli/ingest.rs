@@ -1,7 +1,9 @@
 //! `icecore ingest`: files of events to a server, once each, however often the command is stopped.
 //!
-//! A line without an id gets one from the file's identity and its offset, so a repeat is a
+//! An event without an id gets one from the file's identity and its place in it, so a repeat is a
 //! duplicate. How far a file is acknowledged is kept beside it until it is done.
+
+mod rows;
 
 use crate::{
     cli::{
@@ -61,6 +63,8 @@ pub enum FileFormat {
     Cloudevents,
     /// An Avro object container file.
     Avro,
+    /// A Parquet file, an event a row.
+    Parquet,
 }
 
 /// What has been sent.
@@ -71,11 +75,27 @@ struct Totals {
     refused: u64,
 }
 
-/// How far a file is acknowledged.
+/// How far a file is acknowledged: bytes, or rows of a Parquet file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
     identity: String,
     offset: u64,
+}
+
+impl Progress {
+    /// Where a file of this identity goes on.
+    fn resume_at(file: &Path, identity: &str) -> Option<u64> {
+        let progress: Self = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        (progress.identity == identity).then_some(progress.offset)
+    }
+
+    fn save(&self, file: &Path) -> Result<(), CliError> {
+        let text = serde_json::to_string(self).expect("text and a number");
+        std::fs::write(file, text).map_err(|source| CliError::Io {
+            operation: format!("write `{}`", file.display()),
+            source,
+        })
+    }
 }
 
 /// Sends every file.
@@ -92,6 +112,7 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
         let sender = Sender { client: &client, command, format };
         match format {
             FileFormat::Ndjson => sender.send_lines(path, &mut totals).await?,
+            FileFormat::Parquet => sender.send_rows(path, &mut totals).await?,
             FileFormat::Json | FileFormat::Cloudevents | FileFormat::Avro => {
                 sender.send_whole(path, &mut totals).await?
             }
@@ -113,6 +134,7 @@ fn format_of(path: &Path) -> FileFormat {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("json") => FileFormat::Json,
         Some("avro") => FileFormat::Avro,
+        Some("parquet") => FileFormat::Parquet,
         _ => FileFormat::Ndjson,
     }
 }
@@ -127,8 +149,10 @@ impl Sender<'_> {
     async fn send_lines(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
         let progress_path = progress_path(path);
         let (mut reader, length, identity) = open(path)?;
-        let start =
-            progress_path.as_deref().and_then(|file| resume_at(file, &identity)).unwrap_or(0);
+        let start = progress_path
+            .as_deref()
+            .and_then(|file| Progress::resume_at(file, &identity))
+            .unwrap_or(0);
         let failed =
             |source| CliError::Io { operation: format!("read `{}`", path.display()), source };
         if 0 < start {
@@ -150,12 +174,7 @@ impl Sender<'_> {
             bar.set_position(offset);
             bar.set_message(format!("{} events", totals.received));
             if let Some(file) = &progress_path {
-                let text = serde_json::to_string(&Progress { identity: identity.clone(), offset })
-                    .expect("text and a number");
-                std::fs::write(file, text).map_err(|source| CliError::Io {
-                    operation: format!("write `{}`", file.display()),
-                    source,
-                })?;
+                Progress { identity: identity.clone(), offset }.save(file)?;
             }
         }
         bar.finish();
@@ -186,7 +205,7 @@ impl Sender<'_> {
         bar: &ProgressBar,
     ) -> Result<(), CliError> {
         let media = match self.format {
-            FileFormat::Ndjson => "application/x-ndjson",
+            FileFormat::Ndjson | FileFormat::Parquet => "application/x-ndjson",
             FileFormat::Json => "application/json",
             FileFormat::Cloudevents if body.trim_ascii_start().starts_with(b"[") => {
                 "application/cloudevents-batch+json"
@@ -278,11 +297,6 @@ fn progress_path(path: &Path) -> Option<PathBuf> {
     let mut name = path.as_os_str().to_owned();
     name.push(".icecore-progress");
     Some(name.into())
-}
-
-fn resume_at(file: &Path, identity: &str) -> Option<u64> {
-    let progress: Progress = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    (progress.identity == identity).then_some(progress.offset)
 }
 
 /// Lines from `offset` on up to the bounds of a request: body, events in it, offset after it.

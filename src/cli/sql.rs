@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         CliError,
-        client::{Call, Client, refused},
+        client::{Call, Client, ClientError, refused},
         say,
     },
     config::Config,
@@ -13,9 +13,13 @@ use arrow::{
 };
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use reqwest::{Method, header};
+use reqwest::{Method, Response, header};
 use rustyline::{DefaultEditor, error::ReadlineError};
-use std::io::Write;
+use std::{
+    fs::File,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+};
 use tokio::time::Instant;
 
 /// `icecore sql`
@@ -32,6 +36,9 @@ pub struct SqlCommand {
     /// How rows are printed
     #[arg(long, default_value = "table")]
     format: Format,
+    /// File to write to, instead of stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// The server, http://host:port
     #[arg(long)]
     url: Option<String>,
@@ -50,6 +57,8 @@ pub enum Format {
     Csv,
     /// An Arrow IPC stream.
     Arrow,
+    /// A Parquet file.
+    Parquet,
 }
 
 impl Format {
@@ -59,7 +68,13 @@ impl Format {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
+    }
+
+    /// Whether a terminal cannot show it.
+    fn is_binary(self) -> bool {
+        matches!(self, Self::Arrow | Self::Parquet)
     }
 }
 
@@ -68,9 +83,13 @@ impl Format {
 /// # Errors
 /// [`CliError`]; at the prompt a failing statement is printed and the prompt goes on.
 pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> {
+    check_output(command, std::io::stdout().is_terminal())?;
     let client = Client::new(config, command.url.as_deref());
     if let Some(sql) = &command.sql {
-        return print_answer(&client, command, sql).await;
+        return match &command.output {
+            Some(file) => save_answer(&client, command, sql, file).await,
+            None => print_answer(&client, command, sql).await,
+        };
     }
     let history = config.data_dir.join("sql-history");
     let mut editor = DefaultEditor::new().map_err(terminal)?;
@@ -112,16 +131,72 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
     Ok(())
 }
 
+/// Refuses what would fill a terminal with bytes, or write every answer of a prompt to one file.
+fn check_output(command: &SqlCommand, is_terminal: bool) -> Result<(), CliError> {
+    if command.output.is_some() && command.sql.is_none() {
+        return Err(CliError::Usage("--output needs a statement; the prompt has none".to_owned()));
+    }
+    if command.format.is_binary() && command.output.is_none() && is_terminal {
+        return Err(CliError::Usage(
+            "this format is binary and not for a terminal; add --output FILE, or redirect stdout"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 async fn print_answer(client: &Client, command: &SqlCommand, sql: &str) -> Result<(), CliError> {
-    let bytes =
-        ask(client, &command.ns, sql, command.as_of.as_deref(), command.format.accept()).await?;
     if command.format == Format::Table {
+        let accept = command.format.accept();
+        let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         return say(&table(&bytes)?);
     }
-    std::io::stdout()
-        .write_all(&bytes)
-        .and_then(|()| std::io::stdout().flush())
-        .map_err(|source| CliError::Io { operation: "write to stdout".to_owned(), source })
+    let failed = |source| CliError::Io { operation: "write to stdout".to_owned(), source };
+    copy_answer(client, command, sql, &mut std::io::stdout(), failed).await
+}
+
+/// Writes the answer beside `file` first, so that `file` is never half an answer.
+async fn save_answer(
+    client: &Client,
+    command: &SqlCommand,
+    sql: &str,
+    file: &Path,
+) -> Result<(), CliError> {
+    let failed = |source| CliError::Io { operation: format!("write `{}`", file.display()), source };
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(".part");
+    let unfinished = PathBuf::from(unfinished);
+    let written = async {
+        let mut out = File::create(&unfinished).map_err(failed)?;
+        if command.format != Format::Table {
+            return copy_answer(client, command, sql, &mut out, failed).await;
+        }
+        let accept = command.format.accept();
+        let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
+        writeln!(out, "{}", table(&bytes)?).map_err(failed)
+    };
+    if let Err(problem) = written.await {
+        // What is left of it is only a nuisance.
+        let _ = std::fs::remove_file(&unfinished);
+        return Err(problem);
+    }
+    std::fs::rename(&unfinished, file).map_err(failed)
+}
+
+/// Copies the answer as it comes.
+async fn copy_answer(
+    client: &Client,
+    command: &SqlCommand,
+    sql: &str,
+    out: &mut (impl Write + Send),
+    failed: impl Fn(std::io::Error) -> CliError,
+) -> Result<(), CliError> {
+    let accept = command.format.accept();
+    let mut answer = open(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
+    while let Some(bytes) = answer.chunk().await.map_err(ClientError::BrokenOff)? {
+        out.write_all(&bytes).map_err(&failed)?;
+    }
+    out.flush().map_err(&failed)
 }
 
 /// The raw answer to a statement in the format that `accept` names.
@@ -135,6 +210,18 @@ pub async fn ask(
     as_of: Option<&str>,
     accept: &str,
 ) -> Result<Bytes, CliError> {
+    let answer = open(client, namespace, sql, as_of, accept).await?;
+    Ok(answer.bytes().await.map_err(ClientError::BrokenOff)?)
+}
+
+/// The answer to a statement, from its first byte on.
+async fn open(
+    client: &Client,
+    namespace: &str,
+    sql: &str,
+    as_of: Option<&str>,
+    accept: &str,
+) -> Result<Response, CliError> {
     let mut request = serde_json::json!({ "sql": sql });
     if let Some(as_of) = as_of {
         request["as_of"] = as_of.into();
@@ -153,8 +240,13 @@ pub async fn ask(
         headers: &headers,
         body: request.to_string().into(),
     };
-    let (status, bytes) = client.send(&call).await?;
-    if status.is_success() { Ok(bytes) } else { Err(refused(status, &bytes).into()) }
+    let answer = client.open(&call).await?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let body = answer.bytes().await.map_err(ClientError::BrokenOff)?;
+    Err(refused(status, &body).into())
 }
 
 /// An Arrow stream as a table for people.
@@ -177,3 +269,6 @@ fn terminal(problem: ReadlineError) -> CliError {
         source: std::io::Error::other(problem),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub async fn query(
     let Some(format) = Format::from_accept(accept) else {
         return Err(ApiError::new(
             ErrorCode::InvalidRequest,
-            "Accept must be application/json, application/x-ndjson, text/csv or application/vnd.apache.arrow.stream",
+            "Accept must be application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream or application/vnd.apache.parquet",
         ));
     };
     let body = body::read(&app, &headers, body).await?;
@@ -44,7 +44,7 @@ pub async fn query(
     })?;
     app.counters.count_query();
     let answer = app.sql.query(&namespace, request).await?;
-    let chunks = encode(answer, format, move || started.elapsed());
+    let chunks = encode(answer, format, move || started.elapsed())?;
     let mut response = Body::from_stream(chunks).into_response();
     response
         .headers_mut()

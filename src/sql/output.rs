@@ -1,11 +1,15 @@
-//! Answers as bytes: JSON, NDJSON, CSV, and Arrow's stream format.
+//! Answers as bytes: JSON, NDJSON, CSV, Arrow's stream format, and Parquet.
 //!
-//! One batch at a time: no encoder holds more than the batch it is writing. What a value looks like
-//! as text is decided in [`cell`].
+//! One batch at a time: no encoder holds more than the batch it is writing, or the row group. What a
+//! value looks like as text is decided in [`cell`].
 
 pub mod cell;
+mod parquet_file;
 
-use crate::sql::{Answer, SqlError};
+use crate::{
+    sql::{Answer, SqlError},
+    table::writer::blocking,
+};
 use arrow::{
     datatypes::{DataType, Field, SchemaRef},
     ipc::writer::StreamWriter,
@@ -17,6 +21,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use parquet_file::ParquetFile;
 use std::time::Duration;
 
 /// How an answer is written.
@@ -30,6 +35,8 @@ pub enum Format {
     Csv,
     /// Arrow IPC stream.
     ArrowStream,
+    /// A Parquet file, compressed with zstd.
+    Parquet,
 }
 
 impl Format {
@@ -48,6 +55,7 @@ impl Format {
                 }
                 "text/csv" | "text/*" => return Some(Self::Csv),
                 "application/vnd.apache.arrow.stream" => return Some(Self::ArrowStream),
+                "application/vnd.apache.parquet" => return Some(Self::Parquet),
                 _ => (),
             }
         }
@@ -62,6 +70,7 @@ impl Format {
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8",
             Self::ArrowStream => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
 }
@@ -70,19 +79,27 @@ impl Format {
 ///
 /// A query that fails on the way ends the stream with its error; NDJSON gets a last line
 /// `{"error":…}` instead, because its reader can tell that line from a row that was cut off.
+///
+/// # Errors
+/// [`SqlError::Invalid`] when the format has no such columns; then nothing is to be sent.
 pub fn encode(
     answer: Answer,
     format: Format,
     elapsed: impl Fn() -> Duration + Send + 'static,
-) -> BoxStream<'static, Result<Bytes, SqlError>> {
+) -> Result<BoxStream<'static, Result<Bytes, SqlError>>, SqlError> {
+    let parquet = match format {
+        Format::Parquet => Some(ParquetFile::start(&answer.schema)?),
+        Format::Json | Format::Ndjson | Format::Csv | Format::ArrowStream => None,
+    };
     let encoder = Encoder {
         format,
         schema: answer.schema,
         snapshot: answer.snapshot,
         rows: 0,
         step: Step::Start,
+        parquet,
     };
-    stream::unfold(
+    let chunks = stream::unfold(
         (encoder, answer.batches, elapsed),
         |(mut encoder, mut batches, elapsed)| async {
             let chunk = match encoder.step {
@@ -91,11 +108,11 @@ pub fn encode(
                     encoder.start()
                 }
                 Step::Rows => match batches.next().await {
-                    Some(Ok(batch)) => encoder.batch(&batch),
+                    Some(Ok(batch)) => encoder.rows(batch).await,
                     Some(Err(error)) => encoder.fail(error),
                     None => {
                         encoder.step = Step::Ended;
-                        encoder.end(elapsed())
+                        encoder.end(elapsed()).await
                     }
                 },
                 Step::Ended => return None,
@@ -109,8 +126,8 @@ pub fn encode(
     .filter(|chunk| {
         let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);
         async move { !empty }
-    })
-    .boxed()
+    });
+    Ok(chunks.boxed())
 }
 
 enum Step {
@@ -125,6 +142,8 @@ struct Encoder {
     snapshot: Option<i64>,
     rows: u64,
     step: Step,
+    /// There until the end of an answer in Parquet.
+    parquet: Option<ParquetFile>,
 }
 
 impl Encoder {
@@ -141,7 +160,7 @@ impl Encoder {
                 }
                 out.extend_from_slice(b"],\"rows\":[");
             }
-            Format::Ndjson => (),
+            Format::Ndjson | Format::Parquet => (),
             Format::Csv => {
                 for (at, field) in self.schema.fields().iter().enumerate() {
                     if 0 < at {
@@ -159,6 +178,19 @@ impl Encoder {
             }
         }
         Ok(out)
+    }
+
+    async fn rows(&mut self, batch: RecordBatch) -> Result<Vec<u8>, SqlError> {
+        let Some(mut file) = self.parquet.take() else { return self.batch(&batch) };
+        self.rows += batch.num_rows() as u64;
+        // Compressing a row group is tens of milliseconds of work.
+        let (file, bytes) = blocking(move || {
+            let bytes = file.push(&batch);
+            (file, bytes)
+        })
+        .await;
+        self.parquet = Some(file);
+        bytes
     }
 
     fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, SqlError> {
@@ -179,7 +211,7 @@ impl Encoder {
                     cells.write_json_object(&mut out, row);
                     out.push(b'\n');
                 }
-                Format::Csv | Format::ArrowStream => {
+                Format::Csv | Format::ArrowStream | Format::Parquet => {
                     cells.write_csv(&mut out, row);
                     out.push(b'\n');
                 }
@@ -214,7 +246,10 @@ impl Encoder {
         Ok(out)
     }
 
-    fn end(&self, elapsed: Duration) -> Result<Vec<u8>, SqlError> {
+    async fn end(&mut self, elapsed: Duration) -> Result<Vec<u8>, SqlError> {
+        if let Some(file) = self.parquet.take() {
+            return blocking(move || file.finish()).await;
+        }
         match self.format {
             Format::Json => {
                 let mut text =
@@ -225,7 +260,7 @@ impl Encoder {
                 text += "}\n";
                 Ok(text.into_bytes())
             }
-            Format::Ndjson | Format::Csv => Ok(Vec::new()),
+            Format::Ndjson | Format::Csv | Format::Parquet => Ok(Vec::new()),
             // The end of an IPC stream: continuation mark and length 0.
             Format::ArrowStream => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
         }

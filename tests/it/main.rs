@@ -6,5 +6,6 @@ mod admin;
 mod contract;
 mod exactly_once;
 mod harness;
+mod parquet;
 mod tidy;
 mod time_travel;

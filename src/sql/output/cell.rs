@@ -21,16 +21,26 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use chrono::{DateTime, SecondsFormat};
-use std::{fmt::Display, io::Write, sync::Arc};
+use std::{
+    fmt::{self, Display},
+    io::Write,
+    sync::Arc,
+};
 
 /// The columns of a batch, each with the function that writes its values.
-pub(super) struct Cells {
+pub struct Cells {
     names: Vec<Vec<u8>>,
     columns: Vec<Column>,
 }
 
 /// Writes the value of a row that is not null.
 type WriteValue = Box<dyn Fn(&mut Vec<u8>, usize) + Send>;
+
+impl fmt::Debug for Cells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cells").field("columns", &self.columns.len()).finish_non_exhaustive()
+    }
+}
 
 struct Column {
     nulls: Option<arrow::buffer::NullBuffer>,
@@ -50,7 +60,11 @@ enum Shape {
 }
 
 impl Cells {
-    pub(super) fn new(batch: &RecordBatch) -> Result<Self, SqlError> {
+    /// The values of a batch.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when a column has a type that has no text.
+    pub fn new(batch: &RecordBatch) -> Result<Self, SqlError> {
         let schema = batch.schema();
         let names = schema
             .fields()
@@ -63,6 +77,11 @@ impl Cells {
             .collect();
         let columns = batch.columns().iter().map(column).collect::<Result<_, _>>()?;
         Ok(Self { names, columns })
+    }
+
+    /// One value as JSON, `null` where there is none.
+    pub fn write_json(&self, out: &mut Vec<u8>, column: usize, row: usize) {
+        self.columns[column].write_json(out, row);
     }
 
     /// The values of a row, separated by commas.
@@ -140,7 +159,7 @@ impl Column {
 }
 
 /// A text as a JSON string.
-pub(super) fn write_json_text(out: &mut Vec<u8>, text: &str) {
+pub fn write_json_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("writing to memory does not fail");
 }
 

@@ -2,14 +2,19 @@ use super::*;
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-        Float64Array, Int32Array, Int64Array, ListArray, StringArray, StringViewArray, StructArray,
-        TimestampMicrosecondArray, TimestampSecondArray,
+        Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
+        StringViewArray, StructArray, TimestampMicrosecondArray, TimestampSecondArray,
     },
-    datatypes::{Int32Type, Int64Type, Schema},
+    compute::concat_batches,
+    datatypes::{Int32Type, Int64Type, IntervalMonthDayNano, Schema},
     ipc::reader::StreamReader,
 };
 use expect_test::{Expect, expect};
 use futures::TryStreamExt;
+use parquet::{
+    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    basic::{Compression, ZstdLevel},
+};
 use std::{io::Cursor, sync::Arc};
 
 fn sample() -> RecordBatch {
@@ -66,7 +71,7 @@ fn answer(batches: Vec<Result<RecordBatch, SqlError>>) -> Answer {
 
 async fn encoded(answer: Answer, format: Format) -> Result<Vec<u8>, SqlError> {
     let chunks: Vec<Bytes> =
-        encode(answer, format, || Duration::from_millis(7)).try_collect().await?;
+        encode(answer, format, || Duration::from_millis(7))?.try_collect().await?;
     Ok(chunks.concat())
 }
 
@@ -127,7 +132,7 @@ async fn an_arrow_stream_reads_back() {
 #[tokio::test]
 async fn an_error_after_the_first_rows_ends_the_stream() {
     let broken = || vec![Ok(sample()), Err(SqlError::Limit("too long".to_owned()))];
-    for format in [Format::Json, Format::Csv, Format::ArrowStream] {
+    for format in [Format::Json, Format::Csv, Format::ArrowStream, Format::Parquet] {
         let error = encoded(answer(broken()), format).await.unwrap_err();
         assert_eq!(error.to_string(), "too long", "{format:?}");
     }
@@ -135,6 +140,87 @@ async fn an_error_after_the_first_rows_ends_the_stream() {
         String::from_utf8(encoded(answer(broken()), Format::Ndjson).await.unwrap()).unwrap();
     assert_eq!(lines.lines().last().unwrap(), "{\"error\":\"too long\"}");
     assert_eq!(lines.lines().count(), 3);
+}
+
+fn read_parquet(bytes: Vec<u8>) -> ParquetRecordBatchReaderBuilder<Bytes> {
+    ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap()
+}
+
+#[tokio::test]
+async fn a_parquet_file_reads_back() {
+    let bytes = encoded(answer(vec![Ok(sample()), Ok(sample())]), Format::Parquet).await.unwrap();
+    let file = read_parquet(bytes);
+    assert_eq!(
+        file.metadata().row_group(0).column(0).compression(),
+        Compression::ZSTD(ZstdLevel::try_new(1).unwrap())
+    );
+    let rows: Vec<_> = file.build().unwrap().map(Result::unwrap).collect();
+    let expected = concat_batches(&sample().schema(), [&sample(), &sample()]).unwrap();
+    // A map from words to numbers is built anew, so values are compared as they are written.
+    let text = |batch: &RecordBatch| {
+        let mut out = Vec::new();
+        let cells = Cells::new(batch).unwrap();
+        (0..batch.num_rows()).for_each(|row| cells.write_json_object(&mut out, row));
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(rows.iter().map(text).collect::<String>(), text(&expected));
+    let empty = encoded(
+        Answer { schema: sample().schema(), batches: stream::empty().boxed(), snapshot: None },
+        Format::Parquet,
+    );
+    assert_eq!(read_parquet(empty.await.unwrap()).metadata().file_metadata().num_rows(), 0);
+}
+
+#[tokio::test]
+async fn parquet_row_groups_are_bounded_and_sent_when_full() {
+    // Rows that do not compress: 64 a KiB, 48 MiB in all.
+    let mut state = 1_u64;
+    let mut noise = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 16
+    };
+    let mut large = || {
+        let texts: Vec<String> = (0..256)
+            .map(|_| (0..8192).map(|_| char::from((noise() % 94) as u8 + 33)).collect())
+            .collect();
+        let array: ArrayRef = Arc::new(StringArray::from(texts));
+        RecordBatch::try_from_iter([("text", array)]).unwrap()
+    };
+    let batches: Vec<_> = (0..24).map(|_| Ok(large())).collect();
+    let chunks: Vec<Bytes> = encode(answer(batches), Format::Parquet, || Duration::ZERO)
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    assert!(2 < chunks.len(), "{} chunks", chunks.len());
+    let metadata = Arc::clone(read_parquet(chunks.concat()).metadata());
+    assert_eq!(metadata.file_metadata().num_rows(), 24 * 256);
+    for group in metadata.row_groups() {
+        assert!(group.total_byte_size() < 24 << 20, "{} bytes", group.total_byte_size());
+    }
+
+    let numbers = || {
+        let array: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
+        RecordBatch::try_from_iter([("n", array)]).unwrap()
+    };
+    let bytes = encoded(answer(vec![Ok(numbers()), Ok(numbers())]), Format::Parquet).await.unwrap();
+    let file = read_parquet(bytes);
+    let rows: Vec<i64> =
+        file.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+    assert_eq!(rows, [131_072, 68_928]);
+}
+
+#[tokio::test]
+async fn a_type_that_parquet_does_not_have_is_refused_before_the_first_byte() {
+    let array: ArrayRef =
+        Arc::new(IntervalMonthDayNanoArray::from(vec![Some(IntervalMonthDayNano::new(1, 2, 3))]));
+    let batch = RecordBatch::try_from_iter([("lag", array)]).unwrap();
+    let error = encoded(answer(vec![Ok(batch)]), Format::Parquet).await.unwrap_err();
+    assert!(
+        matches!(&error, SqlError::Invalid(text) if text.contains("CAST(lag AS VARCHAR)")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -147,6 +233,7 @@ fn accept_names_the_format() {
     check("application/x-ndjson", Some(Format::Ndjson));
     check("image/png, Text/CSV;q=0.5", Some(Format::Csv));
     check("application/vnd.apache.arrow.stream", Some(Format::ArrowStream));
+    check("application/vnd.apache.parquet", Some(Format::Parquet));
     check("image/png", None);
 }
 

@@ -1,0 +1,264 @@
+//! The rows of a Parquet file as events: each is sent as the JSON object of its columns.
+//!
+//! A column that is null is a member that is absent. Values are written as `icecore sql` writes
+//! them; the text of a column that holds JSON in our own tables is taken as JSON where it is JSON,
+//! so what `icecore sql --format parquet` wrote comes back as it was. A few rows are in memory at a
+//! time, whatever the size of the file and of its row groups.
+
+use crate::{
+    cli::{
+        CliError,
+        ingest::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Progress, Sender, Totals, bar, progress_path},
+    },
+    sql::output::cell::{Cells, write_json_text},
+};
+use arrow::{array::Array, compute::cast, datatypes::DataType, record_batch::RecordBatch};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde::de::IgnoredAny;
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    ops::Range,
+    path::Path,
+};
+
+/// Decoded rows that are in memory at a time, in bytes by the file's own account.
+const DECODED_BYTES_MAX: u64 = 8 << 20;
+/// How much of a file's start and end tells it from others.
+const IDENTITY_BYTES: u64 = 64 * 1024;
+/// Members whose value our tables hold as JSON text.
+const JSON_COLUMNS: &[&str] = &["before", "prev", "after", "doc", "data", "meta", "_meta", "do"];
+
+/// A Parquet file that is open for reading.
+#[derive(Debug)]
+pub(super) struct RowFile {
+    builder: ParquetRecordBatchReaderBuilder<File>,
+    pub(super) identity: String,
+    pub(super) bytes: u64,
+    pub(super) rows: u64,
+}
+
+/// Part of a request: NDJSON, the events in it, and the row after it.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) body: Vec<u8>,
+    pub(super) events: usize,
+    pub(super) next: u64,
+}
+
+impl Sender<'_> {
+    /// Sends a file of rows, from where an earlier run stopped.
+    pub(super) async fn send_rows(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
+        let Some(progress_file) = progress_path(path) else {
+            return Err(CliError::Usage(
+                "Parquet cannot be read from stdin, because its index stands at its end; name a file"
+                    .to_owned(),
+            ));
+        };
+        let file = RowFile::open(path)?;
+        let (identity, bytes, rows) = (file.identity.clone(), file.bytes, file.rows.max(1));
+        let start = Progress::resume_at(&progress_file, &identity).unwrap_or(0);
+        let place =
+            |row: u64| u64::try_from(u128::from(bytes) * u128::from(row) / u128::from(rows));
+        let bar = bar(bytes, path);
+        for part in file.parts(path, start)? {
+            let part = part?;
+            self.send(part.body.into(), totals, &bar).await?;
+            bar.set_position(place(part.next).unwrap_or(bytes));
+            bar.set_message(format!("{} events", totals.received));
+            Progress { identity: identity.clone(), offset: part.next }.save(&progress_file)?;
+        }
+        bar.finish();
+        // Already gone when the file was empty.
+        let _ = std::fs::remove_file(&progress_file);
+        Ok(())
+    }
+}
+
+impl RowFile {
+    /// Opens a file and reads its index.
+    pub(super) fn open(path: &Path) -> Result<Self, CliError> {
+        let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
+        let (identity, bytes) =
+            identify(path, &mut file).map_err(|source| unreadable(path, source))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+            .map_err(|source| unreadable(path, io::Error::other(source)))?;
+        let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+        Ok(Self { builder, identity, bytes, rows })
+    }
+
+    /// The file's events from row `start` on, each part as large as a request may be.
+    pub(super) fn parts(self, path: &Path, start: u64) -> Result<Parts<'_>, CliError> {
+        let groups = self.builder.metadata().row_groups().iter();
+        let row_bytes = groups
+            .filter(|group| 0 < group.num_rows())
+            .map(|group| u64::try_from(group.total_byte_size() / group.num_rows()).unwrap_or(0))
+            .max()
+            .unwrap_or(0);
+        let rows = (DECODED_BYTES_MAX / row_bytes.max(1)).clamp(1, BATCH_EVENTS_MAX as u64);
+        let reader = self
+            .builder
+            .with_offset(usize::try_from(start).unwrap_or(usize::MAX))
+            .with_batch_size(usize::try_from(rows).expect("at most a request's events"))
+            .build()
+            .map_err(|source| unreadable(path, io::Error::other(source)))?;
+        Ok(Parts { reader, path, identity: self.identity, next: start, batch: None })
+    }
+}
+
+/// The parts of a file, in order.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    reader: ParquetRecordBatchReader,
+    path: &'a Path,
+    identity: String,
+    next: u64,
+    /// What of the last batch did not fit.
+    batch: Option<RecordBatch>,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Result<Part, CliError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut part = Part::default();
+        while part.events < BATCH_EVENTS_MAX && part.body.len() < BATCH_BYTES_MAX {
+            let batch = match self.batch.take().map(Ok).or_else(|| self.reader.next()) {
+                None => break,
+                Some(Ok(batch)) => batch,
+                Some(Err(source)) => {
+                    return Some(Err(unreadable(self.path, io::Error::other(source))));
+                }
+            };
+            if let Err(problem) = self.add(&batch, &mut part) {
+                return Some(Err(problem));
+            }
+        }
+        part.next = self.next;
+        (0 < part.events).then_some(Ok(part))
+    }
+}
+
+impl Parts<'_> {
+    /// Adds rows up to the bounds of a request, and keeps the rest.
+    fn add(&mut self, batch: &RecordBatch, part: &mut Part) -> Result<(), CliError> {
+        let mut rows = 0;
+        let writer = EventWriter::new(self.path, batch)?;
+        while rows < batch.num_rows()
+            && part.events < BATCH_EVENTS_MAX
+            && part.body.len() < BATCH_BYTES_MAX
+        {
+            writer.write(&mut part.body, rows, &format!("{}-{:012x}", self.identity, self.next));
+            part.events += 1;
+            self.next += 1;
+            rows += 1;
+        }
+        let left = batch.num_rows() - rows;
+        self.batch = (0 < left).then(|| batch.slice(rows, left));
+        Ok(())
+    }
+}
+
+/// Writes rows of a batch as events.
+struct EventWriter {
+    cells: Cells,
+    columns: Vec<Column>,
+}
+
+struct Column {
+    /// Its place in the batch.
+    index: usize,
+    /// `"name":`
+    name: Vec<u8>,
+    is_id: bool,
+    is_json: bool,
+    nulls: Option<arrow::buffer::NullBuffer>,
+}
+
+impl EventWriter {
+    fn new(path: &Path, batch: &RecordBatch) -> Result<Self, CliError> {
+        let failed =
+            |source: &dyn std::error::Error| unreadable(path, io::Error::other(source.to_string()));
+        let mut arrays = Vec::with_capacity(batch.num_columns());
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (index, (field, array)) in
+            batch.schema_ref().fields().iter().zip(batch.columns()).enumerate()
+        {
+            let is_json = JSON_COLUMNS.contains(&field.name().as_str());
+            // JSON columns are often marked as bytes by those who write them.
+            let is_bytes = matches!(
+                array.data_type(),
+                DataType::Binary | DataType::LargeBinary | DataType::BinaryView
+            );
+            let array = if is_json && is_bytes {
+                cast(array, &DataType::Utf8View).map_err(|source| failed(&source))?
+            } else {
+                std::sync::Arc::clone(array)
+            };
+            let mut name = Vec::new();
+            write_json_text(&mut name, field.name());
+            name.push(b':');
+            let nulls = array.logical_nulls();
+            columns.push(Column { index, name, is_id: field.name() == "id", is_json, nulls });
+            arrays.push((field.name().clone(), array, true));
+        }
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(arrays).map_err(|source| failed(&source))?;
+        let cells = Cells::new(&batch).map_err(|source| failed(&source))?;
+        Ok(Self { cells, columns })
+    }
+
+    /// One line: the row as an object, with `id` where it has none of its own.
+    fn write(&self, out: &mut Vec<u8>, row: usize, id: &str) {
+        out.push(b'{');
+        let present =
+            |column: &&Column| !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        if !self.columns.iter().filter(present).any(|column| column.is_id) {
+            out.extend_from_slice(b"\"id\":");
+            write_json_text(out, id);
+            out.push(b',');
+        }
+        for column in self.columns.iter().filter(present) {
+            out.extend_from_slice(&column.name);
+            let start = out.len();
+            self.cells.write_json(out, column.index, row);
+            if column.is_json {
+                unquote_json(out, start..out.len());
+            }
+            out.push(b',');
+        }
+        if out.last() == Some(&b',') {
+            out.pop();
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Puts the JSON that a JSON text holds in its place.
+fn unquote_json(out: &mut Vec<u8>, written: Range<usize>) {
+    let Ok(text) = serde_json::from_slice::<String>(&out[written.clone()]) else { return };
+    if serde_json::from_str::<IgnoredAny>(&text).is_ok() {
+        out.truncate(written.start);
+        // A line ends an event. JSON has no line ends but between its tokens.
+        let bytes =
+            text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte });
+        out.extend(bytes);
+    }
+}
+
+/// A Parquet file is written once, so its length and its ends tell it from others.
+fn identify(path: &Path, file: &mut File) -> io::Result<(String, u64)> {
+    let length = file.metadata()?.len();
+    let name =
+        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let mut text = format!("{name}\n{length}\n").into_bytes();
+    file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut text)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(IDENTITY_BYTES)))?;
+    file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut text)?;
+    file.rewind()?;
+    Ok((format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&text)), length))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> CliError {
+    CliError::Io { operation: format!("read `{}` as Parquet", path.display()), source }
+}
