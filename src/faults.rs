@@ -5,11 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Barrier, Mutex, PoisonError},
     time::Duration,
 };
 
-/// Every failpoint, in the order an event passes them.
+/// Every failpoint: those an event passes, in their order, then those of a query.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -21,10 +21,11 @@ pub const POINTS: &[&str] = &[
     "flush.after_commit",
     "flush.before_trim",
     "wal.after_trim",
+    "sql.after_list",
 ];
 
 /// What happens at a failpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Fault {
     /// The process ends at once, as by `kill -9`.
     Abort,
@@ -32,6 +33,8 @@ pub enum Fault {
     Error,
     /// The step takes this long.
     Delay(Duration),
+    /// The step waits here twice: to be met, and to be let go on.
+    Meet(Arc<Barrier>),
 }
 
 /// The script of a test: which point does what at which visit. Cheap to clone.
@@ -67,7 +70,17 @@ impl Faults {
         Ok(Self(script))
     }
 
-    /// Marks a place. Blocks for a delay, and never comes back from an abort.
+    /// A script whose only fault is a meeting at the first visit of `point`, and the barrier to
+    /// come to, twice: what is done in between happens while the step stands at `point`.
+    #[must_use]
+    pub fn meeting(point: &'static str) -> (Self, Arc<Barrier>) {
+        let barrier = Arc::new(Barrier::new(2));
+        let planned = Planned { skip: 0, times: 1, fault: Fault::Meet(Arc::clone(&barrier)) };
+        let script = HashMap::from([(point.to_owned(), planned)]);
+        (Self(Some(Arc::new(Mutex::new(script)))), barrier)
+    }
+
+    /// Marks a place. Blocks for a delay or a meeting, and never comes back from an abort.
     ///
     /// # Errors
     /// The planned error, which the caller treats as the step's own IO error.
@@ -84,13 +97,18 @@ impl Faults {
                 return Ok(());
             }
             plan.times -= 1;
-            plan.fault
+            plan.fault.clone()
         };
         match fault {
             Fault::Abort => std::process::abort(),
             Fault::Error => Err(std::io::Error::other(format!("failpoint {point}"))),
             Fault::Delay(pause) => {
                 std::thread::sleep(pause);
+                Ok(())
+            }
+            Fault::Meet(barrier) => {
+                barrier.wait();
+                barrier.wait();
                 Ok(())
             }
         }

@@ -107,7 +107,8 @@ impl Server {
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
         tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
 
-        let sql = Sql::new(sql_options(config), wal.clone(), catalog.clone());
+        let sql =
+            Sql::new(sql_options(config), wal.clone(), catalog.clone(), config.faults.clone());
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -18,7 +18,10 @@ pub mod rename;
 pub mod session;
 pub mod view;
 
-use crate::wal::{Pin, Wal};
+use crate::{
+    faults::Faults,
+    wal::{Pin, Wal},
+};
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{
     common::{ScalarValue, TableReference},
@@ -95,6 +98,7 @@ struct Inner {
     options: SqlOptions,
     wal: Wal,
     catalog: Catalog,
+    faults: Faults,
     sessions: Sessions,
     engine: Engine,
     permits: Arc<Semaphore>,
@@ -109,11 +113,12 @@ impl Sql {
     /// # Panics
     /// The machine has no threads left.
     #[must_use]
-    pub fn new(options: SqlOptions, wal: Wal, catalog: Catalog) -> Self {
+    pub fn new(options: SqlOptions, wal: Wal, catalog: Catalog, faults: Faults) -> Self {
         let sessions = Sessions::new(&options, catalog.storage().clone());
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
         let engine = Engine::default();
-        Self { inner: Arc::new(Inner { options, wal, catalog, sessions, engine, permits }) }
+        let inner = Inner { options, wal, catalog, faults, sessions, engine, permits };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Starts a query. Its time runs from here to its last row.
@@ -209,7 +214,7 @@ impl Inner {
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let sources = Sources { wal: &self.wal, catalog: &self.catalog };
+        let sources = Sources { wal: &self.wal, catalog: &self.catalog, faults: &self.faults };
         let (view, pin) = View::take(sources, namespace, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
             check_seq(&view, min_seq)?;

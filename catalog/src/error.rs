@@ -32,7 +32,7 @@ pub enum CatalogError {
     /// A location lies outside the warehouse or the table's own prefix. 403 `ForbiddenException`.
     #[error("location `{0}` is outside of what this catalog may touch")]
     LocationForbidden(String),
-    /// The store of files failed. 500 (503 when a retry may help).
+    /// The store of files failed. 503 when [`CatalogError::is_temporary`], else 500.
     #[error("{operation} `{location}`")]
     Storage {
         /// What was tried.
@@ -62,4 +62,18 @@ pub enum CatalogError {
         #[source]
         source: iceberg::Error,
     },
+}
+
+impl CatalogError {
+    /// Whether nothing changed and the same call may succeed later: the store of files or the
+    /// metastore did not answer.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        // `Generic` is what the store says for timeouts, refused connections, a full disk.
+        matches!(
+            self,
+            Self::Storage { source: object_store::Error::Generic { .. }, .. }
+                | Self::Metastore { .. }
+        )
+    }
 }

@@ -4,7 +4,7 @@
 //! bytes are durable: on local disk that is temporary file, fsync, rename, fsync of the folder
 //! (and of every folder that was made); on S3 it is the store's answer.
 
-mod file_io;
+pub(crate) mod file_io;
 mod local;
 pub(crate) mod location;
 #[cfg(test)]

@@ -102,6 +102,13 @@ impl From<CatalogError> for ApiError {
             CatalogError::Invalid(_) | CatalogError::LocationForbidden(_) => {
                 Self::new(ErrorCode::InvalidRequest, cause.to_string())
             }
+            _ if cause.is_temporary() => {
+                error!(error = &cause as &dyn std::error::Error, "the catalog does not answer");
+                Self::new(
+                    ErrorCode::Unavailable,
+                    "the catalog or its store of files does not answer now; try again",
+                )
+            }
             CatalogError::CommitStateUnknown(_)
             | CatalogError::Storage { .. }
             | CatalogError::Metastore { .. }

@@ -51,16 +51,24 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        Self::with(SqlOptions {
+        Self::with_faults(Faults::default()).await
+    }
+
+    async fn with_faults(faults: Faults) -> Self {
+        let options = SqlOptions {
             memory_bytes_max: 256 << 20,
             timeout_max: Duration::from_secs(60),
             rows_max: 100_000,
             concurrent_max: 4,
-        })
-        .await
+        };
+        Self::open(options, faults).await
     }
 
     async fn with(options: SqlOptions) -> Self {
+        Self::open(options, Faults::default()).await
+    }
+
+    async fn open(options: SqlOptions, faults: Faults) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_MS);
         let log = WalOptions {
@@ -78,7 +86,7 @@ impl House {
         let now = clock.clone();
         let catalog =
             Catalog::new("icecore", storage, Arc::new(metastore), Arc::new(move || now.now_ms()));
-        let sql = Sql::new(options, wal.clone(), catalog.clone());
+        let sql = Sql::new(options, wal.clone(), catalog.clone(), faults);
         let ns = Namespace::parse("shop.example").unwrap();
         Self { _folder: folder, clock, wal, writer: Mutex::new(writer), catalog, sql, ns }
     }
@@ -276,6 +284,25 @@ async fn rows_that_are_committed_and_trimmed_while_a_view_is_taken_are_in_it() {
         let (count, ()) = tokio::join!(house.count("SELECT count(*) FROM events"), move_on);
         assert_eq!(count, i64::try_from(first + 9).unwrap(), "round {round}");
     }
+}
+
+#[tokio::test]
+async fn rows_that_are_committed_and_trimmed_between_listing_and_loading_are_seen_once() {
+    let (faults, meeting) = Faults::meeting("sql.after_list");
+    let house = House::with_faults(faults).await;
+    house.take(1..11);
+    let meet = async || {
+        let meeting = Arc::clone(&meeting);
+        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+    };
+    let move_on = async {
+        meet().await;
+        house.commit().await;
+        house.trim();
+        meet().await;
+    };
+    let (seen, ()) = tokio::join!(house.count(EVERY), move_on);
+    assert_eq!(seen, 10_010_010);
 }
 
 #[tokio::test]

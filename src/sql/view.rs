@@ -6,6 +6,7 @@
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
 use crate::{
+    faults::Faults,
     sql::SqlError,
     wal::{Pin, RecordKind, RecordRef, Wal},
 };
@@ -155,6 +156,8 @@ pub struct Sources<'a> {
     pub wal: &'a Wal,
     /// The tables.
     pub catalog: &'a Catalog,
+    /// Failpoints, for tests.
+    pub faults: &'a Faults,
 }
 
 impl View {
@@ -207,7 +210,7 @@ struct Home {
 impl Home {
     /// Two texts may mean one catalog name; the log knows the one that owns it.
     async fn find(
-        Sources { wal, catalog }: Sources<'_>,
+        Sources { wal, catalog, .. }: Sources<'_>,
         asked: &Namespace,
     ) -> Result<Option<Self>, SqlError> {
         // Before the catalog is asked: what is committed meanwhile is gone from the log.
@@ -255,7 +258,7 @@ impl Home {
 
     async fn table(
         &self,
-        Sources { wal, catalog }: Sources<'_>,
+        Sources { wal, catalog, faults }: Sources<'_>,
         name: &str,
         as_of: Option<&AsOf>,
     ) -> Result<Option<TableView>, SqlError> {
@@ -269,6 +272,7 @@ impl Home {
             Some(kind) if as_of.is_none() => wal.records(kind, &self.namespace, 0),
             _ => Vec::new(),
         };
+        faults.hit("sql.after_list").map_err(|cause| SqlError::Internal(cause.to_string()))?;
         let loaded = self.load(catalog, name).await?;
         if loaded.is_none() && kind.is_none() {
             return Ok(None);

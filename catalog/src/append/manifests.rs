@@ -2,14 +2,21 @@
 //!
 //! Delete manifests and manifests of other partition specs are carried over untouched. A merge
 //! keeps for each file the snapshot and the sequence numbers it was added with.
+//!
+//! The iceberg crate encodes and decodes in memory only, on blocking threads: a merge is some
+//! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
+//! commit. Files go to and from the warehouse here, so that its errors stay what they are.
 
 use crate::{error::CatalogError, storage::Storage};
-use futures::{StreamExt, TryStreamExt, stream};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
 use iceberg::{
+    ErrorKind,
     io::FileIO,
     spec::{
-        DataFile, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList,
-        ManifestListWriter, ManifestWriter, ManifestWriterBuilder, Snapshot, TableMetadata,
+        DataFile, FormatVersion, ManifestContentType, ManifestEntry, ManifestEntryRef,
+        ManifestFile, ManifestList, ManifestListWriter, ManifestWriter, ManifestWriterBuilder,
+        PartitionSpec, SchemaRef, Snapshot, TableMetadata,
     },
 };
 use std::sync::Arc;
@@ -40,9 +47,12 @@ pub(super) async fn read_list(
     snapshot: &Snapshot,
 ) -> Result<Vec<ManifestFile>, CatalogError> {
     let bytes = storage.get(snapshot.manifest_list()).await?;
-    let list = ManifestList::parse_with_version(&bytes, base.format_version())
-        .map_err(failed("parse the manifest list"))?;
-    Ok(list.consume_entries().into_iter().collect())
+    let version = base.format_version();
+    in_memory("parse the manifest list", move || {
+        let list = ManifestList::parse_with_version(&bytes, version)?;
+        Ok(list.consume_entries().into_iter().collect())
+    })
+    .await
 }
 
 /// A parent's manifests after merging.
@@ -58,7 +68,7 @@ pub(super) struct Merged {
 
 /// Writes one snapshot's files, under names that no other attempt uses.
 pub(super) struct Writer<'a> {
-    io: FileIO,
+    storage: &'a Storage,
     base: &'a TableMetadata,
     snapshot_id: i64,
     unique: Uuid,
@@ -66,9 +76,9 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(storage: &Storage, base: &'a TableMetadata, snapshot_id: i64) -> Self {
+    pub(super) fn new(storage: &'a Storage, base: &'a TableMetadata, snapshot_id: i64) -> Self {
         let unique = Uuid::new_v4();
-        Self { io: storage.file_io(), base, snapshot_id, unique, written: Vec::new() }
+        Self { storage, base, snapshot_id, unique, written: Vec::new() }
     }
 
     /// The new snapshot's id.
@@ -95,11 +105,18 @@ impl<'a> Writer<'a> {
         if files.is_empty() {
             return Ok(None);
         }
-        let mut writer = self.manifest("m0")?;
-        for file in files {
-            writer.add_file(file.clone(), INHERITED).map_err(failed("add a data file"))?;
-        }
-        writer.write_manifest_file().await.map(Some).map_err(failed("write the manifest"))
+        let draft = self.draft("m0")?;
+        let files = files.to_vec();
+        let encode = move || {
+            let mut writer = draft.writer()?;
+            for file in files {
+                writer.add_file(file, INHERITED)?;
+            }
+            draft.finish(writer)
+        };
+        let (manifest, bytes) = in_memory("encode the manifest", encode).await?;
+        self.put(&manifest.manifest_path, bytes).await?;
+        Ok(Some(manifest))
     }
 
     /// Merges the small ones of `manifests` once there are [`MERGE_AT`] of them.
@@ -129,45 +146,29 @@ impl<'a> Writer<'a> {
         &mut self,
         manifests: &[ManifestFile],
     ) -> Result<Option<ManifestFile>, CatalogError> {
-        let io = &self.io;
+        let storage = self.storage;
         // Owned, because a borrowing closure would keep callers' futures from being `Send`.
-        let loaded: Vec<Manifest> = stream::iter(manifests.to_vec())
-            .map(|manifest| {
-                let io = io.clone();
-                async move { manifest.load_manifest(&io).await }
-            })
+        let loaded: Vec<Vec<ManifestEntryRef>> = stream::iter(manifests.to_vec())
+            .map(|manifest| load(storage.clone(), manifest))
             .buffered(READS_AT_ONCE)
             .try_collect()
-            .await
-            .map_err(failed("read a manifest to merge"))?;
-        let mut entries = loaded
-            .into_iter()
-            .flat_map(|manifest| manifest.into_parts().0)
-            .filter(|entry| entry.is_alive())
-            .peekable();
-        if entries.peek().is_none() {
+            .await?;
+        let entries: Vec<ManifestEntryRef> =
+            loaded.into_iter().flatten().filter(|entry| entry.is_alive()).collect();
+        if entries.is_empty() {
             return Ok(None);
         }
-        let mut writer = self.manifest("m1")?;
-        for entry in entries {
-            let entry = Arc::unwrap_or_clone(entry);
-            let (Some(snapshot_id), Some(sequence)) = (entry.snapshot_id, entry.sequence_number)
-            else {
-                return Err(CatalogError::Invalid(format!(
-                    "`{}` has no sequence number in its manifest",
-                    entry.file_path()
-                )));
-            };
-            writer
-                .add_existing_file(
-                    entry.data_file,
-                    snapshot_id,
-                    sequence,
-                    entry.file_sequence_number,
-                )
-                .map_err(failed("merge manifests"))?;
-        }
-        writer.write_manifest_file().await.map(Some).map_err(failed("write the merged manifest"))
+        let draft = self.draft("m1")?;
+        let encode = move || {
+            let mut writer = draft.writer()?;
+            for entry in entries {
+                add_existing(&mut writer, Arc::unwrap_or_clone(entry))?;
+            }
+            draft.finish(writer)
+        };
+        let (manifest, bytes) = in_memory("merge manifests", encode).await?;
+        self.put(&manifest.manifest_path, bytes).await?;
+        Ok(Some(manifest))
     }
 
     /// Writes the manifest list. Gives the row ids it assigned, first and count, where the table
@@ -177,41 +178,116 @@ impl<'a> Writer<'a> {
         manifests: impl Iterator<Item = ManifestFile>,
         parent: Option<i64>,
     ) -> Result<Option<(u64, u64)>, CatalogError> {
-        let location = self.list_location();
-        self.written.push(location.clone());
-        let output = self.io.new_output(location).map_err(failed("open the manifest list"))?;
-        let output = output.writer().await.map_err(failed("open the manifest list"))?;
+        let location = self.storage.normalize(&self.list_location())?;
         let (id, sequence) = (self.snapshot_id, self.base.next_sequence_number());
-        let first_row = self.base.next_row_id();
-        let mut writer = match self.base.format_version() {
-            FormatVersion::V1 => ManifestListWriter::v1(output, id, parent),
-            FormatVersion::V2 => ManifestListWriter::v2(output, id, parent, sequence),
-            FormatVersion::V3 => {
-                ManifestListWriter::v3(output, id, parent, sequence, Some(first_row))
-            }
+        let (version, first_row) = (self.base.format_version(), self.base.next_row_id());
+        let manifests: Vec<ManifestFile> = manifests.collect();
+        let file = location.clone();
+        let encode = move || {
+            let io = FileIO::new_with_memory();
+            let output = block_on(io.new_output(&file)?.writer())?;
+            let mut writer = match version {
+                FormatVersion::V1 => ManifestListWriter::v1(output, id, parent),
+                FormatVersion::V2 => ManifestListWriter::v2(output, id, parent, sequence),
+                FormatVersion::V3 => {
+                    ManifestListWriter::v3(output, id, parent, sequence, Some(first_row))
+                }
+            };
+            writer.add_manifests(manifests.into_iter())?;
+            let next_row = writer.next_row_id();
+            block_on(writer.close())?;
+            Ok((next_row, block_on(io.new_input(&file)?.read())?))
         };
-        writer.add_manifests(manifests).map_err(failed("list the manifests"))?;
-        let next_row = writer.next_row_id();
-        writer.close().await.map_err(failed("write the manifest list"))?;
+        let (next_row, bytes) = in_memory("encode the manifest list", encode).await?;
+        self.put(&location, bytes).await?;
         Ok(next_row.map(|next| (first_row, next - first_row)))
     }
 
-    fn manifest(&mut self, suffix: &str) -> Result<ManifestWriter, CatalogError> {
+    fn draft(&self, suffix: &str) -> Result<Draft, CatalogError> {
         let location = format!("{}/metadata/{}-{suffix}.avro", self.base.location(), self.unique);
-        self.written.push(location.clone());
-        let output = self.io.new_output(location).map_err(failed("open the manifest"))?;
+        Ok(Draft {
+            io: FileIO::new_with_memory(),
+            location: self.storage.normalize(&location)?,
+            snapshot_id: self.snapshot_id,
+            schema: Arc::clone(self.base.current_schema()),
+            spec: self.base.default_partition_spec().as_ref().clone(),
+            version: self.base.format_version(),
+        })
+    }
+
+    async fn put(&mut self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
+        // Noted before: a write that fails may leave something behind.
+        self.written.push(location.to_owned());
+        self.storage.put(location, bytes).await
+    }
+}
+
+/// A manifest that takes shape in memory.
+struct Draft {
+    io: FileIO,
+    location: String,
+    snapshot_id: i64,
+    schema: SchemaRef,
+    spec: PartitionSpec,
+    version: FormatVersion,
+}
+
+impl Draft {
+    fn writer(&self) -> iceberg::Result<ManifestWriter> {
         let builder = ManifestWriterBuilder::new(
-            output,
+            self.io.new_output(&self.location)?,
             Some(self.snapshot_id),
-            Arc::clone(self.base.current_schema()),
-            self.base.default_partition_spec().as_ref().clone(),
+            Arc::clone(&self.schema),
+            self.spec.clone(),
         );
-        Ok(match self.base.format_version() {
+        Ok(match self.version {
             FormatVersion::V1 => builder.build_v1(),
             FormatVersion::V2 => builder.build_v2_data(),
             FormatVersion::V3 => builder.build_v3_data(),
         })
     }
+
+    /// What the manifest list says of it, and its bytes.
+    fn finish(&self, writer: ManifestWriter) -> iceberg::Result<(ManifestFile, Bytes)> {
+        let manifest = block_on(writer.write_manifest_file())?;
+        Ok((manifest, block_on(self.io.new_input(&self.location)?.read())?))
+    }
+}
+
+/// The entries of a manifest, with what they inherit from the list spelled out.
+async fn load(
+    storage: Storage,
+    manifest: ManifestFile,
+) -> Result<Vec<ManifestEntryRef>, CatalogError> {
+    let bytes = storage.get(&manifest.manifest_path).await?;
+    in_memory("read a manifest to merge", move || {
+        let io = FileIO::new_with_memory();
+        block_on(io.new_output(&manifest.manifest_path)?.write(bytes))?;
+        Ok(block_on(manifest.load_manifest(&io))?.into_parts().0)
+    })
+    .await
+}
+
+fn add_existing(writer: &mut ManifestWriter, entry: ManifestEntry) -> iceberg::Result<()> {
+    let (Some(snapshot_id), Some(sequence)) = (entry.snapshot_id, entry.sequence_number) else {
+        let message = format!("`{}` has no sequence number in its manifest", entry.file_path());
+        return Err(iceberg::Error::new(ErrorKind::DataInvalid, message));
+    };
+    let file_sequence = entry.file_sequence_number;
+    writer.add_existing_file(entry.data_file, snapshot_id, sequence, file_sequence)
+}
+
+/// Runs work of the iceberg crate that waits for nothing outside of memory on a blocking thread.
+async fn in_memory<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> iceberg::Result<T> + Send + 'static,
+) -> Result<T, CatalogError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let ended = |cause| {
+        let message = "the iceberg crate panicked, or the process ends";
+        Err(iceberg::Error::new(ErrorKind::Unexpected, message).with_source(cause))
+    };
+    done.unwrap_or_else(ended).map_err(|source| CatalogError::Iceberg { operation, source })
 }
 
 /// Which of `manifests` to merge into one, in order.
@@ -267,8 +343,4 @@ pub(super) fn worth_merging(mut small: Vec<Small>) -> Vec<usize> {
     let mut chosen: Vec<usize> = small[..worth].iter().map(|manifest| manifest.index).collect();
     chosen.sort_unstable();
     chosen
-}
-
-fn failed(operation: &'static str) -> impl FnOnce(iceberg::Error) -> CatalogError {
-    move |source| CatalogError::Iceberg { operation, source }
 }

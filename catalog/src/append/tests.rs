@@ -3,7 +3,7 @@ use crate::{
     catalog::{Catalog, CreateTable},
     metadata_file,
     metastore::sql::SqlMetastore,
-    storage::S3Options,
+    storage::{self, S3Options},
 };
 use iceberg::TableIdent;
 use iceberg::spec::{
@@ -291,8 +291,31 @@ async fn a_failed_attempt_leaves_no_files() {
     let before = table.storage.list(&folder).await.unwrap();
     let file = table.file("a");
     let failed = table.build(vec![file]).await;
-    assert!(matches!(failed, Err(CatalogError::Iceberg { .. })), "{failed:?}");
+    assert!(failed.is_err_and(|cause| storage::is_missing(&cause)));
     assert_eq!(table.storage.list(&folder).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_told_from_a_file_that_is_broken() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    for _ in 0..manifests::MERGE_AT {
+        table.append(&["a"]).await;
+    }
+    let id = table.metadata.current_snapshot_id().unwrap();
+    let manifest = table.manifests(id).await[7].manifest_path.clone();
+    let file = table.file("a");
+    table.storage.put(&manifest, "Obj\u{1} is not all there is to it".into()).await.unwrap();
+    let broken = table.build(vec![file.clone()]).await.unwrap_err();
+    assert!(matches!(broken, CatalogError::Iceberg { .. }), "{broken:?}");
+    assert!(!broken.is_temporary());
+
+    // Where the folder for manifests should be is a file, so that nothing can be written.
+    let other = Table::new(FormatVersion::V2, true);
+    let folder = format!("{}/metadata", other.metadata.location());
+    other.storage.put(&folder, "in the way".into()).await.unwrap();
+    let failed = other.build(vec![file]).await.unwrap_err();
+    assert!(matches!(failed, CatalogError::Storage { .. }), "{failed:?}");
+    assert!(failed.is_temporary());
 }
 
 #[tokio::test]

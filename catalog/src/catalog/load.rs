@@ -1,7 +1,7 @@
 //! Reading tables.
 
 use super::{Catalog, LoadedTable};
-use crate::{error::CatalogError, metastore::TableRow};
+use crate::{error::CatalogError, metastore::TableRow, storage::file_io};
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 
@@ -54,9 +54,7 @@ impl Catalog {
             return Ok(metadata);
         }
         let read = TableMetadata::read_from(&self.inner.file_io, location).await;
-        let read = read
-            .map_err(|source| CatalogError::Iceberg { operation: "read table metadata", source })?;
-        let metadata = Arc::new(read);
+        let metadata = Arc::new(read.map_err(|error| file_io::own("read table metadata", error))?);
         self.inner.cache.insert(location, &metadata);
         Ok(metadata)
     }

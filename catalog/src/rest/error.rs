@@ -82,14 +82,12 @@ impl From<CatalogError> for Refused {
             CatalogError::CommitStateUnknown(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException")
             }
-            // `Generic` is what the store says for timeouts, refused connections and the like.
-            CatalogError::Storage { source: object_store::Error::Generic { .. }, .. }
-            | CatalogError::Metastore { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")
-            }
-            CatalogError::Storage { .. } | CatalogError::Iceberg { .. } => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError")
-            }
+            CatalogError::Storage { .. }
+            | CatalogError::Metastore { .. }
+            | CatalogError::Iceberg { .. } => match error.is_temporary() {
+                true => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
+                false => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+            },
         };
         if !status.is_server_error() {
             return Self::new(status, kind, error.to_string());

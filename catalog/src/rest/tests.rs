@@ -17,7 +17,7 @@ use tower::ServiceExt;
 struct Server {
     router: Router,
     root: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 struct Answer {
@@ -28,14 +28,17 @@ struct Answer {
 
 impl Server {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir) -> Self {
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let root = storage.root().to_owned();
         let now = Arc::new(|| 1_800_000_000_000);
         let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
-        Self { router: router(catalog), root, _folder: folder }
+        Self { router: router(catalog), root, folder }
     }
 
     /// With the namespace `ns` and, in it, the table `t`.
@@ -568,6 +571,26 @@ async fn a_location_outside_of_the_warehouse_is_forbidden() {
     let mut table = new_table("out");
     table["location"] = json!("file:///tmp/elsewhere");
     server.post("/v1/namespaces/ns/tables", table).await.refused(403, "ForbiddenException");
+}
+
+#[tokio::test]
+async fn a_metadata_file_that_cannot_be_read_now_is_503() {
+    let (server, table) = Server::with_table().await;
+    // Another server, which has not seen the file yet.
+    let server = Server::start_in(server.folder).await;
+    let location = table["metadata-location"].as_str().unwrap();
+    let path = std::path::Path::new(location.strip_prefix("file://").unwrap());
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    std::fs::create_dir(path).unwrap();
+    let load = "/v1/namespaces/ns/tables/t";
+    server.get(load).await.refused(503, "ServiceUnavailableException");
+    let commit = json!({"requirements": [], "updates": []});
+    server.post(load, &commit).await.refused(503, "ServiceUnavailableException");
+    std::fs::remove_dir(path).unwrap();
+    server.get(load).await.refused(500, "InternalServerError");
+    std::fs::write(path, bytes).unwrap();
+    server.get(load).await.ok();
 }
 
 #[tokio::test]
