@@ -15,25 +15,25 @@ use uuid::Uuid;
 
 const NOW: i64 = 1_700_000_000_000;
 
-struct House {
+pub(super) struct House {
     _folder: tempfile::TempDir,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     /// A second catalog over the same stores, as another process has it.
-    other: Catalog,
+    pub(super) other: Catalog,
     clock: Arc<AtomicI64>,
 }
 
 impl House {
-    fn root(&self) -> &str {
+    pub(super) fn root(&self) -> &str {
         self.catalog.storage().root()
     }
 
-    async fn files(&self) -> Vec<String> {
+    pub(super) async fn files(&self) -> Vec<String> {
         self.catalog.storage().list(self.root()).await.unwrap()
     }
 }
 
-async fn house() -> House {
+pub(super) async fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
     let warehouse = format!("file://{}/warehouse", folder.path().display());
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
@@ -50,7 +50,7 @@ async fn house() -> House {
     House { _folder: folder, catalog, other, clock }
 }
 
-fn ident(dotted: &str) -> TableIdent {
+pub(super) fn ident(dotted: &str) -> TableIdent {
     TableIdent::from_strs(dotted.split('.')).unwrap()
 }
 
@@ -67,7 +67,7 @@ fn new_table(name: &str) -> CreateTable {
     }
 }
 
-async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
+pub(super) async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
     let ident = ident(dotted);
     catalog.create_table(ident.namespace.as_ref(), new_table(&ident.name)).await.unwrap()
 }
