@@ -11,6 +11,7 @@ mod jail;
 mod load;
 mod locks;
 mod purge;
+mod views;
 mod write;
 
 pub use admin::{RefKind, TableStats};
@@ -25,10 +26,11 @@ use cache::MetadataCache;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     io::FileIO,
-    spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
+    spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec, ViewMetadata},
 };
 use locks::TableLocks;
 use std::{collections::HashMap, sync::Arc};
+pub use views::{CreateView, LoadedView, ViewChange};
 
 /// Milliseconds since 1970; passed in so that tests can set the time.
 pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -86,7 +88,8 @@ struct Inner {
     metastore: Arc<dyn Metastore>,
     now: NowMs,
     file_io: FileIO,
-    cache: MetadataCache,
+    cache: MetadataCache<TableMetadata>,
+    view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
     drop_policy: DropPolicy,
 }
@@ -120,6 +123,7 @@ impl Catalog {
             metastore,
             now,
             cache: MetadataCache::default(),
+            view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
             drop_policy,
         };

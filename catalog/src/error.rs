@@ -9,6 +9,9 @@ pub enum CatalogError {
     /// The table is not there. 404 `NoSuchTableException`.
     #[error("Table does not exist: {0}")]
     NoSuchTable(String),
+    /// The view is not there. 404 `NoSuchViewException`.
+    #[error("View does not exist: {0}")]
+    NoSuchView(String),
     /// The name is taken. 409 `AlreadyExistsException`.
     #[error("{0}")]
     AlreadyExists(String),
@@ -29,6 +32,14 @@ pub enum CatalogError {
     /// The request is not valid. 400 `BadRequestException`.
     #[error("{0}")]
     Invalid(String),
+    /// The request is well formed, but what it asks for makes no sense. 400
+    /// `IllegalArgumentException`, which Java clients throw as their own.
+    #[error("{0}")]
+    IllegalArgument(String),
+    /// The file that a table's pointer names is gone. 404 `NotFoundException`, in the words that
+    /// Java's clients look for.
+    #[error("Failed to open input stream for file: {0}")]
+    MissingMetadata(String),
     /// A location lies outside the warehouse or the table's own prefix. 403 `ForbiddenException`.
     #[error("location `{0}` is outside of what this catalog may touch")]
     LocationForbidden(String),

@@ -12,3 +12,4 @@ pub mod metastore;
 pub mod rest;
 pub mod retention;
 pub mod storage;
+pub mod view;

@@ -24,7 +24,7 @@ pub struct Watermark {
     pub last_seq: u64,
 }
 
-/// A table's row.
+/// A table's or a view's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableRow {
     /// The table's identity, stable across renames.
@@ -56,9 +56,20 @@ pub struct PointerSwap {
     pub obsolete: Vec<Obsolete>,
 }
 
-/// A table that a commit adds, at version 1.
+/// What a name stands for. A namespace's tables and views share their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A table.
+    Table,
+    /// A view.
+    View,
+}
+
+/// A table or view that a commit adds, at version 1.
 #[derive(Clone, Debug)]
 pub struct NewTable {
+    /// What it is.
+    pub kind: Kind,
     /// Its namespace.
     pub levels: Levels,
     /// Its name.
@@ -159,7 +170,7 @@ pub trait Metastore: Debug + Send + Sync {
         set: &Properties,
         remove: &[String],
     ) -> Result<(), CatalogError>;
-    /// Removes an empty namespace; `NoSuchNamespace`, `NamespaceNotEmpty`.
+    /// Removes a namespace without tables, views and namespaces; `NoSuchNamespace`, `NamespaceNotEmpty`.
     async fn drop_namespace(&self, levels: &Levels) -> Result<(), CatalogError>;
 
     /// Adds a table at version 1; `NoSuchNamespace`, `AlreadyExists`.
@@ -171,6 +182,7 @@ pub trait Metastore: Debug + Send + Sync {
         metadata_location: &str,
     ) -> Result<(), CatalogError> {
         let table = NewTable {
+            kind: Kind::Table,
             levels: levels.clone(),
             name: name.to_owned(),
             uuid,
@@ -218,6 +230,19 @@ pub trait Metastore: Debug + Send + Sync {
     async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError>;
     /// Renames a table; `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`.
     async fn rename_table(
+        &self,
+        from: (&Levels, &str),
+        to: (&Levels, &str),
+    ) -> Result<(), CatalogError>;
+
+    /// A view's row, or none. Views are made and changed by commits, as tables are.
+    async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
+    /// Names of the views in a namespace, in order; `NoSuchNamespace`.
+    async fn views(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
+    /// Removes a view and gives back its row; `NoSuchView`.
+    async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
+    /// Renames a view; `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    async fn rename_view(
         &self,
         from: (&Levels, &str),
         to: (&Levels, &str),

@@ -12,6 +12,7 @@ mod request;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use crate::catalog::Catalog;
 use axum::{
@@ -66,9 +67,13 @@ fn routes() -> Router<Rest> {
         .route(&format!("{table}/metrics"), post(tables::metrics))
         .route("/tables/rename", post(tables::rename))
         .route("/transactions/commit", post(commit::transaction))
-        // Engines ask for a view of that name before they give up on a table.
-        .route(&format!("{namespace}/views"), any(Refused::view))
-        .route(&format!("{namespace}/views/{{view}}"), any(Refused::view))
+        .route(&format!("{namespace}/views"), get(views::list).post(views::create))
+        .route(
+            &format!("{namespace}/views/{{view}}"),
+            get(views::load).head(views::exists).post(views::commit).delete(views::drop),
+        )
+        .route(&format!("{namespace}/register-view"), post(views::register))
+        .route("/views/rename", post(views::rename))
         .route(&format!("{table}/credentials"), any(Refused::unsupported))
         .route(&format!("{table}/plan"), any(Refused::unsupported))
         .route(&format!("{table}/plan/{{plan}}"), any(Refused::unsupported))

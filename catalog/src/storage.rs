@@ -100,6 +100,12 @@ impl Storage {
         &self.inner.root
     }
 
+    /// Whether the files are on a disk of this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.inner.place, Place::Local(_))
+    }
+
     /// The one form of a location that clients may write in several (`file:/x`, `file:///x/`).
     ///
     /// # Errors

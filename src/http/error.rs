@@ -92,14 +92,16 @@ impl From<&FlushError> for ApiError {
 impl From<CatalogError> for ApiError {
     fn from(cause: CatalogError) -> Self {
         match &cause {
-            CatalogError::NoSuchNamespace(_) | CatalogError::NoSuchTable(_) => {
-                Self::new(ErrorCode::NotFound, cause.to_string())
-            }
+            CatalogError::NoSuchNamespace(_)
+            | CatalogError::NoSuchTable(_)
+            | CatalogError::NoSuchView(_) => Self::new(ErrorCode::NotFound, cause.to_string()),
             CatalogError::AlreadyExists(_)
             | CatalogError::Protected(_)
             | CatalogError::NamespaceNotEmpty(_)
             | CatalogError::CommitFailed(_) => Self::new(ErrorCode::Conflict, cause.to_string()),
-            CatalogError::Invalid(_) | CatalogError::LocationForbidden(_) => {
+            CatalogError::Invalid(_)
+            | CatalogError::IllegalArgument(_)
+            | CatalogError::LocationForbidden(_) => {
                 Self::new(ErrorCode::InvalidRequest, cause.to_string())
             }
             _ if cause.is_temporary() => {
@@ -110,6 +112,7 @@ impl From<CatalogError> for ApiError {
                 )
             }
             CatalogError::CommitStateUnknown(_)
+            | CatalogError::MissingMetadata(_)
             | CatalogError::Storage { .. }
             | CatalogError::Metastore { .. }
             | CatalogError::Iceberg { .. } => Self::internal(&cause),

@@ -4,7 +4,7 @@ use super::{Catalog, CreateTable, LoadedTable, jail, write::Write};
 use crate::{
     commit,
     error::CatalogError,
-    metastore::{Levels, NewTable},
+    metastore::{Kind, Levels, NewTable},
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use uuid::Uuid;
@@ -71,6 +71,7 @@ impl Catalog {
         let metadata = self.metadata(&location).await?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
         let new = NewTable {
+            kind: Kind::Table,
             levels: levels.clone(),
             name: name.to_owned(),
             uuid: metadata.uuid(),
@@ -90,7 +91,7 @@ impl Catalog {
     ) -> Result<TableMetadata, CatalogError> {
         let levels = table.namespace.as_ref();
         ident(levels, &table.name)?;
-        self.check_namespace(levels).await?;
+        self.check_is_free(table).await?;
         let uuid = commit::assigned_uuid(updates).unwrap_or_else(Uuid::new_v4);
         let location = self.default_location(levels, uuid);
         let metadata = commit::create_from_updates(uuid, &location, updates, self.now_ms())?;
@@ -110,22 +111,27 @@ impl Catalog {
     async fn check_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
         let levels = table.namespace.as_ref();
         self.check_namespace(levels).await?;
-        match self.inner.metastore.table(levels, &table.name).await? {
-            Some(_) => Err(CatalogError::AlreadyExists(format!("Table already exists: {table}"))),
-            None => Ok(()),
+        let metastore = &self.inner.metastore;
+        if metastore.table(levels, &table.name).await?.is_some() {
+            return Err(CatalogError::AlreadyExists(format!("Table already exists: {table}")));
         }
+        if metastore.view(levels, &table.name).await?.is_some() {
+            let text = format!("View with same name already exists: {table}");
+            return Err(CatalogError::AlreadyExists(text));
+        }
+        Ok(())
     }
 
-    async fn check_namespace(&self, levels: &Levels) -> Result<(), CatalogError> {
+    pub(super) async fn check_namespace(&self, levels: &Levels) -> Result<(), CatalogError> {
         match self.inner.metastore.namespace(levels).await? {
             Some(_) => Ok(()),
             None => Err(CatalogError::NoSuchNamespace(levels.join("."))),
         }
     }
 
-    /// `<root>/<levels>/<uuid>`. The name is not in it: a renamed table keeps its location, and a
+    /// `<root>/<levels>/<uuid>`. The name is not in it: a renamed table or view keeps its location, and a
     /// new one of the old name gets another.
-    fn default_location(&self, levels: &Levels, uuid: Uuid) -> String {
+    pub(super) fn default_location(&self, levels: &Levels, uuid: Uuid) -> String {
         let folders: Vec<String> = levels.iter().map(|level| folder(level)).collect();
         format!("{}/{}/{uuid}", self.inner.storage.root(), folders.join("/"))
     }

@@ -9,6 +9,7 @@ use crate::{
     storage::{Storage, location::is_below},
 };
 use iceberg::{TableUpdate, spec::TableMetadata};
+use std::collections::HashMap;
 
 /// Properties with which writers place files elsewhere.
 const PATH_PROPERTIES: [&str; 4] = [
@@ -60,6 +61,21 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// Checks where a view lies, and that it names no file elsewhere; gives the location in normal form.
+pub(super) fn check_view(
+    storage: &Storage,
+    location: &str,
+    properties: &HashMap<String, String>,
+) -> Result<String, CatalogError> {
+    let view = storage.normalize(location)?;
+    for path in PATH_PROPERTIES.iter().filter_map(|key| properties.get(*key)) {
+        if !is_below(&storage.normalize(path)?, &view) {
+            return Err(CatalogError::LocationForbidden(path.clone()));
+        }
+    }
+    Ok(view)
 }
 
 /// Checks everything that a metadata file from elsewhere names, and the file's own place.

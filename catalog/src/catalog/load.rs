@@ -15,6 +15,24 @@ impl Catalog {
         found.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))
     }
 
+    /// A table whose metadata file is there as well. That is looked up at each call where it is
+    /// cheap: on local disk, but not on S3.
+    ///
+    /// # Errors
+    /// As [`Catalog::load_table`], and `MissingMetadata`.
+    pub async fn load_present_table(
+        &self,
+        table: &TableIdent,
+    ) -> Result<LoadedTable, CatalogError> {
+        let loaded = self.load_table(table).await?;
+        let location = &loaded.metadata_location;
+        let storage = &self.inner.storage;
+        if storage.is_local() && !storage.exists(location).await? {
+            return Err(CatalogError::MissingMetadata(location.clone()));
+        }
+        Ok(loaded)
+    }
+
     pub(super) async fn find(
         &self,
         table: &TableIdent,

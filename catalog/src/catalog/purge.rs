@@ -7,7 +7,7 @@ use super::{Catalog, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
-    metastore::{NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Kind, NewTable, Obsolete, Trash, TrashRow},
     storage::location::is_below,
 };
 use futures::{StreamExt, stream};
@@ -82,6 +82,7 @@ impl Catalog {
         super::create::check_name(&ident.name)?;
         let metadata = self.metadata(&row.metadata_location).await?;
         let table = NewTable {
+            kind: Kind::Table,
             levels: ident.namespace.as_ref().clone(),
             name: ident.name.clone(),
             uuid,

@@ -25,7 +25,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    fn root(&self) -> &str {
+    pub(super) fn root(&self) -> &str {
         self.catalog.storage().root()
     }
 

@@ -7,7 +7,7 @@ use crate::{
     commit,
     error::CatalogError,
     metadata_file,
-    metastore::{NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
+    metastore::{Kind, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
 };
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -62,6 +62,7 @@ impl Write {
 
     fn new_table(&self) -> Option<NewTable> {
         self.base.is_none().then(|| NewTable {
+            kind: Kind::Table,
             levels: self.table.namespace.as_ref().clone(),
             name: self.table.name.clone(),
             uuid: self.metadata.uuid(),
@@ -92,7 +93,7 @@ impl Catalog {
         let locations: Vec<String> =
             writes.iter().map(|write| write.metadata_location.clone()).collect();
         let puts = writes.iter().map(|write| {
-            let bytes = metadata_file::encode(&write.metadata);
+            let bytes = metadata_file::encode(write.metadata.as_ref());
             self.inner.storage.put(&write.metadata_location, bytes.into())
         });
         if let Err(cause) = try_join_all(puts).await {

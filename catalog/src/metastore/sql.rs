@@ -13,8 +13,8 @@ mod trash;
 use crate::{
     error::CatalogError,
     metastore::{
-        Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow,
-        SwapOutcome, TableRow, Trash, TrashRow, outcome_of_lost_commit,
+        Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties,
+        SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow, outcome_of_lost_commit,
     },
 };
 use async_trait::async_trait;
@@ -151,18 +151,18 @@ impl Metastore for SqlMetastore {
 
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::by_name(&mut connection, levels, name, Lock::None).await
+        tables::by_name(&mut connection, Kind::Table, (levels, name), Lock::None).await
     }
 
     async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
         namespaces::require(&mut tx, levels, Lock::None).await?;
-        tables::list(&mut tx, levels).await
+        tables::list(&mut tx, Kind::Table, levels).await
     }
 
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin().await?;
-        let row = tables::drop(&mut tx, levels, name).await?;
+        let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
         tx.commit().await.map_err(failed("drop a table"))?;
         Ok(row)
     }
@@ -174,7 +174,7 @@ impl Metastore for SqlMetastore {
         trash: &Trash,
     ) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin().await?;
-        let row = tables::drop(&mut tx, levels, name).await?;
+        let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
         trash::add(&mut tx, levels, name, &row, trash).await?;
         tx.commit().await.map_err(failed("drop a table"))?;
         Ok(row)
@@ -238,8 +238,36 @@ impl Metastore for SqlMetastore {
         to: (&Levels, &str),
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        tables::rename(&mut tx, from, to).await?;
+        tables::rename(&mut tx, Kind::Table, from, to).await?;
         tx.commit().await.map_err(failed("rename a table"))
+    }
+
+    async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        tables::by_name(&mut connection, Kind::View, (levels, name), Lock::None).await
+    }
+
+    async fn views(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
+        namespaces::require(&mut tx, levels, Lock::None).await?;
+        tables::list(&mut tx, Kind::View, levels).await
+    }
+
+    async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
+        let mut tx = self.begin().await?;
+        let row = tables::drop(&mut tx, Kind::View, (levels, name)).await?;
+        tx.commit().await.map_err(failed("drop a view"))?;
+        Ok(row)
+    }
+
+    async fn rename_view(
+        &self,
+        from: (&Levels, &str),
+        to: (&Levels, &str),
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        tables::rename(&mut tx, Kind::View, from, to).await?;
+        tx.commit().await.map_err(failed("rename a view"))
     }
 
     async fn commit_with_new(

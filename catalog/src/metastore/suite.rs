@@ -3,8 +3,8 @@
 use crate::{
     error::CatalogError,
     metastore::{
-        Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow, SwapOutcome,
-        Trash, Watermark,
+        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow,
+        SwapOutcome, Trash, Watermark,
     },
 };
 use uuid::Uuid;
@@ -129,6 +129,93 @@ pub(crate) async fn tables(store: &dyn Metastore) {
     assert_eq!(store.table_by_uuid(id(1)).await.unwrap(), None);
 }
 
+pub(crate) async fn views(store: &dyn Metastore) {
+    let (a, b) = (levels("a"), levels("b"));
+    for levels in [&a, &b] {
+        store.create_namespace(levels, &Properties::new()).await.unwrap();
+    }
+    let new = |number, name: &str, kind| NewTable {
+        kind,
+        levels: levels("a"),
+        name: name.to_owned(),
+        uuid: id(number),
+        metadata_location: format!("m{number}"),
+        snapshots: Vec::new(),
+    };
+    let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
+    add(new(1, "t", Kind::Table)).await.unwrap();
+    add(new(2, "v", Kind::View)).await.unwrap();
+
+    // One name is one thing, whatever it is.
+    for (name, kind, text) in [
+        ("t", Kind::Table, "Table already exists: a.t"),
+        ("t", Kind::View, "Table with same name already exists: a.t"),
+        ("v", Kind::View, "View already exists: a.v"),
+        ("v", Kind::Table, "View with same name already exists: a.v"),
+    ] {
+        let taken = add(new(3, name, kind)).await;
+        assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
+    }
+    assert_eq!((store.tables(&a).await.unwrap(), store.views(&a).await.unwrap()), {
+        (vec!["t".to_owned()], vec!["v".to_owned()])
+    });
+    assert_eq!(store.table(&a, "v").await.unwrap(), None);
+    assert_eq!(store.view(&a, "t").await.unwrap(), None);
+    let row = store.view(&a, "v").await.unwrap().unwrap();
+    assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
+    let missing = store.views(&levels("none")).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
+
+    // It moves as a table does.
+    assert_eq!(store.commit(&[swap(id(2), 1, "v2")]).await.unwrap(), SwapOutcome::Done);
+    assert_eq!(store.commit(&[swap(id(2), 1, "v3")]).await.unwrap(), SwapOutcome::Lost(id(2)));
+    assert_eq!(store.view(&a, "v").await.unwrap().unwrap().metadata_location, "v2");
+
+    // Each call finds only its own kind, and full namespaces stay.
+    let wrong = store.drop_table(&a, "v").await;
+    assert!(matches!(wrong, Err(CatalogError::NoSuchTable(name)) if name == "a.v"));
+    let wrong = store.drop_view(&a, "t").await;
+    assert!(matches!(wrong, Err(CatalogError::NoSuchView(name)) if name == "a.t"));
+    let wrong = store.rename_table((&a, "v"), (&b, "v")).await;
+    assert!(matches!(wrong, Err(CatalogError::NoSuchTable(_))));
+    let wrong = store.rename_view((&a, "t"), (&b, "t")).await;
+    assert!(matches!(wrong, Err(CatalogError::NoSuchView(_))));
+    for (onto, what) in [("t", "Table"), ("v", "View")] {
+        let expected = format!("Cannot rename a.x to a.{onto}. {what} already exists");
+        add(new(4, "x", Kind::View)).await.unwrap();
+        let taken = store.rename_view((&a, "x"), (&a, onto)).await;
+        assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
+        store.drop_view(&a, "x").await.unwrap();
+        add(new(4, "x", Kind::Table)).await.unwrap();
+        let taken = store.rename_table((&a, "x"), (&a, onto)).await;
+        assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
+        store.drop_table(&a, "x").await.unwrap();
+    }
+    let nowhere = store.rename_view((&a, "v"), (&levels("none"), "v")).await;
+    assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
+    store.rename_view((&a, "v"), (&a, "v")).await.unwrap();
+    store.rename_view((&a, "v"), (&b, "w")).await.unwrap();
+    let full = store.drop_namespace(&b).await;
+    assert!(matches!(full, Err(CatalogError::NamespaceNotEmpty(_))));
+    assert_eq!(store.drop_view(&b, "w").await.unwrap().uuid, id(2));
+    store.drop_namespace(&b).await.unwrap();
+}
+
+pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &dyn Metastore) {
+    for number in 1..=8 {
+        with_table(store, number).await;
+    }
+    let a = levels("a");
+    let names: Vec<String> = (1..=8).map(|number| format!("t{number}")).collect();
+    let races = names.iter().map(|name| store.rename_table((&a, name), (&a, "wanted")));
+    let renamed = futures::future::join_all(races).await;
+    assert_eq!(renamed.iter().filter(|result| result.is_ok()).count(), 1, "{renamed:?}");
+    let lost =
+        |result: &&Result<(), CatalogError>| matches!(result, Err(CatalogError::AlreadyExists(_)));
+    assert_eq!(renamed.iter().filter(lost).count(), 7, "{renamed:?}");
+    assert_eq!(store.tables(&a).await.unwrap().len(), 8);
+}
+
 pub(crate) async fn commits(store: &dyn Metastore) {
     let (one, two) = (with_table(store, 1).await, with_table(store, 2).await);
     let done = store.commit(&[swap(one, 1, "one2"), swap(two, 1, "two2")]).await.unwrap();
@@ -141,6 +228,7 @@ pub(crate) async fn commits(store: &dyn Metastore) {
     first.obsolete.push(Obsolete { location: "f".to_owned(), not_before_ms: 0 });
     first.snapshots.push(SnapshotRow { snapshot_id: 1, timestamp_ms: 1, seq: None });
     let new = NewTable {
+        kind: Kind::Table,
         levels: levels("a"),
         name: "new".to_owned(),
         uuid: id(3),
@@ -281,6 +369,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
 
     // Back, with its watermark and what the caller knows of its snapshots.
     let back = NewTable {
+        kind: Kind::Table,
         levels: a.clone(),
         name: "again".to_owned(),
         uuid: kept,

@@ -8,7 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
-pub(super) const ENDPOINTS: [&str; 16] = [
+pub(super) const ENDPOINTS: [&str; 24] = [
     "GET /v1/{prefix}/namespaces",
     "POST /v1/{prefix}/namespaces",
     "GET /v1/{prefix}/namespaces/{namespace}",
@@ -25,6 +25,14 @@ pub(super) const ENDPOINTS: [&str; 16] = [
     "POST /v1/{prefix}/namespaces/{namespace}/register",
     "POST /v1/{prefix}/tables/rename",
     "POST /v1/{prefix}/transactions/commit",
+    "GET /v1/{prefix}/namespaces/{namespace}/views",
+    "POST /v1/{prefix}/namespaces/{namespace}/views",
+    "GET /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "HEAD /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "POST /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "DELETE /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "POST /v1/{prefix}/namespaces/{namespace}/register-view",
+    "POST /v1/{prefix}/views/rename",
 ];
 
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it.

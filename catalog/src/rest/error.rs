@@ -41,12 +41,6 @@ impl Refused {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException", message)
     }
 
-    /// For every view: there are none.
-    pub(super) async fn view(uri: Uri) -> Self {
-        let message = format!("View does not exist: {}", uri.path());
-        Self::new(StatusCode::NOT_FOUND, "NoSuchViewException", message)
-    }
-
     /// For what the specification has and this catalog has not.
     pub(super) async fn unsupported(method: Method, uri: Uri) -> Self {
         let message = format!("this catalog does not support {method} {}", uri.path());
@@ -71,6 +65,7 @@ impl From<CatalogError> for Refused {
         let (status, kind) = match &error {
             CatalogError::NoSuchNamespace(_) => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),
             CatalogError::NoSuchTable(_) => (StatusCode::NOT_FOUND, "NoSuchTableException"),
+            CatalogError::NoSuchView(_) => (StatusCode::NOT_FOUND, "NoSuchViewException"),
             CatalogError::AlreadyExists(_) => (StatusCode::CONFLICT, "AlreadyExistsException"),
             CatalogError::Protected(_) => (StatusCode::CONFLICT, "ProtectedException"),
             CatalogError::NamespaceNotEmpty(_) => {
@@ -78,6 +73,10 @@ impl From<CatalogError> for Refused {
             }
             CatalogError::CommitFailed(_) => (StatusCode::CONFLICT, "CommitFailedException"),
             CatalogError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadRequestException"),
+            CatalogError::IllegalArgument(_) => {
+                (StatusCode::BAD_REQUEST, "IllegalArgumentException")
+            }
+            CatalogError::MissingMetadata(_) => (StatusCode::NOT_FOUND, "NotFoundException"),
             CatalogError::LocationForbidden(_) => (StatusCode::FORBIDDEN, "ForbiddenException"),
             CatalogError::CommitStateUnknown(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException")

@@ -63,6 +63,20 @@ impl<S: Send + Sync> FromRequestParts<S> for TablePath {
     }
 }
 
+/// The view in a request's path.
+pub(super) struct ViewPath(pub(super) TableIdent);
+
+impl<S: Send + Sync> FromRequestParts<S> for ViewPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let mut names = names(parts, state).await?;
+        let namespace = names.remove("namespace").unwrap_or_default();
+        let name = names.remove("view").unwrap_or_default();
+        Name { namespace: levels(&namespace), name }.ident().map(Self)
+    }
+}
+
 async fn names<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
@@ -73,7 +87,7 @@ async fn names<S: Send + Sync>(
         .map_err(|rejection| Refused::bad_request(rejection.body_text()))
 }
 
-/// A table's name in a body.
+/// A table's or view's name in a body.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Name {
     pub(super) namespace: Levels,

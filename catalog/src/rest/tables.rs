@@ -34,9 +34,9 @@ const ANSWERS_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug, Serialize)]
 pub(super) struct ListAnswer {
-    identifiers: Vec<Name>,
+    pub(super) identifiers: Vec<Name>,
     #[serde(rename = "next-page-token")]
-    next_page_token: Option<String>,
+    pub(super) next_page_token: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,15 +54,15 @@ pub(super) struct CreateBody {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct RegisterBody {
-    name: String,
-    metadata_location: String,
+    pub(super) name: String,
+    pub(super) metadata_location: String,
     overwrite: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RenameBody {
-    source: Name,
-    destination: Name,
+    pub(super) source: Name,
+    pub(super) destination: Name,
 }
 
 #[derive(Debug, Deserialize)]
@@ -165,7 +165,7 @@ pub(super) async fn load(
             return Err(Refused::bad_request(format!("snapshots is `all` or `refs`, not {other}")));
         }
     };
-    let table = rest.catalog.load_table(&table).await?;
+    let table = rest.catalog.load_present_table(&table).await?;
     let etag = etag(&table, snapshots);
     if has_etag(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());

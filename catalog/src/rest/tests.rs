@@ -14,6 +14,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt;
 
+mod views;
+
 struct Server {
     router: Router,
     root: String,
@@ -138,7 +140,10 @@ async fn every_listed_route_is_there_with_and_without_prefix() {
     let server = Server::start().await;
     for endpoint in config::ENDPOINTS {
         let (method, path) = endpoint.split_once(' ').unwrap();
-        let path = path.replace("{namespace}", "none").replace("{table}", "none");
+        let path = path
+            .replace("{namespace}", "none")
+            .replace("{table}", "none")
+            .replace("{view}", "none");
         for path in [path.replace("{prefix}/", ""), path.replace("{prefix}", "icecore")] {
             let answer = server.call(method.parse().unwrap(), &path).await;
             assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
@@ -159,8 +164,6 @@ async fn unknown_routes_and_methods_are_refused_in_the_error_form() {
         assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
         answer.refused(405, "MethodNotAllowedException");
     }
-    server.get("/v1/namespaces/ns/views/v").await.refused(404, "NoSuchViewException");
-    server.get("/v1/namespaces/ns/views").await.refused(404, "NoSuchViewException");
     let plan = server.post("/v1/namespaces/ns/tables/t/plan", "{}").await;
     plan.refused(406, "UnsupportedOperationException");
 }
@@ -323,6 +326,20 @@ async fn a_load_that_the_client_already_has_is_304() {
     let change = json!({"updates": [{"action": "set-properties", "updates": {"k": "v"}}]});
     server.post(path, change).await.ok();
     assert_eq!(known(tag).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_table_whose_metadata_file_is_gone_is_not_loaded_from_memory() {
+    let (server, table) = Server::with_table().await;
+    let location = table["metadata-location"].as_str().unwrap();
+    let path = "/v1/namespaces/ns/tables/t";
+    let etag = server.get(path).await.headers[header::ETAG].clone();
+    std::fs::remove_file(location.strip_prefix("file://").unwrap()).unwrap();
+    let text = server.get(path).await.refused(404, "NotFoundException");
+    assert!(text.contains(location), "{text}");
+    let known = Request::get(path).header(header::IF_NONE_MATCH, etag);
+    let known = server.send(known.body(Body::empty()).unwrap()).await;
+    known.refused(404, "NotFoundException");
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ CREATE TABLE tables (
     epoch BIGINT CHECK (epoch >= 0),
     position BIGINT CHECK (position >= 0),
     last_seq BIGINT CHECK (last_seq >= 0),
+    kind TEXT NOT NULL CHECK (kind IN ('table', 'view')),
     UNIQUE (namespace, name)
 );
 CREATE TABLE dropped (

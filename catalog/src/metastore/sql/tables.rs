@@ -1,11 +1,12 @@
-//! Tables, their snapshot index and the deletion queue; each function is part of the caller's
+//! Tables and views, the snapshot index and the deletion queue; each function is part of the caller's
 //! transaction.
 
 use super::{dialect::Lock, failed, namespaces, path, stored, trash};
 use crate::{
     error::CatalogError,
     metastore::{
-        Levels, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, TableRow, Watermark,
+        Kind, Levels, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
+        Watermark,
     },
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -34,14 +35,16 @@ fn into_table(row: Row) -> Result<TableRow, CatalogError> {
 
 pub(super) async fn by_name(
     connection: &mut AnyConnection,
-    levels: &Levels,
-    name: &str,
+    kind: Kind,
+    (levels, name): (&Levels, &str),
     lock: Lock,
 ) -> Result<Option<TableRow>, CatalogError> {
-    let query = format!("{SELECT} WHERE namespace = $1 AND name = $2{}", lock.clause(connection));
+    let lock = lock.clause(connection);
+    let query = format!("{SELECT} WHERE namespace = $1 AND name = $2 AND kind = $3{lock}");
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))
         .bind(path(levels))
         .bind(name)
+        .bind(word(kind))
         .fetch_optional(connection)
         .await
         .map_err(failed("read a table"))?;
@@ -64,10 +67,12 @@ pub(super) async fn by_uuid(
 
 pub(super) async fn list(
     connection: &mut AnyConnection,
+    kind: Kind,
     levels: &Levels,
 ) -> Result<Vec<String>, CatalogError> {
-    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = $1 ORDER BY name")
+    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = $1 AND kind = $2 ORDER BY name")
         .bind(path(levels))
+        .bind(word(kind))
         .fetch_all(connection)
         .await
         .map_err(failed("list tables"))
@@ -77,7 +82,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     namespaces::require(tx, &table.levels, Lock::Share).await?;
     let added = sqlx::query(
         "INSERT INTO tables
-         SELECT uuid, $2, $3, $4, 1, epoch, position, last_seq
+         SELECT uuid, $2, $3, $4, 1, epoch, position, last_seq, $5
          FROM (SELECT $1 AS uuid) AS new LEFT JOIN dropped USING (uuid)
          WHERE true ON CONFLICT DO NOTHING",
     )
@@ -85,11 +90,20 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     .bind(path(&table.levels))
     .bind(&table.name)
     .bind(&table.metadata_location)
+    .bind(word(table.kind))
     .execute(&mut *tx)
     .await
     .map_err(failed("create a table"))?;
     if added.rows_affected() == 0 {
-        return Err(already_exists(&table.levels, &table.name));
+        let name = (&table.levels, table.name.as_str());
+        let taken_by_another = by_name(tx, other(table.kind), name, Lock::None).await?.is_some();
+        let dotted = dotted(name);
+        return Err(CatalogError::AlreadyExists(match (table.kind, taken_by_another) {
+            (Kind::Table, false) => format!("Table already exists: {dotted}"),
+            (Kind::Table, true) => format!("View with same name already exists: {dotted}"),
+            (Kind::View, false) => format!("View already exists: {dotted}"),
+            (Kind::View, true) => format!("Table with same name already exists: {dotted}"),
+        }));
     }
     // A table of the trash that is registered again is back as well.
     trash::restored(tx, table.uuid).await?;
@@ -98,12 +112,12 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
 
 pub(super) async fn drop(
     tx: &mut AnyConnection,
-    levels: &Levels,
-    name: &str,
+    kind: Kind,
+    name: (&Levels, &str),
 ) -> Result<TableRow, CatalogError> {
-    let row = by_name(tx, levels, name, Lock::Update).await?;
-    let row = row.ok_or_else(|| no_such_table(levels, name))?;
-    trash::check_unprotected(tx, row.uuid, levels, name).await?;
+    let row = by_name(tx, kind, name, Lock::Update).await?;
+    let row = row.ok_or_else(|| missing(kind, name))?;
+    trash::check_unprotected(tx, row.uuid, name).await?;
     // A log must not hand out again the positions that a dropped table has seen, and a table that
     // is registered again must not take their rows twice.
     sqlx::query(
@@ -126,24 +140,42 @@ pub(super) async fn drop(
 
 pub(super) async fn rename(
     tx: &mut AnyConnection,
+    kind: Kind,
     from: (&Levels, &str),
     to: (&Levels, &str),
 ) -> Result<(), CatalogError> {
-    let row = by_name(tx, from.0, from.1, Lock::Update).await?;
-    let row = row.ok_or_else(|| no_such_table(from.0, from.1))?;
-    trash::check_unprotected(tx, row.uuid, from.0, from.1).await?;
+    let row = by_name(tx, kind, from, Lock::Update).await?;
+    let row = row.ok_or_else(|| missing(kind, from))?;
+    trash::check_unprotected(tx, row.uuid, from).await?;
     namespaces::require(tx, to.0, Lock::Share).await?;
-    if by_name(tx, to.0, to.1, Lock::None).await?.is_some() {
-        return Err(already_exists(to.0, to.1));
+    if from == to {
+        return Ok(());
     }
-    sqlx::query("UPDATE tables SET namespace = $1, name = $2 WHERE uuid = $3")
+    let taken_by = |what: &str| {
+        let (from, to) = (dotted(from), dotted(to));
+        CatalogError::AlreadyExists(format!("Cannot rename {from} to {to}. {what} already exists"))
+    };
+    for (other, what) in [(Kind::Table, "Table"), (Kind::View, "View")] {
+        if by_name(tx, other, to, Lock::None).await?.is_some() {
+            return Err(taken_by(what));
+        }
+    }
+    let renamed = sqlx::query("UPDATE tables SET namespace = $1, name = $2 WHERE uuid = $3")
         .bind(path(to.0))
         .bind(to.1)
         .bind(row.uuid.to_string())
         .execute(tx)
-        .await
-        .map_err(failed("rename a table"))?;
-    Ok(())
+        .await;
+    match renamed {
+        Ok(_) => Ok(()),
+        // Somebody else took the name since it was looked up.
+        Err(cause) if is_taken(&cause) => Err(taken_by("Table or view")),
+        Err(cause) => Err(failed("rename a table")(cause)),
+    }
+}
+
+fn is_taken(cause: &sqlx::Error) -> bool {
+    cause.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 pub(super) async fn swap(
@@ -258,10 +290,28 @@ async fn add_snapshots(
     Ok(())
 }
 
-pub(super) fn no_such_table(levels: &Levels, name: &str) -> CatalogError {
-    CatalogError::NoSuchTable(format!("{}.{name}", levels.join(".")))
+/// How the database writes it.
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Table => "table",
+        Kind::View => "view",
+    }
 }
 
-fn already_exists(levels: &Levels, name: &str) -> CatalogError {
-    CatalogError::AlreadyExists(format!("Table already exists: {}.{name}", levels.join(".")))
+fn other(kind: Kind) -> Kind {
+    match kind {
+        Kind::Table => Kind::View,
+        Kind::View => Kind::Table,
+    }
+}
+
+pub(super) fn missing(kind: Kind, name: (&Levels, &str)) -> CatalogError {
+    match kind {
+        Kind::Table => CatalogError::NoSuchTable(dotted(name)),
+        Kind::View => CatalogError::NoSuchView(dotted(name)),
+    }
+}
+
+fn dotted((levels, name): (&Levels, &str)) -> String {
+    format!("{}.{name}", levels.join("."))
 }

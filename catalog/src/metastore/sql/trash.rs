@@ -7,7 +7,7 @@
 use super::{SEPARATOR, dialect::Lock, failed, path, tables};
 use crate::{
     error::CatalogError,
-    metastore::{Levels, TableRow, Trash, TrashRow},
+    metastore::{Kind, Levels, TableRow, Trash, TrashRow},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
@@ -179,8 +179,9 @@ pub(super) async fn protect(
     name: &str,
     is_protected: bool,
 ) -> Result<(), CatalogError> {
-    let row = tables::by_name(tx, levels, name, Lock::Update).await?;
-    let row = row.ok_or_else(|| tables::no_such_table(levels, name))?;
+    let named = (levels, name);
+    let row = tables::by_name(tx, Kind::Table, named, Lock::Update).await?;
+    let row = row.ok_or_else(|| tables::missing(Kind::Table, named))?;
     let statement = if is_protected {
         "INSERT INTO protected VALUES ($1) ON CONFLICT DO NOTHING"
     } else {
@@ -210,8 +211,7 @@ pub(super) async fn is_protected(
 pub(super) async fn check_unprotected(
     tx: &mut AnyConnection,
     uuid: Uuid,
-    levels: &Levels,
-    name: &str,
+    (levels, name): (&Levels, &str),
 ) -> Result<(), CatalogError> {
     if is_protected(tx, uuid).await? {
         return Err(CatalogError::Protected(format!("{}.{name}", levels.join("."))));

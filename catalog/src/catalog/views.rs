@@ -1,0 +1,288 @@
+//! Views: created, adopted, loaded, changed, renamed, dropped.
+//!
+//! A view is a pointer to a metadata file as a table is, moved by the same swap. Files of a view
+//! are never deleted by a drop: it has only its small metadata files, and whoever dropped it by
+//! mistake registers it again.
+
+use super::{Catalog, create, jail};
+use crate::{
+    error::CatalogError,
+    metadata_file,
+    metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
+    storage::location::is_below,
+    view::{self, ViewRequirement},
+};
+use iceberg::{
+    TableIdent, ViewUpdate,
+    spec::{Schema, ViewMetadata, ViewVersion},
+};
+use std::{collections::HashMap, sync::Arc};
+use uuid::Uuid;
+
+/// How often a change is built anew after a lost race.
+const RETRIES: u32 = 4;
+/// The property with which a view's metadata files lie elsewhere below its location.
+const METADATA_PATH: &str = "write.metadata.path";
+
+/// A view as it stands. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LoadedView {
+    /// Its current metadata.
+    pub metadata: Arc<ViewMetadata>,
+    /// The file that holds it.
+    pub metadata_location: String,
+    /// The pointer's version.
+    pub version: i64,
+}
+
+/// A new view.
+#[derive(Clone, Debug)]
+pub struct CreateView {
+    /// Its name.
+    pub name: String,
+    /// The columns of its result.
+    pub schema: Schema,
+    /// Its first version.
+    pub version: ViewVersion,
+    /// Where it lies; inside the warehouse, ending in the view's uuid, when none.
+    pub location: Option<String>,
+    /// Its properties.
+    pub properties: HashMap<String, String>,
+}
+
+/// Changes to one view, all or none.
+#[derive(Clone, Debug)]
+pub struct ViewChange {
+    /// Which view.
+    pub view: TableIdent,
+    /// What must hold.
+    pub requirements: Vec<ViewRequirement>,
+    /// What changes, in order.
+    pub updates: Vec<ViewUpdate>,
+}
+
+impl Catalog {
+    /// Creates a view and its first metadata file.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `AlreadyExists`, `Invalid`, `LocationForbidden`, `Storage`.
+    pub async fn create_view(
+        &self,
+        levels: &Levels,
+        view: CreateView,
+    ) -> Result<LoadedView, CatalogError> {
+        let ident = create::ident(levels, &view.name)?;
+        self.check_view_is_free(&ident).await?;
+        let uuid = Uuid::new_v4();
+        let location = match &view.location {
+            Some(location) => self.inner.storage.normalize(location)?,
+            None => self.default_location(levels, uuid),
+        };
+        let CreateView { schema, version, properties, .. } = view;
+        let metadata = view::create(uuid, location, schema, version, properties)?;
+        let location = self.new_view_file(&metadata, 0)?;
+        self.store_view(&metadata, &location).await?;
+        self.add_view(&ident, metadata, location).await
+    }
+
+    /// Adopts an existing metadata file as a view.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `AlreadyExists`, `Invalid` when there is no view's metadata in it,
+    /// `LocationForbidden`, `Storage`.
+    pub async fn register_view(
+        &self,
+        levels: &Levels,
+        name: &str,
+        metadata_location: &str,
+    ) -> Result<LoadedView, CatalogError> {
+        let ident = create::ident(levels, name)?;
+        self.check_view_is_free(&ident).await?;
+        let location = self.inner.storage.normalize(metadata_location)?;
+        if !self.inner.storage.exists(&location).await? {
+            return Err(CatalogError::Invalid(format!(
+                "Metadata file does not exist: {metadata_location}"
+            )));
+        }
+        let bytes = self.inner.storage.get(&location).await?;
+        let metadata: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
+            CatalogError::Invalid(format!("no view metadata at `{metadata_location}`: {cause}"))
+        })?;
+        let own =
+            jail::check_view(&self.inner.storage, metadata.location(), metadata.properties())?;
+        if !is_below(&location, &own) {
+            return Err(CatalogError::LocationForbidden(location));
+        }
+        self.insert_view(&ident, &metadata, &location).await?;
+        Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
+    }
+
+    /// A view as it stands now. Parsed metadata is cached by file.
+    ///
+    /// # Errors
+    /// `NoSuchView` (also when the namespace is missing), `Storage`.
+    pub async fn load_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
+        let row = self.inner.metastore.view(view.namespace.as_ref(), &view.name).await?;
+        let row = row.ok_or_else(|| CatalogError::NoSuchView(view.to_string()))?;
+        let metadata = self.view_metadata(&row).await?;
+        Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
+    }
+
+    /// Applies a change to a view; one that changes nothing, as one that is sent again, is a
+    /// success. A lost race is retried on the new metadata as long as the requirements still hold.
+    ///
+    /// # Errors
+    /// `NoSuchView`, `CommitFailed`, `CommitStateUnknown`, `Invalid`, `LocationForbidden`, `Storage`.
+    pub async fn commit_view(&self, mut change: ViewChange) -> Result<LoadedView, CatalogError> {
+        for update in &mut change.updates {
+            if let ViewUpdate::SetLocation { location } = update {
+                *location = self.inner.storage.normalize(location)?;
+            }
+        }
+        let _queue = self.inner.locks.lock(std::iter::once(&change.view)).await;
+        for _ in 0..=RETRIES {
+            let base = self.load_view(&change.view).await?;
+            view::check_requirements(&change.requirements, &base.metadata)?;
+            let metadata = view::apply_updates(&base.metadata, &change.updates)?;
+            if metadata == *base.metadata {
+                return Ok(base);
+            }
+            let metadata_location = self.new_view_file(&metadata, base.version)?;
+            self.store_view(&metadata, &metadata_location).await?;
+            let swap = PointerSwap {
+                uuid: metadata.uuid(),
+                expected_version: base.version,
+                metadata_location: metadata_location.clone(),
+                watermark: None,
+                snapshots: Vec::new(),
+                removed_snapshots: Vec::new(),
+                obsolete: Vec::new(),
+            };
+            if let SwapOutcome::Done = self.inner.metastore.commit(&[swap]).await? {
+                let metadata = Arc::new(metadata);
+                self.inner.view_cache.remove(&base.metadata_location);
+                self.inner.view_cache.insert(&metadata_location, &metadata);
+                return Ok(LoadedView { metadata, metadata_location, version: base.version + 1 });
+            }
+            self.discard(&[metadata_location]).await;
+        }
+        Err(CatalogError::CommitFailed(format!(
+            "Commit failed: {} was changed concurrently",
+            change.view
+        )))
+    }
+
+    /// Removes a view from the catalog; its files stay.
+    ///
+    /// # Errors
+    /// `NoSuchView`.
+    pub async fn drop_view(&self, view: &TableIdent) -> Result<(), CatalogError> {
+        let row = self.metastore().drop_view(view.namespace.as_ref(), &view.name).await?;
+        self.inner.view_cache.remove(&row.metadata_location);
+        Ok(())
+    }
+
+    /// Gives a view another name or namespace. Its files stay where they are.
+    ///
+    /// # Errors
+    /// `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    pub async fn rename_view(
+        &self,
+        from: &TableIdent,
+        to: &TableIdent,
+    ) -> Result<(), CatalogError> {
+        create::check_name(&to.name)?;
+        let from = (from.namespace.as_ref(), from.name.as_str());
+        self.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
+    }
+
+    /// Adds a view whose metadata file is stored; one that is not added loses that file.
+    async fn add_view(
+        &self,
+        view: &TableIdent,
+        metadata: ViewMetadata,
+        metadata_location: String,
+    ) -> Result<LoadedView, CatalogError> {
+        let added = self.insert_view(view, &metadata, &metadata_location).await;
+        if let Err(CatalogError::AlreadyExists(_) | CatalogError::NoSuchNamespace(_)) = added {
+            self.discard(std::slice::from_ref(&metadata_location)).await;
+        }
+        added?;
+        let metadata = Arc::new(metadata);
+        self.inner.view_cache.insert(&metadata_location, &metadata);
+        Ok(LoadedView { metadata, metadata_location, version: 1 })
+    }
+
+    async fn insert_view(
+        &self,
+        view: &TableIdent,
+        metadata: &ViewMetadata,
+        metadata_location: &str,
+    ) -> Result<(), CatalogError> {
+        let new = NewTable {
+            kind: Kind::View,
+            levels: view.namespace.as_ref().clone(),
+            name: view.name.clone(),
+            uuid: metadata.uuid(),
+            metadata_location: metadata_location.to_owned(),
+            snapshots: Vec::new(),
+        };
+        self.inner.metastore.commit_with_new(&[new], &[]).await.map(|_| ())
+    }
+
+    /// Where the next metadata file of a view goes, once everything the view names is allowed.
+    fn new_view_file(&self, metadata: &ViewMetadata, version: i64) -> Result<String, CatalogError> {
+        let storage = &self.inner.storage;
+        let own = jail::check_view(storage, metadata.location(), metadata.properties())?;
+        let name = metadata_file::name(version, Uuid::new_v4());
+        match metadata.properties().get(METADATA_PATH) {
+            Some(folder) => Ok(format!("{}/{name}", storage.normalize(folder)?)),
+            None => Ok(format!("{own}/metadata/{name}")),
+        }
+    }
+
+    async fn store_view(
+        &self,
+        metadata: &ViewMetadata,
+        location: &str,
+    ) -> Result<(), CatalogError> {
+        let stored = self
+            .inner
+            .storage
+            .put(location, metadata_file::encode(&view::to_json(metadata)).into())
+            .await;
+        if stored.is_err() {
+            self.discard(&[location.to_owned()]).await;
+        }
+        stored
+    }
+
+    async fn view_metadata(&self, row: &TableRow) -> Result<Arc<ViewMetadata>, CatalogError> {
+        if let Some(metadata) = self.inner.view_cache.get(&row.metadata_location) {
+            return Ok(metadata);
+        }
+        let bytes = self.inner.storage.get(&row.metadata_location).await?;
+        let read: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
+            CatalogError::Iceberg { operation: "read view metadata", source: cause.into() }
+        })?;
+        let metadata = Arc::new(read);
+        self.inner.view_cache.insert(&row.metadata_location, &metadata);
+        Ok(metadata)
+    }
+
+    async fn check_view_is_free(&self, view: &TableIdent) -> Result<(), CatalogError> {
+        let levels = view.namespace.as_ref();
+        self.check_namespace(levels).await?;
+        let taken = if self.inner.metastore.view(levels, &view.name).await?.is_some() {
+            format!("View already exists: {view}")
+        } else if self.inner.metastore.table(levels, &view.name).await?.is_some() {
+            format!("Table with same name already exists: {view}")
+        } else {
+            return Ok(());
+        };
+        Err(CatalogError::AlreadyExists(taken))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Views: list, create, register, load, replace, drop, rename.
+
+use super::{
+    Rest,
+    commit::parse,
+    error::Refused,
+    request::{Body, Name, NamespacePath, PageParameters, Parameters, ViewPath},
+    tables::{ListAnswer, RegisterBody, RenameBody},
+};
+use crate::{
+    catalog::{CreateView, LoadedView, ViewChange},
+    error::CatalogError,
+    view,
+};
+use axum::{Json, extract::State, http::StatusCode};
+use iceberg::spec::{Schema, ViewVersion};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+use std::collections::HashMap;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct CreateBody {
+    name: String,
+    location: Option<String>,
+    schema: Schema,
+    view_version: ViewVersion,
+    properties: Option<HashMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CommitBody {
+    requirements: Option<Vec<Box<RawValue>>>,
+    updates: Option<Vec<Box<RawValue>>>,
+}
+
+/// The answer to all that ends with a view.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct LoadAnswer {
+    metadata_location: String,
+    metadata: Value,
+    /// Clients never read a view's files themselves.
+    config: HashMap<String, String>,
+}
+
+/// `GET /namespaces/{namespace}/views`
+pub(super) async fn list(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+    Parameters(page): Parameters<PageParameters>,
+) -> Result<Json<ListAnswer>, Refused> {
+    let names = rest.catalog.metastore().views(&path.0).await?;
+    let (names, next_page_token) = page.cut(names, String::clone)?;
+    let identifiers =
+        names.into_iter().map(|name| Name { namespace: path.0.clone(), name }).collect();
+    Ok(Json(ListAnswer { identifiers, next_page_token }))
+}
+
+/// `POST /namespaces/{namespace}/views`
+pub(super) async fn create(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+    Body(body): Body<CreateBody>,
+) -> Result<Json<LoadAnswer>, Refused> {
+    let view = CreateView {
+        name: body.name,
+        schema: body.schema,
+        version: body.view_version,
+        location: body.location,
+        properties: body.properties.unwrap_or_default(),
+    };
+    Ok(answer(rest.catalog.create_view(&path.0, view).await?))
+}
+
+/// `POST /namespaces/{namespace}/register-view`
+pub(super) async fn register(
+    State(rest): State<Rest>,
+    path: NamespacePath,
+    Body(body): Body<RegisterBody>,
+) -> Result<Json<LoadAnswer>, Refused> {
+    let view = rest.catalog.register_view(&path.0, &body.name, &body.metadata_location).await?;
+    Ok(answer(view))
+}
+
+/// `GET /namespaces/{namespace}/views/{view}`
+pub(super) async fn load(
+    State(rest): State<Rest>,
+    ViewPath(view): ViewPath,
+) -> Result<Json<LoadAnswer>, Refused> {
+    Ok(answer(rest.catalog.load_view(&view).await?))
+}
+
+/// `HEAD /namespaces/{namespace}/views/{view}`
+pub(super) async fn exists(
+    State(rest): State<Rest>,
+    ViewPath(view): ViewPath,
+) -> Result<StatusCode, Refused> {
+    match rest.catalog.metastore().view(view.namespace().as_ref(), view.name()).await? {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(CatalogError::NoSuchView(view.to_string()).into()),
+    }
+}
+
+/// `POST /namespaces/{namespace}/views/{view}`
+pub(super) async fn commit(
+    State(rest): State<Rest>,
+    ViewPath(view): ViewPath,
+    Body(body): Body<CommitBody>,
+) -> Result<Json<LoadAnswer>, Refused> {
+    let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
+    let updates = parse(body.updates.as_deref(), "update", "action")?;
+    Ok(answer(rest.catalog.commit_view(ViewChange { view, requirements, updates }).await?))
+}
+
+/// `DELETE /namespaces/{namespace}/views/{view}`
+pub(super) async fn drop(
+    State(rest): State<Rest>,
+    ViewPath(view): ViewPath,
+) -> Result<StatusCode, Refused> {
+    rest.catalog.drop_view(&view).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /views/rename`
+pub(super) async fn rename(
+    State(rest): State<Rest>,
+    Body(RenameBody { source, destination }): Body<RenameBody>,
+) -> Result<StatusCode, Refused> {
+    rest.catalog.rename_view(&source.ident()?, &destination.ident()?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn answer(view: LoadedView) -> Json<LoadAnswer> {
+    Json(LoadAnswer {
+        metadata_location: view.metadata_location,
+        metadata: view::to_json(&view.metadata),
+        config: HashMap::new(),
+    })
+}
