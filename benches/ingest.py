@@ -2,11 +2,12 @@
 """Measures ingest of a release binary and prints a Markdown report. `benches/README.md` says how to read it.
 
     benches/ingest.py --bin target/release/icecore [--dir FOLDER] [--events 300000] [--single 30000]
-                      [--connections 64] [--wal-mb 256]
+                      [--connections 64] [--wal-mb 256] [--commits 10000]
 
 Needs DuckDB (the client tests' Python packages have it). The load comes from one process on the same machine.
 """
 import argparse
+import json
 import multiprocessing
 import os
 import platform
@@ -29,6 +30,10 @@ from icecore import BROKEN, Refused  # noqa: E402
 from server import Server  # noqa: E402
 
 TICK = os.sysconf("SC_CLK_TCK")
+# Requests that are sent one at a time.
+ALONE_REQUESTS = 300
+# Commits of which the mean time is taken together.
+WINDOW = 500
 # Flushing fails for as long as this is set, so that the log keeps everything.
 NO_FLUSH = {"ICECORE_FAILPOINTS": "flush.before_write=error*4000000000"}
 
@@ -157,20 +162,20 @@ def commit_all(server: Server) -> None:
                 raise
 
 
-def measure_rate(folder: Path, size: int, lines: list[str], connections: int) -> dict:
-    """Full speed, up to committed rows; then the same number of new events at half that speed for the delays."""
-    half = len(lines) // 2
+def measure_rate(folder: Path, size: int, lines: list[str], half: int, connections: int) -> dict:
+    """`half` of the events at full speed, up to committed rows; as many at half that speed and the rest one request at a time, for the delays."""
     server = Server(folder / f"rate-{size}").start()
     before = cpu_seconds(server.process.pid)
     seconds, _ = load_elsewhere(server.port, requests(lines[:half], size), connections, None)
     acknowledged = cpu_seconds(server.process.pid) - before
     commit_all(server)
     committed = cpu_seconds(server.process.pid) - before
-    sending = requests(lines[half:], size)
+    sending = requests(lines[half : 2 * half], size)
     _, took = load_elsewhere(server.port, sending, connections, half / seconds / 2 / size)
     commit_all(server)
+    _, alone = load_elsewhere(server.port, requests(lines[2 * half :], size), 1, None)
     found = {
-        "size": size, "rate": half / seconds, "requests": half / seconds / size, "per_core": half / acknowledged, "committed": half / committed,
+        "size": size, "alone": percentile(alone, 0.5), "rate": half / seconds, "requests": half / seconds / size, "per_core": half / acknowledged, "committed": half / committed,
         "p50": percentile(took, 0.5), "p99": percentile(took, 0.99), "peak": peak_mib(server.process.pid),
     }
     server.stop()
@@ -185,12 +190,13 @@ def measure_committed(folder: Path, path: Path, lines: list[str], connections: i
     commit_all(server)
     cpu = cpu_seconds(server.process.pid) - before
     peak = peak_mib(server.process.pid)
+    files = sum(1 for _ in (server.folder / "data" / "warehouse").rglob("*.parquet"))
     stored = bytes_below(server.folder / "data" / "warehouse", ".parquet")
     metadata = bytes_below(server.folder / "data" / "warehouse") - stored
     server.stop()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         duck_cpu, duck_bytes, duck_peak = pool.apply(duckdb_copy, (str(path), str(folder / "duckdb.parquet")))
-    return {"cpu": cpu, "stored": stored, "metadata": metadata, "peak": peak, "duck_cpu": duck_cpu, "duck_bytes": duck_bytes, "duck_peak": duck_peak}
+    return {"cpu": cpu, "stored": stored, "files": files, "metadata": metadata, "peak": peak, "duck_cpu": duck_cpu, "duck_bytes": duck_bytes, "duck_peak": duck_peak}
 
 
 def duckdb_copy(source: str, target: str) -> tuple[float, int, float]:
@@ -203,6 +209,44 @@ def duckdb_copy(source: str, target: str) -> tuple[float, int, float]:
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu, os.path.getsize(target), after.ru_maxrss / 1024
+
+
+def measure_commits(folder: Path, count: int) -> dict:
+    """Commits of one event each into one table, one after the other: seconds and the server's CPU seconds of each window."""
+    server = Server(folder / "commits").start()
+    connection, took, windows = Connection(server.port), [], []
+    for start in range(0, count, WINDOW):
+        before = cpu_seconds(server.process.pid)
+        window = []
+        for number in range(start, min(start + WINDOW, count)):
+            body = f'{{"id":"{number}","type":"bench.commit","ns":"bench","data":{{"n":{number}}}}}'.encode()
+            head = f"POST /ingest?ack=committed HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            sent = time.perf_counter()
+            connection.send(head.encode() + body, sent)
+            while not connection.receive():
+                pass
+            window.append(time.perf_counter() - sent)
+        took += window
+        windows.append((start, window, (cpu_seconds(server.process.pid) - before) / len(window)))
+    newest = max((server.folder / "data" / "warehouse").rglob("*.metadata.json"), key=lambda path: path.stat().st_mtime)
+    found = {"windows": windows, "first": took[:100], "metadata": newest.stat().st_size, "snapshots": len(json.loads(newest.read_text())["snapshots"])}
+    server.stop()
+    return found
+
+
+def report_commits(folder: Path, count: int) -> None:
+    found = measure_commits(folder, count)
+    first, windows = found["first"], found["windows"]
+    mean = lambda values: sum(values) / len(values)  # noqa: E731
+    print(f"\n{count:,} commits of one event each with `ack=committed` on one table; at the end metadata.json of {found['metadata'] / 1000:.0f} kB with {found['snapshots']} snapshots.\n")
+    print("| commits | mean | p50 | p99 | mean / first hundred's | p50 / first hundred's | CPU each |")
+    print("|---|---|---|---|---|---|---|")
+    print(f"| the first hundred | {mean(first) * 1e3:.2f} ms | {percentile(first, 0.5) * 1e3:.2f} ms | {percentile(first, 0.99) * 1e3:.1f} ms | 1.00 | 1.00 | |")
+    for start, window, cpu in windows:
+        print(f"| {start:,} to {start + len(window):,} | {mean(window) * 1e3:.2f} ms | {percentile(window, 0.5) * 1e3:.2f} ms | {percentile(window, 0.99) * 1e3:.1f} ms "
+              f"| {mean(window) / mean(first):.2f} | {percentile(window, 0.5) / percentile(first, 0.5):.2f} | {cpu * 1e3:.2f} ms |")
+    worst = max(mean(window) for _, window, _ in windows) / mean(first)
+    print(f"\nSlowest window: {worst:.2f} × the first hundred.", flush=True)
 
 
 def measure_recovery(folder: Path, wanted_mib: int, connections: int) -> tuple[int, float, float]:
@@ -247,6 +291,7 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=30_000, help="for the run with one event a request")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--wal-mb", type=int, default=256)
+    parser.add_argument("--commits", type=int, default=10_000, help="commits of one event each on one table")
     args = parser.parse_args()
     os.environ["ICECORE_BIN"] = str(Path(args.bin).resolve())
     folder = Path(tempfile.mkdtemp(prefix="icecore-bench-", dir=args.dir))
@@ -263,14 +308,14 @@ def report(args, folder: Path) -> None:
     probe_p50 = percentile(probe, 0.5)
     print(f"fdatasync of 4 KiB on the same disk: p50 {probe_p50 * 1e3:.3f} ms, p99 {percentile(probe, 0.99) * 1e3:.3f} ms\n")
 
-    print("| events a request | acknowledged events/s | requests/s | events per CPU second, to the ack | to committed rows | ack p50 at half load | ack p99 | p50 / fdatasync | peak memory |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| events a request | acknowledged events/s | requests/s | events per CPU second, to the ack | to committed rows | ack p50 at half load | ack p99 | p50 / fdatasync | one at a time p50 | peak memory |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     now = datetime.now(timezone.utc)
     for size, count in ((1, args.single), (100, args.events), (1000, args.events)):
-        lines, _ = generate(2 * count, now, seed=size)
-        found = measure_rate(folder, size, lines, args.connections)
+        lines, _ = generate(2 * count + ALONE_REQUESTS * size, now, seed=size)
+        found = measure_rate(folder, size, lines, count, args.connections)
         print(f"| {size} | {found['rate']:,.0f} | {found['requests']:,.0f} | {found['per_core']:,.0f} | {found['committed']:,.0f} | {found['p50'] * 1e3:.2f} ms "
-              f"| {found['p99'] * 1e3:.2f} ms | {found['p50'] / probe_p50:.1f} × | {found['peak']:.0f} MiB |", flush=True)
+              f"| {found['p99'] * 1e3:.2f} ms | {found['p50'] / probe_p50:.1f} × | {found['alone'] * 1e3:.2f} ms | {found['peak']:.0f} MiB |", flush=True)
 
     lines, truth = generate(args.events, now, seed=5)
     path = folder / "events.ndjson"
@@ -280,8 +325,11 @@ def report(args, folder: Path) -> None:
     print("|---|---|---|---|")
     print(f"| CPU per event | {found['cpu'] / truth.events * 1e6:.2f} µs | {found['duck_cpu'] / truth.events * 1e6:.2f} µs | {found['cpu'] / found['duck_cpu']:.2f} |")
     print(f"| Parquet bytes per event | {found['stored'] / truth.events:.1f} | {found['duck_bytes'] / truth.events:.1f} | {found['stored'] / found['duck_bytes']:.2f} |")
+    print(f"| Parquet files | {found['files']} | 1 | |")
     print(f"| metadata bytes per event | {found['metadata'] / truth.events:.2f} | – | – |")
     print(f"| peak memory | {found['peak']:.0f} MiB | {found['duck_peak']:.0f} MiB | {found['peak'] / found['duck_peak']:.2f} |", flush=True)
+
+    report_commits(folder, args.commits)
 
     events, size, seconds = measure_recovery(folder, args.wal_mb, args.connections)
     print(f"\nStart after kill -9 with {events:,} events ({size:.0f} MiB as JSON) in the log alone: ready in {seconds:.2f} s ({size / seconds:.0f} MiB/s, files in the page cache)")

@@ -3,7 +3,7 @@
 
 use crate::event::{Rejected, normalize};
 use arrow::{
-    array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray, new_null_array},
+    array::{Array, ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray, new_null_array},
     compute,
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
@@ -68,30 +68,57 @@ pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch
     }
     let mut fields = Vec::new();
     let mut columns = Vec::new();
-    for field in schema.fields() {
-        let parts: Vec<Option<&ArrayRef>> =
-            batches.iter().map(|batch| batch.column_by_name(field.name())).collect();
-        if parts.iter().all(Option::is_none) {
+    let mut nulls = Nulls::default();
+    let places: Vec<Places> = batches.iter().map(|batch| places(schema, batch)).collect();
+    for (at, field) in schema.fields().iter().enumerate() {
+        if places.iter().all(|places| places[at].is_none()) {
             continue;
         }
-        let nulls: Vec<ArrayRef> = parts
+        let parts: Vec<ArrayRef> = places
             .iter()
             .zip(batches)
-            .filter(|(part, _)| part.is_none())
-            .map(|(_, batch)| new_null_array(field.data_type(), batch.num_rows()))
+            .map(|(places, batch)| match places[at] {
+                Some(column) => Arc::clone(batch.column(column)),
+                None => nulls.of(field.data_type(), batch.num_rows()),
+            })
             .collect();
-        let mut absent = nulls.iter();
-        let all: Vec<_> = parts
-            .into_iter()
-            .filter_map(|part| part.or_else(|| absent.next()))
-            .map(AsRef::as_ref)
-            .collect();
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
         fields.push(Arc::clone(field));
-        columns.push(compute::concat(&all)?);
+        columns.push(compute::concat(&parts)?);
     }
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+}
+
+/// For each field of a schema the column of a batch that has its name.
+type Places = Vec<Option<usize>>;
+
+/// A batch mostly has its columns in the schema's order: then each is found in a few steps, which
+/// counts in groups of many batches of one row.
+fn places(schema: &SchemaRef, batch: &RecordBatch) -> Places {
+    let fields = schema.fields();
+    let mut places = vec![None; fields.len()];
+    let mut next = 0;
+    for (column, field) in batch.schema_ref().fields().iter().enumerate() {
+        let mut steps = (next..fields.len()).chain(0..next);
+        if let Some(found) = steps.find(|at| fields[*at].name() == field.name()) {
+            places[found] = Some(column);
+            next = found + 1;
+        }
+    }
+    places
+}
+
+/// Columns without values; those of one type and length share theirs.
+#[derive(Default)]
+struct Nulls<'t>(HashMap<(&'t DataType, usize), ArrayRef>);
+
+impl<'t> Nulls<'t> {
+    fn of(&mut self, data_type: &'t DataType, rows: usize) -> ArrayRef {
+        let nulls = self.0.entry((data_type, rows));
+        Arc::clone(nulls.or_insert_with(|| new_null_array(data_type, rows)))
+    }
 }
 
 /// The same rows with every column of `schema`, in its order; null where `rows` has no such
@@ -100,15 +127,10 @@ pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch
 /// # Errors
 /// A column has another type, or a required one is absent.
 pub fn align(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let mut nulls: HashMap<&DataType, ArrayRef> = HashMap::new();
+    let mut nulls = Nulls::default();
     let columns = schema.fields().iter().map(|field| {
-        rows.column_by_name(field.name()).cloned().unwrap_or_else(|| {
-            // Columns of one type share their nulls.
-            let null = nulls
-                .entry(field.data_type())
-                .or_insert_with(|| new_null_array(field.data_type(), rows.num_rows()));
-            Arc::clone(null)
-        })
+        let column = rows.column_by_name(field.name()).cloned();
+        column.unwrap_or_else(|| nulls.of(field.data_type(), rows.num_rows()))
     });
     let columns = columns.collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
