@@ -2,7 +2,8 @@
 //!
 //! For each table with waiting records: read them from the log, write data files, commit them with
 //! the log position as watermark, trim the log. Every step may be repeated: a position that the
-//! table already has is skipped by the commit.
+//! table already has is skipped by the commit. A table whose flush failed takes a smaller bite, so
+//! that a disk with little room left is drained in steps that fit.
 
 mod commit;
 pub mod obsolete;
@@ -12,7 +13,7 @@ use crate::{
     clock::Clock,
     faults::Faults,
     flush::{
-        commit::{Bounds, Done, TableFlush},
+        commit::{Bounds, COMMIT_BYTES_MAX, Done, TableFlush},
         requests::Requests,
     },
     ids::Ids,
@@ -41,6 +42,12 @@ const HEAD_START_MAX: Duration = Duration::from_secs(1);
 const RETRY_MS_MIN: i64 = 250;
 /// Longest pause of a table whose flush fails.
 const RETRY_MS_MAX: i64 = 30_000;
+
+/// A commit that failed is tried again with this part of its bytes, down to [`BITE_BYTES_MIN`], and
+/// grows again by as much with each that succeeds.
+const BITE_PART: u64 = 4;
+/// Least payload bytes that a commit is cut to.
+const BITE_BYTES_MIN: u64 = 256 << 10;
 
 /// When records are committed.
 #[derive(Clone, Debug)]
@@ -112,11 +119,12 @@ pub struct FlushJob {
     failing: HashMap<(RecordKind, Namespace), Retry>,
 }
 
-/// When a table whose flush failed is tried again.
+/// When a table whose flush failed is tried again, and with how much.
 #[derive(Clone, Copy, Debug)]
 struct Retry {
     at_ms: i64,
     pause_ms: i64,
+    bite_bytes: u64,
 }
 
 impl Flush {
@@ -216,13 +224,25 @@ impl FlushJob {
         due
     }
 
+    /// Most bytes of a table's next commit.
+    fn bite_bytes(&self, pending: &Pending) -> u64 {
+        let key = (pending.kind, pending.namespace.clone());
+        self.failing.get(&key).map_or(COMMIT_BYTES_MAX, |retry| retry.bite_bytes)
+    }
+
     /// Remembers how a table's flush ended.
     fn note(&mut self, pending: &Pending, failed: bool, now_ms: i64) {
         let key = (pending.kind, pending.namespace.clone());
+        let tried = self.bite_bytes(pending);
         if failed {
-            let retry = self.failing.entry(key).or_insert(Retry { at_ms: 0, pause_ms: 0 });
+            let retry =
+                self.failing.entry(key).or_insert(Retry { at_ms: 0, pause_ms: 0, bite_bytes: 0 });
             retry.pause_ms = (retry.pause_ms * 2).clamp(RETRY_MS_MIN, RETRY_MS_MAX);
             retry.at_ms = now_ms.saturating_add(retry.pause_ms);
+            retry.bite_bytes = (tried.min(pending.bytes) / BITE_PART).max(BITE_BYTES_MIN);
+        } else if tried.saturating_mul(BITE_PART) < COMMIT_BYTES_MAX {
+            let bite_bytes = tried * BITE_PART;
+            self.failing.insert(key, Retry { at_ms: 0, pause_ms: 0, bite_bytes });
         } else {
             self.failing.remove(&key);
         }
@@ -245,9 +265,11 @@ impl Job for FlushJob {
         let mut more = TICK_TABLES_MAX < due.len();
         due.truncate(TICK_TABLES_MAX);
         let tables = &self.tables;
+        let due: Vec<(Pending, u64)> =
+            due.into_iter().map(|pending| (pending.clone(), self.bite_bytes(&pending))).collect();
         let results: Vec<(Pending, Result<Done, FlushError>)> = stream::iter(due)
-            .map(|pending| async move {
-                let result = Box::pin(tables.flush(&pending)).await;
+            .map(|(pending, bite_bytes)| async move {
+                let result = Box::pin(tables.flush(&pending, bite_bytes)).await;
                 (pending, result)
             })
             .buffer_unordered(TABLES_AT_ONCE)

@@ -171,6 +171,7 @@ impl Ingest {
             clock,
             unsaved,
             freezing: None,
+            squeezed: false,
         };
         let (running, ended) = watch::channel(());
         let thread = thread::Builder::new()

@@ -5,6 +5,7 @@
 //! from the files, each by its own position.
 
 mod block;
+mod disk;
 mod index;
 pub mod inspect;
 pub mod recover;
@@ -375,7 +376,8 @@ impl Inner {
         segment::seal(folder, retired.previous)?;
         let path = retired.path.as_path();
         let reusable = self.index().free.len() < self.options.free_segments_max
-            && fs::metadata(path).is_ok_and(|file| file.len() == self.options.segment_bytes);
+            && fs::metadata(path).is_ok_and(|file| file.len() == self.options.segment_bytes)
+            && disk::check(&self.options, 0).is_ok();
         let free = segment::free_path(folder, self.next_file.fetch_add(1, Ordering::Relaxed));
         let gone = if reusable { fs::rename(path, &free) } else { fs::remove_file(path) };
         match gone {

@@ -33,8 +33,9 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// Most payload bytes of one commit; what is beyond it goes into the next one.
-const COMMIT_BYTES_MAX: u64 = 64 << 20;
+/// Most payload bytes of one commit; what is beyond it goes into the next one. Less after a failure:
+/// see [`crate::flush`].
+pub(super) const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Most payload bytes that all running flushes hold, in MiB. In memory rows take about three times
 /// as much: as read, sorted, and encoded.
 const HELD_MIB_MAX: u32 = 96;
@@ -97,10 +98,15 @@ impl TableFlush {
         pending
     }
 
-    /// Commits what waits for one table, at most [`COMMIT_BYTES_MAX`] of it, and trims the log.
-    pub(super) async fn flush(&self, pending: &Pending) -> Result<Done, FlushError> {
+    /// Commits what waits for one table, at most `bytes_max` of it (one record at least), and trims
+    /// the log.
+    pub(super) async fn flush(
+        &self,
+        pending: &Pending,
+        bytes_max: u64,
+    ) -> Result<Done, FlushError> {
         let (kind, namespace) = (pending.kind, &pending.namespace);
-        let mib = pending.bytes.min(COMMIT_BYTES_MAX).div_ceil(1 << 20).max(1);
+        let mib = pending.bytes.min(bytes_max).div_ceil(1 << 20).max(1);
         let mib = u32::try_from(mib).unwrap_or(HELD_MIB_MAX).min(HELD_MIB_MAX);
         let memory = self.bounds.memory.acquire_many(mib).await;
         let _memory = memory.expect("the semaphore is never closed");
@@ -111,7 +117,7 @@ impl TableFlush {
         // The pin comes before the list: listed records stay readable while it is held.
         let _pin = self.wal.pin();
         let after = table.watermark.map_or(0, |watermark| watermark.position);
-        let (through, done) = match self.take(kind, namespace, after) {
+        let (through, done) = match self.take(kind, namespace, after, bytes_max) {
             // The table has them all: a crash came between commit and trim.
             None => (after, Done::All),
             Some(taken) => {
@@ -127,7 +133,13 @@ impl TableFlush {
     }
 
     /// The next records, as many as one commit may hold.
-    fn take(&self, kind: RecordKind, namespace: &Namespace, after: Position) -> Option<Taken> {
+    fn take(
+        &self,
+        kind: RecordKind,
+        namespace: &Namespace,
+        after: Position,
+        bytes_max: u64,
+    ) -> Option<Taken> {
         // The time is taken before the list: what is acknowledged in between is in the list, but
         // nothing is promised of it.
         let now_ms = self.clock.now_ms();
@@ -137,7 +149,7 @@ impl TableFlush {
             .iter()
             .take_while(|record| {
                 bytes += u64::from(record.length);
-                bytes <= COMMIT_BYTES_MAX
+                bytes <= bytes_max
             })
             .count()
             .max(1);

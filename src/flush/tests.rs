@@ -321,6 +321,28 @@ async fn a_table_that_fails_does_not_hold_up_the_others_and_pauses() {
 }
 
 #[tokio::test]
+async fn a_commit_that_failed_is_tried_in_smaller_parts() {
+    let mut server = Server::start_with("flush.before_write=error").await;
+    for (first, seed) in [(1, 1), (201, 2), (401, 3), (601, 4)] {
+        server.append("a", &sample::events(200, 1, first, seed));
+    }
+    let sizes: Vec<u32> = server
+        .wal
+        .records(RecordKind::Events, &namespace("a"), 0)
+        .iter()
+        .map(|record| record.length)
+        .collect();
+    // One fits into the least that a commit is cut to, two do not, and all four do after a success.
+    assert!(sizes.iter().all(|size| (131_072..262_144).contains(size)), "{sizes:?}");
+    server.tick().await.unwrap_err();
+    assert_eq!(server.tick().await.unwrap(), Progress::More);
+    assert_eq!(server.seqs("a").await, (1..=200).collect::<Vec<_>>());
+    assert_eq!(server.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(server.snapshots("a").await, 2);
+    assert_eq!(server.seqs("a").await, (1..=800).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn many_namespaces_are_flushed_by_their_own_tables() {
     let mut server = Server::start().await;
     let group: Vec<Record> = (0..70)

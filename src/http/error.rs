@@ -1,6 +1,6 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
-use crate::{flush::FlushError, http::json, ingest::IngestError, sql::SqlError};
+use crate::{flush::FlushError, http::json, ingest::IngestError, sql::SqlError, wal::WalError};
 use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
@@ -57,10 +57,15 @@ impl From<IngestError> for ApiError {
                     error = reason.as_ref() as &dyn std::error::Error,
                     "the log takes no events"
                 );
-                Self::new(
-                    ErrorCode::Unavailable,
-                    "the log takes no events now; nothing of this batch was taken, send it again",
-                )
+                let text = match reason.as_ref() {
+                    WalError::Full { .. } => {
+                        "the log is full: its disk or its bound on bytes; nothing of this batch was taken, send it again when there is room"
+                    }
+                    _ => {
+                        "the log takes no events now; nothing of this batch was taken, send it again"
+                    }
+                };
+                Self::new(ErrorCode::Unavailable, text)
             }
         }
     }

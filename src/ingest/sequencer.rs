@@ -83,6 +83,8 @@ pub(super) struct Sequencer {
     pub(super) clock: Clock,
     pub(super) unsaved: Unsaved,
     pub(super) freezing: Option<Freezing>,
+    /// The log refused a group for want of room: what it holds for the ids alone should go.
+    pub(super) squeezed: bool,
 }
 
 /// What the log holds beyond the last freeze.
@@ -167,6 +169,8 @@ impl Sequencer {
         }
         let records = group.records();
         let outcome = self.append(&records).map_err(Arc::new);
+        self.squeezed |=
+            outcome.as_ref().is_err_and(|cause| matches!(**cause, WalError::Full { .. }));
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");
             group.forget(&mut self.desk);
@@ -220,13 +224,14 @@ impl Sequencer {
                 error!(error = &cause as &dyn std::error::Error, "id index file not written");
             }
         }
-        let due = self.desk.index.is_full() || LOG_BYTES_MAX <= self.unsaved.bytes;
+        let due = self.squeezed || self.desk.index.is_full() || LOG_BYTES_MAX <= self.unsaved.bytes;
         if due && self.desk.index.has_fresh() && !self.desk.index.is_writing() {
             self.freeze();
         }
     }
 
     fn freeze(&mut self) {
+        self.squeezed = false;
         let unsaved = std::mem::take(&mut self.unsaved);
         self.freezing = Some(Freezing {
             saved: self.desk.ledger.save(),

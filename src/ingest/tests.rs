@@ -18,6 +18,7 @@ struct House {
     folder: TempDir,
     clock: Clock,
     options: IngestOptions,
+    log_bytes_max: u64,
 }
 
 /// One run of the ingest path over a house.
@@ -39,7 +40,7 @@ impl House {
             seq_floor: HashMap::new(),
             namespaces: Vec::new(),
         };
-        Self { folder, clock: Clock::manual(NOW_MS), options }
+        Self { folder, clock: Clock::manual(NOW_MS), options, log_bytes_max: 1 << 30 }
     }
 
     fn start(&self) -> Server {
@@ -60,7 +61,7 @@ impl House {
             folder: self.folder.path().join("wal"),
             segment_bytes: 1 << 20,
             free_segments_max: 2,
-            bytes_max: 1 << 30,
+            bytes_max: self.log_bytes_max,
             disk_free_min: 0.0,
             position_floor: 0,
         };
@@ -584,6 +585,7 @@ impl Bench {
             clock: house.clock.clone(),
             unsaved,
             freezing: None,
+            squeezed: false,
         };
         Self { sequencer, queue }
     }
@@ -629,6 +631,37 @@ fn a_full_id_table_goes_to_a_file_and_the_log_lets_go_of_it() {
     let mut bench = Bench::new(&house);
     assert_eq!(line(&bench.take("a/1 a/5 a/7").unwrap()), "dup 2; a 1-7; ");
     assert!(bench.sequencer.desk.ledger.entry(&ns("a")).types.contains("fresh"));
+}
+
+#[test]
+fn a_full_log_lets_go_of_what_it_holds_for_the_ids_alone() {
+    let house = House { log_bytes_max: 40_000, ..House::new() };
+    let mut bench = Bench::new(&house);
+    bench.sequencer.desk.index = dedup::IdIndex::open(
+        dedup::IndexOptions {
+            folder: house.options.dedup_folder.clone(),
+            window_ms: 1_000_000,
+            fresh_max: 1_000_000,
+        },
+        NOW_MS,
+    )
+    .unwrap();
+    let mut taken = 0;
+    while bench.take(&format!("a/{taken}")).is_ok() {
+        taken += 1;
+        // As a flush does; the ids stay.
+        bench.sequencer.wal.trim(RecordKind::Events, &ns("a"), u64::MAX).unwrap();
+    }
+    assert_eq!(bench.keys_in_log(), taken);
+    loop {
+        bench.sequencer.look_after_index();
+        if !bench.sequencer.desk.index.is_writing() {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.keys_in_log(), 0);
+    assert_eq!(line(&bench.take("a/0 a/new").unwrap()).split(';').next().unwrap(), "dup 1");
 }
 
 #[test]

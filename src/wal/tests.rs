@@ -595,6 +595,26 @@ fn a_disk_without_room_is_full() {
 }
 
 #[test]
+fn a_disk_without_room_gets_back_what_is_kept_for_reuse() {
+    let mut rig = Rig::new();
+    rig.options.disk_free_min = 1.0;
+    let folder = rig.options.folder.clone();
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in 1..=2 {
+        let file = std::fs::File::create(folder.join(format!("free-{number:020}"))).unwrap();
+        file.set_len(rig.options.segment_bytes).unwrap();
+    }
+    let free = || {
+        let names = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("free-")).count()
+    };
+    let (_wal, mut writer) = rig.open();
+    assert_eq!(free(), 1, "the other one is the first segment");
+    writer.append(&[record("a", b"1")]).unwrap_err();
+    assert_eq!(free(), 0);
+}
+
+#[test]
 fn a_log_opens_once() {
     let rig = Rig::new();
     let (wal, writer) = rig.open();

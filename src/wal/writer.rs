@@ -8,6 +8,7 @@ use crate::{
     wal::{
         Inner, Position, Record, RecordRef, Wal, WalError, WalWriter,
         block::{self, Owner, Place},
+        disk,
         segment::{self, HEADER_BYTES, Header, SegmentEnd},
     },
 };
@@ -165,7 +166,13 @@ impl WalWriter {
             return Err(WalError::Full { reason });
         }
         if self.tip.unchecked_bytes == 0 {
-            check_disk(inner)?;
+            if let Err(full) = disk::check(&inner.options, 0) {
+                // What is kept for reuse is disk that a flush can use instead.
+                if inner.remove_free() == 0 {
+                    return Err(full);
+                }
+                disk::check(&inner.options, 0)?;
+            }
             self.tip.unchecked_bytes = DISK_CHECK_BYTES;
         }
         Ok(())
@@ -185,7 +192,12 @@ impl WalWriter {
         let folder = &inner.options.folder;
         let usual = inner.options.segment_bytes;
         let oversize = usual < HEADER_BYTES + length;
-        let free = if oversize { None } else { Some(take_free(inner, tip)?) };
+        let free = if oversize {
+            disk::check(&inner.options, length)?;
+            None
+        } else {
+            Some(take_free(inner, tip)?)
+        };
         // Counted before it is tried: a failed one may have left a file.
         let generation = tip.next_generation;
         tip.next_generation += 1;
@@ -228,6 +240,10 @@ impl WalWriter {
         if !half_full || filling || !inner.index().free.is_empty() {
             return;
         }
+        if disk::check(&inner.options, inner.options.segment_bytes).is_err() {
+            // The next roll looks again and reports it.
+            return;
+        }
         join_spare(tip);
         let inner = Arc::clone(inner);
         let fill = std::thread::Builder::new().name("wal-spare".to_owned()).spawn(move || {
@@ -249,8 +265,16 @@ impl Drop for WalWriter {
 
 impl Inner {
     fn fill_file(&self) -> Result<PathBuf, WalError> {
+        disk::check(&self.options, self.options.segment_bytes)?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         segment::fill(&self.options.folder, number, self.options.segment_bytes)
+    }
+
+    /// Gives back the disk of the files that wait to be segments; how many there were.
+    fn remove_free(&self) -> usize {
+        let free = std::mem::take(&mut self.index().free);
+        free.iter().for_each(|path| segment::remove_quietly(path));
+        free.len()
     }
 
     /// Keeps a file to make a segment of, unless there are enough meanwhile.
@@ -292,18 +316,4 @@ fn write_durably(inner: &Inner, current: &Current, block: &[u8]) -> Result<(), W
     inner.faults.hit("wal.after_write").map_err(failed("write segment"))?;
     current.file.sync_data().map_err(failed("sync segment"))?;
     inner.faults.hit("wal.after_sync").map_err(failed("sync segment"))
-}
-
-fn check_disk(inner: &Inner) -> Result<(), WalError> {
-    let folder = &inner.options.folder;
-    let disk = rustix::fs::statvfs(folder)
-        .map_err(|source| segment::io_error("look at free disk of", folder, source.into()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let all = disk.f_blocks.saturating_mul(disk.f_frsize);
-    let least = (all as f64 * inner.options.disk_free_min) as u64;
-    if free < least {
-        let reason = format!("{free} of {all} bytes of its disk are free, {least} must stay free");
-        return Err(WalError::Full { reason });
-    }
-    Ok(())
 }
