@@ -8,6 +8,8 @@ mod build;
 mod cloud;
 pub mod codec;
 pub mod decode;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod names;
 mod normalize;

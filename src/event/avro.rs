@@ -30,7 +30,7 @@ pub(crate) fn events(body: &[u8], limits: &Limits) -> Result<Vec<String>, BodyEr
     let header = block::header(&mut rest).map_err(broken)?;
     let schema = std::str::from_utf8(header.schema)
         .ok()
-        .and_then(|text| Schema::parse_str(text).ok())
+        .and_then(parse_schema)
         .ok_or_else(|| broken("its schema cannot be read"))?;
     let Schema::Record(record) = &schema else {
         return Err(broken("its schema must be a record, the event"));
@@ -63,6 +63,11 @@ pub(crate) fn events(body: &[u8], limits: &Limits) -> Result<Vec<String>, BodyEr
         }
     }
     Ok(events)
+}
+
+/// The schema; none when the library refuses it, or panics, as it does on some names.
+fn parse_schema(text: &str) -> Option<Schema> {
+    std::panic::catch_unwind(|| Schema::parse_str(text)).ok()?.ok()
 }
 
 /// Columns that hold JSON text: a string there is taken as the JSON it holds.

@@ -18,6 +18,7 @@ pub struct Counters {
     received: AtomicU64,
     duplicates: AtomicU64,
     refused: AtomicU64,
+    decode_panics: AtomicU64,
     queries: AtomicU64,
     replies: [AtomicU64; 6],
 }
@@ -35,6 +36,11 @@ impl Counters {
         self.received.fetch_add(received, Ordering::Relaxed);
         self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
         self.refused.fetch_add(refused, Ordering::Relaxed);
+    }
+
+    /// Counts one body on which decoding panicked.
+    pub fn count_decode_panic(&self) {
+        self.decode_panics.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one query.
@@ -75,6 +81,7 @@ pub async fn openapi() -> Response {
 }
 
 /// `GET /metrics`, in Prometheus' text format.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
 pub async fn metrics(State(app): State<App>) -> Response {
     let counters = &app.counters;
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -82,55 +89,46 @@ pub async fn metrics(State(app): State<App>) -> Response {
     let waiting: u64 = pending.iter().map(|table| table.bytes).sum();
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
-    let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: f64| {
-        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
-            .expect("a String takes any text");
-    };
-    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    {
-        metric(
-            "icecore_events_received_total",
-            "counter",
-            "Events in request bodies.",
-            load(&counters.received) as f64,
-        );
-        metric(
+    let total = |name, help, counter: &AtomicU64| (name, "counter", help, load(counter) as f64);
+    let gauge = |name, help, value: f64| (name, "gauge", help, value);
+    let lines = [
+        total("icecore_events_received_total", "Events in request bodies.", &counters.received),
+        total(
             "icecore_events_duplicate_total",
-            "counter",
             "Events that were there before.",
-            load(&counters.duplicates) as f64,
-        );
-        metric(
+            &counters.duplicates,
+        ),
+        total(
             "icecore_events_refused_total",
-            "counter",
             "Events that became dead letters.",
-            load(&counters.refused) as f64,
-        );
-        metric(
-            "icecore_queries_total",
-            "counter",
-            "SQL queries started.",
-            load(&counters.queries) as f64,
-        );
-        metric(
+            &counters.refused,
+        ),
+        total(
+            "icecore_decode_panics_total",
+            "Bodies on which decoding panicked: each is a fault of the server.",
+            &counters.decode_panics,
+        ),
+        total("icecore_queries_total", "SQL queries started.", &counters.queries),
+        gauge(
             "icecore_wal_bytes",
-            "gauge",
             "Bytes of log records on disk that are not trimmed.",
             app.wal.bytes() as f64,
-        );
-        metric(
+        ),
+        gauge(
             "icecore_wal_waiting_bytes",
-            "gauge",
             "Bytes of acknowledged events without a snapshot.",
             waiting as f64,
-        );
-        metric(
+        ),
+        gauge(
             "icecore_commit_lag_seconds",
-            "gauge",
             "Age of the oldest acknowledged event without a snapshot.",
             lag_ms as f64 / 1000.0,
-        );
+        ),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in lines {
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
+            .expect("a String takes any text");
     }
     let name = "icecore_http_replies_total";
     write!(text, "# HELP {name} Replies by status class.\n# TYPE {name} counter\n")

@@ -17,6 +17,7 @@ use icecore_schemas::{
     names::Namespace,
 };
 use serde::Deserialize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bodies above this size are decoded off the async threads: some milliseconds of work.
 const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -47,7 +48,7 @@ pub enum Ack {
 /// Takes a body of events.
 ///
 /// # Errors
-/// 400 406 413 415 429 503; an event that is refused alone is no error but part of the reply.
+/// 400 406 413 415 429 500 503; an event that is refused alone is no error but part of the reply.
 pub async fn ingest(
     State(app): State<App>,
     parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
@@ -68,7 +69,7 @@ pub async fn ingest(
     let body = body::read(&app, &headers, body).await?;
     let bytes = body.bytes.len();
     let (decoded, batch_id) =
-        decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await;
+        decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
     let received = decoded.received as u64;
     let fallback = first_namespace(&decoded, &headers);
     let submission = Submission { decoded, batch_id, atomic: parameters.atomic, bytes };
@@ -143,13 +144,16 @@ fn default_namespace() -> Namespace {
 }
 
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
+///
+/// # Errors
+/// 500 when decoding panicked.
 async fn decode_body(
     app: &App,
     bytes: bytes::Bytes,
     format: BodyFormat,
     arrival: Arrival,
     backfill: bool,
-) -> (Decoded, Option<String>) {
+) -> Result<(Decoded, Option<String>), ApiError> {
     let limits = if backfill {
         Limits { ts_past_us: None, ..app.limits.clone() }
     } else {
@@ -171,12 +175,26 @@ async fn decode_body(
             (Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None)
         })
     };
-    if small {
-        return work();
-    }
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("decoding answers with errors and does not panic")
+    let work = move || isolated(work);
+    let decoded = match small {
+        true => work(),
+        false => tokio::task::spawn_blocking(work).await.expect("panics are caught in it"),
+    };
+    decoded.inspect_err(|_| app.counters.count_decode_panic())
+}
+
+/// Does pure work of one request. Where it panics the request fails and nothing else: it holds
+/// nothing that another request sees.
+fn isolated<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(panic = text, "decoding a body panicked");
+        ApiError::new(
+            ErrorCode::Internal,
+            "the server failed on this body and took nothing of it; its log has the reason under this reply's x-request-id",
+        )
+    })
 }
 
 fn first_namespace(decoded: &Decoded, headers: &HeaderMap) -> String {
@@ -244,3 +262,6 @@ fn reply(received: u64, receipt: &Receipt, fallback: String, snapshot: Option<i6
     };
     json(status, &body)
 }
+
+#[cfg(test)]
+mod tests;

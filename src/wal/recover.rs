@@ -168,17 +168,14 @@ pub(crate) fn scan(
     let mut expected = header.first_position.max(last_position + 1);
     while stated.is_none_or(|end| scan.end < end) {
         let rest = &bytes[scan.end as usize..];
-        let read = block::decode(rest, header.owner).and_then(|block| {
-            let follows = match scan.records.is_empty() {
-                true => expected <= block.first_position,
-                false => expected == block.first_position,
-            };
-            match follows {
-                true => Ok(block),
-                false => Err(format!("position {} follows {expected}", block.first_position)),
+        match block::decode(rest, header.owner) {
+            // A block that nobody finished is not sound: this one is lost, or is not its place.
+            Ok(block) if block.first_position != expected => {
+                let found = block.first_position;
+                let reason = format!("position {found} is where {expected} should be");
+                scan.tail = Tail::Damaged { reason };
+                break;
             }
-        });
-        match read {
             Ok(block) => {
                 expected = block.first_position + block.entries.len() as u64;
                 let length = block.length as u64;

@@ -236,7 +236,9 @@ pub(crate) fn seal(folder: &Path, end: SegmentEnd) -> Result<(), WalError> {
         offset: 0,
         reason,
     })?;
-    file.write_all_at(&header.encode_seal(end.end), SEAL_AT as u64)
+    // A lower one is there when the segment was quarantined after the next one had stated its end.
+    let end = header.sealed_end(&bytes).map_or(end.end, |sealed| sealed.min(end.end));
+    file.write_all_at(&header.encode_seal(end), SEAL_AT as u64)
         .and_then(|()| file.sync_data())
         .map_err(|source| io_error("seal segment", &path, source))
 }

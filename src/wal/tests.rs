@@ -8,6 +8,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 
+mod fuzz;
+
 const SMALL: u64 = 8 * 1024;
 const EVENTS: RecordKind = RecordKind::Events;
 
@@ -279,6 +281,52 @@ fn a_bad_last_block_of_an_earlier_segment_is_damage() {
     );
     quarantine(&rig.options.folder).unwrap();
     assert_eq!(texts(&rig.open().0), ["one", "three"]);
+}
+
+#[test]
+fn a_sound_block_in_the_wrong_place_is_damage() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    writer.append(&[record("a", b"one")]).unwrap();
+    let (start, end) = (HEADER_BYTES as usize, block_end(&wal));
+    writer.append(&[record("a", b"two")]).unwrap();
+    drop((wal, writer));
+    let second = end..2 * end - start;
+    // Exchanged, the first lost to a copy of the second, and the second to one of the first.
+    let harms: [(fn(&mut [u8], usize), usize); 3] = [
+        (|both, half| both.rotate_left(half), start),
+        (|both, half| both.copy_within(half.., 0), start),
+        (|both, half| both.copy_within(..half, half), end),
+    ];
+    for (harm, place) in harms {
+        let rig = rig.copy();
+        edit(&rig.segments()[0], |bytes| harm(&mut bytes[start..second.end], end - start));
+        match rig.try_open() {
+            Err(WalError::Damaged { offset, .. }) => assert_eq!(offset, place as u64),
+            Err(other) => panic!("{other}"),
+            Ok((wal, _)) => panic!("only {:?} is left, and nobody is told", texts(&wal)),
+        }
+    }
+}
+
+#[test]
+fn a_quarantined_segment_stays_cut_when_the_one_after_it_goes() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    writer.append(&[record("a", b"one")]).unwrap();
+    let start = block_end(&wal);
+    writer.append(&[record("a", b"two")]).unwrap();
+    drop((wal, writer));
+    let (wal, mut writer) = rig.open();
+    writer.append(&[record("b", b"three")]).unwrap();
+    drop((wal, writer));
+    edit(&rig.segments()[0], |bytes| bytes[start + 60] ^= 1);
+    quarantine(&rig.options.folder).unwrap();
+    let (wal, writer) = rig.open();
+    wal.set_keep_after(3);
+    wal.trim(EVENTS, &ns("b"), 3).unwrap();
+    drop((wal, writer));
+    assert_eq!(texts(&rig.open().0), ["one"]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // work: these never name one another
     ("ingest", &["wal", "event", "clock", "ids", "faults"]),
     ("flush", &["wal", "event", "table", "clock", "ids", "faults", "tasks"]),
-    ("sql", &["wal", "event", "table", "clock", "tasks"]),
+    ("sql", &["wal", "event", "table", "clock", "tasks", "faults"]),
     // edge
     ("config", &["faults"]),
     (
@@ -55,7 +55,7 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
 ];
 
 /// The folders whose files these checks read, and how they are called in a message.
-const SOURCES: &[&str] = &["src", "catalog/src", "schemas/src"];
+const SOURCES: &[&str] = &["src", "catalog/src", "schemas/src", "fuzz/src"];
 
 /// Most lines of a source file; tests apart, which sit in `tests.rs`.
 const FILE_LINES_MAX: usize = 500;

@@ -44,6 +44,15 @@ fn small(count: i64) -> Vec<Value> {
 }
 
 #[test]
+fn a_schema_that_the_library_panics_on_is_refused() {
+    let whole = file(SMALL, AvroCodec::Null, small(1));
+    let at = whole.windows(4).position(|part| part == b"\"E\",").unwrap();
+    let mut broken = whole.clone();
+    broken[at + 1] = b'.';
+    assert_eq!(refused(&broken), "the body is no Avro file: its schema cannot be read");
+}
+
+#[test]
 fn every_codec_is_read() {
     for codec in [
         AvroCodec::Null,
