@@ -11,4 +11,5 @@ pub mod metadata_file;
 pub mod metastore;
 pub mod rest;
 pub mod retention;
+pub mod scan;
 pub mod storage;

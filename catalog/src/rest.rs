@@ -8,12 +8,13 @@ mod commit;
 mod config;
 mod error;
 mod namespaces;
+mod plan;
 mod request;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::catalog::Catalog;
+use crate::{catalog::Catalog, scan::manifests::ManifestCache};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -30,6 +31,7 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 struct Rest {
     catalog: Catalog,
     answers: Arc<tables::Answers>,
+    manifests: ManifestCache,
 }
 
 /// Every route of the protocol below `/v1`, to be nested where the catalog lives (`/catalog`).
@@ -38,7 +40,7 @@ struct Rest {
 /// name as the prefix.
 pub fn router(catalog: Catalog) -> axum::Router {
     let prefix = request::path_segment(catalog.name());
-    let rest = Rest { catalog, answers: Arc::default() };
+    let rest = Rest { catalog, answers: Arc::default(), manifests: ManifestCache::default() };
     Router::new()
         .route("/v1/config", get(config::config))
         .route("/v1/oauth/tokens", post(config::token))
@@ -70,7 +72,7 @@ fn routes() -> Router<Rest> {
         .route(&format!("{namespace}/views"), any(Refused::view))
         .route(&format!("{namespace}/views/{{view}}"), any(Refused::view))
         .route(&format!("{table}/credentials"), any(Refused::unsupported))
-        .route(&format!("{table}/plan"), any(Refused::unsupported))
-        .route(&format!("{table}/plan/{{plan}}"), any(Refused::unsupported))
-        .route(&format!("{table}/tasks"), any(Refused::unsupported))
+        .route(&format!("{table}/plan"), post(plan::plan))
+        .route(&format!("{table}/plan/{{plan}}"), get(plan::fetch).delete(plan::cancel))
+        .route(&format!("{table}/tasks"), post(plan::tasks))
 }

@@ -158,8 +158,8 @@ async fn unknown_routes_and_methods_are_refused_in_the_error_form() {
     }
     server.get("/v1/namespaces/ns/views/v").await.refused(404, "NoSuchViewException");
     server.get("/v1/namespaces/ns/views").await.refused(404, "NoSuchViewException");
-    let plan = server.post("/v1/namespaces/ns/tables/t/plan", "{}").await;
-    plan.refused(406, "UnsupportedOperationException");
+    let credentials = server.get("/v1/namespaces/ns/tables/t/credentials").await;
+    credentials.refused(406, "UnsupportedOperationException");
 }
 
 #[tokio::test]
