@@ -7,10 +7,10 @@
 pub mod deletes;
 pub mod engine;
 mod failure;
+pub mod filters;
 pub mod fresh;
 pub mod functions;
 pub mod guard;
-pub mod manifests;
 pub mod output;
 pub mod plan;
 pub mod provider;

@@ -11,5 +11,6 @@ pub mod metadata_file;
 pub mod metastore;
 pub mod rest;
 pub mod retention;
+pub mod scan;
 pub mod storage;
 pub mod view;

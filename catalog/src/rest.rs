@@ -8,13 +8,14 @@ mod commit;
 mod config;
 mod error;
 mod namespaces;
+mod plan;
 mod request;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod views;
 
-use crate::catalog::Catalog;
+use crate::{catalog::Catalog, scan::manifests::ManifestCache};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -31,6 +32,7 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 struct Rest {
     catalog: Catalog,
     answers: Arc<tables::Answers>,
+    manifests: ManifestCache,
 }
 
 /// Every route of the protocol below `/v1`, to be nested where the catalog lives (`/catalog`).
@@ -39,7 +41,7 @@ struct Rest {
 /// name as the prefix.
 pub fn router(catalog: Catalog) -> axum::Router {
     let prefix = request::path_segment(catalog.name());
-    let rest = Rest { catalog, answers: Arc::default() };
+    let rest = Rest { catalog, answers: Arc::default(), manifests: ManifestCache::default() };
     Router::new()
         .route("/v1/config", get(config::config))
         .route("/v1/oauth/tokens", post(config::token))
@@ -75,7 +77,7 @@ fn routes() -> Router<Rest> {
         .route(&format!("{namespace}/register-view"), post(views::register))
         .route("/views/rename", post(views::rename))
         .route(&format!("{table}/credentials"), any(Refused::unsupported))
-        .route(&format!("{table}/plan"), any(Refused::unsupported))
-        .route(&format!("{table}/plan/{{plan}}"), any(Refused::unsupported))
-        .route(&format!("{table}/tasks"), any(Refused::unsupported))
+        .route(&format!("{table}/plan"), post(plan::plan))
+        .route(&format!("{table}/plan/{{plan}}"), get(plan::fetch).delete(plan::cancel))
+        .route(&format!("{table}/tasks"), post(plan::tasks))
 }

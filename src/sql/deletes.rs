@@ -2,10 +2,7 @@
 //!
 //! Its one invariant: a delete file is applied or the query is refused, never passed over.
 
-use crate::sql::{
-    SqlError,
-    manifests::{Files, PlannedFile, unreadable},
-};
+use crate::sql::{SqlError, plan::unreadable};
 use arrow::{
     array::{Array, AsArray},
     compute::cast,
@@ -15,7 +12,10 @@ use bytes::Bytes;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::DataContentType;
-use icecore_catalog::storage::Storage;
+use icecore_catalog::{
+    scan::manifests::{Files, PlannedFile},
+    storage::Storage,
+};
 use parquet::{
     arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection},
     errors::ParquetError,
@@ -34,7 +34,7 @@ const READS_AT_ONCE: usize = 8;
 /// Deleted rows by the location of their data file, counted from 0.
 pub type Deletes = HashMap<String, BTreeSet<u64>>;
 
-/// Reads the deletes that reach any of `files`.
+/// Reads `deletes`, the delete files that reach any of `files`.
 ///
 /// # Errors
 /// [`SqlError::Invalid`] for equality deletes and deletion vectors, [`SqlError::Limit`] for too

@@ -7,8 +7,7 @@ use crate::{
         SqlError,
         deletes::{self, Deletes},
         fresh::Fresh,
-        manifests::{ManifestCache, PlannedFile, unreadable},
-        plan::{Snapshot, scalar},
+        plan::{Snapshot, scalar, unreadable},
         rename::ByFieldId,
         view::TableView,
     },
@@ -18,7 +17,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{ColumnStatistics, DFSchema, Statistics, stats::Precision},
+    common::{ColumnStatistics, Statistics, stats::Precision},
     datasource::{
         TableType,
         file_format::parquet::transform_schema_to_view,
@@ -32,9 +31,8 @@ use datafusion::{
         table_schema::TableSchema,
     },
     error::DataFusionError,
-    logical_expr::{Expr, TableProviderFilterPushDown, utils::conjunction},
+    logical_expr::{Expr, TableProviderFilterPushDown},
     object_store::{ObjectMeta, path::Path},
-    physical_expr::PhysicalExpr,
     physical_plan::{
         ExecutionPlan,
         empty::EmptyExec,
@@ -42,7 +40,11 @@ use datafusion::{
         union::UnionExec,
     },
 };
-use icecore_catalog::storage::Storage;
+use iceberg::spec::Datum;
+use icecore_catalog::{
+    scan::manifests::{ManifestCache, PlannedFile},
+    storage::Storage,
+};
 use std::sync::Arc;
 
 /// Most files that get statistics of their own: with these a top-k reads the best file first and
@@ -109,8 +111,7 @@ impl Table {
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
-        let predicate = self.predicate(state, filters)?;
-        let planned = snapshot.plan(&self.manifests, &self.storage, predicate.as_ref()).await?;
+        let planned = snapshot.plan(&self.manifests, &self.storage, filters).await?;
         if planned.files.is_empty() {
             return Ok(None);
         }
@@ -148,17 +149,6 @@ impl Table {
             .with_expr_adapter(changed.then(|| Arc::new(ByFieldId::new(&snapshot.columns)) as _))
             .build();
         Ok(Some(DataSourceExec::from_data_source(scan)))
-    }
-
-    /// The filters for pruning files. DataFusion hands them to the Parquet reader itself.
-    fn predicate(
-        &self,
-        state: &dyn Session,
-        filters: &[Expr],
-    ) -> Result<Option<Arc<dyn PhysicalExpr>>, DataFusionError> {
-        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(None) };
-        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        state.create_physical_expr(filter, &schema).map(Some)
     }
 
     /// Rows are exact where nothing is deleted, so that counting them needs no file.
@@ -289,9 +279,8 @@ fn file_statistics(snapshot: &Snapshot, file: &PlannedFile) -> Statistics {
             DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
         );
         if is_fixed {
-            let bound = |value: &Option<_>| match value {
-                Some(value) => scalar(value, field.data_type()).map(Precision::Exact),
-                None => None,
+            let bound = |value: &Option<Datum>| {
+                scalar(value.as_ref()?.literal(), field.data_type()).map(Precision::Exact)
             };
             statistics.min_value = bound(&known.lower).unwrap_or_default();
             statistics.max_value = bound(&known.upper).unwrap_or_default();

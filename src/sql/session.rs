@@ -4,8 +4,7 @@
 //! see is made for each query.
 
 use crate::sql::{
-    SqlError, SqlOptions, functions, guard::FORBIDDEN_FUNCTIONS, manifests::ManifestCache,
-    provider::Table, view::View,
+    SqlError, SqlOptions, functions, guard::FORBIDDEN_FUNCTIONS, provider::Table, view::View,
 };
 use datafusion::{
     catalog::{
@@ -21,7 +20,7 @@ use datafusion::{
     },
     prelude::{SessionConfig, SessionContext},
 };
-use icecore_catalog::storage::Storage;
+use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
 use std::{num::NonZeroUsize, sync::Arc};
 
 /// The catalog that every query sees; its only schema is the query's namespace.

@@ -265,36 +265,43 @@ fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
 }
 
-/// Answers as they were sent last, newest last: a client loads a table for every statement, and
-/// its metadata is long.
+/// Answers as they were sent last: a client loads a table for every statement, and its metadata is
+/// long.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    recent: Mutex<VecDeque<(String, Bytes)>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_etag: HashMap<String, Bytes>,
+    /// The same names, newest last.
+    order: VecDeque<String>,
+    bytes: usize,
 }
 
 impl Answers {
     pub(super) fn get_or_encode(&self, etag: &str, encode: impl FnOnce() -> Bytes) -> Bytes {
-        let known = |recent: &VecDeque<(String, Bytes)>| {
-            recent.iter().rev().find(|(key, _)| key == etag).map(|(_, body)| body.clone())
-        };
-        if let Some(body) = known(&self.lock()) {
-            return body;
+        if let Some(body) = self.lock().by_etag.get(etag) {
+            return body.clone();
         }
         // Two requests may encode the same table; the lock is not held for that long.
         let body = encode();
-        let mut recent = self.lock();
-        if known(&recent).is_none() {
-            recent.push_back((etag.to_owned(), body.clone()));
+        let mut kept = self.lock();
+        if kept.by_etag.insert(etag.to_owned(), body.clone()).is_none() {
+            kept.order.push_back(etag.to_owned());
+            kept.bytes += body.len();
         }
-        let mut bytes: usize = recent.iter().map(|(_, body)| body.len()).sum();
-        while bytes > ANSWERS_BYTES_MAX {
-            bytes -= recent.pop_front().map_or(bytes, |(_, body)| body.len());
+        while ANSWERS_BYTES_MAX < kept.bytes {
+            let oldest = kept.order.pop_front();
+            let dropped = oldest.and_then(|oldest| kept.by_etag.remove(&oldest));
+            kept.bytes -= dropped.map_or(kept.bytes, |body| body.len());
         }
         body
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(String, Bytes)>> {
-        // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        // Nothing between the steps of a change can panic.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

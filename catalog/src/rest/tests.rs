@@ -164,8 +164,8 @@ async fn unknown_routes_and_methods_are_refused_in_the_error_form() {
         assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
         answer.refused(405, "MethodNotAllowedException");
     }
-    let plan = server.post("/v1/namespaces/ns/tables/t/plan", "{}").await;
-    plan.refused(406, "UnsupportedOperationException");
+    let credentials = server.get("/v1/namespaces/ns/tables/t/credentials").await;
+    credentials.refused(406, "UnsupportedOperationException");
 }
 
 #[tokio::test]

@@ -1,0 +1,394 @@
+//! Server-side scan planning: what a client has to read, told instead of found out by it.
+//!
+//! Every plan is complete when it is answered. A plan or a part of one is named by a token that
+//! holds the request itself, so nothing is kept between requests. Its one invariant: a token names
+//! no file; files come from the table's own manifests each time.
+
+mod content_file;
+mod token;
+
+use super::{
+    Rest,
+    error::Refused,
+    request::{Body, TablePath},
+};
+use crate::{
+    catalog::LoadedTable,
+    scan::{Listed, Plan, ScanError, Source, filter::Filter, json, manifests::PlannedFile},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use iceberg::spec::{ManifestFile, Schema, TableMetadata};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use token::Token;
+
+/// Most data files that one answer describes; a larger scan is handed out in parts of about as many.
+const FILES_MAX: u64 = 1_000;
+/// Most parts that a scan is cut into; beyond it they grow.
+const PARTS_MAX: u64 = 256;
+/// Longest filter in bytes: each part of a plan carries it.
+const FILTER_BYTES_MAX: usize = 64 << 10;
+/// Longest plan id in bytes. A plan with a longer one has none: nothing is held that could be
+/// fetched again or cancelled.
+const PLAN_ID_BYTES_MAX: usize = 8 << 10;
+/// Columns that rows have without the schema.
+const METADATA_COLUMNS: [&str; 7] = [
+    "_file",
+    "_pos",
+    "_deleted",
+    "_spec_id",
+    "_partition",
+    "_row_id",
+    "_last_updated_sequence_number",
+];
+
+/// What a client asks to be planned.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(super) struct PlanBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_id: Option<i64>,
+    #[serde(skip_serializing)]
+    select: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_rows_requested: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    case_sensitive: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    use_snapshot_schema: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_snapshot_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_snapshot_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stats_fields: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct TasksBody {
+    plan_task: String,
+}
+
+/// `POST …/plan`
+pub(super) async fn plan(
+    State(rest): State<Rest>,
+    TablePath(table): TablePath,
+    Body(body): Body<PlanBody>,
+) -> Result<Json<Value>, Refused> {
+    let table = rest.catalog.load_table(&table).await?;
+    let scan = Scan::new(table, body)?;
+    scan.check_selected()?;
+    Ok(Json(scan.completed(&rest).await?))
+}
+
+/// `GET …/plan/{plan-id}`
+pub(super) async fn fetch(
+    State(rest): State<Rest>,
+    TablePath(table): TablePath,
+    Path(names): Path<HashMap<String, String>>,
+) -> Result<Json<Value>, Refused> {
+    let scan = named(&rest, &table, &names).await?;
+    Ok(Json(scan.completed(&rest).await.map_err(|error| gone(error, no_such_plan()))?))
+}
+
+/// `DELETE …/plan/{plan-id}`: there is nothing to stop or to free.
+pub(super) async fn cancel(
+    State(rest): State<Rest>,
+    TablePath(table): TablePath,
+    Path(names): Path<HashMap<String, String>>,
+) -> Result<StatusCode, Refused> {
+    named(&rest, &table, &names).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST …/tasks`
+pub(super) async fn tasks(
+    State(rest): State<Rest>,
+    TablePath(table): TablePath,
+    Body(body): Body<TasksBody>,
+) -> Result<Json<Value>, Refused> {
+    let table = rest.catalog.load_table(&table).await?;
+    let token = Token::read(&body.plan_task).ok_or_else(no_such_task)?;
+    let part = token.part.ok_or_else(no_such_task)?;
+    let scan = Scan::again(table, token).ok_or_else(no_such_task)?;
+    let listed = scan.list(&rest).await.map_err(|error| gone(error, no_such_task()))?;
+    // The list may differ only when another version of this server made the token.
+    let manifests = listed.data.get(part.from..part.to);
+    let manifests =
+        manifests.filter(|_| digest(&listed.data) == part.of).ok_or_else(no_such_task)?;
+    let plan = scan.source(&rest).read(manifests, &listed.deletes, &scan.filter).await?;
+    Ok(Json(Value::Object(scan.described(&rest, &plan))))
+}
+
+async fn named(
+    rest: &Rest,
+    table: &iceberg::TableIdent,
+    names: &HashMap<String, String>,
+) -> Result<Scan, Refused> {
+    let table = rest.catalog.load_table(table).await?;
+    let token = names.get("plan").and_then(|plan| Token::read(plan));
+    let token = token.filter(|token| token.part.is_none());
+    token.and_then(|token| Scan::again(table, token)).ok_or_else(no_such_plan)
+}
+
+/// A request that fits its table.
+struct Scan {
+    metadata: Arc<TableMetadata>,
+    schema: Arc<Schema>,
+    filter: Filter,
+    /// Columns whose counts and bounds are told.
+    described: HashSet<i32>,
+    /// The request with the snapshot that it is about.
+    body: PlanBody,
+}
+
+impl Scan {
+    fn new(table: LoadedTable, mut body: PlanBody) -> Result<Self, Refused> {
+        let metadata = table.metadata;
+        match (body.snapshot_id, body.start_snapshot_id, body.end_snapshot_id) {
+            (_, None, None) => {
+                body.snapshot_id = body.snapshot_id.or(metadata.current_snapshot_id())
+            }
+            (None, Some(_), Some(_)) => (),
+            (Some(_), _, _) => {
+                return Err(Refused::bad_request(
+                    "a scan is of one snapshot-id or from a start-snapshot-id to an end-snapshot-id, not both",
+                ));
+            }
+            (None, _, _) => {
+                return Err(Refused::bad_request(
+                    "an incremental scan has both a start-snapshot-id and an end-snapshot-id",
+                ));
+            }
+        }
+        let schema = schema_of(&metadata, &body)?;
+        Self::with_schema(metadata, schema, body)
+    }
+
+    /// The scan that a token names; none when it is of another table.
+    fn again(table: LoadedTable, token: Token) -> Option<Self> {
+        let schema = table.metadata.schema_by_id(token.schema).map(Arc::clone)?;
+        let is_same = table.metadata.uuid() == token.table;
+        is_same.then(|| Self::with_schema(table.metadata, schema, token.body).ok()).flatten()
+    }
+
+    fn with_schema(
+        metadata: Arc<TableMetadata>,
+        schema: Arc<Schema>,
+        body: PlanBody,
+    ) -> Result<Self, Refused> {
+        let case_sensitive = body.case_sensitive.unwrap_or(true);
+        let filter = match &body.filter {
+            None | Some(Value::Null) => Filter::True,
+            Some(filter) => {
+                let bytes = filter.to_string().len();
+                if FILTER_BYTES_MAX < bytes {
+                    return Err(Refused::bad_request(format!(
+                        "the filter is {bytes} bytes long, more than {FILTER_BYTES_MAX}: ask with a shorter one and check the rest on the rows"
+                    )));
+                }
+                json::parse(filter, &schema, case_sensitive)
+                    .map_err(|error| Refused::bad_request(format!("filter: {error}")))?
+            }
+        };
+        let mut described = HashSet::new();
+        for name in body.stats_fields.iter().flatten() {
+            let id = field_id(&schema, name, case_sensitive).ok_or_else(|| {
+                Refused::bad_request(format!("stats-fields: there is no column `{name}`"))
+            })?;
+            described.insert(id);
+        }
+        Ok(Self { metadata, schema, filter, described, body })
+    }
+
+    /// The columns do not change which files are read, but a wrong name is a mistake.
+    fn check_selected(&self) -> Result<(), Refused> {
+        let case_sensitive = self.body.case_sensitive.unwrap_or(true);
+        for name in self.body.select.iter().flatten() {
+            let known = METADATA_COLUMNS.contains(&name.as_str())
+                || field_id(&self.schema, name, case_sensitive).is_some();
+            if !known {
+                return Err(Refused::bad_request(format!("select: there is no column `{name}`")));
+            }
+        }
+        Ok(())
+    }
+
+    fn source<'a>(&'a self, rest: &'a Rest) -> Source<'a> {
+        let storage = rest.catalog.storage();
+        Source { storage, cache: &rest.manifests, metadata: &self.metadata }
+    }
+
+    async fn list(&self, rest: &Rest) -> Result<Listed, ScanError> {
+        let source = self.source(rest);
+        match (self.body.snapshot_id, self.body.start_snapshot_id, self.body.end_snapshot_id) {
+            (Some(id), _, _) => source.list(id, &self.filter).await,
+            (None, Some(start), Some(end)) => source.list_appended(start, end, &self.filter).await,
+            // A table without a snapshot has no files.
+            (None, _, _) => Ok(Listed { data: Vec::new(), deletes: Vec::new() }),
+        }
+    }
+
+    async fn completed(&self, rest: &Rest) -> Result<Value, ScanError> {
+        let listed = self.list(rest).await?;
+        let total: u64 = listed.data.iter().map(|(manifest, _)| live_files(manifest)).sum();
+        let mut answer = if total <= FILES_MAX || listed.data.len() == 1 {
+            let plan = self.source(rest).read(&listed.data, &listed.deletes, &self.filter).await?;
+            self.described(rest, &plan)
+        } else {
+            Map::from_iter([
+                ("file-scan-tasks".to_owned(), json!([])),
+                ("plan-tasks".to_owned(), json!(self.parts(&listed, total))),
+            ])
+        };
+        answer.insert("status".to_owned(), json!("completed"));
+        let plan_id = self.token(None);
+        if plan_id.len() <= PLAN_ID_BYTES_MAX {
+            answer.insert("plan-id".to_owned(), json!(plan_id));
+        }
+        Ok(Value::Object(answer))
+    }
+
+    /// Tokens for runs of manifests with about the same number of files.
+    fn parts(&self, listed: &Listed, total: u64) -> Vec<String> {
+        let files_max = FILES_MAX.max(total.div_ceil(PARTS_MAX));
+        let of = digest(&listed.data);
+        let mut parts = Vec::new();
+        let (mut from, mut files) = (0, 0);
+        for (at, (manifest, _)) in listed.data.iter().enumerate() {
+            let more = live_files(manifest);
+            if from < at && files_max < files + more {
+                parts.push(self.token(Some(token::Part { from, to: at, of })));
+                (from, files) = (at, 0);
+            }
+            files += more;
+        }
+        parts.push(self.token(Some(token::Part { from, to: listed.data.len(), of })));
+        parts
+    }
+
+    fn token(&self, part: Option<token::Part>) -> String {
+        let (table, schema) = (self.metadata.uuid(), self.schema.schema_id());
+        Token { table, schema, body: self.body.clone(), part }.write()
+    }
+
+    /// The files of a plan with what else their readers need.
+    fn described(&self, rest: &Rest, plan: &Plan) -> Map<String, Value> {
+        let source = self.source(rest);
+        let mut deletes = Vec::new();
+        let mut numbers: HashMap<*const PlannedFile, usize> = HashMap::new();
+        let mut tasks = Vec::new();
+        let wanted = self.body.min_rows_requested.and_then(|rows| u64::try_from(rows).ok());
+        let mut rows_left = wanted.filter(|rows| 0 < *rows);
+        for file in &plan.files {
+            if rows_left == Some(0) {
+                break;
+            }
+            let reached = plan.deletes.of(file);
+            let residual = source.residual(file, &self.filter);
+            // Only of such a file is it known how many rows the client keeps.
+            if residual == Filter::True && reached.is_empty() {
+                rows_left = rows_left.map(|rows| rows.saturating_sub(file.rows));
+            }
+            let mut task = Map::new();
+            let data_file = content_file::write(&self.metadata, file, &self.described);
+            task.insert("data-file".to_owned(), data_file);
+            let references = reached.iter().map(|delete| {
+                *numbers.entry(Arc::as_ptr(delete)).or_insert_with(|| {
+                    deletes.push(content_file::write(&self.metadata, delete, &HashSet::new()));
+                    deletes.len() - 1
+                })
+            });
+            let references: Vec<usize> = references.collect();
+            if !references.is_empty() {
+                task.insert("delete-file-references".to_owned(), json!(references));
+            }
+            task.insert("residual-filter".to_owned(), json::write(&residual));
+            tasks.push(Value::Object(task));
+        }
+        let mut answer = Map::from_iter([("file-scan-tasks".to_owned(), Value::Array(tasks))]);
+        if !deletes.is_empty() {
+            answer.insert("delete-files".to_owned(), Value::Array(deletes));
+        }
+        answer
+    }
+}
+
+/// The schema that names in the request are of.
+fn schema_of(metadata: &TableMetadata, body: &PlanBody) -> Result<Arc<Schema>, Refused> {
+    let then = body.snapshot_id.or(body.end_snapshot_id);
+    let then = then.filter(|_| body.use_snapshot_schema.unwrap_or_default());
+    let Some(id) = then else { return Ok(Arc::clone(metadata.current_schema())) };
+    let snapshot = metadata.snapshot_by_id(id).ok_or(ScanError::NoSuchSnapshot(id))?;
+    let schema = snapshot.schema_id().and_then(|id| metadata.schema_by_id(id));
+    Ok(Arc::clone(schema.unwrap_or_else(|| metadata.current_schema())))
+}
+
+fn field_id(schema: &Schema, name: &str, case_sensitive: bool) -> Option<i32> {
+    let field = if case_sensitive {
+        schema.field_by_name(name)
+    } else {
+        schema.field_by_name_case_insensitive(name)
+    };
+    field.map(|field| field.id)
+}
+
+/// Names the manifests that parts of a scan are counted in.
+fn digest(manifests: &[(ManifestFile, Option<i64>)]) -> u64 {
+    let paths = manifests.iter().map(|(manifest, _)| manifest.manifest_path.as_str());
+    xxhash_rust::xxh3::xxh3_64(paths.collect::<Vec<_>>().join("\n").as_bytes())
+}
+
+/// How many files a manifest lists; many when it does not say.
+fn live_files(manifest: &ManifestFile) -> u64 {
+    match (manifest.added_files_count, manifest.existing_files_count) {
+        (Some(added), Some(existing)) => u64::from(added) + u64::from(existing),
+        _ => FILES_MAX,
+    }
+}
+
+/// A snapshot that is gone takes its plans with it.
+fn gone(error: ScanError, refused: Refused) -> Refused {
+    match error {
+        ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_) => refused,
+        ScanError::Unsupported(_) | ScanError::Catalog(_) => error.into(),
+    }
+}
+
+fn no_such_plan() -> Refused {
+    let message = "there is no plan of that id for this table: ask for a new one";
+    Refused::new(StatusCode::NOT_FOUND, "NoSuchPlanIdException", message)
+}
+
+fn no_such_task() -> Refused {
+    let message = "there is no such plan task for this table: plan the scan again";
+    Refused::new(StatusCode::NOT_FOUND, "NoSuchPlanTaskException", message)
+}
+
+impl From<ScanError> for Refused {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Catalog(cause) => cause.into(),
+            ScanError::Unsupported(text) => {
+                Self::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", text)
+            }
+            error @ (ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_)) => {
+                Self::bad_request(error.to_string())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

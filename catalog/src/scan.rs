@@ -1,0 +1,181 @@
+//! Which files of a snapshot a reader has to open: the one planner, for our own SQL and for
+//! clients of the REST protocol.
+//!
+//! It reads manifests through a cache and knows no engine; who has expressions of its own puts them
+//! into a [`filter::Filter`] first. Its one invariant: a file is left out only if no row of it can
+//! meet the filter.
+
+pub mod deletes;
+mod facts;
+pub mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod json;
+pub mod manifests;
+mod prune;
+mod range;
+#[cfg(test)]
+mod tests;
+
+use crate::{error::CatalogError, storage::Storage};
+use deletes::DeleteIndex;
+use filter::Filter;
+use iceberg::spec::{ManifestFile, Operation, TableMetadata};
+use manifests::{Files, ManifestCache, PlannedFile, has_deletes};
+use std::{collections::HashSet, sync::Arc};
+
+/// Why a scan is not planned.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The snapshot has expired or never was.
+    #[error("snapshot {0} has expired")]
+    NoSuchSnapshot(i64),
+    /// The request does not fit the table; the text says what to change.
+    #[error("{0}")]
+    Invalid(String),
+    /// The table has something that is not planned here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The files do not read.
+    #[error("plan a scan")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Where a table's manifests come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The store.
+    pub storage: &'a Storage,
+    /// Manifests that are read already.
+    pub cache: &'a ManifestCache,
+    /// The table.
+    pub metadata: &'a TableMetadata,
+}
+
+/// What is left to read.
+#[derive(Debug)]
+pub struct Plan {
+    /// The data files.
+    pub files: Files,
+    /// The snapshot's delete files; [`DeleteIndex::of`] tells which of them reach a data file.
+    pub deletes: DeleteIndex,
+}
+
+/// The manifests that may list files for a filter.
+#[derive(Debug)]
+pub struct Listed {
+    /// Those of data files, each with the snapshot whose additions alone are wanted, if any.
+    pub data: Vec<(ManifestFile, Option<i64>)>,
+    /// Those of delete files.
+    pub deletes: Vec<ManifestFile>,
+}
+
+impl Source<'_> {
+    /// The files that may hold a row of a snapshot that meets the filter.
+    ///
+    /// # Errors
+    /// As [`Self::list`] and [`Self::read`].
+    pub async fn plan(&self, snapshot_id: i64, filter: &Filter) -> Result<Plan, ScanError> {
+        let listed = self.list(snapshot_id, filter).await?;
+        self.read(&listed.data, &listed.deletes, filter).await
+    }
+
+    /// The manifests of a snapshot that may list such files.
+    ///
+    /// # Errors
+    /// [`ScanError::NoSuchSnapshot`], [`ScanError::Unsupported`] for encrypted tables,
+    /// [`ScanError::Catalog`].
+    pub async fn list(&self, snapshot_id: i64, filter: &Filter) -> Result<Listed, ScanError> {
+        let manifests = self.manifests(snapshot_id).await?;
+        let (deletes, data): (Vec<_>, Vec<_>) = manifests.iter().cloned().partition(has_deletes);
+        let data =
+            data.into_iter().filter(|manifest| prune::may_list(self.metadata, manifest, filter));
+        Ok(Listed { data: data.map(|manifest| (manifest, None)).collect(), deletes })
+    }
+
+    /// The manifests with files that were appended after the snapshot `start` up to `end`.
+    ///
+    /// Snapshots in between that did something else than append add nothing, and deletes are not
+    /// applied: each file is what was added then.
+    ///
+    /// # Errors
+    /// As [`Self::list`]; [`ScanError::Invalid`] when `start` is no ancestor of `end`.
+    pub async fn list_appended(
+        &self,
+        start: i64,
+        end: i64,
+        filter: &Filter,
+    ) -> Result<Listed, ScanError> {
+        let mut data = Vec::new();
+        let mut seen = HashSet::new();
+        let mut next = Some(end);
+        while next != Some(start) {
+            let snapshot = next.and_then(|id| self.metadata.snapshot_by_id(id));
+            let Some(snapshot) = snapshot.filter(|snapshot| seen.insert(snapshot.snapshot_id()))
+            else {
+                return Err(match self.metadata.snapshot_by_id(end) {
+                    None => ScanError::NoSuchSnapshot(end),
+                    Some(_) => ScanError::Invalid(format!(
+                        "start-snapshot-id {start} is not an ancestor of end-snapshot-id {end}, or a snapshot between them has expired"
+                    )),
+                });
+            };
+            let id = snapshot.snapshot_id();
+            if snapshot.summary().operation == Operation::Append {
+                let manifests = self.manifests(id).await?;
+                let added = manifests.iter().filter(|manifest| {
+                    manifest.added_snapshot_id == id
+                        && !has_deletes(manifest)
+                        && prune::may_list(self.metadata, manifest, filter)
+                });
+                data.extend(added.map(|manifest| (manifest.clone(), Some(id))));
+            }
+            next = snapshot.parent_snapshot_id();
+        }
+        data.reverse();
+        Ok(Listed { data, deletes: Vec::new() })
+    }
+
+    /// The files in some of the listed manifests, with all delete files.
+    ///
+    /// # Errors
+    /// [`ScanError::Catalog`] when a manifest does not read.
+    pub async fn read(
+        &self,
+        data: &[(ManifestFile, Option<i64>)],
+        deletes: &[ManifestFile],
+        filter: &Filter,
+    ) -> Result<Plan, ScanError> {
+        let mut files = Files::new();
+        let all: Vec<&ManifestFile> = data.iter().map(|(manifest, _)| manifest).collect();
+        let wanted: HashSet<i64> = data.iter().filter_map(|(_, added_by)| *added_by).collect();
+        let is_wanted = |file: &PlannedFile| {
+            wanted.is_empty() || file.added_by.is_some_and(|id| wanted.contains(&id))
+        };
+        for file in self.cache.files(self.storage, self.metadata, &all).await? {
+            if is_wanted(&file) && prune::may_match(self.metadata, &file, filter) {
+                files.push(file);
+            }
+        }
+        let deletes: Vec<&ManifestFile> =
+            if files.is_empty() { Vec::new() } else { deletes.iter().collect() };
+        let deletes = self.cache.files(self.storage, self.metadata, &deletes).await?;
+        Ok(Plan { files, deletes: DeleteIndex::new(self.metadata, deletes) })
+    }
+
+    /// What a file's partition leaves of the filter to check on its rows.
+    #[must_use]
+    pub fn residual(&self, file: &PlannedFile, filter: &Filter) -> Filter {
+        prune::residual(self.metadata, file, filter)
+    }
+
+    async fn manifests(&self, snapshot_id: i64) -> Result<Arc<Vec<ManifestFile>>, ScanError> {
+        let snapshot = self.metadata.snapshot_by_id(snapshot_id);
+        if snapshot.is_some_and(|snapshot| snapshot.encryption_key_id().is_some()) {
+            return Err(ScanError::Unsupported(
+                "the table is encrypted, so its manifests cannot be read here: plan the scan in the client".to_owned(),
+            ));
+        }
+        self.cache.manifests(self.storage, self.metadata, snapshot_id).await
+    }
+}

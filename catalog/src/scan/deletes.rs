@@ -1,0 +1,146 @@
+//! Which delete files reach which data files.
+//!
+//! Its one invariant: a delete file that may hold a row of a data file is among those of that
+//! file. One too many costs a read; one too few shows deleted rows.
+
+use super::manifests::{Files, PlannedFile};
+use iceberg::spec::{
+    DataContentType, DataFileFormat, Datum, Literal, PrimitiveLiteral, Struct, TableMetadata,
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// The column of a position delete file that names data files; the specification reserves its id.
+const FILE_PATH_ID: i32 = 2_147_483_546;
+
+/// Delete files by what they may delete from.
+#[derive(Debug, Default)]
+pub struct DeleteIndex {
+    files: Files,
+    /// Position deletes that are about one data file.
+    by_path: HashMap<String, Vec<usize>>,
+    /// Deletion vectors, which are about one data file each.
+    vectors: HashMap<String, Vec<usize>>,
+    /// Position deletes of several data files.
+    positions: Vec<usize>,
+    /// Equality deletes of one partition.
+    by_partition: HashMap<(i32, String), Vec<usize>>,
+    /// Equality deletes of the whole table.
+    everywhere: Vec<usize>,
+}
+
+impl DeleteIndex {
+    /// An index of a snapshot's delete files.
+    #[must_use]
+    pub fn new(metadata: &TableMetadata, files: Files) -> Self {
+        let mut index = Self::default();
+        for (at, file) in files.iter().enumerate() {
+            let place = match file.content {
+                DataContentType::EqualityDeletes => {
+                    let spec = metadata.partition_spec_by_id(file.spec_id);
+                    if spec.is_none_or(|spec| spec.is_unpartitioned()) {
+                        &mut index.everywhere
+                    } else {
+                        let partition = (file.spec_id, key(&file.partition));
+                        index.by_partition.entry(partition).or_default()
+                    }
+                }
+                DataContentType::Data | DataContentType::PositionDeletes => match only_path(file) {
+                    Some(path) if file.format == DataFileFormat::Puffin => {
+                        index.vectors.entry(path).or_default()
+                    }
+                    Some(path) => index.by_path.entry(path).or_default(),
+                    None => &mut index.positions,
+                },
+            };
+            place.push(at);
+        }
+        index.files = files;
+        index
+    }
+
+    /// Whether there are no delete files at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The delete files that reach a data file.
+    #[must_use]
+    pub fn of(&self, data: &PlannedFile) -> Files {
+        if self.is_empty() {
+            return Files::new();
+        }
+        let listed = |found: Option<&Vec<usize>>| found.map_or(&[][..], Vec::as_slice).to_vec();
+        let partition = (data.spec_id, key(&data.partition));
+        let mut reached: Vec<usize> = listed(self.by_partition.get(&partition));
+        reached.extend(&self.everywhere);
+        reached.retain(|at| data.sequence < self.files[*at].sequence);
+        let is_not_younger = |at: &usize| data.sequence <= self.files[*at].sequence;
+        let mut vectors = listed(self.vectors.get(&data.location));
+        vectors.retain(is_not_younger);
+        if vectors.is_empty() {
+            let in_file = listed(self.by_path.get(&data.location));
+            let may_name = |at: &&usize| may_name(&self.files[**at], &data.location);
+            let named = self.positions.iter().filter(may_name).copied();
+            reached.extend(in_file.into_iter().chain(named).filter(is_not_younger));
+        }
+        // A vector stands for all position deletes of its file up to it.
+        reached.extend(vectors);
+        reached.sort_unstable();
+        reached.into_iter().map(|at| Arc::clone(&self.files[at])).collect()
+    }
+
+    /// The delete files that reach any of these data files, each once.
+    #[must_use]
+    pub fn of_all(&self, data: &[Arc<PlannedFile>]) -> Files {
+        let mut found: HashMap<String, Arc<PlannedFile>> = HashMap::new();
+        for file in data.iter().flat_map(|file| self.of(file)) {
+            let name = format!("{}#{:?}", file.location, file.content_offset);
+            found.insert(name, file);
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found.into_iter().map(|(_, file)| file).collect()
+    }
+}
+
+/// The only data file that a delete file names, where it says so.
+fn only_path(file: &PlannedFile) -> Option<String> {
+    if let Some(path) = &file.referenced_data_file {
+        return Some(path.clone());
+    }
+    let (lower, upper) = path_bounds(file);
+    lower.filter(|lower| Some(*lower) == upper).map(str::to_owned)
+}
+
+/// Whether a delete file may name a data file. Its partition does not tell: the rows name the file.
+fn may_name(file: &PlannedFile, path: &str) -> bool {
+    let (lower, upper) = path_bounds(file);
+    lower.is_none_or(|lower| lower <= path) && upper.is_none_or(|upper| path <= upper)
+}
+
+fn path_bounds(file: &PlannedFile) -> (Option<&str>, Option<&str>) {
+    let Some(paths) = file.column(FILE_PATH_ID) else { return (None, None) };
+    (text(paths.lower.as_ref()), text(paths.upper.as_ref()))
+}
+
+fn text(bound: Option<&Datum>) -> Option<&str> {
+    match bound?.literal() {
+        PrimitiveLiteral::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A partition as one text, the same for values that were written before a column was widened.
+fn key(partition: &Struct) -> String {
+    let value = |value: Option<&Literal>| match value {
+        Some(Literal::Primitive(PrimitiveLiteral::Int(value))) => {
+            format!("{:?}", Some(Literal::long(*value)))
+        }
+        Some(Literal::Primitive(PrimitiveLiteral::Float(value))) => {
+            format!("{:?}", Some(Literal::double(value.0)))
+        }
+        other => format!("{other:?}"),
+    };
+    partition.iter().map(value).collect::<Vec<_>>().join("\u{1f}")
+}

@@ -1,0 +1,273 @@
+//! What the manifests of a snapshot say: its files with their counts and bounds.
+//!
+//! Manifest lists and manifests never change once written, so parsed ones are kept, reduced to what
+//! planning needs. Its one invariant: no location is read or handed out that [`admit`] refuses.
+
+use super::ScanError;
+use crate::{error::CatalogError, storage::Storage};
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestEntry,
+    ManifestFile, ManifestList, ManifestStatus, Struct, TableMetadata,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Most data files whose descriptions are kept; each takes about 5 KiB.
+const CACHED_FILES_MAX: usize = 20_000;
+/// Most manifest lists that are kept.
+const CACHED_LISTS_MAX: usize = 256;
+/// Manifests read at the same time.
+const READS_AT_ONCE: usize = 8;
+
+/// A live data or delete file.
+#[derive(Clone, Debug)]
+pub struct PlannedFile {
+    /// Where it is, as the manifest has it.
+    pub location: String,
+    /// What its rows are.
+    pub content: DataContentType,
+    /// How they are written.
+    pub format: DataFileFormat,
+    /// Its size.
+    pub bytes: u64,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Id of the partition spec it was written with.
+    pub spec_id: i32,
+    /// Its partition.
+    pub partition: Struct,
+    /// When its rows became part of the table; deletes reach files that are not younger.
+    pub sequence: i64,
+    /// The snapshot that added it, where this manifest is the one it was added with.
+    pub added_by: Option<i64>,
+    /// Where a reader may split it.
+    pub split_offsets: Option<Vec<i64>>,
+    /// How its rows are sorted.
+    pub sort_order_id: Option<i32>,
+    /// What its encryption needs.
+    pub key_metadata: Option<Vec<u8>>,
+    /// Id of its first row.
+    pub first_row_id: Option<i64>,
+    /// Columns that an equality delete compares.
+    pub equality_ids: Option<Vec<i32>>,
+    /// The only data file that a delete file is about.
+    pub referenced_data_file: Option<String>,
+    /// Where in the file a deletion vector is.
+    pub content_offset: Option<i64>,
+    /// How long it is.
+    pub content_bytes: Option<i64>,
+    /// Counts and bounds by field id, ascending.
+    columns: Vec<ColumnBounds>,
+}
+
+/// What is known of one column of a file.
+#[derive(Clone, Debug)]
+pub struct ColumnBounds {
+    /// Its field id.
+    pub id: i32,
+    /// Its size in the file.
+    pub bytes: Option<u64>,
+    /// Its values, with missing ones and such that are not a number.
+    pub values: Option<u64>,
+    /// Rows without a value.
+    pub nulls: Option<u64>,
+    /// Values that are not a number, which no bound covers.
+    pub nans: Option<u64>,
+    /// Not above any value.
+    pub lower: Option<Datum>,
+    /// Not below any value.
+    pub upper: Option<Datum>,
+}
+
+impl PlannedFile {
+    /// What is known of a column; none when the file may lack it.
+    #[must_use]
+    pub fn column(&self, field_id: i32) -> Option<&ColumnBounds> {
+        let at = self.columns.binary_search_by_key(&field_id, |column| column.id).ok()?;
+        self.columns.get(at)
+    }
+
+    /// What is known of its columns, by ascending field id.
+    #[must_use]
+    pub fn columns(&self) -> &[ColumnBounds] {
+        &self.columns
+    }
+
+    fn new(entry: &ManifestEntry, manifest: &ManifestFile, first_row_id: Option<i64>) -> Self {
+        let file = entry.data_file();
+        let is_added = entry.status() == ManifestStatus::Added;
+        Self {
+            location: file.file_path().to_owned(),
+            content: file.content_type(),
+            format: file.file_format(),
+            bytes: file.file_size_in_bytes(),
+            rows: file.record_count(),
+            spec_id: manifest.partition_spec_id,
+            partition: file.partition().clone(),
+            // An entry without one was added with the manifest.
+            sequence: entry.sequence_number().unwrap_or(manifest.sequence_number),
+            added_by: is_added.then(|| entry.snapshot_id().unwrap_or(manifest.added_snapshot_id)),
+            split_offsets: file.split_offsets().map(<[i64]>::to_vec),
+            sort_order_id: file.sort_order_id(),
+            key_metadata: file.key_metadata().map(<[u8]>::to_vec),
+            first_row_id,
+            equality_ids: file.equality_ids(),
+            referenced_data_file: file.referenced_data_file(),
+            content_offset: file.content_offset(),
+            content_bytes: file.content_size_in_bytes(),
+            columns: columns(file),
+        }
+    }
+}
+
+fn columns(file: &DataFile) -> Vec<ColumnBounds> {
+    let mut ids: Vec<i32> = file.value_counts().keys().copied().collect();
+    ids.extend(file.null_value_counts().keys().chain(file.lower_bounds().keys()));
+    ids.extend(file.column_sizes().keys().chain(file.upper_bounds().keys()));
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter()
+        .map(|id| ColumnBounds {
+            id,
+            bytes: file.column_sizes().get(&id).copied(),
+            values: file.value_counts().get(&id).copied(),
+            nulls: file.null_value_counts().get(&id).copied(),
+            nans: file.nan_value_counts().get(&id).copied(),
+            lower: file.lower_bounds().get(&id).cloned(),
+            upper: file.upper_bounds().get(&id).cloned(),
+        })
+        .collect()
+}
+
+/// Files of a manifest or a snapshot.
+pub type Files = Vec<Arc<PlannedFile>>;
+
+/// Parsed manifests by location. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct ManifestCache {
+    lists: Arc<Mutex<HashMap<String, Arc<Vec<ManifestFile>>>>>,
+    files: Arc<Mutex<HashMap<String, Arc<Files>>>>,
+}
+
+impl ManifestCache {
+    /// The manifests of a snapshot that have live files.
+    ///
+    /// # Errors
+    /// [`ScanError::NoSuchSnapshot`] when the snapshot is gone, [`ScanError::Catalog`] when its
+    /// list does not read.
+    pub async fn manifests(
+        &self,
+        storage: &Storage,
+        metadata: &TableMetadata,
+        snapshot_id: i64,
+    ) -> Result<Arc<Vec<ManifestFile>>, ScanError> {
+        let Some(snapshot) = metadata.snapshot_by_id(snapshot_id) else {
+            return Err(ScanError::NoSuchSnapshot(snapshot_id));
+        };
+        let location = snapshot.manifest_list();
+        admit(storage, metadata, location)?;
+        if let Some(list) = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location)
+        {
+            return Ok(Arc::clone(list));
+        }
+        let bytes = storage.get(location).await?;
+        let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
+            .map_err(unreadable("read a manifest list"))?;
+        let live = |manifest: &ManifestFile| {
+            manifest.added_files_count != Some(0) || manifest.existing_files_count != Some(0)
+        };
+        let list = Arc::new(list.consume_entries().into_iter().filter(live).collect::<Vec<_>>());
+        let mut cache = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if CACHED_LISTS_MAX <= cache.len() {
+            cache.clear();
+        }
+        cache.insert(location.to_owned(), Arc::clone(&list));
+        Ok(list)
+    }
+
+    /// The live files of these manifests, in their order.
+    ///
+    /// # Errors
+    /// [`ScanError::Catalog`] when a manifest does not read.
+    pub async fn files(
+        &self,
+        storage: &Storage,
+        metadata: &TableMetadata,
+        manifests: &[&ManifestFile],
+    ) -> Result<Files, ScanError> {
+        let reads: Vec<_> =
+            manifests.iter().map(|manifest| self.manifest(storage, metadata, manifest)).collect();
+        let parsed: Vec<Arc<Files>> =
+            stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        Ok(parsed.iter().flat_map(|files| files.iter().map(Arc::clone)).collect())
+    }
+
+    async fn manifest(
+        &self,
+        storage: &Storage,
+        metadata: &TableMetadata,
+        manifest: &ManifestFile,
+    ) -> Result<Arc<Files>, ScanError> {
+        let location = &manifest.manifest_path;
+        admit(storage, metadata, location)?;
+        if let Some(files) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(location)
+        {
+            return Ok(Arc::clone(files));
+        }
+        let bytes = storage.get(location).await?;
+        let parsed = Manifest::parse_avro(&bytes).map_err(unreadable("read a manifest"))?;
+        let files = live_files(&parsed, manifest);
+        for file in &files {
+            admit(storage, metadata, &file.location)?;
+        }
+        let files = Arc::new(files);
+        let mut cache = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full cache starts anew: the manifests in use are back after one query each.
+        let kept: usize = cache.values().map(|files| files.len()).sum();
+        if CACHED_FILES_MAX < kept + files.len() {
+            cache.clear();
+        }
+        cache.insert(location.clone(), Arc::clone(&files));
+        Ok(files)
+    }
+}
+
+fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> Files {
+    let mut next_row_id = manifest.first_row_id.and_then(|id| i64::try_from(id).ok());
+    let mut files = Files::new();
+    for entry in parsed.entries() {
+        let mut first_row_id = entry.data_file().first_row_id();
+        // Files that were added with the manifest are numbered in its order.
+        if let (None, Some(next), true) = (first_row_id, next_row_id, entry.is_alive()) {
+            first_row_id = Some(next);
+            let rows = i64::try_from(entry.record_count()).unwrap_or(i64::MAX);
+            next_row_id = Some(next.saturating_add(rows));
+        }
+        if entry.is_alive() {
+            files.push(Arc::new(PlannedFile::new(entry, manifest, first_row_id)));
+        }
+    }
+    files
+}
+
+/// The one place through which every location of a scan goes: manifest lists, manifests, data and
+/// delete files, before they are read or told to a client.
+///
+/// A manifest is looked at for each scan, its files once, when it is read: they stay admitted for
+/// whoever may read the manifest.
+fn admit(storage: &Storage, _metadata: &TableMetadata, location: &str) -> Result<(), ScanError> {
+    storage.normalize(location)?;
+    Ok(())
+}
+
+/// Whether a manifest lists delete files.
+pub(super) fn has_deletes(manifest: &ManifestFile) -> bool {
+    manifest.content == ManifestContentType::Deletes
+}
+
+fn unreadable(operation: &'static str) -> impl FnOnce(iceberg::Error) -> ScanError {
+    move |source| CatalogError::Iceberg { operation, source }.into()
+}
