@@ -9,7 +9,7 @@ use iceberg::spec::{
     DataContentType, DataFile, Manifest, ManifestContentType, ManifestEntry, ManifestFile,
     ManifestList, PrimitiveLiteral, Struct, TableMetadata,
 };
-use icecore_catalog::storage::Storage;
+use icecore_catalog::{location::Location, storage::Storage};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -125,7 +125,9 @@ impl ManifestCache {
         let Some(snapshot) = metadata.snapshot_by_id(snapshot_id) else {
             return Err(SqlError::NotFound(format!("snapshot {snapshot_id} has expired")));
         };
-        let location = snapshot.manifest_list();
+        let own = folder(storage, metadata)?;
+        let location = own.admit(snapshot.manifest_list()).map_err(|cause| unreadable(&cause))?;
+        let location = location.as_str();
         if let Some(list) = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location)
         {
             return Ok(Arc::clone(list));
@@ -145,17 +147,19 @@ impl ManifestCache {
         Ok(list)
     }
 
-    /// The live files of these manifests, in their order.
+    /// The live files of these manifests, in their order. Each lies in the table's own folder.
     ///
     /// # Errors
-    /// [`SqlError::Internal`] when a manifest does not read.
+    /// [`SqlError::Internal`] when a manifest does not read, or names a file elsewhere.
     pub async fn files(
         &self,
         storage: &Storage,
+        metadata: &TableMetadata,
         manifests: &[&ManifestFile],
     ) -> Result<Files, SqlError> {
+        let own = &folder(storage, metadata)?;
         let reads: Vec<_> =
-            manifests.iter().map(|manifest| self.manifest(storage, manifest)).collect();
+            manifests.iter().map(|manifest| self.manifest(storage, own, manifest)).collect();
         let parsed: Vec<Arc<Files>> =
             stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(parsed.iter().flat_map(|files| files.iter().map(Arc::clone)).collect())
@@ -164,9 +168,12 @@ impl ManifestCache {
     async fn manifest(
         &self,
         storage: &Storage,
+        own: &Location,
         manifest: &ManifestFile,
     ) -> Result<Arc<Files>, SqlError> {
-        let location = &manifest.manifest_path;
+        let admit = |file: &str| own.admit(file).map_err(|cause| unreadable(&cause));
+        let location = admit(&manifest.manifest_path)?;
+        let location = location.as_str();
         if let Some(files) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(location)
         {
             return Ok(Arc::clone(files));
@@ -174,6 +181,7 @@ impl ManifestCache {
         let bytes = storage.get(location).await.map_err(|cause| unreadable(&cause))?;
         let parsed = Manifest::parse_avro(&bytes).map_err(|cause| unreadable(&cause))?;
         let live = parsed.entries().iter().filter(|entry| entry.is_alive());
+        live.clone().try_for_each(|entry| admit(entry.file_path()).map(|_| ()))?;
         let files: Arc<Files> =
             Arc::new(live.map(|entry| Arc::new(PlannedFile::new(entry, manifest))).collect());
         let mut cache = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,9 +190,15 @@ impl ManifestCache {
         if CACHED_FILES_MAX < kept + files.len() {
             cache.clear();
         }
-        cache.insert(location.clone(), Arc::clone(&files));
+        cache.insert(location.to_owned(), Arc::clone(&files));
         Ok(files)
     }
+}
+
+/// The folder that a table's files lie in. It was checked when they were committed, but a file may
+/// have changed since, so it is checked again before anything is opened.
+fn folder(storage: &Storage, metadata: &TableMetadata) -> Result<Location, SqlError> {
+    storage.normalize(metadata.location()).map_err(|cause| unreadable(&cause))
 }
 
 /// Whether a manifest lists delete files.

@@ -7,7 +7,7 @@
 use crate::sql::{
     SqlError,
     deletes::{self, Deletes},
-    manifests::{Files, ManifestCache, PlannedFile, has_deletes},
+    manifests::{Files, ManifestCache, PlannedFile, has_deletes, unreadable},
 };
 use arrow::{
     array::{ArrayRef, BooleanArray, UInt64Array},
@@ -80,7 +80,7 @@ impl Snapshot {
             }
             None => data,
         };
-        let files = manifests.files(storage, &data).await.map_err(external)?;
+        let files = manifests.files(storage, &self.metadata, &data).await.map_err(external)?;
         let files: Files = match &pruning {
             Some(pruning) => {
                 let keep = pruning.prune(&FileBounds { files: &files, snapshot: self })?;
@@ -92,7 +92,13 @@ impl Snapshot {
             }
             None => files,
         };
-        let deletes = manifests.files(storage, &deletes).await.map_err(external)?;
+        // The data files are opened by DataFusion and not through the storage, which would look.
+        let locations = files.iter().map(|file| storage.normalize(&file.location));
+        let locations: Result<Vec<_>, _> = locations.collect();
+        let locations = locations.map_err(|cause| external(unreadable(&cause)))?;
+        let links = storage.check_links(locations).await;
+        links.map_err(|cause| external(unreadable(&cause)))?;
+        let deletes = manifests.files(storage, &self.metadata, &deletes).await.map_err(external)?;
         let deletes = deletes::read(storage, &deletes, &files).await.map_err(external)?;
         Ok(Planned { files, deletes })
     }

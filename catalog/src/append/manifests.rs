@@ -3,7 +3,7 @@
 //! Delete manifests and manifests of other partition specs are carried over untouched. A merge
 //! keeps for each file the snapshot and the sequence numbers it was added with.
 
-use crate::{error::CatalogError, storage::Storage};
+use crate::{error::CatalogError, location::Location, storage::Storage};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     io::FileIO,
@@ -37,7 +37,8 @@ pub(super) async fn read_list(
     base: &TableMetadata,
     snapshot: &Snapshot,
 ) -> Result<Vec<ManifestFile>, CatalogError> {
-    let bytes = storage.get(snapshot.manifest_list()).await?;
+    let list = storage.normalize(base.location())?.admit(snapshot.manifest_list())?;
+    let bytes = storage.get(list.as_str()).await?;
     let list = ManifestList::parse_with_version(&bytes, base.format_version())
         .map_err(failed("parse the manifest list"))?;
     Ok(list.consume_entries().into_iter().collect())
@@ -127,6 +128,11 @@ impl<'a> Writer<'a> {
         &mut self,
         manifests: &[ManifestFile],
     ) -> Result<Option<ManifestFile>, CatalogError> {
+        if let Some(own) = Location::parse(self.base.location()) {
+            for manifest in manifests {
+                own.admit(&manifest.manifest_path)?;
+            }
+        }
         let io = &self.io;
         // Owned, because a borrowing closure would keep callers' futures from being `Send`.
         let loaded: Vec<Manifest> = stream::iter(manifests.to_vec())

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
+mod own;
+mod places;
+
 const NOW: i64 = 1_700_000_000_000;
 
 struct House {
@@ -43,7 +46,7 @@ async fn house() -> House {
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let clock = Arc::clone(&clock);
         let now: NowMs = Arc::new(move || clock.load(Ordering::SeqCst));
-        Catalog::new("icecore", storage, Arc::clone(&metastore), now)
+        Catalog::trusting_manifests("icecore", storage, Arc::clone(&metastore), now)
     };
     let (catalog, other) = (open(), open());
     catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
@@ -465,6 +468,9 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     let elsewhere = format!("{}/elsewhere.metadata.json", house.root());
     let refused = register(&json, &elsewhere).await;
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
+    let taken = register(&json, &format!("{forged}.2")).await;
+    assert!(matches!(taken, Err(CatalogError::Invalid(_))), "the place is another table's");
+    catalog.drop_table(&ident("a.t"), false).await.unwrap();
     register(&json, &format!("{forged}.2")).await.unwrap();
 }
 

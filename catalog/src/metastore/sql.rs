@@ -6,11 +6,13 @@
 
 mod dialect;
 mod namespaces;
+mod places;
 mod schema;
 mod tables;
 
 use crate::{
     error::CatalogError,
+    location::Location,
     metastore::{
         Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow,
         SwapOutcome, TableRow, outcome_of_lost_commit,
@@ -176,6 +178,11 @@ impl Metastore for SqlMetastore {
         tx.commit().await.map_err(failed("rename a table"))
     }
 
+    async fn is_free(&self, location: &Location) -> Result<bool, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        Ok(places::overlapping(&mut connection, None, location).await? == 0)
+    }
+
     async fn commit_with_new(
         &self,
         new: &[NewTable],
@@ -185,6 +192,9 @@ impl Metastore for SqlMetastore {
         let mut ordered: Vec<&PointerSwap> = swaps.iter().collect();
         ordered.sort_by_key(|swap| swap.uuid);
         let mut tx = self.begin().await?;
+        if !new.is_empty() || swaps.iter().any(|swap| swap.moved_to.is_some()) {
+            places::lock(&mut tx).await?;
+        }
         for table in new {
             tables::create(&mut tx, table).await?;
         }

@@ -34,7 +34,7 @@ impl Server {
         let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let root = storage.root().to_owned();
         let now = Arc::new(|| 1_800_000_000_000);
-        let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
+        let catalog = Catalog::trusting_manifests("icecore", storage, Arc::new(metastore), now);
         Self { router: router(catalog), root, _folder: folder }
     }
 

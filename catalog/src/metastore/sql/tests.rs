@@ -35,20 +35,22 @@ async fn suite(store: &dyn Metastore, part: usize) {
         4 => suite::snapshot_index(store).await,
         5 => suite::deletion_queue(store).await,
         6 => suite::epochs(store).await,
+        7 => suite::places(store).await,
+        8 => suite::of_nested_places_that_race_one_is_taken(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }
 
 #[tokio::test]
 async fn sqlite_does_what_every_metastore_must_do() {
-    for part in 0..8 {
+    for part in 0..10 {
         suite(&sqlite().await.1, part).await;
     }
 }
 
 #[tokio::test]
 async fn postgres_does_what_every_metastore_must_do() {
-    for part in 0..8 {
+    for part in 0..10 {
         let Some(url) = database().await else { return };
         suite(&SqlMetastore::postgres(&url).await.unwrap(), part).await;
     }
