@@ -7,7 +7,10 @@
 pub mod units;
 
 use crate::faults::Faults;
-use icecore_catalog::{catalog::DropPolicy, storage::S3Options};
+use icecore_catalog::{
+    catalog::{CatalogOptions, DropPolicy},
+    storage::S3Options,
+};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -34,6 +37,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "catalog.purge",
         "false",
         "whether files go with a table that a client drops with purge, after that time",
+    ),
+    (
+        "catalog.foreign_files",
+        "refuse",
+        "commits of clients that name files outside of the table's own location: refuse or allow",
     ),
     ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
     ("s3.region", "us-east-1", "region"),
@@ -168,8 +176,8 @@ pub struct Config {
     pub metastore: MetastoreUrl,
     /// The warehouse name that clients use.
     pub catalog_name: String,
-    /// What dropping a table means.
-    pub drop_policy: DropPolicy,
+    /// What the catalog allows, and what dropping a table means.
+    pub catalog_options: CatalogOptions,
     /// Keys and address of the S3 server.
     pub s3: S3Options,
     /// Longest an acknowledged event waits for its snapshot.
@@ -373,7 +381,7 @@ impl Texts {
             metastore: self.metastore(&data_dir)?,
             data_dir,
             catalog_name: self.text("catalog.name").to_owned(),
-            drop_policy: self.drop_policy()?,
+            catalog_options: self.catalog_options()?,
             s3: self.s3(),
             commit_interval: self.duration(
                 "commit.interval",
@@ -440,12 +448,18 @@ impl Texts {
         Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
     }
 
-    fn drop_policy(&self) -> Result<DropPolicy, ConfigError> {
+    fn catalog_options(&self) -> Result<CatalogOptions, ConfigError> {
         let window = self.duration("catalog.undrop_window", Duration::ZERO, DAY * 365)?;
-        Ok(DropPolicy {
+        let drop_policy = DropPolicy {
             undrop_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
             purge: self.parsed("catalog.purge", "is neither true nor false")?,
-        })
+        };
+        let checks_contents = match self.text("catalog.foreign_files") {
+            "refuse" => true,
+            "allow" => false,
+            _ => return Err(self.wrong("catalog.foreign_files", "is neither refuse nor allow")),
+        };
+        Ok(CatalogOptions { drop_policy, checks_contents })
     }
 
     fn s3(&self) -> S3Options {

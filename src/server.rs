@@ -159,12 +159,12 @@ async fn open_catalog(config: &Config, clock: &Clock) -> Result<Catalog, Catalog
         MetastoreUrl::Postgres(url) => SqlMetastore::postgres(url).await?,
     };
     let clock = clock.clone();
-    Ok(Catalog::with_drop_policy(
+    Ok(Catalog::with_options(
         &config.catalog_name,
         storage,
         Arc::new(metastore),
         Arc::new(move || clock.now_ms()),
-        config.drop_policy,
+        config.catalog_options,
     ))
 }
 

@@ -15,6 +15,7 @@ mod tests;
 
 use crate::{
     error::CatalogError,
+    location::Location,
     metastore::{Obsolete, Watermark},
     retention,
     storage::Storage,
@@ -160,9 +161,12 @@ async fn thin(
         return Vec::new();
     }
     let not_before_ms = now_ms.saturating_add(OBSOLETE_GRACE_MS);
+    let own = Location::parse(base.location());
+    let is_own = |file: &String| own.as_ref().is_some_and(|own| own.admit(file).is_ok());
     let obsolete = obsolete::files(storage, base, &removed, forked)
         .await
         .into_iter()
+        .filter(is_own)
         .map(|location| Obsolete { location, not_before_ms })
         .collect();
     updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: removed });

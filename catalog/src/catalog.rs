@@ -6,10 +6,12 @@
 mod admin;
 mod cache;
 mod change;
+mod contents;
 mod create;
 mod jail;
 mod load;
 mod locks;
+mod own;
 mod purge;
 mod views;
 mod write;
@@ -20,6 +22,7 @@ pub use purge::DropPolicy;
 use crate::{
     error::CatalogError,
     metastore::{Levels, Metastore, Properties, SnapshotRow, Watermark},
+    retention,
     storage::Storage,
 };
 use cache::MetadataCache;
@@ -76,6 +79,23 @@ pub struct TableChange {
     pub updates: Vec<TableUpdate>,
 }
 
+/// What differs from catalog to catalog.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogOptions {
+    /// What dropping a table means.
+    pub drop_policy: DropPolicy,
+    /// Whether a commit is refused when a manifest that it brings names a file outside of the
+    /// table's own location.
+    pub checks_contents: bool,
+}
+
+impl Default for CatalogOptions {
+    /// The default [`DropPolicy`], and contents are checked.
+    fn default() -> Self {
+        Self { drop_policy: DropPolicy::default(), checks_contents: true }
+    }
+}
+
 /// The catalog. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
@@ -91,7 +111,8 @@ struct Inner {
     cache: MetadataCache<TableMetadata>,
     view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
-    drop_policy: DropPolicy,
+    options: CatalogOptions,
+    seen: contents::Seen,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -104,17 +125,17 @@ impl Catalog {
     /// A catalog named `name` (what clients call the warehouse) over these stores.
     #[must_use]
     pub fn new(name: &str, storage: Storage, metastore: Arc<dyn Metastore>, now: NowMs) -> Self {
-        Self::with_drop_policy(name, storage, metastore, now, DropPolicy::default())
+        Self::with_options(name, storage, metastore, now, CatalogOptions::default())
     }
 
-    /// A catalog whose dropped tables go as `drop_policy` says.
+    /// A catalog that does not do everything as usual.
     #[must_use]
-    pub fn with_drop_policy(
+    pub fn with_options(
         name: &str,
         storage: Storage,
         metastore: Arc<dyn Metastore>,
         now: NowMs,
-        drop_policy: DropPolicy,
+        options: CatalogOptions,
     ) -> Self {
         let inner = Inner {
             name: name.to_owned(),
@@ -125,7 +146,8 @@ impl Catalog {
             cache: MetadataCache::default(),
             view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
-            drop_policy,
+            options,
+            seen: contents::Seen::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -184,6 +206,7 @@ impl Catalog {
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
         create::check_name(&to.name)?;
+        self.check_stays(from, "renamed").await?;
         let from = (from.namespace.as_ref(), from.name.as_str());
         self.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
     }
@@ -196,6 +219,34 @@ impl Catalog {
         let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))?;
         self.metastore().snapshots(row.uuid).await
+    }
+
+    /// Everything about the places that a client's commit names, and about whose table it is.
+    async fn check_commit(
+        &self,
+        table: &TableIdent,
+        base: Option<&TableMetadata>,
+        new: &TableMetadata,
+        updates: &[TableUpdate],
+    ) -> Result<(), CatalogError> {
+        if !base.is_some_and(retention::is_managed) {
+            own::check_is_foreign(updates)?;
+        }
+        own::check(table, base, new)?;
+        jail::check(&self.inner.storage, base, new, updates)?;
+        if base.is_none_or(|base| base.location() != new.location()) {
+            self.free_location(new.location()).await?;
+        }
+        self.check_contents(base, new, updates).await
+    }
+
+    /// Refuses to drop or rename a table that this server writes. One whose metadata does not read
+    /// may go: it must be possible to get rid of it.
+    async fn check_stays(&self, table: &TableIdent, what: &str) -> Result<(), CatalogError> {
+        match self.find(table).await {
+            Ok(Some(found)) => own::check_stays(table, &found.metadata, what),
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     fn now_ms(&self) -> i64 {

@@ -7,6 +7,7 @@ pub mod append;
 pub mod catalog;
 pub mod commit;
 pub mod error;
+pub mod location;
 pub mod metadata_file;
 pub mod metastore;
 pub mod rest;

@@ -8,7 +8,7 @@ pub mod sql;
 #[cfg(test)]
 pub(crate) mod suite;
 
-use crate::error::CatalogError;
+use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, fmt::Debug};
 use uuid::Uuid;
@@ -46,6 +46,8 @@ pub struct PointerSwap {
     pub expected_version: i64,
     /// Where the new metadata is, already durable.
     pub metadata_location: String,
+    /// The table's new location, if the commit gives it one.
+    pub moved_to: Option<String>,
     /// The new watermark, if the commit moves it.
     pub watermark: Option<Watermark>,
     /// Snapshots this commit adds: id, time in ms, first and last `seq` where known.
@@ -78,6 +80,8 @@ pub struct NewTable {
     pub uuid: Uuid,
     /// Where its metadata is, already durable.
     pub metadata_location: String,
+    /// The folder that is its own: it lies in no other table's and no other table lies in it.
+    pub location: String,
     /// Snapshots it starts with.
     pub snapshots: Vec<SnapshotRow>,
 }
@@ -187,6 +191,7 @@ pub trait Metastore: Debug + Send + Sync {
             name: name.to_owned(),
             uuid,
             metadata_location: metadata_location.to_owned(),
+            location: format!("{metadata_location}/{uuid}"),
             snapshots: Vec::new(),
         };
         self.commit_with_new(&[table], &[]).await.map(|_| ())
@@ -247,13 +252,16 @@ pub trait Metastore: Debug + Send + Sync {
         from: (&Levels, &str),
         to: (&Levels, &str),
     ) -> Result<(), CatalogError>;
+    /// Whether no table lies at this location, above it or below it.
+    async fn is_free(&self, location: &Location) -> Result<bool, CatalogError>;
 
     /// Swaps every pointer or none.
     async fn commit(&self, swaps: &[PointerSwap]) -> Result<SwapOutcome, CatalogError> {
         self.commit_with_new(&[], swaps).await
     }
     /// Adds every table and swaps every pointer, or does nothing; `NoSuchNamespace`,
-    /// `AlreadyExists` (of a new table's name or identity).
+    /// `AlreadyExists` (of a new table's name or identity), `Invalid` when a table's location
+    /// overlaps another's.
     async fn commit_with_new(
         &self,
         new: &[NewTable],

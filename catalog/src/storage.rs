@@ -6,11 +6,10 @@
 
 pub(crate) mod file_io;
 mod local;
-pub(crate) mod location;
 #[cfg(test)]
 mod tests;
 
-use crate::error::CatalogError;
+use crate::{error::CatalogError, location::Location};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use local::LocalDisk;
@@ -18,10 +17,13 @@ use object_store::{
     ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as Key,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Region of S3-compatible stores that have none.
@@ -61,8 +63,9 @@ pub struct Storage {
 
 #[derive(Debug)]
 struct Inner {
-    root: String,
+    root: Location,
     place: Place,
+    calls: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -78,26 +81,32 @@ impl Storage {
     /// [`CatalogError::Invalid`] for another kind of URL; [`CatalogError::Storage`] when the
     /// folder cannot be made.
     pub fn open(warehouse: &str, s3: &S3Options) -> Result<Self, CatalogError> {
-        let root = location::normalize(warehouse).ok_or_else(|| {
+        let root = Location::parse(warehouse).ok_or_else(|| {
             CatalogError::Invalid(format!(
                 "warehouse `{warehouse}` is neither file:///folder nor s3://bucket/prefix"
             ))
         })?;
-        let place = if let Some(key) = root.strip_prefix("s3://") {
+        let place = if let Some(key) = root.as_str().strip_prefix("s3://") {
             let bucket = key.split('/').next().unwrap_or(key).to_owned();
-            let store = s3_store(&bucket, s3).map_err(failed("open", &root))?;
+            let store = s3_store(&bucket, s3).map_err(failed("open", root.as_str()))?;
             Place::S3 { bucket, store, options: s3.clone() }
         } else {
-            let disk = LocalDisk::open(&local_path(&root));
-            Place::Local(disk.map_err(local_failed("open", &root))?)
+            let disk = LocalDisk::open(&local_path(root.as_str()));
+            Place::Local(disk.map_err(local_failed("open", root.as_str()))?)
         };
-        Ok(Self { inner: Arc::new(Inner { root, place }) })
+        Ok(Self { inner: Arc::new(Inner { root, place, calls: AtomicU64::new(0) }) })
     }
 
     /// The warehouse's own location without a trailing slash: `file:///…` or `s3://bucket/prefix`.
     #[must_use]
     pub fn root(&self) -> &str {
-        &self.inner.root
+        self.inner.root.as_str()
+    }
+
+    /// How many calls have gone to the disk or the store since this was opened.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.inner.calls.load(Ordering::Relaxed)
     }
 
     /// Whether the files are on a disk of this machine.
@@ -110,10 +119,15 @@ impl Storage {
     ///
     /// # Errors
     /// [`CatalogError::LocationForbidden`] when it is not below the warehouse's root.
-    pub fn normalize(&self, location: &str) -> Result<String, CatalogError> {
-        location::normalize(location)
-            .filter(|normal| location::is_below(normal, &self.inner.root))
-            .ok_or_else(|| CatalogError::LocationForbidden(location.to_owned()))
+    pub fn normalize(&self, location: &str) -> Result<Location, CatalogError> {
+        self.inner.root.admit(location)
+    }
+
+    /// As [`Storage::normalize`], for a call that goes there now.
+    fn enter(&self, location: &str) -> Result<String, CatalogError> {
+        let location = self.normalize(location)?;
+        self.inner.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(location.to_string())
     }
 
     /// Writes a whole new or replaced file; durable on return.
@@ -121,7 +135,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
-        let location = self.normalize(location)?;
+        let location = self.enter(location)?;
         match &self.inner.place {
             Place::Local(_) => {
                 self.on_disk("write", location, move |disk, path| disk.write(path, &bytes)).await
@@ -138,7 +152,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn get(&self, location: &str) -> Result<Bytes, CatalogError> {
-        let location = self.normalize(location)?;
+        let location = self.enter(location)?;
         match &self.inner.place {
             Place::Local(_) => {
                 let read = |_: &LocalDisk, path: &Path| std::fs::read(path).map(Bytes::from);
@@ -161,7 +175,7 @@ impl Storage {
         location: &str,
         range: Range<u64>,
     ) -> Result<Bytes, CatalogError> {
-        let location = self.normalize(location)?;
+        let location = self.enter(location)?;
         match &self.inner.place {
             Place::Local(_) => {
                 let read = move |_: &LocalDisk, path: &Path| {
@@ -181,7 +195,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn size(&self, location: &str) -> Result<u64, CatalogError> {
-        let location = self.normalize(location)?;
+        let location = self.enter(location)?;
         match &self.inner.place {
             Place::Local(_) => {
                 let size = |_: &LocalDisk, path: &Path| local::size(path);
@@ -211,7 +225,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn delete(&self, location: &str) -> Result<(), CatalogError> {
-        let location = self.normalize(location)?;
+        let location = self.enter(location)?;
         match &self.inner.place {
             Place::Local(_) => {
                 self.on_disk("delete", location, |_, path| local::delete(path)).await
@@ -228,8 +242,8 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn list(&self, folder: &str) -> Result<Vec<String>, CatalogError> {
-        let is_root = location::normalize(folder).as_deref() == Some(self.root());
-        let folder = if is_root { self.root().to_owned() } else { self.normalize(folder)? };
+        let is_root = Location::parse(folder).as_ref() == Some(&self.inner.root);
+        let folder = if is_root { self.root().to_owned() } else { self.enter(folder)? };
         match &self.inner.place {
             Place::Local(_) => {
                 let files = self.on_disk("list", folder, |_, path| local::list(path)).await?;
@@ -257,7 +271,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn prepare_table(&self, location: &str) -> Result<(), CatalogError> {
-        let location = self.normalize(location)?;
+        let location = self.enter(location)?;
         if let Place::S3 { .. } = self.inner.place {
             return Ok(());
         }
@@ -266,6 +280,31 @@ impl Storage {
             disk.make_folder(&path.join("metadata"))
         };
         self.on_disk("make folders in", location, make).await
+    }
+
+    /// Checks that no link on a local disk leads one of these files out of the warehouse, for
+    /// readers that open them without this storage.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn check_links(&self, files: Vec<Location>) -> Result<(), CatalogError> {
+        if let Place::S3 { .. } = self.inner.place {
+            return Ok(());
+        }
+        let check = move |disk: &LocalDisk, _: &Path| {
+            let mut folders = HashSet::new();
+            for file in files {
+                let path = local_path(file.as_str());
+                let folder = path.parent().unwrap_or(&path);
+                let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+                // Most files of a table share a few folders.
+                if is_link || folders.insert(folder.to_owned()) {
+                    disk.check_links(&path)?;
+                }
+            }
+            Ok(())
+        };
+        self.on_disk("look at", self.root().to_owned(), check).await
     }
 
     /// The same files for the iceberg crate's readers and writers, with the same checks and
@@ -318,7 +357,7 @@ impl Storage {
         let inner = Arc::clone(&self.inner);
         let path = local_path(&location);
         let done = tokio::task::spawn_blocking(move || match &inner.place {
-            Place::Local(disk) => work(disk, &path),
+            Place::Local(disk) => disk.check_links(&path).and_then(|()| work(disk, &path)),
             Place::S3 { .. } => Err(std::io::Error::other("not a local place")),
         });
         // A thread that ends without an answer panicked or met the end of the process.
@@ -383,6 +422,9 @@ fn local_failed(
 ) -> impl FnOnce(std::io::Error) -> CatalogError {
     let location = location.to_owned();
     move |cause| {
+        if local::is_outside(&cause) {
+            return CatalogError::LocationForbidden(location);
+        }
         let source = if cause.kind() == std::io::ErrorKind::NotFound {
             object_store::Error::NotFound { path: location.clone(), source: cause.into() }
         } else {

@@ -61,6 +61,14 @@ impl Snapshot {
         let source = Source { storage, cache, metadata: &self.metadata };
         let plan =
             source.plan(self.id, &filter).await.map_err(|cause| external(failure(&cause)))?;
+        // The data files are opened by DataFusion and not through the storage, which would look.
+        let locations = plan.files.iter().map(|file| storage.normalize(&file.location));
+        let locations: Result<Vec<_>, _> = locations.collect();
+        let links = match locations {
+            Ok(locations) => storage.check_links(locations).await,
+            Err(cause) => Err(cause),
+        };
+        links.map_err(|cause| external(failure(&ScanError::from(cause))))?;
         let reached = plan.deletes.of_all(&plan.files);
         let deletes = deletes::read(storage, &reached, &plan.files).await.map_err(external)?;
         Ok(Planned { files: plan.files, deletes })

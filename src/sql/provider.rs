@@ -169,7 +169,8 @@ impl Table {
         let outside = |cause: SqlError| DataFusionError::External(Box::new(cause));
         let location =
             self.storage.normalize(&file.location).map_err(|cause| outside(unreadable(&cause)))?;
-        let relative = location.strip_prefix(base.as_str()).unwrap_or(&location);
+        let location = location.as_str();
+        let relative = location.strip_prefix(base.as_str()).unwrap_or(location);
         // Locations are what the store calls its objects: nothing in them is escaped again.
         let path = Path::parse(relative.trim_start_matches('/'))
             .map_err(|cause| outside(unreadable(&cause)))?;

@@ -714,6 +714,40 @@ async fn deletes_that_are_not_applied_refuse_the_query() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_was_changed_after_its_commit_leads_nowhere() {
+    let house = House::new().await;
+    house.take(1..5);
+    house.commit().await;
+    let table = house.catalog.load_table(&house.events()).await.unwrap();
+    let (metadata, storage) = (&table.metadata, house.catalog.storage());
+    let list = storage.get(metadata.current_snapshot().unwrap().manifest_list()).await.unwrap();
+    let list = iceberg::spec::ManifestList::parse_with_version(&list, metadata.format_version());
+    let manifest = list.unwrap().entries()[0].clone();
+    let elsewhere = format!("{}/elsewhere.parquet", storage.root());
+    let file = file_of(&house, 1).await;
+    storage.put(&elsewhere, storage.get(file.file_path()).await.unwrap()).await.unwrap();
+    let mut moved = DataFileBuilder::default();
+    moved
+        .content(DataContentType::Data)
+        .file_path(elsewhere)
+        .file_format(DataFileFormat::Parquet)
+        .partition(file.partition().clone())
+        .partition_spec_id(0)
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes());
+    let mut changed = ManifestWriterBuilder::new(
+        storage.file_io().new_output(&manifest.manifest_path).unwrap(),
+        Some(manifest.added_snapshot_id),
+        Arc::clone(metadata.current_schema()),
+        metadata.default_partition_spec().as_ref().clone(),
+    )
+    .build_v2_data();
+    changed.add_file(moved.build().unwrap(), -1).unwrap();
+    changed.write_manifest_file().await.unwrap();
+    house.check_refused(asked("SELECT id FROM events"), "Internal(").await;
+}
+
+#[tokio::test]
 async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let house = House::new().await;
     house.take(1..3);

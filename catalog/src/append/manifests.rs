@@ -7,7 +7,7 @@
 //! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
 //! commit. Files go to and from the warehouse here, so that its errors stay what they are.
 
-use crate::{error::CatalogError, storage::Storage};
+use crate::{error::CatalogError, location::Location, storage::Storage};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
 use iceberg::{
@@ -46,7 +46,8 @@ pub(super) async fn read_list(
     base: &TableMetadata,
     snapshot: &Snapshot,
 ) -> Result<Vec<ManifestFile>, CatalogError> {
-    let bytes = storage.get(snapshot.manifest_list()).await?;
+    let list = storage.normalize(base.location())?.admit(snapshot.manifest_list())?;
+    let bytes = storage.get(list.as_str()).await?;
     let version = base.format_version();
     in_memory("parse the manifest list", move || {
         let list = ManifestList::parse_with_version(&bytes, version)?;
@@ -146,6 +147,11 @@ impl<'a> Writer<'a> {
         &mut self,
         manifests: &[ManifestFile],
     ) -> Result<Option<ManifestFile>, CatalogError> {
+        if let Some(own) = Location::parse(self.base.location()) {
+            for manifest in manifests {
+                own.admit(&manifest.manifest_path)?;
+            }
+        }
         let storage = self.storage;
         // Owned, because a borrowing closure would keep callers' futures from being `Send`.
         let loaded: Vec<Vec<ManifestEntryRef>> = stream::iter(manifests.to_vec())
@@ -182,7 +188,7 @@ impl<'a> Writer<'a> {
         let (id, sequence) = (self.snapshot_id, self.base.next_sequence_number());
         let (version, first_row) = (self.base.format_version(), self.base.next_row_id());
         let manifests: Vec<ManifestFile> = manifests.collect();
-        let file = location.clone();
+        let file = location.to_string();
         let encode = move || {
             let io = FileIO::new_with_memory();
             let output = block_on(io.new_output(&file)?.writer())?;
@@ -199,7 +205,7 @@ impl<'a> Writer<'a> {
             Ok((next_row, block_on(io.new_input(&file)?.read())?))
         };
         let (next_row, bytes) = in_memory("encode the manifest list", encode).await?;
-        self.put(&location, bytes).await?;
+        self.put(location.as_str(), bytes).await?;
         Ok(next_row.map(|next| (first_row, next - first_row)))
     }
 
@@ -207,7 +213,7 @@ impl<'a> Writer<'a> {
         let location = format!("{}/metadata/{}-{suffix}.avro", self.base.location(), self.unique);
         Ok(Draft {
             io: FileIO::new_with_memory(),
-            location: self.storage.normalize(&location)?,
+            location: self.storage.normalize(&location)?.to_string(),
             snapshot_id: self.snapshot_id,
             schema: Arc::clone(self.base.current_schema()),
             spec: self.base.default_partition_spec().as_ref().clone(),

@@ -165,7 +165,7 @@ impl Catalog {
         if metadata.uuid() != base.metadata.uuid() {
             return Err(CatalogError::Invalid("Cannot reassign uuid of a table".to_owned()));
         }
-        jail::check(&self.inner.storage, Some(&base.metadata), &metadata, updates)?;
+        self.check_commit(table, Some(&base.metadata), &metadata, updates).await?;
         if metadata.location() != base.metadata.location() {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }

@@ -39,12 +39,13 @@ impl Catalog {
         self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
-            Some(location) => self.inner.storage.normalize(location)?,
-            None => self.default_location(levels, uuid),
+            Some(location) => self.free_location(location).await?,
+            None => self.default_location(levels, uuid).await?,
         };
         let properties = table.properties.clone();
         let metadata = commit::create_fresh(table, uuid, location, self.now_ms())?;
-        self.check_new(&metadata, &[TableUpdate::SetProperties { updates: properties }])?;
+        let properties = [TableUpdate::SetProperties { updates: properties }];
+        jail::check(&self.inner.storage, None, &metadata, &properties)?;
         self.inner.storage.prepare_table(metadata.location()).await?;
         Ok(metadata)
     }
@@ -62,7 +63,7 @@ impl Catalog {
     ) -> Result<LoadedTable, CatalogError> {
         let ident = ident(levels, name)?;
         self.check_is_free(&ident).await?;
-        let location = self.inner.storage.normalize(metadata_location)?;
+        let location = self.inner.storage.normalize(metadata_location)?.to_string();
         if !self.inner.storage.exists(&location).await? {
             return Err(CatalogError::Invalid(format!(
                 "Metadata file does not exist: {metadata_location}"
@@ -70,12 +71,18 @@ impl Catalog {
         }
         let metadata = self.metadata(&location).await?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
+        if self.inner.metastore.table_by_uuid(metadata.uuid()).await?.is_some() {
+            return Err(already_exists(&ident));
+        }
+        self.free_location(metadata.location()).await?;
+        self.check_adopted_contents(&metadata).await?;
         let new = NewTable {
             kind: Kind::Table,
             levels: levels.clone(),
             name: name.to_owned(),
             uuid: metadata.uuid(),
             metadata_location: location,
+            location: self.inner.storage.normalize(metadata.location())?.to_string(),
             snapshots: commit::added_snapshots(None, &metadata),
         };
         self.inner.metastore.commit_with_new(&[new], &[]).await?;
@@ -93,19 +100,11 @@ impl Catalog {
         ident(levels, &table.name)?;
         self.check_is_free(table).await?;
         let uuid = commit::assigned_uuid(updates).unwrap_or_else(Uuid::new_v4);
-        let location = self.default_location(levels, uuid);
+        let location = self.default_location(levels, uuid).await?;
         let metadata = commit::create_from_updates(uuid, &location, updates, self.now_ms())?;
-        self.check_new(&metadata, updates)?;
+        self.check_commit(table, None, &metadata, updates).await?;
         self.inner.storage.prepare_table(metadata.location()).await?;
         Ok(metadata)
-    }
-
-    fn check_new(
-        &self,
-        metadata: &TableMetadata,
-        updates: &[TableUpdate],
-    ) -> Result<(), CatalogError> {
-        jail::check(&self.inner.storage, None, metadata, updates)
     }
 
     async fn check_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
@@ -113,7 +112,7 @@ impl Catalog {
         self.check_namespace(levels).await?;
         let metastore = &self.inner.metastore;
         if metastore.table(levels, &table.name).await?.is_some() {
-            return Err(CatalogError::AlreadyExists(format!("Table already exists: {table}")));
+            return Err(already_exists(table));
         }
         if metastore.view(levels, &table.name).await?.is_some() {
             let text = format!("View with same name already exists: {table}");
@@ -129,11 +128,35 @@ impl Catalog {
         }
     }
 
-    /// `<root>/<levels>/<uuid>`. The name is not in it: a renamed table or view keeps its location, and a
-    /// new one of the old name gets another.
-    pub(super) fn default_location(&self, levels: &Levels, uuid: Uuid) -> String {
+    /// A location that a client wants for a table or view, in normal form. That it is free holds
+    /// once the table is in the metastore, but here it is known before any file is made.
+    pub(super) async fn free_location(&self, location: &str) -> Result<String, CatalogError> {
+        let parsed = jail::for_a_table(&self.inner.storage, location)?;
+        if self.inner.metastore.is_free(&parsed).await? {
+            return Ok(parsed.to_string());
+        }
+        Err(CatalogError::Invalid(format!(
+            "location `{location}` overlaps that of another table: choose one that neither \
+             contains nor lies in another table's"
+        )))
+    }
+
+    /// `<root>/<levels>/<uuid>`. The name is not in it: a renamed table or view keeps its location,
+    /// and a new one of the old name gets another. Where a client has put a table around that
+    /// folder it is `<root>/<uuid>`.
+    pub(super) async fn default_location(
+        &self,
+        levels: &Levels,
+        uuid: Uuid,
+    ) -> Result<String, CatalogError> {
         let folders: Vec<String> = levels.iter().map(|level| folder(level)).collect();
-        format!("{}/{}/{uuid}", self.inner.storage.root(), folders.join("/"))
+        let root = self.inner.storage.root();
+        let location =
+            self.inner.storage.normalize(&format!("{root}/{}/{uuid}", folders.join("/")))?;
+        if self.inner.metastore.is_free(&location).await? {
+            return Ok(location.to_string());
+        }
+        Ok(format!("{root}/{uuid}"))
     }
 }
 
@@ -142,6 +165,10 @@ impl Catalog {
 fn folder(level: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     level.chars().map(safe).collect()
+}
+
+fn already_exists(table: &TableIdent) -> CatalogError {
+    CatalogError::AlreadyExists(format!("Table already exists: {table}"))
 }
 
 pub(super) fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {

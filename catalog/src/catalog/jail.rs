@@ -1,13 +1,10 @@
 //! Which locations a client may give to a table.
 //!
-//! A table lies inside the warehouse, and everything it names lies inside the table: reading,
-//! maintenance and purge then cannot be led to other tables' files.
+//! A table lies inside the warehouse, in no other table and around none, and everything it names
+//! lies inside the table: reading, maintenance and purge then cannot be led to others' files. What
+//! a commit's manifests name is looked at in [`super::contents`].
 
-use crate::{
-    commit,
-    error::CatalogError,
-    storage::{Storage, location::is_below},
-};
+use crate::{commit, error::CatalogError, location::Location, storage::Storage};
 use iceberg::{TableUpdate, spec::TableMetadata};
 use std::collections::HashMap;
 
@@ -19,43 +16,61 @@ const PATH_PROPERTIES: [&str; 4] = [
     "write.folder-storage.path",
 ];
 
+/// A location that a client wants for a table.
+pub(super) fn for_a_table(storage: &Storage, location: &str) -> Result<Location, CatalogError> {
+    let parsed = storage.normalize(location)?;
+    if parsed.is_fit_for_a_table() {
+        return Ok(parsed);
+    }
+    Err(CatalogError::Invalid(format!(
+        "location `{location}` has a folder whose name starts or ends with a space or ends with a \
+         dot: rename it"
+    )))
+}
+
 /// Brings a table's new location into normal form.
 pub(super) fn normalize(storage: &Storage, update: &mut TableUpdate) -> Result<(), CatalogError> {
     if let TableUpdate::SetLocation { location } = update {
-        *location = storage.normalize(location)?;
+        *location = for_a_table(storage, location)?.to_string();
     }
     Ok(())
 }
 
 /// Checks what a commit adds: snapshots, statistics and paths set by properties.
-///
-/// A table that moves may still name files below its old location.
 pub(super) fn check(
     storage: &Storage,
     base: Option<&TableMetadata>,
     new: &TableMetadata,
     updates: &[TableUpdate],
 ) -> Result<(), CatalogError> {
-    let table = storage.normalize(new.location())?;
-    let old = base.map(|base| storage.normalize(base.location())).transpose()?;
-    let check = |file: &str| {
-        let file = storage.normalize(file)?;
-        let is_ours =
-            is_below(&file, &table) || old.as_ref().is_some_and(|old| is_below(&file, old));
-        if is_ours { Ok(()) } else { Err(CatalogError::LocationForbidden(file)) }
-    };
+    let own = storage.normalize(new.location())?;
+    if let Some(base) = base
+        && storage.normalize(base.location())? != own
+    {
+        // Its files would stay where they are, in a folder that is no longer the table's.
+        if base.snapshots().len() > 0 || new.snapshots().len() > 0 {
+            return Err(CatalogError::Invalid(format!(
+                "the table has files at `{}` and cannot move: create a table at the new location \
+                 and copy the rows",
+                base.location()
+            )));
+        }
+        paths(new).try_for_each(|path| own.admit(path).map(|_| ()))?;
+    }
     for snapshot in commit::added(updates) {
-        check(snapshot.manifest_list())?;
+        own.admit(snapshot.manifest_list())?;
     }
     for update in updates {
         match update {
-            TableUpdate::SetStatistics { statistics } => check(&statistics.statistics_path)?,
+            TableUpdate::SetStatistics { statistics } => {
+                own.admit(&statistics.statistics_path)?;
+            }
             TableUpdate::SetPartitionStatistics { partition_statistics } => {
-                check(&partition_statistics.statistics_path)?;
+                own.admit(&partition_statistics.statistics_path)?;
             }
             TableUpdate::SetProperties { updates } => {
                 let paths = PATH_PROPERTIES.iter().filter_map(|key| updates.get(*key));
-                paths.map(String::as_str).try_for_each(check)?;
+                paths.map(String::as_str).try_for_each(|path| own.admit(path).map(|_| ()))?;
             }
             _ => (),
         }
@@ -68,13 +83,10 @@ pub(super) fn check_view(
     storage: &Storage,
     location: &str,
     properties: &HashMap<String, String>,
-) -> Result<String, CatalogError> {
-    let view = storage.normalize(location)?;
-    for path in PATH_PROPERTIES.iter().filter_map(|key| properties.get(*key)) {
-        if !is_below(&storage.normalize(path)?, &view) {
-            return Err(CatalogError::LocationForbidden(path.clone()));
-        }
-    }
+) -> Result<Location, CatalogError> {
+    let view = for_a_table(storage, location)?;
+    let paths = PATH_PROPERTIES.iter().filter_map(|key| properties.get(*key));
+    paths.into_iter().try_for_each(|path| view.admit(path).map(|_| ()))?;
     Ok(view)
 }
 
@@ -84,18 +96,20 @@ pub(super) fn check_adopted(
     metadata: &TableMetadata,
     metadata_location: &str,
 ) -> Result<(), CatalogError> {
-    let table = storage.normalize(metadata.location())?;
+    let own = for_a_table(storage, metadata.location())?;
     let lists = metadata.snapshots().map(|snapshot| snapshot.manifest_list());
     let statistics = metadata.statistics_iter().map(|file| file.statistics_path.as_str());
     let partitions = metadata.partition_statistics_iter().map(|file| file.statistics_path.as_str());
     let log = metadata.metadata_log().iter().map(|entry| entry.metadata_file.as_str());
-    let properties = PATH_PROPERTIES.iter().filter_map(|key| metadata.properties().get(*key));
-    let named = lists.chain(statistics).chain(partitions).chain(log);
-    for file in named.chain(properties.map(String::as_str)).chain([metadata_location]) {
-        let normal = storage.normalize(file)?;
-        if !is_below(&normal, &table) {
-            return Err(CatalogError::LocationForbidden(file.to_owned()));
-        }
+    let named = lists.chain(statistics).chain(partitions).chain(log).chain(paths(metadata));
+    for file in named.chain([metadata_location]) {
+        own.admit(file)?;
     }
     Ok(())
+}
+
+/// Where the table's properties tell writers to put files.
+fn paths(metadata: &TableMetadata) -> impl Iterator<Item = &str> {
+    let set = PATH_PROPERTIES.iter().filter_map(|key| metadata.properties().get(*key));
+    set.map(String::as_str)
 }

@@ -7,8 +7,8 @@ use super::{Catalog, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
+    location::Location,
     metastore::{Kind, NewTable, Obsolete, Trash, TrashRow},
-    storage::location::is_below,
 };
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -50,7 +50,8 @@ impl Catalog {
     /// `NoSuchTable`, `Protected`.
     pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
-        let policy = self.inner.drop_policy;
+        self.check_stays(table, "dropped").await?;
+        let policy = self.inner.options.drop_policy;
         let now_ms = self.now_ms();
         let trash = Trash {
             dropped_ms: now_ms,
@@ -87,6 +88,7 @@ impl Catalog {
             name: ident.name.clone(),
             uuid,
             metadata_location: row.metadata_location,
+            location: metadata.location().to_owned(),
             snapshots: commit::added_snapshots(None, &metadata),
         };
         self.metastore().undrop(&table).await?;
@@ -176,6 +178,9 @@ impl Catalog {
 
     /// Every file that a table's metadata names, as far as it can be read.
     async fn files_of(&self, location: &str, metadata: &TableMetadata) -> BTreeSet<String> {
+        let Ok(own) = self.inner.storage.normalize(metadata.location()) else {
+            return BTreeSet::new();
+        };
         let mut files = BTreeSet::from([location.to_owned()]);
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
         files.extend(metadata.statistics_iter().map(|file| file.statistics_path.clone()));
@@ -183,40 +188,41 @@ impl Catalog {
         let mut manifests = BTreeSet::new();
         for snapshot in metadata.snapshots() {
             files.insert(snapshot.manifest_list().to_owned());
-            if let Some(list) = self.manifest_list(snapshot.manifest_list(), metadata).await {
+            if let Some(list) = self.manifest_list(&own, snapshot.manifest_list(), metadata).await {
                 manifests.extend(list.entries().iter().map(|file| file.manifest_path.clone()));
             }
         }
         for location in manifests {
-            if let Some(manifest) = self.manifest(&location).await {
+            if let Some(manifest) = self.manifest(&own, &location).await {
                 files.extend(manifest.entries().iter().map(|entry| entry.file_path().to_owned()));
             }
             files.insert(location);
         }
-        let storage = &self.inner.storage;
-        let Ok(own) = storage.normalize(metadata.location()) else { return BTreeSet::new() };
-        let files = files.iter().filter_map(|file| storage.normalize(file).ok());
-        files.filter(|file| is_below(file, &own)).collect()
+        files.iter().filter_map(|file| Some(own.admit(file).ok()?.to_string())).collect()
     }
 
     async fn manifest_list(
         &self,
+        own: &Location,
         location: &str,
         metadata: &TableMetadata,
     ) -> Option<ManifestList> {
-        let bytes = self.readable(location).await?;
+        let bytes = self.readable(own, location).await?;
         let parsed = ManifestList::parse_with_version(&bytes, metadata.format_version());
         parsed.inspect_err(|cause| warn!(location, %cause, "purge skips a manifest list")).ok()
     }
 
-    async fn manifest(&self, location: &str) -> Option<Manifest> {
-        let bytes = self.readable(location).await?;
+    async fn manifest(&self, own: &Location, location: &str) -> Option<Manifest> {
+        let bytes = self.readable(own, location).await?;
         let parsed = Manifest::parse_avro(&bytes);
         parsed.inspect_err(|cause| warn!(location, %cause, "purge skips a manifest")).ok()
     }
 
-    async fn readable(&self, location: &str) -> Option<bytes::Bytes> {
-        let read = self.inner.storage.get(location).await;
+    async fn readable(&self, own: &Location, location: &str) -> Option<bytes::Bytes> {
+        let read = match own.admit(location) {
+            Ok(location) => self.inner.storage.get(location.as_str()).await,
+            Err(cause) => Err(cause),
+        };
         read.inspect_err(|cause| {
             warn!(location, error = cause as &dyn std::error::Error, "purge skips a file");
         })

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
+mod own;
+mod places;
+
 const NOW: i64 = 1_700_000_000_000;
 pub(crate) const UNDROP_MS: i64 = 60 * 60 * 1000;
 
@@ -44,8 +47,11 @@ pub(crate) async fn house() -> House {
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let clock = Arc::clone(&clock);
         let now: NowMs = Arc::new(move || clock.load(Ordering::SeqCst));
-        let policy = DropPolicy { undrop_ms: UNDROP_MS, purge: true };
-        Catalog::with_drop_policy("icecore", storage, Arc::clone(&metastore), now, policy)
+        let options = CatalogOptions {
+            drop_policy: DropPolicy { undrop_ms: UNDROP_MS, purge: true },
+            checks_contents: false,
+        };
+        Catalog::with_options("icecore", storage, Arc::clone(&metastore), now, options)
     };
     let (catalog, other) = (open(), open());
     catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
@@ -467,6 +473,9 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     let elsewhere = format!("{}/elsewhere.metadata.json", house.root());
     let refused = register(&json, &elsewhere).await;
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
+    let taken = register(&json, &format!("{forged}.2")).await;
+    assert!(matches!(taken, Err(CatalogError::Invalid(_))), "the place is another table's");
+    catalog.drop_table(&ident("a.t"), false).await.unwrap();
     register(&json, &format!("{forged}.2")).await.unwrap();
 }
 

@@ -9,7 +9,6 @@ use crate::{
     error::CatalogError,
     metadata_file,
     metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
-    storage::location::is_below,
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -75,8 +74,8 @@ impl Catalog {
         self.check_view_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &view.location {
-            Some(location) => self.inner.storage.normalize(location)?,
-            None => self.default_location(levels, uuid),
+            Some(location) => self.free_location(location).await?,
+            None => self.default_location(levels, uuid).await?,
         };
         let CreateView { schema, version, properties, .. } = view;
         let metadata = view::create(uuid, location, schema, version, properties)?;
@@ -99,20 +98,18 @@ impl Catalog {
         let ident = create::ident(levels, name)?;
         self.check_view_is_free(&ident).await?;
         let location = self.inner.storage.normalize(metadata_location)?;
-        if !self.inner.storage.exists(&location).await? {
+        if !self.inner.storage.exists(location.as_str()).await? {
             return Err(CatalogError::Invalid(format!(
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
-        let bytes = self.inner.storage.get(&location).await?;
+        let bytes = self.inner.storage.get(location.as_str()).await?;
         let metadata: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
             CatalogError::Invalid(format!("no view metadata at `{metadata_location}`: {cause}"))
         })?;
         let own =
             jail::check_view(&self.inner.storage, metadata.location(), metadata.properties())?;
-        if !is_below(&location, &own) {
-            return Err(CatalogError::LocationForbidden(location));
-        }
+        let location = own.admit(location.as_str())?.to_string();
         self.insert_view(&ident, &metadata, &location).await?;
         Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
     }
@@ -136,7 +133,7 @@ impl Catalog {
     pub async fn commit_view(&self, mut change: ViewChange) -> Result<LoadedView, CatalogError> {
         for update in &mut change.updates {
             if let ViewUpdate::SetLocation { location } = update {
-                *location = self.inner.storage.normalize(location)?;
+                *location = jail::for_a_table(&self.inner.storage, location)?.to_string();
             }
         }
         let _queue = self.inner.locks.lock(std::iter::once(&change.view)).await;
@@ -153,6 +150,8 @@ impl Catalog {
                 uuid: metadata.uuid(),
                 expected_version: base.version,
                 metadata_location: metadata_location.clone(),
+                moved_to: (base.metadata.location() != metadata.location())
+                    .then(|| metadata.location().to_owned()),
                 watermark: None,
                 snapshots: Vec::new(),
                 removed_snapshots: Vec::new(),
@@ -225,6 +224,7 @@ impl Catalog {
             name: view.name.clone(),
             uuid: metadata.uuid(),
             metadata_location: metadata_location.to_owned(),
+            location: metadata.location().to_owned(),
             snapshots: Vec::new(),
         };
         self.inner.metastore.commit_with_new(&[new], &[]).await.map(|_| ())

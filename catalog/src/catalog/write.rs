@@ -6,6 +6,7 @@ use super::{Catalog, LoadedTable};
 use crate::{
     commit,
     error::CatalogError,
+    location::Location,
     metadata_file,
     metastore::{Kind, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
 };
@@ -67,6 +68,7 @@ impl Write {
             name: self.table.name.clone(),
             uuid: self.metadata.uuid(),
             metadata_location: self.metadata_location.clone(),
+            location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
         })
     }
@@ -78,6 +80,8 @@ impl Write {
             uuid: base.metadata.uuid(),
             expected_version: base.version,
             metadata_location: self.metadata_location.clone(),
+            moved_to: (base.metadata.location() != self.metadata.location())
+                .then(|| self.metadata.location().to_owned()),
             watermark: self.watermark,
             snapshots: self.snapshots.clone(),
             removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
@@ -142,8 +146,10 @@ fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<Obs
     if wanted.is_none_or(|wanted| wanted != "true") {
         return Vec::new();
     }
+    let Some(own) = Location::parse(new.location()) else { return Vec::new() };
     commit::dropped_metadata_files(&base.metadata, &base.metadata_location, new)
         .into_iter()
+        .filter(|location| own.admit(location).is_ok())
         .map(|location| Obsolete { location, not_before_ms: now_ms + GRACE_MS })
         .collect()
 }

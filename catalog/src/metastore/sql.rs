@@ -6,12 +6,14 @@
 
 mod dialect;
 mod namespaces;
+mod places;
 mod schema;
 mod tables;
 mod trash;
 
 use crate::{
     error::CatalogError,
+    location::Location,
     metastore::{
         Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties,
         SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow, outcome_of_lost_commit,
@@ -174,8 +176,8 @@ impl Metastore for SqlMetastore {
         trash: &Trash,
     ) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin().await?;
+        trash::add(&mut tx, (levels, name), trash).await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
-        trash::add(&mut tx, levels, name, &row, trash).await?;
         tx.commit().await.map_err(failed("drop a table"))?;
         Ok(row)
     }
@@ -192,6 +194,7 @@ impl Metastore for SqlMetastore {
 
     async fn undrop(&self, table: &NewTable) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
+        places::lock(&mut tx).await?;
         trash::require(&mut tx, table.uuid).await?;
         tables::create(&mut tx, table).await?;
         tx.commit().await.map_err(failed("undrop a table"))
@@ -270,6 +273,11 @@ impl Metastore for SqlMetastore {
         tx.commit().await.map_err(failed("rename a view"))
     }
 
+    async fn is_free(&self, location: &Location) -> Result<bool, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        Ok(places::overlapping(&mut connection, None, location).await? == 0)
+    }
+
     async fn commit_with_new(
         &self,
         new: &[NewTable],
@@ -279,6 +287,9 @@ impl Metastore for SqlMetastore {
         let mut ordered: Vec<&PointerSwap> = swaps.iter().collect();
         ordered.sort_by_key(|swap| swap.uuid);
         let mut tx = self.begin().await?;
+        if !new.is_empty() || swaps.iter().any(|swap| swap.moved_to.is_some()) {
+            places::lock(&mut tx).await?;
+        }
         for table in new {
             tables::create(&mut tx, table).await?;
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     error::CatalogError,
+    location::Location,
     metastore::{
         Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow,
         SwapOutcome, Trash, Watermark,
@@ -18,6 +19,7 @@ pub(crate) fn swap(uuid: Uuid, expected_version: i64, to: &str) -> PointerSwap {
         uuid,
         expected_version,
         metadata_location: to.to_owned(),
+        moved_to: None,
         watermark: None,
         snapshots: Vec::new(),
         removed_snapshots: Vec::new(),
@@ -140,6 +142,7 @@ pub(crate) async fn views(store: &dyn Metastore) {
         name: name.to_owned(),
         uuid: id(number),
         metadata_location: format!("m{number}"),
+        location: format!("s3://b/{number}"),
         snapshots: Vec::new(),
     };
     let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
@@ -233,6 +236,7 @@ pub(crate) async fn commits(store: &dyn Metastore) {
         name: "new".to_owned(),
         uuid: id(3),
         metadata_location: "m".to_owned(),
+        location: "m/new".to_owned(),
         snapshots: vec![SnapshotRow { snapshot_id: 9, timestamp_ms: 5, seq: None }],
     };
     let lost = store
@@ -313,6 +317,75 @@ pub(crate) async fn snapshot_index(store: &dyn Metastore) {
     assert_eq!(store.snapshots(one).await.unwrap(), []);
 }
 
+pub(crate) async fn places(store: &dyn Metastore) {
+    store.create_namespace(&levels("a"), &Properties::new()).await.unwrap();
+    let at = |n: u128, location: &str| NewTable {
+        kind: Kind::Table,
+        levels: levels("a"),
+        name: format!("t{n}"),
+        uuid: id(n),
+        metadata_location: format!("{location}/metadata/1.json"),
+        location: location.to_owned(),
+        snapshots: Vec::new(),
+    };
+    let make = async |n, location: &str| store.commit_with_new(&[at(n, location)], &[]).await;
+    make(1, "s3://b/a/test").await.unwrap();
+    make(2, "s3://b/a/test2").await.unwrap();
+    make(3, "s3://b/a/Test").await.unwrap();
+    make(4, "s3://b/a/tes%_").await.unwrap();
+    for taken in ["s3://b/a/test", "s3://b/a", "s3://b", "s3://b/a/test/x/y", "s3://b/a/test2/x"] {
+        let refused = make(5, taken).await;
+        assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{taken}");
+        assert!(!store.is_free(&Location::parse(taken).unwrap()).await.unwrap(), "{taken}");
+    }
+    for free in ["s3://b/a/test0", "s3://b/a/tes", "s3://c/a/test", "s3://b/a/testx/y"] {
+        assert!(store.is_free(&Location::parse(free).unwrap()).await.unwrap(), "{free}");
+    }
+    let both = store.commit_with_new(&[at(6, "s3://b/n"), at(7, "s3://b/n/m")], &[]).await;
+    assert!(matches!(both, Err(CatalogError::Invalid(_))));
+    assert!(store.table_by_uuid(id(6)).await.unwrap().is_none());
+    // A name that is taken says so, whatever the location.
+    let named = store.commit_with_new(&[at(1, "s3://b/a/test")], &[]).await;
+    assert!(matches!(named, Err(CatalogError::AlreadyExists(_))));
+
+    let moved = |to: &str| PointerSwap { moved_to: Some(to.to_owned()), ..swap(id(1), 1, "m2") };
+    let refused = store.commit(&[moved("s3://b/a/test2/in")]).await;
+    assert!(matches!(refused, Err(CatalogError::Invalid(_))));
+    assert_eq!(store.table_by_uuid(id(1)).await.unwrap().unwrap().version, 1);
+    store.commit(&[moved("s3://b/a/test/deeper")]).await.unwrap();
+    make(5, "s3://b/a/test/beside").await.unwrap();
+    store.drop_table(&levels("a"), "t1").await.unwrap();
+    make(8, "s3://b/a/test/deeper/still").await.unwrap();
+    // What can be had back keeps its place.
+    let trash = Trash { dropped_ms: 0, until_ms: 1, purge: false };
+    store.trash_table(&levels("a"), "t8", &trash).await.unwrap();
+    let refused = make(9, "s3://b/a/test/deeper").await;
+    assert!(matches!(refused, Err(CatalogError::Invalid(_))));
+    store.expire_trash(1, 10).await.unwrap();
+    make(9, "s3://b/a/test/deeper").await.unwrap();
+}
+
+pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &dyn Metastore) {
+    store.create_namespace(&levels("a"), &Properties::new()).await.unwrap();
+    for round in 0..5 {
+        let race = (0..8).map(|racer| async move {
+            let new = NewTable {
+                kind: Kind::Table,
+                levels: levels("a"),
+                name: format!("t{round}-{racer}"),
+                uuid: Uuid::new_v4(),
+                metadata_location: "m".to_owned(),
+                location: format!("s3://b/{round}{}", "/x".repeat(racer)),
+                snapshots: Vec::new(),
+            };
+            store.commit_with_new(&[new], &[]).await
+        });
+        let outcomes = futures::future::join_all(race).await;
+        let won = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(won, 1, "{outcomes:?}");
+    }
+}
+
 pub(crate) async fn deletion_queue(store: &dyn Metastore) {
     let file =
         |location: &str, not_before_ms| Obsolete { location: location.to_owned(), not_before_ms };
@@ -374,6 +447,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
         name: "again".to_owned(),
         uuid: kept,
         metadata_location: "m2".to_owned(),
+        location: "s3://b/kept".to_owned(),
         snapshots: vec![first.clone()],
     };
     store.undrop(&back).await.unwrap();

@@ -113,13 +113,18 @@ pub(super) async fn create(
     path: NamespacePath,
     Body(body): Body<CreateBody>,
 ) -> Result<Response, Refused> {
+    let properties = body.properties.unwrap_or_default();
+    if properties.contains_key(retention::MANAGED) {
+        let message = format!("the property `{}` is this server's own", retention::MANAGED);
+        return Err(Refused::bad_request(message));
+    }
     let table = CreateTable {
         name: body.name,
         schema: body.schema,
         partition_spec: body.partition_spec,
         sort_order: body.write_order,
         location: body.location,
-        properties: body.properties.unwrap_or_default(),
+        properties,
     };
     if body.stage_create.unwrap_or_default() {
         let metadata = rest.catalog.stage_table(&path.0, table).await?;

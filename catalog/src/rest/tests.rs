@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    catalog::CatalogOptions,
     error::CatalogError,
     metastore::sql::SqlMetastore,
     storage::{S3Options, Storage},
@@ -39,7 +40,8 @@ impl Server {
         let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let root = storage.root().to_owned();
         let now = Arc::new(|| 1_800_000_000_000);
-        let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
+        let options = CatalogOptions { checks_contents: false, ..CatalogOptions::default() };
+        let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
         Self { router: router(catalog), root, folder }
     }
 

@@ -1,10 +1,10 @@
 //! What the manifests of a snapshot say: its files with their counts and bounds.
 //!
 //! Manifest lists and manifests never change once written, so parsed ones are kept, reduced to what
-//! planning needs. Its one invariant: no location is read or handed out that [`admit`] refuses.
+//! planning needs. Its one invariant: no location is read or handed out that lies outside of the table's own.
 
 use super::ScanError;
-use crate::{error::CatalogError, storage::Storage};
+use crate::{error::CatalogError, location::Location, storage::Storage};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestEntry,
@@ -167,8 +167,9 @@ impl ManifestCache {
         let Some(snapshot) = metadata.snapshot_by_id(snapshot_id) else {
             return Err(ScanError::NoSuchSnapshot(snapshot_id));
         };
-        let location = snapshot.manifest_list();
-        admit(storage, metadata, location)?;
+        let own = storage.normalize(metadata.location())?;
+        let location = own.admit(snapshot.manifest_list())?;
+        let location = location.as_str();
         if let Some(list) = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location)
         {
             return Ok(Arc::clone(list));
@@ -188,18 +189,20 @@ impl ManifestCache {
         Ok(list)
     }
 
-    /// The live files of these manifests, in their order.
+    /// The live files of these manifests, in their order. Each lies in the table's own folder.
     ///
     /// # Errors
-    /// [`ScanError::Catalog`] when a manifest does not read.
+    /// [`ScanError::Catalog`] when a manifest does not read, or names a file elsewhere.
     pub async fn files(
         &self,
         storage: &Storage,
         metadata: &TableMetadata,
         manifests: &[&ManifestFile],
     ) -> Result<Files, ScanError> {
+        // It was checked when the files were committed, but one may have changed since.
+        let own = &storage.normalize(metadata.location())?;
         let reads: Vec<_> =
-            manifests.iter().map(|manifest| self.manifest(storage, metadata, manifest)).collect();
+            manifests.iter().map(|manifest| self.manifest(storage, own, manifest)).collect();
         let parsed: Vec<Arc<Files>> =
             stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(parsed.iter().flat_map(|files| files.iter().map(Arc::clone)).collect())
@@ -208,11 +211,11 @@ impl ManifestCache {
     async fn manifest(
         &self,
         storage: &Storage,
-        metadata: &TableMetadata,
+        own: &Location,
         manifest: &ManifestFile,
     ) -> Result<Arc<Files>, ScanError> {
-        let location = &manifest.manifest_path;
-        admit(storage, metadata, location)?;
+        let location = own.admit(&manifest.manifest_path)?;
+        let location = location.as_str();
         if let Some(files) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(location)
         {
             return Ok(Arc::clone(files));
@@ -221,7 +224,7 @@ impl ManifestCache {
         let parsed = Manifest::parse_avro(&bytes).map_err(unreadable("read a manifest"))?;
         let files = live_files(&parsed, manifest);
         for file in &files {
-            admit(storage, metadata, &file.location)?;
+            own.admit(&file.location)?;
         }
         let files = Arc::new(files);
         let mut cache = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -230,7 +233,7 @@ impl ManifestCache {
         if CACHED_FILES_MAX < kept + files.len() {
             cache.clear();
         }
-        cache.insert(location.clone(), Arc::clone(&files));
+        cache.insert(location.to_owned(), Arc::clone(&files));
         Ok(files)
     }
 }
@@ -251,16 +254,6 @@ fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> Files {
         }
     }
     files
-}
-
-/// The one place through which every location of a scan goes: manifest lists, manifests, data and
-/// delete files, before they are read or told to a client.
-///
-/// A manifest is looked at for each scan, its files once, when it is read: they stay admitted for
-/// whoever may read the manifest.
-fn admit(storage: &Storage, _metadata: &TableMetadata, location: &str) -> Result<(), ScanError> {
-    storage.normalize(location)?;
-    Ok(())
 }
 
 /// Whether a manifest lists delete files.

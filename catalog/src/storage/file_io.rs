@@ -59,7 +59,7 @@ impl IcebergStorage for Storage {
     }
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
-        let location = self.normalize(path).map_err(foreign)?;
+        let location = self.normalize(path).map_err(foreign)?.to_string();
         Ok(Box::new(Writer { storage: self.clone(), location, bytes: Some(Vec::new()) }))
     }
 
@@ -82,11 +82,17 @@ impl IcebergStorage for Storage {
     }
 
     fn new_input(&self, path: &str) -> Result<InputFile> {
-        Ok(InputFile::new(Arc::new(self.clone()), self.normalize(path).map_err(foreign)?))
+        Ok(InputFile::new(
+            Arc::new(self.clone()),
+            self.normalize(path).map_err(foreign)?.to_string(),
+        ))
     }
 
     fn new_output(&self, path: &str) -> Result<OutputFile> {
-        Ok(OutputFile::new(Arc::new(self.clone()), self.normalize(path).map_err(foreign)?))
+        Ok(OutputFile::new(
+            Arc::new(self.clone()),
+            self.normalize(path).map_err(foreign)?.to_string(),
+        ))
     }
 
     fn typetag_name(&self) -> &'static str {

@@ -18,10 +18,26 @@ const TEMPORARY: &str = ".tmp-";
 /// Most folders remembered as durable; then they are looked at again.
 const FOLDERS_MAX: usize = 10_000;
 
+/// A link leads out of the warehouse.
+#[derive(Debug, thiserror::Error)]
+#[error("a link leads out of the warehouse")]
+struct Outside;
+
+/// Whether an error says that a link leads out of the root.
+pub(super) fn is_outside(cause: &std::io::Error) -> bool {
+    cause.get_ref().is_some_and(|cause| cause.is::<Outside>())
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_symlink())
+}
+
 /// A folder of files.
 #[derive(Debug)]
 pub(super) struct LocalDisk {
     root: PathBuf,
+    /// The root without links.
+    real_root: PathBuf,
     /// Folders whose own directory entries are known to be on the disk. Only having seen a folder
     /// is not enough: another writer may have made it a moment ago, without its fsync yet.
     durable: Mutex<HashSet<PathBuf>>,
@@ -36,7 +52,26 @@ impl LocalDisk {
         }
         make_durable(&mut known, root)?;
         let durable = Mutex::new(HashSet::from([root.to_owned()]));
-        Ok(Self { root: root.to_owned(), durable })
+        Ok(Self { root: root.to_owned(), real_root: root.canonicalize()?, durable })
+    }
+
+    /// Refuses a path that links lead out of the root, whether its end is there or not. Whoever
+    /// could swap a folder for a link after this look may write to the warehouse anyway.
+    pub(super) fn check_links(&self, path: &Path) -> std::io::Result<()> {
+        for part in path.ancestors() {
+            let real = match part.canonicalize() {
+                Ok(real) => real,
+                // A link to nowhere is there, and writing through it would make what it names.
+                Err(_) if is_link(part) => return Err(std::io::Error::other(Outside)),
+                Err(cause) => match cause.kind() {
+                    ErrorKind::NotFound | ErrorKind::NotADirectory => continue,
+                    _ => return Err(cause),
+                },
+            };
+            let is_inside = real.starts_with(&self.real_root);
+            return if is_inside { Ok(()) } else { Err(std::io::Error::other(Outside)) };
+        }
+        Ok(())
     }
 
     /// Makes a folder and its parents below the root; durable on return.

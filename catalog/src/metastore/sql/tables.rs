@@ -1,7 +1,7 @@
 //! Tables and views, the snapshot index and the deletion queue; each function is part of the caller's
 //! transaction.
 
-use super::{dialect::Lock, failed, namespaces, path, stored, trash};
+use super::{dialect::Lock, failed, namespaces, path, places, stored, trash};
 use crate::{
     error::CatalogError,
     metastore::{
@@ -81,8 +81,9 @@ pub(super) async fn list(
 pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(), CatalogError> {
     namespaces::require(tx, &table.levels, Lock::Share).await?;
     let added = sqlx::query(
-        "INSERT INTO tables
-         SELECT uuid, $2, $3, $4, 1, epoch, position, last_seq, $5
+        "INSERT INTO tables (uuid, namespace, name, metadata_location, version, epoch, position,
+             last_seq, kind, location)
+         SELECT uuid, $2, $3, $4, 1, epoch, position, last_seq, $5, $6
          FROM (SELECT $1 AS uuid) AS new LEFT JOIN dropped USING (uuid)
          WHERE true ON CONFLICT DO NOTHING",
     )
@@ -91,6 +92,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     .bind(&table.name)
     .bind(&table.metadata_location)
     .bind(word(table.kind))
+    .bind(&table.location)
     .execute(&mut *tx)
     .await
     .map_err(failed("create a table"))?;
@@ -107,6 +109,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     }
     // A table of the trash that is registered again is back as well.
     trash::restored(tx, table.uuid).await?;
+    places::check(tx, table.uuid, &table.location).await?;
     add_snapshots(tx, table.uuid, &table.snapshots).await
 }
 
@@ -201,6 +204,15 @@ pub(super) async fn swap(
         .execute(&mut *tx)
         .await
         .map_err(failed("swap a pointer"))?;
+    if let Some(location) = &swap.moved_to {
+        sqlx::query("UPDATE tables SET location = $1 WHERE uuid = $2")
+            .bind(location)
+            .bind(&uuid)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("move a table"))?;
+        places::check(tx, swap.uuid, location).await?;
+    }
     if let Some(watermark) = swap.watermark {
         sqlx::query("UPDATE tables SET epoch = $1, position = $2, last_seq = $3 WHERE uuid = $4")
             .bind(stored(watermark.epoch)?)

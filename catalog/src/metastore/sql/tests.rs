@@ -28,7 +28,7 @@ async fn database() -> Option<String> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 12;
+const PARTS: usize = 14;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -43,6 +43,8 @@ async fn suite(store: &dyn Metastore, part: usize) {
         8 => suite::protection(store).await,
         9 => suite::views(store).await,
         10 => suite::one_of_many_racing_renames_gets_the_name(store).await,
+        11 => suite::places(store).await,
+        12 => suite::of_nested_places_that_race_one_is_taken(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }

@@ -4,10 +4,10 @@
 //! A table is in the trash or among the tables, never in both, and one that is being purged stays
 //! in the trash until all its files are queued for deletion.
 
-use super::{SEPARATOR, dialect::Lock, failed, path, tables};
+use super::{SEPARATOR, dialect::Lock, failed, tables};
 use crate::{
     error::CatalogError,
-    metastore::{Kind, Levels, TableRow, Trash, TrashRow},
+    metastore::{Kind, Levels, Trash, TrashRow},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
@@ -18,12 +18,14 @@ CREATE TABLE trash (
     namespace TEXT COLLATE "C" NOT NULL,
     name TEXT COLLATE "C" NOT NULL,
     metadata_location TEXT NOT NULL,
+    location TEXT COLLATE "C" NOT NULL,
     dropped_ms BIGINT NOT NULL,
     until_ms BIGINT NOT NULL,
     purge BIGINT NOT NULL,
     purging BIGINT NOT NULL
 );
 CREATE INDEX trash_by_time ON trash (until_ms);
+CREATE INDEX trash_by_location ON trash (location);
 CREATE TABLE protected (
     uuid TEXT PRIMARY KEY REFERENCES tables (uuid) ON DELETE CASCADE
 );
@@ -48,24 +50,27 @@ fn into_row(row: Row) -> Result<TrashRow, CatalogError> {
     })
 }
 
+/// To be called before the table is dropped.
 pub(super) async fn add(
     tx: &mut AnyConnection,
-    levels: &Levels,
-    name: &str,
-    table: &TableRow,
+    name: (&Levels, &str),
     trash: &Trash,
 ) -> Result<(), CatalogError> {
-    sqlx::query("INSERT INTO trash VALUES ($1, $2, $3, $4, $5, $6, $7, 0)")
-        .bind(table.uuid.to_string())
-        .bind(path(levels))
-        .bind(name)
-        .bind(&table.metadata_location)
-        .bind(trash.dropped_ms)
-        .bind(trash.until_ms)
-        .bind(i64::from(trash.purge))
-        .execute(tx)
-        .await
-        .map_err(failed("drop a table"))?;
+    let Some(row) = tables::by_name(tx, Kind::Table, name, Lock::Update).await? else {
+        return Err(tables::missing(Kind::Table, name));
+    };
+    sqlx::query(
+        "INSERT INTO trash
+         SELECT uuid, namespace, name, metadata_location, location, $2, $3, $4, 0
+         FROM tables WHERE uuid = $1",
+    )
+    .bind(row.uuid.to_string())
+    .bind(trash.dropped_ms)
+    .bind(trash.until_ms)
+    .bind(i64::from(trash.purge))
+    .execute(tx)
+    .await
+    .map_err(failed("drop a table"))?;
     Ok(())
 }
 

@@ -1,0 +1,74 @@
+//! Which folder belongs to which table; each function is part of the caller's transaction.
+//!
+//! Its one invariant: no table's location contains another's. Whoever takes one holds the row
+//! `places` of the counters until the end of the transaction, so that two tables that are made at
+//! the same time see each other.
+
+use super::{dialect::Lock, failed};
+use crate::{error::CatalogError, location::Location};
+use sqlx::{AnyConnection, AssertSqlSafe};
+use std::fmt::Write;
+use uuid::Uuid;
+
+/// A table's location is what its metadata file is in, two folders up.
+pub(super) const STEP: &str = r#"
+ALTER TABLE tables ADD COLUMN location TEXT COLLATE "C";
+UPDATE tables SET location = rtrim(metadata_location, replace(metadata_location, '/', ''));
+UPDATE tables SET location = substr(location, 1, length(location) - length('/metadata/'));
+CREATE INDEX tables_by_location ON tables (location);
+INSERT INTO counters VALUES ('places', 0);
+"#;
+
+/// Keeps everybody else from taking a location until the transaction ends. Comes before any lock
+/// on a table, so that nobody waits in a circle.
+pub(super) async fn lock(tx: &mut AnyConnection) -> Result<(), CatalogError> {
+    let query =
+        format!("SELECT value FROM counters WHERE name = 'places'{}", Lock::Update.clause(tx));
+    let locked: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(tx).await;
+    locked.map(|_| ()).map_err(failed("wait for others who make tables"))
+}
+
+/// Refuses the location of a table that overlaps another's. It does not say whose: the asker may
+/// not be allowed to know.
+pub(super) async fn check(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+    location: &str,
+) -> Result<(), CatalogError> {
+    // What is no location was not made by this catalog, and nothing can be said about it.
+    let Some(parsed) = Location::parse(location) else { return Ok(()) };
+    if overlapping(tx, Some(uuid), &parsed).await? == 0 {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!(
+        "location `{location}` overlaps that of another table: choose one that neither contains \
+         nor lies in another table's"
+    )))
+}
+
+/// How many tables other than `but`, dropped ones that can be had back included, lie at a location, above it or below it.
+pub(super) async fn overlapping(
+    connection: &mut AnyConnection,
+    but: Option<Uuid>,
+    location: &Location,
+) -> Result<i64, CatalogError> {
+    let folders: Vec<&str> = location.folders().collect();
+    let mut query = "SELECT count(*) FROM (SELECT uuid, location FROM tables \
+                     UNION ALL SELECT uuid, location FROM trash) AS taken WHERE uuid <> $1 AND \
+                     (location = $2 OR location >= $3 AND location < $4 OR location IN ('no'"
+        .to_owned();
+    for number in 5..folders.len() + 5 {
+        write!(query, ", ${number}").expect("a string takes everything");
+    }
+    query.push_str("))");
+    let mut query = sqlx::query_scalar(AssertSqlSafe(query))
+        .bind(but.map_or_else(String::new, |uuid| uuid.to_string()))
+        .bind(location.to_string())
+        // Everything that starts with the location and a slash: `0` is the character after it.
+        .bind(format!("{location}/"))
+        .bind(format!("{location}0"));
+    for folder in folders {
+        query = query.bind(folder.to_owned());
+    }
+    query.fetch_one(connection).await.map_err(failed("look for tables at a location"))
+}
