@@ -175,8 +175,7 @@ fn test(term: Term, check: Check) -> Filter {
     Filter::Test(Test { term, check })
 }
 
-/// A comparison of a column that is cast first. Casts between numbers and times keep the order, but
-/// may round: what follows is weaker by one unit.
+/// A comparison of a column that is cast first: what follows for the column itself.
 fn through_cast(
     term: Term,
     from: &DataType,
@@ -190,16 +189,7 @@ fn through_cast(
     if !keeps_order(from, &value.data_type()) {
         return None;
     }
-    let near = match value.cast_to(from).ok()? {
-        ScalarValue::Int32(Some(value)) | ScalarValue::Date32(Some(value)) => i64::from(value),
-        ScalarValue::Int64(Some(value))
-        | ScalarValue::TimestampMicrosecond(Some(value), _)
-        | ScalarValue::TimestampNanosecond(Some(value), _) => value,
-        _ => return None,
-    };
-    if EXACT_MAX < near.checked_abs()? && value.data_type().is_floating() {
-        return None;
-    }
+    let (lowest, highest) = behind(from, value)?;
     let at = |value: i64| match from {
         DataType::Int32 => i32::try_from(value).ok().map(Datum::int),
         DataType::Date32 => i32::try_from(value).ok().map(Datum::date),
@@ -211,7 +201,7 @@ fn through_cast(
             _ => Datum::long(value),
         }),
     };
-    let (lowest, highest) = (at(near.checked_sub(1)?)?, at(near.checked_add(1)?)?);
+    let (lowest, highest) = (at(lowest)?, at(highest)?);
     let from_below = test(term.clone(), Check::Compare(Comparison::GreaterOrEqual, lowest));
     let to_above = test(term, Check::Compare(Comparison::LessOrEqual, highest));
     // What follows may be true where the comparison is not, so its opposite must stay unknown.
@@ -221,6 +211,29 @@ fn through_cast(
         Comparison::Equal => from_below.and(to_above),
         Comparison::NotEqual => return None,
     }))
+}
+
+/// A range of the column's values that has all whose cast is `value`, and splits the others.
+fn behind(from: &DataType, value: &ScalarValue) -> Option<(i64, i64)> {
+    let back = |value: &ScalarValue| match value.cast_to(from).ok()? {
+        ScalarValue::Int32(Some(value)) | ScalarValue::Date32(Some(value)) => {
+            Some(i64::from(value))
+        }
+        ScalarValue::Int64(Some(value))
+        | ScalarValue::TimestampMicrosecond(Some(value), _)
+        | ScalarValue::TimestampNanosecond(Some(value), _) => Some(value),
+        _ => None,
+    };
+    let near = back(value)?;
+    if let (DataType::Timestamp(..), ScalarValue::Date32(Some(day))) = (from, value) {
+        let next = back(&ScalarValue::Date32(Some(day.checked_add(1)?)))?;
+        return Some((near, next.checked_sub(1)?));
+    }
+    if EXACT_MAX < near.checked_abs()? && value.data_type().is_floating() {
+        return None;
+    }
+    // The value may lie between two of the column's, and casting it back rounds it to either.
+    Some((near.checked_sub(1)?, near.checked_add(1)?))
 }
 
 /// Whether both count the same unit from the same start, whatever they call UTC.
@@ -233,21 +246,21 @@ fn is_same_time(left: &DataType, right: &DataType) -> bool {
     }
 }
 
-/// Whether casting a column of one type to the other keeps the order of its values.
+/// Whether casting a column of one type to the other keeps the order of its values, and keeps them
+/// apart but for the times of a day.
 fn keeps_order(from: &DataType, to: &DataType) -> bool {
     let is_utc = |zone: &Option<std::sync::Arc<str>>| {
         zone.as_deref().is_none_or(|zone| matches!(zone, "UTC" | "+00:00" | "Z"))
     };
     match (from, to) {
-        (DataType::Int32 | DataType::Int64, to) => {
-            matches!(to, DataType::Int64 | DataType::Float64 | DataType::Float32 | DataType::Int32)
-        }
+        (DataType::Int32 | DataType::Int64, DataType::Int64 | DataType::Float64) => true,
         (DataType::Date32, DataType::Timestamp(_, zone)) => is_utc(zone),
-        (DataType::Timestamp(unit, from), DataType::Timestamp(_, to)) => {
-            let is_iceberg = matches!(unit, TimeUnit::Microsecond | TimeUnit::Nanosecond);
-            is_iceberg && is_utc(from) && is_utc(to)
-        }
         (DataType::Timestamp(_, zone), DataType::Date32) => is_utc(zone),
+        (DataType::Timestamp(from_unit, from), DataType::Timestamp(to_unit, to)) => {
+            let is_finer = from_unit == to_unit
+                || (*from_unit, *to_unit) == (TimeUnit::Microsecond, TimeUnit::Nanosecond);
+            is_finer && is_utc(from) && is_utc(to)
+        }
         _ => false,
     }
 }

@@ -326,6 +326,62 @@ async fn a_filter_leaves_out_files_by_partition_and_bounds() {
 }
 
 #[tokio::test]
+async fn a_condition_selects_the_same_rows_of_the_log_and_of_files_that_are_left_out_by_it() {
+    let house = House::new().await;
+    house.take(1..60);
+    let mut expected = Vec::new();
+    for condition in CONDITIONS {
+        let sql = format!("SELECT count(*) FROM events WHERE {condition}");
+        expected.push((sql.clone(), house.count(&sql).await));
+    }
+    house.commit().await;
+    house.trim();
+    for (sql, expected) in expected {
+        assert_eq!(house.count(&sql).await, expected, "{sql}");
+    }
+    let all = house.files("SELECT id FROM events").await;
+    for condition in &CONDITIONS[..PRUNING] {
+        let read = house.files(&format!("SELECT id FROM events WHERE {condition}")).await;
+        assert!(read < all, "{condition} reads {read} of {all} files");
+    }
+}
+
+/// How many of the conditions leave out files.
+const PRUNING: usize = 14;
+const CONDITIONS: [&str; 30] = [
+    "type = 'call'",
+    "'call' = type AND seq < 20",
+    "type <> 'call'",
+    "NOT (type = 'call' OR seq > 40)",
+    "type LIKE 'ca%'",
+    "type NOT LIKE 'ca%'",
+    "seq BETWEEN 5 AND 9",
+    "seq IN (3, 4, 50)",
+    "seq > 40.5",
+    "CAST(ts AS DATE) = DATE '2025-10-10'",
+    "ts >= TIMESTAMP '2025-10-10 12:00:00' AND ts < TIMESTAMP '2025-10-11'",
+    "ts < '2025-10-10T06:30:00+02:00'",
+    "type = 'order' AND (seq = 8 OR seq = 30)",
+    "user_id IS NOT NULL",
+    "user_id IS NULL",
+    "user_id = 'u' OR seq = 7",
+    "NOT (user_id = 'u')",
+    "coalesce(user_id, 'u') = 'u'",
+    "seq % 2 = 0",
+    "NOT (seq % 2 = 0 AND type = 'order')",
+    "length(id) = 3 OR type = 'call'",
+    "type IN ('call', id)",
+    "key LIKE 'k_' AND key NOT LIKE '%3'",
+    "key ILIKE 'K3'",
+    "NOT (key LIKE 'k3%x')",
+    "date_trunc('day', ts) = TIMESTAMP '2025-10-10'",
+    "seq = 5 IS NOT TRUE",
+    "CASE WHEN seq < 10 THEN type = 'call' ELSE false END",
+    "-seq > -10",
+    "id >= 'e-5' AND id < 'e-6' OR id = 'e-1'",
+];
+
+#[tokio::test]
 async fn counting_a_committed_table_reads_no_file() {
     let house = House::new().await;
     house.take(1..50);

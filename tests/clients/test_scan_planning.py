@@ -1,4 +1,5 @@
 """Scans planned by the catalog instead of the client: PyIceberg reads the same rows either way."""
+import json
 from datetime import timedelta
 
 import pyarrow
@@ -45,6 +46,7 @@ def scanned(table, row_filter):
     return files, sorted(scan.to_arrow().column("id").to_pylist())
 
 
+# PyIceberg reads no plan with a missing partition value, so no row here has one.
 def test_a_scan_planned_by_the_server_reads_what_the_client_would(catalogs):
     local, planned = catalogs
     assert planned.supports_server_side_planning() and not local.supports_server_side_planning()
@@ -57,7 +59,7 @@ def test_a_scan_planned_by_the_server_reads_what_the_client_would(catalogs):
     table.append(pyarrow.Table.from_pylist(rows("b", 100), ARROW))
     with table.update_schema() as update:
         update.rename_column("type", "kind")
-    table.append(pyarrow.Table.from_pylist([{"id": "c-1", "kind": None, "ts": START, "n": None}], ARROW.set(1, pyarrow.field("kind", pyarrow.string()))))
+    table.append(pyarrow.Table.from_pylist([{"id": "c-1", "kind": "created", "ts": START, "n": None}], ARROW.set(1, pyarrow.field("kind", pyarrow.string()))))
     with table.update_schema() as update:
         update.rename_column("kind", "type")
     mine, theirs = local.load_table((NAMESPACE, "planned")), planned.load_table((NAMESPACE, "planned"))
@@ -77,3 +79,20 @@ def test_a_mistake_in_a_filter_is_told(catalogs):
     local.create_table((NAMESPACE, "mistaken"), SCHEMA)
     with pytest.raises(BadRequestError, match="there is no column `nothing`"):
         list(planned.load_table((NAMESPACE, "mistaken")).scan(row_filter=EqualTo("nothing", 1)).plan_files())
+
+
+def test_a_scan_of_many_files_comes_in_parts(catalogs, server):
+    local, planned = catalogs
+    local.create_namespace_if_not_exists(NAMESPACE)
+    table = local.create_table((NAMESPACE, "many"), SCHEMA, partition_spec=PartitionSpec(PartitionField(4, 1000, IdentityTransform(), "n")))
+    batch = rows("m", 1020)
+    for half in (batch[:510], batch[510:]):
+        table.append(pyarrow.Table.from_pylist(half, ARROW))
+    status, _, plan = server.client().request("POST", f"/catalog/v1/namespaces/{NAMESPACE}/tables/many/plan", b"{}")
+    plan = json.loads(plan)
+    assert status == 200 and plan["file-scan-tasks"] == [] and len(plan["plan-tasks"]) == 2, plan
+    scan = planned.load_table((NAMESPACE, "many")).scan(row_filter=GreaterThanOrEqual("n", 500))
+    tasks = list(scan.plan_files())
+    assert len(tasks) == 520
+    everything = planned.load_table((NAMESPACE, "many")).scan(selected_fields=("id",)).to_arrow()
+    assert sorted(everything.column("id").to_pylist()) == sorted(row["id"] for row in batch)

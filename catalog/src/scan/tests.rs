@@ -535,7 +535,7 @@ async fn a_scan_reads_and_names_nothing_outside_of_the_warehouse() {
 async fn an_encrypted_snapshot_is_not_planned() {
     let mut lake = Lake::new(schema(PrimitiveType::Long), spec(&[]));
     let plain = lake.commit(Operation::Append, Vec::new()).await;
-    let parent = lake.metadata.snapshot_by_id(plain).unwrap().clone();
+    let parent = Arc::clone(lake.metadata.snapshot_by_id(plain).unwrap());
     let encrypted = iceberg::spec::Snapshot::builder()
         .with_snapshot_id(7)
         .with_sequence_number(lake.metadata.next_sequence_number())

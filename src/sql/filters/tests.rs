@@ -72,7 +72,7 @@ async fn conditions_are_translated_as_far_as_they_say_something() {
 }
 
 #[test]
-fn a_cast_column_is_bounded_one_unit_wider_and_its_opposite_is_unknown() {
+fn what_follows_for_a_cast_column_is_wide_enough_and_its_opposite_is_unknown() {
     let term = Term::column(&columns(), "d", true).unwrap();
     // Noon of the second day after 1970.
     let noon = ScalarValue::TimestampMicrosecond(Some(129_600_000_000), None);
@@ -83,6 +83,11 @@ fn a_cast_column_is_bounded_one_unit_wider_and_its_opposite_is_unknown() {
     assert_eq!(filter, expected);
     assert!(matches!(filter.negate(), Filter::Or(left, _) if *left == Filter::Unknown));
     assert_eq!(of(Comparison::NotEqual), None);
+    // A day stands for all of its times.
+    let day = ScalarValue::Date32(Some(1));
+    let kind = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+    assert_eq!(behind(&kind, &day), Some((86_400_000_000, 172_799_999_999)));
+    assert!(!keeps_order(&kind, &DataType::Timestamp(TimeUnit::Second, None)));
     let inexact = ScalarValue::Float64(Some(9_007_199_254_740_994.0));
     let long = Term::column(&columns(), "l", true).unwrap();
     assert_eq!(through_cast(long, &DataType::Int64, Comparison::Less, &inexact), None);
