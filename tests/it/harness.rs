@@ -32,7 +32,11 @@ impl TestServer {
     }
 
     pub(crate) async fn start_in(folder: TempDir, settings: &[(&str, &str)]) -> Self {
-        let server = Server::start(&config(&folder, settings), Clock::system()).await.unwrap();
+        Self::start_at(folder, settings, Clock::system()).await
+    }
+
+    pub(crate) async fn start_at(folder: TempDir, settings: &[(&str, &str)], clock: Clock) -> Self {
+        let server = Server::start(&config(&folder, settings), clock).await.unwrap();
         let url = format!("http://{}", server.address());
         Self { folder, url, http: Client::new(), server }
     }

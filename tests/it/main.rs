@@ -5,6 +5,7 @@
 mod contract;
 mod exactly_once;
 mod harness;
+mod lost_ids;
 mod parquet;
 mod tidy;
 mod time_travel;
