@@ -9,6 +9,7 @@ mod draft;
 mod group;
 mod keys;
 mod ledger;
+pub mod rebuild;
 mod recover;
 mod refusal;
 mod sequencer;

@@ -1,5 +1,7 @@
 //! Start and stop: every part of the server, wired in the order in which data flows.
 
+mod lost_ids;
+
 use crate::{
     clock::Clock,
     config::{Config, MetastoreUrl},
@@ -9,6 +11,7 @@ use crate::{
     ids::Ids,
     ingest::{Ingest, IngestOptions},
     sql::{Sql, SqlOptions},
+    table::known_ids::ReadIdsError,
     tasks::Tasks,
     wal::{Wal, WalError, WalOptions},
 };
@@ -65,6 +68,9 @@ pub enum StartError {
     /// The log or the id index does not open.
     #[error("open the log")]
     Wal(#[from] WalError),
+    /// The id index is lost, and the tables do not read.
+    #[error("rebuild the id index")]
+    Ids(#[from] ReadIdsError),
 }
 
 /// A running server.
@@ -89,7 +95,8 @@ impl Server {
         let epoch = catalog.metastore().next_epoch().await?;
         let known = known_namespaces(&catalog).await?;
         let position_floor = catalog.metastore().highest_position().await?;
-        let (wal, ingest) = start_ingest(config, &clock, &ids, known, position_floor).await?;
+        let (wal, ingest) =
+            start_ingest(config, (&clock, &ids), &catalog, known, position_floor).await?;
 
         let options = FlushOptions {
             interval: config.commit_interval,
@@ -198,11 +205,11 @@ async fn known_namespaces(catalog: &Catalog) -> Result<Known, CatalogError> {
 
 async fn start_ingest(
     config: &Config,
-    clock: &Clock,
-    ids: &Ids,
+    (clock, ids): (&Clock, &Ids),
+    catalog: &Catalog,
     known: Known,
     position_floor: u64,
-) -> Result<(Wal, Ingest), WalError> {
+) -> Result<(Wal, Ingest), StartError> {
     let wal_options = WalOptions {
         folder: config.data_dir.join("wal"),
         segment_bytes: config.wal_segment_bytes,
@@ -221,13 +228,8 @@ async fn start_ingest(
         seq_floor: known.last_seq,
         namespaces: known.namespaces,
     };
-    let (clock, ids, faults) = (clock.clone(), ids.clone(), config.faults.clone());
-    let open = move || {
-        let (wal, writer) = Wal::open(wal_options, clock.clone(), faults.clone())?;
-        let ingest = Ingest::start(ingest_options, wal.clone(), writer, clock, ids, faults)?;
-        Ok((wal, ingest))
-    };
-    tokio::task::spawn_blocking(open).await.expect("recovery returns errors and does not panic")
+    let base = (clock.clone(), ids.clone(), config.faults.clone());
+    lost_ids::start_ingest(wal_options, ingest_options, base, catalog).await
 }
 
 fn limits(config: &Config) -> Limits {

@@ -4,6 +4,7 @@
 //! snapshot names it.
 
 mod encode;
+pub mod known_ids;
 pub mod partition;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -4,7 +4,7 @@ use crate::{
     event::{codec, rows},
     faults::Faults,
     ids::Ids,
-    table::{sample, schema},
+    table::{known_ids, sample, schema},
     tasks::{Job, Progress},
     wal::{Record, RecordKind, Wal, WalOptions, WalWriter},
 };
@@ -217,6 +217,43 @@ async fn a_row_is_found_by_its_id() {
         let found = server.scan("a", "events", Some(id)).await;
         assert_eq!(found.num_rows(), 1, "{id}");
     }
+}
+
+#[tokio::test]
+async fn the_ids_of_a_table_are_read_back() {
+    let mut server = Server::start().await;
+    let rows = sample::events(500, 3, 1, 1);
+    server.append("a", &rows);
+    server.tick().await.unwrap();
+    let table = server.load("a", "events").await;
+    let storage = server.catalog.storage();
+    let held = known_ids::held(storage, &table.metadata, i64::MIN).await.unwrap();
+    assert_eq!(held.types.iter().collect::<Vec<_>>(), ["type.0", "type.1", "type.2"]);
+    assert!(1 < held.files());
+    let parts: Vec<known_ids::IdRows> = held.rows(storage).try_collect().await.unwrap();
+    let mut found: Vec<(i64, String, i64)> = parts
+        .iter()
+        .flat_map(|part| {
+            let ids = part.ids.iter().map(|id| id.unwrap().to_owned());
+            let rows = part.seqs.values().iter().zip(ids).zip(part.ingested_us.values());
+            rows.map(|((seq, id), time)| (*seq, id, *time)).collect::<Vec<_>>()
+        })
+        .collect();
+    found.sort();
+    let times = sample::times(&rows, "ingested_at");
+    let expected: Vec<(i64, String, i64)> = (0..rows.num_rows())
+        .map(|row| {
+            let seq = sample::longs(&rows, "seq").value(row);
+            (seq, sample::texts(&rows, "id").value(row).to_owned(), times.value(row))
+        })
+        .collect();
+    assert_eq!(found, expected);
+    // Files whose newest row is older are not opened.
+    let newest = times.values().iter().max().unwrap();
+    let files =
+        async |since_us| known_ids::held(storage, &table.metadata, since_us).await.unwrap().files();
+    assert_eq!(files(*newest).await, 1);
+    assert_eq!(files(*newest + 1).await, 0);
 }
 
 #[tokio::test]

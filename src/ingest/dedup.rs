@@ -5,11 +5,14 @@
 //! replays it. Invariant: an id that was inserted and not forgotten is found until every id of
 //! its file is older than the window.
 //!
+//! An id that was read back from a table has [`UNKNOWN_CONTENT`]: its row says that it was taken, not
+//! what it said.
+//!
 //! Memory: up to twice [`IndexOptions::fresh_max`] ids at about 40 bytes, and about 1.7 bytes for
 //! each id in files.
 
 mod bloom;
-mod run;
+pub(super) mod run;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,9 @@ const MERGE_RUNS: usize = 4;
 const MERGE_WINDOW_PART: i64 = 4;
 /// Pause after a failed write or merge.
 const RETRY_MS: i64 = 1000;
+
+/// The content of an id whose event is not at hand any more; no content hashes to it.
+pub(super) const UNKNOWN_CONTENT: u64 = 0;
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +128,27 @@ impl IdIndex {
     /// Takes back an [`IdIndex::insert`]; no freeze may lie between the two.
     pub(super) fn forget(&mut self, id: u128) {
         self.fresh.ids.remove(&id);
+    }
+
+    /// The files, oldest first: which freezes each holds, and when its last id arrived.
+    pub(super) fn files(&self) -> impl Iterator<Item = (Span, i64)> {
+        self.runs.iter().map(|run| (run.span, run.times.last))
+    }
+
+    /// Whether a file holds these freezes.
+    pub(super) fn has_file(&self, span: Span) -> bool {
+        self.runs.iter().any(|run| run.span.contains(span))
+    }
+
+    /// Writes what is in memory to a file of ids that arrived within `times`, and returns when it is
+    /// on disk.
+    pub(super) fn write_fresh(&mut self, times: Times) -> Result<(), WalError> {
+        let span = Span { low: self.next, high: self.next };
+        let run = write(&self.options.folder, span, &self.fresh, times)?;
+        self.runs.push(Arc::new(run));
+        self.next += 1;
+        self.fresh.ids.clear();
+        Ok(())
     }
 
     /// Whether enough ids are in memory for a file.
@@ -281,7 +308,12 @@ fn pick_merge(runs: &[(u64, Times)], window_ms: i64) -> Option<Range<usize>> {
     let (start, _) = runs
         .windows(MERGE_RUNS)
         .enumerate()
-        .filter(|(_, part)| part[MERGE_RUNS - 1].1.last - part[0].1.first <= span_max)
+        .filter(|(_, part)| {
+            // Files that were rebuilt are younger than the ids in them, so the order says nothing.
+            let first = part.iter().map(|(_, times)| times.first).min().unwrap_or(0);
+            let last = part.iter().map(|(_, times)| times.last).max().unwrap_or(0);
+            last - first <= span_max
+        })
         .min_by_key(|(_, part)| part.iter().map(|(count, _)| count).sum::<u64>())?;
     Some(start..start + MERGE_RUNS)
 }

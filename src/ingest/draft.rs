@@ -8,7 +8,7 @@ use crate::{
     ids::Ids,
     ingest::{
         Refused, Submission,
-        dedup::{IdIndex, Seen},
+        dedup::{IdIndex, Seen, UNKNOWN_CONTENT},
         ledger::{Entry, Ledger},
         refusal::{Reason, refuse},
     },
@@ -227,7 +227,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn judge(&mut self, row: usize, key: EventKey, taken: &mut Taken) -> Result<Verdict, WalError> {
         if let Some(seen) = self.index.get(key.id)? {
-            let same = seen.content == key.content;
+            let same = [key.content, UNKNOWN_CONTENT].contains(&seen.content);
             let conflict = Verdict::Refused(Reason::Conflict { seq: seen.seq });
             return Ok(if same { Verdict::Repeat(seen.seq) } else { conflict });
         }

@@ -4,7 +4,10 @@
 //! Kept in memory; a copy is written with each file of the id index, and the log has what is newer.
 //! Counters only grow, so no `seq` is given twice.
 
-use crate::wal::{RecordKind, WalError};
+use crate::{
+    ingest::dedup::run::Span,
+    wal::{RecordKind, WalError},
+};
 use icecore_schemas::names::Namespace;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,6 +34,10 @@ pub(super) struct Entry {
 pub(super) struct Ledger {
     entries: HashMap<Namespace, Entry>,
     owners: HashMap<String, Namespace>,
+    /// Files of the id index when the ledger was written, and when the last id of each arrived.
+    files: Vec<(Span, i64)>,
+    /// Whether there was no file to open.
+    is_new: bool,
 }
 
 /// A ledger as its file has it.
@@ -38,6 +45,17 @@ pub(super) struct Ledger {
 #[serde(deny_unknown_fields)]
 pub(super) struct Saved {
     namespaces: Vec<SavedEntry>,
+    /// Missing in what earlier versions wrote.
+    #[serde(default)]
+    files: Vec<SavedFile>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedFile {
+    low: u64,
+    high: u64,
+    last_ms: i64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,12 +75,17 @@ impl Ledger {
             |source| WalError::Io { operation: "read namespaces", path: path.clone(), source };
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { is_new: true, ..Self::default() });
+            }
             Err(cause) => return Err(failed(cause)),
         };
         let saved: Saved =
             serde_json::from_slice(&bytes).map_err(|cause| failed(io::Error::from(cause)))?;
         let mut ledger = Self::default();
+        for SavedFile { low, high, last_ms } in saved.files {
+            ledger.files.push((Span { low, high }, last_ms));
+        }
         for saved in saved.namespaces {
             let namespace = Namespace::parse(&saved.namespace)
                 .map_err(|cause| failed(io::Error::new(io::ErrorKind::InvalidData, cause)))?;
@@ -73,6 +96,16 @@ impl Ledger {
             }
         }
         Ok(ledger)
+    }
+
+    /// Whether nothing was ever written, or what was written is lost.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Files that the id index had, and when the last id of each arrived.
+    pub(super) fn files(&self) -> &[(Span, i64)] {
+        &self.files
     }
 
     /// The namespace's entry, made when this is its first use.
@@ -135,11 +168,18 @@ impl Ledger {
             })
             .collect();
         namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
-        Saved { namespaces }
+        Saved { namespaces, files: Vec::new() }
     }
 }
 
 impl Saved {
+    /// Notes the files of the id index, so that a lost one is missed.
+    pub(super) fn set_files(&mut self, files: impl Iterator<Item = (Span, i64)>) {
+        let saved =
+            |(span, last_ms): (Span, i64)| SavedFile { low: span.low, high: span.high, last_ms };
+        self.files = files.map(saved).collect();
+    }
+
     /// Returns when the file is on disk, whole.
     pub(super) fn write(&self, folder: &Path) -> Result<(), WalError> {
         let path = folder.join(FILE);

@@ -18,9 +18,10 @@ use crate::{
 };
 use icecore_schemas::names::Namespace;
 use std::{collections::HashMap, time::Duration};
+use tracing::warn;
 
 /// Ids in memory that are worth a file: the table's memory doubles just above.
-const FRESH_MAX: usize = 900_000;
+pub(super) const FRESH_MAX: usize = 900_000;
 
 /// Everything that verdicts rest on, and which namespaces have ids in the log alone.
 pub(super) fn recover(
@@ -39,6 +40,14 @@ pub(super) fn recover(
     };
     let index = IdIndex::open(index, clock.now_ms())?;
     let ledger = Ledger::open(&options.dedup_folder)?;
+    if ledger.is_new() {
+        // From now on its absence means that the folder was lost. It says nothing of what the log
+        // has: that is read below.
+        let empty = ledger.save().write(&options.dedup_folder);
+        if let Err(cause) = empty {
+            warn!(error = &cause as &dyn std::error::Error, "the id folder takes no files");
+        }
+    }
     let covered = ledger.event_counters();
     let mut desk = Desk { index, ledger, types_max: options.types_max, ids };
     let mut unsaved = Unsaved::default();
@@ -89,6 +98,6 @@ fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
     Ok(())
 }
 
-fn window_ms(window: Duration) -> i64 {
+pub(super) fn window_ms(window: Duration) -> i64 {
     i64::try_from(window.as_millis()).unwrap_or(i64::MAX)
 }

@@ -244,7 +244,8 @@ impl Sequencer {
     /// The ids are in their file: writes the ledger that goes with them, then lets the log forget
     /// its copy.
     fn save(&mut self) {
-        let Some(freezing) = self.freezing.take() else { return };
+        let Some(mut freezing) = self.freezing.take() else { return };
+        freezing.saved.set_files(self.desk.index.files());
         let saved = freezing.saved.write(&self.folder).and_then(|()| {
             freezing.namespaces.iter().try_for_each(|namespace| {
                 self.wal.trim(RecordKind::Keys, namespace, freezing.through)

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    event::{EventKey, NamespaceEvents, Rejected, codec, rows},
+    event::{EventKey, NamespaceEvents, Rejected, codec, event_key, rows},
     wal::{RecordKind, WalOptions},
 };
 use arrow::{
@@ -173,7 +173,7 @@ fn batch(namespace: &Namespace, events: &[(u32, &str)]) -> NamespaceEvents {
         .collect();
     let columns = columns.into_iter().map(|(_, column)| column).collect();
     let key = |(id, content): (&&str, &&str)| EventKey {
-        id: xxhash_rust::xxh3::xxh3_128(format!("{}/{id}", namespace.name()).as_bytes()),
+        id: event_key(namespace, id),
         content: xxhash_rust::xxh3::xxh3_64(content.as_bytes()) | 1,
     };
     NamespaceEvents {
@@ -633,6 +633,89 @@ fn a_full_id_table_goes_to_a_file_and_the_log_lets_go_of_it() {
     assert!(bench.sequencer.desk.ledger.entry(&ns("a")).types.contains("fresh"));
 }
 
+/// What a table holds of a namespace: ids, counted from 1, with the time they arrived.
+fn rebuild(house: &House, ids_max: usize, table: &[(&str, i64)]) -> Option<rebuild::Rebuild> {
+    let (wal, _writer) = house.open_log(Faults::default());
+    let mut rebuild =
+        rebuild::Rebuild::start_with(&house.options, &wal, &house.clock, ids_max).unwrap()?;
+    for (seq, (id, arrived_ms)) in (1..).zip(table) {
+        rebuild.add(&ns("a"), id, seq, *arrived_ms).unwrap();
+    }
+    rebuild.add_type(&ns("a"), "old");
+    Some(rebuild)
+}
+
+#[tokio::test]
+async fn a_young_index_is_not_taken_for_a_lost_one() {
+    let house = House::new();
+    assert!(rebuild(&house, 10, &[]).is_none(), "there is nothing yet");
+    let server = house.start();
+    server.take(body("a/1 a/2")).await;
+    let house = crashed(&house);
+    assert!(rebuild(&house, 10, &[]).is_none(), "the log has the ids");
+    server.ingest.stop().await;
+    assert!(rebuild(&house, 10, &[]).is_none());
+}
+
+#[tokio::test]
+async fn a_rebuild_that_is_cut_short_starts_again_and_ends_whole() {
+    let mut house = House::new();
+    house.options.seq_floor.insert((ns("a"), false), 7);
+    let table: Vec<(&str, i64)> =
+        ["1", "2", "3", "4", "5", "6", "7"].iter().map(|id| (*id, NOW_MS - 1_000)).collect();
+    let begun = rebuild(&house, 2, &table).expect("tables without an index");
+    let written = |house: &House| {
+        let files = std::fs::read_dir(&house.options.dedup_folder).unwrap();
+        files
+            .filter(|file| {
+                file.as_ref().unwrap().path().extension().is_some_and(|end| end == "ids")
+            })
+            .count()
+    };
+    assert_eq!(written(&house), 3);
+    // As `kill -9`: what is in memory is gone.
+    drop(begun);
+    let again = rebuild(&house, 2, &table).expect("it was not finished");
+    assert_eq!(again.finish().unwrap(), 1, "three files of two ids were there");
+    assert!(rebuild(&house, 2, &table).is_none());
+    let server = house.start();
+    assert_eq!(line(&server.take(body("a/1 a/7 a/8")).await), "dup 2; a 1-8; ");
+    server.ingest.stop().await;
+    drop(server);
+    // One file of many is missed as well.
+    let file = std::fs::read_dir(&house.options.dedup_folder).unwrap();
+    let mut files: Vec<_> = file.map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "ids"));
+    files.sort();
+    std::fs::remove_file(&files[1]).unwrap();
+    let partly = rebuild(&house, 2, &table).expect("a file is missing");
+    assert_eq!(partly.finish().unwrap(), 2);
+    let server = house.start();
+    assert_eq!(line(&server.take(body("a/3 a/4 a/8 a/9")).await), "dup 3; a 3-9; ");
+}
+
+#[tokio::test]
+async fn what_left_the_window_is_neither_missed_nor_loaded() {
+    let mut house = House::new();
+    house.options.seq_floor.insert((ns("a"), false), 2);
+    let week_ms = 7 * 86_400_000;
+    let table = [("old", NOW_MS - week_ms - 1), ("young", NOW_MS - week_ms + 1)];
+    assert_eq!(rebuild(&house, 10, &table).unwrap().finish().unwrap(), 1);
+    let server = house.start();
+    assert_eq!(line(&server.take(body("a/old a/young")).await), "dup 1; a 2-3; ");
+    server.ingest.stop().await;
+    drop(server);
+    // Both files are older than the window now, and may be gone.
+    house.clock.advance_ms(week_ms + 2);
+    for file in std::fs::read_dir(&house.options.dedup_folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|end| end == "ids") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    assert!(rebuild(&house, 10, &[]).is_none());
+}
+
 #[test]
 fn a_full_log_lets_go_of_what_it_holds_for_the_ids_alone() {
     let house = House { log_bytes_max: 40_000, ..House::new() };
@@ -690,6 +773,9 @@ fn a_damaged_id_file_fails_the_look_up_and_not_the_server() {
     assert!(bench.sequencer.desk.index.wait(NOW_MS).unwrap());
     for file in std::fs::read_dir(&house.options.dedup_folder).unwrap() {
         let path = file.unwrap().path();
+        if path.extension().is_none_or(|end| end != "ids") {
+            continue;
+        }
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[4096] ^= 1;
         std::fs::write(&path, bytes).unwrap();

@@ -21,6 +21,8 @@ pub(crate) fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
         // Nothing is committed unless a test asks for it.
         ("commit.interval", "10min".to_owned()),
         ("wal.segment_bytes", "1MiB".to_owned()),
+        // What is free on the machine is no matter of these tests.
+        ("wal.disk_free_min", "0".to_owned()),
     ];
     flags.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
     Config::from_sources(None, Vec::new(), &flags).unwrap()
@@ -32,7 +34,11 @@ impl TestServer {
     }
 
     pub(crate) async fn start_in(folder: TempDir, settings: &[(&str, &str)]) -> Self {
-        let server = Server::start(&config(&folder, settings), Clock::system()).await.unwrap();
+        Self::start_at(folder, settings, Clock::system()).await
+    }
+
+    pub(crate) async fn start_at(folder: TempDir, settings: &[(&str, &str)], clock: Clock) -> Self {
+        let server = Server::start(&config(&folder, settings), clock).await.unwrap();
         let url = format!("http://{}", server.address());
         Self { folder, url, http: Client::new(), server }
     }

@@ -6,6 +6,7 @@ mod admin;
 mod contract;
 mod exactly_once;
 mod harness;
+mod lost_ids;
 mod parquet;
 mod tidy;
 mod time_travel;

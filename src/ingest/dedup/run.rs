@@ -35,9 +35,9 @@ pub(super) const UNFINISHED: &str = "tmp";
 /// Which freezes a file holds, first and last. A file whose span lies within another's is the
 /// left-over of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) low: u64,
-    pub(super) high: u64,
+pub(in crate::ingest) struct Span {
+    pub(in crate::ingest) low: u64,
+    pub(in crate::ingest) high: u64,
 }
 
 impl Span {
@@ -58,9 +58,9 @@ impl Span {
 
 /// When the ids of a file arrived, ms since 1970: not before `first`, not after `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Times {
-    pub(super) first: i64,
-    pub(super) last: i64,
+pub(in crate::ingest) struct Times {
+    pub(in crate::ingest) first: i64,
+    pub(in crate::ingest) last: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -293,7 +293,10 @@ pub(super) fn merge(
 ) -> Result<Run, WalError> {
     let (oldest, newest) = (&runs[0], &runs[runs.len() - 1]);
     let span = Span { low: oldest.span.low, high: newest.span.high };
-    let times = Times { first: oldest.times.first, last: newest.times.last };
+    let times = runs.iter().map(|run| run.times).fold(oldest.times, |all, one| Times {
+        first: all.first.min(one.first),
+        last: all.last.max(one.last),
+    });
     let ids_max = runs.iter().map(|run| run.count).sum();
     let mut writer = RunWriter::create(folder, span, ids_max)?;
     let mut cursors = Vec::with_capacity(runs.len());
@@ -357,7 +360,7 @@ pub(super) fn failed(operation: &'static str, path: &Path, source: io::Error) ->
 
 fn damaged(path: &Path, part: &str) -> WalError {
     let reason = format!(
-        "{part} is damaged; with the file moved away the server starts, and repeats of the events in it are taken as new"
+        "{part} is damaged; move the file away and start again: its ids are then read from the tables"
     );
     failed("use id index file", path, io::Error::new(io::ErrorKind::InvalidData, reason))
 }
