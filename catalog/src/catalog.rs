@@ -10,6 +10,7 @@ mod jail;
 mod load;
 mod locks;
 mod purge;
+mod register;
 mod views;
 mod write;
 
@@ -180,7 +181,7 @@ impl Catalog {
         self.metastore().snapshots(row.uuid).await
     }
 
-    fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         (self.inner.now)()
     }
 }

@@ -80,7 +80,7 @@ fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
     }
 }
 
-fn set(dotted: &str, key: &str, value: &str) -> TableChange {
+pub(super) fn set(dotted: &str, key: &str, value: &str) -> TableChange {
     change(dotted, json!([]), json!([{"action": "set-properties", "updates": {key: value}}]))
 }
 

@@ -37,21 +37,23 @@ async fn suite(store: &dyn Metastore, part: usize) {
         5 => suite::deletion_queue(store).await,
         6 => suite::epochs(store).await,
         7 => suite::views(store).await,
-        8 => suite::one_of_many_racing_renames_gets_the_name(store).await,
+        8 => suite::replaced_tables(store).await,
+        9 => suite::reports(store).await,
+        10 => suite::one_of_many_racing_renames_gets_the_name(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }
 
 #[tokio::test]
 async fn sqlite_does_what_every_metastore_must_do() {
-    for part in 0..10 {
+    for part in 0..12 {
         suite(&sqlite().await.1, part).await;
     }
 }
 
 #[tokio::test]
 async fn postgres_does_what_every_metastore_must_do() {
-    for part in 0..10 {
+    for part in 0..12 {
         let Some(url) = database().await else { return };
         suite(&SqlMetastore::postgres(&url).await.unwrap(), part).await;
     }
