@@ -13,6 +13,7 @@ mod load;
 mod locks;
 mod own;
 mod purge;
+mod register;
 mod views;
 mod write;
 
@@ -249,7 +250,7 @@ impl Catalog {
         }
     }
 
-    fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         (self.inner.now)()
     }
 }

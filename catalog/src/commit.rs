@@ -9,7 +9,7 @@ mod seed;
 use crate::{error::CatalogError, metastore::SnapshotRow};
 use iceberg::{
     TableRequirement, TableUpdate,
-    spec::{FormatVersion, Snapshot, TableMetadata, TableMetadataBuilder},
+    spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},
 };
 pub(crate) use seed::{create_fresh, create_from_updates};
 use std::collections::HashSet;
@@ -152,9 +152,10 @@ pub fn apply_updates_at(
     for snapshot in added(updates) {
         check_is_newest(base, snapshot)?;
     }
+    let steps = without_removed_main(base, updates);
     let build = |base: TableMetadata| {
         let builder = base.into_builder(Some(base_location.to_owned()));
-        apply(builder, updates)
+        apply(builder, &steps)
     };
     if added(updates).next().is_some() {
         return build(base.clone());
@@ -165,6 +166,31 @@ pub fn apply_updates_at(
     let now_ms = now_ms.max(base.last_updated_ms() + 1);
     let built = build(with_times(base, |time| time - shift)?)?;
     with_times(&built, |time| if time <= 0 { time + shift } else { now_ms })
+}
+
+/// The updates, with the branch `main` removed before the snapshot that it names is, as in the Java
+/// reference; the builder removes other refs with their snapshots, and this one it forgets.
+fn without_removed_main(base: &TableMetadata, updates: &[TableUpdate]) -> Vec<TableUpdate> {
+    let mut main = base.current_snapshot_id();
+    let mut steps = Vec::with_capacity(updates.len());
+    for update in updates {
+        match update {
+            TableUpdate::SetSnapshotRef { ref_name, reference } if ref_name == MAIN_BRANCH => {
+                main = Some(reference.snapshot_id);
+            }
+            TableUpdate::RemoveSnapshotRef { ref_name } if ref_name == MAIN_BRANCH => main = None,
+            TableUpdate::RemoveSnapshots { snapshot_ids }
+                if main.is_some_and(|main| snapshot_ids.contains(&main)) =>
+            {
+                let ref_name = MAIN_BRANCH.to_owned();
+                steps.push(TableUpdate::RemoveSnapshotRef { ref_name });
+                main = None;
+            }
+            _ => (),
+        }
+        steps.push(update.clone());
+    }
+    steps
 }
 
 /// The same metadata, last changed at `now_ms`.
@@ -182,7 +208,16 @@ fn apply(
     for update in updates {
         builder = update.clone().apply(builder).map_err(|cause| invalid(&cause))?;
     }
-    Ok(builder.build().map_err(|cause| invalid(&cause))?.metadata)
+    let metadata = builder.build().map_err(|cause| invalid(&cause))?.metadata;
+    let adds_key = |update: &TableUpdate| matches!(update, TableUpdate::AddEncryptionKey { .. });
+    // Older formats have no place for keys: a key that is said to be added would be lost.
+    if metadata.format_version() < FormatVersion::V3 && updates.iter().any(adds_key) {
+        return Err(CatalogError::Invalid(
+            "Cannot add an encryption key: it needs format version 3, upgrade the table first"
+                .to_owned(),
+        ));
+    }
+    Ok(metadata)
 }
 
 /// A snapshot with a used sequence number lost a race on another ref; a 400 would end the client's

@@ -97,6 +97,15 @@ pub struct SnapshotRow {
     pub seq: Option<(u64, u64)>,
 }
 
+/// What a client measured in a scan or a commit of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// When it came, ms since 1970.
+    pub received_ms: i64,
+    /// The client's JSON object as it sent it.
+    pub body: String,
+}
+
 /// A file to delete later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obsolete {
@@ -233,6 +242,9 @@ pub trait Metastore: Debug + Send + Sync {
     ) -> Result<(), CatalogError>;
     /// Whether a table is protected.
     async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError>;
+    /// Puts another table in the place of the one of this name and identity `old`, as a drop and
+    /// a create at once; `Lost` when it is not there, `AlreadyExists` of the new identity.
+    async fn replace_table(&self, old: Uuid, new: NewTable) -> Result<SwapOutcome, CatalogError>;
     /// Renames a table; `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`.
     async fn rename_table(
         &self,
@@ -276,6 +288,11 @@ pub trait Metastore: Debug + Send + Sync {
     async fn next_epoch(&self) -> Result<u64, CatalogError>;
     /// Snapshot index of a table, oldest first; empty for an unknown one.
     async fn snapshots(&self, uuid: Uuid) -> Result<Vec<SnapshotRow>, CatalogError>;
+
+    /// Adds a report of a table and forgets all but its `keep` newest; nothing for an unknown one.
+    async fn add_report(&self, uuid: Uuid, report: &Report, keep: u32) -> Result<(), CatalogError>;
+    /// The reports of a table, newest first; empty for an unknown one.
+    async fn reports(&self, uuid: Uuid) -> Result<Vec<Report>, CatalogError>;
 
     /// Queues files for deletion outside a commit.
     async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError>;

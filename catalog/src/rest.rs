@@ -7,6 +7,7 @@
 mod commit;
 mod config;
 mod error;
+mod metrics;
 mod namespaces;
 mod plan;
 mod request;
@@ -66,7 +67,8 @@ fn routes() -> Router<Rest> {
             table,
             get(tables::load).head(tables::exists).post(commit::table).delete(tables::drop),
         )
-        .route(&format!("{table}/metrics"), post(tables::metrics))
+        .route(&format!("{table}/unregister"), post(tables::unregister))
+        .route(&format!("{table}/metrics"), get(metrics::list).post(metrics::report))
         .route("/tables/rename", post(tables::rename))
         .route("/transactions/commit", post(commit::transaction))
         .route(&format!("{namespace}/views"), get(views::list).post(views::create))

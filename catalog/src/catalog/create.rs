@@ -1,11 +1,7 @@
 //! New tables: created, staged, adopted, or built from a client's updates.
 
 use super::{Catalog, CreateTable, LoadedTable, jail, write::Write};
-use crate::{
-    commit,
-    error::CatalogError,
-    metastore::{Kind, Levels, NewTable},
-};
+use crate::{commit, error::CatalogError, metastore::Levels};
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use uuid::Uuid;
 
@@ -50,46 +46,6 @@ impl Catalog {
         Ok(metadata)
     }
 
-    /// Adopts an existing metadata file as a table.
-    ///
-    /// # Errors
-    /// `NoSuchNamespace`, `AlreadyExists`, `Invalid` when there is no such file,
-    /// `LocationForbidden`, `Storage`.
-    pub async fn register_table(
-        &self,
-        levels: &Levels,
-        name: &str,
-        metadata_location: &str,
-    ) -> Result<LoadedTable, CatalogError> {
-        let ident = ident(levels, name)?;
-        self.check_is_free(&ident).await?;
-        let location = self.inner.storage.normalize(metadata_location)?.to_string();
-        if !self.inner.storage.exists(&location).await? {
-            return Err(CatalogError::Invalid(format!(
-                "Metadata file does not exist: {metadata_location}"
-            )));
-        }
-        let metadata = self.metadata(&location).await?;
-        jail::check_adopted(&self.inner.storage, &metadata, &location)?;
-        if self.inner.metastore.table_by_uuid(metadata.uuid()).await?.is_some() {
-            return Err(already_exists(&ident));
-        }
-        self.free_location(metadata.location()).await?;
-        self.check_adopted_contents(&metadata).await?;
-        let new = NewTable {
-            kind: Kind::Table,
-            levels: levels.clone(),
-            name: name.to_owned(),
-            uuid: metadata.uuid(),
-            metadata_location: location,
-            location: self.inner.storage.normalize(metadata.location())?.to_string(),
-            snapshots: commit::added_snapshots(None, &metadata),
-        };
-        self.inner.metastore.commit_with_new(&[new], &[]).await?;
-        // The metastore may know a watermark of it from before it was dropped.
-        self.load_table(&ident).await
-    }
-
     /// The table that `updates` make from nothing.
     pub(super) async fn built_from_updates(
         &self,
@@ -107,7 +63,7 @@ impl Catalog {
         Ok(metadata)
     }
 
-    async fn check_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
+    pub(super) async fn check_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
         let levels = table.namespace.as_ref();
         self.check_namespace(levels).await?;
         let metastore = &self.inner.metastore;
@@ -167,7 +123,7 @@ fn folder(level: &str) -> String {
     level.chars().map(safe).collect()
 }
 
-fn already_exists(table: &TableIdent) -> CatalogError {
+pub(super) fn already_exists(table: &TableIdent) -> CatalogError {
     CatalogError::AlreadyExists(format!("Table already exists: {table}"))
 }
 

@@ -7,6 +7,7 @@
 mod dialect;
 mod namespaces;
 mod places;
+mod reports;
 mod schema;
 mod tables;
 mod trash;
@@ -15,7 +16,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties,
+        Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report,
         SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow, outcome_of_lost_commit,
     },
 };
@@ -235,6 +236,23 @@ impl Metastore for SqlMetastore {
         trash::is_protected(&mut connection, uuid).await
     }
 
+    async fn replace_table(&self, old: Uuid, new: NewTable) -> Result<SwapOutcome, CatalogError> {
+        let name = (&new.levels, new.name.as_str());
+        let mut tx = self.begin().await?;
+        places::lock(&mut tx).await?;
+        let found = tables::by_name(&mut tx, Kind::Table, name, Lock::Update).await?;
+        if found.is_none_or(|found| found.uuid != old) {
+            return Ok(SwapOutcome::Lost(old));
+        }
+        tables::drop(&mut tx, Kind::Table, name).await?;
+        tables::create(&mut tx, &new).await?;
+        let transaction = dialect::transaction_id(&mut tx).await?;
+        match tx.commit().await {
+            Ok(()) => Ok(SwapOutcome::Done),
+            Err(cause) => self.find_out(cause, transaction, &[new], &[]).await,
+        }
+    }
+
     async fn rename_table(
         &self,
         from: (&Levels, &str),
@@ -336,6 +354,17 @@ impl Metastore for SqlMetastore {
     async fn snapshots(&self, uuid: Uuid) -> Result<Vec<SnapshotRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
         tables::snapshots(&mut connection, uuid).await
+    }
+
+    async fn add_report(&self, uuid: Uuid, report: &Report, keep: u32) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        reports::add(&mut tx, uuid, report, keep).await?;
+        tx.commit().await.map_err(failed("add a report"))
+    }
+
+    async fn reports(&self, uuid: Uuid) -> Result<Vec<Report>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        reports::list(&mut connection, uuid).await
     }
 
     async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError> {

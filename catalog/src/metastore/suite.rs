@@ -4,7 +4,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, SnapshotRow,
+        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report, SnapshotRow,
         SwapOutcome, Trash, Watermark,
     },
 };
@@ -129,6 +129,47 @@ pub(crate) async fn tables(store: &dyn Metastore) {
     let gone = store.drop_table(&b, "moved").await;
     assert!(matches!(gone, Err(CatalogError::NoSuchTable(name)) if name == "b.moved"));
     assert_eq!(store.table_by_uuid(id(1)).await.unwrap(), None);
+}
+
+pub(crate) async fn reports(store: &dyn Metastore) {
+    let (one, two) = (with_table(store, 1).await, with_table(store, 2).await);
+    let report = |number: i64| Report { received_ms: number, body: format!("{{\"n\":{number}}}") };
+    for number in 1..=5 {
+        store.add_report(one, &report(number), 3).await.unwrap();
+    }
+    store.add_report(two, &report(9), 3).await.unwrap();
+    assert_eq!(store.reports(one).await.unwrap(), [report(5), report(4), report(3)]);
+    assert_eq!(store.reports(two).await.unwrap(), [report(9)]);
+    store.add_report(id(99), &report(1), 3).await.unwrap();
+    assert_eq!(store.reports(id(99)).await.unwrap(), []);
+    store.drop_table(&levels("a"), "t1").await.unwrap();
+    assert_eq!(store.reports(one).await.unwrap(), []);
+}
+
+pub(crate) async fn replaced_tables(store: &dyn Metastore) {
+    let one = with_table(store, 1).await;
+    let snapshot = SnapshotRow { snapshot_id: 5, timestamp_ms: 1, seq: None };
+    let new = |number| NewTable {
+        kind: Kind::Table,
+        levels: levels("a"),
+        name: "t1".to_owned(),
+        uuid: id(number),
+        metadata_location: format!("m{number}"),
+        location: format!("s3://b/new{number}"),
+        snapshots: vec![snapshot.clone()],
+    };
+    assert_eq!(store.replace_table(id(9), new(2)).await.unwrap(), SwapOutcome::Lost(id(9)));
+    let other = with_table(store, 3).await;
+    let taken = store.replace_table(one, new(3)).await;
+    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "{other} has another name");
+    assert_eq!(store.table(&levels("a"), "t1").await.unwrap().unwrap().uuid, one);
+
+    assert_eq!(store.replace_table(one, new(2)).await.unwrap(), SwapOutcome::Done);
+    let row = store.table(&levels("a"), "t1").await.unwrap().unwrap();
+    assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
+    assert_eq!(store.snapshots(id(2)).await.unwrap(), [snapshot]);
+    assert_eq!(store.table_by_uuid(one).await.unwrap(), None);
+    assert_eq!(store.commit(&[swap(one, 1, "m")]).await.unwrap(), SwapOutcome::Lost(one));
 }
 
 pub(crate) async fn views(store: &dyn Metastore) {

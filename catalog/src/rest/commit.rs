@@ -30,8 +30,8 @@ pub(super) struct TransactionBody {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct CommitAnswer {
-    metadata_location: String,
-    metadata: Arc<TableMetadata>,
+    pub(super) metadata_location: String,
+    pub(super) metadata: Arc<TableMetadata>,
 }
 
 /// `POST /namespaces/{namespace}/tables/{table}`

@@ -8,7 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
-pub(super) const ENDPOINTS: [&str; 28] = [
+pub(super) const ENDPOINTS: [&str; 29] = [
     "GET /v1/{prefix}/namespaces",
     "POST /v1/{prefix}/namespaces",
     "GET /v1/{prefix}/namespaces/{namespace}",
@@ -27,6 +27,7 @@ pub(super) const ENDPOINTS: [&str; 28] = [
     "DELETE /v1/{prefix}/namespaces/{namespace}/tables/{table}/plan/{plan-id}",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/tasks",
     "POST /v1/{prefix}/namespaces/{namespace}/register",
+    "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/unregister",
     "POST /v1/{prefix}/tables/rename",
     "POST /v1/{prefix}/transactions/commit",
     "GET /v1/{prefix}/namespaces/{namespace}/views",
@@ -39,9 +40,14 @@ pub(super) const ENDPOINTS: [&str; 28] = [
     "POST /v1/{prefix}/views/rename",
 ];
 
-/// `GET /v1/config`: there is one warehouse, whatever name a client gives it.
+/// `GET /v1/config`: there is one warehouse, whatever name a client gives it. The separator of a
+/// namespace's levels is said as it is written in a URL.
 pub(super) async fn config() -> Json<Value> {
-    Json(json!({"defaults": {}, "overrides": {}, "endpoints": ENDPOINTS}))
+    Json(json!({
+        "defaults": {},
+        "overrides": {"namespace-separator": "%1F"},
+        "endpoints": ENDPOINTS,
+    }))
 }
 
 /// `POST /v1/oauth/tokens`: there are no tokens to get, said in OAuth's own error form.

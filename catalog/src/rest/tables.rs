@@ -2,12 +2,14 @@
 
 use super::{
     Rest,
+    commit::CommitAnswer,
     error::Refused,
     request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
+    metadata_file,
     metastore::Levels,
     retention,
 };
@@ -23,9 +25,9 @@ use iceberg::{
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
@@ -140,11 +142,12 @@ pub(super) async fn register(
     path: NamespacePath,
     Body(body): Body<RegisterBody>,
 ) -> Result<Response, Refused> {
-    if body.overwrite.unwrap_or_default() {
-        return Err(Refused::bad_request("a table cannot be registered over another"));
-    }
-    let registered =
-        rest.catalog.register_table(&path.0, &body.name, &body.metadata_location).await;
+    let (name, location) = (&body.name, &body.metadata_location);
+    let registered = if body.overwrite.unwrap_or_default() {
+        rest.catalog.register_over(&path.0, name, location).await
+    } else {
+        rest.catalog.register_table(&path.0, name, location).await
+    };
     let table = match registered {
         // The client named the file, so its contents are the client's mistake.
         Err(CatalogError::Iceberg { source, .. }) if source.kind() == ErrorKind::DataInvalid => {
@@ -202,6 +205,15 @@ pub(super) async fn drop(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `POST /namespaces/{namespace}/tables/{table}/unregister`
+pub(super) async fn unregister(
+    State(rest): State<Rest>,
+    TablePath(table): TablePath,
+) -> Result<Json<CommitAnswer>, Refused> {
+    let table = rest.catalog.unregister_table(&table).await?;
+    Ok(Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata }))
+}
+
 /// `POST /tables/rename`
 pub(super) async fn rename(
     State(rest): State<Rest>,
@@ -209,11 +221,6 @@ pub(super) async fn rename(
 ) -> Result<StatusCode, Refused> {
     rest.catalog.rename_table(&source.ident()?, &destination.ident()?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// `POST /namespaces/{namespace}/tables/{table}/metrics`: accepted and let go.
-pub(super) async fn metrics(TablePath(_): TablePath) -> StatusCode {
-    StatusCode::NO_CONTENT
 }
 
 fn loaded(rest: &Rest, table: &LoadedTable, snapshots: Snapshots) -> Response {
@@ -233,30 +240,48 @@ fn encode<M: Serialize>(rest: &Rest, metadata_location: Option<&str>, metadata: 
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
 }
 
-fn with_named_snapshots(metadata: &TableMetadata) -> Value {
-    let named: HashSet<i64> =
-        retention::refs(metadata).into_values().map(|reference| reference.snapshot_id).collect();
-    let mut json = serde_json::to_value(metadata).expect("table metadata has only string keys");
-    if let Some(snapshots) = json.get_mut("snapshots").and_then(Value::as_array_mut) {
-        snapshots.retain(|snapshot| {
-            snapshot["snapshot-id"].as_i64().is_some_and(|id| named.contains(&id))
-        });
+/// Metadata without the snapshots that no branch or tag names, member by member as it is: what
+/// stays is copied, and what goes is only passed over.
+fn with_named_snapshots(metadata: &TableMetadata) -> BTreeMap<String, Box<RawValue>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Named {
+        snapshot_id: i64,
     }
-    json
+    const PARSES: &str = "serialized metadata parses";
+    let json = metadata_file::encode(metadata);
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&json).expect(PARSES);
+    let Some(snapshots) = members.get("snapshots") else { return members };
+    let refs: HashMap<&str, Named> = members
+        .get("refs")
+        .map(|refs| serde_json::from_str(refs.get()).expect(PARSES))
+        .unwrap_or_default();
+    let named: HashSet<i64> = refs.into_values().map(|named| named.snapshot_id).collect();
+    let is_named = |snapshot: &&RawValue| {
+        let Named { snapshot_id } = serde_json::from_str(snapshot.get()).expect(PARSES);
+        named.contains(&snapshot_id)
+    };
+    let snapshots: Vec<&RawValue> = serde_json::from_str(snapshots.get()).expect(PARSES);
+    let kept: Vec<&RawValue> = snapshots.into_iter().filter(is_named).collect();
+    let kept = serde_json::value::to_raw_value(&kept).expect("parts of JSON are JSON");
+    members.insert("snapshots".to_owned(), kept);
+    members
 }
 
 fn json(body: Bytes) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Names the answer: each metadata file is written once, under a name of its own.
+/// Names the answer. The file's name is in it because a table that is registered again starts
+/// with the versions it had before, and the version because a file may be registered twice.
 fn etag(table: &LoadedTable, snapshots: Snapshots) -> String {
-    let file = xxhash_rust::xxh3::xxh3_128(table.metadata_location.as_bytes());
+    let (uuid, version) = (table.metadata.uuid().simple(), table.version);
+    let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
     let mode = match snapshots {
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    format!("\"{file:032x}-{mode}\"")
+    format!("\"{uuid}-{version}-{file:016x}-{mode}\"")
 }
 
 /// Whether the client already has the answer of this name.

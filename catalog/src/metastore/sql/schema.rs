@@ -2,12 +2,12 @@
 //!
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
-use super::{dialect::Dialect, failed, places};
+use super::{dialect::Dialect, failed, places, reports, trash};
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 3] = [BASE, places::STEP, super::trash::STEP];
+const STEPS: [&str; 4] = [BASE, places::STEP, trash::STEP, reports::STEP];
 
 /// Only the first process that opens a database makes its tables.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";

@@ -28,7 +28,7 @@ async fn database() -> Option<String> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 14;
+const PARTS: usize = 16;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -45,6 +45,8 @@ async fn suite(store: &dyn Metastore, part: usize) {
         10 => suite::one_of_many_racing_renames_gets_the_name(store).await,
         11 => suite::places(store).await,
         12 => suite::of_nested_places_that_race_one_is_taken(store).await,
+        13 => suite::replaced_tables(store).await,
+        14 => suite::reports(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }

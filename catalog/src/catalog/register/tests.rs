@@ -1,0 +1,104 @@
+use super::*;
+use crate::{
+    catalog::tests::{House, create, house, ident, set},
+    metastore::{SnapshotRow, Watermark, suite},
+};
+
+/// The same metadata under another identity, as a restored copy of a table has it.
+async fn copy_of(house: &House, table: &LoadedTable, uuid: u128, key: &str) -> String {
+    let mut json = serde_json::to_value(&*table.metadata).unwrap();
+    json["table-uuid"] = serde_json::json!(uuid::Uuid::from_u128(uuid));
+    json["properties"]["copy"] = serde_json::json!(key);
+    let location = format!("{}/metadata/copy-{uuid}.metadata.json", table.metadata.location());
+    house.catalog.storage().put(&location, json.to_string().into()).await.unwrap();
+    location
+}
+
+#[tokio::test]
+async fn an_older_state_is_registered_over_a_table() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let made = create(catalog, "a.t").await;
+    let changed = catalog.commit(set("a.t", "k", "v")).await.unwrap();
+    let refused = catalog.register_table(&a, "t", &made.metadata_location).await;
+    assert!(matches!(refused, Err(CatalogError::AlreadyExists(_))));
+    let back = catalog.register_over(&a, "t", &made.metadata_location).await.unwrap();
+    assert_eq!(back.metadata, made.metadata);
+    assert_eq!(back.version, changed.version + 1, "a commit built before is not taken for new");
+    assert_eq!(house.other.load_table(&ident("a.t")).await.unwrap().metadata, made.metadata);
+    // Nothing of what was there is lost: the newer state comes back the same way.
+    let again = catalog.register_over(&a, "t", &changed.metadata_location).await.unwrap();
+    assert_eq!(again.metadata, changed.metadata);
+}
+
+#[tokio::test]
+async fn another_table_is_registered_in_the_place_of_one() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let made = create(catalog, "a.t").await;
+    let copy = copy_of(&house, &made, 7, "1").await;
+    let new = catalog.register_over(&a, "t", &copy).await.unwrap();
+    assert_eq!((new.metadata.uuid().as_u128(), new.version), (7, 1));
+    assert_eq!(house.other.load_table(&ident("a.t")).await.unwrap().metadata, new.metadata);
+    // The name need not be taken, and may not be a view's.
+    let copy = copy_of(&house, &made, 8, "1").await;
+    catalog.register_over(&a, "free", &copy).await.unwrap();
+    let taken = catalog.register_over(&a, "t", &copy).await;
+    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "it has the name `free`");
+    let nowhere = catalog.register_over(&suite::levels("none"), "t", &copy).await;
+    assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
+    let outside = catalog.register_over(&a, "t", "file:///etc/passwd").await;
+    assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))));
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_anew_is_read_anew() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let made = create(catalog, "a.t").await;
+    for key in ["1", "2"] {
+        let copy = copy_of(&house, &made, 7, key).await;
+        let table = catalog.register_over(&a, "u", &copy).await.unwrap();
+        assert_eq!(table.metadata.properties()["copy"], key);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_a_log_is_written_to_is_not_registered_over() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let made = create(catalog, "a.t").await;
+    let copy = copy_of(&house, &made, 7, "1").await;
+    let mut moved = suite::swap(made.metadata.uuid(), 1, &made.metadata_location);
+    moved.watermark = Some(Watermark { epoch: 1, position: 2, last_seq: 3 });
+    moved.snapshots = vec![SnapshotRow { snapshot_id: 1, timestamp_ms: 1, seq: None }];
+    catalog.metastore().commit(&[moved]).await.unwrap();
+    let refused = catalog.register_over(&a, "t", &copy).await;
+    assert!(matches!(refused, Err(CatalogError::Invalid(text)) if text.contains("drop it first")));
+    let same = catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(same.metadata.uuid(), made.metadata.uuid());
+}
+
+#[tokio::test]
+async fn an_unregistered_table_leaves_with_its_state_and_comes_back() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    create(catalog, "a.t").await;
+    let changed = catalog.commit(set("a.t", "k", "v")).await.unwrap();
+    let files = house.files().await;
+    let left = house.other.unregister_table(&ident("a.t")).await.unwrap();
+    assert_eq!((&left.metadata, &left.metadata_location), {
+        (&changed.metadata, &changed.metadata_location)
+    });
+    assert_eq!(house.files().await, files);
+    assert_eq!(catalog.metastore().obsolete(i64::MAX, 10).await.unwrap(), Vec::<String>::new());
+    let twice = catalog.unregister_table(&ident("a.t")).await;
+    assert!(matches!(twice, Err(CatalogError::NoSuchTable(_))));
+    let back = catalog.register_table(&a, "t", &left.metadata_location).await.unwrap();
+    assert_eq!(back.metadata, changed.metadata);
+    // One whose metadata is gone stays: nobody could register it anywhere.
+    catalog.storage().delete(&back.metadata_location).await.unwrap();
+    let gone = catalog.unregister_table(&ident("a.t")).await;
+    assert!(matches!(gone, Err(CatalogError::MissingMetadata(_))));
+    assert_eq!(catalog.metastore().tables(&a).await.unwrap(), ["t"]);
+}
