@@ -377,6 +377,11 @@ fn local_failed(
 ) -> impl FnOnce(std::io::Error) -> CatalogError {
     let location = location.to_owned();
     move |cause| {
+        if cause.kind() == std::io::ErrorKind::InvalidFilename {
+            return CatalogError::Invalid(format!(
+                "location `{location}` has a name that is too long for a file"
+            ));
+        }
         let source = if cause.kind() == std::io::ErrorKind::NotFound {
             object_store::Error::NotFound { path: location.clone(), source: cause.into() }
         } else {

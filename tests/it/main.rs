@@ -5,5 +5,6 @@
 mod contract;
 mod exactly_once;
 mod harness;
+mod hostile_http;
 mod tidy;
 mod time_travel;
