@@ -137,9 +137,12 @@ async fn identify(
         HeaderValue::from_str(&app.ids.mint().to_string()).expect("a ULID is letters and digits")
     });
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or(""));
-    let mut response = {
+    let mut response = if is_text(request.uri().path()) {
         use tracing::Instrument;
         next.run(request).instrument(span).await
+    } else {
+        ApiError::new(ErrorCode::InvalidRequest, "the path is not UTF-8 once it is decoded")
+            .into_response()
     };
     let status = response.status();
     app.counters.count_reply(status.as_u16());
@@ -150,6 +153,12 @@ async fn identify(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether a path can be taken apart. The catalog answers in a form of its own.
+fn is_text(path: &str) -> bool {
+    path.starts_with("/catalog/")
+        || percent_encoding::percent_decode_str(path).decode_utf8().is_ok()
 }
 
 /// The namespace of a path or header.

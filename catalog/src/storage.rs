@@ -425,6 +425,11 @@ fn local_failed(
         if local::is_outside(&cause) {
             return CatalogError::LocationForbidden(location);
         }
+        if cause.kind() == std::io::ErrorKind::InvalidFilename {
+            return CatalogError::Invalid(format!(
+                "location `{location}` has a name that is too long for a file"
+            ));
+        }
         let source = if cause.kind() == std::io::ErrorKind::NotFound {
             object_store::Error::NotFound { path: location.clone(), source: cause.into() }
         } else {

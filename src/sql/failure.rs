@@ -38,6 +38,9 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
         DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => {
             SqlError::Invalid(message(root))
         }
+        DataFusionError::External(cause) if is_of_regex(&cause.to_string()) => {
+            SqlError::Invalid(cause.to_string())
+        }
         _ => internal(cause),
     }
 }
@@ -64,7 +67,13 @@ fn is_of_values(arrow: &ArrowError) -> bool {
             | ArrowError::ArithmeticOverflow(_)
             | ArrowError::InvalidArgumentError(_)
             | ArrowError::NotYetImplemented(_)
-    )
+    ) || matches!(arrow, ArrowError::ExternalError(cause) if is_of_regex(&cause.to_string()))
+}
+
+/// Whether a regular expression of the query is broken, or too large once it is compiled. The
+/// library's own type is not at hand here.
+fn is_of_regex(text: &str) -> bool {
+    text.starts_with("regex parse error") || text.starts_with("Compiled regex exceeds size limit")
 }
 
 fn message(root: &DataFusionError) -> String {

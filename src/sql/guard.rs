@@ -29,6 +29,9 @@ pub const JOINS_MAX: usize = 40;
 /// Most tables read, with each use of a common table expression counted as what it stands for.
 pub const RELATIONS_MAX: usize = 250;
 
+/// Most common table expressions: each may stand on the one before it, so they nest a plan.
+pub const CTES_MAX: usize = 50;
+
 /// Functions whose answer can be larger than memory whatever their input. They are not in the
 /// session either; naming them here makes a better message.
 pub const FORBIDDEN_FUNCTIONS: &[&str] = &[
@@ -224,6 +227,8 @@ struct Shape {
     open: Vec<usize>,
     /// Open expressions that hold a query.
     subqueries: usize,
+    /// Common table expressions so far.
+    ctes: usize,
 }
 
 impl Shape {
@@ -250,6 +255,15 @@ impl Visitor for Shape {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
         if let Some(with) = &query.with {
+            if with.recursive {
+                return refuse("WITH RECURSIVE is not available: its answer can outgrow memory");
+            }
+            self.ctes += with.cte_tables.len();
+            if CTES_MAX < self.ctes {
+                return refuse(format!(
+                    "the statement has more than {CTES_MAX} common table expressions"
+                ));
+            }
             for cte in &with.cte_tables {
                 let name = cte.alias.name.value.to_lowercase();
                 self.names.insert(address(&cte.query), name);

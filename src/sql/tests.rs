@@ -618,6 +618,7 @@ async fn a_mistake_is_answered_with_what_is_wrong() {
         ("SELECT CAST(id AS BIGINT) FROM events", "Cannot cast string 'e-1'"),
         ("SELECT 1 / (seq - seq) FROM events", "Divide by zero"),
         ("SELECT nofunction(1)", "nofunction"),
+        ("SELECT regexp_like(id, '(') FROM events", "regex parse error"),
         ("SELECT sum(id) FROM events GROUP BY", "does not parse"),
     ] {
         let error = house.ask(asked(sql)).await.unwrap_err();

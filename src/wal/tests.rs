@@ -293,7 +293,8 @@ fn a_sound_block_in_the_wrong_place_is_damage() {
     drop((wal, writer));
     let second = end..2 * end - start;
     // Exchanged, the first lost to a copy of the second, and the second to one of the first.
-    let harms: [(fn(&mut [u8], usize), usize); 3] = [
+    type Harm = fn(&mut [u8], usize);
+    let harms: [(Harm, usize); 3] = [
         (|both, half| both.rotate_left(half), start),
         (|both, half| both.copy_within(half.., 0), start),
         (|both, half| both.copy_within(..half, half), end),

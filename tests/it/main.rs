@@ -6,6 +6,7 @@ mod admin;
 mod contract;
 mod exactly_once;
 mod harness;
+mod hostile_http;
 mod lost_ids;
 mod parquet;
 mod tidy;

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt;
 
+mod fuzz;
 mod lists;
 mod updates;
 mod views;
@@ -611,6 +612,28 @@ async fn a_location_outside_of_the_warehouse_is_forbidden() {
     let mut table = new_table("out");
     table["location"] = json!("file:///tmp/elsewhere");
     server.post("/v1/namespaces/ns/tables", table).await.refused(403, "ForbiddenException");
+}
+
+#[tokio::test]
+async fn a_location_that_no_disk_takes_is_the_clients_fault() {
+    let (server, table) = Server::with_table().await;
+    let mut long = new_table("long");
+    long["location"] = json!(format!("{}/{}", server.root, "x".repeat(300)));
+    let tables = "/v1/namespaces/ns/tables";
+    let message = server.post(tables, long).await.refused(400, "BadRequestException");
+    assert!(message.contains("too long"), "{message}");
+    let namespace = "n".repeat(300);
+    server.post("/v1/namespaces", json!({"namespace": [namespace]})).await.ok();
+    let path = format!("/v1/namespaces/{namespace}/tables");
+    server.post(&path, new_table("t")).await.refused(400, "BadRequestException");
+    let location = table["metadata"]["location"].as_str().unwrap();
+    let moved = json!({"updates": [
+        {"action": "set-location", "location": format!("{location}{}", "x".repeat(300))},
+    ]});
+    server.post("/v1/namespaces/ns/tables/t", moved).await.refused(400, "BadRequestException");
+    let below = format!("{}/x.json", table["metadata-location"].as_str().unwrap());
+    let body = json!({"name": "below", "metadata-location": below});
+    server.post("/v1/namespaces/ns/register", body).await.refused(400, "BadRequestException");
 }
 
 #[tokio::test]

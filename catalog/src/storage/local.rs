@@ -118,7 +118,11 @@ pub(super) fn read_range(path: &Path, range: Range<u64>) -> std::io::Result<Vec<
 
 /// A file's length; a folder is no file, as in an object store.
 pub(super) fn size(path: &Path) -> std::io::Result<u64> {
-    let metadata = fs::metadata(path)?;
+    let metadata = fs::metadata(path).map_err(|cause| match cause.kind() {
+        // Something above it is a file: then it is not there.
+        ErrorKind::NotADirectory => ErrorKind::NotFound.into(),
+        _ => cause,
+    })?;
     if metadata.is_file() { Ok(metadata.len()) } else { Err(ErrorKind::NotFound.into()) }
 }
 

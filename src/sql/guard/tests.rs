@@ -124,3 +124,18 @@ fn common_table_expressions_that_double_are_refused() {
     check("WITH a AS (SELECT * FROM events), b AS (SELECT * FROM a, a c) SELECT * FROM b, b d")
         .unwrap();
 }
+
+#[test]
+fn recursion_and_long_chains_of_common_table_expressions_are_refused() {
+    let endless =
+        "WITH RECURSIVE t AS (SELECT 'x' AS s UNION ALL SELECT s || s FROM t) SELECT * FROM t";
+    check_refused(endless, "WITH RECURSIVE is not available");
+    check_refused(&format!("SELECT * FROM ({endless})"), "WITH RECURSIVE is not available");
+    let chain = |n: usize| {
+        let links: String =
+            (1..n).map(|n| format!(", c{n} AS (SELECT x FROM c{})", n - 1)).collect();
+        format!("WITH c0 AS (SELECT 1 AS x){links} SELECT * FROM c{}", n - 1)
+    };
+    check(&chain(CTES_MAX)).unwrap();
+    check_refused(&chain(CTES_MAX + 1), "more than 50 common table expressions");
+}
