@@ -133,6 +133,30 @@ def test_a_point_look_up_finds_its_event_in_every_engine(server, catalog_uri, sp
     assert [(row["id"], row["type"], row["seq"]) for row in found] == wanted
 
 
+def test_columns_that_most_files_lack_are_null_there_in_every_engine(server, catalog_uri, spark_session, committed):
+    """A file has no column that would be empty in it."""
+    duck, spark, lake = DuckDB(catalog_uri), Spark(spark_session, catalog_uri), PyIceberg(catalog_uri)
+    for namespace in NAMESPACES:
+        name = catalog_name(namespace)
+        total = committed.by_namespace[namespace]
+        changes = sum(n for key, n in committed.by_type_day.items() if key.startswith(f"{namespace}|cdc."))
+        for statement, expected in [
+            ("SELECT count(op), count(lsn), count(user_id), count(*) FROM {}", (changes, changes, 0, total)),
+            ("SELECT count(*), count(before) FROM {} WHERE op IS NULL", (total - changes, 0)),
+            ("SELECT count(*) FROM {} WHERE user_id IS NULL AND (op = 'c' OR op <> 'c')", (changes,)),
+            ("SELECT count(*) FROM {} WHERE coalesce(op, user_id, 'none') = 'none'", (total - changes,)),
+            ("SELECT count(*) FROM {} WHERE user_id = 'u' OR bookmark = 'b'", (0,)),
+        ]:
+            assert server.client().sql(namespace, statement.format("events")) == [expected], statement
+            assert duck.rows(statement.format(duck.table(name, "events"))) == [expected], statement
+            assert spark.rows(statement.format(spark.table(name, "events"))) == [expected], statement
+        events = lake.load(name, "events")
+        assert events.scan(row_filter="op is null", selected_fields=("id", "op", "user_id")).to_arrow().num_rows == total - changes
+        assert events.scan(row_filter="user_id is not null", selected_fields=("id",)).to_arrow().num_rows == 0
+        found = events.scan(selected_fields=("op", "user_id", "lsn")).to_arrow()
+        assert [len(found) - found[column].null_count for column in ("op", "user_id", "lsn")] == [changes, 0, changes]
+
+
 def test_broken_events_are_refused_and_kept_whole(server, catalog_uri, committed):
     """1 % broken in five ways: refused with its code, its text in dead_letters, everything else taken."""
     before = {namespace: server.client().sql(namespace, "SELECT count(*) FROM events")[0][0] for namespace in NAMESPACES}
