@@ -3,7 +3,7 @@
 //! Handlers parse at the edge, call one module below, and shape the reply. They hold no state but
 //! counters.
 
-pub mod admin;
+pub mod operate;
 pub mod body;
 pub mod error;
 pub mod health;
@@ -99,7 +99,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/{namespace}/tables", get(tables::list))
         .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
         .route("/v1/namespaces", get(tables::namespaces))
-        .merge(admin::routes())
+        .merge(operate::routes())
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
