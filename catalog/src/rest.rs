@@ -7,16 +7,19 @@
 mod commit;
 mod config;
 mod error;
+mod guard;
 mod namespaces;
+mod oauth;
 mod request;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::catalog::Catalog;
+use crate::{access::Access, catalog::Catalog};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware,
     routing::{any, get, post},
 };
 use error::Refused;
@@ -29,6 +32,7 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 #[derive(Clone, Debug)]
 struct Rest {
     catalog: Catalog,
+    access: Access,
     answers: Arc<tables::Answers>,
 }
 
@@ -36,14 +40,22 @@ struct Rest {
 ///
 /// Each is there twice: as it is, and below `/v1/{name of the catalog}` for clients that use that
 /// name as the prefix.
+///
+/// Whoever calls may do everything; see [`router_for`].
 pub fn router(catalog: Catalog) -> axum::Router {
+    router_for(catalog, Access::off())
+}
+
+/// As [`router`], for callers that `access` lets in.
+pub fn router_for(catalog: Catalog, access: Access) -> axum::Router {
     let prefix = request::path_segment(catalog.name());
-    let rest = Rest { catalog, answers: Arc::default() };
+    let rest = Rest { catalog, access, answers: Arc::default() };
     Router::new()
         .route("/v1/config", get(config::config))
-        .route("/v1/oauth/tokens", post(config::token))
+        .route("/v1/oauth/tokens", post(oauth::token))
         .nest("/v1", routes())
         .nest(&format!("/v1/{prefix}"), routes())
+        .route_layer(middleware::from_fn_with_state(rest.clone(), guard::guard))
         .method_not_allowed_fallback(Refused::method)
         .fallback(Refused::route)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
