@@ -4,12 +4,14 @@
 //! or reads files. Results go to stdout, everything else to stderr.
 
 pub mod admin;
+pub mod audit;
 pub mod client;
 pub mod ingest;
 pub mod quickstart;
 pub mod sample;
 pub mod serve;
 pub mod sql;
+pub mod token;
 pub mod wal;
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand};
 use client::ClientError;
+use icecore_catalog::{access::audit::Broken, error::CatalogError};
 use std::{io::Write, path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +52,9 @@ struct Settings {
     /// sqlite://FILE
     #[arg(long, global = true)]
     metastore: Option<String>,
+    /// The token to show to a server; better in ICECORE_TOKEN, where other users do not see it
+    #[arg(long, global = true)]
+    token: Option<String>,
     /// Any other setting: key=value, as `icecore config` lists them
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -68,6 +74,12 @@ enum Command {
     Tables(admin::Tables),
     /// List the snapshots of a table
     Snapshots(admin::Snapshots),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Read and verify the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show every setting with its value and origin
     Config,
     /// Look into a log that no server has open
@@ -99,6 +111,12 @@ pub enum CliError {
         #[source]
         source: std::io::Error,
     },
+    /// The metastore.
+    #[error("open the metastore")]
+    Metastore(#[from] CatalogError),
+    /// The audit log is not what was written.
+    #[error("the audit log is broken")]
+    Audit(#[from] Broken),
     /// The log.
     #[error("read the log")]
     Wal(#[from] crate::wal::WalError),
@@ -143,6 +161,8 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Sql(command) => sql::run(config, &command).await,
         Command::Tables(command) => admin::tables(config, &command).await,
         Command::Snapshots(command) => admin::snapshots(config, &command).await,
+        Command::Token(command) => token::run(config, &command).await,
+        Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
         Command::Wal(command) => wal::run(config, &command),
     }
@@ -155,6 +175,7 @@ fn load(settings: &Settings) -> Result<Config, CliError> {
         ("data_dir", &settings.data_dir),
         ("warehouse", &settings.warehouse),
         ("metastore", &settings.metastore),
+        ("token", &settings.token),
     ];
     for (key, value) in named {
         flags.extend(value.clone().map(|value| (key, value)));

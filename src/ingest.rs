@@ -10,7 +10,7 @@ mod group;
 mod keys;
 mod ledger;
 mod recover;
-mod refusal;
+pub mod refusal;
 mod sequencer;
 #[cfg(test)]
 mod tests;

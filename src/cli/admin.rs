@@ -111,11 +111,11 @@ pub fn config(config: &Config) -> Result<(), CliError> {
     say(&aligned(&["setting", "value", "origin"], &rows))
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -123,7 +123,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn time(value: &Value) -> String {
+pub(super) fn time(value: &Value) -> String {
     let time = value.as_i64().and_then(chrono::DateTime::from_timestamp_millis);
     time.map_or_else(
         || "-".to_owned(),

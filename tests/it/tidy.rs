@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "http",
         &["ingest", "flush", "sql", "event", "wal", "table", "config", "clock", "ids", "tasks"],
     ),
-    ("cli", &["config", "server", "wal", "clock", "ids"]),
+    ("cli", &["config", "server", "http", "wal", "clock", "ids"]),
 ];
 
 /// Modules of the service that may name a library; everywhere else it is an error.
