@@ -186,9 +186,11 @@ fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Acce
     let clock = clock.clone();
     match &config.access {
         AccessConfig::Off => Access::off(),
-        AccessConfig::On(oidc) => {
-            Access::on(metastore.clone(), Arc::new(move || clock.now_ms()), oidc.clone())
-        }
+        AccessConfig::On(oidc) => Access::on(
+            metastore.clone(),
+            Arc::new(move || clock.now_ms()),
+            oidc.as_deref().cloned(),
+        ),
     }
 }
 

@@ -10,7 +10,7 @@ pub enum AccessConfig {
     /// Whoever reaches the server may do everything.
     Off,
     /// Only who has a token, or a JWT of this kind.
-    On(Option<Oidc>),
+    On(Option<Box<Oidc>>),
 }
 
 impl Texts {
@@ -35,7 +35,7 @@ impl Texts {
         }
     }
 
-    fn oidc(&self) -> Result<Option<Oidc>, ConfigError> {
+    fn oidc(&self) -> Result<Option<Box<Oidc>>, ConfigError> {
         let Some(issuer) = self.optional("oidc.issuer") else { return Ok(None) };
         let Some(audience) = self.optional("oidc.audience") else {
             return Err(self.wrong("oidc.audience", "is empty; say what `aud` has to be"));
@@ -60,7 +60,7 @@ impl Texts {
             scope_claim: self.text("oidc.scope_claim").to_owned(),
             grants,
         };
-        Oidc::new(options).map(Some).map_err(|problem| {
+        Oidc::new(options).map(|oidc| Some(Box::new(oidc))).map_err(|problem| {
             self.wrong("oidc.issuer", &format!("cannot be trusted as the rest is set: {problem}"))
         })
     }

@@ -25,3 +25,16 @@ fn the_router_and_the_table_of_what_routes_need_are_the_same() {
         ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(found, listed);
 }
+
+#[test]
+fn every_route_is_described() {
+    let text = include_str!("../../../schemas/openapi/icecore.json");
+    let described: serde_json::Value = serde_json::from_str(text).unwrap();
+    for (method, path, _) in ROUTES {
+        // An alias, and the description itself.
+        if !["/e", "/openapi.json"].contains(path) {
+            let operation = &described["paths"][path][method.to_lowercase()];
+            assert!(operation.is_object(), "{method} {path}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ pub(crate) async fn sqlite() -> (tempfile::TempDir, SqlMetastore) {
 }
 
 /// The URL of a new, empty database; none without a server, which only CI forbids.
+#[expect(clippy::disallowed_methods, reason = "the tests' server is no setting")]
 pub(crate) async fn database() -> Option<String> {
     let Ok(server) = std::env::var(SERVER) else {
         assert!(std::env::var_os("CI").is_none(), "{SERVER} is not set: PostgreSQL is not tested");
