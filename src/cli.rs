@@ -4,6 +4,7 @@
 //! or reads files. Results go to stdout, everything else to stderr.
 
 pub mod admin;
+pub mod audit;
 pub mod catalog;
 pub mod client;
 pub mod ingest;
@@ -12,6 +13,7 @@ pub mod refs;
 pub mod sample;
 pub mod serve;
 pub mod sql;
+pub mod token;
 pub mod wal;
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand};
 use client::ClientError;
+use icecore_catalog::{access::audit::Broken, error::CatalogError};
 use std::{io::Write, path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
@@ -51,6 +54,9 @@ struct Settings {
     /// sqlite://FILE or postgres://…
     #[arg(long, global = true)]
     metastore: Option<String>,
+    /// The token to show to a server; better in ICECORE_TOKEN, where other users do not see it
+    #[arg(long, global = true)]
+    token: Option<String>,
     /// Any other setting: key=value, as `icecore config` lists them
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -79,6 +85,12 @@ enum Command {
     /// Tags of a table
     #[command(subcommand)]
     Tags(refs::TagCommand),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Read and verify the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show every setting with its value and origin
     Config,
     /// Look into a log that no server has open
@@ -110,6 +122,12 @@ pub enum CliError {
         #[source]
         source: std::io::Error,
     },
+    /// The metastore.
+    #[error("open the metastore")]
+    Metastore(#[from] CatalogError),
+    /// The audit log is not what was written.
+    #[error("the audit log is broken")]
+    Audit(#[from] Broken),
     /// The log.
     #[error("read the log")]
     Wal(#[from] crate::wal::WalError),
@@ -157,6 +175,8 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Catalog(command) => catalog::run(config, &command).await,
         Command::Branches(command) => refs::branches(config, &command).await,
         Command::Tags(command) => refs::tags(config, &command).await,
+        Command::Token(command) => token::run(config, &command).await,
+        Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
         Command::Wal(command) => wal::run(config, &command),
     }
@@ -169,6 +189,7 @@ fn load(settings: &Settings) -> Result<Config, CliError> {
         ("data_dir", &settings.data_dir),
         ("warehouse", &settings.warehouse),
         ("metastore", &settings.metastore),
+        ("token", &settings.token),
     ];
     for (key, value) in named {
         flags.extend(value.clone().map(|value| (key, value)));

@@ -4,9 +4,11 @@
 //! typed [`Config`] is built once from their texts, so a wrong value is an error before anything
 //! starts.
 
+pub mod access;
 pub mod units;
 
 use crate::faults::Faults;
+use access::AccessConfig;
 use icecore_catalog::{
     catalog::{CatalogOptions, DropPolicy},
     storage::S3Options,
@@ -70,12 +72,25 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("sql.rows_max", "1000000", "most rows of an answer"),
     ("sql.concurrent_max", "16", "queries at once"),
     ("http.connections_max", "1024", "connections at once"),
+    (
+        "auth",
+        "off",
+        "on: only who has a token is let in; off: everybody, on a loopback address only",
+    ),
+    ("token", "", "the token that commands send to a server"),
+    ("oidc.issuer", "", "issuer of JWTs that are let in too; empty: none are"),
+    ("oidc.audience", "", "what the JWTs' aud must be or contain"),
+    ("oidc.algorithms", "RS256,ES256", "some of RS256, RS384, RS512, ES256, ES384, EdDSA"),
+    ("oidc.jwks", "", "the issuer's keys: a file, or the JWK set itself"),
+    ("oidc.principal_claim", "sub", "the claim that names the caller"),
+    ("oidc.scope_claim", "scope", "the claim whose values grant scopes"),
+    ("oidc.grants", "", "what each value grants: VALUE=read:*,ingest:shop; OTHER=admin:*"),
     ("log", "info", "what is logged: error, warn, info, debug, or a filter such as icecore=debug"),
     ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
 ];
 
 /// Settings whose values are not shown.
-const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token"];
+const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,6 +231,10 @@ pub struct Config {
     pub sql_concurrent_max: usize,
     /// Connections at once.
     pub http_connections_max: usize,
+    /// Who is let in.
+    pub access: AccessConfig,
+    /// The token that commands send to a server.
+    pub token: Option<String>,
     /// The log filter.
     pub log: String,
     /// The failpoint script.
@@ -405,22 +424,13 @@ impl Texts {
             sql_rows_max: self.parsed("sql.rows_max", "is not a whole number")?,
             sql_concurrent_max: self.count("sql.concurrent_max")?,
             http_connections_max: self.count("http.connections_max")?,
+            access: self.access()?,
+            token: self.optional("token"),
             log: self.text("log").to_owned(),
             faults: Faults::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
             effective: self.effective(),
         })
-    }
-
-    /// There is no access control yet, so the server must not be reachable from elsewhere.
-    fn listen(&self) -> Result<SocketAddr, ConfigError> {
-        let listen: SocketAddr =
-            self.parsed("listen", "is not an address such as 127.0.0.1:8181")?;
-        if listen.ip().is_loopback() {
-            Ok(listen)
-        } else {
-            Err(self.wrong("listen", "is not a loopback address, and without access control the server answers only there"))
-        }
     }
 
     fn warehouse(&self, data_dir: &Path) -> Result<String, ConfigError> {

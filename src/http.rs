@@ -3,14 +3,17 @@
 //! Handlers parse at the edge, call one module below, and shape the reply. They hold no state but
 //! counters.
 
-pub mod operate;
+pub mod admin;
 pub mod body;
 pub mod error;
+pub mod guard;
 pub mod health;
 pub mod ingest;
+pub mod operate;
 pub mod query;
 pub mod serve;
 pub mod tables;
+pub mod upkeep;
 
 use crate::{
     clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
@@ -22,9 +25,9 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
-use icecore_catalog::catalog::Catalog;
+use icecore_catalog::{access::Access, catalog::Catalog};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -58,6 +61,8 @@ pub struct Parts {
     pub wal: Wal,
     /// Tables.
     pub catalog: Catalog,
+    /// Who is let in.
+    pub access: Access,
     /// Time of arrival.
     pub clock: Clock,
     /// Request ids and event ids.
@@ -90,7 +95,19 @@ impl App {
 
 /// Every route of the server, the catalog's included.
 pub fn router(app: App) -> Router {
-    let catalog = icecore_catalog::rest::router(app.catalog.clone());
+    let catalog = icecore_catalog::rest::router_for(app.catalog.clone(), app.access.clone());
+    routes()
+        .route_layer(middleware::from_fn_with_state(app.clone(), operate::record))
+        .route_layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(app.clone())
+        .nest("/catalog", catalog)
+        .layer(middleware::from_fn_with_state(app, identify))
+}
+
+/// The routes outside the catalog; what each needs is in [`guard::ROUTES`].
+fn routes() -> Router<App> {
     Router::new()
         .route("/ingest", post(ingest::ingest))
         .route("/e", post(ingest::ingest))
@@ -100,16 +117,14 @@ pub fn router(app: App) -> Router {
         .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
         .route("/v1/namespaces", get(tables::namespaces))
         .merge(operate::routes())
+        .route("/admin/tokens", get(admin::tokens).post(admin::make_token))
+        .route("/admin/tokens/{id}", delete(admin::revoke_token))
+        .route("/admin/audit", get(admin::audit))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/version", get(health::version))
         .route("/openapi.json", get(health::openapi))
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
-        .with_state(app.clone())
-        .nest("/catalog", catalog)
-        .layer(middleware::from_fn_with_state(app, identify))
 }
 
 async fn no_such_path() -> ApiError {
@@ -126,7 +141,7 @@ async fn no_such_method() -> ApiError {
 /// Gives each request an id, in its log lines and its reply.
 async fn identify(
     axum::extract::State(app): axum::extract::State<App>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let given = request
@@ -136,6 +151,8 @@ async fn identify(
     let id = given.cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&app.ids.mint().to_string()).expect("a ULID is letters and digits")
     });
+    // The audit log reads it there.
+    request.headers_mut().insert(REQUEST_ID, id.clone());
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or(""));
     let mut response = if is_text(request.uri().path()) {
         use tracing::Instrument;

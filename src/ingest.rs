@@ -11,7 +11,7 @@ mod keys;
 mod ledger;
 pub mod rebuild;
 mod recover;
-mod refusal;
+pub mod refusal;
 mod sequencer;
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,10 @@ mod lost_ids;
 
 use crate::{
     clock::Clock,
-    config::{Config, MetastoreUrl},
+    config::{Config, MetastoreUrl, access::AccessConfig},
     event::Limits,
     flush::{Flush, FlushOptions, obsolete::DeleteObsolete},
-    http::{self, App, Parts},
+    http::{self, App, Parts, upkeep::Upkeep},
     ids::Ids,
     ingest::{Ingest, IngestOptions},
     sql::{Sql, SqlOptions},
@@ -16,7 +16,8 @@ use crate::{
     wal::{Wal, WalError, WalOptions},
 };
 use icecore_catalog::{
-    catalog::Catalog, error::CatalogError, metastore::sql::SqlMetastore, storage::Storage,
+    access::Access, catalog::Catalog, error::CatalogError, metastore::sql::SqlMetastore,
+    storage::Storage,
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
@@ -33,6 +34,8 @@ use tracing::info;
 const FLUSH_TICK: Duration = Duration::from_millis(100);
 /// How often files that nobody needs any more are deleted.
 const DELETE_TICK: Duration = Duration::from_secs(30);
+/// How often what nobody waits for of access control is written.
+const UPKEEP_TICK: Duration = Duration::from_secs(1);
 /// How long a stop waits for running requests.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// Free segments kept for reuse.
@@ -79,6 +82,7 @@ pub struct Server {
     address: SocketAddr,
     tasks: Tasks,
     ingest: Ingest,
+    access: Access,
 }
 
 impl Server {
@@ -91,7 +95,9 @@ impl Server {
             .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
-        let catalog = open_catalog(config, &clock).await?;
+        let metastore = open_metastore(config).await?;
+        let access = open_access(config, &metastore, &clock);
+        let catalog = open_catalog(config, metastore, &clock)?;
         let epoch = catalog.metastore().next_epoch().await?;
         let known = known_namespaces(&catalog).await?;
         let position_floor = catalog.metastore().highest_position().await?;
@@ -113,6 +119,7 @@ impl Server {
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
         tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
+        tasks.run(Upkeep::new(access.clone()), UPKEEP_TICK, Arc::new(Notify::new()));
 
         let sql =
             Sql::new(sql_options(config), wal.clone(), catalog.clone(), config.faults.clone());
@@ -128,6 +135,7 @@ impl Server {
             sql,
             wal,
             catalog,
+            access: access.clone(),
             clock,
             ids,
             limits: limits(config),
@@ -142,7 +150,7 @@ impl Server {
             config.http_connections_max,
         );
         info!("listening on http://{address}");
-        Ok(Self { address, tasks, ingest })
+        Ok(Self { address, tasks, ingest, access })
     }
 
     /// Where it listens.
@@ -155,24 +163,44 @@ impl Server {
     pub async fn stop(self) {
         self.tasks.stop(STOP_PATIENCE).await;
         self.ingest.stop().await;
+        Upkeep::new(self.access).finish().await;
         info!("stopped");
     }
 }
 
-async fn open_catalog(config: &Config, clock: &Clock) -> Result<Catalog, CatalogError> {
+/// The catalog's database, which several processes may have open.
+///
+/// # Errors
+/// [`CatalogError::Metastore`], [`CatalogError::Invalid`].
+pub async fn open_metastore(config: &Config) -> Result<SqlMetastore, CatalogError> {
+    match &config.metastore {
+        MetastoreUrl::Sqlite(path) => SqlMetastore::sqlite(path).await,
+        MetastoreUrl::Postgres(url) => SqlMetastore::postgres(url).await,
+    }
+}
+
+fn open_catalog(
+    config: &Config,
+    metastore: SqlMetastore,
+    clock: &Clock,
+) -> Result<Catalog, CatalogError> {
     let storage = Storage::open(&config.warehouse, &config.s3)?;
-    let metastore = match &config.metastore {
-        MetastoreUrl::Sqlite(path) => SqlMetastore::sqlite(path).await?,
-        MetastoreUrl::Postgres(url) => SqlMetastore::postgres(url).await?,
-    };
     let clock = clock.clone();
-    Ok(Catalog::with_options(
-        &config.catalog_name,
-        storage,
-        Arc::new(metastore),
-        Arc::new(move || clock.now_ms()),
-        config.catalog_options,
-    ))
+    let now = Arc::new(move || clock.now_ms());
+    let (name, metastore) = (&config.catalog_name, Arc::new(metastore));
+    Ok(Catalog::with_options(name, storage, metastore, now, config.catalog_options))
+}
+
+fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Access {
+    let clock = clock.clone();
+    match &config.access {
+        AccessConfig::Off => Access::off(),
+        AccessConfig::On(oidc) => Access::on(
+            metastore.clone(),
+            Arc::new(move || clock.now_ms()),
+            oidc.as_deref().cloned(),
+        ),
+    }
 }
 
 /// What the catalog knows of the namespaces whose events it has.

@@ -3,6 +3,7 @@
 //! It knows nothing of events and needs no query engine. In-process callers use
 //! [`catalog::Catalog`]; everyone else goes through [`rest::router`].
 
+pub mod access;
 pub mod append;
 pub mod catalog;
 pub mod commit;

@@ -7,8 +7,10 @@
 mod commit;
 mod config;
 mod error;
+mod guard;
 mod metrics;
 mod namespaces;
+mod oauth;
 mod plan;
 mod request;
 mod tables;
@@ -16,10 +18,11 @@ mod tables;
 mod tests;
 mod views;
 
-use crate::{catalog::Catalog, scan::manifests::ManifestCache};
+use crate::{access::Access, catalog::Catalog, scan::manifests::ManifestCache};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware,
     routing::{any, get, post},
 };
 use error::Refused;
@@ -32,6 +35,7 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 #[derive(Clone, Debug)]
 struct Rest {
     catalog: Catalog,
+    access: Access,
     answers: Arc<tables::Answers>,
     manifests: ManifestCache,
 }
@@ -40,14 +44,23 @@ struct Rest {
 ///
 /// Each is there twice: as it is, and below `/v1/{name of the catalog}` for clients that use that
 /// name as the prefix.
+///
+/// Whoever calls may do everything; see [`router_for`].
 pub fn router(catalog: Catalog) -> axum::Router {
+    router_for(catalog, Access::off())
+}
+
+/// As [`router`], for callers that `access` lets in.
+pub fn router_for(catalog: Catalog, access: Access) -> axum::Router {
     let prefix = request::path_segment(catalog.name());
-    let rest = Rest { catalog, answers: Arc::default(), manifests: ManifestCache::default() };
+    let rest =
+        Rest { catalog, access, answers: Arc::default(), manifests: ManifestCache::default() };
     Router::new()
         .route("/v1/config", get(config::config))
-        .route("/v1/oauth/tokens", post(config::token))
+        .route("/v1/oauth/tokens", post(oauth::token))
         .nest("/v1", routes())
         .nest(&format!("/v1/{prefix}"), routes())
+        .route_layer(middleware::from_fn_with_state(rest.clone(), guard::guard))
         .method_not_allowed_fallback(Refused::method)
         .fallback(Refused::route)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))

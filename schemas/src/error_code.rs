@@ -35,6 +35,10 @@ pub enum ErrorCode {
     InvalidRequest,
     /// The SQL statement does not parse, plan or run.
     InvalidSql,
+    /// There is no token, or none that is valid.
+    Unauthenticated,
+    /// The token does not allow it.
+    Forbidden,
     /// Nothing of that name.
     NotFound,
     /// The path knows other methods.
@@ -71,6 +75,8 @@ impl ErrorCode {
             | Self::BatchAborted
             | Self::InvalidRequest
             | Self::InvalidSql => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
@@ -107,6 +113,8 @@ impl ErrorCode {
             Self::BatchAborted => "BATCH_ABORTED",
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::InvalidSql => "INVALID_SQL",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Forbidden => "FORBIDDEN",
             Self::NotFound => "NOT_FOUND",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::BodyTooLarge => "BODY_TOO_LARGE",

@@ -45,10 +45,18 @@ pub enum ClientError {
 }
 
 /// A server to talk to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     url: String,
+    token: Option<String>,
     http: reqwest::Client,
+}
+
+impl std::fmt::Debug for Client {
+    /// Shows no token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// One request.
@@ -65,11 +73,15 @@ pub struct Call<'a> {
 }
 
 impl Client {
-    /// The server at `url`, or where `config` lets one listen.
+    /// The server at `url`, or where `config` lets one listen, and the token of `config` for it.
     #[must_use]
     pub fn new(config: &Config, url: Option<&str>) -> Self {
         let url = url.map_or_else(|| format!("http://{}", config.listen), str::to_owned);
-        Self { url: url.trim_end_matches('/').to_owned(), http: reqwest::Client::new() }
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            token: config.token.clone(),
+            http: reqwest::Client::new(),
+        }
     }
 
     /// Sends once and gives status and body, whatever the status.
@@ -92,6 +104,9 @@ impl Client {
         let mut request = self.http.request(call.method.clone(), &url).body(call.body.clone());
         for (name, value) in call.headers {
             request = request.header(*name, value);
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
         }
         request.send().await.map_err(|source| ClientError::Send { url: self.url.clone(), source })
     }

@@ -1,4 +1,4 @@
-use crate::config::{Config, Origin, units};
+use crate::config::{Config, Origin, access::AccessConfig, units};
 use std::time::Duration;
 
 fn load(
@@ -61,7 +61,7 @@ fn a_wrong_setting_is_named_with_its_origin() {
     check(
         "listen = \"0.0.0.0:8181\"",
         &[],
-        "setting `listen` from FILE: `0.0.0.0:8181` is not a loopback address, and without access control the server answers only there",
+        "setting `listen` from FILE: `0.0.0.0:8181` is not a loopback address, and with `auth = off` the server answers only there: set `auth = on` and make a token with `icecore token create --admin NAME`",
     );
     check(
         "metastore = \"mysql://x\"",
@@ -101,4 +101,49 @@ fn units_read_as_people_write_them() {
     for (text, expected) in sizes {
         assert_eq!(units::parse_bytes(text), expected, "{text}");
     }
+}
+
+#[test]
+fn with_access_control_any_address_will_do() {
+    let config = load("listen = \"0.0.0.0:8181\"\nauth = \"on\"", &[], &[]).unwrap();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8181");
+    assert!(matches!(config.access, AccessConfig::On(None)));
+    assert!(matches!(load("", &[], &[]).unwrap().access, AccessConfig::Off));
+}
+
+#[test]
+fn a_token_is_not_shown() {
+    let config = load("", &[("TOKEN", "ice_secret")], &[]).unwrap();
+    assert_eq!(config.token.as_deref(), Some("ice_secret"));
+    let shown = config.effective.iter().find(|(key, ..)| *key == "token").unwrap();
+    assert_eq!(shown.1, "(hidden)");
+    assert!(!format!("{:?}", config.effective).contains("ice_secret"));
+}
+
+#[test]
+fn jwts_are_let_in_only_with_everything_pinned() {
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let check = |changes: &[(&str, &str)], expected: Result<(), &str>| {
+        let mut settings = vec![
+            ("AUTH", "on"),
+            ("OIDC_ISSUER", "https://id.example"),
+            ("OIDC_AUDIENCE", "icecore"),
+            ("OIDC_JWKS", key),
+            ("OIDC_GRANTS", "admins=admin:*; readers=read:shop,read:other"),
+        ];
+        settings.extend(changes);
+        match (load("", &settings, &[]), expected) {
+            (Ok(config), Ok(())) => assert!(matches!(config.access, AccessConfig::On(Some(_)))),
+            (Err(problem), Err(expected)) => assert!(problem.contains(expected), "{problem}"),
+            (loaded, _) => panic!("{changes:?}: {:?}", loaded.map(|_| ())),
+        }
+    };
+    check(&[], Ok(()));
+    check(&[("OIDC_AUDIENCE", "")], Err("say what `aud` has to be"));
+    check(&[("OIDC_JWKS", "/nowhere/jwks.json")], Err("no file to read"));
+    check(&[("OIDC_ALGORITHMS", "RS256,HS256")], Err("`HS256` is none of"));
+    check(&[("OIDC_ALGORITHMS", "none")], Err("`none` is none of"));
+    check(&[("OIDC_GRANTS", "admins=all")], Err("scope `all` names no namespace"));
+    check(&[("OIDC_GRANTS", "")], Err("no claim grants any scope"));
+    check(&[("AUTH", "maybe")], Err("is neither on nor off"));
 }

@@ -1,16 +1,20 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
+mod admission;
+
 use crate::{
     event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode},
-    http::{App, body, error::ApiError, json, parse_namespace},
+    http::{App, body, error::ApiError, json, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
+use admission::turn_away;
 use axum::{
     body::Body,
-    extract::{Query, State},
+    extract::{Extension, Query, State},
     http::{HeaderMap, header},
     response::Response,
 };
+use icecore_catalog::access::Principal;
 use icecore_schemas::{
     batch::{EventError, EventStatus, IngestReply, NamespaceRange, SeqRange},
     error_code::ErrorCode,
@@ -51,6 +55,7 @@ pub enum Ack {
 /// 400 406 413 415 429 500 503; an event that is refused alone is no error but part of the reply.
 pub async fn ingest(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
     body: Body,
@@ -65,15 +70,24 @@ pub async fn ingest(
         )
     })?;
     let format = body_format(&headers)?;
-    let arrival = arrival(&app, &headers)?;
+    let arrival = arrival(&app, &principal, &headers).await?;
+    let request_namespace = arrival.namespace.clone();
     let body = body::read(&app, &headers, body).await?;
     let bytes = body.bytes.len();
-    let (decoded, batch_id) =
+    let (mut decoded, batch_id) =
         decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
     let received = decoded.received as u64;
-    let fallback = first_namespace(&decoded, &headers);
-    let submission = Submission { decoded, batch_id, atomic: parameters.atomic, bytes };
-    let receipt = app.ingest.append(submission).await?;
+    let fallback = first_namespace(&decoded, &request_namespace);
+    let turned_away = turn_away(&mut decoded, &principal, &request_namespace);
+    let atomic = parameters.atomic;
+    if atomic && !turned_away.is_empty() {
+        // One event that may not be there makes the whole batch one that is refused.
+        decoded.accepted.clear();
+    }
+    let submission = Submission { decoded, batch_id, atomic, bytes };
+    let mut receipt = app.ingest.append(submission).await?;
+    receipt.refused.extend(turned_away);
+    receipt.refused.sort_by_key(|refused| refused.index);
     let snapshot = match parameters.ack {
         Ack::Durable => None,
         Ack::Committed => committed(&app, &receipt).await?,
@@ -110,10 +124,15 @@ fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
     }
 }
 
-fn arrival(app: &App, headers: &HeaderMap) -> Result<Arrival, ApiError> {
-    let namespace = match headers.get("x-namespace") {
-        Some(value) => parse_namespace(value.to_str().unwrap_or(""))?,
-        None => default_namespace(),
+async fn arrival(
+    app: &App,
+    principal: &Principal,
+    headers: &HeaderMap,
+) -> Result<Arrival, ApiError> {
+    let namespace = match (headers.get("x-namespace"), principal.home()) {
+        (Some(value), _) => parse_namespace(value.to_str().unwrap_or(""))?,
+        (None, Some(home)) => tables::owner(app, parse_namespace(home)?).await?,
+        (None, None) => default_namespace(),
     };
     let mut cloud_event: Vec<(String, String)> = Vec::new();
     if headers.contains_key("ce-specversion") {
@@ -197,15 +216,11 @@ fn isolated<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
     })
 }
 
-fn first_namespace(decoded: &Decoded, headers: &HeaderMap) -> String {
-    let accepted = decoded.accepted.first().map(|events| events.namespace.text().to_owned());
-    let rejected = || decoded.rejected.first().map(|event| event.namespace.text().to_owned());
-    let header =
-        || headers.get("x-namespace").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    accepted
-        .or_else(rejected)
-        .or_else(header)
-        .unwrap_or_else(|| default_namespace().text().to_owned())
+/// The namespace of the reply: that of the first event, or the request's.
+fn first_namespace(decoded: &Decoded, request: &Namespace) -> String {
+    let accepted = decoded.accepted.first().map(|events| &events.namespace);
+    let rejected = || decoded.rejected.first().map(|event| &event.namespace);
+    accepted.or_else(rejected).unwrap_or(request).text().to_owned()
 }
 
 /// Waits until a snapshot of each namespace has the batch; gives that of the first.

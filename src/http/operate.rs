@@ -2,25 +2,40 @@
 //! undrop and purge.
 //!
 //! A namespace in a path is its catalog name (levels apart by `%1F`), or the name its events carry.
+//! What the caller may do there is looked at here, where the name is resolved; each change is a
+//! record in the audit log, refused or not.
 
 use crate::{
-    http::{App, error::ApiError, json, parse_namespace},
+    http::{
+        App,
+        admin::{self, Origin},
+        error::ApiError,
+        guard, json, parse_namespace,
+    },
     table::schema::{self, TableIdent},
 };
 use axum::{
     Json, Router,
     extract::{
-        Path, Query, State,
+        Extension, MatchedPath, Path, Query, Request, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    response::Response,
+    http::Method,
+    middleware::Next,
+    response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use icecore_catalog::{catalog::RefKind, metastore::TrashRow};
+use icecore_catalog::{
+    access::{Action, Peer, Principal},
+    catalog::RefKind,
+    metastore::TrashRow,
+};
 use icecore_schemas::error_code::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json as value};
 
+/// Longest body of a change.
+const BODY_BYTES_MAX: usize = 64 << 10;
 /// Separates the levels of a namespace in a path.
 const SEPARATOR: char = '\u{1f}';
 
@@ -39,6 +54,39 @@ pub fn routes() -> Router<App> {
         .route("/admin/dropped", get(dropped))
         .route("/admin/dropped/{uuid}", delete(purge))
         .route("/admin/dropped/{uuid}/undrop", post(undrop))
+}
+
+/// The layer that records each change of a table; the guard around it has put the caller into the
+/// request.
+pub async fn record(
+    State(app): State<App>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_change = request.method() != Method::GET
+        && ["/v1/{namespace}/tables/{table}", "/admin/dropped"]
+            .iter()
+            .any(|prefix| path.as_str().starts_with(prefix));
+    let Some(control) = app.access.control().filter(|_| is_change) else {
+        return next.run(request).await;
+    };
+    let peer = request.extensions().get::<Peer>().cloned().map(Extension);
+    let Some(principal) = request.extensions().get::<Principal>().cloned() else {
+        return ApiError::new(ErrorCode::Forbidden, "nobody is known to call").into_response();
+    };
+    let (parts, body) = request.into_parts();
+    let bytes = match axum::body::to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err(_) => return invalid("the body breaks off, or is larger than 64 KiB").into_response(),
+    };
+    let origin =
+        Origin { principal: &principal, peer, headers: &parts.headers, uri: &parts.uri };
+    let action = format!("{} {}", parts.method, path.as_str());
+    let entry = admin::entry(&origin, &action, parts.uri.path().to_owned(), &bytes);
+    let request = Request::from_parts(parts, bytes.into());
+    let change = async { Ok(next.run(request).await) };
+    admin::recorded(control, entry, change).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 type TablePath = Path<(String, String)>;
@@ -106,63 +154,87 @@ async fn levels(app: &App, namespace: &str) -> Result<Vec<String>, ApiError> {
     Ok(vec![parse_namespace(namespace)?.name().to_owned()])
 }
 
-async fn find(app: &App, (namespace, name): (String, String)) -> Result<TableIdent, ApiError> {
+/// The table of a path, if the caller may do this there.
+async fn find(
+    app: &App,
+    principal: &Principal,
+    action: Action,
+    (namespace, name): (String, String),
+) -> Result<TableIdent, ApiError> {
     let levels = levels(app, &namespace).await?;
+    guard::allow_levels(principal, action, &levels)?;
     schema::foreign_ident(&levels, &name).ok_or_else(|| invalid("a namespace has a name"))
 }
 
-async fn stats(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
-    let stats = app.catalog.table_stats(&find(&app, path).await?).await?;
+async fn stats(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(path): TablePath,
+) -> Result<Response, ApiError> {
+    let stats = app.catalog.table_stats(&find(&app, &principal, Action::Read, path).await?).await?;
     Ok(json(200, &stats))
 }
 
-async fn protect(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
-    set_protected(&app, path, true).await
+async fn protect(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(path): TablePath,
+) -> Result<Response, ApiError> {
+    set_protected(&app, &principal, path, true).await
 }
 
-async fn unprotect(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
-    set_protected(&app, path, false).await
+async fn unprotect(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(path): TablePath,
+) -> Result<Response, ApiError> {
+    set_protected(&app, &principal, path, false).await
 }
 
 async fn set_protected(
     app: &App,
+    principal: &Principal,
     (namespace, name): (String, String),
     is_protected: bool,
 ) -> Result<Response, ApiError> {
     let levels = levels(app, &namespace).await?;
+    guard::allow_levels(principal, Action::Admin, &levels)?;
     app.catalog.metastore().protect_table(&levels, &name, is_protected).await?;
     Ok(json(200, &value!({ "protected": is_protected })))
 }
 
 async fn rename(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(path): TablePath,
     body: Body<Target>,
 ) -> Result<Response, ApiError> {
     let target = parsed(body)?;
     let (namespace, name) = path.clone();
     let to = (target.ns.unwrap_or(namespace), target.name.unwrap_or(name));
-    let (from, to) = (find(&app, path).await?, find(&app, to).await?);
+    let (from, to) = (find(&app, &principal, Action::Write, path).await?, find(&app, &principal, Action::Write, to).await?);
     app.catalog.rename_table(&from, &to).await?;
     Ok(json(200, &value!({ "table": to.to_string() })))
 }
 
 async fn drop_table(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(path): TablePath,
     query: Result<Query<Drop>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(Drop { purge }) = query.map_err(|problem| invalid(problem.body_text()))?;
-    app.catalog.drop_table(&find(&app, path).await?, purge).await?;
+    app.catalog.drop_table(&find(&app, &principal, Action::Write, path).await?, purge).await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
 async fn rollback(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(path): TablePath,
     body: Body<Rollback>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, path).await?;
+    let table = find(&app, &principal, Action::Write, path).await?;
     let to = match parsed(body)? {
         Rollback { snapshot: Some(id), time: None } => id,
         Rollback { snapshot: None, time: Some(text) } => {
@@ -176,8 +248,12 @@ async fn rollback(
     Ok(json(200, &value!({ "snapshot": to })))
 }
 
-async fn list_refs(State(app): State<App>, Path(path): TablePath) -> Result<Response, ApiError> {
-    let refs = app.catalog.refs(&find(&app, path).await?).await?;
+async fn list_refs(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(path): TablePath,
+) -> Result<Response, ApiError> {
+    let refs = app.catalog.refs(&find(&app, &principal, Action::Read, path).await?).await?;
     let refs: Vec<Value> = refs
         .iter()
         .map(|(name, reference)| {
@@ -190,10 +266,11 @@ async fn list_refs(State(app): State<App>, Path(path): TablePath) -> Result<Resp
 
 async fn create_ref(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(path): TablePath,
     body: Body<NewRef>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, path).await?;
+    let table = find(&app, &principal, Action::Write, path).await?;
     let NewRef { name, kind, snapshot } = parsed(body)?;
     let kind = match kind {
         Kind::Branch => RefKind::Branch,
@@ -207,19 +284,21 @@ async fn create_ref(
 
 async fn drop_ref(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path((namespace, table, name)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
-    app.catalog.drop_ref(&find(&app, (namespace, table)).await?, &name).await?;
+    app.catalog.drop_ref(&find(&app, &principal, Action::Write, (namespace, table)).await?, &name).await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
 async fn fast_forward(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path((namespace, table, name)): Path<(String, String, String)>,
     body: Body<FastForward>,
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
-    let table = find(&app, (namespace, table)).await?;
+    let table = find(&app, &principal, Action::Write, (namespace, table)).await?;
     app.catalog.fast_forward(&table, &name, &to).await?;
     let moved = app.catalog.refs(&table).await?;
     let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
@@ -244,13 +323,14 @@ async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
 
 async fn undrop(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(uuid): Path<String>,
     body: Body<Target>,
 ) -> Result<Response, ApiError> {
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
     let name = match parsed(body)? {
         Target { ns: None, name: None } => None,
-        Target { ns: Some(ns), name: Some(name) } => Some(find(&app, (ns, name)).await?),
+        Target { ns: Some(ns), name: Some(name) } => Some(find(&app, &principal, Action::Write, (ns, name)).await?),
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
     };
     let back = app.catalog.undrop_table(uuid, name.as_ref()).await?;

@@ -4,12 +4,18 @@
 
 use crate::tasks::{Stopping, Tasks};
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{sync::Arc, time::Duration};
+use icecore_catalog::access::Peer;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -37,11 +43,11 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
                 () = stopping.asked() => break,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let stopping = connection_tasks.stopping();
                     connection_tasks.spawn(
                         "http-connection",
-                        connection(stream, router.clone(), permit, stopping),
+                        connection(stream, peer.ip(), router.clone(), permit, stopping),
                     );
                 }
                 Err(cause) => {
@@ -55,6 +61,7 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
 
 async fn connection(
     stream: TcpStream,
+    peer: IpAddr,
     router: Router,
     _permit: OwnedSemaphorePermit,
     mut stopping: Stopping,
@@ -62,10 +69,15 @@ async fn connection(
     if let Err(cause) = stream.set_nodelay(true) {
         debug!(error = &cause as &dyn std::error::Error, "set no delay");
     }
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     // Cancel-safe: after the stop signal the connection is polled on to the end of its request.
     let ended = tokio::select! {

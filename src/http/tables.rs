@@ -6,23 +6,27 @@ use crate::{
     wal::RecordKind,
 };
 use axum::{
-    extract::{Path, State},
+    extract::{Extension, Path, State},
     response::Response,
 };
-use icecore_catalog::catalog::LoadedTable;
+use icecore_catalog::{access::Principal, catalog::LoadedTable};
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
 };
 use serde_json::{Map, Value};
 
-/// `GET /v1/namespaces`: every namespace that has a table.
+/// `GET /v1/namespaces`: every namespace that the caller may see.
 ///
 /// # Errors
 /// 500.
-pub async fn namespaces(State(app): State<App>) -> Result<Response, ApiError> {
+pub async fn namespaces(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Response, ApiError> {
     let mut found = Vec::new();
-    for levels in app.catalog.metastore().namespaces(&Vec::new()).await? {
+    let listed = app.catalog.metastore().namespaces(&Vec::new()).await?;
+    for levels in listed.into_iter().filter(|levels| principal.sees(levels)) {
         let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
         found.push(
             serde_json::json!({ "name": levels.join("."), "ns": properties.get("icecore.ns") }),
@@ -112,7 +116,10 @@ pub async fn commit(
 }
 
 /// The namespace as its events name it, when it was asked for by its catalog name.
-async fn owner(app: &App, asked: Namespace) -> Result<Namespace, ApiError> {
+///
+/// # Errors
+/// 500.
+pub async fn owner(app: &App, asked: Namespace) -> Result<Namespace, ApiError> {
     let levels = vec![asked.name().to_owned()];
     let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
     Ok(properties.get("icecore.ns").and_then(|text| Namespace::parse(text).ok()).unwrap_or(asked))

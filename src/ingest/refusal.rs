@@ -24,6 +24,8 @@ pub(super) enum Reason {
     NameTaken {
         owner: Namespace,
     },
+    /// The sender may not send there.
+    Forbidden,
 }
 
 impl Reason {
@@ -32,6 +34,7 @@ impl Reason {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
             Self::NameTaken { .. } => ErrorCode::InvalidNamespace,
+            Self::Forbidden => ErrorCode::Forbidden,
         }
     }
 
@@ -47,8 +50,18 @@ impl Reason {
                 "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",
                 namespace.name()
             ),
+            Self::Forbidden => format!(
+                "the token may not send events to namespace `{namespace}`: that takes the scope `ingest:{}`",
+                namespace.name()
+            ),
         }
     }
+}
+
+/// Events of a sound body that its sender may not send, each as a refused one.
+#[must_use]
+pub fn forbidden(events: &NamespaceEvents) -> Vec<Rejected> {
+    (0..events.keys.len()).map(|row| refuse(events, row, &Reason::Forbidden)).collect()
 }
 
 /// One row as a refused event.

@@ -23,9 +23,10 @@ class Refused(Exception):
 class Client:
     """One kept-alive connection; not for use by two threads."""
 
-    def __init__(self, url: str, timeout: float = 120):
+    def __init__(self, url: str, timeout: float = 120, token: str | None = None):
         parts = urlsplit(url)
         self.host, self.port, self.timeout = parts.hostname, parts.port, timeout
+        self.authorization = {"authorization": f"Bearer {token}"} if token else {}
         self.connection = None
 
     def request(self, method: str, path: str, body=None, headers=None) -> tuple[int, dict, bytes]:
@@ -33,7 +34,7 @@ class Client:
         if self.connection is None:
             self.connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
         try:
-            self.connection.request(method, path, body, headers or {})
+            self.connection.request(method, path, body, self.authorization | (headers or {}))
             response = self.connection.getresponse()
             raw = response.read()
         except BROKEN:

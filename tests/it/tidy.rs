@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "http",
         &["ingest", "flush", "sql", "event", "wal", "table", "config", "clock", "ids", "tasks"],
     ),
-    ("cli", &["config", "server", "sql", "wal", "clock", "ids"]),
+    ("cli", &["config", "server", "http", "sql", "wal", "clock", "ids"]),
 ];
 
 /// Modules of the service that may name a library; everywhere else it is an error.

@@ -4,6 +4,8 @@
 //! one writing connection and `BEGIN IMMEDIATE`; PostgreSQL locks the rows that are decided upon.
 //! Either way a change is on the disk when its COMMIT returns.
 
+pub mod access;
+pub(crate) mod audit;
 mod dialect;
 mod namespaces;
 mod places;
@@ -413,4 +415,4 @@ fn stored(number: u64) -> Result<i64, CatalogError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,6 @@
-//! What the catalog can do, and the token route of a catalog without tokens.
+//! What the catalog can do.
 
-use axum::{
-    Json,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::Json;
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
@@ -48,13 +44,4 @@ pub(super) async fn config() -> Json<Value> {
         "overrides": {"namespace-separator": "%1F"},
         "endpoints": ENDPOINTS,
     }))
-}
-
-/// `POST /v1/oauth/tokens`: there are no tokens to get, said in OAuth's own error form.
-pub(super) async fn token() -> Response {
-    let body = json!({
-        "error": "unsupported_grant_type",
-        "error_description": "this catalog asks for no token: connect without authorization",
-    });
-    (StatusCode::NOT_IMPLEMENTED, Json(body)).into_response()
 }

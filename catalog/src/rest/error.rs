@@ -29,6 +29,15 @@ impl Refused {
         CatalogError::NoSuchNamespace(name.to_owned()).into()
     }
 
+    /// For who may know that it is there, but may not do that with it.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// For a path that is no route.
     pub(super) async fn route(method: Method, uri: Uri) -> Self {
         let message = format!("no such route: {method} {}", uri.path());

@@ -5,8 +5,15 @@ use super::{
     error::Refused,
     request::{Body, NamespacePath, PageParameters, Parameters, check_levels, levels},
 };
-use crate::metastore::{Levels, Properties};
-use axum::{Json, extract::State, http::StatusCode};
+use crate::{
+    access::Principal,
+    metastore::{Levels, Properties},
+};
+use axum::{
+    Json,
+    extract::{Extension, State},
+    http::StatusCode,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Deserialize)]
@@ -43,19 +50,24 @@ pub(super) struct Updated {
     missing: Vec<String>,
 }
 
-/// `GET /namespaces`
+/// `GET /namespaces`: those that the caller may see.
 pub(super) async fn list(
     State(rest): State<Rest>,
+    Extension(principal): Extension<Principal>,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
     let parent = match parameters.parent.as_deref().filter(|parent| !parent.is_empty()) {
         Some(parent) => NamespacePath(levels(parent)),
         None => NamespacePath(Levels::new()),
     };
+    if !principal.sees(&parent.0) && !parent.0.is_empty() {
+        return Err(Refused::no_such_namespace(&parent.name()));
+    }
     if !parent.0.is_empty() {
         properties(&rest, &parent).await?;
     }
-    let namespaces = rest.catalog.metastore().namespaces(&parent.0).await?;
+    let mut namespaces = rest.catalog.metastore().namespaces(&parent.0).await?;
+    namespaces.retain(|levels| principal.sees(levels));
     let last_level = |levels: &Levels| levels.last().cloned().unwrap_or_default();
     let (namespaces, next_page_token) = parameters.page.cut(namespaces, last_level)?;
     Ok(Json(ListAnswer { namespaces, next_page_token }))

@@ -80,7 +80,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ViewPath {
     }
 }
 
-async fn names<S: Send + Sync>(
+pub(super) async fn names<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
 ) -> Result<HashMap<String, String>, Refused> {
@@ -126,17 +126,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let kind = match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeException",
-                _ => "BadRequestException",
-            };
-            Refused::new(rejection.status(), kind, rejection.body_text())
-        })?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Refused::bad_request(format!("request body: {error}")))
+        parse_body(&whole_body(request, state).await?).map(Self)
     }
+}
+
+/// All bytes of a body, up to the router's limit.
+pub(super) async fn whole_body<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Refused> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        let kind = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeException",
+            _ => "BadRequestException",
+        };
+        Refused::new(rejection.status(), kind, rejection.body_text())
+    })
+}
+
+/// What a JSON body says.
+pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Refused::bad_request(format!("request body: {error}")))
 }
 
 /// Which part of a list is asked for.

@@ -1,6 +1,6 @@
 //! Namespaces; each function is part of the caller's transaction.
 
-use super::{SEPARATOR, dialect::Lock, failed, path};
+use super::{SEPARATOR, access, dialect::Lock, failed, path};
 use crate::{
     error::CatalogError,
     metastore::{Levels, Properties},
@@ -112,6 +112,7 @@ pub(super) async fn drop(tx: &mut AnyConnection, levels: &Levels) -> Result<(), 
     if used != 0 {
         return Err(CatalogError::NamespaceNotEmpty(levels.join(".")));
     }
+    access::forget_namespace(tx, &path).await?;
     sqlx::query("DELETE FROM namespaces WHERE path = $1")
         .bind(&path)
         .execute(tx)

@@ -2,12 +2,13 @@
 //!
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
-use super::{dialect::Dialect, failed, places, reports, trash};
+use super::{access, audit, dialect::Dialect, failed, places, reports, trash};
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 4] = [BASE, places::STEP, trash::STEP, reports::STEP];
+const STEPS: [&str; 6] =
+    [BASE, places::STEP, trash::STEP, reports::STEP, access::TABLES, audit::TABLES];
 
 /// Only the first process that opens a database makes its tables.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";

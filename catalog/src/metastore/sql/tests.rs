@@ -4,7 +4,7 @@ use crate::metastore::suite;
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
 const SERVER: &str = "ICECORE_TEST_POSTGRES";
 
-async fn sqlite() -> (tempfile::TempDir, SqlMetastore) {
+pub(crate) async fn sqlite() -> (tempfile::TempDir, SqlMetastore) {
     let folder = tempfile::tempdir().unwrap();
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     (folder, metastore)
@@ -12,7 +12,7 @@ async fn sqlite() -> (tempfile::TempDir, SqlMetastore) {
 
 /// The URL of a new, empty database; none without a server, which only CI forbids.
 #[expect(clippy::disallowed_methods, reason = "says where the tests' PostgreSQL is")]
-async fn database() -> Option<String> {
+pub(crate) async fn database() -> Option<String> {
     let Ok(server) = std::env::var(SERVER) else {
         assert!(std::env::var_os("CI").is_none(), "{SERVER} is not set: PostgreSQL is not tested");
         return None;

@@ -1,0 +1,412 @@
+//! Who is calling, and what of it is written down: API tokens, OAuth's access tokens, JWTs, audit.
+//!
+//! It knows scopes and namespaces and no routes; the routers ask it who the caller is and decide by
+//! [`Principal`]. Its one invariant: what it does not know is refused. A token that was revoked, on
+//! whichever process of the same metastore, works for at most [`REVOCATION_LAG`] more.
+
+mod attempts;
+pub mod audit;
+pub mod oidc;
+mod recorder;
+mod scope;
+mod token;
+
+pub use recorder::{Recording, Room};
+pub use scope::{Action, InvalidScope, Principal, Scope};
+
+use crate::{
+    catalog::NowMs,
+    error::CatalogError,
+    metastore::sql::{
+        SqlMetastore,
+        access::{FoundToken, NewAccessToken, NewToken},
+    },
+};
+use attempts::Attempts;
+use oidc::Oidc;
+use recorder::Recorder;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use token::Token;
+use tokio::time::Instant;
+
+/// Longest that a token is taken from memory instead of the metastore; with the look-up itself,
+/// revocation is well within a second.
+pub const REVOCATION_LAG: Duration = Duration::from_millis(500);
+/// How long an access token lives.
+pub const ACCESS_TOKEN_TIME: Duration = Duration::from_secs(3600);
+/// Most scopes of one token.
+pub const SCOPES_MAX: usize = 64;
+/// Longest name of a token, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// Most tokens kept in memory.
+const KNOWN_MAX: usize = 10_000;
+/// A token's last use is written at most this often.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
+
+/// The address a request came from, as the server puts it into the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// Why nobody knows who is calling.
+#[derive(Debug, thiserror::Error)]
+pub enum Unidentified {
+    /// There is no token.
+    #[error("this server asks for a token: send `Authorization: Bearer TOKEN`")]
+    NoToken,
+    /// The token is not known, has ended, was revoked, or is no token. Which of these is not said.
+    #[error("the token is not valid here: it may have ended or been revoked")]
+    BadToken,
+    /// The metastore did not answer.
+    #[error("look the token up")]
+    Unavailable(#[source] CatalogError),
+}
+
+/// An API token that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// What people call it.
+    pub name: String,
+    /// Where its events go that name no namespace.
+    pub home: Option<String>,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// How long it lives; for ever when none.
+    pub lifetime: Option<Duration>,
+}
+
+/// A token that was made. The text is nowhere else: it is shown once.
+#[derive(Clone)]
+pub struct MadeToken {
+    /// What finds it; also OAuth's client id.
+    pub id: String,
+    /// The token itself.
+    pub text: String,
+    /// When it ends, ms since 1970.
+    pub expires_ms: Option<i64>,
+}
+
+impl std::fmt::Debug for MadeToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MadeToken").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Access control, on or off. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Access(Option<Arc<Control>>);
+
+/// Access control that is on.
+pub struct Control {
+    store: SqlMetastore,
+    now: NowMs,
+    oidc: Option<Oidc>,
+    known: Mutex<HashMap<String, Known>>,
+    uses: Mutex<HashMap<String, Use>>,
+    pub(crate) attempts: Attempts,
+    recorder: Recorder,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+/// A token as the metastore had it a moment ago.
+#[derive(Clone)]
+struct Known {
+    token: Arc<FoundToken>,
+    principal: Principal,
+    asked_at: Instant,
+}
+
+/// When an API token was used last, and when that was last written.
+#[derive(Clone, Copy)]
+struct Use {
+    at_ms: i64,
+    noted_ms: Option<i64>,
+}
+
+impl Access {
+    /// Whoever calls may do everything.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Only who shows a token of `store`, or a JWT that `oidc` accepts.
+    #[must_use]
+    pub fn on(store: SqlMetastore, now: NowMs, oidc: Option<Oidc>) -> Self {
+        let control = Control {
+            recorder: Recorder::new(store.clone()),
+            store,
+            now,
+            oidc,
+            known: Mutex::default(),
+            uses: Mutex::default(),
+            attempts: Attempts::default(),
+        };
+        Self(Some(Arc::new(control)))
+    }
+
+    /// Access control, if it is on.
+    #[must_use]
+    pub fn control(&self) -> Option<&Control> {
+        self.0.as_deref()
+    }
+}
+
+impl Control {
+    /// Who sends the `Authorization` header `header`.
+    ///
+    /// # Errors
+    /// [`Unidentified`]
+    pub async fn identify(&self, header: Option<&str>) -> Result<Principal, Unidentified> {
+        let (scheme, text) =
+            header.and_then(|header| header.split_once(' ')).ok_or(Unidentified::NoToken)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Unidentified::NoToken);
+        }
+        let text = text.trim();
+        match (Token::parse(text), &self.oidc) {
+            (Some(token), _) => Ok(self.look_up(&token).await?.principal),
+            (None, Some(oidc)) => {
+                let now_s = (self.now)() / 1000;
+                oidc.principal(text, now_s).map_err(|cause| {
+                    tracing::debug!(error = &cause as &dyn std::error::Error, "a JWT is refused");
+                    Unidentified::BadToken
+                })
+            }
+            (None, None) => Err(Unidentified::BadToken),
+        }
+    }
+
+    /// OAuth's client credentials: an access token for who has this API token.
+    ///
+    /// # Errors
+    /// [`Unidentified::BadToken`], [`Unidentified::Unavailable`].
+    pub async fn log_in(
+        &self,
+        client_id: Option<&str>,
+        client_secret: &str,
+    ) -> Result<MadeToken, Unidentified> {
+        let token = Token::of_client(client_id, client_secret).ok_or(Unidentified::BadToken)?;
+        self.make_access_token(&token).await
+    }
+
+    /// OAuth's token exchange: a new access token for who has this token.
+    ///
+    /// # Errors
+    /// As [`Control::log_in`].
+    pub async fn exchange(&self, token: &str) -> Result<MadeToken, Unidentified> {
+        let token = Token::parse(token).ok_or(Unidentified::BadToken)?;
+        self.make_access_token(&token).await
+    }
+
+    async fn make_access_token(&self, shown: &Token) -> Result<MadeToken, Unidentified> {
+        let known = self.look_up(shown).await?;
+        let token = Token::mint();
+        let created_ms = (self.now)();
+        let lifetime = millis(ACCESS_TOKEN_TIME);
+        let new = NewAccessToken {
+            id: token.id.clone(),
+            parent: known.token.owner.clone(),
+            hash: token.hash(),
+            created_ms,
+            expires_ms: created_ms + lifetime,
+        };
+        let added = self.store.add_access_token(&new).await.map_err(Unidentified::Unavailable)?;
+        if !added {
+            return Err(Unidentified::BadToken);
+        }
+        let expires_ms = Some(new.expires_ms);
+        Ok(MadeToken { id: token.id.clone(), text: token.text(), expires_ms })
+    }
+
+    /// Makes an API token; it works on return.
+    ///
+    /// # Errors
+    /// As [`make_token`].
+    pub async fn make_token(&self, request: TokenRequest) -> Result<MadeToken, CatalogError> {
+        make_token(&self.store, request, (self.now)()).await
+    }
+
+    /// Revokes an API token and all that was made from it; false when there is none. Here it ends
+    /// at once, on other processes within [`REVOCATION_LAG`].
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub async fn revoke_token(&self, id: &str) -> Result<bool, CatalogError> {
+        let revoked = self.store.revoke_token(id).await;
+        lock(&self.known).retain(|_, known| known.token.owner != id);
+        revoked
+    }
+
+    /// Where tokens and audit records are.
+    #[must_use]
+    pub fn store(&self) -> &SqlMetastore {
+        &self.store
+    }
+
+    /// What time it is, ms since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        (self.now)()
+    }
+
+    /// Room for one record in the audit log, to be taken before the call is carried out; none when
+    /// too many wait to be written.
+    #[must_use]
+    pub fn room_to_record(&self) -> Option<Room> {
+        self.recorder.room()
+    }
+
+    /// Writes what `recording` says, and waits for it a bounded time. What cannot be written now is
+    /// kept and tried again.
+    pub async fn record(&self, recording: Recording<'_>) {
+        recording.finish();
+        self.recorder.write_soon().await;
+    }
+
+    /// Begins a record of a call. Dropped before its end, it says `unanswered`.
+    #[must_use]
+    pub fn recording(&self, room: Room, entry: audit::Entry) -> Recording<'_> {
+        Recording::new(&self.recorder, room, entry, &self.now)
+    }
+
+    /// One bounded step of what nobody waits for: audit records that are left, last uses of tokens,
+    /// access tokens that have ended.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`]; the next step tries again.
+    pub async fn tick(&self) -> Result<(), CatalogError> {
+        self.recorder.write().await?;
+        let now_ms = (self.now)();
+        self.note_uses(now_ms).await?;
+        self.store.forget_ended_tokens(now_ms).await
+    }
+
+    async fn look_up(&self, token: &Token) -> Result<Known, Unidentified> {
+        let held = lock(&self.known).get(&token.id).cloned();
+        let known = match held.filter(|known| known.asked_at.elapsed() < REVOCATION_LAG) {
+            Some(known) => known,
+            None => self.ask(&token.id).await?,
+        };
+        let now_ms = (self.now)();
+        let has_ended = known.token.expires_ms.is_some_and(|end| end <= now_ms);
+        if has_ended || !token.has_hash(&known.token.hash) {
+            return Err(Unidentified::BadToken);
+        }
+        let mut uses = lock(&self.uses);
+        if uses.len() < KNOWN_MAX || uses.contains_key(&known.token.owner) {
+            let owner = known.token.owner.clone();
+            uses.entry(owner).or_insert(Use { at_ms: now_ms, noted_ms: None }).at_ms = now_ms;
+        }
+        Ok(known)
+    }
+
+    async fn ask(&self, id: &str) -> Result<Known, Unidentified> {
+        // Taken before the question: what is revoked while it is answered is forgotten in time.
+        let asked_at = Instant::now();
+        let found = self.store.find_token(id).await.map_err(Unidentified::Unavailable)?;
+        let Some(token) = found else {
+            lock(&self.known).remove(id);
+            return Err(Unidentified::BadToken);
+        };
+        let principal = Principal::new(
+            &format!("token:{}", token.owner),
+            token.scopes.clone(),
+            token.home.as_deref(),
+        );
+        let known = Known { token: Arc::new(token), principal, asked_at };
+        let mut all = lock(&self.known);
+        if KNOWN_MAX <= all.len() {
+            all.retain(|_, known| known.asked_at.elapsed() < REVOCATION_LAG);
+        }
+        if all.len() < KNOWN_MAX {
+            all.insert(id.to_owned(), known.clone());
+        }
+        Ok(known)
+    }
+
+    async fn note_uses(&self, now_ms: i64) -> Result<(), CatalogError> {
+        let every = millis(USE_NOTED_EVERY);
+        let is_due = |one: &Use| match one.noted_ms {
+            None => true,
+            Some(noted_ms) => noted_ms < one.at_ms && noted_ms + every <= now_ms,
+        };
+        let due: Vec<(String, i64)> = lock(&self.uses)
+            .iter()
+            .filter(|(_, one)| is_due(one))
+            .map(|(id, one)| (id.clone(), one.at_ms))
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.store.note_token_use(&due).await?;
+        let mut uses = lock(&self.uses);
+        for (id, at_ms) in due {
+            uses.entry(id).and_modify(|one| one.noted_ms = Some(at_ms));
+        }
+        uses.retain(|_, one| now_ms < one.at_ms + every);
+        Ok(())
+    }
+}
+
+/// Makes an API token in `store`; it works on return.
+///
+/// # Errors
+/// [`CatalogError::Invalid`] for a request that cannot be met; [`CatalogError::Metastore`].
+pub async fn make_token(
+    store: &SqlMetastore,
+    request: TokenRequest,
+    now_ms: i64,
+) -> Result<MadeToken, CatalogError> {
+    let TokenRequest { name, home, scopes, lifetime } = request;
+    let problem = if name.is_empty()
+        || NAME_BYTES_MAX < name.len()
+        || name.contains(char::is_control)
+    {
+        Some(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes and no control characters"))
+    } else if scopes.is_empty() || SCOPES_MAX < scopes.len() {
+        Some(format!("a token has 1 to {SCOPES_MAX} scopes"))
+    } else if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
+        Some("a token lives longer than no time".to_owned())
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        return Err(CatalogError::Invalid(problem));
+    }
+    let token = Token::mint();
+    let expires_ms = lifetime.map(|lifetime| now_ms.saturating_add(millis(lifetime)));
+    let new = NewToken {
+        id: token.id.clone(),
+        hash: token.hash(),
+        name,
+        home,
+        scopes,
+        created_ms: now_ms,
+        expires_ms,
+    };
+    store.add_token(&new).await?;
+    Ok(MadeToken { id: token.id.clone(), text: token.text(), expires_ms })
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whole entries go in and out of what these locks guard, so a panic elsewhere leaves nothing half
+/// done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The audit log as values: what a record holds, and the chain of hashes over them. Pure.
+//!
+//! Each record's hash covers the hash before it and every field, so a record that was changed,
+//! taken out or moved breaks the chain from there on, and the head (number and hash of the last
+//! record) shows a cut at the end. The chain has no key: whoever can rewrite every later record and
+//! the head can forge it. Against that, keep a head from time to time where they cannot reach, and
+//! have `verify` look for it.
+
+use crate::access::token::{hex, sha256};
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+/// What happened, before it has a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When the call ended, ms since 1970.
+    pub time_ms: i64,
+    /// Who called; see [`crate::access::Principal::id`].
+    pub principal: String,
+    /// From which address.
+    pub address: String,
+    /// The request's id, as its reply and the log have it.
+    pub request: String,
+    /// What was asked for: method and route.
+    pub action: String,
+    /// On what.
+    pub object: String,
+    /// The status of the reply, or `unanswered` when the caller went away before it.
+    pub outcome: String,
+    /// SHA-256 of path, query and body.
+    pub details: String,
+}
+
+/// A record of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// From 1, without gaps.
+    pub number: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// The hash that the next record builds on.
+    pub hash: String,
+}
+
+/// The end of the chain: number and hash of the last record; 0 and an empty text before any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// How many records there are.
+    pub number: i64,
+    /// The last one's hash.
+    pub hash: String,
+}
+
+/// Where the chain breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// Records are missing or out of order.
+    #[error("record {expected} is missing: the next one there has number {found}")]
+    Missing {
+        /// The number that should come.
+        expected: i64,
+        /// The one that came.
+        found: i64,
+    },
+    /// A record or its hash is not what was written.
+    #[error("record {0} or the one before it was changed: its hash does not follow")]
+    Changed(i64),
+    /// The log ends elsewhere than its head says.
+    #[error("the log ends at record {end}, its head says {head} or has another hash")]
+    End {
+        /// The last record there.
+        end: i64,
+        /// What the head says.
+        head: i64,
+    },
+    /// A head that was kept elsewhere is not in the chain.
+    #[error("record {0} has not the hash that is expected of it")]
+    Unexpected(i64),
+}
+
+/// A check of the whole chain, page by page, while others may go on writing.
+#[derive(Clone, Debug)]
+pub struct Check {
+    at: Head,
+    end: Head,
+    expected: Option<Head>,
+}
+
+impl Check {
+    /// A check up to `end`, which was the log's head before its first page was read. `expected` is
+    /// a head that was kept elsewhere.
+    #[must_use]
+    pub fn new(end: Head, expected: Option<Head>) -> Self {
+        Self { at: Head::default(), end, expected }
+    }
+
+    /// The number that the next page comes after.
+    #[must_use]
+    pub fn after(&self) -> i64 {
+        self.at.number
+    }
+
+    /// Goes on over the next records; true when there is more to check.
+    ///
+    /// # Errors
+    /// [`Broken`]
+    pub fn page(&mut self, records: &[Record]) -> Result<bool, Broken> {
+        for record in records {
+            if self.at.number == self.end.number {
+                break;
+            }
+            self.at.follow(record)?;
+            if self
+                .expected
+                .as_ref()
+                .is_some_and(|head| head.number == record.number && head.hash != record.hash)
+            {
+                return Err(Broken::Unexpected(record.number));
+            }
+        }
+        Ok(!records.is_empty() && self.at.number < self.end.number)
+    }
+
+    /// What was found when there is nothing more: the head that is worth keeping.
+    ///
+    /// # Errors
+    /// [`Broken::End`], [`Broken::Unexpected`].
+    pub fn finish(self) -> Result<Head, Broken> {
+        if let Some(expected) = self.expected.filter(|head| self.at.number < head.number) {
+            return Err(Broken::Unexpected(expected.number));
+        }
+        if self.at == self.end {
+            return Ok(self.at);
+        }
+        Err(Broken::End { end: self.at.number, head: self.end.number })
+    }
+}
+
+impl Head {
+    /// The record that follows, and with it the new head.
+    pub(crate) fn append(&mut self, entry: Entry) -> Record {
+        let number = self.number + 1;
+        let hash = hash(&self.hash, number, &entry);
+        *self = Self { number, hash: hash.clone() };
+        Record { number, entry, hash }
+    }
+
+    fn follow(&mut self, record: &Record) -> Result<(), Broken> {
+        let expected = self.number + 1;
+        if record.number != expected {
+            return Err(Broken::Missing { expected, found: record.number });
+        }
+        if record.hash != hash(&self.hash, record.number, &record.entry) {
+            return Err(Broken::Changed(record.number));
+        }
+        *self = Self { number: record.number, hash: record.hash.clone() };
+        Ok(())
+    }
+}
+
+/// [`Entry::details`] of a request.
+#[must_use]
+pub fn details(path_and_query: &str, body: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(path_and_query.as_bytes());
+    // No path has this byte, so no two requests have the same text.
+    context.update(b"\n");
+    context.update(body);
+    hex(context.finish().as_ref())
+}
+
+/// The fields as a JSON array: no two records have the same text.
+fn hash(before: &str, number: i64, entry: &Entry) -> String {
+    let Entry { time_ms, principal, address, request, action, object, outcome, details } = entry;
+    let fields =
+        (before, number, time_ms, principal, address, request, action, object, outcome, details);
+    sha256(&serde_json::to_vec(&fields).expect("texts and numbers are JSON"))
+}

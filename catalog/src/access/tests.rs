@@ -1,0 +1,291 @@
+use super::*;
+use crate::metastore::sql::tests::{database, sqlite};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const START_MS: i64 = 1_800_000_000_000;
+
+/// Access control over a new database, and the clock it goes by.
+async fn access(store: SqlMetastore) -> (Access, Arc<AtomicI64>) {
+    let clock = Arc::new(AtomicI64::new(START_MS));
+    let read = Arc::clone(&clock);
+    (Access::on(store, Arc::new(move || read.load(Ordering::Relaxed)), None), clock)
+}
+
+fn request(scopes: &[&str]) -> TokenRequest {
+    TokenRequest {
+        name: "nightly".to_owned(),
+        home: None,
+        scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
+        lifetime: None,
+    }
+}
+
+async fn identify(control: &Control, token: &str) -> Result<Principal, Unidentified> {
+    control.identify(Some(&format!("Bearer {token}"))).await
+}
+
+#[test]
+fn a_scope_covers_its_namespace_and_what_is_below_and_nothing_else() {
+    let principal = |scopes: &[&str]| {
+        Principal::new("p", scopes.iter().map(|scope| scope.parse().unwrap()).collect(), None)
+    };
+    let levels = |path: &str| -> Levels { path.split('/').map(str::to_owned).collect() };
+    use crate::metastore::Levels;
+    use Action::{Admin, Ingest, Read, Write};
+    let check = |scopes: &[&str], action, namespace: &str, expected: bool| {
+        let may = principal(scopes).may(action, &levels(namespace));
+        assert_eq!(may, expected, "{scopes:?} {action:?} {namespace}");
+    };
+    check(&["read:shop"], Read, "shop", true);
+    check(&["read:shop"], Read, "shop/eu", true);
+    check(&["read:shop"], Read, "shop2", false);
+    check(&["read:shop/eu"], Read, "shop", false);
+    check(&["read:shop"], Write, "shop", false);
+    check(&["write:shop"], Read, "shop", true);
+    check(&["write:shop"], Ingest, "shop", false);
+    check(&["ingest:shop"], Read, "shop", false);
+    check(&["admin:shop"], Ingest, "shop", true);
+    check(&["read:*"], Read, "any", true);
+    check(&["read:*"], Admin, "any", false);
+    check(&[], Read, "any", false);
+
+    let nested = principal(&["read:a/b"]);
+    assert!(nested.sees(&levels("a")) && nested.sees(&levels("a/b/c")));
+    assert!(!nested.sees(&levels("a/c")) && !nested.may_everywhere(Read));
+    assert!(!principal(&["ingest:a"]).sees(&levels("a")));
+    assert_eq!(principal(&["ingest:a", "read:b"]).home(), Some("a"));
+    assert_eq!(principal(&["ingest:a", "ingest:b"]).home(), None);
+    assert_eq!(principal(&["ingest:*"]).home(), None);
+
+    let admin = principal(&["admin:a"]);
+    let scopes =
+        |texts: &[&str]| -> Vec<Scope> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+    assert!(admin.governs(&scopes(&["read:a", "admin:a/b"])));
+    assert!(!admin.governs(&scopes(&["read:a", "read:b"])) && !admin.governs(&scopes(&["read:*"])));
+    assert!(!admin.governs(&[]));
+}
+
+#[test]
+fn a_text_that_is_no_scope_is_refused_with_what_to_change() {
+    let check = |text: &str, expected: &str| {
+        let problem = text.parse::<Scope>().unwrap_err().to_string();
+        assert!(problem.starts_with(&format!("scope `{text}` {expected}")), "{problem}");
+    };
+    check("read", "names no namespace");
+    check("drop:a", "does not begin with");
+    check("read:shop.example", "has a dot");
+    for text in ["read:", "read:a//b", "read:/", "read:a b", "read:a*", "read:a\u{1f}b"] {
+        check(text, "has no valid namespace");
+    }
+    for text in ["read:*", "admin:a/b", "ingest:shop_example"] {
+        assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
+    }
+}
+
+#[tokio::test]
+async fn only_the_whole_secret_of_a_token_that_lives_identifies() {
+    let (_folder, store) = sqlite().await;
+    let (access, clock) = access(store.clone()).await;
+    let control = access.control().unwrap();
+    let lifetime = Some(Duration::from_secs(60));
+    let made = control.make_token(TokenRequest { lifetime, ..request(&["read:a"]) }).await.unwrap();
+    assert_eq!(identify(control, &made.text).await.unwrap().id(), format!("token:{}", made.id));
+
+    let other = control.make_token(request(&["read:a"])).await.unwrap();
+    let swapped = format!("ice_{}_{}", made.id, other.text.rsplit('_').next().unwrap());
+    let upper = made.text.to_uppercase();
+    let short = &made.text[..made.text.len() - 1];
+    for wrong in [&swapped, &upper, short, "", "ice__", "ice_0000000000000000_x", "a.b.c"] {
+        let answer = identify(control, wrong).await;
+        assert!(matches!(answer, Err(Unidentified::BadToken)), "{wrong}");
+    }
+    for none in [None, Some("Bearer"), Some("Basic eDp5"), Some(made.text.as_str())] {
+        assert!(matches!(control.identify(none).await, Err(Unidentified::NoToken)), "{none:?}");
+    }
+    assert!(!format!("{made:?}").contains(&made.text));
+    let stored = store.find_token(&made.id).await.unwrap().unwrap();
+    assert!(!made.text.contains(&stored.hash), "only a hash is stored");
+
+    clock.fetch_add(59_999, Ordering::Relaxed);
+    assert!(identify(control, &made.text).await.is_ok());
+    clock.fetch_add(1, Ordering::Relaxed);
+    assert!(matches!(identify(control, &made.text).await, Err(Unidentified::BadToken)));
+}
+
+/// Two processes have two caches of one database.
+#[tokio::test]
+async fn a_revoked_token_is_refused_within_a_second_by_every_process() {
+    let (_folder, sqlite) = sqlite().await;
+    let mut stores = vec![(sqlite.clone(), sqlite)];
+    if let Some(url) = database().await {
+        let open = async || SqlMetastore::postgres(&url).await.unwrap();
+        stores.push((open().await, open().await));
+    }
+    for (one, other) in stores {
+        let ((here, _), (there, _)) = (access(one).await, access(other).await);
+        let (here, there) = (here.control().unwrap(), there.control().unwrap());
+        let made = here.make_token(request(&["read:a"])).await.unwrap();
+        let session = there.log_in(Some(&made.id), &made.text).await.unwrap();
+        for token in [&made.text, &session.text] {
+            assert!(identify(here, token).await.is_ok() && identify(there, token).await.is_ok());
+        }
+
+        assert!(here.revoke_token(&made.id).await.unwrap());
+        let revoked_at = Instant::now();
+        for token in [&made.text, &session.text] {
+            assert!(identify(here, token).await.is_err(), "at once where it was revoked");
+        }
+        for token in [&made.text, &session.text] {
+            while identify(there, token).await.is_ok() {
+                assert!(revoked_at.elapsed() < Duration::from_secs(1));
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(there.log_in(Some(&made.id), &made.text).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_taken_in_each_form_that_clients_send() {
+    let (_folder, store) = sqlite().await;
+    let (access, _) = access(store).await;
+    let control = access.control().unwrap();
+    let made = control.make_token(request(&["read:a"])).await.unwrap();
+    let secret = made.text.rsplit('_').next().unwrap();
+    let full_id = format!("ice_{}", made.id);
+    for (id, secret) in [
+        (Some(made.id.as_str()), secret),
+        (Some(full_id.as_str()), secret),
+        (Some(made.id.as_str()), made.text.as_str()),
+        (None, made.text.as_str()),
+    ] {
+        let session = control.log_in(id, secret).await.unwrap();
+        assert_eq!(
+            identify(control, &session.text).await.unwrap(),
+            identify(control, &made.text).await.unwrap()
+        );
+        assert!(control.exchange(&session.text).await.is_ok());
+    }
+    assert!(control.log_in(None, secret).await.is_err());
+    assert!(control.log_in(Some("0000000000000000"), &made.text).await.is_err());
+}
+
+#[tokio::test]
+async fn an_access_token_ends_after_an_hour() {
+    let (_folder, store) = sqlite().await;
+    let (access, clock) = access(store.clone()).await;
+    let control = access.control().unwrap();
+    let made = control.make_token(request(&["read:a"])).await.unwrap();
+    let session = control.log_in(None, &made.text).await.unwrap();
+    clock.fetch_add(3_600_000, Ordering::Relaxed);
+    assert!(identify(control, &session.text).await.is_err());
+    assert!(identify(control, &made.text).await.is_ok());
+    control.tick().await.unwrap();
+    assert_eq!(store.find_token(&session.id).await.unwrap(), None);
+    let listed = store.tokens().await.unwrap();
+    assert_eq!(listed[0].last_used_ms, Some(START_MS + 3_600_000));
+}
+
+#[tokio::test]
+async fn the_use_of_a_token_is_written_at_most_once_a_minute() {
+    let (_folder, store) = sqlite().await;
+    let (access, clock) = access(store.clone()).await;
+    let control = access.control().unwrap();
+    let made = control.make_token(request(&["read:a"])).await.unwrap();
+    let mut written = Vec::new();
+    for _ in 0..4 {
+        identify(control, &made.text).await.unwrap();
+        control.tick().await.unwrap();
+        written.push(store.tokens().await.unwrap()[0].last_used_ms.unwrap() - START_MS);
+        clock.fetch_add(25_000, Ordering::Relaxed);
+    }
+    assert_eq!(written, [0, 0, 0, 75_000]);
+}
+
+#[tokio::test]
+async fn a_token_is_made_only_of_what_can_be_kept() {
+    let (_folder, store) = sqlite().await;
+    let check = async |request: TokenRequest, expected: &str| {
+        let problem = make_token(&store, request, START_MS).await.unwrap_err().to_string();
+        assert!(problem.contains(expected), "{problem}");
+    };
+    check(request(&[]), "1 to 64 scopes").await;
+    check(request(&["read:a"; 65]), "1 to 64 scopes").await;
+    let name = |name: String| TokenRequest { name, ..request(&["read:a"]) };
+    check(name(String::new()), "1 to 128 bytes").await;
+    check(name("n".repeat(129)), "1 to 128 bytes").await;
+    check(name("a\nb".to_owned()), "control characters").await;
+    let lifetime = Some(Duration::ZERO);
+    check(TokenRequest { lifetime, ..request(&["read:a"]) }, "longer than no time").await;
+}
+
+fn entry(object: &str) -> audit::Entry {
+    audit::Entry {
+        time_ms: 0,
+        principal: "token:a".to_owned(),
+        address: String::new(),
+        request: String::new(),
+        action: "POST /v1/namespaces".to_owned(),
+        object: object.to_owned(),
+        outcome: String::new(),
+        details: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_goes_away_is_recorded_as_unanswered() {
+    let (_folder, store) = sqlite().await;
+    let (access, _) = access(store.clone()).await;
+    let control = access.control().unwrap();
+    drop(
+        control.recording(
+            control.room_to_record().unwrap(),
+            entry("nul\0and long".repeat(999).as_str()),
+        ),
+    );
+    let recording = control.recording(control.room_to_record().unwrap(), entry("b"));
+    control.record(recording.with_outcome("204")).await;
+    let records = store.audit(0, 10).await.unwrap();
+    let outcomes: Vec<&str> = records.iter().map(|one| one.entry.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["unanswered", "204"]);
+    assert_eq!(records[0].entry.time_ms, START_MS);
+    assert!(records[0].entry.object.len() <= 1024 && !records[0].entry.object.contains('\0'));
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_written_are_kept_and_at_last_refuse_new_calls() {
+    let (_folder, store) = sqlite().await;
+    let (access, _) = access(store.clone()).await;
+    let control = access.control().unwrap();
+    store.tamper("ALTER TABLE audit RENAME TO away").await;
+    let mut taken = 0;
+    while let Some(room) = control.room_to_record() {
+        drop(control.recording(room, entry("a")));
+        taken += 1;
+    }
+    assert_eq!(taken, 1024);
+    assert!(control.tick().await.is_err());
+    assert!(control.room_to_record().is_none());
+
+    store.tamper("ALTER TABLE away RENAME TO audit").await;
+    control.tick().await.unwrap();
+    assert!(control.room_to_record().is_some());
+    assert_eq!(store.audit_head().await.unwrap().number, taken);
+}
+
+#[test]
+fn failures_bar_one_who_fails_too_often_and_nobody_else() {
+    let attempts = Attempts::default();
+    let key = |name: &str| vec![name.to_owned()];
+    for _ in 0..20 {
+        assert!(attempts.allow(&key("a")));
+        attempts.failed(key("a"));
+    }
+    assert!(!attempts.allow(&key("a")) && attempts.allow(&key("b")));
+    assert!(!attempts.allow(&["b".to_owned(), "a".to_owned()]));
+    // What is watched is bounded: the oldest give way.
+    for n in 0..5000 {
+        attempts.failed(key(&format!("x{n}")));
+    }
+    assert!(attempts.allow(&key("a")));
+}

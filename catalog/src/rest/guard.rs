@@ -1,0 +1,369 @@
+//! Lets a request through to its handler: who is calling, may they, and the record of it.
+//!
+//! [`ROUTES`] says what each route needs. Its one invariant: with access control on, a route that
+//! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
+//! what is missing answer alike. [`Principal`] is in the extensions of every request that passes.
+
+use super::{
+    Rest,
+    error::Refused,
+    request::{Name, levels, names, parse_body, whole_body},
+};
+use crate::{
+    access::{
+        Action, Control, Peer, Principal, Unidentified,
+        audit::{Entry, details},
+    },
+    error::CatalogError,
+    metastore::Levels,
+};
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: it is how one gets a token.
+    Open,
+    /// Any valid token; the handler shows only what the caller may see.
+    Anyone,
+    /// This action in the namespace that the path names.
+    In(Action),
+    /// To write the namespace that the body names, which may not be there yet.
+    Creates,
+    /// To write in both namespaces that the body names.
+    Renames,
+    /// To write in every namespace that the body names.
+    Commits,
+}
+
+const READ: Need = Need::In(Action::Read);
+const WRITE: Need = Need::In(Action::Write);
+
+/// Every route below `/v1`, with `{}` for any parameter. A method that is not listed is not allowed.
+pub(super) const ROUTES: &[(&str, &str, Need)] = &[
+    ("GET", "/config", Need::Anyone),
+    ("POST", "/oauth/tokens", Need::Open),
+    ("GET", "/namespaces", Need::Anyone),
+    ("POST", "/namespaces", Need::Creates),
+    ("GET", "/namespaces/{}", READ),
+    ("HEAD", "/namespaces/{}", READ),
+    ("DELETE", "/namespaces/{}", WRITE),
+    ("POST", "/namespaces/{}/properties", WRITE),
+    ("GET", "/namespaces/{}/tables", READ),
+    ("POST", "/namespaces/{}/tables", WRITE),
+    ("POST", "/namespaces/{}/register", WRITE),
+    ("GET", "/namespaces/{}/tables/{}", READ),
+    ("HEAD", "/namespaces/{}/tables/{}", READ),
+    ("POST", "/namespaces/{}/tables/{}", WRITE),
+    ("DELETE", "/namespaces/{}/tables/{}", WRITE),
+    // What a reader reports about its scan.
+    ("POST", "/namespaces/{}/tables/{}/metrics", READ),
+    ("GET", "/namespaces/{}/tables/{}/credentials", READ),
+    ("POST", "/namespaces/{}/tables/{}/plan", READ),
+    ("GET", "/namespaces/{}/tables/{}/plan/{}", READ),
+    ("DELETE", "/namespaces/{}/tables/{}/plan/{}", READ),
+    ("POST", "/namespaces/{}/tables/{}/tasks", READ),
+    ("POST", "/tables/rename", Need::Renames),
+    ("POST", "/transactions/commit", Need::Commits),
+    ("GET", "/namespaces/{}/views", READ),
+    ("POST", "/namespaces/{}/views", WRITE),
+    ("GET", "/namespaces/{}/views/{}", READ),
+    ("HEAD", "/namespaces/{}/views/{}", READ),
+    ("POST", "/namespaces/{}/views/{}", WRITE),
+    ("DELETE", "/namespaces/{}/views/{}", WRITE),
+];
+
+impl Need {
+    /// Whether what it guards changes something, and is recorded.
+    fn is_change(self) -> bool {
+        match self {
+            Self::In(action) => action == Action::Write,
+            Self::Creates | Self::Renames | Self::Commits => true,
+            Self::Open | Self::Anyone => false,
+        }
+    }
+}
+
+/// Something that a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Namespace(Levels),
+    NewNamespace(Levels),
+    Table(Levels, String),
+    View(Levels, String),
+}
+
+impl Target {
+    fn levels(&self) -> &Levels {
+        match self {
+            Self::Namespace(levels)
+            | Self::NewNamespace(levels)
+            | Self::Table(levels, _)
+            | Self::View(levels, _) => levels,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Namespace(levels) | Self::NewNamespace(levels) => levels.join("."),
+            Self::Table(levels, name) | Self::View(levels, name) => {
+                format!("{}.{name}", levels.join("."))
+            }
+        }
+    }
+
+    /// The answer to who may not even know whether it is there: the same as when it is not.
+    fn missing(&self) -> Refused {
+        match self {
+            Self::Namespace(levels) => Refused::no_such_namespace(&levels.join(".")),
+            Self::Table(..) => CatalogError::NoSuchTable(self.text()).into(),
+            Self::View(..) => Refused::new(
+                StatusCode::NOT_FOUND,
+                "NoSuchViewException",
+                format!("View does not exist: {}", self.text()),
+            ),
+            Self::NewNamespace(levels) => match levels.split_last() {
+                Some((_, parent)) if !parent.is_empty() => {
+                    Refused::no_such_namespace(&parent.join("."))
+                }
+                _ => Refused::forbidden(format!("you may not create namespace {}", self.text())),
+            },
+        }
+    }
+
+    fn allow(&self, principal: &Principal, action: Action) -> Result<(), Refused> {
+        if principal.may(action, self.levels()) {
+            return Ok(());
+        }
+        let is_visible = match self {
+            Self::NewNamespace(levels) => {
+                levels.split_last().is_some_and(|(_, parent)| principal.sees(parent))
+            }
+            Self::Namespace(levels) | Self::Table(levels, _) | Self::View(levels, _) => {
+                principal.sees(levels)
+            }
+        };
+        if !is_visible {
+            return Err(self.missing());
+        }
+        let namespace = self.levels().join(".");
+        Err(Refused::forbidden(format!("you may not {} in namespace {namespace}", action.name())))
+    }
+}
+
+#[derive(Deserialize)]
+struct NamespaceBody {
+    namespace: Levels,
+}
+
+#[derive(Deserialize)]
+struct RenameBody {
+    source: Name,
+    destination: Name,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct CommitsBody {
+    table_changes: Vec<ChangeBody>,
+}
+
+#[derive(Deserialize)]
+struct ChangeBody {
+    identifier: Option<Name>,
+}
+
+/// The layer around every route.
+pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: Next) -> Response {
+    let Some(control) = rest.access.control() else {
+        request.extensions_mut().insert(Principal::anonymous());
+        return next.run(request).await;
+    };
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let path = below_version(matched.unwrap_or_default(), rest.catalog.name());
+    let need = match find(request.method(), &path) {
+        Ok(Need::Open) => return next.run(request).await,
+        Ok(need) => need,
+        Err(allowed) => {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            return not_listed(method, uri, &allowed).await;
+        }
+    };
+    let header = request.headers().get(header::AUTHORIZATION);
+    let principal = control.identify(header.and_then(|value| value.to_str().ok())).await;
+    match principal {
+        Err(cause) => unidentified(cause),
+        Ok(principal) if need.is_change() => {
+            let action = format!("{} /v1{path}", request.method());
+            change(control, need, action, principal, request, next).await
+        }
+        Ok(principal) => {
+            let (mut parts, body) = request.into_parts();
+            if let Need::In(action) = need
+                && let Err(refused) = allow_path(&mut parts, &principal, action).await
+            {
+                return refused.into_response();
+            }
+            parts.extensions.insert(principal);
+            next.run(Request::from_parts(parts, body)).await
+        }
+    }
+}
+
+/// Carries out a call that changes something, if it may, and records it either way.
+async fn change(
+    control: &Control,
+    need: Need,
+    action: String,
+    principal: Principal,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(room) = control.room_to_record() else {
+        let message = "the audit log is behind, try again";
+        let kind = "ServiceUnavailableException";
+        return Refused::new(StatusCode::SERVICE_UNAVAILABLE, kind, message).into_response();
+    };
+    let (mut parts, body) = request.into_parts();
+    let whole = whole_body(Request::from_parts(parts.clone(), body), &()).await;
+    let body = whole.as_ref().map(Bytes::clone).unwrap_or_default();
+    let targets = match whole {
+        Ok(body) => targets(&mut parts, need, &body).await,
+        Err(refused) => Err(refused),
+    };
+    let objects: Vec<String> = targets.iter().flatten().map(Target::text).collect();
+    let recording = control.recording(room, entry(&parts, &principal, action, &objects, &body));
+    let allowed = targets.and_then(|targets| {
+        targets.iter().try_for_each(|target| target.allow(&principal, Action::Write))
+    });
+    let response = match allowed {
+        Err(refused) => refused.into_response(),
+        Ok(()) => {
+            parts.extensions.insert(principal);
+            next.run(Request::from_parts(parts, Body::from(body))).await
+        }
+    };
+    control.record(recording.with_outcome(response.status().as_str())).await;
+    response
+}
+
+async fn allow_path(
+    parts: &mut Parts,
+    principal: &Principal,
+    action: Action,
+) -> Result<(), Refused> {
+    path_target(parts).await?.allow(principal, action)
+}
+
+/// What a change is about.
+async fn targets(parts: &mut Parts, need: Need, body: &[u8]) -> Result<Vec<Target>, Refused> {
+    Ok(match need {
+        Need::Open | Need::Anyone | Need::In(_) => vec![path_target(parts).await?],
+        Need::Creates => {
+            let NamespaceBody { namespace } = parse_body(body)?;
+            vec![Target::NewNamespace(namespace)]
+        }
+        Need::Renames => {
+            let RenameBody { source, destination } = parse_body(body)?;
+            let is_view = parts.uri.path().ends_with("/views/rename");
+            let source = match is_view {
+                true => Target::View(source.namespace, source.name),
+                false => Target::Table(source.namespace, source.name),
+            };
+            vec![source, Target::Namespace(destination.namespace)]
+        }
+        Need::Commits => {
+            let CommitsBody { table_changes } = parse_body(body)?;
+            let named = table_changes.into_iter().filter_map(|change| change.identifier);
+            named.map(|name| Target::Table(name.namespace, name.name)).collect()
+        }
+    })
+}
+
+async fn path_target(parts: &mut Parts) -> Result<Target, Refused> {
+    let mut names = names(parts, &()).await?;
+    let levels = levels(names.get("namespace").map_or("", String::as_str));
+    Ok(match (names.remove("table"), names.remove("view")) {
+        (Some(table), _) => Target::Table(levels, table),
+        (None, Some(view)) => Target::View(levels, view),
+        (None, None) => Target::Namespace(levels),
+    })
+}
+
+fn entry(
+    parts: &Parts,
+    principal: &Principal,
+    action: String,
+    objects: &[String],
+    body: &[u8],
+) -> Entry {
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let peer = parts.extensions.get::<Peer>();
+    Entry {
+        time_ms: 0,
+        principal: principal.id().to_owned(),
+        address: peer.map_or_else(String::new, |Peer(address)| address.to_string()),
+        request: header("x-request-id").unwrap_or_default().to_owned(),
+        action,
+        object: objects.join(" "),
+        outcome: String::new(),
+        details: details(parts.uri.path_and_query().map_or("", |path| path.as_str()), body),
+    }
+}
+
+/// A route's path in the form of [`ROUTES`], from what the router matched.
+pub(super) fn below_version(matched: &str, prefix: &str) -> String {
+    let below = matched.split_once("/v1/").map_or("", |(_, below)| below);
+    let prefix = super::request::path_segment(prefix);
+    let below = below
+        .strip_prefix(prefix.as_str())
+        .and_then(|rest| rest.strip_prefix('/'))
+        .unwrap_or(below);
+    let segment = |segment: &str| if segment.starts_with('{') { "{}" } else { segment }.to_owned();
+    below.split('/').fold(String::new(), |path, one| path + "/" + &segment(one))
+}
+
+/// What a route needs; otherwise the methods that its path does take.
+pub(super) fn find(method: &Method, path: &str) -> Result<Need, Vec<&'static str>> {
+    let rows = || ROUTES.iter().filter(|(_, known, _)| *known == path);
+    let by_name = |name: &str| rows().find(|(known, ..)| *known == name);
+    let row = by_name(method.as_str())
+        .or_else(|| (method == Method::HEAD).then(|| by_name("GET")).flatten());
+    row.map(|(.., need)| *need).ok_or_else(|| rows().map(|(known, ..)| *known).collect())
+}
+
+async fn not_listed(method: Method, uri: Uri, allowed: &[&'static str]) -> Response {
+    if allowed.is_empty() {
+        tracing::error!(%method, %uri, "a route is in no table of what it needs");
+        return Refused::forbidden("this route is not open to anybody").into_response();
+    }
+    let mut response = Refused::method(method, uri).await.into_response();
+    let allowed = HeaderValue::from_str(&allowed.join(",")).expect("methods are letters");
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
+}
+
+fn unidentified(cause: Unidentified) -> Response {
+    let message = cause.to_string();
+    let challenge = match cause {
+        Unidentified::Unavailable(cause) => return Refused::from(cause).into_response(),
+        Unidentified::NoToken => "Bearer",
+        Unidentified::BadToken => "Bearer error=\"invalid_token\"",
+    };
+    let refused = Refused::new(StatusCode::UNAUTHORIZED, "NotAuthorizedException", message);
+    let mut response = refused.into_response();
+    let challenge = HeaderValue::from_static(challenge);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+#[cfg(test)]
+mod tests;

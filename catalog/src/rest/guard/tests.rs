@@ -1,0 +1,421 @@
+use super::*;
+use crate::{
+    access::{Access, TokenRequest},
+    catalog::Catalog,
+    metastore::sql::SqlMetastore,
+    rest::{router, router_for},
+    storage::{S3Options, Storage},
+};
+use axum::Router;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc};
+use tower::ServiceExt;
+
+struct Server {
+    router: Router,
+    access: Access,
+    store: SqlMetastore,
+    _folder: tempfile::TempDir,
+}
+
+struct Answer {
+    status: u16,
+    headers: axum::http::HeaderMap,
+    body: Value,
+}
+
+async fn catalog() -> (tempfile::TempDir, SqlMetastore, Catalog) {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = format!("file://{}/warehouse", folder.path().display());
+    let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+    let store = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let now = Arc::new(|| 1_800_000_000_000);
+    let catalog = Catalog::new("icecore", storage, Arc::new(store.clone()), now);
+    (folder, store, catalog)
+}
+
+impl Server {
+    /// With namespaces `a`, `a/sub` and `b`, and a table `t` in each of `a` and `b`.
+    async fn start() -> (Self, String) {
+        let (folder, store, catalog) = catalog().await;
+        let access = Access::on(store.clone(), Arc::new(|| 1_800_000_000_000), None);
+        let router = router_for(catalog, access.clone());
+        let server = Self { router, access, store, _folder: folder };
+        let admin = server.token(&["admin:*"]).await;
+        for namespace in [json!(["a"]), json!(["a", "sub"]), json!(["b"])] {
+            let made = json!({"namespace": namespace});
+            assert_eq!(server.post(&admin, "/v1/namespaces", made).await.status, 200);
+        }
+        for namespace in ["a", "b"] {
+            let path = format!("/v1/namespaces/{namespace}/tables");
+            assert_eq!(server.post(&admin, &path, table("t")).await.status, 200);
+        }
+        (server, admin)
+    }
+
+    async fn token(&self, scopes: &[&str]) -> String {
+        let request = TokenRequest {
+            name: "test".to_owned(),
+            home: None,
+            scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
+            lifetime: None,
+        };
+        self.access.control().unwrap().make_token(request).await.unwrap().text
+    }
+
+    async fn send(&self, method: &str, token: &str, path: &str, body: String) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("authorization", token);
+        }
+        let request = request.header("x-request-id", "r1").body(Body::from(body)).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    }
+
+    async fn call(&self, method: &str, token: &str, path: &str) -> Answer {
+        self.send(method, &format!("Bearer {token}"), path, String::new()).await
+    }
+
+    async fn get(&self, token: &str, path: &str) -> Answer {
+        self.call("GET", token, path).await
+    }
+
+    async fn post(&self, token: &str, path: &str, body: Value) -> Answer {
+        self.send("POST", &format!("Bearer {token}"), path, body.to_string()).await
+    }
+
+    async fn form(&self, authorization: &str, form: &str) -> Answer {
+        self.send("POST", authorization, "/v1/oauth/tokens", form.to_owned()).await
+    }
+}
+
+fn table(name: &str) -> Value {
+    json!({"name": name, "schema": {"type": "struct", "fields": [
+        {"id": 1, "name": "n", "type": "long", "required": false}]}})
+}
+
+/// Method and path of each route, from how the router describes itself.
+fn routes_of(router: &Router) -> BTreeSet<(String, String)> {
+    let text = format!("{router:?}");
+    let (routes, paths) = text.split_once("Node { paths: {").expect("the router shows its paths");
+    let path_of = |id: &str| {
+        let (_, after) = paths.split_once(&format!("RouteId({id}): \"")).unwrap();
+        after.split_once('"').unwrap().0.to_owned()
+    };
+    let mut found = BTreeSet::new();
+    for route in routes.split("RouteId(").skip(1) {
+        let (id, route) = route.split_once("): MethodRouter(").expect("every route has methods");
+        let path = path_of(id);
+        let fields = route.split_once("fallback:").unwrap().0;
+        let mut methods = 0;
+        for method in ["get", "head", "delete", "options", "patch", "post", "put", "trace"] {
+            let (_, value) = fields.split_once(&format!("{method}: ")).unwrap();
+            if !value.starts_with("None") {
+                methods += 1;
+                found.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+        if methods == 0 {
+            found.insert(("any".to_owned(), path));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_table_of_what_it_needs() {
+    let (_folder, _, catalog) = catalog().await;
+    let routes = routes_of(&router(catalog));
+    assert!(40 < routes.len(), "{routes:?}");
+    for (method, matched) in routes {
+        let path = below_version(&matched, "icecore");
+        let is_listed = match method.as_str() {
+            // It answers every method alike; the table says which of them reach it.
+            "any" => ROUTES.iter().any(|(_, known, _)| *known == path),
+            method => ROUTES.iter().any(|row| (row.0, row.1) == (method, path.as_str())),
+        };
+        assert!(is_listed, "{method} {matched}: no row `{path}` in ROUTES");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_without_a_valid_token() {
+    let (server, admin) = Server::start().await;
+    for (method, path, need) in ROUTES {
+        let path = format!("/v1{}", path.replace("{}", "a"));
+        for (token, challenge) in
+            [("", "Bearer"), ("Bearer nonsense", "Bearer error=\"invalid_token\"")]
+        {
+            let answer = server.send(method, token, &path, String::new()).await;
+            if *need == Need::Open {
+                assert_eq!(answer.body["error"], "invalid_request");
+                continue;
+            }
+            assert_eq!(answer.status, 401, "{method} {path}");
+            assert_eq!(answer.headers["www-authenticate"], challenge);
+            if *method != "HEAD" {
+                assert_eq!(answer.body["error"]["type"], "NotAuthorizedException");
+                assert_eq!(answer.body["error"]["code"], 401);
+            }
+        }
+    }
+    assert_eq!(server.get(&admin, "/v1/config?warehouse=x").await.status, 200);
+    assert_eq!(server.get(&server.token(&["ingest:a"]).await, "/v1/config").await.status, 200);
+    let wrong = server.call("PATCH", &admin, "/v1/namespaces/a").await;
+    assert_eq!((wrong.status, &wrong.headers["allow"]), (405, &"GET,HEAD,DELETE".parse().unwrap()));
+}
+
+/// What is there and foreign, what is not there and foreign, and what is not there at all.
+#[tokio::test]
+async fn foreign_and_missing_objects_answer_alike() {
+    let (server, admin) = Server::start().await;
+    let stranger = server.token(&["write:c"]).await;
+    for (method, path, need) in ROUTES.iter().filter(|(_, path, _)| path.contains("/{}")) {
+        let Need::In(_) = need else { panic!("{path}") };
+        let at = |namespace: &str| {
+            format!("/v1{}", path.replacen("{}", namespace, 1).replace("{}", "t"))
+        };
+        let foreign = server.call(method, &stranger, &at("b")).await;
+        let missing = server.call(method, &stranger, &at("x")).await;
+        assert_eq!((foreign.status, missing.status), (404, 404), "{method} {path}");
+        let renamed = foreign.body.to_string().replace("exist: b", "exist: x");
+        assert_eq!(renamed, missing.body.to_string());
+        if !path.contains("plan") && !path.contains("tasks") && !path.contains("credentials") {
+            let body = table("t").to_string();
+            let body = if path.ends_with("/{}") { json!({}).to_string() } else { body };
+            let absent = server.send(method, &format!("Bearer {admin}"), &at("x"), body).await;
+            let kinds = (&absent.body["error"]["type"], &missing.body["error"]["type"]);
+            if absent.status == 404 && !path.contains("views") {
+                assert_eq!(kinds.0, kinds.1, "{method} {path}");
+                assert_eq!(absent.body, missing.body, "{method} {path}");
+            }
+        }
+    }
+    for (path, body) in [
+        ("/v1/tables/rename", rename("b", "c")),
+        ("/v1/tables/rename", rename("x", "c")),
+        ("/v1/tables/rename", rename("c", "b")),
+        ("/v1/transactions/commit", commits(&["c", "b"])),
+        ("/v1/transactions/commit", commits(&["x"])),
+        ("/v1/namespaces", json!({"namespace": ["b", "sub"]})),
+        ("/v1/namespaces", json!({"namespace": ["x", "sub"]})),
+    ] {
+        assert_eq!(server.post(&stranger, path, body.clone()).await.status, 404, "{body}");
+    }
+    for name in ["b", "x"] {
+        let answer = server.post(&stranger, "/v1/namespaces", json!({"namespace": [name]})).await;
+        assert_eq!(answer.status, 403);
+    }
+    assert_eq!(server.get(&stranger, "/v1/namespaces?parent=b").await.status, 404);
+    assert_eq!(server.get(&admin, "/v1/icecore/namespaces/b/tables/t").await.status, 200);
+    assert_eq!(server.get(&stranger, "/v1/icecore/namespaces/b/tables/t").await.status, 404);
+}
+
+fn rename(from: &str, to: &str) -> Value {
+    json!({"source": {"namespace": [from], "name": "t"},
+           "destination": {"namespace": [to], "name": "u"}})
+}
+
+fn commits(namespaces: &[&str]) -> Value {
+    let change = |namespace: &&str| {
+        json!({"identifier": {"namespace": [namespace], "name": "t"},
+               "requirements": [], "updates": []})
+    };
+    json!({"table-changes": namespaces.iter().map(change).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn a_reader_reads_its_namespace_and_is_told_what_it_may_not() {
+    let (server, _) = Server::start().await;
+    let reader = server.token(&["read:a"]).await;
+    for path in ["/v1/namespaces/a", "/v1/namespaces/a/tables", "/v1/namespaces/a/tables/t"] {
+        assert_eq!(server.get(&reader, path).await.status, 200, "{path}");
+    }
+    assert_eq!(server.get(&reader, "/v1/namespaces/a%1Fsub").await.status, 200);
+    let refused = [
+        server.call("DELETE", &reader, "/v1/namespaces/a/tables/t").await,
+        server.post(&reader, "/v1/namespaces/a/tables", table("u")).await,
+        server.post(&reader, "/v1/namespaces/a/tables/t", json!({})).await,
+        server.post(&reader, "/v1/tables/rename", rename("a", "a")).await,
+        server.post(&reader, "/v1/transactions/commit", commits(&["a"])).await,
+        server.post(&reader, "/v1/namespaces", json!({"namespace": ["a", "new"]})).await,
+    ];
+    for answer in refused {
+        assert_eq!(answer.status, 403, "{}", answer.body);
+        assert_eq!(answer.body["error"]["type"], "ForbiddenException");
+    }
+    let writer = server.token(&["write:a"]).await;
+    assert_eq!(server.post(&writer, "/v1/tables/rename", rename("a", "a")).await.status, 204);
+    let made = server.post(&writer, "/v1/namespaces", json!({"namespace": ["a", "new"]})).await;
+    assert_eq!(made.status, 200);
+}
+
+#[tokio::test]
+async fn lists_show_only_what_the_caller_may_see() {
+    let (server, admin) = Server::start().await;
+    let check = async |scopes: &[&str], path: &str, expected: Value| {
+        let token = server.token(scopes).await;
+        let answer = server.get(&token, path).await;
+        assert_eq!(answer.body["namespaces"], expected, "{scopes:?} {path}");
+    };
+    check(&["read:*"], "/v1/namespaces", json!([["a"], ["b"]])).await;
+    check(&["read:b"], "/v1/namespaces", json!([["b"]])).await;
+    check(&["read:a/sub"], "/v1/namespaces", json!([["a"]])).await;
+    check(&["read:a/sub"], "/v1/namespaces?parent=a", json!([["a", "sub"]])).await;
+    check(&["read:a/other"], "/v1/namespaces?parent=a", json!([])).await;
+    check(&["ingest:*"], "/v1/namespaces", json!([])).await;
+    let all = server.get(&admin, "/v1/namespaces?pageSize=1").await;
+    assert_eq!(all.body["next-page-token"], "a");
+    // A page has the size that was asked for, whatever is left out of the list.
+    let reader = server.token(&["read:b"]).await;
+    let page = server.get(&reader, "/v1/namespaces?pageSize=1").await;
+    assert_eq!(page.body["namespaces"], json!([["b"]]));
+}
+
+#[tokio::test]
+async fn every_change_is_one_record_also_when_it_is_refused() {
+    let (server, admin) = Server::start().await;
+    let reader = server.token(&["read:a"]).await;
+    let before = server.store.audit_head().await.unwrap().number;
+    assert_eq!(before, 5, "three namespaces and two tables");
+    server.get(&admin, "/v1/namespaces/a/tables/t").await;
+    server.post(&admin, "/v1/namespaces/a/tables/t/metrics", json!({})).await;
+    server.send("DELETE", "", "/v1/namespaces/a/tables/t", String::new()).await;
+    assert_eq!(server.store.audit_head().await.unwrap().number, before, "nothing to record");
+
+    server.call("DELETE", &reader, "/v1/namespaces/a/tables/t").await;
+    server.call("DELETE", &reader, "/v1/namespaces/b/tables/t").await;
+    server.post(&admin, "/v1/icecore/transactions/commit", commits(&["a", "b"])).await;
+    server.send("POST", &format!("Bearer {admin}"), "/v1/namespaces", "{".to_owned()).await;
+    server.call("DELETE", &admin, "/v1/namespaces/a/tables/t?purgeRequested=true").await;
+    let records = server.store.audit(before, 100).await.unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let entry = &record.entry;
+            let who =
+                if entry.principal == records[0].entry.principal { "reader" } else { "admin" };
+            (who, entry.action.as_str(), entry.object.as_str(), entry.outcome.as_str())
+        })
+        .collect();
+    let drop = "DELETE /v1/namespaces/{}/tables/{}";
+    assert_eq!(
+        told,
+        [
+            ("reader", drop, "a.t", "403"),
+            ("reader", drop, "b.t", "404"),
+            ("admin", "POST /v1/transactions/commit", "a.t b.t", "204"),
+            ("admin", "POST /v1/namespaces", "", "400"),
+            ("admin", drop, "a.t", "204"),
+        ]
+    );
+    assert_eq!(records[0].entry.request, "r1");
+    assert_eq!(records[0].entry.details, details("/v1/namespaces/a/tables/t", b""));
+}
+
+#[tokio::test]
+async fn client_credentials_give_a_token_that_works_until_the_api_token_is_revoked() {
+    let (server, _) = Server::start().await;
+    let token = server.token(&["read:a"]).await;
+    let (id, secret) = token.strip_prefix("ice_").unwrap().split_once('_').unwrap();
+    let basic = |text: String| {
+        format!(
+            "Basic {}",
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text)
+        )
+    };
+    let grant = "grant_type=client_credentials&scope=PRINCIPAL_ROLE:ALL%20catalog";
+    let mut sessions = Vec::new();
+    for (authorization, form) in [
+        (String::new(), format!("{grant}&client_id={id}&client_secret={secret}")),
+        (String::new(), format!("{grant}&client_secret={token}")),
+        (basic(format!("{id}:{secret}")), grant.to_owned()),
+    ] {
+        let answer = server.form(&authorization, &form).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert_eq!(
+            (&answer.body["token_type"], &answer.body["expires_in"]),
+            (&json!("bearer"), &json!(3600))
+        );
+        assert_eq!(
+            answer.body["issued_token_type"],
+            "urn:ietf:params:oauth:token-type:access_token"
+        );
+        sessions.push(answer.body["access_token"].as_str().unwrap().to_owned());
+    }
+    let exchange = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token";
+    let other = server.token(&["read:a"]).await;
+    for (authorization, status) in [
+        (String::new(), 200),
+        (format!("Bearer {}", sessions[0]), 200),
+        (format!("Bearer {other}"), 401),
+        (basic(format!("{id}:{secret}")), 200),
+        (basic(format!("{id}:wrong")), 401),
+    ] {
+        let form = format!("{exchange}={}", sessions[0]);
+        let answer = server.form(&authorization, &form).await;
+        assert_eq!(answer.status, status, "{authorization} {}", answer.body);
+        if status == 200 {
+            sessions.push(answer.body["access_token"].as_str().unwrap().to_owned());
+        }
+    }
+    for session in &sessions {
+        assert_eq!(server.get(session, "/v1/namespaces/a/tables/t").await.status, 200);
+        assert_eq!(server.get(session, "/v1/namespaces/b/tables/t").await.status, 404);
+    }
+    server.access.control().unwrap().revoke_token(id).await.unwrap();
+    for session in &sessions {
+        assert_eq!(server.get(session, "/v1/config").await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn what_oauth_refuses_it_refuses_in_oauths_form() {
+    let (server, _) = Server::start().await;
+    let check = async |authorization: &str, form: &str, status: u16, error: &str| {
+        let answer = server.form(authorization, form).await;
+        assert_eq!((answer.status, &answer.body["error"]), (status, &json!(error)), "{form}");
+        answer.headers
+    };
+    check("", "", 400, "invalid_request").await;
+    check("", "grant_type=password", 400, "unsupported_grant_type").await;
+    check("", "grant_type=client_credentials", 400, "invalid_request").await;
+    check("Basic %%%", "grant_type=client_credentials", 400, "invalid_request").await;
+    let long = "x".repeat(70_000);
+    check("", &long, 400, "invalid_request").await;
+    let wrong = "grant_type=client_credentials&client_id=0123456789abcdef&client_secret=x";
+    let headers = check("", wrong, 401, "invalid_client").await;
+    assert_eq!(headers["www-authenticate"], "Bearer");
+    let basic = check("Basic eDp5", "grant_type=client_credentials", 401, "invalid_client").await;
+    assert_eq!(basic["www-authenticate"], "Basic");
+    for _ in 1..20 {
+        check("", wrong, 401, "invalid_client").await;
+    }
+    let headers = check("", wrong, 429, "slow_down").await;
+    assert_eq!(headers["retry-after"], "60");
+    // Nobody else pays for it.
+    let other = wrong.replace("0123456789abcdef", "ffffffffffffffff");
+    check("", &other, 401, "invalid_client").await;
+}
+
+#[tokio::test]
+async fn a_namespace_made_again_is_closed_to_who_could_read_the_old_one() {
+    let (server, admin) = Server::start().await;
+    let reader = server.token(&["read:c", "read:a"]).await;
+    let made = json!({"namespace": ["c"]});
+    server.post(&admin, "/v1/namespaces", made.clone()).await;
+    assert_eq!(server.get(&reader, "/v1/namespaces/c").await.status, 200);
+    assert_eq!(server.call("DELETE", &admin, "/v1/namespaces/c").await.status, 204);
+    server.post(&admin, "/v1/namespaces", made).await;
+    let dropped_at = tokio::time::Instant::now();
+    while server.get(&reader, "/v1/namespaces/c").await.status != 404 {
+        assert!(dropped_at.elapsed().as_secs() < 1);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.get(&reader, "/v1/namespaces/a").await.status, 200);
+}

@@ -1,0 +1,197 @@
+//! `POST /v1/oauth/tokens`: access tokens for API tokens, as OAuth 2 and the Iceberg specification
+//! have it (RFC 6749 section 4.4, RFC 8693). Errors are in OAuth's form.
+//!
+//! A client id is the part of an API token that finds it, a client secret the rest or the whole
+//! token. Scopes that a client asks for are ignored: a token may do what its API token may do.
+
+use super::{Rest, error::Refused};
+use crate::access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified};
+use axum::{
+    Json,
+    extract::{Extension, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde_json::json;
+use std::collections::HashMap;
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// Longest body; real ones have some hundred bytes.
+const FORM_BYTES_MAX: usize = 64 << 10;
+
+/// Why there is no token.
+enum Failure {
+    Invalid(&'static str, &'static str),
+    /// The client is not who it says; true when it said so in a header.
+    Client {
+        by_header: bool,
+    },
+    TooOften,
+    Unavailable(Refused),
+}
+
+/// Who a client says it is.
+#[derive(Default)]
+struct Client {
+    id: Option<String>,
+    secret: Option<String>,
+    by_header: bool,
+}
+
+/// Answers a request for an access token.
+pub(super) async fn token(
+    State(rest): State<Rest>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Some(control) = rest.access.control() else {
+        let failure = Failure::Invalid(
+            "unsupported_grant_type",
+            "this catalog asks for no token: connect without authorization",
+        );
+        return (StatusCode::NOT_IMPLEMENTED, failure.body()).into_response();
+    };
+    let address = peer.map(|Extension(Peer(address))| format!("address {address}"));
+    match grant(control, address, &headers, &body).await {
+        Ok(made) => {
+            let answer = json!({
+                "access_token": made.text,
+                "token_type": "bearer",
+                "expires_in": ACCESS_TOKEN_TIME.as_secs(),
+                "issued_token_type": ACCESS_TOKEN,
+            });
+            ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+        }
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn grant(
+    control: &Control,
+    address: Option<String>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<MadeToken, Failure> {
+    if FORM_BYTES_MAX < body.len() {
+        return Err(Failure::Invalid("invalid_request", "the form is too long"));
+    }
+    let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+    let client = client(headers, &form)?;
+    let id = client.id.as_ref().map(|id| format!("client {}", id.get(..64).unwrap_or(id)));
+    let keys: Vec<String> = id.into_iter().chain(address).collect();
+    if !control.attempts.allow(&keys) {
+        return Err(Failure::TooOften);
+    }
+    let made = match form.get("grant_type").map(String::as_str) {
+        Some("client_credentials") => {
+            let secret = client.secret.as_deref().ok_or(Failure::Invalid(
+                "invalid_request",
+                "send client_id and client_secret, in the form or as Basic authorization",
+            ))?;
+            control.log_in(client.id.as_deref(), secret).await
+        }
+        Some(EXCHANGE) => exchange(control, &client, headers, &form).await?,
+        Some(_) => {
+            return Err(Failure::Invalid(
+                "unsupported_grant_type",
+                "grant_type is client_credentials, or token exchange to renew a token",
+            ));
+        }
+        None => return Err(Failure::Invalid("invalid_request", "send a grant_type")),
+    };
+    made.map_err(|cause| match cause {
+        Unidentified::Unavailable(cause) => Failure::Unavailable(cause.into()),
+        Unidentified::BadToken | Unidentified::NoToken => {
+            control.attempts.failed(keys);
+            Failure::Client { by_header: client.by_header }
+        }
+    })
+}
+
+/// Renews a token: with the client's own credentials where it sends them, else with the token.
+async fn exchange(
+    control: &Control,
+    client: &Client,
+    headers: &HeaderMap,
+    form: &HashMap<String, String>,
+) -> Result<Result<MadeToken, Unidentified>, Failure> {
+    if let Some(secret) = &client.secret {
+        return Ok(control.log_in(client.id.as_deref(), secret).await);
+    }
+    let Some(subject) = form.get("subject_token") else {
+        return Err(Failure::Invalid("invalid_request", "send the token to renew: subject_token"));
+    };
+    // Whoever shows a token of its own beside it may renew only tokens of the same principal.
+    if let Some(header) = headers.get(header::AUTHORIZATION) {
+        let own = control.identify(header.to_str().ok()).await;
+        let subject = control.identify(Some(&format!("Bearer {subject}"))).await;
+        match (own, subject) {
+            (Ok(own), Ok(subject)) if own.id() == subject.id() => (),
+            (Err(cause @ Unidentified::Unavailable(_)), _)
+            | (_, Err(cause @ Unidentified::Unavailable(_))) => return Ok(Err(cause)),
+            _ => return Ok(Err(Unidentified::BadToken)),
+        }
+    }
+    Ok(control.exchange(subject).await)
+}
+
+fn client(headers: &HeaderMap, form: &HashMap<String, String>) -> Result<Client, Failure> {
+    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let basic = header
+        .and_then(|header| header.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
+    let Some((_, encoded)) = basic else {
+        let field = |name: &str| form.get(name).filter(|text| !text.is_empty()).cloned();
+        return Ok(Client {
+            id: field("client_id"),
+            secret: field("client_secret"),
+            by_header: false,
+        });
+    };
+    let wrong = Failure::Invalid("invalid_request", "Basic authorization is base64 of ID:SECRET");
+    let Some(text) =
+        STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+    else {
+        return Err(wrong);
+    };
+    let (id, secret) = text.split_once(':').ok_or(wrong)?;
+    Ok(Client { id: Some(id.to_owned()), secret: Some(secret.to_owned()), by_header: true })
+}
+
+impl Failure {
+    fn body(&self) -> Json<serde_json::Value> {
+        let (error, description) = match self {
+            Self::Invalid(error, description) => (*error, *description),
+            Self::Client { .. } => {
+                ("invalid_client", "client id and secret are of no token that is valid here")
+            }
+            Self::TooOften => ("slow_down", "too many failures, try again in a minute"),
+            Self::Unavailable(_) => ("temporarily_unavailable", "try again"),
+        };
+        Json(json!({"error": error, "error_description": description}))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = self.body();
+        match self {
+            Self::Invalid(..) => (StatusCode::BAD_REQUEST, body).into_response(),
+            Self::Client { by_header } => {
+                let mut response = (StatusCode::UNAUTHORIZED, body).into_response();
+                let challenge = if by_header { "Basic" } else { "Bearer" };
+                let challenge = HeaderValue::from_static(challenge);
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                response
+            }
+            Self::TooOften => {
+                (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "60")], body).into_response()
+            }
+            Self::Unavailable(refused) => (refused.status(), body).into_response(),
+        }
+    }
+}

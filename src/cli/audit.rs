@@ -1,0 +1,155 @@
+//! `icecore audit`: reads and verifies the audit log, in the metastore of the settings or, with
+//! `--url`, by asking a server.
+
+use crate::{
+    cli::{
+        CliError,
+        admin::{aligned, time},
+        client::{Client, ClientError},
+        say, token,
+    },
+    config::Config,
+};
+use clap::{Args, Subcommand};
+use icecore_catalog::access::{
+    Access,
+    audit::{Check, Head, Record},
+};
+use reqwest::Method;
+use serde::Deserialize;
+
+/// Records read at once.
+const PAGE_RECORDS: u32 = 1000;
+
+/// `icecore audit`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List records
+    List(List),
+    /// Check that no record was changed, removed or moved
+    Verify(Verify),
+}
+
+/// `icecore audit list`
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only records after this number
+    #[arg(long, default_value_t = 0)]
+    after: i64,
+    /// At most this many, up to 1000
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+    /// Ask the server at http://host:port; without it the metastore is read
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// `icecore audit verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// NUMBER:HASH that an earlier run printed: the log must still hold that record
+    #[arg(long, value_name = "NUMBER:HASH")]
+    expect: Option<String>,
+    /// Ask the server at http://host:port; without it the metastore is read
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// Where the records are.
+enum Source {
+    Metastore(Access),
+    Server(Client),
+}
+
+#[derive(Deserialize)]
+struct Page {
+    records: Vec<Record>,
+    head: Head,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError`]
+pub async fn run(config: &Config, command: &AuditCommand) -> Result<(), CliError> {
+    match command {
+        AuditCommand::List(list) => {
+            let source = Source::open(config, list.url.as_deref()).await?;
+            show(&source.page(list.after, list.limit.min(PAGE_RECORDS)).await?.records)
+        }
+        AuditCommand::Verify(verify) => {
+            let source = Source::open(config, verify.url.as_deref()).await?;
+            let expected = verify.expect.as_deref().map(head).transpose()?;
+            check(&source, expected).await
+        }
+    }
+}
+
+impl Source {
+    async fn open(config: &Config, url: Option<&str>) -> Result<Self, CliError> {
+        Ok(match url {
+            Some(url) => Self::Server(Client::new(config, Some(url))),
+            None => Self::Metastore(token::open(config).await?),
+        })
+    }
+
+    /// The head is no newer than the records.
+    async fn page(&self, after: i64, limit: u32) -> Result<Page, CliError> {
+        match self {
+            Self::Server(client) => {
+                let path = format!("/admin/audit?after={after}&limit={limit}");
+                let answer = client.json(Method::GET, &path, None).await?;
+                let url = path;
+                Ok(serde_json::from_value(answer)
+                    .map_err(|source| ClientError::Answer { url, source })?)
+            }
+            Self::Metastore(access) => {
+                let store = access.control().expect("it was made as one that is on").store();
+                let head = store.audit_head().await?;
+                Ok(Page { records: store.audit(after, limit).await?, head })
+            }
+        }
+    }
+}
+
+fn show(records: &[Record]) -> Result<(), CliError> {
+    let rows: Vec<Vec<String>> = records
+        .iter()
+        .map(|record| {
+            let entry = &record.entry;
+            vec![
+                record.number.to_string(),
+                time(&entry.time_ms.into()),
+                entry.principal.clone(),
+                entry.address.clone(),
+                entry.action.clone(),
+                entry.object.clone(),
+                entry.outcome.clone(),
+                entry.request.clone(),
+            ]
+        })
+        .collect();
+    let header =
+        ["number", "time", "principal", "address", "action", "object", "outcome", "request"];
+    say(&aligned(&header, &rows))
+}
+
+async fn check(source: &Source, expected: Option<Head>) -> Result<(), CliError> {
+    let mut page = source.page(0, PAGE_RECORDS).await?;
+    let mut check = Check::new(page.head, expected);
+    while check.page(&page.records)? {
+        page = source.page(check.after(), PAGE_RECORDS).await?;
+    }
+    let head = check.finish()?;
+    say(&format!(
+        "{} records, none changed, removed or moved\nkept elsewhere, this shows a log that was written anew: --expect {}:{}",
+        head.number, head.number, head.hash
+    ))
+}
+
+fn head(text: &str) -> Result<Head, CliError> {
+    let parsed = text.split_once(':').and_then(|(number, hash)| {
+        Some(Head { number: number.parse().ok()?, hash: hash.to_owned() })
+    });
+    parsed.ok_or_else(|| CliError::Usage(format!("--expect `{text}` is not NUMBER:HASH")))
+}

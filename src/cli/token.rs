@@ -1,0 +1,227 @@
+//! `icecore token`: makes, lists and revokes tokens, in the metastore of the settings or, with
+//! `--url`, by asking a server.
+//!
+//! The metastore works without a server, so the first token comes from here; a server that runs
+//! beside it sees the change within a second.
+
+use crate::{
+    cli::{
+        CliError,
+        admin::{aligned, escape, plain, time},
+        client::Client,
+        say,
+    },
+    clock::Clock,
+    config::{Config, units::parse_duration},
+    http::admin::{describe, scopes},
+    server::open_metastore,
+};
+use clap::{Args, Subcommand};
+use icecore_catalog::{
+    access::{
+        Access, Control, MadeToken, TokenRequest,
+        audit::{Entry, details},
+    },
+    error::CatalogError,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// Who did it, in the audit log.
+const PRINCIPAL: &str = "command line";
+
+/// `icecore token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, once
+    Create(Create),
+    /// List the tokens
+    List(Server),
+    /// Revoke a token by its id
+    Revoke(Revoke),
+}
+
+/// `icecore token create`
+#[derive(Debug, Args)]
+pub struct Create {
+    /// What it is for
+    name: String,
+    /// ACTION:NAMESPACE, ACTION:* or, with --ns, ACTION; actions are ingest, read, write, admin
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Everything, everywhere
+    #[arg(long, conflicts_with = "scopes")]
+    admin: bool,
+    /// Namespace of events that name none, and of scopes without one
+    #[arg(long)]
+    ns: Option<String>,
+    /// How long it lives, such as 12h or 30d; for ever when left out
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// `icecore token revoke`
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The token's id, as `icecore token list` shows it
+    id: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Which server.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// Ask the server at http://host:port; without it the metastore is used
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError`]
+pub async fn run(config: &Config, command: &TokenCommand) -> Result<(), CliError> {
+    match command {
+        TokenCommand::Create(create) => make(config, create).await,
+        TokenCommand::List(server) => list(config, server).await,
+        TokenCommand::Revoke(revoke) => take_back(config, revoke).await,
+    }
+}
+
+async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
+    let lifetime = create.expires.as_deref().map(lifetime).transpose()?;
+    let texts = if create.admin { vec!["admin:*".to_owned()] } else { create.scopes.clone() };
+    let asked = json!({
+        "name": create.name,
+        "scopes": texts,
+        "namespace": create.ns,
+        "expires_in": lifetime.map(|lifetime| lifetime.as_secs()),
+    });
+    let (id, token) = if let Some(url) = &create.server.url {
+        let client = Client::new(config, Some(url));
+        let made = client.json(Method::POST, "/admin/tokens", Some(&asked)).await?;
+        (plain(&made["id"]), plain(&made["token"]))
+    } else {
+        let request = TokenRequest {
+            name: create.name.clone(),
+            home: create.ns.clone(),
+            scopes: scopes(&texts, create.ns.as_deref()).map_err(CliError::Usage)?,
+            lifetime,
+        };
+        let access = open(config).await?;
+        let made = made_here(control(&access), request, &asked).await?;
+        (made.id, made.text)
+    };
+    say(&token)?;
+    crate::cli::complain(&CliError::Refused(format!(
+        "token {id} is made and shown this once; as OAuth client: id {id}, secret the whole token"
+    )));
+    Ok(())
+}
+
+async fn made_here(
+    control: &Control,
+    request: TokenRequest,
+    asked: &Value,
+) -> Result<MadeToken, CatalogError> {
+    let entry = entry("token create", request.name.clone(), asked.to_string().as_bytes());
+    let recording = control.recording(room(control), entry);
+    let made = control.make_token(request).await;
+    let outcome = if made.is_ok() { "200" } else { "400" };
+    control.record(recording.with_outcome(outcome)).await;
+    made
+}
+
+async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
+    let tokens = match &server.url {
+        Some(url) => {
+            let answer =
+                Client::new(config, Some(url)).json(Method::GET, "/admin/tokens", None).await?;
+            answer["tokens"].as_array().cloned().unwrap_or_default()
+        }
+        None => {
+            let access = open(config).await?;
+            control(&access).store().tokens().await?.iter().map(describe).collect()
+        }
+    };
+    let rows: Vec<Vec<String>> = tokens
+        .iter()
+        .map(|token| {
+            let scopes = token["scopes"].as_array().into_iter().flatten().map(plain);
+            vec![
+                plain(&token["id"]),
+                plain(&token["name"]),
+                plain(&token["namespace"]),
+                scopes.collect::<Vec<_>>().join(","),
+                time(&token["created_ms"]),
+                time(&token["expires_ms"]),
+                time(&token["last_used_ms"]),
+            ]
+        })
+        .collect();
+    let header = ["id", "name", "namespace", "scopes", "created", "expires", "last_used"];
+    say(&aligned(&header, &rows))
+}
+
+async fn take_back(config: &Config, revoke: &Revoke) -> Result<(), CliError> {
+    let id = &revoke.id;
+    if let Some(url) = &revoke.server.url {
+        let path = format!("/admin/tokens/{}", escape(id));
+        Client::new(config, Some(url)).json(Method::DELETE, &path, None).await?;
+    } else {
+        let access = open(config).await?;
+        let control = control(&access);
+        let recording = control.recording(room(control), entry("token revoke", id.clone(), b""));
+        let revoked = control.revoke_token(id).await;
+        let outcome = if matches!(revoked, Ok(true)) { "200" } else { "404" };
+        control.record(recording.with_outcome(outcome)).await;
+        if !revoked? {
+            return Err(CliError::Refused(format!(
+                "no token `{id}`; `icecore token list` has all"
+            )));
+        }
+    }
+    say(&format!("token {id} is revoked"))
+}
+
+fn lifetime(text: &str) -> Result<Duration, CliError> {
+    parse_duration(text).filter(|time| Duration::from_secs(1) <= *time).ok_or_else(|| {
+        CliError::Usage(format!("--expires `{text}` is not a time such as 12h or 30d"))
+    })
+}
+
+/// Access control over the metastore of the settings, which is made when missing.
+pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|source| CliError::Io {
+        operation: format!("make folder `{}`", config.data_dir.display()),
+        source,
+    })?;
+    let clock = Clock::system();
+    let store = open_metastore(config).await?;
+    Ok(Access::on(store, Arc::new(move || clock.now_ms()), None))
+}
+
+fn control(access: &Access) -> &Control {
+    access.control().expect("it was made as one that is on")
+}
+
+fn room(control: &Control) -> icecore_catalog::access::Room {
+    control.room_to_record().expect("nothing else is recorded here")
+}
+
+fn entry(action: &str, object: String, asked: &[u8]) -> Entry {
+    Entry {
+        time_ms: 0,
+        principal: PRINCIPAL.to_owned(),
+        address: String::new(),
+        request: String::new(),
+        action: action.to_owned(),
+        object,
+        outcome: String::new(),
+        details: details(action, asked),
+    }
+}

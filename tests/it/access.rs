@@ -1,0 +1,311 @@
+//! Who is let in, over HTTP and on the command line.
+
+use crate::harness::{TestServer, config};
+use icecore::{clock::Clock, server::Server};
+use icecore_catalog::{
+    access::{Scope, TokenRequest, make_token},
+    metastore::sql::SqlMetastore,
+};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A server with access control on, and a token that may do everything.
+struct Guarded {
+    server: TestServer,
+    admin: String,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let server = TestServer::start_in(tempfile::tempdir().unwrap(), &[("auth", "on")]).await;
+        // As `icecore token create` does it beside a server that runs.
+        let store = SqlMetastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
+        let request = TokenRequest {
+            name: "first".to_owned(),
+            home: None,
+            scopes: vec!["admin:*".parse::<Scope>().unwrap()],
+            lifetime: None,
+        };
+        let now_ms = Clock::system().now_ms();
+        let admin = make_token(&store, request, now_ms).await.unwrap().text;
+        Self { server, admin }
+    }
+
+    async fn call(&self, method: Method, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.call_in(method, token, path, body, None).await
+    }
+
+    async fn call_in(
+        &self,
+        method: Method,
+        token: &str,
+        path: &str,
+        body: &Value,
+        namespace: Option<&str>,
+    ) -> (u16, Value) {
+        let mut request = self.server.http.request(method, format!("{}{path}", self.server.url));
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(namespace) = namespace {
+            request = request.header("x-namespace", namespace);
+        }
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let response: Response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or_default())
+    }
+
+    async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.call(Method::POST, token, path, body).await
+    }
+
+    async fn get(&self, token: &str, path: &str) -> (u16, Value) {
+        self.call(Method::GET, token, path, &Value::Null).await
+    }
+
+    async fn token(&self, body: &Value) -> String {
+        let (status, made) = self.post(&self.admin, "/admin/tokens", body).await;
+        assert_eq!(status, 200, "{made}");
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn rows(&self, namespace: &str, sql: &str) -> Value {
+        let path = format!("/v1/{namespace}/sql");
+        let (status, answer) = self.post(&self.admin, &path, &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["rows"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_only_health_is_answered() {
+    let guarded = Guarded::start().await;
+    for path in ["/healthz", "/readyz", "/version", "/openapi.json"] {
+        assert_eq!(guarded.server.get(path).await.status(), 200, "{path}");
+    }
+    let closed = [
+        (Method::POST, "/ingest"),
+        (Method::POST, "/e"),
+        (Method::POST, "/v1/default/sql"),
+        (Method::POST, "/v1/default/commit"),
+        (Method::GET, "/v1/default/tables"),
+        (Method::GET, "/v1/namespaces"),
+        (Method::GET, "/metrics"),
+        (Method::GET, "/admin/tokens"),
+        (Method::GET, "/admin/audit"),
+        (Method::GET, "/catalog/v1/config"),
+    ];
+    for (method, path) in closed {
+        let url = format!("{}{path}", guarded.server.url);
+        let response = guarded.server.http.request(method, url).send().await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        let body: Value = response.json().await.unwrap();
+        if path.starts_with("/catalog") {
+            assert_eq!(body["error"]["type"], "NotAuthorizedException");
+        } else {
+            assert_eq!(body["code"], "UNAUTHENTICATED");
+        }
+    }
+    let (status, _) = guarded.get(&guarded.admin, "/v1/default/commit").await;
+    assert_eq!(status, 405);
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_token_sends_asks_and_attaches_and_sees_nothing_else() {
+    let guarded = Guarded::start().await;
+    let shop = guarded
+        .token(&json!({"name": "shop", "namespace": "Shop.Example", "scopes": ["ingest", "read"]}))
+        .await;
+    // The token's own namespace, as its senders write it.
+    let (status, reply) = guarded.post(&shop, "/ingest", &json!([{"id": "1", "type": "a"}])).await;
+    assert_eq!((status, &reply["namespace"]), (200, &json!("Shop.Example")), "{reply}");
+    let (status, answer) =
+        guarded.post(&shop, "/v1/shop_example/sql", &json!({"sql": "SELECT id FROM events"})).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([["1"]])), "{answer}");
+    assert_eq!(guarded.post(&shop, "/v1/Shop.Example/commit", &Value::Null).await.0, 200);
+    let table = "/catalog/v1/namespaces/shop_example/tables/events";
+    assert_eq!(guarded.get(&shop, table).await.0, 200);
+
+    let other = json!([{"id": "1", "type": "a", "ns": "other"}]);
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &other).await.0, 200);
+    assert_eq!(guarded.post(&guarded.admin, "/v1/other/commit", &Value::Null).await.0, 200);
+    let (_, listed) = guarded.get(&shop, "/v1/namespaces").await;
+    assert_eq!(listed["namespaces"][0]["name"], "shop_example");
+    assert_eq!(listed["namespaces"].as_array().unwrap().len(), 1);
+    for namespace in ["other", "missing"] {
+        for (method, path) in [
+            (Method::GET, format!("/v1/{namespace}/tables")),
+            (Method::GET, format!("/v1/{namespace}/tables/events/snapshots")),
+            (Method::POST, format!("/v1/{namespace}/sql")),
+            (Method::POST, format!("/v1/{namespace}/commit")),
+        ] {
+            let (status, body) =
+                guarded.call(method, &shop, &path, &json!({"sql": "SELECT 1"})).await;
+            assert_eq!((status, &body["code"]), (404, &json!("NOT_FOUND")), "{path}");
+            assert_eq!(body["error"], format!("Namespace does not exist: {namespace}"));
+        }
+    }
+    let (status, body) = guarded.get(&shop, "/metrics").await;
+    assert_eq!((status, &body["code"]), (403, &json!("FORBIDDEN")));
+    assert_eq!(guarded.get(&shop, "/admin/tokens").await.0, 403);
+    let sender = guarded.token(&json!({"name": "s", "scopes": ["ingest:shop_example"]})).await;
+    let (status, _) =
+        guarded.post(&sender, "/v1/shop_example/sql", &json!({"sql": "SELECT 1"})).await;
+    assert_eq!(status, 404, "who may only send does not learn what is there");
+    // Its only namespace, under the spelling that owns the name.
+    let (status, reply) =
+        guarded.post(&sender, "/ingest", &json!([{"id": "2", "type": "a"}])).await;
+    assert_eq!((status, &reply["namespace"]), (200, &json!("Shop.Example")), "{reply}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_must_be_in_a_namespace_that_its_sender_may_send_to() {
+    let guarded = Guarded::start().await;
+    let sender =
+        guarded.token(&json!({"name": "s", "namespace": "mine", "scopes": ["ingest"]})).await;
+    let events = json!([
+        {"id": "1", "type": "a"},
+        {"id": "2", "type": "a", "ns": "other"},
+        {"id": "3", "type": "a", "ns": "mine"},
+        {"id": "4", "ns": "other"},
+    ]);
+    let (status, reply) = guarded.post(&sender, "/ingest", &events).await;
+    assert_eq!(status, 207, "{reply}");
+    let told: Vec<_> = reply["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| {
+            (error["index"].as_u64(), error["code"].as_str(), error["deadLetter"].is_string())
+        })
+        .collect();
+    let expected = [(Some(1), Some("FORBIDDEN"), true), (Some(3), Some("MISSING_TYPE"), true)];
+    assert_eq!(told, expected);
+    assert_eq!(
+        guarded.rows("mine", "SELECT id FROM events ORDER BY id").await,
+        json!([["1"], ["3"]])
+    );
+    let letters = "SELECT event_id, reason FROM dead_letters ORDER BY event_id";
+    let kept = guarded.rows("mine", letters).await;
+    assert_eq!(kept, json!([["2", "FORBIDDEN"], ["4", "MISSING_TYPE"]]));
+
+    // With all or none, none; and nothing is kept where the sender may not send.
+    let (status, reply) = guarded.post(&sender, "/ingest?atomic=true", &events).await;
+    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (400, 2), "{reply}");
+    let foreign =
+        json!([{"id": "5", "type": "a"}, {"id": "6"}, {"id": "7", "type": "a", "ns": "mine"}]);
+    let (status, reply) =
+        guarded.call_in(Method::POST, &sender, "/ingest", &foreign, Some("other")).await;
+    assert_eq!(status, 207, "{reply}");
+    let errors = reply["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2);
+    assert!(errors.iter().all(|error| error["deadLetter"].is_null()), "{reply}");
+    let (status, reply) = guarded
+        .call_in(Method::POST, &sender, "/ingest?atomic=true", &foreign, Some("other"))
+        .await;
+    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (400, 2), "{reply}");
+    assert_eq!(guarded.rows("mine", "SELECT count(*) FROM events").await, json!([[3]]));
+    let (status, _) = guarded.get(&guarded.admin, "/v1/other/tables").await;
+    assert_eq!(status, 404, "nothing was made of the foreign name");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_governed_by_who_is_admin_where_they_reach() {
+    let guarded = Guarded::start().await;
+    let local = guarded.token(&json!({"name": "local", "scopes": ["admin:shop"]})).await;
+    let far = guarded.token(&json!({"name": "far", "scopes": ["read:other"]})).await;
+    let id = |token: &str| token.split('_').nth(1).unwrap().to_owned();
+    for scopes in [json!(["read:other"]), json!(["read:*"]), json!(["read:shop", "read:other"])] {
+        let (status, body) =
+            guarded.post(&local, "/admin/tokens", &json!({"name": "x", "scopes": scopes})).await;
+        assert_eq!((status, &body["code"]), (403, &json!("FORBIDDEN")));
+    }
+    let made = json!({"name": "x", "scopes": ["read:shop"], "expires_in": 60});
+    let (status, made) = guarded.post(&local, "/admin/tokens", &made).await;
+    assert_eq!(status, 200, "{made}");
+    let token = made["token"].as_str().unwrap();
+    assert_eq!(guarded.get(token, "/v1/namespaces").await.0, 200);
+
+    let (_, listed) = guarded.get(&local, "/admin/tokens").await;
+    let names: Vec<&str> = listed["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["local", "x"]);
+    assert!(!listed.to_string().contains(token), "no secret is listed");
+    let path = |token: &str| format!("/admin/tokens/{}", id(token));
+    for gone in [path(&far), "/admin/tokens/none".to_owned()] {
+        assert_eq!(guarded.call(Method::DELETE, &local, &gone, &Value::Null).await.0, 404);
+    }
+    assert_eq!(guarded.call(Method::DELETE, &local, &path(token), &Value::Null).await.0, 200);
+    assert_eq!(guarded.get(token, "/v1/namespaces").await.0, 401);
+    for (body, expected) in [
+        (json!({"name": "x"}), "missing field `scopes`"),
+        (json!({"name": "x", "scopes": ["read"]}), "names no namespace"),
+        (json!({"name": "x", "scopes": ["read:a.b"]}), "has a dot"),
+        (json!({"name": "", "scopes": ["read:a"]}), "1 to 128 bytes"),
+    ] {
+        let (status, answer) = guarded.post(&guarded.admin, "/admin/tokens", &body).await;
+        assert_eq!(status, 400);
+        assert!(answer["error"].as_str().unwrap().contains(expected), "{answer}");
+    }
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_has_catalog_and_token_changes_in_one_chain() {
+    let guarded = Guarded::start().await;
+    let reader = guarded.token(&json!({"name": "r", "scopes": ["read:a"]})).await;
+    let namespaces = "/catalog/v1/namespaces";
+    assert_eq!(guarded.post(&guarded.admin, namespaces, &json!({"namespace": ["a"]})).await.0, 200);
+    let drop = "/catalog/v1/namespaces/a";
+    assert_eq!(guarded.call(Method::DELETE, &reader, drop, &Value::Null).await.0, 403);
+    assert_eq!(guarded.get(&reader, "/admin/audit").await.0, 403);
+    let (_, page) = guarded.get(&guarded.admin, "/admin/audit?after=1&limit=1").await;
+    let record = &page["records"][0];
+    assert_eq!(page["records"].as_array().unwrap().len(), 1);
+    assert_eq!(record["action"], "POST /v1/namespaces");
+    assert_eq!((&record["object"], &record["outcome"]), (&json!("a"), &json!("200")));
+    assert_eq!(record["address"], "127.0.0.1");
+    assert_eq!(record["request"].as_str().unwrap().len(), 26, "the id of the reply");
+    assert_eq!(page["head"]["number"], 3);
+    let (_, all) = guarded.get(&guarded.admin, "/admin/audit").await;
+    let outcomes: Vec<_> =
+        all["records"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["200", "200", "403"]);
+    assert_eq!(guarded.get(&guarded.admin, "/admin/audit?page=2").await.0, 400);
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_access_control_off_there_are_no_tokens() {
+    let server = TestServer::start().await;
+    for path in ["/admin/tokens", "/admin/audit"] {
+        assert_eq!(server.get(path).await.status(), 404);
+    }
+    assert_eq!(server.get("/v1/namespaces").await.status(), 200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_outlives_a_restart() {
+    let guarded = Guarded::start().await;
+    let token = guarded.token(&json!({"name": "r", "scopes": ["read:a"]})).await;
+    let folder: TempDir = guarded.server.stop().await;
+    let server = Server::start(&config(&folder, &[("auth", "on")]), Clock::system()).await.unwrap();
+    let url = format!("http://{}/catalog/v1/config", server.address());
+    let http = reqwest::Client::new();
+    let ask = async |token: &str| http.get(&url).bearer_auth(token).send().await.unwrap().status();
+    assert_eq!(
+        (ask(&token).await, ask("ice_x").await),
+        (200.try_into().unwrap(), 401.try_into().unwrap())
+    );
+    server.stop().await;
+}
