@@ -100,14 +100,7 @@ def fill_and_recover(folder: Path) -> None:
     server = Server(folder, SETTINGS).start()
     sender = Sender(server.url)
     try:
-        # The log stops while there is still room to drain it, so it is drained, and takes more, until the tables fill the disk.
         sender.send_until_full()
-        drain(sender)
-        # The log stays out of the reserve; the tables it is drained into may use it.
-        assert 0 < free(disk), "the log took the last byte"
-        while sender.send(sender.batch())[0] == 200:
-            sender.send_until_full()
-            drain(sender)
         check_reads(sender)
 
         # Somebody else takes the rest, to the last byte.
@@ -141,7 +134,7 @@ def fill_and_recover(folder: Path) -> None:
         restart(server, sender)
         for lines in sender.batches:
             assert sender.client.send(lines, NAMESPACE)[1]["duplicates"] == len(lines)
-        sender.client.commit(NAMESPACE)
+        drain(sender)
         check_reads(sender)
         for engine in (DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog")):
             ids = engine.ids(TABLE, "events")
