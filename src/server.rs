@@ -13,7 +13,10 @@ use crate::{
     wal::{Wal, WalError, WalOptions},
 };
 use icecore_catalog::{
-    catalog::Catalog, error::CatalogError, metastore::sql::SqlMetastore, storage::Storage,
+    catalog::Catalog,
+    error::CatalogError,
+    metastore::sql::SqlMetastore,
+    storage::{Storage, access::Access},
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
@@ -24,7 +27,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 /// How often the flush job looks for tables that are due.
 const FLUSH_TICK: Duration = Duration::from_millis(100);
@@ -153,6 +156,12 @@ impl Server {
 
 async fn open_catalog(config: &Config, clock: &Clock) -> Result<Catalog, CatalogError> {
     let storage = Storage::open(&config.warehouse, &config.s3)?;
+    if *storage.access() == Access::StaticKeys && config.s3.access_key_id.is_some() {
+        warn!(
+            "clients of the catalog get the configured S3 keys, which open all that these open; \
+             storage.role_arn or storage.access = remote-signing hands out less"
+        );
+    }
     let metastore = match &config.metastore {
         MetastoreUrl::Sqlite(path) => SqlMetastore::sqlite(path).await?,
         MetastoreUrl::Postgres(url) => SqlMetastore::postgres(url).await?,

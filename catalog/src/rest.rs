@@ -4,6 +4,7 @@
 //! the catalog's. Its one invariant: every answer that is not a success has a body in the
 //! specification's error form, and none of a server error says more than that there was one.
 
+mod access;
 mod commit;
 mod config;
 mod error;
@@ -69,7 +70,8 @@ fn routes() -> Router<Rest> {
         // Engines ask for a view of that name before they give up on a table.
         .route(&format!("{namespace}/views"), any(Refused::view))
         .route(&format!("{namespace}/views/{{view}}"), any(Refused::view))
-        .route(&format!("{table}/credentials"), any(Refused::unsupported))
+        .route(&format!("{table}/credentials"), get(access::credentials))
+        .route(&format!("{table}/sign"), post(access::sign))
         .route(&format!("{table}/plan"), any(Refused::unsupported))
         .route(&format!("{table}/plan/{{plan}}"), any(Refused::unsupported))
         .route(&format!("{table}/tasks"), any(Refused::unsupported))

@@ -1,14 +1,17 @@
 //! What the catalog can do, and the token route of a catalog without tokens.
 
+use super::Rest;
+use crate::storage::access::Access;
 use axum::{
     Json,
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
-pub(super) const ENDPOINTS: [&str; 16] = [
+pub(super) const ENDPOINTS: [&str; 17] = [
     "GET /v1/{prefix}/namespaces",
     "POST /v1/{prefix}/namespaces",
     "GET /v1/{prefix}/namespaces/{namespace}",
@@ -22,14 +25,20 @@ pub(super) const ENDPOINTS: [&str; 16] = [
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}",
     "DELETE /v1/{prefix}/namespaces/{namespace}/tables/{table}",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/metrics",
+    "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/credentials",
     "POST /v1/{prefix}/namespaces/{namespace}/register",
     "POST /v1/{prefix}/tables/rename",
     "POST /v1/{prefix}/transactions/commit",
 ];
 
+/// Supported where the warehouse's requests are signed.
+const SIGN: &str = "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/sign";
+
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it.
-pub(super) async fn config() -> Json<Value> {
-    Json(json!({"defaults": {}, "overrides": {}, "endpoints": ENDPOINTS}))
+pub(super) async fn config(State(rest): State<Rest>) -> Json<Value> {
+    let signs = *rest.catalog.storage().access() == Access::RemoteSigning;
+    let endpoints: Vec<&str> = ENDPOINTS.into_iter().chain(signs.then_some(SIGN)).collect();
+    Json(json!({"defaults": {}, "overrides": {}, "endpoints": endpoints}))
 }
 
 /// `POST /v1/oauth/tokens`: there are no tokens to get, said in OAuth's own error form.
