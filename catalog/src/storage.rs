@@ -21,7 +21,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as Key,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     ops::Range,
     path::{Path, PathBuf},
     sync::{

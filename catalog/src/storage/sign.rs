@@ -93,9 +93,10 @@ fn check(
         return None;
     }
     let path = url.path().strip_prefix(store.path().trim_end_matches('/'))?.strip_prefix('/')?;
-    let path = percent_decode_str(path).decode_utf8().ok()?;
+    // The bucket as it is written: a slash that is encoded does not end it.
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let key = &*percent_decode_str(key).decode_utf8().ok()?;
     let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
     let is_own =
         |key: &str| !key.ends_with('/') && own.admit(&format!("s3://{bucket}/{key}")).is_ok();
     let is_written = scope == Scope::Write;
@@ -173,10 +174,10 @@ fn deleted_keys(body: &str) -> Option<Vec<String>> {
     }
     while let Some((text, tagged)) = rest.split_once('<') {
         let (tag, after) = tagged.split_once('>')?;
-        match open.last() {
-            Some(&"Key") if tag == "/Key" => keys.push(unescaped(text)?),
-            Some(&"Quiet") if tag == "/Quiet" => (),
-            _ if text.trim().is_empty() => (),
+        match (open.last(), tag) {
+            (Some(&"Key"), "/Key") => keys.push(unescaped(text)?),
+            (Some(&"Quiet"), "/Quiet") => {}
+            _ if text.trim().is_empty() => {}
             _ => return None,
         }
         if let Some(closed) = tag.strip_prefix('/') {
@@ -188,7 +189,6 @@ fn deleted_keys(body: &str) -> Option<Vec<String>> {
             match (open.as_slice(), name) {
                 ([], "Delete") if tag == name || tag.starts_with("Delete xmlns=\"") => (),
                 (["Delete"], "Object" | "Quiet") | (["Delete", "Object"], "Key") if tag == name => {
-                    ()
                 }
                 _ => return None,
             }
