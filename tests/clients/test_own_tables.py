@@ -133,7 +133,7 @@ def test_what_would_break_ingest_is_refused_with_a_reason(server, spark_session)
             update.add_field("id", BucketTransform(4), "by_id")
 
     refused = {
-        "drop a column": lambda: load().update_schema(allow_incompatible_changes=True).delete_column("seq").commit(),
+        "drop a column": lambda: load().update_schema(allow_incompatible_changes=True).delete_column("ns").commit(),
         "rename a column": lambda: load().update_schema().rename_column("id", "key").commit(),
         "make a column optional": lambda: load().update_schema().make_column_optional("ts").commit(),
         "remove a partition field": replace_spec,

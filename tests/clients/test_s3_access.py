@@ -107,11 +107,11 @@ def test_a_signature_opens_the_table_and_nothing_else(signing, store):
     status, raw = send(store, "GET", listing, listed["headers"])
     assert status == 200 and b"a b</Key>" in raw
     key = f"{metadata['location'].split('/', 3)[3]}/data/a b"
-    xml = f'<?xml version="1.0"?><Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Object><Key>{key}</Key></Object></Delete>'
-    status, _, deleting = sign("POST", f"{store.endpoint}/{store.BUCKET}?delete", body=xml)
-    assert status == 200
-    assert send(store, "POST", f"{store.endpoint}/{store.BUCKET}?delete", deleting["headers"], xml.replace(key, "signed"))[0] in (400, 403)
-    assert send(store, "POST", f"{store.endpoint}/{store.BUCKET}?delete", deleting["headers"], xml)[0] == 200
+    xml = f"<Delete><Object><Key>{key}</Key></Object></Delete>"
+    # The store does not compare a body with its digest, so that one may delete what it likes.
+    assert sign("POST", f"{store.endpoint}/{store.BUCKET}?delete", body=xml)[0] == 403
+    _, _, deleting = sign("DELETE", f"{own}/data/a%20b")
+    assert send(store, "DELETE", f"{own}/data/a%20b", deleting["headers"])[0] == 204
     for method, foreign in [("GET", f"{store.endpoint}/{store.BUCKET}/other"), ("GET", f"{own}/../x"), ("GET", f"{own}2/x"),
                             ("PUT", f"{own}/x?acl"), ("GET", f"{store.endpoint}/{store.BUCKET}?list-type=2"), ("GET", "http://127.0.0.1:1/x")]:
         status, _, refused = sign(method, foreign)
@@ -122,7 +122,9 @@ def test_spark_reads_and_writes_with_signed_requests(signing, spark_session):
     spark = Spark(spark_session, signing.url + "/catalog")
     assert len(spark.ids(NAMESPACE, "events")) == EVENTS
     table = spark.table(NAMESPACE, "copy")
-    spark.rows(f"CREATE TABLE {table} USING iceberg AS SELECT id, type FROM {spark.table(NAMESPACE, 'events')}")
+    # Not in one statement: a table that is only staged is not in the catalog, and nothing is signed for it.
+    spark.rows(f"CREATE TABLE {table} (id STRING, type STRING) USING iceberg")
+    spark.rows(f"INSERT INTO {table} SELECT id, type FROM {spark.table(NAMESPACE, 'events')}")
     spark.rows(f"DELETE FROM {table} WHERE id < 'signed-3'")
     left = spark.rows(f"SELECT count(*) FROM {table}")[0][0]
     ids = [f"signed-{n}" for n in range(EVENTS)]

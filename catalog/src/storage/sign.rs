@@ -1,7 +1,9 @@
 //! Signs a client's request to S3 with the configured keys, if it stays inside one table.
 //!
 //! Its one invariant: what is signed can do nothing but read, list, write or delete objects below
-//! the table's prefix. What this module does not know it refuses.
+//! the table's prefix. What this module does not know it refuses, and so requests whose body says
+//! what they do, such as deleting several objects: not every store compares a body with the digest
+//! that was signed.
 
 use super::{Place, REGION_DEFAULT, S3Options, Storage, access::Scope, sts};
 use crate::{error::CatalogError, location::Location};
@@ -18,9 +20,6 @@ use url::Url;
 /// Headers by name, each with its values.
 pub type Headers = BTreeMap<String, Vec<String>>;
 
-/// Longest body that is looked at: a thousand keys, as S3 takes them.
-const BODY_BYTES_MAX: usize = 2 << 20;
-
 /// A request that a client wants signed, as Iceberg's specification writes it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SignRequest {
@@ -31,8 +30,6 @@ pub struct SignRequest {
     /// What else it says.
     #[serde(default)]
     pub headers: Headers,
-    /// What it carries, where that matters for what it does.
-    pub body: Option<String>,
 }
 
 /// The signed request.
@@ -100,18 +97,12 @@ fn check(
     let is_own =
         |key: &str| !key.ends_with('/') && own.admit(&format!("s3://{bucket}/{key}")).is_ok();
     let is_written = scope == Scope::Write;
-    let has = |name: &str| query.iter().any(|(key, _)| key == name);
     let only = |known: &[&str]| {
         query.iter().all(|(key, _)| known.contains(&key.as_str()) || key == "x-id")
     };
     let method = request.method.parse::<Method>().ok()?;
     let fits = match (&method, key.is_empty()) {
         (&Method::GET, true) => is_list(own, bucket, &query),
-        (&Method::POST, true) => {
-            let body = request.body.as_deref().filter(|body| body.len() <= BODY_BYTES_MAX);
-            let keys = body.and_then(deleted_keys)?;
-            is_written && has("delete") && only(&["delete"]) && keys.iter().all(|key| is_own(key))
-        }
         (&Method::GET | &Method::HEAD, false) => is_own(key) && only(&["partNumber"]),
         (&Method::PUT, false) => is_written && is_own(key) && only(&["partNumber", "uploadId"]),
         (&Method::POST, false) => is_written && is_own(key) && only(&["uploads", "uploadId"]),
@@ -163,69 +154,9 @@ fn may_say(name: &str) -> bool {
     !name.starts_with("x-amz-") || harmless.contains(&name.as_str()) || is_checksum
 }
 
-/// The keys in the body of a request that deletes several objects; none when there is anything in
-/// it that this does not know, such as a version, a comment or a marked section.
-fn deleted_keys(body: &str) -> Option<Vec<String>> {
-    let mut keys = Vec::new();
-    let mut open: Vec<&str> = Vec::new();
-    let mut rest = body.trim().strip_prefix('\u{feff}').unwrap_or(body.trim());
-    if let Some(declared) = rest.strip_prefix("<?xml ") {
-        rest = declared.split_once("?>")?.1;
-    }
-    while let Some((text, tagged)) = rest.split_once('<') {
-        let (tag, after) = tagged.split_once('>')?;
-        match (open.last(), tag) {
-            (Some(&"Key"), "/Key") => keys.push(unescaped(text)?),
-            (Some(&"Quiet"), "/Quiet") => {}
-            _ if text.trim().is_empty() => {}
-            _ => return None,
-        }
-        if let Some(closed) = tag.strip_prefix('/') {
-            if open.pop() != Some(closed) {
-                return None;
-            }
-        } else {
-            let name = tag.split(' ').next()?;
-            match (open.as_slice(), name) {
-                ([], "Delete") if tag == name || tag.starts_with("Delete xmlns=\"") => (),
-                (["Delete"], "Object" | "Quiet") | (["Delete", "Object"], "Key") if tag == name => {
-                }
-                _ => return None,
-            }
-            open.push(name);
-        }
-        rest = after;
-    }
-    (open.is_empty() && rest.trim().is_empty() && !keys.is_empty()).then_some(keys)
-}
-
-fn unescaped(text: &str) -> Option<String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut parts = text.split('&');
-    plain.push_str(parts.next()?);
-    for part in parts {
-        let (name, after) = part.split_once(';')?;
-        plain.push(match name {
-            "amp" => '&',
-            "lt" => '<',
-            "gt" => '>',
-            "quot" => '"',
-            "apos" => '\'',
-            _ => return None,
-        });
-        plain.push_str(after);
-    }
-    Some(plain)
-}
-
 /// The headers that the signature adds or covers.
 fn authorization(options: &S3Options, method: Method, request: &SignRequest) -> Option<Headers> {
-    let (body, signs_body) = match &request.body {
-        // A body that was looked at must be the one that is sent.
-        Some(body) if method == Method::POST => (HttpRequestBody::from(body.clone()), true),
-        _ => (HttpRequestBody::empty(), false),
-    };
-    let mut signed = HttpRequest::new(body);
+    let mut signed = HttpRequest::new(HttpRequestBody::empty());
     *signed.method_mut() = method;
     *signed.uri_mut() = request.uri.parse().ok()?;
     for (name, values) in &request.headers {
@@ -238,7 +169,8 @@ fn authorization(options: &S3Options, method: Method, request: &SignRequest) -> 
     let region = options.region.as_deref().unwrap_or(REGION_DEFAULT);
     let credential = sts::credential(options);
     AwsAuthorizer::new(&credential, "s3", region)
-        .with_sign_payload(signs_body)
+        // The body is the client's: all that it can be is an object's contents.
+        .with_sign_payload(false)
         .authorize(&mut signed, None);
     let mut headers = Headers::new();
     for (name, value) in signed.headers() {
