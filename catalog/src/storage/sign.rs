@@ -147,6 +147,8 @@ fn may_say(name: &str) -> bool {
         "x-amz-sdk-checksum-algorithm",
         "x-amz-checksum-algorithm",
         "x-amz-user-agent",
+        // Java asks for the MD5 after the object.
+        "x-amz-te",
     ];
     let is_checksum = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"]
         .iter()
