@@ -129,4 +129,5 @@ def test_spark_reads_and_writes_with_signed_requests(signing, spark_session):
     left = spark.rows(f"SELECT count(*) FROM {table}")[0][0]
     ids = [f"signed-{n}" for n in range(EVENTS)]
     assert left == sum(not id < "signed-3" for id in ids)
-    spark.rows(f"DROP TABLE {table} PURGE")
+    # With PURGE Spark deletes the files itself, after the drop, and then nothing is signed any more.
+    spark.rows(f"DROP TABLE {table}")
