@@ -5,6 +5,7 @@
 //! starts.
 
 pub mod access;
+mod storage;
 pub mod units;
 
 use crate::faults::Faults;
@@ -50,6 +51,10 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("s3.access_key_id", "", "access key"),
     ("s3.secret_access_key", "", "secret key"),
     ("s3.session_token", "", "session token of temporary keys"),
+    ("storage.access", "vended", "how clients get at files on S3: none, vended, remote-signing"),
+    ("storage.role_arn", "", "role whose keys, for one table each, are vended; empty: the s3 keys"),
+    ("storage.sts_endpoint", "", "address of the role's token service; empty: the store's"),
+    ("storage.keys_lifetime", "1h", "how long a role's keys are good, 15min to 1h"),
     (
         "commit.interval",
         "5s",
@@ -401,7 +406,7 @@ impl Texts {
             data_dir,
             catalog_name: self.text("catalog.name").to_owned(),
             catalog_options: self.catalog_options()?,
-            s3: self.s3(),
+            s3: self.s3()?,
             commit_interval: self.duration(
                 "commit.interval",
                 Duration::from_millis(100),
@@ -470,16 +475,6 @@ impl Texts {
             _ => return Err(self.wrong("catalog.foreign_files", "is neither refuse nor allow")),
         };
         Ok(CatalogOptions { drop_policy, checks_contents })
-    }
-
-    fn s3(&self) -> S3Options {
-        S3Options {
-            endpoint: self.optional("s3.endpoint"),
-            region: self.optional("s3.region"),
-            access_key_id: self.optional("s3.access_key_id"),
-            secret_access_key: self.optional("s3.secret_access_key"),
-            session_token: self.optional("s3.session_token"),
-        }
     }
 
     fn free_share(&self) -> Result<f64, ConfigError> {

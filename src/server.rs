@@ -16,8 +16,11 @@ use crate::{
     wal::{Wal, WalError, WalOptions},
 };
 use icecore_catalog::{
-    access::Access, catalog::Catalog, error::CatalogError, metastore::sql::SqlMetastore,
-    storage::Storage,
+    access::Access,
+    catalog::Catalog,
+    error::CatalogError,
+    metastore::sql::SqlMetastore,
+    storage::{Storage, access::Access as StorageAccess},
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
@@ -28,7 +31,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 /// How often the flush job looks for tables that are due.
 const FLUSH_TICK: Duration = Duration::from_millis(100);
@@ -185,6 +188,12 @@ fn open_catalog(
     clock: &Clock,
 ) -> Result<Catalog, CatalogError> {
     let storage = Storage::open(&config.warehouse, &config.s3)?;
+    if *storage.access() == StorageAccess::StaticKeys && config.s3.access_key_id.is_some() {
+        warn!(
+            "clients of the catalog get the configured S3 keys, which open all that these open; \
+             storage.role_arn or storage.access = remote-signing hands out less"
+        );
+    }
     let clock = clock.clone();
     let now = Arc::new(move || clock.now_ms());
     let (name, metastore) = (&config.catalog_name, Arc::new(metastore));

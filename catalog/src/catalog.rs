@@ -207,7 +207,6 @@ impl Catalog {
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
         create::check_name(&to.name)?;
-        self.check_stays(from, "renamed").await?;
         let from = (from.namespace.as_ref(), from.name.as_str());
         self.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
     }
@@ -241,9 +240,12 @@ impl Catalog {
         self.check_contents(base, new, updates).await
     }
 
-    /// Refuses to drop or rename a table that this server writes. One whose metadata does not read
-    /// may go: it must be possible to get rid of it.
-    async fn check_stays(&self, table: &TableIdent, what: &str) -> Result<(), CatalogError> {
+    /// Refuses what takes a table that this server writes away from it, such as `dropped`. One whose
+    /// metadata does not read may go: it must be possible to get rid of it.
+    ///
+    /// # Errors
+    /// [`CatalogError::Invalid`] for a table of this server.
+    pub async fn check_stays(&self, table: &TableIdent, what: &str) -> Result<(), CatalogError> {
         match self.find(table).await {
             Ok(Some(found)) => own::check_stays(table, &found.metadata, what),
             Ok(None) | Err(_) => Ok(()),

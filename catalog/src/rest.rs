@@ -4,6 +4,7 @@
 //! the catalog's. Its one invariant: every answer that is not a success has a body in the
 //! specification's error form, and none of a server error says more than that there was one.
 
+mod access;
 mod commit;
 mod config;
 mod error;
@@ -23,7 +24,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
-    routing::{any, get, post},
+    routing::{get, post},
 };
 use error::Refused;
 use std::sync::Arc;
@@ -91,7 +92,8 @@ fn routes() -> Router<Rest> {
         )
         .route(&format!("{namespace}/register-view"), post(views::register))
         .route("/views/rename", post(views::rename))
-        .route(&format!("{table}/credentials"), any(Refused::unsupported))
+        .route(&format!("{table}/credentials"), get(access::credentials))
+        .route(&format!("{table}/sign"), post(access::sign))
         .route(&format!("{table}/plan"), post(plan::plan))
         .route(&format!("{table}/plan/{{plan}}"), get(plan::fetch).delete(plan::cancel))
         .route(&format!("{table}/tasks"), post(plan::tasks))

@@ -4,12 +4,16 @@
 //! bytes are durable: on local disk that is temporary file, fsync, rename, fsync of the folder
 //! (and of every folder that was made); on S3 it is the store's answer.
 
+pub mod access;
 pub(crate) mod file_io;
 mod local;
+pub mod sign;
+mod sts;
 #[cfg(test)]
 mod tests;
 
 use crate::{error::CatalogError, location::Location};
+use access::Access;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use local::LocalDisk;
@@ -17,7 +21,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as Key,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -42,6 +46,8 @@ pub struct S3Options {
     pub secret_access_key: Option<String>,
     /// Session token of temporary keys.
     pub session_token: Option<String>,
+    /// How clients get at the files.
+    pub access: Access,
 }
 
 impl std::fmt::Debug for S3Options {
@@ -51,6 +57,7 @@ impl std::fmt::Debug for S3Options {
             .field("endpoint", &self.endpoint)
             .field("region", &self.region)
             .field("access_key_id", &self.access_key_id)
+            .field("access", &self.access)
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +78,7 @@ struct Inner {
 #[derive(Debug)]
 enum Place {
     Local(LocalDisk),
-    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options },
+    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::Sessions },
 }
 
 impl Storage {
@@ -89,7 +96,7 @@ impl Storage {
         let place = if let Some(key) = root.as_str().strip_prefix("s3://") {
             let bucket = key.split('/').next().unwrap_or(key).to_owned();
             let store = s3_store(&bucket, s3).map_err(failed("open", root.as_str()))?;
-            Place::S3 { bucket, store, options: s3.clone() }
+            Place::S3 { bucket, store, options: s3.clone(), sessions: sts::Sessions::default() }
         } else {
             let disk = LocalDisk::open(&local_path(root.as_str()));
             Place::Local(disk.map_err(local_failed("open", root.as_str()))?)
@@ -326,25 +333,6 @@ impl Storage {
             Place::S3 { bucket, store, .. } => (format!("s3://{bucket}"), Arc::clone(store)),
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
-    }
-
-    /// What loadTable's `config` tells clients: nothing for local files (DuckDB fails on any
-    /// config without a region); for S3 the endpoint, region, path style and keys together.
-    #[must_use]
-    pub fn client_config(&self) -> HashMap<String, String> {
-        let Place::S3 { options, .. } = &self.inner.place else { return HashMap::new() };
-        let region = options.region.as_deref().unwrap_or(REGION_DEFAULT);
-        let entries = [
-            ("s3.endpoint", options.endpoint.as_deref()),
-            ("s3.path-style-access", Some("true")),
-            ("s3.region", Some(region)),
-            ("client.region", Some(region)),
-            ("s3.access-key-id", options.access_key_id.as_deref()),
-            ("s3.secret-access-key", options.secret_access_key.as_deref()),
-            ("s3.session-token", options.session_token.as_deref()),
-        ];
-        let set = |(key, value): (&str, Option<&str>)| Some((key.to_owned(), value?.to_owned()));
-        entries.into_iter().filter_map(set).collect()
     }
 
     /// Runs `work` on a blocking thread; only for a local place.

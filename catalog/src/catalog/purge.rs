@@ -50,7 +50,6 @@ impl Catalog {
     /// `NoSuchTable`, `Protected`.
     pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
-        self.check_stays(table, "dropped").await?;
         let policy = self.inner.options.drop_policy;
         let now_ms = self.now_ms();
         let trash = Trash {

@@ -75,6 +75,10 @@ fn what_could_be_taken_for_another_place_is_no_location() {
         check(&format!("file:///{path}"), None);
         check(&format!("s3://bucket/{path}"), None);
     }
+}
+
+#[test]
+fn other_schemes_and_authorities_are_no_locations() {
     let others = [
         "",
         "a",

@@ -1,10 +1,12 @@
 //! What the catalog can do.
 
-use axum::Json;
+use super::Rest;
+use crate::storage::access::Access;
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
-pub(super) const ENDPOINTS: [&str; 29] = [
+pub(super) const ENDPOINTS: [&str; 30] = [
     "GET /v1/{prefix}/namespaces",
     "POST /v1/{prefix}/namespaces",
     "GET /v1/{prefix}/namespaces/{namespace}",
@@ -22,6 +24,7 @@ pub(super) const ENDPOINTS: [&str; 29] = [
     "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/plan/{plan-id}",
     "DELETE /v1/{prefix}/namespaces/{namespace}/tables/{table}/plan/{plan-id}",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/tasks",
+    "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/credentials",
     "POST /v1/{prefix}/namespaces/{namespace}/register",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/unregister",
     "POST /v1/{prefix}/tables/rename",
@@ -36,12 +39,17 @@ pub(super) const ENDPOINTS: [&str; 29] = [
     "POST /v1/{prefix}/views/rename",
 ];
 
+/// Supported where the warehouse's requests are signed.
+const SIGN: &str = "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/sign";
+
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it. The separator of a
 /// namespace's levels is said as it is written in a URL.
-pub(super) async fn config() -> Json<Value> {
+pub(super) async fn config(State(rest): State<Rest>) -> Json<Value> {
+    let signs = *rest.catalog.storage().access() == Access::RemoteSigning;
+    let endpoints: Vec<&str> = ENDPOINTS.into_iter().chain(signs.then_some(SIGN)).collect();
     Json(json!({
         "defaults": {},
         "overrides": {"namespace-separator": "%1F"},
-        "endpoints": ENDPOINTS,
+        "endpoints": endpoints,
     }))
 }

@@ -49,12 +49,6 @@ impl Refused {
         let message = format!("{method} is not supported by {}", uri.path());
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException", message)
     }
-
-    /// For what the specification has and this catalog has not.
-    pub(super) async fn unsupported(method: Method, uri: Uri) -> Self {
-        let message = format!("this catalog does not support {method} {}", uri.path());
-        Self::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", message)
-    }
 }
 
 impl IntoResponse for Refused {

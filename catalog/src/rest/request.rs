@@ -37,6 +37,11 @@ pub(super) fn levels(name: &str) -> Levels {
 pub(super) struct NamespacePath(pub(super) Levels);
 
 impl NamespacePath {
+    /// A table in it.
+    pub(super) fn table(&self, name: &str) -> Result<TableIdent, Refused> {
+        Name { namespace: self.0.clone(), name: name.to_owned() }.ident()
+    }
+
     /// The name as error messages have it.
     pub(super) fn name(&self) -> String {
         self.0.join(".")

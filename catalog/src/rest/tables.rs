@@ -2,6 +2,7 @@
 
 use super::{
     Rest,
+    access::{Delegated, StorageCredential, delegated},
     commit::CommitAnswer,
     error::Refused,
     request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
@@ -93,7 +94,9 @@ struct LoadAnswer<'a, M: Serialize> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_location: Option<&'a str>,
     metadata: &'a M,
-    config: HashMap<String, String>,
+    config: &'a HashMap<String, String>,
+    #[serde(skip_serializing_if = "<[StorageCredential]>::is_empty")]
+    storage_credentials: &'a [StorageCredential],
 }
 
 /// `GET /namespaces/{namespace}/tables`
@@ -113,6 +116,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(rest): State<Rest>,
     path: NamespacePath,
+    headers: HeaderMap,
     Body(body): Body<CreateBody>,
 ) -> Result<Response, Refused> {
     let properties = body.properties.unwrap_or_default();
@@ -129,17 +133,22 @@ pub(super) async fn create(
         properties,
     };
     if body.stage_create.unwrap_or_default() {
+        let ident = path.table(&table.name)?;
         let metadata = rest.catalog.stage_table(&path.0, table).await?;
-        return Ok(json(encode(&rest, None, &metadata)));
+        let access = delegated(&rest, &headers, &ident, metadata.location()).await?;
+        return Ok(json(encode(&access, None, &metadata)));
     }
+    let ident = path.table(&table.name)?;
     let table = rest.catalog.create_table(&path.0, table).await?;
-    Ok(loaded(&rest, &table, Snapshots::All))
+    let access = delegated(&rest, &headers, &ident, table.metadata.location()).await?;
+    Ok(loaded(&rest, &table, &access, Snapshots::All))
 }
 
 /// `POST /namespaces/{namespace}/register`
 pub(super) async fn register(
     State(rest): State<Rest>,
     path: NamespacePath,
+    headers: HeaderMap,
     Body(body): Body<RegisterBody>,
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
@@ -156,13 +165,15 @@ pub(super) async fn register(
         }
         registered => registered?,
     };
-    Ok(loaded(&rest, &table, Snapshots::All))
+    let ident = path.table(&body.name)?;
+    let access = delegated(&rest, &headers, &ident, table.metadata.location()).await?;
+    Ok(loaded(&rest, &table, &access, Snapshots::All))
 }
 
 /// `GET /namespaces/{namespace}/tables/{table}`
 pub(super) async fn load(
     State(rest): State<Rest>,
-    TablePath(table): TablePath,
+    TablePath(ident): TablePath,
     Parameters(parameters): Parameters<LoadParameters>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
@@ -173,12 +184,13 @@ pub(super) async fn load(
             return Err(Refused::bad_request(format!("snapshots is `all` or `refs`, not {other}")));
         }
     };
-    let table = rest.catalog.load_present_table(&table).await?;
-    let etag = etag(&table, snapshots);
+    let table = rest.catalog.load_present_table(&ident).await?;
+    let access = delegated(&rest, &headers, &ident, table.metadata.location()).await?;
+    let etag = etag(&table, &access, snapshots);
     if has_etag(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
-    Ok(loaded(&rest, &table, snapshots))
+    Ok(loaded(&rest, &table, &access, snapshots))
 }
 
 /// `HEAD /namespaces/{namespace}/tables/{table}`
@@ -201,6 +213,7 @@ pub(super) async fn drop(
 ) -> Result<StatusCode, Refused> {
     // PyIceberg writes it as Python does: `True`.
     let purge = parameters.purge_requested.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
+    rest.catalog.check_stays(&table, "dropped").await?;
     rest.catalog.drop_table(&table, purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -219,24 +232,32 @@ pub(super) async fn rename(
     State(rest): State<Rest>,
     Body(RenameBody { source, destination }): Body<RenameBody>,
 ) -> Result<StatusCode, Refused> {
-    rest.catalog.rename_table(&source.ident()?, &destination.ident()?).await?;
+    let (source, destination) = (source.ident()?, destination.ident()?);
+    rest.catalog.check_stays(&source, "renamed").await?;
+    rest.catalog.rename_table(&source, &destination).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn loaded(rest: &Rest, table: &LoadedTable, snapshots: Snapshots) -> Response {
-    let etag = etag(table, snapshots);
-    let body = rest.answers.get_or_encode(&etag, || match snapshots {
-        Snapshots::All => encode(rest, Some(&table.metadata_location), table.metadata.as_ref()),
-        Snapshots::Refs => {
-            encode(rest, Some(&table.metadata_location), &with_named_snapshots(&table.metadata))
+fn loaded(rest: &Rest, table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> Response {
+    let etag = etag(table, access, snapshots);
+    let encode = || {
+        let location = Some(table.metadata_location.as_str());
+        match snapshots {
+            Snapshots::All => encode(access, location, table.metadata.as_ref()),
+            Snapshots::Refs => encode(access, location, &with_named_snapshots(&table.metadata)),
         }
-    });
+    };
+    let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
     ([(header::ETAG, etag)], json(body)).into_response()
 }
 
-fn encode<M: Serialize>(rest: &Rest, metadata_location: Option<&str>, metadata: &M) -> Bytes {
-    let config = rest.catalog.storage().client_config();
-    let answer = LoadAnswer { metadata_location, metadata, config };
+fn encode<M: Serialize>(
+    access: &Delegated,
+    metadata_location: Option<&str>,
+    metadata: &M,
+) -> Bytes {
+    let Delegated { config, storage_credentials, .. } = access;
+    let answer = LoadAnswer { metadata_location, metadata, config, storage_credentials };
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
 }
 
@@ -274,14 +295,14 @@ fn json(body: Bytes) -> Response {
 
 /// Names the answer. The file's name is in it because a table that is registered again starts
 /// with the versions it had before, and the version because a file may be registered twice.
-fn etag(table: &LoadedTable, snapshots: Snapshots) -> String {
+fn etag(table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
     let mode = match snapshots {
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    format!("\"{uuid}-{version}-{file:016x}-{mode}\"")
+    format!("\"{uuid}-{version}-{file:016x}-{mode}{}\"", access.tag)
 }
 
 /// Whether the client already has the answer of this name.

@@ -222,11 +222,13 @@ async fn data_fusions_store_reads_the_same_files() {
     assert_eq!(base.as_str(), "file:///");
     let path = Key::parse(location.strip_prefix("file:///").unwrap()).unwrap();
     assert_eq!(&store.get(&path).await.unwrap().bytes().await.unwrap()[..], b"hello");
-    assert!(storage.client_config().is_empty());
+    let own = storage.normalize(&format!("{}/t", storage.root())).unwrap();
+    let access = storage.client_access(&own, access::Scope::Write).await.unwrap();
+    assert_eq!(access, access::ClientAccess::default());
 }
 
-#[test]
-fn clients_of_s3_get_address_and_keys_together() {
+#[tokio::test]
+async fn clients_of_s3_get_address_and_keys_together() {
     let options = S3Options {
         endpoint: Some("http://127.0.0.1:8333".to_owned()),
         access_key_id: Some("id".to_owned()),
@@ -236,7 +238,10 @@ fn clients_of_s3_get_address_and_keys_together() {
     let storage = Storage::open("s3://bucket/some/prefix/", &options).unwrap();
     assert_eq!(storage.root(), "s3://bucket/some/prefix");
     assert_eq!(storage.object_store().0.as_str(), "s3://bucket");
-    let config = storage.client_config();
+    let own = storage.normalize("s3://bucket/some/prefix/t").unwrap();
+    let access = storage.client_access(&own, access::Scope::Write).await.unwrap();
+    assert_eq!(access.prefix.as_deref(), Some("s3://bucket/some/prefix/t/"));
+    let config = access.config;
     assert_eq!(config["s3.endpoint"], "http://127.0.0.1:8333");
     assert_eq!(config["s3.region"], "us-east-1");
     assert_eq!(config["client.region"], "us-east-1");

@@ -1,0 +1,142 @@
+//! Keys and signatures for a table's files.
+//!
+//! [`scope`] is the one place that decides what a caller may do with them.
+
+use super::{
+    Rest,
+    error::Refused,
+    request::{Body, TablePath, path_segment},
+};
+use crate::{
+    catalog::LoadedTable,
+    error::CatalogError,
+    storage::{
+        access::{Access, ClientAccess, Scope},
+        sign::SignRequest,
+    },
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use iceberg::TableIdent;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// With which a client says how it wants to get at files.
+const DELEGATION: &str = "x-iceberg-access-delegation";
+
+/// Keys for what lies below a prefix.
+#[derive(Debug, Serialize)]
+pub(super) struct StorageCredential {
+    prefix: String,
+    config: HashMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct CredentialsAnswer {
+    storage_credentials: Vec<StorageCredential>,
+}
+
+/// What a loaded table's answer says about its files.
+#[derive(Debug, Default)]
+pub(super) struct Delegated {
+    pub(super) config: HashMap<String, String>,
+    pub(super) storage_credentials: Vec<StorageCredential>,
+    /// What sets this answer apart from others with the same metadata.
+    pub(super) tag: String,
+    /// Whether the answer is worth keeping: keys of a role are not.
+    pub(super) lasts: bool,
+}
+
+/// What the caller may do with a table's files: everything, as long as there are no principals.
+fn scope(_table: &TableIdent) -> Scope {
+    Scope::Write
+}
+
+/// What to tell the caller with a table.
+pub(super) async fn delegated(
+    rest: &Rest,
+    headers: &HeaderMap,
+    ident: &TableIdent,
+    location: &str,
+) -> Result<Delegated, CatalogError> {
+    let storage = rest.catalog.storage();
+    let scope = scope(ident);
+    let wants_keys = headers
+        .get_all(DELEGATION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|way| way.trim() == "vended-credentials"));
+    let (kind, lasts) = match storage.access() {
+        Access::None => return Ok(Delegated { lasts: true, ..Delegated::default() }),
+        // Keys are the role's holder's to ask for.
+        Access::Role(_) if !wants_keys => {
+            return Ok(Delegated { lasts: true, ..Delegated::default() });
+        }
+        Access::Role(role) => {
+            // A client that has the answer of an earlier time has keys that end soon.
+            let half = i64::try_from(role.lifetime.as_millis() / 2).unwrap_or(i64::MAX).max(1);
+            (format!("role{}", rest.catalog.now_ms() / half), false)
+        }
+        Access::StaticKeys => ("keys".to_owned(), true),
+        Access::RemoteSigning => (format!("sign-{}", endpoint(ident)), true),
+    };
+    let own = storage.normalize(location)?;
+    let ClientAccess { mut config, prefix } = storage.client_access(&own, scope).await?;
+    if *storage.access() == Access::RemoteSigning {
+        for key in ["s3.signer.endpoint", "signer.endpoint"] {
+            config.insert(key.to_owned(), endpoint(ident));
+        }
+    }
+    let credential = |prefix| StorageCredential { prefix, config: config.clone() };
+    let storage_credentials = prefix.filter(|_| wants_keys).map(credential).into_iter().collect();
+    let hash = xxhash_rust::xxh3::xxh3_64(kind.as_bytes());
+    let tag = format!(
+        "-{hash:x}{}{}",
+        if wants_keys { "v" } else { "" },
+        match scope {
+            Scope::Read => "r",
+            Scope::Write => "w",
+        }
+    );
+    Ok(Delegated { config, storage_credentials, tag, lasts })
+}
+
+/// Where a table's requests are signed, below the catalog's own address: how clients reach that is
+/// theirs to know.
+fn endpoint(table: &TableIdent) -> String {
+    let levels: Vec<String> = table.namespace().iter().map(|level| path_segment(level)).collect();
+    format!("v1/namespaces/{}/tables/{}/sign", levels.join("%1F"), path_segment(table.name()))
+}
+
+/// `GET /namespaces/{namespace}/tables/{table}/credentials`
+pub(super) async fn credentials(
+    State(rest): State<Rest>,
+    TablePath(ident): TablePath,
+) -> Result<Json<CredentialsAnswer>, Refused> {
+    let table = rest.catalog.load_table(&ident).await?;
+    let storage = rest.catalog.storage();
+    let own = storage.normalize(table.metadata.location())?;
+    let ClientAccess { config, prefix } = storage.client_access(&own, scope(&ident)).await?;
+    let storage_credentials =
+        prefix.map(|prefix| StorageCredential { prefix, config }).into_iter().collect();
+    Ok(Json(CredentialsAnswer { storage_credentials }))
+}
+
+/// `POST /namespaces/{namespace}/tables/{table}/sign`
+pub(super) async fn sign(
+    State(rest): State<Rest>,
+    TablePath(ident): TablePath,
+    Body(request): Body<SignRequest>,
+) -> Result<Response, Refused> {
+    let LoadedTable { metadata, .. } = rest.catalog.load_table(&ident).await?;
+    let storage = rest.catalog.storage();
+    let own = storage.normalize(metadata.location())?;
+    let signed = storage.sign(&own, scope(&ident), request)?;
+    // A signature is of one moment, and of one caller's rights.
+    Ok(([(header::CACHE_CONTROL, "no-cache")], Json(signed)).into_response())
+}
