@@ -29,6 +29,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE; empty: <data_dir>/icecore.db",
     ),
     ("catalog.name", "icecore", "the warehouse name that Iceberg clients use"),
+    (
+        "catalog.namespace_separator",
+        "",
+        "announced separator of a namespace's levels in catalog URLs, such as . ; empty: %1F",
+    ),
     ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
     ("s3.region", "us-east-1", "region"),
     ("s3.access_key_id", "", "access key"),
@@ -162,6 +167,8 @@ pub struct Config {
     pub metastore: MetastoreUrl,
     /// The warehouse name that clients use.
     pub catalog_name: String,
+    /// The announced separator of a namespace's levels.
+    pub namespace_separator: String,
     /// Keys and address of the S3 server.
     pub s3: S3Options,
     /// Longest an acknowledged event waits for its snapshot.
@@ -365,6 +372,10 @@ impl Texts {
             metastore: self.metastore(&data_dir)?,
             data_dir,
             catalog_name: self.text("catalog.name").to_owned(),
+            namespace_separator: units::parse_separator(self.text("catalog.namespace_separator"))
+                .ok_or_else(|| {
+                self.wrong("catalog.namespace_separator", "is not one of . ~ : ; , | ! $ + *")
+            })?,
             s3: self.s3(),
             commit_interval: self.duration(
                 "commit.interval",

@@ -163,7 +163,8 @@ async fn open_catalog(config: &Config, clock: &Clock) -> Result<Catalog, Catalog
         storage,
         Arc::new(metastore),
         Arc::new(move || clock.now_ms()),
-    ))
+    )
+    .with_namespace_separator(&config.namespace_separator))
 }
 
 /// What the catalog knows of the namespaces whose events it has.

@@ -73,6 +73,10 @@ pub struct TableChange {
     pub updates: Vec<TableUpdate>,
 }
 
+/// What separates the levels of a namespace in a URL unless something else is announced, and what
+/// is understood always.
+pub const NAMESPACE_SEPARATOR: &str = "\u{1f}";
+
 /// The catalog. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
@@ -81,6 +85,7 @@ pub struct Catalog {
 
 struct Inner {
     name: String,
+    namespace_separator: String,
     storage: Storage,
     metastore: Arc<dyn Metastore>,
     now: NowMs,
@@ -102,6 +107,7 @@ impl Catalog {
     pub fn new(name: &str, storage: Storage, metastore: Arc<dyn Metastore>, now: NowMs) -> Self {
         let inner = Inner {
             name: name.to_owned(),
+            namespace_separator: NAMESPACE_SEPARATOR.to_owned(),
             file_io: storage.file_io(),
             storage,
             metastore,
@@ -111,6 +117,24 @@ impl Catalog {
             locks: TableLocks::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same catalog, announcing another separator of a namespace's levels in URLs: for clients
+    /// behind a proxy that refuses `%1F`. A level that holds it can no longer be named.
+    ///
+    /// # Panics
+    /// When the catalog was cloned before.
+    #[must_use]
+    pub fn with_namespace_separator(mut self, separator: &str) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("a catalog is shared once it is complete");
+        separator.clone_into(&mut inner.namespace_separator);
+        self
+    }
+
+    /// What separates the levels of a namespace in URLs, beside [`NAMESPACE_SEPARATOR`].
+    #[must_use]
+    pub fn namespace_separator(&self) -> &str {
+        &self.inner.namespace_separator
     }
 
     /// The warehouse's name.

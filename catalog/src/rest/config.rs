@@ -1,7 +1,9 @@
 //! What the catalog can do, and the token route of a catalog without tokens.
 
+use super::{Rest, request::path_segment};
 use axum::{
     Json,
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -38,10 +40,11 @@ pub(super) const ENDPOINTS: [&str; 25] = [
 
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it. The separator of a
 /// namespace's levels is said as it is written in a URL.
-pub(super) async fn config() -> Json<Value> {
+pub(super) async fn config(State(rest): State<Rest>) -> Json<Value> {
+    let separator = path_segment(rest.catalog.namespace_separator());
     Json(json!({
         "defaults": {},
-        "overrides": {"namespace-separator": "%1F"},
+        "overrides": {"namespace-separator": separator},
         "endpoints": ENDPOINTS,
     }))
 }

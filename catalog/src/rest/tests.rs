@@ -32,6 +32,10 @@ struct Answer {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(|catalog| catalog).await
+    }
+
+    async fn start_with(change: impl FnOnce(Catalog) -> Catalog) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -39,7 +43,7 @@ impl Server {
         let root = storage.root().to_owned();
         let now = Arc::new(|| 1_800_000_000_000);
         let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
-        Self { router: router(catalog), root, _folder: folder }
+        Self { router: router(change(catalog)), root, _folder: folder }
     }
 
     /// With the namespace `ns` and, in it, the table `t`.
