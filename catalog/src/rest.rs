@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod metrics;
 mod namespaces;
+mod ordered;
 mod request;
 mod tables;
 #[cfg(test)]

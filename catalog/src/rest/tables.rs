@@ -4,12 +4,12 @@ use super::{
     Rest,
     commit::CommitAnswer,
     error::Refused,
+    ordered::{self, Members},
     request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metadata_file,
     metastore::Levels,
 };
 use axum::{
@@ -26,7 +26,7 @@ use iceberg::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
@@ -88,10 +88,10 @@ enum Snapshots {
 /// The answer to a load, and to all that ends with a table.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct LoadAnswer<'a, M: Serialize> {
+struct LoadAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_location: Option<&'a str>,
-    metadata: &'a M,
+    metadata: &'a Members,
     config: HashMap<String, String>,
 }
 
@@ -124,7 +124,7 @@ pub(super) async fn create(
     };
     if body.stage_create.unwrap_or_default() {
         let metadata = rest.catalog.stage_table(&path.0, table).await?;
-        return Ok(json(encode(&rest, None, &metadata)));
+        return Ok(json(encode(&rest, None, &ordered::members(&metadata))));
     }
     let table = rest.catalog.create_table(&path.0, table).await?;
     Ok(loaded(&rest, &table, Snapshots::All))
@@ -220,7 +220,9 @@ pub(super) async fn rename(
 fn loaded(rest: &Rest, table: &LoadedTable, snapshots: Snapshots) -> Response {
     let etag = etag(table, snapshots);
     let body = rest.answers.get_or_encode(&etag, || match snapshots {
-        Snapshots::All => encode(rest, Some(&table.metadata_location), table.metadata.as_ref()),
+        Snapshots::All => {
+            encode(rest, Some(&table.metadata_location), &ordered::members(&table.metadata))
+        }
         Snapshots::Refs => {
             encode(rest, Some(&table.metadata_location), &with_named_snapshots(&table.metadata))
         }
@@ -228,7 +230,7 @@ fn loaded(rest: &Rest, table: &LoadedTable, snapshots: Snapshots) -> Response {
     ([(header::ETAG, etag)], json(body)).into_response()
 }
 
-fn encode<M: Serialize>(rest: &Rest, metadata_location: Option<&str>, metadata: &M) -> Bytes {
+fn encode(rest: &Rest, metadata_location: Option<&str>, metadata: &Members) -> Bytes {
     let config = rest.catalog.storage().client_config();
     let answer = LoadAnswer { metadata_location, metadata, config };
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
@@ -236,15 +238,14 @@ fn encode<M: Serialize>(rest: &Rest, metadata_location: Option<&str>, metadata: 
 
 /// Metadata without the snapshots that no branch or tag names, member by member as it is: what
 /// stays is copied, and what goes is only passed over.
-fn with_named_snapshots(metadata: &TableMetadata) -> BTreeMap<String, Box<RawValue>> {
+fn with_named_snapshots(metadata: &TableMetadata) -> Members {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Named {
         snapshot_id: i64,
     }
     const PARSES: &str = "serialized metadata parses";
-    let json = metadata_file::encode(metadata);
-    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&json).expect(PARSES);
+    let mut members = ordered::members(metadata);
     let Some(snapshots) = members.get("snapshots") else { return members };
     let refs: HashMap<&str, Named> = members
         .get("refs")

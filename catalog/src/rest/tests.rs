@@ -410,6 +410,27 @@ async fn a_commit_is_made_once_and_a_lost_race_is_409() {
 }
 
 #[tokio::test]
+async fn lists_of_an_answer_are_always_in_the_same_order() {
+    let (server, table) = Server::with_table().await;
+    let path = "/v1/namespaces/ns/tables/t";
+    let (mut parent, mut expected) = (None, Vec::new());
+    for (number, id) in [93, 11, 57, 2, 71, 35, 88].into_iter().enumerate() {
+        let mut commit = add_snapshot(&table, id, parent, &server.root);
+        let snapshot = &mut commit["updates"][0]["snapshot"];
+        snapshot["sequence-number"] = json!(number + 1);
+        snapshot["timestamp-ms"] = json!(4_000_000_000_000i64 + i64::try_from(number).unwrap());
+        expected.push(id);
+        let answer = server.post(path, commit).await.ok();
+        for metadata in [&answer["metadata"], &server.get(path).await.ok()["metadata"]] {
+            let snapshots = metadata["snapshots"].as_array().unwrap().iter();
+            let ids: Vec<i64> = snapshots.map(|s| s["snapshot-id"].as_i64().unwrap()).collect();
+            assert_eq!(ids, expected);
+        }
+        parent = Some(id);
+    }
+}
+
+#[tokio::test]
 async fn a_commit_without_requirements_is_accepted() {
     let (server, _) = Server::with_table().await;
     let path = "/v1/namespaces/ns/tables/t";
