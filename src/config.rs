@@ -5,15 +5,14 @@
 //! starts.
 
 pub mod access;
+mod catalog;
 mod storage;
 pub mod units;
 
 use crate::faults::Faults;
 use access::AccessConfig;
-use icecore_catalog::{
-    catalog::{CatalogOptions, DropPolicy},
-    storage::S3Options,
-};
+pub use catalog::MetastoreUrl;
+use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -45,6 +44,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "catalog.foreign_files",
         "refuse",
         "commits of clients that name files outside of the table's own location: refuse or allow",
+    ),
+    (
+        "catalog.namespace_separator",
+        "",
+        "announced separator of a namespace's levels in catalog URLs, such as . ; empty: %1F",
     ),
     ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
     ("s3.region", "us-east-1", "region"),
@@ -164,25 +168,6 @@ pub enum ConfigError {
     },
 }
 
-/// Where the catalog's database is.
-#[derive(Clone, PartialEq, Eq)]
-pub enum MetastoreUrl {
-    /// An SQLite file.
-    Sqlite(PathBuf),
-    /// A PostgreSQL database, with its password.
-    Postgres(String),
-}
-
-impl std::fmt::Debug for MetastoreUrl {
-    /// Shows no password: settings end up in logs.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
-            Self::Postgres(_) => f.write_str("Postgres"),
-        }
-    }
-}
-
 /// The effective settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -198,6 +183,8 @@ pub struct Config {
     pub catalog_name: String,
     /// What the catalog allows, and what dropping a table means.
     pub catalog_options: CatalogOptions,
+    /// The announced separator of a namespace's levels.
+    pub namespace_separator: String,
     /// Keys and address of the S3 server.
     pub s3: S3Options,
     /// Longest an acknowledged event waits for its snapshot.
@@ -406,6 +393,7 @@ impl Texts {
             data_dir,
             catalog_name: self.text("catalog.name").to_owned(),
             catalog_options: self.catalog_options()?,
+            namespace_separator: self.namespace_separator()?,
             s3: self.s3()?,
             commit_interval: self.duration(
                 "commit.interval",
@@ -447,34 +435,6 @@ impl Texts {
             return Ok(text.trim_end_matches('/').to_owned());
         }
         Err(self.wrong("warehouse", "is neither file:///folder nor s3://bucket/prefix"))
-    }
-
-    fn metastore(&self, data_dir: &Path) -> Result<MetastoreUrl, ConfigError> {
-        let text = self.text("metastore");
-        if text.is_empty() {
-            return Ok(MetastoreUrl::Sqlite(data_dir.join("icecore.db")));
-        }
-        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
-            return Ok(MetastoreUrl::Sqlite(PathBuf::from(path)));
-        }
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Ok(MetastoreUrl::Postgres(text.to_owned()));
-        }
-        Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
-    }
-
-    fn catalog_options(&self) -> Result<CatalogOptions, ConfigError> {
-        let window = self.duration("catalog.undrop_window", Duration::ZERO, DAY * 365)?;
-        let drop_policy = DropPolicy {
-            undrop_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
-            purge: self.parsed("catalog.purge", "is neither true nor false")?,
-        };
-        let checks_contents = match self.text("catalog.foreign_files") {
-            "refuse" => true,
-            "allow" => false,
-            _ => return Err(self.wrong("catalog.foreign_files", "is neither refuse nor allow")),
-        };
-        Ok(CatalogOptions { drop_policy, checks_contents })
     }
 
     fn free_share(&self) -> Result<f64, ConfigError> {

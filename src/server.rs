@@ -197,7 +197,8 @@ fn open_catalog(
     let clock = clock.clone();
     let now = Arc::new(move || clock.now_ms());
     let (name, metastore) = (&config.catalog_name, Arc::new(metastore));
-    Ok(Catalog::with_options(name, storage, metastore, now, config.catalog_options))
+    let catalog = Catalog::with_options(name, storage, metastore, now, config.catalog_options);
+    Ok(catalog.with_namespace_separator(&config.namespace_separator))
 }
 
 fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Access {

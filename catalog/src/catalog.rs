@@ -97,6 +97,10 @@ impl Default for CatalogOptions {
     }
 }
 
+/// What separates the levels of a namespace in a URL unless something else is announced, and what
+/// is understood always.
+pub const NAMESPACE_SEPARATOR: &str = "\u{1f}";
+
 /// The catalog. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
@@ -105,6 +109,7 @@ pub struct Catalog {
 
 struct Inner {
     name: String,
+    namespace_separator: String,
     storage: Storage,
     metastore: Arc<dyn Metastore>,
     now: NowMs,
@@ -140,6 +145,7 @@ impl Catalog {
     ) -> Self {
         let inner = Inner {
             name: name.to_owned(),
+            namespace_separator: NAMESPACE_SEPARATOR.to_owned(),
             file_io: storage.file_io(),
             storage,
             metastore,
@@ -151,6 +157,24 @@ impl Catalog {
             seen: contents::Seen::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same catalog, announcing another separator of a namespace's levels in URLs: for clients
+    /// behind a proxy that refuses `%1F`. A level that holds it can no longer be named.
+    ///
+    /// # Panics
+    /// When the catalog was cloned before.
+    #[must_use]
+    pub fn with_namespace_separator(mut self, separator: &str) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("a catalog is shared once it is complete");
+        separator.clone_into(&mut inner.namespace_separator);
+        self
+    }
+
+    /// What separates the levels of a namespace in URLs, beside [`NAMESPACE_SEPARATOR`].
+    #[must_use]
+    pub fn namespace_separator(&self) -> &str {
+        &self.inner.namespace_separator
     }
 
     /// The warehouse's name.

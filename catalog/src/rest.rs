@@ -12,6 +12,7 @@ mod guard;
 mod metrics;
 mod namespaces;
 mod oauth;
+mod ordered;
 mod plan;
 mod request;
 mod tables;

@@ -68,6 +68,11 @@ fn a_wrong_setting_is_named_with_its_origin() {
         &[],
         "setting `metastore` from FILE: `mysql://x` is neither sqlite://FILE nor postgres://…",
     );
+    check(
+        "catalog.namespace_separator = \"/\"",
+        &[],
+        "setting `catalog.namespace_separator` from FILE: `/` is not one of . ~ : ; , | ! $ + *",
+    );
 }
 
 #[test]

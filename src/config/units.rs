@@ -1,5 +1,6 @@
 //! Times and sizes as people write them.
 
+use icecore_catalog::catalog::NAMESPACE_SEPARATOR;
 use std::time::Duration;
 
 /// `500ms`, `5s`, `10min` (or `10m`), `1h`, `7d`; none for anything else.
@@ -41,4 +42,13 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     Some((number.parse().ok()?, unit.trim_start()))
+}
+
+/// The sign between a namespace's levels in a URL; empty means the one that all clients know.
+pub(super) fn parse_separator(text: &str) -> Option<String> {
+    match text {
+        "" => Some(NAMESPACE_SEPARATOR.to_owned()),
+        "." | "~" | ":" | ";" | "," | "|" | "!" | "$" | "+" | "*" => Some(text.to_owned()),
+        _ => None,
+    }
 }

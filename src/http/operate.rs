@@ -80,8 +80,7 @@ pub async fn record(
         Ok(bytes) => bytes,
         Err(_) => return invalid("the body breaks off, or is larger than 64 KiB").into_response(),
     };
-    let origin =
-        Origin { principal: &principal, peer, headers: &parts.headers, uri: &parts.uri };
+    let origin = Origin { principal: &principal, peer, headers: &parts.headers, uri: &parts.uri };
     let action = format!("{} {}", parts.method, path.as_str());
     let entry = admin::entry(&origin, &action, parts.uri.path().to_owned(), &bytes);
     let request = Request::from_parts(parts, bytes.into());
@@ -212,7 +211,10 @@ async fn rename(
     let target = parsed(body)?;
     let (namespace, name) = path.clone();
     let to = (target.ns.unwrap_or(namespace), target.name.unwrap_or(name));
-    let (from, to) = (find(&app, &principal, Action::Write, path).await?, find(&app, &principal, Action::Write, to).await?);
+    let (from, to) = (
+        find(&app, &principal, Action::Write, path).await?,
+        find(&app, &principal, Action::Write, to).await?,
+    );
     app.catalog.rename_table(&from, &to).await?;
     Ok(json(200, &value!({ "table": to.to_string() })))
 }
@@ -287,7 +289,9 @@ async fn drop_ref(
     Extension(principal): Extension<Principal>,
     Path((namespace, table, name)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
-    app.catalog.drop_ref(&find(&app, &principal, Action::Write, (namespace, table)).await?, &name).await?;
+    app.catalog
+        .drop_ref(&find(&app, &principal, Action::Write, (namespace, table)).await?, &name)
+        .await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
@@ -330,7 +334,9 @@ async fn undrop(
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
     let name = match parsed(body)? {
         Target { ns: None, name: None } => None,
-        Target { ns: Some(ns), name: Some(name) } => Some(find(&app, &principal, Action::Write, (ns, name)).await?),
+        Target { ns: Some(ns), name: Some(name) } => {
+            Some(find(&app, &principal, Action::Write, (ns, name)).await?)
+        }
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
     };
     let back = app.catalog.undrop_table(uuid, name.as_ref()).await?;

@@ -631,6 +631,61 @@ pub(crate) async fn write_list(
 }
 
 #[tokio::test]
+async fn a_purge_does_not_reach_a_place_whose_name_only_begins_alike() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let a = suite::levels("a");
+    let at = |name: &str| CreateTable {
+        location: Some(format!("{}/{name}", house.root())),
+        ..new_table(name)
+    };
+    let made = catalog.create_table(&a, at("test")).await.unwrap();
+    let neighbour = catalog.create_table(&a, at("test2")).await.unwrap();
+    let own = format!("{}/data/1.parquet", made.metadata.location());
+    let theirs = format!("{}/data/1.parquet", neighbour.metadata.location());
+    for file in [&own, &theirs] {
+        catalog.storage().put(file, Bytes::from_static(b"x")).await.unwrap();
+    }
+    // Even a manifest of the one that names the other's files does not help.
+    let list = write_list(catalog, &made, 1, &[&own, &theirs]).await;
+    let sent = change("a.test", on_main(None), add_snapshot(&made, 1, &list));
+    catalog.commit(sent).await.unwrap();
+    catalog.drop_table(&ident("a.test"), true).await.unwrap();
+    house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+    while catalog.delete_obsolete(100).await.unwrap() > 0 {}
+    assert_eq!(house.files().await, [theirs, neighbour.metadata_location]);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_deletes_no_metadata_that_is_still_in_use() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    create(catalog, "a.t").await;
+    let properties = json!({"write.metadata.delete-after-commit.enabled": "true",
+        "write.metadata.previous-versions-max": "1"});
+    let updates = json!([{"action": "set-properties", "updates": properties}]);
+    catalog.commit(change("a.t", json!([]), updates)).await.unwrap();
+    let before = catalog.commit(set("a.t", "k", "1")).await.unwrap();
+    let queued = async || catalog.metastore().obsolete(i64::MAX, 10).await.unwrap();
+    let files = queued().await;
+    // It would push the oldest file out of the log, but its pointer does not move.
+    let mut swap = suite::swap(before.metadata.uuid(), before.version + 1, "file:///never");
+    swap.obsolete = vec![Obsolete { location: before.metadata_location.clone(), not_before_ms: 0 }];
+    let lost = catalog.metastore().commit(&[swap]).await.unwrap();
+    assert_eq!(lost, SwapOutcome::Lost(before.metadata.uuid()));
+    let refused = catalog.commit(change("a.t", on_main(Some(9)), json!([]))).await;
+    assert!(matches!(refused, Err(CatalogError::CommitFailed(_))));
+    assert_eq!(queued().await, files);
+    house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), files.len());
+    let cold = house.other.load_present_table(&ident("a.t")).await.unwrap();
+    assert_eq!(cold.metadata, before.metadata);
+    for entry in cold.metadata.metadata_log() {
+        assert!(catalog.storage().exists(&entry.metadata_file).await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_shares_its_files_is_dropped_without_them() {
     let house = house().await;
     create(&house.catalog, "a.t").await;

@@ -5,6 +5,7 @@
 use super::{
     Rest,
     error::Refused,
+    ordered,
     request::{Body, Name, TablePath},
 };
 use crate::catalog::TableChange;
@@ -31,6 +32,7 @@ pub(super) struct TransactionBody {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct CommitAnswer {
     pub(super) metadata_location: String,
+    #[serde(serialize_with = "ordered::serialize")]
     pub(super) metadata: Arc<TableMetadata>,
 }
 

@@ -1,6 +1,6 @@
 //! What the catalog can do.
 
-use super::Rest;
+use super::{Rest, request::path_segment};
 use crate::storage::access::Access;
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
@@ -47,9 +47,10 @@ const SIGN: &str = "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/sign
 pub(super) async fn config(State(rest): State<Rest>) -> Json<Value> {
     let signs = *rest.catalog.storage().access() == Access::RemoteSigning;
     let endpoints: Vec<&str> = ENDPOINTS.into_iter().chain(signs.then_some(SIGN)).collect();
+    let separator = path_segment(rest.catalog.namespace_separator());
     Json(json!({
         "defaults": {},
-        "overrides": {"namespace-separator": "%1F"},
+        "overrides": {"namespace-separator": separator},
         "endpoints": endpoints,
     }))
 }

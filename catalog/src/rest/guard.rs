@@ -203,12 +203,12 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
         Err(cause) => unidentified(cause),
         Ok(principal) if need.is_change() => {
             let action = format!("{} /v1{path}", request.method());
-            change(control, need, action, principal, request, next).await
+            change(&rest, control, need, action, principal, request, next).await
         }
         Ok(principal) => {
             let (mut parts, body) = request.into_parts();
             if let Need::In(action) = need
-                && let Err(refused) = allow_path(&mut parts, &principal, action).await
+                && let Err(refused) = allow_path(&rest, &mut parts, &principal, action).await
             {
                 return refused.into_response();
             }
@@ -220,6 +220,7 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
 
 /// Carries out a call that changes something, if it may, and records it either way.
 async fn change(
+    rest: &Rest,
     control: &Control,
     need: Need,
     action: String,
@@ -236,7 +237,7 @@ async fn change(
     let whole = whole_body(Request::from_parts(parts.clone(), body), &()).await;
     let body = whole.as_ref().map(Bytes::clone).unwrap_or_default();
     let targets = match whole {
-        Ok(body) => targets(&mut parts, need, &body).await,
+        Ok(body) => targets(rest, &mut parts, need, &body).await,
         Err(refused) => Err(refused),
     };
     let objects: Vec<String> = targets.iter().flatten().map(Target::text).collect();
@@ -256,17 +257,23 @@ async fn change(
 }
 
 async fn allow_path(
+    rest: &Rest,
     parts: &mut Parts,
     principal: &Principal,
     action: Action,
 ) -> Result<(), Refused> {
-    path_target(parts).await?.allow(principal, action)
+    path_target(rest, parts).await?.allow(principal, action)
 }
 
 /// What a change is about.
-async fn targets(parts: &mut Parts, need: Need, body: &[u8]) -> Result<Vec<Target>, Refused> {
+async fn targets(
+    rest: &Rest,
+    parts: &mut Parts,
+    need: Need,
+    body: &[u8],
+) -> Result<Vec<Target>, Refused> {
     Ok(match need {
-        Need::Open | Need::Anyone | Need::In(_) => vec![path_target(parts).await?],
+        Need::Open | Need::Anyone | Need::In(_) => vec![path_target(rest, parts).await?],
         Need::Creates => {
             let NamespaceBody { namespace } = parse_body(body)?;
             vec![Target::NewNamespace(namespace)]
@@ -288,9 +295,9 @@ async fn targets(parts: &mut Parts, need: Need, body: &[u8]) -> Result<Vec<Targe
     })
 }
 
-async fn path_target(parts: &mut Parts) -> Result<Target, Refused> {
-    let mut names = names(parts, &()).await?;
-    let levels = levels(names.get("namespace").map_or("", String::as_str));
+async fn path_target(rest: &Rest, parts: &mut Parts) -> Result<Target, Refused> {
+    let mut names = names(parts, rest).await?;
+    let levels = levels(rest, names.get("namespace").map_or("", String::as_str));
     Ok(match (names.remove("table"), names.remove("view")) {
         (Some(table), _) => Target::Table(levels, table),
         (None, Some(view)) => Target::View(levels, view),

@@ -57,7 +57,7 @@ pub(super) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
     let parent = match parameters.parent.as_deref().filter(|parent| !parent.is_empty()) {
-        Some(parent) => NamespacePath(levels(parent)),
+        Some(parent) => NamespacePath(levels(&rest, parent)),
         None => NamespacePath(Levels::new()),
     };
     if !principal.sees(&parent.0) && !parent.0.is_empty() {
@@ -78,7 +78,7 @@ pub(super) async fn create(
     State(rest): State<Rest>,
     Body(Namespace { namespace, properties }): Body<Namespace>,
 ) -> Result<Json<Namespace>, Refused> {
-    check_levels(&namespace)?;
+    check_levels(&rest, &namespace)?;
     let properties = properties.unwrap_or_default();
     rest.catalog.metastore().create_namespace(&namespace, &properties).await?;
     Ok(Json(Namespace { namespace, properties: Some(properties) }))

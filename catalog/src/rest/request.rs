@@ -3,8 +3,8 @@
 //! It is lenient where real clients are sloppy: a body's content type is not looked at, unknown
 //! members and parameters are ignored.
 
-use super::error::Refused;
-use crate::{error::CatalogError, metastore::Levels};
+use super::{Rest, error::Refused};
+use crate::{catalog::NAMESPACE_SEPARATOR, error::CatalogError, metastore::Levels};
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, request::Parts},
@@ -18,9 +18,6 @@ use std::collections::HashMap;
 /// Most items of a page, whatever size a client asks for.
 const PAGE_ITEMS_MAX: usize = 10_000;
 
-/// What separates a namespace's levels in a path or a parameter.
-const SEPARATOR: char = '\u{1f}';
-
 /// How `name` is written as a segment of a path.
 pub(super) fn path_segment(name: &str) -> String {
     const UNRESERVED: &percent_encoding::AsciiSet =
@@ -28,9 +25,14 @@ pub(super) fn path_segment(name: &str) -> String {
     utf8_percent_encode(name, UNRESERVED).to_string()
 }
 
-/// The levels of a namespace as a path or a parameter names it.
-pub(super) fn levels(name: &str) -> Levels {
-    name.split(SEPARATOR).map(str::to_owned).collect()
+/// The levels of a namespace as a path or a parameter names it: with the separator that the catalog
+/// announces, or with the one that every client knows.
+pub(super) fn levels(rest: &Rest, name: &str) -> Levels {
+    let separator = rest.catalog.namespace_separator();
+    name.split(NAMESPACE_SEPARATOR)
+        .flat_map(|part| part.split(separator))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The namespace in a request's path.
@@ -48,48 +50,48 @@ impl NamespacePath {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
+impl FromRequestParts<Rest> for NamespacePath {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let names = names(parts, state).await?;
-        Ok(Self(levels(names.get("namespace").map_or("", String::as_str))))
+    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
+        let names = names(parts, rest).await?;
+        Ok(Self(levels(rest, names.get("namespace").map_or("", String::as_str))))
     }
 }
 
 /// The table in a request's path.
 pub(super) struct TablePath(pub(super) TableIdent);
 
-impl<S: Send + Sync> FromRequestParts<S> for TablePath {
+impl FromRequestParts<Rest> for TablePath {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let mut names = names(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
+        let mut names = names(parts, rest).await?;
         let namespace = names.remove("namespace").unwrap_or_default();
         let name = names.remove("table").unwrap_or_default();
-        Name { namespace: levels(&namespace), name }.ident().map(Self)
+        Name { namespace: levels(rest, &namespace), name }.ident().map(Self)
     }
 }
 
 /// The view in a request's path.
 pub(super) struct ViewPath(pub(super) TableIdent);
 
-impl<S: Send + Sync> FromRequestParts<S> for ViewPath {
+impl FromRequestParts<Rest> for ViewPath {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let mut names = names(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
+        let mut names = names(parts, rest).await?;
         let namespace = names.remove("namespace").unwrap_or_default();
         let name = names.remove("view").unwrap_or_default();
-        Name { namespace: levels(&namespace), name }.ident().map(Self)
+        Name { namespace: levels(rest, &namespace), name }.ident().map(Self)
     }
 }
 
-pub(super) async fn names<S: Send + Sync>(
+pub(super) async fn names(
     parts: &mut Parts,
-    state: &S,
+    rest: &Rest,
 ) -> Result<HashMap<String, String>, Refused> {
-    Path::from_request_parts(parts, state)
+    Path::from_request_parts(parts, rest)
         .await
         .map(|Path(names)| names)
         .map_err(|rejection| Refused::bad_request(rejection.body_text()))
@@ -211,8 +213,11 @@ fn key_of_token(token: &str) -> Option<String> {
 }
 
 /// Refuses names that no path could hold.
-pub(super) fn check_levels(levels: &Levels) -> Result<(), Refused> {
-    let fits = |level: &String| !level.is_empty() && !level.contains(SEPARATOR);
+pub(super) fn check_levels(rest: &Rest, levels: &Levels) -> Result<(), Refused> {
+    let separator = rest.catalog.namespace_separator();
+    let fits = |level: &String| {
+        !level.is_empty() && !level.contains(NAMESPACE_SEPARATOR) && !level.contains(separator)
+    };
     if !levels.is_empty() && levels.iter().all(fits) {
         return Ok(());
     }

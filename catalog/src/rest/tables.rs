@@ -5,12 +5,12 @@ use super::{
     access::{Delegated, StorageCredential, delegated},
     commit::CommitAnswer,
     error::Refused,
+    ordered::{self, Members},
     request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metadata_file,
     metastore::Levels,
     retention,
 };
@@ -28,7 +28,7 @@ use iceberg::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
@@ -90,10 +90,10 @@ enum Snapshots {
 /// The answer to a load, and to all that ends with a table.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct LoadAnswer<'a, M: Serialize> {
+struct LoadAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_location: Option<&'a str>,
-    metadata: &'a M,
+    metadata: &'a Members,
     config: &'a HashMap<String, String>,
     #[serde(skip_serializing_if = "<[StorageCredential]>::is_empty")]
     storage_credentials: &'a [StorageCredential],
@@ -136,7 +136,7 @@ pub(super) async fn create(
         let ident = path.table(&table.name)?;
         let metadata = rest.catalog.stage_table(&path.0, table).await?;
         let access = delegated(&rest, &headers, &ident, metadata.location()).await?;
-        return Ok(json(encode(&access, None, &metadata)));
+        return Ok(json(encode(&access, None, &ordered::members(&metadata))));
     }
     let ident = path.table(&table.name)?;
     let table = rest.catalog.create_table(&path.0, table).await?;
@@ -243,7 +243,7 @@ fn loaded(rest: &Rest, table: &LoadedTable, access: &Delegated, snapshots: Snaps
     let encode = || {
         let location = Some(table.metadata_location.as_str());
         match snapshots {
-            Snapshots::All => encode(access, location, table.metadata.as_ref()),
+            Snapshots::All => encode(access, location, &ordered::members(&table.metadata)),
             Snapshots::Refs => encode(access, location, &with_named_snapshots(&table.metadata)),
         }
     };
@@ -251,11 +251,7 @@ fn loaded(rest: &Rest, table: &LoadedTable, access: &Delegated, snapshots: Snaps
     ([(header::ETAG, etag)], json(body)).into_response()
 }
 
-fn encode<M: Serialize>(
-    access: &Delegated,
-    metadata_location: Option<&str>,
-    metadata: &M,
-) -> Bytes {
+fn encode(access: &Delegated, metadata_location: Option<&str>, metadata: &Members) -> Bytes {
     let Delegated { config, storage_credentials, .. } = access;
     let answer = LoadAnswer { metadata_location, metadata, config, storage_credentials };
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
@@ -263,15 +259,14 @@ fn encode<M: Serialize>(
 
 /// Metadata without the snapshots that no branch or tag names, member by member as it is: what
 /// stays is copied, and what goes is only passed over.
-fn with_named_snapshots(metadata: &TableMetadata) -> BTreeMap<String, Box<RawValue>> {
+fn with_named_snapshots(metadata: &TableMetadata) -> Members {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Named {
         snapshot_id: i64,
     }
     const PARSES: &str = "serialized metadata parses";
-    let json = metadata_file::encode(metadata);
-    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&json).expect(PARSES);
+    let mut members = ordered::members(metadata);
     let Some(snapshots) = members.get("snapshots") else { return members };
     let refs: HashMap<&str, Named> = members
         .get("refs")

@@ -38,6 +38,13 @@ impl Server {
     }
 
     async fn start_in(folder: tempfile::TempDir) -> Self {
+        Self::start_with(folder, |catalog| catalog).await
+    }
+
+    async fn start_with(
+        folder: tempfile::TempDir,
+        change: impl FnOnce(Catalog) -> Catalog,
+    ) -> Self {
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
@@ -45,7 +52,7 @@ impl Server {
         let now = Arc::new(|| 1_800_000_000_000);
         let options = CatalogOptions { checks_contents: false, ..CatalogOptions::default() };
         let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
-        Self { router: router(catalog), root, folder }
+        Self { router: router(change(catalog)), root, folder }
     }
 
     /// With the namespace `ns` and, in it, the table `t`.
@@ -409,6 +416,27 @@ async fn a_commit_is_made_once_and_a_lost_race_is_409() {
     let refs = server.get(&format!("{path}?snapshots=refs")).await.ok();
     assert_eq!(refs["metadata"]["snapshots"].as_array().unwrap().len(), 2);
     server.get(&format!("{path}?snapshots=some")).await.refused(400, "BadRequestException");
+}
+
+#[tokio::test]
+async fn lists_of_an_answer_are_always_in_the_same_order() {
+    let (server, table) = Server::with_table().await;
+    let path = "/v1/namespaces/ns/tables/t";
+    let (mut parent, mut expected) = (None, Vec::new());
+    for (number, id) in [93, 11, 57, 2, 71, 35, 88].into_iter().enumerate() {
+        let mut commit = add_snapshot(&table, id, parent, &server.root);
+        let snapshot = &mut commit["updates"][0]["snapshot"];
+        snapshot["sequence-number"] = json!(number + 1);
+        snapshot["timestamp-ms"] = json!(4_000_000_000_000i64 + i64::try_from(number).unwrap());
+        expected.push(id);
+        let answer = server.post(path, commit).await.ok();
+        for metadata in [&answer["metadata"], &server.get(path).await.ok()["metadata"]] {
+            let snapshots = metadata["snapshots"].as_array().unwrap().iter();
+            let ids: Vec<i64> = snapshots.map(|s| s["snapshot-id"].as_i64().unwrap()).collect();
+            assert_eq!(ids, expected);
+        }
+        parent = Some(id);
+    }
 }
 
 #[tokio::test]

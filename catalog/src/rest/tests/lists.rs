@@ -46,6 +46,39 @@ async fn every_list_comes_in_pages_with_tokens_that_tell_nothing() {
     }
 }
 
+#[tokio::test]
+async fn an_announced_separator_is_understood_beside_the_usual_one() {
+    let server = Server::start_with(tempfile::tempdir().unwrap(), |catalog| {
+        catalog.with_namespace_separator(".")
+    })
+    .await;
+    let config = server.get("/v1/config").await.ok();
+    assert_eq!(config["overrides"], json!({"namespace-separator": "."}));
+    for namespace in [json!(["a"]), json!(["a", "b"]), json!(["a", "b", "c"])] {
+        server.post("/v1/namespaces", json!({"namespace": namespace})).await.ok();
+    }
+    server.post("/v1/namespaces/a.b/tables", new_table("t")).await.ok();
+    for path in ["a.b", "a%1Fb", "a%2Eb"] {
+        let namespace = server.get(&format!("/v1/namespaces/{path}")).await.ok();
+        assert_eq!(namespace["namespace"], json!(["a", "b"]), "{path}");
+        server.get(&format!("/v1/namespaces/{path}/tables/t")).await.ok();
+        let below = server.get(&format!("/v1/namespaces?parent={path}")).await.ok();
+        assert_eq!(below["namespaces"], json!([["a", "b", "c"]]), "{path}");
+    }
+    server.get("/v1/namespaces/a.b%1Fc").await.ok();
+    // Nobody could name it.
+    let dotted = server.post("/v1/namespaces", json!({"namespace": ["x.y"]})).await;
+    dotted.refused(400, "BadRequestException");
+}
+
+#[tokio::test]
+async fn a_usual_separator_leaves_other_signs_to_names() {
+    let server = Server::start().await;
+    server.post("/v1/namespaces", json!({"namespace": ["x.y"]})).await.ok();
+    let namespace = server.get("/v1/namespaces/x.y").await.ok();
+    assert_eq!(namespace["namespace"], json!(["x.y"]));
+}
+
 /// What the specification has, by path. A path's methods that are not in `ENDPOINTS` are refused.
 const PATHS: [&str; 25] = [
     "/namespaces",

@@ -1,0 +1,63 @@
+//! The catalog's settings: its database, what dropping means, what it lets clients do.
+
+use super::{ConfigError, DAY, Texts, units};
+use icecore_catalog::catalog::{CatalogOptions, DropPolicy};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where the catalog's database is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MetastoreUrl {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, with its password.
+    Postgres(String),
+}
+
+impl std::fmt::Debug for MetastoreUrl {
+    /// Shows no password: settings end up in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.write_str("Postgres"),
+        }
+    }
+}
+
+impl Texts {
+    pub(super) fn metastore(&self, data_dir: &Path) -> Result<MetastoreUrl, ConfigError> {
+        let text = self.text("metastore");
+        if text.is_empty() {
+            return Ok(MetastoreUrl::Sqlite(data_dir.join("icecore.db")));
+        }
+        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+            return Ok(MetastoreUrl::Sqlite(PathBuf::from(path)));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(MetastoreUrl::Postgres(text.to_owned()));
+        }
+        Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
+    }
+
+    pub(super) fn catalog_options(&self) -> Result<CatalogOptions, ConfigError> {
+        let window = self.duration("catalog.undrop_window", Duration::ZERO, DAY * 365)?;
+        let drop_policy = DropPolicy {
+            undrop_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
+            purge: self.parsed("catalog.purge", "is neither true nor false")?,
+        };
+        let checks_contents = match self.text("catalog.foreign_files") {
+            "refuse" => true,
+            "allow" => false,
+            _ => return Err(self.wrong("catalog.foreign_files", "is neither refuse nor allow")),
+        };
+        Ok(CatalogOptions { drop_policy, checks_contents })
+    }
+
+    pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {
+        units::parse_separator(self.text("catalog.namespace_separator")).ok_or_else(|| {
+            self.wrong("catalog.namespace_separator", "is not one of . ~ : ; , | ! $ + *")
+        })
+    }
+}
