@@ -6,18 +6,22 @@
 mod cache;
 mod change;
 mod create;
+mod fold;
+mod group;
 mod jail;
 mod load;
 mod locks;
 mod purge;
 mod write;
 
+pub use crate::metastore::NowMs;
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Metastore, Properties, SnapshotRow, Watermark},
+    metastore::{Levels, Metastore, Origin, Properties, RequestKey, SnapshotRow, Watermark},
     storage::Storage,
 };
 use cache::MetadataCache;
+use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     io::FileIO,
@@ -26,8 +30,12 @@ use iceberg::{
 use locks::TableLocks;
 use std::{collections::HashMap, sync::Arc};
 
-/// Milliseconds since 1970; passed in so that tests can set the time.
-pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
+pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
+/// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
+const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
+/// How many of the newest changes the events feed can go back to.
+pub const EVENTS_KEPT: u64 = 100_000;
 
 /// A table as it stands. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -74,6 +82,9 @@ pub struct TableChange {
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
+    origin: Origin,
+    /// The metastore, for changes of this origin.
+    metastore: Arc<dyn Metastore>,
 }
 
 struct Inner {
@@ -84,6 +95,7 @@ struct Inner {
     file_io: FileIO,
     cache: MetadataCache,
     locks: TableLocks,
+    queues: Queues,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -96,6 +108,7 @@ impl Catalog {
     /// A catalog named `name` (what clients call the warehouse) over these stores.
     #[must_use]
     pub fn new(name: &str, storage: Storage, metastore: Arc<dyn Metastore>, now: NowMs) -> Self {
+        let origin = Origin::anonymous(Arc::clone(&now));
         let inner = Inner {
             name: name.to_owned(),
             file_io: storage.file_io(),
@@ -104,8 +117,33 @@ impl Catalog {
             now,
             cache: MetadataCache::default(),
             locks: TableLocks::new(),
+            queues: Queues::default(),
         };
-        Self { inner: Arc::new(inner) }
+        let metastore = inner.metastore.on_behalf_of(origin.clone());
+        Self { inner: Arc::new(inner), origin, metastore }
+    }
+
+    /// The same catalog for changes that `actor` asks for.
+    #[must_use]
+    pub fn on_behalf_of(&self, actor: &str) -> Self {
+        self.with_origin(Origin { actor: actor.into(), ..self.origin.clone() })
+    }
+
+    /// The same catalog for the one change that a request makes.
+    #[must_use]
+    pub(crate) fn for_request(&self, request: RequestKey) -> Self {
+        self.with_origin(Origin { request: Some(Arc::new(request)), ..self.origin.clone() })
+    }
+
+    fn with_origin(&self, origin: Origin) -> Self {
+        let metastore = self.inner.metastore.on_behalf_of(origin.clone());
+        Self { inner: Arc::clone(&self.inner), origin, metastore }
+    }
+
+    /// Who asks for changes.
+    #[must_use]
+    pub fn actor(&self) -> &str {
+        &self.origin.actor
     }
 
     /// The warehouse's name.
@@ -123,7 +161,7 @@ impl Catalog {
     /// The metastore, for calls that need no metadata file.
     #[must_use]
     pub fn metastore(&self) -> &dyn Metastore {
-        self.inner.metastore.as_ref()
+        self.metastore.as_ref()
     }
 
     /// Adds a namespace with these properties if it is not there, and gives its properties.
@@ -162,8 +200,21 @@ impl Catalog {
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
         create::check_name(&to.name)?;
-        let from = (from.namespace.as_ref(), from.name.as_str());
-        self.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
+        let (catalog, from, to) = (self.clone(), from.clone(), to.clone());
+        self.to_the_end(async move {
+            let from = (from.namespace.as_ref(), from.name.as_str());
+            catalog.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
+        })
+        .await
+    }
+
+    /// Forgets requests that no client repeats any more, and old changes.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn forget_records(&self) -> Result<(), CatalogError> {
+        let before_ms = self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS;
+        self.metastore().forget_records(before_ms, EVENTS_KEPT).await
     }
 
     /// Snapshot index of a table, oldest first.
@@ -182,4 +233,4 @@ impl Catalog {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

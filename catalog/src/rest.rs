@@ -4,9 +4,11 @@
 //! the catalog's. Its one invariant: every answer that is not a success has a body in the
 //! specification's error form, and none of a server error says more than that there was one.
 
+mod asked;
 mod commit;
 mod config;
 mod error;
+mod events;
 mod namespaces;
 mod request;
 mod tables;
@@ -14,9 +16,11 @@ mod tables;
 mod tests;
 
 use crate::catalog::Catalog;
+pub use asked::Actor;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware,
     routing::{any, get, post},
 };
 use error::Refused;
@@ -46,6 +50,7 @@ pub fn router(catalog: Catalog) -> axum::Router {
         .nest(&format!("/v1/{prefix}"), routes())
         .method_not_allowed_fallback(Refused::method)
         .fallback(Refused::route)
+        .layer(middleware::from_fn_with_state(rest.clone(), asked::once))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .with_state(rest)
 }
@@ -66,6 +71,7 @@ fn routes() -> Router<Rest> {
         .route(&format!("{table}/metrics"), post(tables::metrics))
         .route("/tables/rename", post(tables::rename))
         .route("/transactions/commit", post(commit::transaction))
+        .route("/events", get(events::get).post(events::query))
         // Engines ask for a view of that name before they give up on a table.
         .route(&format!("{namespace}/views"), any(Refused::view))
         .route(&format!("{namespace}/views/{{view}}"), any(Refused::view))

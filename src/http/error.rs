@@ -102,6 +102,8 @@ impl From<CatalogError> for ApiError {
                 Self::new(ErrorCode::InvalidRequest, cause.to_string())
             }
             CatalogError::CommitStateUnknown(_)
+            | CatalogError::Busy(_)
+            | CatalogError::Repeated
             | CatalogError::Storage { .. }
             | CatalogError::Metastore { .. }
             | CatalogError::Iceberg { .. } => Self::internal(&cause),

@@ -4,7 +4,7 @@ use super::{Catalog, CreateTable, LoadedTable, jail, write::Write};
 use crate::{
     commit,
     error::CatalogError,
-    metastore::{Levels, NewTable},
+    metastore::{Levels, NewTable, SwapOutcome},
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use uuid::Uuid;
@@ -20,10 +20,18 @@ impl Catalog {
         table: CreateTable,
     ) -> Result<LoadedTable, CatalogError> {
         let ident = ident(levels, &table.name)?;
-        let metadata = self.stage_table(levels, table).await?;
-        let write = Write::new(ident, None, metadata, self.now_ms());
-        self.publish(std::slice::from_ref(&write)).await?;
-        Ok(write.loaded())
+        let (catalog, levels) = (self.clone(), levels.clone());
+        self.to_the_end(async move {
+            let metadata = catalog.stage_table(&levels, table).await?;
+            let write = Write::new(ident, None, metadata, catalog.now_ms());
+            match catalog.publish(std::slice::from_ref(&write)).await? {
+                SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
+                SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => {
+                    Ok(write.loaded())
+                }
+            }
+        })
+        .await
     }
 
     /// The metadata a staged create answers with: nothing is stored but the table's folders.
@@ -76,8 +84,14 @@ impl Catalog {
             uuid: metadata.uuid(),
             metadata_location: location,
             snapshots: commit::added_snapshots(None, &metadata),
+            adopted: true,
         };
-        self.inner.metastore.commit_with_new(&[new], &[]).await?;
+        let catalog = self.clone();
+        let outcome =
+            self.to_the_end(async move { catalog.metastore().commit_with_new(&[new], &[]).await });
+        if let SwapOutcome::Repeated(_) = outcome.await? {
+            return Err(CatalogError::Repeated);
+        }
         // The metastore may know a watermark of it from before it was dropped.
         self.load_table(&ident).await
     }

@@ -15,6 +15,13 @@ impl Catalog {
         found.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))
     }
 
+    /// The table that a metadata file holds, whether or not it is there any more.
+    pub(crate) async fn load_file(&self, location: &str) -> Result<LoadedTable, CatalogError> {
+        let metadata = self.metadata(location).await?;
+        let metadata_location = location.to_owned();
+        Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
+    }
+
     pub(super) async fn find(
         &self,
         table: &TableIdent,

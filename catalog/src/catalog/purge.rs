@@ -26,6 +26,11 @@ impl Catalog {
     /// # Errors
     /// `NoSuchTable`.
     pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+        let (catalog, table) = (self.clone(), table.clone());
+        self.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
+    }
+
+    async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
         let files = if purge { self.files_to_purge(table).await? } else { BTreeSet::new() };
         let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;

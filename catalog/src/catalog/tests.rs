@@ -1,3 +1,6 @@
+mod checker;
+mod linearizable;
+
 use super::*;
 use crate::{
     metastore::{Obsolete, PointerSwap, SwapOutcome, sql::SqlMetastore, suite},
@@ -13,14 +16,14 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
-const NOW: i64 = 1_700_000_000_000;
+pub(crate) const NOW: i64 = 1_700_000_000_000;
 
-struct House {
+pub(crate) struct House {
     _folder: tempfile::TempDir,
-    catalog: Catalog,
+    pub(crate) catalog: Catalog,
     /// A second catalog over the same stores, as another process has it.
-    other: Catalog,
-    clock: Arc<AtomicI64>,
+    pub(crate) other: Catalog,
+    pub(crate) clock: Arc<AtomicI64>,
 }
 
 impl House {
@@ -28,15 +31,19 @@ impl House {
         self.catalog.storage().root()
     }
 
-    async fn files(&self) -> Vec<String> {
+    pub(crate) async fn files(&self) -> Vec<String> {
         self.catalog.storage().list(self.root()).await.unwrap()
     }
 }
 
-async fn house() -> House {
+pub(crate) async fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
-    let warehouse = format!("file://{}/warehouse", folder.path().display());
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    house_over(folder, metastore).await
+}
+
+pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: SqlMetastore) -> House {
+    let warehouse = format!("file://{}/warehouse", folder.path().display());
     let metastore: Arc<dyn Metastore> = Arc::new(metastore);
     let clock = Arc::new(AtomicI64::new(NOW));
     let open = || {
@@ -50,11 +57,11 @@ async fn house() -> House {
     House { _folder: folder, catalog, other, clock }
 }
 
-fn ident(dotted: &str) -> TableIdent {
+pub(crate) fn ident(dotted: &str) -> TableIdent {
     TableIdent::from_strs(dotted.split('.')).unwrap()
 }
 
-fn new_table(name: &str) -> CreateTable {
+pub(crate) fn new_table(name: &str) -> CreateTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "id", "required": true, "type": "string"}]});
     CreateTable {
@@ -67,12 +74,12 @@ fn new_table(name: &str) -> CreateTable {
     }
 }
 
-async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
+pub(crate) async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
     let ident = ident(dotted);
     catalog.create_table(ident.namespace.as_ref(), new_table(&ident.name)).await.unwrap()
 }
 
-fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
+pub(crate) fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
     TableChange {
         table: ident(dotted),
         requirements: serde_json::from_value(requirements).unwrap(),
@@ -80,7 +87,7 @@ fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
     }
 }
 
-fn set(dotted: &str, key: &str, value: &str) -> TableChange {
+pub(crate) fn set(dotted: &str, key: &str, value: &str) -> TableChange {
     change(dotted, json!([]), json!([{"action": "set-properties", "updates": {key: value}}]))
 }
 
@@ -99,11 +106,11 @@ fn add_snapshot(table: &LoadedTable, id: i64, manifest_list: &str) -> Value {
     ])
 }
 
-fn own_list(table: &LoadedTable, id: i64) -> String {
+pub(crate) fn own_list(table: &LoadedTable, id: i64) -> String {
     format!("{}/metadata/{id}.avro", table.metadata.location())
 }
 
-fn on_main(expected: Option<i64>) -> Value {
+pub(crate) fn on_main(expected: Option<i64>) -> Value {
     json!([{"type": "assert-ref-snapshot-id", "ref": "main", "snapshot-id": expected}])
 }
 
@@ -225,8 +232,9 @@ async fn no_concurrent_commit_is_lost() {
     join_all(tasks).await;
     let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
     assert_eq!(table.metadata.properties().len(), 200);
-    assert_eq!(table.version, 201);
-    assert_eq!(house.files().await.len(), 201, "losers' metadata files are deleted");
+    assert!(table.version <= 201);
+    let files = i64::try_from(house.files().await.len()).unwrap();
+    assert_eq!(files, table.version, "losers' metadata files are deleted");
 }
 
 #[tokio::test]
@@ -237,7 +245,10 @@ async fn commits_in_one_process_queue_and_never_fail() {
     for commit in join_all(commits).await {
         commit.unwrap();
     }
-    assert_eq!(house.catalog.load_table(&ident("a.t")).await.unwrap().version, 41);
+    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(table.metadata.properties().len(), 40);
+    assert_eq!(table.metadata.metadata_log().len(), 1, "one file holds all that waited");
+    assert_eq!(table.version, 2);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
-pub(super) const ENDPOINTS: [&str; 16] = [
+pub(super) const ENDPOINTS: [&str; 18] = [
     "GET /v1/{prefix}/namespaces",
     "POST /v1/{prefix}/namespaces",
     "GET /v1/{prefix}/namespaces/{namespace}",
@@ -25,11 +25,21 @@ pub(super) const ENDPOINTS: [&str; 16] = [
     "POST /v1/{prefix}/namespaces/{namespace}/register",
     "POST /v1/{prefix}/tables/rename",
     "POST /v1/{prefix}/transactions/commit",
+    "GET /v1/{prefix}/events",
+    "POST /v1/{prefix}/events",
 ];
+
+/// [`crate::catalog::REQUEST_LIFETIME_MS`] as the specification writes it.
+const REQUEST_LIFETIME: &str = "PT30M";
 
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it.
 pub(super) async fn config() -> Json<Value> {
-    Json(json!({"defaults": {}, "overrides": {}, "endpoints": ENDPOINTS}))
+    Json(json!({
+        "defaults": {},
+        "overrides": {},
+        "endpoints": ENDPOINTS,
+        "idempotency-key-lifetime": REQUEST_LIFETIME,
+    }))
 }
 
 /// `POST /v1/oauth/tokens`: there are no tokens to get, said in OAuth's own error form.

@@ -76,6 +76,7 @@ impl From<CatalogError> for Refused {
                 (StatusCode::CONFLICT, "NamespaceNotEmptyException")
             }
             CatalogError::CommitFailed(_) => (StatusCode::CONFLICT, "CommitFailedException"),
+            CatalogError::Repeated => (StatusCode::CONFLICT, "AlreadyDoneException"),
             CatalogError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadRequestException"),
             CatalogError::LocationForbidden(_) => (StatusCode::FORBIDDEN, "ForbiddenException"),
             CatalogError::CommitStateUnknown(_) => {
@@ -83,7 +84,8 @@ impl From<CatalogError> for Refused {
             }
             // `Generic` is what the store says for timeouts, refused connections and the like.
             CatalogError::Storage { source: object_store::Error::Generic { .. }, .. }
-            | CatalogError::Metastore { .. } => {
+            | CatalogError::Metastore { .. }
+            | CatalogError::Busy(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")
             }
             CatalogError::Storage { .. } | CatalogError::Iceberg { .. } => {

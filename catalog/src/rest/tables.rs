@@ -2,13 +2,14 @@
 
 use super::{
     Rest,
+    asked::Asked,
     error::Refused,
     request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metastore::Levels,
+    metastore::{Answer, Levels},
     retention,
 };
 use axum::{
@@ -78,7 +79,7 @@ pub(super) struct DropParameters {
 
 /// Which of a table's snapshots an answer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Snapshots {
+pub(super) enum Snapshots {
     All,
     /// Only those that a branch or tag names.
     Refs,
@@ -109,7 +110,7 @@ pub(super) async fn list(
 
 /// `POST /namespaces/{namespace}/tables`
 pub(super) async fn create(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
     Body(body): Body<CreateBody>,
 ) -> Result<Response, Refused> {
@@ -122,24 +123,24 @@ pub(super) async fn create(
         properties: body.properties.unwrap_or_default(),
     };
     if body.stage_create.unwrap_or_default() {
-        let metadata = rest.catalog.stage_table(&path.0, table).await?;
-        return Ok(json(encode(&rest, None, &metadata)));
+        let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
+        return Ok(json(encode(asked.rest(), None, &metadata)));
     }
-    let table = rest.catalog.create_table(&path.0, table).await?;
-    Ok(loaded(&rest, &table, Snapshots::All))
+    let table = asked.catalog(Answer::Table).create_table(&path.0, table).await?;
+    Ok(loaded(asked.rest(), &table, Snapshots::All))
 }
 
 /// `POST /namespaces/{namespace}/register`
 pub(super) async fn register(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
     Body(body): Body<RegisterBody>,
 ) -> Result<Response, Refused> {
     if body.overwrite.unwrap_or_default() {
         return Err(Refused::bad_request("a table cannot be registered over another"));
     }
-    let registered =
-        rest.catalog.register_table(&path.0, &body.name, &body.metadata_location).await;
+    let catalog = asked.catalog(Answer::Table);
+    let registered = catalog.register_table(&path.0, &body.name, &body.metadata_location).await;
     let table = match registered {
         // The client named the file, so its contents are the client's mistake.
         Err(CatalogError::Iceberg { source, .. }) if source.kind() == ErrorKind::DataInvalid => {
@@ -148,7 +149,7 @@ pub(super) async fn register(
         }
         registered => registered?,
     };
-    Ok(loaded(&rest, &table, Snapshots::All))
+    Ok(loaded(asked.rest(), &table, Snapshots::All))
 }
 
 /// `GET /namespaces/{namespace}/tables/{table}`
@@ -187,22 +188,22 @@ pub(super) async fn exists(
 
 /// `DELETE /namespaces/{namespace}/tables/{table}`
 pub(super) async fn drop(
-    State(rest): State<Rest>,
+    asked: Asked,
     TablePath(table): TablePath,
     Parameters(parameters): Parameters<DropParameters>,
 ) -> Result<StatusCode, Refused> {
     // PyIceberg writes it as Python does: `True`.
     let purge = parameters.purge_requested.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
-    rest.catalog.drop_table(&table, purge).await?;
+    asked.catalog(Answer::Empty).drop_table(&table, purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /tables/rename`
 pub(super) async fn rename(
-    State(rest): State<Rest>,
+    asked: Asked,
     Body(RenameBody { source, destination }): Body<RenameBody>,
 ) -> Result<StatusCode, Refused> {
-    rest.catalog.rename_table(&source.ident()?, &destination.ident()?).await?;
+    asked.catalog(Answer::Empty).rename_table(&source.ident()?, &destination.ident()?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -211,7 +212,7 @@ pub(super) async fn metrics(TablePath(_): TablePath) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-fn loaded(rest: &Rest, table: &LoadedTable, snapshots: Snapshots) -> Response {
+pub(super) fn loaded(rest: &Rest, table: &LoadedTable, snapshots: Snapshots) -> Response {
     let etag = etag(table, snapshots);
     let body = rest.answers.get_or_encode(&etag, || match snapshots {
         Snapshots::All => encode(rest, Some(&table.metadata_location), table.metadata.as_ref()),

@@ -2,12 +2,12 @@
 //!
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
-use super::{dialect::Dialect, failed};
+use super::{dialect::Dialect, failed, outbox, requests};
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 1] = [BASE];
+const STEPS: [&str; 3] = [BASE, requests::STEP, outbox::STEP];
 
 /// Only the first process that opens a database makes its tables.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";

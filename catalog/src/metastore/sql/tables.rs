@@ -1,7 +1,7 @@
 //! Tables, their snapshot index and the deletion queue; each function is part of the caller's
 //! transaction.
 
-use super::{dialect::Lock, failed, namespaces, path, stored};
+use super::{SEPARATOR, dialect::Lock, failed, namespaces, path, stored};
 use crate::{
     error::CatalogError,
     metastore::{
@@ -60,6 +60,23 @@ pub(super) async fn by_uuid(
         .await
         .map_err(failed("read a table"))?;
     row.map(into_table).transpose()
+}
+
+/// A table's name and metadata location, which stay so until the transaction ends.
+pub(super) async fn locked(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+) -> Result<Option<(Levels, String, String)>, CatalogError> {
+    let lock = Lock::Update.clause(tx);
+    let query =
+        format!("SELECT namespace, name, metadata_location FROM tables WHERE uuid = $1{lock}");
+    let row: Option<(String, String, String)> = sqlx::query_as(AssertSqlSafe(query))
+        .bind(uuid.to_string())
+        .fetch_optional(tx)
+        .await
+        .map_err(failed("read a table"))?;
+    Ok(row
+        .map(|(path, name, file)| (path.split(SEPARATOR).map(str::to_owned).collect(), name, file)))
 }
 
 pub(super) async fn list(
@@ -125,21 +142,24 @@ pub(super) async fn rename(
     tx: &mut AnyConnection,
     from: (&Levels, &str),
     to: (&Levels, &str),
-) -> Result<(), CatalogError> {
+) -> Result<TableRow, CatalogError> {
     let row = by_name(tx, from.0, from.1, Lock::Update).await?;
     let row = row.ok_or_else(|| no_such_table(from.0, from.1))?;
     namespaces::require(tx, to.0, Lock::Share).await?;
     if by_name(tx, to.0, to.1, Lock::None).await?.is_some() {
         return Err(already_exists(to.0, to.1));
     }
-    sqlx::query("UPDATE tables SET namespace = $1, name = $2 WHERE uuid = $3")
-        .bind(path(to.0))
-        .bind(to.1)
-        .bind(row.uuid.to_string())
-        .execute(tx)
-        .await
-        .map_err(failed("rename a table"))?;
-    Ok(())
+    // A commit that looked the table up under its old name must not succeed under the new one.
+    sqlx::query(
+        "UPDATE tables SET namespace = $1, name = $2, version = version + 1 WHERE uuid = $3",
+    )
+    .bind(path(to.0))
+    .bind(to.1)
+    .bind(row.uuid.to_string())
+    .execute(tx)
+    .await
+    .map_err(failed("rename a table"))?;
+    Ok(row)
 }
 
 pub(super) async fn swap(
