@@ -1,3 +1,4 @@
+use super::{BATCH_MAX, QUEUE_MAX};
 use crate::{
     append::Append,
     catalog::{
@@ -319,4 +320,27 @@ async fn a_lost_answer_loses_no_row_and_no_file() {
     let metastore = SqlMetastore::postgres(&url).await.unwrap();
     lose_answers(house_over(tempfile::tempdir().unwrap(), metastore.clone()).await, metastore)
         .await;
+}
+
+#[tokio::test]
+async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let table = ident("a.t");
+    let held = house.catalog.inner.locks.lock(std::iter::once(&table)).await;
+    let mut waiting = Vec::new();
+    for n in 0..QUEUE_MAX {
+        let mut commit = Box::pin(house.catalog.commit(set("a.t", &n.to_string(), "v")));
+        assert!(futures::poll!(&mut commit).is_pending());
+        waiting.push(commit);
+    }
+    let refused = house.catalog.commit(set("a.t", "more", "v")).await;
+    assert!(matches!(refused, Err(CatalogError::Busy(_))));
+    drop(held);
+    for commit in join_all(waiting).await {
+        commit.unwrap();
+    }
+    let after = house.catalog.load_table(&table).await.unwrap();
+    assert_eq!(after.metadata.properties().len(), QUEUE_MAX);
+    assert_eq!(usize::try_from(after.version).unwrap(), 1 + QUEUE_MAX / BATCH_MAX);
 }

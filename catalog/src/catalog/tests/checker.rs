@@ -55,6 +55,8 @@ impl Table {
 /// One operation of a history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation {
+    /// The name under which it was asked for.
+    pub(super) id: u64,
     pub(super) called: u64,
     pub(super) returned: u64,
     pub(super) asked: Asked,
@@ -106,6 +108,29 @@ struct Choice {
     tried: usize,
     catalog: Catalog,
     first: usize,
+}
+
+/// The same history with what the feed of changes tells of operations whose outcome is unknown:
+/// `changes` has the ids of the operations in the order of their changes.
+///
+/// The hints only leave fewer orders to search, so an order that is found is one of the history.
+pub(super) fn with_hints(history: &[Operation], changes: &[u64]) -> Vec<Operation> {
+    let place = |id| changes.iter().position(|change| *change == id);
+    let known = |id: &u64| {
+        let mut found = history.iter().filter(|operation| operation.told != Told::Unknown);
+        found.find(|operation| operation.id == *id)
+    };
+    let resolved = |operation: &Operation| {
+        if operation.told != Told::Unknown {
+            return Some(*operation);
+        }
+        // It took place before those after it in the feed did, and they had when they returned.
+        let after = &changes[place(operation.id)?..];
+        let returned = after.iter().filter_map(known).map(|later| later.returned).min();
+        let returned = returned.unwrap_or(u64::MAX);
+        Some(Operation { told: Told::Done, returned, ..*operation })
+    };
+    history.iter().filter_map(resolved).collect()
 }
 
 /// Says where the longest order that was found ends, when there is none for all operations.
@@ -243,7 +268,7 @@ fn mixed(number: u64) -> u64 {
 }
 
 fn at(called: u64, returned: u64, asked: Asked, told: Told) -> Operation {
-    Operation { called, returned, asked, told }
+    Operation { id: 0, called, returned, asked, told }
 }
 
 fn table(marks: &[u64]) -> Table {
