@@ -9,6 +9,7 @@
 
 mod manifests;
 mod obsolete;
+pub(crate) mod rebase;
 mod summary;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ mod cache;
 mod change;
 mod contents;
 mod create;
+mod fold;
+mod group;
 mod jail;
 mod load;
 mod locks;
@@ -17,16 +19,18 @@ mod register;
 mod views;
 mod write;
 
+pub use crate::metastore::NowMs;
 pub use admin::{RefKind, TableStats};
 pub use purge::DropPolicy;
 
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Metastore, Properties, SnapshotRow, Watermark},
+    metastore::{Levels, Metastore, Origin, Properties, RequestKey, SnapshotRow, Watermark},
     retention,
     storage::Storage,
 };
 use cache::MetadataCache;
+use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     io::FileIO,
@@ -36,8 +40,12 @@ use locks::TableLocks;
 use std::{collections::HashMap, sync::Arc};
 pub use views::{CreateView, LoadedView, ViewChange};
 
-/// Milliseconds since 1970; passed in so that tests can set the time.
-pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
+pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
+/// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
+const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
+/// How many of the newest changes the events feed can go back to.
+pub const EVENTS_KEPT: u64 = 100_000;
 
 /// A table as it stands. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -105,6 +113,9 @@ pub const NAMESPACE_SEPARATOR: &str = "\u{1f}";
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
+    origin: Origin,
+    /// The metastore, for changes of this origin.
+    metastore: Arc<dyn Metastore>,
 }
 
 struct Inner {
@@ -119,6 +130,7 @@ struct Inner {
     locks: TableLocks,
     options: CatalogOptions,
     seen: contents::Seen,
+    queues: Queues,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -143,6 +155,7 @@ impl Catalog {
         now: NowMs,
         options: CatalogOptions,
     ) -> Self {
+        let origin = Origin::anonymous(Arc::clone(&now));
         let inner = Inner {
             name: name.to_owned(),
             namespace_separator: NAMESPACE_SEPARATOR.to_owned(),
@@ -155,8 +168,33 @@ impl Catalog {
             locks: TableLocks::new(),
             options,
             seen: contents::Seen::default(),
+            queues: Queues::default(),
         };
-        Self { inner: Arc::new(inner) }
+        let metastore = inner.metastore.on_behalf_of(origin.clone());
+        Self { inner: Arc::new(inner), origin, metastore }
+    }
+
+    /// The same catalog for changes that `actor` asks for.
+    #[must_use]
+    pub fn on_behalf_of(&self, actor: &str) -> Self {
+        self.with_origin(Origin { actor: actor.into(), ..self.origin.clone() })
+    }
+
+    /// The same catalog for the one change that a request makes.
+    #[must_use]
+    pub(crate) fn for_request(&self, request: RequestKey) -> Self {
+        self.with_origin(Origin { request: Some(Arc::new(request)), ..self.origin.clone() })
+    }
+
+    fn with_origin(&self, origin: Origin) -> Self {
+        let metastore = self.inner.metastore.on_behalf_of(origin.clone());
+        Self { inner: Arc::clone(&self.inner), origin, metastore }
+    }
+
+    /// Who asks for changes.
+    #[must_use]
+    pub fn actor(&self) -> &str {
+        &self.origin.actor
     }
 
     /// The same catalog, announcing another separator of a namespace's levels in URLs: for clients
@@ -192,7 +230,7 @@ impl Catalog {
     /// The metastore, for calls that need no metadata file.
     #[must_use]
     pub fn metastore(&self) -> &dyn Metastore {
-        self.inner.metastore.as_ref()
+        self.metastore.as_ref()
     }
 
     /// Adds a namespace with these properties if it is not there, and gives its properties.
@@ -231,8 +269,21 @@ impl Catalog {
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
         create::check_name(&to.name)?;
-        let from = (from.namespace.as_ref(), from.name.as_str());
-        self.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
+        let (catalog, from, to) = (self.clone(), from.clone(), to.clone());
+        self.to_the_end(async move {
+            let from = (from.namespace.as_ref(), from.name.as_str());
+            catalog.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
+        })
+        .await
+    }
+
+    /// Forgets requests that no client repeats any more, and old changes.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn forget_records(&self) -> Result<(), CatalogError> {
+        let before_ms = self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS;
+        self.metastore().forget_records(before_ms, EVENTS_KEPT).await
     }
 
     /// Snapshot index of a table, oldest first.
@@ -282,4 +333,4 @@ impl Catalog {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

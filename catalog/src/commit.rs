@@ -101,7 +101,7 @@ fn ref_failure(name: &str, expected: Option<i64>, base: &TableMetadata) -> Optio
 
 /// `branch` or `tag`. The crate shows a ref's kind only in its JSON, which is dear but needed for
 /// the text of a failure alone.
-fn ref_kind(name: &str, base: &TableMetadata) -> &'static str {
+pub(crate) fn ref_kind(name: &str, base: &TableMetadata) -> &'static str {
     let json = serde_json::to_value(base).unwrap_or_default();
     if json["refs"][name]["type"] == "tag" { "tag" } else { "branch" }
 }
@@ -132,10 +132,11 @@ pub fn apply_updates(
     base_location: &str,
     updates: &[TableUpdate],
 ) -> Result<TableMetadata, CatalogError> {
-    apply_updates_at(base, base_location, updates, base.last_updated_ms())
+    apply_updates_at(base, Some(base_location), updates, base.last_updated_ms())
 }
 
-/// Applies `updates` to `base`.
+/// Applies `updates` to `base`, which is stored at `base_location` or, where several commits are
+/// folded into one, nowhere.
 ///
 /// The new metadata carries the time of the last snapshot it adds; without one it is `now_ms`, or
 /// later where the table's time would not go forward.
@@ -145,7 +146,7 @@ pub fn apply_updates(
 /// when a snapshot was built on a state that is no longer the newest.
 pub fn apply_updates_at(
     base: &TableMetadata,
-    base_location: &str,
+    base_location: Option<&str>,
     updates: &[TableUpdate],
     now_ms: i64,
 ) -> Result<TableMetadata, CatalogError> {
@@ -154,7 +155,7 @@ pub fn apply_updates_at(
     }
     let steps = without_removed_main(base, updates);
     let build = |base: TableMetadata| {
-        let builder = base.into_builder(Some(base_location.to_owned()));
+        let builder = base.into_builder(base_location.map(str::to_owned));
         apply(builder, &steps)
     };
     if added(updates).next().is_some() {

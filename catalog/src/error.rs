@@ -29,6 +29,13 @@ pub enum CatalogError {
     /// `CommitStateUnknownException`.
     #[error("the outcome of the commit is unknown: {0}")]
     CommitStateUnknown(String),
+    /// Too many others wait for the same; nothing changed. 503 `ServiceUnavailableException`.
+    #[error("{0}")]
+    Busy(String),
+    /// The request was carried out before, under the same `Idempotency-Key`; nothing changed. A
+    /// REST client gets the answer of back then.
+    #[error("the request was carried out before")]
+    Repeated,
     /// The request is not valid. 400 `BadRequestException`.
     #[error("{0}")]
     Invalid(String),
@@ -85,6 +92,51 @@ impl CatalogError {
             self,
             Self::Storage { source: object_store::Error::Generic { .. }, .. }
                 | Self::Metastore { .. }
+                | Self::Busy(_)
         )
+    }
+
+    /// Whether nothing changed, for certain.
+    pub(crate) fn is_definite(&self) -> bool {
+        !matches!(self, Self::CommitStateUnknown(_))
+    }
+
+    /// The same error for another of those whom it concerns; causes are kept as text.
+    pub(crate) fn copy(&self) -> Self {
+        match self {
+            Self::NoSuchNamespace(text) => Self::NoSuchNamespace(text.clone()),
+            Self::NoSuchTable(text) => Self::NoSuchTable(text.clone()),
+            Self::NoSuchView(text) => Self::NoSuchView(text.clone()),
+            Self::Protected(text) => Self::Protected(text.clone()),
+            Self::IllegalArgument(text) => Self::IllegalArgument(text.clone()),
+            Self::MissingMetadata(text) => Self::MissingMetadata(text.clone()),
+            Self::AlreadyExists(text) => Self::AlreadyExists(text.clone()),
+            Self::NamespaceNotEmpty(text) => Self::NamespaceNotEmpty(text.clone()),
+            Self::CommitFailed(text) => Self::CommitFailed(text.clone()),
+            Self::CommitStateUnknown(text) => Self::CommitStateUnknown(text.clone()),
+            Self::Busy(text) => Self::Busy(text.clone()),
+            Self::Repeated => Self::Repeated,
+            Self::Invalid(text) => Self::Invalid(text.clone()),
+            Self::LocationForbidden(text) => Self::LocationForbidden(text.clone()),
+            Self::Storage { operation, location, source } => {
+                let cause = source.to_string().into();
+                let source = match source {
+                    object_store::Error::Generic { store, .. } => {
+                        object_store::Error::Generic { store, source: cause }
+                    }
+                    _ => {
+                        object_store::Error::Precondition { path: location.clone(), source: cause }
+                    }
+                };
+                Self::Storage { operation, location: location.clone(), source }
+            }
+            Self::Metastore { operation, source } => {
+                Self::Metastore { operation, source: sqlx::Error::Protocol(source.to_string()) }
+            }
+            Self::Iceberg { operation, source } => Self::Iceberg {
+                operation,
+                source: iceberg::Error::new(source.kind(), source.to_string()),
+            },
+        }
     }
 }

@@ -4,13 +4,15 @@
 //! commit was built on, and the watermark, the snapshot index and the queue of files to delete
 //! change with it or not at all.
 
+mod origin;
 pub mod sql;
 #[cfg(test)]
 pub(crate) mod suite;
 
 use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
-use std::{collections::BTreeMap, fmt::Debug};
+pub use origin::{ANONYMOUS, Answer, NowMs, Origin, RequestKey};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 use uuid::Uuid;
 
 /// How far a log has been committed to a table.
@@ -56,6 +58,17 @@ pub struct PointerSwap {
     pub removed_snapshots: Vec<i64>,
     /// Files nobody needs once this commit stands; deleted at the given time or later.
     pub obsolete: Vec<Obsolete>,
+    /// The commits that are folded into this one; none when it is one commit of the caller's.
+    pub parts: Vec<Part>,
+}
+
+/// One of several commits that move a pointer together.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Whose it is.
+    pub origin: Origin,
+    /// The snapshots it adds.
+    pub snapshots: Vec<i64>,
 }
 
 /// What a name stands for. A namespace's tables and views share their names.
@@ -84,6 +97,8 @@ pub struct NewTable {
     pub location: String,
     /// Snapshots it starts with.
     pub snapshots: Vec<SnapshotRow>,
+    /// Whether it was there before, under another catalog or name.
+    pub adopted: bool,
 }
 
 /// A line of the snapshot index.
@@ -152,6 +167,38 @@ pub enum SwapOutcome {
     Lost(Uuid),
     /// Nothing changed: a writer with a higher epoch owns this table's log.
     Deposed(Uuid),
+    /// Nothing changed: the request of this key was carried out before.
+    Repeated(Uuid),
+}
+
+/// A request that was carried out, or refused for good, under an `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoneRequest {
+    /// Names its contents.
+    pub fingerprint: String,
+    /// The HTTP status it was answered with.
+    pub status: u16,
+    /// The rest of the answer.
+    pub answer: Answer,
+    /// The table it made: identity and metadata location.
+    pub table: Option<(Uuid, String)>,
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its place in the order of all changes, from 1 and without gaps.
+    pub number: u64,
+    /// Names the request it was part of.
+    pub request: String,
+    /// How many changes that request made.
+    pub request_events: i32,
+    /// When, ms since 1970.
+    pub at_ms: i64,
+    /// Who asked for it.
+    pub actor: String,
+    /// What changed, as the draft of the specification writes an operation.
+    pub operation: serde_json::Value,
 }
 
 /// A namespace is its levels: `["a", "b"]`.
@@ -163,9 +210,14 @@ pub type Properties = BTreeMap<String, String>;
 /// The transactional store. Each call is one transaction.
 ///
 /// Every method fails with [`CatalogError::Metastore`] when the database does, and then nothing
-/// has changed; only [`Metastore::commit`] may answer [`CatalogError::CommitStateUnknown`].
+/// has changed; a change whose COMMIT got no answer, and that cannot be looked up either, fails
+/// with [`CatalogError::CommitStateUnknown`]. A change under an `Idempotency-Key` that was carried
+/// out before changes nothing and fails with [`CatalogError::Repeated`].
 #[async_trait]
 pub trait Metastore: Debug + Send + Sync {
+    /// The same store, for changes of this origin.
+    fn on_behalf_of(&self, origin: Origin) -> Arc<dyn Metastore>;
+
     /// Adds a namespace; `AlreadyExists` when it is there, `NoSuchNamespace` when its parent is not.
     async fn create_namespace(
         &self,
@@ -202,6 +254,7 @@ pub trait Metastore: Debug + Send + Sync {
             metadata_location: metadata_location.to_owned(),
             location: format!("{metadata_location}/{uuid}"),
             snapshots: Vec::new(),
+            adopted: false,
         };
         self.commit_with_new(&[table], &[]).await.map(|_| ())
     }
@@ -281,6 +334,8 @@ pub trait Metastore: Debug + Send + Sync {
     ) -> Result<SwapOutcome, CatalogError>;
     /// The row of a table by identity, to find out how an unknown commit ended.
     async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError>;
+    /// The name of a table or view by identity.
+    async fn name_of(&self, uuid: Uuid) -> Result<Option<(Levels, String)>, CatalogError>;
     /// The highest watermark position of any table that is or was there (0 when there is none):
     /// a log must never hand out a position at or below it.
     async fn highest_position(&self) -> Result<u64, CatalogError>;
@@ -300,42 +355,36 @@ pub trait Metastore: Debug + Send + Sync {
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError>;
     /// Forgets files that have been deleted.
     async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError>;
+
+    /// What became of the request of this key; none when it was not carried out.
+    async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError>;
+    /// Keeps the answer to a request that was refused, unless one of its key is kept already, and
+    /// gives the one that is kept.
+    async fn refuse_request(
+        &self,
+        request: &RequestKey,
+        status: u16,
+        body: &str,
+    ) -> Result<Option<DoneRequest>, CatalogError>;
+    /// At most `limit` changes with numbers above `after`, in order.
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError>;
+    /// The number before the first change at or after a time; the last one's when there is none.
+    async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError>;
+    /// Forgets requests from before a time, and all but the newest `events` changes.
+    async fn forget_records(
+        &self,
+        requests_before_ms: i64,
+        events: u64,
+    ) -> Result<(), CatalogError>;
 }
 
-/// What is known after a COMMIT whose answer was lost, from the tables as they are now: `found`
-/// has one entry for each new table and then for each swap.
-pub(crate) fn outcome_of_lost_commit(
-    new: &[NewTable],
-    swaps: &[PointerSwap],
-    found: &[Option<TableRow>],
-) -> LostCommit {
-    let locations = new.iter().map(|table| &table.metadata_location);
-    let locations = locations.chain(swaps.iter().map(|swap| &swap.metadata_location));
-    let is_ours = |(row, location): (&Option<TableRow>, &String)| {
-        row.as_ref().is_some_and(|row| row.metadata_location == *location)
-    };
-    if found.iter().zip(locations).all(is_ours) {
-        return LostCommit::Happened;
-    }
-    // One version number that did not move proves that the transaction, being atomic, did nothing.
-    let (found_new, found_swaps) = found.split_at(new.len());
-    let is_unmoved = |(row, swap): (&Option<TableRow>, &PointerSwap)| {
-        row.as_ref().is_some_and(|row| row.version == swap.expected_version)
-    };
-    if found_swaps.iter().zip(swaps).any(is_unmoved) || found_new.iter().any(Option::is_none) {
-        LostCommit::DidNotHappen
-    } else {
-        LostCommit::Unknown
-    }
-}
-
-/// See [`outcome_of_lost_commit`].
+/// What is known after a COMMIT whose answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LostCommit {
-    /// Every pointer is where the commit put it.
+    /// Everything changed.
     Happened,
-    /// The commit left no trace.
+    /// Nothing changed.
     DidNotHappen,
-    /// Others have moved on since, from a state that cannot be told any more.
+    /// The database cannot tell.
     Unknown,
 }

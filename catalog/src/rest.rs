@@ -5,9 +5,11 @@
 //! specification's error form, and none of a server error says more than that there was one.
 
 mod access;
+mod asked;
 mod commit;
 mod config;
 mod error;
+mod events;
 mod guard;
 mod metrics;
 mod namespaces;
@@ -21,6 +23,7 @@ mod tests;
 mod views;
 
 use crate::{access::Access, catalog::Catalog, scan::manifests::ManifestCache};
+pub use asked::Actor;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -62,6 +65,7 @@ pub fn router_for(catalog: Catalog, access: Access) -> axum::Router {
         .route("/v1/oauth/tokens", post(oauth::token))
         .nest("/v1", routes())
         .nest(&format!("/v1/{prefix}"), routes())
+        .route_layer(middleware::from_fn_with_state(rest.clone(), asked::once))
         .route_layer(middleware::from_fn_with_state(rest.clone(), guard::guard))
         .method_not_allowed_fallback(Refused::method)
         .fallback(Refused::route)
@@ -86,6 +90,7 @@ fn routes() -> Router<Rest> {
         .route(&format!("{table}/metrics"), get(metrics::list).post(metrics::report))
         .route("/tables/rename", post(tables::rename))
         .route("/transactions/commit", post(commit::transaction))
+        .route("/events", get(events::get).post(events::query))
         .route(&format!("{namespace}/views"), get(views::list).post(views::create))
         .route(
             &format!("{namespace}/views/{{view}}"),

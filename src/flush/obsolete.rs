@@ -1,4 +1,5 @@
-//! Deletes files that commits and dropped tables have made unneeded, once their time has come.
+//! Deletes files that commits and dropped tables have made unneeded, once their time has come, and
+//! forgets old requests and changes.
 //!
 //! Which files those are, and when, is the catalog's to know; a file leaves the queue only after
 //! it is deleted.
@@ -31,6 +32,7 @@ impl Job for DeleteObsolete {
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
         self.catalog.empty_trash(TABLES_MAX).await?;
+        self.catalog.forget_records().await?;
         let deleted = self.catalog.delete_obsolete(FILES_MAX).await?;
         let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);
         Ok(if was_full { Progress::More } else { Progress::Idle })

@@ -124,6 +124,8 @@ impl From<CatalogError> for ApiError {
             }
             CatalogError::CommitStateUnknown(_)
             | CatalogError::MissingMetadata(_)
+            | CatalogError::Busy(_)
+            | CatalogError::Repeated
             | CatalogError::Storage { .. }
             | CatalogError::Metastore { .. }
             | CatalogError::Iceberg { .. } => Self::internal(&cause),

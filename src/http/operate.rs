@@ -215,7 +215,7 @@ async fn rename(
         find(&app, &principal, Action::Write, path).await?,
         find(&app, &principal, Action::Write, to).await?,
     );
-    app.catalog.rename_table(&from, &to).await?;
+    app.catalog.on_behalf_of(principal.id()).rename_table(&from, &to).await?;
     Ok(json(200, &value!({ "table": to.to_string() })))
 }
 
@@ -226,7 +226,10 @@ async fn drop_table(
     query: Result<Query<Drop>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(Drop { purge }) = query.map_err(|problem| invalid(problem.body_text()))?;
-    app.catalog.drop_table(&find(&app, &principal, Action::Write, path).await?, purge).await?;
+    app.catalog
+        .on_behalf_of(principal.id())
+        .drop_table(&find(&app, &principal, Action::Write, path).await?, purge)
+        .await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
@@ -246,7 +249,7 @@ async fn rollback(
         }
         _ => return Err(invalid("say either `snapshot` or `time`")),
     };
-    app.catalog.rollback(&table, to).await?;
+    app.catalog.on_behalf_of(principal.id()).rollback(&table, to).await?;
     Ok(json(200, &value!({ "snapshot": to })))
 }
 
@@ -278,7 +281,7 @@ async fn create_ref(
         Kind::Branch => RefKind::Branch,
         Kind::Tag => RefKind::Tag,
     };
-    app.catalog.create_ref(&table, &name, kind, snapshot).await?;
+    app.catalog.on_behalf_of(principal.id()).create_ref(&table, &name, kind, snapshot).await?;
     let made = app.catalog.refs(&table).await?;
     let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
@@ -303,7 +306,7 @@ async fn fast_forward(
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
     let table = find(&app, &principal, Action::Write, (namespace, table)).await?;
-    app.catalog.fast_forward(&table, &name, &to).await?;
+    app.catalog.on_behalf_of(principal.id()).fast_forward(&table, &name, &to).await?;
     let moved = app.catalog.refs(&table).await?;
     let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
@@ -339,7 +342,7 @@ async fn undrop(
         }
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
     };
-    let back = app.catalog.undrop_table(uuid, name.as_ref()).await?;
+    let back = app.catalog.on_behalf_of(principal.id()).undrop_table(uuid, name.as_ref()).await?;
     Ok(json(200, &value!({ "table": back.to_string() })))
 }
 

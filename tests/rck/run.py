@@ -62,9 +62,9 @@ def install(cache: Path) -> Path:
 
 def new_database() -> str:
     """A database of this run on the server of the other tests."""
-    server = os.environ.get("ICECORE_TEST_POSTGRES")
+    server = os.environ.get("TEST_POSTGRES")
     if not server:
-        sys.exit("ICECORE_TEST_POSTGRES names no PostgreSQL server; ./check starts one")
+        sys.exit("TEST_POSTGRES names no PostgreSQL server; ./check starts one")
     name = f"rck_{uuid4().hex}"
     subprocess.run(["psql", "-q", server, "-c", f"CREATE DATABASE {name}"], check=True)
     return urlsplit(server)._replace(path=f"/{name}").geturl()

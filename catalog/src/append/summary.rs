@@ -63,7 +63,7 @@ pub(super) fn entries(
 
 /// A total with what was added; none when the parent does not tell its own, since a guess would
 /// be taken for a fact ever after.
-fn total(parent: Option<&Summary>, key: &str, added: u64) -> Option<u64> {
+pub(super) fn total(parent: Option<&Summary>, key: &str, added: u64) -> Option<u64> {
     let before = match parent {
         Some(parent) => parent.additional_properties.get(key)?.parse().ok()?,
         None => 0u64,

@@ -1,19 +1,22 @@
 //! Commits: of clients' updates to one or several tables, and of our own appends.
 
-use super::{Catalog, LoadedTable, TableChange, jail, write::Write};
+use super::{
+    Catalog, LoadedTable, TableChange, fold,
+    group::Work,
+    jail,
+    write::{GRACE_MS, Write},
+};
 use crate::{
-    append::{self, Append},
+    append::Append,
     commit,
     error::CatalogError,
-    metastore::{SwapOutcome, Watermark},
+    metastore::{Obsolete, SwapOutcome},
 };
 use iceberg::{TableIdent, TableRequirement};
 use std::collections::HashSet;
 
-/// How often a client's commit is built anew after a lost race.
-const COMMIT_RETRIES: u32 = 4;
-/// How often an append is built anew; more, because what it brings never conflicts.
-const APPEND_RETRIES: u32 = 10;
+/// How often a transaction over several tables is built anew after a lost race.
+const COMMIT_RETRIES: u32 = 10;
 
 /// What one change comes to.
 enum Plan {
@@ -27,21 +30,38 @@ impl Catalog {
     /// Applies a change to one table (or, with `assert-create`, makes it). A change whose snapshot
     /// is already in the table is a success that changes nothing.
     ///
-    /// A lost race is retried on the new metadata as long as the requirements still hold.
+    /// Changes to one table that wait at the same time become one metadata file. A lost race is
+    /// retried on the new metadata as long as the requirements still hold; an append is built anew
+    /// on whatever others added.
     ///
     /// # Errors
-    /// `NoSuchTable`, `CommitFailed`, `CommitStateUnknown`, `Invalid`, `LocationForbidden`, `Storage`.
-    pub async fn commit(&self, change: TableChange) -> Result<LoadedTable, CatalogError> {
-        let mut tables = self.commit_together(vec![change]).await?;
-        Ok(tables.pop().expect("one change gives one table"))
+    /// `NoSuchTable`, `CommitFailed`, `CommitStateUnknown`, `Invalid`, `LocationForbidden`, `Busy`,
+    /// `Storage`.
+    pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
+        self.normalize(&mut change)?;
+        self.enqueue(change.table.clone(), Work::Change(change)).await
     }
 
     /// Applies changes to several tables, all or none.
     ///
     /// # Errors
     /// As [`Catalog::commit`].
-    pub async fn commit_all(&self, changes: Vec<TableChange>) -> Result<(), CatalogError> {
-        self.commit_together(changes).await.map(|_| ())
+    pub async fn commit_all(&self, mut changes: Vec<TableChange>) -> Result<(), CatalogError> {
+        changes.iter_mut().try_for_each(|change| self.normalize(change))?;
+        let mut seen = HashSet::new();
+        if let Some(twice) = changes.iter().find(|change| !seen.insert(&change.table)) {
+            return Err(CatalogError::Invalid(format!(
+                "Invalid transaction: table {} is in it twice",
+                twice.table
+            )));
+        }
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let tables = changes.iter().map(|change| &change.table);
+            let _tables = catalog.inner.locks.lock(tables).await;
+            catalog.commit_locked(&changes).await.map(|_| ())
+        })
+        .await
     }
 
     /// Appends data files as one snapshot and moves the watermark in the same transaction; rebases
@@ -52,98 +72,79 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchTable`, `CommitFailed` (a higher epoch owns the log, or races without end),
-    /// `CommitStateUnknown`, `Storage`.
+    /// `CommitStateUnknown`, `Busy`, `Storage`.
     pub async fn append(
         &self,
         table: &TableIdent,
         append: Append,
     ) -> Result<LoadedTable, CatalogError> {
-        let _queue = self.inner.locks.lock(std::iter::once(table)).await;
-        for _ in 0..=APPEND_RETRIES {
-            let base = self.load_table(table).await?;
-            if is_replay(base.watermark, append.watermark, table)? {
-                return Ok(base);
-            }
-            let now_ms = self.now_ms().max(base.metadata.last_updated_ms() + 1);
-            let built = append::build(&self.inner.storage, &base.metadata, &append, now_ms).await?;
-            let applied = commit::apply_updates_at(
-                &base.metadata,
-                &base.metadata_location,
-                &built.updates,
-                now_ms,
-            );
-            let metadata = match applied {
-                Ok(metadata) => metadata,
-                Err(cause) => {
-                    self.discard(&built.written).await;
-                    return Err(cause);
-                }
-            };
-            let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
-            write.watermark = Some(append.watermark);
-            write.obsolete.extend(built.obsolete);
-            for row in &mut write.snapshots {
-                row.seq = Some(append.seq);
-            }
-            let lost = match self.publish(std::slice::from_ref(&write)).await {
-                Ok(SwapOutcome::Done) => return Ok(write.loaded()),
-                Ok(SwapOutcome::Lost(_)) => None,
-                Ok(SwapOutcome::Deposed(_)) => Some(deposed(table)),
-                // The metadata file was not stored, so no pointer was touched.
-                Err(cause @ CatalogError::Storage { .. }) => Some(cause),
-                // Anything may point to what was written.
-                Err(cause) => return Err(cause),
-            };
-            self.discard(&built.written).await;
-            if let Some(cause) = lost {
-                return Err(cause);
-            }
-        }
-        Err(lost_every_race(table))
+        self.enqueue(table.clone(), Work::Append(Box::new(append))).await
     }
 
-    async fn commit_together(
+    fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {
+        let mut updates = change.updates.iter_mut();
+        updates.try_for_each(|update| jail::normalize(&self.inner.storage, update))
+    }
+
+    /// Applies changes to tables that are locked, all or none.
+    pub(super) async fn commit_locked(
         &self,
-        mut changes: Vec<TableChange>,
+        changes: &[TableChange],
     ) -> Result<Vec<LoadedTable>, CatalogError> {
-        for update in changes.iter_mut().flat_map(|change| &mut change.updates) {
-            jail::normalize(&self.inner.storage, update)?;
-        }
-        let mut seen = HashSet::new();
-        if let Some(twice) = changes.iter().find(|change| !seen.insert(&change.table)) {
-            return Err(CatalogError::Invalid(format!(
-                "Invalid transaction: table {} is in it twice",
-                twice.table
-            )));
-        }
-        let _queue = self.inner.locks.lock(changes.iter().map(|change| &change.table)).await;
         for _ in 0..=COMMIT_RETRIES {
             // Every change is checked before anything is written.
             let mut tables = Vec::with_capacity(changes.len());
-            let mut writes = Vec::new();
-            for change in &changes {
-                match self.plan(change).await? {
-                    Plan::Unchanged(table) => tables.push(table),
-                    Plan::Write(write) => {
-                        tables.push(write.loaded());
-                        writes.push(*write);
-                    }
-                }
+            let (mut writes, mut written) = (Vec::new(), Vec::new());
+            let planned = self.plan_all(changes, &mut tables, &mut writes, &mut written).await;
+            if planned.is_err() {
+                self.discard(&written).await;
             }
+            planned?;
             if writes.is_empty() {
                 return Ok(tables);
             }
-            match self.publish(&writes).await.map_err(lost_create)? {
-                SwapOutcome::Done => return Ok(tables),
-                SwapOutcome::Lost(_) => (),
+            let outcome = self.publish(&writes).await;
+            match outcome {
+                Ok(SwapOutcome::Done) => return Ok(tables),
+                Err(cause) if !cause.is_definite() => return Err(cause),
+                Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) | SwapOutcome::Repeated(_))
+                | Err(_) => self.discard(&written).await,
+            }
+            match outcome.map_err(lost_create)? {
                 SwapOutcome::Deposed(_) => return Err(deposed(&changes[0].table)),
+                SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
+                SwapOutcome::Done | SwapOutcome::Lost(_) => (),
             }
         }
         Err(lost_every_race(&changes[0].table))
     }
 
+    /// Plans every change; `written` has the files that this wrote even when it fails.
+    async fn plan_all(
+        &self,
+        changes: &[TableChange],
+        tables: &mut Vec<LoadedTable>,
+        writes: &mut Vec<Write>,
+        written: &mut Vec<String>,
+    ) -> Result<(), CatalogError> {
+        for change in changes {
+            match self.plan(change, written).await? {
+                Plan::Unchanged(table) => tables.push(table),
+                Plan::Write(write) => {
+                    tables.push(write.loaded());
+                    writes.push(*write);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks a change against the table as it is now.
-    async fn plan(&self, change: &TableChange) -> Result<Plan, CatalogError> {
+    async fn plan(
+        &self,
+        change: &TableChange,
+        written: &mut Vec<String>,
+    ) -> Result<Plan, CatalogError> {
         let TableChange { table, requirements, updates } = change;
         let now_ms = self.now_ms();
         let Some(base) = self.find(table).await? else {
@@ -156,42 +157,33 @@ impl Catalog {
         if commit::is_applied(&base.metadata, requirements, updates) {
             return Ok(Plan::Unchanged(base));
         }
-        commit::check_requirements(requirements, Some(&base.metadata))?;
-        if updates.is_empty() {
+        let held = commit::check_requirements(requirements, Some(&base.metadata));
+        if held.is_ok() && updates.is_empty() {
             return Ok(Plan::Unchanged(base));
         }
-        let metadata =
-            commit::apply_updates_at(&base.metadata, &base.metadata_location, updates, now_ms)?;
-        if metadata.uuid() != base.metadata.uuid() {
-            return Err(CatalogError::Invalid("Cannot reassign uuid of a table".to_owned()));
-        }
+        let rebased = self.rebased(&base.metadata, change, held).await?;
+        let updates = rebased.as_ref().map_or(updates, |rebased| &rebased.updates);
+        written.extend(rebased.as_ref().map(|rebased| rebased.written.clone()));
+        let location = Some(base.metadata_location.as_str());
+        let metadata = commit::apply_updates_at(&base.metadata, location, updates, now_ms)?;
+        fold::check_identity(&base.metadata, &metadata)?;
         self.check_commit(table, Some(&base.metadata), &metadata, updates).await?;
         if metadata.location() != base.metadata.location() {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
-        Ok(Plan::Write(Box::new(Write::new(table.clone(), Some(base), metadata, now_ms))))
+        let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
+        let not_before_ms = now_ms + GRACE_MS;
+        let replaced = rebased.map(|rebased| rebased.replaced);
+        write.obsolete.extend(replaced.map(|location| Obsolete { location, not_before_ms }));
+        Ok(Plan::Write(Box::new(write)))
     }
 }
 
-/// Whether the table already has these log positions.
-fn is_replay(
-    held: Option<Watermark>,
-    offered: Watermark,
-    table: &TableIdent,
-) -> Result<bool, CatalogError> {
-    match held {
-        // A deposed writer's positions may be another writer's by now, so they prove nothing.
-        Some(held) if offered.epoch < held.epoch => Err(deposed(table)),
-        Some(held) => Ok(offered.position <= held.position),
-        None => Ok(false),
-    }
-}
-
-fn deposed(table: &TableIdent) -> CatalogError {
+pub(super) fn deposed(table: &TableIdent) -> CatalogError {
     CatalogError::CommitFailed(format!("Commit failed: another writer owns the log of {table}"))
 }
 
-fn lost_every_race(table: &TableIdent) -> CatalogError {
+pub(super) fn lost_every_race(table: &TableIdent) -> CatalogError {
     CatalogError::CommitFailed(format!("Commit failed: {table} was changed concurrently"))
 }
 

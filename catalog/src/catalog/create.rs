@@ -1,7 +1,11 @@
 //! New tables: created, staged, adopted, or built from a client's updates.
 
 use super::{Catalog, CreateTable, LoadedTable, jail, write::Write};
-use crate::{commit, error::CatalogError, metastore::Levels};
+use crate::{
+    commit,
+    error::CatalogError,
+    metastore::{Levels, SwapOutcome},
+};
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use uuid::Uuid;
 
@@ -16,10 +20,18 @@ impl Catalog {
         table: CreateTable,
     ) -> Result<LoadedTable, CatalogError> {
         let ident = ident(levels, &table.name)?;
-        let metadata = self.stage_table(levels, table).await?;
-        let write = Write::new(ident, None, metadata, self.now_ms());
-        self.publish(std::slice::from_ref(&write)).await?;
-        Ok(write.loaded())
+        let (catalog, levels) = (self.clone(), levels.clone());
+        self.to_the_end(async move {
+            let metadata = catalog.stage_table(&levels, table).await?;
+            let write = Write::new(ident, None, metadata, catalog.now_ms());
+            match catalog.publish(std::slice::from_ref(&write)).await? {
+                SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
+                SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => {
+                    Ok(write.loaded())
+                }
+            }
+        })
+        .await
     }
 
     /// The metadata a staged create answers with: nothing is stored but the table's folders.
@@ -66,7 +78,7 @@ impl Catalog {
     pub(super) async fn check_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
         let levels = table.namespace.as_ref();
         self.check_namespace(levels).await?;
-        let metastore = &self.inner.metastore;
+        let metastore = self.metastore();
         if metastore.table(levels, &table.name).await?.is_some() {
             return Err(already_exists(table));
         }
@@ -78,7 +90,7 @@ impl Catalog {
     }
 
     pub(super) async fn check_namespace(&self, levels: &Levels) -> Result<(), CatalogError> {
-        match self.inner.metastore.namespace(levels).await? {
+        match self.metastore().namespace(levels).await? {
             Some(_) => Ok(()),
             None => Err(CatalogError::NoSuchNamespace(levels.join("."))),
         }
@@ -88,7 +100,7 @@ impl Catalog {
     /// once the table is in the metastore, but here it is known before any file is made.
     pub(super) async fn free_location(&self, location: &str) -> Result<String, CatalogError> {
         let parsed = jail::for_a_table(&self.inner.storage, location)?;
-        if self.inner.metastore.is_free(&parsed).await? {
+        if self.metastore().is_free(&parsed).await? {
             return Ok(parsed.to_string());
         }
         Err(CatalogError::Invalid(format!(
@@ -109,7 +121,7 @@ impl Catalog {
         let root = self.inner.storage.root();
         let location =
             self.inner.storage.normalize(&format!("{root}/{}/{uuid}", folders.join("/")))?;
-        if self.inner.metastore.is_free(&location).await? {
+        if self.metastore().is_free(&location).await? {
             return Ok(location.to_string());
         }
         Ok(format!("{root}/{uuid}"))

@@ -33,11 +33,18 @@ impl Catalog {
         Ok(loaded)
     }
 
+    /// The table that a metadata file holds, whether or not it is there any more.
+    pub(crate) async fn load_file(&self, location: &str) -> Result<LoadedTable, CatalogError> {
+        let metadata = self.metadata(location).await?;
+        let metadata_location = location.to_owned();
+        Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
+    }
+
     pub(super) async fn find(
         &self,
         table: &TableIdent,
     ) -> Result<Option<LoadedTable>, CatalogError> {
-        let row = self.inner.metastore.table(table.namespace.as_ref(), &table.name).await?;
+        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
         let Some(row) = row else { return Ok(None) };
         match self.metadata(&row.metadata_location).await {
             Ok(metadata) => Ok(Some(loaded(row, metadata))),
@@ -52,7 +59,7 @@ impl Catalog {
         before: &TableRow,
         cause: CatalogError,
     ) -> Result<Option<LoadedTable>, CatalogError> {
-        let row = self.inner.metastore.table(table.namespace.as_ref(), &table.name).await?;
+        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
         match row {
             None => Ok(None),
             Some(row) if row == *before => Err(cause),

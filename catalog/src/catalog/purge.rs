@@ -49,6 +49,11 @@ impl Catalog {
     /// # Errors
     /// `NoSuchTable`, `Protected`.
     pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+        let (catalog, table) = (self.clone(), table.clone());
+        self.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
+    }
+
+    async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
         let policy = self.inner.options.drop_policy;
         let now_ms = self.now_ms();
@@ -89,6 +94,7 @@ impl Catalog {
             metadata_location: row.metadata_location,
             location: metadata.location().to_owned(),
             snapshots: commit::added_snapshots(None, &metadata),
+            adopted: true,
         };
         self.metastore().undrop(&table).await?;
         Ok(ident)

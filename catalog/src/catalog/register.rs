@@ -29,12 +29,17 @@ impl Catalog {
         let table = create::ident(levels, name)?;
         self.check_is_free(&table).await?;
         let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
-        if self.inner.metastore.table_by_uuid(metadata.uuid()).await?.is_some() {
+        if self.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
             return Err(create::already_exists(&table));
         }
         self.free_location(metadata.location()).await?;
         let new = new_table(&table, &metadata, location);
-        self.inner.metastore.commit_with_new(&[new], &[]).await?;
+        let catalog = self.clone();
+        let registered =
+            self.to_the_end(async move { catalog.metastore().commit_with_new(&[new], &[]).await });
+        if let SwapOutcome::Repeated(_) = registered.await? {
+            return Err(CatalogError::Repeated);
+        }
         // The metastore may know a watermark of it from before it was dropped.
         self.load_table(&table).await
     }
@@ -64,7 +69,7 @@ impl Catalog {
             }
             self.check_stays(&table, "replaced").await?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
-            let metastore = &self.inner.metastore;
+            let metastore = self.metastore();
             let outcome = if metadata.uuid() == base.metadata.uuid() {
                 metastore.commit(&[swap(&base, &metadata, location)]).await?
             } else {
@@ -126,6 +131,7 @@ fn new_table(table: &TableIdent, metadata: &TableMetadata, location: String) -> 
         metadata_location: location,
         location: metadata.location().to_owned(),
         snapshots: commit::added_snapshots(None, metadata),
+        adopted: true,
     }
 }
 
@@ -141,6 +147,7 @@ fn swap(base: &LoadedTable, metadata: &TableMetadata, location: String) -> Point
         snapshots: commit::added_snapshots(Some(&base.metadata), metadata),
         removed_snapshots: commit::removed_snapshots(&base.metadata, metadata),
         obsolete: Vec::new(),
+        parts: Vec::new(),
     }
 }
 

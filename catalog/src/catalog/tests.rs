@@ -1,3 +1,6 @@
+mod checker;
+mod linearizable;
+
 use super::*;
 use crate::{
     metastore::{Obsolete, PointerSwap, SwapOutcome, sql::SqlMetastore, suite},
@@ -16,7 +19,7 @@ use uuid::Uuid;
 mod own;
 mod places;
 
-const NOW: i64 = 1_700_000_000_000;
+pub(crate) const NOW: i64 = 1_700_000_000_000;
 pub(crate) const UNDROP_MS: i64 = 60 * 60 * 1000;
 
 pub(crate) struct House {
@@ -39,8 +42,12 @@ impl House {
 
 pub(crate) async fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
-    let warehouse = format!("file://{}/warehouse", folder.path().display());
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    house_over(folder, metastore).await
+}
+
+pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: SqlMetastore) -> House {
+    let warehouse = format!("file://{}/warehouse", folder.path().display());
     let metastore: Arc<dyn Metastore> = Arc::new(metastore);
     let clock = Arc::new(AtomicI64::new(NOW));
     let open = || {
@@ -62,7 +69,7 @@ pub(crate) fn ident(dotted: &str) -> TableIdent {
     TableIdent::from_strs(dotted.split('.')).unwrap()
 }
 
-fn new_table(name: &str) -> CreateTable {
+pub(crate) fn new_table(name: &str) -> CreateTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "id", "required": true, "type": "string"}]});
     CreateTable {
@@ -233,8 +240,9 @@ async fn no_concurrent_commit_is_lost() {
     join_all(tasks).await;
     let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
     assert_eq!(table.metadata.properties().len(), 200);
-    assert_eq!(table.version, 201);
-    assert_eq!(house.files().await.len(), 201, "losers' metadata files are deleted");
+    assert!(table.version <= 201);
+    let files = i64::try_from(house.files().await.len()).unwrap();
+    assert_eq!(files, table.version, "losers' metadata files are deleted");
 }
 
 #[tokio::test]
@@ -245,7 +253,10 @@ async fn commits_in_one_process_queue_and_never_fail() {
     for commit in join_all(commits).await {
         commit.unwrap();
     }
-    assert_eq!(house.catalog.load_table(&ident("a.t")).await.unwrap().version, 41);
+    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(table.metadata.properties().len(), 40);
+    assert_eq!(table.metadata.metadata_log().len(), 1, "one file holds all that waited");
+    assert_eq!(table.version, 2);
 }
 
 #[tokio::test]

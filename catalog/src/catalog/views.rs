@@ -110,7 +110,8 @@ impl Catalog {
         let own =
             jail::check_view(&self.inner.storage, metadata.location(), metadata.properties())?;
         let location = own.admit(location.as_str())?.to_string();
-        self.insert_view(&ident, &metadata, &location).await?;
+        let new = NewTable { adopted: true, ..new_view(&ident, &metadata, &location) };
+        self.insert_view(new).await?;
         Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
     }
 
@@ -119,7 +120,7 @@ impl Catalog {
     /// # Errors
     /// `NoSuchView` (also when the namespace is missing), `Storage`.
     pub async fn load_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
-        let row = self.inner.metastore.view(view.namespace.as_ref(), &view.name).await?;
+        let row = self.metastore().view(view.namespace.as_ref(), &view.name).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchView(view.to_string()))?;
         let metadata = self.view_metadata(&row).await?;
         Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
@@ -156,8 +157,9 @@ impl Catalog {
                 snapshots: Vec::new(),
                 removed_snapshots: Vec::new(),
                 obsolete: Vec::new(),
+                parts: Vec::new(),
             };
-            if let SwapOutcome::Done = self.inner.metastore.commit(&[swap]).await? {
+            if let SwapOutcome::Done = self.metastore().commit(&[swap]).await? {
                 let metadata = Arc::new(metadata);
                 self.inner.view_cache.remove(&base.metadata_location);
                 self.inner.view_cache.insert(&metadata_location, &metadata);
@@ -202,7 +204,7 @@ impl Catalog {
         metadata: ViewMetadata,
         metadata_location: String,
     ) -> Result<LoadedView, CatalogError> {
-        let added = self.insert_view(view, &metadata, &metadata_location).await;
+        let added = self.insert_view(new_view(view, &metadata, &metadata_location)).await;
         if let Err(CatalogError::AlreadyExists(_) | CatalogError::NoSuchNamespace(_)) = added {
             self.discard(std::slice::from_ref(&metadata_location)).await;
         }
@@ -212,22 +214,8 @@ impl Catalog {
         Ok(LoadedView { metadata, metadata_location, version: 1 })
     }
 
-    async fn insert_view(
-        &self,
-        view: &TableIdent,
-        metadata: &ViewMetadata,
-        metadata_location: &str,
-    ) -> Result<(), CatalogError> {
-        let new = NewTable {
-            kind: Kind::View,
-            levels: view.namespace.as_ref().clone(),
-            name: view.name.clone(),
-            uuid: metadata.uuid(),
-            metadata_location: metadata_location.to_owned(),
-            location: metadata.location().to_owned(),
-            snapshots: Vec::new(),
-        };
-        self.inner.metastore.commit_with_new(&[new], &[]).await.map(|_| ())
+    async fn insert_view(&self, new: NewTable) -> Result<(), CatalogError> {
+        self.metastore().commit_with_new(&[new], &[]).await.map(|_| ())
     }
 
     /// Where the next metadata file of a view goes, once everything the view names is allowed.
@@ -273,14 +261,27 @@ impl Catalog {
     async fn check_view_is_free(&self, view: &TableIdent) -> Result<(), CatalogError> {
         let levels = view.namespace.as_ref();
         self.check_namespace(levels).await?;
-        let taken = if self.inner.metastore.view(levels, &view.name).await?.is_some() {
+        let taken = if self.metastore().view(levels, &view.name).await?.is_some() {
             format!("View already exists: {view}")
-        } else if self.inner.metastore.table(levels, &view.name).await?.is_some() {
+        } else if self.metastore().table(levels, &view.name).await?.is_some() {
             format!("Table with same name already exists: {view}")
         } else {
             return Ok(());
         };
         Err(CatalogError::AlreadyExists(taken))
+    }
+}
+
+fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str) -> NewTable {
+    NewTable {
+        kind: Kind::View,
+        levels: view.namespace.as_ref().clone(),
+        name: view.name.clone(),
+        uuid: metadata.uuid(),
+        metadata_location: metadata_location.to_owned(),
+        location: metadata.location().to_owned(),
+        snapshots: Vec::new(),
+        adopted: false,
     }
 }
 

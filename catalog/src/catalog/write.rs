@@ -8,7 +8,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metadata_file,
-    metastore::{Kind, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
+    metastore::{Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
 };
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -30,6 +30,8 @@ pub(super) struct Write {
     pub(super) watermark: Option<Watermark>,
     pub(super) snapshots: Vec<SnapshotRow>,
     pub(super) obsolete: Vec<Obsolete>,
+    /// The commits it is made of, when they are not the caller's own.
+    pub(super) parts: Vec<Part>,
 }
 
 impl Write {
@@ -47,7 +49,8 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        Self { table, base, metadata, metadata_location, watermark: None, snapshots, obsolete }
+        let (watermark, parts) = (None, Vec::new());
+        Self { table, base, metadata, metadata_location, watermark, snapshots, obsolete, parts }
     }
 
     /// The table once this is stored.
@@ -70,6 +73,7 @@ impl Write {
             metadata_location: self.metadata_location.clone(),
             location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
+            adopted: false,
         })
     }
 
@@ -86,6 +90,7 @@ impl Write {
             snapshots: self.snapshots.clone(),
             removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
             obsolete: self.obsolete.clone(),
+            parts: self.parts.clone(),
         })
     }
 }
@@ -106,16 +111,14 @@ impl Catalog {
         }
         let new: Vec<NewTable> = writes.iter().filter_map(Write::new_table).collect();
         let swaps: Vec<PointerSwap> = writes.iter().filter_map(Write::swap).collect();
-        let outcome = self.inner.metastore.commit_with_new(&new, &swaps).await;
+        let outcome = self.metastore().commit_with_new(&new, &swaps).await;
         match &outcome {
             Ok(SwapOutcome::Done) => self.remember(writes),
-            Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_))
-            | Err(
-                CatalogError::AlreadyExists(_)
-                | CatalogError::NoSuchNamespace(_)
-                | CatalogError::Invalid(_),
-            ) => self.discard(&locations).await,
-            // Whether the pointers moved is unknown, or not worth the risk of being wrong.
+            Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) | SwapOutcome::Repeated(_)) => {
+                self.discard(&locations).await;
+            }
+            Err(cause) if cause.is_definite() => self.discard(&locations).await,
+            // The pointers may have moved: what they may point to stays.
             Err(_) => (),
         }
         outcome

@@ -140,15 +140,15 @@ fn a_new_table_has_fresh_ids_and_the_given_time() {
 fn time_never_goes_back_and_follows_the_given_clock() {
     let set = updates(json!([{"action": "set-properties", "updates": {"a": "b"}}]));
     for (now, expected) in [(NOW - 1_000_000, NOW + 1), (NOW, NOW + 1), (NOW + 90, NOW + 90)] {
-        let new = apply_updates_at(&table(), FILE, &set, now).unwrap();
+        let new = apply_updates_at(&table(), Some(FILE), &set, now).unwrap();
         assert_eq!(new.last_updated_ms(), expected);
         assert_eq!(new.metadata_log()[0].metadata_file, FILE);
         assert_eq!(new.metadata_log()[0].timestamp_ms, NOW);
     }
     // Far beyond the machine's own clock, and back.
     let far = 9_000_000_000_000;
-    let ahead = apply_updates_at(&table(), FILE, &set, far).unwrap();
-    let again = apply_updates_at(&ahead, FILE, &set, NOW).unwrap();
+    let ahead = apply_updates_at(&table(), Some(FILE), &set, far).unwrap();
+    let again = apply_updates_at(&ahead, Some(FILE), &set, NOW).unwrap();
     assert_eq!(again.last_updated_ms(), far + 1);
 }
 
@@ -156,10 +156,10 @@ fn time_never_goes_back_and_follows_the_given_clock() {
 fn a_rollback_is_logged_at_its_own_time() {
     let base = with_snapshot();
     let add = updates(json!([snapshot(2, Some(1), 2, NOW + 10), point("main", "branch", 2)]));
-    let base = apply_updates_at(&base, FILE, &add, 0).unwrap();
+    let base = apply_updates_at(&base, Some(FILE), &add, 0).unwrap();
     assert_eq!(base.last_updated_ms(), NOW + 10);
     let back = updates(json!([point("main", "branch", 1)]));
-    let new = apply_updates_at(&base, FILE, &back, NOW + 50).unwrap();
+    let new = apply_updates_at(&base, Some(FILE), &back, NOW + 50).unwrap();
     let log: Vec<_> = new.history().iter().map(|e| (e.snapshot_id, e.timestamp_ms)).collect();
     assert_eq!(log, [(1, NOW + 5), (2, NOW + 10), (1, NOW + 50)]);
     assert_eq!(new.current_snapshot_id(), Some(1));

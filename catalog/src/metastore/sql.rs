@@ -8,8 +8,10 @@ pub mod access;
 pub(crate) mod audit;
 mod dialect;
 mod namespaces;
+mod outbox;
 mod places;
 mod reports;
+mod requests;
 mod schema;
 mod tables;
 mod trash;
@@ -18,14 +20,17 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report,
-        SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow, outcome_of_lost_commit,
+        DoneRequest, Event, Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, Origin,
+        PointerSwap, Properties, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
+        TrashRow,
     },
 };
 use async_trait::async_trait;
 use dialect::{Dialect, Lock, TransactionId};
+use outbox::{Before, Mark, Told};
+use serde_json::{Value, json};
 use sqlx::{Any, AnyPool, Transaction};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -38,6 +43,10 @@ pub struct SqlMetastore {
     dialect: Dialect,
     writer: AnyPool,
     readers: AnyPool,
+    /// Whom changes are made for.
+    origin: Origin,
+    #[cfg(test)]
+    pub(crate) faults: faults::Faults,
 }
 
 impl SqlMetastore {
@@ -65,7 +74,15 @@ impl SqlMetastore {
         writer: AnyPool,
         readers: AnyPool,
     ) -> Result<Self, CatalogError> {
-        let metastore = Self { dialect, writer, readers };
+        let metastore = Self {
+            dialect,
+            writer,
+            readers,
+            // The time is the catalog's to give.
+            origin: Origin::anonymous(Arc::new(|| 0)),
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        };
         schema::migrate(metastore.begin().await?, dialect).await?;
         Ok(metastore)
     }
@@ -74,54 +91,154 @@ impl SqlMetastore {
         self.writer.begin_with(self.dialect.begin()).await.map_err(failed("begin"))
     }
 
-    /// What became of a commit whose COMMIT failed.
-    async fn find_out(
+    /// Begins the one change of a request; fails when that was made before.
+    async fn begin_change(&self) -> Result<Transaction<'static, Any>, CatalogError> {
+        let mut tx = self.begin().await?;
+        match self.claim(&mut tx, &self.origin, None).await? {
+            None => Ok(tx),
+            Some(_) => Err(CatalogError::Repeated),
+        }
+    }
+
+    /// Takes the key of a request; gives it back when its request was carried out before.
+    async fn claim(
         &self,
-        cause: sqlx::Error,
-        transaction: TransactionId,
+        tx: &mut Transaction<'static, Any>,
+        origin: &Origin,
+        table: Option<(Uuid, &str)>,
+    ) -> Result<Option<Uuid>, CatalogError> {
+        let Some(request) = &origin.request else { return Ok(None) };
+        let is_new = requests::claim(tx, request, (origin.now)(), table).await?;
+        Ok((!is_new).then_some(request.id))
+    }
+
+    /// Claims the keys of all whose changes are in one commit.
+    async fn claim_all(
+        &self,
+        tx: &mut Transaction<'static, Any>,
         new: &[NewTable],
         swaps: &[PointerSwap],
-    ) -> Result<SwapOutcome, CatalogError> {
+    ) -> Result<Option<Uuid>, CatalogError> {
+        for swap in swaps {
+            for part in &swap.parts {
+                let table = Some((swap.uuid, swap.metadata_location.as_str()));
+                if let Some(id) = self.claim(tx, &part.origin, table).await? {
+                    return Ok(Some(id));
+                }
+            }
+        }
+        if swaps.iter().any(|swap| !swap.parts.is_empty()) {
+            return Ok(None);
+        }
+        let new = new.iter().map(|table| (table.uuid, table.metadata_location.as_str()));
+        let swaps = swaps.iter().map(|swap| (swap.uuid, swap.metadata_location.as_str()));
+        self.claim(tx, &self.origin, new.chain(swaps).next()).await
+    }
+
+    /// Ends a change: tells of it, and commits. Durable on return.
+    async fn end(
+        &self,
+        tx: Transaction<'static, Any>,
+        operation: &'static str,
+        told: Value,
+    ) -> Result<(), CatalogError> {
+        let told = Told { origin: self.origin.clone(), operations: vec![told] };
+        self.end_all(tx, operation, &[told]).await
+    }
+
+    async fn end_all(
+        &self,
+        mut tx: Transaction<'static, Any>,
+        operation: &'static str,
+        told: &[Told],
+    ) -> Result<(), CatalogError> {
+        let transaction = dialect::transaction_id(&mut tx).await?;
+        let mark = outbox::write(&mut tx, told).await?;
+        match self.commit_now(tx).await {
+            Ok(()) => Ok(()),
+            Err(cause) => self.find_out(operation, cause, transaction, mark).await,
+        }
+    }
+
+    async fn commit_now(&self, tx: Transaction<'static, Any>) -> Result<(), sqlx::Error> {
+        #[cfg(test)]
+        if let Some(fault) = self.faults.take() {
+            return fault.commit(tx).await;
+        }
+        tx.commit().await
+    }
+
+    /// What became of a change whose COMMIT failed.
+    async fn find_out(
+        &self,
+        operation: &'static str,
+        cause: sqlx::Error,
+        transaction: TransactionId,
+        mark: Option<Mark>,
+    ) -> Result<(), CatalogError> {
         warn!(error = &cause as &dyn std::error::Error, "commit failed, reading back");
+        #[cfg(test)]
+        if self.faults.is_deaf() {
+            return Err(CatalogError::CommitStateUnknown(cause.to_string()));
+        }
         let outcome = match transaction {
-            TransactionId::None => self.compare(new, swaps).await,
+            TransactionId::None => self.look_for(mark).await,
             TransactionId::Postgres(id) => dialect::outcome(&self.readers, &id).await,
         };
         match outcome {
-            Ok(LostCommit::Happened) => Ok(SwapOutcome::Done),
-            Ok(LostCommit::DidNotHappen) => Err(failed("commit")(cause)),
+            Ok(LostCommit::Happened) => Ok(()),
+            Ok(LostCommit::DidNotHappen) => Err(failed(operation)(cause)),
             Ok(LostCommit::Unknown) | Err(_) => {
                 Err(CatalogError::CommitStateUnknown(cause.to_string()))
             }
         }
     }
 
-    /// The outcome as the tables show it; nobody else writes to an SQLite file meanwhile.
-    async fn compare(
-        &self,
-        new: &[NewTable],
-        swaps: &[PointerSwap],
-    ) -> Result<LostCommit, CatalogError> {
-        let uuids = new.iter().map(|table| table.uuid).chain(swaps.iter().map(|swap| swap.uuid));
-        let mut found = Vec::new();
-        for uuid in uuids {
-            found.push(self.table_by_uuid(uuid).await?);
+    /// The outcome as an SQLite file shows it: what it shows after a failed COMMIT is final.
+    async fn look_for(&self, mark: Option<Mark>) -> Result<LostCommit, CatalogError> {
+        let Some(mark) = mark else { return Ok(LostCommit::Unknown) };
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let is_there = outbox::is_there(&mut connection, mark).await?;
+        Ok(if is_there { LostCommit::Happened } else { LostCommit::DidNotHappen })
+    }
+}
+
+/// What a swap changes, told to each whose commit is in it.
+fn told(origin: &Origin, swap: &PointerSwap, from: &Before, all: &mut Vec<Told>) {
+    if swap.parts.is_empty() {
+        let snapshots: Vec<i64> = swap.snapshots.iter().map(|row| row.snapshot_id).collect();
+        let operation = outbox::updated(swap, from, &snapshots);
+        match all.first_mut() {
+            Some(first) => first.operations.push(operation),
+            None => all.push(Told { origin: origin.clone(), operations: vec![operation] }),
         }
-        Ok(outcome_of_lost_commit(new, swaps, &found))
+    }
+    for part in &swap.parts {
+        let operations = vec![outbox::updated(swap, from, &part.snapshots)];
+        all.push(Told { origin: part.origin.clone(), operations });
     }
 }
 
 #[async_trait]
 impl Metastore for SqlMetastore {
+    fn on_behalf_of(&self, origin: Origin) -> Arc<dyn Metastore> {
+        Arc::new(Self { origin, ..self.clone() })
+    }
+
     async fn create_namespace(
         &self,
         levels: &Levels,
         properties: &Properties,
     ) -> Result<(), CatalogError> {
         namespaces::check(levels)?;
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         namespaces::create(&mut tx, levels, properties).await?;
-        tx.commit().await.map_err(failed("create a namespace"))
+        let told = json!({
+            "operation-type": "create-namespace",
+            "namespace": levels,
+            "properties": properties,
+        });
+        self.end(tx, "create a namespace", told).await
     }
 
     async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError> {
@@ -143,15 +260,25 @@ impl Metastore for SqlMetastore {
         set: &Properties,
         remove: &[String],
     ) -> Result<(), CatalogError> {
-        let mut tx = self.begin().await?;
-        namespaces::update(&mut tx, levels, set, remove).await?;
-        tx.commit().await.map_err(failed("update a namespace"))
+        let mut tx = self.begin_change().await?;
+        let before = namespaces::update(&mut tx, levels, set, remove).await?;
+        let (removed, missing): (Vec<&String>, Vec<&String>) =
+            remove.iter().partition(|key| before.contains_key(*key));
+        let told = json!({
+            "operation-type": "update-namespace-properties",
+            "namespace": levels,
+            "updated": set.keys().collect::<Vec<_>>(),
+            "removed": removed,
+            "missing": missing,
+        });
+        self.end(tx, "update a namespace", told).await
     }
 
     async fn drop_namespace(&self, levels: &Levels) -> Result<(), CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         namespaces::drop(&mut tx, levels).await?;
-        tx.commit().await.map_err(failed("drop a namespace"))
+        let told = json!({"operation-type": "drop-namespace", "namespace": levels});
+        self.end(tx, "drop a namespace", told).await
     }
 
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
@@ -166,9 +293,9 @@ impl Metastore for SqlMetastore {
     }
 
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
-        tx.commit().await.map_err(failed("drop a table"))?;
+        self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
         Ok(row)
     }
 
@@ -178,10 +305,10 @@ impl Metastore for SqlMetastore {
         name: &str,
         trash: &Trash,
     ) -> Result<TableRow, CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         trash::add(&mut tx, (levels, name), trash).await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
-        tx.commit().await.map_err(failed("drop a table"))?;
+        self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
         Ok(row)
     }
 
@@ -196,11 +323,11 @@ impl Metastore for SqlMetastore {
     }
 
     async fn undrop(&self, table: &NewTable) -> Result<(), CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         places::lock(&mut tx).await?;
         trash::require(&mut tx, table.uuid).await?;
         tables::create(&mut tx, table).await?;
-        tx.commit().await.map_err(failed("undrop a table"))
+        self.end(tx, "undrop a table", outbox::created(table)).await
     }
 
     async fn change_trash(&self, uuid: Uuid, trash: &Trash) -> Result<(), CatalogError> {
@@ -240,19 +367,17 @@ impl Metastore for SqlMetastore {
 
     async fn replace_table(&self, old: Uuid, new: NewTable) -> Result<SwapOutcome, CatalogError> {
         let name = (&new.levels, new.name.as_str());
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         places::lock(&mut tx).await?;
         let found = tables::by_name(&mut tx, Kind::Table, name, Lock::Update).await?;
         if found.is_none_or(|found| found.uuid != old) {
             return Ok(SwapOutcome::Lost(old));
         }
-        tables::drop(&mut tx, Kind::Table, name).await?;
+        let row = tables::drop(&mut tx, Kind::Table, name).await?;
         tables::create(&mut tx, &new).await?;
-        let transaction = dialect::transaction_id(&mut tx).await?;
-        match tx.commit().await {
-            Ok(()) => Ok(SwapOutcome::Done),
-            Err(cause) => self.find_out(cause, transaction, &[new], &[]).await,
-        }
+        let operations = vec![outbox::dropped(Kind::Table, name, &row), outbox::created(&new)];
+        let told = Told { origin: self.origin.clone(), operations };
+        self.end_all(tx, "replace a table", &[told]).await.map(|()| SwapOutcome::Done)
     }
 
     async fn rename_table(
@@ -260,9 +385,9 @@ impl Metastore for SqlMetastore {
         from: (&Levels, &str),
         to: (&Levels, &str),
     ) -> Result<(), CatalogError> {
-        let mut tx = self.begin().await?;
-        tables::rename(&mut tx, Kind::Table, from, to).await?;
-        tx.commit().await.map_err(failed("rename a table"))
+        let mut tx = self.begin_change().await?;
+        let row = tables::rename(&mut tx, Kind::Table, from, to).await?;
+        self.end(tx, "rename a table", outbox::renamed(Kind::Table, from, to, &row)).await
     }
 
     async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
@@ -277,9 +402,9 @@ impl Metastore for SqlMetastore {
     }
 
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_change().await?;
         let row = tables::drop(&mut tx, Kind::View, (levels, name)).await?;
-        tx.commit().await.map_err(failed("drop a view"))?;
+        self.end(tx, "drop a view", outbox::dropped(Kind::View, (levels, name), &row)).await?;
         Ok(row)
     }
 
@@ -288,9 +413,9 @@ impl Metastore for SqlMetastore {
         from: (&Levels, &str),
         to: (&Levels, &str),
     ) -> Result<(), CatalogError> {
-        let mut tx = self.begin().await?;
-        tables::rename(&mut tx, Kind::View, from, to).await?;
-        tx.commit().await.map_err(failed("rename a view"))
+        let mut tx = self.begin_change().await?;
+        let row = tables::rename(&mut tx, Kind::View, from, to).await?;
+        self.end(tx, "rename a view", outbox::renamed(Kind::View, from, to, &row)).await
     }
 
     async fn is_free(&self, location: &Location) -> Result<bool, CatalogError> {
@@ -307,29 +432,45 @@ impl Metastore for SqlMetastore {
         let mut ordered: Vec<&PointerSwap> = swaps.iter().collect();
         ordered.sort_by_key(|swap| swap.uuid);
         let mut tx = self.begin().await?;
+        if let Some(id) = self.claim_all(&mut tx, new, swaps).await? {
+            return Ok(SwapOutcome::Repeated(id));
+        }
         if !new.is_empty() || swaps.iter().any(|swap| swap.moved_to.is_some()) {
             places::lock(&mut tx).await?;
+        }
+        let mut all = Vec::new();
+        if !new.is_empty() {
+            let operations = new.iter().map(outbox::created).collect();
+            all.push(Told { origin: self.origin.clone(), operations });
         }
         for table in new {
             tables::create(&mut tx, table).await?;
         }
         for swap in ordered {
+            let from = tables::before(&mut tx, swap.uuid, Lock::Update).await?;
             match tables::swap(&mut tx, swap).await? {
                 SwapOutcome::Done => (),
                 // Dropping the transaction rolls it back.
-                undone @ (SwapOutcome::Lost(_) | SwapOutcome::Deposed(_)) => return Ok(undone),
+                undone @ (SwapOutcome::Lost(_)
+                | SwapOutcome::Deposed(_)
+                | SwapOutcome::Repeated(_)) => return Ok(undone),
+            }
+            if let Some(from) = from {
+                told(&self.origin, swap, &from, &mut all);
             }
         }
-        let transaction = dialect::transaction_id(&mut tx).await?;
-        match tx.commit().await {
-            Ok(()) => Ok(SwapOutcome::Done),
-            Err(cause) => self.find_out(cause, transaction, new, swaps).await,
-        }
+        self.end_all(tx, "commit", &all).await.map(|()| SwapOutcome::Done)
     }
 
     async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
         tables::by_uuid(&mut connection, uuid, Lock::None).await
+    }
+
+    async fn name_of(&self, uuid: Uuid) -> Result<Option<(Levels, String)>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let found = tables::before(&mut connection, uuid, Lock::None).await?;
+        Ok(found.map(|before| (before.levels, before.name)))
     }
 
     async fn highest_position(&self) -> Result<u64, CatalogError> {
@@ -398,6 +539,45 @@ impl Metastore for SqlMetastore {
         }
         tx.commit().await.map_err(failed("shorten the deletion queue"))
     }
+
+    async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        requests::get(&mut connection, id).await
+    }
+
+    async fn refuse_request(
+        &self,
+        request: &RequestKey,
+        status: u16,
+        body: &str,
+    ) -> Result<Option<DoneRequest>, CatalogError> {
+        let mut tx = self.begin().await?;
+        requests::refuse(&mut tx, request, (self.origin.now)(), (status, body)).await?;
+        let kept = requests::get(&mut tx, request.id).await?;
+        tx.commit().await.map_err(failed("keep a request"))?;
+        Ok(kept)
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        outbox::list(&mut connection, after, limit).await
+    }
+
+    async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        outbox::before(&mut connection, at_ms).await
+    }
+
+    async fn forget_records(
+        &self,
+        requests_before_ms: i64,
+        events: u64,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        requests::forget(&mut tx, requests_before_ms).await?;
+        outbox::forget(&mut tx, events).await?;
+        tx.commit().await.map_err(failed("forget old records"))
+    }
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
@@ -414,5 +594,7 @@ fn stored(number: u64) -> Result<i64, CatalogError> {
     i64::try_from(number).map_err(|_| CatalogError::Invalid(format!("{number} is out of range")))
 }
 
+#[cfg(test)]
+pub(crate) mod faults;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,6 @@
 //! Keys and signatures for a table's files.
 //!
-//! [`scope`] is the one place that decides what a caller may do with them.
+//! [`Caller::scope`] is the one place that decides what a caller may do with them.
 
 use super::{
     Rest,
@@ -8,6 +8,7 @@ use super::{
     request::{Body, TablePath, path_segment},
 };
 use crate::{
+    access::{Action, Principal},
     catalog::LoadedTable,
     error::CatalogError,
     storage::{
@@ -17,13 +18,13 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::State,
-    http::{HeaderMap, header},
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use iceberg::TableIdent;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::{collections::HashMap, convert::Infallible};
 
 /// With which a client says how it wants to get at files.
 const DELEGATION: &str = "x-iceberg-access-delegation";
@@ -52,21 +53,50 @@ pub(super) struct Delegated {
     pub(super) lasts: bool,
 }
 
-/// What the caller may do with a table's files: everything, as long as there are no principals.
-fn scope(_table: &TableIdent) -> Scope {
-    Scope::Write
+/// Who asks, and how: what a table's answer depends on beside the table.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) headers: HeaderMap,
+    principal: Principal,
+}
+
+impl Caller {
+    pub(super) fn of(parts: &Parts) -> Self {
+        let principal = parts.extensions.get::<Principal>().cloned();
+        Self {
+            headers: parts.headers.clone(),
+            principal: principal.unwrap_or_else(Principal::anonymous),
+        }
+    }
+
+    /// What the caller may do with a table's files.
+    fn scope(&self, table: &TableIdent) -> Scope {
+        match self.principal.may(Action::Write, table.namespace().as_ref()) {
+            true => Scope::Write,
+            false => Scope::Read,
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
+    }
 }
 
 /// What to tell the caller with a table.
 pub(super) async fn delegated(
     rest: &Rest,
-    headers: &HeaderMap,
+    caller: &Caller,
     ident: &TableIdent,
     location: &str,
 ) -> Result<Delegated, CatalogError> {
     let storage = rest.catalog.storage();
-    let scope = scope(ident);
-    let wants_keys = headers
+    let scope = caller.scope(ident);
+    let wants_keys = caller
+        .headers
         .get_all(DELEGATION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -117,11 +147,12 @@ fn endpoint(table: &TableIdent) -> String {
 pub(super) async fn credentials(
     State(rest): State<Rest>,
     TablePath(ident): TablePath,
+    caller: Caller,
 ) -> Result<Json<CredentialsAnswer>, Refused> {
     let table = rest.catalog.load_table(&ident).await?;
     let storage = rest.catalog.storage();
     let own = storage.normalize(table.metadata.location())?;
-    let ClientAccess { config, prefix } = storage.client_access(&own, scope(&ident)).await?;
+    let ClientAccess { config, prefix } = storage.client_access(&own, caller.scope(&ident)).await?;
     let storage_credentials =
         prefix.map(|prefix| StorageCredential { prefix, config }).into_iter().collect();
     Ok(Json(CredentialsAnswer { storage_credentials }))
@@ -131,12 +162,13 @@ pub(super) async fn credentials(
 pub(super) async fn sign(
     State(rest): State<Rest>,
     TablePath(ident): TablePath,
+    caller: Caller,
     Body(request): Body<SignRequest>,
 ) -> Result<Response, Refused> {
     let LoadedTable { metadata, .. } = rest.catalog.load_table(&ident).await?;
     let storage = rest.catalog.storage();
     let own = storage.normalize(metadata.location())?;
-    let signed = storage.sign(&own, scope(&ident), request)?;
+    let signed = storage.sign(&own, caller.scope(&ident), request)?;
     // A signature is of one moment, and of one caller's rights.
     Ok(([(header::CACHE_CONTROL, "no-cache")], Json(signed)).into_response())
 }

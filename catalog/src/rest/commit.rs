@@ -3,13 +3,16 @@
 //! Requirements and updates are parsed one by one, so that the error names the one it is about.
 
 use super::{
-    Rest,
+    asked::Asked,
     error::Refused,
     ordered,
     request::{Body, Name, TablePath},
 };
-use crate::catalog::TableChange;
-use axum::{Json, extract::State, http::StatusCode};
+use crate::{
+    catalog::{LoadedTable, TableChange},
+    metastore::Answer,
+};
+use axum::{Json, http::StatusCode};
 use iceberg::{TableIdent, spec::TableMetadata};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -38,17 +41,21 @@ pub(super) struct CommitAnswer {
 
 /// `POST /namespaces/{namespace}/tables/{table}`
 pub(super) async fn table(
-    State(rest): State<Rest>,
+    asked: Asked,
     TablePath(table): TablePath,
     Body(body): Body<CommitBody>,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    let table = rest.catalog.commit(change(table, &body)?).await?;
-    Ok(Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata }))
+    let table = asked.catalog(Answer::Commit).commit(change(table, &body)?).await?;
+    Ok(answer(table))
+}
+
+pub(super) fn answer(table: LoadedTable) -> Json<CommitAnswer> {
+    Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata })
 }
 
 /// `POST /transactions/commit`
 pub(super) async fn transaction(
-    State(rest): State<Rest>,
+    asked: Asked,
     Body(TransactionBody { table_changes }): Body<TransactionBody>,
 ) -> Result<StatusCode, Refused> {
     let mut changes = Vec::with_capacity(table_changes.len());
@@ -58,7 +65,7 @@ pub(super) async fn transaction(
         })?;
         changes.push(change(name.ident()?, &body)?);
     }
-    rest.catalog.commit_all(changes).await?;
+    asked.catalog(Answer::Empty).commit_all(changes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 /// Every route that is supported, as the specification writes it.
-pub(super) const ENDPOINTS: [&str; 30] = [
+pub(super) const ENDPOINTS: [&str; 32] = [
     "GET /v1/{prefix}/namespaces",
     "POST /v1/{prefix}/namespaces",
     "GET /v1/{prefix}/namespaces/{namespace}",
@@ -37,10 +37,15 @@ pub(super) const ENDPOINTS: [&str; 30] = [
     "DELETE /v1/{prefix}/namespaces/{namespace}/views/{view}",
     "POST /v1/{prefix}/namespaces/{namespace}/register-view",
     "POST /v1/{prefix}/views/rename",
+    "GET /v1/{prefix}/events",
+    "POST /v1/{prefix}/events",
 ];
 
 /// Supported where the warehouse's requests are signed.
 const SIGN: &str = "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/sign";
+
+/// [`crate::catalog::REQUEST_LIFETIME_MS`] as the specification writes it.
+const REQUEST_LIFETIME: &str = "PT30M";
 
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it. The separator of a
 /// namespace's levels is said as it is written in a URL.
@@ -52,5 +57,6 @@ pub(super) async fn config(State(rest): State<Rest>) -> Json<Value> {
         "defaults": {},
         "overrides": {"namespace-separator": separator},
         "endpoints": endpoints,
+        "idempotency-key-lifetime": REQUEST_LIFETIME,
     }))
 }

@@ -75,6 +75,7 @@ impl From<CatalogError> for Refused {
                 (StatusCode::CONFLICT, "NamespaceNotEmptyException")
             }
             CatalogError::CommitFailed(_) => (StatusCode::CONFLICT, "CommitFailedException"),
+            CatalogError::Repeated => (StatusCode::CONFLICT, "AlreadyDoneException"),
             CatalogError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadRequestException"),
             CatalogError::IllegalArgument(_) => {
                 (StatusCode::BAD_REQUEST, "IllegalArgumentException")
@@ -86,6 +87,7 @@ impl From<CatalogError> for Refused {
             }
             CatalogError::Storage { .. }
             | CatalogError::Metastore { .. }
+            | CatalogError::Busy(_)
             | CatalogError::Iceberg { .. } => match error.is_temporary() {
                 true => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
                 false => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),

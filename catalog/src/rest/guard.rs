@@ -5,7 +5,7 @@
 //! what is missing answer alike. [`Principal`] is in the extensions of every request that passes.
 
 use super::{
-    Rest,
+    Actor, Rest,
     error::Refused,
     request::{Name, levels, names, parse_body, whole_body},
 };
@@ -248,6 +248,7 @@ async fn change(
     let response = match allowed {
         Err(refused) => refused.into_response(),
         Ok(()) => {
+            parts.extensions.insert(Actor(principal.id().to_owned()));
             parts.extensions.insert(principal);
             next.run(Request::from_parts(parts, Body::from(body))).await
         }

@@ -2,12 +2,13 @@
 
 use super::{
     Rest,
+    asked::Asked,
     error::Refused,
     request::{Body, NamespacePath, PageParameters, Parameters, check_levels, levels},
 };
 use crate::{
     access::Principal,
-    metastore::{Levels, Properties},
+    metastore::{Answer, Levels, Properties},
 };
 use axum::{
     Json,
@@ -75,13 +76,15 @@ pub(super) async fn list(
 
 /// `POST /namespaces`
 pub(super) async fn create(
-    State(rest): State<Rest>,
+    asked: Asked,
     Body(Namespace { namespace, properties }): Body<Namespace>,
 ) -> Result<Json<Namespace>, Refused> {
-    check_levels(&rest, &namespace)?;
+    check_levels(asked.rest(), &namespace)?;
     let properties = properties.unwrap_or_default();
-    rest.catalog.metastore().create_namespace(&namespace, &properties).await?;
-    Ok(Json(Namespace { namespace, properties: Some(properties) }))
+    let made = Namespace { namespace: namespace.clone(), properties: Some(properties.clone()) };
+    let catalog = asked.catalog(answer(&made));
+    catalog.metastore().create_namespace(&namespace, &properties).await?;
+    Ok(Json(made))
 }
 
 /// `GET /namespaces/{namespace}`
@@ -103,17 +106,14 @@ pub(super) async fn exists(
 }
 
 /// `DELETE /namespaces/{namespace}`
-pub(super) async fn drop(
-    State(rest): State<Rest>,
-    path: NamespacePath,
-) -> Result<StatusCode, Refused> {
-    rest.catalog.metastore().drop_namespace(&path.0).await?;
+pub(super) async fn drop(asked: Asked, path: NamespacePath) -> Result<StatusCode, Refused> {
+    asked.catalog(Answer::Empty).metastore().drop_namespace(&path.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /namespaces/{namespace}/properties`
 pub(super) async fn update(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
     Body(update): Body<Update>,
 ) -> Result<Json<Updated>, Refused> {
@@ -128,10 +128,16 @@ pub(super) async fn update(
             format!("property is both updated and removed: {both}"),
         ));
     }
-    let before = properties(&rest, &path).await?;
-    rest.catalog.metastore().update_namespace(&path.0, &updates, &removals).await?;
-    let (removed, missing) = removals.into_iter().partition(|key| before.contains_key(key));
-    Ok(Json(Updated { updated: updates.into_keys().collect(), removed, missing }))
+    let before = properties(asked.rest(), &path).await?;
+    let (removed, missing) = removals.iter().cloned().partition(|key| before.contains_key(key));
+    let updated = Updated { updated: updates.keys().cloned().collect(), removed, missing };
+    let catalog = asked.catalog(answer(&updated));
+    catalog.metastore().update_namespace(&path.0, &updates, &removals).await?;
+    Ok(Json(updated))
+}
+
+fn answer(body: &impl Serialize) -> Answer {
+    Answer::Json(serde_json::to_string(body).expect("names and texts are JSON"))
 }
 
 async fn properties(rest: &Rest, path: &NamespacePath) -> Result<Properties, Refused> {

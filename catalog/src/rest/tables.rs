@@ -2,7 +2,8 @@
 
 use super::{
     Rest,
-    access::{Delegated, StorageCredential, delegated},
+    access::{Caller, Delegated, StorageCredential, delegated},
+    asked::Asked,
     commit::CommitAnswer,
     error::Refused,
     ordered::{self, Members},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metastore::Levels,
+    metastore::{Answer, Levels},
     retention,
 };
 use axum::{
@@ -81,7 +82,7 @@ pub(super) struct DropParameters {
 
 /// Which of a table's snapshots an answer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Snapshots {
+pub(super) enum Snapshots {
     All,
     /// Only those that a branch or tag names.
     Refs,
@@ -114,9 +115,9 @@ pub(super) async fn list(
 
 /// `POST /namespaces/{namespace}/tables`
 pub(super) async fn create(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
-    headers: HeaderMap,
+    caller: Caller,
     Body(body): Body<CreateBody>,
 ) -> Result<Response, Refused> {
     let properties = body.properties.unwrap_or_default();
@@ -134,28 +135,28 @@ pub(super) async fn create(
     };
     if body.stage_create.unwrap_or_default() {
         let ident = path.table(&table.name)?;
-        let metadata = rest.catalog.stage_table(&path.0, table).await?;
-        let access = delegated(&rest, &headers, &ident, metadata.location()).await?;
+        let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
+        let access = delegated(asked.rest(), &caller, &ident, metadata.location()).await?;
         return Ok(json(encode(&access, None, &ordered::members(&metadata))));
     }
     let ident = path.table(&table.name)?;
-    let table = rest.catalog.create_table(&path.0, table).await?;
-    let access = delegated(&rest, &headers, &ident, table.metadata.location()).await?;
-    Ok(loaded(&rest, &table, &access, Snapshots::All))
+    let table = asked.catalog(Answer::Table).create_table(&path.0, table).await?;
+    let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
+    Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
 }
 
 /// `POST /namespaces/{namespace}/register`
 pub(super) async fn register(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
-    headers: HeaderMap,
+    caller: Caller,
     Body(body): Body<RegisterBody>,
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
     let registered = if body.overwrite.unwrap_or_default() {
-        rest.catalog.register_over(&path.0, name, location).await
+        asked.unkeyed().register_over(&path.0, name, location).await
     } else {
-        rest.catalog.register_table(&path.0, name, location).await
+        asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
     let table = match registered {
         // The client named the file, so its contents are the client's mistake.
@@ -166,8 +167,8 @@ pub(super) async fn register(
         registered => registered?,
     };
     let ident = path.table(&body.name)?;
-    let access = delegated(&rest, &headers, &ident, table.metadata.location()).await?;
-    Ok(loaded(&rest, &table, &access, Snapshots::All))
+    let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
+    Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
 }
 
 /// `GET /namespaces/{namespace}/tables/{table}`
@@ -175,7 +176,7 @@ pub(super) async fn load(
     State(rest): State<Rest>,
     TablePath(ident): TablePath,
     Parameters(parameters): Parameters<LoadParameters>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, Refused> {
     let snapshots = match parameters.snapshots.as_deref() {
         None | Some("" | "all") => Snapshots::All,
@@ -185,9 +186,9 @@ pub(super) async fn load(
         }
     };
     let table = rest.catalog.load_present_table(&ident).await?;
-    let access = delegated(&rest, &headers, &ident, table.metadata.location()).await?;
+    let access = delegated(&rest, &caller, &ident, table.metadata.location()).await?;
     let etag = etag(&table, &access, snapshots);
-    if has_etag(&headers, &etag) {
+    if has_etag(&caller.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     Ok(loaded(&rest, &table, &access, snapshots))
@@ -207,38 +208,43 @@ pub(super) async fn exists(
 
 /// `DELETE /namespaces/{namespace}/tables/{table}`
 pub(super) async fn drop(
-    State(rest): State<Rest>,
+    asked: Asked,
     TablePath(table): TablePath,
     Parameters(parameters): Parameters<DropParameters>,
 ) -> Result<StatusCode, Refused> {
     // PyIceberg writes it as Python does: `True`.
     let purge = parameters.purge_requested.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
-    rest.catalog.check_stays(&table, "dropped").await?;
-    rest.catalog.drop_table(&table, purge).await?;
+    asked.rest().catalog.check_stays(&table, "dropped").await?;
+    asked.catalog(Answer::Empty).drop_table(&table, purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /namespaces/{namespace}/tables/{table}/unregister`
 pub(super) async fn unregister(
-    State(rest): State<Rest>,
+    asked: Asked,
     TablePath(table): TablePath,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    let table = rest.catalog.unregister_table(&table).await?;
+    let table = asked.unkeyed().unregister_table(&table).await?;
     Ok(Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata }))
 }
 
 /// `POST /tables/rename`
 pub(super) async fn rename(
-    State(rest): State<Rest>,
+    asked: Asked,
     Body(RenameBody { source, destination }): Body<RenameBody>,
 ) -> Result<StatusCode, Refused> {
     let (source, destination) = (source.ident()?, destination.ident()?);
-    rest.catalog.check_stays(&source, "renamed").await?;
-    rest.catalog.rename_table(&source, &destination).await?;
+    asked.rest().catalog.check_stays(&source, "renamed").await?;
+    asked.catalog(Answer::Empty).rename_table(&source, &destination).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn loaded(rest: &Rest, table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> Response {
+pub(super) fn loaded(
+    rest: &Rest,
+    table: &LoadedTable,
+    access: &Delegated,
+    snapshots: Snapshots,
+) -> Response {
     let etag = etag(table, access, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());

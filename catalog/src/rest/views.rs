@@ -2,6 +2,7 @@
 
 use super::{
     Rest,
+    asked::Asked,
     commit::parse,
     error::Refused,
     request::{Body, Name, NamespacePath, PageParameters, Parameters, ViewPath},
@@ -10,6 +11,7 @@ use super::{
 use crate::{
     catalog::{CreateView, LoadedView, ViewChange},
     error::CatalogError,
+    metastore::Answer,
     view,
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -59,7 +61,7 @@ pub(super) async fn list(
 
 /// `POST /namespaces/{namespace}/views`
 pub(super) async fn create(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
     Body(body): Body<CreateBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
@@ -70,16 +72,16 @@ pub(super) async fn create(
         location: body.location,
         properties: body.properties.unwrap_or_default(),
     };
-    Ok(answer(rest.catalog.create_view(&path.0, view).await?))
+    Ok(answer(asked.unkeyed().create_view(&path.0, view).await?))
 }
 
 /// `POST /namespaces/{namespace}/register-view`
 pub(super) async fn register(
-    State(rest): State<Rest>,
+    asked: Asked,
     path: NamespacePath,
     Body(body): Body<RegisterBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
-    let view = rest.catalog.register_view(&path.0, &body.name, &body.metadata_location).await?;
+    let view = asked.unkeyed().register_view(&path.0, &body.name, &body.metadata_location).await?;
     Ok(answer(view))
 }
 
@@ -104,30 +106,27 @@ pub(super) async fn exists(
 
 /// `POST /namespaces/{namespace}/views/{view}`
 pub(super) async fn commit(
-    State(rest): State<Rest>,
+    asked: Asked,
     ViewPath(view): ViewPath,
     Body(body): Body<CommitBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
-    Ok(answer(rest.catalog.commit_view(ViewChange { view, requirements, updates }).await?))
+    Ok(answer(asked.unkeyed().commit_view(ViewChange { view, requirements, updates }).await?))
 }
 
 /// `DELETE /namespaces/{namespace}/views/{view}`
-pub(super) async fn drop(
-    State(rest): State<Rest>,
-    ViewPath(view): ViewPath,
-) -> Result<StatusCode, Refused> {
-    rest.catalog.drop_view(&view).await?;
+pub(super) async fn drop(asked: Asked, ViewPath(view): ViewPath) -> Result<StatusCode, Refused> {
+    asked.catalog(Answer::Empty).drop_view(&view).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /views/rename`
 pub(super) async fn rename(
-    State(rest): State<Rest>,
+    asked: Asked,
     Body(RenameBody { source, destination }): Body<RenameBody>,
 ) -> Result<StatusCode, Refused> {
-    rest.catalog.rename_view(&source.ident()?, &destination.ident()?).await?;
+    asked.catalog(Answer::Empty).rename_view(&source.ident()?, &destination.ident()?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -80,13 +80,15 @@ pub(super) async fn list(
     Ok(paths.iter().map(|path| path.split(SEPARATOR).map(str::to_owned).collect()).collect())
 }
 
+/// Gives the properties from before.
 pub(super) async fn update(
     tx: &mut AnyConnection,
     levels: &Levels,
     set: &Properties,
     remove: &[String],
-) -> Result<(), CatalogError> {
+) -> Result<Properties, CatalogError> {
     let mut properties = require(tx, levels, Lock::Update).await?;
+    let before = properties.clone();
     properties.retain(|key, _| !remove.contains(key));
     properties.extend(set.clone());
     sqlx::query("UPDATE namespaces SET properties = $1 WHERE path = $2")
@@ -95,7 +97,7 @@ pub(super) async fn update(
         .execute(tx)
         .await
         .map_err(failed("update a namespace"))?;
-    Ok(())
+    Ok(before)
 }
 
 pub(super) async fn drop(tx: &mut AnyConnection, levels: &Levels) -> Result<(), CatalogError> {

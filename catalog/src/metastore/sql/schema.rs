@@ -2,13 +2,21 @@
 //!
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
-use super::{access, audit, dialect::Dialect, failed, places, reports, trash};
+use super::{access, audit, dialect::Dialect, failed, outbox, places, reports, requests, trash};
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 6] =
-    [BASE, places::STEP, trash::STEP, reports::STEP, access::TABLES, audit::TABLES];
+const STEPS: [&str; 8] = [
+    BASE,
+    places::STEP,
+    trash::STEP,
+    reports::STEP,
+    access::TABLES,
+    audit::TABLES,
+    requests::STEP,
+    outbox::STEP,
+];
 
 /// Only the first process that opens a database makes its tables.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";

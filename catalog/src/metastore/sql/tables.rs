@@ -1,7 +1,9 @@
 //! Tables and views, the snapshot index and the deletion queue; each function is part of the caller's
 //! transaction.
 
-use super::{dialect::Lock, failed, namespaces, path, places, stored, trash};
+use super::{
+    SEPARATOR, dialect::Lock, failed, namespaces, outbox::Before, path, places, stored, trash,
+};
 use crate::{
     error::CatalogError,
     metastore::{
@@ -63,6 +65,29 @@ pub(super) async fn by_uuid(
         .await
         .map_err(failed("read a table"))?;
     row.map(into_table).transpose()
+}
+
+/// A table or view as it is before a change.
+pub(super) async fn before(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+    lock: Lock,
+) -> Result<Option<Before>, CatalogError> {
+    let lock = lock.clause(tx);
+    let query = format!(
+        "SELECT kind, namespace, name, metadata_location FROM tables WHERE uuid = $1{lock}"
+    );
+    let row: Option<(String, String, String, String)> = sqlx::query_as(AssertSqlSafe(query))
+        .bind(uuid.to_string())
+        .fetch_optional(tx)
+        .await
+        .map_err(failed("read a table"))?;
+    Ok(row.map(|(kind, path, name, metadata_location)| Before {
+        kind: if kind == word(Kind::View) { Kind::View } else { Kind::Table },
+        levels: path.split(SEPARATOR).map(str::to_owned).collect(),
+        name,
+        metadata_location,
+    }))
 }
 
 pub(super) async fn list(
@@ -146,13 +171,13 @@ pub(super) async fn rename(
     kind: Kind,
     from: (&Levels, &str),
     to: (&Levels, &str),
-) -> Result<(), CatalogError> {
+) -> Result<TableRow, CatalogError> {
     let row = by_name(tx, kind, from, Lock::Update).await?;
     let row = row.ok_or_else(|| missing(kind, from))?;
     trash::check_unprotected(tx, row.uuid, from).await?;
     namespaces::require(tx, to.0, Lock::Share).await?;
     if from == to {
-        return Ok(());
+        return Ok(row);
     }
     let taken_by = |what: &str| {
         let (from, to) = (dotted(from), dotted(to));
@@ -163,14 +188,17 @@ pub(super) async fn rename(
             return Err(taken_by(what));
         }
     }
-    let renamed = sqlx::query("UPDATE tables SET namespace = $1, name = $2 WHERE uuid = $3")
-        .bind(path(to.0))
-        .bind(to.1)
-        .bind(row.uuid.to_string())
-        .execute(tx)
-        .await;
+    // A commit that looked the table up under its old name must not succeed under the new one.
+    let renamed = sqlx::query(
+        "UPDATE tables SET namespace = $1, name = $2, version = version + 1 WHERE uuid = $3",
+    )
+    .bind(path(to.0))
+    .bind(to.1)
+    .bind(row.uuid.to_string())
+    .execute(tx)
+    .await;
     match renamed {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(row),
         // Somebody else took the name since it was looked up.
         Err(cause) if is_taken(&cause) => Err(taken_by("Table or view")),
         Err(cause) => Err(failed("rename a table")(cause)),

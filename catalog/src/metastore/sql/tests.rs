@@ -1,8 +1,8 @@
-use super::*;
+use super::{faults::Fault, *};
 use crate::metastore::suite;
 
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
-const SERVER: &str = "ICECORE_TEST_POSTGRES";
+const SERVER: &str = "TEST_POSTGRES";
 
 pub(crate) async fn sqlite() -> (tempfile::TempDir, SqlMetastore) {
     let folder = tempfile::tempdir().unwrap();
@@ -132,36 +132,72 @@ async fn committed(metastore: &SqlMetastore) -> Uuid {
     uuid
 }
 
-#[tokio::test]
-async fn a_failed_commit_to_sqlite_is_read_back() {
-    let (_folder, metastore) = sqlite().await;
-    let uuid = committed(&metastore).await;
-    let swap = suite::swap(uuid, 1, "m2");
-    let find_out = async |swap: &PointerSwap| {
-        let lost = sqlx::Error::WorkerCrashed;
-        metastore.find_out(lost, TransactionId::None, &[], std::slice::from_ref(swap)).await
+/// Makes one change of each kind with a fault in its COMMIT.
+async fn faulty(metastore: &SqlMetastore, fault: Fault) {
+    let uuid = committed(metastore).await;
+    let levels = vec!["a".to_owned()];
+    let more = vec!["b".to_owned()];
+    let none = Properties::new();
+    let set = Properties::from([("k".to_owned(), "v".to_owned())]);
+    let lose = || metastore.faults.set(fault);
+    let is_as_expected = |result: Result<(), CatalogError>| match fault {
+        Fault::Before => assert!(matches!(result, Err(CatalogError::Metastore { .. }))),
+        Fault::After => result.unwrap(),
+        Fault::Deaf => assert!(matches!(result, Err(CatalogError::CommitStateUnknown(_)))),
     };
+    let happened = fault != Fault::Before;
 
-    assert!(matches!(find_out(&swap).await, Err(CatalogError::Metastore { .. })));
-    metastore.commit(std::slice::from_ref(&swap)).await.unwrap();
-    assert_eq!(find_out(&swap).await.unwrap(), SwapOutcome::Done);
-    metastore.commit(&[suite::swap(uuid, 2, "m3")]).await.unwrap();
-    assert!(matches!(find_out(&swap).await, Err(CatalogError::CommitStateUnknown(_))));
-    metastore.readers.close().await;
-    let unreadable = find_out(&suite::swap(uuid, 3, "m4")).await;
-    assert!(matches!(unreadable, Err(CatalogError::CommitStateUnknown(_))));
+    lose();
+    is_as_expected(metastore.create_namespace(&more, &none).await);
+    assert_eq!(metastore.namespace(&more).await.unwrap().is_some(), happened);
+    lose();
+    is_as_expected(metastore.update_namespace(&levels, &set, &[]).await);
+    assert_eq!(metastore.namespace(&levels).await.unwrap() == Some(set.clone()), happened);
+    lose();
+    is_as_expected(metastore.create_table(&levels, "u", Uuid::from_u128(2), "m").await);
+    assert_eq!(metastore.table(&levels, "u").await.unwrap().is_some(), happened);
+    lose();
+    let swapped = metastore.commit(&[suite::swap(uuid, 1, "m2")]).await;
+    is_as_expected(swapped.map(|outcome| assert_eq!(outcome, SwapOutcome::Done)));
+    let location = metastore.table(&levels, "t").await.unwrap().unwrap().metadata_location;
+    assert_eq!(location == "m2", happened);
+    lose();
+    is_as_expected(metastore.rename_table((&levels, "t"), (&levels, "v")).await);
+    assert_eq!(metastore.table(&levels, "v").await.unwrap().is_some(), happened);
+    lose();
+    let name = if happened { "v" } else { "t" };
+    is_as_expected(metastore.drop_table(&levels, name).await.map(|_| ()));
+    assert_eq!(metastore.table(&levels, name).await.unwrap().is_none(), happened);
+
+    // What did not happen is not told of, and leaves no gap.
+    let numbers: Vec<u64> =
+        metastore.events(0, 100).await.unwrap().iter().map(|event| event.number).collect();
+    let last = if happened { 8 } else { 2 };
+    assert_eq!(numbers, (1..=last).collect::<Vec<u64>>());
 }
 
 #[tokio::test]
-async fn postgres_tells_how_a_lost_commit_ended() {
+async fn a_commit_to_sqlite_whose_answer_is_lost_is_read_back() {
+    for fault in [Fault::Before, Fault::After, Fault::Deaf] {
+        faulty(&sqlite().await.1, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_to_postgres_whose_answer_is_lost_is_read_back() {
+    for fault in [Fault::Before, Fault::After, Fault::Deaf] {
+        let Some(url) = database().await else { return };
+        faulty(&SqlMetastore::postgres(&url).await.unwrap(), fault).await;
+    }
+}
+
+#[tokio::test]
+async fn postgres_tells_how_a_commit_ends_that_is_under_way() {
     let Some(url) = database().await else { return };
     let metastore = SqlMetastore::postgres(&url).await.unwrap();
     let uuid = committed(&metastore).await;
-    let swap = suite::swap(uuid, 1, "m2");
-
-    // While it is under way nobody can say; here it goes on until the asking ends it.
     let mut tx = metastore.begin().await.unwrap();
-    tables::swap(&mut tx, &swap).await.unwrap();
+    tables::swap(&mut tx, &suite::swap(uuid, 1, "m2")).await.unwrap();
     let TransactionId::Postgres(id) = dialect::transaction_id(&mut tx).await.unwrap() else {
         panic!("PostgreSQL numbers its transactions");
     };
@@ -169,11 +205,45 @@ async fn postgres_tells_how_a_lost_commit_ended() {
         tokio::join!(dialect::outcome(&metastore.readers, &id), async { tx.commit().await });
     ended.unwrap();
     assert_eq!(asked.unwrap(), LostCommit::Happened);
+}
 
-    let mut tx = metastore.begin().await.unwrap();
-    tables::swap(&mut tx, &suite::swap(uuid, 2, "m3")).await.unwrap();
-    let id = dialect::transaction_id(&mut tx).await.unwrap();
-    tx.rollback().await.unwrap();
-    let undone = metastore.find_out(sqlx::Error::WorkerCrashed, id, &[], &[]).await;
-    assert!(matches!(undone, Err(CatalogError::Metastore { .. })));
+/// Changes from many sides at once, while a reader follows the feed.
+async fn followed(metastores: Vec<SqlMetastore>) {
+    const CHANGES: u64 = 20;
+    let makers = metastores.iter().enumerate().map(|(maker, metastore)| async move {
+        for n in 0..CHANGES {
+            let levels = vec![format!("{maker}-{n}")];
+            metastore.create_namespace(&levels, &Properties::new()).await.unwrap();
+            // A change that fails takes no number.
+            metastore.create_namespace(&levels, &Properties::new()).await.unwrap_err();
+        }
+    });
+    let all = CHANGES * metastores.len() as u64;
+    let follow = async {
+        let mut seen = Vec::new();
+        while (seen.len() as u64) < all {
+            let after = seen.last().copied().unwrap_or(0);
+            let events = metastores[0].events(after, 7).await.unwrap();
+            seen.extend(events.iter().map(|event| event.number));
+            tokio::task::yield_now().await;
+        }
+        seen
+    };
+    let (_, seen) = tokio::join!(futures::future::join_all(makers), follow);
+    assert_eq!(seen, (1..=all).collect::<Vec<u64>>(), "a reader misses nothing");
+    metastores[0].forget_records(0, 5).await.unwrap();
+    let kept = metastores[0].events(0, 100).await.unwrap();
+    assert_eq!((kept.len(), kept[0].number), (5, all - 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn events_are_numbered_without_gaps_in_the_order_they_are_seen() {
+    let (_folder, metastore) = sqlite().await;
+    followed(vec![metastore.clone(), metastore.clone(), metastore]).await;
+    let Some(url) = database().await else { return };
+    let mut processes = Vec::new();
+    for _ in 0..4 {
+        processes.push(SqlMetastore::postgres(&url).await.unwrap());
+    }
+    followed(processes).await;
 }

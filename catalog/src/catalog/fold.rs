@@ -1,0 +1,345 @@
+//! Folds commits that wait for one table into one metadata file and one swap of its pointer.
+//!
+//! They are applied one after the other in memory, each checked against what the ones before it
+//! made. Its one invariant: a commit is answered only once the swap that all of them are part of
+//! has ended, so no answer tells of a state that never was.
+
+use super::{
+    Catalog, LoadedTable, TableChange,
+    group::{Waiting, Work},
+    jail,
+    write::{GRACE_MS, Write},
+};
+use crate::{
+    append::{self, Append, rebase},
+    commit,
+    error::CatalogError,
+    metastore::{Obsolete, Part, SwapOutcome, Watermark},
+};
+use iceberg::{TableIdent, spec::TableMetadata};
+use std::{collections::HashMap, sync::Arc};
+use uuid::Uuid;
+
+/// How often commits are built anew after another process was faster. Each time one of them has
+/// moved the table on, so a commit that keeps losing is one of very many.
+const RETRIES: u32 = 50;
+
+/// A table's state as commits are applied to it.
+struct Fold {
+    base: LoadedTable,
+    metadata: Arc<TableMetadata>,
+    watermark: Option<Watermark>,
+    now_ms: i64,
+    /// First and last `seq` of the snapshots that come from our own log.
+    seqs: HashMap<i64, (u64, u64)>,
+    obsolete: Vec<Obsolete>,
+    parts: Vec<Part>,
+    /// Files of this attempt, the metadata file apart.
+    written: Vec<String>,
+}
+
+/// How one commit fared in a fold.
+enum Fate {
+    /// The table is as the commit wants it, with what the others do.
+    Made,
+    /// The table was so before.
+    Unchanged,
+    Failed(CatalogError),
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// Each commit's fate, and the table with them.
+    Settled(Vec<Fate>, LoadedTable),
+    /// Another process was faster.
+    Lost,
+    /// The request of this key was carried out before.
+    Repeated(Uuid),
+    /// No commit of the attempt was made, or it is unknown.
+    Failed(Vec<Fate>, CatalogError),
+}
+
+impl Catalog {
+    /// Carries out commits to one table and answers each.
+    pub(super) async fn fold(&self, table: &TableIdent, mut batch: Vec<Waiting>) {
+        let mut repeated = Vec::new();
+        let mut attempts = 0;
+        while attempts <= RETRIES && !batch.is_empty() {
+            let base = match self.find(table).await {
+                Ok(Some(base)) => base,
+                Ok(None) => {
+                    self.one_without_table(table, batch).await;
+                    batch = Vec::new();
+                    break;
+                }
+                Err(cause) => {
+                    fail(std::mem::take(&mut batch), &cause);
+                    break;
+                }
+            };
+            match self.attempt(table, base, &batch).await {
+                Attempt::Settled(fates, made) => settle(std::mem::take(&mut batch), fates, &made),
+                Attempt::Failed(fates, cause) => {
+                    settle_failed(std::mem::take(&mut batch), fates, &cause);
+                }
+                Attempt::Lost => attempts += 1,
+                Attempt::Repeated(id) => {
+                    let is_it = |waiting: &Waiting| {
+                        waiting.origin.request.as_ref().is_some_and(|request| request.id == id)
+                    };
+                    match batch.iter().rposition(is_it) {
+                        // It waits for the others: its first sending may be among them.
+                        Some(index) => repeated.push(batch.remove(index)),
+                        None => attempts += 1,
+                    }
+                }
+            }
+        }
+        for waiting in batch {
+            answer(waiting, Err(super::change::lost_every_race(table)));
+        }
+        for waiting in repeated {
+            answer(waiting, Err(CatalogError::Repeated));
+        }
+    }
+
+    /// The first commit may make the table; the others wait for what becomes of it.
+    async fn one_without_table(&self, table: &TableIdent, batch: Vec<Waiting>) {
+        let mut batch = batch.into_iter();
+        let Some(first) = batch.next() else { return };
+        self.inner.queues.put_back(table, batch.collect());
+        let made = match &first.work {
+            Work::Append(_) => Err(CatalogError::NoSuchTable(table.to_string())),
+            Work::Change(change) => {
+                let catalog = self.with_origin(first.origin.clone());
+                let made = catalog.commit_locked(std::slice::from_ref(change)).await;
+                made.map(|mut tables| tables.pop().expect("one change gives one table"))
+            }
+        };
+        answer(first, made);
+    }
+
+    async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
+        let mut fold = Fold::new(base, self.now_ms());
+        let mut fates = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            let applied = match &waiting.work {
+                Work::Change(change) => self.apply_change(&mut fold, change).await,
+                Work::Append(append) => self.apply_append(&mut fold, table, append).await,
+            };
+            match applied {
+                Ok(Some(snapshots)) => {
+                    fold.parts.push(Part { origin: waiting.origin.clone(), snapshots });
+                    fates.push(Fate::Made);
+                }
+                Ok(None) => fates.push(Fate::Unchanged),
+                Err(cause) => fates.push(Fate::Failed(cause)),
+            }
+        }
+        if fold.parts.is_empty() {
+            return Attempt::Settled(fates, fold.base);
+        }
+        let (write, written) = fold.into_write(table);
+        let lost = match self.publish(std::slice::from_ref(&write)).await {
+            Ok(SwapOutcome::Done) => return Attempt::Settled(fates, write.loaded()),
+            // A deposed writer finds out from the watermark it is built on next.
+            Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_)) => Attempt::Lost,
+            Ok(SwapOutcome::Repeated(id)) => Attempt::Repeated(id),
+            Err(cause) if cause.is_definite() => Attempt::Failed(fates, cause),
+            // Anything may point to what was written.
+            Err(cause) => return Attempt::Failed(fates, cause),
+        };
+        self.discard(&written).await;
+        lost
+    }
+
+    /// Applies a client's change; gives the snapshots it adds, none when there is nothing to do.
+    async fn apply_change(
+        &self,
+        fold: &mut Fold,
+        change: &TableChange,
+    ) -> Result<Option<Vec<i64>>, CatalogError> {
+        let base = Arc::clone(&fold.metadata);
+        if commit::is_applied(&base, &change.requirements, &change.updates) {
+            return Ok(None);
+        }
+        let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
+            Ok(()) if change.updates.is_empty() => return Ok(None),
+            held => self.rebased(&base, change, held).await?,
+        };
+        let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
+        let checked = match fold.apply(updates) {
+            Ok(metadata) => self.checked(&change.table, &base, metadata, updates).await,
+            Err(cause) => Err(cause),
+        };
+        let metadata = match checked {
+            Ok(metadata) => metadata,
+            Err(cause) => {
+                let written = rebased.into_iter().map(|rebased| rebased.written);
+                self.discard(&written.collect::<Vec<_>>()).await;
+                return Err(cause);
+            }
+        };
+        if metadata.location() != base.location() {
+            self.inner.storage.prepare_table(metadata.location()).await?;
+        }
+        let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
+        if let Some(rebased) = rebased {
+            fold.written.push(rebased.written);
+            let not_before_ms = fold.now_ms + GRACE_MS;
+            fold.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
+        }
+        fold.metadata = Arc::new(metadata);
+        Ok(Some(snapshots))
+    }
+
+    async fn checked(
+        &self,
+        table: &TableIdent,
+        base: &TableMetadata,
+        new: TableMetadata,
+        updates: &[iceberg::TableUpdate],
+    ) -> Result<TableMetadata, CatalogError> {
+        check_identity(base, &new)?;
+        self.check_commit(table, Some(base), &new, updates).await?;
+        Ok(new)
+    }
+
+    /// The change on the table's newest state if it is an append that came too late for the one it
+    /// was built on; none when it needs no rebase.
+    pub(super) async fn rebased(
+        &self,
+        base: &TableMetadata,
+        change: &TableChange,
+        held: Result<(), CatalogError>,
+    ) -> Result<Option<rebase::Rebased>, CatalogError> {
+        let Some(late) = rebase::late_append(base, &change.requirements, &change.updates) else {
+            return held.map(|()| None);
+        };
+        jail::check(&self.inner.storage, Some(base), base, &change.updates)?;
+        self.check_contents(Some(base), base, &change.updates).await?;
+        match rebase::rebase(&self.inner.storage, base, &late, self.now_ms()).await? {
+            Some(rebased) => Ok(Some(rebased)),
+            None => held.map(|()| None),
+        }
+    }
+
+    /// Applies an append of our own log; gives the snapshot, none when the table has it.
+    async fn apply_append(
+        &self,
+        fold: &mut Fold,
+        table: &TableIdent,
+        append: &Append,
+    ) -> Result<Option<Vec<i64>>, CatalogError> {
+        if is_replay(fold.watermark, append.watermark, table)? {
+            return Ok(None);
+        }
+        let now_ms = fold.now_ms.max(fold.metadata.last_updated_ms() + 1);
+        let built = append::build(&self.inner.storage, &fold.metadata, append, now_ms).await?;
+        let metadata = match fold.apply(&built.updates) {
+            Ok(metadata) => metadata,
+            Err(cause) => {
+                self.discard(&built.written).await;
+                return Err(cause);
+            }
+        };
+        fold.metadata = Arc::new(metadata);
+        fold.watermark = Some(append.watermark);
+        fold.seqs.insert(built.snapshot_id, append.seq);
+        fold.obsolete.extend(built.obsolete);
+        fold.written.extend(built.written);
+        Ok(Some(vec![built.snapshot_id]))
+    }
+}
+
+impl Fold {
+    fn new(base: LoadedTable, now_ms: i64) -> Self {
+        Self {
+            metadata: Arc::clone(&base.metadata),
+            watermark: base.watermark,
+            base,
+            now_ms,
+            seqs: HashMap::new(),
+            obsolete: Vec::new(),
+            parts: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+
+    fn apply(&self, updates: &[iceberg::TableUpdate]) -> Result<TableMetadata, CatalogError> {
+        // Only the state that the fold began with is in a file that the table's log can name.
+        let location = self.parts.is_empty().then_some(self.base.metadata_location.as_str());
+        let now_ms = self.now_ms.max(self.metadata.last_updated_ms() + 1);
+        commit::apply_updates_at(&self.metadata, location, updates, now_ms)
+    }
+
+    /// What to store, and the files that are part of it.
+    fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
+        let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
+        let metadata = Arc::unwrap_or_clone(self.metadata);
+        let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
+        write.watermark = moved;
+        write.obsolete.extend(self.obsolete);
+        write.parts = self.parts;
+        for row in &mut write.snapshots {
+            row.seq = self.seqs.get(&row.snapshot_id).copied().or(row.seq);
+        }
+        (write, self.written)
+    }
+}
+
+/// Refuses what no commit may change.
+pub(super) fn check_identity(
+    base: &TableMetadata,
+    new: &TableMetadata,
+) -> Result<(), CatalogError> {
+    if new.uuid() == base.uuid() {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid("Cannot reassign uuid of a table".to_owned()))
+}
+
+/// Whether the table already has these log positions.
+fn is_replay(
+    held: Option<Watermark>,
+    offered: Watermark,
+    table: &TableIdent,
+) -> Result<bool, CatalogError> {
+    match held {
+        // A deposed writer's positions may be another writer's by now, so they prove nothing.
+        Some(held) if offered.epoch < held.epoch => Err(super::change::deposed(table)),
+        Some(held) => Ok(offered.position <= held.position),
+        None => Ok(false),
+    }
+}
+
+fn settle(batch: Vec<Waiting>, fates: Vec<Fate>, made: &LoadedTable) {
+    for (waiting, fate) in batch.into_iter().zip(fates) {
+        let result = match fate {
+            Fate::Made | Fate::Unchanged => Ok(made.clone()),
+            Fate::Failed(cause) => Err(cause),
+        };
+        answer(waiting, result);
+    }
+}
+
+fn settle_failed(batch: Vec<Waiting>, fates: Vec<Fate>, cause: &CatalogError) {
+    for (waiting, fate) in batch.into_iter().zip(fates) {
+        let result = match fate {
+            Fate::Made | Fate::Unchanged => Err(cause.copy()),
+            Fate::Failed(own) => Err(own),
+        };
+        answer(waiting, result);
+    }
+}
+
+fn fail(batch: Vec<Waiting>, cause: &CatalogError) {
+    for waiting in batch {
+        answer(waiting, Err(cause.copy()));
+    }
+}
+
+fn answer(waiting: Waiting, result: Result<LoadedTable, CatalogError>) {
+    // A client that is gone learns from the table, or by sending the same again.
+    let _gone = waiting.answer.send(result);
+}

@@ -1,0 +1,155 @@
+//! Commits to one table wait in one queue and are carried out together by a task of their own.
+//!
+//! Its one invariant: a commit that waits is carried out, or answered with an error, even when the
+//! client that sent it is gone. The queues only save work: what keeps commits apart is the
+//! metastore's swap.
+
+use super::{Catalog, LoadedTable, TableChange};
+use crate::{append::Append, error::CatalogError, metastore::Origin};
+use iceberg::TableIdent;
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::oneshot;
+
+/// Most commits that become one metadata file.
+pub(super) const BATCH_MAX: usize = 64;
+/// Most commits that wait for one table; more are refused until some are done.
+const QUEUE_MAX: usize = 1024;
+
+/// What a commit does to its table.
+#[derive(Debug)]
+pub(super) enum Work {
+    Change(TableChange),
+    Append(Box<Append>),
+}
+
+/// A commit that waits.
+pub(super) struct Waiting {
+    pub(super) work: Work,
+    pub(super) origin: Origin,
+    pub(super) answer: oneshot::Sender<Result<LoadedTable, CatalogError>>,
+}
+
+/// The queues of the tables that somebody commits to.
+#[derive(Default)]
+pub(super) struct Queues {
+    waiting: Mutex<HashMap<TableIdent, VecDeque<Waiting>>>,
+}
+
+impl Queues {
+    /// Adds a commit, and says whether its table had no queue, that is nobody who works it off.
+    fn push(&self, table: &TableIdent, commit: Waiting) -> Result<bool, CatalogError> {
+        let mut queues = self.lock();
+        match queues.entry(table.clone()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(VecDeque::from([commit]));
+                Ok(true)
+            }
+            Entry::Occupied(mut queue) if queue.get().len() < QUEUE_MAX => {
+                queue.get_mut().push_back(commit);
+                Ok(false)
+            }
+            Entry::Occupied(_) => Err(CatalogError::Busy(format!(
+                "more than {QUEUE_MAX} commits wait for {table}: try again later"
+            ))),
+        }
+    }
+
+    /// The next commits in order of arrival; the queue is gone when there are none.
+    fn take(&self, table: &TableIdent) -> Vec<Waiting> {
+        let mut queues = self.lock();
+        let Some(queue) = queues.get_mut(table) else { return Vec::new() };
+        let batch: Vec<Waiting> = queue.drain(..queue.len().min(BATCH_MAX)).collect();
+        if batch.is_empty() {
+            queues.remove(table);
+        }
+        batch
+    }
+
+    /// Puts commits back to the head of the queue.
+    pub(super) fn put_back(&self, table: &TableIdent, commits: Vec<Waiting>) {
+        let mut queues = self.lock();
+        let queue = queues.entry(table.clone()).or_default();
+        for commit in commits.into_iter().rev() {
+            queue.push_front(commit);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TableIdent, VecDeque<Waiting>>> {
+        // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a queue whose task panicked: those who wait learn that their outcome is unknown, and the
+/// next commit starts another task.
+struct Leading<'a> {
+    queues: &'a Queues,
+    table: &'a TableIdent,
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.queues.lock().remove(self.table);
+        }
+    }
+}
+
+impl Catalog {
+    /// Waits for its turn and until the commit is made or has failed.
+    pub(super) async fn enqueue(
+        &self,
+        table: TableIdent,
+        work: Work,
+    ) -> Result<LoadedTable, CatalogError> {
+        let (answer, answered) = oneshot::channel();
+        let commit = Waiting { work, origin: self.origin.clone(), answer };
+        if self.inner.queues.push(&table, commit)? {
+            let catalog = self.clone();
+            spawn(async move { catalog.lead(&table).await });
+        }
+        answered.await.unwrap_or_else(|_| Err(task_ended()))
+    }
+
+    async fn lead(&self, table: &TableIdent) {
+        let leading = Leading { queues: &self.inner.queues, table };
+        loop {
+            // Commits gather while others hold the table.
+            let _table = self.inner.locks.lock(std::iter::once(table)).await;
+            let batch = leading.queues.take(table);
+            if batch.is_empty() {
+                return;
+            }
+            self.fold(table, batch).await;
+        }
+    }
+
+    /// Carries out a change that is not left half way when the client is gone.
+    pub(super) async fn to_the_end<T, F>(&self, change: F) -> Result<T, CatalogError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, CatalogError>> + Send + 'static,
+    {
+        spawn(change).await.unwrap_or_else(|_| Err(task_ended()))
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a change goes on without the client that asked for it, and ends by itself"
+)]
+fn spawn<T: Send + 'static>(
+    change: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(change)
+}
+
+fn task_ended() -> CatalogError {
+    CatalogError::CommitStateUnknown("the task that carried it out ended early".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+use super::{BATCH_MAX, QUEUE_MAX};
+use crate::{
+    append::Append,
+    catalog::{
+        Catalog, LoadedTable, TableChange,
+        tests::{House, change, create, house, house_over, ident, on_main, own_list, set},
+    },
+    error::CatalogError,
+    metastore::{
+        Watermark,
+        sql::{SqlMetastore, faults::Fault, tests::database},
+    },
+};
+use futures::future::join_all;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList,
+    ManifestListWriter, ManifestStatus, ManifestWriterBuilder, Struct,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+fn data_file(table: &LoadedTable, name: &str) -> DataFile {
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(format!("{}/data/{name}", table.metadata.location()))
+        .file_format(DataFileFormat::Parquet)
+        .record_count(1)
+        .file_size_in_bytes(10)
+        .partition(Struct::empty())
+        .partition_spec_id(0)
+        .build()
+        .unwrap()
+}
+
+/// What a client does that appends `name` to the table it has loaded: it writes a manifest and a
+/// list with those of the parent, and sends the snapshot.
+async fn client_append(catalog: &Catalog, table: &LoadedTable, id: i64, name: &str) -> TableChange {
+    let (io, metadata) = (catalog.storage().file_io(), &table.metadata);
+    let output = io.new_output(format!("{}/metadata/m{id}.avro", metadata.location())).unwrap();
+    let schema = Arc::clone(metadata.current_schema());
+    let spec = metadata.default_partition_spec().as_ref().clone();
+    let mut manifest = ManifestWriterBuilder::new(output, Some(id), schema, spec).build_v2_data();
+    manifest.add_file(data_file(table, name), -1).unwrap();
+    let mut listed = vec![manifest.write_manifest_file().await.unwrap()];
+    let parent = metadata.current_snapshot();
+    if let Some(parent) = parent {
+        listed.extend(manifests(catalog, parent.manifest_list()).await);
+    }
+    let location = own_list(table, id);
+    let writer = io.new_output(&location).unwrap().writer().await.unwrap();
+    let parent = parent.map(|parent| parent.snapshot_id());
+    let mut list = ManifestListWriter::v2(writer, id, parent, metadata.next_sequence_number());
+    list.add_manifests(listed.into_iter()).unwrap();
+    list.close().await.unwrap();
+    let summary = json!({"operation": "append", "added-data-files": "1", "added-records": "1",
+                         "added-files-size": "10", "engine-name": "test"});
+    send(table, id, &location, &summary)
+}
+
+fn send(table: &LoadedTable, id: i64, list: &str, summary: &Value) -> TableChange {
+    let metadata = &table.metadata;
+    let mut summary = summary.clone();
+    let parent = metadata.current_snapshot();
+    let total = parent.map_or(0, |parent| {
+        parent.summary().additional_properties["total-records"].parse::<i64>().unwrap()
+    });
+    for key in ["total-records", "total-data-files"] {
+        summary[key] = json!((total + 1).to_string());
+    }
+    let updates = json!([
+        {"action": "add-snapshot", "snapshot": {
+            "snapshot-id": id,
+            "parent-snapshot-id": metadata.current_snapshot_id(),
+            "sequence-number": metadata.next_sequence_number(),
+            "timestamp-ms": metadata.last_updated_ms() + 1,
+            "manifest-list": list,
+            "schema-id": 0,
+            "summary": summary,
+        }},
+        {"action": "set-snapshot-ref", "ref-name": "main", "type": "branch", "snapshot-id": id},
+    ]);
+    change("a.t", on_main(metadata.current_snapshot_id()), updates)
+}
+
+async fn manifests(catalog: &Catalog, list: &str) -> Vec<iceberg::spec::ManifestFile> {
+    let bytes = catalog.storage().get(list).await.unwrap();
+    let list = ManifestList::parse_with_version(&bytes, iceberg::spec::FormatVersion::V2).unwrap();
+    list.consume_entries().into_iter().collect()
+}
+
+/// The data files of the newest snapshot: name and the sequence number a reader gives it.
+async fn rows(catalog: &Catalog) -> Vec<(String, i64)> {
+    let table = catalog.load_table(&ident("a.t")).await.unwrap();
+    let list = table.metadata.current_snapshot().unwrap().manifest_list();
+    let mut rows = Vec::new();
+    for manifest in manifests(catalog, list).await {
+        assert_eq!(manifest.content, ManifestContentType::Data);
+        let loaded = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();
+        for entry in loaded.entries() {
+            assert_eq!(entry.status, ManifestStatus::Added);
+            let name = entry.file_path().rsplit('/').next().unwrap().to_owned();
+            rows.push((name, entry.sequence_number().unwrap()));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+fn total(table: &LoadedTable) -> &str {
+    &table.metadata.current_snapshot().unwrap().summary().additional_properties["total-records"]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_that_append_to_a_hot_table_never_lose() {
+    const CLIENTS: i64 = 10;
+    const APPENDS: i64 = 8;
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let clients = (0..CLIENTS).map(|client| {
+        // Half of them use another server process.
+        let catalog = if client % 2 == 0 { &house.catalog } else { &house.other };
+        async move {
+            for n in 0..APPENDS {
+                let table = catalog.load_table(&ident("a.t")).await.unwrap();
+                let id = 1 + client * APPENDS + n;
+                let append = client_append(catalog, &table, id, &format!("f{id:03}")).await;
+                let done = catalog.commit(append.clone()).await.unwrap();
+                assert!(done.metadata.snapshot_by_id(id).is_some());
+                let again = catalog.commit(append).await.unwrap();
+                assert!(again.metadata.snapshot_by_id(id).is_some(), "a repeat is a success");
+            }
+        }
+    });
+    join_all(clients).await;
+    let all = CLIENTS * APPENDS;
+    let rows = rows(&house.catalog).await;
+    let names: Vec<String> = rows.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(names, (1..=all).map(|id| format!("f{id:03}")).collect::<Vec<_>>());
+    let numbers: BTreeSet<i64> = rows.iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, (1..=all).collect(), "each append has a number of its own");
+    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(total(&table), all.to_string());
+    assert_eq!(table.metadata.snapshots().len() as i64, all);
+    assert!(table.version < 1 + all, "version {} for {all} commits", table.version);
+    let files = house.files().await;
+    let metadata = files.iter().filter(|file| file.ends_with(".metadata.json")).count();
+    assert_eq!(metadata as i64, table.version, "one metadata file for each move of the table");
+    assert!(made.metadata.current_snapshot().is_none());
+}
+
+#[tokio::test]
+async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its_own_answer() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let append = |position| Append {
+        files: vec![data_file(&made, &format!("own{position}"))],
+        summary: BTreeMap::new(),
+        watermark: Watermark { epoch: 1, position, last_seq: position },
+        seq: (position, position),
+    };
+    let foreign = client_append(&house.catalog, &made, 7, "foreign").await;
+    let late = client_append(&house.catalog, &made, 8, "late").await;
+    let stale = change(
+        "a.t",
+        on_main(Some(5)),
+        json!([{"action": "set-properties", "updates": {"k": "v"}}]),
+    );
+    let table = ident("a.t");
+    let (a, b, c, d, e, f, g) = tokio::join!(
+        house.catalog.append(&table, append(1)),
+        house.catalog.commit(foreign),
+        house.catalog.commit(stale),
+        house.catalog.append(&table, append(2)),
+        house.catalog.append(&table, append(2)),
+        house.catalog.commit(late),
+        house.catalog.commit(set("a.t", "k", "w")),
+    );
+    let text = format!("{:?}", c.unwrap_err());
+    assert!(text.contains("branch main has changed: expected id 5"), "{text}");
+    for done in [a, b, d, e, f, g] {
+        let done = done.unwrap();
+        assert_eq!(done.version, 2);
+        assert_eq!(done.metadata.properties()["k"], "w");
+        assert_eq!(done.watermark.unwrap().position, 2);
+        assert_eq!(done.metadata.metadata_log().len(), 1);
+    }
+    let names: Vec<(String, i64)> = rows(&house.catalog).await;
+    let names: Vec<(&str, i64)> = names.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    assert_eq!(names, [("foreign", 2), ("late", 4), ("own1", 1), ("own2", 3)]);
+    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(total(&table), "4");
+    let seqs: Vec<_> = house.catalog.snapshots(&ident("a.t")).await.unwrap();
+    let seqs: BTreeSet<_> = seqs.into_iter().filter_map(|row| row.seq).collect();
+    assert_eq!(seqs, BTreeSet::from([(1, 1), (2, 2)]));
+}
+
+#[tokio::test]
+async fn only_a_plain_append_is_moved() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let first = client_append(&house.catalog, &made, 1, "one").await;
+    let after = house.catalog.commit(first).await.unwrap();
+    let refused = async |house: &House, sent: TableChange| {
+        let files = house.files().await;
+        let lost = house.catalog.commit(sent).await;
+        assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+        assert_eq!(house.files().await, files, "nothing of the client's is deleted");
+    };
+    // Another operation.
+    let late = client_append(&house.catalog, &made, 2, "two").await;
+    let overwrite = json!({"operation": "overwrite"});
+    refused(&house, send(&made, 2, &own_list(&made, 2), &overwrite)).await;
+    // Another requirement that does not hold.
+    let mut with_schema = late.clone();
+    with_schema.requirements.extend(
+        serde_json::from_value::<Vec<_>>(
+            json!([{"type": "assert-current-schema-id", "current-schema-id": 9}]),
+        )
+        .unwrap(),
+    );
+    refused(&house, with_schema).await;
+    // A list that leaves out what the parent had.
+    let empty = own_list(&made, 3);
+    let writer = house.catalog.storage().file_io().new_output(&empty).unwrap();
+    let list = ManifestListWriter::v2(writer.writer().await.unwrap(), 3, Some(1), 2);
+    list.close().await.unwrap();
+    let second = client_append(&house.catalog, &after, 4, "four").await;
+    house.catalog.commit(second).await.unwrap();
+    refused(&house, send(&after, 3, &empty, &json!({"operation": "append"}))).await;
+    // A branch that was put back to before.
+    let back = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch",
+                       "snapshot-id": 1}]);
+    let now = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let on_second = client_append(&house.catalog, &now, 5, "five").await;
+    house.catalog.commit(change("a.t", json!([]), back)).await.unwrap();
+    refused(&house, on_second).await;
+    // The plain one is.
+    house.catalog.commit(late).await.unwrap();
+    let names: Vec<String> = rows(&house.catalog).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_commit_goes_on_without_the_client_that_sent_it() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let mut gone = Box::pin(house.catalog.commit(set("a.t", "gone", "v")));
+    assert!(futures::poll!(&mut gone).is_pending());
+    drop(gone);
+    let next = house.catalog.commit(set("a.t", "next", "v")).await.unwrap();
+    assert_eq!(next.metadata.properties().len(), 2);
+}
+
+/// Commits whose COMMIT loses its answer: what was made is a success, what was not is an error
+/// after which only files of the catalog's own attempt are gone, and what nobody can tell keeps
+/// every file.
+async fn lose_answers(house: House, metastore: SqlMetastore) {
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let own = |position| Append {
+        files: vec![data_file(&made, &format!("own{position}"))],
+        summary: BTreeMap::new(),
+        watermark: Watermark { epoch: 1, position, last_seq: position },
+        seq: (position, position),
+    };
+    for (turn, fault) in [(1, Fault::Before), (2, Fault::After), (3, Fault::Deaf)] {
+        let table = catalog.load_table(&ident("a.t")).await.unwrap();
+        let foreign =
+            client_append(catalog, &table, i64::try_from(turn).unwrap(), &format!("f{turn}")).await;
+        for append in [false, true] {
+            let files = house.files().await;
+            metastore.faults.set(fault);
+            let answered = match append {
+                false => catalog.commit(foreign.clone()).await,
+                true => catalog.append(&ident("a.t"), own(turn)).await,
+            };
+            match fault {
+                Fault::Before => {
+                    assert!(matches!(answered, Err(CatalogError::Metastore { .. })));
+                    assert_eq!(house.files().await, files, "the attempt's own files are gone");
+                }
+                Fault::After => drop(answered.unwrap()),
+                Fault::Deaf => {
+                    assert!(matches!(answered, Err(CatalogError::CommitStateUnknown(_))));
+                    let now = house.files().await;
+                    assert!(files.iter().all(|file| now.contains(file)));
+                }
+            }
+            // The client sends it again, and our own log does too.
+            let again = match append {
+                false => catalog.commit(foreign.clone()).await,
+                true => catalog.append(&ident("a.t"), own(turn)).await,
+            };
+            again.unwrap();
+            // Another process reads what there is, whole.
+            let table = house.other.load_table(&ident("a.t")).await.unwrap();
+            assert_eq!(
+                table.metadata.snapshots().len() as u64,
+                2 * (turn - 1) + 1 + u64::from(append)
+            );
+            rows(&house.other).await;
+        }
+    }
+    let names: Vec<String> = rows(catalog).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["f1", "f2", "f3", "own1", "own2", "own3"]);
+    house.clock.fetch_add(i64::from(u32::MAX), std::sync::atomic::Ordering::SeqCst);
+    catalog.delete_obsolete(100).await.unwrap();
+    assert_eq!(rows(&house.other).await.len(), 6, "nothing that is read was given up");
+}
+
+#[tokio::test]
+async fn a_lost_answer_loses_no_row_and_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    lose_answers(house_over(folder, metastore.clone()).await, metastore).await;
+    let Some(url) = database().await else { return };
+    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    lose_answers(house_over(tempfile::tempdir().unwrap(), metastore.clone()).await, metastore)
+        .await;
+}
+
+#[tokio::test]
+async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let table = ident("a.t");
+    let held = house.catalog.inner.locks.lock(std::iter::once(&table)).await;
+    let mut waiting = Vec::new();
+    for n in 0..QUEUE_MAX {
+        let mut commit = Box::pin(house.catalog.commit(set("a.t", &n.to_string(), "v")));
+        assert!(futures::poll!(&mut commit).is_pending());
+        waiting.push(commit);
+    }
+    let refused = house.catalog.commit(set("a.t", "more", "v")).await;
+    assert!(matches!(refused, Err(CatalogError::Busy(_))));
+    drop(held);
+    for commit in join_all(waiting).await {
+        commit.unwrap();
+    }
+    let after = house.catalog.load_table(&table).await.unwrap();
+    assert_eq!(after.metadata.properties().len(), QUEUE_MAX);
+    assert_eq!(usize::try_from(after.version).unwrap(), 1 + QUEUE_MAX / BATCH_MAX);
+}

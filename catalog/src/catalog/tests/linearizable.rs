@@ -1,0 +1,228 @@
+//! Many clients at once, at two catalogs over one metastore, with timeouts, lost answers and
+//! killed connections; what each was told goes to the checker.
+
+use super::{
+    checker::{Asked, NAMES, Operation, Table, Told, check, with_hints},
+    *,
+};
+use crate::metastore::sql::{faults::Fault, tests::database};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{sync::Mutex, time::Duration};
+
+/// How a run goes.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    seed: u64,
+    clients: u64,
+    operations: u64,
+    /// One in so many commits is said to be made and is not: a catalog that does this is broken.
+    broken: Option<u32>,
+}
+
+/// A catalog as one process has it.
+struct Process {
+    catalog: Catalog,
+    metastore: SqlMetastore,
+}
+
+async fn process(folder: &std::path::Path, url: Option<&str>) -> Process {
+    let metastore = match url {
+        Some(url) => SqlMetastore::postgres(url).await.unwrap(),
+        None => SqlMetastore::sqlite(&folder.join("icecore.db")).await.unwrap(),
+    };
+    let warehouse = format!("file://{}/warehouse", folder.display());
+    let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+    let shared: Arc<dyn Metastore> = Arc::new(metastore.clone());
+    Process { catalog: Catalog::new("icecore", storage, shared, Arc::new(|| NOW)), metastore }
+}
+
+/// Runs the clients and gives what they saw.
+async fn history(run: Run, url: Option<&str>) -> Vec<Operation> {
+    let folder = tempfile::tempdir().unwrap();
+    let processes = [process(folder.path(), url).await, process(folder.path(), url).await];
+    processes[0].catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
+    let (clock, seen) = (AtomicI64::new(0), Mutex::new(Vec::new()));
+    let tick = || clock.fetch_add(1, Ordering::SeqCst).cast_unsigned();
+    let clients = (0..run.clients).map(|client| {
+        let (processes, seen) = (&processes, &seen);
+        async move {
+            let mut random = StdRng::seed_from_u64(run.seed * 1000 + client);
+            let process = &processes[usize::try_from(client).unwrap() % 2];
+            for n in 0..run.operations / run.clients {
+                let id = client * 1_000_000 + n + 1;
+                let asked = any(&mut random, id);
+                let catalog = process.catalog.on_behalf_of(&id.to_string());
+                disturb(&mut random, process, url).await;
+                let patience = random.random_ratio(1, 30).then(|| random.random_range(0..4));
+                let lies = run.broken.is_some_and(|one_in| random.random_ratio(1, one_in));
+                let called = tick();
+                let told = match asked {
+                    Asked::Commit { .. } if lies => Told::Done,
+                    _ => ask_within(&catalog, asked, patience).await,
+                };
+                let operation = Operation { id, called, returned: tick(), asked, told };
+                seen.lock().unwrap().push(operation);
+            }
+        }
+    });
+    join_all(clients).await;
+    let seen = seen.into_inner().unwrap();
+    let changes = changes(&process(folder.path(), url).await.metastore).await;
+    if run.broken.is_none() {
+        check_feed(&seen, &changes);
+    }
+    with_hints(&seen, &changes)
+}
+
+/// Who asked for each change, in order.
+async fn changes(metastore: &SqlMetastore) -> Vec<u64> {
+    let mut changes = Vec::new();
+    let mut after = 0;
+    loop {
+        let events = metastore.events(after, 1000).await.unwrap();
+        let Some(last) = events.last() else { return changes };
+        after = last.number;
+        // The namespace is nobody's.
+        changes.extend(events.iter().filter_map(|event| event.actor.parse::<u64>().ok()));
+    }
+}
+
+/// The feed tells what was answered as done, once, and nothing that was answered as not done.
+fn check_feed(history: &[Operation], changes: &[u64]) {
+    let told = |id| changes.iter().filter(|change| **change == id).count();
+    for operation in history {
+        let expected = match operation {
+            Operation { told: Told::Unknown, .. } => continue,
+            Operation { told: Told::Done, asked: Asked::CommitBoth { .. }, .. } => 2,
+            Operation { told: Told::Done, .. } => 1,
+            _ => 0,
+        };
+        assert_eq!(told(operation.id), expected, "{operation:?}");
+    }
+}
+
+/// Loses the answer of a COMMIT, or kills a connection, now and then.
+async fn disturb(random: &mut StdRng, process: &Process, url: Option<&str>) {
+    match random.random_range(0..200) {
+        0 => process.metastore.faults.set(Fault::Before),
+        1 => process.metastore.faults.set(Fault::After),
+        2 => process.metastore.faults.set(Fault::Deaf),
+        3 if url.is_some() => process.metastore.kill_a_connection().await,
+        _ => (),
+    }
+}
+
+fn any(random: &mut StdRng, mark: u64) -> Asked {
+    let mut name = || random.random_range(0..NAMES);
+    let (one, other) = (name(), name());
+    let other = if one == other { (one + 1) % NAMES } else { other };
+    match random.random_range(0..100) {
+        0..35 => Asked::Read { name: one },
+        35..45 => Asked::Create { name: one, made: mark },
+        45..49 => Asked::Drop { name: one },
+        49..58 => Asked::Rename { from: one, to: other },
+        58..90 => Asked::Commit { name: one, mark },
+        _ => Asked::CommitBoth { names: [one, other], mark },
+    }
+}
+
+async fn ask_within(catalog: &Catalog, asked: Asked, patience_ms: Option<u64>) -> Told {
+    let Some(patience) = patience_ms.map(Duration::from_millis) else {
+        return ask(catalog, asked).await;
+    };
+    // A client that gives up may have been heard.
+    tokio::time::timeout(patience, ask(catalog, asked)).await.unwrap_or(Told::Unknown)
+}
+
+async fn ask(catalog: &Catalog, asked: Asked) -> Told {
+    let done = match asked {
+        Asked::Read { name } => match catalog.load_table(&table(name)).await {
+            Ok(loaded) => return Told::Seen(contents(&loaded)),
+            Err(cause) => Err(cause),
+        },
+        Asked::Create { name, made } => {
+            let new = CreateTable {
+                properties: HashMap::from([("made".to_owned(), made.to_string())]),
+                ..new_table(&table(name).name)
+            };
+            catalog.create_table(&suite::levels("a"), new).await.map(|_| ())
+        }
+        Asked::Drop { name } => catalog.drop_table(&table(name), false).await,
+        Asked::Rename { from, to } => catalog.rename_table(&table(from), &table(to)).await,
+        Asked::Commit { name, mark } => catalog.commit(marked(name, mark)).await.map(|loaded| {
+            assert!(loaded.metadata.properties().contains_key(&mark.to_string()));
+        }),
+        Asked::CommitBoth { names: [one, other], mark } => {
+            catalog.commit_all(vec![marked(one, mark), marked(other, mark)]).await
+        }
+    };
+    match done {
+        Ok(()) => Told::Done,
+        Err(CatalogError::NoSuchTable(_)) => Told::Missing,
+        Err(CatalogError::AlreadyExists(_)) => Told::Exists,
+        Err(CatalogError::CommitStateUnknown(_)) => Told::Unknown,
+        Err(CatalogError::CommitFailed(_) | CatalogError::Metastore { .. }) => Told::NotDone,
+        Err(other) => panic!("{asked:?}: {other:?}"),
+    }
+}
+
+fn table(name: usize) -> TableIdent {
+    ident(&format!("a.t{name}"))
+}
+
+fn marked(name: usize, mark: u64) -> TableChange {
+    set(&table(name).to_string(), &mark.to_string(), "x")
+}
+
+fn contents(loaded: &LoadedTable) -> Table {
+    let mut seen = Table::default();
+    for key in loaded.metadata.properties().keys() {
+        match key.parse() {
+            Ok(mark) => seen.add(mark),
+            Err(_) => seen.made = loaded.metadata.properties()["made"].parse().unwrap(),
+        }
+    }
+    seen
+}
+
+/// Checks a history, and that it is one of a catalog that was used.
+#[expect(clippy::print_stdout, reason = "the long form reports what it did")]
+fn verify(run: Run, history: &[Operation]) {
+    let count = |wanted: fn(&Told) -> bool| {
+        history.iter().filter(|operation| wanted(&operation.told)).count()
+    };
+    let done = count(|told| matches!(told, Told::Done | Told::Seen(_)));
+    let failed = count(|told| *told == Told::NotDone);
+    println!("{run:?}: {} operations, {done} done, {failed} failed", history.len());
+    assert!(history.len() / 4 < done && 0 < failed);
+    if let Err(cause) = check(history) {
+        panic!("{run:?} has no order: {cause}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn histories_of_two_processes_have_an_order() {
+    let run = Run { seed: 1, clients: 8, operations: 600, broken: None };
+    verify(run, &history(run, None).await);
+    let Some(url) = database().await else { return };
+    let run = Run { seed: 2, clients: 12, operations: 900, broken: None };
+    verify(run, &history(run, Some(&url)).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_history_of_a_catalog_that_lies_has_none() {
+    let run = Run { seed: 3, clients: 8, operations: 400, broken: Some(20) };
+    check(&history(run, None).await).unwrap_err();
+}
+
+/// The long form, some twenty minutes for each metastore:
+/// `cargo test -p icecore-catalog --lib -- --ignored long_histories --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes long"]
+async fn long_histories_have_an_order() {
+    for seed in 100..120 {
+        let run = Run { seed, clients: 8 + seed % 9, operations: 8000, broken: None };
+        let url = if seed % 2 == 0 { None } else { database().await };
+        verify(run, &history(run, url.as_deref()).await);
+    }
+}

@@ -1,0 +1,63 @@
+//! Whom a change is made for, and how a repeat of their request is recognised.
+
+use std::{fmt, sync::Arc};
+use uuid::Uuid;
+
+/// Milliseconds since 1970; passed in so that tests can set the time.
+pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Who asks for what when nobody says.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// Whom a change is made for. Cheap to clone.
+#[derive(Clone)]
+pub struct Origin {
+    /// Who asked; [`ANONYMOUS`] when nobody said.
+    pub actor: Arc<str>,
+    /// The request, when its client wants it to be done once whatever is sent again.
+    pub request: Option<Arc<RequestKey>>,
+    /// The time of the changes.
+    pub now: NowMs,
+}
+
+/// What makes a request the same as one before, and what that one was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The client's `Idempotency-Key`.
+    pub id: Uuid,
+    /// Names the request's contents: another request under the same key is a mistake.
+    pub fingerprint: String,
+    /// What the client is told once the change is made.
+    pub answer: Answer,
+}
+
+/// What the client is told once its change is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// 204.
+    #[default]
+    Empty,
+    /// 200 with this JSON.
+    Json(String),
+    /// 200 with the table, as after a create.
+    Table,
+    /// 200 with the table, as after a commit.
+    Commit,
+}
+
+impl Origin {
+    /// Nobody in particular.
+    #[must_use]
+    pub fn anonymous(now: NowMs) -> Self {
+        Self { actor: ANONYMOUS.into(), request: None, now }
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin")
+            .field("actor", &self.actor)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}

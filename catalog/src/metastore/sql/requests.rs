@@ -1,0 +1,111 @@
+//! Requests that were carried out under an `Idempotency-Key`, and what they were answered.
+//!
+//! A key is claimed in the transaction that carries the request out: of two that carry the same key
+//! one waits for the other, and then finds it done.
+
+use super::failed;
+use crate::{
+    error::CatalogError,
+    metastore::{Answer, DoneRequest, RequestKey},
+};
+use sqlx::AnyConnection;
+use uuid::Uuid;
+
+pub(super) const STEP: &str = r"
+CREATE TABLE requests (
+    id TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    status INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX requests_by_time ON requests (at_ms);
+";
+
+/// fingerprint, status, kind, body.
+type Row = (String, i32, String, String);
+
+/// Takes a key for the caller's transaction; false when its request was carried out before.
+///
+/// `table` is what the request makes: identity and metadata location.
+pub(super) async fn claim(
+    tx: &mut AnyConnection,
+    request: &RequestKey,
+    at_ms: i64,
+    table: Option<(Uuid, &str)>,
+) -> Result<bool, CatalogError> {
+    let table = || table.map(|(uuid, file)| format!("{uuid} {file}")).unwrap_or_default();
+    let (status, kind, body) = match &request.answer {
+        Answer::Empty => (204, "empty", String::new()),
+        Answer::Json(body) => (200, "json", body.clone()),
+        Answer::Table => (200, "table", table()),
+        Answer::Commit => (200, "commit", table()),
+    };
+    insert(tx, request, at_ms, status, (kind, &body)).await
+}
+
+/// Keeps the answer to a request that changed nothing.
+pub(super) async fn refuse(
+    tx: &mut AnyConnection,
+    request: &RequestKey,
+    at_ms: i64,
+    (status, body): (u16, &str),
+) -> Result<bool, CatalogError> {
+    insert(tx, request, at_ms, status, ("json", body)).await
+}
+
+async fn insert(
+    tx: &mut AnyConnection,
+    request: &RequestKey,
+    at_ms: i64,
+    status: u16,
+    (kind, body): (&str, &str),
+) -> Result<bool, CatalogError> {
+    let added = sqlx::query(
+        "INSERT INTO requests VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(request.id.to_string())
+    .bind(&request.fingerprint)
+    .bind(at_ms)
+    .bind(i32::from(status))
+    .bind(kind)
+    .bind(body)
+    .execute(tx)
+    .await
+    .map_err(failed("keep a request"))?;
+    Ok(added.rows_affected() == 1)
+}
+
+pub(super) async fn get(
+    connection: &mut AnyConnection,
+    id: Uuid,
+) -> Result<Option<DoneRequest>, CatalogError> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT fingerprint, status, kind, body FROM requests WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(connection)
+            .await
+            .map_err(failed("look for a request"))?;
+    Ok(row.map(|(fingerprint, status, kind, body)| {
+        let table = body
+            .split_once(' ')
+            .and_then(|(uuid, file)| Some((Uuid::parse_str(uuid).ok()?, file.to_owned())));
+        let (answer, table) = match kind.as_str() {
+            "json" => (Answer::Json(body), None),
+            "table" => (Answer::Table, table),
+            "commit" => (Answer::Commit, table),
+            _ => (Answer::Empty, None),
+        };
+        DoneRequest { fingerprint, status: u16::try_from(status).unwrap_or(500), answer, table }
+    }))
+}
+
+pub(super) async fn forget(tx: &mut AnyConnection, before_ms: i64) -> Result<(), CatalogError> {
+    sqlx::query("DELETE FROM requests WHERE at_ms < $1")
+        .bind(before_ms)
+        .execute(tx)
+        .await
+        .map(|_| ())
+        .map_err(failed("forget requests"))
+}

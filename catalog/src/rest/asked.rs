@@ -1,0 +1,210 @@
+//! For whom a request changes something, and requests that are sent more than once.
+//!
+//! A client that lost an answer sends its request again under the same `Idempotency-Key`. The key
+//! is kept in the transaction that carries the request out, so a repeat, at whatever process and
+//! after whatever restart, changes nothing and is answered as the first was. A refusal that no
+//! repeat would change is kept too; a server error is not.
+
+use super::{
+    REQUEST_BYTES_MAX, Rest,
+    access::{self, Caller},
+    commit,
+    error::Refused,
+    tables,
+};
+use crate::{
+    catalog::{Catalog, LoadedTable},
+    error::CatalogError,
+    metastore::{Answer, DoneRequest, RequestKey},
+};
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Request, State},
+    http::{Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use iceberg::{NamespaceIdent, TableIdent};
+use std::convert::Infallible;
+use uuid::Uuid;
+
+/// What repeats of a request are recognised by.
+const HEADER: &str = "idempotency-key";
+/// Length of a UUID as clients write it.
+const KEY_LENGTH: usize = 36;
+/// Refusals that a repeat would get again.
+const FINAL: [StatusCode; 5] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::NOT_FOUND,
+    StatusCode::NOT_ACCEPTABLE,
+    StatusCode::CONFLICT,
+    StatusCode::UNPROCESSABLE_ENTITY,
+];
+
+/// Who sends a request; a layer around the router puts it into the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Actor(pub String);
+
+/// A request that changes something.
+pub(super) struct Asked {
+    rest: Rest,
+    actor: Option<Actor>,
+    key: Option<Key>,
+}
+
+/// The key of a request, and what names its contents.
+#[derive(Clone)]
+struct Key {
+    id: Uuid,
+    fingerprint: String,
+}
+
+impl Key {
+    fn with(self, answer: Answer) -> RequestKey {
+        RequestKey { id: self.id, fingerprint: self.fingerprint, answer }
+    }
+}
+
+impl FromRequestParts<Rest> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Infallible> {
+        let (actor, key) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
+        Ok(Self { rest: rest.clone(), actor, key })
+    }
+}
+
+impl Asked {
+    pub(super) fn rest(&self) -> &Rest {
+        &self.rest
+    }
+
+    /// The catalog for a change that is carried out again when its request is repeated.
+    pub(super) fn unkeyed(&self) -> Catalog {
+        match &self.actor {
+            Some(Actor(actor)) => self.rest.catalog.on_behalf_of(actor),
+            None => self.rest.catalog.clone(),
+        }
+    }
+
+    /// The catalog for the one change of this request, which is answered so when it is made.
+    pub(super) fn catalog(&self, answer: Answer) -> Catalog {
+        let catalog = self.unkeyed();
+        match &self.key {
+            Some(key) => catalog.for_request(key.clone().with(answer)),
+            None => catalog,
+        }
+    }
+}
+
+/// Answers a repeated request as it was answered before.
+pub(super) async fn once(State(rest): State<Rest>, request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let Some(id) = request.headers().get(HEADER).filter(|_| !reads) else {
+        return next.run(request).await;
+    };
+    let id = id.to_str().ok().filter(|id| id.len() == KEY_LENGTH);
+    let Some(id) = id.and_then(|id| Uuid::try_parse(id).ok()) else {
+        return Refused::bad_request("Idempotency-Key is no UUID of 36 characters").into_response();
+    };
+    match carried_out_once(&rest, id, request, next).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+async fn carried_out_once(
+    rest: &Rest,
+    id: Uuid,
+    request: Request,
+    next: Next,
+) -> Result<Response, Response> {
+    let refused = |cause: CatalogError| Refused::from(cause).into_response();
+    let (mut parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, REQUEST_BYTES_MAX).await.map_err(|_| {
+        let text = format!("the body is longer than {REQUEST_BYTES_MAX} bytes");
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLargeException", text)
+            .into_response()
+    })?;
+    let key = Key { id, fingerprint: fingerprint(&parts, &body) };
+    let caller = Caller::of(&parts);
+    if let Some(done) = rest.catalog.metastore().request(id).await.map_err(refused)? {
+        return Ok(answer_again(rest, &caller, &key, done).await);
+    }
+    parts.extensions.insert(key.clone());
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    if !FINAL.contains(&response.status()) {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), REQUEST_BYTES_MAX).await;
+    let body = String::from_utf8(body.unwrap_or_default().to_vec()).unwrap_or_default();
+    // Another sending of the same request may have been carried out meanwhile: what is kept first
+    // is the answer to both.
+    let asked = key.clone().with(Answer::Empty);
+    let kept = rest.catalog.metastore().refuse_request(&asked, status, &body).await;
+    match kept.map_err(refused)? {
+        Some(done) => Ok(answer_again(rest, &caller, &key, done).await),
+        None => Ok(json(status, body)),
+    }
+}
+
+async fn answer_again(rest: &Rest, caller: &Caller, key: &Key, done: DoneRequest) -> Response {
+    if done.fingerprint != key.fingerprint {
+        let text = format!("Idempotency-Key {} was used for another request", key.id);
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Refused::new(status, "UnprocessableEntityException", text).into_response();
+    }
+    match (done.answer, done.table) {
+        (Answer::Json(body), _) => json(done.status, body),
+        (Answer::Table, Some(made)) => match loaded(rest, caller, made).await {
+            Ok(response) => response,
+            Err(cause) => Refused::from(cause).into_response(),
+        },
+        (Answer::Commit, Some(made)) => match table(rest, made).await {
+            Ok(table) => commit::answer(table).into_response(),
+            Err(cause) => Refused::from(cause).into_response(),
+        },
+        (Answer::Empty | Answer::Table | Answer::Commit, _) => {
+            StatusCode::NO_CONTENT.into_response()
+        }
+    }
+}
+
+async fn loaded(
+    rest: &Rest,
+    caller: &Caller,
+    made: (Uuid, String),
+) -> Result<Response, CatalogError> {
+    let uuid = made.0;
+    let table = table(rest, made).await?;
+    let gone = || CatalogError::NoSuchTable(uuid.to_string());
+    let (levels, name) = rest.catalog.metastore().name_of(uuid).await?.ok_or_else(gone)?;
+    let namespace = NamespaceIdent::from_vec(levels).map_err(|_| gone())?;
+    let ident = TableIdent::new(namespace, name);
+    let access = access::delegated(rest, caller, &ident, table.metadata.location()).await?;
+    Ok(tables::loaded(rest, &table, &access, tables::Snapshots::All))
+}
+
+/// The table as the request made it or, when that file is gone, as it is now.
+async fn table(rest: &Rest, made: (Uuid, String)) -> Result<LoadedTable, CatalogError> {
+    let (uuid, location) = made;
+    if let Ok(table) = rest.catalog.load_file(&location).await {
+        return Ok(table);
+    }
+    let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
+    let now = now.ok_or_else(|| CatalogError::NoSuchTable(uuid.to_string()))?;
+    rest.catalog.load_file(&now.metadata_location).await
+}
+
+fn json(status: u16, body: String) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Names what is asked for, and by whom.
+fn fingerprint(parts: &Parts, body: &[u8]) -> String {
+    let actor = parts.extensions.get::<Actor>().map_or("", |Actor(actor)| actor);
+    let mut text = format!("{}\0{}\0{actor}\0", parts.method, parts.uri).into_bytes();
+    text.extend_from_slice(body);
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&text))
+}
