@@ -310,7 +310,7 @@ impl Catalog {
         own::check(table, base, new)?;
         jail::check(&self.inner.storage, base, new, updates)?;
         if base.is_none_or(|base| base.location() != new.location()) {
-            self.free_location(new.location()).await?;
+            self.free_location(new.location(), new.uuid()).await?;
         }
         self.check_contents(base, new, updates).await
     }

@@ -318,7 +318,8 @@ pub trait Metastore: Debug + Send + Sync {
         to: (&Levels, &str),
     ) -> Result<(), CatalogError>;
     /// Whether no table lies at this location, above it or below it.
-    async fn is_free(&self, location: &Location) -> Result<bool, CatalogError>;
+    /// The table `but` does not count, whether it is there or dropped.
+    async fn is_free(&self, location: &Location, but: Uuid) -> Result<bool, CatalogError>;
 
     /// Swaps every pointer or none.
     async fn commit(&self, swaps: &[PointerSwap]) -> Result<SwapOutcome, CatalogError> {

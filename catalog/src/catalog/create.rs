@@ -47,7 +47,7 @@ impl Catalog {
         self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
-            Some(location) => self.free_location(location).await?,
+            Some(location) => self.free_location(location, uuid).await?,
             None => self.default_location(levels, uuid).await?,
         };
         let properties = table.properties.clone();
@@ -98,9 +98,13 @@ impl Catalog {
 
     /// A location that a client wants for a table or view, in normal form. That it is free holds
     /// once the table is in the metastore, but here it is known before any file is made.
-    pub(super) async fn free_location(&self, location: &str) -> Result<String, CatalogError> {
+    pub(super) async fn free_location(
+        &self,
+        location: &str,
+        uuid: Uuid,
+    ) -> Result<String, CatalogError> {
         let parsed = jail::for_a_table(&self.inner.storage, location)?;
-        if self.metastore().is_free(&parsed).await? {
+        if self.metastore().is_free(&parsed, uuid).await? {
             return Ok(parsed.to_string());
         }
         Err(CatalogError::Invalid(format!(
@@ -121,7 +125,7 @@ impl Catalog {
         let root = self.inner.storage.root();
         let location =
             self.inner.storage.normalize(&format!("{root}/{}/{uuid}", folders.join("/")))?;
-        if self.metastore().is_free(&location).await? {
+        if self.metastore().is_free(&location, uuid).await? {
             return Ok(location.to_string());
         }
         Ok(format!("{root}/{uuid}"))

@@ -25,6 +25,13 @@ pub(super) fn check(
     if base.format_version() != new.format_version() {
         return refuse(format!("it stays at format version {}", base.format_version() as u8));
     }
+    if !goes_on(base, new) {
+        return refuse(
+            "moving `main` elsewhere would lose acknowledged events; read the earlier state with \
+             time travel, or make a branch of it"
+                .to_owned(),
+        );
+    }
     if base.location() != new.location() {
         return refuse("it stays where it is; copy its rows to a table of your own".to_owned());
     }
@@ -61,6 +68,16 @@ pub(super) fn check(
         return refuse(format!("the column `{}` has to be optional", field.name));
     }
     Ok(())
+}
+
+/// Whether the new head of `main` comes after the one before.
+fn goes_on(base: &TableMetadata, new: &TableMetadata) -> bool {
+    let Some(head) = base.current_snapshot_id() else { return true };
+    let by_id = |id| new.snapshot_by_id(id);
+    let line = std::iter::successors(new.current_snapshot(), |snapshot| {
+        snapshot.parent_snapshot_id().and_then(by_id)
+    });
+    line.into_iter().any(|snapshot| snapshot.snapshot_id() == head)
 }
 
 /// Refuses to take a table away, or its name.

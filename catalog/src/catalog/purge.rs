@@ -63,7 +63,11 @@ impl Catalog {
             purge: purge && policy.purge,
         };
         let (levels, name) = (table.namespace.as_ref(), table.name.as_str());
-        let row = self.metastore().trash_table(levels, name, &trash).await?;
+        let row = if trash.until_ms > now_ms || trash.purge {
+            self.metastore().trash_table(levels, name, &trash).await?
+        } else {
+            self.metastore().drop_table(levels, name).await?
+        };
         self.inner.cache.remove(&row.metadata_location);
         Ok(())
     }

@@ -32,7 +32,8 @@ impl Catalog {
         if self.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
             return Err(create::already_exists(&table));
         }
-        self.free_location(metadata.location()).await?;
+        self.free_location(metadata.location(), metadata.uuid()).await?;
+        self.check_adopted_contents(&metadata).await?;
         let new = new_table(&table, &metadata, location);
         let catalog = self.clone();
         let registered =
@@ -69,6 +70,7 @@ impl Catalog {
             }
             self.check_stays(&table, "replaced").await?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
+            self.check_adopted_contents(&metadata).await?;
             let metastore = self.metastore();
             let outcome = if metadata.uuid() == base.metadata.uuid() {
                 metastore.commit(&[swap(&base, &metadata, location)]).await?
@@ -117,7 +119,6 @@ impl Catalog {
         self.inner.cache.remove(&location);
         let metadata = self.metadata(&location).await?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
-        self.check_adopted_contents(&metadata).await?;
         Ok((location, metadata))
     }
 }

@@ -662,6 +662,8 @@ async fn a_purge_does_not_reach_a_place_whose_name_only_begins_alike() {
     let sent = change("a.test", on_main(None), add_snapshot(&made, 1, &list));
     catalog.commit(sent).await.unwrap();
     catalog.drop_table(&ident("a.test"), true).await.unwrap();
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
     while catalog.delete_obsolete(100).await.unwrap() > 0 {}
     assert_eq!(house.files().await, [theirs, neighbour.metadata_location]);

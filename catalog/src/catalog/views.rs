@@ -74,7 +74,7 @@ impl Catalog {
         self.check_view_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &view.location {
-            Some(location) => self.free_location(location).await?,
+            Some(location) => self.free_location(location, uuid).await?,
             None => self.default_location(levels, uuid).await?,
         };
         let CreateView { schema, version, properties, .. } = view;

@@ -418,9 +418,9 @@ impl Metastore for SqlMetastore {
         self.end(tx, "rename a view", outbox::renamed(Kind::View, from, to, &row)).await
     }
 
-    async fn is_free(&self, location: &Location) -> Result<bool, CatalogError> {
+    async fn is_free(&self, location: &Location, but: Uuid) -> Result<bool, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        Ok(places::overlapping(&mut connection, None, location).await? == 0)
+        Ok(places::overlapping(&mut connection, but, location).await? == 0)
     }
 
     async fn commit_with_new(

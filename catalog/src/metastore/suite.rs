@@ -385,10 +385,10 @@ pub(crate) async fn places(store: &dyn Metastore) {
     for taken in ["s3://b/a/test", "s3://b/a", "s3://b", "s3://b/a/test/x/y", "s3://b/a/test2/x"] {
         let refused = make(5, taken).await;
         assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{taken}");
-        assert!(!store.is_free(&Location::parse(taken).unwrap()).await.unwrap(), "{taken}");
+        assert!(!store.is_free(&Location::parse(taken).unwrap(), id(99)).await.unwrap(), "{taken}");
     }
     for free in ["s3://b/a/test0", "s3://b/a/tes", "s3://c/a/test", "s3://b/a/testx/y"] {
-        assert!(store.is_free(&Location::parse(free).unwrap()).await.unwrap(), "{free}");
+        assert!(store.is_free(&Location::parse(free).unwrap(), id(99)).await.unwrap(), "{free}");
     }
     let both = store.commit_with_new(&[at(6, "s3://b/n"), at(7, "s3://b/n/m")], &[]).await;
     assert!(matches!(both, Err(CatalogError::Invalid(_))));

@@ -19,7 +19,7 @@ use crate::{
 use axum::{
     Json,
     extract::{FromRequestParts, State},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use iceberg::TableIdent;
@@ -163,10 +163,16 @@ pub(super) async fn sign(
     State(rest): State<Rest>,
     TablePath(ident): TablePath,
     caller: Caller,
-    Body(request): Body<SignRequest>,
+    request: Result<Body<SignRequest>, Refused>,
 ) -> Result<Response, Refused> {
-    let LoadedTable { metadata, .. } = rest.catalog.load_table(&ident).await?;
     let storage = rest.catalog.storage();
+    if *storage.access() != Access::RemoteSigning {
+        let text = "this catalog signs no requests: clients have keys of their own";
+        let kind = "UnsupportedOperationException";
+        return Err(Refused::new(StatusCode::NOT_ACCEPTABLE, kind, text));
+    }
+    let Body(request) = request?;
+    let LoadedTable { metadata, .. } = rest.catalog.load_table(&ident).await?;
     let own = storage.normalize(metadata.location())?;
     let signed = storage.sign(&own, caller.scope(&ident), request)?;
     // A signature is of one moment, and of one caller's rights.

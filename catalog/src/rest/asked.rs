@@ -7,7 +7,7 @@
 
 use super::{
     REQUEST_BYTES_MAX, Rest,
-    access::{self, Caller},
+    access::{self, Caller, Delegated},
     commit,
     error::Refused,
     tables,
@@ -177,11 +177,15 @@ async fn loaded(
 ) -> Result<Response, CatalogError> {
     let uuid = made.0;
     let table = table(rest, made).await?;
-    let gone = || CatalogError::NoSuchTable(uuid.to_string());
-    let (levels, name) = rest.catalog.metastore().name_of(uuid).await?.ok_or_else(gone)?;
-    let namespace = NamespaceIdent::from_vec(levels).map_err(|_| gone())?;
-    let ident = TableIdent::new(namespace, name);
-    let access = access::delegated(rest, caller, &ident, table.metadata.location()).await?;
+    let name = rest.catalog.metastore().name_of(uuid).await?;
+    let ident = name.and_then(|(levels, name)| {
+        Some(TableIdent::new(NamespaceIdent::from_vec(levels).ok()?, name))
+    });
+    let access = match ident {
+        Some(ident) => access::delegated(rest, caller, &ident, table.metadata.location()).await?,
+        // It was dropped since; nobody gets at its files any more.
+        None => Delegated::default(),
+    };
     Ok(tables::loaded(rest, &table, &access, tables::Snapshots::All))
 }
 

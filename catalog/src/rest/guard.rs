@@ -36,6 +36,8 @@ pub(super) enum Need {
     Anyone,
     /// This action in the namespace that the path names.
     In(Action),
+    /// This action in every namespace.
+    Everywhere(Action),
     /// To write the namespace that the body names, which may not be there yet.
     Creates,
     /// To write in both namespaces that the body names.
@@ -79,6 +81,15 @@ pub(super) const ROUTES: &[(&str, &str, Need)] = &[
     ("HEAD", "/namespaces/{}/views/{}", READ),
     ("POST", "/namespaces/{}/views/{}", WRITE),
     ("DELETE", "/namespaces/{}/views/{}", WRITE),
+    ("POST", "/namespaces/{}/register-view", WRITE),
+    ("POST", "/views/rename", Need::Renames),
+    ("POST", "/namespaces/{}/tables/{}/unregister", WRITE),
+    ("GET", "/namespaces/{}/tables/{}/metrics", READ),
+    // What is signed for a reader only reads.
+    ("POST", "/namespaces/{}/tables/{}/sign", READ),
+    ("GET", "/events", Need::Everywhere(Action::Read)),
+    // A search, which changes nothing.
+    ("POST", "/events", Need::Everywhere(Action::Read)),
 ];
 
 impl Need {
@@ -87,7 +98,7 @@ impl Need {
         match self {
             Self::In(action) => action == Action::Write,
             Self::Creates | Self::Renames | Self::Commits => true,
-            Self::Open | Self::Anyone => false,
+            Self::Open | Self::Anyone | Self::Everywhere(_) => false,
         }
     }
 }
@@ -212,6 +223,12 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
             {
                 return refused.into_response();
             }
+            if let Need::Everywhere(action) = need
+                && !principal.may_everywhere(action)
+            {
+                let text = format!("you may not {} in every namespace", action.name());
+                return Refused::forbidden(text).into_response();
+            }
             parts.extensions.insert(principal);
             next.run(Request::from_parts(parts, body)).await
         }
@@ -274,7 +291,9 @@ async fn targets(
     body: &[u8],
 ) -> Result<Vec<Target>, Refused> {
     Ok(match need {
-        Need::Open | Need::Anyone | Need::In(_) => vec![path_target(rest, parts).await?],
+        Need::Open | Need::Anyone | Need::Everywhere(_) | Need::In(_) => {
+            vec![path_target(rest, parts).await?]
+        }
         Need::Creates => {
             let NamespaceBody { namespace } = parse_body(body)?;
             vec![Target::NewNamespace(namespace)]

@@ -1,13 +1,21 @@
 use super::*;
-use crate::catalog::tests::{
-    House, UNDROP_MS, add_snapshot, change, create, house, ident, on_main, own_list, set,
-    write_list,
+use crate::catalog::{
+    CreateTable,
+    tests::{
+        House, UNDROP_MS, add_snapshot, change, create, house, ident, new_table, on_main, own_list,
+        write_list,
+    },
 };
+use serde_json::json;
 use std::sync::atomic::Ordering;
 
 /// A table with three snapshots, ids 1 to 3, one second apart, of one data file each.
 async fn with_history(house: &House, dotted: &str) -> LoadedTable {
-    let mut table = create(&house.catalog, dotted).await;
+    let table = create(&house.catalog, dotted).await;
+    fill(house, dotted, table).await
+}
+
+async fn fill(house: &House, dotted: &str, mut table: LoadedTable) -> LoadedTable {
     for id in 1..=3 {
         house.clock.fetch_add(1000, Ordering::SeqCst);
         let file = format!("{}/data/{id}.parquet", table.metadata.location());
@@ -110,10 +118,28 @@ async fn a_table_goes_back_to_a_snapshot_or_a_time() {
     assert!(back.metadata.snapshot_by_id(3).is_some(), "nothing is lost");
     invalid(catalog.rollback(&t, 3).await, "no ancestor");
     invalid(catalog.rollback(&t, 99).await, "no snapshot 99");
-    catalog.commit(set("a.t", retention::MANAGED, "true")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_the_service_writes_goes_on_whoever_asks() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let own = CreateTable {
+        properties: [(retention::MANAGED.to_owned(), "true".to_owned())].into(),
+        ..new_table("own")
+    };
+    let made = catalog.create_table(&vec!["a".to_owned()], own).await.unwrap();
+    fill(&house, "a.own", made).await;
+    let t = ident("a.own");
     invalid(catalog.rollback(&t, 1).await, "acknowledged events");
     catalog.create_ref(&t, "b", RefKind::Branch, Some(1)).await.unwrap();
     invalid(catalog.fast_forward(&t, "main", "b").await, "acknowledged events");
+    let back = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch",
+        "snapshot-id": 1}]);
+    invalid(catalog.commit(change("a.own", json!([]), back)).await, "acknowledged events");
+    let gone = json!([{"action": "remove-snapshot-ref", "ref-name": "main"}]);
+    invalid(catalog.commit(change("a.own", json!([]), gone)).await, "acknowledged events");
+    assert_eq!(catalog.load_table(&t).await.unwrap().metadata.current_snapshot_id(), Some(3));
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub(super) async fn check(
 ) -> Result<(), CatalogError> {
     // What is no location was not made by this catalog, and nothing can be said about it.
     let Some(parsed) = Location::parse(location) else { return Ok(()) };
-    if overlapping(tx, Some(uuid), &parsed).await? == 0 {
+    if overlapping(tx, uuid, &parsed).await? == 0 {
         return Ok(());
     }
     Err(CatalogError::Invalid(format!(
@@ -49,7 +49,7 @@ pub(super) async fn check(
 /// How many tables other than `but`, dropped ones that can be had back included, lie at a location, above it or below it.
 pub(super) async fn overlapping(
     connection: &mut AnyConnection,
-    but: Option<Uuid>,
+    but: Uuid,
     location: &Location,
 ) -> Result<i64, CatalogError> {
     let folders: Vec<&str> = location.folders().collect();
@@ -62,7 +62,7 @@ pub(super) async fn overlapping(
     }
     query.push_str("))");
     let mut query = sqlx::query_scalar(AssertSqlSafe(query))
-        .bind(but.map_or_else(String::new, |uuid| uuid.to_string()))
+        .bind(but.to_string())
         .bind(location.to_string())
         // Everything that starts with the location and a slash: `0` is the character after it.
         .bind(format!("{location}/"))

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, CatalogOptions, DropPolicy},
     metastore::sql::SqlMetastore,
     scan::fixture::Lake,
     storage::{S3Options, Storage},
@@ -29,7 +29,10 @@ impl Server {
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let now = Arc::new(|| 1_800_000_000_000);
-        let catalog = Catalog::new("icecore", storage.clone(), Arc::new(metastore), now);
+        let drop_policy = DropPolicy { undrop_ms: 0, purge: false };
+        let options = CatalogOptions { drop_policy, ..CatalogOptions::default() };
+        let catalog =
+            Catalog::with_options("icecore", storage.clone(), Arc::new(metastore), now, options);
         let primitive = |id, name, kind| {
             Arc::new(NestedField::optional(id, name, iceberg::spec::Type::Primitive(kind)))
         };
