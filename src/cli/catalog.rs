@@ -12,7 +12,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// `icecore catalog …`
 #[derive(Debug, Subcommand)]

@@ -76,9 +76,8 @@ pub async fn record(
         return ApiError::new(ErrorCode::Forbidden, "nobody is known to call").into_response();
     };
     let (parts, body) = request.into_parts();
-    let bytes = match axum::body::to_bytes(body, BODY_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err(_) => return invalid("the body breaks off, or is larger than 64 KiB").into_response(),
+    let Ok(bytes) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        return invalid("the body breaks off, or is larger than 64 KiB").into_response();
     };
     let origin = Origin { principal: &principal, peer, headers: &parts.headers, uri: &parts.uri };
     let action = format!("{} {}", parts.method, path.as_str());

@@ -487,6 +487,10 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     let taken = register(&json, &format!("{forged}.2")).await;
     assert!(matches!(taken, Err(CatalogError::Invalid(_))), "the place is another table's");
     catalog.drop_table(&ident("a.t"), false).await.unwrap();
+    let taken = register(&json, &format!("{forged}.2")).await;
+    assert!(matches!(taken, Err(CatalogError::Invalid(_))), "that one can be had back");
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    catalog.empty_trash(10).await.unwrap();
     register(&json, &format!("{forged}.2")).await.unwrap();
 }
 

@@ -14,24 +14,24 @@ mod reports;
 mod requests;
 mod schema;
 mod tables;
+mod transaction;
 mod trash;
 
 use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Kind, Levels, LostCommit, Metastore, NewTable, Obsolete, Origin,
-        PointerSwap, Properties, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
-        TrashRow,
+        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap,
+        Properties, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow,
     },
 };
 use async_trait::async_trait;
-use dialect::{Dialect, Lock, TransactionId};
-use outbox::{Before, Mark, Told};
-use serde_json::{Value, json};
+use dialect::{Dialect, Lock};
+use outbox::Told;
+use serde_json::json;
 use sqlx::{Any, AnyPool, Transaction};
 use std::{path::Path, sync::Arc};
-use tracing::warn;
+use transaction::told;
 use uuid::Uuid;
 
 /// Separates the levels of a namespace in its key.
@@ -89,133 +89,6 @@ impl SqlMetastore {
 
     async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
         self.writer.begin_with(self.dialect.begin()).await.map_err(failed("begin"))
-    }
-
-    /// Begins the one change of a request; fails when that was made before.
-    async fn begin_change(&self) -> Result<Transaction<'static, Any>, CatalogError> {
-        let mut tx = self.begin().await?;
-        match self.claim(&mut tx, &self.origin, None).await? {
-            None => Ok(tx),
-            Some(_) => Err(CatalogError::Repeated),
-        }
-    }
-
-    /// Takes the key of a request; gives it back when its request was carried out before.
-    async fn claim(
-        &self,
-        tx: &mut Transaction<'static, Any>,
-        origin: &Origin,
-        table: Option<(Uuid, &str)>,
-    ) -> Result<Option<Uuid>, CatalogError> {
-        let Some(request) = &origin.request else { return Ok(None) };
-        let is_new = requests::claim(tx, request, (origin.now)(), table).await?;
-        Ok((!is_new).then_some(request.id))
-    }
-
-    /// Claims the keys of all whose changes are in one commit.
-    async fn claim_all(
-        &self,
-        tx: &mut Transaction<'static, Any>,
-        new: &[NewTable],
-        swaps: &[PointerSwap],
-    ) -> Result<Option<Uuid>, CatalogError> {
-        for swap in swaps {
-            for part in &swap.parts {
-                let table = Some((swap.uuid, swap.metadata_location.as_str()));
-                if let Some(id) = self.claim(tx, &part.origin, table).await? {
-                    return Ok(Some(id));
-                }
-            }
-        }
-        if swaps.iter().any(|swap| !swap.parts.is_empty()) {
-            return Ok(None);
-        }
-        let new = new.iter().map(|table| (table.uuid, table.metadata_location.as_str()));
-        let swaps = swaps.iter().map(|swap| (swap.uuid, swap.metadata_location.as_str()));
-        self.claim(tx, &self.origin, new.chain(swaps).next()).await
-    }
-
-    /// Ends a change: tells of it, and commits. Durable on return.
-    async fn end(
-        &self,
-        tx: Transaction<'static, Any>,
-        operation: &'static str,
-        told: Value,
-    ) -> Result<(), CatalogError> {
-        let told = Told { origin: self.origin.clone(), operations: vec![told] };
-        self.end_all(tx, operation, &[told]).await
-    }
-
-    async fn end_all(
-        &self,
-        mut tx: Transaction<'static, Any>,
-        operation: &'static str,
-        told: &[Told],
-    ) -> Result<(), CatalogError> {
-        let transaction = dialect::transaction_id(&mut tx).await?;
-        let mark = outbox::write(&mut tx, told).await?;
-        match self.commit_now(tx).await {
-            Ok(()) => Ok(()),
-            Err(cause) => self.find_out(operation, cause, transaction, mark).await,
-        }
-    }
-
-    async fn commit_now(&self, tx: Transaction<'static, Any>) -> Result<(), sqlx::Error> {
-        #[cfg(test)]
-        if let Some(fault) = self.faults.take() {
-            return fault.commit(tx).await;
-        }
-        tx.commit().await
-    }
-
-    /// What became of a change whose COMMIT failed.
-    async fn find_out(
-        &self,
-        operation: &'static str,
-        cause: sqlx::Error,
-        transaction: TransactionId,
-        mark: Option<Mark>,
-    ) -> Result<(), CatalogError> {
-        warn!(error = &cause as &dyn std::error::Error, "commit failed, reading back");
-        #[cfg(test)]
-        if self.faults.is_deaf() {
-            return Err(CatalogError::CommitStateUnknown(cause.to_string()));
-        }
-        let outcome = match transaction {
-            TransactionId::None => self.look_for(mark).await,
-            TransactionId::Postgres(id) => dialect::outcome(&self.readers, &id).await,
-        };
-        match outcome {
-            Ok(LostCommit::Happened) => Ok(()),
-            Ok(LostCommit::DidNotHappen) => Err(failed(operation)(cause)),
-            Ok(LostCommit::Unknown) | Err(_) => {
-                Err(CatalogError::CommitStateUnknown(cause.to_string()))
-            }
-        }
-    }
-
-    /// The outcome as an SQLite file shows it: what it shows after a failed COMMIT is final.
-    async fn look_for(&self, mark: Option<Mark>) -> Result<LostCommit, CatalogError> {
-        let Some(mark) = mark else { return Ok(LostCommit::Unknown) };
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        let is_there = outbox::is_there(&mut connection, mark).await?;
-        Ok(if is_there { LostCommit::Happened } else { LostCommit::DidNotHappen })
-    }
-}
-
-/// What a swap changes, told to each whose commit is in it.
-fn told(origin: &Origin, swap: &PointerSwap, from: &Before, all: &mut Vec<Told>) {
-    if swap.parts.is_empty() {
-        let snapshots: Vec<i64> = swap.snapshots.iter().map(|row| row.snapshot_id).collect();
-        let operation = outbox::updated(swap, from, &snapshots);
-        match all.first_mut() {
-            Some(first) => first.operations.push(operation),
-            None => all.push(Told { origin: origin.clone(), operations: vec![operation] }),
-        }
-    }
-    for part in &swap.parts {
-        let operations = vec![outbox::updated(swap, from, &part.snapshots)];
-        all.push(Told { origin: part.origin.clone(), operations });
     }
 }
 

@@ -9,7 +9,10 @@ async fn copy_of(house: &House, table: &LoadedTable, uuid: u128, key: &str) -> S
     let mut json = serde_json::to_value(&*table.metadata).unwrap();
     json["table-uuid"] = serde_json::json!(uuid::Uuid::from_u128(uuid));
     json["properties"]["copy"] = serde_json::json!(key);
-    let location = format!("{}/metadata/copy-{uuid}.metadata.json", table.metadata.location());
+    // A place of its own: the table is still there.
+    let own = format!("{}-{uuid}", table.metadata.location());
+    json["location"] = serde_json::json!(own);
+    let location = format!("{own}/metadata/copy.metadata.json");
     house.catalog.storage().put(&location, json.to_string().into()).await.unwrap();
     location
 }

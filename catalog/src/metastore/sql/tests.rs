@@ -198,13 +198,14 @@ async fn postgres_tells_how_a_commit_ends_that_is_under_way() {
     let uuid = committed(&metastore).await;
     let mut tx = metastore.begin().await.unwrap();
     tables::swap(&mut tx, &suite::swap(uuid, 1, "m2")).await.unwrap();
-    let TransactionId::Postgres(id) = dialect::transaction_id(&mut tx).await.unwrap() else {
+    let dialect::TransactionId::Postgres(id) = dialect::transaction_id(&mut tx).await.unwrap()
+    else {
         panic!("PostgreSQL numbers its transactions");
     };
     let (asked, ended) =
         tokio::join!(dialect::outcome(&metastore.readers, &id), async { tx.commit().await });
     ended.unwrap();
-    assert_eq!(asked.unwrap(), LostCommit::Happened);
+    assert_eq!(asked.unwrap(), crate::metastore::LostCommit::Happened);
 }
 
 /// Changes from many sides at once, while a reader follows the feed.

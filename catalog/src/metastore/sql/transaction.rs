@@ -1,0 +1,153 @@
+//! The ends of a transaction: which request it is of, what it tells, and what became of it when its
+//! COMMIT failed.
+//!
+//! Its one invariant: a change, what is told of it and the key of its request are in one
+//! transaction, so there is none without the others.
+
+use super::{
+    SqlMetastore,
+    dialect::{self, TransactionId},
+    failed,
+    outbox::{self, Before, Mark, Told},
+    requests,
+};
+use crate::{
+    error::CatalogError,
+    metastore::{LostCommit, NewTable, Origin, PointerSwap},
+};
+use serde_json::Value;
+use sqlx::{Any, Transaction};
+use tracing::warn;
+use uuid::Uuid;
+
+impl SqlMetastore {
+    /// Begins the one change of a request; fails when that was made before.
+    pub(super) async fn begin_change(&self) -> Result<Transaction<'static, Any>, CatalogError> {
+        let mut tx = self.begin().await?;
+        match self.claim(&mut tx, &self.origin, None).await? {
+            None => Ok(tx),
+            Some(_) => Err(CatalogError::Repeated),
+        }
+    }
+
+    /// Takes the key of a request; gives it back when its request was carried out before.
+    pub(super) async fn claim(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        origin: &Origin,
+        table: Option<(Uuid, &str)>,
+    ) -> Result<Option<Uuid>, CatalogError> {
+        let Some(request) = &origin.request else { return Ok(None) };
+        let is_new = requests::claim(tx, request, (origin.now)(), table).await?;
+        Ok((!is_new).then_some(request.id))
+    }
+
+    /// Claims the keys of all whose changes are in one commit.
+    pub(super) async fn claim_all(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        new: &[NewTable],
+        swaps: &[PointerSwap],
+    ) -> Result<Option<Uuid>, CatalogError> {
+        for swap in swaps {
+            for part in &swap.parts {
+                let table = Some((swap.uuid, swap.metadata_location.as_str()));
+                if let Some(id) = self.claim(tx, &part.origin, table).await? {
+                    return Ok(Some(id));
+                }
+            }
+        }
+        if swaps.iter().any(|swap| !swap.parts.is_empty()) {
+            return Ok(None);
+        }
+        let new = new.iter().map(|table| (table.uuid, table.metadata_location.as_str()));
+        let swaps = swaps.iter().map(|swap| (swap.uuid, swap.metadata_location.as_str()));
+        self.claim(tx, &self.origin, new.chain(swaps).next()).await
+    }
+
+    /// Ends a change: tells of it, and commits. Durable on return.
+    pub(super) async fn end(
+        &self,
+        tx: Transaction<'static, Any>,
+        operation: &'static str,
+        told: Value,
+    ) -> Result<(), CatalogError> {
+        let told = Told { origin: self.origin.clone(), operations: vec![told] };
+        self.end_all(tx, operation, &[told]).await
+    }
+
+    pub(super) async fn end_all(
+        &self,
+        mut tx: Transaction<'static, Any>,
+        operation: &'static str,
+        told: &[Told],
+    ) -> Result<(), CatalogError> {
+        let transaction = dialect::transaction_id(&mut tx).await?;
+        let mark = outbox::write(&mut tx, told).await?;
+        match self.commit_now(tx).await {
+            Ok(()) => Ok(()),
+            Err(cause) => self.find_out(operation, cause, transaction, mark).await,
+        }
+    }
+
+    pub(super) async fn commit_now(
+        &self,
+        tx: Transaction<'static, Any>,
+    ) -> Result<(), sqlx::Error> {
+        #[cfg(test)]
+        if let Some(fault) = self.faults.take() {
+            return fault.commit(tx).await;
+        }
+        tx.commit().await
+    }
+
+    /// What became of a change whose COMMIT failed.
+    pub(super) async fn find_out(
+        &self,
+        operation: &'static str,
+        cause: sqlx::Error,
+        transaction: TransactionId,
+        mark: Option<Mark>,
+    ) -> Result<(), CatalogError> {
+        warn!(error = &cause as &dyn std::error::Error, "commit failed, reading back");
+        #[cfg(test)]
+        if self.faults.is_deaf() {
+            return Err(CatalogError::CommitStateUnknown(cause.to_string()));
+        }
+        let outcome = match transaction {
+            TransactionId::None => self.look_for(mark).await,
+            TransactionId::Postgres(id) => dialect::outcome(&self.readers, &id).await,
+        };
+        match outcome {
+            Ok(LostCommit::Happened) => Ok(()),
+            Ok(LostCommit::DidNotHappen) => Err(failed(operation)(cause)),
+            Ok(LostCommit::Unknown) | Err(_) => {
+                Err(CatalogError::CommitStateUnknown(cause.to_string()))
+            }
+        }
+    }
+
+    /// The outcome as an SQLite file shows it: what it shows after a failed COMMIT is final.
+    pub(super) async fn look_for(&self, mark: Option<Mark>) -> Result<LostCommit, CatalogError> {
+        let Some(mark) = mark else { return Ok(LostCommit::Unknown) };
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let is_there = outbox::is_there(&mut connection, mark).await?;
+        Ok(if is_there { LostCommit::Happened } else { LostCommit::DidNotHappen })
+    }
+}
+
+/// What a swap changes, told to each whose commit is in it.
+pub(super) fn told(origin: &Origin, swap: &PointerSwap, from: &Before, all: &mut Vec<Told>) {
+    if swap.parts.is_empty() {
+        let snapshots: Vec<i64> = swap.snapshots.iter().map(|row| row.snapshot_id).collect();
+        let operation = outbox::updated(swap, from, &snapshots);
+        match all.first_mut() {
+            Some(first) => first.operations.push(operation),
+            None => all.push(Told { origin: origin.clone(), operations: vec![operation] }),
+        }
+    }
+    for part in &swap.parts {
+        let operations = vec![outbox::updated(swap, from, &part.snapshots)];
+        all.push(Told { origin: part.origin.clone(), operations });
+    }
+}
