@@ -43,7 +43,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "catalog.foreign_files",
         "refuse",
-        "commits of clients that name files outside of the table's own location: refuse or allow",
+        "commits that name files outside of the table's location, or move it: refuse or allow",
     ),
     (
         "catalog.namespace_separator",

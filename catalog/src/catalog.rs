@@ -94,7 +94,7 @@ pub struct CatalogOptions {
     /// What dropping a table means.
     pub drop_policy: DropPolicy,
     /// Whether a commit is refused when a manifest that it brings names a file outside of the
-    /// table's own location.
+    /// table's own location, or when it moves a table that has files.
     pub checks_contents: bool,
 }
 
@@ -308,7 +308,10 @@ impl Catalog {
             own::check_is_foreign(updates)?;
         }
         own::check(table, base, new)?;
-        jail::check(&self.inner.storage, base, new, updates)?;
+        jail::check(&self.inner.storage, new, updates)?;
+        if let (Some(base), true) = (base, self.inner.options.checks_contents) {
+            jail::check_move(&self.inner.storage, base, new)?;
+        }
         if base.is_none_or(|base| base.location() != new.location()) {
             self.free_location(new.location(), new.uuid()).await?;
         }

@@ -53,7 +53,7 @@ impl Catalog {
         let properties = table.properties.clone();
         let metadata = commit::create_fresh(table, uuid, location, self.now_ms())?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
-        jail::check(&self.inner.storage, None, &metadata, &properties)?;
+        jail::check(&self.inner.storage, &metadata, &properties)?;
         self.inner.storage.prepare_table(metadata.location()).await?;
         Ok(metadata)
     }

@@ -216,7 +216,7 @@ impl Catalog {
         let Some(late) = rebase::late_append(base, &change.requirements, &change.updates) else {
             return held.map(|()| None);
         };
-        jail::check(&self.inner.storage, Some(base), base, &change.updates)?;
+        jail::check(&self.inner.storage, base, &change.updates)?;
         self.check_contents(Some(base), base, &change.updates).await?;
         match rebase::rebase(&self.inner.storage, base, &late, self.now_ms()).await? {
             Some(rebased) => Ok(Some(rebased)),

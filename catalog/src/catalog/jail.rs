@@ -36,27 +36,34 @@ pub(super) fn normalize(storage: &Storage, update: &mut TableUpdate) -> Result<(
     Ok(())
 }
 
+/// Refuses to move a table that has files: they would stay where they are, in a folder that is no
+/// longer the table's.
+pub(super) fn check_move(
+    storage: &Storage,
+    base: &TableMetadata,
+    new: &TableMetadata,
+) -> Result<(), CatalogError> {
+    let own = storage.normalize(new.location())?;
+    if storage.normalize(base.location())? == own {
+        return Ok(());
+    }
+    if base.snapshots().len() > 0 || new.snapshots().len() > 0 {
+        return Err(CatalogError::Invalid(format!(
+            "the table has files at `{}` and cannot move: create a table at the new location and \
+             copy the rows",
+            base.location()
+        )));
+    }
+    paths(new).try_for_each(|path| own.admit(path).map(|_| ()))
+}
+
 /// Checks what a commit adds: snapshots, statistics and paths set by properties.
 pub(super) fn check(
     storage: &Storage,
-    base: Option<&TableMetadata>,
     new: &TableMetadata,
     updates: &[TableUpdate],
 ) -> Result<(), CatalogError> {
     let own = storage.normalize(new.location())?;
-    if let Some(base) = base
-        && storage.normalize(base.location())? != own
-    {
-        // Its files would stay where they are, in a folder that is no longer the table's.
-        if base.snapshots().len() > 0 || new.snapshots().len() > 0 {
-            return Err(CatalogError::Invalid(format!(
-                "the table has files at `{}` and cannot move: create a table at the new location \
-                 and copy the rows",
-                base.location()
-            )));
-        }
-        paths(new).try_for_each(|path| own.admit(path).map(|_| ()))?;
-    }
     for snapshot in commit::added(updates) {
         own.admit(snapshot.manifest_list())?;
     }

@@ -377,7 +377,8 @@ async fn a_table_with_files_stays_where_it_is() {
     let made = catalog.commit(change("a.t", json!([]), place("one"))).await.unwrap();
     let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
     catalog.commit(sent).await.unwrap();
-    let refusal = catalog.commit(change("a.t", json!([]), place("two"))).await.unwrap_err();
+    let move_on = change("a.t", json!([]), place("two"));
+    let refusal = strict(&house).commit(move_on).await.unwrap_err();
     assert!(refusal.to_string().contains("cannot move"), "{refusal}");
     // The place that an empty table left is free, the one it went to is taken.
     let there = CreateTable { location: Some(left), ..new_table("there") };
