@@ -134,7 +134,7 @@ def test_what_would_break_ingest_is_refused_with_a_reason(server, spark_session)
 
     refused = {
         "drop a column": lambda: load().update_schema(allow_incompatible_changes=True).delete_column("ns").commit(),
-        "rename a column": lambda: load().update_schema().rename_column("id", "key").commit(),
+        "rename a column": lambda: load().update_schema().rename_column("id", "other").commit(),
         "make a column optional": lambda: load().update_schema().make_column_optional("ts").commit(),
         "remove a partition field": replace_spec,
         "add a partition field": bucket,

@@ -46,7 +46,7 @@ def test_none_tells_clients_nothing(tmp_path, store):
         assert body["config"] == {} and "storage-credentials" not in body
         assert ask(server, "GET", f"namespaces/{NAMESPACE}/tables/events/credentials")[2] == {"storage-credentials": []}
         status, _, body = ask(server, "POST", f"namespaces/{NAMESPACE}/tables/events/sign", {"uri": store.endpoint, "method": "GET", "headers": {}})
-        assert status == 400, body
+        assert status == 406, body
     finally:
         server.stop()
 
