@@ -139,7 +139,6 @@ def test_what_would_break_ingest_is_refused_with_a_reason(server, spark_session)
         "remove a partition field": replace_spec,
         "add a partition field": bucket,
         "remove the mark": lambda: again_commit(load(), lambda change: change.remove_properties("icecore.managed")),
-        "upgrade": lambda: again_commit(load(), lambda change: change.upgrade_table_version(3)),
     }
     for what, attempt in refused.items():
         with pytest.raises(Exception) as caught:
