@@ -26,6 +26,7 @@ pub use purge::DropPolicy;
 use crate::{
     error::CatalogError,
     metastore::{Levels, Metastore, Origin, Properties, RequestKey, SnapshotRow, Watermark},
+    refs::Refs,
     retention,
     storage::Storage,
 };
@@ -126,6 +127,7 @@ struct Inner {
     now: NowMs,
     file_io: FileIO,
     cache: MetadataCache<TableMetadata>,
+    refs_cache: MetadataCache<Refs>,
     view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
     options: CatalogOptions,
@@ -164,6 +166,7 @@ impl Catalog {
             metastore,
             now,
             cache: MetadataCache::default(),
+            refs_cache: MetadataCache::default(),
             view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
             options,

@@ -15,6 +15,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::{Obsolete, Part, SwapOutcome, Watermark},
+    refs::{self, Refs},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -28,6 +29,7 @@ const RETRIES: u32 = 50;
 struct Fold {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
+    refs: Arc<Refs>,
     watermark: Option<Watermark>,
     now_ms: i64,
     /// First and last `seq` of the snapshots that come from our own log.
@@ -60,6 +62,12 @@ enum Attempt {
 }
 
 impl Catalog {
+    /// A table's branches and tags, read anew only when its last commit was not folded here.
+    fn refs_of(&self, table: &LoadedTable) -> Arc<Refs> {
+        let known = self.inner.refs_cache.get(&table.metadata_location);
+        known.unwrap_or_else(|| Arc::new(refs::of(&table.metadata)))
+    }
+
     /// Carries out commits to one table and answers each.
     pub(super) async fn fold(&self, table: &TableIdent, mut batch: Vec<Waiting>) {
         let mut repeated = Vec::new();
@@ -120,7 +128,8 @@ impl Catalog {
     }
 
     async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
-        let mut fold = Fold::new(base, self.now_ms());
+        let refs = self.refs_of(&base);
+        let mut fold = Fold::new(base, refs, self.now_ms());
         let mut fates = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
@@ -184,12 +193,12 @@ impl Catalog {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
+        fold.make(metadata, updates);
         if let Some(rebased) = rebased {
             fold.written.push(rebased.written);
             let not_before_ms = fold.now_ms + GRACE_MS;
             fold.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
         }
-        fold.metadata = Arc::new(metadata);
         Ok(Some(snapshots))
     }
 
@@ -243,7 +252,7 @@ impl Catalog {
                 return Err(cause);
             }
         };
-        fold.metadata = Arc::new(metadata);
+        fold.make(metadata, &built.updates);
         fold.watermark = Some(append.watermark);
         fold.seqs.insert(built.snapshot_id, append.seq);
         fold.obsolete.extend(built.obsolete);
@@ -253,9 +262,10 @@ impl Catalog {
 }
 
 impl Fold {
-    fn new(base: LoadedTable, now_ms: i64) -> Self {
+    fn new(base: LoadedTable, refs: Arc<Refs>, now_ms: i64) -> Self {
         Self {
             metadata: Arc::clone(&base.metadata),
+            refs,
             watermark: base.watermark,
             base,
             now_ms,
@@ -273,11 +283,18 @@ impl Fold {
         commit::apply_updates_at(&self.metadata, location, updates, now_ms)
     }
 
+    /// Takes over what `updates` made of the table.
+    fn make(&mut self, metadata: TableMetadata, updates: &[iceberg::TableUpdate]) {
+        self.refs = Arc::new(refs::after(&self.refs, updates, &metadata));
+        self.metadata = Arc::new(metadata);
+    }
+
     /// What to store, and the files that are part of it.
     fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
+        write.refs = Some(self.refs);
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;
