@@ -33,7 +33,8 @@ pub struct TableRow {
     pub uuid: Uuid,
     /// Where the current metadata is.
     pub metadata_location: String,
-    /// Grows by one with every commit.
+    /// Grows by one with every commit, and never shrinks: a table that comes back after it was dropped
+    /// goes on from there.
     pub version: i64,
     /// How far our own log is in it; none for a table that others write.
     pub watermark: Option<Watermark>,
@@ -80,7 +81,7 @@ pub enum Kind {
     View,
 }
 
-/// A table or view that a commit adds, at version 1.
+/// A table or view that a commit adds, at version 1 unless it was there before.
 #[derive(Clone, Debug)]
 pub struct NewTable {
     /// What it is.
@@ -89,7 +90,7 @@ pub struct NewTable {
     pub levels: Levels,
     /// Its name.
     pub name: String,
-    /// Its identity; no other table has or had it.
+    /// Its identity; no other table has it.
     pub uuid: Uuid,
     /// Where its metadata is, already durable.
     pub metadata_location: String,
@@ -238,7 +239,7 @@ pub trait Metastore: Debug + Send + Sync {
     /// Removes a namespace without tables, views and namespaces; `NoSuchNamespace`, `NamespaceNotEmpty`.
     async fn drop_namespace(&self, levels: &Levels) -> Result<(), CatalogError>;
 
-    /// Adds a table at version 1; `NoSuchNamespace`, `AlreadyExists`.
+    /// Adds a table; `NoSuchNamespace`, `AlreadyExists`.
     async fn create_table(
         &self,
         levels: &Levels,
@@ -262,8 +263,8 @@ pub trait Metastore: Debug + Send + Sync {
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
     /// Names of the tables in a namespace, in order; `NoSuchNamespace`.
     async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
-    /// Removes a table and gives back its row; `NoSuchTable`. Its watermark is kept, and is there
-    /// again when a table of this identity is.
+    /// Removes a table and gives back its row; `NoSuchTable`. Its watermark and
+    /// its version are kept, and are there again when a table of this identity is.
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
     /// Removes a table as [`Metastore::drop_table`] does, and remembers what can be had back.
     async fn trash_table(

@@ -294,8 +294,8 @@ fn json(body: Bytes) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Names the answer. The file's name is in it because a table that is registered again starts
-/// with the versions it had before, and the version because a file may be registered twice.
+/// Names the answer. The file's name is in it because a repeated request is answered with the file
+/// it made, whatever the version is now, and the version because a file may be registered twice.
 fn etag(table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
