@@ -181,8 +181,19 @@ pub struct DoneRequest {
     pub status: u16,
     /// The rest of the answer.
     pub answer: Answer,
-    /// The table it made: identity and metadata location.
+    /// The table or view it made: identity and metadata location.
     pub table: Option<(Uuid, String)>,
+}
+
+/// How much of what is over is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// Requests since this time, ms since 1970.
+    pub requests_since_ms: i64,
+    /// Of those that were refused, the newest so many.
+    pub refusals: u32,
+    /// The newest changes.
+    pub events: u64,
 }
 
 /// A change that was made.
@@ -360,6 +371,9 @@ pub trait Metastore: Debug + Send + Sync {
 
     /// What became of the request of this key; none when it was not carried out.
     async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError>;
+    /// Keeps the key of a request that changes nothing, with the table or view (identity and
+    /// metadata location) that it is answered with; nothing for a request without one. `Repeated`.
+    async fn keep_request(&self, made: Option<(Uuid, &str)>) -> Result<(), CatalogError>;
     /// Keeps the answer to a request that was refused, unless one of its key is kept already, and
     /// gives the one that is kept.
     async fn refuse_request(
@@ -372,12 +386,8 @@ pub trait Metastore: Debug + Send + Sync {
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError>;
     /// The number before the first change at or after a time; the last one's when there is none.
     async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError>;
-    /// Forgets requests from before a time, and all but the newest `events` changes.
-    async fn forget_records(
-        &self,
-        requests_before_ms: i64,
-        events: u64,
-    ) -> Result<(), CatalogError>;
+    /// Forgets all other requests and changes.
+    async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError>;
 }
 
 /// What is known after a COMMIT whose answer was lost.

@@ -22,7 +22,8 @@ use crate::{
     location::Location,
     metastore::{
         DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap,
-        Properties, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow,
+        Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
+        TrashRow,
     },
 };
 use async_trait::async_trait;
@@ -166,8 +167,10 @@ impl Metastore for SqlMetastore {
     }
 
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
-        let mut tx = self.begin_change().await?;
+        let mut tx = self.begin().await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
+        // The table that left may be the answer.
+        self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
         self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
         Ok(row)
     }
@@ -240,7 +243,8 @@ impl Metastore for SqlMetastore {
 
     async fn replace_table(&self, old: Uuid, new: NewTable) -> Result<SwapOutcome, CatalogError> {
         let name = (&new.levels, new.name.as_str());
-        let mut tx = self.begin_change().await?;
+        let mut tx = self.begin().await?;
+        self.claim_once(&mut tx, Some((new.uuid, &new.metadata_location))).await?;
         places::lock(&mut tx).await?;
         let found = tables::by_name(&mut tx, Kind::Table, name, Lock::Update).await?;
         if found.is_none_or(|found| found.uuid != old) {
@@ -418,6 +422,15 @@ impl Metastore for SqlMetastore {
         requests::get(&mut connection, id).await
     }
 
+    async fn keep_request(&self, made: Option<(Uuid, &str)>) -> Result<(), CatalogError> {
+        if self.origin.request.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        self.claim_once(&mut tx, made).await?;
+        tx.commit().await.map_err(failed("keep a request"))
+    }
+
     async fn refuse_request(
         &self,
         request: &RequestKey,
@@ -441,14 +454,10 @@ impl Metastore for SqlMetastore {
         outbox::before(&mut connection, at_ms).await
     }
 
-    async fn forget_records(
-        &self,
-        requests_before_ms: i64,
-        events: u64,
-    ) -> Result<(), CatalogError> {
+    async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        requests::forget(&mut tx, requests_before_ms).await?;
-        outbox::forget(&mut tx, events).await?;
+        requests::forget(&mut tx, remembered).await?;
+        outbox::forget(&mut tx, remembered.events).await?;
         tx.commit().await.map_err(failed("forget old records"))
     }
 }

@@ -7,10 +7,11 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report, SnapshotRow,
-        SwapOutcome, Trash, Watermark,
+        Answer, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap, Properties,
+        Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, Trash, Watermark,
     },
 };
+use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) fn levels(dotted: &str) -> Levels {
@@ -413,6 +414,47 @@ pub(crate) async fn snapshot_index(store: &dyn Metastore) {
     assert_eq!(store.snapshots(one).await.unwrap(), [late, foreign]);
     store.drop_table(&levels("a"), "t1").await.unwrap();
     assert_eq!(store.snapshots(one).await.unwrap(), []);
+}
+
+pub(crate) async fn remembered_requests(store: &dyn Metastore) {
+    let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
+    let asked = |at_ms, n, answer| {
+        let request = Some(Arc::new(key(n, answer)));
+        store.on_behalf_of(Origin { actor: "a".into(), request, now: Arc::new(move || at_ms) })
+    };
+    asked(10, 1, Answer::View).keep_request(Some((id(9), "m"))).await.unwrap();
+    let twice = asked(20, 1, Answer::Empty).keep_request(None).await;
+    assert!(matches!(twice, Err(CatalogError::Repeated)));
+    let done = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!((done.status, done.answer, done.table), {
+        (200, Answer::View, Some((id(9), "m".to_owned())))
+    });
+    // The table that left is what an answer can hold.
+    let left = with_table(store, 9).await;
+    asked(20, 2, Answer::Commit).drop_table(&levels("a"), "t9").await.unwrap();
+    let done = store.request(id(2)).await.unwrap().unwrap();
+    assert_eq!((done.answer, done.table), (Answer::Commit, Some((left, "m1".to_owned()))));
+    store.keep_request(None).await.unwrap();
+    for n in 3..6 {
+        let at_ms = i64::try_from(n).unwrap() * 10;
+        let asked = asked(at_ms, n, Answer::Empty);
+        let kept = asked.refuse_request(&key(n, Answer::Empty), 404, "{}").await.unwrap();
+        assert_eq!(kept.unwrap().status, 404);
+    }
+    let kept = async |requests_since_ms, refusals| {
+        let remembered = Remembered { requests_since_ms, refusals, events: 100 };
+        store.forget_records(remembered).await.unwrap();
+        let mut kept = Vec::new();
+        for n in 1..6 {
+            if store.request(id(n)).await.unwrap().is_some() {
+                kept.push(n);
+            }
+        }
+        kept
+    };
+    assert_eq!(kept(10, 10).await, [1, 2, 3, 4, 5]);
+    assert_eq!(kept(10, 1).await, [1, 2, 5], "the newest refusal, and what was carried out");
+    assert_eq!(kept(20, 0).await, [2]);
 }
 
 pub(crate) async fn deletion_queue(store: &dyn Metastore) {

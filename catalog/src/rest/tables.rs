@@ -4,7 +4,7 @@ use super::{
     Rest,
     access::{Caller, Delegated, StorageCredential, delegated},
     asked::Asked,
-    commit::CommitAnswer,
+    commit::{self, CommitAnswer},
     error::Refused,
     ordered::{self, Members},
     request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
@@ -23,7 +23,7 @@ use axum::{
 };
 use bytes::Bytes;
 use iceberg::{
-    ErrorKind,
+    ErrorKind, TableIdent,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,26 @@ pub(super) enum Snapshots {
     Refs,
 }
 
+/// A table that its client is going to create.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Staged {
+    ident: TableIdent,
+    metadata: TableMetadata,
+}
+
+impl Staged {
+    /// To be kept: without the keys that its answer may hold.
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("table metadata has only string keys")
+    }
+
+    pub(super) async fn answer(&self, rest: &Rest, caller: &Caller) -> Result<Response, Refused> {
+        let location = self.metadata.location();
+        let access = delegated(rest, caller, &self.ident, location).await?;
+        Ok(json(encode(&access, None, &ordered::members(&self.metadata))))
+    }
+}
+
 /// The answer to a load, and to all that ends with a table.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -136,8 +156,9 @@ pub(super) async fn create(
     if body.stage_create.unwrap_or_default() {
         let ident = path.table(&table.name)?;
         let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
-        let access = delegated(asked.rest(), &caller, &ident, metadata.location()).await?;
-        return Ok(json(encode(&access, None, &ordered::members(&metadata))));
+        let staged = Staged { ident, metadata };
+        asked.catalog(Answer::Staged(staged.text())).metastore().keep_request(None).await?;
+        return staged.answer(asked.rest(), &caller).await;
     }
     let ident = path.table(&table.name)?;
     let table = asked.catalog(Answer::Table).create_table(&path.0, table).await?;
@@ -154,7 +175,7 @@ pub(super) async fn register(
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
     let registered = if body.overwrite.unwrap_or_default() {
-        asked.unkeyed().register_over(&path.0, name, location).await
+        asked.catalog(Answer::Table).register_over(&path.0, name, location).await
     } else {
         asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
@@ -224,8 +245,7 @@ pub(super) async fn unregister(
     asked: Asked,
     TablePath(table): TablePath,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    let table = asked.unkeyed().unregister_table(&table).await?;
-    Ok(Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata }))
+    Ok(commit::answer(asked.catalog(Answer::Commit).unregister_table(&table).await?))
 }
 
 /// `POST /tables/rename`

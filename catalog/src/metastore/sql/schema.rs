@@ -9,7 +9,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -19,6 +19,7 @@ const STEPS: [&str; 9] = [
     requests::STEP,
     outbox::STEP,
     tables::VERSIONS,
+    requests::REFUSALS,
 ];
 
 /// Only the first process that opens a database makes its tables.
