@@ -185,6 +185,20 @@ pub struct DoneRequest {
     pub table: Option<(Uuid, String)>,
 }
 
+/// A part of a list of names, in their order by bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only names greater than this; every name is greater than the empty one.
+    pub after: &'a str,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Page<'_> {
+    /// The whole list.
+    pub const ALL: Self = Self { after: "", limit: usize::MAX };
+}
+
 /// How much of what is over is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct Remembered {
@@ -238,8 +252,17 @@ pub trait Metastore: Debug + Send + Sync {
     ) -> Result<(), CatalogError>;
     /// The properties of a namespace, or none when it is not there.
     async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError>;
-    /// The namespaces directly below `parent` (empty: the top), in order; `NoSuchNamespace`.
-    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError>;
+    /// The namespaces directly below `parent` (empty: the top), in order; `NoSuchNamespace`. The
+    /// page is one of their last levels.
+    async fn namespaces_of(
+        &self,
+        parent: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<Levels>, CatalogError>;
+    /// All namespaces directly below `parent`.
+    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
+        self.namespaces_of(parent, Page::ALL).await
+    }
     /// Sets and removes properties; `NoSuchNamespace`.
     async fn update_namespace(
         &self,
@@ -272,8 +295,17 @@ pub trait Metastore: Debug + Send + Sync {
     }
     /// A table's row, or none.
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
-    /// Names of the tables in a namespace, in order; `NoSuchNamespace`.
-    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
+    /// Names of the tables or views in a namespace, in order; `NoSuchNamespace`.
+    async fn names(
+        &self,
+        kind: Kind,
+        levels: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<String>, CatalogError>;
+    /// Names of all tables in a namespace.
+    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+        self.names(Kind::Table, levels, Page::ALL).await
+    }
     /// Removes a table and gives back its row; `NoSuchTable`. Its watermark and
     /// its version are kept, and are there again when a table of this identity is.
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
@@ -319,8 +351,6 @@ pub trait Metastore: Debug + Send + Sync {
 
     /// A view's row, or none. Views are made and changed by commits, as tables are.
     async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
-    /// Names of the views in a namespace, in order; `NoSuchNamespace`.
-    async fn views(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
     /// Removes a view and gives back its row; `NoSuchView`.
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
     /// Renames a view; `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.

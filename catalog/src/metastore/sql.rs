@@ -21,7 +21,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap,
+        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page, PointerSwap,
         Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
         TrashRow,
     },
@@ -120,12 +120,16 @@ impl Metastore for SqlMetastore {
         namespaces::get(&mut connection, levels, Lock::None).await
     }
 
-    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
+    async fn namespaces_of(
+        &self,
+        parent: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<Levels>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
         if !parent.is_empty() {
             namespaces::require(&mut tx, parent, Lock::None).await?;
         }
-        namespaces::list(&mut tx, parent).await
+        namespaces::list(&mut tx, parent, page).await
     }
 
     async fn update_namespace(
@@ -160,10 +164,15 @@ impl Metastore for SqlMetastore {
         tables::by_name(&mut connection, Kind::Table, (levels, name), Lock::None).await
     }
 
-    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+    async fn names(
+        &self,
+        kind: Kind,
+        levels: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
         namespaces::require(&mut tx, levels, Lock::None).await?;
-        tables::list(&mut tx, Kind::Table, levels).await
+        tables::list(&mut tx, kind, levels, page).await
     }
 
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
@@ -270,12 +279,6 @@ impl Metastore for SqlMetastore {
     async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
         tables::by_name(&mut connection, Kind::View, (levels, name), Lock::None).await
-    }
-
-    async fn views(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
-        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
-        namespaces::require(&mut tx, levels, Lock::None).await?;
-        tables::list(&mut tx, Kind::View, levels).await
     }
 
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
@@ -469,6 +472,11 @@ fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
 /// A namespace's key.
 fn path(levels: &Levels) -> String {
     levels.join(SEPARATOR.encode_utf8(&mut [0; 4]))
+}
+
+/// How many rows a query gives.
+fn limit(page: Page<'_>) -> i64 {
+    i64::try_from(page.limit).unwrap_or(i64::MAX)
 }
 
 /// The databases' integers are signed.

@@ -7,7 +7,7 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        Answer, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap, Properties,
+        Answer, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page, PointerSwap, Properties,
         Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, Trash, Watermark,
     },
 };
@@ -200,6 +200,8 @@ pub(crate) async fn views(store: &dyn Metastore) {
     add(new(1, "t", Kind::Table)).await.unwrap();
     add(new(2, "v", Kind::View)).await.unwrap();
 
+    let names = async |kind, levels: &Levels, page| store.names(kind, levels, page).await;
+
     // One name is one thing, whatever it is.
     for (name, kind, text) in [
         ("t", Kind::Table, "Table already exists: a.t"),
@@ -210,14 +212,15 @@ pub(crate) async fn views(store: &dyn Metastore) {
         let taken = add(new(3, name, kind)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
     }
-    assert_eq!((store.tables(&a).await.unwrap(), store.views(&a).await.unwrap()), {
-        (vec!["t".to_owned()], vec!["v".to_owned()])
-    });
+    assert_eq!(
+        (store.tables(&a).await.unwrap(), names(Kind::View, &a, Page::ALL).await.unwrap()),
+        { (vec!["t".to_owned()], vec!["v".to_owned()]) }
+    );
     assert_eq!(store.table(&a, "v").await.unwrap(), None);
     assert_eq!(store.view(&a, "t").await.unwrap(), None);
     let row = store.view(&a, "v").await.unwrap().unwrap();
     assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
-    let missing = store.views(&levels("none")).await;
+    let missing = names(Kind::View, &levels("none"), Page::ALL).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
 
     // It moves as a table does.
@@ -253,6 +256,52 @@ pub(crate) async fn views(store: &dyn Metastore) {
     assert!(matches!(full, Err(CatalogError::NamespaceNotEmpty(_))));
     assert_eq!(store.drop_view(&b, "w").await.unwrap().uuid, id(2));
     store.drop_namespace(&b).await.unwrap();
+}
+
+/// Lists are cut where they are read, so a page costs the same however long its list is.
+pub(crate) async fn pages(store: &dyn Metastore) {
+    const NAMES: u128 = 300;
+    let a = levels("a");
+    store.create_namespace(&a, &Properties::new()).await.unwrap();
+    let new = |n: u128| NewTable {
+        kind: if n.is_multiple_of(2) { Kind::Table } else { Kind::View },
+        levels: a.clone(),
+        name: format!("{}{n}", ["é", "Z", "a", "b "][n as usize / 2 % 4]),
+        uuid: id(n),
+        metadata_location: "m".to_owned(),
+        location: format!("s3://b/{n}"),
+        snapshots: Vec::new(),
+        adopted: false,
+    };
+    let all: Vec<NewTable> = (0..NAMES).map(new).collect();
+    store.commit_with_new(&all, &[]).await.unwrap();
+    for kind in [Kind::Table, Kind::View] {
+        let of_kind = all.iter().filter(|new| new.kind == kind);
+        let mut expected: Vec<&str> = of_kind.map(|new| new.name.as_str()).collect();
+        expected.sort_unstable();
+        let (mut paged, mut pages): (Vec<String>, _) = (Vec::new(), 0);
+        loop {
+            let after = paged.last().cloned().unwrap_or_default();
+            let page = store.names(kind, &a, Page { after: &after, limit: 7 }).await.unwrap();
+            assert!(page.len() <= 7);
+            pages += 1;
+            paged.extend(page.iter().cloned());
+            if page.len() < 7 {
+                break;
+            }
+        }
+        assert_eq!((paged, pages), (expected.iter().map(|name| (*name).to_owned()).collect(), 22));
+    }
+    let below = |n: u32| vec!["a".to_owned(), format!("{n:02}")];
+    for n in 0..20 {
+        store.create_namespace(&below(n), &Properties::new()).await.unwrap();
+    }
+    let page = store.namespaces_of(&a, Page { after: "04", limit: 3 }).await.unwrap();
+    assert_eq!(page, [below(5), below(6), below(7)]);
+    let first = store.namespaces_of(&a, Page { after: "", limit: 1 }).await.unwrap();
+    assert_eq!(first, [below(0)]);
+    let last = store.namespaces_of(&a, Page { after: "18", limit: 5 }).await.unwrap();
+    assert_eq!(last, [below(19)]);
 }
 
 pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &dyn Metastore) {

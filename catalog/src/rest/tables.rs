@@ -6,13 +6,14 @@ use super::{
     asked::Asked,
     commit::{self, CommitAnswer},
     error::Refused,
+    lists::{self, ListAnswer, PageParameters},
     ordered::{self, Members},
-    request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
+    request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metastore::{Answer, Levels},
+    metastore::{Answer, Kind, Levels},
     retention,
 };
 use axum::{
@@ -35,13 +36,6 @@ use std::{
 
 /// Most bytes of answers that are kept for clients that load a table again.
 const ANSWERS_BYTES_MAX: usize = 16 << 20;
-
-#[derive(Debug, Serialize)]
-pub(super) struct ListAnswer {
-    pub(super) identifiers: Vec<Name>,
-    #[serde(rename = "next-page-token")]
-    pub(super) next_page_token: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -126,11 +120,7 @@ pub(super) async fn list(
     path: NamespacePath,
     Parameters(page): Parameters<PageParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
-    let names = rest.catalog.metastore().tables(&path.0).await?;
-    let (names, next_page_token) = page.cut(names, String::clone)?;
-    let identifiers =
-        names.into_iter().map(|name| Name { namespace: path.0.clone(), name }).collect();
-    Ok(Json(ListAnswer { identifiers, next_page_token }))
+    lists::names(&rest, Kind::Table, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/tables`

@@ -5,13 +5,14 @@ use super::{
     asked::Asked,
     commit::parse,
     error::Refused,
-    request::{Body, Name, NamespacePath, PageParameters, Parameters, ViewPath},
-    tables::{ListAnswer, RegisterBody, RenameBody},
+    lists::{self, ListAnswer, PageParameters},
+    request::{Body, NamespacePath, Parameters, ViewPath},
+    tables::{RegisterBody, RenameBody},
 };
 use crate::{
     catalog::{CreateView, LoadedView, ViewChange},
     error::CatalogError,
-    metastore::Answer,
+    metastore::{Answer, Kind},
     view,
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -52,11 +53,7 @@ pub(super) async fn list(
     path: NamespacePath,
     Parameters(page): Parameters<PageParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
-    let names = rest.catalog.metastore().views(&path.0).await?;
-    let (names, next_page_token) = page.cut(names, String::clone)?;
-    let identifiers =
-        names.into_iter().map(|name| Name { namespace: path.0.clone(), name }).collect();
-    Ok(Json(ListAnswer { identifiers, next_page_token }))
+    lists::names(&rest, Kind::View, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/views`

@@ -2,12 +2,13 @@
 //! transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, namespaces, outbox::Before, path, places, stored, trash,
+    SEPARATOR, dialect::Lock, failed, limit, namespaces, outbox::Before, path, places, stored,
+    trash,
 };
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
+        Kind, Levels, NewTable, Obsolete, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
         Watermark,
     },
 };
@@ -103,13 +104,19 @@ pub(super) async fn list(
     connection: &mut AnyConnection,
     kind: Kind,
     levels: &Levels,
+    page: Page<'_>,
 ) -> Result<Vec<String>, CatalogError> {
-    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = $1 AND kind = $2 ORDER BY name")
-        .bind(path(levels))
-        .bind(word(kind))
-        .fetch_all(connection)
-        .await
-        .map_err(failed("list tables"))
+    sqlx::query_scalar(
+        "SELECT name FROM tables WHERE namespace = $1 AND kind = $2 AND name > $3
+         ORDER BY name LIMIT $4",
+    )
+    .bind(path(levels))
+    .bind(word(kind))
+    .bind(page.after)
+    .bind(limit(page))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("list tables"))
 }
 
 pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(), CatalogError> {

@@ -28,7 +28,7 @@ pub(crate) async fn database() -> Option<String> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 18;
+const PARTS: usize = 19;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -47,6 +47,7 @@ async fn suite(store: &dyn Metastore, part: usize) {
         12 => suite::of_nested_places_that_race_one_is_taken(store).await,
         13 => suite::replaced_tables(store).await,
         14 => suite::reports(store).await,
+        17 => suite::pages(store).await,
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
