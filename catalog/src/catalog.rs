@@ -25,7 +25,9 @@ pub use purge::DropPolicy;
 
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Metastore, Origin, Properties, RequestKey, SnapshotRow, Watermark},
+    metastore::{
+        Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
+    },
     refs::Refs,
     retention,
     storage::Storage,
@@ -45,6 +47,8 @@ pub use views::{CreateView, LoadedView, ViewChange};
 pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
 /// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
 const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
+/// How many of the newest refusals are among them.
+pub const REFUSALS_KEPT: u32 = 100_000;
 /// How many of the newest changes the events feed can go back to.
 pub const EVENTS_KEPT: u64 = 100_000;
 
@@ -285,8 +289,12 @@ impl Catalog {
     /// # Errors
     /// `Metastore`.
     pub async fn forget_records(&self) -> Result<(), CatalogError> {
-        let before_ms = self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS;
-        self.metastore().forget_records(before_ms, EVENTS_KEPT).await
+        let remembered = Remembered {
+            requests_since_ms: self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
+            refusals: REFUSALS_KEPT,
+            events: EVENTS_KEPT,
+        };
+        self.metastore().forget_records(remembered).await
     }
 
     /// Snapshot index of a table, oldest first.

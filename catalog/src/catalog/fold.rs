@@ -86,7 +86,9 @@ impl Catalog {
                 }
             };
             match self.attempt(table, base, &batch).await {
-                Attempt::Settled(fates, made) => settle(std::mem::take(&mut batch), fates, &made),
+                Attempt::Settled(fates, made) => {
+                    self.settle(std::mem::take(&mut batch), fates, &made).await;
+                }
                 Attempt::Failed(fates, cause) => {
                     settle_failed(std::mem::take(&mut batch), fates, &cause);
                 }
@@ -125,6 +127,20 @@ impl Catalog {
             }
         };
         answer(first, made);
+    }
+
+    async fn settle(&self, batch: Vec<Waiting>, fates: Vec<Fate>, made: &LoadedTable) {
+        for (waiting, fate) in batch.into_iter().zip(fates) {
+            let result = match fate {
+                Fate::Made => Ok(made.clone()),
+                Fate::Unchanged => {
+                    let catalog = self.with_origin(waiting.origin.clone());
+                    catalog.keep_request(Some(made)).await.map(|()| made.clone())
+                }
+                Fate::Failed(cause) => Err(cause),
+            };
+            answer(waiting, result);
+        }
     }
 
     async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
@@ -327,16 +343,6 @@ fn is_replay(
         Some(held) if offered.epoch < held.epoch => Err(super::change::deposed(table)),
         Some(held) => Ok(offered.position <= held.position),
         None => Ok(false),
-    }
-}
-
-fn settle(batch: Vec<Waiting>, fates: Vec<Fate>, made: &LoadedTable) {
-    for (waiting, fate) in batch.into_iter().zip(fates) {
-        let result = match fate {
-            Fate::Made | Fate::Unchanged => Ok(made.clone()),
-            Fate::Failed(cause) => Err(cause),
-        };
-        answer(waiting, result);
     }
 }
 

@@ -40,6 +40,15 @@ impl Catalog {
         Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
     }
 
+    /// Remembers the request that changes nothing, as the table is as it wants it.
+    pub(super) async fn keep_request(
+        &self,
+        table: Option<&LoadedTable>,
+    ) -> Result<(), CatalogError> {
+        let made = table.map(|table| (table.metadata.uuid(), table.metadata_location.as_str()));
+        self.metastore().keep_request(made).await
+    }
+
     pub(super) async fn find(
         &self,
         table: &TableIdent,

@@ -78,8 +78,10 @@ impl Catalog {
                 let new = new_table(&table, &metadata, location);
                 metastore.replace_table(base.metadata.uuid(), new).await?
             };
-            if outcome == SwapOutcome::Done {
-                return self.load_table(&table).await;
+            match outcome {
+                SwapOutcome::Done => return self.load_table(&table).await,
+                SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
+                SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => (),
             }
         }
         Err(CatalogError::CommitFailed(format!("Commit failed: {table} was changed concurrently")))

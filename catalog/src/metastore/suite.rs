@@ -7,10 +7,11 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report, SnapshotRow,
-        SwapOutcome, Watermark,
+        Answer, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page, PointerSwap, Properties,
+        Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, Trash, Watermark,
     },
 };
+use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) fn levels(dotted: &str) -> Levels {
@@ -199,6 +200,8 @@ pub(crate) async fn views(store: &dyn Metastore) {
     add(new(1, "t", Kind::Table)).await.unwrap();
     add(new(2, "v", Kind::View)).await.unwrap();
 
+    let names = async |kind, levels: &Levels, page| store.names(kind, levels, page).await;
+
     // One name is one thing, whatever it is.
     for (name, kind, text) in [
         ("t", Kind::Table, "Table already exists: a.t"),
@@ -209,14 +212,15 @@ pub(crate) async fn views(store: &dyn Metastore) {
         let taken = add(new(3, name, kind)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
     }
-    assert_eq!((store.tables(&a).await.unwrap(), store.views(&a).await.unwrap()), {
-        (vec!["t".to_owned()], vec!["v".to_owned()])
-    });
+    assert_eq!(
+        (store.tables(&a).await.unwrap(), names(Kind::View, &a, Page::ALL).await.unwrap()),
+        { (vec!["t".to_owned()], vec!["v".to_owned()]) }
+    );
     assert_eq!(store.table(&a, "v").await.unwrap(), None);
     assert_eq!(store.view(&a, "t").await.unwrap(), None);
     let row = store.view(&a, "v").await.unwrap().unwrap();
     assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
-    let missing = store.views(&levels("none")).await;
+    let missing = names(Kind::View, &levels("none"), Page::ALL).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
 
     // It moves as a table does.
@@ -252,6 +256,52 @@ pub(crate) async fn views(store: &dyn Metastore) {
     assert!(matches!(full, Err(CatalogError::NamespaceNotEmpty(_))));
     assert_eq!(store.drop_view(&b, "w").await.unwrap().uuid, id(2));
     store.drop_namespace(&b).await.unwrap();
+}
+
+/// Lists are cut where they are read, so a page costs the same however long its list is.
+pub(crate) async fn pages(store: &dyn Metastore) {
+    const NAMES: u128 = 300;
+    let a = levels("a");
+    store.create_namespace(&a, &Properties::new()).await.unwrap();
+    let new = |n: u128| NewTable {
+        kind: if n.is_multiple_of(2) { Kind::Table } else { Kind::View },
+        levels: a.clone(),
+        name: format!("{}{n}", ["é", "Z", "a", "b "][n as usize / 2 % 4]),
+        uuid: id(n),
+        metadata_location: "m".to_owned(),
+        location: format!("s3://b/{n}"),
+        snapshots: Vec::new(),
+        adopted: false,
+    };
+    let all: Vec<NewTable> = (0..NAMES).map(new).collect();
+    store.commit_with_new(&all, &[]).await.unwrap();
+    for kind in [Kind::Table, Kind::View] {
+        let of_kind = all.iter().filter(|new| new.kind == kind);
+        let mut expected: Vec<&str> = of_kind.map(|new| new.name.as_str()).collect();
+        expected.sort_unstable();
+        let (mut paged, mut pages): (Vec<String>, _) = (Vec::new(), 0);
+        loop {
+            let after = paged.last().cloned().unwrap_or_default();
+            let page = store.names(kind, &a, Page { after: &after, limit: 7 }).await.unwrap();
+            assert!(page.len() <= 7);
+            pages += 1;
+            paged.extend(page.iter().cloned());
+            if page.len() < 7 {
+                break;
+            }
+        }
+        assert_eq!((paged, pages), (expected.iter().map(|name| (*name).to_owned()).collect(), 22));
+    }
+    let below = |n: u32| vec!["a".to_owned(), format!("{n:02}")];
+    for n in 0..20 {
+        store.create_namespace(&below(n), &Properties::new()).await.unwrap();
+    }
+    let page = store.namespaces_of(&a, Page { after: "04", limit: 3 }).await.unwrap();
+    assert_eq!(page, [below(5), below(6), below(7)]);
+    let first = store.namespaces_of(&a, Page { after: "", limit: 1 }).await.unwrap();
+    assert_eq!(first, [below(0)]);
+    let last = store.namespaces_of(&a, Page { after: "18", limit: 5 }).await.unwrap();
+    assert_eq!(last, [below(19)]);
 }
 
 pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &dyn Metastore) {
@@ -341,12 +391,59 @@ pub(crate) async fn watermarks(store: &dyn Metastore) {
 
     let back = with_table(store, 1).await;
     let row = store.table_by_uuid(back).await.unwrap().unwrap();
-    assert_eq!((row.version, row.watermark), (1, Some(at(3, 9))), "a table that comes back");
+    assert_eq!(row.watermark, Some(at(3, 9)), "a table that comes back");
 
     let three = with_table(store, 3).await;
     let beyond = PointerSwap { watermark: Some(at(u64::MAX, 1)), ..swap(three, 1, "m2") };
     assert!(matches!(store.commit(&[beyond]).await, Err(CatalogError::Invalid(_))));
     assert_eq!(store.table_by_uuid(three).await.unwrap().unwrap().version, 1);
+}
+
+/// What a commit was built on before a table or view left is not what is there once it is back,
+/// even if it is back with the same metadata file.
+pub(crate) async fn no_version_comes_back(store: &dyn Metastore) {
+    let a = levels("a");
+    store.create_namespace(&a, &Properties::new()).await.unwrap();
+    for (number, kind) in [(1, Kind::Table), (2, Kind::View)] {
+        let new = NewTable {
+            kind,
+            levels: a.clone(),
+            name: "n".to_owned(),
+            uuid: id(number),
+            metadata_location: "m1".to_owned(),
+            location: format!("s3://b/{number}"),
+            snapshots: Vec::new(),
+            adopted: true,
+        };
+        let mut seen = Vec::new();
+        for way in 0..4 {
+            match (way, kind) {
+                (3, Kind::Table) => store.undrop(&new).await.unwrap(),
+                _ => {
+                    let added = store.commit_with_new(std::slice::from_ref(&new), &[]).await;
+                    assert_eq!(added.unwrap(), SwapOutcome::Done);
+                }
+            }
+            for before in &seen {
+                let late = store.commit(&[swap(id(number), *before, "late")]).await.unwrap();
+                assert_eq!(late, SwapOutcome::Lost(id(number)), "{way}: {before}");
+            }
+            let version = store.table_by_uuid(id(number)).await.unwrap().unwrap().version;
+            seen.push(version);
+            if way == 1 {
+                let moved = store.commit(&[swap(id(number), version, "m2")]).await.unwrap();
+                assert_eq!(moved, SwapOutcome::Done);
+                seen.push(version + 1);
+            }
+            let trash = Trash { dropped_ms: 0, until_ms: 1, purge: false };
+            match (way, kind) {
+                (_, Kind::View) => store.drop_view(&a, "n").await.unwrap(),
+                (2, Kind::Table) => store.trash_table(&a, "n", &trash).await.unwrap(),
+                (_, Kind::Table) => store.drop_table(&a, "n").await.unwrap(),
+            };
+        }
+        assert!(seen.is_sorted_by(|one, next| one < next), "{seen:?}");
+    }
 }
 
 pub(crate) async fn snapshot_index(store: &dyn Metastore) {
@@ -366,6 +463,47 @@ pub(crate) async fn snapshot_index(store: &dyn Metastore) {
     assert_eq!(store.snapshots(one).await.unwrap(), [late, foreign]);
     store.drop_table(&levels("a"), "t1").await.unwrap();
     assert_eq!(store.snapshots(one).await.unwrap(), []);
+}
+
+pub(crate) async fn remembered_requests(store: &dyn Metastore) {
+    let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
+    let asked = |at_ms, n, answer| {
+        let request = Some(Arc::new(key(n, answer)));
+        store.on_behalf_of(Origin { actor: "a".into(), request, now: Arc::new(move || at_ms) })
+    };
+    asked(10, 1, Answer::View).keep_request(Some((id(9), "m"))).await.unwrap();
+    let twice = asked(20, 1, Answer::Empty).keep_request(None).await;
+    assert!(matches!(twice, Err(CatalogError::Repeated)));
+    let done = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!((done.status, done.answer, done.table), {
+        (200, Answer::View, Some((id(9), "m".to_owned())))
+    });
+    // The table that left is what an answer can hold.
+    let left = with_table(store, 9).await;
+    asked(20, 2, Answer::Commit).drop_table(&levels("a"), "t9").await.unwrap();
+    let done = store.request(id(2)).await.unwrap().unwrap();
+    assert_eq!((done.answer, done.table), (Answer::Commit, Some((left, "m1".to_owned()))));
+    store.keep_request(None).await.unwrap();
+    for n in 3..6 {
+        let at_ms = i64::try_from(n).unwrap() * 10;
+        let asked = asked(at_ms, n, Answer::Empty);
+        let kept = asked.refuse_request(&key(n, Answer::Empty), 404, "{}").await.unwrap();
+        assert_eq!(kept.unwrap().status, 404);
+    }
+    let kept = async |requests_since_ms, refusals| {
+        let remembered = Remembered { requests_since_ms, refusals, events: 100 };
+        store.forget_records(remembered).await.unwrap();
+        let mut kept = Vec::new();
+        for n in 1..6 {
+            if store.request(id(n)).await.unwrap().is_some() {
+                kept.push(n);
+            }
+        }
+        kept
+    };
+    assert_eq!(kept(10, 10).await, [1, 2, 3, 4, 5]);
+    assert_eq!(kept(10, 1).await, [1, 2, 5], "the newest refusal, and what was carried out");
+    assert_eq!(kept(20, 0).await, [2]);
 }
 
 pub(crate) async fn deletion_queue(store: &dyn Metastore) {

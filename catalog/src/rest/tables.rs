@@ -4,15 +4,16 @@ use super::{
     Rest,
     access::{Caller, Delegated, StorageCredential, delegated},
     asked::Asked,
-    commit::CommitAnswer,
+    commit::{self, CommitAnswer},
     error::Refused,
+    lists::{self, ListAnswer, PageParameters},
     ordered::{self, Members},
-    request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
+    request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metastore::{Answer, Levels},
+    metastore::{Answer, Kind, Levels},
     retention,
 };
 use axum::{
@@ -23,7 +24,7 @@ use axum::{
 };
 use bytes::Bytes;
 use iceberg::{
-    ErrorKind,
+    ErrorKind, TableIdent,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -35,13 +36,6 @@ use std::{
 
 /// Most bytes of answers that are kept for clients that load a table again.
 const ANSWERS_BYTES_MAX: usize = 16 << 20;
-
-#[derive(Debug, Serialize)]
-pub(super) struct ListAnswer {
-    pub(super) identifiers: Vec<Name>,
-    #[serde(rename = "next-page-token")]
-    pub(super) next_page_token: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -88,6 +82,26 @@ pub(super) enum Snapshots {
     Refs,
 }
 
+/// A table that its client is going to create.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Staged {
+    ident: TableIdent,
+    metadata: TableMetadata,
+}
+
+impl Staged {
+    /// To be kept: without the keys that its answer may hold.
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("table metadata has only string keys")
+    }
+
+    pub(super) async fn answer(&self, rest: &Rest, caller: &Caller) -> Result<Response, Refused> {
+        let location = self.metadata.location();
+        let access = delegated(rest, caller, &self.ident, location).await?;
+        Ok(json(encode(&access, None, &ordered::members(&self.metadata))))
+    }
+}
+
 /// The answer to a load, and to all that ends with a table.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -106,11 +120,7 @@ pub(super) async fn list(
     path: NamespacePath,
     Parameters(page): Parameters<PageParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
-    let names = rest.catalog.metastore().tables(&path.0).await?;
-    let (names, next_page_token) = page.cut(names, String::clone)?;
-    let identifiers =
-        names.into_iter().map(|name| Name { namespace: path.0.clone(), name }).collect();
-    Ok(Json(ListAnswer { identifiers, next_page_token }))
+    lists::names(&rest, Kind::Table, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/tables`
@@ -136,8 +146,9 @@ pub(super) async fn create(
     if body.stage_create.unwrap_or_default() {
         let ident = path.table(&table.name)?;
         let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
-        let access = delegated(asked.rest(), &caller, &ident, metadata.location()).await?;
-        return Ok(json(encode(&access, None, &ordered::members(&metadata))));
+        let staged = Staged { ident, metadata };
+        asked.catalog(Answer::Staged(staged.text())).metastore().keep_request(None).await?;
+        return staged.answer(asked.rest(), &caller).await;
     }
     let ident = path.table(&table.name)?;
     let table = asked.catalog(Answer::Table).create_table(&path.0, table).await?;
@@ -154,7 +165,7 @@ pub(super) async fn register(
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
     let registered = if body.overwrite.unwrap_or_default() {
-        asked.unkeyed().register_over(&path.0, name, location).await
+        asked.catalog(Answer::Table).register_over(&path.0, name, location).await
     } else {
         asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
@@ -224,8 +235,7 @@ pub(super) async fn unregister(
     asked: Asked,
     TablePath(table): TablePath,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    let table = asked.unkeyed().unregister_table(&table).await?;
-    Ok(Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata }))
+    Ok(commit::answer(asked.catalog(Answer::Commit).unregister_table(&table).await?))
 }
 
 /// `POST /tables/rename`
@@ -294,8 +304,8 @@ fn json(body: Bytes) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Names the answer. The file's name is in it because a table that is registered again starts
-/// with the versions it had before, and the version because a file may be registered twice.
+/// Names the answer. The file's name is in it because a repeated request is answered with the file
+/// it made, whatever the version is now, and the version because a file may be registered twice.
 fn etag(table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
