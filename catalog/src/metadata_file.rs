@@ -44,10 +44,10 @@ pub(crate) fn encode_table(metadata: &TableMetadata, refs: &Refs) -> Vec<u8> {
     }
 }
 
-/// The members of a table's metadata in format version 2.
+/// The members of a table's metadata in format version 2; lists are in order, snapshots oldest first.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct TableV2<'a> {
+pub(crate) struct TableV2<'a> {
     format_version: u8,
     table_uuid: Uuid,
     location: &'a str,
@@ -75,13 +75,13 @@ struct TableV2<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     partition_statistics: Vec<&'a PartitionStatisticsFile>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    snapshots: Vec<SnapshotV2<'a>>,
+    pub(crate) snapshots: Vec<SnapshotV2<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct SnapshotV2<'a> {
-    snapshot_id: i64,
+pub(crate) struct SnapshotV2<'a> {
+    pub(crate) snapshot_id: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_snapshot_id: Option<i64>,
     sequence_number: i64,
@@ -93,7 +93,10 @@ struct SnapshotV2<'a> {
 }
 
 impl<'a> TableV2<'a> {
-    fn new(metadata: &'a TableMetadata, refs: &'a Refs) -> Self {
+    pub(crate) fn new(metadata: &'a TableMetadata, refs: &'a Refs) -> Self {
+        let mut snapshots: Vec<_> =
+            metadata.snapshots().map(|snapshot| SnapshotV2::new(snapshot)).collect();
+        snapshots.sort_unstable_by_key(|s| (s.sequence_number, s.timestamp_ms, s.snapshot_id));
         Self {
             format_version: 2,
             table_uuid: metadata.uuid(),
@@ -101,23 +104,31 @@ impl<'a> TableV2<'a> {
             last_sequence_number: metadata.last_sequence_number(),
             last_updated_ms: metadata.last_updated_ms(),
             last_column_id: metadata.last_column_id(),
-            schemas: metadata.schemas_iter().map(AsRef::as_ref).collect(),
+            schemas: in_order(metadata.schemas_iter().map(AsRef::as_ref), |s| s.schema_id()),
             current_schema_id: metadata.current_schema_id(),
-            partition_specs: metadata.partition_specs_iter().map(AsRef::as_ref).collect(),
+            partition_specs: in_order(metadata.partition_specs_iter().map(AsRef::as_ref), |spec| {
+                spec.spec_id()
+            }),
             default_spec_id: metadata.default_partition_spec_id(),
             last_partition_id: metadata.last_partition_id(),
             properties: metadata.properties(),
             current_snapshot_id: metadata.current_snapshot_id(),
             snapshot_log: metadata.history(),
             metadata_log: metadata.metadata_log(),
-            sort_orders: metadata.sort_orders_iter().map(AsRef::as_ref).collect(),
+            sort_orders: in_order(metadata.sort_orders_iter().map(AsRef::as_ref), |o| o.order_id),
             default_sort_order_id: metadata.default_sort_order_id(),
             refs,
             statistics: metadata.statistics_iter().collect(),
             partition_statistics: metadata.partition_statistics_iter().collect(),
-            snapshots: metadata.snapshots().map(|snapshot| SnapshotV2::new(snapshot)).collect(),
+            snapshots,
         }
     }
+}
+
+fn in_order<T, K: Ord>(items: impl Iterator<Item = T>, key: impl FnMut(&T) -> K) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable_by_key(key);
+    items
 }
 
 impl<'a> SnapshotV2<'a> {

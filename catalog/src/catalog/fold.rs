@@ -62,12 +62,6 @@ enum Attempt {
 }
 
 impl Catalog {
-    /// A table's branches and tags, read anew only when its last commit was not folded here.
-    fn refs_of(&self, table: &LoadedTable) -> Arc<Refs> {
-        let known = self.inner.refs_cache.get(&table.metadata_location);
-        known.unwrap_or_else(|| Arc::new(refs::of(&table.metadata)))
-    }
-
     /// Carries out commits to one table and answers each.
     pub(super) async fn fold(&self, table: &TableIdent, mut batch: Vec<Waiting>) {
         let mut repeated = Vec::new();

@@ -1,7 +1,12 @@
 //! Reading tables.
 
 use super::{Catalog, LoadedTable};
-use crate::{error::CatalogError, metastore::TableRow, storage::file_io};
+use crate::{
+    error::CatalogError,
+    metastore::TableRow,
+    refs::{self, Refs},
+    storage::file_io,
+};
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 
@@ -77,6 +82,22 @@ impl Catalog {
                 Ok(Some(loaded(row, metadata)))
             }
         }
+    }
+
+    /// A table's branches and tags, read anew only when its last commit was not made here.
+    pub(crate) fn refs_of(&self, table: &LoadedTable) -> Arc<Refs> {
+        if let Some(known) = self.inner.refs_cache.get(&table.metadata_location) {
+            return known;
+        }
+        let refs = Arc::new(refs::of(&table.metadata));
+        self.inner.refs_cache.insert(&table.metadata_location, &refs);
+        refs
+    }
+
+    /// Forgets a metadata file that is no table's any more, or may have been written anew.
+    pub(super) fn forget(&self, location: &str) {
+        self.inner.cache.remove(location);
+        self.inner.refs_cache.remove(location);
     }
 
     /// The contents of a metadata file, compressed or not.

@@ -152,8 +152,7 @@ impl Catalog {
     fn remember(&self, writes: &[Write]) {
         for write in writes {
             if let Some(base) = &write.base {
-                self.inner.cache.remove(&base.metadata_location);
-                self.inner.refs_cache.remove(&base.metadata_location);
+                self.forget(&base.metadata_location);
             }
             self.inner.cache.insert(&write.metadata_location, &write.metadata);
             if let Some(refs) = &write.refs {
