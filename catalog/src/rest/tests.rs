@@ -67,7 +67,8 @@ impl Server {
         let now = Arc::new(move || now_ms);
         // Dropped tables are gone at once: tests make others in their places.
         let drop_policy = DropPolicy { undrop_ms: 0, purge: false };
-        let options = CatalogOptions { drop_policy, checks_contents: false };
+        let options =
+            CatalogOptions { drop_policy, checks_contents: false, ..CatalogOptions::default() };
         let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
         let catalog = change(catalog);
         Self { router: router(catalog.clone()), catalog, root, folder }
