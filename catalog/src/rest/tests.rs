@@ -698,7 +698,7 @@ async fn a_metadata_file_that_cannot_be_read_now_is_503() {
     let commit = json!({"requirements": [], "updates": []});
     server.post(load, &commit).await.refused(503, "ServiceUnavailableException");
     std::fs::remove_dir(path).unwrap();
-    server.get(load).await.refused(500, "InternalServerError");
+    server.get(load).await.refused(404, "NotFoundException");
     std::fs::write(path, bytes).unwrap();
     server.get(load).await.ok();
 }
