@@ -101,12 +101,31 @@ pub struct CatalogOptions {
     /// Whether a commit is refused when a manifest that it brings names a file outside of the
     /// table's own location, or when it moves a table that has files.
     pub checks_contents: bool,
+    /// Whether a load looks for the metadata file first.
+    pub verify_at_load: VerifyAtLoad,
+}
+
+/// When a client that loads a table or view is told that its metadata file is gone, even if this
+/// process still knows what was in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyAtLoad {
+    /// At each load.
+    Always,
+    /// At each load from a local disk, where looking costs nothing; on S3 it costs a request for
+    /// each statement of each client.
+    OnLocalDisk,
+    /// Only when the file is read.
+    Never,
 }
 
 impl Default for CatalogOptions {
-    /// The default [`DropPolicy`], and contents are checked.
+    /// The default [`DropPolicy`], contents are checked, and files are looked for on local disks.
     fn default() -> Self {
-        Self { drop_policy: DropPolicy::default(), checks_contents: true }
+        Self {
+            drop_policy: DropPolicy::default(),
+            checks_contents: true,
+            verify_at_load: VerifyAtLoad::OnLocalDisk,
+        }
     }
 }
 

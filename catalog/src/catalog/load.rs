@@ -1,11 +1,11 @@
 //! Reading tables.
 
-use super::{Catalog, LoadedTable};
+use super::{Catalog, LoadedTable, VerifyAtLoad};
 use crate::{
     error::CatalogError,
     metastore::TableRow,
     refs::{self, Refs},
-    storage::file_io,
+    storage::{self, file_io},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -14,28 +14,40 @@ impl Catalog {
     /// A table as it stands now. Parsed metadata is cached by file.
     ///
     /// # Errors
-    /// `NoSuchTable` (also when the namespace is missing), `Storage`.
+    /// `NoSuchTable` (also when the namespace is missing), `MissingMetadata`, `Storage`.
     pub async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
         let found = self.find(table).await?;
         found.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))
     }
 
-    /// A table whose metadata file is there as well. That is looked up at each call where it is
-    /// cheap: on local disk, but not on S3.
+    /// A table for a client, whose metadata file is there as far as [`VerifyAtLoad`] says.
     ///
     /// # Errors
-    /// As [`Catalog::load_table`], and `MissingMetadata`.
+    /// As [`Catalog::load_table`].
     pub async fn load_present_table(
         &self,
         table: &TableIdent,
     ) -> Result<LoadedTable, CatalogError> {
         let loaded = self.load_table(table).await?;
-        let location = &loaded.metadata_location;
-        let storage = &self.inner.storage;
-        if storage.is_local() && !storage.exists(location).await? {
-            return Err(CatalogError::MissingMetadata(location.clone()));
-        }
+        self.verify(&loaded.metadata_location).await?;
         Ok(loaded)
+    }
+
+    /// What a load does beside loading.
+    pub(super) async fn verify(&self, metadata_location: &str) -> Result<(), CatalogError> {
+        let looks = match self.inner.options.verify_at_load {
+            VerifyAtLoad::Always => true,
+            VerifyAtLoad::OnLocalDisk => self.inner.storage.is_local(),
+            VerifyAtLoad::Never => false,
+        };
+        if looks { self.check_is_there(metadata_location).await } else { Ok(()) }
+    }
+
+    pub(super) async fn check_is_there(&self, metadata_location: &str) -> Result<(), CatalogError> {
+        match self.inner.storage.exists(metadata_location).await? {
+            true => Ok(()),
+            false => Err(CatalogError::MissingMetadata(metadata_location.to_owned())),
+        }
     }
 
     /// The table that a metadata file holds, whether or not it is there any more.
@@ -109,7 +121,14 @@ impl Catalog {
             return Ok(metadata);
         }
         let read = TableMetadata::read_from(&self.inner.file_io, location).await;
-        let metadata = Arc::new(read.map_err(|error| file_io::own("read table metadata", error))?);
+        let metadata = read.map_err(|error| {
+            let own = file_io::own("read table metadata", error);
+            if storage::is_missing(&own) {
+                return CatalogError::MissingMetadata(location.to_owned());
+            }
+            own
+        })?;
+        let metadata = Arc::new(metadata);
         self.inner.cache.insert(location, &metadata);
         Ok(metadata)
     }

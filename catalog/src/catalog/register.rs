@@ -94,7 +94,8 @@ impl Catalog {
     pub async fn unregister_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
         // First of all, so that a table whose metadata cannot be read stays.
-        self.load_present_table(table).await?;
+        let loaded = self.load_table(table).await?;
+        self.check_is_there(&loaded.metadata_location).await?;
         self.check_stays(table, "unregistered").await?;
         let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
         let metadata = self.metadata(&row.metadata_location).await?;

@@ -9,6 +9,7 @@ use crate::{
     error::CatalogError,
     metadata_file,
     metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome},
+    storage,
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -118,12 +119,22 @@ impl Catalog {
     /// A view as it stands now. Parsed metadata is cached by file.
     ///
     /// # Errors
-    /// `NoSuchView` (also when the namespace is missing), `Storage`.
+    /// `NoSuchView` (also when the namespace is missing), `MissingMetadata`, `Storage`.
     pub async fn load_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
         let row = self.metastore().view(view.namespace.as_ref(), &view.name).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchView(view.to_string()))?;
         let metadata = self.view_metadata(&row.metadata_location).await?;
         Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
+    }
+
+    /// A view for a client, whose metadata file is there as far as [`super::VerifyAtLoad`] says.
+    ///
+    /// # Errors
+    /// As [`Catalog::load_view`].
+    pub async fn load_present_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
+        let loaded = self.load_view(view).await?;
+        self.verify(&loaded.metadata_location).await?;
+        Ok(loaded)
     }
 
     /// The view that a metadata file holds, whether or not it is there any more.
@@ -269,7 +280,12 @@ impl Catalog {
         if let Some(metadata) = self.inner.view_cache.get(location) {
             return Ok(metadata);
         }
-        let bytes = self.inner.storage.get(location).await?;
+        let bytes = self.inner.storage.get(location).await.map_err(|cause| {
+            if storage::is_missing(&cause) {
+                return CatalogError::MissingMetadata(location.to_owned());
+            }
+            cause
+        })?;
         let read: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
             CatalogError::Iceberg { operation: "read view metadata", source: cause.into() }
         })?;
@@ -306,4 +322,4 @@ fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -87,7 +87,7 @@ pub(super) async fn load(
     State(rest): State<Rest>,
     ViewPath(view): ViewPath,
 ) -> Result<Json<LoadAnswer>, Refused> {
-    Ok(answer(rest.catalog.load_view(&view).await?))
+    Ok(answer(rest.catalog.load_present_view(&view).await?))
 }
 
 /// `HEAD /namespaces/{namespace}/views/{view}`
