@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod append;
+mod carried;
 pub mod catalog;
 pub mod commit;
 pub mod error;

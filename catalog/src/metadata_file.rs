@@ -3,12 +3,13 @@
 #[cfg(test)]
 mod tests;
 
-use crate::refs::Refs;
+use crate::{carried::Carried, refs::Refs};
 use iceberg::spec::{
     FormatVersion, MetadataLog, PartitionSpec, PartitionStatisticsFile, Schema, Snapshot,
     SnapshotLog, SortOrder, StatisticsFile, Summary, TableMetadata,
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -33,12 +34,12 @@ pub fn encode(metadata: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(metadata).expect("metadata has only string keys")
 }
 
-/// The file's bytes of a table whose branches and tags are `refs`: the same JSON as [`encode`]
+/// The file's bytes of a table with what was carried along for it: the same JSON as [`encode`]
 /// gives. The crate's serializer copies every snapshot before it writes it, which for a table of
 /// some hundred snapshots is most of what a commit costs; this one borrows.
-pub(crate) fn encode_table(metadata: &TableMetadata, refs: &Refs) -> Vec<u8> {
+pub(crate) fn encode_table(metadata: &TableMetadata, carried: &Carried) -> Vec<u8> {
     match metadata.format_version() {
-        FormatVersion::V2 => encode(&TableV2::new(metadata, refs)),
+        FormatVersion::V2 => encode(&TableV2::new(metadata, carried, |_| true)),
         // Rare, and each with members of its own.
         FormatVersion::V1 | FormatVersion::V3 => encode(metadata),
     }
@@ -75,13 +76,13 @@ pub(crate) struct TableV2<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     partition_statistics: Vec<&'a PartitionStatisticsFile>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) snapshots: Vec<SnapshotV2<'a>>,
+    snapshots: Vec<&'a RawValue>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SnapshotV2<'a> {
-    pub(crate) snapshot_id: i64,
+    snapshot_id: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_snapshot_id: Option<i64>,
     sequence_number: i64,
@@ -93,10 +94,14 @@ pub(crate) struct SnapshotV2<'a> {
 }
 
 impl<'a> TableV2<'a> {
-    pub(crate) fn new(metadata: &'a TableMetadata, refs: &'a Refs) -> Self {
-        let mut snapshots: Vec<_> =
-            metadata.snapshots().map(|snapshot| SnapshotV2::new(snapshot)).collect();
-        snapshots.sort_unstable_by_key(|s| (s.sequence_number, s.timestamp_ms, s.snapshot_id));
+    pub(crate) fn new(
+        metadata: &'a TableMetadata,
+        carried: &'a Carried,
+        is_wanted: impl Fn(i64) -> bool,
+    ) -> Self {
+        let snapshots = metadata.snapshots().filter(|s| is_wanted(s.snapshot_id()));
+        let snapshots = in_order(snapshots, |s| (s.sequence_number(), s.timestamp_ms()));
+        let snapshots = snapshots.iter().map(|s| carried.snapshot(s.snapshot_id())).collect();
         Self {
             format_version: 2,
             table_uuid: metadata.uuid(),
@@ -117,7 +122,7 @@ impl<'a> TableV2<'a> {
             metadata_log: metadata.metadata_log(),
             sort_orders: in_order(metadata.sort_orders_iter().map(AsRef::as_ref), |o| o.order_id),
             default_sort_order_id: metadata.default_sort_order_id(),
-            refs,
+            refs: &carried.refs,
             statistics: metadata.statistics_iter().collect(),
             partition_statistics: metadata.partition_statistics_iter().collect(),
             snapshots,
@@ -132,7 +137,7 @@ fn in_order<T, K: Ord>(items: impl Iterator<Item = T>, key: impl FnMut(&T) -> K)
 }
 
 impl<'a> SnapshotV2<'a> {
-    fn new(snapshot: &'a Snapshot) -> Self {
+    pub(crate) fn new(snapshot: &'a Snapshot) -> Self {
         Self {
             snapshot_id: snapshot.snapshot_id(),
             parent_snapshot_id: snapshot.parent_snapshot_id(),

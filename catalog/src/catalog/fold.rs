@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     append::{self, Append, rebase},
+    carried::Carried,
     commit,
     error::CatalogError,
     metastore::{Obsolete, Part, SwapOutcome, Watermark},
-    refs::{self, Refs},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -29,7 +29,7 @@ const RETRIES: u32 = 50;
 struct Fold {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
-    refs: Arc<Refs>,
+    carried: Arc<Carried>,
     watermark: Option<Watermark>,
     now_ms: i64,
     /// First and last `seq` of the snapshots that come from our own log.
@@ -138,8 +138,8 @@ impl Catalog {
     }
 
     async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
-        let refs = self.refs_of(&base);
-        let mut fold = Fold::new(base, refs, self.now_ms());
+        let carried = self.carried_of(&base);
+        let mut fold = Fold::new(base, carried, self.now_ms());
         let mut fates = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
@@ -272,10 +272,10 @@ impl Catalog {
 }
 
 impl Fold {
-    fn new(base: LoadedTable, refs: Arc<Refs>, now_ms: i64) -> Self {
+    fn new(base: LoadedTable, carried: Arc<Carried>, now_ms: i64) -> Self {
         Self {
             metadata: Arc::clone(&base.metadata),
-            refs,
+            carried,
             watermark: base.watermark,
             base,
             now_ms,
@@ -295,7 +295,7 @@ impl Fold {
 
     /// Takes over what `updates` made of the table.
     fn make(&mut self, metadata: TableMetadata, updates: &[iceberg::TableUpdate]) {
-        self.refs = Arc::new(refs::after(&self.refs, updates, &metadata));
+        self.carried = Arc::new(self.carried.after(updates, &metadata));
         self.metadata = Arc::new(metadata);
     }
 
@@ -304,7 +304,7 @@ impl Fold {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
-        write.refs = Some(self.refs);
+        write.carried = Some(self.carried);
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;

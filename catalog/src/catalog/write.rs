@@ -4,12 +4,12 @@
 
 use super::{Catalog, LoadedTable};
 use crate::{
+    carried::Carried,
     commit,
     error::CatalogError,
     location::Location,
     metadata_file,
     metastore::{Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
-    refs::Refs,
 };
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -27,7 +27,7 @@ pub(super) struct Write {
     pub(super) base: Option<LoadedTable>,
     pub(super) metadata: Arc<TableMetadata>,
     /// The branches and tags of `metadata`, where they are known.
-    pub(super) refs: Option<Arc<Refs>>,
+    pub(super) carried: Option<Arc<Carried>>,
     pub(super) metadata_location: String,
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
@@ -52,12 +52,12 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (refs, watermark, parts) = (None, None, Vec::new());
+        let (carried, watermark, parts) = (None, None, Vec::new());
         Self {
             table,
             base,
             metadata,
-            refs,
+            carried,
             metadata_location,
             watermark,
             snapshots,
@@ -115,8 +115,8 @@ impl Catalog {
         let locations: Vec<String> =
             writes.iter().map(|write| write.metadata_location.clone()).collect();
         let puts = writes.iter().map(|write| {
-            let bytes = match &write.refs {
-                Some(refs) => metadata_file::encode_table(&write.metadata, refs),
+            let bytes = match &write.carried {
+                Some(carried) => metadata_file::encode_table(&write.metadata, carried),
                 None => metadata_file::encode(write.metadata.as_ref()),
             };
             self.inner.storage.put(&write.metadata_location, bytes.into())
@@ -154,9 +154,10 @@ impl Catalog {
             if let Some(base) = &write.base {
                 self.forget(&base.metadata_location);
             }
-            self.inner.cache.insert(&write.metadata_location, &write.metadata);
-            if let Some(refs) = &write.refs {
-                self.inner.refs_cache.insert(&write.metadata_location, refs);
+            let weight = write.metadata.snapshots().len();
+            self.inner.cache.insert(&write.metadata_location, &write.metadata, weight);
+            if let Some(carried) = &write.carried {
+                self.remember_carried(&write.metadata_location, &write.metadata, carried);
             }
         }
     }

@@ -40,9 +40,9 @@ pub(super) struct CommitAnswer {
 
 impl CommitAnswer {
     pub(super) fn new(rest: &Rest, table: LoadedTable) -> Self {
-        let (refs, snapshots) = (rest.catalog.refs_of(&table), Snapshots::All);
+        let (carried, snapshots) = (rest.catalog.carried_of(&table), Snapshots::All);
         let LoadedTable { metadata, metadata_location, .. } = table;
-        Self { metadata_location, metadata: Ordered { metadata, refs, snapshots } }
+        Self { metadata_location, metadata: Ordered { metadata, carried, snapshots } }
     }
 }
 

@@ -4,8 +4,8 @@
 //! what two loads say.
 
 use crate::{
+    carried::Carried,
     metadata_file::{self, TableV2},
-    refs::Refs,
 };
 use iceberg::spec::{FormatVersion, TableMetadata};
 use serde::{Deserialize, Serialize, Serializer};
@@ -29,20 +29,18 @@ pub(super) enum Snapshots {
 #[derive(Clone, Debug)]
 pub(super) struct Ordered {
     pub(super) metadata: Arc<TableMetadata>,
-    pub(super) refs: Arc<Refs>,
+    pub(super) carried: Arc<Carried>,
     pub(super) snapshots: Snapshots,
 }
 
 impl Serialize for Ordered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let named: HashSet<i64> =
-            self.refs.values().map(|reference| reference.snapshot_id).collect();
+        let refs = self.carried.refs.values();
+        let named: HashSet<i64> = refs.map(|reference| reference.snapshot_id).collect();
         let is_wanted = |id: i64| self.snapshots == Snapshots::All || named.contains(&id);
         match self.metadata.format_version() {
             FormatVersion::V2 => {
-                let mut table = TableV2::new(&self.metadata, &self.refs);
-                table.snapshots.retain(|snapshot| is_wanted(snapshot.snapshot_id));
-                table.serialize(serializer)
+                TableV2::new(&self.metadata, &self.carried, is_wanted).serialize(serializer)
             }
             FormatVersion::V1 | FormatVersion::V3 => {
                 members(&self.metadata, is_wanted).serialize(serializer)

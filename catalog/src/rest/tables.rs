@@ -91,8 +91,8 @@ impl Staged {
         let access = delegated(rest, caller, &self.ident, location).await?;
         let metadata = Arc::new(self.metadata.clone());
         // No snapshots yet, and so nothing that names one.
-        let (refs, snapshots) = (Arc::default(), Snapshots::All);
-        Ok(json(encode(&access, None, &Ordered { metadata, refs, snapshots })))
+        let (carried, snapshots) = (Arc::default(), Snapshots::All);
+        Ok(json(encode(&access, None, &Ordered { metadata, carried, snapshots })))
     }
 }
 
@@ -253,8 +253,8 @@ pub(super) fn loaded(
     let etag = etag(table, access, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
-        let (metadata, refs) = (Arc::clone(&table.metadata), rest.catalog.refs_of(table));
-        encode(access, location, &Ordered { metadata, refs, snapshots })
+        let (metadata, carried) = (Arc::clone(&table.metadata), rest.catalog.carried_of(table));
+        encode(access, location, &Ordered { metadata, carried, snapshots })
     };
     let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
     ([(header::ETAG, etag)], json(body)).into_response()
