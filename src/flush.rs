@@ -49,6 +49,10 @@ const BITE_PART: u64 = 4;
 /// Least payload bytes that a commit is cut to.
 const BITE_BYTES_MIN: u64 = 256 << 10;
 
+/// The part of a nearly full disk that one commit's records may be as long as: the tables that are
+/// flushed at the same time leave half of it, for ids, metadata and the metastore.
+const LEFT_PART: u64 = 2 * TABLES_AT_ONCE as u64;
+
 /// When records are committed.
 #[derive(Clone, Debug)]
 pub struct FlushOptions {
@@ -230,6 +234,13 @@ impl FlushJob {
         self.failing.get(&key).map_or(COMMIT_BYTES_MAX, |retry| retry.bite_bytes)
     }
 
+    /// The same on a disk that is nearly full: what a commit frees of the log comes after what it
+    /// writes.
+    fn fitting_bytes(&self, pending: &Pending, disk_left: Option<u64>) -> u64 {
+        let fits = disk_left.map_or(u64::MAX, |left| (left / LEFT_PART).max(BITE_BYTES_MIN));
+        self.bite_bytes(pending).min(fits)
+    }
+
     /// Remembers how a table's flush ended.
     fn note(&mut self, pending: &Pending, failed: bool, now_ms: i64) {
         let key = (pending.kind, pending.namespace.clone());
@@ -265,8 +276,11 @@ impl Job for FlushJob {
         let mut more = TICK_TABLES_MAX < due.len();
         due.truncate(TICK_TABLES_MAX);
         let tables = &self.tables;
-        let due: Vec<(Pending, u64)> =
-            due.into_iter().map(|pending| (pending.clone(), self.bite_bytes(&pending))).collect();
+        let disk_left = tables.wal.disk_left();
+        let due: Vec<(Pending, u64)> = due
+            .into_iter()
+            .map(|pending| (pending.clone(), self.fitting_bytes(&pending, disk_left)))
+            .collect();
         let results: Vec<(Pending, Result<Done, FlushError>)> = stream::iter(due)
             .map(|(pending, bite_bytes)| async move {
                 let result = Box::pin(tables.flush(&pending, bite_bytes)).await;

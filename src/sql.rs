@@ -4,19 +4,23 @@
 //! A query sees a [`view::View`] by value: snapshots and places in log files. It shares no memory
 //! with ingest, so it can run in another process.
 
+pub mod allowed;
 pub mod deletes;
 pub mod engine;
 mod failure;
 pub mod filters;
 pub mod fresh;
 pub mod functions;
+pub mod growth;
 pub mod guard;
 pub mod output;
 pub mod plan;
 pub mod provider;
 pub mod rename;
+pub mod rewrite;
 pub mod session;
 pub mod view;
+pub mod weight;
 
 use crate::{
     faults::Faults,
@@ -25,8 +29,13 @@ use crate::{
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{
     common::{ScalarValue, TableReference},
-    execution::{SendableRecordBatchStream, context::SQLOptions},
+    execution::{
+        SendableRecordBatchStream,
+        context::SQLOptions,
+        session_state::{SessionState, SessionStateBuilder},
+    },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    physical_plan::execute_stream,
     sql::{parser::Statement, resolve::resolve_table_references},
 };
 use engine::{Engine, Head, Out};
@@ -104,6 +113,9 @@ struct Inner {
     permits: Arc<Semaphore>,
 }
 
+/// Most values for the places of a statement.
+const PARAMS_MAX: usize = 10_000;
+
 /// Longest a query waits for others to end.
 const PERMIT_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -145,11 +157,20 @@ impl Sql {
             let (inner, namespace) = (Arc::clone(inner), namespace.clone());
             |out| async move {
                 let _permit = permit;
-                inner.run(&namespace, &request, out).await
+                inner.run(&namespace, &request, deadline, out).await
             }
         };
         let (head, batches) = inner.engine.run(query, deadline, too_slow(timeout)).await?;
         Ok(Answer { schema: head.schema, batches, snapshot: head.snapshot })
+    }
+}
+
+#[cfg(test)]
+impl Sql {
+    /// Returns once no query runs.
+    async fn idle(&self) {
+        let all = u32::try_from(self.inner.options.concurrent_max).unwrap();
+        drop(self.inner.permits.acquire_many(all).await.unwrap());
     }
 }
 
@@ -166,9 +187,10 @@ impl Inner {
         &self,
         namespace: &Namespace,
         request: &SqlRequest,
+        deadline: Instant,
         mut out: Out,
     ) -> Result<(), (SqlError, Out)> {
-        let mut started = match Box::pin(self.start(namespace, request)).await {
+        let mut started = match Box::pin(self.start(namespace, request, deadline)).await {
             Ok(started) => started,
             Err(error) => return Err((error, out)),
         };
@@ -201,11 +223,11 @@ impl Inner {
         &self,
         namespace: &Namespace,
         request: &SqlRequest,
+        deadline: Instant,
     ) -> Result<Started, SqlError> {
         let checked = guard::check(&request.sql)?;
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
-        let params =
-            request.params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
+        let params = parameters(request, checked.placeholders)?;
         let statement = Statement::Statement(Box::new(checked.statement));
         let mut wanted = wanted(&statement, namespace)?;
         if request.min_seq.is_some()
@@ -219,11 +241,12 @@ impl Inner {
         if let Some(min_seq) = request.min_seq {
             check_seq(&view, min_seq)?;
         }
-        let context = self.sessions.open(&view)?;
+        let context = self.sessions.open(&view, deadline)?;
         let state = context.state();
         let plan = state.statement_to_plan(statement).await;
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
+        weight::check(&plan)?;
         if !params.is_empty() {
             plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
         }
@@ -236,11 +259,29 @@ impl Inner {
                 .and_then(LogicalPlanBuilder::build)
                 .map_err(|cause| failure::of(&cause))?;
         }
-        let frame = datafusion::dataframe::DataFrame::new(state, plan);
-        let stream = frame.execute_stream().await.map_err(|cause| failure::of(&cause))?;
+        let stream = execute(state, &plan).await?;
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         Ok(Started { snapshot, stream, _pin: pin })
     }
+}
+
+/// Optimizes and starts a plan; its batches have fewer rows where it has large constants.
+async fn execute(
+    state: SessionState,
+    plan: &LogicalPlan,
+) -> Result<SendableRecordBatchStream, SqlError> {
+    let plan = state.optimize(plan).map_err(|cause| failure::of(&cause))?;
+    let rows_max = state.config().batch_size();
+    let rows = weight::batch_rows(&plan, rows_max)?;
+    let state = if rows < rows_max {
+        let config = state.config().clone().with_batch_size(rows);
+        SessionStateBuilder::new_from_existing(state).with_config(config).build()
+    } else {
+        state
+    };
+    let planned = state.query_planner().create_physical_plan(&plan, &state).await;
+    let planned = planned.map_err(|cause| failure::of(&cause))?;
+    execute_stream(planned, state.task_ctx()).map_err(|cause| failure::of(&cause))
 }
 
 /// The tables that a statement names, and nothing outside of its namespace.
@@ -306,6 +347,21 @@ fn too_slow(timeout: Duration) -> SqlError {
     ))
 }
 
+/// Values for `$1`, `$2`, …; each use of one is a copy.
+fn parameters(request: &SqlRequest, uses: usize) -> Result<Vec<ScalarValue>, SqlError> {
+    let params = request.params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
+    let longest = params.iter().map(ScalarValue::size).max().unwrap_or(0);
+    if PARAMS_MAX < params.len() {
+        return Err(SqlError::Invalid(format!("there are more than {PARAMS_MAX} params")));
+    }
+    if weight::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
+        return Err(SqlError::Invalid(format!(
+            "the longest of params has {longest} bytes, which is too long for a statement with {uses} places for values"
+        )));
+    }
+    Ok(params)
+}
+
 /// A value for `$n`.
 fn parameter(value: &serde_json::Value) -> Result<ScalarValue, SqlError> {
     match value {
@@ -322,5 +378,7 @@ fn parameter(value: &serde_json::Value) -> Result<ScalarValue, SqlError> {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

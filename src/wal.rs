@@ -293,6 +293,19 @@ impl Wal {
         hit.map_err(|source| segment::io_error("trim log in", folder, source))
     }
 
+    /// The bytes that are left of the log's disk when it is nearly full; none while there is room.
+    /// Whoever moves the log elsewhere then does it in steps that fit.
+    #[must_use]
+    pub fn disk_left(&self) -> Option<u64> {
+        disk::left(&self.inner.options)
+    }
+
+    /// Size of a segment file: records that take less may hold one for themselves.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.inner.options.segment_bytes
+    }
+
     /// Keeps segments with records after `position` on disk even when their tables have them: the
     /// id index needs to read them again after a crash. Starts at 0, which keeps everything.
     pub fn set_keep_after(&self, position: Position) {

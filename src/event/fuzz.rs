@@ -154,6 +154,11 @@ fn json_bodies() -> Vec<serde_json::Value> {
         "source": {"db": "shop", "table": "orders", "lsn": 9, "ts_us": 1_795_183_199_000_000_i64},
         "transaction": {"id": "t", "total_order": 1},
     }});
+    let mut change = cloud.clone();
+    for (name, value) in [("iodebeziumop", "u"), ("iodebeziumdb", "shop"), ("iodebeziumlsn", "9")] {
+        change[name] = value.into();
+    }
+    change["data"] = json!({"schema": {}, "payload": {"before": {"id": 1}, "after": null}});
     let bare = json!({"type": "t", "ts": 1_795_183_199, "data": "{\"text\":1}"});
     vec![
         event.clone(),
@@ -162,6 +167,7 @@ fn json_bodies() -> Vec<serde_json::Value> {
         json!({"batchId": 7, "events": [bare]}),
         cloud.clone(),
         json!([cloud, cloud]),
+        change,
         debezium,
         bare,
     ]

@@ -60,6 +60,8 @@ pub(crate) fn read<'a>(
     }
     if draft.is_envelope() {
         draft.envelope()?;
+    } else if draft.has(names::SPEC_VERSION) {
+        draft.change_in_data()?;
     }
     draft.finish(content, context)
 }

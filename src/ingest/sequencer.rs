@@ -224,10 +224,18 @@ impl Sequencer {
                 error!(error = &cause as &dyn std::error::Error, "id index file not written");
             }
         }
-        let due = self.squeezed || self.desk.index.is_full() || LOG_BYTES_MAX <= self.unsaved.bytes;
+        let due = self.squeezed || self.desk.index.is_full() || self.log_is_long();
         if due && self.desk.index.has_fresh() && !self.desk.index.is_writing() {
             self.freeze();
         }
+    }
+
+    /// Whether segments wait for the ids in them. On a disk that is nearly full one is enough: a
+    /// flush gets no room from what it moved to a table until they can go.
+    fn log_is_long(&self) -> bool {
+        let bytes = self.unsaved.bytes;
+        LOG_BYTES_MAX <= bytes
+            || (self.wal.segment_bytes() <= bytes && self.wal.disk_left().is_some())
     }
 
     fn freeze(&mut self) {

@@ -13,6 +13,15 @@ const PREFIXES: &[&str] = &[
     "Arrow error: ",
 ];
 
+/// What the library of regular expressions says of one that is too large once it is compiled.
+const REGEX_TOO_LARGE: &str = "Compiled regex exceeds size limit";
+
+/// Longest message that is passed on.
+const MESSAGE_BYTES_MAX: usize = 2_000;
+
+/// What DataFusion puts after its messages about itself.
+const BUG_REPORT: &str = "\nThis issue was likely caused by a bug";
+
 /// The error to answer with. What is not the asker's doing is logged and answered in general terms.
 pub(super) fn of(cause: &DataFusionError) -> SqlError {
     let root = cause.find_root();
@@ -34,21 +43,53 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
         | DataFusionError::Configuration(_)
         | DataFusionError::Execution(_)
         | DataFusionError::Diagnostic(..) => SqlError::Invalid(message(root)),
+        // Types that fit in one place and not in another, mostly. The statement is at fault as far as
+        // its sender can do something about it: tried again, it fails again.
+        DataFusionError::Internal(text) => {
+            tracing::warn!(error = cause as &dyn std::error::Error, "a query is beyond the engine");
+            if let Some(text) = of_large_regex(text) {
+                return SqlError::Invalid(text);
+            }
+            let text = shortened(text.split(BUG_REPORT).next().unwrap_or(text).trim());
+            SqlError::Invalid(format!(
+                "the statement is beyond the query engine, write it in another way: {text}"
+            ))
+        }
         DataFusionError::Collection(causes) => causes.first().map_or_else(|| internal(cause), of),
         DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => {
             SqlError::Invalid(message(root))
         }
+        DataFusionError::ParquetError(parquet) => match of_filter(&parquet.to_string()) {
+            Some(error) => error,
+            None => internal(cause),
+        },
         DataFusionError::External(cause) if is_of_regex(&cause.to_string()) => {
-            SqlError::Invalid(cause.to_string())
+            let text = cause.to_string();
+            SqlError::Invalid(of_large_regex(&text).unwrap_or_else(|| shortened(&text)))
         }
         _ => internal(cause),
     }
 }
 
-/// The error after a panic in DataFusion: the query is lost, the server is not.
+/// The error after a panic in DataFusion: the query is lost, the server is not. Values that nobody
+/// there thought of do that, so the same statement fails again; the log has the panic itself.
 pub(super) fn of_panic() -> SqlError {
     tracing::error!("a query panicked");
-    SqlError::Internal("the query failed inside the server".to_owned())
+    SqlError::Invalid(
+        "the query engine broke down over this statement, the server goes on; look for extreme or mistyped arguments, or write it in another way".to_owned(),
+    )
+}
+
+/// What a condition that runs inside the Parquet reader failed with; the reader hands it on as text.
+fn of_filter(text: &str) -> Option<SqlError> {
+    let (_, reason) = text.split_once("Error evaluating filter predicate: ")?;
+    if reason.starts_with("ResourcesExhausted") {
+        return Some(SqlError::Limit(
+            "a condition needs more memory than the query may use".into(),
+        ));
+    }
+    let text = of_large_regex(reason).unwrap_or_else(|| shortened(reason));
+    Some(SqlError::Invalid(format!("a condition fails: {text}")))
 }
 
 fn internal(cause: &DataFusionError) -> SqlError {
@@ -73,14 +114,28 @@ fn is_of_values(arrow: &ArrowError) -> bool {
 /// Whether a regular expression of the query is broken, or too large once it is compiled. The
 /// library's own type is not at hand here.
 fn is_of_regex(text: &str) -> bool {
-    text.starts_with("regex parse error") || text.starts_with("Compiled regex exceeds size limit")
+    text.starts_with("regex parse error") || text.starts_with(REGEX_TOO_LARGE)
 }
 
 fn message(root: &DataFusionError) -> String {
     let text = root.strip_backtrace();
-    let mut text = text.as_str();
+    let mut text = text.split(BUG_REPORT).next().unwrap_or_default();
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest;
     }
-    text.trim().to_owned()
+    of_large_regex(text.trim()).unwrap_or_else(|| shortened(text.trim()))
+}
+
+/// A broken or too large regular expression, with what to change.
+fn of_large_regex(text: &str) -> Option<String> {
+    let is_large = text.contains(REGEX_TOO_LARGE) || text.contains("expression did not compile");
+    is_large.then(|| format!("{}; mend it, or use fewer or smaller repetitions", shortened(text)))
+}
+
+/// Messages name expressions, which can be as long as a statement.
+fn shortened(text: &str) -> String {
+    if text.len() <= MESSAGE_BYTES_MAX {
+        return text.to_owned();
+    }
+    format!("{} …", &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)])
 }

@@ -6,7 +6,8 @@
 use crate::sql::SqlError;
 use datafusion::sql::sqlparser::{
     ast::{
-        Expr, Function, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+        Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
+        Visit, Visitor,
     },
     dialect::GenericDialect,
     parser::{Parser, ParserOptions},
@@ -32,18 +33,21 @@ pub const RELATIONS_MAX: usize = 250;
 /// Most common table expressions: each may stand on the one before it, so they nest a plan.
 pub const CTES_MAX: usize = 50;
 
+/// Most `*` and `t.*` of one SELECT: each stands for all columns of its tables.
+pub const WILDCARDS_MAX: usize = 10;
+/// Most columns of all `CUBE`, `ROLLUP` and `GROUPING SETS`: each doubles the groups of a cube.
+pub const GROUPING_COLUMNS_MAX: usize = 10;
+
 /// Functions whose answer can be larger than memory whatever their input. They are not in the
 /// session either; naming them here makes a better message.
-pub const FORBIDDEN_FUNCTIONS: &[&str] = &[
+const FORBIDDEN_FUNCTIONS: &[&str] = &[
     "array_repeat",
     "array_resize",
     "generate_series",
     "list_repeat",
     "list_resize",
-    "lpad",
     "range",
-    "repeat",
-    "rpad",
+    "unnest",
 ];
 
 /// A statement that may be planned.
@@ -53,6 +57,8 @@ pub struct Checked {
     pub statement: Statement,
     /// Whether it gives rows of tables, so that a row limit may be put on its plan.
     pub is_query: bool,
+    /// How often it names one of the request's values.
+    pub placeholders: usize,
 }
 
 /// Parses `sql` and refuses everything but one bounded query.
@@ -79,9 +85,10 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
         invalid(format!("exactly one statement is allowed, not {}", statements.len()))
     })?;
     let is_query = check_statement(&statement)?;
+    let placeholders = tokens.iter().filter(|token| matches!(token, Token::Placeholder(_))).count();
     let mut shape = Shape::default();
     match statement.visit(&mut shape) {
-        ControlFlow::Continue(()) => Ok(Checked { statement, is_query }),
+        ControlFlow::Continue(()) => Ok(Checked { statement, is_query, placeholders }),
         ControlFlow::Break(reason) => Err(invalid(reason)),
     }
 }
@@ -229,6 +236,8 @@ struct Shape {
     subqueries: usize,
     /// Common table expressions so far.
     ctes: usize,
+    /// Columns of grouping sets so far.
+    grouping_columns: usize,
 }
 
 impl Shape {
@@ -298,6 +307,10 @@ impl Visitor for Shape {
         if JOINS_MAX < select.from.len() {
             return refuse(format!("a FROM has more than {JOINS_MAX} tables"));
         }
+        let wildcards = select.projection.iter().filter(|item| is_wildcard(item)).count();
+        if WILDCARDS_MAX < wildcards {
+            return refuse(format!("a SELECT has more than {WILDCARDS_MAX} times `*`"));
+        }
         ControlFlow::Continue(())
     }
 
@@ -314,6 +327,7 @@ impl Visitor for Shape {
             TableFactor::TableFunction { expr, .. } => {
                 refuse(format!("table function `{expr}` is not available"))
             }
+            TableFactor::UNNEST { .. } => refuse(forbidden("unnest")),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -334,17 +348,39 @@ impl Visitor for Shape {
                 ));
             }
         }
-        let Expr::Function(Function { name, .. }) = expr else {
-            return ControlFlow::Continue(());
-        };
-        let name = name.to_string().to_lowercase();
-        if FORBIDDEN_FUNCTIONS.contains(&name.as_str()) {
-            return refuse(format!(
-                "function `{name}` is not available: its answer can outgrow memory"
-            ));
+        match expr {
+            Expr::Function(Function { name, .. }) => {
+                let name = name.to_string().to_lowercase();
+                if FORBIDDEN_FUNCTIONS.contains(&name.as_str()) {
+                    return refuse(forbidden(&name));
+                }
+            }
+            // Their types would double with each query around them.
+            Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) | Expr::Tuple(_) => {
+                return refuse(
+                    "structs, maps and tuples cannot be made here; compare columns one by one",
+                );
+            }
+            Expr::Cube(sets) | Expr::Rollup(sets) | Expr::GroupingSets(sets) => {
+                self.grouping_columns += sets.iter().map(Vec::len).sum::<usize>();
+                if GROUPING_COLUMNS_MAX < self.grouping_columns {
+                    return refuse(format!(
+                        "CUBE, ROLLUP and GROUPING SETS name more than {GROUPING_COLUMNS_MAX} columns"
+                    ));
+                }
+            }
+            _ => (),
         }
         ControlFlow::Continue(())
     }
+}
+
+fn forbidden(name: &str) -> String {
+    format!("function `{name}` is not available: its answer can outgrow memory")
+}
+
+fn is_wildcard(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
 }
 
 fn holds_query(expr: &Expr) -> bool {

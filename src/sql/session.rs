@@ -4,7 +4,8 @@
 //! see is made for each query.
 
 use crate::sql::{
-    SqlError, SqlOptions, functions, guard::FORBIDDEN_FUNCTIONS, provider::Table, view::View,
+    SqlError, SqlOptions, allowed, functions, growth::Growth, provider::Table,
+    rewrite::KeepWithinMemory, view::View,
 };
 use datafusion::{
     catalog::{
@@ -13,6 +14,7 @@ use datafusion::{
     },
     error::DataFusionError,
     execution::{
+        FunctionRegistry,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::{GreedyMemoryPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
@@ -21,7 +23,11 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, atomic::AtomicU64},
+};
+use tokio::time::Instant;
 
 /// The catalog that every query sees; its only schema is the query's namespace.
 pub const CATALOG: &str = "icecore";
@@ -35,6 +41,7 @@ const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zer
 #[derive(Clone, Debug)]
 pub struct Sessions {
     base: Arc<SessionState>,
+    growth: Arc<Growth>,
     storage: Storage,
     manifests: ManifestCache,
 }
@@ -51,25 +58,21 @@ impl Sessions {
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
             .build();
-        for name in FORBIDDEN_FUNCTIONS {
-            // One that this version of DataFusion does not have is as good as removed.
-            let absent = "removing a function that is not there is no error";
-            datafusion::execution::FunctionRegistry::deregister_udf(&mut base, name).expect(absent);
-            base.deregister_udtf(name).expect(absent);
-        }
+        allowed::keep_only(&mut base);
+        let fits = "a function with another name is no conflict";
         for function in functions::all() {
-            let fits = "a function with another name is no conflict";
-            datafusion::execution::FunctionRegistry::register_udf(&mut base, Arc::new(function))
-                .expect(fits);
+            base.register_udf(Arc::new(function)).expect(fits);
         }
-        Self { base: Arc::new(base), storage, manifests: ManifestCache::default() }
+        let growth = Growth::new(Arc::clone(&base.runtime_env().memory_pool));
+        Self { base: Arc::new(base), growth, storage, manifests: ManifestCache::default() }
     }
 
-    /// A session that sees `view`.
+    /// A session that sees `view`, for a query that ends at `deadline`.
     ///
     /// # Errors
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
-    pub fn open(&self, view: &View) -> Result<SessionContext, SqlError> {
+    pub fn open(&self, view: &View, deadline: Instant) -> Result<SessionContext, SqlError> {
+        self.growth.sweep();
         let namespace = view.namespace.name();
         let schema = MemorySchemaProvider::new();
         for table in &view.tables {
@@ -88,11 +91,19 @@ impl Sessions {
             .with_information_schema(true)
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, namespace);
+        // It would find that marks of columns (see `rewrite`) are not kept by every operator.
+        config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-        let state = SessionStateBuilder::new_from_existing(self.base.as_ref().clone())
+        let mut state = SessionStateBuilder::new_from_existing(self.base.as_ref().clone())
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
             .build();
+        let within = KeepWithinMemory {
+            growth: Arc::clone(&self.growth),
+            deadline,
+            marks: AtomicU64::default(),
+        };
+        state.register_function_rewrite(Arc::new(within)).map_err(|cause| broken(&cause))?;
         Ok(SessionContext::new_with_state(state))
     }
 }

@@ -39,14 +39,14 @@ const NOW_MS: i64 = 1_760_000_000_000;
 const HOUR_US: i64 = 3_600_000_000;
 
 /// A log, a catalog and queries over both; flushed by hand.
-struct House {
+pub(super) struct House {
     _folder: TempDir,
     clock: Clock,
     wal: Wal,
     writer: Mutex<WalWriter>,
     catalog: Catalog,
-    sql: Sql,
-    ns: Namespace,
+    pub(super) sql: Sql,
+    pub(super) ns: Namespace,
 }
 
 impl House {
@@ -64,7 +64,7 @@ impl House {
         Self::open(options, faults).await
     }
 
-    async fn with(options: SqlOptions) -> Self {
+    pub(super) async fn with(options: SqlOptions) -> Self {
         Self::open(options, Faults::default()).await
     }
 
@@ -93,7 +93,7 @@ impl House {
 
     /// Acknowledges events with these `seq`s: even ones of type `order`, odd ones `call`, one an
     /// hour.
-    fn take(&self, seqs: Range<u64>) {
+    pub(super) fn take(&self, seqs: Range<u64>) {
         self.record(RecordKind::Events, &rows::event_schema(), seqs);
     }
 
@@ -110,7 +110,7 @@ impl House {
     }
 
     /// Commits what waits for `events` without trimming the log.
-    async fn commit(&self) -> LoadedTable {
+    pub(super) async fn commit(&self) -> LoadedTable {
         let levels = vec![self.ns.name().to_owned()];
         let named = Properties::from([("icecore.ns".to_owned(), self.ns.text().to_owned())]);
         self.catalog.ensure_namespace(&levels, &named).await.unwrap();
@@ -141,7 +141,7 @@ impl House {
         table
     }
 
-    fn trim(&self) {
+    pub(super) fn trim(&self) {
         self.wal.trim(RecordKind::Events, &self.ns, u64::MAX).unwrap();
     }
 
@@ -625,6 +625,97 @@ async fn a_mistake_is_answered_with_what_is_wrong() {
         assert!(matches!(error, SqlError::Invalid(_)), "`{sql}` failed with {error:?}");
         assert!(error.to_string().contains(expected), "`{sql}` failed with {error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_statement_that_would_outgrow_memory_is_told_what_to_change() {
+    let house = House::new().await;
+    house.take(1..30);
+    house.commit().await;
+    house.take(30..60);
+    let twice = |step: &str, times: usize| {
+        let first = "SELECT id AS x FROM events".to_owned();
+        (0..times).fold(first, |below, _| format!("SELECT {step} AS x FROM ({below} LIMIT 50)"))
+    };
+    for (sql, expected) in [
+        (
+            r"SELECT id FROM events WHERE id ~ '((\w{100}){100}){100}'".to_owned(),
+            "smaller repetitions",
+        ),
+        (
+            r"SELECT regexp_like(id, '((\w{100}){100}){100}') FROM events".to_owned(),
+            "smaller repetitions",
+        ),
+        (
+            r"SELECT regexp_count(id, '((\w{100}){100}){100}') FROM events".to_owned(),
+            "smaller repetitions",
+        ),
+        (format!("SELECT regexp_like(id, '{}') FROM events", "ab|".repeat(15_000)), "longer than"),
+        ("SELECT id FROM events WHERE id ~ id".to_owned(), "must be a constant"),
+        ("SELECT regexp_replace(id, 'x' || id, '') FROM events".to_owned(), "must be a constant"),
+        ("SELECT repeat('x', 2000000000)".to_owned(), "more than 4096 bytes"),
+        ("SELECT repeat(id, 2000000000) FROM events".to_owned(), "134217728 bytes"),
+        ("SELECT count(*) FROM events WHERE lpad(id, 2000000000) = ''".to_owned(), "134217728"),
+        (format!("SELECT max(x) FROM ({})", twice("x || x", 40)), "more"),
+        (format!("SELECT max(x) FROM ({})", twice("replace(x || x, 'e', x)", 6)), "more"),
+        (format!("SELECT max(array_to_string(x, '')) FROM ({})", twice("[x, x]", 14)), "more"),
+        ("SELECT array_agg(id) OVER (ORDER BY seq) FROM events".to_owned(), "with OVER"),
+        ("SELECT array_repeat(1, 1000000000)".to_owned(), "not available"),
+        ("SELECT named_struct('a', 1)".to_owned(), "Invalid function 'named_struct'"),
+    ] {
+        let outcome = house.ask(asked(&sql)).await;
+        let Err(error) = outcome else { panic!("`{sql:.200}` was answered") };
+        assert!(matches!(error, SqlError::Invalid(_) | SqlError::Limit(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(expected) && text.len() < 3_000, "`{sql:.200}` failed with {text}");
+    }
+    let long = SqlRequest {
+        params: vec!["x".repeat(100_000).into()],
+        ..asked("SELECT $1, $1, $1, $1, $1, $1, $1, $1, $1, $1, $1 FROM events")
+    };
+    house.check_refused(long, "too long for a statement with 11 places").await;
+}
+
+#[tokio::test]
+async fn equal_steps_one_upon_the_other_are_all_taken() {
+    let house = House::new().await;
+    house.take(1..3);
+    let twice = |step: &str, between: &str, times: usize| {
+        let first = "SELECT seq AS x, seq AS y FROM events".to_owned();
+        let steps = (0..times)
+            .fold(first, |below, _| format!("SELECT {step} AS x, y FROM ({below}) {between}"));
+        format!("SELECT max(x) FROM ({steps})")
+    };
+    for between in ["", "WHERE 0 < x", "LIMIT 9", "WHERE y IS NOT NULL"] {
+        assert_eq!(house.count(&twice("x + x", between, 5)).await, 64, "`{between}`");
+        assert_eq!(house.count(&twice("x + 1", between, 6)).await, 8, "`{between}`");
+        assert_eq!(house.count(&twice("x + y", between, 4)).await, 10, "`{between}`");
+    }
+    let both = "SELECT sum(x) FROM (SELECT x + 1 AS x FROM (SELECT x + 1 AS x FROM (SELECT x + 1 AS x FROM (SELECT seq AS x FROM events))) UNION ALL SELECT seq AS x FROM events)";
+    assert_eq!(house.count(both).await, 3 + 2 * 3 + 3);
+    let rows = house.ask(asked("SELECT seq + 1 AS seq FROM (SELECT seq + 1 AS seq FROM events)"));
+    assert_eq!(rows.await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn functions_that_are_bounded_answer_as_they_did() {
+    let house = House::new().await;
+    house.take(1..3);
+    let rows = house
+        .shown(
+            "SELECT lpad(id, 6, '.') AS l, repeat(type, 2) AS r, id || '/' || seq AS c, NULL || id AS n,
+                    concat(id, NULL, 1) AS k, array_to_string([id] || ['x'], '+') AS a, upper(id) AS u
+             FROM events WHERE id || 'x' LIKE 'e%' GROUP BY id, type, seq ORDER BY id || type",
+        )
+        .await;
+    expect_test::expect![[r#"
+        +--------+------------+-------+---+------+-------+-----+
+        | l      | r          | c     | n | k    | a     | u   |
+        +--------+------------+-------+---+------+-------+-----+
+        | ...e-1 | callcall   | e-1/1 |   | e-11 | e-1+x | E-1 |
+        | ...e-2 | orderorder | e-2/2 |   | e-21 | e-2+x | E-2 |
+        +--------+------------+-------+---+------+-------+-----+"#]]
+    .assert_eq(&rows);
 }
 
 /// A position delete file.

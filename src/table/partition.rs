@@ -20,6 +20,9 @@ use std::{collections::HashMap, hash::Hash, ops::Range};
 /// The key of a field's Iceberg id in Arrow's metadata.
 pub const FIELD_ID: &str = "PARQUET:field_id";
 
+/// Rows in memory take about this many times what they take as zstd Parquet.
+const MEMORY_BYTES_PER_FILE_BYTE: usize = 4;
+
 const DAY_US: i64 = 86_400_000_000;
 
 /// Rows in the order of their files.
@@ -40,6 +43,22 @@ pub struct Part {
     pub rows: Range<usize>,
     /// Its partition values, in the order of the spec's fields.
     pub values: Struct,
+}
+
+impl Part {
+    /// The same rows as parts of about `bytes_max` bytes in memory each, at least a row.
+    fn cut(self, rows: &RecordBatch, bytes_max: usize) -> Vec<Self> {
+        let count = self.rows.len();
+        let size = |column: &ArrayRef| {
+            let data = column.slice(self.rows.start, count).to_data();
+            data.get_slice_memory_size().unwrap_or_default()
+        };
+        let bytes: usize = rows.columns().iter().map(size).sum();
+        let files = bytes.div_ceil(bytes_max.max(1)).clamp(1, count.max(1));
+        let start = |file: usize| self.rows.start + file * count / files;
+        let range = |file| start(file)..start(file + 1);
+        (0..files).map(|file| Self { rows: range(file), values: self.values.clone() }).collect()
+    }
 }
 
 /// A row's place in the split: partition, sort keys, and the row itself, which keeps the order of
@@ -71,6 +90,22 @@ pub fn split(layout: &Layout, rows: &RecordBatch) -> Result<Split, WriteError> {
     }
     let rows = if in_order { rows.clone() } else { take_rows(rows, &order)? };
     Ok(Split { rows, parts: parts(&order, values), sorted: sort_keys.is_some() })
+}
+
+impl Split {
+    /// Parts for files of about `file_bytes`; those of one partition follow one another in its order.
+    #[must_use]
+    pub fn cut(mut self, file_bytes: usize) -> Self {
+        let bytes_max = file_bytes.saturating_mul(MEMORY_BYTES_PER_FILE_BYTE);
+        let all: usize = self.rows.columns().iter().map(Array::get_array_memory_size).sum();
+        // Nearly always: what one commit takes of the log is bounded far below.
+        if bytes_max < all {
+            let rows = &self.rows;
+            self.parts =
+                self.parts.into_iter().flat_map(|part| part.cut(rows, bytes_max)).collect();
+        }
+        self
+    }
 }
 
 /// The Iceberg id that a field carries.

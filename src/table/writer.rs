@@ -1,4 +1,4 @@
-//! Rows to Parquet data files, one for each partition.
+//! Rows to Parquet data files, one for each partition or several where one would be too long.
 //!
 //! Returned files are durable. Paths carry no text of the event: `data/<xx>/<ulid>.parquet`.
 
@@ -34,6 +34,12 @@ const ENCODES_AT_ONCE: usize = 2;
 /// Files of one call that are encoded or stored at a time.
 const PUTS_AT_ONCE: usize = 4;
 
+/// A data file is about as long as this at most, unless the table's [`TARGET_FILE_BYTES`] says
+/// otherwise: readers divide their work by files.
+const FILE_BYTES: usize = 128 << 20;
+/// Iceberg's property for the size of data files.
+const TARGET_FILE_BYTES: &str = "write.target-file-size-bytes";
+
 /// Why rows could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -62,6 +68,8 @@ pub struct Layout {
     pub sort_order: SortOrderRef,
     /// The table's folder, without a trailing slash.
     pub location: String,
+    /// About the longest that a file may be.
+    pub file_bytes: usize,
 }
 
 impl Layout {
@@ -73,12 +81,13 @@ impl Layout {
             spec: Arc::clone(table.default_partition_spec()),
             sort_order: Arc::clone(table.default_sort_order()),
             location: table.location().trim_end_matches('/').to_owned(),
+            file_bytes: file_bytes(table),
         }
     }
 }
 
 /// Splits `batches` (all with the same of the table's columns) by partition, sorts each part by
-/// the table's sort order, and writes Parquet: zstd 1, page index, bloom filters on id, key and
+/// the table's sort order, cuts what is longer than a file should be, and writes Parquet: zstd 1, page index, bloom filters on id, key and
 /// bookmark.
 ///
 /// # Errors
@@ -101,7 +110,7 @@ pub async fn write(
         })
         .await?
     };
-    let Split { rows, parts, sorted } = split;
+    let Split { rows, parts, sorted } = split.cut(layout.file_bytes);
     let encodes = Semaphore::new(ENCODES_AT_ONCE);
     let begun: Mutex<Vec<String>> = Mutex::default();
     let failed = AtomicBool::new(false);
@@ -159,6 +168,12 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Ok(value) => value,
         Err(ended) => std::panic::resume_unwind(ended.into_panic()),
     }
+}
+
+/// What another engine wrote there and is no number of bytes does not stop a flush.
+fn file_bytes(table: &TableMetadata) -> usize {
+    let wanted = table.properties().get(TARGET_FILE_BYTES).and_then(|text| text.parse().ok());
+    wanted.filter(|bytes| 0 < *bytes).unwrap_or(FILE_BYTES)
 }
 
 /// Two hex digits first, so that no folder grows without end and object stores spread the keys.

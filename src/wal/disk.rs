@@ -5,17 +5,15 @@
 
 use crate::wal::{WalError, WalOptions, segment};
 
+/// The disk is low when less than this many times the share is free that must stay free.
+const LOW_TIMES: u64 = 2;
+
 /// Fails when less than the share that must stay free would be left after `more` bytes.
 ///
 /// # Errors
 /// [`WalError::Full`], and [`WalError::Io`] when the disk does not answer.
 pub(crate) fn check(options: &WalOptions, more: u64) -> Result<(), WalError> {
-    let folder = &options.folder;
-    let disk = rustix::fs::statvfs(folder)
-        .map_err(|source| segment::io_error("look at free disk of", folder, source.into()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let all = disk.f_blocks.saturating_mul(disk.f_frsize);
-    let least = (all as f64 * options.disk_free_min) as u64;
+    let Room { free, all, least } = room(options)?;
     if free < least.saturating_add(more) {
         let reason = format!(
             "{free} of {all} bytes of its disk are free, and {least} must stay free after {more} more"
@@ -23,4 +21,31 @@ pub(crate) fn check(options: &WalOptions, more: u64) -> Result<(), WalError> {
         return Err(WalError::Full { reason });
     }
     Ok(())
+}
+
+/// The bytes that are left of a disk that is nearly full; none while there is room.
+pub(crate) fn left(options: &WalOptions) -> Option<u64> {
+    // A disk that does not answer is reported by whoever writes to it next.
+    let Room { free, least, .. } = room(options).ok()?;
+    (free < least.saturating_mul(LOW_TIMES)).then_some(free)
+}
+
+/// Bytes of the disk.
+struct Room {
+    free: u64,
+    all: u64,
+    /// Must stay free.
+    least: u64,
+}
+
+fn room(options: &WalOptions) -> Result<Room, WalError> {
+    let folder = &options.folder;
+    let disk = rustix::fs::statvfs(folder)
+        .map_err(|source| segment::io_error("look at free disk of", folder, source.into()))?;
+    let all = disk.f_blocks.saturating_mul(disk.f_frsize);
+    Ok(Room {
+        free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        all,
+        least: (all as f64 * options.disk_free_min) as u64,
+    })
 }

@@ -30,6 +30,10 @@ def test_a_full_disk_loses_nothing_and_recovers_without_a_restart(tmp_path):
     run_on_small_disk("fill_and_recover", tmp_path)
 
 
+def test_a_log_that_nearly_filled_its_disk_is_drained_while_nobody_makes_room(tmp_path):
+    run_on_small_disk("drain_without_room", tmp_path)
+
+
 def run_on_small_disk(scenario: str, folder: Path) -> None:
     command = [*way_to_mount(folder), sys.executable, __file__, scenario, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -148,6 +152,42 @@ def fill_and_recover(folder: Path) -> None:
         raise
     finally:
         server.kill()
+
+
+def drain_without_room(folder: Path) -> None:
+    """Nothing is sent any more once the disk is nearly full, so nothing but the drain itself can make room."""
+    disk = folder / "data"
+    write_until_full(disk / "ballast", BALLAST)
+    server = Server(folder, ["--set", "wal.segment_bytes=2MiB", "--set", "commit.interval=10min"]).start()
+    sender = Sender(server.url)
+    try:
+        while 3 * DISK // 40 < free(disk):
+            status, _, reply = sender.send(sender.batch())
+            assert status == 200, (status, reply)
+        logged = log_bytes(disk)
+        drain(sender)
+        check_reads(sender)
+        assert log_bytes(disk) <= logged // 3, f"{logged} bytes of log became {log_bytes(disk)}"
+        # What was freed is there for what comes next.
+        for _ in range(20):
+            assert sender.send(sender.batch())[0] == 200
+        drain(sender)
+        for engine in (DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog")):
+            ids = engine.ids(TABLE, "events")
+            assert len(ids) == len(set(ids)), f"{engine.name}: an event is there twice"
+            assert set(ids) == sender.ids(), f"{engine.name}: an acknowledged event is lost"
+        assert server.stop() == 0
+    except BaseException:
+        print(shutil.disk_usage(disk), len(sender.batches), "batches")
+        subprocess.run(["find", str(disk), "-type", "f", "-size", "+100k", "-printf", "%s %p\n"])
+        print(server.log_tail()[-6000:])
+        raise
+    finally:
+        server.kill()
+
+
+def log_bytes(disk: Path) -> int:
+    return sum(file.stat().st_size for file in (disk / "wal").rglob("*") if file.is_file())
 
 
 def fill_up(disk: Path, sender: Sender) -> None:

