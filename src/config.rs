@@ -46,6 +46,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "commits that name files outside of the table's location, or move it: refuse or allow",
     ),
     (
+        "catalog.verify_at_load",
+        "local",
+        "whether a load first looks for the metadata file: always (on S3 one more request per load), local (on local disk only), never",
+    ),
+    (
         "catalog.namespace_separator",
         "",
         "announced separator of a namespace's levels in catalog URLs, such as . ; empty: %1F",

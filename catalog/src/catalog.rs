@@ -25,7 +25,10 @@ pub use purge::DropPolicy;
 
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Metastore, Origin, Properties, RequestKey, SnapshotRow, Watermark},
+    metastore::{
+        Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
+    },
+    refs::Refs,
     retention,
     storage::Storage,
 };
@@ -44,6 +47,8 @@ pub use views::{CreateView, LoadedView, ViewChange};
 pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
 /// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
 const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
+/// How many of the newest refusals are among them.
+pub const REFUSALS_KEPT: u32 = 100_000;
 /// How many of the newest changes the events feed can go back to.
 pub const EVENTS_KEPT: u64 = 100_000;
 
@@ -96,12 +101,31 @@ pub struct CatalogOptions {
     /// Whether a commit is refused when a manifest that it brings names a file outside of the
     /// table's own location, or when it moves a table that has files.
     pub checks_contents: bool,
+    /// Whether a load looks for the metadata file first.
+    pub verify_at_load: VerifyAtLoad,
+}
+
+/// When a client that loads a table or view is told that its metadata file is gone, even if this
+/// process still knows what was in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyAtLoad {
+    /// At each load.
+    Always,
+    /// At each load from a local disk, where looking costs nothing; on S3 it costs a request for
+    /// each statement of each client.
+    OnLocalDisk,
+    /// Only when the file is read.
+    Never,
 }
 
 impl Default for CatalogOptions {
-    /// The default [`DropPolicy`], and contents are checked.
+    /// The default [`DropPolicy`], contents are checked, and files are looked for on local disks.
     fn default() -> Self {
-        Self { drop_policy: DropPolicy::default(), checks_contents: true }
+        Self {
+            drop_policy: DropPolicy::default(),
+            checks_contents: true,
+            verify_at_load: VerifyAtLoad::OnLocalDisk,
+        }
     }
 }
 
@@ -126,6 +150,7 @@ struct Inner {
     now: NowMs,
     file_io: FileIO,
     cache: MetadataCache<TableMetadata>,
+    refs_cache: MetadataCache<Refs>,
     view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
     options: CatalogOptions,
@@ -164,6 +189,7 @@ impl Catalog {
             metastore,
             now,
             cache: MetadataCache::default(),
+            refs_cache: MetadataCache::default(),
             view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
             options,
@@ -282,8 +308,12 @@ impl Catalog {
     /// # Errors
     /// `Metastore`.
     pub async fn forget_records(&self) -> Result<(), CatalogError> {
-        let before_ms = self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS;
-        self.metastore().forget_records(before_ms, EVENTS_KEPT).await
+        let remembered = Remembered {
+            requests_since_ms: self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
+            refusals: REFUSALS_KEPT,
+            events: EVENTS_KEPT,
+        };
+        self.metastore().forget_records(remembered).await
     }
 
     /// Snapshot index of a table, oldest first.

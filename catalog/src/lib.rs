@@ -11,6 +11,7 @@ pub mod error;
 pub mod location;
 pub mod metadata_file;
 pub mod metastore;
+pub mod refs;
 pub mod rest;
 pub mod retention;
 pub mod scan;

@@ -33,7 +33,8 @@ pub struct TableRow {
     pub uuid: Uuid,
     /// Where the current metadata is.
     pub metadata_location: String,
-    /// Grows by one with every commit.
+    /// Grows by one with every commit, and never shrinks: a table that comes back after it was dropped
+    /// goes on from there.
     pub version: i64,
     /// How far our own log is in it; none for a table that others write.
     pub watermark: Option<Watermark>,
@@ -80,7 +81,7 @@ pub enum Kind {
     View,
 }
 
-/// A table or view that a commit adds, at version 1.
+/// A table or view that a commit adds, at version 1 unless it was there before.
 #[derive(Clone, Debug)]
 pub struct NewTable {
     /// What it is.
@@ -89,7 +90,7 @@ pub struct NewTable {
     pub levels: Levels,
     /// Its name.
     pub name: String,
-    /// Its identity; no other table has or had it.
+    /// Its identity; no other table has it.
     pub uuid: Uuid,
     /// Where its metadata is, already durable.
     pub metadata_location: String,
@@ -180,8 +181,33 @@ pub struct DoneRequest {
     pub status: u16,
     /// The rest of the answer.
     pub answer: Answer,
-    /// The table it made: identity and metadata location.
+    /// The table or view it made: identity and metadata location.
     pub table: Option<(Uuid, String)>,
+}
+
+/// A part of a list of names, in their order by bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only names greater than this; every name is greater than the empty one.
+    pub after: &'a str,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Page<'_> {
+    /// The whole list.
+    pub const ALL: Self = Self { after: "", limit: usize::MAX };
+}
+
+/// How much of what is over is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// Requests since this time, ms since 1970.
+    pub requests_since_ms: i64,
+    /// Of those that were refused, the newest so many.
+    pub refusals: u32,
+    /// The newest changes.
+    pub events: u64,
 }
 
 /// A change that was made.
@@ -226,8 +252,17 @@ pub trait Metastore: Debug + Send + Sync {
     ) -> Result<(), CatalogError>;
     /// The properties of a namespace, or none when it is not there.
     async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError>;
-    /// The namespaces directly below `parent` (empty: the top), in order; `NoSuchNamespace`.
-    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError>;
+    /// The namespaces directly below `parent` (empty: the top), in order; `NoSuchNamespace`. The
+    /// page is one of their last levels.
+    async fn namespaces_of(
+        &self,
+        parent: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<Levels>, CatalogError>;
+    /// All namespaces directly below `parent`.
+    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
+        self.namespaces_of(parent, Page::ALL).await
+    }
     /// Sets and removes properties; `NoSuchNamespace`.
     async fn update_namespace(
         &self,
@@ -238,7 +273,7 @@ pub trait Metastore: Debug + Send + Sync {
     /// Removes a namespace without tables, views and namespaces; `NoSuchNamespace`, `NamespaceNotEmpty`.
     async fn drop_namespace(&self, levels: &Levels) -> Result<(), CatalogError>;
 
-    /// Adds a table at version 1; `NoSuchNamespace`, `AlreadyExists`.
+    /// Adds a table; `NoSuchNamespace`, `AlreadyExists`.
     async fn create_table(
         &self,
         levels: &Levels,
@@ -260,10 +295,19 @@ pub trait Metastore: Debug + Send + Sync {
     }
     /// A table's row, or none.
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
-    /// Names of the tables in a namespace, in order; `NoSuchNamespace`.
-    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
-    /// Removes a table and gives back its row; `NoSuchTable`. Its watermark is kept, and is there
-    /// again when a table of this identity is.
+    /// Names of the tables or views in a namespace, in order; `NoSuchNamespace`.
+    async fn names(
+        &self,
+        kind: Kind,
+        levels: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<String>, CatalogError>;
+    /// Names of all tables in a namespace.
+    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+        self.names(Kind::Table, levels, Page::ALL).await
+    }
+    /// Removes a table and gives back its row; `NoSuchTable`. Its watermark and
+    /// its version are kept, and are there again when a table of this identity is.
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
     /// Removes a table as [`Metastore::drop_table`] does, and remembers what can be had back.
     async fn trash_table(
@@ -307,8 +351,6 @@ pub trait Metastore: Debug + Send + Sync {
 
     /// A view's row, or none. Views are made and changed by commits, as tables are.
     async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError>;
-    /// Names of the views in a namespace, in order; `NoSuchNamespace`.
-    async fn views(&self, levels: &Levels) -> Result<Vec<String>, CatalogError>;
     /// Removes a view and gives back its row; `NoSuchView`.
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError>;
     /// Renames a view; `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
@@ -359,6 +401,9 @@ pub trait Metastore: Debug + Send + Sync {
 
     /// What became of the request of this key; none when it was not carried out.
     async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError>;
+    /// Keeps the key of a request that changes nothing, with the table or view (identity and
+    /// metadata location) that it is answered with; nothing for a request without one. `Repeated`.
+    async fn keep_request(&self, made: Option<(Uuid, &str)>) -> Result<(), CatalogError>;
     /// Keeps the answer to a request that was refused, unless one of its key is kept already, and
     /// gives the one that is kept.
     async fn refuse_request(
@@ -371,12 +416,8 @@ pub trait Metastore: Debug + Send + Sync {
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError>;
     /// The number before the first change at or after a time; the last one's when there is none.
     async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError>;
-    /// Forgets requests from before a time, and all but the newest `events` changes.
-    async fn forget_records(
-        &self,
-        requests_before_ms: i64,
-        events: u64,
-    ) -> Result<(), CatalogError>;
+    /// Forgets all other requests and changes.
+    async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError>;
 }
 
 /// What is known after a COMMIT whose answer was lost.

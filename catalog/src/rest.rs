@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod events;
 mod guard;
+mod lists;
 mod metrics;
 mod namespaces;
 mod oauth;

@@ -104,6 +104,20 @@ impl Storage {
         Ok(Self { inner: Arc::new(Inner { root, place, calls: AtomicU64::new(0) }) })
     }
 
+    /// A bucket that is nowhere but in memory.
+    #[cfg(test)]
+    pub(crate) fn bucket_in_memory(warehouse: &str) -> Self {
+        let root = Location::parse(warehouse).expect("a bucket and a prefix");
+        let bucket = root.as_str()["s3://".len()..].split('/').next().unwrap_or_default();
+        let place = Place::S3 {
+            bucket: bucket.to_owned(),
+            store: Arc::new(object_store::memory::InMemory::new()),
+            options: S3Options::default(),
+            sessions: sts::Sessions::default(),
+        };
+        Self { inner: Arc::new(Inner { root, place, calls: AtomicU64::new(0) }) }
+    }
+
     /// The warehouse's own location without a trailing slash: `file:///…` or `s3://bucket/prefix`.
     #[must_use]
     pub fn root(&self) -> &str {

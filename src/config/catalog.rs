@@ -1,7 +1,7 @@
 //! The catalog's settings: its database, what dropping means, what it lets clients do.
 
 use super::{ConfigError, DAY, Texts, units};
-use icecore_catalog::catalog::{CatalogOptions, DropPolicy};
+use icecore_catalog::catalog::{CatalogOptions, DropPolicy, VerifyAtLoad};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -52,7 +52,15 @@ impl Texts {
             "allow" => false,
             _ => return Err(self.wrong("catalog.foreign_files", "is neither refuse nor allow")),
         };
-        Ok(CatalogOptions { drop_policy, checks_contents })
+        let verify_at_load = match self.text("catalog.verify_at_load") {
+            "always" => VerifyAtLoad::Always,
+            "local" => VerifyAtLoad::OnLocalDisk,
+            "never" => VerifyAtLoad::Never,
+            _ => {
+                return Err(self.wrong("catalog.verify_at_load", "is none of always, local, never"));
+            }
+        };
+        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load })
     }
 
     pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {

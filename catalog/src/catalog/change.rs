@@ -101,6 +101,7 @@ impl Catalog {
             }
             planned?;
             if writes.is_empty() {
+                self.keep_request(tables.first()).await?;
                 return Ok(tables);
             }
             let outcome = self.publish(&writes).await;

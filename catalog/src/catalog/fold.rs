@@ -15,6 +15,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::{Obsolete, Part, SwapOutcome, Watermark},
+    refs::{self, Refs},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -28,6 +29,7 @@ const RETRIES: u32 = 50;
 struct Fold {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
+    refs: Arc<Refs>,
     watermark: Option<Watermark>,
     now_ms: i64,
     /// First and last `seq` of the snapshots that come from our own log.
@@ -78,7 +80,9 @@ impl Catalog {
                 }
             };
             match self.attempt(table, base, &batch).await {
-                Attempt::Settled(fates, made) => settle(std::mem::take(&mut batch), fates, &made),
+                Attempt::Settled(fates, made) => {
+                    self.settle(std::mem::take(&mut batch), fates, &made).await;
+                }
                 Attempt::Failed(fates, cause) => {
                     settle_failed(std::mem::take(&mut batch), fates, &cause);
                 }
@@ -119,8 +123,23 @@ impl Catalog {
         answer(first, made);
     }
 
+    async fn settle(&self, batch: Vec<Waiting>, fates: Vec<Fate>, made: &LoadedTable) {
+        for (waiting, fate) in batch.into_iter().zip(fates) {
+            let result = match fate {
+                Fate::Made => Ok(made.clone()),
+                Fate::Unchanged => {
+                    let catalog = self.with_origin(waiting.origin.clone());
+                    catalog.keep_request(Some(made)).await.map(|()| made.clone())
+                }
+                Fate::Failed(cause) => Err(cause),
+            };
+            answer(waiting, result);
+        }
+    }
+
     async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
-        let mut fold = Fold::new(base, self.now_ms());
+        let refs = self.refs_of(&base);
+        let mut fold = Fold::new(base, refs, self.now_ms());
         let mut fates = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
@@ -184,12 +203,12 @@ impl Catalog {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
+        fold.make(metadata, updates);
         if let Some(rebased) = rebased {
             fold.written.push(rebased.written);
             let not_before_ms = fold.now_ms + GRACE_MS;
             fold.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
         }
-        fold.metadata = Arc::new(metadata);
         Ok(Some(snapshots))
     }
 
@@ -243,7 +262,7 @@ impl Catalog {
                 return Err(cause);
             }
         };
-        fold.metadata = Arc::new(metadata);
+        fold.make(metadata, &built.updates);
         fold.watermark = Some(append.watermark);
         fold.seqs.insert(built.snapshot_id, append.seq);
         fold.obsolete.extend(built.obsolete);
@@ -253,9 +272,10 @@ impl Catalog {
 }
 
 impl Fold {
-    fn new(base: LoadedTable, now_ms: i64) -> Self {
+    fn new(base: LoadedTable, refs: Arc<Refs>, now_ms: i64) -> Self {
         Self {
             metadata: Arc::clone(&base.metadata),
+            refs,
             watermark: base.watermark,
             base,
             now_ms,
@@ -273,11 +293,18 @@ impl Fold {
         commit::apply_updates_at(&self.metadata, location, updates, now_ms)
     }
 
+    /// Takes over what `updates` made of the table.
+    fn make(&mut self, metadata: TableMetadata, updates: &[iceberg::TableUpdate]) {
+        self.refs = Arc::new(refs::after(&self.refs, updates, &metadata));
+        self.metadata = Arc::new(metadata);
+    }
+
     /// What to store, and the files that are part of it.
     fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
+        write.refs = Some(self.refs);
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;
@@ -310,16 +337,6 @@ fn is_replay(
         Some(held) if offered.epoch < held.epoch => Err(super::change::deposed(table)),
         Some(held) => Ok(offered.position <= held.position),
         None => Ok(false),
-    }
-}
-
-fn settle(batch: Vec<Waiting>, fates: Vec<Fate>, made: &LoadedTable) {
-    for (waiting, fate) in batch.into_iter().zip(fates) {
-        let result = match fate {
-            Fate::Made | Fate::Unchanged => Ok(made.clone()),
-            Fate::Failed(cause) => Err(cause),
-        };
-        answer(waiting, result);
     }
 }
 

@@ -1,7 +1,12 @@
 //! Reading tables.
 
-use super::{Catalog, LoadedTable};
-use crate::{error::CatalogError, metastore::TableRow, storage::file_io};
+use super::{Catalog, LoadedTable, VerifyAtLoad};
+use crate::{
+    error::CatalogError,
+    metastore::TableRow,
+    refs::{self, Refs},
+    storage::{self, file_io},
+};
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 
@@ -9,28 +14,40 @@ impl Catalog {
     /// A table as it stands now. Parsed metadata is cached by file.
     ///
     /// # Errors
-    /// `NoSuchTable` (also when the namespace is missing), `Storage`.
+    /// `NoSuchTable` (also when the namespace is missing), `MissingMetadata`, `Storage`.
     pub async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
         let found = self.find(table).await?;
         found.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))
     }
 
-    /// A table whose metadata file is there as well. That is looked up at each call where it is
-    /// cheap: on local disk, but not on S3.
+    /// A table for a client, whose metadata file is there as far as [`VerifyAtLoad`] says.
     ///
     /// # Errors
-    /// As [`Catalog::load_table`], and `MissingMetadata`.
+    /// As [`Catalog::load_table`].
     pub async fn load_present_table(
         &self,
         table: &TableIdent,
     ) -> Result<LoadedTable, CatalogError> {
         let loaded = self.load_table(table).await?;
-        let location = &loaded.metadata_location;
-        let storage = &self.inner.storage;
-        if storage.is_local() && !storage.exists(location).await? {
-            return Err(CatalogError::MissingMetadata(location.clone()));
-        }
+        self.verify(&loaded.metadata_location).await?;
         Ok(loaded)
+    }
+
+    /// What a load does beside loading.
+    pub(super) async fn verify(&self, metadata_location: &str) -> Result<(), CatalogError> {
+        let looks = match self.inner.options.verify_at_load {
+            VerifyAtLoad::Always => true,
+            VerifyAtLoad::OnLocalDisk => self.inner.storage.is_local(),
+            VerifyAtLoad::Never => false,
+        };
+        if looks { self.check_is_there(metadata_location).await } else { Ok(()) }
+    }
+
+    pub(super) async fn check_is_there(&self, metadata_location: &str) -> Result<(), CatalogError> {
+        match self.inner.storage.exists(metadata_location).await? {
+            true => Ok(()),
+            false => Err(CatalogError::MissingMetadata(metadata_location.to_owned())),
+        }
     }
 
     /// The table that a metadata file holds, whether or not it is there any more.
@@ -38,6 +55,15 @@ impl Catalog {
         let metadata = self.metadata(location).await?;
         let metadata_location = location.to_owned();
         Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
+    }
+
+    /// Remembers the request that changes nothing, as the table is as it wants it.
+    pub(super) async fn keep_request(
+        &self,
+        table: Option<&LoadedTable>,
+    ) -> Result<(), CatalogError> {
+        let made = table.map(|table| (table.metadata.uuid(), table.metadata_location.as_str()));
+        self.metastore().keep_request(made).await
     }
 
     pub(super) async fn find(
@@ -70,6 +96,22 @@ impl Catalog {
         }
     }
 
+    /// A table's branches and tags, read anew only when its last commit was not made here.
+    pub(crate) fn refs_of(&self, table: &LoadedTable) -> Arc<Refs> {
+        if let Some(known) = self.inner.refs_cache.get(&table.metadata_location) {
+            return known;
+        }
+        let refs = Arc::new(refs::of(&table.metadata));
+        self.inner.refs_cache.insert(&table.metadata_location, &refs);
+        refs
+    }
+
+    /// Forgets a metadata file that is no table's any more, or may have been written anew.
+    pub(super) fn forget(&self, location: &str) {
+        self.inner.cache.remove(location);
+        self.inner.refs_cache.remove(location);
+    }
+
     /// The contents of a metadata file, compressed or not.
     pub(super) async fn metadata(
         &self,
@@ -79,7 +121,14 @@ impl Catalog {
             return Ok(metadata);
         }
         let read = TableMetadata::read_from(&self.inner.file_io, location).await;
-        let metadata = Arc::new(read.map_err(|error| file_io::own("read table metadata", error))?);
+        let metadata = read.map_err(|error| {
+            let own = file_io::own("read table metadata", error);
+            if storage::is_missing(&own) {
+                return CatalogError::MissingMetadata(location.to_owned());
+            }
+            own
+        })?;
+        let metadata = Arc::new(metadata);
         self.inner.cache.insert(location, &metadata);
         Ok(metadata)
     }

@@ -78,8 +78,10 @@ impl Catalog {
                 let new = new_table(&table, &metadata, location);
                 metastore.replace_table(base.metadata.uuid(), new).await?
             };
-            if outcome == SwapOutcome::Done {
-                return self.load_table(&table).await;
+            match outcome {
+                SwapOutcome::Done => return self.load_table(&table).await,
+                SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
+                SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => (),
             }
         }
         Err(CatalogError::CommitFailed(format!("Commit failed: {table} was changed concurrently")))
@@ -92,11 +94,12 @@ impl Catalog {
     pub async fn unregister_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
         // First of all, so that a table whose metadata cannot be read stays.
-        self.load_present_table(table).await?;
+        let loaded = self.load_table(table).await?;
+        self.check_is_there(&loaded.metadata_location).await?;
         self.check_stays(table, "unregistered").await?;
         let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
         let metadata = self.metadata(&row.metadata_location).await?;
-        self.inner.cache.remove(&row.metadata_location);
+        self.forget(&row.metadata_location);
         Ok(LoadedTable {
             metadata,
             metadata_location: row.metadata_location,
@@ -116,7 +119,7 @@ impl Catalog {
             )));
         }
         // Others than this catalog may have written it, and twice.
-        self.inner.cache.remove(&location);
+        self.forget(&location);
         let metadata = self.metadata(&location).await?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
         Ok((location, metadata))

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 mod own;
 mod places;
+mod verify;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 pub(crate) const UNDROP_MS: i64 = 60 * 60 * 1000;
@@ -56,6 +57,7 @@ pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: SqlMetastor
         let options = CatalogOptions {
             drop_policy: DropPolicy { undrop_ms: UNDROP_MS, purge: true },
             checks_contents: false,
+            ..CatalogOptions::default()
         };
         Catalog::with_options("icecore", storage, Arc::clone(&metastore), now, options)
     };

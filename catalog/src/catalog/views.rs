@@ -8,7 +8,8 @@ use super::{Catalog, create, jail};
 use crate::{
     error::CatalogError,
     metadata_file,
-    metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
+    metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome},
+    storage,
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -118,12 +119,28 @@ impl Catalog {
     /// A view as it stands now. Parsed metadata is cached by file.
     ///
     /// # Errors
-    /// `NoSuchView` (also when the namespace is missing), `Storage`.
+    /// `NoSuchView` (also when the namespace is missing), `MissingMetadata`, `Storage`.
     pub async fn load_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
         let row = self.metastore().view(view.namespace.as_ref(), &view.name).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchView(view.to_string()))?;
-        let metadata = self.view_metadata(&row).await?;
+        let metadata = self.view_metadata(&row.metadata_location).await?;
         Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
+    }
+
+    /// A view for a client, whose metadata file is there as far as [`super::VerifyAtLoad`] says.
+    ///
+    /// # Errors
+    /// As [`Catalog::load_view`].
+    pub async fn load_present_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
+        let loaded = self.load_view(view).await?;
+        self.verify(&loaded.metadata_location).await?;
+        Ok(loaded)
+    }
+
+    /// The view that a metadata file holds, whether or not it is there any more.
+    pub(crate) async fn load_view_file(&self, location: &str) -> Result<LoadedView, CatalogError> {
+        let metadata = self.view_metadata(location).await?;
+        Ok(LoadedView { metadata, metadata_location: location.to_owned(), version: 0 })
     }
 
     /// Applies a change to a view; one that changes nothing, as one that is sent again, is a
@@ -143,6 +160,8 @@ impl Catalog {
             view::check_requirements(&change.requirements, &base.metadata)?;
             let metadata = view::apply_updates(&base.metadata, &change.updates)?;
             if metadata == *base.metadata {
+                let made = (metadata.uuid(), base.metadata_location.as_str());
+                self.metastore().keep_request(Some(made)).await?;
                 return Ok(base);
             }
             let metadata_location = self.new_view_file(&metadata, base.version)?;
@@ -159,13 +178,17 @@ impl Catalog {
                 obsolete: Vec::new(),
                 parts: Vec::new(),
             };
-            if let SwapOutcome::Done = self.metastore().commit(&[swap]).await? {
+            let outcome = self.metastore().commit(&[swap]).await?;
+            if outcome == SwapOutcome::Done {
                 let metadata = Arc::new(metadata);
                 self.inner.view_cache.remove(&base.metadata_location);
                 self.inner.view_cache.insert(&metadata_location, &metadata);
                 return Ok(LoadedView { metadata, metadata_location, version: base.version + 1 });
             }
             self.discard(&[metadata_location]).await;
+            if let SwapOutcome::Repeated(_) = outcome {
+                return Err(CatalogError::Repeated);
+            }
         }
         Err(CatalogError::CommitFailed(format!(
             "Commit failed: {} was changed concurrently",
@@ -205,7 +228,12 @@ impl Catalog {
         metadata_location: String,
     ) -> Result<LoadedView, CatalogError> {
         let added = self.insert_view(new_view(view, &metadata, &metadata_location)).await;
-        if let Err(CatalogError::AlreadyExists(_) | CatalogError::NoSuchNamespace(_)) = added {
+        if let Err(
+            CatalogError::AlreadyExists(_)
+            | CatalogError::NoSuchNamespace(_)
+            | CatalogError::Repeated,
+        ) = added
+        {
             self.discard(std::slice::from_ref(&metadata_location)).await;
         }
         added?;
@@ -215,7 +243,10 @@ impl Catalog {
     }
 
     async fn insert_view(&self, new: NewTable) -> Result<(), CatalogError> {
-        self.metastore().commit_with_new(&[new], &[]).await.map(|_| ())
+        match self.metastore().commit_with_new(&[new], &[]).await? {
+            SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
+            SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => Ok(()),
+        }
     }
 
     /// Where the next metadata file of a view goes, once everything the view names is allowed.
@@ -245,16 +276,21 @@ impl Catalog {
         stored
     }
 
-    async fn view_metadata(&self, row: &TableRow) -> Result<Arc<ViewMetadata>, CatalogError> {
-        if let Some(metadata) = self.inner.view_cache.get(&row.metadata_location) {
+    async fn view_metadata(&self, location: &str) -> Result<Arc<ViewMetadata>, CatalogError> {
+        if let Some(metadata) = self.inner.view_cache.get(location) {
             return Ok(metadata);
         }
-        let bytes = self.inner.storage.get(&row.metadata_location).await?;
+        let bytes = self.inner.storage.get(location).await.map_err(|cause| {
+            if storage::is_missing(&cause) {
+                return CatalogError::MissingMetadata(location.to_owned());
+            }
+            cause
+        })?;
         let read: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
             CatalogError::Iceberg { operation: "read view metadata", source: cause.into() }
         })?;
         let metadata = Arc::new(read);
-        self.inner.view_cache.insert(&row.metadata_location, &metadata);
+        self.inner.view_cache.insert(location, &metadata);
         Ok(metadata)
     }
 
@@ -286,4 +322,4 @@ fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,6 +9,7 @@ use crate::{
     location::Location,
     metadata_file,
     metastore::{Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
+    refs::Refs,
 };
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -25,6 +26,8 @@ pub(super) struct Write {
     /// None for a new table.
     pub(super) base: Option<LoadedTable>,
     pub(super) metadata: Arc<TableMetadata>,
+    /// The branches and tags of `metadata`, where they are known.
+    pub(super) refs: Option<Arc<Refs>>,
     pub(super) metadata_location: String,
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
@@ -49,8 +52,18 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (watermark, parts) = (None, Vec::new());
-        Self { table, base, metadata, metadata_location, watermark, snapshots, obsolete, parts }
+        let (refs, watermark, parts) = (None, None, Vec::new());
+        Self {
+            table,
+            base,
+            metadata,
+            refs,
+            metadata_location,
+            watermark,
+            snapshots,
+            obsolete,
+            parts,
+        }
     }
 
     /// The table once this is stored.
@@ -102,7 +115,10 @@ impl Catalog {
         let locations: Vec<String> =
             writes.iter().map(|write| write.metadata_location.clone()).collect();
         let puts = writes.iter().map(|write| {
-            let bytes = metadata_file::encode(write.metadata.as_ref());
+            let bytes = match &write.refs {
+                Some(refs) => metadata_file::encode_table(&write.metadata, refs),
+                None => metadata_file::encode(write.metadata.as_ref()),
+            };
             self.inner.storage.put(&write.metadata_location, bytes.into())
         });
         if let Err(cause) = try_join_all(puts).await {
@@ -136,9 +152,12 @@ impl Catalog {
     fn remember(&self, writes: &[Write]) {
         for write in writes {
             if let Some(base) = &write.base {
-                self.inner.cache.remove(&base.metadata_location);
+                self.forget(&base.metadata_location);
             }
             self.inner.cache.insert(&write.metadata_location, &write.metadata);
+            if let Some(refs) = &write.refs {
+                self.inner.refs_cache.insert(&write.metadata_location, refs);
+            }
         }
     }
 }

@@ -43,6 +43,10 @@ pub enum Answer {
     Table,
     /// 200 with the table, as after a commit.
     Commit,
+    /// 200 with the view.
+    View,
+    /// 200 with this table, which is staged.
+    Staged(String),
 }
 
 impl Origin {

@@ -21,8 +21,9 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap,
-        Properties, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash, TrashRow,
+        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page, PointerSwap,
+        Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
+        TrashRow,
     },
 };
 use async_trait::async_trait;
@@ -119,12 +120,16 @@ impl Metastore for SqlMetastore {
         namespaces::get(&mut connection, levels, Lock::None).await
     }
 
-    async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
+    async fn namespaces_of(
+        &self,
+        parent: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<Levels>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
         if !parent.is_empty() {
             namespaces::require(&mut tx, parent, Lock::None).await?;
         }
-        namespaces::list(&mut tx, parent).await
+        namespaces::list(&mut tx, parent, page).await
     }
 
     async fn update_namespace(
@@ -159,15 +164,22 @@ impl Metastore for SqlMetastore {
         tables::by_name(&mut connection, Kind::Table, (levels, name), Lock::None).await
     }
 
-    async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+    async fn names(
+        &self,
+        kind: Kind,
+        levels: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
         namespaces::require(&mut tx, levels, Lock::None).await?;
-        tables::list(&mut tx, Kind::Table, levels).await
+        tables::list(&mut tx, kind, levels, page).await
     }
 
     async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
-        let mut tx = self.begin_change().await?;
+        let mut tx = self.begin().await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
+        // The table that left may be the answer.
+        self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
         self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
         Ok(row)
     }
@@ -240,7 +252,8 @@ impl Metastore for SqlMetastore {
 
     async fn replace_table(&self, old: Uuid, new: NewTable) -> Result<SwapOutcome, CatalogError> {
         let name = (&new.levels, new.name.as_str());
-        let mut tx = self.begin_change().await?;
+        let mut tx = self.begin().await?;
+        self.claim_once(&mut tx, Some((new.uuid, &new.metadata_location))).await?;
         places::lock(&mut tx).await?;
         let found = tables::by_name(&mut tx, Kind::Table, name, Lock::Update).await?;
         if found.is_none_or(|found| found.uuid != old) {
@@ -266,12 +279,6 @@ impl Metastore for SqlMetastore {
     async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
         tables::by_name(&mut connection, Kind::View, (levels, name), Lock::None).await
-    }
-
-    async fn views(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
-        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
-        namespaces::require(&mut tx, levels, Lock::None).await?;
-        tables::list(&mut tx, Kind::View, levels).await
     }
 
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
@@ -418,6 +425,15 @@ impl Metastore for SqlMetastore {
         requests::get(&mut connection, id).await
     }
 
+    async fn keep_request(&self, made: Option<(Uuid, &str)>) -> Result<(), CatalogError> {
+        if self.origin.request.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        self.claim_once(&mut tx, made).await?;
+        tx.commit().await.map_err(failed("keep a request"))
+    }
+
     async fn refuse_request(
         &self,
         request: &RequestKey,
@@ -441,14 +457,10 @@ impl Metastore for SqlMetastore {
         outbox::before(&mut connection, at_ms).await
     }
 
-    async fn forget_records(
-        &self,
-        requests_before_ms: i64,
-        events: u64,
-    ) -> Result<(), CatalogError> {
+    async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        requests::forget(&mut tx, requests_before_ms).await?;
-        outbox::forget(&mut tx, events).await?;
+        requests::forget(&mut tx, remembered).await?;
+        outbox::forget(&mut tx, remembered.events).await?;
         tx.commit().await.map_err(failed("forget old records"))
     }
 }
@@ -460,6 +472,11 @@ fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
 /// A namespace's key.
 fn path(levels: &Levels) -> String {
     levels.join(SEPARATOR.encode_utf8(&mut [0; 4]))
+}
+
+/// How many rows a query gives.
+fn limit(page: Page<'_>) -> i64 {
+    i64::try_from(page.limit).unwrap_or(i64::MAX)
 }
 
 /// The databases' integers are signed.

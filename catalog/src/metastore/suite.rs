@@ -1,16 +1,19 @@
 //! What every metastore must do, run against each of them. Every function takes an empty one.
 
+mod names;
 mod operators;
 
+pub(crate) use names::{one_of_many_racing_renames_gets_the_name, pages, views};
 pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, protection, trash};
 
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report, SnapshotRow,
-        SwapOutcome, Watermark,
+        Answer, Kind, Levels, Metastore, NewTable, Obsolete, Origin, PointerSwap, Properties,
+        Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, Trash, Watermark,
     },
 };
+use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) fn levels(dotted: &str) -> Levels {
@@ -180,95 +183,6 @@ pub(crate) async fn replaced_tables(store: &dyn Metastore) {
     assert_eq!(store.commit(&[swap(one, 1, "m")]).await.unwrap(), SwapOutcome::Lost(one));
 }
 
-pub(crate) async fn views(store: &dyn Metastore) {
-    let (a, b) = (levels("a"), levels("b"));
-    for levels in [&a, &b] {
-        store.create_namespace(levels, &Properties::new()).await.unwrap();
-    }
-    let new = |number, name: &str, kind| NewTable {
-        kind,
-        levels: levels("a"),
-        name: name.to_owned(),
-        uuid: id(number),
-        metadata_location: format!("m{number}"),
-        location: format!("s3://b/{number}"),
-        snapshots: Vec::new(),
-        adopted: false,
-    };
-    let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
-    add(new(1, "t", Kind::Table)).await.unwrap();
-    add(new(2, "v", Kind::View)).await.unwrap();
-
-    // One name is one thing, whatever it is.
-    for (name, kind, text) in [
-        ("t", Kind::Table, "Table already exists: a.t"),
-        ("t", Kind::View, "Table with same name already exists: a.t"),
-        ("v", Kind::View, "View already exists: a.v"),
-        ("v", Kind::Table, "View with same name already exists: a.v"),
-    ] {
-        let taken = add(new(3, name, kind)).await;
-        assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
-    }
-    assert_eq!((store.tables(&a).await.unwrap(), store.views(&a).await.unwrap()), {
-        (vec!["t".to_owned()], vec!["v".to_owned()])
-    });
-    assert_eq!(store.table(&a, "v").await.unwrap(), None);
-    assert_eq!(store.view(&a, "t").await.unwrap(), None);
-    let row = store.view(&a, "v").await.unwrap().unwrap();
-    assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
-    let missing = store.views(&levels("none")).await;
-    assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
-
-    // It moves as a table does.
-    assert_eq!(store.commit(&[swap(id(2), 1, "v2")]).await.unwrap(), SwapOutcome::Done);
-    assert_eq!(store.commit(&[swap(id(2), 1, "v3")]).await.unwrap(), SwapOutcome::Lost(id(2)));
-    assert_eq!(store.view(&a, "v").await.unwrap().unwrap().metadata_location, "v2");
-
-    // Each call finds only its own kind, and full namespaces stay.
-    let wrong = store.drop_table(&a, "v").await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchTable(name)) if name == "a.v"));
-    let wrong = store.drop_view(&a, "t").await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchView(name)) if name == "a.t"));
-    let wrong = store.rename_table((&a, "v"), (&b, "v")).await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchTable(_))));
-    let wrong = store.rename_view((&a, "t"), (&b, "t")).await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchView(_))));
-    for (onto, what) in [("t", "Table"), ("v", "View")] {
-        let expected = format!("Cannot rename a.x to a.{onto}. {what} already exists");
-        add(new(4, "x", Kind::View)).await.unwrap();
-        let taken = store.rename_view((&a, "x"), (&a, onto)).await;
-        assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
-        store.drop_view(&a, "x").await.unwrap();
-        add(new(4, "x", Kind::Table)).await.unwrap();
-        let taken = store.rename_table((&a, "x"), (&a, onto)).await;
-        assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
-        store.drop_table(&a, "x").await.unwrap();
-    }
-    let nowhere = store.rename_view((&a, "v"), (&levels("none"), "v")).await;
-    assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
-    store.rename_view((&a, "v"), (&a, "v")).await.unwrap();
-    store.rename_view((&a, "v"), (&b, "w")).await.unwrap();
-    let full = store.drop_namespace(&b).await;
-    assert!(matches!(full, Err(CatalogError::NamespaceNotEmpty(_))));
-    assert_eq!(store.drop_view(&b, "w").await.unwrap().uuid, id(2));
-    store.drop_namespace(&b).await.unwrap();
-}
-
-pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &dyn Metastore) {
-    for number in 1..=8 {
-        with_table(store, number).await;
-    }
-    let a = levels("a");
-    let names: Vec<String> = (1..=8).map(|number| format!("t{number}")).collect();
-    let races = names.iter().map(|name| store.rename_table((&a, name), (&a, "wanted")));
-    let renamed = futures::future::join_all(races).await;
-    assert_eq!(renamed.iter().filter(|result| result.is_ok()).count(), 1, "{renamed:?}");
-    let lost =
-        |result: &&Result<(), CatalogError>| matches!(result, Err(CatalogError::AlreadyExists(_)));
-    assert_eq!(renamed.iter().filter(lost).count(), 7, "{renamed:?}");
-    assert_eq!(store.tables(&a).await.unwrap().len(), 8);
-}
-
 pub(crate) async fn commits(store: &dyn Metastore) {
     let (one, two) = (with_table(store, 1).await, with_table(store, 2).await);
     let done = store.commit(&[swap(one, 1, "one2"), swap(two, 1, "two2")]).await.unwrap();
@@ -341,12 +255,59 @@ pub(crate) async fn watermarks(store: &dyn Metastore) {
 
     let back = with_table(store, 1).await;
     let row = store.table_by_uuid(back).await.unwrap().unwrap();
-    assert_eq!((row.version, row.watermark), (1, Some(at(3, 9))), "a table that comes back");
+    assert_eq!(row.watermark, Some(at(3, 9)), "a table that comes back");
 
     let three = with_table(store, 3).await;
     let beyond = PointerSwap { watermark: Some(at(u64::MAX, 1)), ..swap(three, 1, "m2") };
     assert!(matches!(store.commit(&[beyond]).await, Err(CatalogError::Invalid(_))));
     assert_eq!(store.table_by_uuid(three).await.unwrap().unwrap().version, 1);
+}
+
+/// What a commit was built on before a table or view left is not what is there once it is back,
+/// even if it is back with the same metadata file.
+pub(crate) async fn no_version_comes_back(store: &dyn Metastore) {
+    let a = levels("a");
+    store.create_namespace(&a, &Properties::new()).await.unwrap();
+    for (number, kind) in [(1, Kind::Table), (2, Kind::View)] {
+        let new = NewTable {
+            kind,
+            levels: a.clone(),
+            name: "n".to_owned(),
+            uuid: id(number),
+            metadata_location: "m1".to_owned(),
+            location: format!("s3://b/{number}"),
+            snapshots: Vec::new(),
+            adopted: true,
+        };
+        let mut seen = Vec::new();
+        for way in 0..4 {
+            match (way, kind) {
+                (3, Kind::Table) => store.undrop(&new).await.unwrap(),
+                _ => {
+                    let added = store.commit_with_new(std::slice::from_ref(&new), &[]).await;
+                    assert_eq!(added.unwrap(), SwapOutcome::Done);
+                }
+            }
+            for before in &seen {
+                let late = store.commit(&[swap(id(number), *before, "late")]).await.unwrap();
+                assert_eq!(late, SwapOutcome::Lost(id(number)), "{way}: {before}");
+            }
+            let version = store.table_by_uuid(id(number)).await.unwrap().unwrap().version;
+            seen.push(version);
+            if way == 1 {
+                let moved = store.commit(&[swap(id(number), version, "m2")]).await.unwrap();
+                assert_eq!(moved, SwapOutcome::Done);
+                seen.push(version + 1);
+            }
+            let trash = Trash { dropped_ms: 0, until_ms: 1, purge: false };
+            match (way, kind) {
+                (_, Kind::View) => store.drop_view(&a, "n").await.unwrap(),
+                (2, Kind::Table) => store.trash_table(&a, "n", &trash).await.unwrap(),
+                (_, Kind::Table) => store.drop_table(&a, "n").await.unwrap(),
+            };
+        }
+        assert!(seen.is_sorted_by(|one, next| one < next), "{seen:?}");
+    }
 }
 
 pub(crate) async fn snapshot_index(store: &dyn Metastore) {
@@ -366,6 +327,47 @@ pub(crate) async fn snapshot_index(store: &dyn Metastore) {
     assert_eq!(store.snapshots(one).await.unwrap(), [late, foreign]);
     store.drop_table(&levels("a"), "t1").await.unwrap();
     assert_eq!(store.snapshots(one).await.unwrap(), []);
+}
+
+pub(crate) async fn remembered_requests(store: &dyn Metastore) {
+    let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
+    let asked = |at_ms, n, answer| {
+        let request = Some(Arc::new(key(n, answer)));
+        store.on_behalf_of(Origin { actor: "a".into(), request, now: Arc::new(move || at_ms) })
+    };
+    asked(10, 1, Answer::View).keep_request(Some((id(9), "m"))).await.unwrap();
+    let twice = asked(20, 1, Answer::Empty).keep_request(None).await;
+    assert!(matches!(twice, Err(CatalogError::Repeated)));
+    let done = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!((done.status, done.answer, done.table), {
+        (200, Answer::View, Some((id(9), "m".to_owned())))
+    });
+    // The table that left is what an answer can hold.
+    let left = with_table(store, 9).await;
+    asked(20, 2, Answer::Commit).drop_table(&levels("a"), "t9").await.unwrap();
+    let done = store.request(id(2)).await.unwrap().unwrap();
+    assert_eq!((done.answer, done.table), (Answer::Commit, Some((left, "m1".to_owned()))));
+    store.keep_request(None).await.unwrap();
+    for n in 3..6 {
+        let at_ms = i64::try_from(n).unwrap() * 10;
+        let asked = asked(at_ms, n, Answer::Empty);
+        let kept = asked.refuse_request(&key(n, Answer::Empty), 404, "{}").await.unwrap();
+        assert_eq!(kept.unwrap().status, 404);
+    }
+    let kept = async |requests_since_ms, refusals| {
+        let remembered = Remembered { requests_since_ms, refusals, events: 100 };
+        store.forget_records(remembered).await.unwrap();
+        let mut kept = Vec::new();
+        for n in 1..6 {
+            if store.request(id(n)).await.unwrap().is_some() {
+                kept.push(n);
+            }
+        }
+        kept
+    };
+    assert_eq!(kept(10, 10).await, [1, 2, 3, 4, 5]);
+    assert_eq!(kept(10, 1).await, [1, 2, 5], "the newest refusal, and what was carried out");
+    assert_eq!(kept(20, 0).await, [2]);
 }
 
 pub(crate) async fn deletion_queue(store: &dyn Metastore) {

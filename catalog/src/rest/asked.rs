@@ -8,16 +8,20 @@
 use super::{
     REQUEST_BYTES_MAX, Rest,
     access::{self, Caller, Delegated},
-    commit,
+    commit::CommitAnswer,
     error::Refused,
-    tables,
+    ordered::Snapshots,
+    request::parse_body,
+    tables::{self, Staged},
+    views,
 };
 use crate::{
-    catalog::{Catalog, LoadedTable},
+    catalog::{Catalog, LoadedTable, LoadedView},
     error::CatalogError,
     metastore::{Answer, DoneRequest, RequestKey},
 };
 use axum::{
+    Json,
     body::Body,
     extract::{FromRequestParts, Request, State},
     http::{Method, StatusCode, header, request::Parts},
@@ -79,17 +83,12 @@ impl Asked {
         &self.rest
     }
 
-    /// The catalog for a change that is carried out again when its request is repeated.
-    pub(super) fn unkeyed(&self) -> Catalog {
-        match &self.actor {
-            Some(Actor(actor)) => self.rest.catalog.on_behalf_of(actor),
-            None => self.rest.catalog.clone(),
-        }
-    }
-
     /// The catalog for the one change of this request, which is answered so when it is made.
     pub(super) fn catalog(&self, answer: Answer) -> Catalog {
-        let catalog = self.unkeyed();
+        let catalog = match &self.actor {
+            Some(Actor(actor)) => self.rest.catalog.on_behalf_of(actor),
+            None => self.rest.catalog.clone(),
+        };
         match &self.key {
             Some(key) => catalog.for_request(key.clone().with(answer)),
             None => catalog,
@@ -154,20 +153,24 @@ async fn answer_again(rest: &Rest, caller: &Caller, key: &Key, done: DoneRequest
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return Refused::new(status, "UnprocessableEntityException", text).into_response();
     }
-    match (done.answer, done.table) {
+    answered(rest, caller, done).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn answered(rest: &Rest, caller: &Caller, done: DoneRequest) -> Result<Response, Refused> {
+    Ok(match (done.answer, done.table) {
         (Answer::Json(body), _) => json(done.status, body),
-        (Answer::Table, Some(made)) => match loaded(rest, caller, made).await {
-            Ok(response) => response,
-            Err(cause) => Refused::from(cause).into_response(),
-        },
-        (Answer::Commit, Some(made)) => match table(rest, made).await {
-            Ok(table) => commit::answer(table).into_response(),
-            Err(cause) => Refused::from(cause).into_response(),
-        },
-        (Answer::Empty | Answer::Table | Answer::Commit, _) => {
+        (Answer::Table, Some(made)) => loaded(rest, caller, made).await?,
+        (Answer::Commit, Some(made)) => {
+            Json(CommitAnswer::new(rest, table(rest, made).await?)).into_response()
+        }
+        (Answer::View, Some(made)) => views::answer(view(rest, made).await?).into_response(),
+        (Answer::Staged(text), _) => {
+            parse_body::<Staged>(text.as_bytes())?.answer(rest, caller).await?
+        }
+        (Answer::Empty | Answer::Table | Answer::Commit | Answer::View, _) => {
             StatusCode::NO_CONTENT.into_response()
         }
-    }
+    })
 }
 
 async fn loaded(
@@ -186,7 +189,7 @@ async fn loaded(
         // It was dropped since; nobody gets at its files any more.
         None => Delegated::default(),
     };
-    Ok(tables::loaded(rest, &table, &access, tables::Snapshots::All))
+    Ok(tables::loaded(rest, &table, &access, Snapshots::All))
 }
 
 /// The table as the request made it or, when that file is gone, as it is now.
@@ -198,6 +201,17 @@ async fn table(rest: &Rest, made: (Uuid, String)) -> Result<LoadedTable, Catalog
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
     let now = now.ok_or_else(|| CatalogError::NoSuchTable(uuid.to_string()))?;
     rest.catalog.load_file(&now.metadata_location).await
+}
+
+/// As [`table`].
+async fn view(rest: &Rest, made: (Uuid, String)) -> Result<LoadedView, CatalogError> {
+    let (uuid, location) = made;
+    if let Ok(view) = rest.catalog.load_view_file(&location).await {
+        return Ok(view);
+    }
+    let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
+    let now = now.ok_or_else(|| CatalogError::NoSuchView(uuid.to_string()))?;
+    rest.catalog.load_view_file(&now.metadata_location).await
 }
 
 fn json(status: u16, body: String) -> Response {

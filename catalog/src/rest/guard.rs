@@ -94,7 +94,7 @@ pub(super) const ROUTES: &[(&str, &str, Need)] = &[
 
 impl Need {
     /// Whether what it guards changes something, and is recorded.
-    fn is_change(self) -> bool {
+    pub(super) fn is_change(self) -> bool {
         match self {
             Self::In(action) => action == Action::Write,
             Self::Creates | Self::Renames | Self::Commits => true,

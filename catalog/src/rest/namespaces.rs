@@ -4,11 +4,12 @@ use super::{
     Rest,
     asked::Asked,
     error::Refused,
-    request::{Body, NamespacePath, PageParameters, Parameters, check_levels, levels},
+    lists::{PAGE_ITEMS_MAX, PageParameters, Wanted},
+    request::{Body, NamespacePath, Parameters, check_levels, levels},
 };
 use crate::{
     access::Principal,
-    metastore::{Answer, Levels, Properties},
+    metastore::{Answer, Levels, Page, Properties},
 };
 use axum::{
     Json,
@@ -67,11 +68,39 @@ pub(super) async fn list(
     if !parent.0.is_empty() {
         properties(&rest, &parent).await?;
     }
-    let mut namespaces = rest.catalog.metastore().namespaces(&parent.0).await?;
-    namespaces.retain(|levels| principal.sees(levels));
-    let last_level = |levels: &Levels| levels.last().cloned().unwrap_or_default();
-    let (namespaces, next_page_token) = parameters.page.cut(namespaces, last_level)?;
+    let wanted = parameters.page.wanted()?;
+    let namespaces = visible(&rest, &principal, &parent.0, &wanted).await?;
+    let (namespaces, next_page_token) = wanted.cut(namespaces, |levels| last_level(levels));
     Ok(Json(ListAnswer { namespaces, next_page_token }))
+}
+
+/// What the caller may see, at least as much as is wanted if there is so much.
+async fn visible(
+    rest: &Rest,
+    principal: &Principal,
+    parent: &Levels,
+    wanted: &Wanted,
+) -> Result<Vec<Levels>, Refused> {
+    let mut found = Vec::new();
+    let (mut after, mut limit) = (wanted.after.clone(), wanted.limit());
+    loop {
+        let page = Page { after: &after, limit };
+        let listed = rest.catalog.metastore().namespaces_of(parent, page).await?;
+        let last = listed.last().filter(|_| listed.len() == limit);
+        let next = last.map(|levels| last_level(levels).to_owned());
+        found.extend(listed.into_iter().filter(|levels| principal.sees(levels)));
+        match next {
+            // Most of them may be others': a few large steps instead of many small ones.
+            Some(next) if found.len() < wanted.limit() => {
+                (after, limit) = (next, PAGE_ITEMS_MAX);
+            }
+            _ => return Ok(found),
+        }
+    }
+}
+
+fn last_level(levels: &[String]) -> &str {
+    levels.last().map_or("", String::as_str)
 }
 
 /// `POST /namespaces`

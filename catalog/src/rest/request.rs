@@ -1,4 +1,4 @@
-//! Takes requests apart: names in paths, query parameters, JSON bodies, pages of a list.
+//! Takes requests apart: names in paths, query parameters, JSON bodies.
 //!
 //! It is lenient where real clients are sloppy: a body's content type is not looked at, unknown
 //! members and parameters are ignored.
@@ -14,9 +14,6 @@ use iceberg::{NamespaceIdent, TableIdent};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::HashMap;
-
-/// Most items of a page, whatever size a client asks for.
-const PAGE_ITEMS_MAX: usize = 10_000;
 
 /// How `name` is written as a segment of a path.
 pub(super) fn path_segment(name: &str) -> String {
@@ -155,61 +152,6 @@ pub(super) async fn whole_body<S: Send + Sync>(
 pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     serde_json::from_slice(bytes)
         .map_err(|error| Refused::bad_request(format!("request body: {error}")))
-}
-
-/// Which part of a list is asked for.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct PageParameters {
-    #[serde(rename = "pageToken")]
-    token: Option<String>,
-    #[serde(rename = "pageSize")]
-    size: Option<String>,
-}
-
-impl PageParameters {
-    /// The page's items and the token of the next page; everything when no token was sent, not
-    /// even an empty one, as the specification has it.
-    ///
-    /// A token stands for the key of the page's last item, so a list that changes meanwhile
-    /// neither repeats nor skips what stays in it.
-    pub(super) fn cut<T>(
-        &self,
-        mut items: Vec<T>,
-        key: impl Fn(&T) -> String,
-    ) -> Result<(Vec<T>, Option<String>), Refused> {
-        let size = match self.size.as_deref() {
-            None | Some("") => PAGE_ITEMS_MAX,
-            Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| {
-                Refused::bad_request(format!("pageSize is no positive number: {size}"))
-            })?,
-        };
-        items.sort_by_cached_key(&key);
-        let Some(token) = &self.token else { return Ok((items, None)) };
-        if !token.is_empty() {
-            let last = key_of_token(token).ok_or_else(|| {
-                Refused::bad_request(format!("pageToken is none that this catalog gave: {token}"))
-            })?;
-            items.retain(|item| key(item) > last);
-        }
-        let size = size.min(PAGE_ITEMS_MAX);
-        let more = items.len() > size;
-        items.truncate(size);
-        let next = items.last().filter(|_| more).map(|item| token_of_key(&key(item)));
-        Ok((items, next))
-    }
-}
-
-/// Hexadecimal, so that a token needs no escaping and nobody takes it for a name.
-fn token_of_key(key: &str) -> String {
-    key.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn key_of_token(token: &str) -> Option<String> {
-    let digits: Option<Vec<u8>> =
-        token.chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect();
-    let (pairs, odd) = digits.as_deref()?.as_chunks::<2>();
-    let bytes = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-    String::from_utf8(bytes).ok().filter(|_| odd.is_empty())
 }
 
 /// Refuses names that no path could hold.

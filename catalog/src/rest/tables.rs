@@ -6,13 +6,14 @@ use super::{
     asked::Asked,
     commit::CommitAnswer,
     error::Refused,
-    ordered::{self, Members},
-    request::{Body, Name, NamespacePath, PageParameters, Parameters, TablePath},
+    lists::{self, ListAnswer, PageParameters},
+    ordered::{Ordered, Snapshots},
+    request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metastore::{Answer, Levels},
+    metastore::{Answer, Kind, Levels},
     retention,
 };
 use axum::{
@@ -23,25 +24,17 @@ use axum::{
 };
 use bytes::Bytes;
 use iceberg::{
-    ErrorKind,
+    ErrorKind, TableIdent,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Most bytes of answers that are kept for clients that load a table again.
 const ANSWERS_BYTES_MAX: usize = 16 << 20;
-
-#[derive(Debug, Serialize)]
-pub(super) struct ListAnswer {
-    pub(super) identifiers: Vec<Name>,
-    #[serde(rename = "next-page-token")]
-    pub(super) next_page_token: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,12 +73,27 @@ pub(super) struct DropParameters {
     purge_requested: Option<String>,
 }
 
-/// Which of a table's snapshots an answer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Snapshots {
-    All,
-    /// Only those that a branch or tag names.
-    Refs,
+/// A table that its client is going to create.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Staged {
+    ident: TableIdent,
+    metadata: TableMetadata,
+}
+
+impl Staged {
+    /// To be kept: without the keys that its answer may hold.
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("table metadata has only string keys")
+    }
+
+    pub(super) async fn answer(&self, rest: &Rest, caller: &Caller) -> Result<Response, Refused> {
+        let location = self.metadata.location();
+        let access = delegated(rest, caller, &self.ident, location).await?;
+        let metadata = Arc::new(self.metadata.clone());
+        // No snapshots yet, and so nothing that names one.
+        let (refs, snapshots) = (Arc::default(), Snapshots::All);
+        Ok(json(encode(&access, None, &Ordered { metadata, refs, snapshots })))
+    }
 }
 
 /// The answer to a load, and to all that ends with a table.
@@ -94,7 +102,7 @@ pub(super) enum Snapshots {
 struct LoadAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_location: Option<&'a str>,
-    metadata: &'a Members,
+    metadata: &'a Ordered,
     config: &'a HashMap<String, String>,
     #[serde(skip_serializing_if = "<[StorageCredential]>::is_empty")]
     storage_credentials: &'a [StorageCredential],
@@ -106,11 +114,7 @@ pub(super) async fn list(
     path: NamespacePath,
     Parameters(page): Parameters<PageParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
-    let names = rest.catalog.metastore().tables(&path.0).await?;
-    let (names, next_page_token) = page.cut(names, String::clone)?;
-    let identifiers =
-        names.into_iter().map(|name| Name { namespace: path.0.clone(), name }).collect();
-    Ok(Json(ListAnswer { identifiers, next_page_token }))
+    lists::names(&rest, Kind::Table, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/tables`
@@ -136,8 +140,9 @@ pub(super) async fn create(
     if body.stage_create.unwrap_or_default() {
         let ident = path.table(&table.name)?;
         let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
-        let access = delegated(asked.rest(), &caller, &ident, metadata.location()).await?;
-        return Ok(json(encode(&access, None, &ordered::members(&metadata))));
+        let staged = Staged { ident, metadata };
+        asked.catalog(Answer::Staged(staged.text())).metastore().keep_request(None).await?;
+        return staged.answer(asked.rest(), &caller).await;
     }
     let ident = path.table(&table.name)?;
     let table = asked.catalog(Answer::Table).create_table(&path.0, table).await?;
@@ -154,7 +159,7 @@ pub(super) async fn register(
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
     let registered = if body.overwrite.unwrap_or_default() {
-        asked.unkeyed().register_over(&path.0, name, location).await
+        asked.catalog(Answer::Table).register_over(&path.0, name, location).await
     } else {
         asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
@@ -224,8 +229,8 @@ pub(super) async fn unregister(
     asked: Asked,
     TablePath(table): TablePath,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    let table = asked.unkeyed().unregister_table(&table).await?;
-    Ok(Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata }))
+    let table = asked.catalog(Answer::Commit).unregister_table(&table).await?;
+    Ok(Json(CommitAnswer::new(asked.rest(), table)))
 }
 
 /// `POST /tables/rename`
@@ -248,54 +253,25 @@ pub(super) fn loaded(
     let etag = etag(table, access, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
-        match snapshots {
-            Snapshots::All => encode(access, location, &ordered::members(&table.metadata)),
-            Snapshots::Refs => encode(access, location, &with_named_snapshots(&table.metadata)),
-        }
+        let (metadata, refs) = (Arc::clone(&table.metadata), rest.catalog.refs_of(table));
+        encode(access, location, &Ordered { metadata, refs, snapshots })
     };
     let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
     ([(header::ETAG, etag)], json(body)).into_response()
 }
 
-fn encode(access: &Delegated, metadata_location: Option<&str>, metadata: &Members) -> Bytes {
+fn encode(access: &Delegated, metadata_location: Option<&str>, metadata: &Ordered) -> Bytes {
     let Delegated { config, storage_credentials, .. } = access;
     let answer = LoadAnswer { metadata_location, metadata, config, storage_credentials };
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
-}
-
-/// Metadata without the snapshots that no branch or tag names, member by member as it is: what
-/// stays is copied, and what goes is only passed over.
-fn with_named_snapshots(metadata: &TableMetadata) -> Members {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Named {
-        snapshot_id: i64,
-    }
-    const PARSES: &str = "serialized metadata parses";
-    let mut members = ordered::members(metadata);
-    let Some(snapshots) = members.get("snapshots") else { return members };
-    let refs: HashMap<&str, Named> = members
-        .get("refs")
-        .map(|refs| serde_json::from_str(refs.get()).expect(PARSES))
-        .unwrap_or_default();
-    let named: HashSet<i64> = refs.into_values().map(|named| named.snapshot_id).collect();
-    let is_named = |snapshot: &&RawValue| {
-        let Named { snapshot_id } = serde_json::from_str(snapshot.get()).expect(PARSES);
-        named.contains(&snapshot_id)
-    };
-    let snapshots: Vec<&RawValue> = serde_json::from_str(snapshots.get()).expect(PARSES);
-    let kept: Vec<&RawValue> = snapshots.into_iter().filter(is_named).collect();
-    let kept = serde_json::value::to_raw_value(&kept).expect("parts of JSON are JSON");
-    members.insert("snapshots".to_owned(), kept);
-    members
 }
 
 fn json(body: Bytes) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Names the answer. The file's name is in it because a table that is registered again starts
-/// with the versions it had before, and the version because a file may be registered twice.
+/// Names the answer. The file's name is in it because a repeated request is answered with the file
+/// it made, whatever the version is now, and the version because a file may be registered twice.
 fn etag(table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());

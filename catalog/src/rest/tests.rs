@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     catalog::{CatalogOptions, DropPolicy},
     error::CatalogError,
-    metastore::sql::SqlMetastore,
+    metastore::{Remembered, sql::SqlMetastore},
     storage::{S3Options, Storage},
 };
 use axum::{
@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 mod fuzz;
 mod lists;
+mod repeats;
 mod updates;
 mod views;
 
@@ -66,7 +67,8 @@ impl Server {
         let now = Arc::new(move || now_ms);
         // Dropped tables are gone at once: tests make others in their places.
         let drop_policy = DropPolicy { undrop_ms: 0, purge: false };
-        let options = CatalogOptions { drop_policy, checks_contents: false };
+        let options =
+            CatalogOptions { drop_policy, checks_contents: false, ..CatalogOptions::default() };
         let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
         let catalog = change(catalog);
         Self { router: router(catalog.clone()), catalog, root, folder }
@@ -696,7 +698,7 @@ async fn a_metadata_file_that_cannot_be_read_now_is_503() {
     let commit = json!({"requirements": [], "updates": []});
     server.post(load, &commit).await.refused(503, "ServiceUnavailableException");
     std::fs::remove_dir(path).unwrap();
-    server.get(load).await.refused(500, "InternalServerError");
+    server.get(load).await.refused(404, "NotFoundException");
     std::fs::write(path, bytes).unwrap();
     server.get(load).await.ok();
 }
@@ -746,97 +748,6 @@ fn remembered_answers_are_bounded_and_the_last_ones_stay() {
     assert_eq!(known, body(6));
     let forgotten = answers.get_or_encode("0", Bytes::new);
     assert_eq!(forgotten, Bytes::new());
-}
-
-/// A request under an `Idempotency-Key`.
-async fn keyed(server: &Server, key: &str, method: Method, path: &str, body: &Value) -> Answer {
-    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-    let request = Request::builder().method(method).uri(path).header("idempotency-key", key);
-    server.send(request.body(body).unwrap()).await
-}
-
-#[tokio::test]
-async fn a_request_that_is_sent_again_under_its_key_is_carried_out_once() {
-    let (mut server, table) = Server::with_table().await;
-    let set = |value: &str| {
-        json!({"requirements": [], "updates": [
-        {"action": "set-properties", "updates": {"k": value}}]})
-    };
-    let source = |name: &str| json!({"namespace": ["ns"], "name": name});
-    let uuid = &table["metadata"]["table-uuid"];
-    let change = json!({"identifier": source("t"),
-        "requirements": [{"type": "assert-table-uuid", "uuid": uuid}],
-        "updates": [{"action": "set-properties", "updates": {"both": "x"}}]});
-    let properties = json!({"updates": {"a": "1"}, "removals": ["owner", "none"]});
-    let requests = [
-        (
-            Method::POST,
-            "/v1/namespaces",
-            json!({"namespace": ["two"], "properties": {"owner": "b"}}),
-        ),
-        (Method::POST, "/v1/namespaces/two/properties", properties),
-        (Method::POST, "/v1/namespaces/ns/tables", new_table("u")),
-        (Method::POST, "/v1/namespaces/ns/tables/t", set("v")),
-        (Method::POST, "/v1/transactions/commit", json!({"table-changes": [change]})),
-        (
-            Method::POST,
-            "/v1/tables/rename",
-            json!({"source": source("u"), "destination": source("w")}),
-        ),
-        (Method::DELETE, "/v1/namespaces/ns/tables/w", Value::Null),
-        (Method::DELETE, "/v1/namespaces/two", Value::Null),
-        // Refusals that a repeat would get again.
-        (Method::DELETE, "/v1/namespaces/ns", Value::Null),
-        (Method::POST, "/v1/namespaces/ns/tables/none", set("v")),
-    ];
-    let mut answers = Vec::new();
-    for (n, (method, path, body)) in requests.iter().enumerate() {
-        // Any version of UUID is a key.
-        let key = format!("00000000-0000-{}000-8000-{n:012}", 1 + n % 8);
-        let answer = keyed(&server, &key, method.clone(), path, body).await;
-        assert_eq!(answer.status.is_success(), n < 8, "{path}: {}", answer.body);
-        answers.push((key, answer));
-    }
-    server.post("/v1/namespaces/ns/tables/t", set("later")).await.ok();
-    let changes = server.catalog.metastore().events(0, 100).await.unwrap().len();
-    // Another process, after a restart.
-    server = Server::open(server.folder, 1_800_000_000_000).await;
-    for ((method, path, body), (key, first)) in requests.iter().zip(&answers) {
-        let again = keyed(&server, key, method.clone(), path, body).await;
-        assert_eq!((again.status, &again.body), (first.status, &first.body), "{path}");
-        let other =
-            keyed(&server, key, Method::POST, "/v1/namespaces", &json!({"namespace": ["x"]})).await;
-        other.refused(422, "UnprocessableEntityException");
-    }
-    let now = server.get("/v1/namespaces/ns/tables/t").await.ok();
-    assert_eq!(now["metadata"]["properties"]["k"], "later");
-    assert_eq!(server.catalog.metastore().events(0, 100).await.unwrap().len(), changes);
-    let bad =
-        keyed(&server, "abc", Method::POST, "/v1/namespaces", &json!({"namespace": ["x"]})).await;
-    bad.refused(400, "BadRequestException");
-
-    // Once its time is over a key may be used for anything.
-    let later = 1_800_000_000_000 + 2 * crate::catalog::REQUEST_LIFETIME_MS;
-    server = Server::open(server.folder, later).await;
-    server.catalog.forget_records().await.unwrap();
-    let key = &answers[0].0;
-    keyed(&server, key, Method::POST, "/v1/namespaces", &json!({"namespace": ["x"]})).await.ok();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_request_that_is_sent_many_times_at_once_is_carried_out_once() {
-    let (server, _) = Server::with_table().await;
-    let body = json!({"requirements": [], "updates": [
-        {"action": "set-properties", "updates": {"k": "v"}}]});
-    let before = server.catalog.metastore().events(0, 100).await.unwrap().len();
-    let key = "00000000-0000-4000-8000-000000000001";
-    let path = "/v1/namespaces/ns/tables/t";
-    let sent = (0..8).map(|_| keyed(&server, key, Method::POST, path, &body));
-    let answers = futures::future::join_all(sent).await;
-    for answer in &answers {
-        assert_eq!((answer.status, &answer.body), (StatusCode::OK, &answers[0].body));
-    }
-    assert_eq!(server.catalog.metastore().events(0, 100).await.unwrap().len(), before + 1);
 }
 
 #[tokio::test]
@@ -890,7 +801,8 @@ async fn the_feed_tells_every_change_in_order() {
     let later = server.get("/v1/events?after-timestamp-ms=1900000000000").await.ok();
     assert_eq!(later["continuation-token"], "6");
     server.get("/v1/events?continuation-token=x").await.refused(400, "BadRequestException");
-    server.catalog.metastore().forget_records(0, 2).await.unwrap();
+    let remembered = Remembered { requests_since_ms: 0, refusals: 0, events: 2 };
+    server.catalog.metastore().forget_records(remembered).await.unwrap();
     let behind = server.get("/v1/events?continuation-token=1").await;
     assert!(behind.refused(400, "BadRequestException").contains("the oldest is 5"));
     assert_eq!(server.get("/v1/events").await.ok()["events"].as_array().unwrap().len(), 2);

@@ -5,13 +5,14 @@ use super::{
     asked::Asked,
     commit::parse,
     error::Refused,
-    request::{Body, Name, NamespacePath, PageParameters, Parameters, ViewPath},
-    tables::{ListAnswer, RegisterBody, RenameBody},
+    lists::{self, ListAnswer, PageParameters},
+    request::{Body, NamespacePath, Parameters, ViewPath},
+    tables::{RegisterBody, RenameBody},
 };
 use crate::{
     catalog::{CreateView, LoadedView, ViewChange},
     error::CatalogError,
-    metastore::Answer,
+    metastore::{Answer, Kind},
     view,
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -52,11 +53,7 @@ pub(super) async fn list(
     path: NamespacePath,
     Parameters(page): Parameters<PageParameters>,
 ) -> Result<Json<ListAnswer>, Refused> {
-    let names = rest.catalog.metastore().views(&path.0).await?;
-    let (names, next_page_token) = page.cut(names, String::clone)?;
-    let identifiers =
-        names.into_iter().map(|name| Name { namespace: path.0.clone(), name }).collect();
-    Ok(Json(ListAnswer { identifiers, next_page_token }))
+    lists::names(&rest, Kind::View, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/views`
@@ -72,7 +69,7 @@ pub(super) async fn create(
         location: body.location,
         properties: body.properties.unwrap_or_default(),
     };
-    Ok(answer(asked.unkeyed().create_view(&path.0, view).await?))
+    Ok(answer(asked.catalog(Answer::View).create_view(&path.0, view).await?))
 }
 
 /// `POST /namespaces/{namespace}/register-view`
@@ -81,8 +78,8 @@ pub(super) async fn register(
     path: NamespacePath,
     Body(body): Body<RegisterBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
-    let view = asked.unkeyed().register_view(&path.0, &body.name, &body.metadata_location).await?;
-    Ok(answer(view))
+    let catalog = asked.catalog(Answer::View);
+    Ok(answer(catalog.register_view(&path.0, &body.name, &body.metadata_location).await?))
 }
 
 /// `GET /namespaces/{namespace}/views/{view}`
@@ -90,7 +87,7 @@ pub(super) async fn load(
     State(rest): State<Rest>,
     ViewPath(view): ViewPath,
 ) -> Result<Json<LoadAnswer>, Refused> {
-    Ok(answer(rest.catalog.load_view(&view).await?))
+    Ok(answer(rest.catalog.load_present_view(&view).await?))
 }
 
 /// `HEAD /namespaces/{namespace}/views/{view}`
@@ -112,7 +109,8 @@ pub(super) async fn commit(
 ) -> Result<Json<LoadAnswer>, Refused> {
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
-    Ok(answer(asked.unkeyed().commit_view(ViewChange { view, requirements, updates }).await?))
+    let change = ViewChange { view, requirements, updates };
+    Ok(answer(asked.catalog(Answer::View).commit_view(change).await?))
 }
 
 /// `DELETE /namespaces/{namespace}/views/{view}`
@@ -130,7 +128,7 @@ pub(super) async fn rename(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn answer(view: LoadedView) -> Json<LoadAnswer> {
+pub(super) fn answer(view: LoadedView) -> Json<LoadAnswer> {
     Json(LoadAnswer {
         metadata_location: view.metadata_location,
         metadata: view::to_json(&view.metadata),

@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    catalog::tests::{House, create, house, ident, set},
+    catalog::{
+        tests::{House, NOW, create, house, ident, set},
+        write::Write,
+    },
     metastore::{SnapshotRow, Watermark, suite},
 };
 
@@ -104,4 +107,30 @@ async fn an_unregistered_table_leaves_with_its_state_and_comes_back() {
     let gone = catalog.unregister_table(&ident("a.t")).await;
     assert!(matches!(gone, Err(CatalogError::MissingMetadata(_))));
     assert_eq!(catalog.metastore().tables(&a).await.unwrap(), ["t"]);
+}
+
+#[tokio::test]
+async fn a_commit_from_before_a_table_left_is_lost_once_it_is_back() {
+    for undropped in [false, true] {
+        let house = house().await;
+        let (catalog, a) = (&house.catalog, suite::levels("a"));
+        let base = create(catalog, "a.t").await;
+        let mut metadata = (*base.metadata).clone().into_builder(None);
+        metadata = metadata.set_properties([("late".to_owned(), "1".to_owned())].into()).unwrap();
+        let metadata = metadata.build().unwrap().metadata;
+        let late = Write::new(ident("a.t"), Some(base.clone()), metadata, NOW);
+        if undropped {
+            catalog.drop_table(&ident("a.t"), false).await.unwrap();
+            catalog.undrop_table(base.metadata.uuid(), None).await.unwrap();
+        } else {
+            catalog.unregister_table(&ident("a.t")).await.unwrap();
+            catalog.register_table(&a, "t", &base.metadata_location).await.unwrap();
+        }
+        let outcome = house.other.publish(std::slice::from_ref(&late)).await.unwrap();
+        assert_eq!(outcome, SwapOutcome::Lost(base.metadata.uuid()));
+        let now = catalog.load_table(&ident("a.t")).await.unwrap();
+        assert_eq!(now.metadata, base.metadata);
+        // A commit that looks at the table as it is now is made.
+        catalog.commit(set("a.t", "k", "v")).await.unwrap();
+    }
 }

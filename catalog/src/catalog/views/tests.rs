@@ -12,7 +12,7 @@ fn version(sql: &str) -> Value {
         "representations": [{"type": "sql", "sql": sql, "dialect": "spark"}]})
 }
 
-fn new_view(name: &str) -> CreateView {
+pub(crate) fn new_view(name: &str) -> CreateView {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "id", "required": true, "type": "string"}]});
     CreateView {

@@ -1,9 +1,9 @@
 //! Namespaces; each function is part of the caller's transaction.
 
-use super::{SEPARATOR, access, dialect::Lock, failed, path};
+use super::{SEPARATOR, access, dialect::Lock, failed, limit, path};
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Properties},
+    metastore::{Levels, Page, Properties},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 
@@ -70,13 +70,20 @@ pub(super) async fn require(
 pub(super) async fn list(
     connection: &mut AnyConnection,
     parent: &Levels,
+    page: Page<'_>,
 ) -> Result<Vec<Levels>, CatalogError> {
-    let paths: Vec<String> =
-        sqlx::query_scalar("SELECT path FROM namespaces WHERE parent = $1 ORDER BY path")
-            .bind(path(parent))
-            .fetch_all(connection)
-            .await
-            .map_err(failed("list namespaces"))?;
+    // What is below one parent is ordered by its last level.
+    let mut after = parent.clone();
+    after.push(page.after.to_owned());
+    let paths: Vec<String> = sqlx::query_scalar(
+        "SELECT path FROM namespaces WHERE parent = $1 AND path > $2 ORDER BY path LIMIT $3",
+    )
+    .bind(path(parent))
+    .bind(path(&after))
+    .bind(limit(page))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("list namespaces"))?;
     Ok(paths.iter().map(|path| path.split(SEPARATOR).map(str::to_owned).collect()).collect())
 }
 

@@ -2,11 +2,15 @@
 //!
 //! A key is claimed in the transaction that carries the request out: of two that carry the same key
 //! one waits for the other, and then finds it done.
+//!
+//! A key is kept for as long as its client may send it again, however many there are: each was
+//! paid for with a change. Refusals cost nothing to ask for, so only the newest are kept; a repeat
+//! of an older one, which has changed nothing, is looked at anew.
 
 use super::failed;
 use crate::{
     error::CatalogError,
-    metastore::{Answer, DoneRequest, RequestKey},
+    metastore::{Answer, DoneRequest, Remembered, RequestKey},
 };
 use sqlx::AnyConnection;
 use uuid::Uuid;
@@ -21,6 +25,11 @@ CREATE TABLE requests (
     body TEXT NOT NULL
 );
 CREATE INDEX requests_by_time ON requests (at_ms);
+";
+
+/// Finds the refusals without reading what was carried out.
+pub(super) const REFUSALS: &str = r"
+CREATE INDEX requests_refused ON requests (at_ms) WHERE status >= 400;
 ";
 
 /// fingerprint, status, kind, body.
@@ -41,6 +50,8 @@ pub(super) async fn claim(
         Answer::Json(body) => (200, "json", body.clone()),
         Answer::Table => (200, "table", table()),
         Answer::Commit => (200, "commit", table()),
+        Answer::View => (200, "view", table()),
+        Answer::Staged(table) => (200, "staged", table.clone()),
     };
     insert(tx, request, at_ms, status, (kind, &body)).await
 }
@@ -95,17 +106,31 @@ pub(super) async fn get(
             "json" => (Answer::Json(body), None),
             "table" => (Answer::Table, table),
             "commit" => (Answer::Commit, table),
+            "view" => (Answer::View, table),
+            "staged" => (Answer::Staged(body), None),
             _ => (Answer::Empty, None),
         };
         DoneRequest { fingerprint, status: u16::try_from(status).unwrap_or(500), answer, table }
     }))
 }
 
-pub(super) async fn forget(tx: &mut AnyConnection, before_ms: i64) -> Result<(), CatalogError> {
+pub(super) async fn forget(
+    tx: &mut AnyConnection,
+    remembered: Remembered,
+) -> Result<(), CatalogError> {
     sqlx::query("DELETE FROM requests WHERE at_ms < $1")
-        .bind(before_ms)
-        .execute(tx)
+        .bind(remembered.requests_since_ms)
+        .execute(&mut *tx)
         .await
-        .map(|_| ())
-        .map_err(failed("forget requests"))
+        .map_err(failed("forget requests"))?;
+    sqlx::query(
+        "DELETE FROM requests WHERE id IN
+             (SELECT id FROM requests WHERE status >= 400 ORDER BY at_ms DESC LIMIT $1 OFFSET $2)",
+    )
+    .bind(i64::MAX)
+    .bind(i64::from(remembered.refusals))
+    .execute(tx)
+    .await
+    .map(|_| ())
+    .map_err(failed("forget requests"))
 }

@@ -2,12 +2,14 @@
 //!
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
-use super::{access, audit, dialect::Dialect, failed, outbox, places, reports, requests, trash};
+use super::{
+    access, audit, dialect::Dialect, failed, outbox, places, reports, requests, tables, trash,
+};
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 10] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -16,6 +18,8 @@ const STEPS: [&str; 8] = [
     audit::TABLES,
     requests::STEP,
     outbox::STEP,
+    tables::VERSIONS,
+    requests::REFUSALS,
 ];
 
 /// Only the first process that opens a database makes its tables.

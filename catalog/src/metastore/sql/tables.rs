@@ -2,17 +2,27 @@
 //! transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, namespaces, outbox::Before, path, places, stored, trash,
+    SEPARATOR, dialect::Lock, failed, limit, namespaces, outbox::Before, path, places, stored,
+    trash,
 };
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, NewTable, Obsolete, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
+        Kind, Levels, NewTable, Obsolete, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
         Watermark,
     },
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
+
+/// The last version of each table and view that left. One that comes back goes on from there: a
+/// commit that was built on it before must not find its version again.
+pub(super) const VERSIONS: &str = r"
+CREATE TABLE versions (
+    uuid TEXT PRIMARY KEY,
+    version BIGINT NOT NULL
+);
+";
 
 /// uuid, metadata location, version, epoch, position, last seq.
 type Row = (String, String, i64, Option<i64>, Option<i64>, Option<i64>);
@@ -94,13 +104,19 @@ pub(super) async fn list(
     connection: &mut AnyConnection,
     kind: Kind,
     levels: &Levels,
+    page: Page<'_>,
 ) -> Result<Vec<String>, CatalogError> {
-    sqlx::query_scalar("SELECT name FROM tables WHERE namespace = $1 AND kind = $2 ORDER BY name")
-        .bind(path(levels))
-        .bind(word(kind))
-        .fetch_all(connection)
-        .await
-        .map_err(failed("list tables"))
+    sqlx::query_scalar(
+        "SELECT name FROM tables WHERE namespace = $1 AND kind = $2 AND name > $3
+         ORDER BY name LIMIT $4",
+    )
+    .bind(path(levels))
+    .bind(word(kind))
+    .bind(page.after)
+    .bind(limit(page))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("list tables"))
 }
 
 pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(), CatalogError> {
@@ -108,8 +124,9 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     let added = sqlx::query(
         "INSERT INTO tables (uuid, namespace, name, metadata_location, version, epoch, position,
              last_seq, kind, location)
-         SELECT uuid, $2, $3, $4, 1, epoch, position, last_seq, $5, $6
+         SELECT uuid, $2, $3, $4, coalesce(version, 0) + 1, epoch, position, last_seq, $5, $6
          FROM (SELECT $1 AS uuid) AS new LEFT JOIN dropped USING (uuid)
+             LEFT JOIN versions USING (uuid)
          WHERE true ON CONFLICT DO NOTHING",
     )
     .bind(table.uuid.to_string())
@@ -155,6 +172,15 @@ pub(super) async fn drop(
              last_seq = excluded.last_seq",
     )
     .bind(row.uuid.to_string())
+    .execute(&mut *tx)
+    .await
+    .map_err(failed("drop a table"))?;
+    sqlx::query(
+        "INSERT INTO versions VALUES ($1, $2)
+         ON CONFLICT (uuid) DO UPDATE SET version = excluded.version",
+    )
+    .bind(row.uuid.to_string())
+    .bind(row.version)
     .execute(&mut *tx)
     .await
     .map_err(failed("drop a table"))?;

@@ -28,7 +28,7 @@ pub(crate) async fn database() -> Option<String> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 16;
+const PARTS: usize = 19;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -47,6 +47,9 @@ async fn suite(store: &dyn Metastore, part: usize) {
         12 => suite::of_nested_places_that_race_one_is_taken(store).await,
         13 => suite::replaced_tables(store).await,
         14 => suite::reports(store).await,
+        17 => suite::pages(store).await,
+        16 => suite::remembered_requests(store).await,
+        15 => suite::no_version_comes_back(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }
@@ -232,7 +235,8 @@ async fn followed(metastores: Vec<SqlMetastore>) {
     };
     let (_, seen) = tokio::join!(futures::future::join_all(makers), follow);
     assert_eq!(seen, (1..=all).collect::<Vec<u64>>(), "a reader misses nothing");
-    metastores[0].forget_records(0, 5).await.unwrap();
+    let remembered = Remembered { requests_since_ms: 0, refusals: 0, events: 5 };
+    metastores[0].forget_records(remembered).await.unwrap();
     let kept = metastores[0].events(0, 100).await.unwrap();
     assert_eq!((kept.len(), kept[0].number), (5, all - 4));
 }

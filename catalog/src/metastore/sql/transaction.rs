@@ -24,8 +24,19 @@ impl SqlMetastore {
     /// Begins the one change of a request; fails when that was made before.
     pub(super) async fn begin_change(&self) -> Result<Transaction<'static, Any>, CatalogError> {
         let mut tx = self.begin().await?;
-        match self.claim(&mut tx, &self.origin, None).await? {
-            None => Ok(tx),
+        self.claim_once(&mut tx, None).await?;
+        Ok(tx)
+    }
+
+    /// Takes the key of this request, with what it is answered with; fails when it was carried out
+    /// before.
+    pub(super) async fn claim_once(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        made: Option<(Uuid, &str)>,
+    ) -> Result<(), CatalogError> {
+        match self.claim(tx, &self.origin, made).await? {
+            None => Ok(()),
             Some(_) => Err(CatalogError::Repeated),
         }
     }

@@ -274,6 +274,7 @@ async fn lists_show_only_what_the_caller_may_see() {
     let reader = server.token(&["read:b"]).await;
     let page = server.get(&reader, "/v1/namespaces?pageSize=1&pageToken=").await;
     assert_eq!(page.body["namespaces"], json!([["b"]]));
+    assert_eq!(page.body["next-page-token"], Value::Null);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A create as Java's client sends it.
-fn new_view(name: &str, sql: &str) -> Value {
+pub(super) fn new_view(name: &str, sql: &str) -> Value {
     json!({
         "name": name,
         "schema": {"type": "struct", "schema-id": 0, "fields": [

@@ -1,0 +1,111 @@
+//! Lists of names, at once or in pages.
+//!
+//! A page is cut by the metastore. Its token stands for the key of its last item, so a list that
+//! changes meanwhile neither repeats nor skips what stays in it.
+
+use super::{
+    Rest,
+    error::Refused,
+    request::{Name, NamespacePath},
+};
+use crate::metastore::{Kind, Page};
+use axum::Json;
+use serde::{Deserialize, Serialize};
+
+/// Most items of a page, whatever size a client asks for.
+pub(super) const PAGE_ITEMS_MAX: usize = 10_000;
+
+/// The names of a namespace's tables or views.
+#[derive(Debug, Serialize)]
+pub(super) struct ListAnswer {
+    identifiers: Vec<Name>,
+    #[serde(rename = "next-page-token")]
+    next_page_token: Option<String>,
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct PageParameters {
+    #[serde(rename = "pageToken")]
+    token: Option<String>,
+    #[serde(rename = "pageSize")]
+    size: Option<String>,
+}
+
+/// What a list is cut to.
+pub(super) struct Wanted {
+    /// The key of the item before the first.
+    pub(super) after: String,
+    /// Most items; none when no token was sent, not even an empty one, which as the specification
+    /// has it asks for everything.
+    size: Option<usize>,
+}
+
+/// The tables or views of a namespace.
+pub(super) async fn names(
+    rest: &Rest,
+    kind: Kind,
+    path: NamespacePath,
+    page: &PageParameters,
+) -> Result<Json<ListAnswer>, Refused> {
+    let wanted = page.wanted()?;
+    let page = Page { after: &wanted.after, limit: wanted.limit() };
+    let names = rest.catalog.metastore().names(kind, &path.0, page).await?;
+    let (names, next_page_token) = wanted.cut(names, String::as_str);
+    let name = |name| Name { namespace: path.0.clone(), name };
+    let identifiers = names.into_iter().map(name).collect();
+    Ok(Json(ListAnswer { identifiers, next_page_token }))
+}
+
+impl PageParameters {
+    pub(super) fn wanted(&self) -> Result<Wanted, Refused> {
+        let size = match self.size.as_deref() {
+            None | Some("") => PAGE_ITEMS_MAX,
+            Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| {
+                Refused::bad_request(format!("pageSize is no positive number: {size}"))
+            })?,
+        };
+        let Some(token) = &self.token else {
+            return Ok(Wanted { after: String::new(), size: None });
+        };
+        let after = key_of_token(token).ok_or_else(|| {
+            Refused::bad_request(format!("pageToken is none that this catalog gave: {token}"))
+        })?;
+        Ok(Wanted { after, size: Some(size.min(PAGE_ITEMS_MAX)) })
+    }
+}
+
+impl Wanted {
+    /// How many items to read: one more than the page has tells whether there is another page.
+    pub(super) fn limit(&self) -> usize {
+        self.size.map_or(usize::MAX, |size| size + 1)
+    }
+
+    /// The page's items and the token of the next page.
+    pub(super) fn cut<T>(
+        &self,
+        mut items: Vec<T>,
+        key: impl Fn(&T) -> &str,
+    ) -> (Vec<T>, Option<String>) {
+        let size = self.size.unwrap_or(usize::MAX);
+        let more = items.len() > size;
+        items.truncate(size);
+        let next = items.last().filter(|_| more).map(|item| token_of_key(key(item)));
+        (items, next)
+    }
+}
+
+/// Hexadecimal, so that a token needs no escaping and nobody takes it for a name.
+fn token_of_key(key: &str) -> String {
+    key.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key_of_token(token: &str) -> Option<String> {
+    let digits: Option<Vec<u8>> =
+        token.chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect();
+    let (pairs, odd) = digits.as_deref()?.as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    // A key with a zero byte is nobody's, and not every database takes one.
+    let key = String::from_utf8(bytes).ok().filter(|_| odd.is_empty())?;
+    (!key.contains('\0')).then_some(key)
+}
