@@ -24,7 +24,7 @@ use tokio::{sync::RwLock, time::timeout};
 
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
 const SERVER: &str = "TEST_POSTGRES";
-/// Longest a client waits for an answer that it does not mean to lose.
+/// Longest an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A client that gives up does so within this many milliseconds.
 const IMPATIENCE_MS: u64 = 20;
@@ -173,6 +173,7 @@ impl World {
         });
         let answered: Result<_, reqwest::Error> = match answered.await {
             Ok(answered) => answered,
+            Err(_) if patience == PATIENCE => panic!("{asked:?}: no answer within {PATIENCE:?}"),
             // The connection is cut. The server may have heard it all.
             Err(_) => return Told::Unknown,
         };
