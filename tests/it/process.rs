@@ -88,7 +88,9 @@ fn read_log(log: ChildStderr, say: oneshot::Sender<Result<String, String>>) {
             let _heard = say.send(Ok(line[found..].chars().take_while(is_url).collect()));
         }
         last.push_back(line);
-        last.truncate(LOG_LINES_MAX);
+        if LOG_LINES_MAX < last.len() {
+            last.pop_front();
+        }
     }
     if let Some(say) = say {
         // As above.
