@@ -1,14 +1,16 @@
 //! The integration tests: one binary, so that they are linked once.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::panic, clippy::unwrap_used, missing_docs)]
 
 mod access;
 mod admin;
 mod contract;
 mod exactly_once;
 mod harness;
+mod histories;
 mod hostile_http;
 mod lost_ids;
 mod parquet;
+mod process;
 mod tidy;
 mod time_travel;

@@ -64,7 +64,7 @@ enum Attempt {
 impl Catalog {
     /// Carries out commits to one table and answers each.
     pub(super) async fn fold(&self, table: &TableIdent, mut batch: Vec<Waiting>) {
-        let mut repeated = Vec::new();
+        let mut sent_again = Vec::new();
         let mut attempts = 0;
         while attempts <= RETRIES && !batch.is_empty() {
             let base = match self.find(table).await {
@@ -92,8 +92,14 @@ impl Catalog {
                         waiting.origin.request.as_ref().is_some_and(|request| request.id == id)
                     };
                     match batch.iter().rposition(is_it) {
-                        // It waits for the others: its first sending may be among them.
-                        Some(index) => repeated.push(batch.remove(index)),
+                        Some(index) => {
+                            let again = batch.remove(index);
+                            match batch.iter().any(is_it) {
+                                // What becomes of its first sending decides, so it comes after it.
+                                true => sent_again.push(again),
+                                false => answer(again, Err(CatalogError::Repeated)),
+                            }
+                        }
                         None => attempts += 1,
                     }
                 }
@@ -102,8 +108,8 @@ impl Catalog {
         for waiting in batch {
             answer(waiting, Err(super::change::lost_every_race(table)));
         }
-        for waiting in repeated {
-            answer(waiting, Err(CatalogError::Repeated));
+        if !sent_again.is_empty() {
+            self.inner.queues.put_back(table, sent_again);
         }
     }
 

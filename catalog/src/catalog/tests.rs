@@ -1,4 +1,3 @@
-mod checker;
 mod linearizable;
 
 use super::*;

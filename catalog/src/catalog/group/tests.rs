@@ -7,7 +7,7 @@ use crate::{
     },
     error::CatalogError,
     metastore::{
-        Watermark,
+        Answer, RequestKey, Watermark,
         sql::{SqlMetastore, faults::Fault, tests::database},
     },
 };
@@ -343,4 +343,40 @@ async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
     let after = house.catalog.load_table(&table).await.unwrap();
     assert_eq!(after.metadata.properties().len(), QUEUE_MAX);
     assert_eq!(usize::try_from(after.version).unwrap(), 1 + QUEUE_MAX / BATCH_MAX);
+}
+
+/// Sends a commit twice under one key, so that both wait for the table at once, and loses the first
+/// attempt on the way; gives what each was told.
+async fn sent_twice(
+    house: &House,
+    metastore: &SqlMetastore,
+    fault: Fault,
+) -> [Result<LoadedTable, CatalogError>; 2] {
+    let id = uuid::Uuid::new_v4();
+    let key = RequestKey { id, fingerprint: String::new(), answer: Answer::Commit };
+    let catalog = house.catalog.for_request(key);
+    let held = house.catalog.inner.locks.lock(std::iter::once(&ident("a.t"))).await;
+    let mut sent = [1, 2].map(|_| Box::pin(catalog.commit(set("a.t", &id.to_string(), "v"))));
+    for commit in &mut sent {
+        assert!(futures::poll!(commit).is_pending());
+    }
+    metastore.faults.set(fault);
+    drop(held);
+    join_all(sent).await.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn a_repeat_that_meets_its_first_sending_is_done_before_only_if_that_one_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let house = house_over(folder, metastore.clone()).await;
+    create(&house.catalog, "a.t").await;
+    let [first, again] = sent_twice(&house, &metastore, Fault::After).await;
+    first.unwrap();
+    assert!(matches!(again, Err(CatalogError::Repeated)), "{again:?}");
+    let [first, again] = sent_twice(&house, &metastore, Fault::Before).await;
+    assert!(matches!(first, Err(CatalogError::Metastore { .. })), "{first:?}");
+    again.expect("nothing was carried out before");
+    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!((table.metadata.properties().len(), table.version), (2, 3));
 }

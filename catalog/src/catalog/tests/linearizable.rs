@@ -1,12 +1,9 @@
 //! Many clients at once, at two catalogs over one metastore, with timeouts, lost answers and
 //! killed connections; what each was told goes to the checker.
 
-use super::{
-    checker::{Asked, NAMES, Operation, Table, Told, check, with_hints},
-    *,
-};
+use super::*;
 use crate::metastore::sql::{faults::Fault, tests::database};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use icecore_histories::{Asked, Operation, Rng, SeedableRng, StdRng, Told, any, check};
 use std::{sync::Mutex, time::Duration};
 
 /// How a run goes.
@@ -36,8 +33,8 @@ async fn process(folder: &std::path::Path, url: Option<&str>) -> Process {
     Process { catalog: Catalog::new("icecore", storage, shared, Arc::new(|| NOW)), metastore }
 }
 
-/// Runs the clients and gives what they saw.
-async fn history(run: Run, url: Option<&str>) -> Vec<Operation> {
+/// Runs the clients and gives what they saw, and what the feed tells.
+async fn history(run: Run, url: Option<&str>) -> (Vec<Operation>, Vec<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let processes = [process(folder.path(), url).await, process(folder.path(), url).await];
     processes[0].catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
@@ -68,10 +65,7 @@ async fn history(run: Run, url: Option<&str>) -> Vec<Operation> {
     join_all(clients).await;
     let seen = seen.into_inner().unwrap();
     let changes = changes(&process(folder.path(), url).await.metastore).await;
-    if run.broken.is_none() {
-        check_feed(&seen, &changes);
-    }
-    with_hints(&seen, &changes)
+    (seen, changes)
 }
 
 /// Who asked for each change, in order.
@@ -87,20 +81,6 @@ async fn changes(metastore: &SqlMetastore) -> Vec<u64> {
     }
 }
 
-/// The feed tells what was answered as done, once, and nothing that was answered as not done.
-fn check_feed(history: &[Operation], changes: &[u64]) {
-    let told = |id| changes.iter().filter(|change| **change == id).count();
-    for operation in history {
-        let expected = match operation {
-            Operation { told: Told::Unknown, .. } => continue,
-            Operation { told: Told::Done, asked: Asked::CommitBoth { .. }, .. } => 2,
-            Operation { told: Told::Done, .. } => 1,
-            _ => 0,
-        };
-        assert_eq!(told(operation.id), expected, "{operation:?}");
-    }
-}
-
 /// Loses the answer of a COMMIT, or kills a connection, now and then.
 async fn disturb(random: &mut StdRng, process: &Process, url: Option<&str>) {
     match random.random_range(0..200) {
@@ -109,20 +89,6 @@ async fn disturb(random: &mut StdRng, process: &Process, url: Option<&str>) {
         2 => process.metastore.faults.set(Fault::Deaf),
         3 if url.is_some() => process.metastore.kill_a_connection().await,
         _ => (),
-    }
-}
-
-fn any(random: &mut StdRng, mark: u64) -> Asked {
-    let mut name = || random.random_range(0..NAMES);
-    let (one, other) = (name(), name());
-    let other = if one == other { (one + 1) % NAMES } else { other };
-    match random.random_range(0..100) {
-        0..35 => Asked::Read { name: one },
-        35..45 => Asked::Create { name: one, made: mark },
-        45..49 => Asked::Drop { name: one },
-        49..58 => Asked::Rename { from: one, to: other },
-        58..90 => Asked::Commit { name: one, mark },
-        _ => Asked::CommitBoth { names: [one, other], mark },
     }
 }
 
@@ -137,7 +103,7 @@ async fn ask_within(catalog: &Catalog, asked: Asked, patience_ms: Option<u64>) -
 async fn ask(catalog: &Catalog, asked: Asked) -> Told {
     let done = match asked {
         Asked::Read { name } => match catalog.load_table(&table(name)).await {
-            Ok(loaded) => return Told::Seen(contents(&loaded)),
+            Ok(loaded) => return contents(&loaded),
             Err(cause) => Err(cause),
         },
         Asked::Create { name, made } => {
@@ -174,28 +140,23 @@ fn marked(name: usize, mark: u64) -> TableChange {
     set(&table(name).to_string(), &mark.to_string(), "x")
 }
 
-fn contents(loaded: &LoadedTable) -> Table {
-    let mut seen = Table::default();
-    for key in loaded.metadata.properties().keys() {
-        match key.parse() {
-            Ok(mark) => seen.add(mark),
-            Err(_) => seen.made = loaded.metadata.properties()["made"].parse().unwrap(),
-        }
-    }
-    seen
+fn contents(loaded: &LoadedTable) -> Told {
+    let properties = loaded.metadata.properties();
+    let marks = properties.keys().filter_map(|key| key.parse().ok()).collect();
+    Told::Seen { made: properties["made"].parse().unwrap(), marks }
 }
 
 /// Checks a history, and that it is one of a catalog that was used.
 #[expect(clippy::print_stdout, reason = "the long form reports what it did")]
-fn verify(run: Run, history: &[Operation]) {
+fn verify(run: Run, (history, changes): (Vec<Operation>, Vec<u64>)) {
     let count = |wanted: fn(&Told) -> bool| {
         history.iter().filter(|operation| wanted(&operation.told)).count()
     };
-    let done = count(|told| matches!(told, Told::Done | Told::Seen(_)));
+    let done = count(|told| matches!(told, Told::Done | Told::Seen { .. }));
     let failed = count(|told| *told == Told::NotDone);
     println!("{run:?}: {} operations, {done} done, {failed} failed", history.len());
     assert!(history.len() / 4 < done && 0 < failed);
-    if let Err(cause) = check(history) {
+    if let Err(cause) = check(&history, &changes) {
         panic!("{run:?} has no order: {cause}");
     }
 }
@@ -203,16 +164,17 @@ fn verify(run: Run, history: &[Operation]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_of_two_processes_have_an_order() {
     let run = Run { seed: 1, clients: 8, operations: 600, broken: None };
-    verify(run, &history(run, None).await);
+    verify(run, history(run, None).await);
     let Some(url) = database().await else { return };
     let run = Run { seed: 2, clients: 12, operations: 900, broken: None };
-    verify(run, &history(run, Some(&url)).await);
+    verify(run, history(run, Some(&url)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_history_of_a_catalog_that_lies_has_none() {
     let run = Run { seed: 3, clients: 8, operations: 400, broken: Some(20) };
-    check(&history(run, None).await).unwrap_err();
+    let (history, changes) = history(run, None).await;
+    check(&history, &changes).unwrap_err();
 }
 
 /// The long form, some twenty minutes for each metastore:
@@ -223,6 +185,6 @@ async fn long_histories_have_an_order() {
     for seed in 100..120 {
         let run = Run { seed, clients: 8 + seed % 9, operations: 8000, broken: None };
         let url = if seed % 2 == 0 { None } else { database().await };
-        verify(run, &history(run, url.as_deref()).await);
+        verify(run, history(run, url.as_deref()).await);
     }
 }

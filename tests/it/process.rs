@@ -1,0 +1,99 @@
+//! A server as a process of its own, which may be ended at any moment and started again.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+    thread,
+};
+use tokio::sync::oneshot;
+
+/// Lines of its log that are shown when a process does not start.
+const LOG_LINES_MAX: usize = 20;
+
+/// A running `icecore serve`; it is ended with `kill -9` when it goes out of scope.
+pub(crate) struct Process {
+    pub(crate) url: String,
+    arguments: Vec<String>,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a server on a free port and waits until it listens.
+    pub(crate) async fn start(settings: &[(&str, String)]) -> Self {
+        let mut arguments = vec!["serve".to_owned()];
+        let more = [("listen", "127.0.0.1:0".to_owned()), ("wal.disk_free_min", "0".to_owned())];
+        for (key, value) in settings.iter().chain(&more) {
+            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
+        let (child, url) = spawn(&arguments).await;
+        Self { url, arguments, child }
+    }
+
+    /// `kill -9`, and a new process with the same settings.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.kill();
+        (self.child, self.url) = spawn(&self.arguments).await;
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The binary to test: `ICECORE_BIN`, else the one that belongs to these tests.
+fn binary() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_icecore").into();
+    std::env::var_os("ICECORE_BIN").map_or_else(built, PathBuf::from)
+}
+
+async fn spawn(arguments: &[String]) -> (Child, String) {
+    let mut command = Command::new(binary());
+    // The server takes every such variable for a setting.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ICECORE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let log = child.stderr.take().unwrap();
+    let (say, hear) = oneshot::channel();
+    thread::spawn(move || read_log(log, say));
+    match hear.await.unwrap() {
+        Ok(url) => (child, url),
+        Err(log) => panic!("the server ended before it listened:\n{log}"),
+    }
+}
+
+/// Says where the server listens, or what its log ended with when it does not; reads on until the
+/// server ends, which would wait for a reader otherwise.
+fn read_log(log: ChildStderr, say: oneshot::Sender<Result<String, String>>) {
+    let (mut say, mut last) = (Some(say), VecDeque::new());
+    for line in BufReader::new(log).lines().map_while(Result::ok) {
+        if line.contains("listening on")
+            && let Some(found) = line.find("http://")
+            && let Some(say) = say.take()
+        {
+            let is_url = |c: &char| c.is_ascii_alphanumeric() || ":/.".contains(*c);
+            // Who started the process may be gone.
+            let _heard = say.send(Ok(line[found..].chars().take_while(is_url).collect()));
+        }
+        last.push_back(line);
+        if LOG_LINES_MAX < last.len() {
+            last.pop_front();
+        }
+    }
+    if let Some(say) = say {
+        // As above.
+        let _heard = say.send(Err(Vec::from(last).join("\n")));
+    }
+}
