@@ -204,8 +204,8 @@ impl Page<'_> {
 pub struct Remembered {
     /// Requests since this time, ms since 1970.
     pub requests_since_ms: i64,
-    /// Of those that were refused, the newest so many.
-    pub refusals: u32,
+    /// Of those that were refused or staged a table, the newest so many.
+    pub without_effect: u32,
     /// The newest changes.
     pub events: u64,
 }

@@ -76,24 +76,28 @@ pub(crate) async fn remembered_requests(store: &dyn Metastore) {
     let done = store.request(id(2)).await.unwrap().unwrap();
     assert_eq!((done.answer, done.table), (Answer::Commit, Some((left, "m1".to_owned()))));
     store.keep_request(None).await.unwrap();
+    asked(15, 6, Answer::Staged("{}".to_owned())).keep_request(None).await.unwrap();
+    let staged = store.request(id(6)).await.unwrap().unwrap();
+    assert_eq!(staged.answer, Answer::Staged("{}".to_owned()));
     for n in 3..6 {
         let at_ms = i64::try_from(n).unwrap() * 10;
         let asked = asked(at_ms, n, Answer::Empty);
         let kept = asked.refuse_request(&key(n, Answer::Empty), 404, "{}").await.unwrap();
         assert_eq!(kept.unwrap().status, 404);
     }
-    let kept = async |requests_since_ms, refusals| {
-        let remembered = Remembered { requests_since_ms, refusals, events: 100 };
+    let kept = async |requests_since_ms, without_effect| {
+        let remembered = Remembered { requests_since_ms, without_effect, events: 100 };
         store.forget_records(remembered).await.unwrap();
         let mut kept = Vec::new();
-        for n in 1..6 {
+        for n in 1..7 {
             if store.request(id(n)).await.unwrap().is_some() {
                 kept.push(n);
             }
         }
         kept
     };
-    assert_eq!(kept(10, 10).await, [1, 2, 3, 4, 5]);
+    assert_eq!(kept(10, 10).await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(kept(10, 3).await, [1, 2, 3, 4, 5]);
     assert_eq!(kept(10, 1).await, [1, 2, 5], "the newest refusal, and what was carried out");
     assert_eq!(kept(20, 0).await, [2]);
 }

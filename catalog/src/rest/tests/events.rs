@@ -54,7 +54,7 @@ async fn the_feed_tells_every_change_in_order() {
     let later = server.get("/v1/events?after-timestamp-ms=1900000000000").await.ok();
     assert_eq!(later["continuation-token"], "6");
     server.get("/v1/events?continuation-token=x").await.refused(400, "BadRequestException");
-    let remembered = Remembered { requests_since_ms: 0, refusals: 0, events: 2 };
+    let remembered = Remembered { requests_since_ms: 0, without_effect: 0, events: 2 };
     server.catalog.metastore().forget_records(remembered).await.unwrap();
     let behind = server.get("/v1/events?continuation-token=1").await;
     assert!(behind.refused(400, "BadRequestException").contains("the oldest is 5"));
