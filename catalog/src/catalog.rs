@@ -24,6 +24,7 @@ pub use admin::{RefKind, TableStats};
 pub use purge::DropPolicy;
 
 use crate::{
+    carried::Carried,
     error::CatalogError,
     metastore::{
         Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
@@ -149,6 +150,8 @@ struct Inner {
     now: NowMs,
     file_io: FileIO,
     cache: MetadataCache<TableMetadata>,
+    /// With the very metadata that it belongs to.
+    carried_cache: MetadataCache<(Arc<TableMetadata>, Arc<Carried>)>,
     view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
     options: CatalogOptions,
@@ -187,6 +190,7 @@ impl Catalog {
             metastore,
             now,
             cache: MetadataCache::default(),
+            carried_cache: MetadataCache::default(),
             view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
             options,

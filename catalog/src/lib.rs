@@ -5,12 +5,14 @@
 
 pub mod access;
 pub mod append;
+mod carried;
 pub mod catalog;
 pub mod commit;
 pub mod error;
 pub mod location;
 pub mod metadata_file;
 pub mod metastore;
+pub mod refs;
 pub mod rest;
 pub mod retention;
 pub mod scan;

@@ -1,6 +1,16 @@
 //! Names and contents of `metadata.json` files.
 
+#[cfg(test)]
+mod tests;
+
+use crate::{carried::Carried, refs::Refs};
+use iceberg::spec::{
+    FormatVersion, MetadataLog, PartitionSpec, PartitionStatisticsFile, Schema, Snapshot,
+    SnapshotLog, SortOrder, StatisticsFile, Summary, TableMetadata,
+};
 use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// The location of a table's `version`th metadata file: `<table>/metadata/00007-<uuid>.metadata.json`.
@@ -22,4 +32,120 @@ pub fn name(version: i64, unique: Uuid) -> String {
 #[must_use]
 pub fn encode(metadata: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(metadata).expect("metadata has only string keys")
+}
+
+/// The file's bytes of a table with what was carried along for it: the same JSON as [`encode`]
+/// gives. The crate's serializer copies every snapshot before it writes it, which for a table of
+/// some hundred snapshots is most of what a commit costs; this one borrows.
+pub(crate) fn encode_table(metadata: &TableMetadata, carried: &Carried) -> Vec<u8> {
+    match metadata.format_version() {
+        FormatVersion::V2 => encode(&TableV2::new(metadata, carried, |_| true)),
+        // Rare, and each with members of its own.
+        FormatVersion::V1 | FormatVersion::V3 => encode(metadata),
+    }
+}
+
+/// The members of a table's metadata in format version 2; lists are in order, snapshots oldest first.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct TableV2<'a> {
+    format_version: u8,
+    table_uuid: Uuid,
+    location: &'a str,
+    last_sequence_number: i64,
+    last_updated_ms: i64,
+    last_column_id: i32,
+    schemas: Vec<&'a Schema>,
+    current_schema_id: i32,
+    partition_specs: Vec<&'a PartitionSpec>,
+    default_spec_id: i32,
+    last_partition_id: i32,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    properties: &'a HashMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_snapshot_id: Option<i64>,
+    #[serde(skip_serializing_if = "<[SnapshotLog]>::is_empty")]
+    snapshot_log: &'a [SnapshotLog],
+    #[serde(skip_serializing_if = "<[MetadataLog]>::is_empty")]
+    metadata_log: &'a [MetadataLog],
+    sort_orders: Vec<&'a SortOrder>,
+    default_sort_order_id: i64,
+    refs: &'a Refs,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    statistics: Vec<&'a StatisticsFile>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    partition_statistics: Vec<&'a PartitionStatisticsFile>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snapshots: Vec<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SnapshotV2<'a> {
+    snapshot_id: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_snapshot_id: Option<i64>,
+    sequence_number: i64,
+    timestamp_ms: i64,
+    manifest_list: &'a str,
+    summary: &'a Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_id: Option<i32>,
+}
+
+impl<'a> TableV2<'a> {
+    pub(crate) fn new(
+        metadata: &'a TableMetadata,
+        carried: &'a Carried,
+        is_wanted: impl Fn(i64) -> bool,
+    ) -> Self {
+        let snapshots = metadata.snapshots().filter(|s| is_wanted(s.snapshot_id()));
+        let snapshots = in_order(snapshots, |s| (s.sequence_number(), s.timestamp_ms()));
+        let snapshots = snapshots.iter().map(|s| carried.snapshot(s.snapshot_id())).collect();
+        Self {
+            format_version: 2,
+            table_uuid: metadata.uuid(),
+            location: metadata.location(),
+            last_sequence_number: metadata.last_sequence_number(),
+            last_updated_ms: metadata.last_updated_ms(),
+            last_column_id: metadata.last_column_id(),
+            schemas: in_order(metadata.schemas_iter().map(AsRef::as_ref), |s| s.schema_id()),
+            current_schema_id: metadata.current_schema_id(),
+            partition_specs: in_order(metadata.partition_specs_iter().map(AsRef::as_ref), |spec| {
+                spec.spec_id()
+            }),
+            default_spec_id: metadata.default_partition_spec_id(),
+            last_partition_id: metadata.last_partition_id(),
+            properties: metadata.properties(),
+            current_snapshot_id: metadata.current_snapshot_id(),
+            snapshot_log: metadata.history(),
+            metadata_log: metadata.metadata_log(),
+            sort_orders: in_order(metadata.sort_orders_iter().map(AsRef::as_ref), |o| o.order_id),
+            default_sort_order_id: metadata.default_sort_order_id(),
+            refs: &carried.refs,
+            statistics: metadata.statistics_iter().collect(),
+            partition_statistics: metadata.partition_statistics_iter().collect(),
+            snapshots,
+        }
+    }
+}
+
+fn in_order<T, K: Ord>(items: impl Iterator<Item = T>, key: impl FnMut(&T) -> K) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable_by_key(key);
+    items
+}
+
+impl<'a> SnapshotV2<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot_id: snapshot.snapshot_id(),
+            parent_snapshot_id: snapshot.parent_snapshot_id(),
+            sequence_number: snapshot.sequence_number(),
+            timestamp_ms: snapshot.timestamp_ms(),
+            manifest_list: snapshot.manifest_list(),
+            summary: snapshot.summary(),
+            schema_id: snapshot.schema_id(),
+        }
+    }
 }

@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use iceberg::spec::{SnapshotReference, TableMetadata};
-use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use crate::refs;
+use iceberg::spec::TableMetadata;
+use std::collections::HashSet;
 
 /// The table property that, set to `true`, marks a table as ours to thin.
 pub const MANAGED: &str = "icecore.managed";
@@ -47,7 +47,7 @@ pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
             at_ms: s.timestamp_ms(),
         })
         .collect();
-    let named = refs(metadata).into_values().map(|r| r.snapshot_id).collect();
+    let named = refs::of(metadata).into_values().map(|r| r.snapshot_id).collect();
     thin(&mut snapshots, &named, now_ms)
 }
 
@@ -55,24 +55,6 @@ pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
 #[must_use]
 pub fn is_managed(metadata: &TableMetadata) -> bool {
     metadata.properties().get(MANAGED).is_some_and(|v| v == "true")
-}
-
-/// The table's branches and tags.
-///
-/// The iceberg crate keeps them to itself, so this goes through the serialized form and costs as
-/// much as writing the metadata: not for every commit.
-///
-/// # Panics
-/// Never: metadata that was built serializes, and what was serialized parses.
-#[must_use]
-pub fn refs(metadata: &TableMetadata) -> HashMap<String, SnapshotReference> {
-    #[derive(Deserialize)]
-    struct OnlyRefs {
-        #[serde(default)]
-        refs: HashMap<String, SnapshotReference>,
-    }
-    let json = crate::metadata_file::encode(metadata);
-    serde_json::from_slice::<OnlyRefs>(&json).expect("serialized metadata parses").refs
 }
 
 #[derive(Clone, Copy, Debug)]

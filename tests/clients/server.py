@@ -1,4 +1,5 @@
 """Servers of a test: Icecore itself, and SeaweedFS as an S3 store. All listen on 127.0.0.1 and end with the test."""
+import base64
 import json
 import os
 import re
@@ -116,9 +117,10 @@ def free_port() -> int:
 
 
 class SeaweedFS:
-    """An S3 store with one bucket."""
+    """An S3 store with one bucket, and a role that may be assumed and opens all of it."""
 
     KEY, SECRET, BUCKET, REGION = "lakekey", "lakesecret", "lake", "us-east-1"
+    ROLE = "arn:aws:iam::role/tables"
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -129,13 +131,14 @@ class SeaweedFS:
         identity = {"name": "lake", "credentials": [{"accessKey": self.KEY, "secretKey": self.SECRET}],
                     "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (self.folder / "roles.json").write_text(json.dumps(self.roles()))
         # Each service also listens for gRPC on its port + 10000, so the ports have to stay below 55536.
         port = next(port for port in iter(lambda: free_port() % 20000 + 20000, None) if all(map(is_free, range(port, port + 4))))
         self.endpoint = f"http://127.0.0.1:{port}"
         weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         command = [weed, "mini", f"-dir={self.folder / 'volumes'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false",
                    "-master.telemetry=false", "-s3.port.lance=0", "-s3.port.iceberg=0", f"-s3.port={port}", f"-master.port={port + 1}",
-                   f"-volume.port={port + 2}", f"-filer.port={port + 3}", "-s3.config=s3.json", f"-bucket={self.BUCKET}"]
+                   f"-volume.port={port + 2}", f"-filer.port={port + 3}", "-s3.config=s3.json", "-s3.iam.config=roles.json", f"-bucket={self.BUCKET}"]
         self.log_path = self.folder / "weed.log"
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -145,6 +148,19 @@ class SeaweedFS:
                 raise RuntimeError(f"SeaweedFS did not start:\n{self.log_path.read_text()[-3000:]}")
             time.sleep(0.1)
         return self
+
+    def roles(self) -> dict:
+        """The store's token service and its one role."""
+
+        def policy(**statement) -> dict:
+            return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
+
+        role = {"roleName": "tables", "roleArn": self.ROLE, "attachedPolicies": ["all"], "trustPolicy": policy(Principal="*", Action=["sts:AssumeRole"])}
+        key = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+        return {"sts": {"tokenDuration": "1h", "maxSessionLength": "12h", "issuer": "store", "signingKey": key},
+                "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+                "policies": [{"name": "all", "document": policy(Action=["s3:*"], Resource=["*"])}],
+                "roles": [role]}
 
     def environment(self) -> dict:
         """What Icecore needs to use it."""

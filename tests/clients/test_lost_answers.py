@@ -4,8 +4,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+import polars
+import pyarrow
 import pytest
-from test_catalog import NAMESPACE, DuckDBWriter, PyIcebergWriter, rows
+from engines import DuckDB, PyIceberg
+from test_catalog import ARROW, NAMESPACE, DuckDBWriter, PyIcebergWriter, SparkWriter, rows
 
 WAYS = ["drop", 503, 504]
 HOPS = {"connection", "transfer-encoding", "content-length", "keep-alive"}
@@ -80,23 +83,52 @@ def proxy(server):
     proxy.server_close()
 
 
+class PolarsWriter(PyIcebergWriter):
+    """Polars writes a frame with PyIceberg."""
+
+    name = "polars"
+
+    def append(self, table, batch):
+        polars.from_arrow(pyarrow.Table.from_pylist(batch, ARROW)).write_iceberg(self.load(NAMESPACE, table), mode="append")
+
+
+class PolarsSinkWriter(PyIcebergWriter):
+    """Its sink writes the files itself, commits them with PyIceberg's catalog, and looks for a commit that failed."""
+
+    name = "polars_sink"
+
+    def append(self, table, batch):
+        polars.from_arrow(pyarrow.Table.from_pylist(batch, ARROW)).lazy().sink_iceberg(self.load(NAMESPACE, table), mode="append")
+
+
+@pytest.fixture(params=[PyIcebergWriter, DuckDBWriter, PolarsWriter, PolarsSinkWriter, SparkWriter], ids=lambda engine: engine.name)
+def engine(request):
+    """Makes a writer for a catalog."""
+    if request.param is SparkWriter:
+        session = request.getfixturevalue("spark_session")
+        return lambda uri: SparkWriter(session, uri)
+    return request.param
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("engine", [PyIcebergWriter, DuckDBWriter], ids=lambda engine: engine.name)
 def test_a_lost_answer_leaves_the_rows_there_once(engine, way, proxy, server):
-    table = f"lost_{engine.name}_{way}"
-    direct = PyIcebergWriter(server.url + "/catalog")
-    direct.create(table)
-    writer = engine(proxy.url + "/catalog")
+    direct, writer = engine(server.url + "/catalog"), engine(proxy.url + "/catalog")
+    table = f"lost_{writer.name}_{way}"
+    PyIcebergWriter(server.url + "/catalog").create(table)
     writer.append(table, rows("before", 5))
     proxy.lose_next(way)
     try:
         writer.append(table, rows("lost", 10))
-    except Exception:  # Each client has its own error for a lost answer; some send the commit again and have none.
-        pass
+        print(f"{writer.name}, {way}: done")
+    except Exception as error:  # Each client has its own error for a lost answer; some send the commit again and have none.
+        print(f"{writer.name}, {way}: {type(error).__name__}: {str(error)[:200]}")
     assert proxy.lost == 1, "the answer of the commit was lost"
     # What the client did next, deleting files included, must not have hurt.
-    for reader in (PyIcebergWriter(server.url + "/catalog"), DuckDBWriter(server.url + "/catalog")):
+    readers = [PyIceberg(server.url + "/catalog"), DuckDB(server.url + "/catalog"), direct]
+    for reader in readers:
         ids = reader.ids(NAMESPACE, table)
         assert len(ids) == len(set(ids)) == 15, f"{reader.name} reads {len(ids)} rows"
-    engine(server.url + "/catalog").append(table, rows("after", 5))
-    assert len(set(direct.ids(NAMESPACE, table))) == 20
+    direct.append(table, rows("after", 5))
+    for reader in readers:
+        ids = reader.ids(NAMESPACE, table)
+        assert len(ids) == len(set(ids)) == 20, f"{reader.name} reads {len(ids)} rows"

@@ -3,17 +3,20 @@ import http.client
 import json
 from urllib.parse import urlsplit
 
+import boto3
+import pyarrow
 import pytest
-from engines import Spark
-from icecore import Sent, send_until_taken
+from botocore.exceptions import ClientError
+from engines import DuckDB, PyIceberg, Spark
+from icecore import Client, Sent, send_until_taken
 from server import SeaweedFS, Server
 
 NAMESPACE, EVENTS = "shop", 500
 
 
-def serve(folder, store, prefix, access):
+def serve(folder, store, prefix, access, **more):
     arguments = ["--warehouse", f"s3://{store.BUCKET}/{prefix}"]
-    server = Server(folder, arguments, store.environment() | {"ICECORE_STORAGE_ACCESS": access}).start()
+    server = Server(folder, arguments, store.environment() | {"ICECORE_STORAGE_ACCESS": access} | more).start()
     lines = [f'{{"id":"{prefix}-{n}","type":"order"}}' for n in range(EVENTS)]
     send_until_taken(server.client(), lines, Sent(), NAMESPACE)
     server.client().commit(NAMESPACE)
@@ -68,6 +71,84 @@ def test_vended_keys_come_with_their_prefix_and_another_etag(tmp_path, store):
         assert "clients of the catalog get the configured S3 keys" in server.log_tail()
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def assuming(tmp_path_factory, store):
+    server = serve(tmp_path_factory.mktemp("icecore"), store, "role", "vended", ICECORE_STORAGE_ROLE_ARN=store.ROLE)
+    yield server
+    server.stop()
+
+
+def test_keys_of_a_role_open_one_table_and_nothing_else(assuming, store):
+    _, body = load(assuming, "events", {"x-iceberg-access-delegation": "vended-credentials"})
+    (credential,) = body["storage-credentials"]
+    assert credential["config"]["s3.access-key-id"] != store.KEY
+    s3 = open_store(credential["config"])
+    bucket, own = store.BUCKET, credential["prefix"].removeprefix(f"s3://{store.BUCKET}/")
+    assert own.endswith("/")
+    metadata = body["metadata-location"].removeprefix(f"s3://{bucket}/")
+    assert json.loads(s3.get_object(Bucket=bucket, Key=metadata)["Body"].read())["location"] + "/" == credential["prefix"]
+    s3.put_object(Bucket=bucket, Key=f"{own}data/new", Body=b"x")
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=f"{own}data/new")["Contents"]] == [f"{own}data/new"]
+    s3.delete_object(Bucket=bucket, Key=f"{own}data/new")
+    # Another table, one whose name begins alike, the folder above, the other warehouses of the bucket.
+    _, _, made = ask(assuming, "POST", f"namespaces/{NAMESPACE}/tables", {"name": "other", "schema": {"type": "struct", "schema-id": 0, "fields": []}})
+    other = made["metadata-location"].removeprefix(f"s3://{bucket}/")
+    for key in [other, f"{own[:-1]}2/x", own.split("/")[0] + "/x", "x"]:
+        check_forbidden(lambda: s3.get_object(Bucket=bucket, Key=key))
+        check_forbidden(lambda: s3.put_object(Bucket=bucket, Key=key, Body=b"x"))
+        check_forbidden(lambda: s3.delete_object(Bucket=bucket, Key=key))
+    for prefix in ["", "role/", other.rsplit("/", 1)[0] + "/", own[:-1]]:
+        check_forbidden(lambda: s3.list_objects_v2(Bucket=bucket, Prefix=prefix))
+
+
+def test_keys_of_a_reader_write_nothing(tmp_path, store):
+    environment = store.environment() | {"ICECORE_STORAGE_ROLE_ARN": store.ROLE, "ICECORE_AUTH": "on"}
+    server = Server(tmp_path, ["--warehouse", f"s3://{store.BUCKET}/readers"], environment).start()
+    try:
+        found = {}
+        for scope in ("write", "read"):
+            token = server.run("token", "create", scope, "--ns", NAMESPACE, "--scope", scope, "--data-dir", str(server.folder / "data")).strip()
+            client = Client(server.url, token=token)
+            if scope == "write":
+                client.request("POST", "/catalog/v1/namespaces", json.dumps({"namespace": [NAMESPACE]}))
+                client.request("POST", f"/catalog/v1/namespaces/{NAMESPACE}/tables", json.dumps({"name": "t", "schema": {"type": "struct", "schema-id": 0, "fields": []}}))
+            status, _, raw = client.request("GET", f"/catalog/v1/namespaces/{NAMESPACE}/tables/t", headers={"x-iceberg-access-delegation": "vended-credentials"})
+            assert status == 200, raw
+            found[scope] = json.loads(raw)
+        where = urlsplit(found["read"]["metadata-location"])
+        bucket, metadata = where.netloc, where.path[1:]
+        writer, reader = (open_store(found[scope]["config"]) for scope in ("write", "read"))
+        writer.put_object(Bucket=bucket, Key=metadata + ".copy", Body=reader.get_object(Bucket=bucket, Key=metadata)["Body"].read())
+        check_forbidden(lambda: reader.put_object(Bucket=bucket, Key=metadata, Body=b"x"))
+        check_forbidden(lambda: reader.delete_object(Bucket=bucket, Key=metadata + ".copy"))
+    finally:
+        server.stop()
+
+
+def open_store(keys: dict):
+    """The store with keys that the catalog handed out."""
+    return boto3.client("s3", endpoint_url=keys["s3.endpoint"], aws_access_key_id=keys["s3.access-key-id"], region_name=keys["s3.region"],
+                        aws_secret_access_key=keys["s3.secret-access-key"], aws_session_token=keys["s3.session-token"])
+
+
+def check_forbidden(call) -> None:
+    with pytest.raises(ClientError) as refused:
+        call()
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+def test_engines_read_and_write_with_keys_of_a_role(assuming, spark_session):
+    lake, duck = PyIceberg(assuming.url + "/catalog"), DuckDB(assuming.url + "/catalog")
+    spark = Spark(spark_session, assuming.url + "/catalog")
+    written = lake.catalog.create_table((NAMESPACE, "written"), pyarrow.schema([("id", pyarrow.string())]))
+    written.append(pyarrow.table({"id": ["pyiceberg"]}))
+    duck.rows(f"INSERT INTO {duck.table(NAMESPACE, 'written')} VALUES ('duckdb')")
+    spark.rows(f"INSERT INTO {spark.table(NAMESPACE, 'written')} VALUES ('spark')")
+    for engine in (lake, duck, spark):
+        assert len(set(engine.ids(NAMESPACE, "events"))) == EVENTS, engine.name
+        assert sorted(engine.ids(NAMESPACE, "written")) == ["duckdb", "pyiceberg", "spark"], engine.name
 
 
 def send(store, method, uri, headers, body=None):
@@ -131,3 +212,15 @@ def test_spark_reads_and_writes_with_signed_requests(signing, spark_session):
     assert left == sum(not id < "signed-3" for id in ids)
     # With PURGE Spark deletes the files itself, after the drop, and then nothing is signed any more.
     spark.rows(f"DROP TABLE {table}")
+
+
+def test_pyiceberg_reads_and_writes_with_signed_requests(signing):
+    """Its file IO for that is the one of s3fs, which the catalog names in the table's settings."""
+    lake = PyIceberg(signing.url + "/catalog")
+    assert len(set(lake.ids(NAMESPACE, "events"))) == EVENTS
+    table = lake.catalog.create_table((NAMESPACE, "signed"), pyarrow.schema([("id", pyarrow.string())]))
+    assert "s3.access-key-id" not in table.io.properties
+    for turn in range(3):
+        table.append(pyarrow.table({"id": [f"{turn}-{n}" for n in range(10)]}))
+    table.delete("id = '0-1'")
+    assert len(set(lake.ids(NAMESPACE, "signed"))) == 29

@@ -325,7 +325,7 @@ async fn main_keeps_its_retention() {
     let retention = SnapshotRetention::branch(Some(7), Some(8), None);
     table.set_ref("main", first, retention.clone());
     let second = table.append(&["a"]).await;
-    let main = &retention::refs(&table.metadata)["main"];
+    let main = &crate::refs::of(&table.metadata)["main"];
     assert_eq!((main.snapshot_id, &main.retention), (second, &retention));
 }
 

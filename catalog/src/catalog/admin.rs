@@ -5,7 +5,7 @@
 //! at, so nothing here can undo what another commits meanwhile.
 
 use super::{Catalog, LoadedTable, TableChange};
-use crate::{error::CatalogError, retention};
+use crate::{error::CatalogError, refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -119,7 +119,7 @@ impl Catalog {
         table: &TableIdent,
     ) -> Result<BTreeMap<String, SnapshotReference>, CatalogError> {
         let loaded = self.load_table(table).await?;
-        Ok(retention::refs(&loaded.metadata).into_iter().collect())
+        Ok(refs::of(&loaded.metadata).into_iter().collect())
     }
 
     /// Gives a snapshot (the current one when none is named) a name.
@@ -135,7 +135,7 @@ impl Catalog {
     ) -> Result<LoadedTable, CatalogError> {
         super::create::check_name(name)?;
         let loaded = self.load_table(table).await?;
-        if retention::refs(&loaded.metadata).contains_key(name) {
+        if refs::of(&loaded.metadata).contains_key(name) {
             return Err(CatalogError::AlreadyExists(format!("Ref already exists: {name}")));
         }
         let snapshot_id = match snapshot {
@@ -260,7 +260,7 @@ fn retention_of(kind: RefKind) -> SnapshotRetention {
 }
 
 fn existing(metadata: &TableMetadata, name: &str) -> Result<SnapshotReference, CatalogError> {
-    let found = retention::refs(metadata).remove(name);
+    let found = refs::of(metadata).remove(name);
     found.ok_or_else(|| CatalogError::Invalid(format!("no branch or tag is called `{name}`")))
 }
 

@@ -1,36 +1,50 @@
-//! Parsed metadata by file. A metadata file never changes, so an entry is never stale.
+//! What was made of metadata files, by file. A metadata file never changes, so an entry is never
+//! stale.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Most entries; each is as large as its table's metadata (some 100 KiB at 500 snapshots).
+/// Most entries.
 const ENTRIES_MAX: usize = 1024;
+/// Most snapshots or versions of all entries: parsed, one takes some 2 KiB.
+const WEIGHT_MAX: usize = 50_000;
 
-/// `M` is the metadata of tables or of views.
+/// `M` is what is kept: the metadata of tables or of views, or what is carried along with it.
 pub(super) struct MetadataCache<M> {
-    entries: Mutex<HashMap<String, Arc<M>>>,
+    entries: Mutex<Entries<M>>,
+}
+
+/// Each with its weight.
+struct Entries<M> {
+    by_location: HashMap<String, (Arc<M>, usize)>,
+    weight: usize,
 }
 
 impl<M> Default for MetadataCache<M> {
     fn default() -> Self {
-        Self { entries: Mutex::default() }
+        Self { entries: Mutex::new(Entries { by_location: HashMap::new(), weight: 0 }) }
     }
 }
 
 impl<M> MetadataCache<M> {
     pub(super) fn get(&self, location: &str) -> Option<Arc<M>> {
-        self.lock().get(location).cloned()
+        self.lock().by_location.get(location).map(|(kept, _)| Arc::clone(kept))
     }
 
-    /// Adds an entry; a full cache starts anew, which costs one read for each table in use.
-    pub(super) fn insert(&self, location: &str, metadata: &Arc<M>) {
+    /// Adds an entry that has `weight` snapshots or versions; a full cache starts anew, which costs
+    /// one read for each table in use.
+    pub(super) fn insert(&self, location: &str, metadata: &Arc<M>, weight: usize) {
         let mut entries = self.lock();
-        if ENTRIES_MAX <= entries.len() {
-            entries.clear();
+        entries.remove(location);
+        let full = ENTRIES_MAX <= entries.by_location.len() || WEIGHT_MAX < entries.weight + weight;
+        if full {
+            entries.by_location.clear();
+            entries.weight = 0;
         }
-        entries.insert(location.to_owned(), Arc::clone(metadata));
+        entries.weight += weight;
+        entries.by_location.insert(location.to_owned(), (Arc::clone(metadata), weight));
     }
 
     /// Drops what is no longer a table's current metadata.
@@ -38,7 +52,38 @@ impl<M> MetadataCache<M> {
         self.lock().remove(location);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<M>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries<M>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> Entries<M> {
+    fn remove(&mut self, location: &str) {
+        if let Some((_, weight)) = self.by_location.remove(location) {
+            self.weight -= weight;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_is_bounded_by_entries_and_by_what_they_weigh() {
+        let cache = MetadataCache::default();
+        for number in 0..=ENTRIES_MAX {
+            cache.insert(&number.to_string(), &Arc::new(number), 0);
+        }
+        assert_eq!(cache.get("0"), None);
+        assert_eq!(cache.lock().by_location.len(), 1);
+        for _ in 0..3 {
+            cache.insert("same", &Arc::new(1), WEIGHT_MAX);
+        }
+        assert_eq!((cache.lock().by_location.len(), cache.lock().weight), (2, WEIGHT_MAX));
+        cache.insert("heavy", &Arc::new(2), 1);
+        assert_eq!((cache.get("same"), cache.get("heavy")), (None, Some(Arc::new(2))));
+        cache.remove("heavy");
+        assert_eq!(cache.lock().weight, 0);
     }
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     append::{self, Append, rebase},
+    carried::Carried,
     commit,
     error::CatalogError,
     metastore::{Obsolete, Part, SwapOutcome, Watermark},
@@ -28,6 +29,7 @@ const RETRIES: u32 = 50;
 struct Fold {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
+    carried: Arc<Carried>,
     watermark: Option<Watermark>,
     now_ms: i64,
     /// First and last `seq` of the snapshots that come from our own log.
@@ -136,7 +138,8 @@ impl Catalog {
     }
 
     async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
-        let mut fold = Fold::new(base, self.now_ms());
+        let carried = self.carried_of(&base);
+        let mut fold = Fold::new(base, carried, self.now_ms());
         let mut fates = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
@@ -200,12 +203,12 @@ impl Catalog {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
+        fold.make(metadata, updates);
         if let Some(rebased) = rebased {
             fold.written.push(rebased.written);
             let not_before_ms = fold.now_ms + GRACE_MS;
             fold.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
         }
-        fold.metadata = Arc::new(metadata);
         Ok(Some(snapshots))
     }
 
@@ -259,7 +262,7 @@ impl Catalog {
                 return Err(cause);
             }
         };
-        fold.metadata = Arc::new(metadata);
+        fold.make(metadata, &built.updates);
         fold.watermark = Some(append.watermark);
         fold.seqs.insert(built.snapshot_id, append.seq);
         fold.obsolete.extend(built.obsolete);
@@ -269,9 +272,10 @@ impl Catalog {
 }
 
 impl Fold {
-    fn new(base: LoadedTable, now_ms: i64) -> Self {
+    fn new(base: LoadedTable, carried: Arc<Carried>, now_ms: i64) -> Self {
         Self {
             metadata: Arc::clone(&base.metadata),
+            carried,
             watermark: base.watermark,
             base,
             now_ms,
@@ -289,11 +293,18 @@ impl Fold {
         commit::apply_updates_at(&self.metadata, location, updates, now_ms)
     }
 
+    /// Takes over what `updates` made of the table.
+    fn make(&mut self, metadata: TableMetadata, updates: &[iceberg::TableUpdate]) {
+        self.carried = Arc::new(self.carried.after(updates, &metadata));
+        self.metadata = Arc::new(metadata);
+    }
+
     /// What to store, and the files that are part of it.
     fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
+        write.carried = Some(self.carried);
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;

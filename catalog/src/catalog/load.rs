@@ -2,6 +2,7 @@
 
 use super::{Catalog, LoadedTable, VerifyAtLoad};
 use crate::{
+    carried::Carried,
     error::CatalogError,
     metastore::TableRow,
     storage::{self, file_io},
@@ -95,6 +96,36 @@ impl Catalog {
         }
     }
 
+    /// What is carried along with a table; got anew only when its last commit was not made here.
+    pub(crate) fn carried_of(&self, table: &LoadedTable) -> Arc<Carried> {
+        let location = &table.metadata_location;
+        match self.inner.carried_cache.get(location) {
+            Some(known) if Arc::ptr_eq(&known.0, &table.metadata) => Arc::clone(&known.1),
+            // None, or a client wrote the file anew before it was registered again.
+            _ => {
+                let carried = Arc::new(Carried::of(&table.metadata));
+                self.remember_carried(location, &table.metadata, &carried);
+                carried
+            }
+        }
+    }
+
+    pub(super) fn remember_carried(
+        &self,
+        location: &str,
+        metadata: &Arc<TableMetadata>,
+        carried: &Arc<Carried>,
+    ) {
+        let entry = Arc::new((Arc::clone(metadata), Arc::clone(carried)));
+        self.inner.carried_cache.insert(location, &entry, metadata.snapshots().len());
+    }
+
+    /// Forgets a metadata file that is no table's any more, or may have been written anew.
+    pub(super) fn forget(&self, location: &str) {
+        self.inner.cache.remove(location);
+        self.inner.carried_cache.remove(location);
+    }
+
     /// The contents of a metadata file, compressed or not.
     pub(super) async fn metadata(
         &self,
@@ -112,7 +143,7 @@ impl Catalog {
             own
         })?;
         let metadata = Arc::new(metadata);
-        self.inner.cache.insert(location, &metadata);
+        self.inner.cache.insert(location, &metadata, metadata.snapshots().len());
         Ok(metadata)
     }
 }

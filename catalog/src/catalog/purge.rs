@@ -68,7 +68,7 @@ impl Catalog {
         } else {
             self.metastore().drop_table(levels, name).await?
         };
-        self.inner.cache.remove(&row.metadata_location);
+        self.forget(&row.metadata_location);
         Ok(())
     }
 

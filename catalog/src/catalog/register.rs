@@ -99,7 +99,7 @@ impl Catalog {
         self.check_stays(table, "unregistered").await?;
         let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
         let metadata = self.metadata(&row.metadata_location).await?;
-        self.inner.cache.remove(&row.metadata_location);
+        self.forget(&row.metadata_location);
         Ok(LoadedTable {
             metadata,
             metadata_location: row.metadata_location,
@@ -122,7 +122,7 @@ impl Catalog {
             return Err(CatalogError::about_to_be_deleted(&location));
         }
         // Others than this catalog may have written it, and twice.
-        self.inner.cache.remove(&location);
+        self.forget(&location);
         let metadata = self.metadata(&location).await?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
         Ok((location, metadata))

@@ -182,7 +182,8 @@ impl Catalog {
             if outcome == SwapOutcome::Done {
                 let metadata = Arc::new(metadata);
                 self.inner.view_cache.remove(&base.metadata_location);
-                self.inner.view_cache.insert(&metadata_location, &metadata);
+                let weight = metadata.versions().len();
+                self.inner.view_cache.insert(&metadata_location, &metadata, weight);
                 return Ok(LoadedView { metadata, metadata_location, version: base.version + 1 });
             }
             self.discard(&[metadata_location]).await;
@@ -238,7 +239,8 @@ impl Catalog {
         }
         added?;
         let metadata = Arc::new(metadata);
-        self.inner.view_cache.insert(&metadata_location, &metadata);
+        let weight = metadata.versions().len();
+        self.inner.view_cache.insert(&metadata_location, &metadata, weight);
         Ok(LoadedView { metadata, metadata_location, version: 1 })
     }
 
@@ -290,7 +292,7 @@ impl Catalog {
             CatalogError::Iceberg { operation: "read view metadata", source: cause.into() }
         })?;
         let metadata = Arc::new(read);
-        self.inner.view_cache.insert(location, &metadata);
+        self.inner.view_cache.insert(location, &metadata, metadata.versions().len());
         Ok(metadata)
     }
 

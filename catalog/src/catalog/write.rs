@@ -4,6 +4,7 @@
 
 use super::{Catalog, LoadedTable};
 use crate::{
+    carried::Carried,
     commit,
     error::CatalogError,
     location::Location,
@@ -25,6 +26,8 @@ pub(super) struct Write {
     /// None for a new table.
     pub(super) base: Option<LoadedTable>,
     pub(super) metadata: Arc<TableMetadata>,
+    /// The branches and tags of `metadata`, where they are known.
+    pub(super) carried: Option<Arc<Carried>>,
     pub(super) metadata_location: String,
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
@@ -49,8 +52,18 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (watermark, parts) = (None, Vec::new());
-        Self { table, base, metadata, metadata_location, watermark, snapshots, obsolete, parts }
+        let (carried, watermark, parts) = (None, None, Vec::new());
+        Self {
+            table,
+            base,
+            metadata,
+            carried,
+            metadata_location,
+            watermark,
+            snapshots,
+            obsolete,
+            parts,
+        }
     }
 
     /// The table once this is stored.
@@ -102,7 +115,10 @@ impl Catalog {
         let locations: Vec<String> =
             writes.iter().map(|write| write.metadata_location.clone()).collect();
         let puts = writes.iter().map(|write| {
-            let bytes = metadata_file::encode(write.metadata.as_ref());
+            let bytes = match &write.carried {
+                Some(carried) => metadata_file::encode_table(&write.metadata, carried),
+                None => metadata_file::encode(write.metadata.as_ref()),
+            };
             self.inner.storage.put(&write.metadata_location, bytes.into())
         });
         if let Err(cause) = try_join_all(puts).await {
@@ -136,9 +152,13 @@ impl Catalog {
     fn remember(&self, writes: &[Write]) {
         for write in writes {
             if let Some(base) = &write.base {
-                self.inner.cache.remove(&base.metadata_location);
+                self.forget(&base.metadata_location);
             }
-            self.inner.cache.insert(&write.metadata_location, &write.metadata);
+            let weight = write.metadata.snapshots().len();
+            self.inner.cache.insert(&write.metadata_location, &write.metadata, weight);
+            if let Some(carried) = &write.carried {
+                self.remember_carried(&write.metadata_location, &write.metadata, carried);
+            }
         }
     }
 }

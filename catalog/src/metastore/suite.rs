@@ -1,16 +1,18 @@
 //! What every metastore must do, run against each of them. Every function takes an empty one.
 
 mod again;
+mod names;
 mod operators;
 
 pub(crate) use again::{no_version_comes_back, remembered_requests};
+pub(crate) use names::{one_of_many_racing_renames_gets_the_name, pages, views};
 pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, protection, trash};
 
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, Metastore, NewTable, Obsolete, Page, PointerSwap, Properties, Report,
-        SnapshotRow, SwapOutcome, Watermark,
+        Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report, SnapshotRow,
+        SwapOutcome, Watermark,
     },
 };
 use uuid::Uuid;
@@ -180,144 +182,6 @@ pub(crate) async fn replaced_tables(store: &dyn Metastore) {
     assert_eq!(store.snapshots(id(2)).await.unwrap(), [snapshot]);
     assert_eq!(store.table_by_uuid(one).await.unwrap(), None);
     assert_eq!(store.commit(&[swap(one, 1, "m")]).await.unwrap(), SwapOutcome::Lost(one));
-}
-
-pub(crate) async fn views(store: &dyn Metastore) {
-    let (a, b) = (levels("a"), levels("b"));
-    for levels in [&a, &b] {
-        store.create_namespace(levels, &Properties::new()).await.unwrap();
-    }
-    let new = |number, name: &str, kind| NewTable {
-        kind,
-        levels: levels("a"),
-        name: name.to_owned(),
-        uuid: id(number),
-        metadata_location: format!("m{number}"),
-        location: format!("s3://b/{number}"),
-        snapshots: Vec::new(),
-        adopted: false,
-    };
-    let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
-    add(new(1, "t", Kind::Table)).await.unwrap();
-    add(new(2, "v", Kind::View)).await.unwrap();
-
-    let names = async |kind, levels: &Levels, page| store.names(kind, levels, page).await;
-
-    // One name is one thing, whatever it is.
-    for (name, kind, text) in [
-        ("t", Kind::Table, "Table already exists: a.t"),
-        ("t", Kind::View, "Table with same name already exists: a.t"),
-        ("v", Kind::View, "View already exists: a.v"),
-        ("v", Kind::Table, "View with same name already exists: a.v"),
-    ] {
-        let taken = add(new(3, name, kind)).await;
-        assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
-    }
-    assert_eq!(
-        (store.tables(&a).await.unwrap(), names(Kind::View, &a, Page::ALL).await.unwrap()),
-        { (vec!["t".to_owned()], vec!["v".to_owned()]) }
-    );
-    assert_eq!(store.table(&a, "v").await.unwrap(), None);
-    assert_eq!(store.view(&a, "t").await.unwrap(), None);
-    let row = store.view(&a, "v").await.unwrap().unwrap();
-    assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
-    let missing = names(Kind::View, &levels("none"), Page::ALL).await;
-    assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
-
-    // It moves as a table does.
-    assert_eq!(store.commit(&[swap(id(2), 1, "v2")]).await.unwrap(), SwapOutcome::Done);
-    assert_eq!(store.commit(&[swap(id(2), 1, "v3")]).await.unwrap(), SwapOutcome::Lost(id(2)));
-    assert_eq!(store.view(&a, "v").await.unwrap().unwrap().metadata_location, "v2");
-
-    // Each call finds only its own kind, and full namespaces stay.
-    let wrong = store.drop_table(&a, "v").await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchTable(name)) if name == "a.v"));
-    let wrong = store.drop_view(&a, "t").await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchView(name)) if name == "a.t"));
-    let wrong = store.rename_table((&a, "v"), (&b, "v")).await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchTable(_))));
-    let wrong = store.rename_view((&a, "t"), (&b, "t")).await;
-    assert!(matches!(wrong, Err(CatalogError::NoSuchView(_))));
-    for (onto, what) in [("t", "Table"), ("v", "View")] {
-        let expected = format!("Cannot rename a.x to a.{onto}. {what} already exists");
-        add(new(4, "x", Kind::View)).await.unwrap();
-        let taken = store.rename_view((&a, "x"), (&a, onto)).await;
-        assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
-        store.drop_view(&a, "x").await.unwrap();
-        add(new(4, "x", Kind::Table)).await.unwrap();
-        let taken = store.rename_table((&a, "x"), (&a, onto)).await;
-        assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
-        store.drop_table(&a, "x").await.unwrap();
-    }
-    let nowhere = store.rename_view((&a, "v"), (&levels("none"), "v")).await;
-    assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
-    store.rename_view((&a, "v"), (&a, "v")).await.unwrap();
-    store.rename_view((&a, "v"), (&b, "w")).await.unwrap();
-    let full = store.drop_namespace(&b).await;
-    assert!(matches!(full, Err(CatalogError::NamespaceNotEmpty(_))));
-    assert_eq!(store.drop_view(&b, "w").await.unwrap().uuid, id(2));
-    store.drop_namespace(&b).await.unwrap();
-}
-
-/// Lists are cut where they are read, so a page costs the same however long its list is.
-pub(crate) async fn pages(store: &dyn Metastore) {
-    const NAMES: u128 = 300;
-    let a = levels("a");
-    store.create_namespace(&a, &Properties::new()).await.unwrap();
-    let new = |n: u128| NewTable {
-        kind: if n.is_multiple_of(2) { Kind::Table } else { Kind::View },
-        levels: a.clone(),
-        name: format!("{}{n}", ["é", "Z", "a", "b "][n as usize / 2 % 4]),
-        uuid: id(n),
-        metadata_location: "m".to_owned(),
-        location: format!("s3://b/{n}"),
-        snapshots: Vec::new(),
-        adopted: false,
-    };
-    let all: Vec<NewTable> = (0..NAMES).map(new).collect();
-    store.commit_with_new(&all, &[]).await.unwrap();
-    for kind in [Kind::Table, Kind::View] {
-        let of_kind = all.iter().filter(|new| new.kind == kind);
-        let mut expected: Vec<&str> = of_kind.map(|new| new.name.as_str()).collect();
-        expected.sort_unstable();
-        let (mut paged, mut pages): (Vec<String>, _) = (Vec::new(), 0);
-        loop {
-            let after = paged.last().cloned().unwrap_or_default();
-            let page = store.names(kind, &a, Page { after: &after, limit: 7 }).await.unwrap();
-            assert!(page.len() <= 7);
-            pages += 1;
-            paged.extend(page.iter().cloned());
-            if page.len() < 7 {
-                break;
-            }
-        }
-        assert_eq!((paged, pages), (expected.iter().map(|name| (*name).to_owned()).collect(), 22));
-    }
-    let below = |n: u32| vec!["a".to_owned(), format!("{n:02}")];
-    for n in 0..20 {
-        store.create_namespace(&below(n), &Properties::new()).await.unwrap();
-    }
-    let page = store.namespaces_of(&a, Page { after: "04", limit: 3 }).await.unwrap();
-    assert_eq!(page, [below(5), below(6), below(7)]);
-    let first = store.namespaces_of(&a, Page { after: "", limit: 1 }).await.unwrap();
-    assert_eq!(first, [below(0)]);
-    let last = store.namespaces_of(&a, Page { after: "18", limit: 5 }).await.unwrap();
-    assert_eq!(last, [below(19)]);
-}
-
-pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &dyn Metastore) {
-    for number in 1..=8 {
-        with_table(store, number).await;
-    }
-    let a = levels("a");
-    let names: Vec<String> = (1..=8).map(|number| format!("t{number}")).collect();
-    let races = names.iter().map(|name| store.rename_table((&a, name), (&a, "wanted")));
-    let renamed = futures::future::join_all(races).await;
-    assert_eq!(renamed.iter().filter(|result| result.is_ok()).count(), 1, "{renamed:?}");
-    let lost =
-        |result: &&Result<(), CatalogError>| matches!(result, Err(CatalogError::AlreadyExists(_)));
-    assert_eq!(renamed.iter().filter(lost).count(), 7, "{renamed:?}");
-    assert_eq!(store.tables(&a).await.unwrap().len(), 8);
 }
 
 pub(crate) async fn commits(store: &dyn Metastore) {

@@ -8,8 +8,9 @@
 use super::{
     REQUEST_BYTES_MAX, Rest,
     access::{self, Caller, Delegated},
-    commit,
+    commit::CommitAnswer,
     error::Refused,
+    ordered::Snapshots,
     request::parse_body,
     tables::{self, Staged},
     views,
@@ -20,6 +21,7 @@ use crate::{
     metastore::{Answer, DoneRequest, RequestKey},
 };
 use axum::{
+    Json,
     body::Body,
     extract::{FromRequestParts, Request, State},
     http::{Method, StatusCode, header, request::Parts},
@@ -158,7 +160,9 @@ async fn answered(rest: &Rest, caller: &Caller, done: DoneRequest) -> Result<Res
     Ok(match (done.answer, done.table) {
         (Answer::Json(body), _) => json(done.status, body),
         (Answer::Table, Some(made)) => loaded(rest, caller, made).await?,
-        (Answer::Commit, Some(made)) => commit::answer(table(rest, made).await?).into_response(),
+        (Answer::Commit, Some(made)) => {
+            Json(CommitAnswer::new(rest, table(rest, made).await?)).into_response()
+        }
         (Answer::View, Some(made)) => views::answer(view(rest, made).await?).into_response(),
         (Answer::Staged(text), _) => {
             parse_body::<Staged>(text.as_bytes())?.answer(rest, caller).await?
@@ -185,7 +189,7 @@ async fn loaded(
         // It was dropped since; nobody gets at its files any more.
         None => Delegated::default(),
     };
-    Ok(tables::loaded(rest, &table, &access, tables::Snapshots::All))
+    Ok(tables::loaded(rest, &table, &access, Snapshots::All))
 }
 
 /// The table as the request made it or, when that file is gone, as it is now.

@@ -3,9 +3,10 @@
 //! Requirements and updates are parsed one by one, so that the error names the one it is about.
 
 use super::{
+    Rest,
     asked::Asked,
     error::Refused,
-    ordered,
+    ordered::{Ordered, Snapshots},
     request::{Body, Name, TablePath},
 };
 use crate::{
@@ -13,10 +14,9 @@ use crate::{
     metastore::Answer,
 };
 use axum::{Json, http::StatusCode};
-use iceberg::{TableIdent, spec::TableMetadata};
+use iceberg::TableIdent;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use std::sync::Arc;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct CommitBody {
@@ -34,9 +34,16 @@ pub(super) struct TransactionBody {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct CommitAnswer {
-    pub(super) metadata_location: String,
-    #[serde(serialize_with = "ordered::serialize")]
-    pub(super) metadata: Arc<TableMetadata>,
+    metadata_location: String,
+    metadata: Ordered,
+}
+
+impl CommitAnswer {
+    pub(super) fn new(rest: &Rest, table: LoadedTable) -> Self {
+        let (carried, snapshots) = (rest.catalog.carried_of(&table), Snapshots::All);
+        let LoadedTable { metadata, metadata_location, .. } = table;
+        Self { metadata_location, metadata: Ordered { metadata, carried, snapshots } }
+    }
 }
 
 /// `POST /namespaces/{namespace}/tables/{table}`
@@ -46,11 +53,7 @@ pub(super) async fn table(
     Body(body): Body<CommitBody>,
 ) -> Result<Json<CommitAnswer>, Refused> {
     let table = asked.catalog(Answer::Commit).commit(change(table, &body)?).await?;
-    Ok(answer(table))
-}
-
-pub(super) fn answer(table: LoadedTable) -> Json<CommitAnswer> {
-    Json(CommitAnswer { metadata_location: table.metadata_location, metadata: table.metadata })
+    Ok(Json(CommitAnswer::new(asked.rest(), table)))
 }
 
 /// `POST /transactions/commit`

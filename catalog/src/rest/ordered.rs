@@ -1,21 +1,59 @@
 //! Table metadata as answers hold it: its lists always in the same order, snapshots oldest first.
 //!
 //! The iceberg crate keeps these lists in maps and writes them in any order, while clients compare
-//! what two loads say. Metadata files keep the crate's order: nobody reads those by position.
+//! what two loads say.
 
-use crate::metadata_file;
-use iceberg::spec::TableMetadata;
+use crate::{
+    carried::Carried,
+    metadata_file::{self, TableV2},
+};
+use iceberg::spec::{FormatVersion, TableMetadata};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
-/// Metadata by member.
-pub(super) type Members = BTreeMap<String, Box<RawValue>>;
+const PARSES: &str = "serialized metadata parses";
 
-/// The numbers that lists are ordered by, as far as an item has them.
+/// Which of a table's snapshots an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Snapshots {
+    All,
+    /// Only those that a branch or tag names.
+    Refs,
+}
+
+/// A table's metadata for a member of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Ordered {
+    pub(super) metadata: Arc<TableMetadata>,
+    pub(super) carried: Arc<Carried>,
+    pub(super) snapshots: Snapshots,
+}
+
+impl Serialize for Ordered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let refs = self.carried.refs.values();
+        let named: HashSet<i64> = refs.map(|reference| reference.snapshot_id).collect();
+        let is_wanted = |id: i64| self.snapshots == Snapshots::All || named.contains(&id);
+        match self.metadata.format_version() {
+            FormatVersion::V2 => {
+                TableV2::new(&self.metadata, &self.carried, is_wanted).serialize(serializer)
+            }
+            FormatVersion::V1 | FormatVersion::V3 => {
+                members(&self.metadata, is_wanted).serialize(serializer)
+            }
+        }
+    }
+}
+
+/// What lists are ordered by, as far as an item has it, and what names a snapshot.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Place {
+struct Item {
+    snapshot_id: i64,
     sequence_number: i64,
     timestamp_ms: i64,
     schema_id: i64,
@@ -23,32 +61,29 @@ struct Place {
     order_id: i64,
 }
 
-pub(super) fn members(metadata: &TableMetadata) -> Members {
-    const PARSES: &str = "serialized metadata parses";
+/// The members of the crate's JSON with their lists in order.
+fn members(
+    metadata: &TableMetadata,
+    is_wanted: impl Fn(i64) -> bool,
+) -> BTreeMap<String, Box<RawValue>> {
     let json = metadata_file::encode(metadata);
-    let mut members: Members = serde_json::from_slice(&json).expect(PARSES);
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&json).expect(PARSES);
     for list in ["snapshots", "schemas", "partition-specs", "sort-orders"] {
         let Some(text) = members.get(list) else { continue };
-        let mut items: Vec<&RawValue> = serde_json::from_str(text.get()).expect(PARSES);
-        items.sort_by_cached_key(|item| {
-            let place: Place = serde_json::from_str(item.get()).expect(PARSES);
-            match list {
-                "snapshots" => (place.sequence_number, place.timestamp_ms),
-                "schemas" => (place.schema_id, 0),
-                "partition-specs" => (place.spec_id, 0),
-                _ => (place.order_id, 0),
-            }
+        let texts: Vec<&RawValue> = serde_json::from_str(text.get()).expect(PARSES);
+        let read = |text: &RawValue| serde_json::from_str::<Item>(text.get()).expect(PARSES);
+        let mut items: Vec<(Item, &RawValue)> =
+            texts.into_iter().map(|text| (read(text), text)).collect();
+        items.retain(|(item, _)| list != "snapshots" || is_wanted(item.snapshot_id));
+        items.sort_by_key(|(item, _)| match list {
+            "snapshots" => (item.sequence_number, item.timestamp_ms),
+            "schemas" => (item.schema_id, 0),
+            "partition-specs" => (item.spec_id, 0),
+            _ => (item.order_id, 0),
         });
-        let items = to_raw_value(&items).expect("parts of JSON are JSON");
-        members.insert(list.to_owned(), items);
+        let texts: Vec<&RawValue> = items.into_iter().map(|(_, text)| text).collect();
+        let texts = to_raw_value(&texts).expect("parts of JSON are JSON");
+        members.insert(list.to_owned(), texts);
     }
     members
-}
-
-/// For a member of an answer.
-pub(super) fn serialize<S: Serializer>(
-    metadata: &Arc<TableMetadata>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    members(metadata).serialize(serializer)
 }

@@ -4,10 +4,10 @@ use super::{
     Rest,
     access::{Caller, Delegated, StorageCredential, delegated},
     asked::Asked,
-    commit::{self, CommitAnswer},
+    commit::CommitAnswer,
     error::Refused,
     lists::{self, ListAnswer, PageParameters},
-    ordered::{self, Members},
+    ordered::{Ordered, Snapshots},
     request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
@@ -28,10 +28,9 @@ use iceberg::{
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Most bytes of answers that are kept for clients that load a table again.
@@ -74,14 +73,6 @@ pub(super) struct DropParameters {
     purge_requested: Option<String>,
 }
 
-/// Which of a table's snapshots an answer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Snapshots {
-    All,
-    /// Only those that a branch or tag names.
-    Refs,
-}
-
 /// A table that its client is going to create.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Staged {
@@ -98,7 +89,10 @@ impl Staged {
     pub(super) async fn answer(&self, rest: &Rest, caller: &Caller) -> Result<Response, Refused> {
         let location = self.metadata.location();
         let access = delegated(rest, caller, &self.ident, location).await?;
-        Ok(json(encode(&access, None, &ordered::members(&self.metadata))))
+        let metadata = Arc::new(self.metadata.clone());
+        // No snapshots yet, and so nothing that names one.
+        let (carried, snapshots) = (Arc::default(), Snapshots::All);
+        Ok(json(encode(&access, None, &Ordered { metadata, carried, snapshots })))
     }
 }
 
@@ -108,7 +102,7 @@ impl Staged {
 struct LoadAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_location: Option<&'a str>,
-    metadata: &'a Members,
+    metadata: &'a Ordered,
     config: &'a HashMap<String, String>,
     #[serde(skip_serializing_if = "<[StorageCredential]>::is_empty")]
     storage_credentials: &'a [StorageCredential],
@@ -235,7 +229,8 @@ pub(super) async fn unregister(
     asked: Asked,
     TablePath(table): TablePath,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    Ok(commit::answer(asked.catalog(Answer::Commit).unregister_table(&table).await?))
+    let table = asked.catalog(Answer::Commit).unregister_table(&table).await?;
+    Ok(Json(CommitAnswer::new(asked.rest(), table)))
 }
 
 /// `POST /tables/rename`
@@ -258,46 +253,17 @@ pub(super) fn loaded(
     let etag = etag(table, access, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
-        match snapshots {
-            Snapshots::All => encode(access, location, &ordered::members(&table.metadata)),
-            Snapshots::Refs => encode(access, location, &with_named_snapshots(&table.metadata)),
-        }
+        let (metadata, carried) = (Arc::clone(&table.metadata), rest.catalog.carried_of(table));
+        encode(access, location, &Ordered { metadata, carried, snapshots })
     };
     let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
     ([(header::ETAG, etag)], json(body)).into_response()
 }
 
-fn encode(access: &Delegated, metadata_location: Option<&str>, metadata: &Members) -> Bytes {
+fn encode(access: &Delegated, metadata_location: Option<&str>, metadata: &Ordered) -> Bytes {
     let Delegated { config, storage_credentials, .. } = access;
     let answer = LoadAnswer { metadata_location, metadata, config, storage_credentials };
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
-}
-
-/// Metadata without the snapshots that no branch or tag names, member by member as it is: what
-/// stays is copied, and what goes is only passed over.
-fn with_named_snapshots(metadata: &TableMetadata) -> Members {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Named {
-        snapshot_id: i64,
-    }
-    const PARSES: &str = "serialized metadata parses";
-    let mut members = ordered::members(metadata);
-    let Some(snapshots) = members.get("snapshots") else { return members };
-    let refs: HashMap<&str, Named> = members
-        .get("refs")
-        .map(|refs| serde_json::from_str(refs.get()).expect(PARSES))
-        .unwrap_or_default();
-    let named: HashSet<i64> = refs.into_values().map(|named| named.snapshot_id).collect();
-    let is_named = |snapshot: &&RawValue| {
-        let Named { snapshot_id } = serde_json::from_str(snapshot.get()).expect(PARSES);
-        named.contains(&snapshot_id)
-    };
-    let snapshots: Vec<&RawValue> = serde_json::from_str(snapshots.get()).expect(PARSES);
-    let kept: Vec<&RawValue> = snapshots.into_iter().filter(is_named).collect();
-    let kept = serde_json::value::to_raw_value(&kept).expect("parts of JSON are JSON");
-    members.insert("snapshots".to_owned(), kept);
-    members
 }
 
 fn json(body: Bytes) -> Response {

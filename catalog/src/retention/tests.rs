@@ -2,11 +2,11 @@ use super::*;
 use iceberg::{
     TableUpdate,
     spec::{
-        FormatVersion, NestedField, Operation, PrimitiveType, Schema, Snapshot, SnapshotRetention,
-        SortOrder, Summary, TableMetadataBuilder, Type, UnboundPartitionSpec,
+        FormatVersion, NestedField, Operation, PrimitiveType, Schema, Snapshot, SnapshotReference,
+        SnapshotRetention, SortOrder, Summary, TableMetadataBuilder, Type, UnboundPartitionSpec,
     },
 };
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 const NOW_MS: i64 = 1_000 * DAY_MS + 12 * HOUR_MS + 30 * MINUTE_MS;
 
@@ -157,6 +157,6 @@ fn branches_and_tags_protect_their_snapshots() {
     let reference = SnapshotReference::new(tagged, SnapshotRetention::Tag { max_ref_age_ms: None });
     let update = TableUpdate::SetSnapshotRef { ref_name: "audit".to_owned(), reference };
     let table = update.apply(table.into_builder(None)).unwrap().build().unwrap().metadata;
-    assert_eq!(refs(&table)["audit"].snapshot_id, tagged);
+    assert_eq!(refs::of(&table)["audit"].snapshot_id, tagged);
     assert!(!snapshots_to_remove(&table, NOW_MS).contains(&tagged));
 }
