@@ -105,6 +105,9 @@ pub enum FlushError {
     Stopped,
 }
 
+/// Who the catalog's feed says it was that made a change of the log's.
+pub const ACTOR: &str = "icecore/ingest";
+
 /// Asks for commits and waits for them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Flush {
@@ -137,11 +140,12 @@ impl Flush {
     pub fn new(
         options: FlushOptions,
         wal: Wal,
-        catalog: Catalog,
+        catalog: &Catalog,
         clock: Clock,
         ids: Ids,
         faults: Faults,
     ) -> (Self, FlushJob, Arc<Notify>) {
+        let catalog = catalog.on_behalf_of(ACTOR);
         let wake = Arc::new(Notify::new());
         let requests = Arc::new(Requests::new(Arc::clone(&wake)));
         let tables = TableFlush {

@@ -115,7 +115,7 @@ impl Server {
         let (flush, job, wake) = Flush::new(
             options,
             wal.clone(),
-            catalog.clone(),
+            &catalog,
             clock.clone(),
             ids.clone(),
             config.faults.clone(),

@@ -47,8 +47,8 @@ pub use views::{CreateView, LoadedView, ViewChange};
 pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
 /// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
 const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
-/// How many of the newest refusals are among them.
-pub const REFUSALS_KEPT: u32 = 100_000;
+/// How many of the newest refusals and staged tables are among them.
+pub const REQUESTS_WITHOUT_EFFECT_KEPT: u32 = 100_000;
 /// How many of the newest changes the events feed can go back to.
 pub const EVENTS_KEPT: u64 = 100_000;
 
@@ -311,7 +311,7 @@ impl Catalog {
     pub async fn forget_records(&self) -> Result<(), CatalogError> {
         let remembered = Remembered {
             requests_since_ms: self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
-            refusals: REFUSALS_KEPT,
+            without_effect: REQUESTS_WITHOUT_EFFECT_KEPT,
             events: EVENTS_KEPT,
         };
         self.metastore().forget_records(remembered).await

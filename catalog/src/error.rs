@@ -96,6 +96,14 @@ impl CatalogError {
         )
     }
 
+    /// For a file that nothing may point to any more.
+    pub(crate) fn about_to_be_deleted(location: &str) -> Self {
+        Self::Invalid(format!(
+            "metadata file `{location}` is about to be deleted, with what it names: register a \
+             copy of the table, or a newer file of it"
+        ))
+    }
+
     /// Whether nothing changed, for certain.
     pub(crate) fn is_definite(&self) -> bool {
         !matches!(self, Self::CommitStateUnknown(_))

@@ -204,8 +204,8 @@ impl Page<'_> {
 pub struct Remembered {
     /// Requests since this time, ms since 1970.
     pub requests_since_ms: i64,
-    /// Of those that were refused, the newest so many.
-    pub refusals: u32,
+    /// Of those that were refused or staged a table, the newest so many.
+    pub without_effect: u32,
     /// The newest changes.
     pub events: u64,
 }
@@ -369,7 +369,7 @@ pub trait Metastore: Debug + Send + Sync {
     }
     /// Adds every table and swaps every pointer, or does nothing; `NoSuchNamespace`,
     /// `AlreadyExists` (of a new table's name or identity), `Invalid` when a table's location
-    /// overlaps another's.
+    /// overlaps another's, or the file of an adopted one is queued for deletion.
     async fn commit_with_new(
         &self,
         new: &[NewTable],
@@ -394,6 +394,8 @@ pub trait Metastore: Debug + Send + Sync {
 
     /// Queues files for deletion outside a commit.
     async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError>;
+    /// Whether a file is in the queue, whenever its time comes.
+    async fn is_obsolete(&self, location: &str) -> Result<bool, CatalogError>;
     /// At most `limit` files whose time has come.
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError>;
     /// Forgets files that have been deleted.

@@ -44,6 +44,7 @@ struct Rest {
     access: Access,
     answers: Arc<tables::Answers>,
     manifests: ManifestCache,
+    planning: plan::limits::Limits,
 }
 
 /// Every route of the protocol below `/v1`, to be nested where the catalog lives (`/catalog`).
@@ -58,9 +59,17 @@ pub fn router(catalog: Catalog) -> axum::Router {
 
 /// As [`router`], for callers that `access` lets in.
 pub fn router_for(catalog: Catalog, access: Access) -> axum::Router {
-    let prefix = request::path_segment(catalog.name());
-    let rest =
-        Rest { catalog, access, answers: Arc::default(), manifests: ManifestCache::default() };
+    router_over(Rest {
+        catalog,
+        access,
+        answers: Arc::default(),
+        manifests: ManifestCache::default(),
+        planning: plan::limits::Limits::default(),
+    })
+}
+
+fn router_over(rest: Rest) -> axum::Router {
+    let prefix = request::path_segment(rest.catalog.name());
     Router::new()
         .route("/v1/config", get(config::config))
         .route("/v1/oauth/tokens", post(oauth::token))

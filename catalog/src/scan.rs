@@ -23,6 +23,7 @@ use filter::Filter;
 use iceberg::spec::{ManifestFile, Operation, TableMetadata};
 use manifests::{Files, ManifestCache, PlannedFile, has_deletes};
 use std::{collections::HashSet, sync::Arc};
+use tokio::time::Instant;
 
 /// Why a scan is not planned.
 #[derive(Debug, thiserror::Error)]
@@ -36,9 +37,39 @@ pub enum ScanError {
     /// The table has something that is not planned here.
     #[error("{0}")]
     Unsupported(String),
+    /// It did not end before its [`Deadline`].
+    #[error("planning the scan takes too long")]
+    TooSlow,
     /// The files do not read.
     #[error("plan a scan")]
     Catalog(#[from] CatalogError),
+}
+
+/// When planning has to end. It looks at it again and again and stops by itself: nobody can stop
+/// work that does not wait for anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Planning may take as long as it takes.
+    pub const NONE: Self = Self(None);
+
+    /// Planning ends at this time.
+    #[must_use]
+    pub fn at(end: Instant) -> Self {
+        Self(Some(end))
+    }
+
+    /// Fails once the time is over.
+    ///
+    /// # Errors
+    /// [`ScanError::TooSlow`].
+    pub fn check(self) -> Result<(), ScanError> {
+        if self.0.is_some_and(|end| end <= Instant::now()) {
+            return Err(ScanError::TooSlow);
+        }
+        Ok(())
+    }
 }
 
 /// Where a table's manifests come from.
@@ -50,6 +81,8 @@ pub struct Source<'a> {
     pub cache: &'a ManifestCache,
     /// The table.
     pub metadata: &'a TableMetadata,
+    /// How long that may take.
+    pub until: Deadline,
 }
 
 /// What is left to read.
@@ -110,6 +143,7 @@ impl Source<'_> {
         let mut seen = HashSet::new();
         let mut next = Some(end);
         while next != Some(start) {
+            self.until.check()?;
             let snapshot = next.and_then(|id| self.metadata.snapshot_by_id(id));
             let Some(snapshot) = snapshot.filter(|snapshot| seen.insert(snapshot.snapshot_id()))
             else {
@@ -153,6 +187,7 @@ impl Source<'_> {
             wanted.is_empty() || file.added_by.is_some_and(|id| wanted.contains(&id))
         };
         for file in self.cache.files(self.storage, self.metadata, &all).await? {
+            self.until.check()?;
             if is_wanted(&file) && prune::may_match(self.metadata, &file, filter) {
                 files.push(file);
             }

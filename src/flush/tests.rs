@@ -75,7 +75,7 @@ impl Server {
         let options = FlushOptions { interval: INTERVAL, bytes_max, epoch: 1 };
         let ids = Ids::new(clock.clone());
         let (flush, job, wake) =
-            Flush::new(options, wal.clone(), catalog.clone(), clock.clone(), ids, faults);
+            Flush::new(options, wal.clone(), &catalog, clock.clone(), ids, faults);
         Self { folder, clock, catalog, wal, writer, flush, wake, job }
     }
 
@@ -184,6 +184,20 @@ async fn records_are_committed_once_and_leave_the_log() {
     server.tick().await.unwrap();
     assert_eq!(server.snapshots("a.b").await, 2);
     assert_eq!(server.seqs("a.b").await, (1..=55).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_feed_says_that_the_log_made_its_changes() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(30, 3, 1, 1));
+    server.tick().await.unwrap();
+    let events = server.catalog.metastore().events(0, 100).await.unwrap();
+    let told: Vec<(&str, &str)> = events
+        .iter()
+        .map(|event| (event.operation["operation-type"].as_str().unwrap(), event.actor.as_str()))
+        .collect();
+    assert_eq!(told.last(), Some(&("update-table", "icecore/ingest")));
+    assert!(told.iter().all(|(_, actor)| *actor == "icecore/ingest"), "{told:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use datafusion::{common::ScalarValue, error::DataFusionError, logical_expr::Expr
 use iceberg::spec::{PrimitiveLiteral, Schema, TableMetadata};
 use icecore_catalog::{
     scan::{
-        ScanError, Source,
+        Deadline, ScanError, Source,
         filter::Filter,
         manifests::{Files, ManifestCache, PlannedFile},
     },
@@ -58,7 +58,7 @@ impl Snapshot {
             .iter()
             .map(|expression| filters::translate(expression, &self.columns, &self.schema))
             .fold(Filter::True, Filter::and);
-        let source = Source { storage, cache, metadata: &self.metadata };
+        let source = Source { storage, cache, metadata: &self.metadata, until: Deadline::NONE };
         let plan =
             source.plan(self.id, &filter).await.map_err(|cause| external(failure(&cause)))?;
         // The data files are opened by DataFusion and not through the storage, which would look.
@@ -106,7 +106,7 @@ fn failure(cause: &ScanError) -> SqlError {
     match cause {
         ScanError::NoSuchSnapshot(_) => SqlError::NotFound(cause.to_string()),
         ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),
-        ScanError::Catalog(_) => unreadable(cause),
+        ScanError::TooSlow | ScanError::Catalog(_) => unreadable(cause),
     }
 }
 

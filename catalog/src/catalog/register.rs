@@ -118,6 +118,9 @@ impl Catalog {
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
+        if self.metastore().is_obsolete(&location).await? {
+            return Err(CatalogError::about_to_be_deleted(&location));
+        }
         // Others than this catalog may have written it, and twice.
         self.forget(&location);
         let metadata = self.metadata(&location).await?;

@@ -193,7 +193,9 @@ impl Metastore for SqlMetastore {
         let mut tx = self.begin_change().await?;
         trash::add(&mut tx, (levels, name), trash).await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
-        self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
+        let mut told = outbox::dropped(Kind::Table, (levels, name), &row);
+        told["purge"] = trash.purge.into();
+        self.end(tx, "drop a table", told).await?;
         Ok(row)
     }
 
@@ -394,6 +396,11 @@ impl Metastore for SqlMetastore {
         let mut tx = self.begin().await?;
         tables::add_obsolete(&mut tx, files).await?;
         tx.commit().await.map_err(failed("queue files for deletion"))
+    }
+
+    async fn is_obsolete(&self, location: &str) -> Result<bool, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        tables::is_obsolete(&mut connection, location).await
     }
 
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError> {

@@ -1,19 +1,25 @@
-//! The feed of changes, after the draft of the specification (apache/iceberg pull request 12584).
+//! The feed of changes, after the draft of the specification (apache/iceberg pull request 12584, not
+//! merged) as it stood in September 2026.
 //!
-//! A reader follows it with the continuation token of its last answer. Events come in the order of
-//! the commits and none is left out, however many server processes write; each operation carries,
-//! beside the draft's members, the ids of the snapshots it added and the metadata locations before
-//! and after.
+//! From the draft are the path of the POST, the members and filters of the request, the members of
+//! the answer and of an event, and the types of operations; registering a view, which has no type
+//! there, is told as creating one. Ours are the GET without filters, and in operations the ids of
+//! the snapshots that were added and the metadata locations before and after, in the place of the
+//! draft's `updates` and `requirements`.
+//!
+//! A reader follows the feed with the continuation token of its last answer. Events come in the
+//! order of the commits and none is left out, however many server processes write.
 
 use super::{
     Rest,
     error::Refused,
     request::{Body, Parameters},
 };
-use crate::metastore::Event;
+use crate::metastore::{Event, Levels};
 use axum::{Json, extract::State};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 /// Events of an answer when the client does not say.
 const PAGE_SIZE: usize = 100;
@@ -29,10 +35,28 @@ pub(super) struct Query {
     page_size: Option<usize>,
     after_timestamp_ms: Option<i64>,
     operation_types: Option<Vec<String>>,
-    catalog_objects_by_name: Option<Value>,
-    catalog_objects_by_id: Option<Value>,
-    object_types: Option<Value>,
-    custom_filters: Option<Value>,
+    /// Namespaces with all that is in them, tables, views.
+    catalog_objects_by_name: Option<Vec<Levels>>,
+    catalog_objects_by_id: Option<Vec<ObjectId>>,
+    object_types: Option<Vec<ObjectType>>,
+    custom_filters: Option<Map<String, Value>>,
+}
+
+/// What an operation is about.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ObjectType {
+    Namespace,
+    Table,
+    View,
+}
+
+/// A table or view by identity.
+#[derive(Debug, Deserialize)]
+struct ObjectId {
+    uuid: Uuid,
+    #[serde(rename = "type")]
+    kind: ObjectType,
 }
 
 /// The parameters of a GET, which has no filters.
@@ -49,14 +73,9 @@ pub(super) async fn query(
     State(rest): State<Rest>,
     Body(query): Body<Query>,
 ) -> Result<Json<Value>, Refused> {
-    let unknown = [
-        ("catalog-objects-by-name", &query.catalog_objects_by_name),
-        ("catalog-objects-by-id", &query.catalog_objects_by_id),
-        ("object-types", &query.object_types),
-        ("custom-filters", &query.custom_filters),
-    ];
-    if let Some((filter, _)) = unknown.iter().find(|(_, asked)| asked.is_some()) {
-        return Err(Refused::bad_request(format!("the filter `{filter}` is not supported")));
+    if let Some(filter) = query.custom_filters.iter().flatten().map(|(filter, _)| filter).next() {
+        let message = format!("custom-filters: there is no filter `{filter}` here: leave it out");
+        return Err(Refused::bad_request(message));
     }
     page(&rest, &query).await.map(Json)
 }
@@ -121,8 +140,52 @@ fn number(token: &str) -> Result<u64, Refused> {
 }
 
 fn is_wanted(query: &Query, event: &Event) -> bool {
-    let operation = event.operation["operation-type"].as_str().unwrap_or_default();
-    query.operation_types.as_ref().is_none_or(|types| types.iter().any(|kind| kind == operation))
+    let operation = &event.operation;
+    let kind = operation["operation-type"].as_str().unwrap_or_default();
+    let (about, uuid) = object(operation);
+    let is_type = |wanted: &Vec<String>| wanted.iter().any(|wanted| wanted == kind);
+    let is_object = |wanted: &Vec<ObjectType>| wanted.contains(&about);
+    let is_named = |wanted: &Vec<Levels>| {
+        names(operation).iter().any(|name| wanted.iter().any(|wanted| name.starts_with(wanted)))
+    };
+    let is_identical = |wanted: &Vec<ObjectId>| {
+        wanted.iter().any(|wanted| wanted.kind == about && Some(wanted.uuid) == uuid)
+    };
+    query.operation_types.as_ref().is_none_or(is_type)
+        && query.object_types.as_ref().is_none_or(is_object)
+        && query.catalog_objects_by_name.as_ref().is_none_or(is_named)
+        && query.catalog_objects_by_id.as_ref().is_none_or(is_identical)
+}
+
+/// What an operation is about, and its identity.
+fn object(operation: &Value) -> (ObjectType, Option<Uuid>) {
+    let uuid = |member: &str| Uuid::parse_str(operation.get(member)?.as_str()?).ok();
+    if let Some(uuid) = uuid("table-uuid") {
+        return (ObjectType::Table, Some(uuid));
+    }
+    match uuid("view-uuid") {
+        Some(uuid) => (ObjectType::View, Some(uuid)),
+        None => (ObjectType::Namespace, None),
+    }
+}
+
+/// The full name of what an operation is about; two when it is renamed.
+fn names(operation: &Value) -> Vec<Levels> {
+    let levels = |levels: &Value| -> Levels {
+        let levels = levels.as_array().into_iter().flatten();
+        levels.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let identifiers = ["identifier", "source", "destination"];
+    let identifiers = identifiers.iter().filter_map(|member| operation.get(member));
+    let mut names: Vec<Levels> = identifiers
+        .map(|identifier| {
+            let mut name = levels(&identifier["namespace"]);
+            name.extend(identifier["name"].as_str().map(str::to_owned));
+            name
+        })
+        .collect();
+    names.extend(operation.get("namespace").map(levels));
+    names
 }
 
 fn written(event: &Event) -> Value {

@@ -5,6 +5,7 @@
 //! no file; files come from the table's own manifests each time.
 
 mod content_file;
+pub(super) mod limits;
 mod token;
 
 use super::{
@@ -14,7 +15,9 @@ use super::{
 };
 use crate::{
     catalog::LoadedTable,
-    scan::{Listed, Plan, ScanError, Source, filter::Filter, json, manifests::PlannedFile},
+    scan::{
+        Deadline, Listed, Plan, ScanError, Source, filter::Filter, json, manifests::PlannedFile,
+    },
 };
 use axum::{
     Json,
@@ -89,7 +92,8 @@ pub(super) async fn plan(
     let table = rest.catalog.load_table(&table).await?;
     let scan = Scan::new(table, body)?;
     scan.check_selected()?;
-    Ok(Json(scan.completed(&rest).await?))
+    let plan = async |until| Ok(scan.completed(&rest, until).await?);
+    rest.planning.run(plan).await.map(Json)
 }
 
 /// `GET …/plan/{plan-id}`
@@ -99,7 +103,10 @@ pub(super) async fn fetch(
     Path(names): Path<HashMap<String, String>>,
 ) -> Result<Json<Value>, Refused> {
     let scan = named(&rest, &table, &names).await?;
-    Ok(Json(scan.completed(&rest).await.map_err(|error| gone(error, no_such_plan()))?))
+    let plan = async |until| {
+        scan.completed(&rest, until).await.map_err(|error| gone(error, no_such_plan()))
+    };
+    rest.planning.run(plan).await.map(Json)
 }
 
 /// `DELETE …/plan/{plan-id}`: there is nothing to stop or to free.
@@ -122,13 +129,17 @@ pub(super) async fn tasks(
     let token = Token::read(&body.plan_task).ok_or_else(no_such_task)?;
     let part = token.part.ok_or_else(no_such_task)?;
     let scan = Scan::again(table, token).ok_or_else(no_such_task)?;
-    let listed = scan.list(&rest).await.map_err(|error| gone(error, no_such_task()))?;
-    // The list may differ only when another version of this server made the token.
-    let manifests = listed.data.get(part.from..part.to);
-    let manifests =
-        manifests.filter(|_| digest(&listed.data) == part.of).ok_or_else(no_such_task)?;
-    let plan = scan.source(&rest).read(manifests, &listed.deletes, &scan.filter).await?;
-    Ok(Json(Value::Object(scan.described(&rest, &plan))))
+    let plan = async |until| {
+        let source = scan.source(&rest, until);
+        let listed = scan.list(source).await.map_err(|error| gone(error, no_such_task()))?;
+        // The list may differ only when another version of this server made the token.
+        let manifests = listed.data.get(part.from..part.to);
+        let manifests =
+            manifests.filter(|_| digest(&listed.data) == part.of).ok_or_else(no_such_task)?;
+        let plan = source.read(manifests, &listed.deletes, &scan.filter).await?;
+        Ok(Value::Object(scan.described(source, &plan)?))
+    };
+    rest.planning.run(plan).await.map(Json)
 }
 
 async fn named(
@@ -225,13 +236,12 @@ impl Scan {
         Ok(())
     }
 
-    fn source<'a>(&'a self, rest: &'a Rest) -> Source<'a> {
+    fn source<'a>(&'a self, rest: &'a Rest, until: Deadline) -> Source<'a> {
         let storage = rest.catalog.storage();
-        Source { storage, cache: &rest.manifests, metadata: &self.metadata }
+        Source { storage, cache: &rest.manifests, metadata: &self.metadata, until }
     }
 
-    async fn list(&self, rest: &Rest) -> Result<Listed, ScanError> {
-        let source = self.source(rest);
+    async fn list(&self, source: Source<'_>) -> Result<Listed, ScanError> {
         match (self.body.snapshot_id, self.body.start_snapshot_id, self.body.end_snapshot_id) {
             (Some(id), _, _) => source.list(id, &self.filter).await,
             (None, Some(start), Some(end)) => source.list_appended(start, end, &self.filter).await,
@@ -240,12 +250,13 @@ impl Scan {
         }
     }
 
-    async fn completed(&self, rest: &Rest) -> Result<Value, ScanError> {
-        let listed = self.list(rest).await?;
+    async fn completed(&self, rest: &Rest, until: Deadline) -> Result<Value, ScanError> {
+        let source = self.source(rest, until);
+        let listed = self.list(source).await?;
         let total: u64 = listed.data.iter().map(|(manifest, _)| live_files(manifest)).sum();
         let mut answer = if total <= FILES_MAX || listed.data.len() == 1 {
-            let plan = self.source(rest).read(&listed.data, &listed.deletes, &self.filter).await?;
-            self.described(rest, &plan)
+            let plan = source.read(&listed.data, &listed.deletes, &self.filter).await?;
+            self.described(source, &plan)?
         } else {
             Map::from_iter([
                 ("file-scan-tasks".to_owned(), json!([])),
@@ -284,14 +295,14 @@ impl Scan {
     }
 
     /// The files of a plan with what else their readers need.
-    fn described(&self, rest: &Rest, plan: &Plan) -> Map<String, Value> {
-        let source = self.source(rest);
+    fn described(&self, source: Source<'_>, plan: &Plan) -> Result<Map<String, Value>, ScanError> {
         let mut deletes = Vec::new();
         let mut numbers: HashMap<*const PlannedFile, usize> = HashMap::new();
         let mut tasks = Vec::new();
         let wanted = self.body.min_rows_requested.and_then(|rows| u64::try_from(rows).ok());
         let mut rows_left = wanted.filter(|rows| 0 < *rows);
         for file in &plan.files {
+            source.until.check()?;
             if rows_left == Some(0) {
                 break;
             }
@@ -321,7 +332,7 @@ impl Scan {
         if !deletes.is_empty() {
             answer.insert("delete-files".to_owned(), Value::Array(deletes));
         }
-        answer
+        Ok(answer)
     }
 }
 
@@ -362,7 +373,7 @@ fn live_files(manifest: &ManifestFile) -> u64 {
 fn gone(error: ScanError, refused: Refused) -> Refused {
     match error {
         ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_) => refused,
-        ScanError::Unsupported(_) | ScanError::Catalog(_) => error.into(),
+        ScanError::Unsupported(_) | ScanError::TooSlow | ScanError::Catalog(_) => error.into(),
     }
 }
 
@@ -383,6 +394,12 @@ impl From<ScanError> for Refused {
             ScanError::Unsupported(text) => {
                 Self::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", text)
             }
+            ScanError::TooSlow => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailableException",
+                "planning the scan takes too long: ask with a filter that leaves fewer files, or \
+                 plan it in the client",
+            ),
             error @ (ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_)) => {
                 Self::bad_request(error.to_string())
             }

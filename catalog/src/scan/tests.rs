@@ -307,7 +307,12 @@ async fn no_row_that_meets_a_filter_is_left_out_and_residuals_decide_as_the_filt
     let mut random = StdRng::seed_from_u64(7);
     let (lake, files, snapshot_id) = evolved(&mut random).await;
     let cache = ManifestCache::default();
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata };
+    let source = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
     let (mut left_out, mut decided, mut needed) = (0, 0, 0);
     for _ in 0..600 {
         let filter = random_filter(&mut random, lake.metadata.current_schema(), 3);
@@ -350,7 +355,12 @@ async fn no_row_that_meets_a_filter_is_left_out_and_residuals_decide_as_the_filt
 /// How many files are planned.
 async fn planned(lake: &Lake, filter: &serde_json::Value) -> usize {
     let cache = ManifestCache::default();
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata };
+    let source = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
     let filter = json::parse(filter, lake.metadata.current_schema(), true).unwrap();
     let id = lake.metadata.current_snapshot_id().unwrap();
     source.plan(id, &filter).await.unwrap().files.len()
@@ -470,7 +480,12 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
     let global = global.equality_ids(Some(vec![3])).build().unwrap();
     let snapshot_id = lake.commit(Operation::Delete, vec![vec![global.clone()]]).await;
     let cache = ManifestCache::default();
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata };
+    let source = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
     let plan = source.plan(snapshot_id, &Filter::True).await.unwrap();
     let reached = |file: &DataFile| {
         let file = plan.files.iter().find(|planned| planned.location == file.file_path()).unwrap();
@@ -502,7 +517,12 @@ async fn an_incremental_scan_has_what_was_appended_between_two_snapshots() {
         ids.push((lake.commit(operation, vec![vec![file.clone()]]).await, file));
     }
     let cache = ManifestCache::default();
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata };
+    let source = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
     let appended = async |start: usize, end: usize| {
         let listed = source.list_appended(ids[start].0, ids[end].0, &Filter::True).await?;
         let plan = source.read(&listed.data, &listed.deletes, &Filter::True).await?;
@@ -525,7 +545,12 @@ async fn a_scan_reads_and_names_nothing_outside_of_the_warehouse() {
     let file = file.file_path("file:///etc/passwd".to_owned()).build().unwrap();
     let snapshot_id = lake.commit(Operation::Append, vec![vec![file]]).await;
     let cache = ManifestCache::default();
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata };
+    let source = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
     let error = source.plan(snapshot_id, &Filter::True).await.unwrap_err();
     let is_forbidden = matches!(&error, ScanError::Catalog(CatalogError::LocationForbidden(path)) if path == "file:///etc/passwd");
     assert!(is_forbidden, "{error:?}");
@@ -546,11 +571,41 @@ async fn an_encrypted_snapshot_is_not_planned() {
         .build();
     lake.change(|builder| builder.add_snapshot(encrypted));
     let cache = ManifestCache::default();
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata };
+    let source = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
     assert!(source.plan(plain, &Filter::True).await.unwrap().files.is_empty());
     let error = source.plan(7, &Filter::True).await.unwrap_err();
     assert!(
         matches!(&error, ScanError::Unsupported(text) if text.contains("encrypted")),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn planning_that_is_over_its_deadline_stops_by_itself() {
+    let mut lake = Lake::new(schema(PrimitiveType::Long), spec(&[]));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let file = lake.file(DataContentType::Data).build().unwrap();
+        ids.push(lake.commit(Operation::Append, vec![vec![file]]).await);
+    }
+    let cache = ManifestCache::default();
+    let in_time = Source {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
+    let listed = in_time.list(ids[2], &Filter::True).await.unwrap();
+    let late = Source { until: Deadline::at(tokio::time::Instant::now()), ..in_time };
+    // Nothing that it needs has to be read, so it does not wait for anything.
+    in_time.plan(ids[2], &Filter::True).await.unwrap();
+    let read = late.read(&listed.data, &listed.deletes, &Filter::True).await;
+    assert!(matches!(read, Err(ScanError::TooSlow)));
+    let appended = late.list_appended(ids[0], ids[2], &Filter::True).await;
+    assert!(matches!(appended, Err(ScanError::TooSlow)));
 }

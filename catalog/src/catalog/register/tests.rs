@@ -1,11 +1,12 @@
 use super::*;
 use crate::{
     catalog::{
-        tests::{House, NOW, create, house, ident, set},
+        tests::{House, NOW, UNDROP_MS, create, house, ident, set},
         write::Write,
     },
     metastore::{SnapshotRow, Watermark, suite},
 };
+use std::sync::atomic::Ordering;
 
 /// The same metadata under another identity, as a restored copy of a table has it.
 async fn copy_of(house: &House, table: &LoadedTable, uuid: u128, key: &str) -> String {
@@ -133,4 +134,45 @@ async fn a_commit_from_before_a_table_left_is_lost_once_it_is_back() {
         // A commit that looks at the table as it is now is made.
         catalog.commit(set("a.t", "k", "v")).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_table_whose_files_are_about_to_be_deleted_is_not_adopted() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let refused = async |name: &str, location: &str, over: bool| {
+        let adopted = match over {
+            true => catalog.register_over(&a, name, location).await,
+            false => catalog.register_table(&a, name, location).await,
+        };
+        let text = match adopted {
+            Err(CatalogError::Invalid(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(text.contains("about to be deleted"), "{text}");
+    };
+    // The table was purged; its files are still there for those who read them.
+    let purged = create(catalog, "a.t").await;
+    catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    refused("t", &purged.metadata_location, false).await;
+    refused("t", &purged.metadata_location, true).await;
+
+    // The file has left the log of a table that wants such files deleted.
+    let old = create(catalog, "a.u").await;
+    for (key, value) in [
+        ("write.metadata.delete-after-commit.enabled", "true"),
+        ("write.metadata.previous-versions-max", "1"),
+        ("k", "v"),
+    ] {
+        catalog.commit(set("a.u", key, value)).await.unwrap();
+    }
+    let queued = catalog.metastore().obsolete(i64::MAX, 10).await.unwrap();
+    assert!(queued.contains(&old.metadata_location), "{queued:?}");
+    refused("u", &old.metadata_location, true).await;
+
+    house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+    while catalog.delete_obsolete(100).await.unwrap() > 0 {}
+    house.other.load_present_table(&ident("a.u")).await.unwrap();
 }

@@ -67,7 +67,11 @@ fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Value {
 
 pub(super) fn created(table: &NewTable) -> Value {
     let snapshots: Vec<i64> = table.snapshots.iter().map(|row| row.snapshot_id).collect();
-    let what = if table.adopted { "register" } else { "create" };
+    // The draft knows no registering of views.
+    let what = match (table.kind, table.adopted) {
+        (Kind::Table, true) => "register",
+        (Kind::Table | Kind::View, _) => "create",
+    };
     let members = json!({
         "identifier": identifier((&table.levels, &table.name)),
         "snapshot-ids": snapshots,

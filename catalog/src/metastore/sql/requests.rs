@@ -3,9 +3,9 @@
 //! A key is claimed in the transaction that carries the request out: of two that carry the same key
 //! one waits for the other, and then finds it done.
 //!
-//! A key is kept for as long as its client may send it again, however many there are: each was
-//! paid for with a change. Refusals cost nothing to ask for, so only the newest are kept; a repeat
-//! of an older one, which has changed nothing, is looked at anew.
+//! A key is kept for as long as its client may send it again, however many there are. Refusals and
+//! staged tables change nothing, so only the newest are kept: a repeat of an older one is looked at
+//! anew.
 
 use super::failed;
 use crate::{
@@ -27,9 +27,9 @@ CREATE TABLE requests (
 CREATE INDEX requests_by_time ON requests (at_ms);
 ";
 
-/// Finds the refusals without reading what was carried out.
-pub(super) const REFUSALS: &str = r"
-CREATE INDEX requests_refused ON requests (at_ms) WHERE status >= 400;
+/// Finds what may be forgotten without reading the rest.
+pub(super) const WITHOUT_EFFECT: &str = r"
+CREATE INDEX requests_without_effect ON requests (at_ms) WHERE status >= 400 OR kind = 'staged';
 ";
 
 /// fingerprint, status, kind, body.
@@ -125,10 +125,11 @@ pub(super) async fn forget(
         .map_err(failed("forget requests"))?;
     sqlx::query(
         "DELETE FROM requests WHERE id IN
-             (SELECT id FROM requests WHERE status >= 400 ORDER BY at_ms DESC LIMIT $1 OFFSET $2)",
+             (SELECT id FROM requests WHERE status >= 400 OR kind = 'staged'
+              ORDER BY at_ms DESC LIMIT $1 OFFSET $2)",
     )
     .bind(i64::MAX)
-    .bind(i64::from(remembered.refusals))
+    .bind(i64::from(remembered.without_effect))
     .execute(tx)
     .await
     .map(|_| ())

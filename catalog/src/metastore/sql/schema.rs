@@ -19,7 +19,7 @@ const STEPS: [&str; 10] = [
     requests::STEP,
     outbox::STEP,
     tables::VERSIONS,
-    requests::REFUSALS,
+    requests::WITHOUT_EFFECT,
 ];
 
 /// Only the first process that opens a database makes its tables.

@@ -149,6 +149,10 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
             (Kind::View, true) => format!("Table with same name already exists: {dotted}"),
         }));
     }
+    // Of a purged table nothing is left but its files, which wait for their deletion.
+    if table.adopted && is_obsolete(tx, &table.metadata_location).await? {
+        return Err(CatalogError::about_to_be_deleted(&table.metadata_location));
+    }
     // A table of the trash that is registered again is back as well.
     trash::restored(tx, table.uuid).await?;
     places::check(tx, table.uuid, &table.location).await?;
@@ -328,6 +332,18 @@ pub(super) async fn add_obsolete(
         .map_err(failed("queue files for deletion"))?;
     }
     Ok(())
+}
+
+pub(super) async fn is_obsolete(
+    connection: &mut AnyConnection,
+    location: &str,
+) -> Result<bool, CatalogError> {
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete WHERE location = $1")
+        .bind(location)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("read the deletion queue"))?;
+    Ok(found != 0)
 }
 
 async fn add_snapshots(

@@ -24,6 +24,10 @@ struct Server {
 impl Server {
     /// With an empty table `ns.t` that is partitioned by its text and its day.
     async fn start() -> Self {
+        Self::start_with(limits::Limits::default()).await
+    }
+
+    async fn start_with(planning: limits::Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -48,7 +52,14 @@ impl Server {
             .unwrap();
         let location = format!("{}/t", storage.root());
         let lake = Lake::at(storage, location, schema.build().unwrap(), spec.build());
-        Self { router: crate::rest::router(catalog), lake, _folder: folder }
+        let router = crate::rest::router_over(Rest {
+            catalog,
+            access: crate::access::Access::off(),
+            answers: Arc::default(),
+            manifests: crate::scan::manifests::ManifestCache::default(),
+            planning,
+        });
+        Self { router, lake, _folder: folder }
     }
 
     /// Makes the table as it stands the catalog's.
@@ -349,4 +360,17 @@ async fn a_table_without_a_snapshot_has_nothing_to_read() {
     server.publish().await;
     let answer = server.plan(json!({})).await;
     assert_eq!(answer["file-scan-tasks"], json!([]));
+}
+
+#[tokio::test]
+async fn scans_that_are_too_slow_do_not_keep_others_out() {
+    let mut server = Server::start_with(limits::Limits::without_time()).await;
+    let file = server.data(Some("a"), 1).build().unwrap();
+    server.lake.commit(Operation::Append, vec![vec![file]]).await;
+    server.publish().await;
+    for _ in 0..100 {
+        let (status, answer) = server.call("POST", &format!("{TABLE}/plan"), json!({})).await;
+        let kind = &answer["error"]["type"];
+        assert_eq!((status, kind), (503, &json!("ServiceUnavailableException")), "{answer}");
+    }
 }
