@@ -4,6 +4,7 @@
 //! A query sees a [`view::View`] by value: snapshots and places in log files. It shares no memory
 //! with ingest, so it can run in another process.
 
+pub mod audit;
 pub mod deletes;
 pub mod engine;
 mod failure;
@@ -31,7 +32,7 @@ use datafusion::{
 };
 use engine::{Engine, Head, Out};
 use futures::{StreamExt, stream::BoxStream};
-use icecore_catalog::catalog::Catalog;
+use icecore_catalog::{catalog::Catalog, metastore::sql::SqlMetastore};
 use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace, query::SqlRequest};
 use session::{CATALOG, Sessions};
 use std::{sync::Arc, time::Duration};
@@ -49,6 +50,15 @@ pub struct SqlOptions {
     pub rows_max: u64,
     /// Queries at once; more wait a moment, then are refused. Default 16.
     pub concurrent_max: usize,
+}
+
+/// What a query may name beside the tables of its namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    Namespace,
+    /// Tables that belong to no namespace: `system.audit`.
+    System,
 }
 
 /// Why a query failed.
@@ -98,6 +108,7 @@ struct Inner {
     options: SqlOptions,
     wal: Wal,
     catalog: Catalog,
+    audit: SqlMetastore,
     faults: Faults,
     sessions: Sessions,
     engine: Engine,
@@ -108,16 +119,22 @@ struct Inner {
 const PERMIT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Sql {
-    /// Queries over these stores, on threads of their own.
+    /// Queries over these stores, on threads of their own. The audit log is in `audit`.
     ///
     /// # Panics
     /// The machine has no threads left.
     #[must_use]
-    pub fn new(options: SqlOptions, wal: Wal, catalog: Catalog, faults: Faults) -> Self {
+    pub fn new(
+        options: SqlOptions,
+        wal: Wal,
+        catalog: Catalog,
+        audit: SqlMetastore,
+        faults: Faults,
+    ) -> Self {
         let sessions = Sessions::new(&options, catalog.storage().clone());
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
         let engine = Engine::default();
-        let inner = Inner { options, wal, catalog, faults, sessions, engine, permits };
+        let inner = Inner { options, wal, catalog, audit, faults, sessions, engine, permits };
         Self { inner: Arc::new(inner) }
     }
 
@@ -128,6 +145,7 @@ impl Sql {
     pub async fn query(
         &self,
         namespace: &Namespace,
+        reach: Reach,
         request: SqlRequest,
     ) -> Result<Answer, SqlError> {
         let inner = &self.inner;
@@ -145,7 +163,7 @@ impl Sql {
             let (inner, namespace) = (Arc::clone(inner), namespace.clone());
             |out| async move {
                 let _permit = permit;
-                inner.run(&namespace, &request, out).await
+                inner.run(&namespace, reach, &request, out).await
             }
         };
         let (head, batches) = inner.engine.run(query, deadline, too_slow(timeout)).await?;
@@ -165,10 +183,11 @@ impl Inner {
     async fn run(
         &self,
         namespace: &Namespace,
+        reach: Reach,
         request: &SqlRequest,
         mut out: Out,
     ) -> Result<(), (SqlError, Out)> {
-        let mut started = match Box::pin(self.start(namespace, request)).await {
+        let mut started = match Box::pin(self.start(namespace, reach, request)).await {
             Ok(started) => started,
             Err(error) => return Err((error, out)),
         };
@@ -200,6 +219,7 @@ impl Inner {
     async fn start(
         &self,
         namespace: &Namespace,
+        reach: Reach,
         request: &SqlRequest,
     ) -> Result<Started, SqlError> {
         let checked = guard::check(&request.sql)?;
@@ -207,7 +227,13 @@ impl Inner {
         let params =
             request.params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
         let statement = Statement::Statement(Box::new(checked.statement));
-        let mut wanted = wanted(&statement, namespace)?;
+        // A namespace of that name keeps its tables; from there the others are not seen.
+        let reach = if namespace.name() == audit::SCHEMA { Reach::Namespace } else { reach };
+        let (mut wanted, names_system) = wanted(&statement, namespace, reach)?;
+        if names_system && as_of.is_some() {
+            let text = "as_of is not for tables of `system`; filter by their time instead";
+            return Err(SqlError::Invalid(text.to_owned()));
+        }
         if request.min_seq.is_some()
             && let Wanted::Named(names) = &mut wanted
             && !names.iter().any(|name| name == EVENTS_TABLE)
@@ -220,6 +246,9 @@ impl Inner {
             check_seq(&view, min_seq)?;
         }
         let context = self.sessions.open(&view)?;
+        if reach == Reach::System {
+            audit::show(&context, self.audit.clone()).map_err(|cause| failure::of(&cause))?;
+        }
         let state = context.state();
         let plan = state.statement_to_plan(statement).await;
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
@@ -243,11 +272,17 @@ impl Inner {
     }
 }
 
-/// The tables that a statement names, and nothing outside of its namespace.
-fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlError> {
+/// The tables that a statement names, and nothing outside of its namespace and reach; whether it
+/// names tables of no namespace.
+fn wanted(
+    statement: &Statement,
+    namespace: &Namespace,
+    reach: Reach,
+) -> Result<(Wanted, bool), SqlError> {
     let (references, _) =
         resolve_table_references(statement, true).map_err(|cause| failure::of(&cause))?;
     let mut names = Vec::new();
+    let (mut names_system, mut names_all) = (false, false);
     for reference in references {
         let is_ours = reference.catalog().is_none_or(|catalog| catalog == CATALOG);
         match &reference {
@@ -255,7 +290,12 @@ fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlErr
             TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
                 if schema.as_ref() == "information_schema" =>
             {
-                return Ok(Wanted::All);
+                names_all = true;
+            }
+            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
+                if schema.as_ref() == audit::SCHEMA && reach == Reach::System =>
+            {
+                names_system = true;
             }
             TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
                 if schema.as_ref() != namespace.name() =>
@@ -269,7 +309,8 @@ fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlErr
     }
     names.sort();
     names.dedup();
-    Ok(Wanted::Named(names))
+    let wanted = if names_all { Wanted::All } else { Wanted::Named(names) };
+    Ok((wanted, names_system))
 }
 
 fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {

@@ -5,7 +5,7 @@
 //! Either way a change is on the disk when its COMMIT returns.
 
 pub mod access;
-pub(crate) mod audit;
+pub mod audit;
 mod dialect;
 mod namespaces;
 mod outbox;
@@ -18,6 +18,7 @@ mod transaction;
 mod trash;
 
 use crate::{
+    access::Call,
     error::CatalogError,
     location::Location,
     metastore::{
@@ -85,6 +86,17 @@ impl SqlMetastore {
         };
         schema::migrate(metastore.begin().await?, dialect).await?;
         Ok(metastore)
+    }
+
+    /// The same metastore for the change that this call makes.
+    #[must_use]
+    pub fn for_call(&self, call: &Arc<Call>) -> Self {
+        let origin = Origin {
+            actor: call.principal().into(),
+            call: Some(Arc::clone(call)),
+            ..Origin::anonymous(call.now())
+        };
+        Self { origin, ..self.clone() }
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
@@ -206,7 +218,7 @@ impl Metastore for SqlMetastore {
     async fn change_trash(&self, uuid: Uuid, trash: &Trash) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         trash::change(&mut tx, uuid, trash).await?;
-        tx.commit().await.map_err(failed("change the trash"))
+        self.end_untold(tx, "change the trash").await
     }
 
     async fn expire_trash(&self, now_ms: i64, limit: u32) -> Result<Vec<TrashRow>, CatalogError> {
@@ -230,7 +242,7 @@ impl Metastore for SqlMetastore {
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         trash::protect(&mut tx, levels, name, is_protected).await?;
-        tx.commit().await.map_err(failed("protect a table"))
+        self.end_untold(tx, "protect a table").await
     }
 
     async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError> {

@@ -7,7 +7,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -16,6 +16,7 @@ const STEPS: [&str; 8] = [
     audit::TABLES,
     requests::STEP,
     outbox::STEP,
+    audit::CUT_STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.
