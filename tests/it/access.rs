@@ -13,6 +13,7 @@ use icecore_catalog::{
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// A server with access control on, and a token that may do everything.
 pub(crate) struct Guarded {
@@ -359,7 +360,7 @@ impl Guarded {
 
     /// Calls until each of [`CALLS`] is answered as expected, for less than a second.
     async fn within_a_second(&self, token: &str, expected: [u16; 4]) {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         loop {
             let statuses = self.statuses(token).await;
             if statuses == expected {
@@ -413,7 +414,7 @@ async fn a_dropped_namespace_takes_its_grants_along_on_both_routers() {
         assert_eq!(status, 204, "{path}: {answer}");
     }
     assert_eq!(guarded.post(&guarded.admin, make, &namespace).await.0, 200);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while answers().await != [404; 4] {
         assert!(began.elapsed().as_millis() < 1000, "{:?}", answers().await);
     }

@@ -2,11 +2,18 @@
 
 use crate::{
     access::Guarded,
+    admin::icecore,
     harness::{TestServer, events},
 };
-use icecore::http::{guard::ROUTES, record::is_recorded};
+use icecore::{
+    clock::Clock,
+    http::{guard::ROUTES, record::is_recorded},
+};
 use icecore_catalog::{
-    access::audit::{Check, Ends, Record},
+    access::{
+        Access,
+        audit::{Check, Ends, Entry, Record},
+    },
     metastore::{Metastore, sql::SqlMetastore},
 };
 use reqwest::Method;
@@ -15,6 +22,8 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
 };
 
 const COLUMNS: &str =
@@ -50,6 +59,25 @@ impl Guarded {
         let (status, answer) = self.ask(&self.admin, sql).await;
         assert_eq!(status, 200, "{sql}: {answer}");
         answer["rows"].clone()
+    }
+
+    /// Makes `events` in `shop.example` with two snapshots, whose ids these are, and `t` in `Up`.
+    async fn with_tables(&self) -> Vec<i64> {
+        let schema = json!({"type": "struct", "fields": []});
+        for (path, body) in [
+            ("/ingest", events(0..5)),
+            ("/v1/shop.example/commit", Value::Null),
+            ("/ingest", events(10..15)),
+            ("/v1/shop.example/commit", Value::Null),
+            ("/catalog/v1/namespaces", json!({"namespace": ["Up"]})),
+            ("/catalog/v1/namespaces/Up/tables", json!({"name": "t", "schema": schema})),
+        ] {
+            assert_eq!(self.post(&self.admin, path, &body).await.0, 200, "{path}");
+        }
+        let path = "/v1/shop.example/tables/events/snapshots";
+        let (_, snapshots) = self.get(&self.admin, path).await;
+        let ids = snapshots["snapshots"].as_array().unwrap().iter();
+        ids.map(|row| row["snapshot"].as_i64().unwrap()).collect()
     }
 }
 
@@ -134,11 +162,11 @@ async fn a_namespace_called_system_keeps_its_own_tables() {
 async fn the_audit_log_is_read_in_pages() {
     let server = TestServer::start().await;
     let store = SqlMetastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
-    let access = icecore_catalog::access::Access::recorded(store, std::sync::Arc::new(|| 5));
+    let access = Access::recorded(store, Arc::new(|| 5));
     for batch in 0..25 {
         for n in 0..100 {
             let object = format!("{batch}.{n}");
-            let entry = icecore_catalog::access::audit::Entry { object, ..Default::default() };
+            let entry = Entry { object, ..Entry::default() };
             drop(access.recorder().unwrap().begin(entry));
         }
         access.tick().await.unwrap();
@@ -206,6 +234,24 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     ]
 }
 
+/// The log as people read it.
+fn check_command_line(server: &TestServer, page: &Value) {
+    let (done, listed) = icecore(server, &["audit", "list", "--limit", "1000"]);
+    assert!(done, "{listed}");
+    let records = page["records"].as_array().unwrap();
+    assert_eq!(listed.lines().skip(1).count(), records.len(), "{listed}");
+    for (line, record) in listed.lines().skip(1).zip(records) {
+        for field in ["action", "outcome", "request"] {
+            assert!(line.contains(record[field].as_str().unwrap()), "{line}");
+        }
+    }
+    let (done, text) = icecore(server, &["audit", "verify"]);
+    assert!(done && text.contains("none changed"), "{text}");
+    let count = ["sql", "SELECT count(*) FROM system.audit", "--format", "csv"];
+    let (done, text) = icecore(server, &count);
+    assert!(done && text.contains(&records.len().to_string()), "{text}");
+}
+
 /// With access control and without.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_that_changes_something_leaves_one_record() {
@@ -217,22 +263,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
             guarded.call(method.parse().unwrap(), &admin, path, body).await
         };
         let page = async || call("GET", "/admin/audit", &Value::Null).await.1;
-        for first in [0, 10] {
-            assert_eq!(call("POST", "/ingest", &events(first..first + 5)).await.0, 200);
-            assert_eq!(call("POST", "/v1/shop.example/commit", &Value::Null).await.0, 200);
-        }
-        let schema = json!({"type": "struct", "fields": []});
-        for (path, body) in [
-            ("/catalog/v1/namespaces", json!({"namespace": ["Up"]})),
-            ("/catalog/v1/namespaces/Up/tables", json!({"name": "t", "schema": schema})),
-        ] {
-            assert_eq!(call("POST", path, &body).await.0, 200);
-        }
-        let (_, snapshots) =
-            call("GET", "/v1/shop.example/tables/events/snapshots", &Value::Null).await;
-        let ids = snapshots["snapshots"].as_array().unwrap().iter();
-        let ids: Vec<i64> = ids.map(|row| row["snapshot"].as_i64().unwrap()).collect();
-
+        let ids = guarded.with_tables().await;
         let mut walked = BTreeSet::new();
         let (mut uuid, mut token) = (String::new(), "none".to_owned());
         for (method, route, path, body, expected) in changes(&ids) {
@@ -276,8 +307,46 @@ async fn every_route_that_changes_something_leaves_one_record() {
             let sql = json!({"sql": format!("SELECT {COLUMNS} FROM system.audit ORDER BY number")});
             call("POST", "/v1/default/sql", &sql).await.1["rows"].clone()
         });
+        if is_open {
+            check_command_line(&guarded.server, &page);
+        }
         guarded.server.stop().await;
     }
+}
+
+/// What is older than it has to be is deleted; the command line says so, and where it begins.
+#[tokio::test]
+async fn a_log_that_was_cut_verifies_on_the_command_line() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let clock = Clock::manual(0);
+    let now = clock.clone();
+    let access = Access::recorded(store, Arc::new(move || now.now_ms()));
+    let recorder = access.recorder().unwrap();
+    for _ in 0..10 {
+        recorder.begin(Entry::default()).unwrap().end(200).await;
+        clock.advance_ms(DAY_MS);
+    }
+    let verify = |args: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_icecore"))
+            .args(["audit", "verify", "--data-dir"])
+            .arg(folder.path())
+            .args(args)
+            .output()
+            .unwrap();
+        let text = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        (done.status.success(), text)
+    };
+    let (done, before) = verify(&[]);
+    assert!(done && before.starts_with("10 records"), "{before}");
+    let kept = before.split("--expect ").nth(1).unwrap().trim().to_owned();
+    recorder.cut(Duration::from_hours(3 * 24)).await.unwrap();
+    let (done, after) = verify(&["--expect", &kept]);
+    assert!(done && after.starts_with("4 records"), "{after}");
+    assert!(after.contains("those up to 7 were deleted for their age"), "{after}");
+    let (done, text) = verify(&["--expect", "6:ff"]);
+    assert!(!done && text.contains("expect a later one"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
