@@ -8,6 +8,7 @@ use crate::{
 use icecore::{
     clock::Clock,
     http::{guard::ROUTES, record::is_recorded},
+    ids::Ids,
 };
 use icecore_catalog::{
     access::{
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -162,7 +164,8 @@ async fn a_namespace_called_system_keeps_its_own_tables() {
 async fn the_audit_log_is_read_in_pages() {
     let server = TestServer::start().await;
     let store = SqlMetastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
-    let access = Access::recorded(store, Arc::new(|| 5));
+    // The server would cut what is old.
+    let access = Access::recorded(store, Arc::new(|| Clock::system().now_ms()));
     for batch in 0..25 {
         for n in 0..100 {
             let object = format!("{batch}.{n}");
@@ -177,7 +180,7 @@ async fn the_audit_log_is_read_in_pages() {
     let rows = server.rows("default", "SELECT number FROM system.audit LIMIT 1500").await;
     let numbers: Vec<i64> =
         rows.as_array().unwrap().iter().map(|row| row[0].as_i64().unwrap()).collect();
-    assert_eq!(numbers, (1001..=2500).rev().collect::<Vec<_>>());
+    assert!(numbers.iter().copied().eq((1001..=2500).rev()), "{} rows", numbers.len());
     // The newest are asked for without a look at the rest.
     let newest = "SELECT object, number FROM system.audit ORDER BY number DESC LIMIT 1";
     assert_eq!(server.rows("default", newest).await, json!([["24.99", 2500]]));
@@ -376,9 +379,9 @@ struct Process {
 }
 
 impl Process {
-    fn start(folder: &std::path::Path) -> Self {
+    fn start(folder: &Path, metastore: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_icecore"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--metastore", metastore, "--data-dir"])
             .arg(folder)
             .env("NO_COLOR", "1")
             .stderr(Stdio::piped())
@@ -396,58 +399,94 @@ impl Process {
     }
 }
 
-/// The process ends at any moment of many calls: each change that was made has its record, also
-/// those that were not answered.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_leaves_each_change_with_its_record() {
-    let folder = tempfile::tempdir().unwrap();
-    let http = reqwest::Client::new();
-    for (round, calls) in [10_usize, 25, 40].into_iter().enumerate() {
-        let mut process = Process::start(folder.path());
-        let url = format!("{}/catalog/v1/namespaces", process.url);
-        let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
-        let callers = (0..4).map(|caller| {
-            let (http, url, answered) = (http.clone(), url.clone(), answered.clone());
-            async move {
-                for n in 0..1000 {
-                    let name = format!("n{round}-{caller}-{n}");
-                    let body = json!({"namespace": [name]});
-                    match http.post(&url).json(&body).send().await {
-                        Ok(answer) => {
-                            assert_eq!(answer.status(), 200);
-                            answered.send(name).unwrap();
-                        }
-                        Err(_) => return,
-                    }
-                }
-            }
-        });
-        let mut acknowledged = BTreeSet::new();
-        let killer = async {
-            while acknowledged.len() < calls {
-                acknowledged.insert(answers.recv().await.unwrap());
-            }
-            process.child.kill().unwrap();
-            process.child.wait().unwrap();
-        };
-        tokio::join!(futures::future::join_all(callers), killer);
-        while let Ok(name) = answers.try_recv() {
-            acknowledged.insert(name);
-        }
+/// The URL of a new, empty PostgreSQL database; none without a server, which only CI forbids.
+#[expect(clippy::disallowed_methods, reason = "says where the tests' PostgreSQL is")]
+async fn postgres() -> Option<String> {
+    let Ok(server) = std::env::var("TEST_POSTGRES") else {
+        assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not tested");
+        return None;
+    };
+    sqlx::any::install_default_drivers();
+    let pool = sqlx::AnyPool::connect(&server).await.unwrap();
+    let name = format!("test_{}", Ids::new(Clock::system()).mint()).to_lowercase();
+    let made = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(made).execute(&pool).await.unwrap();
+    let (server, _) = server.rsplit_once('/').unwrap();
+    Some(format!("{server}/{name}"))
+}
 
-        let store = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
-        let events = store.events(0, 10_000).await.unwrap();
-        let changed: Vec<String> = events
-            .iter()
-            .map(|event| event.operation["namespace"][0].as_str().unwrap().to_owned())
-            .collect();
-        let records = store.audit(0, 10_000).await.unwrap();
-        let done = records.iter().filter(|one| one.entry.outcome == "done");
-        let recorded: Vec<String> = done.map(|one| one.entry.object.clone()).collect();
-        assert_eq!(recorded, changed, "in the order of the commits");
-        assert!(acknowledged.iter().all(|name| changed.contains(name)));
-        let mut check = Check::new(store.audit_ends().await.unwrap(), None);
-        check.page(&records).unwrap();
-        check.finish().unwrap();
+/// Servers on one metastore make namespaces, and end one after the other, each at a time when it
+/// has others to answer. Gives the names of those that were answered.
+async fn make_and_kill(mut servers: Vec<Process>, round: usize, calls: usize) -> BTreeSet<String> {
+    let http = reqwest::Client::new();
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let callers = (0..4).map(|caller| {
+        let url = format!("{}/catalog/v1/namespaces", servers[caller % servers.len()].url);
+        let (http, answered) = (http.clone(), answered.clone());
+        async move {
+            for n in 0.. {
+                let name = format!("n{round}-{caller}-{n}");
+                let body = json!({"namespace": [name]});
+                let Ok(answer) = http.post(&url).json(&body).send().await else { return };
+                assert_eq!(answer.status(), 200);
+                answered.send(name).unwrap();
+            }
+        }
+    });
+    let callers: Vec<_> = callers.collect();
+    let mut names = BTreeSet::new();
+    let killer = async {
+        for (index, server) in servers.iter_mut().enumerate() {
+            while names.len() < calls * (index + 1) {
+                names.insert(answers.recv().await.unwrap());
+            }
+            server.child.kill().unwrap();
+            server.child.wait().unwrap();
+        }
+    };
+    tokio::join!(futures::future::join_all(callers), killer);
+    while let Ok(name) = answers.try_recv() {
+        names.insert(name);
+    }
+    names
+}
+
+/// Processes end at any moment of many calls: each change that was made has its record, also those
+/// that were not answered. On PostgreSQL two servers write the chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_servers_leave_each_change_with_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("icecore.db");
+    let sqlite = format!("sqlite://{}", file.display());
+    for (metastore, count) in [(Some(sqlite), 1), (postgres().await, 2)] {
+        let Some(metastore) = metastore else { return };
+        for (round, calls) in [10, 30].into_iter().enumerate() {
+            let start = |n: usize| Process::start(&folder.path().join(n.to_string()), &metastore);
+            let servers = (0..count).map(start).collect();
+            let answered = make_and_kill(servers, round, calls).await;
+
+            let store = match metastore.starts_with("postgres") {
+                true => SqlMetastore::postgres(&metastore).await.unwrap(),
+                false => SqlMetastore::sqlite(&file).await.unwrap(),
+            };
+            // PostgreSQL may still carry out what a server sent last.
+            let (events, records, ends) = loop {
+                let events = store.events(0, 10_000).await.unwrap();
+                let ends = store.audit_ends().await.unwrap();
+                let records = store.audit(0, 10_000).await.unwrap();
+                if store.events(0, 10_000).await.unwrap().len() == events.len() {
+                    break (events, records, ends);
+                }
+            };
+            let changed = events.iter().map(|event| event.operation["namespace"][0].as_str());
+            let changed: Vec<&str> = changed.map(Option::unwrap).collect();
+            let done = records.iter().filter(|one| one.entry.outcome == "done");
+            let recorded: Vec<&str> = done.map(|one| one.entry.object.as_str()).collect();
+            assert_eq!(recorded, changed, "in the order of the commits");
+            assert!(answered.iter().all(|name| changed.contains(&name.as_str())));
+            let mut check = Check::new(ends, None);
+            check.page(&records).unwrap();
+            check.finish().unwrap();
+        }
     }
 }

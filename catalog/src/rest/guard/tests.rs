@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     access::{Access, Call, TokenRequest, make_token},
     catalog::Catalog,
-    metastore::sql::SqlMetastore,
+    metastore::{Metastore, sql::SqlMetastore},
     rest::{router, router_for},
     storage::{S3Options, Storage},
 };
@@ -441,6 +441,32 @@ async fn every_route_that_changes_something_leaves_one_record() {
         assert!(!check.page(&server.store.audit(0, 1000).await.unwrap()).unwrap());
         check.finish().unwrap();
     }
+}
+
+/// They become one metadata file and one transaction.
+#[tokio::test]
+async fn commits_that_are_folded_have_a_record_each() {
+    let (server, admin) = Server::start().await;
+    let before = server.store.audit_ends().await.unwrap().head.number;
+    let calls = (0..20).map(|n| {
+        let update = json!({"action": "set-properties", "updates": {format!("k{n}"): "v"}});
+        let body = json!({"requirements": [], "updates": [update]});
+        server.post(&admin, "/v1/namespaces/a/tables/t", body)
+    });
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let events = server.store.events(0, 100).await.unwrap();
+    let files: BTreeSet<&str> =
+        events.iter().filter_map(|event| event.operation["metadata-location"].as_str()).collect();
+    assert!(files.len() < 2 + 20, "some were folded: {files:?}");
+    let records = server.store.audit(before, 100).await.unwrap();
+    assert_eq!(records.len(), 20);
+    for record in &records {
+        assert_eq!((record.entry.object.as_str(), record.entry.outcome.as_str()), ("a.t", "done"));
+    }
+    let bodies: BTreeSet<&str> =
+        records.iter().map(|record| record.entry.details.as_str()).collect();
+    assert_eq!(bodies.len(), 20, "each is of another call");
 }
 
 /// An answer that is repeated for its key is a call as well.
