@@ -91,6 +91,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "off",
         "on: only who has a token is let in; off: everybody, on a loopback address only",
     ),
+    ("audit.retention", "365d", "how long a record of the audit log is kept, 1d to 36500d"),
     ("token", "", "the token that commands send to a server"),
     ("oidc.issuer", "", "issuer of JWTs that are let in too; empty: none are"),
     ("oidc.audience", "", "what the JWTs' aud must be or contain"),
@@ -230,6 +231,8 @@ pub struct Config {
     pub http_connections_max: usize,
     /// Who is let in.
     pub access: AccessConfig,
+    /// How long a record of the audit log is kept, at least.
+    pub audit_retention: Duration,
     /// The token that commands send to a server.
     pub token: Option<String>,
     /// The log filter.
@@ -423,6 +426,7 @@ impl Texts {
             sql_concurrent_max: self.count("sql.concurrent_max")?,
             http_connections_max: self.count("http.connections_max")?,
             access: self.access()?,
+            audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,
             token: self.optional("token"),
             log: self.text("log").to_owned(),
             faults: Faults::parse(self.text("failpoints"))

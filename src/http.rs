@@ -11,6 +11,7 @@ pub mod health;
 pub mod ingest;
 pub mod operate;
 pub mod query;
+pub mod record;
 pub mod serve;
 pub mod tables;
 pub mod upkeep;
@@ -97,7 +98,6 @@ impl App {
 pub fn router(app: App) -> Router {
     let catalog = icecore_catalog::rest::router_for(app.catalog.clone(), app.access.clone());
     routes()
-        .route_layer(middleware::from_fn_with_state(app.clone(), operate::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

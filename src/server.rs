@@ -7,7 +7,10 @@ use crate::{
     config::{Config, MetastoreUrl, access::AccessConfig},
     event::Limits,
     flush::{Flush, FlushOptions, obsolete::DeleteObsolete},
-    http::{self, App, Parts, upkeep::Upkeep},
+    http::{
+        self, App, Parts,
+        upkeep::{self, Upkeep},
+    },
     ids::Ids,
     ingest::{Ingest, IngestOptions},
     sql::{Sql, SqlOptions},
@@ -100,6 +103,7 @@ impl Server {
         let tasks = Tasks::default();
         let metastore = open_metastore(config).await?;
         let access = open_access(config, &metastore, &clock);
+        let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
         let epoch = catalog.metastore().next_epoch().await?;
         let known = known_namespaces(&catalog).await?;
@@ -122,10 +126,19 @@ impl Server {
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
         tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
-        tasks.run(Upkeep::new(access.clone()), UPKEEP_TICK, Arc::new(Notify::new()));
+        tasks.run(
+            Upkeep::new(access.clone(), config.audit_retention),
+            UPKEEP_TICK,
+            Arc::new(Notify::new()),
+        );
 
-        let sql =
-            Sql::new(sql_options(config), wal.clone(), catalog.clone(), config.faults.clone());
+        let sql = Sql::new(
+            sql_options(config),
+            wal.clone(),
+            catalog.clone(),
+            audit,
+            config.faults.clone(),
+        );
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -166,7 +179,7 @@ impl Server {
     pub async fn stop(self) {
         self.tasks.stop(STOP_PATIENCE).await;
         self.ingest.stop().await;
-        Upkeep::new(self.access).finish().await;
+        upkeep::finish(&self.access).await;
         info!("stopped");
     }
 }
@@ -202,14 +215,11 @@ fn open_catalog(
 }
 
 fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Access {
-    let clock = clock.clone();
+    let (clock, store) = (clock.clone(), metastore.clone());
+    let now = Arc::new(move || clock.now_ms());
     match &config.access {
-        AccessConfig::Off => Access::off(),
-        AccessConfig::On(oidc) => Access::on(
-            metastore.clone(),
-            Arc::new(move || clock.now_ms()),
-            oidc.as_deref().cloned(),
-        ),
+        AccessConfig::Off => Access::recorded(store, now),
+        AccessConfig::On(oidc) => Access::on(store, now, oidc.as_deref().cloned()),
     }
 }
 

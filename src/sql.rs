@@ -5,6 +5,7 @@
 //! with ingest, so it can run in another process.
 
 pub mod allowed;
+pub mod audit;
 pub mod deletes;
 pub mod engine;
 mod failure;
@@ -40,7 +41,7 @@ use datafusion::{
 };
 use engine::{Engine, Head, Out};
 use futures::{StreamExt, stream::BoxStream};
-use icecore_catalog::catalog::Catalog;
+use icecore_catalog::{catalog::Catalog, metastore::sql::SqlMetastore};
 use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace, query::SqlRequest};
 use session::{CATALOG, Sessions};
 use std::{sync::Arc, time::Duration};
@@ -58,6 +59,15 @@ pub struct SqlOptions {
     pub rows_max: u64,
     /// Queries at once; more wait a moment, then are refused. Default 16.
     pub concurrent_max: usize,
+}
+
+/// What a query may name beside the tables of its namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    Namespace,
+    /// Tables that belong to no namespace: `system.audit`.
+    System,
 }
 
 /// Why a query failed.
@@ -107,6 +117,7 @@ struct Inner {
     options: SqlOptions,
     wal: Wal,
     catalog: Catalog,
+    audit: SqlMetastore,
     faults: Faults,
     sessions: Sessions,
     engine: Engine,
@@ -120,16 +131,22 @@ const PARAMS_MAX: usize = 10_000;
 const PERMIT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Sql {
-    /// Queries over these stores, on threads of their own.
+    /// Queries over these stores, on threads of their own. The audit log is in `audit`.
     ///
     /// # Panics
     /// The machine has no threads left.
     #[must_use]
-    pub fn new(options: SqlOptions, wal: Wal, catalog: Catalog, faults: Faults) -> Self {
+    pub fn new(
+        options: SqlOptions,
+        wal: Wal,
+        catalog: Catalog,
+        audit: SqlMetastore,
+        faults: Faults,
+    ) -> Self {
         let sessions = Sessions::new(&options, catalog.storage().clone());
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
         let engine = Engine::default();
-        let inner = Inner { options, wal, catalog, faults, sessions, engine, permits };
+        let inner = Inner { options, wal, catalog, audit, faults, sessions, engine, permits };
         Self { inner: Arc::new(inner) }
     }
 
@@ -140,6 +157,7 @@ impl Sql {
     pub async fn query(
         &self,
         namespace: &Namespace,
+        reach: Reach,
         request: SqlRequest,
     ) -> Result<Answer, SqlError> {
         let inner = &self.inner;
@@ -157,7 +175,7 @@ impl Sql {
             let (inner, namespace) = (Arc::clone(inner), namespace.clone());
             |out| async move {
                 let _permit = permit;
-                inner.run(&namespace, &request, deadline, out).await
+                inner.run(&namespace, reach, &request, deadline, out).await
             }
         };
         let (head, batches) = inner.engine.run(query, deadline, too_slow(timeout)).await?;
@@ -186,11 +204,12 @@ impl Inner {
     async fn run(
         &self,
         namespace: &Namespace,
+        reach: Reach,
         request: &SqlRequest,
         deadline: Instant,
         mut out: Out,
     ) -> Result<(), (SqlError, Out)> {
-        let mut started = match Box::pin(self.start(namespace, request, deadline)).await {
+        let mut started = match Box::pin(self.start(namespace, reach, request, deadline)).await {
             Ok(started) => started,
             Err(error) => return Err((error, out)),
         };
@@ -222,6 +241,7 @@ impl Inner {
     async fn start(
         &self,
         namespace: &Namespace,
+        reach: Reach,
         request: &SqlRequest,
         deadline: Instant,
     ) -> Result<Started, SqlError> {
@@ -229,7 +249,13 @@ impl Inner {
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let params = parameters(request, checked.placeholders)?;
         let statement = Statement::Statement(Box::new(checked.statement));
-        let mut wanted = wanted(&statement, namespace)?;
+        // A namespace of that name keeps its tables; from there the others are not seen.
+        let reach = if namespace.name() == audit::SCHEMA { Reach::Namespace } else { reach };
+        let (mut wanted, names_system) = wanted(&statement, namespace, reach)?;
+        if names_system && as_of.is_some() {
+            let text = "as_of is not for tables of `system`; filter by their time instead";
+            return Err(SqlError::Invalid(text.to_owned()));
+        }
         if request.min_seq.is_some()
             && let Wanted::Named(names) = &mut wanted
             && !names.iter().any(|name| name == EVENTS_TABLE)
@@ -242,6 +268,9 @@ impl Inner {
             check_seq(&view, min_seq)?;
         }
         let context = self.sessions.open(&view, deadline)?;
+        if reach == Reach::System {
+            audit::show(&context, self.audit.clone()).map_err(|cause| failure::of(&cause))?;
+        }
         let state = context.state();
         let plan = state.statement_to_plan(statement).await;
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
@@ -284,11 +313,17 @@ async fn execute(
     execute_stream(planned, state.task_ctx()).map_err(|cause| failure::of(&cause))
 }
 
-/// The tables that a statement names, and nothing outside of its namespace.
-fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlError> {
+/// The tables that a statement names, and nothing outside of its namespace and reach; whether it
+/// names tables of no namespace.
+fn wanted(
+    statement: &Statement,
+    namespace: &Namespace,
+    reach: Reach,
+) -> Result<(Wanted, bool), SqlError> {
     let (references, _) =
         resolve_table_references(statement, true).map_err(|cause| failure::of(&cause))?;
     let mut names = Vec::new();
+    let (mut names_system, mut names_all) = (false, false);
     for reference in references {
         let is_ours = reference.catalog().is_none_or(|catalog| catalog == CATALOG);
         match &reference {
@@ -296,7 +331,12 @@ fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlErr
             TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
                 if schema.as_ref() == "information_schema" =>
             {
-                return Ok(Wanted::All);
+                names_all = true;
+            }
+            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
+                if schema.as_ref() == audit::SCHEMA && reach == Reach::System =>
+            {
+                names_system = true;
             }
             TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
                 if schema.as_ref() != namespace.name() =>
@@ -310,7 +350,8 @@ fn wanted(statement: &Statement, namespace: &Namespace) -> Result<Wanted, SqlErr
     }
     names.sort();
     names.dedup();
-    Ok(Wanted::Named(names))
+    let wanted = if names_all { Wanted::All } else { Wanted::Named(names) };
+    Ok((wanted, names_system))
 }
 
 fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {

@@ -6,12 +6,15 @@
 
 mod attempts;
 pub mod audit;
+mod call;
 pub mod oidc;
 mod recorder;
+mod refusals;
 mod scope;
 mod token;
 
-pub use recorder::{Recording, Room};
+pub use call::Call;
+pub use recorder::{Recorder, Recording};
 pub use scope::{Action, InvalidScope, Principal, Scope};
 
 use crate::{
@@ -23,8 +26,8 @@ use crate::{
     },
 };
 use attempts::Attempts;
+use audit::Entry;
 use oidc::Oidc;
-use recorder::Recorder;
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -96,9 +99,12 @@ impl std::fmt::Debug for MadeToken {
     }
 }
 
-/// Access control, on or off. Cheap to clone.
+/// Access control, on or off, and the record of changes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Access(Option<Arc<Control>>);
+pub struct Access {
+    control: Option<Arc<Control>>,
+    recorder: Option<Arc<Recorder>>,
+}
 
 /// Access control that is on.
 pub struct Control {
@@ -108,7 +114,6 @@ pub struct Control {
     known: Mutex<HashMap<String, Known>>,
     uses: Mutex<HashMap<String, Use>>,
     pub(crate) attempts: Attempts,
-    recorder: Recorder,
 }
 
 impl std::fmt::Debug for Control {
@@ -133,31 +138,68 @@ struct Use {
 }
 
 impl Access {
-    /// Whoever calls may do everything.
+    /// Whoever calls may do everything, and nothing is recorded.
     #[must_use]
     pub fn off() -> Self {
-        Self(None)
+        Self { control: None, recorder: None }
     }
 
-    /// Only who shows a token of `store`, or a JWT that `oidc` accepts.
+    /// Whoever calls may do everything; changes are recorded in `store`.
+    #[must_use]
+    pub fn recorded(store: SqlMetastore, now: NowMs) -> Self {
+        Self { control: None, recorder: Some(Arc::new(Recorder::new(store, now))) }
+    }
+
+    /// Only who shows a token of `store`, or a JWT that `oidc` accepts; changes are recorded there.
     #[must_use]
     pub fn on(store: SqlMetastore, now: NowMs, oidc: Option<Oidc>) -> Self {
         let control = Control {
-            recorder: Recorder::new(store.clone()),
-            store,
-            now,
+            store: store.clone(),
+            now: Arc::clone(&now),
             oidc,
             known: Mutex::default(),
             uses: Mutex::default(),
             attempts: Attempts::default(),
         };
-        Self(Some(Arc::new(control)))
+        Self { control: Some(Arc::new(control)), ..Self::recorded(store, now) }
     }
 
     /// Access control, if it is on.
     #[must_use]
     pub fn control(&self) -> Option<&Control> {
-        self.0.as_deref()
+        self.control.as_deref()
+    }
+
+    /// The way into the audit log, if there is one.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_deref()
+    }
+
+    /// One bounded step of what nobody waits for: audit records that are left, last uses of tokens,
+    /// access tokens that have ended.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`]; the next step tries again.
+    pub async fn tick(&self) -> Result<(), CatalogError> {
+        if let Some(recorder) = self.recorder() {
+            recorder.tick().await?;
+        }
+        match self.control() {
+            Some(control) => control.tick().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The last step, after the last call.
+    ///
+    /// # Errors
+    /// As [`Access::tick`].
+    pub async fn finish(&self) -> Result<(), CatalogError> {
+        if let Some(recorder) = self.recorder() {
+            recorder.finish().await?;
+        }
+        self.tick().await
     }
 }
 
@@ -186,7 +228,8 @@ impl Control {
         }
     }
 
-    /// OAuth's client credentials: an access token for who has this API token.
+    /// OAuth's client credentials: an access token for who has this API token. It is recorded as
+    /// `entry` says, which need not know whose token it is.
     ///
     /// # Errors
     /// [`Unidentified::BadToken`], [`Unidentified::Unavailable`].
@@ -194,21 +237,26 @@ impl Control {
         &self,
         client_id: Option<&str>,
         client_secret: &str,
+        entry: Entry,
     ) -> Result<MadeToken, Unidentified> {
         let token = Token::of_client(client_id, client_secret).ok_or(Unidentified::BadToken)?;
-        self.make_access_token(&token).await
+        self.make_access_token(&token, entry).await
     }
 
-    /// OAuth's token exchange: a new access token for who has this token.
+    /// OAuth's token exchange: a new access token for who has this token, recorded in the same way.
     ///
     /// # Errors
     /// As [`Control::log_in`].
-    pub async fn exchange(&self, token: &str) -> Result<MadeToken, Unidentified> {
+    pub async fn exchange(&self, token: &str, entry: Entry) -> Result<MadeToken, Unidentified> {
         let token = Token::parse(token).ok_or(Unidentified::BadToken)?;
-        self.make_access_token(&token).await
+        self.make_access_token(&token, entry).await
     }
 
-    async fn make_access_token(&self, shown: &Token) -> Result<MadeToken, Unidentified> {
+    async fn make_access_token(
+        &self,
+        shown: &Token,
+        entry: Entry,
+    ) -> Result<MadeToken, Unidentified> {
         let known = self.look_up(shown).await?;
         let token = Token::mint();
         let created_ms = (self.now)();
@@ -220,7 +268,10 @@ impl Control {
             created_ms,
             expires_ms: created_ms + lifetime,
         };
-        let added = self.store.add_access_token(&new).await.map_err(Unidentified::Unavailable)?;
+        let (principal, object) = (known.principal.id().to_owned(), token.id.clone());
+        let call = Call::new(Entry { principal, object, ..entry }, Arc::clone(&self.now));
+        let store = self.store.for_call(&call);
+        let added = store.add_access_token(&new).await.map_err(Unidentified::Unavailable)?;
         if !added {
             return Err(Unidentified::BadToken);
         }
@@ -228,26 +279,18 @@ impl Control {
         Ok(MadeToken { id: token.id.clone(), text: token.text(), expires_ms })
     }
 
-    /// Makes an API token; it works on return.
-    ///
-    /// # Errors
-    /// As [`make_token`].
-    pub async fn make_token(&self, request: TokenRequest) -> Result<MadeToken, CatalogError> {
-        make_token(&self.store, request, (self.now)()).await
-    }
-
     /// Revokes an API token and all that was made from it; false when there is none. Here it ends
     /// at once, on other processes within [`REVOCATION_LAG`].
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn revoke_token(&self, id: &str) -> Result<bool, CatalogError> {
-        let revoked = self.store.revoke_token(id).await;
+    pub async fn revoke_token(&self, id: &str, call: &Arc<Call>) -> Result<bool, CatalogError> {
+        let revoked = self.store.for_call(call).revoke_token(id).await;
         lock(&self.known).retain(|_, known| known.token.owner != id);
         revoked
     }
 
-    /// Where tokens and audit records are.
+    /// Where tokens are.
     #[must_use]
     pub fn store(&self) -> &SqlMetastore {
         &self.store
@@ -259,33 +302,7 @@ impl Control {
         (self.now)()
     }
 
-    /// Room for one record in the audit log, to be taken before the call is carried out; none when
-    /// too many wait to be written.
-    #[must_use]
-    pub fn room_to_record(&self) -> Option<Room> {
-        self.recorder.room()
-    }
-
-    /// Writes what `recording` says, and waits for it a bounded time. What cannot be written now is
-    /// kept and tried again.
-    pub async fn record(&self, recording: Recording<'_>) {
-        recording.finish();
-        self.recorder.write_soon().await;
-    }
-
-    /// Begins a record of a call. Dropped before its end, it says `unanswered`.
-    #[must_use]
-    pub fn recording(&self, room: Room, entry: audit::Entry) -> Recording<'_> {
-        Recording::new(&self.recorder, room, entry, &self.now)
-    }
-
-    /// One bounded step of what nobody waits for: audit records that are left, last uses of tokens,
-    /// access tokens that have ended.
-    ///
-    /// # Errors
-    /// [`CatalogError::Metastore`]; the next step tries again.
-    pub async fn tick(&self) -> Result<(), CatalogError> {
-        self.recorder.write().await?;
+    async fn tick(&self) -> Result<(), CatalogError> {
         let now_ms = (self.now)();
         self.note_uses(now_ms).await?;
         self.store.forget_ended_tokens(now_ms).await

@@ -24,6 +24,7 @@ pub use admin::{RefKind, TableStats};
 pub use purge::DropPolicy;
 
 use crate::{
+    access::Call,
     carried::Carried,
     error::CatalogError,
     metastore::{
@@ -205,6 +206,13 @@ impl Catalog {
     #[must_use]
     pub fn on_behalf_of(&self, actor: &str) -> Self {
         self.with_origin(Origin { actor: actor.into(), ..self.origin.clone() })
+    }
+
+    /// The same catalog for changes that a call asks for, whose record is written with the first.
+    #[must_use]
+    pub fn for_call(&self, call: &Arc<Call>) -> Self {
+        let (actor, call) = (call.principal().into(), Some(Arc::clone(call)));
+        self.with_origin(Origin { actor, call, ..self.origin.clone() })
     }
 
     /// The same catalog for the one change that a request makes.

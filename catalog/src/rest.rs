@@ -24,7 +24,6 @@ mod tests;
 mod views;
 
 use crate::{access::Access, catalog::Catalog, scan::manifests::ManifestCache};
-pub use asked::Actor;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -52,7 +51,7 @@ struct Rest {
 /// Each is there twice: as it is, and below `/v1/{name of the catalog}` for clients that use that
 /// name as the prefix.
 ///
-/// Whoever calls may do everything; see [`router_for`].
+/// Whoever calls may do everything, and nothing is recorded; see [`router_for`].
 pub fn router(catalog: Catalog) -> axum::Router {
     router_for(catalog, Access::off())
 }

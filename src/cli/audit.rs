@@ -13,13 +13,15 @@ use crate::{
 use clap::{Args, Subcommand};
 use icecore_catalog::access::{
     Access,
-    audit::{Check, Head, Record},
+    audit::{Broken, Check, Ends, Head, Record},
 };
 use reqwest::Method;
 use serde::Deserialize;
 
 /// Records read at once.
 const PAGE_RECORDS: u32 = 1000;
+/// How often a check begins anew because the log was cut under it.
+const CHECKS_MAX: u32 = 5;
 
 /// `icecore audit`
 #[derive(Debug, Subcommand)]
@@ -64,7 +66,8 @@ enum Source {
 #[derive(Deserialize)]
 struct Page {
     records: Vec<Record>,
-    head: Head,
+    #[serde(flatten)]
+    ends: Ends,
 }
 
 /// Runs the command.
@@ -93,7 +96,7 @@ impl Source {
         })
     }
 
-    /// The head is no newer than the records.
+    /// The ends are no newer than the records.
     async fn page(&self, after: i64, limit: u32) -> Result<Page, CliError> {
         match self {
             Self::Server(client) => {
@@ -104,9 +107,9 @@ impl Source {
                     .map_err(|source| ClientError::Answer { url, source })?)
             }
             Self::Metastore(access) => {
-                let store = access.control().expect("it was made as one that is on").store();
-                let head = store.audit_head().await?;
-                Ok(Page { records: store.audit(after, limit).await?, head })
+                let recorder = access.recorder().expect("it was made as one that records");
+                let ends = recorder.store().audit_ends().await?;
+                Ok(Page { records: recorder.store().audit(after, limit).await?, ends })
             }
         }
     }
@@ -135,16 +138,43 @@ fn show(records: &[Record]) -> Result<(), CliError> {
 }
 
 async fn check(source: &Source, expected: Option<Head>) -> Result<(), CliError> {
-    let mut page = source.page(0, PAGE_RECORDS).await?;
-    let mut check = Check::new(page.head, expected);
-    while check.page(&page.records)? {
-        page = source.page(check.after(), PAGE_RECORDS).await?;
-    }
-    let head = check.finish()?;
+    let mut checks = 1;
+    let (ends, checked) = loop {
+        let first = source.page(0, PAGE_RECORDS).await?;
+        let ends = first.ends.clone();
+        let checked = check_once(source, first, expected.clone()).await?;
+        // Records that were deleted for their age meanwhile look as if somebody had removed them.
+        let was_cut = source.page(0, 1).await?.ends.start != ends.start;
+        if checked.is_ok() || !was_cut || checks == CHECKS_MAX {
+            break (ends, checked);
+        }
+        checks += 1;
+    };
+    let head = checked?;
+    let kept = head.number - ends.start.number;
+    let cut = match ends.start.number {
+        0 => String::new(),
+        number => format!(" (those up to {number} were deleted for their age)"),
+    };
     say(&format!(
-        "{} records, none changed, removed or moved\nkept elsewhere, this shows a log that was written anew: --expect {}:{}",
-        head.number, head.number, head.hash
+        "{kept} records, none changed, removed or moved{cut}\nkept elsewhere, this shows a log that was written anew: --expect {}:{}",
+        head.number, head.hash
     ))
+}
+
+async fn check_once(
+    source: &Source,
+    mut page: Page,
+    expected: Option<Head>,
+) -> Result<Result<Head, Broken>, CliError> {
+    let mut check = Check::new(page.ends, expected);
+    loop {
+        match check.page(&page.records) {
+            Ok(true) => page = source.page(check.after(), PAGE_RECORDS).await?,
+            Ok(false) => return Ok(check.finish()),
+            Err(broken) => return Ok(Err(broken)),
+        }
+    }
 }
 
 fn head(text: &str) -> Result<Head, CliError> {

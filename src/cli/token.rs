@@ -19,7 +19,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use icecore_catalog::{
     access::{
-        Access, Control, MadeToken, TokenRequest,
+        self, Access, Control, MadeToken, Recording, TokenRequest,
         audit::{Entry, details},
     },
     error::CatalogError,
@@ -113,7 +113,7 @@ async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
             lifetime,
         };
         let access = open(config).await?;
-        let made = made_here(control(&access), request, &asked).await?;
+        let made = made_here(&access, request, &asked).await?;
         (made.id, made.text)
     };
     say(&token)?;
@@ -124,15 +124,16 @@ async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
 }
 
 async fn made_here(
-    control: &Control,
+    access: &Access,
     request: TokenRequest,
     asked: &Value,
 ) -> Result<MadeToken, CatalogError> {
-    let entry = entry("token create", request.name.clone(), asked.to_string().as_bytes());
-    let recording = control.recording(room(control), entry);
-    let made = control.make_token(request).await;
-    let outcome = if made.is_ok() { "200" } else { "400" };
-    control.record(recording.with_outcome(outcome)).await;
+    let asked = asked.to_string();
+    let recording = begin(access, "token create", request.name.clone(), asked.as_bytes());
+    let control = control(access);
+    let store = control.store().for_call(recording.call());
+    let made = access::make_token(&store, request, control.now_ms()).await;
+    recording.end(if made.is_ok() { 200 } else { 400 }).await;
     made
 }
 
@@ -174,11 +175,9 @@ async fn take_back(config: &Config, revoke: &Revoke) -> Result<(), CliError> {
         Client::new(config, Some(url)).json(Method::DELETE, &path, None).await?;
     } else {
         let access = open(config).await?;
-        let control = control(&access);
-        let recording = control.recording(room(control), entry("token revoke", id.clone(), b""));
-        let revoked = control.revoke_token(id).await;
-        let outcome = if matches!(revoked, Ok(true)) { "200" } else { "404" };
-        control.record(recording.with_outcome(outcome)).await;
+        let recording = begin(&access, "token revoke", id.clone(), b"");
+        let revoked = control(&access).revoke_token(id, recording.call()).await;
+        recording.end(if matches!(revoked, Ok(true)) { 200 } else { 404 }).await;
         if !revoked? {
             return Err(CliError::Refused(format!(
                 "no token `{id}`; `icecore token list` has all"
@@ -209,19 +208,15 @@ fn control(access: &Access) -> &Control {
     access.control().expect("it was made as one that is on")
 }
 
-fn room(control: &Control) -> icecore_catalog::access::Room {
-    control.room_to_record().expect("nothing else is recorded here")
-}
-
-fn entry(action: &str, object: String, asked: &[u8]) -> Entry {
-    Entry {
-        time_ms: 0,
+/// Begins a record of a change that is made here.
+fn begin<'a>(access: &'a Access, action: &str, object: String, asked: &[u8]) -> Recording<'a> {
+    let entry = Entry {
         principal: PRINCIPAL.to_owned(),
-        address: String::new(),
-        request: String::new(),
         action: action.to_owned(),
         object,
-        outcome: String::new(),
         details: details(action, asked),
-    }
+        ..Entry::default()
+    };
+    let recorder = access.recorder().expect("it was made as one that records");
+    recorder.begin(entry).expect("nothing else is recorded here")
 }

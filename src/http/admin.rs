@@ -1,26 +1,23 @@
 //! Tokens and the audit log for those who govern them.
 //!
 //! A caller makes, sees and revokes only tokens whose every scope lies where it has `admin`; to it,
-//! others are not there. Each change is a record in the audit log, refused or not.
+//! others are not there.
 
-use crate::http::{App, body, error::ApiError, guard, json, parse_namespace};
+use crate::http::{App, body, error::ApiError, guard, json, parse_namespace, record::Caller};
 use axum::{
     body::Body,
     extract::{Extension, Path, Query, State},
-    http::{HeaderMap, Uri},
-    response::{IntoResponse, Response},
+    http::HeaderMap,
+    response::Response,
 };
 use icecore_catalog::{
-    access::{
-        Action, Control, Peer, Principal, Scope, TokenRequest,
-        audit::{Entry, details},
-    },
+    access::{self, Action, Control, Principal, Scope, TokenRequest},
     metastore::sql::access::ApiToken,
 };
 use icecore_schemas::error_code::ErrorCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 /// Most audit records of one page.
 const PAGE_RECORDS_MAX: u32 = 1000;
@@ -46,15 +43,6 @@ pub struct AuditPage {
     limit: Option<u32>,
 }
 
-/// Where a request comes from, for the audit log.
-#[derive(Debug)]
-pub(super) struct Origin<'a> {
-    pub(super) principal: &'a Principal,
-    pub(super) peer: Option<Extension<Peer>>,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) uri: &'a Uri,
-}
-
 /// `GET /admin/tokens`
 ///
 /// # Errors
@@ -74,31 +62,23 @@ pub async fn tokens(
 /// 400, 403 for scopes that the caller does not govern, 404 while access control is off.
 pub async fn make_token(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     headers: HeaderMap,
-    uri: Uri,
     body: Body,
 ) -> Result<Response, ApiError> {
     let control = control(&app)?;
     let body = body::read(&app, &headers, body).await?;
-    let asked = parse(&body.bytes);
-    let object = asked.as_ref().map_or("", |asked| asked.name.as_str()).to_owned();
-    let origin = Origin { principal: &principal, peer, headers: &headers, uri: &uri };
-    let entry = entry(&origin, "POST /admin/tokens", object, &body.bytes);
-    recorded(control, entry, async {
-        let request = token_request(asked?)?;
-        if !principal.governs(&request.scopes) {
-            return Err(ApiError::new(
-                ErrorCode::Forbidden,
-                "a token can only be given scopes where you have `admin`",
-            ));
-        }
-        let made = control.make_token(request).await?;
-        let body = json!({ "id": made.id, "token": made.text, "expires_ms": made.expires_ms });
-        Ok(json(200, &body))
-    })
-    .await
+    let request = token_request(parse(&body.bytes)?)?;
+    if !caller.principal.governs(&request.scopes) {
+        return Err(ApiError::new(
+            ErrorCode::Forbidden,
+            "a token can only be given scopes where you have `admin`",
+        ));
+    }
+    let store = control.store().for_call(&caller.call);
+    let made = access::make_token(&store, request, control.now_ms()).await?;
+    let body = json!({ "id": made.id, "token": made.text, "expires_ms": made.expires_ms });
+    Ok(json(200, &body))
 }
 
 /// `DELETE /admin/tokens/{id}`: on return the token is refused here, within a second elsewhere.
@@ -108,30 +88,22 @@ pub async fn make_token(
 pub async fn revoke_token(
     State(app): State<App>,
     Path(id): Path<String>,
-    Extension(principal): Extension<Principal>,
-    peer: Option<Extension<Peer>>,
-    headers: HeaderMap,
-    uri: Uri,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
     let control = control(&app)?;
-    let origin = Origin { principal: &principal, peer, headers: &headers, uri: &uri };
-    let entry = entry(&origin, "DELETE /admin/tokens/{id}", id.clone(), &[]);
-    recorded(control, entry, async {
-        let tokens = control.store().tokens().await?;
-        let token = tokens.iter().find(|token| token.id == id);
-        let governed = token.is_some_and(|token| principal.governs(&token.scopes));
-        if governed && control.revoke_token(&id).await? {
-            return Ok(json(200, &json!({ "revoked": id })));
-        }
-        Err(ApiError::new(ErrorCode::NotFound, "no such token; GET /admin/tokens lists them"))
-    })
-    .await
+    let tokens = control.store().tokens().await?;
+    let token = tokens.iter().find(|token| token.id == id);
+    let governed = token.is_some_and(|token| caller.principal.governs(&token.scopes));
+    if governed && control.revoke_token(&id, &caller.call).await? {
+        return Ok(json(200, &json!({ "revoked": id })));
+    }
+    Err(ApiError::new(ErrorCode::NotFound, "no such token; GET /admin/tokens lists them"))
 }
 
-/// `GET /admin/audit?after=&limit=`: records in order, and the head of the chain.
+/// `GET /admin/audit?after=&limit=`: records in order, and both ends of the chain.
 ///
 /// # Errors
-/// 400, 404 while access control is off.
+/// 400.
 pub async fn audit(
     State(app): State<App>,
     page: Result<Query<AuditPage>, axum::extract::rejection::QueryRejection>,
@@ -140,32 +112,20 @@ pub async fn audit(
         let text = format!("{}; known are after=NUMBER and limit=NUMBER", problem.body_text());
         ApiError::new(ErrorCode::InvalidRequest, text)
     })?;
-    let store = control(&app)?.store();
-    let head = store.audit_head().await?;
+    let store = app.access.recorder().ok_or_else(not_recorded)?.store();
+    let ends = store.audit_ends().await?;
     let limit = page.limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
     let records = store.audit(page.after.unwrap_or(0), limit).await?;
-    Ok(json(200, &json!({ "records": records, "head": head })))
+    Ok(json(200, &json!({ "records": records, "head": ends.head, "start": ends.start })))
 }
 
-/// Carries out a change once there is room for its record, and records how it ended.
-pub(super) async fn recorded(
-    control: &Control,
-    entry: Entry,
-    change: impl Future<Output = Result<Response, ApiError>>,
-) -> Result<Response, ApiError> {
-    let room = control.room_to_record().ok_or_else(|| {
-        ApiError::new(ErrorCode::Unavailable, "the audit log is behind; send the request again")
-    })?;
-    let recording = control.recording(room, entry);
-    let response = change.await.unwrap_or_else(IntoResponse::into_response);
-    control.record(recording.with_outcome(response.status().as_str())).await;
-    Ok(response)
+fn not_recorded() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "this server records nothing")
 }
 
 fn control(app: &App) -> Result<&Control, ApiError> {
     app.access.control().ok_or_else(|| {
-        let text =
-            "access control is off, so there are no tokens and no audit log: set `auth = on`";
+        let text = "access control is off, so there are no tokens: set `auth = on`";
         ApiError::new(ErrorCode::NotFound, text)
     })
 }
@@ -204,24 +164,6 @@ pub fn scopes(texts: &[String], namespace: Option<&str>) -> Result<Vec<Scope>, S
         }
     };
     texts.iter().map(parse).collect()
-}
-
-pub(super) fn entry(origin: &Origin<'_>, action: &str, object: String, body: &[u8]) -> Entry {
-    let request = origin.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let path = origin.uri.path_and_query().map_or("", |path| path.as_str());
-    Entry {
-        time_ms: 0,
-        principal: origin.principal.id().to_owned(),
-        address: origin
-            .peer
-            .as_ref()
-            .map_or_else(String::new, |Extension(Peer(address))| address.to_string()),
-        request: request.unwrap_or_default().to_owned(),
-        action: action.to_owned(),
-        object,
-        outcome: String::new(),
-        details: details(path, body),
-    }
 }
 
 /// A token as it is listed.

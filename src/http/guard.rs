@@ -5,7 +5,7 @@
 //! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
 //! what is missing answer alike. [`Principal`] is in the extensions of every request that passes.
 
-use crate::http::{App, error::ApiError};
+use crate::http::{App, error::ApiError, record};
 use axum::{
     extract::{MatchedPath, RawPathParams, Request, State},
     http::{HeaderValue, Method, header},
@@ -69,10 +69,9 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
 ];
 
 /// The layer around every route outside the catalog.
-pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let Some(control) = app.access.control() else {
-        request.extensions_mut().insert(Principal::anonymous());
-        return next.run(request).await;
+        return pass(&app, Principal::anonymous(), Ok(()), request, next).await;
     };
     let need = match need(&request) {
         Ok(Need::Open) => return next.run(request).await,
@@ -82,7 +81,13 @@ pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> 
     let header = request.headers().get(header::AUTHORIZATION);
     let principal = match control.identify(header.and_then(|value| value.to_str().ok())).await {
         Ok(principal) => principal,
-        Err(cause) => return unidentified(cause),
+        Err(cause) => {
+            let unknown = !matches!(cause, Unidentified::Unavailable(_));
+            if let Some(recorder) = app.access.recorder().filter(|_| unknown) {
+                recorder.count_unknown(&record::address(request.extensions()));
+            }
+            return unidentified(cause);
+        }
     };
     let (mut parts, body) = request.into_parts();
     let allowed = match need {
@@ -96,11 +101,28 @@ pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> 
             allow_in(&principal, action, name.map_or("", |(_, value)| value))
         }
     };
-    if let Err(refused) = allowed {
-        return refused.into_response();
-    }
-    parts.extensions.insert(principal);
-    next.run(Request::from_parts(parts, body)).await
+    pass(&app, principal, allowed, Request::from_parts(parts, body), next).await
+}
+
+/// Lets a call of `principal` through if it is `allowed`; a change is recorded either way.
+async fn pass(
+    app: &App,
+    principal: Principal,
+    allowed: Result<(), ApiError>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    request.extensions_mut().insert(principal.clone());
+    let matched = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let is_recorded = record::is_recorded(request.method(), matched);
+    let answer = match (app.access.recorder().filter(|_| is_recorded), allowed) {
+        (Some(recorder), allowed) => {
+            record::record(recorder, principal, allowed, request, next).await
+        }
+        (None, Ok(())) => Ok(next.run(request).await),
+        (None, Err(refused)) => Err(refused),
+    };
+    answer.unwrap_or_else(IntoResponse::into_response)
 }
 
 fn allowed(may: bool, action: Action) -> Result<(), ApiError> {

@@ -2,42 +2,34 @@
 //! undrop and purge.
 //!
 //! A namespace in a path is its catalog name (levels apart by `%1F`), or the name its events carry.
-//! What the caller may do there is looked at here, where the name is resolved; each change is a
-//! record in the audit log, refused or not.
+//! What the caller may do there is looked at here, where the name is resolved.
 
 use crate::{
     http::{
         App,
-        admin::{self, Origin},
         error::ApiError,
         guard, json, parse_namespace,
+        record::{Caller, SEPARATOR},
     },
     table::schema::{self, TableIdent},
 };
 use axum::{
     Json, Router,
     extract::{
-        Extension, MatchedPath, Path, Query, Request, State,
+        Extension, Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::Method,
-    middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{delete, get, post, put},
 };
 use icecore_catalog::{
-    access::{Action, Peer, Principal},
+    access::{Action, Principal},
     catalog::RefKind,
     metastore::TrashRow,
 };
 use icecore_schemas::error_code::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json as value};
-
-/// Longest body of a change.
-const BODY_BYTES_MAX: usize = 64 << 10;
-/// Separates the levels of a namespace in a path.
-const SEPARATOR: char = '\u{1f}';
 
 /// Every route of this module.
 pub fn routes() -> Router<App> {
@@ -54,37 +46,6 @@ pub fn routes() -> Router<App> {
         .route("/admin/dropped", get(dropped))
         .route("/admin/dropped/{uuid}", delete(purge))
         .route("/admin/dropped/{uuid}/undrop", post(undrop))
-}
-
-/// The layer that records each change of a table; the guard around it has put the caller into the
-/// request.
-pub async fn record(
-    State(app): State<App>,
-    path: MatchedPath,
-    request: Request,
-    next: Next,
-) -> Response {
-    let is_change = request.method() != Method::GET
-        && ["/v1/{namespace}/tables/{table}", "/admin/dropped"]
-            .iter()
-            .any(|prefix| path.as_str().starts_with(prefix));
-    let Some(control) = app.access.control().filter(|_| is_change) else {
-        return next.run(request).await;
-    };
-    let peer = request.extensions().get::<Peer>().cloned().map(Extension);
-    let Some(principal) = request.extensions().get::<Principal>().cloned() else {
-        return ApiError::new(ErrorCode::Forbidden, "nobody is known to call").into_response();
-    };
-    let (parts, body) = request.into_parts();
-    let Ok(bytes) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        return invalid("the body breaks off, or is larger than 64 KiB").into_response();
-    };
-    let origin = Origin { principal: &principal, peer, headers: &parts.headers, uri: &parts.uri };
-    let action = format!("{} {}", parts.method, path.as_str());
-    let entry = admin::entry(&origin, &action, parts.uri.path().to_owned(), &bytes);
-    let request = Request::from_parts(parts, bytes.into());
-    let change = async { Ok(next.run(request).await) };
-    admin::recorded(control, entry, change).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 type TablePath = Path<(String, String)>;
@@ -175,35 +136,35 @@ async fn stats(
 
 async fn protect(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(path): TablePath,
 ) -> Result<Response, ApiError> {
-    set_protected(&app, &principal, path, true).await
+    set_protected(&app, &caller, path, true).await
 }
 
 async fn unprotect(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(path): TablePath,
 ) -> Result<Response, ApiError> {
-    set_protected(&app, &principal, path, false).await
+    set_protected(&app, &caller, path, false).await
 }
 
 async fn set_protected(
     app: &App,
-    principal: &Principal,
+    caller: &Caller,
     (namespace, name): (String, String),
     is_protected: bool,
 ) -> Result<Response, ApiError> {
     let levels = levels(app, &namespace).await?;
-    guard::allow_levels(principal, Action::Admin, &levels)?;
-    app.catalog.metastore().protect_table(&levels, &name, is_protected).await?;
+    guard::allow_levels(&caller.principal, Action::Admin, &levels)?;
+    caller.catalog(app).metastore().protect_table(&levels, &name, is_protected).await?;
     Ok(json(200, &value!({ "protected": is_protected })))
 }
 
 async fn rename(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(path): TablePath,
     body: Body<Target>,
 ) -> Result<Response, ApiError> {
@@ -211,34 +172,35 @@ async fn rename(
     let (namespace, name) = path.clone();
     let to = (target.ns.unwrap_or(namespace), target.name.unwrap_or(name));
     let (from, to) = (
-        find(&app, &principal, Action::Write, path).await?,
-        find(&app, &principal, Action::Write, to).await?,
+        find(&app, &caller.principal, Action::Write, path).await?,
+        find(&app, &caller.principal, Action::Write, to).await?,
     );
-    app.catalog.on_behalf_of(principal.id()).rename_table(&from, &to).await?;
+    caller.call.about(&format!("{from} {to}"));
+    caller.catalog(&app).rename_table(&from, &to).await?;
     Ok(json(200, &value!({ "table": to.to_string() })))
 }
 
 async fn drop_table(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(path): TablePath,
     query: Result<Query<Drop>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(Drop { purge }) = query.map_err(|problem| invalid(problem.body_text()))?;
-    app.catalog
-        .on_behalf_of(principal.id())
-        .drop_table(&find(&app, &principal, Action::Write, path).await?, purge)
+    caller
+        .catalog(&app)
+        .drop_table(&find(&app, &caller.principal, Action::Write, path).await?, purge)
         .await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
 async fn rollback(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(path): TablePath,
     body: Body<Rollback>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, &principal, Action::Write, path).await?;
+    let table = find(&app, &caller.principal, Action::Write, path).await?;
     let to = match parsed(body)? {
         Rollback { snapshot: Some(id), time: None } => id,
         Rollback { snapshot: None, time: Some(text) } => {
@@ -248,7 +210,7 @@ async fn rollback(
         }
         _ => return Err(invalid("say either `snapshot` or `time`")),
     };
-    app.catalog.on_behalf_of(principal.id()).rollback(&table, to).await?;
+    caller.catalog(&app).rollback(&table, to).await?;
     Ok(json(200, &value!({ "snapshot": to })))
 }
 
@@ -270,17 +232,17 @@ async fn list_refs(
 
 async fn create_ref(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(path): TablePath,
     body: Body<NewRef>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, &principal, Action::Write, path).await?;
+    let table = find(&app, &caller.principal, Action::Write, path).await?;
     let NewRef { name, kind, snapshot } = parsed(body)?;
     let kind = match kind {
         Kind::Branch => RefKind::Branch,
         Kind::Tag => RefKind::Tag,
     };
-    app.catalog.on_behalf_of(principal.id()).create_ref(&table, &name, kind, snapshot).await?;
+    caller.catalog(&app).create_ref(&table, &name, kind, snapshot).await?;
     let made = app.catalog.refs(&table).await?;
     let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
@@ -288,24 +250,25 @@ async fn create_ref(
 
 async fn drop_ref(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path((namespace, table, name)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
-    app.catalog
-        .drop_ref(&find(&app, &principal, Action::Write, (namespace, table)).await?, &name)
+    caller
+        .catalog(&app)
+        .drop_ref(&find(&app, &caller.principal, Action::Write, (namespace, table)).await?, &name)
         .await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
 async fn fast_forward(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path((namespace, table, name)): Path<(String, String, String)>,
     body: Body<FastForward>,
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
-    let table = find(&app, &principal, Action::Write, (namespace, table)).await?;
-    app.catalog.on_behalf_of(principal.id()).fast_forward(&table, &name, &to).await?;
+    let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
+    caller.catalog(&app).fast_forward(&table, &name, &to).await?;
     let moved = app.catalog.refs(&table).await?;
     let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
@@ -329,7 +292,7 @@ async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
 
 async fn undrop(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
+    caller: Caller,
     Path(uuid): Path<String>,
     body: Body<Target>,
 ) -> Result<Response, ApiError> {
@@ -337,16 +300,20 @@ async fn undrop(
     let name = match parsed(body)? {
         Target { ns: None, name: None } => None,
         Target { ns: Some(ns), name: Some(name) } => {
-            Some(find(&app, &principal, Action::Write, (ns, name)).await?)
+            Some(find(&app, &caller.principal, Action::Write, (ns, name)).await?)
         }
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
     };
-    let back = app.catalog.on_behalf_of(principal.id()).undrop_table(uuid, name.as_ref()).await?;
+    let back = caller.catalog(&app).undrop_table(uuid, name.as_ref()).await?;
     Ok(json(200, &value!({ "table": back.to_string() })))
 }
 
-async fn purge(State(app): State<App>, Path(uuid): Path<String>) -> Result<Response, ApiError> {
+async fn purge(
+    State(app): State<App>,
+    caller: Caller,
+    Path(uuid): Path<String>,
+) -> Result<Response, ApiError> {
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
-    app.catalog.purge_dropped(uuid).await?;
+    caller.catalog(&app).purge_dropped(uuid).await?;
     Ok(json(200, &value!({ "purging": true })))
 }

@@ -2,14 +2,18 @@
 
 use crate::{
     http::{App, body, error::ApiError, parse_namespace},
-    sql::output::{Format, encode},
+    sql::{
+        Reach,
+        output::{Format, encode},
+    },
 };
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::{Extension, Path, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use icecore_catalog::access::{Action, Principal};
 use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
 use tokio::time::Instant;
 
@@ -19,6 +23,7 @@ use tokio::time::Instant;
 /// 400 statement or request not valid, 404, 406 no such format, 422 over a limit, 429, 500.
 pub async fn query(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -43,7 +48,11 @@ pub async fn query(
         )
     })?;
     app.counters.count_query();
-    let answer = app.sql.query(&namespace, request).await?;
+    let reach = match principal.may_everywhere(Action::Admin) {
+        true => Reach::System,
+        false => Reach::Namespace,
+    };
+    let answer = app.sql.query(&namespace, reach, request).await?;
     let chunks = encode(answer, format, move || started.elapsed())?;
     let mut response = Body::from_stream(chunks).into_response();
     response

@@ -1,28 +1,30 @@
-//! What of access control nobody waits for: audit records that are left, last uses of tokens,
-//! access tokens that have ended.
+//! What of access control nobody waits for: audit records that are left or too old, last uses of
+//! tokens, access tokens that have ended.
 
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{access::Access, error::CatalogError};
+use std::time::Duration;
 use tracing::error;
 
 /// The job that does it.
 #[derive(Debug)]
 pub struct Upkeep {
     access: Access,
+    audit_kept: Duration,
 }
 
 impl Upkeep {
-    /// For this access control.
+    /// For this access control, whose audit records are kept that long.
     #[must_use]
-    pub fn new(access: Access) -> Self {
-        Self { access }
+    pub fn new(access: Access, audit_kept: Duration) -> Self {
+        Self { access, audit_kept }
     }
+}
 
-    /// The last step, after the last request.
-    pub async fn finish(mut self) {
-        if let Err(cause) = self.tick().await {
-            error!(error = &cause as &dyn std::error::Error, "audit records are lost");
-        }
+/// The last step, after the last request.
+pub async fn finish(access: &Access) {
+    if let Err(cause) = access.finish().await {
+        error!(error = &cause as &dyn std::error::Error, "audit records are lost");
     }
 }
 
@@ -31,8 +33,9 @@ impl Job for Upkeep {
     type Error = CatalogError;
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        if let Some(control) = self.access.control() {
-            control.tick().await?;
+        self.access.tick().await?;
+        if let Some(recorder) = self.access.recorder() {
+            recorder.cut(self.audit_kept).await?;
         }
         Ok(Progress::Idle)
     }

@@ -84,9 +84,13 @@ impl House {
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
         let metastore = SqlMetastore::sqlite(&folder.path().join("m.db")).await.unwrap();
         let now = clock.clone();
-        let catalog =
-            Catalog::new("icecore", storage, Arc::new(metastore), Arc::new(move || now.now_ms()));
-        let sql = Sql::new(options, wal.clone(), catalog.clone(), faults);
+        let catalog = Catalog::new(
+            "icecore",
+            storage,
+            Arc::new(metastore.clone()),
+            Arc::new(move || now.now_ms()),
+        );
+        let sql = Sql::new(options, wal.clone(), catalog.clone(), metastore, faults);
         let ns = Namespace::parse("shop.example").unwrap();
         Self { _folder: folder, clock, wal, writer: Mutex::new(writer), catalog, sql, ns }
     }
@@ -150,7 +154,7 @@ impl House {
     }
 
     async fn ask(&self, request: SqlRequest) -> Result<Vec<RecordBatch>, SqlError> {
-        let answer = self.sql.query(&self.ns, request).await?;
+        let answer = self.sql.query(&self.ns, Reach::Namespace, request).await?;
         answer.batches.try_collect().await
     }
 
@@ -257,7 +261,8 @@ async fn an_answer_goes_on_while_its_records_are_committed_and_trimmed() {
     for n in 1..200 {
         house.take(n..n + 1);
     }
-    let answer = house.sql.query(&house.ns, asked("SELECT id FROM events")).await.unwrap();
+    let answer =
+        house.sql.query(&house.ns, Reach::Namespace, asked("SELECT id FROM events")).await.unwrap();
     house.commit().await;
     house.trim();
     // Without the pin these would overwrite the trimmed segment.
@@ -472,7 +477,8 @@ async fn time_travel_shows_a_snapshot_and_nothing_of_the_log() {
         .check_refused(at(count, json!(42)), "NotFound(\"table `events` has no snapshot 42\")")
         .await;
     house.check_refused(at(count, json!("nobody")), "NotFound").await;
-    let answer = house.sql.query(&house.ns, at(count, json!(first))).await.unwrap();
+    let answer =
+        house.sql.query(&house.ns, Reach::Namespace, at(count, json!(first))).await.unwrap();
     assert_eq!(answer.snapshot, Some(first));
 }
 
@@ -493,7 +499,11 @@ async fn a_catalog_name_finds_the_rows_of_its_owner() {
     house.take(1..4);
     let by_name = Namespace::parse("shop_example").unwrap();
     let count = async || {
-        let answer = house.sql.query(&by_name, asked("SELECT id FROM events")).await.unwrap();
+        let answer = house
+            .sql
+            .query(&by_name, Reach::Namespace, asked("SELECT id FROM events"))
+            .await
+            .unwrap();
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
         batches.iter().map(RecordBatch::num_rows).sum::<usize>()
     };
@@ -580,7 +590,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
     .await;
     house.take(1..201);
     let million = asked("SELECT a.id FROM events a, events b, events c");
-    let held = house.sql.query(&house.ns, million).await.unwrap();
+    let held = house.sql.query(&house.ns, Reach::Namespace, million).await.unwrap();
     let patient = SqlRequest { timeout_ms: Some(20), ..asked("SELECT 1") };
     house.check_refused(patient, "Busy").await;
     drop(held);

@@ -1,7 +1,11 @@
 //! Who is let in, over HTTP and on the command line.
 
 use crate::harness::{TestServer, config};
-use icecore::{clock::Clock, server::Server};
+use icecore::{
+    clock::Clock,
+    http::guard::{Need, ROUTES},
+    server::Server,
+};
 use icecore_catalog::{
     access::{Scope, TokenRequest, make_token},
     metastore::sql::SqlMetastore,
@@ -9,15 +13,16 @@ use icecore_catalog::{
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// A server with access control on, and a token that may do everything.
-struct Guarded {
-    server: TestServer,
-    admin: String,
+pub(crate) struct Guarded {
+    pub(crate) server: TestServer,
+    pub(crate) admin: String,
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = TestServer::start_in(tempfile::tempdir().unwrap(), &[("auth", "on")]).await;
         // As `icecore token create` does it beside a server that runs.
         let store = SqlMetastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
@@ -32,7 +37,13 @@ impl Guarded {
         Self { server, admin }
     }
 
-    async fn call(&self, method: Method, token: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        token: &str,
+        path: &str,
+        body: &Value,
+    ) -> (u16, Value) {
         self.call_in(method, token, path, body, None).await
     }
 
@@ -56,15 +67,15 @@ impl Guarded {
         (response.status().as_u16(), response.json().await.unwrap_or_default())
     }
 
-    async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
         self.call(Method::POST, token, path, body).await
     }
 
-    async fn get(&self, token: &str, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, token: &str, path: &str) -> (u16, Value) {
         self.call(Method::GET, token, path, &Value::Null).await
     }
 
-    async fn token(&self, body: &Value) -> String {
+    pub(crate) async fn token(&self, body: &Value) -> String {
         let (status, made) = self.post(&self.admin, "/admin/tokens", body).await;
         assert_eq!(status, 200, "{made}");
         made["token"].as_str().unwrap().to_owned()
@@ -272,14 +283,14 @@ async fn the_audit_log_has_catalog_and_token_changes_in_one_chain() {
     let record = &page["records"][0];
     assert_eq!(page["records"].as_array().unwrap().len(), 1);
     assert_eq!(record["action"], "POST /v1/namespaces");
-    assert_eq!((&record["object"], &record["outcome"]), (&json!("a"), &json!("200")));
+    assert_eq!((&record["object"], &record["outcome"]), (&json!("a"), &json!("done")));
     assert_eq!(record["address"], "127.0.0.1");
     assert_eq!(record["request"].as_str().unwrap().len(), 26, "the id of the reply");
     assert_eq!(page["head"]["number"], 3);
     let (_, all) = guarded.get(&guarded.admin, "/admin/audit").await;
     let outcomes: Vec<_> =
         all["records"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
-    assert_eq!(outcomes, ["200", "200", "403"]);
+    assert_eq!(outcomes, ["done", "done", "403"]);
     assert_eq!(guarded.get(&guarded.admin, "/admin/audit?page=2").await.0, 400);
     guarded.server.stop().await;
 }
@@ -287,10 +298,10 @@ async fn the_audit_log_has_catalog_and_token_changes_in_one_chain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_access_control_off_there_are_no_tokens() {
     let server = TestServer::start().await;
-    for path in ["/admin/tokens", "/admin/audit"] {
-        assert_eq!(server.get(path).await.status(), 404);
+    assert_eq!(server.get("/admin/tokens").await.status(), 404);
+    for path in ["/admin/audit", "/v1/namespaces"] {
+        assert_eq!(server.get(path).await.status(), 200);
     }
-    assert_eq!(server.get("/v1/namespaces").await.status(), 200);
     server.stop().await;
 }
 
@@ -308,4 +319,171 @@ async fn a_token_outlives_a_restart() {
         (200.try_into().unwrap(), 401.try_into().unwrap())
     );
     server.stop().await;
+}
+
+/// One route of each kind that takes events, answers queries, or is the catalog's.
+const CALLS: [(Method, &str); 4] = [
+    (Method::POST, "/ingest"),
+    (Method::POST, "/v1/shop/sql"),
+    (Method::GET, "/v1/shop/tables"),
+    (Method::GET, "/catalog/v1/namespaces/shop/tables/events"),
+];
+
+fn body_for(path: &str) -> Value {
+    match path {
+        "/ingest" => json!([{"id": "1", "type": "a", "ns": "shop"}]),
+        _ => json!({"sql": "SELECT count(*) FROM events"}),
+    }
+}
+
+impl Guarded {
+    /// With events in the namespaces `shop` and `other`.
+    async fn with_events() -> Self {
+        let guarded = Self::start().await;
+        for namespace in ["shop", "other"] {
+            let events = json!([{"id": "0", "type": "a", "ns": namespace}]);
+            assert_eq!(guarded.post(&guarded.admin, "/ingest", &events).await.0, 200);
+            let commit = format!("/v1/{namespace}/commit");
+            assert_eq!(guarded.post(&guarded.admin, &commit, &Value::Null).await.0, 200);
+        }
+        guarded
+    }
+
+    /// What each of [`CALLS`] is answered.
+    async fn statuses(&self, token: &str) -> Vec<u16> {
+        let mut statuses = Vec::new();
+        for (method, path) in CALLS {
+            statuses.push(self.call(method, token, path, &body_for(path)).await.0);
+        }
+        statuses
+    }
+
+    /// Calls until each of [`CALLS`] is answered as expected, for less than a second.
+    async fn within_a_second(&self, token: &str, expected: [u16; 4]) {
+        let began = Instant::now();
+        loop {
+            let statuses = self.statuses(token).await;
+            if statuses == expected {
+                return;
+            }
+            assert!(began.elapsed().as_millis() < 1000, "{statuses:?}");
+        }
+    }
+}
+
+/// It is revoked by another process, as `icecore token revoke` does it.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_routers_refuse_a_revoked_token_within_a_second() {
+    let guarded = Guarded::with_events().await;
+    let scopes = json!(["ingest:shop", "read:shop"]);
+    let token = guarded.token(&json!({"name": "t", "scopes": scopes})).await;
+    assert_eq!(guarded.statuses(&token).await, [200; 4]);
+    let file = guarded.server.folder.path().join("icecore.db");
+    let store = SqlMetastore::sqlite(&file).await.unwrap();
+    assert!(store.revoke_token(token.split('_').nth(1).unwrap()).await.unwrap());
+    guarded.within_a_second(&token, [401; 4]).await;
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_namespace_takes_its_grants_along_on_both_routers() {
+    let guarded = Guarded::start().await;
+    let scopes = json!(["ingest:shop", "read:shop", "ingest:other"]);
+    let token = guarded.token(&json!({"name": "t", "scopes": scopes})).await;
+    let namespace = json!({"namespace": ["shop"]});
+    let make = "/catalog/v1/namespaces";
+    assert_eq!(guarded.post(&guarded.admin, make, &namespace).await.0, 200);
+    let table = json!({"name": "goods", "schema": {"type": "struct", "fields": []}});
+    let tables = "/catalog/v1/namespaces/shop/tables";
+    assert_eq!(guarded.post(&guarded.admin, tables, &table).await.0, 200);
+    let answers = async || {
+        let sql = json!({"sql": "SELECT 1"});
+        [
+            guarded.post(&token, "/v1/shop/commit", &Value::Null).await.0,
+            guarded.post(&token, "/v1/shop/sql", &sql).await.0,
+            guarded.get(&token, "/v1/shop/tables").await.0,
+            guarded.get(&token, "/catalog/v1/namespaces/shop/tables").await.0,
+        ]
+    };
+    assert_eq!(answers().await, [200; 4]);
+
+    for path in ["/tables/goods", ""] {
+        let path = format!("{make}/shop{path}");
+        let (status, answer) =
+            guarded.call(Method::DELETE, &guarded.admin, &path, &Value::Null).await;
+        assert_eq!(status, 204, "{path}: {answer}");
+    }
+    assert_eq!(guarded.post(&guarded.admin, make, &namespace).await.0, 200);
+    let began = Instant::now();
+    while answers().await != [404; 4] {
+        assert!(began.elapsed().as_millis() < 1000, "{:?}", answers().await);
+    }
+    let event = |namespace: &str| json!([{"id": "5", "type": "a", "ns": namespace}]);
+    let (status, refused) = guarded.post(&token, "/ingest", &event("shop")).await;
+    assert_eq!((status, &refused["errors"][0]["code"]), (400, &json!("FORBIDDEN")), "{refused}");
+    let (status, _) = guarded.post(&token, "/ingest", &event("other")).await;
+    assert_eq!(status, 200, "the other grant stays");
+    guarded.server.stop().await;
+}
+
+/// A body that the route would take.
+fn well_formed(route: &str) -> Value {
+    match route.rsplit('/').next().unwrap() {
+        "rename" => json!({"name": "new"}),
+        "rollback" => json!({"snapshot": 1}),
+        "refs" => json!({"name": "new", "type": "tag"}),
+        "fast-forward" => json!({"to": "main"}),
+        _ => json!({"sql": "SELECT 1"}),
+    }
+}
+
+/// Every route outside the catalog; the catalog has the same test beside its own table.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_foreign_and_what_is_missing_answer_alike() {
+    let guarded = Guarded::with_events().await;
+    let stranger = guarded.token(&json!({"name": "t", "scopes": ["admin:mine"]})).await;
+    let mut walked = 0;
+    for (method, route, _) in ROUTES.iter().filter(|(_, route, _)| route.contains("{namespace}")) {
+        let answer = async |namespace: &str| {
+            let path = route
+                .replace("{namespace}", namespace)
+                .replace("{table}", "events")
+                .replace("{name}", "main");
+            let method = method.parse().unwrap();
+            let (status, body) = guarded.call(method, &stranger, &path, &well_formed(route)).await;
+            (status, body.to_string().replace(namespace, "NAMESPACE"))
+        };
+        let (foreign, missing) = (answer("other").await, answer("absent").await);
+        assert_eq!(foreign, missing, "{method} {route}");
+        assert_eq!(foreign.0, 404, "{method} {route}: {}", foreign.1);
+        walked += 1;
+    }
+    assert!(10 < walked, "{walked}");
+    guarded.server.stop().await;
+}
+
+/// Every route outside the catalog; the catalog has the same test beside its own table.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_granted_is_refused() {
+    let guarded = Guarded::with_events().await;
+    let stranger = guarded.token(&json!({"name": "t", "scopes": ["read:mine"]})).await;
+    for (method, route, need) in ROUTES {
+        let path = route.replace("{namespace}", "shop").replace("{table}", "events");
+        let path = path.replace("{uuid}", "00000000-0000-0000-0000-000000000000");
+        let path = path.replace("{name}", "main").replace("{id}", "none");
+        let ask = async |token: &str| {
+            guarded.call(method.parse().unwrap(), token, &path, &well_formed(route)).await.0
+        };
+        if *need == Need::Open {
+            continue;
+        }
+        assert_eq!(ask("").await, 401, "{method} {route}");
+        let status = ask(&stranger).await;
+        // The list of namespaces is open to all who are known, and shows nothing of others.
+        let expected = if *route == "/v1/namespaces" { 200..=200 } else { 403..=404 };
+        assert!(expected.contains(&status), "{method} {route}: {status}");
+    }
+    let (_, listed) = guarded.get(&stranger, "/v1/namespaces").await;
+    assert_eq!(listed["namespaces"], json!([]));
+    guarded.server.stop().await;
 }

@@ -31,7 +31,7 @@ async fn call(server: &TestServer, method: &str, path: &str, body: Option<Value>
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-fn icecore(server: &TestServer, args: &[&str]) -> (bool, String) {
+pub(crate) fn icecore(server: &TestServer, args: &[&str]) -> (bool, String) {
     let done = Command::new(env!("CARGO_BIN_EXE_icecore"))
         .args(args)
         .args(["--url", &server.url])

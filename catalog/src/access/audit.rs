@@ -10,8 +10,14 @@ use crate::access::token::{hex, sha256};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
+/// The outcome of a call that changed something: this record and the change are one transaction.
+pub const DONE: &str = "done";
+/// The action of a record that tells of older ones being deleted; its details are the last one's
+/// hash.
+pub const CUT: &str = "cut the audit log";
+
 /// What happened, before it has a number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// When the call ended, ms since 1970.
     pub time_ms: i64,
@@ -25,7 +31,7 @@ pub struct Entry {
     pub action: String,
     /// On what.
     pub object: String,
-    /// The status of the reply, or `unanswered` when the caller went away before it.
+    /// [`DONE`], else the status of the reply, or `unanswered` when the caller went away before it.
     pub outcome: String,
     /// SHA-256 of path, query and body.
     pub details: String,
@@ -52,6 +58,15 @@ pub struct Head {
     pub hash: String,
 }
 
+/// Both ends of the chain, read before any record between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// The last record that was deleted for its age: the first one there follows it.
+    pub start: Head,
+    /// The last record.
+    pub head: Head,
+}
+
 /// Where the chain breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -74,6 +89,12 @@ pub enum Broken {
         /// What the head says.
         head: i64,
     },
+    /// Old records are gone, and no record tells of it.
+    #[error("the records up to {0} are gone, and no record says that they were cut")]
+    Untold(i64),
+    /// A head that was kept elsewhere is older than the log is kept.
+    #[error("record {0} was deleted for its age: expect a later one")]
+    TooOld(i64),
     /// A head that was kept elsewhere is not in the chain.
     #[error("record {0} has not the hash that is expected of it")]
     Unexpected(i64),
@@ -83,16 +104,18 @@ pub enum Broken {
 #[derive(Clone, Debug)]
 pub struct Check {
     at: Head,
-    end: Head,
+    ends: Ends,
+    is_cut_told: bool,
     expected: Option<Head>,
 }
 
 impl Check {
-    /// A check up to `end`, which was the log's head before its first page was read. `expected` is
-    /// a head that was kept elsewhere.
+    /// A check of what lay between `ends` before the first page was read. `expected` is a head that
+    /// was kept elsewhere.
     #[must_use]
-    pub fn new(end: Head, expected: Option<Head>) -> Self {
-        Self { at: Head::default(), end, expected }
+    pub fn new(ends: Ends, expected: Option<Head>) -> Self {
+        let is_cut_told = ends.start.number == 0;
+        Self { at: ends.start.clone(), ends, is_cut_told, expected }
     }
 
     /// The number that the next page comes after.
@@ -107,10 +130,12 @@ impl Check {
     /// [`Broken`]
     pub fn page(&mut self, records: &[Record]) -> Result<bool, Broken> {
         for record in records {
-            if self.at.number == self.end.number {
+            if self.at.number == self.ends.head.number {
                 break;
             }
             self.at.follow(record)?;
+            self.is_cut_told |=
+                record.entry.action == CUT && record.entry.details == self.ends.start.hash;
             if self
                 .expected
                 .as_ref()
@@ -119,21 +144,29 @@ impl Check {
                 return Err(Broken::Unexpected(record.number));
             }
         }
-        Ok(!records.is_empty() && self.at.number < self.end.number)
+        Ok(!records.is_empty() && self.at.number < self.ends.head.number)
     }
 
     /// What was found when there is nothing more: the head that is worth keeping.
     ///
     /// # Errors
-    /// [`Broken::End`], [`Broken::Unexpected`].
+    /// [`Broken::End`], [`Broken::Untold`], [`Broken::TooOld`], [`Broken::Unexpected`].
     pub fn finish(self) -> Result<Head, Broken> {
-        if let Some(expected) = self.expected.filter(|head| self.at.number < head.number) {
-            return Err(Broken::Unexpected(expected.number));
+        let Ends { start, head } = self.ends;
+        if let Some(expected) = self.expected {
+            if expected.number < start.number {
+                return Err(Broken::TooOld(expected.number));
+            }
+            if self.at.number < expected.number
+                || expected.number == start.number && expected != start
+            {
+                return Err(Broken::Unexpected(expected.number));
+            }
         }
-        if self.at == self.end {
-            return Ok(self.at);
+        if self.at != head {
+            return Err(Broken::End { end: self.at.number, head: head.number });
         }
-        Err(Broken::End { end: self.at.number, head: self.end.number })
+        if self.is_cut_told { Ok(self.at) } else { Err(Broken::Untold(start.number)) }
     }
 }
 

@@ -1,10 +1,10 @@
-//! Takes audit entries into the log: whoever comes first writes for all who wait.
+//! Writes records of calls that changed nothing, and what is left to do for the log.
 //!
-//! Its one invariant: a call whose record might not fit is refused before it does anything, and
-//! what was taken on is kept until it is written. A call that has been carried out is never
-//! answered as failed because its record could not be written.
+//! The record of a change is in the change's own transaction; see [`super::call`]. Whoever comes
+//! first here writes for all who wait. Its one invariant: a call whose record might not fit is
+//! refused before it does anything, and what was taken on is kept until it is written.
 
-use super::{audit::Entry, lock};
+use super::{audit::Entry, call::Call, lock, refusals::Refusals};
 use crate::{
     catalog::NowMs,
     error::CatalogError,
@@ -16,51 +16,115 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use uuid::Uuid;
 
-/// Most records that wait to be written, and calls under way that will be recorded.
+/// Most records that wait to be written, and calls under way that may need one.
 const WAITING_MAX: usize = 1024;
 /// Most records of one transaction.
 const BATCH_MAX: usize = 256;
 /// Longest that a reply waits for its record.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest text of a field, in bytes.
-const FIELD_BYTES_MAX: usize = 1024;
 /// The outcome of a call whose caller went away.
 const UNANSWERED: &str = "unanswered";
-
-/// Room for one record.
-#[derive(Debug)]
-pub struct Room {
-    _permit: OwnedSemaphorePermit,
-}
+/// The outcome of refused calls that are told of together.
+const REFUSED: &str = "refused";
 
 /// The way into the audit log.
-#[derive(Debug)]
-pub(super) struct Recorder {
+pub struct Recorder {
     store: SqlMetastore,
+    now: NowMs,
     room: Arc<Semaphore>,
-    waiting: Mutex<VecDeque<(Writing, Room)>>,
+    waiting: Mutex<VecDeque<Waiting>>,
     /// Held while a batch is written.
     writing: tokio::sync::Mutex<()>,
+    refusals: Refusals,
+}
+
+struct Waiting {
+    writing: Writing,
+    _room: OwnedSemaphorePermit,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
 }
 
 impl Recorder {
-    pub(super) fn new(store: SqlMetastore) -> Self {
+    pub(super) fn new(store: SqlMetastore, now: NowMs) -> Self {
         Self {
             store,
+            now,
             room: Arc::new(Semaphore::new(WAITING_MAX)),
             waiting: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
+            refusals: Refusals::default(),
         }
     }
 
-    pub(super) fn room(&self) -> Option<Room> {
-        Arc::clone(&self.room).try_acquire_owned().ok().map(|permit| Room { _permit: permit })
+    /// Where the log is.
+    #[must_use]
+    pub fn store(&self) -> &SqlMetastore {
+        &self.store
+    }
+
+    /// Begins the record of a call; none when too many wait to be written: then the call is not to
+    /// be carried out. Dropped before its end, it says `unanswered`.
+    #[must_use]
+    pub fn begin(&self, entry: Entry) -> Option<Recording<'_>> {
+        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let call = Call::new(entry, Arc::clone(&self.now));
+        Some(Recording { recorder: self, call, room: Some(room) })
+    }
+
+    /// Counts a call without a valid token: of these there is a record a minute for each of a
+    /// bounded number of addresses.
+    pub fn count_unknown(&self, address: &str) {
+        self.refusals.unknown(address, (self.now)());
+    }
+
+    /// Deletes records older than `kept`, a bounded number of them; the chain goes on from the last
+    /// one, and a record says so.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub async fn cut(&self, kept: Duration) -> Result<(), CatalogError> {
+        let now_ms = (self.now)();
+        let kept_ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+        self.store.cut_audit(now_ms.saturating_sub(kept_ms), now_ms).await
+    }
+
+    /// Writes what waits, and what refused calls of the last minute are told of together.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`]; the next step tries again.
+    pub(super) async fn tick(&self) -> Result<(), CatalogError> {
+        self.tell_refusals((self.now)());
+        self.write().await
+    }
+
+    /// As [`Recorder::tick`], for the last time.
+    pub(super) async fn finish(&self) -> Result<(), CatalogError> {
+        self.tell_refusals(i64::MAX);
+        self.write().await
+    }
+
+    fn tell_refusals(&self, until_ms: i64) {
+        for entry in self.refusals.take(until_ms) {
+            // Without room there are a thousand records that say more.
+            let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return };
+            self.push(&Call::new(entry, Arc::clone(&self.now)), REFUSED, room);
+        }
+    }
+
+    fn push(&self, call: &Call, outcome: &str, room: OwnedSemaphorePermit) {
+        call.set_tried();
+        let writing = Writing { key: call.key().to_owned(), entry: call.entry(outcome) };
+        lock(&self.waiting).push_back(Waiting { writing, _room: room });
     }
 
     /// Writes everything that waits, or gives up after [`PATIENCE`]; then a later call writes it.
-    pub(super) async fn write_soon(&self) {
+    async fn write_soon(&self) {
         let problem = match tokio::time::timeout(PATIENCE, self.write()).await {
             Ok(Ok(())) => return,
             Ok(Err(cause)) => Some(cause),
@@ -72,14 +136,12 @@ impl Recorder {
         );
     }
 
-    /// Writes everything that waits.
-    pub(super) async fn write(&self) -> Result<(), CatalogError> {
+    async fn write(&self) -> Result<(), CatalogError> {
         let _turn = self.writing.lock().await;
         loop {
             let batch: Vec<Writing> = {
-                let mut waiting = lock(&self.waiting);
-                let batch = waiting.iter_mut().take(BATCH_MAX);
-                batch.map(|(one, _)| std::mem::replace(one, one.tried())).collect()
+                let waiting = lock(&self.waiting);
+                waiting.iter().take(BATCH_MAX).map(|one| one.writing.clone()).collect()
             };
             if batch.is_empty() {
                 return Ok(());
@@ -90,76 +152,44 @@ impl Recorder {
     }
 }
 
-impl Writing {
-    fn tried(&self) -> Self {
-        Self { was_tried: true, ..self.clone() }
-    }
-}
-
 /// A record of a call that is under way.
 #[derive(Debug)]
 pub struct Recording<'a> {
     recorder: &'a Recorder,
-    now: Now<'a>,
-    /// None once it is in the queue.
-    open: Option<(Entry, Room)>,
+    call: Arc<Call>,
+    /// None once its end is known.
+    room: Option<OwnedSemaphorePermit>,
 }
 
-struct Now<'a>(&'a NowMs);
-
-impl std::fmt::Debug for Now<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Now")
-    }
-}
-
-impl<'a> Recording<'a> {
-    pub(super) fn new(
-        recorder: &'a Recorder,
-        room: Room,
-        mut entry: Entry,
-        now: &'a NowMs,
-    ) -> Self {
-        UNANSWERED.clone_into(&mut entry.outcome);
-        Self { recorder, now: Now(now), open: Some((entry, room)) }
-    }
-
-    /// How the call ended, said before [`super::Control::record`].
+impl Recording<'_> {
+    /// The call, for whoever carries it out.
     #[must_use]
-    pub fn with_outcome(mut self, outcome: &str) -> Self {
-        if let Some((entry, _)) = &mut self.open {
-            outcome.clone_into(&mut entry.outcome);
-        }
-        self
+    pub fn call(&self) -> &Arc<Call> {
+        &self.call
     }
 
-    /// Puts it into the queue, which dropping does.
-    pub(super) fn finish(self) {}
+    /// The call was answered with this status. Unless its change has written the record, this does,
+    /// and waits for it a bounded time; what cannot be written now is kept and tried again.
+    pub async fn end(mut self, status: u16) {
+        let Some(room) = self.room.take() else { return };
+        let is_refused = matches!(status, 401 | 403 | 404);
+        let recorder = self.recorder;
+        if self.call.is_written()
+            || is_refused && !recorder.refusals.is_alone(&self.call.principal(), (recorder.now)())
+        {
+            return;
+        }
+        recorder.push(&self.call, &status.to_string(), room);
+        recorder.write_soon().await;
+    }
 }
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
-        let Some((mut entry, room)) = self.open.take() else { return };
-        entry.time_ms = (self.now.0)();
-        for field in [
-            &mut entry.principal,
-            &mut entry.address,
-            &mut entry.request,
-            &mut entry.action,
-            &mut entry.object,
-        ] {
-            shorten(field);
+        if let Some(room) = self.room.take()
+            && !self.call.is_written()
+        {
+            self.recorder.push(&self.call, UNANSWERED, room);
         }
-        let key = Uuid::new_v4().to_string();
-        let writing = Writing { key, was_tried: false, entry };
-        lock(&self.recorder.waiting).push_back((writing, room));
     }
-}
-
-/// A text that every database takes: bounded, and without the NUL that PostgreSQL refuses.
-fn shorten(text: &mut String) {
-    if text.contains('\0') {
-        *text = text.replace('\0', "\u{fffd}");
-    }
-    text.truncate(text.floor_char_boundary(FIELD_BYTES_MAX));
 }

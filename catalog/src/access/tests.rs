@@ -1,5 +1,8 @@
 use super::*;
-use crate::metastore::sql::tests::{database, sqlite};
+use crate::metastore::{
+    Metastore, Properties,
+    sql::tests::{database, sqlite, stores},
+};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 const START_MS: i64 = 1_800_000_000_000;
@@ -18,6 +21,14 @@ fn request(scopes: &[&str]) -> TokenRequest {
         scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
         lifetime: None,
     }
+}
+
+async fn mint(control: &Control, request: TokenRequest) -> Result<MadeToken, CatalogError> {
+    make_token(control.store(), request, control.now_ms()).await
+}
+
+fn call() -> Arc<Call> {
+    Call::new(entry("a"), Arc::new(|| START_MS))
 }
 
 async fn identify(control: &Control, token: &str) -> Result<Principal, Unidentified> {
@@ -88,10 +99,10 @@ async fn only_the_whole_secret_of_a_token_that_lives_identifies() {
     let (access, clock) = access(store.clone()).await;
     let control = access.control().unwrap();
     let lifetime = Some(Duration::from_secs(60));
-    let made = control.make_token(TokenRequest { lifetime, ..request(&["read:a"]) }).await.unwrap();
+    let made = mint(control, TokenRequest { lifetime, ..request(&["read:a"]) }).await.unwrap();
     assert_eq!(identify(control, &made.text).await.unwrap().id(), format!("token:{}", made.id));
 
-    let other = control.make_token(request(&["read:a"])).await.unwrap();
+    let other = mint(control, request(&["read:a"])).await.unwrap();
     let swapped = format!("ice_{}_{}", made.id, other.text.rsplit('_').next().unwrap());
     let upper = made.text.to_uppercase();
     let short = &made.text[..made.text.len() - 1];
@@ -124,13 +135,14 @@ async fn a_revoked_token_is_refused_within_a_second_by_every_process() {
     for (one, other) in stores {
         let ((here, _), (there, _)) = (access(one).await, access(other).await);
         let (here, there) = (here.control().unwrap(), there.control().unwrap());
-        let made = here.make_token(request(&["read:a"])).await.unwrap();
-        let session = there.log_in(Some(&made.id), &made.text).await.unwrap();
+        let made = mint(here, request(&["read:a"])).await.unwrap();
+        let session =
+            there.log_in(Some(&made.id), &made.text, audit::Entry::default()).await.unwrap();
         for token in [&made.text, &session.text] {
             assert!(identify(here, token).await.is_ok() && identify(there, token).await.is_ok());
         }
 
-        assert!(here.revoke_token(&made.id).await.unwrap());
+        assert!(here.revoke_token(&made.id, &call()).await.unwrap());
         let revoked_at = Instant::now();
         for token in [&made.text, &session.text] {
             assert!(identify(here, token).await.is_err(), "at once where it was revoked");
@@ -141,7 +153,7 @@ async fn a_revoked_token_is_refused_within_a_second_by_every_process() {
                 tokio::task::yield_now().await;
             }
         }
-        assert!(there.log_in(Some(&made.id), &made.text).await.is_err());
+        assert!(there.log_in(Some(&made.id), &made.text, audit::Entry::default()).await.is_err());
     }
 }
 
@@ -150,7 +162,7 @@ async fn credentials_are_taken_in_each_form_that_clients_send() {
     let (_folder, store) = sqlite().await;
     let (access, _) = access(store).await;
     let control = access.control().unwrap();
-    let made = control.make_token(request(&["read:a"])).await.unwrap();
+    let made = mint(control, request(&["read:a"])).await.unwrap();
     let secret = made.text.rsplit('_').next().unwrap();
     let full_id = format!("ice_{}", made.id);
     for (id, secret) in [
@@ -159,15 +171,20 @@ async fn credentials_are_taken_in_each_form_that_clients_send() {
         (Some(made.id.as_str()), made.text.as_str()),
         (None, made.text.as_str()),
     ] {
-        let session = control.log_in(id, secret).await.unwrap();
+        let session = control.log_in(id, secret, audit::Entry::default()).await.unwrap();
         assert_eq!(
             identify(control, &session.text).await.unwrap(),
             identify(control, &made.text).await.unwrap()
         );
-        assert!(control.exchange(&session.text).await.is_ok());
+        assert!(control.exchange(&session.text, audit::Entry::default()).await.is_ok());
     }
-    assert!(control.log_in(None, secret).await.is_err());
-    assert!(control.log_in(Some("0000000000000000"), &made.text).await.is_err());
+    assert!(control.log_in(None, secret, audit::Entry::default()).await.is_err());
+    assert!(
+        control
+            .log_in(Some("0000000000000000"), &made.text, audit::Entry::default())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -175,8 +192,8 @@ async fn an_access_token_ends_after_an_hour() {
     let (_folder, store) = sqlite().await;
     let (access, clock) = access(store.clone()).await;
     let control = access.control().unwrap();
-    let made = control.make_token(request(&["read:a"])).await.unwrap();
-    let session = control.log_in(None, &made.text).await.unwrap();
+    let made = mint(control, request(&["read:a"])).await.unwrap();
+    let session = control.log_in(None, &made.text, audit::Entry::default()).await.unwrap();
     clock.fetch_add(3_600_000, Ordering::Relaxed);
     assert!(identify(control, &session.text).await.is_err());
     assert!(identify(control, &made.text).await.is_ok());
@@ -191,7 +208,7 @@ async fn the_use_of_a_token_is_written_at_most_once_a_minute() {
     let (_folder, store) = sqlite().await;
     let (access, clock) = access(store.clone()).await;
     let control = access.control().unwrap();
-    let made = control.make_token(request(&["read:a"])).await.unwrap();
+    let made = mint(control, request(&["read:a"])).await.unwrap();
     let mut written = Vec::new();
     for _ in 0..4 {
         identify(control, &made.text).await.unwrap();
@@ -221,14 +238,10 @@ async fn a_token_is_made_only_of_what_can_be_kept() {
 
 fn entry(object: &str) -> audit::Entry {
     audit::Entry {
-        time_ms: 0,
         principal: "token:a".to_owned(),
-        address: String::new(),
-        request: String::new(),
         action: "POST /v1/namespaces".to_owned(),
         object: object.to_owned(),
-        outcome: String::new(),
-        details: String::new(),
+        ..audit::Entry::default()
     }
 }
 
@@ -236,15 +249,9 @@ fn entry(object: &str) -> audit::Entry {
 async fn a_call_whose_caller_goes_away_is_recorded_as_unanswered() {
     let (_folder, store) = sqlite().await;
     let (access, _) = access(store.clone()).await;
-    let control = access.control().unwrap();
-    drop(
-        control.recording(
-            control.room_to_record().unwrap(),
-            entry("nul\0and long".repeat(999).as_str()),
-        ),
-    );
-    let recording = control.recording(control.room_to_record().unwrap(), entry("b"));
-    control.record(recording.with_outcome("204")).await;
+    let recorder = access.recorder().unwrap();
+    drop(recorder.begin(entry("nul\0and long".repeat(999).as_str())).unwrap());
+    recorder.begin(entry("b")).unwrap().end(204).await;
     let records = store.audit(0, 10).await.unwrap();
     let outcomes: Vec<&str> = records.iter().map(|one| one.entry.outcome.as_str()).collect();
     assert_eq!(outcomes, ["unanswered", "204"]);
@@ -252,25 +259,93 @@ async fn a_call_whose_caller_goes_away_is_recorded_as_unanswered() {
     assert!(records[0].entry.object.len() <= 1024 && !records[0].entry.object.contains('\0'));
 }
 
+/// The change goes on without its caller, before or after the record that says so.
+#[tokio::test]
+async fn a_change_that_outlives_its_caller_is_recorded_once() {
+    for store in stores().await {
+        let (access, _) = access(store.1.clone()).await;
+        let recorder = access.recorder().unwrap();
+        let change = async |call: &Arc<Call>, name: &str| {
+            let levels = vec![name.to_owned()];
+            let store = store.1.for_call(call);
+            store.create_namespace(&levels, &Properties::new()).await.unwrap();
+        };
+        for (name, is_told_first) in [("early", true), ("late", false)] {
+            let recording = recorder.begin(entry(name)).unwrap();
+            let call = Arc::clone(recording.call());
+            drop(recording);
+            if is_told_first {
+                access.tick().await.unwrap();
+            }
+            change(&call, name).await;
+            access.tick().await.unwrap();
+        }
+        let records = store.1.audit(0, 10).await.unwrap();
+        let told: Vec<_> = records
+            .iter()
+            .map(|one| (one.entry.object.as_str(), one.entry.outcome.as_str()))
+            .collect();
+        assert_eq!(told, [("early", "unanswered"), ("late", "done")]);
+    }
+}
+
 #[tokio::test]
 async fn records_that_cannot_be_written_are_kept_and_at_last_refuse_new_calls() {
     let (_folder, store) = sqlite().await;
     let (access, _) = access(store.clone()).await;
-    let control = access.control().unwrap();
+    let recorder = access.recorder().unwrap();
     store.tamper("ALTER TABLE audit RENAME TO away").await;
     let mut taken = 0;
-    while let Some(room) = control.room_to_record() {
-        drop(control.recording(room, entry("a")));
+    while let Some(recording) = recorder.begin(entry("a")) {
+        drop(recording);
         taken += 1;
     }
     assert_eq!(taken, 1024);
-    assert!(control.tick().await.is_err());
-    assert!(control.room_to_record().is_none());
+    assert!(access.tick().await.is_err());
+    assert!(recorder.begin(entry("a")).is_none());
 
     store.tamper("ALTER TABLE away RENAME TO audit").await;
-    control.tick().await.unwrap();
-    assert!(control.room_to_record().is_some());
-    assert_eq!(store.audit_head().await.unwrap().number, taken);
+    access.tick().await.unwrap();
+    assert!(recorder.begin(entry("a")).is_some());
+    assert_eq!(store.audit_ends().await.unwrap().head.number, taken);
+}
+
+#[tokio::test]
+async fn a_flood_of_refused_calls_is_a_few_records_that_count_them() {
+    let (_folder, store) = sqlite().await;
+    let (access, clock) = access(store.clone()).await;
+    let recorder = access.recorder().unwrap();
+    for n in 0..1000 {
+        recorder.begin(entry("a")).unwrap().end(if n % 2 == 0 { 403 } else { 404 }).await;
+        recorder.count_unknown("10.0.0.1");
+        recorder.count_unknown(&format!("10.0.1.{n}"));
+    }
+    access.tick().await.unwrap();
+    assert_eq!(store.audit_ends().await.unwrap().head.number, 20, "the first of the caller's");
+    // What is not refused is recorded however much there is of it.
+    recorder.begin(entry("a")).unwrap().end(409).await;
+    clock.fetch_add(60_000, Ordering::Relaxed);
+    access.tick().await.unwrap();
+    access.tick().await.unwrap();
+    let records = store.audit(20, 100).await.unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .map(|one| {
+            let entry = &one.entry;
+            (entry.principal.as_str(), entry.address.as_str(), entry.object.as_str())
+        })
+        .collect();
+    assert!(
+        told.contains(&("token:a", "", "980")) && told.contains(&("unknown", "10.0.0.1", "1000"))
+    );
+    assert!(told.contains(&("unknown", "others", "969")), "{told:?}");
+    assert_eq!(told.len(), 1 + 1 + 33, "one call, one caller, 32 addresses and the others");
+    assert_eq!(records[1].entry.outcome, "refused");
+    // The next minute begins anew; what it counts is told at the latest when the server stops.
+    recorder.begin(entry("a")).unwrap().end(403).await;
+    recorder.count_unknown("10.0.0.1");
+    access.finish().await.unwrap();
+    assert_eq!(store.audit(20 + 35, 100).await.unwrap().len(), 2);
 }
 
 #[test]

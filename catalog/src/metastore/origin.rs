@@ -1,5 +1,6 @@
 //! Whom a change is made for, and how a repeat of their request is recognised.
 
+use crate::access::Call;
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
 
@@ -16,6 +17,8 @@ pub struct Origin {
     pub actor: Arc<str>,
     /// The request, when its client wants it to be done once whatever is sent again.
     pub request: Option<Arc<RequestKey>>,
+    /// The call whose record is written with the change; none for what the service does by itself.
+    pub call: Option<Arc<Call>>,
     /// The time of the changes.
     pub now: NowMs,
 }
@@ -53,7 +56,7 @@ impl Origin {
     /// Nobody in particular.
     #[must_use]
     pub fn anonymous(now: NowMs) -> Self {
-        Self { actor: ANONYMOUS.into(), request: None, now }
+        Self { actor: ANONYMOUS.into(), request: None, call: None, now }
     }
 }
 

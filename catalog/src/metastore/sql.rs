@@ -5,7 +5,7 @@
 //! Either way a change is on the disk when its COMMIT returns.
 
 pub mod access;
-pub(crate) mod audit;
+pub mod audit;
 mod dialect;
 mod namespaces;
 mod outbox;
@@ -220,7 +220,7 @@ impl Metastore for SqlMetastore {
     async fn change_trash(&self, uuid: Uuid, trash: &Trash) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         trash::change(&mut tx, uuid, trash).await?;
-        tx.commit().await.map_err(failed("change the trash"))
+        self.end_untold(tx, "change the trash").await
     }
 
     async fn expire_trash(&self, now_ms: i64, limit: u32) -> Result<Vec<TrashRow>, CatalogError> {
@@ -244,7 +244,7 @@ impl Metastore for SqlMetastore {
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         trash::protect(&mut tx, levels, name, is_protected).await?;
-        tx.commit().await.map_err(failed("protect a table"))
+        self.end_untold(tx, "protect a table").await
     }
 
     async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError> {

@@ -16,6 +16,7 @@ use super::{
     views,
 };
 use crate::{
+    access::{Call, Principal},
     catalog::{Catalog, LoadedTable, LoadedView},
     error::CatalogError,
     metastore::{Answer, DoneRequest, RequestKey},
@@ -29,7 +30,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use iceberg::{NamespaceIdent, TableIdent};
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 use uuid::Uuid;
 
 /// What repeats of a request are recognised by.
@@ -45,14 +46,11 @@ const FINAL: [StatusCode; 5] = [
     StatusCode::UNPROCESSABLE_ENTITY,
 ];
 
-/// Who sends a request; a layer around the router puts it into the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Actor(pub String);
-
 /// A request that changes something.
 pub(super) struct Asked {
     rest: Rest,
-    actor: Option<Actor>,
+    /// As the guard put it into the request's extensions; none where nothing is recorded.
+    call: Option<Arc<Call>>,
     key: Option<Key>,
 }
 
@@ -73,8 +71,8 @@ impl FromRequestParts<Rest> for Asked {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Infallible> {
-        let (actor, key) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
-        Ok(Self { rest: rest.clone(), actor, key })
+        let (call, key) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
+        Ok(Self { rest: rest.clone(), call, key })
     }
 }
 
@@ -85,8 +83,8 @@ impl Asked {
 
     /// The catalog for the one change of this request, which is answered so when it is made.
     pub(super) fn catalog(&self, answer: Answer) -> Catalog {
-        let catalog = match &self.actor {
-            Some(Actor(actor)) => self.rest.catalog.on_behalf_of(actor),
+        let catalog = match &self.call {
+            Some(call) => self.rest.catalog.for_call(call),
             None => self.rest.catalog.clone(),
         };
         match &self.key {
@@ -221,7 +219,7 @@ fn json(status: u16, body: String) -> Response {
 
 /// Names what is asked for, and by whom.
 fn fingerprint(parts: &Parts, body: &[u8]) -> String {
-    let actor = parts.extensions.get::<Actor>().map_or("", |Actor(actor)| actor);
+    let actor = parts.extensions.get::<Principal>().map_or("", Principal::id);
     let mut text = format!("{}\0{}\0{actor}\0", parts.method, parts.uri).into_bytes();
     text.extend_from_slice(body);
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&text))

@@ -2,10 +2,11 @@
 //!
 //! [`ROUTES`] says what each route needs. Its one invariant: with access control on, a route that
 //! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
-//! what is missing answer alike. [`Principal`] is in the extensions of every request that passes.
+//! what is missing answer alike. [`Principal`] is in the extensions of every request that passes,
+//! and a [`crate::access::Call`] in those of a change.
 
 use super::{
-    Actor, Rest,
+    Rest,
     error::Refused,
     request::{Name, levels, names, parse_body, whole_body},
 };
@@ -20,12 +21,13 @@ use crate::{
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    http::{Extensions, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,13 +196,17 @@ struct ChangeBody {
 
 /// The layer around every route.
 pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: Next) -> Response {
-    let Some(control) = rest.access.control() else {
-        request.extensions_mut().insert(Principal::anonymous());
-        return next.run(request).await;
-    };
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let path = below_version(matched.unwrap_or_default(), rest.catalog.name());
-    let need = match find(request.method(), &path) {
+    let need = find(request.method(), &path);
+    let Some(control) = rest.access.control() else {
+        request.extensions_mut().insert(Principal::anonymous());
+        return match need {
+            Ok(need) if need.is_change() => change(&rest, need, &path, request, next).await,
+            Ok(_) | Err(_) => next.run(request).await,
+        };
+    };
+    let need = match need {
         Ok(Need::Open) => return next.run(request).await,
         Ok(need) => need,
         Err(allowed) => {
@@ -209,47 +215,38 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
         }
     };
     let header = request.headers().get(header::AUTHORIZATION);
-    let principal = control.identify(header.and_then(|value| value.to_str().ok())).await;
-    match principal {
-        Err(cause) => unidentified(cause),
-        Ok(principal) if need.is_change() => {
-            let action = format!("{} /v1{path}", request.method());
-            change(&rest, need, action, principal, request, next).await
-        }
-        Ok(principal) => {
-            let (mut parts, body) = request.into_parts();
-            if let Need::In(action) = need
-                && let Err(refused) = allow_path(&rest, &mut parts, &principal, action).await
-            {
-                return refused.into_response();
+    let principal = match control.identify(header.and_then(|value| value.to_str().ok())).await {
+        Ok(principal) => principal,
+        Err(cause) => {
+            let unknown = !matches!(cause, Unidentified::Unavailable(_));
+            if let Some(recorder) = rest.access.recorder().filter(|_| unknown) {
+                recorder.count_unknown(&address(request.extensions()));
             }
-            if let Need::Everywhere(action) = need
-                && !principal.may_everywhere(action)
-            {
-                let text = format!("you may not {} in every namespace", action.name());
-                return Refused::forbidden(text).into_response();
-            }
-            parts.extensions.insert(principal);
-            next.run(Request::from_parts(parts, body)).await
+            return unidentified(cause);
         }
+    };
+    request.extensions_mut().insert(principal.clone());
+    if need.is_change() {
+        return change(&rest, need, &path, request, next).await;
     }
+    let (mut parts, body) = request.into_parts();
+    if let Need::In(action) = need
+        && let Err(refused) = allow_path(&rest, &mut parts, &principal, action).await
+    {
+        return refused.into_response();
+    }
+    if let Need::Everywhere(action) = need
+        && !principal.may_everywhere(action)
+    {
+        let text = format!("you may not {} in every namespace", action.name());
+        return Refused::forbidden(text).into_response();
+    }
+    next.run(Request::from_parts(parts, body)).await
 }
 
 /// Carries out a call that changes something, if it may, and records it either way.
-async fn change(
-    rest: &Rest,
-    need: Need,
-    action: String,
-    principal: Principal,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(control) = rest.access.control() else { return next.run(request).await };
-    let Some(room) = control.room_to_record() else {
-        let message = "the audit log is behind, try again";
-        let kind = "ServiceUnavailableException";
-        return Refused::new(StatusCode::SERVICE_UNAVAILABLE, kind, message).into_response();
-    };
+async fn change(rest: &Rest, need: Need, path: &str, request: Request, next: Next) -> Response {
+    let Some(recorder) = rest.access.recorder() else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
     let whole = whole_body(Request::from_parts(parts.clone(), body), &()).await;
     let body = whole.as_ref().map(Bytes::clone).unwrap_or_default();
@@ -258,20 +255,30 @@ async fn change(
         Err(refused) => Err(refused),
     };
     let objects: Vec<String> = targets.iter().flatten().map(Target::text).collect();
-    let recording = control.recording(room, entry(&parts, &principal, action, &objects, &body));
+    let action = format!("{} /v1{path}", parts.method);
+    let Some(recording) = recorder.begin(entry(&parts, action, &objects, &body)) else {
+        let message = "the audit log is behind, try again";
+        let kind = "ServiceUnavailableException";
+        return Refused::new(StatusCode::SERVICE_UNAVAILABLE, kind, message).into_response();
+    };
     let allowed = targets.and_then(|targets| {
-        targets.iter().try_for_each(|target| target.allow(&principal, Action::Write))
+        let principal = parts.extensions.get::<Principal>().expect("the guard puts it there");
+        targets.iter().try_for_each(|target| target.allow(principal, Action::Write))
     });
     let response = match allowed {
         Err(refused) => refused.into_response(),
         Ok(()) => {
-            parts.extensions.insert(Actor(principal.id().to_owned()));
-            parts.extensions.insert(principal);
+            parts.extensions.insert(Arc::clone(recording.call()));
             next.run(Request::from_parts(parts, Body::from(body))).await
         }
     };
-    control.record(recording.with_outcome(response.status().as_str())).await;
+    recording.end(response.status().as_u16()).await;
     response
+}
+
+/// From where a request comes, where that is known.
+fn address(extensions: &Extensions) -> String {
+    extensions.get::<Peer>().map_or_else(String::new, |Peer(address)| address.to_string())
 }
 
 async fn allow_path(
@@ -325,24 +332,18 @@ async fn path_target(rest: &Rest, parts: &mut Parts) -> Result<Target, Refused> 
     })
 }
 
-fn entry(
-    parts: &Parts,
-    principal: &Principal,
-    action: String,
-    objects: &[String],
-    body: &[u8],
-) -> Entry {
+fn entry(parts: &Parts, action: String, objects: &[String], body: &[u8]) -> Entry {
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let peer = parts.extensions.get::<Peer>();
+    let principal = parts.extensions.get::<Principal>().map_or("", Principal::id);
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     Entry {
-        time_ms: 0,
-        principal: principal.id().to_owned(),
-        address: peer.map_or_else(String::new, |Peer(address)| address.to_string()),
+        principal: principal.to_owned(),
+        address: address(&parts.extensions),
         request: header("x-request-id").unwrap_or_default().to_owned(),
         action,
         object: objects.join(" "),
-        outcome: String::new(),
-        details: details(parts.uri.path_and_query().map_or("", |path| path.as_str()), body),
+        details: details(path, body),
+        ..Entry::default()
     }
 }
 

@@ -5,7 +5,7 @@
 //! token. Scopes that a client asks for are ignored: a token may do what its API token may do.
 
 use super::{Rest, error::Refused};
-use crate::access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified};
+use crate::access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified, audit::Entry};
 use axum::{
     Json,
     extract::{Extension, State},
@@ -55,8 +55,14 @@ pub(super) async fn token(
         );
         return (StatusCode::NOT_IMPLEMENTED, failure.body()).into_response();
     };
-    let address = peer.map(|Extension(Peer(address))| format!("address {address}"));
-    match grant(control, address, &headers, &body).await {
+    let address = peer.map(|Extension(Peer(address))| address.to_string());
+    let granted = grant(control, address.clone(), &headers, &body).await;
+    if let (Err(failure), Some(recorder)) = (&granted, rest.access.recorder())
+        && !matches!(failure, Failure::Unavailable(_))
+    {
+        recorder.count_unknown(&address.unwrap_or_default());
+    }
+    match granted {
         Ok(made) => {
             let answer = json!({
                 "access_token": made.text,
@@ -82,6 +88,14 @@ async fn grant(
     let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
     let client = client(headers, &form)?;
     let id = client.id.as_ref().map(|id| format!("client {}", id.get(..64).unwrap_or(id)));
+    let request = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let entry = Entry {
+        address: address.clone().unwrap_or_default(),
+        request: request.unwrap_or_default().to_owned(),
+        action: "POST /v1/oauth/tokens".to_owned(),
+        ..Entry::default()
+    };
+    let address = address.map(|address| format!("address {address}"));
     let keys: Vec<String> = id.into_iter().chain(address).collect();
     if !control.attempts.allow(&keys) {
         return Err(Failure::TooOften);
@@ -92,9 +106,9 @@ async fn grant(
                 "invalid_request",
                 "send client_id and client_secret, in the form or as Basic authorization",
             ))?;
-            control.log_in(client.id.as_deref(), secret).await
+            control.log_in(client.id.as_deref(), secret, entry).await
         }
-        Some(EXCHANGE) => exchange(control, &client, headers, &form).await?,
+        Some(EXCHANGE) => exchange(control, &client, headers, &form, entry).await?,
         Some(_) => {
             return Err(Failure::Invalid(
                 "unsupported_grant_type",
@@ -118,9 +132,10 @@ async fn exchange(
     client: &Client,
     headers: &HeaderMap,
     form: &HashMap<String, String>,
+    entry: Entry,
 ) -> Result<Result<MadeToken, Unidentified>, Failure> {
     if let Some(secret) = &client.secret {
-        return Ok(control.log_in(client.id.as_deref(), secret).await);
+        return Ok(control.log_in(client.id.as_deref(), secret, entry).await);
     }
     let Some(subject) = form.get("subject_token") else {
         return Err(Failure::Invalid("invalid_request", "send the token to renew: subject_token"));
@@ -136,7 +151,7 @@ async fn exchange(
             _ => return Ok(Err(Unidentified::BadToken)),
         }
     }
-    Ok(control.exchange(subject).await)
+    Ok(control.exchange(subject, entry).await)
 }
 
 fn client(headers: &HeaderMap, form: &HashMap<String, String>) -> Result<Client, Failure> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    access::{Call, audit::Entry},
     catalog::{CatalogOptions, DropPolicy},
     error::CatalogError,
     metastore::sql::SqlMetastore,

@@ -51,6 +51,10 @@ pub struct ClientAccess {
     pub prefix: Option<String>,
 }
 
+/// Told with the configured keys, which no scope of the caller's narrows.
+const UNSCOPED: (&str, &str) =
+    ("icecore.keys", "the server's own: they open all that it can open, whoever has them");
+
 impl Storage {
     /// How clients get at this warehouse's files.
     #[must_use]
@@ -87,11 +91,16 @@ impl Storage {
                 config.extend(signing.map(|(key, value)| (key.to_owned(), value.to_owned())));
                 return Ok(ClientAccess { config, prefix: None });
             }
-            Access::StaticKeys => Keys {
-                id: options.access_key_id.clone(),
-                secret: options.secret_access_key.clone(),
-                token: options.session_token.clone(),
-            },
+            Access::StaticKeys => {
+                if options.access_key_id.is_some() {
+                    config.insert(UNSCOPED.0.to_owned(), UNSCOPED.1.to_owned());
+                }
+                Keys {
+                    id: options.access_key_id.clone(),
+                    secret: options.secret_access_key.clone(),
+                    token: options.session_token.clone(),
+                }
+            }
             Access::Role(role) => sessions.keys(options, role, bucket, own, scope).await?,
         };
         let entries = [

@@ -249,6 +249,7 @@ async fn clients_of_s3_get_address_and_keys_together() {
     assert_eq!(config["s3.access-key-id"], "id");
     assert_eq!(config["s3.secret-access-key"], "secret");
     assert!(!config.contains_key("s3.session-token"));
+    assert!(config["icecore.keys"].contains("all that it can open"));
     assert!(!format!("{options:?}").contains("secret\""));
     assert!(storage.normalize("s3://bucket/some/prefix2/x").is_err());
     assert!(storage.normalize("s3://other/some/prefix/x").is_err());

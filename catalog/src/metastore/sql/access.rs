@@ -149,7 +149,10 @@ impl SqlMetastore {
                 .await
                 .map_err(failed("add a token"))?;
         }
-        tx.commit().await.map_err(failed("add a token"))
+        if let Some(call) = &self.origin.call {
+            call.about(&format!("{} {}", token.id, token.name));
+        }
+        self.end_untold(tx, "add a token").await
     }
 
     /// Every API token, the oldest first.
@@ -187,12 +190,16 @@ impl SqlMetastore {
     /// # Errors
     /// [`CatalogError::Metastore`].
     pub async fn revoke_token(&self, id: &str) -> Result<bool, CatalogError> {
+        let mut tx = self.begin().await?;
         let removed = sqlx::query("DELETE FROM tokens WHERE id = $1 AND parent IS NULL")
             .bind(id)
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await
             .map_err(failed("revoke a token"))?;
-        Ok(removed.rows_affected() != 0)
+        if removed.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.end_untold(tx, "revoke a token").await.map(|()| true)
     }
 
     /// What is known about the token of this id, with the grants it has now.
@@ -258,8 +265,7 @@ impl SqlMetastore {
         .execute(&mut *tx)
         .await
         .map_err(failed("add an access token"))?;
-        tx.commit().await.map_err(failed("add an access token"))?;
-        Ok(true)
+        self.end_untold(tx, "add an access token").await.map(|()| true)
     }
 
     /// Notes when API tokens were used.

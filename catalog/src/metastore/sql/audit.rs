@@ -1,11 +1,30 @@
-//! The audit log's rows. There is one chain, whichever process writes: its head is locked.
+//! The audit log's rows.
+//!
+//! Its one invariant: there is one chain, whichever process writes. Whoever extends or cuts it
+//! holds the row of its head until the end of the transaction.
 
-use super::{SqlMetastore, dialect::Lock, failed};
+use super::{
+    SqlMetastore,
+    dialect::{Dialect, Lock},
+    failed,
+};
 use crate::{
-    access::audit::{Entry, Head, Record},
+    access::{
+        Call,
+        audit::{CUT, DONE, Ends, Entry, Head, Record},
+    },
     error::CatalogError,
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
+use uuid::Uuid;
+
+/// Records are deleted for their age when the oldest is older by this than it has to be, so that
+/// the records of that are few.
+const CUT_EVERY_MS: i64 = 24 * 3_600_000;
+/// Columns of a record.
+const FIELDS: usize = 11;
+/// Most records that are deleted in one transaction.
+const CUT_RECORDS_MAX: i64 = 10_000;
 
 /// The tables of the audit log. `written` tells a record whose COMMIT had no answer from one that
 /// was never written.
@@ -31,37 +50,105 @@ CREATE TABLE audit_head (
 INSERT INTO audit_head VALUES (1, 0, '');
 "#;
 
+/// The last record that was deleted for its age; the times that queries ask for.
+pub(super) const CUT_STEP: &str = r#"
+CREATE TABLE audit_start (
+    one BIGINT PRIMARY KEY CHECK (one = 1),
+    number BIGINT NOT NULL,
+    hash TEXT NOT NULL
+);
+INSERT INTO audit_start VALUES (1, 0, '');
+CREATE INDEX audit_by_time ON audit (time_ms);
+"#;
+
 /// An entry on its way into the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Writing {
     /// Its own key.
     pub(crate) key: String,
-    /// Whether it was tried before, so that it may be there already.
-    pub(crate) was_tried: bool,
     pub(crate) entry: Entry,
+}
+
+/// Which records of the log: those with a number and a time within these bounds, ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First and last number.
+    pub numbers: (i64, i64),
+    /// Earliest and latest time, ms since 1970.
+    pub times_ms: (i64, i64),
+}
+
+impl Default for Range {
+    /// Everything.
+    fn default() -> Self {
+        Self { numbers: (0, i64::MAX), times_ms: (i64::MIN, i64::MAX) }
+    }
+}
+
+/// A record, and the hash that it builds on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// The record.
+    pub record: Record,
+    /// The hash of the record before it.
+    pub previous_hash: String,
 }
 
 type Row = (i64, i64, String, String, String, String, String, String, String, String);
 
 impl SqlMetastore {
-    /// Appends entries in this order, durable on return.
+    /// Appends entries in this order, durable on return; those that are there already are left
+    /// out.
     pub(crate) async fn append_audit(&self, entries: &[Writing]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        let mut head = head(&mut tx, Lock::Update).await?;
+        let mut head = end(&mut tx, "audit_head", Lock::Update).await?;
+        let mut records = Vec::with_capacity(entries.len());
         for one in entries {
-            if one.was_tried && is_written(&mut tx, &one.key).await? {
-                continue;
+            if !is_there(&mut tx, &one.key).await? {
+                records.push((one.key.as_str(), head.append(one.entry.clone())));
             }
-            let record = head.append(one.entry.clone());
-            insert(&mut tx, &one.key, &record).await?;
         }
-        sqlx::query("UPDATE audit_head SET number = $1, hash = $2")
-            .bind(head.number)
-            .bind(&head.hash)
+        extend(&mut tx, &records, &head).await?;
+        tx.commit().await.map_err(failed("extend the audit log"))
+    }
+
+    /// Deletes a bounded number of records of before `before_ms`, once there are enough of them.
+    pub(crate) async fn cut_audit(&self, before_ms: i64, now_ms: i64) -> Result<(), CatalogError> {
+        let oldest: Option<i64> =
+            sqlx::query_scalar("SELECT time_ms FROM audit ORDER BY number LIMIT 1")
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(failed("read the audit log"))?;
+        if oldest.is_none_or(|oldest| before_ms < oldest.saturating_add(CUT_EVERY_MS)) {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        let mut head = end(&mut tx, "audit_head", Lock::Update).await?;
+        let start = end(&mut tx, "audit_start", Lock::None).await?;
+        let kept: Option<i64> =
+            sqlx::query_scalar("SELECT min(number) FROM audit WHERE time_ms >= $1")
+                .bind(before_ms)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(failed("cut the audit log"))?;
+        let last = kept.map_or(head.number, |kept| kept - 1).min(start.number + CUT_RECORDS_MAX);
+        if last <= start.number {
+            return Ok(());
+        }
+        let hash: String = sqlx::query_scalar("SELECT hash FROM audit WHERE number = $1")
+            .bind(last)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed("cut the audit log"))?;
+        sqlx::query("DELETE FROM audit WHERE number <= $1")
+            .bind(last)
             .execute(&mut *tx)
             .await
-            .map_err(failed("extend the audit log"))?;
-        tx.commit().await.map_err(failed("extend the audit log"))
+            .map_err(failed("cut the audit log"))?;
+        let record = head.append(cut(start.number + 1, last, &hash, now_ms));
+        extend(&mut tx, &[(&Uuid::new_v4().to_string(), record)], &head).await?;
+        set_end(&mut tx, "audit_start", &Head { number: last, hash }).await?;
+        tx.commit().await.map_err(failed("cut the audit log"))
     }
 
     /// At most `limit` records after number `after`, in order.
@@ -82,13 +169,49 @@ impl SqlMetastore {
         Ok(rows.into_iter().map(record).collect())
     }
 
-    /// Where the log ends.
+    /// At most `limit` records of a range, the newest first.
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn audit_head(&self) -> Result<Head, CatalogError> {
+    pub async fn newest_audit(
+        &self,
+        Range { numbers, times_ms }: Range,
+        limit: u32,
+    ) -> Result<Vec<Linked>, CatalogError> {
+        type Row =
+            (i64, i64, String, String, String, String, String, String, String, String, String);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT one.number, one.time_ms, one.principal, one.address, one.request,
+                        one.action, one.object, one.outcome, one.details, one.hash,
+                        coalesce(before.hash, (SELECT hash FROM audit_start))
+                 FROM audit AS one LEFT JOIN audit AS before ON before.number = one.number - 1
+                 WHERE one.number BETWEEN $1 AND $2 AND one.time_ms BETWEEN $3 AND $4
+                 ORDER BY one.number DESC LIMIT $5",
+        )
+        .bind(numbers.0)
+        .bind(numbers.1)
+        .bind(times_ms.0)
+        .bind(times_ms.1)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("read the audit log"))?;
+        let linked = |(n, t, a, b, c, d, e, f, g, h, previous_hash)| Linked {
+            record: record((n, t, a, b, c, d, e, f, g, h)),
+            previous_hash,
+        };
+        Ok(rows.into_iter().map(linked).collect())
+    }
+
+    /// Where the log begins and ends. What lies between is there unless it is cut meanwhile.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub async fn audit_ends(&self) -> Result<Ends, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        head(&mut connection, Lock::None).await
+        let start = end(&mut connection, "audit_start", Lock::None).await?;
+        let head = end(&mut connection, "audit_head", Lock::None).await?;
+        Ok(Ends { start, head })
     }
 
     /// Runs a statement as somebody would who has the database.
@@ -98,16 +221,66 @@ impl SqlMetastore {
     }
 }
 
-async fn head(connection: &mut AnyConnection, lock: Lock) -> Result<Head, CatalogError> {
-    let query = format!("SELECT number, hash FROM audit_head{}", lock.clause(connection));
+/// Writes the records of the calls that a transaction carries out; to be called last before COMMIT,
+/// as it holds up every other change.
+pub(super) async fn write(tx: &mut AnyConnection, calls: &[&Call]) -> Result<(), CatalogError> {
+    if calls.iter().all(|call| call.is_written()) {
+        return Ok(());
+    }
+    let mut head = end(tx, "audit_head", Lock::Update).await?;
+    let mut records: Vec<(&str, Record)> = Vec::with_capacity(calls.len());
+    for call in calls.iter().filter(|call| !call.is_written()) {
+        // A call may change several tables in one transaction.
+        let is_again = records.iter().any(|(key, _)| *key == call.key());
+        if is_again || call.set_tried() && is_there(tx, call.key()).await? {
+            continue;
+        }
+        records.push((call.key(), head.append(call.entry(DONE))));
+    }
+    extend(tx, &records, &head).await
+}
+
+/// What tells of records that were deleted.
+fn cut(first: i64, last: i64, hash: &str, now_ms: i64) -> Entry {
+    Entry {
+        time_ms: now_ms,
+        principal: "retention".to_owned(),
+        action: CUT.to_owned(),
+        object: format!("{first} to {last}"),
+        outcome: DONE.to_owned(),
+        details: hash.to_owned(),
+        ..Entry::default()
+    }
+}
+
+async fn end(
+    connection: &mut AnyConnection,
+    table: &'static str,
+    lock: Lock,
+) -> Result<Head, CatalogError> {
+    let query = format!("SELECT number, hash FROM {table}{}", lock.clause(connection));
     let (number, hash): (i64, String) = sqlx::query_as(AssertSqlSafe(query))
         .fetch_one(connection)
         .await
-        .map_err(failed("read the audit log's head"))?;
+        .map_err(failed("read the audit log's ends"))?;
     Ok(Head { number, hash })
 }
 
-async fn is_written(tx: &mut AnyConnection, key: &str) -> Result<bool, CatalogError> {
+async fn set_end(
+    tx: &mut AnyConnection,
+    table: &'static str,
+    end: &Head,
+) -> Result<(), CatalogError> {
+    sqlx::query(AssertSqlSafe(format!("UPDATE {table} SET number = $1, hash = $2")))
+        .bind(end.number)
+        .bind(&end.hash)
+        .execute(tx)
+        .await
+        .map(|_| ())
+        .map_err(failed("extend the audit log"))
+}
+
+async fn is_there(tx: &mut AnyConnection, key: &str) -> Result<bool, CatalogError> {
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM audit WHERE written = $1")
         .bind(key)
         .fetch_one(tx)
@@ -116,24 +289,52 @@ async fn is_written(tx: &mut AnyConnection, key: &str) -> Result<bool, CatalogEr
     Ok(count != 0)
 }
 
-async fn insert(tx: &mut AnyConnection, key: &str, record: &Record) -> Result<(), CatalogError> {
-    let entry = &record.entry;
-    sqlx::query("INSERT INTO audit VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
-        .bind(record.number)
-        .bind(key)
-        .bind(entry.time_ms)
-        .bind(&entry.principal)
-        .bind(&entry.address)
-        .bind(&entry.request)
-        .bind(&entry.action)
-        .bind(&entry.object)
-        .bind(&entry.outcome)
-        .bind(&entry.details)
-        .bind(&record.hash)
-        .execute(tx)
-        .await
-        .map(|_| ())
-        .map_err(failed("extend the audit log"))
+/// Adds records, each with its key, and moves the head to the last one.
+async fn extend(
+    tx: &mut AnyConnection,
+    records: &[(&str, Record)],
+    head: &Head,
+) -> Result<(), CatalogError> {
+    let Some(count) = records.len().checked_mul(FIELDS).filter(|count| 0 < *count) else {
+        return Ok(());
+    };
+    let row = |first: usize| {
+        let fields: Vec<String> = (first..first + FIELDS).map(|n| format!("${n}")).collect();
+        format!("({})", fields.join(", "))
+    };
+    let rows: Vec<String> = (1..=count).step_by(FIELDS).map(row).collect();
+    let insert = format!("INSERT INTO audit VALUES {}", rows.join(", "));
+    // Others wait for the head meanwhile, and each statement is a way there and back.
+    let is_postgres = Dialect::of(tx) == Dialect::Postgres;
+    let statement = match is_postgres {
+        true => format!(
+            "WITH added AS ({insert}) UPDATE audit_head SET number = ${}, hash = ${}",
+            count + 1,
+            count + 2
+        ),
+        false => insert,
+    };
+    // Of those with many rows each is another statement, and none is worth keeping.
+    let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(records.len() == 1);
+    for (key, Record { number, entry, hash }) in records {
+        query = query
+            .bind(*number)
+            .bind(*key)
+            .bind(entry.time_ms)
+            .bind(&entry.principal)
+            .bind(&entry.address)
+            .bind(&entry.request)
+            .bind(&entry.action)
+            .bind(&entry.object)
+            .bind(&entry.outcome)
+            .bind(&entry.details)
+            .bind(hash);
+    }
+    if is_postgres {
+        query = query.bind(head.number).bind(&head.hash);
+    }
+    query.execute(&mut *tx).await.map_err(failed("extend the audit log"))?;
+    if is_postgres { Ok(()) } else { set_end(tx, "audit_head", head).await }
 }
 
 fn record(row: Row) -> Record {
@@ -142,3 +343,6 @@ fn record(row: Row) -> Record {
     let entry = Entry { time_ms, principal, address, request, action, object, outcome, details };
     Record { number, entry, hash }
 }
+
+#[cfg(test)]
+mod tests;

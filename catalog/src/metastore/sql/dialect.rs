@@ -48,7 +48,7 @@ impl Dialect {
         }
     }
 
-    fn of(connection: &AnyConnection) -> Self {
+    pub(super) fn of(connection: &AnyConnection) -> Self {
         if connection.backend_name() == "SQLite" { Self::Sqlite } else { Self::Postgres }
     }
 }

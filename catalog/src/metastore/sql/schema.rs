@@ -9,7 +9,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -20,6 +20,7 @@ const STEPS: [&str; 10] = [
     outbox::STEP,
     tables::VERSIONS,
     requests::WITHOUT_EFFECT,
+    audit::CUT_STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.

@@ -27,6 +27,16 @@ pub(crate) async fn database() -> Option<String> {
     Some(url.into())
 }
 
+/// The databases there are, each with what keeps it.
+pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, SqlMetastore)> {
+    let (folder, sqlite) = sqlite().await;
+    let mut stores = vec![(Some(folder), sqlite)];
+    if let Some(url) = database().await {
+        stores.push((None, SqlMetastore::postgres(&url).await.unwrap()));
+    }
+    stores
+}
+
 /// Parts of the suite.
 const PARTS: usize = 19;
 

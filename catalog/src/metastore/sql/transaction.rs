@@ -1,26 +1,39 @@
 //! The ends of a transaction: which request it is of, what it tells, and what became of it when its
 //! COMMIT failed.
 //!
-//! Its one invariant: a change, what is told of it and the key of its request are in one
-//! transaction, so there is none without the others.
+//! Its one invariant: a change, what is told of it, the key of its request and the audit record of
+//! its call are in one transaction, so there is none without the others.
 
 use super::{
-    SqlMetastore,
+    SqlMetastore, audit,
     dialect::{self, TransactionId},
     failed,
     outbox::{self, Before, Mark, Told},
     requests,
 };
 use crate::{
+    access::Call,
     error::CatalogError,
     metastore::{LostCommit, NewTable, Origin, PointerSwap},
 };
 use serde_json::Value;
 use sqlx::{Any, Transaction};
+use std::sync::Arc;
 use tracing::warn;
 use uuid::Uuid;
 
 impl SqlMetastore {
+    /// The same metastore for the change that this call makes.
+    #[must_use]
+    pub fn for_call(&self, call: &Arc<Call>) -> Self {
+        let origin = Origin {
+            actor: call.principal().into(),
+            call: Some(Arc::clone(call)),
+            ..Origin::anonymous(call.now())
+        };
+        Self { origin, ..self.clone() }
+    }
+
     /// Begins the one change of a request; fails when that was made before.
     pub(super) async fn begin_change(&self) -> Result<Transaction<'static, Any>, CatalogError> {
         let mut tx = self.begin().await?;
@@ -87,6 +100,16 @@ impl SqlMetastore {
         self.end_all(tx, operation, &[told]).await
     }
 
+    /// As [`SqlMetastore::end`], for a change that there is no event for.
+    pub(super) async fn end_untold(
+        &self,
+        tx: Transaction<'static, Any>,
+        operation: &'static str,
+    ) -> Result<(), CatalogError> {
+        let told = Told { origin: self.origin.clone(), operations: Vec::new() };
+        self.end_all(tx, operation, &[told]).await
+    }
+
     pub(super) async fn end_all(
         &self,
         mut tx: Transaction<'static, Any>,
@@ -95,10 +118,17 @@ impl SqlMetastore {
     ) -> Result<(), CatalogError> {
         let transaction = dialect::transaction_id(&mut tx).await?;
         let mark = outbox::write(&mut tx, told).await?;
-        match self.commit_now(tx).await {
+        let calls: Vec<&Call> =
+            told.iter().filter_map(|told| told.origin.call.as_deref()).collect();
+        audit::write(&mut tx, &calls).await?;
+        let ended = match self.commit_now(tx).await {
             Ok(()) => Ok(()),
             Err(cause) => self.find_out(operation, cause, transaction, mark).await,
+        };
+        if ended.is_ok() {
+            calls.iter().for_each(|call| call.set_written());
         }
+        ended
     }
 
     pub(super) async fn commit_now(

@@ -61,7 +61,12 @@ pub(crate) async fn remembered_requests(store: &dyn Metastore) {
     let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
     let asked = |at_ms, n, answer| {
         let request = Some(Arc::new(key(n, answer)));
-        store.on_behalf_of(Origin { actor: "a".into(), request, now: Arc::new(move || at_ms) })
+        store.on_behalf_of(Origin {
+            actor: "a".into(),
+            call: None,
+            request,
+            now: Arc::new(move || at_ms),
+        })
     };
     asked(10, 1, Answer::View).keep_request(Some((id(9), "m"))).await.unwrap();
     let twice = asked(20, 1, Answer::Empty).keep_request(None).await;

@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
-    access::{Access, TokenRequest},
+    access::{Access, Call, TokenRequest, make_token},
     catalog::Catalog,
-    metastore::sql::SqlMetastore,
+    metastore::{Metastore, sql::SqlMetastore},
     rest::{router, router_for},
     storage::{S3Options, Storage},
 };
@@ -61,7 +61,7 @@ impl Server {
             scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
             lifetime: None,
         };
-        self.access.control().unwrap().make_token(request).await.unwrap().text
+        make_token(&self.store, request, 1_800_000_000_000).await.unwrap().text
     }
 
     async fn send(&self, method: &str, token: &str, path: &str, body: String) -> Answer {
@@ -281,12 +281,12 @@ async fn lists_show_only_what_the_caller_may_see() {
 async fn every_change_is_one_record_also_when_it_is_refused() {
     let (server, admin) = Server::start().await;
     let reader = server.token(&["read:a"]).await;
-    let before = server.store.audit_head().await.unwrap().number;
+    let before = server.store.audit_ends().await.unwrap().head.number;
     assert_eq!(before, 5, "three namespaces and two tables");
     server.get(&admin, "/v1/namespaces/a/tables/t").await;
     server.post(&admin, "/v1/namespaces/a/tables/t/metrics", json!({})).await;
     server.send("DELETE", "", "/v1/namespaces/a/tables/t", String::new()).await;
-    assert_eq!(server.store.audit_head().await.unwrap().number, before, "nothing to record");
+    assert_eq!(server.store.audit_ends().await.unwrap().head.number, before, "nothing to record");
 
     server.call("DELETE", &reader, "/v1/namespaces/a/tables/t").await;
     server.call("DELETE", &reader, "/v1/namespaces/b/tables/t").await;
@@ -309,13 +309,183 @@ async fn every_change_is_one_record_also_when_it_is_refused() {
         [
             ("reader", drop, "a.t", "403"),
             ("reader", drop, "b.t", "404"),
+            // It has nothing to change.
             ("admin", "POST /v1/transactions/commit", "a.t b.t", "204"),
             ("admin", "POST /v1/namespaces", "", "400"),
-            ("admin", drop, "a.t", "204"),
+            ("admin", drop, "a.t", "done"),
         ]
     );
     assert_eq!(records[0].entry.request, "r1");
     assert_eq!(records[0].entry.details, details("/v1/namespaces/a/tables/t", b""));
+}
+
+/// Routes that take another method than one that reads, and change nothing.
+const READING: &[(&str, &str)] = &[
+    // What a reader measured, asks for, or may do anyhow.
+    ("POST", "/namespaces/{}/tables/{}/metrics"),
+    ("POST", "/namespaces/{}/tables/{}/plan"),
+    ("DELETE", "/namespaces/{}/tables/{}/plan/{}"),
+    ("POST", "/namespaces/{}/tables/{}/tasks"),
+    ("POST", "/namespaces/{}/tables/{}/sign"),
+    ("POST", "/events"),
+];
+
+fn new_view(name: &str) -> Value {
+    json!({"name": name, "properties": {}, "schema": table("v")["schema"], "view-version": {
+        "version-id": 1, "timestamp-ms": 1, "schema-id": 0, "summary": {},
+        "default-namespace": ["n"],
+        "representations": [{"type": "sql", "sql": "select 1", "dialect": "spark"}]}})
+}
+
+fn renames(from: &str, to: &str) -> Value {
+    json!({"source": {"namespace": ["n"], "name": from},
+           "destination": {"namespace": ["n"], "name": to}})
+}
+
+/// Calls each route that changes something, once or more, so that it does. `{t}` and `{v}` in a
+/// body stand for the metadata files of a table and a view that were given up.
+fn changes() -> Vec<(&'static str, &'static str, String, Value)> {
+    let set = json!({"action": "set-properties", "updates": {"k": "v"}});
+    let all = json!({"table-changes": [{"identifier": {"namespace": ["n"], "name": "t"},
+                                        "requirements": [], "updates": [set]}]});
+    let change = json!({"requirements": [], "updates": [set]});
+    let at = |path: &str| format!("/v1/namespaces/n{path}");
+    let (one_table, one_view) = ("/namespaces/{}/tables/{}", "/namespaces/{}/views/{}");
+    vec![
+        ("POST", "/namespaces", "/v1/namespaces".to_owned(), json!({"namespace": ["n"]})),
+        ("POST", "/namespaces/{}/properties", at("/properties"), json!({"updates": {"k": "v"}})),
+        ("POST", "/namespaces/{}/tables", at("/tables"), table("t")),
+        ("POST", one_table, at("/tables/t"), change.clone()),
+        ("POST", "/transactions/commit", "/v1/icecore/transactions/commit".to_owned(), all),
+        ("POST", "/tables/rename", "/v1/tables/rename".to_owned(), renames("t", "u")),
+        ("POST", "/namespaces/{}/tables/{}/unregister", at("/tables/u/unregister"), json!({})),
+        (
+            "POST",
+            "/namespaces/{}/register",
+            at("/register"),
+            json!({"name": "t", "metadata-location": "{t}"}),
+        ),
+        ("DELETE", one_table, at("/tables/t"), Value::Null),
+        ("POST", "/namespaces/{}/views", at("/views"), new_view("v")),
+        ("POST", one_view, at("/views/v"), change),
+        ("POST", "/views/rename", "/v1/views/rename".to_owned(), renames("v", "w")),
+        ("DELETE", one_view, at("/views/w"), Value::Null),
+        (
+            "POST",
+            "/namespaces/{}/register-view",
+            at("/register-view"),
+            json!({"name": "v", "metadata-location": "{v}"}),
+        ),
+        ("DELETE", one_view, at("/views/v"), Value::Null),
+        ("DELETE", "/namespaces/{}", "/v1/namespaces/n".to_owned(), Value::Null),
+    ]
+}
+
+/// With access control and without.
+#[tokio::test]
+async fn every_route_that_changes_something_leaves_one_record() {
+    let (guarded, admin) = Server::start().await;
+    let (folder, store, catalog) = catalog().await;
+    let access = Access::recorded(store.clone(), Arc::new(|| 1_800_000_000_000));
+    let router = router_for(catalog, access.clone());
+    let open = Server { router, access, store, _folder: folder };
+    let id = admin.split('_').nth(1).unwrap();
+    for (server, token, principal) in
+        [(guarded, admin.as_str(), format!("token:{id}")), (open, "", "anonymous".to_owned())]
+    {
+        let mut given_up = (String::new(), String::new());
+        let mut walked = BTreeSet::new();
+        for (method, route, path, body) in changes() {
+            let before = server.store.audit_ends().await.unwrap().head.number;
+            let body = body.to_string().replace("{t}", &given_up.0).replace("{v}", &given_up.1);
+            let token = if token.is_empty() { String::new() } else { format!("Bearer {token}") };
+            let answer = server.send(method, &token, &path, body).await;
+            assert!(answer.status < 300, "{method} {path}: {}", answer.body);
+            let records = server.store.audit(before, 10).await.unwrap();
+            assert_eq!(records.len(), 1, "{method} {path}");
+            let entry = &records[0].entry;
+            let told = (entry.action.as_str(), entry.outcome.as_str(), entry.principal.as_str());
+            let action = format!("{method} /v1{route}");
+            assert_eq!(told, (action.as_str(), "done", principal.as_str()), "{path}");
+            assert!(entry.object.starts_with('n'), "{path}: {}", entry.object);
+            let location = answer.body["metadata-location"].as_str().unwrap_or_default();
+            match route {
+                "/namespaces/{}/tables/{}/unregister" => location.clone_into(&mut given_up.0),
+                "/namespaces/{}/views/{}" if method == "POST" => {
+                    location.clone_into(&mut given_up.1);
+                }
+                _ => (),
+            }
+            walked.insert((method, route));
+        }
+        if !token.is_empty() {
+            let before = server.store.audit_ends().await.unwrap().head.number;
+            let form = format!("grant_type=client_credentials&client_secret={token}");
+            assert_eq!(server.form("", &form).await.status, 200);
+            let records = server.store.audit(before, 10).await.unwrap();
+            let entry = &records[0].entry;
+            assert_eq!(records.len(), 1);
+            assert_eq!(
+                (entry.action.as_str(), entry.outcome.as_str(), entry.principal.as_str()),
+                ("POST /v1/oauth/tokens", "done", principal.as_str())
+            );
+            assert!(!entry.object.is_empty() && entry.request == "r1");
+        }
+        walked.insert(("POST", "/oauth/tokens"));
+        let reads = |method: &str| ["GET", "HEAD"].contains(&method);
+        for (method, path, _) in ROUTES.iter().filter(|(method, ..)| !reads(method)) {
+            let is_known = walked.contains(&(method, path)) || READING.contains(&(method, path));
+            assert!(is_known, "{method} {path} leaves no record, or no test sees it");
+        }
+        let ends = server.store.audit_ends().await.unwrap();
+        let mut check = crate::access::audit::Check::new(ends, None);
+        assert!(!check.page(&server.store.audit(0, 1000).await.unwrap()).unwrap());
+        check.finish().unwrap();
+    }
+}
+
+/// They become one metadata file and one transaction.
+#[tokio::test]
+async fn commits_that_are_folded_have_a_record_each() {
+    let (server, admin) = Server::start().await;
+    let before = server.store.audit_ends().await.unwrap().head.number;
+    let calls = (0..20).map(|n| {
+        let update = json!({"action": "set-properties", "updates": {format!("k{n}"): "v"}});
+        let body = json!({"requirements": [], "updates": [update]});
+        server.post(&admin, "/v1/namespaces/a/tables/t", body)
+    });
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let events = server.store.events(0, 100).await.unwrap();
+    let files: BTreeSet<&str> =
+        events.iter().filter_map(|event| event.operation["metadata-location"].as_str()).collect();
+    assert!(files.len() < 2 + 20, "some were folded: {files:?}");
+    let records = server.store.audit(before, 100).await.unwrap();
+    assert_eq!(records.len(), 20);
+    for record in &records {
+        assert_eq!((record.entry.object.as_str(), record.entry.outcome.as_str()), ("a.t", "done"));
+    }
+    let bodies: BTreeSet<&str> =
+        records.iter().map(|record| record.entry.details.as_str()).collect();
+    assert_eq!(bodies.len(), 20, "each is of another call");
+}
+
+/// An answer that is repeated for its key is a call as well.
+#[tokio::test]
+async fn a_repeated_request_is_recorded_as_what_it_is() {
+    let (server, admin) = Server::start().await;
+    let before = server.store.audit_ends().await.unwrap().head.number;
+    for _ in 0..2 {
+        let request = Request::post("/v1/namespaces")
+            .header("authorization", format!("Bearer {admin}"))
+            .header("idempotency-key", "018f3a10-5f0e-7000-8000-000000000001")
+            .body(Body::from(json!({"namespace": ["once"]}).to_string()))
+            .unwrap();
+        assert_eq!(server.router.clone().oneshot(request).await.unwrap().status(), 200);
+    }
+    let records = server.store.audit(before, 10).await.unwrap();
+    let outcomes: Vec<&str> = records.iter().map(|one| one.entry.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["done", "200"]);
 }
 
 #[tokio::test]
@@ -369,7 +539,8 @@ async fn client_credentials_give_a_token_that_works_until_the_api_token_is_revok
         assert_eq!(server.get(session, "/v1/namespaces/a/tables/t").await.status, 200);
         assert_eq!(server.get(session, "/v1/namespaces/b/tables/t").await.status, 404);
     }
-    server.access.control().unwrap().revoke_token(id).await.unwrap();
+    let call = Call::new(Entry::default(), Arc::new(|| 0));
+    server.access.control().unwrap().revoke_token(id, &call).await.unwrap();
     for session in &sessions {
         assert_eq!(server.get(session, "/v1/config").await.status, 401);
     }

@@ -16,7 +16,8 @@ async fn the_feed_tells_every_change_in_order() {
         .await
         .empty();
     let mut drop = Request::delete("/v1/namespaces/ns/tables/u").body(Body::empty()).unwrap();
-    drop.extensions_mut().insert(Actor("ann".to_owned()));
+    let entry = Entry { principal: "ann".to_owned(), ..Entry::default() };
+    drop.extensions_mut().insert(Call::new(entry, Arc::new(|| 0)));
     server.send(drop).await.empty();
     server.call(Method::DELETE, "/v1/namespaces/ns").await.empty();
 

@@ -1,0 +1,111 @@
+//! A call that changes something, on its way from its guard through the change to its record.
+//!
+//! Its one invariant: it has exactly one record. The transaction that makes the change writes it;
+//! of a call that changes nothing the recorder does. Both write while they hold the chain's head,
+//! and look whether the other was first where that can be.
+
+use super::{audit::Entry, lock};
+use crate::metastore::NowMs;
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use uuid::Uuid;
+
+/// Longest text of a field, in bytes.
+const FIELD_BYTES_MAX: usize = 1024;
+
+/// A call that is under way.
+pub struct Call {
+    key: String,
+    entry: Mutex<Entry>,
+    now: NowMs,
+    /// Somebody went to write the record.
+    is_tried: AtomicBool,
+    /// The record is durable.
+    is_written: AtomicBool,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// A call as its guard knows it; time and outcome of `entry` are filled in at its end.
+    #[must_use]
+    pub fn new(mut entry: Entry, now: NowMs) -> Arc<Self> {
+        for field in [
+            &mut entry.principal,
+            &mut entry.address,
+            &mut entry.request,
+            &mut entry.action,
+            &mut entry.object,
+        ] {
+            shorten(field);
+        }
+        Arc::new(Self {
+            key: Uuid::new_v4().to_string(),
+            entry: Mutex::new(entry),
+            now,
+            is_tried: AtomicBool::new(false),
+            is_written: AtomicBool::new(false),
+        })
+    }
+
+    /// Who called.
+    #[must_use]
+    pub fn principal(&self) -> String {
+        lock(&self.entry).principal.clone()
+    }
+
+    /// Says what the call turns out to be about.
+    pub fn about(&self, object: &str) {
+        let mut object = object.to_owned();
+        shorten(&mut object);
+        lock(&self.entry).object = object;
+    }
+
+    /// The time of its change.
+    pub(crate) fn now(&self) -> NowMs {
+        Arc::clone(&self.now)
+    }
+
+    /// What its record is told apart by.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What its record says when it ends now.
+    pub(crate) fn entry(&self, outcome: &str) -> Entry {
+        let mut entry = lock(&self.entry).clone();
+        entry.time_ms = (self.now)();
+        outcome.clone_into(&mut entry.outcome);
+        entry
+    }
+
+    /// To be said before the record is written; true when it may be written already.
+    pub(crate) fn set_tried(&self) -> bool {
+        self.is_tried.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_written(&self) {
+        self.is_written.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.is_written.load(Ordering::SeqCst)
+    }
+}
+
+/// A text that every database takes: bounded, and without the NUL that PostgreSQL refuses.
+fn shorten(text: &mut String) {
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
+    text.truncate(text.floor_char_boundary(FIELD_BYTES_MAX));
+}

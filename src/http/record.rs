@@ -1,0 +1,128 @@
+//! The record of a call that changes something: one each, whatever became of it.
+//!
+//! Its one invariant: a route is recorded unless its method reads or it is in [`UNRECORDED`], so a
+//! new route is recorded without being told.
+
+use crate::http::{App, error::ApiError};
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
+    http::{Extensions, HeaderMap, Method, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use icecore_catalog::{
+    access::{
+        Call, Peer, Principal, Recorder,
+        audit::{Entry, details},
+    },
+    catalog::Catalog,
+};
+use icecore_schemas::error_code::ErrorCode;
+use std::sync::Arc;
+
+/// Longest body of a change.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Separates the levels of a namespace in a path.
+pub(super) const SEPARATOR: char = '\u{1f}';
+
+/// Routes that are not recorded although their method is not one that reads.
+const UNRECORDED: &[&str] = &[
+    // Events are kept themselves; a record each would cost a metastore's transaction for what takes
+    // microseconds otherwise.
+    "/ingest",
+    "/e",
+    // It only asks.
+    "/v1/{namespace}/sql",
+];
+
+/// Who asks for a change, as its handler needs it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub principal: Principal,
+    /// What the record is written by.
+    pub call: Arc<Call>,
+}
+
+impl Caller {
+    /// The catalog for the change.
+    #[must_use]
+    pub fn catalog(&self, app: &App) -> Catalog {
+        app.catalog.for_call(&self.call)
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let found = parts.extensions.get::<Self>().cloned();
+        found.ok_or_else(|| ApiError::new(ErrorCode::Forbidden, "nobody is known to call"))
+    }
+}
+
+/// Whether calls of this route are recorded.
+#[must_use]
+pub fn is_recorded(method: &Method, path: &str) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD) && !UNRECORDED.contains(&path)
+}
+
+/// Carries out a call of `principal`, if it is `allowed`, and records it either way.
+///
+/// # Errors
+/// 400 for a body that cannot be kept, 503 when too many records wait.
+pub async fn record(
+    recorder: &Recorder,
+    principal: Principal,
+    allowed: Result<(), ApiError>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
+        let text = "the body breaks off, or is larger than 64 KiB";
+        ApiError::new(ErrorCode::InvalidRequest, text)
+    })?;
+    let entry = entry(&mut parts, &principal, &bytes).await;
+    let recording = recorder.begin(entry).ok_or_else(|| {
+        ApiError::new(ErrorCode::Unavailable, "the audit log is behind; send the request again")
+    })?;
+    let response = match allowed {
+        Err(refused) => refused.into_response(),
+        Ok(()) => {
+            parts.extensions.insert(Caller { principal, call: Arc::clone(recording.call()) });
+            next.run(Request::from_parts(parts, Body::from(bytes))).await
+        }
+    };
+    recording.end(response.status().as_u16()).await;
+    Ok(response)
+}
+
+/// From where a request comes, where that is known.
+#[must_use]
+pub fn address(extensions: &Extensions) -> String {
+    extensions.get::<Peer>().map_or_else(String::new, |Peer(address)| address.to_string())
+}
+
+async fn entry(parts: &mut Parts, principal: &Principal, body: &[u8]) -> Entry {
+    let names = RawPathParams::from_request_parts(parts, &()).await;
+    let names = names.iter().flatten().map(|(_, name)| name.replace(SEPARATOR, "."));
+    let object = names.collect::<Vec<_>>().join(".");
+    let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    Entry {
+        principal: principal.id().to_owned(),
+        address: address(&parts.extensions),
+        request: request_id(&parts.headers),
+        action: format!("{} {matched}", parts.method),
+        object,
+        details: details(path, body),
+        ..Entry::default()
+    }
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    id.unwrap_or_default().to_owned()
+}
