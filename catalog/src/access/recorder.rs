@@ -111,8 +111,10 @@ impl Recorder {
 
     fn tell_refusals(&self, until_ms: i64) {
         for entry in self.refusals.take(until_ms) {
-            // Without room there are a thousand records that say more.
-            let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return };
+            let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+                tracing::warn!(?entry, "the audit log is behind: a count of refused calls is lost");
+                continue;
+            };
             self.push(&Call::new(entry, Arc::clone(&self.now)), REFUSED, room);
         }
     }
