@@ -7,6 +7,7 @@ pub mod access;
 pub mod append;
 pub mod catalog;
 pub mod commit;
+pub mod defaults;
 pub mod error;
 pub mod location;
 pub mod metadata_file;

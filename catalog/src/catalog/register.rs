@@ -4,7 +4,7 @@
 
 use super::{Catalog, LoadedTable, create, jail};
 use crate::{
-    commit,
+    commit, defaults,
     error::CatalogError,
     metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome},
 };
@@ -115,6 +115,10 @@ impl Catalog {
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
+        let bytes = self.inner.storage.get(&location).await?;
+        defaults::check(&bytes).map_err(|text| {
+            CatalogError::Invalid(format!("Metadata file {metadata_location}: {text}"))
+        })?;
         // Others than this catalog may have written it, and twice.
         self.inner.cache.remove(&location);
         let metadata = self.metadata(&location).await?;
