@@ -8,6 +8,7 @@ pub mod append;
 mod carried;
 pub mod catalog;
 pub mod commit;
+pub mod defaults;
 pub mod error;
 pub mod location;
 pub mod metadata_file;

@@ -4,7 +4,7 @@
 
 use super::{Catalog, LoadedTable, create, jail};
 use crate::{
-    commit,
+    commit, defaults,
     error::CatalogError,
     metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome},
 };
@@ -121,6 +121,10 @@ impl Catalog {
         if self.metastore().is_obsolete(&location).await? {
             return Err(CatalogError::about_to_be_deleted(&location));
         }
+        let bytes = self.inner.storage.get(&location).await?;
+        defaults::check(&bytes).map_err(|text| {
+            CatalogError::Invalid(format!("Metadata file {metadata_location}: {text}"))
+        })?;
         // Others than this catalog may have written it, and twice.
         self.forget(&location);
         let metadata = self.metadata(&location).await?;

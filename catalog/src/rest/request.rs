@@ -4,7 +4,7 @@
 //! members and parameters are ignored.
 
 use super::{Rest, error::Refused};
-use crate::{catalog::NAMESPACE_SEPARATOR, error::CatalogError, metastore::Levels};
+use crate::{catalog::NAMESPACE_SEPARATOR, defaults, error::CatalogError, metastore::Levels};
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, request::Parts},
@@ -150,8 +150,10 @@ pub(super) async fn whole_body<S: Send + Sync>(
 
 /// What a JSON body says.
 pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Refused::bad_request(format!("request body: {error}")))
+    let refused =
+        |text: &dyn std::fmt::Display| Refused::bad_request(format!("request body: {text}"));
+    defaults::check(bytes).map_err(|text| refused(&text))?;
+    serde_json::from_slice(bytes).map_err(|error| refused(&error))
 }
 
 /// Refuses names that no path could hold.

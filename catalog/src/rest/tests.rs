@@ -263,6 +263,21 @@ async fn bad_namespaces_and_bodies_are_refused() {
 }
 
 #[tokio::test]
+async fn a_default_that_the_library_breaks_down_over_is_refused() {
+    let server = Server::start().await;
+    server.post("/v1/namespaces", json!({"namespace": ["ns"]})).await.ok();
+    for (kind, default) in [("time", "23:59:60.999999999"), ("decimal(9, 2)", "NaN")] {
+        let column = json!({"id": 1, "name": "a", "required": false, "type": kind,
+            "initial-default": default, "write-default": default});
+        let body = json!({"name": "t", "properties": {"format-version": "3"},
+            "schema": {"type": "struct", "schema-id": 0, "fields": [column]}});
+        let refused = server.post("/v1/namespaces/ns/tables", body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.body);
+        assert!(refused.body.to_string().contains("default value of column"), "{}", refused.body);
+    }
+}
+
+#[tokio::test]
 async fn a_table_is_created_loaded_listed_renamed_and_dropped() {
     let (server, created) = Server::with_table().await;
     let metadata = &created["metadata"];
