@@ -55,15 +55,15 @@ async fn statistics_and_names_of_a_table() {
     let tag = json!({ "name": "first", "type": "tag", "snapshot": ids[0] });
     assert_eq!(call(&server, "POST", &refs, Some(tag.clone())).await.0, 200);
     assert_eq!(call(&server, "POST", &refs, Some(tag)).await.0, 409);
-    let branch = json!({ "name": "work", "type": "branch", "snapshot": ids[0] });
+    let branch = json!({ "name": "trial", "type": "branch", "snapshot": ids[0] });
     assert_eq!(call(&server, "POST", &refs, Some(branch)).await.0, 200);
-    let forward = format!("{refs}/work/fast-forward");
+    let forward = format!("{refs}/trial/fast-forward");
     let moved = call(&server, "POST", &forward, Some(json!({ "to": "main" }))).await;
-    assert_eq!(moved, (200, json!({ "name": "work", "snapshot": ids[1] })));
+    assert_eq!(moved, (200, json!({ "name": "trial", "snapshot": ids[1] })));
     let listed = call(&server, "GET", &refs, None).await.1;
     let names: Vec<&str> =
         listed["refs"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["first", "main", "work"]);
+    assert_eq!(names, ["first", "main", "trial"]);
     assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 200);
     assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 400);
 
@@ -136,8 +136,8 @@ async fn the_command_line_administers_the_catalog() {
         (&["catalog", "stats", "events"][..], "data_rows"),
         (&["tags", "create", "events", "first", "--snapshot", &ids[0].to_string()], "first is at"),
         (&["tags", "list", "events"], "first"),
-        (&["branches", "create", "events", "work"], "work is at"),
-        (&["branches", "fast-forward", "events", "work", "--to", "main"], &ids[1].to_string()),
+        (&["branches", "create", "events", "trial"], "trial is at"),
+        (&["branches", "fast-forward", "events", "trial", "--to", "main"], &ids[1].to_string()),
         (&["tags", "drop", "events", "first"], "first is dropped"),
         (&["catalog", "protect", "events"], "true"),
         (&["catalog", "unprotect", "events"], "false"),
