@@ -212,15 +212,3 @@ def test_spark_reads_and_writes_with_signed_requests(signing, spark_session):
     assert left == sum(not id < "signed-3" for id in ids)
     # With PURGE Spark deletes the files itself, after the drop, and then nothing is signed any more.
     spark.rows(f"DROP TABLE {table}")
-
-
-def test_pyiceberg_reads_and_writes_with_signed_requests(signing):
-    """Its file IO for that is the one of s3fs, which the catalog names in the table's settings."""
-    lake = PyIceberg(signing.url + "/catalog")
-    assert len(set(lake.ids(NAMESPACE, "events"))) == EVENTS
-    table = lake.catalog.create_table((NAMESPACE, "signed"), pyarrow.schema([("id", pyarrow.string())]))
-    assert "s3.access-key-id" not in table.io.properties
-    for turn in range(3):
-        table.append(pyarrow.table({"id": [f"{turn}-{n}" for n in range(10)]}))
-    table.delete("id = '0-1'")
-    assert len(set(lake.ids(NAMESPACE, "signed"))) == 29
