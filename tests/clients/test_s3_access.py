@@ -212,3 +212,20 @@ def test_spark_reads_and_writes_with_signed_requests(signing, spark_session):
     assert left == sum(not id < "signed-3" for id in ids)
     # With PURGE Spark deletes the files itself, after the drop, and then nothing is signed any more.
     spark.rows(f"DROP TABLE {table}")
+
+
+def test_pyiceberg_reads_and_writes_with_signed_requests(signing):
+    """Its file IO for that is the one of s3fs, which the catalog names in the table's settings.
+
+    PyIceberg 0.12 puts its signer on the client of s3fs. Newer versions of that pair lose it, and then a request goes out
+    unsigned and the store refuses it: s3fs 2026.2.0 to 2026.4.0 makes its client anew before the first request, and from
+    fsspec 2026.6.0 on threads share one client, from which PyIceberg takes the signer away for a moment whenever a thread opens a table.
+    """
+    lake = PyIceberg(signing.url + "/catalog")
+    assert len(set(lake.ids(NAMESPACE, "events"))) == EVENTS
+    table = lake.catalog.create_table((NAMESPACE, "signed"), pyarrow.schema([("id", pyarrow.string())]))
+    assert "s3.access-key-id" not in table.io.properties
+    for turn in range(3):
+        table.append(pyarrow.table({"id": [f"{turn}-{n}" for n in range(10)]}))
+    table.delete("id = '0-1'")
+    assert len(set(lake.ids(NAMESPACE, "signed"))) == 29
