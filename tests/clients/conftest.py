@@ -20,6 +20,19 @@ def spark_session():
 
 
 @pytest.fixture(scope="module")
+def clickhouse_session():
+    """There is one for a process, and it is loaded only when a test asks for it."""
+    from chdb.session import Session
+
+    session = Session()
+    yield session
+    # Before the catalog ends: it asks each database's once more, and for a minute when there is no answer.
+    for name in str(session.query("SELECT name FROM system.databases WHERE engine = 'DataLakeCatalog'", "TabSeparated")).split():
+        session.query(f"DROP DATABASE {name}")
+    session.close()
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """One server for a file's tests, with local files."""
     server = Server(tmp_path_factory.mktemp("icecore"))

@@ -1,4 +1,4 @@
-"""DuckDB, PyIceberg and Spark on a catalog. Nothing is downloaded when they run.
+"""DuckDB, PyIceberg, Spark and ClickHouse on a catalog. Nothing is downloaded when they run.
 
 `namespace` and `table` are catalog names everywhere.
 """
@@ -112,6 +112,27 @@ class Spark:
 
     def ids(self, namespace: str, table: str) -> list[str]:
         return [row[0] for row in self.rows(f"SELECT id FROM {self.table(namespace, table)}")]
+
+
+class ClickHouse:
+    """ClickHouse in this process (chdb), with the catalog as the database `lake_PORT`."""
+
+    name = "clickhouse"
+
+    def __init__(self, session, catalog_uri: str):
+        self.session = session
+        self.catalog = "lake_" + catalog_uri.split(":")[2].split("/")[0]
+        session.query("SET allow_experimental_database_iceberg = 1")
+        session.query("SET allow_insert_into_iceberg = 1")
+        session.query(f"CREATE DATABASE IF NOT EXISTS {self.catalog} ENGINE = DataLakeCatalog('{catalog_uri}/v1', 'Parquet') "
+                      f"SETTINGS catalog_type = 'rest', warehouse = '{WAREHOUSE}'")
+
+    def table(self, namespace: str, table: str) -> str:
+        return f"`{self.catalog}`.`{namespace}.{table}`"
+
+    def ids(self, namespace: str, table: str) -> list[str]:
+        answer = self.session.query(f"SELECT id FROM {self.table(namespace, table)}", "TabSeparated")
+        return str(answer).splitlines()
 
 
 def start_spark() -> SparkSession:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import polars
 import pyarrow
 import pytest
-from engines import DuckDB, PyIceberg
+from engines import ClickHouse, DuckDB, PyIceberg
 from test_catalog import ARROW, NAMESPACE, DuckDBWriter, PyIcebergWriter, SparkWriter, rows
 
 WAYS = ["drop", 503, 504]
@@ -101,13 +101,30 @@ class PolarsSinkWriter(PyIcebergWriter):
         polars.from_arrow(pyarrow.Table.from_pylist(batch, ARROW)).lazy().sink_iceberg(self.load(NAMESPACE, table), mode="append")
 
 
-@pytest.fixture(params=[PyIcebergWriter, DuckDBWriter, PolarsWriter, PolarsSinkWriter, SparkWriter], ids=lambda engine: engine.name)
-def engine(request):
+class ClickHouseWriter(ClickHouse):
+    """Told of a failure it deletes the manifest list that it wrote."""
+
+    def append(self, table, batch):
+        values = ",".join(f"('{row['id']}','{row['type']}',toDateTime64('{row['ts']:%Y-%m-%d %H:%M:%S}',6,'UTC'),{row['n']})" for row in batch)
+        self.session.query(f"INSERT INTO {self.table(NAMESPACE, table)} (id, type, ts, n) VALUES {values}")
+
+
+ENGINES = [PyIcebergWriter, DuckDBWriter, PolarsWriter, PolarsSinkWriter, SparkWriter, ClickHouseWriter]
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+def engine(request, monkeypatch):
     """Makes a writer for a catalog."""
-    if request.param is SparkWriter:
+    writer = request.param
+    if writer is SparkWriter:
         session = request.getfixturevalue("spark_session")
-        return lambda uri: SparkWriter(session, uri)
-    return request.param
+        return lambda uri: writer(session, uri)
+    if writer is ClickHouseWriter:
+        session = request.getfixturevalue("clickhouse_session")
+        # It opens local files below the current folder only.
+        monkeypatch.chdir("/")
+        return lambda uri: writer(session, uri)
+    return writer
 
 
 @pytest.mark.parametrize("way", WAYS)
