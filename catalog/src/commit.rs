@@ -250,25 +250,31 @@ fn check_numbers(base: &TableMetadata, updates: &[TableUpdate]) -> Result<(), Ca
     let mut next_row = base.next_row_id();
     for snapshot in added(updates) {
         let number = snapshot.sequence_number();
+        next_row = row_after(next_row, snapshot)?;
         if snapshot.timestamp_ms() < 0 {
             let text = "Cannot add a snapshot: its time is before 1970";
             return Err(CatalogError::Invalid(text.to_owned()));
         }
         let is_unnumbered = base.format_version() == FormatVersion::V1 && number == 0;
-        if !is_unnumbered && number <= last {
+        // One without a parent starts a table anew that others may have committed to meanwhile; the
+        // Java reference takes it.
+        let starts_anew = snapshot.parent_snapshot_id().is_none() && (1..=last).contains(&number);
+        if is_unnumbered || starts_anew {
+            continue;
+        }
+        if number <= last {
             return Err(CatalogError::CommitFailed(format!(
                 "Cannot add snapshot with sequence number {number} older than last sequence \
                  number {last}"
             )));
         }
-        if !is_unnumbered && number.checked_sub(1) != Some(last) {
+        if number.checked_sub(1) != Some(last) {
             return Err(CatalogError::Invalid(format!(
                 "Cannot add snapshot with sequence number {number}: the next one is {}",
                 last.saturating_add(1)
             )));
         }
         last = number;
-        next_row = row_after(next_row, snapshot)?;
     }
     Ok(())
 }

@@ -23,6 +23,9 @@ mod repeats;
 mod updates;
 mod views;
 
+/// What the clock of a server shows.
+const NOW_MS: i64 = 1_800_000_000_000;
+
 struct Server {
     router: Router,
     catalog: Catalog,
@@ -54,7 +57,7 @@ impl Server {
         folder: tempfile::TempDir,
         change: impl FnOnce(Catalog) -> Catalog,
     ) -> Self {
-        Self::begin(folder, 1_800_000_000_000, change).await
+        Self::begin(folder, NOW_MS, change).await
     }
 
     async fn begin(

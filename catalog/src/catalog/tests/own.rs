@@ -189,3 +189,24 @@ async fn only_this_server_marks_its_tables() {
     let refused = house.catalog.commit(set("a.t", MANAGED, "true")).await;
     assert!(matches!(refused, Err(CatalogError::Invalid(_))));
 }
+
+#[tokio::test]
+async fn row_numbers_that_pass_the_highest_are_refused() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let upgrade = json!([{"action": "upgrade-format-version", "format-version": 3}]);
+    let made = house.catalog.commit(change("a.t", json!([]), upgrade)).await.unwrap();
+    for (first, rows, taken) in [(10, i64::MAX, false), (i64::MAX, 1, false), (0, 5, true)] {
+        let mut updates = add_snapshot(&made, 1, &own_list(&made, 1));
+        updates[0]["snapshot"]["first-row-id"] = json!(first);
+        updates[0]["snapshot"]["added-rows"] = json!(rows);
+        let answer = house.catalog.commit(change("a.t", json!([]), updates)).await;
+        match (taken, answer) {
+            (true, Ok(table)) => assert_eq!(table.metadata.next_row_id(), 5),
+            (false, Err(CatalogError::Invalid(text))) => {
+                assert!(text.contains("highest"), "{text}")
+            }
+            (_, answer) => panic!("{first} {rows}: {answer:?}"),
+        }
+    }
+}
