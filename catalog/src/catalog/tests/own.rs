@@ -210,3 +210,23 @@ async fn row_numbers_that_pass_the_highest_are_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_snapshot_that_starts_a_table_anew_may_have_a_used_number() {
+    let house = house().await;
+    let mut made = create(&house.catalog, "a.t").await;
+    for id in [1, 2] {
+        let sent = change("a.t", json!([]), add_snapshot(&made, id, &own_list(&made, id)));
+        made = house.catalog.commit(sent).await.unwrap();
+    }
+    let mut updates = add_snapshot(&made, 3, &own_list(&made, 3));
+    updates[0]["snapshot"]["sequence-number"] = json!(2);
+    updates[0]["snapshot"]["parent-snapshot-id"] = Value::Null;
+    updates[0]["snapshot"]["summary"]["operation"] = json!("overwrite");
+    let made = house.catalog.commit(change("a.t", json!([]), updates.clone())).await.unwrap();
+    assert_eq!(made.metadata.current_snapshot_id(), Some(3));
+    updates[0]["snapshot"]["snapshot-id"] = json!(4);
+    updates[0]["snapshot"]["sequence-number"] = json!(0);
+    let lost = house.catalog.commit(change("a.t", json!([]), updates)).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+}
