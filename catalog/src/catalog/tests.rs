@@ -721,6 +721,36 @@ async fn a_commit_that_fails_deletes_no_metadata_that_is_still_in_use() {
 }
 
 #[tokio::test]
+async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
+    let mut is_done = false;
+    let mut steps = 0;
+    while !is_done {
+        let house = house().await;
+        create(&house.catalog, "a.t").await;
+        house.catalog.commit(set("a.t", "k", "v")).await.unwrap();
+        house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+        house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+        let mut polls = 0;
+        let mut purge = Box::pin(house.catalog.empty_trash(10));
+        is_done = std::future::poll_fn(|context| {
+            if polls == steps {
+                return std::task::Poll::Ready(false);
+            }
+            polls += 1;
+            purge.as_mut().poll(context).map(|emptied| emptied.unwrap() == 1)
+        })
+        .await;
+        drop(purge);
+        house.other.empty_trash(10).await.unwrap();
+        house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+        while house.other.delete_obsolete(100).await.unwrap() > 0 {}
+        assert_eq!(house.files().await, Vec::<String>::new(), "cut off at {steps}");
+        steps += 1;
+    }
+    assert!(3 < steps, "{steps}");
+}
+
+#[tokio::test]
 async fn a_commit_that_was_not_made_gives_up_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
