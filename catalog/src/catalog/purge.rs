@@ -88,7 +88,7 @@ impl Catalog {
             Some(name) => name.clone(),
             None => super::create::ident(&row.levels, &row.name)?,
         };
-        super::create::check_name(&ident.name)?;
+        crate::names::check_new(&ident.name)?;
         let metadata = self.metadata(&row.metadata_location).await?;
         let table = NewTable {
             kind: Kind::Table,
