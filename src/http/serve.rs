@@ -25,6 +25,8 @@ use tracing::{debug, warn};
 /// Longest a client may take to send a request's headers, also the longest an idle connection
 /// stays open.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(75);
+/// Most bytes of a request's head, and of a body that are read at once.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Pause after `accept` failed, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -77,6 +79,7 @@ async fn connection(
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     // Cancel-safe: after the stop signal the connection is polled on to the end of its request.
