@@ -758,7 +758,10 @@ async fn a_location_that_no_disk_takes_is_the_clients_fault() {
     let tables = "/v1/namespaces/ns/tables";
     let message = server.post(tables, long).await.refused(400, "BadRequestException");
     assert!(message.contains("too long"), "{message}");
-    let namespace = "n".repeat(300);
+    let namespace = json!({"namespace": ["n".repeat(300)]});
+    server.post("/v1/namespaces", namespace).await.refused(400, "BadRequestException");
+    // The longest that there may be fits.
+    let namespace = "n".repeat(255);
     server.post("/v1/namespaces", json!({"namespace": [namespace]})).await.ok();
     let path = format!("/v1/namespaces/{namespace}/tables");
     server.post(&path, new_table("t")).await.ok();
