@@ -318,7 +318,7 @@ impl Catalog {
         from: &TableIdent,
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
-        create::check_name(&to.name)?;
+        crate::names::check_new(&to.name)?;
         self.check_not_reserved(&to.name)?;
         let (catalog, from, to) = (self.clone(), from.clone(), to.clone());
         self.to_the_end(async move {

@@ -17,6 +17,11 @@ const RESERVED: Reserved = Reserved {
     names: &[EVENTS_TABLE, DEAD_LETTERS_TABLE],
     namespace_properties: &[NAMESPACE_TEXT],
 };
+/// Longest name of the catalog.
+const NAME_BYTES_MAX: usize = 128;
+/// What follows `/v1/` in the paths of the protocol.
+const PATHS_OF_THE_PROTOCOL: &[&str] =
+    &["config", "oauth", "namespaces", "tables", "views", "transactions", "events"];
 
 /// Where the catalog's database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,6 +55,25 @@ impl Texts {
             return Ok(MetastoreUrl::Postgres(text.to_owned()));
         }
         Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
+    }
+
+    /// It is a part of the catalog's paths, beside those that the protocol has.
+    pub(super) fn catalog_name(&self) -> Result<String, ConfigError> {
+        let name = self.text("catalog.name");
+        let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | '?' | '#' | '%');
+        if PATHS_OF_THE_PROTOCOL.contains(&name) {
+            return Err(self.wrong("catalog.name", "is a path of the catalog's protocol"));
+        }
+        if !(1..=NAME_BYTES_MAX).contains(&name.len())
+            || !name.chars().all(is_plain)
+            || name.chars().all(|c| c == '.')
+        {
+            let text = format!(
+                "has not 1 to {NAME_BYTES_MAX} bytes without control characters and / \\ ? # %, or only dots"
+            );
+            return Err(self.wrong("catalog.name", &text));
+        }
+        Ok(name.to_owned())
     }
 
     pub(super) fn catalog_options(&self) -> Result<CatalogOptions, ConfigError> {

@@ -5,6 +5,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::{Levels, SwapOutcome},
+    names,
     retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
@@ -176,17 +177,6 @@ pub(super) fn already_exists(table: &TableIdent) -> CatalogError {
 pub(super) fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {
     let namespace = NamespaceIdent::from_vec(levels.clone());
     let namespace = namespace.map_err(|_| CatalogError::NoSuchNamespace(String::new()))?;
-    check_name(name)?;
+    names::check_new(name)?;
     Ok(TableIdent::new(namespace, name.to_owned()))
-}
-
-/// Refuses names that are no table's.
-pub(super) fn check_name(name: &str) -> Result<(), CatalogError> {
-    if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(CatalogError::Invalid(format!(
-            "Invalid table name: `{}`",
-            name.escape_debug()
-        )));
-    }
-    Ok(())
 }

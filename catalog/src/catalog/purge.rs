@@ -88,7 +88,7 @@ impl Catalog {
         let row = row.ok_or_else(|| CatalogError::NoSuchTable(format!("{uuid} (dropped)")))?;
         let before = super::create::ident(&row.levels, &row.name)?;
         let ident = name.unwrap_or(&before).clone();
-        super::create::check_name(&ident.name)?;
+        crate::names::check_new(&ident.name)?;
         let metadata = self.metadata_of(row.known()).await?;
         self.check_comes_back((&before, &ident), &metadata)?;
         let table = NewTable {

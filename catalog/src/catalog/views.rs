@@ -240,7 +240,7 @@ impl Catalog {
         from: &TableIdent,
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
-        create::check_name(&to.name)?;
+        crate::names::check_new(&to.name)?;
         self.check_not_reserved(&to.name)?;
         let from = (from.namespace.as_ref(), from.name.as_str());
         self.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
