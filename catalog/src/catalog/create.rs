@@ -5,8 +5,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::{Levels, SwapOutcome},
-    names,
-    retention,
+    names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use std::fmt::Write as _;
