@@ -91,6 +91,7 @@ pub async fn commit(
     State(app): State<App>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
+    app.owner.check()?;
     let namespace = owner(&app, parse_namespace(&namespace)?).await?;
     let through = *app.wal.durable().borrow();
     let committed = app
