@@ -5,7 +5,7 @@
 //! (and of every folder that was made); on S3 it is the store's answer.
 
 pub mod access;
-pub(crate) mod file_io;
+mod file_io;
 mod local;
 pub mod sign;
 mod sts;
@@ -369,7 +369,8 @@ impl Storage {
 }
 
 /// Whether an error says that the file is not there.
-pub(crate) fn is_missing(cause: &CatalogError) -> bool {
+#[must_use]
+pub fn is_missing(cause: &CatalogError) -> bool {
     matches!(cause, CatalogError::Storage { source: object_store::Error::NotFound { .. }, .. })
 }
 

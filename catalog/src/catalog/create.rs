@@ -5,9 +5,14 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::{Levels, SwapOutcome},
+    names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
+use std::fmt::Write as _;
 use uuid::Uuid;
+
+/// Longest name of a level's folder that says the level's name; disks take 255 bytes.
+const FOLDER_BYTES_MAX: usize = 100;
 
 impl Catalog {
     /// Creates a table and its first metadata file.
@@ -44,6 +49,10 @@ impl Catalog {
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
         let ident = ident(levels, &table.name)?;
+        // Clients are refused the mark.
+        if !table.properties.contains_key(retention::MANAGED) {
+            self.check_not_reserved(&table.name)?;
+        }
         self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
@@ -66,6 +75,7 @@ impl Catalog {
     ) -> Result<TableMetadata, CatalogError> {
         let levels = table.namespace.as_ref();
         ident(levels, &table.name)?;
+        self.check_not_reserved(&table.name)?;
         self.check_is_free(table).await?;
         let uuid = commit::assigned_uuid(updates).unwrap_or_else(Uuid::new_v4);
         let location = self.default_location(levels, uuid).await?;
@@ -121,10 +131,9 @@ impl Catalog {
         levels: &Levels,
         uuid: Uuid,
     ) -> Result<String, CatalogError> {
-        let folders: Vec<String> = levels.iter().map(|level| folder(level)).collect();
         let root = self.inner.storage.root();
-        let location =
-            self.inner.storage.normalize(&format!("{root}/{}/{uuid}", folders.join("/")))?;
+        let folder = folder_of(levels);
+        let location = self.inner.storage.normalize(&format!("{root}/{folder}/{uuid}"))?;
         if self.metastore().is_free(&location, uuid).await? {
             return Ok(location.to_string());
         }
@@ -132,11 +141,32 @@ impl Catalog {
     }
 }
 
-/// A level's folder: readable, and harmless whatever the name holds. Two levels may share one, as
-/// the uuid keeps tables apart.
+/// The folder of a namespace's tables and of no other's, whatever the names hold: what a caller may
+/// do with places follows from it.
+pub(crate) fn folder_of(levels: &[String]) -> String {
+    let folders: Vec<String> = levels.iter().map(|level| folder(level)).collect();
+    folders.join("/")
+}
+
+/// A level's folder: readable, harmless, and of this level alone. A dot begins what stands for
+/// something else.
 fn folder(level: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    level.chars().map(safe).collect()
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut folder = String::with_capacity(level.len());
+    for byte in level.bytes() {
+        match is_plain(byte) {
+            true => folder.push(char::from(byte)),
+            false => write!(folder, ".{byte:02x}").expect("a string takes everything"),
+        }
+    }
+    if folder.len() <= FOLDER_BYTES_MAX {
+        return folder;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, level.as_bytes());
+    digest.as_ref().iter().fold(".long-".to_owned(), |mut folder, byte| {
+        write!(folder, "{byte:02x}").expect("a string takes everything");
+        folder
+    })
 }
 
 pub(super) fn already_exists(table: &TableIdent) -> CatalogError {
@@ -146,17 +176,6 @@ pub(super) fn already_exists(table: &TableIdent) -> CatalogError {
 pub(super) fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {
     let namespace = NamespaceIdent::from_vec(levels.clone());
     let namespace = namespace.map_err(|_| CatalogError::NoSuchNamespace(String::new()))?;
-    check_name(name)?;
+    names::check_new(name)?;
     Ok(TableIdent::new(namespace, name.to_owned()))
-}
-
-/// Refuses names that are no table's.
-pub(super) fn check_name(name: &str) -> Result<(), CatalogError> {
-    if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(CatalogError::Invalid(format!(
-            "Invalid table name: `{}`",
-            name.escape_debug()
-        )));
-    }
-    Ok(())
 }

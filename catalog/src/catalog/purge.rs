@@ -3,12 +3,12 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, write::GRACE_MS};
+use super::{Catalog, jail, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
     location::Location,
-    metastore::{Kind, NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
 };
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -47,7 +47,7 @@ impl Catalog {
     /// the [`DropPolicy`] says; after that its files go if `purge` is set and the policy allows it.
     ///
     /// # Errors
-    /// `NoSuchTable`, `Protected`.
+    /// `NoSuchTable`, `Protected`, `Invalid` for a table that the service writes.
     pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let (catalog, table) = (self.clone(), table.clone());
         self.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
@@ -55,6 +55,7 @@ impl Catalog {
 
     async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
+        self.check_stays(table, "dropped").await?;
         let policy = self.inner.options.drop_policy;
         let now_ms = self.now_ms();
         let trash = Trash {
@@ -76,7 +77,8 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchTable` when it is not in the trash or its files are being deleted, `AlreadyExists`
-    /// when the name is taken, `NoSuchNamespace`.
+    /// when the name is taken, `NoSuchNamespace`; `Invalid` for a name that is kept for the service,
+    /// and for another name than its own for a table that the service writes.
     pub async fn undrop_table(
         &self,
         uuid: Uuid,
@@ -84,21 +86,20 @@ impl Catalog {
     ) -> Result<TableIdent, CatalogError> {
         let row = self.metastore().dropped(uuid).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchTable(format!("{uuid} (dropped)")))?;
-        let ident = match name {
-            Some(name) => name.clone(),
-            None => super::create::ident(&row.levels, &row.name)?,
-        };
-        super::create::check_name(&ident.name)?;
-        let metadata = self.metadata(&row.metadata_location).await?;
+        let before = super::create::ident(&row.levels, &row.name)?;
+        let ident = name.unwrap_or(&before).clone();
+        crate::names::check_new(&ident.name)?;
+        let metadata = self.metadata_of(row.known()).await?;
+        self.check_comes_back((&before, &ident), &metadata)?;
         let table = NewTable {
             kind: Kind::Table,
             levels: ident.namespace.as_ref().clone(),
             name: ident.name.clone(),
             uuid,
+            comes: Comes::Adopted { needs: jail::needs(&metadata, &row.metadata_location) },
             metadata_location: row.metadata_location,
-            location: metadata.location().to_owned(),
+            location: row.location,
             snapshots: commit::added_snapshots(None, &metadata),
-            adopted: true,
         };
         self.metastore().undrop(&table).await?;
         Ok(ident)
@@ -174,9 +175,9 @@ impl Catalog {
 
     /// None for a table with `gc.enabled=false`, which shares its files with others.
     async fn files_to_purge(&self, dropped: &TrashRow) -> BTreeSet<String> {
-        match self.metadata(&dropped.metadata_location).await {
+        match self.metadata_of(dropped.known()).await {
             Ok(metadata) if is_shared(&metadata) => BTreeSet::new(),
-            Ok(metadata) => self.files_of(&dropped.metadata_location, &metadata).await,
+            Ok(metadata) => self.files_of(dropped, &metadata).await,
             Err(cause) => {
                 let error = &cause as &dyn std::error::Error;
                 warn!(uuid = %dropped.uuid, error, "purge finds no files");
@@ -186,11 +187,11 @@ impl Catalog {
     }
 
     /// Every file that a table's metadata names, as far as it can be read.
-    async fn files_of(&self, location: &str, metadata: &TableMetadata) -> BTreeSet<String> {
-        let Ok(own) = self.inner.storage.normalize(metadata.location()) else {
+    async fn files_of(&self, dropped: &TrashRow, metadata: &TableMetadata) -> BTreeSet<String> {
+        let Ok(own) = self.inner.storage.normalize(&dropped.location) else {
             return BTreeSet::new();
         };
-        let mut files = BTreeSet::from([location.to_owned()]);
+        let mut files = BTreeSet::from([dropped.metadata_location.clone()]);
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
         files.extend(metadata.statistics_iter().map(|file| file.statistics_path.clone()));
         files.extend(metadata.partition_statistics_iter().map(|file| file.statistics_path.clone()));
