@@ -9,7 +9,7 @@ use crate::{
     config::{Config, MetastoreUrl},
     flush::table_name,
     owner::Ownership,
-    server::{StartError, open_metastore},
+    server::{StartError, make_data_folder, open_metastore},
     table::writer::blocking,
     wal::{RecordRef, Wal, folder::LogFolder},
 };
@@ -86,7 +86,7 @@ pub(super) async fn claim(
 /// # Errors
 /// [`StartError`]; the command may be given again.
 pub async fn take_over(config: &Config) -> Result<TakenOver, StartError> {
-    fs::create_dir_all(&config.data_dir)
+    make_data_folder(config)
         .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
     let folder = take(config).await?;
     let metastore = open_metastore(config).await?;

@@ -12,6 +12,7 @@ use crate::wal::{
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -103,7 +104,9 @@ pub(super) fn identity(folder: &Path) -> Result<Option<Uuid>, WalError> {
 fn identify(folder: &Path) -> Result<Uuid, WalError> {
     let (path, log) = (folder.join(IDENTITY), Uuid::new_v4());
     let unfinished = path.with_extension("tmp");
-    let written = File::create(&unfinished).and_then(|mut file| {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(segment::PRIVATE);
+    let written = options.open(&unfinished).and_then(|mut file| {
         writeln!(file, "{log}")?;
         file.sync_all()?;
         fs::rename(&unfinished, &path)
