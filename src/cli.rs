@@ -178,7 +178,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Token(command) => token::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
-        Command::Wal(command) => wal::run(config, &command),
+        Command::Wal(command) => wal::run(config, &command).await,
     }
 }
 

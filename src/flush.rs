@@ -17,6 +17,7 @@ use crate::{
         requests::Requests,
     },
     ids::Ids,
+    owner::{NotOwner, Ownership},
     table::{
         schema::{self, NotOurs},
         writer::WriteError,
@@ -63,8 +64,8 @@ pub struct FlushOptions {
     pub interval: Duration,
     /// A table with this many waiting bytes is committed at once. Default 64 MiB.
     pub bytes_max: u64,
-    /// This writer's epoch.
-    pub epoch: u64,
+    /// Whether the log may be flushed at all.
+    pub owner: Ownership,
 }
 
 /// Why a flush failed; it is tried again.
@@ -111,6 +112,12 @@ pub enum FlushError {
         /// Why.
         source: Arc<FlushError>,
     },
+    /// Another log owns the events: nothing is flushed.
+    #[error(transparent)]
+    NotOwner(#[from] NotOwner),
+    /// Another log has owned the events since this server last asked.
+    #[error("another log wrote the table's last watermark")]
+    Deposed,
     /// The job has ended, so nothing will be committed any more.
     #[error("the server is stopping")]
     Stopped,
@@ -134,7 +141,9 @@ impl FlushError {
             | Self::Write(_)
             | Self::NamespaceTaken { .. }
             | Self::Foreign { .. } => true,
-            Self::Wal(_) | Self::Fault(_) | Self::Stopped => false,
+            Self::Wal(_) | Self::Fault(_) | Self::NotOwner(_) | Self::Deposed | Self::Stopped => {
+                false
+            }
         }
     }
 
@@ -153,6 +162,7 @@ pub const ACTOR: &str = "icecore/ingest";
 /// Asks for commits and waits for them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Flush {
+    owner: Ownership,
     wal: Wal,
     catalog: Catalog,
     requests: Arc<Requests>,
@@ -191,7 +201,7 @@ impl Flush {
         let wake = Arc::new(Notify::new());
         let requests = Arc::new(Requests::new(Arc::clone(&wake)));
         let tables = TableFlush {
-            epoch: options.epoch,
+            owner: options.owner.clone(),
             wal: wal.clone(),
             catalog: catalog.clone(),
             clock: clock.clone(),
@@ -199,6 +209,7 @@ impl Flush {
             faults,
             bounds: Bounds::default(),
         };
+        let owner = options.owner.clone();
         let job = FlushJob {
             options,
             clock,
@@ -206,7 +217,7 @@ impl Flush {
             tables,
             failing: HashMap::new(),
         };
-        (Self { wal, catalog, requests }, job, wake)
+        (Self { owner, wal, catalog, requests }, job, wake)
     }
 
     /// Commits everything of `namespace` up to `through` without waiting for the interval, and
@@ -219,6 +230,7 @@ impl Flush {
         namespace: &Namespace,
         through: Position,
     ) -> Result<Vec<(RecordKind, i64)>, Arc<FlushError>> {
+        self.owner.check().map_err(|not| Arc::new(not.into()))?;
         if is_waiting(&self.wal, namespace, through) {
             self.requests.wait(namespace, through).await?;
         }
@@ -241,7 +253,8 @@ const TABLES: [(RecordKind, &str); 2] =
     [(RecordKind::Events, EVENTS_TABLE), (RecordKind::DeadLetters, DEAD_LETTERS_TABLE)];
 
 /// The name of the table that a record's rows go to; none for records that are no rows.
-fn table_name(kind: RecordKind) -> Option<&'static str> {
+#[must_use]
+pub fn table_name(kind: RecordKind) -> Option<&'static str> {
     TABLES.iter().find(|(of, _)| *of == kind).map(|(_, name)| *name)
 }
 
@@ -272,6 +285,13 @@ impl FlushJob {
         due.retain(is_due);
         due.sort_by_key(|pending| (!is_wanted(pending), pending.oldest_ms));
         due
+    }
+
+    /// Tells everyone who waits that nothing will be committed.
+    fn refuse(&self, wanted: Vec<Namespace>, not: &NotOwner) {
+        let error = Arc::new(FlushError::from(not.clone()));
+        let failed = wanted.into_iter().map(|namespace| (namespace, Arc::clone(&error))).collect();
+        self.requests.answer(&failed, |_, _| true);
     }
 
     /// Most bytes of a table's next commit.
@@ -315,6 +335,10 @@ impl Job for FlushJob {
     async fn tick(&mut self) -> Result<Progress, FlushError> {
         let now_ms = self.clock.now_ms();
         let wanted = self.requests.wanted();
+        if let Err(not) = self.options.owner.check() {
+            self.refuse(wanted, &not);
+            return Ok(Progress::Idle);
+        }
         let mut due = self.due(now_ms, &wanted);
         if due.is_empty() && wanted.is_empty() {
             return Ok(Progress::Idle);
@@ -361,6 +385,12 @@ impl Job for FlushJob {
                     first.get_or_insert(FlushError::Table { table, source: error });
                 }
             }
+        }
+        if first.is_some()
+            && let Err(cause) = self.options.owner.refresh().await
+        {
+            // What is known stays; the table's own failure is told of below.
+            warn!(error = &cause as &dyn std::error::Error, "who owns the log is not known");
         }
         let wal = &self.tables.wal;
         let is_waiting = |namespace: &Namespace, through| is_waiting(wal, namespace, through);

@@ -19,7 +19,7 @@ pub mod visitor;
 
 use crate::{
     clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
-    sql::Sql, wal::Wal,
+    owner::Ownership, sql::Sql, wal::Wal,
 };
 use axum::{
     Router,
@@ -57,6 +57,8 @@ pub struct App(Arc<Parts>);
 /// The parts of an [`App`].
 #[derive(Debug)]
 pub struct Parts {
+    /// Whether events are taken here at all.
+    pub owner: Ownership,
     /// The way in.
     pub ingest: Ingest,
     /// Commits on demand.

@@ -62,6 +62,8 @@ pub struct IngestOptions {
     /// The flag is true for `dead_letters`. A namespace that is missing starts at 0, or where the
     /// log and the id folder say.
     pub seq_floor: HashMap<(Namespace, bool), u64>,
+    /// Every `seq` is above this one, in every namespace: another log may have given the others.
+    pub seq_after: u64,
     /// Namespaces that the catalog has, so that none of another spelling takes their names. The id
     /// folder and the log know those this server wrote; this matters once either is lost.
     pub namespaces: Vec<Namespace>,

@@ -1,5 +1,6 @@
 //! Start and stop: every part of the server, wired in the order in which data flows.
 
+pub mod claim;
 mod lost_ids;
 
 use crate::{
@@ -13,11 +14,13 @@ use crate::{
     },
     ids::Ids,
     ingest::{Ingest, IngestOptions},
+    owner::{self, WatchOwner},
     sql::{Sql, SqlOptions},
     table::known_ids::ReadIdsError,
     tasks::Tasks,
     wal::{Wal, WalError, WalOptions},
 };
+use claim::Claimed;
 use icecore_catalog::{
     access::Access,
     catalog::Catalog,
@@ -45,6 +48,9 @@ const DELETE_TICK: Duration = Duration::from_secs(30);
 const UPKEEP_TICK: Duration = Duration::from_secs(1);
 /// How long a stop waits for running requests.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a stop waits for the last records of access control: a metastore that does not answer
+/// now keeps nobody from stopping.
+const FINISH_PATIENCE: Duration = Duration::from_secs(1);
 /// Free segments kept for reuse.
 const FREE_SEGMENTS_MAX: usize = 4;
 /// Most requests and bytes in one group commit.
@@ -106,16 +112,15 @@ impl Server {
         let access = open_access(config, &metastore, &clock);
         let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
-        let epoch = catalog.metastore().next_epoch().await?;
-        let known = known_namespaces(&catalog).await?;
-        let position_floor = catalog.metastore().highest_position().await?;
-        let (wal, ingest) =
-            start_ingest(config, (&clock, &ids), &catalog, known, position_floor).await?;
+        let claimed = claim::claim(config, &audit).await?;
+        let owner = claimed.owner.clone();
+        let (wal, ingest) = start_ingest(config, (&clock, &ids), &catalog, claimed).await?;
+        claim::tell_of_stranded(&owner, &wal, &audit).await?;
 
         let options = FlushOptions {
             interval: config.commit_interval,
             bytes_max: config.commit_bytes_max,
-            epoch,
+            owner: owner.clone(),
         };
         let (flush, job, wake) = Flush::new(
             options,
@@ -126,6 +131,7 @@ impl Server {
             config.faults.clone(),
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
+        tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, Arc::new(Notify::new()));
         tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
         tasks.run(
             Upkeep::new(access.clone(), config.audit_retention),
@@ -135,7 +141,7 @@ impl Server {
 
         let sql = Sql::new(
             sql_options(config),
-            wal.clone(),
+            (wal.clone(), owner.clone()),
             catalog.clone(),
             audit,
             config.faults.clone(),
@@ -147,6 +153,7 @@ impl Server {
             .local_addr()
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let parts = Parts {
+            owner,
             ingest: ingest.clone(),
             flush,
             sql,
@@ -180,7 +187,10 @@ impl Server {
     pub async fn stop(self) {
         self.tasks.stop(STOP_PATIENCE).await;
         self.ingest.stop().await;
-        upkeep::finish(&self.access).await;
+        let finished = tokio::time::timeout(FINISH_PATIENCE, upkeep::finish(&self.access)).await;
+        if finished.is_err() {
+            warn!("the metastore does not answer: the audit records that wait are lost");
+        }
         info!("stopped");
     }
 }
@@ -263,9 +273,11 @@ async fn start_ingest(
     config: &Config,
     (clock, ids): (&Clock, &Ids),
     catalog: &Catalog,
-    known: Known,
-    position_floor: u64,
+    Claimed { folder, owner, seq_after }: Claimed,
 ) -> Result<(Wal, Ingest), StartError> {
+    // Read under the new epoch: whoever moved watermarks before does not any more.
+    let known = known_namespaces(catalog).await?;
+    let position_floor = catalog.metastore().highest_position().await?;
     let wal_options = WalOptions {
         folder: config.data_dir.join("wal"),
         segment_bytes: config.wal_segment_bytes,
@@ -281,11 +293,12 @@ async fn start_ingest(
         group_requests_max: GROUP_REQUESTS_MAX,
         group_bytes_max: GROUP_BYTES_MAX,
         types_max: config.types_max,
+        seq_after,
         seq_floor: known.last_seq,
         namespaces: known.namespaces,
     };
     let base = (clock.clone(), ids.clone(), config.faults.clone());
-    lost_ids::start_ingest(wal_options, ingest_options, base, catalog).await
+    lost_ids::start_ingest((folder, wal_options), ingest_options, &owner, base, catalog).await
 }
 
 fn limits(config: &Config) -> Limits {

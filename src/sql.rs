@@ -25,6 +25,7 @@ pub mod weight;
 
 use crate::{
     faults::Faults,
+    owner::Ownership,
     wal::{Pin, Wal},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -85,6 +86,9 @@ pub enum SqlError {
     /// Too many queries at once.
     #[error("too many queries at once")]
     Busy,
+    /// The catalog does not answer now; the same query may succeed later.
+    #[error("the catalog does not answer now; try again")]
+    Unavailable,
     /// The server failed.
     #[error("{0}")]
     Internal(String),
@@ -116,6 +120,7 @@ pub struct Sql {
 struct Inner {
     options: SqlOptions,
     wal: Wal,
+    owner: Ownership,
     catalog: Catalog,
     audit: SqlMetastore,
     faults: Faults,
@@ -138,7 +143,7 @@ impl Sql {
     #[must_use]
     pub fn new(
         options: SqlOptions,
-        wal: Wal,
+        (wal, owner): (Wal, Ownership),
         catalog: Catalog,
         audit: SqlMetastore,
         faults: Faults,
@@ -146,7 +151,8 @@ impl Sql {
         let sessions = Sessions::new(&options, catalog.storage().clone());
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
         let engine = Engine::default();
-        let inner = Inner { options, wal, catalog, audit, faults, sessions, engine, permits };
+        let inner =
+            Inner { options, wal, owner, catalog, audit, faults, sessions, engine, permits };
         Self { inner: Arc::new(inner) }
     }
 
@@ -262,7 +268,8 @@ impl Inner {
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let sources = Sources { wal: &self.wal, catalog: &self.catalog, faults: &self.faults };
+        let Self { wal, owner, catalog, faults, .. } = self;
+        let sources = Sources { wal, owner, catalog, faults };
         let (view, pin) = View::take(sources, namespace, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
             check_seq(&view, min_seq)?;

@@ -6,6 +6,7 @@
 
 mod block;
 mod disk;
+pub mod folder;
 pub mod held;
 mod index;
 pub mod inspect;
@@ -18,14 +19,15 @@ mod tests;
 
 use crate::{clock::Clock, faults::Faults};
 use bytes::Bytes;
+use folder::LogFolder;
 use icecore_schemas::names::Namespace;
 use index::{Index, Retired};
 use segment::{Listing, SegmentEnd};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError as Busy,
         atomic::{AtomicU64, Ordering},
@@ -209,6 +211,18 @@ pub struct WalWriter {
 }
 
 impl Wal {
+    /// Takes the folder, and opens the log in it.
+    ///
+    /// # Errors
+    /// [`WalError::InUse`], and as [`Wal::open_in`].
+    pub fn open(
+        options: WalOptions,
+        clock: Clock,
+        faults: Faults,
+    ) -> Result<(Self, WalWriter), WalError> {
+        Self::open_in(LogFolder::take(&options.folder)?, options, clock, faults)
+    }
+
     /// Opens a log: cuts a torn tail, finds every record that is not trimmed, makes a new segment.
     /// Trims of an earlier life are not known; the caller trims again by the tables' watermarks.
     ///
@@ -216,14 +230,13 @@ impl Wal {
     /// drain, and the first append reports it. Blocking.
     ///
     /// # Errors
-    /// [`WalError::Damaged`], [`WalError::Io`], [`WalError::InUse`].
-    pub fn open(
+    /// [`WalError::Damaged`], [`WalError::Io`].
+    pub fn open_in(
+        folder: LogFolder,
         options: WalOptions,
         clock: Clock,
         faults: Faults,
     ) -> Result<(Self, WalWriter), WalError> {
-        segment::create_folder(&options.folder)?;
-        let lock = lock(&options.folder)?;
         let listing = segment::list(&options.folder)?;
         let mut index = Index::default();
         let tip = recover_into(&mut index, &listing, options.position_floor)?;
@@ -236,7 +249,7 @@ impl Wal {
             index: Mutex::new(index),
             removal: Mutex::new(()),
             next_file: AtomicU64::new(next_file),
-            _lock: lock,
+            _lock: folder.lock,
         });
         // Segments without records give the file for the new one.
         inner.remove_retired()?;
@@ -414,18 +427,6 @@ impl Inner {
             self.keep_free(free);
         }
         Ok(())
-    }
-}
-
-/// Takes the folder for this process, until the file is closed.
-fn lock(folder: &Path) -> Result<File, WalError> {
-    let path = folder.join("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|source| segment::io_error("open", &path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(WalError::InUse { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(segment::io_error("lock", &path, source)),
     }
 }
 

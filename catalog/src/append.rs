@@ -47,6 +47,8 @@ pub struct Append {
     pub summary: BTreeMap<String, String>,
     /// The log position that the table has with these files.
     pub watermark: Watermark,
+    /// The first epoch of that log: a watermark of an earlier one says nothing of it.
+    pub log_since: u64,
     /// First and last `seq` of the rows.
     pub seq: (u64, u64),
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// How far a log has been committed to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// Which writer's log; a commit by a writer with a lower epoch is refused.
+    /// Which life of which log; a commit under an epoch that is not the owner's is refused.
     pub epoch: u64,
     /// Last log position whose rows the table holds.
     pub position: u64,
@@ -400,8 +400,6 @@ pub trait Metastore: Debug + Send + Sync {
     /// The highest watermark position of any table that is or was there (0 when there is none):
     /// a log must never hand out a position at or below it.
     async fn highest_position(&self) -> Result<u64, CatalogError>;
-    /// A writer's new epoch: greater than every one before it, from 1, durable on return.
-    async fn next_epoch(&self) -> Result<u64, CatalogError>;
     /// Snapshot index of a table, oldest first; empty for an unknown one.
     async fn snapshots(&self, uuid: Uuid) -> Result<Vec<SnapshotRow>, CatalogError>;
 

@@ -3,7 +3,7 @@
 //! An event without an id gets one from the file's identity and its place in it, so a repeat is a
 //! duplicate. How far a file is acknowledged is kept beside it until it is done.
 
-mod rows;
+pub(super) mod rows;
 
 use crate::{
     cli::{

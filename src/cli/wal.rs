@@ -1,11 +1,25 @@
-//! `icecore wal`: what is in a log that no server has open, and how to set damage aside.
+//! `icecore wal`: what is in a log that no server has open, how to set damage aside, and what to do
+//! when another server goes on with the events.
 
 use crate::{
-    cli::{CliError, admin::aligned, say},
+    cli::{CliError, admin::aligned, ingest::rows::EventWriter, say},
     config::Config,
-    wal::inspect::{self, Quarantined, Report},
+    event::{codec, rows},
+    server::{
+        self,
+        claim::{self, Marks, TakenOver},
+    },
+    wal::{
+        RecordKind, WalError,
+        inspect::{self, Quarantined, Report},
+    },
 };
+use arrow::record_batch::RecordBatch;
 use clap::Subcommand;
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
 
 /// `icecore wal`
 #[derive(Debug, Subcommand)]
@@ -14,15 +28,32 @@ pub enum WalCommand {
     Inspect,
     /// Move the unreadable rest of damaged segments aside, so that the server starts
     Quarantine,
+    /// Make this server's log the one that events are taken into, in place of a server that is gone
+    TakeOver,
+    /// Write the events that are in this log alone as NDJSON, for `icecore ingest` to send to the
+    /// server that takes events now
+    Export {
+        /// A log that was set aside; without it this server's own
+        #[arg(long)]
+        folder: Option<PathBuf>,
+        /// Write the dead letters instead, which no server takes again
+        #[arg(long)]
+        dead_letters: bool,
+    },
 }
 
-/// Prints the report.
+/// Prints the report, or what was done.
 ///
 /// # Errors
-/// [`CliError::Wal`].
-pub fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
+/// [`CliError::Wal`], [`CliError::Metastore`], [`CliError::Start`].
+pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
     match command {
+        WalCommand::TakeOver => say(&describe_take_over(&claim::take_over(config).await?)),
+        WalCommand::Export { folder: aside, dead_letters } => {
+            let kind = if *dead_letters { RecordKind::DeadLetters } else { RecordKind::Events };
+            export(config, aside.as_deref().unwrap_or(&folder), kind).await
+        }
         WalCommand::Inspect => say(&describe(&inspect::inspect(&folder)?)),
         WalCommand::Quarantine => {
             let cut = inspect::quarantine(&folder)?;
@@ -45,6 +76,62 @@ pub fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
             .as_str())
         }
     }
+}
+
+fn describe_take_over(taken: &TakenOver) -> String {
+    match taken {
+        TakenOver::WasOwner(log) => {
+            format!("log {log} is the one that events are taken into already; nothing is changed")
+        }
+        TakenOver::Now { log, aside } => {
+            let what = format!(
+                "log {log} is the one that events are taken into from now on: start the server"
+            );
+            let Some(aside) = aside else { return what };
+            let aside = aside.display();
+            format!(
+                "{what}\nthe log that was here is in {aside}; what of it is in no table comes back \
+                 with: icecore wal export --folder {aside} | icecore ingest"
+            )
+        }
+    }
+}
+
+/// Writes the rows of a log that are in no table to stdout.
+async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), CliError> {
+    let found = inspect::records(folder)?;
+    let marks = Marks::of(&server::open_metastore(config).await?, found.log).await?;
+    let schema = match kind {
+        RecordKind::DeadLetters => rows::dead_letter_schema(),
+        RecordKind::Events | RecordKind::Keys => rows::event_schema(),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let failed = |source| CliError::Io { operation: "write to stdout".to_owned(), source };
+    for record in found.records.iter().filter(|one| one.kind == kind && marks.lack(one)) {
+        let decoded = codec::decode(&schema, &record.read()?, record.first_seq);
+        let batch = decoded.map_err(|cause| WalError::Damaged {
+            path: record.path.to_path_buf(),
+            offset: record.offset,
+            reason: cause.to_string(),
+        })?;
+        let batch = without_ours(&batch)?;
+        let writer = EventWriter::new(&record.path, &batch)?;
+        let mut lines = Vec::new();
+        // Each has an id of its own.
+        (0..batch.num_rows()).for_each(|row| writer.write(&mut lines, row, ""));
+        out.write_all(&lines).map_err(failed)?;
+    }
+    out.flush().map_err(failed)
+}
+
+/// The rows without what the server that takes them gives anew. An event that was kept whole is
+/// sent with that text as its member `payload`.
+fn without_ours(batch: &RecordBatch) -> Result<RecordBatch, CliError> {
+    let is_sent = |name: &str| name != "seq" && name != "ingested_at";
+    let fields = batch.schema_ref().fields().iter().enumerate();
+    let sent: Vec<usize> =
+        fields.filter(|(_, field)| is_sent(field.name())).map(|(index, _)| index).collect();
+    Ok(batch.project(&sent)?)
 }
 
 fn describe(report: &Report) -> String {
@@ -78,8 +165,9 @@ fn describe(report: &Report) -> String {
             .concat()
         })
         .collect();
+    let log = report.log.map_or_else(|| "without a name".to_owned(), |log| log.to_string());
     format!(
-        "{}\n\n{}\n\n{} free segments",
+        "log {log}\n\n{}\n\n{}\n\n{} free segments",
         aligned(&["segment", "bytes", "end", "records", "positions", "tail"], &segments),
         aligned(&["namespace", "kind", "records", "rows", "bytes", "positions"], &tables),
         report.free_segments

@@ -1,7 +1,7 @@
 //! One table's step: records of the log become one snapshot, and leave the log.
 //!
-//! Its one invariant: the log is trimmed only up to a position that the table's watermark has
-//! reached, which the catalog moved in the same transaction as the snapshot.
+//! Its one invariant: the log is trimmed only up to a position that a watermark of this very log
+//! has reached, which the catalog moved in the same transaction as the snapshot.
 
 use crate::{
     clock::Clock,
@@ -9,6 +9,7 @@ use crate::{
     faults::Faults,
     flush::{FlushError, table_name},
     ids::Ids,
+    owner::Ownership,
     table::{
         schema,
         writer::{self, blocking},
@@ -53,7 +54,7 @@ pub(super) enum Done {
 /// Flushes tables, any number of them concurrently, within one bound on memory.
 #[derive(Debug)]
 pub(super) struct TableFlush {
-    pub(super) epoch: u64,
+    pub(super) owner: Ownership,
     pub(super) wal: Wal,
     pub(super) catalog: Catalog,
     pub(super) clock: Clock,
@@ -118,9 +119,10 @@ impl TableFlush {
             .map_err(|source| FlushError::Foreign { table: ident.to_string(), source })?;
         // The pin comes before the list: listed records stay readable while it is held.
         let _pin = self.wal.pin();
-        let after = table.watermark.map_or(0, |watermark| watermark.position);
+        let after = self.owner.committed(table.watermark).ok_or(FlushError::Deposed)?;
         let (through, done) = match self.take(kind, namespace, after, bytes_max) {
-            // The table has them all: a crash came between commit and trim.
+            // The table has them all, by this log's own watermark: a crash came between commit and
+            // trim.
             None => (after, Done::All),
             Some(taken) => {
                 self.commit(&ident, &table, row_schema, &taken).await?;
@@ -207,11 +209,12 @@ impl TableFlush {
             .map(|(key, value)| (key.to_owned(), value)),
         );
         let watermark = Watermark {
-            epoch: self.epoch,
+            epoch: self.owner.epoch(),
             position: taken.through,
             last_seq: before.map_or(last_seq, |before| before.last_seq.max(last_seq)),
         };
-        let append = Append { files, summary, watermark, seq: taken.seq };
+        let log_since = self.owner.since();
+        let append = Append { files, summary, watermark, log_since, seq: taken.seq };
         self.faults.hit("flush.before_commit")?;
         self.catalog.append(ident, append).await?;
         let unknown = |fault: io::Error| CatalogError::CommitStateUnknown(fault.to_string());

@@ -4,6 +4,7 @@ use crate::{
     event::{codec, rows},
     faults::Faults,
     ids::Ids,
+    owner::Ownership,
     table::{known_ids, sample, schema},
     tasks::{Job, Progress},
     wal::{Record, RecordKind, Wal, WalOptions, WalWriter},
@@ -53,7 +54,24 @@ impl Server {
         Self::open(folder, clock, "", 64 << 20).await
     }
 
+    /// Another log in the place of this one, with positions from 1 on; the tables stay.
+    async fn with_new_log(self, owner: Ownership) -> Self {
+        let Self { folder, clock, catalog, wal, writer, flush, wake: _, job } = self;
+        drop((catalog, wal, writer, flush, job));
+        std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
+        Self::open_as(owner, folder, clock, ("", 64 << 20, Some(0))).await
+    }
+
     async fn open(folder: TempDir, clock: Clock, faults: &str, bytes_max: u64) -> Self {
+        Self::open_as(Ownership::first(), folder, clock, (faults, bytes_max, None)).await
+    }
+
+    async fn open_as(
+        owner: Ownership,
+        folder: TempDir,
+        clock: Clock,
+        (faults, bytes_max, floor): (&str, u64, Option<u64>),
+    ) -> Self {
         let faults = Faults::parse(faults).unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -63,16 +81,17 @@ impl Server {
             Arc::new(move || clock.now_ms())
         };
         let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
+        let highest = catalog.metastore().highest_position().await.unwrap();
         let options = WalOptions {
             folder: folder.path().join("wal"),
             segment_bytes: 4 << 20,
             free_segments_max: 1,
             bytes_max: 1 << 30,
             disk_free_min: 0.0,
-            position_floor: catalog.metastore().highest_position().await.unwrap(),
+            position_floor: floor.unwrap_or(highest),
         };
         let (wal, writer) = Wal::open(options, clock.clone(), Faults::default()).unwrap();
-        let options = FlushOptions { interval: INTERVAL, bytes_max, epoch: 1 };
+        let options = FlushOptions { interval: INTERVAL, bytes_max, owner };
         let ids = Ids::new(clock.clone());
         let (flush, job, wake) =
             Flush::new(options, wal.clone(), &catalog, clock.clone(), ids, faults);
@@ -356,6 +375,38 @@ async fn a_crash_between_commit_and_trim_repeats_nothing() {
     assert!(server.load("a", "events").await.watermark.unwrap().position < position);
     server.tick().await.unwrap();
     assert_eq!(server.seqs("a").await, (1..=40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_watermark_of_another_log_skips_no_record() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(30, 2, 1, 1));
+    server.append("a", &sample::events(20, 2, 31, 2));
+    server.tick().await.unwrap();
+    let held = server.load("a", "events").await.watermark.unwrap();
+    let mut server = server.with_new_log(Ownership::of_epochs(2, 2)).await;
+    let position = server.append("a", &sample::events(10, 2, 51, 3));
+    assert!(position < held.position);
+    server.tick().await.unwrap();
+    assert_eq!(server.seqs("a").await, (1..=60).collect::<Vec<_>>());
+    assert!(server.wal.pending().is_empty());
+    let watermark = server.load("a", "events").await.watermark.unwrap();
+    assert_eq!((watermark.epoch, watermark.position), (2, position));
+}
+
+#[tokio::test]
+async fn a_watermark_of_a_later_owner_trims_no_record() {
+    let mut server = Server::start().await.with_new_log(Ownership::of_epochs(2, 2)).await;
+    server.append("a", &sample::events(30, 2, 1, 1));
+    server.append("a", &sample::events(20, 2, 31, 2));
+    server.tick().await.unwrap();
+    let mut server = server.with_new_log(Ownership::of_epochs(0, 1)).await;
+    server.append("a", &sample::events(10, 2, 51, 3));
+    let error = server.tick().await.unwrap_err();
+    let FlushError::Table { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*source, FlushError::Deposed), "{source:?}");
+    assert_eq!(server.wal.pending().len(), 1);
+    assert_eq!(server.seqs("a").await, (1..=50).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
-use crate::{flush::FlushError, http::json, ingest::IngestError, sql::SqlError, wal::WalError};
+use crate::{
+    flush::FlushError, http::json, ingest::IngestError, owner::NotOwner, sql::SqlError,
+    wal::WalError,
+};
 use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
@@ -90,14 +93,24 @@ impl From<SqlError> for ApiError {
             SqlError::NotFound(_) => ErrorCode::NotFound,
             SqlError::Limit(_) => ErrorCode::QueryLimit,
             SqlError::Busy => ErrorCode::TooManyRequests,
+            SqlError::Unavailable => ErrorCode::Unavailable,
             SqlError::Internal(_) => return Self::internal(&cause),
         };
         Self::new(code, cause.to_string())
     }
 }
 
+impl From<NotOwner> for ApiError {
+    fn from(cause: NotOwner) -> Self {
+        Self::new(ErrorCode::Unavailable, cause.to_string())
+    }
+}
+
 impl From<&FlushError> for ApiError {
     fn from(cause: &FlushError) -> Self {
+        if let FlushError::NotOwner(not) = cause {
+            return not.clone().into();
+        }
         error!(error = cause as &dyn std::error::Error, "commit failed");
         let told = match cause.is_lasting() {
             true => cause.told(),

@@ -63,11 +63,14 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the log is recovered (the server listens only then) and takes writes.
+/// `GET /readyz`: the log is recovered (the server listens only then), takes writes, and is the one
+/// that events are taken into.
 ///
 /// # Errors
-/// 503 while the last write to the log failed.
+/// 503 while the last write to the log failed, and for a server whose log events are not taken into:
+/// its queries and its catalog go on.
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    app.owner.check()?;
     if app.ingest.takes_writes() {
         Ok("ready\n")
     } else {

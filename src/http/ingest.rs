@@ -69,6 +69,7 @@ pub async fn ingest(
             ),
         )
     })?;
+    app.owner.check()?;
     let format = body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;
     let request_namespace = arrival.namespace.clone();

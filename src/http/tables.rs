@@ -95,6 +95,7 @@ pub async fn commit(
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
+    app.owner.check()?;
     let namespace = owner(&app, &principal, parse_namespace(&namespace)?).await?;
     let through = *app.wal.durable().borrow();
     let committed = app

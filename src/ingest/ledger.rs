@@ -38,6 +38,8 @@ pub(super) struct Ledger {
     files: Vec<(Span, i64)>,
     /// Whether there was no file to open.
     is_new: bool,
+    /// What every counter begins with.
+    seq_after: u64,
 }
 
 /// A ledger as its file has it.
@@ -119,7 +121,18 @@ impl Ledger {
             }
             self.owners.insert(namespace.name().to_owned(), namespace.clone());
         }
-        Ok(self.entries.entry(namespace.clone()).or_default())
+        let (events, dead_letters) = (self.seq_after, self.seq_after);
+        let new = || Entry { events, dead_letters, types: HashSet::new() };
+        Ok(self.entries.entry(namespace.clone()).or_insert_with(new))
+    }
+
+    /// Begins every counter above `last`, also those of namespaces that are not there yet.
+    pub(super) fn start_after(&mut self, last: u64) {
+        self.seq_after = last;
+        for entry in self.entries.values_mut() {
+            entry.events = last.max(entry.events);
+            entry.dead_letters = last.max(entry.dead_letters);
+        }
     }
 
     /// Gives up a claim that nothing came of.

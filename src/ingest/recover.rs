@@ -50,6 +50,7 @@ pub(super) fn recover(
     }
     let covered = ledger.event_counters();
     let mut desk = Desk { index, ledger, types_max: options.types_max, ids };
+    desk.ledger.start_after(options.seq_after);
     let mut unsaved = Unsaved::default();
     let mut stale: HashMap<Namespace, Position> = HashMap::new();
     for record in wal.all_records(0) {

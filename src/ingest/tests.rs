@@ -37,6 +37,7 @@ impl House {
             group_requests_max: 1024,
             group_bytes_max: 16 << 20,
             types_max: 1000,
+            seq_after: 0,
             seq_floor: HashMap::new(),
             namespaces: Vec::new(),
         };

@@ -5,33 +5,38 @@ use crate::{
     faults::Faults,
     ids::Ids,
     ingest::{Ingest, IngestOptions, rebuild::Rebuild},
+    owner::Ownership,
     server::StartError,
     table::{known_ids, schema, writer::blocking},
-    wal::{Wal, WalOptions},
+    wal::{Wal, WalOptions, folder::LogFolder},
 };
 use futures::TryStreamExt;
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
 use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace};
 use std::pin::pin;
 
-/// Opens the log and starts ingest.
+/// Opens the log and starts ingest. A log that events are not taken into needs no ids of theirs.
 ///
 /// # Errors
 /// [`StartError`] says what is in the way.
 pub(super) async fn start_ingest(
-    wal: WalOptions,
+    (folder, wal): (LogFolder, WalOptions),
     ingest: IngestOptions,
+    owner: &Ownership,
     (clock, ids, faults): (Clock, Ids, Faults),
     catalog: &Catalog,
 ) -> Result<(Wal, Ingest), StartError> {
     let opened = {
         let (clock, faults) = (clock.clone(), faults.clone());
-        blocking(move || Wal::open(wal, clock, faults)).await
+        blocking(move || Wal::open_in(folder, wal, clock, faults)).await
     };
     let (wal, writer) = opened?;
-    let begun = {
-        let (options, wal, clock) = (ingest.clone(), wal.clone(), clock.clone());
-        blocking(move || Rebuild::start(&options, &wal, &clock)).await?
+    let begun = match owner.check() {
+        Err(_) => None,
+        Ok(()) => {
+            let (options, wal, clock) = (ingest.clone(), wal.clone(), clock.clone());
+            blocking(move || Rebuild::start(&options, &wal, &clock)).await?
+        }
     };
     if let Some(rebuild) = begun {
         let found = rebuild_from_tables(rebuild, catalog, &ingest.namespaces).await?;

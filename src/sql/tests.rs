@@ -4,6 +4,7 @@ use crate::{
     event::{codec, rows},
     faults::Faults,
     ids::Ids,
+    owner::Ownership,
     table::{schema, writer},
     wal::{Record, RecordKind, WalOptions, WalWriter},
 };
@@ -90,7 +91,13 @@ impl House {
             Arc::new(metastore.clone()),
             Arc::new(move || now.now_ms()),
         );
-        let sql = Sql::new(options, wal.clone(), catalog.clone(), metastore, faults);
+        let sql = Sql::new(
+            options,
+            (wal.clone(), Ownership::first()),
+            catalog.clone(),
+            metastore,
+            faults,
+        );
         let ns = Namespace::parse("shop.example").unwrap();
         Self { _folder: folder, clock, wal, writer: Mutex::new(writer), catalog, sql, ns }
     }
@@ -138,6 +145,7 @@ impl House {
             files: files.unwrap(),
             summary: BTreeMap::from([("icecore.last-seq".to_owned(), last_seq.to_string())]),
             watermark: Watermark { epoch: 1, position: last.position, last_seq },
+            log_since: 0,
             seq: (first.first_seq, last_seq),
         };
         let table = self.catalog.append(&ident, append).await.unwrap();
@@ -971,6 +979,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
             files,
             summary: BTreeMap::new(),
             watermark: Watermark { epoch: 1, position, last_seq: position },
+            log_since: 0,
             seq: (position, position),
         };
         let table = house.catalog.append(&ident, append).await.unwrap();

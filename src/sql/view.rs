@@ -7,6 +7,7 @@
 
 use crate::{
     faults::Faults,
+    owner::Ownership,
     sql::SqlError,
     table::schema,
     wal::{Pin, RecordKind, RecordRef, Wal},
@@ -153,6 +154,8 @@ pub struct View {
 pub struct Sources<'a> {
     /// The log.
     pub wal: &'a Wal,
+    /// Whether its records are rows of the tables.
+    pub owner: &'a Ownership,
     /// The tables.
     pub catalog: &'a Catalog,
     /// Failpoints, for tests.
@@ -256,7 +259,7 @@ impl Home {
 
     async fn table(
         &self,
-        Sources { wal, catalog, faults }: Sources<'_>,
+        Sources { wal, owner, catalog, faults }: Sources<'_>,
         name: &str,
         as_of: Option<&AsOf>,
     ) -> Result<Option<TableView>, SqlError> {
@@ -281,7 +284,8 @@ impl Home {
             (kind, tail) = (None, Vec::new());
         }
         let watermark = loaded.as_ref().and_then(|loaded| loaded.watermark);
-        let committed = watermark.map_or(0, |watermark| watermark.position);
+        // What a log holds that another one followed is no part of the tables until it is sent again.
+        let committed = owner.committed(watermark).unwrap_or(u64::MAX);
         tail.retain(|record| committed < record.position);
         let metadata = loaded.map(|loaded| loaded.metadata);
         let snapshot_id = match (as_of, &metadata) {
@@ -323,6 +327,9 @@ fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
 
 fn internal(cause: &CatalogError) -> SqlError {
     tracing::error!(error = cause as &dyn std::error::Error, "a view cannot be taken");
+    if cause.is_temporary() {
+        return SqlError::Unavailable;
+    }
     SqlError::Internal("the catalog does not answer".to_owned())
 }
 

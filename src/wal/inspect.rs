@@ -4,7 +4,8 @@
 //! [`quarantine`] copies a damaged segment before it cuts it.
 
 use crate::wal::{
-    Position, RecordKind, WalError, lock,
+    Position, RecordKind, RecordRef, WalError,
+    folder::{identity, lock},
     recover::{self, Scan, Tail},
     segment::{self, SegmentEnd, io_error},
 };
@@ -14,10 +15,13 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
 };
+use uuid::Uuid;
 
 /// What a log folder holds.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// Which log it is; none for one that an earlier version made.
+    pub log: Option<Uuid>,
     /// Its segments, oldest first.
     pub segments: Vec<SegmentReport>,
     /// Records by table, of sound blocks only.
@@ -103,10 +107,35 @@ pub fn inspect(folder: &Path) -> Result<Report, WalError> {
         table.positions.1 = record.position;
     }
     Ok(Report {
+        log: identity(folder)?,
         segments: scans.iter().map(report_segment).collect(),
         tables: tables.into_values().collect(),
         free_segments: listing.free.len(),
     })
+}
+
+/// The records of a log that no server has open, which stay readable while this lives.
+#[derive(Debug)]
+pub struct Records {
+    /// Which log it is; none for one that an earlier version made.
+    pub log: Option<Uuid>,
+    /// All that its files hold, in order; also those that are in a table.
+    pub records: Vec<RecordRef>,
+    _lock: File,
+}
+
+/// Lists the records of sound blocks. Changes nothing. Blocking.
+///
+/// # Errors
+/// [`WalError::Io`]; [`WalError::InUse`] while a server has the log open; [`WalError::Damaged`].
+pub fn records(folder: &Path) -> Result<Records, WalError> {
+    let listing = segment::list(folder)?;
+    let lock = lock(folder)?;
+    let mut records = Vec::new();
+    for scan in recover::scan_all(&listing)? {
+        records.extend(scan.check()?.0.records);
+    }
+    Ok(Records { log: identity(folder)?, records, _lock: lock })
 }
 
 /// Makes a damaged log start again: copies each damaged segment to `quarantine/` in the folder,

@@ -28,7 +28,7 @@ const SEAL_AT: usize = 512;
 const SEAL_BYTES: usize = 28;
 const SEAL_MAGIC: &[u8; 8] = b"\x89ICEEND\n";
 /// Rights of a segment and of the folder: events are for who runs the server.
-const PRIVATE: u32 = 0o600;
+pub(crate) const PRIVATE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 /// A fresh file is filled and synced in steps of this, so that appends meanwhile wait little.
 const FILL_BYTES: usize = 4 << 20;

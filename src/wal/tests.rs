@@ -5,7 +5,10 @@ use crate::wal::{
     segment::HEADER_BYTES,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 use tempfile::TempDir;
 
 mod fuzz;

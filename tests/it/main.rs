@@ -12,6 +12,7 @@ mod histories;
 mod hostile_http;
 mod lost_ids;
 mod own_tables;
+mod owner;
 mod parquet;
 mod process;
 mod tidy;

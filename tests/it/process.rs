@@ -2,10 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
     thread,
+    time::Duration,
 };
 use tokio::sync::oneshot;
 
@@ -24,9 +25,7 @@ impl Process {
     pub(crate) async fn start(settings: &[(&str, String)]) -> Self {
         let mut arguments = vec!["serve".to_owned()];
         let more = [("listen", "127.0.0.1:0".to_owned()), ("wal.disk_free_min", "0".to_owned())];
-        for (key, value) in settings.iter().chain(&more) {
-            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
-        }
+        arguments.extend(flags(&[settings, &more].concat()));
         let (child, url) = spawn(&arguments).await;
         Self { url, arguments, child }
     }
@@ -37,7 +36,24 @@ impl Process {
         (self.child, self.url) = spawn(&self.arguments).await;
     }
 
-    fn kill(&mut self) {
+    /// SIGTERM; whether it then ends well within `patience`.
+    pub(crate) async fn terminate(&mut self, patience: Duration) -> bool {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(told.unwrap().success());
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        let ended = async {
+            loop {
+                looks.tick().await;
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    break status;
+                }
+            }
+        };
+        tokio::time::timeout(patience, ended).await.is_ok_and(|status| status.success())
+    }
+
+    /// `kill -9`; nothing of it goes on.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -55,14 +71,41 @@ fn binary() -> PathBuf {
     std::env::var_os("ICECORE_BIN").map_or_else(built, PathBuf::from)
 }
 
-async fn spawn(arguments: &[String]) -> (Child, String) {
+/// Settings as a command line has them.
+fn flags(settings: &[(&str, String)]) -> Vec<String> {
+    let pairs =
+        settings.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]);
+    pairs.collect()
+}
+
+/// The binary, without what the environment of the tests would set.
+fn command() -> Command {
     let mut command = Command::new(binary());
-    // The server takes every such variable for a setting.
+    // It takes every such variable for a setting.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ICECORE_") {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// Runs a command to its end with `input` on stdin.
+pub(crate) fn run(arguments: &[&str], settings: &[(&str, String)], input: &[u8]) -> Output {
+    let mut command = command();
+    command.args(arguments).args(flags(settings)).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // A command that ends early closes its end.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+async fn spawn(arguments: &[String]) -> (Child, String) {
+    let mut command = command();
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let log = child.stderr.take().unwrap();

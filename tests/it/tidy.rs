@@ -17,6 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ids", &["clock"]),
     ("tasks", &[]),
     ("faults", &[]),
+    // what a process knows of the metastore's one row on logs
+    ("owner", &["tasks"]),
     // pure
     ("event", &[]),
     // state
@@ -24,15 +26,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("table", &["event", "ids", "clock", "faults"]),
     // work: these never name one another
     ("ingest", &["wal", "event", "clock", "ids", "faults"]),
-    ("flush", &["wal", "event", "table", "clock", "ids", "faults", "tasks"]),
-    ("sql", &["wal", "event", "table", "clock", "tasks", "faults"]),
+    ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks"]),
+    ("sql", &["wal", "event", "table", "owner", "clock", "tasks", "faults"]),
     // edge
     ("config", &["faults"]),
     (
         "http",
-        &["ingest", "flush", "sql", "event", "wal", "table", "config", "clock", "ids", "tasks"],
+        &[
+            "ingest", "flush", "sql", "event", "wal", "table", "owner", "config", "clock", "ids",
+            "tasks",
+        ],
     ),
-    ("cli", &["config", "server", "http", "sql", "wal", "clock", "ids"]),
+    ("cli", &["config", "server", "http", "sql", "event", "wal", "clock", "ids"]),
 ];
 
 /// Modules of the service that may name a library; everywhere else it is an error.

@@ -162,6 +162,7 @@ fn append(files: Vec<DataFile>) -> Append {
         files,
         summary: BTreeMap::from([("icecore.last-seq".to_owned(), "9".to_owned())]),
         watermark: Watermark { epoch: 1, position: 1, last_seq: 9 },
+        log_since: 0,
         seq: (1, 9),
     }
 }

@@ -55,6 +55,8 @@ enum Attempt {
     Settled(Vec<Fate>, LoadedTable),
     /// Another process was faster.
     Lost,
+    /// The appends are of a log that does not own the table's events.
+    Deposed,
     /// The request of this key was carried out before.
     Repeated(Uuid),
     /// No commit of the attempt was made, or it is unknown.
@@ -87,6 +89,13 @@ impl Catalog {
                     settle_failed(std::mem::take(&mut batch), fates, &cause);
                 }
                 Attempt::Lost => attempts += 1,
+                Attempt::Deposed => {
+                    attempts += 1;
+                    let is_append = |waiting: &mut Waiting| matches!(waiting.work, Work::Append(_));
+                    for append in batch.extract_if(.., is_append) {
+                        answer(append, Err(super::change::deposed(table)));
+                    }
+                }
                 Attempt::Repeated(id) => {
                     let is_it = |waiting: &Waiting| {
                         waiting.origin.request.as_ref().is_some_and(|request| request.id == id)
@@ -167,8 +176,8 @@ impl Catalog {
         let (write, written) = fold.into_write(table);
         let lost = match self.publish(std::slice::from_ref(&write)).await {
             Ok(SwapOutcome::Done) => return Attempt::Settled(fates, write.loaded()),
-            // A deposed writer finds out from the watermark it is built on next.
-            Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_)) => Attempt::Lost,
+            Ok(SwapOutcome::Lost(_)) => Attempt::Lost,
+            Ok(SwapOutcome::Deposed(_)) => Attempt::Deposed,
             Ok(SwapOutcome::Repeated(id)) => Attempt::Repeated(id),
             Err(cause) if cause.is_definite() => Attempt::Failed(fates, cause),
             // Anything may point to what was written.
@@ -256,7 +265,7 @@ impl Catalog {
         table: &TableIdent,
         append: &Append,
     ) -> Result<Option<Vec<i64>>, CatalogError> {
-        if is_replay(fold.watermark, append.watermark, table)? {
+        if is_replay(fold.watermark, append, table)? {
             return Ok(None);
         }
         let now_ms = fold.now_ms.max(fold.metadata.last_updated_ms().saturating_add(1));
@@ -335,12 +344,14 @@ pub(super) fn check_identity(
 /// Whether the table already has these log positions.
 fn is_replay(
     held: Option<Watermark>,
-    offered: Watermark,
+    append: &Append,
     table: &TableIdent,
 ) -> Result<bool, CatalogError> {
+    let offered = append.watermark;
     match held {
-        // A deposed writer's positions may be another writer's by now, so they prove nothing.
         Some(held) if offered.epoch < held.epoch => Err(super::change::deposed(table)),
+        // Positions of two logs have nothing to do with each other.
+        Some(held) if held.epoch < append.log_since => Ok(false),
         Some(held) => Ok(offered.position <= held.position),
         None => Ok(false),
     }

@@ -825,6 +825,7 @@ async fn a_replayed_or_deposed_append_changes_nothing() {
         files: Vec::new(),
         summary: std::collections::BTreeMap::new(),
         watermark: Watermark { epoch, position, last_seq: 0 },
+        log_since: 0,
         seq: (0, 0),
     };
     for position in [9, 10] {
@@ -836,4 +837,8 @@ async fn a_replayed_or_deposed_append_changes_nothing() {
         assert!(matches!(deposed, Err(CatalogError::CommitFailed(_))));
     }
     assert_eq!(house.files().await.len(), 1);
+    // The watermark is another log's: its position says nothing of this one.
+    let of_next = crate::append::Append { log_since: 6, ..append(6, 3) };
+    let made = house.catalog.append(&ident("a.t"), of_next).await.unwrap();
+    assert_eq!(made.watermark.map(|held| (held.epoch, held.position)), Some((6, 3)));
 }

@@ -9,6 +9,7 @@ pub mod audit;
 mod dialect;
 mod namespaces;
 mod outbox;
+pub mod owner;
 mod places;
 mod reports;
 mod requests;
@@ -367,16 +368,6 @@ impl Metastore for SqlMetastore {
         .await
         .map_err(failed("read the highest position"))?;
         Ok(position.cast_unsigned())
-    }
-
-    async fn next_epoch(&self) -> Result<u64, CatalogError> {
-        let epoch: i64 = sqlx::query_scalar(
-            "UPDATE counters SET value = value + 1 WHERE name = 'epoch' RETURNING value",
-        )
-        .fetch_one(&self.writer)
-        .await
-        .map_err(failed("take an epoch"))?;
-        Ok(epoch.cast_unsigned())
     }
 
     async fn snapshots(&self, uuid: Uuid) -> Result<Vec<SnapshotRow>, CatalogError> {

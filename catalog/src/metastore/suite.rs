@@ -308,12 +308,6 @@ pub(crate) async fn deletion_queue(store: &dyn Metastore) {
     assert_eq!(store.obsolete(100, 10).await.unwrap(), ["b", "c"]);
 }
 
-pub(crate) async fn epochs(store: &dyn Metastore) {
-    for epoch in 1..=3 {
-        assert_eq!(store.next_epoch().await.unwrap(), epoch);
-    }
-}
-
 pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &dyn Metastore) {
     let one = with_table(store, 1).await;
     for version in 1..=5 {

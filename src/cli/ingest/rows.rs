@@ -160,11 +160,13 @@ impl Parts<'_> {
 }
 
 /// Writes rows of a batch as events.
-struct EventWriter {
+#[derive(Debug)]
+pub(in crate::cli) struct EventWriter {
     cells: Cells,
     columns: Vec<Column>,
 }
 
+#[derive(Debug)]
 struct Column {
     /// Its place in the batch.
     index: usize,
@@ -176,7 +178,7 @@ struct Column {
 }
 
 impl EventWriter {
-    fn new(path: &Path, batch: &RecordBatch) -> Result<Self, CliError> {
+    pub(in crate::cli) fn new(path: &Path, batch: &RecordBatch) -> Result<Self, CliError> {
         let failed =
             |source: &dyn std::error::Error| unreadable(path, io::Error::other(source.to_string()));
         let mut arrays = Vec::with_capacity(batch.num_columns());
@@ -209,7 +211,7 @@ impl EventWriter {
     }
 
     /// One line: the row as an object, with `id` where it has none of its own.
-    fn write(&self, out: &mut Vec<u8>, row: usize, id: &str) {
+    pub(in crate::cli) fn write(&self, out: &mut Vec<u8>, row: usize, id: &str) {
         out.push(b'{');
         let present =
             |column: &&Column| !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));

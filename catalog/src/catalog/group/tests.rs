@@ -159,6 +159,7 @@ async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its
         files: vec![data_file(&made, &format!("own{position}"))],
         summary: BTreeMap::new(),
         watermark: Watermark { epoch: 1, position, last_seq: position },
+        log_since: 0,
         seq: (position, position),
     };
     let foreign = client_append(&house.catalog, &made, 7, "foreign").await;
@@ -264,6 +265,7 @@ async fn lose_answers(house: House, metastore: SqlMetastore) {
         files: vec![data_file(&made, &format!("own{position}"))],
         summary: BTreeMap::new(),
         watermark: Watermark { epoch: 1, position, last_seq: position },
+        log_since: 0,
         seq: (position, position),
     };
     for (turn, fault) in [(1, Fault::Before), (2, Fault::After), (3, Fault::Deaf)] {

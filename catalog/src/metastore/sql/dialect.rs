@@ -4,7 +4,7 @@ use super::failed;
 use crate::{error::CatalogError, metastore::LostCommit};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
-    AnyConnection, AnyPool,
+    AnyConnection, AnyPool, Connection,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
 use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
@@ -106,8 +106,24 @@ fn make_private(path: &Path) -> io::Result<()> {
 }
 
 pub(super) async fn postgres(url: &str) -> Result<AnyPool, CatalogError> {
-    let pool = pool(POSTGRES_CONNECTIONS, POSTGRES_SETTINGS).connect_with(options(url)?).await;
+    let options = options(url)?;
+    // A pool tries again and again, and then says no more than that its time is over.
+    let tried = AnyConnection::connect_with(&options);
+    match tokio::time::timeout(ACQUIRE_TIMEOUT, tried).await {
+        Ok(Ok(connection)) => drop(connection.close().await),
+        Ok(Err(cause)) => return Err(unreachable(&options, &cause.to_string())),
+        Err(_) => return Err(unreachable(&options, "it does not answer")),
+    }
+    let pool = pool(POSTGRES_CONNECTIONS, POSTGRES_SETTINGS).connect_with(options).await;
     pool.map_err(failed("open"))
+}
+
+/// Names the server, never the password that the URL may have.
+fn unreachable(options: &AnyConnectOptions, cause: &str) -> CatalogError {
+    let url = &options.database_url;
+    let host = url.host_str().unwrap_or("the local socket");
+    let port = url.port().unwrap_or(5432);
+    CatalogError::Invalid(format!("cannot connect to PostgreSQL at {host}:{port}: {cause}"))
 }
 
 fn options(url: &str) -> Result<AnyConnectOptions, CatalogError> {

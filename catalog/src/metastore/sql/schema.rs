@@ -3,13 +3,14 @@
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
 use super::{
-    access, audit, dialect::Dialect, failed, outbox, places, reports, requests, tables, trash,
+    access, audit, dialect::Dialect, failed, outbox, owner, places, reports, requests, tables,
+    trash,
 };
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -21,6 +22,7 @@ const STEPS: [&str; 11] = [
     tables::VERSIONS,
     requests::WITHOUT_EFFECT,
     audit::CUT_STEP,
+    owner::STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.

@@ -2,8 +2,8 @@
 //! transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, limit, namespaces, outbox::Before, path, places, stored,
-    trash,
+    SEPARATOR, dialect::Lock, failed, limit, namespaces, outbox::Before, owner, path, places,
+    stored, trash,
 };
 use crate::{
     error::CatalogError,
@@ -260,6 +260,11 @@ pub(super) async fn swap(
     // A deposed writer learns that first: trying again would not help it.
     if let (Some(held), Some(offered)) = (row.watermark, swap.watermark)
         && offered.epoch < held.epoch
+    {
+        return Ok(SwapOutcome::Deposed(swap.uuid));
+    }
+    if let Some(offered) = swap.watermark
+        && !owner::may_move(tx, offered.epoch).await?
     {
         return Ok(SwapOutcome::Deposed(swap.uuid));
     }

@@ -38,7 +38,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, SqlMetastore)> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 20;
+const PARTS: usize = 19;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -48,7 +48,7 @@ async fn suite(store: &dyn Metastore, part: usize) {
         3 => suite::watermarks(store).await,
         4 => suite::snapshot_index(store).await,
         5 => suite::deletion_queue(store).await,
-        6 => suite::epochs(store).await,
+        6 => suite::pages(store).await,
         7 => suite::trash(store).await,
         8 => suite::protection(store).await,
         9 => suite::views(store).await,
@@ -57,8 +57,7 @@ async fn suite(store: &dyn Metastore, part: usize) {
         12 => suite::of_nested_places_that_race_one_is_taken(store).await,
         13 => suite::replaced_tables(store).await,
         14 => suite::reports(store).await,
-        17 => suite::pages(store).await,
-        18 => suite::names_that_nothing_has(store).await,
+        17 => suite::names_that_nothing_has(store).await,
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
@@ -87,7 +86,8 @@ async fn many_processes_may_open_a_new_postgres_database_at_once() {
     let opened = futures::future::join_all(opens).await;
     let mut epochs = Vec::new();
     for metastore in opened {
-        epochs.push(metastore.unwrap().next_epoch().await.unwrap());
+        epochs
+            .push(metastore.unwrap().own_log(Uuid::nil(), owner::Claim::New).await.unwrap().epoch);
     }
     assert_eq!(epochs, (1..=8).collect::<Vec<u64>>());
 }
@@ -98,11 +98,13 @@ async fn everything_is_there_after_the_file_is_opened_again() {
     let levels = vec!["a".to_owned()];
     metastore.create_namespace(&levels, &Properties::new()).await.unwrap();
     metastore.create_table(&levels, "t", Uuid::from_u128(1), "file:///m").await.unwrap();
-    assert_eq!(metastore.next_epoch().await.unwrap(), 1);
+    let first = metastore.own_log(Uuid::nil(), owner::Claim::New).await.unwrap();
+    assert_eq!(first.epoch, 1);
     drop(metastore);
     let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     assert_eq!(metastore.tables(&levels).await.unwrap(), ["t"]);
-    assert_eq!(metastore.next_epoch().await.unwrap(), 2);
+    let second = metastore.own_log(Uuid::nil(), owner::Claim::Known).await.unwrap();
+    assert_eq!(second, owner::LogOwner { epoch: 2, ..first });
 }
 
 #[tokio::test]
@@ -111,6 +113,18 @@ async fn a_file_name_may_have_any_character() {
     let path = folder.path().join("a b?c#d%41é.db");
     SqlMetastore::sqlite(&path).await.unwrap();
     assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_not_there_is_named_at_once() {
+    // Bound and closed again, so nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("postgres://me:secret@{free}/lake");
+    let opened = SqlMetastore::postgres(&url);
+    let opened = tokio::time::timeout(std::time::Duration::from_secs(5), opened).await;
+    let Err(CatalogError::Invalid(text)) = opened.expect("it does not wait") else { panic!() };
+    assert!(text.contains(&free.to_string()) && text.contains("refused"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
 }
 
 #[tokio::test]
