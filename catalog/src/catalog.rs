@@ -374,5 +374,19 @@ impl Catalog {
     }
 }
 
+/// Whether a metadata file could not be read because it is gone or broken.
+fn is_of_file(cause: &CatalogError) -> bool {
+    matches!(cause, CatalogError::MissingMetadata(_) | CatalogError::Iceberg { .. })
+}
+
+/// Says so, with what to do.
+fn unreadable_file(location: &str, cause: &CatalogError) -> String {
+    let what = match cause {
+        CatalogError::MissingMetadata(_) => "is gone",
+        _ => "is broken",
+    };
+    format!("its metadata file `{location}` {what}: put the file back, or drop the table")
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -19,9 +19,15 @@ pub enum WalCommand {
 /// Prints the report.
 ///
 /// # Errors
-/// [`CliError::Wal`].
+/// [`CliError::Wal`]; [`CliError::Refused`] when there is no log.
 pub fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
+    if !folder.is_dir() {
+        return Err(CliError::Refused(format!(
+            "there is no log at `{}`: say where it is with --data-dir",
+            folder.display()
+        )));
+    }
     match command {
         WalCommand::Inspect => say(&describe(&inspect::inspect(&folder)?)),
         WalCommand::Quarantine => {

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 mod own;
 mod places;
+mod purge;
 mod verify;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;

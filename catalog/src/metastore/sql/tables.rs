@@ -1,15 +1,13 @@
-//! Tables and views, the snapshot index and the deletion queue; each function is part of the caller's
-//! transaction.
+//! Tables and views and the snapshot index; each function is part of the caller's transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, limit, namespaces, outbox::Before, path, places, stored,
-    trash,
+    SEPARATOR, dialect::Lock, failed, limit, namespaces, obsolete, outbox::Before, path, places,
+    stored, trash,
 };
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, NewTable, Obsolete, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
-        Watermark,
+        Kind, Levels, NewTable, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow, Watermark,
     },
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -150,7 +148,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
         }));
     }
     // Of a purged table nothing is left but its files, which wait for their deletion.
-    if table.adopted && is_obsolete(tx, &table.metadata_location).await? {
+    if table.adopted && obsolete::is_queued(tx, &table.metadata_location).await? {
         return Err(CatalogError::about_to_be_deleted(&table.metadata_location));
     }
     // A table of the trash that is registered again is back as well.
@@ -290,7 +288,7 @@ pub(super) async fn swap(
             .await
             .map_err(failed("shorten the snapshot index"))?;
     }
-    add_obsolete(tx, &swap.obsolete).await?;
+    obsolete::add(tx, &swap.obsolete).await?;
     Ok(SwapOutcome::Done)
 }
 
@@ -312,38 +310,6 @@ pub(super) async fn snapshots(
         SnapshotRow { snapshot_id, timestamp_ms, seq }
     };
     Ok(rows.into_iter().map(row).collect())
-}
-
-pub(super) async fn add_obsolete(
-    tx: &mut AnyConnection,
-    files: &[Obsolete],
-) -> Result<(), CatalogError> {
-    for file in files {
-        // A file that is queued twice waits for the later time.
-        sqlx::query(
-            "INSERT INTO obsolete VALUES ($1, $2) ON CONFLICT (location)
-             DO UPDATE SET not_before_ms = excluded.not_before_ms
-             WHERE obsolete.not_before_ms < excluded.not_before_ms",
-        )
-        .bind(&file.location)
-        .bind(file.not_before_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed("queue files for deletion"))?;
-    }
-    Ok(())
-}
-
-pub(super) async fn is_obsolete(
-    connection: &mut AnyConnection,
-    location: &str,
-) -> Result<bool, CatalogError> {
-    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete WHERE location = $1")
-        .bind(location)
-        .fetch_one(connection)
-        .await
-        .map_err(failed("read the deletion queue"))?;
-    Ok(found != 0)
 }
 
 async fn add_snapshots(
