@@ -15,12 +15,14 @@ mod load;
 mod locks;
 mod own;
 mod purge;
+mod read;
 mod register;
 mod views;
 mod write;
 
 pub use crate::metastore::NowMs;
 pub use admin::{RefKind, TableStats};
+pub(crate) use create::folder_of;
 pub use purge::DropPolicy;
 
 use crate::{
@@ -37,7 +39,6 @@ use cache::MetadataCache;
 use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
-    io::FileIO,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec, ViewMetadata},
 };
 use locks::TableLocks;
@@ -149,7 +150,6 @@ struct Inner {
     storage: Storage,
     metastore: Arc<dyn Metastore>,
     now: NowMs,
-    file_io: FileIO,
     cache: MetadataCache<TableMetadata>,
     /// With the very metadata that it belongs to.
     carried_cache: MetadataCache<(Arc<TableMetadata>, Arc<Carried>)>,
@@ -186,7 +186,6 @@ impl Catalog {
         let inner = Inner {
             name: name.to_owned(),
             namespace_separator: NAMESPACE_SEPARATOR.to_owned(),
-            file_io: storage.file_io(),
             storage,
             metastore,
             now,
@@ -376,16 +375,23 @@ impl Catalog {
 
 /// Whether a metadata file could not be read because it is gone or broken.
 fn is_of_file(cause: &CatalogError) -> bool {
-    matches!(cause, CatalogError::MissingMetadata(_) | CatalogError::Iceberg { .. })
+    matches!(
+        cause,
+        CatalogError::MissingMetadata(_)
+            | CatalogError::Iceberg { .. }
+            | CatalogError::Invalid(_)
+            | CatalogError::LocationForbidden(_)
+    )
 }
 
 /// Says so, with what to do.
 fn unreadable_file(location: &str, cause: &CatalogError) -> String {
     let what = match cause {
-        CatalogError::MissingMetadata(_) => "is gone",
-        _ => "is broken",
+        CatalogError::MissingMetadata(_) => format!("its metadata file `{location}` is gone"),
+        CatalogError::Invalid(text) => text.clone(),
+        _ => format!("its metadata file `{location}` is broken"),
     };
-    format!("its metadata file `{location}` {what}: put the file back, or drop the table")
+    format!("{what}; put the file back, or drop the table")
 }
 
 #[cfg(test)]

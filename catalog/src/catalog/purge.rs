@@ -3,12 +3,12 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, write::GRACE_MS};
+use super::{Catalog, jail, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
     location::Location,
-    metastore::{Kind, NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
     storage,
 };
 use futures::{StreamExt, stream};
@@ -47,8 +47,9 @@ impl Default for DropPolicy {
 }
 
 impl Catalog {
-    /// Removes a table from the catalog and gives its identity. It can be had back with [`Catalog::undrop_table`] as long as
-    /// the [`DropPolicy`] says; after that its files go if `purge` is set and the policy allows it.
+    /// Removes a table from the catalog and gives its identity, by which it can be had back with
+    /// [`Catalog::undrop_table`] as long as the [`DropPolicy`] says; after that its files go if
+    /// `purge` is set and the policy allows it.
     ///
     /// # Errors
     /// `NoSuchTable`, `Protected`.
@@ -93,7 +94,7 @@ impl Catalog {
             None => super::create::ident(&row.levels, &row.name)?,
         };
         super::create::check_name(&ident.name)?;
-        let read = self.metadata(&row.metadata_location).await;
+        let read = self.metadata_of(row.known()).await;
         let metadata = read.map_err(|cause| match super::is_of_file(&cause) {
             true => CatalogError::Invalid(format!(
                 "{uuid} cannot be had back: {}",
@@ -106,10 +107,10 @@ impl Catalog {
             levels: ident.namespace.as_ref().clone(),
             name: ident.name.clone(),
             uuid,
+            comes: Comes::Adopted { needs: jail::needs(&metadata, &row.metadata_location) },
             metadata_location: row.metadata_location,
-            location: metadata.location().to_owned(),
+            location: row.location,
             snapshots: commit::added_snapshots(None, &metadata),
-            adopted: true,
         };
         self.metastore().undrop(&table).await?;
         Ok(ident)
@@ -200,9 +201,9 @@ impl Catalog {
     /// None for a table with `gc.enabled=false`, which shares its files with others. Fails when
     /// the store does: what it could not read may name files.
     async fn files_to_purge(&self, dropped: &TrashRow) -> Result<BTreeSet<String>, CatalogError> {
-        let location = &dropped.metadata_location;
-        match unless_lost(location, self.metadata(location).await)? {
-            Some(metadata) if !is_shared(&metadata) => self.files_of(location, &metadata).await,
+        let read = self.metadata_of(dropped.known()).await;
+        match unless_lost(&dropped.metadata_location, read)? {
+            Some(metadata) if !is_shared(&metadata) => self.files_of(dropped, &metadata).await,
             Some(_) | None => Ok(BTreeSet::new()),
         }
     }
@@ -210,13 +211,13 @@ impl Catalog {
     /// Every file that a table's metadata names, but for what lost files would have named.
     async fn files_of(
         &self,
-        location: &str,
+        dropped: &TrashRow,
         metadata: &TableMetadata,
     ) -> Result<BTreeSet<String>, CatalogError> {
-        let Ok(own) = self.inner.storage.normalize(metadata.location()) else {
+        let Ok(own) = self.inner.storage.normalize(&dropped.location) else {
             return Ok(BTreeSet::new());
         };
-        let mut files = BTreeSet::from([location.to_owned()]);
+        let mut files = BTreeSet::from([dropped.metadata_location.clone()]);
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
         files.extend(metadata.statistics_iter().map(|file| file.statistics_path.clone()));
         files.extend(metadata.partition_statistics_iter().map(|file| file.statistics_path.clone()));

@@ -69,6 +69,11 @@ impl Caller {
         }
     }
 
+    /// Who asks.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     /// What the caller may do with a table's files.
     fn scope(&self, table: &TableIdent) -> Scope {
         match self.principal.may(Action::Write, table.namespace().as_ref()) {

@@ -693,7 +693,7 @@ async fn a_location_that_no_disk_takes_is_the_clients_fault() {
     let namespace = "n".repeat(300);
     server.post("/v1/namespaces", json!({"namespace": [namespace]})).await.ok();
     let path = format!("/v1/namespaces/{namespace}/tables");
-    server.post(&path, new_table("t")).await.refused(400, "BadRequestException");
+    server.post(&path, new_table("t")).await.ok();
     let location = table["metadata"]["location"].as_str().unwrap();
     let moved = json!({"updates": [
         {"action": "set-location", "location": format!("{location}{}", "x".repeat(300))},

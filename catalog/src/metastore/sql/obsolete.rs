@@ -4,7 +4,10 @@
 
 use super::failed;
 use crate::{error::CatalogError, metastore::Obsolete};
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
+
+/// Files that are looked for in one query.
+const FILES_AT_ONCE: usize = 500;
 
 pub(super) async fn add(tx: &mut AnyConnection, files: &[Obsolete]) -> Result<(), CatalogError> {
     for file in files {
@@ -23,16 +26,29 @@ pub(super) async fn add(tx: &mut AnyConnection, files: &[Obsolete]) -> Result<()
     Ok(())
 }
 
-pub(super) async fn is_queued(
+pub(super) async fn first_queued(
     connection: &mut AnyConnection,
-    location: &str,
-) -> Result<bool, CatalogError> {
-    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete WHERE location = $1")
-        .bind(location)
-        .fetch_one(connection)
-        .await
-        .map_err(failed("read the deletion queue"))?;
-    Ok(found != 0)
+    files: &[String],
+) -> Result<Option<String>, CatalogError> {
+    for files in files.chunks(FILES_AT_ONCE) {
+        let places: Vec<String> = (1..=files.len()).map(|number| format!("${number}")).collect();
+        let query = format!(
+            "SELECT location FROM obsolete WHERE location IN ({}) LIMIT 1",
+            places.join(", ")
+        );
+        let mut query = sqlx::query_scalar(AssertSqlSafe(query));
+        for file in files {
+            query = query.bind(file);
+        }
+        let found: Option<String> = query
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed("read the deletion queue"))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 pub(super) async fn due(

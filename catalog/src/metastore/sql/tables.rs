@@ -7,7 +7,8 @@ use super::{
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, NewTable, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow, Watermark,
+        Comes, Kind, Levels, NewTable, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
+        Watermark,
     },
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -22,15 +23,15 @@ CREATE TABLE versions (
 );
 ";
 
-/// uuid, metadata location, version, epoch, position, last seq.
-type Row = (String, String, i64, Option<i64>, Option<i64>, Option<i64>);
+/// uuid, metadata location, location, version, epoch, position, last seq.
+type Row = (String, String, String, i64, Option<i64>, Option<i64>, Option<i64>);
 
 const SELECT: &str =
-    "SELECT uuid, metadata_location, version, epoch, position, last_seq FROM tables";
+    "SELECT uuid, metadata_location, location, version, epoch, position, last_seq FROM tables";
 
 fn into_table(row: Row) -> Result<TableRow, CatalogError> {
     let broken = |cause| failed("read a table")(sqlx::Error::Decode(Box::new(cause)));
-    let (uuid, metadata_location, version, epoch, position, last_seq) = row;
+    let (uuid, metadata_location, location, version, epoch, position, last_seq) = row;
     let watermark = match (epoch, position, last_seq) {
         (Some(epoch), Some(position), Some(last_seq)) => Some(Watermark {
             epoch: epoch.cast_unsigned(),
@@ -40,7 +41,7 @@ fn into_table(row: Row) -> Result<TableRow, CatalogError> {
         _ => None,
     };
     let uuid = Uuid::parse_str(&uuid).map_err(broken)?;
-    Ok(TableRow { uuid, metadata_location, version, watermark })
+    Ok(TableRow { uuid, metadata_location, location, version, watermark })
 }
 
 pub(super) async fn by_name(
@@ -147,12 +148,17 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
             (Kind::View, true) => format!("Table with same name already exists: {dotted}"),
         }));
     }
-    // Of a purged table nothing is left but its files, which wait for their deletion.
-    if table.adopted && obsolete::is_queued(tx, &table.metadata_location).await? {
-        return Err(CatalogError::about_to_be_deleted(&table.metadata_location));
+    match &table.comes {
+        Comes::New => check_is_new(tx, table.uuid).await?,
+        Comes::Adopted { needs } => {
+            // Of a purged table nothing is left but its files, which wait for their deletion.
+            if let Some(file) = obsolete::first_queued(tx, needs).await? {
+                return Err(CatalogError::about_to_be_deleted(&file));
+            }
+            // A table of the trash that is registered again is back as well.
+            trash::restored(tx, table.uuid, &table.levels).await?;
+        }
     }
-    // A table of the trash that is registered again is back as well.
-    trash::restored(tx, table.uuid).await?;
     places::check(tx, table.uuid, &table.location).await?;
     add_snapshots(tx, table.uuid, &table.snapshots).await
 }
@@ -310,6 +316,22 @@ pub(super) async fn snapshots(
         SnapshotRow { snapshot_id, timestamp_ms, seq }
     };
     Ok(rows.into_iter().map(row).collect())
+}
+
+/// Refuses an identity that a dropped table or view had, which may come back.
+async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogError> {
+    let had: i64 = sqlx::query_scalar("SELECT count(*) FROM versions WHERE uuid = $1")
+        .bind(uuid.to_string())
+        .fetch_one(tx)
+        .await
+        .map_err(failed("create a table"))?;
+    if had == 0 {
+        return Ok(());
+    }
+    Err(CatalogError::AlreadyExists(format!(
+        "{uuid} is the identity of a table that was dropped: leave it to the catalog to choose one, \
+         or have the dropped table back"
+    )))
 }
 
 async fn add_snapshots(
