@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::{Config, MetastoreUrl, units::parse_duration},
     http::admin::{describe, scopes},
-    server::open_metastore,
+    server::{make_data_folder, open_metastore},
 };
 use clap::{Args, Subcommand};
 use icecore_catalog::{
@@ -217,7 +217,7 @@ pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
 
 /// As [`open`], for the first token: the metastore is made when missing.
 async fn open_or_make(config: &Config) -> Result<Access, CliError> {
-    std::fs::create_dir_all(&config.data_dir).map_err(|source| CliError::Io {
+    make_data_folder(config).map_err(|source| CliError::Io {
         operation: format!("make folder `{}`", config.data_dir.display()),
         source,
     })?;

@@ -53,10 +53,11 @@ pub async fn namespaces(
             continue;
         }
         let properties = metastore.namespace(&levels).await?.unwrap_or_default();
+        let noted = Namespace::noted(&levels, &properties);
         found.push(serde_json::json!({
             "name": levels.join("."),
             "levels": levels,
-            "ns": properties.get("icecore.ns"),
+            "ns": noted.as_ref().map(Namespace::text),
         }));
     }
     Ok(json(200, &serde_json::json!({ "namespaces": found })))
@@ -71,8 +72,7 @@ pub async fn list(
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
-    let levels = operate::levels(&app, &namespace).await?;
-    guard::allow_levels(&principal, Action::Read, &levels)?;
+    let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
     let mut tables = Vec::new();
     for name in app.catalog.metastore().tables(&levels).await? {
         let table = table_of(&levels, &name)?;
@@ -106,8 +106,7 @@ pub async fn snapshots(
     Extension(principal): Extension<Principal>,
     Path((namespace, table)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let levels = operate::levels(&app, &namespace).await?;
-    guard::allow_levels(&principal, Action::Read, &levels)?;
+    let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
     let table = table_of(&levels, &table)?;
     let loaded = match app.catalog.load_table(&table).await {
         Ok(loaded) => loaded,
@@ -142,9 +141,10 @@ pub async fn snapshots(
 /// 503 when the commit failed; what waits is safe and tried again.
 pub async fn commit(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
-    let namespace = owner(&app, parse_namespace(&namespace)?).await?;
+    let namespace = owner(&app, &principal, parse_namespace(&namespace)?).await?;
     let through = *app.wal.durable().borrow();
     let committed = app
         .flush
@@ -168,14 +168,22 @@ pub async fn commit(
     Ok(json(200, &serde_json::json!({ "seq": seq, "snapshots": snapshots })))
 }
 
-/// The namespace as its events name it, when it was asked for by its catalog name.
+/// The namespace as its events name it, when it was asked for by its catalog name by one who may
+/// know of it.
 ///
 /// # Errors
 /// 500.
-pub async fn owner(app: &App, asked: Namespace) -> Result<Namespace, ApiError> {
-    let levels = vec![asked.name().to_owned()];
+pub async fn owner(
+    app: &App,
+    principal: &Principal,
+    asked: Namespace,
+) -> Result<Namespace, ApiError> {
+    let levels = guard::levels(&asked);
+    if !principal.sees(&levels) && !principal.may(Action::Ingest, &levels) {
+        return Ok(asked);
+    }
     let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-    Ok(properties.get("icecore.ns").and_then(|text| Namespace::parse(text).ok()).unwrap_or(asked))
+    Ok(Namespace::noted(&levels, &properties).unwrap_or(asked))
 }
 
 fn describe(name: &str, loaded: &LoadedTable) -> Value {

@@ -38,7 +38,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, SqlMetastore)> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 19;
+const PARTS: usize = 20;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -58,6 +58,7 @@ async fn suite(store: &dyn Metastore, part: usize) {
         13 => suite::replaced_tables(store).await,
         14 => suite::reports(store).await,
         17 => suite::pages(store).await,
+        18 => suite::names_that_nothing_has(store).await,
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
@@ -134,6 +135,22 @@ async fn commits_are_durable_when_they_return() {
     assert_eq!(pragma("synchronous", &mut connection).await, "2");
     assert_eq!(pragma("journal_mode", &mut connection).await, "wal");
     assert_eq!(pragma("foreign_keys", &mut connection).await, "1");
+}
+
+#[tokio::test]
+async fn commits_to_postgres_are_durable_whatever_the_database_is_set_to() {
+    let Some(url) = database().await else { return };
+    let name = url.rsplit('/').next().unwrap();
+    let pool = AnyPool::connect(&url).await.unwrap();
+    let lax = format!("ALTER DATABASE {name} SET synchronous_commit = off");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lax)).execute(&pool).await.unwrap();
+    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let mut connection = metastore.writer.acquire().await.unwrap();
+    let setting: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+    assert_eq!(setting, "on");
 }
 
 /// Commits of one table, at versions 1 and 2.
