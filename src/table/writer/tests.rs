@@ -1,4 +1,4 @@
-use super::{WriteError, align, write};
+use super::{Layout, WriteError, align, write, write_as};
 use crate::{
     clock::Clock,
     event::rows,
