@@ -23,8 +23,15 @@ use crate::{
 use clap::{Args, Parser, Subcommand};
 use client::ClientError;
 use icecore_catalog::{access::audit::Broken, error::CatalogError};
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 use tracing_subscriber::EnvFilter;
+
+/// What is being done when a result is written.
+const STDOUT: &str = "write to stdout";
 
 /// An event lakehouse in one binary.
 #[derive(Debug, Parser)]
@@ -153,6 +160,12 @@ pub fn run() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // As with `… | head -1`: who has read enough wants no more.
+        Err(CliError::Io { operation, source })
+            if operation == STDOUT && source.kind() == ErrorKind::BrokenPipe =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(problem) => {
             complain(&problem);
             if matches!(problem, CliError::Usage(_) | CliError::Config(_)) {
@@ -216,7 +229,7 @@ pub fn say(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
-        .map_err(|source| CliError::Io { operation: "write to stdout".to_owned(), source })
+        .map_err(|source| CliError::Io { operation: STDOUT.to_owned(), source })
 }
 
 /// Writes an error and its causes to stderr.
@@ -224,8 +237,12 @@ fn complain(problem: &dyn std::error::Error) {
     let mut text = format!("icecore: {problem}");
     let mut cause = problem.source();
     while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
+        let next_text = next.to_string();
+        // Databases' errors repeat their cause in their own text.
+        if !text.ends_with(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
         cause = next.source();
     }
     // There is nowhere left to report that stderr is closed.

@@ -20,6 +20,7 @@ pub mod provider;
 pub mod rename;
 pub mod rewrite;
 pub mod session;
+mod unreadable;
 pub mod view;
 pub mod weight;
 
@@ -80,6 +81,9 @@ pub enum SqlError {
     /// The namespace or snapshot is not there.
     #[error("{0}")]
     NotFound(String),
+    /// A table is there, but its metadata file is gone or broken. The text names the file.
+    #[error("{0}")]
+    Unreadable(String),
     /// Over the time, memory or row limit.
     #[error("{0}")]
     Limit(String),

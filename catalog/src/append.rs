@@ -29,7 +29,7 @@ use iceberg::{
     },
 };
 use rand::Rng;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// How long a file that nothing refers to any more is left for readers that still hold a snapshot
 /// from before.
@@ -153,20 +153,16 @@ async fn thin(
     if !retention::is_managed(base) {
         return Vec::new();
     }
-    let forked = obsolete::is_forked(base);
-    if forked && !obsolete::is_marked_forked(base) {
-        updates.push(TableUpdate::SetProperties {
-            updates: HashMap::from([(obsolete::FORKED.to_owned(), "true".to_owned())]),
-        });
-    }
+    let history = obsolete::history(base);
     let removed = retention::snapshots_to_remove(base, now_ms);
+    updates.extend(obsolete::mark(base, history, &removed));
     if removed.is_empty() {
         return Vec::new();
     }
     let not_before_ms = now_ms.saturating_add(OBSOLETE_GRACE_MS);
     let own = Location::parse(base.location());
     let is_own = |file: &String| own.as_ref().is_some_and(|own| own.admit(file).is_ok());
-    let obsolete = obsolete::files(storage, base, &removed, forked)
+    let obsolete = obsolete::files(storage, base, &removed, history)
         .await
         .into_iter()
         .filter(is_own)

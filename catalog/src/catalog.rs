@@ -380,5 +380,26 @@ impl Catalog {
     }
 }
 
+/// Whether a metadata file could not be read because it is gone or broken.
+fn is_of_file(cause: &CatalogError) -> bool {
+    matches!(
+        cause,
+        CatalogError::MissingMetadata(_)
+            | CatalogError::Iceberg { .. }
+            | CatalogError::Invalid(_)
+            | CatalogError::LocationForbidden(_)
+    )
+}
+
+/// Says so, with what to do.
+fn unreadable_file(location: &str, cause: &CatalogError) -> String {
+    let what = match cause {
+        CatalogError::MissingMetadata(_) => format!("its metadata file `{location}` is gone"),
+        CatalogError::Invalid(text) => text.clone(),
+        _ => format!("its metadata file `{location}` is broken"),
+    };
+    format!("{what}; put the file back, or drop the table")
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -345,6 +345,8 @@ pub trait Metastore: Debug + Send + Sync {
     /// Forgets at most `limit` tables whose time in the trash is over and whose files stay; gives
     /// at most `limit` of those whose files go, which from now on cannot be had back.
     async fn expire_trash(&self, now_ms: i64, limit: u32) -> Result<Vec<TrashRow>, CatalogError>;
+    /// Keeps a table whose files are not all queued out of [`Metastore::expire_trash`] until then.
+    async fn put_off_purge(&self, uuid: Uuid, until_ms: i64) -> Result<(), CatalogError>;
     /// Forgets a table whose files are all queued for deletion.
     async fn forget_trash(&self, uuid: Uuid) -> Result<(), CatalogError>;
     /// Makes dropping and renaming a table fail with `Protected`, or allows it again; `NoSuchTable`.
@@ -354,6 +356,8 @@ pub trait Metastore: Debug + Send + Sync {
         name: &str,
         is_protected: bool,
     ) -> Result<(), CatalogError>;
+    /// At most `limit` protected tables, in order of their names.
+    async fn protected(&self, limit: u32) -> Result<Vec<(Levels, String)>, CatalogError>;
     /// Whether a table is protected.
     async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError>;
     /// Puts another table in the place of the one of this name and identity `old`, as a drop and
@@ -416,6 +420,14 @@ pub trait Metastore: Debug + Send + Sync {
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError>;
     /// Forgets files that have been deleted.
     async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError>;
+    /// Has files that are still in the queue wait until then.
+    async fn put_off_obsolete(
+        &self,
+        locations: &[String],
+        not_before_ms: i64,
+    ) -> Result<(), CatalogError>;
+    /// How many files are in the queue, whenever their time comes.
+    async fn count_obsolete(&self) -> Result<u64, CatalogError>;
 
     /// What became of the request of this key; none when it was not carried out.
     async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError>;

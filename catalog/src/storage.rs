@@ -73,6 +73,9 @@ struct Inner {
     root: Location,
     place: Place,
     calls: AtomicU64,
+    /// Parts of locations that the store does not answer for.
+    #[cfg(test)]
+    outages: std::sync::Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -101,7 +104,25 @@ impl Storage {
             let disk = LocalDisk::open(&local_path(root.as_str()));
             Place::Local(disk.map_err(local_failed("open", root.as_str()))?)
         };
-        Ok(Self { inner: Arc::new(Inner { root, place, calls: AtomicU64::new(0) }) })
+        Ok(Self::of(root, place))
+    }
+
+    fn of(root: Location, place: Place) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                root,
+                place,
+                calls: AtomicU64::new(0),
+                #[cfg(test)]
+                outages: std::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// Has every call fail for locations with one of these texts in them, and no other.
+    #[cfg(test)]
+    pub(crate) fn break_for(&self, parts: &[&str]) {
+        *self.inner.outages.lock().unwrap() = parts.iter().map(|part| (*part).to_owned()).collect();
     }
 
     /// A bucket that is nowhere but in memory.
@@ -115,7 +136,7 @@ impl Storage {
             options: S3Options::default(),
             sessions: sts::Sessions::default(),
         };
-        Self { inner: Arc::new(Inner { root, place, calls: AtomicU64::new(0) }) }
+        Self::of(root, place)
     }
 
     /// The warehouse's own location without a trailing slash: `file:///…` or `s3://bucket/prefix`.
@@ -148,6 +169,11 @@ impl Storage {
     fn enter(&self, location: &str) -> Result<String, CatalogError> {
         let location = self.normalize(location)?;
         self.inner.calls.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        if self.inner.outages.lock().unwrap().iter().any(|part| location.as_str().contains(part)) {
+            let source = object_store::Error::Generic { store: "test", source: "outage".into() };
+            return Err(failed("reach", location.as_str())(source));
+        }
         Ok(location.to_string())
     }
 
@@ -176,7 +202,7 @@ impl Storage {
         let location = self.enter(location)?;
         match &self.inner.place {
             Place::Local(_) => {
-                let read = |_: &LocalDisk, path: &Path| std::fs::read(path).map(Bytes::from);
+                let read = |_: &LocalDisk, path: &Path| local::read(path).map(Bytes::from);
                 self.on_disk("read", location, read).await
             }
             Place::S3 { bucket, store, .. } => {

@@ -12,7 +12,7 @@ use std::fmt::Write;
 /// `icecore tables`
 #[derive(Debug, Args)]
 pub struct Tables {
-    /// The namespace; without it every namespace is listed
+    /// The namespace, levels apart by `/`; without it every namespace is listed
     #[arg(long)]
     ns: Option<String>,
     /// The server, http://host:port
@@ -26,7 +26,7 @@ pub struct Snapshots {
     /// The table
     #[arg(default_value = "events")]
     table: String,
-    /// The namespace
+    /// The namespace, levels apart by `/`
     #[arg(long, default_value = "default")]
     ns: String,
     /// The server, http://host:port
@@ -45,26 +45,31 @@ pub async fn tables(config: &Config, command: &Tables) -> Result<(), CliError> {
         None => {
             let answer = client.json(Method::GET, "/v1/namespaces", None).await?;
             let listed = answer["namespaces"].as_array().cloned().unwrap_or_default();
-            listed.iter().filter_map(|entry| Some(entry["name"].as_str()?.to_owned())).collect()
+            listed.iter().map(|entry| typed(entry, "name")).collect()
         }
     };
     let mut rows = Vec::new();
     for namespace in namespaces {
-        let answer =
-            client.json(Method::GET, &format!("/v1/{}/tables", escape(&namespace)), None).await?;
+        let answer = client
+            .json(Method::GET, &format!("/v1/{}/tables", escape_ns(&namespace)), None)
+            .await?;
         for table in answer["tables"].as_array().into_iter().flatten() {
             let mut row = vec![namespace.clone()];
             row.extend(
-                ["name", "records", "files", "bytes", "snapshots", "last_seq"]
+                ["name", "records", "files", "bytes", "snapshots", "last_seq", "error"]
                     .map(|key| plain(&table[key])),
             );
             rows.push(row);
         }
     }
-    say(&aligned(
-        &["namespace", "table", "records", "files", "bytes", "snapshots", "last_seq"],
-        &rows,
-    ))
+    let mut header =
+        vec!["namespace", "table", "records", "files", "bytes", "snapshots", "last_seq", "error"];
+    // Few have one.
+    if rows.iter().all(|row| row.last().is_some_and(|error| error == "-")) {
+        header.pop();
+        rows.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    say(&aligned(&header, &rows))
 }
 
 /// Prints the snapshots of a table.
@@ -73,7 +78,8 @@ pub async fn tables(config: &Config, command: &Tables) -> Result<(), CliError> {
 /// [`CliError::Client`].
 pub async fn snapshots(config: &Config, command: &Snapshots) -> Result<(), CliError> {
     let client = Client::new(config, command.url.as_deref());
-    let path = format!("/v1/{}/tables/{}/snapshots", escape(&command.ns), escape(&command.table));
+    let path =
+        format!("/v1/{}/tables/{}/snapshots", escape_ns(&command.ns), escape(&command.table));
     let answer = client.json(Method::GET, &path, None).await?;
     let keys = [
         "snapshot",
@@ -109,6 +115,18 @@ pub fn config(config: &Config) -> Result<(), CliError> {
         .map(|(key, value, origin)| vec![(*key).to_owned(), value.clone(), origin.to_string()])
         .collect();
     say(&aligned(&["setting", "value", "origin"], &rows))
+}
+
+/// A namespace in a path; `/` separates its levels on the command line.
+pub(super) fn escape_ns(text: &str) -> String {
+    text.split('/').map(escape).collect::<Vec<_>>().join("%1F")
+}
+
+/// A namespace of an answer as it can be typed again.
+pub(super) fn typed(row: &Value, name: &str) -> String {
+    let levels = row["levels"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let levels: Vec<&str> = levels.collect();
+    if levels.is_empty() { plain(&row[name]) } else { levels.join("/") }
 }
 
 pub(super) fn escape(text: &str) -> String {

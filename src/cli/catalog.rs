@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape, plain, time},
+        admin::{aligned, escape, escape_ns, plain, time, typed},
         client::{Client, ClientError},
         say,
     },
@@ -31,8 +31,12 @@ pub enum CatalogCommand {
     Rollback(Rollback),
     /// Drop a table; it can be had back for `catalog.undrop_window`
     Drop(Drop),
-    /// List the dropped tables that can be had back
+    /// List the tables that can be neither dropped nor renamed
+    Protected(Server),
+    /// List the dropped tables that can be had back, and count the files that wait to be deleted
     Dropped(Server),
+    /// List changes, the oldest first
+    Events(Events),
     /// Put a dropped table back
     Undrop(Undrop),
     /// Delete the files of a dropped table
@@ -52,9 +56,22 @@ pub struct Server {
 pub struct Table {
     /// The table
     table: String,
-    /// Its namespace
+    /// Its namespace, levels apart by `/`
     #[arg(long, default_value = "default")]
     ns: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// `icecore catalog events`
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only changes after this token, which an earlier list ended with
+    #[arg(long, value_name = "TOKEN")]
+    after: Option<String>,
+    /// At most this many, up to 1000
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
     #[command(flatten)]
     server: Server,
 }
@@ -125,7 +142,7 @@ impl Table {
     /// Its path below the server, for a call named `call`.
     pub(super) fn path(&self, call: &str) -> String {
         let call = if call.is_empty() { String::new() } else { format!("/{call}") };
-        format!("/v1/{}/tables/{}{call}", escape(&self.ns), escape(&self.table))
+        format!("/v1/{}/tables/{}{call}", escape_ns(&self.ns), escape(&self.table))
     }
 
     pub(super) fn client(&self, config: &Config) -> Client {
@@ -151,7 +168,7 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
             call(config, table, Method::DELETE, "protection", None).await
         }
         CatalogCommand::Rename(Rename { table, name, to_ns }) => {
-            let body = json!({ "name": name, "ns": to_ns });
+            let body = json!({ "name": name, "ns": to_ns.as_deref().map(levels) });
             call(config, table, Method::POST, "rename", Some(&body)).await
         }
         CatalogCommand::Rollback(Rollback { table, to }) => {
@@ -166,10 +183,12 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
             let answer = table.client(config).json(Method::DELETE, &path, None).await?;
             say(&lines(&answer))
         }
+        CatalogCommand::Protected(server) => protected(&server.client(config)).await,
+        CatalogCommand::Events(events) => list_events(config, events).await,
         CatalogCommand::Dropped(server) => dropped(&server.client(config)).await,
         CatalogCommand::Undrop(Undrop { uuid, name, ns, server }) => {
             let path = format!("/admin/dropped/{}/undrop", escape(uuid));
-            let body = json!({ "name": name, "ns": ns });
+            let body = json!({ "name": name, "ns": ns.as_deref().map(levels) });
             let answer = server.client(config).json(Method::POST, &path, Some(&body)).await?;
             say(&lines(&answer))
         }
@@ -197,7 +216,7 @@ async fn dropped(client: &Client) -> Result<(), CliError> {
     let row = |row: &Value| {
         vec![
             plain(&row["uuid"]),
-            plain(&row["namespace"]),
+            typed(row, "namespace"),
             plain(&row["name"]),
             time(&row["dropped_ms"]),
             time(&row["until_ms"]),
@@ -206,7 +225,62 @@ async fn dropped(client: &Client) -> Result<(), CliError> {
     };
     let rows: Vec<Vec<String>> =
         answer["dropped"].as_array().into_iter().flatten().map(row).collect();
-    say(&aligned(&["uuid", "namespace", "table", "dropped", "until", "purge"], &rows))
+    say(&aligned(&["uuid", "namespace", "table", "dropped", "until", "purge"], &rows))?;
+    say(&format!("\nfiles that wait to be deleted: {}", plain(&answer["queued_files"])))
+}
+
+async fn protected(client: &Client) -> Result<(), CliError> {
+    let answer = client.json(Method::GET, "/admin/protected", None).await?;
+    let row = |row: &Value| vec![typed(row, "namespace"), plain(&row["name"])];
+    let rows = answer["protected"].as_array().into_iter().flatten().map(row);
+    say(&aligned(&["namespace", "table"], &rows.collect::<Vec<_>>()))
+}
+
+async fn list_events(config: &Config, events: &Events) -> Result<(), CliError> {
+    let mut body = json!({ "page-size": events.limit });
+    if let Some(after) = &events.after {
+        body["continuation-token"] = json!(after);
+    }
+    let client = events.server.client(config);
+    let answer = client.json(Method::POST, "/catalog/v1/events", Some(&body)).await?;
+    let rows = answer["events"].as_array().into_iter().flatten().map(event);
+    say(&aligned(
+        &["event", "time", "actor", "operation", "object", "request"],
+        &rows.collect::<Vec<_>>(),
+    ))?;
+    say(&format!("\nto go on: --after {}", plain(&answer["continuation-token"])))
+}
+
+/// A line of the feed; operations differ in how they say what they are about.
+fn event(row: &Value) -> Vec<String> {
+    let operation = &row["operation"];
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let levels = |value: &Value| {
+        let levels = value.as_array()?.iter().filter_map(Value::as_str);
+        Some(levels.collect::<Vec<_>>().join("/"))
+    };
+    let named = |value: &Value| {
+        let name = text(&value["name"])?;
+        Some(levels(&value["namespace"]).map_or(name.clone(), |levels| format!("{levels}/{name}")))
+    };
+    let object = ["identifier", "source-identifier", "source", "destination"]
+        .iter()
+        .find_map(|member| named(&operation[member]))
+        .or_else(|| levels(&operation["namespace"]))
+        .or_else(|| text(&operation["table-uuid"]).or_else(|| text(&operation["view-uuid"])));
+    vec![
+        plain(&row["event-id"]),
+        time(&row["timestamp-ms"]),
+        plain(&row["actor"]),
+        plain(&operation["operation-type"]),
+        object.unwrap_or_else(|| "-".to_owned()),
+        plain(&row["request-id"]),
+    ]
+}
+
+/// A namespace in a body, as it is in a path once that is decoded.
+fn levels(typed: &str) -> String {
+    typed.replace('/', "\u{1f}")
 }
 
 /// A line for each member of an answer; a time for those that end in `_ms` and are one.

@@ -74,7 +74,7 @@ pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), Cl
     match command {
         BranchCommand::List(table) => list(config, table, "branch").await,
         BranchCommand::Create(new) => create(config, new, "branch").await,
-        BranchCommand::Drop(named) => drop(config, named).await,
+        BranchCommand::Drop(named) => drop(config, named, "branch").await,
         BranchCommand::FastForward(FastForward { named, to }) => {
             let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
             let client = named.table.client(config);
@@ -92,7 +92,7 @@ pub async fn tags(config: &Config, command: &TagCommand) -> Result<(), CliError>
     match command {
         TagCommand::List(table) => list(config, table, "tag").await,
         TagCommand::Create(new) => create(config, new, "tag").await,
-        TagCommand::Drop(named) => drop(config, named).await,
+        TagCommand::Drop(named) => drop(config, named, "tag").await,
     }
 }
 
@@ -112,8 +112,8 @@ async fn create(config: &Config, new: &Create, kind: &str) -> Result<(), CliErro
     say(&format!("{name} is at snapshot {}", plain(&answer["snapshot"])))
 }
 
-async fn drop(config: &Config, Named { table, name }: &Named) -> Result<(), CliError> {
-    let path = table.path(&format!("refs/{}", escape(name)));
+async fn drop(config: &Config, Named { table, name }: &Named, kind: &str) -> Result<(), CliError> {
+    let path = table.path(&format!("refs/{}?type={kind}", escape(name)));
     table.client(config).json(Method::DELETE, &path, None).await?;
     say(&format!("{name} is dropped"))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{
-        CliError,
+        CliError, STDOUT,
         client::{Call, Client, ClientError, refused},
         say,
     },
@@ -151,7 +151,7 @@ async fn print_answer(client: &Client, command: &SqlCommand, sql: &str) -> Resul
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         return say(&table(&bytes)?);
     }
-    let failed = |source| CliError::Io { operation: "write to stdout".to_owned(), source };
+    let failed = |source| CliError::Io { operation: STDOUT.to_owned(), source };
     copy_answer(client, command, sql, &mut std::io::stdout(), failed).await
 }
 

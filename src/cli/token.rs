@@ -12,7 +12,7 @@ use crate::{
         say,
     },
     clock::Clock,
-    config::{Config, units::parse_duration},
+    config::{Config, MetastoreUrl, units::parse_duration},
     http::admin::{describe, scopes},
     server::{make_data_folder, open_metastore},
 };
@@ -93,6 +93,13 @@ pub async fn run(config: &Config, command: &TokenCommand) -> Result<(), CliError
 }
 
 async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
+    if create.scopes.is_empty() && !create.admin {
+        return Err(CliError::Usage(
+            "say what the token may do: --scope ACTION:NAMESPACE (ingest, read, write or admin; \
+             `*` for every namespace), once for each, or --admin"
+                .to_owned(),
+        ));
+    }
     let lifetime = create.expires.as_deref().map(lifetime).transpose()?;
     let texts = if create.admin { vec!["admin:*".to_owned()] } else { create.scopes.clone() };
     let asked = json!({
@@ -112,7 +119,7 @@ async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
             scopes: scopes(&texts, create.ns.as_deref()).map_err(CliError::Usage)?,
             lifetime,
         };
-        let access = open(config).await?;
+        let access = open_or_make(config).await?;
         let made = made_here(&access, request, &asked).await?;
         (made.id, made.text)
     };
@@ -193,12 +200,29 @@ fn lifetime(text: &str) -> Result<Duration, CliError> {
     })
 }
 
-/// Access control over the metastore of the settings, which is made when missing.
+/// Access control over the metastore of the settings, which has to be there: an empty one that is
+/// made in the wrong folder would look like a good answer. Says on stderr which one it is.
 pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
+    if let MetastoreUrl::Sqlite(path) = &config.metastore
+        && !path.is_file()
+    {
+        return Err(CliError::Refused(format!(
+            "there is no metastore at `{}`: say where it is with --data-dir or --metastore; \
+             `icecore serve` makes one",
+            path.display()
+        )));
+    }
+    open_or_make(config).await
+}
+
+/// As [`open`], for the first token: the metastore is made when missing.
+async fn open_or_make(config: &Config) -> Result<Access, CliError> {
     make_data_folder(config).map_err(|source| CliError::Io {
         operation: format!("make folder `{}`", config.data_dir.display()),
         source,
     })?;
+    let metastore = &config.metastore;
+    crate::cli::complain(&CliError::Refused(format!("the metastore is {metastore}")));
     let clock = Clock::system();
     let store = open_metastore(config).await?;
     Ok(Access::on(store, Arc::new(move || clock.now_ms()), None))

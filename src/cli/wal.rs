@@ -45,9 +45,16 @@ pub enum WalCommand {
 /// Prints the report, or what was done.
 ///
 /// # Errors
-/// [`CliError::Wal`], [`CliError::Metastore`], [`CliError::Start`].
+/// [`CliError::Wal`], [`CliError::Metastore`], [`CliError::Start`]; [`CliError::Refused`] when there is
+/// no log.
 pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
+    if !folder.is_dir() {
+        return Err(CliError::Refused(format!(
+            "there is no log at `{}`: say where it is with --data-dir",
+            folder.display()
+        )));
+    }
     match command {
         WalCommand::TakeOver => say(&describe_take_over(&claim::take_over(config).await?)),
         WalCommand::Export { folder: aside, dead_letters } => {

@@ -42,6 +42,21 @@ impl std::fmt::Debug for MetastoreUrl {
     }
 }
 
+impl std::fmt::Display for MetastoreUrl {
+    /// Shows no password, nor what else a URL may hide it in.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(text) => {
+                let place = text.rsplit('@').next().unwrap_or_default();
+                let place = place.split('?').next().unwrap_or_default();
+                let place = place.split_once("://").map_or(place, |(_, place)| place);
+                write!(f, "postgres://{place}")
+            }
+        }
+    }
+}
+
 impl Texts {
     pub(super) fn metastore(&self, data_dir: &Path) -> Result<MetastoreUrl, ConfigError> {
         let text = self.text("metastore");

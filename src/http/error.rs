@@ -90,7 +90,7 @@ impl From<SqlError> for ApiError {
     fn from(cause: SqlError) -> Self {
         let code = match &cause {
             SqlError::Invalid(_) => ErrorCode::InvalidSql,
-            SqlError::NotFound(_) => ErrorCode::NotFound,
+            SqlError::NotFound(_) | SqlError::Unreadable(_) => ErrorCode::NotFound,
             SqlError::Limit(_) => ErrorCode::QueryLimit,
             SqlError::Busy => ErrorCode::TooManyRequests,
             SqlError::Unavailable => ErrorCode::Unavailable,

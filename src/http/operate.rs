@@ -32,6 +32,9 @@ use icecore_schemas::error_code::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json as value};
 
+/// Most protected tables in a list.
+const PROTECTED_LISTED_MAX: u32 = 10_000;
+
 /// Every route of this module.
 pub fn routes() -> Router<App> {
     let table = "/v1/{namespace}/tables/{table}";
@@ -44,6 +47,7 @@ pub fn routes() -> Router<App> {
         .route(&format!("{table}/refs"), get(list_refs).post(create_ref))
         .route(&format!("{table}/refs/{{name}}"), delete(drop_ref))
         .route(&format!("{table}/refs/{{name}}/fast-forward"), post(fast_forward))
+        .route("/admin/protected", get(protected))
         .route("/admin/dropped", get(dropped))
         .route("/admin/dropped/{uuid}", delete(purge))
         .route("/admin/dropped/{uuid}/undrop", post(undrop))
@@ -76,6 +80,15 @@ enum Kind {
     Tag,
 }
 
+impl From<Kind> for RefKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Branch => Self::Branch,
+            Kind::Tag => Self::Tag,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FastForward {
@@ -91,9 +104,18 @@ struct Rollback {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Drop {
     #[serde(default)]
     purge: bool,
+}
+
+/// What is to be dropped; whatever has the name when left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DropRef {
+    #[serde(rename = "type")]
+    kind: Option<Kind>,
 }
 
 fn parsed<T: DeserializeOwned>(body: Body<T>) -> Result<T, ApiError> {
@@ -106,7 +128,7 @@ fn invalid(text: impl Into<String>) -> ApiError {
 }
 
 /// The levels of a namespace where the caller may do this.
-async fn levels(
+pub(super) async fn levels(
     app: &App,
     principal: &Principal,
     action: Action,
@@ -201,11 +223,9 @@ async fn drop_table(
     query: Result<Query<Drop>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(Drop { purge }) = query.map_err(|problem| invalid(problem.body_text()))?;
-    caller
-        .catalog(&app)
-        .drop_table(&find(&app, &caller.principal, Action::Write, path).await?, purge)
-        .await?;
-    Ok(json(200, &value!({ "dropped": true })))
+    let table = find(&app, &caller.principal, Action::Write, path).await?;
+    let uuid = caller.catalog(&app).drop_table(&table, purge).await?;
+    Ok(json(200, &value!({ "dropped": true, "uuid": uuid.to_string() })))
 }
 
 async fn rollback(
@@ -252,12 +272,8 @@ async fn create_ref(
 ) -> Result<Response, ApiError> {
     let table = find(&app, &caller.principal, Action::Write, path).await?;
     let NewRef { name, kind, snapshot } = parsed(body)?;
-    let kind = match kind {
-        Kind::Branch => RefKind::Branch,
-        Kind::Tag => RefKind::Tag,
-    };
     caller.call.about(&format!("{table}.{name}"));
-    caller.catalog(&app).create_ref(&table, &name, kind, snapshot).await?;
+    caller.catalog(&app).create_ref(&table, &name, kind.into(), snapshot).await?;
     let made = app.catalog.refs(&table).await?;
     let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
@@ -267,11 +283,12 @@ async fn drop_ref(
     State(app): State<App>,
     caller: Caller,
     Path((namespace, table, name)): Path<(String, String, String)>,
+    query: Result<Query<DropRef>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    caller
-        .catalog(&app)
-        .drop_ref(&find(&app, &caller.principal, Action::Write, (namespace, table)).await?, &name)
-        .await?;
+    let Query(DropRef { kind }) = query.map_err(|problem| invalid(problem.body_text()))?;
+    let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
+    caller.call.about(&format!("{table}.{name}"));
+    caller.catalog(&app).drop_ref(&table, &name, kind.map(RefKind::from)).await?;
     Ok(json(200, &value!({ "dropped": true })))
 }
 
@@ -294,6 +311,7 @@ async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
         value!({
             "uuid": row.uuid.to_string(),
             "namespace": row.levels.join("."),
+            "levels": row.levels,
             "name": row.name,
             "dropped_ms": row.trash.dropped_ms,
             "until_ms": row.trash.until_ms,
@@ -302,7 +320,15 @@ async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
         })
     };
     let rows: Vec<Value> = app.catalog.dropped_tables().await?.iter().map(describe).collect();
-    Ok(json(200, &value!({ "dropped": rows })))
+    let queued = app.catalog.metastore().count_obsolete().await?;
+    Ok(json(200, &value!({ "dropped": rows, "queued_files": queued })))
+}
+
+async fn protected(State(app): State<App>) -> Result<Response, ApiError> {
+    let tables = app.catalog.metastore().protected(PROTECTED_LISTED_MAX).await?;
+    let describe = |(levels, name): &(Vec<String>, String)| value!({ "namespace": levels.join("."), "levels": levels, "name": name });
+    let rows: Vec<Value> = tables.iter().map(describe).collect();
+    Ok(json(200, &value!({ "protected": rows })))
 }
 
 async fn undrop(

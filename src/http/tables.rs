@@ -1,8 +1,8 @@
 //! Tables of a namespace for operators: list, snapshots, commit now.
 
 use crate::{
-    http::{App, error::ApiError, guard, json, parse_namespace},
-    table::schema::ident,
+    http::{App, error::ApiError, guard, json, operate, parse_namespace},
+    table::schema::{self, TableIdent, ident},
     wal::RecordKind,
 };
 use axum::{
@@ -12,12 +12,17 @@ use axum::{
 use icecore_catalog::{
     access::{Action, Principal},
     catalog::LoadedTable,
+    error::CatalogError,
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    error_code::ErrorCode,
     names::Namespace,
 };
 use serde_json::{Map, Value};
+
+/// Most namespaces of one answer.
+const NAMESPACES_MAX: usize = 10_000;
 
 /// `GET /v1/namespaces`: every namespace that the caller may see.
 ///
@@ -27,13 +32,33 @@ pub async fn namespaces(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
+    let metastore = app.catalog.metastore();
     let mut found = Vec::new();
-    let listed = app.catalog.metastore().namespaces(&Vec::new()).await?;
-    for levels in listed.into_iter().filter(|levels| principal.sees(levels)) {
-        let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
+    let mut waiting = metastore.namespaces(&Vec::new()).await?;
+    waiting.reverse();
+    while let Some(levels) = waiting.pop() {
+        if NAMESPACES_MAX <= found.len() {
+            let text = format!(
+                "there are more than {NAMESPACES_MAX} namespaces; list them by pages with GET /catalog/v1/namespaces"
+            );
+            return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+        }
+        match metastore.namespaces(&levels).await {
+            Ok(below) => waiting.extend(below.into_iter().rev()),
+            // Dropped since its name was listed.
+            Err(CatalogError::NoSuchNamespace(_)) => continue,
+            Err(cause) => return Err(cause.into()),
+        }
+        if !principal.sees(&levels) {
+            continue;
+        }
+        let properties = metastore.namespace(&levels).await?.unwrap_or_default();
         let noted = Namespace::noted(&levels, &properties);
-        let text = noted.as_ref().map(Namespace::text);
-        found.push(serde_json::json!({ "name": levels.join("."), "ns": text }));
+        found.push(serde_json::json!({
+            "name": levels.join("."),
+            "levels": levels,
+            "ns": noted.as_ref().map(Namespace::text),
+        }));
     }
     Ok(json(200, &serde_json::json!({ "namespaces": found })))
 }
@@ -44,16 +69,32 @@ pub async fn namespaces(
 /// 404 for a namespace without tables.
 pub async fn list(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
-    let namespace = parse_namespace(&namespace)?;
-    let levels = vec![namespace.name().to_owned()];
+    let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
     let mut tables = Vec::new();
     for name in app.catalog.metastore().tables(&levels).await? {
-        let loaded = app.catalog.load_table(&ident(&namespace, &name)).await?;
-        tables.push(describe(&name, &loaded));
+        let table = table_of(&levels, &name)?;
+        match app.catalog.load_table(&table).await {
+            Ok(loaded) => tables.push(describe(&name, &loaded)),
+            // Dropped since the names were listed.
+            Err(CatalogError::NoSuchTable(_)) => (),
+            // One bad table must not hide the others.
+            Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
+                Some(error) => {
+                    tables.push(serde_json::json!({ "name": name, "error": error }));
+                }
+                None => return Err(cause.into()),
+            },
+        }
     }
     Ok(json(200, &serde_json::json!({ "tables": tables })))
+}
+
+fn table_of(levels: &[String], name: &str) -> Result<TableIdent, ApiError> {
+    schema::foreign_ident(levels, name)
+        .ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, "a namespace has a name"))
 }
 
 /// `GET /v1/{ns}/tables/{t}/snapshots`: the retained snapshots, oldest first.
@@ -62,10 +103,18 @@ pub async fn list(
 /// 404.
 pub async fn snapshots(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path((namespace, table)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let namespace = parse_namespace(&namespace)?;
-    let loaded = app.catalog.load_table(&ident(&namespace, &table)).await?;
+    let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
+    let table = table_of(&levels, &table)?;
+    let loaded = match app.catalog.load_table(&table).await {
+        Ok(loaded) => loaded,
+        Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
+            Some(error) => return Err(ApiError::new(ErrorCode::NotFound, error)),
+            None => return Err(cause.into()),
+        },
+    };
     let mut snapshots: Vec<_> = loaded.metadata.snapshots().collect();
     snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
     let rows: Vec<Value> = snapshots

@@ -5,7 +5,7 @@
 
 use crate::sql::{
     SqlError, SqlOptions, allowed, functions, growth::Growth, provider::Table,
-    rewrite::KeepWithinMemory, view::View,
+    rewrite::KeepWithinMemory, unreadable::Unreadable, view::View,
 };
 use datafusion::{
     catalog::{
@@ -80,6 +80,12 @@ impl Sessions {
                 .map_err(|cause| broken(&cause))?;
             schema
                 .register_table(table.name.clone(), Arc::new(provider))
+                .map_err(|cause| broken(&cause))?;
+        }
+        for (name, error) in &view.unreadable {
+            let provider = Unreadable::new(error.clone());
+            schema
+                .register_table(name.clone(), Arc::new(provider))
                 .map_err(|cause| broken(&cause))?;
         }
         let catalog = MemoryCatalogProvider::new();

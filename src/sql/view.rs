@@ -147,6 +147,8 @@ pub struct View {
     pub namespace: Namespace,
     /// The tables that were wanted.
     pub tables: Vec<TableView>,
+    /// Tables that are there and cannot be read, with what is wrong.
+    pub unreadable: Vec<(String, SqlError)>,
 }
 
 /// Where views are taken from.
@@ -175,7 +177,8 @@ impl View {
         as_of: Option<&AsOf>,
     ) -> Result<(Self, Pin), SqlError> {
         let pin = sources.wal.pin();
-        let mut view = Self { namespace: namespace.clone(), tables: Vec::new() };
+        let mut view =
+            Self { namespace: namespace.clone(), tables: Vec::new(), unreadable: Vec::new() };
         if *wanted == Wanted::Named(Vec::new()) {
             return Ok((view, pin));
         }
@@ -187,11 +190,16 @@ impl View {
             Wanted::Named(names) => names.clone(),
         };
         for name in names {
-            match home.table(sources, &name, as_of).await? {
-                Some(table) => view.tables.push(table),
+            match home.table(sources, &name, as_of).await {
+                Ok(Some(table)) => view.tables.push(table),
+                // Who asks what there is gets told of it; reading it is an error.
+                Err(error @ SqlError::Unreadable(_)) if *wanted == Wanted::All => {
+                    view.unreadable.push((name, error));
+                }
+                Err(cause) => return Err(cause),
                 // Dropped since the names were listed, or not there yet at that time.
-                None if *wanted == Wanted::All => (),
-                None => return Err(home.unknown_table(sources, &name).await?),
+                Ok(None) if *wanted == Wanted::All => (),
+                Ok(None) => return Err(home.unknown_table(sources, &name).await?),
             }
         }
         Ok((view, pin))
@@ -309,10 +317,16 @@ impl Home {
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
         let levels = NamespaceIdent::new(self.namespace.name().to_owned());
-        match catalog.load_table(&TableIdent::new(levels, name.to_owned())).await {
+        let table = TableIdent::new(levels, name.to_owned());
+        match catalog.load_table(&table).await {
             Ok(loaded) => Ok(Some(loaded)),
             Err(CatalogError::NoSuchTable(_)) => Ok(None),
-            Err(cause) => Err(internal(&cause)),
+            Err(cause) => match catalog.why_unreadable(&table, &cause).await {
+                Ok(Some(why)) => {
+                    Err(SqlError::Unreadable(format!("table `{name}` cannot be read: {why}")))
+                }
+                Ok(None) | Err(_) => Err(internal(&cause)),
+            },
         }
     }
 }

@@ -23,6 +23,9 @@ pub const FIELD_ID: &str = "PARQUET:field_id";
 /// Rows in memory take about this many times what they take as zstd Parquet.
 const MEMORY_BYTES_PER_FILE_BYTE: usize = 4;
 
+/// Most files of one partition in one commit; they become longer instead.
+const FILES_MAX: usize = 64;
+
 const DAY_US: i64 = 86_400_000_000;
 
 /// Rows in the order of their files.
@@ -46,7 +49,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// The same rows as parts of about `bytes_max` bytes in memory each, at least a row.
+    /// The same rows as parts of about `bytes_max` bytes in memory each, at least a row and at most
+    /// [`FILES_MAX`] parts.
     fn cut(self, rows: &RecordBatch, bytes_max: usize) -> Vec<Self> {
         let count = self.rows.len();
         let size = |column: &ArrayRef| {
@@ -54,7 +58,7 @@ impl Part {
             data.get_slice_memory_size().unwrap_or_default()
         };
         let bytes: usize = rows.columns().iter().map(size).sum();
-        let files = bytes.div_ceil(bytes_max.max(1)).clamp(1, count.max(1));
+        let files = bytes.div_ceil(bytes_max.max(1)).clamp(1, count.clamp(1, FILES_MAX));
         let start = |file: usize| self.rows.start + file * count / files;
         let range = |file| start(file)..start(file + 1);
         (0..files).map(|file| Self { rows: range(file), values: self.values.clone() }).collect()

@@ -39,6 +39,9 @@ const PUTS_AT_ONCE: usize = 4;
 const FILE_BYTES: usize = 128 << 20;
 /// Iceberg's property for the size of data files.
 const TARGET_FILE_BYTES: &str = "write.target-file-size-bytes";
+/// The smallest wish that is followed: a file costs every reader a request and a place in a
+/// manifest, and whoever writes `128` means megabytes.
+const FILE_BYTES_MIN: usize = 8 << 20;
 
 /// Why rows could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +71,7 @@ pub struct Layout {
     pub sort_order: SortOrderRef,
     /// The table's folder, without a trailing slash.
     pub location: String,
-    /// About the longest that a file may be.
+    /// About the longest that a file may be, at least 8 MiB.
     pub file_bytes: usize,
 }
 
@@ -101,7 +104,16 @@ pub async fn write(
     if batches.iter().all(|batch| batch.num_rows() == 0) {
         return Ok(Vec::new());
     }
-    let layout = Arc::new(Layout::of(table));
+    write_as(storage, Layout::of(table), batches, ids).await
+}
+
+async fn write_as(
+    storage: &Storage,
+    layout: Layout,
+    batches: Vec<RecordBatch>,
+    ids: &Ids,
+) -> Result<Vec<DataFile>, WriteError> {
+    let layout = Arc::new(layout);
     let split = {
         let layout = Arc::clone(&layout);
         blocking(move || {
@@ -170,10 +182,12 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// What another engine wrote there and is no number of bytes does not stop a flush.
+/// What another engine wrote there and is no number of bytes does not stop a flush, and neither does
+/// one that is too small: rows that are acknowledged have to go somewhere.
 fn file_bytes(table: &TableMetadata) -> usize {
-    let wanted = table.properties().get(TARGET_FILE_BYTES).and_then(|text| text.parse().ok());
-    wanted.filter(|bytes| 0 < *bytes).unwrap_or(FILE_BYTES)
+    let wanted: Option<usize> =
+        table.properties().get(TARGET_FILE_BYTES).and_then(|text| text.parse().ok());
+    wanted.filter(|bytes| 0 < *bytes).map_or(FILE_BYTES, |bytes| bytes.max(FILE_BYTES_MIN))
 }
 
 /// Two hex digits first, so that no folder grows without end and object stores spread the keys.

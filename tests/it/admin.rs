@@ -150,3 +150,157 @@ async fn the_command_line_administers_the_catalog() {
     assert!(!done && text.contains("acknowledged events"), "{text}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_of_several_levels_are_typed_with_slashes() {
+    let server = TestServer::start().await;
+    for levels in [json!(["Up"]), json!(["Up", "down"])] {
+        let body = Some(json!({ "namespace": levels }));
+        assert_eq!(call(&server, "POST", "/catalog/v1/namespaces", body).await.0, 200);
+    }
+    let table = json!({ "name": "t", "schema": { "type": "struct", "fields": [] } });
+    let made = call(&server, "POST", "/catalog/v1/namespaces/Up%1Fdown/tables", Some(table)).await;
+    assert_eq!(made.0, 200, "{made:?}");
+    for (args, part) in [
+        (&["tables"][..], "Up/down"),
+        (&["tables", "--ns", "Up/down"], "Up/down"),
+        (&["snapshots", "t", "--ns", "Up/down"], "snapshot"),
+        (&["catalog", "stats", "t", "--ns", "Up/down"], "data_rows"),
+        (&["catalog", "protect", "t", "--ns", "Up/down"], "true"),
+        (&["catalog", "protected"], "Up/down    t"),
+        (&["catalog", "unprotect", "t", "--ns", "Up/down"], "false"),
+        (&["catalog", "rename", "t", "u", "--ns", "Up/down", "--to-ns", "Up"], "Up.u"),
+        (&["catalog", "rename", "u", "t", "--ns", "Up", "--to-ns", "Up/down"], "Up.down.t"),
+        (&["catalog", "drop", "t", "--ns", "Up/down"], "uuid"),
+        (&["catalog", "dropped"], "Up/down"),
+        (&["catalog", "dropped"], "files that wait to be deleted: 0"),
+        (&["catalog", "events"], "drop-table"),
+        (&["catalog", "events", "--limit", "1"], "to go on: --after"),
+    ] {
+        let (done, text) = icecore(&server, args);
+        assert!(done && text.contains(part), "{args:?}: {text}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_dropped_only_as_what_it_is() {
+    let (server, _) = with_history().await;
+    let run = |args: &[&str]| icecore(&server, &[args, &["--ns", NS]].concat());
+    assert!(run(&["tags", "create", "events", "v1"]).0);
+    assert!(run(&["branches", "create", "events", "work"]).0);
+    for (args, part) in [
+        (["branches", "drop", "events", "v1"], "`v1` is a tag"),
+        (["tags", "drop", "events", "work"], "`work` is a branch"),
+    ] {
+        let (done, text) = run(&args);
+        assert!(!done && text.contains(part), "{text}");
+    }
+    assert!(run(&["tags", "drop", "events", "v1"]).0);
+    assert!(run(&["branches", "drop", "events", "work"]).0);
+    let unknown = format!("{EVENTS}?prge=true");
+    let (status, answer) = call(&server, "DELETE", &unknown, None).await;
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains("prge"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_metadata_hides_no_other() {
+    let server = TestServer::start().await;
+    let body = Some(json!({ "namespace": ["a"] }));
+    assert_eq!(call(&server, "POST", "/catalog/v1/namespaces", body).await.0, 200);
+    let mut files = Vec::new();
+    for name in ["broken", "gone", "good"] {
+        let schema = json!({ "type": "struct", "fields": [
+            { "id": 1, "name": "x", "required": false, "type": "long" }] });
+        let table = json!({ "name": name, "schema": schema });
+        let made = call(&server, "POST", "/catalog/v1/namespaces/a/tables", Some(table)).await;
+        assert_eq!(made.0, 200, "{made:?}");
+        let file = made.1["metadata-location"].as_str().unwrap();
+        files.push(file.strip_prefix("file://").unwrap().to_owned());
+    }
+    // A server that has not read them yet.
+    let server = server.restart().await;
+    std::fs::write(&files[0], "{}").unwrap();
+    std::fs::remove_file(&files[1]).unwrap();
+
+    let (status, listed) = call(&server, "GET", "/v1/a/tables", None).await;
+    assert_eq!(status, 200, "{listed}");
+    let rows = listed["tables"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    for (row, file) in rows.iter().zip(&files) {
+        let error = row["error"].as_str().unwrap_or_default();
+        assert_eq!(error.contains(file), row["name"] != "good", "{row}");
+    }
+    let (done, text) = icecore(&server, &["tables", "--ns", "a"]);
+    assert!(done && text.contains("error") && text.contains(&files[1]), "{text}");
+
+    let tables = server.rows("a", "SHOW TABLES").await.to_string();
+    assert!(["broken", "gone", "good"].iter().all(|name| tables.contains(name)), "{tables}");
+    assert_eq!(server.rows("a", "SELECT count(*) AS n FROM good").await, json!([{ "n": 0 }]));
+    for (sql, file) in [
+        ("SELECT * FROM broken", &files[0]),
+        ("SELECT * FROM gone", &files[1]),
+        ("SELECT count(*) FROM gone, information_schema.tables", &files[1]),
+    ] {
+        let (status, answer) = server.query("a", &json!({ "sql": sql })).await;
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 404 && error.contains(file.as_str()), "{status} {answer}");
+    }
+
+    let (status, answer) = call(&server, "DELETE", "/v1/a/tables/gone", None).await;
+    assert_eq!(status, 200, "{answer}");
+    let undrop = format!("/admin/dropped/{}/undrop", answer["uuid"].as_str().unwrap());
+    let (status, answer) = call(&server, "POST", &undrop, Some(json!({}))).await;
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains(&files[1]), "{answer}");
+    server.stop().await;
+}
+
+#[test]
+fn commands_without_a_server_make_no_metastore_where_none_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_icecore"))
+            .args(args)
+            .args(["--data-dir", folder.path().join("data").to_str().unwrap()])
+            .output()
+            .unwrap();
+        let (out, err) = (String::from_utf8(done.stdout), String::from_utf8(done.stderr));
+        (done.status.code(), out.unwrap(), err.unwrap())
+    };
+    for args in [
+        &["audit", "verify"][..],
+        &["audit", "list"],
+        &["token", "list"],
+        &["token", "revoke", "x"],
+        &["wal", "inspect"],
+        &["wal", "quarantine"],
+    ] {
+        let (code, out, err) = run(args);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{args:?}: {err}");
+        assert!(err.contains("--data-dir") && err.contains("/data"), "{args:?}: {err}");
+        assert!(!folder.path().join("data").exists(), "{args:?}");
+    }
+    let (code, _, err) = run(&["token", "create", "x"]);
+    assert!(code == Some(2) && err.contains("--scope"), "{err}");
+    assert!(!folder.path().join("data").exists());
+    // The first token comes before the first start.
+    let (code, _, err) = run(&["token", "create", "x", "--admin"]);
+    assert!(code == Some(0) && err.contains("icecore.db"), "{err}");
+    let (code, out, err) = run(&["token", "list"]);
+    assert!(code == Some(0) && out.contains("admin:*") && err.contains("icecore.db"), "{err}");
+}
+
+#[test]
+fn who_has_read_enough_gets_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_icecore"))
+        .arg("config")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before anything is written, or at least before it is flushed to its end.
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), done.stderr), (Some(0), Vec::new()));
+}

@@ -5,28 +5,74 @@
 
 use super::{manifests, summary::MANIFESTS_REPLACED};
 use crate::{error::CatalogError, storage::Storage};
-use iceberg::spec::{SnapshotRef, TableMetadata};
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::{
+    TableUpdate,
+    spec::{SnapshotRef, TableMetadata},
+};
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 /// The table property that marks a history with more than one line of snapshots (a rollback, a
-/// branch with its own commits). It is set while the fork can still be seen, because thinning
-/// removes the snapshots that show it, and never taken away.
+/// branch with its own commits), with the highest sequence number that a snapshot off the line of
+/// `main` has had. Thinning removes the snapshots that show the fork, so it stays until nothing as
+/// old as that is retained.
 pub(super) const FORKED: &str = "icecore.history-forked";
 
-/// Whether [`FORKED`] is set.
-pub(super) fn is_marked_forked(base: &TableMetadata) -> bool {
-    base.properties().contains_key(FORKED)
+/// Most manifest lists that are read to find out what a forked history still lists; thinning keeps
+/// a table far below, unless tags hold more snapshots than that.
+const LISTS_MAX: usize = 2_000;
+/// Lists that are read at a time.
+const READS_AT_ONCE: usize = 8;
+
+/// How a table's retained snapshots hang together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum History {
+    /// By sequence number they are one line that ends in `main`. In such a line a manifest is listed
+    /// by consecutive snapshots only.
+    OneLine,
+    /// Snapshots up to this sequence number may be off the line, or have been.
+    Forked {
+        /// The highest of them.
+        until: i64,
+    },
 }
 
-/// Whether the table's snapshots, by sequence number, are anything but one line that ends in
-/// `main`. In such a line a manifest is listed by consecutive snapshots only.
-pub(super) fn is_forked(base: &TableMetadata) -> bool {
-    if is_marked_forked(base) {
-        return true;
+/// What is known of a table's history before a commit.
+pub(super) fn history(base: &TableMetadata) -> History {
+    // A mark that is no number is as old as the mark itself, or was made by hand.
+    let marked = base.properties().get(FORKED);
+    let marked = marked.map(|text| text.parse().unwrap_or(base.last_sequence_number()));
+    let seen = (!is_one_line(base)).then(|| highest_off_main(base));
+    marked.max(seen).map_or(History::OneLine, |until| History::Forked { until })
+}
+
+/// The update that makes the mark say what holds once `removed` are gone, if it does not yet.
+pub(super) fn mark(base: &TableMetadata, history: History, removed: &[i64]) -> Option<TableUpdate> {
+    let wanted = match history {
+        History::OneLine => None,
+        History::Forked { until } => {
+            let removed: HashSet<i64> = removed.iter().copied().collect();
+            let is_old = |s: &SnapshotRef| s.sequence_number() <= until;
+            let stays = |s: &&SnapshotRef| !removed.contains(&s.snapshot_id());
+            base.snapshots().filter(stays).any(is_old).then(|| until.to_string())
+        }
+    };
+    if base.properties().get(FORKED) == wanted.as_ref() {
+        return None;
     }
+    Some(match wanted {
+        Some(until) => {
+            TableUpdate::SetProperties { updates: HashMap::from([(FORKED.to_owned(), until)]) }
+        }
+        None => TableUpdate::RemoveProperties { removals: vec![FORKED.to_owned()] },
+    })
+}
+
+/// Whether the snapshots show no fork.
+fn is_one_line(base: &TableMetadata) -> bool {
     let line = by_sequence(base);
     let ends_in_main = line.last().map(|s| s.snapshot_id()) == base.current_snapshot_id();
     let grows = line.windows(2).all(|pair| {
@@ -39,16 +85,27 @@ pub(super) fn is_forked(base: &TableMetadata) -> bool {
         });
         gap > 0 && follows
     });
-    !(ends_in_main && grows)
+    ends_in_main && grows
+}
+
+/// The highest sequence number of those that `main` is not seen to come from: too high a number
+/// only keeps the mark for longer.
+fn highest_off_main(base: &TableMetadata) -> i64 {
+    let by_id = |id| base.snapshot_by_id(id);
+    let main =
+        std::iter::successors(base.current_snapshot(), |s| s.parent_snapshot_id().and_then(by_id));
+    let main: HashSet<i64> = main.map(|s| s.snapshot_id()).collect();
+    let off = base.snapshots().filter(|s| !main.contains(&s.snapshot_id()));
+    off.map(|s| s.sequence_number()).max().unwrap_or_default()
 }
 
 /// Locations of the files that nothing refers to once `removed` are gone: their manifest lists
-/// and, unless the history is forked, the manifests that only they list.
+/// and the manifests that only they list.
 pub(super) async fn files(
     storage: &Storage,
     base: &TableMetadata,
     removed: &[i64],
-    forked: bool,
+    history: History,
 ) -> Vec<String> {
     let removed: HashSet<i64> = removed.iter().copied().collect();
     let in_use: HashSet<&str> = base
@@ -63,16 +120,18 @@ pub(super) async fn files(
         .filter(|list| !in_use.contains(list))
         .map(str::to_owned)
         .collect();
-    if !forked {
-        match unlisted_manifests(storage, base, &removed).await {
-            Ok(manifests) => files.extend(manifests),
-            // They only take up space; the commit matters more.
-            Err(error) => tracing::warn!(
-                table = %base.uuid(),
-                error = &error as &dyn std::error::Error,
-                "manifests of removed snapshots are left behind"
-            ),
-        }
+    let manifests = match history {
+        History::OneLine => unlisted_manifests(storage, base, &removed).await,
+        History::Forked { .. } => unlisted_anywhere(storage, base, &removed).await,
+    };
+    match manifests {
+        Ok(manifests) => files.extend(manifests),
+        // They only take up space; the commit matters more.
+        Err(error) => tracing::warn!(
+            table = %base.uuid(),
+            error = &error as &dyn std::error::Error,
+            "manifests of removed snapshots are left behind"
+        ),
     }
     // A registered table may list files that lie elsewhere and belong to somebody else.
     let own = format!("{}/", base.location());
@@ -118,6 +177,45 @@ async fn unlisted_manifests(
         start = end + 1;
     }
     Ok(unlisted)
+}
+
+/// Manifests that a removed snapshot lists and no retained one, wherever it hangs.
+async fn unlisted_anywhere(
+    storage: &Storage,
+    base: &TableMetadata,
+    removed: &HashSet<i64>,
+) -> Result<BTreeSet<String>, CatalogError> {
+    let (removed, retained): (Vec<SnapshotRef>, Vec<SnapshotRef>) =
+        by_sequence(base).into_iter().partition(|s| removed.contains(&s.snapshot_id()));
+    if LISTS_MAX < removed.len() + retained.len() {
+        tracing::warn!(
+            table = %base.uuid(),
+            "more than {LISTS_MAX} snapshots with a fork: manifests of removed ones are left behind"
+        );
+        return Ok(BTreeSet::new());
+    }
+    let mut candidates = listed_by_any(storage, base, removed).await?;
+    if !candidates.is_empty() {
+        for manifest in listed_by_any(storage, base, retained).await? {
+            candidates.remove(&manifest);
+        }
+    }
+    Ok(candidates)
+}
+
+async fn listed_by_any(
+    storage: &Storage,
+    base: &TableMetadata,
+    snapshots: Vec<SnapshotRef>,
+) -> Result<BTreeSet<String>, CatalogError> {
+    stream::iter(snapshots)
+        .map(|snapshot| async move { listed(storage, base, &snapshot).await })
+        .buffer_unordered(READS_AT_ONCE)
+        .try_fold(BTreeSet::new(), async |mut all, manifests| {
+            all.extend(manifests);
+            Ok(all)
+        })
+        .await
 }
 
 /// Whether a manifest may be listed by `snapshot` and no longer by `next`. Most appends only add

@@ -1,4 +1,4 @@
-use super::*;
+use super::{obsolete::History, *};
 use crate::{
     catalog::{Catalog, CreateTable},
     metadata_file,
@@ -12,7 +12,7 @@ use iceberg::spec::{
     UnboundPartitionSpec,
 };
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -404,33 +404,44 @@ async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() 
     let list = |id| table.metadata.snapshot_by_id(id).unwrap().manifest_list().to_owned();
     let base = &table.metadata;
 
-    assert!(!obsolete::is_forked(base));
-    let files = obsolete::files(&table.storage, base, &[ids[1]], false).await;
+    assert_eq!(obsolete::history(base), History::OneLine);
+    let files = obsolete::files(&table.storage, base, &[ids[1]], History::OneLine).await;
     assert_eq!(files, [list(ids[1])], "its manifests are all still in use");
-    let mut files = obsolete::files(&table.storage, base, &[ids[1], ids[2]], false).await;
+    let mut files =
+        obsolete::files(&table.storage, base, &[ids[1], ids[2]], History::OneLine).await;
     let mut expected = vec![list(ids[1]), list(ids[2]), third];
     files.sort();
     expected.sort();
     assert_eq!(files, expected);
 }
 
+fn is_forked(table: &Table) -> bool {
+    obsolete::history(&table.metadata) != History::OneLine
+}
+
+fn mark(table: &Table) -> Option<&str> {
+    table.metadata.properties().get(obsolete::FORKED).map(String::as_str)
+}
+
 #[tokio::test]
-async fn a_rollback_marks_the_history_and_leaves_every_manifest() {
+async fn a_rollback_marks_the_history_and_leaves_every_manifest_that_is_listed() {
     let mut table = Table::new(FormatVersion::V2, true);
     let first = table.append(&["a"]).await;
     let second = table.append(&["a"]).await;
+    let own = table.manifests(second).await[0].manifest_path.clone();
     let third = table.drop_manifests(2).await;
     table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
-    assert!(obsolete::is_forked(&table.metadata));
+    assert!(is_forked(&table));
     let fourth = table.append(&["a"]).await;
-    assert!(obsolete::is_marked_forked(&table.metadata));
+    assert_eq!(mark(&table), Some("3"));
     assert_eq!(table.live(fourth).await.len(), 2);
     // By order alone, nothing would list the first manifest after the third snapshot.
     table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
-    assert!(obsolete::is_forked(&table.metadata));
-    let files = obsolete::files(&table.storage, &table.metadata, &[second, third], true).await;
-    assert!(files.iter().all(|file| file.contains("/snap-")), "{files:?}");
-    assert_eq!(files.len(), 2);
+    let history = obsolete::history(&table.metadata);
+    assert_eq!(history, History::Forked { until: 3 });
+    let files = obsolete::files(&table.storage, &table.metadata, &[second, third], history).await;
+    let (lists, manifests): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
+    assert_eq!((lists.len(), manifests), (2, vec![&own]));
 }
 
 #[tokio::test]
@@ -441,16 +452,39 @@ async fn a_fork_shows_even_when_the_parent_is_gone() {
     table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
     table.append(&["a"]).await;
     table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
-    assert!(obsolete::is_forked(&table.metadata));
+    assert!(is_forked(&table));
 
     let mut thinned = Table::new(FormatVersion::V2, true);
     let first = thinned.append(&["a"]).await;
     let second = thinned.append(&["a"]).await;
     thinned.append(&["a"]).await;
     thinned.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![second] }]);
-    assert!(!obsolete::is_forked(&thinned.metadata));
+    assert!(!is_forked(&thinned));
     thinned.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
-    assert!(!obsolete::is_forked(&thinned.metadata));
+    assert!(!is_forked(&thinned));
+}
+
+#[tokio::test]
+async fn the_mark_of_a_fork_goes_with_the_last_snapshot_that_is_as_old() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let first = table.append(&["a"]).await;
+    let off = table.append(&["a"]).await;
+    table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
+    let on = table.append(&["a"]).await;
+    assert_eq!(mark(&table), Some("2"));
+    let remove = |id| vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![id] }];
+    table.apply(remove(off));
+    table.append(&["a"]).await;
+    assert_eq!(mark(&table), Some("2"), "the first one may be listed beside what is gone");
+    table.apply(remove(first));
+    table.append(&["a"]).await;
+    assert_eq!(mark(&table), None);
+    // One that an earlier version has set says no number: all that is there counts as old.
+    let marks = HashMap::from([(obsolete::FORKED.to_owned(), "true".to_owned())]);
+    table.apply(vec![TableUpdate::SetProperties { updates: marks }]);
+    table.append(&["a"]).await;
+    assert_eq!(mark(&table), Some("5"));
+    assert!(table.metadata.snapshot_by_id(on).is_some());
 }
 
 #[tokio::test]
@@ -460,7 +494,7 @@ async fn tables_of_others_keep_their_history_and_properties() {
     table.append(&["a"]).await;
     table.set_ref("main", first, SnapshotRetention::branch(None, None, None));
     table.append(&["a"]).await;
-    assert!(!obsolete::is_marked_forked(&table.metadata));
+    assert_eq!(mark(&table), None);
     assert!(table.obsolete.is_empty());
 }
 
@@ -514,6 +548,17 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
 
 #[tokio::test]
 async fn long_histories_stay_small_and_every_retained_snapshot_stays_whole() {
+    check_long_history(None).await;
+}
+
+/// A branch with one commit of its own, which is dropped at once.
+#[tokio::test]
+async fn a_branch_that_is_gone_leaves_no_file_behind() {
+    check_long_history(Some(30)).await;
+}
+
+/// Appends 1 200 times, with a branch after so many.
+async fn check_long_history(branch_at: Option<usize>) {
     const APPENDS: usize = 1_200;
     let mut table = Table::new(FormatVersion::V2, true);
     let mut tagged = 0;
@@ -522,6 +567,10 @@ async fn long_histories_stay_small_and_every_retained_snapshot_stays_whole() {
         if n == 40 {
             tagged = id;
             table.set_ref("audit", id, SnapshotRetention::Tag { max_ref_age_ms: None });
+        }
+        if branch_at == Some(n) {
+            table.append(&["b"]).await;
+            table.set_ref("main", id, SnapshotRetention::branch(None, None, None));
         }
         let bound = retention::SNAPSHOTS_MAX + retention::SNAPSHOTS_SLACK + 1;
         assert!(table.metadata.snapshots().len() <= bound);

@@ -62,6 +62,15 @@ pub enum RefKind {
     Tag,
 }
 
+impl std::fmt::Display for RefKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Branch => "branch",
+            Self::Tag => "tag",
+        })
+    }
+}
+
 impl Catalog {
     /// Statistics of a table, from its manifests.
     ///
@@ -97,6 +106,24 @@ impl Catalog {
             stats.add(&manifest);
         }
         Ok(stats)
+    }
+
+    /// What is wrong with a table whose metadata file could not be read because of the file, not of
+    /// the store; none for any other failure.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn why_unreadable(
+        &self,
+        table: &TableIdent,
+        cause: &CatalogError,
+    ) -> Result<Option<String>, CatalogError> {
+        if !super::is_of_file(cause) {
+            return Ok(None);
+        }
+        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
+        let file = row.map_or_else(String::new, |row| row.metadata_location);
+        Ok(Some(super::unreadable_file(&file, cause)))
     }
 
     async fn manifests_of(
@@ -150,10 +177,20 @@ impl Catalog {
     /// Removes a branch or tag; its snapshots stay until they expire.
     ///
     /// # Errors
-    /// `NoSuchTable`, `Invalid` for a name that is not there, and for `main`.
-    pub async fn drop_ref(&self, table: &TableIdent, name: &str) -> Result<(), CatalogError> {
+    /// `NoSuchTable`, `Invalid` for a name that is not there or of another kind than is said, and
+    /// for `main`.
+    pub async fn drop_ref(
+        &self,
+        table: &TableIdent,
+        name: &str,
+        kind: Option<RefKind>,
+    ) -> Result<(), CatalogError> {
         let loaded = self.load_table(table).await?;
         let found = existing(&loaded.metadata, name)?;
+        let is = if found.is_branch() { RefKind::Branch } else { RefKind::Tag };
+        if kind.is_some_and(|kind| kind != is) {
+            return Err(CatalogError::Invalid(format!("`{name}` is a {is}; drop it as one")));
+        }
         if name == MAIN_BRANCH {
             return Err(CatalogError::Invalid("the branch `main` cannot be dropped".to_owned()));
         }

@@ -9,6 +9,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
+    storage,
 };
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -25,6 +26,9 @@ const QUEUE_BATCH: usize = 1000;
 const TRASH_LISTED_MAX: u32 = 10_000;
 /// Files deleted at the same time.
 const DELETES: usize = 8;
+/// When a file that could not be deleted, or a dropped table whose files could not be found, is
+/// tried again: others come first.
+const RETRY_MS: i64 = 10 * 60 * 1000;
 
 /// What dropping a table means.
 #[derive(Clone, Copy, Debug)]
@@ -43,17 +47,18 @@ impl Default for DropPolicy {
 }
 
 impl Catalog {
-    /// Removes a table from the catalog. It can be had back with [`Catalog::undrop_table`] as long as
-    /// the [`DropPolicy`] says; after that its files go if `purge` is set and the policy allows it.
+    /// Removes a table from the catalog and gives its identity, by which it can be had back with
+    /// [`Catalog::undrop_table`] as long as the [`DropPolicy`] says; after that its files go if
+    /// `purge` is set and the policy allows it.
     ///
     /// # Errors
     /// `NoSuchTable`, `Protected`, `Invalid` for a table that the service writes.
-    pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+    pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<Uuid, CatalogError> {
         let (catalog, table) = (self.clone(), table.clone());
         self.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
     }
 
-    async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+    async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<Uuid, CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
         self.check_stays(table, "dropped").await?;
         let policy = self.inner.options.drop_policy;
@@ -70,15 +75,16 @@ impl Catalog {
             self.metastore().drop_table(levels, name).await?
         };
         self.forget(&row.metadata_location);
-        Ok(())
+        Ok(row.uuid)
     }
 
     /// Puts a dropped table back, under the name it had or another one.
     ///
     /// # Errors
     /// `NoSuchTable` when it is not in the trash or its files are being deleted, `AlreadyExists`
-    /// when the name is taken, `NoSuchNamespace`; `Invalid` for a name that is kept for the service,
-    /// and for another name than its own for a table that the service writes.
+    /// when the name is taken, `NoSuchNamespace`; `Invalid` when its metadata file does not read,
+    /// for a name that is kept for the service, and for another name than its own for a table that
+    /// the service writes.
     pub async fn undrop_table(
         &self,
         uuid: Uuid,
@@ -89,7 +95,14 @@ impl Catalog {
         let before = super::create::ident(&row.levels, &row.name)?;
         let ident = name.unwrap_or(&before).clone();
         crate::names::check_new(&ident.name)?;
-        let metadata = self.metadata_of(row.known()).await?;
+        let read = self.metadata_of(row.known()).await;
+        let metadata = read.map_err(|cause| match super::is_of_file(&cause) {
+            true => CatalogError::Invalid(format!(
+                "{uuid} cannot be had back: {}",
+                super::unreadable_file(&row.metadata_location, &cause)
+            )),
+            false => cause,
+        })?;
         self.check_comes_back((&before, &ident), &metadata)?;
         let table = NewTable {
             kind: Kind::Table,
@@ -124,30 +137,39 @@ impl Catalog {
     }
 
     /// Forgets dropped tables whose time is over, and queues the files of at most `limit` that are
-    /// purged; says how many those were.
+    /// purged; says how many those were. One whose files cannot be found now is tried again later.
     ///
     /// # Errors
-    /// `Metastore`.
+    /// `Metastore`; `Storage` when it kept a table's files from being found, after the others.
     pub async fn empty_trash(&self, limit: u32) -> Result<usize, CatalogError> {
         // A crash before the last step repeats them all: files are queued once, however often.
         let expired = self.metastore().expire_trash(self.now_ms(), limit).await?;
+        let mut failure = None;
         for row in &expired {
+            let files = match self.files_to_purge(row).await {
+                Ok(files) => files,
+                Err(cause) => {
+                    self.metastore().put_off_purge(row.uuid, self.now_ms() + RETRY_MS).await?;
+                    failure = Some(cause);
+                    continue;
+                }
+            };
             let not_before_ms = self.now_ms() + GRACE_MS;
             let file = |location| Obsolete { location, not_before_ms };
-            let files = self.files_to_purge(row).await.into_iter();
-            let files: Vec<Obsolete> = files.map(file).collect();
+            let files: Vec<Obsolete> = files.into_iter().map(file).collect();
             for batch in files.chunks(QUEUE_BATCH) {
                 self.metastore().add_obsolete(batch).await?;
             }
             self.metastore().forget_trash(row.uuid).await?;
         }
-        Ok(expired.len())
+        failure.map_or(Ok(expired.len()), Err)
     }
 
-    /// Deletes at most `limit` files whose time has come and says how many it deleted.
+    /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
+    /// cannot be deleted now is tried again later.
     ///
     /// # Errors
-    /// `Metastore`, `Storage`.
+    /// `Metastore`; `Storage` when nothing at all could be deleted.
     pub async fn delete_obsolete(&self, limit: u32) -> Result<usize, CatalogError> {
         let due = self.metastore().obsolete(self.now_ms(), limit).await?;
         let deletes = due.into_iter().map(|location| async move {
@@ -155,41 +177,47 @@ impl Catalog {
             (location, deleted)
         });
         let deletes: Vec<_> = stream::iter(deletes).buffer_unordered(DELETES).collect().await;
-        let (mut gone, mut deleted, mut failure) = (Vec::new(), 0, None);
+        let (mut gone, mut put_off, mut failure) = (Vec::new(), Vec::new(), None);
+        let mut deleted = 0;
         for (location, result) in deletes {
-            match result {
-                Ok(()) => {
-                    deleted += 1;
-                    gone.push(location);
-                }
-                Err(CatalogError::LocationForbidden(_)) => {
-                    warn!(location, "a file outside of the warehouse is not deleted");
-                    gone.push(location);
-                }
-                Err(cause) => failure = Some(cause),
+            let Err(cause) = result else {
+                deleted += 1;
+                gone.push(location);
+                continue;
+            };
+            let error = &cause as &dyn std::error::Error;
+            if is_no_file(&cause) {
+                warn!(location, error, "what is no file of the warehouse is not deleted");
+                gone.push(location);
+            } else {
+                warn!(location, error, "a file is not deleted yet");
+                put_off.push(location);
+                failure = Some(cause);
             }
         }
         self.metastore().forget_obsolete(&gone).await?;
-        failure.map_or(Ok(deleted), Err)
+        self.metastore().put_off_obsolete(&put_off, self.now_ms() + RETRY_MS).await?;
+        failure.filter(|_| gone.is_empty()).map_or(Ok(deleted), Err)
     }
 
-    /// None for a table with `gc.enabled=false`, which shares its files with others.
-    async fn files_to_purge(&self, dropped: &TrashRow) -> BTreeSet<String> {
-        match self.metadata_of(dropped.known()).await {
-            Ok(metadata) if is_shared(&metadata) => BTreeSet::new(),
-            Ok(metadata) => self.files_of(dropped, &metadata).await,
-            Err(cause) => {
-                let error = &cause as &dyn std::error::Error;
-                warn!(uuid = %dropped.uuid, error, "purge finds no files");
-                BTreeSet::new()
-            }
+    /// None for a table with `gc.enabled=false`, which shares its files with others. Fails when
+    /// the store does: what it could not read may name files.
+    async fn files_to_purge(&self, dropped: &TrashRow) -> Result<BTreeSet<String>, CatalogError> {
+        let read = self.metadata_of(dropped.known()).await;
+        match unless_lost(&dropped.metadata_location, read)? {
+            Some(metadata) if !is_shared(&metadata) => self.files_of(dropped, &metadata).await,
+            Some(_) | None => Ok(BTreeSet::new()),
         }
     }
 
-    /// Every file that a table's metadata names, as far as it can be read.
-    async fn files_of(&self, dropped: &TrashRow, metadata: &TableMetadata) -> BTreeSet<String> {
+    /// Every file that a table's metadata names, but for what lost files would have named.
+    async fn files_of(
+        &self,
+        dropped: &TrashRow,
+        metadata: &TableMetadata,
+    ) -> Result<BTreeSet<String>, CatalogError> {
         let Ok(own) = self.inner.storage.normalize(&dropped.location) else {
-            return BTreeSet::new();
+            return Ok(BTreeSet::new());
         };
         let mut files = BTreeSet::from([dropped.metadata_location.clone()]);
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
@@ -198,17 +226,18 @@ impl Catalog {
         let mut manifests = BTreeSet::new();
         for snapshot in metadata.snapshots() {
             files.insert(snapshot.manifest_list().to_owned());
-            if let Some(list) = self.manifest_list(&own, snapshot.manifest_list(), metadata).await {
+            if let Some(list) = self.manifest_list(&own, snapshot.manifest_list(), metadata).await?
+            {
                 manifests.extend(list.entries().iter().map(|file| file.manifest_path.clone()));
             }
         }
         for location in manifests {
-            if let Some(manifest) = self.manifest(&own, &location).await {
+            if let Some(manifest) = self.manifest(&own, &location).await? {
                 files.extend(manifest.entries().iter().map(|entry| entry.file_path().to_owned()));
             }
             files.insert(location);
         }
-        files.iter().filter_map(|file| Some(own.admit(file).ok()?.to_string())).collect()
+        Ok(files.iter().filter_map(|file| Some(own.admit(file).ok()?.to_string())).collect())
     }
 
     async fn manifest_list(
@@ -216,28 +245,63 @@ impl Catalog {
         own: &Location,
         location: &str,
         metadata: &TableMetadata,
-    ) -> Option<ManifestList> {
-        let bytes = self.readable(own, location).await?;
+    ) -> Result<Option<ManifestList>, CatalogError> {
+        let Some(bytes) = self.readable(own, location).await? else { return Ok(None) };
         let parsed = ManifestList::parse_with_version(&bytes, metadata.format_version());
-        parsed.inspect_err(|cause| warn!(location, %cause, "purge skips a manifest list")).ok()
+        unless_lost(location, parsed.map_err(unreadable("read a manifest list")))
     }
 
-    async fn manifest(&self, own: &Location, location: &str) -> Option<Manifest> {
-        let bytes = self.readable(own, location).await?;
-        let parsed = Manifest::parse_avro(&bytes);
-        parsed.inspect_err(|cause| warn!(location, %cause, "purge skips a manifest")).ok()
+    async fn manifest(
+        &self,
+        own: &Location,
+        location: &str,
+    ) -> Result<Option<Manifest>, CatalogError> {
+        let Some(bytes) = self.readable(own, location).await? else { return Ok(None) };
+        unless_lost(location, Manifest::parse_avro(&bytes).map_err(unreadable("read a manifest")))
     }
 
-    async fn readable(&self, own: &Location, location: &str) -> Option<bytes::Bytes> {
+    async fn readable(
+        &self,
+        own: &Location,
+        location: &str,
+    ) -> Result<Option<bytes::Bytes>, CatalogError> {
         let read = match own.admit(location) {
             Ok(location) => self.inner.storage.get(location.as_str()).await,
             Err(cause) => Err(cause),
         };
-        read.inspect_err(|cause| {
-            warn!(location, error = cause as &dyn std::error::Error, "purge skips a file");
-        })
-        .ok()
+        unless_lost(location, read)
     }
+}
+
+/// None for what no later try would read either.
+fn unless_lost<T>(
+    location: &str,
+    read: Result<T, CatalogError>,
+) -> Result<Option<T>, CatalogError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(cause) if is_no_file(&cause) || matches!(cause, CatalogError::Iceberg { .. }) => {
+            let error = &cause as &dyn std::error::Error;
+            warn!(location, error, "purge goes on without what a file names");
+            Ok(None)
+        }
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Whether there is nothing at a place that could be read or deleted, or the place is not ours.
+fn is_no_file(cause: &CatalogError) -> bool {
+    storage::is_missing(cause)
+        || matches!(
+            cause,
+            CatalogError::MissingMetadata(_)
+                | CatalogError::LocationForbidden(_)
+                | CatalogError::Invalid(_)
+        )
+}
+
+fn unreadable(operation: &'static str) -> impl FnOnce(iceberg::Error) -> CatalogError {
+    move |source| CatalogError::Iceberg { operation, source }
 }
 
 fn is_shared(metadata: &TableMetadata) -> bool {

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 mod own;
 mod places;
+mod purge;
 mod trust;
 mod verify;
 

@@ -8,6 +8,7 @@ pub mod access;
 pub mod audit;
 mod dialect;
 mod namespaces;
+mod obsolete;
 mod outbox;
 pub mod owner;
 mod places;
@@ -32,7 +33,7 @@ use async_trait::async_trait;
 use dialect::{Dialect, Lock};
 use outbox::Told;
 use serde_json::json;
-use sqlx::{Any, AnyPool, Transaction};
+use sqlx::{Any, AnyPool, Transaction, pool::PoolConnection};
 use std::{path::Path, sync::Arc};
 use transaction::told;
 use uuid::Uuid;
@@ -90,6 +91,10 @@ impl SqlMetastore {
         Ok(metastore)
     }
 
+    async fn reader(&self) -> Result<PoolConnection<Any>, CatalogError> {
+        self.readers.acquire().await.map_err(failed("connect"))
+    }
+
     async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
         self.writer.begin_with(self.dialect.begin()).await.map_err(failed("begin"))
     }
@@ -118,8 +123,7 @@ impl Metastore for SqlMetastore {
     }
 
     async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        namespaces::get(&mut connection, levels, Lock::None).await
+        namespaces::get(&mut *self.reader().await?, levels, Lock::None).await
     }
 
     async fn namespaces_of(
@@ -162,8 +166,7 @@ impl Metastore for SqlMetastore {
     }
 
     async fn table(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::by_name(&mut connection, Kind::Table, (levels, name), Lock::None).await
+        tables::by_name(&mut *self.reader().await?, Kind::Table, (levels, name), Lock::None).await
     }
 
     async fn names(
@@ -202,13 +205,11 @@ impl Metastore for SqlMetastore {
     }
 
     async fn trash(&self, limit: u32) -> Result<Vec<TrashRow>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        trash::list(&mut connection, limit).await
+        trash::list(&mut *self.reader().await?, limit).await
     }
 
     async fn dropped(&self, uuid: Uuid) -> Result<Option<TrashRow>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        trash::get(&mut connection, uuid, Lock::None).await
+        trash::get(&mut *self.reader().await?, uuid, Lock::None).await
     }
 
     async fn undrop(&self, table: &NewTable) -> Result<(), CatalogError> {
@@ -234,6 +235,12 @@ impl Metastore for SqlMetastore {
         Ok(expired)
     }
 
+    async fn put_off_purge(&self, uuid: Uuid, until_ms: i64) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        trash::put_off(&mut tx, uuid, until_ms).await?;
+        tx.commit().await.map_err(failed("empty the trash"))
+    }
+
     async fn forget_trash(&self, uuid: Uuid) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         trash::forget(&mut tx, uuid).await?;
@@ -251,9 +258,12 @@ impl Metastore for SqlMetastore {
         self.end_untold(tx, "protect a table").await
     }
 
+    async fn protected(&self, limit: u32) -> Result<Vec<(Levels, String)>, CatalogError> {
+        trash::protected(&mut *self.reader().await?, limit).await
+    }
+
     async fn is_protected(&self, uuid: Uuid) -> Result<bool, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        trash::is_protected(&mut connection, uuid).await
+        trash::is_protected(&mut *self.reader().await?, uuid).await
     }
 
     async fn replace_table(&self, old: Uuid, new: NewTable) -> Result<SwapOutcome, CatalogError> {
@@ -283,8 +293,7 @@ impl Metastore for SqlMetastore {
     }
 
     async fn view(&self, levels: &Levels, name: &str) -> Result<Option<TableRow>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::by_name(&mut connection, Kind::View, (levels, name), Lock::None).await
+        tables::by_name(&mut *self.reader().await?, Kind::View, (levels, name), Lock::None).await
     }
 
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
@@ -349,8 +358,7 @@ impl Metastore for SqlMetastore {
     }
 
     async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::by_uuid(&mut connection, uuid, Lock::None).await
+        tables::by_uuid(&mut *self.reader().await?, uuid, Lock::None).await
     }
 
     async fn name_of(&self, uuid: Uuid) -> Result<Option<(Levels, String)>, CatalogError> {
@@ -371,8 +379,7 @@ impl Metastore for SqlMetastore {
     }
 
     async fn snapshots(&self, uuid: Uuid) -> Result<Vec<SnapshotRow>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::snapshots(&mut connection, uuid).await
+        tables::snapshots(&mut *self.reader().await?, uuid).await
     }
 
     async fn add_report(&self, uuid: Uuid, report: &Report, keep: u32) -> Result<(), CatalogError> {
@@ -382,48 +389,41 @@ impl Metastore for SqlMetastore {
     }
 
     async fn reports(&self, uuid: Uuid) -> Result<Vec<Report>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        reports::list(&mut connection, uuid).await
+        reports::list(&mut *self.reader().await?, uuid).await
     }
 
     async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        tables::add_obsolete(&mut tx, files).await?;
+        obsolete::add(&mut tx, files).await?;
         tx.commit().await.map_err(failed("queue files for deletion"))
     }
 
     async fn first_obsolete(&self, files: &[String]) -> Result<Option<String>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::first_obsolete(&mut connection, files).await
+        obsolete::first_queued(&mut *self.reader().await?, files).await
     }
 
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError> {
-        sqlx::query_scalar(
-            "SELECT location FROM obsolete WHERE not_before_ms <= $1
-             ORDER BY not_before_ms, location LIMIT $2",
-        )
-        .bind(now_ms)
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed("read the deletion queue"))
+        obsolete::due(&mut *self.reader().await?, now_ms, limit).await
     }
 
     async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        for location in locations {
-            sqlx::query("DELETE FROM obsolete WHERE location = $1")
-                .bind(location)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed("shorten the deletion queue"))?;
-        }
+        obsolete::forget(&mut tx, locations).await?;
         tx.commit().await.map_err(failed("shorten the deletion queue"))
     }
 
+    async fn put_off_obsolete(&self, files: &[String], until_ms: i64) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        obsolete::put_off(&mut tx, files, until_ms).await?;
+        tx.commit().await.map_err(failed("order the deletion queue"))
+    }
+
+    async fn count_obsolete(&self) -> Result<u64, CatalogError> {
+        obsolete::count(&mut *self.reader().await?).await
+    }
+
     async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        requests::get(&mut connection, id).await
+        requests::get(&mut *self.reader().await?, id).await
     }
 
     async fn keep_request(&self, made: Option<(Uuid, &str)>) -> Result<(), CatalogError> {
@@ -449,13 +449,11 @@ impl Metastore for SqlMetastore {
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        outbox::list(&mut connection, after, limit).await
+        outbox::list(&mut *self.reader().await?, after, limit).await
     }
 
     async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        outbox::before(&mut connection, at_ms).await
+        outbox::before(&mut *self.reader().await?, at_ms).await
     }
 
     async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {

@@ -306,6 +306,10 @@ pub(crate) async fn deletion_queue(store: &dyn Metastore) {
     assert_eq!(store.obsolete(100, 2).await.unwrap(), ["a", "b"]);
     store.forget_obsolete(&["a".to_owned(), "none".to_owned()]).await.unwrap();
     assert_eq!(store.obsolete(100, 10).await.unwrap(), ["b", "c"]);
+    store.put_off_obsolete(&["b".to_owned(), "none".to_owned()], 50).await.unwrap();
+    assert_eq!(store.obsolete(49, 10).await.unwrap(), ["c"]);
+    assert_eq!(store.obsolete(50, 10).await.unwrap(), ["c", "b"]);
+    assert_eq!(store.count_obsolete().await.unwrap(), 2);
 }
 
 pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &dyn Metastore) {

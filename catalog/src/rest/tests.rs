@@ -782,15 +782,19 @@ async fn a_metadata_file_that_cannot_be_read_now_is_503() {
     let server = Server::start_in(server.folder).await;
     let location = table["metadata-location"].as_str().unwrap();
     let path = std::path::Path::new(location.strip_prefix("file://").unwrap());
-    let bytes = std::fs::read(path).unwrap();
-    std::fs::remove_file(path).unwrap();
-    std::fs::create_dir(path).unwrap();
     let load = "/v1/namespaces/ns/tables/t";
+    server.catalog.storage().break_for(&["metadata.json"]);
     server.get(load).await.refused(503, "ServiceUnavailableException");
     let commit = json!({"requirements": [], "updates": []});
     server.post(load, &commit).await.refused(503, "ServiceUnavailableException");
-    std::fs::remove_dir(path).unwrap();
+    server.catalog.storage().break_for(&[]);
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::remove_file(path).unwrap();
     server.get(load).await.refused(404, "NotFoundException");
+    // A folder is no file, as in an object store.
+    std::fs::create_dir(path).unwrap();
+    server.get(load).await.refused(404, "NotFoundException");
+    std::fs::remove_dir(path).unwrap();
     std::fs::write(path, bytes).unwrap();
     server.get(load).await.ok();
 }

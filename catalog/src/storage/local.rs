@@ -107,31 +107,47 @@ impl LocalDisk {
     }
 }
 
+/// A whole file; a folder is none, as in an object store.
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    fs::read(path).map_err(no_file)
+}
+
 /// A part of a file; shorter than asked for where the file ends.
 pub(super) fn read_range(path: &Path, range: Range<u64>) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = File::open(path).map_err(no_file)?;
     file.seek(SeekFrom::Start(range.start))?;
     let mut bytes = Vec::new();
-    file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
+    file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes).map_err(no_file)?;
     Ok(bytes)
 }
 
 /// A file's length; a folder is no file, as in an object store.
 pub(super) fn size(path: &Path) -> std::io::Result<u64> {
-    let metadata = fs::metadata(path).map_err(|cause| match cause.kind() {
-        // Something above it is a file: then it is not there.
-        ErrorKind::NotADirectory => ErrorKind::NotFound.into(),
-        _ => cause,
-    })?;
+    let metadata = fs::metadata(path).map_err(no_file)?;
     if metadata.is_file() { Ok(metadata.len()) } else { Err(ErrorKind::NotFound.into()) }
 }
 
-/// Removes a file; a missing one is no error.
+/// Removes a file; a missing one is no error, a folder is one that is not there.
 pub(super) fn delete(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
-        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
+        Err(cause) if is_missing(&cause) => Ok(()),
+        // Systems differ in how they call this.
+        Err(_) if path.is_dir() => Err(no_file(ErrorKind::IsADirectory.into())),
         result => result,
     }
+}
+
+/// Whether nothing is there, or something above it is a file.
+fn is_missing(cause: &std::io::Error) -> bool {
+    matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// What finds no file says so.
+fn no_file(cause: std::io::Error) -> std::io::Error {
+    if is_missing(&cause) || cause.kind() == ErrorKind::IsADirectory {
+        return std::io::Error::new(ErrorKind::NotFound, cause);
+    }
+    cause
 }
 
 /// Every file below `folder` with all its bytes, in order of name; none when it is not there.

@@ -1,4 +1,4 @@
-use super::{WriteError, align, write};
+use super::{Layout, WriteError, align, write, write_as};
 use crate::{
     clock::Clock,
     event::rows,
@@ -52,6 +52,12 @@ impl Fixture {
 
     async fn write(&self, table: &TableMetadata, batches: Vec<RecordBatch>) -> Vec<DataFile> {
         write(&self.storage, table, batches, &self.ids).await.unwrap()
+    }
+
+    /// As a table would be written that wants files of this size.
+    async fn write_cut(&self, rows: &RecordBatch, file_bytes: usize) -> Vec<DataFile> {
+        let layout = Layout { file_bytes, ..Layout::of(&self.events_table()) };
+        write_as(&self.storage, layout, vec![rows.clone()], &self.ids).await.unwrap()
     }
 
     async fn bytes(&self, file: &DataFile) -> Bytes {
@@ -138,7 +144,12 @@ async fn a_partition_longer_than_a_file_should_be_becomes_several_in_order() {
     };
     let rows = sample::events(4_000, 1, 1, 5);
     let usual = fixture.write(&wanted("not a number"), vec![rows.clone()]).await.len();
-    let files = fixture.write(&wanted("65536"), vec![rows.clone()]).await;
+    // No wish makes a file of every row.
+    for few in ["1", "128", "65536"] {
+        let files = fixture.write(&wanted(few), vec![rows.clone()]).await;
+        assert_eq!(files.len(), usual, "{few}");
+    }
+    let files = fixture.write_cut(&rows, 65_536).await;
     assert!(3 * usual <= files.len(), "{} files instead of {usual}", files.len());
     let mut found: Vec<RecordBatch> = Vec::new();
     let mut last = None;
@@ -164,9 +175,11 @@ async fn a_partition_longer_than_a_file_should_be_becomes_several_in_order() {
         found.push(rows);
     }
     assert_same_rows(&found, &rows);
-    // One row is a file of its own at least, however small the wish.
-    let least = fixture.write(&wanted("1"), vec![rows.slice(0, 7)]).await;
+    // One row is a file of its own at least, and there are not more than a commit can bear.
+    let least = fixture.write_cut(&rows.slice(0, 7), 1).await;
     assert_eq!(least.len(), 7);
+    let most = fixture.write_cut(&rows, 1).await;
+    assert!(most.len() <= 64 * usual, "{} files", most.len());
 }
 
 #[tokio::test]

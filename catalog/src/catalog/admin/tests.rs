@@ -75,10 +75,15 @@ async fn snapshots_get_names_and_lose_them() {
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
     invalid(catalog.create_ref(&t, "y", RefKind::Tag, Some(99)).await, "no snapshot 99");
     invalid(catalog.create_ref(&t, "", RefKind::Tag, None).await, "Invalid");
-    invalid(catalog.drop_ref(&t, "main").await, "cannot be dropped");
-    invalid(catalog.drop_ref(&t, "none").await, "no branch or tag");
-    catalog.drop_ref(&t, "first").await.unwrap();
+    invalid(catalog.drop_ref(&t, "main", None).await, "cannot be dropped");
+    invalid(catalog.drop_ref(&t, "none", None).await, "no branch or tag");
+    let (branch, tag) = (Some(RefKind::Branch), Some(RefKind::Tag));
+    invalid(catalog.drop_ref(&t, "first", branch).await, "`first` is a tag");
+    invalid(catalog.drop_ref(&t, "work", tag).await, "`work` is a branch");
+    assert_eq!(catalog.refs(&t).await.unwrap().len(), 3);
+    catalog.drop_ref(&t, "first", tag).await.unwrap();
     assert_eq!(catalog.refs(&t).await.unwrap().len(), 2);
+    catalog.drop_ref(&t, "work", None).await.unwrap();
 }
 
 #[tokio::test]

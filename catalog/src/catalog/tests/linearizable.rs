@@ -113,7 +113,7 @@ async fn ask(catalog: &Catalog, asked: Asked) -> Told {
             };
             catalog.create_table(&suite::levels("a"), new).await.map(|_| ())
         }
-        Asked::Drop { name } => catalog.drop_table(&table(name), false).await,
+        Asked::Drop { name } => catalog.drop_table(&table(name), false).await.map(drop),
         Asked::Rename { from, to } => catalog.rename_table(&table(from), &table(to)).await,
         Asked::Commit { name, mark } => catalog.commit(marked(name, mark)).await.map(|loaded| {
             assert!(loaded.metadata.properties().contains_key(&mark.to_string()));

@@ -74,7 +74,7 @@ async fn our_tables_and_their_names_stay() {
     create(catalog, "a.foreign").await;
     let events = ident("a.events");
     let refused = [
-        (catalog.drop_table(&events, false).await, "cannot be dropped"),
+        (catalog.drop_table(&events, false).await.map(drop), "cannot be dropped"),
         (catalog.rename_table(&events, &ident("a.mine")).await, "cannot be renamed"),
         (catalog.unregister_table(&events).await.map(|_| ()), "cannot be unregistered"),
         (

@@ -35,8 +35,8 @@ async fn append_snapshot(house: &House, id: i64) -> LoadedTable {
 }
 
 #[track_caller]
-fn is_refused<T: std::fmt::Debug>(outcome: Result<T, CatalogError>) {
-    let Err(CatalogError::Invalid(text)) = &outcome else { panic!("{outcome:?}") };
+fn is_refused<T: std::fmt::Debug>(outcome: &Result<T, CatalogError>) {
+    let Err(CatalogError::Invalid(text)) = outcome else { panic!("{outcome:?}") };
     assert!(text.contains("written over"), "{text}");
 }
 
@@ -53,17 +53,17 @@ async fn a_metadata_file_that_was_written_over_makes_no_table_anothers() {
         forge(&house, &mine.metadata_location, forged).await;
         // One that has read the file before it was written over may go on as it was.
         let catalog = anew(&house);
-        is_refused(catalog.load_table(&ident("a.mine")).await);
-        is_refused(catalog.commit(set("a.mine", "k", "v")).await);
+        is_refused(&catalog.load_table(&ident("a.mine")).await);
+        is_refused(&catalog.commit(set("a.mine", "k", "v")).await);
         let both = vec![set("a.mine", "k", "v"), set("a.victim", "k", "v")];
-        is_refused(catalog.commit_all(both).await);
-        is_refused(catalog.unregister_table(&ident("a.mine")).await);
+        is_refused(&catalog.commit_all(both).await);
+        is_refused(&catalog.unregister_table(&ident("a.mine")).await);
         // Asking to register the file changes nothing for those who know the table.
         let levels = suite::levels("a");
         catalog.register_table(&levels, "new", &mine.metadata_location).await.unwrap_err();
-        is_refused(catalog.load_table(&ident("a.mine")).await);
+        is_refused(&catalog.load_table(&ident("a.mine")).await);
         let file = catalog.load_file(mine.metadata.uuid(), &mine.metadata_location).await;
-        is_refused(file);
+        is_refused(&file);
         let unmoved = catalog.load_table(&ident("a.victim")).await.unwrap();
         assert_eq!(unmoved.metadata_location, victim.metadata_location);
         // The same text in another spelling is still its own.
@@ -83,7 +83,7 @@ async fn a_purge_follows_the_folder_that_the_catalog_knows() {
     let catalog = anew(&house);
     catalog.drop_table(&ident("a.mine"), true).await.unwrap();
     forge(&house, &mine.metadata_location, &[("location", victim.metadata.location())]).await;
-    is_refused(anew(&house).undrop_table(mine.metadata.uuid(), None).await);
+    is_refused(&anew(&house).undrop_table(mine.metadata.uuid(), None).await);
     house.clock.fetch_add(2000, Ordering::SeqCst);
     anew(&house).empty_trash(10).await.unwrap();
     house.clock.fetch_add(60 * 60 * 1000, Ordering::SeqCst);
@@ -102,12 +102,12 @@ async fn a_view_whose_file_was_written_over_is_refused_and_moves_no_other() {
         let before = house.catalog.storage().get(&mine.metadata_location).await.unwrap();
         forge(&house, &mine.metadata_location, &[forged]).await;
         let catalog = anew(&house);
-        is_refused(catalog.load_view(&ident("a.mine")).await);
+        is_refused(&catalog.load_view(&ident("a.mine")).await);
         let updates = vec![ViewUpdate::SetProperties {
             updates: HashMap::from([("k".to_owned(), "v".to_owned())]),
         }];
         let change = ViewChange { view: ident("a.mine"), requirements: Vec::new(), updates };
-        is_refused(catalog.commit_view(change).await);
+        is_refused(&catalog.commit_view(change).await);
         let unmoved = catalog.load_view(&ident("a.victim")).await.unwrap();
         assert_eq!(unmoved.metadata_location, victim.metadata_location);
         house.catalog.storage().put(&mine.metadata_location, before).await.unwrap();

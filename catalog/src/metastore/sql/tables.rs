@@ -1,15 +1,14 @@
-//! Tables and views, the snapshot index and the deletion queue; each function is part of the caller's
-//! transaction.
+//! Tables and views and the snapshot index; each function is part of the caller's transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, limit, namespaces, outbox::Before, owner, path, places,
+    SEPARATOR, dialect::Lock, failed, limit, namespaces, obsolete, outbox::Before, owner, path, places,
     stored, trash,
 };
 use crate::{
     error::CatalogError,
     metastore::{
-        Comes, Kind, Levels, NewTable, Obsolete, Page, PointerSwap, SnapshotRow, SwapOutcome,
-        TableRow, Watermark,
+        Comes, Kind, Levels, NewTable, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
+        Watermark,
     },
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -23,9 +22,6 @@ CREATE TABLE versions (
     version BIGINT NOT NULL
 );
 ";
-
-/// Files that are looked for in one query.
-const FILES_AT_ONCE: usize = 500;
 
 /// uuid, metadata location, location, version, epoch, position, last seq.
 type Row = (String, String, String, i64, Option<i64>, Option<i64>, Option<i64>);
@@ -159,7 +155,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
         Comes::New => check_is_new(tx, table.uuid).await?,
         Comes::Adopted { needs } => {
             // Of a purged table nothing is left but its files, which wait for their deletion.
-            if let Some(file) = first_obsolete(tx, needs).await? {
+            if let Some(file) = obsolete::first_queued(tx, needs).await? {
                 return Err(CatalogError::about_to_be_deleted(&file));
             }
             // A table of the trash that is registered again is back as well.
@@ -306,7 +302,7 @@ pub(super) async fn swap(
             .await
             .map_err(failed("shorten the snapshot index"))?;
     }
-    add_obsolete(tx, &swap.obsolete).await?;
+    obsolete::add(tx, &swap.obsolete).await?;
     Ok(SwapOutcome::Done)
 }
 
@@ -328,51 +324,6 @@ pub(super) async fn snapshots(
         SnapshotRow { snapshot_id, timestamp_ms, seq }
     };
     Ok(rows.into_iter().map(row).collect())
-}
-
-pub(super) async fn add_obsolete(
-    tx: &mut AnyConnection,
-    files: &[Obsolete],
-) -> Result<(), CatalogError> {
-    for file in files {
-        // A file that is queued twice waits for the later time.
-        sqlx::query(
-            "INSERT INTO obsolete VALUES ($1, $2) ON CONFLICT (location)
-             DO UPDATE SET not_before_ms = excluded.not_before_ms
-             WHERE obsolete.not_before_ms < excluded.not_before_ms",
-        )
-        .bind(&file.location)
-        .bind(file.not_before_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed("queue files for deletion"))?;
-    }
-    Ok(())
-}
-
-pub(super) async fn first_obsolete(
-    connection: &mut AnyConnection,
-    files: &[String],
-) -> Result<Option<String>, CatalogError> {
-    for files in files.chunks(FILES_AT_ONCE) {
-        let places: Vec<String> = (1..=files.len()).map(|number| format!("${number}")).collect();
-        let query = format!(
-            "SELECT location FROM obsolete WHERE location IN ({}) LIMIT 1",
-            places.join(", ")
-        );
-        let mut query = sqlx::query_scalar(AssertSqlSafe(query));
-        for file in files {
-            query = query.bind(file);
-        }
-        let found: Option<String> = query
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed("read the deletion queue"))?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }
 
 /// Refuses an identity that a dropped table or view had, which may come back.

@@ -182,6 +182,20 @@ pub(super) async fn expire(
     Ok(purged)
 }
 
+pub(super) async fn put_off(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+    until_ms: i64,
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE trash SET until_ms = $1 WHERE uuid = $2 AND purging = 1")
+        .bind(until_ms)
+        .bind(uuid.to_string())
+        .execute(tx)
+        .await
+        .map_err(failed("empty the trash"))?;
+    Ok(())
+}
+
 pub(super) async fn forget(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogError> {
     sqlx::query("DELETE FROM trash WHERE uuid = $1")
         .bind(uuid.to_string())
@@ -223,6 +237,22 @@ pub(super) async fn is_protected(
         .await
         .map_err(failed("read a table"))?;
     Ok(found != 0)
+}
+
+pub(super) async fn protected(
+    connection: &mut AnyConnection,
+    limit: u32,
+) -> Result<Vec<(Levels, String)>, CatalogError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT namespace, name FROM tables JOIN protected ON protected.uuid = tables.uuid
+         ORDER BY namespace, name LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("read the protected tables"))?;
+    let levels = |path: &str| path.split(SEPARATOR).map(str::to_owned).collect();
+    Ok(rows.into_iter().map(|(path, name)| (levels(&path), name)).collect())
 }
 
 /// Refuses what a protected table must not suffer.

@@ -1,0 +1,107 @@
+//! The queue of files to delete; each function is part of the caller's transaction.
+//!
+//! A file is in it once, and leaves it only when it is gone.
+
+use super::failed;
+use crate::{error::CatalogError, metastore::Obsolete};
+use sqlx::{AnyConnection, AssertSqlSafe};
+
+/// Files that are looked for in one query.
+const FILES_AT_ONCE: usize = 500;
+
+pub(super) async fn add(tx: &mut AnyConnection, files: &[Obsolete]) -> Result<(), CatalogError> {
+    for file in files {
+        // A file that is queued twice waits for the later time.
+        sqlx::query(
+            "INSERT INTO obsolete VALUES ($1, $2) ON CONFLICT (location)
+             DO UPDATE SET not_before_ms = excluded.not_before_ms
+             WHERE obsolete.not_before_ms < excluded.not_before_ms",
+        )
+        .bind(&file.location)
+        .bind(file.not_before_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("queue files for deletion"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn first_queued(
+    connection: &mut AnyConnection,
+    files: &[String],
+) -> Result<Option<String>, CatalogError> {
+    for files in files.chunks(FILES_AT_ONCE) {
+        let places: Vec<String> = (1..=files.len()).map(|number| format!("${number}")).collect();
+        let query = format!(
+            "SELECT location FROM obsolete WHERE location IN ({}) LIMIT 1",
+            places.join(", ")
+        );
+        let mut query = sqlx::query_scalar(AssertSqlSafe(query));
+        for file in files {
+            query = query.bind(file);
+        }
+        let found: Option<String> = query
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed("read the deletion queue"))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn due(
+    connection: &mut AnyConnection,
+    now_ms: i64,
+    limit: u32,
+) -> Result<Vec<String>, CatalogError> {
+    sqlx::query_scalar(
+        "SELECT location FROM obsolete WHERE not_before_ms <= $1
+         ORDER BY not_before_ms, location LIMIT $2",
+    )
+    .bind(now_ms)
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("read the deletion queue"))
+}
+
+pub(super) async fn count(connection: &mut AnyConnection) -> Result<u64, CatalogError> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete")
+        .fetch_one(connection)
+        .await
+        .map_err(failed("read the deletion queue"))?;
+    Ok(count.unsigned_abs())
+}
+
+pub(super) async fn forget(
+    tx: &mut AnyConnection,
+    locations: &[String],
+) -> Result<(), CatalogError> {
+    for location in locations {
+        sqlx::query("DELETE FROM obsolete WHERE location = $1")
+            .bind(location)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("shorten the deletion queue"))?;
+    }
+    Ok(())
+}
+
+/// Another process may have deleted some meanwhile: those stay out.
+pub(super) async fn put_off(
+    tx: &mut AnyConnection,
+    locations: &[String],
+    until_ms: i64,
+) -> Result<(), CatalogError> {
+    for location in locations {
+        sqlx::query("UPDATE obsolete SET not_before_ms = $1 WHERE location = $2")
+            .bind(until_ms)
+            .bind(location)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("order the deletion queue"))?;
+    }
+    Ok(())
+}
