@@ -9,7 +9,9 @@ use crate::{
     error::CatalogError,
     location::Location,
     metadata_file,
-    metastore::{Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
+    metastore::{
+        Comes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark,
+    },
 };
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -86,7 +88,7 @@ impl Write {
             metadata_location: self.metadata_location.clone(),
             location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
-            adopted: false,
+            comes: Comes::New,
         })
     }
 

@@ -69,9 +69,9 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may read in this namespace.
-    pub(super) fn may_read(&self, levels: &[String]) -> bool {
-        self.principal.may(Action::Read, levels)
+    /// Who asks.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// What the caller may do with a table's files.

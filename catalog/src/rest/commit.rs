@@ -4,9 +4,11 @@
 
 use super::{
     Rest,
+    access::Caller,
     asked::Asked,
     error::Refused,
     ordered::{Ordered, Snapshots},
+    places,
     request::{Body, Name, TablePath},
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     metastore::Answer,
 };
 use axum::{Json, http::StatusCode};
-use iceberg::TableIdent;
+use iceberg::{TableIdent, TableUpdate};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -50,15 +52,19 @@ impl CommitAnswer {
 pub(super) async fn table(
     asked: Asked,
     TablePath(table): TablePath,
+    caller: Caller,
     Body(body): Body<CommitBody>,
 ) -> Result<Json<CommitAnswer>, Refused> {
-    let table = asked.catalog(Answer::Commit).commit(change(table, &body)?).await?;
+    let change = change(table, &body)?;
+    check_places(asked.rest(), &caller, &change).await?;
+    let table = asked.catalog(Answer::Commit).commit(change).await?;
     Ok(Json(CommitAnswer::new(asked.rest(), table)))
 }
 
 /// `POST /transactions/commit`
 pub(super) async fn transaction(
     asked: Asked,
+    caller: Caller,
     Body(TransactionBody { table_changes }): Body<TransactionBody>,
 ) -> Result<StatusCode, Refused> {
     let mut changes = Vec::with_capacity(table_changes.len());
@@ -66,7 +72,9 @@ pub(super) async fn transaction(
         let name = body.identifier.take().ok_or_else(|| {
             Refused::bad_request("every change of a transaction names its table in `identifier`")
         })?;
-        changes.push(change(name.ident()?, &body)?);
+        let change = change(name.ident()?, &body)?;
+        check_places(asked.rest(), &caller, &change).await?;
+        changes.push(change);
     }
     asked.catalog(Answer::Empty).commit_all(changes).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -76,6 +84,22 @@ fn change(table: TableIdent, body: &CommitBody) -> Result<TableChange, Refused> 
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
     Ok(TableChange { table, requirements, updates })
+}
+
+/// Refuses to move a table where the caller may put none; where it is it may stay.
+async fn check_places(rest: &Rest, caller: &Caller, change: &TableChange) -> Result<(), Refused> {
+    for update in &change.updates {
+        let TableUpdate::SetLocation { location } = update else { continue };
+        let Err(refused) = places::check(rest, caller, location) else { continue };
+        let stays = match rest.catalog.load_table(&change.table).await {
+            Ok(table) => places::is_same(table.metadata.location(), location),
+            Err(_) => false,
+        };
+        if !stays {
+            return Err(refused);
+        }
+    }
+    Ok(())
 }
 
 /// Parses each of `items`, which tell what they are in the member `tag`.

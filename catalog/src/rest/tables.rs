@@ -8,6 +8,7 @@ use super::{
     error::Refused,
     lists::{self, ListAnswer, PageParameters},
     ordered::{Ordered, Snapshots},
+    places,
     request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
@@ -24,7 +25,7 @@ use axum::{
 };
 use bytes::Bytes;
 use iceberg::{
-    ErrorKind, TableIdent,
+    TableIdent,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,9 @@ pub(super) async fn create(
         let message = format!("the property `{}` is this server's own", retention::MANAGED);
         return Err(Refused::bad_request(message));
     }
+    if let Some(location) = &body.location {
+        places::check(asked.rest(), &caller, location)?;
+    }
     let table = CreateTable {
         name: body.name,
         schema: body.schema,
@@ -158,19 +162,13 @@ pub(super) async fn register(
     Body(body): Body<RegisterBody>,
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
+    places::check(asked.rest(), &caller, location)?;
     let registered = if body.overwrite.unwrap_or_default() {
         asked.catalog(Answer::Table).register_over(&path.0, name, location).await
     } else {
         asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
-    let table = match registered {
-        // The client named the file, so its contents are the client's mistake.
-        Err(CatalogError::Iceberg { source, .. }) if source.kind() == ErrorKind::DataInvalid => {
-            let location = body.metadata_location;
-            return Err(Refused::bad_request(format!("no table metadata at `{location}`")));
-        }
-        registered => registered?,
-    };
+    let table = registered?;
     let ident = path.table(&body.name)?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
     Ok(loaded(asked.rest(), &table, &access, Snapshots::All))

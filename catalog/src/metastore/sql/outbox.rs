@@ -8,7 +8,7 @@
 use super::failed;
 use crate::{
     error::CatalogError,
-    metastore::{Event, Kind, Levels, NewTable, Origin, PointerSwap, TableRow},
+    metastore::{Comes, Event, Kind, Levels, NewTable, Origin, PointerSwap, TableRow},
 };
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
@@ -68,8 +68,8 @@ fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Value {
 pub(super) fn created(table: &NewTable) -> Value {
     let snapshots: Vec<i64> = table.snapshots.iter().map(|row| row.snapshot_id).collect();
     // The draft knows no registering of views.
-    let what = match (table.kind, table.adopted) {
-        (Kind::Table, true) => "register",
+    let what = match (table.kind, &table.comes) {
+        (Kind::Table, Comes::Adopted { .. }) => "register",
         (Kind::Table | Kind::View, _) => "create",
     };
     let members = json!({
