@@ -245,9 +245,7 @@ async fn known_namespaces(catalog: &Catalog) -> Result<Known, CatalogError> {
     let mut known = Known::default();
     for levels in catalog.metastore().namespaces(&Vec::new()).await? {
         let properties = catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-        let Some(namespace) =
-            properties.get("icecore.ns").and_then(|text| Namespace::parse(text).ok())
-        else {
+        let Some(namespace) = Namespace::noted(&levels, &properties) else {
             continue; // A namespace that another engine made.
         };
         for (is_dead_letters, table) in [(false, EVENTS_TABLE), (true, DEAD_LETTERS_TABLE)] {

@@ -1,12 +1,22 @@
 //! The catalog's settings: its database, what dropping means, what it lets clients do.
 
 use super::{ConfigError, DAY, Texts, units};
-use icecore_catalog::catalog::{CatalogOptions, DropPolicy, VerifyAtLoad};
+use icecore_catalog::catalog::{CatalogOptions, DropPolicy, Reserved, VerifyAtLoad};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::NAMESPACE_TEXT,
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
+/// What only this service makes: its tables, in every namespace, and what a namespace's events are
+/// called. Were a name free where no event has come yet, the first one could not be stored.
+const RESERVED: Reserved = Reserved {
+    names: &[EVENTS_TABLE, DEAD_LETTERS_TABLE],
+    namespace_properties: &[NAMESPACE_TEXT],
+};
 /// Longest name of the catalog.
 const NAME_BYTES_MAX: usize = 128;
 /// What follows `/v1/` in the paths of the protocol.
@@ -85,7 +95,7 @@ impl Texts {
                 return Err(self.wrong("catalog.verify_at_load", "is none of always, local, never"));
             }
         };
-        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load })
+        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved: RESERVED })
     }
 
     pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {

@@ -1,12 +1,14 @@
-//! The accept loop: bounded connections, time for headers, no Nagle delay, a graceful end.
+//! The accept loop: bounded connections, time for headers, no Nagle delay, one write per
+//! answer, a graceful end.
 //!
-//! `axum::serve` has neither the timer nor the bound, so hyper is driven directly.
+//! `axum::serve` has neither the timers nor the bound, so hyper is driven directly.
 
 use crate::tasks::{Stopping, Tasks};
-use axum::Router;
+use axum::{Router, response::Response};
 use hyper::{
     Request,
     body::Incoming,
+    rt::{Read, Write},
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -15,7 +17,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use icecore_catalog::access::Peer;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -41,7 +49,7 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
                 Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
             // Cancel-safe: an accepted connection is used at once or was never taken.
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listener) => accepted,
                 () = stopping.asked() => break,
             };
             match accepted {
@@ -61,6 +69,16 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
     });
 }
 
+/// The next connection. Cancel-safe, as the one wait in it is.
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    // The end of a long answer would wait until the client has acknowledged its start.
+    if let Err(cause) = stream.set_nodelay(true) {
+        debug!(error = &cause as &dyn std::error::Error, "set no delay");
+    }
+    Ok((stream, peer))
+}
+
 async fn connection(
     stream: TcpStream,
     peer: IpAddr,
@@ -68,19 +86,7 @@ async fn connection(
     _permit: OwnedSemaphorePermit,
     mut stopping: Stopping,
 ) {
-    if let Err(cause) = stream.set_nodelay(true) {
-        debug!(error = &cause as &dyn std::error::Error, "set no delay");
-    }
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        router.call(request)
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+    let served = answered(TokioIo::new(stream), peer, router, HEADER_TIME_MAX);
     let mut served = std::pin::pin!(served);
     // Cancel-safe: after the stop signal the connection is polled on to the end of its request.
     let ended = tokio::select! {
@@ -94,3 +100,28 @@ async fn connection(
         debug!(error = &cause as &dyn std::error::Error, "connection ended");
     }
 }
+
+/// Answers the requests of one connection, each with one write if the other side takes it at once.
+fn answered<S: Read + Write + Unpin>(
+    stream: S,
+    peer: IpAddr,
+    router: Router,
+    header_time_max: Duration,
+) -> http1::Connection<
+    S,
+    impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
+> {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_time_max)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(stream, service)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::{Levels, SwapOutcome},
-    names,
+    names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use std::fmt::Write as _;
@@ -49,6 +49,10 @@ impl Catalog {
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
         let ident = ident(levels, &table.name)?;
+        // Clients are refused the mark.
+        if !table.properties.contains_key(retention::MANAGED) {
+            self.check_not_reserved(&table.name)?;
+        }
         self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
@@ -71,6 +75,7 @@ impl Catalog {
     ) -> Result<TableMetadata, CatalogError> {
         let levels = table.namespace.as_ref();
         ident(levels, &table.name)?;
+        self.check_not_reserved(&table.name)?;
         self.check_is_free(table).await?;
         let uuid = commit::assigned_uuid(updates).unwrap_or_else(Uuid::new_v4);
         let location = self.default_location(levels, uuid).await?;

@@ -8,7 +8,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header},
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -22,6 +22,9 @@ mod lists;
 mod repeats;
 mod updates;
 mod views;
+
+/// What the clock of a server shows.
+const NOW_MS: i64 = 1_800_000_000_000;
 
 struct Server {
     router: Router,
@@ -54,7 +57,7 @@ impl Server {
         folder: tempfile::TempDir,
         change: impl FnOnce(Catalog) -> Catalog,
     ) -> Self {
-        Self::begin(folder, 1_800_000_000_000, change).await
+        Self::begin(folder, NOW_MS, change).await
     }
 
     async fn begin(
@@ -309,6 +312,69 @@ async fn a_table_is_created_loaded_listed_renamed_and_dropped() {
     server.call(Method::DELETE, path).await.refused(404, "NoSuchTableException");
 }
 
+/// A server over other files and with other rules for what is dropped.
+async fn over(storage: Storage, drop_policy: DropPolicy) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let root = storage.root().to_owned();
+    let options = CatalogOptions { drop_policy, ..CatalogOptions::default() };
+    let now = Arc::new(|| 1_800_000_000_000);
+    let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
+    let server = Server { router: router(catalog.clone()), catalog, root, folder };
+    server.post("/v1/namespaces", json!({"namespace": ["ns"]})).await.ok();
+    server
+}
+
+#[tokio::test]
+async fn a_purge_is_asked_for_in_any_spelling_of_true() {
+    let bucket = || Storage::bucket_in_memory("s3://bucket/warehouse");
+    let drop_policy = DropPolicy { purge: true, ..DropPolicy::default() };
+    let (allowed, usual) =
+        (over(bucket(), drop_policy).await, over(bucket(), DropPolicy::default()).await);
+    for (query, purge) in [
+        ("?purgeRequested=True", true),
+        ("?purgeRequested=true", true),
+        ("?purgeRequested=TRUE", true),
+        ("?purgeRequested=False", false),
+        ("?purgeRequested=", false),
+        ("", false),
+    ] {
+        for (server, purge) in [(&allowed, purge), (&usual, false)] {
+            let made = server.post("/v1/namespaces/ns/tables", new_table("t")).await.ok();
+            let path = format!("/v1/namespaces/ns/tables/t{query}");
+            server.call(Method::DELETE, &path).await.empty();
+            let dropped = server.catalog.dropped_tables().await.unwrap();
+            let is_it = |row: &&crate::metastore::TrashRow| {
+                json!(row.uuid) == made["metadata"]["table-uuid"]
+            };
+            let row = dropped.iter().find(is_it).unwrap();
+            assert_eq!(row.trash.purge, purge, "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_keys_is_another_than_one_without() {
+    let storage = Storage::bucket_in_memory("s3://bucket/warehouse");
+    let server = over(storage, DropPolicy::default()).await;
+    server.post("/v1/namespaces/ns/tables", new_table("t")).await.ok();
+    let load = async |access: &str, etag: Option<&HeaderValue>| {
+        let mut request = Request::get("/v1/namespaces/ns/tables/t")
+            .header("x-iceberg-access-delegation", access);
+        if let Some(etag) = etag {
+            request = request.header(header::IF_NONE_MATCH, etag);
+        }
+        server.send(request.body(Body::empty()).unwrap()).await
+    };
+    let without = load("remote-signing", None).await;
+    assert_eq!(without.body.get("storage-credentials"), None);
+    let with = load("vended-credentials", without.headers.get(header::ETAG)).await;
+    assert_ne!(with.headers[header::ETAG], without.headers[header::ETAG]);
+    let credentials = &with.ok()["storage-credentials"];
+    let location = format!("{}/", without.body["metadata"]["location"].as_str().unwrap());
+    assert_eq!(credentials[0]["prefix"], json!(location));
+}
+
 #[tokio::test]
 async fn tables_of_a_missing_namespace_are_missing_tables() {
     let server = Server::start().await;
@@ -407,6 +473,7 @@ async fn a_staged_table_exists_once_its_commit_is_made() {
 fn add_snapshot(table: &Value, id: i64, parent: Option<i64>, root: &str) -> Value {
     let location = table["metadata"]["location"].as_str().unwrap();
     assert!(location.starts_with(root));
+    let made_ms = table["metadata"]["last-updated-ms"].as_i64().unwrap();
     json!({
         "identifier": {"namespace": ["ns"], "name": "t"},
         "requirements": [
@@ -418,7 +485,7 @@ fn add_snapshot(table: &Value, id: i64, parent: Option<i64>, root: &str) -> Valu
                 "snapshot-id": id,
                 "parent-snapshot-id": parent,
                 "sequence-number": if parent.is_some() { 2 } else { 1 },
-                "timestamp-ms": 4_000_000_000_000i64 + id,
+                "timestamp-ms": made_ms + id,
                 "manifest-list": format!("{location}/metadata/snap-{id}.avro"),
                 "summary": {"operation": "append", "added-records": "1"},
                 "schema-id": 0,
@@ -462,12 +529,13 @@ async fn a_commit_is_made_once_and_a_lost_race_is_409() {
 async fn lists_of_an_answer_are_always_in_the_same_order() {
     let (server, table) = Server::with_table().await;
     let path = "/v1/namespaces/ns/tables/t";
+    let made_ms = table["metadata"]["last-updated-ms"].as_i64().unwrap();
     let (mut parent, mut expected) = (None, Vec::new());
     for (number, id) in [93, 11, 57, 2, 71, 35, 88].into_iter().enumerate() {
         let mut commit = add_snapshot(&table, id, parent, &server.root);
         let snapshot = &mut commit["updates"][0]["snapshot"];
         snapshot["sequence-number"] = json!(number + 1);
-        snapshot["timestamp-ms"] = json!(4_000_000_000_000i64 + i64::try_from(number).unwrap());
+        snapshot["timestamp-ms"] = json!(made_ms + i64::try_from(number).unwrap());
         expected.push(id);
         let answer = server.post(path, commit).await.ok();
         for metadata in [&answer["metadata"], &server.get(path).await.ok()["metadata"]] {
