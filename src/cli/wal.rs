@@ -49,7 +49,8 @@ pub enum WalCommand {
 /// no log.
 pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
-    if !folder.is_dir() {
+    let makes_one = matches!(command, WalCommand::TakeOver);
+    if !makes_one && !folder.is_dir() {
         return Err(CliError::Refused(format!(
             "there is no log at `{}`: say where it is with --data-dir",
             folder.display()

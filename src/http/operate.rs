@@ -345,8 +345,18 @@ async fn undrop(
         }
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
     };
+    let row = app.catalog.metastore().dropped(uuid).await?;
+    name_dropped(&caller, row.as_ref(), name.as_ref());
     let back = caller.catalog(&app).undrop_table(uuid, name.as_ref()).await?;
     Ok(json(200, &value!({ "table": back.to_string() })))
+}
+
+/// The record of a change to a dropped table says which one it was, and what it is to be.
+fn name_dropped(caller: &Caller, row: Option<&TrashRow>, to: Option<&TableIdent>) {
+    if let Some(row) = row {
+        let to = to.map_or_else(String::new, |to| format!(" {to}"));
+        caller.call.about(&format!("{} {}.{}{to}", row.uuid, row.levels.join("."), row.name));
+    }
 }
 
 async fn purge(
@@ -355,6 +365,8 @@ async fn purge(
     Path(uuid): Path<String>,
 ) -> Result<Response, ApiError> {
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
+    let row = app.catalog.metastore().dropped(uuid).await?;
+    name_dropped(&caller, row.as_ref(), None);
     caller.catalog(&app).purge_dropped(uuid).await?;
     Ok(json(200, &value!({ "purging": true })))
 }

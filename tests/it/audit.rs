@@ -283,6 +283,9 @@ async fn every_route_that_changes_something_leaves_one_record() {
             assert_eq!(is_anonymous, is_open);
             assert_eq!(records[0]["request"].as_str().unwrap().len(), 26);
             assert_eq!(status == 200, matches!(expected, "200" | "done"), "{path}: {answer}");
+            if path.contains("UUID") {
+                assert_eq!(records[0]["object"], format!("{uuid} Up.u"));
+            }
             if let Some(id) = answer["id"].as_str() {
                 id.clone_into(&mut token);
                 assert_eq!(records[0]["object"], format!("{id} n"));

@@ -17,7 +17,7 @@ use super::{
     views,
 };
 use crate::{
-    access::{Call, Principal},
+    access::{Action, Call, Principal},
     catalog::{Catalog, LoadedTable, LoadedView},
     error::CatalogError,
     metastore::{Answer, DoneRequest, RequestKey},
@@ -198,7 +198,7 @@ async fn now_at(
     let Some((levels, name)) = rest.catalog.metastore().name_of(uuid).await? else {
         return Ok(None);
     };
-    if !caller.may_read(&levels) {
+    if !caller.principal().may(Action::Read, &levels) {
         return Err(CatalogError::NoSuchTable(uuid.to_string()));
     }
     Ok(NamespaceIdent::from_vec(levels).ok().map(|levels| TableIdent::new(levels, name)))
