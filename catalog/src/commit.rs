@@ -11,12 +11,15 @@ use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},
 };
-pub(crate) use seed::{create_fresh, create_from_updates};
+pub(crate) use seed::{create_fresh, create_from_updates, making};
 use std::collections::HashSet;
 use uuid::Uuid;
 
 /// By how much the entries of a table's logs may be out of order, as the format allows.
 const SKEW_MS: i64 = 60_000;
+/// Snapshot summary: the manifest list of an append's client, in the place of which this catalog
+/// wrote another one to put the append on top of others.
+pub(crate) const MOVED_FROM: &str = "icecore.moved-from";
 /// Snapshot summary: the first and the last `seq` of the rows that a snapshot adds.
 const SEQ_KEYS: (&str, &str) = ("icecore.first-seq", "icecore.last-seq");
 
@@ -115,12 +118,23 @@ pub(crate) fn is_applied(
 ) -> bool {
     let mut snapshots = added(updates).peekable();
     let adds_snapshots = snapshots.peek().is_some();
-    let is_there = |snapshot: &Snapshot| base.snapshot_by_id(snapshot.snapshot_id()).is_some();
+    let is_there = |sent: &Snapshot| {
+        let found = base.snapshot_by_id(sent.snapshot_id());
+        found.is_some_and(|found| is_same(found, sent))
+    };
     if !requirements.contains(&TableRequirement::NotExist) {
         return adds_snapshots && snapshots.all(is_there);
     }
     let is_same_table = |update: &TableUpdate| matches!(update, TableUpdate::AssignUuid { uuid } if *uuid == base.uuid());
     updates.iter().any(is_same_table) && snapshots.all(is_there)
+}
+
+/// Whether the table's snapshot is what a client sends. One that was put on top of others has a
+/// list of this catalog's own, and names the client's in its summary.
+fn is_same(found: &Snapshot, sent: &Snapshot) -> bool {
+    let sent = sent.manifest_list();
+    let moved_from = found.summary().additional_properties.get(MOVED_FROM);
+    found.manifest_list() == sent || moved_from.is_some_and(|moved_from| moved_from == sent)
 }
 
 /// Applies `updates` to `base` one millisecond after its last change; see [`apply_updates_at`].
@@ -221,9 +235,16 @@ fn apply(
     Ok(metadata)
 }
 
-/// A snapshot with a used sequence number lost a race on another ref; a 400 would end the client's
+/// A snapshot with an id or sequence number that is used lost a race on another ref; a 400 would end the client's
 /// retries.
 fn check_is_newest(base: &TableMetadata, snapshot: &Snapshot) -> Result<(), CatalogError> {
+    if base.snapshot_by_id(snapshot.snapshot_id()).is_some() {
+        return Err(CatalogError::CommitFailed(format!(
+            "Cannot add snapshot {}: the table has another snapshot of this id, commit again with \
+             a new one",
+            snapshot.snapshot_id()
+        )));
+    }
     let (number, last) = (snapshot.sequence_number(), base.last_sequence_number());
     let is_numbered = base.format_version() != FormatVersion::V1;
     if is_numbered && number <= last && snapshot.parent_snapshot_id().is_some() {

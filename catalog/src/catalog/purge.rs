@@ -8,7 +8,7 @@ use crate::{
     commit,
     error::CatalogError,
     location::Location,
-    metastore::{Kind, NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Changes, Kind, NewTable, Obsolete, Trash, TrashRow},
 };
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -99,6 +99,7 @@ impl Catalog {
             location: metadata.location().to_owned(),
             snapshots: commit::added_snapshots(None, &metadata),
             adopted: true,
+            changes: Changes::default(),
         };
         self.metastore().undrop(&table).await?;
         Ok(ident)

@@ -6,9 +6,10 @@
 
 use super::{Catalog, create, jail};
 use crate::{
+    defaults,
     error::CatalogError,
     metadata_file,
-    metastore::{Kind, Levels, NewTable, PointerSwap, SwapOutcome},
+    metastore::{Changes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
     storage,
     view::{self, ViewRequirement},
 };
@@ -105,6 +106,9 @@ impl Catalog {
             )));
         }
         let bytes = self.inner.storage.get(location.as_str()).await?;
+        defaults::check(&bytes).map_err(|text| {
+            CatalogError::Invalid(format!("Metadata file {metadata_location}: {text}"))
+        })?;
         let metadata: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
             CatalogError::Invalid(format!("no view metadata at `{metadata_location}`: {cause}"))
         })?;
@@ -177,6 +181,7 @@ impl Catalog {
                 removed_snapshots: Vec::new(),
                 obsolete: Vec::new(),
                 parts: Vec::new(),
+                changes: Changes::changing(&change.requirements, &change.updates),
             };
             let outcome = self.metastore().commit(&[swap]).await?;
             if outcome == SwapOutcome::Done {
@@ -288,6 +293,9 @@ impl Catalog {
             }
             cause
         })?;
+        // Somebody may have written to it since it was registered.
+        defaults::check(&bytes)
+            .map_err(|text| CatalogError::Invalid(format!("Metadata file {location}: {text}")))?;
         let read: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
             CatalogError::Iceberg { operation: "read view metadata", source: cause.into() }
         })?;
@@ -320,6 +328,7 @@ fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str)
         location: metadata.location().to_owned(),
         snapshots: Vec::new(),
         adopted: false,
+        changes: Changes::making(&view::making(metadata)),
     }
 }
 

@@ -9,7 +9,9 @@ use crate::{
     error::CatalogError,
     location::Location,
     metadata_file,
-    metastore::{Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark},
+    metastore::{
+        Changes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark,
+    },
 };
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -35,6 +37,8 @@ pub(super) struct Write {
     pub(super) obsolete: Vec<Obsolete>,
     /// The commits it is made of, when they are not the caller's own.
     pub(super) parts: Vec<Part>,
+    /// What it is made of, when it is one commit of the caller's.
+    pub(super) changes: Changes,
 }
 
 impl Write {
@@ -52,7 +56,7 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (carried, watermark, parts) = (None, None, Vec::new());
+        let (carried, watermark, parts, changes) = (None, None, Vec::new(), Changes::default());
         Self {
             table,
             base,
@@ -63,6 +67,7 @@ impl Write {
             snapshots,
             obsolete,
             parts,
+            changes,
         }
     }
 
@@ -87,6 +92,7 @@ impl Write {
             location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
             adopted: false,
+            changes: self.changes.clone(),
         })
     }
 
@@ -104,6 +110,7 @@ impl Write {
             removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
             obsolete: self.obsolete.clone(),
             parts: self.parts.clone(),
+            changes: self.changes.clone(),
         })
     }
 }

@@ -21,9 +21,9 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page, PointerSwap,
-        Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
-        TrashRow,
+        DoneRequest, Event, Feed, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page,
+        PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome,
+        TableRow, Trash, TrashRow,
     },
 };
 use async_trait::async_trait;
@@ -180,7 +180,7 @@ impl Metastore for SqlMetastore {
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
         // The table that left may be the answer.
         self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
-        self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
+        self.end(tx, "drop a table", outbox::dropped((levels, name), &row, false)).await?;
         Ok(row)
     }
 
@@ -193,8 +193,7 @@ impl Metastore for SqlMetastore {
         let mut tx = self.begin_change().await?;
         trash::add(&mut tx, (levels, name), trash).await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
-        let mut told = outbox::dropped(Kind::Table, (levels, name), &row);
-        told["purge"] = trash.purge.into();
+        let told = outbox::dropped((levels, name), &row, trash.purge);
         self.end(tx, "drop a table", told).await?;
         Ok(row)
     }
@@ -263,7 +262,7 @@ impl Metastore for SqlMetastore {
         }
         let row = tables::drop(&mut tx, Kind::Table, name).await?;
         tables::create(&mut tx, &new).await?;
-        let operations = vec![outbox::dropped(Kind::Table, name, &row), outbox::created(&new)];
+        let operations = vec![outbox::dropped(name, &row, false), outbox::created(&new)];
         let told = Told { origin: self.origin.clone(), operations };
         self.end_all(tx, "replace a table", &[told]).await.map(|()| SwapOutcome::Done)
     }
@@ -286,7 +285,7 @@ impl Metastore for SqlMetastore {
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin_change().await?;
         let row = tables::drop(&mut tx, Kind::View, (levels, name)).await?;
-        self.end(tx, "drop a view", outbox::dropped(Kind::View, (levels, name), &row)).await?;
+        self.end(tx, "drop a view", outbox::dropped_view((levels, name), &row)).await?;
         Ok(row)
     }
 
@@ -404,26 +403,13 @@ impl Metastore for SqlMetastore {
     }
 
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError> {
-        sqlx::query_scalar(
-            "SELECT location FROM obsolete WHERE not_before_ms <= $1
-             ORDER BY not_before_ms, location LIMIT $2",
-        )
-        .bind(now_ms)
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed("read the deletion queue"))
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        tables::obsolete(&mut connection, now_ms, limit).await
     }
 
     async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        for location in locations {
-            sqlx::query("DELETE FROM obsolete WHERE location = $1")
-                .bind(location)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed("shorten the deletion queue"))?;
-        }
+        tables::forget_obsolete(&mut tx, locations).await?;
         tx.commit().await.map_err(failed("shorten the deletion queue"))
     }
 
@@ -454,6 +440,19 @@ impl Metastore for SqlMetastore {
         Ok(kept)
     }
 
+    async fn feed(&self) -> Result<Feed, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        outbox::feed(&mut connection).await
+    }
+
+    async fn event_changes(
+        &self,
+        numbers: &[u64],
+    ) -> Result<Vec<(u64, Option<String>)>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        outbox::changes(&mut connection, numbers).await
+    }
+
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
         outbox::list(&mut connection, after, limit).await
@@ -467,7 +466,7 @@ impl Metastore for SqlMetastore {
     async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         requests::forget(&mut tx, remembered).await?;
-        outbox::forget(&mut tx, remembered.events).await?;
+        outbox::forget(&mut tx, remembered).await?;
         tx.commit().await.map_err(failed("forget old records"))
     }
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     catalog::{CreateTable, LoadedTable},
+    columns,
     error::CatalogError,
     metastore::{Answer, Kind, Levels},
     retention,
@@ -166,14 +167,38 @@ pub(super) async fn register(
     let table = match registered {
         // The client named the file, so its contents are the client's mistake.
         Err(CatalogError::Iceberg { source, .. }) if source.kind() == ErrorKind::DataInvalid => {
-            let location = body.metadata_location;
-            return Err(Refused::bad_request(format!("no table metadata at `{location}`")));
+            let text = not_readable(asked.rest(), location).await;
+            return Err(Refused::bad_request(text));
         }
-        registered => registered?,
+        Err(cause) => return Err(not_registered(asked.rest(), &caller, cause).await),
+        Ok(table) => table,
     };
     let ident = path.table(&body.name)?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
     Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
+}
+
+/// Why a file that is there is no table's metadata that this server reads.
+async fn not_readable(rest: &Rest, location: &str) -> String {
+    let bytes = rest.catalog.storage().get(location).await.unwrap_or_default();
+    let cause = columns::explain(&bytes).unwrap_or_else(|| {
+        let read = serde_json::from_slice::<TableMetadata>(&bytes);
+        read.err().map_or_else(String::new, |cause| cause.to_string())
+    });
+    format!("no table metadata that can be read at `{location}`: {cause}")
+}
+
+/// Why nothing was registered; names the table or view that stands in the way to who may know.
+pub(super) async fn not_registered(rest: &Rest, caller: &Caller, cause: CatalogError) -> Refused {
+    let CatalogError::Registered(uuid) = cause else { return cause.into() };
+    match rest.catalog.metastore().name_of(uuid).await {
+        Ok(Some((levels, name))) if caller.may_read(&levels) => {
+            let text = format!("this one is {}.{name}", levels.join("."));
+            CatalogError::AlreadyExists(format!("{cause} ({text})")).into()
+        }
+        Ok(_) => cause.into(),
+        Err(failed) => failed.into(),
+    }
 }
 
 /// `GET /namespaces/{namespace}/tables/{table}`
@@ -192,7 +217,7 @@ pub(super) async fn load(
     };
     let table = rest.catalog.load_present_table(&ident).await?;
     let access = delegated(&rest, &caller, &ident, table.metadata.location()).await?;
-    let etag = etag(&table, &access, snapshots);
+    let etag = etag(&table, &access.tag, snapshots);
     if has_etag(&caller.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
@@ -250,7 +275,7 @@ pub(super) fn loaded(
     access: &Delegated,
     snapshots: Snapshots,
 ) -> Response {
-    let etag = etag(table, access, snapshots);
+    let etag = etag(table, &access.tag, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
         let (metadata, carried) = (Arc::clone(&table.metadata), rest.catalog.carried_of(table));
@@ -272,14 +297,14 @@ fn json(body: Bytes) -> Response {
 
 /// Names the answer. The file's name is in it because a repeated request is answered with the file
 /// it made, whatever the version is now, and the version because a file may be registered twice.
-fn etag(table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> String {
+pub(super) fn etag(table: &LoadedTable, tag: &str, snapshots: Snapshots) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
     let mode = match snapshots {
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    format!("\"{uuid}-{version}-{file:016x}-{mode}{}\"", access.tag)
+    format!("\"{uuid}-{version}-{file:016x}-{mode}{tag}\"")
 }
 
 /// Whether the client already has the answer of this name.

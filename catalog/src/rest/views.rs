@@ -2,12 +2,13 @@
 
 use super::{
     Rest,
+    access::Caller,
     asked::Asked,
     commit::parse,
     error::Refused,
     lists::{self, ListAnswer, PageParameters},
     request::{Body, NamespacePath, Parameters, ViewPath},
-    tables::{RegisterBody, RenameBody},
+    tables::{RegisterBody, RenameBody, not_registered},
 };
 use crate::{
     catalog::{CreateView, LoadedView, ViewChange},
@@ -76,10 +77,14 @@ pub(super) async fn create(
 pub(super) async fn register(
     asked: Asked,
     path: NamespacePath,
+    caller: Caller,
     Body(body): Body<RegisterBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
     let catalog = asked.catalog(Answer::View);
-    Ok(answer(catalog.register_view(&path.0, &body.name, &body.metadata_location).await?))
+    match catalog.register_view(&path.0, &body.name, &body.metadata_location).await {
+        Ok(view) => Ok(answer(view)),
+        Err(cause) => Err(not_registered(asked.rest(), &caller, cause).await),
+    }
 }
 
 /// `GET /namespaces/{namespace}/views/{view}`

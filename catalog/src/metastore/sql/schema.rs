@@ -9,7 +9,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -21,6 +21,7 @@ const STEPS: [&str; 11] = [
     tables::VERSIONS,
     requests::WITHOUT_EFFECT,
     audit::CUT_STEP,
+    outbox::CHANGES_STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.
@@ -104,6 +105,7 @@ pub(super) async fn migrate(
             .await
             .map_err(failed("make tables"))?;
     }
+    outbox::name_feed(&mut tx).await?;
     tx.commit().await.map_err(failed("make tables"))
 }
 

@@ -141,6 +141,9 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     if added.rows_affected() == 0 {
         let name = (&table.levels, table.name.as_str());
         let taken_by_another = by_name(tx, other(table.kind), name, Lock::None).await?.is_some();
+        if !taken_by_another && by_name(tx, table.kind, name, Lock::None).await?.is_none() {
+            return Err(CatalogError::Registered(table.uuid));
+        }
         let dotted = dotted(name);
         return Err(CatalogError::AlreadyExists(match (table.kind, taken_by_another) {
             (Kind::Table, false) => format!("Table already exists: {dotted}"),
@@ -330,6 +333,36 @@ pub(super) async fn add_obsolete(
         .execute(&mut *tx)
         .await
         .map_err(failed("queue files for deletion"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn obsolete(
+    connection: &mut AnyConnection,
+    now_ms: i64,
+    limit: u32,
+) -> Result<Vec<String>, CatalogError> {
+    sqlx::query_scalar(
+        "SELECT location FROM obsolete WHERE not_before_ms <= $1
+         ORDER BY not_before_ms, location LIMIT $2",
+    )
+    .bind(now_ms)
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("read the deletion queue"))
+}
+
+pub(super) async fn forget_obsolete(
+    tx: &mut AnyConnection,
+    locations: &[String],
+) -> Result<(), CatalogError> {
+    for location in locations {
+        sqlx::query("DELETE FROM obsolete WHERE location = $1")
+            .bind(location)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("shorten the deletion queue"))?;
     }
     Ok(())
 }

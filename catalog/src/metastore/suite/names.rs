@@ -3,7 +3,7 @@
 use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
-    metastore::{Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
+    metastore::{Changes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
 };
 
 pub(crate) async fn views(store: &dyn Metastore) {
@@ -20,6 +20,7 @@ pub(crate) async fn views(store: &dyn Metastore) {
         location: format!("s3://b/{number}"),
         snapshots: Vec::new(),
         adopted: false,
+        changes: Changes::default(),
     };
     let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
     add(new(1, "t", Kind::Table)).await.unwrap();
@@ -97,6 +98,7 @@ pub(crate) async fn pages(store: &dyn Metastore) {
         location: format!("s3://b/{n}"),
         snapshots: Vec::new(),
         adopted: false,
+        changes: Changes::default(),
     };
     let all: Vec<NewTable> = (0..NAMES).map(new).collect();
     store.commit_with_new(&all, &[]).await.unwrap();

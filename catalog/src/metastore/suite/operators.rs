@@ -5,7 +5,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash, Watermark,
+        Changes, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash, Watermark,
     },
 };
 use uuid::Uuid;
@@ -21,6 +21,7 @@ pub(crate) async fn places(store: &dyn Metastore) {
         location: location.to_owned(),
         snapshots: Vec::new(),
         adopted: false,
+        changes: Changes::default(),
     };
     let make = async |n, location: &str| store.commit_with_new(&[at(n, location)], &[]).await;
     make(1, "s3://b/a/test").await.unwrap();
@@ -72,6 +73,7 @@ pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &dyn Metastor
                 location: format!("s3://b/{round}{}", "/x".repeat(racer)),
                 snapshots: Vec::new(),
                 adopted: false,
+                changes: Changes::default(),
             };
             store.commit_with_new(&[new], &[]).await
         });
@@ -114,6 +116,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
         location: "s3://b/kept".to_owned(),
         snapshots: vec![first.clone()],
         adopted: false,
+        changes: Changes::default(),
     };
     store.undrop(&back).await.unwrap();
     assert_eq!(store.table(&a, "again").await.unwrap().unwrap().watermark, Some(held));
