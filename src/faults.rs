@@ -18,6 +18,7 @@ pub const POINTS: &[&str] = &[
     "flush.before_write",
     "flush.after_data_file",
     "flush.before_commit",
+    "flush.lost_answer",
     "flush.after_commit",
     "flush.before_trim",
     "wal.after_trim",

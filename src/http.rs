@@ -8,6 +8,7 @@ pub mod body;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod in_time;
 pub mod ingest;
 pub mod operate;
 pub mod query;

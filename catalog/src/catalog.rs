@@ -15,12 +15,14 @@ mod load;
 mod locks;
 mod own;
 mod purge;
+mod read;
 mod register;
 mod views;
 mod write;
 
 pub use crate::metastore::NowMs;
 pub use admin::{RefKind, TableStats};
+pub(crate) use create::folder_of;
 pub use purge::DropPolicy;
 
 use crate::{
@@ -38,7 +40,6 @@ use cache::MetadataCache;
 use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
-    io::FileIO,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec, ViewMetadata},
 };
 use locks::TableLocks;
@@ -152,7 +153,6 @@ struct Inner {
     storage: Storage,
     metastore: Arc<dyn Metastore>,
     now: NowMs,
-    file_io: FileIO,
     cache: MetadataCache<TableMetadata>,
     /// With the very metadata that it belongs to.
     carried_cache: MetadataCache<(Arc<TableMetadata>, Arc<Carried>)>,
@@ -189,7 +189,6 @@ impl Catalog {
         let inner = Inner {
             name: name.to_owned(),
             namespace_separator: NAMESPACE_SEPARATOR.to_owned(),
-            file_io: storage.file_io(),
             storage,
             metastore,
             now,

@@ -35,6 +35,9 @@ pub struct TableRow {
     pub uuid: Uuid,
     /// Where the current metadata is.
     pub metadata_location: String,
+    /// The folder that is the table's. What the metadata file says of it is a client's word where
+    /// clients may write the table's files.
+    pub location: String,
     /// Grows by one with every commit, and never shrinks: a table that comes back after it was dropped
     /// goes on from there.
     pub version: i64,
@@ -104,10 +107,22 @@ pub struct NewTable {
     pub location: String,
     /// Snapshots it starts with.
     pub snapshots: Vec<SnapshotRow>,
-    /// Whether it was there before, under another catalog or name.
-    pub adopted: bool,
+    /// Whether it was there before.
+    pub comes: Comes,
     /// What it is made of; nothing for one that comes with its metadata file.
     pub changes: Changes,
+}
+
+/// Where a table that is added to the catalog comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comes {
+    /// It is new, and so is its identity.
+    New,
+    /// From a metadata file, made under another catalog or name.
+    Adopted {
+        /// What it cannot be without: that file and the ones that it names.
+        needs: Vec<String>,
+    },
 }
 
 /// A line of the snapshot index.
@@ -161,6 +176,8 @@ pub struct TrashRow {
     pub name: String,
     /// Its last metadata.
     pub metadata_location: String,
+    /// The folder that was the table's.
+    pub location: String,
     /// When it goes, and how.
     pub trash: Trash,
     /// Its files are being queued for deletion: there is no way back.
@@ -310,7 +327,7 @@ pub trait Metastore: Debug + Send + Sync {
             metadata_location: metadata_location.to_owned(),
             location: format!("{metadata_location}/{uuid}"),
             snapshots: Vec::new(),
-            adopted: false,
+            comes: Comes::New,
             changes: Changes::default(),
         };
         self.commit_with_new(&[table], &[]).await.map(|_| ())
@@ -391,7 +408,8 @@ pub trait Metastore: Debug + Send + Sync {
     }
     /// Adds every table and swaps every pointer, or does nothing; `NoSuchNamespace`,
     /// `AlreadyExists` (of a new table's name or identity), `Invalid` when a table's location
-    /// overlaps another's, or the file of an adopted one is queued for deletion.
+    /// overlaps another's, a file of an adopted one is queued for deletion, or its identity is that of
+    /// a table which was dropped elsewhere.
     async fn commit_with_new(
         &self,
         new: &[NewTable],
@@ -416,8 +434,8 @@ pub trait Metastore: Debug + Send + Sync {
 
     /// Queues files for deletion outside a commit.
     async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError>;
-    /// Whether a file is in the queue, whenever its time comes.
-    async fn is_obsolete(&self, location: &str) -> Result<bool, CatalogError>;
+    /// One of these files that is in the queue, whenever its time comes.
+    async fn first_obsolete(&self, files: &[String]) -> Result<Option<String>, CatalogError>;
     /// At most `limit` files whose time has come.
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError>;
     /// Forgets files that have been deleted.

@@ -16,6 +16,7 @@ mod metrics;
 mod namespaces;
 mod oauth;
 mod ordered;
+mod places;
 mod plan;
 mod request;
 mod tables;

@@ -5,7 +5,7 @@
 //! (and of every folder that was made); on S3 it is the store's answer.
 
 pub mod access;
-pub(crate) mod file_io;
+mod file_io;
 mod local;
 pub mod sign;
 mod sts;

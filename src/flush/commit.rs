@@ -29,6 +29,7 @@ use icecore_schemas::{
 };
 use std::{
     collections::{BTreeMap, HashSet},
+    io,
     sync::{Mutex, PoisonError},
 };
 use tokio::sync::Semaphore;
@@ -212,7 +213,8 @@ impl TableFlush {
         let append = Append { files, summary, watermark, seq: taken.seq };
         self.faults.hit("flush.before_commit")?;
         self.catalog.append(ident, append).await?;
-        Ok(())
+        let unknown = |fault: io::Error| CatalogError::CommitStateUnknown(fault.to_string());
+        Ok(self.faults.hit("flush.lost_answer").map_err(unknown)?)
     }
 
     /// The table as it stands, made with its namespace at the first use.

@@ -334,6 +334,21 @@ async fn named_files(server: &Server, ns: &str) -> usize {
 }
 
 #[tokio::test]
+async fn files_of_a_commit_whose_outcome_is_unknown_stay() {
+    let mut server = Server::start_with("flush.lost_answer=error").await;
+    server.append("a", &sample::events(30, 1, 1, 1));
+    let error = server.tick().await.unwrap_err();
+    let FlushError::Table { source, .. } = error else { panic!("{error:?}") };
+    let is_unknown = matches!(*source, FlushError::Commit(CatalogError::CommitStateUnknown(_)));
+    assert!(is_unknown, "{source:?}");
+    assert_eq!(server.data_files(), named_files(&server, "a").await);
+    server.tick().await.unwrap();
+    assert!(server.wal.pending().is_empty());
+    assert_eq!(server.seqs("a").await, (1..=30).collect::<Vec<_>>());
+    assert_eq!(server.snapshots("a").await, 1);
+}
+
+#[tokio::test]
 async fn a_crash_between_commit_and_trim_repeats_nothing() {
     let mut server = Server::start_with("flush.before_trim=error").await;
     server.append("a", &sample::events(30, 2, 1, 1));

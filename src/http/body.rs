@@ -1,6 +1,7 @@
-//! Request bodies: bounded in bytes and time, decompressed under the same bound.
+//! Request bodies: bounded in bytes, decompressed under the same bound. Their time is bounded for
+//! all routes in [`crate::http::in_time`].
 
-use crate::http::{App, error::ApiError};
+use crate::http::{App, error::ApiError, in_time::TooSlow};
 use axum::{
     body::Body,
     http::{HeaderMap, header},
@@ -10,9 +11,6 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use icecore_schemas::error_code::ErrorCode;
 use std::{io::Read, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
-
-/// Longest a client may take to send a body.
-const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How much of a body that is too large is read before the reply, and for how long.
 const DRAIN_BYTES_MAX: usize = 4 << 20;
@@ -50,24 +48,16 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
             ApiError::new(ErrorCode::Unavailable, "too many requests in work; send the batch again")
         })?;
     let limited = Limited::new(body, app.body_bytes_max);
-    let collected = tokio::time::timeout(BODY_TIME_MAX, limited.collect())
-        .await
-        .map_err(|_| {
-            ApiError::new(
-                ErrorCode::InvalidRequest,
-                format!("the body took longer than {BODY_TIME_MAX:?} to arrive"),
-            )
-        })?
-        .map_err(|cause| {
-            if cause.downcast_ref::<LengthLimitError>().is_some() {
-                too_large(app.body_bytes_max)
-            } else {
-                ApiError::new(
-                    ErrorCode::InvalidRequest,
-                    "the body did not arrive whole; send it again",
-                )
-            }
-        })?;
+    let collected = limited.collect().await.map_err(|cause| {
+        if cause.is::<LengthLimitError>() {
+            return too_large(app.body_bytes_max);
+        }
+        let text = match TooSlow::find(cause.as_ref()) {
+            Some(slow) => slow.to_string(),
+            None => "the body did not arrive whole; send it again".to_owned(),
+        };
+        ApiError::new(ErrorCode::InvalidRequest, text)
+    })?;
     let bytes = decompress(encoding, collected.to_bytes(), app.body_bytes_max)?;
     Ok(BoundedBody { bytes, _share: share })
 }

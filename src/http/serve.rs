@@ -1,12 +1,17 @@
-//! The accept loop: bounded connections, time for headers, no Nagle delay, a graceful end.
+//! The accept loop: bounded connections, time for headers and bodies, no Nagle delay, one write per
+//! answer, a graceful end.
 //!
-//! `axum::serve` has neither the timer nor the bound, so hyper is driven directly.
+//! `axum::serve` has neither the timers nor the bound, so hyper is driven directly.
 
-use crate::tasks::{Stopping, Tasks};
-use axum::Router;
+use crate::{
+    http::in_time::InTime,
+    tasks::{Stopping, Tasks},
+};
+use axum::{Router, response::Response};
 use hyper::{
     Request,
     body::Incoming,
+    rt::{Read, Write},
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -15,16 +20,30 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use icecore_catalog::access::Peer;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tracing::{debug, warn};
 
-/// Longest a client may take to send a request's headers, also the longest an idle connection
-/// stays open.
-const HEADER_TIME_MAX: Duration = Duration::from_secs(75);
+/// What a client may take its time for.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Longest for a request's headers, also the longest an idle connection stays open.
+    headers: Duration,
+    /// Longest for the body after them.
+    body: Duration,
+}
+
+const PATIENCE: Patience =
+    Patience { headers: Duration::from_secs(75), body: Duration::from_secs(60) };
 /// Pause after `accept` failed, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,7 +58,7 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
                 Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
             // Cancel-safe: an accepted connection is used at once or was never taken.
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listener) => accepted,
                 () = stopping.asked() => break,
             };
             match accepted {
@@ -59,6 +78,16 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
     });
 }
 
+/// The next connection. Cancel-safe, as the one wait in it is.
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    // The end of a long answer would wait until the client has acknowledged its start.
+    if let Err(cause) = stream.set_nodelay(true) {
+        debug!(error = &cause as &dyn std::error::Error, "set no delay");
+    }
+    Ok((stream, peer))
+}
+
 async fn connection(
     stream: TcpStream,
     peer: IpAddr,
@@ -66,18 +95,7 @@ async fn connection(
     _permit: OwnedSemaphorePermit,
     mut stopping: Stopping,
 ) {
-    if let Err(cause) = stream.set_nodelay(true) {
-        debug!(error = &cause as &dyn std::error::Error, "set no delay");
-    }
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        router.call(request)
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+    let served = answered(TokioIo::new(stream), peer, router, PATIENCE);
     let mut served = std::pin::pin!(served);
     // Cancel-safe: after the stop signal the connection is polled on to the end of its request.
     let ended = tokio::select! {
@@ -91,3 +109,28 @@ async fn connection(
         debug!(error = &cause as &dyn std::error::Error, "connection ended");
     }
 }
+
+/// Answers the requests of one connection, each with one write if the other side takes it at once.
+fn answered<S: Read + Write + Unpin>(
+    stream: S,
+    peer: IpAddr,
+    router: Router,
+    patience: Patience,
+) -> http1::Connection<
+    S,
+    impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
+> {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(|body| InTime::new(body, patience.body));
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.headers)
+        .serve_connection(stream, service)
+}
+
+#[cfg(test)]
+mod tests;

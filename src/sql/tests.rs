@@ -483,6 +483,35 @@ async fn time_travel_shows_a_snapshot_and_nothing_of_the_log() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_names_no_schema_is_read_with_todays() {
+    let house = House::new().await;
+    house.take(1..11);
+    let metadata = house.commit().await.metadata;
+    let current = metadata.current_snapshot().unwrap();
+    let snapshot = |id: i64, parent: i64| {
+        Snapshot::builder()
+            .with_snapshot_id(id)
+            .with_parent_snapshot_id(Some(parent))
+            .with_sequence_number(metadata.last_sequence_number() + id)
+            .with_timestamp_ms(house.clock.now_ms() + id)
+            .with_manifest_list(current.manifest_list())
+            .with_summary(Summary {
+                operation: Operation::Append,
+                additional_properties: HashMap::new(),
+            })
+            .build()
+    };
+    add_to_main(&house, snapshot(1, current.snapshot_id())).await;
+    add_to_main(&house, snapshot(2, 1)).await;
+    house.take(11..13);
+    let count = "SELECT count(*) FROM events WHERE type = 'order'";
+    assert_eq!(house.number(asked(count)).await, 6);
+    for id in [1, 2] {
+        assert_eq!(house.number(at(count, json!(id))).await, 5, "{id}");
+    }
+}
+
+#[tokio::test]
 async fn dead_letters_are_a_table_like_any_other() {
     let house = House::new().await;
     house.take(1..3);
@@ -797,8 +826,13 @@ async fn commit_deletes(house: &House, content: DataContentType, rows: &[(&str, 
         })
         .with_schema_id(metadata.current_schema_id())
         .build();
+    add_to_main(house, snapshot).await;
+}
+
+/// Commits a snapshot as another engine does.
+async fn add_to_main(house: &House, snapshot: Snapshot) {
     let reference = iceberg::spec::SnapshotReference::new(
-        id,
+        snapshot.snapshot_id(),
         iceberg::spec::SnapshotRetention::branch(None, None, None),
     );
     let change = TableChange {

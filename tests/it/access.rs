@@ -487,3 +487,80 @@ async fn what_is_not_granted_is_refused() {
     assert_eq!(listed["namespaces"], json!([]));
     guarded.server.stop().await;
 }
+
+/// Whether something is there must not be told either, so the answer is the same for what exists.
+#[tokio::test]
+async fn a_place_in_anothers_folder_is_refused_whatever_lies_there() {
+    let house = Guarded::start().await;
+    for name in ["evil", "vic"] {
+        let body = json!({"namespace": [name]});
+        assert_eq!(house.post(&house.admin, "/catalog/v1/namespaces", &body).await.0, 200);
+    }
+    let schema = json!({"type": "struct", "schema-id": 0, "fields": []});
+    let tables = |namespace: &str| format!("/catalog/v1/namespaces/{namespace}/tables");
+    let table = json!({"name": "t", "schema": schema});
+    let (_, victim) = house.post(&house.admin, &tables("vic"), &table).await;
+    let evil = house.token(&json!({"name": "evil", "scopes": ["write:evil"]})).await;
+    let (status, own) = house.post(&evil, &tables("evil"), &table).await;
+    assert_eq!(status, 200, "{own}");
+    let location = own["metadata"]["location"].as_str().unwrap();
+    let (root, _) = location.rsplit_once("/evil/").unwrap();
+    let view = |location: &str| {
+        json!({"name": "v", "location": location, "schema": schema, "properties": {},
+            "view-version": {"version-id": 1, "timestamp-ms": 1, "schema-id": 0, "summary": {},
+                "default-namespace": ["evil"],
+                "representations": [{"type": "sql", "sql": "select 1", "dialect": "spark"}]}})
+    };
+    let (status, _) = house
+        .post(&evil, "/catalog/v1/namespaces/evil/views", &view(&format!("{location}-v")))
+        .await;
+    assert_eq!(status, 200);
+    let victims = victim["metadata-location"].as_str().unwrap();
+    for place in [
+        victims.to_owned(),
+        victims.replace(".metadata.json", ".none.json"),
+        format!("{root}/vic"),
+        format!("{root}/vic/x"),
+        format!("{root}/none/x"),
+        format!("{root}/evil"),
+        format!("{root}/evil2/x"),
+        format!("{root}/x"),
+    ] {
+        let moves = json!({"updates": [{"action": "set-location", "location": place}]});
+        let mut change = moves.clone();
+        change["identifier"] = json!({"namespace": ["evil"], "name": "t"});
+        let mut created = table.clone();
+        created["name"] = json!("n");
+        created["location"] = json!(place);
+        let mut staged = created.clone();
+        staged["stage-create"] = json!(true);
+        let register = json!({"name": "n", "metadata-location": place});
+        let mut over = register.clone();
+        over["overwrite"] = json!(true);
+        for (path, body) in [
+            ("namespaces/evil/tables", created),
+            ("namespaces/evil/tables", staged),
+            ("namespaces/evil/tables/t", moves.clone()),
+            ("transactions/commit", json!({"table-changes": [change]})),
+            ("namespaces/evil/register", register.clone()),
+            ("namespaces/evil/register", over),
+            ("namespaces/evil/views", view(&place)),
+            ("namespaces/evil/views/v", moves.clone()),
+            ("namespaces/evil/register-view", register.clone()),
+        ] {
+            let (status, answer) = house.post(&evil, &format!("/catalog/v1/{path}"), &body).await;
+            assert_eq!(status, 403, "{path} {place}: {answer}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("not in the folder of a namespace"), "{message}");
+        }
+    }
+    // Where it is it may stay, and who may write everywhere chooses freely.
+    let stays = json!({"updates": [{"action": "set-location", "location": location}]});
+    let (status, answer) = house.post(&evil, &format!("{}/t", tables("evil")), &stays).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut anywhere = table.clone();
+    anywhere["name"] = json!("free");
+    anywhere["location"] = json!(format!("{root}/elsewhere/x"));
+    let (status, answer) = house.post(&house.admin, &tables("evil"), &anywhere).await;
+    assert_eq!(status, 200, "{answer}");
+}

@@ -146,6 +146,16 @@ async fn a_request_that_cannot_be_taken_says_what_to_change() {
         "INVALID_SQL",
     )
     .await;
+    let long = format!("{{\"type\":\"{}\"}}", "x".repeat(70_000)).into_bytes();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&long).unwrap();
+    let zstd = zstd::encode_all(&long[..], 1).unwrap();
+    for (encoding, body) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd)] {
+        assert!(body.len() < 4096, "short as it is sent");
+        let request = server.http.post(format!("{}/ingest", server.url)).body(body);
+        let response = request.header("content-encoding", encoding).send().await.unwrap();
+        assert_eq!(response.status(), 413, "{encoding}");
+    }
     let response = server.post("/ingest", "application/json", "x".repeat(70_000)).await;
     assert_eq!(response.headers()["connection"], "close", "the rest of the body is not read");
     let response = server.get("/ingest").await;

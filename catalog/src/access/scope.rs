@@ -183,6 +183,12 @@ impl Principal {
         self.may(action, &[])
     }
 
+    /// The namespaces in which, and below which, it may do this; the empty one is all of them.
+    pub fn namespaces(&self, action: Action) -> impl Iterator<Item = &Levels> {
+        let scopes = self.scopes.iter().filter(move |scope| scope.action.includes(action));
+        scopes.map(|scope| &scope.namespace)
+    }
+
     /// Whether it may do this in any namespace.
     #[must_use]
     pub fn may_somewhere(&self, action: Action) -> bool {

@@ -7,7 +7,11 @@ use crate::{
     metastore::{Changes, Levels, SwapOutcome},
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
+use std::fmt::Write as _;
 use uuid::Uuid;
+
+/// Longest name of a level's folder that says the level's name; disks take 255 bytes.
+const FOLDER_BYTES_MAX: usize = 100;
 
 impl Catalog {
     /// Creates a table and its first metadata file.
@@ -124,10 +128,9 @@ impl Catalog {
         levels: &Levels,
         uuid: Uuid,
     ) -> Result<String, CatalogError> {
-        let folders: Vec<String> = levels.iter().map(|level| folder(level)).collect();
         let root = self.inner.storage.root();
-        let location =
-            self.inner.storage.normalize(&format!("{root}/{}/{uuid}", folders.join("/")))?;
+        let folder = folder_of(levels);
+        let location = self.inner.storage.normalize(&format!("{root}/{folder}/{uuid}"))?;
         if self.metastore().is_free(&location, uuid).await? {
             return Ok(location.to_string());
         }
@@ -135,11 +138,32 @@ impl Catalog {
     }
 }
 
-/// A level's folder: readable, and harmless whatever the name holds. Two levels may share one, as
-/// the uuid keeps tables apart.
+/// The folder of a namespace's tables and of no other's, whatever the names hold: what a caller may
+/// do with places follows from it.
+pub(crate) fn folder_of(levels: &[String]) -> String {
+    let folders: Vec<String> = levels.iter().map(|level| folder(level)).collect();
+    folders.join("/")
+}
+
+/// A level's folder: readable, harmless, and of this level alone. A dot begins what stands for
+/// something else.
 fn folder(level: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    level.chars().map(safe).collect()
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut folder = String::with_capacity(level.len());
+    for byte in level.bytes() {
+        match is_plain(byte) {
+            true => folder.push(char::from(byte)),
+            false => write!(folder, ".{byte:02x}").expect("a string takes everything"),
+        }
+    }
+    if folder.len() <= FOLDER_BYTES_MAX {
+        return folder;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, level.as_bytes());
+    digest.as_ref().iter().fold(".long-".to_owned(), |mut folder, byte| {
+        write!(folder, "{byte:02x}").expect("a string takes everything");
+        folder
+    })
 }
 
 pub(super) fn already_exists(table: &TableIdent) -> CatalogError {

@@ -115,6 +115,19 @@ pub(super) fn check_adopted(
     Ok(())
 }
 
+/// What a table cannot be without: its metadata file and what that names, but for the files that
+/// are older than the table's state.
+pub(super) fn needs(metadata: &TableMetadata, metadata_location: &str) -> Vec<String> {
+    let lists = metadata.snapshots().map(|snapshot| snapshot.manifest_list());
+    let statistics = metadata.statistics_iter().map(|file| file.statistics_path.as_str());
+    let partitions = metadata.partition_statistics_iter().map(|file| file.statistics_path.as_str());
+    let named = lists.chain(statistics).chain(partitions).chain([metadata_location]);
+    // The queue has them in normal form.
+    named
+        .map(|file| Location::parse(file).map_or(file.to_owned(), |file| file.to_string()))
+        .collect()
+}
+
 /// Where the table's properties tell writers to put files.
 fn paths(metadata: &TableMetadata) -> impl Iterator<Item = &str> {
     let set = PATH_PROPERTIES.iter().filter_map(|key| metadata.properties().get(*key));

@@ -1,14 +1,10 @@
 //! Reading tables.
 
 use super::{Catalog, LoadedTable, VerifyAtLoad};
-use crate::{
-    carried::Carried,
-    error::CatalogError,
-    metastore::TableRow,
-    storage::{self, file_io},
-};
+use crate::{carried::Carried, error::CatalogError, metastore::TableRow};
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
+use uuid::Uuid;
 
 impl Catalog {
     /// A table as it stands now. Parsed metadata is cached by file.
@@ -50,10 +46,27 @@ impl Catalog {
         }
     }
 
-    /// The table that a metadata file holds, whether or not it is there any more.
-    pub(crate) async fn load_file(&self, location: &str) -> Result<LoadedTable, CatalogError> {
-        let metadata = self.metadata(location).await?;
-        let metadata_location = location.to_owned();
+    /// A table as one of its metadata files has it, whether or not it is there any more.
+    ///
+    /// # Errors
+    /// `NoSuchTable` when the file is not the table's, `MissingMetadata`, `Invalid`, `Storage`.
+    pub(crate) async fn load_file(
+        &self,
+        uuid: Uuid,
+        file: &str,
+    ) -> Result<LoadedTable, CatalogError> {
+        let metadata = match self.metastore().table_by_uuid(uuid).await? {
+            Some(row) => {
+                let metadata_location = file.to_owned();
+                self.metadata_of(TableRow { metadata_location, ..row }.known()).await?
+            }
+            // It was dropped since, and nobody gets at its files any more.
+            None => Arc::new(self.foreign_metadata::<TableMetadata>(file).await?),
+        };
+        if metadata.uuid() != uuid {
+            return Err(CatalogError::NoSuchTable(uuid.to_string()));
+        }
+        let metadata_location = file.to_owned();
         Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
     }
 
@@ -72,7 +85,7 @@ impl Catalog {
     ) -> Result<Option<LoadedTable>, CatalogError> {
         let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
         let Some(row) = row else { return Ok(None) };
-        match self.metadata(&row.metadata_location).await {
+        match self.metadata_of(row.known()).await {
             Ok(metadata) => Ok(Some(loaded(row, metadata))),
             // A commit in between may have let this file be deleted: the pointer is looked at again.
             Err(cause) => self.find_again(table, &row, cause).await,
@@ -90,7 +103,7 @@ impl Catalog {
             None => Ok(None),
             Some(row) if row == *before => Err(cause),
             Some(row) => {
-                let metadata = self.metadata(&row.metadata_location).await?;
+                let metadata = self.metadata_of(row.known()).await?;
                 Ok(Some(loaded(row, metadata)))
             }
         }
@@ -124,27 +137,6 @@ impl Catalog {
     pub(super) fn forget(&self, location: &str) {
         self.inner.cache.remove(location);
         self.inner.carried_cache.remove(location);
-    }
-
-    /// The contents of a metadata file, compressed or not.
-    pub(super) async fn metadata(
-        &self,
-        location: &str,
-    ) -> Result<Arc<TableMetadata>, CatalogError> {
-        if let Some(metadata) = self.inner.cache.get(location) {
-            return Ok(metadata);
-        }
-        let read = TableMetadata::read_from(&self.inner.file_io, location).await;
-        let metadata = read.map_err(|error| {
-            let own = file_io::own("read table metadata", error);
-            if storage::is_missing(&own) {
-                return CatalogError::MissingMetadata(location.to_owned());
-            }
-            own
-        })?;
-        let metadata = Arc::new(metadata);
-        self.inner.cache.insert(location, &metadata, metadata.snapshots().len());
-        Ok(metadata)
     }
 }
 

@@ -3,12 +3,12 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, write::GRACE_MS};
+use super::{Catalog, jail, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
     location::Location,
-    metastore::{Changes, Kind, NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Changes, Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
 };
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -89,16 +89,16 @@ impl Catalog {
             None => super::create::ident(&row.levels, &row.name)?,
         };
         super::create::check_name(&ident.name)?;
-        let metadata = self.metadata(&row.metadata_location).await?;
+        let metadata = self.metadata_of(row.known()).await?;
         let table = NewTable {
             kind: Kind::Table,
             levels: ident.namespace.as_ref().clone(),
             name: ident.name.clone(),
             uuid,
+            comes: Comes::Adopted { needs: jail::needs(&metadata, &row.metadata_location) },
             metadata_location: row.metadata_location,
-            location: metadata.location().to_owned(),
+            location: row.location,
             snapshots: commit::added_snapshots(None, &metadata),
-            adopted: true,
             changes: Changes::default(),
         };
         self.metastore().undrop(&table).await?;
@@ -175,9 +175,9 @@ impl Catalog {
 
     /// None for a table with `gc.enabled=false`, which shares its files with others.
     async fn files_to_purge(&self, dropped: &TrashRow) -> BTreeSet<String> {
-        match self.metadata(&dropped.metadata_location).await {
+        match self.metadata_of(dropped.known()).await {
             Ok(metadata) if is_shared(&metadata) => BTreeSet::new(),
-            Ok(metadata) => self.files_of(&dropped.metadata_location, &metadata).await,
+            Ok(metadata) => self.files_of(dropped, &metadata).await,
             Err(cause) => {
                 let error = &cause as &dyn std::error::Error;
                 warn!(uuid = %dropped.uuid, error, "purge finds no files");
@@ -187,11 +187,11 @@ impl Catalog {
     }
 
     /// Every file that a table's metadata names, as far as it can be read.
-    async fn files_of(&self, location: &str, metadata: &TableMetadata) -> BTreeSet<String> {
-        let Ok(own) = self.inner.storage.normalize(metadata.location()) else {
+    async fn files_of(&self, dropped: &TrashRow, metadata: &TableMetadata) -> BTreeSet<String> {
+        let Ok(own) = self.inner.storage.normalize(&dropped.location) else {
             return BTreeSet::new();
         };
-        let mut files = BTreeSet::from([location.to_owned()]);
+        let mut files = BTreeSet::from([dropped.metadata_location.clone()]);
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
         files.extend(metadata.statistics_iter().map(|file| file.statistics_path.clone()));
         files.extend(metadata.partition_statistics_iter().map(|file| file.statistics_path.clone()));

@@ -4,9 +4,9 @@
 
 use super::{Catalog, LoadedTable, create, jail};
 use crate::{
-    commit, defaults,
+    commit,
     error::CatalogError,
-    metastore::{Changes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
+    metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -34,13 +34,15 @@ impl Catalog {
         }
         self.free_location(metadata.location(), metadata.uuid()).await?;
         self.check_adopted_contents(&metadata).await?;
-        let new = new_table(&table, &metadata, location);
+        let new = new_table(&table, &metadata, location.clone());
         let catalog = self.clone();
         let registered =
             self.to_the_end(async move { catalog.metastore().commit_with_new(&[new], &[]).await });
         if let SwapOutcome::Repeated(_) = registered.await? {
             return Err(CatalogError::Repeated);
         }
+        // Others than this catalog may have written the file, and twice.
+        self.forget(&location);
         // The metastore may know a watermark of it from before it was dropped.
         self.load_table(&table).await
     }
@@ -73,13 +75,16 @@ impl Catalog {
             self.check_adopted_contents(&metadata).await?;
             let metastore = self.metastore();
             let outcome = if metadata.uuid() == base.metadata.uuid() {
-                metastore.commit(&[swap(&base, &metadata, location)]).await?
+                metastore.commit(&[swap(&base, &metadata, location.clone())]).await?
             } else {
-                let new = new_table(&table, &metadata, location);
+                let new = new_table(&table, &metadata, location.clone());
                 metastore.replace_table(base.metadata.uuid(), new).await?
             };
             match outcome {
-                SwapOutcome::Done => return self.load_table(&table).await,
+                SwapOutcome::Done => {
+                    self.forget(&location);
+                    return self.load_table(&table).await;
+                }
                 SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
                 SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => (),
             }
@@ -98,7 +103,7 @@ impl Catalog {
         self.check_is_there(&loaded.metadata_location).await?;
         self.check_stays(table, "unregistered").await?;
         let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
-        let metadata = self.metadata(&row.metadata_location).await?;
+        let metadata = self.metadata_of(row.known()).await?;
         self.forget(&row.metadata_location);
         Ok(LoadedTable {
             metadata,
@@ -118,18 +123,13 @@ impl Catalog {
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
-        if self.metastore().is_obsolete(&location).await? {
-            return Err(CatalogError::about_to_be_deleted(&location));
-        }
-        let bytes = self.inner.storage.get(&location).await?;
-        defaults::check(&bytes).map_err(|text| {
-            CatalogError::Invalid(format!("Metadata file {metadata_location}: {text}"))
-        })?;
-        // Others than this catalog may have written it, and twice.
-        self.forget(&location);
-        let metadata = self.metadata(&location).await?;
+        let metadata: TableMetadata = self.foreign_metadata(&location).await?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
-        Ok((location, metadata))
+        let needs = jail::needs(&metadata, &location);
+        if let Some(file) = self.metastore().first_obsolete(&needs).await? {
+            return Err(CatalogError::about_to_be_deleted(&file));
+        }
+        Ok((location, Arc::new(metadata)))
     }
 }
 
@@ -139,10 +139,10 @@ fn new_table(table: &TableIdent, metadata: &TableMetadata, location: String) -> 
         levels: table.namespace.as_ref().clone(),
         name: table.name.clone(),
         uuid: metadata.uuid(),
+        comes: Comes::Adopted { needs: jail::needs(metadata, &location) },
         metadata_location: location,
         location: metadata.location().to_owned(),
         snapshots: commit::added_snapshots(None, metadata),
-        adopted: true,
         changes: Changes::default(),
     }
 }

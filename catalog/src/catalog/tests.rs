@@ -2,7 +2,11 @@ mod linearizable;
 
 use super::*;
 use crate::{
-    metastore::{Obsolete, PointerSwap, SwapOutcome, sql::SqlMetastore, suite},
+    metastore::{
+        Obsolete, PointerSwap, SwapOutcome,
+        sql::{SqlMetastore, faults::Fault},
+        suite,
+    },
     storage::S3Options,
 };
 use bytes::Bytes;
@@ -17,6 +21,7 @@ use uuid::Uuid;
 
 mod own;
 mod places;
+mod trust;
 mod verify;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;
@@ -136,11 +141,14 @@ async fn a_created_table_is_loaded_as_it_was_made() {
         assert_eq!(loaded.metadata, made.metadata);
         assert_eq!(loaded.metadata_location, made.metadata_location);
     }
-    for folder in ["data", "metadata"] {
-        let path = format!("{}/{folder}", location.strip_prefix("file://").unwrap());
-        assert!(std::path::Path::new(&path).is_dir());
-    }
+    assert!(has_folders(&made.metadata));
     assert_eq!(house.files().await, [made.metadata_location]);
+}
+
+/// Whether a table's writer finds the folders that it does not make itself.
+fn has_folders(table: &TableMetadata) -> bool {
+    let location = std::path::Path::new(table.location().strip_prefix("file://").unwrap());
+    ["data", "metadata"].into_iter().all(|folder| location.join(folder).is_dir())
 }
 
 #[tokio::test]
@@ -189,7 +197,8 @@ async fn a_table_in_a_hostile_namespace_stays_in_the_warehouse() {
     let levels = vec!["../..".to_owned(), "%2e%2e".to_owned(), "ü/x".to_owned()];
     house.catalog.ensure_namespace(&levels, &Properties::new()).await.unwrap();
     let made = house.catalog.create_table(&levels, new_table("../t")).await.unwrap();
-    let expected = format!("{}/_____/_2e_2e/__x/{}", house.root(), made.metadata.uuid());
+    let expected =
+        format!("{}/.2e.2e.2f.2e.2e/.252e.252e/.c3.bc.2fx/{}", house.root(), made.metadata.uuid());
     assert_eq!(made.metadata.location(), expected);
 }
 
@@ -355,6 +364,16 @@ async fn a_staged_table_exists_once_it_is_committed() {
     assert!(matches!(rival, Err(CatalogError::CommitFailed(found)) if found == text));
     let homeless = catalog.commit(finish("none.t", &staged)).await;
     assert!(matches!(homeless, Err(CatalogError::NoSuchNamespace(_))));
+}
+
+#[tokio::test]
+async fn a_table_that_was_not_staged_is_made_by_its_updates_with_its_folders() {
+    let house = house().await;
+    let schema = serde_json::to_value(new_table("t").schema).unwrap();
+    let updates = json!([{"action": "add-schema", "schema": schema}]);
+    let create = change("a.t", json!([{"type": "assert-create"}]), updates);
+    let made = house.catalog.commit(create).await.unwrap();
+    assert!(has_folders(&made.metadata));
 }
 
 async fn rival(catalog: &Catalog) -> TableMetadata {
@@ -701,6 +720,67 @@ async fn a_commit_that_fails_deletes_no_metadata_that_is_still_in_use() {
     for entry in cold.metadata.metadata_log() {
         assert!(catalog.storage().exists(&entry.metadata_file).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
+    let mut is_done = false;
+    let mut steps = 0;
+    while !is_done {
+        let house = house().await;
+        create(&house.catalog, "a.t").await;
+        house.catalog.commit(set("a.t", "k", "v")).await.unwrap();
+        house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+        house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+        let mut polls = 0;
+        let mut purge = Box::pin(house.catalog.empty_trash(10));
+        is_done = std::future::poll_fn(|context| {
+            if polls == steps {
+                return std::task::Poll::Ready(false);
+            }
+            polls += 1;
+            purge.as_mut().poll(context).map(|emptied| emptied.unwrap() == 1)
+        })
+        .await;
+        drop(purge);
+        house.other.empty_trash(10).await.unwrap();
+        house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+        while house.other.delete_obsolete(100).await.unwrap() > 0 {}
+        assert_eq!(house.files().await, Vec::<String>::new(), "cut off at {steps}");
+        steps += 1;
+    }
+    assert!(3 < steps, "{steps}");
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_made_gives_up_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let house = house_over(folder, metastore.clone()).await;
+    let catalog = &house.catalog;
+    create(catalog, "a.t").await;
+    let properties = json!({"write.metadata.delete-after-commit.enabled": "true",
+        "write.metadata.previous-versions-max": "1"});
+    let updates = json!([{"action": "set-properties", "updates": properties}]);
+    let kept = catalog.commit(change("a.t", json!([]), updates)).await.unwrap();
+    let queued = async || catalog.metastore().obsolete(i64::MAX, 10).await.unwrap();
+    let named = || kept.metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone());
+    let before: Vec<String> = named().chain([kept.metadata_location.clone()]).collect();
+    for alone in [true, false] {
+        // Each would push the oldest file out of the log.
+        metastore.faults.set(Fault::Before);
+        let failed = match alone {
+            true => catalog.commit(set("a.t", "k", "v")).await.map(|_| ()),
+            false => catalog.commit_all(vec![set("a.t", "k", "v")]).await,
+        };
+        assert!(matches!(failed, Err(CatalogError::Metastore { .. })), "{failed:?}");
+        assert_eq!(queued().await, Vec::<String>::new());
+        house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
+        assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 0);
+        assert_eq!(house.files().await, before);
+    }
+    catalog.commit(set("a.t", "k", "v")).await.unwrap();
+    assert_eq!(queued().await, named().collect::<Vec<String>>());
 }
 
 #[tokio::test]

@@ -6,11 +6,9 @@
 
 use super::{Catalog, create, jail};
 use crate::{
-    defaults,
     error::CatalogError,
     metadata_file,
-    metastore::{Changes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
-    storage,
+    metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -105,17 +103,12 @@ impl Catalog {
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
-        let bytes = self.inner.storage.get(location.as_str()).await?;
-        defaults::check(&bytes).map_err(|text| {
-            CatalogError::Invalid(format!("Metadata file {metadata_location}: {text}"))
-        })?;
-        let metadata: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
-            CatalogError::Invalid(format!("no view metadata at `{metadata_location}`: {cause}"))
-        })?;
+        let metadata: ViewMetadata = self.foreign_metadata(location.as_str()).await?;
         let own =
             jail::check_view(&self.inner.storage, metadata.location(), metadata.properties())?;
         let location = own.admit(location.as_str())?.to_string();
-        let new = NewTable { adopted: true, ..new_view(&ident, &metadata, &location) };
+        let comes = Comes::Adopted { needs: vec![location.clone()] };
+        let new = NewTable { comes, ..new_view(&ident, &metadata, &location) };
         self.insert_view(new).await?;
         Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
     }
@@ -127,7 +120,7 @@ impl Catalog {
     pub async fn load_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
         let row = self.metastore().view(view.namespace.as_ref(), &view.name).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchView(view.to_string()))?;
-        let metadata = self.view_metadata(&row.metadata_location).await?;
+        let metadata = self.view_metadata_of(row.known()).await?;
         Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
     }
 
@@ -141,10 +134,26 @@ impl Catalog {
         Ok(loaded)
     }
 
-    /// The view that a metadata file holds, whether or not it is there any more.
-    pub(crate) async fn load_view_file(&self, location: &str) -> Result<LoadedView, CatalogError> {
-        let metadata = self.view_metadata(location).await?;
-        Ok(LoadedView { metadata, metadata_location: location.to_owned(), version: 0 })
+    /// A view as one of its metadata files has it, whether or not it is there any more.
+    ///
+    /// # Errors
+    /// `NoSuchView` when the file is not the view's, `MissingMetadata`, `Invalid`, `Storage`.
+    pub(crate) async fn load_view_file(
+        &self,
+        uuid: Uuid,
+        file: &str,
+    ) -> Result<LoadedView, CatalogError> {
+        let metadata = match self.metastore().table_by_uuid(uuid).await? {
+            Some(row) => {
+                let metadata_location = file.to_owned();
+                self.view_metadata_of(TableRow { metadata_location, ..row }.known()).await?
+            }
+            None => Arc::new(self.foreign_metadata::<ViewMetadata>(file).await?),
+        };
+        if metadata.uuid() != uuid {
+            return Err(CatalogError::NoSuchView(uuid.to_string()));
+        }
+        Ok(LoadedView { metadata, metadata_location: file.to_owned(), version: 0 })
     }
 
     /// Applies a change to a view; one that changes nothing, as one that is sent again, is a
@@ -168,14 +177,19 @@ impl Catalog {
                 self.metastore().keep_request(Some(made)).await?;
                 return Ok(base);
             }
+            let moved_to = (base.metadata.location() != metadata.location())
+                .then(|| metadata.location().to_owned());
+            // Before anything is written there: it may be another's place.
+            if let Some(location) = &moved_to {
+                self.free_location(location, base.metadata.uuid()).await?;
+            }
             let metadata_location = self.new_view_file(&metadata, base.version)?;
             self.store_view(&metadata, &metadata_location).await?;
             let swap = PointerSwap {
-                uuid: metadata.uuid(),
+                uuid: base.metadata.uuid(),
                 expected_version: base.version,
                 metadata_location: metadata_location.clone(),
-                moved_to: (base.metadata.location() != metadata.location())
-                    .then(|| metadata.location().to_owned()),
+                moved_to,
                 watermark: None,
                 snapshots: Vec::new(),
                 removed_snapshots: Vec::new(),
@@ -183,7 +197,11 @@ impl Catalog {
                 parts: Vec::new(),
                 changes: Changes::changing(&change.requirements, &change.updates),
             };
-            let outcome = self.metastore().commit(&[swap]).await?;
+            let outcome = self.metastore().commit(&[swap]).await;
+            if outcome.as_ref().is_err_and(CatalogError::is_definite) {
+                self.discard(std::slice::from_ref(&metadata_location)).await;
+            }
+            let outcome = outcome?;
             if outcome == SwapOutcome::Done {
                 let metadata = Arc::new(metadata);
                 self.inner.view_cache.remove(&base.metadata_location);
@@ -234,12 +252,7 @@ impl Catalog {
         metadata_location: String,
     ) -> Result<LoadedView, CatalogError> {
         let added = self.insert_view(new_view(view, &metadata, &metadata_location)).await;
-        if let Err(
-            CatalogError::AlreadyExists(_)
-            | CatalogError::NoSuchNamespace(_)
-            | CatalogError::Repeated,
-        ) = added
-        {
+        if added.as_ref().is_err_and(CatalogError::is_definite) {
             self.discard(std::slice::from_ref(&metadata_location)).await;
         }
         added?;
@@ -283,27 +296,6 @@ impl Catalog {
         stored
     }
 
-    async fn view_metadata(&self, location: &str) -> Result<Arc<ViewMetadata>, CatalogError> {
-        if let Some(metadata) = self.inner.view_cache.get(location) {
-            return Ok(metadata);
-        }
-        let bytes = self.inner.storage.get(location).await.map_err(|cause| {
-            if storage::is_missing(&cause) {
-                return CatalogError::MissingMetadata(location.to_owned());
-            }
-            cause
-        })?;
-        // Somebody may have written to it since it was registered.
-        defaults::check(&bytes)
-            .map_err(|text| CatalogError::Invalid(format!("Metadata file {location}: {text}")))?;
-        let read: ViewMetadata = serde_json::from_slice(&bytes).map_err(|cause| {
-            CatalogError::Iceberg { operation: "read view metadata", source: cause.into() }
-        })?;
-        let metadata = Arc::new(read);
-        self.inner.view_cache.insert(location, &metadata, metadata.versions().len());
-        Ok(metadata)
-    }
-
     async fn check_view_is_free(&self, view: &TableIdent) -> Result<(), CatalogError> {
         let levels = view.namespace.as_ref();
         self.check_namespace(levels).await?;
@@ -327,7 +319,7 @@ fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str)
         metadata_location: metadata_location.to_owned(),
         location: metadata.location().to_owned(),
         snapshots: Vec::new(),
-        adopted: false,
+        comes: Comes::New,
         changes: Changes::making(&view::making(metadata)),
     }
 }

@@ -10,7 +10,8 @@ use crate::{
     location::Location,
     metadata_file,
     metastore::{
-        Changes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark,
+        Changes, Comes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome,
+        Watermark,
     },
 };
 use futures::future::try_join_all;
@@ -91,7 +92,7 @@ impl Write {
             metadata_location: self.metadata_location.clone(),
             location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
-            adopted: false,
+            comes: Comes::New,
             changes: self.changes.clone(),
         })
     }

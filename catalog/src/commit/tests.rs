@@ -272,6 +272,10 @@ fn a_table_built_from_a_schema_alone_has_the_defaults() {
         assert_eq!(table.default_partition_spec().fields()[0].field_id, 1000);
         assert!(table.default_sort_order().is_unsorted());
     }
+    let schema =
+        json!([{"action": "add-schema", "schema": serde_json::to_value(schema()).unwrap()}]);
+    let table = create_from_updates(Uuid::nil(), "file:///w/default", &updates(schema), NOW);
+    assert_eq!(table.unwrap().format_version(), FormatVersion::V2, "what every engine writes");
     let none = create_from_updates(Uuid::nil(), "file:///w/default", &[], NOW);
     assert!(matches!(none, Err(CatalogError::Invalid(_))));
 }

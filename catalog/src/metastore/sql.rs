@@ -212,6 +212,8 @@ impl Metastore for SqlMetastore {
         let mut tx = self.begin_change().await?;
         places::lock(&mut tx).await?;
         trash::require(&mut tx, table.uuid).await?;
+        // Whoever puts it back may put it elsewhere, so it is no table of the trash any more.
+        trash::forget(&mut tx, table.uuid).await?;
         tables::create(&mut tx, table).await?;
         self.end(tx, "undrop a table", outbox::created(table)).await
     }
@@ -397,9 +399,9 @@ impl Metastore for SqlMetastore {
         tx.commit().await.map_err(failed("queue files for deletion"))
     }
 
-    async fn is_obsolete(&self, location: &str) -> Result<bool, CatalogError> {
+    async fn first_obsolete(&self, files: &[String]) -> Result<Option<String>, CatalogError> {
         let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
-        tables::is_obsolete(&mut connection, location).await
+        tables::first_obsolete(&mut connection, files).await
     }
 
     async fn obsolete(&self, now_ms: i64, limit: u32) -> Result<Vec<String>, CatalogError> {

@@ -11,8 +11,8 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        Changes, Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report,
-        SnapshotRow, SwapOutcome, Watermark,
+        Changes, Comes, Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties,
+        Report, SnapshotRow, SwapOutcome, Watermark,
     },
 };
 use uuid::Uuid;
@@ -49,7 +49,19 @@ async fn with_table(store: &dyn Metastore, n: u128) -> Uuid {
     if store.namespace(&a).await.unwrap().is_none() {
         store.create_namespace(&a, &Properties::new()).await.unwrap();
     }
-    store.create_table(&a, &format!("t{n}"), id(n), "m1").await.unwrap();
+    let new = NewTable {
+        kind: Kind::Table,
+        levels: a,
+        name: format!("t{n}"),
+        uuid: id(n),
+        metadata_location: "m1".to_owned(),
+        location: format!("m1/{n}"),
+        snapshots: Vec::new(),
+        // It may have been there before.
+        comes: Comes::Adopted { needs: Vec::new() },
+        changes: Changes::default(),
+    };
+    store.commit_with_new(&[new], &[]).await.unwrap();
     id(n)
 }
 
@@ -169,7 +181,7 @@ pub(crate) async fn replaced_tables(store: &dyn Metastore) {
         metadata_location: format!("m{number}"),
         location: format!("s3://b/new{number}"),
         snapshots: vec![snapshot.clone()],
-        adopted: false,
+        comes: Comes::New,
         changes: Changes::default(),
     };
     assert_eq!(store.replace_table(id(9), new(2)).await.unwrap(), SwapOutcome::Lost(id(9)));
@@ -205,7 +217,7 @@ pub(crate) async fn commits(store: &dyn Metastore) {
         metadata_location: "m".to_owned(),
         location: "m/new".to_owned(),
         snapshots: vec![SnapshotRow { snapshot_id: 9, timestamp_ms: 5, seq: None }],
-        adopted: false,
+        comes: Comes::New,
         changes: Changes::default(),
     };
     let lost = store

@@ -11,7 +11,6 @@ use crate::{
     access::{Action, Principal},
     catalog::LoadedTable,
     error::CatalogError,
-    metastore::Levels,
     storage::{
         access::{Access, ClientAccess, Scope},
         sign::SignRequest,
@@ -70,9 +69,9 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may know what is in a namespace.
-    pub(super) fn may_read(&self, namespace: &Levels) -> bool {
-        self.principal.may(Action::Read, namespace)
+    /// Who asks.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// What the caller may do with a table's files.

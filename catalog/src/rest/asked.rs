@@ -193,23 +193,23 @@ async fn loaded(
 /// The table as the request made it or, when that file is gone, as it is now.
 async fn table(rest: &Rest, made: (Uuid, String)) -> Result<LoadedTable, CatalogError> {
     let (uuid, location) = made;
-    if let Ok(table) = rest.catalog.load_file(&location).await {
+    if let Ok(table) = rest.catalog.load_file(uuid, &location).await {
         return Ok(table);
     }
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
     let now = now.ok_or_else(|| CatalogError::NoSuchTable(uuid.to_string()))?;
-    rest.catalog.load_file(&now.metadata_location).await
+    rest.catalog.load_file(uuid, &now.metadata_location).await
 }
 
 /// As [`table`].
 async fn view(rest: &Rest, made: (Uuid, String)) -> Result<LoadedView, CatalogError> {
     let (uuid, location) = made;
-    if let Ok(view) = rest.catalog.load_view_file(&location).await {
+    if let Ok(view) = rest.catalog.load_view_file(uuid, &location).await {
         return Ok(view);
     }
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
     let now = now.ok_or_else(|| CatalogError::NoSuchView(uuid.to_string()))?;
-    rest.catalog.load_view_file(&now.metadata_location).await
+    rest.catalog.load_view_file(uuid, &now.metadata_location).await
 }
 
 fn json(status: u16, body: String) -> Response {

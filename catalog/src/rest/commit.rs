@@ -8,6 +8,7 @@ use super::{
     asked::Asked,
     error::Refused,
     ordered::{Ordered, Snapshots},
+    places,
     request::{Body, Name, TablePath},
     tables,
 };
@@ -21,7 +22,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use iceberg::TableIdent;
+use iceberg::{TableIdent, TableUpdate};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -60,7 +61,9 @@ pub(super) async fn table(
     caller: Caller,
     Body(body): Body<CommitBody>,
 ) -> Result<Response, Refused> {
-    let table = asked.catalog(Answer::Commit).commit(change(ident.clone(), &body)?).await?;
+    let change = change(ident.clone(), &body)?;
+    check_places(asked.rest(), &caller, &change).await?;
+    let table = asked.catalog(Answer::Commit).commit(change).await?;
     // The name of what a load would answer now.
     let tag = access::tag(asked.rest(), &caller, &ident);
     let etag = tables::etag(&table, &tag, Snapshots::All);
@@ -70,6 +73,7 @@ pub(super) async fn table(
 /// `POST /transactions/commit`
 pub(super) async fn transaction(
     asked: Asked,
+    caller: Caller,
     Body(TransactionBody { table_changes }): Body<TransactionBody>,
 ) -> Result<StatusCode, Refused> {
     let mut changes = Vec::with_capacity(table_changes.len());
@@ -77,7 +81,9 @@ pub(super) async fn transaction(
         let name = body.identifier.take().ok_or_else(|| {
             Refused::bad_request("every change of a transaction names its table in `identifier`")
         })?;
-        changes.push(change(name.ident()?, &body)?);
+        let change = change(name.ident()?, &body)?;
+        check_places(asked.rest(), &caller, &change).await?;
+        changes.push(change);
     }
     asked.catalog(Answer::Empty).commit_all(changes).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -87,6 +93,22 @@ fn change(table: TableIdent, body: &CommitBody) -> Result<TableChange, Refused> 
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
     Ok(TableChange { table, requirements, updates })
+}
+
+/// Refuses to move a table where the caller may put none; where it is it may stay.
+async fn check_places(rest: &Rest, caller: &Caller, change: &TableChange) -> Result<(), Refused> {
+    for update in &change.updates {
+        let TableUpdate::SetLocation { location } = update else { continue };
+        let Err(refused) = places::check(rest, caller, location) else { continue };
+        let stays = match rest.catalog.load_table(&change.table).await {
+            Ok(table) => places::is_same(table.metadata.location(), location),
+            Err(_) => false,
+        };
+        if !stays {
+            return Err(refused);
+        }
+    }
+    Ok(())
 }
 
 /// Parses each of `items`, which tell what they are in the member `tag`.

@@ -8,11 +8,12 @@ use super::{
     error::Refused,
     lists::{self, ListAnswer, PageParameters},
     ordered::{Ordered, Snapshots},
+    places,
     request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
+    access::Action,
     catalog::{CreateTable, LoadedTable},
-    columns,
     error::CatalogError,
     metastore::{Answer, Kind, Levels},
     retention,
@@ -25,7 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use iceberg::{
-    ErrorKind, TableIdent,
+    TableIdent,
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,9 @@ pub(super) async fn create(
         let message = format!("the property `{}` is this server's own", retention::MANAGED);
         return Err(Refused::bad_request(message));
     }
+    if let Some(location) = &body.location {
+        places::check(asked.rest(), &caller, location)?;
+    }
     let table = CreateTable {
         name: body.name,
         schema: body.schema,
@@ -159,40 +163,26 @@ pub(super) async fn register(
     Body(body): Body<RegisterBody>,
 ) -> Result<Response, Refused> {
     let (name, location) = (&body.name, &body.metadata_location);
+    places::check(asked.rest(), &caller, location)?;
     let registered = if body.overwrite.unwrap_or_default() {
         asked.catalog(Answer::Table).register_over(&path.0, name, location).await
     } else {
         asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
     let table = match registered {
-        // The client named the file, so its contents are the client's mistake.
-        Err(CatalogError::Iceberg { source, .. }) if source.kind() == ErrorKind::DataInvalid => {
-            let text = not_readable(asked.rest(), location).await;
-            return Err(Refused::bad_request(text));
-        }
-        Err(cause) => return Err(not_registered(asked.rest(), &caller, cause).await),
         Ok(table) => table,
+        Err(cause) => return Err(not_registered(asked.rest(), &caller, cause).await),
     };
     let ident = path.table(&body.name)?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
     Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
 }
 
-/// Why a file that is there is no table's metadata that this server reads.
-async fn not_readable(rest: &Rest, location: &str) -> String {
-    let bytes = rest.catalog.storage().get(location).await.unwrap_or_default();
-    let cause = columns::explain(&bytes).unwrap_or_else(|| {
-        let read = serde_json::from_slice::<TableMetadata>(&bytes);
-        read.err().map_or_else(String::new, |cause| cause.to_string())
-    });
-    format!("no table metadata that can be read at `{location}`: {cause}")
-}
-
 /// Why nothing was registered; names the table or view that stands in the way to who may know.
 pub(super) async fn not_registered(rest: &Rest, caller: &Caller, cause: CatalogError) -> Refused {
     let CatalogError::Registered(uuid) = cause else { return cause.into() };
     match rest.catalog.metastore().name_of(uuid).await {
-        Ok(Some((levels, name))) if caller.may_read(&levels) => {
+        Ok(Some((levels, name))) if caller.principal().may(Action::Read, &levels) => {
             let text = format!("this one is {}.{name}", levels.join("."));
             CatalogError::AlreadyExists(format!("{cause} ({text})")).into()
         }

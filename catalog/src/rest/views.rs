@@ -7,6 +7,7 @@ use super::{
     commit::parse,
     error::Refused,
     lists::{self, ListAnswer, PageParameters},
+    places,
     request::{Body, NamespacePath, Parameters, ViewPath},
     tables::{RegisterBody, RenameBody, not_registered},
 };
@@ -17,7 +18,10 @@ use crate::{
     view,
 };
 use axum::{Json, extract::State, http::StatusCode};
-use iceberg::spec::{Schema, ViewVersion};
+use iceberg::{
+    ViewUpdate,
+    spec::{Schema, ViewVersion},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use std::collections::HashMap;
@@ -61,8 +65,12 @@ pub(super) async fn list(
 pub(super) async fn create(
     asked: Asked,
     path: NamespacePath,
+    caller: Caller,
     Body(body): Body<CreateBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
+    if let Some(location) = &body.location {
+        places::check(asked.rest(), &caller, location)?;
+    }
     let view = CreateView {
         name: body.name,
         schema: body.schema,
@@ -80,6 +88,7 @@ pub(super) async fn register(
     caller: Caller,
     Body(body): Body<RegisterBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
+    places::check(asked.rest(), &caller, &body.metadata_location)?;
     let catalog = asked.catalog(Answer::View);
     match catalog.register_view(&path.0, &body.name, &body.metadata_location).await {
         Ok(view) => Ok(answer(view)),
@@ -110,11 +119,13 @@ pub(super) async fn exists(
 pub(super) async fn commit(
     asked: Asked,
     ViewPath(view): ViewPath,
+    caller: Caller,
     Body(body): Body<CommitBody>,
 ) -> Result<Json<LoadAnswer>, Refused> {
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
     let change = ViewChange { view, requirements, updates };
+    check_places(asked.rest(), &caller, &change).await?;
     Ok(answer(asked.catalog(Answer::View).commit_view(change).await?))
 }
 
@@ -131,6 +142,22 @@ pub(super) async fn rename(
 ) -> Result<StatusCode, Refused> {
     asked.catalog(Answer::Empty).rename_view(&source.ident()?, &destination.ident()?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// As for a table.
+async fn check_places(rest: &Rest, caller: &Caller, change: &ViewChange) -> Result<(), Refused> {
+    for update in &change.updates {
+        let ViewUpdate::SetLocation { location } = update else { continue };
+        let Err(refused) = places::check(rest, caller, location) else { continue };
+        let stays = match rest.catalog.load_view(&change.view).await {
+            Ok(view) => places::is_same(view.metadata.location(), location),
+            Err(_) => false,
+        };
+        if !stays {
+            return Err(refused);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn answer(view: LoadedView) -> Json<LoadAnswer> {

@@ -557,6 +557,25 @@ async fn a_scan_reads_and_names_nothing_outside_of_the_warehouse() {
 }
 
 #[tokio::test]
+async fn a_scan_reads_nothing_of_another_table() {
+    let mut lake = Lake::new(schema(PrimitiveType::Long), spec(&[]));
+    let file = lake.file(DataContentType::Data).build().unwrap();
+    let id = lake.commit(Operation::Append, vec![vec![file]]).await;
+    let own = lake.metadata.current_snapshot().unwrap().manifest_list().to_owned();
+    // Its name only begins like that of the table's folder.
+    let theirs = own.replace("/t/metadata/", "/t2/metadata/");
+    let bytes = lake.storage.get(&own).await.unwrap();
+    lake.storage.put(&theirs, bytes).await.unwrap();
+    let metadata = serde_json::to_string(&lake.metadata).unwrap().replace(&own, &theirs);
+    lake.metadata = serde_json::from_str(&metadata).unwrap();
+    let (cache, until) = (ManifestCache::default(), Deadline::NONE);
+    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata, until };
+    let error = source.plan(id, &Filter::True).await.unwrap_err();
+    let is_forbidden = matches!(&error, ScanError::Catalog(CatalogError::LocationForbidden(path)) if *path == theirs);
+    assert!(is_forbidden, "{error:?}");
+}
+
+#[tokio::test]
 async fn an_encrypted_snapshot_is_not_planned() {
     let mut lake = Lake::new(schema(PrimitiveType::Long), spec(&[]));
     let plain = lake.commit(Operation::Append, Vec::new()).await;

@@ -140,27 +140,11 @@ fn closed(location: &str) -> Error {
     Error::new(ErrorKind::PreconditionFailed, format!("`{location}` is closed already"))
 }
 
-/// The error as the iceberg crate passes it on; [`own`] takes it out again.
+/// The error as the iceberg crate passes it on.
 fn foreign(cause: CatalogError) -> Error {
     let kind = match &cause {
         CatalogError::LocationForbidden(_) => ErrorKind::DataInvalid,
         _ => ErrorKind::Unexpected,
     };
     Error::new(kind, "access the warehouse").with_source(Arc::new(cause))
-}
-
-/// What the warehouse itself said, when that is why the iceberg crate failed: only this tells
-/// whether it is worth another try.
-pub(crate) fn own(operation: &'static str, error: Error) -> CatalogError {
-    let cause = std::error::Error::source(&error)
-        .and_then(|cause| cause.downcast_ref::<Arc<CatalogError>>())
-        .map(Arc::clone);
-    let Some(cause) = cause else { return CatalogError::Iceberg { operation, source: error } };
-    let text = error.to_string();
-    // The only other holder of the cause.
-    drop(error);
-    Arc::into_inner(cause).unwrap_or_else(|| CatalogError::Iceberg {
-        operation,
-        source: Error::new(ErrorKind::Unexpected, text),
-    })
 }

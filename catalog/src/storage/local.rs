@@ -170,7 +170,7 @@ fn write_into(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    sync(&file, path)
 }
 
 /// Makes `folder` below a known one and fsyncs the parent of each that was not known.
@@ -193,6 +193,18 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     match File::open(folder) {
         // A parent that this user may not read was not made by us and is nothing we can sync.
         Err(cause) if cause.kind() == ErrorKind::PermissionDenied => Ok(()),
-        opened => opened?.sync_all(),
+        opened => sync(&opened?, folder),
     }
 }
+
+/// Everything that has to be on the disk goes through here.
+fn sync(file: &File, path: &Path) -> std::io::Result<()> {
+    #[cfg(test)]
+    tests::note(path);
+    #[cfg(not(test))]
+    let _ = path;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

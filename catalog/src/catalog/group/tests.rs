@@ -402,6 +402,50 @@ async fn a_lost_answer_loses_no_row_and_no_file() {
         .await;
 }
 
+/// As for one table: what is told of the whole transaction is true of each of its tables, and it is
+/// a success when it is sent again.
+#[tokio::test]
+async fn a_transaction_whose_answer_is_lost_is_made_once_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let house = house_over(folder, metastore.clone()).await;
+    let catalog = &house.catalog;
+    create(catalog, "a.t").await;
+    create(catalog, "a.other").await;
+    for (turn, fault) in [(1, Fault::Before), (2, Fault::After), (3, Fault::Deaf)] {
+        let table = catalog.load_table(&ident("a.t")).await.unwrap();
+        let sent = client_append(catalog, &table, turn, &format!("f{turn}")).await;
+        // It came too late for what it was built on, so its list is written anew.
+        let rival = client_append(catalog, &table, 10 + turn, &format!("rival{turn}")).await;
+        catalog.commit(rival).await.unwrap();
+        let key = turn.to_string();
+        let both = vec![set("a.other", &key, "x"), sent];
+        let files = house.files().await;
+        metastore.faults.set(fault);
+        let answered = catalog.commit_all(both.clone()).await;
+        let now = house.files().await;
+        match fault {
+            Fault::Before => {
+                assert!(matches!(answered, Err(CatalogError::Metastore { .. })));
+                assert_eq!(now, files, "the attempt's own files are gone");
+            }
+            Fault::After => answered.unwrap(),
+            Fault::Deaf => {
+                assert!(matches!(answered, Err(CatalogError::CommitStateUnknown(_))));
+                assert!(files.iter().all(|file| now.contains(file)));
+            }
+        }
+        catalog.commit_all(both).await.unwrap();
+        let table = house.other.load_table(&ident("a.t")).await.unwrap();
+        assert_eq!(table.metadata.snapshots().len(), 2 * usize::try_from(turn).unwrap());
+        let other = house.other.load_table(&ident("a.other")).await.unwrap();
+        assert!(other.metadata.properties().contains_key(&key));
+        rows(&house.other).await;
+    }
+    let names: Vec<String> = rows(catalog).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["f1", "f2", "f3", "rival1", "rival2", "rival3"]);
+}
+
 #[tokio::test]
 async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
     let house = house().await;

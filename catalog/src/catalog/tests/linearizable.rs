@@ -2,7 +2,7 @@
 //! killed connections; what each was told goes to the checker.
 
 use super::*;
-use crate::metastore::sql::{faults::Fault, tests::database};
+use crate::metastore::sql::tests::database;
 use icecore_histories::{Asked, Operation, Rng, SeedableRng, StdRng, Told, any, check};
 use std::{sync::Mutex, time::Duration};
 

@@ -9,9 +9,7 @@
 use super::failed;
 use crate::{
     error::CatalogError,
-    metastore::{
-        Changes, Event, Feed, Kind, Levels, NewTable, Origin, PointerSwap, Remembered, TableRow,
-    },
+    metastore::{Changes, Comes, Event, Kind, Levels, NewTable, Origin, PointerSwap, TableRow},
 };
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -95,8 +93,8 @@ fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Operation {
 pub(super) fn created(table: &NewTable) -> Operation {
     let snapshots: Vec<i64> = table.snapshots.iter().map(|row| row.snapshot_id).collect();
     // The draft knows no registering of views.
-    let what = match (table.kind, table.adopted) {
-        (Kind::Table, true) => "register",
+    let what = match (table.kind, &table.comes) {
+        (Kind::Table, Comes::Adopted { .. }) => "register",
         (Kind::Table | Kind::View, _) => "create",
     };
     let members = json!({

@@ -8,8 +8,8 @@ use super::{
 use crate::{
     error::CatalogError,
     metastore::{
-        Kind, Levels, NewTable, Obsolete, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
-        Watermark,
+        Comes, Kind, Levels, NewTable, Obsolete, Page, PointerSwap, SnapshotRow, SwapOutcome,
+        TableRow, Watermark,
     },
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -24,15 +24,18 @@ CREATE TABLE versions (
 );
 ";
 
-/// uuid, metadata location, version, epoch, position, last seq.
-type Row = (String, String, i64, Option<i64>, Option<i64>, Option<i64>);
+/// Files that are looked for in one query.
+const FILES_AT_ONCE: usize = 500;
+
+/// uuid, metadata location, location, version, epoch, position, last seq.
+type Row = (String, String, String, i64, Option<i64>, Option<i64>, Option<i64>);
 
 const SELECT: &str =
-    "SELECT uuid, metadata_location, version, epoch, position, last_seq FROM tables";
+    "SELECT uuid, metadata_location, location, version, epoch, position, last_seq FROM tables";
 
 fn into_table(row: Row) -> Result<TableRow, CatalogError> {
     let broken = |cause| failed("read a table")(sqlx::Error::Decode(Box::new(cause)));
-    let (uuid, metadata_location, version, epoch, position, last_seq) = row;
+    let (uuid, metadata_location, location, version, epoch, position, last_seq) = row;
     let watermark = match (epoch, position, last_seq) {
         (Some(epoch), Some(position), Some(last_seq)) => Some(Watermark {
             epoch: epoch.cast_unsigned(),
@@ -42,7 +45,7 @@ fn into_table(row: Row) -> Result<TableRow, CatalogError> {
         _ => None,
     };
     let uuid = Uuid::parse_str(&uuid).map_err(broken)?;
-    Ok(TableRow { uuid, metadata_location, version, watermark })
+    Ok(TableRow { uuid, metadata_location, location, version, watermark })
 }
 
 pub(super) async fn by_name(
@@ -141,7 +144,9 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     if added.rows_affected() == 0 {
         let name = (&table.levels, table.name.as_str());
         let taken_by_another = by_name(tx, other(table.kind), name, Lock::None).await?.is_some();
-        if !taken_by_another && by_name(tx, table.kind, name, Lock::None).await?.is_none() {
+        let is_taken =
+            taken_by_another || by_name(tx, table.kind, name, Lock::None).await?.is_some();
+        if !is_taken && by_uuid(tx, table.uuid, Lock::None).await?.is_some() {
             return Err(CatalogError::Registered(table.uuid));
         }
         let dotted = dotted(name);
@@ -152,12 +157,17 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
             (Kind::View, true) => format!("Table with same name already exists: {dotted}"),
         }));
     }
-    // Of a purged table nothing is left but its files, which wait for their deletion.
-    if table.adopted && is_obsolete(tx, &table.metadata_location).await? {
-        return Err(CatalogError::about_to_be_deleted(&table.metadata_location));
+    match &table.comes {
+        Comes::New => check_is_new(tx, table.uuid).await?,
+        Comes::Adopted { needs } => {
+            // Of a purged table nothing is left but its files, which wait for their deletion.
+            if let Some(file) = first_obsolete(tx, needs).await? {
+                return Err(CatalogError::about_to_be_deleted(&file));
+            }
+            // A table of the trash that is registered again is back as well.
+            trash::restored(tx, table.uuid, &table.levels).await?;
+        }
     }
-    // A table of the trash that is registered again is back as well.
-    trash::restored(tx, table.uuid).await?;
     places::check(tx, table.uuid, &table.location).await?;
     add_snapshots(tx, table.uuid, &table.snapshots).await
 }
@@ -367,16 +377,45 @@ pub(super) async fn forget_obsolete(
     Ok(())
 }
 
-pub(super) async fn is_obsolete(
+pub(super) async fn first_obsolete(
     connection: &mut AnyConnection,
-    location: &str,
-) -> Result<bool, CatalogError> {
-    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete WHERE location = $1")
-        .bind(location)
-        .fetch_one(connection)
+    files: &[String],
+) -> Result<Option<String>, CatalogError> {
+    for files in files.chunks(FILES_AT_ONCE) {
+        let places: Vec<String> = (1..=files.len()).map(|number| format!("${number}")).collect();
+        let query = format!(
+            "SELECT location FROM obsolete WHERE location IN ({}) LIMIT 1",
+            places.join(", ")
+        );
+        let mut query = sqlx::query_scalar(AssertSqlSafe(query));
+        for file in files {
+            query = query.bind(file);
+        }
+        let found: Option<String> = query
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed("read the deletion queue"))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses an identity that a dropped table or view had, which may come back.
+async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogError> {
+    let had: i64 = sqlx::query_scalar("SELECT count(*) FROM versions WHERE uuid = $1")
+        .bind(uuid.to_string())
+        .fetch_one(tx)
         .await
-        .map_err(failed("read the deletion queue"))?;
-    Ok(found != 0)
+        .map_err(failed("create a table"))?;
+    if had == 0 {
+        return Ok(());
+    }
+    Err(CatalogError::AlreadyExists(format!(
+        "{uuid} is the identity of a table that was dropped: leave it to the catalog to choose one, \
+         or have the dropped table back"
+    )))
 }
 
 async fn add_snapshots(

@@ -136,6 +136,22 @@ async fn commits_are_durable_when_they_return() {
     assert_eq!(pragma("foreign_keys", &mut connection).await, "1");
 }
 
+#[tokio::test]
+async fn commits_to_postgres_are_durable_whatever_the_database_is_set_to() {
+    let Some(url) = database().await else { return };
+    let name = url.rsplit('/').next().unwrap();
+    let pool = AnyPool::connect(&url).await.unwrap();
+    let lax = format!("ALTER DATABASE {name} SET synchronous_commit = off");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lax)).execute(&pool).await.unwrap();
+    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let mut connection = metastore.writer.acquire().await.unwrap();
+    let setting: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+    assert_eq!(setting, "on");
+}
+
 /// Commits of one table, at versions 1 and 2.
 async fn committed(metastore: &SqlMetastore) -> Uuid {
     let levels = vec!["a".to_owned()];

@@ -32,19 +32,21 @@ CREATE TABLE protected (
 "#;
 
 const SELECT: &str =
-    "SELECT uuid, namespace, name, metadata_location, dropped_ms, until_ms, purge, purging
+    "SELECT uuid, namespace, name, metadata_location, location, dropped_ms, until_ms, purge, purging
      FROM trash";
 
-type Row = (String, String, String, String, i64, i64, i64, i64);
+type Row = (String, String, String, String, String, i64, i64, i64, i64);
 
 fn into_row(row: Row) -> Result<TrashRow, CatalogError> {
     let broken = |cause| failed("read the trash")(sqlx::Error::Decode(Box::new(cause)));
-    let (uuid, namespace, name, metadata_location, dropped_ms, until_ms, purge, purging) = row;
+    let (uuid, namespace, name, metadata_location, location, dropped_ms, until_ms, purge, purging) =
+        row;
     Ok(TrashRow {
         uuid: Uuid::parse_str(&uuid).map_err(broken)?,
         levels: namespace.split(SEPARATOR).map(str::to_owned).collect(),
         name,
         metadata_location,
+        location,
         trash: Trash { dropped_ms, until_ms, purge: purge != 0 },
         is_purging: purging != 0,
     })
@@ -109,12 +111,23 @@ pub(super) async fn get(
     row.map(into_row).transpose()
 }
 
-/// A table of this identity is there again.
-pub(super) async fn restored(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogError> {
+/// A table of this identity is there again, in the namespace that it was dropped from: in another
+/// it would be somebody else's.
+pub(super) async fn restored(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+    levels: &Levels,
+) -> Result<(), CatalogError> {
     let Some(row) = get(tx, uuid, Lock::Update).await? else { return Ok(()) };
     if row.is_purging {
         return Err(CatalogError::Invalid(format!(
             "table {uuid} was dropped and its files are being deleted"
+        )));
+    }
+    if row.levels != *levels {
+        return Err(CatalogError::AlreadyExists(format!(
+            "{uuid} is the identity of a table that was dropped from another namespace and can be \
+             had back there"
         )));
     }
     forget(tx, uuid).await

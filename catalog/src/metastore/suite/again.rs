@@ -4,8 +4,8 @@ use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
     metastore::{
-        Answer, Changes, Kind, Metastore, NewTable, Origin, Properties, Remembered, RequestKey,
-        SwapOutcome, Trash,
+        Answer, Changes, Comes, Kind, Metastore, NewTable, Origin, Properties, Remembered,
+        RequestKey, SwapOutcome, Trash,
     },
 };
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) async fn no_version_comes_back(store: &dyn Metastore) {
             metadata_location: "m1".to_owned(),
             location: format!("s3://b/{number}"),
             snapshots: Vec::new(),
-            adopted: true,
+            comes: Comes::Adopted { needs: Vec::new() },
             changes: Changes::default(),
         };
         let mut seen = Vec::new();

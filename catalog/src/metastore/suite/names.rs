@@ -3,7 +3,7 @@
 use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
-    metastore::{Changes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
+    metastore::{Changes, Comes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
 };
 
 pub(crate) async fn views(store: &dyn Metastore) {
@@ -19,7 +19,7 @@ pub(crate) async fn views(store: &dyn Metastore) {
         metadata_location: format!("m{number}"),
         location: format!("s3://b/{number}"),
         snapshots: Vec::new(),
-        adopted: false,
+        comes: Comes::New,
         changes: Changes::default(),
     };
     let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
@@ -63,13 +63,13 @@ pub(crate) async fn views(store: &dyn Metastore) {
     assert!(matches!(wrong, Err(CatalogError::NoSuchTable(_))));
     let wrong = store.rename_view((&a, "t"), (&b, "t")).await;
     assert!(matches!(wrong, Err(CatalogError::NoSuchView(_))));
-    for (onto, what) in [("t", "Table"), ("v", "View")] {
+    for (number, onto, what) in [(4, "t", "Table"), (6, "v", "View")] {
         let expected = format!("Cannot rename a.x to a.{onto}. {what} already exists");
-        add(new(4, "x", Kind::View)).await.unwrap();
+        add(new(number, "x", Kind::View)).await.unwrap();
         let taken = store.rename_view((&a, "x"), (&a, onto)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
         store.drop_view(&a, "x").await.unwrap();
-        add(new(4, "x", Kind::Table)).await.unwrap();
+        add(new(number + 1, "x", Kind::Table)).await.unwrap();
         let taken = store.rename_table((&a, "x"), (&a, onto)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
         store.drop_table(&a, "x").await.unwrap();
@@ -97,7 +97,7 @@ pub(crate) async fn pages(store: &dyn Metastore) {
         metadata_location: "m".to_owned(),
         location: format!("s3://b/{n}"),
         snapshots: Vec::new(),
-        adopted: false,
+        comes: Comes::New,
         changes: Changes::default(),
     };
     let all: Vec<NewTable> = (0..NAMES).map(new).collect();

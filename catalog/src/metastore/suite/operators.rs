@@ -5,7 +5,8 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Changes, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash, Watermark,
+        Changes, Comes, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash,
+        Watermark,
     },
 };
 use uuid::Uuid;
@@ -20,7 +21,7 @@ pub(crate) async fn places(store: &dyn Metastore) {
         metadata_location: format!("{location}/metadata/1.json"),
         location: location.to_owned(),
         snapshots: Vec::new(),
-        adopted: false,
+        comes: Comes::New,
         changes: Changes::default(),
     };
     let make = async |n, location: &str| store.commit_with_new(&[at(n, location)], &[]).await;
@@ -72,7 +73,7 @@ pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &dyn Metastor
                 metadata_location: "m".to_owned(),
                 location: format!("s3://b/{round}{}", "/x".repeat(racer)),
                 snapshots: Vec::new(),
-                adopted: false,
+                comes: Comes::New,
                 changes: Changes::default(),
             };
             store.commit_with_new(&[new], &[]).await
@@ -115,7 +116,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
         metadata_location: "m2".to_owned(),
         location: "s3://b/kept".to_owned(),
         snapshots: vec![first.clone()],
-        adopted: false,
+        comes: Comes::Adopted { needs: Vec::new() },
         changes: Changes::default(),
     };
     store.undrop(&back).await.unwrap();
@@ -124,9 +125,20 @@ pub(crate) async fn trash(store: &dyn Metastore) {
     let twice = store.undrop(&back).await;
     assert!(matches!(twice, Err(CatalogError::NoSuchTable(_))));
 
-    // Registering a table of the trash takes it out of there too.
+    // Registering a table of the trash takes it out of there too, but nowhere else, and nobody
+    // makes another of its identity.
     store.trash_table(&a, "again", &trash(200, false)).await.unwrap();
-    store.create_table(&a, "third", kept, "m2").await.unwrap();
+    let third = NewTable { name: "third".to_owned(), ..back.clone() };
+    let b = levels("b");
+    store.create_namespace(&b, &Properties::new()).await.unwrap();
+    for refused in
+        [NewTable { levels: b, ..third.clone() }, NewTable { comes: Comes::New, ..third.clone() }]
+    {
+        let taken = store.commit_with_new(&[refused], &[]).await;
+        assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "{taken:?}");
+        assert!(store.dropped(kept).await.unwrap().is_some());
+    }
+    store.commit_with_new(&[third], &[]).await.unwrap();
     assert_eq!(store.dropped(kept).await.unwrap(), None);
 
     store.trash_table(&a, "third", &trash(200, false)).await.unwrap();
@@ -141,7 +153,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
     }
     let back = NewTable { uuid: purged, name: "t2".to_owned(), ..back };
     assert!(matches!(store.undrop(&back).await, Err(CatalogError::NoSuchTable(_))));
-    let registered = store.create_table(&a, "t2", purged, "m1").await;
+    let registered = store.commit_with_new(std::slice::from_ref(&back), &[]).await;
     assert!(matches!(registered, Err(CatalogError::Invalid(text)) if text.contains("deleted")));
     let changed = store.change_trash(purged, &trash(900, false)).await;
     assert!(matches!(changed, Err(CatalogError::NoSuchTable(_))));

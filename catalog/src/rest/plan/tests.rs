@@ -394,6 +394,25 @@ async fn time_travel_increments_and_old_schemas_are_planned() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_names_no_schema_is_planned_with_todays() {
+    let mut server = Server::start().await;
+    let file = server.data(Some("a"), 1).build().unwrap();
+    let id = server.lake.commit(Operation::Append, vec![vec![file.clone()]]).await;
+    let mut metadata = serde_json::to_value(&server.lake.metadata).unwrap();
+    metadata["snapshots"][0].as_object_mut().unwrap().remove("schema-id").unwrap();
+    server.lake.metadata = serde_json::from_value(metadata).unwrap();
+    server.publish().await;
+    let filter = json!({"type": "eq", "term": "kind", "value": "a"});
+    for body in [
+        json!({"filter": filter}),
+        json!({"snapshot-id": id, "filter": filter}),
+        json!({"snapshot-id": id, "use-snapshot-schema": true, "filter": filter}),
+    ] {
+        assert_eq!(paths(&server.plan(body).await), [file.file_path()]);
+    }
+}
+
+#[tokio::test]
 async fn a_table_without_a_snapshot_has_nothing_to_read() {
     let server = Server::start().await;
     server.publish().await;

@@ -1,0 +1,168 @@
+//! Reading metadata files, of tables and of views.
+//!
+//! Its one invariant: what a file says is a table's only where identity and folder in it are those
+//! that the metastore has for the table. Clients that may write a table's files may write anything
+//! into its metadata file, and whose files a request reads, signs, moves or deletes must not follow
+//! from that. Files are bounded as stored and as unpacked.
+
+use super::Catalog;
+use crate::{
+    columns, defaults,
+    error::CatalogError,
+    location::Location,
+    metastore::{TableRow, TrashRow},
+    storage,
+};
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use iceberg::{
+    ErrorKind,
+    spec::{TableMetadata, ViewMetadata},
+};
+use serde::de::DeserializeOwned;
+use std::{io::Read, sync::Arc};
+use tracing::warn;
+use uuid::Uuid;
+
+/// Largest metadata file, unpacked too: some 100 000 snapshots.
+const FILE_BYTES_MAX: u64 = 128 << 20;
+/// What a packed file begins with.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// What the metastore knows of a table or view, whatever its file says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) uuid: Uuid,
+    pub(super) location: &'a str,
+    pub(super) metadata_location: &'a str,
+}
+
+impl TableRow {
+    pub(super) fn known(&self) -> Known<'_> {
+        let Self { uuid, location, metadata_location, .. } = self;
+        Known { uuid: *uuid, location, metadata_location }
+    }
+}
+
+impl TrashRow {
+    pub(super) fn known(&self) -> Known<'_> {
+        let Self { uuid, location, metadata_location, .. } = self;
+        Known { uuid: *uuid, location, metadata_location }
+    }
+}
+
+impl Known<'_> {
+    fn check(&self, uuid: Uuid, location: &str) -> Result<(), CatalogError> {
+        let is_same = match (Location::parse(self.location), Location::parse(location)) {
+            (Some(own), Some(found)) => own == found,
+            _ => self.location == location,
+        };
+        if self.uuid == uuid && is_same {
+            return Ok(());
+        }
+        let file = self.metadata_location;
+        warn!(file, table = %self.uuid, "a metadata file was written over: it names another table");
+        Err(CatalogError::Invalid(format!(
+            "metadata file `{file}` is not that of the table that points to it: it was written \
+             over, with another `table-uuid`, `view-uuid` or `location`"
+        )))
+    }
+}
+
+impl Catalog {
+    /// The metadata of a table; parsed files are cached.
+    pub(super) async fn metadata_of(
+        &self,
+        known: Known<'_>,
+    ) -> Result<Arc<TableMetadata>, CatalogError> {
+        let location = known.metadata_location;
+        if let Some(metadata) = self.inner.cache.get(location) {
+            known.check(metadata.uuid(), metadata.location())?;
+            return Ok(metadata);
+        }
+        let bytes = self.metadata_bytes(location).await?;
+        let metadata: TableMetadata = parsed(&bytes).map_err(|text| broken(location, text))?;
+        known.check(metadata.uuid(), metadata.location())?;
+        let metadata = Arc::new(metadata);
+        self.inner.cache.insert(location, &metadata, metadata.snapshots().len());
+        Ok(metadata)
+    }
+
+    /// The metadata of a view; parsed files are cached.
+    pub(super) async fn view_metadata_of(
+        &self,
+        known: Known<'_>,
+    ) -> Result<Arc<ViewMetadata>, CatalogError> {
+        let location = known.metadata_location;
+        if let Some(metadata) = self.inner.view_cache.get(location) {
+            known.check(metadata.uuid(), metadata.location())?;
+            return Ok(metadata);
+        }
+        let bytes = self.metadata_bytes(location).await?;
+        let metadata: ViewMetadata = parsed(&bytes).map_err(|text| broken(location, text))?;
+        known.check(metadata.uuid(), metadata.location())?;
+        let metadata = Arc::new(metadata);
+        self.inner.view_cache.insert(location, &metadata, metadata.versions().len());
+        Ok(metadata)
+    }
+
+    /// The metadata in a file that is no table's yet. Nothing of it is kept.
+    pub(super) async fn foreign_metadata<M: DeserializeOwned>(
+        &self,
+        location: &str,
+    ) -> Result<M, CatalogError> {
+        let bytes = self.metadata_bytes(location).await?;
+        parsed(&bytes).map_err(|text| {
+            CatalogError::Invalid(format!("no metadata in file `{location}`: {text}"))
+        })
+    }
+
+    /// A metadata file, unpacked.
+    async fn metadata_bytes(&self, location: &str) -> Result<Bytes, CatalogError> {
+        let range = 0..FILE_BYTES_MAX + 1;
+        let bytes = self.inner.storage.get_range(location, range).await.map_err(|cause| {
+            if storage::is_missing(&cause) {
+                return CatalogError::MissingMetadata(location.to_owned());
+            }
+            cause
+        })?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(too_large(location));
+        }
+        if !bytes.starts_with(&GZIP) {
+            return Ok(bytes);
+        }
+        let mut unpacked = Vec::new();
+        let read = GzDecoder::new(&*bytes).take(FILE_BYTES_MAX + 1).read_to_end(&mut unpacked);
+        read.map_err(|cause| {
+            CatalogError::Invalid(format!("metadata file `{location}` does not unpack: {cause}"))
+        })?;
+        if unpacked.len() as u64 > FILE_BYTES_MAX {
+            return Err(too_large(location));
+        }
+        Ok(unpacked.into())
+    }
+}
+
+/// A client may have written the file, so nothing in it is trusted to be readable.
+fn parsed<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
+    defaults::check(bytes)?;
+    serde_json::from_slice(bytes)
+        .map_err(|cause| columns::explain(bytes).unwrap_or_else(|| cause.to_string()))
+}
+
+/// For the file of a table that was readable when it became the table's.
+fn broken(location: &str, text: String) -> CatalogError {
+    let source = iceberg::Error::new(ErrorKind::DataInvalid, text);
+    CatalogError::Iceberg {
+        operation: "read metadata",
+        source: source.with_context("file", location),
+    }
+}
+
+fn too_large(location: &str) -> CatalogError {
+    CatalogError::Invalid(format!(
+        "metadata file `{location}` has more than {} MiB, packed or not",
+        FILE_BYTES_MAX >> 20
+    ))
+}
