@@ -83,7 +83,7 @@ def requests(lines: list[str], size: int) -> list[bytes]:
     for own in by_namespace.values():
         for at in range(0, len(own), size):
             body = "\n".join(own[at : at + size]).encode()
-            head = f"POST /ingest HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"POST /ingest HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
             made.append(head.encode() + body)
     # The namespaces take turns, as they would in life.
     step = max(1, len(made) // 997)
@@ -220,7 +220,7 @@ def measure_commits(folder: Path, count: int) -> dict:
         window = []
         for number in range(start, min(start + WINDOW, count)):
             body = f'{{"id":"{number}","type":"bench.commit","ns":"bench","data":{{"n":{number}}}}}'.encode()
-            head = f"POST /ingest?ack=committed HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"POST /ingest?ack=committed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
             sent = time.perf_counter()
             connection.send(head.encode() + body, sent)
             while not connection.receive():

@@ -399,7 +399,7 @@ impl Texts {
             warehouse: self.warehouse(&data_dir)?,
             metastore: self.metastore(&data_dir)?,
             data_dir,
-            catalog_name: self.text("catalog.name").to_owned(),
+            catalog_name: self.catalog_name()?,
             catalog_options: self.catalog_options()?,
             namespace_separator: self.namespace_separator()?,
             s3: self.s3()?,

@@ -17,12 +17,15 @@ use crate::{
         requests::Requests,
     },
     ids::Ids,
-    table::schema,
+    table::{
+        schema::{self, NotOurs},
+        writer::WriteError,
+    },
     tasks::{Job, Progress},
-    wal::{Pending, Position, RecordKind, Wal, WalError},
+    wal::{Pending, Position, RecordKind, Wal, WalError, held::Failing},
 };
 use futures::{StreamExt, stream};
-use icecore_catalog::{catalog::Catalog, error::CatalogError};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, storage};
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
@@ -88,9 +91,17 @@ pub enum FlushError {
         /// The catalog name of both.
         name: String,
         /// The namespace that was there first.
-        owner: String,
+        owner: Namespace,
         /// The one that came later.
         namespace: Namespace,
+    },
+    /// The table of that name is not one that rows of the log may go to.
+    #[error("table `{table}` takes no rows, give it another name to have it made anew")]
+    Foreign {
+        /// Which one, as `namespace.table`.
+        table: String,
+        /// What is wrong with it.
+        source: NotOurs,
     },
     /// One table's flush failed.
     #[error("flush table `{table}`")]
@@ -103,6 +114,37 @@ pub enum FlushError {
     /// The job has ended, so nothing will be committed any more.
     #[error("the server is stopping")]
     Stopped,
+}
+
+impl FlushError {
+    /// Whether the table itself is at fault, so that it fails until somebody puts that right; false
+    /// where the log, the store or the metastore fails, which concerns every table.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Write(WriteError::Store(cause)) | Self::Commit(cause) => match cause {
+                CatalogError::Storage { .. } => storage::is_missing(cause),
+                CatalogError::Metastore { .. }
+                | CatalogError::Busy(_)
+                | CatalogError::CommitStateUnknown(_) => false,
+                _ => true,
+            },
+            Self::Table { source, .. } => source.is_lasting(),
+            Self::Decode(_)
+            | Self::Write(_)
+            | Self::NamespaceTaken { .. }
+            | Self::Foreign { .. } => true,
+            Self::Wal(_) | Self::Fault(_) | Self::Stopped => false,
+        }
+    }
+
+    /// What failed, with its causes.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let first = Some(self as &dyn std::error::Error);
+        let chain = std::iter::successors(first, |cause| cause.source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
 }
 
 /// Who the catalog's feed says it was that made a change of the log's.
@@ -183,10 +225,10 @@ impl Flush {
         let mut snapshots = Vec::new();
         for (kind, name) in TABLES {
             match self.catalog.load_table(&schema::ident(namespace, name)).await {
-                Ok(table) => {
+                Ok(table) if schema::check_ours(name, &table.metadata).is_ok() => {
                     snapshots.extend(table.metadata.current_snapshot_id().map(|id| (kind, id)));
                 }
-                Err(CatalogError::NoSuchTable(_)) => (),
+                Ok(_) | Err(CatalogError::NoSuchTable(_)) => (),
                 Err(error) => return Err(Arc::new(error.into())),
             }
         }
@@ -299,12 +341,20 @@ impl Job for FlushJob {
         for (pending, result) in results {
             self.note(&pending, result.is_err(), now_ms);
             match result {
-                Ok(Done::All) => (),
-                Ok(Done::Part) => more = true,
+                Ok(done) => {
+                    self.tables.wal.note_flushed(pending.kind, &pending.namespace);
+                    more |= done == Done::Part;
+                }
                 Err(error) => {
-                    let table =
-                        schema::ident(&pending.namespace, table_name(pending.kind).unwrap_or("?"))
-                            .to_string();
+                    let name = table_name(pending.kind).unwrap_or("?");
+                    let table = schema::ident(&pending.namespace, name).to_string();
+                    self.tables.wal.note_failing(Failing {
+                        kind: pending.kind,
+                        namespace: pending.namespace.clone(),
+                        since_ms: now_ms,
+                        reason: format!("flush of `{table}`: {}", error.told()),
+                        is_lasting: error.is_lasting(),
+                    });
                     warn!(table, error = &error as &dyn std::error::Error, "flush failed");
                     let error = Arc::new(error);
                     failed.insert(pending.namespace, Arc::clone(&error));

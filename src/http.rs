@@ -8,7 +8,6 @@ pub mod body;
 pub mod error;
 pub mod guard;
 pub mod health;
-pub mod in_time;
 pub mod ingest;
 pub mod operate;
 pub mod query;
@@ -16,6 +15,7 @@ pub mod record;
 pub mod serve;
 pub mod tables;
 pub mod upkeep;
+pub mod visitor;
 
 use crate::{
     clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
@@ -29,10 +29,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use icecore_catalog::{access::Access, catalog::Catalog};
+use icecore_catalog::{
+    access::Access,
+    catalog::Catalog,
+    rest::body::{Room, bounded},
+};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 /// The reply header that names a request in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,7 +43,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Replies that may be sent before the request's body is read.
-const LEAVES_BODY_UNREAD: [StatusCode; 3] = [
+const LEAVES_BODY_UNREAD: [StatusCode; 4] = [
+    StatusCode::REQUEST_TIMEOUT,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     StatusCode::SERVICE_UNAVAILABLE,
@@ -73,8 +77,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Largest body, before and after decompression.
     pub body_bytes_max: usize,
-    /// Bytes of bodies that may be in work, in KiB permits.
-    pub inflight: Arc<Semaphore>,
+    /// The memory for bodies in work.
+    pub room: Room,
     /// Counts for `/metrics`.
     pub counters: health::Counters,
 }
@@ -104,6 +108,8 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .with_state(app.clone())
         .nest("/catalog", catalog)
+        .layer(middleware::from_fn_with_state(app.room.clone(), bounded))
+        .layer(middleware::from_fn_with_state(app.clone(), visitor::guard))
         .layer(middleware::from_fn_with_state(app, identify))
 }
 

@@ -117,6 +117,9 @@ pub enum IngestError {
     /// The log is full or its disk fails; nothing counts as written.
     #[error("the log takes no events now")]
     Unavailable(#[source] Arc<WalError>),
+    /// What a namespace has in the log cannot be stored, and it may not have more.
+    #[error(transparent)]
+    Held(Arc<WalError>),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,

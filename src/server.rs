@@ -23,17 +23,18 @@ use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
     metastore::sql::SqlMetastore,
+    rest::body::{Pace, Room},
     storage::{Storage, access::Access as StorageAccess},
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
 };
-use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, Semaphore},
+use std::{
+    collections::HashMap, fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt,
+    path::PathBuf, sync::Arc, time::Duration,
 };
+use tokio::{net::TcpListener, sync::Notify};
 use tracing::{info, warn};
 
 /// How often the flush job looks for tables that are due.
@@ -97,7 +98,7 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what is in the way.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        std::fs::create_dir_all(&config.data_dir)
+        make_data_folder(config)
             .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
@@ -156,7 +157,7 @@ impl Server {
             ids,
             limits: limits(config),
             body_bytes_max: config.body_bytes_max,
-            inflight: Arc::new(Semaphore::new(config.queue_bytes_max / 1024)),
+            room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
             counters: http::health::Counters::default(),
         };
         http::serve::serve(
@@ -182,6 +183,15 @@ impl Server {
         upkeep::finish(&self.access).await;
         info!("stopped");
     }
+}
+
+/// Makes the data folder when it is missing, for its owner alone: it has every event. One that is
+/// there keeps the rights that its owner gave it.
+///
+/// # Errors
+/// As the file system has it.
+pub fn make_data_folder(config: &Config) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)
 }
 
 /// The catalog's database, which several processes may have open.
@@ -235,9 +245,7 @@ async fn known_namespaces(catalog: &Catalog) -> Result<Known, CatalogError> {
     let mut known = Known::default();
     for levels in catalog.metastore().namespaces(&Vec::new()).await? {
         let properties = catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-        let Some(namespace) =
-            properties.get("icecore.ns").and_then(|text| Namespace::parse(text).ok())
-        else {
+        let Some(namespace) = Namespace::noted(&levels, &properties) else {
             continue; // A namespace that another engine made.
         };
         for (is_dead_letters, table) in [(false, EVENTS_TABLE), (true, DEAD_LETTERS_TABLE)] {

@@ -6,6 +6,7 @@
 
 mod block;
 mod disk;
+pub mod held;
 mod index;
 pub mod inspect;
 pub mod recover;
@@ -135,6 +136,16 @@ pub enum WalError {
     #[error("the log is full: {reason}")]
     Full {
         /// Which bound, and its value.
+        reason: String,
+    },
+    /// The records of a namespace do not leave the log, and have taken what they may of it.
+    #[error(
+        "namespace `{namespace}` takes no events for now, as those it has cannot be stored: {reason}"
+    )]
+    Held {
+        /// Which namespace.
+        namespace: Namespace,
+        /// Which table, and what is wrong with it.
         reason: String,
     },
     /// Another process has the log open.

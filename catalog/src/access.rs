@@ -4,7 +4,6 @@
 //! [`Principal`]. Its one invariant: what it does not know is refused. A token that was revoked, on
 //! whichever process of the same metastore, works for at most [`REVOCATION_LAG`] more.
 
-mod attempts;
 pub mod audit;
 mod call;
 pub mod oidc;
@@ -25,7 +24,6 @@ use crate::{
         access::{FoundToken, NewAccessToken, NewToken},
     },
 };
-use attempts::Attempts;
 use audit::Entry;
 use oidc::Oidc;
 use std::{
@@ -113,7 +111,6 @@ pub struct Control {
     oidc: Option<Oidc>,
     known: Mutex<HashMap<String, Known>>,
     uses: Mutex<HashMap<String, Use>>,
-    pub(crate) attempts: Attempts,
 }
 
 impl std::fmt::Debug for Control {
@@ -159,7 +156,6 @@ impl Access {
             oidc,
             known: Mutex::default(),
             uses: Mutex::default(),
-            attempts: Attempts::default(),
         };
         Self { control: Some(Arc::new(control)), ..Self::recorded(store, now) }
     }

@@ -28,7 +28,7 @@ pub use purge::DropPolicy;
 use crate::{
     access::Call,
     carried::Carried,
-    columns,
+    columns, commit,
     error::CatalogError,
     metastore::{
         Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
@@ -108,6 +108,18 @@ pub struct CatalogOptions {
     pub checks_contents: bool,
     /// Whether a load looks for the metadata file first.
     pub verify_at_load: VerifyAtLoad,
+    /// What clients leave to the service that the catalog is part of.
+    pub reserved: Reserved,
+}
+
+/// What clients leave to the service that the catalog is part of: it makes its tables and
+/// namespaces by calls of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reserved {
+    /// Names, in every namespace, that only tables with the mark [`retention::MANAGED`] have.
+    pub names: &'static [&'static str],
+    /// Properties of namespaces that no client sets or removes.
+    pub namespace_properties: &'static [&'static str],
 }
 
 /// When a client that loads a table or view is told that its metadata file is gone, even if this
@@ -124,12 +136,14 @@ pub enum VerifyAtLoad {
 }
 
 impl Default for CatalogOptions {
-    /// The default [`DropPolicy`], contents are checked, and files are looked for on local disks.
+    /// The default [`DropPolicy`], contents are checked, files are looked for on local disks, and
+    /// nothing is reserved.
     fn default() -> Self {
         Self {
             drop_policy: DropPolicy::default(),
             checks_contents: true,
             verify_at_load: VerifyAtLoad::OnLocalDisk,
+            reserved: Reserved::default(),
         }
     }
 }
@@ -299,15 +313,18 @@ impl Catalog {
     /// Gives a table another name or namespace. Its files stay where they are.
     ///
     /// # Errors
-    /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`; `Invalid` for a table
+    /// that the service writes, and for a name that is kept for one.
     pub async fn rename_table(
         &self,
         from: &TableIdent,
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
-        create::check_name(&to.name)?;
+        crate::names::check_new(&to.name)?;
+        self.check_not_reserved(&to.name)?;
         let (catalog, from, to) = (self.clone(), from.clone(), to.clone());
         self.to_the_end(async move {
+            catalog.check_stays(&from, "renamed").await?;
             let from = (from.namespace.as_ref(), from.name.as_str());
             catalog.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
         })
@@ -351,6 +368,7 @@ impl Catalog {
         }
         own::check(table, base, new)?;
         columns::check(base, new, updates)?;
+        commit::check_time(base, updates, self.now_ms())?;
         jail::check(&self.inner.storage, new, updates)?;
         if let (Some(base), true) = (base, self.inner.options.checks_contents) {
             jail::check_move(&self.inner.storage, base, new)?;
@@ -359,18 +377,6 @@ impl Catalog {
             self.free_location(new.location(), new.uuid()).await?;
         }
         self.check_contents(base, new, updates).await
-    }
-
-    /// Refuses what takes a table that this server writes away from it, such as `dropped`. One whose
-    /// metadata does not read may go: it must be possible to get rid of it.
-    ///
-    /// # Errors
-    /// [`CatalogError::Invalid`] for a table of this server.
-    pub async fn check_stays(&self, table: &TableIdent, what: &str) -> Result<(), CatalogError> {
-        match self.find(table).await {
-            Ok(Some(found)) => own::check_stays(table, &found.metadata, what),
-            Ok(None) | Err(_) => Ok(()),
-        }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {

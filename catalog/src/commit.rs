@@ -6,7 +6,7 @@
 
 mod seed;
 
-use crate::{error::CatalogError, metastore::SnapshotRow};
+use crate::{error::CatalogError, metastore::SnapshotRow, refs};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},
@@ -20,6 +20,12 @@ const SKEW_MS: i64 = 60_000;
 /// Snapshot summary: the manifest list of an append's client, in the place of which this catalog
 /// wrote another one to put the append on top of others.
 pub(crate) const MOVED_FROM: &str = "icecore.moved-from";
+/// By how much a client's clock may be ahead of ours. The Java reference bounds only how far a
+/// snapshot's time goes back; but nothing after one that is far ahead can have a true time, and
+/// nothing at all comes after the end of time.
+const AHEAD_MS: i64 = 10 * 60_000;
+/// Metadata from elsewhere has used fewer sequence numbers than this, which leaves half of them.
+const ADOPTED_NUMBER_MAX: i64 = i64::MAX / 2;
 /// Snapshot summary: the first and the last `seq` of the rows that a snapshot adds.
 const SEQ_KEYS: (&str, &str) = ("icecore.first-seq", "icecore.last-seq");
 
@@ -157,16 +163,15 @@ pub fn apply_updates(
 ///
 /// # Errors
 /// [`CatalogError::Invalid`] names the update that does not fit; [`CatalogError::CommitFailed`]
-/// when a snapshot was built on a state that is no longer the newest.
+/// when a snapshot was built on a state that is no longer the newest. How late a snapshot may be is
+/// for [`check_time`].
 pub fn apply_updates_at(
     base: &TableMetadata,
     base_location: Option<&str>,
     updates: &[TableUpdate],
     now_ms: i64,
 ) -> Result<TableMetadata, CatalogError> {
-    for snapshot in added(updates) {
-        check_is_newest(base, snapshot)?;
-    }
+    check_numbers(base, updates)?;
     let steps = without_removed_main(base, updates);
     let build = |base: TableMetadata| {
         let builder = base.into_builder(base_location.map(str::to_owned));
@@ -177,10 +182,10 @@ pub fn apply_updates_at(
     }
     // Every time of the table moves before 1970, so that what is later afterwards was stamped by
     // the builder with the machine's time.
-    let shift = base.last_updated_ms() + SKEW_MS;
-    let now_ms = now_ms.max(base.last_updated_ms() + 1);
-    let built = build(with_times(base, |time| time - shift)?)?;
-    with_times(&built, |time| if time <= 0 { time + shift } else { now_ms })
+    let shift = base.last_updated_ms().saturating_add(SKEW_MS);
+    let now_ms = now_ms.max(base.last_updated_ms().saturating_add(1));
+    let built = build(with_times(base, |time| time.saturating_sub(shift))?)?;
+    with_times(&built, |time| if time <= 0 { time.saturating_add(shift) } else { now_ms })
 }
 
 /// The updates, with the branch `main` removed before the snapshot that it names is, as in the Java
@@ -221,6 +226,7 @@ fn apply(
     updates: &[TableUpdate],
 ) -> Result<TableMetadata, CatalogError> {
     for update in updates {
+        check_main(update)?;
         builder = update.clone().apply(builder).map_err(|cause| invalid(&cause))?;
     }
     let metadata = builder.build().map_err(|cause| invalid(&cause))?.metadata;
@@ -235,31 +241,128 @@ fn apply(
     Ok(metadata)
 }
 
-/// A snapshot with an id or sequence number that is used lost a race on another ref; a 400 would end the client's
-/// retries.
-fn check_is_newest(base: &TableMetadata, snapshot: &Snapshot) -> Result<(), CatalogError> {
-    if base.snapshot_by_id(snapshot.snapshot_id()).is_some() {
-        return Err(CatalogError::CommitFailed(format!(
-            "Cannot add snapshot {}: the table has another snapshot of this id, commit again with \
-             a new one",
-            snapshot.snapshot_id()
-        )));
-    }
-    let (number, last) = (snapshot.sequence_number(), base.last_sequence_number());
-    let is_numbered = base.format_version() != FormatVersion::V1;
-    if is_numbered && number <= last && snapshot.parent_snapshot_id().is_some() {
-        return Err(CatalogError::CommitFailed(format!(
-            "Cannot add snapshot with sequence number {number} older than last sequence number \
-             {last}"
-        )));
-    }
-    match snapshot.row_range() {
-        Some((first, _)) if first < base.next_row_id() => Err(CatalogError::CommitFailed(format!(
-            "Cannot add a snapshot, first-row-id is behind table next-row-id: {first} < {}",
-            base.next_row_id()
-        ))),
+/// Refuses to make `main` a tag: a tag does not move, so nothing could be committed any more.
+fn check_main(update: &TableUpdate) -> Result<(), CatalogError> {
+    match update {
+        TableUpdate::SetSnapshotRef { ref_name, reference }
+            if ref_name == MAIN_BRANCH && !reference.is_branch() =>
+        {
+            let text = "`main` is a branch and stays one: give the tag another name";
+            Err(CatalogError::Invalid(text.to_owned()))
+        }
         _ => Ok(()),
     }
+}
+
+/// Checks that every added snapshot has the number after the one before it, and that the numbers of
+/// its rows come after those that are used.
+///
+/// A used number is a race that was lost on another ref: a 400 would end the client's retries. One
+/// that is too high is nobody's, and would leave none for those that follow.
+fn check_numbers(base: &TableMetadata, updates: &[TableUpdate]) -> Result<(), CatalogError> {
+    let mut last = base.last_sequence_number();
+    let mut next_row = base.next_row_id();
+    for snapshot in added(updates) {
+        check_is_new(base, snapshot)?;
+        let number = snapshot.sequence_number();
+        next_row = row_after(next_row, snapshot)?;
+        if snapshot.timestamp_ms() < 0 {
+            let text = "Cannot add a snapshot: its time is before 1970";
+            return Err(CatalogError::Invalid(text.to_owned()));
+        }
+        let is_unnumbered = base.format_version() == FormatVersion::V1 && number == 0;
+        // One without a parent starts a table anew that others may have committed to meanwhile; the
+        // Java reference takes it.
+        let starts_anew = snapshot.parent_snapshot_id().is_none() && (1..=last).contains(&number);
+        if is_unnumbered || starts_anew {
+            continue;
+        }
+        if number <= last {
+            return Err(CatalogError::CommitFailed(format!(
+                "Cannot add snapshot with sequence number {number} older than last sequence \
+                 number {last}"
+            )));
+        }
+        if number.checked_sub(1) != Some(last) {
+            return Err(CatalogError::Invalid(format!(
+                "Cannot add snapshot with sequence number {number}: the next one is {}",
+                last.saturating_add(1)
+            )));
+        }
+        last = number;
+    }
+    Ok(())
+}
+
+/// Refuses another snapshot of an id that is used; the client takes a new one when it tries again.
+fn check_is_new(base: &TableMetadata, snapshot: &Snapshot) -> Result<(), CatalogError> {
+    let id = snapshot.snapshot_id();
+    if base.snapshot_by_id(id).is_none() {
+        return Ok(());
+    }
+    Err(CatalogError::CommitFailed(format!(
+        "Cannot add snapshot {id}: the table has another snapshot of this id, commit again with a \
+         new one"
+    )))
+}
+
+/// The number after those of the rows that a snapshot adds.
+fn row_after(next_row: u64, snapshot: &Snapshot) -> Result<u64, CatalogError> {
+    let Some((first, rows)) = snapshot.row_range() else { return Ok(next_row) };
+    if first < next_row {
+        return Err(CatalogError::CommitFailed(format!(
+            "Cannot add a snapshot, first-row-id is behind table next-row-id: {first} < {next_row}"
+        )));
+    }
+    // Other engines hold these numbers in 64 bits with a sign.
+    let end = first.checked_add(rows).filter(|end| i64::try_from(*end).is_ok());
+    if end.is_none() {
+        return Err(CatalogError::Invalid(format!(
+            "Cannot add a snapshot: {rows} rows from number {first} on pass the highest number"
+        )));
+    }
+    Ok(next_row.saturating_add(rows))
+}
+
+/// Refuses snapshots of a client that are from a time to come.
+pub(crate) fn check_time(
+    base: Option<&TableMetadata>,
+    updates: &[TableUpdate],
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    // A table that is ahead already goes on from where it is.
+    let now_ms = base.map_or(now_ms, |base| now_ms.max(base.last_updated_ms()));
+    let latest = added(updates).map(Snapshot::timestamp_ms).max();
+    check_not_ahead("Cannot add a snapshot", latest.unwrap_or(now_ms), now_ms)
+}
+
+/// Refuses metadata from elsewhere that no later commit could go on from.
+pub(crate) fn check_adopted(metadata: &TableMetadata, now_ms: i64) -> Result<(), CatalogError> {
+    let last = metadata.last_sequence_number();
+    if !(0..ADOPTED_NUMBER_MAX).contains(&last) {
+        return Err(CatalogError::Invalid(format!(
+            "Cannot adopt metadata with the last sequence number {last}: no table has so many \
+             snapshots"
+        )));
+    }
+    if refs::of(metadata).get(MAIN_BRANCH).is_some_and(|main| !main.is_branch()) {
+        let text = "Cannot adopt metadata whose `main` is a tag: make it a branch";
+        return Err(CatalogError::Invalid(text.to_owned()));
+    }
+    let snapshots = metadata.snapshots().map(|snapshot| snapshot.timestamp_ms());
+    let latest = snapshots.chain([metadata.last_updated_ms()]).max();
+    check_not_ahead("Cannot adopt metadata", latest.unwrap_or(now_ms), now_ms)
+}
+
+fn check_not_ahead(what: &str, time_ms: i64, now_ms: i64) -> Result<(), CatalogError> {
+    if time_ms <= now_ms.saturating_add(AHEAD_MS) {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!(
+        "{what}: its time {time_ms} is more than {} minutes in the future; set the clock right that \
+         it was made by",
+        AHEAD_MS / 60_000
+    )))
 }
 
 /// Snapshots that `new` has and `base` has not, oldest first.

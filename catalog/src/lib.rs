@@ -14,6 +14,7 @@ pub mod error;
 pub mod location;
 pub mod metadata_file;
 pub mod metastore;
+pub mod names;
 pub mod refs;
 pub mod rest;
 pub mod retention;

@@ -6,6 +6,7 @@
 
 mod access;
 mod asked;
+pub mod body;
 mod commit;
 mod config;
 mod error;
@@ -26,9 +27,7 @@ mod views;
 
 use crate::{access::Access, catalog::Catalog, scan::manifests::ManifestCache};
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
+    Router, middleware,
     routing::{get, post},
 };
 use error::Refused;
@@ -72,14 +71,14 @@ fn router_over(rest: Rest) -> axum::Router {
     let prefix = request::path_segment(rest.catalog.name());
     Router::new()
         .route("/v1/config", get(config::config))
-        .route("/v1/oauth/tokens", post(oauth::token))
         .nest("/v1", routes())
         .nest(&format!("/v1/{prefix}"), routes())
         .route_layer(middleware::from_fn_with_state(rest.clone(), asked::once))
+        // Whoever asks for a token is nobody yet, and no request of nobody is kept to be repeated.
+        .route("/v1/oauth/tokens", post(oauth::token))
         .route_layer(middleware::from_fn_with_state(rest.clone(), guard::guard))
         .method_not_allowed_fallback(Refused::method)
         .fallback(Refused::route)
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .with_state(rest)
 }
 

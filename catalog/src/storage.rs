@@ -369,7 +369,8 @@ impl Storage {
 }
 
 /// Whether an error says that the file is not there.
-pub(crate) fn is_missing(cause: &CatalogError) -> bool {
+#[must_use]
+pub fn is_missing(cause: &CatalogError) -> bool {
     matches!(cause, CatalogError::Storage { source: object_store::Error::NotFound { .. }, .. })
 }
 

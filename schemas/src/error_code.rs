@@ -43,6 +43,8 @@ pub enum ErrorCode {
     NotFound,
     /// The path knows other methods.
     MethodNotAllowed,
+    /// The body came too slowly, or not at all.
+    RequestTimeout,
     /// The body is larger than allowed.
     BodyTooLarge,
     /// The body's media type or encoding is not understood.
@@ -79,6 +81,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
             Self::Conflict => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -92,7 +95,10 @@ impl ErrorCode {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::TooManyRequests | Self::Unavailable | Self::Internal)
+        matches!(
+            self,
+            Self::RequestTimeout | Self::TooManyRequests | Self::Unavailable | Self::Internal
+        )
     }
 
     /// The code as it stands in JSON.
@@ -117,6 +123,7 @@ impl ErrorCode {
             Self::Forbidden => "FORBIDDEN",
             Self::NotFound => "NOT_FOUND",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::BodyTooLarge => "BODY_TOO_LARGE",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::QueryLimit => "QUERY_LIMIT",

@@ -1,6 +1,6 @@
 //! Namespaces and types: what may be written, and how a namespace's text becomes a catalog name.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// A namespace: the sender's text and the catalog name it maps to. Cheap to clone.
 ///
@@ -18,6 +18,9 @@ pub struct Namespace {
     "namespace must have 1 to {NAMESPACE_BYTES_MAX} bytes with at least one letter or digit and no control characters"
 )]
 pub struct InvalidNamespace;
+
+/// The property of a catalog namespace with the text of the namespace whose events it has.
+pub const NAMESPACE_TEXT: &str = "icecore.ns";
 
 /// Longest namespace text, in bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 128;
@@ -45,6 +48,14 @@ impl Namespace {
             })
             .collect();
         Ok(Self { text: text.into(), name: name.into() })
+    }
+
+    /// The namespace whose events a catalog namespace with these properties has; none where no text
+    /// is noted, or one that has another catalog name: whoever noted that had no right to.
+    #[must_use]
+    pub fn noted(levels: &[String], properties: &BTreeMap<String, String>) -> Option<Self> {
+        let noted = Self::parse(properties.get(NAMESPACE_TEXT)?).ok()?;
+        (levels == [noted.name()]).then_some(noted)
     }
 
     /// The sender's text, which the column `ns` holds.

@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::{Config, units::parse_duration},
     http::admin::{describe, scopes},
-    server::open_metastore,
+    server::{make_data_folder, open_metastore},
 };
 use clap::{Args, Subcommand};
 use icecore_catalog::{
@@ -195,7 +195,7 @@ fn lifetime(text: &str) -> Result<Duration, CliError> {
 
 /// Access control over the metastore of the settings, which is made when missing.
 pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
-    std::fs::create_dir_all(&config.data_dir).map_err(|source| CliError::Io {
+    make_data_folder(config).map_err(|source| CliError::Io {
         operation: format!("make folder `{}`", config.data_dir.display()),
         source,
     })?;

@@ -1,11 +1,27 @@
 //! The catalog's settings: its database, what dropping means, what it lets clients do.
 
 use super::{ConfigError, DAY, Texts, units};
-use icecore_catalog::catalog::{CatalogOptions, DropPolicy, VerifyAtLoad};
+use icecore_catalog::catalog::{CatalogOptions, DropPolicy, Reserved, VerifyAtLoad};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::NAMESPACE_TEXT,
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+/// What only this service makes: its tables, in every namespace, and what a namespace's events are
+/// called. Were a name free where no event has come yet, the first one could not be stored.
+const RESERVED: Reserved = Reserved {
+    names: &[EVENTS_TABLE, DEAD_LETTERS_TABLE],
+    namespace_properties: &[NAMESPACE_TEXT],
+};
+/// Longest name of the catalog.
+const NAME_BYTES_MAX: usize = 128;
+/// What follows `/v1/` in the paths of the protocol.
+const PATHS_OF_THE_PROTOCOL: &[&str] =
+    &["config", "oauth", "namespaces", "tables", "views", "transactions", "events"];
 
 /// Where the catalog's database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +57,25 @@ impl Texts {
         Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
     }
 
+    /// It is a part of the catalog's paths, beside those that the protocol has.
+    pub(super) fn catalog_name(&self) -> Result<String, ConfigError> {
+        let name = self.text("catalog.name");
+        let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | '?' | '#' | '%');
+        if PATHS_OF_THE_PROTOCOL.contains(&name) {
+            return Err(self.wrong("catalog.name", "is a path of the catalog's protocol"));
+        }
+        if !(1..=NAME_BYTES_MAX).contains(&name.len())
+            || !name.chars().all(is_plain)
+            || name.chars().all(|c| c == '.')
+        {
+            let text = format!(
+                "has not 1 to {NAME_BYTES_MAX} bytes without control characters and / \\ ? # %, or only dots"
+            );
+            return Err(self.wrong("catalog.name", &text));
+        }
+        Ok(name.to_owned())
+    }
+
     pub(super) fn catalog_options(&self) -> Result<CatalogOptions, ConfigError> {
         let window = self.duration("catalog.undrop_window", Duration::ZERO, DAY * 365)?;
         let drop_policy = DropPolicy {
@@ -60,7 +95,7 @@ impl Texts {
                 return Err(self.wrong("catalog.verify_at_load", "is none of always, local, never"));
             }
         };
-        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load })
+        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved: RESERVED })
     }
 
     pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {

@@ -76,6 +76,23 @@ fn a_wrong_setting_is_named_with_its_origin() {
 }
 
 #[test]
+fn a_catalogs_name_fits_into_its_paths() {
+    for name in ["icecore", "Lake 1", "shop.example", "café", "a:b"] {
+        assert_eq!(load("", &[("CATALOG_NAME", name)], &[]).unwrap().catalog_name, name);
+    }
+    let long = "x".repeat(129);
+    for name in
+        ["", "a/b", "s3://b", "namespaces", "config", "oauth", ".", "..", "a\nb", "a%2Fb", &long]
+    {
+        let problem = load("", &[("CATALOG_NAME", name)], &[]).unwrap_err();
+        assert!(
+            problem.starts_with("setting `catalog.name` from ICECORE_CATALOG_NAME"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let config = load("", &[("S3_SECRET_ACCESS_KEY", "hush")], &[]).unwrap();
     assert_eq!(config.s3.secret_access_key.as_deref(), Some("hush"));

@@ -25,7 +25,7 @@ use icecore_catalog::{
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
-    names::Namespace,
+    names::{NAMESPACE_TEXT, Namespace},
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -40,8 +40,6 @@ pub(super) const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Most payload bytes that all running flushes hold, in MiB. In memory rows take about three times
 /// as much: as read, sorted, and encoded.
 const HELD_MIB_MAX: u32 = 96;
-/// The property of a catalog namespace that holds the sender's own text.
-const NAMESPACE_TEXT: &str = "icecore.ns";
 
 /// Whether a flush took everything that was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +112,10 @@ impl TableFlush {
 
         let Some((row_schema, new)) = table_of(kind) else { return Ok(Done::All) };
         let ident = schema::ident(namespace, &new.name);
+        let name = new.name.clone();
         let table = self.ensure_table(namespace, &ident, new).await?;
+        schema::check_ours(&name, &table.metadata)
+            .map_err(|source| FlushError::Foreign { table: ident.to_string(), source })?;
         // The pin comes before the list: listed records stay readable while it is held.
         let _pin = self.wal.pin();
         let after = table.watermark.map_or(0, |watermark| watermark.position);
@@ -246,16 +247,16 @@ impl TableFlush {
         let text = Properties::from([(NAMESPACE_TEXT.to_owned(), namespace.text().to_owned())]);
         let levels = levels(namespace);
         let properties = self.catalog.ensure_namespace(&levels, &text).await?;
-        match properties.get(NAMESPACE_TEXT) {
-            Some(owner) if owner == namespace.text() => (),
+        match Namespace::noted(&levels, &properties) {
+            Some(owner) if owner == *namespace => (),
             Some(owner) => {
                 return Err(FlushError::NamespaceTaken {
                     name: namespace.name().to_owned(),
-                    owner: owner.clone(),
+                    owner,
                     namespace: namespace.clone(),
                 });
             }
-            // Another engine made it before the first event came.
+            // Another engine made it before the first event came, or noted what it may not.
             None => self.catalog.metastore().update_namespace(&levels, &text, &[]).await?,
         }
         self.ensured().insert(namespace.clone());

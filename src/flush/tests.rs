@@ -455,12 +455,62 @@ async fn a_namespace_that_another_engine_made_is_taken_over() {
 }
 
 #[tokio::test]
+async fn a_text_of_another_namespace_is_no_owner() {
+    for wrong in ["vic", "", "___"] {
+        let mut server = Server::start().await;
+        let levels = vec!["evil".to_owned()];
+        let noted = [("icecore.ns".to_owned(), wrong.to_owned())].into();
+        server.catalog.metastore().create_namespace(&levels, &noted).await.unwrap();
+        server.append("Evil", &sample::events(1, 1, 1, 1));
+        server.tick().await.unwrap();
+        let properties = server.catalog.metastore().namespace(&levels).await.unwrap().unwrap();
+        assert_eq!(properties["icecore.ns"], "Evil");
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_somebody_else_takes_no_rows() {
+    let mut without_data = schema::events();
+    let fields = without_data.schema.as_struct().fields().iter();
+    let fields = fields.filter(|field| field.name != "data").cloned();
+    without_data.schema = iceberg::spec::Schema::builder().with_fields(fields).build().unwrap();
+    let mut unmarked = schema::events();
+    unmarked.properties.remove(schema::MANAGED);
+    for (foreign, expected) in [(unmarked, schema::MANAGED), (without_data, "its column")] {
+        let mut server = Server::start().await;
+        let levels = vec!["a".to_owned()];
+        server.catalog.ensure_namespace(&levels, &[].into()).await.unwrap();
+        let made = server.catalog.create_table(&levels, foreign).await.unwrap();
+        let through = server.append("a", &sample::events(3, 1, 1, 1));
+        server.append("b", &sample::events(2, 1, 1, 1));
+        let failed = server.tick().await.unwrap_err();
+        let text = format!("{failed:?} {}", failed_text(&failed));
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(server.seqs("b").await, [1, 2]);
+        assert_eq!(server.load("a", "events").await.metadata, made.metadata);
+        let (namespace, flush) = (namespace("a"), server.flush.clone());
+        let (told, _) = tokio::join!(flush.commit_now(&namespace, through), server.job.tick());
+        told.unwrap_err();
+        server.catalog.metastore().drop_table(&levels, "events").await.unwrap();
+        server.clock.advance_ms(60_000);
+        server.tick().await.unwrap();
+        assert_eq!(server.seqs("a").await, [1, 2, 3]);
+    }
+}
+
+fn failed_text(error: &FlushError) -> String {
+    let first = Some(error as &dyn std::error::Error);
+    let chain = std::iter::successors(first, |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[tokio::test]
 async fn a_dropped_table_is_made_again_for_what_comes_next() {
     let mut server = Server::start().await;
     server.append("a", &sample::events(3, 1, 1, 1));
     server.tick().await.unwrap();
-    let ident = schema::ident(&namespace("a"), "events");
-    server.catalog.drop_table(&ident, false).await.unwrap();
+    // The catalog refuses this to everybody.
+    server.catalog.metastore().drop_table(&vec!["a".to_owned()], "events").await.unwrap();
     server.append("a", &sample::events(2, 1, 4, 2));
     server.tick().await.unwrap();
     assert_eq!(server.seqs("a").await, [4, 5]);

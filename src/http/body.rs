@@ -1,5 +1,7 @@
-//! Request bodies: bounded in bytes, decompressed under the same bound. Their time is bounded for
-//! all routes in [`crate::http::in_time`].
+//! Request bodies: bounded in bytes, decompressed under the same bound.
+//!
+//! How fast they come, and how many there are at a time, is bounded for all routes alike by
+//! [`icecore_catalog::rest::body`].
 
 use crate::http::{App, error::ApiError, in_time::TooSlow};
 use axum::{
@@ -7,59 +9,52 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
+use icecore_catalog::rest::body::{Share, Unread, announced, whole};
 use icecore_schemas::error_code::ErrorCode;
 use std::{io::Read, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// How much of a body that is too large is read before the reply, and for how long.
 const DRAIN_BYTES_MAX: usize = 4 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// A whole body and its share of the memory for bodies, given back when dropped.
+/// A whole body and, where it was decompressed, its share of the memory for bodies.
 #[derive(Debug)]
 pub struct BoundedBody {
     /// The bytes, decompressed.
     pub bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// Reads a body of at most `app.body_bytes_max` bytes, as sent and as decompressed.
 ///
 /// # Errors
-/// 413 too large, 415 unknown encoding, 400 broken compression or connection, 503 too many bodies
-/// in work.
+/// 413 too large, 415 unknown encoding, 400 broken compression or connection, 408 too slow, 503 too
+/// many bodies in work.
 pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedBody, ApiError> {
     let encoding = encoding(headers)?;
-    let announced: Option<usize> = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    if announced.is_some_and(|bytes| app.body_bytes_max < bytes) {
+    let bytes_max = app.body_bytes_max;
+    if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
         drain(body).await;
-        return Err(too_large(app.body_bytes_max));
+        return Err(too_large(bytes_max));
     }
-    // A compressed body, or one of unknown length, may grow to the largest.
-    let reserved =
-        announced.filter(|_| encoding == Encoding::Identity).unwrap_or(app.body_bytes_max);
-    let permits = u32::try_from(reserved.div_ceil(1024).max(1)).expect("a body is at most 256 MiB");
-    let share =
-        std::sync::Arc::clone(&app.inflight).try_acquire_many_owned(permits).map_err(|_| {
-            ApiError::new(ErrorCode::Unavailable, "too many requests in work; send the batch again")
-        })?;
-    let limited = Limited::new(body, app.body_bytes_max);
-    let collected = limited.collect().await.map_err(|cause| {
-        if cause.is::<LengthLimitError>() {
-            return too_large(app.body_bytes_max);
-        }
-        let text = match TooSlow::find(cause.as_ref()) {
-            Some(slow) => slow.to_string(),
-            None => "the body did not arrive whole; send it again".to_owned(),
+    let bytes = whole(headers, body, bytes_max).await?;
+    // Nobody knows before how large it becomes.
+    let more = if encoding == Encoding::Identity { 0 } else { bytes_max };
+    let share = app.room.take(more)?;
+    Ok(BoundedBody { bytes: decompress(encoding, bytes, bytes_max)?, _share: share })
+}
+
+impl From<Unread> for ApiError {
+    fn from(cause: Unread) -> Self {
+        let code = match cause {
+            Unread::TooLarge(bytes_max) => return too_large(bytes_max),
+            Unread::TooSlow => ErrorCode::RequestTimeout,
+            Unread::NoRoom => ErrorCode::Unavailable,
+            Unread::BrokenOff => ErrorCode::InvalidRequest,
         };
-        ApiError::new(ErrorCode::InvalidRequest, text)
-    })?;
-    let bytes = decompress(encoding, collected.to_bytes(), app.body_bytes_max)?;
-    Ok(BoundedBody { bytes, _share: share })
+        Self::new(code, cause.to_string())
+    }
 }
 
 /// Reads on a little: a connection that is closed on bytes nobody read takes the reply with it.

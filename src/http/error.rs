@@ -58,6 +58,12 @@ impl From<IngestError> for ApiError {
             IngestError::Busy | IngestError::Stopping => {
                 Self::new(ErrorCode::Unavailable, format!("{cause}; send the batch again"))
             }
+            IngestError::Held(_) => Self::new(
+                ErrorCode::Unavailable,
+                format!(
+                    "{cause}; nothing of this batch was taken, send it again when that is put right"
+                ),
+            ),
             IngestError::Unavailable(reason) => {
                 error!(
                     error = reason.as_ref() as &dyn std::error::Error,
@@ -93,9 +99,13 @@ impl From<SqlError> for ApiError {
 impl From<&FlushError> for ApiError {
     fn from(cause: &FlushError) -> Self {
         error!(error = cause as &dyn std::error::Error, "commit failed");
+        let told = match cause.is_lasting() {
+            true => cause.told(),
+            false => "the commit failed".to_owned(),
+        };
         Self::new(
             ErrorCode::Unavailable,
-            "the commit failed and is being tried again; every acknowledged event is safe in the log",
+            format!("{told}; it is being tried again, every acknowledged event is safe in the log"),
         )
     }
 }

@@ -1,16 +1,25 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
-use crate::http::{App, error::ApiError, json};
+use crate::{
+    http::{App, error::ApiError, json},
+    wal::{RecordKind, held::Failing},
+};
 use axum::{
     extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
-use icecore_schemas::error_code::ErrorCode;
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    error_code::ErrorCode,
+};
 use std::{
     fmt::Write,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+/// Most tables that `/metrics` names, the longest failing first.
+const FAILING_LISTED_MAX: usize = 100;
 
 /// Counts since the start.
 #[derive(Debug, Default)]
@@ -89,6 +98,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
     let waiting: u64 = pending.iter().map(|table| table.bytes).sum();
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
+    let failing = app.wal.failing();
     let total = |name, help, counter: &AtomicU64| (name, "counter", help, load(counter) as f64);
     let gauge = |name, help, value: f64| (name, "gauge", help, value);
     let lines = [
@@ -124,12 +134,18 @@ pub async fn metrics(State(app): State<App>) -> Response {
             "Age of the oldest acknowledged event without a snapshot.",
             lag_ms as f64 / 1000.0,
         ),
+        gauge(
+            "icecore_flush_failing_tables",
+            "Tables that acknowledged events cannot be moved to.",
+            failing.len() as f64,
+        ),
     ];
     let mut text = String::new();
     for (name, kind, help, value) in lines {
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
             .expect("a String takes any text");
     }
+    write_failing(&mut text, &app, &failing);
     let name = "icecore_http_replies_total";
     write!(text, "# HELP {name} Replies by status class.\n# TYPE {name} counter\n")
         .expect("a String takes any text");
@@ -138,4 +154,21 @@ pub async fn metrics(State(app): State<App>) -> Response {
             .expect("a String takes any text");
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// One line a table, as names hold letters, digits and `_` only.
+fn write_failing(text: &mut String, app: &App, failing: &[Failing]) {
+    let name = "icecore_flush_failing_seconds";
+    let help = "Since when a table cannot be flushed; the log has the reason.";
+    write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n").expect("a String takes any text");
+    for table in failing.iter().take(FAILING_LISTED_MAX) {
+        let of = match table.kind {
+            RecordKind::Events => EVENTS_TABLE,
+            RecordKind::DeadLetters => DEAD_LETTERS_TABLE,
+            RecordKind::Keys => continue,
+        };
+        let seconds = (app.clock.now_ms() - table.since_ms).max(0) / 1000;
+        writeln!(text, "{name}{{table=\"{}.{of}\"}} {seconds}", table.namespace.name())
+            .expect("a String takes any text");
+    }
 }

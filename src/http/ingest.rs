@@ -131,7 +131,7 @@ async fn arrival(
 ) -> Result<Arrival, ApiError> {
     let namespace = match (headers.get("x-namespace"), principal.home()) {
         (Some(value), _) => parse_namespace(value.to_str().unwrap_or(""))?,
-        (None, Some(home)) => tables::owner(app, parse_namespace(home)?).await?,
+        (None, Some(home)) => tables::owner(app, principal, parse_namespace(home)?).await?,
         (None, None) => default_namespace(),
     };
     let mut cloud_event: Vec<(String, String)> = Vec::new();

@@ -2,7 +2,8 @@
 //! undrop and purge.
 //!
 //! A namespace in a path is its catalog name (levels apart by `%1F`), or the name its events carry.
-//! What the caller may do there is looked at here, where the name is resolved.
+//! What the caller may do there is looked at here, by the name alone and before anything is looked
+//! up, so that an answer tells nobody what is there.
 
 use crate::{
     http::{
@@ -104,13 +105,28 @@ fn invalid(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, text)
 }
 
-/// The levels of a namespace that is there.
-async fn levels(app: &App, namespace: &str) -> Result<Vec<String>, ApiError> {
-    let levels: Vec<String> = namespace.split(SEPARATOR).map(str::to_owned).collect();
-    if app.catalog.metastore().namespace(&levels).await?.is_some() {
-        return Ok(levels);
-    }
-    Ok(vec![parse_namespace(namespace)?.name().to_owned()])
+/// The levels of a namespace where the caller may do this.
+async fn levels(
+    app: &App,
+    principal: &Principal,
+    action: Action,
+    namespace: &str,
+) -> Result<Vec<String>, ApiError> {
+    let written: Vec<String> = namespace.split(SEPARATOR).map(str::to_owned).collect();
+    // One level may be the text that events carry. It is the catalog's name where there is one, but
+    // only who may know of that learns it.
+    let carried = parse_namespace(namespace).ok().filter(|_| written.len() == 1);
+    let levels = match carried {
+        Some(carried)
+            if !principal.may(action, &written)
+                || app.catalog.metastore().namespace(&written).await?.is_none() =>
+        {
+            guard::levels(&carried)
+        }
+        _ => written,
+    };
+    guard::allow_levels(principal, action, &levels)?;
+    Ok(levels)
 }
 
 /// The table of a path, if the caller may do this there.
@@ -120,8 +136,7 @@ async fn find(
     action: Action,
     (namespace, name): (String, String),
 ) -> Result<TableIdent, ApiError> {
-    let levels = levels(app, &namespace).await?;
-    guard::allow_levels(principal, action, &levels)?;
+    let levels = levels(app, principal, action, &namespace).await?;
     schema::foreign_ident(&levels, &name).ok_or_else(|| invalid("a namespace has a name"))
 }
 
@@ -156,8 +171,7 @@ async fn set_protected(
     (namespace, name): (String, String),
     is_protected: bool,
 ) -> Result<Response, ApiError> {
-    let levels = levels(app, &namespace).await?;
-    guard::allow_levels(&caller.principal, Action::Admin, &levels)?;
+    let levels = levels(app, &caller.principal, Action::Admin, &namespace).await?;
     caller.catalog(app).metastore().protect_table(&levels, &name, is_protected).await?;
     Ok(json(200, &value!({ "protected": is_protected })))
 }
@@ -242,6 +256,7 @@ async fn create_ref(
         Kind::Branch => RefKind::Branch,
         Kind::Tag => RefKind::Tag,
     };
+    caller.call.about(&format!("{table}.{name}"));
     caller.catalog(&app).create_ref(&table, &name, kind, snapshot).await?;
     let made = app.catalog.refs(&table).await?;
     let snapshot = made.get(&name).map(|reference| reference.snapshot_id);

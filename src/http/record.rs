@@ -17,6 +17,7 @@ use icecore_catalog::{
         audit::{Entry, details},
     },
     catalog::Catalog,
+    rest::body::whole,
 };
 use icecore_schemas::error_code::ErrorCode;
 use std::sync::Arc;
@@ -71,7 +72,8 @@ pub fn is_recorded(method: &Method, path: &str) -> bool {
 /// Carries out a call of `principal`, if it is `allowed`, and records it either way.
 ///
 /// # Errors
-/// 400 for a body that cannot be kept, 503 when too many records wait.
+/// 400, 408, 413 for a body that does not arrive or is too long, 503 when there is no room for it or
+/// too many records wait.
 pub async fn record(
     recorder: &Recorder,
     principal: Principal,
@@ -80,10 +82,7 @@ pub async fn record(
     next: Next,
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-        let text = "the body breaks off, or is larger than 64 KiB";
-        ApiError::new(ErrorCode::InvalidRequest, text)
-    })?;
+    let bytes = whole(&parts.headers, body, BODY_BYTES_MAX).await?;
     let entry = entry(&mut parts, &principal, &bytes).await;
     let recording = recorder.begin(entry).ok_or_else(|| {
         ApiError::new(ErrorCode::Unavailable, "the audit log is behind; send the request again")

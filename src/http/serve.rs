@@ -1,12 +1,9 @@
-//! The accept loop: bounded connections, time for headers and bodies, no Nagle delay, one write per
+//! The accept loop: bounded connections, time for headers, no Nagle delay, one write per
 //! answer, a graceful end.
 //!
 //! `axum::serve` has neither the timers nor the bound, so hyper is driven directly.
 
-use crate::{
-    http::in_time::InTime,
-    tasks::{Stopping, Tasks},
-};
+use crate::tasks::{Stopping, Tasks};
 use axum::{Router, response::Response};
 use hyper::{
     Request,
@@ -33,17 +30,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-/// What a client may take its time for.
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    /// Longest for a request's headers, also the longest an idle connection stays open.
-    headers: Duration,
-    /// Longest for the body after them.
-    body: Duration,
-}
-
-const PATIENCE: Patience =
-    Patience { headers: Duration::from_secs(75), body: Duration::from_secs(60) };
+/// Longest a client may take to send a request's headers, also the longest an idle connection
+/// stays open.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(75);
+/// Most bytes of a request's head, and of a body that are read at once.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Pause after `accept` failed, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -95,7 +86,7 @@ async fn connection(
     _permit: OwnedSemaphorePermit,
     mut stopping: Stopping,
 ) {
-    let served = answered(TokioIo::new(stream), peer, router, PATIENCE);
+    let served = answered(TokioIo::new(stream), peer, router, HEADER_TIME_MAX);
     let mut served = std::pin::pin!(served);
     // Cancel-safe: after the stop signal the connection is polled on to the end of its request.
     let ended = tokio::select! {
@@ -115,20 +106,20 @@ fn answered<S: Read + Write + Unpin>(
     stream: S,
     peer: IpAddr,
     router: Router,
-    patience: Patience,
+    header_time_max: Duration,
 ) -> http1::Connection<
     S,
     impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
 > {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(|body| InTime::new(body, patience.body));
+    let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         router.call(request)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.headers)
+        .header_read_timeout(header_time_max)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(stream, service)
 }
 

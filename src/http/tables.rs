@@ -1,7 +1,7 @@
 //! Tables of a namespace for operators: list, snapshots, commit now.
 
 use crate::{
-    http::{App, error::ApiError, json, parse_namespace},
+    http::{App, error::ApiError, guard, json, parse_namespace},
     table::schema::ident,
     wal::RecordKind,
 };
@@ -9,7 +9,10 @@ use axum::{
     extract::{Extension, Path, State},
     response::Response,
 };
-use icecore_catalog::{access::Principal, catalog::LoadedTable};
+use icecore_catalog::{
+    access::{Action, Principal},
+    catalog::LoadedTable,
+};
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
@@ -28,9 +31,9 @@ pub async fn namespaces(
     let listed = app.catalog.metastore().namespaces(&Vec::new()).await?;
     for levels in listed.into_iter().filter(|levels| principal.sees(levels)) {
         let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-        found.push(
-            serde_json::json!({ "name": levels.join("."), "ns": properties.get("icecore.ns") }),
-        );
+        let noted = Namespace::noted(&levels, &properties);
+        let text = noted.as_ref().map(Namespace::text);
+        found.push(serde_json::json!({ "name": levels.join("."), "ns": text }));
     }
     Ok(json(200, &serde_json::json!({ "namespaces": found })))
 }
@@ -89,9 +92,10 @@ pub async fn snapshots(
 /// 503 when the commit failed; what waits is safe and tried again.
 pub async fn commit(
     State(app): State<App>,
+    Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
-    let namespace = owner(&app, parse_namespace(&namespace)?).await?;
+    let namespace = owner(&app, &principal, parse_namespace(&namespace)?).await?;
     let through = *app.wal.durable().borrow();
     let committed = app
         .flush
@@ -115,14 +119,22 @@ pub async fn commit(
     Ok(json(200, &serde_json::json!({ "seq": seq, "snapshots": snapshots })))
 }
 
-/// The namespace as its events name it, when it was asked for by its catalog name.
+/// The namespace as its events name it, when it was asked for by its catalog name by one who may
+/// know of it.
 ///
 /// # Errors
 /// 500.
-pub async fn owner(app: &App, asked: Namespace) -> Result<Namespace, ApiError> {
-    let levels = vec![asked.name().to_owned()];
+pub async fn owner(
+    app: &App,
+    principal: &Principal,
+    asked: Namespace,
+) -> Result<Namespace, ApiError> {
+    let levels = guard::levels(&asked);
+    if !principal.sees(&levels) && !principal.may(Action::Ingest, &levels) {
+        return Ok(asked);
+    }
     let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-    Ok(properties.get("icecore.ns").and_then(|text| Namespace::parse(text).ok()).unwrap_or(asked))
+    Ok(Namespace::noted(&levels, &properties).unwrap_or(asked))
 }
 
 fn describe(name: &str, loaded: &LoadedTable) -> Value {

@@ -155,6 +155,10 @@ impl Sequencer {
         let mut answers = Vec::with_capacity(waiting.len());
         let room = self.make_room();
         for (submission, share, reply) in waiting {
+            if let Err(cause) = self.wal.check_room(namespaces(&submission)) {
+                answer(reply, Err(IngestError::Held(Arc::new(cause))));
+                continue;
+            }
             let draft = match &room {
                 Ok(()) => Draft::judge(&mut self.desk, *submission, now_us).map_err(Arc::new),
                 Err(cause) => Err(Arc::clone(cause)),
@@ -284,6 +288,12 @@ impl Sequencer {
             warn!(error = &cause as &dyn std::error::Error, "the log keeps ids for the next start");
         }
     }
+}
+
+/// The namespaces that a submission has rows for.
+fn namespaces(submission: &Submission) -> impl Iterator<Item = &Namespace> {
+    let accepted = submission.decoded.accepted.iter().map(|events| &events.namespace);
+    accepted.chain(submission.decoded.rejected.iter().map(|event| &event.namespace))
 }
 
 fn receipt(draft: Draft, position: Position) -> Receipt {

@@ -53,6 +53,11 @@ async fn rebuild_from_tables(
             Err(CatalogError::NoSuchTable(_)) => continue,
             loaded => loaded?,
         };
+        // Ids in a table of somebody else were never acknowledged here.
+        if let Err(cause) = schema::check_ours(EVENTS_TABLE, &table.metadata) {
+            tracing::warn!(%namespace, error = &cause as &dyn std::error::Error, "no ids are read");
+            continue;
+        }
         let held = known_ids::held(catalog.storage(), &table.metadata, since_us).await?;
         held.types.iter().for_each(|text| rebuild.add_type(namespace, text));
         tracing::info!(%namespace, files = held.files(), "reading ids");

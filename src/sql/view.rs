@@ -8,6 +8,7 @@
 use crate::{
     faults::Faults,
     sql::SqlError,
+    table::schema,
     wal::{Pin, RecordKind, RecordRef, Wal},
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
@@ -22,8 +23,6 @@ use icecore_schemas::{
 use serde_json::Value;
 use std::{collections::HashSet, sync::Arc};
 
-/// The property of a catalog namespace that holds its owner's text.
-const NAMESPACE_TEXT: &str = "icecore.ns";
 /// The entry of a snapshot's summary with its highest `seq`.
 const LAST_SEQ: &str = "icecore.last-seq";
 
@@ -220,9 +219,8 @@ impl Home {
         let levels = vec![asked.name().to_owned()];
         let properties = catalog.metastore().namespace(&levels).await;
         let properties = properties.map_err(|cause| internal(&cause))?;
-        let owner = properties
-            .as_ref()
-            .and_then(|properties| Namespace::parse(properties.get(NAMESPACE_TEXT)?).ok());
+        let noted = properties.as_ref();
+        let owner = noted.and_then(|properties| Namespace::noted(&levels, properties));
         let namespace = match (owner.or(logged), properties) {
             (Some(namespace), _) => namespace,
             // Another engine made it.
@@ -262,7 +260,7 @@ impl Home {
         name: &str,
         as_of: Option<&AsOf>,
     ) -> Result<Option<TableView>, SqlError> {
-        let kind = match name {
+        let mut kind = match name {
             EVENTS_TABLE => Some(RecordKind::Events),
             DEAD_LETTERS_TABLE => Some(RecordKind::DeadLetters),
             _ => None,
@@ -276,6 +274,11 @@ impl Home {
         let loaded = self.load(catalog, name).await?;
         if loaded.is_none() && kind.is_none() {
             return Ok(None);
+        }
+        // Rows of the log do not go to a table of somebody else, whatever its name.
+        if loaded.as_ref().is_some_and(|loaded| schema::check_ours(name, &loaded.metadata).is_err())
+        {
+            (kind, tail) = (None, Vec::new());
         }
         let watermark = loaded.as_ref().and_then(|loaded| loaded.watermark);
         let committed = watermark.map_or(0, |watermark| watermark.position);

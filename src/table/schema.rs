@@ -7,10 +7,10 @@ use iceberg::{
     NamespaceIdent,
     spec::{
         NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
-        Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+        TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
     },
 };
-use icecore_catalog::catalog::CreateTable;
+use icecore_catalog::{catalog::CreateTable, retention};
 use icecore_schemas::{
     columns::{Column, ColumnKind, DEAD_LETTERS, DEAD_LETTERS_TABLE, EVENTS, EVENTS_TABLE},
     names::Namespace,
@@ -25,7 +25,7 @@ pub const UNBOUNDED: &[&str] =
 pub const BLOOM_FILTERS: &[&str] = &["id", "key", "bookmark"];
 
 /// The property that marks a table as written by our own log.
-pub const MANAGED: &str = "icecore.managed";
+pub const MANAGED: &str = retention::MANAGED;
 
 /// Field id of the first partition field; Iceberg counts them from here.
 const PARTITION_FIELD_FIRST: i32 = 1000;
@@ -67,6 +67,44 @@ pub fn dead_letters() -> CreateTable {
         sort_order: Some(sort_order(DEAD_LETTERS, &["received_at"])),
         location: None,
         properties: properties(DEAD_LETTERS),
+    }
+}
+
+/// Why rows of the log do not go to a table, though it has the name of one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOurs {
+    /// Somebody else made it.
+    #[error("it was made by somebody else: it has no property `{MANAGED}`")]
+    Unmarked,
+    /// A value of this column would have no place.
+    #[error("its column `{0}` is gone or has another type")]
+    Column(&'static str),
+}
+
+/// Whether rows of the log fit the table that has this name.
+///
+/// # Errors
+/// [`NotOurs`] for the table of somebody else, and for one that others have taken a column from.
+pub fn check_ours(name: &str, table: &TableMetadata) -> Result<(), NotOurs> {
+    let columns = match name {
+        EVENTS_TABLE => EVENTS,
+        DEAD_LETTERS_TABLE => DEAD_LETTERS,
+        _ => return Err(NotOurs::Unmarked),
+    };
+    if !retention::is_managed(table) {
+        return Err(NotOurs::Unmarked);
+    }
+    // The writer follows the id under another name, and an `int` that became a `long`.
+    let fits = |column: &Column| {
+        let field = table.current_schema().field_by_id(column.id);
+        field.and_then(|field| field.field_type.as_primitive_type()).is_some_and(|kind| {
+            *kind == primitive(column.kind)
+                || (column.kind == ColumnKind::Int && *kind == PrimitiveType::Long)
+        })
+    };
+    match columns.iter().find(|column| !fits(column)) {
+        Some(column) => Err(NotOurs::Column(column.name)),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,11 @@
 //! No IO, so that the lock around it is short. A record that is not trimmed is in exactly one
 //! table's queue, and its segment is in `segments`.
 
-use crate::wal::{Pending, Position, RecordKind, RecordRef, segment::SegmentEnd};
+use crate::wal::{
+    Pending, Position, RecordKind, RecordRef, WalError,
+    held::{Failing, FailingTables, Held, Room},
+    segment::SegmentEnd,
+};
 use icecore_schemas::names::Namespace;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -18,6 +22,8 @@ pub(crate) struct Index {
     /// Segments that no one can list any more; their files wait for the pins that saw them.
     retired: Vec<Retired>,
     tables: HashMap<(RecordKind, Namespace), Table>,
+    /// Some of `tables`.
+    failing: FailingTables,
     bytes: u64,
     keep_after: Position,
     /// The segment that is being written.
@@ -52,7 +58,8 @@ pub(crate) struct Retired {
 #[derive(Debug, Default)]
 struct Table {
     queue: VecDeque<Slot>,
-    bytes: u64,
+    /// What is in the queue, and in how many segments.
+    held: Held,
 }
 
 /// Where a record is in `segments`.
@@ -87,8 +94,10 @@ impl Index {
         for record in records {
             let table = self.tables.entry((record.kind, record.namespace.clone())).or_default();
             let index = segment.records.len();
+            let is_first = table.queue.back().is_none_or(|last| last.generation != generation);
+            table.held.segments += u64::from(is_first);
             table.queue.push_back(Slot { position: record.position, generation, index });
-            table.bytes += u64::from(record.length);
+            table.held.bytes += u64::from(record.length);
             self.bytes += u64::from(record.length);
             segment.untrimmed += 1;
             segment.records.push(record);
@@ -125,7 +134,7 @@ impl Index {
                 kind: key.0,
                 namespace: key.1.clone(),
                 last: last.position,
-                bytes: table.bytes,
+                bytes: table.held.bytes,
                 oldest_ms: self.record(*oldest).durable_ms,
             })
         };
@@ -142,17 +151,52 @@ impl Index {
         let key = (kind, namespace.clone());
         let Some(table) = self.tables.get_mut(&key) else { return };
         let trimmed = table.queue.partition_point(|slot| slot.position <= through);
+        let mut left = None;
         for slot in table.queue.drain(..trimmed) {
+            table.held.segments -= u64::from(left != Some(slot.generation));
+            left = Some(slot.generation);
             let segment = self.segments.get_mut(&slot.generation).expect("it has this record");
             let length = u64::from(segment.records[slot.index].length);
             segment.untrimmed -= 1;
-            table.bytes -= length;
+            table.held.bytes -= length;
             self.bytes -= length;
         }
+        let next = table.queue.front().map(|slot| slot.generation);
+        table.held.segments += u64::from(left.is_some() && left == next);
         if table.queue.is_empty() {
             self.tables.remove(&key);
+            self.failing.forget(&key);
         }
         self.retire();
+    }
+
+    /// Remembers that what waits for a table cannot be moved there.
+    pub(crate) fn note_failing(&mut self, failing: Failing) {
+        if self.tables.contains_key(&(failing.kind, failing.namespace.clone())) {
+            self.failing.note(failing);
+        }
+    }
+
+    /// The table takes rows again.
+    pub(crate) fn note_flushed(&mut self, kind: RecordKind, namespace: &Namespace) {
+        self.failing.forget(&(kind, namespace.clone()));
+    }
+
+    /// The failing tables, the longest failing first.
+    pub(crate) fn failing(&self) -> Vec<Failing> {
+        self.failing.list()
+    }
+
+    /// Refuses records of namespaces whose tables have taken what they may while they fail.
+    pub(crate) fn check_room<'a>(
+        &self,
+        namespaces: impl Iterator<Item = &'a Namespace>,
+        room: Room,
+    ) -> Result<(), WalError> {
+        let held = |key: &(RecordKind, Namespace)| {
+            self.tables.get(key).map_or_else(Held::default, |table| table.held)
+        };
+        self.failing.check(namespaces, room, held)
     }
 
     /// Keeps segments with records after `position`.

@@ -11,9 +11,9 @@
 use crate::wal::{Position, WalError, block::Owner};
 use bytes::{Buf, BufMut};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,9 @@ const FIELDS_BYTES: usize = 52;
 const SEAL_AT: usize = 512;
 const SEAL_BYTES: usize = 28;
 const SEAL_MAGIC: &[u8; 8] = b"\x89ICEEND\n";
+/// Rights of a segment and of the folder: events are for who runs the server.
+const PRIVATE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
 /// A fresh file is filled and synced in steps of this, so that appends meanwhile wait little.
 const FILL_BYTES: usize = 4 << 20;
 
@@ -174,7 +177,8 @@ pub(crate) fn fill(folder: &Path, number: u64, bytes: u64) -> Result<PathBuf, Wa
 }
 
 fn fill_file(path: &Path, bytes: u64) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(path)?;
     let zeros = vec![0; FILL_BYTES];
     let mut at = 0;
     while at < bytes {
@@ -200,8 +204,9 @@ pub(crate) fn create(
     let raw = free.unwrap_or_else(|| folder.join(format!("zero-new-{generation:020}")));
     let path = path(folder, generation);
     let made = (|| {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&raw)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(PRIVATE);
+        let file = options.open(&raw)?;
         file.write_all_at(&header.encode(), 0)?;
         file.sync_all()?;
         fs::rename(&raw, &path)?;
@@ -243,7 +248,7 @@ pub(crate) fn seal(folder: &Path, end: SegmentEnd) -> Result<(), WalError> {
         .map_err(|source| io_error("seal segment", &path, source))
 }
 
-/// Makes a folder and those above it, each with a durable name.
+/// Makes a folder and those above it, each with a durable name and for its owner alone.
 ///
 /// # Errors
 /// [`WalError::Io`].
@@ -253,7 +258,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<(), WalError> {
     }
     let above = folder.parent().unwrap_or(Path::new(""));
     create_folder(above)?;
-    match fs::create_dir(folder) {
+    match DirBuilder::new().mode(PRIVATE_FOLDER).create(folder) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
             return Err(io_error("create folder", folder, source));
         }

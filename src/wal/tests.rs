@@ -795,3 +795,81 @@ fn acknowledged_groups_survive_random_kills() {
         }
     }
 }
+
+fn failing(namespace: &str, is_lasting: bool) -> held::Failing {
+    let (namespace, reason) = (ns(namespace), "gone".to_owned());
+    held::Failing { kind: EVENTS, namespace, since_ms: 1, reason, is_lasting }
+}
+
+#[test]
+fn a_table_at_fault_takes_an_eighth_of_the_log_and_the_others_go_on() {
+    let mut rig = Rig::new();
+    rig.options.bytes_max = 32 * SMALL;
+    let (wal, mut writer) = rig.open();
+    let room = |namespace: &str| wal.check_room([&ns("well"), &ns(namespace)].into_iter());
+    for _ in 0..32 {
+        writer.append(&[sized("a", 1024)]).unwrap();
+    }
+    // Where the store fails, the log is there to bridge that.
+    wal.note_failing(failing("a", false));
+    room("a").unwrap();
+    wal.note_failing(failing("a", true));
+    let held = room("a").unwrap_err();
+    assert!(matches!(&held, WalError::Held { reason, .. } if reason == "gone"), "{held}");
+    room("b").unwrap();
+    assert_eq!(wal.failing().len(), 1);
+    wal.note_flushed(EVENTS, &ns("a"));
+    room("a").unwrap();
+    wal.note_failing(failing("a", true));
+    room("a").unwrap_err();
+    let last = *wal.durable().borrow();
+    wal.trim(EVENTS, &ns("a"), last - 8).unwrap();
+    room("a").unwrap();
+    assert_eq!(wal.failing().len(), 1);
+    wal.trim(EVENTS, &ns("a"), last).unwrap();
+    assert_eq!(wal.failing(), []);
+}
+
+#[test]
+fn a_few_bytes_in_each_segment_count_as_the_segments() {
+    let mut rig = Rig::new();
+    rig.options.bytes_max = 32 * SMALL;
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(Position::MAX);
+    let mut rounds = 0;
+    writer.append(&[sized("a", 8)]).unwrap();
+    wal.note_failing(failing("a", true));
+    while wal.check_room([&ns("a")].into_iter()).is_ok() {
+        rounds += 1;
+        let position = writer.append(&[sized("a", 8), sized("b", 6 * 1024)]).unwrap();
+        wal.trim(EVENTS, &ns("b"), position).unwrap();
+        assert!(rounds < 8, "{rounds}");
+    }
+    assert_eq!(rounds, 4);
+    assert!(rig.segments().len() < 8);
+    // What leaves the log gives the room back.
+    wal.trim(EVENTS, &ns("a"), 4).unwrap();
+    wal.check_room([&ns("a")].into_iter()).unwrap();
+}
+
+#[test]
+fn all_tables_at_fault_take_half_of_the_log() {
+    let mut rig = Rig::new();
+    rig.options.bytes_max = 32 * SMALL;
+    let (wal, mut writer) = rig.open();
+    let names: Vec<String> = (0..6).map(|n| format!("n{n}")).collect();
+    for name in &names {
+        // Less than an eighth each.
+        for _ in 0..3 {
+            writer.append(&[sized(name, 7 * 1024)]).unwrap();
+        }
+    }
+    for name in &names {
+        wal.check_room([&ns(name)].into_iter()).unwrap();
+        wal.note_failing(failing(name, true));
+    }
+    for name in &names {
+        wal.check_room([&ns(name)].into_iter()).unwrap_err();
+    }
+    wal.check_room([&ns("well")].into_iter()).unwrap();
+}

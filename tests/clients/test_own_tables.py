@@ -8,7 +8,7 @@ from engines import DuckDB, PyIceberg, Spark
 from icecore import Client, Sent, send_until_taken
 from pyiceberg.exceptions import CommitFailedException, RESTError, ValidationException
 from pyiceberg.transforms import BucketTransform
-from pyiceberg.types import IntegerType, StringType
+from pyiceberg.types import IntegerType, LongType, StringType
 from server import Server
 
 NAMESPACE = "shop"
@@ -135,6 +135,9 @@ def test_what_would_break_ingest_is_refused_with_a_reason(server, spark_session)
     refused = {
         "drop a column": lambda: load().update_schema(allow_incompatible_changes=True).delete_column("ns").commit(),
         "rename a column": lambda: load().update_schema().rename_column("id", "other").commit(),
+        "drop an optional column": lambda: load().update_schema().delete_column("data").commit(),
+        "rename an optional column": lambda: load().update_schema().rename_column("data", "body").commit(),
+        "widen a column": lambda: load().update_schema().update_column("retries", LongType()).commit(),
         "make a column optional": lambda: load().update_schema().make_column_optional("ts").commit(),
         "remove a partition field": replace_spec,
         "add a partition field": bucket,
@@ -149,6 +152,13 @@ def test_what_would_break_ingest_is_refused_with_a_reason(server, spark_session)
         with pytest.raises(RESTError) as caught:
             attempt()
         assert what in str(caught.value)
+    lake.catalog.create_namespace_if_not_exists("theirs")
+    with pytest.raises(RESTError) as caught:
+        lake.catalog.create_table(("theirs", "events"), load().schema())
+    assert "choose another name" in str(caught.value)
+    with pytest.raises(RESTError) as caught:
+        lake.catalog.update_namespace_properties("theirs", updates={"icecore.ns": NAMESPACE})
+    assert "icecore.ns" in str(caught.value)
     with pytest.raises(Exception) as caught:
         spark.rows(f"ALTER TABLE {spark.table(NAMESPACE, 'events')} DROP COLUMN type")
     assert "type" in str(caught.value)

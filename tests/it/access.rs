@@ -12,8 +12,12 @@ use icecore_catalog::{
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 /// A server with access control on, and a token that may do everything.
 pub(crate) struct Guarded {
@@ -563,4 +567,162 @@ async fn a_place_in_anothers_folder_is_refused_whatever_lies_there() {
     anywhere["location"] = json!(format!("{root}/elsewhere/x"));
     let (status, answer) = house.post(&house.admin, &tables("evil"), &anywhere).await;
     assert_eq!(status, 200, "{answer}");
+}
+
+/// The names of namespaces of several levels, and those that only engines give.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_tells_a_stranger_which_namespaces_there_are() {
+    let guarded = Guarded::with_events().await;
+    for namespace in [json!(["other", "sub"]), json!(["Other"]), json!(["a b"])] {
+        let body = json!({ "namespace": namespace });
+        assert_eq!(guarded.post(&guarded.admin, "/catalog/v1/namespaces", &body).await.0, 200);
+    }
+    let stranger = guarded.token(&json!({"name": "t", "scopes": ["admin:mine"]})).await;
+    let shown =
+        |name: &str| percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned();
+    let routes = ROUTES
+        .iter()
+        .filter(|(_, route, need)| route.contains("{namespace}") && *need == Need::Anyone);
+    let mut walked = 0;
+    for (method, route, _) in routes {
+        let answer = async |namespace: &str| {
+            let path = route
+                .replace("{namespace}", namespace)
+                .replace("{table}", "events")
+                .replace("{name}", "main");
+            let method = method.parse().unwrap();
+            let (status, body) = guarded.call(method, &stranger, &path, &well_formed(route)).await;
+            let name = shown(namespace);
+            let dotted = name.replace('\u{1f}', ".");
+            let carried = name.to_lowercase().replace(' ', "_");
+            let text = body.to_string();
+            (status, text.replace(&dotted, "NAME").replace(&carried, "NAME"))
+        };
+        for (there, absent) in
+            [("other%1Fsub", "other%1Fgone"), ("Other", "Absent"), ("a%20b", "a%20c")]
+        {
+            let (there, absent) = (answer(there).await, answer(absent).await);
+            assert_eq!(there, absent, "{method} {route}");
+            assert_eq!(there.0, 404, "{method} {route}: {}", there.1);
+            walked += 1;
+        }
+    }
+    assert!(20 < walked, "{walked}");
+    let rename = async |to: &str| {
+        let body = json!({ "ns": to, "name": "t" });
+        let (status, body) = guarded.post(&stranger, "/v1/mine/tables/t/rename", &body).await;
+        (status, body.to_string().replace(&to.replace('\u{1f}', "."), "NAME"))
+    };
+    assert_eq!(rename("other\u{1f}sub").await, rename("other\u{1f}gone").await);
+    guarded.server.stop().await;
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_server_are_for_its_user_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("new/data");
+    let at = [("data_dir", data.to_str().unwrap())];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &at).await;
+    assert_eq!(server.ingest(&json!([{"type": "a"}])).await.0, 200);
+    for (path, expected) in [("", 0o700), ("wal", 0o700), ("icecore.db", 0o600)] {
+        assert_eq!(mode(&data.join(path)), expected, "{path}");
+    }
+    assert_eq!(mode(&data.join("icecore.db-wal")), 0o600);
+    for file in std::fs::read_dir(data.join("wal")).unwrap() {
+        let path = file.unwrap().path();
+        // The lock is empty.
+        if !path.ends_with("lock") {
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+    server.stop().await;
+
+    // What the operator made stays as it is.
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::set_permissions(&own, Permissions::from_mode(0o750)).unwrap();
+    let at = [("data_dir", own.to_str().unwrap())];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &at).await;
+    assert_eq!((mode(&own), mode(&own.join("icecore.db"))), (0o750, 0o600));
+    server.stop().await;
+}
+
+/// With access control off, which a browser on the same machine could otherwise use for any page.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_server_answers_neither_other_names_nor_other_pages() {
+    let server = TestServer::start().await;
+    let own = server.url.strip_prefix("http://").unwrap();
+    let send = async |method: Method, path: &str, headers: &[(&str, &str)]| {
+        let mut request = server.http.request(method, format!("{}{path}", server.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.body(r#"{"namespace":["made"]}"#).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap_or_default())
+    };
+    for headers in [
+        &[("host", "evil.example")][..],
+        &[("origin", "https://evil.example"), ("content-type", "text/plain")],
+        &[("origin", "null")],
+    ] {
+        for (method, path) in [
+            (Method::POST, "/catalog/v1/namespaces"),
+            (Method::GET, "/catalog/v1/config"),
+            (Method::POST, "/ingest"),
+            (Method::GET, "/v1/namespaces"),
+            (Method::GET, "/healthz"),
+        ] {
+            let (status, answer) = send(method, path, headers).await;
+            assert_eq!(status, 403, "{path} {headers:?}");
+            let text = if path.starts_with("/catalog") {
+                &answer["error"]["message"]
+            } else {
+                &answer["error"]
+            };
+            assert!(text.as_str().unwrap().contains("set `auth = on`"), "{answer}");
+        }
+    }
+    let (_, listed) = send(Method::GET, "/v1/namespaces", &[]).await;
+    assert_eq!(listed, json!({"namespaces": []}), "nothing was made");
+    let origin = format!("http://{own}");
+    assert_eq!(send(Method::POST, "/catalog/v1/namespaces", &[("origin", &origin)]).await.0, 200);
+    server.stop().await;
+
+    // With access control on a page has no token, and a name is what the operator's proxy makes it.
+    let guarded = Guarded::start().await;
+    let url = format!("{}/catalog/v1/config", guarded.server.url);
+    let request =
+        guarded.server.http.get(url).header("host", "lake.example").bearer_auth(&guarded.admin);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    guarded.server.stop().await;
+}
+
+/// Whoever may send nothing gets no memory for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_answered_before_a_long_body_is_there() {
+    let guarded = Guarded::start().await;
+    let address = guarded.server.url.strip_prefix("http://").unwrap().to_owned();
+    let first_line = async |path: &str, headers: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: 33000000\r\n\r\na="
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut line = [0; 12];
+        let read = stream.read_exact(&mut line);
+        tokio::time::timeout(Duration::from_secs(5), read).await.expect("in time").unwrap();
+        String::from_utf8(line.to_vec()).unwrap()
+    };
+    assert_eq!(first_line("/catalog/v1/oauth/tokens", "").await, "HTTP/1.1 400");
+    let key = "idempotency-key: 018f3a10-5f0e-7000-8000-000000000001\r\n";
+    assert_eq!(first_line("/catalog/v1/oauth/tokens", key).await, "HTTP/1.1 400");
+    for path in ["/catalog/v1/namespaces", "/ingest", "/v1/a/sql", "/admin/tokens"] {
+        assert_eq!(first_line(path, "").await, "HTTP/1.1 401", "{path}");
+        assert_eq!(first_line(path, key).await, "HTTP/1.1 401", "{path}");
+    }
+    guarded.server.stop().await;
 }

@@ -63,9 +63,9 @@ async fn half_open_connections_keep_nobody_else_waiting() {
     let starts: [&str; 5] = [
         "",
         "P",
-        "POST /ingest HTTP/1.1\r\nhost: x\r\ncontent-le",
-        "POST /ingest HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"type\":\"half\"",
-        "POST /ingest HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n20\r\n{\"type\":",
+        "POST /ingest HTTP/1.1\r\nhost: localhost\r\ncontent-le",
+        "POST /ingest HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{\"type\":\"half\"",
+        "POST /ingest HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n20\r\n{\"type\":",
     ];
     let mut held = Vec::new();
     for start in starts.iter().cycle().take(100) {
@@ -89,7 +89,7 @@ async fn broken_framing_is_refused_and_takes_nothing() {
     let server = TestServer::start().await;
     let event = r#"{"type":"smuggled"}"#;
     let post = |headers: &str, body: &str| {
-        format!("POST /ingest HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n{body}")
+        format!("POST /ingest HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n\r\n{body}")
     };
     let refused = [400, 413, 431, 501, 505];
     for headers in [
@@ -103,7 +103,7 @@ async fn broken_framing_is_refused_and_takes_nothing() {
         "transfer-encoding: nothing",
         "bad header",
         ": nameless",
-        "host : x",
+        "host : localhost",
     ] {
         check(&server, post(headers, event), &refused).await;
     }
@@ -148,10 +148,11 @@ async fn pipelined_requests_are_answered_in_order() {
     let server = TestServer::start().await;
     let event = r#"{"type":"piped","id":"1","ns":"p"}"#;
     let length = event.len();
-    let post =
-        format!("POST /ingest HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{event}");
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
-    let last = "GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned();
+    let post = format!(
+        "POST /ingest HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{event}"
+    );
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let last = "GET /version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned();
     let all = [get("/healthz"), post.clone(), get("/nowhere"), post, last].concat();
     let reply = raw(&server, all.as_bytes()).await;
     assert_eq!(statuses(&reply), [200, 200, 404, 200, 200], "{reply}");
@@ -166,7 +167,7 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
     let event = r#"{"type":"asked"}"#;
     let mut stream = connect(&server).await;
     let head = format!(
-        "POST /ingest HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "POST /ingest HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         event.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -185,7 +186,8 @@ async fn methods_and_paths_of_every_kind_have_an_answer_in_the_servers_form() {
     let server = TestServer::start().await;
     server.ingest(&events(0..1)).await;
     let send = async |method: &str, path: &str| {
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         raw(&server, request.as_bytes()).await
     };
     let head = send("HEAD", "/version").await;

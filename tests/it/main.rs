@@ -11,6 +11,7 @@ mod harness;
 mod histories;
 mod hostile_http;
 mod lost_ids;
+mod own_tables;
 mod parquet;
 mod process;
 mod tidy;

@@ -17,6 +17,11 @@ use uuid::Uuid;
 
 /// Longest text of a field, in bytes.
 const FIELD_BYTES_MAX: usize = 1024;
+/// Longest text of what a call is about, in bytes: some hundred tables of one commit, or any names
+/// that there may be of a few.
+const OBJECT_BYTES_MAX: usize = 64 << 10;
+/// The end of a text that was longer.
+const CUT: &str = " … (cut)";
 
 /// A call that is under way.
 pub struct Call {
@@ -39,15 +44,12 @@ impl Call {
     /// A call as its guard knows it; time and outcome of `entry` are filled in at its end.
     #[must_use]
     pub fn new(mut entry: Entry, now: NowMs) -> Arc<Self> {
-        for field in [
-            &mut entry.principal,
-            &mut entry.address,
-            &mut entry.request,
-            &mut entry.action,
-            &mut entry.object,
-        ] {
-            shorten(field);
+        for field in
+            [&mut entry.principal, &mut entry.address, &mut entry.request, &mut entry.action]
+        {
+            shorten(field, FIELD_BYTES_MAX);
         }
+        shorten(&mut entry.object, OBJECT_BYTES_MAX);
         Arc::new(Self {
             key: Uuid::new_v4().to_string(),
             entry: Mutex::new(entry),
@@ -66,7 +68,7 @@ impl Call {
     /// Says what the call turns out to be about.
     pub fn about(&self, object: &str) {
         let mut object = object.to_owned();
-        shorten(&mut object);
+        shorten(&mut object, OBJECT_BYTES_MAX);
         lock(&self.entry).object = object;
     }
 
@@ -102,10 +104,14 @@ impl Call {
     }
 }
 
-/// A text that every database takes: bounded, and without the NUL that PostgreSQL refuses.
-fn shorten(text: &mut String) {
+/// A text that every database takes: bounded, and without the NUL that PostgreSQL refuses. It says
+/// so when it was cut.
+fn shorten(text: &mut String, bytes_max: usize) {
     if text.contains('\0') {
         *text = text.replace('\0', "\u{fffd}");
     }
-    text.truncate(text.floor_char_boundary(FIELD_BYTES_MAX));
+    if bytes_max < text.len() {
+        text.truncate(text.floor_char_boundary(bytes_max - CUT.len()));
+        text.push_str(CUT);
+    }
 }

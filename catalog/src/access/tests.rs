@@ -250,13 +250,14 @@ async fn a_call_whose_caller_goes_away_is_recorded_as_unanswered() {
     let (_folder, store) = sqlite().await;
     let (access, _) = access(store.clone()).await;
     let recorder = access.recorder().unwrap();
-    drop(recorder.begin(entry("nul\0and long".repeat(999).as_str())).unwrap());
+    drop(recorder.begin(entry("nul\0and long".repeat(9999).as_str())).unwrap());
     recorder.begin(entry("b")).unwrap().end(204).await;
     let records = store.audit(0, 10).await.unwrap();
     let outcomes: Vec<&str> = records.iter().map(|one| one.entry.outcome.as_str()).collect();
     assert_eq!(outcomes, ["unanswered", "204"]);
     assert_eq!(records[0].entry.time_ms, START_MS);
-    assert!(records[0].entry.object.len() <= 1024 && !records[0].entry.object.contains('\0'));
+    let object = &records[0].entry.object;
+    assert!(object.len() <= 64 << 10 && !object.contains('\0') && object.ends_with("… (cut)"));
 }
 
 /// The change goes on without its caller, before or after the record that says so.
@@ -346,21 +347,4 @@ async fn a_flood_of_refused_calls_is_a_few_records_that_count_them() {
     recorder.count_unknown("10.0.0.1");
     access.finish().await.unwrap();
     assert_eq!(store.audit(20 + 35, 100).await.unwrap().len(), 2);
-}
-
-#[test]
-fn failures_bar_one_who_fails_too_often_and_nobody_else() {
-    let attempts = Attempts::default();
-    let key = |name: &str| vec![name.to_owned()];
-    for _ in 0..20 {
-        assert!(attempts.allow(&key("a")));
-        attempts.failed(key("a"));
-    }
-    assert!(!attempts.allow(&key("a")) && attempts.allow(&key("b")));
-    assert!(!attempts.allow(&["b".to_owned(), "a".to_owned()]));
-    // What is watched is bounded: the oldest give way.
-    for n in 0..5000 {
-        attempts.failed(key(&format!("x{n}")));
-    }
-    assert!(attempts.allow(&key("a")));
 }

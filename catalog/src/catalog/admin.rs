@@ -133,7 +133,7 @@ impl Catalog {
         kind: RefKind,
         snapshot: Option<i64>,
     ) -> Result<LoadedTable, CatalogError> {
-        super::create::check_name(name)?;
+        crate::names::check_new(name)?;
         let loaded = self.load_table(table).await?;
         if refs::of(&loaded.metadata).contains_key(name) {
             return Err(CatalogError::AlreadyExists(format!("Ref already exists: {name}")));

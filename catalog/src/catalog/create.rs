@@ -5,6 +5,7 @@ use crate::{
     columns, commit,
     error::CatalogError,
     metastore::{Changes, Levels, SwapOutcome},
+    names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use std::fmt::Write as _;
@@ -50,6 +51,10 @@ impl Catalog {
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
         let ident = ident(levels, &table.name)?;
+        // Clients are refused the mark.
+        if !table.properties.contains_key(retention::MANAGED) {
+            self.check_not_reserved(&table.name)?;
+        }
         self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
@@ -73,6 +78,7 @@ impl Catalog {
     ) -> Result<TableMetadata, CatalogError> {
         let levels = table.namespace.as_ref();
         ident(levels, &table.name)?;
+        self.check_not_reserved(&table.name)?;
         self.check_is_free(table).await?;
         let uuid = commit::assigned_uuid(updates).unwrap_or_else(Uuid::new_v4);
         let location = self.default_location(levels, uuid).await?;
@@ -173,17 +179,6 @@ pub(super) fn already_exists(table: &TableIdent) -> CatalogError {
 pub(super) fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {
     let namespace = NamespaceIdent::from_vec(levels.clone());
     let namespace = namespace.map_err(|_| CatalogError::NoSuchNamespace(String::new()))?;
-    check_name(name)?;
+    names::check_new(name)?;
     Ok(TableIdent::new(namespace, name.to_owned()))
-}
-
-/// Refuses names that are no table's.
-pub(super) fn check_name(name: &str) -> Result<(), CatalogError> {
-    if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(CatalogError::Invalid(format!(
-            "Invalid table name: `{}`",
-            name.escape_debug()
-        )));
-    }
-    Ok(())
 }

@@ -267,7 +267,7 @@ impl Catalog {
         if is_replay(fold.watermark, append.watermark, table)? {
             return Ok(None);
         }
-        let now_ms = fold.now_ms.max(fold.metadata.last_updated_ms() + 1);
+        let now_ms = fold.now_ms.max(fold.metadata.last_updated_ms().saturating_add(1));
         let built = append::build(&self.inner.storage, &fold.metadata, append, now_ms).await?;
         let metadata = match fold.apply(&built.updates) {
             Ok(metadata) => metadata,
@@ -304,7 +304,7 @@ impl Fold {
     fn apply(&self, updates: &[iceberg::TableUpdate]) -> Result<TableMetadata, CatalogError> {
         // Only the state that the fold began with is in a file that the table's log can name.
         let location = self.parts.is_empty().then_some(self.base.metadata_location.as_str());
-        let now_ms = self.now_ms.max(self.metadata.last_updated_ms() + 1);
+        let now_ms = self.now_ms.max(self.metadata.last_updated_ms().saturating_add(1));
         commit::apply_updates_at(&self.metadata, location, updates, now_ms)
     }
 

@@ -1,13 +1,72 @@
 //! What others may not do to a table that this server writes.
 //!
-//! Its one invariant: after any commit that passes, rows from our log still fit the table. Rows may
-//! be added, changed, deleted and compacted by anybody, and columns may be added.
+//! Its one invariant: after any call that passes, the table is where our log looks for it and rows
+//! of the log fit it. Rows may be added, changed, deleted and compacted by anybody, and columns may
+//! be added. The names of [`super::Reserved`] are kept for such tables in every namespace: where
+//! another table has the name first, our rows have nowhere to go.
 
+use super::Catalog;
 use crate::{error::CatalogError, retention};
 use iceberg::{
     TableIdent, TableUpdate,
-    spec::{NestedFieldRef, PartitionSpec, TableMetadata},
+    spec::{NestedFieldRef, PartitionSpec, SchemaRef, TableMetadata},
 };
+
+impl Catalog {
+    /// Refuses a name that is kept for tables of the service.
+    pub(super) fn check_not_reserved(&self, name: &str) -> Result<(), CatalogError> {
+        if !self.inner.options.reserved.names.contains(&name) {
+            return Ok(());
+        }
+        Err(CatalogError::Invalid(format!(
+            "the name `{name}` is kept for a table that this server writes, in every namespace: \
+             choose another name"
+        )))
+    }
+
+    /// Refuses to take the table away that this server writes, such as to have it `dropped`. One
+    /// whose metadata does not read may go: it must be possible to get rid of it.
+    pub(super) async fn check_stays(
+        &self,
+        table: &TableIdent,
+        what: &str,
+    ) -> Result<(), CatalogError> {
+        match self.find(table).await {
+            Ok(Some(found)) => check_stays(table, &found.metadata, what),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Refuses a dropped table a name that it must not come back under.
+    pub(super) fn check_comes_back(
+        &self,
+        (before, now): (&TableIdent, &TableIdent),
+        metadata: &TableMetadata,
+    ) -> Result<(), CatalogError> {
+        if !retention::is_managed(metadata) {
+            return self.check_not_reserved(&now.name);
+        }
+        if before == now {
+            return Ok(());
+        }
+        Err(CatalogError::Invalid(format!(
+            "{before} was written by this server and comes back under that name only: leave out \
+             the new one"
+        )))
+    }
+
+    /// Refuses a client keys that the service sets in the properties of namespaces.
+    pub(crate) fn check_namespace_keys<'a>(
+        &self,
+        mut keys: impl Iterator<Item = &'a String>,
+    ) -> Result<(), CatalogError> {
+        let reserved = self.inner.options.reserved.namespace_properties;
+        let Some(key) = keys.find(|key| reserved.contains(&key.as_str())) else { return Ok(()) };
+        Err(CatalogError::Invalid(format!(
+            "the property `{key}` is set by this server alone: leave it out"
+        )))
+    }
+}
 
 /// Refuses a commit that would keep our rows from fitting the table.
 pub(super) fn check(
@@ -51,10 +110,12 @@ pub(super) fn check(
         })
     };
     let fields = base.current_schema().as_struct().fields();
-    if let Some(lost) = fields.iter().filter(|field| field.required).find(|field| !kept(field)) {
+    let first = first_schema(base);
+    let is_ours = |field: &&NestedFieldRef| first.field_by_id(field.id).is_some();
+    if let Some(lost) = fields.iter().filter(is_ours).find(|field| !kept(field)) {
         return refuse(format!(
-            "the column `{}` keeps its name and type and stays required; add a column of your own \
-             instead",
+            "the column `{}` stays, with its name, its type and whether it is required; add a \
+             column of your own instead",
             lost.name
         ));
     }
@@ -70,6 +131,13 @@ pub(super) fn check(
     Ok(())
 }
 
+/// The columns that the table was made with: ours, while others only add. Where that schema was
+/// removed the next one stands in, which has them as well.
+fn first_schema(table: &TableMetadata) -> &SchemaRef {
+    let first = table.schemas_iter().min_by_key(|schema| schema.schema_id());
+    first.unwrap_or_else(|| table.current_schema())
+}
+
 /// Whether the new head of `main` comes after the one before.
 fn goes_on(base: &TableMetadata, new: &TableMetadata) -> bool {
     let Some(head) = base.current_snapshot_id() else { return true };
@@ -81,7 +149,7 @@ fn goes_on(base: &TableMetadata, new: &TableMetadata) -> bool {
 }
 
 /// Refuses to take a table away, or its name.
-pub(super) fn check_stays(
+fn check_stays(
     table: &TableIdent,
     metadata: &TableMetadata,
     what: &str,
@@ -103,6 +171,19 @@ pub(super) fn check_is_foreign(updates: &[TableUpdate]) -> Result<(), CatalogErr
     }
     Err(CatalogError::Invalid(format!(
         "the property `{}` marks tables that this server writes: leave it out",
+        retention::MANAGED
+    )))
+}
+
+/// Refuses metadata with that mark that a client wants adopted: our own tables cannot leave, so none
+/// comes back that way.
+pub(super) fn check_adopted(metadata: &TableMetadata) -> Result<(), CatalogError> {
+    if !metadata.properties().contains_key(retention::MANAGED) {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!(
+        "the property `{}` marks tables that a server like this one writes: copy the rows to a \
+         table of your own, or register metadata without it",
         retention::MANAGED
     )))
 }

@@ -47,7 +47,7 @@ impl Catalog {
     /// the [`DropPolicy`] says; after that its files go if `purge` is set and the policy allows it.
     ///
     /// # Errors
-    /// `NoSuchTable`, `Protected`.
+    /// `NoSuchTable`, `Protected`, `Invalid` for a table that the service writes.
     pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let (catalog, table) = (self.clone(), table.clone());
         self.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
@@ -55,6 +55,7 @@ impl Catalog {
 
     async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
+        self.check_stays(table, "dropped").await?;
         let policy = self.inner.options.drop_policy;
         let now_ms = self.now_ms();
         let trash = Trash {
@@ -76,7 +77,8 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchTable` when it is not in the trash or its files are being deleted, `AlreadyExists`
-    /// when the name is taken, `NoSuchNamespace`.
+    /// when the name is taken, `NoSuchNamespace`; `Invalid` for a name that is kept for the service,
+    /// and for another name than its own for a table that the service writes.
     pub async fn undrop_table(
         &self,
         uuid: Uuid,
@@ -84,12 +86,11 @@ impl Catalog {
     ) -> Result<TableIdent, CatalogError> {
         let row = self.metastore().dropped(uuid).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchTable(format!("{uuid} (dropped)")))?;
-        let ident = match name {
-            Some(name) => name.clone(),
-            None => super::create::ident(&row.levels, &row.name)?,
-        };
-        super::create::check_name(&ident.name)?;
+        let before = super::create::ident(&row.levels, &row.name)?;
+        let ident = name.unwrap_or(&before).clone();
+        crate::names::check_new(&ident.name)?;
         let metadata = self.metadata_of(row.known()).await?;
+        self.check_comes_back((&before, &ident), &metadata)?;
         let table = NewTable {
             kind: Kind::Table,
             levels: ident.namespace.as_ref().clone(),

@@ -2,7 +2,7 @@
 //!
 //! A file that a client names is read anew, and everything it names has to lie inside the table.
 
-use super::{Catalog, LoadedTable, create, jail};
+use super::{Catalog, LoadedTable, create, jail, own};
 use crate::{
     commit,
     error::CatalogError,
@@ -27,6 +27,7 @@ impl Catalog {
         metadata_location: &str,
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
+        self.check_not_reserved(name)?;
         self.check_is_free(&table).await?;
         let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
         if self.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
@@ -71,6 +72,7 @@ impl Catalog {
                 )));
             }
             self.check_stays(&table, "replaced").await?;
+            self.check_not_reserved(name)?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
             self.check_adopted_contents(&metadata).await?;
             let metastore = self.metastore();
@@ -124,6 +126,8 @@ impl Catalog {
             )));
         }
         let metadata: TableMetadata = self.foreign_metadata(&location).await?;
+        own::check_adopted(&metadata)?;
+        commit::check_adopted(&metadata, self.now_ms())?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
         let needs = jail::needs(&metadata, &location);
         if let Some(file) = self.metastore().first_obsolete(&needs).await? {

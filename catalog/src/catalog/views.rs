@@ -71,6 +71,7 @@ impl Catalog {
         view: CreateView,
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, &view.name)?;
+        self.check_not_reserved(&view.name)?;
         self.check_view_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &view.location {
@@ -96,6 +97,7 @@ impl Catalog {
         metadata_location: &str,
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, name)?;
+        self.check_not_reserved(name)?;
         self.check_view_is_free(&ident).await?;
         let location = self.inner.storage.normalize(metadata_location)?;
         if !self.inner.storage.exists(location.as_str()).await? {
@@ -239,7 +241,8 @@ impl Catalog {
         from: &TableIdent,
         to: &TableIdent,
     ) -> Result<(), CatalogError> {
-        create::check_name(&to.name)?;
+        crate::names::check_new(&to.name)?;
+        self.check_not_reserved(&to.name)?;
         let from = (from.namespace.as_ref(), from.name.as_str());
         self.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
     }

@@ -3,7 +3,7 @@
 //! The client has written files with the field, schema, spec and order ids it was given, so none
 //! of them may change: the table starts with exactly its first schema, spec and order.
 
-use super::{added, apply, invalid, stamped, unreadable};
+use super::{added, apply, check_numbers, invalid, stamped, unreadable};
 use crate::error::CatalogError;
 use iceberg::{
     TableUpdate,
@@ -53,6 +53,7 @@ pub(crate) fn create_from_updates(
     });
     let base: TableMetadata = serde_json::from_value(base)
         .map_err(|cause| CatalogError::Invalid(format!("Invalid create: {cause}")))?;
+    check_numbers(&base, updates)?;
     let updates: Vec<TableUpdate> = updates.iter().map(without_reserved).collect();
     let table = apply(base.into_builder(None), &updates)?;
     if added(&updates).next().is_some() { Ok(table) } else { stamped(&table, now_ms) }

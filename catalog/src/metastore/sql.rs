@@ -25,6 +25,7 @@ use crate::{
         PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome,
         TableRow, Trash, TrashRow,
     },
+    names,
 };
 use async_trait::async_trait;
 use dialect::{Dialect, Lock};
@@ -104,7 +105,7 @@ impl Metastore for SqlMetastore {
         levels: &Levels,
         properties: &Properties,
     ) -> Result<(), CatalogError> {
-        namespaces::check(levels)?;
+        names::check_new_namespace(levels)?;
         let mut tx = self.begin_change().await?;
         namespaces::create(&mut tx, levels, properties).await?;
         let told = json!({

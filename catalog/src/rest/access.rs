@@ -74,6 +74,11 @@ impl Caller {
         &self.principal
     }
 
+    /// Whether the caller may read in this namespace.
+    pub(super) fn may_read(&self, levels: &[String]) -> bool {
+        self.principal.may(Action::Read, levels)
+    }
+
     /// What the caller may do with a table's files.
     fn scope(&self, table: &TableIdent) -> Scope {
         match self.principal.may(Action::Write, table.namespace().as_ref()) {

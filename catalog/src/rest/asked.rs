@@ -8,6 +8,7 @@
 use super::{
     REQUEST_BYTES_MAX, Rest,
     access::{self, Caller, Delegated},
+    body::whole,
     commit::CommitAnswer,
     error::Refused,
     ordered::Snapshots,
@@ -117,11 +118,8 @@ async fn carried_out_once(
 ) -> Result<Response, Response> {
     let refused = |cause: CatalogError| Refused::from(cause).into_response();
     let (mut parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, REQUEST_BYTES_MAX).await.map_err(|_| {
-        let text = format!("the body is longer than {REQUEST_BYTES_MAX} bytes");
-        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLargeException", text)
-            .into_response()
-    })?;
+    let body = whole(&parts.headers, body, REQUEST_BYTES_MAX).await;
+    let body = body.map_err(|cause| Refused::from(cause).into_response())?;
     let key = Key { id, fingerprint: fingerprint(&parts, &body) };
     let caller = Caller::of(&parts);
     if let Some(done) = rest.catalog.metastore().request(id).await.map_err(refused)? {
@@ -159,9 +157,13 @@ async fn answered(rest: &Rest, caller: &Caller, done: DoneRequest) -> Result<Res
         (Answer::Json(body), _) => json(done.status, body),
         (Answer::Table, Some(made)) => loaded(rest, caller, made).await?,
         (Answer::Commit, Some(made)) => {
+            now_at(rest, caller, made.0).await?;
             Json(CommitAnswer::new(rest, table(rest, made).await?)).into_response()
         }
-        (Answer::View, Some(made)) => views::answer(view(rest, made).await?).into_response(),
+        (Answer::View, Some(made)) => {
+            now_at(rest, caller, made.0).await?;
+            views::answer(view(rest, made).await?).into_response()
+        }
         (Answer::Staged(text), _) => {
             parse_body::<Staged>(text.as_bytes())?.answer(rest, caller).await?
         }
@@ -176,18 +178,30 @@ async fn loaded(
     caller: &Caller,
     made: (Uuid, String),
 ) -> Result<Response, CatalogError> {
-    let uuid = made.0;
+    let ident = now_at(rest, caller, made.0).await?;
     let table = table(rest, made).await?;
-    let name = rest.catalog.metastore().name_of(uuid).await?;
-    let ident = name.and_then(|(levels, name)| {
-        Some(TableIdent::new(NamespaceIdent::from_vec(levels).ok()?, name))
-    });
     let access = match ident {
         Some(ident) => access::delegated(rest, caller, &ident, table.metadata.location()).await?,
         // It was dropped since; nobody gets at its files any more.
         None => Delegated::default(),
     };
     Ok(tables::loaded(rest, &table, &access, Snapshots::All))
+}
+
+/// Where a table or view is now, if the caller may know of it: since the request it may have been
+/// moved to where the caller may not read. None when it was dropped.
+async fn now_at(
+    rest: &Rest,
+    caller: &Caller,
+    uuid: Uuid,
+) -> Result<Option<TableIdent>, CatalogError> {
+    let Some((levels, name)) = rest.catalog.metastore().name_of(uuid).await? else {
+        return Ok(None);
+    };
+    if !caller.may_read(&levels) {
+        return Err(CatalogError::NoSuchTable(uuid.to_string()));
+    }
+    Ok(NamespaceIdent::from_vec(levels).ok().map(|levels| TableIdent::new(levels, name)))
 }
 
 /// The table as the request made it or, when that file is gone, as it is now.

@@ -1,5 +1,6 @@
 //! Answers that refuse a request, in the specification's error form.
 
+use super::body::Unread;
 use crate::error::CatalogError;
 use axum::{
     Json,
@@ -59,10 +60,22 @@ impl IntoResponse for Refused {
             "code": self.status.as_u16(),
         }});
         let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+impl From<Unread> for Refused {
+    fn from(cause: Unread) -> Self {
+        let kind = match cause {
+            Unread::TooLarge(_) => "PayloadTooLargeException",
+            Unread::TooSlow => "RequestTimeoutException",
+            Unread::NoRoom => "ServiceUnavailableException",
+            Unread::BrokenOff => "BadRequestException",
+        };
+        Self::new(cause.status(), kind, cause.to_string())
     }
 }
 

@@ -6,9 +6,10 @@
 //! and a [`crate::access::Call`] in those of a change.
 
 use super::{
-    Rest,
+    REQUEST_BYTES_MAX, Rest,
+    body::whole,
     error::Refused,
-    request::{Name, levels, names, parse_body, whole_body},
+    request::{Name, levels, names, parse_body},
 };
 use crate::{
     access::{
@@ -25,7 +26,6 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ pub(super) enum Need {
     In(Action),
     /// This action in every namespace.
     Everywhere(Action),
+    /// To write in the namespace that the path names, where the body names what is made.
+    Makes,
     /// To write the namespace that the body names, which may not be there yet.
     Creates,
     /// To write in both namespaces that the body names.
@@ -62,8 +64,8 @@ pub(super) const ROUTES: &[(&str, &str, Need)] = &[
     ("DELETE", "/namespaces/{}", WRITE),
     ("POST", "/namespaces/{}/properties", WRITE),
     ("GET", "/namespaces/{}/tables", READ),
-    ("POST", "/namespaces/{}/tables", WRITE),
-    ("POST", "/namespaces/{}/register", WRITE),
+    ("POST", "/namespaces/{}/tables", Need::Makes),
+    ("POST", "/namespaces/{}/register", Need::Makes),
     ("GET", "/namespaces/{}/tables/{}", READ),
     ("HEAD", "/namespaces/{}/tables/{}", READ),
     ("POST", "/namespaces/{}/tables/{}", WRITE),
@@ -78,12 +80,12 @@ pub(super) const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/tables/rename", Need::Renames),
     ("POST", "/transactions/commit", Need::Commits),
     ("GET", "/namespaces/{}/views", READ),
-    ("POST", "/namespaces/{}/views", WRITE),
+    ("POST", "/namespaces/{}/views", Need::Makes),
     ("GET", "/namespaces/{}/views/{}", READ),
     ("HEAD", "/namespaces/{}/views/{}", READ),
     ("POST", "/namespaces/{}/views/{}", WRITE),
     ("DELETE", "/namespaces/{}/views/{}", WRITE),
-    ("POST", "/namespaces/{}/register-view", WRITE),
+    ("POST", "/namespaces/{}/register-view", Need::Makes),
     ("POST", "/views/rename", Need::Renames),
     ("POST", "/namespaces/{}/tables/{}/unregister", WRITE),
     ("GET", "/namespaces/{}/tables/{}/metrics", READ),
@@ -99,7 +101,7 @@ impl Need {
     pub(super) fn is_change(self) -> bool {
         match self {
             Self::In(action) => action == Action::Write,
-            Self::Creates | Self::Renames | Self::Commits => true,
+            Self::Makes | Self::Creates | Self::Renames | Self::Commits => true,
             Self::Open | Self::Anyone | Self::Everywhere(_) => false,
         }
     }
@@ -112,6 +114,8 @@ enum Target {
     NewNamespace(Levels),
     Table(Levels, String),
     View(Levels, String),
+    /// A table or view that is to be there.
+    New(Levels, String),
 }
 
 impl Target {
@@ -120,23 +124,42 @@ impl Target {
             Self::Namespace(levels)
             | Self::NewNamespace(levels)
             | Self::Table(levels, _)
-            | Self::View(levels, _) => levels,
+            | Self::View(levels, _)
+            | Self::New(levels, _) => levels,
         }
     }
 
-    fn text(&self) -> String {
+    fn name(&self) -> Option<&String> {
         match self {
-            Self::Namespace(levels) | Self::NewNamespace(levels) => levels.join("."),
-            Self::Table(levels, name) | Self::View(levels, name) => {
-                format!("{}.{name}", levels.join("."))
-            }
+            Self::Namespace(_) | Self::NewNamespace(_) => None,
+            Self::Table(_, name) | Self::View(_, name) | Self::New(_, name) => Some(name),
         }
+    }
+
+    /// As records have it: a level or name that could be taken for two is quoted.
+    fn object(&self) -> String {
+        let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+        let parts = self.levels().iter().chain(self.name()).map(|part| {
+            match !part.is_empty() && part.chars().all(is_plain) {
+                true => part.clone(),
+                false => serde_json::json!(part).to_string(),
+            }
+        });
+        parts.collect::<Vec<_>>().join(".")
+    }
+
+    fn text(&self) -> String {
+        let parts: Vec<&str> =
+            self.levels().iter().chain(self.name()).map(String::as_str).collect();
+        parts.join(".")
     }
 
     /// The answer to who may not even know whether it is there: the same as when it is not.
     fn missing(&self) -> Refused {
         match self {
-            Self::Namespace(levels) => Refused::no_such_namespace(&levels.join(".")),
+            Self::Namespace(levels) | Self::New(levels, _) => {
+                Refused::no_such_namespace(&levels.join("."))
+            }
             Self::Table(..) => CatalogError::NoSuchTable(self.text()).into(),
             Self::View(..) => Refused::new(
                 StatusCode::NOT_FOUND,
@@ -160,9 +183,10 @@ impl Target {
             Self::NewNamespace(levels) => {
                 levels.split_last().is_some_and(|(_, parent)| principal.sees(parent))
             }
-            Self::Namespace(levels) | Self::Table(levels, _) | Self::View(levels, _) => {
-                principal.sees(levels)
-            }
+            Self::Namespace(levels)
+            | Self::Table(levels, _)
+            | Self::View(levels, _)
+            | Self::New(levels, _) => principal.sees(levels),
         };
         if !is_visible {
             return Err(self.missing());
@@ -175,6 +199,11 @@ impl Target {
 #[derive(Deserialize)]
 struct NamespaceBody {
     namespace: Levels,
+}
+
+#[derive(Deserialize)]
+struct MakesBody {
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -248,13 +277,13 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
 async fn change(rest: &Rest, need: Need, path: &str, request: Request, next: Next) -> Response {
     let Some(recorder) = rest.access.recorder() else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
-    let whole = whole_body(Request::from_parts(parts.clone(), body), &()).await;
-    let body = whole.as_ref().map(Bytes::clone).unwrap_or_default();
+    let whole = whole(&parts.headers, body, REQUEST_BYTES_MAX).await;
+    let body = whole.clone().unwrap_or_default();
     let targets = match whole {
         Ok(body) => targets(rest, &mut parts, need, &body).await,
-        Err(refused) => Err(refused),
+        Err(unread) => Err(unread.into()),
     };
-    let objects: Vec<String> = targets.iter().flatten().map(Target::text).collect();
+    let objects: Vec<String> = targets.iter().flatten().map(Target::object).collect();
     let action = format!("{} /v1{path}", parts.method);
     let Some(recording) = recorder.begin(entry(&parts, action, &objects, &body)) else {
         let message = "the audit log is behind, try again";
@@ -301,6 +330,15 @@ async fn targets(
         Need::Open | Need::Anyone | Need::Everywhere(_) | Need::In(_) => {
             vec![path_target(rest, parts).await?]
         }
+        Need::Makes => {
+            let target = path_target(rest, parts).await?;
+            // Who may not do it here is told that before what is wrong with the body.
+            let named = serde_json::from_slice::<MakesBody>(body).ok();
+            vec![match named {
+                Some(MakesBody { name }) => Target::New(target.levels().clone(), name),
+                None => target,
+            }]
+        }
         Need::Creates => {
             let NamespaceBody { namespace } = parse_body(body)?;
             vec![Target::NewNamespace(namespace)]
@@ -312,7 +350,7 @@ async fn targets(
                 true => Target::View(source.namespace, source.name),
                 false => Target::Table(source.namespace, source.name),
             };
-            vec![source, Target::Namespace(destination.namespace)]
+            vec![source, Target::New(destination.namespace, destination.name)]
         }
         Need::Commits => {
             let CommitsBody { table_changes } = parse_body(body)?;

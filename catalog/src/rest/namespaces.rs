@@ -110,6 +110,7 @@ pub(super) async fn create(
 ) -> Result<Json<Namespace>, Refused> {
     check_levels(asked.rest(), &namespace)?;
     let properties = properties.unwrap_or_default();
+    asked.rest().catalog.check_namespace_keys(properties.keys())?;
     let made = Namespace { namespace: namespace.clone(), properties: Some(properties.clone()) };
     let catalog = asked.catalog(answer(&made));
     catalog.metastore().create_namespace(&namespace, &properties).await?;
@@ -150,6 +151,7 @@ pub(super) async fn update(
     removals.sort_unstable();
     removals.dedup();
     let updates = update.updates.unwrap_or_default();
+    asked.rest().catalog.check_namespace_keys(updates.keys().chain(&removals))?;
     if let Some(both) = removals.iter().find(|key| updates.contains_key(*key)) {
         return Err(Refused::new(
             StatusCode::UNPROCESSABLE_ENTITY,

@@ -4,22 +4,26 @@
 //! A client id is the part of an API token that finds it, a client secret the rest or the whole
 //! token. Scopes that a client asks for are ignored: a token may do what its API token may do.
 
-use super::{Rest, error::Refused};
+use super::{
+    Rest,
+    body::{Unread, whole},
+    error::Refused,
+};
 use crate::access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified, audit::Entry};
 use axum::{
     Json,
+    body::Body,
     extract::{Extension, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use serde_json::json;
 use std::collections::HashMap;
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// Longest body; real ones have some hundred bytes.
+/// Longest body; real ones have some hundred bytes. Anybody may send one, so it is short.
 const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// Why there is no token.
@@ -29,7 +33,8 @@ enum Failure {
     Client {
         by_header: bool,
     },
-    TooOften,
+    /// Its request did not arrive.
+    Unread(Unread),
     Unavailable(Refused),
 }
 
@@ -46,7 +51,7 @@ pub(super) async fn token(
     State(rest): State<Rest>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
     let Some(control) = rest.access.control() else {
         let failure = Failure::Invalid(
@@ -56,7 +61,10 @@ pub(super) async fn token(
         return (StatusCode::NOT_IMPLEMENTED, failure.body()).into_response();
     };
     let address = peer.map(|Extension(Peer(address))| address.to_string());
-    let granted = grant(control, address.clone(), &headers, &body).await;
+    let granted = match whole(&headers, body, FORM_BYTES_MAX).await {
+        Ok(form) => grant(control, address.clone(), &headers, &form).await,
+        Err(cause) => Err(Failure::Unread(cause)),
+    };
     if let (Err(failure), Some(recorder)) = (&granted, rest.access.recorder())
         && !matches!(failure, Failure::Unavailable(_))
     {
@@ -82,24 +90,15 @@ async fn grant(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<MadeToken, Failure> {
-    if FORM_BYTES_MAX < body.len() {
-        return Err(Failure::Invalid("invalid_request", "the form is too long"));
-    }
     let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
     let client = client(headers, &form)?;
-    let id = client.id.as_ref().map(|id| format!("client {}", id.get(..64).unwrap_or(id)));
     let request = headers.get("x-request-id").and_then(|id| id.to_str().ok());
     let entry = Entry {
-        address: address.clone().unwrap_or_default(),
+        address: address.unwrap_or_default(),
         request: request.unwrap_or_default().to_owned(),
         action: "POST /v1/oauth/tokens".to_owned(),
         ..Entry::default()
     };
-    let address = address.map(|address| format!("address {address}"));
-    let keys: Vec<String> = id.into_iter().chain(address).collect();
-    if !control.attempts.allow(&keys) {
-        return Err(Failure::TooOften);
-    }
     let made = match form.get("grant_type").map(String::as_str) {
         Some("client_credentials") => {
             let secret = client.secret.as_deref().ok_or(Failure::Invalid(
@@ -120,7 +119,6 @@ async fn grant(
     made.map_err(|cause| match cause {
         Unidentified::Unavailable(cause) => Failure::Unavailable(cause.into()),
         Unidentified::BadToken | Unidentified::NoToken => {
-            control.attempts.failed(keys);
             Failure::Client { by_header: client.by_header }
         }
     })
@@ -184,8 +182,12 @@ impl Failure {
             Self::Client { .. } => {
                 ("invalid_client", "client id and secret are of no token that is valid here")
             }
-            Self::TooOften => ("slow_down", "too many failures, try again in a minute"),
-            Self::Unavailable(_) => ("temporarily_unavailable", "try again"),
+            Self::Unread(Unread::TooLarge(_)) => ("invalid_request", "the form is too long"),
+            Self::Unread(Unread::TooSlow) => ("invalid_request", "the form arrived too slowly"),
+            Self::Unread(Unread::BrokenOff) => ("invalid_request", "the form did not arrive"),
+            Self::Unread(Unread::NoRoom) | Self::Unavailable(_) => {
+                ("temporarily_unavailable", "try again")
+            }
         };
         Json(json!({"error": error, "error_description": description}))
     }
@@ -195,16 +197,19 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = self.body();
         match self {
-            Self::Invalid(..) => (StatusCode::BAD_REQUEST, body).into_response(),
+            // OAuth has no status of its own for a form that is too long.
+            Self::Invalid(..) | Self::Unread(Unread::TooLarge(_) | Unread::BrokenOff) => {
+                (StatusCode::BAD_REQUEST, body).into_response()
+            }
+            Self::Unread(cause @ (Unread::TooSlow | Unread::NoRoom)) => {
+                (cause.status(), [(header::RETRY_AFTER, "1")], body).into_response()
+            }
             Self::Client { by_header } => {
                 let mut response = (StatusCode::UNAUTHORIZED, body).into_response();
                 let challenge = if by_header { "Basic" } else { "Bearer" };
                 let challenge = HeaderValue::from_static(challenge);
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
                 response
-            }
-            Self::TooOften => {
-                (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "60")], body).into_response()
             }
             Self::Unavailable(refused) => (refused.status(), body).into_response(),
         }

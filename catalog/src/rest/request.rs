@@ -3,15 +3,14 @@
 //! It is lenient where real clients are sloppy: a body's content type is not looked at, unknown
 //! members and parameters are ignored.
 
-use super::{Rest, error::Refused};
+use super::{REQUEST_BYTES_MAX, Rest, body::whole, error::Refused};
 use crate::{
     catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError, metastore::Levels,
 };
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{StatusCode, request::Parts},
+    http::request::Parts,
 };
-use bytes::Bytes;
 use iceberg::{NamespaceIdent, TableIdent};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -131,23 +130,10 @@ pub(super) struct Body<T>(pub(super) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        parse_body(&whole_body(request, state).await?).map(Self)
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        let (parts, body) = request.into_parts();
+        parse_body(&whole(&parts.headers, body, REQUEST_BYTES_MAX).await?).map(Self)
     }
-}
-
-/// All bytes of a body, up to the router's limit.
-pub(super) async fn whole_body<S: Send + Sync>(
-    request: Request,
-    state: &S,
-) -> Result<Bytes, Refused> {
-    Bytes::from_request(request, state).await.map_err(|rejection| {
-        let kind = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeException",
-            _ => "BadRequestException",
-        };
-        Refused::new(rejection.status(), kind, rejection.body_text())
-    })
 }
 
 /// What a JSON body says.

@@ -24,6 +24,9 @@ mod repeats;
 mod updates;
 mod views;
 
+/// What the clock of a server shows.
+const NOW_MS: i64 = 1_800_000_000_000;
+
 struct Server {
     router: Router,
     catalog: Catalog,
@@ -55,7 +58,7 @@ impl Server {
         folder: tempfile::TempDir,
         change: impl FnOnce(Catalog) -> Catalog,
     ) -> Self {
-        Self::begin(folder, 1_800_000_000_000, change).await
+        Self::begin(folder, NOW_MS, change).await
     }
 
     async fn begin(
@@ -474,6 +477,7 @@ async fn a_staged_table_exists_once_its_commit_is_made() {
 fn add_snapshot(table: &Value, id: i64, parent: Option<i64>, root: &str) -> Value {
     let location = table["metadata"]["location"].as_str().unwrap();
     assert!(location.starts_with(root));
+    let made_ms = table["metadata"]["last-updated-ms"].as_i64().unwrap();
     json!({
         "identifier": {"namespace": ["ns"], "name": "t"},
         "requirements": [
@@ -485,7 +489,7 @@ fn add_snapshot(table: &Value, id: i64, parent: Option<i64>, root: &str) -> Valu
                 "snapshot-id": id,
                 "parent-snapshot-id": parent,
                 "sequence-number": if parent.is_some() { 2 } else { 1 },
-                "timestamp-ms": 4_000_000_000_000i64 + id,
+                "timestamp-ms": made_ms + id,
                 "manifest-list": format!("{location}/metadata/snap-{id}.avro"),
                 "summary": {"operation": "append", "added-records": "1"},
                 "schema-id": 0,
@@ -529,12 +533,13 @@ async fn a_commit_is_made_once_and_a_lost_race_is_409() {
 async fn lists_of_an_answer_are_always_in_the_same_order() {
     let (server, table) = Server::with_table().await;
     let path = "/v1/namespaces/ns/tables/t";
+    let made_ms = table["metadata"]["last-updated-ms"].as_i64().unwrap();
     let (mut parent, mut expected) = (None, Vec::new());
     for (number, id) in [93, 11, 57, 2, 71, 35, 88].into_iter().enumerate() {
         let mut commit = add_snapshot(&table, id, parent, &server.root);
         let snapshot = &mut commit["updates"][0]["snapshot"];
         snapshot["sequence-number"] = json!(number + 1);
-        snapshot["timestamp-ms"] = json!(4_000_000_000_000i64 + i64::try_from(number).unwrap());
+        snapshot["timestamp-ms"] = json!(made_ms + i64::try_from(number).unwrap());
         expected.push(id);
         let answer = server.post(path, commit).await.ok();
         for metadata in [&answer["metadata"], &server.get(path).await.ok()["metadata"]] {
@@ -757,7 +762,10 @@ async fn a_location_that_no_disk_takes_is_the_clients_fault() {
     let tables = "/v1/namespaces/ns/tables";
     let message = server.post(tables, long).await.refused(400, "BadRequestException");
     assert!(message.contains("too long"), "{message}");
-    let namespace = "n".repeat(300);
+    let namespace = json!({"namespace": ["n".repeat(300)]});
+    server.post("/v1/namespaces", namespace).await.refused(400, "BadRequestException");
+    // The longest that there may be fits.
+    let namespace = "n".repeat(255);
     server.post("/v1/namespaces", json!({"namespace": [namespace]})).await.ok();
     let path = format!("/v1/namespaces/{namespace}/tables");
     server.post(&path, new_table("t")).await.ok();

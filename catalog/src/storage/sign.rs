@@ -127,8 +127,9 @@ fn is_list(own: &Location, bucket: &str, query: &[(String, String)]) -> bool {
     ];
     let mut prefixes = query.iter().filter(|(key, _)| key == "prefix").map(|(_, value)| value);
     let (Some(prefix), None) = (prefixes.next(), prefixes.next()) else { return false };
-    let folder = format!("{own}/");
-    let is_own = format!("s3://{bucket}/{prefix}").starts_with(&folder);
+    // The whole folder, or a part of it that is a location as those of objects are.
+    let listed = format!("s3://{bucket}/{prefix}");
+    let is_own = listed == format!("{own}/") || own.admit(&listed).is_ok();
     is_own
         && query.contains(&("list-type".to_owned(), "2".to_owned()))
         && query.iter().all(|(key, _)| known.contains(&key.as_str()))

@@ -1,7 +1,8 @@
 //! Keys for one table: a role assumed with a policy that opens the table's prefix and nothing else.
 //!
 //! Its one invariant: a policy is a value whose text is made in one place, and every prefix in it
-//! ends with a slash and has its wildcards and variables escaped.
+//! ends with a slash and has its wildcards and variables escaped. The keys may do what both the role
+//! and this policy allow.
 
 use super::{
     REGION_DEFAULT, S3Options,
@@ -65,7 +66,7 @@ impl Sessions {
             return Ok(kept.keys.clone());
         }
         let since = Instant::now();
-        let keys = assume(options, role, &policy(bucket, own, scope)).await?;
+        let keys = assume(options, role, &policy(options, role, bucket, own, scope)).await?;
         let mut kept = self.lock();
         if KEPT_MAX <= kept.len() {
             kept.clear();
@@ -80,7 +81,14 @@ impl Sessions {
 }
 
 /// What the keys may do: with the table's objects, and list them.
-pub(super) fn policy(bucket: &str, own: &Location, scope: Scope) -> Value {
+pub(super) fn policy(
+    options: &S3Options,
+    role: &Role,
+    bucket: &str,
+    own: &Location,
+    scope: Scope,
+) -> Value {
+    let partition = partition(&role.arn);
     let key = own.as_str().strip_prefix("s3://").and_then(|rest| rest.strip_prefix(bucket));
     let prefix = format!("{}/", escaped(key.unwrap_or_default().trim_start_matches('/')));
     let read = ["s3:GetObject"];
@@ -95,19 +103,38 @@ pub(super) fn policy(bucket: &str, own: &Location, scope: Scope) -> Value {
         Scope::Read => &read[..],
         Scope::Write => &write[..],
     };
-    json!({"Version": "2012-10-17", "Statement": [
-        {
+    let mut statements = vec![
+        json!({
             "Effect": "Allow",
             "Action": actions,
-            "Resource": [format!("arn:aws:s3:::{bucket}/{prefix}*")],
-        },
-        {
+            "Resource": [format!("arn:{partition}:s3:::{bucket}/{prefix}*")],
+        }),
+        json!({
             "Effect": "Allow",
             "Action": ["s3:ListBucket"],
-            "Resource": [format!("arn:aws:s3:::{bucket}")],
+            "Resource": [format!("arn:{partition}:s3:::{bucket}")],
             "Condition": {"StringLike": {"s3:prefix": [format!("{prefix}*")]}},
-        },
-    ]})
+        }),
+    ];
+    // Of a bucket whose objects AWS encrypts with a key of KMS, S3 asks for that key in the name of
+    // who reads or writes. Only through S3, and so only for what the rest allows; only with keys that
+    // the role itself may use. Other stores have no such action, and some refuse a policy with it.
+    if options.endpoint.is_none() {
+        statements.push(json!({
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": ["*"],
+            "Condition": {"StringLike": {"kms:ViaService": ["s3.*"]}},
+        }));
+    }
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+/// The part of AWS that a role is in, such as `aws-cn`: what it may use is there, too. Other stores
+/// write roles as they like, and resources as AWS does.
+fn partition(arn: &str) -> &str {
+    let partition = arn.strip_prefix("arn:").and_then(|rest| rest.split(':').next());
+    partition.filter(|partition| !partition.is_empty()).unwrap_or("aws")
 }
 
 /// The same text where a policy reads patterns and variables.

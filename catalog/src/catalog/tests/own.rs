@@ -1,7 +1,7 @@
 //! Tables that this server writes, in the hands of others.
 
 use super::*;
-use crate::retention::MANAGED;
+use crate::{metastore::Trash, retention::MANAGED};
 
 async fn managed(house: &House) -> LoadedTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
@@ -42,7 +42,10 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         (columns(&made, |fields| fields[0]["name"] = json!("key")), "column `id`"),
         (columns(&made, |fields| fields[3]["type"] = json!("long")), "column `n`"),
         (columns(&made, |fields| fields[3]["required"] = json!(false)), "column `n`"),
-        (columns(&made, |fields| fields[4]["required"] = json!(true)), "`data` has to be optional"),
+        (columns(&made, |fields| fields[4]["required"] = json!(true)), "column `data`"),
+        (columns(&made, |fields| drop(fields.remove(4))), "column `data`"),
+        (columns(&made, |fields| fields[4]["name"] = json!("payload")), "column `data`"),
+        (columns(&made, |fields| fields[4]["type"] = json!("long")), "column `data`"),
         (columns(&made, |fields| fields.push(added.clone())), "`extra` has to be optional"),
         (spec(json!([])), "partition spec"),
         (spec(json!([day])), "partition spec"),
@@ -60,13 +63,105 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         assert!(message.contains(expected), "{message}");
         assert!(message.contains("written by this server"), "{message}");
     }
-    for what in ["dropped", "renamed"] {
-        let refused = house.catalog.check_stays(&ident("a.events"), what).await.unwrap_err();
-        assert!(refused.to_string().contains(&format!("cannot be {what}")), "{refused}");
-    }
-    create(&house.catalog, "a.foreign").await;
-    house.catalog.check_stays(&ident("a.foreign"), "dropped").await.unwrap();
     assert_eq!(house.catalog.load_table(&ident("a.events")).await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn our_tables_and_their_names_stay() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let made = managed(&house).await;
+    create(catalog, "a.foreign").await;
+    let events = ident("a.events");
+    let refused = [
+        (catalog.drop_table(&events, false).await, "cannot be dropped"),
+        (catalog.rename_table(&events, &ident("a.mine")).await, "cannot be renamed"),
+        (catalog.unregister_table(&events).await.map(|_| ()), "cannot be unregistered"),
+        (
+            catalog.register_over(&a, "events", &made.metadata_location).await.map(|_| ()),
+            "cannot be replaced",
+        ),
+    ];
+    for (refused, expected) in refused {
+        let Err(CatalogError::Invalid(message)) = refused else { panic!("{expected}") };
+        assert!(message.contains(expected), "{message}");
+    }
+    assert_eq!(catalog.load_table(&events).await.unwrap().metadata, made.metadata);
+    // One that was dropped before, or by force, comes back as itself and as nothing else.
+    let trash = Trash { dropped_ms: NOW, until_ms: NOW + UNDROP_MS, purge: false };
+    catalog.metastore().trash_table(&a, "events", &trash).await.unwrap();
+    let uuid = made.metadata.uuid();
+    let elsewhere = catalog.undrop_table(uuid, Some(&ident("a.foreign2"))).await;
+    assert!(matches!(elsewhere, Err(CatalogError::Invalid(_))), "{elsewhere:?}");
+    catalog.undrop_table(uuid, None).await.unwrap();
+    assert_eq!(catalog.load_table(&events).await.unwrap().metadata, made.metadata);
+}
+
+#[tokio::test]
+async fn metadata_with_our_mark_is_not_adopted() {
+    let house = house().await;
+    let (catalog, a) = (&house.catalog, suite::levels("a"));
+    let made = managed(&house).await;
+    catalog.metastore().drop_table(&a, "events").await.unwrap();
+    for adopted in [
+        catalog.register_table(&a, "mine", &made.metadata_location).await,
+        catalog.register_over(&a, "mine", &made.metadata_location).await,
+    ] {
+        let Err(CatalogError::Invalid(message)) = adopted else { panic!("{adopted:?}") };
+        assert!(message.contains(MANAGED), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn main_stays_a_branch() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
+    house.catalog.commit(sent).await.unwrap();
+    let tag = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "tag", "snapshot-id": 1}]);
+    let refused = house.catalog.commit(change("a.t", json!([]), tag)).await;
+    let Err(CatalogError::Invalid(message)) = refused else { panic!("{refused:?}") };
+    assert!(message.contains("`main` is a branch"), "{message}");
+}
+
+/// Whether a table goes on after a snapshot with `member` set to `value` was refused.
+async fn refused_snapshot(member: &str, value: Value) -> String {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let mut updates = add_snapshot(&made, 1, &own_list(&made, 1));
+    updates[0]["snapshot"][member] = value.clone();
+    let refused = house.catalog.commit(change("a.t", json!([]), updates)).await;
+    let Err(CatalogError::Invalid(message)) = refused else {
+        panic!("{member} {value}: {refused:?}")
+    };
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
+    house.catalog.commit(sent).await.unwrap();
+    message
+}
+
+#[tokio::test]
+async fn a_snapshot_has_the_next_number_and_a_time_that_is_not_to_come() {
+    for number in [2, 3, i64::MAX] {
+        let message = refused_snapshot("sequence-number", json!(number)).await;
+        assert!(message.contains("sequence number"), "{message}");
+    }
+    for time in [NOW + 11 * 60_000, i64::MAX] {
+        let message = refused_snapshot("timestamp-ms", json!(time)).await;
+        assert!(message.contains("in the future"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_number_is_a_lost_race() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
+    let made = house.catalog.commit(sent).await.unwrap();
+    let mut updates = add_snapshot(&made, 2, &own_list(&made, 2));
+    updates[0]["snapshot"]["sequence-number"] = json!(1);
+    updates[0]["snapshot"]["summary"]["operation"] = json!("overwrite");
+    let lost = house.catalog.commit(change("a.t", json!([]), updates)).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
 }
 
 #[tokio::test]
@@ -74,12 +169,14 @@ async fn columns_rows_and_settings_of_others_are_welcome() {
     let house = house().await;
     let made = managed(&house).await;
     let added = json!({"id": 6, "name": "extra", "required": false, "type": "string"});
-    let updates = columns(&made, |fields| {
-        fields.push(added.clone());
-        fields[4]["name"] = json!("payload");
-    });
+    let updates = columns(&made, |fields| fields.push(added.clone()));
     let made = house.catalog.commit(change("a.events", json!([]), updates)).await.unwrap();
     assert!(made.metadata.current_schema().field_by_name("extra").is_some());
+    let mut renamed = columns(&made, |fields| fields[5]["name"] = json!("more"));
+    renamed[0]["schema"]["schema-id"] = json!(2);
+    house.catalog.commit(change("a.events", json!([]), renamed)).await.unwrap();
+    let back = json!([{"action": "set-current-schema", "schema-id": 0}]);
+    let made = house.catalog.commit(change("a.events", json!([]), back)).await.unwrap();
     house.catalog.commit(set("a.events", "write.target-file-size-bytes", "1048576")).await.unwrap();
     let sent = change("a.events", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
     house.catalog.commit(sent).await.unwrap();
@@ -91,4 +188,45 @@ async fn only_this_server_marks_its_tables() {
     create(&house.catalog, "a.t").await;
     let refused = house.catalog.commit(set("a.t", MANAGED, "true")).await;
     assert!(matches!(refused, Err(CatalogError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn row_numbers_that_pass_the_highest_are_refused() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let upgrade = json!([{"action": "upgrade-format-version", "format-version": 3}]);
+    let made = house.catalog.commit(change("a.t", json!([]), upgrade)).await.unwrap();
+    for (first, rows, taken) in [(10, i64::MAX, false), (i64::MAX, 1, false), (0, 5, true)] {
+        let mut updates = add_snapshot(&made, 1, &own_list(&made, 1));
+        updates[0]["snapshot"]["first-row-id"] = json!(first);
+        updates[0]["snapshot"]["added-rows"] = json!(rows);
+        let answer = house.catalog.commit(change("a.t", json!([]), updates)).await;
+        match (taken, answer) {
+            (true, Ok(table)) => assert_eq!(table.metadata.next_row_id(), 5),
+            (false, Err(CatalogError::Invalid(text))) => {
+                assert!(text.contains("highest"), "{text}")
+            }
+            (_, answer) => panic!("{first} {rows}: {answer:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_starts_a_table_anew_may_have_a_used_number() {
+    let house = house().await;
+    let mut made = create(&house.catalog, "a.t").await;
+    for id in [1, 2] {
+        let sent = change("a.t", json!([]), add_snapshot(&made, id, &own_list(&made, id)));
+        made = house.catalog.commit(sent).await.unwrap();
+    }
+    let mut updates = add_snapshot(&made, 3, &own_list(&made, 3));
+    updates[0]["snapshot"]["sequence-number"] = json!(2);
+    updates[0]["snapshot"]["parent-snapshot-id"] = Value::Null;
+    updates[0]["snapshot"]["summary"]["operation"] = json!("overwrite");
+    let made = house.catalog.commit(change("a.t", json!([]), updates.clone())).await.unwrap();
+    assert_eq!(made.metadata.current_snapshot_id(), Some(3));
+    updates[0]["snapshot"]["snapshot-id"] = json!(4);
+    updates[0]["snapshot"]["sequence-number"] = json!(0);
+    let lost = house.catalog.commit(change("a.t", json!([]), updates)).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
 }

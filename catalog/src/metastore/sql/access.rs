@@ -3,7 +3,7 @@
 //! Its one invariant: an access token has no grants of its own but those its API token has now, and
 //! is gone with it.
 
-use super::{SqlMetastore, dialect::Lock, failed, path};
+use super::{SEPARATOR, SqlMetastore, dialect::Lock, failed, path};
 use crate::{
     access::{Action, Scope},
     error::CatalogError,
@@ -293,14 +293,19 @@ impl SqlMetastore {
     }
 }
 
-/// Takes back every grant on a namespace that is being dropped, in the same transaction: a new one
-/// of that name starts without any.
+/// Takes back every grant on a namespace that is being dropped and on all below it, which are gone
+/// or were never there, in the same transaction: new ones of their names start without any.
 pub(super) async fn forget_namespace(
     tx: &mut AnyConnection,
     namespace: &str,
 ) -> Result<(), CatalogError> {
-    sqlx::query("DELETE FROM grants WHERE namespace = $1")
+    let first_below = format!("{namespace}{SEPARATOR}");
+    // The character after the separator: what is below comes before it and nothing else does.
+    let first_after = format!("{namespace} ");
+    sqlx::query("DELETE FROM grants WHERE namespace = $1 OR namespace >= $2 AND namespace < $3")
         .bind(namespace)
+        .bind(first_below)
+        .bind(first_after)
         .execute(tx)
         .await
         .map(|_| ())
@@ -325,7 +330,7 @@ fn scope(action: &str, namespace: &str) -> Result<Scope, CatalogError> {
             Box::<dyn std::error::Error + Send + Sync>::from(format!("{cause}")),
         ))
     })?;
-    let levels = namespace.split(super::SEPARATOR).map(str::to_owned);
+    let levels = namespace.split(SEPARATOR).map(str::to_owned);
     let namespace = if namespace.is_empty() { Levels::new() } else { levels.collect() };
     Ok(Scope { action, namespace })
 }

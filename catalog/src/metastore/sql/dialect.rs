@@ -7,7 +7,7 @@ use sqlx::{
     AnyConnection, AnyPool,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
-use std::{path::Path, time::Duration};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 /// Connections that read an SQLite file; a look-up takes well below a millisecond.
 const SQLITE_READERS: u32 = 4;
@@ -89,10 +89,20 @@ pub(super) async fn sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogErr
     let text = path.to_str().ok_or_else(|| {
         CatalogError::Invalid(format!("metastore `{}` is no UTF-8 path", path.display()))
     })?;
+    make_private(path).map_err(|cause| failed("make")(sqlx::Error::Io(cause)))?;
     let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
     let writer = pool(1, SQLITE_WRITER).connect_with(options.clone()).await;
     let readers = pool(SQLITE_READERS, SQLITE_READER).connect_lazy_with(options);
     Ok((writer.map_err(failed("open"))?, readers))
+}
+
+/// Makes the file when it is missing, for its owner alone: it has hashes of tokens and the audit
+/// log. SQLite gives the files beside it the same rights.
+fn make_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(cause),
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn postgres(url: &str) -> Result<AnyPool, CatalogError> {

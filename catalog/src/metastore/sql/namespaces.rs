@@ -7,17 +7,6 @@ use crate::{
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 
-/// Refuses names that are no namespace.
-pub(super) fn check(levels: &Levels) -> Result<(), CatalogError> {
-    let fits = |level: &String| !level.is_empty() && !level.contains([SEPARATOR, '\0']);
-    if levels.is_empty() || !levels.iter().all(fits) {
-        return Err(CatalogError::Invalid(
-            "Invalid namespace: it needs levels, and none may be empty".to_owned(),
-        ));
-    }
-    Ok(())
-}
-
 pub(super) async fn create(
     tx: &mut AnyConnection,
     levels: &Levels,
@@ -48,6 +37,9 @@ pub(super) async fn get(
     levels: &Levels,
     lock: Lock,
 ) -> Result<Option<Properties>, CatalogError> {
+    if !is_storable(levels, "") {
+        return Ok(None);
+    }
     let lock = lock.clause(connection);
     let query = format!("SELECT properties FROM namespaces WHERE path = $1{lock}");
     let text: Option<String> = sqlx::query_scalar(AssertSqlSafe(query))
@@ -56,6 +48,12 @@ pub(super) async fn get(
         .await
         .map_err(failed("read a namespace"))?;
     text.map(|text| decode(&text)).transpose()
+}
+
+/// Whether something may have this name: PostgreSQL has no text with a zero byte, and asking it for
+/// one is an error there.
+pub(super) fn is_storable(levels: &Levels, name: &str) -> bool {
+    !levels.iter().map(String::as_str).chain([name]).any(|part| part.contains('\0'))
 }
 
 pub(super) async fn require(

@@ -54,6 +54,9 @@ pub(super) async fn by_name(
     (levels, name): (&Levels, &str),
     lock: Lock,
 ) -> Result<Option<TableRow>, CatalogError> {
+    if !namespaces::is_storable(levels, name) {
+        return Ok(None);
+    }
     let lock = lock.clause(connection);
     let query = format!("{SELECT} WHERE namespace = $1 AND name = $2 AND kind = $3{lock}");
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))

@@ -38,7 +38,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, SqlMetastore)> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 19;
+const PARTS: usize = 20;
 
 async fn suite(store: &dyn Metastore, part: usize) {
     match part {
@@ -58,6 +58,7 @@ async fn suite(store: &dyn Metastore, part: usize) {
         13 => suite::replaced_tables(store).await,
         14 => suite::reports(store).await,
         17 => suite::pages(store).await,
+        18 => suite::names_that_nothing_has(store).await,
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,

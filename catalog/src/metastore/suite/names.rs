@@ -6,6 +6,50 @@ use crate::{
     metastore::{Changes, Comes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
 };
 
+/// A name that PostgreSQL cannot even be asked for is nobody's, on every database alike, and what is
+/// too long for an index is refused before it gets there.
+pub(crate) async fn names_that_nothing_has(store: &dyn Metastore) {
+    let a = levels("a");
+    store.create_namespace(&a, &Properties::new()).await.unwrap();
+    let odd = vec!["a\0".to_owned()];
+    assert_eq!(store.namespace(&odd).await.unwrap(), None);
+    assert_eq!(store.table(&a, "t\0").await.unwrap(), None);
+    assert_eq!(store.view(&odd, "v").await.unwrap(), None);
+    let missing = store.drop_namespace(&odd).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
+    let missing = store.names(Kind::Table, &odd, Page::ALL).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
+    let missing = store.namespaces(&odd).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
+    let missing = store.drop_table(&a, "t\0").await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))), "{missing:?}");
+    let missing = store.rename_table((&a, "t\0"), (&a, "u")).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))), "{missing:?}");
+    let missing = store.protect_table(&a, "t\0", true).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))), "{missing:?}");
+    for levels in [odd, vec!["\n".to_owned()], vec!["x".repeat(256)], vec!["x".to_owned(); 33]] {
+        let refused = store.create_namespace(&levels, &Properties::new()).await;
+        assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{refused:?}");
+    }
+    // Letters that do not compress, as many as there may be.
+    let letter = |n: u32| char::from_u32(0x1_0000 + n * 7919 % 0xffff).unwrap();
+    let longest = |from: u32, count: u32| (from..from + count).map(letter).collect::<String>();
+    let deep = vec![longest(0, 255)];
+    store.create_namespace(&deep, &Properties::new()).await.unwrap();
+    let new = NewTable {
+        kind: Kind::Table,
+        levels: deep.clone(),
+        name: longest(255, 255),
+        uuid: id(1),
+        metadata_location: "m1".to_owned(),
+        location: "s3://b/1".to_owned(),
+        snapshots: Vec::new(),
+        adopted: false,
+    };
+    store.commit_with_new(&[new], &[]).await.unwrap();
+    assert!(store.table(&deep, &longest(255, 255)).await.unwrap().is_some());
+}
+
 pub(crate) async fn views(store: &dyn Metastore) {
     let (a, b) = (levels("a"), levels("b"));
     for levels in [&a, &b] {

@@ -95,7 +95,8 @@ async fn check_tables(server: &Server, when: &str) {
 /// Requests as clients send them.
 fn requests() -> Vec<(&'static str, Value)> {
     let snapshot = |id: i64, parent: Option<i64>| {
-        let table = json!({"metadata": {"location": LOCATION, "table-uuid": UUID}});
+        let table = json!({"metadata": {
+            "location": LOCATION, "table-uuid": UUID, "last-updated-ms": NOW_MS}});
         add_snapshot(&table, id, parent, "")
     };
     let mut create = new_table("u");

@@ -63,6 +63,7 @@ fn what_stays_inside_the_table_is_signed() {
     for path in [
         "/lake?list-type=2&prefix=wh/a/t/",
         "/lake/?list-type=2&prefix=wh%2Fa%2Ft%2Fdata&max-keys=5",
+        "/lake?list-type=2&prefix=wh/a/t/data/&delimiter=/",
     ] {
         sign(Scope::Read, request("GET", path)).unwrap();
     }
@@ -114,6 +115,13 @@ fn lists_methods_and_addresses_that_are_not_the_tables_are_refused() {
         "/lake?list-type=2&prefix=wh/a/t",
         "/lake?list-type=2&prefix=wh/a/t2/",
         "/lake?prefix=wh/a/t/",
+        "/lake?list-type=2&prefix=wh/a/t/../u/",
+        "/lake?list-type=2&prefix=wh/a/t/..",
+        "/lake?list-type=2&prefix=wh/a/t/./x",
+        "/lake?list-type=2&prefix=wh/a/t//",
+        "/lake?list-type=2&prefix=wh/a/t/%2e%2e%2f%2e%2e%2fu/",
+        "/lake?list-type=2&prefix=wh/a/t/%252e%252e/u/",
+        "/lake?list-type=2&prefix=wh/a/t/x%00",
         "/lake?list-type=2&prefix=wh/a/t/&prefix=",
         "/lake?list-type=2&prefix=wh/a/t/&versions",
         "/lake?list-type=2&prefix=wh/a/t/&uploads",

@@ -5,6 +5,7 @@ use tokio::task::JoinSet;
 
 #[test]
 fn a_policy_opens_one_prefix_whatever_its_name() {
+    let (store, role) = (elsewhere(), role("arn:aws:iam::1:role/x"));
     for (name, escaped) in [
         ("a/t", "a/t"),
         ("a/*", "a/${*}"),
@@ -16,7 +17,8 @@ fn a_policy_opens_one_prefix_whatever_its_name() {
         let own = Location::parse(&format!("s3://bucket/{name}")).unwrap();
         // Through its text, as the token service reads it.
         let policy: Value =
-            serde_json::from_str(&policy("bucket", &own, Scope::Write).to_string()).unwrap();
+            serde_json::from_str(&policy(&store, &role, "bucket", &own, Scope::Write).to_string())
+                .unwrap();
         let statements = policy["Statement"].as_array().unwrap();
         assert_eq!(statements.len(), 2);
         assert_eq!(statements[0]["Resource"], json!([format!("arn:aws:s3:::bucket/{escaped}/*")]));
@@ -28,8 +30,52 @@ fn a_policy_opens_one_prefix_whatever_its_name() {
         );
     }
     let own = Location::parse("s3://bucket/t").unwrap();
-    let read = policy("bucket", &own, Scope::Read);
+    let read = policy(&store, &role, "bucket", &own, Scope::Read);
     assert_eq!(read["Statement"][0]["Action"], json!(["s3:GetObject"]));
+}
+
+#[test]
+fn a_policy_is_for_the_partition_of_the_role() {
+    let own = Location::parse("s3://bucket/t").unwrap();
+    for (arn, partition) in [
+        ("arn:aws:iam::1:role/x", "aws"),
+        ("arn:aws-cn:iam::1:role/x", "aws-cn"),
+        ("arn:aws-us-gov:iam::1:role/x", "aws-us-gov"),
+        ("arn::iam::1:role/x", "aws"),
+        ("writer", "aws"),
+    ] {
+        let policy = policy(&elsewhere(), &role(arn), "bucket", &own, Scope::Write);
+        let statements = &policy["Statement"];
+        assert_eq!(statements[0]["Resource"], json!([format!("arn:{partition}:s3:::bucket/t/*")]));
+        assert_eq!(statements[1]["Resource"], json!([format!("arn:{partition}:s3:::bucket")]));
+    }
+}
+
+#[test]
+fn keys_of_kms_are_used_on_aws_and_through_s3_only() {
+    let own = Location::parse("s3://bucket/t").unwrap();
+    let role = role("arn:aws:iam::1:role/x");
+    let on_aws = policy(&S3Options::default(), &role, "bucket", &own, Scope::Read);
+    assert_eq!(
+        on_aws["Statement"][2],
+        json!({
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": ["*"],
+            "Condition": {"StringLike": {"kms:ViaService": ["s3.*"]}},
+        })
+    );
+    let elsewhere = policy(&elsewhere(), &role, "bucket", &own, Scope::Read);
+    assert_eq!(elsewhere["Statement"].as_array().unwrap().len(), 2);
+}
+
+/// A store that is not AWS.
+fn elsewhere() -> S3Options {
+    S3Options { endpoint: Some("http://127.0.0.1:8333".to_owned()), ..S3Options::default() }
+}
+
+fn role(arn: &str) -> Role {
+    Role { arn: arn.to_owned(), endpoint: None, lifetime: Duration::from_secs(900) }
 }
 
 /// A token service that counts and keeps what it is asked.
@@ -86,7 +132,7 @@ async fn a_roles_keys_are_asked_for_once_per_table_and_scope() {
     assert_eq!(form["RoleArn"], role.arn);
     assert_eq!(form["DurationSeconds"], "900");
     let sent: Value = serde_json::from_str(&form["Policy"]).unwrap();
-    assert_eq!(sent, policy("bucket", &at("a"), Scope::Write));
+    assert_eq!(sent, policy(&options(), &role, "bucket", &at("a"), Scope::Write));
 }
 
 #[tokio::test]

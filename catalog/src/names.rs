@@ -1,0 +1,79 @@
+//! Which names new namespaces, tables and views may have. Pure.
+//!
+//! Its one invariant: a name that passes fits into every database that the metastore runs on, with
+//! its namespace, as one key of an index (PostgreSQL takes 2704 bytes), and into one line of a log.
+//! What is there from before stays readable, whatever its name.
+
+use crate::error::CatalogError;
+
+/// Longest name of a table or view, and longest level of a namespace, in characters.
+pub const NAME_CHARS_MAX: usize = 255;
+/// Most levels of a namespace.
+pub const LEVELS_MAX: usize = 32;
+/// Longest namespace, all its levels with what separates them, in bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 1024;
+
+/// Refuses what no new table or view may be called.
+///
+/// # Errors
+/// [`CatalogError::Invalid`].
+pub fn check_new(name: &str) -> Result<(), CatalogError> {
+    if is_plain(name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
+    Err(CatalogError::Invalid(format!(
+        "Invalid table name: `{}`: it needs 1 to {NAME_CHARS_MAX} characters, none of them a control \
+         character",
+        shown.escape_debug()
+    )))
+}
+
+/// Refuses what no new namespace may be called.
+///
+/// # Errors
+/// [`CatalogError::Invalid`].
+pub fn check_new_namespace(levels: &[String]) -> Result<(), CatalogError> {
+    let bytes = levels.iter().map(|level| level.len() + 1).sum::<usize>();
+    if (1..=LEVELS_MAX).contains(&levels.len())
+        && bytes <= NAMESPACE_BYTES_MAX
+        && levels.iter().all(|level| is_plain(level))
+    {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!(
+        "Invalid namespace: it needs 1 to {LEVELS_MAX} levels of at most {NAMESPACE_BYTES_MAX} bytes \
+         together, each of 1 to {NAME_CHARS_MAX} characters, none of them a control character"
+    )))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && name.chars().count() <= NAME_CHARS_MAX
+        && !name.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_names_are_bounded_and_plain() {
+        let check = |name: &str, fits: bool| {
+            assert_eq!(check_new(name).is_ok(), fits, "{name:?}");
+            assert_eq!(check_new_namespace(&[name.to_owned()]).is_ok(), fits, "{name:?}");
+        };
+        check("a", true);
+        check(&"ü".repeat(NAME_CHARS_MAX), true);
+        check(&"x".repeat(NAME_CHARS_MAX + 1), false);
+        for name in ["", "\0", "a\0b", "a\u{1f}b", "a\nb", "a\u{7f}", "a\u{85}"] {
+            check(name, false);
+        }
+        let levels = |count: usize, bytes: usize| vec!["x".repeat(bytes); count];
+        assert!(check_new_namespace(&levels(LEVELS_MAX, 1)).is_ok());
+        assert!(check_new_namespace(&levels(LEVELS_MAX + 1, 1)).is_err());
+        assert!(check_new_namespace(&levels(4, 255)).is_ok());
+        assert!(check_new_namespace(&levels(5, 255)).is_err());
+        assert!(check_new_namespace(&[]).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! Bodies of requests as they arrive: bounded in bytes each, in bytes together, and in time.
+//!
+//! [`bounded`] is the layer around every route of a server, [`whole`] the way to a body's bytes. Its
+//! one invariant: what a body takes of memory is counted in the server's [`Room`] from its arrival
+//! until its request is answered, so no number of clients that send and wait can take more.
+
+use axum::{
+    body::{Body, BodyDataStream, HttpBody},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+/// Room is counted in these.
+const UNIT_BYTES: usize = 1024;
+
+/// How fast a body has to arrive: it is cut off as soon as it is later than this.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long it may take whatever comes.
+    pub grace: Duration,
+    /// How many bytes buy another second.
+    pub bytes_per_second: u32,
+}
+
+impl Pace {
+    /// What a server asks of its clients: 10 MiB may take eleven minutes, and a body of which
+    /// nothing comes any more holds its connection for seconds.
+    pub const SLOWEST: Self = Self { grace: Duration::from_secs(10), bytes_per_second: 16 << 10 };
+
+    /// When more than `bytes` have to be there of a body that is read since then.
+    fn deadline(self, since: Instant, bytes: usize) -> Instant {
+        let earned = bytes as f64 / f64::from(self.bytes_per_second.max(1));
+        since + self.grace + Duration::from_secs_f64(earned)
+    }
+}
+
+/// The memory for bodies of all requests together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Room {
+    units: Arc<Semaphore>,
+    pace: Pace,
+}
+
+/// A part of a [`Room`], given back when dropped.
+#[derive(Debug, Default)]
+pub struct Share(Mutex<Option<OwnedSemaphorePermit>>);
+
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// It is longer than its route takes.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// It came slower than [`Pace`] says.
+    #[error("the body arrived too slowly; send it again, in smaller parts if the network is slow")]
+    TooSlow,
+    /// The bodies of other requests take all of the [`Room`].
+    #[error("too many requests in work; send it again")]
+    NoRoom,
+    /// The client stopped sending.
+    #[error("the body did not arrive whole; send it again")]
+    BrokenOff,
+}
+
+impl Unread {
+    /// The status that says so.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BrokenOff => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Room {
+    /// Room for this many bytes, for bodies that keep this pace.
+    #[must_use]
+    pub fn new(bytes_max: usize, pace: Pace) -> Self {
+        let units = (bytes_max / UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(units)), pace }
+    }
+
+    /// Takes room for what a request needs beside its body as it was sent.
+    ///
+    /// # Errors
+    /// [`Unread::NoRoom`].
+    pub fn take(&self, bytes: usize) -> Result<Share, Unread> {
+        let share = Share::default();
+        share.grow(self, bytes).map(|()| share)
+    }
+}
+
+impl Share {
+    /// Makes it a share of at least `bytes`.
+    fn grow(&self, room: &Room, bytes: usize) -> Result<(), Unread> {
+        // Whole permits go in, so a panic elsewhere leaves nothing half done.
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(UNIT_BYTES).saturating_sub(has);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).map_err(|_| Unread::NoRoom)?;
+        let more = Arc::clone(&room.units).try_acquire_many_owned(more);
+        let more = more.map_err(|_| Unread::NoRoom)?;
+        match held.as_mut() {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// The layer that counts every body in `room` and ends those that keep no pace. Nothing is read
+/// before somebody asks for the body.
+pub async fn bounded(State(room): State<Room>, request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let share = Arc::new(Share::default());
+    let arriving = Arc::clone(&share);
+    let response = next.run(request.map(|body| arrive(body, room, arriving))).await;
+    drop(share);
+    response
+}
+
+/// A body on its way.
+struct Arriving {
+    frames: BodyDataStream,
+    room: Room,
+    share: Arc<Share>,
+    bytes: usize,
+    /// When its first byte was asked for.
+    since: Option<Instant>,
+}
+
+fn arrive(body: Body, room: Room, share: Arc<Share>) -> Body {
+    let frames = body.into_data_stream();
+    let arriving = Arriving { frames, room, share, bytes: 0, since: None };
+    Body::from_stream(stream::try_unfold(arriving, |mut arriving| async move {
+        Ok::<_, Unread>(arriving.next().await?.map(|bytes| (bytes, arriving)))
+    }))
+}
+
+impl Arriving {
+    async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let deadline = self.room.pace.deadline(since, self.bytes);
+        let next = tokio::time::timeout_at(deadline, self.frames.next()).await;
+        let Some(bytes) = next.map_err(|_| Unread::TooSlow)? else { return Ok(None) };
+        let bytes = bytes.map_err(|_| Unread::BrokenOff)?;
+        self.bytes += bytes.len();
+        self.share.grow(&self.room, self.bytes)?;
+        Ok(Some(bytes))
+    }
+}
+
+/// All bytes of a body of at most `bytes_max`. Of one that says in `headers` that it is longer,
+/// nothing is read.
+///
+/// # Errors
+/// [`Unread`]
+pub async fn whole(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, Unread> {
+    if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
+        return Err(Unread::TooLarge(bytes_max));
+    }
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(cause) if cause.is::<LengthLimitError>() => Err(Unread::TooLarge(bytes_max)),
+        Err(cause) => Err(reason(cause)),
+    }
+}
+
+/// How long a body is going to be, where its sender says so.
+#[must_use]
+pub fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What [`Arriving`] said, whatever it is wrapped in.
+fn reason(cause: Box<dyn Error + Send + Sync>) -> Unread {
+    match cause.downcast::<axum::Error>() {
+        Ok(wrapped) => reason(wrapped.into_inner()),
+        Err(cause) => cause.downcast_ref().copied().unwrap_or(Unread::BrokenOff),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Keeps web pages away from a server that lets everybody in.
+//!
+//! Without access control the server listens on a loopback address, but a browser on that machine
+//! sends it whatever any page asks for, and reads it to a page whose name was made to point there.
+//! Its one invariant: without access control, what is answered names a loopback host, and comes from
+//! a page, if at all, that this server itself has sent.
+
+use crate::http::{App, error::ApiError};
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, Uri, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use icecore_schemas::error_code::ErrorCode;
+use std::net::IpAddr;
+
+const FOREIGN_HOST: &str = "without access control this server answers requests to localhost, 127.0.0.1 and [::1] only: use one of these names, or set `auth = on`";
+const FOREIGN_PAGE: &str = "without access control this server answers no requests that a web page of another origin makes: set `auth = on`";
+
+/// The layer around every route. With access control on it lets everything through: a page has no
+/// token.
+pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    if app.access.control().is_some() {
+        return next.run(request).await;
+    }
+    match check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(text) => refused(request.uri().path(), text),
+    }
+}
+
+fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok()).ok_or(FOREIGN_HOST)?;
+    let is_local = |authority: &Authority| is_loopback(authority.host());
+    let named: Authority = host.parse().map_err(|_| FOREIGN_HOST)?;
+    if !is_local(&named) || hosts.next().is_some() || !uri.authority().is_none_or(is_local) {
+        return Err(FOREIGN_HOST);
+    }
+    let is_own = |origin: &str| {
+        let (_, authority) = origin.split_once("://").unwrap_or_default();
+        authority.eq_ignore_ascii_case(host)
+    };
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match origins.all(|origin| origin.to_str().is_ok_and(is_own)) {
+        true => Ok(()),
+        false => Err(FOREIGN_PAGE),
+    }
+}
+
+/// Whether this is a name of the machine itself, as a browser resolves it or as it is written.
+fn is_loopback(host: &str) -> bool {
+    let name = host.to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// In the form of the routes that the path is among.
+fn refused(path: &str, text: &str) -> Response {
+    if !path.starts_with("/catalog/") {
+        return ApiError::new(ErrorCode::Forbidden, text).into_response();
+    }
+    let status = StatusCode::FORBIDDEN;
+    let error = serde_json::json!({
+        "message": text,
+        "type": "ForbiddenException",
+        "code": status.as_u16(),
+    });
+    (status, Json(serde_json::json!({ "error": error }))).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What the service keeps for itself: the names of its tables, their place, and whose rows are whose.
+
+use crate::{
+    access::Guarded,
+    harness::{TestServer, events},
+};
+use icecore_catalog::metastore::{Metastore, Properties, sql::SqlMetastore};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+async fn metastore(folder: &TempDir) -> SqlMetastore {
+    SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap()
+}
+
+fn rows_of(namespace: &str, ids: std::ops::Range<u32>, filler: usize) -> Value {
+    let data = "x".repeat(filler);
+    let list: Vec<Value> = ids
+        .map(|n| json!({"id": format!("e-{n}"), "type": "t", "ns": namespace, "data": {"text": data}}))
+        .collect();
+    json!({ "events": list })
+}
+
+async fn call(server: &TestServer, method: Method, path: &str, body: &Value) -> (u16, Value) {
+    let request = server.http.request(method, format!("{}{path}", server.url)).json(body);
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_claims_the_rows_of_another_namespace() {
+    let guarded = Guarded::start().await;
+    let writer = json!({ "name": "evil", "scopes": ["write:evil", "ingest:evil"] });
+    let writer = guarded.token(&writer).await;
+    let sent = rows_of("vic", 0..3, 1);
+    assert_eq!(guarded.call(Method::POST, &guarded.admin, "/ingest", &sent).await.0, 200);
+    let claim = json!({ "icecore.ns": "vic" });
+    let (namespaces, own) = ("/catalog/v1/namespaces", "/catalog/v1/namespaces/evil/properties");
+    let made = json!({ "namespace": ["evil"], "properties": claim });
+    let (status, answer) = guarded.call(Method::POST, &writer, namespaces, &made).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("icecore.ns"), "{answer}");
+    let made = json!({ "namespace": ["evil"], "properties": {"owner": "me"} });
+    assert_eq!(guarded.call(Method::POST, &writer, namespaces, &made).await.0, 200);
+    for update in [json!({ "updates": claim }), json!({ "removals": ["icecore.ns"] })] {
+        assert_eq!(guarded.call(Method::POST, &writer, own, &update).await.0, 400, "{update}");
+    }
+    // A claim that was made while it was not refused is none.
+    let store = metastore(&guarded.server.folder).await;
+    let claim = Properties::from([("icecore.ns".to_owned(), "vic".to_owned())]);
+    store.update_namespace(&vec!["evil".to_owned()], &claim, &[]).await.unwrap();
+    let count = json!({ "sql": "SELECT count(*) FROM events" });
+    let (status, answer) = guarded.call(Method::POST, &writer, "/v1/evil/sql", &count).await;
+    assert!(status == 404 || answer["rows"] == json!([[0]]), "{answer}");
+    let sent = rows_of("evil", 0..2, 1);
+    assert_eq!(guarded.call(Method::POST, &writer, "/ingest", &sent).await.0, 200);
+    let (_, answer) = guarded.call(Method::POST, &writer, "/v1/evil/sql", &count).await;
+    assert_eq!(answer["rows"], json!([[2]]), "{answer}");
+    let (status, answer) = guarded.call(Method::POST, &writer, "/v1/evil/commit", &json!({})).await;
+    assert_eq!((status, &answer["seq"]), (200, &json!(2)), "{answer}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_names_of_the_services_tables_are_kept_for_it() {
+    let server = TestServer::start().await;
+    let at = "/catalog/v1/namespaces";
+    assert_eq!(call(&server, Method::POST, at, &json!({"namespace": ["a"]})).await.0, 200);
+    let schema = json!({"type": "struct", "schema-id": 0, "fields": []});
+    let table = |name: &str| json!({"name": name, "schema": schema});
+    let view = |name: &str| {
+        json!({"name": name, "schema": schema, "properties": {}, "view-version": {
+            "version-id": 1, "schema-id": 0, "timestamp-ms": 1, "summary": {},
+            "default-namespace": ["a"],
+            "representations": [{"type": "sql", "sql": "SELECT 1", "dialect": "spark"}]}})
+    };
+    let (_, t) = call(&server, Method::POST, &format!("{at}/a/tables"), &table("t")).await;
+    let (_, v) = call(&server, Method::POST, &format!("{at}/a/views"), &view("v")).await;
+    let named = |name: &str| json!({"namespace": ["a"], "name": name});
+    let mut staged = table("events");
+    staged["stage-create"] = json!(true);
+    for name in ["events", "dead_letters"] {
+        let register =
+            |of: &Value| json!({"name": name, "metadata-location": of["metadata-location"]});
+        let mut over = register(&t);
+        over["overwrite"] = json!(true);
+        let rename = |from: &str| json!({"source": named(from), "destination": named(name)});
+        let create = json!({"requirements": [{"type": "assert-create"}], "updates": [
+            {"action": "add-schema", "schema": schema}, {"action": "set-current-schema", "schema-id": -1}]});
+        let mut part = create.clone();
+        part["identifier"] = named(name);
+        for (path, body) in [
+            (format!("{at}/a/tables"), table(name)),
+            (format!("{at}/a/tables"), staged.clone()),
+            (format!("{at}/a/tables/{name}"), create),
+            ("/catalog/v1/transactions/commit".to_owned(), json!({"table-changes": [part]})),
+            (format!("{at}/a/register"), register(&t)),
+            (format!("{at}/a/register"), over),
+            ("/catalog/v1/tables/rename".to_owned(), rename("t")),
+            (format!("{at}/a/views"), view(name)),
+            (format!("{at}/a/register-view"), register(&v)),
+            ("/catalog/v1/views/rename".to_owned(), rename("v")),
+            ("/v1/a/tables/t/rename".to_owned(), json!({"name": name})),
+        ] {
+            let (status, answer) = call(&server, Method::POST, &path, &body).await;
+            assert_eq!(status, 400, "{path} {answer}");
+            assert!(answer.to_string().contains("choose another name"), "{path} {answer}");
+        }
+    }
+    assert_eq!(call(&server, Method::DELETE, "/v1/a/tables/t", &json!({})).await.0, 200);
+    let (_, listed) = call(&server, Method::GET, "/admin/dropped", &json!({})).await;
+    let undrop =
+        format!("/admin/dropped/{}/undrop", listed["dropped"][0]["uuid"].as_str().unwrap());
+    let target = json!({"ns": "a", "name": "events"});
+    let (status, answer) = call(&server, Method::POST, &undrop, &target).await;
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(call(&server, Method::POST, &undrop, &json!({})).await.0, 200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_does_not_take_the_services_tables_away() {
+    let server = TestServer::start().await;
+    for (name, range) in [("one", 0..3), ("two", 0..5)] {
+        assert_eq!(server.ingest(&rows_of(name, range, 1)).await.0, 200);
+        server.commit(name).await;
+    }
+    let path = "/v1/one/tables/events";
+    let (status, answer) = call(&server, Method::DELETE, path, &json!({})).await;
+    assert_eq!(status, 400, "{answer}");
+    let target = json!({"ns": "two", "name": "mine"});
+    let (status, answer) = call(&server, Method::POST, &format!("{path}/rename"), &target).await;
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(server.rows("one", "SELECT count(*) FROM events").await, json!([[3]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_takes_no_rows_leaves_the_log_to_the_others() {
+    let settings = [("wal.bytes_max", "16MiB")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    // A table of somebody else, from a time when its name was not kept.
+    let at = "/catalog/v1/namespaces";
+    assert_eq!(call(&server, Method::POST, at, &json!({"namespace": ["stuck"]})).await.0, 200);
+    let who = json!({"id": 1, "name": "who", "type": "string", "required": false});
+    let table = json!({"name": "t", "schema": {"type": "struct", "fields": [who]}});
+    assert_eq!(call(&server, Method::POST, &format!("{at}/stuck/tables"), &table).await.0, 200);
+    let (store, levels) = (metastore(&server.folder).await, vec!["stuck".to_owned()]);
+    store.rename_table((&levels, "t"), (&levels, "events")).await.unwrap();
+    assert_eq!(server.ingest(&rows_of("stuck", 0..1, 1)).await.0, 200);
+    let (status, answer) = call(&server, Method::POST, "/v1/stuck/commit", &json!({})).await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("stuck.events"), "{answer}");
+
+    let filler = 500_000;
+    let mut taken = 1;
+    let refused = loop {
+        let body = rows_of("stuck", taken..taken + 1, filler).to_string();
+        let response = server.post("/ingest", "application/json", body).await;
+        match response.status().as_u16() {
+            200 => taken += 1,
+            status => break (status, response),
+        }
+        assert!(taken < 16, "half of the log is full of one namespace");
+    };
+    assert_eq!(refused.0, 503);
+    assert!(refused.1.headers().contains_key("retry-after"));
+    let text = refused.1.text().await.unwrap();
+    assert!(text.contains("stuck.events") && text.contains("icecore.managed"), "{text}");
+    assert_eq!(server.get("/readyz").await.status(), 200);
+    // Three times what the log may hold passes by.
+    for round in 0..12 {
+        let sent = rows_of("well", round * 8..(round + 1) * 8, filler);
+        let (status, answer) = server.ingest(&sent).await;
+        assert_eq!(status, 200, "{round} {answer}");
+        server.commit("well").await;
+    }
+    // To SQL it is what it is: a table of somebody else.
+    assert_eq!(server.rows("stuck", "SELECT count(who) FROM events").await, json!([[0]]));
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("icecore_flush_failing_tables 1\n"), "{metrics}");
+    assert!(metrics.contains("icecore_flush_failing_seconds{table=\"stuck.events\"}"), "{metrics}");
+    let count = json!([[taken]]);
+    assert_eq!(server.rows("well", "SELECT count(*) FROM events").await, json!([[96]]));
+
+    // Once the name is free what was acknowledged goes to the table that it belongs to.
+    store.rename_table((&levels, "events"), (&levels, "t")).await.unwrap();
+    server.commit("stuck").await;
+    assert_eq!(server.rows("stuck", "SELECT count(*) FROM events").await, count);
+    assert_eq!(server.ingest(&rows_of("stuck", 100..101, filler)).await.0, 200);
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("icecore_flush_failing_tables 0\n"), "{metrics}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_is_closed_to_its_token_tells_nothing() {
+    let guarded = Guarded::start().await;
+    let sent = events(0..1);
+    assert_eq!(guarded.call(Method::POST, &guarded.admin, "/ingest", &sent).await.0, 200);
+    guarded.call(Method::POST, &guarded.admin, "/v1/shop.example/commit", &json!({})).await;
+    let request = json!({ "name": "t", "namespace": "shop_example", "scopes": ["ingest:other"] });
+    let token = guarded.token(&request).await;
+    let (_, answer) = guarded.post(&token, "/ingest", &json!([{"id": "x", "type": "t"}])).await;
+    assert!(!answer.to_string().contains("shop.example"), "{answer}");
+    guarded.server.stop().await;
+}
