@@ -9,7 +9,10 @@
 use super::failed;
 use crate::{
     error::CatalogError,
-    metastore::{Changes, Comes, Event, Kind, Levels, NewTable, Origin, PointerSwap, TableRow},
+    metastore::{
+        Changes, Comes, Event, Feed, Kind, Levels, NewTable, Origin, PointerSwap, Remembered,
+        TableRow,
+    },
 };
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe};

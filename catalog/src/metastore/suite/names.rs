@@ -44,7 +44,8 @@ pub(crate) async fn names_that_nothing_has(store: &dyn Metastore) {
         metadata_location: "m1".to_owned(),
         location: "s3://b/1".to_owned(),
         snapshots: Vec::new(),
-        adopted: false,
+        comes: Comes::New,
+        changes: Changes::default(),
     };
     store.commit_with_new(&[new], &[]).await.unwrap();
     assert!(store.table(&deep, &longest(255, 255)).await.unwrap().is_some());
