@@ -3,7 +3,7 @@
 //! How fast they come, and how many there are at a time, is bounded for all routes alike by
 //! [`icecore_catalog::rest::body`].
 
-use crate::http::{App, error::ApiError, in_time::TooSlow};
+use crate::http::{App, error::ApiError};
 use axum::{
     body::Body,
     http::{HeaderMap, header},
