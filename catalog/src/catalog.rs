@@ -28,7 +28,7 @@ pub use purge::DropPolicy;
 use crate::{
     access::Call,
     carried::Carried,
-    commit,
+    columns, commit,
     error::CatalogError,
     metastore::{
         Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
@@ -54,6 +54,8 @@ const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
 pub const REQUESTS_WITHOUT_EFFECT_KEPT: u32 = 100_000;
 /// How many of the newest changes the events feed can go back to.
 pub const EVENTS_KEPT: u64 = 100_000;
+/// Most bytes of them: few changes with long updates must not fill the metastore either.
+pub const EVENT_BYTES_KEPT: u64 = 256 << 20;
 
 /// A table as it stands. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -338,6 +340,7 @@ impl Catalog {
             requests_since_ms: self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
             without_effect: REQUESTS_WITHOUT_EFFECT_KEPT,
             events: EVENTS_KEPT,
+            event_bytes: EVENT_BYTES_KEPT,
         };
         self.metastore().forget_records(remembered).await
     }
@@ -364,6 +367,7 @@ impl Catalog {
             own::check_is_foreign(updates)?;
         }
         own::check(table, base, new)?;
+        columns::check(base, new, updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         jail::check(&self.inner.storage, new, updates)?;
         if let (Some(base), true) = (base, self.inner.options.checks_contents) {

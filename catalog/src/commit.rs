@@ -11,12 +11,15 @@ use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},
 };
-pub(crate) use seed::{create_fresh, create_from_updates};
+pub(crate) use seed::{create_fresh, create_from_updates, making};
 use std::collections::HashSet;
 use uuid::Uuid;
 
 /// By how much the entries of a table's logs may be out of order, as the format allows.
 const SKEW_MS: i64 = 60_000;
+/// Snapshot summary: the manifest list of an append's client, in the place of which this catalog
+/// wrote another one to put the append on top of others.
+pub(crate) const MOVED_FROM: &str = "icecore.moved-from";
 /// By how much a client's clock may be ahead of ours. The Java reference bounds only how far a
 /// snapshot's time goes back; but nothing after one that is far ahead can have a true time, and
 /// nothing at all comes after the end of time.
@@ -121,12 +124,23 @@ pub(crate) fn is_applied(
 ) -> bool {
     let mut snapshots = added(updates).peekable();
     let adds_snapshots = snapshots.peek().is_some();
-    let is_there = |snapshot: &Snapshot| base.snapshot_by_id(snapshot.snapshot_id()).is_some();
+    let is_there = |sent: &Snapshot| {
+        let found = base.snapshot_by_id(sent.snapshot_id());
+        found.is_some_and(|found| is_same(found, sent))
+    };
     if !requirements.contains(&TableRequirement::NotExist) {
         return adds_snapshots && snapshots.all(is_there);
     }
     let is_same_table = |update: &TableUpdate| matches!(update, TableUpdate::AssignUuid { uuid } if *uuid == base.uuid());
     updates.iter().any(is_same_table) && snapshots.all(is_there)
+}
+
+/// Whether the table's snapshot is what a client sends. One that was put on top of others has a
+/// list of this catalog's own, and names the client's in its summary.
+fn is_same(found: &Snapshot, sent: &Snapshot) -> bool {
+    let sent = sent.manifest_list();
+    let moved_from = found.summary().additional_properties.get(MOVED_FROM);
+    found.manifest_list() == sent || moved_from.is_some_and(|moved_from| moved_from == sent)
 }
 
 /// Applies `updates` to `base` one millisecond after its last change; see [`apply_updates_at`].
@@ -249,6 +263,7 @@ fn check_numbers(base: &TableMetadata, updates: &[TableUpdate]) -> Result<(), Ca
     let mut last = base.last_sequence_number();
     let mut next_row = base.next_row_id();
     for snapshot in added(updates) {
+        check_is_new(base, snapshot)?;
         let number = snapshot.sequence_number();
         next_row = row_after(next_row, snapshot)?;
         if snapshot.timestamp_ms() < 0 {
@@ -277,6 +292,18 @@ fn check_numbers(base: &TableMetadata, updates: &[TableUpdate]) -> Result<(), Ca
         last = number;
     }
     Ok(())
+}
+
+/// Refuses another snapshot of an id that is used; the client takes a new one when it tries again.
+fn check_is_new(base: &TableMetadata, snapshot: &Snapshot) -> Result<(), CatalogError> {
+    let id = snapshot.snapshot_id();
+    if base.snapshot_by_id(id).is_none() {
+        return Ok(());
+    }
+    Err(CatalogError::CommitFailed(format!(
+        "Cannot add snapshot {id}: the table has another snapshot of this id, commit again with a \
+         new one"
+    )))
 }
 
 /// The number after those of the rows that a snapshot adds.

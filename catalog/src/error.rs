@@ -1,5 +1,7 @@
 //! What can go wrong in the catalog, and the Iceberg error each case is for a REST client.
 
+use uuid::Uuid;
+
 /// Why a catalog call failed. Each variant has one HTTP status and one Iceberg exception name.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -15,6 +17,13 @@ pub enum CatalogError {
     /// The name is taken. 409 `AlreadyExistsException`.
     #[error("{0}")]
     AlreadyExists(String),
+    /// A metadata file of a table or view that the catalog has, under this or another name. 409
+    /// `AlreadyExistsException`; the REST protocol names it to who may read it.
+    #[error(
+        "this catalog already has the table or view of this metadata file: drop that one first, or \
+         register a copy that has a uuid of its own"
+    )]
+    Registered(Uuid),
     /// An operator protected the table from being dropped or renamed. 409 `ProtectedException`.
     #[error("Table is protected: {0}; take the protection off first")]
     Protected(String),
@@ -115,6 +124,7 @@ impl CatalogError {
             Self::NoSuchNamespace(text) => Self::NoSuchNamespace(text.clone()),
             Self::NoSuchTable(text) => Self::NoSuchTable(text.clone()),
             Self::NoSuchView(text) => Self::NoSuchView(text.clone()),
+            Self::Registered(uuid) => Self::Registered(*uuid),
             Self::Protected(text) => Self::Protected(text.clone()),
             Self::IllegalArgument(text) => Self::IllegalArgument(text.clone()),
             Self::MissingMetadata(text) => Self::MissingMetadata(text.clone()),

@@ -7,6 +7,7 @@ pub mod access;
 pub mod append;
 mod carried;
 pub mod catalog;
+mod columns;
 pub mod commit;
 pub mod defaults;
 pub mod error;

@@ -4,6 +4,7 @@
 //! commit was built on, and the watermark, the snapshot index and the queue of files to delete
 //! change with it or not at all.
 
+mod changes;
 mod origin;
 pub mod sql;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(crate) mod suite;
 
 use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
+pub use changes::{CHANGES_BYTES_MAX, Changes};
 pub use origin::{ANONYMOUS, Answer, NowMs, Origin, RequestKey};
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 use uuid::Uuid;
@@ -64,6 +66,8 @@ pub struct PointerSwap {
     pub obsolete: Vec<Obsolete>,
     /// The commits that are folded into this one; none when it is one commit of the caller's.
     pub parts: Vec<Part>,
+    /// What it is made of, when it is one commit of the caller's.
+    pub changes: Changes,
 }
 
 /// One of several commits that move a pointer together.
@@ -73,6 +77,8 @@ pub struct Part {
     pub origin: Origin,
     /// The snapshots it adds.
     pub snapshots: Vec<i64>,
+    /// What it is made of.
+    pub changes: Changes,
 }
 
 /// What a name stands for. A namespace's tables and views share their names.
@@ -103,6 +109,8 @@ pub struct NewTable {
     pub snapshots: Vec<SnapshotRow>,
     /// Whether it was there before.
     pub comes: Comes,
+    /// What it is made of; nothing for one that comes with its metadata file.
+    pub changes: Changes,
 }
 
 /// Where a table that is added to the catalog comes from.
@@ -225,6 +233,8 @@ pub struct Remembered {
     pub without_effect: u32,
     /// The newest changes.
     pub events: u64,
+    /// Of those the newest that together take so many bytes, and the last one in any case.
+    pub event_bytes: u64,
 }
 
 /// A change that was made.
@@ -240,8 +250,19 @@ pub struct Event {
     pub at_ms: i64,
     /// Who asked for it.
     pub actor: String,
-    /// What changed, as the draft of the specification writes an operation.
+    /// What changed, as the draft of the specification writes an operation, without its updates.
     pub operation: serde_json::Value,
+    /// How much room the change takes, its updates included.
+    pub bytes: u64,
+}
+
+/// Where the feed of changes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// Made once with the metastore: another metastore has another feed.
+    pub id: u64,
+    /// The number of the last change; 0 when there was none.
+    pub last: u64,
 }
 
 /// A namespace is its levels: `["a", "b"]`.
@@ -307,6 +328,7 @@ pub trait Metastore: Debug + Send + Sync {
             location: format!("{metadata_location}/{uuid}"),
             snapshots: Vec::new(),
             comes: Comes::New,
+            changes: Changes::default(),
         };
         self.commit_with_new(&[table], &[]).await.map(|_| ())
     }
@@ -442,8 +464,16 @@ pub trait Metastore: Debug + Send + Sync {
         status: u16,
         body: &str,
     ) -> Result<Option<DoneRequest>, CatalogError>;
+    /// The feed of changes, which [`Metastore::events`] reads.
+    async fn feed(&self) -> Result<Feed, CatalogError>;
     /// At most `limit` changes with numbers above `after`, in order.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError>;
+    /// What the changes of these numbers were made of, as [`Changes::as_text`] has it; those that
+    /// are not kept any more are left out.
+    async fn event_changes(
+        &self,
+        numbers: &[u64],
+    ) -> Result<Vec<(u64, Option<String>)>, CatalogError>;
     /// The number before the first change at or after a time; the last one's when there is none.
     async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError>;
     /// Forgets all other requests and changes.

@@ -8,7 +8,7 @@ use iceberg::{
     ViewUpdate,
     spec::{Schema, ViewFormatVersion, ViewMetadata, ViewMetadataBuilder, ViewVersion},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 const HISTORY_PROPERTY: &str = "version.history.num-entries";
 
 /// What must hold for a change of a view.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(tag = "type")]
 pub enum ViewRequirement {
     /// It is still this view.
@@ -79,6 +79,33 @@ pub(crate) fn create(
         ViewMetadataBuilder::new(location, schema, version, ViewFormatVersion::V1, properties);
     let built = builder.and_then(|builder| builder.assign_uuid(uuid).build());
     Ok(built.map_err(|cause| invalid(&cause))?.metadata)
+}
+
+/// The updates that make this view from nothing, with all its versions.
+pub(crate) fn making(view: &ViewMetadata) -> Vec<ViewUpdate> {
+    let mut updates = vec![
+        ViewUpdate::AssignUuid { uuid: view.uuid() },
+        ViewUpdate::UpgradeFormatVersion { format_version: view.format_version() },
+        ViewUpdate::SetLocation { location: view.location().to_owned() },
+    ];
+    let mut schemas: Vec<_> = view.schemas_iter().collect();
+    schemas.sort_by_key(|schema| schema.schema_id());
+    updates.extend(schemas.into_iter().map(|schema| ViewUpdate::AddSchema {
+        schema: schema.as_ref().clone(),
+        last_column_id: None,
+    }));
+    let mut versions: Vec<_> = view.versions().collect();
+    versions.sort_by_key(|version| version.version_id());
+    updates.extend(
+        versions
+            .into_iter()
+            .map(|version| ViewUpdate::AddViewVersion { view_version: version.as_ref().clone() }),
+    );
+    updates.push(ViewUpdate::SetCurrentViewVersion { view_version_id: view.current_version_id() });
+    if !view.properties().is_empty() {
+        updates.push(ViewUpdate::SetProperties { updates: view.properties().clone() });
+    }
+    updates
 }
 
 /// Applies `updates` to `base`; the result equals `base` when they change nothing.

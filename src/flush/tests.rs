@@ -217,6 +217,14 @@ async fn the_feed_says_that_the_log_made_its_changes() {
         .collect();
     assert_eq!(told.last(), Some(&("update-table", "icecore/ingest")));
     assert!(told.iter().all(|(_, actor)| *actor == "icecore/ingest"), "{told:?}");
+    let last = events.last().unwrap();
+    let made = server.catalog.metastore().event_changes(&[last.number]).await.unwrap();
+    let made: serde_json::Value = serde_json::from_str(made[0].1.as_ref().unwrap()).unwrap();
+    let actions: Vec<_> = made["updates"].as_array().unwrap().iter().collect();
+    assert_eq!(actions[0]["action"], "add-snapshot");
+    assert_eq!(actions[0]["snapshot"]["snapshot-id"], last.operation["snapshot-ids"][0]);
+    assert_eq!(actions[1]["action"], "set-snapshot-ref");
+    assert!(last.bytes < 4096, "an append takes {} bytes of the feed", last.bytes);
 }
 
 #[tokio::test]

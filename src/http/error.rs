@@ -130,6 +130,7 @@ impl From<CatalogError> for ApiError {
             | CatalogError::NoSuchTable(_)
             | CatalogError::NoSuchView(_) => Self::new(ErrorCode::NotFound, cause.to_string()),
             CatalogError::AlreadyExists(_)
+            | CatalogError::Registered(_)
             | CatalogError::Protected(_)
             | CatalogError::NamespaceNotEmpty(_)
             | CatalogError::CommitFailed(_) => Self::new(ErrorCode::Conflict, cause.to_string()),

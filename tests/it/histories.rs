@@ -230,7 +230,7 @@ impl World {
                 return changes;
             }
             token = page["continuation-token"].as_str().unwrap().to_owned();
-            let principals = events.iter().filter_map(|e| e["actor"]["principal"].as_str());
+            let principals = events.iter().filter_map(|e| e["actor"]["id"].as_str());
             let ids =
                 principals.map(|name| name.strip_prefix("oidc:").unwrap().parse::<u64>().unwrap());
             changes.extend(ids.filter(|id| *id != NOBODY));

@@ -3,7 +3,9 @@
 //! Only what cannot conflict is moved: a snapshot that adds data files and nothing else, to a
 //! branch whose head descends from the snapshot it was built on. It keeps its id, so that the
 //! client finds it and a repeat is recognised; its manifest list is written anew. Everything else
-//! stays a lost race, for the client to build again.
+//! stays a lost race, for the client to build again, as does what [`guard`] keeps.
+
+mod guard;
 
 use super::{manifests, summary};
 use crate::{commit, error::CatalogError, storage::Storage};
@@ -56,6 +58,7 @@ pub(crate) fn late_append<'a>(
         return None;
     };
     let is_append = base.format_version() == FormatVersion::V2
+        && base.snapshot_by_id(snapshot.snapshot_id()).is_none()
         && base.encryption_keys_iter().len() == 0
         && snapshot.summary().operation == Operation::Append
         && reference.is_branch()
@@ -64,6 +67,9 @@ pub(crate) fn late_append<'a>(
     let head = base.snapshot_for_ref(ref_name).map(|head| head.snapshot_id());
     let is_stale = head != parent || snapshot.sequence_number() <= base.last_sequence_number();
     if !is_append || !is_stale || !descends(base, head, parent) {
+        return None;
+    }
+    if guard::keeps(base, snapshot, head) {
         return None;
     }
     let is_about_head = |requirement: &&TableRequirement| {
@@ -193,7 +199,8 @@ fn moved(
         .max(snapshot.timestamp_ms())
         .max(base.last_updated_ms().saturating_add(1))
         .max(head_ms.saturating_add(1));
-    let entries = entries(snapshot.summary(), head.map(|head| head.summary()));
+    let mut entries = entries(snapshot.summary(), head.map(|head| head.summary()));
+    entries.insert(commit::MOVED_FROM.to_owned(), snapshot.manifest_list().to_owned());
     let builder = Snapshot::builder()
         .with_snapshot_id(snapshot.snapshot_id())
         .with_parent_snapshot_id(head.map(|head| head.snapshot_id()))

@@ -10,7 +10,7 @@ use crate::{
     append::Append,
     commit,
     error::CatalogError,
-    metastore::{Obsolete, SwapOutcome},
+    metastore::{Changes, Obsolete, SwapOutcome},
 };
 use iceberg::{TableIdent, TableRequirement};
 use std::collections::HashSet;
@@ -153,7 +153,9 @@ impl Catalog {
                 return Err(CatalogError::NoSuchTable(table.to_string()));
             }
             let metadata = self.built_from_updates(table, updates).await?;
-            return Ok(Plan::Write(Box::new(Write::new(table.clone(), None, metadata, now_ms))));
+            let mut write = Write::new(table.clone(), None, metadata, now_ms);
+            write.changes = Changes::making(updates);
+            return Ok(Plan::Write(Box::new(write)));
         };
         if commit::is_applied(&base.metadata, requirements, updates) {
             return Ok(Plan::Unchanged(base));
@@ -173,6 +175,7 @@ impl Catalog {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
         let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
+        write.changes = Changes::changing(requirements, updates);
         let not_before_ms = now_ms + GRACE_MS;
         let replaced = rebased.map(|rebased| rebased.replaced);
         write.obsolete.extend(replaced.map(|location| Obsolete { location, not_before_ms }));

@@ -2,9 +2,9 @@
 
 use super::{Catalog, CreateTable, LoadedTable, jail, write::Write};
 use crate::{
-    commit,
+    columns, commit,
     error::CatalogError,
-    metastore::{Levels, SwapOutcome},
+    metastore::{Changes, Levels, SwapOutcome},
     names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
@@ -28,7 +28,9 @@ impl Catalog {
         let (catalog, levels) = (self.clone(), levels.clone());
         self.to_the_end(async move {
             let metadata = catalog.stage_table(&levels, table).await?;
-            let write = Write::new(ident, None, metadata, catalog.now_ms());
+            let changes = Changes::making(&commit::making(&metadata));
+            let mut write = Write::new(ident, None, metadata, catalog.now_ms());
+            write.changes = changes;
             match catalog.publish(std::slice::from_ref(&write)).await? {
                 SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
                 SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => {
@@ -61,6 +63,7 @@ impl Catalog {
         };
         let properties = table.properties.clone();
         let metadata = commit::create_fresh(table, uuid, location, self.now_ms())?;
+        columns::check(None, &metadata, &[])?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
         jail::check(&self.inner.storage, &metadata, &properties)?;
         self.inner.storage.prepare_table(metadata.location()).await?;

@@ -15,7 +15,7 @@ use crate::{
     carried::Carried,
     commit,
     error::CatalogError,
-    metastore::{Obsolete, Part, SwapOutcome, Watermark},
+    metastore::{Changes, Obsolete, Part, SwapOutcome, Watermark},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -38,6 +38,13 @@ struct Fold {
     parts: Vec<Part>,
     /// Files of this attempt, the metadata file apart.
     written: Vec<String>,
+}
+
+/// What a commit did to its table.
+struct Made {
+    /// The snapshots it adds.
+    snapshots: Vec<i64>,
+    changes: Changes,
 }
 
 /// How one commit fared in a fold.
@@ -162,8 +169,8 @@ impl Catalog {
                 Work::Append(append) => self.apply_append(&mut fold, table, append).await,
             };
             match applied {
-                Ok(Some(snapshots)) => {
-                    fold.parts.push(Part { origin: waiting.origin.clone(), snapshots });
+                Ok(Some(Made { snapshots, changes })) => {
+                    fold.parts.push(Part { origin: waiting.origin.clone(), snapshots, changes });
                     fates.push(Fate::Made);
                 }
                 Ok(None) => fates.push(Fate::Unchanged),
@@ -187,12 +194,12 @@ impl Catalog {
         lost
     }
 
-    /// Applies a client's change; gives the snapshots it adds, none when there is nothing to do.
+    /// Applies a client's change; gives what it did, none when there is nothing to do.
     async fn apply_change(
         &self,
         fold: &mut Fold,
         change: &TableChange,
-    ) -> Result<Option<Vec<i64>>, CatalogError> {
+    ) -> Result<Option<Made>, CatalogError> {
         let base = Arc::clone(&fold.metadata);
         if commit::is_applied(&base, &change.requirements, &change.updates) {
             return Ok(None);
@@ -218,13 +225,14 @@ impl Catalog {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
+        let changes = Changes::changing(&change.requirements, updates);
         fold.make(metadata, updates);
         if let Some(rebased) = rebased {
             fold.written.push(rebased.written);
             let not_before_ms = fold.now_ms + GRACE_MS;
             fold.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
         }
-        Ok(Some(snapshots))
+        Ok(Some(Made { snapshots, changes }))
     }
 
     async fn checked(
@@ -258,13 +266,13 @@ impl Catalog {
         }
     }
 
-    /// Applies an append of our own log; gives the snapshot, none when the table has it.
+    /// Applies an append of our own log; gives what it did, none when the table has it.
     async fn apply_append(
         &self,
         fold: &mut Fold,
         table: &TableIdent,
         append: &Append,
-    ) -> Result<Option<Vec<i64>>, CatalogError> {
+    ) -> Result<Option<Made>, CatalogError> {
         if is_replay(fold.watermark, append, table)? {
             return Ok(None);
         }
@@ -282,7 +290,8 @@ impl Catalog {
         fold.seqs.insert(built.snapshot_id, append.seq);
         fold.obsolete.extend(built.obsolete);
         fold.written.extend(built.written);
-        Ok(Some(vec![built.snapshot_id]))
+        let changes = Changes::making(&built.updates);
+        Ok(Some(Made { snapshots: vec![built.snapshot_id], changes }))
     }
 }
 

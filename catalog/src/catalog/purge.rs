@@ -8,7 +8,7 @@ use crate::{
     commit,
     error::CatalogError,
     location::Location,
-    metastore::{Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Changes, Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
     storage,
 };
 use futures::{StreamExt, stream};
@@ -113,6 +113,7 @@ impl Catalog {
             metadata_location: row.metadata_location,
             location: row.location,
             snapshots: commit::added_snapshots(None, &metadata),
+            changes: Changes::default(),
         };
         self.metastore().undrop(&table).await?;
         Ok(ident)

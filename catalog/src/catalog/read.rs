@@ -7,7 +7,7 @@
 
 use super::Catalog;
 use crate::{
-    defaults,
+    columns, defaults,
     error::CatalogError,
     location::Location,
     metastore::{TableRow, TrashRow},
@@ -147,7 +147,8 @@ impl Catalog {
 /// A client may have written the file, so nothing in it is trusted to be readable.
 fn parsed<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
     defaults::check(bytes)?;
-    serde_json::from_slice(bytes).map_err(|cause| cause.to_string())
+    serde_json::from_slice(bytes)
+        .map_err(|cause| columns::explain(bytes).unwrap_or_else(|| cause.to_string()))
 }
 
 /// For the file of a table that was readable when it became the table's.

@@ -6,7 +6,7 @@ use super::{Catalog, LoadedTable, create, jail, own};
 use crate::{
     commit,
     error::CatalogError,
-    metastore::{Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
+    metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Catalog {
         self.check_is_free(&table).await?;
         let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
         if self.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
-            return Err(create::already_exists(&table));
+            return Err(CatalogError::Registered(metadata.uuid()));
         }
         self.free_location(metadata.location(), metadata.uuid()).await?;
         self.check_adopted_contents(&metadata).await?;
@@ -147,6 +147,7 @@ fn new_table(table: &TableIdent, metadata: &TableMetadata, location: String) -> 
         metadata_location: location,
         location: metadata.location().to_owned(),
         snapshots: commit::added_snapshots(None, metadata),
+        changes: Changes::default(),
     }
 }
 
@@ -163,6 +164,7 @@ fn swap(base: &LoadedTable, metadata: &TableMetadata, location: String) -> Point
         removed_snapshots: commit::removed_snapshots(&base.metadata, metadata),
         obsolete: Vec::new(),
         parts: Vec::new(),
+        changes: Changes::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Catalog, create, jail};
 use crate::{
     error::CatalogError,
     metadata_file,
-    metastore::{Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
+    metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -197,6 +197,7 @@ impl Catalog {
                 removed_snapshots: Vec::new(),
                 obsolete: Vec::new(),
                 parts: Vec::new(),
+                changes: Changes::changing(&change.requirements, &change.updates),
             };
             let outcome = self.metastore().commit(&[swap]).await;
             if outcome.as_ref().is_err_and(CatalogError::is_definite) {
@@ -322,6 +323,7 @@ fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str)
         location: metadata.location().to_owned(),
         snapshots: Vec::new(),
         comes: Comes::New,
+        changes: Changes::making(&view::making(metadata)),
     }
 }
 

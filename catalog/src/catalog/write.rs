@@ -10,7 +10,8 @@ use crate::{
     location::Location,
     metadata_file,
     metastore::{
-        Comes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome, Watermark,
+        Changes, Comes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome,
+        Watermark,
     },
 };
 use futures::future::try_join_all;
@@ -37,6 +38,8 @@ pub(super) struct Write {
     pub(super) obsolete: Vec<Obsolete>,
     /// The commits it is made of, when they are not the caller's own.
     pub(super) parts: Vec<Part>,
+    /// What it is made of, when it is one commit of the caller's.
+    pub(super) changes: Changes,
 }
 
 impl Write {
@@ -54,7 +57,7 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (carried, watermark, parts) = (None, None, Vec::new());
+        let (carried, watermark, parts, changes) = (None, None, Vec::new(), Changes::default());
         Self {
             table,
             base,
@@ -65,6 +68,7 @@ impl Write {
             snapshots,
             obsolete,
             parts,
+            changes,
         }
     }
 
@@ -89,6 +93,7 @@ impl Write {
             location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
             comes: Comes::New,
+            changes: self.changes.clone(),
         })
     }
 
@@ -106,6 +111,7 @@ impl Write {
             removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
             obsolete: self.obsolete.clone(),
             parts: self.parts.clone(),
+            changes: self.changes.clone(),
         })
     }
 }

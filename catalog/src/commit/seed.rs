@@ -138,6 +138,29 @@ fn format_version(text: Option<&String>) -> Result<FormatVersion, CatalogError> 
     }
 }
 
+/// The updates that make this table, which has no snapshots yet, from nothing.
+pub(crate) fn making(table: &TableMetadata) -> Vec<TableUpdate> {
+    /// The schema, spec or order that was added last.
+    const LAST: i32 = -1;
+    let mut updates = vec![
+        TableUpdate::AssignUuid { uuid: table.uuid() },
+        TableUpdate::UpgradeFormatVersion { format_version: table.format_version() },
+        TableUpdate::SetLocation { location: table.location().to_owned() },
+        TableUpdate::AddSchema { schema: table.current_schema().as_ref().clone() },
+        TableUpdate::SetCurrentSchema { schema_id: LAST },
+        TableUpdate::AddSpec {
+            spec: table.default_partition_spec().as_ref().clone().into_unbound(),
+        },
+        TableUpdate::SetDefaultSpec { spec_id: LAST },
+        TableUpdate::AddSortOrder { sort_order: table.default_sort_order().as_ref().clone() },
+        TableUpdate::SetDefaultSortOrder { sort_order_id: LAST.into() },
+    ];
+    if !table.properties().is_empty() {
+        updates.push(TableUpdate::SetProperties { updates: table.properties().clone() });
+    }
+    updates
+}
+
 /// A table with fresh ids.
 pub(crate) fn create_fresh(
     new: crate::catalog::CreateTable,

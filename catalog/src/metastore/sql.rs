@@ -23,9 +23,9 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page, PointerSwap,
-        Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome, TableRow, Trash,
-        TrashRow,
+        DoneRequest, Event, Feed, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page,
+        PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome,
+        TableRow, Trash, TrashRow,
     },
     names,
 };
@@ -185,7 +185,7 @@ impl Metastore for SqlMetastore {
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
         // The table that left may be the answer.
         self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
-        self.end(tx, "drop a table", outbox::dropped(Kind::Table, (levels, name), &row)).await?;
+        self.end(tx, "drop a table", outbox::dropped((levels, name), &row, false)).await?;
         Ok(row)
     }
 
@@ -198,8 +198,7 @@ impl Metastore for SqlMetastore {
         let mut tx = self.begin_change().await?;
         trash::add(&mut tx, (levels, name), trash).await?;
         let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
-        let mut told = outbox::dropped(Kind::Table, (levels, name), &row);
-        told["purge"] = trash.purge.into();
+        let told = outbox::dropped((levels, name), &row, trash.purge);
         self.end(tx, "drop a table", told).await?;
         Ok(row)
     }
@@ -277,7 +276,7 @@ impl Metastore for SqlMetastore {
         }
         let row = tables::drop(&mut tx, Kind::Table, name).await?;
         tables::create(&mut tx, &new).await?;
-        let operations = vec![outbox::dropped(Kind::Table, name, &row), outbox::created(&new)];
+        let operations = vec![outbox::dropped(name, &row, false), outbox::created(&new)];
         let told = Told { origin: self.origin.clone(), operations };
         self.end_all(tx, "replace a table", &[told]).await.map(|()| SwapOutcome::Done)
     }
@@ -299,7 +298,7 @@ impl Metastore for SqlMetastore {
     async fn drop_view(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin_change().await?;
         let row = tables::drop(&mut tx, Kind::View, (levels, name)).await?;
-        self.end(tx, "drop a view", outbox::dropped(Kind::View, (levels, name), &row)).await?;
+        self.end(tx, "drop a view", outbox::dropped_view((levels, name), &row)).await?;
         Ok(row)
     }
 
@@ -448,6 +447,17 @@ impl Metastore for SqlMetastore {
         Ok(kept)
     }
 
+    async fn feed(&self) -> Result<Feed, CatalogError> {
+        outbox::feed(&mut *self.reader().await?).await
+    }
+
+    async fn event_changes(
+        &self,
+        numbers: &[u64],
+    ) -> Result<Vec<(u64, Option<String>)>, CatalogError> {
+        outbox::changes(&mut *self.reader().await?, numbers).await
+    }
+
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
         outbox::list(&mut *self.reader().await?, after, limit).await
     }
@@ -459,7 +469,7 @@ impl Metastore for SqlMetastore {
     async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         requests::forget(&mut tx, remembered).await?;
-        outbox::forget(&mut tx, remembered.events).await?;
+        outbox::forget(&mut tx, remembered).await?;
         tx.commit().await.map_err(failed("forget old records"))
     }
 }

@@ -13,8 +13,8 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        Comes, Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties, Report,
-        SnapshotRow, SwapOutcome, Watermark,
+        Changes, Comes, Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties,
+        Report, SnapshotRow, SwapOutcome, Watermark,
     },
 };
 use uuid::Uuid;
@@ -34,6 +34,7 @@ pub(crate) fn swap(uuid: Uuid, expected_version: i64, to: &str) -> PointerSwap {
         removed_snapshots: Vec::new(),
         obsolete: Vec::new(),
         parts: Vec::new(),
+        changes: Changes::default(),
     }
 }
 
@@ -60,6 +61,7 @@ async fn with_table(store: &dyn Metastore, n: u128) -> Uuid {
         snapshots: Vec::new(),
         // It may have been there before.
         comes: Comes::Adopted { needs: Vec::new() },
+        changes: Changes::default(),
     };
     store.commit_with_new(&[new], &[]).await.unwrap();
     id(n)
@@ -123,7 +125,7 @@ pub(crate) async fn tables(store: &dyn Metastore) {
     let taken = store.create_table(&a, "t", id(3), "m3").await;
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text.contains("a.t")));
     let same_identity = store.create_table(&a, "u", id(1), "m3").await;
-    assert!(matches!(same_identity, Err(CatalogError::AlreadyExists(_))));
+    assert!(matches!(same_identity, Err(CatalogError::Registered(uuid)) if uuid == id(1)));
     assert_eq!(store.tables(&a).await.unwrap(), ["T", "t"]);
     assert_eq!(store.tables(&b).await.unwrap(), Vec::<String>::new());
     let missing = store.tables(&levels("none")).await;
@@ -182,11 +184,12 @@ pub(crate) async fn replaced_tables(store: &dyn Metastore) {
         location: format!("s3://b/new{number}"),
         snapshots: vec![snapshot.clone()],
         comes: Comes::New,
+        changes: Changes::default(),
     };
     assert_eq!(store.replace_table(id(9), new(2)).await.unwrap(), SwapOutcome::Lost(id(9)));
     let other = with_table(store, 3).await;
     let taken = store.replace_table(one, new(3)).await;
-    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "{other} has another name");
+    assert!(matches!(taken, Err(CatalogError::Registered(_))), "{other} has another name");
     assert_eq!(store.table(&levels("a"), "t1").await.unwrap().unwrap().uuid, one);
 
     assert_eq!(store.replace_table(one, new(2)).await.unwrap(), SwapOutcome::Done);
@@ -217,6 +220,7 @@ pub(crate) async fn commits(store: &dyn Metastore) {
         location: "m/new".to_owned(),
         snapshots: vec![SnapshotRow { snapshot_id: 9, timestamp_ms: 5, seq: None }],
         comes: Comes::New,
+        changes: Changes::default(),
     };
     let lost = store
         .commit_with_new(std::slice::from_ref(&new), &[first.clone(), swap(two, 1, "two3")])

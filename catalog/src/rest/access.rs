@@ -91,27 +91,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// What to tell the caller with a table.
-pub(super) async fn delegated(
-    rest: &Rest,
-    caller: &Caller,
-    ident: &TableIdent,
-    location: &str,
-) -> Result<Delegated, CatalogError> {
-    let storage = rest.catalog.storage();
-    let scope = caller.scope(ident);
+/// How a table's answer helps its caller to the files.
+struct Way {
+    wants_keys: bool,
+    /// What sets the answer apart from others with the same metadata.
+    tag: String,
+    lasts: bool,
+}
+
+/// None where the answer holds nothing but the table.
+fn way(rest: &Rest, caller: &Caller, ident: &TableIdent) -> Option<Way> {
     let wants_keys = caller
         .headers
         .get_all(DELEGATION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.split(',').any(|way| way.trim() == "vended-credentials"));
-    let (kind, lasts) = match storage.access() {
-        Access::None => return Ok(Delegated { lasts: true, ..Delegated::default() }),
+    let (kind, lasts) = match rest.catalog.storage().access() {
+        Access::None => return None,
         // Keys are the role's holder's to ask for.
-        Access::Role(_) if !wants_keys => {
-            return Ok(Delegated { lasts: true, ..Delegated::default() });
-        }
+        Access::Role(_) if !wants_keys => return None,
         Access::Role(role) => {
             // A client that has the answer of an earlier time has keys that end soon.
             let half = i64::try_from(role.lifetime.as_millis() / 2).unwrap_or(i64::MAX).max(1);
@@ -120,6 +119,31 @@ pub(super) async fn delegated(
         Access::StaticKeys => ("keys".to_owned(), true),
         Access::RemoteSigning => (format!("sign-{}", endpoint(ident)), true),
     };
+    let hash = xxhash_rust::xxh3::xxh3_64(kind.as_bytes());
+    let keys = if wants_keys { "v" } else { "" };
+    let scope = match caller.scope(ident) {
+        Scope::Read => "r",
+        Scope::Write => "w",
+    };
+    Some(Way { wants_keys, tag: format!("-{hash:x}{keys}{scope}"), lasts })
+}
+
+/// The tag that [`delegated`] gives, without asking anybody for keys.
+pub(super) fn tag(rest: &Rest, caller: &Caller, ident: &TableIdent) -> String {
+    way(rest, caller, ident).map_or_else(String::new, |way| way.tag)
+}
+
+/// What to tell the caller with a table.
+pub(super) async fn delegated(
+    rest: &Rest,
+    caller: &Caller,
+    ident: &TableIdent,
+    location: &str,
+) -> Result<Delegated, CatalogError> {
+    let Some(Way { wants_keys, tag, lasts }) = way(rest, caller, ident) else {
+        return Ok(Delegated { lasts: true, ..Delegated::default() });
+    };
+    let (storage, scope) = (rest.catalog.storage(), caller.scope(ident));
     let own = storage.normalize(location)?;
     let ClientAccess { mut config, prefix } = storage.client_access(&own, scope).await?;
     if *storage.access() == Access::RemoteSigning {
@@ -129,15 +153,6 @@ pub(super) async fn delegated(
     }
     let credential = |prefix| StorageCredential { prefix, config: config.clone() };
     let storage_credentials = prefix.filter(|_| wants_keys).map(credential).into_iter().collect();
-    let hash = xxhash_rust::xxh3::xxh3_64(kind.as_bytes());
-    let tag = format!(
-        "-{hash:x}{}{}",
-        if wants_keys { "v" } else { "" },
-        match scope {
-            Scope::Read => "r",
-            Scope::Write => "w",
-        }
-    );
     Ok(Delegated { config, storage_credentials, tag, lasts })
 }
 

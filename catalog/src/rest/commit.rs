@@ -4,18 +4,24 @@
 
 use super::{
     Rest,
-    access::Caller,
+    access::{self, Caller},
     asked::Asked,
     error::Refused,
     ordered::{Ordered, Snapshots},
     places,
     request::{Body, Name, TablePath},
+    tables,
 };
 use crate::{
     catalog::{LoadedTable, TableChange},
+    columns,
     metastore::Answer,
 };
-use axum::{Json, http::StatusCode};
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use iceberg::{TableIdent, TableUpdate};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -51,14 +57,17 @@ impl CommitAnswer {
 /// `POST /namespaces/{namespace}/tables/{table}`
 pub(super) async fn table(
     asked: Asked,
-    TablePath(table): TablePath,
+    TablePath(ident): TablePath,
     caller: Caller,
     Body(body): Body<CommitBody>,
-) -> Result<Json<CommitAnswer>, Refused> {
-    let change = change(table, &body)?;
+) -> Result<Response, Refused> {
+    let change = change(ident.clone(), &body)?;
     check_places(asked.rest(), &caller, &change).await?;
     let table = asked.catalog(Answer::Commit).commit(change).await?;
-    Ok(Json(CommitAnswer::new(asked.rest(), table)))
+    // The name of what a load would answer now.
+    let tag = access::tag(asked.rest(), &caller, &ident);
+    let etag = tables::etag(&table, &tag, Snapshots::All);
+    Ok(([(header::ETAG, etag)], Json(CommitAnswer::new(asked.rest(), table))).into_response())
 }
 
 /// `POST /transactions/commit`
@@ -112,7 +121,9 @@ pub(super) fn parse<T: DeserializeOwned>(
         serde_json::from_str(item.get()).map_err(|error| {
             let value: serde_json::Value = serde_json::from_str(item.get()).unwrap_or_default();
             let name = value[tag].as_str().unwrap_or("(unnamed)");
-            Refused::bad_request(format!("cannot apply the {what} `{name}`: {error}"))
+            let cause =
+                columns::explain(item.get().as_bytes()).unwrap_or_else(|| error.to_string());
+            Refused::bad_request(format!("cannot apply the {what} `{name}`: {cause}"))
         })
     };
     items.unwrap_or_default().iter().map(|item| parse_one(item)).collect()

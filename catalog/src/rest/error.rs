@@ -86,7 +86,9 @@ impl From<CatalogError> for Refused {
             CatalogError::NoSuchNamespace(_) => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),
             CatalogError::NoSuchTable(_) => (StatusCode::NOT_FOUND, "NoSuchTableException"),
             CatalogError::NoSuchView(_) => (StatusCode::NOT_FOUND, "NoSuchViewException"),
-            CatalogError::AlreadyExists(_) => (StatusCode::CONFLICT, "AlreadyExistsException"),
+            CatalogError::AlreadyExists(_) | CatalogError::Registered(_) => {
+                (StatusCode::CONFLICT, "AlreadyExistsException")
+            }
             CatalogError::Protected(_) => (StatusCode::CONFLICT, "ProtectedException"),
             CatalogError::NamespaceNotEmpty(_) => {
                 (StatusCode::CONFLICT, "NamespaceNotEmptyException")

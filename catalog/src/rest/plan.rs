@@ -3,6 +3,9 @@
 //! Every plan is complete when it is answered. A plan or a part of one is named by a token that
 //! holds the request itself, so nothing is kept between requests. Its one invariant: a token names
 //! no file; files come from the table's own manifests each time.
+//!
+//! A filter that is too long to be carried along is left to the client: the plan is of all files,
+//! and says nothing of residual filters, in place of which the client takes its own.
 
 mod content_file;
 pub(super) mod limits;
@@ -37,10 +40,10 @@ use token::Token;
 const FILES_MAX: u64 = 1_000;
 /// Most parts that a scan is cut into; beyond it they grow.
 const PARTS_MAX: u64 = 256;
-/// Longest filter in bytes: each part of a plan carries it.
+/// Longest filter in bytes that is planned with: each part of a plan carries it, and each file.
 const FILTER_BYTES_MAX: usize = 64 << 10;
-/// Longest plan id in bytes. A plan with a longer one has none: nothing is held that could be
-/// fetched again or cancelled.
+/// Longest plan id in bytes, as it is part of a path. One that would be longer names the plan
+/// without its filter and the columns to describe.
 const PLAN_ID_BYTES_MAX: usize = 8 << 10;
 /// Columns that rows have without the schema.
 const METADATA_COLUMNS: [&str; 7] = [
@@ -153,11 +156,21 @@ async fn named(
     token.and_then(|token| Scan::again(table, token)).ok_or_else(no_such_plan)
 }
 
+/// What is said of the filter that the rows of a file still have to pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Residuals {
+    Told,
+    /// Nothing: files were planned without it.
+    Left,
+}
+
 /// A request that fits its table.
 struct Scan {
     metadata: Arc<TableMetadata>,
     schema: Arc<Schema>,
     filter: Filter,
+    /// What of the filter is the client's to find out.
+    residuals: Residuals,
     /// Columns whose counts and bounds are told.
     described: HashSet<i32>,
     /// The request with the snapshot that it is about.
@@ -184,35 +197,34 @@ impl Scan {
             }
         }
         let schema = schema_of(&metadata, &body)?;
-        Self::with_schema(metadata, schema, body)
+        Self::with_schema(metadata, schema, body, Residuals::Told)
     }
 
     /// The scan that a token names; none when it is of another table.
     fn again(table: LoadedTable, token: Token) -> Option<Self> {
         let schema = table.metadata.schema_by_id(token.schema).map(Arc::clone)?;
         let is_same = table.metadata.uuid() == token.table;
-        is_same.then(|| Self::with_schema(table.metadata, schema, token.body).ok()).flatten()
+        let residuals = if token.leaves_filter { Residuals::Left } else { Residuals::Told };
+        is_same
+            .then(|| Self::with_schema(table.metadata, schema, token.body, residuals).ok())
+            .flatten()
     }
 
     fn with_schema(
         metadata: Arc<TableMetadata>,
         schema: Arc<Schema>,
-        body: PlanBody,
+        mut body: PlanBody,
+        mut residuals: Residuals,
     ) -> Result<Self, Refused> {
         let case_sensitive = body.case_sensitive.unwrap_or(true);
-        let filter = match &body.filter {
+        let mut filter = match &body.filter {
             None | Some(Value::Null) => Filter::True,
-            Some(filter) => {
-                let bytes = filter.to_string().len();
-                if FILTER_BYTES_MAX < bytes {
-                    return Err(Refused::bad_request(format!(
-                        "the filter is {bytes} bytes long, more than {FILTER_BYTES_MAX}: ask with a shorter one and check the rest on the rows"
-                    )));
-                }
-                json::parse(filter, &schema, case_sensitive)
-                    .map_err(|error| Refused::bad_request(format!("filter: {error}")))?
-            }
+            Some(filter) => json::parse(filter, &schema, case_sensitive)
+                .map_err(|error| Refused::bad_request(format!("filter: {error}")))?,
         };
+        if body.filter.as_ref().is_some_and(|filter| FILTER_BYTES_MAX < filter.to_string().len()) {
+            (filter, residuals, body.filter) = (Filter::True, Residuals::Left, None);
+        }
         let mut described = HashSet::new();
         for name in body.stats_fields.iter().flatten() {
             let id = field_id(&schema, name, case_sensitive).ok_or_else(|| {
@@ -220,7 +232,7 @@ impl Scan {
             })?;
             described.insert(id);
         }
-        Ok(Self { metadata, schema, filter, described, body })
+        Ok(Self { metadata, schema, filter, residuals, described, body })
     }
 
     /// The columns do not change which files are read, but a wrong name is a mistake.
@@ -264,10 +276,7 @@ impl Scan {
             ])
         };
         answer.insert("status".to_owned(), json!("completed"));
-        let plan_id = self.token(None);
-        if plan_id.len() <= PLAN_ID_BYTES_MAX {
-            answer.insert("plan-id".to_owned(), json!(plan_id));
-        }
+        answer.insert("plan-id".to_owned(), json!(self.plan_id()));
         Ok(Value::Object(answer))
     }
 
@@ -291,7 +300,20 @@ impl Scan {
 
     fn token(&self, part: Option<token::Part>) -> String {
         let (table, schema) = (self.metadata.uuid(), self.schema.schema_id());
-        Token { table, schema, body: self.body.clone(), part }.write()
+        let leaves_filter = self.residuals == Residuals::Left;
+        Token { table, schema, body: self.body.clone(), part, leaves_filter }.write()
+    }
+
+    /// Names the plan, or one with more files where its name would be too long.
+    fn plan_id(&self) -> String {
+        let plan_id = self.token(None);
+        if plan_id.len() <= PLAN_ID_BYTES_MAX {
+            return plan_id;
+        }
+        let (table, schema) = (self.metadata.uuid(), self.schema.schema_id());
+        let body = PlanBody { filter: None, stats_fields: None, ..self.body.clone() };
+        let leaves_filter = self.residuals == Residuals::Left || self.filter != Filter::True;
+        Token { table, schema, body, part: None, leaves_filter }.write()
     }
 
     /// The files of a plan with what else their readers need.
@@ -309,7 +331,8 @@ impl Scan {
             let reached = plan.deletes.of(file);
             let residual = source.residual(file, &self.filter);
             // Only of such a file is it known how many rows the client keeps.
-            if residual == Filter::True && reached.is_empty() {
+            let is_known = self.residuals == Residuals::Told && residual == Filter::True;
+            if is_known && reached.is_empty() {
                 rows_left = rows_left.map(|rows| rows.saturating_sub(file.rows));
             }
             let mut task = Map::new();
@@ -325,7 +348,9 @@ impl Scan {
             if !references.is_empty() {
                 task.insert("delete-file-references".to_owned(), json!(references));
             }
-            task.insert("residual-filter".to_owned(), json::write(&residual));
+            if self.residuals == Residuals::Told {
+                task.insert("residual-filter".to_owned(), json::write(&residual));
+            }
             tasks.push(Value::Object(task));
         }
         let mut answer = Map::from_iter([("file-scan-tasks".to_owned(), Value::Array(tasks))]);

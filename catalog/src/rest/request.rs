@@ -4,7 +4,9 @@
 //! members and parameters are ignored.
 
 use super::{REQUEST_BYTES_MAX, Rest, body::whole, error::Refused};
-use crate::{catalog::NAMESPACE_SEPARATOR, defaults, error::CatalogError, metastore::Levels};
+use crate::{
+    catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError, metastore::Levels,
+};
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::request::Parts,
@@ -139,7 +141,10 @@ pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused
     let refused =
         |text: &dyn std::fmt::Display| Refused::bad_request(format!("request body: {text}"));
     defaults::check(bytes).map_err(|text| refused(&text))?;
-    serde_json::from_slice(bytes).map_err(|error| refused(&error))
+    serde_json::from_slice(bytes).map_err(|error| match columns::explain(bytes) {
+        Some(text) => refused(&text),
+        None => refused(&error),
+    })
 }
 
 /// Refuses names that no path could hold.

@@ -12,6 +12,7 @@ use super::{
     request::{Body, Name, NamespacePath, Parameters, TablePath},
 };
 use crate::{
+    access::Action,
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
     metastore::{Answer, Kind, Levels},
@@ -168,10 +169,26 @@ pub(super) async fn register(
     } else {
         asked.catalog(Answer::Table).register_table(&path.0, name, location).await
     };
-    let table = registered?;
+    let table = match registered {
+        Ok(table) => table,
+        Err(cause) => return Err(not_registered(asked.rest(), &caller, cause).await),
+    };
     let ident = path.table(&body.name)?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
     Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
+}
+
+/// Why nothing was registered; names the table or view that stands in the way to who may know.
+pub(super) async fn not_registered(rest: &Rest, caller: &Caller, cause: CatalogError) -> Refused {
+    let CatalogError::Registered(uuid) = cause else { return cause.into() };
+    match rest.catalog.metastore().name_of(uuid).await {
+        Ok(Some((levels, name))) if caller.principal().may(Action::Read, &levels) => {
+            let text = format!("this one is {}.{name}", levels.join("."));
+            CatalogError::AlreadyExists(format!("{cause} ({text})")).into()
+        }
+        Ok(_) => cause.into(),
+        Err(failed) => failed.into(),
+    }
 }
 
 /// `GET /namespaces/{namespace}/tables/{table}`
@@ -190,7 +207,7 @@ pub(super) async fn load(
     };
     let table = rest.catalog.load_present_table(&ident).await?;
     let access = delegated(&rest, &caller, &ident, table.metadata.location()).await?;
-    let etag = etag(&table, &access, snapshots);
+    let etag = etag(&table, &access.tag, snapshots);
     if has_etag(&caller.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
@@ -246,7 +263,7 @@ pub(super) fn loaded(
     access: &Delegated,
     snapshots: Snapshots,
 ) -> Response {
-    let etag = etag(table, access, snapshots);
+    let etag = etag(table, &access.tag, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
         let (metadata, carried) = (Arc::clone(&table.metadata), rest.catalog.carried_of(table));
@@ -268,14 +285,14 @@ fn json(body: Bytes) -> Response {
 
 /// Names the answer. The file's name is in it because a repeated request is answered with the file
 /// it made, whatever the version is now, and the version because a file may be registered twice.
-fn etag(table: &LoadedTable, access: &Delegated, snapshots: Snapshots) -> String {
+pub(super) fn etag(table: &LoadedTable, tag: &str, snapshots: Snapshots) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
     let mode = match snapshots {
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    format!("\"{uuid}-{version}-{file:016x}-{mode}{}\"", access.tag)
+    format!("\"{uuid}-{version}-{file:016x}-{mode}{tag}\"")
 }
 
 /// Whether the client already has the answer of this name.

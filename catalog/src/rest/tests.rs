@@ -19,6 +19,7 @@ use tower::ServiceExt;
 mod events;
 mod fuzz;
 mod lists;
+mod refusals;
 mod repeats;
 mod updates;
 mod views;
@@ -392,7 +393,10 @@ async fn tables_of_a_missing_namespace_are_missing_tables() {
 async fn a_load_that_the_client_already_has_is_304() {
     let (server, _) = Server::with_table().await;
     let path = "/v1/namespaces/ns/tables/t";
+    let set = json!({"updates": [{"action": "set-properties", "updates": {"first": "v"}}]});
+    let committed = server.post(path, set).await.headers[header::ETAG].clone();
     let etag = server.get(path).await.headers[header::ETAG].clone();
+    assert_eq!(committed, etag, "a commit is answered with the name of what it made");
     let known = async |etag: &str| {
         let request = Request::get(path).header(header::IF_NONE_MATCH, etag);
         server.send(request.body(Body::empty()).unwrap()).await

@@ -9,7 +9,7 @@ use super::{
     lists::{self, ListAnswer, PageParameters},
     places,
     request::{Body, NamespacePath, Parameters, ViewPath},
-    tables::{RegisterBody, RenameBody},
+    tables::{RegisterBody, RenameBody, not_registered},
 };
 use crate::{
     catalog::{CreateView, LoadedView, ViewChange},
@@ -90,7 +90,10 @@ pub(super) async fn register(
 ) -> Result<Json<LoadAnswer>, Refused> {
     places::check(asked.rest(), &caller, &body.metadata_location)?;
     let catalog = asked.catalog(Answer::View);
-    Ok(answer(catalog.register_view(&path.0, &body.name, &body.metadata_location).await?))
+    match catalog.register_view(&path.0, &body.name, &body.metadata_location).await {
+        Ok(view) => Ok(answer(view)),
+        Err(cause) => Err(not_registered(asked.rest(), &caller, cause).await),
+    }
 }
 
 /// `GET /namespaces/{namespace}/views/{view}`

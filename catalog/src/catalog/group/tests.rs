@@ -244,6 +244,86 @@ async fn only_a_plain_append_is_moved() {
     assert_eq!(names, ["one", "two"]);
 }
 
+/// The append with one more entry in its snapshot's summary.
+fn with_entry(mut sent: TableChange, key: &str, value: &str) -> TableChange {
+    let mut updates = serde_json::to_value(&sent.updates).unwrap();
+    updates[0]["snapshot"]["summary"][key] = json!(value);
+    sent.updates = serde_json::from_value(updates).unwrap();
+    sent
+}
+
+#[tokio::test]
+async fn an_append_is_not_moved_past_one_that_has_an_entry_of_its_client_in_common() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let sent = async |table: &LoadedTable, id, key: &str, value: &str| {
+        let name = format!("f{id}");
+        with_entry(client_append(&house.catalog, table, id, &name).await, key, value)
+    };
+    // Two that copy the same, and both guard it by asserting the head that they have read.
+    let offsets = "kafka.connect.offsets.control.group";
+    let (first, again) = (sent(&made, 1, offsets, "{}").await, sent(&made, 2, offsets, "{}").await);
+    let checkpoint = sent(&made, 3, "flink.max-committed-checkpoint-id", "7").await;
+    let same_engine = sent(&made, 4, "pyiceberg-version", "0.11.1").await;
+    let same_engine_again = sent(&made, 5, "pyiceberg-version", "0.11.1").await;
+    house.catalog.commit(first.clone()).await.unwrap();
+    let lost = house.catalog.commit(again.clone()).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+    // Sent again it is the same commit still.
+    house.catalog.commit(first).await.unwrap();
+    // Nothing in common, or only what says who wrote.
+    house.catalog.commit(checkpoint).await.unwrap();
+    house.catalog.commit(same_engine).await.unwrap();
+    let now = house.catalog.commit(same_engine_again).await.unwrap();
+    // It still is in between, with others on top of it.
+    let lost = house.catalog.commit(again).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+    // The one that was built on it is moved past others.
+    let next = sent(&now, 6, offsets, "{}").await;
+    let other = client_append(&house.catalog, &now, 7, "f7").await;
+    house.catalog.commit(other).await.unwrap();
+    house.catalog.commit(next).await.unwrap();
+    let names: Vec<String> = rows(&house.catalog).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["f1", "f3", "f4", "f5", "f6", "f7"]);
+}
+
+#[tokio::test]
+async fn only_the_very_same_snapshot_is_a_repeat() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let (first, late) = (
+        client_append(&house.catalog, &made, 1, "one").await,
+        client_append(&house.catalog, &made, 2, "two").await,
+    );
+    house.catalog.commit(first.clone()).await.unwrap();
+    let moved = house.catalog.commit(late.clone()).await.unwrap();
+    // One that was moved has another list than its client wrote.
+    assert_eq!(house.catalog.commit(first).await.unwrap().version, moved.version);
+    assert_eq!(house.catalog.commit(late).await.unwrap().version, moved.version);
+    for id in [1, 2] {
+        for requirements in [on_main(None), on_main(Some(2)), json!([])] {
+            let mut other = send(&made, id, &own_list(&made, 9), &json!({"operation": "append"}));
+            other.requirements = serde_json::from_value(requirements).unwrap();
+            let lost = house.catalog.commit(other).await;
+            assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_can_have_every_late_append_refused() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let late = client_append(&house.catalog, &made, 1, "late").await;
+    let first = client_append(&house.catalog, &made, 2, "first").await;
+    house.catalog.commit(first).await.unwrap();
+    house.catalog.commit(set("a.t", "icecore.rebase-appends", "false")).await.unwrap();
+    let lost = house.catalog.commit(late.clone()).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+    house.catalog.commit(set("a.t", "icecore.rebase-appends", "true")).await.unwrap();
+    house.catalog.commit(late).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_commit_goes_on_without_the_client_that_sent_it() {
     let house = house().await;

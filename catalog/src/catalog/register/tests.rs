@@ -51,7 +51,7 @@ async fn another_table_is_registered_in_the_place_of_one() {
     let copy = copy_of(&house, &made, 8, "1").await;
     catalog.register_over(&a, "free", &copy).await.unwrap();
     let taken = catalog.register_over(&a, "t", &copy).await;
-    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "it has the name `free`");
+    assert!(matches!(taken, Err(CatalogError::Registered(_))), "it has the name `free`");
     let nowhere = catalog.register_over(&suite::levels("none"), "t", &copy).await;
     assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
     let outside = catalog.register_over(&a, "t", "file:///etc/passwd").await;

@@ -122,7 +122,7 @@ async fn a_dropped_view_can_be_registered_again() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = view(&house, "v").await;
     let taken = catalog.register_view(&a, "w", &made.metadata_location).await;
-    assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "one view has one name");
+    assert!(matches!(taken, Err(CatalogError::Registered(_))), "one view has one name");
     catalog.drop_view(&ident("a.v")).await.unwrap();
     let gone = catalog.load_view(&ident("a.v")).await;
     assert!(matches!(gone, Err(CatalogError::NoSuchView(_))));

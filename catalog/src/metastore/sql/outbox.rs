@@ -1,5 +1,6 @@
 //! What changed, in the order of the commits: one row for each change, in the transaction that
-//! makes it.
+//! makes it. What a change was made of is kept beside it, in a column of its own that is read only for
+//! the changes that somebody is told.
 //!
 //! Its one invariant: numbers have no gaps and are visible in their order. They come from a row of
 //! `counters` that a transaction locks as the last thing before its COMMIT, so a number is never
@@ -8,10 +9,13 @@
 use super::failed;
 use crate::{
     error::CatalogError,
-    metastore::{Comes, Event, Kind, Levels, NewTable, Origin, PointerSwap, TableRow},
+    metastore::{
+        Changes, Comes, Event, Feed, Kind, Levels, NewTable, Origin, PointerSwap, Remembered,
+        TableRow,
+    },
 };
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
 
 pub(super) const STEP: &str = r"
@@ -27,11 +31,35 @@ CREATE INDEX outbox_by_time ON outbox (at_ms, number);
 INSERT INTO counters VALUES ('event', 0);
 ";
 
+/// The bytes of a change and of all up to it: what is kept has a bound in bytes as well.
+pub(super) const CHANGES_STEP: &str = r"
+ALTER TABLE outbox ADD COLUMN bytes BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN bytes_before BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN changes TEXT;
+CREATE INDEX outbox_by_bytes ON outbox (bytes_before);
+";
+
+/// The counter that holds what names the feed.
+const FEED: &str = "feed";
+
 /// Changes of one request.
 pub(super) struct Told {
     pub(super) origin: Origin,
-    /// Each as the draft of the specification writes an operation.
-    pub(super) operations: Vec<Value>,
+    pub(super) operations: Vec<Operation>,
+}
+
+/// One of them.
+pub(super) struct Operation {
+    /// As the draft of the specification writes it, without its updates.
+    told: Value,
+    changes: Changes,
+}
+
+impl From<Value> for Operation {
+    /// For one that has no updates.
+    fn from(told: Value) -> Self {
+        Self { told, changes: Changes::default() }
+    }
 }
 
 /// The last event that a transaction wrote, by which it is found after a lost answer.
@@ -54,7 +82,7 @@ fn identifier((levels, name): (&Levels, &str)) -> Value {
 }
 
 /// An operation on one table or view, named as the draft of the specification does.
-fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Value {
+fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Operation {
     let noun = match kind {
         Kind::Table => "table",
         Kind::View => "view",
@@ -62,10 +90,10 @@ fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Value {
     let mut operation = members;
     operation["operation-type"] = format!("{what}-{noun}").into();
     operation[format!("{noun}-uuid")] = uuid.to_string().into();
-    operation
+    operation.into()
 }
 
-pub(super) fn created(table: &NewTable) -> Value {
+pub(super) fn created(table: &NewTable) -> Operation {
     let snapshots: Vec<i64> = table.snapshots.iter().map(|row| row.snapshot_id).collect();
     // The draft knows no registering of views.
     let what = match (table.kind, &table.comes) {
@@ -77,25 +105,42 @@ pub(super) fn created(table: &NewTable) -> Value {
         "snapshot-ids": snapshots,
         "metadata-location": table.metadata_location,
     });
-    on(table.kind, what, table.uuid, members)
+    let told = on(table.kind, what, table.uuid, members);
+    Operation { changes: table.changes.clone(), ..told }
 }
 
-pub(super) fn updated(swap: &PointerSwap, from: &Before, snapshots: &[i64]) -> Value {
+pub(super) fn updated(
+    swap: &PointerSwap,
+    from: &Before,
+    snapshots: &[i64],
+    changes: &Changes,
+) -> Operation {
     let members = json!({
         "identifier": identifier((&from.levels, &from.name)),
         "snapshot-ids": snapshots,
         "previous-metadata-location": from.metadata_location,
         "metadata-location": swap.metadata_location,
     });
-    on(from.kind, "update", swap.uuid, members)
+    let told = on(from.kind, "update", swap.uuid, members);
+    Operation { changes: changes.clone(), ..told }
 }
 
-pub(super) fn dropped(kind: Kind, name: (&Levels, &str), row: &TableRow) -> Value {
+/// A table that left; `purge` says that its files are going to be deleted.
+pub(super) fn dropped(name: (&Levels, &str), row: &TableRow, purge: bool) -> Operation {
+    let members = json!({
+        "identifier": identifier(name),
+        "previous-metadata-location": row.metadata_location,
+        "purge": purge,
+    });
+    on(Kind::Table, "drop", row.uuid, members)
+}
+
+pub(super) fn dropped_view(name: (&Levels, &str), row: &TableRow) -> Operation {
     let members = json!({
         "identifier": identifier(name),
         "previous-metadata-location": row.metadata_location,
     });
-    on(kind, "drop", row.uuid, members)
+    on(Kind::View, "drop", row.uuid, members)
 }
 
 pub(super) fn renamed(
@@ -103,7 +148,7 @@ pub(super) fn renamed(
     from: (&Levels, &str),
     to: (&Levels, &str),
     row: &TableRow,
-) -> Value {
+) -> Operation {
     let members = json!({"source": identifier(from), "destination": identifier(to)});
     on(kind, "rename", row.uuid, members)
 }
@@ -130,16 +175,27 @@ pub(super) async fn write(
         mark.request = Uuid::new_v4();
         for operation in &told.operations {
             mark.number += 1;
-            sqlx::query("INSERT INTO outbox VALUES ($1, $2, $3, $4, $5, $6)")
-                .bind(mark.number)
-                .bind(mark.request.to_string())
-                .bind(i32::try_from(told.operations.len()).unwrap_or(i32::MAX))
-                .bind((told.origin.now)())
-                .bind(told.origin.actor.as_ref())
-                .bind(operation.to_string())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed("write an event"))?;
+            let text = operation.told.to_string();
+            let changes = operation.changes.as_text();
+            let bytes = text.len() + changes.map_or(0, str::len);
+            // The change before it is there: the newest is never forgotten.
+            sqlx::query(
+                "INSERT INTO outbox (number, request, request_events, at_ms, actor, operation,
+                     bytes, bytes_before, changes)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, coalesce(
+                     (SELECT bytes_before + bytes FROM outbox WHERE number = $1 - 1), 0), $8)",
+            )
+            .bind(mark.number)
+            .bind(mark.request.to_string())
+            .bind(i32::try_from(told.operations.len()).unwrap_or(i32::MAX))
+            .bind((told.origin.now)())
+            .bind(told.origin.actor.as_ref())
+            .bind(text)
+            .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+            .bind(changes)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("write an event"))?;
         }
     }
     Ok(Some(mark))
@@ -159,8 +215,8 @@ pub(super) async fn is_there(
     Ok(request.is_some_and(|request| request == mark.request.to_string()))
 }
 
-/// number, request, events of the request, time, actor, operation.
-type Row = (i64, String, i32, i64, String, String);
+/// number, request, events of the request, time, actor, operation, bytes.
+type Row = (i64, String, i32, i64, String, String, i64);
 
 pub(super) async fn list(
     connection: &mut AnyConnection,
@@ -168,7 +224,7 @@ pub(super) async fn list(
     limit: u32,
 ) -> Result<Vec<Event>, CatalogError> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT number, request, request_events, at_ms, actor, operation FROM outbox
+        "SELECT number, request, request_events, at_ms, actor, operation, bytes FROM outbox
          WHERE number > $1 ORDER BY number LIMIT $2",
     )
     .bind(super::stored(after)?)
@@ -177,7 +233,7 @@ pub(super) async fn list(
     .await
     .map_err(failed("read events"))?;
     let broken = |cause| failed("read events")(sqlx::Error::Decode(Box::new(cause)));
-    let event = |(number, request, request_events, at_ms, actor, operation): Row| {
+    let event = |(number, request, request_events, at_ms, actor, operation, bytes): Row| {
         Ok(Event {
             number: number.cast_unsigned(),
             request,
@@ -185,9 +241,51 @@ pub(super) async fn list(
             at_ms,
             actor,
             operation: serde_json::from_str(&operation).map_err(broken)?,
+            bytes: bytes.cast_unsigned(),
         })
     };
     rows.into_iter().map(event).collect()
+}
+
+pub(super) async fn changes(
+    connection: &mut AnyConnection,
+    numbers: &[u64],
+) -> Result<Vec<(u64, Option<String>)>, CatalogError> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Numbers need no escaping, and neither database takes a list of them as one parameter.
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    let query =
+        format!("SELECT number, changes FROM outbox WHERE number IN ({})", numbers.join(", "));
+    let rows: Vec<(i64, Option<String>)> = sqlx::query_as(AssertSqlSafe(query))
+        .fetch_all(connection)
+        .await
+        .map_err(failed("read events"))?;
+    Ok(rows.into_iter().map(|(number, changes)| (number.cast_unsigned(), changes)).collect())
+}
+
+/// Names the feed of a metastore that has none yet.
+pub(super) async fn name_feed(tx: &mut AnyConnection) -> Result<(), CatalogError> {
+    sqlx::query("INSERT INTO counters VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+        .bind(FEED)
+        .bind(rand::random_range(1..i64::MAX))
+        .execute(tx)
+        .await
+        .map(|_| ())
+        .map_err(failed("name the feed of changes"))
+}
+
+pub(super) async fn feed(connection: &mut AnyConnection) -> Result<Feed, CatalogError> {
+    let (id, last): (i64, i64) = sqlx::query_as(
+        "SELECT feed.value, event.value FROM counters AS feed, counters AS event
+         WHERE feed.name = $1 AND event.name = 'event'",
+    )
+    .bind(FEED)
+    .fetch_one(connection)
+    .await
+    .map_err(failed("read events"))?;
+    Ok(Feed { id: id.cast_unsigned(), last: last.cast_unsigned() })
 }
 
 /// The number before the first event at or after a time; that of the last one when there is none.
@@ -206,14 +304,29 @@ pub(super) async fn before(
     Ok(number.cast_unsigned())
 }
 
-pub(super) async fn forget(tx: &mut AnyConnection, kept: u64) -> Result<(), CatalogError> {
-    sqlx::query(
-        "DELETE FROM outbox
-         WHERE number <= (SELECT value FROM counters WHERE name = 'event') - $1",
-    )
-    .bind(super::stored(kept)?)
-    .execute(tx)
-    .await
-    .map(|_| ())
-    .map_err(failed("forget events"))
+pub(super) async fn forget(
+    tx: &mut AnyConnection,
+    remembered: Remembered,
+) -> Result<(), CatalogError> {
+    for (query, kept) in [
+        (
+            "DELETE FROM outbox
+             WHERE number <= (SELECT value FROM counters WHERE name = 'event') - $1",
+            remembered.events.max(1),
+        ),
+        // The newest stays however long it is.
+        (
+            "DELETE FROM outbox WHERE bytes_before < (SELECT bytes_before + bytes FROM outbox
+                 WHERE number = (SELECT value FROM counters WHERE name = 'event')) - $1
+             AND number < (SELECT value FROM counters WHERE name = 'event')",
+            remembered.event_bytes,
+        ),
+    ] {
+        sqlx::query(query)
+            .bind(super::stored(kept)?)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("forget events"))?;
+    }
+    Ok(())
 }

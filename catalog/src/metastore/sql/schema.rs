@@ -10,7 +10,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -23,6 +23,7 @@ const STEPS: [&str; 12] = [
     requests::WITHOUT_EFFECT,
     audit::CUT_STEP,
     owner::STEP,
+    outbox::CHANGES_STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.
@@ -106,6 +107,7 @@ pub(super) async fn migrate(
             .await
             .map_err(failed("make tables"))?;
     }
+    outbox::name_feed(&mut tx).await?;
     tx.commit().await.map_err(failed("make tables"))
 }
 

@@ -1,8 +1,8 @@
 //! Tables and views and the snapshot index; each function is part of the caller's transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, limit, namespaces, obsolete, outbox::Before, owner, path, places,
-    stored, trash,
+    SEPARATOR, dialect::Lock, failed, limit, namespaces, obsolete, outbox::Before, owner, path,
+    places, stored, trash,
 };
 use crate::{
     error::CatalogError,
@@ -143,6 +143,11 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     if added.rows_affected() == 0 {
         let name = (&table.levels, table.name.as_str());
         let taken_by_another = by_name(tx, other(table.kind), name, Lock::None).await?.is_some();
+        let is_taken =
+            taken_by_another || by_name(tx, table.kind, name, Lock::None).await?.is_some();
+        if !is_taken && by_uuid(tx, table.uuid, Lock::None).await?.is_some() {
+            return Err(CatalogError::Registered(table.uuid));
+        }
         let dotted = dotted(name);
         return Err(CatalogError::AlreadyExists(match (table.kind, taken_by_another) {
             (Kind::Table, false) => format!("Table already exists: {dotted}"),

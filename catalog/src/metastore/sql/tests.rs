@@ -276,7 +276,8 @@ async fn followed(metastores: Vec<SqlMetastore>) {
     };
     let (_, seen) = tokio::join!(futures::future::join_all(makers), follow);
     assert_eq!(seen, (1..=all).collect::<Vec<u64>>(), "a reader misses nothing");
-    let remembered = Remembered { requests_since_ms: 0, without_effect: 0, events: 5 };
+    let remembered =
+        Remembered { requests_since_ms: 0, without_effect: 0, events: 5, event_bytes: 1 << 20 };
     metastores[0].forget_records(remembered).await.unwrap();
     let kept = metastores[0].events(0, 100).await.unwrap();
     assert_eq!((kept.len(), kept[0].number), (5, all - 4));

@@ -8,7 +8,7 @@ use super::{
     SqlMetastore, audit,
     dialect::{self, TransactionId},
     failed,
-    outbox::{self, Before, Mark, Told},
+    outbox::{self, Before, Mark, Operation, Told},
     requests,
 };
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
     error::CatalogError,
     metastore::{LostCommit, NewTable, Origin, PointerSwap},
 };
-use serde_json::Value;
 use sqlx::{Any, Transaction};
 use std::sync::Arc;
 use tracing::warn;
@@ -94,9 +93,9 @@ impl SqlMetastore {
         &self,
         tx: Transaction<'static, Any>,
         operation: &'static str,
-        told: Value,
+        told: impl Into<Operation>,
     ) -> Result<(), CatalogError> {
-        let told = Told { origin: self.origin.clone(), operations: vec![told] };
+        let told = Told { origin: self.origin.clone(), operations: vec![told.into()] };
         self.end_all(tx, operation, &[told]).await
     }
 
@@ -181,14 +180,14 @@ impl SqlMetastore {
 pub(super) fn told(origin: &Origin, swap: &PointerSwap, from: &Before, all: &mut Vec<Told>) {
     if swap.parts.is_empty() {
         let snapshots: Vec<i64> = swap.snapshots.iter().map(|row| row.snapshot_id).collect();
-        let operation = outbox::updated(swap, from, &snapshots);
+        let operation = outbox::updated(swap, from, &snapshots, &swap.changes);
         match all.first_mut() {
             Some(first) => first.operations.push(operation),
             None => all.push(Told { origin: origin.clone(), operations: vec![operation] }),
         }
     }
     for part in &swap.parts {
-        let operations = vec![outbox::updated(swap, from, &part.snapshots)];
+        let operations = vec![outbox::updated(swap, from, &part.snapshots, &part.changes)];
         all.push(Told { origin: part.origin.clone(), operations });
     }
 }

@@ -4,8 +4,8 @@ use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
     metastore::{
-        Answer, Comes, Kind, Metastore, NewTable, Origin, Properties, Remembered, RequestKey,
-        SwapOutcome, Trash,
+        Answer, Changes, Comes, Kind, Metastore, NewTable, Origin, Properties, Remembered,
+        RequestKey, SwapOutcome, Trash,
     },
 };
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(crate) async fn no_version_comes_back(store: &dyn Metastore) {
             location: format!("s3://b/{number}"),
             snapshots: Vec::new(),
             comes: Comes::Adopted { needs: Vec::new() },
+            changes: Changes::default(),
         };
         let mut seen = Vec::new();
         for way in 0..4 {
@@ -91,7 +92,8 @@ pub(crate) async fn remembered_requests(store: &dyn Metastore) {
         assert_eq!(kept.unwrap().status, 404);
     }
     let kept = async |requests_since_ms, without_effect| {
-        let remembered = Remembered { requests_since_ms, without_effect, events: 100 };
+        let remembered =
+            Remembered { requests_since_ms, without_effect, events: 100, event_bytes: 1 << 20 };
         store.forget_records(remembered).await.unwrap();
         let mut kept = Vec::new();
         for n in 1..7 {

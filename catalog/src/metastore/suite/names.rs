@@ -3,7 +3,7 @@
 use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
-    metastore::{Comes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
+    metastore::{Changes, Comes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
 };
 
 /// A name that PostgreSQL cannot even be asked for is nobody's, on every database alike, and what is
@@ -45,6 +45,7 @@ pub(crate) async fn names_that_nothing_has(store: &dyn Metastore) {
         location: "s3://b/1".to_owned(),
         snapshots: Vec::new(),
         comes: Comes::New,
+        changes: Changes::default(),
     };
     store.commit_with_new(&[new], &[]).await.unwrap();
     assert!(store.table(&deep, &longest(255, 255)).await.unwrap().is_some());
@@ -64,6 +65,7 @@ pub(crate) async fn views(store: &dyn Metastore) {
         location: format!("s3://b/{number}"),
         snapshots: Vec::new(),
         comes: Comes::New,
+        changes: Changes::default(),
     };
     let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
     add(new(1, "t", Kind::Table)).await.unwrap();
@@ -141,6 +143,7 @@ pub(crate) async fn pages(store: &dyn Metastore) {
         location: format!("s3://b/{n}"),
         snapshots: Vec::new(),
         comes: Comes::New,
+        changes: Changes::default(),
     };
     let all: Vec<NewTable> = (0..NAMES).map(new).collect();
     store.commit_with_new(&all, &[]).await.unwrap();

@@ -5,7 +5,8 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Comes, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash, Watermark,
+        Changes, Comes, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash,
+        Watermark,
     },
 };
 use uuid::Uuid;
@@ -21,6 +22,7 @@ pub(crate) async fn places(store: &dyn Metastore) {
         location: location.to_owned(),
         snapshots: Vec::new(),
         comes: Comes::New,
+        changes: Changes::default(),
     };
     let make = async |n, location: &str| store.commit_with_new(&[at(n, location)], &[]).await;
     make(1, "s3://b/a/test").await.unwrap();
@@ -72,6 +74,7 @@ pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &dyn Metastor
                 location: format!("s3://b/{round}{}", "/x".repeat(racer)),
                 snapshots: Vec::new(),
                 comes: Comes::New,
+                changes: Changes::default(),
             };
             store.commit_with_new(&[new], &[]).await
         });
@@ -114,6 +117,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
         location: "s3://b/kept".to_owned(),
         snapshots: vec![first.clone()],
         comes: Comes::Adopted { needs: Vec::new() },
+        changes: Changes::default(),
     };
     store.undrop(&back).await.unwrap();
     assert_eq!(store.table(&a, "again").await.unwrap().unwrap().watermark, Some(held));

@@ -690,3 +690,26 @@ async fn a_namespace_made_again_is_closed_to_who_could_read_the_old_one() {
     }
     assert_eq!(server.get(&reader, "/v1/namespaces/a").await.status, 200);
 }
+
+#[tokio::test]
+async fn who_registers_a_table_again_is_told_its_name_only_where_they_may_read() {
+    let (server, admin) = Server::start().await;
+    let table = server.get(&admin, "/v1/namespaces/a/tables/t").await.body;
+    // Another file of the same identity, in a place that is theirs to name.
+    let location = format!("{}/warehouse/b/copy", server._folder.path().display());
+    let mut metadata = table["metadata"].clone();
+    metadata["location"] = json!(format!("file://{location}"));
+    std::fs::create_dir_all(format!("{location}/metadata")).unwrap();
+    let file = format!("{location}/metadata/00001-1.metadata.json");
+    std::fs::write(&file, metadata.to_string()).unwrap();
+    let body = json!({"name": "u", "metadata-location": format!("file://{file}")});
+    let text = async |scopes: &[&str]| {
+        let token = server.token(scopes).await;
+        let refused = server.post(&token, "/v1/namespaces/b/register", body.clone()).await;
+        assert_eq!(refused.status, 409, "{}", refused.body);
+        refused.body["error"]["message"].as_str().unwrap().to_owned()
+    };
+    assert!(text(&["write:b", "read:a"]).await.contains("this one is a.t"));
+    let neutral = text(&["write:b"]).await;
+    assert!(neutral.contains("already has the table") && !neutral.contains("a.t"), "{neutral}");
+}

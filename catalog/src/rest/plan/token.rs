@@ -18,6 +18,9 @@ pub(super) struct Token {
     pub(super) body: PlanBody,
     /// Which part of it; all when none.
     pub(super) part: Option<Part>,
+    /// Whether the request had a filter that is left to the client.
+    #[serde(default)]
+    pub(super) leaves_filter: bool,
 }
 
 /// A run of the manifests that a scan has to read.

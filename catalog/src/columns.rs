@@ -1,0 +1,186 @@
+//! What a table's columns may be: the types and transforms that this server reads, and what the
+//! specification allows of them.
+//!
+//! Its one invariant: a schema that passes can be written and read by every engine that supports
+//! the table's format version. What a request says wrong is told by column and type.
+
+use crate::{commit, error::CatalogError};
+use iceberg::{
+    TableUpdate,
+    spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Type},
+};
+use serde_json::{Map, Value};
+
+/// Most digits of a decimal, by the specification.
+const DIGITS_MAX: u32 = 38;
+/// Types by their names, but for those with numbers in them.
+const TYPES: [&str; 14] = [
+    "boolean",
+    "int",
+    "long",
+    "float",
+    "double",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timestamp_ns",
+    "timestamptz_ns",
+    "string",
+    "uuid",
+    "binary",
+];
+const TRANSFORMS: [&str; 7] = ["identity", "year", "month", "day", "hour", "void", "unknown"];
+/// Transforms with a number: `bucket[16]`.
+const WIDE_TRANSFORMS: [&str; 2] = ["bucket", "truncate"];
+
+/// The first column or partition field in a JSON text that this server cannot read, and what it
+/// could; none when that is not what is wrong with the text.
+pub(crate) fn explain(json: &[u8]) -> Option<String> {
+    explain_value(&serde_json::from_slice(json).ok()?)
+}
+
+fn explain_value(value: &Value) -> Option<String> {
+    match value {
+        Value::Array(items) => items.iter().find_map(explain_value),
+        Value::Object(members) => {
+            let own = explain_object(members);
+            own.or_else(|| members.values().find_map(explain_value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+fn explain_object(object: &Map<String, Value>) -> Option<String> {
+    let name = || object.get("name").and_then(Value::as_str).unwrap_or("(unnamed)");
+    // A column of a struct, the elements of a list, the keys and values of a map.
+    let is_column = object.contains_key("id") && object.contains_key("required");
+    if is_column && let Some(kind) = object.get("type").and_then(Value::as_str) {
+        return wrong_type(kind).map(|text| format!("column `{}`: {text}", name()));
+    }
+    for (member, id) in [("element", "element-id"), ("key", "key-id"), ("value", "value-id")] {
+        let kind = object.get(member).and_then(Value::as_str).filter(|_| object.contains_key(id));
+        if let Some(text) = kind.and_then(wrong_type) {
+            let parent = if member == "element" { "list" } else { "map" };
+            return Some(format!("the {member} of a {parent}: {text}"));
+        }
+    }
+    let transform = object.get("transform").and_then(Value::as_str)?;
+    let (word, width) = match transform.split_once('[') {
+        Some((word, width)) => (word, width.strip_suffix(']')),
+        None => (transform, None),
+    };
+    let is_known = match width {
+        Some(width) => WIDE_TRANSFORMS.contains(&word) && width.trim().parse::<u32>().is_ok(),
+        None => TRANSFORMS.contains(&transform),
+    };
+    (!is_known).then(|| {
+        format!(
+            "partition or sort field `{}`: there is no transform `{transform}` here; supported are \
+             identity, year, month, day, hour, bucket[N], truncate[N] and void",
+            name()
+        )
+    })
+}
+
+fn wrong_type(kind: &str) -> Option<String> {
+    let is_decimal = || {
+        let digits = kind.strip_prefix("decimal(")?.strip_suffix(')')?;
+        let (all, part) = digits.split_once(',')?;
+        all.trim().parse::<u32>().ok().zip(part.trim().parse::<u32>().ok())
+    };
+    let is_fixed = || kind.strip_prefix("fixed[")?.strip_suffix(']')?.trim().parse::<u64>().ok();
+    if TYPES.contains(&kind) || is_decimal().is_some() || is_fixed().is_some() {
+        return None;
+    }
+    Some(format!(
+        "the type `{kind}` is not supported here; supported are {}, decimal(P, S), fixed[N], struct, \
+         list and map",
+        TYPES.join(", ")
+    ))
+}
+
+/// Refuses schemas that `new` has and `base` has not where no reader could read them, and snapshots
+/// among the updates that are of a schema the table does not have.
+///
+/// # Errors
+/// [`CatalogError::Invalid`] says which column, and what to change.
+pub(crate) fn check(
+    base: Option<&TableMetadata>,
+    new: &TableMetadata,
+    updates: &[TableUpdate],
+) -> Result<(), CatalogError> {
+    for schema in new.schemas_iter() {
+        if base.is_none_or(|base| base.schema_by_id(schema.schema_id()).is_none()) {
+            check_schema(schema, new.format_version())?;
+        }
+    }
+    for snapshot in commit::added(updates) {
+        let unknown = snapshot.schema_id().filter(|id| new.schema_by_id(*id).is_none());
+        if let Some(schema) = unknown {
+            return Err(CatalogError::Invalid(format!(
+                "Cannot add snapshot {}: the table has no schema {schema}, add it first or name \
+                 another",
+                snapshot.snapshot_id()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_schema(schema: &Schema, version: FormatVersion) -> Result<(), CatalogError> {
+    schema.as_struct().fields().iter().try_for_each(|field| check_field(field, version))
+}
+
+fn check_field(field: &NestedField, version: FormatVersion) -> Result<(), CatalogError> {
+    let wrong = |text: String| {
+        Err(CatalogError::Invalid(format!("Invalid schema: column `{}`: {text}", field.name)))
+    };
+    if version < FormatVersion::V3 && field.initial_default.is_some() {
+        return wrong(
+            "an initial-default needs format version 3: leave it out, or create or upgrade the \
+             table with format-version 3"
+                .to_owned(),
+        );
+    }
+    match field.field_type.as_ref() {
+        Type::Primitive(kind) => match wrong_primitive(kind, version) {
+            Some(text) => wrong(text),
+            None => Ok(()),
+        },
+        Type::Struct(fields) => {
+            fields.fields().iter().try_for_each(|field| check_field(field, version))
+        }
+        Type::List(list) => check_field(&list.element_field, version),
+        Type::Map(map) => {
+            check_field(&map.key_field, version)?;
+            check_field(&map.value_field, version)
+        }
+    }
+}
+
+fn wrong_primitive(kind: &PrimitiveType, version: FormatVersion) -> Option<String> {
+    match kind {
+        PrimitiveType::Decimal { precision, scale } => {
+            let is_right = (1..=DIGITS_MAX).contains(precision) && scale <= precision;
+            (!is_right).then(|| {
+                format!(
+                    "{kind} has to have 1 to {DIGITS_MAX} digits, and no more of them behind the point"
+                )
+            })
+        }
+        PrimitiveType::Fixed(0) => Some("fixed[0] has no bytes, it needs 1 or more".to_owned()),
+        PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs
+            if version < FormatVersion::V3 =>
+        {
+            Some(format!(
+                "{kind} needs format version 3: take timestamp or timestamptz, or create or upgrade \
+                 the table with format-version 3"
+            ))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
