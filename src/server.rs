@@ -146,12 +146,9 @@ impl Server {
             audit,
             config.faults.clone(),
         );
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let in_the_way = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(in_the_way)?;
+        let address = listener.local_addr().map_err(in_the_way)?;
         let parts = Parts {
             owner,
             ingest: ingest.clone(),
