@@ -2,6 +2,7 @@
 
 pub mod claim;
 mod lost_ids;
+mod reserve;
 
 use crate::{
     clock::Clock,

@@ -105,6 +105,13 @@ impl CatalogError {
         )
     }
 
+    /// Whether nothing changed because the disk of an SQLite metastore is full.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        // SQLITE_FULL.
+        matches!(self, Self::Metastore { source: sqlx::Error::Database(cause), .. } if cause.code().as_deref() == Some("13"))
+    }
+
     /// For a file that nothing may point to any more.
     pub(crate) fn about_to_be_deleted(location: &str) -> Self {
         Self::Invalid(format!(

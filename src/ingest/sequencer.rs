@@ -223,6 +223,8 @@ impl Sequencer {
         let now_ms = self.clock.now_ms();
         match self.desk.index.poll(now_ms) {
             Ok(true) => self.save(),
+            // The ids are in their file, but what goes with it had no room.
+            Ok(false) if self.freezing.is_some() && !self.desk.index.is_writing() => self.save(),
             Ok(false) => (),
             Err(cause) => {
                 error!(error = &cause as &dyn std::error::Error, "id index file not written");
@@ -244,7 +246,10 @@ impl Sequencer {
 
     fn freeze(&mut self) {
         self.squeezed = false;
-        let unsaved = std::mem::take(&mut self.unsaved);
+        let mut unsaved = std::mem::take(&mut self.unsaved);
+        unsaved
+            .namespaces
+            .extend(self.freezing.take().into_iter().flat_map(|left| left.namespaces));
         self.freezing = Some(Freezing {
             saved: self.desk.ledger.save(),
             through: *self.wal.durable().borrow(),
@@ -265,8 +270,7 @@ impl Sequencer {
         });
         if let Err(cause) = saved {
             warn!(error = &cause as &dyn std::error::Error, "the log keeps ids for now");
-            // The next freeze covers these records as well.
-            self.unsaved.namespaces.extend(freezing.namespaces);
+            self.freezing = Some(freezing);
         }
     }
 

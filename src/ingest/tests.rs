@@ -634,6 +634,26 @@ fn a_full_id_table_goes_to_a_file_and_the_log_lets_go_of_it() {
     assert!(bench.sequencer.desk.ledger.entry(&ns("a")).types.contains("fresh"));
 }
 
+#[test]
+fn the_log_lets_go_of_ids_once_what_goes_with_their_file_has_room_again() {
+    let house = House::new();
+    let mut bench = Bench::new(&house);
+    // A folder in the place of the file, as good as a full disk.
+    let in_the_way = bench.sequencer.folder.join("namespaces.tmp");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    bench.take("a/1 a/2 a/3 a/4").unwrap();
+    bench.sequencer.look_after_index();
+    while bench.sequencer.desk.index.is_writing() {
+        bench.sequencer.look_after_index();
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.keys_in_log(), 1);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    // No id comes any more.
+    bench.sequencer.look_after_index();
+    assert_eq!(bench.keys_in_log(), 0);
+}
+
 /// What a table holds of a namespace: ids, counted from 1, with the time they arrived.
 fn rebuild(house: &House, ids_max: usize, table: &[(&str, i64)]) -> Option<rebuild::Rebuild> {
     let (wal, _writer) = house.open_log(Faults::default());

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, MetastoreUrl},
     flush::table_name,
     owner::Ownership,
-    server::{StartError, make_data_folder, open_metastore},
+    server::{StartError, make_data_folder, open_metastore, reserve},
     table::writer::blocking,
     wal::{RecordRef, Wal, folder::LogFolder},
 };
@@ -66,7 +66,16 @@ pub(super) async fn claim(
         // their events is what brings these back.
         remove_ids(config).await?;
     }
-    let mut owner = metastore.own_log(log, claim).await?;
+    let url = config.metastore.clone();
+    let mut owner = match metastore.own_log(log, claim).await {
+        Err(cause) if cause.is_out_of_space() => {
+            match blocking(move || reserve::give_up(&url)).await {
+                Ok(true) => metastore.own_log(log, claim).await?,
+                Ok(false) | Err(_) => return Err(cause.into()),
+            }
+        }
+        owner => owner?,
+    };
     if owner.log != log && folder.is_new() && is_alone(config) {
         warn!(
             lost = %owner.log,
@@ -77,6 +86,8 @@ pub(super) async fn claim(
         );
         owner = metastore.own_log(log, Claim::TakeOver).await?;
     }
+    let url = config.metastore.clone();
+    blocking(move || reserve::keep(&url)).await;
     let ownership = Ownership::new(metastore.clone(), log, &owner);
     Ok(Claimed { folder, owner: ownership, seq_after: owner.seq_after })
 }

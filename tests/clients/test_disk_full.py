@@ -104,6 +104,9 @@ def fill_and_recover(folder: Path) -> None:
     server = Server(folder, SETTINGS).start()
     sender = Sender(server.url)
     try:
+        # However fast the disk fills, the table is there before.
+        assert sender.send(sender.batch())[0] == 200
+        sender.client.commit(NAMESPACE)
         sender.send_until_full()
         check_reads(sender)
 

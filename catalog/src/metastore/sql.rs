@@ -96,7 +96,7 @@ impl SqlMetastore {
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
-        self.writer.begin_with(self.dialect.begin()).await.map_err(failed("begin"))
+        self.dialect.begin(&self.writer).await.map_err(failed("begin"))
     }
 }
 

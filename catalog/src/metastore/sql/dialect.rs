@@ -4,7 +4,7 @@ use super::failed;
 use crate::{error::CatalogError, metastore::LostCommit};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
-    AnyConnection, AnyPool, Connection,
+    Any, AnyConnection, AnyPool, Connection, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
 use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
@@ -40,11 +40,23 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// How a transaction that writes begins.
-    pub(super) fn begin(self) -> &'static str {
-        match self {
+    /// Begins a transaction that writes.
+    pub(super) async fn begin(
+        self,
+        pool: &AnyPool,
+    ) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        let begin = match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        };
+        match pool.begin_with(begin).await {
+            // On a full disk SQLite ends a transaction at any statement, and its connection is
+            // still counted as being in one.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                pool.acquire().await?.close().await?;
+                pool.begin_with(begin).await
+            }
+            begun => begun,
         }
     }
 
