@@ -12,12 +12,17 @@ use icecore_schemas::names::Namespace;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
 };
+use tracing::debug;
 
 const FILE: &str = "namespaces.json";
+/// How the next one is called until it is whole.
+const NEXT: &str = "next";
+/// What is kept for the next ledger; one of a few hundred namespaces fits.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// One namespace's counters and types.
 #[derive(Debug, Default)]
@@ -72,6 +77,7 @@ struct SavedEntry {
 impl Ledger {
     /// The ledger of the last [`Saved::write`]; empty when there was none.
     pub(super) fn open(folder: &Path) -> Result<Self, WalError> {
+        keep_room(folder);
         let path = folder.join(FILE);
         let failed =
             |source| WalError::Io { operation: "read namespaces", path: path.clone(), source };
@@ -204,11 +210,31 @@ impl Saved {
     }
 
     fn write_to(&self, folder: &Path, path: &Path) -> io::Result<()> {
-        let unfinished = path.with_extension("tmp");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
+        let unfinished = path.with_extension(NEXT);
+        let bytes = serde_json::to_vec(self)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(&unfinished)?;
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
-        File::open(folder)?.sync_all()
+        File::open(folder)?.sync_all()?;
+        keep_room(folder);
+        Ok(())
+    }
+}
+
+/// Keeps room for the next ledger, which is written over it: on a full disk the log gets none from
+/// what was moved to tables until a ledger says which ids are in files.
+fn keep_room(folder: &Path) {
+    let path = folder.join(FILE).with_extension(NEXT);
+    if fs::metadata(&path).is_ok_and(|file| ROOM_BYTES <= file.len()) {
+        return;
+    }
+    let kept = fs::create_dir_all(folder)
+        .and_then(|()| File::create(&path))
+        .and_then(|mut file| file.write_all(&[0; ROOM_BYTES as usize]));
+    if let Err(error) = kept {
+        debug!(path = %path.display(), %error, "no room is kept for a ledger");
     }
 }

@@ -639,7 +639,8 @@ fn the_log_lets_go_of_ids_once_what_goes_with_their_file_has_room_again() {
     let house = House::new();
     let mut bench = Bench::new(&house);
     // A folder in the place of the file, as good as a full disk.
-    let in_the_way = bench.sequencer.folder.join("namespaces.tmp");
+    let in_the_way = bench.sequencer.folder.join("namespaces.next");
+    let _there_or_not = std::fs::remove_file(&in_the_way);
     std::fs::create_dir_all(&in_the_way).unwrap();
     bench.take("a/1 a/2 a/3 a/4").unwrap();
     bench.sequencer.look_after_index();
