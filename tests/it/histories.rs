@@ -11,7 +11,7 @@ use icecore_histories::{Asked, NAMES, Operation, Rng, SeedableRng, StdRng, Told,
 use reqwest::{Client, Method};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
-use sqlx::AnyPool;
+use sqlx::{AnyPool, any::AnyPoolOptions};
 use std::{
     sync::{
         Mutex,
@@ -276,7 +276,8 @@ async fn database(run: Run) -> Option<(String, AnyPool)> {
     sqlx::raw_sql(made).execute(&pool).await.unwrap();
     let mut url = url::Url::parse(&server).unwrap();
     url.set_path(&name);
-    let pool = AnyPool::connect(url.as_str()).await.unwrap();
+    // With one connection of its own it cannot end another one of its own.
+    let pool = AnyPoolOptions::new().max_connections(1).connect(url.as_str()).await.unwrap();
     Some((url.into(), pool))
 }
 
