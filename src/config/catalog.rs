@@ -2,21 +2,15 @@
 
 use super::{ConfigError, DAY, Texts, units};
 use icecore_catalog::catalog::{CatalogOptions, DropPolicy, Reserved, VerifyAtLoad};
-use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
-    names::NAMESPACE_TEXT,
-};
+use icecore_schemas::names::NAMESPACE_TEXT;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// What only this service makes: its tables, in every namespace, and what a namespace's events are
-/// called. Were a name free where no event has come yet, the first one could not be stored.
-const RESERVED: Reserved = Reserved {
-    names: &[EVENTS_TABLE, DEAD_LETTERS_TABLE],
-    namespace_properties: &[NAMESPACE_TEXT],
-};
+/// What only this service writes: what a namespace's events are called. Names of tables are free:
+/// engines come with tables called `events`, and rows of ours go to none that is not ours.
+const RESERVED: Reserved = Reserved { names: &[], namespace_properties: &[NAMESPACE_TEXT] };
 /// Longest name of the catalog.
 const NAME_BYTES_MAX: usize = 128;
 /// What follows `/v1/` in the paths of the protocol.
