@@ -6,6 +6,7 @@
 //! that a disk with little room left is drained in steps that fit.
 
 mod commit;
+pub mod noted;
 pub mod obsolete;
 mod requests;
 
@@ -360,6 +361,12 @@ impl Job for FlushJob {
             .collect()
             .await;
 
+        if results.iter().any(|(_, result)| result.is_ok())
+            && let Err(cause) = noted::note(&self.tables.wal, &self.tables.catalog).await
+        {
+            // The commits stand; it is noted later.
+            warn!(error = &cause as &dyn std::error::Error, "the metastore's state is not noted");
+        }
         let mut failed: HashMap<Namespace, Arc<FlushError>> = HashMap::new();
         let mut first = None;
         for (pending, result) in results {

@@ -1,27 +1,33 @@
 //! Start and stop: every part of the server, wired in the order in which data flows.
 
+pub mod accept;
 pub mod claim;
+mod look;
 mod lost_ids;
 mod reserve;
+pub mod stores;
 
 use crate::{
     clock::Clock,
     config::{Config, MetastoreUrl, access::AccessConfig},
     event::Limits,
-    flush::{Flush, FlushOptions, obsolete::DeleteObsolete},
+    flush::{
+        Flush, FlushOptions,
+        noted::{NOTE_TICK, NoteMetastore},
+        obsolete::DeleteObsolete,
+    },
     http::{
         self, App, Parts,
         upkeep::{self, Upkeep},
     },
     ids::Ids,
-    ingest::{Ingest, IngestOptions},
-    owner::{self, WatchOwner},
+    ingest::Ingest,
+    owner::{self, Ownership, WatchOwner},
     sql::{Sql, SqlOptions},
     table::known_ids::ReadIdsError,
     tasks::Tasks,
-    wal::{Wal, WalError, WalOptions},
+    wal::{Wal, WalError},
 };
-use claim::Claimed;
 use icecore_catalog::{
     access::Access,
     catalog::Catalog,
@@ -30,13 +36,10 @@ use icecore_catalog::{
     rest::body::{Pace, Room},
     storage::{Storage, access::Access as StorageAccess},
 };
-use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
-    names::Namespace,
-};
+use look::LookForMetadata;
 use std::{
-    collections::HashMap, fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt,
-    path::PathBuf, sync::Arc, time::Duration,
+    fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
+    time::Duration,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tracing::{info, warn};
@@ -52,11 +55,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a stop waits for the last records of access control: a metastore that does not answer
 /// now keeps nobody from stopping.
 const FINISH_PATIENCE: Duration = Duration::from_secs(1);
-/// Free segments kept for reuse.
-const FREE_SEGMENTS_MAX: usize = 4;
-/// Most requests and bytes in one group commit.
-const GROUP_REQUESTS_MAX: usize = 1024;
-const GROUP_BYTES_MAX: usize = 16 << 20;
+/// How often the tables' metadata files are looked for while they are not all found.
+const LOOK_TICK: Duration = Duration::from_secs(5);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -115,9 +115,10 @@ impl Server {
         let access = open_access(config, &metastore, &clock);
         let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
-        let claimed = claim::claim(config, folder, &audit).await?;
+        let claimed = claim::claim(config, folder, &catalog, &audit).await?;
         let owner = claimed.owner.clone();
-        let (wal, ingest) = start_ingest(config, (&clock, &ids), &catalog, claimed).await?;
+        let (wal, ingest) =
+            lost_ids::start_ingest(config, (&clock, &ids), (&catalog, &audit), claimed).await?;
         claim::tell_of_stranded(&owner, &wal, &audit).await?;
 
         let options = FlushOptions {
@@ -134,13 +135,9 @@ impl Server {
             config.faults.clone(),
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
-        tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, Arc::new(Notify::new()));
-        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
-        tasks.run(
-            Upkeep::new(access.clone(), config.audit_retention),
-            UPKEEP_TICK,
-            Arc::new(Notify::new()),
-        );
+        let upkeep = Upkeep::new(access.clone(), config.audit_retention);
+        tasks.run(upkeep, UPKEEP_TICK, Arc::new(Notify::new()));
+        look_after_stores(&tasks, &owner, &wal, (&catalog, &audit)).await;
 
         let sql = Sql::new(
             sql_options(config),
@@ -195,6 +192,26 @@ impl Server {
     }
 }
 
+/// Starts what keeps an eye on the stores. The first look for metadata files comes before anybody
+/// may ask whether the server is ready.
+async fn look_after_stores(
+    tasks: &Tasks,
+    owner: &Ownership,
+    wal: &Wal,
+    (catalog, metastore): (&Catalog, &SqlMetastore),
+) {
+    let asleep = || Arc::new(Notify::new());
+    tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, asleep());
+    if owner.check().is_ok() || owner.check_owner().is_err() {
+        // By a metastore that is too old a file could go that a newer one needs.
+        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, asleep());
+    }
+    tasks.run(NoteMetastore::new(wal, catalog), NOTE_TICK, asleep());
+    let mut look = LookForMetadata::new(owner, catalog, metastore);
+    look.first().await;
+    tasks.run(look, LOOK_TICK, asleep());
+}
+
 /// Makes the data folder when it is missing, for its owner alone: it has every event. One that is
 /// there keeps the rights that its owner gave it.
 ///
@@ -241,64 +258,6 @@ fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Acce
         AccessConfig::Off => Access::recorded(store, now),
         AccessConfig::On(oidc) => Access::on(store, now, oidc.as_deref().cloned()),
     }
-}
-
-/// What the catalog knows of the namespaces whose events it has.
-#[derive(Debug, Default)]
-struct Known {
-    namespaces: Vec<Namespace>,
-    /// Highest `seq` of each table; the flag is true for `dead_letters`.
-    last_seq: HashMap<(Namespace, bool), u64>,
-}
-
-async fn known_namespaces(catalog: &Catalog) -> Result<Known, CatalogError> {
-    let mut known = Known::default();
-    for levels in catalog.metastore().namespaces(&Vec::new()).await? {
-        let properties = catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-        let Some(namespace) = Namespace::noted(&levels, &properties) else {
-            continue; // A namespace that another engine made.
-        };
-        for (is_dead_letters, table) in [(false, EVENTS_TABLE), (true, DEAD_LETTERS_TABLE)] {
-            let row = catalog.metastore().table(&levels, table).await?;
-            let last_seq =
-                row.and_then(|row| row.watermark).map_or(0, |watermark| watermark.last_seq);
-            known.last_seq.insert((namespace.clone(), is_dead_letters), last_seq);
-        }
-        known.namespaces.push(namespace);
-    }
-    Ok(known)
-}
-
-async fn start_ingest(
-    config: &Config,
-    (clock, ids): (&Clock, &Ids),
-    catalog: &Catalog,
-    Claimed { folder, owner, seq_after }: Claimed,
-) -> Result<(Wal, Ingest), StartError> {
-    // Read under the new epoch: whoever moved watermarks before does not any more.
-    let known = known_namespaces(catalog).await?;
-    let position_floor = catalog.metastore().highest_position().await?;
-    let wal_options = WalOptions {
-        folder: config.data_dir.join("wal"),
-        segment_bytes: config.wal_segment_bytes,
-        free_segments_max: FREE_SEGMENTS_MAX,
-        bytes_max: config.wal_bytes_max,
-        disk_free_min: config.wal_disk_free_min,
-        position_floor,
-    };
-    let ingest_options = IngestOptions {
-        dedup_folder: config.data_dir.join("ids"),
-        dedup_window: config.dedup_window,
-        queue_bytes_max: config.queue_bytes_max,
-        group_requests_max: GROUP_REQUESTS_MAX,
-        group_bytes_max: GROUP_BYTES_MAX,
-        types_max: config.types_max,
-        seq_after,
-        seq_floor: known.last_seq,
-        namespaces: known.namespaces,
-    };
-    let base = (clock.clone(), ids.clone(), config.faults.clone());
-    lost_ids::start_ingest((folder, wal_options), ingest_options, &owner, base, catalog).await
 }
 
 fn limits(config: &Config) -> Limits {

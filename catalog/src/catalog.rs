@@ -18,6 +18,7 @@ mod purge;
 mod read;
 mod register;
 mod views;
+pub mod whole;
 mod write;
 
 pub use crate::metastore::NowMs;

@@ -64,12 +64,16 @@ pub async fn healthz() -> &'static str {
 }
 
 /// `GET /readyz`: the log is recovered (the server listens only then), takes writes, and is the one
-/// that events are taken into.
+/// that events are taken into, and nothing else is in the way.
 ///
 /// # Errors
-/// 503 while the last write to the log failed, and for a server whose log events are not taken into:
-/// its queries and its catalog go on.
+/// 503 while the last write to the log failed, while the owner's list of what is in the way has
+/// anything, and for a server whose log events are not taken into: its queries and its catalog go on.
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    let told = app.owner.obstacles_told();
+    if !told.is_empty() {
+        return Err(ApiError::new(ErrorCode::Unavailable, told.join("; ")));
+    }
     app.owner.check()?;
     if app.ingest.takes_writes() {
         Ok("ready\n")

@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod audit;
+mod clocks;
 mod contract;
 mod exactly_once;
 mod harness;
@@ -15,5 +16,6 @@ mod own_tables;
 mod owner;
 mod parquet;
 mod process;
+mod restores;
 mod tidy;
 mod time_travel;
