@@ -82,24 +82,29 @@ impl Wanted {
         if let Some(until) = &self.until {
             rows.push_str(&format!(" AND id <= {}", place(until)));
         }
-        let mut letters = "max(CASE WHEN status = 'discarded' THEN 1 ELSE 0 END) = 0".to_owned();
+        let is = |condition: &str| format!("max(CASE WHEN {condition} THEN 1 ELSE 0 END)");
+        let mut states = vec![(is("status = 'discarded'"), 0)];
         if let Some(reason) = &self.reason {
-            let reason = place(reason);
-            letters
-                .push_str(&format!(" AND max(CASE WHEN reason = {reason} THEN 1 ELSE 0 END) = 1"));
+            states.push((is(&format!("reason = {}", place(reason))), 1));
         }
         // A letter that was taken is never pending again.
         if let Some(status) = &self.status {
             let is_redriven = i32::from(status == Status::Redriven.as_str());
-            letters.push_str(&format!(
-                " AND max(CASE WHEN status = 'redriven' THEN 1 ELSE 0 END) = {is_redriven}"
-            ));
+            states.push((is("status = 'redriven'"), is_redriven));
         }
         if let Some(before_us) = self.before_us {
-            letters.push_str(&format!(" AND min(CAST(received_at AS BIGINT)) < {before_us}"));
+            states.push((is(&format!("CAST(received_at AS BIGINT) < {before_us}")), 1));
         }
+        let numbered = || states.iter().enumerate();
+        let columns: Vec<String> =
+            numbered().map(|(n, (state, _))| format!("{state} AS state_{n}")).collect();
+        let wanted: Vec<String> =
+            numbered().map(|(n, (_, value))| format!("state_{n} = {value}")).collect();
         let sql = format!(
-            "SELECT id FROM dead_letters WHERE {rows} GROUP BY id HAVING {letters} ORDER BY id LIMIT {limit}"
+            "SELECT id FROM (SELECT id, {} FROM dead_letters WHERE {rows} GROUP BY id) AS letters
+             WHERE {} ORDER BY id LIMIT {limit}",
+            columns.join(", "),
+            wanted.join(" AND ")
         );
         (sql, params)
     }
