@@ -288,6 +288,16 @@ impl FlushJob {
         due
     }
 
+    /// After a commit: a start with a copy of the metastore from before it is to be noticed.
+    async fn note_metastore(&self, has_committed: bool) {
+        if has_committed
+            && let Err(cause) = noted::note(&self.tables.wal, &self.tables.catalog).await
+        {
+            // The commits stand; it is noted later.
+            warn!(error = &cause as &dyn std::error::Error, "the metastore's state is not noted");
+        }
+    }
+
     /// Tells everyone who waits that nothing will be committed.
     fn refuse(&self, wanted: Vec<Namespace>, not: &NotOwner) {
         let error = Arc::new(FlushError::from(not.clone()));
@@ -361,12 +371,7 @@ impl Job for FlushJob {
             .collect()
             .await;
 
-        if results.iter().any(|(_, result)| result.is_ok())
-            && let Err(cause) = noted::note(&self.tables.wal, &self.tables.catalog).await
-        {
-            // The commits stand; it is noted later.
-            warn!(error = &cause as &dyn std::error::Error, "the metastore's state is not noted");
-        }
+        self.note_metastore(results.iter().any(|(_, result)| result.is_ok())).await;
         let mut failed: HashMap<Namespace, Arc<FlushError>> = HashMap::new();
         let mut first = None;
         for (pending, result) in results {

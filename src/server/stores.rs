@@ -148,7 +148,7 @@ impl Stores<'_> {
     pub(super) fn compare(&self) -> Findings {
         let is_noted = !self.noted.log.is_nil();
         let is_other_log = is_noted && self.noted.log != self.log;
-        let log = is_other_log.then(|| match self.records.is_empty() {
+        let log = is_other_log.then_some(match self.records.is_empty() {
             true => LogTrouble::Lost(self.noted.log),
             false => LogTrouble::Foreign(self.noted.log),
         });
