@@ -97,6 +97,7 @@ pub struct Server {
     tasks: Tasks,
     ingest: Ingest,
     access: Access,
+    metastore: SqlMetastore,
 }
 
 impl Server {
@@ -143,7 +144,7 @@ impl Server {
             sql_options(config),
             (wal.clone(), owner.clone()),
             catalog.clone(),
-            audit,
+            audit.clone(),
             config.faults.clone(),
         );
         let in_the_way = |source| StartError::Listen { address: config.listen, source };
@@ -171,7 +172,7 @@ impl Server {
             config.http_connections_max,
         );
         info!("listening on http://{address}");
-        Ok(Self { address, tasks, ingest, access })
+        Ok(Self { address, tasks, ingest, access, metastore: audit })
     }
 
     /// Where it listens.
@@ -187,6 +188,9 @@ impl Server {
         let finished = tokio::time::timeout(FINISH_PATIENCE, upkeep::finish(&self.access)).await;
         if finished.is_err() {
             warn!("the metastore does not answer: the audit records that wait are lost");
+        }
+        if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {
+            warn!("the metastore is still in use, and is not closed");
         }
         info!("stopped");
     }

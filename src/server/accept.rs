@@ -78,6 +78,7 @@ pub async fn accept_loss(
         let has_tables = !stores::newer_files(&catalog, &metastore).await.is_empty();
         findings.metastore = has_tables.then_some(MetastoreTrouble::Empty);
     }
+    metastore.close().await;
     let mut accepted = choose(&findings, given);
     let is_foreign = matches!(findings.log, Some(LogTrouble::Foreign(_)));
     let sets_aside = is_foreign && accepted.left.is_empty();
