@@ -5,6 +5,7 @@
 
 mod encode;
 pub mod known_ids;
+mod pages;
 pub mod partition;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -8,6 +8,7 @@ mod audit;
 mod contract;
 mod dead_letters;
 mod exactly_once;
+mod flipped_bits;
 mod harness;
 mod histories;
 mod hostile_http;
