@@ -5,12 +5,14 @@
 
 pub mod admin;
 pub mod audit;
+pub mod backup;
 pub mod catalog;
 pub mod client;
 pub mod deadletters;
 pub mod ingest;
 pub mod quickstart;
 pub mod refs;
+pub mod relocate;
 pub mod sample;
 pub mod serve;
 pub mod sql;
@@ -104,6 +106,9 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Show every setting with its value and origin
     Config,
+    /// Make, list, restore and forget backups
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Look into a log that no server has open
     #[command(subcommand)]
     Wal(wal::WalCommand),
@@ -139,6 +144,9 @@ pub enum CliError {
     /// The audit log is not what was written.
     #[error("the audit log is broken")]
     Audit(#[from] Broken),
+    /// A backup.
+    #[error("backup")]
+    Backup(#[from] crate::server::backup::BackupError),
     /// The log.
     #[error("read the log")]
     Wal(#[from] crate::wal::WalError),
@@ -196,6 +204,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::DeadLetters(command) => deadletters::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
+        Command::Backup(command) => backup::run(config, &command).await,
         Command::Wal(command) => wal::run(config, &command).await,
     }
 }

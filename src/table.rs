@@ -5,6 +5,7 @@
 
 mod encode;
 pub mod known_ids;
+pub mod moved_deletes;
 mod pages;
 pub mod partition;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod audit;
+mod backup;
 mod contract;
 mod dead_letters;
 mod exactly_once;
@@ -13,6 +14,7 @@ mod harness;
 mod histories;
 mod hostile_http;
 mod lost_ids;
+mod moved;
 mod own_tables;
 mod owner;
 mod parquet;
