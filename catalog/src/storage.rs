@@ -7,6 +7,7 @@
 pub mod access;
 mod file_io;
 mod local;
+pub mod probe;
 pub mod sign;
 mod sts;
 #[cfg(test)]

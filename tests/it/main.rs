@@ -5,12 +5,15 @@
 mod access;
 mod admin;
 mod audit;
+mod command_line;
 mod contract;
 mod exactly_once;
 mod harness;
+mod health;
 mod histories;
 mod hostile_http;
 mod lost_ids;
+mod messages;
 mod own_tables;
 mod owner;
 mod parquet;
