@@ -118,7 +118,7 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
     }
     let events = if refused == 1 { "1 event was" } else { &format!("{refused} events were") };
     Err(CliError::Refused(format!(
-        "{events} refused and kept as dead letters: icecore sql --ns {} \"SELECT reason, detail, payload FROM dead_letters\"",
+        "{events} refused and kept as dead letters: icecore deadletters list --ns {}",
         command.ns
     )))
 }

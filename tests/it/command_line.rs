@@ -77,7 +77,9 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
     assert!(said.contains("a.ndjson.zst:3: INVALID_JSON"), "{said}");
     assert!(said.contains("a.ndjson.zst:5: MISSING_TYPE"), "{said}");
     assert!(
-        said.contains("2 events were refused and kept as dead letters: icecore sql --ns n"),
+        said.contains(
+            "2 events were refused and kept as dead letters: icecore deadletters list --ns n"
+        ),
         "{said}"
     );
 

@@ -7,6 +7,7 @@ mod admin;
 mod audit;
 mod command_line;
 mod contract;
+mod dead_letters;
 mod exactly_once;
 mod harness;
 mod health;
