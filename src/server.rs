@@ -15,7 +15,7 @@ use crate::{
     },
     ids::Ids,
     ingest::{Ingest, IngestOptions},
-    owner::{self, WatchOwner},
+    owner::{self, Ownership, WatchOwner},
     sql::{Sql, SqlOptions},
     table::known_ids::ReadIdsError,
     tasks::Tasks,
@@ -132,13 +132,8 @@ impl Server {
         let (wal, ingest) = start_ingest(config, (&clock, &ids), &catalog, claimed).await?;
         claim::tell_of_stranded(&owner, &wal, &audit).await?;
 
-        let options = FlushOptions {
-            interval: config.commit_interval,
-            bytes_max: config.commit_bytes_max,
-            owner: owner.clone(),
-        };
         let (flush, job, wake) = Flush::new(
-            options,
+            flush_options(config, &owner),
             wal.clone(),
             &catalog,
             clock.clone(),
@@ -146,13 +141,7 @@ impl Server {
             config.faults.clone(),
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
-        tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, Arc::new(Notify::new()));
-        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
-        tasks.run(
-            Upkeep::new(access.clone(), config.audit_retention),
-            UPKEEP_TICK,
-            Arc::new(Notify::new()),
-        );
+        start_jobs(&tasks, &owner, &catalog, Upkeep::new(access.clone(), config.audit_retention));
 
         let sql = Sql::new(
             sql_options(config),
@@ -205,6 +194,22 @@ impl Server {
         }
         info!("stopped");
     }
+}
+
+fn flush_options(config: &Config, owner: &Ownership) -> FlushOptions {
+    FlushOptions {
+        interval: config.commit_interval,
+        bytes_max: config.commit_bytes_max,
+        owner: owner.clone(),
+    }
+}
+
+/// The jobs that no request waits for.
+fn start_jobs(tasks: &Tasks, owner: &Ownership, catalog: &Catalog, upkeep: Upkeep) {
+    let nobody_wakes = || Arc::new(Notify::new());
+    tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, nobody_wakes());
+    tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, nobody_wakes());
+    tasks.run(upkeep, UPKEEP_TICK, nobody_wakes());
 }
 
 /// Takes the address without letting anybody in.
