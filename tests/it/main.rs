@@ -15,6 +15,7 @@ mod histories;
 mod hostile_http;
 mod lost_ids;
 mod messages;
+mod namespaces;
 mod own_tables;
 mod owner;
 mod parquet;
