@@ -66,7 +66,7 @@ pub async fn restore(config: &Config, folder: &Path, now_ms: i64) -> Result<Back
         }
     }
     check_objects(config, &backup).await?;
-    make_data_folder(config).map_err(failed("make", &config.data_dir))?;
+    make_data_folder(config)?;
     let copied = copy(backup.clone(), folder.to_owned(), config.data_dir.clone(), warehouse);
     copied.await?;
     place_metastore(&backup, folder, &metastore).await?;
