@@ -7,7 +7,7 @@
 
 use crate::{
     clock::Clock,
-    event::{codec, event_key, rows},
+    event::{codec, rows, stored_key},
     ingest::{
         IngestOptions,
         age::Age,
@@ -21,7 +21,7 @@ use crate::{
         ranges::{self, Range},
     },
 };
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray, StringArray};
 use icecore_schemas::names::Namespace;
 use std::{collections::HashMap, fs, io, path::PathBuf};
 use tracing::warn;
@@ -135,8 +135,17 @@ impl Rebuild {
                 .map_err(|cause| damaged(format!("a record does not decode: {cause}")))?;
             let ids = rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
             let ids = ids.ok_or_else(|| damaged("a record has no ids".to_owned()))?;
-            for (seq, id) in seqs.zip(ids.iter().flatten()) {
-                self.add(&record.namespace, id, seq, record.durable_ms)?;
+            let texts = |name: &str| {
+                rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>())
+            };
+            let (sources, payloads) = (texts("source"), texts("payload"));
+            for (row, (seq, id)) in seqs.zip(ids.iter().flatten()).enumerate() {
+                let text = |column: Option<&'_ StringArray>| {
+                    column.filter(|column| column.is_valid(row)).map(|it| it.value(row).to_owned())
+                };
+                let (source, payload) = (text(sources), text(payloads));
+                let key = stored_key(&record.namespace, id, source.as_deref(), payload.as_deref());
+                self.add(&record.namespace, key, seq, record.durable_ms)?;
             }
         }
         Ok(())
@@ -157,14 +166,15 @@ impl Rebuild {
         }
     }
 
-    /// Adds an id that a table has, unless it is known or out of the window. Blocking.
+    /// Adds the key ([`stored_key`]) of an event that a table has, unless it is known or out of the
+    /// window. Blocking.
     ///
     /// # Errors
     /// The index cannot be read or written.
     pub fn add(
         &mut self,
         namespace: &Namespace,
-        id: &str,
+        key: u128,
         seq: u64,
         arrived_ms: i64,
     ) -> Result<(), WalError> {
@@ -172,8 +182,7 @@ impl Rebuild {
             return Ok(());
         }
         self.covered(namespace, seq);
-        let seen = Seen { content: UNKNOWN_CONTENT, seq };
-        self.insert(event_key(namespace, id), seen, arrived_ms)
+        self.insert(key, Seen { content: UNKNOWN_CONTENT, seq }, arrived_ms)
     }
 
     /// Everything up to `seq` is in the index once this rebuild is finished.

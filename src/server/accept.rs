@@ -62,8 +62,7 @@ pub async fn accept_loss(
     given: &Given,
     is_dry: bool,
 ) -> Result<Accepted, StartError> {
-    make_data_folder(config)
-        .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
+    make_data_folder(config)?;
     let folder = claim::take(config).await?;
     let metastore = open_metastore(config).await?;
     let Looked { mut noted, before, .. } = claim::look(config, &folder, &metastore).await?;

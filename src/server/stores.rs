@@ -8,6 +8,7 @@ use crate::{
     config::{Config, MetastoreUrl},
     flush::table_name,
     ingest,
+    server::{StartError, claim::marks_path, moved},
     wal::{
         Position, RecordKind, RecordRef, WalError,
         marks::{Mark, MetastoreMark, Noted, TableMarks},
@@ -373,6 +374,25 @@ pub(super) async fn newer_files(catalog: &Catalog, metastore: &SqlMetastore) -> 
             Vec::new()
         }
     }
+}
+
+/// Refuses a start on tables that lie elsewhere, and says so where the metastore is another one.
+///
+/// # Errors
+/// [`StartError::Moved`], or [`CatalogError::Invalid`] of another metastore.
+pub(super) async fn check_places(
+    config: &Config,
+    catalog: &Catalog,
+    metastore: &SqlMetastore,
+) -> Result<(), StartError> {
+    let Err(cause) = moved::check(metastore, catalog.storage()).await else { return Ok(()) };
+    let had = Noted::read(&marks_path(config))?.metastore;
+    let id = metastore.feed().await?.id;
+    if had.is_none_or(|had| had.id == id) {
+        return Err(cause);
+    }
+    let other = describe_metastore(MetastoreTrouble::Other, config);
+    Err(CatalogError::Invalid(format!("{other}; {cause}")).into())
 }
 
 /// The highest `seq` of each namespace by the ledger of the ids, where nothing better was noted.

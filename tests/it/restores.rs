@@ -38,7 +38,7 @@ const CELLS: &str = "
     committed   db        older     missing 11..20
     committed   db        deleted   missing 1..20
     committed   db        cut       fails icecore.db` is damaged
-    committed   db        other     waits is not the one that this server had
+    committed   db        other     fails is not the one that this server had
     committed   wal       older     whole
     committed   wal       deleted   whole
     committed   wal       cut       whole
@@ -54,7 +54,7 @@ const CELLS: &str = "
     half        db        older     accepts is older than the data
     half        db        deleted   missing 1..10
     half        db        cut       fails icecore.db` is damaged
-    half        db        other     waits is not the one that this server had
+    half        db        other     fails is not the one that this server had
     half        wal       older     missing 21..30
     half        wal       deleted   missing 21..30
     half        wal       cut       missing 21..30
@@ -70,7 +70,7 @@ const CELLS: &str = "
     uncommitted db        older     whole
     uncommitted db        deleted   accepts is not the one that this server had
     uncommitted db        cut       fails icecore.db` is damaged
-    uncommitted db        other     waits is not the one that this server had
+    uncommitted db        other     fails is not the one that this server had
     uncommitted wal       older     missing 11..30
     uncommitted wal       deleted   missing 11..30
     uncommitted wal       cut       missing 21..30

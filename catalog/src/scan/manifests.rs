@@ -6,6 +6,7 @@
 use super::ScanError;
 use crate::{
     location::Location,
+    manifest_file,
     storage::{self, Storage},
 };
 use bytes::Bytes;
@@ -225,7 +226,7 @@ impl ManifestCache {
             return Ok(Arc::clone(files));
         }
         let bytes = stored(storage, location).await?;
-        let parsed = Manifest::parse_avro(&bytes).map_err(damaged(location))?;
+        let parsed = manifest_file::parse(&bytes).map_err(damaged(location))?;
         let files = live_files(&parsed, manifest);
         for file in &files {
             own.admit(&file.location)?;

@@ -41,13 +41,6 @@ impl SqlMetastore {
     /// by what its journal has (256 pages of 4 KiB; twice as much where that failed once for want of
     /// room), and the journal and its index by some pages.
     pub const SQLITE_START_BYTES: usize = (2 << 20) + (256 << 10);
-
-    /// Ends every connection, once those who use them have given them back. An SQLite file then has
-    /// everything that its journal had. Every later call fails.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
 }
 
 /// Which database.
