@@ -38,10 +38,12 @@ pub struct Limits {
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
-    /// `{"events":[…],"batchId"?}`, an array of events, or one event.
+    /// `{"events":[…],"batchId"?}`, an array of events, one event, or several of these in a row.
     Json,
-    /// One event a line.
+    /// One event a line, or several.
     Ndjson,
+    /// JSON texts one after another, each of any number of lines (RFC 7464 and looser forms).
+    JsonSequence,
     /// One CloudEvents 1.0 event, structured mode.
     CloudEvent,
     /// An array of CloudEvents.

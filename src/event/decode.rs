@@ -3,12 +3,13 @@
 //! Every event of a sound body ends up accepted or rejected, in body order.
 
 mod batch;
+mod values;
 
 use crate::event::{
     Arrival, BodyFormat, Decoded, Limits, Rejected, avro,
     build::{Groups, Place},
     cloud,
-    json::{Flaw, NESTING_MAX, Parts, Scan},
+    json::{Flaw, Kind, NESTING_MAX, Parts, Scan},
     names,
     normalize::{self, Cell, Fault},
 };
@@ -79,7 +80,7 @@ fn take_apart(
     is_careful: bool,
 ) -> Result<(Decoded, Option<String>), Stop> {
     let mut pass = Pass::new(arrival, limits, is_careful);
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
     let owned: Vec<String>;
     let mut batch_id = None;
     let mut sink = Sink::default();
@@ -89,19 +90,22 @@ fn take_apart(
     } else if format == BodyFormat::Avro {
         owned = avro::events(body, limits)?;
         pass.lines(owned.iter().map(String::as_str), &mut sink)?;
-    } else if format == BodyFormat::Ndjson {
-        match std::str::from_utf8(body) {
-            Ok(text) => pass.lines(text.split('\n'), &mut sink)?,
-            Err(_) => pass.broken_lines(body)?,
-        }
     } else {
-        let text = std::str::from_utf8(body).map_err(|error| {
-            let at = error.valid_up_to();
-            BodyError::new(ErrorCode::InvalidJson, format!("the body is not UTF-8 at byte {at}"))
-        })?;
+        let text = match std::str::from_utf8(body) {
+            Ok(text) => text,
+            Err(error) => match other_encoding(body) {
+                None if format == BodyFormat::Ndjson => "",
+                known => return Err(not_utf8(known, error.valid_up_to()).into()),
+            },
+        };
         pass.needs_spec_version =
             matches!(format, BodyFormat::CloudEvent | BodyFormat::CloudEventBatch);
-        batch_id = pass.json(text, &mut sink)?;
+        match format {
+            BodyFormat::Ndjson if text.is_empty() => pass.broken_lines(body)?,
+            BodyFormat::Ndjson => pass.lines(text.split('\n'), &mut sink)?,
+            BodyFormat::JsonSequence => pass.values(text, &mut sink)?,
+            _ => batch_id = pass.json(text, &mut sink)?,
+        }
     }
     let decoded = Decoded {
         received: pass.received as usize,
@@ -109,6 +113,28 @@ fn take_apart(
         rejected: pass.rejected,
     };
     Ok((decoded, batch_id))
+}
+
+/// How some systems begin a file of UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// What bytes are that are not UTF-8, where their start tells.
+fn other_encoding(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0x1f, 0x8b, ..] => Some("is gzip; send it with Content-Encoding: gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("is zstd; send it with Content-Encoding: zstd"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("is UTF-16; send it as UTF-8"),
+        [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => Some("is UTF-16; send it as UTF-8"),
+        _ => None,
+    }
+}
+
+fn not_utf8(known: Option<&str>, at: usize) -> BodyError {
+    let reason = match known {
+        Some(known) => format!("the body {known}"),
+        None => format!("the body is not UTF-8 at byte {at}"),
+    };
+    BodyError::new(ErrorCode::InvalidJson, reason)
 }
 
 /// Buffers of the event at hand, kept from one event to the next.
@@ -152,7 +178,7 @@ impl<'r> Pass<'r> {
             None => Err(BodyError::new(ErrorCode::InvalidRequest, "the body is empty").into()),
             Some(b'[') => {
                 self.array(&mut scan, text, None, sink)?;
-                scan.end().map_err(broken)?;
+                self.rest(&scan, text, sink)?;
                 Ok(None)
             }
             Some(b'{') => {
@@ -160,13 +186,13 @@ impl<'r> Pass<'r> {
                     return Ok(batch_id);
                 }
                 let event = self.scan_event(&mut scan, sink).map_err(broken)?;
-                scan.end().map_err(broken)?;
                 self.event(event, None, 0, sink)?;
+                self.rest(&scan, text, sink)?;
                 Ok(None)
             }
             Some(_) => Err(BodyError::new(
                 ErrorCode::InvalidJson,
-                "the body must be an event, an array of events or {\"events\":[…]}",
+                "the body must be JSON (Content-Type: application/json): an event, an array of events or {\"events\":[…]}",
             )
             .into()),
         }
@@ -213,10 +239,10 @@ impl<'r> Pass<'r> {
         }
         self.array(&mut scan, text, batch_id.as_deref(), sink)?;
         let later = rest_of_batch(&mut scan).map_err(broken)?;
-        scan.end().map_err(broken)?;
         if !is_known && later != batch_id {
             return Err(Stop::LookAhead);
         }
+        self.rest(&scan, text, sink)?;
         Ok(Some(batch_id))
     }
 
@@ -262,7 +288,8 @@ impl<'r> Pass<'r> {
         sink: &mut Sink<'a>,
     ) -> Result<(), Stop> {
         for line in lines {
-            let line = line.trim_ascii();
+            // Files that were put one after another have their marks in the middle.
+            let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
             if !line.is_empty() {
                 self.line(line, sink)?;
             }
@@ -280,16 +307,25 @@ impl<'r> Pass<'r> {
         };
         let mut scan = Scan::new(line);
         if scan.peek() != Some(b'{') {
-            let flaw = scan.value(NESTING_MAX).and_then(|_| scan.end()).err();
-            let fault = flaw.map_or_else(not_an_object, |flaw| broken(line, flaw).into());
-            return refuse(self, fault);
+            let whole = scan.value(NESTING_MAX).and_then(|value| scan.end().map(|()| value));
+            return match whole {
+                Ok(value) if value.kind == Kind::Array => {
+                    self.array(&mut Scan::new(value.raw), line, None, sink)
+                }
+                Ok(_) => refuse(self, not_an_object()),
+                Err(_) if values::are_several(line) => self.values(line, sink),
+                Err(flaw) => refuse(self, broken(line, flaw).into()),
+            };
         }
         let mut event = match self.scan_event(&mut scan, sink) {
             Ok(event) => event,
             Err(flaw) => return refuse(self, broken(line, flaw).into()),
         };
         if let Err(flaw) = scan.end() {
-            return refuse(self, broken(line, flaw).into());
+            return match values::are_several(line) {
+                true => self.values(line, sink),
+                false => refuse(self, broken(line, flaw).into()),
+            };
         }
         if let Scanned::TooDeep(_) = event {
             // It may be a batch with an event that is too deep.
@@ -399,7 +435,7 @@ impl<'r> Pass<'r> {
         if index as usize >= self.limits.batch_events_max {
             let most = self.limits.batch_events_max;
             return Err(BodyError::new(
-                ErrorCode::BodyTooLarge,
+                ErrorCode::TooManyEvents,
                 format!("the body has more than {most} events; send them in several requests"),
             ));
         }

@@ -6,6 +6,7 @@
 mod cell;
 mod change;
 mod glimpse;
+mod inner;
 
 use crate::event::{
     Arrival, Limits,
@@ -13,9 +14,10 @@ use crate::event::{
     names::{self, COLUMNS, Known, SLOTS},
     time,
 };
-pub(crate) use cell::{Cell, convert};
+pub(crate) use cell::{Cell, convert, identifier};
 pub(crate) use glimpse::{glimpse, retries};
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
+use inner::Inner;
 use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -52,9 +54,11 @@ pub(crate) fn read<'a>(
 ) -> Result<Row<'a>, Fault> {
     let content = content(&parts.top);
     let mut draft = Draft::new(raw, &parts.top, &parts.data, cells);
+    draft.has_lone_surrogate = parts.has_lone_surrogate;
     if let Some(envelope) = draft.wrapped_change() {
         let inner = json::members_of(envelope);
         let mut draft = Draft::new(raw, &inner, &[], draft.cells);
+        draft.has_lone_surrogate = parts.has_lone_surrogate;
         draft.envelope()?;
         return draft.finish(content, context);
     }
@@ -111,6 +115,8 @@ struct Draft<'m, 'a> {
     cells: &'m mut Vec<(u8, Cell<'a>)>,
     /// Whether the columns do not hold everything that the event says.
     is_lossy: bool,
+    /// Whether a string of the event has half of a surrogate pair.
+    has_lone_surrogate: bool,
     /// What a Debezium envelope says in place of `type`, `id` and `ts`.
     change: change::Derived<'a>,
 }
@@ -133,6 +139,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             filled: 0,
             cells,
             is_lossy: false,
+            has_lone_surrogate: false,
             change: change::Derived::default(),
         };
         for (number, member) in top.iter().enumerate() {
@@ -181,7 +188,8 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.cells.push((column as u8, cell));
     }
 
-    /// Whether the value was taken: it has the column's type, and the column was empty.
+    /// Whether the column now says all that the value says: it was empty, and the value has its
+    /// type.
     fn put_if_it_fits(&mut self, column: usize, value: Value<'a>) -> bool {
         if value.kind == Kind::Null {
             return true;
@@ -189,7 +197,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         match convert(column, value) {
             Some(cell) if !self.is_filled(column) => {
                 self.put(column, cell);
-                true
+                cell::is_kept(column, value)
             }
             _ => false,
         }
@@ -213,10 +221,11 @@ impl<'m, 'a> Draft<'m, 'a> {
         while columns != 0 {
             let column = columns.trailing_zeros() as usize;
             columns &= columns - 1;
-            self.column(column)?;
+            self.column(column);
         }
         if let Some(value) = self.value(names::DO) {
-            self.durable_object(value)?;
+            self.is_lossy |= value.kind != Kind::Object;
+            self.is_lossy |= !self.put_durable_object(&mut Inner::default(), value);
         }
         if self.has(names::META) {
             self.meta();
@@ -227,6 +236,9 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.put(names::TYPE, Cell::Text(event_type));
         if self.is_lossy {
             self.put(names::PAYLOAD, Cell::Text(Cow::Borrowed(self.raw)));
+        }
+        if self.has_lone_surrogate {
+            self.escape_lone_surrogates();
         }
         let has_batch_id = self.is_filled(names::BATCH_ID);
         Ok(Row { id, namespace, ts_us, has_batch_id, content })
@@ -296,10 +308,10 @@ impl<'m, 'a> Draft<'m, 'a> {
         };
         self.forget(names::NS);
         match value.text() {
-            Some(text) => Ok(Some(text)),
-            None => Err(Fault::new(
+            Some(text) if !value.has_lone_surrogate() => Ok(Some(text)),
+            _ => Err(Fault::new(
                 ErrorCode::InvalidNamespace,
-                format!("`ns` must be a string, not {}", excerpt(value.raw)),
+                format!("`ns` must be a text, not {}", excerpt(value.raw)),
             )),
         }
     }
@@ -309,27 +321,27 @@ impl<'m, 'a> Draft<'m, 'a> {
             self.forget(names::ID);
             return Ok(self.change.id.take().map(Cow::Owned));
         };
-        match convert(names::ID, value) {
-            Some(Cell::Text(id)) if !id.is_empty() => {
-                self.forget(names::ID);
-                Ok(Some(id))
-            }
-            _ => Err(self.misfit(names::ID)),
-        }
+        self.forget(names::ID);
+        identifier(value).map(Some).ok_or_else(|| {
+            let why = if value.has_lone_surrogate() {
+                "; a half of a surrogate pair is no text"
+            } else {
+                ""
+            };
+            let not = excerpt(value.raw);
+            let wanted = "a text that is not empty, or a number";
+            let reason = format!("`id` must be {wanted}, not {not}{why}; or leave it out");
+            Fault::new(ErrorCode::InvalidEvent, reason)
+        })
     }
 
-    fn column(&mut self, column: usize) -> Result<(), Fault> {
-        let Some(value) = self.value(column) else { return Ok(()) };
-        match convert(column, value) {
-            // A change that was already taken from a Debezium envelope stays.
-            Some(_) if self.is_filled(column) => Ok(()),
-            Some(cell) => {
-                // Only a log position keeps a value of its own in place of its text.
-                self.is_lossy |= column == names::LSN && value.kind != Kind::Number;
-                self.put(column, cell);
-                Ok(())
-            }
-            None => Err(self.misfit(column)),
+    /// Fills the column from its member. A value of another type is no reason to lose the event.
+    fn column(&mut self, column: usize) {
+        // A change that was already taken from a Debezium envelope stays.
+        if let Some(value) = self.value(column)
+            && !self.is_filled(column)
+        {
+            self.is_lossy |= !self.put_if_it_fits(column, value);
         }
     }
 
@@ -370,70 +382,21 @@ impl<'m, 'a> Draft<'m, 'a> {
         Ok(())
     }
 
-    fn durable_object(&mut self, value: Value<'a>) -> Result<(), Fault> {
-        if value.kind != Kind::Object {
-            return Err(Fault::new(
-                ErrorCode::InvalidEvent,
-                format!("`do` must be an object, not {}", excerpt(value.raw)),
-            ));
-        }
-        self.is_lossy |= !self.put_durable_object(value);
-        Ok(())
-    }
-
-    /// Whether the columns hold all of the object.
-    fn put_durable_object(&mut self, value: Value<'a>) -> bool {
-        let mut kept = true;
-        json::each_member(value, |member| {
-            let column = match member.name.raw {
-                "\"id\"" => names::DO_ID,
-                "\"name\"" => names::DO_NAME,
-                "\"class\"" => names::DO_CLASS,
-                "\"colo\"" => names::DO_COLO,
-                "\"worker\"" => names::DO_WORKER,
-                _ => {
-                    kept = false;
-                    return;
-                }
-            };
-            kept &= self.put_if_it_fits(column, member.value);
-        });
-        kept
-    }
-
-    /// `_meta` keeps its text, so what does not fit a column is not lost.
-    fn meta(&mut self) {
-        let Some(value) = self.value(names::META) else { return };
-        json::each_member(value, |member| {
-            let column = match member.name.raw {
-                "\"schemaVersion\"" | "\"schema_version\"" => names::SCHEMA_VERSION,
-                "\"source\"" => names::SOURCE,
-                "\"retries\"" => names::RETRIES,
-                _ => return,
-            };
-            self.put_if_it_fits(column, member.value);
-        });
-    }
-
-    /// `data` keeps its text, so what does not fit a column is not lost.
-    fn described_in_data(&mut self, event_type: &str) {
-        let is_change = event_type.starts_with("cdc.") && !self.is_filled(names::OP);
-        let data = self.data;
-        for member in data {
-            let Some(known) = known(member) else { continue };
-            match known.slot {
-                names::DO if member.value.kind == Kind::Object => {
-                    self.put_durable_object(member.value);
-                }
-                names::CODE if event_type == "ws.close" => {
-                    self.put_if_it_fits(names::CLOSE_CODE, member.value);
-                }
-                slot if slot < COLUMNS
-                    && (names::is_found_in_data(slot) || (is_change && names::is_change(slot))) =>
-                {
-                    self.put_if_it_fits(slot, member.value);
-                }
-                _ => {}
+    /// Makes the event's JSON readable for everybody: half of a surrogate pair is valid JSON, and
+    /// still many readers refuse a document with one.
+    fn escape_lone_surrogates(&mut self) {
+        for (column, cell) in self.cells.iter_mut() {
+            let Cell::Text(text) = cell else { continue };
+            let column = usize::from(*column);
+            let is_json = matches!(
+                column,
+                names::BEFORE | names::AFTER | names::DATA | names::META | names::PAYLOAD
+            );
+            // Elsewhere a text that is borrowed is JSON as it came: what has escapes is owned.
+            if (is_json || matches!(text, Cow::Borrowed(_)))
+                && let Some(readable) = json::without_lone_surrogates(text)
+            {
+                *text = Cow::Owned(readable);
             }
         }
     }
@@ -441,15 +404,6 @@ impl<'m, 'a> Draft<'m, 'a> {
     fn name_of(&self, slot: usize) -> String {
         let name = self.member(slot).and_then(|member| member.name.text());
         format!("`{}`", name.unwrap_or(Cow::Borrowed("ts_ms")))
-    }
-
-    fn misfit(&self, slot: usize) -> Fault {
-        let raw = self.member(slot).map_or("", |member| member.value.raw);
-        let wanted = cell::wanted(slot);
-        Fault::new(
-            ErrorCode::InvalidEvent,
-            format!("{} must be {wanted}, not {}", self.name_of(slot), excerpt(raw)),
-        )
     }
 }
 

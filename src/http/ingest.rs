@@ -1,6 +1,7 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
 mod admission;
+mod media;
 
 use crate::{
     event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode},
@@ -70,7 +71,7 @@ pub async fn ingest(
         )
     })?;
     app.owner.check()?;
-    let format = body_format(&headers)?;
+    let format = media::body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;
     let request_namespace = arrival.namespace.clone();
     let body = body::read(&app, &headers, body).await?;
@@ -95,34 +96,6 @@ pub async fn ingest(
     };
     app.counters.count_events(received, receipt.duplicates, receipt.refused.len() as u64);
     Ok(reply(received, &receipt, fallback, snapshot))
-}
-
-fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
-    let text = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("application/json");
-    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match media.as_str() {
-        "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
-        "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEventBatch),
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/jsonlines" => Ok(BodyFormat::Ndjson),
-        "application/avro" | "application/vnd.apache.avro" | "avro/binary" => Ok(BodyFormat::Avro),
-        // Binary mode: the data has its own media type, the event is in the headers.
-        _ if headers.contains_key("ce-specversion") => Ok(BodyFormat::CloudEvent),
-        ""
-        | "application/json"
-        | "text/json"
-        | "text/plain"
-        | "application/x-www-form-urlencoded" => Ok(BodyFormat::Json),
-        _ => Err(ApiError::new(
-            ErrorCode::UnsupportedMediaType,
-            "Content-Type must be application/json, application/x-ndjson, application/cloudevents+json, application/cloudevents-batch+json or application/avro",
-        )),
-    }
 }
 
 async fn arrival(
@@ -166,7 +139,7 @@ fn default_namespace() -> Namespace {
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
 ///
 /// # Errors
-/// 500 when decoding panicked.
+/// 413 when it has too many events, 500 when decoding panicked.
 async fn decode_body(
     app: &App,
     bytes: bytes::Bytes,
@@ -181,7 +154,11 @@ async fn decode_body(
     };
     let small = bytes.len() <= DECODE_INLINE_BYTES_MAX;
     let work = move || {
-        decode::decode(&bytes, format, &arrival, &limits).unwrap_or_else(|problem| {
+        decode::decode(&bytes, format, &arrival, &limits).or_else(|problem| {
+            if problem.code == ErrorCode::TooManyEvents {
+                // The same events come again in smaller parts: no dead letter of all of them.
+                return Err(ApiError::new(problem.code, problem.reason));
+            }
             let rejected = Rejected {
                 index: 0,
                 namespace: arrival.namespace.clone(),
@@ -192,7 +169,7 @@ async fn decode_body(
                 source: None,
                 payload: String::from_utf8_lossy(&bytes).into_owned(),
             };
-            (Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None)
+            Ok((Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None))
         })
     };
     let work = move || isolated(work);
@@ -200,7 +177,7 @@ async fn decode_body(
         true => work(),
         false => tokio::task::spawn_blocking(work).await.expect("panics are caught in it"),
     };
-    decoded.inspect_err(|_| app.counters.count_decode_panic())
+    decoded.inspect_err(|_| app.counters.count_decode_panic())?
 }
 
 /// Does pure work of one request. Where it panics the request fails and nothing else: it holds

@@ -3,9 +3,9 @@
 
 use crate::event::{
     json::{Flaw, Kind, Member, NESTING_MAX, Scan, Value},
-    names,
-    normalize::{self, Cell},
+    names, normalize,
 };
+use std::borrow::Cow;
 
 /// If these are the members of a batch: its array of events, and its id.
 pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>)> {
@@ -27,10 +27,7 @@ pub(super) fn slot(name: Value<'_>) -> Option<usize> {
 
 /// A text or a number that is a batch's id.
 pub(super) fn batch_id_of(value: Value<'_>) -> Option<String> {
-    match normalize::convert(names::BATCH_ID, value) {
-        Some(Cell::Text(text)) if !text.is_empty() => Some(text.into_owned()),
-        _ => None,
-    }
+    normalize::identifier(value).map(Cow::into_owned)
 }
 
 /// The batch id after the events, guessed from what follows the last bracket of the text: mostly
