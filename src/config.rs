@@ -76,6 +76,11 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("ingest.types_max", "1000", "most distinct types of a namespace"),
     ("ingest.ts_past", "7d", "how far an event's time may lie before its arrival"),
     ("ingest.ts_future", "1h", "how far an event's time may lie after its arrival"),
+    (
+        "ingest.redact",
+        "on",
+        "whether credentials in events of Tail Workers (types tail and tail.*) are taken out: on, off",
+    ),
     ("ingest.queue_bytes_max", "256MiB", "most bytes of requests in work; beyond it 503"),
     ("dedup.window", "7d", "how long an id is remembered, at least; 24h or more"),
     ("wal.segment_bytes", "64MiB", "size of a log segment"),
@@ -209,6 +214,8 @@ pub struct Config {
     pub ts_past: Duration,
     /// How far an event's time may lie in the future.
     pub ts_future: Duration,
+    /// Whether credentials in events of Tail Workers are taken out.
+    pub redact: bool,
     /// Most bytes of requests in work.
     pub queue_bytes_max: usize,
     /// How long an id is remembered.
@@ -381,6 +388,14 @@ impl Texts {
         usize::try_from(bytes).map_err(|_| self.wrong(key, "is more than this machine can address"))
     }
 
+    fn switch(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.text(key) {
+            "on" | "true" => Ok(true),
+            "off" | "false" => Ok(false),
+            _ => Err(self.wrong(key, "is neither on nor off")),
+        }
+    }
+
     fn count(&self, key: &str) -> Result<usize, ConfigError> {
         let count: usize = self.parsed(key, "is not a whole number")?;
         if count == 0 { Err(self.wrong(key, "must be 1 or more")) } else { Ok(count) }
@@ -415,6 +430,7 @@ impl Texts {
             types_max: self.count("ingest.types_max")?,
             ts_past: self.duration("ingest.ts_past", Duration::ZERO, DAY * 36_500)?,
             ts_future: self.duration("ingest.ts_future", Duration::ZERO, DAY * 36_500)?,
+            redact: self.switch("ingest.redact")?,
             queue_bytes_max: self.size("ingest.queue_bytes_max", 1 << 20, 1 << 36)?,
             dedup_window: self.duration("dedup.window", DAY, DAY * 366)?,
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,

@@ -13,6 +13,9 @@ mod fuzz;
 mod json;
 mod names;
 mod normalize;
+#[cfg(test)]
+mod odd;
+mod redact;
 pub mod rows;
 mod time;
 
@@ -33,6 +36,8 @@ pub struct Limits {
     pub ts_past_us: Option<i64>,
     /// How far `ts` may lie after the arrival. Default 1 hour.
     pub ts_future_us: i64,
+    /// Whether credentials in what Tail Workers send are taken out. Default yes.
+    pub redact: bool,
 }
 
 /// How a body is written.
@@ -89,6 +94,13 @@ pub struct NamespaceEvents {
     pub keys: Vec<EventKey>,
     /// For each row, its place in the body, from 0.
     pub index: Vec<u32>,
+}
+
+/// A body that could not be read, as it is kept: without credentials, if it may be of a Tail Worker.
+#[must_use]
+pub fn kept_text(body: &str, limits: &Limits) -> String {
+    let is_redacted = limits.redact && redact::may_be_trace(body);
+    is_redacted.then(|| redact::redact(body)).flatten().unwrap_or_else(|| body.to_owned())
 }
 
 /// The identity of an event.

@@ -3,6 +3,8 @@
 //! Every event of a sound body ends up accepted or rejected, in body order.
 
 mod batch;
+mod fault;
+mod take;
 mod values;
 
 use crate::event::{
@@ -13,7 +15,8 @@ use crate::event::{
     names,
     normalize::{self, Cell, Fault},
 };
-use batch::{batch_id_of, batch_members, guess, look_ahead, rest_of_batch, slot};
+use batch::{batch_id_of, batch_members, guess, is_call_list, look_ahead, rest_of_batch, slot};
+use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
@@ -79,7 +82,7 @@ fn take_apart(
     limits: &Limits,
     is_careful: bool,
 ) -> Result<(Decoded, Option<String>), Stop> {
-    let mut pass = Pass::new(arrival, limits, is_careful);
+    let mut pass = Pass::new(body, arrival, limits, is_careful);
     let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
     let owned: Vec<String>;
     let mut batch_id = None;
@@ -91,12 +94,13 @@ fn take_apart(
         owned = avro::events(body, limits)?;
         pass.lines(owned.iter().map(String::as_str), &mut sink)?;
     } else {
+        if let Some(known) = other_encoding(body) {
+            return Err(BodyError::new(ErrorCode::InvalidJson, known).into());
+        }
         let text = match std::str::from_utf8(body) {
             Ok(text) => text,
-            Err(error) => match other_encoding(body) {
-                None if format == BodyFormat::Ndjson => "",
-                known => return Err(not_utf8(known, error.valid_up_to()).into()),
-            },
+            Err(_) if format == BodyFormat::Ndjson => "",
+            Err(error) => return Err(not_utf8(error.valid_up_to()).into()),
         };
         pass.needs_spec_version =
             matches!(format, BodyFormat::CloudEvent | BodyFormat::CloudEventBatch);
@@ -118,25 +122,6 @@ fn take_apart(
 /// How some systems begin a file of UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// What bytes are that are not UTF-8, where their start tells.
-fn other_encoding(body: &[u8]) -> Option<&'static str> {
-    match body {
-        [0x1f, 0x8b, ..] => Some("is gzip; send it with Content-Encoding: gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("is zstd; send it with Content-Encoding: zstd"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("is UTF-16; send it as UTF-8"),
-        [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => Some("is UTF-16; send it as UTF-8"),
-        _ => None,
-    }
-}
-
-fn not_utf8(known: Option<&str>, at: usize) -> BodyError {
-    let reason = match known {
-        Some(known) => format!("the body {known}"),
-        None => format!("the body is not UTF-8 at byte {at}"),
-    };
-    BodyError::new(ErrorCode::InvalidJson, reason)
-}
-
 /// Buffers of the event at hand, kept from one event to the next.
 #[derive(Default)]
 struct Sink<'a> {
@@ -151,14 +136,22 @@ struct Pass<'r> {
     depth_max: usize,
     is_careful: bool,
     needs_spec_version: bool,
+    body: &'r [u8],
+    /// Whether the body may have events of a Tail Worker, once somebody asked.
+    is_trace_body: Option<bool>,
+    /// In a batch of calls, what it has for all of them; mostly nothing, the empty text.
+    shared: Option<String>,
     received: u32,
     groups: Groups<'r>,
     rejected: Vec<Rejected>,
 }
 
 impl<'r> Pass<'r> {
-    fn new(arrival: &'r Arrival, limits: &'r Limits, is_careful: bool) -> Self {
+    fn new(body: &'r [u8], arrival: &'r Arrival, limits: &'r Limits, is_careful: bool) -> Self {
         Self {
+            body,
+            is_trace_body: None,
+            shared: None,
             arrival,
             limits,
             depth_max: limits.depth_max.min(NESTING_MAX),
@@ -217,7 +210,12 @@ impl<'r> Pass<'r> {
             scan.expect(b':').map_err(broken)?;
             match slot(name) {
                 Some(names::TYPE) => return Ok(None),
-                Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => break,
+                Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => {
+                    if is_call_list(name) && !self.is_call_batch(text) {
+                        return Ok(None);
+                    }
+                    break;
+                }
                 Some(names::BATCH_ID) => {
                     batch_id = batch_id_of(scan.value(self.depth_max).map_err(broken)?);
                 }
@@ -238,6 +236,7 @@ impl<'r> Pass<'r> {
             batch_id = if self.is_careful { look_ahead(scan.clone()) } else { guess(text) };
         }
         self.array(&mut scan, text, batch_id.as_deref(), sink)?;
+        self.shared = None;
         let later = rest_of_batch(&mut scan).map_err(broken)?;
         if !is_known && later != batch_id {
             return Err(Stop::LookAhead);
@@ -340,8 +339,12 @@ impl<'r> Pass<'r> {
             Scanned::TooDeep(_) => None,
         };
         match members {
-            Some((events, batch_id)) => {
-                self.array(&mut Scan::new(events), line, batch_id.as_deref(), sink)
+            Some((events, batch_id, is_call_list)) => {
+                let is_calls = is_call_list && self.is_call_batch(line);
+                debug_assert_eq!(is_calls, is_call_list);
+                self.array(&mut Scan::new(events), line, batch_id.as_deref(), sink)?;
+                self.shared = None;
+                Ok(())
             }
             None => Ok(self.event(event, None, 0, sink)?),
         }
@@ -373,6 +376,7 @@ impl<'r> Pass<'r> {
     ) -> Result<Scanned<'a>, Flaw> {
         sink.parts.top.clear();
         sink.parts.data.clear();
+        sink.parts.is_in_call_batch = self.shared.is_some();
         let start = scan.at();
         match scan.object(self.depth_max, &mut sink.parts) {
             Ok(()) => Ok(Scanned::Event(scan.since(start))),
@@ -382,50 +386,6 @@ impl<'r> Pass<'r> {
             }
             Err(flaw) => Err(flaw),
         }
-    }
-
-    /// Takes or refuses the event whose members are in `sink`.
-    fn event<'a>(
-        &mut self,
-        event: Scanned<'a>,
-        batch_id: Option<&str>,
-        batch_index: u32,
-        sink: &mut Sink<'a>,
-    ) -> Result<(), BodyError> {
-        let index = self.next_index()?;
-        let (Scanned::Event(raw) | Scanned::TooDeep(raw)) = event;
-        let place = Place { index, batch_id, batch_index };
-        let taken = self.check(event, sink).and_then(|()| {
-            let context = (self.arrival, self.limits);
-            let row = normalize::read(raw, &sink.parts, context, &mut sink.cells)?;
-            self.groups.push(&row, &sink.cells, place)
-        });
-        if let Err(fault) = taken {
-            self.reject(raw, index, fault);
-        }
-        Ok(())
-    }
-
-    fn check(&self, event: Scanned<'_>, sink: &Sink<'_>) -> Result<(), Fault> {
-        let raw = match event {
-            Scanned::Event(raw) => raw,
-            Scanned::TooDeep(_) => {
-                let reason = format!("the event is nested deeper than {} levels", self.depth_max);
-                return Err(Fault::new(ErrorCode::TooDeep, reason));
-            }
-        };
-        if raw.len() > self.limits.event_bytes_max {
-            let (length, most) = (raw.len(), self.limits.event_bytes_max);
-            let reason = format!("the event has {length} bytes, at most {most} are allowed");
-            return Err(Fault::new(ErrorCode::EventTooLarge, reason));
-        }
-        let is_cloud_event =
-            || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
-        if self.needs_spec_version && !is_cloud_event() {
-            let reason = "a CloudEvent needs `specversion` \"1.0\"";
-            return Err(Fault::new(ErrorCode::InvalidEvent, reason));
-        }
-        Ok(())
     }
 
     /// Counts an event.
@@ -442,22 +402,6 @@ impl<'r> Pass<'r> {
         self.received += 1;
         Ok(index)
     }
-
-    #[cold]
-    fn reject(&mut self, payload: &str, index: u32, fault: Fault) {
-        let glimpse = normalize::glimpse(payload);
-        let own = glimpse.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
-        self.rejected.push(Rejected {
-            index,
-            namespace: own.unwrap_or_else(|| self.arrival.namespace.clone()),
-            code: fault.code,
-            reason: fault.reason,
-            id: glimpse.id,
-            event_type: glimpse.event_type,
-            source: glimpse.source,
-            payload: payload.to_owned(),
-        });
-    }
 }
 
 /// The text of an event, its members read or not.
@@ -465,34 +409,6 @@ impl<'r> Pass<'r> {
 enum Scanned<'a> {
     Event(&'a str),
     TooDeep(&'a str),
-}
-
-fn not_an_object() -> Fault {
-    Fault::new(ErrorCode::InvalidEvent, "an event must be a JSON object")
-}
-
-#[cold]
-fn broken(text: &str, flaw: Flaw) -> BodyError {
-    match flaw {
-        Flaw::Syntax(at) if at >= text.len() => {
-            BodyError::new(ErrorCode::InvalidJson, "the JSON ends too early")
-        }
-        Flaw::Syntax(at) => {
-            let start = text.floor_char_boundary(at);
-            let near: String = text[start..].chars().take(20).collect();
-            BodyError::new(
-                ErrorCode::InvalidJson,
-                format!("the JSON is broken at byte {at}, near {near:?}"),
-            )
-        }
-        Flaw::TooDeep => BodyError::new(ErrorCode::TooDeep, "the JSON is nested too deep"),
-    }
-}
-
-impl From<BodyError> for Fault {
-    fn from(error: BodyError) -> Self {
-        Self { code: error.code, reason: error.reason }
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) data: Vec<Member<'a>>,
     /// Whether a string in it has half of a surrogate pair, which is no text.
     pub(crate) has_lone_surrogate: bool,
+    /// Whether it stands in a batch of an analytics library.
+    pub(crate) is_in_call_batch: bool,
 }
 
 /// Why a text cannot be read.
@@ -184,7 +186,7 @@ impl<'a> Scan<'a> {
     /// The next value, an object: adds its members to `parts.top`, and those of its member `data`
     /// to `parts.data`.
     pub(crate) fn object(&mut self, depth: usize, parts: &mut Parts<'a>) -> Result<(), Flaw> {
-        let Parts { top, data, has_lone_surrogate } = parts;
+        let Parts { top, data, has_lone_surrogate, .. } = parts;
         self.has_lone_surrogate = false;
         *has_lone_surrogate = false;
         let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;

@@ -3,6 +3,7 @@
 //! Leaves finding events to `decode` and columns to `build`. A row is complete before any of it
 //! is stored, so an event is accepted whole or refused whole.
 
+mod call;
 mod cell;
 mod change;
 mod glimpse;
@@ -12,7 +13,7 @@ use crate::event::{
     Arrival, Limits,
     json::{self, Kind, Member, Parts, Value},
     names::{self, COLUMNS, Known, SLOTS},
-    time,
+    redact, time,
 };
 pub(crate) use cell::{Cell, convert, identifier};
 pub(crate) use glimpse::{glimpse, retries};
@@ -42,6 +43,8 @@ pub(crate) struct Row<'a> {
     pub(crate) ts_us: i64,
     pub(crate) has_batch_id: bool,
     pub(crate) content: u64,
+    /// Whether it is of a Tail Worker: such events carry the headers of requests.
+    pub(crate) is_trace: bool,
 }
 
 /// Reads the event with this text and these members; `cells` gets the values of its columns, but
@@ -52,9 +55,18 @@ pub(crate) fn read<'a>(
     context: (&Arrival, &Limits),
     cells: &mut Vec<(u8, Cell<'a>)>,
 ) -> Result<Row<'a>, Fault> {
-    let content = content(&parts.top);
+    let mut content = content(&parts.top);
+    let data;
     let mut draft = Draft::new(raw, &parts.top, &parts.data, cells);
     draft.has_lone_surrogate = parts.has_lone_surrogate;
+    if let Some(call) = draft.call(parts.is_in_call_batch) {
+        if call.id.is_some() {
+            content = self::content(&call::content(&parts.top));
+        }
+        data = call::data(&call);
+        draft.take_call(call, &data);
+        return draft.finish(content, context);
+    }
     if let Some(envelope) = draft.wrapped_change() {
         let inner = json::members_of(envelope);
         let mut draft = Draft::new(raw, &inner, &[], draft.cells);
@@ -233,6 +245,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         if !self.data.is_empty() {
             self.described_in_data(&event_type);
         }
+        let is_trace = redact::is_trace_type(&event_type);
         self.put(names::TYPE, Cell::Text(event_type));
         if self.is_lossy {
             self.put(names::PAYLOAD, Cell::Text(Cow::Borrowed(self.raw)));
@@ -241,7 +254,9 @@ impl<'m, 'a> Draft<'m, 'a> {
             self.escape_lone_surrogates();
         }
         let has_batch_id = self.is_filled(names::BATCH_ID);
-        Ok(Row { id, namespace, ts_us, has_batch_id, content })
+        let is_trace =
+            is_trace || (self.is_filled(names::SCRIPT_NAME) && self.is_filled(names::OUTCOME));
+        Ok(Row { id, namespace, ts_us, has_batch_id, content, is_trace })
     }
 
     fn event_type(&mut self) -> Result<Cow<'a, str>, Fault> {
@@ -272,7 +287,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             return Err(Fault::new(
                 ErrorCode::InvalidTimestamp,
                 format!(
-                    "{} must be an ISO 8601 time or a number of seconds, milliseconds or microseconds since 1970, not {}",
+                    "{} must be a time in the years 0001 to 9999 such as 2026-11-20T14:03:05Z, or a number of seconds, milliseconds or microseconds since 1970, not {}",
                     self.name_of(names::TS),
                     excerpt(value.raw)
                 ),
@@ -405,6 +420,15 @@ impl<'m, 'a> Draft<'m, 'a> {
         let name = self.member(slot).and_then(|member| member.name.text());
         format!("`{}`", name.unwrap_or(Cow::Borrowed("ts_ms")))
     }
+}
+
+/// The value of the member with this name; null is none.
+fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
+    members
+        .iter()
+        .rfind(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
+        .map(|member| member.value)
+        .filter(|value| value.kind != Kind::Null)
 }
 
 /// The start of a text, for a message.

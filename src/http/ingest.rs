@@ -4,7 +4,7 @@ mod admission;
 mod media;
 
 use crate::{
-    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode},
+    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode, kept_text},
     http::{App, body, error::ApiError, json, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
@@ -167,7 +167,7 @@ async fn decode_body(
                 id: None,
                 event_type: None,
                 source: None,
-                payload: String::from_utf8_lossy(&bytes).into_owned(),
+                payload: kept_text(&String::from_utf8_lossy(&bytes), &limits),
             };
             Ok((Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None))
         })

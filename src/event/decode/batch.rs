@@ -7,17 +7,27 @@ use crate::event::{
 };
 use std::borrow::Cow;
 
-/// If these are the members of a batch: its array of events, and its id.
-pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>)> {
+/// If these are the members of a batch: its array of events, its id, and whether it is one of an
+/// analytics library.
+pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>, bool)> {
     let first = members.iter().find_map(|member| match slot(member.name) {
         Some(names::TYPE) => Some(None),
-        Some(names::EVENT_LIST) if member.value.kind == Kind::Array => Some(Some(member.value)),
+        Some(names::EVENT_LIST) if member.value.kind == Kind::Array => Some(Some(member)),
         _ => None,
     })??;
+    let has_type = || members.iter().any(|member| slot(member.name) == Some(names::TYPE));
+    if is_call_list(first.name) && has_type() {
+        return None;
+    }
     let batch_id = members.iter().find_map(|member| {
         (slot(member.name) == Some(names::BATCH_ID)).then(|| batch_id_of(member.value)).flatten()
     });
-    Some((first.raw, batch_id))
+    Some((first.value.raw, batch_id, is_call_list(first.name)))
+}
+
+/// Whether the list of events is one of an analytics library.
+pub(super) fn is_call_list(name: Value<'_>) -> bool {
+    name.raw == "\"batch\""
 }
 
 /// What a member of this name means.

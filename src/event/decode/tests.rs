@@ -15,6 +15,7 @@ fn limits() -> Limits {
         depth_max: 64,
         ts_past_us: Some(7 * 86_400_000_000),
         ts_future_us: 3_600_000_000,
+        redact: true,
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The envelope is always kept whole in `payload`: `source` says more than the columns hold.
 
-use super::{Cell, Draft, Fault, cell::op, excerpt};
+use super::{Cell, Draft, Fault, cell::op, excerpt, find};
 use crate::event::{
     json::{self, Kind, Member, Value},
     names,
@@ -273,12 +273,4 @@ fn image_text(value: Value<'_>) -> Cow<'_, str> {
 fn document_text(value: Value<'_>) -> Option<Cow<'_, str>> {
     let text = value.text()?;
     json::one_value(&text).is_some_and(|inner| inner.kind == Kind::Object).then_some(text)
-}
-
-fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
-    members
-        .iter()
-        .find(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
-        .map(|member| member.value)
-        .filter(|value| value.kind != Kind::Null)
 }
