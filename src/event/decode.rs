@@ -9,15 +9,15 @@ mod values;
 
 use crate::event::{
     Arrival, BodyFormat, Decoded, Limits, Rejected, avro,
-    build::{Groups, Place},
+    build::Groups,
     cloud,
     json::{Flaw, Kind, NESTING_MAX, Parts, Scan},
     names,
-    normalize::{self, Cell, Fault},
+    normalize::{Cell, Fault},
 };
 use batch::{batch_id_of, batch_members, guess, is_call_list, look_ahead, rest_of_batch, slot};
 use fault::{broken, not_an_object, not_utf8, other_encoding};
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use icecore_schemas::error_code::ErrorCode;
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,8 +38,7 @@ impl BodyError {
 /// Decodes a whole body, already decompressed, and returns its events and the `batchId` of a body
 /// `{"events":[…],"batchId"}`.
 ///
-/// In JSON, an object with an array `events` and no `type` before it is a batch; any other object
-/// is one event. An event with a member `specversion` is a CloudEvent in every format. With
+/// In JSON, an object with an array `events` and no `type` is a batch; any other object is one event. An event with a member `specversion` is a CloudEvent in every format. With
 /// [`Arrival::cloud_event`] the body is the `data` of one CloudEvent whatever the format says.
 ///
 /// # Errors
@@ -52,21 +51,35 @@ pub fn decode(
     arrival: &Arrival,
     limits: &Limits,
 ) -> Result<(Decoded, Option<String>), BodyError> {
-    match take_apart(body, format, arrival, limits, false) {
-        Err(Stop::LookAhead) => take_apart(body, format, arrival, limits, true),
-        other => other,
+    let mut reading = Reading::Guess;
+    loop {
+        match take_apart(body, format, (arrival, limits), reading) {
+            Ok(decoded) => return Ok(decoded),
+            Err(Stop::Body(error)) => return Err(error),
+            Err(Stop::Again(next)) => {
+                assert!(next != reading, "each way of reading leads to another one or none");
+                reading = next;
+            }
+        }
     }
-    .map_err(|stop| match stop {
-        Stop::Body(error) => error,
-        Stop::LookAhead => unreachable!("a careful pass looks ahead"),
-    })
+}
+
+/// How a body's first object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// It may be a batch; its id, where that comes last, is guessed.
+    Guess,
+    /// It may be a batch, and is looked through for its id first.
+    LookAhead,
+    /// It is an event.
+    Event,
 }
 
 /// Why a pass ends early.
 enum Stop {
     Body(BodyError),
-    /// The guess at a batch's id was wrong: once more, with a look at the whole batch first.
-    LookAhead,
+    /// What was thought of the body was wrong: once more.
+    Again(Reading),
 }
 
 impl From<BodyError> for Stop {
@@ -78,11 +91,10 @@ impl From<BodyError> for Stop {
 fn take_apart(
     body: &[u8],
     format: BodyFormat,
-    arrival: &Arrival,
-    limits: &Limits,
-    is_careful: bool,
+    (arrival, limits): (&Arrival, &Limits),
+    reading: Reading,
 ) -> Result<(Decoded, Option<String>), Stop> {
-    let mut pass = Pass::new(body, arrival, limits, is_careful);
+    let mut pass = Pass::new(body, arrival, limits, reading);
     let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
     let owned: Vec<String>;
     let mut batch_id = None;
@@ -134,7 +146,7 @@ struct Pass<'r> {
     arrival: &'r Arrival,
     limits: &'r Limits,
     depth_max: usize,
-    is_careful: bool,
+    reading: Reading,
     needs_spec_version: bool,
     body: &'r [u8],
     /// Whether the body may have events of a Tail Worker, once somebody asked.
@@ -147,7 +159,7 @@ struct Pass<'r> {
 }
 
 impl<'r> Pass<'r> {
-    fn new(body: &'r [u8], arrival: &'r Arrival, limits: &'r Limits, is_careful: bool) -> Self {
+    fn new(body: &'r [u8], arrival: &'r Arrival, limits: &'r Limits, reading: Reading) -> Self {
         Self {
             body,
             is_trace_body: None,
@@ -155,7 +167,7 @@ impl<'r> Pass<'r> {
             arrival,
             limits,
             depth_max: limits.depth_max.min(NESTING_MAX),
-            is_careful,
+            reading,
             needs_spec_version: false,
             received: 0,
             groups: Groups::new(arrival),
@@ -175,7 +187,9 @@ impl<'r> Pass<'r> {
                 Ok(None)
             }
             Some(b'{') => {
-                if let Some(batch_id) = self.batch(text, sink)? {
+                if self.reading != Reading::Event
+                    && let Some(batch_id) = self.batch(text, sink)?
+                {
                     return Ok(batch_id);
                 }
                 let event = self.scan_event(&mut scan, sink).map_err(broken)?;
@@ -233,13 +247,19 @@ impl<'r> Pass<'r> {
         }
         let is_known = batch_id.is_some();
         if !is_known {
-            batch_id = if self.is_careful { look_ahead(scan.clone()) } else { guess(text) };
+            batch_id = match self.reading {
+                Reading::LookAhead => look_ahead(scan.clone()),
+                _ => guess(text),
+            };
         }
         self.array(&mut scan, text, batch_id.as_deref(), sink)?;
         self.shared = None;
-        let later = rest_of_batch(&mut scan).map_err(broken)?;
-        if !is_known && later != batch_id {
-            return Err(Stop::LookAhead);
+        let rest = rest_of_batch(&mut scan).map_err(broken)?;
+        if rest.has_type {
+            return Err(Stop::Again(Reading::Event));
+        }
+        if !is_known && rest.batch_id != batch_id {
+            return Err(Stop::Again(Reading::LookAhead));
         }
         self.rest(&scan, text, sink)?;
         Ok(Some(batch_id))

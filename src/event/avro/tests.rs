@@ -11,6 +11,7 @@ fn limits() -> Limits {
         depth_max: 64,
         ts_past_us: None,
         ts_future_us: 0,
+        redact: true,
     }
 }
 

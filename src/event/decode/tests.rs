@@ -1,9 +1,10 @@
 use super::*;
-use crate::event::{EventKey, NamespaceEvents, event_key, rows};
+use crate::event::{EventKey, NamespaceEvents, event_key, normalize, rows};
 use arrow::{
     array::{Array, AsArray},
     datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
 };
+use icecore_schemas::names::Namespace;
 
 /// 2026-11-20T14:00:00Z.
 const NOW_US: i64 = 1_795_183_200_000_000;
@@ -363,6 +364,10 @@ fn a_body_is_a_batch_an_array_or_an_event() {
         (r#"{"events":[{"type":"a"}],"batchId":null}"#, 1, None),
         (r#"{"type":"a","events":[{"type":"b"}]}"#, 1, None),
         (r#"{"type":"a","data":{"events":[]}}"#, 1, None),
+        (r#"{"events":[{"type":"b"},{"type":"c"}],"type":"a"}"#, 1, None),
+        (r#"{"events":[7],"batchId":"b1","type":"a"}"#, 1, None),
+        (r#"{"batch":[{"type":"b"},7],"x":1,"type":"a"}"#, 1, None),
+        (r#"{"batch":[{"type":"b"},{"type":"c"}],"sentAt":"2026-11-20T14:00:00Z"}"#, 2, None),
     ] {
         for format in [BodyFormat::Json, BodyFormat::Ndjson, BodyFormat::JsonSequence] {
             let (decoded, found) = take(body, format);

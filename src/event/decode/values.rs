@@ -87,7 +87,14 @@ impl Pass<'_> {
 /// Where the value after a broken one may begin: at a record separator, or at a line that begins as
 /// an array or object does.
 fn next_start(text: &str) -> usize {
-    let starts = |at: usize| text[at..].trim_start_matches(is_between).starts_with(['{', '[']);
-    let mut breaks = text.match_indices(['\n', RECORD_SEPARATOR]).map(|(at, _)| at);
-    breaks.find(|at| *at > 0 && starts(*at)).unwrap_or(text.len())
+    let mut at = 0;
+    while let Some(found) = text[at..].find(['\n', RECORD_SEPARATOR]) {
+        let after = text[at + found..].trim_start_matches(is_between);
+        let start = text.len() - after.len();
+        if after.starts_with(['{', '[']) {
+            return start;
+        }
+        at = start;
+    }
+    text.len()
 }

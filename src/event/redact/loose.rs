@@ -41,7 +41,7 @@ fn secret_value(text: &str, at: usize) -> Option<(usize, usize)> {
     let value = rest[name.len() + 1..].trim_ascii_start().strip_prefix([':', ','])?;
     let value = value.trim_ascii_start().trim_start_matches(['[', ' ']).strip_prefix('"')?;
     let mut is_escaped = false;
-    let end = value.find(|c| {
+    let end = value.find(|c: char| {
         let is_end = c == '"' && !is_escaped;
         is_escaped = c == '\\' && !is_escaped;
         is_end
