@@ -30,7 +30,6 @@ use crate::{
     names,
 };
 use async_trait::async_trait;
-pub use dialect::SQLITE_START_BYTES;
 use dialect::{Dialect, Lock};
 use outbox::Told;
 use serde_json::json;
@@ -58,14 +57,10 @@ impl SqlMetastore {
     /// Opens an SQLite file, which is made when missing (its folder is not).
     ///
     /// # Errors
-    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] when a newer program made the file, or it
-    /// is damaged.
+    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of a newer program's or a damaged file.
     pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
-        let opened = match dialect::sqlite(path).await {
-            Ok((writer, readers)) => Self::open(Dialect::Sqlite, writer, readers).await,
-            Err(cause) => Err(cause),
-        };
-        opened.map_err(dialect::name_damaged(path))
+        let (writer, readers) = dialect::sqlite(path).await?;
+        Self::open(Dialect::Sqlite, writer, readers).await.map_err(dialect::name_damaged(path))
     }
 
     /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are

@@ -1,6 +1,6 @@
 //! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
 
-use super::failed;
+use super::{SqlMetastore, failed};
 use crate::{error::CatalogError, metastore::LostCommit};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
@@ -17,14 +17,10 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection that writes to an SQLite file. It waits at most ten seconds for another process
 /// (a backup, a shell) that holds the file. Its journal is moved to the file every 256 pages, see
-/// [`SQLITE_START_BYTES`].
+/// [`SqlMetastore::SQLITE_START_BYTES`].
 const SQLITE_WRITER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                              PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                              PRAGMA wal_autocheckpoint = 256";
-/// Most bytes that opening an SQLite file and one small change take of its disk: the file grows by
-/// what its journal has (256 pages of 4 KiB; twice as much where that failed once for want of
-/// room), and the journal and its index by some pages.
-pub const SQLITE_START_BYTES: usize = (2 << 20) + (256 << 10);
 /// A file of more bytes is not read through when it is opened: that would take seconds.
 const SQLITE_CHECKED_BYTES_MAX: u64 = 256 << 20;
 /// Connections that read one.
@@ -39,6 +35,13 @@ const OUTCOME_ASKS: u32 = 50;
 const OUTCOME_PAUSE: Duration = Duration::from_millis(100);
 /// What a path needs escaped in a URL.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+impl SqlMetastore {
+    /// Most bytes that opening an SQLite file and one small change take of its disk: the file grows
+    /// by what its journal has (256 pages of 4 KiB; twice as much where that failed once for want of
+    /// room), and the journal and its index by some pages.
+    pub const SQLITE_START_BYTES: usize = (2 << 20) + (256 << 10);
+}
 
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,10 @@ pub(super) enum TransactionId {
 
 /// The connection that writes, and those that read.
 pub(super) async fn sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
+    open_sqlite(path).await.map_err(name_damaged(path))
+}
+
+async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
     let text = path.to_str().ok_or_else(|| {
         CatalogError::Invalid(format!("metastore `{}` is no UTF-8 path", path.display()))
     })?;
