@@ -11,6 +11,7 @@ pub mod decode;
 #[cfg(test)]
 mod fuzz;
 mod json;
+pub mod letter;
 mod names;
 mod normalize;
 #[cfg(test)]
@@ -18,9 +19,12 @@ mod odd;
 mod redact;
 pub mod rows;
 mod time;
+pub mod webhook;
 
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use std::{collections::HashMap, ops::Range};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Limits that a body and its events must keep.
@@ -69,6 +73,25 @@ pub struct Arrival {
     pub first_id: ulid::Ulid,
     /// CloudEvents attributes of binary mode (`ce-*` headers), if the request has them.
     pub cloud_event: Vec<(String, String)>,
+    /// What the dead letter says of an event that is sent again from there.
+    pub again: Option<Again>,
+}
+
+impl Arrival {
+    /// When the event came first, microseconds since 1970: its `ts` where it has none, and the time
+    /// that its `ts` may not lie far from.
+    pub(crate) fn first_came_us(&self) -> i64 {
+        self.again.as_ref().map_or(self.now_us, |again| again.received_us)
+    }
+}
+
+/// What a dead letter knows of its event besides the bytes.
+#[derive(Clone, Debug)]
+pub struct Again {
+    /// The event's id where it names none: whenever it is sent again, it is the same event.
+    pub id: String,
+    /// When it was refused first, microseconds since 1970.
+    pub received_us: i64,
 }
 
 /// A decoded body.
@@ -80,6 +103,31 @@ pub struct Decoded {
     pub accepted: Vec<NamespaceEvents>,
     /// The bad ones.
     pub rejected: Vec<Rejected>,
+    /// The events as they came.
+    pub source: Source,
+    /// Whether this is a provider's delivery, which dead letters of it say.
+    pub is_webhook: bool,
+}
+
+/// Events as dead letters keep them.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// What [`NamespaceEvents::came`] points into: the texts that were made of a body that is not
+    /// JSON; empty when it is the body itself, which the caller has.
+    pub bytes: Bytes,
+    /// Events whose credentials were taken out, by their place in the body.
+    pub redacted: HashMap<u32, String>,
+}
+
+impl Source {
+    /// The event of a row.
+    #[must_use]
+    pub fn event(&self, events: &NamespaceEvents, row: usize) -> &[u8] {
+        match self.redacted.get(&events.index[row]) {
+            Some(text) => text.as_bytes(),
+            None => &self.bytes[events.came[row].clone()],
+        }
+    }
 }
 
 /// The accepted events of one namespace, in body order.
@@ -94,13 +142,8 @@ pub struct NamespaceEvents {
     pub keys: Vec<EventKey>,
     /// For each row, its place in the body, from 0.
     pub index: Vec<u32>,
-}
-
-/// A body that could not be read, as it is kept: without credentials, if it may be of a Tail Worker.
-#[must_use]
-pub fn kept_text(body: &str, limits: &Limits) -> String {
-    let is_redacted = limits.redact && redact::may_be_trace(body);
-    is_redacted.then(|| redact::redact(body)).flatten().unwrap_or_else(|| body.to_owned())
+    /// For each row, where its event stands in [`Source::bytes`].
+    pub came: Vec<Range<usize>>,
 }
 
 /// The identity of an event.
@@ -146,6 +189,7 @@ pub struct Rejected {
     pub event_type: Option<String>,
     /// Its source, where it could be read.
     pub source: Option<String>,
-    /// The event as it came.
+    /// The event as it came; base64 where that is no text, which the reason says: see
+    /// [`letter::keep`].
     pub payload: String,
 }

@@ -4,11 +4,12 @@
 
 mod batch;
 mod fault;
+mod made;
 mod take;
 mod values;
 
 use crate::event::{
-    Arrival, BodyFormat, Decoded, Limits, Rejected, avro,
+    Arrival, BodyFormat, Decoded, Limits, Rejected, Source, avro,
     build::Groups,
     cloud,
     json::{Flaw, Kind, NESTING_MAX, Parts, Scan},
@@ -18,6 +19,8 @@ use crate::event::{
 use batch::{batch_id_of, batch_members, guess, is_call_list, look_ahead, rest_of_batch, slot};
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
+use made::Made;
+use std::collections::HashMap;
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -96,15 +99,17 @@ fn take_apart(
 ) -> Result<(Decoded, Option<String>), Stop> {
     let mut pass = Pass::new(body, arrival, limits, reading);
     let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
-    let owned: Vec<String>;
+    let mut made = Made::default();
     let mut batch_id = None;
     let mut sink = Sink::default();
     if !arrival.cloud_event.is_empty() {
-        owned = vec![cloud::event_text(body, &arrival.cloud_event)];
-        pass.lines(owned.iter().map(String::as_str), &mut sink)?;
+        made = Made::of(&[cloud::event_text(body, &arrival.cloud_event)]);
+        pass.source = made.text.as_ptr().addr();
+        pass.lines(made.texts(), &mut sink)?;
     } else if format == BodyFormat::Avro {
-        owned = avro::events(body, limits)?;
-        pass.lines(owned.iter().map(String::as_str), &mut sink)?;
+        made = Made::of(&avro::events(body, limits)?);
+        pass.source = made.text.as_ptr().addr();
+        pass.lines(made.texts(), &mut sink)?;
     } else {
         if let Some(known) = other_encoding(body) {
             return Err(BodyError::new(ErrorCode::InvalidJson, known).into());
@@ -127,6 +132,8 @@ fn take_apart(
         received: pass.received as usize,
         accepted: pass.groups.finish(),
         rejected: pass.rejected,
+        source: Source { bytes: made.text.into(), redacted: pass.redacted },
+        is_webhook: false,
     };
     Ok((decoded, batch_id))
 }
@@ -151,8 +158,12 @@ struct Pass<'r> {
     body: &'r [u8],
     /// Whether the body may have events of a Tail Worker, once somebody asked.
     is_trace_body: Option<bool>,
+    /// Events without their credentials, by their place in the body.
+    redacted: HashMap<u32, String>,
     /// In a batch of calls, what it has for all of them; mostly nothing, the empty text.
     shared: Option<String>,
+    /// Where the bytes of all events begin.
+    source: usize,
     received: u32,
     groups: Groups<'r>,
     rejected: Vec<Rejected>,
@@ -169,6 +180,8 @@ impl<'r> Pass<'r> {
             depth_max: limits.depth_max.min(NESTING_MAX),
             reading,
             needs_spec_version: false,
+            source: body.as_ptr().addr(),
+            redacted: HashMap::new(),
             received: 0,
             groups: Groups::new(arrival),
             rejected: Vec::new(),
@@ -291,7 +304,7 @@ impl<'r> Pass<'r> {
                     Err(flaw) => return Err(broken(flaw)),
                 }
                 let index = self.next_index()?;
-                self.reject(scan.since(start), index, not_an_object());
+                self.reject(scan.since(start).as_bytes(), index, None, not_an_object());
             }
             number += 1;
             if !scan.take(b',') {
@@ -321,7 +334,7 @@ impl<'r> Pass<'r> {
     fn line<'a>(&mut self, line: &'a str, sink: &mut Sink<'a>) -> Result<(), Stop> {
         let refuse = |pass: &mut Self, fault| {
             let index = pass.next_index()?;
-            pass.reject(line, index, fault);
+            pass.reject(line.as_bytes(), index, None, fault);
             Ok(())
         };
         let mut scan = Scan::new(line);
@@ -380,7 +393,7 @@ impl<'r> Pass<'r> {
                     let reason = format!("the line is not UTF-8 at byte {at}");
                     let index = self.next_index()?;
                     let fault = Fault::new(ErrorCode::InvalidJson, reason);
-                    self.reject(&String::from_utf8_lossy(line), index, fault);
+                    self.reject(line.trim_ascii(), index, None, fault);
                 }
             }
         }

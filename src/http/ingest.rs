@@ -1,14 +1,18 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
-mod admission;
+pub(in crate::http) mod admission;
 mod media;
 
 use crate::{
-    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode, kept_text},
-    http::{App, body, error::ApiError, json, parse_namespace, tables},
+    event::{
+        Arrival, BodyFormat, Decoded, Limits, Rejected,
+        decode::{self, BodyError},
+        letter,
+    },
+    http::{App, body, default_namespace, error::ApiError, json, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
-use admission::turn_away;
+use admission::{shelters, turn_away};
 use axum::{
     body::Body,
     extract::{Extension, Query, State},
@@ -80,13 +84,15 @@ pub async fn ingest(
         decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
     let received = decoded.received as u64;
     let fallback = first_namespace(&decoded, &request_namespace);
-    let turned_away = turn_away(&mut decoded, &principal, &request_namespace);
+    let shelters = shelters(&principal, &request_namespace);
+    let turned_away = turn_away(&mut decoded, &principal, &shelters);
     let atomic = parameters.atomic;
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
         decoded.accepted.clear();
     }
-    let submission = Submission { decoded, batch_id, atomic, bytes };
+    let submission =
+        Submission { decoded, batch_id, atomic, bytes, shelters, ..Submission::default() };
     let mut receipt = app.ingest.append(submission).await?;
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
@@ -128,19 +134,15 @@ async fn arrival(
         namespace,
         first_id: app.ids.first_of_run(),
         cloud_event,
+        again: None,
     })
-}
-
-/// Where events go that name no namespace.
-fn default_namespace() -> Namespace {
-    Namespace::parse("default").expect("letters only")
 }
 
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
 ///
 /// # Errors
 /// 413 when it has too many events, 500 when decoding panicked.
-async fn decode_body(
+pub(in crate::http) async fn decode_body(
     app: &App,
     bytes: bytes::Bytes,
     format: BodyFormat,
@@ -154,23 +156,18 @@ async fn decode_body(
     };
     let small = bytes.len() <= DECODE_INLINE_BYTES_MAX;
     let work = move || {
-        decode::decode(&bytes, format, &arrival, &limits).or_else(|problem| {
-            if problem.code == ErrorCode::TooManyEvents {
+        let (mut decoded, batch_id) = match decode::decode(&bytes, format, &arrival, &limits) {
+            Ok(decoded) => decoded,
+            Err(problem) if problem.code == ErrorCode::TooManyEvents => {
                 // The same events come again in smaller parts: no dead letter of all of them.
                 return Err(ApiError::new(problem.code, problem.reason));
             }
-            let rejected = Rejected {
-                index: 0,
-                namespace: arrival.namespace.clone(),
-                code: problem.code,
-                reason: problem.reason,
-                id: None,
-                event_type: None,
-                source: None,
-                payload: kept_text(&String::from_utf8_lossy(&bytes), &limits),
-            };
-            Ok((Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None))
-        })
+            Err(problem) => (unread(&bytes, problem, &arrival, &limits), None),
+        };
+        if decoded.source.bytes.is_empty() {
+            decoded.source.bytes = bytes;
+        }
+        Ok((decoded, batch_id))
     };
     let work = move || isolated(work);
     let decoded = match small {
@@ -178,6 +175,22 @@ async fn decode_body(
         false => tokio::task::spawn_blocking(work).await.expect("panics are caught in it"),
     };
     decoded.inspect_err(|_| app.counters.count_decode_panic())?
+}
+
+/// A body without events to be found, as one that is refused.
+fn unread(bytes: &[u8], problem: BodyError, arrival: &Arrival, limits: &Limits) -> Decoded {
+    let (payload, reason) = letter::keep_body(bytes, problem.reason, limits);
+    let rejected = Rejected {
+        index: 0,
+        namespace: arrival.namespace.clone(),
+        code: problem.code,
+        reason,
+        id: None,
+        event_type: None,
+        source: None,
+        payload,
+    };
+    Decoded { received: 1, rejected: vec![rejected], ..Decoded::default() }
 }
 
 /// Does pure work of one request. Where it panics the request fails and nothing else: it holds

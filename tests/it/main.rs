@@ -6,6 +6,7 @@ mod access;
 mod admin;
 mod audit;
 mod contract;
+mod dead_letters;
 mod event_shapes;
 mod exactly_once;
 mod harness;

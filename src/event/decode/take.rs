@@ -6,10 +6,10 @@
 use super::{BodyError, Pass, Scanned, Sink};
 use crate::event::{
     Rejected,
-    build::Place,
+    build::{Place, id_in_batch},
     decode::batch::slot,
     json::Scan,
-    names,
+    letter, names,
     normalize::{self, Fault, Row},
     redact,
 };
@@ -29,18 +29,19 @@ impl Pass<'_> {
     ) -> Result<(), BodyError> {
         let index = self.next_index()?;
         let (Scanned::Event(raw) | Scanned::TooDeep(raw)) = event;
-        let place = Place { index, batch_id, batch_index };
+        let start = raw.as_ptr().addr() - self.source;
+        let place = Place { index, batch_id, batch_index, came: start..start + raw.len() };
         if let Err(fault) = self.check(event, sink) {
-            self.reject(raw, index, fault);
+            self.refuse(raw, &place, fault);
             return Ok(());
         }
         if let Some(text) = self.shared_text(raw, sink) {
-            self.take_with_shared(raw, &text, place);
+            self.take_with_shared(raw, &text, &place);
             return Ok(());
         }
         match self.read(raw, sink) {
-            Ok(row) => self.take(raw, &row, sink, place),
-            Err(fault) => self.reject(raw, index, fault),
+            Ok(row) => self.take(raw, &row, sink, &place),
+            Err(fault) => self.refuse(raw, &place, fault),
         }
         Ok(())
     }
@@ -52,7 +53,7 @@ impl Pass<'_> {
     }
 
     #[inline]
-    fn take(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: Place<'_>) {
+    fn take(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: &Place<'_>) {
         if row.is_trace
             && self.limits.redact
             && let Some(text) = redact::redact(raw)
@@ -63,9 +64,9 @@ impl Pass<'_> {
     }
 
     #[inline]
-    fn store(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: Place<'_>) {
-        if let Err(fault) = self.groups.push(row, &sink.cells, place) {
-            self.reject(raw, place.index, fault);
+    fn store(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: &Place<'_>) {
+        if let Err(fault) = self.groups.push(row, &sink.cells, place.clone()) {
+            self.refuse(raw, place, fault);
         }
     }
 
@@ -79,20 +80,23 @@ impl Pass<'_> {
     }
 
     #[cold]
-    fn take_redacted(&mut self, text: &str, place: Place<'_>) {
+    fn take_redacted(&mut self, text: &str, place: &Place<'_>) {
         let mut sink = Sink::default();
         match self.read_again(text, &mut sink) {
-            Ok(row) => self.store(text, &row, &sink, place),
-            Err(fault) => self.reject(text, place.index, fault),
+            Ok(row) => {
+                self.redacted.insert(place.index, text.to_owned());
+                self.store(text, &row, &sink, place);
+            }
+            Err(fault) => self.refuse(text, place, fault),
         }
     }
 
     #[cold]
-    fn take_with_shared(&mut self, raw: &str, text: &str, place: Place<'_>) {
+    fn take_with_shared(&mut self, raw: &str, text: &str, place: &Place<'_>) {
         let mut sink = Sink::default();
         match self.read_again(text, &mut sink) {
             Ok(row) => self.take(text, &row, &sink, place),
-            Err(fault) => self.reject(raw, place.index, fault),
+            Err(fault) => self.refuse(raw, place, fault),
         }
     }
 
@@ -131,29 +135,52 @@ impl Pass<'_> {
         Ok(())
     }
 
+    fn refuse(&mut self, raw: &str, place: &Place<'_>, fault: Fault) {
+        let in_batch = place.batch_id.map(|batch_id| (batch_id, place.batch_index));
+        self.reject(raw.as_bytes(), place.index, in_batch, fault);
+    }
+
     #[cold]
-    pub(super) fn reject(&mut self, payload: &str, index: u32, fault: Fault) {
-        let glimpse = normalize::glimpse(payload);
-        let is_trace = self.limits.redact
-            && match &glimpse.event_type {
-                Some(event_type) => {
-                    redact::is_trace_type(event_type) || redact::has_script(payload)
-                }
-                // A part of something broken may be anything that is in the body.
-                None => self.may_be_trace(),
-            };
-        let redacted = if is_trace { redact::redact(payload) } else { None };
+    pub(super) fn reject(
+        &mut self,
+        event: &[u8],
+        index: u32,
+        in_batch: Option<(&str, u32)>,
+        fault: Fault,
+    ) {
+        let glimpse = std::str::from_utf8(event).map(normalize::glimpse).unwrap_or_default();
+        let (payload, reason) = match self.redacted(event, glimpse.event_type.as_deref()) {
+            Some(text) => (text, fault.reason),
+            None => letter::keep(event, fault.reason),
+        };
         let own = glimpse.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
+        let namespace = own.unwrap_or_else(|| self.arrival.namespace.clone());
+        // The id that it would have had, so that it is the same event when it is sent again.
+        let in_batch = in_batch.map(|(batch_id, index)| id_in_batch(&namespace, batch_id, index));
         self.rejected.push(Rejected {
             index,
-            namespace: own.unwrap_or_else(|| self.arrival.namespace.clone()),
+            namespace,
             code: fault.code,
-            reason: fault.reason,
-            id: glimpse.id,
+            reason,
+            id: glimpse.id.or(in_batch),
             event_type: glimpse.event_type,
             source: glimpse.source,
-            payload: redacted.unwrap_or_else(|| payload.to_owned()),
+            payload,
         });
+    }
+
+    /// What is refused without its credentials, if it has any and may be of a Tail Worker.
+    fn redacted(&mut self, event: &[u8], event_type: Option<&str>) -> Option<String> {
+        if !self.limits.redact {
+            return None;
+        }
+        let text = String::from_utf8_lossy(event);
+        let is_trace = match event_type {
+            Some(event_type) => redact::is_trace_type(event_type) || redact::has_script(&text),
+            // A part of something broken may be anything that is in the body.
+            None => self.may_be_trace(),
+        };
+        if is_trace { redact::redact(&text) } else { None }
     }
 
     /// Whether the body may have events of a Tail Worker.
