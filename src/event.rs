@@ -73,6 +73,8 @@ pub struct Arrival {
     pub first_id: ulid::Ulid,
     /// CloudEvents attributes of binary mode (`ce-*` headers), if the request has them.
     pub cloud_event: Vec<(String, String)>,
+    /// What ties the request to others: `correlation_id` of an event that has none.
+    pub correlation_id: Option<String>,
     /// What the dead letter says of an event that is sent again from there.
     pub again: Option<Again>,
 }

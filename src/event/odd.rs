@@ -60,6 +60,8 @@ fn row(event: &Value) -> BTreeMap<String, Value> {
         namespace: Namespace::parse("acme").unwrap(),
         first_id: ulid::Ulid(7),
         cloud_event: Vec::new(),
+        correlation_id: None,
+        again: None,
     };
     let text = event.to_string();
     let (decoded, _) = decode(text.as_bytes(), BodyFormat::Json, &arrival, &limits).unwrap();
@@ -176,6 +178,10 @@ fn fuzz_odd_members_together_cost_no_event() {
                 Some(inside) => inside.insert(name.to_owned(), value),
                 None => event.insert(name.to_owned(), value),
             };
+        }
+        // A change in Debezium's envelope has an `op` of its own.
+        if event.get("source").is_some_and(Value::is_object) {
+            event.remove("op");
         }
         event["type"] = json!(*pick(random, &["t", "ws.close", "cdc.update", "rpc.call", "track"]));
         Value::Object(event)

@@ -30,6 +30,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bodies above this size are decoded off the async threads: some milliseconds of work.
 const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
+/// The header for events that name no `correlation_id`.
+const CORRELATION_ID: &str = "x-correlation-id";
 
 /// The query parameters.
 #[derive(Debug, Default, Deserialize)]
@@ -129,11 +131,14 @@ async fn arrival(
             cloud_event.push(("datacontenttype".to_owned(), kind.to_owned()));
         }
     }
+    let correlation_id = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
+    let correlation_id = correlation_id.filter(|id| !id.is_empty()).map(str::to_owned);
     Ok(Arrival {
         now_us: app.clock.now_us(),
         namespace,
         first_id: app.ids.first_of_run(),
         cloud_event,
+        correlation_id,
         again: None,
     })
 }

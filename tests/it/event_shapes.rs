@@ -264,6 +264,20 @@ async fn a_slash_at_the_end_of_the_path_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_requests_correlation_id_is_that_of_events_without_one() {
+    let server = TestServer::start().await;
+    let body = json!([{"id": "1", "type": "t"}, {"id": "2", "type": "t", "correlationId": "own"}]);
+    for (correlation, status) in [("req-7", 200), ("req-8", 200), ("", 200)] {
+        let request = server.http.post(format!("{}/ingest", server.url));
+        let request = request.header("x-correlation-id", correlation).body(body.to_string());
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+    let sql = "select correlation_id from events order by id";
+    assert_eq!(server.rows("default", sql).await, json!([["req-7"], ["own"]]));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn more_events_than_a_body_may_have_are_413() {
     let server = TestServer::start().await;
     let many = vec!["{\"type\":\"a\"}"; 10_001];

@@ -174,7 +174,7 @@ impl<'a> Walk<'a> {
         let clean = if self.is_identity() {
             None
         } else if self.inner < INNER_MAX && is_json(text) {
-            Self::inside(text, place, self.inner + 1)
+            Walk::inside(text, place, self.inner + 1)
         } else {
             url::redact(text).map(|(clean, names)| {
                 (clean, names.iter().map(|name| join(&place, name)).collect())
