@@ -429,7 +429,7 @@ fn a_broken_line_is_one_refused_event() {
             (2, InvalidEvent, "\"text\""),
             (3, InvalidJson, "[1"),
             (4, InvalidJson, "{\"events\":[{\"type\":\"c\"},"),
-            (5, InvalidJson, "{\"type\":\"\u{fffd}\"}"),
+            (5, InvalidJson, "eyJ0eXBlIjoi/yJ9"),
             (7, MissingType, "{}"),
             (9, InvalidEvent, "7"),
         ];
