@@ -835,6 +835,7 @@ fn json(text: &str) -> Submission {
         namespace: ns("shop.eu"),
         first_id: ulid::Ulid(1 << 80),
         cloud_event: Vec::new(),
+        correlation_id: None,
         again: None,
     };
     let limits = crate::event::Limits {
