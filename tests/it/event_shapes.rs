@@ -517,7 +517,7 @@ fn the_page_on_events_has_every_column() {
     let page = std::fs::read_to_string(root.join("docs/events.md")).unwrap();
     let listed: Vec<&str> = page
         .lines()
-        .skip_while(|line| !line.starts_with("| column |"))
+        .skip_while(|line| !line.starts_with("| column | type |"))
         .skip(2)
         .take_while(|line| line.starts_with('|'))
         .filter_map(|line| line.split('`').nth(1))
