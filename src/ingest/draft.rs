@@ -237,10 +237,7 @@ impl Draft {
 
     /// The namespace that keeps a dead letter: its own, or a shelter where another has the name.
     fn grave(&mut self, desk: &mut Desk, own: Namespace, shelters: &[Namespace]) -> Namespace {
-        let mut owner = match self.claim(desk, &own) {
-            Ok(_) => return own,
-            Err(owner) => owner,
-        };
+        let Err(mut owner) = self.claim(desk, &own) else { return own };
         for shelter in shelters {
             match self.claim(desk, shelter) {
                 Ok(_) => return shelter.clone(),

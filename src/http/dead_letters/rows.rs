@@ -17,6 +17,7 @@ use futures::StreamExt;
 use icecore_schemas::{names::Namespace, query::SqlRequest};
 use serde_json::Value;
 use std::collections::HashMap;
+use ulid::Ulid;
 
 /// A letter at its newest row.
 #[derive(Clone, Debug)]
@@ -56,9 +57,10 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Those there are now: later ones have greater ids.
+    /// Those there are now: those of later milliseconds have greater ids.
     pub(super) fn until(app: &App) -> Self {
-        Self { until: Some(app.ids.mint().to_string()), ..Self::default() }
+        let last = Ulid::from_parts(app.ids.mint().timestamp_ms(), u128::MAX >> 48);
+        Self { until: Some(last.to_string()), ..Self::default() }
     }
 
     pub(super) fn includes(&self, letter: &Letter) -> bool {
