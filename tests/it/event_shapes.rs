@@ -189,6 +189,7 @@ const BODIES: &[(&str, &str, u64)] = &[
     ("application/vnd.acme+json", "{\"type\":\"a\"}", 1),
     ("application/ld+json; charset=\"utf-8\"", "[{\"type\":\"a\"}]", 1),
     ("application/json; Charset=utf8", "{\"type\":\"a\"}", 1),
+    ("application/json; charset=iso-8859-1", "{\"type\":\"a\"}", 1),
     ("application/json-seq", "\u{1e}{\"type\":\"a\"}\n\u{1e}{\n\"type\":\"a\"\n}\n", 2),
     ("application/geo+json-seq", "\u{1e}{\"type\":\"a\"}\n", 1),
     ("application/stream+json", "{\"type\":\"a\"}\n{\"type\":\"a\"}", 2),
@@ -238,7 +239,7 @@ async fn a_body_that_is_refused_names_the_form_to_use() {
     for (content_type, body, status, word) in [
         ("application/xml", b"<a/>".to_vec(), 415, "application/x-ndjson"),
         ("application/json; charset=utf-16", utf16.clone(), 415, "UTF-8"),
-        ("application/json;charset=iso-8859-1", b"{\"type\":\"a\"}".to_vec(), 415, "UTF-8"),
+        ("application/json;charset=UTF-32LE", b"{}".to_vec(), 415, "UTF-8"),
         ("application/json", utf16.clone(), 400, "UTF-16"),
         ("application/x-ndjson", [&b"\xff\xfe"[..], &utf16].concat(), 400, "UTF-16"),
         ("application/json", b"\x1f\x8b\x08\0\0\0".to_vec(), 400, "Content-Encoding: gzip"),
@@ -462,7 +463,7 @@ async fn credentials_in_tail_events_are_written_nowhere() {
     }
     let sql = "select url, meta, json_extract_string(data, '$.url') from events where id = 'flat'";
     let url = "https://api.example/?api_key=REDACTED&q=1";
-    let meta = "{\"redacted\":[\"data.url.api_key\",\"data.headers.authorization\"]}";
+    let meta = "{\"redacted\":[\"data.headers.authorization\",\"data.url.api_key\"]}";
     assert_eq!(server.rows("default", sql).await, json!([[url, meta, url]]));
     let sql = "select json_extract_string(meta, '$.schemaVersion'), schema_version, meta like '%\"data.event.request.headers.Authorization\"%' from events where id = 'nested'";
     assert_eq!(server.rows("default", sql).await, json!([["1", 1, true]]));

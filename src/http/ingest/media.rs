@@ -23,7 +23,8 @@ pub(super) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
     if is_binary && !is_cloud_event {
         return Ok(BodyFormat::CloudEvent);
     }
-    if let Some(charset) = charset(parameters).filter(|charset| !is_utf8(charset)) {
+    // Of others the ASCII part is the same; what is not is found in the body.
+    if let Some(charset) = charset(parameters).filter(|charset| is_wide(charset)) {
         let reason = format!("the body must be UTF-8, not {charset:?}");
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, reason));
     }
@@ -72,6 +73,10 @@ fn charset(parameters: &str) -> Option<&str> {
     })
 }
 
-fn is_utf8(charset: &str) -> bool {
-    ["utf-8", "utf8", "us-ascii", "ascii", ""].iter().any(|name| charset.eq_ignore_ascii_case(name))
+/// Whether a character has more than one byte in the charset, also where it has one in UTF-8.
+fn is_wide(charset: &str) -> bool {
+    let charset = charset.to_ascii_lowercase();
+    ["utf-16", "utf16", "utf-32", "utf32", "ucs-", "ucs2", "ucs4", "unicode"]
+        .iter()
+        .any(|name| charset.starts_with(name))
 }
