@@ -16,7 +16,9 @@ use crate::event::{
     names,
     normalize::{Cell, Fault},
 };
-use batch::{batch_id_of, batch_members, guess, is_call_list, look_ahead, rest_of_batch, slot};
+use batch::{
+    batch_id_of, batch_members, guess, is_call_list, is_tombstone, look_ahead, rest_of_batch, slot,
+};
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
 use made::Made;
@@ -41,7 +43,8 @@ impl BodyError {
 /// Decodes a whole body, already decompressed, and returns its events and the `batchId` of a body
 /// `{"events":[…],"batchId"}`.
 ///
-/// In JSON, an object with an array `events` and no `type` is a batch; any other object is one event. An event with a member `specversion` is a CloudEvent in every format. With
+/// In JSON, an object with an array `events` and no `type` is a batch; any other object is one
+/// event. An event with a member `specversion` is a CloudEvent in every format. With
 /// [`Arrival::cloud_event`] the body is the `data` of one CloudEvent whatever the format says.
 ///
 /// # Errors
@@ -98,14 +101,22 @@ fn take_apart(
     reading: Reading,
 ) -> Result<(Decoded, Option<String>), Stop> {
     let mut pass = Pass::new(body, arrival, limits, reading);
+    let whole = body;
     let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
     let mut made = Made::default();
     let mut batch_id = None;
     let mut sink = Sink::default();
     if !arrival.cloud_event.is_empty() {
-        made = Made::of(&[cloud::event_text(body, &arrival.cloud_event)]);
+        let (text, fault) = cloud::event_text(whole, &arrival.cloud_event);
+        made = Made::of(&[text]);
         pass.source = made.text.as_ptr().addr();
-        pass.lines(made.texts(), &mut sink)?;
+        match fault {
+            Some(fault) => {
+                let index = pass.next_index()?;
+                pass.reject(made.text.as_bytes(), index, None, fault);
+            }
+            None => pass.lines(made.texts(), &mut sink)?,
+        }
     } else if format == BodyFormat::Avro {
         made = Made::of(&avro::events(body, limits)?);
         pass.source = made.text.as_ptr().addr();
@@ -210,6 +221,10 @@ impl<'r> Pass<'r> {
                 self.rest(&scan, text, sink)?;
                 Ok(None)
             }
+            Some(b'n') if is_tombstone(text) => {
+                self.next_index()?;
+                Ok(None)
+            }
             Some(_) => Err(BodyError::new(
                 ErrorCode::InvalidJson,
                 "the body must be JSON (Content-Type: application/json): an event, an array of events or {\"events\":[…]}",
@@ -304,7 +319,10 @@ impl<'r> Pass<'r> {
                     Err(flaw) => return Err(broken(flaw)),
                 }
                 let index = self.next_index()?;
-                self.reject(scan.since(start).as_bytes(), index, None, not_an_object());
+                let text = scan.since(start);
+                if !is_tombstone(text) {
+                    self.reject(text.as_bytes(), index, None, not_an_object());
+                }
             }
             number += 1;
             if !scan.take(b',') {
@@ -322,7 +340,9 @@ impl<'r> Pass<'r> {
         for line in lines {
             // Files that were put one after another have their marks in the middle.
             let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
-            if !line.is_empty() {
+            if is_tombstone(line) {
+                self.next_index()?;
+            } else if !line.is_empty() {
                 self.line(line, sink)?;
             }
         }

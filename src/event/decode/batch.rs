@@ -27,6 +27,12 @@ pub(super) fn is_call_list(name: Value<'_>) -> bool {
     name.raw == "\"batch\""
 }
 
+/// Whether a text is what Kafka Connect sends for a key that was deleted: it is taken and says nothing
+/// that is stored.
+pub(super) fn is_tombstone(text: &str) -> bool {
+    text.trim_ascii() == "null"
+}
+
 /// What a member of this name means.
 pub(super) fn slot(name: Value<'_>) -> Option<usize> {
     names::find(&name.text()?).map(|known| known.slot)

@@ -40,14 +40,16 @@ impl Pass<'_> {
             return Ok(());
         }
         match self.read(raw, sink) {
-            Ok(row) => self.take(raw, &row, sink, &place),
+            // Nothing to store.
+            Ok(None) => {}
+            Ok(Some(row)) => self.take(raw, &row, sink, &place),
             Err(fault) => self.refuse(raw, &place, fault),
         }
         Ok(())
     }
 
     #[inline]
-    fn read<'a>(&self, raw: &'a str, sink: &mut Sink<'a>) -> Result<Row<'a>, Fault> {
+    fn read<'a>(&self, raw: &'a str, sink: &mut Sink<'a>) -> Result<Option<Row<'a>>, Fault> {
         let context = (self.arrival, self.limits);
         normalize::read(raw, &sink.parts, context, &mut sink.cells)
     }
@@ -71,7 +73,7 @@ impl Pass<'_> {
     }
 
     /// Reads the event in another text than it came in.
-    fn read_again<'a>(&self, text: &'a str, sink: &mut Sink<'a>) -> Result<Row<'a>, Fault> {
+    fn read_again<'a>(&self, text: &'a str, sink: &mut Sink<'a>) -> Result<Option<Row<'a>>, Fault> {
         sink.parts.is_in_call_batch = self.shared.is_some();
         Scan::new(text)
             .object(self.depth_max, &mut sink.parts)
@@ -83,7 +85,8 @@ impl Pass<'_> {
     fn take_redacted(&mut self, text: &str, place: &Place<'_>) {
         let mut sink = Sink::default();
         match self.read_again(text, &mut sink) {
-            Ok(row) => {
+            Ok(None) => {}
+            Ok(Some(row)) => {
                 self.redacted.insert(place.index, text.to_owned());
                 self.store(text, &row, &sink, place);
             }
@@ -95,7 +98,8 @@ impl Pass<'_> {
     fn take_with_shared(&mut self, raw: &str, text: &str, place: &Place<'_>) {
         let mut sink = Sink::default();
         match self.read_again(text, &mut sink) {
-            Ok(row) => self.take(text, &row, &sink, place),
+            Ok(None) => {}
+            Ok(Some(row)) => self.take(text, &row, &sink, place),
             Err(fault) => self.refuse(raw, place, fault),
         }
     }
@@ -128,7 +132,8 @@ impl Pass<'_> {
         }
         let is_cloud_event =
             || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
-        if self.needs_spec_version && !is_cloud_event() {
+        let is_other = || normalize::is_among_cloud_events(&sink.parts);
+        if self.needs_spec_version && !is_cloud_event() && !is_other() {
             let reason = "a CloudEvent needs `specversion` \"1.0\"";
             return Err(Fault::new(ErrorCode::InvalidEvent, reason));
         }

@@ -39,7 +39,7 @@ impl<'m, 'a> Draft<'m, 'a> {
     pub(super) fn take_call(&mut self, call: Call<'a>, data: &'m [Member<'a>]) {
         self.change.event_type = call.event_type;
         self.change.id = call.id;
-        self.change.ts_ms = call.ts;
+        self.change.ts = call.ts;
         if let Some(value) = call.data
             && !self.has(names::DATA)
         {

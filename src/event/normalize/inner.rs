@@ -64,6 +64,10 @@ impl<'a> Draft<'_, 'a> {
                 names::DO => {
                     self.put_durable_object(&mut inner_object, member.value);
                 }
+                names::NAMESPACE if event_type.starts_with("rpc.") => {
+                    let known = Known { slot: names::RPC_NAMESPACE, rank: u8::MAX };
+                    self.put_inner(&mut inner, known, member.value);
+                }
                 names::CODE if event_type == "ws.close" => {
                     let known = Known { slot: names::CLOSE_CODE, rank: u8::MAX };
                     self.put_inner(&mut inner, known, member.value);
