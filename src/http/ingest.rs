@@ -1,7 +1,7 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
 pub(in crate::http) mod admission;
-mod compare;
+pub(in crate::http) mod compare;
 mod media;
 
 use crate::{
