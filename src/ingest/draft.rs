@@ -23,7 +23,6 @@ use arrow::{
     compute::filter_record_batch,
     record_batch::RecordBatch,
 };
-use bytes::Bytes;
 use icecore_schemas::names::Namespace;
 use std::collections::{HashMap, HashSet};
 use ulid::Ulid;
