@@ -58,13 +58,13 @@ impl LookForMetadata {
 
     fn tell(&mut self, unreadable: Vec<Unreadable>) {
         let is_ours = |table: &Unreadable| {
-            let name = table.pointer.name.as_str();
-            table.pointer.levels.len() == 1 && [EVENTS_TABLE, DEAD_LETTERS_TABLE].contains(&name)
+            let name = table.place.name.as_str();
+            table.place.levels.len() == 1 && [EVENTS_TABLE, DEAD_LETTERS_TABLE].contains(&name)
         };
         let is_closing = unreadable.iter().any(is_ours);
-        let named = named(unreadable.into_iter().map(|Unreadable { pointer, reason }| {
-            let table = format!("{}.{}", pointer.levels.join("."), pointer.name);
-            format!("`{}` of `{table}` {reason}", pointer.metadata_location)
+        let named = named(unreadable.into_iter().map(|Unreadable { place, reason }| {
+            let table = format!("{}.{}", place.levels.join("."), place.name);
+            format!("`{}` of `{table}` {reason}", place.metadata_location)
         }));
         let text = format!(
             "the warehouse lacks what the metastore names: {named}; put the newer warehouse, or these \
@@ -89,7 +89,7 @@ impl Job for LookForMetadata {
         if self.told.is_none() {
             return Ok(Progress::Idle);
         }
-        let tables = self.metastore.pointers().await?;
+        let tables = self.metastore.places().await?;
         let count = tables.len();
         match tokio::time::timeout(LOOK_MAX, self.catalog.unreadable(tables)).await {
             Ok(Ok(unreadable)) if unreadable.is_empty() => {

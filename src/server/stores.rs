@@ -360,7 +360,7 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
 /// time.
 pub(super) async fn newer_files(catalog: &Catalog, metastore: &SqlMetastore) -> Vec<String> {
     let look = async {
-        let tables = metastore.pointers().await?;
+        let tables = metastore.places().await?;
         catalog.newer_metadata(&tables).await
     };
     match tokio::time::timeout(LOOK_MAX, look).await {

@@ -1,7 +1,11 @@
 //! Whether the warehouse has the metadata files that the metastore names, and no newer ones.
 
 use super::Catalog;
-use crate::{error::CatalogError, metastore::sql::pointers::Pointer, storage};
+use crate::{
+    error::CatalogError,
+    metastore::sql::moved::{Place, PlaceOf},
+    storage,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::IgnoredAny;
 use std::collections::{HashMap, hash_map::Entry};
@@ -17,7 +21,7 @@ const FOLDER: &str = "/metadata/";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// Which one, and the file.
-    pub pointer: Pointer,
+    pub place: Place,
     /// What is wrong with the file.
     pub reason: String,
 }
@@ -28,10 +32,10 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Storage`]: the store fails, so nothing is known.
-    pub async fn unreadable(&self, tables: Vec<Pointer>) -> Result<Vec<Unreadable>, CatalogError> {
-        let looked = stream::iter(tables.into_iter().filter(|table| !table.is_dropped))
-            .map(|pointer| async move {
-                let reason = match self.storage().get(&pointer.metadata_location).await {
+    pub async fn unreadable(&self, tables: Vec<Place>) -> Result<Vec<Unreadable>, CatalogError> {
+        let looked = stream::iter(tables.into_iter().filter(|table| table.of != PlaceOf::Dropped))
+            .map(|place| async move {
+                let reason = match self.storage().get(&place.metadata_location).await {
                     Ok(bytes) if bytes.starts_with(&GZIP) => None,
                     Ok(bytes) => serde_json::from_slice::<IgnoredAny>(&bytes)
                         .err()
@@ -40,12 +44,12 @@ impl Catalog {
                     Err(CatalogError::LocationForbidden(_)) => None,
                     Err(cause) => return Err(cause),
                 };
-                Ok(reason.map(|reason| Unreadable { pointer, reason }))
+                Ok(reason.map(|reason| Unreadable { place, reason }))
             })
             .buffer_unordered(LOOKS);
         let found: Vec<Option<Unreadable>> = looked.try_collect().await?;
         let mut found: Vec<Unreadable> = found.into_iter().flatten().collect();
-        found.sort_by(|a, b| a.pointer.metadata_location.cmp(&b.pointer.metadata_location));
+        found.sort_by(|a, b| a.place.metadata_location.cmp(&b.place.metadata_location));
         Ok(found)
     }
 
@@ -54,7 +58,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Storage`].
-    pub async fn newer_metadata(&self, tables: &[Pointer]) -> Result<Vec<String>, CatalogError> {
+    pub async fn newer_metadata(&self, tables: &[Place]) -> Result<Vec<String>, CatalogError> {
         let mut named: HashMap<&str, u64> = HashMap::new();
         for table in tables {
             if let Some((folder, version)) = version(&table.metadata_location) {

@@ -13,7 +13,6 @@ mod obsolete;
 mod outbox;
 pub mod owner;
 mod places;
-pub mod pointers;
 mod reports;
 mod requests;
 mod schema;
