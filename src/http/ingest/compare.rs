@@ -26,7 +26,10 @@ const LOOK_UP_MS: u64 = 2_000;
 ///
 /// # Errors
 /// As `Ingest::append`.
-pub(super) async fn append(app: &App, submission: Submission) -> Result<Receipt, IngestError> {
+pub(in crate::http) async fn append(
+    app: &App,
+    submission: Submission,
+) -> Result<Receipt, IngestError> {
     match app.ingest.append_unless_undecided(submission).await? {
         Outcome::Decided(receipt) => Ok(receipt),
         Outcome::Undecided(mut submission, events) => {
