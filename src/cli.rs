@@ -16,6 +16,7 @@ pub mod serve;
 pub mod sql;
 pub mod token;
 pub mod wal;
+pub mod webhooks;
 
 use crate::{
     config::{Config, ConfigError},
@@ -99,6 +100,9 @@ enum Command {
     /// List, show, retry and discard events that were refused
     #[command(subcommand, name = "deadletters")]
     DeadLetters(deadletters::DeadLetterCommand),
+    /// Set, list and delete the secrets of webhook providers
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhookCommand),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -194,6 +198,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Tags(command) => refs::tags(config, &command).await,
         Command::Token(command) => token::run(config, &command).await,
         Command::DeadLetters(command) => deadletters::run(config, &command).await,
+        Command::Webhooks(command) => webhooks::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
         Command::Wal(command) => wal::run(config, &command).await,

@@ -6,8 +6,10 @@
 
 pub mod access;
 mod catalog;
+mod file;
 mod storage;
 pub mod units;
+mod webhooks;
 
 use crate::faults::Faults;
 use access::AccessConfig;
@@ -100,6 +102,15 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("oidc.principal_claim", "sub", "the claim that names the caller"),
     ("oidc.scope_claim", "scope", "the claim whose values grant scopes"),
     ("oidc.grants", "", "what each value grants: VALUE=read:*,ingest:shop; OTHER=admin:*"),
+    ("webhooks.github.secret", "", webhooks::SECRET),
+    ("webhooks.stripe.secret", "", webhooks::SECRET),
+    ("webhooks.slack.secret", "", webhooks::SECRET),
+    ("webhooks.svix.secret", "", webhooks::SECRET),
+    ("webhooks.standard-webhooks.secret", "", webhooks::SECRET),
+    ("webhooks.shopify.secret", "", webhooks::SECRET),
+    ("webhooks.linear.secret", "", webhooks::SECRET),
+    ("webhooks.workos.secret", "", webhooks::SECRET),
+    ("webhooks.generic.secret", "", webhooks::SECRET),
     ("log", "info", "what is logged: error, warn, info, debug, or a filter such as icecore=debug"),
     ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
 ];
@@ -233,6 +244,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// How long a record of the audit log is kept, at least.
     pub audit_retention: Duration,
+    /// Secrets of webhook providers, for namespaces without their own.
+    pub webhook_secrets: BTreeMap<String, Vec<String>>,
     /// The token that commands send to a server.
     pub token: Option<String>,
     /// The log filter.
@@ -310,28 +323,6 @@ impl Texts {
             return Err(ConfigError::Unknown { key: key.to_owned(), origin: origin.to_string() });
         };
         self.0.insert(key, (value, origin));
-        Ok(())
-    }
-
-    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let table: toml::Table =
-            text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })?;
-        for (key, value) in table {
-            match value {
-                toml::Value::Table(members) => {
-                    for (member, value) in members {
-                        self.set(
-                            &format!("{key}.{member}"),
-                            plain(&value),
-                            Origin::File(path.to_owned()),
-                        )?;
-                    }
-                }
-                value => self.set(&key, plain(&value), Origin::File(path.to_owned()))?,
-            }
-        }
         Ok(())
     }
 
@@ -427,6 +418,7 @@ impl Texts {
             http_connections_max: self.count("http.connections_max")?,
             access: self.access()?,
             audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,
+            webhook_secrets: self.webhook_secrets(),
             token: self.optional("token"),
             log: self.text("log").to_owned(),
             faults: Faults::parse(self.text("failpoints"))
@@ -457,7 +449,9 @@ impl Texts {
 
     fn effective(&self) -> Vec<(&'static str, String, Origin)> {
         let shown = |key: &str, text: &str| {
-            if SECRETS.contains(&key) && !text.is_empty() || text.starts_with("postgres") {
+            if (SECRETS.contains(&key) || webhooks::provider(key).is_some()) && !text.is_empty()
+                || text.starts_with("postgres")
+            {
                 "(hidden)".to_owned()
             } else {
                 text.to_owned()
@@ -471,13 +465,6 @@ impl Texts {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-fn plain(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
 
 #[cfg(test)]
 mod tests;

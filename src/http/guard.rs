@@ -38,6 +38,11 @@ pub enum Need {
 pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/ingest", Need::Somewhere(Action::Ingest)),
     ("POST", "/e", Need::Somewhere(Action::Ingest)),
+    ("OPTIONS", "/ingest", Need::Open),
+    ("OPTIONS", "/e", Need::Open),
+    // The signature stands for the token.
+    ("POST", "/webhooks/{provider}", Need::Open),
+    ("OPTIONS", "/webhooks/{provider}", Need::Open),
     ("POST", "/v1/{namespace}/sql", Need::In(Action::Read)),
     ("POST", "/v1/{namespace}/commit", Need::In(Action::Ingest)),
     ("GET", "/v1/namespaces", Need::Anyone),
@@ -66,6 +71,10 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/admin/tokens", Need::Somewhere(Action::Admin)),
     ("POST", "/admin/tokens", Need::Somewhere(Action::Admin)),
     ("DELETE", "/admin/tokens/{id}", Need::Somewhere(Action::Admin)),
+    ("GET", "/admin/webhooks", Need::Somewhere(Action::Admin)),
+    ("PUT", "/admin/webhooks/{namespace}/{provider}", Need::In(Action::Admin)),
+    ("GET", "/admin/webhooks/{namespace}/{provider}", Need::In(Action::Admin)),
+    ("DELETE", "/admin/webhooks/{namespace}/{provider}", Need::In(Action::Admin)),
     ("GET", "/admin/audit", Need::Everywhere(Action::Admin)),
     ("GET", "/healthz", Need::Open),
     ("GET", "/readyz", Need::Open),

@@ -33,6 +33,7 @@ const UNRECORDED: &[&str] = &[
     // microseconds otherwise.
     "/ingest",
     "/e",
+    "/webhooks/{provider}",
     // It only asks.
     "/v1/{namespace}/sql",
 ];
@@ -66,7 +67,7 @@ impl FromRequestParts<App> for Caller {
 /// Whether calls of this route are recorded.
 #[must_use]
 pub fn is_recorded(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD) && !UNRECORDED.contains(&path)
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !UNRECORDED.contains(&path)
 }
 
 /// Carries out a call of `principal`, if it is `allowed`, and records it either way.

@@ -18,3 +18,4 @@ mod parquet;
 mod process;
 mod tidy;
 mod time_travel;
+mod webhooks;

@@ -18,6 +18,7 @@ mod schema;
 mod tables;
 mod transaction;
 mod trash;
+pub mod webhooks;
 
 use crate::{
     error::CatalogError,
