@@ -54,7 +54,11 @@ const LEAVES_BODY_UNREAD: [StatusCode; 4] = [
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct App(Arc<Parts>);
+pub struct App {
+    parts: Arc<Parts>,
+    /// Owners of catalog names.
+    owners: Arc<tables::Owners>,
+}
 
 /// The parts of an [`App`].
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl std::ops::Deref for App {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.parts
     }
 }
 
@@ -101,7 +105,7 @@ impl App {
     /// An app of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self { parts: Arc::new(parts), owners: Arc::default() }
     }
 }
 

@@ -139,6 +139,7 @@ impl From<CatalogError> for ApiError {
             | CatalogError::LocationForbidden(_) => {
                 Self::new(ErrorCode::InvalidRequest, cause.to_string())
             }
+            CatalogError::Forbidden(_) => Self::new(ErrorCode::Forbidden, cause.to_string()),
             _ if cause.is_temporary() => {
                 error!(error = &cause as &dyn std::error::Error, "the catalog does not answer");
                 Self::new(

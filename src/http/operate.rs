@@ -27,6 +27,7 @@ use icecore_catalog::{
     access::{Action, Principal},
     catalog::RefKind,
     metastore::TrashRow,
+    retention,
 };
 use icecore_schemas::error_code::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -287,6 +288,10 @@ async fn drop_ref(
 ) -> Result<Response, ApiError> {
     let Query(DropRef { kind }) = query.map_err(|problem| invalid(problem.body_text()))?;
     let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
+    if retention::is_managed(&app.catalog.load_table(&table).await?.metadata) {
+        // The history of the service's own tables is not every writer's to shorten.
+        guard::allow_levels(&caller.principal, Action::Admin, table.namespace().as_ref())?;
+    }
     caller.call.about(&format!("{table}.{name}"));
     caller.catalog(&app).drop_ref(&table, &name, kind.map(RefKind::from)).await?;
     Ok(json(200, &value!({ "dropped": true })))

@@ -217,28 +217,50 @@ struct Home {
     namespace: Namespace,
 }
 
+/// The namespace that has the catalog name of this one, as its events name it, whether it is in the
+/// catalog already or only in the log; none when there is none. Two texts may mean one catalog name:
+/// the one that came first has it.
+///
+/// # Errors
+/// The metastore's.
+pub async fn owner(
+    wal: &Wal,
+    catalog: &Catalog,
+    asked: &Namespace,
+) -> Result<Option<Namespace>, CatalogError> {
+    let (owner, is_there) = claim(wal, catalog, asked).await?;
+    // Without a text another engine made it.
+    Ok(owner.or_else(|| is_there.then(|| asked.clone())))
+}
+
+/// Whose events have the catalog name of this namespace, which is theirs for good; and whether the
+/// catalog has the name at all.
+///
+/// # Errors
+/// The metastore's.
+pub async fn claim(
+    wal: &Wal,
+    catalog: &Catalog,
+    asked: &Namespace,
+) -> Result<(Option<Namespace>, bool), CatalogError> {
+    // Before the catalog is asked: what is committed meanwhile is gone from the log.
+    let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
+    let logged =
+        waiting.filter(|found| found.name() == asked.name()).max_by_key(|found| found == asked);
+    let levels = vec![asked.name().to_owned()];
+    let properties = catalog.metastore().namespace(&levels).await?;
+    let noted = properties.as_ref();
+    let owner = noted.and_then(|properties| Namespace::noted(&levels, properties));
+    Ok((owner.or(logged), properties.is_some()))
+}
+
 impl Home {
-    /// Two texts may mean one catalog name; the log knows the one that owns it.
     async fn find(
         Sources { wal, catalog, .. }: Sources<'_>,
         asked: &Namespace,
     ) -> Result<Option<Self>, SqlError> {
-        // Before the catalog is asked: what is committed meanwhile is gone from the log.
-        let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
-        let logged =
-            waiting.filter(|found| found.name() == asked.name()).max_by_key(|found| found == asked);
-        let levels = vec![asked.name().to_owned()];
-        let properties = catalog.metastore().namespace(&levels).await;
-        let properties = properties.map_err(|cause| internal(&cause))?;
-        let noted = properties.as_ref();
-        let owner = noted.and_then(|properties| Namespace::noted(&levels, properties));
-        let namespace = match (owner.or(logged), properties) {
-            (Some(namespace), _) => namespace,
-            // Another engine made it.
-            (None, Some(_)) => asked.clone(),
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Self { namespace }))
+        let found = owner(wal, catalog, asked).await.map_err(|cause| internal(&cause))?;
+        Ok(found.map(|namespace| Self { namespace }))
     }
 
     /// Every table there is, ours also before they are in the catalog.

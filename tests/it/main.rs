@@ -12,6 +12,7 @@ mod harness;
 mod histories;
 mod hostile_http;
 mod lost_ids;
+mod namespaces;
 mod own_tables;
 mod owner;
 mod parquet;
