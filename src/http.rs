@@ -21,7 +21,7 @@ pub mod webhooks;
 
 use crate::{
     clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
-    owner::Ownership, sql::Sql, wal::Wal,
+    owner::Ownership, sql::Sql, wal::Wal, warehouse::WarehouseState,
 };
 use axum::{
     Router,
@@ -75,6 +75,8 @@ pub struct Parts {
     pub wal: Wal,
     /// Tables.
     pub catalog: Catalog,
+    /// Whether their files can be written.
+    pub warehouse: WarehouseState,
     /// Who is let in.
     pub access: Access,
     /// Time of arrival.

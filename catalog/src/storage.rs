@@ -8,6 +8,7 @@ pub mod access;
 mod file_io;
 mod files;
 mod local;
+pub mod probe;
 pub mod sign;
 mod sts;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Settings `webhooks.{provider}.secret`.
 
-use crate::config::{SETTINGS, Texts};
+use crate::config::{Texts, settings::SETTINGS};
 use std::collections::BTreeMap;
 
 /// What each of them means.

@@ -112,9 +112,12 @@ impl From<&FlushError> for ApiError {
             return not.clone().into();
         }
         error!(error = cause as &dyn std::error::Error, "commit failed");
-        let told = match cause.is_lasting() {
-            true => cause.told(),
-            false => "the commit failed".to_owned(),
+        let told = match (cause.is_lasting(), cause.of_storage()) {
+            (true, _) => cause.told(),
+            (false, Some(reason)) => {
+                format!("the commit failed, as the warehouse answers {reason}")
+            }
+            (false, None) => "the commit failed".to_owned(),
         };
         Self::new(
             ErrorCode::Unavailable,

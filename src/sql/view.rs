@@ -61,15 +61,31 @@ impl AsOf {
         }
     }
 
-    fn describe(&self) -> String {
-        match self {
-            Self::Snapshot(id) => format!("snapshot {id}"),
-            Self::Time(ms) => format!(
-                "snapshot at {}",
-                chrono::DateTime::from_timestamp_millis(*ms).unwrap_or_default().to_rfc3339()
-            ),
-            Self::Reference(name) => format!("branch or tag `{name}`"),
-        }
+    /// That the table has no such point, and what may be meant.
+    fn missing(&self, table: &str, metadata: Option<&TableMetadata>) -> SqlError {
+        let text = match self {
+            Self::Snapshot(id) => format!("table `{table}` has no snapshot {id}"),
+            Self::Time(ms) => {
+                let first = metadata
+                    .and_then(|table| table.history().first().map(|entry| entry.timestamp_ms));
+                let known = first.map_or_else(
+                    || "it has none yet".to_owned(),
+                    |first| format!("the first one is of {}", written(first)),
+                );
+                format!("table `{table}` has no snapshot at {}; {known}", written(*ms))
+            }
+            Self::Reference(name) => {
+                let is_like_a_time = name.starts_with(|c: char| c.is_ascii_digit())
+                    || ["now", "today", "yesterday"].contains(&name.to_lowercase().as_str());
+                let hint = if is_like_a_time {
+                    "; a time is written as 2026-11-20T12:00:00Z, with its zone"
+                } else {
+                    ""
+                };
+                format!("table `{table}` has no branch or tag `{name}`{hint}")
+            }
+        };
+        SqlError::NotFound(text)
     }
 
     /// The snapshot this means in a table, if there is one.
@@ -88,6 +104,11 @@ impl AsOf {
             }
         }
     }
+}
+
+fn written(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 /// The last kept snapshot up to `ms`: thinning cuts the log, but not the snapshots that it keeps.
@@ -320,13 +341,11 @@ impl Home {
         let metadata = loaded.map(|loaded| loaded.metadata);
         let snapshot_id = match (as_of, &metadata) {
             (None, metadata) => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
-            (Some(as_of), Some(metadata)) => Some(as_of.resolve(metadata).ok_or_else(|| {
-                SqlError::NotFound(format!("table `{name}` has no {}", as_of.describe()))
-            })?),
-            (Some(as_of), None) => {
-                let when = as_of.describe();
-                return Err(SqlError::NotFound(format!("table `{name}` has no {when}")));
+            (Some(as_of), Some(metadata)) => {
+                let found = as_of.resolve(metadata);
+                Some(found.ok_or_else(|| as_of.missing(name, Some(metadata)))?)
             }
+            (Some(as_of), None) => return Err(as_of.missing(name, None)),
         };
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),

@@ -5,13 +5,16 @@
 mod access;
 mod admin;
 mod audit;
+mod command_line;
 mod contract;
 mod dead_letters;
 mod exactly_once;
 mod harness;
+mod health;
 mod histories;
 mod hostile_http;
 mod lost_ids;
+mod messages;
 mod namespaces;
 mod own_tables;
 mod owner;
