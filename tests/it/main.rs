@@ -5,9 +5,11 @@
 mod access;
 mod admin;
 mod audit;
+mod cloud_events;
 mod command_line;
 mod contract;
 mod dead_letters;
+mod debezium;
 mod exactly_once;
 mod harness;
 mod health;
