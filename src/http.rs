@@ -136,6 +136,7 @@ fn routes() -> Router<App> {
         .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
         .route("/v1/namespaces", get(tables::namespaces))
         .merge(operate::routes())
+        .route("/admin/commit", post(tables::commit_all))
         .merge(dead_letters::routes())
         .merge(webhooks::routes())
         .route("/admin/tokens", get(admin::tokens).post(admin::make_token))

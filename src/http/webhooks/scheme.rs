@@ -251,7 +251,12 @@ impl Scheme {
                     .or_else(|| field("command").cloned()),
             ),
             Self::Standard => (
-                first(&["webhook-id", "svix-id"]).map(str::to_owned),
+                // That of the headers that were signed: the others are anybody's.
+                match standard(headers, "webhook") {
+                    Some(_) => header(headers, "webhook-id"),
+                    None => header(headers, "svix-id"),
+                }
+                .map(str::to_owned),
                 text(&json["type"])
                     .or_else(|| text(&json["event_type"]))
                     .or_else(|| text(&json["eventType"])),

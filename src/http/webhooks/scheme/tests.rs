@@ -190,11 +190,18 @@ fn each_provider_says_which_delivery_and_event_it_is() {
     let data = Scheme::GitHub.read(&headers(&form), b"payload=%7B%22a%22%3A1%7D").data;
     assert_eq!(data.as_deref(), Some(r#"{"a":1}"#));
     let standard = r#"{"type":"user.created"}"#;
-    assert_eq!(
-        told(Scheme::Standard, &[("webhook-id", "m1")], standard),
-        some("m1", "user.created")
-    );
-    assert_eq!(told(Scheme::Standard, &[("svix-id", "m2")], standard), some("m2", "user.created"));
+    let svix = [("svix-id", "m2"), ("svix-timestamp", "1"), ("svix-signature", "v1,bm8=")];
+    let both = [
+        ("webhook-id", "m1"),
+        ("webhook-timestamp", "1"),
+        ("webhook-signature", "v1,bm8="),
+        ("svix-id", "m2"),
+    ];
+    assert_eq!(told(Scheme::Standard, &both, standard), some("m1", "user.created"));
+    assert_eq!(told(Scheme::Standard, &svix, standard), some("m2", "user.created"));
+    // An id beside the signed headers is anybody's.
+    let forged = [svix[0], svix[1], svix[2], ("webhook-id", "other")];
+    assert_eq!(told(Scheme::Standard, &forged, standard), some("m2", "user.created"));
     let shopify = [
         ("x-shopify-topic", "orders/create"),
         ("x-shopify-webhook-id", "w1"),
