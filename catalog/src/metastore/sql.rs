@@ -19,7 +19,6 @@ mod schema;
 mod tables;
 mod transaction;
 mod trash;
-pub mod webhooks;
 
 use crate::{
     error::CatalogError,

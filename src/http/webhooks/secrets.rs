@@ -13,7 +13,7 @@ use axum::{
 use chrono::{DateTime, SecondsFormat};
 use icecore_catalog::{
     access::{Action, Principal, Recorder},
-    metastore::sql::{SqlMetastore, webhooks::WebhookSecret},
+    metastore::sql::{SqlMetastore, access::webhooks::WebhookSecret},
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! Namespaces; each function is part of the caller's transaction.
 
-use super::{SEPARATOR, access, dialect::Lock, failed, limit, path, webhooks};
+use super::{SEPARATOR, access, dialect::Lock, failed, limit, path};
 use crate::{
     error::CatalogError,
     metastore::{Levels, Page, Properties},
@@ -120,7 +120,7 @@ pub(super) async fn drop(tx: &mut AnyConnection, levels: &Levels) -> Result<(), 
         return Err(CatalogError::NamespaceNotEmpty(levels.join(".")));
     }
     access::forget_namespace(tx, &path).await?;
-    webhooks::forget_namespace(tx, &path).await?;
+    access::webhooks::forget_namespace(tx, &path).await?;
     sqlx::query("DELETE FROM namespaces WHERE path = $1")
         .bind(&path)
         .execute(tx)

@@ -4,7 +4,7 @@
 
 use super::{
     access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports, requests,
-    tables, trash, webhooks,
+    tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
@@ -25,7 +25,7 @@ const STEPS: [&str; 15] = [
     owner::STEP,
     outbox::CHANGES_STEP,
     backups::STEP,
-    webhooks::STEP,
+    access::webhooks::STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.

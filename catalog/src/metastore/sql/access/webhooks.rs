@@ -4,8 +4,10 @@
 //! hashes: who reads the metastore can sign as a provider. Its one invariant: of a namespace and
 //! provider there are at most [`SECRETS_MAX`], the newest ones.
 
-use super::{SqlMetastore, failed};
-use crate::error::CatalogError;
+use crate::{
+    error::CatalogError,
+    metastore::sql::{SqlMetastore, failed},
+};
 use sqlx::AnyConnection;
 
 /// Secrets of one provider that are valid at once: the new and the old one while it is replaced.
@@ -14,7 +16,7 @@ pub const SECRETS_MAX: i64 = 2;
 const ALL_MAX: i64 = 10_000;
 
 /// The table. The namespace need not be there yet.
-pub(super) const STEP: &str = r#"
+pub(in crate::metastore::sql) const STEP: &str = r#"
 CREATE TABLE webhook_secrets (
     number BIGSERIAL,
     namespace TEXT COLLATE "C" NOT NULL,
@@ -174,7 +176,7 @@ impl SqlMetastore {
 
 /// Removes the secrets of a namespace that is being dropped: whoever makes one of its name starts
 /// without any.
-pub(super) async fn forget_namespace(
+pub(in crate::metastore::sql) async fn forget_namespace(
     tx: &mut AnyConnection,
     namespace: &str,
 ) -> Result<(), CatalogError> {
