@@ -91,7 +91,7 @@ pub async fn ingest(
     answer(&app, submission, (turned_away, fallback), parameters.ack).await
 }
 
-/// Sends events to the log and says what became of them. `rest` is what was refused before, and the
+/// Sends events to the log and says what became of them. The pair is what was refused before, and the
 /// reply's namespace if nothing is taken.
 ///
 /// # Errors
