@@ -28,3 +28,4 @@ mod parquet;
 mod process;
 mod tidy;
 mod time_travel;
+mod webhooks;
