@@ -174,17 +174,14 @@ impl Server {
             access: access.clone(),
             clock,
             ids,
+            webhook_secrets: config.webhook_secrets.clone(),
             limits: limits(config),
             body_bytes_max: config.body_bytes_max,
             room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
             counters: http::health::Counters::default(),
         };
-        http::serve::serve(
-            &tasks,
-            listener,
-            http::router(App::new(parts)),
-            config.http_connections_max,
-        );
+        let router = http::router(App::new(parts));
+        http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address);
         Ok(Self { address, tasks, ingest, access, metastore: audit })
     }

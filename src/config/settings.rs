@@ -1,5 +1,7 @@
 //! The table of settings: what there is, its default, what it means.
 
+use crate::config::webhooks;
+
 /// Every setting: its key in `icecore.toml` (the environment has `ICECORE_` and the key in upper
 /// case with `_` for `.`), its default, and what it means.
 pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
@@ -87,6 +89,15 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("oidc.principal_claim", "sub", "the claim that names the caller"),
     ("oidc.scope_claim", "scope", "the claim whose values grant scopes"),
     ("oidc.grants", "", "what each value grants: VALUE=read:*,ingest:shop; OTHER=admin:*"),
+    ("webhooks.github.secret", "", webhooks::SECRET),
+    ("webhooks.stripe.secret", "", webhooks::SECRET),
+    ("webhooks.slack.secret", "", webhooks::SECRET),
+    ("webhooks.svix.secret", "", webhooks::SECRET),
+    ("webhooks.standard-webhooks.secret", "", webhooks::SECRET),
+    ("webhooks.shopify.secret", "", webhooks::SECRET),
+    ("webhooks.linear.secret", "", webhooks::SECRET),
+    ("webhooks.workos.secret", "", webhooks::SECRET),
+    ("webhooks.generic.secret", "", webhooks::SECRET),
     (
         "log",
         "info",
@@ -97,4 +108,9 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
 ];
 
 /// Settings whose values are not shown.
-pub(super) const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];
+const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];
+
+/// Whether a setting's value is not shown.
+pub(super) fn is_secret(key: &str) -> bool {
+    SECRETS.contains(&key) || webhooks::provider(key).is_some()
+}

@@ -30,3 +30,4 @@ mod process;
 mod restores;
 mod tidy;
 mod time_travel;
+mod webhooks;

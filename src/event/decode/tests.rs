@@ -456,6 +456,8 @@ fn values_in_a_row_are_each_an_event_a_batch_or_refused_alone() {
         ),
         ("\u{1e}{\"type\":\"a\"\u{1e}{\"type\":\"a\"}\n", 2, vec![(0, InvalidJson)]),
         ("{\"type\":\"a\"}\u{feff}{\"type\":\"a\"}", 2, vec![]),
+        ("{\"type\":\"a\"}\nnull\n{\"type\":\"a\"}", 3, vec![]),
+        ("\u{1e}null\n\u{1e}{\"type\":\"a\"}\n\u{1e}7", 3, vec![(2, InvalidEvent)]),
     ] {
         let format = match body.starts_with('\u{1e}') {
             true => BodyFormat::JsonSequence,

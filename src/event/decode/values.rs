@@ -3,7 +3,7 @@
 //!
 //! A text that is broken is one refused event; reading goes on where the next one may begin.
 
-use super::{BodyError, Pass, Sink, Stop, broken};
+use super::{BodyError, Pass, Sink, Stop, batch::is_tombstone, broken};
 use crate::event::{
     decode::BYTE_ORDER_MARK,
     json::{Flaw, NESTING_MAX, Scan},
@@ -22,10 +22,10 @@ fn is_between(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n' | ',' | RECORD_SEPARATOR) || BYTE_ORDER_MARK.contains(c)
 }
 
-/// Whether `rest` goes on with another array or object, or ends.
+/// Whether `rest` goes on with another array, object or tombstone, or ends.
 fn goes_on(rest: &str) -> bool {
     let rest = rest.trim_start_matches(is_between);
-    rest.is_empty() || rest.starts_with(['{', '['])
+    rest.is_empty() || rest.starts_with(['{', '[']) || rest.starts_with("null")
 }
 
 /// Whether the text is more than one value, each of which is sound as far as this can see.
@@ -77,7 +77,12 @@ impl Pass<'_> {
                 }
             };
             let (value, after) = rest.split_at(end);
-            self.line(value.trim_end_matches(is_between), sink)?;
+            let value = value.trim_end_matches(is_between);
+            if is_tombstone(value) {
+                self.next_index()?;
+            } else {
+                self.line(value, sink)?;
+            }
             rest = after.trim_start_matches(is_between);
         }
         Ok(())

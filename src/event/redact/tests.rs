@@ -171,6 +171,10 @@ fn broken_and_hostile_texts_keep_no_credentials_either() {
     let deep = format!("{}{{\"cookie\":\"SECRET\"}}{}", "[".repeat(5_000), "]".repeat(5_000));
     assert!(!redact(&deep).unwrap().contains("SECRET"));
     assert_eq!(redact(&"[".repeat(1_000_000)), None);
+    // A long path is not copied for each of many members.
+    let members = "\"a\":{},".repeat(50_000);
+    let long = format!("{{\"{}\":{{{members}\"cookie\":\"SECRET\"}}}}", "x".repeat(400_000));
+    assert!(!redact(&long).unwrap().contains("SECRET"));
 }
 
 #[test]

@@ -123,8 +123,12 @@ impl<'a> Walk<'a> {
             // The elements of a list of headers are headers.
             (is_object, _) => (!is_object, level.meaning, None),
         };
-        if let Some(name) = name {
+        if let Some(name) = name
+            && self.path.len() < PLACE_BYTES_MAX
+        {
+            // Bounded, because it is copied for every value below.
             self.path = join(&self.path, &name);
+            self.path.truncate(self.path.floor_char_boundary(PLACE_BYTES_MAX));
         }
         let is_pair = is_object && is_in_array && inherited != Meaning::Other;
         let pair = if is_pair { pair_name(&self.text[start..]) } else { None };

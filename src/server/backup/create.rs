@@ -112,6 +112,13 @@ impl Creation {
         (id, now_ms): (String, i64),
     ) -> Result<Self, BackupError> {
         let metastore_file = metastore_file(config)?;
+        if folder.to_str().is_some_and(|text| text.contains("://")) {
+            return Err(BackupError::Invalid(format!(
+                "`{}` is no folder of this machine: make the backup in one, and copy it to a store \
+                 after that",
+                folder.display()
+            )));
+        }
         if !is_free(folder).map_err(failed("look at", folder))? {
             return Err(BackupError::Invalid(format!(
                 "`{}` is not empty: choose a new folder for each backup",
