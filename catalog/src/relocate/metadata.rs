@@ -135,14 +135,8 @@ fn change_each(json: &mut Value, list: &str, member: &str, new: &dyn Fn(&str) ->
     }
 }
 
-<<<<<<< HEAD
-fn change(value: Option<&mut Value>, new: impl Fn(&str) -> Option<String>) {
-    let Some(value) = value else { return };
-    if let Value::String(text) = value
-=======
 fn change(value: Option<&mut Value>, new: &dyn Fn(&str) -> Option<String>) {
     if let Some(Value::String(text)) = value
->>>>>>> main
         && let Some(other) = new(text)
     {
         *text = other;
