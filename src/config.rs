@@ -6,6 +6,7 @@
 
 pub mod access;
 mod catalog;
+pub mod sql;
 mod storage;
 pub mod units;
 
@@ -13,6 +14,7 @@ use crate::faults::Faults;
 use access::AccessConfig;
 pub use catalog::MetastoreUrl;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
+use sql::SqlConfig;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -84,7 +86,9 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("sql.memory_bytes_max", "1GiB", "memory of all queries together"),
     ("sql.timeout_max", "60s", "longest a query may run"),
     ("sql.rows_max", "1000000", "most rows of an answer"),
-    ("sql.concurrent_max", "16", "queries at once"),
+    ("sql.concurrent_max", "16", "queries at once, 1 to 256"),
+    ("sql.concurrent_per_namespace", "8", "queries of one namespace at once"),
+    ("sql.concurrent_per_token", "8", "queries of one token at once"),
     ("http.connections_max", "1024", "connections at once"),
     (
         "auth",
@@ -219,14 +223,8 @@ pub struct Config {
     pub wal_bytes_max: u64,
     /// Share of the disk that must stay free.
     pub wal_disk_free_min: f64,
-    /// Memory of all queries together.
-    pub sql_memory_bytes_max: usize,
-    /// Longest a query may run.
-    pub sql_timeout_max: Duration,
-    /// Most rows of an answer.
-    pub sql_rows_max: u64,
-    /// Queries at once.
-    pub sql_concurrent_max: usize,
+    /// Bounds of queries.
+    pub sql: SqlConfig,
     /// Connections at once.
     pub http_connections_max: usize,
     /// Who is let in.
@@ -420,10 +418,7 @@ impl Texts {
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,
             wal_bytes_max: self.bytes("wal.bytes_max", 1 << 20, 1 << 44)?,
             wal_disk_free_min: self.free_share()?,
-            sql_memory_bytes_max: self.size("sql.memory_bytes_max", 1 << 24, 1 << 40)?,
-            sql_timeout_max: self.duration("sql.timeout_max", Duration::from_millis(10), DAY)?,
-            sql_rows_max: self.parsed("sql.rows_max", "is not a whole number")?,
-            sql_concurrent_max: self.count("sql.concurrent_max")?,
+            sql: self.sql()?,
             http_connections_max: self.count("http.connections_max")?,
             access: self.access()?,
             audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,

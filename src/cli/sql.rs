@@ -1,19 +1,18 @@
-//! `icecore sql`: one statement, or a prompt.
+//! `icecore sql`: one statement, a script from a pipe, or a prompt.
+
+mod answer;
+mod script;
 
 use crate::{
-    cli::{
-        CliError, STDOUT,
-        client::{Call, Client, ClientError, refused},
-        say,
-    },
+    cli::{CliError, STDOUT, client::Client, say},
     config::Config,
 };
+use answer::Answer;
 use arrow::{
     ipc::reader::StreamReader, record_batch::RecordBatch, util::pretty::pretty_format_batches,
 };
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use reqwest::{Method, Response, header};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use std::{
     fs::File,
@@ -25,7 +24,7 @@ use tokio::time::Instant;
 /// `icecore sql`
 #[derive(Debug, Args)]
 pub struct SqlCommand {
-    /// The statement; without it a prompt opens
+    /// The statement; without it a prompt opens, or statements are read from a pipe
     sql: Option<String>,
     /// The namespace
     #[arg(long, default_value = "default")]
@@ -81,7 +80,8 @@ impl Format {
 /// Runs the statement, or a prompt until its end.
 ///
 /// # Errors
-/// [`CliError`]; at the prompt a failing statement is printed and the prompt goes on.
+/// [`CliError`]; a script ends at its first failing statement, at the prompt one is printed and the
+/// prompt goes on.
 pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> {
     check_output(command, std::io::stdout().is_terminal())?;
     let client = Client::new(config, command.url.as_deref());
@@ -91,6 +91,19 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
             None => print_answer(&client, command, sql).await,
         };
     }
+    if std::io::stdin().is_terminal() {
+        return prompt(config, &client, command).await;
+    }
+    let text = std::io::read_to_string(std::io::stdin())
+        .map_err(|source| CliError::Io { operation: "read from stdin".to_owned(), source })?;
+    for statement in script::statements(&text) {
+        print_answer(&client, command, statement).await?;
+    }
+    Ok(())
+}
+
+/// Asks for statements until the end of input.
+async fn prompt(config: &Config, client: &Client, command: &SqlCommand) -> Result<(), CliError> {
     let history = config.data_dir.join("sql-history");
     let mut editor = DefaultEditor::new().map_err(terminal)?;
     // The history is a convenience: without it the prompt works all the same.
@@ -117,7 +130,7 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
             // As above: a lost line of history is no reason to stop.
             let _ = editor.add_history_entry(text);
             let started = Instant::now();
-            match print_answer(&client, command, text.trim_end_matches(';')).await {
+            match print_answer(client, command, text.trim_end_matches(';')).await {
                 Ok(()) => say(&format!("({} ms)", started.elapsed().as_millis()))?,
                 Err(problem) => crate::cli::complain(&problem),
             }
@@ -192,14 +205,15 @@ async fn copy_answer(
     failed: impl Fn(std::io::Error) -> CliError,
 ) -> Result<(), CliError> {
     let accept = command.format.accept();
-    let mut answer = open(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
-    while let Some(bytes) = answer.chunk().await.map_err(ClientError::BrokenOff)? {
+    let as_of = command.as_of.as_deref();
+    let mut answer = Answer::open(client, &command.ns, sql, as_of, accept).await?;
+    while let Some(bytes) = answer.next().await? {
         out.write_all(&bytes).map_err(&failed)?;
     }
     out.flush().map_err(&failed)
 }
 
-/// The raw answer to a statement in the format that `accept` names.
+/// The whole raw answer to a statement in the format that `accept` names.
 ///
 /// # Errors
 /// [`CliError::Client`].
@@ -208,45 +222,14 @@ pub async fn ask(
     namespace: &str,
     sql: &str,
     as_of: Option<&str>,
-    accept: &str,
+    accept: &'static str,
 ) -> Result<Bytes, CliError> {
-    let answer = open(client, namespace, sql, as_of, accept).await?;
-    Ok(answer.bytes().await.map_err(ClientError::BrokenOff)?)
-}
-
-/// The answer to a statement, from its first byte on.
-async fn open(
-    client: &Client,
-    namespace: &str,
-    sql: &str,
-    as_of: Option<&str>,
-    accept: &str,
-) -> Result<Response, CliError> {
-    let mut request = serde_json::json!({ "sql": sql });
-    if let Some(as_of) = as_of {
-        request["as_of"] = as_of.into();
+    let mut answer = Answer::open(client, namespace, sql, as_of, accept).await?;
+    let mut whole = Vec::new();
+    while let Some(bytes) = answer.next().await? {
+        whole.extend_from_slice(&bytes);
     }
-    let path = format!(
-        "/v1/{}/sql",
-        percent_encoding::utf8_percent_encode(namespace, percent_encoding::NON_ALPHANUMERIC)
-    );
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "application/json".to_owned()),
-        (header::ACCEPT.as_str(), accept.to_owned()),
-    ];
-    let call = Call {
-        method: Method::POST,
-        path: &path,
-        headers: &headers,
-        body: request.to_string().into(),
-    };
-    let answer = client.open(&call).await?;
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let body = answer.bytes().await.map_err(ClientError::BrokenOff)?;
-    Err(refused(status, &body).into())
+    Ok(whole.into())
 }
 
 /// An Arrow stream as a table for people.

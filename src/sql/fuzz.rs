@@ -216,7 +216,7 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
             memory_bytes_max: MEMORY_BYTES,
             timeout_max: TIMEOUT,
             rows_max: 10_000,
-            concurrent_max: CONCURRENT_MAX,
+            concurrent: SlotsMax { all: CONCURRENT_MAX, namespace: CONCURRENT_MAX, token: 1 },
         };
         let house = House::with(options).await;
         house.take(1..3_000);
@@ -243,7 +243,7 @@ async fn check(house: &House, case: &Case) {
         answer.batches.try_for_each(|_| async { Ok(()) }).await
     };
     if let Err(error) = outcome.await {
-        assert!(!matches!(error, SqlError::Internal(_) | SqlError::Busy), "{error:?}");
+        assert!(!matches!(error, SqlError::Internal(_) | SqlError::Busy(_)), "{error:?}");
         let text = error.to_string();
         assert!(!text.is_empty() && text.len() < 3_000, "{} bytes: {text}", text.len());
     }
