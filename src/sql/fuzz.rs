@@ -1,7 +1,7 @@
 //! Fuzz test of statements: whatever is asked is answered or refused, in its time, without taking
 //! the machine's memory. How to run it for longer: crate `icecore-fuzz`.
 
-use crate::sql::{Reach, SqlError, SqlOptions, allowed, tests::House};
+use crate::sql::{Reach, SqlError, SqlOptions, allowed, slots::SlotsMax, tests::House};
 use futures::TryStreamExt;
 use icecore_fuzz::{Rng, StdRng, pick, run};
 use icecore_schemas::query::SqlRequest;
@@ -239,7 +239,7 @@ async fn check(house: &House, case: &Case) {
     let request =
         SqlRequest { sql: case.sql.clone(), params: case.params.clone(), ..SqlRequest::default() };
     let outcome = async {
-        let answer = house.sql.query(&house.ns, Reach::Namespace, request).await?;
+        let answer = house.sql.query(&house.ns, Reach::Namespace, None, request).await?;
         answer.batches.try_for_each(|_| async { Ok(()) }).await
     };
     if let Err(error) = outcome.await {
