@@ -87,7 +87,7 @@ fn hash_join(
             JoinType::Right | JoinType::RightAnti | JoinType::RightMark => {
                 [without_nulls(left, left_keys)?, right]
             }
-            JoinType::Full => [left, Arc::new(InPieces(right))],
+            JoinType::Full => [left, StopExec::around(Arc::new(InPieces(right)), stop)],
         };
         stopped = stopped.with_new_children(children.to_vec())?;
     }
