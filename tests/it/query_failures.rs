@@ -50,7 +50,12 @@ async fn a_failure_before_the_first_rows_is_the_status() {
             "INVALID_SQL",
             "Divide by zero",
         ),
-        (json!({ "sql": "SELECT CAST(type AS int) FROM events" }), 400, "INVALID_SQL", "Cannot cast string"),
+        (
+            json!({ "sql": "SELECT CAST(type AS int) FROM events" }),
+            400,
+            "INVALID_SQL",
+            "Cannot cast string",
+        ),
         (
             json!({ "sql": "SELECT count(*) FROM events WHERE CAST(id AS date) > now()" }),
             400,
