@@ -18,6 +18,9 @@ use std::{io::Read, time::Duration};
 const DRAIN_BYTES_MAX: usize = 4 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// Room for the start of a decompressed body; it doubles as long as more comes.
+const PLAIN_BYTES_MIN: usize = 16 << 10;
+
 /// A whole body and, where it was decompressed, its share of the memory for bodies.
 #[derive(Debug)]
 pub struct BoundedBody {
@@ -39,10 +42,11 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
         return Err(too_large(bytes_max));
     }
     let bytes = whole(headers, body, bytes_max).await?;
+    let share = app.room.take(0)?;
     // Nobody knows before how large it becomes.
-    let more = if encoding == Encoding::Identity { 0 } else { bytes_max };
-    let share = app.room.take(more)?;
-    Ok(BoundedBody { bytes: decompress(encoding, bytes, bytes_max)?, _share: share })
+    let hold = |bytes| Ok(share.grow(&app.room, bytes)?);
+    let bytes = decompress(encoding, bytes, bytes_max, hold)?;
+    Ok(BoundedBody { bytes, _share: share })
 }
 
 impl From<Unread> for ApiError {
@@ -92,15 +96,34 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     }
 }
 
-fn decompress(encoding: Encoding, bytes: Bytes, bytes_max: usize) -> Result<Bytes, ApiError> {
-    let reader: Box<dyn Read> = match encoding {
+/// The plain bytes; `hold` is told how many are there before they take memory.
+fn decompress(
+    encoding: Encoding,
+    bytes: Bytes,
+    bytes_max: usize,
+    hold: impl Fn(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
+    let mut reader: Box<dyn Read> = match encoding {
         Encoding::Identity => return Ok(bytes),
         Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes.as_ref())),
         Encoding::Zstd => Box::new(zstd::Decoder::new(bytes.as_ref()).map_err(|_| broken())?),
     };
     let mut plain = Vec::new();
-    reader.take(bytes_max as u64 + 1).read_to_end(&mut plain).map_err(|_| broken())?;
-    if bytes_max < plain.len() { Err(too_large(bytes_max)) } else { Ok(plain.into()) }
+    let mut room = PLAIN_BYTES_MIN;
+    loop {
+        room = room.min(bytes_max + 1);
+        hold(room)?;
+        plain.reserve_exact(room - plain.len());
+        let free = (room - plain.len()) as u64;
+        reader.by_ref().take(free).read_to_end(&mut plain).map_err(|_| broken())?;
+        if bytes_max < plain.len() {
+            return Err(too_large(bytes_max));
+        }
+        if plain.len() < room {
+            return Ok(plain.into());
+        }
+        room *= 2;
+    }
 }
 
 fn broken() -> ApiError {

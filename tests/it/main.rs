@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod audit;
+mod compressed;
 mod contract;
 mod exactly_once;
 mod harness;
