@@ -199,7 +199,7 @@ impl Storage {
         let Some(first) = locations.first() else { return Ok(()) };
         let mut files = Vec::new();
         for location in locations {
-            files.push(local_path(&self.enter(location)?));
+            files.push(local_path(self.normalize(location)?.as_str()));
         }
         let sync =
             move |_: &LocalDisk, _: &Path| local::sync_folders(files.iter().map(PathBuf::as_path));

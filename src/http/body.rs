@@ -42,9 +42,9 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
         return Err(too_large(bytes_max));
     }
     let bytes = whole(headers, body, bytes_max).await?;
-    let share = app.room.take(0)?;
+    let share = Share::default();
     // Nobody knows before how large it becomes.
-    let hold = |bytes| Ok(share.grow(&app.room, bytes)?);
+    let hold = |bytes| share.grow(&app.room, bytes).map_err(ApiError::from);
     let bytes = decompress(encoding, bytes, bytes_max, hold)?;
     Ok(BoundedBody { bytes, _share: share })
 }

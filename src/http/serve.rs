@@ -16,10 +16,10 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use hyper::{
     Request,
-    body::Incoming,
+    body::{Body as _, Frame, Incoming, SizeHint},
     rt::{Read, Write},
     server::conn::http1,
     service::{Service, service_fn},
@@ -30,10 +30,19 @@ use hyper_util::{
 };
 use icecore_catalog::access::Peer;
 use icecore_schemas::error_code::ErrorCode;
-use seats::{Lane, Seat, Seats};
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use seats::{Lane, Running, Seat, Seats};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::OwnedSemaphorePermit,
     time::{Instant, MissedTickBehavior},
 };
 use tracing::{debug, warn};
@@ -177,14 +186,7 @@ fn answered<S: Read + Write + Unpin>(
                 Lane::Reserve | Lane::Ordinary => None,
             };
             let Ok(response) = router.call(request).await;
-            Ok(response.map(|body| {
-                // Both go with the last byte.
-                let held = (running, turn);
-                Body::new(body.map_frame(move |frame| {
-                    let _held = &held;
-                    frame
-                }))
-            }))
+            Ok(response.map(|body| Body::new(Held { body, _running: running, _turn: turn })))
         }
     });
     http1::Builder::new()
@@ -192,6 +194,34 @@ fn answered<S: Read + Write + Unpin>(
         .header_read_timeout(idle_time_max)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(stream, service)
+}
+
+/// A body that holds what its request has until its last byte.
+struct Held {
+    body: Body,
+    _running: Running,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+// Everything but the drop is the body's own: a known length stays known.
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// What is answered also when the server has as many requests as it takes.

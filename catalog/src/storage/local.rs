@@ -48,7 +48,7 @@ impl LocalDisk {
     /// Opens `root`, which is made when missing.
     pub(super) fn open(root: &Path) -> std::io::Result<Self> {
         let known = root.ancestors().skip(1).filter(|folder| folder.is_dir());
-        make_durable(unknown(&known.map(Path::to_owned).collect(), &[root]))?;
+        make_durable(&unknown(&known.map(Path::to_owned).collect(), &[root]))?;
         let durable = Mutex::new(HashSet::from([root.to_owned()]));
         Ok(Self { root: root.to_owned(), real_root: root.canonicalize()?, durable })
     }
@@ -80,7 +80,7 @@ impl LocalDisk {
         if new.is_empty() {
             return Ok(());
         }
-        make_durable(new.clone())?;
+        make_durable(&new)?;
         let mut durable = self.durable();
         if FOLDERS_MAX <= durable.len() {
             durable.clear();
@@ -217,8 +217,8 @@ fn unknown(known: &HashSet<PathBuf>, folders: &[&Path]) -> BTreeSet<PathBuf> {
 }
 
 /// Makes folders, in order, and fsyncs each folder that holds some of them.
-fn make_durable(folders: BTreeSet<PathBuf>) -> std::io::Result<()> {
-    for folder in &folders {
+fn make_durable(folders: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    for folder in folders {
         match fs::create_dir(folder) {
             Err(cause) if cause.kind() == ErrorKind::AlreadyExists && folder.is_dir() => (),
             result => result?,

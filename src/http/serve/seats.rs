@@ -119,24 +119,21 @@ impl Seats {
 
     fn try_take(&self, peer: IpAddr) -> Option<Seat> {
         let mut taken = locked(&self.0.taken);
-        let count = |taken: &HashMap<u64, Taken>, of: &dyn Fn(&Taken) -> bool| {
-            taken.values().filter(|seat| of(seat)).count()
-        };
         let ordinary = |seat: &Taken| seat.lane == Lane::Ordinary;
         let of_peer = |seat: &Taken| seat.peer == peer;
-        if self.0.peer_max <= count(&taken, &|seat| ordinary(seat) && of_peer(seat)) {
+        if self.0.peer_max <= count(&taken, |seat| ordinary(seat) && of_peer(seat)) {
             evict(&mut taken, |seat| ordinary(seat) && of_peer(seat));
-        } else if self.0.ordinary_max <= count(&taken, &ordinary) {
+        } else if self.0.ordinary_max <= count(&taken, ordinary) {
             evict(&mut taken, ordinary);
         }
-        let is_free = count(&taken, &|seat| ordinary(seat) && of_peer(seat)) < self.0.peer_max;
+        let is_free = count(&taken, |seat| ordinary(seat) && of_peer(seat)) < self.0.peer_max;
         // Whoever was evicted gives its turn back before this one is asked for.
         let turn = Arc::clone(&self.0.turns).try_acquire_owned().ok().filter(|_| is_free);
         let lane = match &turn {
             Some(_) => Lane::Ordinary,
             None => Lane::Reserve,
         };
-        if lane == Lane::Reserve && RESERVE <= count(&taken, &|seat| seat.lane == lane) {
+        if lane == Lane::Reserve && RESERVE <= count(&taken, |seat| seat.lane == lane) {
             evict(&mut taken, |seat| seat.lane == lane)?;
         }
         let state = Arc::new(State {
@@ -155,16 +152,20 @@ impl Seats {
     }
 }
 
+fn count(taken: &HashMap<u64, Taken>, of: impl Fn(&Taken) -> bool) -> usize {
+    taken.values().filter(|&seat| of(seat)).count()
+}
+
 /// Takes the seat of a connection without a request: a head before an idle one, of the address that
 /// has most of them, the oldest first.
 fn evict(taken: &mut HashMap<u64, Taken>, of: impl Fn(&Taken) -> bool) -> Option<()> {
     let mut peers: HashMap<IpAddr, usize> = HashMap::new();
-    for seat in taken.values().filter(|seat| of(seat)) {
+    for seat in taken.values().filter(|&seat| of(seat)) {
         *peers.entry(seat.peer).or_default() += 1;
     }
     let victim = taken
         .iter()
-        .filter(|(_, seat)| of(seat))
+        .filter(|&(_, seat)| of(seat))
         .filter_map(|(number, seat)| {
             let (phase, since) = *locked(&seat.state.phase);
             let rank = (phase == Phase::Idle, usize::MAX - peers[&seat.peer], since);
