@@ -12,6 +12,7 @@ pub mod commit;
 pub mod defaults;
 pub mod error;
 pub mod location;
+pub mod manifest_file;
 pub mod metadata_file;
 pub mod metastore;
 pub mod names;

@@ -133,7 +133,9 @@ async fn arrival(
     headers: &HeaderMap,
 ) -> Result<Arrival, ApiError> {
     let namespace = match (headers.get("x-namespace"), principal.home()) {
-        (Some(value), _) => parse_namespace(value.to_str().unwrap_or(""))?,
+        (Some(value), _) => {
+            tables::named(app, principal, parse_namespace(value.to_str().unwrap_or(""))?).await?
+        }
         (None, Some(home)) => tables::owner(app, principal, parse_namespace(home)?).await?,
         (None, None) => default_namespace(),
     };

@@ -147,6 +147,7 @@ impl House {
             watermark: Watermark { epoch: 1, position: last.position, last_seq },
             log_since: 0,
             seq: (first.first_seq, last_seq),
+            upgrades: Vec::new(),
         };
         let table = self.catalog.append(&ident, append).await.unwrap();
         self.clock.advance_ms(1_000);
@@ -850,6 +851,7 @@ async fn add_to_main(house: &House, snapshot: Snapshot) {
     let change = TableChange {
         table: house.events(),
         requirements: Vec::new(),
+        keeps_history: false,
         updates: vec![
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference },
@@ -951,6 +953,19 @@ async fn a_manifest_that_was_changed_after_its_commit_leads_nowhere() {
     house.check_refused(asked("SELECT id FROM events"), "Internal(").await;
 }
 
+/// A table of another engine.
+fn plain(schema: Schema) -> CreateTable {
+    CreateTable {
+        name: "plain".to_owned(),
+        schema,
+        partition_spec: None,
+        sort_order: None,
+        file_order: None,
+        location: None,
+        properties: HashMap::new(),
+    }
+}
+
 #[tokio::test]
 async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let house = House::new().await;
@@ -960,15 +975,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let long =
         |id, name: &str| NestedField::optional(id, name, Type::Primitive(PrimitiveType::Long));
     let first = schema_of([long(1, "a"), long(2, "b"), long(3, "c")]);
-    let plain = CreateTable {
-        name: "plain".to_owned(),
-        schema: first,
-        partition_spec: None,
-        sort_order: None,
-        location: None,
-        properties: HashMap::new(),
-    };
-    let table = house.catalog.create_table(&levels, plain).await.unwrap();
+    let table = house.catalog.create_table(&levels, plain(first)).await.unwrap();
     let ident = schema::ident(&house.ns, "plain");
     let append = async |table: &LoadedTable, columns: &[(&str, i64)]| {
         let batch = columns.iter().map(|(name, value)| {
@@ -985,6 +992,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
             watermark: Watermark { epoch: 1, position, last_seq: position },
             log_since: 0,
             seq: (position, position),
+            upgrades: Vec::new(),
         };
         let table = house.catalog.append(&ident, append).await.unwrap();
         house.clock.advance_ms(1_000);
@@ -997,6 +1005,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let change = TableChange {
         table: ident.clone(),
         requirements: Vec::new(),
+        keeps_history: false,
         updates: vec![
             TableUpdate::AddSchema { schema: second },
             TableUpdate::SetCurrentSchema { schema_id: -1 },
@@ -1042,6 +1051,7 @@ async fn filters_hold_for_files_written_before_a_column_was_added() {
     let change = TableChange {
         table: house.events(),
         requirements: Vec::new(),
+        keeps_history: false,
         updates: vec![
             TableUpdate::AddSchema { schema },
             TableUpdate::SetCurrentSchema { schema_id: -1 },

@@ -14,10 +14,10 @@ use arrow::{
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use iceberg::spec::{
-    DataFile, Literal, Manifest, ManifestContentType, ManifestList, PrimitiveLiteral,
-    TableMetadata, Transform,
+    DataFile, Literal, ManifestContentType, ManifestList, PrimitiveLiteral, TableMetadata,
+    Transform,
 };
-use icecore_catalog::{error::CatalogError, storage::Storage};
+use icecore_catalog::{error::CatalogError, manifest_file, storage::Storage};
 use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask, arrow_reader::ArrowReaderOptions,
@@ -109,7 +109,7 @@ pub async fn held(
         }
         let type_at = type_position(table, manifest.partition_spec_id);
         let bytes = storage.get(&manifest.manifest_path).await?;
-        let parsed = Manifest::parse_avro(&bytes).map_err(failed(&manifest.manifest_path))?;
+        let parsed = manifest_file::parse(&bytes).map_err(failed(&manifest.manifest_path))?;
         for entry in parsed.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
             held.types.extend(type_at.and_then(|at| partition_text(file, at)));
