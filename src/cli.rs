@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod audit;
+pub mod backup;
 pub mod catalog;
 pub mod client;
 pub mod deadletters;
@@ -12,6 +13,7 @@ pub mod doctor;
 pub mod ingest;
 pub mod quickstart;
 pub mod refs;
+pub mod relocate;
 pub mod sample;
 pub mod serve;
 pub mod sql;
@@ -105,6 +107,9 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Show every setting with its value, origin and meaning
     Config,
+    /// Make, list, restore and forget backups
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Check settings, disk, metastore, warehouse and address, and say what is in the way
     Doctor(doctor::Doctor),
     /// Look into a log that no server has open
@@ -144,6 +149,9 @@ pub enum CliError {
     /// The audit log is not what was written.
     #[error("the audit log is broken")]
     Audit(#[from] Broken),
+    /// A backup.
+    #[error("backup")]
+    Backup(#[from] crate::server::backup::BackupError),
     /// The log.
     #[error("read the log")]
     Wal(#[from] crate::wal::WalError),
@@ -201,6 +209,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::DeadLetters(command) => deadletters::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
+        Command::Backup(command) => backup::run(config, &command).await,
         Command::Doctor(command) => doctor::run(config, &command).await,
         Command::Wal(command) => wal::run(config, &command).await,
         Command::Version => say(concat!("icecore ", env!("CARGO_PKG_VERSION"))),

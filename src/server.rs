@@ -1,7 +1,9 @@
 //! Start and stop: every part of the server, wired in the order in which data flows.
 
+pub mod backup;
 pub mod claim;
 mod lost_ids;
+pub mod moved;
 mod reserve;
 
 use crate::{
@@ -85,6 +87,9 @@ pub enum StartError {
     /// The warehouse or metastore does not open.
     #[error("open the catalog")]
     Catalog(#[from] CatalogError),
+    /// The tables lie elsewhere.
+    #[error("{0}")]
+    Moved(Box<icecore_catalog::relocate::Moved>),
     /// The store of the warehouse refuses this server.
     #[error("the warehouse cannot be used: {reason}; see the settings warehouse and s3.*")]
     Warehouse {
@@ -126,6 +131,8 @@ impl Server {
         let access = open_access(config, &metastore, &clock);
         let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
+        // Before anything is changed: a folder that was copied by mistake stays as it is.
+        moved::check(&audit, catalog.storage()).await?;
         let warehouse = probe_warehouse(&tasks, &catalog, &ids).await?;
         let claimed = claim::claim(config, folder, &audit).await?;
         let owner = claimed.owner.clone();
@@ -369,6 +376,7 @@ fn limits(config: &Config) -> Limits {
         depth_max: 64,
         ts_past_us: Some(micros(config.ts_past)),
         ts_future_us: micros(config.ts_future),
+        redact: config.redact,
     }
 }
 

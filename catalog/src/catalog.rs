@@ -11,7 +11,7 @@ mod create;
 mod deletes;
 mod fold;
 mod group;
-mod jail;
+pub(crate) mod jail;
 mod load;
 mod locks;
 mod own;
@@ -407,6 +407,14 @@ fn unreadable_file(location: &str, cause: &CatalogError) -> String {
     let what = match cause {
         CatalogError::MissingMetadata(_) => format!("its metadata file `{location}` is gone"),
         CatalogError::Invalid(text) => text.clone(),
+        // The file may be whole: the warehouse is another one.
+        CatalogError::LocationForbidden(_) => {
+            return format!(
+                "its metadata file `{location}` is outside of the warehouse: start the server with \
+                 the warehouse that it is in, or run `icecore catalog relocate` if the files were \
+                 moved"
+            );
+        }
         _ => format!("its metadata file `{location}` is broken"),
     };
     format!("{what}; put the file back, or drop the table")

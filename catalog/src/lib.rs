@@ -17,6 +17,7 @@ pub mod metadata_file;
 pub mod metastore;
 pub mod names;
 pub mod refs;
+pub mod relocate;
 pub mod rest;
 pub mod retention;
 pub mod scan;

@@ -67,6 +67,14 @@ impl Location {
             .ok_or_else(|| CatalogError::LocationForbidden(file.to_owned()))
     }
 
+    /// What `path` is called once everything at and below this folder is at and below `to`; none
+    /// when it is elsewhere.
+    #[must_use]
+    pub fn moved(&self, path: &str, to: &Self) -> Option<String> {
+        let path = Self::parse(path)?;
+        (path == *self || path.is_inside(self)).then(|| format!("{to}{}", &path.0[self.0.len()..]))
+    }
+
     /// The folders that this is in, the nearest last.
     pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
         let start = self.0.find("//").map_or(0, |at| at + 3);

@@ -8,7 +8,7 @@ use icecore_schemas::columns::{ColumnKind, EVENTS};
 /// Number of columns.
 pub(crate) const COLUMNS: usize = EVENTS.len();
 /// Number of slots.
-pub(crate) const SLOTS: usize = COLUMNS + 11;
+pub(crate) const SLOTS: usize = COLUMNS + 14;
 
 pub(crate) const ID: usize = column("id");
 pub(crate) const TYPE: usize = column("type");
@@ -17,7 +17,7 @@ pub(crate) const NS: usize = column("ns");
 pub(crate) const INGESTED_AT: usize = column("ingested_at");
 pub(crate) const SOURCE: usize = column("source");
 pub(crate) const BATCH_ID: usize = column("batch_id");
-const CORRELATION_ID: usize = column("correlation_id");
+pub(crate) const CORRELATION_ID: usize = column("correlation_id");
 pub(crate) const OP: usize = column("op");
 pub(crate) const STORE: usize = column("store");
 pub(crate) const COLLECTION: usize = column("collection");
@@ -33,9 +33,13 @@ pub(crate) const DO_NAME: usize = column("do_name");
 pub(crate) const DO_CLASS: usize = column("do_class");
 pub(crate) const DO_COLO: usize = column("do_colo");
 pub(crate) const DO_WORKER: usize = column("do_worker");
+pub(crate) const RPC_NAMESPACE: usize = column("rpc_namespace");
+pub(crate) const EVENT_TYPE: usize = column("event_type");
 pub(crate) const CLOSE_CODE: usize = column("close_code");
 pub(crate) const SCHEMA_VERSION: usize = column("schema_version");
 pub(crate) const RETRIES: usize = column("retries");
+pub(crate) const SCRIPT_NAME: usize = column("script_name");
+pub(crate) const OUTCOME: usize = column("outcome");
 pub(crate) const DATA: usize = column("data");
 pub(crate) const META: usize = column("meta");
 pub(crate) const PAYLOAD: usize = column("payload");
@@ -44,7 +48,7 @@ pub(crate) const PAYLOAD: usize = column("payload");
 pub(crate) const DO: usize = COLUMNS;
 /// `code`: the close code of a `ws.close`, unknown elsewhere.
 pub(crate) const CODE: usize = COLUMNS + 1;
-/// `events`: an array of events, if there is no type.
+/// `events`, or `batch` of an analytics library: an array of events, if there is no type.
 pub(crate) const EVENT_LIST: usize = COLUMNS + 2;
 /// `payload`: Kafka Connect's wrapper around a Debezium envelope.
 pub(crate) const WRAPPED: usize = COLUMNS + 3;
@@ -62,6 +66,28 @@ pub(crate) const CONTENT_TYPE: usize = COLUMNS + 8;
 pub(crate) const CLOUD_CORRELATION_ID: usize = COLUMNS + 9;
 /// CloudEvents: the same for the batch.
 pub(crate) const CLOUD_BATCH_ID: usize = COLUMNS + 10;
+/// Debezium: `ts_us`.
+pub(crate) const TS_US: usize = COLUMNS + 11;
+/// Debezium: `ts_ns`.
+pub(crate) const TS_NS: usize = COLUMNS + 12;
+/// `namespace`: the column `rpc_namespace` of an `rpc.call`, unknown elsewhere.
+pub(crate) const NAMESPACE: usize = COLUMNS + 13;
+
+/// Members that no column holds, by bit.
+pub(crate) const KEPT_IN_PAYLOAD: u128 = bits(&[
+    EVENT_LIST,
+    WRAPPED,
+    TS_MS,
+    TS_US,
+    TS_NS,
+    TRANSACTION,
+    TIME,
+    CLOUD_CORRELATION_ID,
+    CLOUD_BATCH_ID,
+    CONTENT_TYPE,
+    // The row of a CloudEvent says in its payload that it is one.
+    SPEC_VERSION,
+]);
 
 /// The column a CloudEvents member fills.
 pub(crate) const CLOUD_EVENT_COLUMNS: [(usize, usize); 3] =
@@ -91,11 +117,11 @@ const ALIASES: &[(&str, usize)] = &[
     ("prev", BEFORE),
     ("doc", AFTER),
     ("txId", TXID),
-    ("rpcNamespace", column("rpc_namespace")),
+    ("rpcNamespace", RPC_NAMESPACE),
     ("durationMs", column("duration_ms")),
     ("connectionCount", column("connection_count")),
     ("closeCode", CLOSE_CODE),
-    ("eventType", column("event_type")),
+    ("eventType", EVENT_TYPE),
     ("deliveryId", column("delivery_id")),
     ("scriptName", column("script_name")),
     ("statusCode", column("status_code")),
@@ -109,8 +135,12 @@ const ALIASES: &[(&str, usize)] = &[
     ("do", DO),
     ("code", CODE),
     ("events", EVENT_LIST),
+    ("batch", EVENT_LIST),
     ("payload", WRAPPED),
     ("ts_ms", TS_MS),
+    ("ts_us", TS_US),
+    ("ts_ns", TS_NS),
+    ("namespace", NAMESPACE),
     ("transaction", TRANSACTION),
     ("specversion", SPEC_VERSION),
     ("time", TIME),
@@ -201,6 +231,22 @@ pub(crate) const fn is_change(slot: usize) -> bool {
     slot >= OP && slot <= VERSION
 }
 
+const fn bits(slots: &[usize]) -> u128 {
+    let mut bits = 0;
+    let mut at = 0;
+    while at < slots.len() {
+        bits |= 1 << slots[at];
+        at += 1;
+    }
+    bits
+}
+
+/// Every name that an event may use.
+#[cfg(test)]
+pub(crate) fn known_names() -> impl Iterator<Item = &'static str> {
+    (0..NAMES_MAX).filter(|number| !ours(*number)).map(name)
+}
+
 const fn name(number: usize) -> &'static str {
     if number < COLUMNS { EVENTS[number].name } else { ALIASES[number - COLUMNS].0 }
 }
@@ -242,7 +288,7 @@ const fn hash(key: Key) -> usize {
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE.trailing_zeros())) as usize
 }
 
-const fn column(name: &str) -> usize {
+pub(crate) const fn column(name: &str) -> usize {
     let mut at = 0;
     while at < EVENTS.len() {
         if same(EVENTS[at].name.as_bytes(), name.as_bytes()) {

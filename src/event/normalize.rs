@@ -3,21 +3,30 @@
 //! Leaves finding events to `decode` and columns to `build`. A row is complete before any of it
 //! is stored, so an event is accepted whole or refused whole.
 
+mod call;
 mod cell;
 mod change;
+mod cloud_event;
+pub(crate) mod content;
 mod glimpse;
+mod inner;
 
 use crate::event::{
     Arrival, Limits,
     json::{self, Kind, Member, Parts, Value},
     names::{self, COLUMNS, Known, SLOTS},
-    time,
+    redact, time,
 };
-pub(crate) use cell::{Cell, convert};
+pub(crate) use cell::{Cell, convert, identifier};
+pub(crate) use change::Former;
+use change::Wrapped;
+pub(crate) use change::is_among_cloud_events;
+pub(crate) use cloud_event::is_cloud_event;
+use content::content;
 pub(crate) use glimpse::{glimpse, retries};
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
+use inner::Inner;
 use std::borrow::Cow;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Why an event is refused.
 #[derive(Debug)]
@@ -40,30 +49,62 @@ pub(crate) struct Row<'a> {
     pub(crate) ts_us: i64,
     pub(crate) has_batch_id: bool,
     pub(crate) content: u64,
+    /// The source of a CloudEvent, which is part of its identity; empty where it has none.
+    pub(crate) cloud_source: Option<String>,
+    pub(crate) former: Option<Former>,
+    /// Whether it is of a Tail Worker: such events carry the headers of requests.
+    pub(crate) is_trace: bool,
 }
 
 /// Reads the event with this text and these members; `cells` gets the values of its columns, but
-/// for id, ts, ns and what the server gives.
+/// for id, ts, ns and what the server gives. None: a tombstone, which says nothing that is stored.
 pub(crate) fn read<'a>(
     raw: &'a str,
     parts: &Parts<'a>,
     context: (&Arrival, &Limits),
     cells: &mut Vec<(u8, Cell<'a>)>,
-) -> Result<Row<'a>, Fault> {
-    let content = content(&parts.top);
+) -> Result<Option<Row<'a>>, Fault> {
+    let data;
     let mut draft = Draft::new(raw, &parts.top, &parts.data, cells);
-    if let Some(envelope) = draft.wrapped_change() {
-        let inner = json::members_of(envelope);
-        let mut draft = Draft::new(raw, &inner, &[], draft.cells);
-        draft.envelope()?;
-        return draft.finish(content, context);
+    draft.has_lone_surrogate = parts.has_lone_surrogate;
+    draft.content = content(&parts.top);
+    if let Some(call) = draft.call(parts.is_in_call_batch) {
+        if call.id.is_some() {
+            draft.content = content(&call::content(&parts.top));
+        }
+        data = call::data(&call);
+        draft.take_call(call, &data);
+        return draft.finish(context).map(Some);
     }
-    if draft.is_envelope() {
-        draft.envelope()?;
-    } else if draft.has(names::SPEC_VERSION) {
-        draft.change_in_data()?;
+    if draft.has(names::SPEC_VERSION) {
+        draft.change_in_data();
+        return draft.finish(context).map(Some);
     }
-    draft.finish(content, context)
+    let wrapped = draft.wrapped();
+    if draft.database_record() {
+        return draft.finish(context).map(Some);
+    }
+    let (record, is_connect) = match wrapped {
+        None => return draft.finish(context).map(Some),
+        Some(Wrapped::Tombstone) => return Ok(None),
+        Some(Wrapped::Record(record)) => (record, true),
+        Some(Wrapped::Perhaps(record)) => (record, false),
+    };
+    let inner = json::members_of(record);
+    let content = draft.content;
+    let mut inside = Draft::new(raw, &inner, &[], draft.cells);
+    inside.content = content;
+    inside.has_lone_surrogate = parts.has_lone_surrogate;
+    if !inside.database_record() {
+        if !is_connect {
+            let mut draft = Draft::new(raw, &parts.top, &parts.data, inside.cells);
+            draft.content = content;
+            draft.has_lone_surrogate = parts.has_lone_surrogate;
+            return draft.finish(context).map(Some);
+        }
+        inside.other_record();
+    }
+    inside.finish(context).map(Some)
 }
 
 #[inline]
@@ -72,29 +113,6 @@ fn known(member: &Member<'_>) -> Option<Known> {
         Kind::Plain => names::find(&member.name.raw[1..member.name.raw.len() - 1]),
         _ => names::find(&member.name.text()?),
     }
-}
-
-/// Members that may differ between two sends of one event: the batch, notes on sending.
-const NOT_CONTENT: [&str; 5] =
-    ["\"_meta\"", "\"meta\"", "\"retries\"", "\"batchId\"", "\"batch_id\""];
-
-/// The sum of the members' hashes, so that their order does not matter.
-fn content(members: &[Member<'_>]) -> u64 {
-    let mut sum = 0_u64;
-    for member in members {
-        if NOT_CONTENT.contains(&member.name.raw) {
-            continue;
-        }
-        // Without white space the member's text is the name, a colon and the value.
-        let compact = member.text.len() == member.name.raw.len() + 1 + member.value.raw.len();
-        let hash = if compact {
-            xxh3_64(member.text.as_bytes())
-        } else {
-            xxh3_64(format!("{}:{}", member.name.raw, member.value.raw).as_bytes())
-        };
-        sum = sum.wrapping_add(hash);
-    }
-    sum.max(1)
 }
 
 /// An event whose members are being read.
@@ -111,7 +129,13 @@ struct Draft<'m, 'a> {
     cells: &'m mut Vec<(u8, Cell<'a>)>,
     /// Whether the columns do not hold everything that the event says.
     is_lossy: bool,
-    /// What a Debezium envelope says in place of `type`, `id` and `ts`.
+    /// Whether a string of the event has half of a surrogate pair.
+    has_lone_surrogate: bool,
+    /// Whether a name that nobody knows begins like those of a flattened row's fields.
+    has_fields: bool,
+    /// Hash of all members.
+    content: u64,
+    /// What a database's record says in place of `type`, `id` and `ts`.
     change: change::Derived<'a>,
 }
 
@@ -133,11 +157,15 @@ impl<'m, 'a> Draft<'m, 'a> {
             filled: 0,
             cells,
             is_lossy: false,
+            has_lone_surrogate: false,
+            has_fields: false,
+            content: 0,
             change: change::Derived::default(),
         };
         for (number, member) in top.iter().enumerate() {
             let Some(found) = known(member) else {
                 draft.is_lossy = true;
+                draft.has_fields |= member.name.raw.starts_with("\"__");
                 continue;
             };
             if draft.has(found.slot) {
@@ -181,7 +209,8 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.cells.push((column as u8, cell));
     }
 
-    /// Whether the value was taken: it has the column's type, and the column was empty.
+    /// Whether the column now says all that the value says: it was empty, and the value has its
+    /// type.
     fn put_if_it_fits(&mut self, column: usize, value: Value<'a>) -> bool {
         if value.kind == Kind::Null {
             return true;
@@ -189,19 +218,18 @@ impl<'m, 'a> Draft<'m, 'a> {
         match convert(column, value) {
             Some(cell) if !self.is_filled(column) => {
                 self.put(column, cell);
-                true
+                cell::is_kept(column, value)
             }
             _ => false,
         }
     }
 
-    fn finish(
-        mut self,
-        content: u64,
-        (arrival, limits): (&Arrival, &Limits),
-    ) -> Result<Row<'a>, Fault> {
-        if self.has(names::SPEC_VERSION) {
+    fn finish(mut self, (arrival, limits): (&Arrival, &Limits)) -> Result<Row<'a>, Fault> {
+        let is_cloud_event = self.has(names::SPEC_VERSION);
+        if is_cloud_event {
             self.cloud_event()?;
+        } else if self.value(names::TYPE).is_none() && self.change.event_type.is_none() {
+            self.change_without_type();
         }
         let event_type = self.event_type()?;
         let ts_us = self.ts(arrival, limits)?;
@@ -213,10 +241,11 @@ impl<'m, 'a> Draft<'m, 'a> {
         while columns != 0 {
             let column = columns.trailing_zeros() as usize;
             columns &= columns - 1;
-            self.column(column)?;
+            self.column(column);
         }
         if let Some(value) = self.value(names::DO) {
-            self.durable_object(value)?;
+            self.is_lossy |= value.kind != Kind::Object;
+            self.is_lossy |= !self.put_durable_object(&mut Inner::default(), value);
         }
         if self.has(names::META) {
             self.meta();
@@ -224,12 +253,35 @@ impl<'m, 'a> Draft<'m, 'a> {
         if !self.data.is_empty() {
             self.described_in_data(&event_type);
         }
+        if !self.is_filled(names::OP)
+            && let Some(op) = change::op_of_type(&event_type)
+        {
+            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+        }
+        let is_trace = redact::is_trace_type(&event_type);
         self.put(names::TYPE, Cell::Text(event_type));
         if self.is_lossy {
             self.put(names::PAYLOAD, Cell::Text(Cow::Borrowed(self.raw)));
         }
+        if self.has_lone_surrogate {
+            self.escape_lone_surrogates();
+        }
         let has_batch_id = self.is_filled(names::BATCH_ID);
-        Ok(Row { id, namespace, ts_us, has_batch_id, content })
+        let cloud_source = is_cloud_event.then(|| self.text(names::SOURCE).unwrap_or_default());
+        let content = self.change.content.unwrap_or(self.content);
+        let former = self.change.former.take();
+        let is_trace =
+            is_trace || (self.is_filled(names::SCRIPT_NAME) && self.is_filled(names::OUTCOME));
+        Ok(Row { id, namespace, ts_us, has_batch_id, content, cloud_source, former, is_trace })
+    }
+
+    /// A column's text, if it has one.
+    fn text(&self, column: usize) -> Option<String> {
+        let cell = self.cells.iter().find(|(filled, _)| usize::from(*filled) == column);
+        match cell {
+            Some((_, Cell::Text(text))) => Some(text.clone().into_owned()),
+            _ => None,
+        }
     }
 
     fn event_type(&mut self) -> Result<Cow<'a, str>, Fault> {
@@ -241,6 +293,9 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.forget(names::TYPE);
         match value.text() {
             Some(text) if is_event_type(&text) => Ok(text),
+            Some(text) if self.has(names::SPEC_VERSION) && !text.is_empty() => {
+                Ok(self.cloud_event_type(text))
+            }
             _ => Err(Fault::new(
                 ErrorCode::InvalidType,
                 format!(
@@ -252,15 +307,18 @@ impl<'m, 'a> Draft<'m, 'a> {
     }
 
     fn ts(&mut self, arrival: &Arrival, limits: &Limits) -> Result<i64, Fault> {
-        let Some(value) = self.value(names::TS).or(self.change.ts_ms) else {
+        let Some(value) = self.value(names::TS).or(self.change.ts) else {
             self.forget(names::TS);
             return Ok(arrival.first_came_us());
         };
         let Some(ts_us) = time::parse(value) else {
+            if self.change.is_ts_loose {
+                return Ok(arrival.first_came_us());
+            }
             return Err(Fault::new(
                 ErrorCode::InvalidTimestamp,
                 format!(
-                    "{} must be an ISO 8601 time or a number of seconds, milliseconds or microseconds since 1970, not {}",
+                    "{} must be a time in the years 0001 to 9999 such as 2026-11-20T14:03:05Z, or a number of seconds, milliseconds or microseconds since 1970, not {}",
                     self.name_of(names::TS),
                     excerpt(value.raw)
                 ),
@@ -275,6 +333,9 @@ impl<'m, 'a> Draft<'m, 'a> {
             } else {
                 None
             };
+            if outside.is_some() && self.change.is_ts_loose {
+                return Ok(arrival.first_came_us());
+            }
             if let Some((side, allowed_us)) = outside {
                 let hours = allowed_us / 3_600_000_000;
                 return Err(Fault::new(
@@ -296,10 +357,10 @@ impl<'m, 'a> Draft<'m, 'a> {
         };
         self.forget(names::NS);
         match value.text() {
-            Some(text) => Ok(Some(text)),
-            None => Err(Fault::new(
+            Some(text) if !value.has_lone_surrogate() => Ok(Some(text)),
+            _ => Err(Fault::new(
                 ErrorCode::InvalidNamespace,
-                format!("`ns` must be a string, not {}", excerpt(value.raw)),
+                format!("`ns` must be a text, not {}", excerpt(value.raw)),
             )),
         }
     }
@@ -309,27 +370,27 @@ impl<'m, 'a> Draft<'m, 'a> {
             self.forget(names::ID);
             return Ok(self.change.id.take().map(Cow::Owned));
         };
-        match convert(names::ID, value) {
-            Some(Cell::Text(id)) if !id.is_empty() => {
-                self.forget(names::ID);
-                Ok(Some(id))
-            }
-            _ => Err(self.misfit(names::ID)),
-        }
+        self.forget(names::ID);
+        identifier(value).map(Some).ok_or_else(|| {
+            let why = if value.has_lone_surrogate() {
+                "; a half of a surrogate pair is no text"
+            } else {
+                ""
+            };
+            let not = excerpt(value.raw);
+            let wanted = "a text that is not empty, or a number";
+            let reason = format!("`id` must be {wanted}, not {not}{why}; or leave it out");
+            Fault::new(ErrorCode::InvalidEvent, reason)
+        })
     }
 
-    fn column(&mut self, column: usize) -> Result<(), Fault> {
-        let Some(value) = self.value(column) else { return Ok(()) };
-        match convert(column, value) {
-            // A change that was already taken from a Debezium envelope stays.
-            Some(_) if self.is_filled(column) => Ok(()),
-            Some(cell) => {
-                // Only a log position keeps a value of its own in place of its text.
-                self.is_lossy |= column == names::LSN && value.kind != Kind::Number;
-                self.put(column, cell);
-                Ok(())
-            }
-            None => Err(self.misfit(column)),
+    /// Fills the column from its member. A value of another type is no reason to lose the event.
+    fn column(&mut self, column: usize) {
+        // A change that was already taken from a Debezium envelope stays.
+        if let Some(value) = self.value(column)
+            && !self.is_filled(column)
+        {
+            self.is_lossy |= !self.put_if_it_fits(column, value);
         }
     }
 
@@ -339,101 +400,28 @@ impl<'m, 'a> Draft<'m, 'a> {
         if let Some(value) = self.value(names::CODE) {
             self.is_lossy |= !(is_close && self.put_if_it_fits(names::CLOSE_CODE, value));
         }
-        let is_cloud_event = self.has(names::SPEC_VERSION);
-        for slot in [names::EVENT_LIST, names::WRAPPED, names::TS_MS, names::TRANSACTION] {
-            self.is_lossy |= self.has(slot);
+        if let Some(value) = self.value(names::NAMESPACE) {
+            let is_call = event_type.starts_with("rpc.") && !self.has(names::RPC_NAMESPACE);
+            self.is_lossy |= !(is_call && self.put_if_it_fits(names::RPC_NAMESPACE, value));
         }
-        for slot in [names::TIME, names::CLOUD_CORRELATION_ID, names::CLOUD_BATCH_ID] {
-            self.is_lossy |= self.has(slot);
-        }
-        if let Some(value) = self.value(names::CONTENT_TYPE) {
-            self.is_lossy |= !(is_cloud_event && value.raw == "\"application/json\"");
-        }
+        self.is_lossy |= self.present & names::KEPT_IN_PAYLOAD != 0;
     }
 
-    /// Gives a CloudEvent's attributes the places of the columns they mean.
-    fn cloud_event(&mut self) -> Result<(), Fault> {
-        let version = self.value(names::SPEC_VERSION).and_then(|value| value.text());
-        if !version.is_some_and(|version| version.starts_with("1.")) {
-            return Err(Fault::new(
-                ErrorCode::InvalidEvent,
-                "`specversion` of a CloudEvent must be \"1.0\"",
-            ));
-        }
-        for (from, to) in names::CLOUD_EVENT_COLUMNS {
-            if self.has(from) && !self.has(to) {
-                self.present |= 1 << to;
-                self.member[to] = self.member[from];
-                self.forget(from);
-            }
-        }
-        Ok(())
-    }
-
-    fn durable_object(&mut self, value: Value<'a>) -> Result<(), Fault> {
-        if value.kind != Kind::Object {
-            return Err(Fault::new(
-                ErrorCode::InvalidEvent,
-                format!("`do` must be an object, not {}", excerpt(value.raw)),
-            ));
-        }
-        self.is_lossy |= !self.put_durable_object(value);
-        Ok(())
-    }
-
-    /// Whether the columns hold all of the object.
-    fn put_durable_object(&mut self, value: Value<'a>) -> bool {
-        let mut kept = true;
-        json::each_member(value, |member| {
-            let column = match member.name.raw {
-                "\"id\"" => names::DO_ID,
-                "\"name\"" => names::DO_NAME,
-                "\"class\"" => names::DO_CLASS,
-                "\"colo\"" => names::DO_COLO,
-                "\"worker\"" => names::DO_WORKER,
-                _ => {
-                    kept = false;
-                    return;
-                }
-            };
-            kept &= self.put_if_it_fits(column, member.value);
-        });
-        kept
-    }
-
-    /// `_meta` keeps its text, so what does not fit a column is not lost.
-    fn meta(&mut self) {
-        let Some(value) = self.value(names::META) else { return };
-        json::each_member(value, |member| {
-            let column = match member.name.raw {
-                "\"schemaVersion\"" | "\"schema_version\"" => names::SCHEMA_VERSION,
-                "\"source\"" => names::SOURCE,
-                "\"retries\"" => names::RETRIES,
-                _ => return,
-            };
-            self.put_if_it_fits(column, member.value);
-        });
-    }
-
-    /// `data` keeps its text, so what does not fit a column is not lost.
-    fn described_in_data(&mut self, event_type: &str) {
-        let is_change = event_type.starts_with("cdc.") && !self.is_filled(names::OP);
-        let data = self.data;
-        for member in data {
-            let Some(known) = known(member) else { continue };
-            match known.slot {
-                names::DO if member.value.kind == Kind::Object => {
-                    self.put_durable_object(member.value);
-                }
-                names::CODE if event_type == "ws.close" => {
-                    self.put_if_it_fits(names::CLOSE_CODE, member.value);
-                }
-                slot if slot < COLUMNS
-                    && (names::is_found_in_data(slot) || (is_change && names::is_change(slot))) =>
-                {
-                    self.put_if_it_fits(slot, member.value);
-                }
-                _ => {}
+    /// Makes the event's JSON readable for everybody: half of a surrogate pair is valid JSON, and
+    /// still many readers refuse a document with one.
+    fn escape_lone_surrogates(&mut self) {
+        for (column, cell) in self.cells.iter_mut() {
+            let Cell::Text(text) = cell else { continue };
+            let column = usize::from(*column);
+            let is_json = matches!(
+                column,
+                names::BEFORE | names::AFTER | names::DATA | names::META | names::PAYLOAD
+            );
+            // Elsewhere a text that is borrowed is JSON as it came: what has escapes is owned.
+            if (is_json || matches!(text, Cow::Borrowed(_)))
+                && let Some(readable) = json::without_lone_surrogates(text)
+            {
+                *text = Cow::Owned(readable);
             }
         }
     }
@@ -442,15 +430,15 @@ impl<'m, 'a> Draft<'m, 'a> {
         let name = self.member(slot).and_then(|member| member.name.text());
         format!("`{}`", name.unwrap_or(Cow::Borrowed("ts_ms")))
     }
+}
 
-    fn misfit(&self, slot: usize) -> Fault {
-        let raw = self.member(slot).map_or("", |member| member.value.raw);
-        let wanted = cell::wanted(slot);
-        Fault::new(
-            ErrorCode::InvalidEvent,
-            format!("{} must be {wanted}, not {}", self.name_of(slot), excerpt(raw)),
-        )
-    }
+/// The value of the member with this name; null is none.
+fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
+    members
+        .iter()
+        .rfind(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
+        .map(|member| member.value)
+        .filter(|value| value.kind != Kind::Null)
 }
 
 /// The start of a text, for a message.

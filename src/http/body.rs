@@ -35,7 +35,7 @@ pub struct BoundedBody {
 /// 413 too large, 415 unknown encoding, 400 broken compression or connection, 408 too slow, 503 too
 /// many bodies in work.
 pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedBody, ApiError> {
-    let encoding = encoding(headers)?;
+    let codings = codings(headers)?;
     let bytes_max = app.body_bytes_max;
     if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
         drain(body).await;
@@ -45,7 +45,7 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
     let share = Share::default();
     // Nobody knows before how large it becomes.
     let hold = |bytes| share.grow(&app.room, bytes).map_err(ApiError::from);
-    let bytes = decompress(encoding, bytes, bytes_max, hold)?;
+    let bytes = decompress(&codings, bytes, bytes_max, hold)?;
     Ok(BoundedBody { bytes, _share: share })
 }
 
@@ -76,38 +76,54 @@ async fn drain(mut body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
+/// Most codings that a body may have one over another.
+const CODINGS_MAX: usize = 3;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Identity,
+enum Coding {
     Gzip,
     Zstd,
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
-    let text = headers.get(header::CONTENT_ENCODING).map_or(Ok("identity"), |value| value.to_str());
-    match text.map(str::trim) {
-        Ok("" | "identity") => Ok(Encoding::Identity),
-        Ok("gzip" | "x-gzip") => Ok(Encoding::Gzip),
-        Ok("zstd") => Ok(Encoding::Zstd),
-        _ => Err(ApiError::new(
+/// The codings of a body in the order in which they were applied (RFC 9110, section 8.4).
+fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
+    let unknown = || {
+        ApiError::new(
             ErrorCode::UnsupportedMediaType,
             "Content-Encoding must be gzip or zstd, or left out",
-        )),
+        )
+    };
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        for name in value.to_str().map_err(|_| unknown())?.split(',') {
+            match name.trim().to_ascii_lowercase().as_str() {
+                "" | "identity" => {}
+                "gzip" | "x-gzip" => codings.push(Coding::Gzip),
+                "zstd" => codings.push(Coding::Zstd),
+                _ => return Err(unknown()),
+            }
+        }
     }
+    if CODINGS_MAX < codings.len() { Err(unknown()) } else { Ok(codings) }
 }
 
 /// The plain bytes; `hold` is told how many are there before they take memory.
 fn decompress(
-    encoding: Encoding,
+    codings: &[Coding],
     bytes: Bytes,
     bytes_max: usize,
     hold: impl Fn(usize) -> Result<(), ApiError>,
 ) -> Result<Bytes, ApiError> {
-    let mut reader: Box<dyn Read> = match encoding {
-        Encoding::Identity => return Ok(bytes),
-        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes.as_ref())),
-        Encoding::Zstd => Box::new(zstd::Decoder::new(bytes.as_ref()).map_err(|_| broken())?),
-    };
+    if codings.is_empty() {
+        return Ok(bytes);
+    }
+    let mut reader: Box<dyn Read + '_> = Box::new(bytes.as_ref());
+    for coding in codings.iter().rev() {
+        reader = match coding {
+            Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+            Coding::Zstd => Box::new(zstd::Decoder::new(reader).map_err(|_| broken())?),
+        };
+    }
     let mut plain = Vec::new();
     let mut room = PLAIN_BYTES_MIN;
     loop {

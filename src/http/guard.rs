@@ -37,7 +37,9 @@ pub enum Need {
 /// allowed.
 pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/ingest", Need::Somewhere(Action::Ingest)),
+    ("POST", "/ingest/", Need::Somewhere(Action::Ingest)),
     ("POST", "/e", Need::Somewhere(Action::Ingest)),
+    ("POST", "/e/", Need::Somewhere(Action::Ingest)),
     ("POST", "/v1/{namespace}/sql", Need::In(Action::Read)),
     ("POST", "/v1/{namespace}/commit", Need::In(Action::Ingest)),
     ("GET", "/v1/namespaces", Need::Anyone),
@@ -54,6 +56,7 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/v1/{namespace}/tables/{table}/refs", Need::Anyone),
     ("DELETE", "/v1/{namespace}/tables/{table}/refs/{name}", Need::Anyone),
     ("POST", "/v1/{namespace}/tables/{table}/refs/{name}/fast-forward", Need::Anyone),
+    ("POST", "/admin/commit", Need::Everywhere(Action::Admin)),
     // What is sent again goes where its sender could send it anew.
     ("GET", "/v1/{namespace}/dead-letters", Need::In(Action::Read)),
     ("DELETE", "/v1/{namespace}/dead-letters", Need::In(Action::Admin)),

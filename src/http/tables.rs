@@ -11,6 +11,7 @@ use axum::{
     extract::{Extension, Path, State},
     response::Response,
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
     access::{Action, Principal},
     catalog::LoadedTable,
@@ -23,7 +24,7 @@ use icecore_schemas::{
 };
 use serde_json::{Map, Value};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 
@@ -31,6 +32,8 @@ use std::{
 const OWNERS_MAX: usize = 10_000;
 /// Most namespaces of one answer.
 const NAMESPACES_MAX: usize = 10_000;
+/// Namespaces that wait for their commits at a time; the flush job takes them together.
+const COMMITS_AT_ONCE: usize = 256;
 
 /// `GET /v1/namespaces`: every namespace that the caller may see.
 ///
@@ -200,6 +203,27 @@ pub async fn commit(
         snapshots.insert(name.to_owned(), snapshot.into());
     }
     Ok(json(200, &serde_json::json!({ "seq": seq, "snapshots": snapshots })))
+}
+
+/// `POST /admin/commit`: everything acknowledged before the call, in every namespace, is in a
+/// snapshot on return.
+///
+/// # Errors
+/// 503 when a commit failed; what waits is safe and tried again.
+pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
+    app.owner.check()?;
+    let through = *app.wal.durable().borrow();
+    let waiting = app.wal.pending().into_iter().filter(|table| table.kind != RecordKind::Keys);
+    let namespaces: BTreeSet<Namespace> = waiting.map(|table| table.namespace).collect();
+    let committed = namespaces.len();
+    let flush = &app.flush;
+    stream::iter(namespaces)
+        .map(|namespace| async move { flush.commit_now(&namespace, through).await })
+        .buffer_unordered(COMMITS_AT_ONCE)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+        .map_err(|cause| ApiError::from(cause.as_ref()))?;
+    Ok(json(200, &serde_json::json!({ "namespaces": committed })))
 }
 
 /// The namespace as its events name it, when it was asked for by its catalog name by one who may

@@ -121,7 +121,7 @@ fn body(text: &str) -> Submission {
     }
     decoded.accepted =
         by_namespace.iter().map(|(namespace, events)| batch(text, namespace, events)).collect();
-    decoded.source = bytes::Bytes::copy_from_slice(text.as_bytes());
+    decoded.source.bytes = bytes::Bytes::copy_from_slice(text.as_bytes());
     Submission { decoded, bytes: text.len(), ..Submission::default() }
 }
 
@@ -183,6 +183,8 @@ fn batch(body: &str, namespace: &Namespace, events: &[(u32, &str)]) -> Namespace
         rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap(),
         keys: ids.iter().zip(&contents).map(key).collect(),
         index: events.iter().map(|(index, _)| *index).collect(),
+        former: Vec::new(),
+        same: Vec::new(),
         came: events
             .iter()
             .map(|(_, event)| {
@@ -599,7 +601,9 @@ impl Bench {
     fn queue(&self, text: &str) -> oneshot::Receiver<Result<Receipt, IngestError>> {
         let share = Share::take(&Arc::default(), 1, 1).unwrap();
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Append(Box::new(body(text)), share, reply)).unwrap();
+        self.queue
+            .send(Message::Append(Box::new(body(text)), share, Reply::Decided(reply)))
+            .unwrap();
         answer
     }
 
@@ -666,7 +670,7 @@ fn rebuild(house: &House, ids_max: usize, table: &[(&str, i64)]) -> Option<rebui
     let mut rebuild =
         rebuild::Rebuild::start_with(&house.options, &wal, &house.clock, ids_max).unwrap()?;
     for (seq, (id, arrived_ms)) in (1..).zip(table) {
-        rebuild.add(&ns("a"), id, seq, *arrived_ms).unwrap();
+        rebuild.add(event_key(&ns("a"), id), seq, *arrived_ms).unwrap();
     }
     rebuild.add_type(&ns("a"), "old");
     Some(rebuild)
@@ -835,6 +839,7 @@ fn json(text: &str) -> Submission {
         namespace: ns("shop.eu"),
         first_id: ulid::Ulid(1 << 80),
         cloud_event: Vec::new(),
+        correlation_id: None,
         again: None,
     };
     let limits = crate::event::Limits {
@@ -843,11 +848,12 @@ fn json(text: &str) -> Submission {
         depth_max: 64,
         ts_past_us: None,
         ts_future_us: 3_600_000_000,
+        redact: true,
     };
     let format = crate::event::BodyFormat::Json;
     let (mut decoded, batch_id) =
         crate::event::decode::decode(text.as_bytes(), format, &arrival, &limits).unwrap();
-    decoded.source = bytes::Bytes::copy_from_slice(text.as_bytes());
+    decoded.source.bytes = bytes::Bytes::copy_from_slice(text.as_bytes());
     Submission { decoded, batch_id, bytes: text.len(), ..Submission::default() }
 }
 

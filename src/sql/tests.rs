@@ -17,8 +17,8 @@ use iceberg::{
     TableIdent, TableUpdate,
     spec::{
         DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestListWriter,
-        ManifestWriterBuilder, NestedField, Operation, PrimitiveType, Schema, Snapshot, Summary,
-        Type,
+        ManifestWriterBuilder, NestedField, Operation, PrimitiveType, Schema, Snapshot, Struct,
+        Summary, Type,
     },
 };
 use icecore_catalog::{
@@ -785,30 +785,36 @@ fn position_deletes(rows: &[(&str, i64)]) -> Vec<u8> {
 }
 
 /// Adds manifests by hand, as another engine would.
-async fn commit_deletes(house: &House, content: DataContentType, rows: &[(&str, i64)]) {
+async fn commit_deletes(
+    house: &House,
+    content: DataContentType,
+    partitions: &[(Struct, &[(&str, i64)])],
+) {
     let table = house.catalog.load_table(&house.events()).await.unwrap();
     let metadata = &table.metadata;
     let storage = house.catalog.storage();
-    let bytes = position_deletes(rows);
-    let location = format!("{}/data/deletes-{}.parquet", metadata.location(), rows.len());
-    let size = bytes.len() as u64;
-    storage.put(&location, bytes.into()).await.unwrap();
+    let mut files = Vec::new();
+    for (number, (partition, rows)) in partitions.iter().enumerate() {
+        let bytes = position_deletes(rows);
+        let location = format!("{}/data/deletes-{number}.parquet", metadata.location());
+        let mut file = DataFileBuilder::default();
+        file.content(content)
+            .file_path(location.clone())
+            .file_format(DataFileFormat::Parquet)
+            .partition(partition.clone())
+            .partition_spec_id(0)
+            .record_count(rows.len() as u64)
+            .file_size_in_bytes(bytes.len() as u64);
+        if content == DataContentType::EqualityDeletes {
+            file.equality_ids(Some(vec![1]));
+        }
+        storage.put(&location, bytes.into()).await.unwrap();
+        files.push(file.build().unwrap());
+    }
     let current = metadata.current_snapshot().unwrap();
     let list = storage.get(current.manifest_list()).await.unwrap();
     let list =
         iceberg::spec::ManifestList::parse_with_version(&list, metadata.format_version()).unwrap();
-    let first = list.entries()[0].load_manifest(&storage.file_io()).await.unwrap();
-    let mut file = DataFileBuilder::default();
-    file.content(content)
-        .file_path(location)
-        .file_format(DataFileFormat::Parquet)
-        .partition(first.entries()[0].data_file().partition().clone())
-        .partition_spec_id(0)
-        .record_count(rows.len() as u64)
-        .file_size_in_bytes(size);
-    if content == DataContentType::EqualityDeletes {
-        file.equality_ids(Some(vec![1]));
-    }
     let (id, sequence) = (77, metadata.next_sequence_number());
     let output = |name: &str| {
         let location = format!("{}/metadata/{name}.avro", metadata.location());
@@ -821,7 +827,9 @@ async fn commit_deletes(house: &House, content: DataContentType, rows: &[(&str, 
         metadata.default_partition_spec().as_ref().clone(),
     )
     .build_v2_deletes();
-    manifest.add_file(file.build().unwrap(), sequence).unwrap();
+    for file in files {
+        manifest.add_file(file, sequence).unwrap();
+    }
     let manifest = manifest.write_manifest_file().await.unwrap();
     let list_file = output("list").writer().await.unwrap();
     let mut lists = ManifestListWriter::v2(list_file, id, Some(current.snapshot_id()), sequence);
@@ -891,7 +899,11 @@ async fn rows_that_another_engine_deleted_are_gone() {
     house.trim();
     // Files are sorted by ts and so by seq; the first rows of two files go, and all of none.
     let (two, three) = (file_of(&house, 2).await, file_of(&house, 3).await);
-    let gone = [(two.file_path(), 0), (three.file_path(), 1), ("file:///elsewhere.parquet", 0)];
+    // A delete file reaches data files of its own partition, and the other one none of this row.
+    let of_two = [(two.file_path(), 0), (three.file_path(), 0), ("file:///elsewhere.parquet", 0)];
+    let of_three = [(three.file_path(), 1)];
+    assert_ne!(two.partition(), three.partition());
+    let gone = [(two.partition().clone(), &of_two[..]), (three.partition().clone(), &of_three[..])];
     commit_deletes(&house, DataContentType::PositionDeletes, &gone).await;
     house.take(31..33);
     assert_eq!(house.count("SELECT count(*) FROM events").await, 30);
@@ -913,7 +925,9 @@ async fn deletes_that_are_not_applied_refuse_the_query() {
     let house = House::new().await;
     house.take(1..5);
     house.commit().await;
-    commit_deletes(&house, DataContentType::EqualityDeletes, &[("x", 0)]).await;
+    let partition = file_of(&house, 1).await.partition().clone();
+    let deletes = [(partition, &[("x", 0)][..])];
+    commit_deletes(&house, DataContentType::EqualityDeletes, &deletes).await;
     house
         .check_refused(asked("SELECT count(*) FROM events"), "Invalid(\"the table has delete files")
         .await;

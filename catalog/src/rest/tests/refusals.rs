@@ -178,7 +178,7 @@ async fn names_arrive_whole_from_a_client_that_sends_latin1_or_are_refused() {
     }
     let table = json!({"name": "tä", "schema": {"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "spälte", "type": "long", "required": false}]}});
-    let path = format!("/v1/namespaces/{}/tables", super::super::request::path_segment("größe"));
+    let path = format!("/v1/namespaces/{}/tables", crate::rest::request::path_segment("größe"));
     let made = send_as_java(&server, &path, &latin1(&table.to_string())).await.ok();
     assert_eq!(made["metadata"]["schemas"][0]["fields"][0]["name"], json!("spälte"));
     for name in ["日", "日本", "ü日"] {
