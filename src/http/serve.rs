@@ -186,7 +186,9 @@ fn answered<S: Read + Write + Unpin>(
                 Lane::Reserve | Lane::Ordinary => None,
             };
             let Ok(response) = router.call(request).await;
-            Ok(response.map(|body| Body::new(Held { body, _running: running, _turn: turn })))
+            Ok::<_, Infallible>(
+                response.map(|body| Body::new(Held { body, _running: running, _turn: turn })),
+            )
         }
     });
     http1::Builder::new()
