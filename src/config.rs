@@ -10,6 +10,7 @@ mod environment;
 mod file;
 pub mod logging;
 mod settings;
+pub mod sql;
 mod storage;
 pub mod units;
 mod webhooks;
@@ -21,6 +22,7 @@ use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use logging::LogOptions;
 use settings::SETTINGS;
+use sql::SqlConfig;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -146,14 +148,8 @@ pub struct Config {
     pub wal_bytes_max: u64,
     /// Share of the disk that must stay free.
     pub wal_disk_free_min: f64,
-    /// Memory of all queries together.
-    pub sql_memory_bytes_max: usize,
-    /// Longest a query may run.
-    pub sql_timeout_max: Duration,
-    /// Most rows of an answer.
-    pub sql_rows_max: u64,
-    /// Queries at once.
-    pub sql_concurrent_max: usize,
+    /// Bounds of queries.
+    pub sql: SqlConfig,
     /// Connections at once.
     pub http_connections_max: usize,
     /// Who is let in.
@@ -344,10 +340,7 @@ impl Texts {
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,
             wal_bytes_max: self.bytes("wal.bytes_max", 1 << 20, 1 << 44)?,
             wal_disk_free_min: self.free_share()?,
-            sql_memory_bytes_max: self.size("sql.memory_bytes_max", 1 << 24, 1 << 40)?,
-            sql_timeout_max: self.duration("sql.timeout_max", Duration::from_millis(10), DAY)?,
-            sql_rows_max: self.parsed("sql.rows_max", "is not a whole number")?,
-            sql_concurrent_max: self.count("sql.concurrent_max")?,
+            sql: self.sql()?,
             http_connections_max: self.count("http.connections_max")?,
             access: self.access()?,
             audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,

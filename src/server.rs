@@ -11,7 +11,7 @@ pub mod stores;
 
 use crate::{
     clock::Clock,
-    config::{Config, MetastoreUrl, access::AccessConfig},
+    config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     event::Limits,
     flush::{
         Flush, FlushOptions,
@@ -25,7 +25,7 @@ use crate::{
     ids::Ids,
     ingest::Ingest,
     owner::{self, Ownership, WatchOwner},
-    sql::{Sql, SqlOptions},
+    sql::{Sql, SqlOptions, slots::SlotsMax},
     table::known_ids::ReadIdsError,
     tasks::Tasks,
     wal::{Wal, WalError},
@@ -339,10 +339,11 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn sql_options(config: &Config) -> SqlOptions {
-    SqlOptions {
-        memory_bytes_max: config.sql_memory_bytes_max,
-        timeout_max: config.sql_timeout_max,
-        rows_max: config.sql_rows_max,
-        concurrent_max: config.sql_concurrent_max,
-    }
+    let SqlConfig { memory_bytes_max, timeout_max, rows_max, .. } = config.sql;
+    let concurrent = SlotsMax {
+        all: config.sql.concurrent_max,
+        namespace: config.sql.concurrent_per_namespace,
+        token: config.sql.concurrent_per_token,
+    };
+    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent }
 }

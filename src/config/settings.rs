@@ -73,7 +73,9 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("sql.memory_bytes_max", "1GiB", "memory of all queries together"),
     ("sql.timeout_max", "60s", "longest a query may run"),
     ("sql.rows_max", "1000000", "most rows of an answer"),
-    ("sql.concurrent_max", "16", "queries at once"),
+    ("sql.concurrent_max", "16", "queries at once, 1 to 256"),
+    ("sql.concurrent_per_namespace", "8", "queries of one namespace at once"),
+    ("sql.concurrent_per_token", "8", "queries of one token at once"),
     ("http.connections_max", "1024", "connections at once"),
     (
         "auth",

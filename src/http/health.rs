@@ -114,6 +114,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
     let failing = app.wal.failing();
+    let (running, stuck) = app.sql.running();
     let total = |name, help, counter: &AtomicU64| (name, "counter", help, load(counter) as f64);
     let gauge = |name, help, value: f64| (name, "gauge", help, value);
     let lines = [
@@ -134,6 +135,12 @@ pub async fn metrics(State(app): State<App>) -> Response {
             &counters.decode_panics,
         ),
         total("icecore_queries_total", "SQL queries started.", &counters.queries),
+        gauge("icecore_queries_running", "SQL queries that run.", running as f64),
+        gauge(
+            "icecore_queries_stuck",
+            "SQL queries that still run 5 s after their end.",
+            stuck as f64,
+        ),
         gauge(
             "icecore_wal_bytes",
             "Bytes of log records on disk that are not trimmed.",
