@@ -5,22 +5,37 @@
 //! with ingest, so it can run in another process.
 
 pub mod allowed;
+pub mod answer;
+pub mod arithmetic;
 pub mod audit;
+pub mod clauses;
+pub mod comparisons;
+pub mod conform;
 pub mod deletes;
+pub mod dialect;
 pub mod engine;
 mod failure;
+pub mod field_ids;
 pub mod filters;
 pub mod fresh;
 pub mod functions;
 pub mod growth;
 pub mod guard;
+pub mod names;
+pub mod nulls;
 pub mod output;
+pub mod percentile;
 pub mod plan;
 pub mod provider;
-pub mod rename;
 pub mod rewrite;
 pub mod session;
+pub mod sums;
+pub mod template;
+pub mod time;
+pub mod time_format;
+pub mod types;
 mod unreadable;
+pub mod uuid;
 pub mod view;
 pub mod weight;
 
@@ -87,6 +102,9 @@ pub enum SqlError {
     /// Over the time, memory or row limit.
     #[error("{0}")]
     Limit(String),
+    /// What the query wants to see is not there yet.
+    #[error("{0}")]
+    NotYet(String),
     /// Too many queries at once.
     #[error("too many queries at once")]
     Busy,
@@ -138,6 +156,10 @@ const PARAMS_MAX: usize = 10_000;
 
 /// Longest a query waits for others to end.
 const PERMIT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest a query waits for its `min_seq`.
+const SEQ_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often it looks meanwhile.
+const SEQ_WAIT_STEP: Duration = Duration::from_millis(50);
 
 impl Sql {
     /// Queries over these stores, on threads of their own. The audit log is in `audit`.
@@ -174,6 +196,10 @@ impl Sql {
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
         let timeout = wanted.min(inner.options.timeout_max);
         let deadline = Instant::now() + timeout;
+        // Before it takes a place from others.
+        if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
+            inner.wait_for(namespace, min_seq, deadline).await?;
+        }
         let permit = tokio::time::timeout(
             PERMIT_WAIT_MAX.min(timeout),
             Arc::clone(&inner.permits).acquire_owned(),
@@ -248,6 +274,31 @@ impl Inner {
         Ok(())
     }
 
+    /// Returns once a query sees the event of this `seq`.
+    async fn wait_for(
+        &self,
+        namespace: &Namespace,
+        min_seq: u64,
+        deadline: Instant,
+    ) -> Result<(), SqlError> {
+        let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
+        let wanted = Wanted::Named(vec![EVENTS_TABLE.to_owned()]);
+        loop {
+            let (view, _pin) = View::take(self.sources(), namespace, &wanted, None).await?;
+            match check_seq(&view, min_seq) {
+                Err(_) if Instant::now() + SEQ_WAIT_STEP < patience => {
+                    tokio::time::sleep(SEQ_WAIT_STEP).await;
+                }
+                reached => return reached,
+            }
+        }
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        let Self { wal, owner, catalog, faults, .. } = self;
+        Sources { wal, owner, catalog, faults }
+    }
+
     async fn start(
         &self,
         namespace: &Namespace,
@@ -258,7 +309,7 @@ impl Inner {
         let checked = guard::check(&request.sql)?;
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let params = parameters(request, checked.placeholders)?;
-        let statement = Statement::Statement(Box::new(checked.statement));
+        let mut statement = Statement::Statement(Box::new(checked.statement));
         // A namespace of that name keeps its tables; from there the others are not seen.
         let reach = if namespace.name() == audit::SCHEMA { Reach::Namespace } else { reach };
         let (mut wanted, names_system) = wanted(&statement, namespace, reach)?;
@@ -272,15 +323,16 @@ impl Inner {
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let Self { wal, owner, catalog, faults, .. } = self;
-        let sources = Sources { wal, owner, catalog, faults };
-        let (view, pin) = View::take(sources, namespace, &wanted, as_of.as_ref()).await?;
+        let (view, pin) = View::take(self.sources(), namespace, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
             check_seq(&view, min_seq)?;
         }
         let context = self.sessions.open(&view, deadline)?;
         if reach == Reach::System {
             audit::show(&context, self.audit.clone()).map_err(|cause| failure::of(&cause))?;
+        }
+        if let Statement::Statement(statement) = &mut statement {
+            names::resolve(statement, &self.sessions.columns(&view)?);
         }
         let state = context.state();
         let plan = state.statement_to_plan(statement).await;
@@ -299,7 +351,9 @@ impl Inner {
                 .and_then(LogicalPlanBuilder::build)
                 .map_err(|cause| failure::of(&cause))?;
         }
+        let place = answer::place_of(self.catalog.storage().root());
         let stream = execute(state, &plan).await?;
+        let stream = answer::shown(stream, place.filter(|_| !checked.is_query));
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         Ok(Started { snapshot, stream, _pin: pin })
     }
@@ -375,8 +429,8 @@ fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
 fn check_seq(view: &View, min_seq: u64) -> Result<(), SqlError> {
     let last_seq = view.table(EVENTS_TABLE).map_or(0, |events| events.last_seq);
     if last_seq < min_seq {
-        return Err(SqlError::Invalid(format!(
-            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}"
+        return Err(SqlError::NotYet(format!(
+            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}; try again"
         )));
     }
     Ok(())

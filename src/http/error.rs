@@ -92,6 +92,7 @@ impl From<SqlError> for ApiError {
             SqlError::Invalid(_) => ErrorCode::InvalidSql,
             SqlError::NotFound(_) | SqlError::Unreadable(_) => ErrorCode::NotFound,
             SqlError::Limit(_) => ErrorCode::QueryLimit,
+            SqlError::NotYet(_) => ErrorCode::NotYet,
             SqlError::Busy => ErrorCode::TooManyRequests,
             SqlError::Unavailable => ErrorCode::Unavailable,
             SqlError::Internal(_) => return Self::internal(&cause),
