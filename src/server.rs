@@ -109,11 +109,13 @@ impl Server {
             .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
-        let metastore = open_metastore(config).await?;
+        let folder = claim::take(config).await?;
+        let metastore =
+            reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
         let access = open_access(config, &metastore, &clock);
         let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
-        let claimed = claim::claim(config, &audit).await?;
+        let claimed = claim::claim(config, folder, &audit).await?;
         let owner = claimed.owner.clone();
         let (wal, ingest) = start_ingest(config, (&clock, &ids), &catalog, claimed).await?;
         claim::tell_of_stranded(&owner, &wal, &audit).await?;

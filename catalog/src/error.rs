@@ -108,8 +108,9 @@ impl CatalogError {
     /// Whether nothing changed because the disk of an SQLite metastore is full.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
-        // SQLITE_FULL.
-        matches!(self, Self::Metastore { source: sqlx::Error::Database(cause), .. } if cause.code().as_deref() == Some("13"))
+        // SQLITE_FULL, and SQLITE_IOERR_SHMSIZE, which it is when the journal's index gets no room.
+        let is_full = |code: &str| matches!(code, "13" | "4874");
+        matches!(self, Self::Metastore { source: sqlx::Error::Database(cause), .. } if cause.code().is_some_and(|code| is_full(&code)))
     }
 
     /// For a file that nothing may point to any more.

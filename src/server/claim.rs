@@ -56,9 +56,9 @@ pub enum TakenOver {
 /// [`StartError`]
 pub(super) async fn claim(
     config: &Config,
+    folder: LogFolder,
     metastore: &SqlMetastore,
 ) -> Result<Claimed, StartError> {
-    let folder = take(config).await?;
     let log = folder.log();
     let claim = if folder.is_new() { Claim::New } else { Claim::Known };
     if folder.is_new() {
@@ -66,16 +66,8 @@ pub(super) async fn claim(
         // their events is what brings these back.
         remove_ids(config).await?;
     }
-    let url = config.metastore.clone();
-    let mut owner = match metastore.own_log(log, claim).await {
-        Err(cause) if cause.is_out_of_space() => {
-            match blocking(move || reserve::give_up(&url)).await {
-                Ok(true) => metastore.own_log(log, claim).await?,
-                Ok(false) | Err(_) => return Err(cause.into()),
-            }
-        }
-        owner => owner?,
-    };
+    let mut owner =
+        reserve::with_room(config, &folder, async || metastore.own_log(log, claim).await).await?;
     if owner.log != log && folder.is_new() && is_alone(config) {
         warn!(
             lost = %owner.log,
@@ -153,7 +145,11 @@ pub(super) async fn tell_of_stranded(
     Ok(())
 }
 
-async fn take(config: &Config) -> Result<LogFolder, StartError> {
+/// Takes the log folder for this process.
+///
+/// # Errors
+/// [`StartError::Wal`]
+pub(super) async fn take(config: &Config) -> Result<LogFolder, StartError> {
     let path = config.data_dir.join("wal");
     Ok(blocking(move || LogFolder::take(&path)).await?)
 }

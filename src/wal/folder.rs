@@ -57,6 +57,20 @@ impl LogFolder {
         !self.has_segments
     }
 
+    /// Gives back the disk of the files that wait to be segments; how many bytes. Blocking.
+    ///
+    /// # Errors
+    /// [`WalError::Io`].
+    pub fn remove_free(&self) -> Result<u64, WalError> {
+        let mut given = 0;
+        for (_, path) in segment::list(&self.path)?.free {
+            let bytes =
+                fs::metadata(&path).and_then(|file| fs::remove_file(&path).map(|()| file.len()));
+            given += bytes.map_err(|source| io_error("remove", &path, source))?;
+        }
+        Ok(given)
+    }
+
     /// Makes room for a new log, and takes the folder again: a log that has records, or does not
     /// read, goes to the folder that comes back as well. Blocking.
     ///

@@ -34,6 +34,10 @@ def test_a_log_that_nearly_filled_its_disk_is_drained_while_nobody_makes_room(tm
     run_on_small_disk("drain_without_room", tmp_path)
 
 
+def test_a_start_on_a_full_disk_has_the_room_that_it_needs(tmp_path):
+    run_on_small_disk("start_without_room", tmp_path)
+
+
 def run_on_small_disk(scenario: str, folder: Path) -> None:
     command = [*way_to_mount(folder), sys.executable, __file__, scenario, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -183,6 +187,38 @@ def drain_without_room(folder: Path) -> None:
     except BaseException:
         print(shutil.disk_usage(disk), len(sender.batches), "batches")
         subprocess.run(["find", str(disk), "-type", "f", "-size", "+100k", "-printf", "%s %p\n"])
+        print(server.log_tail()[-6000:])
+        raise
+    finally:
+        server.kill()
+
+
+def start_without_room(folder: Path) -> None:
+    """However a server ended, and however much of the metastore is in its journal alone, the next one starts."""
+    disk = folder / "data"
+    server = Server(folder, SETTINGS).start()
+    sender = Sender(server.url)
+    try:
+        assert sender.send(sender.batch())[0] == 200
+        sender.client.commit(NAMESPACE)
+        for turn, end in enumerate([server.kill, server.stop, server.kill, server.kill, server.stop, server.kill]):
+            # More than fits into what the metastore's file has free, every time.
+            for number in range(30):
+                body = json.dumps({"namespace": [f"turn{turn}_{number}"], "properties": {"text": "x" * 20_000}})
+                assert sender.client.request("POST", "/catalog/v1/namespaces", body, {"content-type": "application/json"})[0] == 200
+            write_until_full(disk / "filler")
+            end()
+            write_until_full(disk / "more")
+            assert free(disk) == 0
+            restart(server, sender)
+            check_reads(sender)
+            for filler in ("filler", "more"):
+                (disk / filler).unlink()
+            server.kill()
+            restart(server, sender)
+    except BaseException:
+        print(shutil.disk_usage(disk))
+        subprocess.run(["find", str(disk), "-maxdepth", "1", "-type", "f", "-printf", "%s %p\n"])
         print(server.log_tail()[-6000:])
         raise
     finally:

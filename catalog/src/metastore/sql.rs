@@ -57,10 +57,10 @@ impl SqlMetastore {
     /// Opens an SQLite file, which is made when missing (its folder is not).
     ///
     /// # Errors
-    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] when a newer program made the file.
+    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of a newer program's or a damaged file.
     pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
         let (writer, readers) = dialect::sqlite(path).await?;
-        Self::open(Dialect::Sqlite, writer, readers).await
+        Self::open(Dialect::Sqlite, writer, readers).await.map_err(dialect::name_damaged(path))
     }
 
     /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are

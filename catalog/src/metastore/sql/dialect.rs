@@ -1,6 +1,6 @@
 //! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
 
-use super::failed;
+use super::{SqlMetastore, failed};
 use crate::{error::CatalogError, metastore::LostCommit};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
@@ -16,9 +16,13 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 /// Longest wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection that writes to an SQLite file. It waits at most ten seconds for another process
-/// (a backup, a shell) that holds the file.
+/// (a backup, a shell) that holds the file. Its journal is moved to the file every 256 pages, see
+/// [`SqlMetastore::SQLITE_START_BYTES`].
 const SQLITE_WRITER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
-                             PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
+                             PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                             PRAGMA wal_autocheckpoint = 256";
+/// A file of more bytes is not read through when it is opened: that would take seconds.
+const SQLITE_CHECKED_BYTES_MAX: u64 = 256 << 20;
 /// Connections that read one.
 const SQLITE_READER: &str = "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON";
 /// Every connection to PostgreSQL: a commit is durable, and no statement waits for ever.
@@ -31,6 +35,13 @@ const OUTCOME_ASKS: u32 = 50;
 const OUTCOME_PAUSE: Duration = Duration::from_millis(100);
 /// What a path needs escaped in a URL.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+impl SqlMetastore {
+    /// Most bytes that opening an SQLite file and one small change take of its disk: the file grows
+    /// by what its journal has (256 pages of 4 KiB; twice as much where that failed once for want of
+    /// room), and the journal and its index by some pages.
+    pub const SQLITE_START_BYTES: usize = (2 << 20) + (256 << 10);
+}
 
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +109,67 @@ pub(super) enum TransactionId {
 
 /// The connection that writes, and those that read.
 pub(super) async fn sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
+    open_sqlite(path).await.map_err(name_damaged(path))
+}
+
+async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
     let text = path.to_str().ok_or_else(|| {
         CatalogError::Invalid(format!("metastore `{}` is no UTF-8 path", path.display()))
     })?;
     make_private(path).map_err(|cause| failed("make")(sqlx::Error::Io(cause)))?;
     let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
+    // A pool tries again and again, and then says no more than that its time is over.
+    let mut tried = AnyConnection::connect_with(&options).await.map_err(failed("open"))?;
+    check_sound(&mut tried, path).await?;
     let writer = pool(1, SQLITE_WRITER).connect_with(options.clone()).await;
     let readers = pool(SQLITE_READERS, SQLITE_READER).connect_lazy_with(options);
+    // Closed only now: whoever closes a file last moves its journal.
+    drop(tried.close().await);
     Ok((writer.map_err(failed("open"))?, readers))
+}
+
+/// Reads the file through, unless it is large: what is damaged is said now and not in the middle of
+/// a commit.
+async fn check_sound(tried: &mut AnyConnection, path: &Path) -> Result<(), CatalogError> {
+    sqlx::raw_sql(SQLITE_WRITER).execute(&mut *tried).await.map_err(failed("open"))?;
+    let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    if SQLITE_CHECKED_BYTES_MAX < bytes {
+        return Ok(());
+    }
+    let found: Option<String> = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_optional(tried)
+        .await
+        .map_err(failed("open"))?;
+    match found {
+        Some(found) if found != "ok" => Err(damaged(path, &found)),
+        _ => Ok(()),
+    }
+}
+
+/// Names the file where an error says that it is no sound database.
+pub(super) fn name_damaged(path: &Path) -> impl FnOnce(CatalogError) -> CatalogError {
+    move |cause| match &cause {
+        CatalogError::Metastore { source: sqlx::Error::Database(found), .. }
+            if found.code().is_some_and(|code| code_says_damaged(&code)) =>
+        {
+            damaged(path, found.message())
+        }
+        _ => cause,
+    }
+}
+
+/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, with what the low byte leaves out.
+fn code_says_damaged(code: &str) -> bool {
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+fn damaged(path: &Path, found: &str) -> CatalogError {
+    let path = path.display();
+    CatalogError::Invalid(format!(
+        "the metastore file `{path}` is damaged ({found}): keep it and the files beside it, put a \
+         copy of it back in its place (without a `-wal` and `-shm` file of the damaged one), and \
+         start again; what the copy does not know of is then told by the server"
+    ))
 }
 
 /// Makes the file when it is missing, for its owner alone: it has hashes of tokens and the audit
