@@ -13,6 +13,7 @@ pub mod comparisons;
 pub mod conform;
 pub mod deletes;
 pub mod dialect;
+pub mod distinct;
 pub mod engine;
 mod failure;
 pub mod field_ids;

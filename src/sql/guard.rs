@@ -3,7 +3,7 @@
 //! Bounds are counted on the tokens before anything recurses over the statement, because one deep
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
-use crate::sql::{SqlError, clauses, dialect, nulls};
+use crate::sql::{SqlError, clauses, dialect, distinct, nulls};
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::{
     },
     dialect::GenericDialect,
     parser::{Parser, ParserOptions},
-    tokenizer::{Token, Tokenizer},
+    tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 use std::{collections::HashMap, ops::ControlFlow};
 
@@ -70,22 +70,24 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
         return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
     }
     let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, sql)
-        .tokenize()
+    let mut located = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
         .map_err(|error| invalid(format!("the statement does not parse: {error}")))?;
+    let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
     check_tokens(&tokens)?;
-    check_numbers(sql, &tokens)?;
-    // The tokens carry no positions, so the text is tokenized again for messages with them.
+    check_numbers(sql, &located)?;
+    distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
         .with_recursion_limit(DEPTH_MAX)
-        .try_with_sql(sql)
-        .and_then(|mut parser| parser.parse_statements())
+        .with_tokens_with_locations(located)
+        .parse_statements()
         .map_err(|error| invalid(format!("the statement does not parse: {}", plain(&error))))?;
     let [mut statement] = <[Statement; 1]>::try_from(statements).map_err(|statements| {
         invalid(format!("exactly one statement is allowed, not {}", statements.len()))
     })?;
     let is_query = check_statement(&statement)?;
+    distinct::unmark(&mut statement);
     check_shape(&statement)?;
     dialect::translate(&mut statement).map_err(invalid)?;
     nulls::spell_out(&mut statement).map_err(invalid)?;
@@ -105,9 +107,9 @@ fn check_shape(statement: &Statement) -> Result<usize, SqlError> {
 
 /// Refuses numbers with a word behind them: `0b11` is 0 under the name `b11` to the parser, and
 /// `0x1f` a text of bytes.
-fn check_numbers(sql: &str, tokens: &[Token]) -> Result<(), SqlError> {
+fn check_numbers(sql: &str, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
-        if let (Token::Number(number, _), Token::Word(word)) = (token, next)
+        if let (Token::Number(number, _), Token::Word(word)) = (&token.token, &next.token)
             && word.quote_style.is_none()
         {
             return Err(invalid(format!(
@@ -115,8 +117,7 @@ fn check_numbers(sql: &str, tokens: &[Token]) -> Result<(), SqlError> {
             )));
         }
     }
-    if tokens.iter().any(|token| matches!(token, Token::HexStringLiteral(_))) && has_hex_number(sql)
-    {
+    if tokens.iter().any(|token| is_hex_number(sql, token)) {
         return Err(invalid(
             "a number is written in decimal digits, and bytes as x'1F': 0x… is no number here",
         ));
@@ -124,19 +125,14 @@ fn check_numbers(sql: &str, tokens: &[Token]) -> Result<(), SqlError> {
     Ok(())
 }
 
-fn has_hex_number(sql: &str) -> bool {
-    let located = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location();
-    let lines: Vec<&str> = sql.split('\n').collect();
-    let letter = |line: u64, column: u64| {
-        let line = usize::try_from(line.checked_sub(1)?).ok()?;
-        let column = usize::try_from(column.checked_sub(1)?).ok()?;
-        lines.get(line)?.chars().nth(column)
-    };
-    located.unwrap_or_default().iter().any(|token| {
-        let start = token.span.start;
-        matches!(token.token, Token::HexStringLiteral(_))
-            && letter(start.line, start.column) == Some('0')
-    })
+/// Whether a token that is bytes to the parser is written like a number.
+fn is_hex_number(sql: &str, token: &TokenWithSpan) -> bool {
+    let Token::HexStringLiteral(_) = token.token else { return false };
+    let start = token.span.start;
+    let place = |at: u64| usize::try_from(at.checked_sub(1)?).ok();
+    let line = place(start.line).and_then(|line| sql.split('\n').nth(line));
+    let column = place(start.column);
+    line.zip(column).and_then(|(line, column)| line.chars().nth(column)) == Some('0')
 }
 
 fn invalid(text: impl Into<String>) -> SqlError {

@@ -7,7 +7,8 @@
 
 use crate::sql::template::fill;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Query, Select, Statement, UnaryOperator, VisitMut, VisitorMut,
+    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement,
+    UnaryOperator, VisitMut, VisitorMut, visit_expressions,
 };
 use std::{collections::HashSet, ops::ControlFlow};
 
@@ -103,7 +104,7 @@ impl Nulls {
             _ => match membership(expr) {
                 Some((value, query, true)) => {
                     self.count()?;
-                    *expr = fill(NOT_IN_CONDITION, &[("__x", &value)], Some(&query));
+                    *expr = not_in_condition(&value, &query);
                     ControlFlow::Continue(())
                 }
                 Some((value, query, false)) => {
@@ -115,6 +116,60 @@ impl Nulls {
             },
         }
     }
+}
+
+fn not_in_condition(value: &Expr, query: &Query) -> Expr {
+    let parts = plain_column(query).filter(|_| names_its_tables(value));
+    let Some((select, column)) = parts else {
+        return fill(NOT_IN_CONDITION, &[("__x", value)], Some(query));
+    };
+    // What the query takes from the one around it is not found again inside of a derived table.
+    let exists = |condition: Option<Expr>| {
+        let mut select = select.clone();
+        select.selection = match (select.selection.take(), condition) {
+            (Some(had), Some(condition)) => {
+                Some(fill("__had AND __more", &[("__had", &had), ("__more", &condition)], None))
+            }
+            (had, condition) => had.or(condition),
+        };
+        let mut query = query.clone();
+        query.body = Box::new(SetExpr::Select(Box::new(select)));
+        Expr::Exists { subquery: Box::new(query), negated: true }
+    };
+    let hit = exists(Some(fill("__v = __x", &[("__v", column), ("__x", value)], None)));
+    let unknown = exists(Some(fill("__v IS NULL", &[("__v", column)], None)));
+    let holes = [("__hit", &hit), ("__null", &unknown), ("__x", value), ("__none", &exists(None))];
+    fill("(__hit AND __null AND (__x IS NOT NULL OR __none))", &holes, None)
+}
+
+/// The one column of a query that is nothing but rows of tables under a condition.
+fn plain_column(query: &Query) -> Option<(&Select, &Expr)> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let is_plain = query.with.is_none()
+        && query.limit_clause.is_none()
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && select.qualify.is_none()
+        && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let [SelectItem::UnnamedExpr(column) | SelectItem::ExprWithAlias { expr: column, .. }] =
+        select.projection.as_slice()
+    else {
+        return None;
+    };
+    let has_call = visit_expressions(column, |part| match part {
+        Expr::Function(_) | Expr::Subquery(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    (is_plain && has_call.is_continue()).then_some((select, column))
+}
+
+/// Whether an expression means the same inside of another query: every column names its table.
+fn names_its_tables(expr: &Expr) -> bool {
+    let found = visit_expressions(expr, |part| match part {
+        Expr::Identifier(_) | Expr::Subquery(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_continue()
 }
 
 fn address(expr: &Expr) -> usize {

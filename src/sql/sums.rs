@@ -8,12 +8,12 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt64Array},
     compute::cast,
     datatypes::{
-        DataType, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Int64Type,
-        UInt64Type, i256,
+        DataType, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Float64Type,
+        Int64Type, UInt64Type, i256,
     },
 };
 use datafusion::{
-    common::{ScalarValue, exec_datafusion_err},
+    common::{ScalarValue, exec_datafusion_err, exec_err},
     error::DataFusionError,
     functions_aggregate::{average::avg_udaf, sum::sum_udaf},
     logical_expr::{
@@ -122,6 +122,11 @@ impl AggregateUDFImpl for Widened {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
+        let kind = args.expr_fields.first().map(|field| field.data_type());
+        if kind == Some(&DataType::Float64) && !args.is_distinct {
+            let is_average = self.inner.name() == "avg";
+            return Ok(Box::new(Window { is_average, ..Window::default() }));
+        }
         let Some(plan) = self.plan(args.expr_fields)? else {
             return self.inner.create_sliding_accumulator(args);
         };
@@ -209,6 +214,101 @@ impl Accumulator for Narrowing {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.inner.merge_batch(states)
+    }
+}
+
+/// A sum or average of floats over a window that moves.
+///
+/// DataFusion 54 takes what leaves the window off the sum: what is not a number then stays in it for
+/// ever, and a large number takes the digits of small ones with it.
+#[derive(Debug, Default)]
+struct Window {
+    is_average: bool,
+    sum: f64,
+    /// What the additions so far have cut off (Neumaier).
+    cut: f64,
+    count: u64,
+    nans: u64,
+    infinite: u64,
+    negative_infinite: u64,
+}
+
+impl Window {
+    fn add(&mut self, value: f64) {
+        let sum = self.sum + value;
+        self.cut += if value.abs() <= self.sum.abs() {
+            (self.sum - sum) + value
+        } else {
+            (value - sum) + self.sum
+        };
+        self.sum = sum;
+    }
+
+    /// Where a value is counted that has no place in a sum.
+    fn odd(&mut self, value: f64) -> Option<&mut u64> {
+        match value {
+            value if value.is_nan() => Some(&mut self.nans),
+            f64::INFINITY => Some(&mut self.infinite),
+            f64::NEG_INFINITY => Some(&mut self.negative_infinite),
+            _ => None,
+        }
+    }
+}
+
+impl Accumulator for Window {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
+        for value in values[0].as_primitive::<Float64Type>().iter().flatten() {
+            self.count += 1;
+            match self.odd(value) {
+                Some(count) => *count += 1,
+                None => self.add(value),
+            }
+        }
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
+        for value in values[0].as_primitive::<Float64Type>().iter().flatten() {
+            self.count -= 1;
+            match self.odd(value) {
+                Some(count) => *count -= 1,
+                None => self.add(-value),
+            }
+        }
+        if self.count == 0 {
+            (self.sum, self.cut) = (0.0, 0.0);
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
+        if self.count == 0 {
+            return Ok(ScalarValue::Float64(None));
+        }
+        let sum = match (self.nans, self.infinite, self.negative_infinite) {
+            (0, 0, 0) => self.sum + self.cut,
+            (0, _, 0) => f64::INFINITY,
+            (0, 0, _) => f64::NEG_INFINITY,
+            _ => f64::NAN,
+        };
+        let count = self.count as f64;
+        Ok(ScalarValue::Float64(Some(if self.is_average { sum / count } else { sum })))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
+        exec_err!("a window is not merged")
+    }
+
+    fn merge_batch(&mut self, _: &[ArrayRef]) -> Result<(), DataFusionError> {
+        exec_err!("a window is not merged")
     }
 }
 

@@ -84,7 +84,7 @@ def plain(value, kind=""):
     if isinstance(value, (float, Decimal)):
         if math.isnan(value) or math.isinf(value):
             return None  # JSON has no such number.
-        return int(value) if value == int(value) and abs(value) < 1e15 else f"{value:.10g}"
+        return int(value) if value == int(value) and abs(value) < 1e15 else f"{float(value):.10g}"
     return value
 
 

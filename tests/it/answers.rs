@@ -42,10 +42,15 @@ async fn check(file: &str) {
             let Some((expected, statement)) = lines.split_last() else { continue };
             let statement = statement.join("\n");
             let body = json!({ "sql": statement }).to_string();
-            let response = server.post("/v1/n/sql", "application/json", body).await;
-            let status = response.status().as_u16();
-            // An error behind the first rows breaks the answer off.
-            let text = response.text().await.unwrap_or_else(|_| BROKEN_OFF.to_owned());
+            let request = server.http.post(format!("{}/v1/n/sql", server.url)).body(body);
+            // An error behind the head of the answer breaks it off.
+            let (status, text) = match request.send().await {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    (status, response.text().await.unwrap_or_else(|_| BROKEN_OFF.to_owned()))
+                }
+                Err(_) => (0, BROKEN_OFF.to_owned()),
+            };
             let answer = serde_json::from_str(&text).unwrap_or(json!({ "error": text }));
             if !is_as_expected(expected, status, &answer) {
                 wrong.push(format!("{statement}\n  expected {expected}\n  got {status} {answer}"));
