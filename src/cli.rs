@@ -7,6 +7,7 @@ pub mod admin;
 pub mod audit;
 pub mod catalog;
 pub mod client;
+pub mod deadletters;
 pub mod ingest;
 pub mod quickstart;
 pub mod refs;
@@ -95,6 +96,9 @@ enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// List, show, retry and discard events that were refused
+    #[command(subcommand, name = "deadletters")]
+    DeadLetters(deadletters::DeadLetterCommand),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -189,6 +193,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Branches(command) => refs::branches(config, &command).await,
         Command::Tags(command) => refs::tags(config, &command).await,
         Command::Token(command) => token::run(config, &command).await,
+        Command::DeadLetters(command) => deadletters::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
         Command::Wal(command) => wal::run(config, &command).await,

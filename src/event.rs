@@ -11,13 +11,17 @@ pub mod decode;
 #[cfg(test)]
 mod fuzz;
 mod json;
+pub mod letter;
 mod names;
 mod normalize;
 pub mod rows;
 mod time;
+pub mod webhook;
 
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Limits that a body and its events must keep.
@@ -62,6 +66,25 @@ pub struct Arrival {
     pub first_id: ulid::Ulid,
     /// CloudEvents attributes of binary mode (`ce-*` headers), if the request has them.
     pub cloud_event: Vec<(String, String)>,
+    /// What the dead letter says of an event that is sent again from there.
+    pub again: Option<Again>,
+}
+
+impl Arrival {
+    /// When the event came first, microseconds since 1970: its `ts` where it has none, and the time
+    /// that its `ts` may not lie far from.
+    pub(crate) fn first_came_us(&self) -> i64 {
+        self.again.as_ref().map_or(self.now_us, |again| again.received_us)
+    }
+}
+
+/// What a dead letter knows of its event besides the bytes.
+#[derive(Clone, Debug)]
+pub struct Again {
+    /// The event's id where it names none: whenever it is sent again, it is the same event.
+    pub id: String,
+    /// When it was refused first, microseconds since 1970.
+    pub received_us: i64,
 }
 
 /// A decoded body.
@@ -73,6 +96,11 @@ pub struct Decoded {
     pub accepted: Vec<NamespaceEvents>,
     /// The bad ones.
     pub rejected: Vec<Rejected>,
+    /// What [`NamespaceEvents::came`] points into: the texts that were made of a body that is not
+    /// JSON; empty when it is the body itself, which the caller has.
+    pub source: Bytes,
+    /// Whether this is a provider's delivery, which dead letters of it say.
+    pub is_webhook: bool,
 }
 
 /// The accepted events of one namespace, in body order.
@@ -87,6 +115,8 @@ pub struct NamespaceEvents {
     pub keys: Vec<EventKey>,
     /// For each row, its place in the body, from 0.
     pub index: Vec<u32>,
+    /// For each row, where its event stands in [`Decoded::source`], for a dead letter.
+    pub came: Vec<Range<usize>>,
 }
 
 /// The identity of an event.
@@ -132,6 +162,7 @@ pub struct Rejected {
     pub event_type: Option<String>,
     /// Its source, where it could be read.
     pub source: Option<String>,
-    /// The event as it came.
+    /// The event as it came; base64 where that is no text, which the reason says: see
+    /// [`letter::keep`].
     pub payload: String,
 }

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod dead_letters;
 pub mod error;
 pub mod guard;
 pub mod health;
@@ -126,6 +127,7 @@ fn routes() -> Router<App> {
         .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
         .route("/v1/namespaces", get(tables::namespaces))
         .merge(operate::routes())
+        .merge(dead_letters::routes())
         .route("/admin/tokens", get(admin::tokens).post(admin::make_token))
         .route("/admin/tokens/{id}", delete(admin::revoke_token))
         .route("/admin/audit", get(admin::audit))
@@ -194,6 +196,11 @@ fn is_text(path: &str) -> bool {
 pub fn parse_namespace(text: &str) -> Result<Namespace, ApiError> {
     Namespace::parse(text)
         .map_err(|problem| ApiError::new(ErrorCode::InvalidNamespace, problem.to_string()))
+}
+
+/// Where events go that name no namespace.
+fn default_namespace() -> Namespace {
+    Namespace::parse("default").expect("letters only")
 }
 
 /// A JSON reply.

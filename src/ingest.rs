@@ -18,7 +18,7 @@ mod tests;
 
 use crate::{
     clock::Clock,
-    event::Decoded,
+    event::{Decoded, letter::DeadLetter},
     faults::Faults,
     ids::Ids,
     wal::{Position, Wal, WalError, WalWriter},
@@ -70,7 +70,7 @@ pub struct IngestOptions {
 }
 
 /// One request's events.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Submission {
     /// What the body held.
     pub decoded: Decoded,
@@ -80,6 +80,25 @@ pub struct Submission {
     pub atomic: bool,
     /// Bytes of the body, for the bound on what waits.
     pub bytes: usize,
+    /// Where a dead letter goes whose namespace has no tables of its own, because another owns the
+    /// name: the first of these that has; with the last one's owner where none has.
+    pub shelters: Vec<Namespace>,
+    /// Only to learn what would become of it: nothing is taken or kept.
+    pub dry_run: bool,
+    /// Dead letters whose new rows become durable together with the events.
+    pub letters: Letters,
+}
+
+/// Dead letters that a submission changes, and the namespace that has them.
+#[derive(Debug, Default)]
+pub enum Letters {
+    /// None.
+    #[default]
+    Unchanged,
+    /// The submission is this one sent again.
+    Redriven(Namespace, Box<DeadLetter>),
+    /// Nobody wants these any more.
+    Discarded(Namespace, Vec<DeadLetter>),
 }
 
 /// What became of a submission; everything it calls taken is durable.
@@ -106,7 +125,7 @@ pub struct Refused {
     pub code: ErrorCode,
     /// What is wrong, and what to change.
     pub reason: String,
-    /// Its row in `dead_letters`; none when the batch was atomic.
+    /// Its id in `dead_letters`; none when the batch was atomic or a dry run.
     pub dead_letter: Option<String>,
 }
 

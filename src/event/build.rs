@@ -18,12 +18,12 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use icecore_schemas::{columns::ColumnKind, error_code::ErrorCode, names::Namespace};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 use ulid::Ulid;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Where an event stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Place<'b> {
     /// In the body, from 0.
     pub(crate) index: u32,
@@ -31,6 +31,8 @@ pub(crate) struct Place<'b> {
     pub(crate) batch_id: Option<&'b str>,
     /// In the batch, from 0.
     pub(crate) batch_index: u32,
+    /// In the bytes of all events.
+    pub(crate) came: Range<usize>,
 }
 
 /// The accepted events so far.
@@ -50,6 +52,7 @@ struct Group {
     ts: Vec<i64>,
     keys: Vec<EventKey>,
     index: Vec<u32>,
+    came: Vec<Range<usize>>,
 }
 
 /// A column's values so far; rows after them have none.
@@ -84,13 +87,17 @@ impl<'r> Groups<'r> {
         let group = &mut self.groups[number];
         let mut ulid = [0; ulid::ULID_LEN];
         let derived;
-        let id = match (&row.id, place.batch_id) {
-            (Some(id), _) => id.as_ref(),
-            (None, Some(batch_id)) => {
+        let id = match (&row.id, place.batch_id, &self.arrival.again) {
+            (Some(id), ..) => id.as_ref(),
+            (None, Some(batch_id), _) => {
                 derived = id_in_batch(&group.namespace, batch_id, place.batch_index);
                 &derived
             }
-            (None, None) => {
+            (None, None, Some(again)) => {
+                derived = id_again(&again.id, place.index);
+                &derived
+            }
+            (None, None, None) => {
                 let id = Ulid(self.arrival.first_id.0.wrapping_add(u128::from(place.index)));
                 id.array_to_str(&mut ulid)
             }
@@ -98,6 +105,7 @@ impl<'r> Groups<'r> {
         let before = group.ts.len();
         group.keys.push(EventKey { id: event_key(&group.namespace, id), content: row.content });
         group.index.push(place.index);
+        group.came.push(place.came);
         group.ts.push(row.ts_us);
         group.text(names::ID, before, id);
         for (column, cell) in cells {
@@ -137,15 +145,28 @@ impl<'r> Groups<'r> {
 }
 
 /// The id of an event without one in a batch with one: the same whenever the batch is sent again.
-fn id_in_batch(namespace: &Namespace, batch_id: &str, index: u32) -> String {
+pub(crate) fn id_in_batch(namespace: &Namespace, batch_id: &str, index: u32) -> String {
     let text = format!("{}\0{batch_id}\0{index}", namespace.name());
     format!("{:032x}", xxh3_128(text.as_bytes()))
+}
+
+/// The id of an event without one that is sent again: that of the first event of its dead letter
+/// is `id`, the others' follow from it.
+fn id_again(id: &str, index: u32) -> String {
+    if index == 0 { id.to_owned() } else { format!("{id}-{index}") }
 }
 
 impl Group {
     fn new(namespace: Namespace) -> Self {
         let columns = std::iter::repeat_with(|| None).take(COLUMNS).collect();
-        Self { namespace, columns, ts: Vec::new(), keys: Vec::new(), index: Vec::new() }
+        Self {
+            namespace,
+            columns,
+            ts: Vec::new(),
+            keys: Vec::new(),
+            index: Vec::new(),
+            came: Vec::new(),
+        }
     }
 
     /// The values of a column, with `rows` rows before the one that the caller appends.
@@ -204,7 +225,8 @@ impl Group {
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
             .expect("every column has the schema's type and a value or null for every row");
-        NamespaceEvents { namespace: self.namespace, rows, keys: self.keys, index: self.index }
+        let Self { namespace, keys, index, came, .. } = self;
+        NamespaceEvents { namespace, rows, keys, index, came }
     }
 }
 

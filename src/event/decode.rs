@@ -3,17 +3,19 @@
 //! Every event of a sound body ends up accepted or rejected, in body order.
 
 mod batch;
+mod made;
 
 use crate::event::{
     Arrival, BodyFormat, Decoded, Limits, Rejected, avro,
-    build::{Groups, Place},
+    build::{Groups, Place, id_in_batch},
     cloud,
     json::{Flaw, NESTING_MAX, Parts, Scan},
-    names,
+    letter, names,
     normalize::{self, Cell, Fault},
 };
 use batch::{batch_id_of, batch_members, guess, look_ahead, rest_of_batch, slot};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use made::Made;
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,16 +81,19 @@ fn take_apart(
     is_careful: bool,
 ) -> Result<(Decoded, Option<String>), Stop> {
     let mut pass = Pass::new(arrival, limits, is_careful);
+    pass.source = body.as_ptr().addr();
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-    let owned: Vec<String>;
+    let mut made = Made::default();
     let mut batch_id = None;
     let mut sink = Sink::default();
     if !arrival.cloud_event.is_empty() {
-        owned = vec![cloud::event_text(body, &arrival.cloud_event)];
-        pass.lines(owned.iter().map(String::as_str), &mut sink)?;
+        made = Made::of(&[cloud::event_text(body, &arrival.cloud_event)]);
+        pass.source = made.text.as_ptr().addr();
+        pass.lines(made.texts(), &mut sink)?;
     } else if format == BodyFormat::Avro {
-        owned = avro::events(body, limits)?;
-        pass.lines(owned.iter().map(String::as_str), &mut sink)?;
+        made = Made::of(&avro::events(body, limits)?);
+        pass.source = made.text.as_ptr().addr();
+        pass.lines(made.texts(), &mut sink)?;
     } else if format == BodyFormat::Ndjson {
         match std::str::from_utf8(body) {
             Ok(text) => pass.lines(text.split('\n'), &mut sink)?,
@@ -107,6 +112,8 @@ fn take_apart(
         received: pass.received as usize,
         accepted: pass.groups.finish(),
         rejected: pass.rejected,
+        source: made.text.into(),
+        is_webhook: false,
     };
     Ok((decoded, batch_id))
 }
@@ -125,6 +132,8 @@ struct Pass<'r> {
     depth_max: usize,
     is_careful: bool,
     needs_spec_version: bool,
+    /// Where the bytes of all events begin.
+    source: usize,
     received: u32,
     groups: Groups<'r>,
     rejected: Vec<Rejected>,
@@ -138,6 +147,7 @@ impl<'r> Pass<'r> {
             depth_max: limits.depth_max.min(NESTING_MAX),
             is_careful,
             needs_spec_version: false,
+            source: 0,
             received: 0,
             groups: Groups::new(arrival),
             rejected: Vec::new(),
@@ -246,7 +256,7 @@ impl<'r> Pass<'r> {
                     Err(flaw) => return Err(broken(flaw)),
                 }
                 let index = self.next_index()?;
-                self.reject(scan.since(start), index, not_an_object());
+                self.reject(scan.since(start).as_bytes(), index, None, not_an_object());
             }
             number += 1;
             if !scan.take(b',') {
@@ -275,7 +285,7 @@ impl<'r> Pass<'r> {
     fn line<'a>(&mut self, line: &'a str, sink: &mut Sink<'a>) -> Result<(), Stop> {
         let refuse = |pass: &mut Self, fault| {
             let index = pass.next_index()?;
-            pass.reject(line, index, fault);
+            pass.reject(line.as_bytes(), index, None, fault);
             Ok(())
         };
         let mut scan = Scan::new(line);
@@ -321,7 +331,7 @@ impl<'r> Pass<'r> {
                     let reason = format!("the line is not UTF-8 at byte {at}");
                     let index = self.next_index()?;
                     let fault = Fault::new(ErrorCode::InvalidJson, reason);
-                    self.reject(&String::from_utf8_lossy(line), index, fault);
+                    self.reject(line.trim_ascii(), index, None, fault);
                 }
             }
         }
@@ -358,14 +368,16 @@ impl<'r> Pass<'r> {
     ) -> Result<(), BodyError> {
         let index = self.next_index()?;
         let (Scanned::Event(raw) | Scanned::TooDeep(raw)) = event;
-        let place = Place { index, batch_id, batch_index };
+        let start = raw.as_ptr().addr() - self.source;
+        let place = Place { index, batch_id, batch_index, came: start..start + raw.len() };
         let taken = self.check(event, sink).and_then(|()| {
             let context = (self.arrival, self.limits);
             let row = normalize::read(raw, &sink.parts, context, &mut sink.cells)?;
             self.groups.push(&row, &sink.cells, place)
         });
         if let Err(fault) = taken {
-            self.reject(raw, index, fault);
+            let in_batch = batch_id.map(|batch_id| (batch_id, batch_index));
+            self.reject(raw.as_bytes(), index, in_batch, fault);
         }
         Ok(())
     }
@@ -408,18 +420,22 @@ impl<'r> Pass<'r> {
     }
 
     #[cold]
-    fn reject(&mut self, payload: &str, index: u32, fault: Fault) {
-        let glimpse = normalize::glimpse(payload);
+    fn reject(&mut self, event: &[u8], index: u32, in_batch: Option<(&str, u32)>, fault: Fault) {
+        let (payload, reason) = letter::keep(event, fault.reason);
+        let glimpse = std::str::from_utf8(event).map(normalize::glimpse).unwrap_or_default();
         let own = glimpse.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
+        let namespace = own.unwrap_or_else(|| self.arrival.namespace.clone());
+        // The id that it would have had, so that it is the same event when it is sent again.
+        let in_batch = in_batch.map(|(batch_id, index)| id_in_batch(&namespace, batch_id, index));
         self.rejected.push(Rejected {
             index,
-            namespace: own.unwrap_or_else(|| self.arrival.namespace.clone()),
+            namespace,
             code: fault.code,
-            reason: fault.reason,
-            id: glimpse.id,
+            reason,
+            id: glimpse.id.or(in_batch),
             event_type: glimpse.event_type,
             source: glimpse.source,
-            payload: payload.to_owned(),
+            payload,
         });
     }
 }

@@ -91,6 +91,7 @@ fn check(case: &Case, random: &mut StdRng) {
         namespace: Namespace::parse("acme.example").unwrap(),
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, u128::MAX >> 48),
         cloud_event: cloud_event.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+        again: None,
     };
     match decode(&case.body.0, case.format, &arrival, &limits) {
         Ok((decoded, _)) => check_decoded(&decoded, case, &limits),
@@ -106,10 +107,16 @@ fn check_decoded(decoded: &Decoded, case: &Case, limits: &Limits) {
     places.sort_unstable();
     let all: Vec<u32> = (0..decoded.received as u32).collect();
     assert_eq!(places, all, "each event is taken or refused, once");
+    let source = if decoded.source.is_empty() { &case.body.0[..] } else { &decoded.source };
     for events in &decoded.accepted {
         assert!(events.index.is_sorted());
         assert_eq!(events.keys.len(), events.rows.num_rows());
         assert_eq!(events.index.len(), events.rows.num_rows());
+        assert_eq!(events.came.len(), events.rows.num_rows());
+        for came in &events.came {
+            let event = &source[came.clone()];
+            assert!(event.starts_with(b"{") && event.ends_with(b"}"), "as it came");
+        }
         assert!(events.keys.iter().all(|key| key.content != 0));
         let schema = rows::event_schema();
         let stored = codec::encode(&schema, &events.rows);

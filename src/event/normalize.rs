@@ -254,7 +254,7 @@ impl<'m, 'a> Draft<'m, 'a> {
     fn ts(&mut self, arrival: &Arrival, limits: &Limits) -> Result<i64, Fault> {
         let Some(value) = self.value(names::TS).or(self.change.ts_ms) else {
             self.forget(names::TS);
-            return Ok(arrival.now_us);
+            return Ok(arrival.first_came_us());
         };
         let Some(ts_us) = time::parse(value) else {
             return Err(Fault::new(
@@ -268,9 +268,9 @@ impl<'m, 'a> Draft<'m, 'a> {
         };
         self.forget(names::TS);
         if let Some(past_us) = limits.ts_past_us {
-            let outside = if ts_us < arrival.now_us.saturating_sub(past_us) {
+            let outside = if ts_us < arrival.first_came_us().saturating_sub(past_us) {
                 Some(("before", past_us))
-            } else if ts_us > arrival.now_us.saturating_add(limits.ts_future_us) {
+            } else if ts_us > arrival.first_came_us().saturating_add(limits.ts_future_us) {
                 Some(("after", limits.ts_future_us))
             } else {
                 None

@@ -1,9 +1,12 @@
 //! Arrow schemas of the tables' rows, rows with other columns than those, and dead letters as
 //! rows.
 
-use crate::event::{Rejected, normalize};
+use crate::event::{
+    Rejected,
+    letter::{DeadLetter, letter_rows},
+};
 use arrow::{
-    array::{Array, ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray, new_null_array},
+    array::{Array, ArrayRef, new_null_array},
     compute,
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
@@ -145,30 +148,9 @@ pub fn dead_letters(
     now_us: i64,
     first_id: ulid::Ulid,
 ) -> RecordBatch {
-    let rows = rejected.len();
-    let texts = |text: &dyn Fn(&Rejected) -> Option<&str>| -> ArrayRef {
-        Arc::new(rejected.iter().map(text).collect::<StringArray>())
-    };
-    let ids = (0..rows as u128).map(|n| ulid::Ulid(first_id.0.wrapping_add(n)).to_string());
-    let retries: Int32Array =
-        rejected.iter().map(|letter| normalize::retries(&letter.payload)).collect();
-    let received = TimestampMicrosecondArray::from(vec![now_us; rows]).with_timezone(UTC);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(ids)),
-        texts(&|letter| Some(letter.namespace.text())),
-        Arc::new(received),
-        texts(&|letter| Some(letter.code.as_str())),
-        texts(&|letter| Some(&letter.reason)),
-        texts(&|letter| letter.event_type.as_deref()),
-        texts(&|letter| letter.id.as_deref()),
-        Arc::new(vec![batch_id; rows].into_iter().collect::<StringArray>()),
-        texts(&|letter| letter.source.as_deref()),
-        Arc::new(retries),
-        texts(&|_| Some("pending")),
-        texts(&|letter| Some(&letter.payload)),
-    ];
-    RecordBatch::try_new(dead_letter_schema(), columns)
-        .expect("the columns are those of the schema, in its order")
+    let ids = (0_u128..).map(|n| ulid::Ulid(first_id.0.wrapping_add(n)).to_string());
+    let letters = rejected.iter().zip(ids).map(|(one, id)| DeadLetter::new(one, id, batch_id));
+    letter_rows(&letters.collect::<Vec<_>>(), now_us)
 }
 
 #[cfg(test)]

@@ -54,6 +54,11 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/v1/{namespace}/tables/{table}/refs", Need::Anyone),
     ("DELETE", "/v1/{namespace}/tables/{table}/refs/{name}", Need::Anyone),
     ("POST", "/v1/{namespace}/tables/{table}/refs/{name}/fast-forward", Need::Anyone),
+    // What is sent again goes where its sender could send it anew.
+    ("GET", "/v1/{namespace}/dead-letters", Need::In(Action::Read)),
+    ("DELETE", "/v1/{namespace}/dead-letters", Need::In(Action::Admin)),
+    ("GET", "/v1/{namespace}/dead-letters/{id}", Need::In(Action::Read)),
+    ("POST", "/v1/{namespace}/dead-letters/retry", Need::In(Action::Ingest)),
     ("GET", "/admin/protected", Need::Everywhere(Action::Admin)),
     ("GET", "/admin/dropped", Need::Everywhere(Action::Admin)),
     ("DELETE", "/admin/dropped/{uuid}", Need::Everywhere(Action::Admin)),

@@ -1,13 +1,13 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
-mod admission;
+pub(in crate::http) mod admission;
 
 use crate::{
-    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode},
-    http::{App, body, error::ApiError, json, parse_namespace, tables},
+    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode, letter},
+    http::{App, body, default_namespace, error::ApiError, json, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
-use admission::turn_away;
+use admission::{shelters, turn_away};
 use axum::{
     body::Body,
     extract::{Extension, Query, State},
@@ -79,13 +79,15 @@ pub async fn ingest(
         decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
     let received = decoded.received as u64;
     let fallback = first_namespace(&decoded, &request_namespace);
-    let turned_away = turn_away(&mut decoded, &principal, &request_namespace);
+    let shelters = shelters(&principal, &request_namespace);
+    let turned_away = turn_away(&mut decoded, &principal, &shelters);
     let atomic = parameters.atomic;
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
         decoded.accepted.clear();
     }
-    let submission = Submission { decoded, batch_id, atomic, bytes };
+    let submission =
+        Submission { decoded, batch_id, atomic, bytes, shelters, ..Submission::default() };
     let mut receipt = app.ingest.append(submission).await?;
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
@@ -155,19 +157,15 @@ async fn arrival(
         namespace,
         first_id: app.ids.first_of_run(),
         cloud_event,
+        again: None,
     })
-}
-
-/// Where events go that name no namespace.
-fn default_namespace() -> Namespace {
-    Namespace::parse("default").expect("letters only")
 }
 
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
 ///
 /// # Errors
 /// 500 when decoding panicked.
-async fn decode_body(
+pub(in crate::http) async fn decode_body(
     app: &App,
     bytes: bytes::Bytes,
     format: BodyFormat,
@@ -181,19 +179,25 @@ async fn decode_body(
     };
     let small = bytes.len() <= DECODE_INLINE_BYTES_MAX;
     let work = move || {
-        decode::decode(&bytes, format, &arrival, &limits).unwrap_or_else(|problem| {
+        let decoded = decode::decode(&bytes, format, &arrival, &limits);
+        let (mut decoded, batch_id) = decoded.unwrap_or_else(|problem| {
+            let (payload, reason) = letter::keep(&bytes, problem.reason);
             let rejected = Rejected {
                 index: 0,
                 namespace: arrival.namespace.clone(),
                 code: problem.code,
-                reason: problem.reason,
+                reason,
                 id: None,
                 event_type: None,
                 source: None,
-                payload: String::from_utf8_lossy(&bytes).into_owned(),
+                payload,
             };
-            (Decoded { received: 1, accepted: Vec::new(), rejected: vec![rejected] }, None)
-        })
+            (Decoded { received: 1, rejected: vec![rejected], ..Decoded::default() }, None)
+        });
+        if decoded.source.is_empty() {
+            decoded.source = bytes;
+        }
+        (decoded, batch_id)
     };
     let work = move || isolated(work);
     let decoded = match small {

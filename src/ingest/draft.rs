@@ -4,10 +4,14 @@
 //! as no later draft was made.
 
 use crate::{
-    event::{EventKey, NamespaceEvents, Rejected, rows},
+    event::{
+        EventKey, NamespaceEvents, Rejected,
+        letter::{self, DeadLetter, letter_rows},
+        rows,
+    },
     ids::Ids,
     ingest::{
-        Refused, Submission,
+        Letters, Refused, Submission,
         dedup::{IdIndex, Seen, UNKNOWN_CONTENT},
         ledger::{Entry, Ledger},
         refusal::{Reason, refuse},
@@ -72,28 +76,76 @@ impl Draft {
         now_us: i64,
     ) -> Result<Self, WalError> {
         let mut draft = Self::default();
-        let mut rejected = submission.decoded.rejected;
-        for events in submission.decoded.accepted {
-            if let Err(cause) = draft.judge_events(desk, events, &mut rejected) {
+        let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = submission;
+        let mut rejected = decoded.rejected;
+        for events in decoded.accepted {
+            if let Err(cause) = draft.judge_events(desk, events, &decoded.source, &mut rejected) {
                 draft.undo(desk);
                 return Err(cause);
             }
         }
-        if submission.atomic && !rejected.is_empty() {
-            draft.undo(desk);
-            draft = Self::default();
-            draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
-        } else {
-            draft.bury(desk, rejected, submission.batch_id.as_deref(), now_us);
+        rejected.sort_by_key(|one| one.index);
+        if decoded.is_webhook {
+            rejected.iter_mut().for_each(|one| one.reason = letter::of_webhook(&one.reason));
         }
+        let is_none = atomic && !rejected.is_empty();
+        if is_none || dry_run {
+            draft.undo(desk);
+            let told =
+                Self { duplicates: draft.duplicates, ranges: draft.ranges, ..Self::default() };
+            draft = if is_none { Self::default() } else { told };
+            draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
+            return Ok(draft);
+        }
+        let rejected = draft.change_letters(desk, letters, rejected, now_us);
+        draft.bury(desk, rejected, (batch_id.as_deref(), &shelters), now_us);
         draft.refused.sort_by_key(|refused| refused.index);
         Ok(draft)
+    }
+
+    /// Adds the next rows of dead letters; gives what was refused and is in none of them.
+    fn change_letters(
+        &mut self,
+        desk: &mut Desk,
+        letters: Letters,
+        mut rejected: Vec<Rejected>,
+        now_us: i64,
+    ) -> Vec<Rejected> {
+        let (namespace, rows) = match letters {
+            Letters::Unchanged => return rejected,
+            Letters::Discarded(namespace, letters) => {
+                (namespace, letters.into_iter().map(DeadLetter::discarded).collect())
+            }
+            // What is refused of a letter with several events has letters of its own then.
+            Letters::Redriven(namespace, letter) if self.has_any() || rejected.is_empty() => {
+                (namespace, vec![letter.redriven()])
+            }
+            Letters::Redriven(namespace, letter) => {
+                let id = letter.id.clone();
+                let next = letter.refused_again(&rejected[0]);
+                let same = |one| refused(one, Some(id.clone()));
+                self.refused.extend(rejected.drain(..).map(same));
+                (namespace, vec![next])
+            }
+        };
+        let namespace = self.claim(desk, &namespace).err().unwrap_or(namespace);
+        let entry = desk.ledger.entry(&namespace);
+        let first = entry.dead_letters + 1;
+        entry.dead_letters += rows.len() as u64;
+        self.buried.push(Buried { namespace, first, rows: letter_rows(&rows, now_us) });
+        rejected
+    }
+
+    /// Whether an event was taken, now or before.
+    fn has_any(&self) -> bool {
+        self.duplicates > 0 || !self.taken.is_empty()
     }
 
     fn judge_events(
         &mut self,
         desk: &mut Desk,
         events: NamespaceEvents,
+        source: &[u8],
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), WalError> {
         let count = events.keys.len();
@@ -101,7 +153,7 @@ impl Draft {
             Ok(last_seq) => last_seq,
             Err(owner) => {
                 let reason = Reason::NameTaken { owner };
-                rejected.extend((0..count).map(|row| refuse(&events, row, &reason)));
+                rejected.extend((0..count).map(|row| refuse(&events, source, row, &reason)));
                 return Ok(());
             }
         };
@@ -129,7 +181,7 @@ impl Draft {
                     range = Some(widened(range, seq));
                     self.duplicates += 1;
                 }
-                Verdict::Refused(reason) => rejected.push(refuse(&events, row, &reason)),
+                Verdict::Refused(reason) => rejected.push(refuse(&events, source, row, &reason)),
             }
         }
         if taken.keys.len() < count {
@@ -151,22 +203,18 @@ impl Draft {
         Ok(last)
     }
 
-    /// Dead letters for what is refused. An event whose namespace has no tables of its own, because
-    /// another owns the name, has none: they would lie in the other's table.
+    /// Dead letters for what is refused.
     fn bury(
         &mut self,
         desk: &mut Desk,
         rejected: Vec<Rejected>,
-        batch_id: Option<&str>,
+        (batch_id, shelters): (Option<&str>, &[Namespace]),
         now_us: i64,
     ) {
         let mut graves: Vec<(Namespace, Vec<Rejected>)> = Vec::new();
         let mut places = HashMap::new();
-        for one in rejected {
-            if self.claim(desk, &one.namespace).is_err() {
-                self.refused.push(refused(one, None));
-                continue;
-            }
+        for mut one in rejected {
+            one.namespace = self.grave(desk, one.namespace, shelters);
             let place = *places.entry(one.namespace.clone()).or_insert_with(|| {
                 graves.push((one.namespace.clone(), Vec::new()));
                 graves.len() - 1
@@ -185,6 +233,18 @@ impl Draft {
                 refused(one, Some(id.to_string()))
             }));
         }
+    }
+
+    /// The namespace that keeps a dead letter: its own, or a shelter where another has the name.
+    fn grave(&mut self, desk: &mut Desk, own: Namespace, shelters: &[Namespace]) -> Namespace {
+        let Err(mut owner) = self.claim(desk, &own) else { return own };
+        for shelter in shelters {
+            match self.claim(desk, shelter) {
+                Ok(_) => return shelter.clone(),
+                Err(other) => owner = other,
+            }
+        }
+        owner
     }
 
     fn undo(&mut self, desk: &mut Desk) {

@@ -1,11 +1,8 @@
-//! Events that are sound but not taken: from a row back to what a dead letter keeps.
-//!
-//! The body is gone by then: where the row has no `payload` column, its columns stand in as JSON.
+//! Events that are sound but not taken: from a row back to the event as it came.
 
-use crate::event::{NamespaceEvents, Rejected};
+use crate::event::{NamespaceEvents, Rejected, letter};
 use arrow::{
     array::{Array, AsArray},
-    json::LineDelimitedWriter,
     record_batch::RecordBatch,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
@@ -58,24 +55,32 @@ impl Reason {
     }
 }
 
-/// Events of a sound body that its sender may not send, each as a refused one.
+/// Events of a sound body that its sender may not send, each as a refused one. `source` is
+/// [`crate::event::Decoded::source`].
 #[must_use]
-pub fn forbidden(events: &NamespaceEvents) -> Vec<Rejected> {
-    (0..events.keys.len()).map(|row| refuse(events, row, &Reason::Forbidden)).collect()
+pub fn forbidden(events: &NamespaceEvents, source: &[u8]) -> Vec<Rejected> {
+    (0..events.keys.len()).map(|row| refuse(events, source, row, &Reason::Forbidden)).collect()
 }
 
 /// One row as a refused event.
-pub(super) fn refuse(events: &NamespaceEvents, row: usize, reason: &Reason) -> Rejected {
+pub(super) fn refuse(
+    events: &NamespaceEvents,
+    source: &[u8],
+    row: usize,
+    reason: &Reason,
+) -> Rejected {
     let rows = &events.rows;
+    let (payload, reason_text) =
+        letter::keep(&source[events.came[row].clone()], reason.text(&events.namespace));
     Rejected {
         index: events.index[row],
         namespace: events.namespace.clone(),
         code: reason.code(),
-        reason: reason.text(&events.namespace),
+        reason: reason_text,
         id: text(rows, "id", row).map(str::to_owned),
         event_type: text(rows, "type", row).map(str::to_owned),
         source: text(rows, "source", row).map(str::to_owned),
-        payload: text(rows, "payload", row).map_or_else(|| as_json(rows, row), str::to_owned),
+        payload,
     }
 }
 
@@ -83,11 +88,4 @@ pub(super) fn refuse(events: &NamespaceEvents, row: usize, reason: &Reason) -> R
 fn text<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
     let column = rows.column_by_name(column)?.as_string_opt::<i32>()?;
     column.is_valid(row).then(|| column.value(row))
-}
-
-fn as_json(rows: &RecordBatch, row: usize) -> String {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    let row = rows.slice(row, 1);
-    writer.write(&row).and_then(|()| writer.finish()).expect("every column type has a JSON form");
-    String::from_utf8_lossy(writer.into_inner().trim_ascii_end()).into_owned()
 }

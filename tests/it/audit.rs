@@ -202,6 +202,20 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     let null = Value::Null;
     vec![
         ("POST", "/v1/{namespace}/commit", "/v1/shop.example/commit", null.clone(), "200"),
+        (
+            "POST",
+            "/v1/{namespace}/dead-letters/retry",
+            "/v1/shop.example/dead-letters/retry",
+            json!({"all": true}),
+            "200",
+        ),
+        (
+            "DELETE",
+            "/v1/{namespace}/dead-letters",
+            "/v1/shop.example/dead-letters?before=2026-01-01T00:00:00Z",
+            null.clone(),
+            "200",
+        ),
         ("POST", REFS, path("/refs"), branch, "done"),
         ("POST", FORWARD, path("/refs/b/fast-forward"), json!({"to": "main"}), "done"),
         ("DELETE", REF, path("/refs/b"), null.clone(), "done"),

@@ -7,6 +7,7 @@ mod admin;
 mod answers;
 mod audit;
 mod contract;
+mod dead_letters;
 mod exactly_once;
 mod harness;
 mod histories;

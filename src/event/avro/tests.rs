@@ -102,6 +102,7 @@ fn the_generated_schema_is_read_into_its_columns() {
         namespace: icecore_schemas::names::Namespace::parse("other").unwrap(),
         first_id: ulid::Ulid(1),
         cloud_event: Vec::new(),
+        again: None,
     };
     let (decoded, _) = decode(&body, BodyFormat::Avro, &arrival, &limits()).unwrap();
     assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);

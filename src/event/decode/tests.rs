@@ -24,6 +24,7 @@ fn arrival() -> Arrival {
         namespace: Namespace::parse("acme.example").unwrap(),
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, 7),
         cloud_event: Vec::new(),
+        again: None,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use arrow::array::{Array, AsArray, Int64Array};
+use arrow::array::{Array, AsArray, Int64Array, StringArray};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 
 fn batch(columns: &[(&str, ArrayRef)]) -> RecordBatch {

@@ -1,0 +1,215 @@
+//! `icecore deadletters …`: refused events listed, shown, sent again, discarded; one request each.
+
+use crate::{
+    cli::{
+        CliError, STDOUT,
+        admin::{aligned, escape, escape_ns, plain},
+        client::{Call, Client, refused},
+        say,
+    },
+    config::Config,
+};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// Columns of a list.
+const COLUMNS: [&str; 8] =
+    ["id", "received_at", "reason", "type", "event_id", "retries", "status", "detail"];
+
+/// `icecore deadletters …`
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterCommand {
+    /// List refused events, the oldest first
+    List(List),
+    /// Print one as it came
+    Show(Show),
+    /// Send them again, each under its id
+    Retry(Retry),
+    /// Discard what was received before a time
+    Purge(Purge),
+}
+
+/// Which namespace of which server, and how answers are printed.
+#[derive(Debug, Args)]
+struct Place {
+    /// The namespace
+    #[arg(long, default_value = "default")]
+    ns: String,
+    /// The server, http://host:port
+    #[arg(long)]
+    url: Option<String>,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `icecore deadletters list`
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    place: Place,
+    /// Only those refused for this reason, such as TS_WINDOW
+    #[arg(long, value_name = "CODE")]
+    reason: Option<String>,
+    /// Only those that are pending, or redriven
+    #[arg(long)]
+    status: Option<String>,
+    /// Only those after this id
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+    /// At most this many, up to 1000
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+}
+
+/// `icecore deadletters show`
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    place: Place,
+    /// Its id, as the reply to the refused event and `icecore deadletters list` have it
+    id: String,
+}
+
+/// `icecore deadletters retry`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "reason", "all"]))]
+pub struct Retry {
+    #[command(flatten)]
+    place: Place,
+    /// These
+    ids: Vec<String>,
+    /// All that are pending and were refused for this reason
+    #[arg(long, value_name = "CODE")]
+    reason: Option<String>,
+    /// All that are pending
+    #[arg(long)]
+    all: bool,
+    /// Take events however old they are
+    #[arg(long)]
+    backfill: bool,
+    /// Only say what would become of them
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `icecore deadletters purge`
+#[derive(Debug, Args)]
+pub struct Purge {
+    #[command(flatten)]
+    place: Place,
+    /// An RFC 3339 time, such as 2026-11-20T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    before: String,
+    /// Only say how many
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Place {
+    fn client(&self, config: &Config) -> Client {
+        Client::new(config, self.url.as_deref())
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("/v1/{}/dead-letters{rest}", escape_ns(&self.ns))
+    }
+
+    fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), CliError> {
+        if self.json { say(&answer.to_string()) } else { say(&text()) }
+    }
+}
+
+/// Does what the command says and prints the answer.
+///
+/// # Errors
+/// [`CliError`]; [`CliError::Refused`] when letters were refused again.
+pub async fn run(config: &Config, command: &DeadLetterCommand) -> Result<(), CliError> {
+    match command {
+        DeadLetterCommand::List(command) => list(config, command).await,
+        DeadLetterCommand::Show(command) => show(config, command).await,
+        DeadLetterCommand::Retry(command) => retry(config, command).await,
+        DeadLetterCommand::Purge(command) => purge(config, command).await,
+    }
+}
+
+async fn list(config: &Config, command: &List) -> Result<(), CliError> {
+    let List { place, reason, status, after, limit } = command;
+    let mut query = format!("?limit={limit}");
+    for (name, value) in [("reason", reason), ("status", status), ("after", after)] {
+        if let Some(value) = value {
+            query.push_str(&format!("&{name}={}", escape(value)));
+        }
+    }
+    let answer = place.client(config).json(Method::GET, &place.path(&query), None).await?;
+    place.print(&answer, || {
+        let letters = answer["dead_letters"].as_array().into_iter().flatten();
+        let row = |letter: &Value| COLUMNS.map(|name| plain(&letter[name])).to_vec();
+        let mut text = aligned(&COLUMNS, &letters.map(row).collect::<Vec<_>>());
+        if let Some(next) = answer["next"].as_str() {
+            text.push_str(&format!("\nmore with --after {next}"));
+        }
+        text
+    })
+}
+
+async fn show(config: &Config, Show { place, id }: &Show) -> Result<(), CliError> {
+    let path = place.path(&format!("/{}", escape(id)));
+    let call = Call { method: Method::GET, path: &path, headers: &[], body: Bytes::new() };
+    let (status, bytes) = place.client(config).send(&call).await?;
+    if !status.is_success() {
+        return Err(refused(status, &bytes).into());
+    }
+    if place.json {
+        let text = String::from_utf8_lossy(&bytes);
+        return say(&json!({ "id": id, "event": text }).to_string());
+    }
+    // As they came, without a line end of ours.
+    let mut out = std::io::stdout().lock();
+    out.write_all(&bytes)
+        .and_then(|()| out.flush())
+        .map_err(|source| CliError::Io { operation: STDOUT.to_owned(), source })
+}
+
+async fn retry(config: &Config, command: &Retry) -> Result<(), CliError> {
+    let Retry { place, ids, reason, all, backfill, dry_run } = command;
+    let mut body = json!({ "dry_run": dry_run });
+    if *all {
+        body["all"] = json!(true);
+    } else if let Some(reason) = reason {
+        body["reason"] = json!(reason);
+    } else {
+        body["ids"] = json!(ids);
+    }
+    let path = place.path(if *backfill { "/retry?backfill=true" } else { "/retry" });
+    let answer = place.client(config).json(Method::POST, &path, Some(&body)).await?;
+    let count = |name: &str| plain(&answer[name]);
+    place.print(&answer, || {
+        let [retried, accepted, duplicates, rejected] =
+            ["retried", "accepted", "duplicates", "rejected"].map(count);
+        let verb = if *dry_run { "would be" } else { "were" };
+        format!(
+            "{retried} {verb} sent again: {accepted} accepted, {duplicates} duplicates, {rejected} rejected"
+        )
+    })?;
+    match answer["rejected"].as_u64() {
+        Some(1..) if !dry_run => Err(CliError::Refused(format!(
+            "{} dead letters were refused again: `icecore deadletters list` says why",
+            count("rejected")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+async fn purge(config: &Config, command: &Purge) -> Result<(), CliError> {
+    let Purge { place, before, dry_run } = command;
+    let path = place.path(&format!("?before={}&dry_run={dry_run}", escape(before)));
+    let answer = place.client(config).json(Method::DELETE, &path, None).await?;
+    place.print(&answer, || {
+        let verb = if *dry_run { "would be" } else { "are" };
+        format!("{} dead letters {verb} discarded", plain(&answer["purged"]))
+    })
+}

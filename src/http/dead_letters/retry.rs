@@ -1,0 +1,287 @@
+//! Sends dead letters again, through the same decoding and the same log as any event.
+//!
+//! Its one invariant: a letter's event has the same id whenever it is sent, and what becomes of it is
+//! durable together with the letter's new row, so a retry that broke off is simply run again.
+
+use super::rows::{Cursor, Letter, Wanted, newest, page_of_ids, payloads, text};
+use crate::{
+    event::{
+        Again, Arrival, BodyFormat, Decoded,
+        letter::{DeadLetter, Status},
+        webhook::Delivery,
+    },
+    http::{
+        App, body,
+        error::ApiError,
+        ingest::{
+            admission::{shelters, turn_away},
+            decode_body,
+        },
+        json, parse_namespace,
+    },
+    ingest::{Letters, Submission},
+};
+use axum::{
+    body::Body,
+    extract::{Extension, Path, Query, State, rejection::QueryRejection},
+    http::HeaderMap,
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use icecore_catalog::access::Principal;
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use serde::Deserialize;
+use serde_json::json as value;
+use std::collections::HashMap;
+
+/// Ids of a page.
+const PAGE_LETTERS: usize = 500;
+/// Letters whose payloads are asked for at once.
+const PAYLOADS_MAX: usize = 100;
+/// Letters on their way to the log at once.
+const IN_WORK_MAX: usize = 32;
+/// Most ids that a request may name.
+const IDS_MAX: usize = 2_000;
+/// What an Avro object container file begins with.
+const AVRO: &[u8] = b"Obj\x01";
+
+/// Which letters are sent again: exactly one of these.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Selection {
+    ids: Option<Vec<String>>,
+    reason: Option<String>,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// How they are judged.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default)]
+    backfill: bool,
+}
+
+/// What became of the letters so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    accepted: u64,
+    duplicates: u64,
+    rejected: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Accepted,
+    Duplicate,
+    Rejected,
+}
+
+impl Tally {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Accepted => self.accepted += 1,
+            Outcome::Duplicate => self.duplicates += 1,
+            Outcome::Rejected => self.rejected += 1,
+        }
+    }
+}
+
+/// Who sends again, and how.
+struct Sender {
+    app: App,
+    principal: Principal,
+    asked: Namespace,
+    backfill: bool,
+    dry_run: bool,
+}
+
+/// `POST /v1/{ns}/dead-letters/retry`: on return every letter that it counts has its new row in the
+/// log, and every event that it counts is durable.
+///
+/// # Errors
+/// 400, 404 for a namespace that is not there, 503; run it again then.
+pub(super) async fn retry(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(namespace): Path<String>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Query(parameters) =
+        parameters.map_err(|problem| super::unknown(&problem, "backfill=true"))?;
+    app.owner.check()?;
+    let asked = parse_namespace(&namespace)?;
+    let body = body::read(&app, &headers, body).await?;
+    let selection = selection(&body.bytes)?;
+    let sender =
+        Sender { asked, backfill: parameters.backfill, dry_run: selection.dry_run, principal, app };
+    let tally = match selection.ids {
+        Some(ids) => sender.named(&ids).await?,
+        None => sender.pending(selection.reason).await?,
+    };
+    let Tally { accepted, duplicates, rejected } = tally;
+    let retried = accepted + duplicates + rejected;
+    Ok(json(
+        200,
+        &value!({
+            "retried": retried,
+            "accepted": accepted,
+            "duplicates": duplicates,
+            "rejected": rejected,
+            "dry_run": sender.dry_run,
+        }),
+    ))
+}
+
+fn selection(bytes: &[u8]) -> Result<Selection, ApiError> {
+    let wrong = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
+    let form = "{\"ids\": [\"…\"]}, {\"reason\": \"CODE\"} or {\"all\": true}, with \"dry_run\"?";
+    let selection: Selection = serde_json::from_slice(bytes)
+        .map_err(|problem| wrong(format!("the body is not {form}: {problem}")))?;
+    let named = [selection.ids.is_some(), selection.reason.is_some(), selection.all];
+    if named.into_iter().filter(|is_named| *is_named).count() != 1 {
+        return Err(wrong(format!("say which letters by one of {form}")));
+    }
+    if selection.ids.as_ref().is_some_and(|ids| IDS_MAX < ids.len()) {
+        return Err(wrong(format!("at most {IDS_MAX} ids at a time")));
+    }
+    Ok(selection)
+}
+
+impl Sender {
+    /// Every letter that is pending now, or those of one reason.
+    async fn pending(&self, reason: Option<String>) -> Result<Tally, ApiError> {
+        let status = Some(Status::Pending.as_str().to_owned());
+        let wanted = Wanted { reason, status, ..Wanted::until(&self.app) };
+        let mut cursor = Cursor::after(None);
+        let mut tally = Tally::default();
+        while !cursor.is_at_end {
+            let ids =
+                page_of_ids(&self.app, &self.asked, &wanted, &mut cursor, PAGE_LETTERS).await?;
+            let mut letters = newest(&self.app, &self.asked, &ids).await?;
+            letters.retain(|letter| wanted.includes(letter));
+            self.send(letters, &mut tally).await?;
+        }
+        Ok(tally)
+    }
+
+    /// Those of these ids that there are. One that was taken already is a duplicate.
+    async fn named(&self, ids: &[String]) -> Result<Tally, ApiError> {
+        let mut ids = ids.to_vec();
+        ids.sort();
+        ids.dedup();
+        let mut tally = Tally::default();
+        for ids in ids.chunks(PAGE_LETTERS) {
+            let mut letters = newest(&self.app, &self.asked, ids).await?;
+            letters.retain(|letter| {
+                if letter.row.status == Status::Redriven {
+                    tally.count(Outcome::Duplicate);
+                }
+                letter.row.status == Status::Pending
+            });
+            self.send(letters, &mut tally).await?;
+        }
+        Ok(tally)
+    }
+
+    async fn send(&self, letters: Vec<Letter>, tally: &mut Tally) -> Result<(), ApiError> {
+        for letters in letters.chunks(PAYLOADS_MAX) {
+            let ids: Vec<String> = letters.iter().map(|letter| letter.row.id.clone()).collect();
+            let mut waiting: HashMap<String, Letter> =
+                ids.iter().cloned().zip(letters.iter().cloned()).collect();
+            let mut answer = payloads(&self.app, &self.asked, &ids).await?;
+            while let Some(batch) = answer.batches.next().await {
+                let batch = batch?;
+                let mut whole = Vec::new();
+                for row in 0..batch.num_rows() {
+                    let Some(id) = text(&batch, "id", row) else { continue };
+                    let Some(mut letter) = waiting.remove(&id) else { continue };
+                    let Some(payload) = text(&batch, "payload", row) else { continue };
+                    letter.row.payload = payload;
+                    whole.push(letter);
+                }
+                let mut outcomes = stream::iter(whole)
+                    .map(|letter| self.send_one(letter))
+                    .buffer_unordered(IN_WORK_MAX);
+                while let Some(outcome) = outcomes.try_next().await? {
+                    tally.count(outcome);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one letter as if its event came now, but for what depends on when it came first.
+    async fn send_one(&self, letter: Letter) -> Result<Outcome, ApiError> {
+        let app = &self.app;
+        let namespace = letter.namespace(&self.asked);
+        let row = letter.row;
+        let body = Bytes::from(row.bytes().into_owned());
+        let bytes = body.len();
+        let (mut decoded, batch_id) = if row.is_webhook() {
+            let delivery = Delivery::of_letter(&row, body);
+            (delivery.decoded(namespace.clone(), letter.first_us, app.clock.now_us()), None)
+        } else {
+            match self.decoded(&row, &namespace, letter.first_us, body).await {
+                Ok(decoded) => decoded,
+                // The log has what is wrong with it; the others are sent all the same.
+                Err(_) => return Ok(Outcome::Rejected),
+            }
+        };
+        let received = decoded.received as u64;
+        let shelters = shelters(&self.principal, &namespace);
+        let turned_away = turn_away(&mut decoded, &self.principal, &shelters);
+        if !turned_away.is_empty() {
+            return Ok(Outcome::Rejected);
+        }
+        let receipt = app
+            .ingest
+            .append(Submission {
+                decoded,
+                batch_id: batch_id.or_else(|| row.batch_id.clone()),
+                atomic: false,
+                bytes,
+                shelters,
+                dry_run: self.dry_run,
+                letters: Letters::Redriven(namespace, Box::new(row)),
+            })
+            .await?;
+        let refused = receipt.refused.len() as u64;
+        let new = received - refused - receipt.duplicates;
+        if !self.dry_run {
+            app.counters.count_events(received - refused, receipt.duplicates, 0);
+        }
+        Ok(match (new, receipt.duplicates, refused) {
+            (0, 0, 1..) => Outcome::Rejected,
+            (0, 1.., _) => Outcome::Duplicate,
+            _ => Outcome::Accepted,
+        })
+    }
+
+    async fn decoded(
+        &self,
+        row: &DeadLetter,
+        namespace: &Namespace,
+        received_us: i64,
+        body: Bytes,
+    ) -> Result<(Decoded, Option<String>), ApiError> {
+        let arrival = Arrival {
+            now_us: self.app.clock.now_us(),
+            namespace: namespace.clone(),
+            first_id: self.app.ids.first_of_run(),
+            cloud_event: Vec::new(),
+            again: Some(Again {
+                id: row.event_id.clone().unwrap_or_else(|| row.id.clone()),
+                received_us,
+            }),
+        };
+        let format = if body.starts_with(AVRO) { BodyFormat::Avro } else { BodyFormat::Json };
+        decode_body(&self.app, body, format, arrival, self.backfill).await
+    }
+}

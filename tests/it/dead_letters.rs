@@ -1,0 +1,434 @@
+//! What becomes of refused events: kept as they came, listed, shown, sent again, discarded.
+
+use crate::{access::Guarded, harness::TestServer};
+use icecore::clock::Clock;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// The dead letter that a reply names for its only refused event.
+fn letter(reply: &Value) -> String {
+    let errors = reply["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1, "{reply}");
+    errors[0]["deadLetter"].as_str().unwrap_or_else(|| panic!("no dead letter: {reply}")).to_owned()
+}
+
+impl TestServer {
+    /// Sends bytes with these headers and gives status and reply.
+    async fn send(&self, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> (u16, Value) {
+        let mut request = self.http.post(format!("{}/ingest", self.url)).body(body.into());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// What is kept under this id: namespace, reason, payload.
+    async fn kept(&self, namespace: &str, id: &str) -> Value {
+        let sql = format!("SELECT ns, reason, payload FROM dead_letters WHERE id = '{id}'");
+        self.rows(namespace, &sql).await[0].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_is_kept_as_it_came() {
+    let server = TestServer::start().await;
+    let first = r#"{"id":"x","type":"a","data":{"n":1}}"#;
+    assert_eq!(server.send(&[], first).await.0, 200);
+    for other in [
+        // The first says nothing that has no column.
+        r#"{ "data" : {"n":2},"type":"a" ,"id":"x" }"#,
+        r#"{"id":"x","type":"a","data":{"n":1e0},"shop":"ünï"}"#,
+    ] {
+        for (body, format) in [
+            (other.to_owned(), "application/json"),
+            (format!("[\n{other}\n]"), "application/json"),
+            (format!("{{\"batchId\":\"b\", \"events\": [{other}] }}"), "application/json"),
+            (format!("{other}\r\n"), "application/x-ndjson"),
+        ] {
+            let (status, reply) = server.send(&[("content-type", format)], body).await;
+            assert_eq!((status, &reply["errors"][0]["status"]), (400, &json!("conflict")));
+            let kept = server.kept("default", &letter(&reply)).await;
+            assert_eq!(kept, json!(["default", "CONFLICT", other]));
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_namespace_whose_name_is_taken_is_kept_in_the_requests_own() {
+    let server = TestServer::start().await;
+    assert_eq!(server.send(&[], r#"{"id":"1","type":"a","ns":"a.b"}"#).await.0, 200);
+    let event = r#"{"id":"2", "type":"a", "ns":"a_b"}"#;
+    for (headers, namespace) in [
+        (vec![], "default"),
+        (vec![("x-namespace", "mine")], "mine"),
+        (vec![("x-namespace", "a_b")], "default"),
+    ] {
+        let (status, reply) = server.send(&headers, event).await;
+        assert_eq!((status, &reply["errors"][0]["code"]), (400, &json!("INVALID_NAMESPACE")));
+        let kept = server.kept(namespace, &letter(&reply)).await;
+        assert_eq!(kept, json!([namespace, "INVALID_NAMESPACE", event]));
+    }
+    // Without a name of its own in the event it is the same.
+    let (_, reply) = server.send(&[("x-namespace", "a_b")], r#"{"type":"a"}"#).await;
+    let kept = server.kept("default", &letter(&reply)).await;
+    assert_eq!(kept, json!(["default", "INVALID_NAMESPACE", r#"{"type":"a"}"#]));
+    // A broken event of such a namespace, too.
+    let (_, reply) = server.send(&[], r#"{"ns":"a_b","id":"3"}"#).await;
+    let kept = server.kept("default", &letter(&reply)).await;
+    assert_eq!(kept, json!(["default", "MISSING_TYPE", r#"{"ns":"a_b","id":"3"}"#]));
+    assert_eq!(server.rows("a.b", "SELECT count(*) FROM dead_letters").await, json!([[0]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_name_is_taken_it_lies_with_the_owner() {
+    let server = TestServer::start().await;
+    for owner in ["Default", "a.b"] {
+        let event = json!({"id": "1", "type": "a", "ns": owner}).to_string();
+        assert_eq!(server.send(&[], event).await.0, 200);
+    }
+    let (_, reply) = server.send(&[], r#"{"id":"2","type":"a","ns":"a_b"}"#).await;
+    let kept = server.kept("Default", &letter(&reply)).await;
+    assert_eq!(
+        kept,
+        json!(["Default", "INVALID_NAMESPACE", r#"{"id":"2","type":"a","ns":"a_b"}"#])
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_sender_may_not_send_is_kept_as_it_came() {
+    let guarded = Guarded::start().await;
+    let sender = guarded.token(&json!({"name": "s", "scopes": ["ingest:mine"]})).await;
+    let event = r#"{"type" : "a", "ns":"other", "id":"2", "data":{ "n" : 1.0 }}"#;
+    for namespace in [None, Some("other")] {
+        let mut request = guarded.server.http.post(format!("{}/ingest", guarded.server.url));
+        request = request.bearer_auth(&sender).body(event);
+        if let Some(namespace) = namespace {
+            request = request.header("x-namespace", namespace);
+        }
+        let reply: Value = request.send().await.unwrap().json().await.unwrap();
+        let sql =
+            format!("SELECT ns, reason, payload FROM dead_letters WHERE id = '{}'", letter(&reply));
+        let path = "/v1/mine/sql";
+        let (_, answer) = guarded.post(&guarded.admin, path, &json!({ "sql": sql })).await;
+        assert_eq!(answer["rows"], json!([["mine", "FORBIDDEN", event]]), "{namespace:?}");
+    }
+    let (status, _) =
+        guarded.call(Method::GET, &guarded.admin, "/v1/other/tables", &Value::Null).await;
+    assert_eq!(status, 404, "nothing was made of the foreign name");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_text_are_kept_too() {
+    let server = TestServer::start().await;
+    let base64 = |bytes: &[u8]| {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        STANDARD.encode(bytes)
+    };
+    let bytes = b"{\"id\":\"1\",\"type\":\"a\xff\xfe\"}".to_vec();
+    let mut lines = b"{\"id\":\"0\",\"type\":\"a\"}\n".to_vec();
+    lines.extend_from_slice(&bytes);
+    lines.push(b'\n');
+    for (format, body) in [("application/json", bytes.clone()), ("application/x-ndjson", lines)] {
+        let (_, reply) = server.send(&[("content-type", format)], body).await;
+        let id = letter(&reply);
+        let sql = format!("SELECT payload, detail FROM dead_letters WHERE id = '{id}'");
+        let kept = server.rows("default", &sql).await;
+        assert_eq!(kept[0][0], json!(base64(&bytes)), "{format}");
+        assert!(kept[0][1].as_str().unwrap().contains("base64"), "{kept}");
+        assert!(kept[0][1].as_str().unwrap().contains("not UTF-8"), "{kept}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_type_too_many_is_kept_as_it_came_and_an_atomic_batch_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    let event = r#"{"type":"b",  "id":"2","x":null}"#;
+    let body = format!(r#"[{{"type":"a","id":"1"}},{event}]"#);
+    let (status, reply) = server.send(&[], body.clone()).await;
+    assert_eq!(status, 207);
+    let kept = server.kept("default", &letter(&reply)).await;
+    assert_eq!(kept, json!(["default", "TOO_MANY_TYPES", event]));
+    let path = format!("{}/ingest?atomic=true", server.url);
+    let reply: Value =
+        server.http.post(path).body(body).send().await.unwrap().json().await.unwrap();
+    assert!(reply["errors"][0]["deadLetter"].is_null(), "{reply}");
+    assert_eq!(server.rows("default", "SELECT count(*) FROM dead_letters").await, json!([[1]]));
+    server.stop().await;
+}
+
+impl TestServer {
+    async fn letters(&self, namespace: &str, query: &str) -> Value {
+        let response = self.get(&format!("/v1/{namespace}/dead-letters{query}")).await;
+        assert_eq!(response.status(), 200);
+        response.json().await.unwrap()
+    }
+
+    async fn retry(&self, namespace: &str, body: &Value) -> Value {
+        let path = format!("/v1/{namespace}/dead-letters/retry");
+        let (status, answer) = self.ingest_at(&path, body).await;
+        assert_eq!(status, 200, "{answer}");
+        json!([answer["retried"], answer["accepted"], answer["duplicates"], answer["rejected"]])
+    }
+
+    async fn purge(&self, namespace: &str, query: &str) -> (u16, Value) {
+        let path = format!("{}/v1/{namespace}/dead-letters{query}", self.url);
+        let response = self.http.delete(path).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+}
+
+/// A member of every listed letter.
+fn all(page: &Value, name: &str) -> Vec<String> {
+    let letters = page["dead_letters"].as_array().unwrap().iter();
+    letters.map(|letter| letter[name].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_listed_in_pages_before_and_after_a_commit() {
+    let server = TestServer::start().await;
+    assert_eq!(server.send(&[], r#"{"type":"a","id":"x"}"#).await.0, 200);
+    for n in 0..7 {
+        let other = if n % 2 == 0 { r#""ts":"2001-01-01T00:00:00Z","# } else { "" };
+        let event = format!(r#"{{{other}"type":"a","id":"x","n":{n}}}"#);
+        assert_eq!(server.send(&[], event).await.0, 400);
+        if n == 3 {
+            server.commit("default").await;
+        }
+    }
+    let whole = server.letters("default", "").await;
+    let ids = all(&whole, "id");
+    assert_eq!((ids.len(), whole.get("next")), (7, None));
+    assert!(ids.is_sorted());
+    assert_eq!(all(&whole, "status"), ["pending"; 7]);
+    assert_eq!(all(&whole, "event_id"), ["x"; 7]);
+    let mut paged = Vec::new();
+    let mut query = "?limit=3".to_owned();
+    loop {
+        let page = server.letters("default", &query).await;
+        paged.extend(all(&page, "id"));
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("?limit=3&after={next}");
+    }
+    assert_eq!(paged, ids);
+    let old = server.letters("default", "?reason=TS_WINDOW&limit=4").await;
+    assert_eq!(all(&old, "id"), [0, 2, 4, 6].map(|n: usize| ids[n].clone()));
+    assert_eq!(old.get("next"), None);
+    let page = server.letters("default", "?reason=CONFLICT&limit=2").await;
+    assert_eq!(
+        (all(&page, "id"), &page["next"]),
+        (vec![ids[1].clone(), ids[3].clone()], &json!(ids[3]))
+    );
+    assert_eq!(server.letters("default", "?reason=NO").await, json!({ "dead_letters": [] }));
+    assert_eq!(server.get("/v1/default/dead-letters?colour=red").await.status(), 400);
+    assert_eq!(server.get("/v1/nowhere/dead-letters").await.status(), 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_shown_as_its_bytes_came() {
+    let server = TestServer::start().await;
+    let bodies: [&[u8]; 4] = [
+        b"{ \"id\" : 1, \"no\":\"type\" }",
+        b"{\"type\":\"a\xff\"}",
+        b"not json",
+        b"{\"type\":\"a\0\"}",
+    ];
+    for body in bodies {
+        let (_, reply) = server.send(&[], body).await;
+        let path = format!("/v1/default/dead-letters/{}", letter(&reply));
+        for _ in 0..2 {
+            let response = server.get(&path).await;
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["x-icecore-status"], "pending");
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+            assert_eq!(response.bytes().await.unwrap(), body);
+            server.commit("default").await;
+        }
+    }
+    for path in ["01ARZ3NDEKTSV4RRFFQ69G5FAV", "%27%20OR%201%3D1"] {
+        assert_eq!(server.get(&format!("/v1/default/dead-letters/{path}")).await.status(), 404);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_sent_again_under_its_id_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    // One event with an id, one without, one without in a batch that has one, one that stays wrong.
+    let first = r#"[{"type":"a","id":"0"},{"type":"b","id":"1","data":{"n":1}},{"type":"b"}]"#;
+    let batch = r#"{"batchId":"b7","events":[{"type":"a"},{"type":"b","data":{"n":3}}]}"#;
+    for body in [first, batch] {
+        assert_eq!(server.send(&[], body).await.0, 207);
+    }
+    assert_eq!(server.send(&[], r#"{"id":"wrong"}"#).await.0, 400);
+    let listed = server.letters("default", "").await;
+    assert_eq!(
+        all(&listed, "reason"),
+        ["TOO_MANY_TYPES", "TOO_MANY_TYPES", "TOO_MANY_TYPES", "MISSING_TYPE"]
+    );
+    let ids = all(&listed, "id");
+    assert_eq!(server.retry("default", &json!({"all": true})).await, json!([4, 0, 0, 4]));
+    let status = "SELECT status, max(retries), count(*) FROM dead_letters GROUP BY 1 ORDER BY 1";
+    assert_eq!(server.rows("default", status).await, json!([["pending", 1, 8]]));
+    server.commit("default").await;
+
+    // The fix.
+    let folder = server.stop().await;
+    let server = TestServer::start_in(folder, &[]).await;
+    let would = server.retry("default", &json!({"all": true, "dry_run": true})).await;
+    assert_eq!(would, json!([4, 3, 0, 1]));
+    assert_eq!(server.rows("default", "SELECT count(*) FROM events").await, json!([[2]]));
+    assert_eq!(server.retry("default", &json!({"ids": [ids[0]]})).await, json!([1, 1, 0, 0]));
+    // A client that sends it again itself finds it there.
+    let (status, reply) = server.send(&[], r#"{"type":"b","id":"1","data":{"n":1}}"#).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(1)));
+    assert_eq!(server.retry("default", &json!({"ids": [ids[0]]})).await, json!([1, 0, 1, 0]));
+    let reason = json!({"reason": "TOO_MANY_TYPES"});
+    assert_eq!(server.retry("default", &reason).await, json!([2, 2, 0, 0]));
+    assert_eq!(server.retry("default", &reason).await, json!([0, 0, 0, 0]));
+    assert_eq!(server.retry("default", &json!({"all": true})).await, json!([1, 0, 0, 1]));
+    // The batch sent again is the same batch.
+    let (status, reply) = server.send(&[], batch).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(2)), "{reply}");
+    let events = "SELECT count(*), count(DISTINCT id) FROM events WHERE type = 'b'";
+    assert_eq!(server.rows("default", events).await, json!([[3, 3]]));
+    let listed = server.letters("default", "").await;
+    assert_eq!(all(&listed, "status"), ["redriven", "redriven", "redriven", "pending"]);
+    assert_eq!(listed["dead_letters"][0]["retries"], 2);
+    assert_eq!(listed["dead_letters"][3]["retries"], 2);
+    assert_eq!(all(&server.letters("default", "?status=pending").await, "id"), [ids[3].clone()]);
+    for body in [json!({}), json!({"all": true, "reason": "X"}), json!({"all": false}), json!([])] {
+        let (status, _) = server.ingest_at("/v1/default/dead-letters/retry", &body).await;
+        assert_eq!(status, 400, "{body}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_sent_again_keeps_the_time_at_which_it_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_795_183_200_000);
+    let settings = [("ingest.types_max", "1"), ("ingest.ts_past", "1h")];
+    let server = TestServer::start_at(folder, &settings, clock.clone()).await;
+    let body = r#"[{"type":"a","id":"0"},{"type":"b","id":"1"},{"type":"b","id":"2","ts":1795181400000},{"type":"b","id":"3","ts":1795176000000}]"#;
+    assert_eq!(server.send(&[], body).await.0, 207);
+    let folder = server.stop().await;
+    clock.advance_ms(3 * 3_600_000);
+    let server = TestServer::start_at(folder, &settings[1..], clock).await;
+    assert_eq!(server.retry("default", &json!({"all": true})).await, json!([3, 2, 0, 1]));
+    let times = "SELECT id, CAST(ts AS BIGINT) / 1000, CAST(ingested_at AS BIGINT) / 1000 FROM events WHERE type = 'b' ORDER BY id";
+    let now = 1_795_183_200_000_i64 + 3 * 3_600_000;
+    let expected = json!([["1", 1_795_183_200_000_i64, now], ["2", 1_795_181_400_000_i64, now]]);
+    assert_eq!(server.rows("default", times).await, expected);
+    let path = "/v1/default/dead-letters/retry?backfill=true";
+    let (_, answer) = server.ingest_at(path, &json!({"all": true})).await;
+    assert_eq!((&answer["accepted"], &answer["rejected"]), (&json!(1), &json!(0)), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_breaks_off_is_run_again_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    let lines: String = (0..300).map(|n| format!("{{\"type\":\"b\",\"data\":{n}}}\n")).collect();
+    let body = format!("{{\"type\":\"a\"}}\n{lines}");
+    let ndjson = [("content-type", "application/x-ndjson")];
+    assert_eq!(server.send(&ndjson, body).await.0, 207);
+    let folder = server.stop().await;
+    // The log fails on the way.
+    let settings = [("failpoints", "wal.after_write=error@3*1")];
+    let server = TestServer::start_in(folder, &settings).await;
+    let (status, _) =
+        server.ingest_at("/v1/default/dead-letters/retry", &json!({"all": true})).await;
+    assert_eq!(status, 503);
+    let rest = server.retry("default", &json!({"all": true})).await;
+    assert_eq!(rest[3], 0, "{rest}");
+    let events =
+        "SELECT count(*), count(DISTINCT id), count(DISTINCT data) FROM events WHERE type = 'b'";
+    assert_eq!(server.rows("default", events).await, json!([[300, 300, 300]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_from_before_a_time_are_discarded() {
+    let clock = Clock::manual(1_795_183_200_000);
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_at(folder, &[], clock.clone()).await;
+    for n in 0..4 {
+        assert_eq!(server.send(&[], format!("{{\"id\":{n}}}")).await.0, 400);
+        clock.advance_ms(1000);
+    }
+    server.commit("default").await;
+    let ids = all(&server.letters("default", "").await, "id");
+    // Sent again in vain, it is still as old as it was.
+    assert_eq!(server.retry("default", &json!({"ids": [ids[0]]})).await, json!([1, 0, 0, 1]));
+    let before = "?before=2026-11-20T14:00:02Z";
+    let (status, answer) = server.purge("default", &format!("{before}&dry_run=true")).await;
+    assert_eq!((status, &answer["purged"]), (200, &json!(2)), "{answer}");
+    assert_eq!(all(&server.letters("default", "").await, "id"), ids);
+    assert_eq!(server.purge("default", before).await.1["purged"], 2);
+    assert_eq!(server.purge("default", before).await.1["purged"], 0);
+    for _ in 0..2 {
+        assert_eq!(all(&server.letters("default", "").await, "id"), ids[2..]);
+        assert_eq!(server.get(&format!("/v1/default/dead-letters/{}", ids[1])).await.status(), 404);
+        assert_eq!(server.retry("default", &json!({"ids": [ids[1]]})).await, json!([0, 0, 0, 0]));
+        server.commit("default").await;
+    }
+    for query in ["", "?before=yesterday", "?after=x"] {
+        assert_eq!(server.purge("default", query).await.0, 400, "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_read_lists_and_who_may_send_sends_again() {
+    let guarded = Guarded::start().await;
+    let sender = guarded.token(&json!({"name": "s", "scopes": ["ingest:mine"]})).await;
+    let reader = guarded.token(&json!({"name": "r", "scopes": ["read:mine"]})).await;
+    let both = guarded
+        .token(
+            &json!({"name": "b", "scopes": ["ingest:mine", "ingest:other"], "namespace": "mine"}),
+        )
+        .await;
+    let stranger = guarded.token(&json!({"name": "x", "scopes": ["admin:else"]})).await;
+    let event = json!({"id": "1", "type": "a", "ns": "other"});
+    let (_, reply) = guarded.post(&sender, "/ingest", &event).await;
+    let id = letter(&reply);
+    let letters = "/v1/mine/dead-letters";
+    let one = format!("{letters}/{id}");
+    let retry = format!("{letters}/retry");
+    let purge = format!("{letters}?before=2026-01-01T00:00:00Z");
+    let all = json!({"all": true});
+    for (token, expected) in
+        [(&reader, [200, 200, 403, 403]), (&sender, [404, 404, 200, 404]), (&stranger, [404; 4])]
+    {
+        let statuses = [
+            guarded.get(token, letters).await.0,
+            guarded.get(token, &one).await.0,
+            guarded.post(token, &retry, &all).await.0,
+            guarded.call(Method::DELETE, token, &purge, &Value::Null).await.0,
+        ];
+        assert_eq!(statuses, expected);
+    }
+    // Still not where its sender may send; one that may, sends it.
+    let (_, answer) = guarded.get(&reader, letters).await;
+    assert_eq!(answer["dead_letters"][0]["retries"], 1, "{answer}");
+    let (_, answer) = guarded.post(&both, &retry, &all).await;
+    assert_eq!(answer["accepted"], 1, "{answer}");
+    let sql = json!({"sql": "SELECT id FROM events"});
+    let (_, answer) = guarded.post(&guarded.admin, "/v1/other/sql", &sql).await;
+    assert_eq!(answer["rows"], json!([["1"]]));
+    let sql = "SELECT action, object, outcome FROM system.audit WHERE action LIKE '%dead-letters%' AND outcome = '200' ORDER BY number";
+    let (_, answer) = guarded.post(&guarded.admin, "/v1/mine/sql", &json!({ "sql": sql })).await;
+    let record = json!(["POST /v1/{namespace}/dead-letters/retry", "mine", "200"]);
+    assert_eq!(answer["rows"], json!([record, record]));
+    guarded.server.stop().await;
+}
