@@ -5,12 +5,15 @@
 
 pub mod admin;
 pub mod audit;
+pub mod backup;
 pub mod catalog;
 pub mod client;
 pub mod deadletters;
+pub mod doctor;
 pub mod ingest;
 pub mod quickstart;
 pub mod refs;
+pub mod relocate;
 pub mod sample;
 pub mod serve;
 pub mod sql;
@@ -18,14 +21,14 @@ pub mod token;
 pub mod wal;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, logging::LogFormat},
     server::StartError,
 };
 use clap::{Args, Parser, Subcommand};
 use client::ClientError;
 use icecore_catalog::{access::audit::Broken, error::CatalogError};
 use std::{
-    io::{ErrorKind, Write},
+    io::{ErrorKind, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -102,11 +105,18 @@ enum Command {
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Show every setting with its value and origin
+    /// Show every setting with its value, origin and meaning
     Config,
+    /// Make, list, restore and forget backups
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Check settings, disk, metastore, warehouse and address, and say what is in the way
+    Doctor(doctor::Doctor),
     /// Look into a log that no server has open
     #[command(subcommand)]
     Wal(wal::WalCommand),
+    /// Print the version
+    Version,
 }
 
 /// Why a command failed.
@@ -139,6 +149,9 @@ pub enum CliError {
     /// The audit log is not what was written.
     #[error("the audit log is broken")]
     Audit(#[from] Broken),
+    /// A backup.
+    #[error("backup")]
+    Backup(#[from] crate::server::backup::BackupError),
     /// The log.
     #[error("read the log")]
     Wal(#[from] crate::wal::WalError),
@@ -155,7 +168,7 @@ pub enum CliError {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = load(&cli.settings).and_then(|config| {
-        log_to_stderr(&config.log);
+        log_to_stderr(&config);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| {
                 CliError::Io { operation: "start the async runtime".to_owned(), source }
@@ -196,7 +209,10 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::DeadLetters(command) => deadletters::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
+        Command::Backup(command) => backup::run(config, &command).await,
+        Command::Doctor(command) => doctor::run(config, &command).await,
         Command::Wal(command) => wal::run(config, &command).await,
+        Command::Version => say(concat!("icecore ", env!("CARGO_PKG_VERSION"))),
     }
 }
 
@@ -221,9 +237,22 @@ fn load(settings: &Settings) -> Result<Config, CliError> {
     Ok(Config::load(settings.config.as_deref(), &flags)?)
 }
 
-fn log_to_stderr(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+/// Colours are for terminals: journals and files keep the bytes.
+fn log_to_stderr(config: &Config) {
+    let options = &config.log;
+    let filter = EnvFilter::try_new(&options.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = options.may_colour && std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
+    match options.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Writes a result to stdout.
@@ -237,19 +266,24 @@ pub fn say(text: &str) -> Result<(), CliError> {
         .map_err(|source| CliError::Io { operation: STDOUT.to_owned(), source })
 }
 
+/// Writes a line for a person to stderr.
+fn remark(text: &str) {
+    // There is nowhere left to report that stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Writes an error and its causes to stderr.
 fn complain(problem: &dyn std::error::Error) {
     let mut text = format!("icecore: {problem}");
     let mut cause = problem.source();
     while let Some(next) = cause {
         let next_text = next.to_string();
-        // Databases' errors repeat their cause in their own text.
-        if !text.ends_with(&next_text) {
+        // The errors of databases and of the file system repeat their cause in their own text.
+        if !text.contains(&next_text) {
             text.push_str(": ");
             text.push_str(&next_text);
         }
         cause = next.source();
     }
-    // There is nowhere left to report that stderr is closed.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    remark(&text);
 }

@@ -1,18 +1,24 @@
 //! Settings: command line over environment over `icecore.toml` over defaults, each with its origin.
 //!
-//! This is the only module that reads the environment. Every setting is a row of [`SETTINGS`]; the
+//! This is the only module that reads the environment. Every setting is a row of `settings::SETTINGS`; the
 //! typed [`Config`] is built once from their texts, so a wrong value is an error before anything
 //! starts.
 
 pub mod access;
 mod catalog;
+mod environment;
+pub mod logging;
+mod settings;
 mod storage;
 pub mod units;
 
 use crate::faults::Faults;
 use access::AccessConfig;
 pub use catalog::MetastoreUrl;
+use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
+use logging::LogOptions;
+use settings::{SECRETS, SETTINGS};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -21,91 +27,6 @@ use std::{
     str::FromStr,
     time::Duration,
 };
-
-/// Every setting: its key in `icecore.toml` (the environment has `ICECORE_` and the key in upper
-/// case with `_` for `.`), its default, and what it means.
-pub const SETTINGS: &[(&str, &str, &str)] = &[
-    ("listen", "127.0.0.1:8181", "address of the HTTP server; port 0 takes a free one"),
-    ("data_dir", "./icecore-data", "folder of the log, the metastore and the default warehouse"),
-    ("warehouse", "", "file:///folder or s3://bucket/prefix; empty: <data_dir>/warehouse"),
-    (
-        "metastore",
-        "",
-        "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE; empty: <data_dir>/icecore.db",
-    ),
-    ("catalog.name", "icecore", "the warehouse name that Iceberg clients use"),
-    ("catalog.undrop_window", "7d", "for how long a dropped table can be had back, 0s to 365d"),
-    (
-        "catalog.purge",
-        "false",
-        "whether files go with a table that a client drops with purge, after that time",
-    ),
-    (
-        "catalog.foreign_files",
-        "refuse",
-        "commits that name files outside of the table's location, or move it: refuse or allow",
-    ),
-    (
-        "catalog.verify_at_load",
-        "local",
-        "whether a load first looks for the metadata file: always (on S3 one more request per load), local (on local disk only), never",
-    ),
-    (
-        "catalog.namespace_separator",
-        "",
-        "announced separator of a namespace's levels in catalog URLs, such as . ; empty: %1F",
-    ),
-    ("s3.endpoint", "", "address of an S3-compatible server; empty: AWS"),
-    ("s3.region", "us-east-1", "region"),
-    ("s3.access_key_id", "", "access key"),
-    ("s3.secret_access_key", "", "secret key"),
-    ("s3.session_token", "", "session token of temporary keys"),
-    ("storage.access", "vended", "how clients get at files on S3: none, vended, remote-signing"),
-    ("storage.role_arn", "", "role whose keys, for one table each, are vended; empty: the s3 keys"),
-    ("storage.sts_endpoint", "", "address of the role's token service; empty: the store's"),
-    ("storage.keys_lifetime", "1h", "how long a role's keys are good, 15min to 1h"),
-    (
-        "commit.interval",
-        "5s",
-        "longest an acknowledged event waits for its snapshot, 100ms to 10min",
-    ),
-    ("commit.bytes_max", "64MiB", "a table with this much waiting is committed at once"),
-    ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
-    ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
-    ("ingest.batch_events_max", "10000", "most events in a body"),
-    ("ingest.types_max", "1000", "most distinct types of a namespace"),
-    ("ingest.ts_past", "7d", "how far an event's time may lie before its arrival"),
-    ("ingest.ts_future", "1h", "how far an event's time may lie after its arrival"),
-    ("ingest.queue_bytes_max", "256MiB", "most bytes of requests in work; beyond it 503"),
-    ("dedup.window", "7d", "how long an id is remembered, at least; 24h or more"),
-    ("wal.segment_bytes", "64MiB", "size of a log segment"),
-    ("wal.bytes_max", "8GiB", "most uncommitted log; beyond it 503"),
-    ("wal.disk_free_min", "0.05", "share of the disk that must stay free; below it 503"),
-    ("sql.memory_bytes_max", "1GiB", "memory of all queries together"),
-    ("sql.timeout_max", "60s", "longest a query may run"),
-    ("sql.rows_max", "1000000", "most rows of an answer"),
-    ("sql.concurrent_max", "16", "queries at once"),
-    ("http.connections_max", "1024", "connections at once"),
-    (
-        "auth",
-        "off",
-        "on: only who has a token is let in; off: everybody, on a loopback address only",
-    ),
-    ("audit.retention", "365d", "how long a record of the audit log is kept, 1d to 36500d"),
-    ("token", "", "the token that commands send to a server"),
-    ("oidc.issuer", "", "issuer of JWTs that are let in too; empty: none are"),
-    ("oidc.audience", "", "what the JWTs' aud must be or contain"),
-    ("oidc.algorithms", "RS256,ES256", "some of RS256, RS384, RS512, ES256, ES384, EdDSA"),
-    ("oidc.jwks", "", "the issuer's keys: a file, or the JWK set itself"),
-    ("oidc.principal_claim", "sub", "the claim that names the caller"),
-    ("oidc.scope_claim", "scope", "the claim whose values grant scopes"),
-    ("oidc.grants", "", "what each value grants: VALUE=read:*,ingest:shop; OTHER=admin:*"),
-    ("log", "info", "what is logged: error, warn, info, debug, or a filter such as icecore=debug"),
-    ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
-];
-
-/// Settings whose values are not shown.
-const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,12 +74,14 @@ pub enum ConfigError {
         source: toml::de::Error,
     },
     /// A key nobody knows.
-    #[error("unknown setting `{key}` in {origin}; `icecore config` lists all of them")]
+    #[error("unknown setting `{key}` in {origin}; {hint}`icecore config` lists all of them")]
     Unknown {
         /// The key.
         key: String,
         /// Where it stands.
         origin: String,
+        /// The setting that may be meant, or nothing.
+        hint: String,
     },
     /// A value that does not fit.
     #[error("setting `{key}` from {origin}: `{value}` {problem}")]
@@ -235,12 +158,14 @@ pub struct Config {
     pub audit_retention: Duration,
     /// The token that commands send to a server.
     pub token: Option<String>,
-    /// The log filter.
-    pub log: String,
+    /// What is logged, and how.
+    pub log: LogOptions,
+    /// What is odd about the settings and stops nothing.
+    pub warnings: Vec<String>,
     /// The failpoint script.
     pub faults: Faults,
-    /// Each setting's text and origin, secrets blanked.
-    pub effective: Vec<(&'static str, String, Origin)>,
+    /// Each setting's text, origin and meaning; secrets blanked.
+    pub effective: Vec<(&'static str, String, Origin, &'static str)>,
 }
 
 /// The texts of all settings before they are typed.
@@ -254,16 +179,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the setting and where it stands.
     pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> Result<Self, ConfigError> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            Some((name.strip_prefix("ICECORE_")?.to_owned(), value.into_string().ok()?))
-        });
         let default_file = Path::new("icecore.toml");
         let file = file.or_else(|| default_file.exists().then_some(default_file));
-        Self::from_sources(file, environment.collect(), flags)
+        Self::build(file, &Environment::of_the_process(), flags)
     }
 
-    /// As [`Config::load`] with the environment passed in (names without `ICECORE_`).
+    /// As [`Config::load`] with the environment passed in.
     ///
     /// # Errors
     /// [`ConfigError`] names the setting and where it stands.
@@ -272,26 +193,27 @@ impl Config {
         environment: Vec<(String, String)>,
         flags: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
+        Self::build(file, &Environment::new(environment), flags)
+    }
+
+    fn build(
+        file: Option<&Path>,
+        environment: &Environment,
+        flags: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
         let mut texts = Texts::defaults();
         if let Some(path) = file {
             texts.read_file(path)?;
         }
-        for (name, value) in environment {
-            let origin = Origin::Environment(format!("ICECORE_{name}"));
-            let key =
-                SETTINGS.iter().find(|(key, ..)| key.replace('.', "_").eq_ignore_ascii_case(&name));
-            let Some((key, ..)) = key else {
-                return Err(ConfigError::Unknown {
-                    key: name,
-                    origin: "the environment".to_owned(),
-                });
-            };
-            texts.0.insert(key, (value, origin));
-        }
+        let warnings = texts.read_environment(environment);
         for (key, value) in flags {
             texts.set(key, value.clone(), Origin::Flag)?;
         }
-        texts.typed()
+        texts.read_aws(environment)?;
+        let mut config = texts.typed()?;
+        config.log.may_colour = !environment.forbids_colour();
+        config.warnings = warnings;
+        Ok(config)
     }
 }
 
@@ -307,7 +229,13 @@ impl Texts {
 
     fn set(&mut self, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
         let Some((key, ..)) = SETTINGS.iter().find(|(known, ..)| *known == key) else {
-            return Err(ConfigError::Unknown { key: key.to_owned(), origin: origin.to_string() });
+            let meant = suggestion(key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
+            let hint = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
+            return Err(ConfigError::Unknown {
+                key: key.to_owned(),
+                origin: origin.to_string(),
+                hint,
+            });
         };
         self.0.insert(key, (value, origin));
         Ok(())
@@ -394,10 +322,13 @@ impl Texts {
         let data_dir = PathBuf::from(self.text("data_dir"));
         let data_dir =
             std::path::absolute(&data_dir).map_err(|_| self.wrong("data_dir", "is not a path"))?;
+        let warehouse = self.warehouse(&data_dir)?;
+        let metastore = self.metastore(&data_dir)?;
         Ok(Config {
             listen: self.listen()?,
-            warehouse: self.warehouse(&data_dir)?,
-            metastore: self.metastore(&data_dir)?,
+            effective: self.effective(&warehouse, &metastore),
+            warehouse,
+            metastore,
             data_dir,
             catalog_name: self.catalog_name()?,
             catalog_options: self.catalog_options()?,
@@ -428,10 +359,10 @@ impl Texts {
             access: self.access()?,
             audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,
             token: self.optional("token"),
-            log: self.text("log").to_owned(),
+            log: self.log()?,
+            warnings: Vec::new(),
             faults: Faults::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
-            effective: self.effective(),
         })
     }
 
@@ -443,7 +374,13 @@ impl Texts {
         if text.starts_with("file:///") || text.starts_with("s3://") {
             return Ok(text.trim_end_matches('/').to_owned());
         }
-        Err(self.wrong("warehouse", "is neither file:///folder nor s3://bucket/prefix"))
+        let problem = if text.contains("://") {
+            "is neither file:///folder nor s3://bucket/prefix".to_owned()
+        } else {
+            let folder = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));
+            format!("is no URL; did you mean file://{}?", folder.display())
+        };
+        Err(self.wrong("warehouse", &problem))
     }
 
     fn free_share(&self) -> Result<f64, ConfigError> {
@@ -455,22 +392,38 @@ impl Texts {
         }
     }
 
-    fn effective(&self) -> Vec<(&'static str, String, Origin)> {
-        let shown = |key: &str, text: &str| {
-            if SECRETS.contains(&key) && !text.is_empty() || text.starts_with("postgres") {
-                "(hidden)".to_owned()
-            } else {
-                text.to_owned()
-            }
+    /// Every setting as it counts: where an empty one stands for a place, that place.
+    fn effective(
+        &self,
+        warehouse: &str,
+        metastore: &MetastoreUrl,
+    ) -> Vec<(&'static str, String, Origin, &'static str)> {
+        let shown = |key: &str, text: &str| match key {
+            "warehouse" => warehouse.to_owned(),
+            "metastore" => metastore.to_string(),
+            _ if SECRETS.contains(&key) && !text.is_empty() => "(hidden)".to_owned(),
+            _ => text.to_owned(),
         };
         SETTINGS
             .iter()
-            .map(|(key, ..)| (*key, shown(key, self.text(key)), self.0[key].1.clone()))
+            .map(|(key, _, meaning)| {
+                (*key, shown(key, self.text(key)), self.0[key].1.clone(), *meaning)
+            })
             .collect()
     }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// How alike a suggestion is at least, of 1.0; below it suggestions of words with a common start
+/// are guesses.
+const SIMILAR_MIN: f64 = 0.9;
+
+/// The known name that is nearest to a mistyped one, if one is near.
+fn suggestion(typed: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let near = |name: &String| strsim::jaro_winkler(&typed.to_lowercase(), &name.to_lowercase());
+    let scored = known.map(|name| (near(&name), name)).filter(|(score, _)| SIMILAR_MIN <= *score);
+    scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
+}
 
 fn plain(value: &toml::Value) -> String {
     match value {

@@ -5,9 +5,10 @@
 
 mod avro;
 mod build;
-mod cloud;
+pub mod cloud;
 pub mod codec;
 pub mod decode;
+mod digest;
 #[cfg(test)]
 mod fuzz;
 mod json;
@@ -15,6 +16,7 @@ pub mod letter;
 mod names;
 mod normalize;
 pub mod rows;
+pub mod same;
 mod time;
 pub mod webhook;
 
@@ -117,17 +119,65 @@ pub struct NamespaceEvents {
     pub index: Vec<u32>,
     /// For each row, where its event stands in [`Decoded::source`], for a dead letter.
     pub came: Vec<Range<usize>>,
+    /// Keys that version 0.1.0 gave to some of the rows, in order of the rows.
+    pub former: Vec<FormerKey>,
+    /// Rows that were compared with the event that has their id, and say the same.
+    pub same: Vec<(usize, SameAs)>,
+}
+
+/// Which event a row says the same as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameAs {
+    /// The stored one with this `seq`.
+    Stored(u64),
+    /// One before it in its body.
+    Before,
+}
+
+/// What version 0.1.0 told an event by, where that is something else now.
+#[derive(Clone, Copy, Debug)]
+pub struct FormerKey {
+    /// The event's row.
+    pub row: usize,
+    /// Its identity then.
+    pub key: EventKey,
+    /// Whether no other event had that id.
+    pub is_certain: bool,
 }
 
 /// The identity of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventKey {
-    /// 128-bit hash of catalog namespace name and id.
+    /// 128-bit hash of catalog namespace name and id, and for CloudEvents of their source.
     pub id: u128,
     /// 64-bit hash of the content, independent of member order and white space between members;
     /// never 0. Minted values are not part of it, nor are `_meta`, `retries` and `batchId`, which
     /// may differ when an event is sent again.
     pub content: u64,
+}
+
+/// [`EventKey::id`] of the CloudEvent with this id and this source: the specification wants the two
+/// together to tell one from all others.
+#[must_use]
+pub fn cloud_event_key(namespace: &Namespace, source: &str, id: &str) -> u128 {
+    // No namespace's name begins with a zero byte, so no other event's text is this one's.
+    let length = (source.len() as u64).to_le_bytes();
+    let name = namespace.name().as_bytes();
+    xxh3_128(&[b"\0", name, b"\0", &length, source.as_bytes(), id.as_bytes()].concat())
+}
+
+/// [`EventKey::id`] of a row that is stored: a CloudEvent is stored whole, which tells it from others.
+#[must_use]
+pub fn stored_key(
+    namespace: &Namespace,
+    id: &str,
+    source: Option<&str>,
+    payload: Option<&str>,
+) -> u128 {
+    match payload.is_some_and(normalize::is_cloud_event) {
+        true => cloud_event_key(namespace, source.unwrap_or_default(), id),
+        false => event_key(namespace, id),
+    }
 }
 
 /// [`EventKey::id`] of the event with this id.

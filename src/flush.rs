@@ -124,6 +124,26 @@ pub enum FlushError {
 }
 
 impl FlushError {
+    /// What the store of the files said, where it is at fault.
+    #[must_use]
+    pub fn of_storage(&self) -> Option<String> {
+        match self {
+            Self::Write(WriteError::Store(cause)) | Self::Commit(cause) => {
+                storage::probe::answer_of_store(cause)
+            }
+            Self::Table { source, .. } => source.of_storage(),
+            Self::Wal(_)
+            | Self::Decode(_)
+            | Self::Write(_)
+            | Self::Fault(_)
+            | Self::NamespaceTaken { .. }
+            | Self::Foreign { .. }
+            | Self::NotOwner(_)
+            | Self::Deposed
+            | Self::Stopped => None,
+        }
+    }
+
     /// Whether the table itself is at fault, so that it fails until somebody puts that right; false
     /// where the log, the store or the metastore fails, which concerns every table.
     #[must_use]

@@ -20,7 +20,7 @@ pub mod visitor;
 
 use crate::{
     clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
-    owner::Ownership, sql::Sql, wal::Wal,
+    owner::Ownership, sql::Sql, wal::Wal, warehouse::WarehouseState,
 };
 use axum::{
     Router,
@@ -53,7 +53,11 @@ const LEAVES_BODY_UNREAD: [StatusCode; 4] = [
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct App(Arc<Parts>);
+pub struct App {
+    parts: Arc<Parts>,
+    /// Owners of catalog names.
+    owners: Arc<tables::Owners>,
+}
 
 /// The parts of an [`App`].
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub struct Parts {
     pub wal: Wal,
     /// Tables.
     pub catalog: Catalog,
+    /// Whether their files can be written.
+    pub warehouse: WarehouseState,
     /// Who is let in.
     pub access: Access,
     /// Time of arrival.
@@ -90,7 +96,7 @@ impl std::ops::Deref for App {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.parts
     }
 }
 
@@ -98,7 +104,7 @@ impl App {
     /// An app of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self { parts: Arc::new(parts), owners: Arc::default() }
     }
 }
 
@@ -127,6 +133,7 @@ fn routes() -> Router<App> {
         .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
         .route("/v1/namespaces", get(tables::namespaces))
         .merge(operate::routes())
+        .route("/admin/commit", post(tables::commit_all))
         .merge(dead_letters::routes())
         .route("/admin/tokens", get(admin::tokens).post(admin::make_token))
         .route("/admin/tokens/{id}", delete(admin::revoke_token))

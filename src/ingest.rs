@@ -4,7 +4,9 @@
 //! appends the group to the log, and answers. An id counts as seen from the moment its group is
 //! formed; if the append fails it is forgotten again.
 
+mod bookmark;
 mod dedup;
+mod derivation;
 mod draft;
 mod group;
 mod keys;
@@ -24,7 +26,7 @@ use crate::{
     wal::{Position, Wal, WalError, WalWriter},
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use sequencer::{GroupBounds, Message, Sequencer, Share};
+use sequencer::{GroupBounds, Message, Reply, Sequencer, Share};
 use std::{
     collections::HashMap,
     io,
@@ -100,6 +102,32 @@ pub enum Letters {
     /// Nobody wants these any more.
     Discarded(Namespace, Vec<DeadLetter>),
 }
+
+/// A submission's first outcome.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is decided.
+    Decided(Receipt),
+    /// Nothing of it was taken: some of its events have an id that is taken, and may say the same as
+    /// the event that has it. What was found out goes into [`crate::event::NamespaceEvents::same`]
+    /// before it is sent again, to [`Ingest::append`].
+    Undecided(Box<Submission>, Vec<Undecided>),
+}
+
+/// An event whose id is taken by another content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// Which of the accepted namespaces.
+    pub group: usize,
+    /// Its row.
+    pub row: usize,
+    /// The event that has the id.
+    pub seq: u64,
+}
+
+/// Most events of a submission whose content is compared with what is stored; the others of the kind
+/// are conflicts.
+pub const COMPARED_MAX: usize = 256;
 
 /// What became of a submission; everything it calls taken is durable.
 #[derive(Clone, Debug)]
@@ -226,6 +254,29 @@ impl Ingest {
     /// # Errors
     /// [`IngestError`]; then nothing of the submission was taken, and it may be sent again.
     pub async fn append(&self, submission: Submission) -> Result<Receipt, IngestError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Box::new(submission), Reply::Decided(reply), answer).await
+    }
+
+    /// The same, but an event whose id is taken by another content is no conflict yet: see
+    /// [`Outcome::Undecided`].
+    ///
+    /// # Errors
+    /// As [`Ingest::append`].
+    pub async fn append_unless_undecided(
+        &self,
+        submission: Submission,
+    ) -> Result<Outcome, IngestError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Box::new(submission), Reply::Open(reply), answer).await
+    }
+
+    async fn send<T>(
+        &self,
+        submission: Box<Submission>,
+        reply: Reply,
+        answer: oneshot::Receiver<Result<T, IngestError>>,
+    ) -> Result<T, IngestError> {
         let shared = &self.shared;
         if shared.stopping.load(Ordering::SeqCst) {
             return Err(IngestError::Stopping);
@@ -233,8 +284,7 @@ impl Ingest {
         let bytes = submission.bytes + SUBMISSION_BYTES;
         let share =
             Share::take(&shared.waiting, bytes, shared.queue_bytes_max).ok_or(IngestError::Busy)?;
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Append(Box::new(submission), share, reply);
+        let message = Message::Append(submission, share, reply);
         shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
         // Dropped unanswered only when the thread had ended, so nothing was written.
         let answer = answer.await.unwrap_or(Err(IngestError::Stopping));

@@ -17,3 +17,4 @@ pub mod sql;
 pub mod table;
 pub mod tasks;
 pub mod wal;
+pub mod warehouse;

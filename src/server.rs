@@ -1,7 +1,9 @@
 //! Start and stop: every part of the server, wired in the order in which data flows.
 
+pub mod backup;
 pub mod claim;
 mod lost_ids;
+pub mod moved;
 mod reserve;
 
 use crate::{
@@ -15,11 +17,12 @@ use crate::{
     },
     ids::Ids,
     ingest::{Ingest, IngestOptions},
-    owner::{self, WatchOwner},
+    owner::{self, Ownership, WatchOwner},
     sql::{Sql, SqlOptions},
     table::known_ids::ReadIdsError,
     tasks::Tasks,
     wal::{Wal, WalError, WalOptions},
+    warehouse::{self, ProbeWarehouse, WarehouseState},
 };
 use claim::Claimed;
 use icecore_catalog::{
@@ -38,7 +41,7 @@ use std::{
     collections::HashMap, fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt,
     path::PathBuf, sync::Arc, time::Duration,
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{net::TcpSocket, sync::Notify};
 use tracing::{info, warn};
 
 /// How often the flush job looks for tables that are due.
@@ -54,6 +57,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const FINISH_PATIENCE: Duration = Duration::from_secs(1);
 /// Free segments kept for reuse.
 const FREE_SEGMENTS_MAX: usize = 4;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Most requests and bytes in one group commit.
 const GROUP_REQUESTS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 16 << 20;
@@ -62,7 +67,7 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder cannot be made.
-    #[error("make data folder `{}`", path.display())]
+    #[error("make data folder `{}`; name another with --data-dir", path.display())]
     DataFolder {
         /// The folder.
         path: PathBuf,
@@ -71,7 +76,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The address is taken or not allowed.
-    #[error("listen on {address}")]
+    #[error("listen on {address}; choose another with --listen HOST:PORT")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -82,6 +87,15 @@ pub enum StartError {
     /// The warehouse or metastore does not open.
     #[error("open the catalog")]
     Catalog(#[from] CatalogError),
+    /// The tables lie elsewhere.
+    #[error("{0}")]
+    Moved(Box<icecore_catalog::relocate::Moved>),
+    /// The store of the warehouse refuses this server.
+    #[error("the warehouse cannot be used: {reason}; see the settings warehouse and s3.*")]
+    Warehouse {
+        /// What it refuses.
+        reason: String,
+    },
     /// The log or the id index does not open.
     #[error("open the log")]
     Wal(#[from] WalError),
@@ -105,8 +119,10 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what is in the way.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        make_data_folder(config)
-            .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
+        // First, so that a start on a taken port leaves nothing behind; nobody is let in yet.
+        let in_the_way = |source| StartError::Listen { address: config.listen, source };
+        let socket = bind(config.listen).map_err(in_the_way)?;
+        make_data_folder(config)?;
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
         let folder = claim::take(config).await?;
@@ -115,18 +131,16 @@ impl Server {
         let access = open_access(config, &metastore, &clock);
         let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
+        // Before anything is changed: a folder that was copied by mistake stays as it is.
+        moved::check(&audit, catalog.storage()).await?;
+        let warehouse = probe_warehouse(&tasks, &catalog, &ids).await?;
         let claimed = claim::claim(config, folder, &audit).await?;
         let owner = claimed.owner.clone();
         let (wal, ingest) = start_ingest(config, (&clock, &ids), &catalog, claimed).await?;
         claim::tell_of_stranded(&owner, &wal, &audit).await?;
 
-        let options = FlushOptions {
-            interval: config.commit_interval,
-            bytes_max: config.commit_bytes_max,
-            owner: owner.clone(),
-        };
         let (flush, job, wake) = Flush::new(
-            options,
+            flush_options(config, &owner),
             wal.clone(),
             &catalog,
             clock.clone(),
@@ -134,13 +148,7 @@ impl Server {
             config.faults.clone(),
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
-        tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, Arc::new(Notify::new()));
-        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, Arc::new(Notify::new()));
-        tasks.run(
-            Upkeep::new(access.clone(), config.audit_retention),
-            UPKEEP_TICK,
-            Arc::new(Notify::new()),
-        );
+        start_jobs(&tasks, &owner, &catalog, Upkeep::new(access.clone(), config.audit_retention));
 
         let sql = Sql::new(
             sql_options(config),
@@ -149,8 +157,7 @@ impl Server {
             audit,
             config.faults.clone(),
         );
-        let in_the_way = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(in_the_way)?;
+        let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
         let parts = Parts {
             owner,
@@ -159,6 +166,7 @@ impl Server {
             sql,
             wal,
             catalog,
+            warehouse,
             access: access.clone(),
             clock,
             ids,
@@ -173,7 +181,7 @@ impl Server {
             http::router(App::new(parts)),
             config.http_connections_max,
         );
-        info!("listening on http://{address}");
+        tell_of_start(config, address);
         Ok(Self { address, tasks, ingest, access })
     }
 
@@ -195,13 +203,72 @@ impl Server {
     }
 }
 
+fn flush_options(config: &Config, owner: &Ownership) -> FlushOptions {
+    FlushOptions {
+        interval: config.commit_interval,
+        bytes_max: config.commit_bytes_max,
+        owner: owner.clone(),
+    }
+}
+
+/// The jobs that no request waits for.
+fn start_jobs(tasks: &Tasks, owner: &Ownership, catalog: &Catalog, upkeep: Upkeep) {
+    let nobody_wakes = || Arc::new(Notify::new());
+    tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, nobody_wakes());
+    tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, nobody_wakes());
+    tasks.run(upkeep, UPKEEP_TICK, nobody_wakes());
+}
+
+/// Takes the address without letting anybody in.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As every server has it: connections of an earlier life do not keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Starts the job that asks a warehouse which does not answer yet.
+async fn probe_warehouse(
+    tasks: &Tasks,
+    catalog: &Catalog,
+    ids: &Ids,
+) -> Result<WarehouseState, StartError> {
+    let name = format!(".icecore-probe-{}", ids.mint());
+    let (probe, state) = ProbeWarehouse::start(catalog.storage().clone(), name)
+        .await
+        .map_err(|failure| StartError::Warehouse { reason: failure.reason })?;
+    tasks.run(probe, warehouse::PROBE_TICK, Arc::new(Notify::new()));
+    Ok(state)
+}
+
+/// What an operator looks for first.
+fn tell_of_start(config: &Config, address: SocketAddr) {
+    let auth = match &config.access {
+        AccessConfig::Off => "off",
+        AccessConfig::On(_) => "on",
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %config.data_dir.display(),
+        warehouse = config.warehouse,
+        metastore = %config.metastore,
+        auth,
+        catalog = format!("http://{address}/catalog"),
+        "started"
+    );
+    info!("listening on http://{address}");
+}
+
 /// Makes the data folder when it is missing, for its owner alone: it has every event. One that is
 /// there keeps the rights that its owner gave it.
 ///
 /// # Errors
-/// As the file system has it.
-pub fn make_data_folder(config: &Config) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)
+/// [`StartError::DataFolder`].
+pub fn make_data_folder(config: &Config) -> Result<(), StartError> {
+    let path = &config.data_dir;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StartError::DataFolder { path: path.clone(), source })
 }
 
 /// The catalog's database, which several processes may have open.

@@ -5,6 +5,8 @@
 
 mod encode;
 pub mod known_ids;
+pub mod moved_deletes;
+mod pages;
 pub mod partition;
 #[cfg(test)]
 pub(crate) mod sample;

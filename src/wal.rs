@@ -151,11 +151,18 @@ pub enum WalError {
         reason: String,
     },
     /// Another process has the log open.
-    #[error("log folder `{}` is in use by another process", path.display())]
+    #[error("the log in `{}` is open in {}: stop that server first, or name another --data-dir",
+        path.display(), process_name(*process))]
     InUse {
         /// The folder.
         path: PathBuf,
+        /// The number of that process, where it left one.
+        process: Option<u32>,
     },
+}
+
+fn process_name(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
 }
 
 /// What waits for one table.

@@ -11,6 +11,9 @@ mod manifests;
 mod obsolete;
 pub(crate) mod rebase;
 mod summary;
+
+pub(crate) use manifests::read_list;
+
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +54,8 @@ pub struct Append {
     pub log_since: u64,
     /// First and last `seq` of the rows.
     pub seq: (u64, u64),
+    /// What else changes with them, such as properties of a table that an earlier version made.
+    pub upgrades: Vec<TableUpdate>,
 }
 
 /// A snapshot that is written but not yet committed.
@@ -90,6 +95,7 @@ pub async fn build(
             return Err(error);
         }
     };
+    updates.extend_from_slice(&append.upgrades);
     let snapshot_id = writer.snapshot_id();
     let obsolete = thin(storage, base, now_ms, &mut updates).await;
     Ok(BuiltAppend { updates, snapshot_id, obsolete, written: writer.into_written() })
@@ -161,11 +167,12 @@ async fn thin(
     }
     let not_before_ms = now_ms.saturating_add(OBSOLETE_GRACE_MS);
     let own = Location::parse(base.location());
-    let is_own = |file: &String| own.as_ref().is_some_and(|own| own.admit(file).is_ok());
+    // The queue has locations in their normal form.
+    let admitted = |file: String| Some(own.as_ref()?.admit(&file).ok()?.to_string());
     let obsolete = obsolete::files(storage, base, &removed, history)
         .await
         .into_iter()
-        .filter(is_own)
+        .filter_map(admitted)
         .map(|location| Obsolete { location, not_before_ms })
         .collect();
     updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: removed });

@@ -8,9 +8,10 @@ mod cache;
 mod change;
 mod contents;
 mod create;
+mod deletes;
 mod fold;
 mod group;
-mod jail;
+pub(crate) mod jail;
 mod load;
 mod locks;
 mod own;
@@ -81,6 +82,9 @@ pub struct CreateTable {
     pub partition_spec: Option<UnboundPartitionSpec>,
     /// How its files are sorted; not at all when none.
     pub sort_order: Option<SortOrder>,
+    /// An order that files may have without every writer being asked for it: one of the table's
+    /// sort orders and not its default.
+    pub file_order: Option<SortOrder>,
     /// Where it lies; inside the warehouse, ending in the table's uuid, when none.
     pub location: Option<String>,
     /// Its properties.
@@ -96,6 +100,8 @@ pub struct TableChange {
     pub requirements: Vec<TableRequirement>,
     /// What changes, in order.
     pub updates: Vec<TableUpdate>,
+    /// Whether its sender may not take snapshots, branches or tags from the service's tables.
+    pub keeps_history: bool,
 }
 
 /// What differs from catalog to catalog.
@@ -376,7 +382,8 @@ impl Catalog {
         if base.is_none_or(|base| base.location() != new.location()) {
             self.free_location(new.location(), new.uuid()).await?;
         }
-        self.check_contents(base, new, updates).await
+        self.check_contents(base, new, updates).await?;
+        self.check_deletes(new, updates).await
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -400,6 +407,14 @@ fn unreadable_file(location: &str, cause: &CatalogError) -> String {
     let what = match cause {
         CatalogError::MissingMetadata(_) => format!("its metadata file `{location}` is gone"),
         CatalogError::Invalid(text) => text.clone(),
+        // The file may be whole: the warehouse is another one.
+        CatalogError::LocationForbidden(_) => {
+            return format!(
+                "its metadata file `{location}` is outside of the warehouse: start the server with \
+                 the warehouse that it is in, or run `icecore catalog relocate` if the files were \
+                 moved"
+            );
+        }
         _ => format!("its metadata file `{location}` is broken"),
     };
     format!("{what}; put the file back, or drop the table")

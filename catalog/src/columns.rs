@@ -7,7 +7,10 @@
 use crate::{commit, error::CatalogError};
 use iceberg::{
     TableUpdate,
-    spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Type},
+    spec::{
+        FormatVersion, NestedField, PrimitiveType, Schema, SortField, TableMetadata, Transform,
+        Type,
+    },
 };
 use serde_json::{Map, Value};
 
@@ -100,7 +103,8 @@ fn wrong_type(kind: &str) -> Option<String> {
     ))
 }
 
-/// Refuses schemas that `new` has and `base` has not where no reader could read them, and snapshots
+/// Refuses schemas, partition specs and sort orders that `new` has and `base` has not where no
+/// reader could read them, and snapshots
 /// among the updates that are of a schema the table does not have.
 ///
 /// # Errors
@@ -115,6 +119,23 @@ pub(crate) fn check(
             check_schema(schema, new.format_version())?;
         }
     }
+    if let Some(base) = base {
+        check_names(base, new)?;
+    }
+    for spec in new.partition_specs_iter() {
+        if base.is_none_or(|base| base.partition_spec_by_id(spec.spec_id()).is_none()) {
+            let mut fields = spec.fields().iter();
+            fields.try_for_each(|field| check_width(&field.name, &field.transform))?;
+        }
+    }
+    for order in new.sort_orders_iter() {
+        if base.is_none_or(|base| base.sort_order_by_id(order.order_id).is_none()) {
+            let name = |id| new.current_schema().name_by_field_id(id).unwrap_or("(unnamed)");
+            let mut fields = order.fields.iter();
+            let check = |field: &SortField| check_width(name(field.source_id), &field.transform);
+            fields.try_for_each(check)?;
+        }
+    }
     for snapshot in commit::added(updates) {
         let unknown = snapshot.schema_id().filter(|id| new.schema_by_id(*id).is_none());
         if let Some(schema) = unknown {
@@ -126,6 +147,47 @@ pub(crate) fn check(
         }
     }
     Ok(())
+}
+
+/// Refuses to give a column a name that some client could not send: Iceberg's Java client sends
+/// ISO-8859-1, where everything else is `?`, and with a new column all others go along.
+fn check_names(base: &TableMetadata, new: &TableMetadata) -> Result<(), CatalogError> {
+    let (before, now) = (base.current_schema(), new.current_schema());
+    if before.schema_id() == now.schema_id() {
+        return Ok(());
+    }
+    let lost = |name: &str| -> String {
+        name.chars().map(|c| if u32::from(c) <= 0xff { c } else { '?' }).collect()
+    };
+    for id in before.field_id_to_name_map().keys() {
+        let (Some(before), Some(now)) = (before.field_by_id(*id), now.field_by_id(*id)) else {
+            continue;
+        };
+        if before.name != now.name && lost(&before.name) == now.name {
+            return Err(CatalogError::Invalid(format!(
+                "column `{}` would be called `{}`: the client sends ISO-8859-1, which has not all \
+                 of its characters; change the columns with another client, such as PyIceberg",
+                before.name, now.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a width that no engine can count with: they hold it in 32 bits with a sign.
+fn check_width(field: &str, transform: &Transform) -> Result<(), CatalogError> {
+    match transform {
+        Transform::Bucket(width) | Transform::Truncate(width)
+            if !(1..=i32::MAX.unsigned_abs()).contains(width) =>
+        {
+            Err(CatalogError::Invalid(format!(
+                "partition or sort field `{field}`: the number in `{transform}` has to be from 1 \
+                 to {}",
+                i32::MAX
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_schema(schema: &Schema, version: FormatVersion) -> Result<(), CatalogError> {

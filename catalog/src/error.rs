@@ -59,6 +59,9 @@ pub enum CatalogError {
     /// A location lies outside the warehouse or the table's own prefix. 403 `ForbiddenException`.
     #[error("location `{0}` is outside of what this catalog may touch")]
     LocationForbidden(String),
+    /// The caller may change the table, but not so. 403 `ForbiddenException`.
+    #[error("{0}")]
+    Forbidden(String),
     /// The store of files failed. 503 when [`CatalogError::is_temporary`], else 500.
     #[error("{operation} `{location}`")]
     Storage {
@@ -144,6 +147,7 @@ impl CatalogError {
             Self::Repeated => Self::Repeated,
             Self::Invalid(text) => Self::Invalid(text.clone()),
             Self::LocationForbidden(text) => Self::LocationForbidden(text.clone()),
+            Self::Forbidden(text) => Self::Forbidden(text.clone()),
             Self::Storage { operation, location, source } => {
                 let cause = source.to_string().into();
                 let source = match source {

@@ -1,10 +1,12 @@
 //! Locations in their one normal form: `file:///folder/file` or `s3://bucket/key`.
 //!
-//! Its invariant: a [`Location`] has no segment that any reader could take for "here" or "one up",
-//! neither as written nor percent-decoded as often as anybody likes, so comparing whole segments is
-//! all a jail needs. It is text: links on a disk are looked at where the disk is used.
+//! Its invariant: a [`Location`] has no segment that a reader could take for "here" or "one up", be
+//! it as written or percent-decoded once, so comparing whole segments is all a jail needs. Anything
+//! else is a name, because writers put the values of partitions into paths. It is text: links on a
+//! disk are looked at where the disk is used.
 
 use crate::error::CatalogError;
+use percent_encoding::percent_decode_str;
 use std::fmt;
 
 /// Longest location on a local disk in bytes; Linux paths end there.
@@ -14,7 +16,9 @@ const KEY_BYTES_MAX: usize = 1024;
 /// The kinds of locations as they are written, and the normal form of each. Hadoop writes
 /// `file:/folder`, and `s3a` for its way to the same objects.
 const SCHEMES: [(&str, &str); 4] =
-    [("file:///", "file:///"), ("file:/", "file:///"), ("s3://", "s3://"), ("s3a://", "s3://")];
+    [("file:///", LOCAL), ("file:/", LOCAL), ("s3://", S3), ("s3a://", S3)];
+const LOCAL: &str = "file:///";
+const S3: &str = "s3://";
 
 /// Where a file or a folder is, in normal form and without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,17 +32,16 @@ impl Location {
         let (written, scheme) =
             SCHEMES.into_iter().find(|(written, _)| text.starts_with(written))?;
         let path = &text[written.len()..];
+        // A slash more would make the first folder look like the name of a host.
+        if path.is_empty() || path.starts_with('/') || !path.split('/').all(is_name) {
+            return None;
+        }
         let path = path.strip_suffix('/').unwrap_or(path);
-        let fits = match scheme {
-            "s3://" => {
-                let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-                is_bucket(bucket) && key.len() <= KEY_BYTES_MAX
-            }
-            _ => path.len() < PATH_BYTES_MAX,
-        };
-        let is_plain = |c: char| !c.is_control() && !matches!(c, '\\' | '?' | '#');
-        let is_safe = fits && path.chars().all(is_plain) && are_safe(path.as_bytes());
-        (is_safe && are_safe(&decoded(path))).then(|| Self(format!("{scheme}{path}")))
+        match scheme {
+            LOCAL => local(path),
+            _ => object(path),
+        }
+        .map(|path| Self(format!("{scheme}{path}")))
     }
 
     /// The normal form.
@@ -64,6 +67,14 @@ impl Location {
             .ok_or_else(|| CatalogError::LocationForbidden(file.to_owned()))
     }
 
+    /// What `path` is called once everything at and below this folder is at and below `to`; none
+    /// when it is elsewhere.
+    #[must_use]
+    pub fn moved(&self, path: &str, to: &Self) -> Option<String> {
+        let path = Self::parse(path)?;
+        (path == *self || path.is_inside(self)).then(|| format!("{to}{}", &path.0[self.0.len()..]))
+    }
+
     /// The folders that this is in, the nearest last.
     pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
         let start = self.0.find("//").map_or(0, |at| at + 3);
@@ -71,9 +82,23 @@ impl Location {
         ends.map(|(at, _)| &self.0[..at])
     }
 
+    /// Whether a folder at this place is one and the same for every client: some cut a location at
+    /// `?` or `#`, take `\` for a slash, leave out an empty segment or decode more than once. What
+    /// they take for a file is still in the table's folder; what they take for a folder is not.
+    pub(crate) fn is_plain(&self) -> bool {
+        let path = &self.0[self.0.find("//").map_or(0, |at| at + 2)..];
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let is_odd = |c: char| c.is_control() || matches!(c, '\\' | '?' | '#');
+        !path.contains(is_odd) && are_plain(path.as_bytes()) && are_plain(&decoded(path))
+    }
+
     /// Whether a table may lie here: some file systems drop dots and spaces at a name's end.
     pub(crate) fn is_fit_for_a_table(&self) -> bool {
-        !self.0.split('/').any(|segment| segment.ends_with(['.', ' ']) || segment.starts_with(' '))
+        self.is_plain()
+            && !self
+                .0
+                .split('/')
+                .any(|segment| segment.ends_with(['.', ' ']) || segment.starts_with(' '))
     }
 }
 
@@ -83,23 +108,44 @@ impl fmt::Display for Location {
     }
 }
 
+/// The path on a local disk, where an empty segment is no folder: two texts that open one file have
+/// one normal form.
+fn local(path: &str) -> Option<String> {
+    let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let path = path.join("/");
+    (path.len() < PATH_BYTES_MAX).then_some(path)
+}
+
+/// The bucket and the key of an object. A key that ends in a slash is a folder of a console, and
+/// the client of this server has no way to name one with control characters.
+fn object(path: &str) -> Option<String> {
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let is_object = key.len() <= KEY_BYTES_MAX
+        && !key.starts_with('/')
+        && !path.ends_with('/')
+        && !key.contains(|c: char| c.is_ascii_control());
+    (is_bucket(bucket) && is_object).then(|| path.to_owned())
+}
+
 /// Whether this is a bucket's name and nothing else: no user, no port.
 fn is_bucket(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    name.len() <= 255 && name.bytes().all(allowed)
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(allowed)
 }
 
-fn are_safe(path: &[u8]) -> bool {
-    let is_safe_byte = |b: &u8| !b.is_ascii_control() && *b != b'\\';
-    path.iter().all(is_safe_byte)
+fn are_plain(path: &[u8]) -> bool {
+    let is_plain = |b: &u8| !b.is_ascii_control() && *b != b'\\';
+    path.iter().all(is_plain)
         && !path
             .split(|b| *b == b'/')
             .any(|segment| segment.iter().all(|b| matches!(b, b'.' | b' ')))
 }
 
-/// `path` percent-decoded until nothing is left to decode. What is dangerous stays in the result
-/// whatever else is decoded, so looking at the last form is looking at all of them.
+/// `path` percent-decoded until nothing is left to decode. What is odd stays in the result whatever
+/// else is decoded, so looking at the last form is looking at all of them.
 fn decoded(path: &str) -> Vec<u8> {
+    let nibble =
+        |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut decoded: Vec<u8> = Vec::with_capacity(path.len());
     for byte in path.bytes() {
         decoded.push(byte);
@@ -113,8 +159,16 @@ fn decoded(path: &str) -> Vec<u8> {
     decoded
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+/// Whether a segment is a name for everybody. Parsers of URLs leave out tabs and line ends before
+/// they look for dots.
+fn is_name(segment: &str) -> bool {
+    let mut dots = 0;
+    let is_dots = percent_decode_str(segment)
+        .filter(|byte| !matches!(byte, b'\t' | b'\r' | b'\n'))
+        .inspect(|_| dots += 1)
+        .all(|byte| byte == b'.');
+    let leads_elsewhere = is_dots && (1..=2).contains(&dots);
+    !leads_elsewhere && !segment.contains('\0')
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 
 pub mod access;
 mod file_io;
+mod files;
 mod local;
+pub mod probe;
 pub mod sign;
 mod sts;
 #[cfg(test)]
@@ -15,10 +17,13 @@ mod tests;
 use crate::{error::CatalogError, location::Location};
 use access::Access;
 use bytes::Bytes;
+use files::LocalFiles;
 use futures::TryStreamExt;
 use local::LocalDisk;
 use object_store::{
-    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as Key,
+    ObjectStore, ObjectStoreExt,
+    aws::AmazonS3Builder,
+    path::{Path as Key, PathPart},
 };
 use std::{
     collections::HashSet,
@@ -91,7 +96,7 @@ impl Storage {
     /// [`CatalogError::Invalid`] for another kind of URL; [`CatalogError::Storage`] when the
     /// folder cannot be made.
     pub fn open(warehouse: &str, s3: &S3Options) -> Result<Self, CatalogError> {
-        let root = Location::parse(warehouse).ok_or_else(|| {
+        let root = Location::parse(warehouse).filter(Location::is_plain).ok_or_else(|| {
             CatalogError::Invalid(format!(
                 "warehouse `{warehouse}` is neither file:///folder nor s3://bucket/prefix"
             ))
@@ -361,18 +366,31 @@ impl Storage {
         iceberg::io::FileIOBuilder::new(Arc::new(self.clone())).build()
     }
 
-    /// The same files for readers that speak `object_store` (DataFusion). The base URL to register
-    /// it under is `file:///` or `s3://bucket`; paths are relative to that base.
+    /// The same files for readers that speak `object_store` (DataFusion): only to read, by the
+    /// paths that [`Storage::object_path`] gives. The base URL to register it under is `file:///`
+    /// or `s3://bucket`.
     ///
     /// # Panics
     /// Never: a bucket's name that was accepted at the start is part of a URL.
     #[must_use]
     pub fn object_store(&self) -> (url::Url, Arc<dyn ObjectStore>) {
         let (base, store): (String, Arc<dyn ObjectStore>) = match &self.inner.place {
-            Place::Local(_) => ("file:///".to_owned(), Arc::new(LocalFileSystem::new())),
+            Place::Local(_) => ("file:///".to_owned(), Arc::new(LocalFiles)),
             Place::S3 { bucket, store, .. } => (format!("s3://{bucket}"), Arc::clone(store)),
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
+    }
+
+    /// What [`Storage::object_store`] calls a file.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`].
+    pub fn object_path(&self, location: &str) -> Result<Key, CatalogError> {
+        let location = self.normalize(location)?;
+        match &self.inner.place {
+            Place::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
+            Place::S3 { bucket, .. } => key(bucket, location.as_str()),
+        }
     }
 
     /// Runs `work` on a blocking thread; only for a local place.
@@ -429,12 +447,15 @@ fn local_path(location: &str) -> PathBuf {
     PathBuf::from(location.strip_prefix("file://").unwrap_or(location))
 }
 
-/// The object's key in its bucket.
+/// The object's key in its bucket, byte for byte.
 fn key(bucket: &str, location: &str) -> Result<Key, CatalogError> {
+    let forbidden = || CatalogError::LocationForbidden(location.to_owned());
     let path = location.strip_prefix("s3://").and_then(|rest| rest.strip_prefix(bucket));
-    let path = path.map(|path| path.trim_start_matches('/'));
-    path.and_then(|path| Key::parse(path).ok())
-        .ok_or_else(|| CatalogError::LocationForbidden(location.to_owned()))
+    let path = path.ok_or_else(forbidden)?;
+    // A whole key with an empty segment does not parse, though its parts do.
+    path.strip_prefix('/').unwrap_or(path).split('/').try_fold(Key::ROOT, |key, segment| {
+        PathPart::parse(segment).map(|part| key.join(part)).map_err(|_| forbidden())
+    })
 }
 
 fn failed(

@@ -112,9 +112,11 @@ pub fn config(config: &Config) -> Result<(), CliError> {
     let rows: Vec<Vec<String>> = config
         .effective
         .iter()
-        .map(|(key, value, origin)| vec![(*key).to_owned(), value.clone(), origin.to_string()])
+        .map(|(key, value, origin, meaning)| {
+            vec![(*key).to_owned(), value.clone(), origin.to_string(), (*meaning).to_owned()]
+        })
         .collect();
-    say(&aligned(&["setting", "value", "origin"], &rows))
+    say(&aligned(&["setting", "value", "origin", "meaning"], &rows))
 }
 
 /// A namespace in a path; `/` separates its levels on the command line.

@@ -5,6 +5,7 @@ use crate::{
         CliError,
         admin::{aligned, escape, escape_ns, plain, time, typed},
         client::{Client, ClientError},
+        relocate::{self, Relocate},
         say,
     },
     config::Config,
@@ -41,6 +42,9 @@ pub enum CatalogCommand {
     Undrop(Undrop),
     /// Delete the files of a dropped table
     Purge(Purge),
+    /// Use a data folder or warehouse that was moved or copied where it is now; with no server
+    /// running
+    Relocate(Relocate),
 }
 
 /// Which server.
@@ -197,6 +201,7 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
             let answer = server.client(config).json(Method::DELETE, &path, None).await?;
             say(&lines(&answer))
         }
+        CatalogCommand::Relocate(command) => relocate::run(config, command).await,
     }
 }
 

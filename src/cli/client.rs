@@ -10,17 +10,19 @@ const TRIES_MAX: u32 = 12;
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How much of an answer is shown that some other server gave.
+const FOREIGN_SHOWN_MAX: usize = 80;
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No answer.
-    #[error("no answer from {url}; is `icecore serve` running?")]
+    #[error("no answer from {url}: {reason}; is `icecore serve` running there?")]
     Send {
         /// Where it was sent.
         url: String,
-        /// Why it failed.
-        #[source]
-        source: reqwest::Error,
+        /// The last cause, as the ones above it say less.
+        reason: String,
     },
     /// An answer that broke off.
     #[error("the answer broke off; the server's log says why")]
@@ -76,9 +78,10 @@ impl Client {
     /// The server at `url`, or where `config` lets one listen, and the token of `config` for it.
     #[must_use]
     pub fn new(config: &Config, url: Option<&str>) -> Self {
-        let url = url.map_or_else(|| format!("http://{}", config.listen), str::to_owned);
+        let url = url.map_or_else(|| config.listen.to_string(), str::to_owned);
+        let scheme = if url.contains("://") { "" } else { "http://" };
         Self {
-            url: url.trim_end_matches('/').to_owned(),
+            url: format!("{scheme}{}", url.trim_end_matches('/')),
             token: config.token.clone(),
             http: reqwest::Client::new(),
         }
@@ -92,7 +95,7 @@ impl Client {
         let response = self.open(call).await?;
         let status = response.status();
         let body = response.bytes().await;
-        Ok((status, body.map_err(|source| ClientError::Send { url: self.url.clone(), source })?))
+        Ok((status, body.map_err(|cause| self.unanswered(&cause))?))
     }
 
     /// Sends once and gives the answer as it comes, whatever its status.
@@ -108,7 +111,15 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        request.send().await.map_err(|source| ClientError::Send { url: self.url.clone(), source })
+        request.send().await.map_err(|cause| self.unanswered(&cause))
+    }
+
+    fn unanswered(&self, cause: &reqwest::Error) -> ClientError {
+        let mut last: &dyn std::error::Error = cause;
+        while let Some(next) = last.source() {
+            last = next;
+        }
+        ClientError::Send { url: self.url.clone(), reason: last.to_string() }
     }
 
     /// Sends until there is an answer that a repeat cannot better; for requests that may be
@@ -181,6 +192,17 @@ impl Client {
 #[must_use]
 pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let parsed: Option<icecore_schemas::error_code::ErrorBody> = serde_json::from_slice(body).ok();
-    let text = parsed.map_or_else(|| String::from_utf8_lossy(body).into_owned(), |body| body.error);
+    let text = match parsed {
+        Some(body) if status == StatusCode::UNAUTHORIZED => {
+            format!("{}; for this command: set ICECORE_TOKEN, or pass --token", body.error)
+        }
+        Some(body) => body.error,
+        None => {
+            let text = String::from_utf8_lossy(body);
+            let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+            let start: String = line.trim().chars().take(FOREIGN_SHOWN_MAX).collect();
+            format!("the answer is not one of Icecore's; check --url (it begins with `{start}`)")
+        }
+    };
     ClientError::Refused { status: status.as_u16(), text }
 }

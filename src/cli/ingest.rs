@@ -3,7 +3,11 @@
 //! An event without an id gets one from the file's identity and its place in it, so a repeat is a
 //! duplicate. How far a file is acknowledged is kept beside it until it is done.
 
+mod csv;
+mod elements;
+mod lines;
 pub(super) mod rows;
+mod source;
 
 use crate::{
     cli::{
@@ -15,30 +19,28 @@ use crate::{
 };
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use icecore_schemas::batch::IngestReply;
+use icecore_schemas::batch::{EventError, IngestReply};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header};
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use source::{Progress, Source, failed_at, progress_path};
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 /// Most events and bytes in one request.
 const BATCH_EVENTS_MAX: usize = 5_000;
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// How much of a file's start tells it from others.
-const IDENTITY_BYTES: usize = 64 * 1024;
 /// How many refused events are shown.
-const REFUSED_SHOWN_MAX: usize = 5;
+const REFUSED_SHOWN_MAX: u64 = 20;
 
 /// `icecore ingest`
 #[derive(Debug, Args)]
 pub struct IngestFiles {
-    /// Files; `-` or none is stdin
+    /// Files, or patterns such as 'logs/*.ndjson.gz'; `-` or none is stdin. gzip and zstd are read
+    /// as they are
     files: Vec<PathBuf>,
-    /// How the files are written; by their ending when left out
+    /// How the files are written; by their ending when left out, stdin by its first byte
     #[arg(long)]
     format: Option<FileFormat>,
     /// Namespace of events that name none
@@ -57,8 +59,10 @@ pub struct IngestFiles {
 pub enum FileFormat {
     /// One event a line.
     Ndjson,
-    /// One JSON body: an array, or an object with `events`.
+    /// JSON: an array, an object with `events`, or one value after the other.
     Json,
+    /// An event a row, the members named in the first.
+    Csv,
     /// One CloudEvents event or an array of them.
     Cloudevents,
     /// An Avro object container file.
@@ -75,26 +79,21 @@ struct Totals {
     refused: u64,
 }
 
-/// How far a file is acknowledged: bytes, or rows of a Parquet file.
-#[derive(Debug, Serialize, Deserialize)]
-struct Progress {
-    identity: String,
-    offset: u64,
+/// Part of an input that fits into a request: NDJSON.
+#[derive(Debug, Default)]
+struct Part {
+    body: Vec<u8>,
+    /// Where each event stands in the input: its line, row or element, from 1.
+    places: Vec<u64>,
+    /// What [`Progress`] says when this part is acknowledged.
+    next: u64,
+    /// Lines up to there, in an input of lines.
+    lines: u64,
 }
 
-impl Progress {
-    /// Where a file of this identity goes on.
-    fn resume_at(file: &Path, identity: &str) -> Option<u64> {
-        let progress: Self = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-        (progress.identity == identity).then_some(progress.offset)
-    }
-
-    fn save(&self, file: &Path) -> Result<(), CliError> {
-        let text = serde_json::to_string(self).expect("text and a number");
-        std::fs::write(file, text).map_err(|source| CliError::Io {
-            operation: format!("write `{}`", file.display()),
-            source,
-        })
+impl Part {
+    fn is_full(&self) -> bool {
+        BATCH_EVENTS_MAX <= self.places.len() || BATCH_BYTES_MAX <= self.body.len()
     }
 }
 
@@ -106,17 +105,8 @@ impl Progress {
 pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError> {
     let client = Client::new(config, command.url.as_deref());
     let mut totals = Totals::default();
-    let stdin = [PathBuf::from("-")];
-    for path in if command.files.is_empty() { &stdin[..] } else { &command.files } {
-        let format = command.format.unwrap_or_else(|| format_of(path));
-        let sender = Sender { client: &client, command, format };
-        match format {
-            FileFormat::Ndjson => sender.send_lines(path, &mut totals).await?,
-            FileFormat::Parquet => sender.send_rows(path, &mut totals).await?,
-            FileFormat::Json | FileFormat::Cloudevents | FileFormat::Avro => {
-                sender.send_whole(path, &mut totals).await?
-            }
-        }
+    for path in source::inputs(&command.files)? {
+        Sender { client: &client, command }.send_file(&path, &mut totals).await?;
     }
     let Totals { received, duplicates, refused } = totals;
     say(&format!(
@@ -124,95 +114,137 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
         received - duplicates - refused
     ))?;
     if refused == 0 {
-        Ok(())
-    } else {
-        Err(CliError::Refused(format!("{refused} events are dead letters")))
+        return Ok(());
     }
+    let events = if refused == 1 { "1 event was" } else { &format!("{refused} events were") };
+    Err(CliError::Refused(format!(
+        "{events} refused and kept as dead letters: icecore deadletters list --ns {}",
+        command.ns
+    )))
 }
 
-fn format_of(path: &Path) -> FileFormat {
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("json") => FileFormat::Json,
-        Some("avro") => FileFormat::Avro,
-        Some("parquet") => FileFormat::Parquet,
-        _ => FileFormat::Ndjson,
-    }
+/// Requests made of an input, one after the other.
+type Parts = Box<dyn Iterator<Item = Result<Part, CliError>>>;
+
+/// An input as it is sent.
+enum Input {
+    Parts(Parts),
+    /// In one request: media type and body.
+    Whole(&'static str, Vec<u8>),
 }
 
 struct Sender<'a> {
     client: &'a Client,
     command: &'a IngestFiles,
-    format: FileFormat,
 }
 
 impl Sender<'_> {
-    async fn send_lines(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
-        let progress_path = progress_path(path);
-        let (mut reader, length, identity) = open(path)?;
-        let start = progress_path
-            .as_deref()
-            .and_then(|file| Progress::resume_at(file, &identity))
-            .unwrap_or(0);
-        let failed =
-            |source| CliError::Io { operation: format!("read `{}`", path.display()), source };
-        if 0 < start {
-            reader.seek_to(start).map_err(failed)?;
-        }
-        let bar = bar(length, path);
-        bar.set_position(start);
-        let mut offset = start;
-        loop {
-            let (body, events, next) =
-                next_batch(&mut reader, &identity, offset).map_err(failed)?;
-            if events == 0 && next == offset {
-                break;
-            }
-            if 0 < events {
-                self.send(body.into(), totals, &bar).await?;
-            }
-            offset = next;
-            bar.set_position(offset);
-            bar.set_message(format!("{} events", totals.received));
-            if let Some(file) = &progress_path {
-                Progress { identity: identity.clone(), offset }.save(file)?;
-            }
+    async fn send_file(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
+        let mut source = Source::new(path)?;
+        let bar = bar(&source);
+        match self.read(&mut source, &bar)? {
+            Input::Parts(parts) => self.send_parts(&source, &bar, parts, totals).await?,
+            Input::Whole(media, body) => self.send_whole(path, &bar, (media, body), totals).await?,
         }
         bar.finish();
-        if let Some(file) = &progress_path {
+        Ok(())
+    }
+
+    /// Reads on where an earlier run stopped.
+    fn read(&self, source: &mut Source, bar: &ProgressBar) -> Result<Input, CliError> {
+        let path = source.path().to_owned();
+        let mut reader = source.open(0, bar)?;
+        let format = match self.command.format {
+            Some(format) => format,
+            None => source.format(&mut reader)?,
+        };
+        if format == FileFormat::Parquet {
+            let rows = rows::RowFile::open(&path)?;
+            source.identity.clone_from(&rows.identity);
+            let (start, _) = source.acknowledged();
+            return Ok(Input::Parts(Box::new(rows.parts(&path, start)?)));
+        }
+        let (start, line) = source.acknowledged();
+        let identity = source.identity.clone();
+        Ok(match format {
+            FileFormat::Ndjson => {
+                let reader = if start == 0 { reader } else { source.open(start, bar)? };
+                let parts = lines::Lines { reader, identity, offset: start, line };
+                Input::Parts(Box::new(parts.map(move |part| part.map_err(failed_at(&path)))))
+            }
+            FileFormat::Csv => {
+                let rows = csv::Rows::new(reader, &path, identity, start)?;
+                Input::Parts(Box::new(rows.map(move |part| part.map_err(failed_at(&path)))))
+            }
+            FileFormat::Json => {
+                let body = read_all(&path, reader)?;
+                match elements::parts(&body, &identity, start) {
+                    Some(parts) => Input::Parts(Box::new(parts.into_iter().map(Ok))),
+                    None => Input::Whole("application/json", body),
+                }
+            }
+            FileFormat::Cloudevents => {
+                let body = read_all(&path, reader)?;
+                let media = if body.trim_ascii_start().starts_with(b"[") {
+                    "application/cloudevents-batch+json"
+                } else {
+                    "application/cloudevents+json"
+                };
+                Input::Whole(media, body)
+            }
+            FileFormat::Avro | FileFormat::Parquet => {
+                Input::Whole("application/avro", read_all(&path, reader)?)
+            }
+        })
+    }
+
+    /// Sends part after part, and notes how far the file is acknowledged.
+    async fn send_parts(
+        &self,
+        source: &Source,
+        bar: &ProgressBar,
+        parts: Parts,
+        totals: &mut Totals,
+    ) -> Result<(), CliError> {
+        let progress_file = progress_path(source.path());
+        for part in parts {
+            let Part { body, places, next, lines } = part?;
+            if !places.is_empty() {
+                let reply = self.send("application/x-ndjson", body.into()).await?;
+                self.count(&reply, totals);
+                let place = |error: &EventError| {
+                    let at = places.get(usize::try_from(error.index).unwrap_or(usize::MAX));
+                    at.map_or_else(String::new, |place| format!(":{place}"))
+                };
+                show_refused(bar, source.path(), &reply, totals, place);
+            }
+            bar.set_message(format!("{} events", totals.received));
+            if let Some(file) = &progress_file {
+                Progress { identity: source.identity.clone(), offset: next, lines }.save(file)?;
+            }
+        }
+        if let Some(file) = &progress_file {
             // Already gone when the file was empty.
             let _ = std::fs::remove_file(file);
         }
         Ok(())
     }
 
-    async fn send_whole(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
-        let (mut reader, length, _) = open(path)?;
-        let mut body = Vec::new();
-        reader.read_to_end(&mut body).map_err(|source| CliError::Io {
-            operation: format!("read `{}`", path.display()),
-            source,
-        })?;
-        let bar = bar(length, path);
-        self.send(body.into(), totals, &bar).await?;
-        bar.finish();
+    async fn send_whole(
+        &self,
+        path: &Path,
+        bar: &ProgressBar,
+        (media, body): (&str, Vec<u8>),
+        totals: &mut Totals,
+    ) -> Result<(), CliError> {
+        let reply = self.send(media, body.into()).await?;
+        self.count(&reply, totals);
+        let place = |error: &EventError| format!(": event {}", error.index + 1);
+        show_refused(bar, path, &reply, totals, place);
         Ok(())
     }
 
-    async fn send(
-        &self,
-        body: Bytes,
-        totals: &mut Totals,
-        bar: &ProgressBar,
-    ) -> Result<(), CliError> {
-        let media = match self.format {
-            FileFormat::Ndjson | FileFormat::Parquet => "application/x-ndjson",
-            FileFormat::Json => "application/json",
-            FileFormat::Cloudevents if body.trim_ascii_start().starts_with(b"[") => {
-                "application/cloudevents-batch+json"
-            }
-            FileFormat::Cloudevents => "application/cloudevents+json",
-            FileFormat::Avro => "application/avro",
-        };
+    async fn send(&self, media: &str, body: Bytes) -> Result<IngestReply, CliError> {
         let path = if self.command.keep_time_window { "/ingest" } else { "/ingest?backfill=true" };
         let headers = [
             (header::CONTENT_TYPE.as_str(), media.to_owned()),
@@ -222,133 +254,56 @@ impl Sender<'_> {
             .client
             .send_retrying(&Call { method: Method::POST, path, headers: &headers, body })
             .await?;
-        let reply: IngestReply = match serde_json::from_slice(&bytes) {
-            Ok(reply) if matches!(status.as_u16(), 200 | 207 | 400) => reply,
-            _ => return Err(refused(status, &bytes).into()),
-        };
-        for error in reply.errors.iter().take(
-            REFUSED_SHOWN_MAX.saturating_sub(usize::try_from(totals.refused).unwrap_or(usize::MAX)),
-        ) {
-            bar.suspend(|| {
-                crate::cli::complain(&CliError::Refused(format!(
-                    "{}: {}",
-                    error.code.as_str(),
-                    error.reason
-                )))
-            });
+        match serde_json::from_slice(&bytes) {
+            Ok(reply) if matches!(status.as_u16(), 200 | 207 | 400) => Ok(reply),
+            _ => Err(refused(status, &bytes).into()),
         }
+    }
+
+    fn count(&self, reply: &IngestReply, totals: &mut Totals) {
         totals.received += reply.received;
         totals.duplicates += reply.duplicates;
         totals.refused += reply.errors.len() as u64;
-        Ok(())
     }
 }
 
-/// A file that can be sought in, or stdin.
-enum Source {
-    File(BufReader<File>),
-    Stdin(BufReader<io::Stdin>),
-}
-
-impl Source {
-    fn seek_to(&mut self, offset: u64) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.seek(SeekFrom::Start(offset)).map(|_| ()),
-            Self::Stdin(_) => Err(io::Error::other("stdin cannot be resumed")),
-        }
-    }
-
-    fn read_to_end(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.read_to_end(into),
-            Self::Stdin(stdin) => stdin.read_to_end(into),
-        }
-    }
-
-    fn read_line(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.read_until(b'\n', into),
-            Self::Stdin(stdin) => stdin.read_until(b'\n', into),
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<(Source, u64, String), CliError> {
-    if path.as_os_str() == "-" {
-        return Ok((Source::Stdin(BufReader::new(io::stdin())), 0, "stdin".to_owned()));
-    }
-    let failed = |source| CliError::Io { operation: format!("read `{}`", path.display()), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let mut head = Vec::new();
-    file.by_ref().take(IDENTITY_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
-    file.rewind().map_err(failed)?;
-    let name =
-        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let identity =
-        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&[name.as_bytes(), &head].concat()));
-    Ok((Source::File(BufReader::with_capacity(1 << 20, file)), length, identity))
-}
-
-fn progress_path(path: &Path) -> Option<PathBuf> {
-    if path.as_os_str() == "-" {
-        return None;
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".icecore-progress");
-    Some(name.into())
-}
-
-/// Lines from `offset` on up to the bounds of a request: body, events in it, offset after it.
-fn next_batch(
-    reader: &mut Source,
-    identity: &str,
-    offset: u64,
-) -> io::Result<(Vec<u8>, usize, u64)> {
-    let (mut body, mut line) = (Vec::new(), Vec::new());
-    let (mut events, mut next) = (0, offset);
-    while events < BATCH_EVENTS_MAX && body.len() < BATCH_BYTES_MAX {
-        line.clear();
-        let read = reader.read_line(&mut line)?;
-        if read == 0 {
+/// Says of the first refused events where they stand and why they are refused.
+fn show_refused(
+    bar: &ProgressBar,
+    path: &Path,
+    reply: &IngestReply,
+    totals: &Totals,
+    place: impl Fn(&EventError) -> String,
+) {
+    let shown_before = totals.refused - reply.errors.len() as u64;
+    for (number, error) in (shown_before + 1..).zip(&reply.errors) {
+        if REFUSED_SHOWN_MAX < number {
             break;
         }
-        let text = line.trim_ascii();
-        if !text.is_empty() {
-            push_with_id(&mut body, text, || format!("{identity}-{next:012x}"));
-            events += 1;
+        let (code, reason) = (error.code.as_str(), &error.reason);
+        let name =
+            if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
+        bar.suspend(|| crate::cli::remark(&format!("{name}{}: {code}: {reason}", place(error))));
+        if number == REFUSED_SHOWN_MAX {
+            bar.suspend(|| crate::cli::remark("more refused events are counted, not shown"));
         }
-        next += read as u64;
     }
-    Ok((body, events, next))
 }
 
-/// The event, with `id` put in where it has none. What is not an object is sent as it is, for the
-/// server to say what is wrong.
-fn push_with_id(body: &mut Vec<u8>, event: &[u8], id: impl Fn() -> String) {
-    #[derive(Deserialize)]
-    struct Identified {
-        id: Option<IgnoredAny>,
-        events: Option<IgnoredAny>,
-    }
-    let parsed: Result<Identified, _> = serde_json::from_slice(event);
-    match (parsed, event.strip_prefix(b"{")) {
-        (Ok(Identified { id: None, events: None }), Some(rest)) => {
-            let comma = if rest.trim_ascii_start().starts_with(b"}") { "" } else { "," };
-            body.extend_from_slice(format!("{{\"id\":\"{}\"{comma}", id()).as_bytes());
-            body.extend_from_slice(rest);
-        }
-        _ => body.extend_from_slice(event),
-    }
-    body.push(b'\n');
+fn read_all(path: &Path, mut reader: source::Reader) -> Result<Vec<u8>, CliError> {
+    let mut body = Vec::new();
+    reader.read_to_end(&mut body).map_err(failed_at(path))?;
+    Ok(body)
 }
 
-fn bar(length: u64, path: &Path) -> ProgressBar {
+fn bar(source: &Source) -> ProgressBar {
     let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}";
     let style = ProgressStyle::with_template(template)
         .expect("the template is a constant")
         .progress_chars("=> ");
-    ProgressBar::new(length).with_style(style).with_prefix(path.display().to_string())
+    ProgressBar::new(source.bytes)
+        .with_style(style)
+        .with_prefix(source.path().display().to_string())
 }
 
 #[cfg(test)]

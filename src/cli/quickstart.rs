@@ -46,24 +46,53 @@ const QUESTIONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Runs the tour.
+/// Runs a server and the tour of it.
 ///
 /// # Errors
 /// [`CliError`].
 pub async fn run(config: &Config, quickstart: &Quickstart) -> Result<(), CliError> {
     let clock = Clock::system();
+    let mut stop = serve::StopSignal::watch()?;
     let server = Server::start(config, clock.clone()).await?;
     let url = format!("http://{}", server.address());
-    let client = Client::new(config, Some(&url));
+    let served = async {
+        tour(config, quickstart, &clock, &url).await?;
+        if !quickstart.exit {
+            say("Serving until Ctrl-C.")?;
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    };
+    // Cancel-safe: whoever stops the tour wants no more of it.
+    let shown: Result<(), CliError> = tokio::select! {
+        shown = served => shown,
+        () = stop.received() => Ok(()),
+    };
+    server.stop().await;
+    shown?;
+    say(&format!(
+        "The events stay in {}. To go on: icecore serve, and in another terminal: icecore sql --ns {} \"SELECT count(*) FROM events\"",
+        config.data_dir.display(),
+        sample::NAMESPACE
+    ))
+}
+
+async fn tour(
+    config: &Config,
+    quickstart: &Quickstart,
+    clock: &Clock,
+    url: &str,
+) -> Result<(), CliError> {
+    let client = Client::new(config, Some(url));
     let half = quickstart.events / 2;
     let ids = Ids::new(clock.clone());
 
     let started = Instant::now();
-    send(&client, &clock, &ids, 0..half).await?;
+    send(&client, clock, &ids, 0..half).await?;
     let commit =
         client.json(Method::POST, &format!("/v1/{}/commit", sample::NAMESPACE), None).await?;
     let snapshot = commit["snapshots"]["events"].clone();
-    send(&client, &clock, &ids, half..quickstart.events).await?;
+    send(&client, clock, &ids, half..quickstart.events).await?;
     say(&format!(
         "{} events sent to {url} and durable in {:.1} s\n",
         quickstart.events,
@@ -85,13 +114,7 @@ pub async fn run(config: &Config, quickstart: &Quickstart) -> Result<(), CliErro
         .await?;
     }
     client.json(Method::POST, &format!("/v1/{}/commit", sample::NAMESPACE), None).await?;
-    say(&other_engines(&url, &config.catalog_name))?;
-    if !quickstart.exit {
-        say("Serving until Ctrl-C.")?;
-        serve::until_asked_to_stop().await?;
-    }
-    server.stop().await;
-    Ok(())
+    say(&other_engines(url, &config.catalog_name))
 }
 
 async fn send(

@@ -1,29 +1,50 @@
 //! `icecore serve`.
 
 use crate::{cli::CliError, clock::Clock, config::Config, server::Server};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs a server until Ctrl-C or SIGTERM.
 ///
 /// # Errors
 /// [`CliError::Start`].
 pub async fn serve(config: &Config) -> Result<(), CliError> {
+    // Before the server answers: a stop that comes right after its first answer is a clean one.
+    let mut stop = StopSignal::watch()?;
     let server = Server::start(config, Clock::system()).await?;
-    until_asked_to_stop().await?;
+    stop.received().await;
     server.stop().await;
     Ok(())
 }
 
-/// Returns at Ctrl-C or SIGTERM.
-///
-/// # Errors
-/// The process cannot watch signals.
-pub async fn until_asked_to_stop() -> Result<(), CliError> {
-    let mut terminate = signal(SignalKind::terminate())
-        .map_err(|source| CliError::Io { operation: "watch for SIGTERM".to_owned(), source })?;
-    // Cancel-safe: whichever comes first ends the wait for good.
-    tokio::select! {
-        stopped = tokio::signal::ctrl_c() => stopped.map_err(|source| CliError::Io { operation: "watch for Ctrl-C".to_owned(), source }),
-        _ = terminate.recv() => Ok(()),
+/// The wish of a person or a supervisor that this process ends.
+#[derive(Debug)]
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    /// Catches Ctrl-C and SIGTERM from now on.
+    ///
+    /// # Errors
+    /// The process cannot watch signals.
+    pub fn watch() -> Result<Self, CliError> {
+        let watch = |kind, name: &str| {
+            signal(kind)
+                .map_err(|source| CliError::Io { operation: format!("watch for {name}"), source })
+        };
+        Ok(Self {
+            interrupt: watch(SignalKind::interrupt(), "Ctrl-C")?,
+            terminate: watch(SignalKind::terminate(), "SIGTERM")?,
+        })
+    }
+
+    /// Returns when one of them came, also one that came before.
+    pub async fn received(&mut self) {
+        // Cancel-safe: whichever comes first ends the wait for good.
+        tokio::select! {
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! `icecore sql`: one statement, or a prompt.
+//! `icecore sql`: statements from the command line, a file or a pipe, or a prompt.
+
+mod script;
 
 use crate::{
     cli::{
@@ -25,18 +27,21 @@ use tokio::time::Instant;
 /// `icecore sql`
 #[derive(Debug, Args)]
 pub struct SqlCommand {
-    /// The statement; without it a prompt opens
+    /// Statements, with `;` between them; without them and without a pipe a prompt opens
     sql: Option<String>,
+    /// A file of statements; `-` is stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
+    file: Option<PathBuf>,
     /// The namespace
     #[arg(long, default_value = "default")]
     ns: String,
-    /// A snapshot id or an RFC 3339 time
+    /// A snapshot id, an RFC 3339 time such as 2026-11-20T12:00:00Z, a tag or a branch
     #[arg(long)]
     as_of: Option<String>,
-    /// How rows are printed
-    #[arg(long, default_value = "table")]
-    format: Format,
-    /// File to write to, instead of stdout
+    /// How rows are printed; by the ending of --output when left out, else a table
+    #[arg(long)]
+    format: Option<Format>,
+    /// File to write to, instead of stdout; for one statement
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// The server, http://host:port
@@ -72,58 +77,102 @@ impl Format {
         }
     }
 
+    /// The format that a file's ending stands for.
+    fn of_file(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "json" => Some(Self::Json),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            "csv" => Some(Self::Csv),
+            "arrow" | "arrows" => Some(Self::Arrow),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+
     /// Whether a terminal cannot show it.
     fn is_binary(self) -> bool {
         matches!(self, Self::Arrow | Self::Parquet)
     }
 }
 
-/// Runs the statement, or a prompt until its end.
+/// Runs the statements in order, or a prompt until its end.
 ///
 /// # Errors
-/// [`CliError`]; at the prompt a failing statement is printed and the prompt goes on.
+/// [`CliError`] of the first statement that fails; those behind it are not run. At the prompt a
+/// failing statement is printed and the prompt goes on.
 pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> {
-    check_output(command, std::io::stdout().is_terminal())?;
     let client = Client::new(config, command.url.as_deref());
-    if let Some(sql) = &command.sql {
-        return match &command.output {
-            Some(file) => save_answer(&client, command, sql, file).await,
-            None => print_answer(&client, command, sql).await,
-        };
+    let Some(text) = script_of(command)? else {
+        check_output(command, 0, std::io::stdout().is_terminal())?;
+        return prompt(config, &client, command).await;
+    };
+    let script::Script { mut statements, rest } = script::split(&text);
+    if !rest.is_empty() {
+        statements.push(rest);
     }
+    check_output(command, statements.len(), std::io::stdout().is_terminal())?;
+    for sql in &statements {
+        match &command.output {
+            Some(file) => save_answer(&client, command, sql, file).await?,
+            None => print_answer(&client, command, sql).await?,
+        }
+    }
+    Ok(())
+}
+
+/// The text of the statements that the command was given, if it was given any.
+fn script_of(command: &SqlCommand) -> Result<Option<String>, CliError> {
+    let named = match (&command.sql, &command.file) {
+        (Some(sql), _) => return Ok(Some(sql.clone())),
+        (None, file) => file.as_deref().filter(|file| *file != Path::new("-")),
+    };
+    let (operation, text) = match named {
+        Some(file) => (format!("read `{}`", file.display()), std::fs::read_to_string(file)),
+        None if command.file.is_none() && std::io::stdin().is_terminal() => return Ok(None),
+        None => {
+            ("read statements from stdin".to_owned(), std::io::read_to_string(std::io::stdin()))
+        }
+    };
+    text.map(Some).map_err(|source| CliError::Io { operation, source })
+}
+
+async fn prompt(config: &Config, client: &Client, command: &SqlCommand) -> Result<(), CliError> {
     let history = config.data_dir.join("sql-history");
     let mut editor = DefaultEditor::new().map_err(terminal)?;
     // The history is a convenience: without it the prompt works all the same.
     let _ = editor.load_history(&history);
-    let mut statement = String::new();
+    let mut typed = String::new();
     loop {
         // The prompt waits for a person; nothing else runs in this process.
-        let line =
-            match editor.readline(if statement.is_empty() { "icecore> " } else { "     ...> " }) {
-                Ok(line) => line,
-                Err(ReadlineError::Interrupted) => {
-                    statement.clear();
-                    continue;
-                }
-                Err(ReadlineError::Eof) => break,
-                Err(problem) => return Err(terminal(problem)),
-            };
-        statement.push_str(&line);
-        let text = statement.trim();
-        if matches!(text, "exit" | "quit" | "\\q") {
+        let line = match editor.readline(if typed.is_empty() { "icecore> " } else { "     ...> " })
+        {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => {
+                typed.clear();
+                continue;
+            }
+            Err(ReadlineError::Eof) => break,
+            Err(problem) => return Err(terminal(problem)),
+        };
+        typed.push_str(&line);
+        if matches!(typed.trim().trim_end_matches(';'), "exit" | "quit" | "\\q") {
             break;
         }
-        if text.ends_with(';') {
+        let script::Script { statements, rest } = script::split(&typed);
+        if !statements.is_empty() {
             // As above: a lost line of history is no reason to stop.
-            let _ = editor.add_history_entry(text);
+            let _ = editor.add_history_entry(typed.trim());
+        }
+        for sql in &statements {
             let started = Instant::now();
-            match print_answer(&client, command, text.trim_end_matches(';')).await {
-                Ok(()) => say(&format!("({} ms)", started.elapsed().as_millis()))?,
+            match print_answer(client, command, sql).await {
+                Ok(()) => crate::cli::remark(&format!("({} ms)", started.elapsed().as_millis())),
                 Err(problem) => crate::cli::complain(&problem),
             }
-            statement.clear();
-        } else if !text.is_empty() {
-            statement.push('\n');
+        }
+        typed = rest;
+        if !typed.is_empty() {
+            typed.push('\n');
         }
     }
     // As above.
@@ -131,23 +180,42 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
     Ok(())
 }
 
-/// Refuses what would fill a terminal with bytes, or write every answer of a prompt to one file.
-fn check_output(command: &SqlCommand, is_terminal: bool) -> Result<(), CliError> {
-    if command.output.is_some() && command.sql.is_none() {
-        return Err(CliError::Usage("--output needs a statement; the prompt has none".to_owned()));
+/// Refuses what would fill a terminal with bytes, or write several answers to one file.
+fn check_output(
+    command: &SqlCommand,
+    statements: usize,
+    is_terminal: bool,
+) -> Result<(), CliError> {
+    if command.output.is_some() && statements != 1 {
+        return Err(CliError::Usage(format!(
+            "--output takes the answer to one statement, and there are {statements}"
+        )));
     }
-    if command.format.is_binary() && command.output.is_none() && is_terminal {
+    let is_binary = command.format().is_binary();
+    if is_binary && command.output.is_none() && is_terminal {
         return Err(CliError::Usage(
             "this format is binary and not for a terminal; add --output FILE, or redirect stdout"
                 .to_owned(),
         ));
     }
+    if is_binary && 1 < statements {
+        return Err(CliError::Usage(format!(
+            "this format holds the answer to one statement, and there are {statements}"
+        )));
+    }
     Ok(())
 }
 
+impl SqlCommand {
+    fn format(&self) -> Format {
+        let by_ending = || Format::of_file(self.output.as_deref()?);
+        self.format.or_else(by_ending).unwrap_or(Format::Table)
+    }
+}
+
 async fn print_answer(client: &Client, command: &SqlCommand, sql: &str) -> Result<(), CliError> {
-    if command.format == Format::Table {
-        let accept = command.format.accept();
+    if command.format() == Format::Table {
+        let accept = command.format().accept();
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         return say(&table(&bytes)?);
     }
@@ -168,10 +236,10 @@ async fn save_answer(
     let unfinished = PathBuf::from(unfinished);
     let written = async {
         let mut out = File::create(&unfinished).map_err(failed)?;
-        if command.format != Format::Table {
+        if command.format() != Format::Table {
             return copy_answer(client, command, sql, &mut out, failed).await;
         }
-        let accept = command.format.accept();
+        let accept = command.format().accept();
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         writeln!(out, "{}", table(&bytes)?).map_err(failed)
     };
@@ -191,7 +259,7 @@ async fn copy_answer(
     out: &mut (impl Write + Send),
     failed: impl Fn(std::io::Error) -> CliError,
 ) -> Result<(), CliError> {
-    let accept = command.format.accept();
+    let accept = command.format().accept();
     let mut answer = open(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
     while let Some(bytes) = answer.chunk().await.map_err(ClientError::BrokenOff)? {
         out.write_all(&bytes).map_err(&failed)?;

@@ -217,12 +217,11 @@ pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
 
 /// As [`open`], for the first token: the metastore is made when missing.
 async fn open_or_make(config: &Config) -> Result<Access, CliError> {
-    make_data_folder(config).map_err(|source| CliError::Io {
-        operation: format!("make folder `{}`", config.data_dir.display()),
-        source,
-    })?;
+    make_data_folder(config)?;
     let metastore = &config.metastore;
-    crate::cli::complain(&CliError::Refused(format!("the metastore is {metastore}")));
+    let is_made = matches!(metastore, MetastoreUrl::Sqlite(path) if !path.exists());
+    let made = if is_made { ", made now: a server has to be started on the same one" } else { "" };
+    crate::cli::remark(&format!("the metastore is {metastore}{made}"));
     let clock = Clock::system();
     let store = open_metastore(config).await?;
     Ok(Access::on(store, Arc::new(move || clock.now_ms()), None))

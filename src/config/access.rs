@@ -2,7 +2,7 @@
 
 use crate::config::{ConfigError, Texts};
 use icecore_catalog::access::oidc::{Oidc, OidcOptions, parse_grants};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 
 /// Access control as it is set.
 #[derive(Clone, Debug)]
@@ -24,8 +24,7 @@ impl Texts {
 
     /// Without access control the server must not be reachable from elsewhere.
     pub(super) fn listen(&self) -> Result<SocketAddr, ConfigError> {
-        let listen: SocketAddr =
-            self.parsed("listen", "is not an address such as 127.0.0.1:8181")?;
+        let listen = self.address()?;
         match self.access()? {
             AccessConfig::Off if !listen.ip().is_loopback() => Err(self.wrong(
                 "listen",
@@ -33,6 +32,25 @@ impl Texts {
             )),
             AccessConfig::Off | AccessConfig::On(_) => Ok(listen),
         }
+    }
+
+    /// An address, a name that the machine knows, or a port alone, which is on 127.0.0.1 as the
+    /// default is. Of a name's addresses the first of IPv4 counts.
+    fn address(&self) -> Result<SocketAddr, ConfigError> {
+        const FORM: &str = "is not HOST:PORT such as 127.0.0.1:8181, localhost:8181 or :8181";
+        let text = self.text("listen");
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| self.wrong("listen", FORM))?;
+        let port: u16 = port.parse().map_err(|_| self.wrong("listen", FORM))?;
+        let host = if host.is_empty() { "127.0.0.1" } else { host };
+        let mut found = (host, port).to_socket_addrs().map_err(|cause| {
+            self.wrong("listen", &format!("names a host without an address: {cause}"))
+        })?;
+        let mut all: Vec<SocketAddr> = found.by_ref().collect();
+        all.sort_by_key(SocketAddr::is_ipv6);
+        all.first().copied().ok_or_else(|| self.wrong("listen", FORM))
     }
 
     fn oidc(&self) -> Result<Option<Box<Oidc>>, ConfigError> {

@@ -13,13 +13,28 @@ const LIFETIME: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::
 impl Texts {
     pub(super) fn s3(&self) -> Result<S3Options, ConfigError> {
         Ok(S3Options {
-            endpoint: self.optional("s3.endpoint"),
+            endpoint: self.http_url("s3.endpoint")?,
             region: self.optional("s3.region"),
             access_key_id: self.optional("s3.access_key_id"),
             secret_access_key: self.optional("s3.secret_access_key"),
             session_token: self.optional("s3.session_token"),
             access: self.client_access()?,
         })
+    }
+
+    /// A URL of a server, if one is set.
+    fn http_url(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        let Some(text) = self.optional(key) else { return Ok(None) };
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            let problem = format!("needs http:// or https:// before it, as in http://{text}");
+            return Err(self.wrong(key, &problem));
+        }
+        let is_url = url::Url::parse(&text).is_ok_and(|url| url.has_host());
+        if is_url {
+            Ok(Some(text))
+        } else {
+            Err(self.wrong(key, "is no URL such as http://127.0.0.1:8333"))
+        }
     }
 
     fn client_access(&self) -> Result<Access, ConfigError> {
@@ -29,7 +44,7 @@ impl Texts {
             ("remote-signing", _) => Ok(Access::RemoteSigning),
             ("vended", None) => Ok(Access::StaticKeys),
             ("vended", Some(arn)) => {
-                let endpoint = self.optional("storage.sts_endpoint");
+                let endpoint = self.http_url("storage.sts_endpoint")?;
                 Ok(Access::Role(Role { arn, endpoint, lifetime }))
             }
             _ => Err(self.wrong("storage.access", "is none of none, vended, remote-signing")),

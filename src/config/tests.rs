@@ -20,7 +20,7 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
     let file = "[commit]\ninterval = \"1s\"\nbytes_max = \"2MiB\"\n[sql]\nrows_max = 7\n";
     let config = load(
         file,
-        &[("COMMIT_INTERVAL", "2s"), ("COMMIT_BYTES_MAX", "3MiB")],
+        &[("ICECORE_COMMIT_INTERVAL", "2s"), ("ICECORE_COMMIT_BYTES_MAX", "3MiB")],
         &[("commit.interval", "3s")],
     )
     .unwrap();
@@ -49,13 +49,13 @@ fn a_wrong_setting_is_named_with_its_origin() {
         "unknown setting `colour` in FILE; `icecore config` lists all of them",
     );
     check(
-        "",
-        &[("COLOUR", "1")],
-        "unknown setting `COLOUR` in the environment; `icecore config` lists all of them",
+        "[commit]\nintervall = \"1s\"",
+        &[],
+        "unknown setting `commit.intervall` in FILE; did you mean `commit.interval`? `icecore config` lists all of them",
     );
     check(
         "",
-        &[("COMMIT_INTERVAL", "1ms")],
+        &[("ICECORE_COMMIT_INTERVAL", "1ms")],
         "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1ms` is not a time such as 500ms, 5s, 1h or 7d from 100ms to 600s",
     );
     check(
@@ -63,6 +63,30 @@ fn a_wrong_setting_is_named_with_its_origin() {
         &[],
         "setting `listen` from FILE: `0.0.0.0:8181` is not a loopback address, and with `auth = off` the server answers only there: set `auth = on` and make a token with `icecore token create --admin NAME`",
     );
+    check(
+        "warehouse = \"/tmp/lake\"",
+        &[],
+        "setting `warehouse` from FILE: `/tmp/lake` is no URL; did you mean file:///tmp/lake?",
+    );
+    check(
+        "[s3]\nendpoint = \"127.0.0.1:28333\"",
+        &[],
+        "setting `s3.endpoint` from FILE: `127.0.0.1:28333` needs http:// or https:// before it, as in http://127.0.0.1:28333",
+    );
+    check(
+        "listen = \"9000\"",
+        &[],
+        "setting `listen` from FILE: `9000` is not HOST:PORT such as 127.0.0.1:8181, localhost:8181 or :8181",
+    );
+    for filter in ["json", "verbose", "info,nonsense", "icecore=verbose"] {
+        check(
+            "",
+            &[("ICECORE_LOG", filter)],
+            &format!(
+                "setting `log` from ICECORE_LOG: `{filter}` is neither a level (error, warn, info, debug, trace, off) nor a filter such as icecore=debug,warn; the form of the lines is the setting log_format"
+            ),
+        );
+    }
     check(
         "metastore = \"mysql://x\"",
         &[],
@@ -75,16 +99,97 @@ fn a_wrong_setting_is_named_with_its_origin() {
     );
 }
 
+/// Kubernetes puts these into every pod beside a service called `icecore`, or `icecore-blue`.
+#[test]
+fn variables_of_the_environment_that_are_no_settings_stop_nothing() {
+    let of_kubernetes = [
+        ("ICECORE_SERVICE_HOST", "10.0.0.1"),
+        ("ICECORE_SERVICE_PORT", "8181"),
+        ("ICECORE_SERVICE_PORT_HTTP", "8181"),
+        ("ICECORE_PORT", "tcp://10.0.0.1:8181"),
+        ("ICECORE_PORT_8181_TCP", "tcp://10.0.0.1:8181"),
+        ("ICECORE_PORT_8181_TCP_ADDR", "10.0.0.1"),
+        ("ICECORE_PORT_8181_TCP_PORT", "8181"),
+        ("ICECORE_PORT_8181_TCP_PROTO", "tcp"),
+        ("ICECORE_BLUE_SERVICE_HOST", "10.0.0.2"),
+        ("ICECORE_BLUE_PORT", "udp://10.0.0.2:53"),
+        ("ICECORE_BLUE_PORT_53_UDP_ADDR", "10.0.0.2"),
+        ("PATH", "/bin"),
+    ];
+    assert_eq!(load("", &of_kubernetes, &[]).unwrap().warnings, Vec::<String>::new());
+    let config = load(
+        "",
+        &[("ICECORE_COMIT_INTERVAL", "1s"), ("ICECORE_CACHE", "/c"), ("ICECORE_PORT", "9000")],
+        &[],
+    );
+    let config = config.unwrap();
+    assert_eq!(config.commit_interval, Duration::from_secs(5));
+    assert_eq!(
+        config.warnings,
+        [
+            "the environment variable ICECORE_COMIT_INTERVAL is not a setting and is ignored; did you mean ICECORE_COMMIT_INTERVAL?",
+            "the environment variable ICECORE_CACHE is not a setting and is ignored",
+            "the environment variable ICECORE_PORT is not a setting and is ignored",
+        ]
+    );
+}
+
+#[test]
+fn the_variables_of_aws_count_for_a_warehouse_on_s3() {
+    let aws = [
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000"),
+        ("AWS_REGION", "eu-west-1"),
+    ];
+    let on_s3 = load("warehouse = \"s3://lake/x\"", &aws, &[]).unwrap().s3;
+    assert_eq!(on_s3.access_key_id.as_deref(), Some("key"));
+    assert_eq!(on_s3.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+    assert_eq!(on_s3.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(load("", &aws, &[]).unwrap().s3.access_key_id, None);
+    // Keys are never put together from two places.
+    let own = [("ICECORE_S3_ACCESS_KEY_ID", "mine"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let error = load("warehouse = \"s3://lake/x\"", &own, &[]).unwrap_err();
+    assert_eq!(
+        error,
+        "setting `s3.secret_access_key` from default: `` is empty; the access key is set"
+    );
+}
+
+#[test]
+fn a_server_listens_on_names_and_ports_alone() {
+    for (typed, expected) in [
+        ("localhost:8181", "127.0.0.1:8181"),
+        (":9000", "127.0.0.1:9000"),
+        ("[::1]:9000", "[::1]:9000"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+    ] {
+        let config = load("", &[], &[("listen", typed)]).unwrap();
+        assert_eq!(config.listen.to_string(), expected, "{typed}");
+    }
+    for typed in ["localhost", "8181", "127.0.0.1:99999", ""] {
+        assert!(load("", &[], &[("listen", typed)]).unwrap_err().contains("HOST:PORT"), "{typed}");
+    }
+}
+
+#[test]
+fn the_settings_in_force_show_the_places_that_empty_ones_stand_for() {
+    let config = load("", &[], &[("data_dir", "/srv/ice")]).unwrap();
+    let shown = |key: &str| config.effective.iter().find(|(k, ..)| *k == key).unwrap().1.clone();
+    assert_eq!(shown("warehouse"), "file:///srv/ice/warehouse");
+    assert_eq!(shown("metastore"), "sqlite:///srv/ice/icecore.db");
+}
+
 #[test]
 fn a_catalogs_name_fits_into_its_paths() {
     for name in ["icecore", "Lake 1", "shop.example", "café", "a:b"] {
-        assert_eq!(load("", &[("CATALOG_NAME", name)], &[]).unwrap().catalog_name, name);
+        assert_eq!(load("", &[("ICECORE_CATALOG_NAME", name)], &[]).unwrap().catalog_name, name);
     }
     let long = "x".repeat(129);
     for name in
         ["", "a/b", "s3://b", "namespaces", "config", "oauth", ".", "..", "a\nb", "a%2Fb", &long]
     {
-        let problem = load("", &[("CATALOG_NAME", name)], &[]).unwrap_err();
+        let problem = load("", &[("ICECORE_CATALOG_NAME", name)], &[]).unwrap_err();
         assert!(
             problem.starts_with("setting `catalog.name` from ICECORE_CATALOG_NAME"),
             "{problem}"
@@ -94,9 +199,9 @@ fn a_catalogs_name_fits_into_its_paths() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let config = load("", &[("S3_SECRET_ACCESS_KEY", "hush")], &[]).unwrap();
+    let config = load("", &[("ICECORE_S3_SECRET_ACCESS_KEY", "hush")], &[]).unwrap();
     assert_eq!(config.s3.secret_access_key.as_deref(), Some("hush"));
-    assert!(config.effective.iter().all(|(_, text, _)| !text.contains("hush")));
+    assert!(config.effective.iter().all(|(_, text, ..)| !text.contains("hush")));
 }
 
 #[test]
@@ -135,7 +240,7 @@ fn with_access_control_any_address_will_do() {
 
 #[test]
 fn a_token_is_not_shown() {
-    let config = load("", &[("TOKEN", "ice_secret")], &[]).unwrap();
+    let config = load("", &[("ICECORE_TOKEN", "ice_secret")], &[]).unwrap();
     assert_eq!(config.token.as_deref(), Some("ice_secret"));
     let shown = config.effective.iter().find(|(key, ..)| *key == "token").unwrap();
     assert_eq!(shown.1, "(hidden)");
@@ -147,11 +252,11 @@ fn jwts_are_let_in_only_with_everything_pinned() {
     let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     let check = |changes: &[(&str, &str)], expected: Result<(), &str>| {
         let mut settings = vec![
-            ("AUTH", "on"),
-            ("OIDC_ISSUER", "https://id.example"),
-            ("OIDC_AUDIENCE", "icecore"),
-            ("OIDC_JWKS", key),
-            ("OIDC_GRANTS", "admins=admin:*; readers=read:shop,read:other"),
+            ("ICECORE_AUTH", "on"),
+            ("ICECORE_OIDC_ISSUER", "https://id.example"),
+            ("ICECORE_OIDC_AUDIENCE", "icecore"),
+            ("ICECORE_OIDC_JWKS", key),
+            ("ICECORE_OIDC_GRANTS", "admins=admin:*; readers=read:shop,read:other"),
         ];
         settings.extend(changes);
         match (load("", &settings, &[]), expected) {
@@ -161,11 +266,11 @@ fn jwts_are_let_in_only_with_everything_pinned() {
         }
     };
     check(&[], Ok(()));
-    check(&[("OIDC_AUDIENCE", "")], Err("say what `aud` has to be"));
-    check(&[("OIDC_JWKS", "/nowhere/jwks.json")], Err("no file to read"));
-    check(&[("OIDC_ALGORITHMS", "RS256,HS256")], Err("`HS256` is none of"));
-    check(&[("OIDC_ALGORITHMS", "none")], Err("`none` is none of"));
-    check(&[("OIDC_GRANTS", "admins=all")], Err("scope `all` names no namespace"));
-    check(&[("OIDC_GRANTS", "")], Err("no claim grants any scope"));
-    check(&[("AUTH", "maybe")], Err("is neither on nor off"));
+    check(&[("ICECORE_OIDC_AUDIENCE", "")], Err("say what `aud` has to be"));
+    check(&[("ICECORE_OIDC_JWKS", "/nowhere/jwks.json")], Err("no file to read"));
+    check(&[("ICECORE_OIDC_ALGORITHMS", "RS256,HS256")], Err("`HS256` is none of"));
+    check(&[("ICECORE_OIDC_ALGORITHMS", "none")], Err("`none` is none of"));
+    check(&[("ICECORE_OIDC_GRANTS", "admins=all")], Err("scope `all` names no namespace"));
+    check(&[("ICECORE_OIDC_GRANTS", "")], Err("no claim grants any scope"));
+    check(&[("ICECORE_AUTH", "maybe")], Err("is neither on nor off"));
 }

@@ -4,7 +4,7 @@
 //! does not say costs nothing.
 
 use crate::event::{
-    Arrival, EventKey, NamespaceEvents, event_key,
+    Arrival, EventKey, FormerKey, NamespaceEvents, cloud_event_key, event_key,
     names::{self, COLUMNS, KINDS},
     normalize::{Cell, Fault, Row},
     rows,
@@ -52,6 +52,7 @@ struct Group {
     ts: Vec<i64>,
     keys: Vec<EventKey>,
     index: Vec<u32>,
+    former: Vec<FormerKey>,
     came: Vec<Range<usize>>,
 }
 
@@ -103,7 +104,16 @@ impl<'r> Groups<'r> {
             }
         };
         let before = group.ts.len();
-        group.keys.push(EventKey { id: event_key(&group.namespace, id), content: row.content });
+        let key = match &row.cloud_source {
+            Some(source) => cloud_event_key(&group.namespace, source, id),
+            None => event_key(&group.namespace, id),
+        };
+        group.keys.push(EventKey { id: key, content: row.content });
+        if let Some(former) = &row.former {
+            let id = event_key(&group.namespace, former.id.as_deref().unwrap_or(id));
+            let key = EventKey { id, content: former.content };
+            group.former.push(FormerKey { row: before, key, is_certain: former.is_certain });
+        }
         group.index.push(place.index);
         group.came.push(place.came);
         group.ts.push(row.ts_us);
@@ -165,6 +175,7 @@ impl Group {
             ts: Vec::new(),
             keys: Vec::new(),
             index: Vec::new(),
+            former: Vec::new(),
             came: Vec::new(),
         }
     }
@@ -225,8 +236,8 @@ impl Group {
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
             .expect("every column has the schema's type and a value or null for every row");
-        let Self { namespace, keys, index, came, .. } = self;
-        NamespaceEvents { namespace, rows, keys, index, came }
+        let Self { namespace, keys, index, came, former, .. } = self;
+        NamespaceEvents { namespace, rows, keys, index, came, former, same: Vec::new() }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::event::{
     letter, names,
     normalize::{self, Cell, Fault},
 };
-use batch::{batch_id_of, batch_members, guess, look_ahead, rest_of_batch, slot};
+use batch::{batch_id_of, batch_members, guess, is_tombstone, look_ahead, rest_of_batch, slot};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use made::Made;
 
@@ -81,15 +81,23 @@ fn take_apart(
     is_careful: bool,
 ) -> Result<(Decoded, Option<String>), Stop> {
     let mut pass = Pass::new(arrival, limits, is_careful);
+    let whole = body;
     pass.source = body.as_ptr().addr();
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let mut made = Made::default();
     let mut batch_id = None;
     let mut sink = Sink::default();
     if !arrival.cloud_event.is_empty() {
-        made = Made::of(&[cloud::event_text(body, &arrival.cloud_event)]);
+        let (text, fault) = cloud::event_text(whole, &arrival.cloud_event);
+        made = Made::of(&[text]);
         pass.source = made.text.as_ptr().addr();
-        pass.lines(made.texts(), &mut sink)?;
+        match fault {
+            Some(fault) => {
+                let index = pass.next_index()?;
+                pass.reject(made.text.as_bytes(), index, None, fault);
+            }
+            None => pass.lines(made.texts(), &mut sink)?,
+        }
     } else if format == BodyFormat::Avro {
         made = Made::of(&avro::events(body, limits)?);
         pass.source = made.text.as_ptr().addr();
@@ -174,6 +182,10 @@ impl<'r> Pass<'r> {
                 self.event(event, None, 0, sink)?;
                 Ok(None)
             }
+            Some(b'n') if is_tombstone(text) => {
+                self.next_index()?;
+                Ok(None)
+            }
             Some(_) => Err(BodyError::new(
                 ErrorCode::InvalidJson,
                 "the body must be an event, an array of events or {\"events\":[…]}",
@@ -256,7 +268,10 @@ impl<'r> Pass<'r> {
                     Err(flaw) => return Err(broken(flaw)),
                 }
                 let index = self.next_index()?;
-                self.reject(scan.since(start).as_bytes(), index, None, not_an_object());
+                let text = scan.since(start);
+                if !is_tombstone(text) {
+                    self.reject(text.as_bytes(), index, None, not_an_object());
+                }
             }
             number += 1;
             if !scan.take(b',') {
@@ -273,7 +288,9 @@ impl<'r> Pass<'r> {
     ) -> Result<(), Stop> {
         for line in lines {
             let line = line.trim_ascii();
-            if !line.is_empty() {
+            if is_tombstone(line) {
+                self.next_index()?;
+            } else if !line.is_empty() {
                 self.line(line, sink)?;
             }
         }
@@ -372,8 +389,10 @@ impl<'r> Pass<'r> {
         let place = Place { index, batch_id, batch_index, came: start..start + raw.len() };
         let taken = self.check(event, sink).and_then(|()| {
             let context = (self.arrival, self.limits);
-            let row = normalize::read(raw, &sink.parts, context, &mut sink.cells)?;
-            self.groups.push(&row, &sink.cells, place)
+            match normalize::read(raw, &sink.parts, context, &mut sink.cells)? {
+                Some(row) => self.groups.push(&row, &sink.cells, place),
+                None => Ok(()),
+            }
         });
         if let Err(fault) = taken {
             let in_batch = batch_id.map(|batch_id| (batch_id, batch_index));
@@ -397,7 +416,8 @@ impl<'r> Pass<'r> {
         }
         let is_cloud_event =
             || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
-        if self.needs_spec_version && !is_cloud_event() {
+        let is_other = || normalize::is_among_cloud_events(&sink.parts);
+        if self.needs_spec_version && !is_cloud_event() && !is_other() {
             let reason = "a CloudEvent needs `specversion` \"1.0\"";
             return Err(Fault::new(ErrorCode::InvalidEvent, reason));
         }

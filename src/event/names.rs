@@ -8,7 +8,7 @@ use icecore_schemas::columns::{ColumnKind, EVENTS};
 /// Number of columns.
 pub(crate) const COLUMNS: usize = EVENTS.len();
 /// Number of slots.
-pub(crate) const SLOTS: usize = COLUMNS + 11;
+pub(crate) const SLOTS: usize = COLUMNS + 14;
 
 pub(crate) const ID: usize = column("id");
 pub(crate) const TYPE: usize = column("type");
@@ -33,6 +33,8 @@ pub(crate) const DO_NAME: usize = column("do_name");
 pub(crate) const DO_CLASS: usize = column("do_class");
 pub(crate) const DO_COLO: usize = column("do_colo");
 pub(crate) const DO_WORKER: usize = column("do_worker");
+pub(crate) const RPC_NAMESPACE: usize = column("rpc_namespace");
+pub(crate) const EVENT_TYPE: usize = column("event_type");
 pub(crate) const CLOSE_CODE: usize = column("close_code");
 pub(crate) const SCHEMA_VERSION: usize = column("schema_version");
 pub(crate) const RETRIES: usize = column("retries");
@@ -62,6 +64,28 @@ pub(crate) const CONTENT_TYPE: usize = COLUMNS + 8;
 pub(crate) const CLOUD_CORRELATION_ID: usize = COLUMNS + 9;
 /// CloudEvents: the same for the batch.
 pub(crate) const CLOUD_BATCH_ID: usize = COLUMNS + 10;
+/// Debezium: `ts_us`.
+pub(crate) const TS_US: usize = COLUMNS + 11;
+/// Debezium: `ts_ns`.
+pub(crate) const TS_NS: usize = COLUMNS + 12;
+/// `namespace`: the column `rpc_namespace` of an `rpc.call`, unknown elsewhere.
+pub(crate) const NAMESPACE: usize = COLUMNS + 13;
+
+/// Members that no column holds, by bit.
+pub(crate) const KEPT_IN_PAYLOAD: u128 = bits(&[
+    EVENT_LIST,
+    WRAPPED,
+    TS_MS,
+    TS_US,
+    TS_NS,
+    TRANSACTION,
+    TIME,
+    CLOUD_CORRELATION_ID,
+    CLOUD_BATCH_ID,
+    CONTENT_TYPE,
+    // The row of a CloudEvent says in its payload that it is one.
+    SPEC_VERSION,
+]);
 
 /// The column a CloudEvents member fills.
 pub(crate) const CLOUD_EVENT_COLUMNS: [(usize, usize); 3] =
@@ -91,11 +115,11 @@ const ALIASES: &[(&str, usize)] = &[
     ("prev", BEFORE),
     ("doc", AFTER),
     ("txId", TXID),
-    ("rpcNamespace", column("rpc_namespace")),
+    ("rpcNamespace", RPC_NAMESPACE),
     ("durationMs", column("duration_ms")),
     ("connectionCount", column("connection_count")),
     ("closeCode", CLOSE_CODE),
-    ("eventType", column("event_type")),
+    ("eventType", EVENT_TYPE),
     ("deliveryId", column("delivery_id")),
     ("scriptName", column("script_name")),
     ("statusCode", column("status_code")),
@@ -111,6 +135,9 @@ const ALIASES: &[(&str, usize)] = &[
     ("events", EVENT_LIST),
     ("payload", WRAPPED),
     ("ts_ms", TS_MS),
+    ("ts_us", TS_US),
+    ("ts_ns", TS_NS),
+    ("namespace", NAMESPACE),
     ("transaction", TRANSACTION),
     ("specversion", SPEC_VERSION),
     ("time", TIME),
@@ -199,6 +226,16 @@ pub(crate) const fn is_found_in_data(slot: usize) -> bool {
 /// carry a change only there.
 pub(crate) const fn is_change(slot: usize) -> bool {
     slot >= OP && slot <= VERSION
+}
+
+const fn bits(slots: &[usize]) -> u128 {
+    let mut bits = 0;
+    let mut at = 0;
+    while at < slots.len() {
+        bits |= 1 << slots[at];
+        at += 1;
+    }
+    bits
 }
 
 const fn name(number: usize) -> &'static str {

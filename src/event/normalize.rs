@@ -5,6 +5,8 @@
 
 mod cell;
 mod change;
+mod cloud_event;
+pub(crate) mod content;
 mod glimpse;
 
 use crate::event::{
@@ -14,10 +16,14 @@ use crate::event::{
     time,
 };
 pub(crate) use cell::{Cell, convert};
+pub(crate) use change::Former;
+use change::Wrapped;
+pub(crate) use change::is_among_cloud_events;
+pub(crate) use cloud_event::is_cloud_event;
+use content::content;
 pub(crate) use glimpse::{glimpse, retries};
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
 use std::borrow::Cow;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Why an event is refused.
 #[derive(Debug)]
@@ -40,30 +46,48 @@ pub(crate) struct Row<'a> {
     pub(crate) ts_us: i64,
     pub(crate) has_batch_id: bool,
     pub(crate) content: u64,
+    /// The source of a CloudEvent, which is part of its identity; empty where it has none.
+    pub(crate) cloud_source: Option<String>,
+    pub(crate) former: Option<Former>,
 }
 
 /// Reads the event with this text and these members; `cells` gets the values of its columns, but
-/// for id, ts, ns and what the server gives.
+/// for id, ts, ns and what the server gives. None: a tombstone, which says nothing that is stored.
 pub(crate) fn read<'a>(
     raw: &'a str,
     parts: &Parts<'a>,
     context: (&Arrival, &Limits),
     cells: &mut Vec<(u8, Cell<'a>)>,
-) -> Result<Row<'a>, Fault> {
-    let content = content(&parts.top);
+) -> Result<Option<Row<'a>>, Fault> {
     let mut draft = Draft::new(raw, &parts.top, &parts.data, cells);
-    if let Some(envelope) = draft.wrapped_change() {
-        let inner = json::members_of(envelope);
-        let mut draft = Draft::new(raw, &inner, &[], draft.cells);
-        draft.envelope()?;
-        return draft.finish(content, context);
+    draft.content = content(&parts.top);
+    if draft.has(names::SPEC_VERSION) {
+        draft.change_in_data();
+        return draft.finish(context).map(Some);
     }
-    if draft.is_envelope() {
-        draft.envelope()?;
-    } else if draft.has(names::SPEC_VERSION) {
-        draft.change_in_data()?;
+    let wrapped = draft.wrapped();
+    if draft.database_record() {
+        return draft.finish(context).map(Some);
     }
-    draft.finish(content, context)
+    let (record, is_connect) = match wrapped {
+        None => return draft.finish(context).map(Some),
+        Some(Wrapped::Tombstone) => return Ok(None),
+        Some(Wrapped::Record(record)) => (record, true),
+        Some(Wrapped::Perhaps(record)) => (record, false),
+    };
+    let inner = json::members_of(record);
+    let content = draft.content;
+    let mut inside = Draft::new(raw, &inner, &[], draft.cells);
+    inside.content = content;
+    if !inside.database_record() {
+        if !is_connect {
+            let mut draft = Draft::new(raw, &parts.top, &parts.data, inside.cells);
+            draft.content = content;
+            return draft.finish(context).map(Some);
+        }
+        inside.other_record();
+    }
+    inside.finish(context).map(Some)
 }
 
 #[inline]
@@ -72,29 +96,6 @@ fn known(member: &Member<'_>) -> Option<Known> {
         Kind::Plain => names::find(&member.name.raw[1..member.name.raw.len() - 1]),
         _ => names::find(&member.name.text()?),
     }
-}
-
-/// Members that may differ between two sends of one event: the batch, notes on sending.
-const NOT_CONTENT: [&str; 5] =
-    ["\"_meta\"", "\"meta\"", "\"retries\"", "\"batchId\"", "\"batch_id\""];
-
-/// The sum of the members' hashes, so that their order does not matter.
-fn content(members: &[Member<'_>]) -> u64 {
-    let mut sum = 0_u64;
-    for member in members {
-        if NOT_CONTENT.contains(&member.name.raw) {
-            continue;
-        }
-        // Without white space the member's text is the name, a colon and the value.
-        let compact = member.text.len() == member.name.raw.len() + 1 + member.value.raw.len();
-        let hash = if compact {
-            xxh3_64(member.text.as_bytes())
-        } else {
-            xxh3_64(format!("{}:{}", member.name.raw, member.value.raw).as_bytes())
-        };
-        sum = sum.wrapping_add(hash);
-    }
-    sum.max(1)
 }
 
 /// An event whose members are being read.
@@ -111,7 +112,11 @@ struct Draft<'m, 'a> {
     cells: &'m mut Vec<(u8, Cell<'a>)>,
     /// Whether the columns do not hold everything that the event says.
     is_lossy: bool,
-    /// What a Debezium envelope says in place of `type`, `id` and `ts`.
+    /// Whether a name that nobody knows begins like those of a flattened row's fields.
+    has_fields: bool,
+    /// Hash of all members.
+    content: u64,
+    /// What a database's record says in place of `type`, `id` and `ts`.
     change: change::Derived<'a>,
 }
 
@@ -133,11 +138,14 @@ impl<'m, 'a> Draft<'m, 'a> {
             filled: 0,
             cells,
             is_lossy: false,
+            has_fields: false,
+            content: 0,
             change: change::Derived::default(),
         };
         for (number, member) in top.iter().enumerate() {
             let Some(found) = known(member) else {
                 draft.is_lossy = true;
+                draft.has_fields |= member.name.raw.starts_with("\"__");
                 continue;
             };
             if draft.has(found.slot) {
@@ -195,13 +203,12 @@ impl<'m, 'a> Draft<'m, 'a> {
         }
     }
 
-    fn finish(
-        mut self,
-        content: u64,
-        (arrival, limits): (&Arrival, &Limits),
-    ) -> Result<Row<'a>, Fault> {
-        if self.has(names::SPEC_VERSION) {
+    fn finish(mut self, (arrival, limits): (&Arrival, &Limits)) -> Result<Row<'a>, Fault> {
+        let is_cloud_event = self.has(names::SPEC_VERSION);
+        if is_cloud_event {
             self.cloud_event()?;
+        } else if self.value(names::TYPE).is_none() && self.change.event_type.is_none() {
+            self.change_without_type();
         }
         let event_type = self.event_type()?;
         let ts_us = self.ts(arrival, limits)?;
@@ -224,12 +231,29 @@ impl<'m, 'a> Draft<'m, 'a> {
         if !self.data.is_empty() {
             self.described_in_data(&event_type);
         }
+        if !self.is_filled(names::OP)
+            && let Some(op) = change::op_of_type(&event_type)
+        {
+            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+        }
         self.put(names::TYPE, Cell::Text(event_type));
         if self.is_lossy {
             self.put(names::PAYLOAD, Cell::Text(Cow::Borrowed(self.raw)));
         }
         let has_batch_id = self.is_filled(names::BATCH_ID);
-        Ok(Row { id, namespace, ts_us, has_batch_id, content })
+        let cloud_source = is_cloud_event.then(|| self.text(names::SOURCE).unwrap_or_default());
+        let content = self.change.content.unwrap_or(self.content);
+        let former = self.change.former.take();
+        Ok(Row { id, namespace, ts_us, has_batch_id, content, cloud_source, former })
+    }
+
+    /// A column's text, if it has one.
+    fn text(&self, column: usize) -> Option<String> {
+        let cell = self.cells.iter().find(|(filled, _)| usize::from(*filled) == column);
+        match cell {
+            Some((_, Cell::Text(text))) => Some(text.clone().into_owned()),
+            _ => None,
+        }
     }
 
     fn event_type(&mut self) -> Result<Cow<'a, str>, Fault> {
@@ -241,6 +265,9 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.forget(names::TYPE);
         match value.text() {
             Some(text) if is_event_type(&text) => Ok(text),
+            Some(text) if self.has(names::SPEC_VERSION) && !text.is_empty() => {
+                Ok(self.cloud_event_type(text))
+            }
             _ => Err(Fault::new(
                 ErrorCode::InvalidType,
                 format!(
@@ -252,11 +279,14 @@ impl<'m, 'a> Draft<'m, 'a> {
     }
 
     fn ts(&mut self, arrival: &Arrival, limits: &Limits) -> Result<i64, Fault> {
-        let Some(value) = self.value(names::TS).or(self.change.ts_ms) else {
+        let Some(value) = self.value(names::TS).or(self.change.ts) else {
             self.forget(names::TS);
             return Ok(arrival.first_came_us());
         };
         let Some(ts_us) = time::parse(value) else {
+            if self.change.is_ts_loose {
+                return Ok(arrival.first_came_us());
+            }
             return Err(Fault::new(
                 ErrorCode::InvalidTimestamp,
                 format!(
@@ -275,6 +305,9 @@ impl<'m, 'a> Draft<'m, 'a> {
             } else {
                 None
             };
+            if outside.is_some() && self.change.is_ts_loose {
+                return Ok(arrival.first_came_us());
+            }
             if let Some((side, allowed_us)) = outside {
                 let hours = allowed_us / 3_600_000_000;
                 return Err(Fault::new(
@@ -339,35 +372,11 @@ impl<'m, 'a> Draft<'m, 'a> {
         if let Some(value) = self.value(names::CODE) {
             self.is_lossy |= !(is_close && self.put_if_it_fits(names::CLOSE_CODE, value));
         }
-        let is_cloud_event = self.has(names::SPEC_VERSION);
-        for slot in [names::EVENT_LIST, names::WRAPPED, names::TS_MS, names::TRANSACTION] {
-            self.is_lossy |= self.has(slot);
+        if let Some(value) = self.value(names::NAMESPACE) {
+            let is_call = event_type.starts_with("rpc.") && !self.has(names::RPC_NAMESPACE);
+            self.is_lossy |= !(is_call && self.put_if_it_fits(names::RPC_NAMESPACE, value));
         }
-        for slot in [names::TIME, names::CLOUD_CORRELATION_ID, names::CLOUD_BATCH_ID] {
-            self.is_lossy |= self.has(slot);
-        }
-        if let Some(value) = self.value(names::CONTENT_TYPE) {
-            self.is_lossy |= !(is_cloud_event && value.raw == "\"application/json\"");
-        }
-    }
-
-    /// Gives a CloudEvent's attributes the places of the columns they mean.
-    fn cloud_event(&mut self) -> Result<(), Fault> {
-        let version = self.value(names::SPEC_VERSION).and_then(|value| value.text());
-        if !version.is_some_and(|version| version.starts_with("1.")) {
-            return Err(Fault::new(
-                ErrorCode::InvalidEvent,
-                "`specversion` of a CloudEvent must be \"1.0\"",
-            ));
-        }
-        for (from, to) in names::CLOUD_EVENT_COLUMNS {
-            if self.has(from) && !self.has(to) {
-                self.present |= 1 << to;
-                self.member[to] = self.member[from];
-                self.forget(from);
-            }
-        }
-        Ok(())
+        self.is_lossy |= self.present & names::KEPT_IN_PAYLOAD != 0;
     }
 
     fn durable_object(&mut self, value: Value<'a>) -> Result<(), Fault> {
@@ -424,6 +433,9 @@ impl<'m, 'a> Draft<'m, 'a> {
             match known.slot {
                 names::DO if member.value.kind == Kind::Object => {
                     self.put_durable_object(member.value);
+                }
+                names::NAMESPACE if event_type.starts_with("rpc.") => {
+                    self.put_if_it_fits(names::RPC_NAMESPACE, member.value);
                 }
                 names::CODE if event_type == "ws.close" => {
                     self.put_if_it_fits(names::CLOSE_CODE, member.value);

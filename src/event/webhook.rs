@@ -2,7 +2,7 @@
 //!
 //! Its one invariant: the body is in `payload` byte for byte, whatever it is.
 
-use crate::event::{Decoded, EventKey, NamespaceEvents, event_key, letter::DeadLetter, rows};
+use crate::event::{Decoded, EventKey, NamespaceEvents, letter::DeadLetter, rows, stored_key};
 use arrow::{
     array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray},
     datatypes::Schema,
@@ -70,9 +70,19 @@ impl Delivery {
         let rows = self.rows(&namespace, ts_us, now_us);
         // A delivery that comes again may differ in what the provider notes about sending it.
         let content = xxh3_64(self.id.as_bytes()).max(1);
-        let key = EventKey { id: event_key(&namespace, &self.id), content };
+        // A body may look like a CloudEvent: its row is then known as one.
+        let text = std::str::from_utf8(&body).ok();
+        let key = EventKey { id: stored_key(&namespace, &self.id, None, text), content };
         let came = std::iter::once(0..body.len()).collect();
-        let events = NamespaceEvents { namespace, rows, keys: vec![key], index: vec![0], came };
+        let events = NamespaceEvents {
+            namespace,
+            rows,
+            keys: vec![key],
+            index: vec![0],
+            came,
+            former: Vec::new(),
+            same: Vec::new(),
+        };
         Decoded {
             received: 1,
             accepted: vec![events],

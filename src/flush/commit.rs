@@ -182,7 +182,7 @@ impl TableFlush {
         let storage = self.catalog.storage();
         let files = writer::write(storage, &table.metadata, batches, &self.ids).await?;
         let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
-        let result = self.append(ident, table.watermark, files, taken).await;
+        let result = self.append(ident, table, files, taken).await;
         if result.as_ref().is_err_and(is_definite) {
             writer::delete(storage, locations.iter().map(String::as_str)).await;
         }
@@ -192,7 +192,7 @@ impl TableFlush {
     async fn append(
         &self,
         ident: &TableIdent,
-        before: Option<Watermark>,
+        table: &LoadedTable,
         files: Vec<DataFile>,
         taken: &Taken,
     ) -> Result<(), FlushError> {
@@ -211,10 +211,11 @@ impl TableFlush {
         let watermark = Watermark {
             epoch: self.owner.epoch(),
             position: taken.through,
-            last_seq: before.map_or(last_seq, |before| before.last_seq.max(last_seq)),
+            last_seq: table.watermark.map_or(last_seq, |before| before.last_seq.max(last_seq)),
         };
         let log_since = self.owner.since();
-        let append = Append { files, summary, watermark, log_since, seq: taken.seq };
+        let upgrades = schema::upgrades(&ident.name, &table.metadata);
+        let append = Append { files, summary, watermark, log_since, seq: taken.seq, upgrades };
         self.faults.hit("flush.before_commit")?;
         self.catalog.append(ident, append).await?;
         let unknown = |fault: io::Error| CatalogError::CommitStateUnknown(fault.to_string());

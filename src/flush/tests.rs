@@ -427,6 +427,59 @@ async fn records_wait_through_a_crash_before_the_commit() {
     assert_eq!(server.seqs("a").await, (1..=30).collect::<Vec<_>>());
 }
 
+/// The table as version 0.1 made it.
+async fn old_table(server: &Server, new: icecore_catalog::catalog::CreateTable) {
+    let mut old = new;
+    old.sort_order = old.file_order.take();
+    if old.name == "events" {
+        for column in ["id", "key", "bookmark"] {
+            let key = format!("write.parquet.bloom-filter-enabled.column.{column}");
+            old.properties.insert(key, "true".to_owned());
+        }
+    }
+    let text = [("icecore.ns".to_owned(), "a".to_owned())].into();
+    let levels = vec!["a".to_owned()];
+    server.catalog.ensure_namespace(&levels, &text).await.unwrap();
+    server.catalog.create_table(&levels, old).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_of_version_0_1_is_brought_up_to_date_by_its_first_commit() {
+    let mut server = Server::start().await;
+    old_table(&server, schema::events()).await;
+    old_table(&server, schema::dead_letters()).await;
+    server.append("a", &sample::events(5, 1, 1, 1));
+    server.dead_letters("a", &sample::dead_letters(3, 1), 1);
+    server.tick().await.unwrap();
+    for (name, new) in [("events", schema::events()), ("dead_letters", schema::dead_letters())] {
+        let table = server.load("a", name).await.metadata;
+        assert!(table.default_sort_order().is_unsorted(), "{name}");
+        assert_eq!(table.properties(), &new.properties, "{name}");
+        let order = schema::file_order(&table);
+        assert_eq!((order.order_id, &order.fields), (1, &new.file_order.unwrap().fields), "{name}");
+        assert_eq!(table.current_snapshot().unwrap().sequence_number(), 1, "one commit did both");
+    }
+    // A new table is the same from the start, and what its owner changes later stays.
+    server.append("b", &sample::events(5, 1, 1, 1));
+    server.tick().await.unwrap();
+    let made = server.load("b", "events").await.metadata;
+    assert!(made.default_sort_order().is_unsorted());
+    assert_eq!(schema::file_order(&made).order_id, 1);
+    let key = "write.parquet.bloom-filter-enabled.column.id".to_owned();
+    let change = icecore_catalog::catalog::TableChange {
+        table: schema::ident(&namespace("b"), "events"),
+        requirements: Vec::new(),
+        updates: vec![iceberg::TableUpdate::SetProperties {
+            updates: [(key.clone(), "true".to_owned())].into(),
+        }],
+        keeps_history: false,
+    };
+    server.catalog.commit(change).await.unwrap();
+    server.append("b", &sample::events(5, 1, 6, 1));
+    server.tick().await.unwrap();
+    assert_eq!(server.load("b", "events").await.metadata.properties()[&key], "true");
+}
+
 #[tokio::test]
 async fn a_table_that_fails_does_not_hold_up_the_others_and_pauses() {
     let mut server = Server::start().await;

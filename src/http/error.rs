@@ -113,9 +113,12 @@ impl From<&FlushError> for ApiError {
             return not.clone().into();
         }
         error!(error = cause as &dyn std::error::Error, "commit failed");
-        let told = match cause.is_lasting() {
-            true => cause.told(),
-            false => "the commit failed".to_owned(),
+        let told = match (cause.is_lasting(), cause.of_storage()) {
+            (true, _) => cause.told(),
+            (false, Some(reason)) => {
+                format!("the commit failed, as the warehouse answers {reason}")
+            }
+            (false, None) => "the commit failed".to_owned(),
         };
         Self::new(
             ErrorCode::Unavailable,
@@ -140,6 +143,7 @@ impl From<CatalogError> for ApiError {
             | CatalogError::LocationForbidden(_) => {
                 Self::new(ErrorCode::InvalidRequest, cause.to_string())
             }
+            CatalogError::Forbidden(_) => Self::new(ErrorCode::Forbidden, cause.to_string()),
             _ if cause.is_temporary() => {
                 error!(error = &cause as &dyn std::error::Error, "the catalog does not answer");
                 Self::new(

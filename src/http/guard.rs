@@ -54,6 +54,7 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/v1/{namespace}/tables/{table}/refs", Need::Anyone),
     ("DELETE", "/v1/{namespace}/tables/{table}/refs/{name}", Need::Anyone),
     ("POST", "/v1/{namespace}/tables/{table}/refs/{name}/fast-forward", Need::Anyone),
+    ("POST", "/admin/commit", Need::Everywhere(Action::Admin)),
     // What is sent again goes where its sender could send it anew.
     ("GET", "/v1/{namespace}/dead-letters", Need::In(Action::Read)),
     ("DELETE", "/v1/{namespace}/dead-letters", Need::In(Action::Admin)),

@@ -67,10 +67,15 @@ pub async fn healthz() -> &'static str {
 /// that events are taken into.
 ///
 /// # Errors
-/// 503 while the last write to the log failed, and for a server whose log events are not taken into:
+/// 503 until the warehouse has answered, while the log has no room or its last write failed, and for a server whose log events are not taken into:
 /// its queries and its catalog go on.
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
     app.owner.check()?;
+    app.warehouse.check().map_err(|text| ApiError::new(ErrorCode::Unavailable, text))?;
+    app.wal.check_writable().map_err(|full| {
+        let text = format!("no event can be taken, queries go on: {full}");
+        ApiError::new(ErrorCode::Unavailable, text)
+    })?;
     if app.ingest.takes_writes() {
         Ok("ready\n")
     } else {
@@ -97,7 +102,9 @@ pub async fn openapi() -> Response {
 pub async fn metrics(State(app): State<App>) -> Response {
     let counters = &app.counters;
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let pending = app.wal.pending();
+    let mut pending = app.wal.pending();
+    // Keys alone are no rows of a table, so no commit waits for them.
+    pending.retain(|pending| pending.kind != RecordKind::Keys);
     let waiting: u64 = pending.iter().map(|table| table.bytes).sum();
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));

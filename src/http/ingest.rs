@@ -1,9 +1,10 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
 pub(in crate::http) mod admission;
+pub(in crate::http) mod compare;
 
 use crate::{
-    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, decode, letter},
+    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, cloud::header_text, decode, letter},
     http::{App, body, default_namespace, error::ApiError, json, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
@@ -88,7 +89,7 @@ pub async fn ingest(
     }
     let submission =
         Submission { decoded, batch_id, atomic, bytes, shelters, ..Submission::default() };
-    let mut receipt = app.ingest.append(submission).await?;
+    let mut receipt = compare::append(&app, submission).await?;
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
     let snapshot = match parameters.ack {
@@ -133,32 +134,37 @@ async fn arrival(
     headers: &HeaderMap,
 ) -> Result<Arrival, ApiError> {
     let namespace = match (headers.get("x-namespace"), principal.home()) {
-        (Some(value), _) => parse_namespace(value.to_str().unwrap_or(""))?,
+        (Some(value), _) => {
+            tables::named(app, principal, parse_namespace(value.to_str().unwrap_or(""))?).await?
+        }
         (None, Some(home)) => tables::owner(app, principal, parse_namespace(home)?).await?,
         (None, None) => default_namespace(),
     };
-    let mut cloud_event: Vec<(String, String)> = Vec::new();
-    if headers.contains_key("ce-specversion") {
-        for (name, value) in headers {
-            if let (Some(attribute), Ok(text)) = (name.as_str().strip_prefix("ce-"), value.to_str())
-            {
-                let plain =
-                    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-                cloud_event.push((attribute.to_owned(), plain));
-            }
-        }
-        if let Some(kind) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
-        {
-            cloud_event.push(("datacontenttype".to_owned(), kind.to_owned()));
-        }
-    }
     Ok(Arrival {
         now_us: app.clock.now_us(),
         namespace,
         first_id: app.ids.first_of_run(),
-        cloud_event,
+        cloud_event: cloud_event_attributes(headers),
         again: None,
     })
+}
+
+/// The attributes of a CloudEvent in binary mode; none in the other modes, which the media type tells.
+fn cloud_event_attributes(headers: &HeaderMap) -> Vec<(String, String)> {
+    let media = headers.get(header::CONTENT_TYPE).map(|value| header_text(value.as_bytes()));
+    let is_structured = media.as_deref().is_some_and(|media| {
+        media.trim_start().to_ascii_lowercase().starts_with("application/cloudevents")
+    });
+    if is_structured || !headers.contains_key("ce-specversion") {
+        return Vec::new();
+    }
+    let named = headers.iter().filter_map(|(name, value)| {
+        let attribute = name.as_str().strip_prefix("ce-")?;
+        // The content type is what says it.
+        (attribute != "datacontenttype")
+            .then(|| (attribute.to_owned(), header_text(value.as_bytes())))
+    });
+    named.chain(media.map(|media| ("datacontenttype".to_owned(), media))).collect()
 }
 
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.

@@ -15,11 +15,9 @@ use crate::{
     table::schema::{self, TableIdent},
 };
 use axum::{
-    Json, Router,
-    extract::{
-        Extension, Path, Query, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    Router,
+    body::Bytes,
+    extract::{Extension, FromRequest, Path, Query, Request, State, rejection::QueryRejection},
     response::Response,
     routing::{delete, get, post, put},
 };
@@ -27,6 +25,7 @@ use icecore_catalog::{
     access::{Action, Principal},
     catalog::RefKind,
     metastore::TrashRow,
+    retention,
 };
 use icecore_schemas::error_code::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -54,7 +53,23 @@ pub fn routes() -> Router<App> {
 }
 
 type TablePath = Path<(String, String)>;
-type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// A JSON body, or what is wrong with it; none is an object without members. Its content type is
+/// not asked for, so that a line with curl needs no header.
+struct Body<T>(Result<T, String>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let read = Bytes::from_request(request, state).await;
+        Ok(Self(read.map_err(|problem| problem.body_text()).and_then(|bytes| {
+            let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+            serde_json::from_slice(text)
+                .map_err(|problem| format!("the body does not fit: {problem}"))
+        })))
+    }
+}
 
 /// Where a table is to be.
 #[derive(Debug, Default, Deserialize)]
@@ -118,9 +133,8 @@ struct DropRef {
     kind: Option<Kind>,
 }
 
-fn parsed<T: DeserializeOwned>(body: Body<T>) -> Result<T, ApiError> {
-    let Json(body) = body.map_err(|problem| invalid(problem.body_text()))?;
-    Ok(body)
+fn parsed<T>(Body(body): Body<T>) -> Result<T, ApiError> {
+    body.map_err(invalid)
 }
 
 fn invalid(text: impl Into<String>) -> ApiError {
@@ -287,6 +301,10 @@ async fn drop_ref(
 ) -> Result<Response, ApiError> {
     let Query(DropRef { kind }) = query.map_err(|problem| invalid(problem.body_text()))?;
     let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
+    if retention::is_managed(&app.catalog.load_table(&table).await?.metadata) {
+        // The history of the service's own tables is not every writer's to shorten.
+        guard::allow_levels(&caller.principal, Action::Admin, table.namespace().as_ref())?;
+    }
     caller.call.about(&format!("{table}.{name}"));
     caller.catalog(&app).drop_ref(&table, &name, kind.map(RefKind::from)).await?;
     Ok(json(200, &value!({ "dropped": true })))

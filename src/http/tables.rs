@@ -1,7 +1,9 @@
 //! Tables of a namespace for operators: list, snapshots, commit now.
 
 use crate::{
+    flush::table_name,
     http::{App, error::ApiError, guard, json, operate, parse_namespace},
+    sql::view,
     table::schema::{self, TableIdent, ident},
     wal::RecordKind,
 };
@@ -9,6 +11,7 @@ use axum::{
     extract::{Extension, Path, State},
     response::Response,
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
     access::{Action, Principal},
     catalog::LoadedTable,
@@ -20,9 +23,17 @@ use icecore_schemas::{
     names::Namespace,
 };
 use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
+/// Most catalog names whose owners are remembered.
+const OWNERS_MAX: usize = 10_000;
 /// Most namespaces of one answer.
 const NAMESPACES_MAX: usize = 10_000;
+/// Namespaces that wait for their commits at a time; the flush job takes them together.
+const COMMITS_AT_ONCE: usize = 256;
 
 /// `GET /v1/namespaces`: every namespace that the caller may see.
 ///
@@ -66,15 +77,24 @@ pub async fn namespaces(
 /// `GET /v1/{ns}/tables`: name, rows, files, bytes and snapshot of each table.
 ///
 /// # Errors
-/// 404 for a namespace without tables.
+/// 404 for a namespace that is not there.
 pub async fn list(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
     let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
+    let waiting = waiting(&app, &levels);
+    let names = match app.catalog.metastore().tables(&levels).await {
+        // Its first events are on their way into tables.
+        Err(CatalogError::NoSuchNamespace(_)) if !waiting.is_empty() => Vec::new(),
+        names => names?,
+    };
     let mut tables = Vec::new();
-    for name in app.catalog.metastore().tables(&levels).await? {
+    for name in waiting.into_iter().filter(|name| !names.iter().any(|found| found == name)) {
+        tables.push(serde_json::json!({ "name": name, "snapshot": null, "snapshots": 0 }));
+    }
+    for name in names {
         let table = table_of(&levels, &name)?;
         match app.catalog.load_table(&table).await {
             Ok(loaded) => tables.push(describe(&name, &loaded)),
@@ -89,7 +109,20 @@ pub async fn list(
             },
         }
     }
+    tables.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
     Ok(json(200, &serde_json::json!({ "tables": tables })))
+}
+
+/// The tables of a namespace that the log has rows for.
+fn waiting(app: &App, levels: &[String]) -> Vec<&'static str> {
+    let pending = app.wal.pending().into_iter();
+    let mut names: Vec<&str> = pending
+        .filter(|pending| levels == guard::levels(&pending.namespace))
+        .filter_map(|pending| table_name(pending.kind))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn table_of(levels: &[String], name: &str) -> Result<TableIdent, ApiError> {
@@ -110,6 +143,9 @@ pub async fn snapshots(
     let table = table_of(&levels, &table)?;
     let loaded = match app.catalog.load_table(&table).await {
         Ok(loaded) => loaded,
+        Err(CatalogError::NoSuchTable(_)) if waiting(&app, &levels).contains(&table.name()) => {
+            return Ok(json(200, &serde_json::json!({ "snapshots": [] })));
+        }
         Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
             Some(error) => return Err(ApiError::new(ErrorCode::NotFound, error)),
             None => return Err(cause.into()),
@@ -169,6 +205,27 @@ pub async fn commit(
     Ok(json(200, &serde_json::json!({ "seq": seq, "snapshots": snapshots })))
 }
 
+/// `POST /admin/commit`: everything acknowledged before the call, in every namespace, is in a
+/// snapshot on return.
+///
+/// # Errors
+/// 503 when a commit failed; what waits is safe and tried again.
+pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
+    app.owner.check()?;
+    let through = *app.wal.durable().borrow();
+    let waiting = app.wal.pending().into_iter().filter(|table| table.kind != RecordKind::Keys);
+    let namespaces: BTreeSet<Namespace> = waiting.map(|table| table.namespace).collect();
+    let committed = namespaces.len();
+    let flush = &app.flush;
+    stream::iter(namespaces)
+        .map(|namespace| async move { flush.commit_now(&namespace, through).await })
+        .buffer_unordered(COMMITS_AT_ONCE)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+        .map_err(|cause| ApiError::from(cause.as_ref()))?;
+    Ok(json(200, &serde_json::json!({ "namespaces": committed })))
+}
+
 /// The namespace as its events name it, when it was asked for by its catalog name by one who may
 /// know of it.
 ///
@@ -183,8 +240,41 @@ pub async fn owner(
     if !principal.sees(&levels) && !principal.may(Action::Ingest, &levels) {
         return Ok(asked);
     }
-    let properties = app.catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-    Ok(Namespace::noted(&levels, &properties).unwrap_or(asked))
+    Ok(view::owner(&app.wal, &app.catalog, &asked).await?.unwrap_or(asked))
+}
+
+/// Which namespace has which catalog name, as far as senders asked for it by that name.
+#[derive(Debug, Default)]
+pub struct Owners(Mutex<HashMap<String, Namespace>>);
+
+/// The namespace that a sender means: whoever gives the catalog name means the namespace that has
+/// it. Any other text is its own.
+///
+/// # Errors
+/// 503 when the metastore does not answer.
+pub async fn named(
+    app: &App,
+    principal: &Principal,
+    asked: Namespace,
+) -> Result<Namespace, ApiError> {
+    if asked.text() != asked.name() || !principal.may(Action::Ingest, &guard::levels(&asked)) {
+        return Ok(asked);
+    }
+    // Whole entries go in, so a panic elsewhere leaves nothing half done.
+    let owners = || app.owners.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(owner) = owners().get(asked.name()) {
+        return Ok(owner.clone());
+    }
+    // The name stays its owner's, so this is asked once a name and not once a request.
+    let (Some(owner), _) = view::claim(&app.wal, &app.catalog, &asked).await? else {
+        return Ok(asked);
+    };
+    let mut owners = owners();
+    if OWNERS_MAX <= owners.len() {
+        owners.clear();
+    }
+    owners.insert(asked.name().to_owned(), owner.clone());
+    Ok(owner)
 }
 
 fn describe(name: &str, loaded: &LoadedTable) -> Value {

@@ -5,13 +5,13 @@
 
 use crate::{
     event::{
-        EventKey, NamespaceEvents, Rejected,
+        EventKey, FormerKey, NamespaceEvents, Rejected, SameAs,
         letter::{self, DeadLetter, letter_rows},
         rows,
     },
     ids::Ids,
     ingest::{
-        Letters, Refused, Submission,
+        COMPARED_MAX, Letters, Refused, Submission, Undecided, bookmark,
         dedup::{IdIndex, Seen, UNKNOWN_CONTENT},
         ledger::{Entry, Ledger},
         refusal::{Reason, refuse},
@@ -23,6 +23,7 @@ use arrow::{
     compute::filter_record_batch,
     record_batch::RecordBatch,
 };
+use bytes::Bytes;
 use icecore_schemas::names::Namespace;
 use std::collections::{HashMap, HashSet};
 use ulid::Ulid;
@@ -34,6 +35,8 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     pub(super) types_max: usize,
     pub(super) ids: Ids,
+    /// Until when, in ms since 1970, events are known under their former identities too.
+    pub(super) former_until_ms: Option<i64>,
 }
 
 /// New events of one namespace.
@@ -63,27 +66,47 @@ pub(super) struct Draft {
     pub(super) refused: Vec<Refused>,
     pub(super) buried: Vec<Buried>,
     claimed: Vec<Namespace>,
+    undecided: Vec<Undecided>,
+}
+
+/// A submission's verdict.
+#[derive(Debug)]
+pub(super) enum Judged {
+    Decided(Draft),
+    /// Nothing has changed.
+    Undecided(Box<Submission>, Vec<Undecided>),
 }
 
 impl Draft {
-    /// Judges a submission.
+    /// Judges a submission, or asks about events whose id has another content, if it may.
     ///
     /// # Errors
     /// The id index cannot be read; then nothing has changed.
     pub(super) fn judge(
         desk: &mut Desk,
-        submission: Submission,
+        mut submission: Box<Submission>,
         now_us: i64,
-    ) -> Result<Self, WalError> {
+        may_ask: bool,
+    ) -> Result<Judged, WalError> {
         let mut draft = Self::default();
-        let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = submission;
-        let mut rejected = decoded.rejected;
-        for events in decoded.accepted {
-            if let Err(cause) = draft.judge_events(desk, events, &decoded.source, &mut rejected) {
+        let mut rejected = std::mem::take(&mut submission.decoded.rejected);
+        let broken = rejected.len();
+        let knows_former = desk.former_until_ms.is_some_and(|until_ms| now_us / 1000 < until_ms);
+        let source = &submission.decoded.source;
+        for (group, events) in submission.decoded.accepted.iter().enumerate() {
+            let place = (group, knows_former);
+            if let Err(cause) = draft.judge_events(desk, place, (events, source), &mut rejected) {
                 draft.undo(desk);
                 return Err(cause);
             }
         }
+        if may_ask && !draft.undecided.is_empty() {
+            draft.undo(desk);
+            rejected.truncate(broken);
+            submission.decoded.rejected = rejected;
+            return Ok(Judged::Undecided(submission, draft.undecided));
+        }
+        let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = *submission;
         rejected.sort_by_key(|one| one.index);
         if decoded.is_webhook {
             rejected.iter_mut().for_each(|one| one.reason = letter::of_webhook(&one.reason));
@@ -95,12 +118,12 @@ impl Draft {
                 Self { duplicates: draft.duplicates, ranges: draft.ranges, ..Self::default() };
             draft = if is_none { Self::default() } else { told };
             draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
-            return Ok(draft);
+            return Ok(Judged::Decided(draft));
         }
         let rejected = draft.change_letters(desk, letters, rejected, now_us);
         draft.bury(desk, rejected, (batch_id.as_deref(), &shelters), now_us);
         draft.refused.sort_by_key(|refused| refused.index);
-        Ok(draft)
+        Ok(Judged::Decided(draft))
     }
 
     /// Adds the next rows of dead letters; gives what was refused and is in none of them.
@@ -144,8 +167,8 @@ impl Draft {
     fn judge_events(
         &mut self,
         desk: &mut Desk,
-        events: NamespaceEvents,
-        source: &[u8],
+        (group, knows_former): (usize, bool),
+        (events, source): (&NamespaceEvents, &Bytes),
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), WalError> {
         let count = events.keys.len();
@@ -153,14 +176,17 @@ impl Draft {
             Ok(last_seq) => last_seq,
             Err(owner) => {
                 let reason = Reason::NameTaken { owner };
-                rejected.extend((0..count).map(|row| refuse(&events, source, row, &reason)));
+                rejected.extend((0..count).map(|row| refuse(events, source, row, &reason)));
                 return Ok(());
             }
         };
         let Desk { index, ledger, types_max, .. } = desk;
         let types = events.rows.column_by_name("type").and_then(|types| types.as_string_opt());
         let entry = ledger.entry(&events.namespace);
-        let mut bench = Bench { index, entry, types, types_max: *types_max };
+        let former: &[FormerKey] = if knows_former { &events.former } else { &[] };
+        let same = &events.same;
+        let mut bench =
+            Bench { index, entry, types, types_max: *types_max, former, same, asks: Vec::new() };
         // Pushed before the first look-up, so that an error finds everything to undo.
         self.taken.push(Taken {
             namespace: events.namespace.clone(),
@@ -181,15 +207,19 @@ impl Draft {
                     range = Some(widened(range, seq));
                     self.duplicates += 1;
                 }
-                Verdict::Refused(reason) => rejected.push(refuse(&events, source, row, &reason)),
+                Verdict::Refused(reason) => rejected.push(refuse(events, source, row, &reason)),
             }
         }
+        let room = COMPARED_MAX.saturating_sub(self.undecided.len());
+        let asks = bench.asks.into_iter().take(room);
+        self.undecided.extend(asks.map(|(row, seq)| Undecided { group, row, seq }));
         if taken.keys.len() < count {
             taken.rows = filter_record_batch(&events.rows, &BooleanArray::from(keep))
                 .expect("there is one flag a row");
         }
+        taken.rows = bookmark::mint(taken.rows.clone(), taken.first_seq, &taken.keys);
         self.taken.pop_if(|taken| taken.keys.is_empty());
-        self.ranges.extend(range.map(|(first, last)| (events.namespace, first, last)));
+        self.ranges.extend(range.map(|(first, last)| (events.namespace.clone(), first, last)));
         Ok(())
     }
 
@@ -282,14 +312,39 @@ struct Bench<'a> {
     entry: &'a mut Entry,
     types: Option<&'a StringArray>,
     types_max: usize,
+    /// Former identities of the rows that are still to come.
+    former: &'a [FormerKey],
+    /// Rows that were compared and say the same.
+    same: &'a [(usize, SameAs)],
+    /// Rows that another content of their id may say the same as, and its `seq`.
+    asks: Vec<(usize, u64)>,
 }
 
 impl Bench<'_> {
     fn judge(&mut self, row: usize, key: EventKey, taken: &mut Taken) -> Result<Verdict, WalError> {
+        let former = self.former_of(row);
         if let Some(seen) = self.index.get(key.id)? {
-            let same = [key.content, UNKNOWN_CONTENT].contains(&seen.content);
-            let conflict = Verdict::Refused(Reason::Conflict { seq: seen.seq });
-            return Ok(if same { Verdict::Repeat(seen.seq) } else { conflict });
+            let is_former = |it: FormerKey| (it.key.id, it.key.content) == (key.id, seen.content);
+            if [key.content, UNKNOWN_CONTENT].contains(&seen.content)
+                || former.is_some_and(is_former)
+                || self.says_the_same(row, seen, taken.first_seq)
+            {
+                return Ok(Verdict::Repeat(seen.seq));
+            }
+            self.asks.push((row, seen.seq));
+            return Ok(Verdict::Refused(Reason::Conflict { seq: seen.seq }));
+        }
+        if let Some(former) = former
+            && let Some(seen) = self.index.get(former.key.id)?
+        {
+            if former.is_certain
+                || former.key.content == seen.content
+                || self.says_the_same(row, seen, taken.first_seq)
+            {
+                return Ok(Verdict::Repeat(seen.seq));
+            }
+            // Another event had that id then, unless what is stored says otherwise.
+            self.asks.push((row, seen.seq));
         }
         let event_type = self.types.map_or("", |types| types.value(row));
         if !self.entry.types.contains(event_type) {
@@ -305,6 +360,29 @@ impl Bench<'_> {
         taken.keys.push(key);
         self.index.insert(key.id, Seen { content: key.content, seq });
         Ok(Verdict::New(seq))
+    }
+}
+
+impl Bench<'_> {
+    fn former_of(&mut self, row: usize) -> Option<FormerKey> {
+        let (first, rest) = self.former.split_first()?;
+        if first.row != row {
+            return None;
+        }
+        self.former = rest;
+        Some(*first)
+    }
+
+    /// Whether the row was found to say what the event with this id says. One of the same body has no
+    /// `seq` before it is judged.
+    fn says_the_same(&self, row: usize, seen: Seen, first_seq: u64) -> bool {
+        self.same.iter().any(|(same, what)| {
+            *same == row
+                && match what {
+                    SameAs::Stored(seq) => *seq == seen.seq,
+                    SameAs::Before => first_seq <= seen.seq,
+                }
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::{
     clock::Clock,
-    event::{codec, event_key, rows},
+    event::{codec, rows, stored_key},
     ingest::{
         IngestOptions,
         dedup::{IdIndex, IndexOptions, Seen, UNKNOWN_CONTENT, run::Times},
@@ -15,7 +15,7 @@ use crate::{
     },
     wal::{RecordKind, Wal, WalError},
 };
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray, StringArray};
 use icecore_schemas::names::Namespace;
 use std::path::PathBuf;
 
@@ -84,8 +84,17 @@ impl Rebuild {
                 .map_err(|cause| damaged(format!("a record does not decode: {cause}")))?;
             let ids = rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
             let ids = ids.ok_or_else(|| damaged("a record has no ids".to_owned()))?;
-            for (seq, id) in (record.first_seq..).zip(ids.iter().flatten()) {
-                rebuild.add(&record.namespace, id, seq, record.durable_ms)?;
+            let texts = |name: &str| {
+                rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>())
+            };
+            let (sources, payloads) = (texts("source"), texts("payload"));
+            for (row, id) in ids.iter().flatten().enumerate() {
+                let text = |column: Option<&'_ StringArray>| {
+                    column.filter(|column| column.is_valid(row)).map(|it| it.value(row).to_owned())
+                };
+                let (source, payload) = (text(sources), text(payloads));
+                let key = stored_key(&record.namespace, id, source.as_deref(), payload.as_deref());
+                rebuild.add(key, record.first_seq + row as u64, record.durable_ms)?;
             }
         }
         Ok(Some(rebuild))
@@ -97,18 +106,12 @@ impl Rebuild {
         self.since_ms
     }
 
-    /// Adds an id that a table has, unless it is known or out of the window. Blocking.
+    /// Adds the key ([`stored_key`]) of an event that a table has, unless it is known or out of the
+    /// window. Blocking.
     ///
     /// # Errors
     /// The index cannot be read or written.
-    pub fn add(
-        &mut self,
-        namespace: &Namespace,
-        id: &str,
-        seq: u64,
-        arrived_ms: i64,
-    ) -> Result<(), WalError> {
-        let key = event_key(namespace, id);
+    pub fn add(&mut self, key: u128, seq: u64, arrived_ms: i64) -> Result<(), WalError> {
         if arrived_ms < self.since_ms || self.index.get(key)?.is_some() {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use crate::{
     ingest::{
         IngestOptions,
         dedup::{IdIndex, IndexOptions, Seen},
+        derivation,
         draft::Desk,
         keys,
         ledger::Ledger,
@@ -48,8 +49,14 @@ pub(super) fn recover(
             warn!(error = &cause as &dyn std::error::Error, "the id folder takes no files");
         }
     }
+    let is_empty = ledger.is_new()
+        && wal.all_records(0).is_empty()
+        && options.seq_floor.values().all(|last| *last == 0);
+    let window_ms = window_ms(options.dedup_window);
+    let former_until_ms =
+        derivation::former_until_ms(&options.dedup_folder, is_empty, clock.now_ms(), window_ms)?;
     let covered = ledger.event_counters();
-    let mut desk = Desk { index, ledger, types_max: options.types_max, ids };
+    let mut desk = Desk { index, ledger, types_max: options.types_max, ids, former_until_ms };
     desk.ledger.start_after(options.seq_after);
     let mut unsaved = Unsaved::default();
     let mut stale: HashMap<Namespace, Position> = HashMap::new();

@@ -41,7 +41,7 @@ impl Reason {
                 "the id belongs to the event with seq {seq}, whose content differs; send changed content under a new id"
             ),
             Self::TooManyTypes { types_max } => format!(
-                "namespace `{namespace}` has {types_max} types already; use one of them, or put what varies into `data`"
+                "namespace `{namespace}` has {types_max} types already; use one of them, put what varies into `data`, or raise ingest.types_max"
             ),
             Self::NameTaken { owner } => format!(
                 "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",

@@ -6,8 +6,8 @@
 use crate::{
     clock::Clock,
     ingest::{
-        IngestError, Receipt, Submission,
-        draft::{Desk, Draft},
+        IngestError, Outcome, Receipt, Submission, Undecided,
+        draft::{Desk, Draft, Judged},
         group::Group,
         ledger::Saved,
     },
@@ -33,7 +33,37 @@ const TICK: Duration = Duration::from_secs(1);
 /// segments cannot be reused.
 const LOG_BYTES_MAX: u64 = 256 << 20;
 
-pub(super) type Reply = oneshot::Sender<Result<Receipt, IngestError>>;
+/// Where an answer goes, and whether it may be that something is undecided.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Decided(oneshot::Sender<Result<Receipt, IngestError>>),
+    Open(oneshot::Sender<Result<Outcome, IngestError>>),
+}
+
+impl Reply {
+    // A sender that went away repeats the request and learns that it was taken.
+
+    fn receipt(self, receipt: Receipt) {
+        match self {
+            Self::Decided(reply) => drop(reply.send(Ok(receipt))),
+            Self::Open(reply) => drop(reply.send(Ok(Outcome::Decided(receipt)))),
+        }
+    }
+
+    fn undecided(self, submission: Box<Submission>, events: Vec<Undecided>) {
+        match self {
+            Self::Decided(_) => unreachable!("it was not asked for"),
+            Self::Open(reply) => drop(reply.send(Ok(Outcome::Undecided(submission, events)))),
+        }
+    }
+
+    fn error(self, cause: IngestError) {
+        match self {
+            Self::Decided(reply) => drop(reply.send(Err(cause))),
+            Self::Open(reply) => drop(reply.send(Err(cause))),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -156,19 +186,26 @@ impl Sequencer {
         let room = self.make_room();
         for (submission, share, reply) in waiting {
             if let Err(cause) = self.wal.check_room(namespaces(&submission)) {
-                answer(reply, Err(IngestError::Held(Arc::new(cause))));
+                reply.error(IngestError::Held(Arc::new(cause)));
                 continue;
             }
-            let draft = match &room {
-                Ok(()) => Draft::judge(&mut self.desk, *submission, now_us).map_err(Arc::new),
+            let may_ask = matches!(reply, Reply::Open(_));
+            let judged = match &room {
+                Ok(()) => {
+                    Draft::judge(&mut self.desk, submission, now_us, may_ask).map_err(Arc::new)
+                }
                 Err(cause) => Err(Arc::clone(cause)),
             };
-            match draft {
-                Ok(mut draft) => {
+            match judged {
+                Ok(Judged::Undecided(submission, events)) => {
+                    drop(share);
+                    reply.undecided(submission, events);
+                }
+                Ok(Judged::Decided(mut draft)) => {
                     group.add(&mut draft);
                     answers.push((draft, share, reply));
                 }
-                Err(cause) => answer(reply, Err(IngestError::Unavailable(cause))),
+                Err(cause) => reply.error(IngestError::Unavailable(cause)),
             }
         }
         let records = group.records();
@@ -182,11 +219,10 @@ impl Sequencer {
         for (draft, share, reply) in answers {
             // Released first: whoever has the answer may count on the room.
             drop(share);
-            let outcome = match &outcome {
-                Ok(position) => Ok(receipt(draft, *position)),
-                Err(cause) => Err(IngestError::Unavailable(Arc::clone(cause))),
-            };
-            answer(reply, outcome);
+            match &outcome {
+                Ok(position) => reply.receipt(receipt(draft, *position)),
+                Err(cause) => reply.error(IngestError::Unavailable(Arc::clone(cause))),
+            }
         }
     }
 
@@ -302,11 +338,6 @@ fn namespaces(submission: &Submission) -> impl Iterator<Item = &Namespace> {
 
 fn receipt(draft: Draft, position: Position) -> Receipt {
     Receipt { duplicates: draft.duplicates, ranges: draft.ranges, refused: draft.refused, position }
-}
-
-fn answer(reply: Reply, outcome: Result<Receipt, IngestError>) {
-    // A sender that went away repeats the request and learns that it was taken.
-    let _ = reply.send(outcome);
 }
 
 /// Half a server would go on reading what it can no longer write.

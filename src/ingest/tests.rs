@@ -183,6 +183,8 @@ fn batch(body: &str, namespace: &Namespace, events: &[(u32, &str)]) -> Namespace
         rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap(),
         keys: ids.iter().zip(&contents).map(key).collect(),
         index: events.iter().map(|(index, _)| *index).collect(),
+        former: Vec::new(),
+        same: Vec::new(),
         came: events
             .iter()
             .map(|(_, event)| {
@@ -599,7 +601,9 @@ impl Bench {
     fn queue(&self, text: &str) -> oneshot::Receiver<Result<Receipt, IngestError>> {
         let share = Share::take(&Arc::default(), 1, 1).unwrap();
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Append(Box::new(body(text)), share, reply)).unwrap();
+        self.queue
+            .send(Message::Append(Box::new(body(text)), share, Reply::Decided(reply)))
+            .unwrap();
         answer
     }
 
@@ -666,7 +670,7 @@ fn rebuild(house: &House, ids_max: usize, table: &[(&str, i64)]) -> Option<rebui
     let mut rebuild =
         rebuild::Rebuild::start_with(&house.options, &wal, &house.clock, ids_max).unwrap()?;
     for (seq, (id, arrived_ms)) in (1..).zip(table) {
-        rebuild.add(&ns("a"), id, seq, *arrived_ms).unwrap();
+        rebuild.add(event_key(&ns("a"), id), seq, *arrived_ms).unwrap();
     }
     rebuild.add_type(&ns("a"), "old");
     Some(rebuild)

@@ -89,8 +89,7 @@ pub(super) async fn claim(
 /// # Errors
 /// [`StartError`]; the command may be given again.
 pub async fn take_over(config: &Config) -> Result<TakenOver, StartError> {
-    make_data_folder(config)
-        .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
+    make_data_folder(config)?;
     let folder = take(config).await?;
     let metastore = open_metastore(config).await?;
     if metastore.log_owner().await?.is_some_and(|owner| owner.log == folder.log()) {
@@ -137,11 +136,15 @@ pub(super) async fn tell_of_stranded(
     let mut records = wal.all_records(0);
     records.retain(|record| marks.lack(record));
     let rows: u64 = records.iter().map(|record| u64::from(record.rows)).sum();
-    warn!(
-        rows,
-        "this server takes no events, and its log holds so many that are in no table; once it is \
-         stopped, `icecore wal export` gives them, to be sent to the owner: {not}"
-    );
+    if rows == 0 {
+        warn!("this server takes no events: {not}");
+    } else {
+        warn!(
+            rows,
+            "this server takes no events, and rows of its log are in no table: stop it, and send \
+             them to the owner with `icecore wal export`: {not}"
+        );
+    }
     Ok(())
 }
 

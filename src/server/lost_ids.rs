@@ -2,6 +2,7 @@
 
 use crate::{
     clock::Clock,
+    event::stored_key,
     faults::Faults,
     ids::Ids,
     ingest::{Ingest, IngestOptions, rebuild::Rebuild},
@@ -71,12 +72,13 @@ async fn rebuild_from_tables(
             let namespace = namespace.clone();
             // Look-ups read files, and a full table of ids is written to one.
             rebuild = blocking(move || {
-                for ((id, seq), arrived_us) in
-                    rows.ids.iter().zip(&rows.seqs).zip(&rows.ingested_us)
-                {
+                let whole = rows.sources.iter().zip(&rows.payloads);
+                let known = rows.ids.iter().zip(&rows.seqs).zip(&rows.ingested_us);
+                for (((id, seq), arrived_us), (source, payload)) in known.zip(whole) {
                     if let (Some(id), Some(arrived_us)) = (id, arrived_us) {
                         let seq = seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0);
-                        rebuild.add(&namespace, id, seq, arrived_us.div_euclid(1000))?;
+                        let key = stored_key(&namespace, id, source, payload);
+                        rebuild.add(key, seq, arrived_us.div_euclid(1000))?;
                     }
                 }
                 Ok::<_, StartError>(rebuild)

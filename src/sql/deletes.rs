@@ -13,7 +13,10 @@ use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroup
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::DataContentType;
 use icecore_catalog::{
-    scan::manifests::{Files, PlannedFile},
+    scan::{
+        deletes::applies,
+        manifests::{Files, PlannedFile},
+    },
     storage::Storage,
 };
 use parquet::{
@@ -67,22 +70,24 @@ pub async fn read(
                 .to_owned(),
         ));
     }
-    let sequences: HashMap<&str, i64> =
-        files.iter().map(|file| (file.location.as_str(), file.sequence)).collect();
-    let read: Vec<(i64, Runs)> = stream::iter(deletes.iter().map(Arc::clone))
+    let by_location: HashMap<&str, &PlannedFile> =
+        files.iter().map(|file| (file.location.as_str(), file.as_ref())).collect();
+    let read: Vec<(Arc<PlannedFile>, Runs)> = stream::iter(deletes.iter().map(Arc::clone))
         .map(|delete| async move {
             let bytes = storage.get(&delete.location).await.map_err(|cause| unreadable(&cause))?;
             let parsed = tokio::task::spawn_blocking(move || positions(bytes)).await;
             let parsed = parsed.map_err(|cause| unreadable(&cause))?;
-            Ok((delete.sequence, parsed.map_err(|cause| unreadable(&cause))?))
+            Ok((delete, parsed.map_err(|cause| unreadable(&cause))?))
         })
         .buffer_unordered(READS_AT_ONCE)
         .try_collect()
         .await?;
     let mut found = Deletes::new();
-    for (sequence, parts) in read {
+    for (delete, parts) in read {
         for (location, positions) in parts {
-            let reaches = sequences.get(location.as_str()).is_some_and(|file| *file <= sequence);
+            let reaches = by_location
+                .get(location.as_str())
+                .is_some_and(|file| file.sequence <= delete.sequence && applies(&delete, file));
             if reaches {
                 found.entry(location).or_default().extend(positions);
             }

@@ -2,7 +2,7 @@
 
 use crate::sql::SqlError;
 use arrow::error::ArrowError;
-use datafusion::error::DataFusionError;
+use datafusion::{common::SchemaError, error::DataFusionError};
 
 /// What DataFusion puts before its messages, which tells the asker nothing.
 const PREFIXES: &[&str] = &[
@@ -15,6 +15,11 @@ const PREFIXES: &[&str] = &[
 
 /// What the library of regular expressions says of one that is too large once it is compiled.
 const REGEX_TOO_LARGE: &str = "Compiled regex exceeds size limit";
+
+/// How alike a name is at least that is suggested, of 1.0.
+const SIMILAR_MIN: f64 = 0.85;
+/// Most columns that a message lists.
+const COLUMNS_LISTED_MAX: usize = 12;
 
 /// Longest message that is passed on.
 const MESSAGE_BYTES_MAX: usize = 2_000;
@@ -36,9 +41,11 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
             let text = text.split(" with top memory consumers").next().unwrap_or(text);
             SqlError::Limit(format!("the query needs more memory than it may use: {text}"))
         }
+        DataFusionError::SchemaError(schema, _) => {
+            SqlError::Invalid(of_unknown_column(schema).unwrap_or_else(|| message(root)))
+        }
         DataFusionError::Plan(_)
         | DataFusionError::SQL(..)
-        | DataFusionError::SchemaError(..)
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Configuration(_)
         | DataFusionError::Execution(_)
@@ -76,7 +83,7 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
 pub(super) fn of_panic() -> SqlError {
     tracing::error!("a query panicked");
     SqlError::Invalid(
-        "the query engine broke down over this statement, the server goes on; look for extreme or mistyped arguments, or write it in another way".to_owned(),
+        "the query engine crashed on this statement (the server is unaffected); check for extreme or wrongly typed arguments".to_owned(),
     )
 }
 
@@ -123,7 +130,44 @@ fn message(root: &DataFusionError) -> String {
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest;
     }
-    of_large_regex(text.trim()).unwrap_or_else(|| shortened(text.trim()))
+    let text = text.trim();
+    of_large_regex(text).or_else(|| in_other_words(text)).unwrap_or_else(|| shortened(text))
+}
+
+/// A column that is not there, with the one that may be meant. DataFusion lists all there are.
+fn of_unknown_column(cause: &SchemaError) -> Option<String> {
+    let SchemaError::FieldNotFound { field, valid_fields } = cause else { return None };
+    let near = |name: &str| strsim::jaro_winkler(&field.name.to_lowercase(), &name.to_lowercase());
+    let nearest = valid_fields
+        .iter()
+        .map(|valid| (near(&valid.name), &valid.name))
+        .filter(|(score, _)| SIMILAR_MIN <= *score)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let hint = match (nearest, valid_fields.as_slice()) {
+        (Some((_, name)), _) => format!("did you mean `{name}`?"),
+        (None, []) => "the statement reads no table".to_owned(),
+        (None, few) if few.len() <= COLUMNS_LISTED_MAX => {
+            let names: Vec<String> = few.iter().map(|valid| format!("`{}`", valid.name)).collect();
+            format!("there are {}", names.join(", "))
+        }
+        (None, many) => format!("there are {} columns, DESCRIBE lists a table's", many.len()),
+    };
+    Some(format!("no column `{}`; {hint}", field.flat_name()))
+}
+
+/// Messages that say less than what to change.
+fn in_other_words(text: &str) -> Option<String> {
+    if let Some((_, after)) = text.split_once("Column in SELECT must be in GROUP BY")
+        && let Some(column) = after.split('"').nth(1)
+    {
+        return Some(format!(
+            "column `{column}` is selected beside an aggregate: put it into GROUP BY, or into an aggregate such as min({column})"
+        ));
+    }
+    text.starts_with("Failed to parse placeholder id").then(|| {
+        "a parameter is written $1, $2 …, and its value stands in `params` of the request"
+            .to_owned()
+    })
 }
 
 /// A broken or too large regular expression, with what to change.

@@ -4,7 +4,6 @@
 use crate::{
     event::rows,
     sql::{
-        SqlError,
         conform::Aliases,
         deletes::{self, Deletes},
         field_ids::ByFieldId,
@@ -33,7 +32,7 @@ use datafusion::{
     },
     error::DataFusionError,
     logical_expr::{Expr, TableProviderFilterPushDown},
-    object_store::{ObjectMeta, path::Path},
+    object_store::ObjectMeta,
     physical_plan::{
         ExecutionPlan,
         empty::EmptyExec,
@@ -154,7 +153,7 @@ impl Table {
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
         let mut files = Vec::with_capacity(planned.files.len());
         for file in &planned.files {
-            let mut part = self.partitioned(&base, file)?;
+            let mut part = self.partitioned(file)?;
             if let Some(deleted) = planned.deletes.get(&file.location) {
                 let footer = DFParquetMetadata::new(store.as_ref(), &part.object_meta)
                     .with_file_metadata_cache(Some(Arc::clone(&cache)))
@@ -186,19 +185,11 @@ impl Table {
         statistics
     }
 
-    fn partitioned(
-        &self,
-        base: &url::Url,
-        file: &PlannedFile,
-    ) -> Result<PartitionedFile, DataFusionError> {
-        let outside = |cause: SqlError| DataFusionError::External(Box::new(cause));
-        let location =
-            self.storage.normalize(&file.location).map_err(|cause| outside(unreadable(&cause)))?;
-        let location = location.as_str();
-        let relative = location.strip_prefix(base.as_str()).unwrap_or(location);
-        // Locations are what the store calls its objects: nothing in them is escaped again.
-        let path = Path::parse(relative.trim_start_matches('/'))
-            .map_err(|cause| outside(unreadable(&cause)))?;
+    fn partitioned(&self, file: &PlannedFile) -> Result<PartitionedFile, DataFusionError> {
+        let path = self
+            .storage
+            .object_path(&file.location)
+            .map_err(|cause| DataFusionError::External(Box::new(unreadable(&cause))))?;
         Ok(PartitionedFile::new_from_meta(ObjectMeta {
             location: path,
             // Data files never change, so the caches need no time to tell versions apart.

@@ -17,8 +17,8 @@ use iceberg::{
     TableIdent, TableUpdate,
     spec::{
         DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestListWriter,
-        ManifestWriterBuilder, NestedField, Operation, PrimitiveType, Schema, Snapshot, Summary,
-        Type,
+        ManifestWriterBuilder, NestedField, Operation, PrimitiveType, Schema, Snapshot, Struct,
+        Summary, Type,
     },
 };
 use icecore_catalog::{
@@ -147,6 +147,7 @@ impl House {
             watermark: Watermark { epoch: 1, position: last.position, last_seq },
             log_since: 0,
             seq: (first.first_seq, last_seq),
+            upgrades: Vec::new(),
         };
         let table = self.catalog.append(&ident, append).await.unwrap();
         self.clock.advance_ms(1_000);
@@ -782,30 +783,36 @@ fn position_deletes(rows: &[(&str, i64)]) -> Vec<u8> {
 }
 
 /// Adds manifests by hand, as another engine would.
-async fn commit_deletes(house: &House, content: DataContentType, rows: &[(&str, i64)]) {
+async fn commit_deletes(
+    house: &House,
+    content: DataContentType,
+    partitions: &[(Struct, &[(&str, i64)])],
+) {
     let table = house.catalog.load_table(&house.events()).await.unwrap();
     let metadata = &table.metadata;
     let storage = house.catalog.storage();
-    let bytes = position_deletes(rows);
-    let location = format!("{}/data/deletes-{}.parquet", metadata.location(), rows.len());
-    let size = bytes.len() as u64;
-    storage.put(&location, bytes.into()).await.unwrap();
+    let mut files = Vec::new();
+    for (number, (partition, rows)) in partitions.iter().enumerate() {
+        let bytes = position_deletes(rows);
+        let location = format!("{}/data/deletes-{number}.parquet", metadata.location());
+        let mut file = DataFileBuilder::default();
+        file.content(content)
+            .file_path(location.clone())
+            .file_format(DataFileFormat::Parquet)
+            .partition(partition.clone())
+            .partition_spec_id(0)
+            .record_count(rows.len() as u64)
+            .file_size_in_bytes(bytes.len() as u64);
+        if content == DataContentType::EqualityDeletes {
+            file.equality_ids(Some(vec![1]));
+        }
+        storage.put(&location, bytes.into()).await.unwrap();
+        files.push(file.build().unwrap());
+    }
     let current = metadata.current_snapshot().unwrap();
     let list = storage.get(current.manifest_list()).await.unwrap();
     let list =
         iceberg::spec::ManifestList::parse_with_version(&list, metadata.format_version()).unwrap();
-    let first = list.entries()[0].load_manifest(&storage.file_io()).await.unwrap();
-    let mut file = DataFileBuilder::default();
-    file.content(content)
-        .file_path(location)
-        .file_format(DataFileFormat::Parquet)
-        .partition(first.entries()[0].data_file().partition().clone())
-        .partition_spec_id(0)
-        .record_count(rows.len() as u64)
-        .file_size_in_bytes(size);
-    if content == DataContentType::EqualityDeletes {
-        file.equality_ids(Some(vec![1]));
-    }
     let (id, sequence) = (77, metadata.next_sequence_number());
     let output = |name: &str| {
         let location = format!("{}/metadata/{name}.avro", metadata.location());
@@ -818,7 +825,9 @@ async fn commit_deletes(house: &House, content: DataContentType, rows: &[(&str, 
         metadata.default_partition_spec().as_ref().clone(),
     )
     .build_v2_deletes();
-    manifest.add_file(file.build().unwrap(), sequence).unwrap();
+    for file in files {
+        manifest.add_file(file, sequence).unwrap();
+    }
     let manifest = manifest.write_manifest_file().await.unwrap();
     let list_file = output("list").writer().await.unwrap();
     let mut lists = ManifestListWriter::v2(list_file, id, Some(current.snapshot_id()), sequence);
@@ -848,6 +857,7 @@ async fn add_to_main(house: &House, snapshot: Snapshot) {
     let change = TableChange {
         table: house.events(),
         requirements: Vec::new(),
+        keeps_history: false,
         updates: vec![
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference },
@@ -887,7 +897,11 @@ async fn rows_that_another_engine_deleted_are_gone() {
     house.trim();
     // Files are sorted by ts and so by seq; the first rows of two files go, and all of none.
     let (two, three) = (file_of(&house, 2).await, file_of(&house, 3).await);
-    let gone = [(two.file_path(), 0), (three.file_path(), 1), ("file:///elsewhere.parquet", 0)];
+    // A delete file reaches data files of its own partition, and the other one none of this row.
+    let of_two = [(two.file_path(), 0), (three.file_path(), 0), ("file:///elsewhere.parquet", 0)];
+    let of_three = [(three.file_path(), 1)];
+    assert_ne!(two.partition(), three.partition());
+    let gone = [(two.partition().clone(), &of_two[..]), (three.partition().clone(), &of_three[..])];
     commit_deletes(&house, DataContentType::PositionDeletes, &gone).await;
     house.take(31..33);
     assert_eq!(house.count("SELECT count(*) FROM events").await, 30);
@@ -909,7 +923,9 @@ async fn deletes_that_are_not_applied_refuse_the_query() {
     let house = House::new().await;
     house.take(1..5);
     house.commit().await;
-    commit_deletes(&house, DataContentType::EqualityDeletes, &[("x", 0)]).await;
+    let partition = file_of(&house, 1).await.partition().clone();
+    let deletes = [(partition, &[("x", 0)][..])];
+    commit_deletes(&house, DataContentType::EqualityDeletes, &deletes).await;
     house
         .check_refused(asked("SELECT count(*) FROM events"), "Invalid(\"the table has delete files")
         .await;
@@ -949,6 +965,19 @@ async fn a_manifest_that_was_changed_after_its_commit_leads_nowhere() {
     house.check_refused(asked("SELECT id FROM events"), "Internal(").await;
 }
 
+/// A table of another engine.
+fn plain(schema: Schema) -> CreateTable {
+    CreateTable {
+        name: "plain".to_owned(),
+        schema,
+        partition_spec: None,
+        sort_order: None,
+        file_order: None,
+        location: None,
+        properties: HashMap::new(),
+    }
+}
+
 #[tokio::test]
 async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let house = House::new().await;
@@ -958,15 +987,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let long =
         |id, name: &str| NestedField::optional(id, name, Type::Primitive(PrimitiveType::Long));
     let first = schema_of([long(1, "a"), long(2, "b"), long(3, "c")]);
-    let plain = CreateTable {
-        name: "plain".to_owned(),
-        schema: first,
-        partition_spec: None,
-        sort_order: None,
-        location: None,
-        properties: HashMap::new(),
-    };
-    let table = house.catalog.create_table(&levels, plain).await.unwrap();
+    let table = house.catalog.create_table(&levels, plain(first)).await.unwrap();
     let ident = schema::ident(&house.ns, "plain");
     let append = async |table: &LoadedTable, columns: &[(&str, i64)]| {
         let batch = columns.iter().map(|(name, value)| {
@@ -983,6 +1004,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
             watermark: Watermark { epoch: 1, position, last_seq: position },
             log_since: 0,
             seq: (position, position),
+            upgrades: Vec::new(),
         };
         let table = house.catalog.append(&ident, append).await.unwrap();
         house.clock.advance_ms(1_000);
@@ -995,6 +1017,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let change = TableChange {
         table: ident.clone(),
         requirements: Vec::new(),
+        keeps_history: false,
         updates: vec![
             TableUpdate::AddSchema { schema: second },
             TableUpdate::SetCurrentSchema { schema_id: -1 },
@@ -1040,6 +1063,7 @@ async fn filters_hold_for_files_written_before_a_column_was_added() {
     let change = TableChange {
         table: house.events(),
         requirements: Vec::new(),
+        keeps_history: false,
         updates: vec![
             TableUpdate::AddSchema { schema },
             TableUpdate::SetCurrentSchema { schema_id: -1 },

@@ -61,15 +61,31 @@ impl AsOf {
         }
     }
 
-    fn describe(&self) -> String {
-        match self {
-            Self::Snapshot(id) => format!("snapshot {id}"),
-            Self::Time(ms) => format!(
-                "snapshot at {}",
-                chrono::DateTime::from_timestamp_millis(*ms).unwrap_or_default().to_rfc3339()
-            ),
-            Self::Reference(name) => format!("branch or tag `{name}`"),
-        }
+    /// That the table has no such point, and what may be meant.
+    fn missing(&self, table: &str, metadata: Option<&TableMetadata>) -> SqlError {
+        let text = match self {
+            Self::Snapshot(id) => format!("table `{table}` has no snapshot {id}"),
+            Self::Time(ms) => {
+                let first = metadata
+                    .and_then(|table| table.history().first().map(|entry| entry.timestamp_ms));
+                let known = first.map_or_else(
+                    || "it has none yet".to_owned(),
+                    |first| format!("the first one is of {}", written(first)),
+                );
+                format!("table `{table}` has no snapshot at {}; {known}", written(*ms))
+            }
+            Self::Reference(name) => {
+                let is_like_a_time = name.starts_with(|c: char| c.is_ascii_digit())
+                    || ["now", "today", "yesterday"].contains(&name.to_lowercase().as_str());
+                let hint = if is_like_a_time {
+                    "; a time is written as 2026-11-20T12:00:00Z, with its zone"
+                } else {
+                    ""
+                };
+                format!("table `{table}` has no branch or tag `{name}`{hint}")
+            }
+        };
+        SqlError::NotFound(text)
     }
 
     /// The snapshot this means in a table, if there is one.
@@ -88,6 +104,11 @@ impl AsOf {
             }
         }
     }
+}
+
+fn written(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 /// The last kept snapshot up to `ms`: thinning cuts the log, but not the snapshots that it keeps.
@@ -217,28 +238,50 @@ struct Home {
     namespace: Namespace,
 }
 
+/// The namespace that has the catalog name of this one, as its events name it, whether it is in the
+/// catalog already or only in the log; none when there is none. Two texts may mean one catalog name:
+/// the one that came first has it.
+///
+/// # Errors
+/// The metastore's.
+pub async fn owner(
+    wal: &Wal,
+    catalog: &Catalog,
+    asked: &Namespace,
+) -> Result<Option<Namespace>, CatalogError> {
+    let (owner, is_there) = claim(wal, catalog, asked).await?;
+    // Without a text another engine made it.
+    Ok(owner.or_else(|| is_there.then(|| asked.clone())))
+}
+
+/// Whose events have the catalog name of this namespace, which is theirs for good; and whether the
+/// catalog has the name at all.
+///
+/// # Errors
+/// The metastore's.
+pub async fn claim(
+    wal: &Wal,
+    catalog: &Catalog,
+    asked: &Namespace,
+) -> Result<(Option<Namespace>, bool), CatalogError> {
+    // Before the catalog is asked: what is committed meanwhile is gone from the log.
+    let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
+    let logged =
+        waiting.filter(|found| found.name() == asked.name()).max_by_key(|found| found == asked);
+    let levels = vec![asked.name().to_owned()];
+    let properties = catalog.metastore().namespace(&levels).await?;
+    let noted = properties.as_ref();
+    let owner = noted.and_then(|properties| Namespace::noted(&levels, properties));
+    Ok((owner.or(logged), properties.is_some()))
+}
+
 impl Home {
-    /// Two texts may mean one catalog name; the log knows the one that owns it.
     async fn find(
         Sources { wal, catalog, .. }: Sources<'_>,
         asked: &Namespace,
     ) -> Result<Option<Self>, SqlError> {
-        // Before the catalog is asked: what is committed meanwhile is gone from the log.
-        let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
-        let logged =
-            waiting.filter(|found| found.name() == asked.name()).max_by_key(|found| found == asked);
-        let levels = vec![asked.name().to_owned()];
-        let properties = catalog.metastore().namespace(&levels).await;
-        let properties = properties.map_err(|cause| internal(&cause))?;
-        let noted = properties.as_ref();
-        let owner = noted.and_then(|properties| Namespace::noted(&levels, properties));
-        let namespace = match (owner.or(logged), properties) {
-            (Some(namespace), _) => namespace,
-            // Another engine made it.
-            (None, Some(_)) => asked.clone(),
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Self { namespace }))
+        let found = owner(wal, catalog, asked).await.map_err(|cause| internal(&cause))?;
+        Ok(found.map(|namespace| Self { namespace }))
     }
 
     /// Every table there is, ours also before they are in the catalog.
@@ -298,13 +341,11 @@ impl Home {
         let metadata = loaded.map(|loaded| loaded.metadata);
         let snapshot_id = match (as_of, &metadata) {
             (None, metadata) => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
-            (Some(as_of), Some(metadata)) => Some(as_of.resolve(metadata).ok_or_else(|| {
-                SqlError::NotFound(format!("table `{name}` has no {}", as_of.describe()))
-            })?),
-            (Some(as_of), None) => {
-                let when = as_of.describe();
-                return Err(SqlError::NotFound(format!("table `{name}` has no {when}")));
+            (Some(as_of), Some(metadata)) => {
+                let found = as_of.resolve(metadata);
+                Some(found.ok_or_else(|| as_of.missing(name, Some(metadata)))?)
             }
+            (Some(as_of), None) => return Err(as_of.missing(name, None)),
         };
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),

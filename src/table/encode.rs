@@ -1,11 +1,12 @@
 //! One partition's rows as one Parquet file and its description for the manifest.
 //!
-//! Pure: bytes and values, no IO. What depends on the rows (dictionaries, compression, page
-//! statistics, bloom filters) is chosen per column and file, because a commit makes a file per
+//! Pure: bytes and values, no IO. What depends on the rows (dictionaries, page statistics,
+//! bloom filters) is chosen per column and file, because a commit makes a file per
 //! type and day. Most of their columns are empty: those are described in the manifest but not
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
 use crate::table::{
+    pages,
     partition::field_id,
     schema::{BLOOM_FILTERS, UNBOUNDED},
     stats::{self, ColumnStats},
@@ -25,16 +26,21 @@ use iceberg::{
     spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Struct},
 };
 use parquet::{
-    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, Encoding, ZstdLevel},
+    arrow::{ArrowSchemaConverter, ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, Encoding},
     errors::ParquetError,
     file::{
         metadata::{ParquetMetaData, RowGroupMetaData, SortingColumn},
-        properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
+        properties::{
+            EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr,
+        },
     },
     schema::types::ColumnPath,
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Rows of a data page: the grain at which a reader can skip within a row group.
 const PAGE_ROWS_MAX: usize = 10_240;
@@ -42,8 +48,6 @@ const PAGE_ROWS_MAX: usize = 10_240;
 const ROW_GROUP_ROWS_MAX: usize = 131_072;
 /// Share of look-ups of an absent value that a bloom filter lets through.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
-/// Below this size a column does not gain what setting up a compressor costs.
-const COMPRESS_BYTES_MIN: usize = 192;
 /// Rows of a column that are looked at to see whether its values repeat.
 const SAMPLE_ROWS: usize = 512;
 /// How often a value has to occur among them for a dictionary to be smaller than what compression
@@ -120,10 +124,25 @@ fn parquet(
     rows: &RecordBatch,
     properties: WriterProperties,
 ) -> Result<(Bytes, ParquetMetaData), ParquetError> {
+    let schema = ArrowSchemaConverter::new().convert(&rows.schema())?.root_schema_ptr();
+    let properties = Arc::new(properties);
+    let groups = (0..rows.num_rows()).step_by(ROW_GROUP_ROWS_MAX).map(|from| {
+        let count = ROW_GROUP_ROWS_MAX.min(rows.num_rows() - from);
+        plain(&rows.slice(from, count), &properties)
+    });
+    pages::compress(schema, Arc::clone(&properties), groups)
+}
+
+/// A file of one row group, without compression.
+fn plain(
+    rows: &RecordBatch,
+    properties: &WriterPropertiesPtr,
+) -> Result<(Bytes, ParquetMetaData), ParquetError> {
     // The Arrow schema would add more bytes to a small file than its rows do; the field ids and
     // Parquet's own types say all of it.
-    let options =
-        ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties.as_ref().clone())
+        .with_skip_arrow_metadata(true);
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, rows.schema(), options)?;
     writer.write(rows)?;
@@ -141,7 +160,7 @@ fn properties(
     let one_page = rows.num_rows() <= PAGE_ROWS_MAX
         && columns.iter().all(|column| slice_bytes(column.as_ref()) < PAGE_BYTES_MAX);
     let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a zstd level")))
+        .set_compression(Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_data_page_row_count_limit(PAGE_ROWS_MAX)
         .set_data_page_size_limit(PAGE_BYTES_MAX)
@@ -167,10 +186,6 @@ fn column_properties(
     let mut builder = builder.set_column_dictionary_enabled(path(), dictionary);
     if delta {
         builder = builder.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
-    }
-    let encodes_to_nothing = dictionary && stats.constant;
-    if encodes_to_nothing || slice_bytes(column.as_ref()) < COMPRESS_BYTES_MIN {
-        builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
     }
     // With one page the statistics of the chunk say the same.
     let statistics = match stats.lower {

@@ -1,11 +1,12 @@
-//! Which events a table holds: id, `seq` and time of arrival, read from its data files.
+//! Which events a table holds: id, `seq`, time of arrival and what makes a CloudEvent of one, read from
+//! its data files.
 //!
-//! Only the three columns are read, a row group at a time. Rows that another engine deleted are read
+//! Only those columns are read, a row group at a time. Rows that another engine deleted are read
 //! as well: they were taken once.
 
 use crate::table::partition::field_id;
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, StringArray},
+    array::{ArrayRef, AsArray, Int64Array, StringArray, new_null_array},
     compute::cast,
     datatypes::{DataType, Int64Type, TimeUnit},
     error::ArrowError,
@@ -14,10 +15,10 @@ use arrow::{
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use iceberg::spec::{
-    DataFile, Literal, Manifest, ManifestContentType, ManifestList, PrimitiveLiteral,
-    TableMetadata, Transform,
+    DataFile, Literal, ManifestContentType, ManifestList, PrimitiveLiteral, TableMetadata,
+    Transform,
 };
-use icecore_catalog::{error::CatalogError, storage::Storage};
+use icecore_catalog::{error::CatalogError, manifest_file, storage::Storage};
 use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask, arrow_reader::ArrowReaderOptions,
@@ -30,8 +31,9 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 8192;
-/// The columns that are read, in this order.
-const COLUMNS: [&str; 3] = ["id", "seq", "ingested_at"];
+/// The columns that are read, in this order; a file may lack those after the first [`NEEDED`].
+const COLUMNS: [&str; 5] = ["id", "seq", "ingested_at", "source", "payload"];
+const NEEDED: usize = 3;
 
 /// Why a table's ids could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +70,11 @@ pub struct Held {
     /// Data files that may hold rows of the time that is asked for.
     files: Vec<(String, u64)>,
     /// Field ids of [`COLUMNS`].
-    fields: [i32; 3],
+    fields: Fields,
 }
+
+/// A field id for each of [`COLUMNS`].
+type Fields = [i32; COLUMNS.len()];
 
 /// Rows of a data file, by column.
 #[derive(Debug)]
@@ -80,6 +85,10 @@ pub struct IdRows {
     pub seqs: Int64Array,
     /// When they arrived, µs since 1970.
     pub ingested_us: Int64Array,
+    /// Their sources.
+    pub sources: StringArray,
+    /// The events that are stored whole.
+    pub payloads: StringArray,
 }
 
 /// Reads the manifests for what arrived since `since_us`.
@@ -109,7 +118,7 @@ pub async fn held(
         }
         let type_at = type_position(table, manifest.partition_spec_id);
         let bytes = storage.get(&manifest.manifest_path).await?;
-        let parsed = Manifest::parse_avro(&bytes).map_err(failed(&manifest.manifest_path))?;
+        let parsed = manifest_file::parse(&bytes).map_err(failed(&manifest.manifest_path))?;
         for entry in parsed.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
             held.types.extend(type_at.and_then(|at| partition_text(file, at)));
@@ -163,7 +172,7 @@ async fn read(
     storage: Storage,
     location: String,
     bytes: u64,
-    fields: [i32; 3],
+    fields: Fields,
 ) -> Result<impl Stream<Item = Result<IdRows, ReadIdsError>>, ReadIdsError> {
     let failed = {
         let location = location.clone();
@@ -185,24 +194,33 @@ async fn read(
     Ok(rows.map(move |batch| Ok(id_rows(&batch.map_err(&failed)?, fields)?)))
 }
 
-fn id_rows(batch: &RecordBatch, fields: [i32; 3]) -> Result<IdRows, ArrowError> {
+fn id_rows(batch: &RecordBatch, fields: Fields) -> Result<IdRows, ArrowError> {
     let column = |at: usize, to: &DataType| -> Result<ArrayRef, ArrowError> {
         let schema = batch.schema();
         let found = schema.fields().iter().position(|field| match field_id(field) {
             Some(id) => id == fields[at],
             None => field.name() == COLUMNS[at],
         });
-        let found = found.ok_or_else(|| {
-            ArrowError::SchemaError(format!("a data file has no column `{}`", COLUMNS[at]))
-        })?;
-        cast(batch.column(found), to)
+        match found {
+            Some(found) => cast(batch.column(found), to),
+            None if NEEDED <= at => Ok(new_null_array(to, batch.num_rows())),
+            None => {
+                let missing = format!("a data file has no column `{}`", COLUMNS[at]);
+                Err(ArrowError::SchemaError(missing))
+            }
+        }
+    };
+    let text = |at: usize| -> Result<StringArray, ArrowError> {
+        Ok(column(at, &DataType::Utf8)?.as_string::<i32>().clone())
     };
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
     let ingested = cast(&column(2, &time)?, &DataType::Int64)?;
     Ok(IdRows {
-        ids: column(0, &DataType::Utf8)?.as_string::<i32>().clone(),
+        ids: text(0)?,
         seqs: column(1, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
         ingested_us: ingested.as_primitive::<Int64Type>().clone(),
+        sources: text(3)?,
+        payloads: text(4)?,
     })
 }
 

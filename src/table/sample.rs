@@ -9,7 +9,7 @@ use arrow::{
     datatypes::SchemaRef,
     record_batch::RecordBatch,
 };
-use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder};
+use iceberg::spec::{FormatVersion, SortOrder, TableMetadata, TableMetadataBuilder};
 use icecore_catalog::catalog::CreateTable;
 use icecore_schemas::columns::{Column, ColumnKind, DEAD_LETTERS, EVENTS};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -42,12 +42,16 @@ pub(crate) fn metadata(new: CreateTable, location: &str) -> TableMetadata {
     let builder = TableMetadataBuilder::new(
         new.schema,
         new.partition_spec.unwrap(),
-        new.sort_order.unwrap(),
+        new.sort_order.unwrap_or_else(SortOrder::unsorted_order),
         location.to_owned(),
         FormatVersion::V2,
         new.properties,
     );
-    builder.unwrap().build().unwrap().metadata
+    let mut builder = builder.unwrap();
+    if let Some(order) = new.file_order {
+        builder = builder.add_sort_order(order).unwrap();
+    }
+    builder.build().unwrap().metadata
 }
 
 /// `count` random rows of `events` with `seq` from `first_seq`, of `types` types, in three days.

@@ -4,10 +4,10 @@
 
 pub use iceberg::TableIdent;
 use iceberg::{
-    NamespaceIdent,
+    NamespaceIdent, TableUpdate,
     spec::{
         NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
-        TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+        SortOrderRef, TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
     },
 };
 use icecore_catalog::{catalog::CreateTable, retention};
@@ -21,8 +21,13 @@ use std::{collections::HashMap, sync::Arc};
 pub const UNBOUNDED: &[&str] =
     &["before", "after", "data", "meta", "payload", "error", "url", "detail"];
 
-/// Columns that are looked up by one exact value and have a bloom filter in each file.
+/// Columns that are looked up by one exact value and have a bloom filter in each file of ours. Other
+/// writers are not asked for them: Iceberg's Java library makes each as long as the longest may be,
+/// which is 1 MiB whatever the file has, and files of a few thousand events six times as long.
 pub const BLOOM_FILTERS: &[&str] = &["id", "key", "bookmark"];
+
+/// The property, before a column's name, that asks writers for them.
+const BLOOM_FILTER: &str = "write.parquet.bloom-filter-enabled.column.";
 
 /// The property that marks a table as written by our own log.
 pub const MANAGED: &str = retention::MANAGED;
@@ -31,16 +36,10 @@ pub const MANAGED: &str = retention::MANAGED;
 const PARTITION_FIELD_FIRST: i32 = 1000;
 
 /// `events`: the columns of `icecore_schemas::columns::EVENTS`, partitioned by `identity(type)` and
-/// `day(ts)` named `dt`, sorted by (ts, seq).
+/// `day(ts)` named `dt`, rows of a file sorted by (ts, seq). The table itself asks no writer for an
+/// order: DuckDB writes to no table that does.
 #[must_use]
 pub fn events() -> CreateTable {
-    let mut properties = properties(EVENTS);
-    for column in BLOOM_FILTERS {
-        properties.insert(
-            format!("write.parquet.bloom-filter-enabled.column.{column}"),
-            "true".to_owned(),
-        );
-    }
     CreateTable {
         name: EVENTS_TABLE.to_owned(),
         schema: schema(EVENTS),
@@ -48,9 +47,10 @@ pub fn events() -> CreateTable {
             EVENTS,
             &[("type", "type", Transform::Identity), ("ts", "dt", Transform::Day)],
         )),
-        sort_order: Some(sort_order(EVENTS, &["ts", "seq"])),
+        sort_order: None,
+        file_order: Some(sort_order(EVENTS, &["ts", "seq"])),
         location: None,
-        properties,
+        properties: properties(EVENTS),
     }
 }
 
@@ -64,10 +64,46 @@ pub fn dead_letters() -> CreateTable {
             DEAD_LETTERS,
             &[("received_at", "dt", Transform::Day)],
         )),
-        sort_order: Some(sort_order(DEAD_LETTERS, &["received_at"])),
+        sort_order: None,
+        file_order: Some(sort_order(DEAD_LETTERS, &["received_at"])),
         location: None,
         properties: properties(DEAD_LETTERS),
     }
+}
+
+/// How the rows of our files are sorted: by the table's default order or, where it has none, by the
+/// oldest of its orders, which is the one that it was made with.
+#[must_use]
+pub fn file_order(table: &TableMetadata) -> &SortOrderRef {
+    let default = table.default_sort_order();
+    let orders = table.sort_orders_iter().filter(|order| !order.is_unsorted());
+    let oldest = || orders.min_by_key(|order| order.order_id);
+    if default.is_unsorted() { oldest().unwrap_or(default) } else { default }
+}
+
+/// What is to change in one of our tables that version 0.1 made, for it to be as it would be made
+/// now: it asked every writer for its sort order, and for bloom filters. What others have changed
+/// stays.
+#[must_use]
+pub fn upgrades(name: &str, table: &TableMetadata) -> Vec<TableUpdate> {
+    /// The sort order that was added last.
+    const LAST: i64 = -1;
+    let new = match name {
+        EVENTS_TABLE => events(),
+        DEAD_LETTERS_TABLE => dead_letters(),
+        _ => return Vec::new(),
+    };
+    let asked = &table.default_sort_order().fields;
+    if new.file_order.is_none_or(|order| order.fields != *asked) {
+        return Vec::new();
+    }
+    let asks_for_filters = |key: &String| table.properties().contains_key(key);
+    let filters = BLOOM_FILTERS.iter().map(|column| format!("{BLOOM_FILTER}{column}"));
+    vec![
+        TableUpdate::AddSortOrder { sort_order: SortOrder::unsorted_order() },
+        TableUpdate::SetDefaultSortOrder { sort_order_id: LAST },
+        TableUpdate::RemoveProperties { removals: filters.filter(asks_for_filters).collect() },
+    ]
 }
 
 /// Why rows of the log do not go to a table, though it has the name of one of ours.

@@ -27,8 +27,6 @@ pub struct ColumnStats {
     pub lower: Option<Datum>,
     /// Not below any value.
     pub upper: Option<Datum>,
-    /// Whether all rows are null, or all have one and the same value.
-    pub constant: bool,
 }
 
 /// Counts of `column`, and its bounds where `bounded` asks for them.
@@ -39,16 +37,14 @@ pub fn of_column(column: &dyn Array, bounded: bool) -> ColumnStats {
     let counts = ColumnStats {
         values: column.len() as u64,
         nulls: column.null_count() as u64,
-        constant: column.null_count() == column.len(),
         ..ColumnStats::default()
     };
     let is_double = column.data_type() == &DataType::Float64;
     let nans = is_double.then(|| nan_count(column));
     let counts = ColumnStats { nans, ..counts };
-    if !bounded || counts.constant {
+    if !bounded || counts.nulls == counts.values {
         return counts;
     }
-    let no_nulls = counts.nulls == 0;
     match column.data_type() {
         DataType::Utf8 => {
             let array = column.as_string::<i32>();
@@ -56,7 +52,6 @@ pub fn of_column(column: &dyn Array, bounded: bool) -> ColumnStats {
             ColumnStats {
                 lower: low.map(|text| Datum::string(truncate_down(text))),
                 upper: high.and_then(truncate_up).map(Datum::string),
-                constant: no_nulls && low == high,
                 ..counts
             }
         }
@@ -86,18 +81,13 @@ pub fn of_column(column: &dyn Array, bounded: bool) -> ColumnStats {
     }
 }
 
-fn between<T: PartialEq + Copy>(
+fn between<T>(
     counts: &ColumnStats,
     low: Option<T>,
     high: Option<T>,
     datum: impl Fn(T) -> Datum,
 ) -> ColumnStats {
-    ColumnStats {
-        constant: counts.nulls == 0 && low == high,
-        lower: low.map(&datum),
-        upper: high.map(&datum),
-        ..counts.clone()
-    }
+    ColumnStats { lower: low.map(&datum), upper: high.map(&datum), ..counts.clone() }
 }
 
 fn nan_count(column: &dyn Array) -> u64 {

@@ -7,6 +7,7 @@ use crate::{
     table::{
         encode::{self, Encoded},
         partition::{self, FIELD_ID, Part, Split, field_id},
+        schema,
     },
 };
 use arrow::{
@@ -67,7 +68,7 @@ pub struct Layout {
     pub schema: SchemaRef,
     /// The default partition spec.
     pub spec: PartitionSpecRef,
-    /// The default sort order.
+    /// How the rows of a file are sorted.
     pub sort_order: SortOrderRef,
     /// The table's folder, without a trailing slash.
     pub location: String,
@@ -82,7 +83,7 @@ impl Layout {
         Self {
             schema: Arc::clone(table.current_schema()),
             spec: Arc::clone(table.default_partition_spec()),
-            sort_order: Arc::clone(table.default_sort_order()),
+            sort_order: Arc::clone(schema::file_order(table)),
             location: table.location().trim_end_matches('/').to_owned(),
             file_bytes: file_bytes(table),
         }

@@ -3,7 +3,7 @@
 //! A flush writes files before it frees segments, so a log that took the last bytes would never
 //! get rid of anything again.
 
-use crate::wal::{WalError, WalOptions, segment};
+use crate::wal::{Wal, WalError, WalOptions, segment};
 
 /// The disk is low when less than this many times the share is free that must stay free.
 const LOW_TIMES: u64 = 2;
@@ -28,6 +28,34 @@ pub(crate) fn left(options: &WalOptions) -> Option<u64> {
     // A disk that does not answer is reported by whoever writes to it next.
     let Room { free, least, .. } = room(options).ok()?;
     (free < least.saturating_mul(LOW_TIMES)).then_some(free)
+}
+
+impl Wal {
+    /// Whether the next small group would find room. It may be taken meanwhile, so only an append
+    /// tells for certain; this is for those who ask without writing.
+    ///
+    /// # Errors
+    /// [`WalError::Full`] with the bound that is reached; [`WalError::Io`] when the disk does not
+    /// answer.
+    pub fn check_writable(&self) -> Result<(), WalError> {
+        let options = &self.inner.options;
+        let (waiting, has_segment, has_free) = {
+            let index = self.inner.index();
+            (index.bytes(), index.has_current(), !index.free.is_empty())
+        };
+        if options.bytes_max <= waiting {
+            let (bound, unit) = (options.bytes_max, "bytes wait to be committed");
+            return Err(WalError::Full {
+                reason: format!("{waiting} {unit}, the bound is {bound}"),
+            });
+        }
+        match (has_segment, has_free) {
+            (false, false) => check(options, options.segment_bytes),
+            // A file that is kept for reuse can be given back to the disk, or be the next segment.
+            (false | true, true) => Ok(()),
+            (true, false) => check(options, 0),
+        }
+    }
 }
 
 /// Bytes of the disk.

@@ -11,7 +11,7 @@ use crate::wal::{
 };
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -133,11 +133,27 @@ fn identify(folder: &Path) -> Result<Uuid, WalError> {
 /// Takes the folder for this process, until the file is closed.
 pub(super) fn lock(folder: &Path) -> Result<File, WalError> {
     let path = folder.join("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|source| io_error("open", &path, source))?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|source| io_error("open", &path, source))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(WalError::InUse { path: folder.to_owned() }),
+        Ok(()) => {
+            let number = std::process::id();
+            // For the message to others alone, who see it only while the lock is held.
+            let _ = file.set_len(0).and_then(|()| writeln!(file, "{number}"));
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // As above: without it the message names no process.
+            let _ = file.read_to_string(&mut text);
+            let process = text.trim().parse().ok();
+            Err(WalError::InUse { path: folder.to_owned(), process })
+        }
         Err(TryLockError::Error(source)) => Err(io_error("lock", &path, source)),
     }
 }

@@ -141,6 +141,11 @@ impl Index {
         self.tables.iter().filter_map(line).collect()
     }
 
+    /// Whether there is a segment to write to.
+    pub(crate) fn has_current(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// Payload bytes of the untrimmed records.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

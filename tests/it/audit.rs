@@ -202,6 +202,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     let null = Value::Null;
     vec![
         ("POST", "/v1/{namespace}/commit", "/v1/shop.example/commit", null.clone(), "200"),
+        ("POST", "/admin/commit", "/admin/commit", null.clone(), "200"),
         (
             "POST",
             "/v1/{namespace}/dead-letters/retry",

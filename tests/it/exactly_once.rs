@@ -59,6 +59,70 @@ async fn an_id_with_other_content_is_a_conflict_and_kept_as_a_dead_letter() {
     server.stop().await;
 }
 
+/// Sends one event as it is written.
+async fn send_text(server: &TestServer, text: &str) -> (u16, serde_json::Value) {
+    let response = server.post("/ingest", "application/json", text.to_owned()).await;
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_written_in_another_way_is_a_repeat() {
+    let server = TestServer::start().await;
+    let first = r#"{"id":"a","type":"t","actor":"caf\u00e9","ts":"2026-11-28T20:00:00Z","version":3,"data":{"n":1,"list":[1,2.5],"o":{"x":1,"y":null}}}"#;
+    let path = "/ingest?backfill=true";
+    let send = async |text: &str| {
+        let response = server.post(path, "application/json", text.to_owned()).await;
+        let status = response.status().as_u16();
+        (status, response.json::<serde_json::Value>().await.unwrap())
+    };
+    assert_eq!(send(first).await.0, 200);
+    for _ in 0..2 {
+        for again in [
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"data":{"n":1,"list":[1,2.5],"o":{"x":1,"y":null}}}"#,
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"data":{ "o" : {"y":null, "x":1.0}, "list":[1.0, 25e-1],"n":1E0 }}"#,
+            r#"{"\u0069d":"a","type":"t","actor":"café","ts":1795896000,"version":3.0,"data":{"n":1,"list":[1,2.5],"o":{"x":1}}}"#,
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"sentAt":"2026-11-28T20:00:01Z","other":null,"data":{"n":1,"list":[1,2.5],"o":{"x":1,"y":null}}}"#,
+        ] {
+            let (status, reply) = send(again).await;
+            assert_eq!((status, &reply["duplicates"]), (200, &json!(1)), "{again}: {reply}");
+        }
+        for other in [
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"data":{"n":2,"list":[1,2.5],"o":{"x":1,"y":null}}}"#,
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"data":{"n":1,"list":[2.5,1],"o":{"x":1,"y":null}}}"#,
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:01Z","version":3,"data":{"n":1,"list":[1,2.5],"o":{"x":1,"y":null}}}"#,
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"data":{"n":"1","list":[1,2.5],"o":{"x":1,"y":null}}}"#,
+            r#"{"id":"a","type":"t","actor":"café","ts":"2026-11-28T20:00:00Z","version":3,"more":1,"data":{"n":1,"list":[1,2.5],"o":{"x":1}}}"#,
+            r#"{"id":"a","type":"t","ts":"2026-11-28T20:00:00Z","version":3,"data":{"n":1,"list":[1,2.5],"o":{"x":1}}}"#,
+        ] {
+            let (status, reply) = send(other).await;
+            assert_eq!(status, 400, "{other}: {reply}");
+            assert_eq!(reply["errors"][0]["code"], "CONFLICT", "{other}");
+        }
+        server.commit("default").await;
+    }
+    let rows = server.rows("default", "SELECT count(*) FROM events").await;
+    assert_eq!(rows, json!([[1]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_whole_event_and_one_of_the_same_body_are_compared_too() {
+    let server = TestServer::start().await;
+    let body = r#"[{"id":"b","type":"t","extra":{"n":1}},{"id":"b","type":"t","extra":{"n":1.0}},{"id":"c","type":"t"},{"id":"b","type":"t","extra":{"n":2}}]"#;
+    let (status, reply) = send_text(&server, body).await;
+    assert_eq!((status, &reply["duplicates"]), (207, &json!(1)), "{reply}");
+    assert_eq!(reply["errors"].as_array().unwrap().len(), 1, "{reply}");
+    assert_eq!(reply["errors"][0]["index"], 3, "{reply}");
+    let (status, reply) = send_text(&server, r#"{"extra":{"n":10e-1},"type":"t","id":"b"}"#).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(1)), "{reply}");
+    let (status, reply) =
+        send_text(&server, r#"[{"id":"d","type":"t"},{"id":"b","type":"t"}]"#).await;
+    assert_eq!((status, &reply["duplicates"]), (207, &json!(0)), "{reply}");
+    let rows = server.rows("default", "SELECT id, seq FROM events ORDER BY seq").await;
+    assert_eq!(rows, json!([["b", 1], ["c", 2], ["d", 3]]), "numbers are given once");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_senders_of_the_same_events_add_each_once() {
     let server = std::sync::Arc::new(TestServer::start().await);

@@ -167,3 +167,86 @@ async fn a_home_that_is_closed_to_its_token_tells_nothing() {
     assert!(!answer.to_string().contains("shop.example"), "{answer}");
     guarded.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_of_the_services_tables_is_an_admins_to_shorten() {
+    let guarded = Guarded::start().await;
+    let writer = json!({ "name": "w", "scopes": ["write:a", "ingest:a"] });
+    let writer = guarded.token(&writer).await;
+    let owner = json!({ "name": "o", "scopes": ["admin:a"] });
+    let owner = guarded.token(&owner).await;
+    let mut snapshots = Vec::new();
+    for range in [0..2, 2..4, 4..6] {
+        let sent = rows_of("a", range, 1);
+        assert_eq!(guarded.call(Method::POST, &writer, "/ingest", &sent).await.0, 200);
+        let (_, made) = guarded.call(Method::POST, &writer, "/v1/a/commit", &json!({})).await;
+        snapshots.push(made["snapshots"]["events"].as_i64().unwrap());
+    }
+    let (table, refs) = ("/catalog/v1/namespaces/a/tables/events", "/v1/a/tables/events/refs");
+    for (name, kind) in [("tag", "tag"), ("branch", "branch")] {
+        let made = json!({ "name": name, "type": kind, "snapshot": snapshots[1] });
+        let (status, answer) = guarded.call(Method::POST, &writer, refs, &made).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let set = |name: &str, kind: &str, at: usize, more: Value| {
+        let mut update = json!({"action": "set-snapshot-ref", "ref-name": name, "type": kind,
+            "snapshot-id": snapshots[at]});
+        update.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        update
+    };
+    let expire = json!({"action": "remove-snapshots", "snapshot-ids": [snapshots[0]]});
+    let property = |key: &str| json!({"action": "set-properties", "updates": {key: "1"}});
+    let taken = [
+        expire.clone(),
+        json!({"action": "remove-snapshot-ref", "ref-name": "tag"}),
+        json!({"action": "remove-snapshot-ref", "ref-name": "branch"}),
+        set("tag", "tag", 2, json!({})),
+        set("branch", "branch", 0, json!({})),
+        set("tag", "tag", 1, json!({"max-ref-age-ms": 1})),
+        set("branch", "branch", 1, json!({"max-snapshot-age-ms": 1})),
+        set("main", "branch", 2, json!({"max-snapshot-age-ms": 1})),
+        set("tag", "branch", 1, json!({})),
+        property("history.expire.max-snapshot-age-ms"),
+        property("gc.enabled"),
+    ];
+    for update in &taken {
+        let body = json!({ "requirements": [], "updates": [update] });
+        let (status, answer) = guarded.call(Method::POST, &writer, table, &body).await;
+        assert_eq!(status, 403, "{update} {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("`admin`"), "{answer}");
+        let name = json!({ "namespace": ["a"], "name": "events" });
+        let body = json!({"table-changes": [{"identifier": name, "requirements": [], "updates": [update]}]});
+        let path = "/catalog/v1/transactions/commit";
+        let (status, answer) = guarded.call(Method::POST, &writer, path, &body).await;
+        assert_eq!(status, 403, "{update} {answer}");
+    }
+    let drop = format!("{refs}/tag");
+    assert_eq!(guarded.call(Method::DELETE, &writer, &drop, &json!({})).await.0, 403);
+    // What takes nothing away is every writer's: a new name, a branch that goes on, other properties.
+    for update in [
+        set("new", "tag", 0, json!({"max-ref-age-ms": 5})),
+        set("branch", "branch", 2, json!({})),
+        set("tag", "tag", 1, json!({})),
+        property("owner"),
+    ] {
+        let body = json!({ "requirements": [], "updates": [update] });
+        let (status, answer) = guarded.call(Method::POST, &writer, table, &body).await;
+        assert_eq!(status, 200, "{update} {answer}");
+    }
+    assert_eq!(guarded.call(Method::DELETE, &owner, &drop, &json!({})).await.0, 200);
+    let body = json!({ "requirements": [], "updates": [expire] });
+    let untagged = json!({"requirements": [], "updates": [{"action": "remove-snapshot-ref", "ref-name": "new"}]});
+    assert_eq!(guarded.call(Method::POST, &owner, table, &untagged).await.0, 200);
+    let (status, answer) = guarded.call(Method::POST, &owner, table, &body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["metadata"]["snapshots"].as_array().unwrap().len(), 2);
+    // Tables of clients are their writers'.
+    let column = json!({"id": 1, "name": "n", "type": "long", "required": false});
+    let own = json!({"name": "own", "schema": {"type": "struct", "fields": [column]}});
+    let made = guarded.call(Method::POST, &writer, "/catalog/v1/namespaces/a/tables", &own).await;
+    assert_eq!(made.0, 200);
+    let body = json!({"requirements": [], "updates": [property("history.expire.max-ref-age-ms")]});
+    let path = "/catalog/v1/namespaces/a/tables/own";
+    assert_eq!(guarded.call(Method::POST, &writer, path, &body).await.0, 200);
+    guarded.server.stop().await;
+}

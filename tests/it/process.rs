@@ -79,7 +79,7 @@ fn flags(settings: &[(&str, String)]) -> Vec<String> {
 }
 
 /// The binary, without what the environment of the tests would set.
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(binary());
     // It takes every such variable for a setting.
     for (name, _) in std::env::vars_os() {

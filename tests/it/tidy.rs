@@ -19,6 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("faults", &[]),
     // what a process knows of the metastore's one row on logs
     ("owner", &["tasks"]),
+    // whether the store of the tables' files answers
+    ("warehouse", &["tasks"]),
     // pure
     ("event", &[]),
     // state
@@ -33,7 +35,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "ingest", "flush", "sql", "event", "wal", "table", "owner", "config", "clock", "ids",
+            "ingest",
+            "flush",
+            "sql",
+            "event",
+            "wal",
+            "table",
+            "owner",
+            "warehouse",
+            "config",
+            "clock",
+            "ids",
             "tasks",
         ],
     ),

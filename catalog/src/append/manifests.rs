@@ -7,7 +7,7 @@
 //! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
 //! commit. Files go to and from the warehouse here, so that its errors stay what they are.
 
-use crate::{error::CatalogError, location::Location, storage::Storage};
+use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
 use iceberg::{
@@ -41,7 +41,7 @@ const READS_AT_ONCE: usize = 8;
 const INHERITED: i64 = -1;
 
 /// The manifests of a snapshot.
-pub(super) async fn read_list(
+pub(crate) async fn read_list(
     storage: &Storage,
     base: &TableMetadata,
     snapshot: &Snapshot,
@@ -267,6 +267,7 @@ async fn load(
 ) -> Result<Vec<ManifestEntryRef>, CatalogError> {
     let bytes = storage.get(&manifest.manifest_path).await?;
     in_memory("read a manifest to merge", move || {
+        let bytes = manifest_file::parsable(&bytes);
         let io = FileIO::new_with_memory();
         block_on(io.new_output(&manifest.manifest_path)?.write(bytes))?;
         Ok(block_on(manifest.load_manifest(&io))?.into_parts().0)

@@ -1,38 +1,41 @@
-//! Puts a client's append that came too late on top of what was committed before it.
+//! Puts a client's commit that came too late on top of what was committed before it.
 //!
-//! Only what cannot conflict is moved: a snapshot that adds data files and nothing else, to a
-//! branch whose head descends from the snapshot it was built on. It keeps its id, so that the
-//! client finds it and a repeat is recognised; its manifest list is written anew. Everything else
-//! stays a lost race, for the client to build again, as does what [`guard`] keeps.
+//! Only what does not conflict is moved: a snapshot that adds data files, or deletes rows of files
+//! that nobody else touched (see [`row_delta`]), to a branch whose head descends from the snapshot it
+//! was built on. It keeps its id, so that the client finds it and a repeat is recognised; its
+//! manifest list is written anew. Everything else stays a lost race, for the client to build again,
+//! as does what [`guard`] keeps.
 
 mod guard;
+pub(crate) mod row_delta;
 
 use super::{manifests, summary};
-use crate::{commit, error::CatalogError, storage::Storage};
+use crate::{commit, error::CatalogError, manifest_file, storage::Storage};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{
-        FormatVersion, ManifestContentType, ManifestFile, ManifestStatus, Operation, Snapshot,
-        SnapshotReference, Summary, TableMetadata,
+        DataFile, FormatVersion, ManifestContentType, ManifestEntryRef, ManifestFile,
+        ManifestStatus, Operation, Snapshot, SnapshotRef, SnapshotReference, Summary,
+        TableMetadata,
     },
 };
 use std::collections::{HashMap, HashSet};
 
-/// Most manifests that one append adds and that are read to see what is in them.
+/// Most manifests that one commit adds and that are read to see what is in them.
 const ADDED_MANIFESTS_MAX: usize = 64;
 
 /// The number of an entry that takes its snapshot's.
 const INHERITED: i64 = -1;
 
-/// An append that is built on a state that is not the newest any more.
+/// A commit of files that is built on a state that is not the newest any more.
 #[derive(Debug)]
-pub(crate) struct LateAppend<'a> {
+pub(crate) struct Late<'a> {
     snapshot: &'a Snapshot,
     branch: &'a str,
     reference: &'a SnapshotReference,
 }
 
-/// A late append, built anew.
+/// A late commit, built anew.
 #[derive(Debug)]
 pub(crate) struct Rebased {
     /// What to apply in place of the client's updates.
@@ -43,13 +46,13 @@ pub(crate) struct Rebased {
     pub(crate) replaced: String,
 }
 
-/// The append in `updates` when the moved head of its branch, or the sequence numbers used up
+/// The commit of files in `updates` when the moved head of its branch, or the sequence numbers used up
 /// meanwhile, are all that keeps it from being applied to `base`.
-pub(crate) fn late_append<'a>(
+pub(crate) fn late<'a>(
     base: &TableMetadata,
     requirements: &[TableRequirement],
     updates: &'a [TableUpdate],
-) -> Option<LateAppend<'a>> {
+) -> Option<Late<'a>> {
     let [
         TableUpdate::AddSnapshot { snapshot },
         TableUpdate::SetSnapshotRef { ref_name, reference },
@@ -57,16 +60,17 @@ pub(crate) fn late_append<'a>(
     else {
         return None;
     };
-    let is_append = base.format_version() == FormatVersion::V2
+    let operation = &snapshot.summary().operation;
+    let adds_files = base.format_version() == FormatVersion::V2
         && base.snapshot_by_id(snapshot.snapshot_id()).is_none()
         && base.encryption_keys_iter().len() == 0
-        && snapshot.summary().operation == Operation::Append
+        && matches!(operation, Operation::Append | Operation::Delete | Operation::Overwrite)
         && reference.is_branch()
         && reference.snapshot_id == snapshot.snapshot_id();
     let parent = snapshot.parent_snapshot_id();
     let head = base.snapshot_for_ref(ref_name).map(|head| head.snapshot_id());
     let is_stale = head != parent || snapshot.sequence_number() <= base.last_sequence_number();
-    if !is_append || !is_stale || !descends(base, head, parent) {
+    if !adds_files || !is_stale || !descends(base, head, parent) {
         return None;
     }
     if guard::keeps(base, snapshot, head) {
@@ -84,7 +88,7 @@ pub(crate) fn late_append<'a>(
     }
     let schema_is_known =
         snapshot.schema_id().is_none_or(|schema| base.schema_by_id(schema).is_some());
-    schema_is_known.then_some(LateAppend { snapshot, branch: ref_name, reference })
+    schema_is_known.then_some(Late { snapshot, branch: ref_name, reference })
 }
 
 /// Whether a branch that is at `head` came there from `parent`, by what the table still knows.
@@ -95,35 +99,40 @@ fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> boo
     std::iter::successors(head, before).any(|id| id == parent)
 }
 
-/// Writes the append's manifest list on top of the branch's head; none when it is no plain append.
+/// Writes the commit's manifest list on top of the branch's head; none when it does more than add
+/// files.
 ///
 /// Returns when the list is durable.
 ///
 /// # Errors
+/// [`CatalogError::CommitFailed`] names the data file that others changed meanwhile;
 /// [`CatalogError::Storage`], [`CatalogError::Iceberg`] for what the table itself refers to.
 pub(crate) async fn rebase(
     storage: &Storage,
     base: &TableMetadata,
-    late: &LateAppend<'_>,
+    late: &Late<'_>,
     now_ms: i64,
 ) -> Result<Option<Rebased>, CatalogError> {
     let Some(added) = added_manifests(storage, base, late.snapshot).await else {
         return Ok(None);
     };
     let head = base.snapshot_for_ref(late.branch);
+    row_delta::check(storage, base, late.snapshot, head, &added.deletes).await?;
     let kept = match head {
         Some(head) => manifests::read_list(storage, base, head).await?,
         None => Vec::new(),
     };
     let mut writer = manifests::Writer::new(storage, base, late.snapshot.snapshot_id());
     let parent = head.map(|head| head.snapshot_id());
-    let listed = writer.list(added.into_iter().chain(kept), parent).await;
+    let adds_data = added.manifests.iter().any(|added| added.content == ManifestContentType::Data);
+    let listed = writer.list(added.manifests.into_iter().chain(kept), parent).await;
     let written = writer.list_location();
     if let Err(cause) = listed {
         super::discard(storage, writer.into_written()).await;
         return Err(cause);
     }
-    let snapshot = moved(base, late.snapshot, head, &written, now_ms);
+    let summary = entries(late.snapshot.summary(), head.map(|head| head.summary()), adds_data);
+    let snapshot = moved(base, (late.snapshot, head), summary, &written, now_ms);
     let updates = vec![
         TableUpdate::AddSnapshot { snapshot },
         TableUpdate::SetSnapshotRef {
@@ -135,13 +144,20 @@ pub(crate) async fn rebase(
     Ok(Some(Rebased { updates, written, replaced }))
 }
 
-/// The manifests that the append adds, to be numbered anew; none when it does anything else, or
-/// what it refers to cannot be read.
+/// What a commit adds.
+struct Added {
+    /// To be numbered anew.
+    manifests: Vec<ManifestFile>,
+    /// The delete files in them.
+    deletes: Vec<DataFile>,
+}
+
+/// What the commit adds; none when it does anything else, or what it refers to cannot be read.
 async fn added_manifests(
     storage: &Storage,
     base: &TableMetadata,
     snapshot: &Snapshot,
-) -> Option<Vec<ManifestFile>> {
+) -> Option<Added> {
     let listed = manifests::read_list(storage, base, snapshot).await.ok()?;
     let id = snapshot.snapshot_id();
     let (mut added, taken): (Vec<_>, Vec<_>) =
@@ -158,39 +174,48 @@ async fn added_manifests(
     if paths(&taken) != paths(&expected) || added.len() > ADDED_MANIFESTS_MAX {
         return None;
     }
+    let mut deletes = Vec::new();
     for manifest in &mut added {
-        if !is_plain(storage, base, manifest).await {
-            return None;
+        let files = added_files(storage, base, manifest).await?;
+        if manifest.content == ManifestContentType::Deletes {
+            deletes.extend(files);
         }
         manifest.sequence_number = INHERITED;
         manifest.min_sequence_number = INHERITED;
     }
-    Some(added)
+    // One that replaces what a filter finds and found nothing may find something now.
+    let is_append = snapshot.summary().operation == Operation::Append;
+    (is_append == deletes.is_empty()).then_some(Added { manifests: added, deletes })
 }
 
-/// Whether a manifest adds data files and does nothing else, and none of them has a number of its
-/// own.
-async fn is_plain(storage: &Storage, base: &TableMetadata, manifest: &ManifestFile) -> bool {
-    if manifest.content != ManifestContentType::Data
-        || manifest.key_metadata.is_some()
+/// The files of a manifest that adds them and does nothing else, none of them with a number of its
+/// own; none of any other.
+async fn added_files(
+    storage: &Storage,
+    base: &TableMetadata,
+    manifest: &ManifestFile,
+) -> Option<Vec<DataFile>> {
+    if manifest.key_metadata.is_some()
         || base.partition_spec_by_id(manifest.partition_spec_id).is_none()
     {
-        return false;
+        return None;
     }
-    let Ok(bytes) = storage.get(&manifest.manifest_path).await else { return false };
-    let Ok(parsed) = iceberg::spec::Manifest::parse_avro(&bytes) else { return false };
-    parsed.entries().iter().all(|entry| {
+    let bytes = storage.get(&manifest.manifest_path).await.ok()?;
+    let parsed = manifest_file::parse(&bytes).ok()?;
+    let is_added = |entry: &ManifestEntryRef| {
         entry.status == ManifestStatus::Added
             && entry.sequence_number.is_none()
             && entry.snapshot_id.is_none_or(|id| id == manifest.added_snapshot_id)
-    })
+    };
+    let entries = parsed.entries().iter();
+    entries.map(|entry| is_added(entry).then(|| entry.data_file().clone())).collect()
 }
 
 /// The same snapshot with another parent.
 fn moved(
     base: &TableMetadata,
-    snapshot: &Snapshot,
-    head: Option<&iceberg::spec::SnapshotRef>,
+    (snapshot, head): (&Snapshot, Option<&SnapshotRef>),
+    mut entries: HashMap<String, String>,
     manifest_list: &str,
     now_ms: i64,
 ) -> Snapshot {
@@ -199,7 +224,6 @@ fn moved(
         .max(snapshot.timestamp_ms())
         .max(base.last_updated_ms().saturating_add(1))
         .max(head_ms.saturating_add(1));
-    let mut entries = entries(snapshot.summary(), head.map(|head| head.summary()));
     entries.insert(commit::MOVED_FROM.to_owned(), snapshot.manifest_list().to_owned());
     let builder = Snapshot::builder()
         .with_snapshot_id(snapshot.snapshot_id())
@@ -207,7 +231,10 @@ fn moved(
         .with_sequence_number(base.next_sequence_number())
         .with_timestamp_ms(timestamp_ms)
         .with_manifest_list(manifest_list)
-        .with_summary(Summary { operation: Operation::Append, additional_properties: entries });
+        .with_summary(Summary {
+            operation: snapshot.summary().operation.clone(),
+            additional_properties: entries,
+        });
     match snapshot.schema_id() {
         Some(schema) => builder.with_schema_id(schema).build(),
         None => builder.build(),
@@ -215,19 +242,20 @@ fn moved(
 }
 
 /// The client's summary with the totals of the table it ends up in.
-fn entries(own: &Summary, head: Option<&Summary>) -> HashMap<String, String> {
+fn entries(own: &Summary, head: Option<&Summary>, adds_data: bool) -> HashMap<String, String> {
     let mut entries = own.additional_properties.clone();
-    for (total, added) in [
-        ("total-data-files", Some("added-data-files")),
-        ("total-records", Some("added-records")),
-        ("total-files-size", Some("added-files-size")),
-        ("total-delete-files", None),
-        ("total-position-deletes", None),
-        ("total-equality-deletes", None),
+    for (total, added, is_of_data) in [
+        ("total-data-files", "added-data-files", true),
+        ("total-records", "added-records", true),
+        ("total-files-size", "added-files-size", true),
+        ("total-delete-files", "added-delete-files", false),
+        ("total-position-deletes", "added-position-deletes", false),
+        ("total-equality-deletes", "added-equality-deletes", false),
     ] {
-        let added = match added {
-            Some(key) => own.additional_properties.get(key).and_then(|text| text.parse().ok()),
-            None => Some(0),
+        let added = match own.additional_properties.get(added) {
+            Some(text) => text.parse().ok(),
+            // Clients leave out what they add nothing of.
+            None => (!is_of_data || !adds_data).then_some(0),
         };
         match added.and_then(|added| summary::total(head, total, added)) {
             Some(sum) => entries.insert(total.to_owned(), sum.to_string()),

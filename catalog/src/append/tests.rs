@@ -164,6 +164,7 @@ fn append(files: Vec<DataFile>) -> Append {
         watermark: Watermark { epoch: 1, position: 1, last_seq: 9 },
         log_since: 0,
         seq: (1, 9),
+        upgrades: Vec::new(),
     }
 }
 
@@ -515,6 +516,7 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
         schema: source.metadata.current_schema().as_ref().clone(),
         partition_spec: Some(source.metadata.default_partition_spec().as_ref().clone().into()),
         sort_order: None,
+        file_order: None,
         location: None,
         properties: source.metadata.properties().clone(),
     };

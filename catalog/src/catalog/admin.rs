@@ -5,7 +5,7 @@
 //! at, so nothing here can undo what another commits meanwhile.
 
 use super::{Catalog, LoadedTable, TableChange};
-use crate::{error::CatalogError, refs, retention};
+use crate::{error::CatalogError, manifest_file, refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -99,7 +99,7 @@ impl Catalog {
         stats.manifests = count(manifests.len());
         let reads = manifests.into_iter().map(|location| async move {
             let bytes = self.storage().get(&location).await?;
-            Manifest::parse_avro(&bytes).map_err(unreadable("read a manifest"))
+            manifest_file::parse(&bytes).map_err(unreadable("read a manifest"))
         });
         let mut reads = stream::iter(reads).buffer_unordered(MANIFEST_READS);
         while let Some(manifest) = reads.try_next().await? {
@@ -196,7 +196,9 @@ impl Catalog {
         }
         let updates = vec![TableUpdate::RemoveSnapshotRef { ref_name: name.to_owned() }];
         let requirements = as_found(&loaded, name, Some(found.snapshot_id));
-        self.commit(TableChange { table: table.clone(), requirements, updates }).await.map(|_| ())
+        let table = table.clone();
+        let change = TableChange { table, requirements, updates, keeps_history: false };
+        self.commit(change).await.map(|_| ())
     }
 
     /// Moves a branch forward to where another name is, if all of its history is part of that.
@@ -355,6 +357,7 @@ fn set_ref(
         table: table.clone(),
         requirements: as_found(loaded, name, from),
         updates: vec![update],
+        keeps_history: false,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Catalog, LoadedTable, TableChange, fold,
     group::Work,
-    jail,
+    jail, own,
     write::{GRACE_MS, Write},
 };
 use crate::{
@@ -146,7 +146,7 @@ impl Catalog {
         change: &TableChange,
         written: &mut Vec<String>,
     ) -> Result<Plan, CatalogError> {
-        let TableChange { table, requirements, updates } = change;
+        let TableChange { table, requirements, updates, .. } = change;
         let now_ms = self.now_ms();
         let Some(base) = self.find(table).await? else {
             if !requirements.contains(&TableRequirement::NotExist) {
@@ -160,6 +160,7 @@ impl Catalog {
         if commit::is_applied(&base.metadata, requirements, updates) {
             return Ok(Plan::Unchanged(base));
         }
+        own::check_history(change, &base.metadata, &self.carried_of(&base).refs)?;
         let held = commit::check_requirements(requirements, Some(&base.metadata));
         if held.is_ok() && updates.is_empty() {
             return Ok(Plan::Unchanged(base));

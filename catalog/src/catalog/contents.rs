@@ -6,7 +6,7 @@
 //! may change after this look, so whoever reads or deletes what a manifest names checks it again.
 
 use super::Catalog;
-use crate::{commit, error::CatalogError, location::Location, storage};
+use crate::{commit, error::CatalogError, location::Location, manifest_file, storage};
 use apache_avro::{
     Reader,
     schema::{RecordField, Schema},
@@ -174,7 +174,9 @@ impl Catalog {
             )));
         }
         // A file that makes the parser panic is as unreadable as any other.
-        let parsed = tokio::task::spawn_blocking(move || texts(&bytes, member)).await;
+        let parsed =
+            tokio::task::spawn_blocking(move || texts(&manifest_file::named(&bytes), member));
+        let parsed = parsed.await;
         let texts = parsed.ok().flatten().ok_or_else(|| {
             CatalogError::Invalid(format!("`{file}` is no manifest or manifest list"))
         })?;

@@ -7,7 +7,7 @@
 use super::{
     Catalog, LoadedTable, TableChange,
     group::{Waiting, Work},
-    jail,
+    jail, own,
     write::{GRACE_MS, Write},
 };
 use crate::{
@@ -204,6 +204,7 @@ impl Catalog {
         if commit::is_applied(&base, &change.requirements, &change.updates) {
             return Ok(None);
         }
+        own::check_history(change, &base, &fold.carried.refs)?;
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
             held => self.rebased(&base, change, held).await?,
@@ -247,15 +248,15 @@ impl Catalog {
         Ok(new)
     }
 
-    /// The change on the table's newest state if it is an append that came too late for the one it
-    /// was built on; none when it needs no rebase.
+    /// The change on the table's newest state if it is one of files that came too late for the one
+    /// it was built on; none when it needs no rebase.
     pub(super) async fn rebased(
         &self,
         base: &TableMetadata,
         change: &TableChange,
         held: Result<(), CatalogError>,
     ) -> Result<Option<rebase::Rebased>, CatalogError> {
-        let Some(late) = rebase::late_append(base, &change.requirements, &change.updates) else {
+        let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
             return held.map(|()| None);
         };
         jail::check(&self.inner.storage, base, &change.updates)?;

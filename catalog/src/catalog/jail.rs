@@ -9,7 +9,7 @@ use iceberg::{TableUpdate, spec::TableMetadata};
 use std::collections::HashMap;
 
 /// Properties with which writers place files elsewhere.
-const PATH_PROPERTIES: [&str; 4] = [
+pub(crate) const PATH_PROPERTIES: [&str; 4] = [
     "write.data.path",
     "write.metadata.path",
     "write.object-storage.path",

@@ -5,12 +5,16 @@
 //! be added. The names of [`super::Reserved`] are kept for such tables in every namespace: where
 //! another table has the name first, our rows have nowhere to go.
 
-use super::Catalog;
-use crate::{error::CatalogError, retention};
+use super::{Catalog, TableChange};
+use crate::{commit, error::CatalogError, refs::Refs, retention};
 use iceberg::{
     TableIdent, TableUpdate,
-    spec::{NestedFieldRef, PartitionSpec, SchemaRef, TableMetadata},
+    spec::{
+        MAIN_BRANCH, NestedFieldRef, PartitionSpec, SchemaRef, SnapshotReference,
+        SnapshotRetention, TableMetadata,
+    },
 };
+use std::collections::HashMap;
 
 impl Catalog {
     /// Refuses a name that is kept for tables of the service.
@@ -129,6 +133,80 @@ pub(super) fn check(
         return refuse(format!("the column `{}` has to be optional", field.name));
     }
     Ok(())
+}
+
+/// Refuses to take snapshots, branches or tags from a table of the service, and to have them expire,
+/// to who may not: they are how everybody reads an earlier state.
+pub(super) fn check_history(
+    change: &TableChange,
+    base: &TableMetadata,
+    refs: &Refs,
+) -> Result<(), CatalogError> {
+    if !change.keeps_history || !retention::is_managed(base) {
+        return Ok(());
+    }
+    let refuse = |what: String| {
+        let table = &change.table;
+        Err(CatalogError::Forbidden(format!(
+            "{table} is written by this server, and {what} takes the scope `admin` for its namespace"
+        )))
+    };
+    for update in &change.updates {
+        match update {
+            TableUpdate::RemoveSnapshots { .. } => {
+                return refuse("removing snapshots of it".to_owned());
+            }
+            TableUpdate::RemoveSnapshotRef { ref_name } if refs.contains_key(ref_name) => {
+                return refuse(format!("removing its branch or tag `{ref_name}`"));
+            }
+            TableUpdate::SetSnapshotRef { ref_name, reference } => {
+                let moves = |from| takes_from(base, change, from, (ref_name, reference));
+                if refs.get(ref_name).is_some_and(moves) {
+                    return refuse(format!("moving or shortening its branch or tag `{ref_name}`"));
+                }
+            }
+            TableUpdate::SetProperties { updates } if updates.keys().any(is_about_expiry) => {
+                return refuse("changing when its snapshots expire".to_owned());
+            }
+            TableUpdate::RemoveProperties { removals } if removals.iter().any(is_about_expiry) => {
+                return refuse("changing when its snapshots expire".to_owned());
+            }
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+fn is_about_expiry(key: &String) -> bool {
+    key.starts_with("history.expire.") || key == "gc.enabled"
+}
+
+/// Whether a branch or tag that becomes `to` leaves something behind that it led to, or is to be
+/// kept for another time. Of where `main` goes the rules for everybody say more.
+fn takes_from(
+    base: &TableMetadata,
+    change: &TableChange,
+    from: &SnapshotReference,
+    (name, to): (&str, &SnapshotReference),
+) -> bool {
+    // Some clients leave the time out when they commit, which keeps it for longer if anything.
+    let is_shorter = from.retention != to.retention
+        && to.retention != SnapshotRetention::branch(None, None, None);
+    if from.is_branch() != to.is_branch() || is_shorter {
+        return true;
+    }
+    if !from.is_branch() {
+        return from.snapshot_id != to.snapshot_id;
+    }
+    let added: HashMap<i64, Option<i64>> = commit::added(&change.updates)
+        .map(|snapshot| (snapshot.snapshot_id(), snapshot.parent_snapshot_id()))
+        .collect();
+    let parent = |id: &i64| match added.get(id) {
+        Some(parent) => *parent,
+        None => base.snapshot_by_id(*id).and_then(|snapshot| snapshot.parent_snapshot_id()),
+    };
+    let mut line = std::iter::successors(Some(to.snapshot_id), parent);
+    name != MAIN_BRANCH && !line.any(|id| id == from.snapshot_id)
 }
 
 /// The columns that the table was made with: ours, while others only add. Where that schema was

@@ -8,6 +8,7 @@ use crate::{
     commit,
     error::CatalogError,
     location::Location,
+    manifest_file,
     metastore::{Changes, Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
     storage,
 };
@@ -258,7 +259,7 @@ impl Catalog {
         location: &str,
     ) -> Result<Option<Manifest>, CatalogError> {
         let Some(bytes) = self.readable(own, location).await? else { return Ok(None) };
-        unless_lost(location, Manifest::parse_avro(&bytes).map_err(unreadable("read a manifest")))
+        unless_lost(location, manifest_file::parse(&bytes).map_err(unreadable("read a manifest")))
     }
 
     async fn readable(

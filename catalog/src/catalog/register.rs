@@ -4,7 +4,7 @@
 
 use super::{Catalog, LoadedTable, create, jail, own};
 use crate::{
-    commit,
+    columns, commit,
     error::CatalogError,
     metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
 };
@@ -127,6 +127,7 @@ impl Catalog {
         }
         let metadata: TableMetadata = self.foreign_metadata(&location).await?;
         own::check_adopted(&metadata)?;
+        columns::check(None, &metadata, &[])?;
         commit::check_adopted(&metadata, self.now_ms())?;
         jail::check_adopted(&self.inner.storage, &metadata, &location)?;
         let needs = jail::needs(&metadata, &location);

@@ -22,6 +22,7 @@ use uuid::Uuid;
 mod own;
 mod places;
 mod purge;
+mod row_delta;
 mod trust;
 mod verify;
 
@@ -84,6 +85,7 @@ pub(crate) fn new_table(name: &str) -> CreateTable {
         schema: serde_json::from_value(schema).unwrap(),
         partition_spec: None,
         sort_order: None,
+        file_order: None,
         location: None,
         properties: HashMap::new(),
     }
@@ -99,6 +101,7 @@ pub(crate) fn change(dotted: &str, requirements: Value, updates: Value) -> Table
         table: ident(dotted),
         requirements: serde_json::from_value(requirements).unwrap(),
         updates: serde_json::from_value(updates).unwrap(),
+        keeps_history: false,
     }
 }
 
@@ -828,6 +831,7 @@ async fn a_replayed_or_deposed_append_changes_nothing() {
         watermark: Watermark { epoch, position, last_seq: 0 },
         log_since: 0,
         seq: (0, 0),
+        upgrades: Vec::new(),
     };
     for position in [9, 10] {
         let replayed = house.catalog.append(&ident("a.t"), append(5, position)).await.unwrap();

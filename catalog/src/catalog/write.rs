@@ -180,7 +180,7 @@ fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<Obs
     let Some(own) = Location::parse(new.location()) else { return Vec::new() };
     commit::dropped_metadata_files(&base.metadata, &base.metadata_location, new)
         .into_iter()
-        .filter(|location| own.admit(location).is_ok())
-        .map(|location| Obsolete { location, not_before_ms: now_ms + GRACE_MS })
+        .filter_map(|location| own.admit(&location).ok())
+        .map(|own| Obsolete { location: own.to_string(), not_before_ms: now_ms + GRACE_MS })
         .collect()
 }

@@ -7,7 +7,7 @@ use super::{added, apply, check_numbers, invalid, stamped, unreadable};
 use crate::error::CatalogError;
 use iceberg::{
     TableUpdate,
-    spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableProperties},
+    spec::{FormatVersion, Schema, SortOrder, SortOrderRef, TableMetadata, TableProperties},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -155,6 +155,11 @@ pub(crate) fn making(table: &TableMetadata) -> Vec<TableUpdate> {
         TableUpdate::AddSortOrder { sort_order: table.default_sort_order().as_ref().clone() },
         TableUpdate::SetDefaultSortOrder { sort_order_id: LAST.into() },
     ];
+    let is_other = |order: &&SortOrderRef| order.order_id != table.default_sort_order_id();
+    let others = table.sort_orders_iter().filter(is_other);
+    updates.extend(
+        others.map(|order| TableUpdate::AddSortOrder { sort_order: order.as_ref().clone() }),
+    );
     if !table.properties().is_empty() {
         updates.push(TableUpdate::SetProperties { updates: table.properties().clone() });
     }
@@ -180,6 +185,10 @@ pub(crate) fn create_fresh(
         properties,
     );
     let built = builder
+        .and_then(|builder| match new.file_order {
+            Some(order) => builder.add_sort_order(order),
+            None => Ok(builder),
+        })
         .and_then(|builder| builder.assign_uuid(uuid).build())
         .map_err(|cause| invalid(&cause))?;
     stamped(&built.metadata, now_ms)

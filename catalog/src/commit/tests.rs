@@ -25,6 +25,7 @@ fn table() -> TableMetadata {
             .unwrap(),
         ),
         sort_order: None,
+        file_order: None,
         location: None,
         properties: [("format-version".to_owned(), "2".to_owned())].into(),
     };
@@ -287,6 +288,7 @@ fn format_versions_that_do_not_exist_are_refused() {
         schema: schema(),
         partition_spec: None,
         sort_order: None,
+        file_order: None,
         location: None,
         properties: [("format-version".to_owned(), "4".to_owned())].into(),
     };

@@ -1,12 +1,13 @@
 //! The metastore in an SQL database: an SQLite file or PostgreSQL, with one set of statements.
 //!
 //! Its one invariant: what a transaction reads to decide cannot change before it writes. SQLite has
-//! one writing connection and `BEGIN IMMEDIATE`; PostgreSQL locks the rows that are decided upon.
-//! Either way a change is on the disk when its COMMIT returns.
+//! one writer, PostgreSQL locks those rows. A change is on the disk when its COMMIT returns.
 
 pub mod access;
 pub mod audit;
+pub mod backups;
 mod dialect;
+pub mod moved;
 mod namespaces;
 mod obsolete;
 mod outbox;

@@ -13,6 +13,7 @@ use super::{
     tables,
 };
 use crate::{
+    access::Action,
     catalog::{LoadedTable, TableChange},
     columns,
     metastore::Answer,
@@ -61,7 +62,7 @@ pub(super) async fn table(
     caller: Caller,
     Body(body): Body<CommitBody>,
 ) -> Result<Response, Refused> {
-    let change = change(ident.clone(), &body)?;
+    let change = change(&caller, ident.clone(), &body)?;
     check_places(asked.rest(), &caller, &change).await?;
     let table = asked.catalog(Answer::Commit).commit(change).await?;
     // The name of what a load would answer now.
@@ -81,7 +82,7 @@ pub(super) async fn transaction(
         let name = body.identifier.take().ok_or_else(|| {
             Refused::bad_request("every change of a transaction names its table in `identifier`")
         })?;
-        let change = change(name.ident()?, &body)?;
+        let change = change(&caller, name.ident()?, &body)?;
         check_places(asked.rest(), &caller, &change).await?;
         changes.push(change);
     }
@@ -89,10 +90,11 @@ pub(super) async fn transaction(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn change(table: TableIdent, body: &CommitBody) -> Result<TableChange, Refused> {
+fn change(caller: &Caller, table: TableIdent, body: &CommitBody) -> Result<TableChange, Refused> {
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
-    Ok(TableChange { table, requirements, updates })
+    let keeps_history = !caller.principal().may(Action::Admin, table.namespace().as_ref());
+    Ok(TableChange { table, requirements, updates, keeps_history })
 }
 
 /// Refuses to move a table where the caller may put none; where it is it may stay.

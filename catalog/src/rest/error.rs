@@ -100,7 +100,9 @@ impl From<CatalogError> for Refused {
                 (StatusCode::BAD_REQUEST, "IllegalArgumentException")
             }
             CatalogError::MissingMetadata(_) => (StatusCode::NOT_FOUND, "NotFoundException"),
-            CatalogError::LocationForbidden(_) => (StatusCode::FORBIDDEN, "ForbiddenException"),
+            CatalogError::LocationForbidden(_) | CatalogError::Forbidden(_) => {
+                (StatusCode::FORBIDDEN, "ForbiddenException")
+            }
             CatalogError::CommitStateUnknown(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException")
             }

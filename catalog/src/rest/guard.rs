@@ -9,7 +9,7 @@ use super::{
     REQUEST_BYTES_MAX, Rest,
     body::whole,
     error::Refused,
-    request::{Name, levels, names, parse_body},
+    request::{Name, levels, names, parse_body, text},
 };
 use crate::{
     access::{
@@ -26,6 +26,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -258,9 +259,9 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
     if need.is_change() {
         return change(&rest, need, &path, request, next).await;
     }
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     if let Need::In(action) = need
-        && let Err(refused) = allow_path(&rest, &mut parts, &principal, action).await
+        && let Err(refused) = allow_path(&rest, &parts, &principal, action)
     {
         return refused.into_response();
     }
@@ -278,10 +279,13 @@ async fn change(rest: &Rest, need: Need, path: &str, request: Request, next: Nex
     let Some(recorder) = rest.access.recorder() else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
     let whole = whole(&parts.headers, body, REQUEST_BYTES_MAX).await;
-    let body = whole.clone().unwrap_or_default();
-    let targets = match whole {
-        Ok(body) => targets(rest, &mut parts, need, &body).await,
-        Err(unread) => Err(unread.into()),
+    let whole = whole.map_err(Refused::from).and_then(|body| text(&parts.headers, body));
+    let (body, targets) = match whole {
+        Ok(body) => {
+            let targets = targets(rest, &parts, need, &body);
+            (body, targets)
+        }
+        Err(refused) => (Bytes::new(), Err(refused)),
     };
     let objects: Vec<String> = targets.iter().flatten().map(Target::object).collect();
     let action = format!("{} /v1{path}", parts.method);
@@ -310,28 +314,23 @@ fn address(extensions: &Extensions) -> String {
     extensions.get::<Peer>().map_or_else(String::new, |Peer(address)| address.to_string())
 }
 
-async fn allow_path(
+fn allow_path(
     rest: &Rest,
-    parts: &mut Parts,
+    parts: &Parts,
     principal: &Principal,
     action: Action,
 ) -> Result<(), Refused> {
-    path_target(rest, parts).await?.allow(principal, action)
+    path_target(rest, parts)?.allow(principal, action)
 }
 
 /// What a change is about.
-async fn targets(
-    rest: &Rest,
-    parts: &mut Parts,
-    need: Need,
-    body: &[u8],
-) -> Result<Vec<Target>, Refused> {
+fn targets(rest: &Rest, parts: &Parts, need: Need, body: &[u8]) -> Result<Vec<Target>, Refused> {
     Ok(match need {
         Need::Open | Need::Anyone | Need::Everywhere(_) | Need::In(_) => {
-            vec![path_target(rest, parts).await?]
+            vec![path_target(rest, parts)?]
         }
         Need::Makes => {
-            let target = path_target(rest, parts).await?;
+            let target = path_target(rest, parts)?;
             // Who may not do it here is told that before what is wrong with the body.
             let named = serde_json::from_slice::<MakesBody>(body).ok();
             vec![match named {
@@ -360,8 +359,8 @@ async fn targets(
     })
 }
 
-async fn path_target(rest: &Rest, parts: &mut Parts) -> Result<Target, Refused> {
-    let mut names = names(parts, rest).await?;
+fn path_target(rest: &Rest, parts: &Parts) -> Result<Target, Refused> {
+    let mut names = names(parts)?;
     let levels = levels(rest, names.get("namespace").map_or("", String::as_str));
     Ok(match (names.remove("table"), names.remove("view")) {
         (Some(table), _) => Target::Table(levels, table),

@@ -8,11 +8,12 @@ use crate::{
     catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError, metastore::Levels,
 };
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::request::Parts,
+    extract::{FromRequest, FromRequestParts, MatchedPath, Query, Request},
+    http::{HeaderMap, header, request::Parts},
 };
+use bytes::Bytes;
 use iceberg::{NamespaceIdent, TableIdent};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::HashMap;
 
@@ -52,7 +53,7 @@ impl FromRequestParts<Rest> for NamespacePath {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
-        let names = names(parts, rest).await?;
+        let names = names(parts)?;
         Ok(Self(levels(rest, names.get("namespace").map_or("", String::as_str))))
     }
 }
@@ -64,7 +65,7 @@ impl FromRequestParts<Rest> for TablePath {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
-        let mut names = names(parts, rest).await?;
+        let mut names = names(parts)?;
         let namespace = names.remove("namespace").unwrap_or_default();
         let name = names.remove("table").unwrap_or_default();
         Name { namespace: levels(rest, &namespace), name }.ident().map(Self)
@@ -78,21 +79,44 @@ impl FromRequestParts<Rest> for ViewPath {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
-        let mut names = names(parts, rest).await?;
+        let mut names = names(parts)?;
         let namespace = names.remove("namespace").unwrap_or_default();
         let name = names.remove("view").unwrap_or_default();
         Name { namespace: levels(rest, &namespace), name }.ident().map(Self)
     }
 }
 
-pub(super) async fn names(
-    parts: &mut Parts,
-    rest: &Rest,
-) -> Result<HashMap<String, String>, Refused> {
-    Path::from_request_parts(parts, rest)
-        .await
-        .map(|Path(names)| names)
-        .map_err(|rejection| Refused::bad_request(rejection.body_text()))
+/// Parameters of a path that are names of the catalog.
+const NAMES: [&str; 3] = ["namespace", "table", "view"];
+
+/// Clients that write a plus in a path as it is, by how their `User-Agent` begins: iceberg-go and
+/// iceberg-rust. Java's client writes a space so, as in forms, and everybody else writes `%2B` and
+/// `%20`.
+const WRITES_PLUS: [&str; 2] = ["GoIceberg/", "iceberg-rs/"];
+
+/// The parameters of a request's path.
+pub(super) fn names(parts: &Parts) -> Result<HashMap<String, String>, Refused> {
+    let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let writes_plus =
+        agent.is_some_and(|agent| WRITES_PLUS.iter().any(|client| agent.starts_with(client)));
+    // A router in another sees the end of the path only.
+    let segments = matched.rsplit('/').zip(parts.uri.path().rsplit('/'));
+    let mut names = HashMap::new();
+    for (pattern, written) in segments {
+        let Some(name) = pattern.strip_prefix('{').and_then(|name| name.strip_suffix('}')) else {
+            continue;
+        };
+        let spaced = match NAMES.contains(&name) && !writes_plus {
+            true => written.replace('+', "%20"),
+            false => written.to_owned(),
+        };
+        let decoded = percent_decode_str(&spaced).decode_utf8();
+        let decoded = decoded
+            .map_err(|_| Refused::bad_request(format!("the {name} in the path is not UTF-8")))?;
+        names.insert(name.to_owned(), decoded.into_owned());
+    }
+    Ok(names)
 }
 
 /// A table's or view's name in a body.
@@ -132,8 +156,45 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
-        parse_body(&whole(&parts.headers, body, REQUEST_BYTES_MAX).await?).map(Self)
+        let bytes = whole(&parts.headers, body, REQUEST_BYTES_MAX).await?;
+        parse_body(&text(&parts.headers, bytes)?).map(Self)
     }
+}
+
+/// With which Iceberg's Java client says its version.
+const CLIENT_VERSION: &str = "x-client-version";
+
+/// A body as UTF-8. Iceberg's Java client, up to at least 1.10, sends ISO-8859-1 and has no setting
+/// for it: what is in that alphabet is read as it was meant. Of what is not only `?` is left.
+pub(super) fn text(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Refused> {
+    let version = headers.get(CLIENT_VERSION).and_then(|version| version.to_str().ok());
+    let java = version.filter(|version| version.starts_with("Apache Iceberg"));
+    let is_utf8 = std::str::from_utf8(&bytes).is_ok();
+    match java {
+        None if is_utf8 => Ok(bytes),
+        None => {
+            let text =
+                "request body: it is not UTF-8; send JSON as UTF-8, whatever its Content-Type";
+            Err(Refused::bad_request(text))
+        }
+        Some(java) if lost_characters(&bytes, is_utf8) => Err(Refused::bad_request(format!(
+            "request body: it has `?` where a name seems to have had characters that the client \
+             ({java}) cannot send, because it sends ISO-8859-1 and has no setting for that; use \
+             names within Latin-1 there, or do this with another client, such as PyIceberg or DuckDB"
+        ))),
+        Some(_) if is_utf8 => Ok(bytes),
+        Some(_) => Ok(bytes.iter().copied().map(char::from).collect::<String>().into()),
+    }
+}
+
+/// Whether a body of ISO-8859-1 seems to have lost characters: it has any `?` beside letters beyond
+/// ASCII, or a text of nothing else.
+fn lost_characters(bytes: &[u8], is_utf8: bool) -> bool {
+    if !is_utf8 {
+        return bytes.contains(&b'?');
+    }
+    let mut texts = bytes.split(|byte| *byte == b'"');
+    texts.any(|text| !text.is_empty() && text.iter().all(|byte| *byte == b'?'))
 }
 
 /// What a JSON body says.

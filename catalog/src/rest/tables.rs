@@ -139,6 +139,7 @@ pub(super) async fn create(
         schema: body.schema,
         partition_spec: body.partition_spec,
         sort_order: body.write_order,
+        file_order: None,
         location: body.location,
         properties,
     };

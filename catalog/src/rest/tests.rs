@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt;
 
+mod clients;
 mod events;
 mod fuzz;
 mod lists;
@@ -848,4 +849,41 @@ fn remembered_answers_are_bounded_and_the_last_ones_stay() {
     assert_eq!(known, body(6));
     let forgotten = answers.get_or_encode("0", Bytes::new);
     assert_eq!(forgotten, Bytes::new());
+}
+
+#[tokio::test]
+async fn a_plus_in_a_path_is_a_space_and_its_escape_is_a_plus() {
+    let server = Server::start().await;
+    for name in ["a b", "a+b", "+", " "] {
+        server.post("/v1/namespaces", json!({"namespace": [name]})).await.ok();
+        let form = name.replace('+', "%2B").replace(' ', "+");
+        let percent = name.replace('+', "%2B").replace(' ', "%20");
+        let at = format!("/v1/namespaces/{form}");
+        server.post(&format!("{at}/tables"), new_table(name)).await.ok();
+        let view = views::new_view(&format!("{name} v"), "select 1");
+        server.post(&format!("{at}/views"), view).await.ok();
+        for (namespace, table) in [(&form, &form), (&percent, &percent), (&form, &percent)] {
+            let found = server.get(&format!("/v1/namespaces/{namespace}")).await.ok();
+            assert_eq!(found["namespace"], json!([name]));
+            for prefix in ["/v1", "/v1/icecore"] {
+                server.get(&format!("{prefix}/namespaces/{namespace}/tables/{table}")).await.ok();
+            }
+            server.get(&format!("/v1/namespaces/{namespace}/views/{table}+v")).await.ok();
+            server.get(&format!("/v1/namespaces/{namespace}/views/{table}%20v")).await.ok();
+            let update = json!({"updates": [{"action": "set-properties", "updates": {"k": "v"}}]});
+            server.post(&format!("/v1/namespaces/{namespace}/tables/{table}"), update).await.ok();
+            let page = server
+                .get(&format!("/v1/namespaces/{namespace}/tables?pageSize=1&pageToken="))
+                .await
+                .ok();
+            assert_eq!(page["identifiers"][0]["name"], json!(name));
+        }
+    }
+    // Two levels.
+    server.post("/v1/namespaces", json!({"namespace": ["a b", "c d"]})).await.ok();
+    let found = server.get("/v1/namespaces/a+b%1Fc+d").await.ok();
+    assert_eq!(found["namespace"], json!(["a b", "c d"]));
+    let listed = server.get("/v1/namespaces?parent=a+b").await.ok();
+    assert_eq!(listed["namespaces"], json!([["a b", "c d"]]));
+    server.get("/v1/namespaces/%FF").await.refused(400, "BadRequestException");
 }

@@ -80,8 +80,11 @@ impl DeleteIndex {
         vectors.retain(is_not_younger);
         if vectors.is_empty() {
             let in_file = listed(self.by_path.get(&data.location));
-            let may_name = |at: &&usize| may_name(&self.files[**at], &data.location);
-            let named = self.positions.iter().filter(may_name).copied();
+            let reaches = |at: &&usize| {
+                let file = &self.files[**at];
+                may_name(file, &data.location) && is_of_partition(file, data)
+            };
+            let named = self.positions.iter().filter(reaches).copied();
             reached.extend(in_file.into_iter().chain(named).filter(is_not_younger));
         }
         // A vector stands for all position deletes of its file up to it.
@@ -113,7 +116,19 @@ fn only_path(file: &PlannedFile) -> Option<String> {
     lower.filter(|lower| Some(*lower) == upper).map(str::to_owned)
 }
 
-/// Whether a delete file may name a data file. Its partition does not tell: the rows name the file.
+/// Whether a position delete file may delete from a data file that its rows name: it is about that
+/// file alone and says so, or is of the same partition. Engines that follow the specification pass
+/// over others.
+#[must_use]
+pub fn applies(delete: &PlannedFile, data: &PlannedFile) -> bool {
+    only_path(delete).is_some_and(|path| path == data.location) || is_of_partition(delete, data)
+}
+
+fn is_of_partition(delete: &PlannedFile, data: &PlannedFile) -> bool {
+    delete.spec_id == data.spec_id && key(&delete.partition) == key(&data.partition)
+}
+
+/// Whether a delete file may name a data file.
 fn may_name(file: &PlannedFile, path: &str) -> bool {
     let (lower, upper) = path_bounds(file);
     lower.is_none_or(|lower| lower <= path) && upper.is_none_or(|upper| path <= upper)

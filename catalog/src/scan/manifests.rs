@@ -4,7 +4,7 @@
 //! planning needs. Its one invariant: no location is read or handed out that lies outside of the table's own.
 
 use super::ScanError;
-use crate::{error::CatalogError, location::Location, storage::Storage};
+use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestEntry,
@@ -221,7 +221,7 @@ impl ManifestCache {
             return Ok(Arc::clone(files));
         }
         let bytes = storage.get(location).await?;
-        let parsed = Manifest::parse_avro(&bytes).map_err(unreadable("read a manifest"))?;
+        let parsed = manifest_file::parse(&bytes).map_err(unreadable("read a manifest"))?;
         let files = live_files(&parsed, manifest);
         for file in &files {
             own.admit(&file.location)?;

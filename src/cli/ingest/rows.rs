@@ -8,7 +8,7 @@
 use crate::{
     cli::{
         CliError,
-        ingest::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Progress, Sender, Totals, bar, progress_path},
+        ingest::{BATCH_EVENTS_MAX, Part},
     },
     sql::output::cell::{Cells, write_json_text},
 };
@@ -19,7 +19,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Decoded rows that are in memory at a time, in bytes by the file's own account.
@@ -27,68 +27,34 @@ const DECODED_BYTES_MAX: u64 = 8 << 20;
 /// How much of a file's start and end tells it from others.
 const IDENTITY_BYTES: u64 = 64 * 1024;
 /// Members whose value our tables hold as JSON text.
-const JSON_COLUMNS: &[&str] = &["before", "prev", "after", "doc", "data", "meta", "_meta", "do"];
+pub(super) const JSON_COLUMNS: &[&str] =
+    &["before", "prev", "after", "doc", "data", "meta", "_meta", "do"];
 
 /// A Parquet file that is open for reading.
 #[derive(Debug)]
 pub(super) struct RowFile {
     builder: ParquetRecordBatchReaderBuilder<File>,
     pub(super) identity: String,
-    pub(super) bytes: u64,
-    pub(super) rows: u64,
-}
-
-/// Part of a request: NDJSON, the events in it, and the row after it.
-#[derive(Debug, Default)]
-pub(super) struct Part {
-    pub(super) body: Vec<u8>,
-    pub(super) events: usize,
-    pub(super) next: u64,
-}
-
-impl Sender<'_> {
-    /// Sends a file of rows, from where an earlier run stopped.
-    pub(super) async fn send_rows(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
-        let Some(progress_file) = progress_path(path) else {
-            return Err(CliError::Usage(
-                "Parquet cannot be read from stdin, because its index stands at its end; name a file"
-                    .to_owned(),
-            ));
-        };
-        let file = RowFile::open(path)?;
-        let (identity, bytes, rows) = (file.identity.clone(), file.bytes, file.rows.max(1));
-        let start = Progress::resume_at(&progress_file, &identity).unwrap_or(0);
-        let place =
-            |row: u64| u64::try_from(u128::from(bytes) * u128::from(row) / u128::from(rows));
-        let bar = bar(bytes, path);
-        for part in file.parts(path, start)? {
-            let part = part?;
-            self.send(part.body.into(), totals, &bar).await?;
-            bar.set_position(place(part.next).unwrap_or(bytes));
-            bar.set_message(format!("{} events", totals.received));
-            Progress { identity: identity.clone(), offset: part.next }.save(&progress_file)?;
-        }
-        bar.finish();
-        // Already gone when the file was empty.
-        let _ = std::fs::remove_file(&progress_file);
-        Ok(())
-    }
 }
 
 impl RowFile {
     /// Opens a file and reads its index.
     pub(super) fn open(path: &Path) -> Result<Self, CliError> {
+        if path.as_os_str() == "-" {
+            return Err(CliError::Usage(
+                "Parquet cannot be read from stdin, because its index stands at its end; name a file"
+                    .to_owned(),
+            ));
+        }
         let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
-        let (identity, bytes) =
-            identify(path, &mut file).map_err(|source| unreadable(path, source))?;
+        let identity = identify(&mut file, path).map_err(|source| unreadable(path, source))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)
             .map_err(|source| unreadable(path, io::Error::other(source)))?;
-        let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        Ok(Self { builder, identity, bytes, rows })
+        Ok(Self { builder, identity })
     }
 
     /// The file's events from row `start` on, each part as large as a request may be.
-    pub(super) fn parts(self, path: &Path, start: u64) -> Result<Parts<'_>, CliError> {
+    pub(super) fn parts(self, path: &Path, start: u64) -> Result<Parts, CliError> {
         let groups = self.builder.metadata().row_groups().iter();
         let row_bytes = groups
             .filter(|group| 0 < group.num_rows())
@@ -102,32 +68,38 @@ impl RowFile {
             .with_batch_size(usize::try_from(rows).expect("at most a request's events"))
             .build()
             .map_err(|source| unreadable(path, io::Error::other(source)))?;
-        Ok(Parts { reader, path, identity: self.identity, next: start, batch: None })
+        Ok(Parts {
+            reader,
+            path: path.to_owned(),
+            identity: self.identity,
+            next: start,
+            batch: None,
+        })
     }
 }
 
 /// The parts of a file, in order.
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
+pub(super) struct Parts {
     reader: ParquetRecordBatchReader,
-    path: &'a Path,
+    path: PathBuf,
     identity: String,
     next: u64,
     /// What of the last batch did not fit.
     batch: Option<RecordBatch>,
 }
 
-impl Iterator for Parts<'_> {
+impl Iterator for Parts {
     type Item = Result<Part, CliError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut part = Part::default();
-        while part.events < BATCH_EVENTS_MAX && part.body.len() < BATCH_BYTES_MAX {
+        while !part.is_full() {
             let batch = match self.batch.take().map(Ok).or_else(|| self.reader.next()) {
                 None => break,
                 Some(Ok(batch)) => batch,
                 Some(Err(source)) => {
-                    return Some(Err(unreadable(self.path, io::Error::other(source))));
+                    return Some(Err(unreadable(&self.path, io::Error::other(source))));
                 }
             };
             if let Err(problem) = self.add(&batch, &mut part) {
@@ -135,22 +107,19 @@ impl Iterator for Parts<'_> {
             }
         }
         part.next = self.next;
-        (0 < part.events).then_some(Ok(part))
+        (!part.places.is_empty()).then_some(Ok(part))
     }
 }
 
-impl Parts<'_> {
+impl Parts {
     /// Adds rows up to the bounds of a request, and keeps the rest.
     fn add(&mut self, batch: &RecordBatch, part: &mut Part) -> Result<(), CliError> {
         let mut rows = 0;
-        let writer = EventWriter::new(self.path, batch)?;
-        while rows < batch.num_rows()
-            && part.events < BATCH_EVENTS_MAX
-            && part.body.len() < BATCH_BYTES_MAX
-        {
+        let writer = EventWriter::new(&self.path, batch)?;
+        while rows < batch.num_rows() && !part.is_full() {
             writer.write(&mut part.body, rows, &format!("{}-{:012x}", self.identity, self.next));
-            part.events += 1;
             self.next += 1;
+            part.places.push(self.next);
             rows += 1;
         }
         let left = batch.num_rows() - rows;
@@ -249,7 +218,7 @@ fn unquote_json(out: &mut Vec<u8>, written: Range<usize>) {
 }
 
 /// A Parquet file is written once, so its length and its ends tell it from others.
-fn identify(path: &Path, file: &mut File) -> io::Result<(String, u64)> {
+fn identify(file: &mut File, path: &Path) -> io::Result<String> {
     let length = file.metadata()?.len();
     let name =
         path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -258,7 +227,7 @@ fn identify(path: &Path, file: &mut File) -> io::Result<(String, u64)> {
     file.seek(SeekFrom::Start(length.saturating_sub(IDENTITY_BYTES)))?;
     file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut text)?;
     file.rewind()?;
-    Ok((format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&text)), length))
+    Ok(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&text)))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> CliError {

@@ -1,4 +1,9 @@
-use crate::cli::ingest::{next_batch, open, push_with_id, rows::RowFile};
+use crate::cli::ingest::{
+    Part, csv, elements,
+    lines::{Lines, push_with_id},
+    rows::RowFile,
+    source::{self, Source},
+};
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray,
@@ -8,8 +13,14 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use expect_test::expect;
+use indicatif::ProgressBar;
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 #[test]
 fn an_event_without_an_id_gets_one_and_others_stay_as_they_are() {
@@ -32,18 +43,145 @@ fn the_same_file_gives_the_same_bodies_from_any_batch_border() {
     let path = folder.path().join("events.ndjson");
     let text: String = (0..12_000).map(|n| format!("{{\"type\":\"t\",\"n\":{n}}}\n\n")).collect();
     std::fs::write(&path, text).unwrap();
-    let read_from = |start: u64| {
-        let (mut reader, _, identity) = open(&path).unwrap();
-        reader.seek_to(start).unwrap();
-        next_batch(&mut reader, &identity, start).unwrap()
+    let source = Source::new(&path).unwrap();
+    let parts = |start: u64| lines_of(&source, start).map(Result::unwrap);
+    let all: Vec<Part> = parts(0).collect();
+    assert_eq!(all.iter().map(|part| part.places.len()).collect::<Vec<_>>(), [5_000, 5_000, 2_000]);
+    let second = parts(all[0].next).next().unwrap();
+    assert_eq!(second.body, all[1].body);
+    // Each event stands on its own line, with an empty one behind it.
+    assert_eq!((all[1].places[0], all[0].lines), (10_001, 9_999));
+}
+
+fn lines_of(source: &Source, start: u64) -> Lines {
+    let reader = source.open(start, &ProgressBar::hidden()).unwrap();
+    Lines { reader, identity: source.identity.clone(), offset: start, line: 0 }
+}
+
+#[test]
+fn what_is_compressed_is_read_whatever_it_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "{\"type\":\"a\"}\n{\"type\":\"b\"}\n";
+    let gzip = |text: &str| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        writer.write_all(text.as_bytes()).unwrap();
+        writer.finish().unwrap()
     };
-    let (first, events, border) = read_from(0);
-    assert_eq!(events, 5_000);
-    assert_eq!(read_from(0).0, first);
-    let (second, _, _) = read_from(border);
-    let (mut reader, _, identity) = open(&path).unwrap();
-    next_batch(&mut reader, &identity, 0).unwrap();
-    assert_eq!(next_batch(&mut reader, &identity, border).unwrap().0, second);
+    let zstd = |text: &str| zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let (first, second) = text.split_at(15);
+    for (name, bytes) in [
+        ("e.ndjson", text.as_bytes().to_vec()),
+        ("e.ndjson.gz", gzip(text)),
+        ("two-members.gz", [gzip(first), gzip(second)].concat()),
+        ("e.ndjson.zst", zstd(text)),
+        ("two-frames.zst", [zstd(first), zstd(second)].concat()),
+        ("rotated.1", gzip(text)),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let source = Source::new(&path).unwrap();
+        let part = lines_of(&source, 0).next().unwrap().unwrap();
+        assert_eq!((part.places, part.next), (vec![1, 2], 30), "{name}");
+        let rest = lines_of(&source, 15).next().unwrap().unwrap();
+        let body = String::from_utf8(rest.body).unwrap();
+        assert_eq!(
+            body,
+            format!("{{\"id\":\"{}-00000000000f\",\"type\":\"b\"}}\n", source.identity)
+        );
+    }
+}
+
+#[test]
+fn a_name_says_how_a_file_is_written() {
+    let check = |name: &str, expected: &str| {
+        let format = source::format_of_name(Path::new(name));
+        assert_eq!(
+            format.map_or("-".to_owned(), |format| format!("{format:?}")),
+            expected,
+            "{name}"
+        );
+    };
+    check("a.ndjson", "Ndjson");
+    check("a.jsonl.gz", "Ndjson");
+    check("a.json.ZST", "Json");
+    check("a.csv.gz", "Csv");
+    check("a.tsv", "Csv");
+    check("a.parquet", "Parquet");
+    check("a.gz", "-");
+    check("-", "-");
+}
+
+#[test]
+fn patterns_stand_for_the_files_that_match() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b.ndjson", "a.ndjson", "a.ndjson.icecore-progress", "x[1].ndjson", "c.csv"] {
+        std::fs::write(folder.path().join(name), "{}").unwrap();
+    }
+    let inputs = |pattern: &str| {
+        let found = source::inputs(&[folder.path().join(pattern)]);
+        found.map(|paths| {
+            let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+            paths.into_iter().map(name).collect::<Vec<String>>()
+        })
+    };
+    assert_eq!(inputs("?.ndjson*").unwrap(), ["a.ndjson", "b.ndjson"]);
+    assert_eq!(inputs("x[1].ndjson").unwrap(), ["x[1].ndjson"]);
+    assert_eq!(inputs("c.csv").unwrap(), ["c.csv"]);
+    let problem = inputs("*.avro").unwrap_err().to_string();
+    assert!(problem.starts_with("no file matches"), "{problem}");
+    let problem = Source::new(folder.path()).unwrap_err().to_string();
+    assert!(problem.contains("is a folder; name its files"), "{problem}");
+}
+
+#[test]
+fn the_elements_of_a_json_file_are_events() {
+    let check = |text: &str, expected: &str| {
+        let parts = elements::parts(text.as_bytes(), "f", 0);
+        let lines = parts.map(|parts| {
+            parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect::<String>()
+        });
+        assert_eq!(lines.as_deref().unwrap_or("-"), expected, "{text}");
+    };
+    check(
+        "[{\"id\":\"a\"},\n {\"n\":\n1.50}]",
+        "{\"id\":\"a\"}\n{\"id\":\"f-000000000002\",\"n\": 1.50}\n",
+    );
+    check("{\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
+    check("{\"id\":\"a\"} {\"id\":\"b\"}", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
+    check("{\"events\":[{}],\"batchId\":\"b\"}", "-");
+    check("[{]", "-");
+    check("", "");
+    let many: Vec<String> = (0..5_001).map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
+    let parts = elements::parts(format!("[{}]", many.join(",")).as_bytes(), "f", 0).unwrap();
+    assert_eq!(parts.iter().map(|part| part.next).collect::<Vec<_>>(), [5_000, 5_001]);
+    let rest = elements::parts(format!("[{}]", many.join(",")).as_bytes(), "f", 5_000).unwrap();
+    assert_eq!((rest.len(), &rest[0].places, &rest[0].body), (1, &vec![5_001], &parts[1].body));
+}
+
+#[test]
+fn a_row_of_csv_is_the_object_of_its_columns() {
+    let check = |text: &str, expected: &str| {
+        let reader: source::Reader = Box::new(std::io::Cursor::new(text.to_owned().into_bytes()));
+        let rows = csv::Rows::new(reader, Path::new("x.csv"), "f".to_owned(), 0).unwrap();
+        let parts: Vec<Part> = rows.map(Result::unwrap).collect();
+        let lines: String =
+            parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect();
+        assert_eq!(lines, expected, "{text}");
+    };
+    check(
+        "id,type,user_id,duration_ms,success,data\n007,a,42,1.5,true,\"{\"\"k\"\":\"\"x,y\"\"}\"\n",
+        "{\"id\":\"007\",\"type\":\"a\",\"user_id\":\"42\",\"duration_ms\":1.5,\"success\":true,\"data\":{\"k\":\"x,y\"}}\n",
+    );
+    check(
+        "\u{feff}type;durationMs;data\na;x;{\n",
+        "{\"type\":\"a\",\"durationMs\":\"x\",\"data\":\"{\",\"id\":\"f-000000000001\"}\n",
+    );
+    check(
+        "type\tn\n\t\na\t\"b\nc\"\tmore\n",
+        "{\"id\":\"f-000000000001\"}\n{\"type\":\"a\",\"n\":\"b\\nc\",\"column_3\":\"more\",\"id\":\"f-000000000002\"}\n",
+    );
+    check("type\n", "");
+    check("", "");
 }
 
 /// Writes row groups of at most `group_rows` rows.
@@ -59,7 +197,9 @@ fn write_parquet(path: &Path, batch: &RecordBatch, group_rows: usize) {
 
 fn bodies(path: &Path, start: u64) -> Vec<(String, usize, u64)> {
     let parts = RowFile::open(path).unwrap().parts(path, start).unwrap().map(Result::unwrap);
-    parts.map(|part| (String::from_utf8(part.body).unwrap(), part.events, part.next)).collect()
+    parts
+        .map(|part| (String::from_utf8(part.body).unwrap(), part.places.len(), part.next))
+        .collect()
 }
 
 #[test]

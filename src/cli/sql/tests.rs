@@ -6,9 +6,10 @@ use crate::cli::{
 fn command(sql: Option<&str>, format: Format, output: Option<&str>) -> SqlCommand {
     SqlCommand {
         sql: sql.map(str::to_owned),
+        file: None,
         ns: "default".to_owned(),
         as_of: None,
-        format,
+        format: Some(format),
         output: output.map(Into::into),
         url: None,
     }
@@ -17,7 +18,7 @@ fn command(sql: Option<&str>, format: Format, output: Option<&str>) -> SqlComman
 #[test]
 fn bytes_are_not_written_to_a_terminal() {
     let check = |format, output, is_terminal, allowed: bool| {
-        let checked = check_output(&command(Some("SELECT 1"), format, output), is_terminal);
+        let checked = check_output(&command(Some("SELECT 1"), format, output), 1, is_terminal);
         match checked {
             Ok(()) => assert!(allowed, "{format:?}"),
             Err(CliError::Usage(text)) => {
@@ -35,7 +36,33 @@ fn bytes_are_not_written_to_a_terminal() {
 }
 
 #[test]
-fn a_prompt_has_no_output_file() {
-    let problem = check_output(&command(None, Format::Csv, Some("x.csv")), true).unwrap_err();
-    assert!(matches!(problem, CliError::Usage(_)), "{problem}");
+fn a_file_takes_one_answer() {
+    let check = |format, output, statements, expected: Option<&str>| {
+        let checked = check_output(&command(None, format, output), statements, false);
+        match (checked, expected) {
+            (Ok(()), None) => (),
+            (Err(CliError::Usage(text)), Some(expected)) => assert_eq!(text, expected),
+            (other, _) => unreachable!("{other:?}"),
+        }
+    };
+    let one = "--output takes the answer to one statement, and there are";
+    check(Format::Csv, Some("x.csv"), 0, Some(&format!("{one} 0")));
+    check(Format::Csv, Some("x.csv"), 2, Some(&format!("{one} 2")));
+    check(Format::Csv, Some("x.csv"), 1, None);
+    check(Format::Csv, None, 2, None);
+    let holds = "this format holds the answer to one statement, and there are 2";
+    check(Format::Arrow, None, 2, Some(holds));
+}
+
+#[test]
+fn a_file_of_an_answer_has_the_format_that_its_ending_says() {
+    let check = |format: Option<Format>, output, expected| {
+        let command = SqlCommand { format, ..command(None, Format::Table, output) };
+        assert_eq!(command.format(), expected, "{output:?}");
+    };
+    check(None, Some("x.parquet"), Format::Parquet);
+    check(None, Some("x.jsonl"), Format::Ndjson);
+    check(None, Some("x.txt"), Format::Table);
+    check(None, None, Format::Table);
+    check(Some(Format::Csv), Some("x.parquet"), Format::Csv);
 }

@@ -20,6 +20,12 @@ pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Opti
     Some((first.raw, batch_id))
 }
 
+/// Whether a text is what Kafka Connect sends for a key that was deleted: it is taken and says nothing
+/// that is stored.
+pub(super) fn is_tombstone(text: &str) -> bool {
+    text.trim_ascii() == "null"
+}
+
 /// What a member of this name means.
 pub(super) fn slot(name: Value<'_>) -> Option<usize> {
     names::find(&name.text()?).map(|known| known.slot)

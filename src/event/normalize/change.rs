@@ -1,115 +1,143 @@
-//! Debezium envelopes: `before`, `after`, `source`, `op`, `ts_ms`, bare, in Kafka Connect's
-//! `{"schema", "payload"}`, or in the `data` of a CloudEvent.
+//! Changes of databases as Debezium and its kin send them: envelopes with `before`, `after`, `source`
+//! and `op`, bare, in Kafka Connect's `{"schema", "payload"}`, or in the `data` of a CloudEvent; and
+//! changes in the event's own words that need no type.
 //!
-//! The envelope is always kept whole in `payload`: `source` says more than the columns hold.
+//! An envelope is always kept whole in `payload`: `source` says more than the columns hold. Its one
+//! invariant: a change that is sent again, by a connector that was restarted or over a connection that
+//! broke, has the id and the content that it had.
 
-use super::{Cell, Draft, Fault, cell::op, excerpt};
+mod flat;
+mod former;
+mod origin;
+mod position;
+mod record;
+
+use super::{Cell, Draft, cell::op, content::NOT_CONTENT};
 use crate::event::{
-    json::{self, Kind, Member, Value},
+    digest::digest,
+    json::{self, Kind, Value},
     names,
 };
-use icecore_schemas::error_code::ErrorCode;
+use origin::{Origin, attribute, find};
+use position::Position;
+pub(super) use record::Wrapped;
+pub(crate) use record::is_among_cloud_events;
 use std::borrow::Cow;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-/// What in `source` tells one change from all others of all connectors.
-const POSITION: [&str; 14] = [
-    "name",
-    "db",
+/// What is first looked at of a change's position for the column `lsn`.
+const LOG_POSITION: [&str; 7] =
+    ["lsn", "commit_ts", "pos", "scn", "change_lsn", "mvcc_timestamp", "ord"];
+
+/// Members of an envelope that its identity has, or that are another whenever it is sent.
+const IN_IDENTITY: [&str; 13] = [
+    "before",
+    "prev",
+    "after",
+    "doc",
+    "op",
+    "transaction",
+    "ts_ms",
+    "ts_us",
+    "ts_ns",
     "schema",
-    "table",
-    "collection",
-    "file",
-    "pos",
-    "row",
-    "lsn",
-    "scn",
-    "change_lsn",
-    "event_serial_no",
-    "ord",
-    "txId",
+    "data",
+    "time",
+    "dataschema",
 ];
-/// Without one of these, `source` does not say where in the log the change was.
-const LOG_POSITION: [&str; 5] = ["lsn", "pos", "scn", "change_lsn", "ord"];
 
-/// How the attributes begin that Debezium's converter makes of `op` and `source`.
-const ATTRIBUTE_PREFIX: &str = "iodebezium";
+/// Columns that name a row, in lower case. A table's own name before `_id` does too.
+const KEY_COLUMNS: [&str; 5] = ["id", "_id", "uuid", "pk", "key"];
 
-/// What an envelope says where the event itself says nothing.
+/// What a record of a database says where the event itself says nothing.
 #[derive(Debug, Default)]
 pub(super) struct Derived<'a> {
     pub(super) event_type: Option<&'static str>,
     pub(super) id: Option<String>,
-    pub(super) ts_ms: Option<Value<'a>>,
+    pub(super) ts: Option<Value<'a>>,
+    /// Whether the time of arrival stands in for a time outside of the window: of a record whose time
+    /// is not what it is about.
+    pub(super) is_ts_loose: bool,
+    pub(super) content: Option<u64>,
+    pub(super) former: Option<Former>,
+}
+
+/// The identity that version 0.1.0 gave an event, where that is another one now.
+#[derive(Debug)]
+pub(crate) struct Former {
+    /// None: the same id.
+    pub(crate) id: Option<String>,
+    pub(crate) content: u64,
+    /// Whether no other change had that id.
+    pub(crate) is_certain: bool,
 }
 
 impl<'a> Draft<'_, 'a> {
-    /// Whether this event is an envelope: in other events `source` is a text.
-    pub(super) fn is_envelope(&self) -> bool {
-        self.has(names::OP)
-            && self.value(names::SOURCE).is_some_and(|source| source.kind == Kind::Object)
+    /// Takes a record of a database's, if this is one.
+    pub(super) fn database_record(&mut self) -> bool {
+        if self.is_flat_row() {
+            self.flat_row();
+        } else if self.has(names::OP) && self.is_object(names::SOURCE) {
+            self.envelope();
+        } else {
+            return self.value(names::TYPE).is_none() && self.service_record();
+        }
+        true
     }
 
-    /// The envelope in Kafka Connect's wrapper, if this is one.
-    pub(super) fn wrapped_change(&self) -> Option<Value<'a>> {
-        if self.has(names::TYPE) || self.has(names::OP) {
-            return None;
-        }
-        let payload = self.value(names::WRAPPED).filter(|value| value.kind == Kind::Object)?;
-        let inner = json::members_of(payload);
-        let has = |name| find(&inner, name).is_some();
-        (has("op") && has("source")).then_some(payload)
+    fn is_object(&self, slot: usize) -> bool {
+        self.value(slot).is_some_and(|value| value.kind == Kind::Object)
     }
 
     /// Fills the columns that an envelope fills in its own way.
-    pub(super) fn envelope(&mut self) -> Result<(), Fault> {
+    fn envelope(&mut self) {
         self.is_lossy = true;
-        let source = self.value(names::SOURCE).map(json::members_of).unwrap_or_default();
-        let source = Origin::Source(source);
+        let origin = Origin::source(self.value(names::SOURCE), self.value(names::TRANSACTION));
         self.forget(names::SOURCE);
-        let op = change_op(self.value(names::OP))?;
-        self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+        let operation = Operation::of(self.value(names::OP));
+        if let Some(op) = operation.op {
+            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+        }
         self.forget(names::OP);
         for image in [names::BEFORE, names::AFTER] {
             self.mongodb_image(image);
         }
-        self.origin(&source, self.value(names::TRANSACTION));
-        self.change.ts_ms = self.value(names::TS_MS).or_else(|| source.get("ts_ms"));
-        if self.value(names::KEY).is_none() {
-            self.key_from_image();
-        }
-        self.change.event_type = Some(event_type(op));
-        if self.value(names::ID).is_none() {
-            self.change.id = self.id_from_position(&source, op);
-        }
-        Ok(())
+        self.describe(&origin, &operation);
+        self.change.ts = self.own_time().or_else(|| time_of(&origin));
     }
 
     /// Fills the columns of the change that a CloudEvent's `data` is, if it is one: the whole
     /// envelope, or what Debezium's own converter leaves of it, which puts `op` and `source` among the
     /// attributes. What the attributes of CloudEvents say stays.
-    pub(super) fn change_in_data(&mut self) -> Result<(), Fault> {
-        let wrapped = find(self.data, "schema").and(find(self.data, "payload"));
+    pub(super) fn change_in_data(&mut self) {
+        let has = |name: &str| self.data.iter().any(|member| member.name.raw == name);
+        let wrapped = find(self.data, "payload").filter(|_| has("\"schema\""));
         let wrapped = wrapped.filter(|value| value.kind == Kind::Object).map(json::members_of);
         let data = wrapped.as_deref().unwrap_or(self.data);
-        let attributes = Origin::Attributes(self.top);
+        let transaction = find(data, "transaction");
+        let attributes = Origin::attributes(self.top, transaction);
         let source = find(data, "source").filter(|value| value.kind == Kind::Object);
         let (origin, op) = match (source, find(data, "op"), attributes.get("op")) {
             (_, _, Some(op)) => (attributes, op),
-            (Some(source), Some(op), None) => (Origin::Source(json::members_of(source)), op),
-            _ => return Ok(()),
+            (Some(source), Some(op), None) => (Origin::source(Some(source), transaction), op),
+            _ => {
+                let content = self.content;
+                self.change.former = Some(Former { id: None, content, is_certain: false });
+                return;
+            }
         };
-        self.is_lossy = true;
-        let op = change_op(Some(op))?;
-        if self.value(names::OP).is_none() {
+        let operation = Operation::of(Some(op));
+        if self.value(names::OP).is_none()
+            && let Some(op) = operation.op
+        {
             self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
             self.forget(names::OP);
         }
         let images = [(names::BEFORE, find(data, "before")), (names::AFTER, find(data, "after"))];
         let images = match images {
             // Debezium can be told to send the record alone.
-            [(_, None), (_, None)] => {
-                let image = if op == "d" { names::BEFORE } else { names::AFTER };
+            [(_, None), (_, None)] if operation.op.is_some() => {
+                let image = if operation.op == Some("d") { names::BEFORE } else { names::AFTER };
                 [(image, self.value(names::DATA)), (image, None)]
             }
             images => images,
@@ -121,20 +149,38 @@ impl<'a> Draft<'_, 'a> {
                 self.put(image, Cell::Text(image_text(value)));
             }
         }
-        self.origin(&origin, find(data, "transaction"));
-        self.change.ts_ms = find(data, "ts_ms").or_else(|| origin.get("ts_ms"));
-        if self.value(names::KEY).is_none() {
-            self.key_from_image();
+        let times = ["ts_ms", "ts_us", "ts_ns"].into_iter().find_map(|name| find(data, name));
+        self.describe(&origin, &operation);
+        self.change.ts = times.or_else(|| time_of(&origin));
+    }
+
+    /// What the event is where it has no type but says that it is a change.
+    pub(super) fn change_without_type(&mut self) {
+        let said = self.value(names::OP).and_then(|value| op(&value.text()?));
+        let is_somewhere =
+            self.value(names::STORE).is_some() || self.value(names::COLLECTION).is_some();
+        if said.is_none() && !is_somewhere {
+            return;
+        }
+        let op = said.unwrap_or_else(|| {
+            match (self.value(names::BEFORE).is_some(), self.value(names::AFTER).is_some()) {
+                (false, true) => "c",
+                (true, false) => "d",
+                _ => "u",
+            }
+        });
+        if said.is_none() {
+            self.is_lossy |= self.value(names::OP).is_some();
+            self.forget(names::OP);
+            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
         }
         self.change.event_type = Some(event_type(op));
-        // The converter makes `id` of the log position, which all rows of a snapshot share.
-        if let Origin::Attributes(_) = origin
-            && let Some(id) = self.id_from_position(&origin, op)
-        {
-            self.change.id = Some(id);
-            self.forget(names::ID);
-        }
-        Ok(())
+        self.change.ts = self.own_time();
+    }
+
+    /// The time of an envelope.
+    fn own_time(&self) -> Option<Value<'a>> {
+        [names::TS_MS, names::TS_US, names::TS_NS].into_iter().find_map(|slot| self.value(slot))
     }
 
     /// MongoDB's connector writes documents as text; one that is an object is taken as that.
@@ -146,35 +192,50 @@ impl<'a> Draft<'_, 'a> {
         }
     }
 
+    /// Where the change comes from, which one it is, and what kind.
+    fn describe(&mut self, origin: &Origin<'_, 'a>, operation: &Operation<'_>) {
+        self.place(origin);
+        self.identify(origin, operation);
+        if self.value(names::KEY).is_none() {
+            self.key_from_image(origin);
+        }
+        self.change.event_type = Some(operation.event_type());
+    }
+
     /// Database and table, log position and transaction.
-    fn origin(&mut self, source: &Origin<'_, 'a>, transaction: Option<Value<'a>>) {
-        let text = |name| source.get(name).and_then(|value| value.text());
-        let database = text("db").filter(|name| !name.is_empty());
-        let store = match (database, text("schema").filter(|name| !name.is_empty())) {
+    fn place(&mut self, origin: &Origin<'_, 'a>) {
+        let first = |names: &[&str]| {
+            names.iter().find_map(|name| origin.text(name).filter(|text| !text.is_empty()))
+        };
+        let database = first(&["db", "database_name", "keyspace", "database_id"]);
+        let store = match (database, first(&["schema", "schema_name"])) {
             (Some(database), Some(schema)) => Some(Cow::Owned(format!("{database}.{schema}"))),
             (database, schema) => database.or(schema),
         };
         let texts = [
             (names::STORE, store),
-            (names::COLLECTION, text("table").or_else(|| text("collection"))),
-            (names::SOURCE, text("name").or_else(|| text("connector"))),
+            (names::COLLECTION, first(&["table", "table_name", "collection"])),
+            (names::SOURCE, first(&["name", "connector", "origin"])),
         ];
         for (column, text) in texts {
             if let Some(text) = text
                 && self.value(column).is_none()
+                && !self.is_filled(column)
             {
                 self.put(column, Cell::Text(text));
             }
         }
-        let transaction = transaction.map(json::members_of).unwrap_or_default();
-        let txid = source.get("txId").or_else(|| find(&transaction, "id"));
-        let lsn = LOG_POSITION.into_iter().find_map(|name| source.get(name));
-        for (column, value) in [(names::TXID, txid), (names::LSN, lsn)] {
-            if let Some(value) = value
-                && self.value(column).is_none()
-            {
-                self.put_if_it_fits(column, value);
-            }
+        let txid = ["txId", "server_transaction_id"].into_iter().find_map(|name| origin.text(name));
+        let txid = txid.or_else(|| origin.transaction("id"));
+        if let Some(txid) = txid
+            && self.value(names::TXID).is_none()
+        {
+            self.put(names::TXID, Cell::Text(txid));
+        }
+        if self.value(names::LSN).is_none()
+            && let Some(lsn) = LOG_POSITION.into_iter().find_map(|name| log_position(origin, name))
+        {
+            self.put(names::LSN, Cell::Long(lsn));
         }
     }
 
@@ -187,7 +248,7 @@ impl<'a> Draft<'_, 'a> {
         }
     }
 
-    fn key_from_image(&mut self) {
+    fn key_from_image(&mut self, origin: &Origin<'_, 'a>) {
         let image = self.image(names::AFTER).or_else(|| self.image(names::BEFORE));
         let Some(image) = image else { return };
         let Some(record) = json::one_value(&image).filter(|value| value.kind == Kind::Object)
@@ -195,64 +256,120 @@ impl<'a> Draft<'_, 'a> {
             return;
         };
         let members = json::members_of(record);
-        let Some(id) = find(&members, "id").or_else(|| find(&members, "_id")) else { return };
+        let key_columns = origin.get("primary_keys").map(|keys| keys.raw).unwrap_or_default();
+        let key_columns: Vec<String> = serde_json::from_str(key_columns).unwrap_or_default();
+        let primary = match key_columns.as_slice() {
+            [one] => find(&members, one),
+            _ => None,
+        };
+        let id = primary.or_else(|| find(&members, "id")).or_else(|| find(&members, "_id"));
+        let Some(id) = id else { return };
         let key = id.text().map_or_else(|| id.raw.to_owned(), Cow::into_owned);
         self.put(names::KEY, Cell::Text(Cow::Owned(key)));
     }
 
-    /// The same change gets the same id however often the connector sends it. Rows of one
-    /// snapshot share a log position, so the record is part of it.
-    fn id_from_position(&self, source: &Origin<'_, 'a>, op: &str) -> Option<String> {
-        LOG_POSITION.into_iter().find_map(|name| source.get(name))?;
-        let mut text = op.to_owned();
-        for name in POSITION {
-            text.push('\0');
-            text.push_str(source.get(name).map_or("", |value| value.raw));
+    /// Gives the change its id, unless the sender did, and its content.
+    fn identify(&mut self, origin: &Origin<'_, 'a>, operation: &Operation<'_>) {
+        let op = operation.op.unwrap_or(&operation.text);
+        let images = [names::BEFORE, names::AFTER].map(|image| self.image(image));
+        let key = self.value(names::KEY).map(|value| digest(value));
+        let names_row = key.is_some()
+            || images.iter().flatten().any(|image| has_key(image, origin.text("table").as_deref()));
+        let mut position = Position::of(origin, op);
+        if position.is_snapshot && !(names_row && position.is_in_log) {
+            // Rows that are equal are as many as the table has, if anything tells them apart.
+            let times = [names::TS_MS, names::TS_US, names::TS_NS];
+            let outer = times.map(|slot| self.value(slot).map(|it| it.raw));
+            position.push_times(origin, outer, names_row);
         }
-        for image in [names::BEFORE, names::AFTER] {
-            text.push('\0');
-            text.push_str(&self.image(image).unwrap_or_default());
+        // What the converter calls the change, unless it calls all rows of a snapshot that.
+        let own_id = self.value(names::ID);
+        if let (true, false, false, Some(id)) =
+            (origin.is_attributes(), position.is_in_log, position.is_snapshot, own_id)
+        {
+            position.text.push_str(id.raw);
+            position.is_in_log = true;
         }
-        Some(format!("{:032x}", xxh3_128(text.as_bytes())))
+        let mut text = format!("2\0{op}{}", position.text);
+        let message = find(self.top, "message").or_else(|| find(self.data, "message"));
+        let message = message.filter(|_| operation.text == "m").map(digest);
+        let digests = images.iter().map(|image| image.as_deref().map(digest_of));
+        for digest in digests.chain([key, message]) {
+            text.push_str(&digest.map_or_else(|| "\0".to_owned(), |it| format!("\0{it:032x}")));
+        }
+        let hash = xxh3_128(text.as_bytes());
+        let mut content = hash as u64;
+        let former_id = || {
+            let images = [0, 1].map(|at| images[at].as_deref().unwrap_or_default());
+            former::id(origin, op, images)
+        };
+        let replaces_id = own_id.is_none() || origin.is_attributes();
+        let former_id = if replaces_id { former_id() } else { None };
+        if replaces_id {
+            self.forget(names::ID);
+            self.change.id = position.is_in_log.then(|| format!("{hash:032x}"));
+        } else {
+            content = content.wrapping_add(self.other_members());
+        }
+        let log = ["lsn", "pos", "scn", "change_lsn"];
+        let is_certain = log.iter().any(|name| log_text(origin, name).is_some())
+            && (names_row || (position.total_order.is_none() && !position.is_snapshot));
+        // Without an id of that version's making the event had a new one each time.
+        if !replaces_id || former_id.is_some() {
+            let former = Former { id: former_id, content: self.content, is_certain };
+            self.change.former = Some(former);
+        }
+        self.change.content = Some(content.max(1));
+    }
+
+    /// What an event with an id of its own says beside the change.
+    fn other_members(&self) -> u64 {
+        let is_cloud_event = self.has(names::SPEC_VERSION);
+        let counts = |name: &str| {
+            let bare = name.trim_matches('"');
+            let is_source = bare == "source" && !is_cloud_event;
+            !is_source && !IN_IDENTITY.contains(&bare) && !NOT_CONTENT.contains(&name)
+        };
+        let members =
+            self.top.iter().filter(|member| attribute(member).is_none() && counts(member.name.raw));
+        members.fold(0, |sum: u64, member| {
+            let text = format!("{}:{}", member.name.raw, member.value.raw);
+            sum.wrapping_add(xxh3_64(text.as_bytes()))
+        })
     }
 }
 
-/// Where a change comes from.
-enum Origin<'m, 'a> {
-    /// The members of an envelope's `source`.
-    Source(Vec<Member<'a>>),
-    /// The attributes of a CloudEvent, among them those that Debezium's converter made of `source`:
-    /// `txId` is `iodebeziumtxid` there, `ts_ms` is `iodebeziumtsms`.
-    Attributes(&'m [Member<'a>]),
+/// What a change does.
+struct Operation<'t> {
+    /// The column's letter, for one that changes rows.
+    op: Option<&'static str>,
+    text: Cow<'t, str>,
 }
 
-impl<'a> Origin<'_, 'a> {
-    fn get(&self, name: &str) -> Option<Value<'a>> {
-        let members = match self {
-            Self::Source(members) => return find(members, name),
-            Self::Attributes(members) => members,
-        };
-        let means = |member: &&Member<'a>| {
-            let attribute = member.name.raw.trim_matches('"').strip_prefix(ATTRIBUTE_PREFIX);
-            let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
-            let wanted = letters.map(|letter| letter.to_ascii_lowercase());
-            attribute.is_some_and(|attribute| wanted.eq(attribute.bytes()))
-        };
-        members.iter().find(means).map(|it| it.value).filter(|value| value.kind != Kind::Null)
+impl<'t> Operation<'t> {
+    fn of(value: Option<Value<'t>>) -> Self {
+        let text = value.and_then(|value| value.text()).unwrap_or(Cow::Borrowed(""));
+        Self { op: op(&text), text }
+    }
+
+    fn event_type(&self) -> &'static str {
+        match (self.op, &*self.text) {
+            (Some(op), _) => event_type(op),
+            (None, "t") => "debezium.truncate",
+            (None, "m") => "debezium.message",
+            (None, _) => record::OTHER,
+        }
     }
 }
 
-fn change_op(value: Option<Value<'_>>) -> Result<&'static str, Fault> {
-    let text = value.and_then(|value| value.text());
-    text.and_then(|text| op(&text)).ok_or_else(|| {
-        Fault::new(
-            ErrorCode::InvalidEvent,
-            format!(
-                "`op` of a Debezium envelope must be c, u, d or r, not {}",
-                excerpt(value.map_or("null", |value| value.raw))
-            ),
-        )
-    })
+/// The letter of the change that a type like `collection.update` names.
+pub(super) fn op_of_type(event_type: &str) -> Option<&'static str> {
+    if !event_type.starts_with("cdc.") && !event_type.starts_with("collection.") {
+        return None;
+    }
+    // A type of one letter more is a name that somebody gave a collection.
+    let (_, word) = event_type.rsplit_once('.')?;
+    op(word).filter(|_| word.len() > 1)
 }
 
 fn event_type(op: &str) -> &'static str {
@@ -264,6 +381,47 @@ fn event_type(op: &str) -> &'static str {
     }
 }
 
+/// The time that `source` says, which is the database's.
+fn time_of<'a>(origin: &Origin<'_, 'a>) -> Option<Value<'a>> {
+    ["ts_ms", "ts_us", "ts_ns"].into_iter().find_map(|name| origin.get(name))
+}
+
+/// A position that is not the one of a connector that has none.
+fn log_text<'a>(origin: &Origin<'_, 'a>, name: &str) -> Option<Cow<'a, str>> {
+    origin.text(name).filter(|text| !position::is_zero(text))
+}
+
+/// The same as a number, if it is one.
+fn log_position(origin: &Origin<'_, '_>, name: &str) -> Option<i64> {
+    let value = origin.get(name).filter(|_| log_text(origin, name).is_some())?;
+    match super::convert(names::LSN, value) {
+        Some(Cell::Long(lsn)) => Some(lsn),
+        // CockroachDB's clock: nanoseconds, a point and a counter.
+        _ => value.text()?.split_once('.')?.0.parse().ok(),
+    }
+}
+
+/// Whether a record has a column that names its row.
+fn has_key(image: &str, table: Option<&str>) -> bool {
+    let table = table.unwrap_or_default().to_lowercase();
+    let mut found = false;
+    let Some(record) = json::one_value(image) else { return false };
+    json::each_member(record, |member| {
+        let name = member.name.text().unwrap_or_default().to_lowercase();
+        let owner = name.strip_suffix("id").map(|owner| owner.trim_end_matches('_'));
+        let is_own = owner.is_some_and(|owner| {
+            !owner.is_empty() && (table == owner || table.strip_suffix('s') == Some(owner))
+        });
+        let is_key = is_own || KEY_COLUMNS.contains(&&*name);
+        found |= is_key && member.value.kind != Kind::Null;
+    });
+    found
+}
+
+fn digest_of(text: &str) -> u128 {
+    json::one_value(text).map_or_else(|| xxh3_128(text.as_bytes()), digest)
+}
+
 /// A record's JSON.
 fn image_text(value: Value<'_>) -> Cow<'_, str> {
     document_text(value).unwrap_or(Cow::Borrowed(value.raw))
@@ -273,12 +431,4 @@ fn image_text(value: Value<'_>) -> Cow<'_, str> {
 fn document_text(value: Value<'_>) -> Option<Cow<'_, str>> {
     let text = value.text()?;
     json::one_value(&text).is_some_and(|inner| inner.kind == Kind::Object).then_some(text)
-}
-
-fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
-    members
-        .iter()
-        .find(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
-        .map(|member| member.value)
-        .filter(|value| value.kind != Kind::Null)
 }

@@ -15,7 +15,7 @@ use crate::{
         error::ApiError,
         ingest::{
             admission::{shelters, turn_away},
-            decode_body,
+            compare, decode_body,
         },
         json, parse_namespace,
     },
@@ -240,18 +240,16 @@ impl Sender {
         if !turned_away.is_empty() {
             return Ok(Outcome::Rejected);
         }
-        let receipt = app
-            .ingest
-            .append(Submission {
-                decoded,
-                batch_id: batch_id.or_else(|| row.batch_id.clone()),
-                atomic: false,
-                bytes,
-                shelters,
-                dry_run: self.dry_run,
-                letters: Letters::Redriven(namespace, Box::new(row)),
-            })
-            .await?;
+        let submission = Submission {
+            decoded,
+            batch_id: batch_id.or_else(|| row.batch_id.clone()),
+            atomic: false,
+            bytes,
+            shelters,
+            dry_run: self.dry_run,
+            letters: Letters::Redriven(namespace, Box::new(row)),
+        };
+        let receipt = compare::append(app, submission).await?;
         let refused = receipt.refused.len() as u64;
         let new = received - refused - receipt.duplicates;
         if !self.dry_run {

@@ -132,11 +132,3 @@ fn an_unbounded_column_has_counts_alone() {
     let stats = of_column(&StringArray::from(vec![Some("a"), None]), false);
     assert_eq!((stats.values, stats.nulls, stats.lower, stats.upper), (2, 1, None, None));
 }
-
-#[test]
-fn a_column_is_constant_when_all_of_it_is_one_value_or_null() {
-    assert!(stats(&Int32Array::from(vec![1, 1])).constant);
-    assert!(stats(&StringArray::from(vec![None::<&str>, None])).constant);
-    assert!(!stats(&Int32Array::from(vec![Some(1), None])).constant);
-    assert!(!stats(&StringArray::from(vec!["a", "b"])).constant);
-}

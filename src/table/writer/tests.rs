@@ -329,8 +329,10 @@ async fn bounded_columns_of_files_with_many_pages_have_page_statistics() {
         }
         let seq = metadata.row_group(0).column(4);
         assert!(seq.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED));
-        assert!(matches!(metadata.row_group(0).column(0).compression(), Compression::ZSTD(_)));
-        assert_eq!(metadata.row_group(0).column(1).compression(), Compression::UNCOMPRESSED);
+        // A column of one value too: what is not compressed has no checksum.
+        for column in metadata.row_group(0).columns() {
+            assert!(matches!(column.compression(), Compression::ZSTD(_)));
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! Which appends must not be put on top of others, however plain they are.
+//! Which commits must not be put on top of others, however plain they are.
 //!
 //! Some clients keep their place in what they copy in the summaries of their own snapshots: Kafka
 //! Connect its offsets, Flink the number of its last checkpoint. They assert the head of the branch
 //! to find out that another of them was there first, and look at that summary before they try again.
-//! Its one invariant: no append is moved past a snapshot that has an entry of that kind in common
-//! with it.
+//! Iceberg's Java library builds a commit that deletes rows anew by itself, and checks first what the
+//! isolation level of its table asks for, which nobody can tell from the commit.
+//! Its one invariant: no commit is moved past a snapshot that has an entry of that kind in common
+//! with it, and no delete of a client that looks itself.
 
-use iceberg::spec::{Snapshot, TableMetadata};
+use iceberg::spec::{Operation, Snapshot, TableMetadata};
 use std::collections::HashSet;
 
 /// Table property: `false` has every late append refused, for its client to build anew.
@@ -74,10 +76,17 @@ const KNOWN_PREFIXES: [&str; 2] = ["partitions.", "icecore."];
 /// Ends of names by which programs tell their own version: `pyiceberg-version`.
 const KNOWN_SUFFIX: &str = "-version";
 
-/// Whether the append has to be built anew by its client: the table wants it so, or an entry of its
+/// Entry of snapshots that Iceberg's Java library makes.
+const JAVA: &str = "iceberg-version";
+
+/// Whether the commit has to be built anew by its client: the table wants it so, or an entry of its
 /// summary is in a snapshot between the branch's head and the snapshot it was built on.
 pub(super) fn keeps(base: &TableMetadata, late: &Snapshot, head: Option<i64>) -> bool {
     if base.properties().get(REBASE_APPENDS).is_some_and(|wanted| wanted == "false") {
+        return true;
+    }
+    let summary = late.summary();
+    if summary.operation != Operation::Append && summary.additional_properties.contains_key(JAVA) {
         return true;
     }
     let own: HashSet<&str> = own_entries(late).collect();

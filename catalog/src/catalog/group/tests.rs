@@ -161,6 +161,7 @@ async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its
         watermark: Watermark { epoch: 1, position, last_seq: position },
         log_since: 0,
         seq: (position, position),
+        upgrades: Vec::new(),
     };
     let foreign = client_append(&house.catalog, &made, 7, "foreign").await;
     let late = client_append(&house.catalog, &made, 8, "late").await;
@@ -347,6 +348,7 @@ async fn lose_answers(house: House, metastore: SqlMetastore) {
         watermark: Watermark { epoch: 1, position, last_seq: position },
         log_since: 0,
         seq: (position, position),
+        upgrades: Vec::new(),
     };
     for (turn, fault) in [(1, Fault::Before), (2, Fault::After), (3, Fault::Deaf)] {
         let table = catalog.load_table(&ident("a.t")).await.unwrap();

@@ -19,6 +19,31 @@ async fn house_with_a_dropped_table() -> House {
 }
 
 #[tokio::test]
+async fn a_purge_deletes_files_of_any_name_and_no_others() {
+    let house = house().await;
+    let storage = house.catalog.storage();
+    let made = create(&house.catalog, "a.t").await;
+    let beside = format!("{}/x", house.root());
+    let data: Vec<String> =
+        ["k=..%2F..%2F..%2Fx/x", "k=%2F/x", "k=a\\b/x", "k=a\tb/x", "k=a?b#1/x#2"]
+            .map(|name| format!("{}/data/{name}", made.metadata.location()))
+            .into();
+    for file in data.iter().chain([&beside]) {
+        storage.put(file, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let named: Vec<&str> = data.iter().map(String::as_str).collect();
+    let list = write_list(&house.catalog, &made, 1, &named).await;
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &list));
+    house.catalog.commit(sent).await.unwrap();
+    house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+    assert_eq!(house.other.empty_trash(10).await.unwrap(), 1);
+    house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
+    while house.other.delete_obsolete(100).await.unwrap() > 0 {}
+    assert_eq!(house.files().await, [beside]);
+}
+
+#[tokio::test]
 async fn a_purge_that_a_store_outage_stops_goes_on_after_it() {
     // The metadata, the manifest list, the manifest.
     for broken in ["metadata.json", "/metadata/1.avro", "/metadata/m1.avro"] {

@@ -2,7 +2,7 @@
 //!
 //! A file is in it once, and leaves it only when it is gone.
 
-use super::failed;
+use super::{backups::IS_FREE, failed};
 use crate::{error::CatalogError, metastore::Obsolete};
 use sqlx::{AnyConnection, AssertSqlSafe};
 
@@ -13,7 +13,7 @@ pub(super) async fn add(tx: &mut AnyConnection, files: &[Obsolete]) -> Result<()
     for file in files {
         // A file that is queued twice waits for the later time.
         sqlx::query(
-            "INSERT INTO obsolete VALUES ($1, $2) ON CONFLICT (location)
+            "INSERT INTO obsolete (location, not_before_ms) VALUES ($1, $2) ON CONFLICT (location)
              DO UPDATE SET not_before_ms = excluded.not_before_ms
              WHERE obsolete.not_before_ms < excluded.not_before_ms",
         )
@@ -56,15 +56,16 @@ pub(super) async fn due(
     now_ms: i64,
     limit: u32,
 ) -> Result<Vec<String>, CatalogError> {
-    sqlx::query_scalar(
-        "SELECT location FROM obsolete WHERE not_before_ms <= $1
-         ORDER BY not_before_ms, location LIMIT $2",
-    )
-    .bind(now_ms)
-    .bind(i64::from(limit))
-    .fetch_all(connection)
-    .await
-    .map_err(failed("read the deletion queue"))
+    let query = format!(
+        "SELECT location FROM obsolete WHERE not_before_ms <= $1 AND {IS_FREE}
+         ORDER BY not_before_ms, location LIMIT $2"
+    );
+    sqlx::query_scalar(AssertSqlSafe(query))
+        .bind(now_ms)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await
+        .map_err(failed("read the deletion queue"))
 }
 
 pub(super) async fn count(connection: &mut AnyConnection) -> Result<u64, CatalogError> {

@@ -3,14 +3,14 @@
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
 use super::{
-    access, audit, dialect::Dialect, failed, outbox, owner, places, reports, requests, tables,
-    trash,
+    access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports, requests,
+    tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -24,6 +24,7 @@ const STEPS: [&str; 13] = [
     audit::CUT_STEP,
     owner::STEP,
     outbox::CHANGES_STEP,
+    backups::STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.

@@ -97,3 +97,126 @@ async fn a_file_that_is_not_read_or_is_there_already_is_refused_with_the_cause()
     let text = refused.refused(400, "BadRequestException");
     assert!(text.contains("initial-default") && text.contains("column \"c\""), "{text}");
 }
+
+#[tokio::test]
+async fn a_width_that_no_engine_can_count_with_is_refused_wherever_it_comes_from() {
+    let (server, made) = Server::with_table().await;
+    let field = |transform: &str| json!({"source-id": 1, "name": "p", "transform": transform});
+    let sorted = |transform: &str| json!({"source-id": 1, "transform": transform, "direction": "asc", "null-order": "nulls-first"});
+    let schema = made["metadata"]["schemas"][0].clone();
+    for transform in [
+        "bucket[0]",
+        "bucket[2147483648]",
+        "bucket[4294967295]",
+        "bucket[4294967296]",
+        "bucket[-1]",
+        "truncate[0]",
+        "truncate[2147483648]",
+        "bucket[]",
+        "bucket[1.5]",
+    ] {
+        let spec = json!({"name": "x", "schema": schema, "partition-spec": {"fields": [field(transform)]}});
+        let order = json!({"name": "x", "schema": schema, "write-order": {"order-id": 1, "fields": [sorted(transform)]}});
+        let staged = json!({"name": "x", "schema": schema, "stage-create": true, "partition-spec": {"fields": [field(transform)]}});
+        for body in [spec, order, staged] {
+            let refused = server.post("/v1/namespaces/ns/tables", body).await;
+            let text = refused.refused(400, "BadRequestException");
+            assert!(text.contains(transform.split('[').next().unwrap()), "{text}");
+        }
+        for update in [
+            json!({"action": "add-spec", "spec": {"fields": [field(transform)]}}),
+            json!({"action": "add-sort-order", "sort-order": {"order-id": 1, "fields": [sorted(transform)]}}),
+        ] {
+            let refused =
+                server.post("/v1/namespaces/ns/tables/t", json!({"updates": [update]})).await;
+            refused.refused(400, "BadRequestException");
+        }
+        let create = json!({"requirements": [{"type": "assert-create"}], "updates": [
+            {"action": "add-schema", "schema": schema}, {"action": "set-current-schema", "schema-id": -1},
+            {"action": "add-spec", "spec": {"spec-id": 0, "fields": [{"source-id": 1, "field-id": 1000, "name": "p", "transform": transform}]}},
+            {"action": "set-default-spec", "spec-id": -1}]});
+        let refused = server.post("/v1/namespaces/ns/tables/x", create).await;
+        refused.refused(400, "BadRequestException");
+        // One that an earlier version took, or another catalog.
+        let mut metadata = made["metadata"].clone();
+        metadata["partition-specs"] = json!([{"spec-id": 0, "fields": [{"source-id": 1, "field-id": 1000, "name": "p", "transform": transform}]}]);
+        metadata["location"] = json!(format!("{}/elsewhere", server.root));
+        metadata["table-uuid"] = json!("9c12d441-03fe-4693-9a96-a0705ddf69c1");
+        metadata["metadata-log"] = json!([]);
+        let file = format!("{}/elsewhere/metadata/v1.metadata.json", server.root);
+        server.catalog.storage().put(&file, metadata.to_string().into()).await.unwrap();
+        let register = json!({"name": "y", "metadata-location": file});
+        let refused = server.post("/v1/namespaces/ns/register", register).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{transform} {}", refused.body);
+    }
+    for transform in ["bucket[1]", "bucket[2147483647]", "truncate[1]", "truncate[2147483647]"] {
+        let update = json!({"action": "add-spec", "spec": {"fields": [
+            {"source-id": 1, "name": transform, "transform": transform}]}});
+        server.post("/v1/namespaces/ns/tables/t", json!({"updates": [update]})).await.ok();
+    }
+}
+
+/// Sends a body's bytes as Iceberg's Java client does.
+async fn send_as_java(server: &Server, path: &str, body: &[u8]) -> Answer {
+    let request = Request::builder().method("POST").uri(path);
+    let request = request.header("content-type", "application/json");
+    let request = request.header("x-client-version", "Apache Iceberg 1.10.1 (commit 1234)");
+    server.send(request.body(Body::from(body.to_vec())).unwrap()).await
+}
+
+fn latin1(text: &str) -> Vec<u8> {
+    text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
+}
+
+#[tokio::test]
+async fn names_arrive_whole_from_a_client_that_sends_latin1_or_are_refused() {
+    let server = Server::start().await;
+    let create = |name: &str| latin1(&json!({"namespace": [name]}).to_string());
+    for name in ["größe", "\u{a0}ÿ", "plain", "a?b"] {
+        let made = send_as_java(&server, "/v1/namespaces", &create(name)).await.ok();
+        assert_eq!(made["namespace"], json!([name]));
+    }
+    let table = json!({"name": "tä", "schema": {"type": "struct", "schema-id": 0, "fields": [
+        {"id": 1, "name": "spälte", "type": "long", "required": false}]}});
+    let path = format!("/v1/namespaces/{}/tables", crate::rest::request::path_segment("größe"));
+    let made = send_as_java(&server, &path, &latin1(&table.to_string())).await.ok();
+    assert_eq!(made["metadata"]["schemas"][0]["fields"][0]["name"], json!("spälte"));
+    for name in ["日", "日本", "ü日"] {
+        let refused = send_as_java(&server, "/v1/namespaces", &create(name)).await;
+        let text = refused.refused(400, "BadRequestException");
+        assert!(text.contains("ISO-8859-1") && text.contains("PyIceberg"), "{text}");
+    }
+    // Anybody else is told what JSON is.
+    let request = Request::builder().method("POST").uri("/v1/namespaces");
+    let refused = server.send(request.body(Body::from(create("ü"))).unwrap()).await;
+    let text = refused.refused(400, "BadRequestException");
+    assert!(text.contains("UTF-8"), "{text}");
+    server.post("/v1/namespaces", json!({"namespace": ["?"]})).await.ok();
+    server.post("/v1/namespaces", json!({"namespace": ["日本"]})).await.ok();
+}
+
+#[tokio::test]
+async fn a_client_that_adds_a_column_does_not_spoil_the_names_of_others() {
+    let server = Server::start().await;
+    server.post("/v1/namespaces", json!({"namespace": ["ns"]})).await.ok();
+    let columns = |name: &str, more: &[&str]| {
+        let names = std::iter::once(name).chain(more.iter().copied());
+        let fields: Vec<Value> = names
+            .zip(1..)
+            .map(|(name, id)| json!({"id": id, "name": name, "type": "long", "required": false}))
+            .collect();
+        json!({"type": "struct", "schema-id": 0, "fields": fields})
+    };
+    let table = json!({"name": "t", "schema": columns("x日y", &[])});
+    server.post("/v1/namespaces/ns/tables", table).await.ok();
+    let add = |schema: Value| {
+        json!({"updates": [{"action": "add-schema", "schema": schema},
+        {"action": "set-current-schema", "schema-id": -1}]})
+    };
+    let body = latin1(&add(columns("x日y", &["new"])).to_string());
+    let refused = send_as_java(&server, "/v1/namespaces/ns/tables/t", &body).await;
+    let text = refused.refused(400, "BadRequestException");
+    assert!(text.contains("`x日y`"), "{text}");
+    server.post("/v1/namespaces/ns/tables/t", add(columns("x日y", &["new"]))).await.ok();
+    server.post("/v1/namespaces/ns/tables/t", add(columns("xy", &["new"]))).await.ok();
+}

@@ -40,6 +40,10 @@ fn what_stays_inside_the_table_is_signed() {
         "/lake/wh/a/t/data/x.parquet",
         "/lake/wh/a/t/data/type=a%252Fb/x",
         "/lake/wh/a/t/data/a%20b+c",
+        "/lake/wh/a/t/data/k=%252F..%252F..%252Fx/x",
+        "/lake/wh/a/t/data/k=C%3A%255Clogs/x",
+        "/lake/wh/a/t/data/k=%5C..%5Cu/x",
+        "/lake/wh/a/t//x",
         "/lake/wh/a/t/data/x?x-id=GetObject",
     ];
     for path in own {
@@ -85,7 +89,6 @@ fn what_leaves_the_table_or_does_more_is_refused() {
         "/lake/wh/a/t/%2e%2e/u/x",
         "/lake/wh/a/t/%2E%2E%2Fu/x",
         "/lake/wh/a/t/%252e%252e/u/x",
-        "/lake/wh/a/t//x",
         "/lake/wh/a/t/./x",
         "/lake/wh/a/t/x%00",
         "/lake/wh/a/t/x%0a",

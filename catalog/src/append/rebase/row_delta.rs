@@ -1,0 +1,138 @@
+//! Deletes of rows that came too late: whether others changed the data files they are about.
+//!
+//! A position delete names a data file and rows of it. It holds on any later state that still has
+//! the file, and what it was decided on still stands as long as nobody else deleted rows of the file:
+//! that is snapshot isolation, first committer wins. Its one invariant: a delete passes only if every
+//! data file it names is live and no delete since its base names one of them or may.
+
+use crate::append::manifests;
+use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::spec::{
+    DataContentType, DataFile, ManifestContentType, ManifestEntryRef, ManifestFile,
+    PrimitiveLiteral, Snapshot, SnapshotRef, TableMetadata,
+};
+use std::collections::HashSet;
+
+/// Columns whose bounds tell which data files a delete file names: the one of the specification, and
+/// that of the metadata column which DuckDB writes instead.
+const PATH_IDS: [i32; 2] = [2_147_483_546, 2_147_483_646];
+/// Manifests that are read at a time.
+const READS_AT_ONCE: usize = 8;
+
+/// The only data file that a position delete file is about, where it says so.
+pub(crate) fn referenced(file: &DataFile) -> Option<String> {
+    if file.content_type() != DataContentType::PositionDeletes {
+        return None;
+    }
+    let bound = |bounds: Option<&iceberg::spec::Datum>| match bounds?.literal() {
+        PrimitiveLiteral::String(path) => Some(path.clone()),
+        _ => None,
+    };
+    file.referenced_data_file().or_else(|| {
+        PATH_IDS.into_iter().find_map(|id| {
+            let lower = bound(file.lower_bounds().get(&id))?;
+            (Some(&lower) == bound(file.upper_bounds().get(&id)).as_ref()).then_some(lower)
+        })
+    })
+}
+
+/// Checks that the head of a branch has not changed what `deletes` of a snapshot that was built on an
+/// earlier head are about.
+pub(super) async fn check(
+    storage: &Storage,
+    base: &TableMetadata,
+    late: &Snapshot,
+    head: Option<&SnapshotRef>,
+    deletes: &[DataFile],
+) -> Result<(), CatalogError> {
+    if deletes.is_empty() {
+        return Ok(());
+    }
+    let mut about = HashSet::new();
+    for delete in deletes {
+        let path = referenced(delete).ok_or_else(|| {
+            let text =
+                format!("`{}` does not tell which data file it is about", delete.file_path());
+            conflict(late, &text)
+        })?;
+        about.insert(path);
+    }
+    let parent = late.parent_snapshot_id().and_then(|parent| base.snapshot_by_id(parent));
+    let (Some(parent), Some(head)) = (parent, head) else {
+        return Err(conflict(late, "the snapshot that it deletes from is gone"));
+    };
+    let before = manifests::read_list(storage, base, parent).await?;
+    let now = manifests::read_list(storage, base, head).await?;
+    let since = parent.sequence_number();
+    let own = &storage.normalize(base.location())?;
+    let read = |manifests| entries(storage, own, manifests);
+    let delete_files = read(missing_from(&now, &before, ManifestContentType::Deletes));
+    for (entry, manifest) in delete_files.await? {
+        if entry.sequence_number().unwrap_or(manifest.sequence_number) <= since {
+            continue;
+        }
+        match referenced(entry.data_file()) {
+            Some(path) if about.contains(&path) => {
+                return Err(conflict(late, &format!("others deleted rows of `{path}` since")));
+            }
+            Some(_) => (),
+            None => {
+                let text =
+                    format!("`{}`, committed since, may delete the same rows", entry.file_path());
+                return Err(conflict(late, &text));
+            }
+        }
+    }
+    let gone = read(missing_from(&before, &now, ManifestContentType::Data)).await?;
+    let mut lost: HashSet<&str> = gone.iter().map(|(entry, _)| entry.file_path()).collect();
+    lost.retain(|path| about.contains(*path));
+    if lost.is_empty() {
+        return Ok(());
+    }
+    // Manifests are merged and rewritten, with the files of those that they stand for.
+    for (entry, _) in read(missing_from(&now, &before, ManifestContentType::Data)).await? {
+        lost.remove(entry.file_path());
+    }
+    match lost.into_iter().min() {
+        Some(path) => Err(conflict(late, &format!("`{path}` was removed or rewritten since"))),
+        None => Ok(()),
+    }
+}
+
+fn conflict(late: &Snapshot, why: &str) -> CatalogError {
+    CatalogError::CommitFailed(format!(
+        "Commit failed: snapshot {} deletes rows, and {why}: read the table again and repeat",
+        late.snapshot_id()
+    ))
+}
+
+/// The manifests of a kind that are in one list and not in the other.
+fn missing_from(
+    these: &[ManifestFile],
+    others: &[ManifestFile],
+    content: ManifestContentType,
+) -> Vec<ManifestFile> {
+    let others: HashSet<&str> = others.iter().map(|other| other.manifest_path.as_str()).collect();
+    let is_missing = |manifest: &&ManifestFile| {
+        manifest.content == content && !others.contains(manifest.manifest_path.as_str())
+    };
+    these.iter().filter(is_missing).cloned().collect()
+}
+
+/// The live entries of manifests, each with its manifest.
+async fn entries(
+    storage: &Storage,
+    own: &Location,
+    manifests: Vec<ManifestFile>,
+) -> Result<Vec<(ManifestEntryRef, ManifestFile)>, CatalogError> {
+    let unreadable = |source| CatalogError::Iceberg { operation: "read a manifest", source };
+    let reads = manifests.into_iter().map(|manifest| async move {
+        let bytes = storage.get(own.admit(&manifest.manifest_path)?.as_str()).await?;
+        let parsed = manifest_file::parse(&bytes).map_err(unreadable)?;
+        let live = parsed.entries().iter().filter(|entry| entry.is_alive()).cloned();
+        Ok(live.map(|entry| (entry, manifest.clone())).collect::<Vec<_>>())
+    });
+    let read: Vec<Vec<_>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+    Ok(read.into_iter().flatten().collect())
+}

@@ -1,0 +1,103 @@
+//! Whether the tables lie where the warehouse is.
+
+use crate::{
+    error::CatalogError,
+    location::Location,
+    metastore::sql::{SqlMetastore, moved::Place},
+    storage::Storage,
+};
+use std::fmt;
+
+/// Tables whose files are looked for; where none of them has any here, the rest has not either.
+const LOOKED_FOR_MAX: usize = 16;
+
+/// A warehouse that is not where its tables say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Where the tables say that they are.
+    pub from: Location,
+    /// The warehouse that was configured.
+    pub to: Location,
+    /// How many tables and views say so.
+    pub tables: usize,
+    /// Whether their files are in the configured warehouse.
+    pub is_here: bool,
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, tables, is_here } = self;
+        if *is_here {
+            return write!(
+                f,
+                "the warehouse was moved or copied: {tables} tables and views of the metastore \
+                 say that they are in `{from}`, and their files are in `{to}`. Move them back, or \
+                 start with `--warehouse {from}` if the files are there too, or run `icecore \
+                 catalog relocate` with the options of this server once, which writes the new \
+                 place into their metadata"
+            );
+        }
+        write!(
+            f,
+            "the warehouse is another one: {tables} tables and views of the metastore are in \
+             `{from}`, and the configured warehouse `{to}` has none of their files. Start with \
+             `--warehouse {from}`; all servers of one metastore need the same warehouse, one that \
+             each of them reaches. If the files were moved, move them back, or to `{to}` and run \
+             `icecore catalog relocate`"
+        )
+    }
+}
+
+/// Holds the places of all tables against the warehouse. None when they lie in it.
+///
+/// # Errors
+/// [`CatalogError::Metastore`], [`CatalogError::Storage`].
+pub async fn moved(
+    metastore: &SqlMetastore,
+    storage: &Storage,
+) -> Result<Option<Moved>, CatalogError> {
+    let Some(to) = Location::parse(storage.root()) else { return Ok(None) };
+    let is_outside = |place: &Place| match Location::parse(&place.location) {
+        Some(location) => !location.is_inside(&to),
+        // What is no location was not made by this catalog, and nothing can be said about it.
+        None => false,
+    };
+    let places: Vec<Place> = metastore.places().await?.into_iter().filter(is_outside).collect();
+    let Some(first) = places.first() else { return Ok(None) };
+    for place in places.iter().take(LOOKED_FOR_MAX) {
+        if let Some(from) = found_here(place, &to, storage).await? {
+            return Ok(Some(Moved { from, to, tables: places.len(), is_here: true }));
+        }
+    }
+    let from = guessed(first);
+    Ok(Some(Moved { from, to, tables: places.len(), is_here: false }))
+}
+
+/// The former warehouse of a table whose metadata file is in this one: what is before the longest
+/// end of its path that is found here.
+async fn found_here(
+    place: &Place,
+    to: &Location,
+    storage: &Storage,
+) -> Result<Option<Location>, CatalogError> {
+    let Some(location) = Location::parse(&place.location) else { return Ok(None) };
+    for folder in location.folders() {
+        let Some(from) = Location::parse(folder) else { continue };
+        let Some(here) = from.moved(&place.metadata_location, to) else { continue };
+        if storage.exists(&here).await? {
+            return Ok(Some(from));
+        }
+    }
+    Ok(None)
+}
+
+/// The warehouse of a table that lies where this catalog puts tables: a folder for each level of
+/// the namespace and one for the table are below it.
+fn guessed(place: &Place) -> Location {
+    let below = place.levels.len() + 1;
+    let path = place.location.trim_end_matches('/');
+    let cut = path.rmatch_indices('/').nth(below - 1).map_or(path.len(), |(at, _)| at);
+    Location::parse(&path[..cut])
+        .or_else(|| Location::parse(path))
+        .expect("a place that is held against a warehouse is a location")
+}

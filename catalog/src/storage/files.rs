@@ -1,0 +1,144 @@
+//! Files of the local disk for readers that speak `object_store`, whatever their names.
+//!
+//! The store of the `object_store` crate goes by URLs: it drops tabs from a name and refuses one that
+//! ends in `#1`. Here a path is the file's own, with every byte encoded that a path must not have.
+//! Its one invariant: the file that is read is the one whose location was checked.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use object_store::{
+    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result, path::Path as Key,
+};
+use percent_encoding::percent_decode_str;
+use std::{
+    fmt,
+    fs::File,
+    io::{ErrorKind, Read, Seek, SeekFrom},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+/// Local files, to read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalFiles;
+
+/// What the store calls a file.
+pub(super) fn object_path(file: &Path) -> Key {
+    // It encodes each segment, percent signs included.
+    Key::from(file.to_string_lossy().into_owned())
+}
+
+fn file_of(path: &Key) -> PathBuf {
+    let decoded = percent_decode_str(path.as_ref()).decode_utf8_lossy();
+    PathBuf::from(format!("/{decoded}"))
+}
+
+/// Does what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|source| Error::JoinError { source })?
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let path = path.display().to_string();
+    move |cause| match cause.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            Error::NotFound { path: path.clone(), source: cause.into() }
+        }
+        _ => Error::Generic { store: "local disk", source: cause.into() },
+    }
+}
+
+fn read_range(file: &mut File, range: &Range<u64>) -> std::io::Result<Bytes> {
+    file.seek(SeekFrom::Start(range.start))?;
+    let mut bytes = Vec::new();
+    file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+impl fmt::Display for LocalFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalFiles")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LocalFiles {
+    async fn get_opts(&self, location: &Key, options: GetOptions) -> Result<GetResult> {
+        let location = location.clone();
+        blocking(move || {
+            let path = file_of(&location);
+            let file = File::open(&path).map_err(failed(&path))?;
+            let metadata = file.metadata().map_err(failed(&path))?;
+            let meta = ObjectMeta {
+                location,
+                // Data files never change.
+                last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+                size: metadata.len(),
+                e_tag: None,
+                version: None,
+            };
+            options.check_preconditions(&meta)?;
+            let range = match options.range {
+                Some(range) => range.as_range(meta.size).map_err(|cause| Error::Generic {
+                    store: "local disk",
+                    source: cause.into(),
+                })?,
+                None => 0..meta.size,
+            };
+            let payload = GetResultPayload::File(file, path);
+            Ok(GetResult { payload, attributes: Attributes::default(), range, meta })
+        })
+        .await
+    }
+
+    async fn get_ranges(&self, location: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let (path, ranges) = (file_of(location), ranges.to_vec());
+        blocking(move || {
+            let mut file = File::open(&path).map_err(failed(&path))?;
+            let read = |range| read_range(&mut file, range).map_err(failed(&path));
+            ranges.iter().map(read).collect()
+        })
+        .await
+    }
+
+    async fn put_opts(&self, _: &Key, _: PutPayload, _: PutOptions) -> Result<PutResult> {
+        Err(read_only())
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Key,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        Err(read_only())
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Key>>,
+    ) -> BoxStream<'static, Result<Key>> {
+        locations.map(|_| Err(read_only())).boxed()
+    }
+
+    fn list(&self, _: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
+        stream::once(async { Err(read_only()) }).boxed()
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Key>) -> Result<ListResult> {
+        Err(read_only())
+    }
+
+    async fn copy_opts(&self, _: &Key, _: &Key, _: CopyOptions) -> Result<()> {
+        Err(read_only())
+    }
+}
+
+fn read_only() -> Error {
+    let text = "the warehouse's files are written and listed by its storage";
+    Error::NotSupported { source: text.into() }
+}

@@ -1,0 +1,181 @@
+//! `icecore doctor`: whether a server could run with these settings, and what is in the way.
+//!
+//! Each check says one line. Nothing is changed: files that are made to try something are removed.
+
+use crate::{
+    cli::{CliError, client::Client, say},
+    clock::Clock,
+    config::{Config, MetastoreUrl},
+    ids::Ids,
+    server,
+};
+use clap::Args;
+use icecore_catalog::storage::Storage;
+use reqwest::Method;
+use serde_json::json;
+use std::{
+    error::Error,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+/// The clock is held to be set when it is after this: 2025-01-01.
+const CLOCK_MIN_MS: i64 = 1_735_689_600_000;
+
+/// `icecore doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a check found.
+struct Finding {
+    check: &'static str,
+    /// What is there, or what is in the way and what to do.
+    outcome: Result<String, String>,
+}
+
+/// Prints what every check found.
+///
+/// # Errors
+/// [`CliError::Refused`] when something is in the way.
+pub async fn run(config: &Config, command: &Doctor) -> Result<(), CliError> {
+    let ids = Ids::new(Clock::system());
+    let findings = [
+        Finding { check: "settings", outcome: settings(config) },
+        Finding { check: "clock", outcome: clock() },
+        Finding { check: "data folder", outcome: data_folder(config, &ids) },
+        Finding { check: "disk", outcome: disk(config) },
+        Finding { check: "metastore", outcome: metastore(config).await },
+        Finding { check: "warehouse", outcome: warehouse(config, &ids).await },
+        Finding { check: "address", outcome: address(config).await },
+    ];
+    let failed = findings.iter().filter(|finding| finding.outcome.is_err()).count();
+    if command.json {
+        let checks: Vec<_> = findings
+            .iter()
+            .map(|Finding { check, outcome }| {
+                let text = outcome.as_ref().unwrap_or_else(|text| text);
+                json!({ "check": check, "ok": outcome.is_ok(), "text": text })
+            })
+            .collect();
+        say(&json!({ "ok": failed == 0, "checks": checks }).to_string())?;
+    } else {
+        for Finding { check, outcome } in &findings {
+            let (mark, text) = match outcome {
+                Ok(text) => ("ok  ", text),
+                Err(text) => ("FAIL", text),
+            };
+            say(&format!("{mark}  {check:<12}  {text}"))?;
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(CliError::Refused("1 check failed".to_owned())),
+        more => Err(CliError::Refused(format!("{more} checks failed"))),
+    }
+}
+
+/// Wrong settings end every command before it begins, so only warnings are left.
+fn settings(config: &Config) -> Result<String, String> {
+    if config.warnings.is_empty() {
+        Ok("valid; `icecore config` lists them".to_owned())
+    } else {
+        Err(config.warnings.join("; "))
+    }
+}
+
+fn clock() -> Result<String, String> {
+    let now_ms = Clock::system().now_ms();
+    let now = super::admin::time(&now_ms.into());
+    if now_ms < CLOCK_MIN_MS {
+        return Err(format!("it says {now}; set it, as events and snapshots are dated by it"));
+    }
+    Ok(now)
+}
+
+fn data_folder(config: &Config, ids: &Ids) -> Result<String, String> {
+    let folder = &config.data_dir;
+    let shown = folder.display();
+    if folder.exists() && !folder.is_dir() {
+        return Err(format!("`{shown}` is a file, not a folder; name another with --data-dir"));
+    }
+    let place = existing(folder);
+    let probe = place.join(format!(".icecore-probe-{}", ids.mint()));
+    let tried = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));
+    tried.map_err(|cause| format!("`{}` cannot be written: {cause}", place.display()))?;
+    Ok(if folder.is_dir() { format!("{shown}") } else { format!("{shown}, to be made") })
+}
+
+/// The log makes a segment first, and leaves a share of its disk to those who drain it.
+fn disk(config: &Config) -> Result<String, String> {
+    let place = existing(&config.data_dir);
+    let found = rustix::fs::statvfs(&place)
+        .map_err(|cause| format!("`{}` has no answer: {cause}", place.display()))?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let all = found.f_blocks.saturating_mul(found.f_frsize);
+    let needed = (all as f64 * config.wal_disk_free_min) as u64 + config.wal_segment_bytes;
+    let mib = |bytes: u64| bytes >> 20;
+    if free < needed {
+        return Err(format!(
+            "{} of {} MiB are free and {} are needed: one wal.segment_bytes above the share wal.disk_free_min",
+            mib(free),
+            mib(all),
+            mib(needed)
+        ));
+    }
+    Ok(format!("{} of {} MiB free", mib(free), mib(all)))
+}
+
+/// Opened only where it is: a file that is not there is made by the first start.
+async fn metastore(config: &Config) -> Result<String, String> {
+    if let MetastoreUrl::Sqlite(path) = &config.metastore
+        && !path.exists()
+    {
+        return Ok(format!("{}, to be made", config.metastore));
+    }
+    match server::open_metastore(config).await {
+        Ok(_) => Ok(config.metastore.to_string()),
+        Err(cause) => Err(format!("{}: {}", config.metastore, last_cause(&cause))),
+    }
+}
+
+async fn warehouse(config: &Config, ids: &Ids) -> Result<String, String> {
+    if let Some(folder) = config.warehouse.strip_prefix("file://")
+        && !Path::new(folder).exists()
+    {
+        return Ok(format!("{}, to be made", config.warehouse));
+    }
+    let storage = Storage::open(&config.warehouse, &config.s3)
+        .map_err(|cause| format!("{}: {}", config.warehouse, last_cause(&cause)))?;
+    let name = format!(".icecore-probe-{}", ids.mint());
+    storage.probe(&name).await.map_err(|failure| failure.reason)?;
+    Ok(format!("{}: written, read and deleted", config.warehouse))
+}
+
+async fn address(config: &Config) -> Result<String, String> {
+    let Err(taken) = TcpListener::bind(config.listen) else {
+        return Ok(format!("{} is free", config.listen));
+    };
+    let answer = Client::new(config, None).json(Method::GET, "/version", None).await;
+    match answer.ok().filter(|answer| answer["name"] == "icecore") {
+        Some(answer) => Ok(format!("icecore {} runs at {}", answer["version"], config.listen)),
+        None => Err(format!("{}: {taken}; choose another with --listen", config.listen)),
+    }
+}
+
+/// The nearest folder above that is there.
+fn existing(folder: &Path) -> PathBuf {
+    let found = folder.ancestors().find(|place| place.is_dir());
+    found.unwrap_or(Path::new("/")).to_owned()
+}
+
+fn last_cause(error: &dyn Error) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}

@@ -1,0 +1,58 @@
+//! A JSON file as requests: the elements of its array or of its member `events`, or its values.
+//!
+//! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong.
+
+use crate::cli::ingest::{Part, lines::push_with_id};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A body as `POST /ingest` takes it.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+    #[serde(rename = "batchId")]
+    batch_id: Option<&'a RawValue>,
+}
+
+/// The requests of a JSON text from element `start` on; none where the text has to be sent whole:
+/// it is not JSON, or a batch whose own id says what a repeat of it is.
+pub(super) fn parts(text: &[u8], identity: &str, start: u64) -> Option<Vec<Part>> {
+    let values: Result<Vec<&RawValue>, _> =
+        serde_json::Deserializer::from_slice(text).into_iter().collect();
+    let mut elements = Vec::new();
+    for value in values.ok()? {
+        let text = value.get().as_bytes();
+        if let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(text) {
+            elements.extend(list);
+        } else if let Ok(body) = serde_json::from_slice::<Body<'_>>(text) {
+            if body.batch_id.is_some() {
+                return None;
+            }
+            elements.extend(body.events);
+        } else {
+            elements.push(value);
+        }
+    }
+    let mut parts = Vec::new();
+    let mut part = Part::default();
+    for (number, element) in (1..).zip(elements).skip(usize::try_from(start).unwrap_or(usize::MAX))
+    {
+        if part.is_full() {
+            parts.push(std::mem::take(&mut part));
+        }
+        // JSON has line ends between its tokens only, and here one ends an event.
+        let line: Vec<u8> = element
+            .get()
+            .bytes()
+            .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })
+            .collect();
+        push_with_id(&mut part.body, &line, || format!("{identity}-{number:012x}"));
+        part.places.push(number);
+        part.next = number;
+    }
+    if !part.places.is_empty() {
+        parts.push(part);
+    }
+    Some(parts)
+}

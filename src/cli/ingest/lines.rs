@@ -1,0 +1,67 @@
+//! One event a line, as requests.
+
+use crate::cli::ingest::{Part, source::Reader};
+use serde::{Deserialize, de::IgnoredAny};
+use std::io;
+
+/// What the members of an event are looked at for.
+#[derive(Deserialize)]
+struct Identified {
+    id: Option<IgnoredAny>,
+    events: Option<IgnoredAny>,
+}
+
+/// The requests of an input with an event a line.
+pub(super) struct Lines {
+    pub(super) reader: Reader,
+    /// Part of the ids of events that have none.
+    pub(super) identity: String,
+    /// Bytes before the next line.
+    pub(super) offset: u64,
+    /// Lines before the next one.
+    pub(super) line: u64,
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<Part>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.offset;
+        let mut part = Part::default();
+        let mut line = Vec::new();
+        while !part.is_full() {
+            line.clear();
+            match self.reader.read_until(b'\n', &mut line) {
+                Ok(0) => break,
+                Ok(read) => {
+                    let text = line.trim_ascii();
+                    self.line += 1;
+                    if !text.is_empty() {
+                        let id = || format!("{}-{:012x}", self.identity, self.offset);
+                        push_with_id(&mut part.body, text, id);
+                        part.places.push(self.line);
+                    }
+                    self.offset += read as u64;
+                }
+                Err(cause) => return Some(Err(cause)),
+            }
+        }
+        (part.next, part.lines) = (self.offset, self.line);
+        (start < self.offset).then_some(Ok(part))
+    }
+}
+
+/// The event and a line end, with `id` put in where it has none. What is not an object is sent as
+/// it is, for the server to say what is wrong.
+pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], id: impl Fn() -> String) {
+    let parsed: Result<Identified, _> = serde_json::from_slice(event);
+    match (parsed, event.strip_prefix(b"{")) {
+        (Ok(Identified { id: None, events: None }), Some(rest)) => {
+            let comma = if rest.trim_ascii_start().starts_with(b"}") { "" } else { "," };
+            body.extend_from_slice(format!("{{\"id\":\"{}\"{comma}", id()).as_bytes());
+            body.extend_from_slice(rest);
+        }
+        _ => body.extend_from_slice(event),
+    }
+    body.push(b'\n');
+}

@@ -1,0 +1,217 @@
+//! Where the bytes of a command come from: files, patterns of names, stdin; decompressed.
+//!
+//! What a file is called and how it begins tells it from others, so that a second run knows it.
+
+use crate::cli::{CliError, ingest::FileFormat};
+use flate2::bufread::MultiGzDecoder;
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+/// How much of a file's start tells it from others.
+const IDENTITY_BYTES: u64 = 64 * 1024;
+/// How much is read at once.
+const BUFFER_BYTES: usize = 1 << 20;
+/// What compressed bytes begin with, whatever the file is called.
+const GZIP_START: &[u8] = &[0x1f, 0x8b];
+const ZSTD_START: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Endings of compressed files; the format is told by the ending before it.
+const COMPRESSED_ENDINGS: &[&str] = &["gz", "zst", "zstd"];
+
+/// One input.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    /// Tells it from others; of stdin a new one in every run, as it has no name.
+    pub(super) identity: String,
+    /// Size of the file, compressed as it is; 0 for stdin.
+    pub(super) bytes: u64,
+}
+
+/// How far a file is acknowledged: bytes, rows or elements.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) identity: String,
+    pub(super) offset: u64,
+    /// Lines before `offset`, of a file of lines.
+    #[serde(default)]
+    pub(super) lines: u64,
+}
+
+impl Progress {
+    /// Where a file of this identity goes on: offset and lines.
+    fn resume_at(file: &Path, identity: &str) -> Option<(u64, u64)> {
+        let progress: Self = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        (progress.identity == identity).then_some((progress.offset, progress.lines))
+    }
+
+    pub(super) fn save(&self, file: &Path) -> Result<(), CliError> {
+        let text = serde_json::to_string(self).expect("text and numbers");
+        std::fs::write(file, text).map_err(|source| CliError::Io {
+            operation: format!("write `{}`", file.display()),
+            source,
+        })
+    }
+}
+
+/// Bytes of an input from some place on.
+pub(super) type Reader = Box<dyn BufRead + Send>;
+
+impl Source {
+    pub(super) fn new(path: &Path) -> Result<Self, CliError> {
+        if is_stdin(path) {
+            let identity = uuid::Uuid::new_v4().simple().to_string();
+            return Ok(Self { path: path.to_owned(), identity, bytes: 0 });
+        }
+        let failed = failed_at(path);
+        let mut file = File::open(path).map_err(&failed)?;
+        let metadata = file.metadata().map_err(&failed)?;
+        if metadata.is_dir() {
+            return Err(CliError::Usage(format!(
+                "`{0}` is a folder; name its files, for example '{0}/*.ndjson'",
+                path.display()
+            )));
+        }
+        let mut head = Vec::new();
+        file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut head).map_err(&failed)?;
+        let name =
+            path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let identity =
+            format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&[name.as_bytes(), &head].concat()));
+        Ok(Self { path: path.to_owned(), identity, bytes: metadata.len() })
+    }
+
+    /// The decompressed bytes from `start` on; the bar follows what is read of the file.
+    pub(super) fn open(&self, start: u64, bar: &ProgressBar) -> Result<Reader, CliError> {
+        self.try_open(start, bar).map_err(failed_at(&self.path))
+    }
+
+    fn try_open(&self, start: u64, bar: &ProgressBar) -> io::Result<Reader> {
+        if is_stdin(&self.path) {
+            return decompressed(BufReader::with_capacity(BUFFER_BYTES, io::stdin()), start);
+        }
+        let mut file =
+            BufReader::with_capacity(BUFFER_BYTES, bar.wrap_read(File::open(&self.path)?));
+        if !is_compressed(file.fill_buf()?) {
+            file.seek(SeekFrom::Start(start))?;
+            return Ok(Box::new(file));
+        }
+        decompressed(file, start)
+    }
+
+    /// How it is written: by its ending, and where that says nothing by its first byte.
+    pub(super) fn format(&self, reader: &mut Reader) -> Result<FileFormat, CliError> {
+        let named = format_of_name(&self.path);
+        let start = reader.fill_buf().map_err(failed_at(&self.path))?;
+        Ok(match named {
+            Some(format) => format,
+            None if start.starts_with(b"Obj\x01") => FileFormat::Avro,
+            None if start.starts_with(b"PAR1") => FileFormat::Parquet,
+            None if start.trim_ascii_start().starts_with(b"[") => FileFormat::Json,
+            None => FileFormat::Ndjson,
+        })
+    }
+
+    /// How far an earlier run had it acknowledged: offset, and lines of an input of lines.
+    pub(super) fn acknowledged(&self) -> (u64, u64) {
+        progress_path(&self.path)
+            .and_then(|file| Progress::resume_at(&file, &self.identity))
+            .unwrap_or((0, 0))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The inputs that are meant: patterns with `*`, `?` or `[` that no file has as its name stand for
+/// the files that match, in order of name.
+pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    if named.is_empty() {
+        return Ok(vec![PathBuf::from("-")]);
+    }
+    let mut inputs = Vec::new();
+    for path in named {
+        let text = path.to_string_lossy();
+        if !text.contains(['*', '?', '[']) || path.exists() {
+            inputs.push(path.clone());
+            continue;
+        }
+        let wrong = |cause: &dyn std::fmt::Display| {
+            CliError::Usage(format!("`{text}` is not a pattern of file names: {cause}"))
+        };
+        let before = inputs.len();
+        for found in glob::glob(&text).map_err(|cause| wrong(&cause))? {
+            let found = found.map_err(|cause| wrong(&cause))?;
+            if found.is_file() && !is_progress(&found) {
+                inputs.push(found);
+            }
+        }
+        if inputs.len() == before {
+            return Err(CliError::Usage(format!("no file matches `{text}`")));
+        }
+    }
+    Ok(inputs)
+}
+
+/// Where it is kept how far an input is acknowledged; stdin cannot be read again.
+pub(super) fn progress_path(path: &Path) -> Option<PathBuf> {
+    if is_stdin(path) {
+        return None;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".icecore-progress");
+    Some(name.into())
+}
+
+pub(super) fn failed_at(path: &Path) -> impl Fn(io::Error) -> CliError {
+    move |source| CliError::Io { operation: format!("read `{}`", path.display()), source }
+}
+
+/// The format that the name of an input says, if it says one.
+pub(super) fn format_of_name(path: &Path) -> Option<FileFormat> {
+    let ending = |path: &Path| path.extension()?.to_str().map(str::to_lowercase);
+    let mut found = ending(path)?;
+    if COMPRESSED_ENDINGS.contains(&found.as_str()) {
+        found = ending(&path.with_extension(""))?;
+    }
+    match found.as_str() {
+        "json" => Some(FileFormat::Json),
+        "ndjson" | "jsonl" | "log" => Some(FileFormat::Ndjson),
+        "csv" | "tsv" => Some(FileFormat::Csv),
+        "avro" => Some(FileFormat::Avro),
+        "parquet" => Some(FileFormat::Parquet),
+        _ => None,
+    }
+}
+
+fn decompressed(mut bytes: impl BufRead + Send + 'static, start: u64) -> io::Result<Reader> {
+    let head = bytes.fill_buf()?;
+    let mut reader: Reader = if head.starts_with(GZIP_START) {
+        Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(bytes)))
+    } else if head.starts_with(ZSTD_START) {
+        let decoder = zstd::stream::read::Decoder::with_buffer(bytes)?;
+        Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
+    } else {
+        Box::new(bytes)
+    };
+    // What is compressed is read again from its start.
+    io::copy(&mut reader.by_ref().take(start), &mut io::sink())?;
+    Ok(reader)
+}
+
+fn is_compressed(head: &[u8]) -> bool {
+    head.starts_with(GZIP_START) || head.starts_with(ZSTD_START)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn is_progress(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "icecore-progress")
+}

@@ -1,0 +1,59 @@
+//! What is logged, and in which form: the settings `log` and `log_format`.
+
+use super::{ConfigError, Texts};
+
+/// The words that stand for a level.
+const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
+/// What is left out of a log whose level is for all: libraries tell at `debug` and `trace` what
+/// they do each second.
+const LIBRARIES: &str = "sqlx=info,sqlx::postgres::notice=warn,datafusion=info,datafusion_functions=info,datafusion_functions_nested=info,datafusion_expr=info,h2=info,hyper=info,hyper_util=info,reqwest=info";
+
+/// How the log is written.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The filter, in the form that `tracing` reads.
+    pub filter: String,
+    /// The form of a line.
+    pub format: LogFormat,
+    /// Whether a terminal may get colours; files and pipes never do.
+    pub may_colour: bool,
+}
+
+/// The form of a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl Texts {
+    /// # Errors
+    /// A filter that would silence everything by mistake: `tracing` takes an unknown level for the
+    /// name of a module.
+    pub(super) fn log(&self) -> Result<LogOptions, ConfigError> {
+        let filter = self.text("log");
+        let is_directive = |part: &str| {
+            let part = part.trim();
+            LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level)) || part.contains('=')
+        };
+        let is_level = |part: &str| LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level));
+        let is_filter = tracing_subscriber::EnvFilter::builder().parse(filter).is_ok();
+        if !is_filter || !filter.split(',').all(is_directive) {
+            let text = "is neither a level (error, warn, info, debug, trace, off) nor a filter such as icecore=debug,warn; the form of the lines is the setting log_format";
+            return Err(self.wrong("log", text));
+        }
+        let format = match self.text("log_format") {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return Err(self.wrong("log_format", "is neither text nor json")),
+        };
+        let filter = if is_level(filter) && !matches!(filter, "error" | "warn" | "off") {
+            format!("{filter},{LIBRARIES}")
+        } else {
+            filter.to_owned()
+        };
+        Ok(LogOptions { filter, format, may_colour: true })
+    }
+}

@@ -1,0 +1,95 @@
+//! The table of settings: what there is, its default, what it means.
+
+/// Every setting: its key in `icecore.toml` (the environment has `ICECORE_` and the key in upper
+/// case with `_` for `.`), its default, and what it means.
+pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
+    (
+        "listen",
+        "127.0.0.1:8181",
+        "address of the HTTP server, HOST:PORT; port 0 takes a free one, no host is 127.0.0.1",
+    ),
+    ("data_dir", "./icecore-data", "folder of the log, the metastore and the default warehouse"),
+    ("warehouse", "", "file:///folder or s3://bucket/prefix; empty: <data_dir>/warehouse"),
+    (
+        "metastore",
+        "",
+        "sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE; empty: <data_dir>/icecore.db",
+    ),
+    ("catalog.name", "icecore", "the warehouse name that Iceberg clients use"),
+    ("catalog.undrop_window", "7d", "for how long a dropped table can be had back, 0s to 365d"),
+    (
+        "catalog.purge",
+        "false",
+        "whether files go with a table that a client drops with purge, after that time",
+    ),
+    (
+        "catalog.foreign_files",
+        "refuse",
+        "commits that name files outside of the table's location, or move it: refuse or allow",
+    ),
+    (
+        "catalog.verify_at_load",
+        "local",
+        "whether a load first looks for the metadata file: always (on S3 one more request per load), local (on local disk only), never",
+    ),
+    (
+        "catalog.namespace_separator",
+        "",
+        "announced separator of a namespace's levels in catalog URLs, such as . ; empty: %1F",
+    ),
+    ("s3.endpoint", "", "URL of an S3-compatible server, http://HOST:PORT; empty: AWS"),
+    ("s3.region", "us-east-1", "region"),
+    ("s3.access_key_id", "", "access key"),
+    ("s3.secret_access_key", "", "secret key"),
+    ("s3.session_token", "", "session token of temporary keys"),
+    ("storage.access", "vended", "how clients get at files on S3: none, vended, remote-signing"),
+    ("storage.role_arn", "", "role whose keys, for one table each, are vended; empty: the s3 keys"),
+    ("storage.sts_endpoint", "", "address of the role's token service; empty: the store's"),
+    ("storage.keys_lifetime", "1h", "how long a role's keys are good, 15min to 1h"),
+    (
+        "commit.interval",
+        "5s",
+        "longest an acknowledged event waits for its snapshot, 100ms to 10min",
+    ),
+    ("commit.bytes_max", "64MiB", "a table with this much waiting is committed at once"),
+    ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
+    ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
+    ("ingest.batch_events_max", "10000", "most events in a body"),
+    ("ingest.types_max", "1000", "most distinct types of a namespace"),
+    ("ingest.ts_past", "7d", "how far an event's time may lie before its arrival"),
+    ("ingest.ts_future", "1h", "how far an event's time may lie after its arrival"),
+    ("ingest.queue_bytes_max", "256MiB", "most bytes of requests in work; beyond it 503"),
+    ("dedup.window", "7d", "how long an id is remembered, at least; 24h or more"),
+    ("wal.segment_bytes", "64MiB", "size of a log segment"),
+    ("wal.bytes_max", "8GiB", "most uncommitted log; beyond it 503"),
+    ("wal.disk_free_min", "0.05", "share of the disk that must stay free; below it 503"),
+    ("sql.memory_bytes_max", "1GiB", "memory of all queries together"),
+    ("sql.timeout_max", "60s", "longest a query may run"),
+    ("sql.rows_max", "1000000", "most rows of an answer"),
+    ("sql.concurrent_max", "16", "queries at once"),
+    ("http.connections_max", "1024", "connections at once"),
+    (
+        "auth",
+        "off",
+        "on: only who has a token is let in; off: everybody, on a loopback address only",
+    ),
+    ("audit.retention", "365d", "how long a record of the audit log is kept, 1d to 36500d"),
+    ("token", "", "the token that commands send to a server"),
+    ("oidc.issuer", "", "issuer of JWTs that are let in too; empty: none are"),
+    ("oidc.audience", "", "what the JWTs' aud must be or contain"),
+    ("oidc.algorithms", "RS256,ES256", "some of RS256, RS384, RS512, ES256, ES384, EdDSA"),
+    ("oidc.jwks", "", "the issuer's keys: a file, or the JWK set itself"),
+    ("oidc.principal_claim", "sub", "the claim that names the caller"),
+    ("oidc.scope_claim", "scope", "the claim whose values grant scopes"),
+    ("oidc.grants", "", "what each value grants: VALUE=read:*,ingest:shop; OTHER=admin:*"),
+    (
+        "log",
+        "info",
+        "what is logged: error, warn, info, debug, trace, off, or a filter such as icecore=debug",
+    ),
+    ("log_format", "text", "how it is logged to stderr: text, or json with one object a line"),
+    ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
+];
+
+/// Settings whose values are not shown.
+pub(super) const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];

@@ -1,0 +1,93 @@
+//! What a JSON text says, as a number: two texts that say the same have the same digest.
+//!
+//! The order and spelling of members, white space, escapes and the way a number is written do not
+//! matter, and a member that is null counts as one that is not there. Numbers are compared exactly,
+//! however large or small: never as floating point.
+
+use crate::event::json::{self, Kind, Scan, Value};
+use std::borrow::Cow;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The digest of a value.
+pub(crate) fn digest(value: Value<'_>) -> u128 {
+    match value.kind {
+        Kind::Null => tagged(b'0', b""),
+        Kind::Bool => tagged(b'b', value.raw.as_bytes()),
+        Kind::Number => tagged(b'1', number(value.raw).as_bytes()),
+        Kind::Plain | Kind::Escaped => tagged(b'"', text(value).as_bytes()),
+        Kind::Array => array(value),
+        Kind::Object => object(value, |_| true),
+    }
+}
+
+/// The digest of an object's members, as far as `counts` takes them; of any other value its own.
+pub(crate) fn object(value: Value<'_>, mut counts: impl FnMut(&str) -> bool) -> u128 {
+    if value.kind != Kind::Object {
+        return digest(value);
+    }
+    let mut sum = tagged(b'{', b"");
+    json::each_member(value, |member| {
+        let name = text(member.name);
+        if member.value.kind != Kind::Null && counts(&name) {
+            let mut pair = digest(member.value).to_le_bytes().to_vec();
+            pair.extend_from_slice(name.as_bytes());
+            sum = sum.wrapping_add(tagged(b':', &pair));
+        }
+    });
+    sum
+}
+
+fn array(value: Value<'_>) -> u128 {
+    let mut elements = Vec::new();
+    let mut scan = Scan::new(value.raw);
+    // The value was read before, so only its depth can end this early.
+    let mut next = scan.take(b'[') && scan.peek() != Some(b']');
+    while next {
+        let Ok(element) = scan.value(json::NESTING_MAX) else { break };
+        elements.extend_from_slice(&digest(element).to_le_bytes());
+        next = scan.take(b',');
+    }
+    tagged(b'[', &elements)
+}
+
+/// A string's text. Half of a surrogate pair stands for no character, so such a string is what it is
+/// written as.
+fn text(value: Value<'_>) -> Cow<'_, str> {
+    match value.text() {
+        Some(text) if value.kind == Kind::Plain || !text.contains('\u{fffd}') => text,
+        _ => Cow::Borrowed(value.raw),
+    }
+}
+
+/// A valid JSON number in one form: its digits without outer zeros, and the power of ten after them.
+fn number(raw: &str) -> String {
+    let (sign, rest) = raw.strip_prefix('-').map_or(("", raw), |rest| ("-", rest));
+    let (digits, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0');
+    let kept = significant.trim_end_matches('0');
+    let Ok(exponent) = exponent.parse::<i64>() else {
+        // A power of ten that no computer holds: the number is what it is written as.
+        return raw.to_owned();
+    };
+    if kept.is_empty() {
+        return "0".to_owned();
+    }
+    let zeros = (significant.len() - kept.len()) as i64;
+    let power = exponent.saturating_sub(fraction.len() as i64).saturating_add(zeros);
+    format!("{sign}{kept}e{power}")
+}
+
+fn tagged(tag: u8, bytes: &[u8]) -> u128 {
+    let mut short = [0; 128];
+    if let Some(place) = short.get_mut(..=bytes.len()) {
+        place[0] = tag;
+        place[1..].copy_from_slice(bytes);
+        return xxh3_128(place);
+    }
+    xxh3_128(&[&[tag], bytes].concat())
+}
+
+#[cfg(test)]
+mod tests;

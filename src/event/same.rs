@@ -1,0 +1,163 @@
+//! Whether an event that is sent again says what the stored one says, in other words: numbers written
+//! in another way, members in another order, escapes, null members, the time of sending.
+//!
+//! Slow, and only asked where the fast comparison of the texts says no.
+
+use crate::event::{
+    Arrival, BodyFormat, Limits, NamespaceEvents,
+    decode::decode,
+    digest::{digest, object},
+    json,
+    names::{self, COLUMNS},
+    normalize::content::NOT_CONTENT,
+    rows,
+};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, StringArray},
+    compute::cast,
+    datatypes::{DataType, TimeUnit},
+    record_batch::RecordBatch,
+};
+use icecore_schemas::columns::EVENTS;
+
+/// When a batch was sent, by the names that senders give it: it is another whenever it is sent again.
+const SENT_AT: [&str; 2] = ["sentAt", "sent_at"];
+/// Columns that are not the event's own words, or compared apart.
+const NOT_COMPARED: [&str; 9] =
+    ["id", "ts", "ns", "seq", "ingested_at", "batch_id", "retries", "meta", "payload"];
+
+/// Whether row `row` of `events` says the same as `stored`, which has the columns of the table `events`
+/// and the same id.
+#[must_use]
+pub fn says_the_same(stored: &RecordBatch, events: &NamespaceEvents, row: usize) -> bool {
+    let new = Said { rows: &events.rows, row };
+    let old = Said { rows: stored, row: 0 };
+    is_same_change(&old, events, row) || has_same_words(&old, &new)
+}
+
+/// Whether two rows of one body, with one id, say the same.
+#[must_use]
+pub fn rows_say_the_same(events: &NamespaceEvents, first: usize, second: usize) -> bool {
+    let [first, second] = [first, second].map(|row| Said { rows: &events.rows, row });
+    has_same_words(&first, &second)
+}
+
+/// One row.
+struct Said<'r> {
+    rows: &'r RecordBatch,
+    row: usize,
+}
+
+impl Said<'_> {
+    /// A column's value as text; none where it is null.
+    fn text(&self, column: &str) -> Option<String> {
+        let values = self.rows.column_by_name(column)?.slice(self.row, 1);
+        let time = |values: &ArrayRef| {
+            let us = cast(values, &DataType::Timestamp(TimeUnit::Microsecond, None)).ok()?;
+            cast(&us, &DataType::Int64).ok()
+        };
+        let values = match values.data_type() {
+            DataType::Timestamp(..) => time(&values)?,
+            _ => values,
+        };
+        let texts = cast(&values, &DataType::Utf8).ok()?;
+        let texts: &StringArray = texts.as_string_opt()?;
+        texts.is_valid(0).then(|| texts.value(0).to_owned())
+    }
+
+    /// The time that the sender gave.
+    fn own_time(&self) -> Option<String> {
+        self.text("ts").filter(|ts| self.text("ingested_at").as_ref() != Some(ts))
+    }
+}
+
+/// Whether the stored event, read again as it came, is known by what the new one is known by.
+fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool {
+    let Some(payload) = old.text("payload") else { return false };
+    let limits = Limits {
+        event_bytes_max: usize::MAX,
+        batch_events_max: 1,
+        depth_max: json::NESTING_MAX,
+        ts_past_us: None,
+        ts_future_us: i64::MAX,
+    };
+    let arrival = Arrival {
+        now_us: 0,
+        namespace: events.namespace.clone(),
+        first_id: ulid::Ulid::nil(),
+        cloud_event: Vec::new(),
+        again: None,
+    };
+    let read = decode(payload.as_bytes(), BodyFormat::Json, &arrival, &limits);
+    let Ok((decoded, _)) = read else { return false };
+    let [again] = decoded.accepted.as_slice() else { return false };
+    again.namespace == events.namespace && again.keys.first() == events.keys.get(row)
+}
+
+fn has_same_words(old: &Said<'_>, new: &Said<'_>) -> bool {
+    // Another engine may have given a row of its own the number.
+    if old.text("id") != new.text("id") {
+        return false;
+    }
+    match (old.text("payload"), new.text("payload")) {
+        (Some(old), Some(new)) => whole(&old) == whole(&new),
+        (None, None) => has_same_columns(old, new),
+        (Some(payload), None) => is_in_columns(&payload, old) && has_same_columns(old, new),
+        (None, Some(payload)) => is_in_columns(&payload, new) && has_same_columns(old, new),
+    }
+}
+
+fn counts(name: &str) -> bool {
+    !SENT_AT.contains(&name) && !NOT_CONTENT.iter().any(|other| other.trim_matches('"') == name)
+}
+
+/// The digest of an event's own words.
+fn whole(payload: &str) -> Option<u128> {
+    json::one_value(payload).map(|event| object(event, counts))
+}
+
+/// Whether all that a whole event says is in the columns of its row.
+fn is_in_columns(payload: &str, said: &Said<'_>) -> bool {
+    let Some(event) = json::one_value(payload) else { return false };
+    let mut all = true;
+    json::each_member(event, |member| {
+        let name = member.name.text().unwrap_or_default();
+        if member.value.kind == json::Kind::Null || !counts(&name) {
+            return;
+        }
+        let slot = names::find(&name).map(|known| known.slot);
+        let slot = slot.map(|slot| {
+            let moved = names::CLOUD_EVENT_COLUMNS.iter().find(|(from, _)| *from == slot);
+            moved.map_or(slot, |(_, to)| *to)
+        });
+        all &= match slot {
+            Some(slot) if slot < COLUMNS => said.text(EVENTS[slot].name).is_some(),
+            // Version 0.1.0 did not keep what every CloudEvent says.
+            Some(names::SPEC_VERSION) => true,
+            Some(names::CONTENT_TYPE) => member.value.raw == "\"application/json\"",
+            _ => false,
+        };
+    });
+    all
+}
+
+fn has_same_columns(old: &Said<'_>, new: &Said<'_>) -> bool {
+    let schema = rows::event_schema();
+    let mut names = schema.fields().iter().map(|field| field.name().as_str());
+    let says_same = names.by_ref().filter(|name| !NOT_COMPARED.contains(name)).all(|name| {
+        let (old, new) = (old.text(name), new.text(name));
+        // A bookmark that was minted is no word of the sender's.
+        match name {
+            "bookmark" if new.is_none() => true,
+            "before" | "after" | "data" => value(old) == value(new),
+            _ => old == new,
+        }
+    });
+    says_same && old.own_time() == new.own_time()
+}
+
+/// What a column of JSON says; null says what no value does.
+fn value(text: Option<String>) -> Option<u128> {
+    let text = text?;
+    json::one_value(&text).filter(|value| value.kind != json::Kind::Null).map(digest)
+}

@@ -1,0 +1,113 @@
+//! Events whose id is taken by another text: before one is called a conflict, what is stored is looked
+//! up and compared by what it says.
+//!
+//! One query for a namespace, by `seq`, of bounded time. What it does not find in that time stays a
+//! conflict.
+
+use crate::{
+    event::{
+        NamespaceEvents, SameAs,
+        same::{rows_say_the_same, says_the_same},
+    },
+    http::App,
+    ingest::{IngestError, Outcome, Receipt, Submission, Undecided},
+    sql::Reach,
+};
+use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
+use futures::TryStreamExt;
+use icecore_schemas::query::SqlRequest;
+use std::collections::{BTreeMap, HashMap};
+
+/// Longest time for a look at what is stored.
+const LOOK_UP_MS: u64 = 2_000;
+
+/// Appends a submission; where events of it may be stored already, in other words, that is found out
+/// first.
+///
+/// # Errors
+/// As `Ingest::append`.
+pub(in crate::http) async fn append(
+    app: &App,
+    submission: Submission,
+) -> Result<Receipt, IngestError> {
+    match app.ingest.append_unless_undecided(submission).await? {
+        Outcome::Decided(receipt) => Ok(receipt),
+        Outcome::Undecided(mut submission, events) => {
+            compare(app, &mut submission, &events).await;
+            app.ingest.append(*submission).await
+        }
+    }
+}
+
+async fn compare(app: &App, submission: &mut Submission, events: &[Undecided]) {
+    let mut groups: BTreeMap<usize, Vec<&Undecided>> = BTreeMap::new();
+    for event in events {
+        groups.entry(event.group).or_default().push(event);
+    }
+    for (group, undecided) in groups {
+        let events = &mut submission.decoded.accepted[group];
+        let stored = stored(app, events, &undecided).await;
+        let before = first_rows(events);
+        let same = undecided.iter().filter_map(|event| {
+            if let Some(stored) = stored.get(&event.seq)
+                && says_the_same(stored, events, event.row)
+            {
+                return Some((event.row, SameAs::Stored(event.seq)));
+            }
+            let first = *before.get(&events.keys[event.row].id)?;
+            (first < event.row && rows_say_the_same(events, first, event.row))
+                .then_some((event.row, SameAs::Before))
+        });
+        events.same = same.collect();
+    }
+}
+
+/// The first row of each id.
+fn first_rows(events: &NamespaceEvents) -> HashMap<u128, usize> {
+    let mut first = HashMap::new();
+    for (row, key) in events.keys.iter().enumerate() {
+        first.entry(key.id).or_insert(row);
+    }
+    first
+}
+
+/// What is stored under these numbers, a row each.
+async fn stored(
+    app: &App,
+    events: &NamespaceEvents,
+    undecided: &[&Undecided],
+) -> HashMap<u64, RecordBatch> {
+    let mut seqs: Vec<String> = undecided.iter().map(|event| event.seq.to_string()).collect();
+    seqs.sort();
+    seqs.dedup();
+    let request = SqlRequest {
+        sql: format!("SELECT * FROM events WHERE seq IN ({})", seqs.join(", ")),
+        timeout_ms: Some(LOOK_UP_MS),
+        ..SqlRequest::default()
+    };
+    let read = async {
+        let answer = app.sql.query(&events.namespace, Reach::Namespace, request).await?;
+        answer.batches.try_collect::<Vec<RecordBatch>>().await
+    };
+    let batches = match read.await {
+        Ok(batches) => batches,
+        Err(error) => {
+            tracing::debug!(%error, "stored events are not compared");
+            return HashMap::new();
+        }
+    };
+    let mut stored = HashMap::new();
+    for batch in batches {
+        let Some(seqs) =
+            batch.column_by_name("seq").and_then(|it| it.as_primitive_opt::<Int64Type>())
+        else {
+            continue;
+        };
+        for (row, seq) in seqs.iter().enumerate() {
+            if let Some(seq) = seq.and_then(|seq| u64::try_from(seq).ok()) {
+                stored.insert(seq, batch.slice(row, 1));
+            }
+        }
+    }
+    stored
+}

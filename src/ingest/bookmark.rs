@@ -1,0 +1,75 @@
+//! Bookmarks of changes that their sender gave none.
+//!
+//! Four groups of hexadecimal digits, 8-8-8-32: the `seq` in the first two, so that the order of the
+//! texts is the order of the changes, then zeros, then what the event is known by.
+
+use crate::event::{EventKey, rows};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
+    datatypes::{Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use std::sync::Arc;
+
+/// The rows with a bookmark for each change; the first has `first_seq`, and each has a key.
+pub(super) fn mint(rows: RecordBatch, first_seq: u64, keys: &[EventKey]) -> RecordBatch {
+    let text = |name| rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+    let Some(ops) = text("op") else { return rows };
+    let given: Option<&StringArray> = text("bookmark");
+    let has = |row| given.is_some_and(|given| given.is_valid(row));
+    if (0..rows.num_rows()).all(|row| ops.is_null(row) || has(row)) {
+        return rows;
+    }
+    let mut bookmarks = StringBuilder::new();
+    for (row, (seq, key)) in (first_seq..).zip(keys).enumerate() {
+        match given.filter(|given| given.is_valid(row)) {
+            Some(given) => bookmarks.append_value(given.value(row)),
+            None if ops.is_null(row) => bookmarks.append_null(),
+            None => bookmarks.append_value(bookmark(seq, key.id)),
+        }
+    }
+    with_column(&rows, "bookmark", Arc::new(bookmarks.finish()))
+}
+
+fn bookmark(seq: u64, id: u128) -> String {
+    format!("{:08x}-{:08x}-{:08x}-{id:032x}", seq >> 32, seq & 0xffff_ffff, 0)
+}
+
+/// The rows with this column, in the place that the table's schema has for it.
+fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+    let schema: SchemaRef = rows::event_schema();
+    let place = |name: &str| schema.index_of(name).expect("rows have columns of the table only");
+    let new = place(name);
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    let old = rows.schema();
+    for (field, values) in old.fields().iter().zip(rows.columns()) {
+        if place(field.name()) != new {
+            fields.push((place(field.name()), Arc::clone(field)));
+            columns.push(Arc::clone(values));
+        }
+    }
+    let at = fields.partition_point(|(place, _)| *place < new);
+    fields.insert(at, (new, Arc::clone(&schema.fields()[new])));
+    columns.insert(at, column);
+    let fields: Vec<_> = fields.into_iter().map(|(_, field)| field).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .expect("the column has the schema's type and a value or null for every row")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookmarks_sort_like_the_changes() {
+        let seqs = [1, 9, 10, 255, 256, u64::from(u32::MAX), 1 << 32, u64::MAX];
+        let minted: Vec<String> =
+            seqs.iter().rev().map(|seq| bookmark(*seq, u128::MAX - 5)).collect();
+        let mut sorted = minted.clone();
+        sorted.sort();
+        sorted.reverse();
+        assert_eq!(minted, sorted);
+        assert_eq!(bookmark(17, 10), "00000000-00000011-00000000-0000000000000000000000000000000a");
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line as its users and their scripts meet it: pipes, exit codes, environment, files.
+
+use crate::{
+    harness::TestServer,
+    process::{command, run},
+};
+use serde_json::json;
+use std::{net::TcpListener, path::Path, process::Output};
+
+/// Runs `icecore` with words against a server, and `input` on stdin.
+fn icecore(server: &TestServer, words: &[&str], input: &str) -> Output {
+    let arguments = [words, &["--url", &server.url]].concat();
+    run(&arguments, &[], input.as_bytes())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let found = (output.status.code(), text(&output.stdout), text(&output.stderr));
+    assert_eq!(found.0, Some(code), "{found:?}");
+    assert_eq!(found.1, stdout, "{found:?}");
+    assert!(found.2.contains(stderr) && stderr.is_empty() == found.2.is_empty(), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_from_a_pipe_run_in_order_and_a_failing_one_is_the_exit_code() {
+    let server = TestServer::start().await;
+    server.ingest(&json!({"id": "1", "type": "t"})).await;
+    let sql = |words: &[&str], input: &str| {
+        icecore(&server, &[&["sql", "--format", "csv"], words].concat(), input)
+    };
+    check(&sql(&[], "select 3 as a"), 0, "a\n3\n", "");
+    check(&sql(&[], "select 1 as a; select ';' as b;\n"), 0, "a\n1\nb\n;\n", "");
+    check(&sql(&["select 1 as a; select 2 as b"], ""), 0, "a\n1\nb\n2\n", "");
+    check(&sql(&[], " -- nothing\n"), 0, "", "");
+    // What stands behind the failing one is not run.
+    check(&sql(&[], "select 1 as a; selec; select 2 as b"), 1, "a\n1\n", "selec");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("q.sql");
+    std::fs::write(&file, "select 5 as a;").unwrap();
+    check(&sql(&["-f", file.to_str().unwrap()], "select 6 as b"), 0, "a\n5\n", "");
+    check(&sql(&["-f", "/nowhere.sql"], ""), 1, "", "/nowhere.sql");
+    check(&sql(&["--output", "x.csv"], "select 1; select 2"), 2, "", "one statement");
+    // The form of a file is the one of its name.
+    let out = folder.path().join("x.parquet");
+    let saved = icecore(&server, &["sql", "select 1", "--output", out.to_str().unwrap()], "");
+    check(&saved, 0, "", "");
+    assert!(std::fs::read(&out).unwrap().starts_with(b"PAR1"));
+    // An address without a scheme is one of HTTP.
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let output = run(&["sql", "--url", &address, "--format", "csv", "select 7 as a"], &[], b"");
+    check(&output, 0, "a\n7\n", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place() {
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let sent = |words: &[&str], input: &str| {
+        icecore(&server, &[&["ingest", "--ns", "n"], words].concat(), input)
+    };
+    let lines = "{\"id\":\"a1\",\"type\":\"t\"}\n\nnot json\n{\"id\":\"a2\",\"type\":\"t\"}\n{\"id\":\"a3\"}\n";
+    let zipped = zstd::encode_all(lines.as_bytes(), 1).unwrap();
+    let path = write("a.ndjson.zst", &zipped);
+    let output = sent(&[&path], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "4 events sent: 2 new, 0 duplicates, 2 refused\n");
+    let said = text(&output.stderr);
+    assert!(said.contains("a.ndjson.zst:3: INVALID_JSON"), "{said}");
+    assert!(said.contains("a.ndjson.zst:5: MISSING_TYPE"), "{said}");
+    assert!(
+        said.contains(
+            "2 events were refused and kept as dead letters: icecore deadletters list --ns n"
+        ),
+        "{said}"
+    );
+
+    let array = "[{\"id\":\"b1\",\"type\":\"t\"},\n{\"type\":\"t\"}]";
+    let output = sent(&[], array);
+    check(&output, 0, "2 events sent: 2 new, 0 duplicates, 0 refused\n", "");
+    // Another input without a name is another input, though its events have no ids.
+    let output = sent(&[], "{\"type\":\"u\"}");
+    check(&output, 0, "1 events sent: 1 new, 0 duplicates, 0 refused\n", "");
+
+    write("c1.csv", b"id,type,user_id,duration_ms\n007,t,42,1.5\n008,t,,\n");
+    write("c2.csv", b"id;type\n009;t\n");
+    let pattern = folder.path().join("c*.csv");
+    let output = sent(&[pattern.to_str().unwrap()], "");
+    check(&output, 0, "3 events sent: 3 new, 0 duplicates, 0 refused\n", "");
+    let rows = server
+        .rows("n", "SELECT id, user_id, duration_ms FROM events WHERE id LIKE '00%' ORDER BY id")
+        .await;
+    assert_eq!(rows, json!([["007", "42", 1.5], ["008", null, null], ["009", null, null]]));
+
+    let json = write("d.json", b"{\"events\":[{\"id\":\"d1\",\"type\":\"t\"}]}");
+    let output = sent(&[&json, &json], "");
+    check(&output, 0, "2 events sent: 1 new, 1 duplicates, 0 refused\n", "");
+}
+
+#[test]
+fn variables_of_others_stop_no_command_and_typing_errors_are_said() {
+    let mut kubernetes = command();
+    kubernetes.env("ICECORE_SERVICE_HOST", "10.0.0.1").env("ICECORE_PORT", "tcp://10.0.0.1:8181");
+    check(&kubernetes.arg("config").output().unwrap(), 0, &config_text(&[]), "");
+    let mut typed = command();
+    typed.env("ICECORE_COMIT_INTERVAL", "1s").arg("config");
+    let output = typed.output().unwrap();
+    assert!(output.status.success());
+    let said = text(&output.stderr);
+    assert!(said.contains("did you mean ICECORE_COMMIT_INTERVAL?"), "{said}");
+    assert!(!said.contains('\u{1b}'), "colours are for terminals: {said:?}");
+}
+
+fn config_text(settings: &[(&str, String)]) -> String {
+    text(&run(&["config"], settings, b"").stdout)
+}
+
+#[test]
+fn log_lines_are_json_where_that_is_set() {
+    let mut command = command();
+    command.env("ICECORE_COMIT_INTERVAL", "1s").env("ICECORE_LOG_FORMAT", "json").arg("config");
+    let said = text(&command.output().unwrap().stderr);
+    let line: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert!(line["message"].as_str().unwrap().contains("ICECORE_COMIT_INTERVAL"), "{line}");
+}
+
+#[test]
+fn a_start_on_a_taken_address_leaves_nothing_behind() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let settings = [("listen", address), ("data_dir", data.display().to_string())];
+    let output = run(&["serve"], &settings, b"");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("choose another with --listen HOST:PORT"), "{said}");
+    assert!(!data.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_in_use_names_the_process_that_has_it() {
+    let server = TestServer::start().await;
+    let settings = [
+        ("listen", "127.0.0.1:0".to_owned()),
+        ("data_dir", server.folder.path().display().to_string()),
+    ];
+    let output = run(&["serve"], &settings, b"");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    let process = format!("is open in process {}: stop that server first", std::process::id());
+    assert!(said.contains(&process), "{said}");
+}
+
+#[test]
+fn doctor_says_what_is_in_the_way_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let doctor = |more: &[(&str, String)]| {
+        let settings = [
+            ("data_dir", data.display().to_string()),
+            ("listen", "127.0.0.1:0".to_owned()),
+            ("wal.disk_free_min", "0".to_owned()),
+        ];
+        let output = run(&["doctor", "--json"], &[&settings[..], more].concat(), b"");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let failed: Vec<String> = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|check| check["ok"] == false)
+            .map(|check| format!("{}: {}", check["check"], check["text"]).replace('"', ""))
+            .collect();
+        assert_eq!(output.status.code(), Some(i32::from(!failed.is_empty())));
+        assert_eq!(report["ok"], failed.is_empty());
+        failed
+    };
+    assert_eq!(doctor(&[]), Vec::<String>::new());
+    assert!(!data.exists());
+    std::fs::write(&data, "").unwrap();
+    let failed = doctor(&[]);
+    assert!(failed[0].contains("is a file, not a folder"), "{failed:?}");
+    std::fs::remove_file(&data).unwrap();
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let postgres = "postgres://nobody@127.0.0.1:1/none".to_owned();
+    let failed = doctor(&[("listen", address), ("metastore", postgres)]);
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert!(failed[0].starts_with("metastore: postgres://127.0.0.1:1/none: "), "{failed:?}");
+    assert!(failed[1].contains("choose another with --listen"), "{failed:?}");
+
+    let bucket = [
+        ("warehouse", "s3://lake/x".to_owned()),
+        ("s3.endpoint", "http://127.0.0.1:1".to_owned()),
+        ("s3.access_key_id", "k".to_owned()),
+        ("s3.secret_access_key", "s".to_owned()),
+    ];
+    let failed = doctor(&bucket);
+    assert!(failed[0].starts_with("warehouse: s3://lake/x does not "), "{failed:?}");
+    assert!(!Path::new(&data).exists());
+}

@@ -1,0 +1,79 @@
+//! A bit that flips in a data file fails the query that reads it; it is never another value.
+
+use crate::harness::{TestServer, events};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+const EVERYTHING: &str = "SELECT * FROM events ORDER BY seq";
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+fn data_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(data_files(&path));
+        } else if path.extension().is_some_and(|end| end == "parquet") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The compressed pages of a file.
+fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
+    let starts = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(&ZSTD_MAGIC));
+    let whole = starts.filter_map(|at| {
+        let length = zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).ok()?;
+        Some(at..at + length)
+    });
+    whole.collect()
+}
+
+/// What SQL says, if it is no error: the answer may be refused, or have begun and break off.
+async fn answer(server: &TestServer) -> Option<Value> {
+    let asked = server.http.post(format!("{}/v1/shop.example/sql", server.url));
+    let asked = asked.header("content-type", "application/json");
+    let response = asked.body(json!({ "sql": EVERYTHING }).to_string()).send().await.ok()?;
+    let is_done = response.status() == 200;
+    let answer: Value = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
+    (is_done && answer["error"].is_null()).then_some(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_over_a_flipped_bit_fails() {
+    let server = TestServer::start().await;
+    let (status, reply) = server.ingest(&events(0..120)).await;
+    assert_eq!(status, 200, "{reply}");
+    server.commit("shop.example").await;
+    let whole = server.rows("shop.example", EVERYTHING).await;
+    let files = data_files(&server.folder.path().join("warehouse"));
+    assert_eq!(files.len(), 2, "{files:?}");
+
+    assert!(answer(&server).await.is_some());
+    let mut flips = 0;
+    for file in files {
+        let bytes = fs::read(&file).unwrap();
+        let frames = frames(&bytes);
+        assert!(8 < frames.len(), "{frames:?}");
+        for frame in frames {
+            // After magic number and frame header, in the middle, and in the checksum.
+            for at in [frame.start + 9, frame.start.midpoint(frame.end) + 2, frame.end - 1] {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 0x04;
+                fs::write(&file, flipped).unwrap();
+                let answer = answer(&server).await;
+                assert!(answer.is_none(), "byte {at}: {}", answer.unwrap_or_default());
+                flips += 1;
+            }
+        }
+        fs::write(&file, bytes).unwrap();
+    }
+    assert!(50 < flips, "{flips} flips");
+    assert_eq!(server.rows("shop.example", EVERYTHING).await, whole);
+    server.stop().await;
+}

@@ -1,0 +1,48 @@
+//! What `/readyz` and `/metrics` say, and that it is true.
+
+use crate::harness::{TestServer, events};
+use serde_json::json;
+
+/// The value of a metric without labels.
+async fn metric(server: &TestServer, name: &str) -> f64 {
+    let text = server.get("/metrics").await.text().await.unwrap();
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))[name.len()..].trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_commit_once_all_is_committed() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..10)).await;
+    assert!(0.0 < metric(&server, "icecore_wal_waiting_bytes").await);
+    server.commit("shop.example").await;
+    // Repeats leave their keys in the log, which go to no table.
+    server.ingest(&events(0..10)).await;
+    assert_eq!(metric(&server, "icecore_wal_waiting_bytes").await, 0.0);
+    assert_eq!(metric(&server, "icecore_commit_lag_seconds").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_server_whose_log_is_full_is_not_ready() {
+    let settings = [("wal.bytes_max", "1MiB"), ("wal.segment_bytes", "64KiB")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    assert_eq!(server.get("/readyz").await.status(), 200);
+    let text = "x".repeat(60_000);
+    let mut status = 200;
+    for n in 0..64 {
+        let event = json!({"id": n.to_string(), "type": "t", "ns": "n", "data": {"text": text}});
+        status = server.ingest(&event).await.0;
+        if status == 503 {
+            break;
+        }
+    }
+    assert_eq!(status, 503);
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready.status(), 503);
+    let text = ready.text().await.unwrap();
+    assert!(text.contains("the log is full"), "{text}");
+    // What was refused for want of room changes nothing about queries.
+    assert_eq!(server.query("n", &json!({"sql": "SELECT 1"})).await.0, 200);
+    server.commit("n").await;
+    assert_eq!(server.get("/readyz").await.status(), 200);
+}

@@ -1,0 +1,87 @@
+//! One namespace by both of its names: the text that its events carry, and the catalog's name.
+
+use crate::{access::Guarded, harness::TestServer};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// Status and body of an answer to a request without a token.
+async fn call(server: &TestServer, method: Method, path: &str, body: &Value) -> (u16, Value) {
+    let request = server.http.request(method, format!("{}{path}", server.url)).json(body);
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+}
+
+async fn send(server: &TestServer, namespace: &str, ids: std::ops::Range<u32>) -> (u16, Value) {
+    let events: Vec<Value> = ids.map(|n| json!({"id": format!("e{n}"), "type": "t"})).collect();
+    let request = server.http.post(format!("{}/ingest", server.url));
+    let response = request.header("x-namespace", namespace).json(&events).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+/// Both names, answered alike by every route that reads.
+async fn check_reads(server: &TestServer, rows: u32, tables: &[&str]) {
+    for name in ["acme.example", "acme_example", "ACME.example"] {
+        let found = server.rows(name, "SELECT count(*), min(ns) FROM events").await;
+        assert_eq!(found, json!([[rows, "acme.example"]]), "{name}");
+        let (status, listed) =
+            call(server, Method::GET, &format!("/v1/{name}/tables"), &json!({})).await;
+        assert_eq!(status, 200, "{name}: {listed}");
+        let listed = listed["tables"].as_array().unwrap();
+        assert_eq!(
+            listed.iter().map(|table| table["name"].as_str().unwrap()).collect::<Vec<_>>(),
+            tables,
+            "{name}"
+        );
+        let path = format!("/v1/{name}/tables/events/snapshots");
+        let (status, snapshots) = call(server, Method::GET, &path, &json!({})).await;
+        assert_eq!(status, 200, "{name}: {snapshots}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
+    let server = TestServer::start().await;
+    assert_eq!(call(&server, Method::GET, "/v1/acme_example/tables", &json!({})).await.0, 404);
+    assert_eq!(send(&server, "acme.example", 0..3).await.0, 200);
+    check_reads(&server, 3, &["events"]).await;
+    // Whoever gives the catalog's name sends to the namespace that has it.
+    let (status, answer) = send(&server, "acme_example", 3..5).await;
+    assert_eq!((status, &answer["namespace"]), (200, &json!("acme.example")), "{answer}");
+    assert_eq!(answer["seq"], json!({"first": 4, "last": 5}));
+    check_reads(&server, 5, &["events"]).await;
+
+    let (status, answer) = call(&server, Method::POST, "/v1/acme_example/commit", &json!({})).await;
+    assert_eq!((status, &answer["seq"]), (200, &json!(5)), "{answer}");
+    assert!(answer["snapshots"]["events"].is_i64(), "{answer}");
+    check_reads(&server, 5, &["events"]).await;
+    assert_eq!(send(&server, "acme_example", 0..6).await.1["duplicates"], json!(5));
+    let (_, answer) = call(&server, Method::POST, "/v1/acme.example/commit", &json!({})).await;
+    assert_eq!(answer["seq"], json!(6), "{answer}");
+
+    let server = server.restart().await;
+    assert_eq!(send(&server, "acme_example", 5..7).await.1["namespace"], json!("acme.example"));
+    check_reads(&server, 7, &["events"]).await;
+    // Another text for the same name is another namespace, which has no place.
+    let (status, answer) = send(&server, "acme-example", 7..8).await;
+    assert_eq!(status, 400, "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_name_tells_nobody_whose_it_is() {
+    let guarded = Guarded::start().await;
+    let (server, admin) = (&guarded.server, guarded.admin.clone());
+    let other = guarded.token(&json!({"name": "other", "scopes": ["write:b", "ingest:b"]})).await;
+    let events = json!({"events": [{"id": "1", "type": "t", "ns": "acme.example"}]});
+    assert_eq!(guarded.call(Method::POST, &admin, "/ingest", &events).await.0, 200);
+    for path in ["/v1/acme_example/tables", "/v1/none_example/tables"] {
+        assert_eq!(guarded.call(Method::GET, &other, path, &json!({})).await.0, 404, "{path}");
+    }
+    let request = server.http.post(format!("{}/ingest", server.url));
+    let request = request.bearer_auth(&other).header("x-namespace", "acme_example");
+    let answer = request.json(&json!([{"id": "2", "type": "t"}])).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    assert!(!text.contains("acme.example"), "{text}");
+    guarded.server.stop().await;
+}
