@@ -199,7 +199,7 @@ impl Sql {
         let deadline = Instant::now() + timeout;
         // Before it takes a place from others.
         if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
-            inner.wait_for(namespace, min_seq, deadline).await?;
+            Box::pin(inner.wait_for(namespace, min_seq, deadline)).await?;
         }
         let permit = tokio::time::timeout(
             PERMIT_WAIT_MAX.min(timeout),

@@ -271,11 +271,14 @@ fn name_of(call: &Function) -> Option<String> {
 /// The arguments of a call, if they are plain expressions.
 fn arguments(call: &Function) -> Option<Vec<&Expr>> {
     let FunctionArguments::List(list) = &call.args else { return None };
-    let plain = |argument| match argument {
-        &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref expr)) => Some(expr),
-        _ => None,
-    };
     list.args.iter().map(plain).collect()
+}
+
+fn plain(argument: &FunctionArg) -> Option<&Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
 }
 
 /// The same call as the planner knows it; none for what it knows already.
