@@ -199,8 +199,6 @@ fn join(Join { relation: _, global, join_operator }: &Join) -> Verdict {
         | JoinOperator::Inner(_)
         | JoinOperator::Left(_)
         | JoinOperator::LeftOuter(_)
-        | JoinOperator::Right(_)
-        | JoinOperator::RightOuter(_)
         | JoinOperator::FullOuter(_)
         | JoinOperator::Semi(_)
         | JoinOperator::LeftSemi(_)
@@ -210,6 +208,11 @@ fn join(Join { relation: _, global, join_operator }: &Join) -> Verdict {
         | JoinOperator::RightAnti(_)
         | JoinOperator::CrossJoin(JoinConstraint::None) => FINE,
         JoinOperator::CrossJoin(_) => refuse("a condition of CROSS JOIN"),
+        // DataFusion 54 finds a column of a condition above it by its name alone once it has changed
+        // the sides, and so applies the condition to the other table's column of that name.
+        JoinOperator::Right(_) | JoinOperator::RightOuter(_) => {
+            refuse("RIGHT JOIN (a LEFT JOIN with the tables in the other order is the same)")
+        }
         JoinOperator::CrossApply | JoinOperator::OuterApply => refuse("APPLY"),
         JoinOperator::AsOf { .. } => refuse("ASOF JOIN"),
         JoinOperator::StraightJoin(_) => refuse("STRAIGHT_JOIN"),

@@ -1,7 +1,7 @@
 """Random statements over two small tables, each in Icecore's spelling and in DuckDB's.
 
 Where the two dialects differ on purpose the generator says it in both ways: whole numbers are divided with `/` here and `//` there,
-and NULLs have an explicit place in every ORDER BY.
+NULLs have an explicit place in every ORDER BY, and `count_if` counts here (there it is NULL where every condition is).
 """
 import random
 from dataclasses import dataclass
@@ -177,7 +177,9 @@ class Generator:
         if kind == 9:
             return Pair(f"sum(DISTINCT {t}.i)")
         if kind == 10:
-            return Pair(self.pick(f"max_by({t}.id, {t}.n * 1000 + {t}.id)", f"min_by({t}.id, {t}.id)", f"count_if({t}.i > 3)", f"median({t}.i)", f"quantile_cont({t}.x, 0.25)", f"string_agg({t}.s, ',' ORDER BY {t}.id)"))
+            count_if = Pair(f"count_if({t}.i > 3)", f"count(*) FILTER (WHERE {t}.i > 3)")
+            made = self.pick(f"max_by({t}.id, {t}.n * 1000 + {t}.id)", f"min_by({t}.id, {t}.id)", count_if, f"median({t}.i)", f"quantile_cont({t}.x, 0.25)", f"string_agg({t}.s, ',' ORDER BY {t}.id)")
+            return made if isinstance(made, Pair) else Pair(made)
         return join("max({}) - min({})", self.number(t, 1), self.number(t, 1))
 
     # Statements.
