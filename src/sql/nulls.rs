@@ -7,8 +7,8 @@
 
 use crate::sql::template::fill;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement,
-    UnaryOperator, VisitMut, VisitorMut, visit_expressions,
+    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
+    TableWithJoins, UnaryOperator, VisitMut, VisitorMut, visit_expressions,
 };
 use std::{collections::HashSet, ops::ControlFlow};
 
@@ -56,9 +56,10 @@ impl VisitorMut for Nulls {
     type Break = String;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
+        let around = tables(&select.from).unwrap_or_default();
         let conditions = [&mut select.selection, &mut select.having, &mut select.qualify];
         for condition in conditions.into_iter().flatten() {
-            self.condition(condition)?;
+            self.condition(condition, &around)?;
         }
         ControlFlow::Continue(())
     }
@@ -86,25 +87,26 @@ impl Nulls {
         ))
     }
 
-    /// Where only true lets a row pass, null and false are the same, and `IN` may stay a join.
-    fn condition(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+    /// Where only true lets a row pass, null and false are the same, and `IN` may stay a join. `around`
+    /// are the tables of the query whose condition it is.
+    fn condition(&mut self, expr: &mut Expr, around: &[String]) -> ControlFlow<String> {
         match expr {
-            Expr::Nested(inner) => self.condition(inner),
+            Expr::Nested(inner) => self.condition(inner, around),
             Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
-                self.condition(left)?;
-                self.condition(right)
+                self.condition(left, around)?;
+                self.condition(right, around)
             }
             Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } => {
                 if let Some((value, query, negated)) = membership(inner) {
                     *expr = in_subquery(value, query, !negated);
-                    return self.condition(expr);
+                    return self.condition(expr, around);
                 }
                 ControlFlow::Continue(())
             }
             _ => match membership(expr) {
                 Some((value, query, true)) => {
                     self.count()?;
-                    *expr = not_in_condition(&value, &query);
+                    *expr = not_in_condition(&value, &query, around);
                     ControlFlow::Continue(())
                 }
                 Some((value, query, false)) => {
@@ -118,8 +120,8 @@ impl Nulls {
     }
 }
 
-fn not_in_condition(value: &Expr, query: &Query) -> Expr {
-    let parts = plain_column(query).filter(|_| names_its_tables(value));
+fn not_in_condition(value: &Expr, query: &Query, around: &[String]) -> Expr {
+    let parts = plain_column(query).filter(|(select, _)| keeps_its_meaning(value, select, around));
     let Some((select, column)) = parts else {
         return fill(NOT_IN_CONDITION, &[("__x", value)], Some(query));
     };
@@ -163,13 +165,40 @@ fn plain_column(query: &Query) -> Option<(&Select, &Expr)> {
     (is_plain && has_call.is_continue()).then_some((select, column))
 }
 
-/// Whether an expression means the same inside of another query: every column names its table.
-fn names_its_tables(expr: &Expr) -> bool {
-    let found = visit_expressions(expr, |part| match part {
-        Expr::Identifier(_) | Expr::Subquery(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+/// Whether an expression means the same inside of this query: each of its columns names a table of
+/// the query around, and none of this one has that name.
+fn keeps_its_meaning(expr: &Expr, select: &Select, around: &[String]) -> bool {
+    let Some(inside) = tables(&select.from) else { return false };
+    let found = visit_expressions(expr, |part| {
+        let keeps = match part {
+            Expr::CompoundIdentifier(parts) => parts.first().is_some_and(|table| {
+                let table = table.value.to_lowercase();
+                around.contains(&table) && !inside.contains(&table)
+            }),
+            Expr::Identifier(_) | Expr::Subquery(_) => false,
+            _ => true,
+        };
+        if keeps { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     found.is_continue()
+}
+
+/// The names by which columns of a FROM are called; none where it has more than tables and queries.
+fn tables(from: &[TableWithJoins]) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for table in from {
+        let joined = table.joins.iter().map(|join| &join.relation);
+        for factor in std::iter::once(&table.relation).chain(joined) {
+            let name = match factor {
+                TableFactor::Table { alias: Some(alias), .. }
+                | TableFactor::Derived { alias: Some(alias), .. } => &alias.name,
+                TableFactor::Table { name, .. } => name.0.last()?.as_ident()?,
+                _ => return None,
+            };
+            names.push(name.value.to_lowercase());
+        }
+    }
+    Some(names)
 }
 
 fn address(expr: &Expr) -> usize {
