@@ -132,6 +132,8 @@ pub struct Config {
     pub ts_past: Duration,
     /// How far an event's time may lie in the future.
     pub ts_future: Duration,
+    /// Whether credentials in events of Tail Workers are taken out.
+    pub redact: bool,
     /// Most bytes of requests in work.
     pub queue_bytes_max: usize,
     /// How long an id is remembered.
@@ -309,6 +311,14 @@ impl Texts {
         usize::try_from(bytes).map_err(|_| self.wrong(key, "is more than this machine can address"))
     }
 
+    fn switch(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.text(key) {
+            "on" | "true" => Ok(true),
+            "off" | "false" => Ok(false),
+            _ => Err(self.wrong(key, "is neither on nor off")),
+        }
+    }
+
     fn count(&self, key: &str) -> Result<usize, ConfigError> {
         let count: usize = self.parsed(key, "is not a whole number")?;
         if count == 0 { Err(self.wrong(key, "must be 1 or more")) } else { Ok(count) }
@@ -346,6 +356,7 @@ impl Texts {
             types_max: self.count("ingest.types_max")?,
             ts_past: self.duration("ingest.ts_past", Duration::ZERO, DAY * 36_500)?,
             ts_future: self.duration("ingest.ts_future", Duration::ZERO, DAY * 36_500)?,
+            redact: self.switch("ingest.redact")?,
             queue_bytes_max: self.size("ingest.queue_bytes_max", 1 << 20, 1 << 36)?,
             dedup_window: self.duration("dedup.window", DAY, DAY * 366)?,
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,

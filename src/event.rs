@@ -15,6 +15,9 @@ mod json;
 pub mod letter;
 mod names;
 mod normalize;
+#[cfg(test)]
+mod odd;
+mod redact;
 pub mod rows;
 pub mod same;
 mod time;
@@ -23,7 +26,7 @@ pub mod webhook;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Limits that a body and its events must keep.
@@ -39,15 +42,19 @@ pub struct Limits {
     pub ts_past_us: Option<i64>,
     /// How far `ts` may lie after the arrival. Default 1 hour.
     pub ts_future_us: i64,
+    /// Whether credentials in what Tail Workers send are taken out. Default yes.
+    pub redact: bool,
 }
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
-    /// `{"events":[…],"batchId"?}`, an array of events, or one event.
+    /// `{"events":[…],"batchId"?}`, an array of events, one event, or several of these in a row.
     Json,
-    /// One event a line.
+    /// One event a line, or several.
     Ndjson,
+    /// JSON texts one after another, each of any number of lines (RFC 7464 and looser forms).
+    JsonSequence,
     /// One CloudEvents 1.0 event, structured mode.
     CloudEvent,
     /// An array of CloudEvents.
@@ -68,6 +75,8 @@ pub struct Arrival {
     pub first_id: ulid::Ulid,
     /// CloudEvents attributes of binary mode (`ce-*` headers), if the request has them.
     pub cloud_event: Vec<(String, String)>,
+    /// What ties the request to others: `correlation_id` of an event that has none.
+    pub correlation_id: Option<String>,
     /// What the dead letter says of an event that is sent again from there.
     pub again: Option<Again>,
 }
@@ -98,11 +107,31 @@ pub struct Decoded {
     pub accepted: Vec<NamespaceEvents>,
     /// The bad ones.
     pub rejected: Vec<Rejected>,
-    /// What [`NamespaceEvents::came`] points into: the texts that were made of a body that is not
-    /// JSON; empty when it is the body itself, which the caller has.
-    pub source: Bytes,
+    /// The events as they came.
+    pub source: Source,
     /// Whether this is a provider's delivery, which dead letters of it say.
     pub is_webhook: bool,
+}
+
+/// Events as dead letters keep them.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// What [`NamespaceEvents::came`] points into: the texts that were made of a body that is not
+    /// JSON; empty when it is the body itself, which the caller has.
+    pub bytes: Bytes,
+    /// Events whose credentials were taken out, by their place in the body.
+    pub redacted: HashMap<u32, String>,
+}
+
+impl Source {
+    /// The event of a row.
+    #[must_use]
+    pub fn event(&self, events: &NamespaceEvents, row: usize) -> &[u8] {
+        match self.redacted.get(&events.index[row]) {
+            Some(text) => text.as_bytes(),
+            None => &self.bytes[events.came[row].clone()],
+        }
+    }
 }
 
 /// The accepted events of one namespace, in body order.
@@ -117,7 +146,7 @@ pub struct NamespaceEvents {
     pub keys: Vec<EventKey>,
     /// For each row, its place in the body, from 0.
     pub index: Vec<u32>,
-    /// For each row, where its event stands in [`Decoded::source`], for a dead letter.
+    /// For each row, where its event stands in [`Source::bytes`].
     pub came: Vec<Range<usize>>,
     /// Keys that version 0.1.0 gave to some of the rows, in order of the rows.
     pub former: Vec<FormerKey>,

@@ -126,7 +126,9 @@ pub fn router(app: App) -> Router {
 fn routes() -> Router<App> {
     Router::new()
         .route("/ingest", post(ingest::ingest))
+        .route("/ingest/", post(ingest::ingest))
         .route("/e", post(ingest::ingest))
+        .route("/e/", post(ingest::ingest))
         .route("/v1/{namespace}/sql", post(query::query))
         .route("/v1/{namespace}/commit", post(tables::commit))
         .route("/v1/{namespace}/tables", get(tables::list))

@@ -376,6 +376,7 @@ fn limits(config: &Config) -> Limits {
         depth_max: 64,
         ts_past_us: Some(micros(config.ts_past)),
         ts_future_us: micros(config.ts_future),
+        redact: config.redact,
     }
 }
 

@@ -47,6 +47,8 @@ pub enum ErrorCode {
     RequestTimeout,
     /// The body is larger than allowed.
     BodyTooLarge,
+    /// The body has more events than allowed.
+    TooManyEvents,
     /// The body's media type or encoding is not understood.
     UnsupportedMediaType,
     /// The query went over its time, memory or row limit.
@@ -85,7 +87,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::Conflict => 409,
-            Self::BodyTooLarge => 413,
+            Self::BodyTooLarge | Self::TooManyEvents => 413,
             Self::UnsupportedMediaType => 415,
             Self::QueryLimit => 422,
             Self::TooManyRequests => 429,
@@ -131,6 +133,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::BodyTooLarge => "BODY_TOO_LARGE",
+            Self::TooManyEvents => "TOO_MANY_EVENTS",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::QueryLimit => "QUERY_LIMIT",
             Self::NotYet => "NOT_YET",

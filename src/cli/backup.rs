@@ -13,7 +13,7 @@ use crate::{
     server::{
         backup::{
             Backup,
-            create::{Creation, Files},
+            create::{self, Creation, Files},
             restore,
         },
         open_metastore,
@@ -37,6 +37,9 @@ pub enum BackupCommand {
         /// Copy data files instead of linking them where the file system can
         #[arg(long)]
         copy: bool,
+        /// Count the files of the warehouse that are needed and write nothing
+        #[arg(long)]
+        dry_run: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -62,6 +65,12 @@ pub enum BackupCommand {
     Forget {
         /// Its name, as `list` has it
         id: String,
+        /// Say whether there is such a backup and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -72,7 +81,15 @@ pub enum BackupCommand {
 pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliError> {
     let clock = Clock::system();
     match command {
-        BackupCommand::Create { folder, url, copy, json } => {
+        BackupCommand::Create { dry_run: true, json, .. } => {
+            let (files, bytes) = create::plan(config).await?;
+            say(&if *json {
+                json!({ "files": files, "bytes": bytes }).to_string()
+            } else {
+                format!("{files} files of the warehouse, {bytes} bytes; nothing was written")
+            })
+        }
+        BackupCommand::Create { folder, url, copy, dry_run: false, json } => {
             let files = if *copy { Files::Copied } else { Files::Linked };
             let id = Ids::new(clock.clone()).mint().to_string();
             let creation = Creation::begin(config, folder, (id, clock.now_ms())).await?;
@@ -91,15 +108,26 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
         BackupCommand::Restore { folder, dry_run: false, json } => {
             told(&restore::restore(config, folder, clock.now_ms()).await?, "restored", *json)
         }
-        BackupCommand::Forget { id } => {
-            if open_metastore(config).await?.forget_backup(id).await? {
-                return say(&format!("backup {id} is forgotten; its folder is yours to remove"));
-            }
-            Err(CliError::Refused(format!(
-                "there is no backup `{id}`; `icecore backup list` lists them"
-            )))
-        }
+        BackupCommand::Forget { id, dry_run, json } => forget(config, id, *dry_run, *json).await,
     }
+}
+
+async fn forget(config: &Config, id: &str, dry_run: bool, json: bool) -> Result<(), CliError> {
+    let metastore = open_metastore(config).await?;
+    let is_there = match dry_run {
+        true => metastore.backups().await?.iter().any(|backup| backup.id == id),
+        false => metastore.forget_backup(id).await?,
+    };
+    if !is_there {
+        return Err(CliError::Refused(format!(
+            "there is no backup `{id}`; `icecore backup list` lists them"
+        )));
+    }
+    let done = if dry_run { "would be forgotten" } else { "is forgotten" };
+    say(&match json {
+        true => json!({ "id": id, "forgotten": !dry_run }).to_string(),
+        false => format!("backup {id} {done}; its folder is yours to remove"),
+    })
 }
 
 fn told(backup: &Backup, done: &str, json: bool) -> Result<(), CliError> {

@@ -58,6 +58,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("ingest.types_max", "1000", "most distinct types of a namespace"),
     ("ingest.ts_past", "7d", "how far an event's time may lie before its arrival"),
     ("ingest.ts_future", "1h", "how far an event's time may lie after its arrival"),
+    (
+        "ingest.redact",
+        "on",
+        "whether credentials in events of Tail Workers (types tail and tail.*) are taken out: on, off",
+    ),
     ("ingest.queue_bytes_max", "256MiB", "most bytes of requests in work; beyond it 503"),
     ("dedup.window", "7d", "how long an id is remembered, at least; 24h or more"),
     ("wal.segment_bytes", "64MiB", "size of a log segment"),

@@ -121,6 +121,11 @@ impl<'r> Groups<'r> {
         for (column, cell) in cells {
             group.cell(usize::from(*column), before, cell);
         }
+        if let Some(id) = &self.arrival.correlation_id
+            && !cells.iter().any(|(column, _)| usize::from(*column) == names::CORRELATION_ID)
+        {
+            group.text(names::CORRELATION_ID, before, id);
+        }
         if let Some(batch_id) = place.batch_id
             && !row.has_batch_id
         {

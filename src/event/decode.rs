@@ -3,19 +3,26 @@
 //! Every event of a sound body ends up accepted or rejected, in body order.
 
 mod batch;
+mod fault;
 mod made;
+mod take;
+mod values;
 
 use crate::event::{
-    Arrival, BodyFormat, Decoded, Limits, Rejected, avro,
-    build::{Groups, Place, id_in_batch},
+    Arrival, BodyFormat, Decoded, Limits, Rejected, Source, avro,
+    build::Groups,
     cloud,
-    json::{Flaw, NESTING_MAX, Parts, Scan},
-    letter, names,
-    normalize::{self, Cell, Fault},
+    json::{Flaw, Kind, NESTING_MAX, Parts, Scan},
+    names,
+    normalize::{Cell, Fault},
 };
-use batch::{batch_id_of, batch_members, guess, is_tombstone, look_ahead, rest_of_batch, slot};
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use batch::{
+    batch_id_of, batch_members, guess, is_call_list, is_tombstone, look_ahead, rest_of_batch, slot,
+};
+use fault::{broken, not_an_object, not_utf8, other_encoding};
+use icecore_schemas::error_code::ErrorCode;
 use made::Made;
+use std::collections::HashMap;
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -36,8 +43,8 @@ impl BodyError {
 /// Decodes a whole body, already decompressed, and returns its events and the `batchId` of a body
 /// `{"events":[…],"batchId"}`.
 ///
-/// In JSON, an object with an array `events` and no `type` before it is a batch; any other object
-/// is one event. An event with a member `specversion` is a CloudEvent in every format. With
+/// In JSON, an object with an array `events` and no `type` is a batch; any other object is one
+/// event. An event with a member `specversion` is a CloudEvent in every format. With
 /// [`Arrival::cloud_event`] the body is the `data` of one CloudEvent whatever the format says.
 ///
 /// # Errors
@@ -50,21 +57,35 @@ pub fn decode(
     arrival: &Arrival,
     limits: &Limits,
 ) -> Result<(Decoded, Option<String>), BodyError> {
-    match take_apart(body, format, arrival, limits, false) {
-        Err(Stop::LookAhead) => take_apart(body, format, arrival, limits, true),
-        other => other,
+    let mut reading = Reading::Guess;
+    loop {
+        match take_apart(body, format, (arrival, limits), reading) {
+            Ok(decoded) => return Ok(decoded),
+            Err(Stop::Body(error)) => return Err(error),
+            Err(Stop::Again(next)) => {
+                assert!(next != reading, "each way of reading leads to another one or none");
+                reading = next;
+            }
+        }
     }
-    .map_err(|stop| match stop {
-        Stop::Body(error) => error,
-        Stop::LookAhead => unreachable!("a careful pass looks ahead"),
-    })
+}
+
+/// How a body's first object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// It may be a batch; its id, where that comes last, is guessed.
+    Guess,
+    /// It may be a batch, and is looked through for its id first.
+    LookAhead,
+    /// It is an event.
+    Event,
 }
 
 /// Why a pass ends early.
 enum Stop {
     Body(BodyError),
-    /// The guess at a batch's id was wrong: once more, with a look at the whole batch first.
-    LookAhead,
+    /// What was thought of the body was wrong: once more.
+    Again(Reading),
 }
 
 impl From<BodyError> for Stop {
@@ -76,14 +97,12 @@ impl From<BodyError> for Stop {
 fn take_apart(
     body: &[u8],
     format: BodyFormat,
-    arrival: &Arrival,
-    limits: &Limits,
-    is_careful: bool,
+    (arrival, limits): (&Arrival, &Limits),
+    reading: Reading,
 ) -> Result<(Decoded, Option<String>), Stop> {
-    let mut pass = Pass::new(arrival, limits, is_careful);
+    let mut pass = Pass::new(body, arrival, limits, reading);
     let whole = body;
-    pass.source = body.as_ptr().addr();
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
     let mut made = Made::default();
     let mut batch_id = None;
     let mut sink = Sink::default();
@@ -102,29 +121,36 @@ fn take_apart(
         made = Made::of(&avro::events(body, limits)?);
         pass.source = made.text.as_ptr().addr();
         pass.lines(made.texts(), &mut sink)?;
-    } else if format == BodyFormat::Ndjson {
-        match std::str::from_utf8(body) {
-            Ok(text) => pass.lines(text.split('\n'), &mut sink)?,
-            Err(_) => pass.broken_lines(body)?,
-        }
     } else {
-        let text = std::str::from_utf8(body).map_err(|error| {
-            let at = error.valid_up_to();
-            BodyError::new(ErrorCode::InvalidJson, format!("the body is not UTF-8 at byte {at}"))
-        })?;
+        if let Some(known) = other_encoding(body) {
+            return Err(BodyError::new(ErrorCode::InvalidJson, known).into());
+        }
+        let text = match std::str::from_utf8(body) {
+            Ok(text) => text,
+            Err(_) if format == BodyFormat::Ndjson => "",
+            Err(error) => return Err(not_utf8(error.valid_up_to()).into()),
+        };
         pass.needs_spec_version =
             matches!(format, BodyFormat::CloudEvent | BodyFormat::CloudEventBatch);
-        batch_id = pass.json(text, &mut sink)?;
+        match format {
+            BodyFormat::Ndjson if text.is_empty() => pass.broken_lines(body)?,
+            BodyFormat::Ndjson => pass.lines(text.split('\n'), &mut sink)?,
+            BodyFormat::JsonSequence => pass.values(text, &mut sink)?,
+            _ => batch_id = pass.json(text, &mut sink)?,
+        }
     }
     let decoded = Decoded {
         received: pass.received as usize,
         accepted: pass.groups.finish(),
         rejected: pass.rejected,
-        source: made.text.into(),
+        source: Source { bytes: made.text.into(), redacted: pass.redacted },
         is_webhook: false,
     };
     Ok((decoded, batch_id))
 }
+
+/// How some systems begin a file of UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Buffers of the event at hand, kept from one event to the next.
 #[derive(Default)]
@@ -138,8 +164,15 @@ struct Pass<'r> {
     arrival: &'r Arrival,
     limits: &'r Limits,
     depth_max: usize,
-    is_careful: bool,
+    reading: Reading,
     needs_spec_version: bool,
+    body: &'r [u8],
+    /// Whether the body may have events of a Tail Worker, once somebody asked.
+    is_trace_body: Option<bool>,
+    /// Events without their credentials, by their place in the body.
+    redacted: HashMap<u32, String>,
+    /// In a batch of calls, what it has for all of them; mostly nothing, the empty text.
+    shared: Option<String>,
     /// Where the bytes of all events begin.
     source: usize,
     received: u32,
@@ -148,14 +181,18 @@ struct Pass<'r> {
 }
 
 impl<'r> Pass<'r> {
-    fn new(arrival: &'r Arrival, limits: &'r Limits, is_careful: bool) -> Self {
+    fn new(body: &'r [u8], arrival: &'r Arrival, limits: &'r Limits, reading: Reading) -> Self {
         Self {
+            body,
+            is_trace_body: None,
+            shared: None,
             arrival,
             limits,
             depth_max: limits.depth_max.min(NESTING_MAX),
-            is_careful,
+            reading,
             needs_spec_version: false,
-            source: 0,
+            source: body.as_ptr().addr(),
+            redacted: HashMap::new(),
             received: 0,
             groups: Groups::new(arrival),
             rejected: Vec::new(),
@@ -170,16 +207,18 @@ impl<'r> Pass<'r> {
             None => Err(BodyError::new(ErrorCode::InvalidRequest, "the body is empty").into()),
             Some(b'[') => {
                 self.array(&mut scan, text, None, sink)?;
-                scan.end().map_err(broken)?;
+                self.rest(&scan, text, sink)?;
                 Ok(None)
             }
             Some(b'{') => {
-                if let Some(batch_id) = self.batch(text, sink)? {
+                if self.reading != Reading::Event
+                    && let Some(batch_id) = self.batch(text, sink)?
+                {
                     return Ok(batch_id);
                 }
                 let event = self.scan_event(&mut scan, sink).map_err(broken)?;
-                scan.end().map_err(broken)?;
                 self.event(event, None, 0, sink)?;
+                self.rest(&scan, text, sink)?;
                 Ok(None)
             }
             Some(b'n') if is_tombstone(text) => {
@@ -188,7 +227,7 @@ impl<'r> Pass<'r> {
             }
             Some(_) => Err(BodyError::new(
                 ErrorCode::InvalidJson,
-                "the body must be an event, an array of events or {\"events\":[…]}",
+                "the body must be JSON (Content-Type: application/json): an event, an array of events or {\"events\":[…]}",
             )
             .into()),
         }
@@ -213,7 +252,12 @@ impl<'r> Pass<'r> {
             scan.expect(b':').map_err(broken)?;
             match slot(name) {
                 Some(names::TYPE) => return Ok(None),
-                Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => break,
+                Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => {
+                    if is_call_list(name) && !self.is_call_batch(text) {
+                        return Ok(None);
+                    }
+                    break;
+                }
                 Some(names::BATCH_ID) => {
                     batch_id = batch_id_of(scan.value(self.depth_max).map_err(broken)?);
                 }
@@ -231,14 +275,21 @@ impl<'r> Pass<'r> {
         }
         let is_known = batch_id.is_some();
         if !is_known {
-            batch_id = if self.is_careful { look_ahead(scan.clone()) } else { guess(text) };
+            batch_id = match self.reading {
+                Reading::LookAhead => look_ahead(scan.clone()),
+                _ => guess(text),
+            };
         }
         self.array(&mut scan, text, batch_id.as_deref(), sink)?;
-        let later = rest_of_batch(&mut scan).map_err(broken)?;
-        scan.end().map_err(broken)?;
-        if !is_known && later != batch_id {
-            return Err(Stop::LookAhead);
+        self.shared = None;
+        let rest = rest_of_batch(&mut scan).map_err(broken)?;
+        if rest.has_type {
+            return Err(Stop::Again(Reading::Event));
         }
+        if !is_known && rest.batch_id != batch_id {
+            return Err(Stop::Again(Reading::LookAhead));
+        }
+        self.rest(&scan, text, sink)?;
         Ok(Some(batch_id))
     }
 
@@ -287,7 +338,8 @@ impl<'r> Pass<'r> {
         sink: &mut Sink<'a>,
     ) -> Result<(), Stop> {
         for line in lines {
-            let line = line.trim_ascii();
+            // Files that were put one after another have their marks in the middle.
+            let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
             if is_tombstone(line) {
                 self.next_index()?;
             } else if !line.is_empty() {
@@ -307,16 +359,25 @@ impl<'r> Pass<'r> {
         };
         let mut scan = Scan::new(line);
         if scan.peek() != Some(b'{') {
-            let flaw = scan.value(NESTING_MAX).and_then(|_| scan.end()).err();
-            let fault = flaw.map_or_else(not_an_object, |flaw| broken(line, flaw).into());
-            return refuse(self, fault);
+            let whole = scan.value(NESTING_MAX).and_then(|value| scan.end().map(|()| value));
+            return match whole {
+                Ok(value) if value.kind == Kind::Array => {
+                    self.array(&mut Scan::new(value.raw), line, None, sink)
+                }
+                Ok(_) => refuse(self, not_an_object()),
+                Err(_) if values::are_several(line) => self.values(line, sink),
+                Err(flaw) => refuse(self, broken(line, flaw).into()),
+            };
         }
         let mut event = match self.scan_event(&mut scan, sink) {
             Ok(event) => event,
             Err(flaw) => return refuse(self, broken(line, flaw).into()),
         };
         if let Err(flaw) = scan.end() {
-            return refuse(self, broken(line, flaw).into());
+            return match values::are_several(line) {
+                true => self.values(line, sink),
+                false => refuse(self, broken(line, flaw).into()),
+            };
         }
         if let Scanned::TooDeep(_) = event {
             // It may be a batch with an event that is too deep.
@@ -331,8 +392,12 @@ impl<'r> Pass<'r> {
             Scanned::TooDeep(_) => None,
         };
         match members {
-            Some((events, batch_id)) => {
-                self.array(&mut Scan::new(events), line, batch_id.as_deref(), sink)
+            Some((events, batch_id, is_call_list)) => {
+                let is_calls = is_call_list && self.is_call_batch(line);
+                debug_assert_eq!(is_calls, is_call_list);
+                self.array(&mut Scan::new(events), line, batch_id.as_deref(), sink)?;
+                self.shared = None;
+                Ok(())
             }
             None => Ok(self.event(event, None, 0, sink)?),
         }
@@ -364,6 +429,7 @@ impl<'r> Pass<'r> {
     ) -> Result<Scanned<'a>, Flaw> {
         sink.parts.top.clear();
         sink.parts.data.clear();
+        sink.parts.is_in_call_batch = self.shared.is_some();
         let start = scan.at();
         match scan.object(self.depth_max, &mut sink.parts) {
             Ok(()) => Ok(Scanned::Event(scan.since(start))),
@@ -375,55 +441,6 @@ impl<'r> Pass<'r> {
         }
     }
 
-    /// Takes or refuses the event whose members are in `sink`.
-    fn event<'a>(
-        &mut self,
-        event: Scanned<'a>,
-        batch_id: Option<&str>,
-        batch_index: u32,
-        sink: &mut Sink<'a>,
-    ) -> Result<(), BodyError> {
-        let index = self.next_index()?;
-        let (Scanned::Event(raw) | Scanned::TooDeep(raw)) = event;
-        let start = raw.as_ptr().addr() - self.source;
-        let place = Place { index, batch_id, batch_index, came: start..start + raw.len() };
-        let taken = self.check(event, sink).and_then(|()| {
-            let context = (self.arrival, self.limits);
-            match normalize::read(raw, &sink.parts, context, &mut sink.cells)? {
-                Some(row) => self.groups.push(&row, &sink.cells, place),
-                None => Ok(()),
-            }
-        });
-        if let Err(fault) = taken {
-            let in_batch = batch_id.map(|batch_id| (batch_id, batch_index));
-            self.reject(raw.as_bytes(), index, in_batch, fault);
-        }
-        Ok(())
-    }
-
-    fn check(&self, event: Scanned<'_>, sink: &Sink<'_>) -> Result<(), Fault> {
-        let raw = match event {
-            Scanned::Event(raw) => raw,
-            Scanned::TooDeep(_) => {
-                let reason = format!("the event is nested deeper than {} levels", self.depth_max);
-                return Err(Fault::new(ErrorCode::TooDeep, reason));
-            }
-        };
-        if raw.len() > self.limits.event_bytes_max {
-            let (length, most) = (raw.len(), self.limits.event_bytes_max);
-            let reason = format!("the event has {length} bytes, at most {most} are allowed");
-            return Err(Fault::new(ErrorCode::EventTooLarge, reason));
-        }
-        let is_cloud_event =
-            || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
-        let is_other = || normalize::is_among_cloud_events(&sink.parts);
-        if self.needs_spec_version && !is_cloud_event() && !is_other() {
-            let reason = "a CloudEvent needs `specversion` \"1.0\"";
-            return Err(Fault::new(ErrorCode::InvalidEvent, reason));
-        }
-        Ok(())
-    }
-
     /// Counts an event.
     #[inline]
     fn next_index(&mut self) -> Result<u32, BodyError> {
@@ -431,32 +448,12 @@ impl<'r> Pass<'r> {
         if index as usize >= self.limits.batch_events_max {
             let most = self.limits.batch_events_max;
             return Err(BodyError::new(
-                ErrorCode::BodyTooLarge,
+                ErrorCode::TooManyEvents,
                 format!("the body has more than {most} events; send them in several requests"),
             ));
         }
         self.received += 1;
         Ok(index)
-    }
-
-    #[cold]
-    fn reject(&mut self, event: &[u8], index: u32, in_batch: Option<(&str, u32)>, fault: Fault) {
-        let (payload, reason) = letter::keep(event, fault.reason);
-        let glimpse = std::str::from_utf8(event).map(normalize::glimpse).unwrap_or_default();
-        let own = glimpse.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
-        let namespace = own.unwrap_or_else(|| self.arrival.namespace.clone());
-        // The id that it would have had, so that it is the same event when it is sent again.
-        let in_batch = in_batch.map(|(batch_id, index)| id_in_batch(&namespace, batch_id, index));
-        self.rejected.push(Rejected {
-            index,
-            namespace,
-            code: fault.code,
-            reason,
-            id: glimpse.id.or(in_batch),
-            event_type: glimpse.event_type,
-            source: glimpse.source,
-            payload,
-        });
     }
 }
 
@@ -465,34 +462,6 @@ impl<'r> Pass<'r> {
 enum Scanned<'a> {
     Event(&'a str),
     TooDeep(&'a str),
-}
-
-fn not_an_object() -> Fault {
-    Fault::new(ErrorCode::InvalidEvent, "an event must be a JSON object")
-}
-
-#[cold]
-fn broken(text: &str, flaw: Flaw) -> BodyError {
-    match flaw {
-        Flaw::Syntax(at) if at >= text.len() => {
-            BodyError::new(ErrorCode::InvalidJson, "the JSON ends too early")
-        }
-        Flaw::Syntax(at) => {
-            let start = text.floor_char_boundary(at);
-            let near: String = text[start..].chars().take(20).collect();
-            BodyError::new(
-                ErrorCode::InvalidJson,
-                format!("the JSON is broken at byte {at}, near {near:?}"),
-            )
-        }
-        Flaw::TooDeep => BodyError::new(ErrorCode::TooDeep, "the JSON is nested too deep"),
-    }
-}
-
-impl From<BodyError> for Fault {
-    fn from(error: BodyError) -> Self {
-        Self { code: error.code, reason: error.reason }
-    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ fn check(case: &Case, random: &mut StdRng) {
         depth_max: 64,
         ts_past_us: (!case.is_backfill).then_some(7 * 86_400_000_000),
         ts_future_us: 3_600_000_000,
+        redact: true,
     };
     let attributes = [("specversion", "1.0"), ("id", "1"), ("type", "t"), ("ce-Source", "%2e%ff/")];
     let cloud_event = if case.is_binary_mode { &attributes[..] } else { &[] };
@@ -91,6 +92,7 @@ fn check(case: &Case, random: &mut StdRng) {
         namespace: Namespace::parse("acme.example").unwrap(),
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, u128::MAX >> 48),
         cloud_event: cloud_event.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+        correlation_id: None,
         again: None,
     };
     match decode(&case.body.0, case.format, &arrival, &limits) {
@@ -110,7 +112,8 @@ fn check_decoded(decoded: &Decoded, case: &Case, limits: &Limits) {
     // A tombstone alone is neither.
     let may_skip = case.body.0.windows(4).any(|text| text == b"null");
     assert!(places.len() == decoded.received || may_skip, "each event is taken or refused");
-    let source = if decoded.source.is_empty() { &case.body.0[..] } else { &decoded.source };
+    let made = &decoded.source.bytes;
+    let source = if made.is_empty() { &case.body.0[..] } else { made };
     for events in &decoded.accepted {
         assert!(events.index.is_sorted());
         assert_eq!(events.keys.len(), events.rows.num_rows());

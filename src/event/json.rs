@@ -3,7 +3,11 @@
 //! Leaves meaning to `normalize`. A value it hands out is valid JSON (RFC 8259) and nested no
 //! deeper than asked; a hostile text costs neither stack nor memory.
 
+mod text;
+
 use std::borrow::Cow;
+use text::{after_escape, lone_surrogate, unescape};
+pub(crate) use text::{push_string, without_lone_surrogates};
 
 /// Deepest nesting the reader follows, whatever its caller allows: it recurses.
 pub(crate) const NESTING_MAX: usize = 512;
@@ -44,6 +48,10 @@ pub(crate) struct Member<'a> {
 pub(crate) struct Parts<'a> {
     pub(crate) top: Vec<Member<'a>>,
     pub(crate) data: Vec<Member<'a>>,
+    /// Whether a string in it has half of a surrogate pair, which is no text.
+    pub(crate) has_lone_surrogate: bool,
+    /// Whether it stands in a batch of an analytics library.
+    pub(crate) is_in_call_batch: bool,
 }
 
 /// Why a text cannot be read.
@@ -64,6 +72,11 @@ impl<'a> Value<'a> {
             Kind::Escaped => Some(Cow::Owned(unescape(inside()))),
             Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object => None,
         }
+    }
+
+    /// Whether it is a string with half of a surrogate pair: valid JSON, but no text.
+    pub(crate) fn has_lone_surrogate(&self) -> bool {
+        self.kind == Kind::Escaped && lone_surrogate(self.raw, 0).is_some()
     }
 }
 
@@ -87,11 +100,12 @@ pub(crate) fn each_member<'a>(object: Value<'a>, visit: impl FnMut(Member<'a>)) 
 pub(crate) struct Scan<'a> {
     text: &'a str,
     at: usize,
+    has_lone_surrogate: bool,
 }
 
 impl<'a> Scan<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, has_lone_surrogate: false }
     }
 
     /// The next byte that is not white space, not taken.
@@ -124,6 +138,11 @@ impl<'a> Scan<'a> {
     /// Nothing but white space may follow.
     pub(crate) fn end(&mut self) -> Result<(), Flaw> {
         if self.peek().is_none() { Ok(()) } else { Err(Flaw::Syntax(self.at)) }
+    }
+
+    /// What comes after here.
+    pub(crate) fn rest(&self) -> &'a str {
+        &self.text[self.at..]
     }
 
     /// The offset of the next byte.
@@ -167,7 +186,9 @@ impl<'a> Scan<'a> {
     /// The next value, an object: adds its members to `parts.top`, and those of its member `data`
     /// to `parts.data`.
     pub(crate) fn object(&mut self, depth: usize, parts: &mut Parts<'a>) -> Result<(), Flaw> {
-        let Parts { top, data } = parts;
+        let Parts { top, data, has_lone_surrogate, .. } = parts;
+        self.has_lone_surrogate = false;
+        *has_lone_surrogate = false;
         let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
         self.expect(b'{')?;
         if self.take(b'}') {
@@ -177,8 +198,12 @@ impl<'a> Scan<'a> {
             let name = self.name()?;
             let start = self.at - name.raw.len();
             self.expect(b':')?;
-            let value = if name.raw == "\"data\"" && self.peek() == Some(b'{') {
+            let is_data = name.raw == "\"data\"";
+            if is_data {
+                // Of two members of one name the last one counts.
                 data.clear();
+            }
+            let value = if is_data && self.peek() == Some(b'{') {
                 let start = self.at;
                 self.visit(depth, |member| data.push(member))?;
                 Value { raw: self.since(start), kind: Kind::Object }
@@ -187,6 +212,7 @@ impl<'a> Scan<'a> {
             };
             top.push(Member { name, value, text: self.since(start) });
             if !self.take(b',') {
+                *has_lone_surrogate = self.has_lone_surrogate;
                 return self.expect(b'}');
             }
         }
@@ -300,7 +326,9 @@ impl<'a> Scan<'a> {
                 }
                 Some(b'\\') => {
                     kind = Kind::Escaped;
-                    at = after_escape(bytes, at).ok_or(Flaw::Syntax(at))?;
+                    let (next, is_lone) = after_escape(bytes, at).ok_or(Flaw::Syntax(at))?;
+                    at = next;
+                    self.has_lone_surrogate |= is_lone;
                 }
                 Some(0..=0x1f) | None => return Err(Flaw::Syntax(at)),
                 Some(_) => at += 1,
@@ -363,79 +391,6 @@ fn special(word: u64) -> u64 {
     let is_backslash = backslash.wrapping_sub(ONES) & !backslash;
     let is_control = word.wrapping_sub(ONES * 0x20) & !word;
     (is_quote | is_backslash | is_control) & HIGH
-}
-
-/// The offset after the escape at `at`, if it is one.
-fn after_escape(bytes: &[u8], at: usize) -> Option<usize> {
-    match bytes.get(at + 1)? {
-        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
-        b'u' => {
-            let hex = bytes.get(at + 2..at + 6)?;
-            hex.iter().all(u8::is_ascii_hexdigit).then_some(at + 6)
-        }
-        _ => None,
-    }
-}
-
-/// The text that valid escapes stand for; half of a surrogate pair becomes U+FFFD.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let escape = rest.as_bytes()[at + 1];
-        rest = &rest[at + 2..];
-        match escape {
-            b'b' => out.push('\u{8}'),
-            b'f' => out.push('\u{c}'),
-            b'n' => out.push('\n'),
-            b'r' => out.push('\r'),
-            b't' => out.push('\t'),
-            b'u' => {
-                let high = hex(rest);
-                rest = &rest[4..];
-                let low = rest.strip_prefix("\\u").map(hex).filter(|low| low >> 10 == 0x37);
-                match low {
-                    Some(low) if high >> 10 == 0x36 => {
-                        rest = &rest[6..];
-                        let code = 0x1_0000 + ((high & 0x3ff) << 10) + (low & 0x3ff);
-                        out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                    }
-                    _ => out.push(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER)),
-                }
-            }
-            other => out.push(char::from(other)),
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-fn hex(text: &str) -> u32 {
-    u32::from_str_radix(&text[..4], 16).expect("the scan saw four hex digits")
-}
-
-/// Appends `text` as a JSON string.
-pub(crate) fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c < ' ' => {
-                out.push_str("\\u00");
-                let digits = b"0123456789abcdef";
-                let code = c as usize;
-                out.push(char::from(digits[code >> 4]));
-                out.push(char::from(digits[code & 15]));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 /// Whether `text` is one valid JSON value.

@@ -3,7 +3,7 @@
 //! Rows are only appended. The newest row of an id counts, which is the one with the most `retries`;
 //! every row of an id but a discarded one has the same payload.
 
-use crate::event::{Rejected, normalize, rows};
+use crate::event::{Limits, Rejected, normalize, redact, rows};
 use arrow::{
     array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray},
     record_batch::RecordBatch,
@@ -154,6 +154,18 @@ pub fn keep(bytes: &[u8], reason: String) -> (String, String) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), reason),
         Err(_) => (STANDARD.encode(bytes), format!("{IN_BASE64}{reason}")),
+    }
+}
+
+/// As [`keep`], for a body that could not be read: without credentials, if it may be of a Tail
+/// Worker.
+#[must_use]
+pub fn keep_body(bytes: &[u8], reason: String, limits: &Limits) -> (String, String) {
+    let text = String::from_utf8_lossy(bytes);
+    let is_redacted = limits.redact && redact::may_be_trace(&text);
+    match is_redacted.then(|| redact::redact(&text)).flatten() {
+        Some(redacted) => (redacted, reason),
+        None => keep(bytes, reason),
     }
 }
 

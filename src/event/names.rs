@@ -17,7 +17,7 @@ pub(crate) const NS: usize = column("ns");
 pub(crate) const INGESTED_AT: usize = column("ingested_at");
 pub(crate) const SOURCE: usize = column("source");
 pub(crate) const BATCH_ID: usize = column("batch_id");
-const CORRELATION_ID: usize = column("correlation_id");
+pub(crate) const CORRELATION_ID: usize = column("correlation_id");
 pub(crate) const OP: usize = column("op");
 pub(crate) const STORE: usize = column("store");
 pub(crate) const COLLECTION: usize = column("collection");
@@ -38,6 +38,8 @@ pub(crate) const EVENT_TYPE: usize = column("event_type");
 pub(crate) const CLOSE_CODE: usize = column("close_code");
 pub(crate) const SCHEMA_VERSION: usize = column("schema_version");
 pub(crate) const RETRIES: usize = column("retries");
+pub(crate) const SCRIPT_NAME: usize = column("script_name");
+pub(crate) const OUTCOME: usize = column("outcome");
 pub(crate) const DATA: usize = column("data");
 pub(crate) const META: usize = column("meta");
 pub(crate) const PAYLOAD: usize = column("payload");
@@ -46,7 +48,7 @@ pub(crate) const PAYLOAD: usize = column("payload");
 pub(crate) const DO: usize = COLUMNS;
 /// `code`: the close code of a `ws.close`, unknown elsewhere.
 pub(crate) const CODE: usize = COLUMNS + 1;
-/// `events`: an array of events, if there is no type.
+/// `events`, or `batch` of an analytics library: an array of events, if there is no type.
 pub(crate) const EVENT_LIST: usize = COLUMNS + 2;
 /// `payload`: Kafka Connect's wrapper around a Debezium envelope.
 pub(crate) const WRAPPED: usize = COLUMNS + 3;
@@ -133,6 +135,7 @@ const ALIASES: &[(&str, usize)] = &[
     ("do", DO),
     ("code", CODE),
     ("events", EVENT_LIST),
+    ("batch", EVENT_LIST),
     ("payload", WRAPPED),
     ("ts_ms", TS_MS),
     ("ts_us", TS_US),
@@ -238,6 +241,12 @@ const fn bits(slots: &[usize]) -> u128 {
     bits
 }
 
+/// Every name that an event may use.
+#[cfg(test)]
+pub(crate) fn known_names() -> impl Iterator<Item = &'static str> {
+    (0..NAMES_MAX).filter(|number| !ours(*number)).map(name)
+}
+
 const fn name(number: usize) -> &'static str {
     if number < COLUMNS { EVENTS[number].name } else { ALIASES[number - COLUMNS].0 }
 }
@@ -279,7 +288,7 @@ const fn hash(key: Key) -> usize {
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE.trailing_zeros())) as usize
 }
 
-const fn column(name: &str) -> usize {
+pub(crate) const fn column(name: &str) -> usize {
     let mut at = 0;
     while at < EVENTS.len() {
         if same(EVENTS[at].name.as_bytes(), name.as_bytes()) {

@@ -3,19 +3,21 @@
 //! Leaves finding events to `decode` and columns to `build`. A row is complete before any of it
 //! is stored, so an event is accepted whole or refused whole.
 
+mod call;
 mod cell;
 mod change;
 mod cloud_event;
 pub(crate) mod content;
 mod glimpse;
+mod inner;
 
 use crate::event::{
     Arrival, Limits,
     json::{self, Kind, Member, Parts, Value},
     names::{self, COLUMNS, Known, SLOTS},
-    time,
+    redact, time,
 };
-pub(crate) use cell::{Cell, convert};
+pub(crate) use cell::{Cell, convert, identifier};
 pub(crate) use change::Former;
 use change::Wrapped;
 pub(crate) use change::is_among_cloud_events;
@@ -23,6 +25,7 @@ pub(crate) use cloud_event::is_cloud_event;
 use content::content;
 pub(crate) use glimpse::{glimpse, retries};
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
+use inner::Inner;
 use std::borrow::Cow;
 
 /// Why an event is refused.
@@ -49,6 +52,8 @@ pub(crate) struct Row<'a> {
     /// The source of a CloudEvent, which is part of its identity; empty where it has none.
     pub(crate) cloud_source: Option<String>,
     pub(crate) former: Option<Former>,
+    /// Whether it is of a Tail Worker: such events carry the headers of requests.
+    pub(crate) is_trace: bool,
 }
 
 /// Reads the event with this text and these members; `cells` gets the values of its columns, but
@@ -59,8 +64,18 @@ pub(crate) fn read<'a>(
     context: (&Arrival, &Limits),
     cells: &mut Vec<(u8, Cell<'a>)>,
 ) -> Result<Option<Row<'a>>, Fault> {
+    let data;
     let mut draft = Draft::new(raw, &parts.top, &parts.data, cells);
+    draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
+    if let Some(call) = draft.call(parts.is_in_call_batch) {
+        if call.id.is_some() {
+            draft.content = content(&call::content(&parts.top));
+        }
+        data = call::data(&call);
+        draft.take_call(call, &data);
+        return draft.finish(context).map(Some);
+    }
     if draft.has(names::SPEC_VERSION) {
         draft.change_in_data();
         return draft.finish(context).map(Some);
@@ -79,10 +94,12 @@ pub(crate) fn read<'a>(
     let content = draft.content;
     let mut inside = Draft::new(raw, &inner, &[], draft.cells);
     inside.content = content;
+    inside.has_lone_surrogate = parts.has_lone_surrogate;
     if !inside.database_record() {
         if !is_connect {
             let mut draft = Draft::new(raw, &parts.top, &parts.data, inside.cells);
             draft.content = content;
+            draft.has_lone_surrogate = parts.has_lone_surrogate;
             return draft.finish(context).map(Some);
         }
         inside.other_record();
@@ -112,6 +129,8 @@ struct Draft<'m, 'a> {
     cells: &'m mut Vec<(u8, Cell<'a>)>,
     /// Whether the columns do not hold everything that the event says.
     is_lossy: bool,
+    /// Whether a string of the event has half of a surrogate pair.
+    has_lone_surrogate: bool,
     /// Whether a name that nobody knows begins like those of a flattened row's fields.
     has_fields: bool,
     /// Hash of all members.
@@ -138,6 +157,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             filled: 0,
             cells,
             is_lossy: false,
+            has_lone_surrogate: false,
             has_fields: false,
             content: 0,
             change: change::Derived::default(),
@@ -189,7 +209,8 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.cells.push((column as u8, cell));
     }
 
-    /// Whether the value was taken: it has the column's type, and the column was empty.
+    /// Whether the column now says all that the value says: it was empty, and the value has its
+    /// type.
     fn put_if_it_fits(&mut self, column: usize, value: Value<'a>) -> bool {
         if value.kind == Kind::Null {
             return true;
@@ -197,7 +218,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         match convert(column, value) {
             Some(cell) if !self.is_filled(column) => {
                 self.put(column, cell);
-                true
+                cell::is_kept(column, value)
             }
             _ => false,
         }
@@ -220,10 +241,11 @@ impl<'m, 'a> Draft<'m, 'a> {
         while columns != 0 {
             let column = columns.trailing_zeros() as usize;
             columns &= columns - 1;
-            self.column(column)?;
+            self.column(column);
         }
         if let Some(value) = self.value(names::DO) {
-            self.durable_object(value)?;
+            self.is_lossy |= value.kind != Kind::Object;
+            self.is_lossy |= !self.put_durable_object(&mut Inner::default(), value);
         }
         if self.has(names::META) {
             self.meta();
@@ -236,15 +258,21 @@ impl<'m, 'a> Draft<'m, 'a> {
         {
             self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
         }
+        let is_trace = redact::is_trace_type(&event_type);
         self.put(names::TYPE, Cell::Text(event_type));
         if self.is_lossy {
             self.put(names::PAYLOAD, Cell::Text(Cow::Borrowed(self.raw)));
+        }
+        if self.has_lone_surrogate {
+            self.escape_lone_surrogates();
         }
         let has_batch_id = self.is_filled(names::BATCH_ID);
         let cloud_source = is_cloud_event.then(|| self.text(names::SOURCE).unwrap_or_default());
         let content = self.change.content.unwrap_or(self.content);
         let former = self.change.former.take();
-        Ok(Row { id, namespace, ts_us, has_batch_id, content, cloud_source, former })
+        let is_trace =
+            is_trace || (self.is_filled(names::SCRIPT_NAME) && self.is_filled(names::OUTCOME));
+        Ok(Row { id, namespace, ts_us, has_batch_id, content, cloud_source, former, is_trace })
     }
 
     /// A column's text, if it has one.
@@ -290,7 +318,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             return Err(Fault::new(
                 ErrorCode::InvalidTimestamp,
                 format!(
-                    "{} must be an ISO 8601 time or a number of seconds, milliseconds or microseconds since 1970, not {}",
+                    "{} must be a time in the years 0001 to 9999 such as 2026-11-20T14:03:05Z, or a number of seconds, milliseconds or microseconds since 1970, not {}",
                     self.name_of(names::TS),
                     excerpt(value.raw)
                 ),
@@ -329,10 +357,10 @@ impl<'m, 'a> Draft<'m, 'a> {
         };
         self.forget(names::NS);
         match value.text() {
-            Some(text) => Ok(Some(text)),
-            None => Err(Fault::new(
+            Some(text) if !value.has_lone_surrogate() => Ok(Some(text)),
+            _ => Err(Fault::new(
                 ErrorCode::InvalidNamespace,
-                format!("`ns` must be a string, not {}", excerpt(value.raw)),
+                format!("`ns` must be a text, not {}", excerpt(value.raw)),
             )),
         }
     }
@@ -342,27 +370,27 @@ impl<'m, 'a> Draft<'m, 'a> {
             self.forget(names::ID);
             return Ok(self.change.id.take().map(Cow::Owned));
         };
-        match convert(names::ID, value) {
-            Some(Cell::Text(id)) if !id.is_empty() => {
-                self.forget(names::ID);
-                Ok(Some(id))
-            }
-            _ => Err(self.misfit(names::ID)),
-        }
+        self.forget(names::ID);
+        identifier(value).map(Some).ok_or_else(|| {
+            let why = if value.has_lone_surrogate() {
+                "; a half of a surrogate pair is no text"
+            } else {
+                ""
+            };
+            let not = excerpt(value.raw);
+            let wanted = "a text that is not empty, or a number";
+            let reason = format!("`id` must be {wanted}, not {not}{why}; or leave it out");
+            Fault::new(ErrorCode::InvalidEvent, reason)
+        })
     }
 
-    fn column(&mut self, column: usize) -> Result<(), Fault> {
-        let Some(value) = self.value(column) else { return Ok(()) };
-        match convert(column, value) {
-            // A change that was already taken from a Debezium envelope stays.
-            Some(_) if self.is_filled(column) => Ok(()),
-            Some(cell) => {
-                // Only a log position keeps a value of its own in place of its text.
-                self.is_lossy |= column == names::LSN && value.kind != Kind::Number;
-                self.put(column, cell);
-                Ok(())
-            }
-            None => Err(self.misfit(column)),
+    /// Fills the column from its member. A value of another type is no reason to lose the event.
+    fn column(&mut self, column: usize) {
+        // A change that was already taken from a Debezium envelope stays.
+        if let Some(value) = self.value(column)
+            && !self.is_filled(column)
+        {
+            self.is_lossy |= !self.put_if_it_fits(column, value);
         }
     }
 
@@ -379,73 +407,21 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.is_lossy |= self.present & names::KEPT_IN_PAYLOAD != 0;
     }
 
-    fn durable_object(&mut self, value: Value<'a>) -> Result<(), Fault> {
-        if value.kind != Kind::Object {
-            return Err(Fault::new(
-                ErrorCode::InvalidEvent,
-                format!("`do` must be an object, not {}", excerpt(value.raw)),
-            ));
-        }
-        self.is_lossy |= !self.put_durable_object(value);
-        Ok(())
-    }
-
-    /// Whether the columns hold all of the object.
-    fn put_durable_object(&mut self, value: Value<'a>) -> bool {
-        let mut kept = true;
-        json::each_member(value, |member| {
-            let column = match member.name.raw {
-                "\"id\"" => names::DO_ID,
-                "\"name\"" => names::DO_NAME,
-                "\"class\"" => names::DO_CLASS,
-                "\"colo\"" => names::DO_COLO,
-                "\"worker\"" => names::DO_WORKER,
-                _ => {
-                    kept = false;
-                    return;
-                }
-            };
-            kept &= self.put_if_it_fits(column, member.value);
-        });
-        kept
-    }
-
-    /// `_meta` keeps its text, so what does not fit a column is not lost.
-    fn meta(&mut self) {
-        let Some(value) = self.value(names::META) else { return };
-        json::each_member(value, |member| {
-            let column = match member.name.raw {
-                "\"schemaVersion\"" | "\"schema_version\"" => names::SCHEMA_VERSION,
-                "\"source\"" => names::SOURCE,
-                "\"retries\"" => names::RETRIES,
-                _ => return,
-            };
-            self.put_if_it_fits(column, member.value);
-        });
-    }
-
-    /// `data` keeps its text, so what does not fit a column is not lost.
-    fn described_in_data(&mut self, event_type: &str) {
-        let is_change = event_type.starts_with("cdc.") && !self.is_filled(names::OP);
-        let data = self.data;
-        for member in data {
-            let Some(known) = known(member) else { continue };
-            match known.slot {
-                names::DO if member.value.kind == Kind::Object => {
-                    self.put_durable_object(member.value);
-                }
-                names::NAMESPACE if event_type.starts_with("rpc.") => {
-                    self.put_if_it_fits(names::RPC_NAMESPACE, member.value);
-                }
-                names::CODE if event_type == "ws.close" => {
-                    self.put_if_it_fits(names::CLOSE_CODE, member.value);
-                }
-                slot if slot < COLUMNS
-                    && (names::is_found_in_data(slot) || (is_change && names::is_change(slot))) =>
-                {
-                    self.put_if_it_fits(slot, member.value);
-                }
-                _ => {}
+    /// Makes the event's JSON readable for everybody: half of a surrogate pair is valid JSON, and
+    /// still many readers refuse a document with one.
+    fn escape_lone_surrogates(&mut self) {
+        for (column, cell) in self.cells.iter_mut() {
+            let Cell::Text(text) = cell else { continue };
+            let column = usize::from(*column);
+            let is_json = matches!(
+                column,
+                names::BEFORE | names::AFTER | names::DATA | names::META | names::PAYLOAD
+            );
+            // Elsewhere a text that is borrowed is JSON as it came: what has escapes is owned.
+            if (is_json || matches!(text, Cow::Borrowed(_)))
+                && let Some(readable) = json::without_lone_surrogates(text)
+            {
+                *text = Cow::Owned(readable);
             }
         }
     }
@@ -454,15 +430,15 @@ impl<'m, 'a> Draft<'m, 'a> {
         let name = self.member(slot).and_then(|member| member.name.text());
         format!("`{}`", name.unwrap_or(Cow::Borrowed("ts_ms")))
     }
+}
 
-    fn misfit(&self, slot: usize) -> Fault {
-        let raw = self.member(slot).map_or("", |member| member.value.raw);
-        let wanted = cell::wanted(slot);
-        Fault::new(
-            ErrorCode::InvalidEvent,
-            format!("{} must be {wanted}, not {}", self.name_of(slot), excerpt(raw)),
-        )
-    }
+/// The value of the member with this name; null is none.
+fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
+    members
+        .iter()
+        .rfind(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
+        .map(|member| member.value)
+        .filter(|value| value.kind != Kind::Null)
 }
 
 /// The start of a text, for a message.

@@ -80,12 +80,15 @@ fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool 
         depth_max: json::NESTING_MAX,
         ts_past_us: None,
         ts_future_us: i64::MAX,
+        // What is stored was redacted before.
+        redact: false,
     };
     let arrival = Arrival {
         now_us: 0,
         namespace: events.namespace.clone(),
         first_id: ulid::Ulid::nil(),
         cloud_event: Vec::new(),
+        correlation_id: None,
         again: None,
     };
     let read = decode(payload.as_bytes(), BodyFormat::Json, &arrival, &limits);

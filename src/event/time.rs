@@ -1,29 +1,32 @@
 //! Timestamps: ISO 8601 text and epoch numbers to microseconds since 1970 UTC.
 //!
-//! Leaves the accepted window to `normalize`.
+//! Leaves the accepted window to `normalize`, and rarer forms of text to `forms`.
+
+mod forms;
 
 use crate::event::json::{Kind, Value};
+use std::ops::RangeInclusive;
 
 const SECOND_US: i64 = 1_000_000;
+/// What every engine can read: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999Z.
+const READABLE_US: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
-/// The microseconds a timestamp stands for; none when it is not one.
+/// The microseconds a timestamp stands for; none when it is not one, or lies outside of the years
+/// 0001 to 9999 in UTC.
 ///
 /// A number is seconds, milliseconds, microseconds or nanoseconds by its size: below 10¹¹
 /// (the year 5138 in seconds, 1973 in milliseconds) it is seconds, and so on by thousands.
 pub(crate) fn parse(value: Value<'_>) -> Option<i64> {
-    match value.kind {
+    let us = match value.kind {
         Kind::Number => epoch(value.raw),
         Kind::Plain | Kind::Escaped => {
             let text = value.text()?;
             let text = text.trim();
-            // Ten digits or more are an epoch that a sender wrote as text, not a year.
-            if text.len() >= 10 && text.bytes().all(|b| b.is_ascii_digit()) {
-                return epoch(text);
-            }
-            iso(text.as_bytes())
+            iso(text.as_bytes()).or_else(|| forms::parse(text))
         }
         Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
-    }
+    };
+    us.filter(|us| READABLE_US.contains(us))
 }
 
 fn epoch(number: &str) -> Option<i64> {
@@ -65,27 +68,38 @@ fn iso(text: &[u8]) -> Option<i64> {
         second = two(rest.get(1..3)?)?;
         rest = &rest[3..];
         if let Some(b'.' | b',') = rest.first() {
-            let digits = rest[1..].iter().take_while(|b| b.is_ascii_digit()).count();
-            if digits == 0 {
-                return None;
-            }
-            for place in 0..6 {
-                let digit = rest.get(1 + place).filter(|_| place < digits);
-                fraction_us = fraction_us * 10 + digit.map_or(0, |digit| i64::from(digit - b'0'));
-            }
+            let (us, digits) = fraction(&rest[1..])?;
+            fraction_us = us;
             rest = &rest[1 + digits..];
         }
     }
-    // Second 60 is a leap second; as elsewhere it is the first of the next minute.
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let offset = offset_seconds(rest)?;
-    let seconds = day * 86_400 + hour * 3_600 + minute * 60 + second - offset;
-    Some(seconds * SECOND_US + fraction_us)
+    let clock_us = clock_us(hour, minute, second, fraction_us)?;
+    Some((day * 86_400 - offset_seconds(rest)?) * SECOND_US + clock_us)
 }
 
-/// Empty, `Z`, `+02:00`, `+0200` or `+02`.
+/// The digits of a fraction of a second: its microseconds, and how many digits there are.
+fn fraction(text: &[u8]) -> Option<(i64, usize)> {
+    let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+    let mut us = 0;
+    for place in 0..6 {
+        let digit = text.get(place).filter(|_| place < digits);
+        us = us * 10 + digit.map_or(0, |digit| i64::from(digit - b'0'));
+    }
+    (digits > 0).then_some((us, digits))
+}
+
+/// The microseconds of a day until this time of it.
+fn clock_us(hour: i64, minute: i64, second: i64, fraction_us: i64) -> Option<i64> {
+    // Second 60 is a leap second; as elsewhere it is the first of the next minute. Hour 24 is the
+    // end of the day.
+    let is_end = hour == 24 && minute == 0 && second == 0 && fraction_us == 0;
+    if (hour > 23 && !is_end) || minute > 59 || second > 60 {
+        return None;
+    }
+    Some((hour * 3_600 + minute * 60 + second) * SECOND_US + fraction_us)
+}
+
+/// Empty, `Z`, `+02:00`, `+0200`, `+02` or, as zones once had it, `+00:53:28`.
 fn offset_seconds(text: &[u8]) -> Option<i64> {
     let (sign, rest) = match text {
         [] | [b'Z' | b'z'] => return Some(0),
@@ -96,10 +110,15 @@ fn offset_seconds(text: &[u8]) -> Option<i64> {
     let (hours, minutes) = match rest.len() {
         2 => (two(rest)?, 0),
         4 => (two(&rest[..2])?, two(&rest[2..])?),
-        5 if rest[2] == b':' => (two(&rest[..2])?, two(&rest[3..])?),
+        5 | 8 if rest[2] == b':' => (two(&rest[..2])?, two(&rest[3..5])?),
         _ => return None,
     };
-    (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))
+    let seconds = match rest.get(5..) {
+        Some([b':', seconds @ ..]) => two(seconds)?,
+        _ => 0,
+    };
+    let is_offset = hours < 24 && minutes < 60 && seconds < 60;
+    is_offset.then_some(sign * (hours * 3_600 + minutes * 60 + seconds))
 }
 
 /// Days from 1970-01-01 to `YYYY-MM-DD` in the Gregorian calendar.
@@ -110,10 +129,9 @@ fn days(date: &[u8]) -> Option<i64> {
     let year = two(&date[..2])? * 100 + two(&date[2..4])?;
     let month = two(&date[5..7])?;
     let day = two(&date[8..10])?;
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
         4 | 6 | 9 | 11 => 30,
-        2 => 28 + i64::from(leap),
+        2 => 28 + i64::from(is_leap(year)),
         1..=12 => 31,
         _ => return None,
     };
@@ -127,6 +145,10 @@ fn days(date: &[u8]) -> Option<i64> {
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     Some(era * 146_097 + day_of_era - 719_468)
+}
+
+fn is_leap(year: i64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }
 
 fn two(digits: &[u8]) -> Option<i64> {

@@ -2,7 +2,9 @@
 //!
 //! Its one invariant: the body is in `payload` byte for byte, whatever it is.
 
-use crate::event::{Decoded, EventKey, NamespaceEvents, letter::DeadLetter, rows, stored_key};
+use crate::event::{
+    Decoded, EventKey, NamespaceEvents, Source, letter::DeadLetter, rows, stored_key,
+};
 use arrow::{
     array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray},
     datatypes::Schema,
@@ -87,7 +89,7 @@ impl Delivery {
             received: 1,
             accepted: vec![events],
             rejected: Vec::new(),
-            source: body,
+            source: Source { bytes: body, ..Source::default() },
             is_webhook: true,
         }
     }

@@ -32,7 +32,7 @@ pub struct BoundedBody {
 /// 413 too large, 415 unknown encoding, 400 broken compression or connection, 408 too slow, 503 too
 /// many bodies in work.
 pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedBody, ApiError> {
-    let encoding = encoding(headers)?;
+    let codings = codings(headers)?;
     let bytes_max = app.body_bytes_max;
     if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
         drain(body).await;
@@ -40,9 +40,9 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
     }
     let bytes = whole(headers, body, bytes_max).await?;
     // Nobody knows before how large it becomes.
-    let more = if encoding == Encoding::Identity { 0 } else { bytes_max };
+    let more = if codings.is_empty() { 0 } else { bytes_max };
     let share = app.room.take(more)?;
-    Ok(BoundedBody { bytes: decompress(encoding, bytes, bytes_max)?, _share: share })
+    Ok(BoundedBody { bytes: decompress(&codings, bytes, bytes_max)?, _share: share })
 }
 
 impl From<Unread> for ApiError {
@@ -72,32 +72,48 @@ async fn drain(mut body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
+/// Most codings that a body may have one over another.
+const CODINGS_MAX: usize = 3;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Identity,
+enum Coding {
     Gzip,
     Zstd,
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
-    let text = headers.get(header::CONTENT_ENCODING).map_or(Ok("identity"), |value| value.to_str());
-    match text.map(str::trim) {
-        Ok("" | "identity") => Ok(Encoding::Identity),
-        Ok("gzip" | "x-gzip") => Ok(Encoding::Gzip),
-        Ok("zstd") => Ok(Encoding::Zstd),
-        _ => Err(ApiError::new(
+/// The codings of a body in the order in which they were applied (RFC 9110, section 8.4).
+fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
+    let unknown = || {
+        ApiError::new(
             ErrorCode::UnsupportedMediaType,
             "Content-Encoding must be gzip or zstd, or left out",
-        )),
+        )
+    };
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        for name in value.to_str().map_err(|_| unknown())?.split(',') {
+            match name.trim().to_ascii_lowercase().as_str() {
+                "" | "identity" => {}
+                "gzip" | "x-gzip" => codings.push(Coding::Gzip),
+                "zstd" => codings.push(Coding::Zstd),
+                _ => return Err(unknown()),
+            }
+        }
     }
+    if CODINGS_MAX < codings.len() { Err(unknown()) } else { Ok(codings) }
 }
 
-fn decompress(encoding: Encoding, bytes: Bytes, bytes_max: usize) -> Result<Bytes, ApiError> {
-    let reader: Box<dyn Read> = match encoding {
-        Encoding::Identity => return Ok(bytes),
-        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes.as_ref())),
-        Encoding::Zstd => Box::new(zstd::Decoder::new(bytes.as_ref()).map_err(|_| broken())?),
-    };
+fn decompress(codings: &[Coding], bytes: Bytes, bytes_max: usize) -> Result<Bytes, ApiError> {
+    if codings.is_empty() {
+        return Ok(bytes);
+    }
+    let mut reader: Box<dyn Read + '_> = Box::new(bytes.as_ref());
+    for coding in codings.iter().rev() {
+        reader = match coding {
+            Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+            Coding::Zstd => Box::new(zstd::Decoder::new(reader).map_err(|_| broken())?),
+        };
+    }
     let mut plain = Vec::new();
     reader.take(bytes_max as u64 + 1).read_to_end(&mut plain).map_err(|_| broken())?;
     if bytes_max < plain.len() { Err(too_large(bytes_max)) } else { Ok(plain.into()) }

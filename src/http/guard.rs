@@ -37,7 +37,9 @@ pub enum Need {
 /// allowed.
 pub const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/ingest", Need::Somewhere(Action::Ingest)),
+    ("POST", "/ingest/", Need::Somewhere(Action::Ingest)),
     ("POST", "/e", Need::Somewhere(Action::Ingest)),
+    ("POST", "/e/", Need::Somewhere(Action::Ingest)),
     ("POST", "/v1/{namespace}/sql", Need::In(Action::Read)),
     ("POST", "/v1/{namespace}/commit", Need::In(Action::Ingest)),
     ("GET", "/v1/namespaces", Need::Anyone),

@@ -2,9 +2,15 @@
 
 pub(in crate::http) mod admission;
 pub(in crate::http) mod compare;
+mod media;
 
 use crate::{
-    event::{Arrival, BodyFormat, Decoded, Limits, Rejected, cloud::header_text, decode, letter},
+    event::{
+        Arrival, BodyFormat, Decoded, Limits, Rejected,
+        cloud::header_text,
+        decode::{self, BodyError},
+        letter,
+    },
     http::{App, body, default_namespace, error::ApiError, json, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
@@ -26,6 +32,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bodies above this size are decoded off the async threads: some milliseconds of work.
 const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
+/// The header for events that name no `correlation_id`.
+const CORRELATION_ID: &str = "x-correlation-id";
 
 /// The query parameters.
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +79,7 @@ pub async fn ingest(
         )
     })?;
     app.owner.check()?;
-    let format = body_format(&headers)?;
+    let format = media::body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;
     let request_namespace = arrival.namespace.clone();
     let body = body::read(&app, &headers, body).await?;
@@ -100,34 +108,6 @@ pub async fn ingest(
     Ok(reply(received, &receipt, fallback, snapshot))
 }
 
-fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
-    let text = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("application/json");
-    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match media.as_str() {
-        "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
-        "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEventBatch),
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/jsonlines" => Ok(BodyFormat::Ndjson),
-        "application/avro" | "application/vnd.apache.avro" | "avro/binary" => Ok(BodyFormat::Avro),
-        // Binary mode: the data has its own media type, the event is in the headers.
-        _ if headers.contains_key("ce-specversion") => Ok(BodyFormat::CloudEvent),
-        ""
-        | "application/json"
-        | "text/json"
-        | "text/plain"
-        | "application/x-www-form-urlencoded" => Ok(BodyFormat::Json),
-        _ => Err(ApiError::new(
-            ErrorCode::UnsupportedMediaType,
-            "Content-Type must be application/json, application/x-ndjson, application/cloudevents+json, application/cloudevents-batch+json or application/avro",
-        )),
-    }
-}
-
 async fn arrival(
     app: &App,
     principal: &Principal,
@@ -140,11 +120,14 @@ async fn arrival(
         (None, Some(home)) => tables::owner(app, principal, parse_namespace(home)?).await?,
         (None, None) => default_namespace(),
     };
+    let correlation_id = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
+    let correlation_id = correlation_id.filter(|id| !id.is_empty()).map(str::to_owned);
     Ok(Arrival {
         now_us: app.clock.now_us(),
         namespace,
         first_id: app.ids.first_of_run(),
         cloud_event: cloud_event_attributes(headers),
+        correlation_id,
         again: None,
     })
 }
@@ -170,7 +153,7 @@ fn cloud_event_attributes(headers: &HeaderMap) -> Vec<(String, String)> {
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
 ///
 /// # Errors
-/// 500 when decoding panicked.
+/// 413 when it has too many events, 500 when decoding panicked.
 pub(in crate::http) async fn decode_body(
     app: &App,
     bytes: bytes::Bytes,
@@ -185,32 +168,41 @@ pub(in crate::http) async fn decode_body(
     };
     let small = bytes.len() <= DECODE_INLINE_BYTES_MAX;
     let work = move || {
-        let decoded = decode::decode(&bytes, format, &arrival, &limits);
-        let (mut decoded, batch_id) = decoded.unwrap_or_else(|problem| {
-            let (payload, reason) = letter::keep(&bytes, problem.reason);
-            let rejected = Rejected {
-                index: 0,
-                namespace: arrival.namespace.clone(),
-                code: problem.code,
-                reason,
-                id: None,
-                event_type: None,
-                source: None,
-                payload,
-            };
-            (Decoded { received: 1, rejected: vec![rejected], ..Decoded::default() }, None)
-        });
-        if decoded.source.is_empty() {
-            decoded.source = bytes;
+        let (mut decoded, batch_id) = match decode::decode(&bytes, format, &arrival, &limits) {
+            Ok(decoded) => decoded,
+            Err(problem) if problem.code == ErrorCode::TooManyEvents => {
+                // The same events come again in smaller parts: no dead letter of all of them.
+                return Err(ApiError::new(problem.code, problem.reason));
+            }
+            Err(problem) => (unread(&bytes, problem, &arrival, &limits), None),
+        };
+        if decoded.source.bytes.is_empty() {
+            decoded.source.bytes = bytes;
         }
-        (decoded, batch_id)
+        Ok((decoded, batch_id))
     };
     let work = move || isolated(work);
     let decoded = match small {
         true => work(),
         false => tokio::task::spawn_blocking(work).await.expect("panics are caught in it"),
     };
-    decoded.inspect_err(|_| app.counters.count_decode_panic())
+    decoded.inspect_err(|_| app.counters.count_decode_panic())?
+}
+
+/// A body without events to be found, as one that is refused.
+fn unread(bytes: &[u8], problem: BodyError, arrival: &Arrival, limits: &Limits) -> Decoded {
+    let (payload, reason) = letter::keep_body(bytes, problem.reason, limits);
+    let rejected = Rejected {
+        index: 0,
+        namespace: arrival.namespace.clone(),
+        code: problem.code,
+        reason,
+        id: None,
+        event_type: None,
+        source: None,
+        payload,
+    };
+    Decoded { received: 1, rejected: vec![rejected], ..Decoded::default() }
 }
 
 /// Does pure work of one request. Where it panics the request fails and nothing else: it holds

@@ -32,7 +32,9 @@ const UNRECORDED: &[&str] = &[
     // Events are kept themselves; a record each would cost a metastore's transaction for what takes
     // microseconds otherwise.
     "/ingest",
+    "/ingest/",
     "/e",
+    "/e/",
     // It only asks.
     "/v1/{namespace}/sql",
 ];

@@ -5,7 +5,7 @@
 
 use crate::{
     event::{
-        EventKey, FormerKey, NamespaceEvents, Rejected, SameAs,
+        EventKey, FormerKey, NamespaceEvents, Rejected, SameAs, Source,
         letter::{self, DeadLetter, letter_rows},
         rows,
     },
@@ -23,7 +23,6 @@ use arrow::{
     compute::filter_record_batch,
     record_batch::RecordBatch,
 };
-use bytes::Bytes;
 use icecore_schemas::names::Namespace;
 use std::collections::{HashMap, HashSet};
 use ulid::Ulid;
@@ -168,7 +167,7 @@ impl Draft {
         &mut self,
         desk: &mut Desk,
         (group, knows_former): (usize, bool),
-        (events, source): (&NamespaceEvents, &Bytes),
+        (events, source): (&NamespaceEvents, &Source),
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), WalError> {
         let count = events.keys.len();

@@ -1,6 +1,6 @@
 //! Events that are sound but not taken: from a row back to the event as it came.
 
-use crate::event::{NamespaceEvents, Rejected, letter};
+use crate::event::{NamespaceEvents, Rejected, Source, letter};
 use arrow::{
     array::{Array, AsArray},
     record_batch::RecordBatch,
@@ -58,20 +58,20 @@ impl Reason {
 /// Events of a sound body that its sender may not send, each as a refused one. `source` is
 /// [`crate::event::Decoded::source`].
 #[must_use]
-pub fn forbidden(events: &NamespaceEvents, source: &[u8]) -> Vec<Rejected> {
+pub fn forbidden(events: &NamespaceEvents, source: &Source) -> Vec<Rejected> {
     (0..events.keys.len()).map(|row| refuse(events, source, row, &Reason::Forbidden)).collect()
 }
 
 /// One row as a refused event.
 pub(super) fn refuse(
     events: &NamespaceEvents,
-    source: &[u8],
+    source: &Source,
     row: usize,
     reason: &Reason,
 ) -> Rejected {
     let rows = &events.rows;
     let (payload, reason_text) =
-        letter::keep(&source[events.came[row].clone()], reason.text(&events.namespace));
+        letter::keep(source.event(events, row), reason.text(&events.namespace));
     Rejected {
         index: events.index[row],
         namespace: events.namespace.clone(),

@@ -121,7 +121,7 @@ fn body(text: &str) -> Submission {
     }
     decoded.accepted =
         by_namespace.iter().map(|(namespace, events)| batch(text, namespace, events)).collect();
-    decoded.source = bytes::Bytes::copy_from_slice(text.as_bytes());
+    decoded.source.bytes = bytes::Bytes::copy_from_slice(text.as_bytes());
     Submission { decoded, bytes: text.len(), ..Submission::default() }
 }
 
@@ -839,6 +839,7 @@ fn json(text: &str) -> Submission {
         namespace: ns("shop.eu"),
         first_id: ulid::Ulid(1 << 80),
         cloud_event: Vec::new(),
+        correlation_id: None,
         again: None,
     };
     let limits = crate::event::Limits {
@@ -847,11 +848,12 @@ fn json(text: &str) -> Submission {
         depth_max: 64,
         ts_past_us: None,
         ts_future_us: 3_600_000_000,
+        redact: true,
     };
     let format = crate::event::BodyFormat::Json;
     let (mut decoded, batch_id) =
         crate::event::decode::decode(text.as_bytes(), format, &arrival, &limits).unwrap();
-    decoded.source = bytes::Bytes::copy_from_slice(text.as_bytes());
+    decoded.source.bytes = bytes::Bytes::copy_from_slice(text.as_bytes());
     Submission { decoded, batch_id, bytes: text.len(), ..Submission::default() }
 }
 

@@ -9,7 +9,7 @@ pub mod create;
 pub mod restore;
 
 use crate::{server::StartError, wal::WalError};
-use icecore_catalog::error::CatalogError;
+use icecore_catalog::{error::CatalogError, metastore::sql::backups};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -133,6 +133,19 @@ impl Backup {
     pub fn bytes(&self) -> u64 {
         let files = self.files.iter().map(|file| file.bytes);
         files.chain(self.objects.iter().map(|object| object.bytes)).sum()
+    }
+
+    /// What the metastore has of it.
+    fn row(&self, place: &str) -> backups::Backup {
+        backups::Backup {
+            id: self.id.clone(),
+            place: place.to_owned(),
+            begun_ms: self.begun_ms,
+            ended_ms: Some(self.ended_ms),
+            files: (self.files.len() + self.objects.len()) as u64,
+            bytes: self.bytes(),
+            holds: !self.objects.is_empty(),
+        }
     }
 
     fn write(&self, folder: &Path) -> Result<(), BackupError> {

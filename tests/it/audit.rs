@@ -321,7 +321,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
             *method != "GET" && !is_recorded(&method.parse().unwrap(), route)
         });
         let others: Vec<&str> = others.map(|(_, route, _)| *route).collect();
-        assert_eq!(others, ["/ingest", "/e", "/v1/{namespace}/sql"]);
+        assert_eq!(others, ["/ingest", "/ingest/", "/e", "/e/", "/v1/{namespace}/sql"]);
         let page = page().await;
         verify(&page).unwrap();
         assert_eq!(rows_of(&page), {

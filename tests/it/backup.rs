@@ -119,6 +119,8 @@ async fn a_backup_of_a_stopped_server_has_its_log() {
     // No second backup in the same folder.
     let again = refused(&[&["backup", "create", text(&backup)], &data_dir[..]].concat());
     assert!(again.contains("is not empty"), "{again}");
+    let store = refused(&[&["backup", "create", "s3://bucket/b"], &data_dir[..]].concat());
+    assert!(store.contains("is no folder of this machine"), "{store}");
 
     let (server, _folder) = restored(&backup).await;
     assert_eq!(server.rows("shop.example", COUNT).await, json!([[150, 150]]));

@@ -12,6 +12,7 @@ mod command_line;
 mod contract;
 mod dead_letters;
 mod debezium;
+mod event_shapes;
 mod exactly_once;
 mod flipped_bits;
 mod harness;

@@ -11,6 +11,7 @@ fn limits() -> Limits {
         depth_max: 64,
         ts_past_us: None,
         ts_future_us: 0,
+        redact: true,
     }
 }
 
@@ -102,6 +103,7 @@ fn the_generated_schema_is_read_into_its_columns() {
         namespace: icecore_schemas::names::Namespace::parse("other").unwrap(),
         first_id: ulid::Ulid(1),
         cloud_event: Vec::new(),
+        correlation_id: None,
         again: None,
     };
     let (decoded, _) = decode(&body, BodyFormat::Avro, &arrival, &limits()).unwrap();

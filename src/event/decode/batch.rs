@@ -3,21 +3,28 @@
 
 use crate::event::{
     json::{Flaw, Kind, Member, NESTING_MAX, Scan, Value},
-    names,
-    normalize::{self, Cell},
+    names, normalize,
 };
+use std::borrow::Cow;
 
-/// If these are the members of a batch: its array of events, and its id.
-pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>)> {
-    let first = members.iter().find_map(|member| match slot(member.name) {
-        Some(names::TYPE) => Some(None),
-        Some(names::EVENT_LIST) if member.value.kind == Kind::Array => Some(Some(member.value)),
-        _ => None,
-    })??;
+/// If these are the members of a batch: its array of events, its id, and whether it is one of an
+/// analytics library.
+pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>, bool)> {
+    let first = members.iter().find(|member| {
+        member.value.kind == Kind::Array && slot(member.name) == Some(names::EVENT_LIST)
+    })?;
+    if members.iter().any(|member| slot(member.name) == Some(names::TYPE)) {
+        return None;
+    }
     let batch_id = members.iter().find_map(|member| {
         (slot(member.name) == Some(names::BATCH_ID)).then(|| batch_id_of(member.value)).flatten()
     });
-    Some((first.raw, batch_id))
+    Some((first.value.raw, batch_id, is_call_list(first.name)))
+}
+
+/// Whether the list of events is one of an analytics library.
+pub(super) fn is_call_list(name: Value<'_>) -> bool {
+    name.raw == "\"batch\""
 }
 
 /// Whether a text is what Kafka Connect sends for a key that was deleted: it is taken and says nothing
@@ -33,37 +40,44 @@ pub(super) fn slot(name: Value<'_>) -> Option<usize> {
 
 /// A text or a number that is a batch's id.
 pub(super) fn batch_id_of(value: Value<'_>) -> Option<String> {
-    match normalize::convert(names::BATCH_ID, value) {
-        Some(Cell::Text(text)) if !text.is_empty() => Some(text.into_owned()),
-        _ => None,
-    }
+    normalize::identifier(value).map(Cow::into_owned)
 }
 
 /// The batch id after the events, guessed from what follows the last bracket of the text: mostly
 /// right, so that the events need not be read twice. Wrong is harmless: it is compared later.
 pub(super) fn guess(text: &str) -> Option<String> {
     let tail = &text[text.rfind(']')? + 1..];
-    rest_of_batch(&mut Scan::new(tail)).ok().flatten()
+    rest_of_batch(&mut Scan::new(tail)).ok()?.batch_id
 }
 
 /// The batch id after the events, with the scan at their array.
 pub(super) fn look_ahead(mut scan: Scan<'_>) -> Option<String> {
     let start = scan.at();
     scan.skip_blindly(start).ok()?;
-    rest_of_batch(&mut scan).ok().flatten()
+    rest_of_batch(&mut scan).ok()?.batch_id
 }
 
-/// Goes to the end of a batch whose events were read, and returns the batch id if it is there.
-pub(super) fn rest_of_batch(scan: &mut Scan<'_>) -> Result<Option<String>, Flaw> {
-    let mut batch_id = None;
+/// What stands in a batch behind its events.
+pub(super) struct Rest {
+    /// Its id, if that is there.
+    pub(super) batch_id: Option<String>,
+    /// Whether a type is there: then it is no batch but an event.
+    pub(super) has_type: bool,
+}
+
+/// Goes to the end of a batch whose events were read.
+pub(super) fn rest_of_batch(scan: &mut Scan<'_>) -> Result<Rest, Flaw> {
+    let mut rest = Rest { batch_id: None, has_type: false };
     while scan.take(b',') {
         let name = scan.name()?;
         scan.expect(b':')?;
         let value = scan.value(NESTING_MAX)?;
-        if batch_id.is_none() && slot(name) == Some(names::BATCH_ID) {
-            batch_id = batch_id_of(value);
+        match slot(name) {
+            Some(names::BATCH_ID) if rest.batch_id.is_none() => rest.batch_id = batch_id_of(value),
+            Some(names::TYPE) => rest.has_type = true,
+            _ => {}
         }
     }
     scan.expect(b'}')?;
-    Ok(batch_id)
+    Ok(rest)
 }

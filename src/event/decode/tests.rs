@@ -1,9 +1,10 @@
 use super::*;
-use crate::event::{EventKey, NamespaceEvents, event_key, rows};
+use crate::event::{EventKey, NamespaceEvents, event_key, normalize, rows};
 use arrow::{
     array::{Array, AsArray},
     datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
 };
+use icecore_schemas::names::Namespace;
 
 /// 2026-11-20T14:00:00Z.
 const NOW_US: i64 = 1_795_183_200_000_000;
@@ -15,6 +16,7 @@ fn limits() -> Limits {
         depth_max: 64,
         ts_past_us: Some(7 * 86_400_000_000),
         ts_future_us: 3_600_000_000,
+        redact: true,
     }
 }
 
@@ -24,6 +26,7 @@ fn arrival() -> Arrival {
         namespace: Namespace::parse("acme.example").unwrap(),
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, 7),
         cloud_event: Vec::new(),
+        correlation_id: None,
         again: None,
     }
 }
@@ -213,6 +216,15 @@ fn known_members_of_data_fill_columns() {
             r#"{"type":"tail.request","data":{"scriptName":"w","outcome":"ok","method":"GET","url":"u","statusCode":200,"durationMs":3}}"#,
             r#"type=tail.request method=GET duration_ms=3 script_name=w outcome=ok url=u status_code=200 data={"scriptName":"w","outcome":"ok","method":"GET","url":"u","statusCode":200,"durationMs":3}"#,
         ),
+        // Of two names the column's own wins, of one name the last, as in the event itself.
+        (
+            r#"{"type":"t","data":{"method":"a","duration_ms":1,"durationMs":2,"method":"b"}}"#,
+            r#"type=t method=b duration_ms=1 data={"method":"a","duration_ms":1,"durationMs":2,"method":"b"}"#,
+        ),
+        (
+            r#"{"type":"t","data":{"method":"a"},"data":5}"#,
+            r#"type=t data=5 payload={"type":"t","data":{"method":"a"},"data":5}"#,
+        ),
         // The event's own member wins, a value of another type stays in `data`, and identity is
         // never taken from there.
         (
@@ -242,6 +254,11 @@ fn an_event_with_more_than_columns_hold_is_kept_whole() {
         (r#""time":"x""#, ""),
         (r#""payload":{"a":1}"#, ""),
         (r#""lsn":"16/B374D848""#, "lsn=97500059720 "),
+        (r#""method":{"a":1}"#, "method={\"a\":1} "),
+        (r#""statusCode":"200""#, "status_code=200 "),
+        (r#""op":"send""#, ""),
+        (r#""do":[1]"#, ""),
+        (r#""do":{"id":"a","id":"b","name":[1]}"#, "do_id=b do_name=[1] "),
     ] {
         let event = format!("{{\"type\":\"t\", {member}}}");
         check(&event, &format!("type=t {columns}payload={event}"));
@@ -266,21 +283,11 @@ fn a_broken_event_is_refused_with_its_reason() {
         (r#"{"type":"t","ns":"..."}"#, InvalidNamespace, "`ns`"),
         (r#"{"type":"t","ns":5}"#, InvalidNamespace, "`ns`"),
         (r#"{"type":"t","ns":""}"#, InvalidNamespace, "`ns`"),
-        (r#"{"type":"t","op":"c","after":"not an object"}"#, InvalidEvent, "`after`"),
-        (r#"{"type":"t","prev":[]}"#, InvalidEvent, "`prev` must be an object or null"),
-        (r#"{"type":"t","op":"x"}"#, InvalidEvent, "`op`"),
-        (r#"{"type":"t","op":1}"#, InvalidEvent, "`op`"),
-        (r#"{"type":"t","durationMs":"fast"}"#, InvalidEvent, "`durationMs` must be a number"),
-        (r#"{"type":"t","success":1}"#, InvalidEvent, "`success`"),
-        (r#"{"type":"t","statusCode":99999999999}"#, InvalidEvent, "32 bits"),
-        (r#"{"type":"t","version":1.5}"#, InvalidEvent, "`version`"),
-        (r#"{"type":"t","lsn":"z/1"}"#, InvalidEvent, "`lsn`"),
         (r#"{"type":"t","id":""}"#, InvalidEvent, "`id`"),
         (r#"{"type":"t","id":{}}"#, InvalidEvent, "`id`"),
-        (r#"{"type":"t","key":{"a":1}}"#, InvalidEvent, "`key`"),
-        (r#"{"type":"t","do":"x"}"#, InvalidEvent, "`do`"),
-        (r#"{"type":"t","_meta":"x"}"#, InvalidEvent, "`_meta`"),
-        (r#"{"type":"t","source":{"a":1}}"#, InvalidEvent, "`source`"),
+        (r#"{"type":"t","id":[1]}"#, InvalidEvent, "a text that is not empty, or a number"),
+        (r#"{"type":"t","id":"\udc00"}"#, InvalidEvent, "half of a surrogate pair"),
+        (r#"{"type":"t","ns":"a\udc00"}"#, InvalidNamespace, "`ns`"),
         (r#"{"type":"t","specversion":"0.3"}"#, InvalidEvent, "specversion"),
     ] {
         check_refused(event, code, reason);
@@ -359,11 +366,12 @@ fn a_body_is_a_batch_an_array_or_an_event() {
         (r#"{"events":[{"type":"a"}],"batchId":null}"#, 1, None),
         (r#"{"type":"a","events":[{"type":"b"}]}"#, 1, None),
         (r#"{"type":"a","data":{"events":[]}}"#, 1, None),
+        (r#"{"events":[{"type":"b"},{"type":"c"}],"type":"a"}"#, 1, None),
+        (r#"{"events":[7],"batchId":"b1","type":"a"}"#, 1, None),
+        (r#"{"batch":[{"type":"b"},7],"x":1,"type":"a"}"#, 1, None),
+        (r#"{"batch":[{"type":"b"},{"type":"c"}],"sentAt":"2026-11-20T14:00:00Z"}"#, 2, None),
     ] {
-        for format in [BodyFormat::Json, BodyFormat::Ndjson] {
-            if format == BodyFormat::Ndjson && body.trim_start().starts_with('[') {
-                continue;
-            }
+        for format in [BodyFormat::Json, BodyFormat::Ndjson, BodyFormat::JsonSequence] {
             let (decoded, found) = take(body, format);
             assert_eq!(decoded.received, events, "{body}");
             assert!(decoded.rejected.is_empty(), "{body}: {:?}", decoded.rejected);
@@ -400,8 +408,9 @@ fn a_body_without_events_to_find_is_an_error() {
     }
     assert_eq!(refuse(b"{\"type\":\"\xff\"}", BodyFormat::Json), InvalidJson);
     let many = vec!["{\"type\":\"a\"}"; 10_001];
-    assert_eq!(refuse(format!("[{}]", many.join(",")), BodyFormat::Json), BodyTooLarge);
-    assert_eq!(refuse(many.join("\n"), BodyFormat::Ndjson), BodyTooLarge);
+    assert_eq!(refuse(format!("[{}]", many.join(",")), BodyFormat::Json), TooManyEvents);
+    assert_eq!(refuse(many.join("\n"), BodyFormat::Ndjson), TooManyEvents);
+    assert_eq!(refuse(many.join(","), BodyFormat::Json), TooManyEvents);
 }
 
 #[test]
@@ -420,13 +429,48 @@ fn a_broken_line_is_one_refused_event() {
             (2, InvalidEvent, "\"text\""),
             (3, InvalidJson, "[1"),
             (4, InvalidJson, "{\"events\":[{\"type\":\"c\"},"),
-            (5, InvalidJson, "{\"type\":\"\u{fffd}\"}"),
-            (6, InvalidJson, "{\"type\":\"d\"} {}"),
-            (8, InvalidEvent, "7"),
+            (5, InvalidJson, "eyJ0eXBlIjoi/yJ9"),
+            (7, MissingType, "{}"),
+            (9, InvalidEvent, "7"),
         ];
         assert_eq!(refused[..], expected[..refused.len()]);
         assert_eq!(decoded.accepted[0].index[0], 0);
     }
+}
+
+#[test]
+fn values_in_a_row_are_each_an_event_a_batch_or_refused_alone() {
+    use ErrorCode::*;
+    for (body, received, refused) in [
+        ("{\"type\":\"a\"}{\"type\":\"a\"}", 2, vec![]),
+        (
+            "{\"type\":\"a\"},[{\"type\":\"a\"},7]{\"events\":[{\"type\":\"a\"}]}\n,",
+            4,
+            vec![(2, InvalidEvent)],
+        ),
+        ("{\"type\":\"a\"}\n{\"type\":\"a\n{\"type\":\"a\"}", 3, vec![(1, InvalidJson)]),
+        (
+            "{\"type\":\"a\"}\n{\n\"type\":\"a\",\n}\n{\n\"type\":\"a\"\n}",
+            3,
+            vec![(1, InvalidJson)],
+        ),
+        ("\u{1e}{\"type\":\"a\"\u{1e}{\"type\":\"a\"}\n", 2, vec![(0, InvalidJson)]),
+        ("{\"type\":\"a\"}\u{feff}{\"type\":\"a\"}", 2, vec![]),
+        ("{\"type\":\"a\"}\nnull\n{\"type\":\"a\"}", 3, vec![]),
+        ("\u{1e}null\n\u{1e}{\"type\":\"a\"}\n\u{1e}7", 3, vec![(2, InvalidEvent)]),
+    ] {
+        let format = match body.starts_with('\u{1e}') {
+            true => BodyFormat::JsonSequence,
+            false => BodyFormat::Json,
+        };
+        let (decoded, _) = take(body, format);
+        let codes: Vec<_> = decoded.rejected.iter().map(|r| (r.index, r.code)).collect();
+        assert_eq!((decoded.received, codes), (received, refused), "{body}");
+    }
+    // A text that looks endless again and again is given up.
+    let hostile = format!("{{\"type\":\"a\"}}{}", "\n{\"a\":[\n{\"b\":1},".repeat(9_000));
+    let (decoded, _) = take(hostile, BodyFormat::Json);
+    assert!(decoded.received < 100, "{}", decoded.received);
 }
 
 #[test]

@@ -99,8 +99,31 @@ fn strings_are_unescaped_as_serde_json_does() {
         let peer: String = serde_json::from_str(text).unwrap();
         assert_eq!(one_value(text).unwrap().text().unwrap(), peer);
     }
-    assert_eq!(one_value(r#""\ud83dx""#).unwrap().text().unwrap(), "\u{fffd}x");
-    assert_eq!(one_value(r#""\ude00\ud83d\u0041""#).unwrap().text().unwrap(), "\u{fffd}\u{fffd}A");
+}
+
+#[test]
+fn half_of_a_surrogate_pair_is_kept_as_its_escape() {
+    for (json, text) in [
+        (r#""\ud83dx""#, r"\ud83dx"),
+        (r#""\ude00\ud83d\u0041""#, r"\ude00\ud83dA"),
+        (r#""\uD83D\uD83D\uDE00""#, "\\uD83D\u{1f600}"),
+        (r#""\ud83d\\ude00""#, r"\ud83d\ude00"),
+        (r#""a\udbff""#, r"a\udbff"),
+    ] {
+        let value = one_value(json).unwrap();
+        assert_eq!(value.text().unwrap(), text, "{json}");
+        assert!(value.has_lone_surrogate(), "{json}");
+        let mended = without_lone_surrogates(json).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&mended).unwrap(), text, "{json}");
+        let mut parts = Parts::default();
+        let object = format!("{{\"a\":[{json}]}}");
+        Scan::new(&object).object(9, &mut parts).unwrap();
+        assert!(parts.has_lone_surrogate, "{json}");
+    }
+    for json in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\ue000\ud7ff""#, r#""plain""#, "7"] {
+        assert!(!one_value(json).unwrap().has_lone_surrogate(), "{json}");
+        assert_eq!(without_lone_surrogates(json), None, "{json}");
+    }
 }
 
 #[test]

@@ -17,14 +17,14 @@ pub(crate) enum Cell<'a> {
     Bool(bool),
 }
 
-/// The value as the column holds it; none when it does not fit. Null fits nothing.
+/// What the column holds of the value: the value itself, where it is of another type the JSON text
+/// in a column of text and what is sure elsewhere (`"12.5"`, `"true"`), or nothing. Null is nothing.
 #[inline]
 pub(crate) fn convert<'a>(column: usize, value: Value<'a>) -> Option<Cell<'a>> {
     let raw = || Some(Cell::Text(Cow::Borrowed(value.raw)));
     match column {
-        names::DATA if value.kind != Kind::Null => return raw(),
-        names::BEFORE | names::AFTER | names::META => {
-            return if value.kind == Kind::Object { raw() } else { None };
+        names::DATA | names::BEFORE | names::AFTER | names::META if value.kind != Kind::Null => {
+            return raw();
         }
         names::OP => return Some(Cell::Text(Cow::Borrowed(op(&value.text()?)?))),
         names::TYPE | names::NS => return value.text().map(Cell::Text),
@@ -34,39 +34,43 @@ pub(crate) fn convert<'a>(column: usize, value: Value<'a>) -> Option<Cell<'a>> {
     match KINDS[column] {
         ColumnKind::String => match value.kind {
             Kind::Plain | Kind::Escaped => value.text().map(Cell::Text),
-            Kind::Number => raw(),
-            Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
+            Kind::Number | Kind::Bool | Kind::Array | Kind::Object => raw(),
+            Kind::Null => None,
         },
         ColumnKind::Long => long(value).map(Cell::Long),
         ColumnKind::Int => {
             long(value).filter(|number| i32::try_from(*number).is_ok()).map(Cell::Long)
         }
-        ColumnKind::Double => match value.kind {
-            Kind::Number => {
-                value.raw.parse().ok().filter(|n: &f64| n.is_finite()).map(Cell::Double)
-            }
-            _ => None,
-        },
-        ColumnKind::Boolean => (value.kind == Kind::Bool).then(|| Cell::Bool(value.raw == "true")),
+        ColumnKind::Double => double(value).map(Cell::Double),
+        ColumnKind::Boolean => flag(value).map(Cell::Bool),
         ColumnKind::Timestamptz => None,
     }
 }
 
-/// What would fit, for a message.
-pub(crate) fn wanted(column: usize) -> &'static str {
-    match column {
-        names::BEFORE | names::AFTER => "an object or null",
-        names::META => "an object",
-        names::OP => "one of c, u, d, r, insert, update, delete, read",
-        names::ID => "a string that is not empty, or a number",
-        _ => match KINDS[column] {
-            ColumnKind::String => "a string or a number",
-            ColumnKind::Long => "an integer of 64 bits",
-            ColumnKind::Int => "an integer of 32 bits",
-            ColumnKind::Double => "a number",
-            ColumnKind::Boolean => "true or false",
-            ColumnKind::Timestamptz => "a time",
-        },
+/// Whether the column says all that the value says; if not, the event is kept whole beside it. A
+/// number in a column of text does.
+#[inline]
+pub(super) fn is_kept(column: usize, value: Value<'_>) -> bool {
+    match (column, KINDS[column]) {
+        (names::DATA, _) => true,
+        (names::BEFORE | names::AFTER | names::META, _) => value.kind == Kind::Object,
+        (_, ColumnKind::String) => {
+            matches!(value.kind, Kind::Plain | Kind::Escaped | Kind::Number)
+        }
+        (_, ColumnKind::Boolean) => value.kind == Kind::Bool,
+        (_, ColumnKind::Double) => value.kind == Kind::Number && has_all_digits(value.raw),
+        (_, ColumnKind::Long | ColumnKind::Int) => value.kind == Kind::Number,
+        (_, ColumnKind::Timestamptz) => false,
+    }
+}
+
+/// A text that is not empty, or a number: what may name an event or a batch.
+pub(crate) fn identifier(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value.kind {
+        Kind::Plain | Kind::Escaped if value.has_lone_surrogate() => None,
+        Kind::Plain | Kind::Escaped => value.text().filter(|text| !text.is_empty()),
+        Kind::Number => Some(Cow::Borrowed(value.raw)),
+        Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
     }
 }
 
@@ -103,6 +107,52 @@ fn long(value: Value<'_>) -> Option<i64> {
             .filter(|inner| inner.kind == Kind::Number)
             .and_then(|inner| inner.raw.parse().ok()),
         Kind::Null | Kind::Bool | Kind::Escaped | Kind::Array | Kind::Object => None,
+    }
+}
+
+/// A number, also one written as text.
+fn double(value: Value<'_>) -> Option<f64> {
+    let number = match value.kind {
+        Kind::Number => value,
+        Kind::Plain => json::one_value(&value.raw[1..value.raw.len() - 1])
+            .filter(|inner| inner.kind == Kind::Number)?,
+        Kind::Null | Kind::Bool | Kind::Escaped | Kind::Array | Kind::Object => return None,
+    };
+    number.raw.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// Most digits that every double gives back as they were written.
+const DOUBLE_DIGITS: usize = 15;
+
+/// Whether a double has all digits of this number.
+fn has_all_digits(number: &str) -> bool {
+    if number.len() <= DOUBLE_DIGITS {
+        return true;
+    }
+    let digits = |text: &str| {
+        let mantissa = text.split(['e', 'E']).next().unwrap_or("");
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        digits.trim_matches('0').to_owned()
+    };
+    let Ok(double) = number.parse::<f64>() else { return false };
+    digits(number) == digits(&format!("{double:e}"))
+}
+
+/// True or false, also as a number or as text.
+fn flag(value: Value<'_>) -> Option<bool> {
+    match value.kind {
+        Kind::Bool => Some(value.raw == "true"),
+        Kind::Number => match value.raw {
+            "1" => Some(true),
+            "0" => Some(false),
+            _ => None,
+        },
+        Kind::Plain => match &value.raw[1..value.raw.len() - 1] {
+            text if text.eq_ignore_ascii_case("true") => Some(true),
+            text if text.eq_ignore_ascii_case("false") => Some(false),
+            _ => None,
+        },
+        Kind::Null | Kind::Escaped | Kind::Array | Kind::Object => None,
     }
 }
 

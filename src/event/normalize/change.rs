@@ -12,13 +12,13 @@ mod origin;
 mod position;
 mod record;
 
-use super::{Cell, Draft, cell::op, content::NOT_CONTENT};
+use super::{Cell, Draft, cell::op, content::NOT_CONTENT, find};
 use crate::event::{
     digest::digest,
     json::{self, Kind, Value},
     names,
 };
-use origin::{Origin, attribute, find};
+use origin::{Origin, attribute};
 use position::Position;
 pub(super) use record::Wrapped;
 pub(crate) use record::is_among_cloud_events;

@@ -36,7 +36,7 @@ pub(crate) fn glimpse(raw: &str) -> Glimpse {
         source.value.text().map(Cow::into_owned)
     };
     Glimpse {
-        id: text(names::ID),
+        id: draft.value(names::ID).and_then(super::identifier).map(Cow::into_owned),
         namespace: text(names::NS),
         event_type: text(names::TYPE),
         source: text(names::SOURCE).or_else(meta_source),

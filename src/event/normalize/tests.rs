@@ -43,10 +43,43 @@ fn null_fits_no_column() {
 }
 
 #[test]
-fn every_refusal_says_what_would_fit() {
-    for column in 0..COLUMNS {
-        assert!(!cell::wanted(column).is_empty());
+fn a_value_of_another_type_becomes_text_or_what_is_sure() {
+    let text = |text: &'static str| Some(Cell::Text(text.into()));
+    let (duration, success) = (column("duration_ms"), column("success"));
+    for (column, json, expected, is_kept) in [
+        (names::SOURCE, "{\"a\": 1}", text("{\"a\": 1}"), false),
+        (names::SOURCE, "[]", text("[]"), false),
+        (names::SOURCE, "true", text("true"), false),
+        (names::SOURCE, "1.50", text("1.50"), true),
+        (names::SOURCE, "\"a\"", text("a"), true),
+        (names::AFTER, "\"a\"", text("\"a\""), false),
+        (names::AFTER, "{}", text("{}"), true),
+        (names::META, "[1]", text("[1]"), false),
+        (names::OP, "\"send\"", None, false),
+        (names::OP, "{}", None, false),
+        (success, "\"True\"", Some(Cell::Bool(true)), false),
+        (success, "0", Some(Cell::Bool(false)), false),
+        (success, "2", None, false),
+        (success, "\"yes\"", None, false),
+        (duration, "\"12.5\"", Some(Cell::Double(12.5)), false),
+        (duration, "\"12,5\"", None, false),
+        (duration, "1e400", None, false),
+        (duration, "-0", Some(Cell::Double(-0.0)), true),
+        (duration, "0.30000000000000004", Some(Cell::Double(0.300_000_000_000_000_04)), true),
+        (duration, "12.50000000000000000", Some(Cell::Double(12.5)), true),
+        (duration, "0.1234567890123456789", Some(Cell::Double(0.123_456_789_012_345_68)), false),
+        (duration, "9007199254740993", Some(Cell::Double(9_007_199_254_740_992.0)), false),
+        (names::CLOSE_CODE, "\"1000\"", Some(Cell::Long(1000)), false),
+    ] {
+        let value = one_value(json).unwrap();
+        assert_eq!(convert(column, value), expected, "{json}");
+        let kept = convert(column, value).is_some() && cell::is_kept(column, value);
+        assert_eq!(kept, is_kept, "{json}");
     }
+}
+
+fn column(name: &str) -> usize {
+    names::find(name).unwrap().slot
 }
 
 #[test]

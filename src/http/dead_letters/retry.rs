@@ -274,6 +274,7 @@ impl Sender {
             namespace: namespace.clone(),
             first_id: self.app.ids.first_of_run(),
             cloud_event: Vec::new(),
+            correlation_id: None,
             again: Some(Again {
                 id: row.event_id.clone().unwrap_or_else(|| row.id.clone()),
                 received_us,

@@ -17,7 +17,7 @@ use crate::{
     wal::{WalError, folder::LogFolder},
 };
 use icecore_catalog::{
-    metastore::sql::{SqlMetastore, backups},
+    metastore::sql::{SqlMetastore, moved::Place},
     relocate,
     storage::Storage,
 };
@@ -54,6 +54,52 @@ pub struct Creation {
     _log: Option<LogFolder>,
 }
 
+/// How many files of the warehouse a backup would have now, and their bytes.
+///
+/// # Errors
+/// [`BackupError`].
+pub async fn plan(config: &Config) -> Result<(usize, u64), BackupError> {
+    metastore_file(config)?;
+    let storage = Storage::open(&config.warehouse, &config.s3)?;
+    let metastore = open_metastore(config).await?;
+    let needed = needed(&storage, metastore.places().await?).await?;
+    metastore.close().await;
+    let mut bytes = 0;
+    for file in &needed {
+        bytes += storage.size(file).await?;
+    }
+    Ok((needed.len(), bytes))
+}
+
+/// Every file that tables need.
+async fn needed(storage: &Storage, places: Vec<Place>) -> Result<BTreeSet<String>, BackupError> {
+    let mut needed = BTreeSet::new();
+    for place in places {
+        for file in relocate::needed(storage, &place).await? {
+            needed.insert(storage.normalize(&file)?.to_string());
+        }
+    }
+    Ok(needed)
+}
+
+/// The file of a metastore that can be copied.
+fn metastore_file(config: &Config) -> Result<PathBuf, BackupError> {
+    let MetastoreUrl::Sqlite(file) = config.metastore.clone() else {
+        return Err(BackupError::Invalid(
+            "a metastore in PostgreSQL is not copied by this command: use pg_dump, and copy the \
+             warehouse after it"
+                .to_owned(),
+        ));
+    };
+    if file.is_file() {
+        return Ok(file);
+    }
+    Err(BackupError::Invalid(format!(
+        "there is no metastore at `{}`: say where it is with --data-dir or --metastore",
+        file.display()
+    )))
+}
+
 impl Creation {
     /// Writes down that a backup begins. When a server runs, everything that it acknowledged has
     /// to be committed before [`Creation::finish`].
@@ -65,17 +111,12 @@ impl Creation {
         folder: &Path,
         (id, now_ms): (String, i64),
     ) -> Result<Self, BackupError> {
-        let MetastoreUrl::Sqlite(metastore_file) = config.metastore.clone() else {
-            return Err(BackupError::Invalid(
-                "a metastore in PostgreSQL is not copied by this command: use pg_dump, and copy \
-                 the warehouse after it"
-                    .to_owned(),
-            ));
-        };
-        if !metastore_file.is_file() {
+        let metastore_file = metastore_file(config)?;
+        if folder.to_str().is_some_and(|text| text.contains("://")) {
             return Err(BackupError::Invalid(format!(
-                "there is no metastore at `{}`: say where it is with --data-dir or --metastore",
-                metastore_file.display()
+                "`{}` is no folder of this machine: make the backup in one, and copy it to a store \
+                 after that",
+                folder.display()
             )));
         }
         if !is_free(folder).map_err(failed("look at", folder))? {
@@ -157,15 +198,7 @@ impl Creation {
         let folder = self.folder.clone();
         blocking(move || sync_folders(&folder)).await.map_err(failed("write", &self.folder))?;
         backup.write(&self.folder)?;
-        let row = backups::Backup {
-            id: backup.id.clone(),
-            place: self.folder.display().to_string(),
-            begun_ms: backup.begun_ms,
-            ended_ms: Some(backup.ended_ms),
-            files: (backup.files.len() + backup.objects.len()) as u64,
-            bytes: backup.bytes(),
-            holds: !backup.objects.is_empty(),
-        };
+        let row = backup.row(&self.folder.display().to_string());
         self.metastore.end_backup(&row).await?;
         Ok(backup)
     }
@@ -187,13 +220,7 @@ impl Creation {
                 _ => {}
             }
         }
-        let mut needed = BTreeSet::new();
-        for place in places {
-            for file in relocate::needed(&self.storage, &place).await? {
-                needed.insert(self.storage.normalize(&file)?.to_string());
-            }
-        }
-        Ok(needed)
+        needed(&self.storage, places).await
     }
 
     async fn copy_files(

@@ -74,12 +74,17 @@ pub async fn restore(config: &Config, folder: &Path, now_ms: i64) -> Result<Back
     Ok(backup)
 }
 
-/// What of a restored folder is not as in the backup: no backup holds anything there, its log is a
-/// new one, and its tables may lie elsewhere.
+/// What of a restored folder is not as in the backup: no backup holds files of a folder there, its
+/// log is a new one, and its tables may lie elsewhere.
 async fn finish(config: &Config, backup: &Backup, now_ms: i64) -> Result<(), BackupError> {
     let metastore = open_metastore(config).await?;
     for known in metastore.backups().await? {
-        metastore.forget_backup(&known.id).await?;
+        if backup.objects.is_empty() {
+            metastore.forget_backup(&known.id).await?;
+        } else if known.id == backup.id {
+            // It names objects that the restored tables share: they stay for the next restore.
+            metastore.end_backup(&backup.row(&known.place)).await?;
+        }
     }
     metastore.close().await;
     if !backup.has_log {

@@ -1,7 +1,10 @@
 //! Where a change comes from: the members of Debezium's `source`, in each of the forms in which they
 //! are sent. Leaves what they mean to `position`.
 
-use crate::event::json::{self, Kind, Member, Value};
+use crate::event::{
+    json::{self, Kind, Member, Value},
+    normalize::find,
+};
 use std::borrow::Cow;
 
 /// How the attributes begin that Debezium's converter makes of `op` and `source`.
@@ -133,13 +136,4 @@ fn plain<'a>(member: &Member<'a>) -> Option<&'a str> {
 /// A string's text, or a value as it is written.
 fn text_of(value: Value<'_>) -> Cow<'_, str> {
     value.text().unwrap_or(Cow::Borrowed(value.raw))
-}
-
-/// The value of a member; null is none.
-pub(super) fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
-    members
-        .iter()
-        .find(|member| plain(member) == Some(name))
-        .map(|member| member.value)
-        .filter(|value| value.kind != Kind::Null)
 }

@@ -1,0 +1,214 @@
+//! One event is taken or refused, once its members are known.
+//!
+//! An event may be read a second time with another text: without its credentials, or with what a
+//! batch of calls says of all of them.
+
+use super::{BodyError, Pass, Scanned, Sink};
+use crate::event::{
+    Rejected,
+    build::{Place, id_in_batch},
+    decode::batch::slot,
+    json::Scan,
+    letter, names,
+    normalize::{self, Fault, Row},
+    redact,
+};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+
+/// The member that a batch of calls may have for all of its calls.
+const SHARED_NAME: &str = "\"context\"";
+
+impl Pass<'_> {
+    /// Takes or refuses the event whose members are in `sink`.
+    pub(super) fn event<'a>(
+        &mut self,
+        event: Scanned<'a>,
+        batch_id: Option<&str>,
+        batch_index: u32,
+        sink: &mut Sink<'a>,
+    ) -> Result<(), BodyError> {
+        let index = self.next_index()?;
+        let (Scanned::Event(raw) | Scanned::TooDeep(raw)) = event;
+        let start = raw.as_ptr().addr() - self.source;
+        let place = Place { index, batch_id, batch_index, came: start..start + raw.len() };
+        if let Err(fault) = self.check(event, sink) {
+            self.refuse(raw, &place, fault);
+            return Ok(());
+        }
+        if let Some(text) = self.shared_text(raw, sink) {
+            self.take_with_shared(raw, &text, &place);
+            return Ok(());
+        }
+        match self.read(raw, sink) {
+            // Nothing to store.
+            Ok(None) => {}
+            Ok(Some(row)) => self.take(raw, &row, sink, &place),
+            Err(fault) => self.refuse(raw, &place, fault),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read<'a>(&self, raw: &'a str, sink: &mut Sink<'a>) -> Result<Option<Row<'a>>, Fault> {
+        let context = (self.arrival, self.limits);
+        normalize::read(raw, &sink.parts, context, &mut sink.cells)
+    }
+
+    #[inline]
+    fn take(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: &Place<'_>) {
+        if row.is_trace
+            && self.limits.redact
+            && let Some(text) = redact::redact(raw)
+        {
+            return self.take_redacted(&text, place);
+        }
+        self.store(raw, row, sink, place);
+    }
+
+    #[inline]
+    fn store(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: &Place<'_>) {
+        if let Err(fault) = self.groups.push(row, &sink.cells, place.clone()) {
+            self.refuse(raw, place, fault);
+        }
+    }
+
+    /// Reads the event in another text than it came in.
+    fn read_again<'a>(&self, text: &'a str, sink: &mut Sink<'a>) -> Result<Option<Row<'a>>, Fault> {
+        sink.parts.is_in_call_batch = self.shared.is_some();
+        Scan::new(text)
+            .object(self.depth_max, &mut sink.parts)
+            .map_err(|flaw| Fault::from(super::broken(text, flaw)))?;
+        self.read(text, sink)
+    }
+
+    #[cold]
+    fn take_redacted(&mut self, text: &str, place: &Place<'_>) {
+        let mut sink = Sink::default();
+        match self.read_again(text, &mut sink) {
+            Ok(None) => {}
+            Ok(Some(row)) => {
+                self.redacted.insert(place.index, text.to_owned());
+                self.store(text, &row, &sink, place);
+            }
+            Err(fault) => self.refuse(text, place, fault),
+        }
+    }
+
+    #[cold]
+    fn take_with_shared(&mut self, raw: &str, text: &str, place: &Place<'_>) {
+        let mut sink = Sink::default();
+        match self.read_again(text, &mut sink) {
+            Ok(None) => {}
+            Ok(Some(row)) => self.take(text, &row, &sink, place),
+            Err(fault) => self.refuse(raw, place, fault),
+        }
+    }
+
+    /// The event with the members that its batch has for all of its events, if that has any that
+    /// the event has not.
+    fn shared_text(&self, raw: &str, sink: &Sink<'_>) -> Option<String> {
+        let shared = self.shared.as_deref()?;
+        let has_own = sink.parts.top.iter().any(|member| member.name.raw == SHARED_NAME);
+        if shared.is_empty() || has_own {
+            return None;
+        }
+        let comma = if sink.parts.top.is_empty() { "" } else { "," };
+        let open = raw.strip_suffix('}')?;
+        Some(format!("{open}{comma}{SHARED_NAME}:{shared}}}"))
+    }
+
+    fn check(&self, event: Scanned<'_>, sink: &Sink<'_>) -> Result<(), Fault> {
+        let raw = match event {
+            Scanned::Event(raw) => raw,
+            Scanned::TooDeep(_) => {
+                let reason = format!("the event is nested deeper than {} levels", self.depth_max);
+                return Err(Fault::new(ErrorCode::TooDeep, reason));
+            }
+        };
+        if raw.len() > self.limits.event_bytes_max {
+            let (length, most) = (raw.len(), self.limits.event_bytes_max);
+            let reason = format!("the event has {length} bytes, at most {most} are allowed");
+            return Err(Fault::new(ErrorCode::EventTooLarge, reason));
+        }
+        let is_cloud_event =
+            || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
+        let is_other = || normalize::is_among_cloud_events(&sink.parts);
+        if self.needs_spec_version && !is_cloud_event() && !is_other() {
+            let reason = "a CloudEvent needs `specversion` \"1.0\"";
+            return Err(Fault::new(ErrorCode::InvalidEvent, reason));
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, raw: &str, place: &Place<'_>, fault: Fault) {
+        let in_batch = place.batch_id.map(|batch_id| (batch_id, place.batch_index));
+        self.reject(raw.as_bytes(), place.index, in_batch, fault);
+    }
+
+    #[cold]
+    pub(super) fn reject(
+        &mut self,
+        event: &[u8],
+        index: u32,
+        in_batch: Option<(&str, u32)>,
+        fault: Fault,
+    ) {
+        let glimpse = std::str::from_utf8(event).map(normalize::glimpse).unwrap_or_default();
+        let (payload, reason) = match self.redacted(event, glimpse.event_type.as_deref()) {
+            Some(text) => (text, fault.reason),
+            None => letter::keep(event, fault.reason),
+        };
+        let own = glimpse.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
+        let namespace = own.unwrap_or_else(|| self.arrival.namespace.clone());
+        // The id that it would have had, so that it is the same event when it is sent again.
+        let in_batch = in_batch.map(|(batch_id, index)| id_in_batch(&namespace, batch_id, index));
+        self.rejected.push(Rejected {
+            index,
+            namespace,
+            code: fault.code,
+            reason,
+            id: glimpse.id.or(in_batch),
+            event_type: glimpse.event_type,
+            source: glimpse.source,
+            payload,
+        });
+    }
+
+    /// What is refused without its credentials, if it has any and may be of a Tail Worker.
+    fn redacted(&mut self, event: &[u8], event_type: Option<&str>) -> Option<String> {
+        if !self.limits.redact {
+            return None;
+        }
+        let text = String::from_utf8_lossy(event);
+        let is_trace = match event_type {
+            Some(event_type) => redact::is_trace_type(event_type) || redact::has_script(&text),
+            // A part of something broken may be anything that is in the body.
+            None => self.may_be_trace(),
+        };
+        if is_trace { redact::redact(&text) } else { None }
+    }
+
+    /// Whether the body may have events of a Tail Worker.
+    fn may_be_trace(&mut self) -> bool {
+        let body = self.body;
+        let of_body = || redact::may_be_trace(&String::from_utf8_lossy(body));
+        *self.is_trace_body.get_or_insert_with(of_body)
+    }
+
+    /// Whether the text is a batch of calls, which no event is that has a type; if so, notes what it
+    /// has for all of them.
+    pub(super) fn is_call_batch(&mut self, text: &str) -> bool {
+        let mut sink = Sink::default();
+        // A broken batch is found to be one where it is read.
+        let _broken = Scan::new(text).object(super::NESTING_MAX, &mut sink.parts);
+        let top = &sink.parts.top;
+        if top.iter().any(|member| slot(member.name) == Some(names::TYPE)) {
+            return false;
+        }
+        let shared = top.iter().rfind(|member| member.name.raw == SHARED_NAME);
+        let shared = shared.map(|member| member.value);
+        let shared = shared.filter(|value| value.kind == super::Kind::Object);
+        self.shared = Some(shared.map_or_else(String::new, |value| value.raw.to_owned()));
+        true
+    }
+}

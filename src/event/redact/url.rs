@@ -1,0 +1,131 @@
+//! Credentials in URLs, wherever in a text these are: query parameters, also percent-encoded inside
+//! of other URLs, the user before the host, and bearer tokens.
+
+use super::{
+    REDACTED,
+    names::{NAME_BYTES_MAX, is_secret_parameter},
+};
+use percent_encoding::percent_decode_str;
+use std::ops::Range;
+
+/// Shortest word after `Bearer` that is taken for a token.
+const BEARER_BYTES_MIN: usize = 16;
+
+/// The text without credentials, and the names of those it had; none if it had none.
+pub(super) fn redact(text: &str) -> Option<(String, Vec<String>)> {
+    let mut found: Vec<(Range<usize>, String)> = Vec::new();
+    users(text, &mut found);
+    parameters(text, &mut found);
+    bearers(text, &mut found);
+    found.retain(|(range, _)| !range.is_empty() && &text[range.clone()] != REDACTED);
+    if found.is_empty() {
+        return None;
+    }
+    found.sort_by_key(|(range, _)| range.start);
+    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    let mut names = Vec::new();
+    for (range, name) in found {
+        // One may lie inside another.
+        if copied <= range.start {
+            out.push_str(&text[copied..range.start]);
+            out.push_str(REDACTED);
+        }
+        copied = copied.max(range.end);
+        names.push(name);
+    }
+    out.push_str(&text[copied..]);
+    Some((out, names))
+}
+
+/// `user:password@` behind `://`.
+fn users(text: &str, found: &mut Vec<(Range<usize>, String)>) {
+    for (at, _) in text.match_indices("://") {
+        let start = at + 3;
+        let host = &text[start..];
+        let is_end = |c: char| c.is_whitespace() || "/?#\"'<>\\".contains(c);
+        let host = &host[..host.find(is_end).unwrap_or(host.len())];
+        if let Some(end) = host.rfind('@') {
+            found.push((start..start + end, "userinfo".to_owned()));
+        }
+    }
+}
+
+/// `name=value` behind `?`, `&`, `;` or `#`, each also percent-encoded.
+fn parameters(text: &str, found: &mut Vec<(Range<usize>, String)>) {
+    let mut at = 0;
+    while let Some((start, is_encoded)) = next_separator(text, at) {
+        at = start;
+        let rest = &text[start..];
+        let Some((name, value)) = split_name(rest) else { continue };
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        if is_secret_parameter(&name) {
+            let value_start = start + value;
+            let end = value_start + value_length(&text[value_start..], is_encoded);
+            found.push((value_start..end, name.into_owned()));
+            at = end;
+        }
+    }
+}
+
+/// The place after the next separator, and whether that one is percent-encoded.
+fn next_separator(text: &str, from: usize) -> Option<(usize, bool)> {
+    let bytes = text.as_bytes();
+    (from..bytes.len()).find_map(|at| match bytes[at] {
+        b'?' | b'&' | b';' | b'#' => Some((at + 1, false)),
+        b'%' => {
+            let code = bytes.get(at + 1..at + 3)?;
+            is_code(code, &[b"3F", b"26", b"23", b"3B"]).then_some((at + 3, true))
+        }
+        _ => None,
+    })
+}
+
+fn is_code(code: &[u8], codes: &[&[u8; 2]]) -> bool {
+    codes.iter().any(|known| code.eq_ignore_ascii_case(*known))
+}
+
+/// A parameter's name, and where its value begins.
+fn split_name(text: &str) -> Option<(&str, usize)> {
+    for (at, c) in text.char_indices().take_while(|(at, _)| *at <= NAME_BYTES_MAX) {
+        match c {
+            '=' => return Some((&text[..at], at + 1)),
+            '%' if is_code(text.as_bytes().get(at + 1..at + 3)?, &[b"3D"]) => {
+                return Some((&text[..at], at + 3));
+            }
+            '?' | '&' | ';' | '#' | '"' | '\'' | '<' | '>' => return None,
+            c if c.is_whitespace() => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The length of the value at the start of the text.
+fn value_length(text: &str, is_encoded: bool) -> usize {
+    let end = text.char_indices().find(|(at, c)| match c {
+        '&' | '#' | '"' | '\'' | '<' | '>' => true,
+        '%' if is_encoded => {
+            let code = text.as_bytes().get(at + 1..at + 3);
+            code.is_some_and(|code| is_code(code, &[b"26", b"23"]))
+        }
+        c => c.is_whitespace(),
+    });
+    end.map_or(text.len(), |(at, _)| at)
+}
+
+/// The token behind `Bearer`.
+fn bearers(text: &str, found: &mut Vec<(Range<usize>, String)>) {
+    const WORD: &[u8] = b"bearer ";
+    let bytes = text.as_bytes();
+    for at in 0..bytes.len().saturating_sub(WORD.len()) {
+        if !bytes[at..at + WORD.len()].eq_ignore_ascii_case(WORD) {
+            continue;
+        }
+        let start = at + WORD.len();
+        let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"-._~+/=|:".contains(b);
+        let length = bytes[start..].iter().take_while(|b| is_token(b)).count();
+        if BEARER_BYTES_MIN <= length {
+            found.push((start..start + length, "bearer".to_owned()));
+        }
+    }
+}
