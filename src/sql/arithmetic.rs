@@ -159,6 +159,13 @@ impl ScalarUDFImpl for Checked {
         Ok(text)
     }
 
+    // Columns are told apart by this name, so it says which operations they are.
+    fn schema_name(&self, args: &[Expr]) -> Result<String, DataFusionError> {
+        let ops: String = self.ops.iter().map(ToString::to_string).collect();
+        let args: Vec<String> = args.iter().map(|arg| arg.schema_name().to_string()).collect();
+        Ok(format!("checked{ops}({})", args.join(",")))
+    }
+
     fn signature(&self) -> &Signature {
         &self.signature
     }

@@ -1,7 +1,7 @@
 """Random statements over two small tables, each in Icecore's spelling and in DuckDB's.
 
 Where the two dialects differ on purpose the generator says it in both ways: whole numbers are divided with `/` here and `//` there,
-NULLs have an explicit place in every ORDER BY, and `count_if` counts here (there it is NULL where every condition is).
+`max` and `min` are not asked of floats with NaN (a known fault in docs/sql.md), NULLs have an explicit place in every ORDER BY, and `count_if` counts here (there it is NULL where every condition is).
 """
 import random
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ class Generator:
         if kind == 7:
             return join(self.pick("bool_and", "bool_or") + "({}){}", self.condition(t, 1), filter_)
         if kind == 8:
-            return join(self.pick("min", "max") + "({}){}", self.pick(argument, self.text(t, 1), self.moment(t)), filter_)
+            return join(self.pick("min", "max") + "({}){}", self.pick(self.number(t, 1), self.decimal(t), Pair(f"{t}.y"), self.text(t, 1), self.moment(t)), filter_)
         if kind == 9:
             return Pair(f"sum(DISTINCT {t}.i)")
         if kind == 10:
