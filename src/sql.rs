@@ -5,24 +5,40 @@
 //! with ingest, so it can run in another process.
 
 pub mod allowed;
+pub mod answer;
+pub mod arithmetic;
 pub mod audit;
+pub mod clauses;
+pub mod comparisons;
+pub mod conform;
 pub mod deletes;
+pub mod dialect;
+pub mod distinct;
 pub mod engine;
 mod failure;
+pub mod field_ids;
 pub mod filters;
 pub mod fresh;
 pub mod functions;
 pub mod growth;
 pub mod guard;
+pub mod names;
+pub mod nulls;
 pub mod output;
+pub mod percentile;
 pub mod plan;
 pub mod provider;
-pub mod rename;
 pub mod rewrite;
 pub mod session;
 pub mod slots;
 pub mod stop;
+pub mod sums;
+pub mod template;
+pub mod time;
+pub mod time_format;
+pub mod types;
 mod unreadable;
+pub mod uuid;
 pub mod view;
 pub mod weight;
 
@@ -93,6 +109,9 @@ pub enum SqlError {
     /// Over the time, memory or row limit.
     #[error("{0}")]
     Limit(String),
+    /// What the query wants to see is not there yet.
+    #[error("{0}")]
+    NotYet(String),
     /// Too many queries at once.
     #[error("{0}")]
     Busy(String),
@@ -112,6 +131,7 @@ impl SqlError {
             Self::Invalid(_) => ErrorCode::InvalidSql,
             Self::NotFound(_) | Self::Unreadable(_) => ErrorCode::NotFound,
             Self::Limit(_) => ErrorCode::QueryLimit,
+            Self::NotYet(_) => ErrorCode::NotYet,
             Self::Busy(_) => ErrorCode::TooManyRequests,
             Self::Unavailable => ErrorCode::Unavailable,
             Self::Internal(_) => ErrorCode::Internal,
@@ -168,6 +188,10 @@ const PARAMS_MAX: usize = 10_000;
 
 /// Longest a statement without a table may run.
 const SMALL_TIME_MAX: Duration = Duration::from_secs(2);
+/// Longest a query waits for its `min_seq`.
+const SEQ_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often it looks meanwhile.
+const SEQ_WAIT_STEP: Duration = Duration::from_millis(50);
 
 impl Sql {
     /// Queries over these stores, on threads of their own. The audit log is in `audit`.
@@ -204,6 +228,10 @@ impl Sql {
         let inner = Arc::clone(&self.inner);
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
         let signal = Signal::new(wanted.min(inner.options.timeout_max));
+        // Before it takes a place from others.
+        if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
+            Box::pin(inner.wait_for(namespace, min_seq, signal.deadline())).await?;
+        }
         let asker =
             Asker { namespace: namespace.name().to_owned(), token: token.map(str::to_owned) };
         let question = Question { asker, namespace: namespace.clone(), reach, request };
@@ -276,6 +304,31 @@ impl Inner {
         Ok(())
     }
 
+    /// Returns once a query sees the event of this `seq`.
+    async fn wait_for(
+        &self,
+        namespace: &Namespace,
+        min_seq: u64,
+        deadline: Instant,
+    ) -> Result<(), SqlError> {
+        let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
+        let wanted = Wanted::Named(vec![EVENTS_TABLE.to_owned()]);
+        loop {
+            let (view, _pin) = View::take(self.sources(), namespace, &wanted, None).await?;
+            match check_seq(&view, min_seq) {
+                Err(_) if Instant::now() + SEQ_WAIT_STEP < patience => {
+                    tokio::time::sleep(SEQ_WAIT_STEP).await;
+                }
+                reached => return reached,
+            }
+        }
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        let Self { wal, owner, catalog, faults, .. } = self;
+        Sources { wal, owner, catalog, faults }
+    }
+
     async fn start(&self, question: &Question, signal: &Arc<Signal>) -> Result<Started, SqlError> {
         let Question { asker, namespace, request, .. } = question;
         let checked = guard::check(&request.sql)?;
@@ -292,7 +345,7 @@ impl Inner {
         let stop = Stop::new(Arc::clone(signal), slot);
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let params = parameters(request, checked.placeholders)?;
-        let statement = Statement::Statement(Box::new(checked.statement));
+        let mut statement = Statement::Statement(Box::new(checked.statement));
         // A namespace of that name keeps its tables; from there the others are not seen.
         let is_schema = namespace.name() == audit::SCHEMA;
         let reach = if is_schema { Reach::Namespace } else { question.reach };
@@ -307,15 +360,16 @@ impl Inner {
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let Self { wal, owner, catalog, faults, .. } = self;
-        let sources = Sources { wal, owner, catalog, faults };
-        let (view, pin) = View::take(sources, namespace, &wanted, as_of.as_ref()).await?;
+        let (view, pin) = View::take(self.sources(), namespace, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
             check_seq(&view, min_seq)?;
         }
         let context = self.sessions.open(&view, signal.deadline())?;
         if reach == Reach::System {
             audit::show(&context, self.audit.clone()).map_err(|cause| failure::of(&cause))?;
+        }
+        if let Statement::Statement(statement) = &mut statement {
+            names::resolve(statement, &self.sessions.columns(&view)?);
         }
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(statement).await;
@@ -334,7 +388,9 @@ impl Inner {
                 .and_then(LogicalPlanBuilder::build)
                 .map_err(|cause| failure::of(&cause))?;
         }
+        let place = answer::place_of(self.catalog.storage().root());
         let stream = execute(state, &plan, &stop).await?;
+        let stream = answer::shown(stream, place.filter(|_| !checked.is_query));
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         Ok(Started { snapshot, stream, _pin: pin })
     }
@@ -413,8 +469,8 @@ fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
 fn check_seq(view: &View, min_seq: u64) -> Result<(), SqlError> {
     let last_seq = view.table(EVENTS_TABLE).map_or(0, |events| events.last_seq);
     if last_seq < min_seq {
-        return Err(SqlError::Invalid(format!(
-            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}"
+        return Err(SqlError::NotYet(format!(
+            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}; try again"
         )));
     }
     Ok(())

@@ -53,6 +53,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// The query went over its time, memory or row limit.
     QueryLimit,
+    /// What the query wants to see is not there yet.
+    NotYet,
     /// The sender is too fast.
     TooManyRequests,
     /// The server cannot take it now: starting, stopping, full, or its disk fails.
@@ -90,7 +92,7 @@ impl ErrorCode {
             Self::QueryLimit => 422,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::NotYet | Self::Unavailable => 503,
         }
     }
 
@@ -99,7 +101,11 @@ impl ErrorCode {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::RequestTimeout | Self::TooManyRequests | Self::Unavailable | Self::Internal
+            Self::RequestTimeout
+                | Self::NotYet
+                | Self::TooManyRequests
+                | Self::Unavailable
+                | Self::Internal
         )
     }
 
@@ -130,6 +136,7 @@ impl ErrorCode {
             Self::TooManyEvents => "TOO_MANY_EVENTS",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::QueryLimit => "QUERY_LIMIT",
+            Self::NotYet => "NOT_YET",
             Self::TooManyRequests => "TOO_MANY_REQUESTS",
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",

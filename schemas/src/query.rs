@@ -15,7 +15,8 @@ pub struct SqlRequest {
     /// A snapshot id or an RFC 3339 time: what was committed then, nothing newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<serde_json::Value>,
-    /// Answer only from a state that includes this `seq`.
+    /// Answer only from a state that includes this `seq`. It is waited for, at most 5 s and as long as the
+    /// query may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_seq: Option<u64>,
     /// Values for `$1`, `$2`, … in order.

@@ -2,7 +2,7 @@
 //!
 //! Its one invariant: a delete file is applied or the query is refused, never passed over.
 
-use crate::sql::{SqlError, plan::unreadable};
+use crate::sql::{SqlError, conform::id_of, plan::unreadable};
 use arrow::{
     array::{Array, AsArray},
     compute::cast,
@@ -33,6 +33,12 @@ use std::{
 const BYTES_MAX: u64 = 256 << 20;
 /// Delete files read at the same time.
 const READS_AT_ONCE: usize = 8;
+
+/// Id and name of the column with the data file's location (Iceberg specification, "Reserved Field
+/// IDs").
+const FILE_PATH: (i32, &str) = (2_147_483_546, "file_path");
+/// Id and name of the column with the row's place in it.
+const POSITION: (i32, &str) = (2_147_483_545, "pos");
 
 /// Deleted rows by the location of their data file, counted from 0.
 pub type Deletes = HashMap<String, BTreeSet<u64>>;
@@ -97,14 +103,18 @@ fn positions(bytes: Bytes) -> Result<Runs, ParquetError> {
     let mut runs: Runs = Vec::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
         let batch = batch?;
-        let column = |name: &str, data_type: &DataType| {
-            let column = batch.column_by_name(name).ok_or_else(|| {
+        let schema = batch.schema();
+        let column = |(id, name): (i32, &str), data_type: &DataType| {
+            let fields = schema.fields();
+            let by_id = fields.iter().position(|field| id_of(field) == Some(id));
+            let at = by_id.or_else(|| fields.iter().position(|field| field.name() == name));
+            let at = at.ok_or_else(|| {
                 ParquetError::General(format!("a position delete file has no column {name}"))
             })?;
-            cast(column, data_type).map_err(ParquetError::from)
+            cast(batch.column(at), data_type).map_err(ParquetError::from)
         };
-        let paths = column("file_path", &DataType::Utf8)?;
-        let rows = column("pos", &DataType::Int64)?;
+        let paths = column(FILE_PATH, &DataType::Utf8)?;
+        let rows = column(POSITION, &DataType::Int64)?;
         let (paths, rows) = (paths.as_string::<i32>(), rows.as_primitive::<Int64Type>());
         for at in 0..paths.len() {
             let row = u64::try_from(rows.value(at)).map_err(|_| {

@@ -119,12 +119,15 @@ impl Translator<'_> {
             return None;
         }
         let term = self.column(&like.expr)?;
+        if term.result != PrimitiveType::String {
+            return None;
+        }
         let Some(wildcard_at) = pattern.find(['%', '_']) else {
             let comparison = if like.negated { Comparison::NotEqual } else { Comparison::Equal };
             return Some(test(term, Check::Compare(comparison, Datum::string(pattern))));
         };
         let (prefix, rest) = pattern.split_at(wildcard_at);
-        if term.result != PrimitiveType::String || prefix.is_empty() {
+        if prefix.is_empty() {
             return None;
         }
         let prefix = prefix.to_owned();
@@ -163,6 +166,10 @@ impl Translator<'_> {
     /// A literal that has the type of the column beside it.
     fn value(&self, column: &Expr, value: &ScalarValue) -> Option<Datum> {
         let kind = self.arrow_type(column)?;
+        // To SQL, NaN is above every number, and no bound covers it.
+        if kind.is_floating() {
+            return None;
+        }
         let value_kind = value.data_type();
         let same = value_kind == *kind
             || is_text(kind) && text(value).is_some()

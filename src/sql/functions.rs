@@ -5,6 +5,7 @@ use arrow::{
     datatypes::DataType,
 };
 use datafusion::{
+    common::ScalarValue,
     error::DataFusionError,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
@@ -31,7 +32,6 @@ pub fn all() -> Vec<ScalarUDF> {
 }
 
 fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, DataFusionError> {
-    let is_scalar = arguments.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
     let arrays = ColumnarValue::values_to_arrays(arguments)?;
     let (texts, paths) = (arrays[0].as_string_view(), arrays[1].as_string_view());
     let mut values = StringViewBuilder::with_capacity(texts.len());
@@ -53,11 +53,20 @@ fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, 
         let nodes = last.as_ref().map_or(&[][..], |(_, nodes)| nodes);
         values.append_option(value_at(text, nodes, unquote));
     }
-    let array: ArrayRef = Arc::new(values.finish());
+    returned(arguments, Arc::new(values.finish()))
+}
+
+/// What a function answers: one value if all its arguments are one.
+///
+/// # Errors
+/// None for arrays of types that functions make.
+pub(super) fn returned(
+    arguments: &[ColumnarValue],
+    array: ArrayRef,
+) -> Result<ColumnarValue, DataFusionError> {
+    let is_scalar = arguments.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
     if is_scalar && array.len() == 1 {
-        return Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(
-            &array, 0,
-        )?));
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
     }
     Ok(ColumnarValue::Array(array))
 }

@@ -63,6 +63,7 @@ pub const GROWING: &[&str] = &[
     "repeat",
     "replace",
     "rpad",
+    "strftime",
     "string_to_array",
     "to_char",
     "translate",
@@ -289,6 +290,11 @@ fn most(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
         "lpad" | "rpad" => rows.saturating_mul(largest(1)).saturating_mul(CHARACTER_BYTES_MAX),
         "repeat" => bytes(0).saturating_mul(largest(1)),
         "to_char" => rows.saturating_mul(longest(1)).saturating_mul(NUMBER_BYTES_MAX),
+        // The pattern comes first or second.
+        "strftime" => {
+            let pattern = longest(0).max(longest(1));
+            rows.saturating_mul(pattern).saturating_mul(NUMBER_BYTES_MAX)
+        }
         "string_to_array" => all.saturating_mul(NUMBER_BYTES_MAX),
         _ => 0,
     };

@@ -3,15 +3,15 @@
 //! Bounds are counted on the tokens before anything recurses over the statement, because one deep
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
-use crate::sql::SqlError;
+use crate::sql::{SqlError, clauses, dialect, distinct, nulls};
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
-        Visit, Visitor,
+        Value, ValueWithSpan, Visit, Visitor,
     },
     dialect::GenericDialect,
     parser::{Parser, ParserOptions},
-    tokenizer::{Token, Tokenizer},
+    tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 use std::{collections::HashMap, ops::ControlFlow};
 
@@ -70,27 +70,69 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
         return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
     }
     let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, sql)
-        .tokenize()
+    let mut located = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
         .map_err(|error| invalid(format!("the statement does not parse: {error}")))?;
+    let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
     check_tokens(&tokens)?;
-    // The tokens carry no positions, so the text is tokenized again for messages with them.
+    check_numbers(sql, &located)?;
+    distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
         .with_recursion_limit(DEPTH_MAX)
-        .try_with_sql(sql)
-        .and_then(|mut parser| parser.parse_statements())
+        .with_tokens_with_locations(located)
+        .parse_statements()
         .map_err(|error| invalid(format!("the statement does not parse: {}", plain(&error))))?;
-    let [statement] = <[Statement; 1]>::try_from(statements).map_err(|statements| {
+    let [mut statement] = <[Statement; 1]>::try_from(statements).map_err(|statements| {
         invalid(format!("exactly one statement is allowed, not {}", statements.len()))
     })?;
     let is_query = check_statement(&statement)?;
-    let placeholders = tokens.iter().filter(|token| matches!(token, Token::Placeholder(_))).count();
+    distinct::unmark(&mut statement);
+    check_shape(&statement)?;
+    dialect::translate(&mut statement).map_err(invalid)?;
+    nulls::spell_out(&mut statement).map_err(invalid)?;
+    // What is written once may now be read several times.
+    let placeholders = check_shape(&statement)?;
+    Ok(Checked { statement, is_query, placeholders })
+}
+
+/// Refuses a shape that is too large; how often the statement names one of the request's values.
+fn check_shape(statement: &Statement) -> Result<usize, SqlError> {
     let mut shape = Shape::default();
     match statement.visit(&mut shape) {
-        ControlFlow::Continue(()) => Ok(Checked { statement, is_query, placeholders }),
+        ControlFlow::Continue(()) => Ok(shape.placeholders),
         ControlFlow::Break(reason) => Err(invalid(reason)),
     }
+}
+
+/// Refuses numbers with a word behind them: `0b11` is 0 under the name `b11` to the parser, and
+/// `0x1f` a text of bytes.
+fn check_numbers(sql: &str, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
+        if let (Token::Number(number, _), Token::Word(word)) = (&token.token, &next.token)
+            && word.quote_style.is_none()
+        {
+            return Err(invalid(format!(
+                "`{number}{word}` is no number; write numbers in decimal digits, and a space before a name"
+            )));
+        }
+    }
+    if tokens.iter().any(|token| is_hex_number(sql, token)) {
+        return Err(invalid(
+            "a number is written in decimal digits, and bytes as x'1F': 0x… is no number here",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a token that is bytes to the parser is written like a number.
+fn is_hex_number(sql: &str, token: &TokenWithSpan) -> bool {
+    let Token::HexStringLiteral(_) = token.token else { return false };
+    let start = token.span.start;
+    let place = |at: u64| usize::try_from(at.checked_sub(1)?).ok();
+    let line = place(start.line).and_then(|line| sql.split('\n').nth(line));
+    let column = place(start.column);
+    line.zip(column).and_then(|(line, column)| line.chars().nth(column)) == Some('0')
 }
 
 fn invalid(text: impl Into<String>) -> SqlError {
@@ -197,9 +239,9 @@ fn kind(token: &Token) -> Kind {
 /// Whether the statement is a query; an error when it may not run at all.
 fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
     match statement {
-        Statement::Query(query) => check_query(query).map(|()| true),
+        Statement::Query(_) => Ok(true),
         Statement::Explain { statement, .. } => match statement.as_ref() {
-            Statement::Query(query) => check_query(query).map(|()| false),
+            Statement::Query(_) => Ok(false),
             _ => Err(not_a_query()),
         },
         Statement::ExplainTable { .. }
@@ -213,14 +255,6 @@ fn not_a_query() -> SqlError {
     invalid(
         "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE",
     )
-}
-
-fn check_query(query: &Query) -> Result<(), SqlError> {
-    if query.locks.is_empty() {
-        Ok(())
-    } else {
-        Err(invalid("FOR UPDATE and FOR SHARE do nothing here; leave them out"))
-    }
 }
 
 /// Walks the whole statement for what no token tells.
@@ -238,6 +272,8 @@ struct Shape {
     ctes: usize,
     /// Columns of grouping sets so far.
     grouping_columns: usize,
+    /// Places for the request's values so far.
+    placeholders: usize,
 }
 
 impl Shape {
@@ -278,9 +314,7 @@ impl Visitor for Shape {
                 self.names.insert(address(&cte.query), name);
             }
         }
-        if !query.pipe_operators.is_empty() {
-            return refuse("pipe operators (|>) are not supported");
-        }
+        clauses::query(query)?;
         if has_write(&query.body) {
             return refuse(not_a_query().to_string());
         }
@@ -301,9 +335,7 @@ impl Visitor for Shape {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-        if select.into.is_some() {
-            return refuse("SELECT INTO is not allowed: only queries are");
-        }
+        clauses::select(select)?;
         if JOINS_MAX < select.from.len() {
             return refuse(format!("a FROM has more than {JOINS_MAX} tables"));
         }
@@ -320,16 +352,12 @@ impl Visitor for Shape {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-        match factor {
-            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
-                refuse(format!("table function `{name}` is not available"))
-            }
-            TableFactor::TableFunction { expr, .. } => {
-                refuse(format!("table function `{expr}` is not available"))
-            }
-            TableFactor::UNNEST { .. } => refuse(forbidden("unnest")),
-            _ => ControlFlow::Continue(()),
-        }
+        clauses::table_factor(factor)
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Self::Break> {
+        self.placeholders += usize::from(matches!(value.value, Value::Placeholder(_)));
+        ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
@@ -348,6 +376,7 @@ impl Visitor for Shape {
                 ));
             }
         }
+        clauses::expression(expr)?;
         match expr {
             Expr::Function(Function { name, .. }) => {
                 let name = name.to_string().to_lowercase();

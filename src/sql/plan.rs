@@ -9,7 +9,7 @@ use crate::sql::{
 };
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::{common::ScalarValue, error::DataFusionError, logical_expr::Expr};
-use iceberg::spec::{PrimitiveLiteral, Schema, TableMetadata};
+use iceberg::spec::{DataFileFormat, PrimitiveLiteral, Schema, TableMetadata};
 use icecore_catalog::{
     scan::{
         Deadline, ScanError, Source,
@@ -61,6 +61,13 @@ impl Snapshot {
         let source = Source { storage, cache, metadata: &self.metadata, until: Deadline::NONE };
         let plan =
             source.plan(self.id, &filter).await.map_err(|cause| external(failure(&cause)))?;
+        let other = plan.files.iter().find(|file| file.format != DataFileFormat::Parquet);
+        if let Some(file) = other {
+            return Err(external(SqlError::Invalid(format!(
+                "the table has {} data files, and only Parquet is read here; rewrite them with the engine that wrote them, or query it there",
+                file.format
+            ))));
+        }
         // The data files are opened by DataFusion and not through the storage, which would look.
         let locations = plan.files.iter().map(|file| storage.normalize(&file.location));
         let locations: Result<Vec<_>, _> = locations.collect();
@@ -79,9 +86,11 @@ impl Snapshot {
     #[must_use]
     pub fn is_current(&self, file: &PlannedFile) -> bool {
         let fields = self.columns.as_struct().fields();
-        fields
-            .iter()
-            .all(|field| field.field_type.is_primitive() && file.column(field.id).is_some())
+        fields.iter().all(|field| {
+            field.field_type.is_primitive()
+                && is_written_as_it_is(&field.name)
+                && file.column(field.id).is_some()
+        })
     }
 
     /// Whether a column had another type or name once, or a name another column.
@@ -96,6 +105,14 @@ impl Snapshot {
         };
         self.metadata.schemas_iter().any(|schema| schema.as_struct().fields().iter().any(differs))
     }
+}
+
+/// Whether every writer puts the name into its files as it is. Iceberg's Java library makes
+/// `created_x20At` of `created At`.
+fn is_written_as_it_is(name: &str) -> bool {
+    let mut letters = name.bytes();
+    letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == b'_')
 }
 
 fn external(cause: SqlError) -> DataFusionError {

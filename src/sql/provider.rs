@@ -4,15 +4,16 @@
 use crate::{
     event::rows,
     sql::{
+        conform::Aliases,
         deletes::{self, Deletes},
+        field_ids::ByFieldId,
         fresh::Fresh,
         plan::{Snapshot, scalar, unreadable},
-        rename::ByFieldId,
         view::TableView,
     },
     wal::{RecordKind, RecordRef},
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -39,7 +40,7 @@ use datafusion::{
         union::UnionExec,
     },
 };
-use iceberg::spec::Datum;
+use iceberg::spec::{DEFAULT_SCHEMA_NAME_MAPPING, Datum, NestedFieldRef, PrimitiveType, Type};
 use icecore_catalog::{
     scan::manifests::{ManifestCache, PlannedFile},
     storage::Storage,
@@ -56,6 +57,7 @@ pub struct Table {
     snapshot: Option<Snapshot>,
     tail: Option<(RecordKind, Vec<RecordRef>)>,
     schema: SchemaRef,
+    aliases: Arc<Aliases>,
     storage: Storage,
     manifests: ManifestCache,
 }
@@ -88,7 +90,12 @@ impl Table {
             (None, Some(RecordKind::DeadLetters)) => rows::dead_letter_schema().as_ref().clone(),
             (None, _) => rows::event_schema().as_ref().clone(),
         };
-        let schema = Arc::new(transform_schema_to_view(&without_metadata(&arrow)));
+        let types = columns.as_ref().map(|columns| columns.as_struct().fields());
+        let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+        let mapping = view.metadata.as_ref().map(|metadata| metadata.properties());
+        let mapping = mapping.and_then(|properties| properties.get(DEFAULT_SCHEMA_NAME_MAPPING));
+        let aliases =
+            mapping.map_or_else(|| Ok(Aliases::default()), |text| Aliases::parse(text))?;
         let snapshot = match (&view.metadata, view.snapshot_id, columns) {
             (Some(metadata), Some(id), Some(columns)) => Some(Snapshot {
                 metadata: Arc::clone(metadata),
@@ -100,7 +107,22 @@ impl Table {
         };
         let tail = view.kind.filter(|_| !view.tail.is_empty());
         let tail = tail.map(|kind| (kind, view.tail.clone()));
-        Ok(Self { snapshot, tail, schema, storage, manifests })
+        Ok(Self { snapshot, tail, schema, aliases: Arc::new(aliases), storage, manifests })
+    }
+
+    /// Names of its columns and of fields in them.
+    pub(super) fn column_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut open: Vec<&FieldRef> = self.schema.fields().iter().collect();
+        while let Some(field) = open.pop() {
+            names.push(field.name().clone());
+            match field.data_type() {
+                DataType::Struct(fields) => open.extend(fields.iter()),
+                DataType::List(inner) | DataType::Map(inner, _) => open.push(inner),
+                _ => (),
+            }
+        }
+        names
     }
 
     async fn scan_snapshot(
@@ -117,9 +139,11 @@ impl Table {
         let (base, store) = self.storage.object_store();
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
-        let changed = snapshot.has_changed_columns();
-        // A filter that is pushed into the reader is lost for a file of another schema.
-        let pushes = !changed && planned.files.iter().all(|file| snapshot.is_current(file));
+        // A filter that is pushed into the reader is lost for a file of another schema
+        // (apache/datafusion#25268).
+        let pushes = !self.aliases.is_given()
+            && !snapshot.has_changed_columns()
+            && planned.files.iter().all(|file| snapshot.is_current(file));
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_enable_page_index(true)
@@ -141,11 +165,12 @@ impl Table {
             }
             files.push(part);
         }
+        let by_id = ByFieldId::new(Arc::clone(&snapshot.columns), Arc::clone(&self.aliases));
         let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(&base)?, Arc::new(source))
             .with_statistics(self.statistics(&planned.files, &planned.deletes))
             .with_file_groups(groups(files, state.config().target_partitions()))
             .with_projection_indices(projection.cloned())?
-            .with_expr_adapter(changed.then(|| Arc::new(ByFieldId::new(&snapshot.columns)) as _))
+            .with_expr_adapter(Some(Arc::new(by_id)))
             .build();
         Ok(Some(DataSourceExec::from_data_source(scan)))
     }
@@ -247,11 +272,41 @@ impl TableProvider for Table {
     }
 }
 
-fn without_metadata(schema: &Schema) -> Schema {
-    let plain = |field: &Arc<Field>| {
-        Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+/// The schema as SQL shows it: without the ids of fields, and with UUIDs as text. `columns` are its
+/// fields in Iceberg's terms, none for rows that are in no table yet.
+fn shown(schema: &Schema, columns: &[NestedFieldRef]) -> Schema {
+    let fields = schema.fields().iter().enumerate().map(|(at, field)| {
+        shown_field(field, columns.get(at).map(|column| column.field_type.as_ref()))
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn shown_field(field: &Field, column: Option<&Type>) -> Field {
+    let inner = |field: &FieldRef, column: &Type| Arc::new(shown_field(field, Some(column)));
+    let shown = match (field.data_type(), column) {
+        (_, Some(Type::Primitive(PrimitiveType::Uuid))) => DataType::Utf8,
+        (DataType::Struct(fields), Some(Type::Struct(columns))) => {
+            let fields = fields.iter().zip(columns.fields());
+            DataType::Struct(
+                fields.map(|(field, column)| inner(field, &column.field_type)).collect(),
+            )
+        }
+        (DataType::List(element), Some(Type::List(column))) => {
+            DataType::List(inner(element, &column.element_field.field_type))
+        }
+        (DataType::Map(entries, sorted), Some(Type::Map(column))) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                let key = inner(&fields[0], &column.key_field.field_type);
+                let value = inner(&fields[1], &column.value_field.field_type);
+                let pairs = DataType::Struct(Fields::from(vec![key, value]));
+                let entries = Field::new(entries.name(), pairs, entries.is_nullable());
+                DataType::Map(Arc::new(entries), *sorted)
+            }
+            _ => field.data_type().clone(),
+        },
+        (other, _) => other.clone(),
     };
-    Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())
+    Field::new(field.name(), shown, field.is_nullable())
 }
 
 /// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns

@@ -4,8 +4,9 @@
 //! see is made for each query.
 
 use crate::sql::{
-    SqlError, SqlOptions, allowed, functions, growth::Growth, provider::Table,
-    rewrite::KeepWithinMemory, unreadable::Unreadable, view::View,
+    SqlError, SqlOptions, allowed, arithmetic::CheckedArithmetic, comparisons::CompareAsMeant,
+    functions, growth::Growth, percentile, provider::Table, rewrite::KeepWithinMemory, sums, time,
+    types::InMicroseconds, unreadable::Unreadable, uuid, view::View,
 };
 use datafusion::{
     catalog::{
@@ -20,6 +21,7 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
         session_state::{SessionState, SessionStateBuilder},
     },
+    optimizer::{Optimizer, OptimizerRule},
     prelude::{SessionConfig, SessionContext},
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
@@ -57,14 +59,39 @@ impl Sessions {
         let runtime = runtime(options, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
+            .with_type_planner(Arc::new(InMicroseconds))
+            .with_optimizer_rules(optimizer_rules())
             .build();
         allowed::keep_only(&mut base);
-        let fits = "a function with another name is no conflict";
-        for function in functions::all() {
+        // Those of ours take the place of others, with their aliases: under one of them the other would
+        // stay, and come back when a session is made from this one.
+        let fits = "functions are taken out and put in without a conflict";
+        let scalar = functions::all().into_iter().chain(time::all()).chain([uuid::function()]);
+        for function in scalar {
+            base.deregister_udf(function.name()).expect(fits);
             base.register_udf(Arc::new(function)).expect(fits);
         }
+        for function in sums::all().into_iter().chain(percentile::all()) {
+            base.deregister_udaf(function.name()).expect(fits);
+            base.register_udaf(Arc::new(function)).expect(fits);
+        }
+        base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         let growth = Growth::new(Arc::clone(&base.runtime_env().memory_pool));
         Self { base: Arc::new(base), growth, storage, manifests: ManifestCache::default() }
+    }
+
+    /// The names of all columns that `view` has, with those of fields of structs.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when a table's schema has no Arrow form.
+    pub fn columns(&self, view: &View) -> Result<Vec<String>, SqlError> {
+        let mut names = Vec::new();
+        for table in &view.tables {
+            let provider = Table::new(table, self.storage.clone(), self.manifests.clone())
+                .map_err(|cause| broken(&cause))?;
+            names.extend(provider.column_names());
+        }
+        Ok(names)
     }
 
     /// A session that sees `view`, for a query that ends at `deadline`.
@@ -100,6 +127,11 @@ impl Sessions {
         // It would find that marks of columns (see `rewrite`) are not kept by every operator.
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         config.options_mut().execution.time_zone = Some("+00:00".to_owned());
+        // With it, DataFusion 54 loses rows whose key is NULL (apache/datafusion#23103, #23126, #22964).
+        config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+        // It would leave out rows by the greatest value so far of one column that `min` of an expression
+        // beside it still needs (DataFusion 54; no release mends it).
+        config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
         let mut state = SessionStateBuilder::new_from_existing(self.base.as_ref().clone())
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
@@ -109,9 +141,20 @@ impl Sessions {
             deadline,
             marks: AtomicU64::default(),
         };
-        state.register_function_rewrite(Arc::new(within)).map_err(|cause| broken(&cause))?;
+        state
+            .register_function_rewrite(Arc::new(CompareAsMeant))
+            .and_then(|()| state.register_function_rewrite(Arc::new(within)))
+            .map_err(|cause| broken(&cause))?;
         Ok(SessionContext::new_with_state(state))
     }
+}
+
+/// DataFusion's rules but for one: without its constants a GROUP BY of no rows has one group, and an
+/// answer one row too many (no release of DataFusion mends it).
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    rules.retain(|rule| rule.name() != "eliminate_group_by_constant");
+    rules
 }
 
 fn runtime(options: &SqlOptions, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {

@@ -593,9 +593,11 @@ async fn params_limit_and_min_seq_hold() {
     house.ask(limited("EXPLAIN SELECT id FROM events")).await.unwrap();
 
     let since = |seq| SqlRequest { min_seq: Some(seq), ..asked("SELECT 1") };
+    // It is waited for, as long as the query may take.
+    let hurried = |seq| SqlRequest { timeout_ms: Some(100), ..since(seq) };
     house.ask(since(40)).await.unwrap();
     house
-        .check_refused(since(41), "min_seq 41 is not reached: what the query sees ends at 40")
+        .check_refused(hurried(41), "min_seq 41 is not reached: what the query sees ends at 40")
         .await;
     let past = SqlRequest { min_seq: Some(31), ..at("SELECT 1", json!("main")) };
     house.check_refused(past, "ends at 30").await;

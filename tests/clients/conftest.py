@@ -8,6 +8,8 @@ from server import SeaweedFS, Server
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=8, help="how often the crash test ends the server at a random moment (default 8)")
+    parser.addoption("--statements", type=int, default=400, help="how many statements are compared with DuckDB (default 400)")
+    parser.addoption("--seed", type=int, default=1, help="where their generator starts (default 1)")
 
 
 @pytest.fixture(scope="session")

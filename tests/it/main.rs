@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod answers;
 mod audit;
 mod backup;
 mod clocks;

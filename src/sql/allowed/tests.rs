@@ -22,5 +22,8 @@ fn what_is_named_is_there_and_nothing_else_is() {
     assert!(state.scalar_functions().values().all(|function| SCALAR.contains(&function.name())));
     assert!(state.higher_order_function_names().is_empty());
     assert!(state.table_functions().is_empty());
-    assert!(GROWING.iter().all(|name| SCALAR.contains(name)), "a bound for what is not there");
+    let ours = crate::sql::time::all();
+    let is_there =
+        |name: &&str| SCALAR.contains(name) || ours.iter().any(|function| function.name() == *name);
+    assert!(GROWING.iter().all(is_there), "a bound for what is not there");
 }

@@ -1,0 +1,172 @@
+//! Comparisons as SQL means them, where the planner's own coercions compare something else.
+//!
+//! - A time and a text: DataFusion 54 reads the text as nanoseconds, which end in 2262.
+//! - Intervals: it compares months, then days, then nanoseconds, so `90 days` is above `1 year`, and an
+//!   age is below any day (no release mends it).
+//! - The clock is nanoseconds, and beside it a column of microseconds would have to be, too.
+
+use crate::sql::{functions::returned, time};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
+use datafusion::{
+    common::{DFSchema, config::ConfigOptions, tree_node::Transformed},
+    error::DataFusionError,
+    logical_expr::{
+        Between, BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, Operator,
+        ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        expr::{InList, ScalarFunction},
+        expr_rewriter::FunctionRewrite,
+        lit,
+    },
+};
+use std::sync::Arc;
+
+/// Functions of the clock and of texts that answer in nanoseconds.
+const IN_NANOSECONDS: &[&str] = &["now", "to_timestamp"];
+
+/// Puts both sides of a comparison into one type before the planner does.
+#[derive(Debug)]
+pub struct CompareAsMeant;
+
+impl FunctionRewrite for CompareAsMeant {
+    fn name(&self) -> &'static str {
+        "compare_as_meant"
+    }
+
+    fn rewrite(
+        &self,
+        expr: Expr,
+        schema: &DFSchema,
+        _config: &ConfigOptions,
+    ) -> Result<Transformed<Expr>, DataFusionError> {
+        Ok(match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+                let [left, right] = alike([*left, *right], schema);
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
+                    Box::new(left),
+                    op,
+                    Box::new(right),
+                )))
+            }
+            Expr::Between(Between { expr, negated, low, high }) => {
+                let [expr, low, high] = alike([*expr, *low, *high], schema);
+                Transformed::yes(Expr::Between(Between::new(
+                    Box::new(expr),
+                    negated,
+                    Box::new(low),
+                    Box::new(high),
+                )))
+            }
+            Expr::InList(InList { expr, list, negated }) => {
+                let mut sides = vec![*expr];
+                sides.extend(list);
+                make_alike(&mut sides, schema);
+                let expr = Box::new(sides.remove(0));
+                Transformed::yes(Expr::InList(InList::new(expr, sides, negated)))
+            }
+            Expr::ScalarFunction(ref call) if IN_NANOSECONDS.contains(&call.func.name()) => {
+                match expr.get_type(schema) {
+                    Ok(DataType::Timestamp(TimeUnit::Nanosecond, zone)) => {
+                        let micros = DataType::Timestamp(TimeUnit::Microsecond, zone);
+                        Transformed::yes(cast(expr, micros))
+                    }
+                    _ => Transformed::no(expr),
+                }
+            }
+            other => Transformed::no(other),
+        })
+    }
+}
+
+fn is_comparison(operator: Operator) -> bool {
+    matches!(
+        operator,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
+    )
+}
+
+fn alike<const N: usize>(mut sides: [Expr; N], schema: &DFSchema) -> [Expr; N] {
+    make_alike(&mut sides, schema);
+    sides
+}
+
+fn cast(expr: Expr, to: DataType) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), to))
+}
+
+/// Casts texts and dates to the time, and intervals to microseconds, that they are compared with.
+fn make_alike(sides: &mut [Expr], schema: &DFSchema) {
+    let types: Vec<Option<DataType>> =
+        sides.iter().map(|side| side.get_type(schema).ok()).collect();
+    let is_span = |kind: &DataType| matches!(kind, DataType::Interval(_) | DataType::Duration(_));
+    if types.iter().flatten().any(is_span) {
+        for (side, kind) in sides.iter_mut().zip(&types) {
+            if text_of(side).is_some() {
+                let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+                *side = micros(cast(side.clone(), interval));
+            } else if kind.as_ref().is_some_and(is_span) {
+                *side = micros(side.clone());
+            }
+        }
+        return;
+    }
+    let times = types.iter().flatten().filter(|kind| matches!(kind, DataType::Timestamp(..)));
+    // With a zone before without, as the planner would choose.
+    let Some(time) = times.max_by_key(|kind| matches!(kind, DataType::Timestamp(_, Some(_))))
+    else {
+        return;
+    };
+    for (side, kind) in sides.iter_mut().zip(&types) {
+        let is_date = matches!(kind, Some(DataType::Date32 | DataType::Date64));
+        if let Some(text) = text_of(side) {
+            let text = time::with_seconds(text).unwrap_or_else(|| text.to_owned());
+            *side = cast(lit(text), time.clone());
+        } else if is_date {
+            *side = cast(side.clone(), time.clone());
+        }
+    }
+}
+
+fn text_of(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten(),
+        _ => None,
+    }
+}
+
+fn micros(span: Expr) -> Expr {
+    let signature = Signature::any(1, Volatility::Immutable);
+    let func = Arc::new(ScalarUDF::from(Micros { signature }));
+    Expr::ScalarFunction(ScalarFunction { func, args: vec![span] })
+}
+
+/// How long an interval or a duration is, in microseconds.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Micros {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Micros {
+    fn name(&self) -> &'static str {
+        "interval_micros"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        returned(&args.args, time::interval_micros(&arrays[0])?)
+    }
+}

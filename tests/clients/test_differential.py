@@ -1,0 +1,151 @@
+"""Generated statements against DuckDB over the same rows: equal answers, or a refusal that docs/sql.md lists.
+
+The short form runs with the others. The long one:  ./check engines tests/clients/test_differential.py --statements 3000 [--seed 7]
+"""
+import json
+import math
+import random
+import re
+from collections import Counter
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import duckdb
+import pyarrow
+import pytest
+from engines import PyIceberg
+from generate_sql import Generator, Statement
+from icecore import Client
+from server import ROOT
+
+NAMESPACE = "diff"
+SCHEMA = pyarrow.schema([
+    ("id", pyarrow.int64()), ("i", pyarrow.int32()), ("n", pyarrow.int64()), ("k", pyarrow.int64()), ("x", pyarrow.float64()), ("y", pyarrow.float64()),
+    ("s", pyarrow.string()), ("c", pyarrow.string()), ("b", pyarrow.bool_()), ("d", pyarrow.decimal128(12, 2)),
+    ("ts", pyarrow.timestamp("us")), ("tz", pyarrow.timestamp("us", tz="UTC")),
+])
+
+
+def rows(random_, first, count):
+    """Small values, so that joins and groups meet; one in six is NULL. Floats are exact in binary, so the order of a sum is no matter."""
+    maybe = lambda value: None if random_.random() < 1 / 6 else value  # noqa: E731
+    start = datetime(2024, 1, 15)
+    times = [start + timedelta(minutes=random_.randint(0, 200_000), microseconds=random_.choice([0, 123456])) for _ in range(count)]
+    times[0], times[1] = datetime(1601, 1, 1), datetime(9990, 12, 31, 23, 59)
+    odd = [float("nan"), -0.0, 0.0]
+    return pyarrow.Table.from_pylist([{
+        "id": first + at, "i": maybe(random_.randint(0, 9)), "n": maybe(random_.randint(-1000, 100_000)), "k": maybe(random_.randint(0, 5)),
+        "x": maybe(random_.choice([*odd, *[number / 4 for number in range(-8, 20)]])), "y": maybe(random_.randint(-8, 20) / 4),
+        "s": maybe(random_.choice(["ab", "Ab", "", "abc", " b ", "%x", "ba", "zz"])), "c": maybe(random_.choice(["1", "a", "2", "x"])),
+        "b": maybe(random_.random() < 0.5), "d": maybe(Decimal(random_.randint(-5000, 5000)) / 100), "ts": maybe(times[at]),
+        "tz": maybe(times[at].replace(tzinfo=timezone.utc)),
+    } for at in range(count)], schema=SCHEMA)
+
+
+# Answered wrong once.
+FOUND = [
+    "SELECT max(a.n), min(a.i + a.n), min(a.n) FROM u a",
+    "SELECT a.id, b.id, b.k FROM t a LEFT JOIN u b ON a.x = b.x WHERE abs(b.k) IS NULL",
+    "SELECT trim('Ab') AS c0, count(*) FROM t a WHERE a.ts > '9999-12-31' GROUP BY 1",
+    "SELECT a.id, avg(a.x) OVER (ORDER BY a.id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM t a",
+    "SELECT a.id FROM t a WHERE a.i IS DISTINCT FROM a.k OR a.b",
+    "SELECT a.id FROM t a WHERE a.i NOT IN (SELECT a.i FROM u a WHERE a.i > 3)",
+]
+
+
+@pytest.fixture(scope="module")
+def both(server, catalog_uri):
+    """The same rows in Icecore, each table in two files, and in DuckDB."""
+    catalog, duck = PyIceberg(catalog_uri).catalog, duckdb.connect()
+    duck.execute("SET TimeZone = 'UTC'")
+    catalog.create_namespace(NAMESPACE)
+    random_ = random.Random(4711)
+    for name, count in (("t", 60), ("u", 24)):
+        parts = [rows(random_, 1, count // 2), rows(random_, 1 + count // 2, count // 2)]
+        table = catalog.create_table(f"{NAMESPACE}.{name}", SCHEMA)
+        for part in parts:
+            table.append(part)
+        whole = pyarrow.concat_tables(parts)
+        duck.register("rows_" + name, whole)
+        duck.execute(f"CREATE TABLE {name} AS SELECT * FROM rows_{name}")
+    return Client(server.url), duck
+
+
+def listed_refusals():
+    """What docs/sql.md says about refusals: the texts in its first column of tables under `## Refused`."""
+    page = (ROOT / "docs" / "sql.md").read_text().split("## Refused")[1]
+    return re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
+
+
+def plain(value, kind=""):
+    """A value of either engine in one form: numbers by value to ten digits, times as microseconds."""
+    if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal")):
+        return value
+    if kind.startswith("decimal"):
+        value = Decimal(value)
+    if kind.startswith("timestamp"):
+        value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    if kind.startswith("date"):
+        value = date.fromisoformat(value)
+    if isinstance(value, datetime):
+        value = value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
+        return ("time", str(value))
+    if isinstance(value, date):
+        return ("date", str(value))
+    if isinstance(value, (float, Decimal)):
+        if math.isnan(value) or math.isinf(value):
+            return None  # JSON has no such number.
+        return int(value) if value == int(value) and abs(value) < 1e15 else f"{float(value):.10g}"
+    return value
+
+
+def ask(client, sql):
+    """Rows in plain form, or the error."""
+    headers = {"content-type": "application/json", "accept": "application/json"}
+    try:
+        status, _, raw = client.request("POST", f"/v1/{NAMESPACE}/sql", json.dumps({"sql": sql}), headers)
+        answer = json.loads(raw)
+    except Exception as broken:  # noqa: BLE001 - an error behind the head of the answer
+        return None, f"the answer broke off: {broken!r}"
+    if status != 200 or "error" in answer:
+        return None, answer["error"]
+    kinds = [column["type"] for column in answer["columns"]]
+    return [tuple(plain(value, kind) for value, kind in zip(row, kinds)) for row in answer["rows"]], None
+
+
+def ask_duck(duck, sql):
+    try:
+        return [tuple(plain(value) for value in row) for row in duck.execute(sql).fetchall()], None
+    except duckdb.Error as error:
+        return None, str(error)
+
+
+def test_answers_are_duckdbs_or_refused_with_a_reason_that_is_written_down(both, request):
+    client, duck = both
+    statements, seed = request.config.getoption("--statements"), request.config.getoption("--seed")
+    generator, refusals = Generator(seed), listed_refusals()
+    outcomes, wrong, refused = Counter(), [], Counter()
+    found = [Statement("found", sql, sql, ordered=False) for sql in FOUND]
+    for statement in [*found, *(generator.statement() for _ in range(statements))]:
+        expected, duck_error = ask_duck(duck, statement.duck)
+        rows, error = ask(client, statement.ours)
+        if error is None and duck_error is None:
+            same = rows == expected if statement.ordered else Counter(rows) == Counter(expected)
+            outcomes["equal" if same else "different"] += 1
+            if not same:
+                wrong.append((statement, rows[:6], expected[:6]))
+        elif error is not None and duck_error is not None:
+            outcomes["both refuse"] += 1
+        elif error is not None:
+            reason = next((text for text in refusals if text in error), None)
+            outcomes["refused" if reason else "refused without a reason that is listed"] += 1
+            refused[reason or error[:120]] += 1
+            if not reason:
+                wrong.append((statement, error, expected[:6]))
+        else:
+            outcomes["only DuckDB refuses"] += 1
+            wrong.append((statement, rows[:6], duck_error))
+    print(f"\nseed {seed}, {statements} statements: {dict(outcomes)}; refused: {dict(refused)}")
+    shown = "\n".join(f"{s.kind}: {s.ours}\n  ours {ours}\n  duck {theirs}" for s, ours, theirs in wrong[:25])
+    assert not wrong, f"{len(wrong)} of {statements}: {dict(outcomes)}\n{shown}"
+    assert outcomes["equal"] > statements * 0.8

@@ -1,0 +1,167 @@
+//! Answers of SQL: right as the standard has them, or refused with a reason.
+//!
+//! The cases are in `answers/*.txt`: a statement, then `=` and the rows, or `!` and texts of which one
+//! is in the error (`*` stands for any). Each runs over rows that are in the log alone, and again when
+//! they are in a data file.
+
+use crate::harness::TestServer;
+use serde_json::{Value, json};
+
+const BROKEN_OFF: &str = "the answer broke off";
+
+fn rows() -> Value {
+    json!([
+        {"id": "e1", "type": "order", "ts": "2024-03-10T01:30:00Z", "actor": "a", "version": 1, "duration_ms": 1.5},
+        {"id": "e2", "type": "order", "ts": "2024-03-10T12:00:00.123456Z", "version": 2, "duration_ms": 2.5},
+        {"id": "e3", "type": "call", "ts": "2024-03-31T23:59:59.999999Z", "actor": "b"},
+        {"id": "e4", "type": "call", "ts": "1601-01-01T00:00:00Z", "version": i64::MAX, "duration_ms": 52.1},
+        {"id": "e5", "type": "order", "ts": "9999-12-31T00:00:00Z", "actor": "a", "version": 3},
+    ])
+}
+
+async fn server() -> TestServer {
+    let server = TestServer::start().await;
+    let path = "/ingest?backfill=true";
+    let sent = json!({ "events": rows().as_array().unwrap().iter().map(|row| {
+        let mut row = row.clone();
+        row["ns"] = json!("n");
+        row
+    }).collect::<Vec<_>>() });
+    let (status, answer) = server.ingest_at(path, &sent).await;
+    assert_eq!((status, &answer["received"]), (200, &json!(5)), "{answer}");
+    server
+}
+
+async fn check(file: &str) {
+    let server = server().await;
+    for place in ["the log", "a data file"] {
+        let mut wrong = Vec::new();
+        for block in file.split("\n\n") {
+            let lines: Vec<&str> =
+                block.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+            let Some((expected, statement)) = lines.split_last() else { continue };
+            let statement = statement.join("\n");
+            let body = json!({ "sql": statement }).to_string();
+            let request = server.http.post(format!("{}/v1/n/sql", server.url)).body(body);
+            // An error behind the head of the answer breaks it off.
+            let (status, text) = match request.send().await {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    (status, response.text().await.unwrap_or_else(|_| BROKEN_OFF.to_owned()))
+                }
+                Err(_) => (0, BROKEN_OFF.to_owned()),
+            };
+            let answer = serde_json::from_str(&text).unwrap_or(json!({ "error": text }));
+            if !is_as_expected(expected, status, &answer) {
+                wrong.push(format!("{statement}\n  expected {expected}\n  got {status} {answer}"));
+            }
+        }
+        assert!(wrong.is_empty(), "over rows in {place}:\n{}", wrong.join("\n"));
+        server.commit("n").await;
+    }
+    server.stop().await;
+}
+
+fn is_as_expected(expected: &str, status: u16, answer: &Value) -> bool {
+    let (kind, expected) = expected.split_at(2);
+    match kind {
+        "= " => {
+            let rows: Value = serde_json::from_str(expected).unwrap();
+            status == 200 && same(&answer["rows"], &rows)
+        }
+        "! " => {
+            let error = answer["error"].as_str().unwrap_or_default();
+            let told = expected == "*"
+                || error == BROKEN_OFF
+                || expected.split('|').any(|text| error.contains(text));
+            // The error may come behind the head of the answer, but it has to come.
+            (status != 200 || answer["rows"].is_null()) && !error.is_empty() && told
+        }
+        _ => panic!("a case ends with `= rows` or `! text`, not `{kind}{expected}`"),
+    }
+}
+
+/// Numbers are equal by value: `1` is `1.0`.
+fn same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(l, r)| same(l, r))
+        }
+        (Value::Number(l), Value::Number(r)) => l == r || l.as_f64() == r.as_f64(),
+        (left, right) => left == right,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nulls_count_as_the_standard_says() {
+    check(include_str!("answers/nulls.txt")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_fit_or_fail() {
+    check(include_str!("answers/numbers.txt")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_of_all_years_and_zones() {
+    check(include_str!("answers/time.txt")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_clause_is_passed_over() {
+    check(include_str!("answers/clauses.txt")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spellings_of_other_dialects() {
+    check(include_str!("answers/dialect.txt")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seq_that_is_not_there_yet_is_waited_for() {
+    let server = server().await;
+    let query = |min_seq: u64| json!({ "sql": "SELECT count(*) FROM events", "min_seq": min_seq });
+    let later = json!({ "events": [{"id": "e6", "type": "order", "ns": "n"}] });
+    let request = query(6);
+    let (asked, sent) = tokio::join!(server.query("n", &request), server.ingest(&later));
+    assert_eq!(sent.0, 200);
+    assert_eq!((asked.0, &asked.1["rows"]), (200, &json!([[6]])), "{}", asked.1);
+    let (status, answer) = server.query("n", &query(7)).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("NOT_YET")), "{answer}");
+    let mut hurried = query(7);
+    hurried["timeout_ms"] = json!(100);
+    assert_eq!(server.query("n", &hurried).await.0, 503);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_shows_no_place_of_the_machine() {
+    let server = server().await;
+    server.commit("n").await;
+    let rows = server.rows("n", "EXPLAIN SELECT id FROM events WHERE seq > 1").await.to_string();
+    let place = server.folder.path().display().to_string();
+    assert!(rows.contains(".parquet"), "{rows}");
+    assert!(!rows.contains(place.trim_start_matches('/')), "{rows}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_arrow_answer_has_types_that_every_client_knows() {
+    let server = server().await;
+    let sql = "SELECT id, actor, make_array(id) AS l, x'00' AS b, seq, seq FROM events";
+    let request = server
+        .http
+        .post(format!("{}/v1/n/sql", server.url))
+        .header("accept", "application/vnd.apache.arrow.stream")
+        .json(&json!({ "sql": sql }));
+    let bytes = request.send().await.unwrap().bytes().await.unwrap();
+    let reader = arrow::ipc::reader::StreamReader::try_new(&bytes[..], None).unwrap();
+    let types = format!("{:?}", reader.schema());
+    assert!(!types.contains("View") && types.contains("Utf8"), "{types}");
+    let names: Vec<String> =
+        reader.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["id", "actor", "l", "b", "seq", "seq"]);
+    let rows: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
+    assert_eq!(rows, 5);
+    server.stop().await;
+}
