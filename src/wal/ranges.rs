@@ -17,7 +17,8 @@ pub fn without(wanted: Range, covered: &[Range]) -> Vec<Range> {
         if next < first {
             left.push((next, first - 1));
         }
-        next = next.max(through.saturating_add(1));
+        let Some(behind) = through.checked_add(1) else { return left };
+        next = next.max(behind);
     }
     if next <= last {
         left.push((next, last));
