@@ -4,8 +4,9 @@ use super::{Move, MovedDeletes, Relocation, Written, avro, unreadable};
 use crate::error::CatalogError;
 use std::collections::HashMap;
 
-/// The field id of `file_path` in a position-delete file, as the specification has it.
-const FILE_PATH_ID: i64 = 2_147_483_546;
+/// Field ids under which a position-delete file has the bounds of `file_path`: the specification's, and
+/// that of the metadata column `_file`, which DuckDB writes.
+const FILE_PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
 /// A data file's `content` that says position deletes.
 const POSITION_DELETES: i64 = 1;
 /// An entry's `status` that says its file was deleted.
@@ -205,7 +206,8 @@ impl avro::Edit for EditManifest<'_> {
     }
 
     fn bytes(&mut self, path: &[&str], _value: &[u8]) -> Option<Vec<u8>> {
-        let deletes = self.deletes.get(&self.file).filter(|_| self.bound == FILE_PATH_ID)?;
+        let deletes =
+            self.deletes.get(&self.file).filter(|_| FILE_PATH_IDS.contains(&self.bound))?;
         match path {
             ["data_file", "lower_bounds", "value"] => Some(deletes.lowest.clone().into_bytes()),
             ["data_file", "upper_bounds", "value"] => Some(deletes.highest.clone().into_bytes()),
