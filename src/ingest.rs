@@ -301,7 +301,9 @@ impl Ingest {
         shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
         // Dropped unanswered only when the thread had ended, so nothing was written.
         let answer = answer.await.unwrap_or(Err(IngestError::Stopping));
-        let failed = matches!(answer, Err(IngestError::Unavailable(_)));
+        // A full log says so itself, and has room again without a write.
+        let is_full = |cause: &WalError| matches!(cause, WalError::Full { .. });
+        let failed = matches!(&answer, Err(IngestError::Unavailable(cause)) if !is_full(cause));
         shared.failing.store(failed, Ordering::Relaxed);
         answer
     }

@@ -8,6 +8,10 @@ use crate::wal::{Wal, WalError, WalOptions, segment};
 /// The disk is low when less than this many times the share is free that must stay free.
 const LOW_TIMES: u64 = 2;
 
+/// A log with less than this part of its bound left counts as full for those who only ask: large
+/// groups are refused by then.
+const NEARLY_ALL: u64 = 64;
+
 /// Fails when less than the share that must stay free would be left after `more` bytes.
 ///
 /// # Errors

@@ -27,9 +27,9 @@ async fn a_server_whose_log_is_full_is_not_ready() {
     let settings = [("wal.bytes_max", "1MiB"), ("wal.segment_bytes", "64KiB")];
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     assert_eq!(server.get("/readyz").await.status(), 200);
-    let text = "x".repeat(60_000);
+    let text = "x".repeat(10_000);
     let mut status = 200;
-    for n in 0..64 {
+    for n in 0..200 {
         let event = json!({"id": n.to_string(), "type": "t", "ns": "n", "data": {"text": text}});
         status = server.ingest(&event).await.0;
         if status == 503 {
