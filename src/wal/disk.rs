@@ -47,11 +47,10 @@ impl Wal {
             let index = self.inner.index();
             (index.bytes(), index.has_current(), !index.free.is_empty())
         };
-        if options.bytes_max <= waiting {
-            let (bound, unit) = (options.bytes_max, "bytes wait to be committed");
-            return Err(WalError::Full {
-                reason: format!("{waiting} {unit}, the bound is {bound}"),
-            });
+        let bound = options.bytes_max;
+        if bound - bound / NEARLY_ALL <= waiting {
+            let reason = format!("{waiting} bytes wait to be committed, and the bound is {bound}");
+            return Err(WalError::Full { reason });
         }
         match (has_segment, has_free) {
             (false, false) => check(options, options.segment_bytes),
