@@ -19,6 +19,7 @@ pub mod serve;
 pub mod sql;
 pub mod token;
 pub mod wal;
+pub mod webhooks;
 
 use crate::{
     config::{Config, ConfigError, logging::LogFormat},
@@ -102,6 +103,9 @@ enum Command {
     /// List, show, retry and discard events that were refused
     #[command(subcommand, name = "deadletters")]
     DeadLetters(deadletters::DeadLetterCommand),
+    /// Set, list and delete the secrets of webhook providers
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhookCommand),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -207,6 +211,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::Tags(command) => refs::tags(config, &command).await,
         Command::Token(command) => token::run(config, &command).await,
         Command::DeadLetters(command) => deadletters::run(config, &command).await,
+        Command::Webhooks(command) => webhooks::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
         Command::Config => admin::config(config),
         Command::Backup(command) => backup::run(config, &command).await,

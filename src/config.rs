@@ -7,10 +7,13 @@
 pub mod access;
 mod catalog;
 mod environment;
+mod file;
 pub mod logging;
 mod settings;
+pub mod sql;
 mod storage;
 pub mod units;
+mod webhooks;
 
 use crate::faults::Faults;
 use access::AccessConfig;
@@ -18,7 +21,8 @@ pub use catalog::MetastoreUrl;
 use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use logging::LogOptions;
-use settings::{SECRETS, SETTINGS};
+use settings::SETTINGS;
+use sql::SqlConfig;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -144,20 +148,16 @@ pub struct Config {
     pub wal_bytes_max: u64,
     /// Share of the disk that must stay free.
     pub wal_disk_free_min: f64,
-    /// Memory of all queries together.
-    pub sql_memory_bytes_max: usize,
-    /// Longest a query may run.
-    pub sql_timeout_max: Duration,
-    /// Most rows of an answer.
-    pub sql_rows_max: u64,
-    /// Queries at once.
-    pub sql_concurrent_max: usize,
+    /// Bounds of queries.
+    pub sql: SqlConfig,
     /// Connections at once.
     pub http_connections_max: usize,
     /// Who is let in.
     pub access: AccessConfig,
     /// How long a record of the audit log is kept, at least.
     pub audit_retention: Duration,
+    /// Secrets of webhook providers, for namespaces without their own.
+    pub webhook_secrets: BTreeMap<String, Vec<String>>,
     /// The token that commands send to a server.
     pub token: Option<String>,
     /// What is logged, and how.
@@ -240,28 +240,6 @@ impl Texts {
             });
         };
         self.0.insert(key, (value, origin));
-        Ok(())
-    }
-
-    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let table: toml::Table =
-            text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })?;
-        for (key, value) in table {
-            match value {
-                toml::Value::Table(members) => {
-                    for (member, value) in members {
-                        self.set(
-                            &format!("{key}.{member}"),
-                            plain(&value),
-                            Origin::File(path.to_owned()),
-                        )?;
-                    }
-                }
-                value => self.set(&key, plain(&value), Origin::File(path.to_owned()))?,
-            }
-        }
         Ok(())
     }
 
@@ -362,13 +340,11 @@ impl Texts {
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,
             wal_bytes_max: self.bytes("wal.bytes_max", 1 << 20, 1 << 44)?,
             wal_disk_free_min: self.free_share()?,
-            sql_memory_bytes_max: self.size("sql.memory_bytes_max", 1 << 24, 1 << 40)?,
-            sql_timeout_max: self.duration("sql.timeout_max", Duration::from_millis(10), DAY)?,
-            sql_rows_max: self.parsed("sql.rows_max", "is not a whole number")?,
-            sql_concurrent_max: self.count("sql.concurrent_max")?,
+            sql: self.sql()?,
             http_connections_max: self.count("http.connections_max")?,
             access: self.access()?,
             audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,
+            webhook_secrets: self.webhook_secrets(),
             token: self.optional("token"),
             log: self.log()?,
             warnings: Vec::new(),
@@ -412,7 +388,7 @@ impl Texts {
         let shown = |key: &str, text: &str| match key {
             "warehouse" => warehouse.to_owned(),
             "metastore" => metastore.to_string(),
-            _ if SECRETS.contains(&key) && !text.is_empty() => "(hidden)".to_owned(),
+            _ if settings::is_secret(key) && !text.is_empty() => "(hidden)".to_owned(),
             _ => text.to_owned(),
         };
         SETTINGS
@@ -434,13 +410,6 @@ fn suggestion(typed: &str, known: impl Iterator<Item = String>) -> Option<String
     let near = |name: &String| strsim::jaro_winkler(&typed.to_lowercase(), &name.to_lowercase());
     let scored = known.map(|name| (near(&name), name)).filter(|(score, _)| SIMILAR_MIN <= *score);
     scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
-}
-
-fn plain(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

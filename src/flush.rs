@@ -6,6 +6,7 @@
 //! that a disk with little room left is drained in steps that fit.
 
 mod commit;
+pub mod noted;
 pub mod obsolete;
 mod requests;
 
@@ -36,9 +37,10 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 /// Tables that are flushed at the same time, so that one large tenant does not hold up the others.
-const TABLES_AT_ONCE: usize = 4;
+/// They wait for the disk most of the time; their memory has a bound of its own.
+const TABLES_AT_ONCE: usize = 16;
 /// Most tables of one tick; the rest follow in the next one.
-const TICK_TABLES_MAX: usize = 64;
+const TICK_TABLES_MAX: usize = 256;
 /// A flush starts this much before the interval is over (a fifth of it when that is less), so that
 /// the snapshot is there when it is.
 const HEAD_START_MAX: Duration = Duration::from_secs(1);
@@ -307,6 +309,16 @@ impl FlushJob {
         due
     }
 
+    /// After a commit: a start with a copy of the metastore from before it is to be noticed.
+    async fn note_metastore(&self, has_committed: bool) {
+        if has_committed
+            && let Err(cause) = noted::note(&self.tables.wal, &self.tables.catalog).await
+        {
+            // The commits stand; it is noted later.
+            warn!(error = &cause as &dyn std::error::Error, "the metastore's state is not noted");
+        }
+    }
+
     /// Tells everyone who waits that nothing will be committed.
     fn refuse(&self, wanted: Vec<Namespace>, not: &NotOwner) {
         let error = Arc::new(FlushError::from(not.clone()));
@@ -380,6 +392,7 @@ impl Job for FlushJob {
             .collect()
             .await;
 
+        self.note_metastore(results.iter().any(|(_, result)| result.is_ok())).await;
         let mut failed: HashMap<Namespace, Arc<FlushError>> = HashMap::new();
         let mut first = None;
         for (pending, result) in results {

@@ -17,6 +17,7 @@ pub mod serve;
 pub mod tables;
 pub mod upkeep;
 pub mod visitor;
+pub mod webhooks;
 
 use crate::{
     clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
@@ -36,7 +37,7 @@ use icecore_catalog::{
     rest::body::{Room, bounded},
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The reply header that names a request in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -82,6 +83,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Request ids and event ids.
     pub ids: Ids,
+    /// Secrets of webhook providers that hold for every namespace without its own.
+    pub webhook_secrets: BTreeMap<String, Vec<String>>,
     /// Limits of events.
     pub limits: Limits,
     /// Largest body, before and after decompression.
@@ -125,10 +128,10 @@ pub fn router(app: App) -> Router {
 /// The routes outside the catalog; what each needs is in [`guard::ROUTES`].
 fn routes() -> Router<App> {
     Router::new()
-        .route("/ingest", post(ingest::ingest))
-        .route("/ingest/", post(ingest::ingest))
-        .route("/e", post(ingest::ingest))
-        .route("/e/", post(ingest::ingest))
+        .route("/ingest", post(ingest::ingest).options(webhooks::handshake))
+        .route("/ingest/", post(ingest::ingest).options(webhooks::handshake))
+        .route("/e", post(ingest::ingest).options(webhooks::handshake))
+        .route("/e/", post(ingest::ingest).options(webhooks::handshake))
         .route("/v1/{namespace}/sql", post(query::query))
         .route("/v1/{namespace}/commit", post(tables::commit))
         .route("/v1/{namespace}/tables", get(tables::list))
@@ -137,6 +140,7 @@ fn routes() -> Router<App> {
         .merge(operate::routes())
         .route("/admin/commit", post(tables::commit_all))
         .merge(dead_letters::routes())
+        .merge(webhooks::routes())
         .route("/admin/tokens", get(admin::tokens).post(admin::make_token))
         .route("/admin/tokens/{id}", delete(admin::revoke_token))
         .route("/admin/audit", get(admin::audit))

@@ -4,6 +4,7 @@
 //! appends the group to the log, and answers. An id counts as seen from the moment its group is
 //! formed; if the append fails it is forgotten again.
 
+mod age;
 mod bookmark;
 mod dedup;
 mod derivation;
@@ -30,7 +31,7 @@ use sequencer::{GroupBounds, Message, Reply, Sequencer, Share};
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -40,6 +41,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 /// What a waiting request costs beside its body.
 const SUBMISSION_BYTES: usize = 1024;
@@ -69,6 +71,14 @@ pub struct IngestOptions {
     /// Namespaces that the catalog has, so that none of another spelling takes their names. The id
     /// folder and the log know those this server wrote; this matters once either is lost.
     pub namespaces: Vec<Namespace>,
+    /// The logs whose ids the id index may have, this one's first; an index of another log's ids
+    /// counts as lost. Empty where there is nothing to compare.
+    pub logs: Vec<Uuid>,
+    /// The latest time that this server noted, ms since 1970; 0 when it never did.
+    pub seen_ms: i64,
+    /// Whether events come at all. Otherwise nothing is written to the id folder: what is there
+    /// and what is not is still to be looked at.
+    pub takes_events: bool,
 }
 
 /// One request's events.
@@ -208,7 +218,8 @@ impl Ingest {
         ids: Ids,
         _faults: Faults,
     ) -> Result<Self, WalError> {
-        let (desk, unsaved) = recover::recover(&options, &wal, &clock, ids)?;
+        let recover::Recovered { desk, unsaved, age } =
+            recover::recover(&options, &wal, &clock, ids)?;
         let (queue, messages) = mpsc::channel();
         let folder = options.dedup_folder.clone();
         let sequencer = Sequencer {
@@ -224,6 +235,8 @@ impl Ingest {
             clock,
             unsaved,
             freezing: None,
+            takes_events: options.takes_events,
+            age,
             squeezed: false,
         };
         let (running, ended) = watch::channel(());
@@ -312,6 +325,18 @@ impl Ingest {
             let _ = thread.join();
         }
     }
+}
+
+/// The highest `seq` of each namespace's events by the ledger of an id folder; empty where there is
+/// none. Blocking.
+///
+/// # Errors
+/// The ledger is there and does not open.
+pub fn given(folder: &Path) -> Result<HashMap<Namespace, u64>, WalError> {
+    if !folder.is_dir() {
+        return Ok(HashMap::new());
+    }
+    Ok(ledger::Ledger::open(folder)?.event_counters())
 }
 
 fn thread_failed(path: PathBuf, source: io::Error) -> WalError {

@@ -1,8 +1,12 @@
-//! Whether this server's log is the one that events are taken into.
+//! Whether this server takes events: its log is the one that they are taken into, and nothing else
+//! is in the way.
 //!
-//! The metastore has the truth, one row that every commit of events is checked against; this is
-//! what this process knows of it, so that it takes no events that it could not commit. Its one
-//! invariant: what was lost does not come back within a process.
+//! The metastore has the truth of the log, one row that every commit of events is checked against;
+//! this is what this process knows of it, so that it takes no events that it could not commit. Its
+//! one invariant: what was lost does not come back within a process.
+//!
+//! What else is in the way (stores that disagree, files that are missing) is kept here by topic, in
+//! one list that `/readyz` tells.
 
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{
@@ -13,10 +17,13 @@ use icecore_catalog::{
     },
 };
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
-use tracing::error;
+use tracing::{error, warn};
 use uuid::Uuid;
 
 /// How often the metastore is asked who the owner is: for so long a server that nobody sends
@@ -43,6 +50,18 @@ struct Inner {
     since: u64,
     epoch: u64,
     lost: OnceLock<NotOwner>,
+    obstacles: Mutex<Vec<Obstacle>>,
+    /// Whether one of them keeps events out.
+    is_closed: AtomicBool,
+}
+
+/// Why this server is not ready.
+#[derive(Clone, Debug)]
+struct Obstacle {
+    topic: &'static str,
+    text: String,
+    /// Whether events are refused, too.
+    is_closing: bool,
 }
 
 impl Ownership {
@@ -50,11 +69,63 @@ impl Ownership {
     #[must_use]
     pub fn new(metastore: SqlMetastore, log: Uuid, owner: &LogOwner) -> Self {
         let (since, epoch) = (owner.since, owner.epoch);
-        let lost = OnceLock::new();
-        let inner = Inner { metastore: Some(metastore), log, since, epoch, lost };
-        let ownership = Self { inner: Arc::new(inner) };
+        let ownership = Self::with(Some(metastore), log, (since, epoch));
         ownership.compare(owner);
         ownership
+    }
+
+    fn with(metastore: Option<SqlMetastore>, log: Uuid, (since, epoch): (u64, u64)) -> Self {
+        let (lost, obstacles) = (OnceLock::new(), Mutex::default());
+        let is_closed = AtomicBool::new(false);
+        let inner = Inner { metastore, log, since, epoch, lost, obstacles, is_closed };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes no events, moves none to tables, and is not ready, until this is started again or the
+    /// topic is cleared. `text` says what is wrong and what to do.
+    pub fn refuse(&self, topic: &'static str, text: String) {
+        error!(topic, "this server takes no events: {text}");
+        self.add(Obstacle { topic, text, is_closing: true });
+    }
+
+    /// Is not ready until the topic is cleared, and takes events all the same.
+    pub fn delay(&self, topic: &'static str, text: String) {
+        warn!(topic, "this server is not ready: {text}");
+        self.add(Obstacle { topic, text, is_closing: false });
+    }
+
+    /// As [`Ownership::delay`], for what is over in a moment.
+    pub fn wait_for(&self, topic: &'static str, text: String) {
+        self.add(Obstacle { topic, text, is_closing: false });
+    }
+
+    /// What was in the way of this topic is not any more.
+    pub fn clear(&self, topic: &'static str) {
+        let mut obstacles = self.obstacles();
+        obstacles.retain(|obstacle| obstacle.topic != topic);
+        self.note_closed(&obstacles);
+    }
+
+    /// Everything that keeps this server from being ready, beside a log that is not the owner.
+    #[must_use]
+    pub fn obstacles_told(&self) -> Vec<String> {
+        self.obstacles().iter().map(|obstacle| obstacle.text.clone()).collect()
+    }
+
+    fn add(&self, obstacle: Obstacle) {
+        let mut obstacles = self.obstacles();
+        obstacles.retain(|other| other.topic != obstacle.topic);
+        obstacles.push(obstacle);
+        self.note_closed(&obstacles);
+    }
+
+    fn note_closed(&self, obstacles: &[Obstacle]) {
+        let is_closed = obstacles.iter().any(|obstacle| obstacle.is_closing);
+        self.inner.is_closed.store(is_closed, Ordering::SeqCst);
+    }
+
+    fn obstacles(&self) -> MutexGuard<'_, Vec<Obstacle>> {
+        self.inner.obstacles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The owner under epoch 1, for tests of what needs no metastore.
@@ -65,8 +136,7 @@ impl Ownership {
 
     #[cfg(test)]
     pub(crate) fn of_epochs(since: u64, epoch: u64) -> Self {
-        let (log, lost) = (Uuid::nil(), OnceLock::new());
-        Self { inner: Arc::new(Inner { metastore: None, log, since, epoch, lost }) }
+        Self::with(None, Uuid::nil(), (since, epoch))
     }
 
     /// This server's log.
@@ -87,11 +157,26 @@ impl Ownership {
         self.inner.since
     }
 
+    /// Whether this server takes events: nothing is in the way, and its log is the owner as far as
+    /// is known here.
+    ///
+    /// # Errors
+    /// [`NotOwner`] says what is, and what to do.
+    pub fn check(&self) -> Result<(), NotOwner> {
+        if self.inner.is_closed.load(Ordering::SeqCst) {
+            let obstacles = self.obstacles();
+            let closing = obstacles.iter().filter(|obstacle| obstacle.is_closing);
+            let told: Vec<&str> = closing.map(|obstacle| obstacle.text.as_str()).collect();
+            return Err(NotOwner(told.join("; ").into()));
+        }
+        self.check_owner()
+    }
+
     /// Whether this log is the owner, as far as is known here.
     ///
     /// # Errors
     /// [`NotOwner`] says who is, and what to do.
-    pub fn check(&self) -> Result<(), NotOwner> {
+    pub fn check_owner(&self) -> Result<(), NotOwner> {
         self.inner.lost.get().map_or(Ok(()), |lost| Err(lost.clone()))
     }
 
@@ -99,7 +184,7 @@ impl Ownership {
     /// owner wrote it, and then nothing is known of this log's records.
     #[must_use]
     pub fn committed(&self, watermark: Option<Watermark>) -> Option<u64> {
-        if self.check().is_err() {
+        if self.check_owner().is_err() {
             return None;
         }
         match watermark {
@@ -157,7 +242,7 @@ impl Job for WatchOwner {
     type Error = CatalogError;
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        if self.0.check().is_ok() {
+        if self.0.check_owner().is_ok() {
             self.0.refresh().await?;
         }
         Ok(Progress::Idle)
@@ -177,6 +262,22 @@ mod tests {
         let own = Ownership::of_epochs(4, 6);
         let found = [None, at(3), at(4), at(6), at(7)].map(|held| own.committed(held));
         assert_eq!(found, [Some(0), Some(0), Some(70), Some(70), None]);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_by_topic_until_it_is_cleared() {
+        let own = Ownership::of_epochs(4, 6);
+        own.delay("files", "files are looked for".to_owned());
+        own.check().unwrap();
+        own.refuse("stores", "put it back".to_owned());
+        own.refuse("stores", "put that back".to_owned());
+        assert_eq!(own.obstacles_told(), ["files are looked for", "put that back"]);
+        assert_eq!(own.check().unwrap_err().to_string(), "put that back");
+        assert_eq!(own.committed(at(6)), Some(70), "queries go on");
+        own.clear("stores");
+        own.check().unwrap();
+        own.clear("files");
+        assert!(own.obstacles_told().is_empty());
     }
 
     #[test]

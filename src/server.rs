@@ -1,30 +1,36 @@
 //! Start and stop: every part of the server, wired in the order in which data flows.
 
+pub mod accept;
 pub mod backup;
 pub mod claim;
+mod look;
 mod lost_ids;
 pub mod moved;
 mod reserve;
+pub mod stores;
 
 use crate::{
     clock::Clock,
-    config::{Config, MetastoreUrl, access::AccessConfig},
+    config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     event::Limits,
-    flush::{Flush, FlushOptions, obsolete::DeleteObsolete},
+    flush::{
+        Flush, FlushOptions,
+        noted::{NOTE_TICK, NoteMetastore},
+        obsolete::DeleteObsolete,
+    },
     http::{
         self, App, Parts,
         upkeep::{self, Upkeep},
     },
     ids::Ids,
-    ingest::{Ingest, IngestOptions},
+    ingest::Ingest,
     owner::{self, Ownership, WatchOwner},
-    sql::{Sql, SqlOptions},
+    sql::{Sql, SqlOptions, slots::SlotsMax},
     table::known_ids::ReadIdsError,
     tasks::Tasks,
-    wal::{Wal, WalError, WalOptions},
+    wal::{Wal, WalError},
     warehouse::{self, ProbeWarehouse, WarehouseState},
 };
-use claim::Claimed;
 use icecore_catalog::{
     access::Access,
     catalog::Catalog,
@@ -33,13 +39,10 @@ use icecore_catalog::{
     rest::body::{Pace, Room},
     storage::{Storage, access::Access as StorageAccess},
 };
-use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
-    names::Namespace,
-};
+use look::LookForMetadata;
 use std::{
-    collections::HashMap, fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt,
-    path::PathBuf, sync::Arc, time::Duration,
+    fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
+    time::Duration,
 };
 use tokio::{net::TcpSocket, sync::Notify};
 use tracing::{info, warn};
@@ -55,13 +58,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a stop waits for the last records of access control: a metastore that does not answer
 /// now keeps nobody from stopping.
 const FINISH_PATIENCE: Duration = Duration::from_secs(1);
-/// Free segments kept for reuse.
-const FREE_SEGMENTS_MAX: usize = 4;
+/// How often the tables' metadata files are looked for while they are not all found.
+const LOOK_TICK: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// Most requests and bytes in one group commit.
-const GROUP_REQUESTS_MAX: usize = 1024;
-const GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +111,7 @@ pub struct Server {
     tasks: Tasks,
     ingest: Ingest,
     access: Access,
+    metastore: SqlMetastore,
 }
 
 impl Server {
@@ -132,11 +133,12 @@ impl Server {
         let audit = metastore.clone();
         let catalog = open_catalog(config, metastore, &clock)?;
         // Before anything is changed: a folder that was copied by mistake stays as it is.
-        moved::check(&audit, catalog.storage()).await?;
+        stores::check_places(config, &catalog, &audit).await?;
         let warehouse = probe_warehouse(&tasks, &catalog, &ids).await?;
-        let claimed = claim::claim(config, folder, &audit).await?;
+        let claimed = claim::claim(config, folder, &catalog, &audit).await?;
         let owner = claimed.owner.clone();
-        let (wal, ingest) = start_ingest(config, (&clock, &ids), &catalog, claimed).await?;
+        let (wal, ingest) =
+            lost_ids::start_ingest(config, (&clock, &ids), (&catalog, &audit), claimed).await?;
         claim::tell_of_stranded(&owner, &wal, &audit).await?;
 
         let (flush, job, wake) = Flush::new(
@@ -148,13 +150,15 @@ impl Server {
             config.faults.clone(),
         );
         tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
-        start_jobs(&tasks, &owner, &catalog, Upkeep::new(access.clone(), config.audit_retention));
+        let upkeep = Upkeep::new(access.clone(), config.audit_retention);
+        tasks.run(upkeep, UPKEEP_TICK, Arc::new(Notify::new()));
+        look_after_stores(&tasks, &owner, &wal, (&catalog, &audit)).await;
 
         let sql = Sql::new(
             sql_options(config),
             (wal.clone(), owner.clone()),
             catalog.clone(),
-            audit,
+            audit.clone(),
             config.faults.clone(),
         );
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
@@ -170,19 +174,16 @@ impl Server {
             access: access.clone(),
             clock,
             ids,
+            webhook_secrets: config.webhook_secrets.clone(),
             limits: limits(config),
             body_bytes_max: config.body_bytes_max,
             room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
             counters: http::health::Counters::default(),
         };
-        http::serve::serve(
-            &tasks,
-            listener,
-            http::router(App::new(parts)),
-            config.http_connections_max,
-        );
+        let router = http::router(App::new(parts));
+        http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address);
-        Ok(Self { address, tasks, ingest, access })
+        Ok(Self { address, tasks, ingest, access, metastore: audit })
     }
 
     /// Where it listens.
@@ -199,8 +200,31 @@ impl Server {
         if finished.is_err() {
             warn!("the metastore does not answer: the audit records that wait are lost");
         }
+        if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {
+            warn!("the metastore is still in use, and is not closed");
+        }
         info!("stopped");
     }
+}
+
+/// Starts what keeps an eye on the stores. The first look for metadata files comes before anybody
+/// may ask whether the server is ready.
+async fn look_after_stores(
+    tasks: &Tasks,
+    owner: &Ownership,
+    wal: &Wal,
+    (catalog, metastore): (&Catalog, &SqlMetastore),
+) {
+    let nobody_wakes = || Arc::new(Notify::new());
+    tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, nobody_wakes());
+    if owner.check().is_ok() || owner.check_owner().is_err() {
+        // By a metastore that is too old a file could go that a newer one needs.
+        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, nobody_wakes());
+    }
+    tasks.run(NoteMetastore::new(wal, catalog), NOTE_TICK, nobody_wakes());
+    let mut look = LookForMetadata::new(owner, catalog, metastore);
+    look.first().await;
+    tasks.run(look, LOOK_TICK, nobody_wakes());
 }
 
 fn flush_options(config: &Config, owner: &Ownership) -> FlushOptions {
@@ -209,14 +233,6 @@ fn flush_options(config: &Config, owner: &Ownership) -> FlushOptions {
         bytes_max: config.commit_bytes_max,
         owner: owner.clone(),
     }
-}
-
-/// The jobs that no request waits for.
-fn start_jobs(tasks: &Tasks, owner: &Ownership, catalog: &Catalog, upkeep: Upkeep) {
-    let nobody_wakes = || Arc::new(Notify::new());
-    tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, nobody_wakes());
-    tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, nobody_wakes());
-    tasks.run(upkeep, UPKEEP_TICK, nobody_wakes());
 }
 
 /// Takes the address without letting anybody in.
@@ -310,64 +326,6 @@ fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Acce
     }
 }
 
-/// What the catalog knows of the namespaces whose events it has.
-#[derive(Debug, Default)]
-struct Known {
-    namespaces: Vec<Namespace>,
-    /// Highest `seq` of each table; the flag is true for `dead_letters`.
-    last_seq: HashMap<(Namespace, bool), u64>,
-}
-
-async fn known_namespaces(catalog: &Catalog) -> Result<Known, CatalogError> {
-    let mut known = Known::default();
-    for levels in catalog.metastore().namespaces(&Vec::new()).await? {
-        let properties = catalog.metastore().namespace(&levels).await?.unwrap_or_default();
-        let Some(namespace) = Namespace::noted(&levels, &properties) else {
-            continue; // A namespace that another engine made.
-        };
-        for (is_dead_letters, table) in [(false, EVENTS_TABLE), (true, DEAD_LETTERS_TABLE)] {
-            let row = catalog.metastore().table(&levels, table).await?;
-            let last_seq =
-                row.and_then(|row| row.watermark).map_or(0, |watermark| watermark.last_seq);
-            known.last_seq.insert((namespace.clone(), is_dead_letters), last_seq);
-        }
-        known.namespaces.push(namespace);
-    }
-    Ok(known)
-}
-
-async fn start_ingest(
-    config: &Config,
-    (clock, ids): (&Clock, &Ids),
-    catalog: &Catalog,
-    Claimed { folder, owner, seq_after }: Claimed,
-) -> Result<(Wal, Ingest), StartError> {
-    // Read under the new epoch: whoever moved watermarks before does not any more.
-    let known = known_namespaces(catalog).await?;
-    let position_floor = catalog.metastore().highest_position().await?;
-    let wal_options = WalOptions {
-        folder: config.data_dir.join("wal"),
-        segment_bytes: config.wal_segment_bytes,
-        free_segments_max: FREE_SEGMENTS_MAX,
-        bytes_max: config.wal_bytes_max,
-        disk_free_min: config.wal_disk_free_min,
-        position_floor,
-    };
-    let ingest_options = IngestOptions {
-        dedup_folder: config.data_dir.join("ids"),
-        dedup_window: config.dedup_window,
-        queue_bytes_max: config.queue_bytes_max,
-        group_requests_max: GROUP_REQUESTS_MAX,
-        group_bytes_max: GROUP_BYTES_MAX,
-        types_max: config.types_max,
-        seq_after,
-        seq_floor: known.last_seq,
-        namespaces: known.namespaces,
-    };
-    let base = (clock.clone(), ids.clone(), config.faults.clone());
-    lost_ids::start_ingest((folder, wal_options), ingest_options, &owner, base, catalog).await
-}
-
 fn limits(config: &Config) -> Limits {
     let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2);
     Limits {
@@ -381,10 +339,11 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn sql_options(config: &Config) -> SqlOptions {
-    SqlOptions {
-        memory_bytes_max: config.sql_memory_bytes_max,
-        timeout_max: config.sql_timeout_max,
-        rows_max: config.sql_rows_max,
-        concurrent_max: config.sql_concurrent_max,
-    }
+    let SqlConfig { memory_bytes_max, timeout_max, rows_max, .. } = config.sql;
+    let concurrent = SlotsMax {
+        all: config.sql.concurrent_max,
+        namespace: config.sql.concurrent_per_namespace,
+        token: config.sql.concurrent_per_token,
+    };
+    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent }
 }

@@ -30,6 +30,8 @@ pub mod plan;
 pub mod provider;
 pub mod rewrite;
 pub mod session;
+pub mod slots;
+pub mod stop;
 pub mod sums;
 pub mod template;
 pub mod time;
@@ -60,10 +62,13 @@ use datafusion::{
 use engine::{Engine, Head, Out};
 use futures::{StreamExt, stream::BoxStream};
 use icecore_catalog::{catalog::Catalog, metastore::sql::SqlMetastore};
-use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace, query::SqlRequest};
+use icecore_schemas::{
+    columns::EVENTS_TABLE, error_code::ErrorCode, names::Namespace, query::SqlRequest,
+};
 use session::{CATALOG, Sessions};
+use slots::{Asker, Size, Slots, SlotsMax};
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, time::Instant};
+use stop::{Signal, Stop, between_rules, stopping, stopping_windows};
 use view::{AsOf, Sources, View, Wanted};
 
 /// Bounds of a query.
@@ -75,8 +80,9 @@ pub struct SqlOptions {
     pub timeout_max: Duration,
     /// Most rows of an answer. Default 1 000 000.
     pub rows_max: u64,
-    /// Queries at once; more wait a moment, then are refused. Default 16.
-    pub concurrent_max: usize,
+    /// Queries at once; more wait a moment, then are refused. Default 16, 8 of them of one
+    /// namespace, 8 of one token.
+    pub concurrent: SlotsMax,
 }
 
 /// What a query may name beside the tables of its namespace.
@@ -107,14 +113,30 @@ pub enum SqlError {
     #[error("{0}")]
     NotYet(String),
     /// Too many queries at once.
-    #[error("too many queries at once")]
-    Busy,
+    #[error("{0}")]
+    Busy(String),
     /// The catalog does not answer now; the same query may succeed later.
     #[error("the catalog does not answer now; try again")]
     Unavailable,
     /// The server failed.
     #[error("{0}")]
     Internal(String),
+}
+
+impl SqlError {
+    /// What it is to a client.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid(_) => ErrorCode::InvalidSql,
+            Self::NotFound(_) | Self::Unreadable(_) => ErrorCode::NotFound,
+            Self::Limit(_) => ErrorCode::QueryLimit,
+            Self::NotYet(_) => ErrorCode::NotYet,
+            Self::Busy(_) => ErrorCode::TooManyRequests,
+            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
 }
 
 /// A running query. Dropping it cancels the query.
@@ -149,14 +171,23 @@ struct Inner {
     faults: Faults,
     sessions: Sessions,
     engine: Engine,
-    permits: Arc<Semaphore>,
+    slots: Slots,
+}
+
+/// What is asked, and by whom.
+#[derive(Debug)]
+struct Question {
+    asker: Asker,
+    namespace: Namespace,
+    reach: Reach,
+    request: SqlRequest,
 }
 
 /// Most values for the places of a statement.
 const PARAMS_MAX: usize = 10_000;
 
-/// Longest a query waits for others to end.
-const PERMIT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Longest a statement without a table may run.
+const SMALL_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest a query waits for its `min_seq`.
 const SEQ_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
@@ -176,14 +207,14 @@ impl Sql {
         faults: Faults,
     ) -> Self {
         let sessions = Sessions::new(&options, catalog.storage().clone());
-        let permits = Arc::new(Semaphore::new(options.concurrent_max));
-        let engine = Engine::default();
-        let inner =
-            Inner { options, wal, owner, catalog, audit, faults, sessions, engine, permits };
+        let slots = Slots::new(options.concurrent);
+        let engine = Engine::new(Slots::most(options.concurrent));
+        let inner = Inner { options, wal, owner, catalog, audit, faults, sessions, engine, slots };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Starts a query. Its time runs from here to its last row.
+    /// Starts a query. Its time runs from here to its last row. `token` is who asks, if there is
+    /// access control.
     ///
     /// # Errors
     /// [`SqlError`]
@@ -191,32 +222,31 @@ impl Sql {
         &self,
         namespace: &Namespace,
         reach: Reach,
+        token: Option<&str>,
         request: SqlRequest,
     ) -> Result<Answer, SqlError> {
-        let inner = &self.inner;
+        let inner = Arc::clone(&self.inner);
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
-        let timeout = wanted.min(inner.options.timeout_max);
-        let deadline = Instant::now() + timeout;
+        let signal = Signal::new(wanted.min(inner.options.timeout_max));
         // Before it takes a place from others.
         if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
-            Box::pin(inner.wait_for(namespace, min_seq, deadline)).await?;
+            Box::pin(inner.wait_for(namespace, min_seq, signal.deadline())).await?;
         }
-        let permit = tokio::time::timeout(
-            PERMIT_WAIT_MAX.min(timeout),
-            Arc::clone(&inner.permits).acquire_owned(),
-        )
-        .await
-        .map_err(|_| SqlError::Busy)?
-        .expect("the semaphore is never closed");
+        let asker =
+            Asker { namespace: namespace.name().to_owned(), token: token.map(str::to_owned) };
+        let question = Question { asker, namespace: namespace.clone(), reach, request };
         let query = {
-            let (inner, namespace) = (Arc::clone(inner), namespace.clone());
-            |out| async move {
-                let _permit = permit;
-                inner.run(&namespace, reach, &request, deadline, out).await
-            }
+            let signal = Arc::clone(&signal);
+            |out| async move { inner.run(&question, &signal, out).await }
         };
-        let (head, batches) = inner.engine.run(query, deadline, too_slow(timeout)).await?;
+        let (head, batches) = self.inner.engine.run(query, signal).await?;
         Ok(Answer { schema: head.schema, batches, snapshot: head.snapshot })
+    }
+
+    /// How many queries run, and how many of them go on although they were to end.
+    #[must_use]
+    pub fn running(&self) -> (usize, usize) {
+        (self.inner.slots.running(), self.inner.slots.stuck())
     }
 }
 
@@ -224,8 +254,9 @@ impl Sql {
 impl Sql {
     /// Returns once no query runs.
     async fn idle(&self) {
-        let all = u32::try_from(self.inner.options.concurrent_max).unwrap();
-        drop(self.inner.permits.acquire_many(all).await.unwrap());
+        while self.inner.slots.running() != 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -240,13 +271,11 @@ impl Inner {
     /// Runs a query to its end.
     async fn run(
         &self,
-        namespace: &Namespace,
-        reach: Reach,
-        request: &SqlRequest,
-        deadline: Instant,
+        question: &Question,
+        signal: &Arc<Signal>,
         mut out: Out,
     ) -> Result<(), (SqlError, Out)> {
-        let mut started = match Box::pin(self.start(namespace, reach, request, deadline)).await {
+        let mut started = match Box::pin(self.start(question, signal)).await {
             Ok(started) => started,
             Err(error) => return Err((error, out)),
         };
@@ -264,7 +293,7 @@ impl Inner {
             rows += batch.num_rows() as u64;
             if rows_max < rows {
                 let error = SqlError::Limit(format!(
-                    "the answer has more than {rows_max} rows; add a LIMIT or aggregate"
+                    "the answer has more than {rows_max} rows (sql.rows_max); add a LIMIT or aggregate"
                 ));
                 return Err((error, out));
             }
@@ -300,19 +329,26 @@ impl Inner {
         Sources { wal, owner, catalog, faults }
     }
 
-    async fn start(
-        &self,
-        namespace: &Namespace,
-        reach: Reach,
-        request: &SqlRequest,
-        deadline: Instant,
-    ) -> Result<Started, SqlError> {
+    async fn start(&self, question: &Question, signal: &Arc<Signal>) -> Result<Started, SqlError> {
+        let Question { asker, namespace, request, .. } = question;
         let checked = guard::check(&request.sql)?;
+        let size = match request.min_seq {
+            // It may wait for that one.
+            Some(_) => Size::Any,
+            None => Size::of(&checked.statement),
+        };
+        let slot = self.slots.take(asker, size, signal).await?;
+        let signal = match size {
+            Size::Small => &signal.within(SMALL_TIME_MAX),
+            Size::Any => signal,
+        };
+        let stop = Stop::new(Arc::clone(signal), slot);
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let params = parameters(request, checked.placeholders)?;
         let mut statement = Statement::Statement(Box::new(checked.statement));
         // A namespace of that name keeps its tables; from there the others are not seen.
-        let reach = if namespace.name() == audit::SCHEMA { Reach::Namespace } else { reach };
+        let is_schema = namespace.name() == audit::SCHEMA;
+        let reach = if is_schema { Reach::Namespace } else { question.reach };
         let (mut wanted, names_system) = wanted(&statement, namespace, reach)?;
         if names_system && as_of.is_some() {
             let text = "as_of is not for tables of `system`; filter by their time instead";
@@ -328,14 +364,14 @@ impl Inner {
         if let Some(min_seq) = request.min_seq {
             check_seq(&view, min_seq)?;
         }
-        let context = self.sessions.open(&view, deadline)?;
+        let context = self.sessions.open(&view, signal.deadline())?;
         if reach == Reach::System {
             audit::show(&context, self.audit.clone()).map_err(|cause| failure::of(&cause))?;
         }
         if let Statement::Statement(statement) = &mut statement {
             names::resolve(statement, &self.sessions.columns(&view)?);
         }
-        let state = context.state();
+        let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(statement).await;
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
@@ -353,7 +389,7 @@ impl Inner {
                 .map_err(|cause| failure::of(&cause))?;
         }
         let place = answer::place_of(self.catalog.storage().root());
-        let stream = execute(state, &plan).await?;
+        let stream = execute(state, &plan, &stop).await?;
         let stream = answer::shown(stream, place.filter(|_| !checked.is_query));
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         Ok(Started { snapshot, stream, _pin: pin })
@@ -364,6 +400,7 @@ impl Inner {
 async fn execute(
     state: SessionState,
     plan: &LogicalPlan,
+    stop: &Arc<Stop>,
 ) -> Result<SendableRecordBatchStream, SqlError> {
     let plan = state.optimize(plan).map_err(|cause| failure::of(&cause))?;
     let rows_max = state.config().batch_size();
@@ -374,7 +411,9 @@ async fn execute(
     } else {
         state
     };
+    let plan = stopping_windows(plan, stop).map_err(|cause| failure::of(&cause))?;
     let planned = state.query_planner().create_physical_plan(&plan, &state).await;
+    let planned = planned.and_then(|plan| stopping(plan, stop));
     let planned = planned.map_err(|cause| failure::of(&cause))?;
     execute_stream(planned, state.task_ctx()).map_err(|cause| failure::of(&cause))
 }
@@ -445,13 +484,6 @@ fn check_plan(plan: &LogicalPlan) -> Result<(), SqlError> {
         .with_allow_statements(false)
         .verify_plan(plan)
         .map_err(|cause| failure::of(&cause))
-}
-
-fn too_slow(timeout: Duration) -> SqlError {
-    SqlError::Limit(format!(
-        "the query took longer than {} ms; narrow it by type or ts",
-        timeout.as_millis()
-    ))
 }
 
 /// Values for `$1`, `$2`, …; each use of one is a copy.

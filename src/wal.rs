@@ -10,6 +10,8 @@ pub mod folder;
 pub mod held;
 mod index;
 pub mod inspect;
+pub mod marks;
+pub mod ranges;
 pub mod recover;
 mod segment;
 mod writer;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use folder::LogFolder;
 use icecore_schemas::names::Namespace;
 use index::{Index, Retired};
+use marks::Marks;
 use segment::{Listing, SegmentEnd};
 use std::{
     fs::{self, File},
@@ -29,7 +32,7 @@ use std::{
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError as Busy,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError as Busy,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -199,6 +202,8 @@ struct Inner {
     removal: Mutex<()>,
     /// Number of the next free file.
     next_file: AtomicU64,
+    /// Where it is noted how far the log is, once that was compared with what is there.
+    marks: OnceLock<Marks>,
     _lock: File,
 }
 
@@ -256,6 +261,7 @@ impl Wal {
             index: Mutex::new(index),
             removal: Mutex::new(()),
             next_file: AtomicU64::new(next_file),
+            marks: OnceLock::new(),
             _lock: folder.lock,
         });
         // Segments without records give the file for the new one.
@@ -317,7 +323,10 @@ impl Wal {
         namespace: &Namespace,
         through: Position,
     ) -> Result<(), WalError> {
-        self.inner.index().trim(kind, namespace, through);
+        let last = self.inner.index().trim(kind, namespace, through);
+        if let (Some(marks), Some(last)) = (self.inner.marks.get(), last) {
+            marks.commit(kind, namespace, last);
+        }
         self.inner.remove_retired()?;
         let folder = &self.inner.options.folder;
         let hit = self.inner.faults.hit("wal.after_trim");
@@ -404,6 +413,12 @@ impl Inner {
 
     fn remove_retired_alone(&self) -> Result<(), WalError> {
         let mut removable = self.index().take_removable().into_iter();
+        if let (Some(marks), false) = (self.marks.get(), removable.as_slice().is_empty())
+            && let Err(failed) = marks.sync()
+        {
+            self.index().put_back(removable);
+            return Err(failed);
+        }
         while let Some(retired) = removable.next() {
             if let Err(failed) = self.remove(&retired) {
                 self.index().put_back(std::iter::once(retired).chain(removable));

@@ -19,6 +19,7 @@ mod purge;
 mod read;
 mod register;
 mod views;
+pub mod whole;
 mod write;
 
 pub use crate::metastore::NowMs;

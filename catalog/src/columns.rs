@@ -103,9 +103,8 @@ fn wrong_type(kind: &str) -> Option<String> {
     ))
 }
 
-/// Refuses schemas, partition specs and sort orders that `new` has and `base` has not where no
-/// reader could read them, and snapshots
-/// among the updates that are of a schema the table does not have.
+/// Refuses schemas, partition specs and sort orders that `new` has and `base` has not where no reader
+/// could read them, and snapshots among the updates that are of a schema the table does not have.
 ///
 /// # Errors
 /// [`CatalogError::Invalid`] says which column, and what to change.

@@ -40,6 +40,16 @@ pub enum ScanError {
     /// It did not end before its [`Deadline`].
     #[error("planning the scan takes too long")]
     TooSlow,
+    /// A manifest or manifest list does not read: no other copy of it is known.
+    #[error(
+        "`{location}` of the table {reason}: put the file back, or go back to an earlier snapshot"
+    )]
+    Damaged {
+        /// Which file.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The files do not read.
     #[error("plan a scan")]
     Catalog(#[from] CatalogError),

@@ -5,6 +5,7 @@
 //! (and of every folder that was made); on S3 it is the store's answer.
 
 pub mod access;
+mod deferred;
 mod file_io;
 mod files;
 mod local;
@@ -328,8 +329,7 @@ impl Storage {
             return Ok(());
         }
         let make = |disk: &LocalDisk, path: &Path| {
-            disk.make_folder(&path.join("data"))?;
-            disk.make_folder(&path.join("metadata"))
+            disk.make_folders(&[&path.join("data"), &path.join("metadata")])
         };
         self.on_disk("make folders in", location, make).await
     }

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A request that sends this header as `trailer`, and `TE: trailers`, gets a trailer of that name
+/// which says how the query ended: `ok`, or an error body in percent-encoding.
+pub const OUTCOME_HEADER: &str = "x-icecore-outcome";
+
 /// One SQL query.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -27,6 +27,12 @@ pub enum ClientError {
     /// An answer that broke off.
     #[error("the answer broke off; the server's log says why")]
     BrokenOff(#[source] reqwest::Error),
+    /// An answer without the trailer that says how it ended.
+    #[error("the answer is not whole: its end was lost on the way")]
+    Unfinished,
+    /// A query that failed after its first rows.
+    #[error("the query failed after its first rows: {0}")]
+    Failed(String),
     /// An answer that is an error.
     #[error("{status}: {text}")]
     Refused {

@@ -1,21 +1,18 @@
 //! `icecore sql`: statements from the command line, a file or a pipe, or a prompt.
 
+mod answer;
 mod script;
 
 use crate::{
-    cli::{
-        CliError, STDOUT,
-        client::{Call, Client, ClientError, refused},
-        say,
-    },
+    cli::{CliError, STDOUT, client::Client, say},
     config::Config,
 };
+use answer::Answer;
 use arrow::{
     ipc::reader::StreamReader, record_batch::RecordBatch, util::pretty::pretty_format_batches,
 };
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use reqwest::{Method, Response, header};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use std::{
     fs::File,
@@ -260,14 +257,15 @@ async fn copy_answer(
     failed: impl Fn(std::io::Error) -> CliError,
 ) -> Result<(), CliError> {
     let accept = command.format().accept();
-    let mut answer = open(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
-    while let Some(bytes) = answer.chunk().await.map_err(ClientError::BrokenOff)? {
+    let as_of = command.as_of.as_deref();
+    let mut answer = Answer::open(client, &command.ns, sql, as_of, accept).await?;
+    while let Some(bytes) = answer.next().await? {
         out.write_all(&bytes).map_err(&failed)?;
     }
     out.flush().map_err(&failed)
 }
 
-/// The raw answer to a statement in the format that `accept` names.
+/// The whole raw answer to a statement in the format that `accept` names.
 ///
 /// # Errors
 /// [`CliError::Client`].
@@ -276,45 +274,14 @@ pub async fn ask(
     namespace: &str,
     sql: &str,
     as_of: Option<&str>,
-    accept: &str,
+    accept: &'static str,
 ) -> Result<Bytes, CliError> {
-    let answer = open(client, namespace, sql, as_of, accept).await?;
-    Ok(answer.bytes().await.map_err(ClientError::BrokenOff)?)
-}
-
-/// The answer to a statement, from its first byte on.
-async fn open(
-    client: &Client,
-    namespace: &str,
-    sql: &str,
-    as_of: Option<&str>,
-    accept: &str,
-) -> Result<Response, CliError> {
-    let mut request = serde_json::json!({ "sql": sql });
-    if let Some(as_of) = as_of {
-        request["as_of"] = as_of.into();
+    let mut answer = Answer::open(client, namespace, sql, as_of, accept).await?;
+    let mut whole = Vec::new();
+    while let Some(bytes) = answer.next().await? {
+        whole.extend_from_slice(&bytes);
     }
-    let path = format!(
-        "/v1/{}/sql",
-        percent_encoding::utf8_percent_encode(namespace, percent_encoding::NON_ALPHANUMERIC)
-    );
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "application/json".to_owned()),
-        (header::ACCEPT.as_str(), accept.to_owned()),
-    ];
-    let call = Call {
-        method: Method::POST,
-        path: &path,
-        headers: &headers,
-        body: request.to_string().into(),
-    };
-    let answer = client.open(&call).await?;
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let body = answer.bytes().await.map_err(ClientError::BrokenOff)?;
-    Err(refused(status, &body).into())
+    Ok(whole.into())
 }
 
 /// An Arrow stream as a table for people.

@@ -3,10 +3,12 @@
 
 use crate::{
     cli::{CliError, admin::aligned, ingest::rows::EventWriter, say},
+    clock::Clock,
     config::Config,
     event::{codec, rows},
     server::{
         self,
+        accept::{self, Given, Told},
         claim::{self, Marks, TakenOver},
     },
     wal::{
@@ -16,6 +18,7 @@ use crate::{
 };
 use arrow::record_batch::RecordBatch;
 use clap::Subcommand;
+use icecore_schemas::names::Namespace;
 use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -40,6 +43,25 @@ pub enum WalCommand {
         #[arg(long)]
         dead_letters: bool,
     },
+    /// Give up acknowledged rows that are in no table and in no log, so that the server takes events
+    /// again; what is given up is taken when it is sent again
+    AcceptLoss {
+        /// Everything that is missing
+        #[arg(long, conflicts_with_all = ["through", "ns"], required_unless_present = "through")]
+        all: bool,
+        /// Rows up to this seq
+        #[arg(long, value_name = "SEQ")]
+        through: Option<u64>,
+        /// Of this namespace alone
+        #[arg(long, requires = "through")]
+        ns: Option<String>,
+        /// Say what would be given up, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Prints the report, or what was done.
@@ -49,8 +71,13 @@ pub enum WalCommand {
 /// no log.
 pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
-    let makes_one = matches!(command, WalCommand::TakeOver);
-    if !makes_one && !folder.is_dir() {
+    let is_there = match command {
+        WalCommand::TakeOver => true,
+        // What is missing may be the log.
+        WalCommand::AcceptLoss { .. } => config.data_dir.is_dir(),
+        WalCommand::Inspect | WalCommand::Quarantine | WalCommand::Export { .. } => folder.is_dir(),
+    };
+    if !is_there {
         return Err(CliError::Refused(format!(
             "there is no log at `{}`: say where it is with --data-dir",
             folder.display()
@@ -61,6 +88,9 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
         WalCommand::Export { folder: aside, dead_letters } => {
             let kind = if *dead_letters { RecordKind::DeadLetters } else { RecordKind::Events };
             export(config, aside.as_deref().unwrap_or(&folder), kind).await
+        }
+        WalCommand::AcceptLoss { through, ns, dry_run, json, .. } => {
+            accept_loss(config, (*through, ns.as_deref()), (*dry_run, *json)).await
         }
         WalCommand::Inspect => say(&describe(&inspect::inspect(&folder)?)),
         WalCommand::Quarantine => {
@@ -84,6 +114,31 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
             .as_str())
         }
     }
+}
+
+/// Gives up what is missing, and fails where something still is.
+async fn accept_loss(
+    config: &Config,
+    (through, namespace): (Option<u64>, Option<&str>),
+    (is_dry, is_json): (bool, bool),
+) -> Result<(), CliError> {
+    let namespace = namespace.map(Namespace::parse).transpose();
+    let namespace = namespace.map_err(|cause| CliError::Usage(format!("--ns: {cause}")))?;
+    let given = match through {
+        Some(seq) => Given::Through { namespace, seq },
+        None => Given::All,
+    };
+    let accepted = accept::accept_loss(config, &Clock::system(), &given, is_dry).await?;
+    let told = Told::of(&accepted);
+    if is_json {
+        say(&serde_json::json!(told).to_string())?;
+    } else {
+        say(&told.text(is_dry))?;
+    }
+    if is_dry || accepted.left.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::Refused("rows are still missing, and the server takes no events".to_owned()))
 }
 
 fn describe_take_over(taken: &TakenOver) -> String {

@@ -1,5 +1,7 @@
 //! The table of settings: what there is, its default, what it means.
 
+use crate::config::webhooks;
+
 /// Every setting: its key in `icecore.toml` (the environment has `ICECORE_` and the key in upper
 /// case with `_` for `.`), its default, and what it means.
 pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
@@ -71,7 +73,9 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("sql.memory_bytes_max", "1GiB", "memory of all queries together"),
     ("sql.timeout_max", "60s", "longest a query may run"),
     ("sql.rows_max", "1000000", "most rows of an answer"),
-    ("sql.concurrent_max", "16", "queries at once"),
+    ("sql.concurrent_max", "16", "queries at once, 1 to 256"),
+    ("sql.concurrent_per_namespace", "8", "queries of one namespace at once"),
+    ("sql.concurrent_per_token", "8", "queries of one token at once"),
     ("http.connections_max", "1024", "connections at once"),
     (
         "auth",
@@ -87,6 +91,15 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("oidc.principal_claim", "sub", "the claim that names the caller"),
     ("oidc.scope_claim", "scope", "the claim whose values grant scopes"),
     ("oidc.grants", "", "what each value grants: VALUE=read:*,ingest:shop; OTHER=admin:*"),
+    ("webhooks.github.secret", "", webhooks::SECRET),
+    ("webhooks.stripe.secret", "", webhooks::SECRET),
+    ("webhooks.slack.secret", "", webhooks::SECRET),
+    ("webhooks.svix.secret", "", webhooks::SECRET),
+    ("webhooks.standard-webhooks.secret", "", webhooks::SECRET),
+    ("webhooks.shopify.secret", "", webhooks::SECRET),
+    ("webhooks.linear.secret", "", webhooks::SECRET),
+    ("webhooks.workos.secret", "", webhooks::SECRET),
+    ("webhooks.generic.secret", "", webhooks::SECRET),
     (
         "log",
         "info",
@@ -97,4 +110,9 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
 ];
 
 /// Settings whose values are not shown.
-pub(super) const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];
+const SECRETS: &[&str] = &["s3.secret_access_key", "s3.session_token", "token"];
+
+/// Whether a setting's value is not shown.
+pub(super) fn is_secret(key: &str) -> bool {
+    SECRETS.contains(&key) || webhooks::provider(key).is_some()
+}

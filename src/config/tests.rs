@@ -26,7 +26,7 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
     .unwrap();
     assert_eq!(config.commit_interval, Duration::from_secs(3));
     assert_eq!(config.commit_bytes_max, 3 << 20);
-    assert_eq!(config.sql_rows_max, 7);
+    assert_eq!(config.sql.rows_max, 7);
     let origin = |key: &str| config.effective.iter().find(|(k, ..)| *k == key).unwrap().2.clone();
     assert_eq!(origin("commit.interval"), Origin::Flag);
     assert_eq!(

@@ -268,7 +268,7 @@ async fn the_ids_of_a_table_are_read_back() {
     server.tick().await.unwrap();
     let table = server.load("a", "events").await;
     let storage = server.catalog.storage();
-    let held = known_ids::held(storage, &table.metadata, i64::MIN).await.unwrap();
+    let held = known_ids::held(storage, &table.metadata, (i64::MIN, 0)).await.unwrap();
     assert_eq!(held.types.iter().collect::<Vec<_>>(), ["type.0", "type.1", "type.2"]);
     assert!(1 < held.files());
     let parts: Vec<known_ids::IdRows> = held.rows(storage).try_collect().await.unwrap();
@@ -291,8 +291,9 @@ async fn the_ids_of_a_table_are_read_back() {
     assert_eq!(found, expected);
     // Files whose newest row is older are not opened.
     let newest = times.values().iter().max().unwrap();
-    let files =
-        async |since_us| known_ids::held(storage, &table.metadata, since_us).await.unwrap().files();
+    let files = async |since_us| {
+        known_ids::held(storage, &table.metadata, (since_us, 0)).await.unwrap().files()
+    };
     assert_eq!(files(*newest).await, 1);
     assert_eq!(files(*newest + 1).await, 0);
 }

@@ -18,6 +18,9 @@ use std::{io::Read, time::Duration};
 const DRAIN_BYTES_MAX: usize = 4 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// Room for the start of a decompressed body; it doubles as long as more comes.
+const PLAIN_BYTES_MIN: usize = 16 << 10;
+
 /// A whole body and, where it was decompressed, its share of the memory for bodies.
 #[derive(Debug)]
 pub struct BoundedBody {
@@ -39,10 +42,11 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
         return Err(too_large(bytes_max));
     }
     let bytes = whole(headers, body, bytes_max).await?;
+    let share = Share::default();
     // Nobody knows before how large it becomes.
-    let more = if codings.is_empty() { 0 } else { bytes_max };
-    let share = app.room.take(more)?;
-    Ok(BoundedBody { bytes: decompress(&codings, bytes, bytes_max)?, _share: share })
+    let hold = |bytes| share.grow(&app.room, bytes).map_err(ApiError::from);
+    let bytes = decompress(&codings, bytes, bytes_max, hold)?;
+    Ok(BoundedBody { bytes, _share: share })
 }
 
 impl From<Unread> for ApiError {
@@ -103,7 +107,13 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
     if CODINGS_MAX < codings.len() { Err(unknown()) } else { Ok(codings) }
 }
 
-fn decompress(codings: &[Coding], bytes: Bytes, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// The plain bytes; `hold` is told how many are there before they take memory.
+fn decompress(
+    codings: &[Coding],
+    bytes: Bytes,
+    bytes_max: usize,
+    hold: impl Fn(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
     if codings.is_empty() {
         return Ok(bytes);
     }
@@ -115,8 +125,21 @@ fn decompress(codings: &[Coding], bytes: Bytes, bytes_max: usize) -> Result<Byte
         };
     }
     let mut plain = Vec::new();
-    reader.take(bytes_max as u64 + 1).read_to_end(&mut plain).map_err(|_| broken())?;
-    if bytes_max < plain.len() { Err(too_large(bytes_max)) } else { Ok(plain.into()) }
+    let mut room = PLAIN_BYTES_MIN;
+    loop {
+        room = room.min(bytes_max + 1);
+        hold(room)?;
+        plain.reserve_exact(room - plain.len());
+        let free = (room - plain.len()) as u64;
+        reader.by_ref().take(free).read_to_end(&mut plain).map_err(|_| broken())?;
+        if bytes_max < plain.len() {
+            return Err(too_large(bytes_max));
+        }
+        if plain.len() < room {
+            return Ok(plain.into());
+        }
+        room *= 2;
+    }
 }
 
 fn broken() -> ApiError {

@@ -88,16 +88,10 @@ impl From<IngestError> for ApiError {
 
 impl From<SqlError> for ApiError {
     fn from(cause: SqlError) -> Self {
-        let code = match &cause {
-            SqlError::Invalid(_) => ErrorCode::InvalidSql,
-            SqlError::NotFound(_) | SqlError::Unreadable(_) => ErrorCode::NotFound,
-            SqlError::Limit(_) => ErrorCode::QueryLimit,
-            SqlError::NotYet(_) => ErrorCode::NotYet,
-            SqlError::Busy => ErrorCode::TooManyRequests,
-            SqlError::Unavailable => ErrorCode::Unavailable,
-            SqlError::Internal(_) => return Self::internal(&cause),
-        };
-        Self::new(code, cause.to_string())
+        match cause.code() {
+            ErrorCode::Internal => Self::internal(&cause),
+            code => Self::new(code, cause.to_string()),
+        }
     }
 }
 

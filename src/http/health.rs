@@ -64,12 +64,17 @@ pub async fn healthz() -> &'static str {
 }
 
 /// `GET /readyz`: the log is recovered (the server listens only then), takes writes, and is the one
-/// that events are taken into.
+/// that events are taken into, and nothing else is in the way.
 ///
 /// # Errors
-/// 503 until the warehouse has answered, while the log has no room or its last write failed, and for a server whose log events are not taken into:
-/// its queries and its catalog go on.
+/// 503 until the warehouse has answered, while the owner's list of what is in the way has anything,
+/// while the log has no room or its last write failed, and for a server whose log events are not
+/// taken into: its queries and its catalog go on.
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    let told = app.owner.obstacles_told();
+    if !told.is_empty() {
+        return Err(ApiError::new(ErrorCode::Unavailable, told.join("; ")));
+    }
     app.owner.check()?;
     app.warehouse.check().map_err(|text| ApiError::new(ErrorCode::Unavailable, text))?;
     app.wal.check_writable().map_err(|full| {
@@ -109,6 +114,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
     let failing = app.wal.failing();
+    let (running, stuck) = app.sql.running();
     let total = |name, help, counter: &AtomicU64| (name, "counter", help, load(counter) as f64);
     let gauge = |name, help, value: f64| (name, "gauge", help, value);
     let lines = [
@@ -129,6 +135,12 @@ pub async fn metrics(State(app): State<App>) -> Response {
             &counters.decode_panics,
         ),
         total("icecore_queries_total", "SQL queries started.", &counters.queries),
+        gauge("icecore_queries_running", "SQL queries that run.", running as f64),
+        gauge(
+            "icecore_queries_stuck",
+            "SQL queries that still run 5 s after their end.",
+            stuck as f64,
+        ),
         gauge(
             "icecore_wal_bytes",
             "Bytes of log records on disk that are not trimmed.",

@@ -12,7 +12,7 @@ use crate::{
         letter,
     },
     http::{App, body, default_namespace, error::ApiError, json, parse_namespace, tables},
-    ingest::{Receipt, Submission},
+    ingest::{Receipt, Refused, Submission},
 };
 use admission::{shelters, turn_away};
 use axum::{
@@ -86,7 +86,6 @@ pub async fn ingest(
     let bytes = body.bytes.len();
     let (mut decoded, batch_id) =
         decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
-    let received = decoded.received as u64;
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(&principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, &principal, &shelters);
@@ -97,12 +96,27 @@ pub async fn ingest(
     }
     let submission =
         Submission { decoded, batch_id, atomic, bytes, shelters, ..Submission::default() };
-    let mut receipt = compare::append(&app, submission).await?;
+    answer(&app, submission, (turned_away, fallback), parameters.ack).await
+}
+
+/// Sends events to the log and says what became of them. The pair is what was refused before, and the
+/// reply's namespace if nothing is taken.
+///
+/// # Errors
+/// 503.
+pub(in crate::http) async fn answer(
+    app: &App,
+    submission: Submission,
+    (turned_away, fallback): (Vec<Refused>, String),
+    ack: Ack,
+) -> Result<Response, ApiError> {
+    let received = submission.decoded.received as u64;
+    let mut receipt = compare::append(app, submission).await?;
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
-    let snapshot = match parameters.ack {
+    let snapshot = match ack {
         Ack::Durable => None,
-        Ack::Committed => committed(&app, &receipt).await?,
+        Ack::Committed => committed(app, &receipt).await?,
     };
     app.counters.count_events(received, receipt.duplicates, receipt.refused.len() as u64);
     Ok(reply(received, &receipt, fallback, snapshot))

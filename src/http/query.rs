@@ -3,24 +3,41 @@
 use crate::{
     http::{App, body, error::ApiError, parse_namespace},
     sql::{
-        Reach,
-        output::{Format, encode},
+        Reach, SqlError,
+        output::{ErrorPlace, Format, Piece, Pieces, encode, error_text},
     },
 };
 use axum::{
     body::Body,
     extract::{Extension, Path, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use icecore_catalog::access::{Action, Principal};
-use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
+use icecore_schemas::{
+    error_code::ErrorCode,
+    query::{OUTCOME_HEADER, SqlRequest},
+};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tokio::time::Instant;
+use tracing::{Span, debug, warn};
 
-/// Runs a query. A client that goes away drops the stream, which cancels the query.
+/// Asks for a trailer that says how the query ended, and is that trailer.
+const OUTCOME: HeaderName = HeaderName::from_static(OUTCOME_HEADER);
+/// What the trailer has encoded, beside all that is not ASCII.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Runs a query. The status is sent with the first rows, so it tells of every failure before them;
+/// [`ErrorPlace`] says where a later one is told. A client that goes away drops the stream, which
+/// cancels the query.
 ///
 /// # Errors
-/// 400 statement or request not valid, 404, 406 no such format, 422 over a limit, 429, 500.
+/// 400 statement, its data, or request not valid, 404, 406 no such format, 422 over a limit, 429,
+/// 500.
 pub async fn query(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
@@ -52,11 +69,85 @@ pub async fn query(
         true => Reach::System,
         false => Reach::Namespace,
     };
-    let answer = app.sql.query(&namespace, reach, request).await?;
-    let chunks = encode(answer, format, move || started.elapsed())?;
-    let mut response = Body::from_stream(chunks).into_response();
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    // Whoever calls while access control is off has no token.
+    let token = Some(principal.id()).filter(|id| *id != Principal::anonymous().id());
+    let answer = app.sql.query(&namespace, reach, token, request).await.map_err(refused)?;
+    let errors = error_place(&headers);
+    let pieces = encode(answer, format, errors, move || started.elapsed()).await.map_err(failed)?;
+    let frames = frames(pieces, format, errors);
+    let mut response = Body::new(StreamBody::new(frames)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    if errors == ErrorPlace::Trailer {
+        headers.insert(header::TRAILER, OUTCOME.into());
+    }
     Ok(response)
+}
+
+/// Errors are in a trailer only for a client that says it reads that trailer: any other would take
+/// the body before it for a whole answer. A proxy that drops trailers drops `TE`, too.
+fn error_place(headers: &HeaderMap) -> ErrorPlace {
+    let says = |name: HeaderName, word: &str| {
+        let value = headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes);
+        value.eq_ignore_ascii_case(word.as_bytes())
+    };
+    match says(header::TE, "trailers") && says(OUTCOME, "trailer") {
+        true => ErrorPlace::Trailer,
+        false => ErrorPlace::Body,
+    }
+}
+
+/// The body as it is sent. One that cannot tell of an error breaks off, so that nobody takes it for
+/// a whole one.
+fn frames(
+    pieces: Pieces,
+    format: Format,
+    errors: ErrorPlace,
+) -> impl Stream<Item = Result<Frame<Bytes>, SqlError>> + Send + 'static {
+    let span = Span::current();
+    stream::unfold(Some(pieces), move |pieces| {
+        let span = span.clone();
+        async move {
+            let mut pieces = pieces?;
+            match pieces.next().await {
+                Some(Piece::Bytes(bytes)) => Some((Ok(Frame::data(bytes)), Some(pieces))),
+                Some(Piece::Failed(error)) => {
+                    let error = span.in_scope(|| failed(error));
+                    if errors == ErrorPlace::Trailer {
+                        return Some((Ok(outcome(&error_text(&error))), None));
+                    }
+                    if errors.is_told(format) {
+                        return None;
+                    }
+                    // So that the rows before it are flushed.
+                    tokio::task::yield_now().await;
+                    Some((Err(error), None))
+                }
+                None if errors == ErrorPlace::Trailer => Some((Ok(outcome(b"ok")), None)),
+                None => None,
+            }
+        }
+    })
+}
+
+/// The trailer that says how a query ended.
+fn outcome(text: &[u8]) -> Frame<Bytes> {
+    let text = percent_encode(text, ENCODED).to_string();
+    let value = HeaderValue::from_str(&text).expect("it is printable ASCII");
+    Frame::trailers(HeaderMap::from_iter([(OUTCOME, value)]))
+}
+
+/// A query that did not start. Its sender is told, so the log has a line only for what costs time.
+fn refused(error: SqlError) -> SqlError {
+    if matches!(error, SqlError::Limit(_)) {
+        return failed(error);
+    }
+    debug!(code = ?error.code(), %error, "query refused");
+    error
+}
+
+/// A query that failed while it ran, whether its sender still hears of it or not.
+fn failed(error: SqlError) -> SqlError {
+    warn!(code = ?error.code(), %error, "query failed");
+    error
 }

@@ -35,6 +35,7 @@ const UNRECORDED: &[&str] = &[
     "/ingest/",
     "/e",
     "/e/",
+    "/webhooks/{provider}",
     // It only asks.
     "/v1/{namespace}/sql",
 ];
@@ -68,7 +69,7 @@ impl FromRequestParts<App> for Caller {
 /// Whether calls of this route are recorded.
 #[must_use]
 pub fn is_recorded(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD) && !UNRECORDED.contains(&path)
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !UNRECORDED.contains(&path)
 }
 
 /// Carries out a call of `principal`, if it is `allowed`, and records it either way.

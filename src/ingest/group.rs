@@ -79,6 +79,20 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Gives the numbers back as well: of this group nothing reached the disk.
+    pub(super) fn give_back(&self, desk: &mut Desk) {
+        for taken in self.taken.iter().rev() {
+            let entry = desk.ledger.entry(&taken.namespace);
+            entry.events = entry.events.min(taken.first_seq - 1);
+        }
+        for buried in self.buried.iter().rev() {
+            let entry = desk.ledger.entry(&buried.namespace);
+            entry.dead_letters = entry.dead_letters.min(buried.first - 1);
+        }
+    }
+}
+
 /// Parts in order of first appearance.
 #[derive(Debug, Default)]
 struct Parts {

@@ -16,7 +16,8 @@ use std::{
     io::{self, Write},
     path::Path,
 };
-use tracing::debug;
+use tracing::{debug, warn};
+use uuid::Uuid;
 
 const FILE: &str = "namespaces.json";
 /// How the next one is called until it is whole.
@@ -43,6 +44,10 @@ pub(super) struct Ledger {
     files: Vec<(Span, i64)>,
     /// Whether there was no file to open.
     is_new: bool,
+    /// The log whose ids these are; none in what earlier versions wrote.
+    log: Option<Uuid>,
+    /// The age of ids when it was written, ms since 1970; 0 where that is not known.
+    age_ms: i64,
     /// What every counter begins with.
     seq_after: u64,
 }
@@ -55,6 +60,10 @@ pub(super) struct Saved {
     /// Missing in what earlier versions wrote.
     #[serde(default)]
     files: Vec<SavedFile>,
+    #[serde(default)]
+    log: Option<Uuid>,
+    #[serde(default)]
+    age_ms: i64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,9 +97,14 @@ impl Ledger {
             }
             Err(cause) => return Err(failed(cause)),
         };
-        let saved: Saved =
-            serde_json::from_slice(&bytes).map_err(|cause| failed(io::Error::from(cause)))?;
-        let mut ledger = Self::default();
+        let saved: Saved = match serde_json::from_slice(&bytes) {
+            Ok(saved) => saved,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "the ledger of the ids is damaged, and counts as lost");
+                return Ok(Self { is_new: true, ..Self::default() });
+            }
+        };
+        let mut ledger = Self { log: saved.log, age_ms: saved.age_ms, ..Self::default() };
         for SavedFile { low, high, last_ms } in saved.files {
             ledger.files.push((Span { low, high }, last_ms));
         }
@@ -109,6 +123,21 @@ impl Ledger {
     /// Whether nothing was ever written, or what was written is lost.
     pub(super) fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// The log whose ids these are, where that is known.
+    pub(super) fn log(&self) -> Option<Uuid> {
+        self.log
+    }
+
+    /// The age of ids when the ledger was written; 0 where that is not known.
+    pub(super) fn age_ms(&self) -> i64 {
+        self.age_ms
+    }
+
+    /// From now on these are the ids of `log`.
+    pub(super) fn set_log(&mut self, log: Option<Uuid>) {
+        self.log = log.or(self.log);
     }
 
     /// Files that the id index had, and when the last id of each arrived.
@@ -187,11 +216,16 @@ impl Ledger {
             })
             .collect();
         namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
-        Saved { namespaces, files: Vec::new() }
+        Saved { namespaces, files: Vec::new(), log: self.log, age_ms: self.age_ms }
     }
 }
 
 impl Saved {
+    /// Notes the age of ids, which never falls back.
+    pub(super) fn set_age(&mut self, age_ms: i64) {
+        self.age_ms = age_ms.max(self.age_ms);
+    }
+
     /// Notes the files of the id index, so that a lost one is missed.
     pub(super) fn set_files(&mut self, files: impl Iterator<Item = (Span, i64)>) {
         let saved =

@@ -1,23 +1,30 @@
-//! The id index after it was lost: from the tables' rows and from the log.
+//! Ids that the index lacks: from the tables' rows and from the log.
 //!
-//! Ids that a file still holds are left alone, so a rebuild that was cut short goes on where it
-//! stopped. Its one invariant: the ledger names the rebuilt files only when all of them are on disk,
-//! and until then the next start rebuilds again.
+//! The index was lost, or it is older than the tables and the log. Ids that a file still holds are
+//! left alone, so a rebuild that was cut short goes on where it stopped. Its one invariant: the
+//! ledger names the rebuilt files only when all of them are on disk, and until then the next start
+//! rebuilds again.
 
 use crate::{
     clock::Clock,
     event::{codec, rows, stored_key},
     ingest::{
         IngestOptions,
+        age::Age,
         dedup::{IdIndex, IndexOptions, Seen, UNKNOWN_CONTENT, run::Times},
+        keys,
         ledger::Ledger,
-        recover::{FRESH_MAX, window_ms},
+        recover::{self, FRESH_MAX, window_ms},
     },
-    wal::{RecordKind, Wal, WalError},
+    wal::{
+        RecordKind, RecordRef, Wal, WalError,
+        ranges::{self, Range},
+    },
 };
 use arrow::array::{Array, AsArray, StringArray};
 use icecore_schemas::names::Namespace;
-use std::path::PathBuf;
+use std::{collections::HashMap, fs, io, path::PathBuf};
+use tracing::warn;
 
 /// A rebuild that has begun.
 #[derive(Debug)]
@@ -25,10 +32,33 @@ pub struct Rebuild {
     index: IdIndex,
     ledger: Ledger,
     folder: PathBuf,
+    age: Age,
     since_ms: i64,
+    lacks: Lacks,
+    /// How far the tables of events are.
+    floors: Vec<(Namespace, u64)>,
     /// When the ids in memory arrived.
     times: Option<Times>,
     found: u64,
+}
+
+/// Which ids the index lacks.
+#[derive(Debug, PartialEq, Eq)]
+enum Lacks {
+    /// All of them, as far as is known.
+    All,
+    /// Those of these rows.
+    Rows(HashMap<Namespace, Vec<Range>>),
+}
+
+impl Lacks {
+    fn has(&self, namespace: &Namespace, seq: u64) -> bool {
+        let within = |(first, last): &Range| (*first..=*last).contains(&seq);
+        match self {
+            Self::All => true,
+            Self::Rows(rows) => rows.get(namespace).is_some_and(|rows| rows.iter().any(within)),
+        }
+    }
 }
 
 impl Rebuild {
@@ -52,34 +82,55 @@ impl Rebuild {
         clock: &Clock,
         ids_max: usize,
     ) -> Result<Option<Self>, WalError> {
-        let (folder, now_ms) = (options.dedup_folder.clone(), clock.now_ms());
+        let folder = options.dedup_folder.clone();
         let window_ms = window_ms(options.dedup_window);
-        let index = IndexOptions { folder: folder.clone(), window_ms, fresh_max: ids_max };
-        let index = IdIndex::open(index, now_ms)?;
-        let ledger = Ledger::open(&folder)?;
-        let since_ms = now_ms.saturating_sub(window_ms);
-        let _pin = wal.pin();
-        let mut records = wal.all_records(0);
-        records.retain(|record| record.kind == RecordKind::Events);
-        let has_rows = !records.is_empty() || options.seq_floor.values().any(|last| 0 < *last);
-        let is_missing =
-            |(span, last_ms): &(_, i64)| since_ms <= *last_ms && !index.has_file(*span);
-        let is_lost = (ledger.is_new() && has_rows) || ledger.files().iter().any(is_missing);
-        if !is_lost {
-            return Ok(None);
+        let open = || {
+            let folder = folder.clone();
+            let index = IndexOptions { folder, window_ms, fresh_max: ids_max };
+            recover::open(index, options, clock)
+        };
+        let (mut index, mut ledger, mut age) = open()?;
+        if ledger.log().is_some_and(|log| !options.logs.is_empty() && !options.logs.contains(&log))
+        {
+            warn!(folder = %folder.display(), "the id index is another server's, and is removed");
+            drop(index);
+            remove(&folder)?;
+            (index, ledger, age) = open()?;
         }
-        tracing::warn!(
-            folder = %folder.display(),
-            "the id index is lost or lacks a file: ids are read from the log and the tables"
-        );
-        let mut rebuild = Self { index, ledger, folder, since_ms, times: None, found: 0 };
-        for record in records {
+        let since_ms = age.now_ms().saturating_sub(window_ms);
+        let _pin = wal.pin();
+        let records = wal.all_records(0);
+        let Some(lacks) = lacks(options, &index, &ledger, (records.as_slice(), since_ms)) else {
+            return Ok(None);
+        };
+        ledger.set_log(options.logs.first().copied());
+        let floors = options.seq_floor.iter().filter(|((_, is_dead_letters), _)| !is_dead_letters);
+        let floors = floors.map(|((namespace, _), floor)| (namespace.clone(), *floor)).collect();
+        let mut rebuild =
+            Self { index, ledger, folder, age, since_ms, lacks, floors, times: None, found: 0 };
+        rebuild.add_records(&records)?;
+        Ok(Some(rebuild))
+    }
+
+    fn add_records(&mut self, records: &[RecordRef]) -> Result<(), WalError> {
+        // What the log's own records of ids have is better: they know the content as well.
+        for record in records.iter().filter(|record| record.kind == RecordKind::Keys) {
+            let damaged = || damaged(record, recover::OTHER_VERSION.to_owned());
+            let keys = keys::decode(&record.read()?, record.rows).ok_or_else(damaged)?;
+            for (seq, key) in (record.first_seq..).zip(keys.keys) {
+                let seen = Seen { content: key.content, seq };
+                self.insert(key.id, seen, record.durable_ms)?;
+            }
+            keys.types.iter().for_each(|text| self.add_type(&record.namespace, text));
+        }
+        for record in records.iter().filter(|record| record.kind == RecordKind::Events) {
+            let seqs = record.first_seq..record.first_seq + u64::from(record.rows);
+            self.covered(&record.namespace, seqs.end - 1);
+            if !seqs.clone().any(|seq| self.lacks.has(&record.namespace, seq)) {
+                continue;
+            }
             let payload = record.read()?;
-            let damaged = |reason: String| WalError::Damaged {
-                path: record.path.to_path_buf(),
-                offset: record.offset,
-                reason,
-            };
+            let damaged = |reason| damaged(record, reason);
             let rows = codec::decode(&rows::event_schema(), &payload, record.first_seq)
                 .map_err(|cause| damaged(format!("a record does not decode: {cause}")))?;
             let ids = rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
@@ -88,16 +139,16 @@ impl Rebuild {
                 rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>())
             };
             let (sources, payloads) = (texts("source"), texts("payload"));
-            for (row, id) in ids.iter().flatten().enumerate() {
+            for (row, (seq, id)) in seqs.zip(ids.iter().flatten()).enumerate() {
                 let text = |column: Option<&'_ StringArray>| {
                     column.filter(|column| column.is_valid(row)).map(|it| it.value(row).to_owned())
                 };
                 let (source, payload) = (text(sources), text(payloads));
                 let key = stored_key(&record.namespace, id, source.as_deref(), payload.as_deref());
-                rebuild.add(key, record.first_seq + row as u64, record.durable_ms)?;
+                self.add(&record.namespace, key, seq, record.durable_ms)?;
             }
         }
-        Ok(Some(rebuild))
+        Ok(())
     }
 
     /// Ids that arrived before this time, in ms since 1970, are out of the window.
@@ -106,16 +157,44 @@ impl Rebuild {
         self.since_ms
     }
 
+    /// The lowest `seq` of a namespace's rows whose ids are lacking; none when all are there.
+    #[must_use]
+    pub fn lowest_seq(&self, namespace: &Namespace) -> Option<u64> {
+        match &self.lacks {
+            Lacks::All => Some(0),
+            Lacks::Rows(rows) => rows.get(namespace)?.first().map(|(first, _)| *first),
+        }
+    }
+
     /// Adds the key ([`stored_key`]) of an event that a table has, unless it is known or out of the
     /// window. Blocking.
     ///
     /// # Errors
     /// The index cannot be read or written.
-    pub fn add(&mut self, key: u128, seq: u64, arrived_ms: i64) -> Result<(), WalError> {
+    pub fn add(
+        &mut self,
+        namespace: &Namespace,
+        key: u128,
+        seq: u64,
+        arrived_ms: i64,
+    ) -> Result<(), WalError> {
+        if !self.lacks.has(namespace, seq) {
+            return Ok(());
+        }
+        self.covered(namespace, seq);
+        self.insert(key, Seen { content: UNKNOWN_CONTENT, seq }, arrived_ms)
+    }
+
+    /// Everything up to `seq` is in the index once this rebuild is finished.
+    fn covered(&mut self, namespace: &Namespace, seq: u64) {
+        self.ledger.raise(RecordKind::Events, namespace, seq);
+    }
+
+    fn insert(&mut self, key: u128, seen: Seen, arrived_ms: i64) -> Result<(), WalError> {
         if arrived_ms < self.since_ms || self.index.get(key)?.is_some() {
             return Ok(());
         }
-        self.index.insert(key, Seen { content: UNKNOWN_CONTENT, seq });
+        self.index.insert(key, seen);
         self.found += 1;
         let times = self.times.get_or_insert(Times { first: arrived_ms, last: arrived_ms });
         times.first = times.first.min(arrived_ms);
@@ -144,9 +223,96 @@ impl Rebuild {
     /// It cannot be written; the next start tries again.
     pub fn finish(mut self) -> Result<u64, WalError> {
         self.write()?;
+        for (namespace, floor) in std::mem::take(&mut self.floors) {
+            self.covered(&namespace, floor);
+        }
         let mut saved = self.ledger.save();
         saved.set_files(self.index.files());
+        saved.set_age(self.age.now_ms());
         saved.write(&self.folder)?;
         Ok(self.found)
+    }
+}
+
+/// None when the index lacks nothing.
+fn lacks(
+    options: &IngestOptions,
+    index: &IdIndex,
+    ledger: &Ledger,
+    (records, since_ms): (&[RecordRef], i64),
+) -> Option<Lacks> {
+    let has_events = records.iter().any(|record| record.kind == RecordKind::Events);
+    let has_rows = has_events || options.seq_floor.values().any(|last| 0 < *last);
+    let is_missing = |(span, last_ms): &(_, i64)| since_ms <= *last_ms && !index.has_file(*span);
+    if (ledger.is_new() && has_rows) || ledger.files().iter().any(is_missing) {
+        warn!(
+            folder = %options.dedup_folder.display(),
+            "the id index is lost or lacks a file: ids are read from the log and the tables"
+        );
+        return Some(Lacks::All);
+    }
+    let rows = uncovered(options, ledger, records);
+    if rows.is_empty() {
+        return None;
+    }
+    for (namespace, ranges) in &rows {
+        let (first, last) = (ranges[0].0, ranges[ranges.len() - 1].1);
+        warn!(
+            %namespace, first, last,
+            "the id index and the log's ids end before the rows that the table and the log have: \
+             the ids of these rows are read from there"
+        );
+    }
+    Some(Lacks::Rows(rows))
+}
+
+/// Rows of tables and log whose ids neither the ledger's files nor the log's records of ids cover.
+fn uncovered(
+    options: &IngestOptions,
+    ledger: &Ledger,
+    records: &[RecordRef],
+) -> HashMap<Namespace, Vec<Range>> {
+    let mut covered: HashMap<&Namespace, Vec<Range>> = HashMap::new();
+    let mut wanted: HashMap<&Namespace, Vec<Range>> = HashMap::new();
+    for ((namespace, is_dead_letters), floor) in &options.seq_floor {
+        if !is_dead_letters {
+            wanted.entry(namespace).or_default().push((1, *floor));
+        }
+    }
+    for record in records.iter().filter(|record| 0 < record.rows) {
+        let range = (record.first_seq, record.first_seq + u64::from(record.rows) - 1);
+        match record.kind {
+            RecordKind::Events => wanted.entry(&record.namespace).or_default().push(range),
+            RecordKind::Keys => covered.entry(&record.namespace).or_default().push(range),
+            RecordKind::DeadLetters => (),
+        }
+    }
+    let counters = ledger.event_counters();
+    let mut rows = HashMap::new();
+    for (namespace, wanted) in wanted {
+        let mut covered = covered.remove(namespace).unwrap_or_default();
+        covered.push((0, counters.get(namespace).copied().unwrap_or(0)));
+        let last = wanted.iter().map(|(_, last)| *last).max().unwrap_or(0);
+        // What nobody wants is as good as covered: numbers between two logs are no rows.
+        let mut left = ranges::without((1, last), &covered);
+        let others = ranges::without((1, last), &wanted);
+        left = left.into_iter().flat_map(|range| ranges::without(range, &others)).collect();
+        if !left.is_empty() {
+            rows.insert(namespace.clone(), left);
+        }
+    }
+    rows
+}
+
+fn damaged(record: &RecordRef, reason: String) -> WalError {
+    WalError::Damaged { path: record.path.to_path_buf(), offset: record.offset, reason }
+}
+
+fn remove(folder: &PathBuf) -> Result<(), WalError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(WalError::Io { operation: "remove", path: folder.clone(), source })
+        }
+        _ => Ok(()),
     }
 }

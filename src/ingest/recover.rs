@@ -8,6 +8,7 @@ use crate::{
     ids::Ids,
     ingest::{
         IngestOptions,
+        age::Age,
         dedup::{IdIndex, IndexOptions, Seen},
         derivation,
         draft::Desk,
@@ -24,13 +25,24 @@ use tracing::warn;
 /// Ids in memory that are worth a file: the table's memory doubles just above.
 pub(super) const FRESH_MAX: usize = 900_000;
 
-/// Everything that verdicts rest on, and which namespaces have ids in the log alone.
+/// What is said of a record of ids that does not decode.
+pub(super) const OTHER_VERSION: &str = "a record of ids does not decode; another version wrote it";
+
+/// Where the last run stopped.
+pub(super) struct Recovered {
+    /// Everything that verdicts rest on.
+    pub(super) desk: Desk,
+    /// Which namespaces have ids in the log alone.
+    pub(super) unsaved: Unsaved,
+    pub(super) age: Age,
+}
+
 pub(super) fn recover(
     options: &IngestOptions,
     wal: &Wal,
     clock: &Clock,
     ids: Ids,
-) -> Result<(Desk, Unsaved), WalError> {
+) -> Result<Recovered, WalError> {
     let _pin = wal.pin();
     // The log's own records of ids stand in for the tables' records.
     wal.set_keep_after(Position::MAX);
@@ -39,9 +51,9 @@ pub(super) fn recover(
         window_ms: window_ms(options.dedup_window),
         fresh_max: FRESH_MAX,
     };
-    let index = IdIndex::open(index, clock.now_ms())?;
-    let ledger = Ledger::open(&options.dedup_folder)?;
-    if ledger.is_new() {
+    let (index, mut ledger, age) = open(index, options, clock)?;
+    ledger.set_log(options.logs.first().copied());
+    if ledger.is_new() && options.takes_events {
         // From now on its absence means that the folder was lost. It says nothing of what the log
         // has: that is read below.
         let empty = ledger.save().write(&options.dedup_folder);
@@ -86,7 +98,22 @@ pub(super) fn recover(
         let kind = if *is_dead_letters { RecordKind::DeadLetters } else { RecordKind::Events };
         desk.ledger.raise(kind, namespace, *floor);
     }
-    Ok((desk, unsaved))
+    Ok(Recovered { desk, unsaved, age })
+}
+
+/// The index, its ledger, and how old ids are.
+pub(super) fn open(
+    index: IndexOptions,
+    options: &IngestOptions,
+    clock: &Clock,
+) -> Result<(IdIndex, Ledger, Age), WalError> {
+    let window_ms = index.window_ms;
+    let index = IdIndex::open(index, clock.now_ms())?;
+    let ledger = Ledger::open(&options.dedup_folder)?;
+    let last_ms = index.files().map(|(_, last_ms)| last_ms).max().unwrap_or(options.seen_ms);
+    let seen_ms = if ledger.age_ms() == 0 { last_ms } else { ledger.age_ms() };
+    let age = Age::start(clock, seen_ms, window_ms);
+    Ok((index, ledger, age))
 }
 
 fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
@@ -94,7 +121,7 @@ fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
     let keys = keys::decode(&payload, record.rows).ok_or_else(|| WalError::Damaged {
         path: record.path.to_path_buf(),
         offset: record.offset,
-        reason: "a record of ids does not decode; another version wrote it".to_owned(),
+        reason: OTHER_VERSION.to_owned(),
     })?;
     for (seq, key) in (record.first_seq..).zip(keys.keys) {
         desk.index.insert(key.id, Seen { content: key.content, seq });

@@ -7,6 +7,7 @@ use crate::{
     clock::Clock,
     ingest::{
         IngestError, Outcome, Receipt, Submission, Undecided,
+        age::Age,
         draft::{Desk, Draft, Judged},
         group::Group,
         ledger::Saved,
@@ -115,6 +116,9 @@ pub(super) struct Sequencer {
     pub(super) freezing: Option<Freezing>,
     /// The log refused a group for want of room: what it holds for the ids alone should go.
     pub(super) squeezed: bool,
+    /// Otherwise the id folder stays as it is.
+    pub(super) takes_events: bool,
+    pub(super) age: Age,
 }
 
 /// What the log holds beyond the last freeze.
@@ -215,6 +219,9 @@ impl Sequencer {
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");
             group.forget(&mut self.desk);
+            if matches!(**cause, WalError::Full { .. }) {
+                group.give_back(&mut self.desk);
+            }
         }
         for (draft, share, reply) in answers {
             // Released first: whoever has the answer may count on the room.
@@ -248,7 +255,7 @@ impl Sequencer {
         if !self.desk.index.is_overfull() {
             return Ok(());
         }
-        let written = self.desk.index.wait(self.clock.now_ms())?;
+        let written = self.desk.index.wait(self.age.now_ms())?;
         if written {
             self.save();
         }
@@ -256,8 +263,10 @@ impl Sequencer {
     }
 
     pub(super) fn look_after_index(&mut self) {
-        let now_ms = self.clock.now_ms();
-        match self.desk.index.poll(now_ms) {
+        if !self.takes_events {
+            return;
+        }
+        match self.desk.index.poll(self.age.now_ms()) {
             Ok(true) => self.save(),
             // The ids are in their file, but what goes with it had no room.
             Ok(false) if self.freezing.is_some() && !self.desk.index.is_writing() => self.save(),
@@ -291,7 +300,7 @@ impl Sequencer {
             through: *self.wal.durable().borrow(),
             namespaces: unsaved.namespaces,
         });
-        self.desk.index.freeze(self.clock.now_ms());
+        self.desk.index.freeze(self.age.stamp_ms());
     }
 
     /// The ids are in their file: writes the ledger that goes with them, then lets the log forget
@@ -299,6 +308,7 @@ impl Sequencer {
     fn save(&mut self) {
         let Some(mut freezing) = self.freezing.take() else { return };
         freezing.saved.set_files(self.desk.index.files());
+        freezing.saved.set_age(self.age.now_ms());
         let saved = freezing.saved.write(&self.folder).and_then(|()| {
             freezing.namespaces.iter().try_for_each(|namespace| {
                 self.wal.trim(RecordKind::Keys, namespace, freezing.through)
@@ -310,16 +320,31 @@ impl Sequencer {
         }
     }
 
+    /// Writes down how old ids are; the rest of the ledger is as it was, or newer. One whose ids are
+    /// not all in a file is left alone.
+    fn write_age(&self) -> Result<(), WalError> {
+        if self.freezing.is_some() || self.desk.index.is_writing() {
+            return Ok(());
+        }
+        let mut saved = self.desk.ledger.save();
+        saved.set_files(self.desk.index.files());
+        saved.set_age(self.age.now_ms());
+        saved.write(&self.folder)
+    }
+
     /// Writes everything down, so that the next start has nothing to replay. What fails here is
     /// still in the log.
     fn finish(&mut self) {
-        let now_ms = self.clock.now_ms();
+        if !self.takes_events {
+            return;
+        }
+        let now_ms = self.age.now_ms();
         let outcome = self.desk.index.wait(now_ms).and_then(|written| {
             if written {
                 self.save();
             }
             if !self.desk.index.has_fresh() {
-                return Ok(());
+                return self.write_age();
             }
             self.freeze();
             self.desk.index.wait(now_ms).map(|_| self.save())

@@ -2,18 +2,23 @@
 //!
 //! One log is the owner. A log that never had a record becomes it where there is none, and beside a
 //! metastore that lies in the same folder: no other server can be running on that one, so the log
-//! it had is lost. Everywhere else it takes an operator's word. Its one invariant: a log that takes
-//! over is empty, so none of its rows has a `seq` that another log gave.
+//! it had is lost; where rows that were acknowledged are lost with it, that takes an operator's word
+//! first. Everywhere else it always does. Its one invariant: a log that takes over is empty, so none
+//! of its rows has a `seq` that another log gave.
 
 use crate::{
     config::{Config, MetastoreUrl},
     flush::table_name,
     owner::Ownership,
-    server::{StartError, make_data_folder, open_metastore, reserve},
+    server::{
+        StartError, make_data_folder, open_metastore, reserve,
+        stores::{self, Findings, Known, Stores},
+    },
     table::writer::blocking,
-    wal::{RecordRef, Wal, folder::LogFolder},
+    wal::{RecordRef, Wal, folder::LogFolder, marks::Noted},
 };
 use icecore_catalog::{
+    catalog::Catalog,
     error::CatalogError,
     metastore::sql::{
         SqlMetastore,
@@ -34,6 +39,10 @@ pub(super) struct Claimed {
     pub(super) owner: Ownership,
     /// Every `seq` is above it.
     pub(super) seq_after: u64,
+    /// How far log and tables were when that was noted last.
+    pub(super) noted: Noted,
+    /// The logs whose ids the id index may have, this one first.
+    pub(super) logs: Vec<Uuid>,
 }
 
 /// What an operator's take-over did.
@@ -57,31 +66,97 @@ pub enum TakenOver {
 pub(super) async fn claim(
     config: &Config,
     folder: LogFolder,
+    catalog: &Catalog,
     metastore: &SqlMetastore,
 ) -> Result<Claimed, StartError> {
-    let log = folder.log();
-    let claim = if folder.is_new() { Claim::New } else { Claim::Known };
-    if folder.is_new() {
-        // The ids of a log that is gone: some of them may be in no table, and then a repeat of
-        // their events is what brings these back.
+    let Looked { mut noted, before, findings, is_lost } = look(config, &folder, metastore).await?;
+    let (log, is_new) = (folder.log(), folder.is_new());
+    let is_right = findings.is_empty();
+    let claim = match before {
+        Some(_) if is_lost && is_right => Claim::TakeOver,
+        _ if is_new => Claim::New,
+        _ => Claim::Known,
+    };
+    let owner = if before.is_none() && !is_right {
+        // Nobody owns anything in a metastore that should not be there.
+        LogOwner { log, since: 0, epoch: 0, seq_after: 0 }
+    } else {
+        reserve::with_room(config, &folder, async || metastore.own_log(log, claim).await).await?
+    };
+    if let (Claim::TakeOver, Some(lost)) = (claim, before) {
+        warn!(
+            lost = %lost.log,
+            new = %log,
+            "the log that this folder's metastore had is not here: a new one takes over, as every \
+             row that is known to be acknowledged is in a table"
+        );
+    }
+    let logs = [Some(log), before.map(|before| before.log), Some(noted.log)];
+    let logs: Vec<Uuid> = logs.into_iter().flatten().filter(|log| !log.is_nil()).collect();
+    let is_whole = noted.log == log || before.is_some_and(|before| before.log == noted.log);
+    if is_new && owner.log == log && is_right && !(is_whole && is_lost) {
+        // The ids of another log: some of them may be in no table, and then a repeat of their
+        // events is what brings these back.
         remove_ids(config).await?;
     }
-    let mut owner =
-        reserve::with_room(config, &folder, async || metastore.own_log(log, claim).await).await?;
-    if owner.log != log && folder.is_new() && is_alone(config) {
-        warn!(
-            lost = %owner.log,
-            new = %log,
-            "the log that this folder's metastore had is not here: a new one takes over; \
-             acknowledged events that were in no table are in the lost log alone, and `icecore \
-             wal export` reads them from it"
-        );
-        owner = metastore.own_log(log, Claim::TakeOver).await?;
+    if owner.log == log && is_right && noted.log != log && !noted.log.is_nil() {
+        // What was noted of the other log's rows is over.
+        noted = Noted { log, tables: HashMap::new(), ..noted };
     }
     let url = config.metastore.clone();
     blocking(move || reserve::keep(&url)).await;
     let ownership = Ownership::new(metastore.clone(), log, &owner);
-    Ok(Claimed { folder, owner: ownership, seq_after: owner.seq_after })
+    if !is_right {
+        ownership.refuse(stores::TOPIC, findings.describe(config, catalog, metastore).await);
+    }
+    let seq_after = owner.seq_after;
+    Ok(Claimed { folder, owner: ownership, seq_after, noted, logs })
+}
+
+/// What is known before a log begins a life.
+pub(super) struct Looked {
+    pub(super) noted: Noted,
+    /// The owner so far.
+    pub(super) before: Option<LogOwner>,
+    /// In what the stores disagree, where the log is not the owner that it would be.
+    pub(super) findings: Findings,
+    /// The log has no record, and followed none on purpose.
+    pub(super) is_lost: bool,
+}
+
+/// Looks at what was noted, and compares where another log should be here.
+pub(super) async fn look(
+    config: &Config,
+    folder: &LogFolder,
+    metastore: &SqlMetastore,
+) -> Result<Looked, StartError> {
+    let log = folder.log();
+    let noted = Noted::read(&marks_path(config))?;
+    let before = metastore.log_owner().await?;
+    let is_other = match &before {
+        None => noted.log != log && !noted.log.is_nil(),
+        Some(before) => before.log != log && is_alone(config),
+    };
+    if !is_other {
+        return Ok(Looked { noted, before, findings: Findings::default(), is_lost: false });
+    }
+    let records = if folder.is_new() { Vec::new() } else { folder.records()? };
+    let (since, seq_after) = before.map_or((0, 0), |before| (before.since, before.seq_after));
+    let mut known = Known::ask(metastore, since).await?;
+    if before.is_some_and(|before| before.log != log && before.log != noted.log) {
+        // They have another server's rows.
+        known.tables.clear();
+    }
+    let ledger = stores::ledger(config, &noted)?;
+    let stores = Stores { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
+    let findings = stores.compare();
+    let is_lost = records.is_empty() && noted.log != log;
+    Ok(Looked { noted, before, findings, is_lost })
+}
+
+/// Where it is noted how far log and tables are.
+pub(super) fn marks_path(config: &Config) -> PathBuf {
+    config.data_dir.join("marks")
 }
 
 /// Makes a new log in this server's folder the owner. No server may have the folder open.
@@ -131,7 +206,7 @@ pub(super) async fn tell_of_stranded(
     wal: &Wal,
     metastore: &SqlMetastore,
 ) -> Result<(), CatalogError> {
-    let Err(not) = owner.check() else { return Ok(()) };
+    let Err(not) = owner.check_owner() else { return Ok(()) };
     let marks = Marks::of(metastore, Some(owner.log())).await?;
     let mut records = wal.all_records(0);
     records.retain(|record| marks.lack(record));
@@ -157,7 +232,11 @@ pub(super) async fn take(config: &Config) -> Result<LogFolder, StartError> {
     Ok(blocking(move || LogFolder::take(&path)).await?)
 }
 
-async fn remove_ids(config: &Config) -> Result<(), StartError> {
+/// Removes the id index: the next start reads the ids from tables and log.
+///
+/// # Errors
+/// [`StartError::DataFolder`]
+pub(super) async fn remove_ids(config: &Config) -> Result<(), StartError> {
     let path = config.data_dir.join("ids");
     let removed = {
         let path = path.clone();
@@ -172,7 +251,7 @@ async fn remove_ids(config: &Config) -> Result<(), StartError> {
 }
 
 /// Whether the metastore is a file beside the log: who has the one locked has the other for itself.
-fn is_alone(config: &Config) -> bool {
+pub(super) fn is_alone(config: &Config) -> bool {
     let MetastoreUrl::Sqlite(path) = &config.metastore else { return false };
     let real = |path: &Path| fs::canonicalize(path).ok();
     path.parent().is_some_and(|folder| {

@@ -1,51 +1,148 @@
-//! Ingest at its start: the log, the id index (rebuilt where it was lost), the thread.
+//! Ingest at its start: the log, held against the other stores; the id index, with what it lacks
+//! read from the tables; the thread.
 
 use crate::{
     clock::Clock,
+    config::Config,
     event::stored_key,
-    faults::Faults,
     ids::Ids,
     ingest::{Ingest, IngestOptions, rebuild::Rebuild},
-    owner::Ownership,
-    server::StartError,
+    server::{
+        StartError,
+        claim::{Claimed, marks_path},
+        stores::{self, Known, MetastoreTrouble, Stores},
+    },
     table::{known_ids, schema, writer::blocking},
-    wal::{Wal, WalOptions, folder::LogFolder},
+    wal::{
+        RecordKind, Wal, WalOptions,
+        marks::{Mark, Marks, Noted},
+    },
 };
 use futures::TryStreamExt;
-use icecore_catalog::{catalog::Catalog, error::CatalogError};
+use icecore_catalog::{
+    catalog::Catalog,
+    error::CatalogError,
+    metastore::{Metastore, sql::SqlMetastore},
+};
 use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace};
-use std::pin::pin;
+use std::{collections::HashMap, pin::pin};
+use uuid::Uuid;
 
-/// Opens the log and starts ingest. A log that events are not taken into needs no ids of theirs.
+/// Free segments kept for reuse.
+const FREE_SEGMENTS_MAX: usize = 4;
+/// Most requests and bytes in one group commit.
+const GROUP_REQUESTS_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// Opens the log and starts ingest. A server that takes no events needs no ids, and leaves their
+/// folder as it is.
 ///
 /// # Errors
 /// [`StartError`] says what is in the way.
 pub(super) async fn start_ingest(
-    (folder, wal): (LogFolder, WalOptions),
-    ingest: IngestOptions,
-    owner: &Ownership,
-    (clock, ids, faults): (Clock, Ids, Faults),
-    catalog: &Catalog,
+    config: &Config,
+    (clock, ids): (&Clock, &Ids),
+    (catalog, metastore): (&Catalog, &SqlMetastore),
+    claimed: Claimed,
 ) -> Result<(Wal, Ingest), StartError> {
-    let opened = {
-        let (clock, faults) = (clock.clone(), faults.clone());
-        blocking(move || Wal::open_in(folder, wal, clock, faults)).await
+    let Claimed { folder, owner, seq_after, noted, logs } = claimed;
+    // Read under the new epoch: whoever moved watermarks before does not any more.
+    let known = Known::ask(metastore, owner.since()).await?;
+    let tables_floor = metastore.highest_position().await?;
+    let options = wal_options(config, tables_floor.max(noted.highest_position()));
+    let log = folder.log();
+    let (wal, writer) = {
+        let (clock, faults) = (clock.clone(), config.faults.clone());
+        blocking(move || Wal::open_in(folder, options, clock, faults)).await?
     };
-    let (wal, writer) = opened?;
-    let begun = match owner.check() {
-        Err(_) => None,
-        Ok(()) => {
-            let (options, wal, clock) = (ingest.clone(), wal.clone(), clock.clone());
-            blocking(move || Rebuild::start(&options, &wal, &clock)).await?
+    if owner.check().is_ok() {
+        let ledger = stores::ledger(config, &noted)?;
+        let records = wal.all_records(0);
+        let (known, records) = (&known, records.as_slice());
+        let stores = Stores { noted: &noted, known, log, records, seq_after, ledger };
+        let mut findings = stores.compare();
+        if known.is_new
+            && noted.metastore.is_none()
+            && !stores::newer_files(catalog, metastore).await.is_empty()
+        {
+            findings.metastore = Some(MetastoreTrouble::Empty);
         }
-    };
-    if let Some(rebuild) = begun {
-        let found = rebuild_from_tables(rebuild, catalog, &ingest.namespaces).await?;
-        tracing::info!(ids = found, "the id index is rebuilt");
+        match findings.is_empty() {
+            true => note_from_now_on(config, &wal, (log, known)).await,
+            false => {
+                owner.refuse(stores::TOPIC, findings.describe(config, catalog, metastore).await)
+            }
+        }
     }
-    let kept = wal.clone();
-    let started = blocking(move || Ingest::start(ingest, kept, writer, clock, ids, faults)).await?;
-    Ok((wal, started))
+    let mut options = ingest_options(config, known, logs, &noted);
+    options.seq_after = seq_after;
+    options.takes_events = owner.check().is_ok();
+    if options.takes_events {
+        let (options, log, clock) = (options.clone(), wal.clone(), clock.clone());
+        let namespaces = options.namespaces.clone();
+        if let Some(rebuild) = blocking(move || Rebuild::start(&options, &log, &clock)).await? {
+            let found = rebuild_from_tables(rebuild, catalog, &namespaces).await?;
+            tracing::info!(ids = found, "the id index is rebuilt");
+        }
+    }
+    // What was given out and is lost is not given again.
+    for ((kind, namespace), marks) in noted.tables.iter().filter(|_| noted.log == log) {
+        let key = (namespace.clone(), *kind == RecordKind::DeadLetters);
+        let floor = options.seq_floor.entry(key).or_default();
+        *floor = marks.acknowledged.seq.max(*floor);
+    }
+    let (kept, clock, ids) = (wal.clone(), clock.clone(), ids.clone());
+    let faults = config.faults.clone();
+    let start = move || Ingest::start(options, kept, writer, clock, ids, faults);
+    Ok((wal, blocking(start).await?))
+}
+
+/// A note that cannot be made keeps nobody from taking events: the log is what has to work.
+async fn note_from_now_on(config: &Config, wal: &Wal, (log, known): (Uuid, &Known)) {
+    let path = marks_path(config);
+    match blocking(move || Marks::open(&path, log)).await {
+        Ok(marks) => {
+            wal.note_in(marks);
+            wal.note_metastore(known.metastore);
+        }
+        Err(cause) => {
+            tracing::warn!(
+                error = &cause as &dyn std::error::Error,
+                "how far the log is is not noted"
+            );
+        }
+    }
+}
+
+fn wal_options(config: &Config, position_floor: u64) -> WalOptions {
+    WalOptions {
+        folder: config.data_dir.join("wal"),
+        segment_bytes: config.wal_segment_bytes,
+        free_segments_max: FREE_SEGMENTS_MAX,
+        bytes_max: config.wal_bytes_max,
+        disk_free_min: config.wal_disk_free_min,
+        position_floor,
+    }
+}
+
+fn ingest_options(config: &Config, known: Known, logs: Vec<Uuid>, noted: &Noted) -> IngestOptions {
+    let floor = |((kind, namespace), mark): ((RecordKind, Namespace), Mark)| {
+        ((namespace, kind == RecordKind::DeadLetters), mark.seq)
+    };
+    IngestOptions {
+        dedup_folder: config.data_dir.join("ids"),
+        dedup_window: config.dedup_window,
+        queue_bytes_max: config.queue_bytes_max,
+        group_requests_max: GROUP_REQUESTS_MAX,
+        group_bytes_max: GROUP_BYTES_MAX,
+        types_max: config.types_max,
+        seq_after: 0,
+        seq_floor: known.tables.into_iter().map(floor).collect::<HashMap<_, _>>(),
+        namespaces: known.namespaces,
+        logs,
+        seen_ms: noted.seen_ms,
+        takes_events: false,
+    }
 }
 
 async fn rebuild_from_tables(
@@ -55,6 +152,7 @@ async fn rebuild_from_tables(
 ) -> Result<u64, StartError> {
     let since_us = rebuild.since_ms().saturating_mul(1000);
     for namespace in namespaces {
+        let Some(seq_min) = rebuild.lowest_seq(namespace) else { continue };
         let table = match catalog.load_table(&schema::ident(namespace, EVENTS_TABLE)).await {
             Err(CatalogError::NoSuchTable(_)) => continue,
             loaded => loaded?,
@@ -64,7 +162,7 @@ async fn rebuild_from_tables(
             tracing::warn!(%namespace, error = &cause as &dyn std::error::Error, "no ids are read");
             continue;
         }
-        let held = known_ids::held(catalog.storage(), &table.metadata, since_us).await?;
+        let held = known_ids::held(catalog.storage(), &table.metadata, (since_us, seq_min)).await?;
         held.types.iter().for_each(|text| rebuild.add_type(namespace, text));
         tracing::info!(%namespace, files = held.files(), "reading ids");
         let mut batches = pin!(held.rows(catalog.storage()));
@@ -78,7 +176,7 @@ async fn rebuild_from_tables(
                     if let (Some(id), Some(arrived_us)) = (id, arrived_us) {
                         let seq = seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0);
                         let key = stored_key(&namespace, id, source, payload);
-                        rebuild.add(key, seq, arrived_us.div_euclid(1000))?;
+                        rebuild.add(&namespace, key, seq, arrived_us.div_euclid(1000))?;
                     }
                 }
                 Ok::<_, StartError>(rebuild)

@@ -1,26 +1,32 @@
 //! The threads that queries run on, apart from those of ingest and HTTP.
 //!
 //! Planning and executing recurse as deep as a statement is long, and do not yield while they
-//! plan. So queries have threads of their own with large stacks: a long plan slows down other
-//! queries at most, and a statement that the guard lets through does not overflow a stack.
+//! plan. So queries have threads of their own with large stacks, as many as they may keep busy all
+//! together: a long plan slows down other queries at most, and a statement that the guard lets
+//! through does not overflow a stack.
 
-use crate::sql::{SqlError, failure};
+use crate::sql::{
+    SqlError, failure,
+    stop::{Signal, THREADS_MAX},
+};
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::timeout_at,
 };
 
 /// Stack of a thread. Only what is used takes memory: a statement at the guard's bounds uses about
 /// a quarter of it in a debug build, and far less in a release build.
 const STACK_BYTES: usize = 64 << 20;
+/// Threads that run queries, at most.
+const WORKERS_MAX: usize = 1024;
 /// Threads that read local files, at most.
 const BLOCKING_THREADS_MAX: usize = 32;
 /// Batches that are made ahead of the reader.
@@ -85,22 +91,39 @@ impl Out {
 
 /// Ends the query when the reader drops it.
 #[derive(Debug)]
-struct Task(JoinHandle<()>);
+struct Task {
+    handle: JoinHandle<Ended>,
+    signal: Arc<Signal>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.signal.leave();
+        self.handle.abort();
     }
 }
 
 /// The rows of a query.
 pub type Batches = BoxStream<'static, Result<RecordBatch, SqlError>>;
 
-impl Default for Engine {
+/// How a query's task ended.
+#[derive(Debug)]
+enum Ended {
+    /// It said all that it had to say.
+    Told,
+    /// Its time was up before.
+    Over,
+}
+
+impl Engine {
+    /// Threads for this many queries at a time.
+    ///
     /// # Panics
     /// The machine has no threads left at the start of the process.
-    fn default() -> Self {
+    #[must_use]
+    pub fn new(queries_max: usize) -> Self {
         let runtime = Builder::new_multi_thread()
+            .worker_threads(queries_max.saturating_mul(THREADS_MAX).clamp(1, WORKERS_MAX))
             .thread_name("sql")
             .thread_stack_size(STACK_BYTES)
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -109,19 +132,16 @@ impl Default for Engine {
             .expect("threads can be started when the server starts");
         Self { runtime: Some(runtime) }
     }
-}
 
-impl Engine {
-    /// Runs `query` until it ends, the reader drops the rows, or `deadline`; then the answer ends
-    /// with `too_slow`, even if the query holds its thread for longer.
+    /// Runs `query` until it ends, the reader drops the rows, or it is over by `signal`: then the
+    /// answer ends, even if nobody reads it, or the query holds its thread for a moment longer.
     ///
     /// # Errors
-    /// What `query` gave before its head, or `too_slow`.
+    /// What `query` gave before its head, or [`SqlError::Limit`].
     pub async fn run<F, Q>(
         &self,
         query: F,
-        deadline: Instant,
-        too_slow: SqlError,
+        signal: Arc<Signal>,
     ) -> Result<(Head, Batches), SqlError>
     where
         F: FnOnce(Out) -> Q,
@@ -131,15 +151,26 @@ impl Engine {
         let (batch_sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let running = query(Out { head: Some(head_sender), batches: batch_sender });
         let runtime = self.runtime.as_ref().expect("it is there until it is dropped");
-        let task = Task(runtime.spawn(async move {
-            if let Err((error, out)) = running.await {
-                out.fail(error).await;
+        let deadline = signal.deadline();
+        let handle = runtime.spawn(async move {
+            match timeout_at(deadline, running).await {
+                Ok(Ok(())) => Ended::Told,
+                Ok(Err((error, out))) => {
+                    out.fail(error).await;
+                    Ended::Told
+                }
+                Err(_) => Ended::Over,
             }
-        }));
-        let head = timeout_at(deadline, head).await.map_err(|_| too_slow.clone())?;
-        // Without an answer the query panicked.
-        let head = head.map_err(|_| failure::of_panic())??;
-        let rows = Rows { task, batches, deadline, too_slow, ended: false };
+        });
+        // From here on the end of this future, too, ends the query.
+        let task = Task { handle, signal: Arc::clone(&signal) };
+        let head = timeout_at(deadline, head).await.map_err(|_| signal.too_slow())?;
+        let head = match head {
+            Ok(head) => head?,
+            // Without an answer the query panicked, or its time was up just now.
+            Err(_) => return Err(signal.check().err().unwrap_or_else(failure::of_panic)),
+        };
+        let rows = Rows { task, batches, ended: false };
         Ok((head, stream::unfold(rows, Rows::next).boxed()))
     }
 }
@@ -156,8 +187,6 @@ impl Drop for Engine {
 struct Rows {
     task: Task,
     batches: mpsc::Receiver<Result<RecordBatch, SqlError>>,
-    deadline: Instant,
-    too_slow: SqlError,
     ended: bool,
 }
 
@@ -166,13 +195,17 @@ impl Rows {
         if self.ended {
             return None;
         }
-        let item = match timeout_at(self.deadline, self.batches.recv()).await {
+        let signal = &self.task.signal;
+        let item = match timeout_at(signal.deadline(), self.batches.recv()).await {
             Ok(Some(batch)) => batch,
-            Ok(None) => match (&mut self.task.0).await {
+            Ok(None) => match (&mut self.task.handle).await {
+                Ok(Ended::Told) => return None,
+                Ok(Ended::Over) => Err(self.task.signal.too_slow()),
                 Err(ended) if ended.is_panic() => Err(failure::of_panic()),
-                _ => return None,
+                // The server stops.
+                Err(_) => Err(SqlError::Unavailable),
             },
-            Err(_) => Err(self.too_slow.clone()),
+            Err(_) => Err(signal.too_slow()),
         };
         self.ended = item.is_err();
         Some((item, self))

@@ -1,7 +1,7 @@
 //! Fuzz test of statements: whatever is asked is answered or refused, in its time, without taking
 //! the machine's memory. How to run it for longer: crate `icecore-fuzz`.
 
-use crate::sql::{Reach, SqlError, SqlOptions, allowed, tests::House};
+use crate::sql::{Reach, SqlError, SqlOptions, allowed, slots::SlotsMax, tests::House};
 use futures::TryStreamExt;
 use icecore_fuzz::{Rng, StdRng, pick, run};
 use icecore_schemas::query::SqlRequest;
@@ -216,7 +216,7 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
             memory_bytes_max: MEMORY_BYTES,
             timeout_max: TIMEOUT,
             rows_max: 10_000,
-            concurrent_max: CONCURRENT_MAX,
+            concurrent: SlotsMax { all: CONCURRENT_MAX, namespace: CONCURRENT_MAX, token: 1 },
         };
         let house = House::with(options).await;
         house.take(1..3_000);
@@ -239,11 +239,11 @@ async fn check(house: &House, case: &Case) {
     let request =
         SqlRequest { sql: case.sql.clone(), params: case.params.clone(), ..SqlRequest::default() };
     let outcome = async {
-        let answer = house.sql.query(&house.ns, Reach::Namespace, request).await?;
+        let answer = house.sql.query(&house.ns, Reach::Namespace, None, request).await?;
         answer.batches.try_for_each(|_| async { Ok(()) }).await
     };
     if let Err(error) = outcome.await {
-        assert!(!matches!(error, SqlError::Internal(_) | SqlError::Busy), "{error:?}");
+        assert!(!matches!(error, SqlError::Internal(_) | SqlError::Busy(_)), "{error:?}");
         let text = error.to_string();
         assert!(!text.is_empty() && text.len() < 3_000, "{} bytes: {text}", text.len());
     }

@@ -70,6 +70,20 @@ pub const GROWING: &[&str] = &[
     "upper",
 ];
 
+/// Functions whose time grows with the product of two arguments' lengths.
+pub const QUADRATIC: &[&str] =
+    &["array_has_all", "array_has_any", "btrim", "levenshtein", "ltrim", "rtrim"];
+/// Rows are given to such a function in pieces of at most this many steps: a tenth of a second.
+const PIECE_STEPS_MAX: usize = 64 << 20;
+/// Most steps for one row.
+const VALUE_STEPS_MAX: usize = 1 << 30;
+
+/// Whether a function has to be bounded.
+#[must_use]
+pub fn is_unbounded(name: &str) -> bool {
+    GROWING.contains(&name) || QUADRATIC.contains(&name)
+}
+
 /// The memory that growing functions hold.
 #[derive(Debug)]
 pub struct Growth {
@@ -176,7 +190,7 @@ impl ScalarUDFImpl for Bounded {
         let is_constant = call.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { call.number_rows };
         let most = most(self.name(), &call.args, rows);
-        if most <= UNRECKONED_BYTES_MAX {
+        if most <= UNRECKONED_BYTES_MAX && steps(self.name(), &call.args, rows) <= PIECE_STEPS_MAX {
             let made = self.inner.invoke_with_args(call)?;
             if let ColumnarValue::Scalar(value) = &made
                 && CONSTANT_BYTES_MAX < scalar_bytes(value)
@@ -213,7 +227,8 @@ impl Bounded {
     ) -> Result<(), DataFusionError> {
         let rows = call.number_rows;
         let most = most(self.name(), &call.args, rows);
-        if PIECE_BYTES_MAX < most && 1 < rows {
+        let steps = steps(self.name(), &call.args, rows);
+        if (PIECE_BYTES_MAX < most || PIECE_STEPS_MAX < steps) && 1 < rows {
             let half = rows / 2;
             self.invoke_in_pieces(&part(call, 0, half), memory, pieces)?;
             return self.invoke_in_pieces(&part(call, half, rows - half), memory, pieces);
@@ -224,6 +239,12 @@ impl Bounded {
         }
         if VALUE_BYTES_MAX < most {
             return self.too_large(VALUE_BYTES_MAX);
+        }
+        if VALUE_STEPS_MAX < steps {
+            return exec_err!(
+                "`{}` would take more than {VALUE_STEPS_MAX} steps for one row; shorten its arguments",
+                self.name()
+            );
         }
         memory.try_grow(most)?;
         let array = self.inner.invoke_with_args(call.clone())?.into_array(rows)?;
@@ -279,6 +300,20 @@ fn most(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
     };
     // Case and encoding at most quadruple a text.
     all.saturating_mul(4).saturating_add(more)
+}
+
+/// The most steps that function `name` takes over these arguments, if they are more than their bytes.
+fn steps(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
+    let [left, right, ..] = arguments else { return 0 };
+    match name {
+        "btrim" | "levenshtein" | "ltrim" | "rtrim" => {
+            longest(left).saturating_mul(longest(right)).saturating_mul(rows)
+        }
+        "array_has_all" | "array_has_any" => {
+            elements(left, rows).saturating_mul(elements(right, rows))
+        }
+        _ => 0,
+    }
 }
 
 /// Most bytes of a number, a time, or an element's place in a list.

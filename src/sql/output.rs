@@ -21,6 +21,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use icecore_schemas::error_code::ErrorBody;
 use parquet_file::ParquetFile;
 use std::time::Duration;
 
@@ -75,79 +76,119 @@ impl Format {
     }
 }
 
-/// Encodes an answer as it runs. `elapsed` is asked once, after the last row.
-///
-/// A query that fails on the way ends the stream with its error; NDJSON gets a last line
-/// `{"error":…}` instead, because its reader can tell that line from a row that was cut off.
+/// Where the reader of an answer looks for an error after the first rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorPlace {
+    /// In the body: JSON is closed with members `error` and `code`, NDJSON has a last line with the
+    /// same. The other formats have no place for it: their body breaks off.
+    Body,
+    /// Behind the body, which then holds rows only; JSON is closed as above.
+    Trailer,
+}
+
+impl ErrorPlace {
+    /// Whether a body of this format tells of an error, so that it may end like a whole one.
+    #[must_use]
+    pub fn is_told(self, format: Format) -> bool {
+        self == Self::Trailer || matches!(format, Format::Json | Format::Ndjson)
+    }
+}
+
+/// A part of an encoded answer.
+#[derive(Debug)]
+pub enum Piece {
+    /// Bytes of the body.
+    Bytes(Bytes),
+    /// The query failed: the answer ends here and is not whole.
+    Failed(SqlError),
+}
+
+/// An encoded answer. Dropping it cancels the query.
+pub type Pieces = BoxStream<'static, Piece>;
+
+/// Encodes an answer as it runs. Returns once the first rows are encoded, or all of them: until
+/// then a failing query is an error and not half an answer. `elapsed` is asked once, at the end.
 ///
 /// # Errors
-/// [`SqlError::Invalid`] when the format has no such columns; then nothing is to be sent.
-pub fn encode(
+/// What the query failed with before its first rows; [`SqlError::Invalid`] when the format has no
+/// such columns.
+pub async fn encode(
     answer: Answer,
     format: Format,
-    elapsed: impl Fn() -> Duration + Send + 'static,
-) -> Result<BoxStream<'static, Result<Bytes, SqlError>>, SqlError> {
+    errors: ErrorPlace,
+    elapsed: impl Fn() -> Duration + Clone + Send + Sync + 'static,
+) -> Result<Pieces, SqlError> {
     let parquet = match format {
         Format::Parquet => Some(ParquetFile::start(&answer.schema)?),
         Format::Json | Format::Ndjson | Format::Csv | Format::ArrowStream => None,
     };
-    let encoder = Encoder {
+    let mut encoder = Encoder {
         format,
+        errors,
         schema: answer.schema,
         snapshot: answer.snapshot,
         rows: 0,
-        step: Step::Start,
+        ended: false,
         parquet,
     };
-    let chunks = stream::unfold(
-        (encoder, answer.batches, elapsed),
-        |(mut encoder, mut batches, elapsed)| async {
-            let chunk = match encoder.step {
-                Step::Start => {
-                    encoder.step = Step::Rows;
-                    encoder.start()
-                }
-                Step::Rows => match batches.next().await {
-                    Some(Ok(batch)) => encoder.rows(batch).await,
-                    Some(Err(error)) => encoder.fail(error),
-                    None => {
-                        encoder.step = Step::Ended;
-                        encoder.end(elapsed()).await
-                    }
-                },
-                Step::Ended => return None,
-            };
-            if chunk.is_err() {
-                encoder.step = Step::Ended;
+    let mut batches = answer.batches;
+    let mut first = encoder.start()?;
+    let header = first.len();
+    while first.len() == header && !encoder.ended {
+        first.extend_from_slice(&encoder.next(&mut batches, &elapsed).await?);
+    }
+    let first = stream::iter([Piece::Bytes(first.into())]);
+    let rest = stream::unfold((encoder, batches), move |(mut encoder, mut batches)| {
+        let elapsed = elapsed.clone();
+        async move {
+            if encoder.ended {
+                return None;
             }
-            Some((chunk.map(Bytes::from), (encoder, batches, elapsed)))
-        },
-    )
-    .filter(|chunk| {
-        let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);
-        async move { !empty }
+            let pieces = match encoder.next(&mut batches, &elapsed).await {
+                Ok(bytes) => vec![Piece::Bytes(bytes.into())],
+                Err(error) => {
+                    let last = encoder.fail(&error, elapsed());
+                    vec![Piece::Bytes(last.into()), Piece::Failed(error)]
+                }
+            };
+            Some((stream::iter(pieces), (encoder, batches)))
+        }
     });
-    Ok(chunks.boxed())
-}
-
-enum Step {
-    Start,
-    Rows,
-    Ended,
+    let has_bytes = |piece: &Piece| !matches!(piece, Piece::Bytes(bytes) if bytes.is_empty());
+    let pieces = first.chain(rest.flatten());
+    Ok(pieces.filter(move |piece| std::future::ready(has_bytes(piece))).boxed())
 }
 
 struct Encoder {
     format: Format,
+    errors: ErrorPlace,
     schema: SchemaRef,
     snapshot: Option<i64>,
     rows: u64,
-    step: Step,
+    /// Nothing comes any more.
+    ended: bool,
     /// There until the end of an answer in Parquet.
     parquet: Option<ParquetFile>,
 }
 
 impl Encoder {
-    fn start(&self) -> Result<Vec<u8>, SqlError> {
+    /// The bytes of the next batch, or of the end.
+    async fn next(
+        &mut self,
+        batches: &mut BoxStream<'static, Result<RecordBatch, SqlError>>,
+        elapsed: &(impl Fn() -> Duration + Send + Sync),
+    ) -> Result<Vec<u8>, SqlError> {
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            if batch.num_rows() != 0 {
+                return self.rows(batch).await;
+            }
+        }
+        self.ended = true;
+        self.end(elapsed()).await
+    }
+
+    fn start(&mut self) -> Result<Vec<u8>, SqlError> {
         let mut out = Vec::new();
         match self.format {
             Format::Json => {
@@ -160,7 +201,12 @@ impl Encoder {
                 }
                 out.extend_from_slice(b"],\"rows\":[");
             }
-            Format::Ndjson | Format::Parquet => (),
+            Format::Ndjson => (),
+            Format::Parquet => {
+                if let Some(file) = &mut self.parquet {
+                    return file.header();
+                }
+            }
             Format::Csv => {
                 for (at, field) in self.schema.fields().iter().enumerate() {
                     if 0 < at {
@@ -235,15 +281,38 @@ impl Encoder {
         Ok(out.split_off(header))
     }
 
-    fn fail(&mut self, error: SqlError) -> Result<Vec<u8>, SqlError> {
-        self.step = Step::Ended;
-        if self.format != Format::Ndjson {
-            return Err(error);
+    /// What the body ends with after an error.
+    fn fail(&mut self, error: &SqlError, elapsed: Duration) -> Vec<u8> {
+        self.ended = true;
+        let mut out = Vec::new();
+        match (self.format, self.errors) {
+            // The line begins with `]`, as no line of a row does.
+            (Format::Json, _) => {
+                out.push(b'\n');
+                out.extend_from_slice(self.totals(elapsed).as_bytes());
+                out.push(b',');
+                out.extend_from_slice(&error_text(error)[1..]);
+                out.push(b'\n');
+            }
+            // A row's line never begins with a space, whatever its columns are called.
+            (Format::Ndjson, ErrorPlace::Body) => {
+                out.push(b' ');
+                out.extend_from_slice(&error_text(error));
+                out.push(b'\n');
+            }
+            (Format::Ndjson | Format::Csv | Format::ArrowStream | Format::Parquet, _) => (),
         }
-        let mut out = b"{\"error\":".to_vec();
-        cell::write_json_text(&mut out, &error.to_string());
-        out.extend_from_slice(b"}\n");
-        Ok(out)
+        out
+    }
+
+    /// What follows the rows of JSON.
+    fn totals(&self, elapsed: Duration) -> String {
+        let mut text =
+            format!("],\"rowCount\":{},\"elapsedMs\":{}", self.rows, elapsed.as_millis());
+        if let Some(snapshot) = self.snapshot {
+            text += &format!(",\"snapshot\":{snapshot}");
+        }
+        text
     }
 
     async fn end(&mut self, elapsed: Duration) -> Result<Vec<u8>, SqlError> {
@@ -251,20 +320,19 @@ impl Encoder {
             return blocking(move || file.finish()).await;
         }
         match self.format {
-            Format::Json => {
-                let mut text =
-                    format!("],\"rowCount\":{},\"elapsedMs\":{}", self.rows, elapsed.as_millis());
-                if let Some(snapshot) = self.snapshot {
-                    text += &format!(",\"snapshot\":{snapshot}");
-                }
-                text += "}\n";
-                Ok(text.into_bytes())
-            }
+            Format::Json => Ok((self.totals(elapsed) + "}\n").into_bytes()),
             Format::Ndjson | Format::Csv | Format::Parquet => Ok(Vec::new()),
             // The end of an IPC stream: continuation mark and length 0.
             Format::ArrowStream => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
         }
     }
+}
+
+/// `{"error":…,"code":…}`
+#[must_use]
+pub fn error_text(error: &SqlError) -> Vec<u8> {
+    let body = ErrorBody { error: error.to_string(), code: error.code(), details: None };
+    serde_json::to_vec(&body).expect("an error's members are texts")
 }
 
 fn unwritable(error: &arrow::error::ArrowError) -> SqlError {

@@ -123,6 +123,7 @@ fn failure(cause: &ScanError) -> SqlError {
     match cause {
         ScanError::NoSuchSnapshot(_) => SqlError::NotFound(cause.to_string()),
         ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),
+        ScanError::Damaged { .. } => SqlError::Unreadable(cause.to_string()),
         ScanError::TooSlow | ScanError::Catalog(_) => unreadable(cause),
     }
 }

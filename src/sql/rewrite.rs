@@ -3,7 +3,7 @@
 //! It sees every expression of a plan before any is evaluated, whether the one who asks wrote it
 //! or a planner of DataFusion made it.
 
-use crate::sql::growth::{GROWING, Growth};
+use crate::sql::growth::{Growth, is_unbounded};
 use datafusion::{
     common::{
         DFSchema,
@@ -65,7 +65,7 @@ impl FunctionRewrite for KeepWithinMemory {
             check_pattern(pattern)?;
         }
         match expr {
-            Expr::ScalarFunction(call) if GROWING.contains(&call.func.name()) => {
+            Expr::ScalarFunction(call) if is_unbounded(call.func.name()) => {
                 let func = Arc::new(self.growth.bound(call.func, self.deadline));
                 let args = call.args;
                 Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))

@@ -60,7 +60,7 @@ impl House {
             memory_bytes_max: 256 << 20,
             timeout_max: Duration::from_secs(60),
             rows_max: 100_000,
-            concurrent_max: 4,
+            concurrent: SlotsMax { all: 4, namespace: 4, token: 4 },
         };
         Self::open(options, faults).await
     }
@@ -163,7 +163,7 @@ impl House {
     }
 
     async fn ask(&self, request: SqlRequest) -> Result<Vec<RecordBatch>, SqlError> {
-        let answer = self.sql.query(&self.ns, Reach::Namespace, request).await?;
+        let answer = self.sql.query(&self.ns, Reach::Namespace, None, request).await?;
         answer.batches.try_collect().await
     }
 
@@ -270,8 +270,11 @@ async fn an_answer_goes_on_while_its_records_are_committed_and_trimmed() {
     for n in 1..200 {
         house.take(n..n + 1);
     }
-    let answer =
-        house.sql.query(&house.ns, Reach::Namespace, asked("SELECT id FROM events")).await.unwrap();
+    let answer = house
+        .sql
+        .query(&house.ns, Reach::Namespace, None, asked("SELECT id FROM events"))
+        .await
+        .unwrap();
     house.commit().await;
     house.trim();
     // Without the pin these would overwrite the trimmed segment.
@@ -487,7 +490,7 @@ async fn time_travel_shows_a_snapshot_and_nothing_of_the_log() {
         .await;
     house.check_refused(at(count, json!("nobody")), "NotFound").await;
     let answer =
-        house.sql.query(&house.ns, Reach::Namespace, at(count, json!(first))).await.unwrap();
+        house.sql.query(&house.ns, Reach::Namespace, None, at(count, json!(first))).await.unwrap();
     assert_eq!(answer.snapshot, Some(first));
 }
 
@@ -539,7 +542,7 @@ async fn a_catalog_name_finds_the_rows_of_its_owner() {
     let count = async || {
         let answer = house
             .sql
-            .query(&by_name, Reach::Namespace, asked("SELECT id FROM events"))
+            .query(&by_name, Reach::Namespace, None, asked("SELECT id FROM events"))
             .await
             .unwrap();
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
@@ -606,7 +609,7 @@ async fn a_query_over_a_limit_ends_with_an_error_and_the_next_one_runs() {
         memory_bytes_max: 2 << 20,
         timeout_max: Duration::from_secs(60),
         rows_max: 50,
-        concurrent_max: 1,
+        concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
     })
     .await;
     house.take(1..101);
@@ -625,14 +628,15 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
         memory_bytes_max: 256 << 20,
         timeout_max: Duration::from_secs(60),
         rows_max: 10_000_000,
-        concurrent_max: 1,
+        concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
     })
     .await;
     house.take(1..201);
     let million = asked("SELECT a.id FROM events a, events b, events c");
-    let held = house.sql.query(&house.ns, Reach::Namespace, million).await.unwrap();
-    let patient = SqlRequest { timeout_ms: Some(20), ..asked("SELECT 1") };
-    house.check_refused(patient, "Busy").await;
+    let held = house.sql.query(&house.ns, Reach::Namespace, None, million).await.unwrap();
+    let patient = asked("SELECT count(*) FROM events");
+    house.check_refused(patient, "Busy(\"too many other queries of namespace `shop_example`").await;
+    assert_eq!(house.count("SELECT 1").await, 1, "a statement without a table does not wait");
     drop(held);
     let slow = SqlRequest {
         timeout_ms: Some(50),

@@ -91,14 +91,14 @@ pub struct IdRows {
     pub payloads: StringArray,
 }
 
-/// Reads the manifests for what arrived since `since_us`.
+/// Reads the manifests for what arrived since `since_us` and has at least this `seq`.
 ///
 /// # Errors
 /// [`ReadIdsError`]
 pub async fn held(
     storage: &Storage,
     table: &TableMetadata,
-    since_us: i64,
+    (since_us, seq_min): (i64, u64),
 ) -> Result<Held, ReadIdsError> {
     let mut held = Held::default();
     let Some(snapshot) = table.current_snapshot() else { return Ok(held) };
@@ -122,7 +122,9 @@ pub async fn held(
         for entry in parsed.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
             held.types.extend(type_at.and_then(|at| partition_text(file, at)));
-            if !is_before(file, held.fields[2], since_us) {
+            let is_wanted = !is_below(file, held.fields[2], since_us)
+                && !is_below(file, held.fields[1], i64::try_from(seq_min).unwrap_or(i64::MAX));
+            if is_wanted {
                 held.files.push((file.file_path().to_owned(), file.file_size_in_bytes()));
             }
         }
@@ -146,10 +148,10 @@ fn partition_text(file: &DataFile, at: usize) -> Option<String> {
     }
 }
 
-/// Whether every row of the file certainly arrived before `since_us`.
-fn is_before(file: &DataFile, ingested_at: i32, since_us: i64) -> bool {
-    let bound = file.upper_bounds().get(&ingested_at).map(|bound| bound.literal());
-    matches!(bound, Some(PrimitiveLiteral::Long(last)) if *last < since_us)
+/// Whether a field of every row of the file is certainly below `least`.
+fn is_below(file: &DataFile, field: i32, least: i64) -> bool {
+    let bound = file.upper_bounds().get(&field).map(|bound| bound.literal());
+    matches!(bound, Some(PrimitiveLiteral::Long(last)) if *last < least)
 }
 
 impl Held {

@@ -34,6 +34,9 @@ use tracing::warn;
 const ENCODES_AT_ONCE: usize = 2;
 /// Files of one call that are encoded or stored at a time.
 const PUTS_AT_ONCE: usize = 4;
+/// Files of one call that go into one folder, which costs one sync of it. The folder is two hex digits
+/// of the first one's id, so that no folder grows without end and object stores spread the keys.
+const FOLDER_FILES: usize = 64;
 
 /// A data file is about as long as this at most, unless the table's [`TARGET_FILE_BYTES`] says
 /// otherwise: readers divide their work by files.
@@ -127,10 +130,16 @@ async fn write_as(
     let encodes = Semaphore::new(ENCODES_AT_ONCE);
     let begun: Mutex<Vec<String>> = Mutex::default();
     let failed = AtomicBool::new(false);
+    let mut folder = 0;
     let files: Vec<Option<Result<DataFile, WriteError>>> = stream::iter(parts)
-        .map(|Part { rows: range, values }| {
+        .enumerate()
+        .map(|(index, Part { rows: range, values })| {
             let layout = Arc::clone(&layout);
-            let location = data_file_location(&layout.location, ids);
+            let id = ids.mint();
+            if index.is_multiple_of(FOLDER_FILES) {
+                folder = id.0 & 0xff;
+            }
+            let location = format!("{}/data/{folder:02x}/{id}.parquet", layout.location);
             let part = rows.slice(range.start, range.len());
             let (encodes, begun, failed) = (&encodes, &begun, &failed);
             let store = async move {
@@ -141,7 +150,7 @@ async fn write_as(
                 drop(permit);
                 let location = file.file_path();
                 begun.lock().unwrap_or_else(PoisonError::into_inner).push(location.to_owned());
-                storage.put(location, bytes).await.map_err(WriteError::Store)?;
+                storage.put_deferred(location, bytes).await.map_err(WriteError::Store)?;
                 Ok(file)
             };
             async move {
@@ -157,6 +166,13 @@ async fn write_as(
         .collect()
         .await;
     let files = files.into_iter().flatten().collect::<Result<Vec<DataFile>, WriteError>>();
+    let files = match files {
+        Ok(files) => {
+            let names: Vec<&str> = files.iter().map(DataFile::file_path).collect();
+            storage.sync_names(&names).await.map(|()| files).map_err(WriteError::Store)
+        }
+        failed => failed,
+    };
     if files.is_err() {
         // No put is running any more: it would bring back what is deleted here.
         let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -189,12 +205,6 @@ fn file_bytes(table: &TableMetadata) -> usize {
     let wanted: Option<usize> =
         table.properties().get(TARGET_FILE_BYTES).and_then(|text| text.parse().ok());
     wanted.filter(|bytes| 0 < *bytes).map_or(FILE_BYTES, |bytes| bytes.max(FILE_BYTES_MIN))
-}
-
-/// Two hex digits first, so that no folder grows without end and object stores spread the keys.
-fn data_file_location(table: &str, ids: &Ids) -> String {
-    let id = ids.mint();
-    format!("{table}/data/{:02x}/{id}.parquet", id.0 & 0xff)
 }
 
 /// One batch of all rows, with the columns that the table has, under the table's names and types.

@@ -5,7 +5,7 @@
 //! only together with all records.
 
 use crate::wal::{
-    WalError,
+    RecordRef, WalError,
     recover::{self, Tail},
     segment::{self, io_error},
 };
@@ -55,6 +55,14 @@ impl LogFolder {
     #[must_use]
     pub fn is_new(&self) -> bool {
         !self.has_segments
+    }
+
+    /// The records that it holds, in order. Blocking.
+    ///
+    /// # Errors
+    /// [`WalError::Io`], [`WalError::Damaged`].
+    pub fn records(&self) -> Result<Vec<RecordRef>, WalError> {
+        recover::sound_records(&segment::list(&self.path)?)
     }
 
     /// Gives back the disk of the files that wait to be segments; how many bytes. Blocking.

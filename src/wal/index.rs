@@ -6,6 +6,7 @@
 use crate::wal::{
     Pending, Position, RecordKind, RecordRef, WalError,
     held::{Failing, FailingTables, Held, Room},
+    marks::Mark,
     segment::SegmentEnd,
 };
 use icecore_schemas::names::Namespace;
@@ -151,11 +152,23 @@ impl Index {
         self.bytes
     }
 
-    /// Takes the records of a table up to `through` out of its queue.
-    pub(crate) fn trim(&mut self, kind: RecordKind, namespace: &Namespace, through: Position) {
+    /// Takes the records of a table up to `through` out of its queue; the last row of those that
+    /// were there.
+    pub(crate) fn trim(
+        &mut self,
+        kind: RecordKind,
+        namespace: &Namespace,
+        through: Position,
+    ) -> Option<Mark> {
         let key = (kind, namespace.clone());
-        let Some(table) = self.tables.get_mut(&key) else { return };
+        let table = self.tables.get_mut(&key)?;
         let trimmed = table.queue.partition_point(|slot| slot.position <= through);
+        let last = trimmed.checked_sub(1).map(|last| table.queue[last]);
+        let last = last.map(|slot| {
+            let record = &self.segments[&slot.generation].records[slot.index];
+            let rows = u64::from(record.rows.saturating_sub(1));
+            Mark { seq: record.first_seq + rows, position: record.position }
+        });
         let mut left = None;
         for slot in table.queue.drain(..trimmed) {
             table.held.segments -= u64::from(left != Some(slot.generation));
@@ -173,6 +186,7 @@ impl Index {
             self.failing.forget(&key);
         }
         self.retire();
+        last
     }
 
     /// Remembers that what waits for a table cannot be moved there.

@@ -131,10 +131,7 @@ pub struct Records {
 pub fn records(folder: &Path) -> Result<Records, WalError> {
     let listing = segment::list(folder)?;
     let lock = lock(folder)?;
-    let mut records = Vec::new();
-    for scan in recover::scan_all(&listing)? {
-        records.extend(scan.check()?.0.records);
-    }
+    let records = recover::sound_records(&listing)?;
     Ok(Records { log: identity(folder)?, records, _lock: lock })
 }
 

@@ -105,6 +105,18 @@ pub(crate) fn scan_all(listing: &Listing) -> Result<Vec<Scan>, WalError> {
     Ok(scans)
 }
 
+/// The records of segments that are whole but for torn tails, in order.
+///
+/// # Errors
+/// [`WalError::Io`], [`WalError::Damaged`].
+pub(crate) fn sound_records(listing: &Listing) -> Result<Vec<RecordRef>, WalError> {
+    let mut records = Vec::new();
+    for scan in scan_all(listing)? {
+        records.extend(scan.check()?.0.records);
+    }
+    Ok(records)
+}
+
 /// The ends that later segments state of earlier ones.
 fn stated_ends(listing: &Listing) -> Result<HashMap<u64, u64>, WalError> {
     let mut stated = HashMap::new();

@@ -6,9 +6,10 @@
 use crate::{
     clock::Clock,
     wal::{
-        Inner, Position, Record, RecordRef, Wal, WalError, WalWriter,
+        Inner, Position, Record, RecordKind, RecordRef, Wal, WalError, WalWriter,
         block::{self, Owner, Place},
         disk,
+        marks::{Mark, Marks},
         segment::{self, HEADER_BYTES, Header, SegmentEnd},
     },
 };
@@ -111,10 +112,23 @@ impl WalWriter {
             return Err(failed);
         }
         self.publish(group, &places, written_ms);
+        self.note(group, first, written_ms);
         // Too late to fail: the group is durable and seen. Aborts and delays are what this is for.
         let _ = self.wal.inner.faults.hit("wal.after_publish");
         self.prepare_spare();
         Ok(self.tip.last_position())
+    }
+
+    /// Notes the last rows of a group that is durable.
+    fn note(&self, group: &[Record], first: Position, written_ms: i64) {
+        let Some(marks) = self.wal.inner.marks.get() else { return };
+        let rows = group.iter().zip(first..).filter_map(|(record, position)| {
+            let more = u64::from(record.rows).checked_sub(1)?;
+            let mark = Mark { seq: record.first_seq + more, position };
+            let is_rows = record.kind != RecordKind::Keys;
+            is_rows.then(|| (record.kind, record.namespace.clone(), mark))
+        });
+        marks.acknowledge(rows, written_ms);
     }
 
     /// Makes the segment that the next group goes to, if there is none.
@@ -260,6 +274,9 @@ impl WalWriter {
 impl Drop for WalWriter {
     fn drop(&mut self) {
         join_spare(&mut self.tip);
+        if let Some(Err(error)) = self.wal.inner.marks.get().map(Marks::sync) {
+            tracing::warn!(%error, "how far the log is may not be on the disk");
+        }
     }
 }
 

@@ -275,6 +275,7 @@ fn commands_without_a_server_make_no_metastore_where_none_is() {
         &["token", "revoke", "x"],
         &["wal", "inspect"],
         &["wal", "quarantine"],
+        &["wal", "accept-loss", "--all"],
     ] {
         let (code, out, err) = run(args);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{args:?}: {err}");

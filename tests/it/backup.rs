@@ -90,7 +90,7 @@ async fn a_backup_of_a_running_server_has_all_that_was_acknowledged_before() {
     let (server, _folder) = restored(&backup).await;
     let rows = server.rows("shop.example", COUNT).await;
     let (count, distinct) = (rows[0][0].as_u64().unwrap(), rows[0][1].as_u64().unwrap());
-    assert!(500 <= count && count <= 900 && count == distinct, "{rows}");
+    assert!((500..=900).contains(&count) && count == distinct, "{rows}");
     assert_eq!(server.rows("new", COUNT).await, json!([[1, 1]]));
     assert_eq!(server.rows("new", "SELECT count(*) FROM dead_letters").await, json!([[1]]));
     // Everything again: what is in the backup is a duplicate, the rest is taken once.

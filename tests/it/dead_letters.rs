@@ -1,6 +1,6 @@
 //! What becomes of refused events: kept as they came, listed, shown, sent again, discarded.
 
-use crate::{access::Guarded, harness::TestServer};
+use crate::{access::Guarded, admin::icecore, harness::TestServer};
 use icecore::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -431,4 +431,114 @@ async fn who_may_read_lists_and_who_may_send_sends_again() {
     let record = json!(["POST /v1/{namespace}/dead-letters/retry", "mine", "200"]);
     assert_eq!(answer["rows"], json!([record, record]));
     guarded.server.stop().await;
+}
+
+/// Retries letters in a server of its own that ends at this point of the log.
+async fn retry_and_die(folder: &std::path::Path, failpoint: &str) {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_icecore"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--set", "wal.segment_bytes=1MiB"])
+        .args(["--set", "wal.disk_free_min=0", "--set", "commit.interval=10min"])
+        .args(["--set", &format!("failpoints={failpoint}"), "--data-dir"])
+        .arg(folder)
+        .env("NO_COLOR", "1")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = lines
+        .find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned()))
+        .expect("it says where it listens");
+    std::thread::spawn(move || lines.for_each(drop));
+    let path = format!("{address}/v1/default/dead-letters/retry");
+    let body = json!({"all": true}).to_string();
+    let answer = reqwest::Client::new().post(path).body(body).send().await;
+    assert!(answer.is_err(), "{failpoint}: {answer:?}");
+    assert!(!child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_in_a_retry_doubles_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    let lines: String = (0..600).map(|n| format!("{{\"type\":\"b\",\"data\":{n}}}\n")).collect();
+    let body = format!("{{\"type\":\"a\"}}\n{lines}");
+    let ndjson = [("content-type", "application/x-ndjson")];
+    assert_eq!(server.send(&ndjson, body).await.0, 207);
+    let folder = server.stop().await;
+    for point in ["wal.before_write", "wal.after_write", "wal.after_sync", "wal.after_publish"] {
+        retry_and_die(folder.path(), &format!("{point}=abort@2")).await;
+    }
+    let server = TestServer::start_in(folder, &[]).await;
+    let rest = server.retry("default", &json!({"all": true})).await;
+    assert_eq!((&rest[2], &rest[3]), (&json!(0), &json!(0)), "a letter and its event are one");
+    assert_ne!(rest[1], 600, "some were taken before");
+    let events =
+        "SELECT count(*), count(DISTINCT id), count(DISTINCT data) FROM events WHERE type = 'b'";
+    assert_eq!(server.rows("default", events).await, json!([[600, 600, 600]]));
+    assert_eq!(server.letters("default", "?status=pending").await, json!({ "dead_letters": [] }));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_letters_are_listed_by_pages_and_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    for half in 0..2 {
+        let filler = "x".repeat(500);
+        let event =
+            |n: u32| format!("{{\"type\":\"b\",\"id\":\"{half}-{n}\",\"data\":\"{filler}\"}}\n");
+        let lines: String = (0..4000).map(event).collect();
+        let body = format!("{{\"type\":\"a\"}}\n{lines}");
+        assert_eq!(server.send(&[("content-type", "application/x-ndjson")], body).await.0, 207);
+        if half == 0 {
+            server.commit("default").await;
+        }
+    }
+    let (mut after, mut ids) = (String::new(), std::collections::BTreeSet::new());
+    for page in 1.. {
+        let answer = server.letters("default", &format!("?limit=1000{after}")).await;
+        ids.extend(all(&answer, "id"));
+        let Some(next) = answer["next"].as_str() else {
+            assert_eq!(page, 8);
+            break;
+        };
+        after = format!("&after={next}");
+    }
+    assert_eq!(ids.len(), 8000);
+    let server = TestServer::start_in(server.stop().await, &[]).await;
+    let sent = server.retry("default", &json!({"reason": "TOO_MANY_TYPES"})).await;
+    assert_eq!(sent, json!([8000, 8000, 0, 0]));
+    let events = "SELECT count(*), count(DISTINCT id) FROM events WHERE type = 'b'";
+    assert_eq!(server.rows("default", events).await, json!([[8000, 8000]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_lists_shows_retries_and_purges() {
+    let server = TestServer::start().await;
+    let (_, reply) = server.send(&[], "{\"id\":\"1\", \"no\":\"type\"}").await;
+    let id = letter(&reply);
+    let (done, text) = icecore(&server, &["deadletters", "list"]);
+    assert!(done && text.contains(&id) && text.contains("MISSING_TYPE"), "{text}");
+    let (done, text) = icecore(&server, &["deadletters", "list", "--reason", "CONFLICT"]);
+    assert!(done && !text.contains(&id), "{text}");
+    let (done, text) = icecore(&server, &["deadletters", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    assert!(done && listed["dead_letters"][0]["id"] == id, "{text}");
+    let shown = icecore(&server, &["deadletters", "show", &id]);
+    assert_eq!(shown, (true, "{\"id\":\"1\", \"no\":\"type\"}".to_owned()));
+    assert!(!icecore(&server, &["deadletters", "show", "none"]).0);
+    let (done, text) = icecore(&server, &["deadletters", "retry", "--all", "--dry-run"]);
+    assert!(done && text.contains("1 would be sent again"), "{text}");
+    let (done, text) = icecore(&server, &["deadletters", "retry", &id]);
+    assert!(!done && text.contains("1 rejected"), "{text}");
+    assert!(!icecore(&server, &["deadletters", "retry"]).0, "which?");
+    let purge = ["deadletters", "purge", "--before", "2100-01-01T00:00:00Z"];
+    let (done, text) = icecore(&server, &[&purge[..], &["--dry-run"]].concat());
+    assert!(done && text.contains("1 dead letters would be discarded"), "{text}");
+    let (done, text) = icecore(&server, &purge);
+    assert!(done && text.contains("1 dead letters are discarded"), "{text}");
+    assert_eq!(server.letters("default", "").await, json!({ "dead_letters": [] }));
+    server.stop().await;
 }

@@ -168,6 +168,27 @@ async fn a_home_that_is_closed_to_its_token_tells_nothing() {
     guarded.server.stop().await;
 }
 
+/// The ids of three snapshots of `events` in the namespace `a`.
+async fn three_snapshots(guarded: &Guarded, writer: &str) -> Vec<i64> {
+    let mut snapshots = Vec::new();
+    for range in [0..2, 2..4, 4..6] {
+        let sent = rows_of("a", range, 1);
+        assert_eq!(guarded.call(Method::POST, writer, "/ingest", &sent).await.0, 200);
+        let (_, made) = guarded.call(Method::POST, writer, "/v1/a/commit", &json!({})).await;
+        snapshots.push(made["snapshots"]["events"].as_i64().unwrap());
+    }
+    snapshots
+}
+
+/// The update that has a branch or tag name a snapshot, with more members.
+fn set_ref(name: &str, kind: &str, snapshot: i64, more: &Value) -> Value {
+    let mut update = json!({"action": "set-snapshot-ref", "ref-name": name, "type": kind,
+        "snapshot-id": snapshot});
+    update.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    update
+}
+
+#[expect(clippy::too_many_lines, reason = "one history, step by step")]
 #[tokio::test(flavor = "multi_thread")]
 async fn history_of_the_services_tables_is_an_admins_to_shorten() {
     let guarded = Guarded::start().await;
@@ -175,25 +196,14 @@ async fn history_of_the_services_tables_is_an_admins_to_shorten() {
     let writer = guarded.token(&writer).await;
     let owner = json!({ "name": "o", "scopes": ["admin:a"] });
     let owner = guarded.token(&owner).await;
-    let mut snapshots = Vec::new();
-    for range in [0..2, 2..4, 4..6] {
-        let sent = rows_of("a", range, 1);
-        assert_eq!(guarded.call(Method::POST, &writer, "/ingest", &sent).await.0, 200);
-        let (_, made) = guarded.call(Method::POST, &writer, "/v1/a/commit", &json!({})).await;
-        snapshots.push(made["snapshots"]["events"].as_i64().unwrap());
-    }
+    let snapshots = three_snapshots(&guarded, &writer).await;
     let (table, refs) = ("/catalog/v1/namespaces/a/tables/events", "/v1/a/tables/events/refs");
     for (name, kind) in [("tag", "tag"), ("branch", "branch")] {
         let made = json!({ "name": name, "type": kind, "snapshot": snapshots[1] });
         let (status, answer) = guarded.call(Method::POST, &writer, refs, &made).await;
         assert_eq!(status, 200, "{answer}");
     }
-    let set = |name: &str, kind: &str, at: usize, more: Value| {
-        let mut update = json!({"action": "set-snapshot-ref", "ref-name": name, "type": kind,
-            "snapshot-id": snapshots[at]});
-        update.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        update
-    };
+    let set = |name, kind, at: usize, more| set_ref(name, kind, snapshots[at], &more);
     let expire = json!({"action": "remove-snapshots", "snapshot-ids": [snapshots[0]]});
     let property = |key: &str| json!({"action": "set-properties", "updates": {key: "1"}});
     let taken = [

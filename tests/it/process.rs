@@ -52,6 +52,15 @@ impl Process {
         tokio::time::timeout(patience, ended).await.is_ok_and(|status| status.success())
     }
 
+    /// The CPU time that it has taken so far.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // What follows the name, which may have spaces: user and system time in hundredths.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
     /// `kill -9`; nothing of it goes on.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -116,7 +116,7 @@ impl<'a> Writer<'a> {
             draft.finish(writer)
         };
         let (manifest, bytes) = in_memory("encode the manifest", encode).await?;
-        self.put(&manifest.manifest_path, bytes).await?;
+        self.put_deferred(&manifest.manifest_path, bytes).await?;
         Ok(Some(manifest))
     }
 
@@ -173,7 +173,7 @@ impl<'a> Writer<'a> {
             draft.finish(writer)
         };
         let (manifest, bytes) = in_memory("merge manifests", encode).await?;
-        self.put(&manifest.manifest_path, bytes).await?;
+        self.put_deferred(&manifest.manifest_path, bytes).await?;
         Ok(Some(manifest))
     }
 
@@ -221,8 +221,15 @@ impl<'a> Writer<'a> {
         })
     }
 
-    async fn put(&mut self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
+    /// Writes a manifest, whose name the list's put makes durable: it is in the same folder.
+    async fn put_deferred(&mut self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
         // Noted before: a write that fails may leave something behind.
+        self.written.push(location.to_owned());
+        self.storage.put_deferred(location, bytes).await
+    }
+
+    async fn put(&mut self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
+        // As above.
         self.written.push(location.to_owned());
         self.storage.put(location, bytes).await
     }

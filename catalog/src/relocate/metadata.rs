@@ -72,23 +72,23 @@ impl Relocation<'_> {
     /// Changes the places in a metadata file; `files` are older metadata files that have new names.
     fn edit(&self, metadata: &mut Value, written: &Written, files: &HashMap<String, String>) {
         let moved = |path: &str| self.moved.path(path);
-        change(metadata.get_mut("location"), moved);
+        change(metadata.get_mut("location"), &moved);
         let list = |path: &str| written.lists.get(path).cloned().or_else(|| moved(path));
-        change_each(metadata, "snapshots", "manifest-list", list);
+        change_each(metadata, "snapshots", "manifest-list", &list);
         let file = |path: &str| files.get(path).cloned().or_else(|| moved(path));
-        change_each(metadata, "metadata-log", "metadata-file", file);
-        change_each(metadata, "statistics", "statistics-path", moved);
-        change_each(metadata, "partition-statistics", "statistics-path", moved);
+        change_each(metadata, "metadata-log", "metadata-file", &file);
+        change_each(metadata, "statistics", "statistics-path", &moved);
+        change_each(metadata, "partition-statistics", "statistics-path", &moved);
         for snapshot in items(metadata, "snapshots") {
             for manifest in items(snapshot, "manifests") {
-                change(Some(manifest), |path| {
+                change(Some(manifest), &|path: &str| {
                     written.manifests.get(path).map(|(new, _)| new.clone()).or_else(|| moved(path))
                 });
             }
         }
         for property in PATH_PROPERTIES {
             let set = metadata.get_mut("properties").and_then(|set| set.get_mut(property));
-            change(set, moved);
+            change(set, &moved);
         }
     }
 
@@ -129,13 +129,13 @@ fn items<'a>(json: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Va
     json.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-fn change_each(json: &mut Value, list: &str, member: &str, new: impl Fn(&str) -> Option<String>) {
+fn change_each(json: &mut Value, list: &str, member: &str, new: &dyn Fn(&str) -> Option<String>) {
     for item in items(json, list) {
-        change(item.get_mut(member), &new);
+        change(item.get_mut(member), new);
     }
 }
 
-fn change(value: Option<&mut Value>, new: impl Fn(&str) -> Option<String>) {
+fn change(value: Option<&mut Value>, new: &dyn Fn(&str) -> Option<String>) {
     if let Some(Value::String(text)) = value
         && let Some(other) = new(text)
     {

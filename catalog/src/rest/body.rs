@@ -109,7 +109,10 @@ impl Room {
 
 impl Share {
     /// Makes it a share of at least `bytes`.
-    fn grow(&self, room: &Room, bytes: usize) -> Result<(), Unread> {
+    ///
+    /// # Errors
+    /// [`Unread::NoRoom`]; it stays as large as it was.
+    pub fn grow(&self, room: &Room, bytes: usize) -> Result<(), Unread> {
         // Whole permits go in, so a panic elsewhere leaves nothing half done.
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

@@ -398,7 +398,10 @@ fn live_files(manifest: &ManifestFile) -> u64 {
 fn gone(error: ScanError, refused: Refused) -> Refused {
     match error {
         ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_) => refused,
-        ScanError::Unsupported(_) | ScanError::TooSlow | ScanError::Catalog(_) => error.into(),
+        ScanError::Unsupported(_)
+        | ScanError::TooSlow
+        | ScanError::Damaged { .. }
+        | ScanError::Catalog(_) => error.into(),
     }
 }
 
@@ -416,6 +419,11 @@ impl From<ScanError> for Refused {
     fn from(error: ScanError) -> Self {
         match error {
             ScanError::Catalog(cause) => cause.into(),
+            error @ ScanError::Damaged { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a table does not read");
+                let (status, text) = (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+                Self::new(status, "InternalServerError", text)
+            }
             ScanError::Unsupported(text) => {
                 Self::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", text)
             }

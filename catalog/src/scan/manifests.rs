@@ -4,7 +4,12 @@
 //! planning needs. Its one invariant: no location is read or handed out that lies outside of the table's own.
 
 use super::ScanError;
-use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
+use crate::{
+    location::Location,
+    manifest_file,
+    storage::{self, Storage},
+};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestEntry,
@@ -156,8 +161,8 @@ impl ManifestCache {
     /// The manifests of a snapshot that have live files.
     ///
     /// # Errors
-    /// [`ScanError::NoSuchSnapshot`] when the snapshot is gone, [`ScanError::Catalog`] when its
-    /// list does not read.
+    /// [`ScanError::NoSuchSnapshot`] when the snapshot is gone, [`ScanError::Damaged`] or
+    /// [`ScanError::Catalog`] when its list does not read.
     pub async fn manifests(
         &self,
         storage: &Storage,
@@ -174,9 +179,9 @@ impl ManifestCache {
         {
             return Ok(Arc::clone(list));
         }
-        let bytes = storage.get(location).await?;
+        let bytes = stored(storage, location).await?;
         let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
-            .map_err(unreadable("read a manifest list"))?;
+            .map_err(damaged(location))?;
         let live = |manifest: &ManifestFile| {
             manifest.added_files_count != Some(0) || manifest.existing_files_count != Some(0)
         };
@@ -220,8 +225,8 @@ impl ManifestCache {
         {
             return Ok(Arc::clone(files));
         }
-        let bytes = storage.get(location).await?;
-        let parsed = manifest_file::parse(&bytes).map_err(unreadable("read a manifest"))?;
+        let bytes = stored(storage, location).await?;
+        let parsed = manifest_file::parse(&bytes).map_err(damaged(location))?;
         let files = live_files(&parsed, manifest);
         for file in &files {
             own.admit(&file.location)?;
@@ -261,6 +266,18 @@ pub(super) fn has_deletes(manifest: &ManifestFile) -> bool {
     manifest.content == ManifestContentType::Deletes
 }
 
-fn unreadable(operation: &'static str) -> impl FnOnce(iceberg::Error) -> ScanError {
-    move |source| CatalogError::Iceberg { operation, source }.into()
+async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
+    storage.get(location).await.map_err(|cause| match storage::is_missing(&cause) {
+        true => {
+            ScanError::Damaged { location: location.to_owned(), reason: "is not there".to_owned() }
+        }
+        false => cause.into(),
+    })
+}
+
+fn damaged(location: &str) -> impl FnOnce(iceberg::Error) -> ScanError {
+    move |cause| {
+        let reason = format!("is damaged ({})", cause.message());
+        ScanError::Damaged { location: location.to_owned(), reason }
+    }
 }

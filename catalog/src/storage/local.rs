@@ -1,15 +1,16 @@
-//! Files on a local disk, durable and whole: temporary file, fsync, rename, fsync of the folder.
+//! Files on a local disk, durable and whole: temporary file, fsync, rename, fsync of the folder (one
+//! for all files of a commit).
 //!
 //! Every function blocks; callers run them on blocking threads. A file has its name only once all
 //! its bytes are on the disk.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::{self, File},
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use uuid::Uuid;
 
@@ -46,11 +47,8 @@ pub(super) struct LocalDisk {
 impl LocalDisk {
     /// Opens `root`, which is made when missing.
     pub(super) fn open(root: &Path) -> std::io::Result<Self> {
-        let mut known = HashSet::new();
-        for folder in root.ancestors().skip(1).filter(|folder| folder.is_dir()) {
-            known.insert(folder.to_owned());
-        }
-        make_durable(&mut known, root)?;
+        let known = root.ancestors().skip(1).filter(|folder| folder.is_dir());
+        make_durable(&unknown(&known.map(Path::to_owned).collect(), &[root]))?;
         let durable = Mutex::new(HashSet::from([root.to_owned()]));
         Ok(Self { root: root.to_owned(), real_root: root.canonicalize()?, durable })
     }
@@ -74,37 +72,58 @@ impl LocalDisk {
         Ok(())
     }
 
-    /// Makes a folder and its parents below the root; durable on return.
-    pub(super) fn make_folder(&self, folder: &Path) -> std::io::Result<()> {
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes folders and their parents below the root; durable on return. Each parent is synced
+    /// once.
+    pub(super) fn make_folders(&self, folders: &[&Path]) -> std::io::Result<()> {
+        // Nobody else waits while the disk syncs: two who make the same folder both sync it.
+        let new = unknown(&self.durable(), folders);
+        if new.is_empty() {
+            return Ok(());
+        }
+        make_durable(&new)?;
+        let mut durable = self.durable();
         if FOLDERS_MAX <= durable.len() {
             durable.clear();
             durable.insert(self.root.clone());
         }
-        make_durable(&mut durable, folder)
+        durable.extend(new);
+        Ok(())
     }
 
     /// Writes a whole file; durable on return.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(&self.root);
-        self.make_folder(folder)?;
+        self.write_deferred(path, bytes)?;
+        sync_folder(self.folder(path))
+    }
+
+    /// Writes a whole file whose bytes are durable on return; its name is with [`sync_folders`].
+    pub(super) fn write_deferred(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let folder = self.folder(path);
+        self.make_folders(&[folder])?;
         match write_into(folder, path, bytes) {
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
                 // Somebody removed the folder after it was remembered.
-                self.forget_folders();
-                self.make_folder(folder)?;
+                self.durable().retain(|folder| *folder == self.root);
+                self.make_folders(&[folder])?;
                 write_into(folder, path, bytes)
             }
             result => result,
         }
     }
 
-    fn forget_folders(&self) {
-        self.durable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|folder| *folder == self.root);
+    fn folder<'a>(&'a self, path: &'a Path) -> &'a Path {
+        path.parent().unwrap_or(&self.root)
     }
+
+    fn durable(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the names of files durable, with one sync of each folder.
+pub(super) fn sync_folders<'a>(files: impl Iterator<Item = &'a Path>) -> std::io::Result<()> {
+    let folders: BTreeSet<&Path> = files.filter_map(Path::parent).collect();
+    folders.into_iter().try_for_each(sync_folder)
 }
 
 /// A whole file; a folder is none, as in an object store.
@@ -179,8 +198,7 @@ fn write_into(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         // The first error is the one to tell; a left-over temporary file is never listed or read.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    sync_folder(folder)
+    written
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -189,20 +207,24 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     sync(&file, path)
 }
 
-/// Makes `folder` below a known one and fsyncs the parent of each that was not known.
-fn make_durable(known: &mut HashSet<PathBuf>, folder: &Path) -> std::io::Result<()> {
-    if known.contains(folder) {
-        return Ok(());
+/// Which of `folders` and of the folders above them are not known, from the top down.
+fn unknown(known: &HashSet<PathBuf>, folders: &[&Path]) -> BTreeSet<PathBuf> {
+    let above = |folder: &&Path| {
+        let is_unknown = |folder: &&Path| !known.contains(*folder) && folder.parent().is_some();
+        folder.ancestors().take_while(is_unknown).map(Path::to_owned).collect::<Vec<_>>()
+    };
+    folders.iter().flat_map(above).collect()
+}
+
+/// Makes folders, in order, and fsyncs each folder that holds some of them.
+fn make_durable(folders: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    for folder in folders {
+        match fs::create_dir(folder) {
+            Err(cause) if cause.kind() == ErrorKind::AlreadyExists && folder.is_dir() => (),
+            result => result?,
+        }
     }
-    let Some(parent) = folder.parent() else { return Ok(()) };
-    make_durable(known, parent)?;
-    match fs::create_dir(folder) {
-        Err(cause) if cause.kind() == ErrorKind::AlreadyExists && folder.is_dir() => (),
-        result => result?,
-    }
-    sync_folder(parent)?;
-    known.insert(folder.to_owned());
-    Ok(())
+    sync_folders(folders.iter().map(PathBuf::as_path))
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {

@@ -255,7 +255,7 @@ async fn select(
     params: Vec<Value>,
 ) -> Result<Answer, ApiError> {
     let request = SqlRequest { sql, params, ..SqlRequest::default() };
-    Ok(app.sql.query(namespace, Reach::Namespace, request).await?)
+    Ok(app.sql.query(namespace, Reach::Namespace, None, request).await?)
 }
 
 /// A row of [`newest`]; none for one that another engine wrote with a state of its own.

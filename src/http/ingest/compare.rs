@@ -86,7 +86,7 @@ async fn stored(
         ..SqlRequest::default()
     };
     let read = async {
-        let answer = app.sql.query(&events.namespace, Reach::Namespace, request).await?;
+        let answer = app.sql.query(&events.namespace, Reach::Namespace, None, request).await?;
         answer.batches.try_collect::<Vec<RecordBatch>>().await
     };
     let batches = match read.await {

@@ -18,7 +18,10 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::Semaphore,
+};
 
 /// Longest a connection may go on in a test.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
@@ -88,7 +91,8 @@ async fn written(router: &Router, request: &str, header_time_max: Duration) -> V
     let writes = Arc::default();
     let request = Bytes::copy_from_slice(request.as_bytes());
     let stream = TokioIo::new(Connection { request, writes: Arc::clone(&writes) });
-    let served = answered(stream, Ipv4Addr::LOCALHOST.into(), router.clone(), header_time_max);
+    let seat = Seats::new(1).take(Ipv4Addr::LOCALHOST.into()).await;
+    let served = answered(stream, Arc::new(seat), router.clone(), header_time_max);
     // How it ends is no matter here, only that it does.
     let _ended = tokio::time::timeout(END_TIME_MAX, served).await.expect("the connection ends");
     std::mem::take(&mut *writes.lock().unwrap())
@@ -105,7 +109,7 @@ fn request(method: &str, path: &str, body: &str) -> String {
 /// Sends a request whose answer must come in one write, and gives its body.
 async fn in_one_write(router: &Router, method: &str, path: &str, body: Value) -> String {
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let mut writes = written(router, &request(method, path, &body), HEADER_TIME_MAX).await;
+    let mut writes = written(router, &request(method, path, &body), IDLE_TIME_MAX).await;
     assert_eq!(writes.len(), 1, "{method} {path}");
     let answer = String::from_utf8(writes.remove(0)).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -201,4 +205,48 @@ async fn only_so_many_connections_are_served_at_once() {
     }
     assert_eq!(most.load(Ordering::SeqCst), 2);
     tasks.stop(END_TIME_MAX).await;
+}
+
+#[tokio::test]
+async fn probes_are_answered_when_every_request_has_to_wait() {
+    let end = Arc::new(Semaphore::new(0));
+    let handler = {
+        let end = Arc::clone(&end);
+        async move || end.acquire().await.unwrap().forget()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = Tasks::default();
+    let router = Router::new().route("/", get(handler)).route("/healthz", get(async || "ok"));
+    serve(&tasks, listener, router, 2);
+    let ask = async |path: &str| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(request("GET", path, "").as_bytes()).await.unwrap();
+        client
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(ask("/").await);
+    }
+    for mut probe in [ask("/healthz").await, ask("/healthz").await] {
+        let mut answer = String::new();
+        probe.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("ok"), "{answer}");
+    }
+    end.add_permits(waiting.len());
+    for mut client in waiting {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    tasks.stop(END_TIME_MAX).await;
+}
+
+#[test]
+fn failures_to_accept_are_counted_and_seldom_logged() {
+    let mut failures = Failures::default();
+    let full = io::Error::other("too many open files");
+    let pauses: Vec<u128> = (0..7).map(|_| failures.pause(&full).as_millis()).collect();
+    assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+    assert_eq!(failures.since, 6, "all but the first wait for the next line of the log");
 }

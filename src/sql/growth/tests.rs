@@ -113,3 +113,16 @@ fn the_bound_on_an_answer_holds() {
     case("concat_ws", vec![text("--"), texts("a", 1), text("b"), text("c")], 7);
     case("to_char", vec![number(0), text("%c%c")], 48);
 }
+
+#[test]
+fn what_takes_too_many_steps_is_refused_and_the_rest_goes_in_pieces() {
+    let bench = Bench::new();
+    let long = "x".repeat(100_000);
+    let one = bench.call(&string::btrim(), vec![texts(&long, 1), text(&long)], 1);
+    assert!(one.unwrap_err().to_string().contains("`btrim` would take more than"));
+    let short = "x".repeat(900);
+    let args = vec![texts(&short, 100), text(&short)];
+    let made = bench.call(&string::btrim(), args, 100).unwrap();
+    let ColumnarValue::Array(array) = made else { panic!("it is an array") };
+    assert_eq!(array.len(), 100);
+}

@@ -49,6 +49,12 @@ impl ParquetFile {
         misfit(schema).map_or(Ok(Self { writer }), Err)
     }
 
+    /// The bytes before the first row group.
+    pub(super) fn header(&mut self) -> Result<Vec<u8>, SqlError> {
+        self.writer.sync().map_err(|cause| unwritable(&cause.into()))?;
+        Ok(std::mem::take(self.writer.inner_mut()))
+    }
+
     /// Adds rows; gives the bytes of the row groups that became full, often none.
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, SqlError> {
         let mut from = 0;

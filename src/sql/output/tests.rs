@@ -10,7 +10,6 @@ use arrow::{
     ipc::reader::StreamReader,
 };
 use expect_test::{Expect, expect};
-use futures::TryStreamExt;
 use parquet::{
     arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
     basic::{Compression, ZstdLevel},
@@ -69,10 +68,27 @@ fn answer(batches: Vec<Result<RecordBatch, SqlError>>) -> Answer {
     Answer { schema, batches: stream::iter(batches).boxed(), snapshot: Some(42) }
 }
 
+/// The body, and what the query failed with after its first rows.
+async fn pieces(
+    answer: Answer,
+    format: Format,
+    errors: ErrorPlace,
+) -> Result<(Vec<u8>, Option<SqlError>), SqlError> {
+    let pieces = encode(answer, format, errors, || Duration::from_millis(7)).await?;
+    let (mut body, mut failed) = (Vec::new(), None);
+    for piece in pieces.collect::<Vec<Piece>>().await {
+        assert!(failed.is_none(), "nothing follows an error");
+        match piece {
+            Piece::Bytes(bytes) => body.extend_from_slice(&bytes),
+            Piece::Failed(error) => failed = Some(error),
+        }
+    }
+    Ok((body, failed))
+}
+
 async fn encoded(answer: Answer, format: Format) -> Result<Vec<u8>, SqlError> {
-    let chunks: Vec<Bytes> =
-        encode(answer, format, || Duration::from_millis(7))?.try_collect().await?;
-    Ok(chunks.concat())
+    let (body, failed) = pieces(answer, format, ErrorPlace::Body).await?;
+    failed.map_or(Ok(body), Err)
 }
 
 async fn check_text(format: Format, expected: Expect) {
@@ -129,17 +145,49 @@ async fn an_arrow_stream_reads_back() {
     assert_eq!(read, [sample(), sample()]);
 }
 
+const FORMATS: [Format; 5] =
+    [Format::Json, Format::Ndjson, Format::Csv, Format::ArrowStream, Format::Parquet];
+
 #[tokio::test]
-async fn an_error_after_the_first_rows_ends_the_stream() {
-    let broken = || vec![Ok(sample()), Err(SqlError::Limit("too long".to_owned()))];
-    for format in [Format::Json, Format::Csv, Format::ArrowStream, Format::Parquet] {
-        let error = encoded(answer(broken()), format).await.unwrap_err();
+async fn an_error_before_the_first_rows_is_no_answer() {
+    let nothing = || RecordBatch::new_empty(sample().schema());
+    for format in FORMATS {
+        let broken = answer(vec![Ok(nothing()), Err(SqlError::Limit("too long".to_owned()))]);
+        let error = pieces(broken, format, ErrorPlace::Body).await.unwrap_err();
         assert_eq!(error.to_string(), "too long", "{format:?}");
     }
-    let lines =
-        String::from_utf8(encoded(answer(broken()), Format::Ndjson).await.unwrap()).unwrap();
-    assert_eq!(lines.lines().last().unwrap(), "{\"error\":\"too long\"}");
-    assert_eq!(lines.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn an_error_after_the_first_rows_ends_the_answer() {
+    let broken = || answer(vec![Ok(sample()), Err(SqlError::Limit("too \"long\"".to_owned()))]);
+    let told = async |format, errors| {
+        let (body, failed) = pieces(broken(), format, errors).await.unwrap();
+        assert_eq!(failed.unwrap().to_string(), "too \"long\"", "{format:?}");
+        String::from_utf8_lossy(&body).into_owned()
+    };
+    let json = told(Format::Json, ErrorPlace::Body).await;
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["error"], "too \"long\"");
+    assert_eq!(value["code"], "QUERY_LIMIT");
+    assert_eq!((&value["rowCount"], value["rows"].as_array().unwrap().len()), (&2.into(), 2));
+    assert_eq!(told(Format::Json, ErrorPlace::Trailer).await, json);
+    let lines = told(Format::Ndjson, ErrorPlace::Body).await;
+    let last = r#" {"error":"too \"long\"","code":"QUERY_LIMIT"}"#;
+    assert_eq!((lines.lines().last().unwrap(), lines.lines().count()), (last, 3));
+    let lines = told(Format::Ndjson, ErrorPlace::Trailer).await;
+    assert_eq!(lines.lines().count(), 2, "with a trailer there are only rows");
+    let whole = encoded(answer(vec![Ok(sample())]), Format::ArrowStream).await.unwrap();
+    let broken_off = told(Format::ArrowStream, ErrorPlace::Body).await;
+    assert!(broken_off.len() < String::from_utf8_lossy(&whole).len());
+    assert!(!told(Format::Csv, ErrorPlace::Body).await.contains("too"));
+}
+
+#[tokio::test]
+async fn parquet_waits_for_its_first_row_group() {
+    let broken = answer(vec![Ok(sample()), Err(SqlError::Limit("too long".to_owned()))]);
+    let error = pieces(broken, Format::Parquet, ErrorPlace::Body).await.unwrap_err();
+    assert_eq!(error.to_string(), "too long");
 }
 
 fn read_parquet(bytes: Vec<u8>) -> ParquetRecordBatchReaderBuilder<Bytes> {
@@ -188,11 +236,12 @@ async fn parquet_row_groups_are_bounded_and_sent_when_full() {
         RecordBatch::try_from_iter([("text", array)]).unwrap()
     };
     let batches: Vec<_> = (0..24).map(|_| Ok(large())).collect();
-    let chunks: Vec<Bytes> = encode(answer(batches), Format::Parquet, || Duration::ZERO)
-        .unwrap()
-        .try_collect()
-        .await
-        .unwrap();
+    let pieces = encode(answer(batches), Format::Parquet, ErrorPlace::Body, || Duration::ZERO);
+    let pieces = pieces.await.unwrap().map(|piece| match piece {
+        Piece::Bytes(bytes) => bytes,
+        Piece::Failed(error) => unreachable!("{error}"),
+    });
+    let chunks: Vec<Bytes> = pieces.collect().await;
     assert!(2 < chunks.len(), "{} chunks", chunks.len());
     let metadata = Arc::clone(read_parquet(chunks.concat()).metadata());
     assert_eq!(metadata.file_metadata().num_rows(), 24 * 256);

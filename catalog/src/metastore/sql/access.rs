@@ -3,6 +3,8 @@
 //! Its one invariant: an access token has no grants of its own but those its API token has now, and
 //! is gone with it.
 
+pub mod webhooks;
+
 use super::{SEPARATOR, SqlMetastore, dialect::Lock, failed, path};
 use crate::{
     access::{Action, Scope},

@@ -120,6 +120,7 @@ pub(super) async fn drop(tx: &mut AnyConnection, levels: &Levels) -> Result<(), 
         return Err(CatalogError::NamespaceNotEmpty(levels.join(".")));
     }
     access::forget_namespace(tx, &path).await?;
+    access::webhooks::forget_namespace(tx, &path).await?;
     sqlx::query("DELETE FROM namespaces WHERE path = $1")
         .bind(&path)
         .execute(tx)

@@ -10,7 +10,7 @@ use crate::error::CatalogError;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 15] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -25,6 +25,7 @@ const STEPS: [&str; 14] = [
     owner::STEP,
     outbox::CHANGES_STEP,
     backups::STEP,
+    access::webhooks::STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.

@@ -45,9 +45,30 @@ fn bytes_come_before_the_name_and_the_name_before_the_answer() {
     assert_eq!(write("t/data/a", b"first"), ["root: t", "t: data", "5 bytes", "data: a"]);
     assert_eq!(write("t/data/b", b"second"), ["6 bytes", "data: a b"]);
     assert_eq!(write("t/data/a", b"other"), ["5 bytes", "data: a b"]);
-    let made = synced(|| disk.make_folder(&root.join("t/metadata")).unwrap());
+    let made = synced(|| disk.make_folders(&[&root.join("t/metadata")]).unwrap());
     assert_eq!(made, ["t: data metadata"]);
     // A folder that another writer made is not on the disk for that.
     fs::create_dir(root.join("u")).unwrap();
     assert_eq!(write("u/c", b""), ["root: t u", "0 bytes", "u: c"]);
+}
+
+#[test]
+fn files_of_one_commit_share_the_syncs_of_their_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let disk = LocalDisk::open(&root).unwrap();
+    let made = || disk.make_folders(&[&root.join("n/t/data"), &root.join("n/t/metadata")]).unwrap();
+    assert_eq!(synced(made), ["root: n", "n: t", "t: data metadata"]);
+    let files: Vec<PathBuf> =
+        (0..10).map(|n| root.join(format!("n/t/data/{}/{n}", n % 2))).collect();
+    let written = synced(|| {
+        for file in &files {
+            disk.write_deferred(file, b"rows").unwrap();
+        }
+        sync_folders(files.iter().map(PathBuf::as_path)).unwrap();
+    });
+    let mut expected = vec!["data: 0", "4 bytes", "data: 0 1"];
+    expected.extend(["4 bytes"; 9]);
+    expected.extend(["0: 0 2 4 6 8", "1: 1 3 5 7 9"]);
+    assert_eq!(written, expected);
 }

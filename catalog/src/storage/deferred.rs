@@ -1,0 +1,38 @@
+//! Files that are written together: each folder is synced once for all of them.
+
+use super::{Place, Storage, local, local_path};
+use crate::error::CatalogError;
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+impl Storage {
+    /// As [`Storage::put`], but the file has its name for good only after [`Storage::sync_names`],
+    /// which costs one sync for all files of a folder.
+    ///
+    /// # Errors
+    /// As [`Storage::put`].
+    pub async fn put_deferred(&self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
+        if let Place::S3 { .. } = self.inner.place {
+            return self.put(location, bytes).await;
+        }
+        let location = self.enter(location)?;
+        self.on_disk("write", location, move |disk, path| disk.write_deferred(path, &bytes)).await
+    }
+
+    /// Makes the names of files durable that were written by [`Storage::put_deferred`].
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn sync_names(&self, locations: &[&str]) -> Result<(), CatalogError> {
+        let Place::Local(_) = self.inner.place else { return Ok(()) };
+        let Some(first) = locations.first() else { return Ok(()) };
+        let mut files = Vec::new();
+        for location in locations {
+            files.push(local_path(self.normalize(location)?.as_str()));
+        }
+        let sync = move |_: &local::LocalDisk, _: &Path| {
+            local::sync_folders(files.iter().map(PathBuf::as_path))
+        };
+        self.on_disk("sync the folder of", (*first).to_owned(), sync).await
+    }
+}

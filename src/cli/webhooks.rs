@@ -1,0 +1,138 @@
+//! `icecore webhooks …`: the secrets that webhook providers sign with; one request each.
+
+use crate::{
+    cli::{
+        CliError,
+        admin::{aligned, escape, escape_ns, plain},
+        client::Client,
+        say,
+    },
+    config::Config,
+};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::json;
+use std::io::Read;
+
+/// Longest secret that is read.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+/// `icecore webhooks …`
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Set a secret, read from stdin; the one before it stays valid
+    Set(Set),
+    /// List which namespaces have secrets of which providers
+    List(Server),
+    /// Delete the secrets of a provider
+    Delete(Provider),
+}
+
+/// Which server, and how answers are printed.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// The server, http://host:port
+    #[arg(long)]
+    url: Option<String>,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A provider in a namespace.
+#[derive(Debug, Args)]
+pub struct Provider {
+    /// github, stripe, slack, svix, standard-webhooks, shopify, linear, workos, generic, or any other
+    /// name
+    provider: String,
+    /// The namespace
+    #[arg(long, default_value = "default")]
+    ns: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// `icecore webhooks set`
+#[derive(Debug, Args)]
+pub struct Set {
+    #[command(flatten)]
+    provider: Provider,
+    /// How it signs, where its name does not say so
+    #[arg(long)]
+    scheme: Option<String>,
+}
+
+impl Provider {
+    fn path(&self) -> String {
+        format!("/admin/webhooks/{}/{}", escape_ns(&self.ns), escape(&self.provider))
+    }
+}
+
+/// Does what the command says and prints the answer.
+///
+/// # Errors
+/// [`CliError`]
+pub async fn run(config: &Config, command: &WebhookCommand) -> Result<(), CliError> {
+    match command {
+        WebhookCommand::Set(command) => set(config, command).await,
+        WebhookCommand::List(server) => list(config, server).await,
+        WebhookCommand::Delete(provider) => {
+            let client = Client::new(config, provider.server.url.as_deref());
+            let answer = client.json(Method::DELETE, &provider.path(), None).await?;
+            let Provider { provider, ns, server } = provider;
+            match server.json {
+                true => say(&answer.to_string()),
+                false => say(&format!("the secrets of {provider} in {ns} are deleted")),
+            }
+        }
+    }
+}
+
+async fn set(config: &Config, Set { provider, scheme }: &Set) -> Result<(), CliError> {
+    // An argument would be seen by other users of the machine.
+    let mut secret = String::new();
+    std::io::stdin()
+        .take(SECRET_BYTES_MAX)
+        .read_to_string(&mut secret)
+        .map_err(|source| CliError::Io { operation: "read the secret".to_owned(), source })?;
+    let secret = secret.trim();
+    if secret.is_empty() {
+        return Err(CliError::Usage("write the secret to stdin".to_owned()));
+    }
+    let mut body = json!({ "secret": secret });
+    if let Some(scheme) = scheme {
+        body["scheme"] = json!(scheme);
+    }
+    let client = Client::new(config, provider.server.url.as_deref());
+    let answer = client.json(Method::PUT, &provider.path(), Some(&body)).await?;
+    if provider.server.json {
+        return say(&answer.to_string());
+    }
+    let valid = answer["secrets"].as_array().map_or(0, Vec::len);
+    say(&format!(
+        "{} in {} signs as {}; valid secrets: {valid}",
+        provider.provider,
+        provider.ns,
+        plain(&answer["scheme"])
+    ))
+}
+
+async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
+    let client = Client::new(config, server.url.as_deref());
+    let answer = client.json(Method::GET, "/admin/webhooks", None).await?;
+    if server.json {
+        return say(&answer.to_string());
+    }
+    let rows: Vec<Vec<String>> = answer["webhooks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|row| {
+            let mut cells =
+                ["namespace", "provider", "scheme", "since"].map(|key| plain(&row[key])).to_vec();
+            cells.push(row["secrets"].as_array().map_or(0, Vec::len).to_string());
+            cells
+        })
+        .collect();
+    say(&aligned(&["namespace", "provider", "scheme", "since", "secrets"], &rows))
+}

@@ -1,0 +1,27 @@
+//! Settings `webhooks.{provider}.secret`.
+
+use crate::config::{Texts, settings::SETTINGS};
+use std::collections::BTreeMap;
+
+/// What each of them means.
+pub(super) const SECRET: &str = "what this provider signs with, for namespaces without a secret of their own; a list of two, [\"old\", \"new\"], while one replaces the other";
+
+/// The provider whose secret this setting is.
+pub(super) fn provider(key: &str) -> Option<&str> {
+    key.strip_prefix("webhooks.")?.strip_suffix(".secret")
+}
+
+impl Texts {
+    /// The secrets that are set, by provider.
+    pub(super) fn webhook_secrets(&self) -> BTreeMap<String, Vec<String>> {
+        let secrets = |text: &str| -> Vec<String> {
+            let listed = serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()]);
+            listed.into_iter().filter(|secret| !secret.is_empty()).collect()
+        };
+        SETTINGS
+            .iter()
+            .filter_map(|(key, ..)| Some((provider(key)?.to_owned(), secrets(self.text(key)))))
+            .filter(|(_, secrets)| !secrets.is_empty())
+            .collect()
+    }
+}

@@ -1,0 +1,188 @@
+//! `POST /webhooks/{provider}`: deliveries of providers that sign them, and the secrets they sign
+//! with.
+//!
+//! The signature stands for the token. Its one invariant: nothing of a delivery is stored, and nothing
+//! of its body is read as JSON, before its signature was found to be right.
+
+mod scheme;
+mod secrets;
+
+use crate::{
+    event::webhook::Delivery,
+    http::{
+        App, body, default_namespace,
+        error::ApiError,
+        ingest::{Ack, answer},
+        json, parse_namespace, record,
+    },
+    ingest::Submission,
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use icecore_schemas::error_code::ErrorCode;
+use scheme::{Distrust, Scheme, Told};
+use secrets::{Keys, keys};
+use serde::Deserialize;
+use serde_json::json as value;
+
+/// Longest name of a provider, in bytes.
+const PROVIDER_BYTES_MAX: usize = 64;
+/// Longest id of a delivery that becomes part of the event's; a hash stands for longer ones.
+const DELIVERY_ID_BYTES_MAX: usize = 256;
+/// Bodies above this size are hashed off the async threads: some tenths of a millisecond of work.
+const HASH_INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// Every route of this module.
+pub fn routes() -> Router<App> {
+    let secret = "/admin/webhooks/{namespace}/{provider}";
+    Router::new()
+        .route("/webhooks/{provider}", post(take).options(handshake))
+        .route("/admin/webhooks", get(secrets::list))
+        .route(secret, put(secrets::set).get(secrets::show).delete(secrets::remove))
+}
+
+/// Where a delivery goes. Providers may add parameters of their own.
+#[derive(Debug, Default, Deserialize)]
+pub struct Target {
+    ns: Option<String>,
+}
+
+/// Takes one delivery.
+///
+/// # Errors
+/// 401 for a signature that is wrong, missing or of another time, 404 for a namespace without a
+/// secret of this provider, 413, 503.
+pub async fn take(
+    State(app): State<App>,
+    Path(provider): Path<String>,
+    target: Result<Query<Target>, QueryRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let Query(target) = target.map_err(|problem| {
+        ApiError::new(
+            ErrorCode::InvalidRequest,
+            format!("{}; say ns=NAMESPACE", problem.body_text()),
+        )
+    })?;
+    let (parts, body) = request.into_parts();
+    app.owner.check()?;
+    let namespace = target.ns.as_deref().map(parse_namespace).transpose()?;
+    let namespace = namespace.unwrap_or_else(default_namespace);
+    let keys = keys(&app, &namespace, &provider).await?.ok_or_else(|| no_secret(&provider))?;
+    let believed = believe(&app, &keys, &parts.headers, body).await;
+    let (body, told, hash) = believed.map_err(|refused| {
+        if let (Refused::Distrusted(_), Some(recorder)) = (&refused, app.access.recorder()) {
+            recorder.count_unknown(&record::address(&parts.extensions));
+        }
+        ApiError::from(refused)
+    })?;
+    if let Some(challenge) = told.challenge {
+        return Ok(json(200, &value!({ "challenge": challenge })));
+    }
+    let delivery_id = told.id.filter(|id| id.len() <= DELIVERY_ID_BYTES_MAX);
+    let name = delivery_id.clone().unwrap_or_else(|| format!("{hash:032x}"));
+    let bytes = body.bytes.len();
+    let delivery = Delivery {
+        id: format!("{provider}:{name}"),
+        provider,
+        event: told.event,
+        delivery_id,
+        data: told.data,
+        body: body.bytes,
+    };
+    let now_us = app.clock.now_us();
+    let shelters = vec![keys.namespace.clone(), default_namespace()];
+    let rest = (Vec::new(), keys.namespace.text().to_owned());
+    let decoded = delivery.decoded(keys.namespace, now_us, now_us);
+    let submission = Submission { decoded, bytes, shelters, ..Submission::default() };
+    answer(&app, submission, rest, Ack::Durable).await
+}
+
+/// `OPTIONS`: what a sender of CloudEvents asks before it sends to an address it was given. Who may
+/// send is decided by token or signature, so everybody may ask.
+pub async fn handshake(headers: HeaderMap) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    let answers = response.headers_mut();
+    answers.insert(header::ALLOW, HeaderValue::from_static("POST,OPTIONS"));
+    if let Some(origin) = headers.get("webhook-request-origin") {
+        answers.insert("webhook-allowed-origin", origin.clone());
+        let rate = headers.get("webhook-request-rate").cloned();
+        answers.insert("webhook-allowed-rate", rate.unwrap_or(HeaderValue::from_static("*")));
+    }
+    response
+}
+
+/// Why a delivery is not taken.
+enum Refused {
+    Distrusted(Distrust),
+    Unread(ApiError),
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Distrusted(distrust) => Self::new(ErrorCode::Unauthenticated, distrust.text()),
+            Refused::Unread(cause) => cause,
+        }
+    }
+}
+
+/// The body, what it says, and a hash of what is signed.
+type Believed = (body::BoundedBody, Told, u128);
+
+async fn believe(
+    app: &App,
+    keys: &Keys,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Believed, Refused> {
+    let Keys { scheme, secrets, .. } = keys;
+    let now_ms = app.clock.now_ms();
+    scheme.look(headers, now_ms).map_err(Refused::Distrusted)?;
+    let body = body::read(app, headers, body).await.map_err(Refused::Unread)?;
+    let work = {
+        let (scheme, secrets) = (*scheme, secrets.clone());
+        let (headers, bytes) = (headers.clone(), body.bytes.clone());
+        move || -> Result<(Told, u128), Distrust> {
+            let secrets = secrets.iter().map(String::as_str);
+            let hash = scheme.verify(&headers, &bytes, secrets, now_ms)?;
+            Ok((scheme.read(&headers, &bytes), hash))
+        }
+    };
+    let believed = match body.bytes.len() <= HASH_INLINE_BYTES_MAX {
+        true => work(),
+        false => match tokio::task::spawn_blocking(work).await {
+            Ok(believed) => believed,
+            Err(panic) => return Err(Refused::Unread(ApiError::internal(&panic))),
+        },
+    };
+    let (told, hash) = believed.map_err(Refused::Distrusted)?;
+    Ok((body, told, hash))
+}
+
+fn no_secret(provider: &str) -> ApiError {
+    let text = format!(
+        "the namespace has no secret of provider `{provider}`: set one with PUT /admin/webhooks/{{ns}}/{{provider}}"
+    );
+    ApiError::new(ErrorCode::NotFound, text)
+}
+
+/// A provider's name as it is in a path.
+///
+/// # Errors
+/// 404 for a text that is none.
+fn check_provider(provider: &str) -> Result<(), ApiError> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    let starts = provider.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && provider.len() <= PROVIDER_BYTES_MAX && provider.chars().all(allowed) {
+        return Ok(());
+    }
+    let text = "a provider has 1 to 64 of a-z, 0-9, - and _, and begins with a letter or digit";
+    Err(ApiError::new(ErrorCode::NotFound, text))
+}

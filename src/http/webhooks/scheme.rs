@@ -1,0 +1,381 @@
+//! How each provider signs a delivery, and what it says of it. Pure.
+//!
+//! Its one invariant: a delivery is read only after its signature was found to be right, and what is
+//! signed is the body as it came.
+
+use axum::http::HeaderMap;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ring::hmac::{Context, HMAC_SHA256, Key};
+use serde_json::Value;
+use subtle::ConstantTimeEq;
+use xxhash_rust::xxh3::Xxh3;
+
+/// How far a signed time may lie from now, as the providers advise.
+pub(super) const TIME_MAX_MS: i64 = 300_000;
+/// Most signatures of a delivery that are looked at; a provider that replaces its secret sends two.
+const SIGNATURES_MAX: usize = 8;
+
+/// A provider's way to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    GitHub,
+    Stripe,
+    Slack,
+    /// Svix, and the specification that was made of it.
+    Standard,
+    Shopify,
+    Linear,
+    WorkOs,
+    /// HMAC-SHA256 of the body in one of some usual headers.
+    Generic,
+}
+
+/// Names of the schemes; the first of each is the one it is stored under.
+const NAMES: &[(&str, Scheme)] = &[
+    ("github", Scheme::GitHub),
+    ("stripe", Scheme::Stripe),
+    ("slack", Scheme::Slack),
+    ("standard-webhooks", Scheme::Standard),
+    ("standardwebhooks", Scheme::Standard),
+    ("svix", Scheme::Standard),
+    ("shopify", Scheme::Shopify),
+    ("linear", Scheme::Linear),
+    ("workos", Scheme::WorkOs),
+    ("generic", Scheme::Generic),
+];
+
+/// Headers of a generic signature: in hex or base64, with or without `sha256=` before it.
+const GENERIC_SIGNATURES: &[&str] = &[
+    "x-signature-256",
+    "x-signature",
+    "x-webhook-signature",
+    "x-hub-signature-256",
+    "x-hmac-sha256",
+    "x-hmac-signature",
+    "webhook-signature",
+];
+/// Headers of a generic delivery's id, and of its event.
+const GENERIC_IDS: &[&str] =
+    &["x-webhook-id", "x-delivery-id", "x-event-id", "webhook-id", "idempotency-key"];
+const GENERIC_EVENTS: &[&str] = &["x-event-type", "x-webhook-event", "x-event", "x-event-name"];
+
+/// Why a delivery is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Distrust {
+    /// There is none, or not in the provider's form.
+    NoSignature,
+    /// It is not of this body and one of the secrets.
+    WrongSignature,
+    /// The signed time is missing or too far from now.
+    WrongTime,
+}
+
+impl Distrust {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::NoSignature => "the delivery has no signature in the provider's form",
+            Self::WrongSignature => "the signature is not that of this body and the secret",
+            Self::WrongTime => "the signed time is missing or more than 300 s away",
+        }
+    }
+}
+
+/// Signatures as the headers have them.
+#[derive(Debug, Default)]
+struct Claim {
+    /// What is signed before the body.
+    prefix: String,
+    /// The bytes that the headers claim.
+    signatures: Vec<Vec<u8>>,
+    /// The signed time, ms since 1970, where the headers have one.
+    time_ms: Option<i64>,
+}
+
+/// What a believed delivery says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) id: Option<String>,
+    pub(super) event: Option<String>,
+    /// What a provider asks for that only wants to know whether anybody is there.
+    pub(super) challenge: Option<String>,
+    /// The JSON in a body that is a form.
+    pub(super) data: Option<String>,
+}
+
+impl Scheme {
+    /// The scheme of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, scheme)| *scheme)
+    }
+
+    /// The scheme of a provider that names none.
+    pub(super) fn of(provider: &str) -> Self {
+        Self::named(provider).unwrap_or(Self::Generic)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, scheme)| *scheme == self).map_or("generic", |(name, _)| name)
+    }
+
+    fn has_signed_time(self) -> bool {
+        match self {
+            Self::Stripe | Self::Slack | Self::Standard | Self::WorkOs => true,
+            // Linear's is in the body.
+            Self::GitHub | Self::Shopify | Self::Linear | Self::Generic => false,
+        }
+    }
+
+    /// What can be refused before the body is read.
+    ///
+    /// # Errors
+    /// [`Distrust::NoSignature`], [`Distrust::WrongTime`].
+    pub(super) fn look(self, headers: &HeaderMap, now_ms: i64) -> Result<(), Distrust> {
+        self.claim(headers, now_ms).map(drop)
+    }
+
+    /// Whether one of the secrets made one of the signatures; gives a hash of what is signed.
+    ///
+    /// # Errors
+    /// [`Distrust`].
+    pub(super) fn verify<'s>(
+        self,
+        headers: &HeaderMap,
+        body: &[u8],
+        secrets: impl Iterator<Item = &'s str>,
+        now_ms: i64,
+    ) -> Result<u128, Distrust> {
+        let claim = self.claim(headers, now_ms)?;
+        let signed = [claim.prefix.as_bytes(), body];
+        let mut is_right = false;
+        for secret in secrets {
+            let mut context = Context::with_key(&Key::new(HMAC_SHA256, &self.key(secret)));
+            signed.iter().for_each(|part| context.update(part));
+            let tag = context.sign();
+            for signature in &claim.signatures {
+                is_right |= bool::from(tag.as_ref().ct_eq(signature.as_slice()));
+            }
+        }
+        if !is_right {
+            return Err(Distrust::WrongSignature);
+        }
+        if self == Self::Linear {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            let time_ms = body["webhookTimestamp"].as_i64().ok_or(Distrust::WrongTime)?;
+            is_near(time_ms, now_ms)?;
+        }
+        let mut hash = Xxh3::new();
+        signed.iter().for_each(|part| hash.update(part));
+        Ok(hash.digest128())
+    }
+
+    fn key(self, secret: &str) -> Vec<u8> {
+        let plain = || secret.as_bytes().to_vec();
+        match self {
+            Self::Standard => {
+                let text = secret.strip_prefix("whsec_").unwrap_or(secret);
+                STANDARD.decode(text).unwrap_or_else(|_| plain())
+            }
+            _ => plain(),
+        }
+    }
+
+    /// Whether a secret can be one of this scheme; what is wrong with it otherwise.
+    ///
+    /// # Errors
+    /// The text for who set it.
+    pub(super) fn check_secret(self, secret: &str) -> Result<(), &'static str> {
+        if secret.is_empty() || 1024 < secret.len() {
+            return Err("the secret must have 1 to 1024 bytes");
+        }
+        if self == Self::Standard
+            && let Some(text) = secret.strip_prefix("whsec_")
+            && STANDARD.decode(text).is_err()
+        {
+            return Err("after `whsec_` the secret must be base64");
+        }
+        Ok(())
+    }
+
+    fn claim(self, headers: &HeaderMap, now_ms: i64) -> Result<Claim, Distrust> {
+        let claim = match self {
+            Self::GitHub => hex_claim(header(headers, "x-hub-signature-256"), "sha256="),
+            Self::Linear => hex_claim(header(headers, "linear-signature"), ""),
+            Self::Shopify => {
+                let names = ["x-shopify-hmac-sha256", "shopify-hmac-sha256"];
+                let text = names.iter().find_map(|name| header(headers, name));
+                text.map(|text| Claim {
+                    signatures: STANDARD.decode(text).into_iter().collect(),
+                    ..Claim::default()
+                })
+            }
+            Self::Stripe => timed_list(header(headers, "stripe-signature"), 1000),
+            Self::WorkOs => timed_list(header(headers, "workos-signature"), 1),
+            Self::Slack => slack(headers),
+            Self::Standard => standard(headers, "webhook").or_else(|| standard(headers, "svix")),
+            Self::Generic => GENERIC_SIGNATURES
+                .iter()
+                .find_map(|name| header(headers, name))
+                .map(|text| Claim { signatures: either(text), ..Claim::default() }),
+        };
+        let mut claim =
+            claim.filter(|claim| !claim.signatures.is_empty()).ok_or(Distrust::NoSignature)?;
+        claim.signatures.truncate(SIGNATURES_MAX);
+        if self.has_signed_time() {
+            is_near(claim.time_ms.ok_or(Distrust::WrongTime)?, now_ms)?;
+        }
+        Ok(claim)
+    }
+
+    /// What the delivery says of itself. Call it only once its signature was found to be right.
+    pub(super) fn read(self, headers: &HeaderMap, body: &[u8]) -> Told {
+        let form = if is_form(headers) { form(body) } else { Vec::new() };
+        let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let data = field("payload").filter(|text| is_json(text)).cloned();
+        let json: Value = match &data {
+            Some(text) => serde_json::from_str(text),
+            None => serde_json::from_slice(body),
+        }
+        .unwrap_or_default();
+        let first = |names: &[&str]| names.iter().find_map(|name| header(headers, name));
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let (id, event) = match self {
+            Self::GitHub => (
+                first(&["x-github-delivery"]).map(str::to_owned),
+                first(&["x-github-event"]).map(str::to_owned),
+            ),
+            Self::Stripe => (text(&json["id"]), text(&json["type"])),
+            Self::Slack => (
+                text(&json["event_id"]),
+                text(&json["event"]["type"])
+                    .or_else(|| text(&json["type"]))
+                    .or_else(|| field("command").cloned()),
+            ),
+            Self::Standard => (
+                // That of the headers that were signed: the others are anybody's.
+                match standard(headers, "webhook") {
+                    Some(_) => header(headers, "webhook-id"),
+                    None => header(headers, "svix-id"),
+                }
+                .map(str::to_owned),
+                text(&json["type"])
+                    .or_else(|| text(&json["event_type"]))
+                    .or_else(|| text(&json["eventType"])),
+            ),
+            Self::Shopify => {
+                let topic = first(&["x-shopify-topic", "shopify-topic"]);
+                // One event of theirs may be several deliveries, of a topic each.
+                let event = first(&["x-shopify-event-id", "shopify-event-id"])
+                    .map(|id| format!("{id}:{}", topic.unwrap_or_default()));
+                let delivery = first(&["x-shopify-webhook-id", "shopify-webhook-id"]);
+                (delivery.map(str::to_owned).or(event), topic.map(str::to_owned))
+            }
+            Self::Linear => (
+                first(&["linear-delivery"]).map(str::to_owned),
+                first(&["linear-event"]).map(str::to_owned).or_else(|| text(&json["type"])),
+            ),
+            Self::WorkOs => (text(&json["id"]), text(&json["event"])),
+            Self::Generic => (
+                first(GENERIC_IDS).map(str::to_owned),
+                first(GENERIC_EVENTS)
+                    .map(str::to_owned)
+                    .or_else(|| text(&json["type"]))
+                    .or_else(|| text(&json["event"])),
+            ),
+        };
+        let is_handshake = self == Self::Slack && json["type"] == "url_verification";
+        let challenge = is_handshake.then(|| text(&json["challenge"])).flatten();
+        let id = id.filter(|id| !id.is_empty());
+        Told { id, event: event.filter(|event| !event.is_empty()), challenge, data }
+    }
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn is_near(time_ms: i64, now_ms: i64) -> Result<(), Distrust> {
+    match time_ms.abs_diff(now_ms) <= TIME_MAX_MS.unsigned_abs() {
+        true => Ok(()),
+        false => Err(Distrust::WrongTime),
+    }
+}
+
+fn hex_claim(text: Option<&str>, before: &str) -> Option<Claim> {
+    let signatures = hex(text?.strip_prefix(before)?).into_iter().collect();
+    Some(Claim { signatures, ..Claim::default() })
+}
+
+/// `t=TIME,v1=HEX,…`, a unit of whose time is so many ms.
+fn timed_list(text: Option<&str>, unit_ms: i64) -> Option<Claim> {
+    let mut claim = Claim::default();
+    for part in text?.split(',') {
+        match part.trim().split_once('=') {
+            Some(("t", time)) => {
+                claim.prefix = format!("{time}.");
+                claim.time_ms = time.parse::<i64>().ok().map(|time| time.saturating_mul(unit_ms));
+            }
+            Some(("v1", signature)) => claim.signatures.extend(hex(signature)),
+            _ => (),
+        }
+    }
+    Some(claim)
+}
+
+fn slack(headers: &HeaderMap) -> Option<Claim> {
+    let time = header(headers, "x-slack-request-timestamp")?;
+    let signature = header(headers, "x-slack-signature")?;
+    Some(Claim {
+        prefix: format!("v0:{time}:"),
+        signatures: hex(signature.strip_prefix("v0=")?).into_iter().collect(),
+        time_ms: seconds(time),
+    })
+}
+
+/// Headers `webhook-id`, `webhook-timestamp`, `webhook-signature`, or Svix's own.
+fn standard(headers: &HeaderMap, before: &str) -> Option<Claim> {
+    let named = |name: &str| header(headers, &format!("{before}-{name}"));
+    let (id, time) = (named("id")?, named("timestamp")?);
+    let listed = named("signature")?.split_ascii_whitespace();
+    let symmetric = listed.filter_map(|one| one.strip_prefix("v1,"));
+    Some(Claim {
+        prefix: format!("{id}.{time}."),
+        signatures: symmetric.filter_map(|text| STANDARD.decode(text).ok()).collect(),
+        time_ms: seconds(time),
+    })
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    text.parse::<i64>().ok().map(|seconds| seconds.saturating_mul(1000))
+}
+
+/// Hex or base64, after `sha256=` or nothing.
+fn either(text: &str) -> Vec<Vec<u8>> {
+    let text = text.strip_prefix("sha256=").unwrap_or(text);
+    hex(text).into_iter().chain(STANDARD.decode(text)).collect()
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(pair).collect()
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    header(headers, "content-type").is_some_and(|kind| {
+        kind.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded")
+    })
+}
+
+fn form(body: &[u8]) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(body).into_owned().collect()
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests;

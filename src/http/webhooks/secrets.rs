@@ -1,0 +1,189 @@
+//! The secrets of webhook providers: set, listed without themselves, deleted.
+
+use super::{Scheme, check_provider};
+use crate::http::{
+    App, body, error::ApiError, guard, json, parse_namespace, record::Caller, tables,
+};
+use axum::{
+    body::Body,
+    extract::{Extension, Path, State},
+    http::HeaderMap,
+    response::Response,
+};
+use chrono::{DateTime, SecondsFormat};
+use icecore_catalog::{
+    access::{Action, Principal, Recorder},
+    metastore::sql::{SqlMetastore, access::webhooks::WebhookSecret},
+};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use serde::Deserialize;
+use serde_json::{Value, json as value};
+
+/// What a delivery is checked by.
+pub(super) struct Keys {
+    pub(super) scheme: Scheme,
+    pub(super) secrets: Vec<String>,
+    /// Where its event goes.
+    pub(super) namespace: Namespace,
+}
+
+/// What sets a secret.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSecret {
+    secret: String,
+    scheme: Option<String>,
+}
+
+/// The secrets of a provider in a namespace: its own, else those of the settings.
+pub(super) async fn keys(
+    app: &App,
+    namespace: &Namespace,
+    provider: &str,
+) -> Result<Option<Keys>, ApiError> {
+    check_provider(provider)?;
+    let stored = match app.access.recorder() {
+        Some(recorder) => recorder.store().webhook_secrets(namespace.name(), provider).await?,
+        None => Vec::new(),
+    };
+    if let Some(newest) = stored.first() {
+        let sent_to = Namespace::parse(&newest.sent_to).unwrap_or_else(|_| namespace.clone());
+        let same = stored.iter().filter(|secret| secret.scheme == newest.scheme);
+        return Ok(Some(Keys {
+            scheme: Scheme::of(&newest.scheme),
+            secrets: same.map(|secret| secret.secret.clone()).collect(),
+            namespace: sent_to,
+        }));
+    }
+    Ok(app.webhook_secrets.get(provider).map(|secrets| Keys {
+        scheme: Scheme::of(provider),
+        secrets: secrets.clone(),
+        namespace: namespace.clone(),
+    }))
+}
+
+/// `PUT /admin/webhooks/{ns}/{provider}`: on return the secret is valid, and so is the one before
+/// it.
+///
+/// # Errors
+/// 400, 403, 404.
+pub(super) async fn set(
+    State(app): State<App>,
+    Path((namespace, provider)): Path<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    check_provider(&provider)?;
+    let wrong = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
+    let body = body::read(&app, &headers, body).await?;
+    // The problem's own text could have the secret in it.
+    let new: NewSecret = serde_json::from_slice(&body.bytes)
+        .map_err(|_| wrong("the body is not {\"secret\": \"…\", \"scheme\"?: \"…\"}".to_owned()))?;
+    let scheme = match new.scheme.as_deref() {
+        Some(name) => Scheme::named(name).ok_or_else(|| {
+            wrong(format!(
+                "there is no scheme `{name}`: github, stripe, slack, standard-webhooks, shopify, linear, workos, generic"
+            ))
+        })?,
+        None => Scheme::of(&provider),
+    };
+    scheme.check_secret(&new.secret).map_err(|problem| wrong(problem.to_owned()))?;
+    let namespace = parse_namespace(&namespace)?;
+    let sent_to = tables::owner(&app, &caller.principal, namespace).await?;
+    let secret = WebhookSecret {
+        namespace: sent_to.name().to_owned(),
+        provider: provider.clone(),
+        sent_to: sent_to.text().to_owned(),
+        scheme: scheme.name().to_owned(),
+        secret: new.secret,
+        since_ms: app.clock.now_ms(),
+    };
+    store(&app)?.for_call(&caller.call).set_webhook_secret(&secret).await?;
+    let secrets = store(&app)?.webhook_secrets(sent_to.name(), &provider).await?;
+    Ok(json(200, &describe(&secrets)))
+}
+
+/// `GET /admin/webhooks/{ns}/{provider}`: that there is a secret, and since when.
+///
+/// # Errors
+/// 404 where there is none.
+pub(super) async fn show(
+    State(app): State<App>,
+    Path((namespace, provider)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    check_provider(&provider)?;
+    let namespace = parse_namespace(&namespace)?;
+    let secrets = store(&app)?.webhook_secrets(namespace.name(), &provider).await?;
+    if secrets.is_empty() { Err(none_here()) } else { Ok(json(200, &describe(&secrets))) }
+}
+
+/// `DELETE /admin/webhooks/{ns}/{provider}`: on return deliveries are refused.
+///
+/// # Errors
+/// 404 where there is none.
+pub(super) async fn remove(
+    State(app): State<App>,
+    Path((namespace, provider)): Path<(String, String)>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    check_provider(&provider)?;
+    let namespace = parse_namespace(&namespace)?;
+    let store = store(&app)?.for_call(&caller.call);
+    if store.delete_webhook_secrets(namespace.name(), &provider).await? {
+        return Ok(json(200, &value!({ "deleted": provider, "namespace": namespace.text() })));
+    }
+    Err(none_here())
+}
+
+/// `GET /admin/webhooks`: of which namespaces that the caller governs which providers have secrets.
+///
+/// # Errors
+/// 500.
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Response, ApiError> {
+    let secrets = store(&app)?.all_webhook_secrets().await?;
+    let same = |one: &WebhookSecret, other: &WebhookSecret| {
+        (&one.namespace, &one.provider) == (&other.namespace, &other.provider)
+    };
+    let listed: Vec<Value> = secrets
+        .chunk_by(same)
+        .filter(|secrets| {
+            let namespace = Namespace::parse(&secrets[0].sent_to);
+            namespace
+                .is_ok_and(|namespace| principal.may(Action::Admin, &guard::levels(&namespace)))
+        })
+        .map(describe)
+        .collect();
+    Ok(json(200, &value!({ "webhooks": listed })))
+}
+
+fn store(app: &App) -> Result<&SqlMetastore, ApiError> {
+    let recorder = app.access.recorder();
+    recorder.map(Recorder::store).ok_or_else(|| {
+        ApiError::new(ErrorCode::NotFound, "this server has no place for secrets of its own")
+    })
+}
+
+fn none_here() -> ApiError {
+    let text = "the namespace has no secret of this provider; GET /admin/webhooks lists them";
+    ApiError::new(ErrorCode::NotFound, text)
+}
+
+/// Secrets of one provider, the newest first, without themselves.
+fn describe(secrets: &[WebhookSecret]) -> Value {
+    let time = |secret: &WebhookSecret| {
+        let time = DateTime::from_timestamp_millis(secret.since_ms).unwrap_or_default();
+        time.to_rfc3339_opts(SecondsFormat::Millis, true)
+    };
+    let newest = secrets.first();
+    value!({
+        "namespace": newest.map(|secret| &secret.sent_to),
+        "provider": newest.map(|secret| &secret.provider),
+        "scheme": newest.map(|secret| &secret.scheme),
+        "since": newest.map(time),
+        "secrets": secrets.iter().map(time).map(|since| value!({ "since": since })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,221 @@
+//! An operator says that rows which are nowhere are lost, so that the server goes on.
+//!
+//! Its one invariant: no id of a row that was given up is known afterwards, so that an event which
+//! is sent again is taken; and no `seq` of one is given again.
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    server::{
+        StartError,
+        claim::{self, Looked, marks_path, remove_ids},
+        make_data_folder, open_catalog, open_metastore,
+        stores::{self, Findings, Known, LogTrouble, MetastoreTrouble, Missing, Stores},
+    },
+    table::writer::blocking,
+    wal::marks::{Mark, Noted},
+};
+use icecore_schemas::names::Namespace;
+use serde::Serialize;
+use serde_json::json;
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Which rows are given up.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// All that are missing, and what an older metastore does not know.
+    All,
+    /// The missing ones of one namespace, or of each, where none is above this `seq`.
+    Through {
+        /// Of which namespace; none is each.
+        namespace: Option<Namespace>,
+        /// The highest `seq`.
+        seq: u64,
+    },
+}
+
+/// What was, or would be, given up.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Rows that are given up.
+    pub given: Vec<Missing>,
+    /// Rows that are missing and not given up: the server takes no events until they are.
+    pub left: Vec<Missing>,
+    /// Whether the metastore is taken as it is.
+    pub metastore: Option<MetastoreTrouble>,
+    /// Where another server's log is now that was in this server's folder.
+    pub aside: Option<PathBuf>,
+}
+
+/// Gives up what is asked for. No server may have the folder open. `is_dry` changes nothing.
+///
+/// # Errors
+/// [`StartError`]; the command may be given again.
+pub async fn accept_loss(
+    config: &Config,
+    clock: &Clock,
+    given: &Given,
+    is_dry: bool,
+) -> Result<Accepted, StartError> {
+    make_data_folder(config)?;
+    let folder = claim::take(config).await?;
+    let metastore = open_metastore(config).await?;
+    let Looked { mut noted, before, .. } = claim::look(config, &folder, &metastore).await?;
+    let (since, seq_after) = before.map_or((0, 0), |before| (before.since, before.seq_after));
+    let known = Known::ask(&metastore, since).await?;
+    let records = if folder.is_new() { Vec::new() } else { folder.records()? };
+    let (log, ledger) = (folder.log(), stores::ledger(config, &noted)?);
+    let stores = Stores { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
+    let mut findings = stores.compare();
+    if known.is_new && noted.metastore.is_none() {
+        let catalog = open_catalog(config, metastore.clone(), clock)?;
+        let has_tables = !stores::newer_files(&catalog, &metastore).await.is_empty();
+        findings.metastore = has_tables.then_some(MetastoreTrouble::Empty);
+    }
+    metastore.close().await;
+    let mut accepted = choose(&findings, given);
+    let is_foreign = matches!(findings.log, Some(LogTrouble::Foreign(_)));
+    let sets_aside = is_foreign && accepted.left.is_empty();
+    let is_nothing = accepted.given.is_empty() && accepted.metastore.is_none() && !sets_aside;
+    if is_dry || is_nothing {
+        return Ok(accepted);
+    }
+    write_down(&config.data_dir, clock, &accepted)
+        .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
+    if sets_aside {
+        accepted.aside = blocking(move || folder.set_aside()).await?.1;
+    }
+    // Before the rows count as given up: a start in between reads the ids of what is there, and
+    // still takes no events.
+    remove_ids(config).await?;
+    give_up(&mut noted, &known, &accepted, log);
+    blocking({
+        let path = marks_path(config);
+        move || noted.write(&path)
+    })
+    .await?;
+    Ok(accepted)
+}
+
+/// What of the findings is given up, and what is left.
+fn choose(findings: &Findings, given: &Given) -> Accepted {
+    let is_given = |missing: &Missing| match given {
+        Given::All => true,
+        Given::Through { namespace, seq } => {
+            missing.last <= *seq && namespace.as_ref().is_none_or(|of| *of == missing.namespace)
+        }
+    };
+    let (given_up, left): (Vec<_>, Vec<_>) = findings.missing.iter().cloned().partition(is_given);
+    // With its last row what an older metastore lacks is given up as well; without any it takes the
+    // word for all.
+    let is_all = matches!(given, Given::All) || (!given_up.is_empty() && left.is_empty());
+    let metastore = findings.metastore.filter(|_| is_all);
+    Accepted { given: given_up, left, metastore, aside: None }
+}
+
+fn give_up(noted: &mut Noted, known: &Known, accepted: &Accepted, log: uuid::Uuid) {
+    if noted.log.is_nil() {
+        noted.log = log;
+    }
+    for Missing { namespace, kind, last, .. } in &accepted.given {
+        let marks = noted.tables.entry((*kind, namespace.clone())).or_default();
+        marks.accepted = marks.accepted.max(*last);
+        marks.acknowledged.seq = marks.acknowledged.seq.max(*last);
+    }
+    if accepted.metastore.is_some() {
+        noted.metastore = Some(known.metastore);
+        for (key, marks) in &mut noted.tables {
+            // What it does not have is in the log, or was given up.
+            let table = known.tables.get(key).copied().unwrap_or_default();
+            marks.committed = Mark::min(marks.committed, table);
+        }
+    }
+}
+
+/// Adds what is given up to a file that nobody but people reads.
+fn write_down(folder: &Path, clock: &Clock, accepted: &Accepted) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(folder.join("accepted-losses.ndjson"))?;
+    let mut line = serde_json::to_value(Told::of(accepted)).map_err(io::Error::from)?;
+    line["at_ms"] = json!(clock.now_ms());
+    writeln!(file, "{line}")?;
+    file.sync_all()
+}
+
+/// The same for people and programs.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    given_up: Vec<ToldMissing>,
+    still_missing: Vec<ToldMissing>,
+    metastore_taken_as_it_is: bool,
+    log_set_aside: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldMissing {
+    ns: String,
+    table: &'static str,
+    first: u64,
+    last: u64,
+}
+
+impl Told {
+    /// What is to be told of it.
+    #[must_use]
+    pub fn of(accepted: &Accepted) -> Self {
+        let told = |missing: &Missing| ToldMissing {
+            ns: missing.namespace.text().to_owned(),
+            table: crate::flush::table_name(missing.kind).unwrap_or("?"),
+            first: missing.first,
+            last: missing.last,
+        };
+        Self {
+            given_up: accepted.given.iter().map(told).collect(),
+            still_missing: accepted.left.iter().map(told).collect(),
+            metastore_taken_as_it_is: accepted.metastore.is_some(),
+            log_set_aside: accepted.aside.clone(),
+        }
+    }
+
+    /// As text, a line each.
+    #[must_use]
+    pub fn text(&self, is_dry: bool) -> String {
+        let line = |missing: &ToldMissing| {
+            let ToldMissing { ns, table, first, last } = missing;
+            format!("  namespace {ns}, table {table}: {first}..{last}")
+        };
+        let mut lines = Vec::new();
+        if self.given_up.is_empty()
+            && self.still_missing.is_empty()
+            && !self.metastore_taken_as_it_is
+        {
+            lines.push("nothing is missing, so there is nothing to give up".to_owned());
+        }
+        if !self.given_up.is_empty() {
+            let would = if is_dry { "would be given up" } else { "given up" };
+            lines.push(format!("{would}, to be sent again by whoever has it:"));
+            lines.extend(self.given_up.iter().map(line));
+        }
+        if self.metastore_taken_as_it_is {
+            let would = if is_dry { "would be taken" } else { "is taken" };
+            lines.push(format!("the metastore {would} as it is"));
+        }
+        if !self.still_missing.is_empty() {
+            lines.push("still missing, and in the way of new events:".to_owned());
+            lines.extend(self.still_missing.iter().map(line));
+        }
+        if let Some(aside) = &self.log_set_aside {
+            lines.push(format!("the other server's log is in {}", aside.display()));
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,114 @@
+//! Looks for the current metadata file of every table when a server starts.
+//!
+//! A warehouse that was put back from an older copy, or is another one, lacks files that the
+//! metastore names. Not ready until each was looked for; where one of the server's own tables has
+//! none, no events are taken.
+
+use crate::{
+    owner::Ownership,
+    server::stores::named,
+    tasks::{Job, Progress},
+};
+use icecore_catalog::{
+    catalog::{Catalog, whole::Unreadable},
+    error::CatalogError,
+    metastore::sql::SqlMetastore,
+};
+use icecore_schemas::columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE};
+use std::time::Duration;
+use tracing::{info, warn};
+
+const TOPIC: &str = "metadata";
+/// A store that does not answer for so long keeps nobody from taking events: the log is there to
+/// bridge that.
+const LOOK_MAX: Duration = Duration::from_secs(20);
+
+/// Longest that a start waits for it.
+const FIRST_MAX: Duration = Duration::from_secs(2);
+
+/// The job.
+#[derive(Debug)]
+pub(super) struct LookForMetadata {
+    owner: Ownership,
+    catalog: Catalog,
+    metastore: SqlMetastore,
+    /// What was told last; none once every file was found.
+    told: Option<String>,
+}
+
+impl LookForMetadata {
+    /// The job, which has not looked yet.
+    pub(super) fn new(owner: &Ownership, catalog: &Catalog, metastore: &SqlMetastore) -> Self {
+        let told = "the metadata files of the tables are being looked for".to_owned();
+        owner.wait_for(TOPIC, told.clone());
+        let (owner, catalog) = (owner.clone(), catalog.clone());
+        Self { owner, catalog, metastore: metastore.clone(), told: Some(told) }
+    }
+
+    /// Looks for the first time, and for some seconds at most: what is not found by then is looked
+    /// for beside the requests.
+    pub(super) async fn first(&mut self) {
+        if let Ok(Err(cause)) = tokio::time::timeout(FIRST_MAX, self.tick()).await {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "metadata files are not looked for yet"
+            );
+        }
+    }
+
+    fn tell(&mut self, unreadable: Vec<Unreadable>) {
+        let is_ours = |table: &Unreadable| {
+            let name = table.place.name.as_str();
+            table.place.levels.len() == 1 && [EVENTS_TABLE, DEAD_LETTERS_TABLE].contains(&name)
+        };
+        let is_closing = unreadable.iter().any(is_ours);
+        let named = named(unreadable.into_iter().map(|Unreadable { place, reason }| {
+            let table = format!("{}.{}", place.levels.join("."), place.name);
+            format!("`{}` of `{table}` {reason}", place.metadata_location)
+        }));
+        let text = format!(
+            "the warehouse lacks what the metastore names: {named}; put the newer warehouse, or these \
+             files, back (this is noticed without a restart), or drop the tables"
+        );
+        if self.told.as_ref() == Some(&text) {
+            return;
+        }
+        match is_closing {
+            true => self.owner.refuse(TOPIC, text.clone()),
+            false => self.owner.delay(TOPIC, text.clone()),
+        }
+        self.told = Some(text);
+    }
+}
+
+impl Job for LookForMetadata {
+    const NAME: &'static str = "look-for-metadata";
+    type Error = CatalogError;
+
+    async fn tick(&mut self) -> Result<Progress, CatalogError> {
+        if self.told.is_none() {
+            return Ok(Progress::Idle);
+        }
+        let tables = self.metastore.places().await?;
+        let count = tables.len();
+        match tokio::time::timeout(LOOK_MAX, self.catalog.unreadable(tables)).await {
+            Ok(Ok(unreadable)) if unreadable.is_empty() => {
+                info!(tables = count, "every table's metadata file is there");
+                self.told = None;
+                self.owner.clear(TOPIC);
+            }
+            Ok(Ok(unreadable)) => self.tell(unreadable),
+            Ok(Err(cause)) => {
+                self.owner.clear(TOPIC);
+                return Err(cause);
+            }
+            Err(_) => {
+                warn!(
+                    "the store does not answer: whether every metadata file is there is not known"
+                );
+                self.owner.clear(TOPIC);
+            }
+        }
+        Ok(Progress::Idle)
+    }
+}

@@ -1,0 +1,431 @@
+//! The stores of this server held against one another: metastore, log, and what was noted of both.
+//!
+//! Each is believed of what it holds, none of what it does not hold: that could be a copy from
+//! before. Its one invariant: a row that was acknowledged is in a table, in the log, given up by an
+//! operator, or named here.
+
+use crate::{
+    config::{Config, MetastoreUrl},
+    flush::table_name,
+    ingest,
+    server::{StartError, claim::marks_path, moved},
+    wal::{
+        Position, RecordKind, RecordRef, WalError,
+        marks::{Mark, MetastoreMark, Noted, TableMarks},
+        ranges::{self, Range},
+    },
+};
+use icecore_catalog::{
+    catalog::Catalog,
+    error::CatalogError,
+    metastore::{Levels, Metastore, sql::SqlMetastore},
+};
+use icecore_schemas::{
+    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
+    names::Namespace,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+use tracing::warn;
+use uuid::Uuid;
+
+/// What a server that takes no events because of this says it is about.
+pub(super) const TOPIC: &str = "stores";
+/// Most ranges, and most files, that a message names.
+const NAMED_MAX: usize = 20;
+/// Longest that newer metadata files are looked for.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// What the catalog knows of the namespaces whose events it has.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) namespaces: Vec<Namespace>,
+    /// The last row that each table has. A position of another log than the owner's is 0.
+    pub(super) tables: HashMap<(RecordKind, Namespace), Mark>,
+    pub(super) metastore: MetastoreMark,
+    /// Whether nobody ever made anything in it.
+    pub(super) is_new: bool,
+}
+
+impl Known {
+    /// Asks the metastore; `since` is the first epoch of the owner.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub(super) async fn ask(metastore: &dyn Metastore, since: u64) -> Result<Self, CatalogError> {
+        let feed = metastore.feed().await?;
+        let mut known = Self {
+            metastore: MetastoreMark { id: feed.id, last: feed.last },
+            is_new: feed.last == 0,
+            ..Self::default()
+        };
+        for levels in metastore.namespaces(&Levels::new()).await? {
+            let properties = metastore.namespace(&levels).await?.unwrap_or_default();
+            let Some(namespace) = Namespace::noted(&levels, &properties) else {
+                continue; // A namespace that another engine made.
+            };
+            let kinds =
+                [(RecordKind::Events, EVENTS_TABLE), (RecordKind::DeadLetters, DEAD_LETTERS_TABLE)];
+            for (kind, table) in kinds {
+                let row = metastore.table(&levels, table).await?;
+                let Some(held) = row.and_then(|row| row.watermark) else { continue };
+                let position = if held.epoch < since { 0 } else { held.position };
+                let mark = Mark { seq: held.last_seq, position };
+                known.tables.insert((kind, namespace.clone()), mark);
+            }
+            known.namespaces.push(namespace);
+        }
+        Ok(known)
+    }
+}
+
+/// Rows that were acknowledged and are nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missing {
+    /// Their namespace.
+    pub namespace: Namespace,
+    /// Of which of its tables.
+    pub kind: RecordKind,
+    /// The lowest `seq` of them (of dead letters, the number).
+    pub first: u64,
+    /// The highest.
+    pub last: u64,
+}
+
+/// What is wrong with the metastore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetastoreTrouble {
+    /// It is a copy from before.
+    Older {
+        /// How many changes it has seen.
+        has: u64,
+        /// How many this server knew of.
+        had: u64,
+    },
+    /// It is another one: made anew, or another server's.
+    Other,
+    /// It knows nothing yet, and the warehouse has tables.
+    Empty,
+}
+
+/// What is wrong with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTrouble {
+    /// The folder has no record, and another log was there.
+    Lost(Uuid),
+    /// The folder has the records of another log.
+    Foreign(Uuid),
+}
+
+/// In what the stores disagree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// In order.
+    pub missing: Vec<Missing>,
+    /// What is wrong with the metastore, if anything is.
+    pub metastore: Option<MetastoreTrouble>,
+    /// What is wrong with the log, if anything is.
+    pub log: Option<LogTrouble>,
+}
+
+/// What there is to compare.
+pub(super) struct Stores<'a> {
+    pub(super) noted: &'a Noted,
+    pub(super) known: &'a Known,
+    /// The log in the folder, and its records.
+    pub(super) log: Uuid,
+    pub(super) records: &'a [RecordRef],
+    /// No row has this `seq` or a lower one but those that the tables have.
+    pub(super) seq_after: u64,
+    /// The highest `seq` of each namespace's events by the ledger of the ids: what is left to go by
+    /// where nothing was noted.
+    pub(super) ledger: HashMap<Namespace, u64>,
+}
+
+impl Stores<'_> {
+    /// Holds them against one another.
+    pub(super) fn compare(&self) -> Findings {
+        let is_noted = !self.noted.log.is_nil();
+        let is_other_log = is_noted && self.noted.log != self.log;
+        let log = is_other_log.then_some(match self.records.is_empty() {
+            true => LogTrouble::Lost(self.noted.log),
+            false => LogTrouble::Foreign(self.noted.log),
+        });
+        let metastore = self.noted.metastore.and_then(|had| {
+            let MetastoreMark { id, last: has } = self.known.metastore;
+            if id != had.id {
+                return Some(MetastoreTrouble::Other);
+            }
+            (has < had.last).then_some(MetastoreTrouble::Older { has, had: had.last })
+        });
+        // Records of another log are none of these rows.
+        let records: &[RecordRef] = if is_other_log { &[] } else { self.records };
+        let held = Held::of(records);
+        let mut missing = Vec::new();
+        for (key, marks) in &self.noted.tables {
+            let base = self.base(key, marks, metastore.is_some());
+            missing.extend(held.missing(key, base, marks.acknowledged));
+        }
+        if !is_noted {
+            missing.extend(self.missing_of_ledger(&held));
+        }
+        missing.sort();
+        Findings { missing, metastore, log }
+    }
+
+    /// The last row that is in the table, or need not be anywhere.
+    fn base(&self, key: &(RecordKind, Namespace), marks: &TableMarks, is_behind: bool) -> Mark {
+        let table = self.known.tables.get(key).copied().unwrap_or_default();
+        let noted = if is_behind { Mark::default() } else { marks.committed };
+        let seq = table.seq.max(noted.seq).max(marks.accepted).max(self.seq_after);
+        Mark { seq, position: table.position.max(noted.position) }
+    }
+
+    /// By the ledger, which knows no positions: rows that neither table nor log reach.
+    fn missing_of_ledger(&self, held: &Held) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        for (namespace, given) in &self.ledger {
+            let key = (RecordKind::Events, namespace.clone());
+            let table = self.known.tables.get(&key).copied().unwrap_or_default();
+            let in_log =
+                held.rows.get(&key).and_then(|rows| rows.last()).map_or(0, |row| row.seqs.1);
+            let first = table.seq.max(in_log).max(self.seq_after) + 1;
+            if first <= *given {
+                let (namespace, kind) = (namespace.clone(), RecordKind::Events);
+                missing.push(Missing { namespace, kind, first, last: *given });
+            }
+        }
+        missing
+    }
+}
+
+/// A record's place and rows.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    position: Position,
+    seqs: Range,
+}
+
+/// What the log holds.
+#[derive(Debug, Default)]
+struct Held {
+    positions: BTreeSet<Position>,
+    /// In order of their positions.
+    rows: HashMap<(RecordKind, Namespace), Vec<Row>>,
+}
+
+impl Held {
+    fn of(records: &[RecordRef]) -> Self {
+        let mut held = Self::default();
+        for record in records {
+            held.positions.insert(record.position);
+            if 0 < record.rows {
+                let last = record.first_seq + u64::from(record.rows) - 1;
+                let row = Row { position: record.position, seqs: (record.first_seq, last) };
+                let key = (record.kind, record.namespace.clone());
+                held.rows.entry(key).or_default().push(row);
+            }
+        }
+        held
+    }
+
+    /// Rows of a table after `base` that were acknowledged and that the log does not have. Numbers
+    /// that were given to a group which could not be written are none: no position of the log is
+    /// missing there.
+    fn missing(
+        &self,
+        (kind, namespace): &(RecordKind, Namespace),
+        base: Mark,
+        acknowledged: Mark,
+    ) -> Vec<Missing> {
+        let missing =
+            |(first, last)| Missing { namespace: namespace.clone(), kind: *kind, first, last };
+        let rows = self.rows.get(&(*kind, namespace.clone())).map_or(&[][..], Vec::as_slice);
+        let covered: Vec<Range> = rows.iter().map(|row| row.seqs).collect();
+        let mut found = Vec::new();
+        let mut before = base;
+        for row in rows.iter().filter(|row| base.position < row.position) {
+            if before.seq + 1 < row.seqs.0 && !self.is_dense(before.position, row.position) {
+                found.push((before.seq + 1, row.seqs.0 - 1));
+            }
+            before = Mark { seq: row.seqs.1.max(before.seq), position: row.position };
+        }
+        if before.position < acknowledged.position && before.seq < acknowledged.seq {
+            found.push((before.seq + 1, acknowledged.seq));
+        }
+        // Rows that the log has twice over are no loss.
+        found.into_iter().flat_map(|range| ranges::without(range, &covered)).map(missing).collect()
+    }
+
+    /// Whether the log has every position between two.
+    fn is_dense(&self, after: Position, before: Position) -> bool {
+        let between = self.positions.range(after + 1..before).count() as u64;
+        between == before - after - 1
+    }
+}
+
+impl Findings {
+    /// Whether the stores agree.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.metastore.is_none() && self.log_is_right()
+    }
+
+    /// A log without records in place of one whose rows are all in tables is no loss.
+    fn log_is_right(&self) -> bool {
+        !matches!(self.log, Some(LogTrouble::Foreign(_)))
+    }
+
+    /// What is wrong, and what to do.
+    pub(super) async fn describe(
+        &self,
+        config: &Config,
+        catalog: &Catalog,
+        metastore: &SqlMetastore,
+    ) -> String {
+        let mut told = Vec::new();
+        if let Some(trouble) = self.metastore {
+            told.push(describe_metastore(trouble, config));
+            let files = newer_files(catalog, metastore).await;
+            if !files.is_empty() {
+                told.push(format!(
+                    "metadata files that it does not know, or newer ones than it knows, are in the \
+                     warehouse: {}",
+                    named(files.into_iter())
+                ));
+            }
+        }
+        if !self.missing.is_empty() {
+            told.push(format!(
+                "acknowledged rows are in no table and in no log: {}",
+                named(self.missing.iter().map(describe_missing))
+            ));
+        }
+        told.extend(self.describe_log(config));
+        format!(
+            "{}. What cannot be put back is given up with the server stopped: `icecore wal \
+             accept-loss --all --dry-run` shows it, `icecore wal accept-loss --ns NAMESPACE \
+             --through SEQ` or `--all` does it, with this server's settings; after the next start \
+             events that are sent again are taken. Until then no events are taken, while queries and \
+             the catalog go on",
+            told.join("; ")
+        )
+    }
+
+    fn describe_log(&self, config: &Config) -> Option<String> {
+        let folder = config.data_dir.join("wal");
+        let folder = folder.display();
+        match self.log {
+            Some(LogTrouble::Lost(log)) => Some(format!(
+                "the log that this server had, {log}, is not in `{folder}`: stop the server and put \
+                 that folder back"
+            )),
+            Some(LogTrouble::Foreign(log)) => Some(format!(
+                "`{folder}` has the log of another server: stop this one and put the folder of log \
+                 {log} back"
+            )),
+            None if self.metastore.is_none() && !self.missing.is_empty() => Some(format!(
+                "the log in `{folder}` is older than what was acknowledged: stop the server and put \
+                 the newer folder back"
+            )),
+            None => None,
+        }
+    }
+}
+
+fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
+    let place = match &config.metastore {
+        MetastoreUrl::Sqlite(path) => format!("the metastore `{}`", path.display()),
+        MetastoreUrl::Postgres(_) => "the metastore in PostgreSQL".to_owned(),
+    };
+    match trouble {
+        MetastoreTrouble::Older { has, had } => format!(
+            "{place} is older than the data: it knows of {has} changes, and this server saw {had}; \
+             stop the server and put the newer one back"
+        ),
+        MetastoreTrouble::Empty => format!(
+            "{place} is new and knows no table, while the warehouse has some: stop the server and \
+             put the metastore of these tables in its place, or give it a warehouse of its own"
+        ),
+        MetastoreTrouble::Other => format!(
+            "{place} is not the one that this server had, but was made anew or is another server's; \
+             stop the server and put its own back"
+        ),
+    }
+}
+
+/// The metadata files that the metastore should know; none where the warehouse does not answer in
+/// time.
+pub(super) async fn newer_files(catalog: &Catalog, metastore: &SqlMetastore) -> Vec<String> {
+    let look = async {
+        let tables = metastore.places().await?;
+        catalog.newer_metadata(&tables).await
+    };
+    match tokio::time::timeout(LOOK_MAX, look).await {
+        Ok(Ok(files)) => files,
+        Ok(Err(cause)) => {
+            warn!(error = &cause as &dyn std::error::Error, "the warehouse is not looked through");
+            Vec::new()
+        }
+        Err(_) => {
+            warn!("the warehouse has too many files to be looked through now");
+            Vec::new()
+        }
+    }
+}
+
+/// Refuses a start on tables that lie elsewhere, and says so where the metastore is another one.
+///
+/// # Errors
+/// [`StartError::Moved`], or [`CatalogError::Invalid`] of another metastore.
+pub(super) async fn check_places(
+    config: &Config,
+    catalog: &Catalog,
+    metastore: &SqlMetastore,
+) -> Result<(), StartError> {
+    let Err(cause) = moved::check(metastore, catalog.storage()).await else { return Ok(()) };
+    let had = Noted::read(&marks_path(config))?.metastore;
+    let id = metastore.feed().await?.id;
+    if had.is_none_or(|had| had.id == id) {
+        return Err(cause);
+    }
+    let other = describe_metastore(MetastoreTrouble::Other, config);
+    Err(CatalogError::Invalid(format!("{other}; {cause}")).into())
+}
+
+/// The highest `seq` of each namespace by the ledger of the ids, where nothing better was noted.
+///
+/// # Errors
+/// The ledger is there and does not open.
+pub(super) fn ledger(config: &Config, noted: &Noted) -> Result<HashMap<Namespace, u64>, WalError> {
+    if !noted.log.is_nil() {
+        return Ok(HashMap::new());
+    }
+    ingest::given(&config.data_dir.join("ids"))
+}
+
+/// As `namespace shop: seq 3..7`.
+pub(super) fn describe_missing(missing: &Missing) -> String {
+    let Missing { namespace, kind, first, last } = missing;
+    let what = match kind {
+        RecordKind::DeadLetters => "dead letters",
+        RecordKind::Events | RecordKind::Keys => "seq",
+    };
+    let table = table_name(*kind).unwrap_or("?");
+    format!("namespace `{namespace}`, table {table}: {what} {first}..{last}")
+}
+
+/// The first of many.
+pub(super) fn named(all: impl ExactSizeIterator<Item = String>) -> String {
+    let count = all.len();
+    let mut text = all.take(NAMED_MAX).collect::<Vec<_>>().join(", ");
+    if NAMED_MAX < count {
+        text.push_str(&format!(" and {} more", count - NAMED_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The machine's clock is wrong for a moment, or at a start: nothing is dated by it, and no id is
+//! forgotten.
+
+use crate::harness::{TestServer, events};
+use icecore::clock::Clock;
+use serde_json::{Value, json};
+
+const NOW_MS: i64 = 1_790_000_000_000;
+const DAY_MS: i64 = 86_400_000;
+const COUNT: &str = "SELECT count(*), count(DISTINCT id) FROM events";
+
+async fn duplicates(server: &TestServer, range: std::ops::Range<u32>) -> Value {
+    let (status, reply) = server.ingest_at("/ingest?backfill=true", &events(range)).await;
+    assert_eq!(status, 200, "{reply}");
+    reply["duplicates"].clone()
+}
+
+/// Every id is in a file; the clock then jumps, for some seconds while events come.
+async fn jumps(by_ms: i64) {
+    let clock = Clock::manual(NOW_MS);
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &[], clock.clone()).await;
+    duplicates(&server, 0..100).await;
+    server.commit("shop.example").await;
+    let server = TestServer::start_at(server.stop().await, &[], clock.clone()).await;
+    clock.jump_ms(by_ms);
+    // Each group has a look at the index.
+    for n in 0..3 {
+        duplicates(&server, 100 + n..101 + n).await;
+        clock.advance_ms(1000);
+    }
+    server.commit("shop.example").await;
+    clock.jump_ms(-by_ms);
+    assert_eq!(duplicates(&server, 0..103).await, 103, "after {by_ms} ms");
+    clock.advance_ms(60_000);
+    // What was committed under the wrong time is there now and was not there before.
+    let asked = async |at_ms: i64| {
+        let time = rfc3339(at_ms);
+        let (_, answer) =
+            server.query("shop.example", &json!({ "sql": COUNT, "as_of": time })).await;
+        answer["rows"].clone()
+    };
+    assert_eq!(asked(clock.now_ms()).await, json!([[103, 103]]), "after {by_ms} ms");
+    assert_eq!(asked(NOW_MS + 1).await, json!([[100, 100]]), "after {by_ms} ms");
+    let late = "SELECT count(*) FROM events WHERE ingested_at > TIMESTAMP '2026-09-22T00:00:00Z'";
+    assert_eq!(server.rows("shop.example", late).await, json!([[0]]), "after {by_ms} ms");
+    server.stop().await;
+}
+
+fn rfc3339(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_for_seconds_dates_and_expires_nothing() {
+    for by_ms in [8 * DAY_MS, 400 * DAY_MS, -8 * DAY_MS] {
+        jumps(by_ms).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_at_a_start_makes_no_id_too_old() {
+    let clock = Clock::manual(NOW_MS);
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &[], clock.clone()).await;
+    duplicates(&server, 0..100).await;
+    server.commit("shop.example").await;
+    let mut folder = server.stop().await;
+    // Far ahead twice, far behind, right again.
+    for off_ms in [8 * DAY_MS, 9 * DAY_MS, -20_000 * DAY_MS, 60_000] {
+        let clock = Clock::manual(NOW_MS + off_ms);
+        let server = TestServer::start_at(folder, &[], clock.clone()).await;
+        clock.advance_ms(2000);
+        assert_eq!(duplicates(&server, 0..100).await, 100, "off by {off_ms} ms");
+        clock.advance_ms(2000);
+        assert_eq!(duplicates(&server, 0..100).await, 100, "off by {off_ms} ms");
+        folder = server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_forgotten_by_the_time_that_passes() {
+    let clock = Clock::manual(NOW_MS);
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &[], clock.clone()).await;
+    duplicates(&server, 0..100).await;
+    server.commit("shop.example").await;
+    let server = TestServer::start_at(server.stop().await, &[], clock.clone()).await;
+    clock.advance_ms(7 * DAY_MS + 2);
+    // The first group has a look at the index after its verdicts.
+    duplicates(&server, 100..101).await;
+    assert_eq!(duplicates(&server, 0..10).await, 0);
+    server.stop().await;
+}

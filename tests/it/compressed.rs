@@ -1,0 +1,68 @@
+//! Compressed bodies take the memory that they need, and no more.
+
+use crate::harness::{TestServer, events};
+use flate2::{Compression, write::GzEncoder};
+use std::io::Write;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn send(server: &TestServer, encoding: &str, body: Vec<u8>) -> u16 {
+    let request = server.http.post(format!("{}/ingest", server.url));
+    let request = request.header("content-type", "application/json");
+    let answer = request.header("content-encoding", encoding).body(body).send().await.unwrap();
+    answer.status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_bodies_at_once_are_all_taken() {
+    let server = TestServer::start().await;
+    let sent = (0..400_u32).map(|n| {
+        let plain = events(n * 3..n * 3 + 3).to_string();
+        match n % 2 {
+            0 => send(&server, "gzip", gzip(plain.as_bytes())),
+            _ => send(&server, "zstd", zstd::encode_all(plain.as_bytes(), 1).unwrap()),
+        }
+    });
+    let statuses = futures::future::join_all(sent).await;
+    let refused = statuses.iter().filter(|status| **status != 200).count();
+    assert_eq!(refused, 0, "{statuses:?}");
+    let rows = server.rows("shop.example", "SELECT count(*) FROM events").await;
+    assert_eq!(rows, serde_json::json!([[1200]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_becomes_larger_than_the_room_is_refused() {
+    let settings = [("ingest.queue_bytes_max", "1MiB")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    let spaces = |bytes: usize| {
+        let mut plain = vec![b' '; bytes];
+        plain.extend_from_slice(events(0..1).to_string().as_bytes());
+        plain
+    };
+    assert_eq!(send(&server, "gzip", gzip(&spaces(4 << 20))).await, 503);
+    assert_eq!(send(&server, "gzip", gzip(&spaces(20 << 20))).await, 503);
+    assert_eq!(send(&server, "gzip", gzip(&spaces(200 << 10))).await, 200);
+    assert_eq!(
+        send(&server, "zstd", zstd::encode_all(&spaces(4 << 20)[..], 1).unwrap()).await,
+        503
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_held_against_its_bound_as_it_is_decompressed() {
+    let settings = [("ingest.body_bytes_max", "64KiB")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    let mut plain = events(0..1).to_string().into_bytes();
+    plain.resize(64 << 10, b' ');
+    assert_eq!(send(&server, "gzip", gzip(&plain)).await, 200);
+    plain.push(b' ');
+    assert_eq!(send(&server, "gzip", gzip(&plain)).await, 413);
+    assert_eq!(send(&server, "zstd", zstd::encode_all(&plain[..], 1).unwrap()).await, 413);
+    server.stop().await;
+}

@@ -1,0 +1,227 @@
+//! Statements that would run for hours: each stops for good at its deadline or when its client is
+//! gone, and keeps nobody else from the server.
+
+use crate::{harness::events, process::Process};
+use reqwest::Client;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Instant, interval, timeout},
+};
+
+/// How long a statement may go on after its end.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest a query of somebody else may take beside them, on a slow machine.
+const OTHERS_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Statements by what they keep busy; with thousands of events each takes hours.
+const HOSTILE: &[(&str, &str)] = &[
+    (
+        "a filter",
+        "SELECT count(*) FROM events a, events b, events c WHERE (a.seq + b.seq + c.seq) % 7 = 1",
+    ),
+    (
+        "nothing passes",
+        "SELECT count(*) FROM events a, events b, events c WHERE a.seq + b.seq + c.seq < 0",
+    ),
+    ("a cross join", "SELECT count(*) FROM events a CROSS JOIN events b CROSS JOIN events c"),
+    (
+        "an outer join",
+        "SELECT count(*) FROM events a LEFT JOIN events b ON a.seq + b.seq < 0 LEFT JOIN (SELECT c.seq + d.seq AS s FROM events c, events d) e ON a.seq + e.s < 0",
+    ),
+    (
+        "a semi join",
+        "SELECT count(*) FROM events a WHERE EXISTS (SELECT 1 FROM events b, events c WHERE a.seq + b.seq + c.seq < 0)",
+    ),
+    (
+        "an anti join",
+        "SELECT count(*) FROM events a WHERE NOT EXISTS (SELECT 1 FROM events b, events c WHERE a.seq + b.seq + c.seq < 0)",
+    ),
+    (
+        "equal keys",
+        "SELECT count(*) FROM events a JOIN events b ON a.type = b.type JOIN events c ON b.type = c.type WHERE a.seq + b.seq + c.seq < 0",
+    ),
+    (
+        "null keys",
+        "SELECT count(*) FROM (SELECT a.actor AS x FROM events a, events b WHERE b.seq < 41) l FULL JOIN (SELECT a.actor AS x FROM events a, events b WHERE b.seq < 41) r ON l.x = r.x",
+    ),
+    (
+        "groups",
+        "SELECT a.seq % 10, count(DISTINCT b.id) FROM events a, events b, events c GROUP BY 1",
+    ),
+    (
+        "a sort",
+        "SELECT a.seq FROM events a, events b, events c ORDER BY a.seq + b.seq * c.seq LIMIT 10",
+    ),
+    (
+        "an aggregate over a frame",
+        "SELECT max(x) FROM (SELECT median(s) OVER (ORDER BY s ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS x FROM (SELECT a.seq AS s FROM events a, events b WHERE b.seq < 40))",
+    ),
+    (
+        "a function over a frame",
+        "SELECT max(x) FROM (SELECT nth_value(s, 9) IGNORE NULLS OVER (ORDER BY s ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS x FROM (SELECT a.seq AS s FROM events a, events b WHERE b.seq < 40))",
+    ),
+    (
+        "long texts",
+        "SELECT sum(levenshtein(repeat(a.id, 1000), repeat(b.id, 1000))) FROM events a, events b",
+    ),
+    (
+        "a pattern",
+        "SELECT count(*) FROM events a, events b, events c WHERE a.data || b.data ~ '(n|d|u|r)*x(a|t|i|o)*$'",
+    ),
+    (
+        "a union of joins",
+        "SELECT sum(n) FROM (SELECT count(*) AS n FROM events a, events b, events c WHERE a.seq + b.seq + c.seq < 0 UNION ALL SELECT count(*) FROM events a, events b, events c WHERE a.seq + b.seq + c.seq < 1 UNION ALL SELECT count(*) FROM events a, events b, events c WHERE a.seq + b.seq + c.seq < 2)",
+    ),
+];
+
+struct House {
+    _folder: TempDir,
+    process: Process,
+    http: Client,
+}
+
+impl House {
+    /// A server with events in several files of two tenants.
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = vec![("data_dir", folder.path().display().to_string())];
+        all.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        let process = Process::start(&all).await;
+        let house = Self { _folder: folder, process, http: Client::new() };
+        for part in 0..3 {
+            for ns in ["shop.example", "other"] {
+                let body = events(part * 1_000..part * 1_000 + 1_000);
+                let body = body.to_string().replace("shop.example", ns);
+                assert_eq!(house.post("/ingest", body).await.0, 200);
+                assert_eq!(house.post(&format!("/v1/{ns}/commit"), String::new()).await.0, 200);
+            }
+        }
+        house
+    }
+
+    async fn post(&self, path: &str, body: String) -> (u16, String) {
+        let request = self.http.post(format!("{}{path}", self.process.url)).body(body);
+        let answer = request.header("content-type", "application/json").send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap_or_default())
+    }
+
+    async fn ask(&self, ns: &str, request: Value) -> (u16, String) {
+        self.post(&format!("/v1/{ns}/sql"), request.to_string()).await
+    }
+
+    /// Returns when the server has nothing to do any more.
+    async fn check_stops(&self, what: &str) {
+        let rests = async {
+            let mut looks = interval(Duration::from_millis(100));
+            let mut before = [Duration::ZERO; 5];
+            loop {
+                looks.tick().await;
+                let now = self.process.cpu_time();
+                if now < before[0] + Duration::from_millis(100) && before[0] != Duration::ZERO {
+                    return;
+                }
+                before.rotate_left(1);
+                before[4] = now;
+            }
+        };
+        let rested = timeout(END_TIME_MAX + Duration::from_millis(500), rests).await;
+        assert!(rested.is_ok(), "{what} goes on after its end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_an_operator_does_it_ends_with_its_query() {
+    let house = House::start(&[]).await;
+    for (what, sql) in HOSTILE {
+        let started = Instant::now();
+        let (status, answer) =
+            house.ask("shop.example", json!({ "sql": sql, "timeout_ms": 400 })).await;
+        assert_eq!(status, 422, "{what}: {answer}");
+        assert!(
+            answer.contains("longer than 400 ms") || answer.contains("memory"),
+            "{what}: {answer}"
+        );
+        assert!(started.elapsed() < END_TIME_MAX, "{what}: {:?}", started.elapsed());
+        house.check_stops(what).await;
+    }
+    // Nulls are never equal, so where only equal keys count they need not be held together.
+    let nulls = HOSTILE.iter().find(|(what, _)| *what == "null keys").unwrap().1;
+    let nulls = json!({ "sql": nulls.replace("FULL JOIN", "JOIN") });
+    let (status, answer) = house.ask("shop.example", nulls).await;
+    assert!(status == 200 && answer.contains("\n[0]"), "{status}: {answer}");
+    let metrics = house.http.get(format!("{}/metrics", house.process.url)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("\nicecore_queries_running 0\n"), "{metrics}");
+    assert!(metrics.contains("\nicecore_queries_stuck 0\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_when_its_client_is_gone() {
+    let house = House::start(&[]).await;
+    for (what, sql) in [HOSTILE[1], HOSTILE[4]] {
+        let asked = house.ask("shop.example", json!({ "sql": sql }));
+        let answer = timeout(Duration::from_millis(300), asked).await;
+        assert!(answer.is_err(), "{what} is answered: {answer:?}");
+        house.check_stops(what).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tenant_keeps_no_other_waiting() {
+    let house = House::start(&[]).await;
+    let hostile = || house.ask("shop.example", json!({ "sql": HOSTILE[1].1, "timeout_ms": 4_000 }));
+    let others = async {
+        let mut answered = 0;
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            let started = Instant::now();
+            let small = house.ask("shop.example", json!({ "sql": "SELECT 1" })).await;
+            assert_eq!(small.0, 200, "{}", small.1);
+            let count = house.ask("other", json!({ "sql": "SELECT count(*) FROM events" })).await;
+            assert_eq!(count.0, 200, "{}", count.1);
+            assert!(started.elapsed() < OTHERS_TIME_MAX, "{:?}", started.elapsed());
+            answered += 1;
+        }
+        assert!(0 < answered);
+    };
+    let (busy, ()) = tokio::join!(futures::future::join_all((0..12).map(|_| hostile())), others);
+    let refused = busy.iter().filter(|(status, _)| *status == 429).count();
+    assert_eq!(refused, 4, "{busy:?}");
+    let (_, told) = busy.iter().find(|(status, _)| *status == 429).unwrap();
+    assert!(told.contains("too many other queries of namespace `shop_example` run now"), "{told}");
+    house.check_stops("all of them").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_hold_no_slot_beyond_their_deadline() {
+    let house =
+        House::start(&[("sql.concurrent_max", "4"), ("sql.concurrent_per_namespace", "4")]).await;
+    let request = json!({ "sql": "SELECT a.*, b.* FROM events a, events b", "timeout_ms": 1_000 });
+    let (address, body) = (house.process.url.strip_prefix("http://").unwrap(), request.to_string());
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/shop.example/sql HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    let mut looks = interval(Duration::from_millis(200));
+    let freed = async {
+        loop {
+            looks.tick().await;
+            if house.ask("other", json!({ "sql": "SELECT count(*) FROM events" })).await.0 == 200 {
+                return;
+            }
+        }
+    };
+    timeout(END_TIME_MAX + Duration::from_secs(2), freed).await.expect("the slots are free again");
+    house.check_stops("answers that nobody reads").await;
+    drop(held);
+}

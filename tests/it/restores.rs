@@ -1,0 +1,426 @@
+//! One of a server's stores is put back from an older copy, deleted, cut, or another server's: no
+//! acknowledged event is lost without being named, none is there twice, and the server says what to
+//! do.
+
+use crate::{
+    harness::{TestServer, config},
+    process::Process,
+};
+use icecore::{
+    clock::Clock,
+    server::{
+        Server,
+        accept::{Given, accept_loss},
+    },
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+const NAMESPACE: &str = "shop.example";
+/// Events that the server acknowledged, `seq` 1 to 30, ten at a time.
+const ALL: u32 = 30;
+
+/// What is to happen: the state, the store, what became of it, and the outcome.
+///
+/// `whole`: ready, and every event is there once, whatever is sent again.
+/// `missing F..L`: not ready until these rows are given up, and then they are taken again.
+/// `accepts TEXT`: not ready, and says TEXT; nothing is missing, as the log still has it, and with
+/// the metastore as it is everything is there.
+/// `waits TEXT`: not ready, and says TEXT.
+/// `fails TEXT`: does not start, and says TEXT.
+/// After all but the first, putting back what was there makes it whole.
+const CELLS: &str = "
+    committed   db        older     missing 11..20
+    committed   db        deleted   missing 1..20
+    committed   db        cut       fails icecore.db` is damaged
+    committed   db        other     fails is not the one that this server had
+    committed   wal       older     whole
+    committed   wal       deleted   whole
+    committed   wal       cut       whole
+    committed   wal       other     waits the log of another server
+    committed   ids       older     whole
+    committed   ids       deleted   whole
+    committed   ids       cut       fails move the file away and start again
+    committed   ids       other     whole
+    committed   warehouse older     waits the warehouse lacks what the metastore names
+    committed   warehouse deleted   waits the warehouse lacks what the metastore names
+    committed   warehouse cut       waits is damaged
+    committed   warehouse other     waits the warehouse lacks what the metastore names
+    half        db        older     accepts is older than the data
+    half        db        deleted   missing 1..10
+    half        db        cut       fails icecore.db` is damaged
+    half        db        other     fails is not the one that this server had
+    half        wal       older     missing 21..30
+    half        wal       deleted   missing 21..30
+    half        wal       cut       missing 21..30
+    half        wal       other     waits the log of another server
+    half        ids       older     whole
+    half        ids       deleted   whole
+    half        ids       cut       fails move the file away and start again
+    half        ids       other     whole
+    half        warehouse older     waits the warehouse lacks what the metastore names
+    half        warehouse deleted   waits the warehouse lacks what the metastore names
+    half        warehouse cut       waits is damaged
+    half        warehouse other     waits the warehouse lacks what the metastore names
+    uncommitted db        older     whole
+    uncommitted db        deleted   accepts is not the one that this server had
+    uncommitted db        cut       fails icecore.db` is damaged
+    uncommitted db        other     fails is not the one that this server had
+    uncommitted wal       older     missing 11..30
+    uncommitted wal       deleted   missing 11..30
+    uncommitted wal       cut       missing 21..30
+    uncommitted wal       other     waits the log of another server
+    uncommitted ids       older     whole
+    uncommitted ids       deleted   whole
+    uncommitted ids       cut       fails move the file away and start again
+    uncommitted ids       other     whole
+    uncommitted warehouse older     whole
+    uncommitted warehouse deleted   waits the warehouse lacks what the metastore names
+    uncommitted warehouse cut       waits is damaged
+    uncommitted warehouse other     waits the warehouse lacks what the metastore names
+";
+
+/// A server's folder at a state, as it was ten events after its first, and another server's.
+struct Case {
+    folder: TempDir,
+    saved: TempDir,
+    older: TempDir,
+    other: TempDir,
+}
+
+fn ids(range: Range<u32>) -> Value {
+    let event = |n| json!({ "id": format!("e-{n}"), "type": "order.placed", "ns": NAMESPACE, "data": { "n": n } });
+    range.map(event).collect()
+}
+
+fn settings(folder: &Path) -> Vec<(&'static str, String)> {
+    vec![
+        ("data_dir", folder.display().to_string()),
+        ("commit.interval", "10min".to_owned()),
+        ("wal.segment_bytes", "1MiB".to_owned()),
+    ]
+}
+
+async fn send(server: &Process, range: Range<u32>) {
+    let http = reqwest::Client::new();
+    let answer =
+        http.post(format!("{}/ingest", server.url)).json(&ids(range)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+async fn commit(server: &Process) {
+    let http = reqwest::Client::new();
+    let url = format!("{}/v1/{NAMESPACE}/commit", server.url);
+    assert_eq!(http.post(url).json(&json!({})).send().await.unwrap().status(), 200);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = {
+            let entry = entry.unwrap();
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+/// The files and folders of a store.
+fn parts(folder: &Path, store: &str) -> Vec<PathBuf> {
+    let names = match store {
+        "db" => vec!["icecore.db", "icecore.db-wal", "icecore.db-shm"],
+        _ => vec![store],
+    };
+    names.iter().map(|name| folder.join(name)).collect()
+}
+
+fn remove(folder: &Path, store: &str) {
+    for path in parts(folder, store).into_iter().filter(|path| path.exists()) {
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+    }
+}
+
+/// Puts a store in place as another folder has it.
+fn put(from: &Path, to: &Path, store: &str) {
+    remove(to, store);
+    for (from, to) in parts(from, store).into_iter().zip(parts(to, store)) {
+        if from.is_dir() {
+            copy(&from, &to);
+        } else if from.exists() {
+            fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// Cuts each file of a store in half; of the log, what was written last.
+fn cut(folder: &Path, store: &str) {
+    let all: Vec<PathBuf> = match store {
+        "db" => {
+            fs::remove_file(folder.join("icecore.db-wal")).unwrap();
+            vec![folder.join("icecore.db")]
+        }
+        "ids" => {
+            let is_index = |path: &PathBuf| path.extension().is_some_and(|end| end == "ids");
+            files(&folder.join(store)).into_iter().filter(is_index).collect()
+        }
+        "wal" => {
+            let mut segments = files(&folder.join(store));
+            segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+            let last = segments.pop().unwrap();
+            let bytes = fs::read(&last).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            return fs::write(&last, &bytes[..used.saturating_sub(16)]).unwrap();
+        }
+        _ => files(&folder.join(store)),
+    };
+    for path in all {
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+}
+
+impl Case {
+    async fn new(state: &str) -> Self {
+        let [folder, saved, older, other] = [(); 4].map(|()| tempfile::tempdir().unwrap());
+        let mut stranger = Process::start(&settings(other.path())).await;
+        send(&stranger, 100..120).await;
+        commit(&stranger).await;
+        send(&stranger, 120..125).await;
+        assert!(stranger.terminate(std::time::Duration::from_secs(20)).await);
+
+        let mut server = Process::start(&settings(folder.path())).await;
+        send(&server, 0..10).await;
+        commit(&server).await;
+        assert!(server.terminate(std::time::Duration::from_secs(20)).await);
+        copy(folder.path(), older.path());
+        let mut server = Process::start(&settings(folder.path())).await;
+        // With the first commit after a start the log lets go of what the tables have.
+        commit(&server).await;
+        send(&server, 10..20).await;
+        if state != "uncommitted" {
+            commit(&server).await;
+            assert!(server.terminate(std::time::Duration::from_secs(20)).await);
+            server = Process::start(&settings(folder.path())).await;
+            commit(&server).await;
+        }
+        send(&server, 20..30).await;
+        if state == "committed" {
+            commit(&server).await;
+        }
+        server.kill();
+        copy(folder.path(), saved.path());
+        Self { folder, saved, older, other }
+    }
+
+    fn spoil(&self, store: &str, how: &str) {
+        let folder = self.folder.path();
+        for store in ["db", "wal", "ids", "warehouse", "marks"] {
+            put(self.saved.path(), folder, store);
+        }
+        match how {
+            "older" => put(self.older.path(), folder, store),
+            "other" => put(self.other.path(), folder, store),
+            "deleted" => remove(folder, store),
+            _ => cut(folder, store),
+        }
+    }
+
+    async fn start(&self) -> Result<Running, String> {
+        let started = Server::start(&config(&self.folder, &[]), Clock::system()).await;
+        let server = started.map_err(|failed| {
+            let first: Option<&dyn std::error::Error> = Some(&failed);
+            let chain = std::iter::successors(first, |cause| cause.source());
+            chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        })?;
+        Ok(Running { url: format!("http://{}", server.address()), server })
+    }
+
+    /// Everything is there once, before and after everything is sent again.
+    async fn is_whole(&self, cell: &str) {
+        let running = self.start().await.unwrap_or_else(|told| panic!("{cell}: {told}"));
+        let (status, told) = running.get("/readyz").await;
+        assert_eq!(status, 200, "{cell}: {told}");
+        running.has_all(cell, u64::from(ALL)).await;
+        running.server.stop().await;
+    }
+
+    async fn check(&self, cell: &str) {
+        let words: Vec<&str> = cell.split_whitespace().collect();
+        let (store, how, outcome) = (words[1], words[2], words[3]);
+        let expected = words[4..].join(" ");
+        self.spoil(store, how);
+        match outcome {
+            "whole" => return self.is_whole(cell).await,
+            "fails" => {
+                let told = self.start().await.err().unwrap_or_else(|| panic!("{cell}: it starts"));
+                assert!(told.contains(&expected), "{cell}: {told}");
+            }
+            _ => {
+                let running = self.start().await.unwrap_or_else(|told| panic!("{cell}: {told}"));
+                running.takes_no_events(cell, &expected).await;
+                running.server.stop().await;
+            }
+        }
+        if outcome == "missing" || outcome == "accepts" {
+            if outcome == "missing" {
+                self.give_up(cell, &expected).await;
+            } else {
+                let (config, clock) = (config(&self.folder, &[]), Clock::system());
+                let done = accept_loss(&config, &clock, &Given::All, false).await.unwrap();
+                assert!(done.given.is_empty() && done.metastore.is_some(), "{cell}: {done:?}");
+                self.is_whole(cell).await;
+            }
+            self.spoil(store, how);
+            let again = self.start().await.unwrap_or_else(|told| panic!("{cell}: {told}"));
+            again.takes_no_events(cell, &expected).await;
+            again.server.stop().await;
+        }
+        // Nothing was done that keeps the right store from being put back.
+        put(self.saved.path(), self.folder.path(), store);
+        self.is_whole(cell).await;
+    }
+
+    /// What is missing is given up, and no more is; then it is taken again.
+    async fn give_up(&self, cell: &str, range: &str) {
+        let (first, last) = range.split_once("..").unwrap();
+        let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+        let (config, clock) = (config(&self.folder, &[]), Clock::system());
+        let below = Given::Through { namespace: None, seq: last - 1 };
+        let refused = accept_loss(&config, &clock, &below, false).await.unwrap();
+        assert!(refused.given.is_empty(), "{cell}: {refused:?}");
+        let looked = accept_loss(&config, &clock, &Given::All, true).await.unwrap();
+        let given: Vec<_> = looked.given.iter().map(|one| (one.first, one.last)).collect();
+        assert_eq!(given, [(first, last)], "{cell}");
+        let through = Given::Through { namespace: None, seq: last };
+        let done = accept_loss(&config, &clock, &through, false).await.unwrap();
+        assert!(done.left.is_empty() && done.given == looked.given, "{cell}: {done:?}");
+        let running = self.start().await.unwrap_or_else(|told| panic!("{cell}: {told}"));
+        let (status, told) = running.get("/readyz").await;
+        assert_eq!(status, 200, "{cell}: {told}");
+        running.has_all(cell, u64::from(ALL) - (last - first + 1)).await;
+        running.server.stop().await;
+    }
+}
+
+struct Running {
+    server: Server,
+    url: String,
+}
+
+impl Running {
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let http = reqwest::Client::new();
+        let answer = http.post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Everything is sent again: so many are known, and then all are there once.
+    async fn has_all(&self, cell: &str, known: u64) {
+        let (status, reply) = self.post("/ingest", &ids(0..ALL)).await;
+        assert_eq!((status, &reply["duplicates"]), (200, &json!(known)), "{cell}: {reply}");
+        let count = "SELECT count(*), count(DISTINCT id), count(DISTINCT seq) FROM events";
+        for _ in 0..2 {
+            let (status, answer) =
+                self.post(&format!("/v1/{NAMESPACE}/sql"), &json!({ "sql": count })).await;
+            assert_eq!(
+                (status, &answer["rows"]),
+                (200, &json!([[ALL, ALL, ALL]])),
+                "{cell}: {answer}"
+            );
+            let (status, told) = self.post(&format!("/v1/{NAMESPACE}/commit"), &json!({})).await;
+            assert_eq!(status, 200, "{cell}: {told}");
+        }
+    }
+
+    /// It says why wherever it is asked to take events, and answers queries of the catalog.
+    async fn takes_no_events(&self, cell: &str, why: &str) {
+        let (ready, told) = self.get("/readyz").await;
+        let (taken, refused) = self.post("/ingest", &ids(200..201)).await;
+        for (status, told) in [(ready, told), (taken, refused.to_string())] {
+            assert_eq!(status, 503, "{cell}: {told}");
+            assert!(told.contains(why), "{cell}: {told}");
+        }
+        assert_eq!(self.get("/catalog/v1/config").await.0, 200, "{cell}");
+    }
+}
+
+/// The cells of one state.
+async fn check(state: &str) {
+    let case = Case::new(state).await;
+    let cells: Vec<&str> =
+        CELLS.lines().map(str::trim).filter(|cell| cell.starts_with(state)).collect();
+    assert_eq!(cells.len(), 16);
+    for cell in cells {
+        case.check(cell).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_server_whose_events_are_in_tables_is_put_back_wrong() {
+    check("committed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_server_half_of_whose_events_are_in_tables_is_put_back_wrong() {
+    check("half").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_server_whose_events_are_in_its_log_is_put_back_wrong() {
+    check("uncommitted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_missing_manifest_is_named() {
+    let server = TestServer::start().await;
+    let (status, _) = server.ingest(&ids(0..10)).await;
+    assert_eq!(status, 200);
+    server.commit(NAMESPACE).await;
+    let mut folder = server.stop().await;
+    let warehouse = folder.path().join("warehouse");
+    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|end| end == "avro");
+    let manifests: Vec<PathBuf> = files(&warehouse).into_iter().filter(is_manifest).collect();
+    assert_eq!(manifests.len(), 2, "a manifest and a list");
+    for (path, is_gone) in manifests.iter().flat_map(|path| [(path, false), (path, true)]) {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        if is_gone {
+            fs::remove_file(path).unwrap();
+        }
+        let server = TestServer::start_in(folder, &[]).await;
+        let (status, told) =
+            server.query(NAMESPACE, &json!({ "sql": "SELECT max(id) FROM events" })).await;
+        let told = told.to_string();
+        assert!(status != 200 && status != 500, "{status} {told}");
+        assert!(told.contains(path.file_name().unwrap().to_str().unwrap()), "{told}");
+        folder = server.stop().await;
+        fs::write(path, bytes).unwrap();
+    }
+}
