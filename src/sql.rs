@@ -22,6 +22,7 @@ pub mod fresh;
 pub mod functions;
 pub mod growth;
 pub mod guard;
+mod min_seq;
 pub mod names;
 pub mod nulls;
 pub mod output;
@@ -186,10 +187,6 @@ struct Question {
 
 /// Longest a statement without a table may run.
 const SMALL_TIME_MAX: Duration = Duration::from_secs(2);
-/// Longest a query waits for its `min_seq`.
-const SEQ_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often it looks meanwhile.
-const SEQ_WAIT_STEP: Duration = Duration::from_millis(50);
 
 impl Sql {
     /// Queries over these stores, on threads of their own. The audit log is in `audit`.
@@ -302,26 +299,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns once a query sees the event of this `seq`.
-    async fn wait_for(
-        &self,
-        namespace: &Namespace,
-        min_seq: u64,
-        deadline: Instant,
-    ) -> Result<(), SqlError> {
-        let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
-        let wanted = Wanted::Named(vec![EVENTS_TABLE.to_owned()]);
-        loop {
-            let (view, _pin) = View::take(self.sources(), namespace, &wanted, None).await?;
-            match check_seq(&view, min_seq) {
-                Err(_) if Instant::now() + SEQ_WAIT_STEP < patience => {
-                    tokio::time::sleep(SEQ_WAIT_STEP).await;
-                }
-                reached => return reached,
-            }
-        }
-    }
-
     fn sources(&self) -> Sources<'_> {
         let Self { wal, owner, catalog, faults, .. } = self;
         Sources { wal, owner, catalog, faults }
@@ -360,7 +337,7 @@ impl Inner {
         }
         let (view, pin) = View::take(self.sources(), namespace, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
-            check_seq(&view, min_seq)?;
+            min_seq::check(&view, min_seq)?;
         }
         let context = self.sessions.open(&view, signal.deadline())?;
         if reach == Reach::System {
@@ -462,16 +439,6 @@ fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
         "table `{reference}` is outside of namespace `{namespace}`; name a table alone, or as `{}.table`",
         namespace.name()
     ))
-}
-
-fn check_seq(view: &View, min_seq: u64) -> Result<(), SqlError> {
-    let last_seq = view.table(EVENTS_TABLE).map_or(0, |events| events.last_seq);
-    if last_seq < min_seq {
-        return Err(SqlError::NotYet(format!(
-            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}; try again"
-        )));
-    }
-    Ok(())
 }
 
 /// The guard let only queries through; this holds for what they became, too.

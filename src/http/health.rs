@@ -107,12 +107,7 @@ pub async fn openapi() -> Response {
 pub async fn metrics(State(app): State<App>) -> Response {
     let counters = &app.counters;
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let mut pending = app.wal.pending();
-    // Keys alone are no rows of a table, so no commit waits for them.
-    pending.retain(|pending| pending.kind != RecordKind::Keys);
-    let waiting: u64 = pending.iter().map(|table| table.bytes).sum();
-    let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
-    let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
+    let (waiting, lag_ms) = waiting_for_commit(&app);
     let failing = app.wal.failing();
     let (running, stuck) = app.sql.running();
     let total = |name, help, counter: &AtomicU64| (name, "counter", help, load(counter) as f64);
@@ -176,6 +171,16 @@ pub async fn metrics(State(app): State<App>) -> Response {
             .expect("a String takes any text");
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// Bytes of the rows without a snapshot, and for how many ms the oldest has been there.
+fn waiting_for_commit(app: &App) -> (u64, i64) {
+    let mut pending = app.wal.pending();
+    // Keys alone are no rows of a table, so no commit waits for them.
+    pending.retain(|pending| pending.kind != RecordKind::Keys);
+    let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
+    let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
+    (pending.iter().map(|table| table.bytes).sum(), lag_ms)
 }
 
 /// One line a table, as names hold letters, digits and `_` only.

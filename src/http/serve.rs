@@ -19,7 +19,7 @@ use axum::{
 use bytes::Bytes;
 use hyper::{
     Request,
-    body::{Body as _, Frame, Incoming, SizeHint},
+    body::{Frame, Incoming, SizeHint},
     rt::{Read, Write},
     server::conn::http1,
     service::{Service, service_fn},

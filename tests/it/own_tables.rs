@@ -188,7 +188,6 @@ fn set_ref(name: &str, kind: &str, snapshot: i64, more: &Value) -> Value {
     update
 }
 
-#[expect(clippy::too_many_lines, reason = "one history, step by step")]
 #[tokio::test(flavor = "multi_thread")]
 async fn history_of_the_services_tables_is_an_admins_to_shorten() {
     let guarded = Guarded::start().await;

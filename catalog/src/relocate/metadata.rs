@@ -136,7 +136,8 @@ fn change_each(json: &mut Value, list: &str, member: &str, new: &dyn Fn(&str) ->
 }
 
 fn change(value: Option<&mut Value>, new: &dyn Fn(&str) -> Option<String>) {
-    if let Some(Value::String(text)) = value
+    let Some(value) = value else { return };
+    if let Value::String(text) = value
         && let Some(other) = new(text)
     {
         *text = other;
