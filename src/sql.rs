@@ -26,7 +26,6 @@ mod min_seq;
 pub mod names;
 pub mod nulls;
 pub mod output;
-mod params;
 pub mod percentile;
 pub mod plan;
 pub mod provider;
@@ -51,7 +50,7 @@ use crate::{
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{
-    common::TableReference,
+    common::{ScalarValue, TableReference},
     execution::{
         SendableRecordBatchStream,
         context::SQLOptions,
@@ -184,6 +183,9 @@ struct Question {
     reach: Reach,
     request: SqlRequest,
 }
+
+/// Most values for the places of a statement.
+const PARAMS_MAX: usize = 10_000;
 
 /// Longest a statement without a table may run.
 const SMALL_TIME_MAX: Duration = Duration::from_secs(2);
@@ -319,7 +321,7 @@ impl Inner {
         };
         let stop = Stop::new(Arc::clone(signal), slot);
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
-        let params = params::parameters(request, checked.placeholders)?;
+        let params = parameters(request, checked.placeholders)?;
         let mut statement = Statement::Statement(Box::new(checked.statement));
         // A namespace of that name keeps its tables; from there the others are not seen.
         let is_schema = namespace.name() == audit::SCHEMA;
@@ -449,6 +451,37 @@ fn check_plan(plan: &LogicalPlan) -> Result<(), SqlError> {
         .with_allow_statements(false)
         .verify_plan(plan)
         .map_err(|cause| failure::of(&cause))
+}
+
+/// Values for `$1`, `$2`, …; each use of one is a copy.
+fn parameters(request: &SqlRequest, uses: usize) -> Result<Vec<ScalarValue>, SqlError> {
+    let params = request.params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
+    let longest = params.iter().map(ScalarValue::size).max().unwrap_or(0);
+    if PARAMS_MAX < params.len() {
+        return Err(SqlError::Invalid(format!("there are more than {PARAMS_MAX} params")));
+    }
+    if weight::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
+        return Err(SqlError::Invalid(format!(
+            "the longest of params has {longest} bytes, which is too long for a statement with {uses} places for values"
+        )));
+    }
+    Ok(params)
+}
+
+/// A value for `$n`.
+fn parameter(value: &serde_json::Value) -> Result<ScalarValue, SqlError> {
+    match value {
+        serde_json::Value::Null => Ok(ScalarValue::Null),
+        serde_json::Value::Bool(value) => Ok(ScalarValue::Boolean(Some(*value))),
+        serde_json::Value::Number(number) => Ok(match number.as_i64() {
+            Some(value) => ScalarValue::Int64(Some(value)),
+            None => ScalarValue::Float64(number.as_f64()),
+        }),
+        serde_json::Value::String(text) => Ok(ScalarValue::Utf8(Some(text.clone()))),
+        serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            Err(SqlError::Invalid("params must be texts, numbers, booleans or null".to_owned()))
+        }
+    }
 }
 
 #[cfg(test)]
