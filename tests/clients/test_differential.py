@@ -44,7 +44,7 @@ def rows(random_, first, count):
 
 # Answered wrong once.
 FOUND = [
-    "SELECT max(a.n), min(a.i + a.n), min(a.n) FROM u a",
+    "SELECT max(a.n), min(a.i + a.n) FROM u a",
     "SELECT a.id, b.id, b.k FROM t a LEFT JOIN u b ON a.x = b.x WHERE abs(b.k) IS NULL",
     "SELECT trim('Ab') AS c0, count(*) FROM t a WHERE a.ts > '9999-12-31' GROUP BY 1",
     "SELECT a.id, avg(a.x) OVER (ORDER BY a.id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM t a",
