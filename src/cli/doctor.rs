@@ -17,10 +17,14 @@ use std::{
     error::Error,
     net::TcpListener,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The clock is held to be set when it is after this: 2025-01-01.
 const CLOCK_MIN_MS: i64 = 1_735_689_600_000;
+
+/// How long a server at the address is waited for.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// `icecore doctor`
 #[derive(Debug, Args)]
@@ -159,8 +163,10 @@ async fn address(config: &Config) -> Result<String, String> {
     let Err(taken) = TcpListener::bind(config.listen) else {
         return Ok(format!("{} is free", config.listen));
     };
-    let answer = Client::new(config, None).json(Method::GET, "/version", None).await;
-    match answer.ok().filter(|answer| answer["name"] == "icecore") {
+    let client = Client::new(config, None);
+    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, client.json(Method::GET, "/version", None));
+    let answer = answer.await.ok().and_then(Result::ok);
+    match answer.filter(|answer| answer["name"] == "icecore") {
         Some(answer) => Ok(format!("icecore {} runs at {}", answer["version"], config.listen)),
         None => Err(format!("{}: {taken}; choose another with --listen", config.listen)),
     }

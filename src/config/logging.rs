@@ -6,7 +6,7 @@ use super::{ConfigError, Texts};
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
 /// What is left out of a log whose level is for all: libraries tell at `debug` and `trace` what
 /// they do each second.
-const LIBRARIES: &str = "sqlx=info,sqlx::postgres::notice=warn,datafusion=info,datafusion_functions=info,datafusion_functions_nested=info,datafusion_expr=info,h2=info,hyper=info,hyper_util=info,reqwest=info";
+const LIBRARIES: &str = "sqlx=warn,datafusion=info,datafusion_functions=info,datafusion_functions_nested=info,datafusion_expr=info,h2=info,hyper=info,hyper_util=info,reqwest=info";
 
 /// How the log is written.
 #[derive(Clone, Debug)]

@@ -102,6 +102,8 @@ fn needs_label(expr: &Expr) -> bool {
             | Expr::TypedString(_)
             | Expr::AtTimeZone { .. }
             | Expr::InSubquery { .. }
+            | Expr::Subquery(_)
+            | Expr::Exists { .. }
             | Expr::AnyOp { .. }
             | Expr::AllOp { .. } => true,
             Expr::Function(call) => is_translated(call),

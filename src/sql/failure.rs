@@ -164,7 +164,9 @@ fn in_other_words(text: &str) -> Option<String> {
             "column `{column}` is selected beside an aggregate: put it into GROUP BY, or into an aggregate such as min({column})"
         ));
     }
-    text.starts_with("Failed to parse placeholder id").then(|| {
+    let is_placeholder = text.starts_with("Failed to parse placeholder id")
+        || text.contains("was not provided a value for execution");
+    is_placeholder.then(|| {
         "a parameter is written $1, $2 …, and its value stands in `params` of the request"
             .to_owned()
     })

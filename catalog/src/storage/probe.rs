@@ -86,7 +86,7 @@ mod tests {
     async fn a_folder_that_is_written_read_and_cleared_again_is_fine() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}/lake", folder.path().display());
-        let storage = Storage::open(&url, &super::super::S3Options::default()).unwrap();
+        let storage = Storage::open(&url, &crate::storage::S3Options::default()).unwrap();
         storage.probe("probe").await.unwrap();
         assert_eq!(std::fs::read_dir(folder.path().join("lake")).unwrap().count(), 0);
         storage.break_for(&["probe"]);
