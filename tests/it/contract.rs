@@ -160,7 +160,7 @@ async fn a_request_that_cannot_be_taken_says_what_to_change() {
     assert_eq!(response.headers()["connection"], "close", "the rest of the body is not read");
     let response = server.get("/ingest").await;
     assert_eq!(response.status(), 405);
-    assert_eq!(response.headers()["allow"], "POST,OPTIONS");
+    assert_eq!(response.headers()["allow"], "POST,OPTIONS", "the handshake of CloudEvents is one");
     let letters = server.rows("default", "SELECT payload FROM dead_letters").await;
     assert_eq!(letters, json!([["{\"events\":["]]), "even a body that does not parse is kept");
     server.stop().await;

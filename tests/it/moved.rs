@@ -147,7 +147,7 @@ async fn a_relocated_folder_has_every_snapshot_and_takes_events() {
     let undrop = format!("/admin/dropped/{uuid}/undrop");
     let undrop = server.post(&undrop, "application/json", "{}").await;
     assert_eq!(undrop.status(), 200, "{dropped}");
-    let both = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM mine)";
+    let both = "SELECT (SELECT count(*) FROM events) AS a, (SELECT count(*) FROM mine) AS b";
     assert_eq!(server.rows("other", both).await, json!([[1, 0]]));
     let view = server.get("/catalog/v1/namespaces/other/views/v").await;
     let view: Value = view.json().await.unwrap();
