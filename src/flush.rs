@@ -40,7 +40,7 @@ use tracing::warn;
 /// They wait for the disk most of the time; their memory has a bound of its own.
 const TABLES_AT_ONCE: usize = 16;
 /// Most tables of one tick; the rest follow in the next one.
-const TICK_TABLES_MAX: usize = 256;
+const TICK_TABLES_MAX: usize = 64;
 /// A flush starts this much before the interval is over (a fifth of it when that is less), so that
 /// the snapshot is there when it is.
 const HEAD_START_MAX: Duration = Duration::from_secs(1);
