@@ -439,15 +439,15 @@ async fn the_first_spelling_owns_the_catalog_name() {
     house.options.namespaces = vec![ns("from.catalog")];
     let server = house.start();
     let receipt = server.take(body("a.b/1 a_b/1 !a_b A.B/2 from_catalog/1")).await;
-    let expected = "dup 0; a.b 1-1; 1 INVALID_NAMESPACE gone, 2 TS_WINDOW gone, \
-                    3 INVALID_NAMESPACE gone, 4 INVALID_NAMESPACE gone";
+    let expected = "dup 0; a.b 1-1; 1 INVALID_NAMESPACE kept, 2 TS_WINDOW kept, \
+                    3 INVALID_NAMESPACE kept, 4 INVALID_NAMESPACE kept";
     assert_eq!(line(&receipt), expected);
     assert!(receipt.refused[0].reason.contains("`a.b`"), "{}", receipt.refused[0].reason);
     assert!(receipt.refused[3].reason.contains("`from.catalog`"));
     server.ingest.stop().await;
     drop(server);
     let server = house.start();
-    assert_eq!(line(&server.take(body("a_b/5")).await), "dup 0; ; 0 INVALID_NAMESPACE gone");
+    assert_eq!(line(&server.take(body("a_b/5")).await), "dup 0; ; 0 INVALID_NAMESPACE kept");
     assert_eq!(line(&server.take(body("a.b/5")).await), "dup 0; a.b 2-2; ");
 }
 
