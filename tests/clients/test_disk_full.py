@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from engines import DuckDB, PyIceberg
-from icecore import Client, Refused
+from icecore import BROKEN, Client, Refused
 from server import Server
 
 DISK = 64 << 20
@@ -241,9 +241,21 @@ def fill_up(disk: Path, sender: Sender) -> None:
 
 
 def restart(server: Server, sender: Sender) -> None:
-    server.start()
+    """Returns once the server answers: while its log has no room it says that it is not ready."""
+    server.spawn()
     # Its connection ended with the process.
     sender.client.close()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        assert server.process.poll() is None, f"the server ended: {server.log_tail()[-3000:]}"
+        try:
+            status, _, _ = sender.client.request("GET", "/healthz")
+            assert status == 200, status
+            return
+        except BROKEN:
+            sender.client.close()
+        assert time.monotonic() < deadline, "the server does not answer"
+        time.sleep(0.02)
 
 
 def free(disk: Path) -> int:

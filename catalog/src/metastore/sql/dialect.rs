@@ -16,11 +16,11 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 /// Longest wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection that writes to an SQLite file. It waits at most ten seconds for another process
-/// (a backup, a shell) that holds the file. Its journal is moved to the file every 256 pages, see
+/// (a backup, a shell) that holds the file. Its journal is moved to the file every 64 pages, see
 /// [`SqlMetastore::SQLITE_START_BYTES`].
 const SQLITE_WRITER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                              PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-                             PRAGMA wal_autocheckpoint = 256";
+                             PRAGMA wal_autocheckpoint = 64";
 /// A file of more bytes is not read through when it is opened: that would take seconds.
 const SQLITE_CHECKED_BYTES_MAX: u64 = 256 << 20;
 /// Connections that read one.
@@ -38,9 +38,9 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-')
 
 impl SqlMetastore {
     /// Most bytes that opening an SQLite file and one small change take of its disk: the file grows
-    /// by what its journal has (256 pages of 4 KiB; twice as much where that failed once for want of
+    /// by what its journal has (64 pages of 4 KiB; twice as much where that failed once for want of
     /// room), and the journal and its index by some pages.
-    pub const SQLITE_START_BYTES: usize = (2 << 20) + (256 << 10);
+    pub const SQLITE_START_BYTES: usize = (512 << 10) + (256 << 10);
 }
 
 /// Which database.
