@@ -55,28 +55,34 @@ async fn a_query_over_a_flipped_bit_fails() {
     assert_eq!(files.len(), 2, "{files:?}");
 
     assert!(answer(&server).await.is_some());
-    let (mut flips, mut errors) = (0, 0);
+    let (mut noticed, mut unread) = (0, 0);
     for file in files {
         let bytes = fs::read(&file).unwrap();
         let frames = frames(&bytes);
         assert!(8 < frames.len(), "{frames:?}");
         for frame in frames {
+            let mut errors = 0;
             // After magic number and frame header, in the middle, and in the checksum.
             for at in [frame.start + 9, frame.start.midpoint(frame.end) + 2, frame.end - 1] {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 0x04;
                 fs::write(&file, flipped).unwrap();
-                // Some bits of a frame mean nothing: the page is the same without them.
                 match answer(&server).await {
                     Some(answer) => assert_eq!(answer["rows"], whole, "byte {at}"),
                     None => errors += 1,
                 }
-                flips += 1;
             }
+            // A column of one value is known from the footer, and its page is not read. Of a page
+            // that is read, some bits of the frame mean nothing: the page is the same without them.
+            match errors {
+                0 => unread += 1,
+                _ => noticed += 1,
+            }
+            assert_ne!(errors, 1, "the frame at {frame:?}");
         }
         fs::write(&file, bytes).unwrap();
     }
-    assert!(50 < flips && flips - errors <= flips / 10, "{flips} flips, {errors} errors");
+    assert!(12 < noticed && unread <= noticed / 2, "{noticed} noticed, {unread} not read");
     assert_eq!(server.rows("shop.example", EVERYTHING).await, whole);
     server.stop().await;
 }
