@@ -47,8 +47,11 @@ async fn answer(server: &TestServer) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_over_a_flipped_bit_fails() {
     let server = TestServer::start().await;
-    let (status, reply) = server.ingest(&events(0..120)).await;
-    assert_eq!(status, 200, "{reply}");
+    // At several times: a column that the manifest says has one value is not read at all.
+    for n in 0..4 {
+        let (status, reply) = server.ingest(&events(n * 30..n * 30 + 30)).await;
+        assert_eq!(status, 200, "{reply}");
+    }
     server.commit("shop.example").await;
     let whole = server.rows("shop.example", EVERYTHING).await;
     let files = data_files(&server.folder.path().join("warehouse"));
