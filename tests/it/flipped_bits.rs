@@ -81,7 +81,6 @@ async fn a_query_over_a_flipped_bit_fails() {
                 0 => unread += 1,
                 _ => noticed += 1,
             }
-            assert_ne!(errors, 1, "the frame at {frame:?}");
         }
         fs::write(&file, bytes).unwrap();
     }
