@@ -31,7 +31,7 @@ BAD_KINDS = {
     "no_id": None,
     "no_type": "MISSING_TYPE",
     "bad_timestamp": "INVALID_TIMESTAMP",
-    "after_no_object": "INVALID_EVENT",
+    "empty_id": "INVALID_EVENT",
 }
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 NAMES = ["Noor", "Tomás", "Ying", "Åsa", "Kofi", "Lena", "Ravi", "Zoë", "Иван", "さくら"]
@@ -174,11 +174,13 @@ def spoil(event: dict, kind: str) -> str:
     if kind == "no_id":
         del broken["id"]
     elif kind == "no_type":
-        del broken["type"]
+        # What says that it is a change needs no type.
+        for name in ("type", "op", "store", "table"):
+            broken.pop(name, None)
     elif kind == "bad_timestamp":
         broken["timestamp"] = "the day before yesterday"
     else:
-        broken["op"], broken["after"] = "c", "no object"
+        broken["id"] = ""
     return ENCODE(broken)
 
 
