@@ -39,6 +39,9 @@ use tracing::warn;
 /// Tables that are flushed at the same time, so that one large tenant does not hold up the others.
 /// They wait for the disk most of the time; their memory has a bound of its own.
 const TABLES_AT_ONCE: usize = 16;
+/// The same on a disk that is nearly full: fewer share what is left, so that each may take more of
+/// the log at once. Many small files would take more room than they free.
+const TABLES_AT_ONCE_ON_LITTLE_DISK: usize = 4;
 /// Most tables of one tick; the rest follow in the next one.
 const TICK_TABLES_MAX: usize = 64;
 /// A flush starts this much before the interval is over (a fifth of it when that is less), so that
@@ -57,7 +60,7 @@ const BITE_BYTES_MIN: u64 = 256 << 10;
 
 /// The part of a nearly full disk that one commit's records may be as long as: the tables that are
 /// flushed at the same time leave half of it, for ids, metadata and the metastore.
-const LEFT_PART: u64 = 2 * TABLES_AT_ONCE as u64;
+const LEFT_PART: u64 = 2 * TABLES_AT_ONCE_ON_LITTLE_DISK as u64;
 
 /// When records are committed.
 #[derive(Clone, Debug)]
@@ -388,7 +391,7 @@ impl Job for FlushJob {
                 let result = Box::pin(tables.flush(&pending, bite_bytes)).await;
                 (pending, result)
             })
-            .buffer_unordered(TABLES_AT_ONCE)
+            .buffer_unordered(disk_left.map_or(TABLES_AT_ONCE, |_| TABLES_AT_ONCE_ON_LITTLE_DISK))
             .collect()
             .await;
 
