@@ -19,6 +19,7 @@ from server import Server
 
 DISK = 64 << 20
 BALLAST = 24 << 20
+SEGMENT = 2 << 20
 NAMESPACE, TABLE = "disk.example", "disk_example"
 SETTINGS = ["--set", "wal.segment_bytes=2MiB", "--set", "commit.interval=1s"]
 # As a namespace of root, as one of another user, and without one.
@@ -174,7 +175,8 @@ def drain_without_room(folder: Path) -> None:
         logged = log_bytes(disk)
         drain(sender)
         check_reads(sender)
-        assert log_bytes(disk) <= logged // 3, f"{logged} bytes of log became {log_bytes(disk)}"
+        # It keeps the segment that it writes to, the next one, and four to reuse.
+        assert log_bytes(disk) < 7 * SEGMENT < logged // 2, f"{logged} bytes of log became {log_bytes(disk)}"
         # What was freed is there for what comes next.
         for _ in range(20):
             assert sender.send(sender.batch())[0] == 200
