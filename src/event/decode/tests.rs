@@ -474,6 +474,36 @@ fn values_in_a_row_are_each_an_event_a_batch_or_refused_alone() {
 }
 
 #[test]
+fn what_a_batch_of_calls_has_for_all_is_in_each() {
+    let call = r#"{"type":"track","messageId":"1","context":{"own":1}}"#;
+    let body = format!(
+        r#"{{"batch":[{{"type":"track","messageId":"2","userId":"u"}},{call}],"context":{{"ip":"x"}},"writeKey":"w"}}"#
+    );
+    for format in [BodyFormat::Json, BodyFormat::Ndjson] {
+        let (decoded, _) = take(&body, format);
+        assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);
+        let shared = r#"{"type":"track","messageId":"2","userId":"u","context":{"ip":"x"}}"#;
+        let expected = [
+            format!("id=2 type=track user_id=u payload={shared}"),
+            format!("id=1 type=track payload={call}"),
+        ];
+        assert_eq!([0, 1].map(|row| show(&decoded.accepted[0], row)), expected);
+    }
+}
+
+#[test]
+fn a_dead_letter_of_a_redacted_event_is_redacted() {
+    let body = r#"[{"type":"t"},{"type":"tail","id":"1","headers":{"cookie":"SECRET"}}]"#;
+    let (decoded, _) = take(body, BodyFormat::Json);
+    let source = Source { bytes: body.into(), ..decoded.source };
+    let events = &decoded.accepted[0];
+    assert_eq!(source.event(events, 0), br#"{"type":"t"}"#);
+    let kept = std::str::from_utf8(source.event(events, 1)).unwrap();
+    assert!(kept.contains("REDACTED") && !kept.contains("SECRET"), "{kept}");
+    assert!(show(events, 1).ends_with(&format!("payload={kept}")));
+}
+
+#[test]
 fn events_are_grouped_by_namespace_in_order() {
     let (decoded, _) = take(
         r#"[{"type":"a","ns":"B.x"},{"type":"b"},{"type":"c","ns":"B.x"},{"type":"d","ns":"b_x"}]"#,
