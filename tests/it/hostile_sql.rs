@@ -65,7 +65,7 @@ const HOSTILE: &[(&str, &str)] = &[
     ),
     (
         "a function over a frame",
-        "SELECT max(x) FROM (SELECT nth_value(s, 9) IGNORE NULLS OVER (ORDER BY s ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS x FROM (SELECT a.seq AS s FROM events a, events b WHERE b.seq < 40))",
+        "SELECT max(x) FROM (SELECT nth_value(CASE WHEN s % 2 = 0 THEN s END, 9) IGNORE NULLS OVER (ORDER BY s ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS x FROM (SELECT a.seq AS s FROM events a, events b WHERE b.seq < 100))",
     ),
     (
         "long texts",
