@@ -352,6 +352,10 @@ impl FlushJob {
             retry.pause_ms = (retry.pause_ms * 2).clamp(RETRY_MS_MIN, RETRY_MS_MAX);
             retry.at_ms = now_ms.saturating_add(retry.pause_ms);
             retry.bite_bytes = (tried.min(pending.bytes) / BITE_PART).max(BITE_BYTES_MIN);
+            if self.tables.wal.disk_left().is_some() {
+                // The next try may need the room more than the log does.
+                self.tables.wal.give_up_free();
+            }
         } else if tried.saturating_mul(BITE_PART) < COMMIT_BYTES_MAX {
             let bite_bytes = tried * BITE_PART;
             self.failing.insert(key, Retry { at_ms: 0, pause_ms: 0, bite_bytes });

@@ -35,6 +35,11 @@ pub(crate) fn left(options: &WalOptions) -> Option<u64> {
 }
 
 impl Wal {
+    /// Gives the disk back the files that wait to be segments. Blocking: a few files are removed.
+    pub fn give_up_free(&self) {
+        self.inner.remove_free();
+    }
+
     /// Whether the next small group would find room. It may be taken meanwhile, so only an append
     /// tells for certain; this is for those who ask without writing.
     ///

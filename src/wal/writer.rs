@@ -288,7 +288,7 @@ impl Inner {
     }
 
     /// Gives back the disk of the files that wait to be segments; how many there were.
-    fn remove_free(&self) -> usize {
+    pub(crate) fn remove_free(&self) -> usize {
         let free = std::mem::take(&mut self.index().free);
         free.iter().for_each(|path| segment::remove_quietly(path));
         free.len()

@@ -175,8 +175,9 @@ def drain_without_room(folder: Path) -> None:
         logged = log_bytes(disk)
         drain(sender)
         check_reads(sender)
-        # It keeps the segment that it writes to, the next one, and four to reuse.
-        assert log_bytes(disk) < 7 * SEGMENT < logged // 2, f"{logged} bytes of log became {log_bytes(disk)}"
+        # Beside its segments it keeps some files to make new ones of, which give way to a commit that lacks room.
+        segments = sum(file.stat().st_size for file in (disk / "wal").glob("*.seg"))
+        assert segments <= 4 * SEGMENT and log_bytes(disk) <= logged // 2, f"{logged} bytes of log became {log_bytes(disk)}, {segments} in segments"
         # What was freed is there for what comes next.
         for _ in range(20):
             assert sender.send(sender.batch())[0] == 200
