@@ -18,6 +18,7 @@ use crate::{
         requests::Requests,
     },
     ids::Ids,
+    metrics::Metrics,
     owner::{NotOwner, Ownership},
     table::{
         schema::{self, NotOurs},
@@ -71,6 +72,8 @@ pub struct FlushOptions {
     pub bytes_max: u64,
     /// Whether the log may be flushed at all.
     pub owner: Ownership,
+    /// Where flushes are counted.
+    pub metrics: Metrics,
 }
 
 /// Why a flush failed; it is tried again.
@@ -232,6 +235,7 @@ impl Flush {
             clock: clock.clone(),
             ids,
             faults,
+            metrics: options.metrics.clone(),
             bounds: Bounds::default(),
         };
         let owner = options.owner.clone();
@@ -420,6 +424,7 @@ impl Job for FlushJob {
                         is_lasting: error.is_lasting(),
                     });
                     warn!(table, error = &error as &dyn std::error::Error, "flush failed");
+                    self.options.metrics.flush_failures.inc();
                     let error = Arc::new(error);
                     failed.insert(pending.namespace, Arc::clone(&error));
                     first.get_or_insert(FlushError::Table { table, source: error });

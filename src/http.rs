@@ -20,8 +20,17 @@ pub mod visitor;
 pub mod webhooks;
 
 use crate::{
-    clock::Clock, event::Limits, flush::Flush, http::error::ApiError, ids::Ids, ingest::Ingest,
-    owner::Ownership, sql::Sql, wal::Wal, warehouse::WarehouseState,
+    clock::Clock,
+    event::Limits,
+    flush::Flush,
+    http::error::ApiError,
+    ids::Ids,
+    ingest::Ingest,
+    metrics::{Metrics, StatusLabel},
+    owner::Ownership,
+    sql::Sql,
+    wal::Wal,
+    warehouse::WarehouseState,
 };
 use axum::{
     Router,
@@ -91,8 +100,8 @@ pub struct Parts {
     pub body_bytes_max: usize,
     /// The memory for bodies in work.
     pub room: Room,
-    /// Counts for `/metrics`.
-    pub counters: health::Counters,
+    /// What is counted and timed.
+    pub metrics: Metrics,
 }
 
 impl std::ops::Deref for App {
@@ -120,6 +129,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .with_state(app.clone())
         .nest("/catalog", catalog)
+        .route_layer(middleware::from_fn_with_state(app.clone(), health::time))
         .layer(middleware::from_fn_with_state(app.room.clone(), bounded))
         .layer(middleware::from_fn_with_state(app.clone(), visitor::guard))
         .layer(middleware::from_fn_with_state(app, identify))
@@ -186,7 +196,7 @@ async fn identify(
             .into_response()
     };
     let status = response.status();
-    app.counters.count_reply(status.as_u16());
+    app.metrics.http_replies.get_or_create(&StatusLabel::of(status.as_u16())).inc();
     response.headers_mut().insert(REQUEST_ID, id);
     // These may be answered before the body is read, and hyper then ends the connection: a client
     // that is not told would send its next request into it.

@@ -22,7 +22,6 @@ mod tests;
 use crate::{
     clock::Clock,
     event::{Decoded, letter::DeadLetter},
-    faults::Faults,
     ids::Ids,
     wal::{Position, Wal, WalError, WalWriter},
 };
@@ -216,7 +215,6 @@ impl Ingest {
         writer: WalWriter,
         clock: Clock,
         ids: Ids,
-        _faults: Faults,
     ) -> Result<Self, WalError> {
         let recover::Recovered { desk, unsaved, age } =
             recover::recover(&options, &wal, &clock, ids)?;
@@ -312,6 +310,12 @@ impl Ingest {
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         !self.shared.failing.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the submissions that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Takes no more, finishes what waits, writes the id index, ends the thread.

@@ -24,6 +24,7 @@ use crate::{
     },
     ids::Ids,
     ingest::Ingest,
+    metrics::Metrics,
     owner::{self, Ownership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
     table::known_ids::ReadIdsError,
@@ -126,6 +127,7 @@ impl Server {
         make_data_folder(config)?;
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
+        let metrics = Metrics::default();
         let folder = claim::take(config).await?;
         let metastore =
             reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
@@ -138,11 +140,12 @@ impl Server {
         let claimed = claim::claim(config, folder, &catalog, &audit).await?;
         let owner = claimed.owner.clone();
         let (wal, ingest) =
-            lost_ids::start_ingest(config, (&clock, &ids), (&catalog, &audit), claimed).await?;
+            lost_ids::start_ingest(config, (&clock, &ids, &metrics), (&catalog, &audit), claimed)
+                .await?;
         claim::tell_of_stranded(&owner, &wal, &audit).await?;
 
         let (flush, job, wake) = Flush::new(
-            flush_options(config, &owner),
+            flush_options(config, &owner, &metrics),
             wal.clone(),
             &catalog,
             clock.clone(),
@@ -155,7 +158,7 @@ impl Server {
         look_after_stores(&tasks, &owner, &wal, (&catalog, &audit)).await;
 
         let sql = Sql::new(
-            sql_options(config),
+            sql_options(config, &metrics),
             (wal.clone(), owner.clone()),
             catalog.clone(),
             audit.clone(),
@@ -178,7 +181,7 @@ impl Server {
             limits: limits(config),
             body_bytes_max: config.body_bytes_max,
             room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
-            counters: http::health::Counters::default(),
+            metrics,
         };
         let router = http::router(App::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
@@ -227,11 +230,12 @@ async fn look_after_stores(
     tasks.run(look, LOOK_TICK, nobody_wakes());
 }
 
-fn flush_options(config: &Config, owner: &Ownership) -> FlushOptions {
+fn flush_options(config: &Config, owner: &Ownership, metrics: &Metrics) -> FlushOptions {
     FlushOptions {
         interval: config.commit_interval,
         bytes_max: config.commit_bytes_max,
         owner: owner.clone(),
+        metrics: metrics.clone(),
     }
 }
 
@@ -338,12 +342,13 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn sql_options(config: &Config) -> SqlOptions {
+fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
     let SqlConfig { memory_bytes_max, timeout_max, rows_max, .. } = config.sql;
     let concurrent = SlotsMax {
         all: config.sql.concurrent_max,
         namespace: config.sql.concurrent_per_namespace,
         token: config.sql.concurrent_per_token,
     };
-    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent }
+    let metrics = metrics.clone();
+    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent, metrics }
 }

@@ -26,6 +26,7 @@ mod min_seq;
 pub mod names;
 pub mod nulls;
 pub mod output;
+mod parameters;
 pub mod percentile;
 pub mod plan;
 pub mod provider;
@@ -39,25 +40,27 @@ pub mod time;
 pub mod time_format;
 pub mod types;
 mod unreadable;
+mod usage;
 pub mod uuid;
 pub mod view;
 pub mod weight;
 
 use crate::{
     faults::Faults,
+    metrics::Metrics,
     owner::Ownership,
     wal::{Pin, Wal},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{
-    common::{ScalarValue, TableReference},
+    common::TableReference,
     execution::{
         SendableRecordBatchStream,
         context::SQLOptions,
         session_state::{SessionState, SessionStateBuilder},
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
-    physical_plan::execute_stream,
+    physical_plan::{ExecutionPlan, execute_stream},
     sql::{parser::Statement, resolve::resolve_table_references},
 };
 use engine::{Engine, Head, Out};
@@ -70,6 +73,7 @@ use session::{CATALOG, Sessions};
 use slots::{Asker, Size, Slots, SlotsMax};
 use std::{sync::Arc, time::Duration};
 use stop::{Signal, Stop, between_rules, stopping, stopping_windows};
+use usage::QueryUsage;
 use view::{AsOf, Sources, View, Wanted};
 
 /// Bounds of a query.
@@ -84,6 +88,8 @@ pub struct SqlOptions {
     /// Queries at once; more wait a moment, then are refused. Default 16, 8 of them of one
     /// namespace, 8 of one token.
     pub concurrent: SlotsMax,
+    /// Where queries are counted.
+    pub metrics: Metrics,
 }
 
 /// What a query may name beside the tables of its namespace.
@@ -184,9 +190,6 @@ struct Question {
     request: SqlRequest,
 }
 
-/// Most values for the places of a statement.
-const PARAMS_MAX: usize = 10_000;
-
 /// Longest a statement without a table may run.
 const SMALL_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -259,6 +262,7 @@ impl Sql {
 
 struct Started {
     snapshot: Option<i64>,
+    plan: Arc<dyn ExecutionPlan>,
     stream: SendableRecordBatchStream,
     // What the stream reads stays readable while this lives.
     _pin: Pin,
@@ -272,23 +276,30 @@ impl Inner {
         signal: &Arc<Signal>,
         mut out: Out,
     ) -> Result<(), (SqlError, Out)> {
+        let mut usage = QueryUsage::start(self.options.metrics.clone());
         let mut started = match Box::pin(self.start(question, signal)).await {
             Ok(started) => started,
-            Err(error) => return Err((error, out)),
+            Err(error) => {
+                usage.fail();
+                return Err((error, out));
+            }
         };
+        usage.run(Arc::clone(&started.plan));
         let head = Head { schema: started.stream.schema(), snapshot: started.snapshot };
         if out.head(head).is_err() {
             return Ok(());
         }
         let rows_max = self.options.rows_max;
-        let mut rows = 0;
         while let Some(batch) = started.stream.next().await {
             let batch = match batch {
                 Ok(batch) => batch,
-                Err(cause) => return Err((failure::of(&cause), out)),
+                Err(cause) => {
+                    usage.fail();
+                    return Err((failure::of(&cause), out));
+                }
             };
-            rows += batch.num_rows() as u64;
-            if rows_max < rows {
+            if rows_max < usage.add_rows(batch.num_rows()) {
+                usage.fail();
                 let error = SqlError::Limit(format!(
                     "the answer has more than {rows_max} rows (sql.rows_max); add a LIMIT or aggregate"
                 ));
@@ -298,6 +309,7 @@ impl Inner {
                 return Ok(());
             }
         }
+        usage.finish();
         Ok(())
     }
 
@@ -321,7 +333,7 @@ impl Inner {
         };
         let stop = Stop::new(Arc::clone(signal), slot);
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
-        let params = parameters(request, checked.placeholders)?;
+        let params = parameters::values(request, checked.placeholders)?;
         let mut statement = Statement::Statement(Box::new(checked.statement));
         // A namespace of that name keeps its tables; from there the others are not seen.
         let is_schema = namespace.name() == audit::SCHEMA;
@@ -366,10 +378,10 @@ impl Inner {
                 .map_err(|cause| failure::of(&cause))?;
         }
         let place = answer::place_of(self.catalog.storage().root());
-        let stream = execute(state, &plan, &stop).await?;
+        let (plan, stream) = execute(state, &plan, &stop).await?;
         let stream = answer::shown(stream, place.filter(|_| !checked.is_query));
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
-        Ok(Started { snapshot, stream, _pin: pin })
+        Ok(Started { snapshot, plan, stream, _pin: pin })
     }
 }
 
@@ -378,7 +390,7 @@ async fn execute(
     state: SessionState,
     plan: &LogicalPlan,
     stop: &Arc<Stop>,
-) -> Result<SendableRecordBatchStream, SqlError> {
+) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
     let plan = state.optimize(plan).map_err(|cause| failure::of(&cause))?;
     let rows_max = state.config().batch_size();
     let rows = weight::batch_rows(&plan, rows_max)?;
@@ -392,7 +404,8 @@ async fn execute(
     let planned = state.query_planner().create_physical_plan(&plan, &state).await;
     let planned = planned.and_then(|plan| stopping(plan, stop));
     let planned = planned.map_err(|cause| failure::of(&cause))?;
-    execute_stream(planned, state.task_ctx()).map_err(|cause| failure::of(&cause))
+    let stream = execute_stream(Arc::clone(&planned), state.task_ctx());
+    Ok((planned, stream.map_err(|cause| failure::of(&cause))?))
 }
 
 /// The tables that a statement names, and nothing outside of its namespace and reach; whether it
@@ -451,37 +464,6 @@ fn check_plan(plan: &LogicalPlan) -> Result<(), SqlError> {
         .with_allow_statements(false)
         .verify_plan(plan)
         .map_err(|cause| failure::of(&cause))
-}
-
-/// Values for `$1`, `$2`, …; each use of one is a copy.
-fn parameters(request: &SqlRequest, uses: usize) -> Result<Vec<ScalarValue>, SqlError> {
-    let params = request.params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
-    let longest = params.iter().map(ScalarValue::size).max().unwrap_or(0);
-    if PARAMS_MAX < params.len() {
-        return Err(SqlError::Invalid(format!("there are more than {PARAMS_MAX} params")));
-    }
-    if weight::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
-        return Err(SqlError::Invalid(format!(
-            "the longest of params has {longest} bytes, which is too long for a statement with {uses} places for values"
-        )));
-    }
-    Ok(params)
-}
-
-/// A value for `$n`.
-fn parameter(value: &serde_json::Value) -> Result<ScalarValue, SqlError> {
-    match value {
-        serde_json::Value::Null => Ok(ScalarValue::Null),
-        serde_json::Value::Bool(value) => Ok(ScalarValue::Boolean(Some(*value))),
-        serde_json::Value::Number(number) => Ok(match number.as_i64() {
-            Some(value) => ScalarValue::Int64(Some(value)),
-            None => ScalarValue::Float64(number.as_f64()),
-        }),
-        serde_json::Value::String(text) => Ok(ScalarValue::Utf8(Some(text.clone()))),
-        serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-            Err(SqlError::Invalid("params must be texts, numbers, booleans or null".to_owned()))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use crate::{clock::Clock, faults::Faults};
+use crate::{clock::Clock, faults::Faults, metrics::Metrics};
 use bytes::Bytes;
 use folder::LogFolder;
 use icecore_schemas::names::Namespace;
@@ -110,6 +110,8 @@ pub struct WalOptions {
     pub disk_free_min: f64,
     /// Positions at or below this one are taken already (from the tables' watermarks).
     pub position_floor: Position,
+    /// Where its groups and syncs are counted.
+    pub metrics: Metrics,
 }
 
 /// Why the log cannot do what was asked.

@@ -9,6 +9,7 @@ use crate::{
     faults::Faults,
     flush::{FlushError, table_name},
     ids::Ids,
+    metrics::Metrics,
     owner::Ownership,
     table::{
         schema,
@@ -33,7 +34,7 @@ use std::{
     io,
     sync::{Mutex, PoisonError},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 /// Most payload bytes of one commit; what is beyond it goes into the next one. Less after a failure:
 /// see [`crate::flush`].
@@ -60,6 +61,7 @@ pub(super) struct TableFlush {
     pub(super) clock: Clock,
     pub(super) ids: Ids,
     pub(super) faults: Faults,
+    pub(super) metrics: Metrics,
     pub(super) bounds: Bounds,
 }
 
@@ -85,6 +87,8 @@ struct Taken {
     through: Position,
     /// First and last `seq` of their rows.
     seq: (u64, u64),
+    /// How many rows they have.
+    rows: u64,
     /// Everything acknowledged up to this time is in the table with them.
     valid_through_ms: i64,
     done: Done,
@@ -110,6 +114,7 @@ impl TableFlush {
         let mib = u32::try_from(mib).unwrap_or(HELD_MIB_MAX).min(HELD_MIB_MAX);
         let memory = self.bounds.memory.acquire_many(mib).await;
         let _memory = memory.expect("the semaphore is never closed");
+        let started = Instant::now();
 
         let Some((row_schema, new)) = table_of(kind) else { return Ok(Done::All) };
         let ident = schema::ident(namespace, &new.name);
@@ -133,6 +138,7 @@ impl TableFlush {
         self.faults.hit("flush.before_trim")?;
         let (wal, namespace) = (self.wal.clone(), namespace.clone());
         blocking(move || wal.trim(kind, &namespace, through)).await?;
+        self.metrics.flush.observe(started.elapsed().as_secs_f64());
         Ok(done)
     }
 
@@ -162,6 +168,7 @@ impl TableFlush {
         let (first, last) = (records.first()?, records.last()?);
         Some(Taken {
             through: last.position,
+            rows: records.iter().map(|record| u64::from(record.rows)).sum(),
             seq: (first.first_seq, last.first_seq + u64::from(last.rows.saturating_sub(1))),
             valid_through_ms: left_ms.map_or(now_ms, |left_ms| now_ms.min(left_ms)) - 1,
             done: if left_ms.is_some() { Done::Part } else { Done::All },
@@ -217,7 +224,10 @@ impl TableFlush {
         let upgrades = schema::upgrades(&ident.name, &table.metadata);
         let append = Append { files, summary, watermark, log_since, seq: taken.seq, upgrades };
         self.faults.hit("flush.before_commit")?;
+        let started = Instant::now();
         self.catalog.append(ident, append).await?;
+        self.metrics.flush_commit.observe(started.elapsed().as_secs_f64());
+        self.metrics.flush_rows.inc_by(taken.rows);
         let unknown = |fault: io::Error| CatalogError::CommitStateUnknown(fault.to_string());
         Ok(self.faults.hit("flush.lost_answer").map_err(unknown)?)
     }

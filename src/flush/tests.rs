@@ -4,6 +4,7 @@ use crate::{
     event::{codec, rows},
     faults::Faults,
     ids::Ids,
+    metrics::Metrics,
     owner::Ownership,
     table::{known_ids, sample, schema},
     tasks::{Job, Progress},
@@ -89,9 +90,11 @@ impl Server {
             bytes_max: 1 << 30,
             disk_free_min: 0.0,
             position_floor: floor.unwrap_or(highest),
+            metrics: Metrics::default(),
         };
         let (wal, writer) = Wal::open(options, clock.clone(), Faults::default()).unwrap();
-        let options = FlushOptions { interval: INTERVAL, bytes_max, owner };
+        let options =
+            FlushOptions { interval: INTERVAL, bytes_max, owner, metrics: Metrics::default() };
         let ids = Ids::new(clock.clone());
         let (flush, job, wake) =
             Flush::new(options, wal.clone(), &catalog, clock.clone(), ids, faults);

@@ -1,62 +1,25 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
 use crate::{
+    flush,
     http::{App, error::ApiError, json},
-    wal::{RecordKind, held::Failing},
+    metrics::{RequestLabels, StatusLabel, TableLabel},
+    wal::RecordKind,
 };
 use axum::{
-    extract::State,
+    extract::{MatchedPath, Request, State},
     http::header,
+    middleware::Next,
     response::{IntoResponse, Response},
 };
-use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
-    error_code::ErrorCode,
-};
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use icecore_schemas::error_code::ErrorCode;
+use tokio::time::Instant;
+
+/// The form of `/metrics`.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Most tables that `/metrics` names, the longest failing first.
 const FAILING_LISTED_MAX: usize = 100;
-
-/// Counts since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    received: AtomicU64,
-    duplicates: AtomicU64,
-    refused: AtomicU64,
-    decode_panics: AtomicU64,
-    queries: AtomicU64,
-    replies: [AtomicU64; 6],
-}
-
-impl Counters {
-    /// Counts one reply by the first digit of its status.
-    pub fn count_reply(&self, status: u16) {
-        if let Some(counter) = self.replies.get(usize::from(status / 100)) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts the events of one body.
-    pub fn count_events(&self, received: u64, duplicates: u64, refused: u64) {
-        self.received.fetch_add(received, Ordering::Relaxed);
-        self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
-        self.refused.fetch_add(refused, Ordering::Relaxed);
-    }
-
-    /// Counts one body on which decoding panicked.
-    pub fn count_decode_panic(&self) {
-        self.decode_panics.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts one query.
-    pub fn count_query(&self) {
-        self.queries.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// `GET /healthz`: the process answers.
 pub async fn healthz() -> &'static str {
@@ -102,100 +65,59 @@ pub async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// `GET /metrics`, in Prometheus' text format.
-#[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
+/// `GET /metrics`, in `OpenMetrics`' text format, which Prometheus reads.
 pub async fn metrics(State(app): State<App>) -> Response {
-    let counters = &app.counters;
-    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (waiting, lag_ms) = waiting_for_commit(&app);
-    let failing = app.wal.failing();
+    let metrics = &app.metrics;
+    metrics.wal_bytes.set(whole(app.wal.bytes()));
+    metrics.ingest_waiting.set(whole(app.ingest.waiting_bytes() as u64));
+    set_waiting(&app);
     let (running, stuck) = app.sql.running();
-    let total = |name, help, counter: &AtomicU64| (name, "counter", help, load(counter) as f64);
-    let gauge = |name, help, value: f64| (name, "gauge", help, value);
-    let lines = [
-        total("icecore_events_received_total", "Events in request bodies.", &counters.received),
-        total(
-            "icecore_events_duplicate_total",
-            "Events that were there before.",
-            &counters.duplicates,
-        ),
-        total(
-            "icecore_events_refused_total",
-            "Events that became dead letters.",
-            &counters.refused,
-        ),
-        total(
-            "icecore_decode_panics_total",
-            "Bodies on which decoding panicked: each is a fault of the server.",
-            &counters.decode_panics,
-        ),
-        total("icecore_queries_total", "SQL queries started.", &counters.queries),
-        gauge("icecore_queries_running", "SQL queries that run.", running as f64),
-        gauge(
-            "icecore_queries_stuck",
-            "SQL queries that still run 5 s after their end.",
-            stuck as f64,
-        ),
-        gauge(
-            "icecore_wal_bytes",
-            "Bytes of log records on disk that are not trimmed.",
-            app.wal.bytes() as f64,
-        ),
-        gauge(
-            "icecore_wal_waiting_bytes",
-            "Bytes of acknowledged events without a snapshot.",
-            waiting as f64,
-        ),
-        gauge(
-            "icecore_commit_lag_seconds",
-            "Age of the oldest acknowledged event without a snapshot.",
-            lag_ms as f64 / 1000.0,
-        ),
-        gauge(
-            "icecore_flush_failing_tables",
-            "Tables that acknowledged events cannot be moved to.",
-            failing.len() as f64,
-        ),
-    ];
-    let mut text = String::new();
-    for (name, kind, help, value) in lines {
-        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
-            .expect("a String takes any text");
-    }
-    write_failing(&mut text, &app, &failing);
-    let name = "icecore_http_replies_total";
-    write!(text, "# HELP {name} Replies by status class.\n# TYPE {name} counter\n")
-        .expect("a String takes any text");
-    for (class, counter) in counters.replies.iter().enumerate().skip(1) {
-        writeln!(text, "{name}{{status=\"{class}xx\"}} {}", load(counter))
-            .expect("a String takes any text");
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    metrics.queries_running.set(whole(running as u64));
+    metrics.queries_stuck.set(whole(stuck as u64));
+    set_failing(&app);
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
 }
 
-/// Bytes of the rows without a snapshot, and for how many ms the oldest has been there.
-fn waiting_for_commit(app: &App) -> (u64, i64) {
+/// Times a request by its route.
+pub async fn time(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or_else(String::new, |route| route.as_str().to_owned());
+    let method = request.method().as_str().to_owned();
+    let reply = next.run(request).await;
+    let status = StatusLabel::of(reply.status().as_u16()).status;
+    let labels = RequestLabels { method, route, status };
+    app.metrics.http_request.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+    reply
+}
+
+/// As gauges take it.
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The rows without a snapshot: their bytes, their tables, and for how long the oldest has been there.
+#[expect(clippy::cast_precision_loss, reason = "a metric is a double")]
+fn set_waiting(app: &App) {
     let mut pending = app.wal.pending();
     // Keys alone are no rows of a table, so no commit waits for them.
     pending.retain(|pending| pending.kind != RecordKind::Keys);
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
-    (pending.iter().map(|table| table.bytes).sum(), lag_ms)
+    app.metrics.wal_waiting.set(whole(pending.iter().map(|table| table.bytes).sum()));
+    app.metrics.wal_waiting_tables.set(whole(pending.len() as u64));
+    app.metrics.commit_lag.set(lag_ms as f64 / 1000.0);
 }
 
-/// One line a table, as names hold letters, digits and `_` only.
-fn write_failing(text: &mut String, app: &App, failing: &[Failing]) {
-    let name = "icecore_flush_failing_seconds";
-    let help = "Since when a table cannot be flushed; the log has the reason.";
-    write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n").expect("a String takes any text");
+/// The tables that cannot be flushed, the longest first.
+fn set_failing(app: &App) {
+    let failing = app.wal.failing();
+    app.metrics.flush_failing.set(whole(failing.len() as u64));
+    app.metrics.flush_failing_since.clear();
     for table in failing.iter().take(FAILING_LISTED_MAX) {
-        let of = match table.kind {
-            RecordKind::Events => EVENTS_TABLE,
-            RecordKind::DeadLetters => DEAD_LETTERS_TABLE,
-            RecordKind::Keys => continue,
-        };
+        let Some(name) = flush::table_name(table.kind) else { continue };
+        let label = TableLabel { table: format!("{}.{name}", table.namespace.name()) };
         let seconds = (app.clock.now_ms() - table.since_ms).max(0) / 1000;
-        writeln!(text, "{name}{{table=\"{}.{of}\"}} {seconds}", table.namespace.name())
-            .expect("a String takes any text");
+        app.metrics.flush_failing_since.get_or_create(&label).set(seconds);
     }
 }

@@ -29,6 +29,7 @@ use icecore_schemas::{
 };
 use serde::Deserialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::time::Instant;
 
 /// Bodies above this size are decoded off the async threads: some milliseconds of work.
 const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -111,14 +112,16 @@ pub(in crate::http) async fn answer(
     ack: Ack,
 ) -> Result<Response, ApiError> {
     let received = submission.decoded.received as u64;
+    let started = Instant::now();
     let mut receipt = compare::append(app, submission).await?;
+    app.metrics.ingest_ack.observe(started.elapsed().as_secs_f64());
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
     let snapshot = match ack {
         Ack::Durable => None,
         Ack::Committed => committed(app, &receipt).await?,
     };
-    app.counters.count_events(received, receipt.duplicates, receipt.refused.len() as u64);
+    app.metrics.count_events(received, receipt.duplicates, receipt.refused.len() as u64);
     Ok(reply(received, &receipt, fallback, snapshot))
 }
 
@@ -200,7 +203,9 @@ pub(in crate::http) async fn decode_body(
         true => work(),
         false => tokio::task::spawn_blocking(work).await.expect("panics are caught in it"),
     };
-    decoded.inspect_err(|_| app.counters.count_decode_panic())?
+    decoded.inspect_err(|_| {
+        app.metrics.decode_panics.inc();
+    })?
 }
 
 /// A body without events to be found, as one that is refused.

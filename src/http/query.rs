@@ -64,7 +64,7 @@ pub async fn query(
             format!("the body is not {{\"sql\": \"…\"}}: {problem}"),
         )
     })?;
-    app.counters.count_query();
+    app.metrics.queries.inc();
     let reach = match principal.may_everywhere(Action::Admin) {
         true => Reach::System,
         false => Reach::Namespace,

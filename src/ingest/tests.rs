@@ -1,6 +1,8 @@
 use super::*;
 use crate::{
     event::{EventKey, NamespaceEvents, Rejected, codec, event_key, rows},
+    faults::Faults,
+    metrics::Metrics,
     wal::{RecordKind, WalOptions},
 };
 use arrow::{
@@ -56,7 +58,7 @@ impl House {
         let (wal, writer) = self.open_log(faults.clone());
         let ids = Ids::new(self.clock.clone());
         let (options, clock) = (self.options.clone(), self.clock.clone());
-        let ingest = Ingest::start(options, wal.clone(), writer, clock, ids, faults).unwrap();
+        let ingest = Ingest::start(options, wal.clone(), writer, clock, ids).unwrap();
         Server { wal, ingest }
     }
 
@@ -68,6 +70,7 @@ impl House {
             bytes_max: self.log_bytes_max,
             disk_free_min: 0.0,
             position_floor: 0,
+            metrics: Metrics::default(),
         };
         Wal::open(options, self.clock.clone(), faults).unwrap()
     }

@@ -7,6 +7,7 @@ use crate::{
     event::stored_key,
     ids::Ids,
     ingest::{Ingest, IngestOptions, rebuild::Rebuild},
+    metrics::Metrics,
     server::{
         StartError,
         claim::{Claimed, marks_path},
@@ -41,7 +42,7 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// [`StartError`] says what is in the way.
 pub(super) async fn start_ingest(
     config: &Config,
-    (clock, ids): (&Clock, &Ids),
+    (clock, ids, metrics): (&Clock, &Ids, &Metrics),
     (catalog, metastore): (&Catalog, &SqlMetastore),
     claimed: Claimed,
 ) -> Result<(Wal, Ingest), StartError> {
@@ -49,7 +50,7 @@ pub(super) async fn start_ingest(
     // Read under the new epoch: whoever moved watermarks before does not any more.
     let known = Known::ask(metastore, owner.since()).await?;
     let tables_floor = metastore.highest_position().await?;
-    let options = wal_options(config, tables_floor.max(noted.highest_position()));
+    let options = wal_options(config, metrics, tables_floor.max(noted.highest_position()));
     let log = folder.log();
     let (wal, writer) = {
         let (clock, faults) = (clock.clone(), config.faults.clone());
@@ -92,8 +93,7 @@ pub(super) async fn start_ingest(
         *floor = marks.acknowledged.seq.max(*floor);
     }
     let (kept, clock, ids) = (wal.clone(), clock.clone(), ids.clone());
-    let faults = config.faults.clone();
-    let start = move || Ingest::start(options, kept, writer, clock, ids, faults);
+    let start = move || Ingest::start(options, kept, writer, clock, ids);
     Ok((wal, blocking(start).await?))
 }
 
@@ -114,7 +114,7 @@ async fn note_from_now_on(config: &Config, wal: &Wal, (log, known): (Uuid, &Know
     }
 }
 
-fn wal_options(config: &Config, position_floor: u64) -> WalOptions {
+fn wal_options(config: &Config, metrics: &Metrics, position_floor: u64) -> WalOptions {
     WalOptions {
         folder: config.data_dir.join("wal"),
         segment_bytes: config.wal_segment_bytes,
@@ -122,6 +122,7 @@ fn wal_options(config: &Config, position_floor: u64) -> WalOptions {
         bytes_max: config.wal_bytes_max,
         disk_free_min: config.wal_disk_free_min,
         position_floor,
+        metrics: metrics.clone(),
     }
 }
 

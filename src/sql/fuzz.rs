@@ -1,7 +1,10 @@
 //! Fuzz test of statements: whatever is asked is answered or refused, in its time, without taking
 //! the machine's memory. How to run it for longer: crate `icecore-fuzz`.
 
-use crate::sql::{Reach, SqlError, SqlOptions, allowed, slots::SlotsMax, tests::House};
+use crate::{
+    metrics::Metrics,
+    sql::{Reach, SqlError, SqlOptions, allowed, slots::SlotsMax, tests::House},
+};
 use futures::TryStreamExt;
 use icecore_fuzz::{Rng, StdRng, pick, run};
 use icecore_schemas::query::SqlRequest;
@@ -217,6 +220,7 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
             timeout_max: TIMEOUT,
             rows_max: 10_000,
             concurrent: SlotsMax { all: CONCURRENT_MAX, namespace: CONCURRENT_MAX, token: 1 },
+            metrics: Metrics::default(),
         };
         let house = House::with(options).await;
         house.take(1..3_000);

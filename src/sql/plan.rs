@@ -42,7 +42,19 @@ pub struct Planned {
     pub deletes: Deletes,
 }
 
+/// What the summary of a snapshot calls the number of its data files.
+const TOTAL_DATA_FILES: &str = "total-data-files";
+
 impl Snapshot {
+    /// How many data files the whole snapshot has; 0 where its writer did not say.
+    #[must_use]
+    pub fn file_count(&self) -> u64 {
+        let snapshot = self.metadata.snapshot_by_id(self.id);
+        let summary = snapshot.map(|snapshot| &snapshot.summary().additional_properties);
+        let count = summary.and_then(|summary| summary.get(TOTAL_DATA_FILES));
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
     /// The files that may hold a row for which all `filters` are true.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use crate::{
     event::rows,
+    metrics::Metrics,
     sql::{
         conform::Aliases,
         deletes::{self, Deletes},
@@ -60,6 +61,7 @@ pub struct Table {
     aliases: Arc<Aliases>,
     storage: Storage,
     manifests: ManifestCache,
+    metrics: Metrics,
 }
 
 impl Table {
@@ -71,6 +73,7 @@ impl Table {
         view: &TableView,
         storage: Storage,
         manifests: ManifestCache,
+        metrics: Metrics,
     ) -> Result<Self, DataFusionError> {
         let columns = view.metadata.as_ref().map(|metadata| {
             let of_snapshot = view
@@ -107,7 +110,7 @@ impl Table {
         };
         let tail = view.kind.filter(|_| !view.tail.is_empty());
         let tail = tail.map(|kind| (kind, view.tail.clone()));
-        Ok(Self { snapshot, tail, schema, aliases: Arc::new(aliases), storage, manifests })
+        Ok(Self { snapshot, tail, schema, aliases: Arc::new(aliases), storage, manifests, metrics })
     }
 
     /// Names of its columns and of fields in them.
@@ -133,6 +136,9 @@ impl Table {
         filters: &[Expr],
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let planned = snapshot.plan(&self.manifests, &self.storage, filters).await?;
+        self.metrics.query_files.inc_by(planned.files.len() as u64);
+        let left_out = snapshot.file_count().saturating_sub(planned.files.len() as u64);
+        self.metrics.query_files_pruned.inc_by(left_out);
         if planned.files.is_empty() {
             return Ok(None);
         }

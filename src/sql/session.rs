@@ -3,10 +3,23 @@
 //! What costs time to set up (functions, optimizer rules) is made once and shared; what a query may
 //! see is made for each query.
 
-use crate::sql::{
-    SqlError, SqlOptions, allowed, arithmetic::CheckedArithmetic, comparisons::CompareAsMeant,
-    functions, growth::Growth, percentile, provider::Table, rewrite::KeepWithinMemory, sums, time,
-    types::InMicroseconds, unreadable::Unreadable, uuid, view::View,
+use crate::{
+    metrics::Metrics,
+    sql::{
+        SqlError, SqlOptions, allowed,
+        arithmetic::CheckedArithmetic,
+        comparisons::CompareAsMeant,
+        functions,
+        growth::Growth,
+        percentile,
+        provider::Table,
+        rewrite::KeepWithinMemory,
+        sums, time,
+        types::InMicroseconds,
+        unreadable::Unreadable,
+        uuid,
+        view::{TableView, View},
+    },
 };
 use datafusion::{
     catalog::{
@@ -46,6 +59,7 @@ pub struct Sessions {
     growth: Arc<Growth>,
     storage: Storage,
     manifests: ManifestCache,
+    metrics: Metrics,
 }
 
 impl Sessions {
@@ -77,7 +91,12 @@ impl Sessions {
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         let growth = Growth::new(Arc::clone(&base.runtime_env().memory_pool));
-        Self { base: Arc::new(base), growth, storage, manifests: ManifestCache::default() }
+        let (manifests, metrics) = (ManifestCache::default(), options.metrics.clone());
+        Self { base: Arc::new(base), growth, storage, manifests, metrics }
+    }
+
+    fn table(&self, table: &TableView) -> Result<Table, DataFusionError> {
+        Table::new(table, self.storage.clone(), self.manifests.clone(), self.metrics.clone())
     }
 
     /// The names of all columns that `view` has, with those of fields of structs.
@@ -87,8 +106,7 @@ impl Sessions {
     pub fn columns(&self, view: &View) -> Result<Vec<String>, SqlError> {
         let mut names = Vec::new();
         for table in &view.tables {
-            let provider = Table::new(table, self.storage.clone(), self.manifests.clone())
-                .map_err(|cause| broken(&cause))?;
+            let provider = self.table(table).map_err(|cause| broken(&cause))?;
             names.extend(provider.column_names());
         }
         Ok(names)
@@ -103,8 +121,7 @@ impl Sessions {
         let namespace = view.namespace.name();
         let schema = MemorySchemaProvider::new();
         for table in &view.tables {
-            let provider = Table::new(table, self.storage.clone(), self.manifests.clone())
-                .map_err(|cause| broken(&cause))?;
+            let provider = self.table(table).map_err(|cause| broken(&cause))?;
             schema
                 .register_table(table.name.clone(), Arc::new(provider))
                 .map_err(|cause| broken(&cause))?;

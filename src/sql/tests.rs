@@ -61,6 +61,7 @@ impl House {
             timeout_max: Duration::from_secs(60),
             rows_max: 100_000,
             concurrent: SlotsMax { all: 4, namespace: 4, token: 4 },
+            metrics: Metrics::default(),
         };
         Self::open(options, faults).await
     }
@@ -79,6 +80,7 @@ impl House {
             bytes_max: 1 << 30,
             disk_free_min: 0.0,
             position_floor: 0,
+            metrics: Metrics::default(),
         };
         let (wal, writer) = Wal::open(log, clock.clone(), Faults::default()).unwrap();
         let root = format!("file://{}", folder.path().join("warehouse").display());
@@ -610,6 +612,7 @@ async fn a_query_over_a_limit_ends_with_an_error_and_the_next_one_runs() {
         timeout_max: Duration::from_secs(60),
         rows_max: 50,
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
+        metrics: Metrics::default(),
     })
     .await;
     house.take(1..101);
@@ -629,6 +632,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
         timeout_max: Duration::from_secs(60),
         rows_max: 10_000_000,
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
+        metrics: Metrics::default(),
     })
     .await;
     house.take(1..201);

@@ -34,6 +34,7 @@ impl Rig {
             bytes_max: 1 << 30,
             disk_free_min: 0.0,
             position_floor: 0,
+            metrics: Metrics::default(),
         };
         Self { folder, options, faults: Faults::default(), clock: Clock::manual(1_000) }
     }

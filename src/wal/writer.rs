@@ -21,6 +21,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
+use tokio::time::Instant;
 
 /// Free disk is looked at again after this many bytes.
 const DISK_CHECK_BYTES: u64 = 64 << 20;
@@ -111,6 +112,12 @@ impl WalWriter {
             self.give_up();
             return Err(failed);
         }
+        let rows: u32 = group
+            .iter()
+            .filter(|record| record.kind != RecordKind::Keys)
+            .map(|record| record.rows)
+            .sum();
+        self.wal.inner.options.metrics.wal_group.observe(f64::from(rows));
         self.publish(group, &places, written_ms);
         self.note(group, first, written_ms);
         // Too late to fail: the group is durable and seen. Aborts and delays are what this is for.
@@ -331,6 +338,8 @@ fn write_durably(inner: &Inner, current: &Current, block: &[u8]) -> Result<(), W
         |operation| move |source: io::Error| segment::io_error(operation, &current.path, source);
     current.file.write_all_at(block, current.end).map_err(failed("write segment"))?;
     inner.faults.hit("wal.after_write").map_err(failed("write segment"))?;
+    let started = Instant::now();
     current.file.sync_data().map_err(failed("sync segment"))?;
+    inner.options.metrics.wal_sync.observe(started.elapsed().as_secs_f64());
     inner.faults.hit("wal.after_sync").map_err(failed("sync segment"))
 }

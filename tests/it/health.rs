@@ -46,3 +46,37 @@ async fn a_server_whose_log_is_full_is_not_ready() {
     server.commit("n").await;
     assert_eq!(server.get("/readyz").await.status(), 200);
 }
+
+#[tokio::test]
+async fn the_way_of_an_event_and_of_a_query_is_timed() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..10)).await;
+    server.commit("shop.example").await;
+    let (status, _) = server.query("shop.example", &json!({"sql": "SELECT id FROM events"})).await;
+    assert_eq!(status, 200);
+    let (status, _) = server.query("shop.example", &json!({"sql": "SELECT nothing"})).await;
+    assert_eq!(status, 400);
+    assert_eq!(server.get("/catalog/v1/namespaces/shop_example/tables/events").await.status(), 200);
+    let text = server.get("/metrics").await.text().await.unwrap();
+    for line in [
+        "icecore_ingest_ack_seconds_count 1",
+        "icecore_wal_group_rows_sum 10.0",
+        "icecore_wal_sync_seconds_count 1",
+        "icecore_flush_seconds_count 1",
+        "icecore_flush_commit_seconds_count 1",
+        "icecore_flush_rows_total 10",
+        "icecore_query_seconds_count{outcome=\"ok\"} 1",
+        "icecore_query_seconds_count{outcome=\"error\"} 1",
+        "icecore_query_rows_total 10",
+        "icecore_query_files_pruned_total 0",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+    }
+    assert!(0.0 < metric(&server, "icecore_query_read_bytes_total").await);
+    assert!(0.0 < metric(&server, "icecore_query_files_total").await);
+    let load = text.lines().find(|line| {
+        line.starts_with("icecore_http_request_seconds_count{method=\"GET\"")
+            && line.contains("/tables/{table}\"")
+    });
+    assert!(load.is_some_and(|line| line.ends_with("status=\"2xx\"} 1")), "{text}");
+}

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ids", &["clock"]),
     ("tasks", &[]),
     ("faults", &[]),
+    ("metrics", &[]),
     // what a process knows of the metastore's one row on logs
     ("owner", &["tasks"]),
     // whether the store of the tables' files answers
@@ -24,12 +25,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // pure
     ("event", &[]),
     // state
-    ("wal", &["clock", "faults"]),
-    ("table", &["event", "ids", "clock", "faults"]),
+    ("wal", &["clock", "faults", "metrics"]),
+    ("table", &["event", "ids"]),
     // work: these never name one another
-    ("ingest", &["wal", "event", "clock", "ids", "faults"]),
-    ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks"]),
-    ("sql", &["wal", "event", "table", "owner", "clock", "tasks", "faults"]),
+    ("ingest", &["wal", "event", "clock", "ids"]),
+    ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks", "metrics"]),
+    ("sql", &["wal", "event", "table", "owner", "faults", "metrics"]),
     // edge
     ("config", &["faults"]),
     (
@@ -47,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock",
             "ids",
             "tasks",
+            "metrics",
         ],
     ),
     ("cli", &["config", "server", "http", "sql", "event", "wal", "clock", "ids"]),

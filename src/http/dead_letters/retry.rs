@@ -253,7 +253,7 @@ impl Sender {
         let refused = receipt.refused.len() as u64;
         let new = received - refused - receipt.duplicates;
         if !self.dry_run {
-            app.counters.count_events(received - refused, receipt.duplicates, 0);
+            app.metrics.count_events(received - refused, receipt.duplicates, 0);
         }
         Ok(match (new, receipt.duplicates, refused) {
             (0, 0, 1..) => Outcome::Rejected,
