@@ -61,7 +61,8 @@ impl SqlMetastore {
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of a newer program's or a damaged file.
     pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
         let (writer, readers) = dialect::sqlite(path).await?;
-        Self::open(Dialect::Sqlite, writer, readers).await.map_err(dialect::name_damaged(path))
+        let opened = Self::unmade(Dialect::Sqlite, writer, readers).made().await;
+        opened.map_err(dialect::name_damaged(path))
     }
 
     /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are
@@ -70,26 +71,7 @@ impl SqlMetastore {
     /// # Errors
     /// As [`SqlMetastore::sqlite`].
     pub async fn postgres(url: &str) -> Result<Self, CatalogError> {
-        let pool = dialect::postgres(url).await?;
-        Self::open(Dialect::Postgres, pool.clone(), pool).await
-    }
-
-    async fn open(
-        dialect: Dialect,
-        writer: AnyPool,
-        readers: AnyPool,
-    ) -> Result<Self, CatalogError> {
-        let metastore = Self {
-            dialect,
-            writer,
-            readers,
-            // The time is the catalog's to give.
-            origin: Origin::anonymous(Arc::new(|| 0)),
-            #[cfg(test)]
-            faults: faults::Faults::default(),
-        };
-        schema::migrate(metastore.begin().await?, dialect).await?;
-        Ok(metastore)
+        Self::unmade_postgres(url).await?.made().await
     }
 
     async fn reader(&self) -> Result<PoolConnection<Any>, CatalogError> {

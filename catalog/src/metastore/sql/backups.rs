@@ -3,9 +3,11 @@
 //! Its one invariant: while a backup holds, no file leaves the deletion queue that came into it
 //! after the first of those that hold began.
 
+mod rows;
+
 use super::{SqlMetastore, dialect::Dialect, failed};
 use crate::error::CatalogError;
-use sqlx::AssertSqlSafe;
+use sqlx::{AnyConnection, AssertSqlSafe};
 use std::path::Path;
 
 /// `unheld` marks what nothing needed any more when the first backup that holds began.
@@ -60,6 +62,7 @@ impl SqlMetastore {
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
+        self.lock_backups(&mut tx).await?;
         let holding: i64 = sqlx::query_scalar("SELECT count(*) FROM backups WHERE holds = 1")
             .fetch_one(&mut *tx)
             .await
@@ -76,6 +79,15 @@ impl SqlMetastore {
             .await
             .map_err(failed("begin a backup"))?;
         tx.commit().await.map_err(failed("begin a backup"))
+    }
+
+    /// Of two that begin at once, one begins after the other.
+    async fn lock_backups(&self, tx: &mut AnyConnection) -> Result<(), CatalogError> {
+        if self.dialect == Dialect::Sqlite {
+            return Ok(());
+        }
+        let locked = sqlx::raw_sql("LOCK TABLE backups IN EXCLUSIVE MODE").execute(tx).await;
+        locked.map(|_| ()).map_err(failed("begin a backup"))
     }
 
     /// Writes down that a backup is whole, and whether it goes on to hold files.
@@ -134,15 +146,14 @@ impl SqlMetastore {
         Ok(gone.rows_affected() == 1)
     }
 
-    /// Writes a copy of the database as it is at one moment, while others write to it.
+    /// Writes a copy of the database as it is at one moment, while others write to it, to a new
+    /// SQLite file.
     ///
     /// # Errors
-    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] for PostgreSQL.
+    /// [`CatalogError::Metastore`]; the file is no copy.
     pub async fn copy_to(&self, file: &Path) -> Result<(), CatalogError> {
         if self.dialect == Dialect::Postgres {
-            return Err(CatalogError::Invalid(
-                "a metastore in PostgreSQL is not copied by this program: use pg_dump".to_owned(),
-            ));
+            return rows::to_sqlite(self, file).await;
         }
         let path = file.to_str().ok_or_else(|| {
             CatalogError::Invalid(format!("`{}` is no UTF-8 path", file.display()))
@@ -152,6 +163,31 @@ impl SqlMetastore {
         let mut connection = self.writer.acquire().await.map_err(failed("connect"))?;
         let copied = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await;
         copied.map(|_| ()).map_err(failed("copy the metastore"))
+    }
+
+    /// Makes a metastore in a PostgreSQL database that has none out of a copy, which is changed when
+    /// an earlier version wrote it. Either all of it is there on return, or nothing.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] where there is a metastore.
+    pub async fn copy_to_postgres(file: &Path, url: &str) -> Result<(), CatalogError> {
+        let from = Self::sqlite(file).await?;
+        let to = Self::unmade_postgres(url).await?;
+        let copied = rows::to_postgres(&from, &to).await;
+        from.close().await;
+        to.close().await;
+        copied
+    }
+
+    /// Refuses a PostgreSQL database that has a metastore.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] where there is one.
+    pub async fn check_empty_postgres(url: &str) -> Result<(), CatalogError> {
+        let metastore = Self::unmade_postgres(url).await?;
+        let checked = rows::check_empty(&mut *metastore.reader().await?).await;
+        metastore.close().await;
+        checked
     }
 
     /// Closes all connections; a file is then whole without the files beside it.

@@ -1,13 +1,18 @@
 //! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
 
 use super::{SqlMetastore, failed};
-use crate::{error::CatalogError, metastore::LostCommit};
+use crate::{
+    error::CatalogError,
+    metastore::{LostCommit, Origin},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
     Any, AnyConnection, AnyPool, Connection, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration,
+};
 
 /// Connections that read an SQLite file; a look-up takes well below a millisecond.
 const SQLITE_READERS: u32 = 4;
@@ -41,6 +46,24 @@ impl SqlMetastore {
     /// by what its journal has (64 pages of 4 KiB; twice as much where that failed once for want of
     /// room), and the journal and its index by some pages.
     pub const SQLITE_START_BYTES: usize = (512 << 10) + (256 << 10);
+
+    /// As [`SqlMetastore::postgres`], without its tables.
+    pub(super) async fn unmade_postgres(url: &str) -> Result<Self, CatalogError> {
+        let pool = postgres(url).await?;
+        Ok(Self::unmade(Dialect::Postgres, pool.clone(), pool))
+    }
+
+    pub(super) fn unmade(dialect: Dialect, writer: AnyPool, readers: AnyPool) -> Self {
+        Self {
+            dialect,
+            writer,
+            readers,
+            // The time is the catalog's to give.
+            origin: Origin::anonymous(Arc::new(|| 0)),
+            #[cfg(test)]
+            faults: super::faults::Faults::default(),
+        }
+    }
 }
 
 /// Which database.
@@ -181,7 +204,7 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) async fn postgres(url: &str) -> Result<AnyPool, CatalogError> {
+async fn postgres(url: &str) -> Result<AnyPool, CatalogError> {
     let options = options(url)?;
     // A pool tries again and again, and then says no more than that its time is over.
     let tried = AnyConnection::connect_with(&options);

@@ -3,11 +3,11 @@
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
 use super::{
-    access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports, requests,
-    tables, trash,
+    SqlMetastore, access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports,
+    requests, tables, trash,
 };
 use crate::error::CatalogError;
-use sqlx::{Any, AssertSqlSafe, Transaction};
+use sqlx::{AnyConnection, AssertSqlSafe};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
 const STEPS: [&str; 15] = [
@@ -77,15 +77,28 @@ CREATE INDEX obsolete_by_time ON obsolete (not_before_ms);
 INSERT INTO counters VALUES ('epoch', 0);
 "#;
 
-/// Brings the database to the last step in one transaction.
-pub(super) async fn migrate(
-    mut tx: Transaction<'static, Any>,
-    dialect: Dialect,
-) -> Result<(), CatalogError> {
-    if dialect == Dialect::Postgres {
-        let locked = sqlx::raw_sql(POSTGRES_LOCK).execute(&mut *tx).await;
-        locked.map_err(failed("wait for others who make tables"))?;
+impl SqlMetastore {
+    /// Brings the database to the last step in one transaction.
+    pub(super) async fn made(self) -> Result<Self, CatalogError> {
+        let mut tx = self.begin().await?;
+        lock(&mut tx, self.dialect).await?;
+        make(&mut tx, self.dialect).await?;
+        tx.commit().await.map_err(failed("make tables"))?;
+        Ok(self)
     }
+}
+
+/// Keeps everybody else from making tables until the transaction ends.
+pub(super) async fn lock(tx: &mut AnyConnection, dialect: Dialect) -> Result<(), CatalogError> {
+    if dialect == Dialect::Sqlite {
+        return Ok(());
+    }
+    let locked = sqlx::raw_sql(POSTGRES_LOCK).execute(tx).await;
+    locked.map(|_| ()).map_err(failed("wait for others who make tables"))
+}
+
+/// Brings the database to the last step, in the caller's transaction.
+pub(super) async fn make(tx: &mut AnyConnection, dialect: Dialect) -> Result<(), CatalogError> {
     let made = "CREATE TABLE IF NOT EXISTS layout (step INTEGER NOT NULL PRIMARY KEY)";
     sqlx::raw_sql(made).execute(&mut *tx).await.map_err(failed("make tables"))?;
     let done: i64 = sqlx::query_scalar("SELECT count(*) FROM layout")
@@ -109,8 +122,7 @@ pub(super) async fn migrate(
             .await
             .map_err(failed("make tables"))?;
     }
-    outbox::name_feed(&mut tx).await?;
-    tx.commit().await.map_err(failed("make tables"))
+    outbox::name_feed(tx).await
 }
 
 /// SQLite checks types only in tables that are STRICT, and those know no other integers. It orders
