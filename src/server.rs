@@ -97,6 +97,9 @@ pub enum StartError {
         /// What it refuses.
         reason: String,
     },
+    /// The data folder is not whole.
+    #[error("{0}")]
+    Unfinished(String),
     /// The log or the id index does not open.
     #[error("open the log")]
     Wal(#[from] WalError),
@@ -125,6 +128,8 @@ impl Server {
         let in_the_way = |source| StartError::Listen { address: config.listen, source };
         let socket = bind(config.listen).map_err(in_the_way)?;
         make_data_folder(config)?;
+        let whole = backup::restore::check_finished(&config.data_dir);
+        whole.map_err(|cause| StartError::Unfinished(cause.to_string()))?;
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
         let metrics = Metrics::default();

@@ -12,29 +12,30 @@ use crate::{
     ids::Ids,
     server::{
         backup::{
-            Backup,
-            create::{self, Creation, Files},
+            self, Backup, Files,
+            create::{self, Creation},
+            place::BackupPlace,
             restore,
         },
         open_metastore,
     },
 };
 use clap::Subcommand;
+use icecore_catalog::metastore::sql::backups;
 use reqwest::Method;
 use serde_json::json;
-use std::path::PathBuf;
 
 /// `icecore backup …`
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
-    /// Make a backup in a new folder, while the server runs or not
+    /// Make a backup in a new place, while the server runs or not
     Create {
-        /// The folder
-        folder: PathBuf,
+        /// A folder, or s3://bucket/prefix
+        place: String,
         /// The running server, http://host:port
         #[arg(long)]
         url: Option<String>,
-        /// Copy data files instead of linking them where the file system can
+        /// Copy data files instead of linking them, or of leaving them in their bucket
         #[arg(long)]
         copy: bool,
         /// Count the files of the warehouse that are needed and write nothing
@@ -44,16 +45,18 @@ pub enum BackupCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List the backups that were begun
+    /// List the backups that were begun, or those at a place
     List {
+        /// A folder, or s3://bucket/prefix: the backup there, or those one level below
+        place: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Make the data folder of --data-dir, which is new, out of a backup
+    /// Make data folder, warehouse and metastore, all of them new, out of a backup
     Restore {
-        /// The backup
-        folder: PathBuf,
+        /// The backup: a folder, or s3://bucket/prefix
+        place: String,
         /// Look at every file of the backup and write nothing
         #[arg(long)]
         dry_run: bool,
@@ -61,10 +64,10 @@ pub enum BackupCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Let go of what a backup keeps from deletion; its folder stays
+    /// Let go of what a backup keeps from deletion; its own files stay
     Forget {
-        /// Its name, as `list` has it
-        id: String,
+        /// Its id or its place, as `list` has them
+        backup: String,
         /// Say whether there is such a backup and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -89,10 +92,11 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
                 format!("{files} files of the warehouse, {bytes} bytes; nothing was written")
             })
         }
-        BackupCommand::Create { folder, url, copy, dry_run: false, json } => {
+        BackupCommand::Create { place, url, copy, dry_run: false, json } => {
+            let place = BackupPlace::parse(place, &config.s3)?;
             let files = if *copy { Files::Copied } else { Files::Linked };
-            let id = Ids::new(clock.clone()).mint().to_string();
-            let creation = Creation::begin(config, folder, (id, clock.now_ms())).await?;
+            let id = (Ids::new(clock.clone()).mint().to_string(), clock.now_ms());
+            let creation = Creation::begin(config, place, url.is_some(), id).await?;
             if creation.is_running() {
                 // Everything that was acknowledged before this answer is in tables after it.
                 let client = Client::new(config, url.as_deref());
@@ -101,32 +105,46 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
             let backup = creation.finish(files, || clock.now_ms()).await?;
             told(&backup, "made", *json)
         }
-        BackupCommand::List { json } => list(config, *json).await,
-        BackupCommand::Restore { folder, dry_run: true, json } => {
-            told(&restore::verify(config, folder).await?, "whole; nothing was written", *json)
+        BackupCommand::List { place: None, json } => list(config, *json).await,
+        BackupCommand::List { place: Some(place), json } => list_at(config, place, *json).await,
+        BackupCommand::Restore { place, dry_run, json } => {
+            let place = BackupPlace::parse(place, &config.s3)?;
+            if *dry_run {
+                return told(
+                    &restore::verify(config, &place).await?,
+                    "whole; nothing was written",
+                    *json,
+                );
+            }
+            told(&restore::restore(config, &place, clock.now_ms()).await?, "restored", *json)
         }
-        BackupCommand::Restore { folder, dry_run: false, json } => {
-            told(&restore::restore(config, folder, clock.now_ms()).await?, "restored", *json)
+        BackupCommand::Forget { backup, dry_run, json } => {
+            forget(config, backup, *dry_run, *json).await
         }
-        BackupCommand::Forget { id, dry_run, json } => forget(config, id, *dry_run, *json).await,
     }
 }
 
-async fn forget(config: &Config, id: &str, dry_run: bool, json: bool) -> Result<(), CliError> {
+async fn forget(config: &Config, named: &str, dry_run: bool, json: bool) -> Result<(), CliError> {
     let metastore = open_metastore(config).await?;
-    let is_there = match dry_run {
-        true => metastore.backups().await?.iter().any(|backup| backup.id == id),
-        false => metastore.forget_backup(id).await?,
-    };
-    if !is_there {
+    let place = BackupPlace::parse(named, &config.s3)?.name();
+    let mut known = metastore.backups().await?;
+    known.retain(|backup| backup.id == named || backup.place == named || backup.place == place);
+    if known.is_empty() {
         return Err(CliError::Refused(format!(
-            "there is no backup `{id}`; `icecore backup list` lists them"
+            "there is no backup `{named}`; `icecore backup list` lists them"
         )));
+    }
+    let ids: Vec<&str> = known.iter().map(|backup| backup.id.as_str()).collect();
+    if !dry_run {
+        for id in &ids {
+            create::remove_scratch(config, id)?;
+            metastore.forget_backup(id).await?;
+        }
     }
     let done = if dry_run { "would be forgotten" } else { "is forgotten" };
     say(&match json {
-        true => json!({ "id": id, "forgotten": !dry_run }).to_string(),
-        false => format!("backup {id} {done}; its folder is yours to remove"),
+        true => json!({ "ids": ids, "forgotten": !dry_run }).to_string(),
+        false => format!("backup {} {done}; its files are yours to remove", ids.join(", ")),
     })
 }
 
@@ -149,38 +167,84 @@ fn told(backup: &Backup, done: &str, json: bool) -> Result<(), CliError> {
     say(&format!("backup {id}: {files} files, {objects} objects, {bytes} bytes; {done}"))
 }
 
+/// What a row of a list says.
+struct Row {
+    id: Option<String>,
+    place: String,
+    is_whole: bool,
+    begun_ms: Option<i64>,
+    ended_ms: Option<i64>,
+    files: u64,
+    bytes: u64,
+    holds: bool,
+}
+
+/// The backups that the metastore knows of.
 async fn list(config: &Config, json: bool) -> Result<(), CliError> {
-    let backups = open_metastore(config).await?.backups().await?;
-    let state = |ended_ms: Option<i64>| if ended_ms.is_some() { "whole" } else { "incomplete" };
+    let backups = open_metastore(config).await?.backups().await?.into_iter();
+    let row = |backup: backups::Backup| Row {
+        id: Some(backup.id),
+        place: backup.place,
+        is_whole: backup.ended_ms.is_some(),
+        begun_ms: Some(backup.begun_ms),
+        ended_ms: backup.ended_ms,
+        files: backup.files,
+        bytes: backup.bytes,
+        holds: backup.holds,
+    };
+    say_rows(&backups.map(row).collect::<Vec<_>>(), json)
+}
+
+/// The backups that lie at a place, whoever made them.
+async fn list_at(config: &Config, place: &str, json: bool) -> Result<(), CliError> {
+    let listed = backup::list(&BackupPlace::parse(place, &config.s3)?, &config.s3).await?;
+    let row = |listed: backup::Listed| {
+        let (place, found) = (listed.place, listed.backup.as_ref());
+        Row {
+            id: found.map(|found| found.id.clone()),
+            place,
+            is_whole: found.is_some(),
+            begun_ms: found.map(|found| found.begun_ms),
+            ended_ms: found.map(|found| found.ended_ms),
+            files: found.map_or(0, |found| (found.files.len() + found.objects.len()) as u64),
+            bytes: found.map_or(0, Backup::bytes),
+            holds: found.is_some_and(|found| !found.objects.is_empty()),
+        }
+    };
+    say_rows(&listed.into_iter().map(row).collect::<Vec<_>>(), json)
+}
+
+fn say_rows(rows: &[Row], json: bool) -> Result<(), CliError> {
+    let state = |row: &Row| if row.is_whole { "whole" } else { "incomplete" };
     if json {
-        let rows: Vec<_> = backups
+        let rows: Vec<_> = rows
             .iter()
-            .map(|backup| {
+            .map(|row| {
                 json!({
-                    "id": backup.id,
-                    "place": backup.place,
-                    "state": state(backup.ended_ms),
-                    "begun_ms": backup.begun_ms,
-                    "ended_ms": backup.ended_ms,
-                    "files": backup.files,
-                    "bytes": backup.bytes,
-                    "holds": backup.holds,
+                    "id": row.id,
+                    "place": row.place,
+                    "state": state(row),
+                    "begun_ms": row.begun_ms,
+                    "ended_ms": row.ended_ms,
+                    "files": row.files,
+                    "bytes": row.bytes,
+                    "holds": row.holds,
                 })
             })
             .collect();
         return say(&json!({ "backups": rows }).to_string());
     }
-    let rows: Vec<Vec<String>> = backups
+    let rows: Vec<Vec<String>> = rows
         .iter()
-        .map(|backup| {
+        .map(|row| {
             vec![
-                backup.id.clone(),
-                state(backup.ended_ms).to_owned(),
-                time(&json!(backup.begun_ms)),
-                backup.files.to_string(),
-                backup.bytes.to_string(),
-                if backup.holds { "yes" } else { "no" }.to_owned(),
-                backup.place.clone(),
+                row.id.clone().unwrap_or_default(),
+                state(row).to_owned(),
+                row.begun_ms.map(|ms| time(&json!(ms))).unwrap_or_default(),
+                row.files.to_string(),
+                row.bytes.to_string(),
+                if row.holds { "yes" } else { "no" }.to_owned(),
+                row.place.clone(),
             ]
         })
         .collect();

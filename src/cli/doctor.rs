@@ -106,6 +106,7 @@ fn data_folder(config: &Config, ids: &Ids) -> Result<String, String> {
     if folder.exists() && !folder.is_dir() {
         return Err(format!("`{shown}` is a file, not a folder; name another with --data-dir"));
     }
+    server::backup::restore::check_finished(folder).map_err(|cause| cause.to_string())?;
     let place = existing(folder);
     let probe = place.join(format!(".icecore-probe-{}", ids.mint()));
     let tried = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));

@@ -1,33 +1,35 @@
 //! Backups: what one consists of, and the list of its files.
 //!
-//! A backup is a folder with a copy of the metastore, the files of every table (or, for a warehouse
-//! in S3, the list of its objects), and `backup.json`, which has a checksum of each file and comes
-//! last. Its one invariant: a folder without that file is no backup. Making one is in [`create`],
-//! using one in [`restore`].
+//! A backup is a folder, or a place in a bucket, with a copy of the metastore, the files of every
+//! table (or, for a warehouse in S3, the list of its objects), and `backup.json`, which has a
+//! checksum of each file and comes last. Its one invariant: a place without that file is no backup.
+//! Making one is in [`create`], using one in [`restore`], where it lies in [`place`].
 
 pub mod create;
+pub mod place;
 pub mod restore;
 
 use crate::{server::StartError, wal::WalError};
-use icecore_catalog::{error::CatalogError, metastore::sql::backups};
+use icecore_catalog::{error::CatalogError, metastore::sql::backups, storage::S3Options};
+use place::BackupPlace;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
-use xxhash_rust::xxh3::Xxh3Default;
 
 /// The list of a backup's files.
 const LIST: &str = "backup.json";
 /// Form of that list that this program writes and reads.
 const FORMAT: u32 = 1;
-/// The copy of the metastore.
+/// The copy of the metastore, an SQLite file whichever database it is a copy of.
 const METASTORE: &str = "metastore/icecore.db";
 /// The files of the warehouse.
 const WAREHOUSE: &str = "warehouse";
 /// Log, index of ids and what else lies in the data folder, of a server that was stopped.
 const DATA: &str = "data";
+/// Files that are copied, or looked at, at the same time.
+const AT_ONCE: usize = 8;
 /// Bytes that are read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -59,6 +61,16 @@ pub enum BackupError {
     Start(#[from] StartError),
 }
 
+/// Whether data files may be links to those of the warehouse, or stay where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Links where the file system can, which take no room and no time; objects stay in their
+    /// bucket.
+    Linked,
+    /// Copies, which outlive damage of the originals.
+    Copied,
+}
+
 /// What `backup.json` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Backup {
@@ -73,7 +85,7 @@ pub struct Backup {
     pub warehouse: String,
     /// Whether it has the log; without it everything that was acknowledged before is in tables.
     pub has_log: bool,
-    /// Its files, by their paths in the folder.
+    /// Its files, by their paths in the place.
     pub files: Vec<CopiedFile>,
     /// Objects that stay in the store and that the server keeps there until the backup is forgotten.
     pub objects: Vec<HeldObject>,
@@ -82,7 +94,7 @@ pub struct Backup {
 /// A file of a backup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CopiedFile {
-    /// Path in the folder.
+    /// Path in the place.
     pub path: String,
     /// Its size.
     pub bytes: u64,
@@ -97,6 +109,9 @@ pub struct HeldObject {
     pub location: String,
     /// Its size.
     pub bytes: u64,
+    /// Which version of its bytes, as the store tells them apart.
+    #[serde(default)]
+    pub etag: Option<String>,
 }
 
 impl Backup {
@@ -104,28 +119,29 @@ impl Backup {
     ///
     /// # Errors
     /// [`BackupError::Invalid`] when the backup is not whole or of another form.
-    pub fn read(folder: &Path) -> Result<Self, BackupError> {
-        let path = folder.join(LIST);
-        let text = match fs::read(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-                return Err(BackupError::Invalid(format!(
-                    "`{}` has no `{LIST}`: it is no backup, or one that was not finished; `icecore \
-                     backup list` tells which are",
-                    folder.display()
-                )));
-            }
-            read => read.map_err(failed("read", &path))?,
-        };
+    pub async fn read(place: &BackupPlace) -> Result<Self, BackupError> {
+        Self::find(place).await?.ok_or_else(|| {
+            BackupError::Invalid(format!(
+                "`{}` has no `{LIST}`: it is no backup, or one that was not finished; `icecore \
+                 backup list` tells which are",
+                place.name()
+            ))
+        })
+    }
+
+    /// As [`Backup::read`]; none where no list is.
+    async fn find(place: &BackupPlace) -> Result<Option<Self>, BackupError> {
+        let Some(text) = place.read(LIST).await? else { return Ok(None) };
+        let name = place.name();
         let backup: Self = serde_json::from_slice(&text)
-            .map_err(|cause| failed("read", &path)(io::Error::from(cause)))?;
+            .map_err(|cause| BackupError::Invalid(format!("`{LIST}` of `{name}`: {cause}")))?;
         if backup.format != FORMAT {
             return Err(BackupError::Invalid(format!(
-                "`{}` has form {}, this program knows {FORMAT}: use a newer program",
-                path.display(),
+                "the backup `{name}` has form {}, this program knows {FORMAT}: use a newer program",
                 backup.format
             )));
         }
-        Ok(backup)
+        Ok(Some(backup))
     }
 
     /// Their sizes together, objects included.
@@ -148,18 +164,35 @@ impl Backup {
         }
     }
 
-    fn write(&self, folder: &Path) -> Result<(), BackupError> {
-        let (path, unfinished) = (folder.join(LIST), folder.join(format!("{LIST}.tmp")));
+    async fn write(&self, place: &BackupPlace) -> Result<(), BackupError> {
         let text = serde_json::to_vec_pretty(self)
-            .map_err(|cause| failed("write", &path)(io::Error::from(cause)))?;
-        let written = File::create(&unfinished).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            File::open(folder)?.sync_all()
-        });
-        written.map_err(failed("write", &path))
+            .map_err(|cause| failed("write", Path::new(LIST))(io::Error::from(cause)))?;
+        place.write(LIST, text).await
     }
+}
+
+/// What lies at a place.
+#[derive(Debug)]
+pub struct Listed {
+    /// Where.
+    pub place: String,
+    /// The backup; none where one was not finished, or something else is.
+    pub backup: Option<Backup>,
+}
+
+/// The backup at a place, or those one level below.
+///
+/// # Errors
+/// [`BackupError`].
+pub async fn list(place: &BackupPlace, s3: &S3Options) -> Result<Vec<Listed>, BackupError> {
+    if let Some(backup) = Backup::find(place).await? {
+        return Ok(vec![Listed { place: place.name(), backup: Some(backup) }]);
+    }
+    let mut listed = Vec::new();
+    for place in place.below(s3).await? {
+        listed.push(Listed { place: place.name(), backup: Backup::find(&place).await? });
+    }
+    Ok(listed)
 }
 
 fn failed<'a>(
@@ -169,27 +202,24 @@ fn failed<'a>(
     move |source| BackupError::Io { operation, path: path.to_owned(), source }
 }
 
-/// Reads a file to its end and gives its size and checksum; copies it where `to` is given.
-fn checksum(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> {
-    let mut file = File::open(from)?;
-    let (mut hash, mut bytes) = (Xxh3Default::new(), 0);
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let read = file.read(&mut chunk)?;
-        if read == 0 {
-            return Ok((bytes, format!("{:032x}", hash.digest128())));
-        }
-        hash.update(&chunk[..read]);
-        bytes += read as u64;
-        if let Some(to) = to.as_mut() {
-            to.write_all(&chunk[..read])?;
-        }
-    }
-}
-
 /// Makes the folders above a file.
 fn make_parents(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Removes an SQLite file that is closed, and what lies beside it.
+fn remove_database(file: &Path) -> Result<(), BackupError> {
+    for end in ["", "-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        match fs::remove_file(&name) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", Path::new(&name))(cause));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a folder is missing or has nothing in it.

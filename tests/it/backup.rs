@@ -9,25 +9,25 @@ use std::{
 };
 use tempfile::TempDir;
 
-const COUNT: &str = "SELECT count(*), count(DISTINCT id) FROM events";
+pub(crate) const COUNT: &str = "SELECT count(*), count(DISTINCT id) FROM events";
 
-fn icecore(arguments: &[&str]) -> Output {
+pub(crate) fn icecore(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_icecore")).args(arguments).output().unwrap()
 }
 
-fn json_of(arguments: &[&str]) -> Value {
+pub(crate) fn json_of(arguments: &[&str]) -> Value {
     let output = icecore(&[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn refused(arguments: &[&str]) -> String {
+pub(crate) fn refused(arguments: &[&str]) -> String {
     let output = icecore(arguments);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -50,7 +50,7 @@ async fn restored(backup: &Path) -> (TestServer, TempDir) {
     (TestServer::start_in(holder, &data_dir).await, folder)
 }
 
-async fn duplicates(server: &TestServer, range: std::ops::Range<u32>) -> u64 {
+pub(crate) async fn duplicates(server: &TestServer, range: std::ops::Range<u32>) -> u64 {
     let (status, reply) = server.ingest(&events(range)).await;
     assert_eq!(status, 200, "{reply}");
     reply["duplicates"].as_u64().unwrap()
@@ -119,8 +119,21 @@ async fn a_backup_of_a_stopped_server_has_its_log() {
     // No second backup in the same folder.
     let again = refused(&[&["backup", "create", text(&backup)], &data_dir[..]].concat());
     assert!(again.contains("is not empty"), "{again}");
-    let store = refused(&[&["backup", "create", "s3://bucket/b"], &data_dir[..]].concat());
-    assert!(store.contains("is no folder of this machine"), "{store}");
+    let store = refused(&[&["backup", "create", "gs://bucket/b"], &data_dir[..]].concat());
+    assert!(store.contains("neither a folder nor s3://"), "{store}");
+    let inside = data.path().join("warehouse/b");
+    let inside = refused(&[&["backup", "create", text(&inside)], &data_dir[..]].concat());
+    assert!(inside.contains("is in the warehouse"), "{inside}");
+    // The list of a place, and of the places below it.
+    fs::create_dir(folder.path().join("b0")).unwrap();
+    for place in [folder.path(), &backup] {
+        let listed = json_of(&["backup", "list", text(place)]);
+        let row = listed["backups"].as_array().unwrap().last().unwrap();
+        assert_eq!((&row["id"], &row["state"]), (&made["id"], &json!("whole")), "{listed}");
+        assert_eq!(row["files"], made["files"], "{listed}");
+    }
+    let listed = json_of(&["backup", "list", text(folder.path())]);
+    assert_eq!(listed["backups"][0]["state"], "incomplete", "{listed}");
 
     let (server, _folder) = restored(&backup).await;
     assert_eq!(server.rows("shop.example", COUNT).await, json!([[150, 150]]));
@@ -206,7 +219,57 @@ async fn a_backup_that_was_killed_is_incomplete_and_keeps_files_until_it_is_forg
         let told = refused(&["backup", "restore", text(&place), "--data-dir", text(&new)]);
         assert!(told.contains("not finished"), "{told}");
     }
-    assert!(icecore(&[&["backup", "forget", &id], &data_dir[..]].concat()).status.success());
+    // By its place or by its id.
+    assert!(
+        icecore(&[&["backup", "forget", text(&place), "--dry-run"], &data_dir[..]].concat())
+            .status
+            .success()
+    );
+    assert!(
+        icecore(&[&["backup", "forget", text(&place)], &data_dir[..]].concat()).status.success()
+    );
     let told = refused(&[&["backup", "forget", &id], &data_dir[..]].concat());
     assert!(told.contains("there is no backup"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_killed_is_no_data_folder() {
+    let server = TestServer::start().await;
+    duplicates(&server, 0..100).await;
+    server.commit("shop.example").await;
+    let data = server.stop().await;
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("b1");
+    json_of(&["backup", "create", text(&backup), "--data-dir", text(data.path())]);
+    // The command is ended once it has begun; now and then it is too quick.
+    let half = (0..50).find_map(|n| {
+        let new = folder.path().join(format!("new{n}"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_icecore"))
+            .args(["backup", "restore", text(&backup), "--data-dir", text(&new)])
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while !new.join("restoring").exists() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        new.join("restoring").exists().then_some(new)
+    });
+    let half = half.expect("one of fifty was in the middle");
+    let told = refused(&["serve", "--listen", "127.0.0.1:0", "--data-dir", text(&half)]);
+    assert!(told.contains("not finished"), "{told}");
+    let looked = icecore(&["doctor", "--listen", "127.0.0.1:0", "--data-dir", text(&half)]);
+    let told = String::from_utf8(looked.stdout).unwrap();
+    assert!(told.contains("not finished"), "{told}");
+    let restore = ["backup", "restore", text(&backup), "--data-dir", text(&half)];
+    let told = refused(&restore);
+    assert!(told.contains("not finished"), "{told}");
+    fs::remove_dir_all(&half).unwrap();
+    json_of(&restore);
+    let half = [("data_dir", text(&half))];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &half).await;
+    assert_eq!(server.rows("shop.example", COUNT).await, json!([[100, 100]]));
+    server.stop().await;
 }

@@ -7,15 +7,17 @@
 //! is a new one, whose ids are read from the tables.
 
 use super::{
-    Backup, BackupError, CopiedFile, DATA, FORMAT, HeldObject, METASTORE, WAREHOUSE, checksum,
-    failed, is_free, make_parents,
+    AT_ONCE, Backup, BackupError, CopiedFile, DATA, FORMAT, Files, HeldObject, METASTORE,
+    WAREHOUSE, failed, make_parents,
+    place::{self, BackupPlace, FileAt},
 };
 use crate::{
     config::{Config, MetastoreUrl},
-    server::open_metastore,
+    server::{claim, open_metastore},
     table::writer::blocking,
     wal::{WalError, folder::LogFolder},
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
     metastore::sql::{SqlMetastore, moved::Place},
     relocate,
@@ -23,30 +25,27 @@ use icecore_catalog::{
 };
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-/// Whether data files may be links to those of the warehouse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Files {
-    /// Links where the file system can, which take no room and no time.
-    Linked,
-    /// Copies, which outlive damage of the originals.
-    Copied,
-}
+/// Begins the name of a folder in the data folder where a backup that goes to a bucket has its copy
+/// of the metastore until it is there.
+const SCRATCH: &str = "backup-";
 
 /// A backup that was begun.
 #[derive(Debug)]
 pub struct Creation {
     metastore: SqlMetastore,
     storage: Storage,
-    folder: PathBuf,
+    place: BackupPlace,
+    /// Where files are made that belong to it.
+    scratch: PathBuf,
     data_dir: PathBuf,
-    /// The metastore's own file, which is not copied as it lies there.
-    metastore_file: PathBuf,
+    /// An SQLite metastore's own file, which is not copied as it lies there.
+    metastore_file: Option<PathBuf>,
     id: String,
     begun_ms: i64,
     is_running: bool,
@@ -59,7 +58,7 @@ pub struct Creation {
 /// # Errors
 /// [`BackupError`].
 pub async fn plan(config: &Config) -> Result<(usize, u64), BackupError> {
-    metastore_file(config)?;
+    check_metastore(config)?;
     let storage = Storage::open(&config.warehouse, &config.s3)?;
     let metastore = open_metastore(config).await?;
     let needed = needed(&storage, metastore.places().await?).await?;
@@ -82,66 +81,110 @@ async fn needed(storage: &Storage, places: Vec<Place>) -> Result<BTreeSet<String
     Ok(needed)
 }
 
-/// The file of a metastore that can be copied.
-fn metastore_file(config: &Config) -> Result<PathBuf, BackupError> {
-    let MetastoreUrl::Sqlite(file) = config.metastore.clone() else {
-        return Err(BackupError::Invalid(
-            "a metastore in PostgreSQL is not copied by this command: use pg_dump, and copy the \
-             warehouse after it"
-                .to_owned(),
-        ));
-    };
-    if file.is_file() {
-        return Ok(file);
+/// Refuses an SQLite metastore that is not there; gives its file.
+fn check_metastore(config: &Config) -> Result<Option<PathBuf>, BackupError> {
+    match config.metastore.clone() {
+        MetastoreUrl::Postgres(_) => Ok(None),
+        MetastoreUrl::Sqlite(file) if file.is_file() => Ok(Some(file)),
+        MetastoreUrl::Sqlite(file) => Err(BackupError::Invalid(format!(
+            "there is no metastore at `{}`: say where it is with --data-dir or --metastore",
+            file.display()
+        ))),
+    }
+}
+
+/// Where a backup of this id makes files that are to go to a bucket.
+fn scratch(config: &Config, id: &str) -> PathBuf {
+    config.data_dir.join(format!("{SCRATCH}{id}"))
+}
+
+/// Removes what a backup that was interrupted left in the data folder.
+///
+/// # Errors
+/// [`BackupError::Io`].
+pub fn remove_scratch(config: &Config, id: &str) -> Result<(), BackupError> {
+    let folder = scratch(config, id);
+    match fs::remove_dir_all(&folder) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", &folder)(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the server of this data folder runs, and its log where it does not.
+async fn take_log(config: &Config) -> Result<(bool, Option<LogFolder>), BackupError> {
+    let wal = config.data_dir.join("wal");
+    let taken = blocking(move || wal.is_dir().then(|| LogFolder::take(&wal)).transpose()).await;
+    match taken {
+        Err(WalError::InUse { .. }) => Ok((true, None)),
+        taken => Ok((false, taken?)),
+    }
+}
+
+/// Refuses the data folder of another server than the one that takes events: what that one
+/// acknowledged may be nowhere but in its log.
+async fn check_owner(
+    config: &Config,
+    metastore: &SqlMetastore,
+    log: Option<&LogFolder>,
+) -> Result<(), BackupError> {
+    let Some(owner) = metastore.log_owner().await? else { return Ok(()) };
+    if claim::is_alone(config) || log.is_some_and(|log| log.log() == owner.log) {
+        return Ok(());
     }
     Err(BackupError::Invalid(format!(
-        "there is no metastore at `{}`: say where it is with --data-dir or --metastore",
-        file.display()
+        "events are taken by the server of log {}, and `{}` has not that log: name the running \
+         server with --url, or give the command the data folder of that server",
+        owner.log,
+        config.data_dir.display()
     )))
 }
 
 impl Creation {
-    /// Writes down that a backup begins. When a server runs, everything that it acknowledged has
-    /// to be committed before [`Creation::finish`].
+    /// Writes down that a backup begins. When a server runs, which is so when its address is known,
+    /// everything that it acknowledged has to be committed before [`Creation::finish`].
     ///
     /// # Errors
     /// [`BackupError`]; nothing is held.
     pub async fn begin(
         config: &Config,
-        folder: &Path,
+        place: BackupPlace,
+        is_told_to_run: bool,
         (id, now_ms): (String, i64),
     ) -> Result<Self, BackupError> {
-        let metastore_file = metastore_file(config)?;
-        if folder.to_str().is_some_and(|text| text.contains("://")) {
+        let metastore_file = check_metastore(config)?;
+        if place.is_in(&config.warehouse) {
             return Err(BackupError::Invalid(format!(
-                "`{}` is no folder of this machine: make the backup in one, and copy it to a store \
-                 after that",
-                folder.display()
+                "`{}` is in the warehouse: choose a place outside of it",
+                place.name()
             )));
         }
-        if !is_free(folder).map_err(failed("look at", folder))? {
+        if !place.is_free().await? {
             return Err(BackupError::Invalid(format!(
-                "`{}` is not empty: choose a new folder for each backup",
-                folder.display()
+                "`{}` is not empty: choose a new place for each backup",
+                place.name()
             )));
         }
-        let wal = config.data_dir.join("wal");
-        let taken = blocking(move || wal.is_dir().then(|| LogFolder::take(&wal)).transpose()).await;
-        let is_running = matches!(taken, Err(WalError::InUse { .. }));
-        let log = if is_running { None } else { taken? };
-        // It has every event, and hashes of tokens.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(failed("make", folder))?;
-        let folder = fs::canonicalize(folder).map_err(failed("make", folder))?;
-        let storage = Storage::open(&config.warehouse, &config.s3)?;
+        let (is_locked, log) = if is_told_to_run { (true, None) } else { take_log(config).await? };
+        let is_running = is_told_to_run || is_locked;
         let metastore = open_metastore(config).await?;
-        metastore.begin_backup(&id, &folder.display().to_string(), now_ms).await?;
-        let data_dir = config.data_dir.clone();
+        if !is_running {
+            check_owner(config, &metastore, log.as_ref()).await?;
+        }
+        let place = place.make()?;
+        let scratch = match &place {
+            BackupPlace::Folder(folder) => folder.clone(),
+            BackupPlace::Bucket(_) => scratch(config, &id),
+        };
+        let storage = Storage::open(&config.warehouse, &config.s3)?;
+        metastore.begin_backup(&id, &place.name(), now_ms).await?;
         Ok(Self {
             metastore,
             storage,
-            folder,
-            data_dir,
+            place,
+            scratch,
+            data_dir: config.data_dir.clone(),
             metastore_file,
             id,
             begun_ms: now_ms,
@@ -150,7 +193,7 @@ impl Creation {
         })
     }
 
-    /// Whether a server has the data folder open.
+    /// Whether a server takes events meanwhile.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.is_running
@@ -159,32 +202,29 @@ impl Creation {
     /// Copies everything. Durable on return.
     ///
     /// # Errors
-    /// [`BackupError`]; the folder is no backup, and `backup forget` lets go of what is held.
+    /// [`BackupError`]; the place has no backup, and `backup forget` lets go of what is held.
     pub async fn finish(
         self,
         files: Files,
         now_ms: impl Fn() -> i64,
     ) -> Result<Backup, BackupError> {
-        let mut copied = Vec::new();
+        let mut wanted = Vec::new();
         if !self.is_running() {
-            copied.extend(self.copy_data_folder()?);
+            wanted.extend(self.data_files()?);
         }
-        let copy = self.folder.join(METASTORE);
-        make_parents(&copy).map_err(failed("make", &copy))?;
-        self.metastore.copy_to(&copy).await?;
-        sync(&copy).map_err(failed("write", &copy))?;
-        copied.push(described(&self.folder, &copy)?);
-
+        let copy = self.scratch.join(METASTORE);
+        self.copy_metastore(&copy).await?;
         let needed = self.needed(&copy).await?;
         let mut objects = Vec::new();
-        if self.storage.is_local() {
-            copied.extend(self.copy_files(needed, files).await?);
+        if self.storage.is_local() || files == Files::Copied {
+            wanted.extend(needed.iter().map(|location| self.wanted(location, files)));
         } else {
-            for location in needed {
-                let bytes = self.storage.size(&location).await?;
-                objects.push(HeldObject { location, bytes });
-            }
+            objects = self.look_at(&needed).await?;
         }
+        let add = |(from, path, files)| self.place.add(from, path, files);
+        let mut copied: Vec<CopiedFile> =
+            stream::iter(wanted).map(add).buffered(AT_ONCE).try_collect().await?;
+        copied.push(self.add_metastore(copy).await?);
         let backup = Backup {
             format: FORMAT,
             id: self.id.clone(),
@@ -195,67 +235,85 @@ impl Creation {
             files: copied,
             objects,
         };
-        let folder = self.folder.clone();
-        blocking(move || sync_folders(&folder)).await.map_err(failed("write", &self.folder))?;
-        backup.write(&self.folder)?;
-        let row = backup.row(&self.folder.display().to_string());
-        self.metastore.end_backup(&row).await?;
+        if let BackupPlace::Folder(folder) = self.place.clone() {
+            let synced = blocking(move || place::sync_folders(&folder)).await;
+            synced.map_err(failed("write", &self.scratch))?;
+        }
+        backup.write(&self.place).await?;
+        self.metastore.end_backup(&backup.row(&self.place.name())).await?;
         Ok(backup)
+    }
+
+    async fn copy_metastore(&self, copy: &Path) -> Result<(), BackupError> {
+        let folder = copy.parent().unwrap_or(copy);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(failed("make", folder))?;
+        self.metastore.copy_to(copy).await?;
+        fs::File::open(copy).and_then(|file| file.sync_all()).map_err(failed("write", copy))
+    }
+
+    /// The copy of the metastore is in its place already where that is a folder.
+    async fn add_metastore(&self, copy: PathBuf) -> Result<CopiedFile, BackupError> {
+        let path = METASTORE.to_owned();
+        if let BackupPlace::Folder(_) = self.place {
+            let (bytes, xxh3) = place::copy(&FileAt::Disk(copy), None).await?;
+            return Ok(CopiedFile { path, bytes, xxh3 });
+        }
+        let added = self.place.add(FileAt::Disk(copy), path, Files::Copied).await?;
+        fs::remove_dir_all(&self.scratch).map_err(failed("remove", &self.scratch))?;
+        Ok(added)
     }
 
     /// Every file that the copied metastore's tables need. The copy is opened as another file:
     /// opening one changes it.
     async fn needed(&self, copy: &Path) -> Result<BTreeSet<String>, BackupError> {
-        let opened = self.folder.join("reading.db");
+        let opened = self.scratch.join("reading.db");
+        make_parents(&opened).map_err(failed("make", &opened))?;
         fs::copy(copy, &opened).map_err(failed("write", &opened))?;
         let metastore = SqlMetastore::sqlite(&opened).await?;
         let places = metastore.places().await?;
         metastore.close().await;
-        for end in ["", "-wal", "-shm"] {
-            let file = self.folder.join(format!("reading.db{end}"));
-            match fs::remove_file(&file) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &file)(cause));
-                }
-                _ => {}
-            }
-        }
+        super::remove_database(&opened)?;
         needed(&self.storage, places).await
     }
 
-    async fn copy_files(
-        &self,
-        needed: BTreeSet<String>,
-        files: Files,
-    ) -> Result<Vec<CopiedFile>, BackupError> {
-        let (folder, root) = (self.folder.clone(), self.storage.root().to_owned());
-        blocking(move || {
-            let mut copied = Vec::with_capacity(needed.len());
-            for location in needed {
-                let from = Path::new(location.strip_prefix("file://").unwrap_or(&location));
-                let below = location.strip_prefix(&root).unwrap_or(&location);
-                let to = folder.join(WAREHOUSE).join(below.trim_start_matches('/'));
-                copied.push(copy(&folder, from, &to, files)?);
-            }
-            Ok(copied)
-        })
-        .await
+    /// A file of the warehouse: where it is, and where it goes.
+    fn wanted(&self, location: &str, files: Files) -> (FileAt, String, Files) {
+        let below = location.strip_prefix(self.storage.root()).unwrap_or(location);
+        let path = format!("{WAREHOUSE}/{}", below.trim_start_matches('/'));
+        (FileAt::of(&self.storage, location), path, files)
     }
 
-    /// Log, index of ids, and whatever else a stopped server has in its data folder.
-    fn copy_data_folder(&self) -> Result<Vec<CopiedFile>, BackupError> {
-        let warehouse = self.storage.root().strip_prefix("file://").map(PathBuf::from);
-        let metastore = self.metastore_file.with_extension("");
-        let is_elsewhere = |path: &Path| {
-            Some(path) == warehouse.as_deref()
-                || path == self.folder
-                || path.with_extension("") == metastore
-                || path.file_name().is_some_and(|name| name == "lock")
+    /// The objects that stay where they are.
+    async fn look_at(&self, needed: &BTreeSet<String>) -> Result<Vec<HeldObject>, BackupError> {
+        let look = |location: String| async {
+            let found = place::look(&self.storage, &location).await?;
+            Ok(HeldObject { location, bytes: found.size, etag: found.e_tag })
         };
-        let mut copied = Vec::new();
+        stream::iter(needed.clone()).map(look).buffered(AT_ONCE).try_collect().await
+    }
+
+    /// Log, index of ids, and whatever else a stopped server has in its data folder. The log's
+    /// files are written to again: never links.
+    fn data_files(&self) -> Result<Vec<(FileAt, String, Files)>, BackupError> {
+        let warehouse = self.storage.root().strip_prefix("file://").map(PathBuf::from);
+        let metastore = self.metastore_file.as_ref().map(|file| file.with_extension(""));
+        let is_elsewhere = |path: &Path| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            Some(path) == warehouse.as_deref()
+                || matches!(&self.place, BackupPlace::Folder(folder) if path == folder)
+                || metastore.as_deref() == Some(&path.with_extension(""))
+                || name.is_some_and(|name| name == "lock" || name.starts_with(SCRATCH))
+        };
+        let mut found = Vec::new();
         let mut folders = vec![self.data_dir.clone()];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
+            let entries = match fs::read_dir(&folder) {
+                // Of a server whose metastore and warehouse are elsewhere, and that never ran here.
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+                read => read.map_err(failed("read", &folder))?,
+            };
+            for entry in entries {
                 let path = entry.map_err(failed("read", &folder))?.path();
                 if is_elsewhere(&path) {
                     continue;
@@ -265,50 +323,10 @@ impl Creation {
                     continue;
                 }
                 let below = path.strip_prefix(&self.data_dir).unwrap_or(&path);
-                let to = self.folder.join(DATA).join(below);
-                // The log's files are written to again: never links.
-                copied.push(copy(&self.folder, &path, &to, Files::Copied)?);
+                let name = format!("{DATA}/{}", below.display());
+                found.push((FileAt::Disk(path), name, Files::Copied));
             }
         }
-        Ok(copied)
+        Ok(found)
     }
-}
-
-fn copy(folder: &Path, from: &Path, to: &Path, files: Files) -> Result<CopiedFile, BackupError> {
-    make_parents(to).map_err(failed("make", to))?;
-    if files == Files::Linked && fs::hard_link(from, to).is_ok() {
-        return described(folder, to);
-    }
-    let mut new = File::create_new(to).map_err(failed("write", to))?;
-    let (bytes, xxh3) = checksum(from, Some(&mut new)).map_err(failed("copy", from))?;
-    new.sync_all().map_err(failed("write", to))?;
-    Ok(CopiedFile { path: relative(folder, to), bytes, xxh3 })
-}
-
-fn described(folder: &Path, file: &Path) -> Result<CopiedFile, BackupError> {
-    let (bytes, xxh3) = checksum(file, None).map_err(failed("read", file))?;
-    Ok(CopiedFile { path: relative(folder, file), bytes, xxh3 })
-}
-
-fn relative(folder: &Path, file: &Path) -> String {
-    file.strip_prefix(folder).unwrap_or(file).to_string_lossy().into_owned()
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Makes the names of all files durable.
-fn sync_folders(folder: &Path) -> io::Result<()> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            }
-        }
-        sync(&folder)?;
-    }
-    Ok(())
 }

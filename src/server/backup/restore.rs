@@ -1,10 +1,12 @@
 //! A data folder out of a backup.
 //!
 //! Its one invariant: the metastore comes last, and nothing that differs from the list is restored.
+//! Until everything is done a file in the data folder says so, and no server starts on it.
 
 use super::{
-    Backup, BackupError, CopiedFile, DATA, METASTORE, WAREHOUSE, checksum, failed, is_free,
-    make_parents,
+    AT_ONCE, Backup, BackupError, CopiedFile, DATA, METASTORE, WAREHOUSE, failed, is_free,
+    place::{self, BackupPlace, FileAt},
+    remove_database,
 };
 use crate::{
     config::{Config, MetastoreUrl},
@@ -13,65 +15,106 @@ use crate::{
         moved::{self, Places},
         open_metastore,
     },
-    table::writer::blocking,
 };
-use icecore_catalog::{location::Location, storage::Storage};
+use futures::{StreamExt, TryStreamExt, stream};
+use icecore_catalog::{location::Location, metastore::sql::SqlMetastore, storage::Storage};
 use std::{
     fs::{self, File},
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
 };
+
+/// The file that says that a data folder is not whole yet.
+const RESTORING: &str = "restoring";
 
 /// Looks at every file and object of a backup, changing nothing.
 ///
 /// # Errors
 /// [`BackupError::Invalid`] names the first that is missing or another.
-pub async fn verify(config: &Config, folder: &Path) -> Result<Backup, BackupError> {
-    let backup = Backup::read(folder)?;
-    let (files, from) = (backup.files.clone(), folder.to_owned());
-    blocking(move || files.iter().try_for_each(|file| check(&from, file, None))).await?;
+pub async fn verify(config: &Config, place: &BackupPlace) -> Result<Backup, BackupError> {
+    let backup = Backup::read(place).await?;
+    let files = backup.files.iter().map(|file| check(place, file, None));
+    stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     check_objects(config, &backup).await?;
     Ok(backup)
 }
 
-/// Makes the configured data folder out of a backup.
+/// Makes the configured data folder, warehouse and metastore out of a backup.
 ///
 /// # Errors
 /// [`BackupError`]; what was made until then is to be removed before it is tried again.
-pub async fn restore(config: &Config, folder: &Path, now_ms: i64) -> Result<Backup, BackupError> {
-    let backup = Backup::read(folder)?;
-    let MetastoreUrl::Sqlite(metastore) = config.metastore.clone() else {
-        return Err(BackupError::Invalid(
-            "a backup has its metastore in SQLite: restore it without --metastore".to_owned(),
-        ));
-    };
-    let warehouse = config.warehouse.strip_prefix("file://").map(PathBuf::from);
-    if backup.objects.is_empty() && warehouse.is_none() && backup.warehouse.starts_with("file:") {
-        return Err(BackupError::Invalid(
-            "the backup's warehouse is a folder: restore it to one".to_owned(),
-        ));
-    }
-    if !backup.warehouse.starts_with("file:") && backup.warehouse != config.warehouse {
+pub async fn restore(
+    config: &Config,
+    place: &BackupPlace,
+    now_ms: i64,
+) -> Result<Backup, BackupError> {
+    let backup = Backup::read(place).await?;
+    if !backup.objects.is_empty() && backup.warehouse != config.warehouse {
         return Err(BackupError::Invalid(format!(
-            "the backup names objects of `{0}`: restore it with --warehouse {0}",
+            "the backup names objects of `{0}`: restore it with --warehouse {0}; with --copy a \
+             backup has them itself",
             backup.warehouse
         )));
     }
-    for place in [Some(&config.data_dir), warehouse.as_ref()].into_iter().flatten() {
-        if !is_free(place).map_err(failed("look at", place))? || metastore.exists() {
-            return Err(BackupError::Invalid(format!(
-                "`{}` is not empty: a backup is restored to a new folder",
-                place.display()
-            )));
-        }
-    }
+    check_target(config, &backup).await?;
     check_objects(config, &backup).await?;
     make_data_folder(config)?;
-    let copied = copy(backup.clone(), folder.to_owned(), config.data_dir.clone(), warehouse);
-    copied.await?;
-    place_metastore(&backup, folder, &metastore).await?;
+    let mark = config.data_dir.join(RESTORING);
+    write_mark(&mark, &backup.id).map_err(failed("write", &mark))?;
+    copy(config, &backup, place).await?;
+    place_metastore(config, &backup, place).await?;
     finish(config, &backup, now_ms).await?;
+    let removed = fs::remove_file(&mark).and_then(|()| File::open(&config.data_dir)?.sync_all());
+    removed.map_err(failed("remove", &mark))?;
     Ok(backup)
+}
+
+/// Refuses a data folder that was not restored to its end.
+///
+/// # Errors
+/// [`BackupError::Invalid`].
+pub fn check_finished(data_dir: &Path) -> Result<(), BackupError> {
+    if !data_dir.join(RESTORING).exists() {
+        return Ok(());
+    }
+    Err(BackupError::Invalid(format!(
+        "`{}` is of a restore that was not finished: remove it, and the warehouse and the database \
+         that were restored with it, and restore again",
+        data_dir.display()
+    )))
+}
+
+fn write_mark(mark: &Path, id: &str) -> io::Result<()> {
+    let mut file = File::create_new(mark)?;
+    file.write_all(id.as_bytes())?;
+    file.sync_all()?;
+    mark.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Refuses whatever is in use already, before anything is written.
+async fn check_target(config: &Config, backup: &Backup) -> Result<(), BackupError> {
+    check_finished(&config.data_dir)?;
+    let taken = |place: &str| {
+        BackupError::Invalid(format!("`{place}` is not empty: a backup is restored to a new place"))
+    };
+    let warehouse = config.warehouse.strip_prefix("file://").map(PathBuf::from);
+    for folder in [Some(&config.data_dir), warehouse.as_ref()].into_iter().flatten() {
+        if !is_free(folder).map_err(failed("look at", folder))? {
+            return Err(taken(&folder.display().to_string()));
+        }
+    }
+    if warehouse.is_none() && backup.objects.is_empty() {
+        let storage = Storage::open(&config.warehouse, &config.s3)?;
+        if !place::is_free(&storage).await? {
+            return Err(taken(storage.root()));
+        }
+    }
+    match &config.metastore {
+        MetastoreUrl::Sqlite(file) if file.exists() => Err(taken(&file.display().to_string())),
+        MetastoreUrl::Sqlite(_) => Ok(()),
+        MetastoreUrl::Postgres(url) => Ok(SqlMetastore::check_empty_postgres(url).await?),
+    }
 }
 
 /// What of a restored folder is not as in the backup: no backup holds files of a folder there, its
@@ -97,71 +140,63 @@ async fn finish(config: &Config, backup: &Backup, now_ms: i64) -> Result<(), Bac
     Ok(())
 }
 
-async fn copy(
-    backup: Backup,
-    folder: PathBuf,
-    data_dir: PathBuf,
-    warehouse: Option<PathBuf>,
-) -> Result<(), BackupError> {
-    blocking(move || {
-        for file in &backup.files {
-            let path = Path::new(&file.path);
-            let to = if let Ok(below) = path.strip_prefix(WAREHOUSE) {
-                warehouse.as_ref().map(|warehouse| warehouse.join(below))
-            } else {
-                path.strip_prefix(DATA).ok().map(|below| data_dir.join(below))
-            };
-            let Some(to) = to else { continue };
-            check(&folder, file, Some(&to))?;
+async fn copy(config: &Config, backup: &Backup, place: &BackupPlace) -> Result<(), BackupError> {
+    let warehouse = Storage::open(&config.warehouse, &config.s3)?;
+    let target = |file: &CopiedFile| {
+        if let Some(below) = file.path.strip_prefix(WAREHOUSE) {
+            return Some(FileAt::of(&warehouse, &format!("{}{below}", warehouse.root())));
         }
-        Ok(())
-    })
-    .await
+        let below = Path::new(&file.path).strip_prefix(DATA).ok()?;
+        Some(FileAt::Disk(config.data_dir.join(below)))
+    };
+    let files = backup.files.iter().filter_map(|file| Some((file, target(file)?)));
+    let copies = files.map(|(file, to)| async move { check(place, file, Some(&to)).await });
+    stream::iter(copies).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 async fn place_metastore(
+    config: &Config,
     backup: &Backup,
-    folder: &Path,
-    metastore: &Path,
+    place: &BackupPlace,
 ) -> Result<(), BackupError> {
-    let file = backup.files.iter().find(|file| file.path == METASTORE).cloned();
+    let file = backup.files.iter().find(|file| file.path == METASTORE);
     let file =
         file.ok_or_else(|| BackupError::Invalid("the backup has no metastore".to_owned()))?;
-    let unfinished = metastore.with_extension("restored");
-    let (folder, metastore) = (folder.to_owned(), metastore.to_owned());
-    blocking(move || {
-        check(&folder, &file, Some(&unfinished))?;
-        let private = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(&unfinished, private).map_err(failed("write", &unfinished))?;
-        fs::rename(&unfinished, &metastore).map_err(failed("write", &metastore))
-    })
-    .await
+    let copy = match &config.metastore {
+        MetastoreUrl::Sqlite(metastore) => metastore.with_extension("restored"),
+        MetastoreUrl::Postgres(_) => config.data_dir.join("metastore.restored"),
+    };
+    check(place, file, Some(&FileAt::Disk(copy.clone()))).await?;
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(&copy, private).map_err(failed("write", &copy))?;
+    match &config.metastore {
+        MetastoreUrl::Sqlite(metastore) => {
+            fs::rename(&copy, metastore).map_err(failed("write", metastore))
+        }
+        MetastoreUrl::Postgres(url) => {
+            SqlMetastore::copy_to_postgres(&copy, url).await?;
+            remove_database(&copy)
+        }
+    }
 }
 
 /// Holds a file against the list, and copies it.
-fn check(folder: &Path, file: &CopiedFile, to: Option<&Path>) -> Result<(), BackupError> {
-    let path = Path::new(&file.path);
-    if path.components().any(|part| !matches!(part, Component::Normal(_))) {
+async fn check(
+    place: &BackupPlace,
+    file: &CopiedFile,
+    to: Option<&FileAt>,
+) -> Result<(), BackupError> {
+    if Path::new(&file.path).components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(BackupError::Invalid(format!("`{}` is no path in a backup", file.path)));
     }
-    let from = folder.join(path);
-    let mut new = match to {
-        None => None,
-        Some(to) => {
-            make_parents(to).map_err(failed("make", to))?;
-            Some(File::create(to).map_err(failed("write", to))?)
-        }
-    };
-    let (bytes, xxh3) = checksum(&from, new.as_mut()).map_err(failed("read", &from))?;
-    if let (Some(new), Some(to)) = (new, to) {
-        new.sync_all().map_err(failed("write", to))?;
-    }
+    let (bytes, xxh3) = place::copy(&place.file(&file.path), to).await?;
     if (bytes, &xxh3) == (file.bytes, &file.xxh3) {
         return Ok(());
     }
     Err(BackupError::Invalid(format!(
-        "`{}` is not what was backed up: {bytes} bytes with checksum {xxh3} instead of {} with {}",
-        from.display(),
+        "`{}/{}` is not what was backed up: {bytes} bytes with checksum {xxh3} instead of {} with {}",
+        place.name(),
+        file.path,
         file.bytes,
         file.xxh3
     )))
@@ -172,14 +207,17 @@ async fn check_objects(config: &Config, backup: &Backup) -> Result<(), BackupErr
         return Ok(());
     }
     let storage = Storage::open(&backup.warehouse, &config.s3)?;
-    for object in &backup.objects {
-        let bytes = storage.size(&object.location).await?;
-        if bytes != object.bytes {
-            return Err(BackupError::Invalid(format!(
-                "object `{}` has {bytes} bytes instead of {}",
-                object.location, object.bytes
-            )));
+    let checks = backup.objects.iter().map(|object| async {
+        let found = place::look(&storage, &object.location).await?;
+        if (found.size, &found.e_tag) == (object.bytes, &object.etag)
+            || (found.size == object.bytes && object.etag.is_none())
+        {
+            return Ok(());
         }
-    }
-    Ok(())
+        Err(BackupError::Invalid(format!(
+            "object `{}` is not what was backed up: {} bytes, version {:?}, instead of {}, {:?}",
+            object.location, found.size, found.e_tag, object.bytes, object.etag
+        )))
+    });
+    stream::iter(checks).buffer_unordered(AT_ONCE).try_collect().await
 }
