@@ -4,10 +4,12 @@
 
 use crate::{
     harness::{TestServer, config},
+    postgres::Databases,
     process::Process,
 };
 use icecore::{
     clock::Clock,
+    config::Config,
     server::{
         Server,
         accept::{Given, accept_loss},
@@ -85,12 +87,39 @@ const CELLS: &str = "
     uncommitted warehouse other     waits the warehouse lacks what the metastore names
 ";
 
+/// The same with the metastore in PostgreSQL, where it can be another one: `db` is the database, put
+/// back from an older dump, empty, or another server's. Beside such a database another server may be
+/// running, so a log that is not its owner's waits for an operator.
+const CELLS_POSTGRES: &str = "
+    committed   db        older     missing 11..20
+    committed   db        deleted   missing 1..20
+    committed   db        other     fails is not the one that this server had
+    committed   wal       older     whole
+    committed   wal       deleted   waits events are taken by the server of log
+    committed   wal       other     waits events are taken by the server of log
+    committed   warehouse older     waits the warehouse lacks what the metastore names
+    half        db        older     accepts is older than the data
+    half        db        deleted   missing 1..10
+    half        db        other     fails is not the one that this server had
+    half        wal       older     missing 21..30
+    half        wal       deleted   waits events are taken by the server of log
+    half        wal       other     waits events are taken by the server of log
+    uncommitted db        older     whole
+    uncommitted db        deleted   accepts is not the one that this server had
+    uncommitted db        other     fails is not the one that this server had
+    uncommitted wal       older     missing 11..30
+    uncommitted wal       deleted   waits events are taken by the server of log
+    uncommitted wal       other     waits events are taken by the server of log
+";
+
 /// A server's folder at a state, as it was ten events after its first, and another server's.
 struct Case {
     folder: TempDir,
     saved: TempDir,
     older: TempDir,
     other: TempDir,
+    /// The metastore where it is no file: databases called as the folders are.
+    databases: Option<Databases>,
 }
 
 fn ids(range: Range<u32>) -> Value {
@@ -98,12 +127,14 @@ fn ids(range: Range<u32>) -> Value {
     range.map(event).collect()
 }
 
-fn settings(folder: &Path) -> Vec<(&'static str, String)> {
-    vec![
+fn settings(folder: &Path, metastore: Option<String>) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
         ("data_dir", folder.display().to_string()),
         ("commit.interval", "10min".to_owned()),
         ("wal.segment_bytes", "1MiB".to_owned()),
-    ]
+    ];
+    settings.extend(metastore.map(|url| ("metastore", url)));
+    settings
 }
 
 async fn send(server: &Process, range: Range<u32>) {
@@ -202,27 +233,36 @@ fn cut(folder: &Path, store: &str) {
 }
 
 impl Case {
-    async fn new(state: &str) -> Self {
+    async fn new(state: &str, databases: Option<Databases>) -> Self {
         let [folder, saved, older, other] = [(); 4].map(|()| tempfile::tempdir().unwrap());
-        let mut stranger = Process::start(&settings(other.path())).await;
+        let url = |name: &str| databases.as_ref().map(|databases| databases.url(name));
+        if let Some(databases) = &databases {
+            databases.make("folder").await;
+            databases.make("other").await;
+        }
+        let mut stranger = Process::start(&settings(other.path(), url("other"))).await;
         send(&stranger, 100..120).await;
         commit(&stranger).await;
         send(&stranger, 120..125).await;
         assert!(stranger.terminate(std::time::Duration::from_secs(20)).await);
 
-        let mut server = Process::start(&settings(folder.path())).await;
+        let own = settings(folder.path(), url("folder"));
+        let mut server = Process::start(&own).await;
         send(&server, 0..10).await;
         commit(&server).await;
         assert!(server.terminate(std::time::Duration::from_secs(20)).await);
         copy(folder.path(), older.path());
-        let mut server = Process::start(&settings(folder.path())).await;
+        if let Some(databases) = &databases {
+            databases.copy("folder", "older").await;
+        }
+        let mut server = Process::start(&own).await;
         // With the first commit after a start the log lets go of what the tables have.
         commit(&server).await;
         send(&server, 10..20).await;
         if state != "uncommitted" {
             commit(&server).await;
             assert!(server.terminate(std::time::Duration::from_secs(20)).await);
-            server = Process::start(&settings(folder.path())).await;
+            server = Process::start(&own).await;
             commit(&server).await;
         }
         send(&server, 20..30).await;
@@ -231,24 +271,45 @@ impl Case {
         }
         server.kill();
         copy(folder.path(), saved.path());
-        Self { folder, saved, older, other }
+        if let Some(databases) = &databases {
+            databases.copy("folder", "saved").await;
+        }
+        Self { folder, saved, older, other, databases }
     }
 
-    fn spoil(&self, store: &str, how: &str) {
-        let folder = self.folder.path();
-        for store in ["db", "wal", "ids", "warehouse", "marks"] {
-            put(self.saved.path(), folder, store);
+    fn config(&self) -> Config {
+        let url = self.databases.as_ref().map(|databases| databases.url("folder"));
+        let metastore: Vec<(&str, &str)> = url.iter().map(|url| ("metastore", &**url)).collect();
+        config(&self.folder, &metastore)
+    }
+
+    /// Puts a store in place as another server or another time has it.
+    async fn put(&self, from: &str, store: &str) {
+        if let (Some(databases), "db") = (&self.databases, store) {
+            return databases.copy(from, "folder").await;
         }
-        match how {
-            "older" => put(self.older.path(), folder, store),
-            "other" => put(self.other.path(), folder, store),
-            "deleted" => remove(folder, store),
-            _ => cut(folder, store),
+        let from = match from {
+            "saved" => &self.saved,
+            "older" => &self.older,
+            _ => &self.other,
+        };
+        put(from.path(), self.folder.path(), store);
+    }
+
+    async fn spoil(&self, store: &str, how: &str) {
+        for store in ["db", "wal", "ids", "warehouse", "marks"] {
+            self.put("saved", store).await;
+        }
+        match (how, &self.databases) {
+            ("older" | "other", _) => self.put(how, store).await,
+            ("deleted", Some(databases)) if store == "db" => databases.make("folder").await,
+            ("deleted", _) => remove(self.folder.path(), store),
+            _ => cut(self.folder.path(), store),
         }
     }
 
     async fn start(&self) -> Result<Running, String> {
-        let started = Server::start(&config(&self.folder, &[]), Clock::system()).await;
+        let started = Server::start(&self.config(), Clock::system()).await;
         let server = started.map_err(|failed| {
             let first: Option<&dyn std::error::Error> = Some(&failed);
             let chain = std::iter::successors(first, |cause| cause.source());
@@ -270,7 +331,7 @@ impl Case {
         let words: Vec<&str> = cell.split_whitespace().collect();
         let (store, how, outcome) = (words[1], words[2], words[3]);
         let expected = words[4..].join(" ");
-        self.spoil(store, how);
+        self.spoil(store, how).await;
         match outcome {
             "whole" => return self.is_whole(cell).await,
             "fails" => {
@@ -287,18 +348,18 @@ impl Case {
             if outcome == "missing" {
                 self.give_up(cell, &expected).await;
             } else {
-                let (config, clock) = (config(&self.folder, &[]), Clock::system());
+                let (config, clock) = (self.config(), Clock::system());
                 let done = accept_loss(&config, &clock, &Given::All, false).await.unwrap();
                 assert!(done.given.is_empty() && done.metastore.is_some(), "{cell}: {done:?}");
                 self.is_whole(cell).await;
             }
-            self.spoil(store, how);
+            self.spoil(store, how).await;
             let again = self.start().await.unwrap_or_else(|told| panic!("{cell}: {told}"));
             again.takes_no_events(cell, &expected).await;
             again.server.stop().await;
         }
         // Nothing was done that keeps the right store from being put back.
-        put(self.saved.path(), self.folder.path(), store);
+        self.put("saved", store).await;
         self.is_whole(cell).await;
     }
 
@@ -306,7 +367,7 @@ impl Case {
     async fn give_up(&self, cell: &str, range: &str) {
         let (first, last) = range.split_once("..").unwrap();
         let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
-        let (config, clock) = (config(&self.folder, &[]), Clock::system());
+        let (config, clock) = (self.config(), Clock::system());
         let below = Given::Through { namespace: None, seq: last - 1 };
         let refused = accept_loss(&config, &clock, &below, false).await.unwrap();
         assert!(refused.given.is_empty(), "{cell}: {refused:?}");
@@ -373,13 +434,27 @@ impl Running {
 
 /// The cells of one state.
 async fn check(state: &str) {
-    let case = Case::new(state).await;
-    let cells: Vec<&str> =
-        CELLS.lines().map(str::trim).filter(|cell| cell.starts_with(state)).collect();
-    assert_eq!(cells.len(), 16);
+    let case = Case::new(state, None).await;
+    assert_eq!(check_all(&case, state, CELLS).await, 16);
+}
+
+async fn check_postgres(state: &str) {
+    let Some(databases) = Databases::new("restores").await else { return };
+    let case = Case::new(state, Some(databases)).await;
+    assert!(check_all(&case, state, CELLS_POSTGRES).await >= 6);
+    if let Some(databases) = &case.databases {
+        databases.remove().await;
+    }
+}
+
+async fn check_all(case: &Case, state: &str, cells: &str) -> usize {
+    let cells = cells.lines().map(str::trim).filter(|cell| cell.starts_with(state));
+    let mut checked = 0;
     for cell in cells {
         case.check(cell).await;
+        checked += 1;
     }
+    checked
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -395,6 +470,21 @@ async fn a_store_of_a_server_half_of_whose_events_are_in_tables_is_put_back_wron
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_of_a_server_whose_events_are_in_its_log_is_put_back_wrong() {
     check("uncommitted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_server_on_postgres_whose_events_are_in_tables_is_put_back_wrong() {
+    check_postgres("committed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_server_on_postgres_half_of_whose_events_are_in_tables_is_put_back_wrong() {
+    check_postgres("half").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_server_on_postgres_whose_events_are_in_its_log_is_put_back_wrong() {
+    check_postgres("uncommitted").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
