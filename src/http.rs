@@ -10,10 +10,13 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod ingest;
+pub mod namespaces;
 pub mod operate;
 pub mod query;
+pub mod query_string;
 pub mod record;
 pub mod serve;
+pub mod snapshot_id;
 pub mod tables;
 pub mod upkeep;
 pub mod visitor;
@@ -146,7 +149,7 @@ fn routes() -> Router<App> {
         .route("/v1/{namespace}/commit", post(tables::commit))
         .route("/v1/{namespace}/tables", get(tables::list))
         .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
-        .route("/v1/namespaces", get(tables::namespaces))
+        .route("/v1/namespaces", get(tables::all_namespaces))
         .merge(operate::routes())
         .route("/admin/commit", post(tables::commit_all))
         .merge(dead_letters::routes())

@@ -12,6 +12,7 @@ pub mod clauses;
 pub mod comparisons;
 pub mod conform;
 pub mod deletes;
+pub mod described;
 pub mod dialect;
 pub mod distinct;
 pub mod engine;
@@ -19,9 +20,11 @@ mod failure;
 pub mod field_ids;
 pub mod filters;
 pub mod fresh;
+pub mod function_names;
 pub mod functions;
 pub mod growth;
 pub mod guard;
+pub mod labels;
 mod min_seq;
 pub mod names;
 pub mod nulls;
@@ -35,6 +38,7 @@ pub mod session;
 pub mod slots;
 pub mod stop;
 pub mod sums;
+pub mod syntax;
 pub mod template;
 pub mod time;
 pub mod time_format;
@@ -107,9 +111,16 @@ pub enum SqlError {
     /// The statement is not valid, or not a query. The text says what to change.
     #[error("{0}")]
     Invalid(String),
-    /// The namespace or snapshot is not there.
+    /// The statement is no SQL from this place on; lines and columns count from 1.
+    #[error("the statement does not parse at line {line}, column {column}: {reason}")]
+    #[expect(missing_docs, reason = "the members are named in the text")]
+    Syntax { reason: String, line: u64, column: u64 },
+    /// The snapshot is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The namespace is not there.
+    #[error("namespace `{0}` has no events")]
+    NoNamespace(Namespace),
     /// A table is there, but its metadata file is gone or broken. The text names the file.
     #[error("{0}")]
     Unreadable(String),
@@ -135,8 +146,8 @@ impl SqlError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Invalid(_) => ErrorCode::InvalidSql,
-            Self::NotFound(_) | Self::Unreadable(_) => ErrorCode::NotFound,
+            Self::Invalid(_) | Self::Syntax { .. } => ErrorCode::InvalidSql,
+            Self::NotFound(_) | Self::NoNamespace(_) | Self::Unreadable(_) => ErrorCode::NotFound,
             Self::Limit(_) => ErrorCode::QueryLimit,
             Self::NotYet(_) => ErrorCode::NotYet,
             Self::Busy(_) => ErrorCode::TooManyRequests,
@@ -362,6 +373,7 @@ impl Inner {
         }
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(statement).await;
+        let plan = plan.and_then(described::with_type_names);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
         weight::check(&plan)?;
@@ -379,7 +391,8 @@ impl Inner {
         }
         let place = answer::place_of(self.catalog.storage().root());
         let (plan, stream) = execute(state, &plan, &stop).await?;
-        let stream = answer::shown(stream, place.filter(|_| !checked.is_query));
+        let place = place.filter(|_| !checked.is_query);
+        let stream = answer::shown(stream, &checked.labels, place);
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         Ok(Started { snapshot, plan, stream, _pin: pin })
     }

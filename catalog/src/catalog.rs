@@ -50,6 +50,9 @@ pub use views::{CreateView, LoadedView, ViewChange};
 
 /// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
 pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
+/// How far a time that is asked for may be ahead of this process' clock, in ms: clocks differ, and
+/// whoever asks for "now" by another one asks for the newest.
+pub const AHEAD_MAX_MS: i64 = 5_000;
 /// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
 const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
 /// How many of the newest refusals and staged tables are among them.
@@ -387,7 +390,9 @@ impl Catalog {
         self.check_deletes(new, updates).await
     }
 
-    pub(crate) fn now_ms(&self) -> i64 {
+    /// The time that commits are dated with, ms since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
         (self.inner.now)()
     }
 }

@@ -1,7 +1,7 @@
 //! `icecore tables`, `snapshots`, `config`: one request each, printed as a table.
 
 use crate::{
-    cli::{CliError, client::Client, say},
+    cli::{CliError, client::Client, remark, say},
     config::Config,
 };
 use clap::Args;
@@ -26,6 +26,9 @@ pub struct Snapshots {
     /// The table
     #[arg(default_value = "events")]
     table: String,
+    /// How many of the newest are listed
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
     /// The namespace, levels apart by `/`
     #[arg(long, default_value = "default")]
     ns: String,
@@ -72,7 +75,7 @@ pub async fn tables(config: &Config, command: &Tables) -> Result<(), CliError> {
     say(&aligned(&header, &rows))
 }
 
-/// Prints the snapshots of a table.
+/// Prints the newest snapshots of a table.
 ///
 /// # Errors
 /// [`CliError::Client`].
@@ -80,7 +83,7 @@ pub async fn snapshots(config: &Config, command: &Snapshots) -> Result<(), CliEr
     let client = Client::new(config, command.url.as_deref());
     let path =
         format!("/v1/{}/tables/{}/snapshots", escape_ns(&command.ns), escape(&command.table));
-    let answer = client.json(Method::GET, &path, None).await?;
+    let answer = client.json(Method::GET, &format!("{path}?limit={}", command.limit), None).await?;
     let keys = [
         "snapshot",
         "time",
@@ -101,7 +104,12 @@ pub async fn snapshots(config: &Config, command: &Snapshots) -> Result<(), CliEr
             .to_vec()
         })
         .collect();
-    say(&aligned(&keys, &rows))
+    say(&aligned(&keys, &rows))?;
+    let total = answer["total"].as_u64().unwrap_or(0);
+    if (rows.len() as u64) < total {
+        remark(&format!("the newest {} of {total} snapshots; --limit N lists more", rows.len()));
+    }
+    Ok(())
 }
 
 /// Prints every setting.

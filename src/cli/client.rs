@@ -40,6 +40,8 @@ pub enum ClientError {
         status: u16,
         /// What the server says.
         text: String,
+        /// Line and column of the statement that it is about, from 1.
+        place: Option<(usize, usize)>,
     },
     /// An answer that is not what it should be.
     #[error("unexpected answer from {url}")]
@@ -198,10 +200,15 @@ impl Client {
 #[must_use]
 pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let parsed: Option<icecore_schemas::error_code::ErrorBody> = serde_json::from_slice(body).ok();
+    let details = parsed.as_ref().and_then(|body| body.details.clone()).unwrap_or_default();
+    let number =
+        |name: &str| details[name].as_u64().and_then(|number| usize::try_from(number).ok());
+    let place = number("line").zip(number("column"));
     let text = match parsed {
         Some(body) if status == StatusCode::UNAUTHORIZED => {
             format!("{}; for this command: set ICECORE_TOKEN, or pass --token", body.error)
         }
+        Some(body) if details["namespaces"].is_array() => format!("{}; use --ns", body.error),
         Some(body) => body.error,
         None => {
             let text = String::from_utf8_lossy(body);
@@ -210,5 +217,5 @@ pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
             format!("the answer is not one of Icecore's; check --url (it begins with `{start}`)")
         }
     };
-    ClientError::Refused { status: status.as_u16(), text }
+    ClientError::Refused { status: status.as_u16(), text, place }
 }

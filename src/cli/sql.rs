@@ -1,6 +1,7 @@
 //! `icecore sql`: statements from the command line, a file or a pipe, or a prompt.
 
 mod answer;
+mod pointer;
 mod script;
 
 use crate::{
@@ -109,10 +110,11 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
     }
     check_output(command, statements.len(), std::io::stdout().is_terminal())?;
     for sql in &statements {
-        match &command.output {
-            Some(file) => save_answer(&client, command, sql, file).await?,
-            None => print_answer(&client, command, sql).await?,
-        }
+        let answered = match &command.output {
+            Some(file) => save_answer(&client, command, sql, file).await,
+            None => print_answer(&client, command, sql).await,
+        };
+        answered.map_err(|problem| pointer::pointed(problem, sql))?;
     }
     Ok(())
 }
@@ -164,7 +166,7 @@ async fn prompt(config: &Config, client: &Client, command: &SqlCommand) -> Resul
             let started = Instant::now();
             match print_answer(client, command, sql).await {
                 Ok(()) => crate::cli::remark(&format!("({} ms)", started.elapsed().as_millis())),
-                Err(problem) => crate::cli::complain(&problem),
+                Err(problem) => crate::cli::complain(&pointer::pointed(problem, sql)),
             }
         }
         typed = rest;

@@ -3,10 +3,13 @@
 //! A caller makes, sees and revokes only tokens whose every scope lies where it has `admin`; to it,
 //! others are not there.
 
-use crate::http::{App, body, error::ApiError, guard, json, parse_namespace, record::Caller};
+use crate::http::{
+    App, body, error::ApiError, guard, json, parse_namespace, query_string::Parameters,
+    record::Caller,
+};
 use axum::{
     body::Body,
-    extract::{Extension, Path, Query, State},
+    extract::{Extension, Path, State},
     http::HeaderMap,
     response::Response,
 };
@@ -106,12 +109,8 @@ pub async fn revoke_token(
 /// 400.
 pub async fn audit(
     State(app): State<App>,
-    page: Result<Query<AuditPage>, axum::extract::rejection::QueryRejection>,
+    Parameters(page): Parameters<AuditPage>,
 ) -> Result<Response, ApiError> {
-    let Query(page) = page.map_err(|problem| {
-        let text = format!("{}; known are after=NUMBER and limit=NUMBER", problem.body_text());
-        ApiError::new(ErrorCode::InvalidRequest, text)
-    })?;
     let store = app.access.recorder().ok_or_else(not_recorded)?.store();
     let ends = store.audit_ends().await?;
     let limit = page.limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);

@@ -8,12 +8,12 @@ mod retry;
 mod rows;
 
 use crate::{
-    http::{App, error::ApiError, json, parse_namespace},
+    http::{App, error::ApiError, json, parse_namespace, query_string::Parameters},
     ingest::{Letters, Submission},
 };
 use axum::{
     Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -65,11 +65,8 @@ pub struct Purge {
 pub async fn list(
     State(app): State<App>,
     Path(namespace): Path<String>,
-    page: Result<Query<Page>, QueryRejection>,
+    Parameters(page): Parameters<Page>,
 ) -> Result<Response, ApiError> {
-    let Query(page) = page.map_err(|problem| {
-        unknown(&problem, "reason=CODE, status=pending|redriven, after=ID, limit=NUMBER")
-    })?;
     let namespace = parse_namespace(&namespace)?;
     let limit = page.limit.unwrap_or(PAGE_LETTERS).clamp(1, PAGE_LETTERS_MAX);
     let wanted = Wanted { reason: page.reason, status: page.status, ..Wanted::default() };
@@ -137,10 +134,8 @@ pub async fn show(
 pub async fn purge(
     State(app): State<App>,
     Path(namespace): Path<String>,
-    purge: Result<Query<Purge>, QueryRejection>,
+    Parameters(purge): Parameters<Purge>,
 ) -> Result<Response, ApiError> {
-    let known = "before=TIME (RFC 3339), dry_run=true";
-    let Query(purge) = purge.map_err(|problem| unknown(&problem, known))?;
     let before = purge.before.as_deref().map(DateTime::parse_from_rfc3339);
     let Some(Ok(before)) = before else {
         let text = "say up to when: before=2026-11-20T12:00:00Z discards what came earlier";
@@ -204,9 +199,4 @@ fn describe(letter: &Letter) -> Value {
 fn time(us: i64) -> String {
     let time = DateTime::from_timestamp_micros(us).unwrap_or_default();
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
-}
-
-fn unknown(problem: &QueryRejection, known: &str) -> ApiError {
-    let text = format!("{}; known are {known}", problem.body_text());
-    ApiError::new(ErrorCode::InvalidRequest, text)
 }

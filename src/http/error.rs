@@ -1,8 +1,7 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
 use crate::{
-    flush::FlushError, http::json, ingest::IngestError, owner::NotOwner, sql::SqlError,
-    wal::WalError,
+    flush::FlushError, http, ingest::IngestError, owner::NotOwner, sql::SqlError, wal::WalError,
 };
 use axum::{
     http::{HeaderValue, header},
@@ -10,6 +9,7 @@ use axum::{
 };
 use icecore_catalog::error::CatalogError;
 use icecore_schemas::error_code::{ErrorBody, ErrorCode};
+use serde_json::{Value, json};
 use tracing::error;
 
 /// Seconds a client should wait before it sends again.
@@ -20,12 +20,31 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub struct ApiError {
     code: ErrorCode,
     message: String,
+    details: Option<Value>,
 }
 
 impl ApiError {
     /// A reply with this code and text.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), details: None }
+    }
+
+    /// The same with another text.
+    #[must_use]
+    pub fn with_text(self, message: String) -> Self {
+        Self { message, ..self }
+    }
+
+    /// The same with more for a program.
+    #[must_use]
+    pub fn with_details(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
+    }
+
+    /// What it is to a client.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.code
     }
 
     /// A failure of the server: the log gets the cause, the client only the request's id.
@@ -46,8 +65,8 @@ impl std::fmt::Display for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = ErrorBody { error: self.message, code: self.code, details: None };
-        let mut response = json(self.code.status(), &body);
+        let body = ErrorBody { error: self.message, code: self.code, details: self.details };
+        let mut response = http::json(self.code.status(), &body);
         if self.code.is_retryable() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
@@ -74,7 +93,7 @@ impl From<IngestError> for ApiError {
                 );
                 let text = match reason.as_ref() {
                     WalError::Full { .. } => {
-                        "the log is full: its disk or its bound on bytes; nothing of this batch was taken, send it again when there is room"
+                        "the log is full: its disk has no room for a further segment, or `wal.bytes_max` is reached; nothing of this batch was taken, send it again when there is room"
                     }
                     _ => {
                         "the log takes no events now; nothing of this batch was taken, send it again"
@@ -88,9 +107,11 @@ impl From<IngestError> for ApiError {
 
 impl From<SqlError> for ApiError {
     fn from(cause: SqlError) -> Self {
-        match cause.code() {
-            ErrorCode::Internal => Self::internal(&cause),
-            code => Self::new(code, cause.to_string()),
+        match (&cause, cause.code()) {
+            (_, ErrorCode::Internal) => Self::internal(&cause),
+            (SqlError::Syntax { line, column, .. }, code) => Self::new(code, cause.to_string())
+                .with_details(json!({ "line": line, "column": column })),
+            (_, code) => Self::new(code, cause.to_string()),
         }
     }
 }

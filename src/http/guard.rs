@@ -5,7 +5,7 @@
 //! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
 //! what is missing answer alike. [`Principal`] is in the extensions of every request that passes.
 
-use crate::http::{App, error::ApiError, record};
+use crate::http::{App, error::ApiError, namespaces, record};
 use axum::{
     extract::{MatchedPath, RawPathParams, Request, State},
     http::{HeaderValue, Method, header},
@@ -120,6 +120,13 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
             let name = names.iter().flatten().find(|(name, _)| *name == "namespace");
             allow_in(&principal, action, name.map_or("", |(_, value)| value))
         }
+    };
+    let allowed = match allowed {
+        // What it tells depends on the caller alone, whatever was asked for.
+        Err(error) if error.code() == ErrorCode::NotFound => {
+            Err(namespaces::with_others(&app, &principal, error).await)
+        }
+        allowed => allowed,
     };
     pass(&app, principal, allowed, Request::from_parts(parts, body), next).await
 }

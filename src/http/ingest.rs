@@ -11,13 +11,15 @@ use crate::{
         decode::{self, BodyError},
         letter,
     },
-    http::{App, body, default_namespace, error::ApiError, json, parse_namespace, tables},
+    http::{
+        App, body, default_namespace, error::ApiError, json, parse_namespace, query_string, tables,
+    },
     ingest::{Receipt, Refused, Submission},
 };
 use admission::{shelters, turn_away};
 use axum::{
     body::Body,
-    extract::{Extension, Query, State},
+    extract::{Extension, State},
     http::{HeaderMap, header},
     response::Response,
 };
@@ -66,19 +68,10 @@ pub enum Ack {
 pub async fn ingest(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
-    parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    query_string::Parameters(parameters): query_string::Parameters<Parameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Query(parameters) = parameters.map_err(|problem| {
-        ApiError::new(
-            ErrorCode::InvalidRequest,
-            format!(
-                "{}; known are ack=durable|committed, atomic=true, backfill=true",
-                problem.body_text()
-            ),
-        )
-    })?;
     app.owner.check()?;
     let format = media::body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;

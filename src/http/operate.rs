@@ -9,15 +9,17 @@ use crate::{
     http::{
         App,
         error::ApiError,
-        guard, json, parse_namespace,
+        guard, json, namespaces, parse_namespace,
+        query_string::Parameters,
         record::{Caller, SEPARATOR},
+        snapshot_id::{SnapshotId, with_id},
     },
     table::schema::{self, TableIdent},
 };
 use axum::{
     Router,
     body::Bytes,
-    extract::{Extension, FromRequest, Path, Query, Request, State, rejection::QueryRejection},
+    extract::{Extension, FromRequest, Path, Request, State},
     response::Response,
     routing::{delete, get, post, put},
 };
@@ -85,7 +87,7 @@ struct NewRef {
     name: String,
     #[serde(rename = "type")]
     kind: Kind,
-    snapshot: Option<i64>,
+    snapshot: Option<SnapshotId>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -114,7 +116,7 @@ struct FastForward {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rollback {
-    snapshot: Option<i64>,
+    snapshot: Option<SnapshotId>,
     time: Option<String>,
 }
 
@@ -161,8 +163,14 @@ pub(super) async fn levels(
         }
         _ => written,
     };
-    guard::allow_levels(principal, action, &levels)?;
-    Ok(levels)
+    match guard::allow_levels(principal, action, &levels) {
+        Ok(()) => Ok(levels),
+        // What it tells depends on the caller alone, whatever was asked for.
+        Err(error) if error.code() == ErrorCode::NotFound => {
+            Err(namespaces::with_others(app, principal, error).await)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The table of a path, if the caller may do this there.
@@ -234,9 +242,8 @@ async fn drop_table(
     State(app): State<App>,
     caller: Caller,
     Path(path): TablePath,
-    query: Result<Query<Drop>, QueryRejection>,
+    Parameters(Drop { purge }): Parameters<Drop>,
 ) -> Result<Response, ApiError> {
-    let Query(Drop { purge }) = query.map_err(|problem| invalid(problem.body_text()))?;
     let table = find(&app, &caller.principal, Action::Write, path).await?;
     let uuid = caller.catalog(&app).drop_table(&table, purge).await?;
     Ok(json(200, &value!({ "dropped": true, "uuid": uuid.to_string() })))
@@ -250,7 +257,7 @@ async fn rollback(
 ) -> Result<Response, ApiError> {
     let table = find(&app, &caller.principal, Action::Write, path).await?;
     let to = match parsed(body)? {
-        Rollback { snapshot: Some(id), time: None } => id,
+        Rollback { snapshot: Some(SnapshotId(id)), time: None } => id,
         Rollback { snapshot: None, time: Some(text) } => {
             let at = chrono::DateTime::parse_from_rfc3339(&text)
                 .map_err(|_| invalid(format!("`time` is no RFC 3339 time: `{text}`")))?;
@@ -259,7 +266,7 @@ async fn rollback(
         _ => return Err(invalid("say either `snapshot` or `time`")),
     };
     caller.catalog(&app).rollback(&table, to).await?;
-    Ok(json(200, &value!({ "snapshot": to })))
+    Ok(json(200, &with_id(value!({}), Some(to))))
 }
 
 async fn list_refs(
@@ -272,7 +279,7 @@ async fn list_refs(
         .iter()
         .map(|(name, reference)| {
             let kind = if reference.is_branch() { "branch" } else { "tag" };
-            value!({ "name": name, "type": kind, "snapshot": reference.snapshot_id })
+            with_id(value!({ "name": name, "type": kind }), Some(reference.snapshot_id))
         })
         .collect();
     Ok(json(200, &value!({ "refs": refs })))
@@ -287,19 +294,21 @@ async fn create_ref(
     let table = find(&app, &caller.principal, Action::Write, path).await?;
     let NewRef { name, kind, snapshot } = parsed(body)?;
     caller.call.about(&format!("{table}.{name}"));
-    caller.catalog(&app).create_ref(&table, &name, kind.into(), snapshot).await?;
+    caller
+        .catalog(&app)
+        .create_ref(&table, &name, kind.into(), snapshot.map(|SnapshotId(id)| id))
+        .await?;
     let made = app.catalog.refs(&table).await?;
     let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
-    Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
+    Ok(json(200, &with_id(value!({ "name": name }), snapshot)))
 }
 
 async fn drop_ref(
     State(app): State<App>,
     caller: Caller,
     Path((namespace, table, name)): Path<(String, String, String)>,
-    query: Result<Query<DropRef>, QueryRejection>,
+    Parameters(DropRef { kind }): Parameters<DropRef>,
 ) -> Result<Response, ApiError> {
-    let Query(DropRef { kind }) = query.map_err(|problem| invalid(problem.body_text()))?;
     let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
     if retention::is_managed(&app.catalog.load_table(&table).await?.metadata) {
         // The history of the service's own tables is not every writer's to shorten.
@@ -321,7 +330,7 @@ async fn fast_forward(
     caller.catalog(&app).fast_forward(&table, &name, &to).await?;
     let moved = app.catalog.refs(&table).await?;
     let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
-    Ok(json(200, &value!({ "name": name, "snapshot": snapshot })))
+    Ok(json(200, &with_id(value!({ "name": name }), snapshot)))
 }
 
 async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {

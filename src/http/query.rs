@@ -1,7 +1,7 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
 use crate::{
-    http::{App, body, error::ApiError, parse_namespace},
+    http::{App, body, error::ApiError, namespaces, parse_namespace},
     sql::{
         Reach, SqlError,
         output::{ErrorPlace, Format, Piece, Pieces, encode, error_text},
@@ -71,7 +71,13 @@ pub async fn query(
     };
     // Whoever calls while access control is off has no token.
     let token = Some(principal.id()).filter(|id| *id != Principal::anonymous().id());
-    let answer = app.sql.query(&namespace, reach, token, request).await.map_err(refused)?;
+    let answer = match app.sql.query(&namespace, reach, token, request).await.map_err(refused) {
+        Ok(answer) => answer,
+        Err(error @ SqlError::NoNamespace(_)) => {
+            return Err(namespaces::with_others(&app, &principal, error.into()).await);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let errors = error_place(&headers);
     let pieces = encode(answer, format, errors, move || started.elapsed()).await.map_err(failed)?;
     let frames = frames(pieces, format, errors);

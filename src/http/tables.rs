@@ -2,7 +2,10 @@
 
 use crate::{
     flush::table_name,
-    http::{App, error::ApiError, guard, json, operate, parse_namespace},
+    http::{
+        App, error::ApiError, guard, json, namespaces, operate, parse_namespace,
+        query_string::Parameters, snapshot_id::with_id,
+    },
     sql::view,
     table::schema::{self, TableIdent, ident},
     wal::RecordKind,
@@ -22,14 +25,19 @@ use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
 };
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 
 /// Most catalog names whose owners are remembered.
 const OWNERS_MAX: usize = 10_000;
+/// Snapshots of an answer to who names no limit, and most of any answer.
+const PAGE_SNAPSHOTS: usize = 100;
+const PAGE_SNAPSHOTS_MAX: usize = 10_000;
 /// Most namespaces of one answer.
 const NAMESPACES_MAX: usize = 10_000;
 /// Namespaces that wait for their commits at a time; the flush job takes them together.
@@ -39,7 +47,7 @@ const COMMITS_AT_ONCE: usize = 256;
 ///
 /// # Errors
 /// 500.
-pub async fn namespaces(
+pub async fn all_namespaces(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
@@ -88,11 +96,14 @@ pub async fn list(
     let names = match app.catalog.metastore().tables(&levels).await {
         // Its first events are on their way into tables.
         Err(CatalogError::NoSuchNamespace(_)) if !waiting.is_empty() => Vec::new(),
+        Err(CatalogError::NoSuchNamespace(_)) => {
+            return Err(nothing(&app, &principal, &levels).await);
+        }
         names => names?,
     };
     let mut tables = Vec::new();
     for name in waiting.into_iter().filter(|name| !names.iter().any(|found| found == name)) {
-        tables.push(serde_json::json!({ "name": name, "snapshot": null, "snapshots": 0 }));
+        tables.push(with_id(serde_json::json!({ "name": name, "snapshots": 0 }), None));
     }
     for name in names {
         let table = table_of(&levels, &name)?;
@@ -130,7 +141,21 @@ fn table_of(levels: &[String], name: &str) -> Result<TableIdent, ApiError> {
         .ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, "a namespace has a name"))
 }
 
-/// `GET /v1/{ns}/tables/{t}/snapshots`: the retained snapshots, oldest first.
+/// The error for a namespace that is not there.
+async fn nothing(app: &App, principal: &Principal, levels: &[String]) -> ApiError {
+    let error = CatalogError::NoSuchNamespace(levels.join(".")).into();
+    namespaces::with_others(app, principal, error).await
+}
+
+/// Which of a table's snapshots are listed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotPage {
+    limit: Option<usize>,
+}
+
+/// `GET /v1/{ns}/tables/{t}/snapshots?limit=`: the retained snapshots, newest first, and how many
+/// there are.
 ///
 /// # Errors
 /// 404.
@@ -138,13 +163,19 @@ pub async fn snapshots(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((namespace, table)): Path<(String, String)>,
+    Parameters(page): Parameters<SnapshotPage>,
 ) -> Result<Response, ApiError> {
     let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
     let table = table_of(&levels, &table)?;
     let loaded = match app.catalog.load_table(&table).await {
         Ok(loaded) => loaded,
         Err(CatalogError::NoSuchTable(_)) if waiting(&app, &levels).contains(&table.name()) => {
-            return Ok(json(200, &serde_json::json!({ "snapshots": [] })));
+            return Ok(json(200, &serde_json::json!({ "snapshots": [], "total": 0 })));
+        }
+        Err(CatalogError::NoSuchTable(_))
+            if app.catalog.metastore().namespace(&levels).await?.is_none() =>
+        {
+            return Err(nothing(&app, &principal, &levels).await);
         }
         Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
             Some(error) => return Err(ApiError::new(ErrorCode::NotFound, error)),
@@ -152,23 +183,28 @@ pub async fn snapshots(
         },
     };
     let mut snapshots: Vec<_> = loaded.metadata.snapshots().collect();
-    snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
+    // In the first version of the format all sequence numbers are 0.
+    snapshots
+        .sort_by_key(|snapshot| Reverse((snapshot.sequence_number(), snapshot.timestamp_ms())));
+    let total = snapshots.len();
+    let limit = page.limit.unwrap_or(PAGE_SNAPSHOTS).clamp(1, PAGE_SNAPSHOTS_MAX);
     let rows: Vec<Value> = snapshots
         .into_iter()
+        .take(limit)
         .map(|snapshot| {
             let summary = &snapshot.summary().additional_properties;
-            serde_json::json!({
-                "snapshot": snapshot.snapshot_id(),
+            let row = serde_json::json!({
                 "timestamp_ms": snapshot.timestamp_ms(),
                 "operation": snapshot.summary().operation.as_str(),
                 "added_records": number(summary.get("added-records")),
                 "total_records": number(summary.get("total-records")),
                 "first_seq": number(summary.get("icecore.first-seq")),
                 "last_seq": number(summary.get("icecore.last-seq")),
-            })
+            });
+            with_id(row, Some(snapshot.snapshot_id()))
         })
         .collect();
-    Ok(json(200, &serde_json::json!({ "snapshots": rows })))
+    Ok(json(200, &serde_json::json!({ "snapshots": rows, "total": total })))
 }
 
 /// `POST /v1/{ns}/commit`: everything acknowledged before the call is in a snapshot on return.
@@ -282,16 +318,16 @@ fn describe(name: &str, loaded: &LoadedTable) -> Value {
     let total = |key: &str| {
         number(snapshot.and_then(|snapshot| snapshot.summary().additional_properties.get(key)))
     };
-    serde_json::json!({
+    let described = serde_json::json!({
         "name": name,
         "records": total("total-records"),
         "files": total("total-data-files"),
         "bytes": total("total-files-size"),
-        "snapshot": snapshot.map(|snapshot| snapshot.snapshot_id()),
         "snapshots": loaded.metadata.snapshots().len(),
         "last_seq": loaded.watermark.map(|watermark| watermark.last_seq),
         "location": loaded.metadata.location(),
-    })
+    });
+    with_id(described, snapshot.map(|snapshot| snapshot.snapshot_id()))
 }
 
 fn number(text: Option<&String>) -> Option<u64> {

@@ -13,14 +13,16 @@ use crate::{
         App, body, default_namespace,
         error::ApiError,
         ingest::{Ack, answer},
-        json, parse_namespace, record,
+        json, parse_namespace,
+        query_string::Parameters,
+        record,
     },
     ingest::Submission,
 };
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -61,15 +63,9 @@ pub struct Target {
 pub async fn take(
     State(app): State<App>,
     Path(provider): Path<String>,
-    target: Result<Query<Target>, QueryRejection>,
+    Parameters(target): Parameters<Target>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let Query(target) = target.map_err(|problem| {
-        ApiError::new(
-            ErrorCode::InvalidRequest,
-            format!("{}; say ns=NAMESPACE", problem.body_text()),
-        )
-    })?;
     let (parts, body) = request.into_parts();
     app.owner.check()?;
     let namespace = target.ns.as_deref().map(parse_namespace).transpose()?;

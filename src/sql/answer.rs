@@ -1,7 +1,7 @@
 //! An answer as it leaves: columns under the names that were asked for, in types that every client of
 //! Arrow knows, and plans without places of this machine.
 
-use crate::sql::dialect::shown_name;
+use crate::sql::{dialect::shown_name, labels::Labels};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatchOptions, StringArray},
     compute::cast,
@@ -15,13 +15,14 @@ use datafusion::{
 use futures::StreamExt;
 use std::sync::Arc;
 
-/// The rows of `stream` as they are answered. In texts nothing is left of `hidden`, if it is given.
+/// The rows of `stream` as they are answered, with these names. In texts nothing is left of `hidden`, if it is given.
 #[must_use]
 pub fn shown(
     stream: SendableRecordBatchStream,
+    labels: &Labels,
     hidden: Option<String>,
 ) -> SendableRecordBatchStream {
-    let schema = shown_schema(&stream.schema());
+    let schema = labels.put_on(&shown_schema(&stream.schema()));
     if schema == stream.schema() && hidden.is_none() {
         return stream;
     }

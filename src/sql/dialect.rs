@@ -33,7 +33,7 @@ pub const AGGREGATES: &[&str] = &[
 ];
 
 /// Scalar functions that are spelled in another way here.
-const SCALARS: &[&str] = &["date", "if", "ifnull", "iff", "len", "mod", "sign"];
+pub const SCALARS: &[&str] = &["date", "if", "ifnull", "iff", "len", "mod", "sign"];
 
 /// What stands before the name of a column that has the name of an earlier one; the answer leaves
 /// it out.

@@ -1,6 +1,6 @@
 //! What a failure of DataFusion means for the one who asked.
 
-use crate::sql::SqlError;
+use crate::sql::{SqlError, function_names};
 use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};
 
@@ -163,6 +163,23 @@ fn in_other_words(text: &str) -> Option<String> {
         return Some(format!(
             "column `{column}` is selected beside an aggregate: put it into GROUP BY, or into an aggregate such as min({column})"
         ));
+    }
+    if let Some(name) = text.strip_prefix("Invalid function '").and_then(|it| it.split('\'').next())
+    {
+        let hint = match function_names::nearest(name) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "docs/sql.md lists those that are not DataFusion's".to_owned(),
+        };
+        return Some(format!("no function `{name}`; {hint}"));
+    }
+    if text.contains("Operator ->> is not") || text.contains("Operator -> is not") {
+        return Some(
+            "`->` and `->>` are not available; json_extract_string(data, '$.order') gives a member's text, json_extract(data, '$.order') its JSON"
+                .to_owned(),
+        );
+    }
+    if text == "Divide by zero error" {
+        return Some("division by zero".to_owned());
     }
     let is_placeholder = text.starts_with("Failed to parse placeholder id")
         || text.contains("was not provided a value for execution");

@@ -3,7 +3,7 @@
 //! Bounds are counted on the tokens before anything recurses over the statement, because one deep
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
-use crate::sql::{SqlError, clauses, dialect, distinct, nulls};
+use crate::sql::{SqlError, clauses, described, dialect, distinct, labels::Labels, nulls, syntax};
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
@@ -55,6 +55,8 @@ const FORBIDDEN_FUNCTIONS: &[&str] = &[
 pub struct Checked {
     /// The statement.
     pub statement: Statement,
+    /// What its columns are called.
+    pub labels: Labels,
     /// Whether it gives rows of tables, so that a row limit may be put on its plan.
     pub is_query: bool,
     /// How often it names one of the request's values.
@@ -72,7 +74,7 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
     let dialect = GenericDialect {};
     let mut located = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
-        .map_err(|error| invalid(format!("the statement does not parse: {error}")))?;
+        .map_err(|error| syntax::of_token(&error))?;
     let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
     check_tokens(&tokens)?;
     check_numbers(sql, &located)?;
@@ -82,18 +84,20 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
         .with_recursion_limit(DEPTH_MAX)
         .with_tokens_with_locations(located)
         .parse_statements()
-        .map_err(|error| invalid(format!("the statement does not parse: {}", plain(&error))))?;
+        .map_err(|error| syntax::of_statement(&error, sql))?;
     let [mut statement] = <[Statement; 1]>::try_from(statements).map_err(|statements| {
         invalid(format!("exactly one statement is allowed, not {}", statements.len()))
     })?;
     let is_query = check_statement(&statement)?;
     distinct::unmark(&mut statement);
     check_shape(&statement)?;
+    let labels = Labels::of(&statement);
+    described::show_tables(&mut statement);
     dialect::translate(&mut statement).map_err(invalid)?;
     nulls::spell_out(&mut statement).map_err(invalid)?;
     // What is written once may now be read several times.
     let placeholders = check_shape(&statement)?;
-    Ok(Checked { statement, is_query, placeholders })
+    Ok(Checked { statement, labels, is_query, placeholders })
 }
 
 /// Refuses a shape that is too large; how often the statement names one of the request's values.
@@ -137,16 +141,6 @@ fn is_hex_number(sql: &str, token: &TokenWithSpan) -> bool {
 
 fn invalid(text: impl Into<String>) -> SqlError {
     SqlError::Invalid(text.into())
-}
-
-fn plain(error: &datafusion::sql::sqlparser::parser::ParserError) -> String {
-    use datafusion::sql::sqlparser::parser::ParserError;
-    match error {
-        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
-        ParserError::RecursionLimitExceeded => {
-            format!("it is nested more than {DEPTH_MAX} levels deep")
-        }
-    }
 }
 
 /// Counts what recursion depth and plan size follow from.
@@ -253,7 +247,7 @@ fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
 
 fn not_a_query() -> SqlError {
     invalid(
-        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE",
+        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE; events come in with POST /ingest",
     )
 }
 

@@ -310,7 +310,7 @@ impl Encoder {
         let mut text =
             format!("],\"rowCount\":{},\"elapsedMs\":{}", self.rows, elapsed.as_millis());
         if let Some(snapshot) = self.snapshot {
-            text += &format!(",\"snapshot\":{snapshot}");
+            text += &format!(",\"snapshot\":{snapshot},\"snapshot_str\":\"{snapshot}\"");
         }
         text
     }

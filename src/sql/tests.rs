@@ -485,7 +485,8 @@ async fn time_travel_shows_a_snapshot_and_nothing_of_the_log() {
     check(time(1), 10).await;
     check(time(999), 10).await;
     check(time(1_000), 30).await;
-    check(time(1_000_000), 30).await;
+    check(time(6_000), 30).await;
+    house.check_refused(at(count, time(1_000_000)), "in the future").await;
     house.check_refused(at(count, time(-1)), "NotFound").await;
     house
         .check_refused(at(count, json!(42)), "NotFound(\"table `events` has no snapshot 42\")")
@@ -559,7 +560,7 @@ async fn a_catalog_name_finds_the_rows_of_its_owner() {
 #[tokio::test]
 async fn only_the_namespace_is_visible() {
     let house = House::new().await;
-    house.check_refused(asked("SELECT * FROM events"), "NotFound").await;
+    house.check_refused(asked("SELECT * FROM events"), "NoNamespace").await;
     assert_eq!(house.count("SELECT 1").await, 1);
     house.take(1..4);
     let unknown = "table `orders` does not exist in namespace `shop.example`; it has `dead_letters`, `events`";
@@ -674,13 +675,13 @@ async fn a_mistake_is_answered_with_what_is_wrong() {
     for (sql, expected) in [
         ("SELECT nothing FROM events", "nothing"),
         ("SELECT CAST(id AS BIGINT) FROM events", "Cannot cast string 'e-1'"),
-        ("SELECT 1 / (seq - seq) FROM events", "Divide by zero"),
+        ("SELECT 1 / (seq - seq) FROM events", "division by zero"),
         ("SELECT nofunction(1)", "nofunction"),
         ("SELECT regexp_like(id, '(') FROM events", "regex parse error"),
         ("SELECT sum(id) FROM events GROUP BY", "does not parse"),
     ] {
         let error = house.ask(asked(sql)).await.unwrap_err();
-        assert!(matches!(error, SqlError::Invalid(_)), "`{sql}` failed with {error:?}");
+        assert_eq!(error.code(), ErrorCode::InvalidSql, "`{sql}` failed with {error:?}");
         assert!(error.to_string().contains(expected), "`{sql}` failed with {error:?}");
     }
 }
@@ -719,7 +720,7 @@ async fn a_statement_that_would_outgrow_memory_is_told_what_to_change() {
         (format!("SELECT max(array_to_string(x, '')) FROM ({})", twice("[x, x]", 14)), "more"),
         ("SELECT array_agg(id) OVER (ORDER BY seq) FROM events".to_owned(), "with OVER"),
         ("SELECT array_repeat(1, 1000000000)".to_owned(), "not available"),
-        ("SELECT named_struct('a', 1)".to_owned(), "Invalid function 'named_struct'"),
+        ("SELECT named_struct('a', 1)".to_owned(), "no function `named_struct`"),
     ] {
         let outcome = house.ask(asked(&sql)).await;
         let Err(error) = outcome else { panic!("`{sql:.200}` was answered") };

@@ -14,7 +14,7 @@ use crate::{
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
-    catalog::{Catalog, LoadedTable},
+    catalog::{AHEAD_MAX_MS, Catalog, LoadedTable},
     error::CatalogError,
 };
 use icecore_schemas::{
@@ -59,6 +59,25 @@ impl AsOf {
             }
             _ => Err(invalid()),
         }
+    }
+
+    /// Refuses a time that is still to come: what is true then is not known. Writers' clocks may be
+    /// ahead, so the time of a snapshot is never too late.
+    fn check_has_come(
+        &self,
+        now_ms: i64,
+        metadata: Option<&TableMetadata>,
+    ) -> Result<(), SqlError> {
+        let Self::Time(ms) = self else { return Ok(()) };
+        let newest = metadata.map_or(i64::MIN, |table| table.last_updated_ms());
+        if *ms <= newest.max(now_ms.saturating_add(AHEAD_MAX_MS)) {
+            return Ok(());
+        }
+        Err(SqlError::Invalid(format!(
+            "as_of is in the future: {}, and the server's clock is at {}; leave it out for the newest",
+            written(*ms),
+            written(now_ms)
+        )))
     }
 
     /// That the table has no such point, and what may be meant.
@@ -189,8 +208,8 @@ impl View {
     /// Takes a view, and the pin that keeps it readable.
     ///
     /// # Errors
-    /// [`SqlError::NotFound`] when the namespace, or what `as_of` names, is not there;
-    /// [`SqlError::Invalid`] for a table that is not.
+    /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when what `as_of` names is not there;
+    /// [`SqlError::Invalid`] for a table that is not, and for a time in the future.
     pub async fn take(
         sources: Sources<'_>,
         namespace: &Namespace,
@@ -204,7 +223,7 @@ impl View {
             return Ok((view, pin));
         }
         let Some(home) = Home::find(sources, namespace).await? else {
-            return Err(SqlError::NotFound(format!("namespace `{namespace}` has no events")));
+            return Err(SqlError::NoNamespace(namespace.clone()));
         };
         let names = match wanted {
             Wanted::All => home.table_names(sources).await?,
@@ -339,6 +358,9 @@ impl Home {
         let committed = owner.committed(watermark).unwrap_or(u64::MAX);
         tail.retain(|record| committed < record.position);
         let metadata = loaded.map(|loaded| loaded.metadata);
+        if let Some(as_of) = as_of {
+            as_of.check_has_come(catalog.now_ms(), metadata.as_deref())?;
+        }
         let snapshot_id = match (as_of, &metadata) {
             (None, metadata) => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
             (Some(as_of), Some(metadata)) => {

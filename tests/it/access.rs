@@ -160,7 +160,8 @@ async fn one_token_sends_asks_and_attaches_and_sees_nothing_else() {
             let (status, body) =
                 guarded.call(method, &shop, &path, &json!({"sql": "SELECT 1"})).await;
             assert_eq!((status, &body["code"]), (404, &json!("NOT_FOUND")), "{path}");
-            assert_eq!(body["error"], format!("Namespace does not exist: {namespace}"));
+            let expected = format!("Namespace does not exist: {namespace}; there is: Shop.Example");
+            assert_eq!(body["error"], expected);
         }
     }
     let (status, body) = guarded.get(&shop, "/metrics").await;

@@ -16,7 +16,7 @@ async fn with_history() -> (TestServer, Vec<i64>) {
         server.commit(NS).await;
     }
     let answer = call(&server, "GET", &format!("{EVENTS}/snapshots"), None).await;
-    let ids = answer.1["snapshots"].as_array().unwrap().iter();
+    let ids = answer.1["snapshots"].as_array().unwrap().iter().rev();
     let ids = ids.map(|row| row["snapshot"].as_i64().unwrap()).collect();
     (server, ids)
 }
@@ -59,7 +59,9 @@ async fn statistics_and_names_of_a_table() {
     assert_eq!(call(&server, "POST", &refs, Some(branch)).await.0, 200);
     let forward = format!("{refs}/trial/fast-forward");
     let moved = call(&server, "POST", &forward, Some(json!({ "to": "main" }))).await;
-    assert_eq!(moved, (200, json!({ "name": "trial", "snapshot": ids[1] })));
+    let text = ids[1].to_string();
+    let expected = json!({ "name": "trial", "snapshot": ids[1], "snapshot_str": text });
+    assert_eq!(moved, (200, expected));
     let listed = call(&server, "GET", &refs, None).await.1;
     let names: Vec<&str> =
         listed["refs"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();

@@ -4,7 +4,7 @@
 //! is in the error (`*` stands for any). Each runs over rows that are in the log alone, and again when
 //! they are in a data file.
 
-use crate::harness::TestServer;
+use crate::harness::{TestServer, events};
 use serde_json::{Value, json};
 
 const BROKEN_OFF: &str = "the answer broke off";
@@ -163,5 +163,64 @@ async fn an_arrow_answer_has_types_that_every_client_knows() {
     assert_eq!(names, ["id", "actor", "l", "b", "seq", "seq"]);
     let rows: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
     assert_eq!(rows, 5);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn columns_are_called_as_their_expressions_are_written() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..3)).await;
+    let names = async |sql: &str| {
+        let (status, answer) = server.query("shop.example", &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{sql}: {answer}");
+        let columns = answer["columns"].as_array().unwrap().iter();
+        columns.map(|column| column["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (sql, expected) in [
+        ("SELECT 1, 'a', 1 + 2, NULL", vec!["1", "'a'", "1 + 2", "NULL"]),
+        (
+            "SELECT Count(*), count(*) FILTER (WHERE type = 'rpc.call') FROM events",
+            vec!["Count(*)", "count(*) FILTER (WHERE type = 'rpc.call')"],
+        ),
+        ("SELECT type, e.id, max(seq) AS m FROM events e GROUP BY 1, 2", vec!["type", "id", "m"]),
+        ("SELECT seq IN (1, 2), mod(seq, 2) FROM events", vec!["seq IN (1, 2)", "mod(seq, 2)"]),
+        ("SELECT 1 UNION ALL SELECT 2", vec!["1"]),
+        ("(SELECT 1 ORDER BY 1)", vec!["1"]),
+        ("WITH t AS (SELECT seq FROM events) SELECT sum(seq) FROM t", vec!["sum(seq)"]),
+        ("VALUES (1, 2)", vec!["column1", "column2"]),
+        ("SELECT 1, t.*, 2 FROM (VALUES (1, 2)) t(a, b)", vec!["1", "a", "b", "2"]),
+        ("SELECT 1, 1", vec!["1", "1"]),
+    ] {
+        assert_eq!(names(sql).await, expected, "{sql}");
+    }
+    // In every format, and without a row.
+    let request = json!({ "sql": "SELECT 1 + 1 WHERE false" }).to_string();
+    let answer = server.http.post(format!("{}/v1/shop.example/sql", server.url));
+    let answer = answer.header("accept", "text/csv").body(request).send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "1 + 1\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn tables_are_described_in_the_words_of_answers() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..3)).await;
+    let tables = server.rows("shop.example", "SHOW TABLES").await;
+    let names: Vec<&str> =
+        tables.as_array().unwrap().iter().map(|row| row[2].as_str().unwrap()).collect();
+    assert_eq!(names, ["dead_letters", "events", "audit"], "the namespace's own come first");
+    let described = server.rows("shop.example", "DESCRIBE events").await;
+    let types: Vec<(&Value, &Value)> =
+        described.as_array().unwrap().iter().map(|row| (&row[0], &row[1])).collect();
+    let (_, answer) =
+        server.query("shop.example", &json!({ "sql": "SELECT * FROM events LIMIT 0" })).await;
+    let columns: Vec<(&Value, &Value)> = answer["columns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| (&column["name"], &column["type"]))
+        .collect();
+    assert_eq!(types, columns);
+    assert_eq!(described[0], json!(["id", "varchar", "NO"]));
     server.stop().await;
 }

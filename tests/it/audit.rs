@@ -78,7 +78,7 @@ impl Guarded {
         }
         let path = "/v1/shop.example/tables/events/snapshots";
         let (_, snapshots) = self.get(&self.admin, path).await;
-        let ids = snapshots["snapshots"].as_array().unwrap().iter();
+        let ids = snapshots["snapshots"].as_array().unwrap().iter().rev();
         ids.map(|row| row["snapshot"].as_i64().unwrap()).collect()
     }
 }

@@ -209,3 +209,42 @@ fn doctor_says_what_is_in_the_way_and_leaves_nothing_behind() {
     assert!(failed[0].starts_with("warehouse: s3://lake/x does not "), "{failed:?}");
     assert!(!Path::new(&data).exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_in_a_statement_has_its_line_and_a_mark_under_the_place() {
+    let server = TestServer::start().await;
+    let output = icecore(&server, &["sql", "SELECT 1,\n\tcount(*) fro events"], "");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("at line 2, column 15: "), "{said}");
+    assert!(said.ends_with("\n   count(*) fro events\n                ^\n"), "{said}");
+    // Which one of several it is shows by its text.
+    let said = text(&icecore(&server, &["sql"], "select 1; selec 2; select 3").stderr);
+    assert!(said.ends_with("\n  selec 2\n  ^\n"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_namespace_is_told() {
+    let server = TestServer::start().await;
+    server.ingest(&json!({"type": "t", "ns": "shop.example"})).await;
+    let said = text(&icecore(&server, &["sql", "SELECT count(*) FROM events"], "").stderr);
+    let expected = "namespace `default` has no events; there is: shop.example; use --ns\n";
+    assert!(said.ends_with(expected), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_snapshots_come_first_and_not_all_of_them() {
+    let server = TestServer::start().await;
+    for n in 0..3 {
+        server.ingest(&json!({"id": n.to_string(), "type": "t"})).await;
+        server.commit("default").await;
+    }
+    let output = icecore(&server, &["snapshots", "--limit", "2"], "");
+    let rows = text(&output.stdout);
+    let last_seqs: Vec<&str> =
+        rows.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(last_seqs, ["3", "2"], "{rows}");
+    assert_eq!(text(&output.stderr), "the newest 2 of 3 snapshots; --limit N lists more\n");
+    let all = icecore(&server, &["snapshots"], "");
+    assert_eq!((text(&all.stdout).lines().count(), text(&all.stderr)), (4, String::new()));
+}

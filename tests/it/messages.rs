@@ -1,6 +1,10 @@
 //! What users read when something is wrong: each message says what to change.
 
-use crate::harness::{TestServer, events};
+use crate::{
+    access::Guarded,
+    harness::{TestServer, events},
+};
+use icecore::clock::Clock;
 use serde_json::{Value, json};
 
 async fn refused(server: &TestServer, request: &Value) -> String {
@@ -25,6 +29,15 @@ async fn a_statement_that_fails_is_told_what_to_change() {
             "is selected beside an aggregate: put it into GROUP BY, or into an aggregate such as min(",
         ),
         ("SELECT * FROM events WHERE id = ?", "a parameter is written $1, $2 …"),
+        (
+            "SELECT quantile(seq) FROM events",
+            "no function `quantile`; did you mean `quantile_cont`?",
+        ),
+        ("SELECT date_trunk('day', ts) FROM events", "did you mean `date_trunc`?"),
+        ("SELECT xyzzy(seq) FROM events", "no function `xyzzy`; docs/sql.md lists"),
+        ("SELECT data->>'order' FROM events", "json_extract_string(data, '$.order')"),
+        ("SELECT 1/0", "division by zero"),
+        ("INSERT INTO events SELECT 1", "events come in with POST /ingest"),
     ] {
         let text = refused(&server, &json!({ "sql": sql })).await;
         assert!(text.contains(expected), "{sql}: {text}");
@@ -71,4 +84,161 @@ async fn an_administrator_needs_no_content_type() {
     assert_eq!(wrong.status(), 400);
     let text = wrong.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned();
     assert!(text.contains("unknown field `nam`"), "{text}");
+}
+
+#[tokio::test]
+async fn a_statement_that_is_no_sql_is_told_line_and_column() {
+    let server = TestServer::start().await;
+    let (status, answer) =
+        server.query("n", &json!({ "sql": "SELECT 1,\n  count(*) fro events" })).await;
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(answer["code"], "INVALID_SQL");
+    assert_eq!(answer["details"], json!({ "line": 2, "column": 16 }));
+    let text = answer["error"].as_str().unwrap();
+    assert!(text.starts_with("the statement does not parse at line 2, column 16: "), "{text}");
+}
+
+#[tokio::test]
+async fn a_time_in_the_future_is_no_point_to_go_back_to() {
+    let clock = Clock::manual(1_795_901_400_000);
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &[], clock).await;
+    server.ingest(&events(0..2)).await;
+    server.commit("shop.example").await;
+    let at = |as_of: &str| json!({ "sql": "SELECT count(*) FROM events", "as_of": as_of });
+    // Clocks differ by seconds.
+    for time in ["2026-11-28T21:30:01Z", "2026-11-28T21:30:05Z"] {
+        let (status, answer) = server.query("shop.example", &at(time)).await;
+        assert_eq!((status, &answer["rows"]), (200, &json!([[2]])), "{answer}");
+    }
+    assert_eq!(
+        refused(&server, &at("2026-11-28T21:30:05.001Z")).await,
+        "as_of is in the future: 2026-11-28T21:30:05.001Z, and the server's clock is at 2026-11-28T21:30:00.000Z; leave it out for the newest"
+    );
+    let path = "/v1/shop.example/tables/events/rollback";
+    let body = json!({ "time": "2030-01-01T00:00:00Z" }).to_string();
+    let answer: Value = server.post(path, "application/json", body).await.json().await.unwrap();
+    assert_eq!(answer["error"], "that time is in the future", "{answer}");
+}
+
+#[tokio::test]
+async fn a_namespace_without_events_is_told_which_ones_have_some() {
+    let server = TestServer::start().await;
+    let ask = json!({ "sql": "SELECT count(*) FROM events" });
+    let (status, answer) = server.query("default", &ask).await;
+    assert_eq!((status, &answer["error"]), (404, &json!("namespace `default` has no events")));
+    // Also of events that are in no table yet.
+    server.ingest(&json!({ "type": "t", "ns": "b.example" })).await;
+    server.ingest(&json!({ "type": "t", "ns": "a" })).await;
+    server.commit("a").await;
+    let (status, answer) = server.query("default", &ask).await;
+    assert_eq!(status, 404);
+    assert_eq!(answer["error"], "namespace `default` has no events; there are: a, b.example");
+    assert_eq!(answer["details"], json!({ "namespaces": ["a", "b.example"] }));
+    for name in 0..9 {
+        server.ingest(&json!({ "type": "t", "ns": format!("n{name}") })).await;
+    }
+    let (_, answer) = server.query("default", &ask).await;
+    let expected = "namespace `default` has no events; there are: a, b.example, n0, n1, n2, …";
+    assert_eq!(answer["error"], expected);
+    for path in ["/v1/default/tables", "/v1/default/tables/events/snapshots"] {
+        let response = server.get(path).await;
+        assert_eq!(response.status(), 404, "{path}");
+        let answer: Value = response.json().await.unwrap();
+        let text = answer["error"].as_str().unwrap();
+        assert!(text.contains("there are: a, b.example, n0"), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_namespaces_that_they_may_not_read() {
+    let guarded = Guarded::start().await;
+    for ns in ["a", "b", "c"] {
+        let event = json!({ "type": "t", "ns": ns });
+        assert_eq!(guarded.post(&guarded.admin, "/ingest", &event).await.0, 200);
+    }
+    guarded.post(&guarded.admin, "/v1/b/commit", &Value::Null).await;
+    let ask = json!({ "sql": "SELECT count(*) FROM events" });
+    let reader =
+        guarded.token(&json!({ "name": "t", "scopes": ["read:b", "read:d", "ingest:c"] })).await;
+    // Of what is there and of what is not, alike.
+    for ns in ["a", "c", "default"] {
+        let (status, answer) = guarded.post(&reader, &format!("/v1/{ns}/sql"), &ask).await;
+        assert_eq!(status, 404, "{answer}");
+        assert_eq!(answer["error"], format!("Namespace does not exist: {ns}; there is: b"));
+    }
+    let (_, answer) = guarded.post(&reader, "/v1/d/sql", &ask).await;
+    assert_eq!(answer["error"], "namespace `d` has no events; there is: b");
+    let (_, answer) = guarded.get(&reader, "/v1/a/tables").await;
+    assert_eq!(answer["error"], "Namespace does not exist: a; there is: b");
+    let writer = guarded.token(&json!({ "name": "t", "scopes": ["ingest:a"] })).await;
+    let (_, answer) = guarded.post(&writer, "/v1/b/sql", &ask).await;
+    assert_eq!(answer["error"], "Namespace does not exist: b", "{answer}");
+}
+
+#[tokio::test]
+async fn a_query_parameter_that_does_not_fit_is_named() {
+    let server = TestServer::start().await;
+    let ask = async |method: &str, path: &str| {
+        let method = method.parse().unwrap();
+        let request = server.http.request(method, format!("{}{path}", server.url)).body("{}");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 400, "{path}");
+        response.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned()
+    };
+    for (method, path, expected) in [
+        ("POST", "/ingest?ns=t2", "`ns` is not known here; known are `ack`, `atomic`, `backfill`"),
+        ("POST", "/ingest?atomic=yes", "`atomic`: "),
+        (
+            "POST",
+            "/ingest?ack=never",
+            "`ack`: unknown variant `never`, expected `durable` or `committed`",
+        ),
+        ("GET", "/v1/n/dead-letters?limit=x", "`limit`: "),
+        (
+            "DELETE",
+            "/v1/n/dead-letters?after=x",
+            "`after` is not known here; known are `before` or `dry_run`",
+        ),
+        (
+            "POST",
+            "/v1/n/dead-letters/retry?force=1",
+            "`force` is not known here; known are `backfill`",
+        ),
+        ("GET", "/v1/n/tables/events/snapshots?limit=-1", "`limit`: "),
+        ("DELETE", "/v1/n/tables/t?force=1", "`force` is not known here; known are `purge`"),
+        ("DELETE", "/v1/n/tables/t/refs/r?kind=tag", "`kind` is not known here; known are `type`"),
+        ("GET", "/admin/audit?from=1", "`from` is not known here; known are `after` or `limit`"),
+    ] {
+        let text = ask(method, path).await;
+        assert!(text.starts_with(&format!("query parameter {expected}")), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn ids_of_snapshots_are_texts_too_and_may_be_given_as_texts() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..2)).await;
+    server.commit("shop.example").await;
+    let table = "/v1/shop.example/tables/events";
+    let get = async |path: String| server.get(&path).await.json::<Value>().await.unwrap();
+    let listed = get(format!("{table}/snapshots")).await["snapshots"][0].clone();
+    let text = listed["snapshot_str"].as_str().unwrap().to_owned();
+    assert_eq!(listed["snapshot"].to_string(), text);
+    let named = json!({ "name": "a", "type": "tag", "snapshot": text }).to_string();
+    let made = server.post(&format!("{table}/refs"), "application/json", named).await;
+    assert_eq!(made.json::<Value>().await.unwrap()["snapshot_str"], text.as_str());
+    let tables = get("/v1/shop.example/tables".to_owned()).await;
+    assert_eq!(tables["tables"][0]["snapshot_str"], text.as_str(), "{tables}");
+    let refs = get(format!("{table}/refs")).await["refs"].clone();
+    assert!(
+        refs.as_array().unwrap().iter().all(|row| row["snapshot_str"] == text.as_str()),
+        "{refs}"
+    );
+    let ask = json!({ "sql": "SELECT count(*) FROM events", "as_of": text });
+    let (_, answer) = server.query("shop.example", &ask).await;
+    assert_eq!(answer["snapshot_str"], text.as_str(), "{answer}");
+    let wrong = json!({ "name": "b", "type": "tag", "snapshot": "12x" }).to_string();
+    let refused = server.post(&format!("{table}/refs"), "application/json", wrong).await;
+    let answer: Value = refused.json().await.unwrap();
+    assert!(answer["error"].as_str().unwrap().contains("`12x` is no snapshot id"), "{answer}");
 }

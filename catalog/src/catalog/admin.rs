@@ -4,7 +4,7 @@
 //! Every change is an ordinary commit with the requirement that the table is still as it was looked
 //! at, so nothing here can undo what another commits meanwhile.
 
-use super::{Catalog, LoadedTable, TableChange};
+use super::{AHEAD_MAX_MS, Catalog, LoadedTable, TableChange};
 use crate::{error::CatalogError, manifest_file, refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
@@ -253,9 +253,13 @@ impl Catalog {
     /// The last snapshot of the current history that was made at or before a time.
     ///
     /// # Errors
-    /// `NoSuchTable`; `Invalid` when there is none.
+    /// `NoSuchTable`; `Invalid` when there is none, or for a time that is still to come.
     pub async fn snapshot_at(&self, table: &TableIdent, at_ms: i64) -> Result<i64, CatalogError> {
         let loaded = self.load_table(table).await?;
+        let newest = loaded.metadata.last_updated_ms();
+        if newest.max(self.now_ms().saturating_add(AHEAD_MAX_MS)) < at_ms {
+            return Err(CatalogError::Invalid("that time is in the future".to_owned()));
+        }
         let current = loaded.metadata.current_snapshot_id();
         let found = ancestors(&loaded.metadata, current)
             .find(|snapshot| snapshot.timestamp_ms() <= at_ms)

@@ -17,13 +17,13 @@ use crate::{
             admission::{shelters, turn_away},
             compare, decode_body,
         },
-        json, parse_namespace,
+        json, parse_namespace, query_string,
     },
     ingest::{Letters, Submission},
 };
 use axum::{
     body::Body,
-    extract::{Extension, Path, Query, State, rejection::QueryRejection},
+    extract::{Extension, Path, State},
     http::HeaderMap,
     response::Response,
 };
@@ -109,12 +109,10 @@ pub(super) async fn retry(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    query_string::Parameters(parameters): query_string::Parameters<Parameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Query(parameters) =
-        parameters.map_err(|problem| super::unknown(&problem, "backfill=true"))?;
     app.owner.check()?;
     let asked = parse_namespace(&namespace)?;
     let body = body::read(&app, &headers, body).await?;

@@ -101,7 +101,7 @@ async fn json_has_columns_rows_and_totals() {
     check_text(Format::Json, expect![[r#"
         {"columns":[{"name":"text","type":"varchar"},{"name":"big","type":"bigint"},{"name":"small","type":"integer"},{"name":"real","type":"double"},{"name":"yes","type":"boolean"},{"name":"ts","type":"timestamptz"},{"name":"second","type":"timestamp"},{"name":"day","type":"date"},{"name":"money","type":"decimal(10,2)"},{"name":"bin","type":"varbinary"},{"name":"list","type":"bigint[]"},{"name":"object","type":"struct"},{"name":"word","type":"varchar"}],"rows":[
         ["a,\"b\"\n",9223372036854775807,-1,0.1,true,"2023-11-14T22:13:20.123456Z","1970-01-01T00:00:00Z","1970-01-01","123.45","AP9B",[1,null,3],{"a b":"x\"y"},"w"],
-        ["",null,2,null,false,"1969-12-31T23:59:59.999999Z","1970-01-01T00:00:01Z","1969-12-31","-0.05","YQ==",null,{"a b":null},"w"]],"rowCount":2,"elapsedMs":7,"snapshot":42}
+        ["",null,2,null,false,"1969-12-31T23:59:59.999999Z","1970-01-01T00:00:01Z","1969-12-31","-0.05","YQ==",null,{"a b":null},"w"]],"rowCount":2,"elapsedMs":7,"snapshot":42,"snapshot_str":"42"}
     "#]]).await;
 }
 

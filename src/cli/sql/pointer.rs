@@ -1,0 +1,33 @@
+//! The place in a statement that an error is about, for a person to see.
+
+use crate::cli::{CliError, client::ClientError};
+
+/// How much of a long line is shown on either side of the place.
+const SHOWN_MAX: usize = 60;
+
+/// The error with the statement's line under it and a mark below the place, where it names one.
+pub(super) fn pointed(problem: CliError, sql: &str) -> CliError {
+    match problem {
+        CliError::Client(ClientError::Refused { status, text, place: Some(place) }) => {
+            let shown = shown(sql, place).map_or_else(String::new, |shown| format!("\n{shown}"));
+            ClientError::Refused { status, text: text + &shown, place: None }.into()
+        }
+        problem => problem,
+    }
+}
+
+/// Line and mark. Tabs are shown as spaces, so that the mark is where it belongs.
+fn shown(sql: &str, (line, column): (usize, usize)) -> Option<String> {
+    let line = sql.split('\n').nth(line.checked_sub(1)?)?.trim_end();
+    let place = column.checked_sub(1)?;
+    let from = place.saturating_sub(SHOWN_MAX);
+    let letters = line.chars().skip(from).take(SHOWN_MAX * 2);
+    let text: String = letters.map(|letter| if letter == '\t' { ' ' } else { letter }).collect();
+    let before = if from == 0 { "" } else { "…" };
+    let after = if from + SHOWN_MAX * 2 < line.chars().count() { "…" } else { "" };
+    let indent = " ".repeat(before.chars().count() + place - from);
+    Some(format!("  {before}{text}{after}\n  {indent}^"))
+}
+
+#[cfg(test)]
+mod tests;

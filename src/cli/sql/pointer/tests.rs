@@ -1,0 +1,16 @@
+use super::*;
+
+#[test]
+fn the_mark_is_under_the_place() {
+    assert_eq!(shown("SELEC 1", (1, 1)).unwrap(), "  SELEC 1\n  ^");
+    assert_eq!(shown("SELECT 1,\r\n\tcount(*) fro e", (2, 15)).unwrap(), {
+        "   count(*) fro e\n                ^"
+    });
+    assert_eq!(shown("SELECT 1 +", (1, 11)).unwrap(), "  SELECT 1 +\n            ^");
+    let long = format!("SELECT {}x y z{}", "1, ".repeat(100), ", 1".repeat(100));
+    let text = shown(&long, (1, 312)).unwrap();
+    let (line, mark) = text.split_once('\n').unwrap();
+    assert!(line.starts_with("  …") && line.ends_with('…'), "{line}");
+    assert_eq!(line.chars().nth(mark.chars().count() - 1), Some('z'), "{text}");
+    assert_eq!(shown("SELECT", (3, 1)), None);
+}

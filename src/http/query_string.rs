@@ -1,0 +1,45 @@
+//! The parameters behind the `?` of a path.
+
+use crate::http::error::ApiError;
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
+use icecore_schemas::error_code::ErrorCode;
+use serde::de::DeserializeOwned;
+use std::error::Error;
+
+/// The parameters of a request as a handler takes them; 400 with the name of the one that does not
+/// fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Parameters<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(problem) => {
+                // Only the cause says more than that there is one.
+                let text = problem.source().map_or_else(|| problem.body_text(), reason);
+                Err(ApiError::new(ErrorCode::InvalidRequest, text))
+            }
+        }
+    }
+}
+
+/// What does not fit. The text begins with the parameter's name where it is one's.
+fn reason(cause: &(dyn Error + 'static)) -> String {
+    let text = cause.to_string();
+    let Some((name, reason)) = text.split_once(": ") else {
+        return format!("query parameters: {text}");
+    };
+    match reason.split_once(", expected ") {
+        Some((unknown, known)) if unknown.starts_with("unknown field") => {
+            let known = known.trim_start_matches("one of ");
+            format!("query parameter `{name}` is not known here; known are {known}")
+        }
+        _ => format!("query parameter `{name}`: {reason}"),
+    }
+}
