@@ -17,7 +17,8 @@ use crate::event::{
     normalize::{Cell, Fault},
 };
 use batch::{
-    batch_id_of, batch_members, guess, is_call_list, is_tombstone, look_ahead, rest_of_batch, slot,
+    batch_id_of, batch_members, guess, is_call_list, is_changefeed, is_tombstone, look_ahead,
+    rest_of_batch, slot,
 };
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
@@ -258,6 +259,7 @@ impl<'r> Pass<'r> {
                     }
                     break;
                 }
+                Some(names::WRAPPED) if scan.peek() == Some(b'[') && is_changefeed(text) => break,
                 Some(names::BATCH_ID) => {
                     batch_id = batch_id_of(scan.value(self.depth_max).map_err(broken)?);
                 }

@@ -95,6 +95,22 @@ pub(crate) fn each_member<'a>(object: Value<'a>, visit: impl FnMut(Member<'a>)) 
     let _ended_early = Scan::new(object.raw).visit(NESTING_MAX, visit);
 }
 
+/// The elements of a valid array; none of any other value.
+pub(crate) fn elements_of(array: Value<'_>) -> Vec<Value<'_>> {
+    let mut elements = Vec::new();
+    let mut scan = Scan::new(array.raw);
+    if scan.take(b'[') && scan.peek() != Some(b']') {
+        // The value was read before, so only its depth can end this early.
+        while let Ok(element) = scan.value(NESTING_MAX) {
+            elements.push(element);
+            if !scan.take(b',') {
+                break;
+            }
+        }
+    }
+    elements
+}
+
 /// A place in a JSON text.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan<'a> {

@@ -3,6 +3,7 @@
 //! Leaves finding events to `decode` and columns to `build`. A row is complete before any of it
 //! is stored, so an event is accepted whole or refused whole.
 
+mod bus;
 mod call;
 mod cell;
 mod change;
@@ -10,6 +11,7 @@ mod cloud_event;
 pub(crate) mod content;
 mod glimpse;
 mod inner;
+mod untyped;
 
 use crate::event::{
     Arrival, Limits,
@@ -76,6 +78,16 @@ pub(crate) fn read<'a>(
         draft.take_call(call, &data);
         return draft.finish(context).map(Some);
     }
+    if draft.value(names::TYPE).is_none()
+        && let Some(detail) = draft.bus_event()
+    {
+        draft.content = content(&bus::content(&parts.top));
+        if let Some(detail) = detail {
+            data = json::members_of(detail);
+            draft.data = &data;
+        }
+        return draft.finish(context).map(Some);
+    }
     if draft.has(names::SPEC_VERSION) {
         draft.change_in_data();
         return draft.finish(context).map(Some);
@@ -133,6 +145,8 @@ struct Draft<'m, 'a> {
     has_lone_surrogate: bool,
     /// Whether a name that nobody knows begins like those of a flattened row's fields.
     has_fields: bool,
+    /// Whether its type may be any text, as that of a CloudEvent may.
+    has_free_type: bool,
     /// Hash of all members.
     content: u64,
     /// What a database's record says in place of `type`, `id` and `ts`.
@@ -159,6 +173,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             is_lossy: false,
             has_lone_surrogate: false,
             has_fields: false,
+            has_free_type: false,
             content: 0,
             change: change::Derived::default(),
         };
@@ -287,13 +302,15 @@ impl<'m, 'a> Draft<'m, 'a> {
     fn event_type(&mut self) -> Result<Cow<'a, str>, Fault> {
         let Some(value) = self.value(names::TYPE) else {
             self.forget(names::TYPE);
-            let missing = || Fault::new(ErrorCode::MissingType, "the event has no `type`");
+            let missing = || Fault::new(ErrorCode::MissingType, untyped::reason(self.top));
             return self.change.event_type.map(Cow::Borrowed).ok_or_else(missing);
         };
         self.forget(names::TYPE);
         match value.text() {
             Some(text) if is_event_type(&text) => Ok(text),
-            Some(text) if self.has(names::SPEC_VERSION) && !text.is_empty() => {
+            Some(text)
+                if (self.has_free_type || self.has(names::SPEC_VERSION)) && !text.is_empty() =>
+            {
                 Ok(self.cloud_event_type(text))
             }
             _ => Err(Fault::new(

@@ -2,6 +2,7 @@
 
 pub(in crate::http) mod admission;
 pub(in crate::http) mod compare;
+mod grid;
 mod media;
 
 use crate::{
@@ -72,6 +73,9 @@ pub async fn ingest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    if grid::is_validation(&headers) {
+        return grid::validate(&app, &headers, body).await;
+    }
     app.owner.check()?;
     let format = media::body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;

@@ -565,6 +565,115 @@ async fn cockroachdbs_enriched_envelopes_are_changes() {
     server.stop().await;
 }
 
+/// What CockroachDB's changefeeds send in the envelope `wrapped`, as its documentation shows it.
+fn wrapped(after: &Value, key: &Value, updated_ns: i64) -> Value {
+    json!({ "after": after, "key": key, "topic": "products", "updated": format!("{updated_ns}.0000000000") })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cockroachdbs_wrapped_envelopes_are_changes() {
+    let server = server_at(NOW_MS).await;
+    let at = (NOW_MS - 5_000) * 1_000_000;
+    let mut inserted = wrapped(&json!({ "id": "a", "n": 1 }), &json!(["a"]), at);
+    inserted["before"] = Value::Null;
+    let mut updated = wrapped(&json!({ "id": "a", "n": 2 }), &json!(["a"]), at + 1);
+    updated["before"] = json!({ "id": "a", "n": 1 });
+    // Without `diff` nothing is said of the row before.
+    let written = wrapped(&json!({ "id": "b", "n": 1 }), &json!(["b", 7]), at + 2);
+    let deleted = wrapped(&Value::Null, &json!(["a"]), at + 3);
+    let body = json!({ "payload": [inserted, updated, written, deleted], "length": 4 });
+    for duplicates in [0, 4] {
+        let (status, reply) = send(&server, "crdb", "application/json", body.to_string()).await;
+        assert_eq!(status, 200, "{reply}");
+        let counts = (&reply["received"], &reply["duplicates"]);
+        assert_eq!(counts, (&json!(4), &json!(duplicates)), "{reply}");
+    }
+    let sql = "SELECT type, op, source, collection, \"key\", before IS NOT NULL, after IS NOT NULL, lsn, cast(ts AS bigint) FROM events ORDER BY seq";
+    let us = at / 1_000;
+    let row = |event_type: &str, op: &str, key: &str, before: bool, after: bool, n: i64| {
+        json!([event_type, op, "cockroachdb", "products", key, before, after, at + n, us])
+    };
+    assert_eq!(
+        server.rows("crdb", sql).await,
+        json!([
+            row("cdc.insert", "c", "a", false, true, 0),
+            row("cdc.update", "u", "a", true, true, 1),
+            row("cdc.update", "u", "[\"b\",7]", false, true, 2),
+            row("cdc.delete", "d", "a", true, false, 3).as_array().map(|row| {
+                let mut row = row.clone();
+                row[5] = json!(false);
+                row
+            }),
+        ])
+    );
+    // Alone, on a line, and in the sink's body it is the same change.
+    for (media, body) in [
+        ("application/json", updated.to_string()),
+        ("application/x-ndjson", format!("{updated}\n{deleted}\n")),
+        ("application/x-ndjson", json!({ "length": 1, "payload": [written] }).to_string()),
+    ] {
+        let (status, reply) = send(&server, "crdb", media, body).await;
+        assert_eq!((status, &reply["received"]), (200, &reply["duplicates"]), "{reply}");
+    }
+    for body in
+        [json!({ "resolved": format!("{at}.0000000000") }), json!({ "payload": [], "length": 0 })]
+    {
+        assert_eq!(send(&server, "crdb", "application/json", body.to_string()).await.0, 200);
+    }
+    let sql = "SELECT count(*) FILTER (WHERE type = 'cockroachdb.resolved'), count(*) FROM events";
+    assert_eq!(server.rows("crdb", sql).await, json!([[1, 5]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changefeeds_options_change_what_a_change_is_known_by() {
+    let server = server_at(NOW_MS).await;
+    let at = (NOW_MS - 5_000) * 1_000_000;
+    let row = || json!({ "id": "a" });
+    let change = |updated: i64| wrapped(&row(), &json!(["a"]), updated);
+    check_two(&server, "updated", &change(at), &change(at), 1).await;
+    check_two(&server, "updated", &change(at + 1), &change(at + 2), 3).await;
+    // Another row, and another table, at the same time.
+    let mut other = change(at);
+    other["topic"] = json!("db.public.orders");
+    check_two(&server, "places", &wrapped(&row(), &json!(["b"]), at), &other, 2).await;
+    let places = "SELECT store, collection FROM events ORDER BY seq";
+    let expected = json!([[null, "products"], ["db.public", "orders"]]);
+    assert_eq!(server.rows("places", places).await, expected);
+    // With the row's own time a row that is emitted again is the same change.
+    let own = |updated: i64| {
+        let mut change = change(updated);
+        change["mvcc_timestamp"] = json!(format!("{at}.0000000003"));
+        change
+    };
+    check_two(&server, "mvcc", &own(at), &own(at + 9), 1).await;
+    // Without any time it is a change, and nothing tells that it was sent before.
+    let timeless = json!({ "after": row(), "key": ["a"], "topic": "products" });
+    check_two(&server, "timeless", &timeless, &timeless, 2).await;
+    // A row of the first scan may be older than events may be.
+    let old = wrapped(&row(), &json!(["a"]), 1_600_000_000_000_000_000);
+    check_two(&server, "old", &old, &old, 1).await;
+    // In the sink's body the enriched envelope is as it is alone.
+    let source = json!({ "origin": "cockroachdb", "database_name": "db", "schema_name": "public", "table_name": "products", "primary_keys": ["sku"], "mvcc_timestamp": format!("{at}.0000000000") });
+    let enriched = json!({ "op": "c", "after": { "sku": "x" }, "key": { "sku": "x" }, "source": source, "ts_ns": at });
+    let body = json!({ "length": 1, "payload": [enriched] });
+    check_two(&server, "enriched", &body, &enriched, 1).await;
+    let key = server.rows("enriched", "SELECT \"key\", op FROM events").await;
+    assert_eq!(key, json!([["x", "c"]]));
+    // What only looks like one is what it was.
+    for (event, stored) in [
+        (json!({ "type": "t", "payload": [{ "type": "u" }], "length": 1 }), "t"),
+        (json!({ "type": "t", "after": null, "key": ["a"], "topic": "x" }), "t"),
+        (json!({ "collection": "c", "after": {}, "key": ["a"], "topic": "x" }), "cdc.insert"),
+    ] {
+        let (status, reply) = send(&server, "others", "application/json", event.to_string()).await;
+        assert_eq!((status, &reply["received"]), (200, &json!(1)), "{event}: {reply}");
+        let sql = format!("SELECT type FROM events WHERE seq = {}", reply["seq"]["last"]);
+        assert_eq!(server.rows("others", &sql).await, json!([[stored]]), "{event}");
+    }
+    server.stop().await;
+}
+
 /// Changes in their own words, with the type and the operation of each.
 fn own_words() -> Vec<(Value, &'static str, &'static str)> {
     vec![

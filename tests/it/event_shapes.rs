@@ -531,3 +531,130 @@ fn the_page_on_events_has_every_column() {
         assert!(page.contains(&row), "{row}");
     }
 }
+
+#[tokio::test]
+async fn events_of_event_buses_need_no_change() {
+    let server = TestServer::start().await;
+    // As the references of EventBridge and Event Grid show them.
+    let bridge = json!({
+        "version": "0", "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
+        "detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2",
+        "account": "111122223333", "time": "2026-11-20T18:43:48Z", "region": "us-west-1",
+        "resources": ["arn:aws:ec2:us-west-1:123456789012:instance/i-1"],
+        "detail": {"instance-id": "i-1", "state": "terminated", "method": "stop"}
+    });
+    let grid = json!([{
+        "topic": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/a",
+        "subject": "/blobServices/default/containers/c/blobs/b.txt",
+        "eventType": "Microsoft.Storage.BlobCreated", "eventTime": "2026-11-20T18:41:00.9584103Z",
+        "id": "831e1650-001e-001b-66ab-eeb76e069631",
+        "data": {"api": "PutBlockList", "url": "https://a.blob.core.windows.net/c/b.txt"},
+        "dataVersion": "", "metadataVersion": "1"
+    }]);
+    for body in [&bridge, &grid] {
+        for duplicates in [0, 1] {
+            let (status, reply) = server.ingest_at("/ingest?backfill=true", body).await;
+            assert_eq!((status, &reply["duplicates"]), (200, &json!(duplicates)), "{reply}");
+        }
+    }
+    // Out of an archive it has one member more.
+    let mut replayed = bridge.clone();
+    replayed["replay-name"] = json!("again");
+    let (status, reply) = server.ingest_at("/ingest?backfill=true", &replayed).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(1)), "{reply}");
+    let sql = "select id, type, event_type, source, to_char(ts, '%H:%M:%S'), method, url, version, data, payload is not null from events order by seq";
+    assert_eq!(
+        server.rows("default", sql).await,
+        json!([
+            [
+                "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
+                "EC2_Instance_State-change_Notification",
+                "EC2 Instance State-change Notification",
+                "aws.ec2",
+                "18:43:48",
+                "stop",
+                null,
+                null,
+                bridge["detail"].to_string(),
+                true
+            ],
+            [
+                "831e1650-001e-001b-66ab-eeb76e069631",
+                "Microsoft.Storage.BlobCreated",
+                "Microsoft.Storage.BlobCreated",
+                grid[0]["topic"],
+                "18:41:00",
+                null,
+                "https://a.blob.core.windows.net/c/b.txt",
+                null,
+                grid[0]["data"].to_string(),
+                true
+            ],
+        ])
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn event_grid_is_told_that_its_subscription_is_wanted() {
+    let server = TestServer::start().await;
+    let ask = async |body: &Value| {
+        let request = server.http.post(format!("{}/ingest", server.url));
+        let request = request.header("aeg-event-type", "SubscriptionValidation").json(body);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let event = json!([{
+        "id": "2d1781af-3a4c-4d7c-bd0c-e34b19da4e66", "topic": "/subscriptions/s", "subject": "",
+        "data": {"validationCode": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"},
+        "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+        "eventTime": "2026-11-28T22:12:19.4556811Z", "metadataVersion": "1", "dataVersion": "1"
+    }]);
+    let expected = json!({ "validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6" });
+    assert_eq!(ask(&event).await, (200, expected));
+    assert_eq!(ask(&json!([])).await.0, 400);
+    let (status, _) = server.query("default", &json!({ "sql": "select 1 from events" })).await;
+    assert_eq!(status, 404, "nothing is stored of it");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_without_a_type_is_refused_with_what_to_do_at_its_sender() {
+    let server = TestServer::start().await;
+    for (event, advice) in [
+        (json!({"a": 1}), "add one, such as"),
+        (
+            json!({"message": {"data": "e30=", "messageId": "1", "publishTime": "2026-11-20T10:00:00Z"}, "subscription": "projects/p/subscriptions/s"}),
+            "turn payload unwrapping on",
+        ),
+        (
+            json!({"Type": "Notification", "MessageId": "1", "TopicArn": "arn", "Message": "{}"}),
+            "turn raw message delivery on",
+        ),
+        (
+            json!({"Type": "SubscriptionConfirmation", "TopicArn": "arn", "Message": "m", "SubscribeURL": "https://x"}),
+            "open the event's SubscribeURL",
+        ),
+        (
+            json!({"requestId": "r", "timestamp": 1_795_183_385_000_i64, "records": [{"data": "e30="}]}),
+            "send its records as events",
+        ),
+        (json!({"__crdb__": {"updated": "1.0"}, "id": 1}), "envelope=wrapped"),
+        (json!({"date": 1_795_183_385.25, "log": "line"}), "Fluent Bit"),
+        (
+            json!({"message": "line", "source_type": "file", "timestamp": "2026-11-20T10:00:00Z"}),
+            "Vector",
+        ),
+    ] {
+        let (status, reply) = server.ingest(&event).await;
+        assert_eq!(status, 400, "{reply}");
+        assert_eq!(reply["errors"][0]["code"], "MISSING_TYPE");
+        let reason = reply["errors"][0]["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with("the event has no `type`; ") && reason.contains(advice),
+            "{reason}"
+        );
+        assert!(reply["errors"][0]["deadLetter"].is_string());
+    }
+    server.stop().await;
+}

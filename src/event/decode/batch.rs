@@ -2,7 +2,7 @@
 //! Leaves reading the events to `decode`.
 
 use crate::event::{
-    json::{Flaw, Kind, Member, NESTING_MAX, Scan, Value},
+    json::{Flaw, Kind, Member, NESTING_MAX, Parts, Scan, Value},
     names, normalize,
 };
 use std::borrow::Cow;
@@ -10,6 +10,9 @@ use std::borrow::Cow;
 /// If these are the members of a batch: its array of events, its id, and whether it is one of an
 /// analytics library.
 pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>, bool)> {
+    if let Some(events) = changefeed_members(members) {
+        return Some((events, None, false));
+    }
     let first = members.iter().find(|member| {
         member.value.kind == Kind::Array && slot(member.name) == Some(names::EVENT_LIST)
     })?;
@@ -20,6 +23,23 @@ pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Opti
         (slot(member.name) == Some(names::BATCH_ID)).then(|| batch_id_of(member.value)).flatten()
     });
     Some((first.value.raw, batch_id, is_call_list(first.name)))
+}
+
+/// The messages of what CockroachDB's webhook sink sends, if these are its members: `payload` and how
+/// many messages it has. `payload` of other events is what their sender put there.
+pub(super) fn changefeed_members<'a>(members: &[Member<'a>]) -> Option<&'a str> {
+    let value = |name: &str| members.iter().find(|it| it.name.raw == name).map(|it| it.value);
+    let (messages, length) = (value("\"payload\"")?, value("\"length\"")?);
+    let is_it = members.len() == 2 && messages.kind == Kind::Array && length.kind == Kind::Number;
+    is_it.then_some(messages.raw)
+}
+
+/// Whether a body is one of CockroachDB's webhook sink.
+pub(super) fn is_changefeed(body: &str) -> bool {
+    let mut parts = Parts::default();
+    // A broken body is found to be one where it is read.
+    let _broken = Scan::new(body).object(NESTING_MAX, &mut parts);
+    changefeed_members(&parts.top).is_some()
 }
 
 /// Whether the list of events is one of an analytics library.

@@ -6,6 +6,7 @@
 //! invariant: a change that is sent again, by a connector that was restarted or over a connection that
 //! broke, has the id and the content that it had.
 
+mod changefeed;
 mod flat;
 mod former;
 mod origin;
@@ -79,8 +80,12 @@ impl<'a> Draft<'_, 'a> {
             self.flat_row();
         } else if self.has(names::OP) && self.is_object(names::SOURCE) {
             self.envelope();
+        } else if self.value(names::TYPE).is_some() {
+            return false;
+        } else if self.is_changefeed() {
+            self.changefeed();
         } else {
-            return self.value(names::TYPE).is_none() && self.service_record();
+            return self.service_record();
         }
         true
     }
@@ -196,8 +201,12 @@ impl<'a> Draft<'_, 'a> {
     fn describe(&mut self, origin: &Origin<'_, 'a>, operation: &Operation<'_>) {
         self.place(origin);
         self.identify(origin, operation);
-        if self.value(names::KEY).is_none() {
-            self.key_from_image(origin);
+        match self.value(names::KEY) {
+            None => self.key_from_image(origin),
+            Some(key) if origin.text("origin").as_deref() == Some(changefeed::ORIGIN) => {
+                self.single_key(key);
+            }
+            Some(_) => {}
         }
         self.change.event_type = Some(operation.event_type());
     }
