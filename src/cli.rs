@@ -25,7 +25,7 @@ use crate::{
     config::{Config, ConfigError, logging::LogFormat},
     server::StartError,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
 use icecore_catalog::{access::audit::Broken, error::CatalogError};
 use std::{
@@ -38,9 +38,23 @@ use tracing_subscriber::EnvFilter;
 /// What is being done when a result is written.
 const STDOUT: &str = "write to stdout";
 
+/// What `icecore help` shows behind the commands.
+const EXAMPLES: &str = "\
+Examples:
+  icecore quickstart                              a server, sample events, some answers
+  icecore serve                                   http://127.0.0.1:8181, all data in ./icecore-data
+  icecore ingest events.ndjson --ns shop.example  send a file
+  icecore sql --ns shop.example \"SELECT type, count(*) FROM events GROUP BY type\"
+  icecore sql --ns shop.example                   a prompt
+  icecore doctor                                  what is in the way of a start
+  icecore config                                  every setting, its value and meaning
+
+Each setting is a flag or --set KEY=VALUE, else a variable such as ICECORE_DATA_DIR, else a line of
+icecore.toml. `icecore help COMMAND` tells more of a command.";
+
 /// An event lakehouse in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "icecore", version, about)]
+#[command(name = "icecore", version, about, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -54,16 +68,16 @@ struct Settings {
     /// A settings file; without it `icecore.toml` is read if it is there
     #[arg(long, global = true)]
     config: Option<PathBuf>,
-    /// Address of the server
+    /// Address of the server, HOST:PORT; 127.0.0.1:8181 when left out
     #[arg(long, global = true)]
     listen: Option<String>,
-    /// Folder of log, metastore and default warehouse
+    /// Folder of log, metastore and default warehouse; ./icecore-data when left out
     #[arg(long, global = true)]
     data_dir: Option<String>,
-    /// file:///folder or s3://bucket/prefix
+    /// file:///folder or s3://bucket/prefix; DATA_DIR/warehouse when left out
     #[arg(long, global = true)]
     warehouse: Option<String>,
-    /// sqlite://FILE or postgres://…
+    /// sqlite://FILE or postgres://…; DATA_DIR/icecore.db when left out
     #[arg(long, global = true)]
     metastore: Option<String>,
     /// The token to show to a server; better in ICECORE_TOKEN, where other users do not see it
@@ -170,7 +184,7 @@ pub enum CliError {
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|problem| misused(&problem));
     let done = load(&cli.settings).and_then(|config| {
         log_to_stderr(&config);
         let runtime =
@@ -196,6 +210,18 @@ pub fn run() -> ExitCode {
             }
         }
     }
+}
+
+/// Ends the process as help, version or a usage error do. Who writes `--port`, as many servers have it,
+/// is told how it is done here.
+fn misused(problem: &clap::Error) -> ! {
+    let unknown = problem.get(ContextKind::InvalidArg).map(ToString::to_string);
+    // As in `exit`: there is nowhere left to report that stderr is closed.
+    let _ = problem.print();
+    if unknown.is_some_and(|flag| matches!(flag.as_str(), "--port" | "-p" | "--host")) {
+        remark("\n  tip: --listen HOST:PORT says both, as in --listen 127.0.0.1:9000");
+    }
+    std::process::exit(problem.exit_code())
 }
 
 async fn execute(command: Command, config: &Config) -> Result<(), CliError> {

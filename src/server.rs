@@ -292,6 +292,10 @@ fn tell_of_start(config: &Config, address: SocketAddr) {
 /// [`StartError::DataFolder`].
 pub fn make_data_folder(config: &Config) -> Result<(), StartError> {
     let path = &config.data_dir;
+    if path.is_file() {
+        let source = io::Error::new(io::ErrorKind::NotADirectory, "it is a file");
+        return Err(StartError::DataFolder { path: path.clone(), source });
+    }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| StartError::DataFolder { path: path.clone(), source })
 }

@@ -223,6 +223,27 @@ async fn an_error_in_a_statement_has_its_line_and_a_mark_under_the_place() {
     assert!(said.ends_with("\n  selec 2\n  ^\n"), "{said}");
 }
 
+#[test]
+fn help_has_examples_and_defaults_and_a_foreign_flag_the_right_one() {
+    let help = text(&command().arg("help").output().unwrap().stdout);
+    for part in ["icecore quickstart", "127.0.0.1:8181", "./icecore-data", "DATA_DIR/warehouse"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    let output = command().args(["serve", "--port", "9000"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("tip: --listen HOST:PORT"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("data");
+    std::fs::write(&file, "").unwrap();
+    let output = command()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("it is a file"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_namespace_is_told() {
     let server = TestServer::start().await;

@@ -222,6 +222,11 @@ fn unreachable(options: &AnyConnectOptions, cause: &str) -> CatalogError {
     let url = &options.database_url;
     let host = url.host_str().unwrap_or("the local socket");
     let port = url.port().unwrap_or(5432);
+    // The server adds the line of its own source.
+    let cause = match cause.rsplit_once(" at line ") {
+        Some((text, line)) if line.bytes().all(|byte| byte.is_ascii_digit()) => text,
+        _ => cause,
+    };
     CatalogError::Invalid(format!("cannot connect to PostgreSQL at {host}:{port}: {cause}"))
 }
 
