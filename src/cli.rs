@@ -27,7 +27,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
-use icecore_catalog::{access::audit::Broken, error::CatalogError};
+use icecore_catalog::{audit::Broken, error::CatalogError};
 use std::{
     io::{ErrorKind, IsTerminal, Write},
     path::PathBuf,

@@ -4,27 +4,23 @@
 //! [`Principal`]. Its one invariant: what it does not know is refused. A token that was revoked, on
 //! whichever process of the same metastore, works for at most [`REVOCATION_LAG`] more.
 
-pub mod audit;
-mod call;
 pub mod oidc;
 mod recorder;
 mod refusals;
-mod scope;
 mod token;
 
-pub use call::Call;
+pub use crate::principal::{Action, InvalidScope, Principal, Scope};
 pub use recorder::{Recorder, Recording};
-pub use scope::{Action, InvalidScope, Principal, Scope};
 
 use crate::{
-    catalog::NowMs,
+    audit::{Call, Entry},
+    clock::NowMs,
     error::CatalogError,
     metastore::sql::{
         SqlMetastore,
         access::{FoundToken, NewAccessToken, NewToken},
     },
 };
-use audit::Entry;
 use oidc::Oidc;
 use std::{
     collections::HashMap,

@@ -22,16 +22,18 @@ mod views;
 pub mod whole;
 mod write;
 
-pub use crate::metastore::NowMs;
 pub use admin::{RefKind, TableStats};
 pub(crate) use create::folder_of;
 pub use purge::DropPolicy;
 
+pub use crate::commit::CreateTable;
+
 use crate::{
-    access::Call,
-    carried::Carried,
+    audit::Call,
+    clock::NowMs,
     columns, commit,
     error::CatalogError,
+    metadata_file::cache::EncodedParts,
     metastore::{
         Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
     },
@@ -42,10 +44,10 @@ use cache::MetadataCache;
 use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
-    spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec, ViewMetadata},
+    spec::{TableMetadata, ViewMetadata},
 };
 use locks::TableLocks;
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 pub use views::{CreateView, LoadedView, ViewChange};
 
 /// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
@@ -73,26 +75,6 @@ pub struct LoadedTable {
     pub version: i64,
     /// How far our own log is in it.
     pub watermark: Option<Watermark>,
-}
-
-/// A new table.
-#[derive(Clone, Debug)]
-pub struct CreateTable {
-    /// Its name.
-    pub name: String,
-    /// Its columns.
-    pub schema: Schema,
-    /// How it is partitioned; not at all when none.
-    pub partition_spec: Option<UnboundPartitionSpec>,
-    /// How its files are sorted; not at all when none.
-    pub sort_order: Option<SortOrder>,
-    /// An order that files may have without every writer being asked for it: one of the table's
-    /// sort orders and not its default.
-    pub file_order: Option<SortOrder>,
-    /// Where it lies; inside the warehouse, ending in the table's uuid, when none.
-    pub location: Option<String>,
-    /// Its properties.
-    pub properties: HashMap<String, String>,
 }
 
 /// Changes to one table, all or none.
@@ -179,7 +161,7 @@ struct Inner {
     now: NowMs,
     cache: MetadataCache<TableMetadata>,
     /// With the very metadata that it belongs to.
-    carried_cache: MetadataCache<(Arc<TableMetadata>, Arc<Carried>)>,
+    parts_cache: MetadataCache<(Arc<TableMetadata>, Arc<EncodedParts>)>,
     view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
     options: CatalogOptions,
@@ -217,7 +199,7 @@ impl Catalog {
             metastore,
             now,
             cache: MetadataCache::default(),
-            carried_cache: MetadataCache::default(),
+            parts_cache: MetadataCache::default(),
             view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
             options,

@@ -6,14 +6,26 @@
 
 mod seed;
 
-use crate::{error::CatalogError, metastore::SnapshotRow, refs};
+use crate::{error::CatalogError, metadata_file::refs};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},
 };
+pub use seed::CreateTable;
 pub(crate) use seed::{create_fresh, create_from_updates, making};
 use std::collections::HashSet;
 use uuid::Uuid;
+
+/// A line of the snapshot index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// Snapshot id.
+    pub snapshot_id: i64,
+    /// Commit time, ms since 1970.
+    pub timestamp_ms: i64,
+    /// First and last `seq` of the rows it added, if it came from our log.
+    pub seq: Option<(u64, u64)>,
+}
 
 /// By how much the entries of a table's logs may be out of order, as the format allows.
 const SKEW_MS: i64 = 60_000;

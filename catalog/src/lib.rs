@@ -5,18 +5,20 @@
 
 pub mod access;
 pub mod append;
-mod carried;
+pub mod audit;
 pub mod catalog;
+pub mod clock;
 mod columns;
 pub mod commit;
 pub mod defaults;
+mod digest;
 pub mod error;
 pub mod location;
 pub mod manifest_file;
 pub mod metadata_file;
 pub mod metastore;
 pub mod names;
-pub mod refs;
+pub mod principal;
 pub mod relocate;
 pub mod rest;
 pub mod retention;

@@ -9,6 +9,14 @@ use crate::error::CatalogError;
 use percent_encoding::percent_decode_str;
 use std::fmt;
 
+/// Properties with which writers place files elsewhere.
+pub(crate) const PATH_PROPERTIES: [&str; 4] = [
+    "write.data.path",
+    "write.metadata.path",
+    "write.object-storage.path",
+    "write.folder-storage.path",
+];
+
 /// Longest location on a local disk in bytes; Linux paths end there.
 const PATH_BYTES_MAX: usize = 4096;
 /// Longest key in a bucket in bytes, as S3 has it.

@@ -3,11 +3,15 @@
 #[cfg(test)]
 mod tests;
 
-use crate::{carried::Carried, refs::Refs};
+pub mod cache;
+pub mod refs;
+
+use cache::EncodedParts;
 use iceberg::spec::{
     FormatVersion, MetadataLog, PartitionSpec, PartitionStatisticsFile, Schema, Snapshot,
     SnapshotLog, SortOrder, StatisticsFile, Summary, TableMetadata,
 };
+use refs::Refs;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -34,12 +38,12 @@ pub fn encode(metadata: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(metadata).expect("metadata has only string keys")
 }
 
-/// The file's bytes of a table with what was carried along for it: the same JSON as [`encode`]
+/// The file's bytes of a table with its encoded parts: the same JSON as [`encode`]
 /// gives. The crate's serializer copies every snapshot before it writes it, which for a table of
 /// some hundred snapshots is most of what a commit costs; this one borrows.
-pub(crate) fn encode_table(metadata: &TableMetadata, carried: &Carried) -> Vec<u8> {
+pub(crate) fn encode_table(metadata: &TableMetadata, encoded: &EncodedParts) -> Vec<u8> {
     match metadata.format_version() {
-        FormatVersion::V2 => encode(&TableV2::new(metadata, carried, |_| true)),
+        FormatVersion::V2 => encode(&TableV2::new(metadata, encoded, |_| true)),
         // Rare, and each with members of its own.
         FormatVersion::V1 | FormatVersion::V3 => encode(metadata),
     }
@@ -96,12 +100,12 @@ pub(crate) struct SnapshotV2<'a> {
 impl<'a> TableV2<'a> {
     pub(crate) fn new(
         metadata: &'a TableMetadata,
-        carried: &'a Carried,
+        encoded: &'a EncodedParts,
         is_wanted: impl Fn(i64) -> bool,
     ) -> Self {
         let snapshots = metadata.snapshots().filter(|s| is_wanted(s.snapshot_id()));
         let snapshots = in_order(snapshots, |s| (s.sequence_number(), s.timestamp_ms()));
-        let snapshots = snapshots.iter().map(|s| carried.snapshot(s.snapshot_id())).collect();
+        let snapshots = snapshots.iter().map(|s| encoded.snapshot(s.snapshot_id())).collect();
         Self {
             format_version: 2,
             table_uuid: metadata.uuid(),
@@ -122,7 +126,7 @@ impl<'a> TableV2<'a> {
             metadata_log: metadata.metadata_log(),
             sort_orders: in_order(metadata.sort_orders_iter().map(AsRef::as_ref), |o| o.order_id),
             default_sort_order_id: metadata.default_sort_order_id(),
-            refs: &carried.refs,
+            refs: &encoded.refs,
             statistics: metadata.statistics_iter().collect(),
             partition_statistics: metadata.partition_statistics_iter().collect(),
             snapshots,

@@ -10,10 +10,11 @@ pub mod sql;
 #[cfg(test)]
 pub(crate) mod suite;
 
+pub use crate::{commit::SnapshotRow, names::Levels};
 use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
 pub use changes::{CHANGES_BYTES_MAX, Changes};
-pub use origin::{ANONYMOUS, Answer, NowMs, Origin, RequestKey};
+pub use origin::{ANONYMOUS, Answer, Origin, RequestKey};
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 use uuid::Uuid;
 
@@ -123,17 +124,6 @@ pub enum Comes {
         /// What it cannot be without: that file and the ones that it names.
         needs: Vec<String>,
     },
-}
-
-/// A line of the snapshot index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotRow {
-    /// Snapshot id.
-    pub snapshot_id: i64,
-    /// Commit time, ms since 1970.
-    pub timestamp_ms: i64,
-    /// First and last `seq` of the rows it added, if it came from our log.
-    pub seq: Option<(u64, u64)>,
 }
 
 /// What a client measured in a scan or a commit of a table.
@@ -264,9 +254,6 @@ pub struct Feed {
     /// The number of the last change; 0 when there was none.
     pub last: u64,
 }
-
-/// A namespace is its levels: `["a", "b"]`.
-pub type Levels = Vec<String>;
 
 /// Properties of a namespace.
 pub type Properties = BTreeMap<String, String>;

@@ -6,6 +6,9 @@
 
 use crate::error::CatalogError;
 
+/// A namespace is its levels: `["a", "b"]`.
+pub type Levels = Vec<String>;
+
 /// Longest name of a table or view, and longest level of a namespace, in characters.
 pub const NAME_CHARS_MAX: usize = 255;
 /// Most levels of a namespace.

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::refs;
+use crate::metadata_file::refs;
 use iceberg::spec::TableMetadata;
 use std::collections::HashSet;
 

@@ -11,8 +11,8 @@ use crate::{
     config::Config,
 };
 use clap::{Args, Subcommand};
-use icecore_catalog::access::{
-    Access,
+use icecore_catalog::{
+    access::Access,
     audit::{Broken, Check, Ends, Head, Record},
 };
 use reqwest::Method;

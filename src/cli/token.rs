@@ -18,10 +18,8 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use icecore_catalog::{
-    access::{
-        self, Access, Control, MadeToken, Recording, TokenRequest,
-        audit::{Entry, details},
-    },
+    access::{self, Access, Control, MadeToken, Recording, TokenRequest},
+    audit::{Entry, details},
     error::CatalogError,
 };
 use reqwest::Method;

@@ -12,10 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
-    access::{
-        Call, Peer, Principal, Recorder,
-        audit::{Entry, details},
-    },
+    access::{Peer, Principal, Recorder},
+    audit::{Call, Entry, details},
     catalog::Catalog,
     rest::body::whole,
 };

@@ -11,10 +11,8 @@ use icecore::{
     ids::Ids,
 };
 use icecore_catalog::{
-    access::{
-        Access,
-        audit::{Check, Ends, Entry, Record},
-    },
+    access::Access,
+    audit::{Check, Ends, Entry, Record},
     metastore::{Metastore, sql::SqlMetastore},
 };
 use reqwest::Method;

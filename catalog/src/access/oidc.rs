@@ -4,7 +4,7 @@
 //! and keys are pinned; a key serves only the algorithms of its own kind; nothing is fetched.
 //! Signatures are *ring*'s; this file reads the envelope (RFC 7515, 7519) and the claims.
 
-use super::scope::{InvalidScope, Principal, Scope};
+use crate::principal::{InvalidScope, Principal, Scope};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{
     self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,

@@ -4,9 +4,10 @@
 //! first here writes for all who wait. Its one invariant: a call whose record might not fit is
 //! refused before it does anything, and what was taken on is kept until it is written.
 
-use super::{audit::Entry, call::Call, lock, refusals::Refusals};
+use super::{lock, refusals::Refusals};
 use crate::{
-    catalog::NowMs,
+    audit::{Call, Entry},
+    clock::NowMs,
     error::CatalogError,
     metastore::sql::{SqlMetastore, audit::Writing},
 };

@@ -3,7 +3,8 @@
 //! Its one invariant: whatever is sent, a minute leaves a bounded number of records of calls that
 //! nobody was identified for, and a bounded number of each caller's refused calls.
 
-use super::{audit::Entry, lock};
+use super::lock;
+use crate::audit::Entry;
 use std::{collections::HashMap, sync::Mutex};
 
 /// How long calls are counted together.

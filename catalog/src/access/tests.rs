@@ -1,4 +1,5 @@
 use super::*;
+use crate::audit;
 use crate::metastore::{
     Metastore, Properties,
     sql::tests::{database, sqlite, stores},

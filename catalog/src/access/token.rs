@@ -4,8 +4,7 @@
 //! hash; only that is stored. Its one invariant: no secret is ever formatted, logged or compared
 //! in a time that depends on it.
 
-use ring::digest::{SHA256, digest};
-use std::fmt::Write;
+use crate::digest::{hex, sha256};
 use subtle::ConstantTimeEq;
 
 /// What every token begins with, so that scanners find one that leaked.
@@ -72,16 +71,4 @@ impl Token {
     pub(crate) fn has_hash(&self, hash: &str) -> bool {
         self.hash().as_bytes().ct_eq(hash.as_bytes()).into()
     }
-}
-
-/// The SHA-256 of `bytes`, in hex digits.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(digest(&SHA256, bytes).as_ref())
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes any text");
-        text
-    })
 }

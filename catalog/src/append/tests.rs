@@ -327,7 +327,7 @@ async fn main_keeps_its_retention() {
     let retention = SnapshotRetention::branch(Some(7), Some(8), None);
     table.set_ref("main", first, retention.clone());
     let second = table.append(&["a"]).await;
-    let main = &crate::refs::of(&table.metadata)["main"];
+    let main = &crate::metadata_file::refs::of(&table.metadata)["main"];
     assert_eq!((main.snapshot_id, &main.retention), (second, &retention));
 }
 
@@ -507,7 +507,7 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     let metastore = SqlMetastore::sqlite(&source.folder.path().join("icecore.db")).await.unwrap();
     let clock = Arc::new(AtomicI64::new(source.now_ms));
     let now = Arc::clone(&clock);
-    let now: crate::catalog::NowMs = Arc::new(move || now.load(Ordering::Relaxed));
+    let now: crate::clock::NowMs = Arc::new(move || now.load(Ordering::Relaxed));
     let catalog = Catalog::new("icecore", source.storage.clone(), Arc::new(metastore), now);
     let levels = vec!["ns".to_owned()];
     catalog.ensure_namespace(&levels, &BTreeMap::new()).await.unwrap();

@@ -5,7 +5,7 @@
 //! at, so nothing here can undo what another commits meanwhile.
 
 use super::{AHEAD_MAX_MS, Catalog, LoadedTable, TableChange};
-use crate::{error::CatalogError, manifest_file, refs, retention};
+use crate::{error::CatalogError, manifest_file, metadata_file::refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,

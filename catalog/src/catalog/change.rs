@@ -160,7 +160,7 @@ impl Catalog {
         if commit::is_applied(&base.metadata, requirements, updates) {
             return Ok(Plan::Unchanged(base));
         }
-        own::check_history(change, &base.metadata, &self.carried_of(&base).refs)?;
+        own::check_history(change, &base.metadata, &self.encoded_parts(&base).refs)?;
         let held = commit::check_requirements(requirements, Some(&base.metadata));
         if held.is_ok() && updates.is_empty() {
             return Ok(Plan::Unchanged(base));

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     append::{self, Append, rebase},
-    carried::Carried,
     commit,
     error::CatalogError,
+    metadata_file::cache::EncodedParts,
     metastore::{Changes, Obsolete, Part, SwapOutcome, Watermark},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -29,7 +29,7 @@ const RETRIES: u32 = 50;
 struct Fold {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
-    carried: Arc<Carried>,
+    encoded: Arc<EncodedParts>,
     watermark: Option<Watermark>,
     now_ms: i64,
     /// First and last `seq` of the snapshots that come from our own log.
@@ -160,8 +160,8 @@ impl Catalog {
     }
 
     async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
-        let carried = self.carried_of(&base);
-        let mut fold = Fold::new(base, carried, self.now_ms());
+        let encoded = self.encoded_parts(&base);
+        let mut fold = Fold::new(base, encoded, self.now_ms());
         let mut fates = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
@@ -204,7 +204,7 @@ impl Catalog {
         if commit::is_applied(&base, &change.requirements, &change.updates) {
             return Ok(None);
         }
-        own::check_history(change, &base, &fold.carried.refs)?;
+        own::check_history(change, &base, &fold.encoded.refs)?;
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
             held => self.rebased(&base, change, held).await?,
@@ -297,10 +297,10 @@ impl Catalog {
 }
 
 impl Fold {
-    fn new(base: LoadedTable, carried: Arc<Carried>, now_ms: i64) -> Self {
+    fn new(base: LoadedTable, encoded: Arc<EncodedParts>, now_ms: i64) -> Self {
         Self {
             metadata: Arc::clone(&base.metadata),
-            carried,
+            encoded,
             watermark: base.watermark,
             base,
             now_ms,
@@ -320,7 +320,7 @@ impl Fold {
 
     /// Takes over what `updates` made of the table.
     fn make(&mut self, metadata: TableMetadata, updates: &[iceberg::TableUpdate]) {
-        self.carried = Arc::new(self.carried.after(updates, &metadata));
+        self.encoded = Arc::new(self.encoded.after(updates, &metadata));
         self.metadata = Arc::new(metadata);
     }
 
@@ -329,7 +329,7 @@ impl Fold {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
-        write.carried = Some(self.carried);
+        write.encoded = Some(self.encoded);
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;

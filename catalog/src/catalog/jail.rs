@@ -4,17 +4,14 @@
 //! lies inside the table: reading, maintenance and purge then cannot be led to others' files. What
 //! a commit's manifests name is looked at in [`super::contents`].
 
-use crate::{commit, error::CatalogError, location::Location, storage::Storage};
+use crate::{
+    commit,
+    error::CatalogError,
+    location::{Location, PATH_PROPERTIES},
+    storage::Storage,
+};
 use iceberg::{TableUpdate, spec::TableMetadata};
 use std::collections::HashMap;
-
-/// Properties with which writers place files elsewhere.
-pub(crate) const PATH_PROPERTIES: [&str; 4] = [
-    "write.data.path",
-    "write.metadata.path",
-    "write.object-storage.path",
-    "write.folder-storage.path",
-];
 
 /// A location that a client wants for a table.
 pub(super) fn for_a_table(storage: &Storage, location: &str) -> Result<Location, CatalogError> {

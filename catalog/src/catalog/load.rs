@@ -1,7 +1,7 @@
 //! Reading tables.
 
 use super::{Catalog, LoadedTable, VerifyAtLoad};
-use crate::{carried::Carried, error::CatalogError, metastore::TableRow};
+use crate::{error::CatalogError, metadata_file::cache::EncodedParts, metastore::TableRow};
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -109,34 +109,34 @@ impl Catalog {
         }
     }
 
-    /// What is carried along with a table; got anew only when its last commit was not made here.
-    pub(crate) fn carried_of(&self, table: &LoadedTable) -> Arc<Carried> {
+    /// The encoded parts of a table; made anew only when its last commit was not made here.
+    pub(crate) fn encoded_parts(&self, table: &LoadedTable) -> Arc<EncodedParts> {
         let location = &table.metadata_location;
-        match self.inner.carried_cache.get(location) {
+        match self.inner.parts_cache.get(location) {
             Some(known) if Arc::ptr_eq(&known.0, &table.metadata) => Arc::clone(&known.1),
             // None, or a client wrote the file anew before it was registered again.
             _ => {
-                let carried = Arc::new(Carried::of(&table.metadata));
-                self.remember_carried(location, &table.metadata, &carried);
-                carried
+                let encoded = Arc::new(EncodedParts::of(&table.metadata));
+                self.remember_parts(location, &table.metadata, &encoded);
+                encoded
             }
         }
     }
 
-    pub(super) fn remember_carried(
+    pub(super) fn remember_parts(
         &self,
         location: &str,
         metadata: &Arc<TableMetadata>,
-        carried: &Arc<Carried>,
+        encoded: &Arc<EncodedParts>,
     ) {
-        let entry = Arc::new((Arc::clone(metadata), Arc::clone(carried)));
-        self.inner.carried_cache.insert(location, &entry, metadata.snapshots().len());
+        let entry = Arc::new((Arc::clone(metadata), Arc::clone(encoded)));
+        self.inner.parts_cache.insert(location, &entry, metadata.snapshots().len());
     }
 
     /// Forgets a metadata file that is no table's any more, or may have been written anew.
     pub(super) fn forget(&self, location: &str) {
         self.inner.cache.remove(location);
-        self.inner.carried_cache.remove(location);
+        self.inner.parts_cache.remove(location);
     }
 }
 

@@ -6,7 +6,7 @@
 //! another table has the name first, our rows have nowhere to go.
 
 use super::{Catalog, TableChange};
-use crate::{commit, error::CatalogError, refs::Refs, retention};
+use crate::{commit, error::CatalogError, metadata_file::refs::Refs, retention};
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{

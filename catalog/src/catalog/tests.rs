@@ -16,7 +16,10 @@ use iceberg::spec::{
     Struct,
 };
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicI64, Ordering},
+};
 use uuid::Uuid;
 
 mod own;

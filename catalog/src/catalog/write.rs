@@ -4,11 +4,11 @@
 
 use super::{Catalog, LoadedTable};
 use crate::{
-    carried::Carried,
     commit,
     error::CatalogError,
     location::Location,
     metadata_file,
+    metadata_file::cache::EncodedParts,
     metastore::{
         Changes, Comes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome,
         Watermark,
@@ -30,7 +30,7 @@ pub(super) struct Write {
     pub(super) base: Option<LoadedTable>,
     pub(super) metadata: Arc<TableMetadata>,
     /// The branches and tags of `metadata`, where they are known.
-    pub(super) carried: Option<Arc<Carried>>,
+    pub(super) encoded: Option<Arc<EncodedParts>>,
     pub(super) metadata_location: String,
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
@@ -57,12 +57,12 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (carried, watermark, parts, changes) = (None, None, Vec::new(), Changes::default());
+        let (encoded, watermark, parts, changes) = (None, None, Vec::new(), Changes::default());
         Self {
             table,
             base,
             metadata,
-            carried,
+            encoded,
             metadata_location,
             watermark,
             snapshots,
@@ -123,8 +123,8 @@ impl Catalog {
         let locations: Vec<String> =
             writes.iter().map(|write| write.metadata_location.clone()).collect();
         let puts = writes.iter().map(|write| {
-            let bytes = match &write.carried {
-                Some(carried) => metadata_file::encode_table(&write.metadata, carried),
+            let bytes = match &write.encoded {
+                Some(encoded) => metadata_file::encode_table(&write.metadata, encoded),
                 None => metadata_file::encode(write.metadata.as_ref()),
             };
             self.inner.storage.put(&write.metadata_location, bytes.into())
@@ -164,8 +164,8 @@ impl Catalog {
             }
             let weight = write.metadata.snapshots().len();
             self.inner.cache.insert(&write.metadata_location, &write.metadata, weight);
-            if let Some(carried) = &write.carried {
-                self.remember_carried(&write.metadata_location, &write.metadata, carried);
+            if let Some(encoded) = &write.encoded {
+                self.remember_parts(&write.metadata_location, &write.metadata, encoded);
             }
         }
     }

@@ -7,13 +7,37 @@ use super::{added, apply, check_numbers, invalid, stamped, unreadable};
 use crate::error::CatalogError;
 use iceberg::{
     TableUpdate,
-    spec::{FormatVersion, Schema, SortOrder, SortOrderRef, TableMetadata, TableProperties},
+    spec::{
+        FormatVersion, Schema, SortOrder, SortOrderRef, TableMetadata, TableProperties,
+        UnboundPartitionSpec,
+    },
 };
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Partition field ids are larger than this, by the format.
 const PARTITION_ID_BASE: i64 = 999;
+
+/// A new table.
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub schema: Schema,
+    /// How it is partitioned; not at all when none.
+    pub partition_spec: Option<UnboundPartitionSpec>,
+    /// How its files are sorted; not at all when none.
+    pub sort_order: Option<SortOrder>,
+    /// An order that files may have without every writer being asked for it: one of the table's
+    /// sort orders and not its default.
+    pub file_order: Option<SortOrder>,
+    /// Where it lies; inside the warehouse, ending in the table's uuid, when none.
+    pub location: Option<String>,
+    /// Its properties.
+    pub properties: HashMap<String, String>,
+}
 
 /// A new table made of `updates`, with this identity and location where they set none.
 ///
@@ -168,7 +192,7 @@ pub(crate) fn making(table: &TableMetadata) -> Vec<TableUpdate> {
 
 /// A table with fresh ids.
 pub(crate) fn create_fresh(
-    new: crate::catalog::CreateTable,
+    new: CreateTable,
     uuid: Uuid,
     location: String,
     now_ms: i64,

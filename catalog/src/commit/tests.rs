@@ -1,5 +1,5 @@
 use super::*;
-use crate::catalog::CreateTable;
+use crate::commit::CreateTable;
 use iceberg::spec::Schema;
 use serde_json::{Value, json};
 

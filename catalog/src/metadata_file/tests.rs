@@ -1,5 +1,5 @@
 use super::*;
-use crate::{commit::apply_updates, refs};
+use crate::{commit::apply_updates, metadata_file::refs};
 use serde_json::{Value, json};
 
 const FILE: &str = "file:///w/t/metadata/00000-a.metadata.json";
@@ -67,7 +67,7 @@ fn ordered(bytes: &[u8]) -> Value {
 #[test]
 fn a_table_is_written_as_the_iceberg_crate_writes_it() {
     let full = table();
-    assert_eq!(ordered(&encode_table(&full, &Carried::of(&full))), ordered(&encode(&full)));
+    assert_eq!(ordered(&encode_table(&full, &EncodedParts::of(&full))), ordered(&encode(&full)));
 
     let ids: Vec<i64> = full.snapshots().map(|snapshot| snapshot.snapshot_id()).collect();
     let removals = json!([
@@ -80,14 +80,14 @@ fn a_table_is_written_as_the_iceberg_crate_writes_it() {
     let updates: Vec<iceberg::TableUpdate> = serde_json::from_value(removals).unwrap();
     let bare = apply_updates(&full, FILE, &updates).unwrap();
     assert_eq!(bare.snapshots().len(), 0);
-    assert_eq!(ordered(&encode_table(&bare, &Carried::of(&bare))), ordered(&encode(&bare)));
+    assert_eq!(ordered(&encode_table(&bare, &EncodedParts::of(&bare))), ordered(&encode(&bare)));
 }
 
 #[test]
 fn what_is_read_back_is_what_was_written() {
     let full = table();
     let read: TableMetadata =
-        serde_json::from_slice(&encode_table(&full, &Carried::of(&full))).unwrap();
+        serde_json::from_slice(&encode_table(&full, &EncodedParts::of(&full))).unwrap();
     assert_eq!(read, full);
 }
 
@@ -96,7 +96,7 @@ fn other_formats_are_written_with_their_own_members() {
     let upgrade = json!([{"action": "upgrade-format-version", "format-version": 3}]);
     let updates: Vec<iceberg::TableUpdate> = serde_json::from_value(upgrade).unwrap();
     let third = apply_updates(&table(), FILE, &updates).unwrap();
-    let bytes = encode_table(&third, &Carried::of(&third));
+    let bytes = encode_table(&third, &EncodedParts::of(&third));
     assert_eq!(ordered(&bytes), ordered(&encode(&third)));
     assert_eq!(ordered(&bytes)["format-version"], 3);
 }
@@ -104,8 +104,8 @@ fn other_formats_are_written_with_their_own_members() {
 #[test]
 fn what_is_carried_follows_every_update() {
     let mut metadata = table();
-    let mut carried = Carried::of(&metadata);
-    assert_eq!(carried.refs.len(), 3);
+    let mut encoded = EncodedParts::of(&metadata);
+    assert_eq!(encoded.refs.len(), 3);
     let steps = [
         json!([{"action": "set-snapshot-ref", "ref-name": "second", "type": "tag", "snapshot-id": 2, "max-ref-age-ms": 11}]),
         json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch", "snapshot-id": 2}]),
@@ -124,10 +124,10 @@ fn what_is_carried_follows_every_update() {
     for step in steps {
         let updates: Vec<iceberg::TableUpdate> = serde_json::from_value(step.clone()).unwrap();
         metadata = apply_updates(&metadata, FILE, &updates).unwrap();
-        carried = carried.after(&updates, &metadata);
-        assert_eq!(carried.refs, refs::of(&metadata), "after {step}");
-        let written = encode_table(&metadata, &carried);
+        encoded = encoded.after(&updates, &metadata);
+        assert_eq!(encoded.refs, refs::of(&metadata), "after {step}");
+        let written = encode_table(&metadata, &encoded);
         assert_eq!(ordered(&written), ordered(&encode(&metadata)), "after {step}");
     }
-    assert_eq!(carried.refs.keys().collect::<Vec<_>>(), ["second"]);
+    assert_eq!(encoded.refs.keys().collect::<Vec<_>>(), ["second"]);
 }

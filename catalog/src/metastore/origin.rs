@@ -1,11 +1,8 @@
 //! Whom a change is made for, and how a repeat of their request is recognised.
 
-use crate::access::Call;
+use crate::{audit::Call, clock::NowMs};
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
-
-/// Milliseconds since 1970; passed in so that tests can set the time.
-pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Who asks for what when nobody says.
 pub const ANONYMOUS: &str = "anonymous";

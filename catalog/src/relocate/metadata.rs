@@ -2,8 +2,8 @@
 
 use super::{Relocation, Written, unreadable};
 use crate::{
-    catalog::jail::PATH_PROPERTIES, error::CatalogError, metadata_file,
-    metastore::sql::moved::Place, storage,
+    error::CatalogError, location::PATH_PROPERTIES, metadata_file, metastore::sql::moved::Place,
+    storage,
 };
 use bytes::Bytes;
 use flate2::read::GzDecoder;

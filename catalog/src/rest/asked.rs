@@ -17,7 +17,8 @@ use super::{
     views,
 };
 use crate::{
-    access::{Action, Call, Principal},
+    access::{Action, Principal},
+    audit::Call,
     catalog::{Catalog, LoadedTable, LoadedView},
     error::CatalogError,
     metastore::{Answer, DoneRequest, RequestKey},

@@ -49,9 +49,9 @@ pub(super) struct CommitAnswer {
 
 impl CommitAnswer {
     pub(super) fn new(rest: &Rest, table: LoadedTable) -> Self {
-        let (carried, snapshots) = (rest.catalog.carried_of(&table), Snapshots::All);
+        let (encoded, snapshots) = (rest.catalog.encoded_parts(&table), Snapshots::All);
         let LoadedTable { metadata, metadata_location, .. } = table;
-        Self { metadata_location, metadata: Ordered { metadata, carried, snapshots } }
+        Self { metadata_location, metadata: Ordered { metadata, encoded, snapshots } }
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`ROUTES`] says what each route needs. Its one invariant: with access control on, a route that
 //! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
 //! what is missing answer alike. [`Principal`] is in the extensions of every request that passes,
-//! and a [`crate::access::Call`] in those of a change.
+//! and a [`crate::audit::Call`] in those of a change.
 
 use super::{
     REQUEST_BYTES_MAX, Rest,
@@ -12,10 +12,8 @@ use super::{
     request::{Name, levels, names, parse_body, text},
 };
 use crate::{
-    access::{
-        Action, Peer, Principal, Unidentified,
-        audit::{Entry, details},
-    },
+    access::{Action, Peer, Principal, Unidentified},
+    audit::{Entry, details},
     error::CatalogError,
     metastore::Levels,
 };

@@ -9,7 +9,10 @@ use super::{
     body::{Unread, whole},
     error::Refused,
 };
-use crate::access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified, audit::Entry};
+use crate::{
+    access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified},
+    audit::Entry,
+};
 use axum::{
     Json,
     body::Body,

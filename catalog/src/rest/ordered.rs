@@ -4,7 +4,7 @@
 //! what two loads say.
 
 use crate::{
-    carried::Carried,
+    metadata_file::cache::EncodedParts,
     metadata_file::{self, TableV2},
 };
 use iceberg::spec::{FormatVersion, TableMetadata};
@@ -29,18 +29,18 @@ pub(super) enum Snapshots {
 #[derive(Clone, Debug)]
 pub(super) struct Ordered {
     pub(super) metadata: Arc<TableMetadata>,
-    pub(super) carried: Arc<Carried>,
+    pub(super) encoded: Arc<EncodedParts>,
     pub(super) snapshots: Snapshots,
 }
 
 impl Serialize for Ordered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let refs = self.carried.refs.values();
+        let refs = self.encoded.refs.values();
         let named: HashSet<i64> = refs.map(|reference| reference.snapshot_id).collect();
         let is_wanted = |id: i64| self.snapshots == Snapshots::All || named.contains(&id);
         match self.metadata.format_version() {
             FormatVersion::V2 => {
-                TableV2::new(&self.metadata, &self.carried, is_wanted).serialize(serializer)
+                TableV2::new(&self.metadata, &self.encoded, is_wanted).serialize(serializer)
             }
             FormatVersion::V1 | FormatVersion::V3 => {
                 members(&self.metadata, is_wanted).serialize(serializer)

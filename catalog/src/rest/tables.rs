@@ -93,8 +93,8 @@ impl Staged {
         let access = delegated(rest, caller, &self.ident, location).await?;
         let metadata = Arc::new(self.metadata.clone());
         // No snapshots yet, and so nothing that names one.
-        let (carried, snapshots) = (Arc::default(), Snapshots::All);
-        Ok(json(encode(&access, None, &Ordered { metadata, carried, snapshots })))
+        let (encoded, snapshots) = (Arc::default(), Snapshots::All);
+        Ok(json(encode(&access, None, &Ordered { metadata, encoded, snapshots })))
     }
 }
 
@@ -267,8 +267,8 @@ pub(super) fn loaded(
     let etag = etag(table, &access.tag, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
-        let (metadata, carried) = (Arc::clone(&table.metadata), rest.catalog.carried_of(table));
-        encode(access, location, &Ordered { metadata, carried, snapshots })
+        let (metadata, encoded) = (Arc::clone(&table.metadata), rest.catalog.encoded_parts(table));
+        encode(access, location, &Ordered { metadata, encoded, snapshots })
     };
     let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
     ([(header::ETAG, etag)], json(body)).into_response()

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    access::{Call, audit::Entry},
+    audit::{Call, Entry},
     catalog::{CatalogOptions, DropPolicy},
     error::CatalogError,
     metastore::sql::SqlMetastore,

@@ -7,9 +7,9 @@ pub mod webhooks;
 
 use super::{SEPARATOR, SqlMetastore, dialect::Lock, failed, path};
 use crate::{
-    access::{Action, Scope},
     error::CatalogError,
     metastore::Levels,
+    principal::{Action, Scope},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 

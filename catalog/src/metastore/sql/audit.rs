@@ -9,10 +9,7 @@ use super::{
     failed,
 };
 use crate::{
-    access::{
-        Call,
-        audit::{CUT, DONE, Ends, Entry, Head, Record},
-    },
+    audit::{CUT, Call, DONE, Ends, Entry, Head, Record},
     error::CatalogError,
 };
 use sqlx::{AnyConnection, AssertSqlSafe};

@@ -12,7 +12,7 @@ use super::{
     requests,
 };
 use crate::{
-    access::Call,
+    audit::Call,
     error::CatalogError,
     metastore::{LostCommit, NewTable, Origin, PointerSwap},
 };

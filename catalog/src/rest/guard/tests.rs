@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    access::{Access, Call, TokenRequest, make_token},
+    access::{Access, TokenRequest, make_token},
+    audit::Call,
     catalog::Catalog,
     metastore::{Metastore, sql::SqlMetastore},
     rest::{router, router_for},
@@ -438,7 +439,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
             assert!(is_known, "{method} {path} leaves no record, or no test sees it");
         }
         let ends = server.store.audit_ends().await.unwrap();
-        let mut check = crate::access::audit::Check::new(ends, None);
+        let mut check = crate::audit::Check::new(ends, None);
         assert!(!check.page(&server.store.audit(0, 1000).await.unwrap()).unwrap());
         check.finish().unwrap();
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    access::audit::Check,
+    audit::Check,
     metastore::{
         Metastore, Properties,
         sql::{

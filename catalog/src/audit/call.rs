@@ -4,12 +4,12 @@
 //! of a call that changes nothing the recorder does. Both write while they hold the chain's head,
 //! and look whether the other was first where that can be.
 
-use super::{audit::Entry, lock};
-use crate::metastore::NowMs;
+use super::Entry;
+use crate::clock::NowMs;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -62,14 +62,18 @@ impl Call {
     /// Who called.
     #[must_use]
     pub fn principal(&self) -> String {
-        lock(&self.entry).principal.clone()
+        self.hold().principal.clone()
     }
 
     /// Says what the call turns out to be about.
     pub fn about(&self, object: &str) {
         let mut object = object.to_owned();
         shorten(&mut object, OBJECT_BYTES_MAX);
-        lock(&self.entry).object = object;
+        self.hold().object = object;
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Entry> {
+        self.entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time of its change.
@@ -84,7 +88,7 @@ impl Call {
 
     /// What its record says when it ends now.
     pub(crate) fn entry(&self, outcome: &str) -> Entry {
-        let mut entry = lock(&self.entry).clone();
+        let mut entry = self.hold().clone();
         entry.time_ms = (self.now)();
         outcome.clone_into(&mut entry.outcome);
         entry

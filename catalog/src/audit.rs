@@ -6,7 +6,11 @@
 //! the head can forge it. Against that, keep a head from time to time where they cannot reach, and
 //! have `verify` look for it.
 
-use crate::access::token::{hex, sha256};
+mod call;
+
+pub use call::Call;
+
+use crate::digest::{hex, sha256};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 

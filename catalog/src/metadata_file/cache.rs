@@ -1,10 +1,10 @@
-//! What is carried from one metadata file of a table to the next, because it is dear to get from
-//! the metadata and a commit changes little of it: branches and tags, and the snapshots' JSON.
+//! Parts of a metadata file that are kept for the next one, because they cost much to encode and a
+//! commit changes little of them: branches and tags, and the snapshots' JSON.
 //!
-//! The one invariant: what is carried is what would be got anew.
+//! The one invariant: what is kept is what would be encoded anew.
 
-use crate::{
-    metadata_file::SnapshotV2,
+use super::{
+    SnapshotV2,
     refs::{self, Refs},
 };
 use iceberg::{
@@ -14,15 +14,15 @@ use iceberg::{
 use serde_json::value::{RawValue, to_raw_value};
 use std::{collections::HashMap, sync::Arc};
 
-/// Belongs to one metadata file.
+/// The parts of one metadata file.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Carried {
+pub(crate) struct EncodedParts {
     pub(crate) refs: Refs,
     /// By snapshot id. Empty where the format version has a form of its own.
     snapshots: HashMap<i64, Arc<RawValue>>,
 }
 
-impl Carried {
+impl EncodedParts {
     pub(crate) fn of(metadata: &TableMetadata) -> Self {
         Self::with(refs::of(metadata), metadata, &HashMap::new())
     }

@@ -3,7 +3,7 @@
 //! Its one invariant: a decision depends on names alone, never on what exists, so nobody can tell
 //! from a refusal whether the object is there.
 
-use crate::metastore::Levels;
+use crate::names::Levels;
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Longest text of a scope's namespace, in bytes.
