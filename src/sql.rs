@@ -18,11 +18,14 @@ pub mod engine;
 mod failure;
 pub mod field_ids;
 pub mod filters;
+pub mod floats;
+pub mod frames;
 pub mod fresh;
 pub mod functions;
 pub mod growth;
 pub mod guard;
 mod min_seq;
+pub mod multisets;
 pub mod names;
 pub mod nulls;
 pub mod output;
@@ -30,8 +33,10 @@ mod parameters;
 pub mod percentile;
 pub mod plan;
 pub mod provider;
+pub mod pushdown;
 pub mod rewrite;
 pub mod session;
+pub mod similar;
 pub mod slots;
 pub mod stop;
 pub mod sums;
@@ -44,6 +49,7 @@ mod usage;
 pub mod uuid;
 pub mod view;
 pub mod weight;
+pub mod wrapped;
 
 use crate::{
     faults::Faults,
