@@ -79,10 +79,12 @@ def listed_refusals():
 
 def plain(value, kind=""):
     """A value of either engine in one form: numbers by value to ten digits, times as microseconds."""
-    if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal")):
+    if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal", "double", "real")):
         return value
     if kind.startswith("decimal"):
         value = Decimal(value)
+    if kind in ("double", "real"):
+        value = float(value)  # What is no number is a text.
     if kind.startswith("timestamp"):
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if kind.startswith("date"):
@@ -94,7 +96,7 @@ def plain(value, kind=""):
         return ("date", str(value))
     if isinstance(value, (float, Decimal)):
         if math.isnan(value) or math.isinf(value):
-            return None  # JSON has no such number.
+            return str(value)
         return int(value) if value == int(value) and abs(value) < 1e15 else f"{float(value):.10g}"
     return value
 
