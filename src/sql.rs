@@ -35,6 +35,7 @@ pub mod output;
 mod parameters;
 pub mod percentile;
 pub mod plan;
+pub mod prepare;
 pub mod provider;
 pub mod pushdown;
 pub mod rewrite;
@@ -410,7 +411,8 @@ async fn execute(
     plan: &LogicalPlan,
     stop: &Arc<Stop>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
-    let plan = state.optimize(plan).map_err(|cause| failure::of(&cause))?;
+    let plan = prepare::prepared(plan.clone()).map_err(|cause| failure::of(&cause))?;
+    let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
     let rows_max = state.config().batch_size();
     let rows = weight::batch_rows(&plan, rows_max)?;
     let state = if rows < rows_max {

@@ -6,11 +6,11 @@
 
 use crate::sql::allowed::{AGGREGATE, WINDOW};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinConstraint,
-    JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, OrderBy,
-    OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator,
-    SetQuantifier, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
+    BinaryOperator, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join,
+    JoinConstraint, JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName,
+    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    SetOperator, SetQuantifier, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
 };
 use std::ops::ControlFlow;
 
@@ -302,6 +302,10 @@ fn alias(alias: Option<&TableAlias>) -> Verdict {
 pub fn expression(expr: &Expr) -> Verdict {
     match expr {
         Expr::Function(call) => function(call),
+        // Its precedence is another one, and it would be the operation on bits.
+        Expr::BinaryOp { op: BinaryOperator::BitwiseXor, .. } => {
+            ControlFlow::Break("`^` is not supported here; write power(x, y)".to_owned())
+        }
         Expr::Cast { format, .. } => only(format.is_some(), "FORMAT of a CAST"),
         Expr::Like { any, .. } | Expr::ILike { any, .. } => only(*any, "LIKE ANY"),
         _ => FINE,

@@ -78,6 +78,17 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
     }
 }
 
+/// The error of a plan that passed the planner: names it does not find are its own.
+pub(super) fn of_optimizer(cause: &DataFusionError) -> SqlError {
+    match cause.find_root() {
+        DataFusionError::SchemaError(..) => SqlError::Invalid(
+            "Correlated queries of this form cannot be taken apart by the planner: write a JOIN, and give columns of the same name different ones"
+                .to_owned(),
+        ),
+        _ => of(cause),
+    }
+}
+
 /// The error after a panic in DataFusion: the query is lost, the server is not. Values that nobody
 /// there thought of do that, so the same statement fails again; the log has the panic itself.
 pub(super) fn of_panic() -> SqlError {
@@ -186,6 +197,18 @@ fn in_other_words(text: &str) -> Option<String> {
     }
     if text == "Divide by zero error" {
         return Some("division by zero".to_owned());
+    }
+    if text.contains("Physical plan does not support") && text.to_lowercase().contains("subquery") {
+        return Some(
+            "Physical plan does not support a query in an expression of this kind or at this place: EXISTS and IN stand in WHERE, and outer columns in equalities; else write a LEFT JOIN with a query that has GROUP BY"
+                .to_owned(),
+        );
+    }
+    if text.contains("annot access field") {
+        return Some(format!(
+            "{}; if a table is meant, its alias is hidden by a column of that name, or it is two levels further out: give it another alias",
+            shortened(text)
+        ));
     }
     let is_placeholder = text.starts_with("Failed to parse placeholder id")
         || text.contains("was not provided a value for execution");

@@ -11,7 +11,7 @@ use arrow::{
     compute::cast,
     datatypes::{
         DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
-        TimestampMicrosecondType,
+        TimestampMicrosecondType, TimestampNanosecondType,
     },
 };
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, Offset, TimeZone};
@@ -75,6 +75,14 @@ struct OfTime {
 
 fn stamp(zone: Option<&Arc<str>>) -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, zone.cloned())
+}
+
+/// The type in which a function gets a time.
+fn given(function: &str, given: &DataType) -> Result<DataType, DataFusionError> {
+    match given {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(given.clone()),
+        _ => reckoned(function, given),
+    }
 }
 
 /// The type in which a time is reckoned.
@@ -144,28 +152,29 @@ impl ScalarUDFImpl for OfTime {
         let interval = || DataType::Interval(IntervalUnit::MonthDayNano);
         let text = || DataType::Utf8View;
         match (self.kind, types) {
-            (Kind::Trunc, [_, time]) => Ok(vec![text(), reckoned(self.name(), time)?]),
+            (Kind::Trunc, [_, time]) => Ok(vec![text(), given(self.name(), time)?]),
             (Kind::Bin | Kind::Bucket, [_, time]) => {
-                Ok(vec![interval(), reckoned(self.name(), time)?])
+                Ok(vec![interval(), given(self.name(), time)?])
             }
             (Kind::Bin | Kind::Bucket, [_, time, _]) => {
-                let time = reckoned(self.name(), time)?;
+                let time = given(self.name(), time)?;
                 Ok(vec![interval(), time.clone(), time])
             }
             (Kind::ToChar | Kind::AtTimeZone, [time, _]) => {
-                Ok(vec![reckoned(self.name(), time)?, text()])
+                Ok(vec![given(self.name(), time)?, text()])
             }
             // DuckDB takes both orders.
             (Kind::Strftime, [pattern, time]) if is_text(pattern) && !is_text(time) => {
-                Ok(vec![text(), reckoned(self.name(), time)?])
+                Ok(vec![text(), given(self.name(), time)?])
             }
-            (Kind::Strftime, [time, _]) => Ok(vec![reckoned(self.name(), time)?, text()]),
+            (Kind::Strftime, [time, _]) => Ok(vec![given(self.name(), time)?, text()]),
             _ => plan_err!("`{}` does not take {} arguments", self.name(), types.len()),
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let arrays: Vec<ArrayRef> = arrays.into_iter().map(in_micros).collect();
         let made = match self.kind {
             Kind::Trunc => trunc(&arrays)?,
             Kind::Bin => bin(&arrays, 0, 0)?,
@@ -179,6 +188,14 @@ impl ScalarUDFImpl for OfTime {
         };
         returned(&args.args, made)
     }
+}
+
+/// Times in microseconds: those in nanoseconds are cut to the one before, also where they are before 1970.
+fn in_micros(array: ArrayRef) -> ArrayRef {
+    let DataType::Timestamp(TimeUnit::Nanosecond, zone) = array.data_type() else { return array };
+    let nanos = array.as_primitive::<TimestampNanosecondType>();
+    let micros = nanos.unary::<_, TimestampMicrosecondType>(|nanos| nanos.div_euclid(1_000));
+    Arc::new(micros.with_timezone_opt(zone.clone()))
 }
 
 fn is_text(kind: &DataType) -> bool {
@@ -425,6 +442,21 @@ pub fn with_seconds(text: &str) -> Option<String> {
     let is_clock = [0, 1, 3, 4].into_iter().all(is_digit) && clock.as_bytes()[2] == b':';
     let ends = !zone.starts_with([':', '.']) && !zone.starts_with(|c: char| c.is_ascii_digit());
     (is_clock && ends).then(|| format!("{day}{clock}:00{zone}"))
+}
+
+/// A text of a time without the offset that is behind it.
+#[must_use]
+pub fn without_zone(text: &str) -> &str {
+    let Some(start) = text.trim_start().find(['T', 't', ' ']) else { return text };
+    let start = start + text.len() - text.trim_start().len() + 1;
+    let is_clock = |letter: char| letter.is_ascii_digit() || letter == ':' || letter == '.';
+    let end =
+        text[start..].find(|letter: char| !is_clock(letter)).map_or(text.len(), |at| start + at);
+    let zone = text[end..].trim();
+    let is_offset = zone.strip_prefix(['+', '-']).is_some_and(|offset| {
+        offset.bytes().all(|letter| letter.is_ascii_digit() || letter == b':')
+    });
+    if is_offset || zone.eq_ignore_ascii_case("z") { &text[..end] } else { text }
 }
 
 /// Microseconds of an interval or a duration, a month as 30 days and a day as 24 hours.

@@ -1,15 +1,18 @@
 //! The types that SQL names, where they differ from DataFusion's: times are microseconds, as they are
-//! in the tables.
+//! in the tables, and `float` has 64 bits, as in PostgreSQL.
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     error::DataFusionError,
     logical_expr::planner::TypePlanner,
-    sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo},
+    sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo},
 };
 use std::sync::Arc;
 
-/// Plans `timestamp` and `time`.
+/// Binary digits of the largest `float(n)` that has 32 bits.
+const SINGLE_DIGITS_MAX: u64 = 24;
+
+/// Plans `timestamp`, `time` and `float`.
 #[derive(Debug)]
 pub struct InMicroseconds;
 
@@ -26,6 +29,10 @@ impl TypePlanner for InMicroseconds {
             SqlType::Time(None | Some(6), zone) if !has_zone(zone) => {
                 DataType::Time64(TimeUnit::Microsecond)
             }
+            SqlType::Float(ExactNumberInfo::Precision(digits)) if *digits <= SINGLE_DIGITS_MAX => {
+                DataType::Float32
+            }
+            SqlType::Float(_) => DataType::Float64,
             _ => return Ok(None),
         };
         Ok(Some(Arc::new(Field::new("", kind, true))))

@@ -118,6 +118,17 @@ async fn spellings_of_other_dialects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_params_is_equal_to_a_decimal_and_to_a_float() {
+    let server = server().await;
+    let sql = "SELECT d = $1 AS a, d IN ($2, $1) AS b, x = $1 AS c, n = $3 AS d \
+        FROM (VALUES (CAST('811550.37' AS decimal(9,2)), 811550.37, 7)) t(d, x, n)";
+    let request = json!({ "sql": sql, "params": [811550.37, 8.21, 7.0] });
+    let (status, answer) = server.query("n", &request).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([[true, true, true, true]])), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seq_that_is_not_there_yet_is_waited_for() {
     let server = server().await;
     let query = |min_seq: u64| json!({ "sql": "SELECT count(*) FROM events", "min_seq": min_seq });

@@ -91,8 +91,10 @@ fn of_summary(
     let end = |bound: &Option<Datum>, end| {
         range::end(field.transform, bound.as_ref()?.literal(), source, end)
     };
+    let hides = |highest: &Datum| range::may_hide_wrapped(field.transform, highest.literal());
+    let is_whole = !upper.as_ref().is_some_and(hides);
     Some(PartitionFacts {
-        lower: end(&lower, End::Lower),
+        lower: end(&lower, End::Lower).filter(|_| is_whole),
         upper: end(&upper, End::Upper),
         of_field: Facts {
             nulls: if summary.contains_null { Share::Some } else { Share::None },

@@ -62,6 +62,9 @@ fn truncated(
     end: End,
 ) -> Option<Datum> {
     use PrimitiveLiteral::{Int, Int128, Long, String};
+    if is_wrapped(width, value) {
+        return None;
+    }
     if end == End::Lower {
         return datum(value, source);
     }
@@ -78,6 +81,31 @@ fn truncated(
         // The end may lie beyond what the column can hold.
         (Long(value), PrimitiveType::Int | PrimitiveType::Long) => Some(Datum::long(*value)),
         _ => datum(&value, source),
+    }
+}
+
+/// Whether a value that was cut went below the least one of its type and came out among the greatest,
+/// as in Java. It is no multiple of the width then: if two to the power of the bits were one, the least
+/// value would be one itself.
+fn is_wrapped(width: u32, value: &PrimitiveLiteral) -> bool {
+    number(value).is_some_and(|value| value.rem_euclid(i64::from(width.max(1))) != 0)
+}
+
+/// Whether values that wrapped around may lie in a range of cut values that ends here: then nothing
+/// follows from where it begins.
+pub(super) fn may_hide_wrapped(transform: Transform, highest: &PrimitiveLiteral) -> bool {
+    let Transform::Truncate(width) = transform else { return false };
+    let is_near = |most: i64, value: i64| value <= most && most - i64::from(width) < value;
+    // A column of `long` may have been one of `int`.
+    number(highest)
+        .is_some_and(|value| is_near(i64::from(i32::MAX), value) || is_near(i64::MAX, value))
+}
+
+fn number(value: &PrimitiveLiteral) -> Option<i64> {
+    match value {
+        PrimitiveLiteral::Int(value) => Some(i64::from(*value)),
+        PrimitiveLiteral::Long(value) => Some(*value),
+        _ => None,
     }
 }
 

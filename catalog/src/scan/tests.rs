@@ -507,6 +507,29 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
     assert_eq!(plan.deletes.of_all(&plan.files).len(), 5, "all but what the vector stands for");
 }
 
+#[test]
+fn a_cut_number_that_wrapped_around_says_nothing_of_its_column() {
+    use super::range::{End, end, may_hide_wrapped};
+    use iceberg::spec::PrimitiveLiteral::{Int, Long};
+    // What Java makes of -2147483648, in a column that may be one of longs since.
+    for kind in [PrimitiveType::Int, PrimitiveType::Long] {
+        for side in [End::Lower, End::Upper] {
+            assert_eq!(end(Transform::Truncate(10), &Int(2_147_483_646), &kind, side), None);
+        }
+        let lower = end(Transform::Truncate(10), &Int(2_147_483_640), &kind, End::Lower);
+        assert!(lower.is_some());
+    }
+    let wrapped = Long(i64::MIN.wrapping_sub(i64::MIN.rem_euclid(10)));
+    assert_eq!(end(Transform::Truncate(10), &wrapped, &PrimitiveType::Long, End::Lower), None);
+    // The summary of a manifest has the greatest value alone.
+    for (highest, hides) in
+        [(Int(2_147_483_640), true), (Int(-2_147_483_640), false), (Int(50), false)]
+    {
+        assert_eq!(may_hide_wrapped(Transform::Truncate(10), &highest), hides, "{highest:?}");
+    }
+    assert!(!may_hide_wrapped(Transform::Identity, &Int(i32::MAX)));
+}
+
 #[tokio::test]
 async fn an_incremental_scan_has_what_was_appended_between_two_snapshots() {
     let mut lake = Lake::new(schema(PrimitiveType::Long), spec(&[]));

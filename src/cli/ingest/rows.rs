@@ -12,7 +12,13 @@ use crate::{
     },
     sql::output::cell::{Cells, write_json_text},
 };
-use arrow::{array::Array, compute::cast, datatypes::DataType, record_batch::RecordBatch};
+use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    compute::cast,
+    datatypes::{DataType, Float32Type, Float64Type},
+    error::ArrowError,
+    record_batch::RecordBatch,
+};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::de::IgnoredAny;
 use std::{
@@ -164,7 +170,7 @@ impl EventWriter {
             let array = if is_json && is_bytes {
                 cast(array, &DataType::Utf8View).map_err(|source| failed(&source))?
             } else {
-                std::sync::Arc::clone(array)
+                as_event(array).map_err(|source| failed(&source))?
             };
             let mut name = Vec::new();
             write_json_text(&mut name, field.name());
@@ -203,6 +209,26 @@ impl EventWriter {
         }
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// A column as events have it: times without zone are UTC, and what is no number is not there.
+fn as_event(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    Ok(match array.data_type() {
+        DataType::Timestamp(unit, None) => {
+            cast(array, &DataType::Timestamp(*unit, Some(std::sync::Arc::from("+00:00"))))?
+        }
+        DataType::Float32 => std::sync::Arc::new(
+            array
+                .as_primitive::<Float32Type>()
+                .unary_opt::<_, Float32Type>(|value| value.is_finite().then_some(value)),
+        ),
+        DataType::Float64 => std::sync::Arc::new(
+            array
+                .as_primitive::<Float64Type>()
+                .unary_opt::<_, Float64Type>(|value| value.is_finite().then_some(value)),
+        ),
+        _ => std::sync::Arc::clone(array),
+    })
 }
 
 /// Puts the JSON that a JSON text holds in its place.
