@@ -263,25 +263,31 @@ impl Texts {
     }
 
     fn duration(&self, key: &str, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
-        units::parse_duration(self.text(key))
-            .filter(|value| (min..=max).contains(value))
-            .ok_or_else(|| {
-                self.wrong(
-                    key,
-                    &format!("is not a time such as 500ms, 5s, 1h or 7d from {min:?} to {max:?}"),
-                )
-            })
+        let least = units::write_duration(min);
+        let most = units::write_duration(max);
+        let value = units::parse_duration(self.text(key)).ok_or_else(|| {
+            let form = "is not a time such as 500ms, 5s, 1h or 7d";
+            self.wrong(key, &format!("{form}, from {least} to {most}"))
+        })?;
+        match value {
+            _ if value < min => Err(self.wrong(key, &format!("is less than the least, {least}"))),
+            _ if max < value => Err(self.wrong(key, &format!("is more than the most, {most}"))),
+            _ => Ok(value),
+        }
     }
 
     fn bytes(&self, key: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
-        units::parse_bytes(self.text(key)).filter(|value| (min..=max).contains(value)).ok_or_else(
-            || {
-                self.wrong(
-                    key,
-                    &format!("is not a size such as 64KiB or 1GiB from {min} to {max} bytes"),
-                )
-            },
-        )
+        let least = units::write_bytes(min);
+        let most = units::write_bytes(max);
+        let value = units::parse_bytes(self.text(key)).ok_or_else(|| {
+            let form = "is not a size such as 64KiB or 1GiB";
+            self.wrong(key, &format!("{form}, from {least} to {most}"))
+        })?;
+        match value {
+            _ if value < min => Err(self.wrong(key, &format!("is less than the least, {least}"))),
+            _ if max < value => Err(self.wrong(key, &format!("is more than the most, {most}"))),
+            _ => Ok(value),
+        }
     }
 
     fn size(&self, key: &str, min: u64, max: u64) -> Result<usize, ConfigError> {

@@ -12,6 +12,7 @@ mod draft;
 mod group;
 mod keys;
 mod ledger;
+mod letters;
 pub mod rebuild;
 mod recover;
 pub mod refusal;

@@ -15,7 +15,7 @@ pub struct Namespace {
 /// Why a text is no namespace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "namespace must have 1 to {NAMESPACE_BYTES_MAX} bytes with at least one letter or digit and no control characters"
+    "namespace must have 1 to {NAMESPACE_BYTES_MAX} bytes with at least one ASCII letter or digit (a-z, A-Z, 0-9) and no control characters"
 )]
 pub struct InvalidNamespace;
 

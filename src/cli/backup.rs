@@ -25,6 +25,9 @@ use icecore_catalog::metastore::sql::backups;
 use reqwest::Method;
 use serde_json::json;
 
+/// Commits everything that was acknowledged.
+const COMMIT: &str = "/admin/commit";
+
 /// `icecore backup …`
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
@@ -96,11 +99,15 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
             let place = BackupPlace::parse(place, &config.s3)?;
             let files = if *copy { Files::Copied } else { Files::Linked };
             let id = (Ids::new(clock.clone()).mint().to_string(), clock.now_ms());
+            let client = Client::new(config, url.as_deref());
+            if url.is_some() || create::is_running(config).await? {
+                // Who may not ask for that leaves nothing of a backup behind.
+                client.json(Method::POST, COMMIT, None).await?;
+            }
             let creation = Creation::begin(config, place, url.is_some(), id).await?;
             if creation.is_running() {
                 // Everything that was acknowledged before this answer is in tables after it.
-                let client = Client::new(config, url.as_deref());
-                client.json(Method::POST, "/admin/commit", None).await?;
+                client.json(Method::POST, COMMIT, None).await?;
             }
             let backup = creation.finish(files, || clock.now_ms()).await?;
             told(&backup, "made", *json)

@@ -210,12 +210,18 @@ pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
         }
         Some(body) if details["namespaces"].is_array() => format!("{}; use --ns", body.error),
         Some(body) => body.error,
-        None => {
+        None => catalog_error(body).unwrap_or_else(|| {
             let text = String::from_utf8_lossy(body);
             let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
             let start: String = line.trim().chars().take(FOREIGN_SHOWN_MAX).collect();
             format!("the answer is not one of Icecore's; check --url (it begins with `{start}`)")
-        }
+        }),
     };
     ClientError::Refused { status: status.as_u16(), text, place }
+}
+
+/// The message of an error in the form of Iceberg's REST protocol.
+fn catalog_error(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(body.get("error")?.get("message")?.as_str()?.to_owned())
 }

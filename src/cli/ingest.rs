@@ -1,10 +1,11 @@
 //! `icecore ingest`: files of events to a server, once each, however often the command is stopped.
 //!
-//! An event without an id gets one from the file's identity and its place in it, so a repeat is a
+//! An event without an id gets one from its file, its place in it and what it says, so a repeat is a
 //! duplicate. How far a file is acknowledged is kept beside it until it is done.
 
 mod csv;
 mod elements;
+mod identity;
 mod lines;
 pub(super) mod rows;
 mod source;
@@ -77,6 +78,8 @@ struct Totals {
     received: u64,
     duplicates: u64,
     refused: u64,
+    /// Rows that are no events and stayed where they are.
+    unsent: u64,
 }
 
 /// Part of an input that fits into a request: NDJSON.
@@ -85,6 +88,8 @@ struct Part {
     body: Vec<u8>,
     /// Where each event stands in the input: its line, row or element, from 1.
     places: Vec<u64>,
+    /// Lines of rows that cannot be sent as they stand, and what is wrong with them.
+    unsent: Vec<(u64, String)>,
     /// What [`Progress`] says when this part is acknowledged.
     next: u64,
     /// Lines up to there, in an input of lines.
@@ -93,34 +98,40 @@ struct Part {
 
 impl Part {
     fn is_full(&self) -> bool {
-        BATCH_EVENTS_MAX <= self.places.len() || BATCH_BYTES_MAX <= self.body.len()
+        BATCH_EVENTS_MAX <= self.places.len() + self.unsent.len()
+            || BATCH_BYTES_MAX <= self.body.len()
     }
 }
 
 /// Sends every file.
 ///
 /// # Errors
-/// [`CliError::Refused`] at the end when events were refused (they are dead letters); others stop
-/// at once, and the same command goes on where it stopped.
+/// [`CliError::Refused`] at the end when events were refused (they are dead letters) or rows could
+/// not be sent; others stop at once, and the same command goes on where it stopped.
 pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError> {
     let client = Client::new(config, command.url.as_deref());
     let mut totals = Totals::default();
     for path in source::inputs(&command.files)? {
         Sender { client: &client, command }.send_file(&path, &mut totals).await?;
     }
-    let Totals { received, duplicates, refused } = totals;
+    let Totals { received, duplicates, refused, unsent } = totals;
     say(&format!(
         "{received} events sent: {} new, {duplicates} duplicates, {refused} refused",
         received - duplicates - refused
     ))?;
-    if refused == 0 {
-        return Ok(());
+    let mut problems = Vec::new();
+    if 0 < refused {
+        let events = if refused == 1 { "1 event was" } else { &format!("{refused} events were") };
+        problems.push(format!(
+            "{events} refused and kept as dead letters: icecore deadletters list --ns {}",
+            command.ns
+        ));
     }
-    let events = if refused == 1 { "1 event was" } else { &format!("{refused} events were") };
-    Err(CliError::Refused(format!(
-        "{events} refused and kept as dead letters: icecore deadletters list --ns {}",
-        command.ns
-    )))
+    if 0 < unsent {
+        let rows = if unsent == 1 { "1 row was" } else { &format!("{unsent} rows were") };
+        problems.push(format!("{rows} not sent: mend the file and send it again"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(CliError::Refused(problems.join("; "))) }
 }
 
 /// Requests made of an input, one after the other.
@@ -160,9 +171,10 @@ impl Sender<'_> {
         };
         if format == FileFormat::Parquet {
             let rows = rows::RowFile::open(&path)?;
-            source.identity.clone_from(&rows.identity);
+            source.head = Some(rows.head.clone());
             let (start, _) = source.acknowledged();
-            return Ok(Input::Parts(Box::new(rows.parts(&path, start)?)));
+            let parts = rows.parts(&path, source.identity.clone(), start)?;
+            return Ok(Input::Parts(Box::new(parts)));
         }
         let (start, line) = source.acknowledged();
         let identity = source.identity.clone();
@@ -173,8 +185,7 @@ impl Sender<'_> {
                 Input::Parts(Box::new(parts.map(move |part| part.map_err(failed_at(&path)))))
             }
             FileFormat::Csv => {
-                let rows = csv::Rows::new(reader, &path, identity, start)?;
-                Input::Parts(Box::new(rows.map(move |part| part.map_err(failed_at(&path)))))
+                Input::Parts(Box::new(csv::Rows::new(reader, &path, identity, start)?))
             }
             FileFormat::Json => {
                 let body = read_all(&path, reader)?;
@@ -208,7 +219,7 @@ impl Sender<'_> {
     ) -> Result<(), CliError> {
         let progress_file = progress_path(source.path());
         for part in parts {
-            let Part { body, places, next, lines } = part?;
+            let Part { body, places, unsent, next, lines } = part?;
             if !places.is_empty() {
                 let reply = self.send("application/x-ndjson", body.into()).await?;
                 self.count(&reply, totals);
@@ -218,14 +229,18 @@ impl Sender<'_> {
                 };
                 show_refused(bar, source.path(), &reply, totals, place);
             }
+            for (line, reason) in unsent {
+                totals.unsent += 1;
+                show(bar, source.path(), totals.unsent, &format!(":{line}: not sent: {reason}"));
+            }
             bar.set_message(format!("{} events", totals.received));
-            if let Some(file) = &progress_file {
-                Progress { identity: source.identity.clone(), offset: next, lines }.save(file)?;
+            if let Some(head) = source.head.clone() {
+                Progress { head, offset: next, lines }.save(&progress_file)?;
             }
         }
-        if let Some(file) = &progress_file {
+        if source.head.is_some() {
             // Already gone when the file was empty.
-            let _ = std::fs::remove_file(file);
+            let _ = std::fs::remove_file(&progress_file);
         }
         Ok(())
     }
@@ -277,16 +292,21 @@ fn show_refused(
 ) {
     let shown_before = totals.refused - reply.errors.len() as u64;
     for (number, error) in (shown_before + 1..).zip(&reply.errors) {
-        if REFUSED_SHOWN_MAX < number {
-            break;
-        }
         let (code, reason) = (error.code.as_str(), &error.reason);
-        let name =
-            if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
-        bar.suspend(|| crate::cli::remark(&format!("{name}{}: {code}: {reason}", place(error))));
-        if number == REFUSED_SHOWN_MAX {
-            bar.suspend(|| crate::cli::remark("more refused events are counted, not shown"));
-        }
+        show(bar, path, number, &format!("{}: {code}: {reason}", place(error)));
+    }
+}
+
+/// Says the first ones of what was not taken: which number it has, its place and the reason.
+fn show(bar: &ProgressBar, path: &Path, number: u64, text: &str) {
+    if REFUSED_SHOWN_MAX < number {
+        return;
+    }
+    let name =
+        if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
+    bar.suspend(|| crate::cli::remark(&format!("{name}{text}")));
+    if number == REFUSED_SHOWN_MAX {
+        bar.suspend(|| crate::cli::remark("further ones are counted, not shown"));
     }
 }
 

@@ -181,7 +181,7 @@ async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), 
         let writer = EventWriter::new(&record.path, &batch)?;
         let mut lines = Vec::new();
         // Each has an id of its own.
-        (0..batch.num_rows()).for_each(|row| writer.write(&mut lines, row, ""));
+        (0..batch.num_rows()).for_each(|row| writer.write(&mut lines, row, |_| String::new()));
         out.write_all(&lines).map_err(failed)?;
     }
     out.flush().map_err(failed)

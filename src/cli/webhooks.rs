@@ -60,6 +60,16 @@ pub struct Set {
     /// How it signs, where its name does not say so
     #[arg(long)]
     scheme: Option<String>,
+    /// The header with a delivery's id, of a generic provider; without one of these three equal
+    /// deliveries are one event, unless a usual header such as X-Delivery-Id tells them apart
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["id_member", "no_id"])]
+    id_header: Option<String>,
+    /// The member of the JSON body with a delivery's id, such as event.id
+    #[arg(long, value_name = "PATH", conflicts_with = "no_id")]
+    id_member: Option<String>,
+    /// Take each delivery for an event of its own, those that are sent again too
+    #[arg(long)]
+    no_id: bool,
 }
 
 impl Provider {
@@ -88,7 +98,8 @@ pub async fn run(config: &Config, command: &WebhookCommand) -> Result<(), CliErr
     }
 }
 
-async fn set(config: &Config, Set { provider, scheme }: &Set) -> Result<(), CliError> {
+async fn set(config: &Config, command: &Set) -> Result<(), CliError> {
+    let Set { provider, scheme, id_header, id_member, no_id } = command;
     // An argument would be seen by other users of the machine.
     let mut secret = String::new();
     std::io::stdin()
@@ -100,8 +111,14 @@ async fn set(config: &Config, Set { provider, scheme }: &Set) -> Result<(), CliE
         return Err(CliError::Usage("write the secret to stdin".to_owned()));
     }
     let mut body = json!({ "secret": secret });
-    if let Some(scheme) = scheme {
-        body["scheme"] = json!(scheme);
+    let texts = [("scheme", scheme), ("id_header", id_header), ("id_member", id_member)];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            body[name] = json!(value);
+        }
+    }
+    if *no_id {
+        body["no_id"] = json!(true);
     }
     let client = Client::new(config, provider.server.url.as_deref());
     let answer = client.json(Method::PUT, &provider.path(), Some(&body)).await?;

@@ -56,7 +56,17 @@ fn a_wrong_setting_is_named_with_its_origin() {
     check(
         "",
         &[("ICECORE_COMMIT_INTERVAL", "1ms")],
-        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1ms` is not a time such as 500ms, 5s, 1h or 7d from 100ms to 600s",
+        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1ms` is less than the least, 100ms",
+    );
+    check(
+        "",
+        &[("ICECORE_COMMIT_INTERVAL", "1h")],
+        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1h` is more than the most, 10min",
+    );
+    check(
+        "",
+        &[("ICECORE_COMMIT_INTERVAL", "soon")],
+        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `soon` is not a time such as 500ms, 5s, 1h or 7d, from 100ms to 10min",
     );
     check(
         "listen = \"0.0.0.0:8181\"",

@@ -37,6 +37,27 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(bytes_per_unit)
 }
 
+/// As [`parse_duration`] reads it, in the largest unit that leaves no rest.
+#[must_use]
+pub fn write_duration(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+    whole(ms, &units).unwrap_or_else(|| "0s".to_owned())
+}
+
+/// As [`parse_bytes`] reads it, in the largest unit that leaves no rest.
+#[must_use]
+pub fn write_bytes(bytes: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    whole(bytes.into(), &units).unwrap_or_else(|| format!("{bytes} bytes"))
+}
+
+/// In the first unit that leaves no rest; none where there is none, and for nothing.
+fn whole(number: u128, units: &[(u128, &str)]) -> Option<String> {
+    let (one, unit) = units.iter().find(|(one, _)| 0 < number && number % one == 0)?;
+    Some(format!("{}{unit}", number / one))
+}
+
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -8,6 +8,9 @@ use crate::event::json::{self, Kind, Scan, Value};
 use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_128;
 
+/// Most digits of a number that is written without a power of ten as a name.
+const NAME_DIGITS_MAX: usize = 40;
+
 /// The digest of a value.
 pub(crate) fn digest(value: Value<'_>) -> u128 {
     match value.kind {
@@ -77,6 +80,33 @@ fn number(raw: &str) -> String {
     let zeros = (significant.len() - kept.len()) as i64;
     let power = exponent.saturating_sub(fraction.len() as i64).saturating_add(zeros);
     format!("{sign}{kept}e{power}")
+}
+
+/// The text of a valid JSON number as a name: one for all ways to write it, `10` for `1e1` and `10.0`.
+pub(crate) fn name(raw: &str) -> Cow<'_, str> {
+    let is_plain = raw.len() <= NAME_DIGITS_MAX && raw.bytes().all(|byte| byte.is_ascii_digit());
+    if is_plain {
+        return Cow::Borrowed(raw);
+    }
+    let exact = number(raw);
+    let (sign, rest) = exact.strip_prefix('-').map_or(("", &*exact), |rest| ("-", rest));
+    let parts =
+        rest.split_once('e').and_then(|(digits, power)| Some((digits, power.parse().ok()?)));
+    let Some((digits, power)) = parts else { return Cow::Owned(exact) };
+    let power: i64 = power;
+    // How many of the digits stand before the point.
+    let whole = power.saturating_add(digits.len() as i64);
+    let max = NAME_DIGITS_MAX as i64;
+    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
+    let text = match usize::try_from(whole) {
+        Ok(1..) if 0 <= power && whole <= max => format!("{digits}{}", zeros(power)),
+        Ok(whole @ 1..) if power < 0 && digits.len() <= NAME_DIGITS_MAX => {
+            format!("{}.{}", &digits[..whole], &digits[whole..])
+        }
+        _ if -max <= power && power < 0 && whole <= 0 => format!("0.{}{digits}", zeros(-whole)),
+        _ => return Cow::Owned(exact),
+    };
+    Cow::Owned(format!("{sign}{text}"))
 }
 
 fn tagged(tag: u8, bytes: &[u8]) -> u128 {

@@ -107,7 +107,7 @@ impl DeadLetter {
     /// Whether the bytes are those of a provider's delivery, whose signature was right.
     #[must_use]
     pub fn is_webhook(&self) -> bool {
-        marks(&self.detail).starts_with(WEBHOOK)
+        is_webhook(&self.detail)
     }
 
     /// Its next row: it was sent again and taken.
@@ -135,8 +135,15 @@ impl DeadLetter {
     }
 }
 
+/// Whether a `detail` is that of a provider's delivery, whose signature was right.
+#[must_use]
+pub fn is_webhook(detail: &str) -> bool {
+    marks(detail).starts_with(WEBHOOK)
+}
+
 /// The part of a `detail` that says what the payload is.
-fn marks(detail: &str) -> &str {
+#[must_use]
+pub fn marks(detail: &str) -> &str {
     let after = detail.strip_prefix(WEBHOOK).unwrap_or(detail);
     let after = after.strip_prefix(IN_BASE64).unwrap_or(after);
     &detail[..detail.len() - after.len()]

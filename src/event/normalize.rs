@@ -388,7 +388,17 @@ impl<'m, 'a> Draft<'m, 'a> {
             return Ok(self.change.id.take().map(Cow::Owned));
         };
         self.forget(names::ID);
-        identifier(value).map(Some).ok_or_else(|| {
+        let id = identifier(value);
+        // Version 0.1.0 took a number for the text that it is written as.
+        if value.kind == Kind::Number
+            && id.as_deref() != Some(value.raw)
+            && self.change.former.is_none()
+        {
+            let id = Some(value.raw.to_owned());
+            let former = Former { id, content: self.content, is_certain: false };
+            self.change.former = Some(former);
+        }
+        id.map(Some).ok_or_else(|| {
             let why = if value.has_lone_surrogate() {
                 "; a half of a surrogate pair is no text"
             } else {

@@ -294,6 +294,7 @@ async fn create_ref(
     let table = find(&app, &caller.principal, Action::Write, path).await?;
     let NewRef { name, kind, snapshot } = parsed(body)?;
     caller.call.about(&format!("{table}.{name}"));
+    check_readable(&name)?;
     caller
         .catalog(&app)
         .create_ref(&table, &name, kind.into(), snapshot.map(|SnapshotId(id)| id))
@@ -301,6 +302,18 @@ async fn create_ref(
     let made = app.catalog.refs(&table).await?;
     let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &with_id(value!({ "name": name }), snapshot)))
+}
+
+/// Refuses a name that no query could read: a time or a number is never looked for among names.
+fn check_readable(name: &str) -> Result<(), ApiError> {
+    let read_as = match (name.parse::<i64>(), chrono::DateTime::parse_from_rfc3339(name)) {
+        (Ok(_), _) => "a snapshot id",
+        (_, Ok(_)) => "a time",
+        _ => return Ok(()),
+    };
+    Err(invalid(format!(
+        "a branch or tag `{name}` could not be queried, since as_of reads that as {read_as}; begin it with a letter, such as v{name}"
+    )))
 }
 
 async fn drop_ref(

@@ -4,6 +4,7 @@
 //! The signature stands for the token. Its one invariant: nothing of a delivery is stored, and nothing
 //! of its body is read as JSON, before its signature was found to be right.
 
+mod id_rule;
 mod scheme;
 mod secrets;
 
@@ -28,6 +29,7 @@ use axum::{
     routing::{get, post, put},
 };
 use icecore_schemas::error_code::ErrorCode;
+use id_rule::IdRule;
 use scheme::{Distrust, Scheme, Told};
 use secrets::{Keys, keys};
 use serde::Deserialize;
@@ -39,6 +41,11 @@ const PROVIDER_BYTES_MAX: usize = 64;
 const DELIVERY_ID_BYTES_MAX: usize = 256;
 /// Bodies above this size are hashed off the async threads: some tenths of a millisecond of work.
 const HASH_INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// The header of a reply that says what its sender may not expect.
+const NOTE: &str = "x-icecore-note";
+const DERIVED: &str =
+    "id derived from the signed bytes: equal deliveries are one event, unless they have an id";
 
 /// Every route of this module.
 pub fn routes() -> Router<App> {
@@ -81,8 +88,14 @@ pub async fn take(
     if let Some(challenge) = told.challenge {
         return Ok(json(200, &value!({ "challenge": challenge })));
     }
-    let delivery_id = told.id.filter(|id| id.len() <= DELIVERY_ID_BYTES_MAX);
-    let name = delivery_id.clone().unwrap_or_else(|| format!("{hash:032x}"));
+    let delivery_id = keys.id_rule.find(told.id, &parts.headers, &body.bytes);
+    let delivery_id = delivery_id.filter(|id| id.len() <= DELIVERY_ID_BYTES_MAX);
+    let is_derived = delivery_id.is_none() && keys.id_rule != IdRule::Nowhere;
+    let name = match &delivery_id {
+        Some(id) => id.clone(),
+        None if is_derived => format!("{hash:032x}"),
+        None => app.ids.mint().to_string(),
+    };
     let bytes = body.bytes.len();
     let delivery = Delivery {
         id: format!("{provider}:{name}"),
@@ -97,7 +110,11 @@ pub async fn take(
     let rest = (Vec::new(), keys.namespace.text().to_owned());
     let decoded = delivery.decoded(keys.namespace, now_us, now_us);
     let submission = Submission { decoded, bytes, shelters, ..Submission::default() };
-    answer(&app, submission, rest, Ack::Durable).await
+    let mut response = answer(&app, submission, rest, Ack::Durable).await?;
+    if is_derived {
+        response.headers_mut().insert(NOTE, HeaderValue::from_static(DERIVED));
+    }
+    Ok(response)
 }
 
 /// `OPTIONS`: what a sender of CloudEvents asks before it sends to an address it was given. Who may

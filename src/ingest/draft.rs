@@ -6,7 +6,7 @@
 use crate::{
     event::{
         EventKey, FormerKey, NamespaceEvents, Rejected, SameAs, Source,
-        letter::{self, DeadLetter, letter_rows},
+        letter::{self, DeadLetter, Status, letter_rows},
         rows,
     },
     ids::Ids,
@@ -14,6 +14,7 @@ use crate::{
         COMPARED_MAX, Letters, Refused, Submission, Undecided, bookmark,
         dedup::{IdIndex, Seen, UNKNOWN_CONTENT},
         ledger::{Entry, Ledger},
+        letters::{self, Known},
         refusal::{Reason, refuse},
     },
     wal::WalError,
@@ -55,6 +56,8 @@ pub(super) struct Buried {
     pub(super) namespace: Namespace,
     pub(super) first: u64,
     pub(super) rows: RecordBatch,
+    /// What is noted of them among the ids.
+    keys: Vec<u128>,
 }
 
 #[derive(Debug, Default)]
@@ -119,8 +122,13 @@ impl Draft {
             draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
             return Ok(Judged::Decided(draft));
         }
-        let rejected = draft.change_letters(desk, letters, rejected, now_us);
-        draft.bury(desk, rejected, (batch_id.as_deref(), &shelters), now_us);
+        let kept = draft
+            .change_letters(desk, letters, rejected, now_us)
+            .and_then(|left| draft.bury(desk, left, (batch_id.as_deref(), &shelters), now_us));
+        if let Err(cause) = kept {
+            draft.undo(desk);
+            return Err(cause);
+        }
         draft.refused.sort_by_key(|refused| refused.index);
         Ok(Judged::Decided(draft))
     }
@@ -132,9 +140,9 @@ impl Draft {
         letters: Letters,
         mut rejected: Vec<Rejected>,
         now_us: i64,
-    ) -> Vec<Rejected> {
-        let (namespace, rows) = match letters {
-            Letters::Unchanged => return rejected,
+    ) -> Result<Vec<Rejected>, WalError> {
+        let (namespace, rows): (_, Vec<DeadLetter>) = match letters {
+            Letters::Unchanged => return Ok(rejected),
             Letters::Discarded(namespace, letters) => {
                 (namespace, letters.into_iter().map(DeadLetter::discarded).collect())
             }
@@ -154,8 +162,17 @@ impl Draft {
         let entry = desk.ledger.entry(&namespace);
         let first = entry.dead_letters + 1;
         entry.dead_letters += rows.len() as u64;
-        self.buried.push(Buried { namespace, first, rows: letter_rows(&rows, now_us) });
-        rejected
+        self.buried.push(Buried {
+            namespace,
+            first,
+            rows: letter_rows(&rows, now_us),
+            keys: Vec::new(),
+        });
+        let keys = &mut self.buried.last_mut().expect("it was pushed right before").keys;
+        for letter in rows.iter().filter(|letter| letter.status != Status::Pending) {
+            keys.extend(letters::close(&mut desk.index, &letter.id)?);
+        }
+        Ok(rejected)
     }
 
     /// Whether an event was taken, now or before.
@@ -232,14 +249,14 @@ impl Draft {
         Ok(last)
     }
 
-    /// Dead letters for what is refused.
+    /// Dead letters for what is refused and has none yet.
     fn bury(
         &mut self,
         desk: &mut Desk,
         rejected: Vec<Rejected>,
         (batch_id, shelters): (Option<&str>, &[Namespace]),
         now_us: i64,
-    ) {
+    ) -> Result<(), WalError> {
         let mut graves: Vec<(Namespace, Vec<Rejected>)> = Vec::new();
         let mut places = HashMap::new();
         for mut one in rejected {
@@ -250,18 +267,33 @@ impl Draft {
             });
             graves[place].1.push(one);
         }
+        let mut look = letters::Look::new(desk.ledger.log());
         for (namespace, rejected) in graves {
             let first_id = desk.ids.first_of_run();
+            let (mut new, mut notes) = (Vec::new(), Vec::new());
+            for one in rejected {
+                match look.of(&desk.index, &one, batch_id)? {
+                    Known::Letter(id) => self.refused.push(refused(one, Some(id.to_string()))),
+                    Known::Nothing(key) => {
+                        notes.push((key, Ulid(first_id.0 + new.len() as u128)));
+                        new.push(one);
+                    }
+                }
+            }
+            if new.is_empty() {
+                continue;
+            }
+            notes.iter().for_each(|(key, id)| letters::note(&mut desk.index, *key, *id));
             let entry = desk.ledger.entry(&namespace);
             let first = entry.dead_letters + 1;
-            entry.dead_letters += rejected.len() as u64;
-            let rows = rows::dead_letters(&rejected, batch_id, now_us, first_id);
-            self.buried.push(Buried { namespace, first, rows });
-            self.refused.extend((0..).zip(rejected).map(|(n, one)| {
-                let id = Ulid(first_id.0 + n);
-                refused(one, Some(id.to_string()))
-            }));
+            entry.dead_letters += new.len() as u64;
+            let rows = rows::dead_letters(&new, batch_id, now_us, first_id);
+            let keys = notes.iter().map(|(key, _)| *key).collect();
+            self.buried.push(Buried { namespace, first, rows, keys });
+            let named = new.into_iter().zip(notes);
+            self.refused.extend(named.map(|(one, (_, id))| refused(one, Some(id.to_string()))));
         }
+        Ok(())
     }
 
     /// The namespace that keeps a dead letter: its own, or a shelter where another has the name.
@@ -281,9 +313,17 @@ impl Draft {
             desk.ledger.entry(&taken.namespace).events -= taken.keys.len() as u64;
             taken.forget(desk);
         }
+        self.buried.iter().for_each(|buried| buried.forget(desk));
         for namespace in &self.claimed {
             desk.ledger.release(namespace);
         }
+    }
+}
+
+impl Buried {
+    /// Makes the letters unknown again. Their numbers stay used.
+    pub(super) fn forget(&self, desk: &mut Desk) {
+        self.keys.iter().for_each(|key| desk.index.forget(*key));
     }
 }
 

@@ -76,6 +76,7 @@ impl Group {
         for taken in &self.taken {
             taken.forget(desk);
         }
+        self.buried.iter().for_each(|buried| buried.forget(desk));
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::{
     clock::Clock,
+    event::{codec, rows},
     ids::Ids,
     ingest::{
         IngestOptions,
@@ -14,6 +15,7 @@ use crate::{
         draft::Desk,
         keys,
         ledger::Ledger,
+        letters,
         sequencer::Unsaved,
     },
     wal::{Position, RecordKind, RecordRef, Wal, WalError},
@@ -78,6 +80,9 @@ pub(super) fn recover(
         }
         let last = record.first_seq + u64::from(record.rows) - 1;
         desk.ledger.raise(record.kind, &record.namespace, last);
+        if record.kind == RecordKind::DeadLetters {
+            replay_letters(&mut desk, &record)?;
+        }
         if record.kind != RecordKind::Keys {
             continue;
         }
@@ -131,6 +136,22 @@ fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
         entry.types.extend(keys.types);
     }
     Ok(())
+}
+
+/// Letters that are in a table alone when the server dies are not noted again: what of them is
+/// refused once more has a second letter.
+fn replay_letters(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
+    let payload = record.read()?;
+    match codec::decode(&rows::dead_letter_schema(), &payload, record.first_seq) {
+        Ok(rows) => letters::replay(&mut desk.index, desk.ledger.log(), (&record.namespace, &rows)),
+        Err(cause) => {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "dead letters of the log are not known"
+            );
+            Ok(())
+        }
+    }
 }
 
 pub(super) fn window_ms(window: Duration) -> i64 {

@@ -301,7 +301,8 @@ async fn counters_outlive_a_log_and_tables_that_hold_nothing_of_them() {
     drop(server);
     std::fs::remove_dir_all(house.folder.path().join("wal")).unwrap();
     let server = house.start();
-    assert_eq!(line(&server.take(body("a/y a/x !a")).await), "dup 1; a 1-2; 2 TS_WINDOW kept");
+    let again = Submission { batch_id: Some("2".to_owned()), ..body("a/y a/x !a") };
+    assert_eq!(line(&server.take(again).await), "dup 1; a 1-2; 2 TS_WINDOW kept");
     assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id")[0].0, 2);
 }
 
@@ -317,7 +318,8 @@ async fn counters_start_above_what_the_tables_hold() {
     // The tables lag behind what was given: they do not pull a counter back.
     house.options.seq_floor = HashMap::from([((ns("a"), false), 3), ((ns("a"), true), 1)]);
     let server = house.start();
-    assert_eq!(line(&server.take(body("a/y !a")).await), "dup 0; a 43-43; 1 TS_WINDOW kept");
+    let again = Submission { batch_id: Some("2".to_owned()), ..body("a/y !a") };
+    assert_eq!(line(&server.take(again).await), "dup 0; a 43-43; 1 TS_WINDOW kept");
     let numbers = server.rows(RecordKind::DeadLetters, "a", "id");
     assert_eq!(numbers.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [7, 8]);
 }
@@ -326,8 +328,9 @@ async fn counters_start_above_what_the_tables_hold() {
 async fn dead_letters_of_one_millisecond_have_ids_of_their_own() {
     let house = House::new();
     let server = house.start();
-    for _ in 0..30 {
-        server.take(body("!a !a !a")).await;
+    for round in 0..30 {
+        let batch_id = Some(round.to_string());
+        server.take(Submission { batch_id, ..body("!a !a !a") }).await;
     }
     let kept = server.rows(RecordKind::DeadLetters, "a", "id");
     let ids: std::collections::BTreeSet<_> = kept.iter().map(|(_, id)| id).collect();
@@ -461,8 +464,12 @@ async fn a_failed_group_is_forgotten_and_its_seqs_are_not_used_again() {
     assert_eq!(line(&server.take(body("a/x")).await), "dup 0; a 1-1; ");
     let failed = server.ingest.append(body("a/y:fresh a/x !a")).await;
     assert!(matches!(failed, Err(IngestError::Unavailable(_))), "{failed:?}");
-    // The retry is new, once; then a repeat.
-    assert_eq!(line(&server.take(body("a/y:fresh a/x")).await), "dup 1; a 1-3; ");
+    // The retry is new, once; then a repeat. So is its letter.
+    let retry = "dup 1; a 1-3; 2 TS_WINDOW kept";
+    assert_eq!(line(&server.take(body("a/y:fresh a/x !a")).await), retry);
+    assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id").len(), 1);
+    assert_eq!(server.take(body("!a")).await.refused.len(), 1);
+    assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id").len(), 1);
     assert_eq!(line(&server.take(body("a/y:fresh")).await), "dup 1; a 3-3; ");
     assert_eq!(id_list(&server.ids("a")), "1:x 3:y");
     let house = crashed(&house);

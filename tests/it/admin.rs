@@ -190,6 +190,11 @@ async fn a_name_is_dropped_only_as_what_it_is() {
     let (server, _) = with_history().await;
     let run = |args: &[&str]| icecore(&server, &[args, &["--ns", NS]].concat());
     assert!(run(&["tags", "create", "events", "v1"]).0);
+    // No query could name these.
+    for (name, read_as) in [("123", "a snapshot id"), ("2026-11-20T12:00:00Z", "a time")] {
+        let (done, said) = run(&["tags", "create", "events", name]);
+        assert!(!done && said.contains(&format!("as_of reads that as {read_as}")), "{said}");
+    }
     assert!(run(&["branches", "create", "events", "work"]).0);
     for (args, part) in [
         (["branches", "drop", "events", "v1"], "`v1` is a tag"),

@@ -273,3 +273,26 @@ async fn a_restore_that_was_killed_is_no_data_folder() {
     assert_eq!(server.rows("shop.example", COUNT).await, json!([[100, 100]]));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_make_no_backup_leaves_nothing_of_one() {
+    let guarded = crate::access::Guarded::start().await;
+    let sender = json!({ "name": "s", "scopes": ["ingest:mine"] });
+    let sender = guarded.token(&sender).await;
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("b1");
+    let data = text(guarded.server.folder.path()).to_owned();
+    let url = guarded.server.url.as_str();
+    let address = url.trim_start_matches("http://");
+    for more in [vec![], vec!["--url", url]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_icecore"));
+        command.args(["backup", "create", text(&backup), "--data-dir", &data]).args(more);
+        command.env("ICECORE_TOKEN", &sender).env("ICECORE_LISTEN", address);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(!backup.exists());
+    }
+    let listed = json_of(&["backup", "list", "--data-dir", &data]);
+    assert_eq!(listed["backups"], json!([]));
+    guarded.server.stop().await;
+}

@@ -105,6 +105,16 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
     check(&output, 0, "2 events sent: 1 new, 1 duplicates, 0 refused\n", "");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_feed_that_is_none_is_refused_with_the_servers_reason() {
+    let server = TestServer::start().await;
+    let output = icecore(&server, &["catalog", "events", "--after", "nonsense"], "");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("continuation-token") && !said.contains("check --url"), "{said}");
+    server.stop().await;
+}
+
 #[test]
 fn variables_of_others_stop_no_command_and_typing_errors_are_said() {
     let mut kubernetes = command();

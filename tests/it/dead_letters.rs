@@ -543,3 +543,58 @@ async fn the_command_line_lists_shows_retries_and_purges() {
     assert_eq!(server.letters("default", "").await, json!({ "dead_letters": [] }));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_refused_again_has_the_letter_that_it_had() {
+    let server = TestServer::start().await;
+    let event = r#"{"id":"1","data":{"n":1}}"#;
+    let (_, reply) = server.send(&[], event).await;
+    let first = letter(&reply);
+    for body in [event.to_owned(), format!("[{event}]")] {
+        assert_eq!(letter(&server.send(&[], body).await.1), first);
+    }
+    server.commit("default").await;
+    assert_eq!(letter(&server.send(&[], event).await.1), first);
+    // Elsewhere, for another reason or in a batch it is another.
+    let (_, elsewhere) = server.send(&[("x-namespace", "mine")], event).await;
+    let batch = format!("{{\"batchId\":\"b\",\"events\":[{event}]}}");
+    let (_, in_batch) = server.send(&[], batch.clone()).await;
+    assert_ne!(letter(&elsewhere), first);
+    assert_ne!(letter(&in_batch), first);
+    assert_eq!(letter(&server.send(&[], batch).await.1), letter(&in_batch));
+    assert_eq!(server.rows("default", "SELECT count(*) FROM dead_letters").await, json!([[2]]));
+    // Equal events of one body are several, whenever the body comes.
+    let body = r#"[{"n":1},{"n":1},{"n":2}]"#;
+    let (_, reply) = server.send(&[], body).await;
+    let (_, again) = server.send(&[], body).await;
+    assert_eq!(reply, again);
+    assert_eq!(server.rows("default", "SELECT count(*) FROM dead_letters").await, json!([[5]]));
+    // Also after a restart.
+    let server = TestServer::start_in(server.stop().await, &[]).await;
+    assert_eq!(letter(&server.send(&[], event).await.1), first);
+    assert_eq!(server.send(&[], body).await.1, again);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_again_after_its_letter_was_discarded_or_taken_is_kept_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    assert_eq!(server.send(&[], r#"{"type":"a","id":"0"}"#).await.0, 200);
+    let (broken, full) = (r#"{"id":"1"}"#, r#"{"type":"b","id":"2"}"#);
+    let discarded = letter(&server.send(&[], broken).await.1);
+    let taken = letter(&server.send(&[], full).await.1);
+    let server = TestServer::start_in(server.stop().await, &[]).await;
+    assert_eq!(server.retry("default", &json!({"ids": [taken]})).await, json!([1, 1, 0, 0]));
+    let (status, _) = server.purge("default", "?before=2100-01-01T00:00:00Z").await;
+    assert_eq!(status, 200);
+    let server = TestServer::start_in(server.stop().await, &[]).await;
+    let second = letter(&server.send(&[], broken).await.1);
+    assert_ne!(second, discarded);
+    assert_eq!(letter(&server.send(&[], broken).await.1), second);
+    let pending = server.letters("default", "?status=pending").await;
+    assert_eq!(all(&pending, "id"), [second.clone()]);
+    let path = format!("/v1/default/dead-letters/{second}");
+    assert_eq!(server.get(&path).await.bytes().await.unwrap(), broken.as_bytes());
+    server.stop().await;
+}

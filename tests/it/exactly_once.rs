@@ -207,3 +207,20 @@ async fn a_flush_that_fails_anywhere_is_repeated_without_a_double() {
         server.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_as_an_id_is_one_id_however_it_is_written() {
+    let server = TestServer::start().await;
+    let mut duplicates = Vec::new();
+    for id in ["10", "1e1", "10.0", "\"10\"", "1.50", "15e-1"] {
+        let body = format!("{{\"id\":{id},\"type\":\"t\"}}");
+        let sent = server.http.post(format!("{}/ingest", server.url)).body(body).send().await;
+        let reply: serde_json::Value = sent.unwrap().json().await.unwrap();
+        assert_eq!(reply["ok"], true, "{id}: {reply}");
+        duplicates.push(reply["duplicates"].as_u64().unwrap());
+    }
+    assert_eq!(duplicates, [0, 1, 1, 1, 0, 1]);
+    let ids = server.rows("default", "SELECT id FROM events ORDER BY seq").await;
+    assert_eq!(ids, json!([["10"], ["1.5"]]));
+    server.stop().await;
+}

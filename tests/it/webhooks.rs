@@ -494,3 +494,62 @@ async fn the_command_line_reads_a_secret_and_shows_none() {
     assert_eq!(server.deliver(path, &headers, b"{}").await.0, 404);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_without_ids_is_told_so_and_may_say_what_tells_its_deliveries_apart() {
+    let (server, _) = start().await;
+    let body = br#"{"door":"open","event":{"no":7}}"#;
+    let deliver = async |provider: &str, header: Option<&str>, body: &[u8]| {
+        let mut headers = signed("generic", "s", NOW_S, body);
+        headers.extend(header.map(|id| ("x-request-number", id.to_owned())));
+        let url = format!("{}/webhooks/{provider}", server.url);
+        let mut request = server.http.post(url).body(body.to_vec());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let response = request.send().await.unwrap();
+        let note = response.headers().contains_key("x-icecore-note");
+        let reply: Value = response.json().await.unwrap();
+        assert_eq!(reply["ok"], true, "{reply}");
+        (reply["duplicates"].as_u64().unwrap(), note)
+    };
+    let secret = json!({ "secret": "s" });
+    let (_, set) = server.set_secret("default/plain", &secret).await;
+    assert_eq!(set["delivery_id"], "usual headers, else the signed bytes");
+    assert_eq!(deliver("plain", None, body).await, (0, true));
+    assert_eq!(deliver("plain", None, body).await, (1, true), "the reply says why");
+
+    let by_header = json!({ "secret": "s", "id_header": "X-Request-Number" });
+    let (status, set) = server.set_secret("default/header", &by_header).await;
+    assert_eq!((status, &set["scheme"]), (200, &json!("generic")), "{set}");
+    assert_eq!(set["delivery_id"], "header x-request-number, else the signed bytes");
+    assert_eq!(deliver("header", Some("1"), body).await, (0, false));
+    assert_eq!(deliver("header", Some("2"), body).await, (0, false));
+    assert_eq!(deliver("header", Some("1"), body).await, (1, false));
+    assert_eq!(deliver("header", None, body).await, (0, true));
+    // A new secret leaves that as it is.
+    server.set_secret("default/header", &secret).await;
+    assert_eq!(deliver("header", Some("2"), body).await, (1, false));
+
+    let by_member = json!({ "secret": "s", "id_member": "event.no" });
+    assert_eq!(server.set_secret("default/member", &by_member).await.0, 200);
+    assert_eq!(deliver("member", None, body).await, (0, false));
+    assert_eq!(deliver("member", None, br#"{"event":{"no":7},"n":2}"#).await, (1, false));
+    assert_eq!(deliver("member", None, br#"{"event":{"no":8}}"#).await, (0, false));
+
+    let none = json!({ "secret": "s", "no_id": true });
+    assert_eq!(server.set_secret("default/doors", &none).await.0, 200);
+    for _ in 0..3 {
+        assert_eq!(deliver("doors", Some("1"), body).await, (0, false));
+    }
+    for (path, wrong) in [
+        ("default/a", json!({ "secret": "s", "id_header": "no header" })),
+        ("default/a", json!({ "secret": "s", "id_member": "a..b" })),
+        ("default/a", json!({ "secret": "s", "id_member": "a", "no_id": true })),
+        ("default/github", json!({ "secret": "s", "id_header": "x-id" })),
+    ] {
+        let (status, told) = server.set_secret(path, &wrong).await;
+        assert_eq!(status, 400, "{told}");
+    }
+    server.stop().await;
+}

@@ -2,18 +2,31 @@
 //!
 //! A value is text, but in columns of `events` that hold numbers or truth values, and in those of
 //! JSON. An empty value is a member that is absent. The delimiter is the one of `,`, `;`, tab and
-//! `|` that the header has most of.
+//! `|` that the header has most of. Its one invariant: a row is sent as it stands in the file, or
+//! not at all.
+
+mod records;
 
 use crate::cli::{
     CliError,
-    ingest::{Part, rows::JSON_COLUMNS, source::Reader},
+    ingest::{
+        Part, identity::Identity, lines::push_object, rows::JSON_COLUMNS, source::Reader,
+        source::failed_at,
+    },
 };
 use icecore_schemas::columns::{ColumnKind, EVENTS};
+use records::{Record, RecordError, Records};
 use serde::de::IgnoredAny;
-use std::{io, path::Path};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 /// Characters that may stand between values, the usual one first.
 const DELIMITERS: &[u8] = b",;\t|";
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const NOT_UTF8: &str = "not UTF-8: write the file as UTF-8, for example with iconv";
 
 /// What the text of a column is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,96 +40,133 @@ enum Kind {
 
 /// The requests of a CSV file.
 pub(super) struct Rows {
-    records: csv::ByteRecordsIntoIter<Reader>,
+    records: Records<Reader>,
+    record: Record,
     columns: Vec<(String, Kind)>,
-    identity: String,
+    path: PathBuf,
+    identity: Identity,
     row: u64,
+    /// Why there are no more rows, until it is told.
+    fault: Option<CliError>,
 }
 
 impl Rows {
-    /// Reads the header.
+    /// Reads the header, and passes over `start` rows.
     pub(super) fn new(
         mut reader: Reader,
         path: &Path,
-        identity: String,
+        identity: Identity,
         start: u64,
     ) -> Result<Self, CliError> {
-        let failed = |cause: io::Error| CliError::Io {
-            operation: format!("read `{}` as CSV", path.display()),
-            source: cause,
+        let head = reader.fill_buf().map_err(failed_at(path))?;
+        let mark = if head.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let delimiter = delimiter_of(&head[mark..]);
+        reader.consume(mark);
+        let mut rows = Self {
+            records: Records::new(reader, delimiter),
+            record: Record::default(),
+            columns: Vec::new(),
+            path: path.to_owned(),
+            identity,
+            row: 0,
+            fault: None,
         };
-        let head = reader.fill_buf().map_err(failed)?;
-        let delimiter = delimiter_of(head);
-        let mut rows =
-            csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(reader);
-        let header = rows.byte_headers().map_err(|cause| failed(io::Error::other(cause)))?;
-        let name = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes);
-            text.trim_start_matches('\u{feff}').trim().to_owned()
-        };
-        let columns = header.iter().map(name).map(|name| (name.clone(), kind_of(&name))).collect();
-        let mut rows = Self { records: rows.into_byte_records(), columns, identity, row: 0 };
-        for _ in 0..start {
+        if rows.read()? {
+            let names = rows.record.fields().map(|name| Some(str::from_utf8(name).ok()?.trim()));
+            let column = |name: &str| (name.to_owned(), kind_of(name));
+            let columns: Option<Vec<_>> = names.map(|name| name.map(column)).collect();
+            rows.columns = columns.ok_or_else(|| {
+                CliError::Refused(format!("{}:1: the header is {NOT_UTF8}", path.display()))
+            })?;
+        }
+        while rows.row < start && rows.read()? {
             rows.row += 1;
-            if rows.records.next().is_none() {
-                break;
-            }
         }
         Ok(rows)
     }
 
-    fn write(&self, body: &mut Vec<u8>, record: &csv::ByteRecord) -> io::Result<()> {
+    /// The next record; false at the end of the file.
+    fn read(&mut self) -> Result<bool, CliError> {
+        let path = &self.path;
+        self.records.read(&mut self.record).map_err(|cause| match cause {
+            RecordError::Read(cause) => failed_at(path)(cause),
+            RecordError::Unterminated { line } | RecordError::TooLong { line } => {
+                let place = format!("{}:{line}", path.display());
+                CliError::Refused(format!("{place}: {cause}; the rows before it were sent"))
+            }
+        })
+    }
+
+    /// The record as an object, and whether it has an id; why it is not sent otherwise.
+    fn object(&self) -> Result<(Vec<u8>, bool), String> {
+        let (found, named) = (self.record.len(), self.columns.len());
+        if found != named {
+            return Err(format!("fields in the row: {found}, in the header: {named}"));
+        }
+        let mut object = Vec::new();
         let mut separator = b'{';
         let mut has_id = false;
-        for (number, value) in record.iter().enumerate() {
+        for ((name, kind), value) in self.columns.iter().zip(self.record.fields()) {
             if value.is_empty() {
                 continue;
             }
-            let text = String::from_utf8_lossy(value);
-            let extra = format!("column_{}", number + 1);
-            let (name, kind) =
-                self.columns.get(number).map_or((&extra, Kind::Text), |(name, kind)| (name, *kind));
+            let text = str::from_utf8(value)
+                .map_err(|_| format!("the value of column `{name}` is {NOT_UTF8}"))?;
             has_id |= name == "id";
-            body.push(separator);
-            serde_json::to_writer(&mut *body, name)?;
-            body.push(b':');
-            match plain(&text, kind) {
-                Some(json) => body.extend_from_slice(json.as_bytes()),
-                None => serde_json::to_writer(&mut *body, &text)?,
-            }
+            object.push(separator);
+            object.extend_from_slice(json_text(name).as_bytes());
+            object.push(b':');
+            let json = plain(text, *kind).map_or_else(|| json_text(text), Cow::Owned);
+            object.extend_from_slice(json.as_bytes());
             separator = b',';
         }
-        if !has_id {
-            let id =
-                format!("{}\"id\":\"{}-{:012x}\"", char::from(separator), self.identity, self.row);
-            body.extend_from_slice(id.as_bytes());
+        if object.is_empty() {
+            object.push(b'{');
         }
-        body.extend_from_slice(b"}\n");
-        Ok(())
+        object.push(b'}');
+        Ok((object, has_id))
     }
 }
 
 impl Iterator for Rows {
-    type Item = io::Result<Part>;
+    type Item = Result<Part, CliError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(fault) = self.fault.take() {
+            return Some(Err(fault));
+        }
+        let start = self.row;
         let mut part = Part::default();
         while !part.is_full() {
-            match self.records.next() {
-                None => break,
-                Some(Err(cause)) => return Some(Err(io::Error::other(cause))),
-                Some(Ok(record)) => {
+            match self.read() {
+                Ok(false) => break,
+                Ok(true) => {
                     self.row += 1;
-                    if let Err(cause) = self.write(&mut part.body, &record) {
-                        return Some(Err(cause));
+                    let line = self.record.line;
+                    match self.object() {
+                        Ok((object, has_id)) => {
+                            let id = (!has_id).then(|| self.identity.id(line, &object));
+                            push_object(&mut part.body, &object, id);
+                            part.places.push(line);
+                        }
+                        Err(reason) => part.unsent.push((line, reason)),
                     }
-                    part.places.push(record.position().map_or(self.row, csv::Position::line));
                 }
+                // What was read before is sent first.
+                Err(fault) if start < self.row => {
+                    self.fault = Some(fault);
+                    break;
+                }
+                Err(fault) => return Some(Err(fault)),
             }
         }
         part.next = self.row;
-        (!part.places.is_empty()).then_some(Ok(part))
+        (start < self.row).then_some(Ok(part))
     }
+}
+
+fn json_text(text: &str) -> Cow<'static, str> {
+    serde_json::Value::from(text).to_string().into()
 }
 
 /// JSON that a value stands for by itself, on one line.

@@ -2,7 +2,7 @@
 //!
 //! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong.
 
-use crate::cli::ingest::{Part, lines::push_with_id};
+use crate::cli::ingest::{Part, identity::Identity, lines::push_with_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -17,7 +17,7 @@ struct Body<'a> {
 
 /// The requests of a JSON text from element `start` on; none where the text has to be sent whole:
 /// it is not JSON, or a batch whose own id says what a repeat of it is.
-pub(super) fn parts(text: &[u8], identity: &str, start: u64) -> Option<Vec<Part>> {
+pub(super) fn parts(text: &[u8], identity: &Identity, start: u64) -> Option<Vec<Part>> {
     let values: Result<Vec<&RawValue>, _> =
         serde_json::Deserializer::from_slice(text).into_iter().collect();
     let mut elements = Vec::new();
@@ -47,7 +47,7 @@ pub(super) fn parts(text: &[u8], identity: &str, start: u64) -> Option<Vec<Part>
             .bytes()
             .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })
             .collect();
-        push_with_id(&mut part.body, &line, || format!("{identity}-{number:012x}"));
+        push_with_id(&mut part.body, &line, (identity, number));
         part.places.push(number);
         part.next = number;
     }

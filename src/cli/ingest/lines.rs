@@ -1,6 +1,6 @@
 //! One event a line, as requests.
 
-use crate::cli::ingest::{Part, source::Reader};
+use crate::cli::ingest::{Part, identity::Identity, source::Reader};
 use serde::{Deserialize, de::IgnoredAny};
 use std::io;
 
@@ -14,8 +14,8 @@ struct Identified {
 /// The requests of an input with an event a line.
 pub(super) struct Lines {
     pub(super) reader: Reader,
-    /// Part of the ids of events that have none.
-    pub(super) identity: String,
+    /// For the ids of events that have none.
+    pub(super) identity: Identity,
     /// Bytes before the next line.
     pub(super) offset: u64,
     /// Lines before the next one.
@@ -37,8 +37,7 @@ impl Iterator for Lines {
                     let text = line.trim_ascii();
                     self.line += 1;
                     if !text.is_empty() {
-                        let id = || format!("{}-{:012x}", self.identity, self.offset);
-                        push_with_id(&mut part.body, text, id);
+                        push_with_id(&mut part.body, text, (&self.identity, self.line));
                         part.places.push(self.line);
                     }
                     self.offset += read as u64;
@@ -51,15 +50,23 @@ impl Iterator for Lines {
     }
 }
 
-/// The event and a line end, with `id` put in where it has none. What is not an object is sent as
+/// The event and a line end, with an id put in where it has none. What is not an object is sent as
 /// it is, for the server to say what is wrong.
-pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], id: impl Fn() -> String) {
+pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], place: (&Identity, u64)) {
     let parsed: Result<Identified, _> = serde_json::from_slice(event);
-    match (parsed, event.strip_prefix(b"{")) {
-        (Ok(Identified { id: None, events: None }), Some(rest)) => {
-            let comma = if rest.trim_ascii_start().starts_with(b"}") { "" } else { "," };
-            body.extend_from_slice(format!("{{\"id\":\"{}\"{comma}", id()).as_bytes());
-            body.extend_from_slice(rest);
+    let (identity, number) = place;
+    let has_none = matches!(parsed, Ok(Identified { id: None, events: None }));
+    push_object(body, event, has_none.then(|| identity.id(number, event)));
+}
+
+/// The event and a line end, with this id as its last member if it is an object: of two members of
+/// one name the last counts, and one may be null.
+pub(super) fn push_object(body: &mut Vec<u8>, event: &[u8], id: Option<String>) {
+    match (id, event.strip_suffix(b"}")) {
+        (Some(id), Some(members)) => {
+            let comma = if members.trim_ascii_end() == b"{" { "" } else { "," };
+            body.extend_from_slice(members);
+            body.extend_from_slice(format!("{comma}\"id\":\"{id}\"}}").as_bytes());
         }
         _ => body.extend_from_slice(event),
     }

@@ -1,21 +1,22 @@
 //! The rows of a Parquet file as events: each is sent as the JSON object of its columns.
 //!
 //! A column that is null is a member that is absent. Values are written as `icecore sql` writes
-//! them; the text of a column that holds JSON in our own tables is taken as JSON where it is JSON,
-//! so what `icecore sql --format parquet` wrote comes back as it was. A few rows are in memory at a
-//! time, whatever the size of the file and of its row groups.
+//! them; the text of a column that holds JSON in our
+//! own tables is taken as JSON where it is JSON, so what `icecore sql --format parquet` wrote comes
+//! back as it was. A few rows are in memory at a time, whatever the size of the file and of its row
+//! groups.
 
 use crate::{
     cli::{
         CliError,
-        ingest::{BATCH_EVENTS_MAX, Part},
+        ingest::{BATCH_EVENTS_MAX, Part, identity::Identity, lines::push_object, source::Head},
     },
     sql::output::cell::{Cells, write_json_text},
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef},
     compute::cast,
-    datatypes::{DataType, Float32Type, Float64Type},
+    datatypes::DataType,
     error::ArrowError,
     record_batch::RecordBatch,
 };
@@ -30,8 +31,8 @@ use std::{
 
 /// Decoded rows that are in memory at a time, in bytes by the file's own account.
 const DECODED_BYTES_MAX: u64 = 8 << 20;
-/// How much of a file's start and end tells it from others.
-const IDENTITY_BYTES: u64 = 64 * 1024;
+/// How much of a file's start and end is looked at to know it again.
+const HEAD_BYTES: u64 = 64 * 1024;
 /// Members whose value our tables hold as JSON text.
 pub(super) const JSON_COLUMNS: &[&str] =
     &["before", "prev", "after", "doc", "data", "meta", "_meta", "do"];
@@ -40,7 +41,7 @@ pub(super) const JSON_COLUMNS: &[&str] =
 #[derive(Debug)]
 pub(super) struct RowFile {
     builder: ParquetRecordBatchReaderBuilder<File>,
-    pub(super) identity: String,
+    pub(super) head: Head,
 }
 
 impl RowFile {
@@ -53,14 +54,19 @@ impl RowFile {
             ));
         }
         let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
-        let identity = identify(&mut file, path).map_err(|source| unreadable(path, source))?;
+        let head = head(&mut file).map_err(|source| unreadable(path, source))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)
             .map_err(|source| unreadable(path, io::Error::other(source)))?;
-        Ok(Self { builder, identity })
+        Ok(Self { builder, head })
     }
 
     /// The file's events from row `start` on, each part as large as a request may be.
-    pub(super) fn parts(self, path: &Path, start: u64) -> Result<Parts, CliError> {
+    pub(super) fn parts(
+        self,
+        path: &Path,
+        identity: Identity,
+        start: u64,
+    ) -> Result<Parts, CliError> {
         let groups = self.builder.metadata().row_groups().iter();
         let row_bytes = groups
             .filter(|group| 0 < group.num_rows())
@@ -74,13 +80,7 @@ impl RowFile {
             .with_batch_size(usize::try_from(rows).expect("at most a request's events"))
             .build()
             .map_err(|source| unreadable(path, io::Error::other(source)))?;
-        Ok(Parts {
-            reader,
-            path: path.to_owned(),
-            identity: self.identity,
-            next: start,
-            batch: None,
-        })
+        Ok(Parts { reader, path: path.to_owned(), identity, next: start, batch: None })
     }
 }
 
@@ -89,7 +89,7 @@ impl RowFile {
 pub(super) struct Parts {
     reader: ParquetRecordBatchReader,
     path: PathBuf,
-    identity: String,
+    identity: Identity,
     next: u64,
     /// What of the last batch did not fit.
     batch: Option<RecordBatch>,
@@ -123,8 +123,9 @@ impl Parts {
         let mut rows = 0;
         let writer = EventWriter::new(&self.path, batch)?;
         while rows < batch.num_rows() && !part.is_full() {
-            writer.write(&mut part.body, rows, &format!("{}-{:012x}", self.identity, self.next));
             self.next += 1;
+            let id = |event: &[u8]| self.identity.id(self.next, event);
+            writer.write(&mut part.body, rows, id);
             part.places.push(self.next);
             rows += 1;
         }
@@ -175,8 +176,13 @@ impl EventWriter {
             let mut name = Vec::new();
             write_json_text(&mut name, field.name());
             name.push(b':');
-            let nulls = array.logical_nulls();
-            columns.push(Column { index, name, is_id: field.name() == "id", is_json, nulls });
+            columns.push(Column {
+                index,
+                name,
+                is_id: field.name() == "id",
+                is_json,
+                nulls: array.logical_nulls(),
+            });
             arrays.push((field.name().clone(), array, true));
         }
         let batch =
@@ -185,50 +191,42 @@ impl EventWriter {
         Ok(Self { cells, columns })
     }
 
-    /// One line: the row as an object, with `id` where it has none of its own.
-    pub(in crate::cli) fn write(&self, out: &mut Vec<u8>, row: usize, id: &str) {
-        out.push(b'{');
+    /// One line: the row as an object, with an id made of it where it has none of its own.
+    pub(in crate::cli) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        row: usize,
+        id: impl FnOnce(&[u8]) -> String,
+    ) {
+        let mut object = vec![b'{'];
         let present =
             |column: &&Column| !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
-        if !self.columns.iter().filter(present).any(|column| column.is_id) {
-            out.extend_from_slice(b"\"id\":");
-            write_json_text(out, id);
-            out.push(b',');
-        }
+        let has_id = self.columns.iter().filter(present).any(|column| column.is_id);
         for column in self.columns.iter().filter(present) {
-            out.extend_from_slice(&column.name);
-            let start = out.len();
-            self.cells.write_json(out, column.index, row);
+            object.extend_from_slice(&column.name);
+            let start = object.len();
+            self.cells.write_json(&mut object, column.index, row);
             if column.is_json {
-                unquote_json(out, start..out.len());
+                let written = start..object.len();
+                unquote_json(&mut object, written);
             }
-            out.push(b',');
+            object.push(b',');
         }
-        if out.last() == Some(&b',') {
-            out.pop();
-        }
-        out.extend_from_slice(b"}\n");
+        object.pop_if(|last| *last == b',');
+        object.push(b'}');
+        let id = (!has_id).then(|| id(&object));
+        push_object(out, &object, id);
     }
 }
 
-/// A column as events have it: times without zone are UTC, and what is no number is not there.
+/// A column as events have it: times without zone are UTC.
 fn as_event(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    Ok(match array.data_type() {
+    match array.data_type() {
         DataType::Timestamp(unit, None) => {
-            cast(array, &DataType::Timestamp(*unit, Some(std::sync::Arc::from("+00:00"))))?
+            cast(array, &DataType::Timestamp(*unit, Some(std::sync::Arc::from("+00:00"))))
         }
-        DataType::Float32 => std::sync::Arc::new(
-            array
-                .as_primitive::<Float32Type>()
-                .unary_opt::<_, Float32Type>(|value| value.is_finite().then_some(value)),
-        ),
-        DataType::Float64 => std::sync::Arc::new(
-            array
-                .as_primitive::<Float64Type>()
-                .unary_opt::<_, Float64Type>(|value| value.is_finite().then_some(value)),
-        ),
-        _ => std::sync::Arc::clone(array),
-    })
+        _ => Ok(std::sync::Arc::clone(array)),
+    }
 }
 
 /// Puts the JSON that a JSON text holds in its place.
@@ -244,16 +242,14 @@ fn unquote_json(out: &mut Vec<u8>, written: Range<usize>) {
 }
 
 /// A Parquet file is written once, so its length and its ends tell it from others.
-fn identify(file: &mut File, path: &Path) -> io::Result<String> {
+fn head(file: &mut File) -> io::Result<Head> {
     let length = file.metadata()?.len();
-    let name =
-        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let mut text = format!("{name}\n{length}\n").into_bytes();
-    file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut text)?;
-    file.seek(SeekFrom::Start(length.saturating_sub(IDENTITY_BYTES)))?;
-    file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut text)?;
+    let mut ends = length.to_le_bytes().to_vec();
+    file.by_ref().take(HEAD_BYTES).read_to_end(&mut ends)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(HEAD_BYTES)))?;
+    file.by_ref().take(HEAD_BYTES).read_to_end(&mut ends)?;
     file.rewind()?;
-    Ok(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&text)))
+    Ok(Head::of_bytes(&ends))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> CliError {

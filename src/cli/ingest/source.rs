@@ -1,8 +1,11 @@
 //! Where the bytes of a command come from: files, patterns of names, stdin; decompressed.
 //!
-//! What a file is called and how it begins tells it from others, so that a second run knows it.
+//! How a file begins tells whether it is the one that an earlier run was stopped in.
 
-use crate::cli::{CliError, ingest::FileFormat};
+use crate::cli::{
+    CliError,
+    ingest::{FileFormat, identity::Identity},
+};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -12,8 +15,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How much of a file's start tells it from others.
-const IDENTITY_BYTES: u64 = 64 * 1024;
+/// How much of a file's start is looked at to know it again.
+const HEAD_BYTES: u64 = 64 * 1024;
 /// How much is read at once.
 const BUFFER_BYTES: usize = 1 << 20;
 /// What compressed bytes begin with, whatever the file is called.
@@ -26,16 +29,38 @@ const COMPRESSED_ENDINGS: &[&str] = &["gz", "zst", "zstd"];
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     path: PathBuf,
-    /// Tells it from others; of stdin a new one in every run, as it has no name.
-    pub(super) identity: String,
+    /// What its events are known by; of stdin another one in every run, as it has no name.
+    pub(super) identity: Identity,
+    /// How the file begins; none for stdin, which cannot be read again.
+    pub(super) head: Option<Head>,
     /// Size of the file, compressed as it is; 0 for stdin.
     pub(super) bytes: u64,
+}
+
+/// The start of a file: a hash of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// How many bytes were looked at.
+    bytes: u64,
+    hash: u64,
+}
+
+impl Head {
+    fn of(file: &mut File, bytes_max: u64) -> io::Result<Self> {
+        let mut head = Vec::new();
+        file.take(bytes_max.min(HEAD_BYTES)).read_to_end(&mut head)?;
+        Ok(Self::of_bytes(&head))
+    }
+
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, hash: xxhash_rust::xxh3::xxh3_64(bytes) }
+    }
 }
 
 /// How far a file is acknowledged: bytes, rows or elements.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
-    pub(super) identity: String,
+    pub(super) head: Head,
     pub(super) offset: u64,
     /// Lines before `offset`, of a file of lines.
     #[serde(default)]
@@ -43,10 +68,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Where a file of this identity goes on: offset and lines.
-    fn resume_at(file: &Path, identity: &str) -> Option<(u64, u64)> {
-        let progress: Self = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-        (progress.identity == identity).then_some((progress.offset, progress.lines))
+    /// What an earlier run noted, unless `path` has another file now. It may have grown since.
+    fn of_earlier_run(path: &Path, head: &Head) -> Option<Self> {
+        let noted: Self = serde_json::from_slice(&std::fs::read(progress_path(path)).ok()?).ok()?;
+        let is_same = noted.head == *head
+            || (noted.head.bytes < head.bytes
+                && Head::of(&mut File::open(path).ok()?, noted.head.bytes).ok()? == noted.head);
+        is_same.then_some(noted)
     }
 
     pub(super) fn save(&self, file: &Path) -> Result<(), CliError> {
@@ -64,8 +92,8 @@ pub(super) type Reader = Box<dyn BufRead + Send>;
 impl Source {
     pub(super) fn new(path: &Path) -> Result<Self, CliError> {
         if is_stdin(path) {
-            let identity = uuid::Uuid::new_v4().simple().to_string();
-            return Ok(Self { path: path.to_owned(), identity, bytes: 0 });
+            let identity = Identity::new_one();
+            return Ok(Self { path: path.to_owned(), identity, head: None, bytes: 0 });
         }
         let failed = failed_at(path);
         let mut file = File::open(path).map_err(&failed)?;
@@ -76,13 +104,9 @@ impl Source {
                 path.display()
             )));
         }
-        let mut head = Vec::new();
-        file.by_ref().take(IDENTITY_BYTES).read_to_end(&mut head).map_err(&failed)?;
-        let name =
-            path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let identity =
-            format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&[name.as_bytes(), &head].concat()));
-        Ok(Self { path: path.to_owned(), identity, bytes: metadata.len() })
+        let head = Some(Head::of(&mut file, HEAD_BYTES).map_err(&failed)?);
+        let identity = Identity::of_file(path).map_err(&failed)?;
+        Ok(Self { path: path.to_owned(), identity, head, bytes: metadata.len() })
     }
 
     /// The decompressed bytes from `start` on; the bar follows what is read of the file.
@@ -118,9 +142,8 @@ impl Source {
 
     /// How far an earlier run had it acknowledged: offset, and lines of an input of lines.
     pub(super) fn acknowledged(&self) -> (u64, u64) {
-        progress_path(&self.path)
-            .and_then(|file| Progress::resume_at(&file, &self.identity))
-            .unwrap_or((0, 0))
+        let noted = self.head.as_ref().and_then(|head| Progress::of_earlier_run(&self.path, head));
+        noted.map_or((0, 0), |noted| (noted.offset, noted.lines))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -158,14 +181,11 @@ pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     Ok(inputs)
 }
 
-/// Where it is kept how far an input is acknowledged; stdin cannot be read again.
-pub(super) fn progress_path(path: &Path) -> Option<PathBuf> {
-    if is_stdin(path) {
-        return None;
-    }
+/// Where it is kept how far a file is acknowledged.
+pub(super) fn progress_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".icecore-progress");
-    Some(name.into())
+    name.into()
 }
 
 pub(super) fn failed_at(path: &Path) -> impl Fn(io::Error) -> CliError {

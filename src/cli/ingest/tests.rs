@@ -1,5 +1,6 @@
 use crate::cli::ingest::{
     Part, csv, elements,
+    identity::Identity,
     lines::{Lines, push_with_id},
     rows::RowFile,
     source::{self, Source},
@@ -26,15 +27,52 @@ use std::{
 fn an_event_without_an_id_gets_one_and_others_stay_as_they_are() {
     let check = |event: &str, expected: &str| {
         let mut body = Vec::new();
-        push_with_id(&mut body, event.as_bytes(), || "f-1".to_owned());
-        assert_eq!(String::from_utf8(body).unwrap(), format!("{expected}\n"));
+        push_with_id(&mut body, event.as_bytes(), (&file(), 1));
+        let id = file().id(1, event.as_bytes());
+        let found = String::from_utf8(body).unwrap().replace(&id, "f-1");
+        assert_eq!(found, format!("{expected}\n"));
     };
-    check(r#"{"type":"a"}"#, r#"{"id":"f-1","type":"a"}"#);
+    check(r#"{"type":"a"}"#, r#"{"type":"a","id":"f-1"}"#);
+    check(r#"{"id":null,"n":{}}"#, r#"{"id":null,"n":{},"id":"f-1"}"#);
     check("{}", r#"{"id":"f-1"}"#);
     check(r#"{"id":"x","type":"a"}"#, r#"{"id":"x","type":"a"}"#);
     check(r#"{"events":[{}]}"#, r#"{"events":[{}]}"#);
     check(r#"{"type":"#, r#"{"type":"#);
     check("[1]", "[1]");
+}
+
+/// The identity of a file that is always at the same place.
+fn file() -> Identity {
+    Identity::of_file(Path::new("/")).unwrap()
+}
+
+/// A body without what its ids are made of.
+fn without_hashes(body: &str) -> String {
+    let is_id = |text: &str| {
+        let mut parts = text.split('-').map(str::len);
+        (parts.next(), parts.next(), parts.next(), parts.next())
+            == (Some(16), Some(8), Some(16), None)
+    };
+    let shorten =
+        |text: &str| if is_id(text) { format!("f-{}", &text[17..25]) } else { text.to_owned() };
+    body.split('"').map(shorten).collect::<Vec<_>>().join("\"")
+}
+
+#[test]
+fn an_id_tells_files_places_and_contents_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        Identity::of_file(&path).unwrap()
+    };
+    let (one, other) = (of_file("h1/app.ndjson"), of_file("h2/app.ndjson"));
+    let id = one.id(1, b"{}");
+    assert_eq!(of_file("h2/../h1/app.ndjson").id(1, b"{}"), id);
+    assert_ne!(other.id(1, b"{}"), id);
+    assert_ne!(one.id(2, b"{}"), id);
+    assert_ne!(one.id(1, b"{ }"), id);
 }
 
 #[test]
@@ -84,10 +122,7 @@ fn what_is_compressed_is_read_whatever_it_is_called() {
         assert_eq!((part.places, part.next), (vec![1, 2], 26), "{name}");
         let rest = lines_of(&source, 13).next().unwrap().unwrap();
         let body = String::from_utf8(rest.body).unwrap();
-        assert_eq!(
-            body,
-            format!("{{\"id\":\"{}-00000000000d\",\"type\":\"b\"}}\n", source.identity)
-        );
+        assert_eq!(without_hashes(&body), "{\"type\":\"b\",\"id\":\"f-00000001\"}\n");
     }
 }
 
@@ -136,15 +171,16 @@ fn patterns_stand_for_the_files_that_match() {
 #[test]
 fn the_elements_of_a_json_file_are_events() {
     let check = |text: &str, expected: &str| {
-        let parts = elements::parts(text.as_bytes(), "f", 0);
+        let parts = elements::parts(text.as_bytes(), &file(), 0);
         let lines = parts.map(|parts| {
             parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect::<String>()
         });
-        assert_eq!(lines.as_deref().unwrap_or("-"), expected, "{text}");
+        let lines = lines.map_or("-".to_owned(), |lines| without_hashes(&lines));
+        assert_eq!(lines, expected, "{text}");
     };
     check(
         "[{\"id\":\"a\"},\n {\"n\":\n1.50}]",
-        "{\"id\":\"a\"}\n{\"id\":\"f-000000000002\",\"n\": 1.50}\n",
+        "{\"id\":\"a\"}\n{\"n\": 1.50,\"id\":\"f-00000002\"}\n",
     );
     check("{\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     check("{\"id\":\"a\"} {\"id\":\"b\"}", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
@@ -152,9 +188,9 @@ fn the_elements_of_a_json_file_are_events() {
     check("[{]", "-");
     check("", "");
     let many: Vec<String> = (0..5_001).map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
-    let parts = elements::parts(format!("[{}]", many.join(",")).as_bytes(), "f", 0).unwrap();
+    let parts = elements::parts(format!("[{}]", many.join(",")).as_bytes(), &file(), 0).unwrap();
     assert_eq!(parts.iter().map(|part| part.next).collect::<Vec<_>>(), [5_000, 5_001]);
-    let rest = elements::parts(format!("[{}]", many.join(",")).as_bytes(), "f", 5_000).unwrap();
+    let rest = elements::parts(format!("[{}]", many.join(",")).as_bytes(), &file(), 5_000).unwrap();
     assert_eq!((rest.len(), &rest[0].places, &rest[0].body), (1, &vec![5_001], &parts[1].body));
 }
 
@@ -162,10 +198,19 @@ fn the_elements_of_a_json_file_are_events() {
 fn a_row_of_csv_is_the_object_of_its_columns() {
     let check = |text: &str, expected: &str| {
         let reader: source::Reader = Box::new(std::io::Cursor::new(text.to_owned().into_bytes()));
-        let rows = csv::Rows::new(reader, Path::new("x.csv"), "f".to_owned(), 0).unwrap();
-        let parts: Vec<Part> = rows.map(Result::unwrap).collect();
-        let lines: String =
-            parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect();
+        let rows = csv::Rows::new(reader, Path::new("x.csv"), file(), 0).unwrap();
+        let mut lines = String::new();
+        for part in rows {
+            match part {
+                Ok(part) => {
+                    lines.push_str(&without_hashes(&String::from_utf8(part.body).unwrap()));
+                    for (line, reason) in part.unsent {
+                        lines.push_str(&format!("{line}: {reason}\n"));
+                    }
+                }
+                Err(problem) => lines.push_str(&format!("{problem}\n")),
+            }
+        }
         assert_eq!(lines, expected, "{text}");
     };
     check(
@@ -173,15 +218,23 @@ fn a_row_of_csv_is_the_object_of_its_columns() {
         "{\"id\":\"007\",\"type\":\"a\",\"user_id\":\"42\",\"duration_ms\":1.5,\"success\":true,\"data\":{\"k\":\"x,y\"}}\n",
     );
     check(
-        "\u{feff}type;durationMs;data\na;x;{\n",
-        "{\"type\":\"a\",\"durationMs\":\"x\",\"data\":\"{\",\"id\":\"f-000000000001\"}\n",
+        "\u{feff}\"type\";durationMs;data\na;x;{\n",
+        "{\"type\":\"a\",\"durationMs\":\"x\",\"data\":\"{\",\"id\":\"f-00000002\"}\n",
     );
     check(
-        "type\tn\n\t\na\t\"b\nc\"\tmore\n",
-        "{\"id\":\"f-000000000001\"}\n{\"type\":\"a\",\"n\":\"b\\nc\",\"column_3\":\"more\",\"id\":\"f-000000000002\"}\n",
+        "type\tn\n\t\na\t\"b\nc\"\n",
+        "{\"id\":\"f-00000002\"}\n{\"type\":\"a\",\"n\":\"b\\nc\",\"id\":\"f-00000003\"}\n",
     );
     check("type\n", "");
     check("", "");
+    check(
+        "id,type\n1,t\n2\n3,t,x\n4,t\n",
+        "{\"id\":\"1\",\"type\":\"t\"}\n{\"id\":\"4\",\"type\":\"t\"}\n3: fields in the row: 1, in the header: 2\n4: fields in the row: 3, in the header: 2\n",
+    );
+    check(
+        "id,type\n1,t\n2,\"t\n3,t\n",
+        "{\"id\":\"1\",\"type\":\"t\"}\nx.csv:3: unterminated CSV quoted field: the quote that begins on line 3 is never closed; the rows before it were sent\n",
+    );
 }
 
 /// Writes row groups of at most `group_rows` rows.
@@ -196,7 +249,9 @@ fn write_parquet(path: &Path, batch: &RecordBatch, group_rows: usize) {
 }
 
 fn bodies(path: &Path, start: u64) -> Vec<(String, usize, u64)> {
-    let parts = RowFile::open(path).unwrap().parts(path, start).unwrap().map(Result::unwrap);
+    let identity = Identity::of_file(path).unwrap();
+    let parts = RowFile::open(path).unwrap().parts(path, identity, start).unwrap();
+    let parts = parts.map(Result::unwrap);
     parts
         .map(|part| (String::from_utf8(part.body).unwrap(), part.places.len(), part.next))
         .collect()
@@ -243,14 +298,13 @@ fn a_row_is_the_object_of_its_columns() {
     )
     .unwrap();
     write_parquet(&path, &batch, 10);
-    let identity = RowFile::open(&path).unwrap().identity;
     let bodies = bodies(&path, 0);
     assert_eq!((bodies.len(), bodies[0].1, bodies[0].2), (1, 2, 2));
     expect![[r#"
         {"id":"own\"id","type":"a","ts":"2023-11-14T22:13:20.123456Z","after":{"n": 1},"data":{"k":"\n"},"do":{"class":"Cart"},"tags":[1,null],"lsn":9223372036854775807,"ratio":0.5,"success":true,"price":"123.45","blob":"AP8=","note":"{\"stays\":\"text\"}"}
-        {"id":"IDENTITY-000000000001","type":"b","ts":"1970-01-01T00:00:00Z","data":"not JSON","do":{"class":null},"ratio":null,"price":"0.01","blob":"","note":"x"}
+        {"type":"b","ts":"1970-01-01T00:00:00Z","data":"not JSON","do":{"class":null},"ratio":"NaN","price":"0.01","blob":"","note":"x","id":"f-00000002"}
     "#]]
-    .assert_eq(&bodies[0].0.replace(&identity, "IDENTITY"));
+    .assert_eq(&without_hashes(&bodies[0].0));
 }
 
 #[test]
@@ -276,7 +330,8 @@ fn rows_are_the_same_from_any_border_and_parts_are_bounded() {
     }
     let lines: String = whole.into_iter().map(|(body, ..)| body).collect();
     for (n, line) in lines.lines().enumerate() {
-        assert!(line.contains(&format!("-{n:012x}\",\"type\":\"t{n}\",")), "{line:.100}");
+        assert!(line.starts_with(&format!("{{\"type\":\"t{n}\",")), "{line:.100}");
+        assert!(line.contains(&format!("-{:08x}-", n + 1)), "{n}");
     }
 }
 

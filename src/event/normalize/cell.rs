@@ -1,6 +1,7 @@
 //! One value for one column: which forms it may have. Leaves the column's choice to `normalize`.
 
 use crate::event::{
+    digest,
     json::{self, Kind, Value},
     names::{self, KINDS},
 };
@@ -69,7 +70,7 @@ pub(crate) fn identifier(value: Value<'_>) -> Option<Cow<'_, str>> {
     match value.kind {
         Kind::Plain | Kind::Escaped if value.has_lone_surrogate() => None,
         Kind::Plain | Kind::Escaped => value.text().filter(|text| !text.is_empty()),
-        Kind::Number => Some(Cow::Borrowed(value.raw)),
+        Kind::Number => Some(digest::name(value.raw)),
         Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
     }
 }

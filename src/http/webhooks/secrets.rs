@@ -1,6 +1,9 @@
 //! The secrets of webhook providers: set, listed without themselves, deleted.
 
-use super::{Scheme, check_provider};
+use super::{
+    Scheme, check_provider,
+    id_rule::{IdRule, Wanted},
+};
 use crate::http::{
     App, body, error::ApiError, guard, json, parse_namespace, record::Caller, tables,
 };
@@ -22,6 +25,7 @@ use serde_json::{Value, json as value};
 /// What a delivery is checked by.
 pub(super) struct Keys {
     pub(super) scheme: Scheme,
+    pub(super) id_rule: IdRule,
     pub(super) secrets: Vec<String>,
     /// Where its event goes.
     pub(super) namespace: Namespace,
@@ -33,7 +37,13 @@ pub(super) struct Keys {
 struct NewSecret {
     secret: String,
     scheme: Option<String>,
+    id_header: Option<String>,
+    id_member: Option<String>,
+    #[serde(default)]
+    no_id: bool,
 }
+
+const FORM: &str = "the body is not {\"secret\": \"…\", \"scheme\"?: \"…\"} with one of \"id_header\", \"id_member\" and \"no_id\": true";
 
 /// The secrets of a provider in a namespace: its own, else those of the settings.
 pub(super) async fn keys(
@@ -48,15 +58,18 @@ pub(super) async fn keys(
     };
     if let Some(newest) = stored.first() {
         let sent_to = Namespace::parse(&newest.sent_to).unwrap_or_else(|_| namespace.clone());
-        let same = stored.iter().filter(|secret| secret.scheme == newest.scheme);
+        let (scheme, id_rule) = IdRule::split(&newest.scheme);
+        let same = stored.iter().filter(|secret| IdRule::split(&secret.scheme).0 == scheme);
         return Ok(Some(Keys {
-            scheme: Scheme::of(&newest.scheme),
+            scheme: Scheme::of(scheme),
+            id_rule,
             secrets: same.map(|secret| secret.secret.clone()).collect(),
             namespace: sent_to,
         }));
     }
     Ok(app.webhook_secrets.get(provider).map(|secrets| Keys {
         scheme: Scheme::of(provider),
+        id_rule: IdRule::default(),
         secrets: secrets.clone(),
         namespace: namespace.clone(),
     }))
@@ -78,8 +91,7 @@ pub(super) async fn set(
     let wrong = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
     let body = body::read(&app, &headers, body).await?;
     // The problem's own text could have the secret in it.
-    let new: NewSecret = serde_json::from_slice(&body.bytes)
-        .map_err(|_| wrong("the body is not {\"secret\": \"…\", \"scheme\"?: \"…\"}".to_owned()))?;
+    let new: NewSecret = serde_json::from_slice(&body.bytes).map_err(|_| wrong(FORM.to_owned()))?;
     let scheme = match new.scheme.as_deref() {
         Some(name) => Scheme::named(name).ok_or_else(|| {
             wrong(format!(
@@ -91,11 +103,25 @@ pub(super) async fn set(
     scheme.check_secret(&new.secret).map_err(|problem| wrong(problem.to_owned()))?;
     let namespace = parse_namespace(&namespace)?;
     let sent_to = tables::owner(&app, &caller.principal, namespace).await?;
+    let NewSecret { id_header: header, id_member: member, no_id: is_nowhere, .. } = new;
+    let rule = match (Wanted { header, member, is_nowhere }.rule()?, scheme) {
+        // A new secret alone leaves the rule as it is.
+        (None, Scheme::Generic) => {
+            let before = store(&app)?.webhook_secrets(sent_to.name(), &provider).await?;
+            before.first().map(|before| IdRule::split(&before.scheme).1).unwrap_or_default()
+        }
+        (None, _) => IdRule::default(),
+        (Some(rule), Scheme::Generic) => rule,
+        (Some(_), _) => {
+            let text = format!("a delivery of {} has an id of its provider's", scheme.name());
+            return Err(wrong(text));
+        }
+    };
     let secret = WebhookSecret {
         namespace: sent_to.name().to_owned(),
         provider: provider.clone(),
         sent_to: sent_to.text().to_owned(),
-        scheme: scheme.name().to_owned(),
+        scheme: rule.beside(scheme.name()),
         secret: new.secret,
         since_ms: app.clock.now_ms(),
     };
@@ -179,11 +205,17 @@ fn describe(secrets: &[WebhookSecret]) -> Value {
         time.to_rfc3339_opts(SecondsFormat::Millis, true)
     };
     let newest = secrets.first();
-    value!({
+    let known = newest.map(|secret| IdRule::split(&secret.scheme));
+    let (scheme, rule) = known.unwrap_or_default();
+    let mut answer = value!({
         "namespace": newest.map(|secret| &secret.sent_to),
         "provider": newest.map(|secret| &secret.provider),
-        "scheme": newest.map(|secret| &secret.scheme),
+        "scheme": scheme,
         "since": newest.map(time),
         "secrets": secrets.iter().map(time).map(|since| value!({ "since": since })).collect::<Vec<_>>(),
-    })
+    });
+    if Scheme::of(scheme) == Scheme::Generic {
+        answer["delivery_id"] = rule.text().into();
+    }
+    answer
 }

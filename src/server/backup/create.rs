@@ -122,6 +122,14 @@ async fn take_log(config: &Config) -> Result<(bool, Option<LogFolder>), BackupEr
     }
 }
 
+/// Whether the server of this data folder runs.
+///
+/// # Errors
+/// [`BackupError`] for a log that cannot be looked at.
+pub async fn is_running(config: &Config) -> Result<bool, BackupError> {
+    take_log(config).await.map(|(is_running, _)| is_running)
+}
+
 /// Refuses the data folder of another server than the one that takes events: what that one
 /// acknowledged may be nowhere but in its log.
 async fn check_owner(

@@ -1,0 +1,179 @@
+//! Files that `icecore ingest` sends: what they hold is stored once each, as it is, or said with its
+//! place.
+
+use crate::{harness::TestServer, process::run};
+use arrow::{
+    array::{ArrayRef, Float64Array, StringArray},
+    record_batch::RecordBatch,
+};
+use parquet::arrow::ArrowWriter;
+use serde_json::json;
+use std::{fs, path::Path, sync::Arc};
+
+/// What a run printed and how it ended.
+struct Sent {
+    code: Option<i32>,
+    said: String,
+    problems: String,
+}
+
+fn ingest(server: &TestServer, file: &Path) -> Sent {
+    let words = ["ingest", "--url", &server.url, "--ns", "n", file.to_str().unwrap()];
+    let output = run(&words, &[], b"");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Sent { code: output.status.code(), said: text(output.stdout), problems: text(output.stderr) }
+}
+
+fn write(server: &TestServer, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    let path = server.folder.path().join("files").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quote_without_an_end_swallows_no_rows() {
+    let server = TestServer::start().await;
+    let path = write(&server, "open.csv", b"id,type,note\n1,t,a\n2,t,\"unclosed\n3,t,x\n4,t,y\n");
+    let sent = ingest(&server, &path);
+    assert_eq!(sent.code, Some(1));
+    assert!(
+        sent.problems.contains("open.csv:3: unterminated CSV quoted field"),
+        "{}",
+        sent.problems
+    );
+    let rows = server.rows("n", "SELECT id FROM events ORDER BY id").await;
+    assert_eq!(rows, json!([["1"]]));
+    // Mended, the rest comes, and what was sent is there once.
+    let path = write(&server, "open.csv", b"id,type,note\n1,t,a\n2,t,\"closed\"\n3,t,x\n4,t,y\n");
+    let sent = ingest(&server, &path);
+    assert_eq!((sent.code, sent.problems.as_str()), (Some(0), ""), "{}", sent.said);
+    let rows = server.rows("n", "SELECT count(*), count(DISTINCT id) FROM events").await;
+    assert_eq!(rows, json!([[4, 4]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_not_utf_8_or_does_not_fit_the_header_is_refused_with_its_line() {
+    let server = TestServer::start().await;
+    let text =
+        b"id,type,note\ngr\xf6\xdfe,t,1\ngr\xe4\xe4e,t,2\n1,t,3\n2,t\n3,t,x,y\n4,t,\"a\nb\"\n5\n";
+    let path = write(&server, "latin.csv", text);
+    let sent = ingest(&server, &path);
+    assert_eq!(sent.code, Some(1));
+    assert_eq!(sent.said, "2 events sent: 2 new, 0 duplicates, 0 refused\n");
+    for line in [
+        "latin.csv:2: not sent: the value of column `id` is not UTF-8",
+        "latin.csv:3: not sent: the value of column `id` is not UTF-8",
+        "latin.csv:5: not sent: fields in the row: 2, in the header: 3",
+        "latin.csv:6: not sent: fields in the row: 4, in the header: 3",
+        "latin.csv:9: not sent: fields in the row: 1, in the header: 3",
+        "5 rows were not sent",
+    ] {
+        assert!(sent.problems.contains(line), "{line} in {}", sent.problems);
+    }
+    let rows = server.rows("n", "SELECT id FROM events ORDER BY id").await;
+    assert_eq!(rows, json!([["1"], ["4"]]));
+    let path = write(&server, "header.csv", b"id,gr\xf6\xdfe\n1,2\n");
+    let sent = ingest(&server, &path);
+    assert_eq!(sent.code, Some(1));
+    assert!(sent.problems.contains("header.csv:1: the header is not UTF-8"), "{}", sent.problems);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_lines_of_two_files_are_two_events_and_a_file_that_grew_brings_what_is_new() {
+    let server = TestServer::start().await;
+    for name in ["app.ndjson", "app.csv", "app.json"] {
+        let (line, more) = match name {
+            "app.csv" => ("type\nhb\n", "hb\n"),
+            "app.json" => ("[{\"type\":\"hb\"}]", ""),
+            _ => ("{\"type\":\"hb\"}\n", "{\"type\":\"hb\"}\n"),
+        };
+        for host in ["host1", "host2"] {
+            let path = write(&server, &format!("{host}/{name}"), line.as_bytes());
+            let first = ingest(&server, &path).said;
+            assert_eq!(first, "1 events sent: 1 new, 0 duplicates, 0 refused\n", "{path:?}");
+            let again = ingest(&server, &path).said;
+            assert_eq!(again, "1 events sent: 0 new, 1 duplicates, 0 refused\n", "{path:?}");
+            let grown = match more {
+                "" => "[{\"type\":\"hb\"},{\"type\":\"hb\"}]".to_owned(),
+                more => format!("{line}{more}"),
+            };
+            fs::write(&path, grown).unwrap();
+            let grown = ingest(&server, &path).said;
+            assert_eq!(grown, "2 events sent: 1 new, 1 duplicates, 0 refused\n", "{path:?}");
+        }
+    }
+    // The same file by another way to write its name.
+    let path = server.folder.path().join("files/host1/../host2/app.ndjson");
+    let said = ingest(&server, &path).said;
+    assert_eq!(said, "2 events sent: 0 new, 2 duplicates, 0 refused\n");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_stopped_goes_on_in_a_file_that_grew_but_not_in_another() {
+    let server = TestServer::start().await;
+    let line = |n: usize| format!("{{\"type\":\"t\",\"n\":{n}}}\n");
+    let text: String = (0..6_000).map(line).collect();
+    let path = write(&server, "long.ndjson", text.as_bytes());
+    assert!(ingest(&server, &path).said.contains("6000 new"));
+    // As a run that was stopped after its first request leaves it.
+    let first: String = (0..5_000).map(line).collect();
+    let note = |bytes: &[u8]| {
+        let head = &bytes[..bytes.len().min(64 * 1024)];
+        let hash = xxhash_rust::xxh3::xxh3_64(head);
+        json!({ "head": { "bytes": head.len(), "hash": hash }, "offset": first.len(), "lines": 5_000 })
+    };
+    let progress = path.with_file_name("long.ndjson.icecore-progress");
+    fs::write(&progress, note(text.as_bytes()).to_string()).unwrap();
+    fs::write(&path, format!("{text}{}", line(6_000))).unwrap();
+    let said = ingest(&server, &path).said;
+    assert_eq!(said, "1001 events sent: 1 new, 1000 duplicates, 0 refused\n");
+    assert!(!progress.exists());
+    // Another file took its place: nothing of it is passed over.
+    fs::write(&progress, note(text.as_bytes()).to_string()).unwrap();
+    let other: String = (10_000..15_001).map(line).collect();
+    fs::write(&path, other).unwrap();
+    let said = ingest(&server, &path).said;
+    assert_eq!(said, "5001 events sent: 5001 new, 0 duplicates, 0 refused\n");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_json_has_not_are_kept_as_texts() {
+    let server = TestServer::start().await;
+    let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.5];
+    let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c", "d"]));
+    let types: ArrayRef = Arc::new(StringArray::from(vec!["t"; 4]));
+    let floats: ArrayRef = Arc::new(Float64Array::from(numbers.to_vec()));
+    let columns =
+        [("id", ids), ("type", types), ("f", Arc::clone(&floats)), ("duration_ms", floats)];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let path = write(&server, "numbers.parquet", b"");
+    let mut writer =
+        ArrowWriter::try_new(fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let sent = ingest(&server, &path);
+    assert_eq!(sent.said, "4 events sent: 4 new, 0 duplicates, 0 refused\n", "{}", sent.problems);
+    let rows = server
+        .rows(
+            "n",
+            "SELECT id, duration_ms, json_extract_string(payload, '$.f'),
+                    json_extract_string(payload, '$.duration_ms')
+             FROM events ORDER BY id",
+        )
+        .await;
+    assert_eq!(
+        rows,
+        json!([
+            ["a", null, "NaN", "NaN"],
+            ["b", null, "Infinity", "Infinity"],
+            ["c", null, "-Infinity", "-Infinity"],
+            ["d", 1.5, "1.5", "1.5"],
+        ])
+    );
+    server.stop().await;
+}
