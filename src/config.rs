@@ -20,6 +20,7 @@ use access::AccessConfig;
 pub use catalog::MetastoreUrl;
 use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
+use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -166,6 +167,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The failpoint script.
     pub faults: Faults,
+    /// The tables that the service writes.
+    pub tables: ServiceTables,
     /// Each setting's text, origin and meaning; secrets blanked.
     pub effective: Vec<(&'static str, String, Origin, &'static str)>,
 }
@@ -356,7 +359,14 @@ impl Texts {
             warnings: Vec::new(),
             faults: Faults::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
+            tables: self.tables()?,
         })
+    }
+
+    fn tables(&self) -> Result<ServiceTables, ConfigError> {
+        let count: usize = self.parsed("trial_columns", "is not a whole number")?;
+        ServiceTables::with_trial(count)
+            .ok_or_else(|| self.wrong("trial_columns", "is more than this build has"))
     }
 
     fn warehouse(&self, data_dir: &Path) -> Result<String, ConfigError> {

@@ -4,6 +4,7 @@
 //! event keep their JSON text byte for byte. An event is accepted whole or refused whole.
 
 mod avro;
+mod bits;
 mod build;
 pub mod cloud;
 pub mod codec;
@@ -12,6 +13,7 @@ mod digest;
 #[cfg(test)]
 mod fuzz;
 mod json;
+pub mod left_out;
 pub mod letter;
 mod names;
 mod normalize;
@@ -25,7 +27,7 @@ pub mod webhook;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use icecore_schemas::{columns::Column, error_code::ErrorCode, names::Namespace};
 use std::{collections::HashMap, ops::Range};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -44,6 +46,8 @@ pub struct Limits {
     pub ts_future_us: i64,
     /// Whether credentials in what Tail Workers send are taken out. Default yes.
     pub redact: bool,
+    /// The columns that members may fill: the first of `icecore_schemas::columns::KNOWN_EVENTS`.
+    pub columns: &'static [Column],
 }
 
 /// How a body is written.

@@ -16,6 +16,7 @@ pub const POINTS: &[&str] = &[
     "wal.after_sync",
     "wal.after_publish",
     "flush.before_write",
+    "flush.after_columns",
     "flush.after_data_file",
     "flush.before_commit",
     "flush.lost_answer",

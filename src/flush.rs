@@ -5,6 +5,7 @@
 //! table already has is skipped by the commit. A table whose flush failed takes a smaller bite, so
 //! that a disk with little room left is drained in steps that fit.
 
+mod columns;
 mod commit;
 pub mod noted;
 pub mod obsolete;
@@ -14,6 +15,7 @@ use crate::{
     clock::Clock,
     faults::Faults,
     flush::{
+        columns::LeftOut,
         commit::{Bounds, COMMIT_BYTES_MAX, Done, TableFlush},
         requests::Requests,
     },
@@ -21,17 +23,18 @@ use crate::{
     metrics::Metrics,
     owner::{NotOwner, Ownership},
     table::{
-        schema::{self, NotOurs},
+        evolve::{Fit, NotOurs},
+        schema,
         writer::WriteError,
     },
     tasks::{Job, Progress},
-    wal::{Pending, Position, RecordKind, Wal, WalError, held::Failing},
+    wal::{Pending, Position, Wal, WalError, held::Failing},
 };
 use futures::{StreamExt, stream};
 use icecore_catalog::{catalog::Catalog, error::CatalogError, storage};
 use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
+    service_table::{RecordKind, SERVICE_TABLES, ServiceTables},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -74,6 +77,8 @@ pub struct FlushOptions {
     pub owner: Ownership,
     /// Where flushes are counted.
     pub metrics: Metrics,
+    /// The tables that its records are rows of.
+    pub tables: ServiceTables,
 }
 
 /// Why a flush failed; it is tried again.
@@ -194,6 +199,8 @@ pub struct Flush {
     wal: Wal,
     catalog: Catalog,
     requests: Arc<Requests>,
+    tables: ServiceTables,
+    left_out: LeftOut,
 }
 
 /// The job behind [`Flush`].
@@ -237,7 +244,10 @@ impl Flush {
             faults,
             metrics: options.metrics.clone(),
             bounds: Bounds::default(),
+            ours: options.tables.clone(),
+            left_out: LeftOut::default(),
         };
+        let (ours, left_out) = (tables.ours.clone(), tables.left_out.clone());
         let owner = options.owner.clone();
         let job = FlushJob {
             options,
@@ -246,7 +256,13 @@ impl Flush {
             tables,
             failing: HashMap::new(),
         };
-        (Self { owner, wal, catalog, requests }, job, wake)
+        (Self { owner, wal, catalog, requests, tables: ours, left_out }, job, wake)
+    }
+
+    /// Columns that tables had no place for at their last flush: how many, by `namespace.table`.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<(String, usize)> {
+        self.left_out.counts()
     }
 
     /// Commits everything of `namespace` up to `through` without waiting for the interval, and
@@ -264,10 +280,12 @@ impl Flush {
             self.requests.wait(namespace, through).await?;
         }
         let mut snapshots = Vec::new();
-        for (kind, name) in TABLES {
+        for ours in self.tables.iter() {
+            let Some(name) = ours.fixed_name() else { continue };
             match self.catalog.load_table(&schema::ident(namespace, name)).await {
-                Ok(table) if schema::check_ours(name, &table.metadata).is_ok() => {
-                    snapshots.extend(table.metadata.current_snapshot_id().map(|id| (kind, id)));
+                Ok(table) if Fit::of(ours, &table.metadata).is_ok() => {
+                    let snapshot = table.metadata.current_snapshot_id();
+                    snapshots.extend(snapshot.map(|id| (ours.kind, id)));
                 }
                 Ok(_) | Err(CatalogError::NoSuchTable(_)) => (),
                 Err(error) => return Err(Arc::new(error.into())),
@@ -277,20 +295,10 @@ impl Flush {
     }
 }
 
-/// The tables whose rows are in the log.
-const TABLES: [(RecordKind, &str); 2] =
-    [(RecordKind::Events, EVENTS_TABLE), (RecordKind::DeadLetters, DEAD_LETTERS_TABLE)];
-
-/// The name of the table that a record's rows go to; none for records that are no rows.
-#[must_use]
-pub fn table_name(kind: RecordKind) -> Option<&'static str> {
-    TABLES.iter().find(|(of, _)| *of == kind).map(|(_, name)| *name)
-}
-
 /// Whether a record of `namespace` up to `through` is still in the log alone.
 fn is_waiting(wal: &Wal, namespace: &Namespace, through: Position) -> bool {
-    TABLES.iter().any(|(kind, _)| {
-        wal.records(*kind, namespace, 0).first().is_some_and(|first| first.position <= through)
+    SERVICE_TABLES.iter().any(|table| {
+        wal.records(table.kind, namespace, 0).first().is_some_and(|first| first.position <= through)
     })
 }
 
@@ -414,7 +422,7 @@ impl Job for FlushJob {
                     more |= done == Done::Part;
                 }
                 Err(error) => {
-                    let name = table_name(pending.kind).unwrap_or("?");
+                    let name = pending.kind.table_name().unwrap_or("?");
                     let table = schema::ident(&pending.namespace, name).to_string();
                     self.tables.wal.note_failing(Failing {
                         kind: pending.kind,

@@ -26,7 +26,7 @@ use crate::{
     ids::Ids,
     wal::{Position, Wal, WalError, WalWriter},
 };
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace, service_table::RecordKind};
 use sequencer::{GroupBounds, Message, Reply, Sequencer, Share};
 use std::{
     collections::HashMap,
@@ -61,11 +61,9 @@ pub struct IngestOptions {
     pub group_bytes_max: usize,
     /// Most distinct types of a namespace. Default 1 000.
     pub types_max: usize,
-    /// Highest `seq` each namespace's tables hold, so that none is given twice. Keyed by text.
-    ///
-    /// The flag is true for `dead_letters`. A namespace that is missing starts at 0, or where the
-    /// log and the id folder say.
-    pub seq_floor: HashMap<(Namespace, bool), u64>,
+    /// Highest number of a row that each table holds, so that none is given twice. A table that is
+    /// missing starts at 0, or where the log and the id folder say.
+    pub seq_floor: HashMap<(RecordKind, Namespace), u64>,
     /// Every `seq` is above this one, in every namespace: another log may have given the others.
     pub seq_after: u64,
     /// Namespaces that the catalog has, so that none of another spelling takes their names. The id

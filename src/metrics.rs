@@ -86,6 +86,8 @@ pub struct Instruments {
     pub flush_failing: Gauge,
     /// For how long one of these tables has failed.
     pub flush_failing_since: Family<TableLabel, Gauge>,
+    /// Columns that a table has no place for.
+    pub columns_left_out: Family<TableLabel, Gauge>,
     /// Queries that were started.
     pub queries: Counter,
     /// Queries that run.
@@ -229,6 +231,10 @@ impl Instruments {
                 "Since when a table cannot be flushed; the log has the reason",
                 Unit::Seconds,
                 Family::default(),
+            ),
+            columns_left_out: to.add(
+                "columns_left_out",
+                "Columns that a table has no place for, as another's have their names",
             ),
             queries: to.add("queries", "SQL queries started"),
             queries_running: to.add("queries_running", "SQL queries that run"),

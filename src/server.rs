@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     owner::{self, Ownership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
-    table::known_ids::ReadIdsError,
+    table::{evolve, known_ids::ReadIdsError},
     tasks::Tasks,
     wal::{Wal, WalError},
     warehouse::{self, ProbeWarehouse, WarehouseState},
@@ -241,6 +241,7 @@ fn flush_options(config: &Config, owner: &Ownership, metrics: &Metrics) -> Flush
         bytes_max: config.commit_bytes_max,
         owner: owner.clone(),
         metrics: metrics.clone(),
+        tables: config.tables.clone(),
     }
 }
 
@@ -326,7 +327,9 @@ fn open_catalog(
     let clock = clock.clone();
     let now = Arc::new(move || clock.now_ms());
     let (name, metastore) = (&config.catalog_name, Arc::new(metastore));
-    let catalog = Catalog::with_options(name, storage, metastore, now, config.catalog_options);
+    let mut options = config.catalog_options.clone();
+    options.reserved.tables = evolve::own_tables(&config.tables);
+    let catalog = Catalog::with_options(name, storage, metastore, now, options);
     Ok(catalog.with_namespace_separator(&config.namespace_separator))
 }
 
@@ -348,6 +351,7 @@ fn limits(config: &Config) -> Limits {
         ts_past_us: Some(micros(config.ts_past)),
         ts_future_us: micros(config.ts_future),
         redact: config.redact,
+        columns: config.tables.events().columns,
     }
 }
 
@@ -359,5 +363,6 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
         token: config.sql.concurrent_per_token,
     };
     let metrics = metrics.clone();
-    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent, metrics }
+    let tables = config.tables.clone();
+    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent, metrics, tables }
 }

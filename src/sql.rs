@@ -78,7 +78,10 @@ use engine::{Engine, Head, Out};
 use futures::{StreamExt, stream::BoxStream};
 use icecore_catalog::{catalog::Catalog, metastore::sql::SqlMetastore};
 use icecore_schemas::{
-    columns::EVENTS_TABLE, error_code::ErrorCode, names::Namespace, query::SqlRequest,
+    error_code::ErrorCode,
+    names::Namespace,
+    query::SqlRequest,
+    service_table::{EVENTS_TABLE, ServiceTables},
 };
 use session::{CATALOG, Sessions};
 use slots::{Asker, Size, Slots, SlotsMax};
@@ -101,6 +104,8 @@ pub struct SqlOptions {
     pub concurrent: SlotsMax,
     /// Where queries are counted.
     pub metrics: Metrics,
+    /// The tables that records of the log are rows of.
+    pub tables: ServiceTables,
 }
 
 /// What a query may name beside the tables of its namespace.
@@ -333,7 +338,7 @@ impl Inner {
 
     fn sources(&self) -> Sources<'_> {
         let Self { wal, owner, catalog, faults, .. } = self;
-        Sources { wal, owner, catalog, faults }
+        Sources { wal, owner, catalog, tables: &self.options.tables, faults }
     }
 
     async fn start(&self, question: &Question, signal: &Arc<Signal>) -> Result<Started, SqlError> {

@@ -4,6 +4,7 @@
 //! snapshot names it.
 
 mod encode;
+pub mod evolve;
 pub mod known_ids;
 pub mod moved_deletes;
 mod pages;

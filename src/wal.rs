@@ -22,7 +22,7 @@ mod tests;
 use crate::{clock::Clock, faults::Faults, metrics::Metrics};
 use bytes::Bytes;
 use folder::LogFolder;
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use index::{Index, Retired};
 use marks::Marks;
 use segment::{Listing, SegmentEnd};
@@ -41,18 +41,6 @@ use writer::Tip;
 
 /// A record's place in the log: dense, from 1, never reused. 0 is "before everything".
 pub type Position = u64;
-
-/// Which table a record's rows belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum RecordKind {
-    /// Rows of `events`.
-    Events = 1,
-    /// Rows of `dead_letters`.
-    DeadLetters = 2,
-    /// Ids of event rows, for `ingest` alone: no table has them, and `ingest` trims them.
-    Keys = 3,
-}
 
 /// The rows of one table in one group, before they have a position.
 #[derive(Clone, Debug)]

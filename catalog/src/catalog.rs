@@ -44,7 +44,7 @@ use cache::MetadataCache;
 use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
-    spec::{TableMetadata, ViewMetadata},
+    spec::{PrimitiveType, TableMetadata, ViewMetadata},
 };
 use locks::TableLocks;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ pub struct TableChange {
 }
 
 /// What differs from catalog to catalog.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CatalogOptions {
     /// What dropping a table means.
     pub drop_policy: DropPolicy,
@@ -106,12 +106,34 @@ pub struct CatalogOptions {
 
 /// What clients leave to the service that the catalog is part of: it makes its tables and
 /// namespaces by calls of its own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reserved {
     /// Names, in every namespace, that only tables with the mark [`retention::MANAGED`] have.
     pub names: &'static [&'static str],
     /// Properties of namespaces that no client sets or removes.
     pub namespace_properties: &'static [&'static str],
+    /// The columns of tables with that mark that clients leave as they are.
+    pub tables: Arc<[OwnTable]>,
+}
+
+/// A table of the service, in every namespace.
+#[derive(Clone, Debug)]
+pub struct OwnTable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its columns, as far as a table has them.
+    pub columns: Vec<OwnColumn>,
+}
+
+/// A column of the service in its table.
+#[derive(Clone, Debug)]
+pub struct OwnColumn {
+    /// Its field id; none for one that is found by its name.
+    pub id: Option<i32>,
+    /// Its name.
+    pub name: &'static str,
+    /// The types that it may have. A column of this name and another type is not the service's.
+    pub types: Vec<PrimitiveType>,
 }
 
 /// When a client that loads a table or view is told that its metadata file is gone, even if this
@@ -358,7 +380,7 @@ impl Catalog {
         if !base.is_some_and(retention::is_managed) {
             own::check_is_foreign(updates)?;
         }
-        own::check(table, base, new)?;
+        own::check((table, &self.inner.options.reserved.tables), base, new)?;
         columns::check(base, new, updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         jail::check(&self.inner.storage, new, updates)?;

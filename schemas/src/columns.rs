@@ -1,6 +1,12 @@
-//! The columns of Icecore's own tables, in order, with their Iceberg field ids.
+//! The columns of Icecore's own tables: one line each, which is all that there is to say of a column.
 //!
-//! Field ids never change meaning: a column is only ever added at the end.
+//! A new column of `events` is one more line at the end, made by [`later`]: only the columns of version
+//! 0.1.0 have field ids that are known here. A later one is found in a table by its name, and every
+//! table gives it an id of its own when it first gets it. What a line says never changes, and no line
+//! moves or goes: the log names columns by their line.
+
+use ColumnKind::{Boolean, Double, Int, Long, String, Timestamptz};
+use FoundIn::{Change, Data, Event, Server};
 
 /// An Iceberg primitive type that our columns use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,480 +25,176 @@ pub enum ColumnKind {
     Timestamptz,
 }
 
+/// Where an event may have the value of a column. A member of the event itself always wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundIn {
+    /// Nowhere: the server gives it.
+    Server,
+    /// The event itself: what it is, when it was, how it was sent.
+    Event,
+    /// The event or its `data`: what describes a call, a webhook, a request or an actor.
+    Data,
+    /// The event or, where the type begins with `cdc.`, its `data`: CloudEvents can carry a change
+    /// only there.
+    Change,
+}
+
 /// One column of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Iceberg field id, from 1.
-    pub id: i32,
+    /// Iceberg field id, for a column of version 0.1.0. None for a later one: the table's schema has it.
+    pub id: Option<i32>,
     /// Name in every engine.
     pub name: &'static str,
     /// Type.
     pub kind: ColumnKind,
-    /// Whether a row without it is invalid.
+    /// Whether a row without it is invalid; never for a later column.
     pub required: bool,
+    /// Where an event may have its value.
+    pub found_in: FoundIn,
     /// What it holds, also stored in the table's schema.
     pub doc: &'static str,
 }
 
-/// Name of the table that holds a namespace's events.
-pub const EVENTS_TABLE: &str = "events";
-/// Name of the table that holds what a namespace's senders got wrong.
-pub const DEAD_LETTERS_TABLE: &str = "dead_letters";
+/// A column of version 0.1.0 that every row has.
+const fn required(
+    id: i32,
+    name: &'static str,
+    kind: ColumnKind,
+    found_in: FoundIn,
+    doc: &'static str,
+) -> Column {
+    Column { id: Some(id), name, kind, required: true, found_in, doc }
+}
+
+/// A column of version 0.1.0 that a row may lack.
+const fn optional(
+    id: i32,
+    name: &'static str,
+    kind: ColumnKind,
+    found_in: FoundIn,
+    doc: &'static str,
+) -> Column {
+    Column { id: Some(id), name, kind, required: false, found_in, doc }
+}
+
+/// A column that came after version 0.1.0. Rows that were stored before have no value for it.
+#[must_use]
+pub const fn later(
+    name: &'static str,
+    kind: ColumnKind,
+    found_in: FoundIn,
+    doc: &'static str,
+) -> Column {
+    Column { id: None, name, kind, required: false, found_in, doc }
+}
 
 /// Columns of `events`.
+#[rustfmt::skip]
 pub const EVENTS: &[Column] = &[
-    Column {
-        id: 1,
-        name: "id",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "Unique in its namespace; a repeat is a duplicate",
-    },
-    Column {
-        id: 2,
-        name: "type",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "What happened; the first partition column",
-    },
-    Column {
-        id: 3,
-        name: "ts",
-        kind: ColumnKind::Timestamptz,
-        required: true,
-        doc: "When it happened, by the sender's clock",
-    },
-    Column {
-        id: 4,
-        name: "ns",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "The namespace as the sender wrote it",
-    },
-    Column {
-        id: 5,
-        name: "seq",
-        kind: ColumnKind::Long,
-        required: true,
-        doc: "Position in the namespace, in order of acknowledgement",
-    },
-    Column {
-        id: 6,
-        name: "ingested_at",
-        kind: ColumnKind::Timestamptz,
-        required: true,
-        doc: "When the server took it",
-    },
-    Column {
-        id: 7,
-        name: "source",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Where it came from",
-    },
-    Column {
-        id: 8,
-        name: "batch_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "The batch it was sent in",
-    },
-    Column {
-        id: 9,
-        name: "correlation_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "What ties it to other events",
-    },
-    Column {
-        id: 10,
-        name: "visibility",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Who may see it",
-    },
-    Column {
-        id: 11,
-        name: "actor",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Who caused it",
-    },
-    Column {
-        id: 12,
-        name: "event",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Name of the event within its type",
-    },
-    Column {
-        id: 13,
-        name: "op",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "c, u, d or r: create, update, delete, read",
-    },
-    Column {
-        id: 14,
-        name: "store",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Kind of store that changed",
-    },
-    Column {
-        id: 15,
-        name: "collection",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Collection or table that changed",
-    },
-    Column {
-        id: 16,
-        name: "key",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Key of the record that changed",
-    },
-    Column {
-        id: 17,
-        name: "before",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "JSON text of the record before",
-    },
-    Column {
-        id: 18,
-        name: "after",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "JSON text of the record after",
-    },
-    Column {
-        id: 19,
-        name: "txid",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Transaction of the source",
-    },
-    Column {
-        id: 20,
-        name: "lsn",
-        kind: ColumnKind::Long,
-        required: false,
-        doc: "Log position of the source",
-    },
-    Column {
-        id: 21,
-        name: "bookmark",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Position in the change log, ordered as text",
-    },
-    Column {
-        id: 22,
-        name: "version",
-        kind: ColumnKind::Long,
-        required: false,
-        doc: "Version of the record",
-    },
-    Column {
-        id: 23,
-        name: "do_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Durable Object: id",
-    },
-    Column {
-        id: 24,
-        name: "do_name",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Durable Object: name",
-    },
-    Column {
-        id: 25,
-        name: "do_class",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Durable Object: class",
-    },
-    Column {
-        id: 26,
-        name: "do_colo",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Durable Object: data centre",
-    },
-    Column {
-        id: 27,
-        name: "do_worker",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Durable Object: worker script",
-    },
-    Column {
-        id: 28,
-        name: "method",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Method of a call",
-    },
-    Column {
-        id: 29,
-        name: "rpc_namespace",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Namespace of a call",
-    },
-    Column {
-        id: 30,
-        name: "duration_ms",
-        kind: ColumnKind::Double,
-        required: false,
-        doc: "Milliseconds a call took",
-    },
-    Column {
-        id: 31,
-        name: "success",
-        kind: ColumnKind::Boolean,
-        required: false,
-        doc: "Whether it succeeded",
-    },
-    Column { id: 32, name: "error", kind: ColumnKind::String, required: false, doc: "Error text" },
-    Column {
-        id: 33,
-        name: "connection_count",
-        kind: ColumnKind::Int,
-        required: false,
-        doc: "Open connections",
-    },
-    Column {
-        id: 34,
-        name: "close_code",
-        kind: ColumnKind::Int,
-        required: false,
-        doc: "Close code of a connection",
-    },
-    Column {
-        id: 35,
-        name: "reason",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Reason given",
-    },
-    Column {
-        id: 36,
-        name: "provider",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Webhook: provider",
-    },
-    Column {
-        id: 37,
-        name: "event_type",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Webhook: the provider's event name",
-    },
-    Column {
-        id: 38,
-        name: "verified",
-        kind: ColumnKind::Boolean,
-        required: false,
-        doc: "Webhook: signature was checked",
-    },
-    Column {
-        id: 39,
-        name: "delivery_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Webhook: the provider's delivery id",
-    },
-    Column {
-        id: 40,
-        name: "script_name",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Tail: script",
-    },
-    Column {
-        id: 41,
-        name: "outcome",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Tail: outcome",
-    },
-    Column {
-        id: 42,
-        name: "url",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Tail: requested URL",
-    },
-    Column {
-        id: 43,
-        name: "status_code",
-        kind: ColumnKind::Int,
-        required: false,
-        doc: "Tail: HTTP status",
-    },
-    Column {
-        id: 44,
-        name: "user_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Analytics: user",
-    },
-    Column {
-        id: 45,
-        name: "anonymous_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Analytics: visitor without an account",
-    },
-    Column {
-        id: 46,
-        name: "session_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Analytics: session",
-    },
-    Column { id: 47, name: "verb", kind: ColumnKind::String, required: false, doc: "Action: verb" },
-    Column {
-        id: 48,
-        name: "action_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Action: id",
-    },
-    Column {
-        id: 49,
-        name: "workflow_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "Workflow: id",
-    },
-    Column {
-        id: 50,
-        name: "schema_version",
-        kind: ColumnKind::Int,
-        required: false,
-        doc: "Version of the event's schema",
-    },
-    Column {
-        id: 51,
-        name: "retries",
-        kind: ColumnKind::Int,
-        required: false,
-        doc: "Times the sender tried",
-    },
-    Column {
-        id: 52,
-        name: "data",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "JSON text of the event's data",
-    },
-    Column {
-        id: 53,
-        name: "meta",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "JSON text of the event's _meta",
-    },
-    Column {
-        id: 54,
-        name: "payload",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "The whole event as it came, when a member has no column",
-    },
+    required(1, "id", String, Event, "Unique in its namespace; a repeat is a duplicate"),
+    required(2, "type", String, Event, "What happened; the first partition column"),
+    required(3, "ts", Timestamptz, Event, "When it happened, by the sender's clock"),
+    required(4, "ns", String, Event, "The namespace as the sender wrote it"),
+    required(5, "seq", Long, Server, "Position in the namespace, in order of acknowledgement"),
+    required(6, "ingested_at", Timestamptz, Server, "When the server took it"),
+    optional(7, "source", String, Event, "Where it came from"),
+    optional(8, "batch_id", String, Event, "The batch it was sent in"),
+    optional(9, "correlation_id", String, Event, "What ties it to other events"),
+    optional(10, "visibility", String, Event, "Who may see it"),
+    optional(11, "actor", String, Event, "Who caused it"),
+    optional(12, "event", String, Event, "Name of the event within its type"),
+    optional(13, "op", String, Change, "c, u, d or r: create, update, delete, read"),
+    optional(14, "store", String, Change, "Kind of store that changed"),
+    optional(15, "collection", String, Change, "Collection or table that changed"),
+    optional(16, "key", String, Change, "Key of the record that changed"),
+    optional(17, "before", String, Change, "JSON text of the record before"),
+    optional(18, "after", String, Change, "JSON text of the record after"),
+    optional(19, "txid", String, Change, "Transaction of the source"),
+    optional(20, "lsn", Long, Change, "Log position of the source"),
+    optional(21, "bookmark", String, Change, "Position in the change log, ordered as text"),
+    optional(22, "version", Long, Change, "Version of the record"),
+    optional(23, "do_id", String, Data, "Durable Object: id"),
+    optional(24, "do_name", String, Data, "Durable Object: name"),
+    optional(25, "do_class", String, Data, "Durable Object: class"),
+    optional(26, "do_colo", String, Data, "Durable Object: data centre"),
+    optional(27, "do_worker", String, Data, "Durable Object: worker script"),
+    optional(28, "method", String, Data, "Method of a call"),
+    optional(29, "rpc_namespace", String, Data, "Namespace of a call"),
+    optional(30, "duration_ms", Double, Data, "Milliseconds a call took"),
+    optional(31, "success", Boolean, Data, "Whether it succeeded"),
+    optional(32, "error", String, Data, "Error text"),
+    optional(33, "connection_count", Int, Data, "Open connections"),
+    optional(34, "close_code", Int, Data, "Close code of a connection"),
+    optional(35, "reason", String, Data, "Reason given"),
+    optional(36, "provider", String, Data, "Webhook: provider"),
+    optional(37, "event_type", String, Data, "Webhook: the provider's event name"),
+    optional(38, "verified", Boolean, Data, "Webhook: signature was checked"),
+    optional(39, "delivery_id", String, Data, "Webhook: the provider's delivery id"),
+    optional(40, "script_name", String, Data, "Tail: script"),
+    optional(41, "outcome", String, Data, "Tail: outcome"),
+    optional(42, "url", String, Data, "Tail: requested URL"),
+    optional(43, "status_code", Int, Data, "Tail: HTTP status"),
+    optional(44, "user_id", String, Data, "Analytics: user"),
+    optional(45, "anonymous_id", String, Data, "Analytics: visitor without an account"),
+    optional(46, "session_id", String, Data, "Analytics: session"),
+    optional(47, "verb", String, Data, "Action: verb"),
+    optional(48, "action_id", String, Data, "Action: id"),
+    optional(49, "workflow_id", String, Data, "Workflow: id"),
+    optional(50, "schema_version", Int, Event, "Version of the event's schema"),
+    optional(51, "retries", Int, Event, "Times the sender tried"),
+    optional(52, "data", String, Event, "JSON text of the event's data"),
+    optional(53, "meta", String, Event, "JSON text of the event's _meta"),
+    optional(54, "payload", String, Server, "The whole event as it came, when a member has no column"),
 ];
 
 /// Columns of `dead_letters`.
+#[rustfmt::skip]
 pub const DEAD_LETTERS: &[Column] = &[
-    Column {
-        id: 1,
-        name: "id",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "Id of the dead letter",
-    },
-    Column {
-        id: 2,
-        name: "ns",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "The namespace it was sent to",
-    },
-    Column {
-        id: 3,
-        name: "received_at",
-        kind: ColumnKind::Timestamptz,
-        required: true,
-        doc: "When the server refused it; the partition column",
-    },
-    Column {
-        id: 4,
-        name: "reason",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "Error code, such as TS_WINDOW",
-    },
-    Column {
-        id: 5,
-        name: "detail",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "What is wrong and what to change",
-    },
-    Column {
-        id: 6,
-        name: "type",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "The event's type, where it could be read",
-    },
-    Column {
-        id: 7,
-        name: "event_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "The event's id, where it could be read",
-    },
-    Column {
-        id: 8,
-        name: "batch_id",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "The batch it was sent in",
-    },
-    Column {
-        id: 9,
-        name: "source",
-        kind: ColumnKind::String,
-        required: false,
-        doc: "The event's source, where it could be read",
-    },
-    Column {
-        id: 10,
-        name: "retries",
-        kind: ColumnKind::Int,
-        required: false,
-        doc: "The sender's retry count, where it could be read",
-    },
-    Column {
-        id: 11,
-        name: "status",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "pending, redriven or discarded",
-    },
-    Column {
-        id: 12,
-        name: "payload",
-        kind: ColumnKind::String,
-        required: true,
-        doc: "The event as it came",
-    },
+    required(1, "id", String, Server, "Id of the dead letter"),
+    required(2, "ns", String, Server, "The namespace it was sent to"),
+    required(3, "received_at", Timestamptz, Server, "When the server refused it; the partition column"),
+    required(4, "reason", String, Server, "Error code, such as TS_WINDOW"),
+    required(5, "detail", String, Server, "What is wrong and what to change"),
+    optional(6, "type", String, Server, "The event's type, where it could be read"),
+    optional(7, "event_id", String, Server, "The event's id, where it could be read"),
+    optional(8, "batch_id", String, Server, "The batch it was sent in"),
+    optional(9, "source", String, Server, "The event's source, where it could be read"),
+    optional(10, "retries", Int, Server, "The sender's retry count, where it could be read"),
+    required(11, "status", String, Server, "pending, redriven or discarded"),
+    required(12, "payload", String, Server, "The event as it came"),
 ];
+
+/// Columns of `events` that no release has: with them a test can see what an upgrade does. So many
+/// that there are more than 64 with the others, and some with long names.
+#[cfg(debug_assertions)]
+#[rustfmt::skip]
+pub const TRIAL: &[Column] = &[
+    later("deployment_environment", String, Data, "Trial: where it ran"),
+    later("attempt_number", Long, Event, "Trial: how often it was tried"),
+    later("trial_ratio", Double, Data, "Trial: a ratio"),
+    later("trial_flag", Boolean, Data, "Trial: a flag"),
+    later("trial_small", Int, Event, "Trial: a small number"),
+    later("trial_change", String, Change, "Trial: of a change"),
+    later("trial_7", String, Data, "Trial"),
+    later("trial_8", String, Data, "Trial"),
+    later("trial_9", String, Data, "Trial"),
+    later("trial_10", String, Data, "Trial"),
+    later("trial_11", String, Data, "Trial"),
+    later("trial_column_with_the_longest_name_of_them_all", String, Data, "Trial: the last line"),
+];
+/// None in a release.
+#[cfg(not(debug_assertions))]
+pub const TRIAL: &[Column] = &[];
+
+/// Every column of `events` that this build can read from an event: those of [`EVENTS`], then
+/// those of [`TRIAL`].
+pub const KNOWN_EVENTS: &[Column] = &{
+    let mut known = [EVENTS[0]; EVENTS.len() + TRIAL.len()];
+    let mut at = 0;
+    while at < known.len() {
+        known[at] = if at < EVENTS.len() { EVENTS[at] } else { TRIAL[at - EVENTS.len()] };
+        at += 1;
+    }
+    known
+};

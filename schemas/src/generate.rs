@@ -1,12 +1,9 @@
 //! Files made from [`crate::columns`] for other tools: Iceberg schemas and the Avro schema of an
 //! event. The files in `schemas/iceberg` and `schemas/avro` are exactly what these functions return.
 
-use crate::columns::{Column, ColumnKind, EVENTS};
+use crate::columns::{Column, ColumnKind, EVENTS, FoundIn};
 use serde::Serialize;
 use serde_json::{Value, json};
-
-/// Columns of `events` that the server fills, so that no sender may.
-const SERVER_COLUMNS: [&str; 3] = ["seq", "ingested_at", "payload"];
 
 #[derive(Serialize)]
 struct IcebergSchema<'a> {
@@ -46,8 +43,9 @@ struct AvroField<'a> {
 /// The Iceberg schema, as JSON, of a table with these columns.
 #[must_use]
 pub fn iceberg_schema(columns: &[Column]) -> String {
-    let fields = columns.iter().map(|column| IcebergField {
-        id: column.id,
+    // A table that is made with all of them has them in this order.
+    let fields = (1..).zip(columns).map(|(place, column)| IcebergField {
+        id: column.id.unwrap_or(place),
         name: column.name,
         required: column.required,
         r#type: match column.kind {
@@ -68,7 +66,7 @@ pub fn iceberg_schema(columns: &[Column]) -> String {
 /// `before`, `after`, `data` and `meta` are JSON text. Only `type` must be there.
 #[must_use]
 pub fn avro_event_schema() -> String {
-    let columns = EVENTS.iter().filter(|column| !SERVER_COLUMNS.contains(&column.name));
+    let columns = EVENTS.iter().filter(|column| column.found_in != FoundIn::Server);
     let fields = columns.map(|column| {
         let kind = match column.kind {
             ColumnKind::String => json!("string"),

@@ -8,3 +8,4 @@ pub mod error_code;
 pub mod generate;
 pub mod names;
 pub mod query;
+pub mod service_table;

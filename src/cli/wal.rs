@@ -12,13 +12,13 @@ use crate::{
         claim::{self, Marks, TakenOver},
     },
     wal::{
-        RecordKind, WalError,
+        WalError,
         inspect::{self, Quarantined, Report},
     },
 };
 use arrow::record_batch::RecordBatch;
 use clap::Subcommand;
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -164,10 +164,8 @@ fn describe_take_over(taken: &TakenOver) -> String {
 async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), CliError> {
     let found = inspect::records(folder)?;
     let marks = Marks::of(&server::open_metastore(config).await?, found.log).await?;
-    let schema = match kind {
-        RecordKind::DeadLetters => rows::dead_letter_schema(),
-        RecordKind::Events | RecordKind::Keys => rows::event_schema(),
-    };
+    let columns = config.tables.of(kind).map_or_else(Default::default, |table| table.columns);
+    let schema = rows::schema_of(columns);
     let mut out = BufWriter::new(io::stdout().lock());
     let failed = |source| CliError::Io { operation: "write to stdout".to_owned(), source };
     for record in found.records.iter().filter(|one| one.kind == kind && marks.lack(one)) {

@@ -10,7 +10,7 @@ use std::{
 
 /// What only this service writes: what a namespace's events are called. Names of tables are free:
 /// engines come with tables called `events`, and rows of ours go to none that is not ours.
-const RESERVED: Reserved = Reserved { names: &[], namespace_properties: &[NAMESPACE_TEXT] };
+const RESERVED: &[&str] = &[NAMESPACE_TEXT];
 /// Longest name of the catalog.
 const NAME_BYTES_MAX: usize = 128;
 /// What follows `/v1/` in the paths of the protocol.
@@ -104,7 +104,8 @@ impl Texts {
                 return Err(self.wrong("catalog.verify_at_load", "is none of always, local, never"));
             }
         };
-        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved: RESERVED })
+        let reserved = Reserved { namespace_properties: RESERVED, ..Reserved::default() };
+        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved })
     }
 
     pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {

@@ -107,6 +107,7 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("log_format", "text", "how it is logged to stderr: text, or json with one object a line"),
     ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
+    ("trial_columns", "0", "for tests: so many columns more in events; a release has none to add"),
 ];
 
 /// Settings whose values are not shown.

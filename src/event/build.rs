@@ -81,7 +81,7 @@ impl<'r> Groups<'r> {
     pub(crate) fn push(
         &mut self,
         row: &Row<'_>,
-        cells: &[(u8, Cell<'_>)],
+        cells: &[(u16, Cell<'_>)],
         place: Place<'_>,
     ) -> Result<(), Fault> {
         let number = self.group(row.namespace.as_deref())?;
@@ -219,7 +219,7 @@ impl Group {
 
     fn finish(mut self, now_us: i64) -> NamespaceEvents {
         let rows = self.ts.len();
-        let schema = rows::event_schema();
+        let schema = rows::known_event_schema();
         let time = |values: Vec<i64>| -> ArrayRef {
             Arc::new(TimestampMicrosecondArray::from(values).with_timezone(rows::UTC))
         };

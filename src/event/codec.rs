@@ -2,12 +2,15 @@
 //! a value, named by a bit mask.
 //!
 //! ```text
-//! 0  version, 1        4  bytes of the message, u32      8  columns, u64: bit n is column n of
-//! 1  three zeros          with its padding                  the schema
-//! 16 Arrow IPC message (RecordBatch), padded to 8           … its body, buffers aligned to 8
+//! 0  version, 1 or 2   4  bytes of the message, u32      8  columns, u64: bit n is column n of
+//! 1  further words        with its padding                  the schema
+//! 2  two zeros
+//! 16 version 2: the mask's further words, u64, for columns 64 and on
+//!    Arrow IPC message (RecordBatch), padded to 8           … its body, buffers aligned to 8
 //! ```
-//! Numbers are little-endian. A column keeps its position in the schema for ever, so a payload
-//! written before a column was added decodes with the longer schema.
+//! Numbers are little-endian. Version 1 has no further words, and is written where none is needed. A
+//! column keeps its position in the schema for ever, so a payload written before a column was added
+//! decodes with the longer schema.
 
 use crate::event::rows;
 use arrow::{
@@ -25,7 +28,11 @@ use arrow::{
 use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc};
 
+/// Of a payload whose columns are all among the first 64.
 const VERSION: u8 = 1;
+/// Of one with more words of the mask.
+const WIDE_VERSION: u8 = 2;
+const WORD_BITS: usize = 64;
 const HEADER_BYTES: usize = 16;
 const ALIGNMENT: usize = 8;
 const SEQ: &str = "seq";
@@ -57,7 +64,7 @@ impl From<ArrowError> for CodecError {
 /// If a column of `rows` has another type than in `schema`: its bytes could not be read back.
 #[must_use]
 pub fn encode(schema: &SchemaRef, rows: &RecordBatch) -> Bytes {
-    let mut mask = 0_u64;
+    let mut mask = vec![0_u64];
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     for (position, field) in schema.fields().iter().enumerate() {
@@ -66,7 +73,8 @@ pub fn encode(schema: &SchemaRef, rows: &RecordBatch) -> Bytes {
             continue;
         }
         assert_eq!(column.data_type(), field.data_type(), "type of column `{}`", field.name());
-        mask |= 1 << position;
+        mask.resize(mask.len().max(position / WORD_BITS + 1), 0);
+        mask[position / WORD_BITS] |= 1 << (position % WORD_BITS);
         fields.push(Arc::clone(field));
         columns.push(Arc::clone(column));
     }
@@ -84,14 +92,19 @@ pub fn encode(schema: &SchemaRef, rows: &RecordBatch) -> Bytes {
         )
         .expect("columns without dictionaries and compression always encode");
     let message_bytes = encoded.ipc_message.len().next_multiple_of(ALIGNMENT);
-    let mut payload = Vec::with_capacity(HEADER_BYTES + message_bytes + encoded.arrow_data.len());
-    payload.extend([VERSION, 0, 0, 0]);
+    let header_bytes = HEADER_BYTES + (mask.len() - 1) * size_of::<u64>();
+    let mut payload = Vec::with_capacity(header_bytes + message_bytes + encoded.arrow_data.len());
+    let version = if mask.len() == 1 { VERSION } else { WIDE_VERSION };
+    let further = u8::try_from(mask.len() - 1).expect("a table has at most 16 384 columns");
+    payload.extend([version, further, 0, 0]);
     payload.extend(
-        u32::try_from(message_bytes).expect("64 columns are described in KiB").to_le_bytes(),
+        u32::try_from(message_bytes)
+            .expect("columns are described in less than a GiB")
+            .to_le_bytes(),
     );
-    payload.extend(mask.to_le_bytes());
+    mask.iter().for_each(|word| payload.extend(word.to_le_bytes()));
     payload.extend(&encoded.ipc_message);
-    payload.resize(HEADER_BYTES + message_bytes, 0);
+    payload.resize(header_bytes + message_bytes, 0);
     payload.extend(&encoded.arrow_data);
     payload.into()
 }
@@ -107,11 +120,11 @@ pub fn decode(
     first_seq: u64,
 ) -> Result<RecordBatch, CodecError> {
     let (mask, message, body) = parts(payload)?;
-    let known = schema.fields().len();
-    if known < 64 && mask >> known != 0 {
+    let has = |position: &usize| mask[position / WORD_BITS] >> (position % WORD_BITS) & 1 == 1;
+    let positions: Vec<usize> = (0..mask.len() * WORD_BITS).filter(has).collect();
+    if positions.last().is_some_and(|last| schema.fields().len() <= *last) {
         return Err(CodecError::new("it has columns that the schema has not"));
     }
-    let positions: Vec<usize> = (0..known.min(64)).filter(|n| mask >> n & 1 == 1).collect();
     let kept = Arc::new(schema.project(&positions)?);
     let message = ipc::root_as_message(&message)
         .map_err(|error| CodecError::new(format!("its message is broken: {error}")))?;
@@ -140,15 +153,22 @@ pub fn decode(
 }
 
 /// Mask, message and body.
-fn parts(payload: &Bytes) -> Result<(u64, Bytes, Bytes), CodecError> {
+fn parts(payload: &Bytes) -> Result<(Vec<u64>, Bytes, Bytes), CodecError> {
     let short = || CodecError::new("it is too short");
     let header: &[u8; HEADER_BYTES] = payload.first_chunk().ok_or_else(short)?;
-    if header[0] != VERSION {
-        return Err(CodecError::new(format!("it has version {}, not {VERSION}", header[0])));
-    }
+    let further = match header[0] {
+        VERSION => 0,
+        WIDE_VERSION => usize::from(header[1]),
+        other => {
+            let known = format!("{VERSION} or {WIDE_VERSION}");
+            return Err(CodecError::new(format!("it has version {other}, not {known}")));
+        }
+    };
     let length = u32::from_le_bytes(header[4..8].try_into().expect("four bytes")) as usize;
-    let mask = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
-    let rest = payload.slice(HEADER_BYTES..);
+    let start = HEADER_BYTES + further * size_of::<u64>();
+    let words = payload.get(8..start).ok_or_else(short)?;
+    let mask = words.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    let rest = payload.slice(start..);
     if rest.len() < length {
         return Err(short());
     }

@@ -157,7 +157,7 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 #[derive(Default)]
 struct Sink<'a> {
     parts: Parts<'a>,
-    cells: Vec<(u8, Cell<'a>)>,
+    cells: Vec<(u16, Cell<'a>)>,
 }
 
 /// One way through a body.

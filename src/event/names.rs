@@ -1,12 +1,13 @@
 //! Which member fills which column: every name an event may use.
 //!
-//! A slot below [`COLUMNS`] is the column at that position of `icecore_schemas::columns::EVENTS`;
+//! A slot below [`COLUMNS`] is the column of that line of `icecore_schemas::columns::KNOWN_EVENTS`;
 //! the slots after them are members that are taken apart or say how the event is written.
 
-use icecore_schemas::columns::{ColumnKind, EVENTS};
+use crate::event::bits::Bits;
+use icecore_schemas::columns::{ColumnKind, FoundIn, KNOWN_EVENTS};
 
 /// Number of columns.
-pub(crate) const COLUMNS: usize = EVENTS.len();
+pub(crate) const COLUMNS: usize = KNOWN_EVENTS.len();
 /// Number of slots.
 pub(crate) const SLOTS: usize = COLUMNS + 14;
 
@@ -26,8 +27,6 @@ pub(crate) const BEFORE: usize = column("before");
 pub(crate) const AFTER: usize = column("after");
 pub(crate) const TXID: usize = column("txid");
 pub(crate) const LSN: usize = column("lsn");
-const BOOKMARK: usize = column("bookmark");
-const VERSION: usize = column("version");
 pub(crate) const DO_ID: usize = column("do_id");
 pub(crate) const DO_NAME: usize = column("do_name");
 pub(crate) const DO_CLASS: usize = column("do_class");
@@ -73,8 +72,11 @@ pub(crate) const TS_NS: usize = COLUMNS + 12;
 /// `namespace`: the column `rpc_namespace` of an `rpc.call`, unknown elsewhere.
 pub(crate) const NAMESPACE: usize = COLUMNS + 13;
 
-/// Members that no column holds, by bit.
-pub(crate) const KEPT_IN_PAYLOAD: u128 = bits(&[
+/// Slots, a bit each.
+pub(crate) type Slots = Bits<{ SLOTS.div_ceil(64) }>;
+
+/// Members that no column holds.
+pub(crate) const KEPT_IN_PAYLOAD: Slots = Slots::of(&[
     EVENT_LIST,
     WRAPPED,
     TS_MS,
@@ -98,7 +100,7 @@ pub(crate) const KINDS: [ColumnKind; COLUMNS] = {
     let mut kinds = [ColumnKind::String; COLUMNS];
     let mut at = 0;
     while at < COLUMNS {
-        kinds[at] = EVENTS[at].kind;
+        kinds[at] = KNOWN_EVENTS[at].kind;
         at += 1;
     }
     kinds
@@ -149,15 +151,14 @@ const ALIASES: &[(&str, usize)] = &[
     ("batchid", CLOUD_BATCH_ID),
 ];
 
-/// Columns that no member fills: the server gives them.
-const OURS: [usize; 3] = [column("seq"), INGESTED_AT, PAYLOAD];
-
 const NAMES_MAX: usize = COLUMNS + ALIASES.len();
-const TABLE: usize = 512;
-/// Longest name that can be known.
-const NAME_BYTES_MAX: usize = 16;
+/// An eighth of it is in use at most, so that runs are short.
+const TABLE: usize = (8 * NAMES_MAX).next_power_of_two();
+/// Longest name whose bytes are all in its [`Key`].
+const KEY_BYTES: usize = 16;
 
-/// A name in a form that is compared at once: its length and all of its bytes.
+/// A name in a form that is compared at once: its length and its bytes; of a long one the first and
+/// the last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
     length: usize,
@@ -175,16 +176,16 @@ static KEYS: [Key; NAMES_MAX] = {
 };
 
 /// Open addressing: a name's number plus one, or 0. Built by the compiler.
-static SLOT_OF_NAME: [u8; TABLE] = {
-    let mut table = [0_u8; TABLE];
+static SLOT_OF_NAME: [u16; TABLE] = {
+    let mut table = [0_u16; TABLE];
     let mut number = 0;
     while number < NAMES_MAX {
-        if number >= COLUMNS || !ours(number) {
+        if number >= COLUMNS || !is_given_by_the_server(number) {
             let mut at = hash(key(name(number).as_bytes()));
             while table[at] != 0 {
                 at = (at + 1) % TABLE;
             }
-            table[at] = number as u8 + 1;
+            table[at] = number as u16 + 1;
         }
         number += 1;
     }
@@ -196,22 +197,19 @@ static SLOT_OF_NAME: [u8; TABLE] = {
 pub(crate) struct Known {
     pub(crate) slot: usize,
     /// Lower is preferred.
-    pub(crate) rank: u8,
+    pub(crate) rank: u16,
 }
 
 /// What a member of this name means; none for a name nobody knows.
 #[inline]
 pub(crate) fn find(text: &str) -> Option<Known> {
-    if text.len() > NAME_BYTES_MAX {
-        return None;
-    }
     let key = key(text.as_bytes());
     let mut at = hash(key);
     while SLOT_OF_NAME[at] != 0 {
         let number = usize::from(SLOT_OF_NAME[at]) - 1;
-        if KEYS[number].bytes == key.bytes && KEYS[number].length == key.length {
+        if KEYS[number] == key && (key.length <= KEY_BYTES || name(number) == text) {
             let slot = if number < COLUMNS { number } else { ALIASES[number - COLUMNS].1 };
-            return Some(Known { slot, rank: number as u8 });
+            return Some(Known { slot, rank: number as u16 });
         }
         at = (at + 1) % TABLE;
     }
@@ -222,40 +220,32 @@ pub(crate) fn find(text: &str) -> Option<Known> {
 /// call, a webhook, a request or an actor. An event's identity, time, place and change never come
 /// from `data`, where the same names are the sender's own.
 pub(crate) const fn is_found_in_data(slot: usize) -> bool {
-    (slot >= DO_ID && slot < SCHEMA_VERSION) || slot == DO
+    slot == DO || (slot < COLUMNS && matches!(KNOWN_EVENTS[slot].found_in, FoundIn::Data))
 }
 
 /// Whether a member of `data` fills this column when the type begins with `cdc.`: CloudEvents can
 /// carry a change only there.
 pub(crate) const fn is_change(slot: usize) -> bool {
-    slot >= OP && slot <= VERSION
+    slot < COLUMNS && matches!(KNOWN_EVENTS[slot].found_in, FoundIn::Change)
 }
 
-const fn bits(slots: &[usize]) -> u128 {
-    let mut bits = 0;
-    let mut at = 0;
-    while at < slots.len() {
-        bits |= 1 << slots[at];
-        at += 1;
-    }
-    bits
+/// Whether no member fills this column.
+const fn is_given_by_the_server(column: usize) -> bool {
+    matches!(KNOWN_EVENTS[column].found_in, FoundIn::Server)
 }
 
 /// Every name that an event may use.
 #[cfg(test)]
 pub(crate) fn known_names() -> impl Iterator<Item = &'static str> {
-    (0..NAMES_MAX).filter(|number| !ours(*number)).map(name)
+    (0..NAMES_MAX).filter(|number| COLUMNS <= *number || !is_given_by_the_server(*number)).map(name)
 }
 
 const fn name(number: usize) -> &'static str {
-    if number < COLUMNS { EVENTS[number].name } else { ALIASES[number - COLUMNS].0 }
+    if number < COLUMNS { KNOWN_EVENTS[number].name } else { ALIASES[number - COLUMNS].0 }
 }
 
-const fn ours(slot: usize) -> bool {
-    slot == OURS[0] || slot == OURS[1] || slot == OURS[2]
-}
-
-/// All bytes of a name of at most 16 in one number: two loads that may overlap.
+/// The bytes of a name in one number, by two loads that may overlap: of one of at most
+/// [`KEY_BYTES`] all of them.
 const fn key(name: &[u8]) -> Key {
     let length = name.len();
     let bytes = match length {
@@ -290,8 +280,8 @@ const fn hash(key: Key) -> usize {
 
 pub(crate) const fn column(name: &str) -> usize {
     let mut at = 0;
-    while at < EVENTS.len() {
-        if same(EVENTS[at].name.as_bytes(), name.as_bytes()) {
+    while at < COLUMNS {
+        if same(KNOWN_EVENTS[at].name.as_bytes(), name.as_bytes()) {
             return at;
         }
         at += 1;
@@ -314,17 +304,8 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     true
 }
 
-const _: () = {
-    let mut number = 0;
-    while number < NAMES_MAX {
-        assert!(name(number).len() <= NAME_BYTES_MAX);
-        number += 1;
-    }
-};
-// The order that `is_change` and `is_found_in_data` build on.
-const _: () = assert!(OP < BOOKMARK && BOOKMARK < VERSION && VERSION < DO_ID);
-const _: () = assert!(DO_ID < DO_WORKER && DO_WORKER < CLOSE_CODE && CLOSE_CODE < SCHEMA_VERSION);
-const _: () = assert!(NAMES_MAX < 255 && COLUMNS <= 64);
+// A name's number plus one has to fit.
+const _: () = assert!(NAMES_MAX < u16::MAX as usize);
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ mod untyped;
 use crate::event::{
     Arrival, Limits,
     json::{self, Kind, Member, Parts, Value},
-    names::{self, COLUMNS, Known, SLOTS},
+    names::{self, COLUMNS, Known, SLOTS, Slots},
     redact, time,
 };
 pub(crate) use cell::{Cell, convert, identifier};
@@ -64,10 +64,11 @@ pub(crate) fn read<'a>(
     raw: &'a str,
     parts: &Parts<'a>,
     context: (&Arrival, &Limits),
-    cells: &mut Vec<(u8, Cell<'a>)>,
+    cells: &mut Vec<(u16, Cell<'a>)>,
 ) -> Result<Option<Row<'a>>, Fault> {
     let data;
-    let mut draft = Draft::new(raw, &parts.top, &parts.data, cells);
+    let columns = context.1.columns.len();
+    let mut draft = Draft::new(raw, &parts.top, &parts.data, (cells, columns));
     draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
     if let Some(call) = draft.call(parts.is_in_call_batch) {
@@ -104,12 +105,12 @@ pub(crate) fn read<'a>(
     };
     let inner = json::members_of(record);
     let content = draft.content;
-    let mut inside = Draft::new(raw, &inner, &[], draft.cells);
+    let mut inside = Draft::new(raw, &inner, &[], (draft.cells, columns));
     inside.content = content;
     inside.has_lone_surrogate = parts.has_lone_surrogate;
     if !inside.database_record() {
         if !is_connect {
-            let mut draft = Draft::new(raw, &parts.top, &parts.data, inside.cells);
+            let mut draft = Draft::new(raw, &parts.top, &parts.data, (inside.cells, columns));
             draft.content = content;
             draft.has_lone_surrogate = parts.has_lone_surrogate;
             return draft.finish(context).map(Some);
@@ -132,13 +133,16 @@ struct Draft<'m, 'a> {
     raw: &'a str,
     top: &'m [Member<'a>],
     data: &'m [Member<'a>],
-    /// Slots that have a member, a bit each.
-    present: u128,
+    /// How many of the known columns there are to be filled: a member of another is one that nobody
+    /// knows.
+    columns: usize,
+    /// Slots that have a member.
+    present: Slots,
     /// For each of those, the member's number in `top`.
     member: [u32; SLOTS],
-    /// Columns that have a cell, a bit each.
-    filled: u64,
-    cells: &'m mut Vec<(u8, Cell<'a>)>,
+    /// Columns that have a cell.
+    filled: Slots,
+    cells: &'m mut Vec<(u16, Cell<'a>)>,
     /// Whether the columns do not hold everything that the event says.
     is_lossy: bool,
     /// Whether a string of the event has half of a surrogate pair.
@@ -159,16 +163,17 @@ impl<'m, 'a> Draft<'m, 'a> {
         raw: &'a str,
         top: &'m [Member<'a>],
         data: &'m [Member<'a>],
-        cells: &'m mut Vec<(u8, Cell<'a>)>,
+        (cells, columns): (&'m mut Vec<(u16, Cell<'a>)>, usize),
     ) -> Self {
         cells.clear();
         let mut draft = Self {
             raw,
             top,
             data,
-            present: 0,
+            columns,
+            present: Slots::NONE,
             member: [0; SLOTS],
-            filled: 0,
+            filled: Slots::NONE,
             cells,
             is_lossy: false,
             has_lone_surrogate: false,
@@ -178,7 +183,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             change: change::Derived::default(),
         };
         for (number, member) in top.iter().enumerate() {
-            let Some(found) = known(member) else {
+            let Some(found) = draft.known(member) else {
                 draft.is_lossy = true;
                 draft.has_fields |= member.name.raw.starts_with("\"__");
                 continue;
@@ -190,14 +195,21 @@ impl<'m, 'a> Draft<'m, 'a> {
                     continue;
                 }
             }
-            draft.present |= 1 << found.slot;
+            draft.present.add(found.slot);
             draft.member[found.slot] = number as u32;
         }
         draft
     }
 
+    /// What the member means; none when nobody knows its name.
+    #[inline]
+    fn known(&self, member: &Member<'_>) -> Option<Known> {
+        known(member).filter(|known| known.slot < self.columns || COLUMNS <= known.slot)
+    }
+
+    #[inline]
     fn has(&self, slot: usize) -> bool {
-        self.present >> slot & 1 == 1
+        self.present.has(slot)
     }
 
     fn member(&self, slot: usize) -> Option<&'m Member<'a>> {
@@ -211,17 +223,17 @@ impl<'m, 'a> Draft<'m, 'a> {
 
     /// Takes a member as done with.
     fn forget(&mut self, slot: usize) {
-        self.present &= !(1 << slot);
+        self.present.remove(slot);
     }
 
     fn is_filled(&self, column: usize) -> bool {
-        self.filled >> column & 1 == 1
+        self.filled.has(column)
     }
 
     fn put(&mut self, column: usize, cell: Cell<'a>) {
         debug_assert!(column < COLUMNS && !self.is_filled(column));
-        self.filled |= 1 << column;
-        self.cells.push((column as u8, cell));
+        self.filled.add(column);
+        self.cells.push((column as u16, cell));
     }
 
     /// Whether the column now says all that the value says: it was empty, and the value has its
@@ -252,10 +264,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         let id = self.id()?;
         self.extras(&event_type);
         // Everything taken one by one above is no longer among the columns.
-        let mut columns = self.present & ((1 << COLUMNS) - 1);
-        while columns != 0 {
-            let column = columns.trailing_zeros() as usize;
-            columns &= columns - 1;
+        for column in self.present.below(COLUMNS) {
             self.column(column);
         }
         if let Some(value) = self.value(names::DO) {
@@ -431,7 +440,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             let is_call = event_type.starts_with("rpc.") && !self.has(names::RPC_NAMESPACE);
             self.is_lossy |= !(is_call && self.put_if_it_fits(names::RPC_NAMESPACE, value));
         }
-        self.is_lossy |= self.present & names::KEPT_IN_PAYLOAD != 0;
+        self.is_lossy |= self.present.meets(&names::KEPT_IN_PAYLOAD);
     }
 
     /// Makes the event's JSON readable for everybody: half of a surrogate pair is valid JSON, and

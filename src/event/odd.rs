@@ -54,6 +54,7 @@ fn row(event: &Value) -> BTreeMap<String, Value> {
         ts_past_us: None,
         ts_future_us: 3_600_000_000,
         redact: true,
+        columns: icecore_schemas::columns::EVENTS,
     };
     let arrival = Arrival {
         now_us: NOW_US,

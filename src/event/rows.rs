@@ -12,7 +12,7 @@ use arrow::{
     error::ArrowError,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
-use icecore_schemas::columns::{Column, ColumnKind, DEAD_LETTERS, EVENTS};
+use icecore_schemas::columns::{Column, ColumnKind, DEAD_LETTERS, EVENTS, KNOWN_EVENTS};
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock},
@@ -21,10 +21,18 @@ use std::{
 /// The time zone of every timestamp, as Iceberg's readers write it.
 pub(crate) const UTC: &str = "+00:00";
 
-/// Rows of `events`, `seq` included, with Iceberg field ids in the metadata `PARQUET:field_id`.
+/// Rows of `events` as a release has them, `seq` included. Columns with a field id of their own have
+/// it in the metadata `PARQUET:field_id`.
 #[must_use]
 pub fn event_schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(EVENTS));
+    Arc::clone(&SCHEMA)
+}
+
+/// The same with every column that this build can read from an event.
+#[must_use]
+pub fn known_event_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(KNOWN_EVENTS));
     Arc::clone(&SCHEMA)
 }
 
@@ -35,16 +43,15 @@ pub fn dead_letter_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-fn schema_of(columns: &[Column]) -> SchemaRef {
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|column| {
-            let metadata = HashMap::from([("PARQUET:field_id".to_owned(), column.id.to_string())]);
-            Field::new(column.name, data_type(column.kind), !column.required)
-                .with_metadata(metadata)
-        })
-        .collect();
-    Arc::new(Schema::new(fields))
+/// Rows with these columns.
+#[must_use]
+pub fn schema_of(columns: &[Column]) -> SchemaRef {
+    let field = |column: &Column| {
+        let id = column.id.map(|id| ("PARQUET:field_id".to_owned(), id.to_string()));
+        Field::new(column.name, data_type(column.kind), !column.required)
+            .with_metadata(id.into_iter().collect())
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
 
 /// The Arrow type of a column.

@@ -18,7 +18,8 @@ use arrow::{
     datatypes::{DataType, TimeUnit},
     record_batch::RecordBatch,
 };
-use icecore_schemas::columns::EVENTS;
+use icecore_schemas::columns::{Column, FoundIn, KNOWN_EVENTS};
+use std::borrow::Cow;
 
 /// When a batch was sent, by the names that senders give it: it is another whenever it is sent again.
 const SENT_AT: [&str; 2] = ["sentAt", "sent_at"];
@@ -49,8 +50,21 @@ struct Said<'r> {
 }
 
 impl Said<'_> {
-    /// A column's value as text; none where it is null.
-    fn text(&self, column: &str) -> Option<String> {
+    /// A column's value as text; none where it is null. What a later column would say of an event that
+    /// was stored before there was one, or where the table has no place for it, is in the whole event
+    /// or in `data`.
+    fn text(&self, name: &str) -> Option<String> {
+        let own = self.cell(name);
+        let is_later = |known: &&Column| known.name == name && known.id.is_none();
+        let Some(later) = KNOWN_EVENTS.iter().find(is_later).filter(|_| own.is_none()) else {
+            return own;
+        };
+        let of_event = || member_of(&self.cell("payload")?, name);
+        let of_data = || member_of(&self.cell("data")?, name);
+        of_event().or_else(|| if later.found_in == FoundIn::Event { None } else { of_data() })
+    }
+
+    fn cell(&self, column: &str) -> Option<String> {
         let values = self.rows.column_by_name(column)?.slice(self.row, 1);
         let time = |values: &ArrayRef| {
             let us = cast(values, &DataType::Timestamp(TimeUnit::Microsecond, None)).ok()?;
@@ -71,6 +85,22 @@ impl Said<'_> {
     }
 }
 
+/// What an object says for a column, by any of its names, as text.
+fn member_of(object: &str, column: &str) -> Option<String> {
+    let mut found = None;
+    json::each_member(json::one_value(object)?, |member| {
+        let known = member.name.text().and_then(|name| names::find(&name));
+        let filled = known.and_then(|known| KNOWN_EVENTS.get(known.slot));
+        if filled.is_some_and(|filled| filled.name == column)
+            && member.value.kind != json::Kind::Null
+        {
+            let text = member.value.text().map(Cow::into_owned);
+            found = Some(text.unwrap_or_else(|| member.value.raw.to_owned()));
+        }
+    });
+    found
+}
+
 /// Whether the stored event, read again as it came, is known by what the new one is known by.
 fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool {
     let Some(payload) = old.text("payload") else { return false };
@@ -82,6 +112,7 @@ fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool 
         ts_future_us: i64::MAX,
         // What is stored was redacted before.
         redact: false,
+        columns: KNOWN_EVENTS,
     };
     let arrival = Arrival {
         now_us: 0,
@@ -134,7 +165,7 @@ fn is_in_columns(payload: &str, said: &Said<'_>) -> bool {
             moved.map_or(slot, |(_, to)| *to)
         });
         all &= match slot {
-            Some(slot) if slot < COLUMNS => said.text(EVENTS[slot].name).is_some(),
+            Some(slot) if slot < COLUMNS => said.text(KNOWN_EVENTS[slot].name).is_some(),
             // Version 0.1.0 did not keep what every CloudEvent says.
             Some(names::SPEC_VERSION) => true,
             Some(names::CONTENT_TYPE) => member.value.raw == "\"application/json\"",
@@ -145,7 +176,7 @@ fn is_in_columns(payload: &str, said: &Said<'_>) -> bool {
 }
 
 fn has_same_columns(old: &Said<'_>, new: &Said<'_>) -> bool {
-    let schema = rows::event_schema();
+    let schema = rows::known_event_schema();
     let mut names = schema.fields().iter().map(|field| field.name().as_str());
     let says_same = names.by_ref().filter(|name| !NOT_COMPARED.contains(name)).all(|name| {
         let (old, new) = (old.text(name), new.text(name));

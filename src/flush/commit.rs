@@ -7,15 +7,16 @@ use crate::{
     clock::Clock,
     event::{codec, rows},
     faults::Faults,
-    flush::{FlushError, table_name},
+    flush::{FlushError, columns::LeftOut},
     ids::Ids,
     metrics::Metrics,
     owner::Ownership,
     table::{
+        evolve::Fit,
         schema,
         writer::{self, blocking},
     },
-    wal::{Pending, Position, RecordKind, RecordRef, Wal},
+    wal::{Pending, Position, RecordRef, Wal},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use iceberg::{TableIdent, spec::DataFile};
@@ -26,8 +27,8 @@ use icecore_catalog::{
     metastore::{Levels, Properties, Watermark},
 };
 use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::{NAMESPACE_TEXT, Namespace},
+    service_table::{RecordKind, ServiceTable, ServiceTables},
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -63,6 +64,8 @@ pub(super) struct TableFlush {
     pub(super) faults: Faults,
     pub(super) metrics: Metrics,
     pub(super) bounds: Bounds,
+    pub(super) ours: ServiceTables,
+    pub(super) left_out: LeftOut,
 }
 
 /// What all flushes share.
@@ -98,7 +101,7 @@ impl TableFlush {
     /// What waits for a table; records that are no rows of one are left out.
     pub(super) fn pending(&self) -> Vec<Pending> {
         let mut pending = self.wal.pending();
-        pending.retain(|pending| table_name(pending.kind).is_some());
+        pending.retain(|pending| pending.kind.table_name().is_some());
         pending
     }
 
@@ -116,12 +119,12 @@ impl TableFlush {
         let _memory = memory.expect("the semaphore is never closed");
         let started = Instant::now();
 
-        let Some((row_schema, new)) = table_of(kind) else { return Ok(Done::All) };
-        let ident = schema::ident(namespace, &new.name);
-        let name = new.name.clone();
+        let Some(ours) = self.ours.of(kind) else { return Ok(Done::All) };
+        let Some(name) = ours.fixed_name() else { return Ok(Done::All) };
+        let ident = schema::ident(namespace, name);
+        let new = schema::create(ours, name);
         let table = self.ensure_table(namespace, &ident, new).await?;
-        schema::check_ours(&name, &table.metadata)
-            .map_err(|source| FlushError::Foreign { table: ident.to_string(), source })?;
+        let fit = self.fit(&ident, ours, &table)?;
         // The pin comes before the list: listed records stay readable while it is held.
         let _pin = self.wal.pin();
         let after = self.owner.committed(table.watermark).ok_or(FlushError::Deposed)?;
@@ -130,7 +133,7 @@ impl TableFlush {
             // trim.
             None => (after, Done::All),
             Some(taken) => {
-                self.commit(&ident, &table, row_schema, &taken).await?;
+                self.commit(&ident, table, (ours, fit), &taken).await?;
                 self.faults.hit("flush.after_commit")?;
                 (taken.through, taken.done)
             }
@@ -180,16 +183,17 @@ impl TableFlush {
     async fn commit(
         &self,
         ident: &TableIdent,
-        table: &LoadedTable,
-        row_schema: SchemaRef,
+        table: LoadedTable,
+        (ours, fit): (&ServiceTable, Fit),
         taken: &Taken,
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.before_write")?;
-        let batches = read(row_schema, taken.records.clone()).await?;
+        let batches = read(rows::schema_of(ours.columns), taken.records.clone()).await?;
+        let (table, batches) = self.with_columns(ident, table, (ours, fit), batches).await?;
         let storage = self.catalog.storage();
         let files = writer::write(storage, &table.metadata, batches, &self.ids).await?;
         let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
-        let result = self.append(ident, table, files, taken).await;
+        let result = self.append(ident, (ours, &table), files, taken).await;
         if result.as_ref().is_err_and(is_definite) {
             writer::delete(storage, locations.iter().map(String::as_str)).await;
         }
@@ -199,7 +203,7 @@ impl TableFlush {
     async fn append(
         &self,
         ident: &TableIdent,
-        table: &LoadedTable,
+        (ours, table): (&ServiceTable, &LoadedTable),
         files: Vec<DataFile>,
         taken: &Taken,
     ) -> Result<(), FlushError> {
@@ -221,7 +225,7 @@ impl TableFlush {
             last_seq: table.watermark.map_or(last_seq, |before| before.last_seq.max(last_seq)),
         };
         let log_since = self.owner.since();
-        let upgrades = schema::upgrades(&ident.name, &table.metadata);
+        let upgrades = schema::upgrades(ours, &table.metadata);
         let append = Append { files, summary, watermark, log_since, seq: taken.seq, upgrades };
         self.faults.hit("flush.before_commit")?;
         let started = Instant::now();
@@ -284,16 +288,6 @@ impl TableFlush {
 
 fn levels(namespace: &Namespace) -> Levels {
     vec![namespace.name().to_owned()]
-}
-
-/// How the rows of a kind are laid out in the log and in their table; none for records that are no
-/// rows.
-fn table_of(kind: RecordKind) -> Option<(SchemaRef, CreateTable)> {
-    match table_name(kind)? {
-        EVENTS_TABLE => Some((rows::event_schema(), schema::events())),
-        DEAD_LETTERS_TABLE => Some((rows::dead_letter_schema(), schema::dead_letters())),
-        _ => None,
-    }
 }
 
 /// Reads and decodes records off the async threads.

@@ -8,7 +8,7 @@ use crate::{
     owner::Ownership,
     table::{known_ids, sample, schema},
     tasks::{Job, Progress},
-    wal::{Record, RecordKind, Wal, WalOptions, WalWriter},
+    wal::{Record, Wal, WalOptions, WalWriter},
 };
 use arrow::{compute::concat_batches, record_batch::RecordBatch};
 use futures::TryStreamExt;
@@ -19,7 +19,10 @@ use icecore_catalog::{
     metastore::sql::SqlMetastore,
     storage::{S3Options, Storage},
 };
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{
+    names::Namespace,
+    service_table::{RecordKind, ServiceTables},
+};
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -93,8 +96,13 @@ impl Server {
             metrics: Metrics::default(),
         };
         let (wal, writer) = Wal::open(options, clock.clone(), Faults::default()).unwrap();
-        let options =
-            FlushOptions { interval: INTERVAL, bytes_max, owner, metrics: Metrics::default() };
+        let options = FlushOptions {
+            interval: INTERVAL,
+            bytes_max,
+            owner,
+            metrics: Metrics::default(),
+            tables: ServiceTables::default(),
+        };
         let ids = Ids::new(clock.clone());
         let (flush, job, wake) =
             Flush::new(options, wal.clone(), &catalog, clock.clone(), ids, faults);

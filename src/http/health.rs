@@ -1,10 +1,8 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
 use crate::{
-    flush,
     http::{App, error::ApiError, json},
     metrics::{RequestLabels, StatusLabel, TableLabel},
-    wal::RecordKind,
 };
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -75,6 +73,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
     metrics.queries_running.set(whole(running as u64));
     metrics.queries_stuck.set(whole(stuck as u64));
     set_failing(&app);
+    set_left_out(&app);
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
 }
 
@@ -101,7 +100,7 @@ fn whole(value: u64) -> i64 {
 fn set_waiting(app: &App) {
     let mut pending = app.wal.pending();
     // Keys alone are no rows of a table, so no commit waits for them.
-    pending.retain(|pending| pending.kind != RecordKind::Keys);
+    pending.retain(|pending| pending.kind.is_rows());
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
     app.metrics.wal_waiting.set(whole(pending.iter().map(|table| table.bytes).sum()));
@@ -115,9 +114,18 @@ fn set_failing(app: &App) {
     app.metrics.flush_failing.set(whole(failing.len() as u64));
     app.metrics.flush_failing_since.clear();
     for table in failing.iter().take(FAILING_LISTED_MAX) {
-        let Some(name) = flush::table_name(table.kind) else { continue };
+        let Some(name) = table.kind.table_name() else { continue };
         let label = TableLabel { table: format!("{}.{name}", table.namespace.name()) };
         let seconds = (app.clock.now_ms() - table.since_ms).max(0) / 1000;
         app.metrics.flush_failing_since.get_or_create(&label).set(seconds);
+    }
+}
+
+/// The tables that have no place for columns of ours.
+fn set_left_out(app: &App) {
+    app.metrics.columns_left_out.clear();
+    for (table, columns) in app.flush.left_out().into_iter().take(FAILING_LISTED_MAX) {
+        let label = TableLabel { table };
+        app.metrics.columns_left_out.get_or_create(&label).set(whole(columns as u64));
     }
 }

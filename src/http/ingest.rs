@@ -251,7 +251,7 @@ async fn committed(app: &App, receipt: &Receipt) -> Result<Option<i64>, ApiError
             .commit_now(namespace, receipt.position)
             .await
             .map_err(|cause| ApiError::from(cause.as_ref()))?;
-        let events = snapshots.iter().find(|(kind, _)| *kind == crate::wal::RecordKind::Events);
+        let events = snapshots.iter().find(|(kind, _)| kind.has_seq());
         first = first.or(events.map(|(_, snapshot)| *snapshot));
     }
     Ok(first)

@@ -1,14 +1,12 @@
 //! Tables of a namespace for operators: list, snapshots, commit now.
 
 use crate::{
-    flush::table_name,
     http::{
         App, error::ApiError, guard, json, namespaces, operate, parse_namespace,
         query_string::Parameters, snapshot_id::with_id,
     },
     sql::view,
     table::schema::{self, TableIdent, ident},
-    wal::RecordKind,
 };
 use axum::{
     extract::{Extension, Path, State},
@@ -20,11 +18,7 @@ use icecore_catalog::{
     catalog::LoadedTable,
     error::CatalogError,
 };
-use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
-    error_code::ErrorCode,
-    names::Namespace,
-};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{
@@ -129,7 +123,7 @@ fn waiting(app: &App, levels: &[String]) -> Vec<&'static str> {
     let pending = app.wal.pending().into_iter();
     let mut names: Vec<&str> = pending
         .filter(|pending| levels == guard::levels(&pending.namespace))
-        .filter_map(|pending| table_name(pending.kind))
+        .filter_map(|pending| pending.kind.table_name())
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -227,15 +221,11 @@ pub async fn commit(
     let mut snapshots = Map::new();
     let mut seq = None;
     for (kind, snapshot) in committed {
-        let name = match kind {
-            RecordKind::Events => {
-                let loaded = app.catalog.load_table(&ident(&namespace, EVENTS_TABLE)).await?;
-                seq = loaded.watermark.map(|watermark| watermark.last_seq);
-                EVENTS_TABLE
-            }
-            RecordKind::DeadLetters => DEAD_LETTERS_TABLE,
-            RecordKind::Keys => continue,
-        };
+        let Some(name) = kind.table_name() else { continue };
+        if kind.has_seq() {
+            let loaded = app.catalog.load_table(&ident(&namespace, name)).await?;
+            seq = loaded.watermark.map(|watermark| watermark.last_seq);
+        }
         snapshots.insert(name.to_owned(), snapshot.into());
     }
     Ok(json(200, &serde_json::json!({ "seq": seq, "snapshots": snapshots })))
@@ -249,7 +239,7 @@ pub async fn commit(
 pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
     app.owner.check()?;
     let through = *app.wal.durable().borrow();
-    let waiting = app.wal.pending().into_iter().filter(|table| table.kind != RecordKind::Keys);
+    let waiting = app.wal.pending().into_iter().filter(|table| table.kind.is_rows());
     let namespaces: BTreeSet<Namespace> = waiting.map(|table| table.namespace).collect();
     let committed = namespaces.len();
     let flush = &app.flush;

@@ -37,7 +37,7 @@ fn bookmark(seq: u64, id: u128) -> String {
 
 /// The rows with this column, in the place that the table's schema has for it.
 fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
-    let schema: SchemaRef = rows::event_schema();
+    let schema: SchemaRef = rows::known_event_schema();
     let place = |name: &str| schema.index_of(name).expect("rows have columns of the table only");
     let new = place(name);
     let mut fields = Vec::new();

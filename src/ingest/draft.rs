@@ -24,7 +24,7 @@ use arrow::{
     compute::filter_record_batch,
     record_batch::RecordBatch,
 };
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::collections::{HashMap, HashSet};
 use ulid::Ulid;
 
@@ -159,9 +159,9 @@ impl Draft {
             }
         };
         let namespace = self.claim(desk, &namespace).err().unwrap_or(namespace);
-        let entry = desk.ledger.entry(&namespace);
-        let first = entry.dead_letters + 1;
-        entry.dead_letters += rows.len() as u64;
+        let last = desk.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
+        let first = *last + 1;
+        *last += rows.len() as u64;
         self.buried.push(Buried {
             namespace,
             first,
@@ -242,7 +242,7 @@ impl Draft {
     /// The namespace's last `seq`, or who owns its catalog name.
     fn claim(&mut self, desk: &mut Desk, namespace: &Namespace) -> Result<u64, Namespace> {
         let known = desk.ledger.has(namespace);
-        let last = desk.ledger.claim(namespace)?.events;
+        let last = desk.ledger.claim(namespace)?.last(RecordKind::Events);
         if !known {
             self.claimed.push(namespace.clone());
         }
@@ -284,9 +284,9 @@ impl Draft {
                 continue;
             }
             notes.iter().for_each(|(key, id)| letters::note(&mut desk.index, *key, *id));
-            let entry = desk.ledger.entry(&namespace);
-            let first = entry.dead_letters + 1;
-            entry.dead_letters += new.len() as u64;
+            let last = desk.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
+            let first = *last + 1;
+            *last += new.len() as u64;
             let rows = rows::dead_letters(&new, batch_id, now_us, first_id);
             let keys = notes.iter().map(|(key, _)| *key).collect();
             self.buried.push(Buried { namespace, first, rows, keys });
@@ -310,7 +310,8 @@ impl Draft {
 
     fn undo(&mut self, desk: &mut Desk) {
         for taken in &self.taken {
-            desk.ledger.entry(&taken.namespace).events -= taken.keys.len() as u64;
+            *desk.ledger.entry(&taken.namespace).last_mut(RecordKind::Events) -=
+                taken.keys.len() as u64;
             taken.forget(desk);
         }
         self.buried.iter().for_each(|buried| buried.forget(desk));
@@ -394,8 +395,9 @@ impl Bench<'_> {
             self.entry.types.insert(event_type.to_owned());
             taken.types.push(event_type.to_owned());
         }
-        self.entry.events += 1;
-        let seq = self.entry.events;
+        let last = self.entry.last_mut(RecordKind::Events);
+        *last += 1;
+        let seq = *last;
         taken.keys.push(key);
         self.index.insert(key.id, Seen { content: key.content, seq });
         Ok(Verdict::New(seq))

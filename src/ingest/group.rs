@@ -9,10 +9,10 @@ use crate::{
         draft::{Buried, Desk, Draft, Taken},
         keys,
     },
-    wal::{Record, RecordKind},
+    wal::Record,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::collections::HashMap;
 
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Group {
             part.batches.push(buried.rows.clone());
         }
         let mut records = Vec::new();
-        let event_schema = rows::event_schema();
+        let event_schema = rows::known_event_schema();
         for (namespace, part) in &events.parts {
             records.push(rows_record(RecordKind::Events, namespace, part, &event_schema));
         }
@@ -84,12 +84,12 @@ impl Group {
     /// Gives the numbers back as well: of this group nothing reached the disk.
     pub(super) fn give_back(&self, desk: &mut Desk) {
         for taken in self.taken.iter().rev() {
-            let entry = desk.ledger.entry(&taken.namespace);
-            entry.events = entry.events.min(taken.first_seq - 1);
+            let last = desk.ledger.entry(&taken.namespace).last_mut(RecordKind::Events);
+            *last = (*last).min(taken.first_seq - 1);
         }
         for buried in self.buried.iter().rev() {
-            let entry = desk.ledger.entry(&buried.namespace);
-            entry.dead_letters = entry.dead_letters.min(buried.first - 1);
+            let last = desk.ledger.entry(&buried.namespace).last_mut(RecordKind::DeadLetters);
+            *last = (*last).min(buried.first - 1);
         }
     }
 }

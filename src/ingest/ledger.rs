@@ -4,14 +4,14 @@
 //! Kept in memory; a copy is written with each file of the id index, and the log has what is newer.
 //! Counters only grow, so no `seq` is given twice.
 
-use crate::{
-    ingest::dedup::run::Span,
-    wal::{RecordKind, WalError},
+use crate::{ingest::dedup::run::Span, wal::WalError};
+use icecore_schemas::{
+    names::Namespace,
+    service_table::{RecordKind, SERVICE_TABLES},
 };
-use icecore_schemas::names::Namespace;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
@@ -28,10 +28,10 @@ const ROOM_BYTES: u64 = 64 << 10;
 /// One namespace's counters and types.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Highest `seq` given to an event.
-    pub(super) events: u64,
-    /// Highest number given to a dead letter.
-    pub(super) dead_letters: u64,
+    /// Highest number given to a row, by table; what is missing is at `start`.
+    numbers: BTreeMap<RecordKind, u64>,
+    /// What every counter begins with.
+    start: u64,
     /// Types of its events.
     pub(super) types: HashSet<String>,
 }
@@ -75,12 +75,23 @@ struct SavedFile {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct SavedEntry {
     namespace: String,
-    events: u64,
-    dead_letters: u64,
+    #[serde(flatten)]
+    numbers: BTreeMap<String, u64>,
     types: BTreeSet<String>,
+}
+
+impl Entry {
+    /// Highest number given to a row of this kind.
+    pub(super) fn last(&self, kind: RecordKind) -> u64 {
+        self.numbers.get(&kind.counted_as()).copied().unwrap_or(self.start)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn last_mut(&mut self, kind: RecordKind) -> &mut u64 {
+        self.numbers.entry(kind.counted_as()).or_insert(self.start)
+    }
 }
 
 impl Ledger {
@@ -112,8 +123,11 @@ impl Ledger {
             let namespace = Namespace::parse(&saved.namespace)
                 .map_err(|cause| failed(io::Error::new(io::ErrorKind::InvalidData, cause)))?;
             if let Ok(entry) = ledger.claim(&namespace) {
-                entry.events = saved.events;
-                entry.dead_letters = saved.dead_letters;
+                for table in SERVICE_TABLES {
+                    if let Some(last) = saved.numbers.get(table.name.as_str()) {
+                        *entry.last_mut(table.kind) = *last;
+                    }
+                }
                 entry.types = saved.types.into_iter().collect();
             }
         }
@@ -156,8 +170,8 @@ impl Ledger {
             }
             self.owners.insert(namespace.name().to_owned(), namespace.clone());
         }
-        let (events, dead_letters) = (self.seq_after, self.seq_after);
-        let new = || Entry { events, dead_letters, types: HashSet::new() };
+        let start = self.seq_after;
+        let new = || Entry { start, ..Entry::default() };
         Ok(self.entries.entry(namespace.clone()).or_insert_with(new))
     }
 
@@ -165,8 +179,8 @@ impl Ledger {
     pub(super) fn start_after(&mut self, last: u64) {
         self.seq_after = last;
         for entry in self.entries.values_mut() {
-            entry.events = last.max(entry.events);
-            entry.dead_letters = last.max(entry.dead_letters);
+            entry.start = last.max(entry.start);
+            entry.numbers.values_mut().for_each(|number| *number = last.max(*number));
         }
     }
 
@@ -189,10 +203,7 @@ impl Ledger {
     /// Raises a counter: numbers up to `last` are taken.
     pub(super) fn raise(&mut self, kind: RecordKind, namespace: &Namespace, last: u64) {
         if let Ok(entry) = self.claim(namespace) {
-            let counter = match kind {
-                RecordKind::Events | RecordKind::Keys => &mut entry.events,
-                RecordKind::DeadLetters => &mut entry.dead_letters,
-            };
+            let counter = entry.last_mut(kind);
             *counter = last.max(*counter);
         }
     }
@@ -200,7 +211,8 @@ impl Ledger {
     /// Highest `seq` of each namespace's events.
     pub(super) fn event_counters(&self) -> HashMap<Namespace, u64> {
         let counters = self.entries.iter();
-        counters.map(|(namespace, entry)| (namespace.clone(), entry.events)).collect()
+        let events = |entry: &Entry| entry.last(RecordKind::Events);
+        counters.map(|(namespace, entry)| (namespace.clone(), events(entry))).collect()
     }
 
     /// A copy to be written later.
@@ -210,8 +222,10 @@ impl Ledger {
             .iter()
             .map(|(namespace, entry)| SavedEntry {
                 namespace: namespace.text().to_owned(),
-                events: entry.events,
-                dead_letters: entry.dead_letters,
+                numbers: SERVICE_TABLES
+                    .iter()
+                    .map(|table| (table.name.as_str().to_owned(), entry.last(table.kind)))
+                    .collect(),
                 types: entry.types.iter().cloned().collect(),
             })
             .collect();

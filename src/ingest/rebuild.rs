@@ -17,12 +17,12 @@ use crate::{
         recover::{self, FRESH_MAX, window_ms},
     },
     wal::{
-        RecordKind, RecordRef, Wal, WalError,
+        RecordRef, Wal, WalError,
         ranges::{self, Range},
     },
 };
 use arrow::array::{Array, AsArray, StringArray};
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{collections::HashMap, fs, io, path::PathBuf};
 use tracing::warn;
 
@@ -104,8 +104,8 @@ impl Rebuild {
             return Ok(None);
         };
         ledger.set_log(options.logs.first().copied());
-        let floors = options.seq_floor.iter().filter(|((_, is_dead_letters), _)| !is_dead_letters);
-        let floors = floors.map(|((namespace, _), floor)| (namespace.clone(), *floor)).collect();
+        let floors = options.seq_floor.iter().filter(|((kind, _), _)| *kind == RecordKind::Events);
+        let floors = floors.map(|((_, namespace), floor)| (namespace.clone(), *floor)).collect();
         let mut rebuild =
             Self { index, ledger, folder, age, since_ms, lacks, floors, times: None, found: 0 };
         rebuild.add_records(&records)?;
@@ -131,7 +131,7 @@ impl Rebuild {
             }
             let payload = record.read()?;
             let damaged = |reason| damaged(record, reason);
-            let rows = codec::decode(&rows::event_schema(), &payload, record.first_seq)
+            let rows = codec::decode(&rows::known_event_schema(), &payload, record.first_seq)
                 .map_err(|cause| damaged(format!("a record does not decode: {cause}")))?;
             let ids = rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
             let ids = ids.ok_or_else(|| damaged("a record has no ids".to_owned()))?;
@@ -274,18 +274,20 @@ fn uncovered(
 ) -> HashMap<Namespace, Vec<Range>> {
     let mut covered: HashMap<&Namespace, Vec<Range>> = HashMap::new();
     let mut wanted: HashMap<&Namespace, Vec<Range>> = HashMap::new();
-    for ((namespace, is_dead_letters), floor) in &options.seq_floor {
-        if !is_dead_letters {
+    for ((kind, namespace), floor) in &options.seq_floor {
+        if *kind == RecordKind::Events {
             wanted.entry(namespace).or_default().push((1, *floor));
         }
     }
     for record in records.iter().filter(|record| 0 < record.rows) {
         let range = (record.first_seq, record.first_seq + u64::from(record.rows) - 1);
-        match record.kind {
-            RecordKind::Events => wanted.entry(&record.namespace).or_default().push(range),
-            RecordKind::Keys => covered.entry(&record.namespace).or_default().push(range),
-            RecordKind::DeadLetters => (),
-        }
+        // Of rows with a `seq` each has an id.
+        let ranges = match (record.kind.is_rows(), record.kind.has_seq()) {
+            (false, _) => &mut covered,
+            (true, true) => &mut wanted,
+            (true, false) => continue,
+        };
+        ranges.entry(&record.namespace).or_default().push(range);
     }
     let counters = ledger.event_counters();
     let mut rows = HashMap::new();

@@ -18,9 +18,9 @@ use crate::{
         letters,
         sequencer::Unsaved,
     },
-    wal::{Position, RecordKind, RecordRef, Wal, WalError},
+    wal::{Position, RecordRef, Wal, WalError},
 };
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{collections::HashMap, time::Duration};
 use tracing::warn;
 
@@ -83,7 +83,7 @@ pub(super) fn recover(
         if record.kind == RecordKind::DeadLetters {
             replay_letters(&mut desk, &record)?;
         }
-        if record.kind != RecordKind::Keys {
+        if record.kind.is_rows() {
             continue;
         }
         if covered.get(&record.namespace).is_some_and(|covered| last <= *covered) {
@@ -99,9 +99,8 @@ pub(super) fn recover(
     for namespace in &options.namespaces {
         desk.ledger.raise(RecordKind::Events, namespace, 0);
     }
-    for ((namespace, is_dead_letters), floor) in &options.seq_floor {
-        let kind = if *is_dead_letters { RecordKind::DeadLetters } else { RecordKind::Events };
-        desk.ledger.raise(kind, namespace, *floor);
+    for ((kind, namespace), floor) in &options.seq_floor {
+        desk.ledger.raise(*kind, namespace, *floor);
     }
     Ok(Recovered { desk, unsaved, age })
 }

@@ -12,9 +12,9 @@ use crate::{
         group::Group,
         ledger::Saved,
     },
-    wal::{Position, Record, RecordKind, Wal, WalError, WalWriter},
+    wal::{Position, Record, Wal, WalError, WalWriter},
 };
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     collections::HashSet,
     path::PathBuf,

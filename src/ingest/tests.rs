@@ -3,13 +3,14 @@ use crate::{
     event::{EventKey, NamespaceEvents, Rejected, codec, event_key, rows},
     faults::Faults,
     metrics::Metrics,
-    wal::{RecordKind, WalOptions},
+    wal::WalOptions,
 };
 use arrow::{
     array::{ArrayRef, AsArray, StringArray, TimestampMicrosecondArray},
     datatypes::{FieldRef, Schema},
     record_batch::RecordBatch,
 };
+use icecore_schemas::service_table::RecordKind;
 use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 
@@ -309,14 +310,20 @@ async fn counters_outlive_a_log_and_tables_that_hold_nothing_of_them() {
 #[tokio::test]
 async fn counters_start_above_what_the_tables_hold() {
     let mut house = House::new();
-    house.options.seq_floor = HashMap::from([((ns("a"), false), 41), ((ns("a"), true), 6)]);
+    house.options.seq_floor = HashMap::from([
+        ((RecordKind::Events, ns("a")), 41),
+        ((RecordKind::DeadLetters, ns("a")), 6),
+    ]);
     let server = house.start();
     assert_eq!(line(&server.take(body("a/x !a")).await), "dup 0; a 42-42; 1 TS_WINDOW kept");
     assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id")[0].0, 7);
     server.ingest.stop().await;
     drop(server);
     // The tables lag behind what was given: they do not pull a counter back.
-    house.options.seq_floor = HashMap::from([((ns("a"), false), 3), ((ns("a"), true), 1)]);
+    house.options.seq_floor = HashMap::from([
+        ((RecordKind::Events, ns("a")), 3),
+        ((RecordKind::DeadLetters, ns("a")), 1),
+    ]);
     let server = house.start();
     let again = Submission { batch_id: Some("2".to_owned()), ..body("a/y !a") };
     assert_eq!(line(&server.take(again).await), "dup 0; a 43-43; 1 TS_WINDOW kept");
@@ -706,7 +713,7 @@ async fn a_young_index_is_not_taken_for_a_lost_one() {
 #[tokio::test]
 async fn a_rebuild_that_is_cut_short_starts_again_and_ends_whole() {
     let mut house = House::new();
-    house.options.seq_floor.insert((ns("a"), false), 7);
+    house.options.seq_floor.insert((RecordKind::Events, ns("a")), 7);
     let table: Vec<(&str, i64)> =
         ["1", "2", "3", "4", "5", "6", "7"].iter().map(|id| (*id, NOW_MS - 1_000)).collect();
     let begun = rebuild(&house, 2, &table).expect("tables without an index");
@@ -743,7 +750,7 @@ async fn a_rebuild_that_is_cut_short_starts_again_and_ends_whole() {
 #[tokio::test]
 async fn what_left_the_window_is_neither_missed_nor_loaded() {
     let mut house = House::new();
-    house.options.seq_floor.insert((ns("a"), false), 2);
+    house.options.seq_floor.insert((RecordKind::Events, ns("a")), 2);
     let week_ms = 7 * 86_400_000;
     let table = [("old", NOW_MS - week_ms - 1), ("young", NOW_MS - week_ms + 1)];
     assert_eq!(rebuild(&house, 10, &table).unwrap().finish().unwrap(), 1);
@@ -868,6 +875,7 @@ fn json(text: &str) -> Submission {
         ts_past_us: None,
         ts_future_us: 3_600_000_000,
         redact: true,
+        columns: icecore_schemas::columns::EVENTS,
     };
     let format = crate::event::BodyFormat::Json;
     let (mut decoded, batch_id) =

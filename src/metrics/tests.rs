@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 /// Every metric by its name, with one value where it has labels.
 fn names() -> BTreeSet<String> {
     let metrics = Metrics::default();
-    metrics.flush_failing_since.get_or_create(&TableLabel { table: "a.events".to_owned() }).set(1);
+    let table = TableLabel { table: "a.events".to_owned() };
+    metrics.flush_failing_since.get_or_create(&table).set(1);
+    metrics.columns_left_out.get_or_create(&table).set(1);
     metrics.query.get_or_create(&OutcomeLabel { outcome: "ok" }).observe(0.1);
     metrics.http_replies.get_or_create(&StatusLabel::of(200)).inc();
     let (method, route) = ("GET".to_owned(), "/healthz".to_owned());

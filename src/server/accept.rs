@@ -174,7 +174,7 @@ impl Told {
     pub fn of(accepted: &Accepted) -> Self {
         let told = |missing: &Missing| ToldMissing {
             ns: missing.namespace.text().to_owned(),
-            table: crate::flush::table_name(missing.kind).unwrap_or("?"),
+            table: missing.kind.table_name().unwrap_or("?"),
             first: missing.first,
             last: missing.last,
         };

@@ -8,7 +8,6 @@
 
 use crate::{
     config::{Config, MetastoreUrl},
-    flush::table_name,
     owner::Ownership,
     server::{
         StartError, make_data_folder, open_metastore, reserve,
@@ -194,7 +193,7 @@ impl Marks {
     /// Whether a record of the log is rows of a table that does not have them.
     #[must_use]
     pub fn lack(&self, record: &RecordRef) -> bool {
-        let Some(table) = table_name(record.kind) else { return false };
+        let Some(table) = record.kind.table_name() else { return false };
         let key = (record.namespace.name().to_owned(), table.to_owned());
         self.0.get(&key).is_none_or(|through| *through < record.position)
     }

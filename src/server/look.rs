@@ -14,7 +14,8 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::sql::SqlMetastore,
 };
-use icecore_schemas::columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE};
+
+use icecore_schemas::service_table::SERVICE_TABLES;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -59,7 +60,8 @@ impl LookForMetadata {
     fn tell(&mut self, unreadable: Vec<Unreadable>) {
         let is_ours = |table: &Unreadable| {
             let name = table.place.name.as_str();
-            table.place.levels.len() == 1 && [EVENTS_TABLE, DEAD_LETTERS_TABLE].contains(&name)
+            table.place.levels.len() == 1
+                && SERVICE_TABLES.iter().any(|table| table.name.fits(name))
         };
         let is_closing = unreadable.iter().any(is_ours);
         let named = named(unreadable.into_iter().map(|Unreadable { place, reason }| {

@@ -13,9 +13,9 @@ use crate::{
         claim::{Claimed, marks_path},
         stores::{self, Known, MetastoreTrouble, Stores},
     },
-    table::{known_ids, schema, writer::blocking},
+    table::{evolve::Fit, known_ids, schema, writer::blocking},
     wal::{
-        RecordKind, Wal, WalOptions,
+        Wal, WalOptions,
         marks::{Mark, Marks, Noted},
     },
 };
@@ -25,7 +25,10 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::{Metastore, sql::SqlMetastore},
 };
-use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace};
+use icecore_schemas::{
+    names::Namespace,
+    service_table::{EVENTS_TABLE, RecordKind},
+};
 use std::{collections::HashMap, pin::pin};
 use uuid::Uuid;
 
@@ -82,14 +85,13 @@ pub(super) async fn start_ingest(
         let (options, log, clock) = (options.clone(), wal.clone(), clock.clone());
         let namespaces = options.namespaces.clone();
         if let Some(rebuild) = blocking(move || Rebuild::start(&options, &log, &clock)).await? {
-            let found = rebuild_from_tables(rebuild, catalog, &namespaces).await?;
+            let found = rebuild_from_tables(rebuild, catalog, (config, &namespaces)).await?;
             tracing::info!(ids = found, "the id index is rebuilt");
         }
     }
     // What was given out and is lost is not given again.
     for ((kind, namespace), marks) in noted.tables.iter().filter(|_| noted.log == log) {
-        let key = (namespace.clone(), *kind == RecordKind::DeadLetters);
-        let floor = options.seq_floor.entry(key).or_default();
+        let floor = options.seq_floor.entry((*kind, namespace.clone())).or_default();
         *floor = marks.acknowledged.seq.max(*floor);
     }
     let (kept, clock, ids) = (wal.clone(), clock.clone(), ids.clone());
@@ -127,9 +129,7 @@ fn wal_options(config: &Config, metrics: &Metrics, position_floor: u64) -> WalOp
 }
 
 fn ingest_options(config: &Config, known: Known, logs: Vec<Uuid>, noted: &Noted) -> IngestOptions {
-    let floor = |((kind, namespace), mark): ((RecordKind, Namespace), Mark)| {
-        ((namespace, kind == RecordKind::DeadLetters), mark.seq)
-    };
+    let floor = |(table, mark): ((RecordKind, Namespace), Mark)| (table, mark.seq);
     IngestOptions {
         dedup_folder: config.data_dir.join("ids"),
         dedup_window: config.dedup_window,
@@ -149,8 +149,9 @@ fn ingest_options(config: &Config, known: Known, logs: Vec<Uuid>, noted: &Noted)
 async fn rebuild_from_tables(
     mut rebuild: Rebuild,
     catalog: &Catalog,
-    namespaces: &[Namespace],
+    (config, namespaces): (&Config, &[Namespace]),
 ) -> Result<u64, StartError> {
+    let ours = config.tables.events();
     let since_us = rebuild.since_ms().saturating_mul(1000);
     for namespace in namespaces {
         let Some(seq_min) = rebuild.lowest_seq(namespace) else { continue };
@@ -159,7 +160,7 @@ async fn rebuild_from_tables(
             loaded => loaded?,
         };
         // Ids in a table of somebody else were never acknowledged here.
-        if let Err(cause) = schema::check_ours(EVENTS_TABLE, &table.metadata) {
+        if let Err(cause) = Fit::of(ours, &table.metadata) {
             tracing::warn!(%namespace, error = &cause as &dyn std::error::Error, "no ids are read");
             continue;
         }

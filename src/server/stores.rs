@@ -6,11 +6,10 @@
 
 use crate::{
     config::{Config, MetastoreUrl},
-    flush::table_name,
     ingest,
     server::{StartError, claim::marks_path, moved},
     wal::{
-        Position, RecordKind, RecordRef, WalError,
+        Position, RecordRef, WalError,
         marks::{Mark, MetastoreMark, Noted, TableMarks},
         ranges::{self, Range},
     },
@@ -21,8 +20,8 @@ use icecore_catalog::{
     metastore::{Levels, Metastore, sql::SqlMetastore},
 };
 use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
+    service_table::{RecordKind, SERVICE_TABLES},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -66,14 +65,13 @@ impl Known {
             let Some(namespace) = Namespace::noted(&levels, &properties) else {
                 continue; // A namespace that another engine made.
             };
-            let kinds =
-                [(RecordKind::Events, EVENTS_TABLE), (RecordKind::DeadLetters, DEAD_LETTERS_TABLE)];
-            for (kind, table) in kinds {
-                let row = metastore.table(&levels, table).await?;
+            for ours in SERVICE_TABLES {
+                let Some(name) = ours.fixed_name() else { continue };
+                let row = metastore.table(&levels, name).await?;
                 let Some(held) = row.and_then(|row| row.watermark) else { continue };
                 let position = if held.epoch < since { 0 } else { held.position };
                 let mark = Mark { seq: held.last_seq, position };
-                known.tables.insert((kind, namespace.clone()), mark);
+                known.tables.insert((ours.kind, namespace.clone()), mark);
             }
             known.namespaces.push(namespace);
         }
@@ -409,11 +407,8 @@ pub(super) fn ledger(config: &Config, noted: &Noted) -> Result<HashMap<Namespace
 /// As `namespace shop: seq 3..7`.
 pub(super) fn describe_missing(missing: &Missing) -> String {
     let Missing { namespace, kind, first, last } = missing;
-    let what = match kind {
-        RecordKind::DeadLetters => "dead letters",
-        RecordKind::Events | RecordKind::Keys => "seq",
-    };
-    let table = table_name(*kind).unwrap_or("?");
+    let what = kind.table().map_or("seq", |table| table.numbers);
+    let table = kind.table_name().unwrap_or("?");
     format!("namespace `{namespace}`, table {table}: {what} {first}..{last}")
 }
 

@@ -2,8 +2,9 @@
 //! runs, a few records at a time.
 
 use crate::{
-    event::{codec, rows},
-    wal::{RecordKind, RecordRef},
+    event::{codec, left_out::leave_out, rows},
+    sql::view::Ours,
+    wal::RecordRef,
 };
 use arrow::{
     array::{ArrayRef, RecordBatchOptions, new_null_array},
@@ -29,15 +30,15 @@ const RUN_ROWS: u64 = 8_192;
 /// Records of one table after a snapshot.
 #[derive(Debug)]
 pub struct Fresh {
-    kind: RecordKind,
+    ours: Arc<Ours>,
     runs: Vec<Vec<RecordRef>>,
     schema: SchemaRef,
 }
 
 impl Fresh {
-    /// These records, which hold rows of `kind`, as the columns of `schema` by name.
+    /// These records, which hold rows of a table of ours, as the columns of `schema` by name.
     #[must_use]
-    pub fn new(kind: RecordKind, records: Vec<RecordRef>, schema: SchemaRef) -> Self {
+    pub fn new(ours: &Ours, records: Vec<RecordRef>, schema: SchemaRef) -> Self {
         let mut runs: Vec<Vec<RecordRef>> = Vec::new();
         let (mut bytes, mut rows) = (u64::MAX, u64::MAX);
         for record in records {
@@ -49,7 +50,7 @@ impl Fresh {
             rows += u64::from(record.rows);
             runs.last_mut().expect("a run was begun").push(record);
         }
-        Self { kind, runs, schema }
+        Self { ours: Arc::new(ours.clone()), runs, schema }
     }
 }
 
@@ -59,12 +60,12 @@ impl PartitionStream for Fresh {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (kind, schema) = (self.kind, Arc::clone(&self.schema));
+        let (ours, schema) = (Arc::clone(&self.ours), Arc::clone(&self.schema));
         let batches = stream::iter(self.runs.clone())
             .map(move |run| {
-                let schema = Arc::clone(&schema);
+                let (ours, schema) = (Arc::clone(&ours), Arc::clone(&schema));
                 async move {
-                    tokio::task::spawn_blocking(move || read_run(kind, &run, &schema))
+                    tokio::task::spawn_blocking(move || read_run(&ours, &run, &schema))
                         .await
                         .map_err(|stopped| DataFusionError::External(Box::new(stopped)))?
                 }
@@ -75,31 +76,32 @@ impl PartitionStream for Fresh {
 }
 
 fn read_run(
-    kind: RecordKind,
+    ours: &Ours,
     run: &[RecordRef],
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {
-    let stored = match kind {
-        RecordKind::DeadLetters => rows::dead_letter_schema(),
-        RecordKind::Events | RecordKind::Keys => rows::event_schema(),
-    };
-    let batches =
-        run.iter().map(|record| read(&stored, record, schema)).collect::<Result<Vec<_>, _>>()?;
+    let stored = rows::schema_of(ours.table.columns);
+    let batches = run
+        .iter()
+        .map(|record| read((ours, &stored), record, schema))
+        .collect::<Result<Vec<_>, _>>()?;
     match <[RecordBatch; 1]>::try_from(batches) {
         Ok([batch]) => Ok(batch),
         Err(batches) => Ok(concat_batches(schema, &batches)?),
     }
 }
 
-/// One record's rows with the columns of `schema`: by name, null where the log has none.
+/// One record's rows with the columns of `schema`: by name, null where the log has none, and where a
+/// column of another's has the name.
 fn read(
-    stored: &SchemaRef,
+    (ours, stored): (&Ours, &SchemaRef),
     record: &RecordRef,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {
     let payload = record.read().map_err(|cause| DataFusionError::External(Box::new(cause)))?;
     let batch = codec::decode(stored, &payload, record.first_seq)
         .map_err(|cause| DataFusionError::External(Box::new(cause)))?;
+    let batch = leave_out(&batch, &ours.fit.left_out)?;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         columns.push(match batch.column_by_name(field.name()) {

@@ -7,7 +7,7 @@ use crate::{
 };
 use futures::TryStreamExt;
 use icecore_fuzz::{Rng, StdRng, pick, run};
-use icecore_schemas::query::SqlRequest;
+use icecore_schemas::{query::SqlRequest, service_table::ServiceTables};
 use std::time::{Duration, Instant};
 
 /// Memory of the queries.
@@ -221,6 +221,7 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
             rows_max: 10_000,
             concurrent: SlotsMax { all: CONCURRENT_MAX, namespace: CONCURRENT_MAX, token: 1 },
             metrics: Metrics::default(),
+            tables: ServiceTables::default(),
         };
         let house = House::with(options).await;
         house.take(1..3_000);

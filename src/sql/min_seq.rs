@@ -4,7 +4,7 @@ use crate::sql::{
     Inner, SqlError,
     view::{View, Wanted},
 };
-use icecore_schemas::{columns::EVENTS_TABLE, names::Namespace};
+use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -10,9 +10,9 @@ use crate::{
         field_ids::ByFieldId,
         fresh::Fresh,
         plan::{Snapshot, scalar, unreadable},
-        view::TableView,
+        view::{Ours, TableView},
     },
-    wal::{RecordKind, RecordRef},
+    wal::RecordRef,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -60,7 +60,7 @@ const FILE_STATISTICS_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Table {
     snapshot: Option<Snapshot>,
-    tail: Option<(RecordKind, Vec<RecordRef>)>,
+    tail: Option<(Ours, Vec<RecordRef>)>,
     schema: SchemaRef,
     aliases: Arc<Aliases>,
     storage: Storage,
@@ -90,14 +90,21 @@ impl Table {
             // Only a look at the past takes the past's columns: what is acknowledged now has
             // today's, and so do the empty columns of a table that was just extended.
             let is_current = view.snapshot_id == metadata.current_snapshot_id();
-            let columns = of_snapshot.filter(|_| !is_current);
-            Arc::clone(columns.unwrap_or_else(|| metadata.current_schema()))
+            match (of_snapshot.filter(|_| !is_current), &view.ours) {
+                (Some(columns), _) => Ok(Arc::clone(columns)),
+                // A table that an earlier version made has the later columns all the same: rows of
+                // the log may have values there, and the table gets them with these.
+                (None, Some(ours)) => ours.fit.extended(metadata),
+                (None, None) => Ok(Arc::clone(metadata.current_schema())),
+            }
         });
-        let arrow = match (&columns, view.kind) {
-            (Some(columns), _) => iceberg::arrow::schema_to_arrow_schema(columns)
-                .map_err(|cause| DataFusionError::External(Box::new(cause)))?,
-            (None, Some(RecordKind::DeadLetters)) => rows::dead_letter_schema().as_ref().clone(),
-            (None, _) => rows::event_schema().as_ref().clone(),
+        let columns = columns.transpose().map_err(external)?;
+        let arrow = match (&columns, &view.ours) {
+            (Some(columns), _) => {
+                iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?
+            }
+            (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
+            (None, None) => Schema::empty(),
         };
         let types = columns.as_ref().map(|columns| columns.as_struct().fields());
         let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
@@ -114,8 +121,8 @@ impl Table {
             }),
             _ => None,
         };
-        let tail = view.kind.filter(|_| !view.tail.is_empty());
-        let tail = tail.map(|kind| (kind, view.tail.clone()));
+        let tail = view.ours.clone().filter(|_| !view.tail.is_empty());
+        let tail = tail.map(|ours| (ours, view.tail.clone()));
         let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
         Ok(Self { snapshot, tail, schema, aliases, storage, manifests, metrics, until })
     }
@@ -222,14 +229,14 @@ impl Table {
     /// The tail in parts of about the same number of records.
     fn scan_tail(
         &self,
-        kind: RecordKind,
+        ours: &Ours,
         records: &[RecordRef],
         projection: Option<&Vec<usize>>,
         partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = self.projected(projection)?;
         let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
-            Arc::new(Fresh::new(kind, part.to_vec(), Arc::clone(&schema)))
+            Arc::new(Fresh::new(ours, part.to_vec(), Arc::clone(&schema)))
                 as Arc<dyn PartitionStream>
         });
         let scan = StreamingTableExec::try_new(
@@ -279,9 +286,9 @@ impl TableProvider for Table {
         if let Some(snapshot) = &self.snapshot {
             parts.extend(self.scan_snapshot(snapshot, state, projection, filters).await?);
         }
-        if let Some((kind, records)) = &self.tail {
+        if let Some((ours, records)) = &self.tail {
             let partitions = state.config().target_partitions();
-            parts.push(self.scan_tail(*kind, records, projection, partitions)?);
+            parts.push(self.scan_tail(ours, records, projection, partitions)?);
         }
         match parts.len() {
             0 => Ok(Arc::new(EmptyExec::new(self.projected(projection)?))),
@@ -289,6 +296,10 @@ impl TableProvider for Table {
             _ => UnionExec::try_new(parts),
         }
     }
+}
+
+fn external(cause: iceberg::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(cause))
 }
 
 /// The schema as SQL shows it: without the ids of fields, and with UUIDs as text. `columns` are its

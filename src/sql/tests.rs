@@ -6,7 +6,7 @@ use crate::{
     ids::Ids,
     owner::Ownership,
     table::{schema, writer},
-    wal::{Record, RecordKind, WalOptions, WalWriter},
+    wal::{Record, WalOptions, WalWriter},
 };
 use arrow::{
     array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array},
@@ -27,7 +27,8 @@ use icecore_catalog::{
     metastore::{Properties, Watermark, sql::SqlMetastore},
     storage::{S3Options, Storage},
 };
-use icecore_schemas::columns::DEAD_LETTERS_TABLE;
+
+use icecore_schemas::service_table::{DEAD_LETTERS_TABLE, RecordKind, ServiceTables};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -62,6 +63,7 @@ impl House {
             rows_max: 100_000,
             concurrent: SlotsMax { all: 4, namespace: 4, token: 4 },
             metrics: Metrics::default(),
+            tables: ServiceTables::default(),
         };
         Self::open(options, faults).await
     }
@@ -614,6 +616,7 @@ async fn a_query_over_a_limit_ends_with_an_error_and_the_next_one_runs() {
         rows_max: 50,
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
         metrics: Metrics::default(),
+        tables: ServiceTables::default(),
     })
     .await;
     house.take(1..101);
@@ -634,6 +637,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
         rows_max: 10_000_000,
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
         metrics: Metrics::default(),
+        tables: ServiceTables::default(),
     })
     .await;
     house.take(1..201);

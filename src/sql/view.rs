@@ -9,8 +9,8 @@ use crate::{
     faults::Faults,
     owner::Ownership,
     sql::SqlError,
-    table::schema,
-    wal::{Pin, RecordKind, RecordRef, Wal},
+    table::evolve::{Fit, NotOurs},
+    wal::{Pin, RecordRef, Wal},
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
@@ -18,8 +18,8 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_schemas::{
-    columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
     names::Namespace,
+    service_table::{ServiceTable, ServiceTables},
 };
 use serde_json::Value;
 use std::{collections::HashSet, sync::Arc};
@@ -172,12 +172,21 @@ pub struct TableView {
     pub metadata: Option<Arc<TableMetadata>>,
     /// The snapshot to read, if it has one.
     pub snapshot_id: Option<i64>,
-    /// Which records of the log are rows of it; none for tables that only others write.
-    pub kind: Option<RecordKind>,
+    /// What it is of ours; none for tables that only others write.
+    pub ours: Option<Ours>,
     /// The records to read after the snapshot.
     pub tail: Vec<RecordRef>,
     /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
     pub last_seq: u64,
+}
+
+/// A table of ours as a query sees it.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    /// Which one: its records of the log are rows of the table.
+    pub table: ServiceTable,
+    /// How the table stands to its columns.
+    pub fit: Fit,
 }
 
 /// The tables of a namespace as a query sees them.
@@ -200,6 +209,8 @@ pub struct Sources<'a> {
     pub owner: &'a Ownership,
     /// The tables.
     pub catalog: &'a Catalog,
+    /// Which of them are ours.
+    pub tables: &'a ServiceTables,
     /// Failpoints, for tests.
     pub faults: &'a Faults,
 }
@@ -311,7 +322,7 @@ impl Home {
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
             Err(cause) => return Err(internal(&cause)),
         };
-        names.extend([EVENTS_TABLE, DEAD_LETTERS_TABLE].map(str::to_owned));
+        names.extend(sources.tables.iter().filter_map(ServiceTable::fixed_name).map(str::to_owned));
         names.sort();
         names.dedup();
         Ok(names)
@@ -329,29 +340,24 @@ impl Home {
 
     async fn table(
         &self,
-        Sources { wal, owner, catalog, faults }: Sources<'_>,
+        Sources { wal, owner, catalog, tables, faults }: Sources<'_>,
         name: &str,
         as_of: Option<&AsOf>,
     ) -> Result<Option<TableView>, SqlError> {
-        let mut kind = match name {
-            EVENTS_TABLE => Some(RecordKind::Events),
-            DEAD_LETTERS_TABLE => Some(RecordKind::DeadLetters),
-            _ => None,
-        };
+        let named = tables.named(name);
         // The log first, see above.
-        let mut tail = match kind {
-            Some(kind) if as_of.is_none() => wal.records(kind, &self.namespace, 0),
+        let mut tail = match named {
+            Some(table) if as_of.is_none() => wal.records(table.kind, &self.namespace, 0),
             _ => Vec::new(),
         };
         faults.hit("sql.after_list").map_err(|cause| SqlError::Internal(cause.to_string()))?;
         let loaded = self.load(catalog, name).await?;
-        if loaded.is_none() && kind.is_none() {
+        if loaded.is_none() && named.is_none() {
             return Ok(None);
         }
-        // Rows of the log do not go to a table of somebody else, whatever its name.
-        if loaded.as_ref().is_some_and(|loaded| schema::check_ours(name, &loaded.metadata).is_err())
-        {
-            (kind, tail) = (None, Vec::new());
+        let ours = named.and_then(|table| self.ours(table, loaded.as_ref()));
+        if ours.is_none() {
+            tail.clear();
         }
         let watermark = loaded.as_ref().and_then(|loaded| loaded.watermark);
         // What a log holds that another one followed is no part of the tables until it is sent again.
@@ -375,7 +381,23 @@ impl Home {
             (Some(_), None) => metadata.as_ref().map_or(0, |table| seq_of(table, snapshot_id)),
         };
         let name = name.to_owned();
-        Ok(Some(TableView { name, metadata, snapshot_id, kind, tail, last_seq }))
+        Ok(Some(TableView { name, metadata, snapshot_id, ours, tail, last_seq }))
+    }
+
+    /// What a table is of ours that has the name of one. Rows of the log do not go to a table of
+    /// somebody else, whatever its name.
+    fn ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> Option<Ours> {
+        let fit = match loaded.map(|loaded| Fit::of(table, &loaded.metadata)) {
+            None => Fit::default(),
+            Some(Ok(fit)) => fit,
+            Some(Err(NotOurs::Unmarked)) => return None,
+            Some(Err(cause @ NotOurs::Column(_))) => {
+                let error = &cause as &dyn std::error::Error;
+                tracing::warn!(namespace = %self.namespace, error, "rows of the log are not shown");
+                return None;
+            }
+        };
+        Some(Ours { table: *table, fit })
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {

@@ -88,7 +88,8 @@ fn batch(
 
 /// A random column: full when required, else empty, half full or full.
 fn random(column: &Column, count: usize, rng: &mut StdRng) -> ArrayRef {
-    let share = if column.required { 1.0 } else { [0.0, 0.5, 1.0][column.id as usize % 3] };
+    let share =
+        if column.required { 1.0 } else { [0.0, 0.5, 1.0][column.id.unwrap_or(0) as usize % 3] };
     let mut has = Vec::new();
     has.resize_with(count, || rng.random_bool(share));
     macro_rules! column {

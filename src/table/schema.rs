@@ -1,19 +1,24 @@
 //! Icecore's tables in Iceberg's terms: fields, partition specs, sort orders, properties.
 //!
-//! The columns themselves are `icecore_schemas::columns`; field ids are theirs and never change.
+//! What is particular about each is its `icecore_schemas::service_table::ServiceTable`. How tables that
+//! are there stand to it is [`crate::table::evolve`]'s.
 
 pub use iceberg::TableIdent;
 use iceberg::{
     NamespaceIdent, TableUpdate,
     spec::{
-        NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
-        SortOrderRef, TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+        NestedField, NestedFieldRef, NullOrder, PrimitiveType, Schema, SortDirection, SortField,
+        SortOrder, SortOrderRef, TableMetadata, Transform, Type, UnboundPartitionField,
+        UnboundPartitionSpec,
     },
 };
 use icecore_catalog::{catalog::CreateTable, retention};
+#[cfg(test)]
+use icecore_schemas::service_table::SERVICE_TABLES;
 use icecore_schemas::{
-    columns::{Column, ColumnKind, DEAD_LETTERS, DEAD_LETTERS_TABLE, EVENTS, EVENTS_TABLE},
+    columns::{Column, ColumnKind},
     names::Namespace,
+    service_table::{PartitionBy, ServiceTable},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -35,40 +40,31 @@ pub const MANAGED: &str = retention::MANAGED;
 /// Field id of the first partition field; Iceberg counts them from here.
 const PARTITION_FIELD_FIRST: i32 = 1000;
 
-/// `events`: the columns of `icecore_schemas::columns::EVENTS`, partitioned by `identity(type)` and
-/// `day(ts)` named `dt`, rows of a file sorted by (ts, seq). The table itself asks no writer for an
-/// order: DuckDB writes to no table that does.
+/// A new table of ours with this name. It asks no writer for an order of rows, only our own files have
+/// one: DuckDB writes to no table that does.
 #[must_use]
-pub fn events() -> CreateTable {
+pub fn create(ours: &ServiceTable, name: &str) -> CreateTable {
     CreateTable {
-        name: EVENTS_TABLE.to_owned(),
-        schema: schema(EVENTS),
-        partition_spec: Some(partition_spec(
-            EVENTS,
-            &[("type", "type", Transform::Identity), ("ts", "dt", Transform::Day)],
-        )),
+        name: name.to_owned(),
+        schema: schema(ours.columns),
+        partition_spec: Some(partition_spec(ours)),
         sort_order: None,
-        file_order: Some(sort_order(EVENTS, &["ts", "seq"])),
+        file_order: Some(sort_order(ours)),
         location: None,
-        properties: properties(EVENTS),
+        properties: properties(ours.columns),
     }
 }
 
-/// `dead_letters`: partitioned by `day(received_at)` named `dt`, sorted by `received_at`.
-#[must_use]
-pub fn dead_letters() -> CreateTable {
-    CreateTable {
-        name: DEAD_LETTERS_TABLE.to_owned(),
-        schema: schema(DEAD_LETTERS),
-        partition_spec: Some(partition_spec(
-            DEAD_LETTERS,
-            &[("received_at", "dt", Transform::Day)],
-        )),
-        sort_order: None,
-        file_order: Some(sort_order(DEAD_LETTERS, &["received_at"])),
-        location: None,
-        properties: properties(DEAD_LETTERS),
-    }
+/// `events`, as a release makes it.
+#[cfg(test)]
+pub(crate) fn events() -> CreateTable {
+    create(&SERVICE_TABLES[0], "events")
+}
+
+/// `dead_letters`, as a release makes it.
+#[cfg(test)]
+pub(crate) fn dead_letters() -> CreateTable {
+    create(&SERVICE_TABLES[1], "dead_letters")
 }
 
 /// How the rows of our files are sorted: by the table's default order or, where it has none, by the
@@ -85,16 +81,10 @@ pub fn file_order(table: &TableMetadata) -> &SortOrderRef {
 /// now: it asked every writer for its sort order, and for bloom filters. What others have changed
 /// stays.
 #[must_use]
-pub fn upgrades(name: &str, table: &TableMetadata) -> Vec<TableUpdate> {
+pub fn upgrades(ours: &ServiceTable, table: &TableMetadata) -> Vec<TableUpdate> {
     /// The sort order that was added last.
     const LAST: i64 = -1;
-    let new = match name {
-        EVENTS_TABLE => events(),
-        DEAD_LETTERS_TABLE => dead_letters(),
-        _ => return Vec::new(),
-    };
-    let asked = &table.default_sort_order().fields;
-    if new.file_order.is_none_or(|order| order.fields != *asked) {
+    if sort_order(ours).fields != table.default_sort_order().fields {
         return Vec::new();
     }
     let asks_for_filters = |key: &String| table.properties().contains_key(key);
@@ -104,44 +94,6 @@ pub fn upgrades(name: &str, table: &TableMetadata) -> Vec<TableUpdate> {
         TableUpdate::SetDefaultSortOrder { sort_order_id: LAST },
         TableUpdate::RemoveProperties { removals: filters.filter(asks_for_filters).collect() },
     ]
-}
-
-/// Why rows of the log do not go to a table, though it has the name of one of ours.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotOurs {
-    /// Somebody else made it.
-    #[error("it was made by somebody else: it has no property `{MANAGED}`")]
-    Unmarked,
-    /// A value of this column would have no place.
-    #[error("its column `{0}` is gone or has another type")]
-    Column(&'static str),
-}
-
-/// Whether rows of the log fit the table that has this name.
-///
-/// # Errors
-/// [`NotOurs`] for the table of somebody else, and for one that others have taken a column from.
-pub fn check_ours(name: &str, table: &TableMetadata) -> Result<(), NotOurs> {
-    let columns = match name {
-        EVENTS_TABLE => EVENTS,
-        DEAD_LETTERS_TABLE => DEAD_LETTERS,
-        _ => return Err(NotOurs::Unmarked),
-    };
-    if !retention::is_managed(table) {
-        return Err(NotOurs::Unmarked);
-    }
-    // The writer follows the id under another name, and an `int` that became a `long`.
-    let fits = |column: &Column| {
-        let field = table.current_schema().field_by_id(column.id);
-        field.and_then(|field| field.field_type.as_primitive_type()).is_some_and(|kind| {
-            *kind == primitive(column.kind)
-                || (column.kind == ColumnKind::Int && *kind == PrimitiveType::Long)
-        })
-    };
-    match columns.iter().find(|column| !fits(column)) {
-        Some(column) => Err(NotOurs::Column(column.name)),
-        None => Ok(()),
-    }
 }
 
 /// The catalog's name for a table of a namespace.
@@ -157,20 +109,24 @@ pub fn foreign_ident(levels: &[String], name: &str) -> Option<TableIdent> {
     Some(TableIdent::new(namespace, name.to_owned()))
 }
 
+/// The schema of a new table: later columns get the ids after those of version 0.1.0.
 fn schema(columns: &[Column]) -> Schema {
-    let fields = columns.iter().map(|column| {
-        let kind = Type::Primitive(primitive(column.kind));
-        Arc::new(
-            NestedField::new(column.id, column.name, kind, column.required).with_doc(column.doc),
-        )
-    });
+    let fields =
+        (1..).zip(columns).map(|(place, column)| field(column, column.id.unwrap_or(place)));
     Schema::builder()
         .with_fields(fields)
         .build()
         .expect("ids and names of the constant columns are unique")
 }
 
-fn primitive(kind: ColumnKind) -> PrimitiveType {
+/// A column as a table has it that gives it this id.
+pub(super) fn field(column: &Column, id: i32) -> NestedFieldRef {
+    let kind = Type::Primitive(primitive(column.kind));
+    Arc::new(NestedField::new(id, column.name, kind, column.required).with_doc(column.doc))
+}
+
+/// A column's type in Iceberg's terms.
+pub(super) fn primitive(kind: ColumnKind) -> PrimitiveType {
     match kind {
         ColumnKind::String => PrimitiveType::String,
         ColumnKind::Long => PrimitiveType::Long,
@@ -181,23 +137,21 @@ fn primitive(kind: ColumnKind) -> PrimitiveType {
     }
 }
 
-fn id_of(columns: &[Column], name: &str) -> i32 {
-    columns
-        .iter()
-        .find(|column| column.name == name)
-        .expect("partition and sort columns are constant columns")
-        .id
+fn id_of(ours: &ServiceTable, name: &str) -> i32 {
+    let column = ours.column(name).and_then(|column| column.id);
+    column.expect("partition and sort columns are columns of version 0.1.0")
 }
 
-/// A spec of (column, field name, transform).
-fn partition_spec(columns: &[Column], fields: &[(&str, &str, Transform)]) -> UnboundPartitionSpec {
-    let fields = (PARTITION_FIELD_FIRST..).zip(fields).map(|(field_id, (column, name, with))| {
-        UnboundPartitionField {
-            source_id: id_of(columns, column),
-            field_id: Some(field_id),
-            name: (*name).to_owned(),
-            transform: *with,
-        }
+fn partition_spec(ours: &ServiceTable) -> UnboundPartitionSpec {
+    let fields = (PARTITION_FIELD_FIRST..).zip(ours.partition);
+    let fields = fields.map(|(field_id, field)| UnboundPartitionField {
+        source_id: id_of(ours, field.column),
+        field_id: Some(field_id),
+        name: field.name.to_owned(),
+        transform: match field.by {
+            PartitionBy::Identity => Transform::Identity,
+            PartitionBy::Day => Transform::Day,
+        },
     });
     UnboundPartitionSpec::builder()
         .with_spec_id(0)
@@ -206,19 +160,16 @@ fn partition_spec(columns: &[Column], fields: &[(&str, &str, Transform)]) -> Unb
         .build()
 }
 
-fn sort_order(columns: &[Column], by: &[&str]) -> SortOrder {
-    let fields = by
-        .iter()
-        .map(|name| SortField {
-            source_id: id_of(columns, name),
-            transform: Transform::Identity,
-            direction: SortDirection::Ascending,
-            null_order: NullOrder::First,
-        })
-        .collect();
+fn sort_order(ours: &ServiceTable) -> SortOrder {
+    let fields = ours.sort.iter().map(|name| SortField {
+        source_id: id_of(ours, name),
+        transform: Transform::Identity,
+        direction: SortDirection::Ascending,
+        null_order: NullOrder::First,
+    });
     SortOrder::builder()
         .with_order_id(1)
-        .with_fields(fields)
+        .with_fields(fields.collect::<Vec<_>>())
         .build_unbound()
         .expect("an order with an id and fields is sound")
 }

@@ -9,9 +9,12 @@
 //! of the namespace 2, rows 4, first seq 8, payload length 4, payload crc 4, namespace, padding);
 //! then the payloads. Everything starts at a multiple of [`ALIGN`] bytes.
 
-use crate::wal::{Position, Record, RecordKind};
+use crate::wal::{Position, Record};
 use bytes::{Buf, BufMut};
-use icecore_schemas::names::{NAMESPACE_BYTES_MAX, Namespace};
+use icecore_schemas::{
+    names::{NAMESPACE_BYTES_MAX, Namespace},
+    service_table::RecordKind,
+};
 
 /// Record heads, payloads and blocks start at a multiple of this.
 pub(crate) const ALIGN: usize = 8;
@@ -232,12 +235,7 @@ fn read_record_head(heads: &mut &[u8], offset: usize) -> Option<Entry> {
     if heads.len() < RECORD_HEAD_BYTES {
         return None;
     }
-    let kind = match heads.get_u8() {
-        1 => RecordKind::Events,
-        2 => RecordKind::DeadLetters,
-        3 => RecordKind::Keys,
-        _ => return None,
-    };
+    let kind = RecordKind::from_code(heads.get_u8())?;
     heads.advance(1);
     let text_length = usize::from(heads.get_u16_le());
     let rows = heads.get_u32_le();

@@ -7,8 +7,8 @@
 //! A single record keeps its whole segment on disk, so segments count as well as bytes. The bound is
 //! looked at before a group is formed: it may be passed by one group.
 
-use crate::wal::{RecordKind, Wal, WalError, WalOptions};
-use icecore_schemas::names::Namespace;
+use crate::wal::{Wal, WalError, WalOptions};
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::collections::HashMap;
 
 /// The part of the log that one such namespace may take before its events are refused.

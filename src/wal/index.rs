@@ -4,12 +4,12 @@
 //! table's queue, and its segment is in `segments`.
 
 use crate::wal::{
-    Pending, Position, RecordKind, RecordRef, WalError,
+    Pending, Position, RecordRef, WalError,
     held::{Failing, FailingTables, Held, Room},
     marks::Mark,
     segment::SegmentEnd,
 };
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::PathBuf,

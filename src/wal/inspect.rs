@@ -4,12 +4,12 @@
 //! [`quarantine`] copies a damaged segment before it cuts it.
 
 use crate::wal::{
-    Position, RecordKind, RecordRef, WalError,
+    Position, RecordRef, WalError,
     folder::{identity, lock},
     recover::{self, Scan, Tail},
     segment::{self, SegmentEnd, io_error},
 };
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     collections::BTreeMap,
     fs::{self, File},

@@ -11,8 +11,8 @@
 //! Its one invariant: nothing is noted before it is durable where it belongs, so that a note which
 //! is behind (after a power cut) claims too little and never too much.
 
-use crate::wal::{Position, RecordKind, Wal, WalError, segment};
-use icecore_schemas::names::Namespace;
+use crate::wal::{Position, Wal, WalError, segment};
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
@@ -212,7 +212,7 @@ impl Marks {
 
     /// Notes a row that a table has.
     pub(crate) fn commit(&self, kind: RecordKind, namespace: &Namespace, mark: Mark) {
-        if kind == RecordKind::Keys {
+        if !kind.is_rows() {
             return;
         }
         let mut state = self.state();
@@ -340,7 +340,7 @@ fn encode_table((kind, namespace): &(RecordKind, Namespace), marks: &TableMarks)
     for (at, number) in (0..).step_by(8).zip(numbers) {
         put(&mut slot, at, number);
     }
-    slot[40] = *kind as u8;
+    slot[40] = kind.code();
     let text = namespace.text().as_bytes();
     slot[41] = u8::try_from(text.len()).expect("a namespace has at most 128 bytes");
     slot[NAME_AT..NAME_AT + text.len()].copy_from_slice(text);
@@ -351,9 +351,7 @@ fn decode_table(slot: &[u8; SLOT]) -> Option<((RecordKind, Namespace), TableMark
     if !is_whole(slot) {
         return None;
     }
-    let kind = [RecordKind::Events, RecordKind::DeadLetters]
-        .into_iter()
-        .find(|kind| *kind as u8 == slot[40])?;
+    let kind = RecordKind::from_code(slot[40]).filter(|kind| kind.is_rows())?;
     let text = slot.get(NAME_AT..NAME_AT + usize::from(slot[41]))?;
     let namespace = Namespace::parse(std::str::from_utf8(text).ok()?).ok()?;
     let marks = TableMarks {

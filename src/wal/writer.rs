@@ -6,7 +6,7 @@
 use crate::{
     clock::Clock,
     wal::{
-        Inner, Position, Record, RecordKind, RecordRef, Wal, WalError, WalWriter,
+        Inner, Position, Record, RecordRef, Wal, WalError, WalWriter,
         block::{self, Owner, Place},
         disk,
         marks::{Mark, Marks},
@@ -112,11 +112,8 @@ impl WalWriter {
             self.give_up();
             return Err(failed);
         }
-        let rows: u32 = group
-            .iter()
-            .filter(|record| record.kind != RecordKind::Keys)
-            .map(|record| record.rows)
-            .sum();
+        let rows: u32 =
+            group.iter().filter(|record| record.kind.is_rows()).map(|record| record.rows).sum();
         self.wal.inner.options.metrics.wal_group.observe(f64::from(rows));
         self.publish(group, &places, written_ms);
         self.note(group, first, written_ms);
@@ -132,8 +129,7 @@ impl WalWriter {
         let rows = group.iter().zip(first..).filter_map(|(record, position)| {
             let more = u64::from(record.rows).checked_sub(1)?;
             let mark = Mark { seq: record.first_seq + more, position };
-            let is_rows = record.kind != RecordKind::Keys;
-            is_rows.then(|| (record.kind, record.namespace.clone(), mark))
+            record.kind.is_rows().then(|| (record.kind, record.namespace.clone(), mark))
         });
         marks.acknowledge(rows, written_ms);
     }

@@ -37,4 +37,5 @@ mod query_failures;
 mod restores;
 mod tidy;
 mod time_travel;
+mod upgrades;
 mod webhooks;

@@ -5,12 +5,12 @@
 //! be added. The names of [`super::Reserved`] are kept for such tables in every namespace: where
 //! another table has the name first, our rows have nowhere to go.
 
-use super::{Catalog, TableChange};
+use super::{Catalog, OwnColumn, OwnTable, TableChange};
 use crate::{commit, error::CatalogError, metadata_file::refs::Refs, retention};
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{
-        MAIN_BRANCH, NestedFieldRef, PartitionSpec, SchemaRef, SnapshotReference,
+        MAIN_BRANCH, NestedField, NestedFieldRef, PartitionSpec, SchemaRef, SnapshotReference,
         SnapshotRetention, TableMetadata,
     },
 };
@@ -74,7 +74,7 @@ impl Catalog {
 
 /// Refuses a commit that would keep our rows from fitting the table.
 pub(super) fn check(
-    table: &TableIdent,
+    (table, own): (&TableIdent, &[OwnTable]),
     base: Option<&TableMetadata>,
     new: &TableMetadata,
 ) -> Result<(), CatalogError> {
@@ -114,8 +114,12 @@ pub(super) fn check(
         })
     };
     let fields = base.current_schema().as_struct().fields();
+    let own = own.iter().find(|own| own.name == table.name);
     let first = first_schema(base);
-    let is_ours = |field: &&NestedFieldRef| first.field_by_id(field.id).is_some();
+    let is_ours = |field: &&NestedFieldRef| match own {
+        Some(own) => own.columns.iter().any(|column| column.is(field)),
+        None => first.field_by_id(field.id).is_some(),
+    };
     if let Some(lost) = fields.iter().filter(is_ours).find(|field| !kept(field)) {
         return refuse(format!(
             "the column `{}` stays, with its name, its type and whether it is required; add a \
@@ -209,8 +213,20 @@ fn takes_from(
     name != MAIN_BRANCH && !line.any(|id| id == from.snapshot_id)
 }
 
-/// The columns that the table was made with: ours, while others only add. Where that schema was
-/// removed the next one stands in, which has them as well.
+impl OwnColumn {
+    /// Whether a field of the table is this column.
+    fn is(&self, field: &NestedField) -> bool {
+        if let Some(id) = self.id {
+            return field.id == id;
+        }
+        let has_type =
+            field.field_type.as_primitive_type().is_some_and(|it| self.types.contains(it));
+        field.name == self.name && !field.required && has_type
+    }
+}
+
+/// The columns that a table was made with, which are ours where nobody said what it is. Where that
+/// schema was removed the next one stands in, which has them as well.
 fn first_schema(table: &TableMetadata) -> &SchemaRef {
     let first = table.schemas_iter().min_by_key(|schema| schema.schema_id());
     first.unwrap_or_else(|| table.current_schema())

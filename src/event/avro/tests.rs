@@ -12,6 +12,7 @@ fn limits() -> Limits {
         ts_past_us: None,
         ts_future_us: 0,
         redact: true,
+        columns: icecore_schemas::columns::EVENTS,
     }
 }
 

@@ -76,6 +76,27 @@ fn check(schema: &SchemaRef, rows: &RecordBatch, first_seq: u64) -> RecordBatch 
 }
 
 #[test]
+fn more_than_64_columns_have_a_wider_mask() {
+    let fields: Vec<Field> =
+        (0..200).map(|n| Field::new(format!("c{n}"), DataType::Int64, true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let column = |n: usize| (format!("c{n}"), Arc::new(Int64Array::from(vec![n as i64])) as _);
+    for (columns, version, further) in [
+        (vec![0, 63], VERSION, 0),
+        (vec![64], WIDE_VERSION, 1),
+        (vec![3, 127, 128, 199], WIDE_VERSION, 3),
+    ] {
+        let rows = RecordBatch::try_from_iter(columns.into_iter().map(column)).unwrap();
+        let payload = encode(&schema, &rows);
+        assert_eq!((payload[0], usize::from(payload[1])), (version, further));
+        check(&schema, &rows, 1);
+        // A shorter schema has no place for the last one.
+        let short = Arc::new(schema.project(&(0..60).collect::<Vec<_>>()).unwrap());
+        assert!(decode(&short, &payload, 1).is_err());
+    }
+}
+
+#[test]
 fn random_rows_survive_whole_sliced_filtered_and_concatenated() {
     let mut rng = StdRng::seed_from_u64(1);
     for round in 0..60 {

@@ -17,6 +17,7 @@ fn limits() -> Limits {
         ts_past_us: Some(7 * 86_400_000_000),
         ts_future_us: 3_600_000_000,
         redact: true,
+        columns: icecore_schemas::columns::EVENTS,
     }
 }
 

@@ -65,7 +65,7 @@ impl<'m, 'a> Draft<'m, 'a> {
 
     /// Lets a slot mean another member.
     fn point(&mut self, slot: usize, number: usize) {
-        self.present |= 1 << slot;
+        self.present.add(slot);
         self.member[slot] = number as u32;
     }
 }

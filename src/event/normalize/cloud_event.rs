@@ -34,7 +34,7 @@ impl<'a> Draft<'_, 'a> {
         }
         for (from, to) in names::CLOUD_EVENT_COLUMNS {
             if self.has(from) && !self.has(to) {
-                self.present |= 1 << to;
+                self.present.add(to);
                 self.member[to] = self.member[from];
                 self.forget(from);
             }

@@ -22,7 +22,7 @@ pub(crate) fn glimpse(raw: &str) -> Glimpse {
     // A broken event still shows the members before the break.
     let _broken = json::Scan::new(raw).object(json::NESTING_MAX, &mut parts);
     let mut cells = Vec::new();
-    let draft = Draft::new(raw, &parts.top, &parts.data, &mut cells);
+    let draft = Draft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
     let text = |slot| {
         let value = draft.value(slot)?;
         match convert(slot, value) {
@@ -49,7 +49,7 @@ pub(crate) fn retries(raw: &str) -> Option<i32> {
     // As in `glimpse`.
     let _broken = json::Scan::new(raw).object(json::NESTING_MAX, &mut parts);
     let mut cells = Vec::new();
-    let mut draft = Draft::new(raw, &parts.top, &parts.data, &mut cells);
+    let mut draft = Draft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
     if let Some(value) = draft.value(names::RETRIES) {
         draft.put_if_it_fits(names::RETRIES, value);
     }

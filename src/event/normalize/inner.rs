@@ -2,7 +2,7 @@
 //!
 //! A member of the event itself always wins over one of these.
 
-use super::{Draft, known};
+use super::Draft;
 use crate::event::{
     json::{self, Value},
     names::{self, COLUMNS, Known},
@@ -10,7 +10,7 @@ use crate::event::{
 
 /// The columns that were filled from one object inside the event, with the rank of the name.
 #[derive(Debug)]
-pub(super) struct Inner([Option<u8>; COLUMNS]);
+pub(super) struct Inner([Option<u16>; COLUMNS]);
 
 impl Default for Inner {
     fn default() -> Self {
@@ -44,7 +44,7 @@ impl<'a> Draft<'_, 'a> {
         let Some(value) = self.value(names::META) else { return };
         let mut inner = Inner::default();
         json::each_member(value, |member| {
-            if let Some(known) = known(&member)
+            if let Some(known) = self.known(&member)
                 && [names::SCHEMA_VERSION, names::SOURCE, names::RETRIES].contains(&known.slot)
             {
                 self.put_inner(&mut inner, known, member.value);
@@ -59,17 +59,17 @@ impl<'a> Draft<'_, 'a> {
         let mut inner = Inner::default();
         let mut inner_object = Inner::default();
         for member in data {
-            let Some(known) = known(member) else { continue };
+            let Some(known) = self.known(member) else { continue };
             match known.slot {
                 names::DO => {
                     self.put_durable_object(&mut inner_object, member.value);
                 }
                 names::NAMESPACE if event_type.starts_with("rpc.") => {
-                    let known = Known { slot: names::RPC_NAMESPACE, rank: u8::MAX };
+                    let known = Known { slot: names::RPC_NAMESPACE, rank: u16::MAX };
                     self.put_inner(&mut inner, known, member.value);
                 }
                 names::CODE if event_type == "ws.close" => {
-                    let known = Known { slot: names::CLOSE_CODE, rank: u8::MAX };
+                    let known = Known { slot: names::CLOSE_CODE, rank: u16::MAX };
                     self.put_inner(&mut inner, known, member.value);
                 }
                 slot if slot < COLUMNS
@@ -100,7 +100,7 @@ impl<'a> Draft<'_, 'a> {
     }
 
     fn take_back(&mut self, column: usize) {
-        self.filled &= !(1 << column);
+        self.filled.remove(column);
         self.cells.retain(|(other, _)| usize::from(*other) != column);
     }
 }

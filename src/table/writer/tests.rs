@@ -167,7 +167,7 @@ async fn a_partition_longer_than_a_file_should_be_becomes_several_in_order() {
             last = place;
         }
         for name in ["id", "ts", "seq"] {
-            let id = EVENTS.iter().find(|column| column.name == name).unwrap().id;
+            let id = EVENTS.iter().find(|column| column.name == name).unwrap().id.unwrap();
             let column = rows.column_by_name(name).unwrap();
             let (lower, upper) = (file.lower_bounds().get(&id), file.upper_bounds().get(&id));
             check_bounds(column.as_ref(), lower, upper);
@@ -205,15 +205,15 @@ async fn a_file_is_described_as_it_is() {
         for column in EVENTS {
             let values = rows.column_by_name(column.name).unwrap();
             if values.null_count() == values.len() {
-                assert_eq!(file.column_sizes().get(&column.id), None, "{}", column.name);
-                assert_eq!(file.null_value_counts()[&column.id], values.len() as u64);
+                assert_eq!(file.column_sizes().get(&column.id.unwrap()), None, "{}", column.name);
+                assert_eq!(file.null_value_counts()[&column.id.unwrap()], values.len() as u64);
                 continue;
             }
             let chunk = chunks.next().unwrap();
             let size = u64::try_from(chunk.compressed_size()).unwrap();
-            assert_eq!(file.column_sizes()[&column.id], size, "{}", column.name);
+            assert_eq!(file.column_sizes()[&column.id.unwrap()], size, "{}", column.name);
             let info = chunk.column_descr().self_type().get_basic_info();
-            assert_eq!((info.id(), info.name()), (column.id, column.name));
+            assert_eq!((info.id(), info.name()), (column.id.unwrap(), column.name));
         }
         assert!(chunks.next().is_none());
         let order = group.sorting_columns().unwrap();
@@ -230,10 +230,10 @@ async fn counts_and_bounds_agree_with_the_rows() {
         let rows = fixture.rows(&file).await;
         for column in EVENTS {
             let array = rows.column_by_name(column.name).unwrap();
-            assert_eq!(file.value_counts()[&column.id], rows.num_rows() as u64);
-            assert_eq!(file.null_value_counts()[&column.id], array.null_count() as u64);
-            let lower = file.lower_bounds().get(&column.id);
-            let upper = file.upper_bounds().get(&column.id);
+            assert_eq!(file.value_counts()[&column.id.unwrap()], rows.num_rows() as u64);
+            assert_eq!(file.null_value_counts()[&column.id.unwrap()], array.null_count() as u64);
+            let lower = file.lower_bounds().get(&column.id.unwrap());
+            let upper = file.upper_bounds().get(&column.id.unwrap());
             if UNBOUNDED.contains(&column.name) || array.null_count() == array.len() {
                 assert_eq!((lower, upper), (None, None), "{}", column.name);
             } else {
@@ -242,7 +242,7 @@ async fn counts_and_bounds_agree_with_the_rows() {
         }
         let durations = rows.column_by_name("duration_ms").unwrap().as_primitive::<Float64Type>();
         let nans = durations.iter().flatten().filter(|value| value.is_nan()).count();
-        let id = EVENTS.iter().find(|column| column.name == "duration_ms").unwrap().id;
+        let id = EVENTS.iter().find(|column| column.name == "duration_ms").unwrap().id.unwrap();
         assert_eq!(file.nan_value_counts()[&id], nans as u64);
     }
 }

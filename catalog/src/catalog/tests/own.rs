@@ -230,3 +230,56 @@ async fn a_snapshot_that_starts_a_table_anew_may_have_a_used_number() {
     let lost = house.catalog.commit(change("a.t", json!([]), updates)).await;
     assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
 }
+
+#[tokio::test]
+async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
+    use crate::catalog::{OwnColumn, OwnTable, own};
+    use iceberg::spec::PrimitiveType::{Long, String};
+    let house = house().await;
+    let made = managed(&house).await;
+    let column = |id, name, types| OwnColumn { id, name, types };
+    let own = [OwnTable {
+        name: "events",
+        columns: vec![
+            column(Some(1), "id", vec![String]),
+            column(None, "later", vec![String]),
+            column(None, "misfit", vec![Long]),
+            column(None, "missing", vec![String]),
+        ],
+    }];
+    let with = |base: &TableMetadata, fields: &dyn Fn(&mut Vec<Value>)| {
+        let mut schema = serde_json::to_value(base.current_schema()).unwrap();
+        fields(schema["fields"].as_array_mut().unwrap());
+        let schema = serde_json::from_value(schema).unwrap();
+        let builder = base.clone().into_builder(None).add_current_schema(schema).unwrap();
+        builder.build().unwrap().metadata
+    };
+    let check = |base: &TableMetadata, new: &TableMetadata| {
+        own::check((&ident("a.events"), &own), Some(base), new)
+            .map_err(|refused| refused.to_string())
+    };
+    let text =
+        |id: i32, name: &str| json!({"id": id, "name": name, "required": false, "type": "string"});
+    let more = with(&made.metadata, &|fields| {
+        fields.extend([text(6, "later"), text(7, "misfit"), text(8, "theirs")]);
+    });
+    assert_eq!(check(&made.metadata, &more), Ok(()));
+    let without = |name: &'static str| {
+        move |fields: &mut Vec<Value>| fields.retain(|field| field["name"] != name)
+    };
+    for (name, is_ours) in [("id", true), ("later", true), ("misfit", false), ("theirs", false)] {
+        let lost = check(&more, &with(&more, &without(name)));
+        assert_eq!(lost.is_err(), is_ours, "{name}: {lost:?}");
+        let renamed = |fields: &mut Vec<Value>| {
+            let field = fields.iter_mut().find(|field| field["name"] == name);
+            field.unwrap()["name"] = json!("else");
+        };
+        assert_eq!(check(&more, &with(&more, &renamed)).is_err(), is_ours, "{name}");
+    }
+    // Of a table that nobody said anything of, what it was made with stays.
+    let refused =
+        own::check((&ident("a.events"), &[]), Some(&more), &with(&more, &without("data")));
+    assert!(refused.is_err());
+    let kept = own::check((&ident("a.events"), &[]), Some(&more), &with(&more, &without("later")));
+    assert!(kept.is_ok());
+}

@@ -46,7 +46,7 @@ impl Draft<'_, '_> {
         self.is_lossy = true;
         let Some(op) = self.flat_op() else { return };
         let origin = Origin::fields(self.top);
-        self.present = 0;
+        self.present = names::Slots::NONE;
         let operation = Operation { op: super::op(op), text: Cow::Borrowed(op) };
         if let Some(op) = operation.op {
             self.put(names::OP, Cell::Text(Cow::Borrowed(op)));

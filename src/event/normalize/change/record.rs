@@ -63,7 +63,9 @@ impl<'a> Draft<'_, 'a> {
 
     fn schema_change(&mut self) {
         let origin = Origin::source(self.value(names::SOURCE), self.value(names::TRANSACTION));
-        self.present &= !(1 << names::STORE | 1 << names::COLLECTION | 1 << names::SOURCE);
+        for slot in [names::STORE, names::COLLECTION, names::SOURCE] {
+            self.forget(slot);
+        }
         self.place(&origin);
         let position = Position::of(&origin, "");
         let mut identity = position.text;
@@ -88,7 +90,7 @@ impl<'a> Draft<'_, 'a> {
             self.change.id = Some(format!("{hash:032x}"));
             self.change.content = Some((hash as u64).max(1));
         }
-        self.present &= 1 << names::NS;
+        self.present.keep_only(names::NS);
     }
 }
 
@@ -106,7 +108,7 @@ pub(in crate::event::normalize) enum Wrapped<'a> {
 /// what is no change as it is.
 pub(crate) fn is_among_cloud_events(parts: &Parts<'_>) -> bool {
     let mut cells = Vec::new();
-    let mut draft = Draft::new("", &parts.top, &parts.data, &mut cells);
+    let mut draft = Draft::new("", &parts.top, &parts.data, (&mut cells, names::COLUMNS));
     draft.wrapped().is_some() || draft.database_record()
 }
 

@@ -1,0 +1,245 @@
+//! The tables that the service itself writes: one value says all that is particular about each.
+//!
+//! A table of ours is one entry of [`SERVICE_TABLES`]. Everybody who needs to know one asks for it by
+//! the kind of its records or by its name, and nobody else compares either.
+
+use crate::columns::{Column, DEAD_LETTERS, EVENTS, KNOWN_EVENTS};
+use std::sync::Arc;
+
+/// What a record of the log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// Rows of `events`.
+    Events = 1,
+    /// Rows of `dead_letters`.
+    DeadLetters = 2,
+    /// Ids of event rows: no table has them.
+    Keys = 3,
+}
+
+impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Keys];
+
+    /// The table that its records are rows of; none for records that are no rows.
+    #[must_use]
+    pub fn table(self) -> Option<&'static ServiceTable> {
+        SERVICE_TABLES.iter().find(|table| table.kind == self)
+    }
+
+    /// The name of that table; none also where the name is made of data.
+    #[must_use]
+    pub fn table_name(self) -> Option<&'static str> {
+        self.table()?.fixed_name()
+    }
+
+    /// Whether its records are rows of a table.
+    #[must_use]
+    pub fn is_rows(self) -> bool {
+        self.table().is_some()
+    }
+
+    /// Whether its records are rows with a `seq`.
+    #[must_use]
+    pub fn has_seq(self) -> bool {
+        self.table().is_some_and(ServiceTable::has_seq)
+    }
+
+    /// The kind whose numbers its records have: ids have those of their rows.
+    #[must_use]
+    pub fn counted_as(self) -> Self {
+        if self == Self::Keys { Self::Events } else { self }
+    }
+
+    /// As the log writes it.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// From the log.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// How tables of a kind are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableName {
+    /// There is one in each namespace, with this name.
+    Fixed(&'static str),
+    /// There is one for each value of something, which comes after this prefix: `cdc_` and the name
+    /// of a collection.
+    Prefix(&'static str),
+}
+
+impl TableName {
+    /// The name, or what it begins with.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed(text) | Self::Prefix(text) => text,
+        }
+    }
+
+    /// Whether a table of this name is one of the kind.
+    #[must_use]
+    pub fn fits(self, name: &str) -> bool {
+        match self {
+            Self::Fixed(fixed) => name == fixed,
+            Self::Prefix(prefix) => {
+                name.strip_prefix(prefix).is_some_and(|value| !value.is_empty())
+            }
+        }
+    }
+}
+
+/// How a partition field is made of its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionBy {
+    /// The value as it is.
+    Identity,
+    /// The day of a time, in UTC.
+    Day,
+}
+
+/// One field of a partition spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionField {
+    /// The column.
+    pub column: &'static str,
+    /// What the field is called.
+    pub name: &'static str,
+    /// How it is made.
+    pub by: PartitionBy,
+}
+
+/// All that is particular about a table of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTable {
+    /// Which records of the log are rows of it.
+    pub kind: RecordKind,
+    /// How it is called.
+    pub name: TableName,
+    /// Its columns. A table that an earlier version made may lack the last ones.
+    pub columns: &'static [Column],
+    /// How it is partitioned when it is made.
+    pub partition: &'static [PartitionField],
+    /// Columns by which the rows of a file are sorted, when it is made.
+    pub sort: &'static [&'static str],
+    /// What a row's number is called, in messages.
+    pub numbers: &'static str,
+}
+
+/// The name of the table that holds a namespace's events.
+pub const EVENTS_TABLE: &str = "events";
+/// The name of the table that holds what a namespace's senders got wrong.
+pub const DEAD_LETTERS_TABLE: &str = "dead_letters";
+
+/// The tables of a release.
+pub const SERVICE_TABLES: &[ServiceTable] = &[
+    ServiceTable {
+        kind: RecordKind::Events,
+        name: TableName::Fixed(EVENTS_TABLE),
+        columns: EVENTS,
+        partition: &[
+            PartitionField { column: "type", name: "type", by: PartitionBy::Identity },
+            PartitionField { column: "ts", name: "dt", by: PartitionBy::Day },
+        ],
+        sort: &["ts", "seq"],
+        numbers: "seq",
+    },
+    ServiceTable {
+        kind: RecordKind::DeadLetters,
+        name: TableName::Fixed(DEAD_LETTERS_TABLE),
+        columns: DEAD_LETTERS,
+        partition: &[PartitionField { column: "received_at", name: "dt", by: PartitionBy::Day }],
+        sort: &["received_at"],
+        numbers: "dead letters",
+    },
+];
+
+impl ServiceTable {
+    /// The name, where that is fixed.
+    #[must_use]
+    pub fn fixed_name(&self) -> Option<&'static str> {
+        match self.name {
+            TableName::Fixed(name) => Some(name),
+            TableName::Prefix(_) => None,
+        }
+    }
+
+    /// Whether its rows have a `seq`: the namespace's read token, cursor and restore point. Rows of
+    /// other tables are counted as well, each table for itself, and show the number to nobody.
+    #[must_use]
+    pub fn has_seq(&self) -> bool {
+        self.columns.iter().any(|column| column.name == "seq")
+    }
+
+    /// The column of this name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&'static Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// The tables of this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ServiceTables(Arc<[ServiceTable]>);
+
+impl Default for ServiceTables {
+    /// Those of this release.
+    fn default() -> Self {
+        Self(SERVICE_TABLES.into())
+    }
+}
+
+impl ServiceTables {
+    /// These tables.
+    #[must_use]
+    pub fn new(tables: Vec<ServiceTable>) -> Self {
+        Self(tables.into())
+    }
+
+    /// Those of this release, `events` with the first `count` columns of
+    /// [`crate::columns::TRIAL`] as well; none when there are not so many.
+    #[must_use]
+    pub fn with_trial(count: usize) -> Option<Self> {
+        let columns = KNOWN_EVENTS.get(..EVENTS.len() + count)?;
+        let mut tables = SERVICE_TABLES.to_vec();
+        let events = tables.iter_mut().find(|table| table.kind == RecordKind::Events)?;
+        events.columns = columns;
+        Some(Self::new(tables))
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &ServiceTable> {
+        self.0.iter()
+    }
+
+    /// The table that records of this kind are rows of; none for records that are no rows.
+    #[must_use]
+    pub fn of(&self, kind: RecordKind) -> Option<&ServiceTable> {
+        self.iter().find(|table| table.kind == kind)
+    }
+
+    /// The table of this name; none for a name that is not one of ours.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&ServiceTable> {
+        self.iter().find(|table| table.name.fits(name))
+    }
+
+    /// `events`.
+    ///
+    /// # Panics
+    /// If there is no such table: every set has it.
+    #[must_use]
+    pub fn events(&self) -> &ServiceTable {
+        self.of(RecordKind::Events).expect("every set of tables has the events")
+    }
+}
+
+#[cfg(test)]
+mod tests;

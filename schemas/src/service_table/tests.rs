@@ -1,0 +1,53 @@
+use super::*;
+use crate::columns::TRIAL;
+
+#[test]
+fn a_table_is_found_by_its_kind_and_by_its_name() {
+    let tables = ServiceTables::default();
+    for table in SERVICE_TABLES {
+        let name = table.fixed_name().unwrap();
+        assert_eq!(tables.of(table.kind).unwrap().fixed_name(), Some(name));
+        assert_eq!(tables.named(name).unwrap().kind, table.kind);
+    }
+    assert!(tables.of(RecordKind::Keys).is_none());
+    for name in ["", "event", "Events", "events2", "cdc_users"] {
+        assert!(tables.named(name).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn names_that_are_made_of_data_are_found_by_their_prefix() {
+    let changes = ServiceTable { name: TableName::Prefix("cdc_"), ..SERVICE_TABLES[0] };
+    let tables = ServiceTables::new(vec![changes, SERVICE_TABLES[1]]);
+    assert!(tables.named("cdc_users").is_some_and(|table| table.fixed_name().is_none()));
+    assert!(tables.named("cdc_").is_none() && tables.named("users").is_none());
+    assert!(tables.named(DEAD_LETTERS_TABLE).is_some());
+}
+
+#[test]
+fn what_the_log_calls_a_kind_stays() {
+    assert_eq!(RecordKind::ALL.map(RecordKind::code), [1, 2, 3]);
+    assert_eq!(
+        [0, 1, 2, 3, 4].map(RecordKind::from_code).map(|kind| kind.is_some()),
+        [false, true, true, true, false]
+    );
+}
+
+#[test]
+fn partition_and_sort_columns_are_columns_of_the_first_version() {
+    for table in SERVICE_TABLES {
+        let by = table.partition.iter().map(|field| field.column).chain(table.sort.iter().copied());
+        for name in by {
+            assert!(table.column(name).is_some_and(|column| column.id.is_some()), "{name}");
+        }
+    }
+    assert!(SERVICE_TABLES[0].has_seq() && !SERVICE_TABLES[1].has_seq());
+}
+
+#[test]
+fn trial_columns_come_after_those_of_the_release() {
+    let columns = ServiceTables::with_trial(2).unwrap().events().columns;
+    assert_eq!(columns.len(), EVENTS.len() + 2);
+    assert!(columns[EVENTS.len()..].iter().all(|column| column.id.is_none() && !column.required));
+    assert!(ServiceTables::with_trial(TRIAL.len() + 1).is_none());
+}
