@@ -18,7 +18,7 @@ use crate::{
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
-    metastore::{Levels, Metastore, sql::SqlMetastore},
+    metastore::{Logged, Metastore, sql::SqlMetastore},
 };
 use icecore_schemas::{
     columns::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
@@ -61,16 +61,16 @@ impl Known {
             is_new: feed.last == 0,
             ..Self::default()
         };
-        for levels in metastore.namespaces(&Levels::new()).await? {
-            let properties = metastore.namespace(&levels).await?.unwrap_or_default();
+        for Logged { levels, properties, tables } in metastore.logged().await? {
             let Some(namespace) = Namespace::noted(&levels, &properties) else {
                 continue; // A namespace that another engine made.
             };
-            let kinds =
-                [(RecordKind::Events, EVENTS_TABLE), (RecordKind::DeadLetters, DEAD_LETTERS_TABLE)];
-            for (kind, table) in kinds {
-                let row = metastore.table(&levels, table).await?;
-                let Some(held) = row.and_then(|row| row.watermark) else { continue };
+            for (table, held) in tables {
+                let kind = match table.as_str() {
+                    EVENTS_TABLE => RecordKind::Events,
+                    DEAD_LETTERS_TABLE => RecordKind::DeadLetters,
+                    _ => continue,
+                };
                 let position = if held.epoch < since { 0 } else { held.position };
                 let mark = Mark { seq: held.last_seq, position };
                 known.tables.insert((kind, namespace.clone()), mark);

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
+mod first;
 mod own;
 mod places;
 mod purge;
