@@ -4,8 +4,8 @@
 //! what another counts. Its one invariant: each name is in `docs/operations.md` with unit and
 //! meaning, and a test compares the two.
 //!
-//! Instruments of what happens (counters, histograms) are changed where it happens. Gauges are
-//! set when somebody asks, from what the modules know then.
+//! Instruments of what happens (counters, histograms) are changed where it happens. Gauges, and
+//! counters of what the catalog counts, are set when somebody asks, from what the modules know then.
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -88,6 +88,10 @@ pub struct Instruments {
     pub flush_failing_since: Family<TableLabel, Gauge>,
     /// Columns that a table has no place for.
     pub columns_left_out: Family<TableLabel, Gauge>,
+    /// Transactions of the metastore that changed names or tables.
+    pub metastore_transactions: Counter,
+    /// Files and folders of the warehouse that were synced to a local disk.
+    pub warehouse_syncs: Counter,
     /// Queries that were started.
     pub queries: Counter,
     /// Queries that run.
@@ -235,6 +239,14 @@ impl Instruments {
             columns_left_out: to.add(
                 "columns_left_out",
                 "Columns that a table has no place for, as another's have their names",
+            ),
+            metastore_transactions: to.add(
+                "metastore_transactions",
+                "Transactions of the metastore that changed names or tables",
+            ),
+            warehouse_syncs: to.add(
+                "warehouse_syncs",
+                "Files and folders of the warehouse synced to a local disk",
             ),
             queries: to.add("queries", "SQL queries started"),
             queries_running: to.add("queries_running", "SQL queries that run"),

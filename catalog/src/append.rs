@@ -73,7 +73,8 @@ pub struct BuiltAppend {
 
 /// Writes manifests and manifest list for `append` on top of `base`.
 ///
-/// Returns when these files are durable.
+/// Returns when the bytes of these files are durable. Their names are so only after
+/// [`Storage::sync_names`] of what was written, which comes before the snapshot is offered to anyone.
 ///
 /// # Errors
 /// [`CatalogError::Storage`], [`CatalogError::Iceberg`]; [`CatalogError::Invalid`] for a file that

@@ -9,6 +9,7 @@ mod change;
 mod contents;
 mod create;
 mod deletes;
+mod first;
 mod fold;
 mod group;
 pub(crate) mod jail;
@@ -24,6 +25,7 @@ mod write;
 
 pub use admin::{RefKind, TableStats};
 pub(crate) use create::folder_of;
+pub use first::FirstAppend;
 pub use purge::DropPolicy;
 
 pub use crate::commit::CreateTable;

@@ -5,6 +5,7 @@
 //! change with it or not at all.
 
 mod changes;
+mod new_table;
 mod origin;
 pub mod sql;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub use crate::{commit::SnapshotRow, names::Levels};
 use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
 pub use changes::{CHANGES_BYTES_MAX, Changes};
+pub use new_table::{Comes, Kind, NewTable};
 pub use origin::{ANONYMOUS, Answer, Origin, RequestKey};
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 use uuid::Uuid;
@@ -80,50 +82,6 @@ pub struct Part {
     pub snapshots: Vec<i64>,
     /// What it is made of.
     pub changes: Changes,
-}
-
-/// What a name stands for. A namespace's tables and views share their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A table.
-    Table,
-    /// A view.
-    View,
-}
-
-/// A table or view that a commit adds, at version 1 unless it was there before.
-#[derive(Clone, Debug)]
-pub struct NewTable {
-    /// What it is.
-    pub kind: Kind,
-    /// Its namespace.
-    pub levels: Levels,
-    /// Its name.
-    pub name: String,
-    /// Its identity; no other table has it.
-    pub uuid: Uuid,
-    /// Where its metadata is, already durable.
-    pub metadata_location: String,
-    /// The folder that is its own: it lies in no other table's and no other table lies in it.
-    pub location: String,
-    /// Snapshots it starts with.
-    pub snapshots: Vec<SnapshotRow>,
-    /// Whether it was there before.
-    pub comes: Comes,
-    /// What it is made of; nothing for one that comes with its metadata file.
-    pub changes: Changes,
-}
-
-/// Where a table that is added to the catalog comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Comes {
-    /// It is new, and so is its identity.
-    New,
-    /// From a metadata file, made under another catalog or name.
-    Adopted {
-        /// What it cannot be without: that file and the ones that it names.
-        needs: Vec<String>,
-    },
 }
 
 /// What a client measured in a scan or a commit of a table.
@@ -246,6 +204,17 @@ pub struct Event {
     pub bytes: u64,
 }
 
+/// A namespace at the top, and how far the service's own log is in its tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Which one.
+    pub levels: Levels,
+    /// Its properties.
+    pub properties: Properties,
+    /// The names of its tables that have a watermark, in order.
+    pub tables: Vec<(String, Watermark)>,
+}
+
 /// Where the feed of changes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feed {
@@ -288,6 +257,8 @@ pub trait Metastore: Debug + Send + Sync {
     async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
         self.namespaces_of(parent, Page::ALL).await
     }
+    /// All namespaces at the top, in order: one statement, however many there are.
+    async fn logged(&self) -> Result<Vec<Logged>, CatalogError>;
     /// Sets and removes properties; `NoSuchNamespace`.
     async fn update_namespace(
         &self,
@@ -398,9 +369,10 @@ pub trait Metastore: Debug + Send + Sync {
         self.commit_with_new(&[], swaps).await
     }
     /// Adds every table and swaps every pointer, or does nothing; `NoSuchNamespace`,
-    /// `AlreadyExists` (of a new table's name or identity), `Invalid` when a table's location
-    /// overlaps another's, a file of an adopted one is queued for deletion, or its identity is that of
-    /// a table which was dropped elsewhere.
+    /// `AlreadyExists` (of a new table's name or identity, or of its namespace), `Invalid` when a
+    /// table's location overlaps another's, a file of an adopted one is queued for deletion, or its
+    /// identity is that of a table which was dropped elsewhere. Commits of one table each that wait
+    /// at the same time may share a transaction, each all or nothing by itself.
     async fn commit_with_new(
         &self,
         new: &[NewTable],
@@ -465,6 +437,8 @@ pub trait Metastore: Debug + Send + Sync {
     async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError>;
     /// Forgets all other requests and changes.
     async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError>;
+    /// How many transactions that change names or tables were begun to be committed.
+    fn transactions(&self) -> u64;
 }
 
 /// What is known after a COMMIT whose answer was lost.

@@ -3,15 +3,18 @@
 
 use crate::{
     event::left_out::leave_out,
-    flush::{FlushError, commit::TableFlush},
+    flush::{
+        FlushError,
+        commit::{TableFlush, Target},
+    },
     table::{
         evolve::{self, Fit},
         writer::WriteError,
     },
 };
 use arrow::{array::Array, record_batch::RecordBatch};
-use iceberg::TableIdent;
-use icecore_catalog::{catalog::LoadedTable, error::CatalogError};
+use iceberg::{TableIdent, spec::TableMetadata};
+use icecore_catalog::error::CatalogError;
 use icecore_schemas::{columns::Column, service_table::ServiceTable};
 use std::{
     collections::BTreeMap,
@@ -56,10 +59,10 @@ impl TableFlush {
     pub(super) async fn with_columns(
         &self,
         ident: &TableIdent,
-        mut table: LoadedTable,
+        mut table: Target,
         (ours, mut fit): (&ServiceTable, Fit),
         rows: Vec<RecordBatch>,
-    ) -> Result<(LoadedTable, Vec<RecordBatch>), FlushError> {
+    ) -> Result<(Target, Vec<RecordBatch>), FlushError> {
         let has_value = |column: &&&Column| {
             let values = rows.iter().filter_map(|rows| rows.column_by_name(column.name));
             values.into_iter().any(|values| values.null_count() < values.len())
@@ -67,14 +70,14 @@ impl TableFlush {
         let needed: Vec<&Column> = fit.missing.iter().filter(has_value).copied().collect();
         if !needed.is_empty() {
             let change =
-                evolve::add_columns(ident, &table.metadata, &needed).map_err(|source| {
+                evolve::add_columns(ident, table.metadata(), &needed).map_err(|source| {
                     CatalogError::Iceberg { operation: "add columns to a table", source }
                 })?;
-            table = self.catalog.commit(change).await?;
+            table = Target::There(self.catalog.commit(change).await?);
             let names: Vec<&str> = needed.iter().map(|column| column.name).collect();
             info!(table = %ident, columns = names.join(", "), "columns are added to a table");
             self.faults.hit("flush.after_columns")?;
-            fit = self.fit(ident, ours, &table)?;
+            fit = self.fit(ident, ours, table.metadata())?;
         }
         self.left_out.note(ident, &fit.left_out);
         let rows = rows.iter().map(|rows| leave_out(rows, &fit.left_out));
@@ -87,9 +90,9 @@ impl TableFlush {
         &self,
         ident: &TableIdent,
         ours: &ServiceTable,
-        table: &LoadedTable,
+        table: &TableMetadata,
     ) -> Result<Fit, FlushError> {
-        Fit::of(ours, &table.metadata)
+        Fit::of(ours, table)
             .map_err(|source| FlushError::Foreign { table: ident.to_string(), source })
     }
 }

@@ -19,10 +19,13 @@ use crate::{
     wal::{Pending, Position, RecordRef, Wal},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
-use iceberg::{TableIdent, spec::DataFile};
+use iceberg::{
+    TableIdent,
+    spec::{DataFile, TableMetadata},
+};
 use icecore_catalog::{
     append::Append,
-    catalog::{Catalog, CreateTable, LoadedTable},
+    catalog::{Catalog, FirstAppend, LoadedTable},
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
 };
@@ -33,7 +36,7 @@ use icecore_schemas::{
 use std::{
     collections::{BTreeMap, HashSet},
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -97,6 +100,35 @@ struct Taken {
     done: Done,
 }
 
+/// The table that rows go to.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// As it stands.
+    There(LoadedTable),
+    /// It is made with the rows.
+    New {
+        metadata: Arc<TableMetadata>,
+        /// What its namespace is made with.
+        namespace: Option<Properties>,
+    },
+}
+
+impl Target {
+    pub(super) fn metadata(&self) -> &TableMetadata {
+        match self {
+            Self::There(table) => &table.metadata,
+            Self::New { metadata, .. } => metadata,
+        }
+    }
+
+    fn watermark(&self) -> Option<Watermark> {
+        match self {
+            Self::There(table) => table.watermark,
+            Self::New { .. } => None,
+        }
+    }
+}
+
 impl TableFlush {
     /// What waits for a table; records that are no rows of one are left out.
     pub(super) fn pending(&self) -> Vec<Pending> {
@@ -112,6 +144,16 @@ impl TableFlush {
         pending: &Pending,
         bytes_max: u64,
     ) -> Result<Done, FlushError> {
+        match self.flush_once(pending, bytes_max).await {
+            // Someone else made the table or its namespace in between.
+            Err(FlushError::Commit(CatalogError::AlreadyExists(_))) => {
+                self.flush_once(pending, bytes_max).await
+            }
+            flushed => flushed,
+        }
+    }
+
+    async fn flush_once(&self, pending: &Pending, bytes_max: u64) -> Result<Done, FlushError> {
         let (kind, namespace) = (pending.kind, &pending.namespace);
         let mib = pending.bytes.min(bytes_max).div_ceil(1 << 20).max(1);
         let mib = u32::try_from(mib).unwrap_or(HELD_MIB_MAX).min(HELD_MIB_MAX);
@@ -122,18 +164,18 @@ impl TableFlush {
         let Some(ours) = self.ours.of(kind) else { return Ok(Done::All) };
         let Some(name) = ours.fixed_name() else { return Ok(Done::All) };
         let ident = schema::ident(namespace, name);
-        let new = schema::create(ours, name);
-        let table = self.ensure_table(namespace, &ident, new).await?;
-        let fit = self.fit(&ident, ours, &table)?;
+        let table = self.target(namespace, &ident, ours).await?;
+        let fit = self.fit(&ident, ours, table.metadata())?;
         // The pin comes before the list: listed records stay readable while it is held.
         let _pin = self.wal.pin();
-        let after = self.owner.committed(table.watermark).ok_or(FlushError::Deposed)?;
+        let after = self.owner.committed(table.watermark()).ok_or(FlushError::Deposed)?;
         let (through, done) = match self.take(kind, namespace, after, bytes_max) {
             // The table has them all, by this log's own watermark: a crash came between commit and
             // trim.
             None => (after, Done::All),
             Some(taken) => {
                 self.commit(&ident, table, (ours, fit), &taken).await?;
+                self.ensured().insert(namespace.clone());
                 self.faults.hit("flush.after_commit")?;
                 (taken.through, taken.done)
             }
@@ -183,7 +225,7 @@ impl TableFlush {
     async fn commit(
         &self,
         ident: &TableIdent,
-        table: LoadedTable,
+        table: Target,
         (ours, fit): (&ServiceTable, Fit),
         taken: &Taken,
     ) -> Result<(), FlushError> {
@@ -191,7 +233,7 @@ impl TableFlush {
         let batches = read(rows::schema_of(ours.columns), taken.records.clone()).await?;
         let (table, batches) = self.with_columns(ident, table, (ours, fit), batches).await?;
         let storage = self.catalog.storage();
-        let files = writer::write(storage, &table.metadata, batches, &self.ids).await?;
+        let files = writer::write(storage, table.metadata(), batches, &self.ids).await?;
         let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
         let result = self.append(ident, (ours, &table), files, taken).await;
         if result.as_ref().is_err_and(is_definite) {
@@ -203,7 +245,7 @@ impl TableFlush {
     async fn append(
         &self,
         ident: &TableIdent,
-        (ours, table): (&ServiceTable, &LoadedTable),
+        (ours, table): (&ServiceTable, &Target),
         files: Vec<DataFile>,
         taken: &Taken,
     ) -> Result<(), FlushError> {
@@ -222,49 +264,61 @@ impl TableFlush {
         let watermark = Watermark {
             epoch: self.owner.epoch(),
             position: taken.through,
-            last_seq: table.watermark.map_or(last_seq, |before| before.last_seq.max(last_seq)),
+            last_seq: table.watermark().map_or(last_seq, |before| before.last_seq.max(last_seq)),
         };
         let log_since = self.owner.since();
-        let upgrades = schema::upgrades(ours, &table.metadata);
+        let upgrades = schema::upgrades(ours, table.metadata());
         let append = Append { files, summary, watermark, log_since, seq: taken.seq, upgrades };
         self.faults.hit("flush.before_commit")?;
         let started = Instant::now();
-        self.catalog.append(ident, append).await?;
+        match table {
+            Target::There(_) => self.catalog.append(ident, append).await?,
+            Target::New { metadata, namespace } => {
+                let (metadata, namespace) = (Arc::clone(metadata), namespace.clone());
+                let first = FirstAppend { table: ident.clone(), metadata, namespace, append };
+                self.catalog.create_with(first).await?
+            }
+        };
         self.metrics.flush_commit.observe(started.elapsed().as_secs_f64());
         self.metrics.flush_rows.inc_by(taken.rows);
         let unknown = |fault: io::Error| CatalogError::CommitStateUnknown(fault.to_string());
         Ok(self.faults.hit("flush.lost_answer").map_err(unknown)?)
     }
 
-    /// The table as it stands, made with its namespace at the first use.
-    async fn ensure_table(
+    /// The table as it stands, or as it is going to be made with its first rows.
+    async fn target(
         &self,
         namespace: &Namespace,
         ident: &TableIdent,
-        new: CreateTable,
-    ) -> Result<LoadedTable, FlushError> {
-        if !self.ensured().contains(namespace) {
-            self.ensure_namespace(namespace).await?;
-        }
-        match self.catalog.load_table(ident).await {
-            Err(CatalogError::NoSuchTable(_)) => (),
-            loaded => return Ok(loaded?),
+        ours: &ServiceTable,
+    ) -> Result<Target, FlushError> {
+        let is_known = self.ensured().contains(namespace);
+        let missing = if is_known { None } else { self.missing_namespace(namespace).await? };
+        if missing.is_none() {
+            match self.catalog.load_table(ident).await {
+                Err(CatalogError::NoSuchTable(_)) => (),
+                loaded => return Ok(Target::There(loaded?)),
+            }
         }
         // Someone may have dropped the namespace with the table.
-        self.ensure_namespace(namespace).await?;
-        match self.catalog.create_table(&levels(namespace), new).await {
-            // Someone else made it in between.
-            Err(CatalogError::AlreadyExists(_)) => Ok(self.catalog.load_table(ident).await?),
-            created => Ok(created?),
-        }
+        let missing = if is_known { self.missing_namespace(namespace).await? } else { missing };
+        let metadata =
+            self.catalog.stage_first(&levels(namespace), schema::create(ours, &ident.name)).await?;
+        Ok(Target::New { metadata: Arc::new(metadata), namespace: missing })
     }
 
-    /// Makes the namespace if it is not there, and checks that it is this one: rows of two
-    /// namespaces in one table would share one watermark, and the one that is behind would be lost.
-    async fn ensure_namespace(&self, namespace: &Namespace) -> Result<(), FlushError> {
+    /// What the namespace is to be made with if it is not there. One that is there is checked to be
+    /// this one: rows of two namespaces in one table would share one watermark, and the one that is
+    /// behind would be lost.
+    async fn missing_namespace(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<Option<Properties>, FlushError> {
         let text = Properties::from([(NAMESPACE_TEXT.to_owned(), namespace.text().to_owned())]);
         let levels = levels(namespace);
-        let properties = self.catalog.ensure_namespace(&levels, &text).await?;
+        let Some(properties) = self.catalog.metastore().namespace(&levels).await? else {
+            return Ok(Some(text));
+        };
         match Namespace::noted(&levels, &properties) {
             Some(owner) if owner == *namespace => (),
             Some(owner) => {
@@ -278,7 +332,7 @@ impl TableFlush {
             None => self.catalog.metastore().update_namespace(&levels, &text, &[]).await?,
         }
         self.ensured().insert(namespace.clone());
-        Ok(())
+        Ok(None)
     }
 
     fn ensured(&self) -> std::sync::MutexGuard<'_, HashSet<Namespace>> {

@@ -221,13 +221,20 @@ async fn the_feed_says_that_the_log_made_its_changes() {
     let mut server = Server::start().await;
     server.append("a", &sample::events(30, 3, 1, 1));
     server.tick().await.unwrap();
+    server.append("a", &sample::events(30, 3, 31, 2));
+    server.tick().await.unwrap();
     let events = server.catalog.metastore().events(0, 100).await.unwrap();
     let told: Vec<(&str, &str)> = events
         .iter()
         .map(|event| (event.operation["operation-type"].as_str().unwrap(), event.actor.as_str()))
         .collect();
-    assert_eq!(told.last(), Some(&("update-table", "icecore/ingest")));
-    assert!(told.iter().all(|(_, actor)| *actor == "icecore/ingest"), "{told:?}");
+    let by_log = ["create-namespace", "create-table", "update-table"];
+    assert_eq!(told, by_log.map(|what| (what, "icecore/ingest")));
+    // The first rows come with the table.
+    let table = server.load("a", "events").await;
+    let first: Vec<i64> = table.metadata.history().iter().map(|log| log.snapshot_id).collect();
+    assert_eq!(events[1].operation["snapshot-ids"], serde_json::json!([first[0]]));
+    assert_eq!((first.len(), table.version), (2, 2));
     let last = events.last().unwrap();
     let made = server.catalog.metastore().event_changes(&[last.number]).await.unwrap();
     let made: serde_json::Value = serde_json::from_str(made[0].1.as_ref().unwrap()).unwrap();
@@ -547,6 +554,65 @@ async fn many_namespaces_are_flushed_by_their_own_tables() {
     }
     let properties = server.catalog.metastore().namespace(&vec!["tenant_5".to_owned()]).await;
     assert_eq!(properties.unwrap().unwrap()["icecore.ns"], "tenant-5");
+}
+
+/// Files of the warehouse whose path holds this text.
+fn files_with(server: &Server, text: &str) -> usize {
+    fn count(folder: &std::path::Path, text: &str) -> usize {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let found = |path: std::path::PathBuf| match path.is_dir() {
+            true => count(&path, text),
+            false => usize::from(path.to_str().unwrap().contains(text)),
+        };
+        entries.map(found).sum()
+    }
+    count(&server.folder.path().join("warehouse"), text)
+}
+
+#[tokio::test]
+async fn a_new_namespace_costs_one_metadata_file_a_transaction_at_most_and_ten_syncs() {
+    const NAMESPACES: usize = 100;
+    let mut server = Server::start().await;
+    let record = |n: usize| event_record(&format!("n{n}"), &sample::events(1, 1, 1, 1), 1);
+    server.writer.append(&(0..NAMESPACES).map(record).collect::<Vec<_>>()).unwrap();
+    let costs = |server: &Server| {
+        (server.catalog.metastore().transactions(), server.catalog.storage().syncs())
+    };
+    let before = costs(&server);
+    while server.tick().await.unwrap() == Progress::More {}
+    assert!(server.wal.pending().is_empty());
+    let after = costs(&server);
+    let count = NAMESPACES as u64;
+    assert!(after.0 - before.0 <= count, "{} transactions", after.0 - before.0);
+    // Data file, manifest, list, metadata file; and the folders that they and their folders are in.
+    assert_eq!(after.1 - before.1, 10 * count);
+    assert_eq!(files_with(&server, "/metadata/"), 3 * NAMESPACES);
+    assert_eq!(files_with(&server, "/metadata/00000-"), NAMESPACES);
+
+    let more: Vec<Record> = (0..NAMESPACES)
+        .map(|n| event_record(&format!("n{n}"), &sample::events(1, 1, 2, 2), 2))
+        .collect();
+    server.writer.append(&more).unwrap();
+    while server.tick().await.unwrap() == Progress::More {}
+    let last = costs(&server);
+    assert!(last.0 - after.0 <= count, "{} transactions", last.0 - after.0);
+    // The files, their two folders, and the folder of a new folder of data files.
+    assert!(last.1 - after.1 <= 7 * count, "{} syncs", last.1 - after.1);
+    assert_eq!(server.seqs("n57").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_new_namespace_gets_both_of_its_tables_at_once() {
+    let mut server = Server::start().await;
+    server.append("a-b", &sample::events(3, 1, 1, 1));
+    server.dead_letters("a-b", &sample::dead_letters(2, 1), 1);
+    server.tick().await.unwrap();
+    assert!(server.wal.pending().is_empty());
+    assert_eq!(server.seqs("a-b").await, [1, 2, 3]);
+    assert_eq!(server.scan("a-b", "dead_letters", None).await.num_rows(), 2);
+    let made = server.catalog.metastore().events(0, 100).await.unwrap();
+    let made = made.iter().filter(|event| event.operation["operation-type"] == "create-namespace");
+    assert_eq!(made.count(), 1);
 }
 
 #[tokio::test]

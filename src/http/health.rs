@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use icecore_schemas::error_code::ErrorCode;
+use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 /// The form of `/metrics`.
@@ -74,6 +75,10 @@ pub async fn metrics(State(app): State<App>) -> Response {
     metrics.queries_stuck.set(whole(stuck as u64));
     set_failing(&app);
     set_left_out(&app);
+    let (transactions, syncs) =
+        (app.catalog.metastore().transactions(), app.catalog.storage().syncs());
+    metrics.metastore_transactions.inner().store(transactions, Ordering::Relaxed);
+    metrics.warehouse_syncs.inner().store(syncs, Ordering::Relaxed);
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
 }
 

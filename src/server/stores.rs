@@ -17,11 +17,11 @@ use crate::{
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
-    metastore::{Levels, Metastore, sql::SqlMetastore},
+    metastore::{Logged, Metastore, sql::SqlMetastore},
 };
 use icecore_schemas::{
     names::Namespace,
-    service_table::{RecordKind, SERVICE_TABLES},
+    service_table::{RecordKind, SERVICE_TABLES, ServiceTable},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -60,15 +60,13 @@ impl Known {
             is_new: feed.last == 0,
             ..Self::default()
         };
-        for levels in metastore.namespaces(&Levels::new()).await? {
-            let properties = metastore.namespace(&levels).await?.unwrap_or_default();
+        for Logged { levels, properties, tables } in metastore.logged().await? {
             let Some(namespace) = Namespace::noted(&levels, &properties) else {
                 continue; // A namespace that another engine made.
             };
-            for ours in SERVICE_TABLES {
-                let Some(name) = ours.fixed_name() else { continue };
-                let row = metastore.table(&levels, name).await?;
-                let Some(held) = row.and_then(|row| row.watermark) else { continue };
+            for (table, held) in tables {
+                let named = |ours: &&ServiceTable| ours.fixed_name() == Some(table.as_str());
+                let Some(ours) = SERVICE_TABLES.iter().find(named) else { continue };
                 let position = if held.epoch < since { 0 } else { held.position };
                 let mark = Mark { seq: held.last_seq, position };
                 known.tables.insert((ours.kind, namespace.clone()), mark);

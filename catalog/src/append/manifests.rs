@@ -205,7 +205,7 @@ impl<'a> Writer<'a> {
             Ok((next_row, block_on(io.new_input(&file)?.read())?))
         };
         let (next_row, bytes) = in_memory("encode the manifest list", encode).await?;
-        self.put(location.as_str(), bytes).await?;
+        self.put_deferred(location.as_str(), bytes).await?;
         Ok(next_row.map(|next| (first_row, next - first_row)))
     }
 
@@ -221,17 +221,12 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Writes a manifest, whose name the list's put makes durable: it is in the same folder.
+    /// Writes a file, whose name is made durable with that of the metadata file: they are in one
+    /// folder.
     async fn put_deferred(&mut self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
         // Noted before: a write that fails may leave something behind.
         self.written.push(location.to_owned());
         self.storage.put_deferred(location, bytes).await
-    }
-
-    async fn put(&mut self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
-        // As above.
-        self.written.push(location.to_owned());
-        self.storage.put(location, bytes).await
     }
 }
 

@@ -50,12 +50,26 @@ impl Catalog {
         levels: &Levels,
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
+        self.check_namespace(levels).await?;
+        self.stage_first(levels, table).await
+    }
+
+    /// The metadata of a table that is going to be made by [`Catalog::create_with`], for whoever
+    /// writes its first files: nothing is stored but its folders. Its namespace need not be there.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Invalid`, `LocationForbidden`, `Storage`.
+    pub async fn stage_first(
+        &self,
+        levels: &Levels,
+        table: CreateTable,
+    ) -> Result<TableMetadata, CatalogError> {
         let ident = ident(levels, &table.name)?;
         // Clients are refused the mark.
         if !table.properties.contains_key(retention::MANAGED) {
             self.check_not_reserved(&table.name)?;
         }
-        self.check_is_free(&ident).await?;
+        self.check_name_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
             Some(location) => self.free_location(location, uuid).await?,
@@ -89,8 +103,12 @@ impl Catalog {
     }
 
     pub(super) async fn check_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
+        self.check_namespace(table.namespace.as_ref()).await?;
+        self.check_name_is_free(table).await
+    }
+
+    async fn check_name_is_free(&self, table: &TableIdent) -> Result<(), CatalogError> {
         let levels = table.namespace.as_ref();
-        self.check_namespace(levels).await?;
         let metastore = self.metastore();
         if metastore.table(levels, &table.name).await?.is_some() {
             return Err(already_exists(table));

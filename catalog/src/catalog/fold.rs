@@ -180,7 +180,8 @@ impl Catalog {
         if fold.parts.is_empty() {
             return Attempt::Settled(fates, fold.base);
         }
-        let (write, written) = fold.into_write(table);
+        let (mut write, written) = fold.into_write(table);
+        write.deferred.clone_from(&written);
         let lost = match self.publish(std::slice::from_ref(&write)).await {
             Ok(SwapOutcome::Done) => return Attempt::Settled(fates, write.loaded()),
             Ok(SwapOutcome::Lost(_)) => Attempt::Lost,

@@ -22,6 +22,7 @@ use std::{
 };
 use uuid::Uuid;
 
+mod first;
 mod own;
 mod places;
 mod purge;

@@ -14,6 +14,7 @@ use crate::{
         Watermark,
     },
 };
+use bytes::Bytes;
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -40,6 +41,10 @@ pub(super) struct Write {
     pub(super) parts: Vec<Part>,
     /// What it is made of, when it is one commit of the caller's.
     pub(super) changes: Changes,
+    /// Where a new table comes from.
+    pub(super) comes: Comes,
+    /// Other files of it that are written, without their names being durable yet.
+    pub(super) deferred: Vec<String>,
 }
 
 impl Write {
@@ -69,6 +74,8 @@ impl Write {
             obsolete,
             parts,
             changes,
+            comes: Comes::New,
+            deferred: Vec::new(),
         }
     }
 
@@ -92,7 +99,7 @@ impl Write {
             metadata_location: self.metadata_location.clone(),
             location: self.metadata.location().to_owned(),
             snapshots: self.snapshots.clone(),
-            comes: Comes::New,
+            comes: self.comes.clone(),
             changes: self.changes.clone(),
         })
     }
@@ -127,7 +134,7 @@ impl Catalog {
                 Some(encoded) => metadata_file::encode_table(&write.metadata, encoded),
                 None => metadata_file::encode(write.metadata.as_ref()),
             };
-            self.inner.storage.put(&write.metadata_location, bytes.into())
+            self.put_durable(write, bytes.into())
         });
         if let Err(cause) = try_join_all(puts).await {
             self.discard(&locations).await;
@@ -146,6 +153,16 @@ impl Catalog {
             Err(_) => (),
         }
         outcome
+    }
+
+    /// Stores a metadata file. On return it is durable with the other files of the table that are
+    /// new: they are in its folder, which is synced once for all of them.
+    async fn put_durable(&self, write: &Write, bytes: Bytes) -> Result<(), CatalogError> {
+        let storage = &self.inner.storage;
+        storage.put_deferred(&write.metadata_location, bytes).await?;
+        let mut names: Vec<&str> = write.deferred.iter().map(String::as_str).collect();
+        names.push(&write.metadata_location);
+        storage.sync_names(&names).await
     }
 
     /// Deletes files that nothing points to; one that stays is an orphan for maintenance.

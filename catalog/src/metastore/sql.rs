@@ -7,6 +7,7 @@ pub mod access;
 pub mod audit;
 pub mod backups;
 mod dialect;
+mod group;
 pub mod moved;
 mod namespaces;
 mod obsolete;
@@ -24,19 +25,19 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Feed, Kind, Levels, Metastore, NewTable, Obsolete, Origin, Page,
-        PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome,
+        DoneRequest, Event, Feed, Kind, Levels, Logged, Metastore, NewTable, Obsolete, Origin,
+        Page, PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome,
         TableRow, Trash, TrashRow,
     },
     names,
 };
 use async_trait::async_trait;
 use dialect::{Dialect, Lock};
+use group::Group;
 use outbox::Told;
 use serde_json::json;
 use sqlx::{Any, AnyPool, Transaction, pool::PoolConnection};
 use std::{path::Path, sync::Arc};
-use transaction::told;
 use uuid::Uuid;
 
 /// Separates the levels of a namespace in its key.
@@ -50,6 +51,7 @@ pub struct SqlMetastore {
     readers: AnyPool,
     /// Whom changes are made for.
     origin: Origin,
+    group: Group,
     #[cfg(test)]
     pub(crate) faults: faults::Faults,
 }
@@ -97,12 +99,7 @@ impl Metastore for SqlMetastore {
         names::check_new_namespace(levels)?;
         let mut tx = self.begin_change().await?;
         namespaces::create(&mut tx, levels, properties).await?;
-        let told = json!({
-            "operation-type": "create-namespace",
-            "namespace": levels,
-            "properties": properties,
-        });
-        self.end(tx, "create a namespace", told).await
+        self.end(tx, "create a namespace", outbox::made_namespace(levels, properties)).await
     }
 
     async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError> {
@@ -119,6 +116,10 @@ impl Metastore for SqlMetastore {
             namespaces::require(&mut tx, parent, Lock::None).await?;
         }
         namespaces::list(&mut tx, parent, page).await
+    }
+
+    async fn logged(&self) -> Result<Vec<Logged>, CatalogError> {
+        namespaces::logged(&mut *self.reader().await?).await
     }
 
     async fn update_namespace(
@@ -305,38 +306,7 @@ impl Metastore for SqlMetastore {
         new: &[NewTable],
         swaps: &[PointerSwap],
     ) -> Result<SwapOutcome, CatalogError> {
-        // Everybody locks tables in the same order, so nobody waits in a circle.
-        let mut ordered: Vec<&PointerSwap> = swaps.iter().collect();
-        ordered.sort_by_key(|swap| swap.uuid);
-        let mut tx = self.begin().await?;
-        if let Some(id) = self.claim_all(&mut tx, new, swaps).await? {
-            return Ok(SwapOutcome::Repeated(id));
-        }
-        if !new.is_empty() || swaps.iter().any(|swap| swap.moved_to.is_some()) {
-            places::lock(&mut tx).await?;
-        }
-        let mut all = Vec::new();
-        if !new.is_empty() {
-            let operations = new.iter().map(outbox::created).collect();
-            all.push(Told { origin: self.origin.clone(), operations });
-        }
-        for table in new {
-            tables::create(&mut tx, table).await?;
-        }
-        for swap in ordered {
-            let from = tables::before(&mut tx, swap.uuid, Lock::Update).await?;
-            match tables::swap(&mut tx, swap).await? {
-                SwapOutcome::Done => (),
-                // Dropping the transaction rolls it back.
-                undone @ (SwapOutcome::Lost(_)
-                | SwapOutcome::Deposed(_)
-                | SwapOutcome::Repeated(_)) => return Ok(undone),
-            }
-            if let Some(from) = from {
-                told(&self.origin, swap, &from, &mut all);
-            }
-        }
-        self.end_all(tx, "commit", &all).await.map(|()| SwapOutcome::Done)
+        self.commit_in_group(new, swaps).await
     }
 
     async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError> {
@@ -454,6 +424,10 @@ impl Metastore for SqlMetastore {
         requests::forget(&mut tx, remembered).await?;
         outbox::forget(&mut tx, remembered).await?;
         tx.commit().await.map_err(failed("forget old records"))
+    }
+
+    fn transactions(&self) -> u64 {
+        self.group.transactions()
     }
 }
 

@@ -19,6 +19,16 @@ impl Storage {
         self.on_disk("write", location, move |disk, path| disk.write_deferred(path, &bytes)).await
     }
 
+    /// How many files and folders were synced since this was opened; none in an object store, where
+    /// a file that is written is durable.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        match &self.inner.place {
+            Place::Local(disk) => disk.syncs(),
+            Place::S3 { .. } => 0,
+        }
+    }
+
     /// Makes the names of files durable that were written by [`Storage::put_deferred`].
     ///
     /// # Errors
@@ -30,8 +40,8 @@ impl Storage {
         for location in locations {
             files.push(local_path(self.normalize(location)?.as_str()));
         }
-        let sync = move |_: &local::LocalDisk, _: &Path| {
-            local::sync_folders(files.iter().map(PathBuf::as_path))
+        let sync = move |disk: &local::LocalDisk, _: &Path| {
+            disk.sync_folders(files.iter().map(PathBuf::as_path))
         };
         self.on_disk("sync the folder of", (*first).to_owned(), sync).await
     }

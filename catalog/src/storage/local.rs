@@ -10,7 +10,10 @@ use std::{
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use uuid::Uuid;
 
@@ -42,15 +45,22 @@ pub(super) struct LocalDisk {
     /// Folders whose own directory entries are known to be on the disk. Only having seen a folder
     /// is not enough: another writer may have made it a moment ago, without its fsync yet.
     durable: Mutex<HashSet<PathBuf>>,
+    syncs: AtomicU64,
 }
 
 impl LocalDisk {
     /// Opens `root`, which is made when missing.
     pub(super) fn open(root: &Path) -> std::io::Result<Self> {
         let known = root.ancestors().skip(1).filter(|folder| folder.is_dir());
-        make_durable(&unknown(&known.map(Path::to_owned).collect(), &[root]))?;
+        let syncs = AtomicU64::new(0);
+        make_durable(&unknown(&known.map(Path::to_owned).collect(), &[root]), &syncs)?;
         let durable = Mutex::new(HashSet::from([root.to_owned()]));
-        Ok(Self { root: root.to_owned(), real_root: root.canonicalize()?, durable })
+        Ok(Self { root: root.to_owned(), real_root: root.canonicalize()?, durable, syncs })
+    }
+
+    /// How many files and folders were synced.
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     /// Refuses a path that links lead out of the root, whether its end is there or not. Whoever
@@ -80,7 +90,7 @@ impl LocalDisk {
         if new.is_empty() {
             return Ok(());
         }
-        make_durable(&new)?;
+        make_durable(&new, &self.syncs)?;
         let mut durable = self.durable();
         if FOLDERS_MAX <= durable.len() {
             durable.clear();
@@ -93,22 +103,30 @@ impl LocalDisk {
     /// Writes a whole file; durable on return.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         self.write_deferred(path, bytes)?;
-        sync_folder(self.folder(path))
+        sync_folder(self.folder(path), &self.syncs)
     }
 
-    /// Writes a whole file whose bytes are durable on return; its name is with [`sync_folders`].
+    /// Writes a whole file whose bytes are durable on return; its name is with [`LocalDisk::sync_folders`].
     pub(super) fn write_deferred(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let folder = self.folder(path);
         self.make_folders(&[folder])?;
-        match write_into(folder, path, bytes) {
+        match write_into(folder, path, bytes, &self.syncs) {
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
                 // Somebody removed the folder after it was remembered.
                 self.durable().retain(|folder| *folder == self.root);
                 self.make_folders(&[folder])?;
-                write_into(folder, path, bytes)
+                write_into(folder, path, bytes, &self.syncs)
             }
             result => result,
         }
+    }
+
+    /// Makes the names of files durable, with one sync of each folder.
+    pub(super) fn sync_folders<'a>(
+        &self,
+        files: impl Iterator<Item = &'a Path>,
+    ) -> std::io::Result<()> {
+        sync_folders(files, &self.syncs)
     }
 
     fn folder<'a>(&'a self, path: &'a Path) -> &'a Path {
@@ -120,10 +138,12 @@ impl LocalDisk {
     }
 }
 
-/// Makes the names of files durable, with one sync of each folder.
-pub(super) fn sync_folders<'a>(files: impl Iterator<Item = &'a Path>) -> std::io::Result<()> {
+fn sync_folders<'a>(
+    files: impl Iterator<Item = &'a Path>,
+    syncs: &AtomicU64,
+) -> std::io::Result<()> {
     let folders: BTreeSet<&Path> = files.filter_map(Path::parent).collect();
-    folders.into_iter().try_for_each(sync_folder)
+    folders.into_iter().try_for_each(|folder| sync_folder(folder, syncs))
 }
 
 /// A whole file; a folder is none, as in an object store.
@@ -191,9 +211,10 @@ pub(super) fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn write_into(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_into(folder: &Path, path: &Path, bytes: &[u8], syncs: &AtomicU64) -> std::io::Result<()> {
     let temporary = folder.join(format!("{TEMPORARY}{}", Uuid::new_v4()));
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written =
+        write_synced(&temporary, bytes, syncs).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is the one to tell; a left-over temporary file is never listed or read.
         let _ = fs::remove_file(&temporary);
@@ -201,10 +222,10 @@ fn write_into(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     written
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_synced(path: &Path, bytes: &[u8], syncs: &AtomicU64) -> std::io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
-    sync(&file, path)
+    sync(&file, path, syncs)
 }
 
 /// Which of `folders` and of the folders above them are not known, from the top down.
@@ -217,30 +238,31 @@ fn unknown(known: &HashSet<PathBuf>, folders: &[&Path]) -> BTreeSet<PathBuf> {
 }
 
 /// Makes folders, in order, and fsyncs each folder that holds some of them.
-fn make_durable(folders: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+fn make_durable(folders: &BTreeSet<PathBuf>, syncs: &AtomicU64) -> std::io::Result<()> {
     for folder in folders {
         match fs::create_dir(folder) {
             Err(cause) if cause.kind() == ErrorKind::AlreadyExists && folder.is_dir() => (),
             result => result?,
         }
     }
-    sync_folders(folders.iter().map(PathBuf::as_path))
+    sync_folders(folders.iter().map(PathBuf::as_path), syncs)
 }
 
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+fn sync_folder(folder: &Path, syncs: &AtomicU64) -> std::io::Result<()> {
     match File::open(folder) {
         // A parent that this user may not read was not made by us and is nothing we can sync.
         Err(cause) if cause.kind() == ErrorKind::PermissionDenied => Ok(()),
-        opened => sync(&opened?, folder),
+        opened => sync(&opened?, folder, syncs),
     }
 }
 
 /// Everything that has to be on the disk goes through here.
-fn sync(file: &File, path: &Path) -> std::io::Result<()> {
+fn sync(file: &File, path: &Path, syncs: &AtomicU64) -> std::io::Result<()> {
     #[cfg(test)]
     tests::note(path);
     #[cfg(not(test))]
     let _ = path;
+    syncs.fetch_add(1, Ordering::Relaxed);
     file.sync_all()
 }
 

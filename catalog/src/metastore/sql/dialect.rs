@@ -1,6 +1,6 @@
 //! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
 
-use super::{SqlMetastore, failed};
+use super::{SqlMetastore, failed, group::Group};
 use crate::{
     error::CatalogError,
     metastore::{LostCommit, Origin},
@@ -60,6 +60,7 @@ impl SqlMetastore {
             readers,
             // The time is the catalog's to give.
             origin: Origin::anonymous(Arc::new(|| 0)),
+            group: Group::default(),
             #[cfg(test)]
             faults: super::faults::Faults::default(),
         }

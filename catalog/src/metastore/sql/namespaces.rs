@@ -3,7 +3,7 @@
 use super::{SEPARATOR, access, dialect::Lock, failed, limit, path};
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Page, Properties},
+    metastore::{Levels, Logged, Page, Properties, Watermark},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 
@@ -24,12 +24,26 @@ pub(super) async fn create(
         .await
         .map_err(failed("create a namespace"))?;
     if added.rows_affected() == 0 {
-        return Err(CatalogError::AlreadyExists(format!(
-            "Namespace already exists: {}",
-            levels.join(".")
-        )));
+        return Err(already_exists(levels));
     }
     Ok(())
+}
+
+/// Adds a namespace that is not there, and says so; `AlreadyExists` of one that has anything else.
+pub(super) async fn ensure(
+    tx: &mut AnyConnection,
+    levels: &Levels,
+    properties: &Properties,
+) -> Result<bool, CatalogError> {
+    match get(tx, levels, Lock::Share).await? {
+        None => create(tx, levels, properties).await.map(|()| true),
+        Some(found) if found == *properties => Ok(false),
+        Some(_) => Err(already_exists(levels)),
+    }
+}
+
+fn already_exists(levels: &Levels) -> CatalogError {
+    CatalogError::AlreadyExists(format!("Namespace already exists: {}", levels.join(".")))
 }
 
 pub(super) async fn get(
@@ -83,6 +97,39 @@ pub(super) async fn list(
     .await
     .map_err(failed("list namespaces"))?;
     Ok(paths.iter().map(|path| path.split(SEPARATOR).map(str::to_owned).collect()).collect())
+}
+
+/// path, properties, and of a table that a log has written: name, epoch, position, last seq.
+type LoggedRow = (String, String, Option<String>, Option<i64>, Option<i64>, Option<i64>);
+
+pub(super) async fn logged(connection: &mut AnyConnection) -> Result<Vec<Logged>, CatalogError> {
+    let rows: Vec<LoggedRow> = sqlx::query_as(
+        "SELECT n.path, n.properties, t.name, t.epoch, t.position, t.last_seq
+         FROM namespaces AS n LEFT JOIN tables AS t
+             ON t.namespace = n.path AND t.kind = 'table' AND t.epoch IS NOT NULL
+         WHERE n.parent = '' ORDER BY n.path, t.name",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("read how far the log is"))?;
+    let mut all: Vec<Logged> = Vec::new();
+    for (path, properties, name, epoch, position, last_seq) in rows {
+        let levels = vec![path];
+        if all.last().is_none_or(|last| last.levels != levels) {
+            all.push(Logged { levels, properties: decode(&properties)?, tables: Vec::new() });
+        }
+        if let (Some(name), Some(epoch), Some(position), Some(last_seq), Some(last)) =
+            (name, epoch, position, last_seq, all.last_mut())
+        {
+            let watermark = Watermark {
+                epoch: epoch.cast_unsigned(),
+                position: position.cast_unsigned(),
+                last_seq: last_seq.cast_unsigned(),
+            };
+            last.tables.push((name, watermark));
+        }
+    }
+    Ok(all)
 }
 
 /// Gives the properties from before.

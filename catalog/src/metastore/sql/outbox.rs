@@ -10,8 +10,8 @@ use super::failed;
 use crate::{
     error::CatalogError,
     metastore::{
-        Changes, Comes, Event, Feed, Kind, Levels, NewTable, Origin, PointerSwap, Remembered,
-        TableRow,
+        Changes, Comes, Event, Feed, Kind, Levels, NewTable, Origin, PointerSwap, Properties,
+        Remembered, TableRow,
     },
 };
 use serde_json::{Value, json};
@@ -91,6 +91,15 @@ fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Operation {
     operation["operation-type"] = format!("{what}-{noun}").into();
     operation[format!("{noun}-uuid")] = uuid.to_string().into();
     operation.into()
+}
+
+pub(super) fn made_namespace(levels: &Levels, properties: &Properties) -> Operation {
+    json!({
+        "operation-type": "create-namespace",
+        "namespace": levels,
+        "properties": properties,
+    })
+    .into()
 }
 
 pub(super) fn created(table: &NewTable) -> Operation {

@@ -158,6 +158,10 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     }
     match &table.comes {
         Comes::New => check_is_new(tx, table.uuid).await?,
+        Comes::OfLog { watermark, .. } => {
+            check_is_new(tx, table.uuid).await?;
+            move_watermark(tx, table.uuid, *watermark).await?;
+        }
         Comes::Adopted { needs } => {
             // Of a purged table nothing is left but its files, which wait for their deletion.
             if let Some(file) = obsolete::first_queued(tx, needs).await? {
@@ -289,14 +293,7 @@ pub(super) async fn swap(
         places::check(tx, swap.uuid, location).await?;
     }
     if let Some(watermark) = swap.watermark {
-        sqlx::query("UPDATE tables SET epoch = $1, position = $2, last_seq = $3 WHERE uuid = $4")
-            .bind(stored(watermark.epoch)?)
-            .bind(stored(watermark.position)?)
-            .bind(stored(watermark.last_seq)?)
-            .bind(&uuid)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed("move a watermark"))?;
+        move_watermark(tx, swap.uuid, watermark).await?;
     }
     add_snapshots(tx, swap.uuid, &swap.snapshots).await?;
     for snapshot_id in &swap.removed_snapshots {
@@ -309,6 +306,22 @@ pub(super) async fn swap(
     }
     obsolete::add(tx, &swap.obsolete).await?;
     Ok(SwapOutcome::Done)
+}
+
+async fn move_watermark(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+    watermark: Watermark,
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE tables SET epoch = $1, position = $2, last_seq = $3 WHERE uuid = $4")
+        .bind(stored(watermark.epoch)?)
+        .bind(stored(watermark.position)?)
+        .bind(stored(watermark.last_seq)?)
+        .bind(uuid.to_string())
+        .execute(tx)
+        .await
+        .map(|_| ())
+        .map_err(failed("move a watermark"))
 }
 
 pub(super) async fn snapshots(

@@ -1,5 +1,5 @@
 use super::{faults::Fault, *};
-use crate::metastore::suite;
+use crate::metastore::{Changes, Comes, Watermark, suite};
 
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
 const SERVER: &str = "TEST_POSTGRES";
@@ -293,4 +293,156 @@ async fn events_are_numbered_without_gaps_in_the_order_they_are_seen() {
         processes.push(SqlMetastore::postgres(&url).await.unwrap());
     }
     followed(processes).await;
+}
+
+/// A table of a log in a namespace `n{number}` that may not be there.
+fn of_log(number: u128, epoch: u64) -> NewTable {
+    let noted = Properties::from([("text".to_owned(), number.to_string())]);
+    NewTable {
+        kind: Kind::Table,
+        levels: vec![format!("n{number}")],
+        name: "events".to_owned(),
+        uuid: Uuid::from_u128(number),
+        metadata_location: "m".to_owned(),
+        location: format!("s3://b/{number}"),
+        snapshots: vec![SnapshotRow { snapshot_id: 7, timestamp_ms: 1, seq: Some((1, 2)) }],
+        comes: Comes::OfLog {
+            watermark: Watermark { epoch, position: 5, last_seq: 2 },
+            namespace: Some(noted),
+        },
+        changes: Changes::default(),
+    }
+}
+
+/// Commits that are all asked for before the first of them is begun.
+async fn at_once(
+    metastore: &SqlMetastore,
+    new: &[NewTable],
+    swaps: &[PointerSwap],
+) -> Vec<Result<SwapOutcome, CatalogError>> {
+    let new = new.iter().map(|table| (std::slice::from_ref(table), [].as_slice()));
+    let swaps = swaps.iter().map(|swap| ([].as_slice(), std::slice::from_ref(swap)));
+    let commits = new.chain(swaps).map(|(new, swaps)| metastore.commit_with_new(new, swaps));
+    futures::future::join_all(commits).await
+}
+
+async fn group(metastore: &SqlMetastore) {
+    let one = committed(metastore).await;
+    let levels = vec!["a".to_owned()];
+    let two = Uuid::from_u128(2);
+    metastore.create_table(&levels, "u", two, "m1").await.unwrap();
+    let owner = metastore.own_log(Uuid::nil(), owner::Claim::New).await.unwrap();
+    let homeless = NewTable { levels: vec!["none".to_owned()], comes: Comes::New, ..of_log(3, 0) };
+    let told = metastore.feed().await.unwrap().last;
+    let transactions = metastore.transactions();
+
+    let answers = at_once(
+        metastore,
+        &[homeless, of_log(4, owner.epoch), of_log(5, owner.epoch - 1), of_log(6, owner.epoch)],
+        &[suite::swap(one, 1, "m2"), suite::swap(two, 9, "stale")],
+    )
+    .await;
+    assert!(matches!(answers[0], Err(CatalogError::NoSuchNamespace(_))), "{answers:?}");
+    let outcomes: Vec<&SwapOutcome> =
+        answers[1..].iter().map(|answer| answer.as_ref().unwrap()).collect();
+    let deposed = SwapOutcome::Deposed(Uuid::from_u128(5));
+    let done = SwapOutcome::Done;
+    assert_eq!(outcomes, [&done, &deposed, &done, &done, &SwapOutcome::Lost(two)]);
+    assert_eq!(metastore.transactions() - transactions, 1);
+
+    let table = metastore.table(&vec!["n4".to_owned()], "events").await.unwrap().unwrap();
+    let watermark = Watermark { epoch: owner.epoch, position: 5, last_seq: 2 };
+    assert_eq!((table.version, table.watermark), (1, Some(watermark)));
+    assert_eq!(metastore.snapshots(table.uuid).await.unwrap()[0].seq, Some((1, 2)));
+    assert_eq!(metastore.namespace(&vec!["n5".to_owned()]).await.unwrap(), None);
+    let logged = metastore.logged().await.unwrap();
+    let logged: Vec<(&str, usize)> = logged
+        .iter()
+        .map(|namespace| (namespace.levels[0].as_str(), namespace.tables.len()))
+        .collect();
+    assert_eq!(logged, [("a", 0), ("n4", 1), ("n6", 1)]);
+    assert_eq!(metastore.table(&levels, "t").await.unwrap().unwrap().metadata_location, "m2");
+    assert_eq!(metastore.table(&levels, "u").await.unwrap().unwrap().version, 1);
+    let events = metastore.events(told, 100).await.unwrap();
+    let what = |event: &Event| event.operation["operation-type"].as_str().unwrap().to_owned();
+    let created = ["create-namespace", "create-table"];
+    assert_eq!(
+        events.iter().map(what).collect::<Vec<_>>(),
+        [created.as_slice(), &created, &["update-table"]].concat()
+    );
+    assert_eq!(
+        events.iter().map(|event| event.request_events).collect::<Vec<_>>(),
+        [2, 2, 2, 2, 1]
+    );
+
+    // A namespace that has come meanwhile, of somebody else and of the same.
+    let other = NewTable { uuid: Uuid::from_u128(8), ..of_log(4, owner.epoch) };
+    let mut same = NewTable { name: "dead_letters".to_owned(), ..other.clone() };
+    same.location.push_str("/more");
+    let wrong = Comes::OfLog { watermark, namespace: Some(Properties::new()) };
+    let answers =
+        at_once(metastore, &[NewTable { comes: wrong, ..same.clone() }, other], &[]).await;
+    for answer in answers {
+        assert!(matches!(answer, Err(CatalogError::AlreadyExists(_))), "{answer:?}");
+    }
+    same.location = "s3://b/other".to_owned();
+    assert_eq!(at_once(metastore, &[same], &[]).await[0].as_ref().unwrap(), &done);
+    let logged = &metastore.logged().await.unwrap()[1];
+    assert_eq!(logged.properties["text"], "4");
+    let both = ["dead_letters", "events"].map(|name| (name.to_owned(), watermark));
+    assert_eq!((logged.levels[0].as_str(), logged.tables.as_slice()), ("n4", both.as_slice()));
+}
+
+#[tokio::test]
+async fn commits_that_wait_share_a_transaction_and_fail_apart() {
+    for (_folder, metastore) in stores().await {
+        group(&metastore).await;
+    }
+}
+
+#[tokio::test]
+async fn commits_of_one_transaction_share_its_end() {
+    for (_folder, metastore) in stores().await {
+        for (number, fault) in [Fault::Before, Fault::Deaf, Fault::After].into_iter().enumerate() {
+            let number = u128::try_from(number).unwrap() * 10;
+            let new = [of_log(number + 1, 1), of_log(number + 2, 1)];
+            metastore.faults.set(fault);
+            let answers = at_once(&metastore, &new, &[]).await;
+            for (table, answer) in new.iter().zip(answers) {
+                match fault {
+                    Fault::Before => {
+                        assert!(matches!(answer, Err(CatalogError::Metastore { .. })));
+                    }
+                    Fault::After => assert_eq!(answer.unwrap(), SwapOutcome::Done),
+                    Fault::Deaf => {
+                        assert!(matches!(answer, Err(CatalogError::CommitStateUnknown(_))));
+                    }
+                }
+                let found = metastore.table_by_uuid(table.uuid).await.unwrap();
+                assert_eq!(found.is_some(), fault != Fault::Before);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_requests_with_one_key_in_a_transaction_one_is_carried_out() {
+    for (_folder, metastore) in stores().await {
+        let uuid = committed(&metastore).await;
+        let key = RequestKey {
+            id: Uuid::from_u128(99),
+            fingerprint: "f".to_owned(),
+            answer: crate::metastore::Answer::Commit,
+        };
+        let request = Some(Arc::new(key));
+        let origin = Origin { request, ..Origin::anonymous(Arc::new(|| 0)) };
+        let same = metastore.on_behalf_of(origin);
+        let transactions = metastore.transactions();
+        let (first, second) = ([suite::swap(uuid, 1, "m2")], [suite::swap(uuid, 2, "m3")]);
+        let (first, second) = tokio::join!(same.commit(&first), same.commit(&second));
+        assert_eq!(first.unwrap(), SwapOutcome::Done);
+        assert_eq!(second.unwrap(), SwapOutcome::Repeated(Uuid::from_u128(99)));
+        assert_eq!(metastore.transactions() - transactions, 1);
+        assert_eq!(metastore.table_by_uuid(uuid).await.unwrap().unwrap().metadata_location, "m2");
+    }
 }

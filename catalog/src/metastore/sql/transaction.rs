@@ -14,9 +14,9 @@ use super::{
 use crate::{
     audit::Call,
     error::CatalogError,
-    metastore::{LostCommit, NewTable, Origin, PointerSwap},
+    metastore::{LostCommit, Origin, PointerSwap},
 };
-use sqlx::{Any, Transaction};
+use sqlx::{Any, AnyConnection, Transaction};
 use std::sync::Arc;
 use tracing::warn;
 use uuid::Uuid;
@@ -47,45 +47,10 @@ impl SqlMetastore {
         tx: &mut Transaction<'static, Any>,
         made: Option<(Uuid, &str)>,
     ) -> Result<(), CatalogError> {
-        match self.claim(tx, &self.origin, made).await? {
+        match claim(tx, &self.origin, made).await? {
             None => Ok(()),
             Some(_) => Err(CatalogError::Repeated),
         }
-    }
-
-    /// Takes the key of a request; gives it back when its request was carried out before.
-    pub(super) async fn claim(
-        &self,
-        tx: &mut Transaction<'static, Any>,
-        origin: &Origin,
-        table: Option<(Uuid, &str)>,
-    ) -> Result<Option<Uuid>, CatalogError> {
-        let Some(request) = &origin.request else { return Ok(None) };
-        let is_new = requests::claim(tx, request, (origin.now)(), table).await?;
-        Ok((!is_new).then_some(request.id))
-    }
-
-    /// Claims the keys of all whose changes are in one commit.
-    pub(super) async fn claim_all(
-        &self,
-        tx: &mut Transaction<'static, Any>,
-        new: &[NewTable],
-        swaps: &[PointerSwap],
-    ) -> Result<Option<Uuid>, CatalogError> {
-        for swap in swaps {
-            for part in &swap.parts {
-                let table = Some((swap.uuid, swap.metadata_location.as_str()));
-                if let Some(id) = self.claim(tx, &part.origin, table).await? {
-                    return Ok(Some(id));
-                }
-            }
-        }
-        if swaps.iter().any(|swap| !swap.parts.is_empty()) {
-            return Ok(None);
-        }
-        let new = new.iter().map(|table| (table.uuid, table.metadata_location.as_str()));
-        let swaps = swaps.iter().map(|swap| (swap.uuid, swap.metadata_location.as_str()));
-        self.claim(tx, &self.origin, new.chain(swaps).next()).await
     }
 
     /// Ends a change: tells of it, and commits. Durable on return.
@@ -115,6 +80,7 @@ impl SqlMetastore {
         operation: &'static str,
         told: &[Told],
     ) -> Result<(), CatalogError> {
+        self.group.count();
         let transaction = dialect::transaction_id(&mut tx).await?;
         let mark = outbox::write(&mut tx, told).await?;
         let calls: Vec<&Call> =
@@ -174,6 +140,17 @@ impl SqlMetastore {
         let is_there = outbox::is_there(&mut connection, mark).await?;
         Ok(if is_there { LostCommit::Happened } else { LostCommit::DidNotHappen })
     }
+}
+
+/// Takes the key of a request; gives it back when its request was carried out before.
+pub(super) async fn claim(
+    tx: &mut AnyConnection,
+    origin: &Origin,
+    table: Option<(Uuid, &str)>,
+) -> Result<Option<Uuid>, CatalogError> {
+    let Some(request) = &origin.request else { return Ok(None) };
+    let is_new = requests::claim(tx, request, (origin.now)(), table).await?;
+    Ok((!is_new).then_some(request.id))
 }
 
 /// What a swap changes, told to each whose commit is in it.

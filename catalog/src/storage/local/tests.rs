@@ -65,7 +65,7 @@ fn files_of_one_commit_share_the_syncs_of_their_folders() {
         for file in &files {
             disk.write_deferred(file, b"rows").unwrap();
         }
-        sync_folders(files.iter().map(PathBuf::as_path)).unwrap();
+        disk.sync_folders(files.iter().map(PathBuf::as_path)).unwrap();
     });
     let mut expected = vec!["data: 0", "4 bytes", "data: 0 1"];
     expected.extend(["4 bytes"; 9]);

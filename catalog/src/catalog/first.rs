@@ -1,0 +1,74 @@
+//! Tables that the service makes together with their first rows and, where it is missing, with
+//! their namespace: one metadata file and one transaction of the metastore for all of it.
+
+use super::{Catalog, LoadedTable, change::deposed, write::Write};
+use crate::{
+    append::{self, Append},
+    carried::Carried,
+    commit,
+    error::CatalogError,
+    metastore::{Changes, Comes, Properties, SwapOutcome},
+};
+use iceberg::{TableIdent, spec::TableMetadata};
+use std::sync::Arc;
+
+/// A table that is made with its first rows.
+#[derive(Clone, Debug)]
+pub struct FirstAppend {
+    /// Its name.
+    pub table: TableIdent,
+    /// What [`Catalog::stage_first`] gave.
+    pub metadata: Arc<TableMetadata>,
+    /// What its namespace has, which is made with it when it is not there; none for a namespace that
+    /// has to be there.
+    pub namespace: Option<Properties>,
+    /// Its first rows.
+    pub append: Append,
+}
+
+impl Catalog {
+    /// Makes a table with its first snapshot and its watermark, all or nothing. Durable on return.
+    ///
+    /// # Errors
+    /// `AlreadyExists` of the table, or of its namespace with other properties; `NoSuchNamespace`,
+    /// `CommitFailed` (a higher epoch owns the log), `CommitStateUnknown`, `Invalid`, `Storage`.
+    pub async fn create_with(&self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
+        let catalog = self.clone();
+        self.to_the_end(async move { catalog.create_first(first).await }).await
+    }
+
+    async fn create_first(&self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
+        let FirstAppend { table, metadata: staged, namespace, append } = first;
+        let now_ms = self.now_ms().max(staged.last_updated_ms().saturating_add(1));
+        let built = append::build(&self.inner.storage, &staged, &append, now_ms).await?;
+        let metadata = match commit::apply_updates_at(&staged, None, &built.updates, now_ms) {
+            Ok(metadata) => metadata,
+            Err(cause) => {
+                self.discard(&built.written).await;
+                return Err(cause);
+            }
+        };
+        let mut updates = commit::making(&staged);
+        updates.extend_from_slice(&built.updates);
+        let carried = Carried::of(&staged).after(&built.updates, &metadata);
+        let mut write = Write::new(table, None, metadata, now_ms);
+        write.carried = Some(Arc::new(carried));
+        write.watermark = Some(append.watermark);
+        write.changes = Changes::making(&updates);
+        write.comes = Comes::OfLog { watermark: append.watermark, namespace };
+        for row in &mut write.snapshots {
+            row.seq = Some(append.seq);
+        }
+        write.deferred.clone_from(&built.written);
+        let refused = match self.publish(std::slice::from_ref(&write)).await {
+            Ok(SwapOutcome::Done) => return Ok(write.loaded()),
+            // Anything may point to what was written.
+            Err(cause) if !cause.is_definite() => return Err(cause),
+            Err(cause) => cause,
+            Ok(SwapOutcome::Repeated(_)) => CatalogError::Repeated,
+            Ok(SwapOutcome::Deposed(_) | SwapOutcome::Lost(_)) => deposed(&write.table),
+        };
+        self.discard(&built.written).await;
+        Err(refused)
+    }
+}

@@ -1,0 +1,63 @@
+use super::*;
+use crate::{append::Append, metastore::Watermark};
+use std::collections::BTreeMap;
+
+fn noted(text: &str) -> Properties {
+    Properties::from([("icecore.ns".to_owned(), text.to_owned())])
+}
+
+async fn staged(house: &House, dotted: &str, namespace: Option<Properties>) -> FirstAppend {
+    let table = ident(dotted);
+    let watermark = Watermark { epoch: 1, position: 9, last_seq: 3 };
+    let append = Append {
+        files: Vec::new(),
+        summary: BTreeMap::from([("icecore.last-seq".to_owned(), "3".to_owned())]),
+        watermark,
+        log_since: 1,
+        seq: (1, 3),
+        upgrades: Vec::new(),
+    };
+    let metadata =
+        house.catalog.stage_first(table.namespace.as_ref(), new_table(&table.name)).await.unwrap();
+    FirstAppend { table, metadata: Arc::new(metadata), namespace, append }
+}
+
+#[tokio::test]
+async fn a_table_and_its_first_rows_are_one_metadata_file_and_one_change() {
+    let house = house().await;
+    let metastore = house.catalog.metastore();
+    let before = metastore.transactions();
+    let first = staged(&house, "new.t", Some(noted("New"))).await;
+    let made = house.catalog.create_with(first).await.unwrap();
+    assert_eq!(metastore.transactions() - before, 1);
+    assert_eq!(metastore.namespace(&suite::levels("new")).await.unwrap(), Some(noted("New")));
+    // Another process finds what this one knows.
+    let found = house.other.load_table(&ident("new.t")).await.unwrap();
+    assert_eq!(found.metadata, made.metadata);
+    assert_eq!((found.version, found.watermark), (1, made.watermark));
+    let snapshot = found.metadata.current_snapshot().unwrap();
+    assert_eq!(snapshot.summary().additional_properties["icecore.last-seq"], "3");
+    assert_eq!(found.metadata.metadata_log(), []);
+    let rows = house.other.snapshots(&ident("new.t")).await.unwrap();
+    assert_eq!(rows[0].seq, Some((1, 3)));
+    let files = house.files().await;
+    assert_eq!(files.len(), 2, "a manifest list and a metadata file: {files:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_came_meanwhile_stays_and_what_was_written_is_gone() {
+    let house = house().await;
+    let same = staged(&house, "b.t", Some(noted("B"))).await;
+    let late = staged(&house, "b.t", Some(noted("B"))).await;
+    let other = staged(&house, "c.t", Some(noted("C"))).await;
+    house.other.metastore().create_namespace(&suite::levels("c"), &noted("c")).await.unwrap();
+    let made = house.catalog.create_with(same).await.unwrap();
+    let files = house.files().await;
+    for first in [late, other] {
+        let refused = house.catalog.create_with(first).await;
+        assert!(matches!(refused, Err(CatalogError::AlreadyExists(_))), "{refused:?}");
+    }
+    assert_eq!(house.files().await, files);
+    let stays = house.other.load_table(&ident("b.t")).await.unwrap();
+    assert_eq!(stays.metadata_location, made.metadata_location);
+}

@@ -1,0 +1,275 @@
+//! Commits of one table each that wait at the same time are one transaction of the database: they
+//! share its COMMIT, and so one sync of its disk.
+//!
+//! Its one invariant: each of them is made whole or not at all, by itself. One that cannot be made
+//! is taken back to the savepoint before it, and the others go on. None is answered before the
+//! transaction that it is part of has ended; when that fails, all of them have failed.
+
+use super::{
+    SqlMetastore, dialect::Lock, failed, namespaces, outbox, outbox::Told, owner, places, tables,
+    transaction,
+};
+use crate::{
+    error::CatalogError,
+    metastore::{Comes, NewTable, Origin, PointerSwap, SwapOutcome},
+};
+use sqlx::{Any, AnyConnection, Connection, Transaction};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// Most commits of one transaction: whoever comes next waits for all of them.
+const GROUP_MAX: usize = 64;
+/// Most commits that wait for their transaction; more are refused until some are done.
+const WAITING_MAX: usize = 4096;
+
+/// The commits that wait, shared by all clones of a metastore.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    queue: Arc<Mutex<Queue>>,
+    transactions: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// Whether a task works them off.
+    is_led: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    commit: Commit,
+    answer: oneshot::Sender<Result<SwapOutcome, CatalogError>>,
+}
+
+/// What is made whole or not at all.
+#[derive(Debug)]
+struct Commit {
+    new: Vec<NewTable>,
+    swaps: Vec<PointerSwap>,
+    origin: Origin,
+}
+
+impl Group {
+    /// Counts a transaction that is going to be committed.
+    pub(super) fn count(&self) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
+    }
+
+    /// Adds a commit, and says whether nobody works them off.
+    fn push(&self, waiting: Waiting) -> Result<bool, CatalogError> {
+        let mut queue = self.lock();
+        if WAITING_MAX <= queue.waiting.len() {
+            return Err(CatalogError::Busy(format!(
+                "more than {WAITING_MAX} commits wait for the metastore: try again later"
+            )));
+        }
+        queue.waiting.push_back(waiting);
+        Ok(!std::mem::replace(&mut queue.is_led, true))
+    }
+
+    /// The next ones; nobody works them off any more when there are none.
+    fn take(&self) -> Vec<Waiting> {
+        let mut queue = self.lock();
+        let count = queue.waiting.len().min(GROUP_MAX);
+        queue.is_led = 0 < count;
+        queue.waiting.drain(..count).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Whole commits go in and out, so a panic elsewhere leaves nothing half done.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the queue of a task that panicked: those who wait learn that their outcome is unknown, and
+/// the next commit starts another task.
+struct Leading<'a>(&'a Group);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.0.lock() = Queue::default();
+        }
+    }
+}
+
+impl SqlMetastore {
+    /// Makes a commit, with others if it changes one table only. A commit of several tables is alone
+    /// in its transaction: tables are locked in the order of their identities, in which several such
+    /// commits cannot follow one another.
+    pub(super) async fn commit_in_group(
+        &self,
+        new: &[NewTable],
+        swaps: &[PointerSwap],
+    ) -> Result<SwapOutcome, CatalogError> {
+        let origin = self.origin.clone();
+        let commit = Commit { new: new.to_vec(), swaps: swaps.to_vec(), origin };
+        if 1 < new.len() + swaps.len() {
+            return self.transact(&[&commit]).await?.remove(0);
+        }
+        let (answer, answered) = oneshot::channel();
+        if self.group.push(Waiting { commit, answer })? {
+            let metastore = self.clone();
+            spawn(async move { metastore.lead().await });
+        }
+        let ended = "the task that carried it out ended early";
+        answered.await.unwrap_or_else(|_| Err(CatalogError::CommitStateUnknown(ended.to_owned())))
+    }
+
+    async fn lead(&self) {
+        let leading = Leading(&self.group);
+        loop {
+            // More commits gather while a transaction is on its way to the disk.
+            let mut batch = leading.0.take();
+            if batch.is_empty() {
+                return;
+            }
+            // Everybody locks tables in the same order, so nobody waits in a circle; new ones first,
+            // as their places are.
+            batch.sort_by_key(|waiting| waiting.commit.first_swap());
+            let commits: Vec<&Commit> = batch.iter().map(|waiting| &waiting.commit).collect();
+            let answers = match self.transact(&commits).await {
+                Ok(answers) => answers,
+                Err(cause) => batch.iter().map(|_| Err(cause.copy())).collect(),
+            };
+            for (waiting, answer) in batch.into_iter().zip(answers) {
+                // Whoever is gone learns from the table, or by sending the same again.
+                let _gone = waiting.answer.send(answer);
+            }
+        }
+    }
+
+    /// Makes commits in one transaction; gives how each ended. An error is everybody's.
+    async fn transact(
+        &self,
+        commits: &[&Commit],
+    ) -> Result<Vec<Result<SwapOutcome, CatalogError>>, CatalogError> {
+        let mut tx = self.begin().await?;
+        if commits.iter().any(|commit| commit.takes_place()) {
+            places::lock(&mut tx).await?;
+        }
+        let mut all = Vec::new();
+        let mut answers = Vec::with_capacity(commits.len());
+        for commit in commits {
+            let made = match commits.len() {
+                // Without the others there is nothing to go back to.
+                1 => commit.make(&mut tx).await,
+                _ => commit.make_apart(&mut tx).await?,
+            };
+            answers.push(made.map(|(outcome, told)| {
+                all.extend(told);
+                outcome
+            }));
+        }
+        if answers.iter().any(|answer| matches!(answer, Ok(SwapOutcome::Done))) {
+            self.end_all(tx, "commit", &all).await?;
+        }
+        // Dropping the transaction rolls it back.
+        Ok(answers)
+    }
+}
+
+impl Commit {
+    fn first_swap(&self) -> Option<Uuid> {
+        self.swaps.first().map(|swap| swap.uuid)
+    }
+
+    fn takes_place(&self) -> bool {
+        !self.new.is_empty() || self.swaps.iter().any(|swap| swap.moved_to.is_some())
+    }
+
+    /// As [`Commit::make`], and nothing has changed when it is not made. An error of the outer kind
+    /// leaves a transaction that cannot be gone on with.
+    async fn make_apart(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+    ) -> Result<Result<(SwapOutcome, Vec<Told>), CatalogError>, CatalogError> {
+        let mut part = Connection::begin(&mut **tx).await.map_err(failed("begin"))?;
+        let made = self.make(&mut part).await;
+        let ended = match &made {
+            Ok((SwapOutcome::Done, _)) => part.commit().await,
+            _ => part.rollback().await,
+        };
+        ended.map_err(failed("commit")).map(|()| made)
+    }
+
+    /// Makes every change, and says what is to be told of them; after another outcome than `Done` or
+    /// an error some may have been made.
+    async fn make(&self, tx: &mut AnyConnection) -> Result<(SwapOutcome, Vec<Told>), CatalogError> {
+        if let Some(id) = self.claim(tx).await? {
+            return Ok((SwapOutcome::Repeated(id), Vec::new()));
+        }
+        let mut all = Vec::new();
+        let mut operations = Vec::new();
+        for table in &self.new {
+            if let Comes::OfLog { watermark, namespace } = &table.comes {
+                if !owner::may_move(tx, watermark.epoch).await? {
+                    return Ok((SwapOutcome::Deposed(table.uuid), Vec::new()));
+                }
+                if let Some(properties) = namespace
+                    && namespaces::ensure(tx, &table.levels, properties).await?
+                {
+                    operations.push(outbox::made_namespace(&table.levels, properties));
+                }
+            }
+            tables::create(tx, table).await?;
+            operations.push(outbox::created(table));
+        }
+        if !operations.is_empty() {
+            all.push(Told { origin: self.origin.clone(), operations });
+        }
+        let mut ordered: Vec<&PointerSwap> = self.swaps.iter().collect();
+        ordered.sort_by_key(|swap| swap.uuid);
+        for swap in ordered {
+            let from = tables::before(tx, swap.uuid, Lock::Update).await?;
+            match tables::swap(tx, swap).await? {
+                SwapOutcome::Done => (),
+                undone @ (SwapOutcome::Lost(_)
+                | SwapOutcome::Deposed(_)
+                | SwapOutcome::Repeated(_)) => return Ok((undone, Vec::new())),
+            }
+            if let Some(from) = from {
+                transaction::told(&self.origin, swap, &from, &mut all);
+            }
+        }
+        Ok((SwapOutcome::Done, all))
+    }
+
+    /// Takes the keys of all whose changes it has; gives one whose request was carried out before.
+    async fn claim(&self, tx: &mut AnyConnection) -> Result<Option<Uuid>, CatalogError> {
+        for swap in &self.swaps {
+            for part in &swap.parts {
+                let table = Some((swap.uuid, swap.metadata_location.as_str()));
+                if let Some(id) = transaction::claim(tx, &part.origin, table).await? {
+                    return Ok(Some(id));
+                }
+            }
+        }
+        if self.swaps.iter().any(|swap| !swap.parts.is_empty()) {
+            return Ok(None);
+        }
+        let new = self.new.iter().map(|table| (table.uuid, table.metadata_location.as_str()));
+        let swaps = self.swaps.iter().map(|swap| (swap.uuid, swap.metadata_location.as_str()));
+        transaction::claim(tx, &self.origin, new.chain(swaps).next()).await
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a transaction goes on without the commits that it began with, and ends by itself"
+)]
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
+}
