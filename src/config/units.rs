@@ -54,7 +54,7 @@ pub fn write_bytes(bytes: u64) -> String {
 
 /// In the first unit that leaves no rest; none where there is none, and for nothing.
 fn whole(number: u128, units: &[(u128, &str)]) -> Option<String> {
-    let (one, unit) = units.iter().find(|(one, _)| 0 < number && number % one == 0)?;
+    let (one, unit) = units.iter().find(|(one, _)| 0 < number && number.is_multiple_of(*one))?;
     Some(format!("{}{unit}", number / one))
 }
 

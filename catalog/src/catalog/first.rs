@@ -4,9 +4,9 @@
 use super::{Catalog, LoadedTable, change::deposed, write::Write};
 use crate::{
     append::{self, Append},
-    carried::Carried,
     commit,
     error::CatalogError,
+    metadata_file::cache::EncodedParts,
     metastore::{Changes, Comes, Properties, SwapOutcome},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -50,9 +50,9 @@ impl Catalog {
         };
         let mut updates = commit::making(&staged);
         updates.extend_from_slice(&built.updates);
-        let carried = Carried::of(&staged).after(&built.updates, &metadata);
+        let encoded = EncodedParts::of(&staged).after(&built.updates, &metadata);
         let mut write = Write::new(table, None, metadata, now_ms);
-        write.carried = Some(Arc::new(carried));
+        write.encoded = Some(Arc::new(encoded));
         write.watermark = Some(append.watermark);
         write.changes = Changes::making(&updates);
         write.comes = Comes::OfLog { watermark: append.watermark, namespace };
