@@ -19,6 +19,8 @@ pub mod engine;
 mod failure;
 pub mod field_ids;
 pub mod filters;
+pub mod floats;
+pub mod frames;
 pub mod fresh;
 pub mod function_names;
 pub mod functions;
@@ -26,6 +28,7 @@ pub mod growth;
 pub mod guard;
 pub mod labels;
 mod min_seq;
+pub mod multisets;
 pub mod names;
 pub mod nulls;
 pub mod output;
@@ -33,8 +36,10 @@ mod parameters;
 pub mod percentile;
 pub mod plan;
 pub mod provider;
+pub mod pushdown;
 pub mod rewrite;
 pub mod session;
+pub mod similar;
 pub mod slots;
 pub mod stop;
 pub mod sums;
@@ -48,6 +53,7 @@ mod usage;
 pub mod uuid;
 pub mod view;
 pub mod weight;
+pub mod wrapped;
 
 use crate::{
     faults::Faults,

@@ -196,7 +196,7 @@ impl Source<'_> {
         let is_wanted = |file: &PlannedFile| {
             wanted.is_empty() || file.added_by.is_some_and(|id| wanted.contains(&id))
         };
-        for file in self.cache.files(self.storage, self.metadata, &all).await? {
+        for file in self.cache.files(self.storage, self.metadata, &all, self.until).await? {
             self.until.check()?;
             if is_wanted(&file) && prune::may_match(self.metadata, &file, filter) {
                 files.push(file);
@@ -204,7 +204,7 @@ impl Source<'_> {
         }
         let deletes: Vec<&ManifestFile> =
             if files.is_empty() { Vec::new() } else { deletes.iter().collect() };
-        let deletes = self.cache.files(self.storage, self.metadata, &deletes).await?;
+        let deletes = self.cache.files(self.storage, self.metadata, &deletes, self.until).await?;
         Ok(Plan { files, deletes: DeleteIndex::new(self.metadata, deletes) })
     }
 

@@ -1,9 +1,10 @@
-//! Arithmetic that fails where its result does not fit, and one zero.
+//! Arithmetic that fails where its result does not fit, and floats of one zero and one NaN.
 //!
-//! DataFusion 54 wraps around silently when whole numbers or decimals overflow, and compares floats
-//! by their bits, so that `-0.0` is below `0.0`. Its physical `BinaryExpr` has a switch for the former that
-//! no planner sets. An interval has no order that all of its operators share.
+//! DataFusion 54 wraps around silently when whole numbers or decimals overflow. Its physical
+//! `BinaryExpr` has a switch for the former that no planner sets. An interval has no order that all of
+//! its operators share.
 
+use crate::sql::floats;
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     compute::kernels::numeric,
@@ -20,7 +21,7 @@ use datafusion::{
     logical_expr::{
         BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator,
         ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TryCast, Volatility,
-        expr::ScalarFunction, expr_rewriter::NamePreserver, lit, utils::merge_schema,
+        expr::ScalarFunction, expr_rewriter::NamePreserver, utils::merge_schema,
     },
     optimizer::AnalyzerRule,
     physical_expr_common::datum::apply,
@@ -73,23 +74,30 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusio
                 let func = Arc::new(ScalarUDF::from(Checked { ops, returns, signature }));
                 return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })));
             }
-            *op == Operator::Multiply
+            if returns.is_floating() {
+                // What is asked of the last one is asked of all.
+                let inner = |side: &Expr| floats::inner_of(side).unwrap_or(side).clone();
+                let sides = BinaryExpr::new(Box::new(inner(left)), *op, Box::new(inner(right)));
+                return Ok(Transformed::yes(floats::call(Expr::BinaryExpr(sides))));
+            }
+            false
         }
         Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, .. })
         | Expr::Negative(_) => true,
-        // Of numbers that have one zero a cast makes none of another sign.
+        // Of numbers that have one zero and one NaN a cast makes no other.
         Expr::Cast(Cast { expr, .. }) | Expr::TryCast(TryCast { expr, .. }) => {
-            expr.get_type(schema).is_ok_and(|kind| kind.is_string())
+            // But the least negative doubles are negative zeros as floats of half the size.
+            expr.get_type(schema).is_ok_and(|kind| kind.is_string() || kind == DataType::Float64)
         }
-        // A field of a struct is read as it is in the table, with one zero.
+        // A field of a struct is read as it is in the table.
         Expr::ScalarFunction(call) => call.func.name() != "get_field",
         _ => false,
     };
-    // The sum of the negative zero and the positive one is the latter.
-    Ok(match expr.get_type(schema) {
-        Ok(DataType::Float64) if makes_float => Transformed::yes(expr + lit(0.0_f64)),
-        Ok(DataType::Float32) if makes_float => Transformed::yes(expr + lit(0.0_f32)),
-        _ => Transformed::no(expr),
+    let is_float = |expr: &Expr| expr.get_type(schema).is_ok_and(|kind| kind.is_floating());
+    Ok(if makes_float && is_float(&expr) && floats::inner_of(&expr).is_none() {
+        Transformed::yes(floats::call(expr))
+    } else {
+        Transformed::no(expr)
     })
 }
 
@@ -117,10 +125,24 @@ fn refuse_order_of_intervals(plan: &LogicalPlan, schema: &DFSchema) -> Result<()
         LogicalPlan::Aggregate(aggregate) => {
             let mut keys: Vec<&Expr> = aggregate.group_expr.iter().collect();
             for call in &aggregate.aggr_expr {
-                if let Expr::AggregateFunction(call) = call
-                    && ["min", "max"].contains(&call.func.name())
-                {
-                    keys.extend(&call.params.args);
+                if let Expr::AggregateFunction(call) = call {
+                    keys.extend(call.params.order_by.iter().map(|sort| &sort.expr));
+                    if is_of_order(call.func.name()) {
+                        keys.extend(&call.params.args);
+                    }
+                }
+            }
+            keys
+        }
+        LogicalPlan::Window(window) => {
+            let mut keys = Vec::new();
+            for call in &window.window_expr {
+                if let Expr::WindowFunction(call) = call {
+                    keys.extend(&call.params.partition_by);
+                    keys.extend(call.params.order_by.iter().map(|sort| &sort.expr));
+                    if is_of_order(call.fun.name()) {
+                        keys.extend(&call.params.args);
+                    }
                 }
             }
             keys
@@ -135,6 +157,10 @@ fn refuse_order_of_intervals(plan: &LogicalPlan, schema: &DFSchema) -> Result<()
         }
     }
     Ok(())
+}
+
+fn is_of_order(function: &str) -> bool {
+    ["max", "min", "mode"].contains(&function)
 }
 
 /// Operations from left to right that fail where a result does not fit.

@@ -7,9 +7,10 @@
 use crate::sql::allowed::{AGGREGATE, WINDOW};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinConstraint,
-    JoinOperator, LimitClause, ObjectName, OrderBy, OrderByExpr, OrderByKind, Query, Select,
-    SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor,
-    TableWithJoins, WildcardAdditionalOptions, WindowType, With,
+    JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, OrderBy,
+    OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator,
+    SetQuantifier, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
 };
 use std::ops::ControlFlow;
 
@@ -17,6 +18,9 @@ use std::ops::ControlFlow;
 pub type Verdict = ControlFlow<String>;
 
 const FINE: Verdict = ControlFlow::Continue(());
+
+/// What is refused where [`may_be_without_rows`].
+const LEAPING_FRAME: &str = "an aggregate over a RANGE frame that leaves out the current row (a join with the other rows does it)";
 
 /// Words that other dialects put behind a table and that change the answer there. Without `AS` they
 /// are no aliases.
@@ -78,13 +82,11 @@ fn set_operation(body: &SetExpr) -> Verdict {
     let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return FINE };
     set_operation(left)?;
     set_operation(right)?;
-    let keeps_all = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
-    match op {
-        SetOperator::Union => FINE,
-        // DataFusion 54 plans both as joins that count a row once or too often.
-        SetOperator::Except | SetOperator::Minus => only(keeps_all, "EXCEPT ALL"),
-        SetOperator::Intersect => only(keeps_all, "INTERSECT ALL"),
-    }
+    let is_by_name = matches!(
+        set_quantifier,
+        SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName
+    );
+    only(is_by_name && *op != SetOperator::Union, &format!("{op} BY NAME"))
 }
 
 fn check_order_by(OrderBy { kind, interpolate }: &OrderBy) -> Verdict {
@@ -126,7 +128,7 @@ pub fn select(select: &Select) -> Verdict {
         distribute_by,
         sort_by,
         having,
-        named_window: _,
+        named_window,
         qualify,
         window_before_qualify: _,
         value_table_mode,
@@ -153,6 +155,11 @@ pub fn select(select: &Select) -> Verdict {
     only(matches!(flavor, SelectFlavor::FromFirstNoSelect), "FROM without SELECT")?;
     for condition in [having, qualify].into_iter().flatten() {
         only(uses_named_window(condition), "a named window outside of the select list")?;
+    }
+    for NamedWindowDefinition(_, window) in named_window {
+        if let NamedWindowExpr::WindowSpec(window) = window {
+            only(may_be_without_rows(window), LEAPING_FRAME)?;
+        }
     }
     projection.iter().try_for_each(select_item)?;
     from.iter().try_for_each(table_with_joins)
@@ -195,24 +202,26 @@ fn table_with_joins(TableWithJoins { relation: _, joins }: &TableWithJoins) -> V
 fn join(Join { relation: _, global, join_operator }: &Join) -> Verdict {
     only(*global, "GLOBAL JOIN")?;
     match join_operator {
+        // DataFusion 54 takes the left side's column for the one of both, which is null in rows that the
+        // right side alone has.
+        JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint) => only(
+            matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural),
+            "USING or NATURAL of a RIGHT or FULL JOIN (write ON, and coalesce(a.x, b.x) for the column of both)",
+        ),
         JoinOperator::Join(_)
         | JoinOperator::Inner(_)
         | JoinOperator::Left(_)
         | JoinOperator::LeftOuter(_)
-        | JoinOperator::FullOuter(_)
-        | JoinOperator::Semi(_)
         | JoinOperator::LeftSemi(_)
         | JoinOperator::RightSemi(_)
-        | JoinOperator::Anti(_)
         | JoinOperator::LeftAnti(_)
         | JoinOperator::RightAnti(_)
         | JoinOperator::CrossJoin(JoinConstraint::None) => FINE,
+        JoinOperator::Semi(_) => refuse("SEMI JOIN without a side (write LEFT SEMI JOIN)"),
+        JoinOperator::Anti(_) => refuse("ANTI JOIN without a side (write LEFT ANTI JOIN)"),
         JoinOperator::CrossJoin(_) => refuse("a condition of CROSS JOIN"),
-        // DataFusion 54 finds a column of a condition above it by its name alone once it has changed
-        // the sides, and so applies the condition to the other table's column of that name.
-        JoinOperator::Right(_) | JoinOperator::RightOuter(_) => {
-            refuse("RIGHT JOIN (a LEFT JOIN with the tables in the other order is the same)")
-        }
         JoinOperator::CrossApply | JoinOperator::OuterApply => refuse("APPLY"),
         JoinOperator::AsOf { .. } => refuse("ASOF JOIN"),
         JoinOperator::StraightJoin(_) => refuse("STRAIGHT_JOIN"),
@@ -334,11 +343,31 @@ fn function(call: &Function) -> Verdict {
         only(has_order, &of("ORDER BY"))?;
         only(!within_group.is_empty(), &of("WITHIN GROUP"))?;
     }
+    if let (true, false, Some(WindowType::WindowSpec(window))) = (is_aggregate, is_window, over) {
+        only(may_be_without_rows(window), LEAPING_FRAME)?;
+    }
     if !is_aggregate && !is_window {
         only(treats_nulls, &format!("IGNORE or RESPECT NULLS of `{name}`"))?;
         only(over.is_some(), &format!("OVER behind `{name}`"))?;
     }
     FINE
+}
+
+/// Whether frames by distance may leave rows out and be without any in between. DataFusion 54 forgets
+/// about the rows that leave while a frame has none, so they stay in the sums of later frames (no release
+/// mends it).
+fn may_be_without_rows(window: &WindowSpec) -> bool {
+    use WindowFrameBound::{Following, Preceding};
+    let Some(WindowFrame { units: WindowFrameUnits::Range, start_bound, end_bound }) =
+        &window.window_frame
+    else {
+        return false;
+    };
+    match (start_bound, end_bound) {
+        (Preceding(None), _) | (_, Some(Following(None))) => false,
+        (Following(Some(_)), _) | (_, Some(Preceding(Some(_)))) => true,
+        _ => false,
+    }
 }
 
 /// Whether a function is one of many rows, and whether it is one of a row's place.

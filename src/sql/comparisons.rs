@@ -1,14 +1,18 @@
-//! Comparisons as SQL means them, where the planner's own coercions compare something else.
+//! Comparisons, and sums of dates, as SQL means them, where the planner's own coercions compare something else.
 //!
 //! - A time and a text: DataFusion 54 reads the text as nanoseconds, which end in 2262.
 //! - Intervals: it compares months, then days, then nanoseconds, so `90 days` is above `1 year`, and an
 //!   age is below any day (no release mends it).
+//! - A date and an interval: it keeps a date, and so loses the hours; the standard has a timestamp.
+//!   Between dates it promises days and makes a duration.
+//! - Lists: it takes `x IN (1, NULL) AND x NOT IN (2, NULL)` for `x IN (1)`, as if nothing were unknown (no
+//!   release mends it).
 //! - The clock is nanoseconds, and beside it a column of microseconds would have to be, too.
 
 use crate::sql::{functions::returned, time};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::{
-    common::{DFSchema, config::ConfigOptions, tree_node::Transformed},
+    common::{DFSchema, ScalarValue, config::ConfigOptions, plan_err, tree_node::Transformed},
     error::DataFusionError,
     logical_expr::{
         Between, BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, Operator,
@@ -47,6 +51,11 @@ impl FunctionRewrite for CompareAsMeant {
                     Box::new(right),
                 )))
             }
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: op @ (Operator::Plus | Operator::Minus),
+                right,
+            }) => of_dates(*left, op, *right, schema)?,
             Expr::Between(Between { expr, negated, low, high }) => {
                 let [expr, low, high] = alike([*expr, *low, *high], schema);
                 Transformed::yes(Expr::Between(Between::new(
@@ -60,8 +69,8 @@ impl FunctionRewrite for CompareAsMeant {
                 let mut sides = vec![*expr];
                 sides.extend(list);
                 make_alike(&mut sides, schema);
-                let expr = Box::new(sides.remove(0));
-                Transformed::yes(Expr::InList(InList::new(expr, sides, negated)))
+                let value = sides.remove(0);
+                Transformed::yes(of_list(value, sides, negated))
             }
             Expr::ScalarFunction(ref call) if IN_NANOSECONDS.contains(&call.func.name()) => {
                 match expr.get_type(schema) {
@@ -98,6 +107,85 @@ fn alike<const N: usize>(mut sides: [Expr; N], schema: &DFSchema) -> [Expr; N] {
 
 fn cast(expr: Expr, to: DataType) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), to))
+}
+
+/// `IN` over a list of constants that are there, beside a comparison with each other item.
+fn of_list(value: Expr, list: Vec<Expr>, negated: bool) -> Expr {
+    let (known, others): (Vec<Expr>, Vec<Expr>) =
+        list.into_iter().partition(|item| is_null(item) == Some(false));
+    if others.is_empty() || value.is_volatile() {
+        return Expr::InList(InList::new(Box::new(value), [known, others].concat(), negated));
+    }
+    let (equal, either) =
+        if negated { (Operator::NotEq, Operator::And) } else { (Operator::Eq, Operator::Or) };
+    let binary = |left: Expr, op, right| {
+        Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+    };
+    let mut parts: Vec<Expr> = others
+        .into_iter()
+        .map(|item| match is_null(&item) {
+            Some(true) => lit(ScalarValue::Boolean(None)),
+            _ => binary(value.clone(), equal, item),
+        })
+        .collect();
+    if !known.is_empty() {
+        parts.push(Expr::InList(InList::new(Box::new(value), known, negated)));
+    }
+    // Joined in pairs, so that a long list is no deep expression.
+    while 1 < parts.len() {
+        let mut pairs = parts.into_iter();
+        let mut joined = Vec::new();
+        while let Some(left) = pairs.next() {
+            joined.push(match pairs.next() {
+                Some(right) => binary(left, either, right),
+                None => left,
+            });
+        }
+        parts = joined;
+    }
+    parts.pop().unwrap_or_else(|| lit(negated))
+}
+
+/// Whether a constant is null; none for what is worked out first.
+fn is_null(item: &Expr) -> Option<bool> {
+    match item {
+        Expr::Literal(value, _) => Some(value.is_null()),
+        Expr::Cast(Cast { expr, .. }) | Expr::Negative(expr) => is_null(expr),
+        _ => None,
+    }
+}
+
+/// A sum or difference in which a date is moved by an interval, or compared with another.
+fn of_dates(
+    left: Expr,
+    op: Operator,
+    right: Expr,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>, DataFusionError> {
+    let again = |left: Expr, right: Expr| {
+        Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+    };
+    let kinds = (left.get_type(schema).ok(), right.get_type(schema).ok());
+    let time = || DataType::Timestamp(TimeUnit::Microsecond, None);
+    let days = |date: Expr| cast(cast(date, DataType::Int32), DataType::Int64);
+    Ok(match (kinds.0, kinds.1) {
+        (Some(DataType::Date32), Some(DataType::Interval(_) | DataType::Duration(_))) => {
+            Transformed::yes(again(cast(left, time()), right))
+        }
+        (Some(DataType::Interval(_) | DataType::Duration(_)), Some(DataType::Date32)) => {
+            Transformed::yes(again(left, cast(right, time())))
+        }
+        (Some(DataType::Date32), Some(DataType::Date32)) if op == Operator::Minus => {
+            Transformed::yes(again(days(left), days(right)))
+        }
+        (Some(DataType::Time64(_) | DataType::Time32(_)), Some(DataType::Interval(_)))
+        | (Some(DataType::Interval(_)), Some(DataType::Time64(_) | DataType::Time32(_))) => {
+            return plan_err!(
+                "a time of day is not moved by an interval here: move the timestamp that it is taken from"
+            );
+        }
+        _ => Transformed::no(again(left, right)),
+    })
 }
 
 /// Casts texts and dates to the time, and intervals to microseconds, that they are compared with.

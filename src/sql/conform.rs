@@ -4,14 +4,11 @@
 //! Its one invariant: which field of a file is which of the table is decided by field ids (Iceberg
 //! specification, "Column Projection"), never by a name that the file has an id for.
 
-use crate::sql::uuid;
+use crate::sql::{floats, uuid};
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, Float32Array, Float64Array, ListArray, MapArray, StructArray,
-        new_null_array,
-    },
-    compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Float64Type},
+    array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, new_null_array},
+    compute::{CastOptions, cast_with_options, is_null, nullif},
+    datatypes::{DataType, Field, FieldRef, Fields},
 };
 use datafusion::{
     common::{ScalarValue, exec_datafusion_err, exec_err},
@@ -30,7 +27,7 @@ pub enum Conform {
     Same,
     /// A cast, mostly to a wider type.
     Cast(DataType),
-    /// A float: `-0.0` becomes `0.0`, which it is equal to in SQL and in no kernel of Arrow.
+    /// A float: of two zeros and many NaN, which SQL takes for one, there is one.
     Float(DataType),
     /// A UUID of 16 bytes becomes text.
     Uuid(DataType),
@@ -234,6 +231,9 @@ fn primitive(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Option<ScalarVal
         (PrimitiveLiteral::Float(value), _) => ScalarValue::Float32(Some(value.0)),
         (PrimitiveLiteral::Double(value), _) => ScalarValue::Float64(Some(value.0)),
         (PrimitiveLiteral::String(value), _) => ScalarValue::Utf8(Some(value.clone())),
+        (PrimitiveLiteral::UInt128(value), PrimitiveType::Uuid) => {
+            ScalarValue::Utf8(Some(::uuid::Uuid::from_u128(*value).to_string()))
+        }
         (PrimitiveLiteral::Binary(value), _) => ScalarValue::Binary(Some(value.clone())),
         (PrimitiveLiteral::Int128(value), PrimitiveType::Decimal { precision, scale }) => {
             let (precision, scale) = (u8::try_from(*precision).ok()?, i8::try_from(*scale).ok()?);
@@ -252,13 +252,17 @@ impl Conform {
         match self {
             Self::Same => Ok(Arc::clone(array)),
             Self::Cast(target) => cast(array, target),
-            Self::Float(target) => float(array, target),
+            Self::Float(target) => cast(array, target).map(|array| floats::normal(&array)),
             Self::Uuid(target) => uuid::to_text(array, target),
             Self::Struct(fields, members) => {
                 let of_file = array.as_struct();
                 let columns = members.iter().map(|member| match member {
                     Member::At(at, inner) => inner.apply(of_file.column(*at)),
-                    Member::Value(value) => value.to_array_of_size(array.len()),
+                    // A field of no struct has no value: `get_field` asks the field alone.
+                    Member::Value(value) => {
+                        let values = value.to_array_of_size(array.len())?;
+                        Ok(nullif(&values, &is_null(array)?)?)
+                    }
                 });
                 let columns = columns.collect::<Result<Vec<_>, _>>()?;
                 let nulls = of_file.nulls().cloned();
@@ -316,28 +320,4 @@ fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, DataFusionError
     // What does not fit is an error, not a null.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     Ok(cast_with_options(array, target, &strict)?)
-}
-
-fn float(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, DataFusionError> {
-    let array = cast(array, target)?;
-    // The sum of both zeros is the positive one, and with any other number that number.
-    Ok(match target {
-        DataType::Float32 => {
-            let values = array.as_primitive::<Float32Type>();
-            if values.values().iter().any(|value| *value == 0.0 && value.is_sign_negative()) {
-                let values: Float32Array = values.unary(|value| value + 0.0);
-                return Ok(Arc::new(values));
-            }
-            array
-        }
-        DataType::Float64 => {
-            let values = array.as_primitive::<Float64Type>();
-            if values.values().iter().any(|value| *value == 0.0 && value.is_sign_negative()) {
-                let values: Float64Array = values.unary(|value| value + 0.0);
-                return Ok(Arc::new(values));
-            }
-            array
-        }
-        _ => array,
-    })
 }

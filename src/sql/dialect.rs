@@ -1,11 +1,11 @@
 //! Spellings of other dialects that have one meaning, as the planner knows them; and names for
 //! columns that would have none, or one that another has.
 
-use crate::sql::{template::fill, time, uuid};
+use crate::sql::{similar, template::fill, time, uuid};
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    Select, SelectItem, SetExpr, Statement, TypedString, Value, VisitMut, VisitorMut,
-    visit_expressions,
+    Select, SelectItem, SetExpr, Statement, TypedString, Value, ValueWithSpan, VisitMut,
+    VisitorMut, visit_expressions,
 };
 use std::{collections::HashSet, ops::ControlFlow};
 
@@ -193,6 +193,9 @@ impl VisitorMut for Translator {
                 }
                 None
             }
+            Expr::SimilarTo { negated, expr, pattern, escape_char } => {
+                Some(similar_to(*negated, expr, pattern, escape_char.as_ref())?)
+            }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 if let Some(escape) = escape_char.take() {
                     escaped(pattern, &escape.value)?;
@@ -226,6 +229,38 @@ fn refuse(reason: impl Into<String>) -> ControlFlow<String> {
 
 fn to_uuid(expr: &Expr) -> Expr {
     fill(&format!("{}(__x)", uuid::FUNCTION), &[("__x", expr)], None)
+}
+
+/// The comparison with a regular expression that is the same as `SIMILAR TO`.
+fn similar_to(
+    negated: bool,
+    expr: &Expr,
+    pattern: &Expr,
+    escape: Option<&ValueWithSpan>,
+) -> ControlFlow<String, Expr> {
+    let text = |value: &ValueWithSpan| match &value.value {
+        Value::SingleQuotedString(text) => Some(text.clone()),
+        _ => None,
+    };
+    let Expr::Value(literal) = pattern else {
+        return ControlFlow::Break(
+            "SIMILAR TO is supported for a constant pattern only".to_owned(),
+        );
+    };
+    let escape = match escape.map(text) {
+        None => Some('\\'),
+        Some(Some(escape)) if escape.is_empty() => None,
+        Some(Some(escape)) if escape.chars().count() == 1 => escape.chars().next(),
+        Some(_) => return ControlFlow::Break("ESCAPE takes one character in quotes".to_owned()),
+    };
+    let Some(regex) = text(literal).and_then(|pattern| similar::to_regex(&pattern, escape)) else {
+        return ControlFlow::Break(format!(
+            "{literal} is no pattern of SIMILAR TO: it is a text whose brackets are closed, and does not end with its ESCAPE character"
+        ));
+    };
+    let regex = Expr::value(Value::SingleQuotedString(regex));
+    let form = if negated { "(__x !~ __p)" } else { "(__x ~ __p)" };
+    ControlFlow::Continue(fill(form, &[("__x", expr), ("__p", &regex)], None))
 }
 
 /// Writes a pattern for the one escape character that the engine knows, the backslash.

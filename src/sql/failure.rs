@@ -157,6 +157,12 @@ fn of_unknown_column(cause: &SchemaError) -> Option<String> {
 
 /// Messages that say less than what to change.
 fn in_other_words(text: &str) -> Option<String> {
+    if text.contains("Physical plan does not support logical expression") {
+        return Some(format!(
+            "{}; write the inner query as a LEFT JOIN with its condition in ON, and GROUP BY where it has an aggregate",
+            shortened(text)
+        ));
+    }
     if let Some((_, after)) = text.split_once("Column in SELECT must be in GROUP BY")
         && let Some(column) = after.split('"').nth(1)
     {

@@ -71,12 +71,23 @@ pub const GROWING: &[&str] = &[
 ];
 
 /// Functions whose time grows with the product of two arguments' lengths.
-pub const QUADRATIC: &[&str] =
-    &["array_has_all", "array_has_any", "btrim", "levenshtein", "ltrim", "rtrim"];
+pub const QUADRATIC: &[&str] = &[
+    "array_has_all",
+    "array_has_any",
+    "btrim",
+    "levenshtein",
+    "ltrim",
+    "regexp_count",
+    "regexp_instr",
+    "regexp_like",
+    "rtrim",
+];
 /// Rows are given to such a function in pieces of at most this many steps: a tenth of a second.
 const PIECE_STEPS_MAX: usize = 64 << 20;
 /// Most steps for one row.
 const VALUE_STEPS_MAX: usize = 1 << 30;
+/// How functions with a regular expression begin.
+const REGULAR: &str = "regexp_";
 
 /// Whether a function has to be bounded.
 #[must_use]
@@ -240,7 +251,8 @@ impl Bounded {
         if VALUE_BYTES_MAX < most {
             return self.too_large(VALUE_BYTES_MAX);
         }
-        if VALUE_STEPS_MAX < steps {
+        // A regular expression takes as many steps at worst, and mostly one for each byte of the text.
+        if VALUE_STEPS_MAX < steps && !self.name().starts_with(REGULAR) {
             return exec_err!(
                 "`{}` would take more than {VALUE_STEPS_MAX} steps for one row; shorten its arguments",
                 self.name()
@@ -272,6 +284,9 @@ fn part(call: &ScalarFunctionArgs, first: usize, rows: usize) -> ScalarFunctionA
 
 /// The most bytes that function `name` makes of these arguments.
 fn most(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
+    if ["regexp_count", "regexp_instr", "regexp_like"].contains(&name) {
+        return rows.saturating_mul(size_of::<i64>());
+    }
     let bytes = |at: usize| arguments.get(at).map_or(0, |value| value_bytes(value, rows));
     let longest = |at: usize| arguments.get(at).map_or(0, longest);
     let largest = |at: usize| arguments.get(at).map_or(0, largest);
@@ -309,6 +324,7 @@ fn steps(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
         "btrim" | "levenshtein" | "ltrim" | "rtrim" => {
             longest(left).saturating_mul(longest(right)).saturating_mul(rows)
         }
+        _ if name.starts_with(REGULAR) => value_bytes(left, rows).saturating_mul(longest(right)),
         "array_has_all" | "array_has_any" => {
             elements(left, rows).saturating_mul(elements(right, rows))
         }

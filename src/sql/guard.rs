@@ -3,7 +3,9 @@
 //! Bounds are counted on the tokens before anything recurses over the statement, because one deep
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
-use crate::sql::{SqlError, clauses, described, dialect, distinct, labels::Labels, nulls, syntax};
+use crate::sql::{
+    SqlError, clauses, described, dialect, distinct, labels::Labels, multisets, nulls, syntax,
+};
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
@@ -93,6 +95,7 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
     check_shape(&statement)?;
     let labels = Labels::of(&statement);
     described::show_tables(&mut statement);
+    multisets::number_copies(&mut statement).map_err(invalid)?;
     dialect::translate(&mut statement).map_err(invalid)?;
     nulls::spell_out(&mut statement).map_err(invalid)?;
     // What is written once may now be read several times.
@@ -376,6 +379,11 @@ impl Visitor for Shape {
                 let name = name.to_string().to_lowercase();
                 if FORBIDDEN_FUNCTIONS.contains(&name.as_str()) {
                     return refuse(forbidden(&name));
+                }
+                if name == "age" {
+                    return refuse(
+                        "function `age` is not available: write `later - earlier`, or date_part('year', later) - date_part('year', earlier)",
+                    );
                 }
             }
             // Their types would double with each query around them.

@@ -4,13 +4,14 @@
 //! column and the condition stands alone (apache/datafusion#25340, #23900, #25336, #25480), and `ANY`
 //! and `ALL` as one that keeps every row (#25258); no release mends all of them. Here `NOT IN` of a
 //! WHERE becomes conditions with `NOT EXISTS`, and what stands anywhere else becomes a CASE over counts.
+//! EXISTS in a select list, for which there is no plan, becomes a count, too.
 
 use crate::sql::template::fill;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
     TableWithJoins, UnaryOperator, VisitMut, VisitorMut, visit_expressions,
 };
-use std::{collections::HashSet, ops::ControlFlow};
+use std::{collections::HashSet, convert::Infallible, ops::ControlFlow};
 
 /// Most expressions that are rewritten: each is planned several times.
 const REWRITES_MAX: usize = 50;
@@ -61,6 +62,8 @@ impl VisitorMut for Nulls {
         for condition in conditions.into_iter().flatten() {
             self.condition(condition, &around)?;
         }
+        // There the planner has a join for EXISTS, and in a select list for queries with one value.
+        let ControlFlow::Continue(()) = select.projection.visit(&mut CountExists::default());
         ControlFlow::Continue(())
     }
 
@@ -120,6 +123,67 @@ impl Nulls {
     }
 }
 
+/// Counts what EXISTS asks for, but not inside of other queries.
+#[derive(Default)]
+struct CountExists {
+    open_queries: usize,
+}
+
+impl VisitorMut for CountExists {
+    type Break = Infallible;
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<Infallible> {
+        self.open_queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<Infallible> {
+        self.open_queries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+        if let (0, Expr::Exists { subquery, negated }) = (self.open_queries, &*expr)
+            && let Some(counted) = counted(subquery)
+        {
+            let form = if *negated { "(__q = 0)" } else { "(__q > 0)" };
+            *expr = fill(form, &[("__q", &Expr::Subquery(Box::new(counted)))], None);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The query with the number of its rows; none for one whose rows do not stand for rows of tables.
+fn counted(query: &Query) -> Option<Query> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let mut select = select.clone();
+    let calls = select.projection.iter().any(|item| {
+        visit_expressions(item, |part| match part {
+            Expr::Function(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+        .is_break()
+    });
+    if calls || !is_rows_of_tables(query, &select) {
+        return None;
+    }
+    select.projection = vec![SelectItem::UnnamedExpr(fill("count(*)", &[], None))];
+    let mut query = query.clone();
+    query.order_by = None;
+    query.body = Box::new(SetExpr::Select(select));
+    Some(query)
+}
+
+/// Whether a query is nothing but rows of tables under a condition.
+fn is_rows_of_tables(query: &Query, select: &Select) -> bool {
+    query.with.is_none()
+        && query.limit_clause.is_none()
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && select.qualify.is_none()
+        && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty())
+}
+
 fn not_in_condition(value: &Expr, query: &Query, around: &[String]) -> Expr {
     let parts = plain_column(query).filter(|(select, _)| keeps_its_meaning(value, select, around));
     let Some((select, column)) = parts else {
@@ -147,12 +211,7 @@ fn not_in_condition(value: &Expr, query: &Query, around: &[String]) -> Expr {
 /// The one column of a query that is nothing but rows of tables under a condition.
 fn plain_column(query: &Query) -> Option<(&Select, &Expr)> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let is_plain = query.with.is_none()
-        && query.limit_clause.is_none()
-        && select.distinct.is_none()
-        && select.having.is_none()
-        && select.qualify.is_none()
-        && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let is_plain = is_rows_of_tables(query, select);
     let [SelectItem::UnnamedExpr(column) | SelectItem::ExprWithAlias { expr: column, .. }] =
         select.projection.as_slice()
     else {

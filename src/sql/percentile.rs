@@ -167,7 +167,8 @@ impl Accumulator for Values {
         let (below, above) = (at.floor() as usize, at.ceil() as usize);
         let (below_value, above_value) = (self.values[below], self.values[above]);
         let share = at - at.floor();
-        let value = if below == above {
+        // Between equal values is nothing, also between infinite ones.
+        let value = if below_value == above_value {
             below_value
         } else {
             below_value + (above_value - below_value) * share

@@ -59,18 +59,20 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SqlError::Invalid`] for delete files that cannot be applied; [`SqlError::NotFound`],
-    /// [`SqlError::Internal`] as external errors when files do not read.
+    /// [`SqlError::Limit`] when it does not end in time, [`SqlError::Internal`] when files do not read,
+    /// all as external errors.
     pub async fn plan(
         &self,
         cache: &ManifestCache,
         storage: &Storage,
         filters: &[Expr],
+        until: Deadline,
     ) -> Result<Planned, DataFusionError> {
         let filter = filters
             .iter()
             .map(|expression| filters::translate(expression, &self.columns, &self.schema))
             .fold(Filter::True, Filter::and);
-        let source = Source { storage, cache, metadata: &self.metadata, until: Deadline::NONE };
+        let source = Source { storage, cache, metadata: &self.metadata, until };
         let plan =
             source.plan(self.id, &filter).await.map_err(|cause| external(failure(&cause)))?;
         let other = plan.files.iter().find(|file| file.format != DataFileFormat::Parquet);
@@ -136,7 +138,10 @@ fn failure(cause: &ScanError) -> SqlError {
         ScanError::NoSuchSnapshot(_) => SqlError::NotFound(cause.to_string()),
         ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),
         ScanError::Damaged { .. } => SqlError::Unreadable(cause.to_string()),
-        ScanError::TooSlow | ScanError::Catalog(_) => unreadable(cause),
+        ScanError::TooSlow => SqlError::Limit(
+            "the time limit ended while the table's manifests were read; ask for fewer partitions, or merge its files".into(),
+        ),
+        ScanError::Catalog(_) => unreadable(cause),
     }
 }
 

@@ -43,10 +43,14 @@ use datafusion::{
 };
 use iceberg::spec::{DEFAULT_SCHEMA_NAME_MAPPING, Datum, NestedFieldRef, PrimitiveType, Type};
 use icecore_catalog::{
-    scan::manifests::{ManifestCache, PlannedFile},
+    scan::{
+        Deadline,
+        manifests::{ManifestCache, PlannedFile},
+    },
     storage::Storage,
 };
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Most files that get statistics of their own: with these a top-k reads the best file first and
 /// skips the rest, but they take memory for every column of every file.
@@ -62,6 +66,8 @@ pub struct Table {
     storage: Storage,
     manifests: ManifestCache,
     metrics: Metrics,
+    /// When the planning of a scan has to end.
+    until: Deadline,
 }
 
 impl Table {
@@ -117,7 +123,14 @@ impl Table {
         };
         let tail = view.ours.clone().filter(|_| !view.tail.is_empty());
         let tail = tail.map(|ours| (ours, view.tail.clone()));
-        Ok(Self { snapshot, tail, schema, aliases: Arc::new(aliases), storage, manifests, metrics })
+        let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
+        Ok(Self { snapshot, tail, schema, aliases, storage, manifests, metrics, until })
+    }
+
+    /// The table of a query that ends then.
+    #[must_use]
+    pub fn planned_until(self, deadline: Instant) -> Self {
+        Self { until: Deadline::at(deadline), ..self }
     }
 
     /// Names of its columns and of fields in them.
@@ -142,7 +155,7 @@ impl Table {
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
-        let planned = snapshot.plan(&self.manifests, &self.storage, filters).await?;
+        let planned = snapshot.plan(&self.manifests, &self.storage, filters, self.until).await?;
         self.metrics.query_files.inc_by(planned.files.len() as u64);
         let left_out = snapshot.file_count().saturating_sub(planned.files.len() as u64);
         self.metrics.query_files_pruned.inc_by(left_out);

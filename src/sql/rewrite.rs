@@ -13,10 +13,12 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     error::DataFusionError,
+    functions::regex::regexp_like,
     logical_expr::{
         BinaryExpr, Expr, Operator, WindowFunctionDefinition,
         expr::{Alias, ScalarFunction},
         expr_rewriter::FunctionRewrite,
+        lit,
     },
 };
 use std::{
@@ -75,6 +77,16 @@ impl FunctionRewrite for KeepWithinMemory {
                 let args = vec![*left, *right];
                 Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
             }
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_regular(op) => {
+                let func = Arc::new(self.growth.bound(regexp_like(), self.deadline));
+                let mut args = vec![*left, *right];
+                if matches!(op, Operator::RegexIMatch | Operator::RegexNotIMatch) {
+                    args.push(lit("i"));
+                }
+                let call = Expr::ScalarFunction(ScalarFunction { func, args });
+                let negated = matches!(op, Operator::RegexNotMatch | Operator::RegexNotIMatch);
+                Ok(Transformed::yes(if negated { Expr::Not(Box::new(call)) } else { call }))
+            }
             // The optimizer takes two equal steps one upon the other for one, also where the second
             // goes on with what the first made: `x + 1 AS x` of `x + 1 AS x`. A mark makes them differ.
             Expr::Alias(mut alias) if stands_on_itself(&alias) => {
@@ -99,6 +111,16 @@ impl FunctionRewrite for KeepWithinMemory {
     }
 }
 
+fn is_regular(operator: Operator) -> bool {
+    matches!(
+        operator,
+        Operator::RegexMatch
+            | Operator::RegexIMatch
+            | Operator::RegexNotMatch
+            | Operator::RegexNotIMatch
+    )
+}
+
 /// Whether a column is made of another one of the same name, and is not just that one.
 fn stands_on_itself(alias: &Alias) -> bool {
     let is_it = |part: &Expr| matches!(part, Expr::Column(column) if column.name == alias.name);
@@ -109,15 +131,7 @@ fn stands_on_itself(alias: &Alias) -> bool {
 pub(super) fn pattern_of(expr: &Expr) -> Option<&Expr> {
     match expr {
         Expr::ScalarFunction(call) if WITH_PATTERN.contains(&call.func.name()) => call.args.get(1),
-        Expr::BinaryExpr(BinaryExpr {
-            op:
-                Operator::RegexMatch
-                | Operator::RegexIMatch
-                | Operator::RegexNotMatch
-                | Operator::RegexNotIMatch,
-            right,
-            ..
-        }) => Some(right),
+        Expr::BinaryExpr(BinaryExpr { op, right, .. }) if is_regular(*op) => Some(right),
         Expr::SimilarTo(like) => Some(&like.pattern),
         _ => None,
     }

@@ -13,6 +13,7 @@ use crate::{
         growth::Growth,
         percentile,
         provider::Table,
+        pushdown,
         rewrite::KeepWithinMemory,
         sums, time,
         types::InMicroseconds,
@@ -35,6 +36,7 @@ use datafusion::{
         session_state::{SessionState, SessionStateBuilder},
     },
     optimizer::{Optimizer, OptimizerRule},
+    physical_optimizer::optimizer::PhysicalOptimizer,
     prelude::{SessionConfig, SessionContext},
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
@@ -75,6 +77,9 @@ impl Sessions {
             .with_runtime_env(Arc::new(runtime))
             .with_type_planner(Arc::new(InMicroseconds))
             .with_optimizer_rules(optimizer_rules())
+            .with_physical_optimizer_rules(
+                PhysicalOptimizer::new().rules.iter().map(pushdown::by_unique_names).collect(),
+            )
             .build();
         allowed::keep_only(&mut base);
         // Those of ours take the place of others, with their aliases: under one of them the other would
@@ -85,9 +90,15 @@ impl Sessions {
             base.deregister_udf(function.name()).expect(fits);
             base.register_udf(Arc::new(function)).expect(fits);
         }
-        for function in sums::all().into_iter().chain(percentile::all()) {
-            base.deregister_udaf(function.name()).expect(fits);
-            base.register_udaf(Arc::new(function)).expect(fits);
+        // Of one function there is an entry for each alias.
+        let theirs = base.aggregate_functions().values().map(Arc::clone);
+        let aggregates: Vec<_> =
+            theirs.chain(percentile::all().into_iter().map(Arc::new)).collect();
+        for function in aggregates {
+            if let Some(exact) = sums::exact(function) {
+                base.deregister_udaf(exact.name()).expect(fits);
+                base.register_udaf(Arc::new(exact)).expect(fits);
+            }
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         let growth = Growth::new(Arc::clone(&base.runtime_env().memory_pool));
@@ -121,7 +132,8 @@ impl Sessions {
         let namespace = view.namespace.name();
         let schema = MemorySchemaProvider::new();
         for table in &view.tables {
-            let provider = self.table(table).map_err(|cause| broken(&cause))?;
+            let provider =
+                self.table(table).map_err(|cause| broken(&cause))?.planned_until(deadline);
             schema
                 .register_table(table.name.clone(), Arc::new(provider))
                 .map_err(|cause| broken(&cause))?;
@@ -149,6 +161,8 @@ impl Sessions {
         // It would leave out rows by the greatest value so far of one column that `min` of an expression
         // beside it still needs (DataFusion 54; no release mends it).
         config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        // It would leave out groups whose `max` or `min` is NULL (DataFusion 54; no release mends it).
+        config.options_mut().optimizer.enable_topk_aggregation = false;
         let mut state = SessionStateBuilder::new_from_existing(self.base.as_ref().clone())
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))

@@ -1,26 +1,30 @@
-//! Sums and averages that fail where they do not fit.
+//! Aggregates that are right for every value: sums and averages that fail where they do not fit, and
+//! `min` and `max` for which NaN is the greatest number.
 //!
 //! DataFusion 54 adds in the type of its result and wraps around. Here it adds in a type with room for
 //! every row that there can be, and only the outcome is put into the result's type, so the order of
-//! rows does not decide about an overflow.
+//! rows does not decide about an overflow. Its `min` and `max` of floats in groups take whatever comes
+//! after a NaN (no release mends it); here they see whole numbers that have the floats' order.
 
+use crate::sql::{
+    floats,
+    frames::{Extremes, Recomputed},
+    wrapped::{Accumulators, wrapped},
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt64Array},
     compute::cast,
     datatypes::{
-        DataType, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Float64Type,
-        Int64Type, UInt64Type, i256,
+        DataType, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Float32Type,
+        Float64Type, Int32Type, Int64Type, UInt64Type, i256,
     },
 };
 use datafusion::{
     common::{ScalarValue, exec_datafusion_err, exec_err},
     error::DataFusionError,
-    functions_aggregate::{average::avg_udaf, sum::sum_udaf},
     logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF,
-        Signature,
+        Accumulator, AggregateUDF, EmitTo, GroupsAccumulator,
         function::{AccumulatorArgs, StateFieldsArgs},
-        utils::AggregateOrderSensitivity,
     },
 };
 use std::sync::Arc;
@@ -28,171 +32,198 @@ use std::sync::Arc;
 /// Digits of decimals whose sums fit 38 digits, however many rows there are in memory's reach.
 const SMALL_PRECISION: u8 = 28;
 
-/// The functions of this module, in place of DataFusion's of the same names.
+/// Functions that are right as they are, or that no frame is allowed for.
+const LEFT_ALONE: &[&str] =
+    &["array_agg", "count", "first_value", "grouping", "last_value", "nth_value", "string_agg"];
+
+/// The function with accumulators of this module, if it needs them.
 #[must_use]
-pub fn all() -> Vec<AggregateUDF> {
-    [sum_udaf(), avg_udaf()]
-        .into_iter()
-        .map(|inner| AggregateUDF::from(Widened { inner }))
-        .collect()
+pub fn exact(function: Arc<AggregateUDF>) -> Option<AggregateUDF> {
+    (!LEFT_ALONE.contains(&function.name())).then(|| wrapped(function, Exact))
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Widened {
-    inner: Arc<AggregateUDF>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Exact;
+
+fn is_extreme(function: &AggregateUDF) -> bool {
+    ["max", "min"].contains(&function.name())
 }
 
-/// The type in which values of a type are added up; none where its own is wide enough.
-fn wide(function: &str, kind: &DataType) -> Option<DataType> {
+/// The type in which the one argument of a function is taken; none where its own is right.
+fn wide(function: &AggregateUDF, kind: &DataType) -> Option<DataType> {
+    let is_sum = function.name() == "sum";
     match kind {
-        DataType::Int64 | DataType::UInt64 if function == "sum" => {
+        DataType::Float64 if is_extreme(function) => Some(DataType::Int64),
+        DataType::Float32 if is_extreme(function) => Some(DataType::Int32),
+        DataType::Int64 | DataType::UInt64 if is_sum => {
             Some(DataType::Decimal128(Decimal128Type::MAX_PRECISION, 0))
         }
-        DataType::Decimal128(precision, scale) if SMALL_PRECISION < *precision => {
+        DataType::Decimal128(precision, scale)
+            if SMALL_PRECISION < *precision && (is_sum || function.name() == "avg") =>
+        {
             Some(DataType::Decimal256(Decimal256Type::MAX_PRECISION, *scale))
         }
         _ => None,
     }
 }
 
-impl Widened {
-    /// What the inner function is told: the wide types, and the narrow one to answer in.
-    fn plan(&self, fields: &[FieldRef]) -> Result<Option<Plan>, DataFusionError> {
-        let given = fields.first().map(|field| field.data_type());
-        let Some(wide) = given.and_then(|kind| wide(self.inner.name(), kind)) else {
-            return Ok(None);
-        };
-        let returns = self.inner.return_type(std::slice::from_ref(&wide))?;
-        let field = |kind: &DataType| Arc::new(Field::new("wide", kind.clone(), true));
-        Ok(Some(Plan { given: field(&wide), returned: field(&returns), wide }))
-    }
-}
-
+/// What the inner function is told: the wide types, and the narrow one to answer in.
 struct Plan {
     given: FieldRef,
     returned: FieldRef,
     wide: DataType,
 }
 
-/// Hands `$args` on with the wide types of `$plan`.
-macro_rules! widened {
-    ($args:ident, $plan:ident, $fields:ident) => {
-        let $fields = [Arc::clone(&$plan.given)];
-        let $args = AccumulatorArgs {
-            return_field: Arc::clone(&$plan.returned),
-            expr_fields: &$fields,
-            ..$args
-        };
+impl Plan {
+    fn of(inner: &AggregateUDF, fields: &[FieldRef]) -> Result<Option<Self>, DataFusionError> {
+        let given = fields.first().map(|field| field.data_type());
+        let Some(wide) = given.and_then(|kind| wide(inner, kind)) else { return Ok(None) };
+        let returns = inner.return_type(std::slice::from_ref(&wide))?;
+        let field = |kind: &DataType| Arc::new(Field::new("wide", kind.clone(), true));
+        Ok(Some(Self { given: field(&wide), returned: field(&returns), wide }))
+    }
+}
+
+/// Calls `$make` with arguments that have the wide types of `$plan`, or as they are.
+macro_rules! with_plan {
+    ($plan:expr, $args:ident, $make:expr) => {
+        match $plan {
+            Some(plan) => {
+                let fields = [Arc::clone(&plan.given)];
+                let return_field = Arc::clone(&plan.returned);
+                $make(AccumulatorArgs { return_field, expr_fields: &fields, ..$args })
+            }
+            None => $make($args),
+        }
     };
 }
 
-impl AggregateUDFImpl for Widened {
-    fn name(&self) -> &str {
-        self.inner.name()
+/// What a value of the inner function becomes.
+#[derive(Clone, Debug)]
+struct Forms {
+    /// The type in which it takes its argument.
+    wide: Option<DataType>,
+    answer: DataType,
+    /// Whether what it hands on has the form of an answer.
+    is_extreme: bool,
+}
+
+impl Forms {
+    fn new(inner: &AggregateUDF, plan: Option<&Plan>, args: &AccumulatorArgs<'_>) -> Self {
+        Self {
+            wide: plan.map(|plan| plan.wide.clone()),
+            answer: args.return_field.data_type().clone(),
+            is_extreme: is_extreme(inner),
+        }
     }
 
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
+    fn is_needed(&self) -> bool {
+        self.wide.is_some() || self.answer.is_floating()
     }
 
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
+    fn widen(&self, values: &[ArrayRef]) -> Result<Vec<ArrayRef>, DataFusionError> {
+        match &self.wide {
+            Some(wide) => Ok(vec![widen(&values[0], wide)?]),
+            None => Ok(values.to_vec()),
+        }
     }
 
-    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
-        self.inner.return_type(types)
+    fn widen_states(&self, states: &[ArrayRef]) -> Result<Vec<ArrayRef>, DataFusionError> {
+        if self.is_extreme { self.widen(states) } else { Ok(states.to_vec()) }
     }
 
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        self.inner.coerce_types(types)
+    fn narrow_states(&self, states: Vec<ArrayRef>) -> Result<Vec<ArrayRef>, DataFusionError> {
+        if !self.is_extreme {
+            return Ok(states);
+        }
+        states.iter().map(|state| narrow(state, &self.answer)).collect()
     }
+}
 
+impl Accumulators for Exact {
     fn accumulator(
         &self,
+        inner: &AggregateUDF,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
-        let Some(plan) = self.plan(args.expr_fields)? else { return self.inner.accumulator(args) };
-        let answer = args.return_field.data_type().clone();
-        widened!(args, plan, fields);
-        let inner = self.inner.accumulator(args)?;
-        Ok(Box::new(Narrowing { inner, wide: plan.wide, answer }))
+        let plan = Plan::of(inner, args.expr_fields)?;
+        let forms = Forms::new(inner, plan.as_ref(), &args);
+        let inner = with_plan!(&plan, args, |args| inner.accumulator(args))?;
+        Ok(if forms.is_needed() { Box::new(Narrowing { inner, forms }) } else { inner })
     }
 
-    fn create_sliding_accumulator(
+    fn sliding(
         &self,
+        inner: &AggregateUDF,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
         let kind = args.expr_fields.first().map(|field| field.data_type());
-        if kind == Some(&DataType::Float64) && !args.is_distinct {
-            let is_average = self.inner.name() == "avg";
+        let is_sum = ["avg", "sum"].contains(&inner.name());
+        if is_extreme(inner) && !args.return_field.data_type().is_nested() {
+            let is_max = inner.name() == "max";
+            return Ok(Box::new(Extremes::new(is_max, args.return_field.data_type())?));
+        }
+        if !is_sum || args.is_distinct {
+            let function = wrapped(Arc::new(inner.clone()), self.clone());
+            return Ok(Box::new(Recomputed::new(function, &args)));
+        }
+        if kind == Some(&DataType::Float64) {
+            let is_average = inner.name() == "avg";
             return Ok(Box::new(Window { is_average, ..Window::default() }));
         }
-        let Some(plan) = self.plan(args.expr_fields)? else {
-            return self.inner.create_sliding_accumulator(args);
-        };
-        let answer = args.return_field.data_type().clone();
-        widened!(args, plan, fields);
-        let inner = self.inner.create_sliding_accumulator(args)?;
-        Ok(Box::new(Narrowing { inner, wide: plan.wide, answer }))
+        let plan = Plan::of(inner, args.expr_fields)?;
+        let forms = Forms::new(inner, plan.as_ref(), &args);
+        let inner = with_plan!(&plan, args, |args| inner.create_sliding_accumulator(args))?;
+        Ok(if forms.is_needed() { Box::new(Narrowing { inner, forms }) } else { inner })
     }
 
-    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>, DataFusionError> {
-        let Some(plan) = self.plan(args.input_fields)? else {
-            return self.inner.state_fields(args);
-        };
+    fn state_fields(
+        &self,
+        inner: &AggregateUDF,
+        args: StateFieldsArgs<'_>,
+    ) -> Result<Vec<FieldRef>, DataFusionError> {
+        let plan = Plan::of(inner, args.input_fields)?.filter(|_| !is_extreme(inner));
+        let Some(plan) = plan else { return inner.state_fields(args) };
         let fields = [plan.given];
-        self.inner.state_fields(StateFieldsArgs {
+        inner.state_fields(StateFieldsArgs {
             input_fields: &fields,
             return_field: plan.returned,
             ..args
         })
     }
 
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        let Ok(Some(plan)) = self.plan(args.expr_fields) else {
-            return self.inner.groups_accumulator_supported(args);
-        };
-        widened!(args, plan, fields);
-        self.inner.groups_accumulator_supported(args)
-    }
-
-    fn create_groups_accumulator(
+    fn groups(
         &self,
+        inner: &AggregateUDF,
         args: AccumulatorArgs<'_>,
-    ) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
-        let Some(plan) = self.plan(args.expr_fields)? else {
-            return self.inner.create_groups_accumulator(args);
+    ) -> Result<Option<Box<dyn GroupsAccumulator>>, DataFusionError> {
+        let plan = Plan::of(inner, args.expr_fields)?;
+        let forms = Forms::new(inner, plan.as_ref(), &args);
+        let groups = |args: AccumulatorArgs<'_>| {
+            // It takes its arguments by value.
+            let again = AccumulatorArgs { return_field: Arc::clone(&args.return_field), ..args };
+            let is_there = inner.groups_accumulator_supported(again);
+            is_there.then(|| inner.create_groups_accumulator(args)).transpose()
         };
-        let answer = args.return_field.data_type().clone();
-        widened!(args, plan, fields);
-        let inner = self.inner.create_groups_accumulator(args)?;
-        Ok(Box::new(NarrowingGroups { inner, wide: plan.wide, answer }))
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.inner.order_sensitivity()
-    }
-
-    fn reverse_expr(&self) -> ReversedUDAF {
-        ReversedUDAF::Identical
+        let Some(inner) = with_plan!(&plan, args, groups)? else { return Ok(None) };
+        Ok(Some(if forms.is_needed() { Box::new(NarrowingGroups { inner, forms }) } else { inner }))
     }
 }
 
-/// Adds in the wide type, answers in the narrow one.
+/// Works in the wide type, answers in the narrow one.
 #[derive(Debug)]
 struct Narrowing {
     inner: Box<dyn Accumulator>,
-    wide: DataType,
-    answer: DataType,
+    forms: Forms,
 }
 
 impl Accumulator for Narrowing {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
-        self.inner.update_batch(&[widen(&values[0], &self.wide)?])
+        self.inner.update_batch(&self.forms.widen(values)?)
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
-        self.inner.retract_batch(&[widen(&values[0], &self.wide)?])
+        self.inner.retract_batch(&self.forms.widen(values)?)
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -201,7 +232,7 @@ impl Accumulator for Narrowing {
 
     fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
         let array = self.inner.evaluate()?.to_array()?;
-        ScalarValue::try_from_array(&narrow(&array, &self.answer)?, 0)
+        ScalarValue::try_from_array(&narrow(&array, &self.forms.answer)?, 0)
     }
 
     fn size(&self) -> usize {
@@ -209,11 +240,17 @@ impl Accumulator for Narrowing {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
-        self.inner.state()
+        let states = self.inner.state()?;
+        if !self.forms.is_extreme {
+            return Ok(states);
+        }
+        let states = states.iter().map(ScalarValue::to_array).collect::<Result<_, _>>()?;
+        let states = self.forms.narrow_states(states)?;
+        states.iter().map(|state| ScalarValue::try_from_array(state, 0)).collect()
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<(), DataFusionError> {
-        self.inner.merge_batch(states)
+        self.inner.merge_batch(&self.forms.widen_states(states)?)
     }
 }
 
@@ -314,8 +351,7 @@ impl Accumulator for Window {
 
 struct NarrowingGroups {
     inner: Box<dyn GroupsAccumulator>,
-    wide: DataType,
-    answer: DataType,
+    forms: Forms,
 }
 
 impl GroupsAccumulator for NarrowingGroups {
@@ -326,15 +362,15 @@ impl GroupsAccumulator for NarrowingGroups {
         filter: Option<&BooleanArray>,
         count: usize,
     ) -> Result<(), DataFusionError> {
-        self.inner.update_batch(&[widen(&values[0], &self.wide)?], groups, filter, count)
+        self.inner.update_batch(&self.forms.widen(values)?, groups, filter, count)
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef, DataFusionError> {
-        narrow(&self.inner.evaluate(emit)?, &self.answer)
+        narrow(&self.inner.evaluate(emit)?, &self.forms.answer)
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
-        self.inner.state(emit)
+        self.forms.narrow_states(self.inner.state(emit)?)
     }
 
     fn merge_batch(
@@ -344,7 +380,7 @@ impl GroupsAccumulator for NarrowingGroups {
         filter: Option<&BooleanArray>,
         count: usize,
     ) -> Result<(), DataFusionError> {
-        self.inner.merge_batch(states, groups, filter, count)
+        self.inner.merge_batch(&self.forms.widen_states(states)?, groups, filter, count)
     }
 
     fn convert_to_state(
@@ -352,7 +388,8 @@ impl GroupsAccumulator for NarrowingGroups {
         values: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>, DataFusionError> {
-        self.inner.convert_to_state(&[widen(&values[0], &self.wide)?], filter)
+        let states = self.inner.convert_to_state(&self.forms.widen(values)?, filter)?;
+        self.forms.narrow_states(states)
     }
 
     fn supports_convert_to_state(&self) -> bool {
@@ -367,6 +404,15 @@ impl GroupsAccumulator for NarrowingGroups {
 fn widen(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, DataFusionError> {
     // A cast would check each value, and these always fit.
     Ok(match (array.data_type(), to) {
+        (DataType::Float64, DataType::Int64) => {
+            let values = array.as_primitive::<Float64Type>();
+            Arc::new(values.unary::<_, Int64Type>(|value| ordered(floats::one(value).to_bits())))
+        }
+        (DataType::Float32, DataType::Int32) => {
+            let floats = floats::normal(array);
+            let values = floats.as_primitive::<Float32Type>();
+            Arc::new(values.unary::<_, Int32Type>(|value| ordered_32(value.to_bits())))
+        }
         (DataType::Int64, DataType::Decimal128(..)) => {
             let wide = array.as_primitive::<Int64Type>().unary::<_, Decimal128Type>(i128::from);
             Arc::new(wide.with_data_type(to.clone()))
@@ -387,6 +433,18 @@ fn widen(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, DataFusionError> {
 fn narrow(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, DataFusionError> {
     let out = || exec_datafusion_err!("a sum is out of range of its type {to}");
     Ok(match (array.data_type(), to) {
+        (DataType::Int64, DataType::Float64) => {
+            let values = array.as_primitive::<Int64Type>();
+            let float = |value: i64| f64::from_bits(ordered(value.cast_unsigned()).cast_unsigned());
+            Arc::new(values.unary::<_, Float64Type>(float))
+        }
+        (DataType::Int32, DataType::Float32) => {
+            let values = array.as_primitive::<Int32Type>();
+            let float =
+                |value: i32| f32::from_bits(ordered_32(value.cast_unsigned()).cast_unsigned());
+            Arc::new(values.unary::<_, Float32Type>(float))
+        }
+        (from, to) if from == to => floats::normal(array),
         (DataType::Decimal128(..), DataType::Int64) => {
             let sums = array.as_primitive::<Decimal128Type>().iter();
             let sums = sums.map(|sum| sum.map(i64::try_from).transpose().map_err(|_| out()));
@@ -403,4 +461,15 @@ fn narrow(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, DataFusionError> 
         }
         _ => cast(array, to)?,
     })
+}
+
+/// A whole number that has among others the place of the float with these bits; of such a number the bits.
+fn ordered(bits: u64) -> i64 {
+    let bits = bits.cast_signed();
+    bits ^ (bits >> 63) & i64::MAX
+}
+
+fn ordered_32(bits: u32) -> i32 {
+    let bits = bits.cast_signed();
+    bits ^ (bits >> 31) & i32::MAX
 }

@@ -31,12 +31,12 @@ def rows(random_, first, count):
     maybe = lambda value: None if random_.random() < 1 / 6 else value  # noqa: E731
     start = datetime(2024, 1, 15)
     times = [start + timedelta(minutes=random_.randint(0, 200_000), microseconds=random_.choice([0, 123456])) for _ in range(count)]
-    times[0], times[1] = datetime(1601, 1, 1), datetime(9990, 12, 31, 23, 59)
-    odd = [float("nan"), -0.0, 0.0]
+    times[:6] = [datetime(1601, 1, 1), datetime(9960, 12, 31, 23, 59), datetime(2024, 2, 29, 23, 30), datetime(2024, 3, 31, 1, 30), datetime(2024, 10, 27, 0, 30), datetime(2023, 12, 31)]
+    odd = [float("nan"), float("nan"), float("inf"), float("-inf"), -0.0, 0.0]
     return pyarrow.Table.from_pylist([{
         "id": first + at, "i": maybe(random_.randint(0, 9)), "n": maybe(random_.randint(-1000, 100_000)), "k": maybe(random_.randint(0, 5)),
         "x": maybe(random_.choice([*odd, *[number / 4 for number in range(-8, 20)]])), "y": maybe(random_.randint(-8, 20) / 4),
-        "s": maybe(random_.choice(["ab", "Ab", "", "abc", " b ", "%x", "ba", "zz"])), "c": maybe(random_.choice(["1", "a", "2", "x"])),
+        "s": maybe(random_.choice(["ab", "Ab", "", "abc", " b ", "%x", "ba", "zz", "Ünï", "日本", "a!b"])), "c": maybe(random_.choice(["1", "a", "2", "x"])),
         "b": maybe(random_.random() < 0.5), "d": maybe(Decimal(random_.randint(-5000, 5000)) / 100), "ts": maybe(times[at]),
         "tz": maybe(times[at].replace(tzinfo=timezone.utc)),
     } for at in range(count)], schema=SCHEMA)
@@ -50,6 +50,15 @@ FOUND = [
     "SELECT a.id, avg(a.x) OVER (ORDER BY a.id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM t a",
     "SELECT a.id FROM t a WHERE a.i IS DISTINCT FROM a.k OR a.b",
     "SELECT a.id FROM t a WHERE a.i NOT IN (SELECT a.i FROM u a WHERE a.i > 3)",
+    "SELECT a.k, max(a.x), min(a.x) FROM t a GROUP BY 1",
+    "SELECT a.s, max(a.i) FROM t a WHERE a.i IS NULL GROUP BY a.s ORDER BY 2 DESC NULLS LAST LIMIT 30",
+    "SELECT a.id, (a.i IN (4, NULL) AND a.i NOT IN (NULL, 5)) IS TRUE, (a.i NOT IN (1, NULL) OR a.i NOT IN (2, 3)) IS NULL FROM t a",
+    "SELECT k FROM (VALUES (1), (3)) a(k) FULL JOIN (VALUES (2), (3)) b(k) USING (k)",
+    "SELECT i, sum(i) OVER (ORDER BY i RANGE BETWEEN 2 PRECEDING AND 1 PRECEDING) FROM (VALUES (1), (2), (10), (11)) v(i)",
+    "SELECT a.id, min(a.n) OVER (ORDER BY a.id ROWS BETWEEN CURRENT ROW AND CURRENT ROW) FROM t a",
+    "SELECT (a.x * 'inf'::double) > 1, count(*) FROM t a GROUP BY 1",
+    "SELECT a.id, CAST(a.ts AS date) + INTERVAL '30 hours' FROM t a",
+    "SELECT a.id, CAST(a.ts AS date) - date '2024-02-28' FROM t a",
 ]
 
 
@@ -60,9 +69,13 @@ def both(server, catalog_uri):
     duck.execute("SET TimeZone = 'UTC'")
     catalog.create_namespace(NAMESPACE)
     random_ = random.Random(4711)
-    for name, count in (("t", 60), ("u", 24)):
+    for name, count in (("t", 60), ("u", 24), ("w", 1600)):
         parts = [rows(random_, 1, count // 2), rows(random_, 1 + count // 2, count // 2)]
-        table = catalog.create_table(f"{NAMESPACE}.{name}", SCHEMA)
+        properties = {}
+        if name == "w":  # Sorted, so that bounds of row groups and pages leave some out.
+            parts = [part.sort_by("n") for part in parts]
+            properties = {"write.parquet.row-group-limit": "200", "write.parquet.page-row-limit": "20"}
+        table = catalog.create_table(f"{NAMESPACE}.{name}", SCHEMA, properties=properties)
         for part in parts:
             table.append(part)
         whole = pyarrow.concat_tables(parts)
@@ -78,7 +91,7 @@ def listed_refusals():
 
 
 def plain(value, kind=""):
-    """A value of either engine in one form: numbers by value to ten digits, times as microseconds."""
+    """A value of either engine in one form: numbers by value to ten digits, and to twelve behind the point, times as microseconds."""
     if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal")):
         return value
     if kind.startswith("decimal"):
@@ -95,6 +108,7 @@ def plain(value, kind=""):
     if isinstance(value, (float, Decimal)):
         if math.isnan(value) or math.isinf(value):
             return None  # JSON has no such number.
+        value = 0 if abs(value) < 1e-12 else value
         return int(value) if value == int(value) and abs(value) < 1e15 else f"{float(value):.10g}"
     return value
 

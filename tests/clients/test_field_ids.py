@@ -1,4 +1,6 @@
 """Tables of other writers read right in SQL: columns by field id at every depth, odd names, promoted types, NaN, UUIDs."""
+import json
+import urllib.request
 import uuid
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -142,6 +144,53 @@ def test_files_without_field_ids_are_read_by_the_name_mapping(catalog, client):
     assert "schema.name-mapping.default" in table.properties
     assert client.sql(NAMESPACE, "SELECT letters, s, later FROM mapped ORDER BY letters") == [("one", {"number": 1}, None), ("two", {"number": 2}, None)]
     assert client.sql(NAMESPACE, "SELECT letters FROM mapped WHERE s['number'] = 2") == [("two",)]
+
+
+# As the specification writes them (Appendix C, "JSON single-value serialization"), and as SQL shows them.
+DEFAULTS = [
+    ("long", 7, 7), ("int", -3, -3), ("string", "x", "x"), ("boolean", True, True), ("double", 1.5, 1.5), ("float", 0.5, 0.5), ("date", "2024-02-29", "2024-02-29"),
+    ("time", "10:11:12.500000", "10:11:12.500"), ("timestamp", "2024-02-29T10:11:12.123456", "2024-02-29T10:11:12.123456Z"), ("timestamptz", "2024-02-29T10:11:12.123456+00:00", "2024-02-29T10:11:12.123456Z"),
+    ("decimal(10, 2)", "14.20", "14.20"), ("uuid", "f79c3e09-677c-4bbd-a479-3f349cb785e7", "f79c3e09-677c-4bbd-a479-3f349cb785e7"), ("binary", "cafe", "yv4="), ("fixed[3]", "00ff01", "AP8B"),
+]
+
+
+def commit(table, catalog_uri, *updates):
+    """A change that the library cannot make, as the REST protocol writes it."""
+    namespace, name = table.name()
+    body = json.dumps({"requirements": [{"type": "assert-table-uuid", "uuid": str(table.metadata.table_uuid)}], "updates": updates})
+    request = urllib.request.Request(f"{catalog_uri}/v1/namespaces/{namespace}/tables/{name}", body.encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["metadata"]
+
+
+def test_columns_have_their_initial_default_in_older_files(catalog, client, catalog_uri):
+    inner = StructType(NestedField(10, "p", LongType(), required=False))
+    table = create(catalog, "defaults", ("id", LongType()), ("st", inner), ("l", ListType(20, StructType(NestedField(21, "a", LongType(), required=False)), element_required=False)))
+    append(table, id=[1, 2], st=[{"p": 1}, None], l=[[{"a": 1}, None], []])
+    fields = json.loads(table.schema().model_dump_json())["fields"]
+    fields[1]["type"]["fields"].append({"id": 30, "name": "q", "type": "string", "required": False, "initial-default": "in", "write-default": "later"})
+    fields[1]["type"]["fields"].append({"id": 31, "name": "u", "type": "uuid", "required": True, "initial-default": DEFAULTS[11][1], "write-default": DEFAULTS[11][1]})
+    fields[2]["type"]["element"]["fields"].append({"id": 32, "name": "b", "type": "int", "required": False, "initial-default": 9, "write-default": 9})
+    for at, (kind, default, _) in enumerate(DEFAULTS):
+        fields.append({"id": 40 + at, "name": f"c{at}", "type": kind, "required": at == 0, "initial-default": default, "write-default": default})
+    fields.append({"id": 39, "name": "plain", "type": "long", "required": False, "write-default": 5})
+    schema = {"type": "struct", "fields": fields, "schema-id": 1, "last-column-id": 60}
+    commit(table, catalog_uri, {"action": "upgrade-format-version", "format-version": 3}, {"action": "add-schema", "schema": schema}, {"action": "set-current-schema", "schema-id": -1})
+    columns = ", ".join(f"c{at}" for at in range(len(DEFAULTS)))
+    shown = tuple(shown for _, _, shown in DEFAULTS)
+    assert client.sql(NAMESPACE, f"SELECT {columns}, plain FROM defaults") == [(*shown, None)] * 2
+    assert client.sql(NAMESPACE, "SELECT c0 FROM defaults") == [(7,), (7,)]
+    uid = DEFAULTS[11][1]
+    assert client.sql(NAMESPACE, "SELECT st, l FROM defaults ORDER BY id") == [
+        ({"p": 1, "q": "in", "u": uid}, [{"a": 1, "b": 9}, None]), (None, [])]
+    for at, (kind, default, _) in enumerate(DEFAULTS):
+        literal = {"binary": "x'cafe'", "fixed[3]": "x'00ff01'"}.get(kind, f"'{default}'" if isinstance(default, str) else str(default))
+        assert client.sql(NAMESPACE, f"SELECT count(*), count(c{at}) FROM defaults WHERE c{at} = {literal}") == [(2, 2)], kind
+        assert client.sql(NAMESPACE, f"SELECT id FROM defaults WHERE c{at} IS NULL OR c{at} <> {literal}") == [], kind
+    assert client.sql(NAMESPACE, "SELECT id FROM defaults WHERE st['q'] = 'in'") == [(1,)]
+    assert client.sql(NAMESPACE, "SELECT id FROM defaults WHERE plain IS NULL ORDER BY id") == [(1,), (2,)]
+    assert client.sql(NAMESPACE, "SELECT c2, count(*), max(c0), min(c6) FROM defaults GROUP BY 1") == [("x", 2, 7, "2024-02-29")]
+    assert client.sql(NAMESPACE, "SELECT a.id FROM defaults a JOIN defaults b ON a.c0 = b.c0 AND a.id = b.id WHERE a.c5 < 1 ORDER BY 1") == [(1,), (2,)]
 
 
 def test_nan_is_above_every_number_and_there_is_one_zero(catalog, client):

@@ -3,7 +3,7 @@
 //! Manifest lists and manifests never change once written, so parsed ones are kept, reduced to what
 //! planning needs. Its one invariant: no location is read or handed out that lies outside of the table's own.
 
-use super::ScanError;
+use super::{Deadline, ScanError};
 use crate::{
     location::Location,
     manifest_file,
@@ -203,11 +203,12 @@ impl ManifestCache {
         storage: &Storage,
         metadata: &TableMetadata,
         manifests: &[&ManifestFile],
+        until: Deadline,
     ) -> Result<Files, ScanError> {
         // It was checked when the files were committed, but one may have changed since.
         let own = &storage.normalize(metadata.location())?;
-        let reads: Vec<_> =
-            manifests.iter().map(|manifest| self.manifest(storage, own, manifest)).collect();
+        let read = |manifest| self.manifest(storage, own, manifest, until);
+        let reads: Vec<_> = manifests.iter().map(|manifest| read(*manifest)).collect();
         let parsed: Vec<Arc<Files>> =
             stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(parsed.iter().flat_map(|files| files.iter().map(Arc::clone)).collect())
@@ -218,6 +219,7 @@ impl ManifestCache {
         storage: &Storage,
         own: &Location,
         manifest: &ManifestFile,
+        until: Deadline,
     ) -> Result<Arc<Files>, ScanError> {
         let location = own.admit(&manifest.manifest_path)?;
         let location = location.as_str();
@@ -226,6 +228,8 @@ impl ManifestCache {
             return Ok(Arc::clone(files));
         }
         let bytes = stored(storage, location).await?;
+        // One takes a moment, and a snapshot may have thousands.
+        until.check()?;
         let parsed = manifest_file::parse(&bytes).map_err(damaged(location))?;
         let files = live_files(&parsed, manifest);
         for file in &files {

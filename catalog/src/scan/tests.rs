@@ -628,3 +628,17 @@ async fn planning_that_is_over_its_deadline_stops_by_itself() {
     let appended = late.list_appended(ids[0], ids[2], &Filter::True).await;
     assert!(matches!(appended, Err(ScanError::TooSlow)));
 }
+
+#[tokio::test]
+async fn a_manifest_is_not_parsed_when_the_time_is_over() {
+    let (lake, _, snapshot_id) = evolved(&mut StdRng::seed_from_u64(7)).await;
+    let cache = ManifestCache::default();
+    let plan = async |until| {
+        let (storage, metadata) = (&lake.storage, &lake.metadata);
+        let source = Source { storage, cache: &cache, metadata, until };
+        source.plan(snapshot_id, &Filter::True).await
+    };
+    let over = Deadline::at(Instant::now());
+    assert!(matches!(plan(over).await, Err(ScanError::TooSlow)));
+    assert!(!plan(Deadline::NONE).await.unwrap().files.is_empty());
+}

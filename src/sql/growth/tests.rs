@@ -30,11 +30,13 @@ impl Bench {
     ) -> Result<ColumnarValue, DataFusionError> {
         let bounded = self.growth.bound(Arc::new(function.clone()), self.deadline);
         let field = |data_type| Arc::new(Field::new("x", data_type, true));
+        let is_test = function.name() == "regexp_like";
+        let returns = if is_test { DataType::Boolean } else { DataType::Utf8 };
         bounded.invoke_with_args(ScalarFunctionArgs {
             arg_fields: args.iter().map(|value| field(value.data_type())).collect(),
             args,
             number_rows: rows,
-            return_field: field(DataType::Utf8),
+            return_field: field(returns),
             config_options: Arc::new(ConfigOptions::default()),
         })
     }
@@ -125,4 +127,17 @@ fn what_takes_too_many_steps_is_refused_and_the_rest_goes_in_pieces() {
     let made = bench.call(&string::btrim(), args, 100).unwrap();
     let ColumnarValue::Array(array) = made else { panic!("it is an array") };
     assert_eq!(array.len(), 100);
+}
+
+#[test]
+fn a_regular_expression_over_long_texts_ends_with_its_query() {
+    let mut bench = Bench::new();
+    let function = datafusion::functions::regex::regexp_like();
+    let args = || vec![texts(&"x".repeat(64 << 10), 1_000), text("y{1,20}(a|b)+z$")];
+    let made = bench.call(&function, args(), 1_000).unwrap().into_array(1_000).unwrap();
+    assert_eq!((made.len(), made.as_boolean().true_count()), (1_000, 0));
+    assert_eq!(bench.pool.reserved(), 0);
+    bench.deadline = Instant::now() - Duration::from_secs(1);
+    let ended = bench.call(&function, args(), 1_000).unwrap_err();
+    assert!(ended.to_string().contains("the query has ended"), "{ended}");
 }

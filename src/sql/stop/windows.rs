@@ -1,7 +1,10 @@
 //! Window functions that stop. An operator calls them for each row of a partition in one go, and
 //! some look at the whole frame each time.
 
-use crate::sql::stop::Stop;
+use crate::sql::{
+    stop::Stop,
+    wrapped::{Accumulators, wrapped},
+};
 use arrow::{
     array::ArrayRef,
     compute::SortOptions,
@@ -14,15 +17,9 @@ use datafusion::{
     },
     error::DataFusionError,
     logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LimitEffect, LogicalPlan,
-        PartitionEvaluator, ReversedUDAF, ReversedUDWF, SetMonotonicity, Signature,
-        WindowFunctionDefinition, WindowUDF, WindowUDFImpl,
-        expr::{AggregateFunctionParams, WindowFunctionParams},
-        function::{
-            AccumulatorArgs, ExpressionArgs, PartitionEvaluatorArgs, StateFieldsArgs,
-            WindowUDFFieldArgs,
-        },
-        utils::AggregateOrderSensitivity,
+        Accumulator, AggregateUDF, Expr, LimitEffect, LogicalPlan, PartitionEvaluator,
+        ReversedUDWF, Signature, WindowFunctionDefinition, WindowUDF, WindowUDFImpl,
+        function::{AccumulatorArgs, ExpressionArgs, PartitionEvaluatorArgs, WindowUDFFieldArgs},
         window_state::WindowAggState,
     },
     physical_plan::PhysicalExpr,
@@ -66,152 +63,51 @@ pub fn stopping_windows(
 }
 
 fn aggregate(inner: Arc<AggregateUDF>, stop: &Arc<Stop>) -> AggregateUDF {
-    AggregateUDF::from(StopAggregate { inner, stop: Arc::clone(stop) })
+    wrapped(inner, Looking(Arc::clone(stop)))
 }
 
 fn window(inner: Arc<WindowUDF>, stop: &Arc<Stop>) -> WindowUDF {
     WindowUDF::from(StopWindow { inner, stop: Arc::clone(stop) })
 }
 
-/// An aggregate over the frame of a window.
-#[derive(Debug)]
-struct StopAggregate {
-    inner: Arc<AggregateUDF>,
-    stop: Arc<Stop>,
-}
+/// An aggregate over the frame of a window looks at this.
+#[derive(Clone, Debug)]
+struct Looking(Arc<Stop>);
 
-impl PartialEq for StopAggregate {
-    fn eq(&self, other: &Self) -> bool {
-        self.inner == other.inner
+// Functions are the same whichever query they are part of.
+impl PartialEq for Looking {
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }
 
-impl Eq for StopAggregate {}
+impl Eq for Looking {}
 
-impl Hash for StopAggregate {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
+impl Hash for Looking {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl Looking {
+    fn around(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+        Box::new(StopAccumulator { inner, stop: Arc::clone(&self.0) })
     }
 }
 
-impl StopAggregate {
-    fn looking(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-        Box::new(StopAccumulator { inner, stop: Arc::clone(&self.stop) })
-    }
-}
-
-impl AggregateUDFImpl for StopAggregate {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError> {
-        self.inner.schema_name(params)
-    }
-
-    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError> {
-        self.inner.display_name(params)
-    }
-
-    fn window_function_schema_name(
-        &self,
-        params: &WindowFunctionParams,
-    ) -> Result<String, DataFusionError> {
-        self.inner.window_function_schema_name(params)
-    }
-
-    fn window_function_display_name(
-        &self,
-        params: &WindowFunctionParams,
-    ) -> Result<String, DataFusionError> {
-        self.inner.window_function_display_name(params)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef, DataFusionError> {
-        self.inner.return_field(fields)
-    }
-
-    fn is_nullable(&self) -> bool {
-        self.inner.is_nullable()
-    }
-
+impl Accumulators for Looking {
     fn accumulator(
         &self,
-        arguments: AccumulatorArgs<'_>,
+        inner: &AggregateUDF,
+        args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
-        self.inner.accumulator(arguments).map(|inner| self.looking(inner))
+        inner.accumulator(args).map(|inner| self.around(inner))
     }
 
-    fn create_sliding_accumulator(
+    fn sliding(
         &self,
-        arguments: AccumulatorArgs<'_>,
+        inner: &AggregateUDF,
+        args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
-        self.inner.create_sliding_accumulator(arguments).map(|inner| self.looking(inner))
-    }
-
-    fn state_fields(
-        &self,
-        arguments: StateFieldsArgs<'_>,
-    ) -> Result<Vec<FieldRef>, DataFusionError> {
-        self.inner.state_fields(arguments)
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.inner.order_sensitivity()
-    }
-
-    fn with_beneficial_ordering(
-        self: Arc<Self>,
-        beneficial: bool,
-    ) -> Result<Option<Arc<dyn AggregateUDFImpl>>, DataFusionError> {
-        let ordered = self.inner.as_ref().clone().with_beneficial_ordering(beneficial)?;
-        let looking = |inner| Self { inner: Arc::new(inner), stop: Arc::clone(&self.stop) };
-        Ok(ordered.map(|inner| Arc::new(looking(inner)) as Arc<dyn AggregateUDFImpl>))
-    }
-
-    fn reverse_expr(&self) -> ReversedUDAF {
-        match self.inner.reverse_udf() {
-            ReversedUDAF::Reversed(inner) => {
-                ReversedUDAF::Reversed(Arc::new(aggregate(inner, &self.stop)))
-            }
-            other => other,
-        }
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        self.inner.coerce_types(types)
-    }
-
-    fn is_descending(&self) -> Option<bool> {
-        self.inner.is_descending()
-    }
-
-    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue, DataFusionError> {
-        self.inner.default_value(data_type)
-    }
-
-    fn supports_null_handling_clause(&self) -> bool {
-        self.inner.supports_null_handling_clause()
-    }
-
-    fn supports_within_group_clause(&self) -> bool {
-        self.inner.supports_within_group_clause()
-    }
-
-    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.inner.inner().set_monotonicity(data_type)
+        inner.create_sliding_accumulator(args).map(|inner| self.around(inner))
     }
 }
 

@@ -1,0 +1,199 @@
+//! Aggregate functions with accumulators of ours: everything else about them stays as it is.
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::{
+    common::ScalarValue,
+    error::DataFusionError,
+    logical_expr::{
+        Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF,
+        SetMonotonicity, Signature,
+        expr::{AggregateFunctionParams, WindowFunctionParams},
+        function::{AccumulatorArgs, StateFieldsArgs},
+        utils::AggregateOrderSensitivity,
+    },
+};
+use std::{fmt::Debug, hash::Hash, sync::Arc};
+
+/// What takes the place of a function's accumulators.
+pub trait Accumulators: Clone + Debug + Eq + Hash + Send + Sync + 'static {
+    /// One for a group or a frame that only grows.
+    ///
+    /// # Errors
+    /// The function has none for these arguments.
+    fn accumulator(
+        &self,
+        inner: &AggregateUDF,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>, DataFusionError>;
+
+    /// One for a frame that moves.
+    ///
+    /// # Errors
+    /// The function has none for these arguments.
+    fn sliding(
+        &self,
+        inner: &AggregateUDF,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>, DataFusionError>;
+
+    /// What an accumulator hands to another one.
+    ///
+    /// # Errors
+    /// The function has none for these arguments.
+    fn state_fields(
+        &self,
+        inner: &AggregateUDF,
+        args: StateFieldsArgs<'_>,
+    ) -> Result<Vec<FieldRef>, DataFusionError> {
+        inner.state_fields(args)
+    }
+
+    /// One for all groups; none where there is one for each.
+    ///
+    /// # Errors
+    /// The function has none for these arguments.
+    fn groups(
+        &self,
+        _inner: &AggregateUDF,
+        _args: AccumulatorArgs<'_>,
+    ) -> Result<Option<Box<dyn GroupsAccumulator>>, DataFusionError> {
+        Ok(None)
+    }
+}
+
+/// `inner` with these accumulators.
+#[must_use]
+pub fn wrapped<A: Accumulators>(inner: Arc<AggregateUDF>, accumulators: A) -> AggregateUDF {
+    AggregateUDF::from(Wrapped { inner, accumulators })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Wrapped<A> {
+    inner: Arc<AggregateUDF>,
+    accumulators: A,
+}
+
+impl<A: Accumulators> AggregateUDFImpl for Wrapped<A> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError> {
+        self.inner.schema_name(params)
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError> {
+        self.inner.display_name(params)
+    }
+
+    fn window_function_schema_name(
+        &self,
+        params: &WindowFunctionParams,
+    ) -> Result<String, DataFusionError> {
+        self.inner.window_function_schema_name(params)
+    }
+
+    fn window_function_display_name(
+        &self,
+        params: &WindowFunctionParams,
+    ) -> Result<String, DataFusionError> {
+        self.inner.window_function_display_name(params)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef, DataFusionError> {
+        self.inner.return_field(fields)
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.inner.is_nullable()
+    }
+
+    fn accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>, DataFusionError> {
+        self.accumulators.accumulator(&self.inner, args)
+    }
+
+    fn create_sliding_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>, DataFusionError> {
+        self.accumulators.sliding(&self.inner, args)
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>, DataFusionError> {
+        self.accumulators.state_fields(&self.inner, args)
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
+        matches!(self.accumulators.groups(&self.inner, args), Ok(Some(_)))
+    }
+
+    fn create_groups_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
+        let missing = || DataFusionError::Internal(format!("no groups for `{}`", self.name()));
+        self.accumulators.groups(&self.inner, args)?.ok_or_else(missing)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.inner.order_sensitivity()
+    }
+
+    fn with_beneficial_ordering(
+        self: Arc<Self>,
+        beneficial: bool,
+    ) -> Result<Option<Arc<dyn AggregateUDFImpl>>, DataFusionError> {
+        let ordered = self.inner.as_ref().clone().with_beneficial_ordering(beneficial)?;
+        let again =
+            |inner| Self { inner: Arc::new(inner), accumulators: self.accumulators.clone() };
+        Ok(ordered.map(|inner| Arc::new(again(inner)) as Arc<dyn AggregateUDFImpl>))
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        match self.inner.reverse_udf() {
+            ReversedUDAF::Reversed(inner) => {
+                ReversedUDAF::Reversed(Arc::new(wrapped(inner, self.accumulators.clone())))
+            }
+            other => other,
+        }
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
+        self.inner.coerce_types(types)
+    }
+
+    fn is_descending(&self) -> Option<bool> {
+        self.inner.is_descending()
+    }
+
+    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue, DataFusionError> {
+        self.inner.default_value(data_type)
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.inner.supports_null_handling_clause()
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        self.inner.supports_within_group_clause()
+    }
+
+    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
+        self.inner.inner().set_monotonicity(data_type)
+    }
+}
