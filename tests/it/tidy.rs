@@ -184,7 +184,7 @@ fn the_tables_have_no_arrow_up() {
         for (at, (name, used)) in table.iter().enumerate() {
             // `server` wires everything together and has no row.
             for below in used.iter().filter(|used| **used != "server") {
-                let place = table.iter().position(|(listed, _)| *listed == **below);
+                let place = table.iter().position(|(listed, _)| *listed == *below);
                 assert!(place.is_some_and(|place| place < at), "`{name}` uses `{below}` above it");
             }
         }
