@@ -169,10 +169,10 @@ fn of_unknown_column(cause: &SchemaError) -> Option<String> {
 /// Messages that say less than what to change.
 fn in_other_words(text: &str) -> Option<String> {
     if text.contains("Physical plan does not support logical expression") {
-        return Some(format!(
-            "{}; write the inner query as a LEFT JOIN with its condition in ON, and GROUP BY where it has an aggregate",
-            shortened(text)
-        ));
+        return Some(
+            "Physical plan does not support a query in an expression of this kind or at this place: write the inner query as a LEFT JOIN with its condition in ON, and GROUP BY where it has an aggregate"
+                .to_owned(),
+        );
     }
     if let Some((_, after)) = text.split_once("Column in SELECT must be in GROUP BY")
         && let Some(column) = after.split('"').nth(1)
@@ -197,12 +197,6 @@ fn in_other_words(text: &str) -> Option<String> {
     }
     if text == "Divide by zero error" {
         return Some("division by zero".to_owned());
-    }
-    if text.contains("Physical plan does not support") && text.to_lowercase().contains("subquery") {
-        return Some(
-            "Physical plan does not support a query in an expression of this kind or at this place: EXISTS and IN stand in WHERE, and outer columns in equalities; else write a LEFT JOIN with a query that has GROUP BY"
-                .to_owned(),
-        );
     }
     if text.contains("annot access field") {
         return Some(format!(
