@@ -82,18 +82,18 @@ fn the_same_file_gives_the_same_bodies_from_any_batch_border() {
     let text: String = (0..12_000).map(|n| format!("{{\"type\":\"t\",\"n\":{n}}}\n\n")).collect();
     std::fs::write(&path, text).unwrap();
     let source = Source::new(&path).unwrap();
-    let parts = |start: u64| lines_of(&source, start).map(Result::unwrap);
-    let all: Vec<Part> = parts(0).collect();
+    let parts = |place: (u64, u64)| lines_of(&source, place).map(Result::unwrap);
+    let all: Vec<Part> = parts((0, 0)).collect();
     assert_eq!(all.iter().map(|part| part.places.len()).collect::<Vec<_>>(), [5_000, 5_000, 2_000]);
-    let second = parts(all[0].next).next().unwrap();
+    let second = parts((all[0].next, all[0].lines)).next().unwrap();
     assert_eq!(second.body, all[1].body);
     // Each event stands on its own line, with an empty one behind it.
     assert_eq!((all[1].places[0], all[0].lines), (10_001, 9_999));
 }
 
-fn lines_of(source: &Source, start: u64) -> Lines {
+fn lines_of(source: &Source, (start, line): (u64, u64)) -> Lines {
     let reader = source.open(start, &ProgressBar::hidden()).unwrap();
-    Lines { reader, identity: source.identity.clone(), offset: start, line: 0 }
+    Lines { reader, identity: source.identity.clone(), offset: start, line }
 }
 
 #[test]
@@ -118,11 +118,11 @@ fn what_is_compressed_is_read_whatever_it_is_called() {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let source = Source::new(&path).unwrap();
-        let part = lines_of(&source, 0).next().unwrap().unwrap();
+        let part = lines_of(&source, (0, 0)).next().unwrap().unwrap();
         assert_eq!((part.places, part.next), (vec![1, 2], 26), "{name}");
-        let rest = lines_of(&source, 13).next().unwrap().unwrap();
+        let rest = lines_of(&source, (13, 1)).next().unwrap().unwrap();
         let body = String::from_utf8(rest.body).unwrap();
-        assert_eq!(without_hashes(&body), "{\"type\":\"b\",\"id\":\"f-00000001\"}\n");
+        assert_eq!(without_hashes(&body), "{\"type\":\"b\",\"id\":\"f-00000002\"}\n");
     }
 }
 
