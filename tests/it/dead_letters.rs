@@ -593,7 +593,7 @@ async fn what_comes_again_after_its_letter_was_discarded_or_taken_is_kept_again(
     assert_ne!(second, discarded);
     assert_eq!(letter(&server.send(&[], broken).await.1), second);
     let pending = server.letters("default", "?status=pending").await;
-    assert_eq!(all(&pending, "id"), [second.clone()]);
+    assert_eq!(all(&pending, "id"), std::slice::from_ref(&second));
     let path = format!("/v1/default/dead-letters/{second}");
     assert_eq!(server.get(&path).await.bytes().await.unwrap(), broken.as_bytes());
     server.stop().await;

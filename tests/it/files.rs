@@ -3,7 +3,8 @@
 
 use crate::{harness::TestServer, process::run};
 use arrow::{
-    array::{ArrayRef, Float64Array, StringArray},
+    array::{ArrayRef, Float64Array, ListArray, StringArray},
+    datatypes::Float64Type,
     record_batch::RecordBatch,
 };
 use parquet::arrow::ArrowWriter;
@@ -148,8 +149,16 @@ async fn numbers_that_json_has_not_are_kept_as_texts() {
     let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c", "d"]));
     let types: ArrayRef = Arc::new(StringArray::from(vec!["t"; 4]));
     let floats: ArrayRef = Arc::new(Float64Array::from(numbers.to_vec()));
-    let columns =
-        [("id", ids), ("type", types), ("f", Arc::clone(&floats)), ("duration_ms", floats)];
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(
+        numbers.map(|number| Some(vec![Some(number), None])),
+    ));
+    let columns = [
+        ("id", ids),
+        ("type", types),
+        ("f", Arc::clone(&floats)),
+        ("duration_ms", floats),
+        ("list", lists),
+    ];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let path = write(&server, "numbers.parquet", b"");
     let mut writer =
@@ -162,17 +171,18 @@ async fn numbers_that_json_has_not_are_kept_as_texts() {
         .rows(
             "n",
             "SELECT id, duration_ms, json_extract_string(payload, '$.f'),
-                    json_extract_string(payload, '$.duration_ms')
+                    json_extract_string(payload, '$.duration_ms'),
+                    json_extract_string(payload, '$.list')
              FROM events ORDER BY id",
         )
         .await;
     assert_eq!(
         rows,
         json!([
-            ["a", null, "NaN", "NaN"],
-            ["b", null, "Infinity", "Infinity"],
-            ["c", null, "-Infinity", "-Infinity"],
-            ["d", 1.5, "1.5", "1.5"],
+            ["a", null, "NaN", "NaN", "[\"NaN\",null]"],
+            ["b", null, "Infinity", "Infinity", "[\"Infinity\",null]"],
+            ["c", null, "-Infinity", "-Infinity", "[\"-Infinity\",null]"],
+            ["d", 1.5, "1.5", "1.5", "[1.5,null]"],
         ])
     );
     server.stop().await;
