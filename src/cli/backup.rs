@@ -97,6 +97,7 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
         }
         BackupCommand::Create { place, url, copy, dry_run: false, json } => {
             let place = BackupPlace::parse(place, &config.s3)?;
+            create::check_place(config, &place).await?;
             let files = if *copy { Files::Copied } else { Files::Linked };
             let id = (Ids::new(clock.clone()).mint().to_string(), clock.now_ms());
             let client = Client::new(config, url.as_deref());

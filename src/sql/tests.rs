@@ -949,19 +949,42 @@ async fn a_manifest_that_was_changed_after_its_commit_leads_nowhere() {
     let house = House::new().await;
     house.take(1..5);
     house.commit().await;
+    let storage = house.catalog.storage();
+    let elsewhere = format!("{}/elsewhere.parquet", storage.root());
+    let file = file_of(&house, 1).await;
+    storage.put(&elsewhere, storage.get(file.file_path()).await.unwrap()).await.unwrap();
+    list_instead(&house, elsewhere, DataFileFormat::Parquet).await;
+    house.check_refused(asked("SELECT id FROM events"), "Internal(").await;
+}
+
+#[tokio::test]
+async fn data_files_that_are_no_parquet_are_refused_by_their_format() {
+    for format in [DataFileFormat::Avro, DataFileFormat::Orc] {
+        let house = House::new().await;
+        house.take(1..5);
+        house.commit().await;
+        let path = file_of(&house, 1).await.file_path().to_owned();
+        list_instead(&house, path, format).await;
+        let refused = format!("Invalid(\"the table has {format} data files");
+        for sql in ["SELECT count(*) FROM events", "SELECT id FROM events"] {
+            house.check_refused(asked(sql), &refused).await;
+        }
+    }
+}
+
+/// Writes the only manifest anew, with a file at this path in place of its own.
+async fn list_instead(house: &House, path: String, format: DataFileFormat) {
     let table = house.catalog.load_table(&house.events()).await.unwrap();
     let (metadata, storage) = (&table.metadata, house.catalog.storage());
     let list = storage.get(metadata.current_snapshot().unwrap().manifest_list()).await.unwrap();
     let list = iceberg::spec::ManifestList::parse_with_version(&list, metadata.format_version());
     let manifest = list.unwrap().entries()[0].clone();
-    let elsewhere = format!("{}/elsewhere.parquet", storage.root());
-    let file = file_of(&house, 1).await;
-    storage.put(&elsewhere, storage.get(file.file_path()).await.unwrap()).await.unwrap();
-    let mut moved = DataFileBuilder::default();
-    moved
+    let file = file_of(house, 1).await;
+    let mut listed = DataFileBuilder::default();
+    listed
         .content(DataContentType::Data)
-        .file_path(elsewhere)
-        .file_format(DataFileFormat::Parquet)
+        .file_path(path)
+        .file_format(format)
         .partition(file.partition().clone())
         .partition_spec_id(0)
         .record_count(file.record_count())
@@ -973,9 +996,8 @@ async fn a_manifest_that_was_changed_after_its_commit_leads_nowhere() {
         metadata.default_partition_spec().as_ref().clone(),
     )
     .build_v2_data();
-    changed.add_file(moved.build().unwrap(), -1).unwrap();
+    changed.add_file(listed.build().unwrap(), -1).unwrap();
     changed.write_manifest_file().await.unwrap();
-    house.check_refused(asked("SELECT id FROM events"), "Internal(").await;
 }
 
 /// A table of another engine.

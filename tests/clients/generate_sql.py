@@ -208,7 +208,7 @@ class Generator:
         if kind == 10:
             count_if = Pair(f"count_if({t}.i > 3)", f"count(*) FILTER (WHERE {t}.i > 3)")
             made = self.pick(f"max_by({t}.id, {t}.n * 1000 + {t}.id)", f"min_by({t}.id, {t}.id)", count_if, f"median({t}.i)", f"quantile_cont({t}.y, 0.25)", f"string_agg({t}.s, ',' ORDER BY {t}.id)",
-                             f"{self.pick('stddev', 'stddev_pop', 'var_samp', 'var_pop')}({t}.y)", f"{self.pick('corr', 'covar_pop', 'covar_samp', 'regr_slope')}({t}.y, {t}.i)",
+                             f"{self.pick('stddev', 'stddev_pop', 'var_samp', 'var_pop')}({t}.y)", f"nullif({self.pick('corr', 'covar_pop', 'covar_samp', 'regr_slope')}({t}.y, {t}.i), 'NaN'::double)",
                              f"{self.pick('bit_and', 'bit_or', 'bit_xor')}({t}.k)", f"string_agg(DISTINCT {t}.c, ',' ORDER BY {t}.c)", f"max({t}.x + {t}.y)", f"min(-{t}.x)")
             return made if isinstance(made, Pair) else Pair(made)
         return join("max({}) - min({})", self.number(t, 1), self.number(t, 1))
@@ -348,7 +348,7 @@ class Generator:
         units = self.pick("ROWS", "ROWS", "RANGE", "GROUPS")
         value = f"{call}{filter_} OVER ({part}ORDER BY {self.pick(*order[units])} {self.frame(units)})"
         if call.startswith(("corr", "covar")):  # What is left of products that cancel out is rounding.
-            value = f"round({value}, 6)"
+            value = f"nullif(round({value}, 6), 'NaN'::double)"  # Of one value DuckDB says NaN, PostgreSQL and we NULL.
         return Pair(f"SELECT a.id, {value} AS w FROM t a ORDER BY a.id"), True
 
     def windowed(self):

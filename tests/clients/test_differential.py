@@ -92,12 +92,10 @@ def listed_refusals():
 
 def plain(value, kind=""):
     """A value of either engine in one form: numbers by value to ten digits, and to twelve behind the point, times as microseconds."""
-    if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal", "double", "real")):
+    if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal")):
         return value
     if kind.startswith("decimal"):
         value = Decimal(value)
-    if kind in ("double", "real"):
-        value = float(value)  # What is no number is a text.
     if kind.startswith("timestamp"):
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if kind.startswith("date"):
@@ -109,7 +107,7 @@ def plain(value, kind=""):
         return ("date", str(value))
     if isinstance(value, (float, Decimal)):
         if math.isnan(value) or math.isinf(value):
-            return str(value)
+            return None  # JSON has no such number.
         value = 0 if abs(value) < 1e-12 else value
         return int(value) if value == int(value) and abs(value) < 1e15 else f"{float(value):.10g}"
     return value

@@ -179,9 +179,9 @@ async fn numbers_that_json_has_not_are_kept_as_texts() {
     assert_eq!(
         rows,
         json!([
-            ["a", null, "NaN", "NaN", "[\"NaN\",null]"],
-            ["b", null, "Infinity", "Infinity", "[\"Infinity\",null]"],
-            ["c", null, "-Infinity", "-Infinity", "[\"-Infinity\",null]"],
+            ["a", null, "NaN", "NaN", "[null,null]"],
+            ["b", null, "Infinity", "Infinity", "[null,null]"],
+            ["c", null, "-Infinity", "-Infinity", "[null,null]"],
             ["d", 1.5, "1.5", "1.5", "[1.5,null]"],
         ])
     );

@@ -1,7 +1,7 @@
 //! The rows of a Parquet file as events: each is sent as the JSON object of its columns.
 //!
 //! A column that is null is a member that is absent. Values are written as `icecore sql` writes
-//! them; the text of a column that holds JSON in our
+//! them, but numbers that JSON has not, which are texts; the text of a column that holds JSON in our
 //! own tables is taken as JSON where it is JSON, so what `icecore sql --format parquet` wrote comes
 //! back as it was. A few rows are in memory at a time, whatever the size of the file and of its row
 //! groups.
@@ -14,10 +14,9 @@ use crate::{
     sql::output::cell::{Cells, write_json_text},
 };
 use arrow::{
-    array::{Array, ArrayRef},
+    array::{Array, AsArray, Float64Array},
     compute::cast,
-    datatypes::DataType,
-    error::ArrowError,
+    datatypes::{DataType, Float64Type},
     record_batch::RecordBatch,
 };
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -150,6 +149,8 @@ struct Column {
     name: Vec<u8>,
     is_id: bool,
     is_json: bool,
+    /// The values, where some may be none of JSON's numbers.
+    floats: Option<Float64Array>,
     nulls: Option<arrow::buffer::NullBuffer>,
 }
 
@@ -171,16 +172,21 @@ impl EventWriter {
             let array = if is_json && is_bytes {
                 cast(array, &DataType::Utf8View).map_err(|source| failed(&source))?
             } else {
-                as_event(array).map_err(|source| failed(&source))?
+                std::sync::Arc::clone(array)
             };
             let mut name = Vec::new();
             write_json_text(&mut name, field.name());
             name.push(b':');
+            let floats = match array.data_type().is_floating() {
+                true => Some(cast(&array, &DataType::Float64).map_err(|source| failed(&source))?),
+                false => None,
+            };
             columns.push(Column {
                 index,
                 name,
                 is_id: field.name() == "id",
                 is_json,
+                floats: floats.map(|floats| floats.as_primitive::<Float64Type>().clone()),
                 nulls: array.logical_nulls(),
             });
             arrays.push((field.name().clone(), array, true));
@@ -205,7 +211,10 @@ impl EventWriter {
         for column in self.columns.iter().filter(present) {
             object.extend_from_slice(&column.name);
             let start = object.len();
-            self.cells.write_json(&mut object, column.index, row);
+            match column.floats.as_ref().and_then(|floats| non_finite(floats.value(row))) {
+                Some(text) => write_json_text(&mut object, text),
+                None => self.cells.write_json(&mut object, column.index, row),
+            }
             if column.is_json {
                 let written = start..object.len();
                 unquote_json(&mut object, written);
@@ -219,13 +228,13 @@ impl EventWriter {
     }
 }
 
-/// A column as events have it: times without zone are UTC.
-fn as_event(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    match array.data_type() {
-        DataType::Timestamp(unit, None) => {
-            cast(array, &DataType::Timestamp(*unit, Some(std::sync::Arc::from("+00:00"))))
-        }
-        _ => Ok(std::sync::Arc::clone(array)),
+/// The text of a number that JSON has not.
+fn non_finite(number: f64) -> Option<&'static str> {
+    match number {
+        _ if number.is_finite() => None,
+        _ if number.is_nan() => Some("NaN"),
+        _ if 0.0 < number => Some("Infinity"),
+        _ => Some("-Infinity"),
     }
 }
 

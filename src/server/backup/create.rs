@@ -93,6 +93,21 @@ fn check_metastore(config: &Config) -> Result<Option<PathBuf>, BackupError> {
     }
 }
 
+/// Refuses a place that cannot have a backup.
+///
+/// # Errors
+/// [`BackupError::Invalid`], and what the place answers with.
+pub async fn check_place(config: &Config, place: &BackupPlace) -> Result<(), BackupError> {
+    let in_the_way = if place.is_in(&config.warehouse) {
+        "is in the warehouse: choose a place outside of it"
+    } else if !place.is_free().await? {
+        "is not empty: choose a new place for each backup"
+    } else {
+        return Ok(());
+    };
+    Err(BackupError::Invalid(format!("`{}` {in_the_way}", place.name())))
+}
+
 /// Where a backup of this id makes files that are to go to a bucket.
 fn scratch(config: &Config, id: &str) -> PathBuf {
     config.data_dir.join(format!("{SCRATCH}{id}"))
@@ -162,18 +177,7 @@ impl Creation {
         (id, now_ms): (String, i64),
     ) -> Result<Self, BackupError> {
         let metastore_file = check_metastore(config)?;
-        if place.is_in(&config.warehouse) {
-            return Err(BackupError::Invalid(format!(
-                "`{}` is in the warehouse: choose a place outside of it",
-                place.name()
-            )));
-        }
-        if !place.is_free().await? {
-            return Err(BackupError::Invalid(format!(
-                "`{}` is not empty: choose a new place for each backup",
-                place.name()
-            )));
-        }
+        check_place(config, &place).await?;
         let (is_locked, log) = if is_told_to_run { (true, None) } else { take_log(config).await? };
         let is_running = is_told_to_run || is_locked;
         let metastore = open_metastore(config).await?;

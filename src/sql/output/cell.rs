@@ -1,8 +1,7 @@
 //! One value of an Arrow array as text.
 //!
-//! Integers are JSON numbers whatever their size, instants are RFC 3339 in UTC and times without zone the
-//! same without its letter, decimals and binary (base64) are texts, NaN and infinities are the texts that
-//! PostgreSQL and DuckDB read as such, lists and structs are JSON.
+//! Integers are JSON numbers whatever their size, times are RFC 3339 in UTC, decimals and binary
+//! (base64) are texts, NaN and infinities are null, lists and structs are JSON.
 
 use crate::sql::SqlError;
 use arrow::{
@@ -54,8 +53,6 @@ struct Column {
 enum Shape {
     /// A JSON number, `true`, `false` or `null`.
     Plain,
-    /// A JSON number, or the word for what is none.
-    Float,
     /// Text without quotes.
     Text,
     /// A JSON array or object.
@@ -134,14 +131,6 @@ impl Column {
         }
         match self.shape {
             Shape::Plain | Shape::Json => (self.write)(out, row),
-            Shape::Float => {
-                let start = out.len();
-                (self.write)(out, row);
-                if !out.last().is_some_and(u8::is_ascii_digit) {
-                    out.insert(start, b'"');
-                    out.push(b'"');
-                }
-            }
             Shape::Text => {
                 let start = out.len();
                 (self.write)(out, row);
@@ -158,7 +147,9 @@ impl Column {
         let start = out.len();
         (self.write)(out, row);
         match self.shape {
-            Shape::Plain | Shape::Float => (),
+            // NaN and infinities are null here as well.
+            Shape::Plain if out[start..] == *b"null" => out.truncate(start),
+            Shape::Plain => (),
             Shape::Text | Shape::Json => {
                 let text = out.split_off(start);
                 write_csv_text(out, &String::from_utf8_lossy(&text));
@@ -216,11 +207,9 @@ fn writer(array: &ArrayRef) -> Result<(Shape, WriteValue), SqlError> {
         DataType::UInt16 => plain(number::<UInt16Type>(array)),
         DataType::UInt32 => plain(number::<UInt32Type>(array)),
         DataType::UInt64 => plain(number::<UInt64Type>(array)),
-        DataType::Float16 => {
-            Ok((Shape::Float, float::<Float16Type>(array, |value| f64::from(value.to_f32()))))
-        }
-        DataType::Float32 => Ok((Shape::Float, single(array))),
-        DataType::Float64 => Ok((Shape::Float, float::<Float64Type>(array, |value| value))),
+        DataType::Float16 => plain(float::<Float16Type>(array, |value| f64::from(value.to_f32()))),
+        DataType::Float32 => plain(single(array)),
+        DataType::Float64 => plain(float::<Float64Type>(array, |value| value)),
         DataType::Decimal32(_, scale) => text(decimal::<Decimal32Type>(array, *scale)),
         DataType::Decimal64(_, scale) => text(decimal::<Decimal64Type>(array, *scale)),
         DataType::Decimal128(_, scale) => text(decimal::<Decimal128Type>(array, *scale)),
@@ -231,7 +220,7 @@ fn writer(array: &ArrayRef) -> Result<(Shape, WriteValue), SqlError> {
         DataType::Date64 => text(time::<Date64Type>(array, |ms| {
             Moment { seconds: ms.div_euclid(1000), nanos: 0 }.date()
         })),
-        DataType::Timestamp(unit, zone) => text(timestamp(array, *unit, zone.is_some())),
+        DataType::Timestamp(unit, _) => text(timestamp(array, *unit)),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => text(string(array)?),
         DataType::Binary
         | DataType::LargeBinary
@@ -269,30 +258,19 @@ where
 
 fn float<T: ArrowPrimitiveType>(array: &ArrayRef, wide: fn(T::Native) -> f64) -> WriteValue {
     let values: PrimitiveArray<T> = array.as_primitive::<T>().clone();
-    Box::new(move |out, row| write_float(out, wide(values.value(row))))
+    Box::new(move |out, row| {
+        let value = wide(values.value(row));
+        // serde_json writes `null` for what JSON cannot say, and the shortest text that reads back.
+        serde_json::to_writer(out, &value).expect("writing to memory does not fail");
+    })
 }
 
 /// Apart from [`float`] because the shortest text of an `f32` is not that of the same `f64`.
 fn single(array: &ArrayRef) -> WriteValue {
     let values: PrimitiveArray<Float32Type> = array.as_primitive::<Float32Type>().clone();
     Box::new(move |out, row| {
-        let value = values.value(row);
-        if value.is_finite() {
-            serde_json::to_writer(out, &value).expect("writing to memory does not fail");
-        } else {
-            write_float(out, f64::from(value));
-        }
+        serde_json::to_writer(out, &values.value(row)).expect("writing to memory does not fail");
     })
-}
-
-/// The shortest text that reads back, or PostgreSQL's word for what is no number.
-fn write_float(out: &mut Vec<u8>, value: f64) {
-    match value {
-        value if value.is_nan() => out.extend_from_slice(b"NaN"),
-        f64::INFINITY => out.extend_from_slice(b"Infinity"),
-        f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
-        _ => serde_json::to_writer(out, &value).expect("writing to memory does not fail"),
-    }
 }
 
 fn decimal<T: arrow::datatypes::DecimalType>(array: &ArrayRef, scale: i8) -> WriteValue {
@@ -303,35 +281,25 @@ fn decimal<T: arrow::datatypes::DecimalType>(array: &ArrayRef, scale: i8) -> Wri
     })
 }
 
-fn time<T: ArrowPrimitiveType>(
-    array: &ArrayRef,
-    text: impl Fn(T::Native) -> String + Send + 'static,
-) -> WriteValue {
+fn time<T: ArrowPrimitiveType>(array: &ArrayRef, text: fn(T::Native) -> String) -> WriteValue {
     let values: PrimitiveArray<T> = array.as_primitive::<T>().clone();
     Box::new(move |out, row| out.extend_from_slice(text(values.value(row)).as_bytes()))
 }
 
-fn timestamp(array: &ArrayRef, unit: TimeUnit, has_zone: bool) -> WriteValue {
-    let text = move |moment: Moment| {
-        let mut text = moment.text();
-        if !has_zone && text.ends_with('Z') {
-            text.pop();
-        }
-        text
-    };
+fn timestamp(array: &ArrayRef, unit: TimeUnit) -> WriteValue {
     match unit {
-        TimeUnit::Second => time::<TimestampSecondType>(array, move |value| {
-            text(Moment { seconds: value, nanos: 0 })
-        }),
+        TimeUnit::Second => {
+            time::<TimestampSecondType>(array, |value| Moment { seconds: value, nanos: 0 }.text())
+        }
         TimeUnit::Millisecond => {
-            time::<TimestampMillisecondType>(array, move |value| text(Moment::of(value, 1_000)))
+            time::<TimestampMillisecondType>(array, |value| Moment::of(value, 1_000).text())
         }
         TimeUnit::Microsecond => {
-            time::<TimestampMicrosecondType>(array, move |value| text(Moment::of(value, 1_000_000)))
+            time::<TimestampMicrosecondType>(array, |value| Moment::of(value, 1_000_000).text())
         }
-        TimeUnit::Nanosecond => time::<TimestampNanosecondType>(array, move |value| {
-            text(Moment::of(value, 1_000_000_000))
-        }),
+        TimeUnit::Nanosecond => {
+            time::<TimestampNanosecondType>(array, |value| Moment::of(value, 1_000_000_000).text())
+        }
     }
 }
 
