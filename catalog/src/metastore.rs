@@ -206,7 +206,7 @@ pub struct Event {
 
 /// A namespace at the top, and how far the service's own log is in its tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged {
+pub struct NamespaceMarks {
     /// Which one.
     pub levels: Levels,
     /// Its properties.
@@ -258,7 +258,7 @@ pub trait Metastore: Debug + Send + Sync {
         self.namespaces_of(parent, Page::ALL).await
     }
     /// All namespaces at the top, in order: one statement, however many there are.
-    async fn logged(&self) -> Result<Vec<Logged>, CatalogError>;
+    async fn logged(&self) -> Result<Vec<NamespaceMarks>, CatalogError>;
     /// Sets and removes properties; `NoSuchNamespace`.
     async fn update_namespace(
         &self,

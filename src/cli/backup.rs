@@ -206,7 +206,7 @@ async fn list(config: &Config, json: bool) -> Result<(), CliError> {
 /// The backups that lie at a place, whoever made them.
 async fn list_at(config: &Config, place: &str, json: bool) -> Result<(), CliError> {
     let listed = backup::list(&BackupPlace::parse(place, &config.s3)?, &config.s3).await?;
-    let row = |listed: backup::Listed| {
+    let row = |listed: backup::BackupEntry| {
         let (place, found) = (listed.place, listed.backup.as_ref());
         Row {
             id: found.map(|found| found.id.clone()),

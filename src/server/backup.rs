@@ -173,7 +173,7 @@ impl Backup {
 
 /// What lies at a place.
 #[derive(Debug)]
-pub struct Listed {
+pub struct BackupEntry {
     /// Where.
     pub place: String,
     /// The backup; none where one was not finished, or something else is.
@@ -184,13 +184,13 @@ pub struct Listed {
 ///
 /// # Errors
 /// [`BackupError`].
-pub async fn list(place: &BackupPlace, s3: &S3Options) -> Result<Vec<Listed>, BackupError> {
+pub async fn list(place: &BackupPlace, s3: &S3Options) -> Result<Vec<BackupEntry>, BackupError> {
     if let Some(backup) = Backup::find(place).await? {
-        return Ok(vec![Listed { place: place.name(), backup: Some(backup) }]);
+        return Ok(vec![BackupEntry { place: place.name(), backup: Some(backup) }]);
     }
     let mut listed = Vec::new();
     for place in place.below(s3).await? {
-        listed.push(Listed { place: place.name(), backup: Backup::find(&place).await? });
+        listed.push(BackupEntry { place: place.name(), backup: Backup::find(&place).await? });
     }
     Ok(listed)
 }

@@ -17,7 +17,7 @@ use crate::{
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
-    metastore::{Logged, Metastore, sql::SqlMetastore},
+    metastore::{Metastore, NamespaceMarks, sql::SqlMetastore},
 };
 use icecore_schemas::{
     names::Namespace,
@@ -60,7 +60,7 @@ impl Known {
             is_new: feed.last == 0,
             ..Self::default()
         };
-        for Logged { levels, properties, tables } in metastore.logged().await? {
+        for NamespaceMarks { levels, properties, tables } in metastore.logged().await? {
             let Some(namespace) = Namespace::noted(&levels, &properties) else {
                 continue; // A namespace that another engine made.
             };

@@ -102,7 +102,7 @@ impl Accumulator for Extremes {
 /// Any function over a frame, worked out anew for each: time grows with the length of frames, and the
 /// answer is that of the same rows in a group.
 #[derive(Debug)]
-pub struct Recomputed {
+pub struct FrameRecompute {
     function: AggregateUDF,
     arguments: Arguments,
     /// The rows of the frame, and before them some that have left.
@@ -125,7 +125,7 @@ struct Arguments {
     expr_fields: Vec<FieldRef>,
 }
 
-impl Recomputed {
+impl FrameRecompute {
     /// What `function` makes of its arguments.
     #[must_use]
     pub fn new(function: AggregateUDF, args: &AccumulatorArgs<'_>) -> Self {
@@ -163,7 +163,7 @@ impl Recomputed {
     }
 }
 
-impl Accumulator for Recomputed {
+impl Accumulator for FrameRecompute {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         let had = self.frame();
         let both = |(had, more): (&ArrayRef, &ArrayRef)| concat(&[had.as_ref(), more.as_ref()]);

@@ -8,7 +8,7 @@
 
 use crate::sql::{
     floats,
-    frames::{Extremes, Recomputed},
+    frames::{Extremes, FrameRecompute},
     wrapped::{Accumulators, wrapped},
 };
 use arrow::{
@@ -165,7 +165,7 @@ impl Accumulators for Exact {
         }
         if !is_sum || args.is_distinct {
             let function = wrapped(Arc::new(inner.clone()), self.clone());
-            return Ok(Box::new(Recomputed::new(function, &args)));
+            return Ok(Box::new(FrameRecompute::new(function, &args)));
         }
         if kind == Some(&DataType::Float64) {
             let is_average = inner.name() == "avg";

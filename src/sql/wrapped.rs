@@ -64,16 +64,16 @@ pub trait Accumulators: Clone + Debug + Eq + Hash + Send + Sync + 'static {
 /// `inner` with these accumulators.
 #[must_use]
 pub fn wrapped<A: Accumulators>(inner: Arc<AggregateUDF>, accumulators: A) -> AggregateUDF {
-    AggregateUDF::from(Wrapped { inner, accumulators })
+    AggregateUDF::from(AggregateWrapper { inner, accumulators })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Wrapped<A> {
+struct AggregateWrapper<A> {
     inner: Arc<AggregateUDF>,
     accumulators: A,
 }
 
-impl<A: Accumulators> AggregateUDFImpl for Wrapped<A> {
+impl<A: Accumulators> AggregateUDFImpl for AggregateWrapper<A> {
     fn name(&self) -> &str {
         self.inner.name()
     }

@@ -25,9 +25,9 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        DoneRequest, Event, Feed, Kind, Levels, Logged, Metastore, NewTable, Obsolete, Origin,
-        Page, PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow, SwapOutcome,
-        TableRow, Trash, TrashRow,
+        DoneRequest, Event, Feed, Kind, Levels, Metastore, NamespaceMarks, NewTable, Obsolete,
+        Origin, Page, PointerSwap, Properties, Remembered, Report, RequestKey, SnapshotRow,
+        SwapOutcome, TableRow, Trash, TrashRow,
     },
     names,
 };
@@ -118,7 +118,7 @@ impl Metastore for SqlMetastore {
         namespaces::list(&mut tx, parent, page).await
     }
 
-    async fn logged(&self) -> Result<Vec<Logged>, CatalogError> {
+    async fn logged(&self) -> Result<Vec<NamespaceMarks>, CatalogError> {
         namespaces::logged(&mut *self.reader().await?).await
     }
 

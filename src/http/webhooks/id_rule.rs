@@ -27,13 +27,13 @@ pub(super) enum IdRule {
 
 /// What somebody who sets a secret says of it.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct IdRuleChoice {
     pub(super) header: Option<String>,
     pub(super) member: Option<String>,
     pub(super) is_nowhere: bool,
 }
 
-impl Wanted {
+impl IdRuleChoice {
     /// The rule; none where nothing is said.
     ///
     /// # Errors

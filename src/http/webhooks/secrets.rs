@@ -2,7 +2,7 @@
 
 use super::{
     Scheme, check_provider,
-    id_rule::{IdRule, Wanted},
+    id_rule::{IdRule, IdRuleChoice},
 };
 use crate::http::{
     App, body, error::ApiError, guard, json, parse_namespace, record::Caller, tables,
@@ -104,7 +104,7 @@ pub(super) async fn set(
     let namespace = parse_namespace(&namespace)?;
     let sent_to = tables::owner(&app, &caller.principal, namespace).await?;
     let NewSecret { id_header: header, id_member: member, no_id: is_nowhere, .. } = new;
-    let rule = match (Wanted { header, member, is_nowhere }.rule()?, scheme) {
+    let rule = match (IdRuleChoice { header, member, is_nowhere }.rule()?, scheme) {
         // A new secret alone leaves the rule as it is.
         (None, Scheme::Generic) => {
             let before = store(&app)?.webhook_secrets(sent_to.name(), &provider).await?;

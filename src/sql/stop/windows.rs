@@ -63,7 +63,7 @@ pub fn stopping_windows(
 }
 
 fn aggregate(inner: Arc<AggregateUDF>, stop: &Arc<Stop>) -> AggregateUDF {
-    wrapped(inner, Looking(Arc::clone(stop)))
+    wrapped(inner, StopCheck(Arc::clone(stop)))
 }
 
 fn window(inner: Arc<WindowUDF>, stop: &Arc<Stop>) -> WindowUDF {
@@ -72,28 +72,28 @@ fn window(inner: Arc<WindowUDF>, stop: &Arc<Stop>) -> WindowUDF {
 
 /// An aggregate over the frame of a window looks at this.
 #[derive(Clone, Debug)]
-struct Looking(Arc<Stop>);
+struct StopCheck(Arc<Stop>);
 
 // Functions are the same whichever query they are part of.
-impl PartialEq for Looking {
+impl PartialEq for StopCheck {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Looking {}
+impl Eq for StopCheck {}
 
-impl Hash for Looking {
+impl Hash for StopCheck {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
-impl Looking {
+impl StopCheck {
     fn around(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
         Box::new(StopAccumulator { inner, stop: Arc::clone(&self.0) })
     }
 }
 
-impl Accumulators for Looking {
+impl Accumulators for StopCheck {
     fn accumulator(
         &self,
         inner: &AggregateUDF,

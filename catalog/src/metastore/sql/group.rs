@@ -38,13 +38,13 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedCommit>,
     /// Whether a task works them off.
     is_led: bool,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct QueuedCommit {
     commit: Commit,
     answer: oneshot::Sender<Result<SwapOutcome, CatalogError>>,
 }
@@ -68,7 +68,7 @@ impl Group {
     }
 
     /// Adds a commit, and says whether nobody works them off.
-    fn push(&self, waiting: Waiting) -> Result<bool, CatalogError> {
+    fn push(&self, waiting: QueuedCommit) -> Result<bool, CatalogError> {
         let mut queue = self.lock();
         if WAITING_MAX <= queue.waiting.len() {
             return Err(CatalogError::Busy(format!(
@@ -80,7 +80,7 @@ impl Group {
     }
 
     /// The next ones; nobody works them off any more when there are none.
-    fn take(&self) -> Vec<Waiting> {
+    fn take(&self) -> Vec<QueuedCommit> {
         let mut queue = self.lock();
         let count = queue.waiting.len().min(GROUP_MAX);
         queue.is_led = 0 < count;
@@ -95,9 +95,9 @@ impl Group {
 
 /// Ends the queue of a task that panicked: those who wait learn that their outcome is unknown, and
 /// the next commit starts another task.
-struct Leading<'a>(&'a Group);
+struct QueueLeader<'a>(&'a Group);
 
-impl Drop for Leading<'_> {
+impl Drop for QueueLeader<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             *self.0.lock() = Queue::default();
@@ -120,7 +120,7 @@ impl SqlMetastore {
             return self.transact(&[&commit]).await?.remove(0);
         }
         let (answer, answered) = oneshot::channel();
-        if self.group.push(Waiting { commit, answer })? {
+        if self.group.push(QueuedCommit { commit, answer })? {
             let metastore = self.clone();
             spawn(async move { metastore.lead().await });
         }
@@ -129,7 +129,7 @@ impl SqlMetastore {
     }
 
     async fn lead(&self) {
-        let leading = Leading(&self.group);
+        let leading = QueueLeader(&self.group);
         loop {
             // More commits gather while a transaction is on its way to the disk.
             let mut batch = leading.0.take();

@@ -3,7 +3,7 @@
 use super::{SEPARATOR, access, dialect::Lock, failed, limit, path};
 use crate::{
     error::CatalogError,
-    metastore::{Levels, Logged, Page, Properties, Watermark},
+    metastore::{Levels, NamespaceMarks, Page, Properties, Watermark},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 
@@ -102,7 +102,9 @@ pub(super) async fn list(
 /// path, properties, and of a table that a log has written: name, epoch, position, last seq.
 type LoggedRow = (String, String, Option<String>, Option<i64>, Option<i64>, Option<i64>);
 
-pub(super) async fn logged(connection: &mut AnyConnection) -> Result<Vec<Logged>, CatalogError> {
+pub(super) async fn logged(
+    connection: &mut AnyConnection,
+) -> Result<Vec<NamespaceMarks>, CatalogError> {
     let rows: Vec<LoggedRow> = sqlx::query_as(
         "SELECT n.path, n.properties, t.name, t.epoch, t.position, t.last_seq
          FROM namespaces AS n LEFT JOIN tables AS t
@@ -112,11 +114,15 @@ pub(super) async fn logged(connection: &mut AnyConnection) -> Result<Vec<Logged>
     .fetch_all(connection)
     .await
     .map_err(failed("read how far the log is"))?;
-    let mut all: Vec<Logged> = Vec::new();
+    let mut all: Vec<NamespaceMarks> = Vec::new();
     for (path, properties, name, epoch, position, last_seq) in rows {
         let levels = vec![path];
         if all.last().is_none_or(|last| last.levels != levels) {
-            all.push(Logged { levels, properties: decode(&properties)?, tables: Vec::new() });
+            all.push(NamespaceMarks {
+                levels,
+                properties: decode(&properties)?,
+                tables: Vec::new(),
+            });
         }
         if let (Some(name), Some(epoch), Some(position), Some(last_seq), Some(last)) =
             (name, epoch, position, last_seq, all.last_mut())
