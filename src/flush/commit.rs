@@ -161,6 +161,7 @@ impl TableFlush {
         let _memory = memory.expect("the semaphore is never closed");
         let started = Instant::now();
 
+        self.wal.check_room_for_ids()?;
         let Some(ours) = self.ours.of(kind) else { return Ok(Done::All) };
         let Some(name) = ours.fixed_name() else { return Ok(Done::All) };
         let ident = schema::ident(namespace, name);

@@ -4,9 +4,13 @@
 //! get rid of anything again.
 
 use crate::wal::{Wal, WalError, WalOptions, segment};
+use icecore_schemas::service_table::RecordKind;
 
 /// The disk is low when less than this many times the share is free that must stay free.
 const LOW_TIMES: u64 = 2;
+
+/// A file of ids takes less than this many times what their records take in the log.
+const ID_FILE_TIMES: u64 = 2;
 
 /// A log with less than this part of its bound left counts as full for those who only ask: large
 /// groups are refused by then.
@@ -35,9 +39,31 @@ pub(crate) fn left(options: &WalOptions) -> Option<u64> {
 }
 
 impl Wal {
-    /// Gives the disk back the files that wait to be segments. Blocking: a few files are removed.
+    /// Gives the disk back what nobody needs: segments that a pin held while they were trimmed, and
+    /// the files that wait to be segments. Blocking: a few files are removed.
     pub fn give_up_free(&self) {
+        self.inner.remove_retired_unless_busy();
         self.inner.remove_free();
+    }
+
+    /// Fails while a nearly full disk has less left than a file of the ids that only the log has. A
+    /// flush that took those bytes would get nothing for them: a segment goes when its ids are in a
+    /// file.
+    ///
+    /// # Errors
+    /// [`WalError::Full`].
+    pub fn check_room_for_ids(&self) -> Result<(), WalError> {
+        let Some(left) = self.disk_left() else { return Ok(()) };
+        let pending = self.pending();
+        let keys = pending.iter().filter(|pending| pending.kind == RecordKind::Keys);
+        let needed = keys.map(|pending| pending.bytes).sum::<u64>() * ID_FILE_TIMES;
+        if left < needed {
+            let reason = format!(
+                "{left} bytes of its disk are free, and the ids of what it holds need {needed} before a table may take more"
+            );
+            return Err(WalError::Full { reason });
+        }
+        Ok(())
     }
 
     /// Whether the next small group would find room. It may be taken meanwhile, so only an append

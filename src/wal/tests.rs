@@ -488,6 +488,24 @@ fn a_pin_holds_the_segments_it_saw() {
 }
 
 #[test]
+fn what_a_pin_held_while_it_was_trimmed_is_given_up_on_demand() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(Position::MAX);
+    for _ in 0..3 {
+        writer.append(&[sized("a", 3_500)]).unwrap();
+    }
+    let pin = wal.pin();
+    wal.trim(EVENTS, &ns("a"), 2).unwrap();
+    wal.give_up_free();
+    assert_eq!(rig.segments().len(), 3);
+    drop(pin);
+    wal.give_up_free();
+    assert_eq!(rig.segments().len(), 1);
+    assert!(rig.files("free-", "").is_empty());
+}
+
+#[test]
 fn keep_after_keeps_trimmed_segments_for_the_next_start() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
