@@ -15,6 +15,7 @@ pub mod operate;
 pub mod query;
 pub mod query_string;
 pub mod record;
+pub mod routes;
 pub mod serve;
 pub mod snapshot_id;
 pub mod tables;
@@ -41,7 +42,6 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
 };
 use icecore_catalog::{
     access::Access,
@@ -126,8 +126,7 @@ impl App {
 /// Every route of the server, the catalog's included.
 pub fn router(app: App) -> Router {
     let catalog = icecore_catalog::rest::router_for(app.catalog.clone(), app.access.clone());
-    routes()
-        .route_layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+    routes::router(&app)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(app.clone())
@@ -136,32 +135,6 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.room.clone(), bounded))
         .layer(middleware::from_fn_with_state(app.clone(), visitor::guard))
         .layer(middleware::from_fn_with_state(app, identify))
-}
-
-/// The routes outside the catalog; what each needs is in [`guard::ROUTES`].
-fn routes() -> Router<App> {
-    Router::new()
-        .route("/ingest", post(ingest::ingest).options(webhooks::handshake))
-        .route("/ingest/", post(ingest::ingest).options(webhooks::handshake))
-        .route("/e", post(ingest::ingest).options(webhooks::handshake))
-        .route("/e/", post(ingest::ingest).options(webhooks::handshake))
-        .route("/v1/{namespace}/sql", post(query::query))
-        .route("/v1/{namespace}/commit", post(tables::commit))
-        .route("/v1/{namespace}/tables", get(tables::list))
-        .route("/v1/{namespace}/tables/{table}/snapshots", get(tables::snapshots))
-        .route("/v1/namespaces", get(tables::all_namespaces))
-        .merge(operate::routes())
-        .route("/admin/commit", post(tables::commit_all))
-        .merge(dead_letters::routes())
-        .merge(webhooks::routes())
-        .route("/admin/tokens", get(admin::tokens).post(admin::make_token))
-        .route("/admin/tokens/{id}", delete(admin::revoke_token))
-        .route("/admin/audit", get(admin::audit))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/version", get(health::version))
-        .route("/openapi.json", get(health::openapi))
 }
 
 async fn no_such_path() -> ApiError {

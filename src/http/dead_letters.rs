@@ -12,14 +12,13 @@ use crate::{
     ingest::{Letters, Submission},
 };
 use axum::{
-    Router,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use chrono::{DateTime, SecondsFormat};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+pub(super) use retry::retry;
 use rows::{Cursor, Letter, Wanted, newest, page_of_ids, payload};
 use serde::Deserialize;
 use serde_json::{Value, json as value};
@@ -29,15 +28,6 @@ const PAGE_LETTERS: usize = 100;
 const PAGE_LETTERS_MAX: usize = 1000;
 /// Letters that are discarded in one append to the log.
 const DISCARD_LETTERS_MAX: usize = 500;
-
-/// Every route of this module.
-pub fn routes() -> Router<App> {
-    let letters = "/v1/{namespace}/dead-letters";
-    Router::new()
-        .route(letters, get(list).delete(purge))
-        .route(&format!("{letters}/{{id}}"), get(show))
-        .route(&format!("{letters}/retry"), post(retry::retry))
-}
 
 /// Which page of the letters.
 #[derive(Debug, Deserialize)]

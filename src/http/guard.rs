@@ -1,14 +1,14 @@
 //! Lets a request through to its handler: who is calling, and may they. The catalog has a guard of
 //! its own, with the same principals.
 //!
-//! [`ROUTES`] says what each route needs. Its one invariant: with access control on, a route that
-//! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
-//! what is missing answer alike. [`Principal`] is in the extensions of every request that passes.
+//! The table [`ROUTES`](super::routes::ROUTES) says what each route needs. Its one invariant: a
+//! refusal depends on names alone, so what is foreign and what is missing answer alike.
+//! [`Principal`] is in the extensions of every request that passes, but for routes that ask nothing.
 
 use crate::http::{App, error::ApiError, namespaces, record};
 use axum::{
-    extract::{MatchedPath, RawPathParams, Request, State},
-    http::{HeaderValue, Method, header},
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    http::{HeaderValue, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -24,111 +24,53 @@ pub enum Need {
     /// Nothing.
     Open,
     /// Any valid token; the handler shows only what the caller may see.
-    Anyone,
-    /// This action in the namespace that the path names.
+    AnyToken,
+    /// This action in the namespace of events that the path names.
     In(Action),
+    /// This action in the namespace of the catalog that the path names, which may have several
+    /// levels; its handler finds it as [`CatalogNamespace`].
+    InCatalog(Action),
     /// This action in some namespace; the handler looks where.
     Somewhere(Action),
     /// This action in every namespace.
     Everywhere(Action),
 }
 
-/// Every route outside the catalog, as the router has it. A method that is not listed is not
-/// allowed.
-pub const ROUTES: &[(&str, &str, Need)] = &[
-    ("POST", "/ingest", Need::Somewhere(Action::Ingest)),
-    ("POST", "/ingest/", Need::Somewhere(Action::Ingest)),
-    ("POST", "/e", Need::Somewhere(Action::Ingest)),
-    ("POST", "/e/", Need::Somewhere(Action::Ingest)),
-    ("OPTIONS", "/ingest", Need::Open),
-    ("OPTIONS", "/ingest/", Need::Open),
-    ("OPTIONS", "/e", Need::Open),
-    ("OPTIONS", "/e/", Need::Open),
-    // The signature stands for the token.
-    ("POST", "/webhooks/{provider}", Need::Open),
-    ("OPTIONS", "/webhooks/{provider}", Need::Open),
-    ("POST", "/v1/{namespace}/sql", Need::In(Action::Read)),
-    ("POST", "/v1/{namespace}/commit", Need::In(Action::Ingest)),
-    ("GET", "/v1/namespaces", Need::Anyone),
-    // These handlers look at the namespace as the catalog has it, which may have several levels.
-    ("GET", "/v1/{namespace}/tables", Need::Anyone),
-    ("GET", "/v1/{namespace}/tables/{table}/snapshots", Need::Anyone),
-    ("DELETE", "/v1/{namespace}/tables/{table}", Need::Anyone),
-    ("GET", "/v1/{namespace}/tables/{table}/stats", Need::Anyone),
-    ("PUT", "/v1/{namespace}/tables/{table}/protection", Need::Anyone),
-    ("DELETE", "/v1/{namespace}/tables/{table}/protection", Need::Anyone),
-    ("POST", "/v1/{namespace}/tables/{table}/rename", Need::Anyone),
-    ("POST", "/v1/{namespace}/tables/{table}/rollback", Need::Anyone),
-    ("GET", "/v1/{namespace}/tables/{table}/refs", Need::Anyone),
-    ("POST", "/v1/{namespace}/tables/{table}/refs", Need::Anyone),
-    ("DELETE", "/v1/{namespace}/tables/{table}/refs/{name}", Need::Anyone),
-    ("POST", "/v1/{namespace}/tables/{table}/refs/{name}/fast-forward", Need::Anyone),
-    ("POST", "/admin/commit", Need::Everywhere(Action::Admin)),
-    // What is sent again goes where its sender could send it anew.
-    ("GET", "/v1/{namespace}/dead-letters", Need::In(Action::Read)),
-    ("DELETE", "/v1/{namespace}/dead-letters", Need::In(Action::Admin)),
-    ("GET", "/v1/{namespace}/dead-letters/{id}", Need::In(Action::Read)),
-    ("POST", "/v1/{namespace}/dead-letters/retry", Need::In(Action::Ingest)),
-    ("GET", "/admin/protected", Need::Everywhere(Action::Admin)),
-    ("GET", "/admin/dropped", Need::Everywhere(Action::Admin)),
-    ("DELETE", "/admin/dropped/{uuid}", Need::Everywhere(Action::Admin)),
-    ("POST", "/admin/dropped/{uuid}/undrop", Need::Everywhere(Action::Admin)),
-    ("GET", "/admin/tokens", Need::Somewhere(Action::Admin)),
-    ("POST", "/admin/tokens", Need::Somewhere(Action::Admin)),
-    ("DELETE", "/admin/tokens/{id}", Need::Somewhere(Action::Admin)),
-    ("GET", "/admin/webhooks", Need::Somewhere(Action::Admin)),
-    ("PUT", "/admin/webhooks/{namespace}/{provider}", Need::In(Action::Admin)),
-    ("GET", "/admin/webhooks/{namespace}/{provider}", Need::In(Action::Admin)),
-    ("DELETE", "/admin/webhooks/{namespace}/{provider}", Need::In(Action::Admin)),
-    ("GET", "/admin/audit", Need::Everywhere(Action::Admin)),
-    ("GET", "/healthz", Need::Open),
-    ("GET", "/readyz", Need::Open),
-    ("GET", "/metrics", Need::Everywhere(Action::Read)),
-    ("GET", "/version", Need::Open),
-    ("GET", "/openapi.json", Need::Open),
-];
+/// The levels of the namespace that a path names, for a caller who may do there what the route
+/// needs.
+#[derive(Clone, Debug)]
+pub struct CatalogNamespace(pub Vec<String>);
 
-/// The layer around every route outside the catalog.
-pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(control) = app.access.control() else {
-        return pass(&app, Principal::anonymous(), Ok(()), request, next).await;
-    };
-    let need = match need(&request) {
-        Ok(Need::Open) => return next.run(request).await,
-        Ok(need) => need,
-        Err(allowed) => return not_listed(&allowed),
-    };
-    let header = request.headers().get(header::AUTHORIZATION);
-    let principal = match control.identify(header.and_then(|value| value.to_str().ok())).await {
-        Ok(principal) => principal,
-        Err(cause) => {
-            let unknown = !matches!(cause, Unidentified::Unavailable(_));
-            if let Some(recorder) = app.access.recorder().filter(|_| unknown) {
-                recorder.count_unknown(&record::address(request.extensions()));
-            }
-            return unidentified(cause);
-        }
-    };
+/// The layer around a route of this need.
+pub async fn guard(
+    State((app, need)): State<(App, Need)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if need == Need::Open {
+        return next.run(request).await;
+    }
     let (mut parts, body) = request.into_parts();
-    let allowed = match need {
-        Need::Open | Need::Anyone => Ok(()),
-        Need::Somewhere(action) => allowed(principal.may_somewhere(action), action),
-        Need::Everywhere(action) => allowed(principal.may_everywhere(action), action),
-        Need::In(action) => {
-            use axum::extract::FromRequestParts;
-            let names = RawPathParams::from_request_parts(&mut parts, &()).await;
-            let name = names.iter().flatten().find(|(name, _)| *name == "namespace");
-            allow_in(&principal, action, name.map_or("", |(_, value)| value))
-        }
+    let principal = match identify(&app, &parts).await {
+        Ok(principal) => principal,
+        Err(unknown) => return unknown,
     };
-    let allowed = match allowed {
-        // What it tells depends on the caller alone, whatever was asked for.
-        Err(error) if error.code() == ErrorCode::NotFound => {
-            Err(namespaces::with_others(&app, &principal, error).await)
-        }
-        allowed => allowed,
-    };
+    let allowed = allow(&app, &principal, need, &mut parts).await;
     pass(&app, principal, allowed, Request::from_parts(parts, body), next).await
+}
+
+/// Who calls; anybody while access control is off.
+async fn identify(app: &App, parts: &Parts) -> Result<Principal, Response> {
+    let Some(control) = app.access.control() else { return Ok(Principal::anonymous()) };
+    let header = parts.headers.get(header::AUTHORIZATION);
+    let known = control.identify(header.and_then(|value| value.to_str().ok())).await;
+    known.map_err(|cause| {
+        let unknown = !matches!(cause, Unidentified::Unavailable(_));
+        if let Some(recorder) = app.access.recorder().filter(|_| unknown) {
+            recorder.count_unknown(&record::address(&parts.extensions));
+        }
+        unidentified(cause)
+    })
 }
 
 /// Lets a call of `principal` through if it is `allowed`; a change is recorded either way.
@@ -152,18 +94,86 @@ async fn pass(
     answer.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// Refuses a caller who has not the right.
+async fn allow(
+    app: &App,
+    principal: &Principal,
+    need: Need,
+    parts: &mut Parts,
+) -> Result<(), ApiError> {
+    match need {
+        Need::Open | Need::AnyToken => Ok(()),
+        Need::Somewhere(action) => allowed(principal.may_somewhere(action), action),
+        Need::Everywhere(action) => allowed(principal.may_everywhere(action), action),
+        Need::In(action) => match Namespace::parse(&namespace_of(parts).await) {
+            Ok(namespace) => allow_named(app, principal, action, &levels(&namespace)).await,
+            // The handler says what is wrong with it.
+            Err(_) => Ok(()),
+        },
+        Need::InCatalog(action) => {
+            let name = namespace_of(parts).await;
+            let levels = catalog_levels(app, principal, action, &name).await?;
+            parts.extensions.insert(CatalogNamespace(levels));
+            Ok(())
+        }
+    }
+}
+
+async fn namespace_of(parts: &mut Parts) -> String {
+    let names = RawPathParams::from_request_parts(parts, &()).await;
+    let name = names.iter().flatten().find(|(name, _)| *name == "namespace");
+    name.map_or_else(String::new, |(_, value)| value.to_owned())
+}
+
+/// The levels of a namespace of the catalog where the caller may do this.
+///
+/// # Errors
+/// 404 for who may not know of it, 403 for who may.
+pub async fn catalog_levels(
+    app: &App,
+    principal: &Principal,
+    action: Action,
+    namespace: &str,
+) -> Result<Vec<String>, ApiError> {
+    let written: Vec<String> = namespace.split(record::SEPARATOR).map(str::to_owned).collect();
+    // One level may be the text that events carry. It is the catalog's name where there is one, but
+    // only who may know of that learns it.
+    let carried = Namespace::parse(namespace).ok().filter(|_| written.len() == 1);
+    let found = match carried {
+        Some(carried)
+            if !principal.may(action, &written)
+                || app.catalog.metastore().namespace(&written).await?.is_none() =>
+        {
+            levels(&carried)
+        }
+        _ => written,
+    };
+    allow_named(app, principal, action, &found).await?;
+    Ok(found)
+}
+
+/// As [`allow_levels`]; who may not know of the namespace is told which others there are.
+async fn allow_named(
+    app: &App,
+    principal: &Principal,
+    action: Action,
+    levels: &[String],
+) -> Result<(), ApiError> {
+    match allow_levels(principal, action, levels) {
+        // What it tells depends on the caller alone, whatever was asked for.
+        Err(error) if error.code() == ErrorCode::NotFound => {
+            Err(namespaces::with_others(app, principal, error).await)
+        }
+        allowed => allowed,
+    }
+}
+
 fn allowed(may: bool, action: Action) -> Result<(), ApiError> {
     if may {
         return Ok(());
     }
     let text = format!("the token does not allow this: it needs the scope `{}`", action.name());
     Err(ApiError::new(ErrorCode::Forbidden, text))
-}
-
-/// A name that is no namespace is left to the handler, which says what is wrong with it.
-fn allow_in(principal: &Principal, action: Action, name: &str) -> Result<(), ApiError> {
-    let Ok(namespace) = Namespace::parse(name) else { return Ok(()) };
-    allow_levels(principal, action, &levels(&namespace))
 }
 
 /// Refuses who may not do this in a namespace of the catalog.
@@ -193,28 +203,6 @@ pub fn levels(namespace: &Namespace) -> Vec<String> {
     vec![namespace.name().to_owned()]
 }
 
-fn need(request: &Request) -> Result<Need, Vec<&'static str>> {
-    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let rows = || ROUTES.iter().filter(|(_, path, _)| Some(*path) == matched);
-    let by_name = |name: &str| rows().find(|(method, ..)| *method == name);
-    let method = request.method();
-    let row = by_name(method.as_str())
-        .or_else(|| (method == Method::HEAD).then(|| by_name("GET")).flatten());
-    row.map(|(.., need)| *need).ok_or_else(|| rows().map(|(method, ..)| *method).collect())
-}
-
-fn not_listed(allowed: &[&'static str]) -> Response {
-    if allowed.is_empty() {
-        return ApiError::new(ErrorCode::Forbidden, "this route is not open to anybody")
-            .into_response();
-    }
-    let text = "this path does not take that method; see the Allow header";
-    let mut response = ApiError::new(ErrorCode::MethodNotAllowed, text).into_response();
-    let allowed = HeaderValue::from_str(&allowed.join(",")).expect("methods are letters");
-    response.headers_mut().insert(header::ALLOW, allowed);
-    response
-}
-
 fn unidentified(cause: Unidentified) -> Response {
     let message = cause.to_string();
     let challenge = match cause {
@@ -231,6 +219,3 @@ fn unidentified(cause: Unidentified) -> Response {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     response
 }
-
-#[cfg(test)]
-mod tests;

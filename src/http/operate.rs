@@ -2,26 +2,25 @@
 //! undrop and purge.
 //!
 //! A namespace in a path is its catalog name (levels apart by `%1F`), or the name its events carry.
-//! What the caller may do there is looked at here, by the name alone and before anything is looked
-//! up, so that an answer tells nobody what is there.
+//! The guard has looked at what the caller may do there.
 
 use crate::{
     http::{
         App,
         error::ApiError,
-        guard, json, namespaces, parse_namespace,
+        guard::{self, CatalogNamespace},
+        json,
         query_string::Parameters,
-        record::{Caller, SEPARATOR},
+        record::Caller,
         snapshot_id::{SnapshotId, with_id},
     },
     table::schema::{self, TableIdent},
 };
 use axum::{
-    Router,
     body::Bytes,
-    extract::{Extension, FromRequest, Path, Request, State},
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    http::request::Parts,
     response::Response,
-    routing::{delete, get, post, put},
 };
 use icecore_catalog::{
     access::{Action, Principal},
@@ -36,29 +35,36 @@ use serde_json::{Value, json as value};
 /// Most protected tables in a list.
 const PROTECTED_LISTED_MAX: u32 = 10_000;
 
-/// Every route of this module.
-pub fn routes() -> Router<App> {
-    let table = "/v1/{namespace}/tables/{table}";
-    Router::new()
-        .route(table, delete(drop_table))
-        .route(&format!("{table}/stats"), get(stats))
-        .route(&format!("{table}/protection"), put(protect).delete(unprotect))
-        .route(&format!("{table}/rename"), post(rename))
-        .route(&format!("{table}/rollback"), post(rollback))
-        .route(&format!("{table}/refs"), get(list_refs).post(create_ref))
-        .route(&format!("{table}/refs/{{name}}"), delete(drop_ref))
-        .route(&format!("{table}/refs/{{name}}/fast-forward"), post(fast_forward))
-        .route("/admin/protected", get(protected))
-        .route("/admin/dropped", get(dropped))
-        .route("/admin/dropped/{uuid}", delete(purge))
-        .route("/admin/dropped/{uuid}/undrop", post(undrop))
+/// The table that a path names, in the namespace that the guard found.
+#[derive(Debug)]
+pub struct PathTable(pub TableIdent);
+
+#[derive(Deserialize)]
+struct TableName {
+    table: String,
 }
 
-type TablePath = Path<(String, String)>;
+impl FromRequestParts<App> for PathTable {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let name = Path::<TableName>::from_request_parts(parts, app).await;
+        let Path(TableName { table }) = name.map_err(|problem| invalid(problem.body_text()))?;
+        let levels = parts.extensions.get::<CatalogNamespace>();
+        let levels = levels.map_or(&[][..], |CatalogNamespace(levels)| levels);
+        Ok(Self(ident(levels, &table)?))
+    }
+}
+
+/// The branch or tag that a path names.
+#[derive(Debug, Deserialize)]
+pub(super) struct RefName {
+    name: String,
+}
 
 /// A JSON body, or what is wrong with it; none is an object without members. Its content type is
 /// not asked for, so that a line with curl needs no header.
-struct Body<T>(Result<T, String>);
+pub(super) struct Body<T>(Result<T, String>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = std::convert::Infallible;
@@ -76,14 +82,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 /// Where a table is to be.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Target {
+pub(super) struct Target {
     ns: Option<String>,
     name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewRef {
+pub(super) struct NewRef {
     name: String,
     #[serde(rename = "type")]
     kind: Kind,
@@ -92,7 +98,7 @@ struct NewRef {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub(super) enum Kind {
     Branch,
     Tag,
 }
@@ -108,21 +114,21 @@ impl From<Kind> for RefKind {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FastForward {
+pub(super) struct FastForward {
     to: String,
 }
 
 /// One of the two.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rollback {
+pub(super) struct Rollback {
     snapshot: Option<SnapshotId>,
     time: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Drop {
+pub(super) struct Drop {
     #[serde(default)]
     purge: bool,
 }
@@ -130,7 +136,7 @@ struct Drop {
 /// What is to be dropped; whatever has the name when left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DropRef {
+pub(super) struct DropRef {
     #[serde(rename = "type")]
     kind: Option<Kind>,
 }
@@ -143,119 +149,88 @@ fn invalid(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, text)
 }
 
-/// The levels of a namespace where the caller may do this.
-pub(super) async fn levels(
+/// A table of a namespace of the catalog.
+pub(super) fn ident(levels: &[String], name: &str) -> Result<TableIdent, ApiError> {
+    schema::foreign_ident(levels, name).ok_or_else(|| invalid("a namespace has a name"))
+}
+
+/// A table that a body names, if the caller may write there.
+async fn target(
     app: &App,
     principal: &Principal,
-    action: Action,
     namespace: &str,
-) -> Result<Vec<String>, ApiError> {
-    let written: Vec<String> = namespace.split(SEPARATOR).map(str::to_owned).collect();
-    // One level may be the text that events carry. It is the catalog's name where there is one, but
-    // only who may know of that learns it.
-    let carried = parse_namespace(namespace).ok().filter(|_| written.len() == 1);
-    let levels = match carried {
-        Some(carried)
-            if !principal.may(action, &written)
-                || app.catalog.metastore().namespace(&written).await?.is_none() =>
-        {
-            guard::levels(&carried)
-        }
-        _ => written,
-    };
-    match guard::allow_levels(principal, action, &levels) {
-        Ok(()) => Ok(levels),
-        // What it tells depends on the caller alone, whatever was asked for.
-        Err(error) if error.code() == ErrorCode::NotFound => {
-            Err(namespaces::with_others(app, principal, error).await)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// The table of a path, if the caller may do this there.
-async fn find(
-    app: &App,
-    principal: &Principal,
-    action: Action,
-    (namespace, name): (String, String),
+    name: &str,
 ) -> Result<TableIdent, ApiError> {
-    let levels = levels(app, principal, action, &namespace).await?;
-    schema::foreign_ident(&levels, &name).ok_or_else(|| invalid("a namespace has a name"))
+    ident(&guard::catalog_levels(app, principal, Action::Write, namespace).await?, name)
 }
 
-async fn stats(
+pub(super) async fn stats(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let stats = app.catalog.table_stats(&find(&app, &principal, Action::Read, path).await?).await?;
-    Ok(json(200, &stats))
+    Ok(json(200, &app.catalog.table_stats(&table).await?))
 }
 
-async fn protect(
+pub(super) async fn protect(
     State(app): State<App>,
     caller: Caller,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    set_protected(&app, &caller, path, true).await
+    set_protected(&app, &caller, &table, true).await
 }
 
-async fn unprotect(
+pub(super) async fn unprotect(
     State(app): State<App>,
     caller: Caller,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    set_protected(&app, &caller, path, false).await
+    set_protected(&app, &caller, &table, false).await
 }
 
 async fn set_protected(
     app: &App,
     caller: &Caller,
-    (namespace, name): (String, String),
+    table: &TableIdent,
     is_protected: bool,
 ) -> Result<Response, ApiError> {
-    let levels = levels(app, &caller.principal, Action::Admin, &namespace).await?;
-    caller.catalog(app).metastore().protect_table(&levels, &name, is_protected).await?;
+    let (levels, name) = (table.namespace().as_ref(), table.name());
+    caller.catalog(app).metastore().protect_table(levels, name, is_protected).await?;
     Ok(json(200, &value!({ "protected": is_protected })))
 }
 
-async fn rename(
+pub(super) async fn rename(
     State(app): State<App>,
     caller: Caller,
-    Path(path): TablePath,
+    PathTable(from): PathTable,
     body: Body<Target>,
 ) -> Result<Response, ApiError> {
-    let target = parsed(body)?;
-    let (namespace, name) = path.clone();
-    let to = (target.ns.unwrap_or(namespace), target.name.unwrap_or(name));
-    let (from, to) = (
-        find(&app, &caller.principal, Action::Write, path).await?,
-        find(&app, &caller.principal, Action::Write, to).await?,
-    );
+    let Target { ns, name } = parsed(body)?;
+    let name = name.as_deref().unwrap_or(from.name());
+    let to = match ns {
+        Some(ns) => target(&app, &caller.principal, &ns, name).await?,
+        None => ident(from.namespace().as_ref(), name)?,
+    };
     caller.call.about(&format!("{from} {to}"));
     caller.catalog(&app).rename_table(&from, &to).await?;
     Ok(json(200, &value!({ "table": to.to_string() })))
 }
 
-async fn drop_table(
+pub(super) async fn drop_table(
     State(app): State<App>,
     caller: Caller,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
     Parameters(Drop { purge }): Parameters<Drop>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, &caller.principal, Action::Write, path).await?;
     let uuid = caller.catalog(&app).drop_table(&table, purge).await?;
     Ok(json(200, &value!({ "dropped": true, "uuid": uuid.to_string() })))
 }
 
-async fn rollback(
+pub(super) async fn rollback(
     State(app): State<App>,
     caller: Caller,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
     body: Body<Rollback>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, &caller.principal, Action::Write, path).await?;
     let to = match parsed(body)? {
         Rollback { snapshot: Some(SnapshotId(id)), time: None } => id,
         Rollback { snapshot: None, time: Some(text) } => {
@@ -269,12 +244,11 @@ async fn rollback(
     Ok(json(200, &with_id(value!({}), Some(to))))
 }
 
-async fn list_refs(
+pub(super) async fn list_refs(
     State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let refs = app.catalog.refs(&find(&app, &principal, Action::Read, path).await?).await?;
+    let refs = app.catalog.refs(&table).await?;
     let refs: Vec<Value> = refs
         .iter()
         .map(|(name, reference)| {
@@ -285,13 +259,12 @@ async fn list_refs(
     Ok(json(200, &value!({ "refs": refs })))
 }
 
-async fn create_ref(
+pub(super) async fn create_ref(
     State(app): State<App>,
     caller: Caller,
-    Path(path): TablePath,
+    PathTable(table): PathTable,
     body: Body<NewRef>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, &caller.principal, Action::Write, path).await?;
     let NewRef { name, kind, snapshot } = parsed(body)?;
     caller.call.about(&format!("{table}.{name}"));
     check_readable(&name)?;
@@ -316,13 +289,13 @@ fn check_readable(name: &str) -> Result<(), ApiError> {
     )))
 }
 
-async fn drop_ref(
+pub(super) async fn drop_ref(
     State(app): State<App>,
     caller: Caller,
-    Path((namespace, table, name)): Path<(String, String, String)>,
+    PathTable(table): PathTable,
+    Path(RefName { name }): Path<RefName>,
     Parameters(DropRef { kind }): Parameters<DropRef>,
 ) -> Result<Response, ApiError> {
-    let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
     if retention::is_managed(&app.catalog.load_table(&table).await?.metadata) {
         // The history of the service's own tables is not every writer's to shorten.
         guard::allow_levels(&caller.principal, Action::Admin, table.namespace().as_ref())?;
@@ -332,21 +305,21 @@ async fn drop_ref(
     Ok(json(200, &value!({ "dropped": true })))
 }
 
-async fn fast_forward(
+pub(super) async fn fast_forward(
     State(app): State<App>,
     caller: Caller,
-    Path((namespace, table, name)): Path<(String, String, String)>,
+    PathTable(table): PathTable,
+    Path(RefName { name }): Path<RefName>,
     body: Body<FastForward>,
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
-    let table = find(&app, &caller.principal, Action::Write, (namespace, table)).await?;
     caller.catalog(&app).fast_forward(&table, &name, &to).await?;
     let moved = app.catalog.refs(&table).await?;
     let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
     Ok(json(200, &with_id(value!({ "name": name }), snapshot)))
 }
 
-async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
+pub(super) async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
     let describe = |row: &TrashRow| {
         value!({
             "uuid": row.uuid.to_string(),
@@ -364,14 +337,14 @@ async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
     Ok(json(200, &value!({ "dropped": rows, "queued_files": queued })))
 }
 
-async fn protected(State(app): State<App>) -> Result<Response, ApiError> {
+pub(super) async fn protected(State(app): State<App>) -> Result<Response, ApiError> {
     let tables = app.catalog.metastore().protected(PROTECTED_LISTED_MAX).await?;
     let describe = |(levels, name): &(Vec<String>, String)| value!({ "namespace": levels.join("."), "levels": levels, "name": name });
     let rows: Vec<Value> = tables.iter().map(describe).collect();
     Ok(json(200, &value!({ "protected": rows })))
 }
 
-async fn undrop(
+pub(super) async fn undrop(
     State(app): State<App>,
     caller: Caller,
     Path(uuid): Path<String>,
@@ -381,7 +354,7 @@ async fn undrop(
     let name = match parsed(body)? {
         Target { ns: None, name: None } => None,
         Target { ns: Some(ns), name: Some(name) } => {
-            Some(find(&app, &caller.principal, Action::Write, (ns, name)).await?)
+            Some(target(&app, &caller.principal, &ns, &name).await?)
         }
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
     };
@@ -399,7 +372,7 @@ fn name_dropped(caller: &Caller, row: Option<&TrashRow>, to: Option<&TableIdent>
     }
 }
 
-async fn purge(
+pub(super) async fn purge(
     State(app): State<App>,
     caller: Caller,
     Path(uuid): Path<String>,

@@ -2,11 +2,17 @@
 
 use crate::{
     http::{
-        App, error::ApiError, guard, json, namespaces, operate, parse_namespace,
-        query_string::Parameters, snapshot_id::with_id,
+        App,
+        error::ApiError,
+        guard::{self, CatalogNamespace},
+        json, namespaces,
+        operate::{self, PathTable},
+        parse_namespace,
+        query_string::Parameters,
+        snapshot_id::with_id,
     },
     sql::view,
-    table::schema::{self, TableIdent, ident},
+    table::schema::ident,
 };
 use axum::{
     extract::{Extension, Path, State},
@@ -83,9 +89,8 @@ pub async fn all_namespaces(
 pub async fn list(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
-    Path(namespace): Path<String>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
 ) -> Result<Response, ApiError> {
-    let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
     let waiting = waiting(&app, &levels);
     let names = match app.catalog.metastore().tables(&levels).await {
         // Its first events are on their way into tables.
@@ -100,7 +105,7 @@ pub async fn list(
         tables.push(with_id(serde_json::json!({ "name": name, "snapshots": 0 }), None));
     }
     for name in names {
-        let table = table_of(&levels, &name)?;
+        let table = operate::ident(&levels, &name)?;
         match app.catalog.load_table(&table).await {
             Ok(loaded) => tables.push(describe(&name, &loaded)),
             // Dropped since the names were listed.
@@ -130,11 +135,6 @@ fn waiting(app: &App, levels: &[String]) -> Vec<&'static str> {
     names
 }
 
-fn table_of(levels: &[String], name: &str) -> Result<TableIdent, ApiError> {
-    schema::foreign_ident(levels, name)
-        .ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, "a namespace has a name"))
-}
-
 /// The error for a namespace that is not there.
 async fn nothing(app: &App, principal: &Principal, levels: &[String]) -> ApiError {
     let error = CatalogError::NoSuchNamespace(levels.join(".")).into();
@@ -156,20 +156,19 @@ pub struct SnapshotPage {
 pub async fn snapshots(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
-    Path((namespace, table)): Path<(String, String)>,
+    PathTable(table): PathTable,
     Parameters(page): Parameters<SnapshotPage>,
 ) -> Result<Response, ApiError> {
-    let levels = operate::levels(&app, &principal, Action::Read, &namespace).await?;
-    let table = table_of(&levels, &table)?;
+    let levels = table.namespace().as_ref();
     let loaded = match app.catalog.load_table(&table).await {
         Ok(loaded) => loaded,
-        Err(CatalogError::NoSuchTable(_)) if waiting(&app, &levels).contains(&table.name()) => {
+        Err(CatalogError::NoSuchTable(_)) if waiting(&app, levels).contains(&table.name()) => {
             return Ok(json(200, &serde_json::json!({ "snapshots": [], "total": 0 })));
         }
         Err(CatalogError::NoSuchTable(_))
-            if app.catalog.metastore().namespace(&levels).await?.is_none() =>
+            if app.catalog.metastore().namespace(levels).await?.is_none() =>
         {
-            return Err(nothing(&app, &principal, &levels).await);
+            return Err(nothing(&app, &principal, levels).await);
         }
         Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
             Some(error) => return Err(ApiError::new(ErrorCode::NotFound, error)),

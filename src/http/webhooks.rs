@@ -6,7 +6,7 @@
 
 mod id_rule;
 mod scheme;
-mod secrets;
+pub(super) mod secrets;
 
 use crate::{
     event::webhook::Delivery,
@@ -21,12 +21,10 @@ use crate::{
     ingest::Submission,
 };
 use axum::{
-    Router,
     body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
 use icecore_schemas::error_code::ErrorCode;
 use id_rule::IdRule;
@@ -46,15 +44,6 @@ const HASH_INLINE_BYTES_MAX: usize = 256 * 1024;
 const NOTE: &str = "x-icecore-note";
 const DERIVED: &str =
     "id derived from the signed bytes: equal deliveries are one event, unless they have an id";
-
-/// Every route of this module.
-pub fn routes() -> Router<App> {
-    let secret = "/admin/webhooks/{namespace}/{provider}";
-    Router::new()
-        .route("/webhooks/{provider}", post(take).options(handshake))
-        .route("/admin/webhooks", get(secrets::list))
-        .route(secret, put(secrets::set).get(secrets::show).delete(secrets::remove))
-}
 
 /// Where a delivery goes. Providers may add parameters of their own.
 #[derive(Debug, Default, Deserialize)]

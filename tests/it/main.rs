@@ -35,6 +35,7 @@ mod postgres;
 mod process;
 mod query_failures;
 mod restores;
+mod rights;
 mod tidy;
 mod time_travel;
 mod upgrades;

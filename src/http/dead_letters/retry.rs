@@ -61,7 +61,7 @@ struct Selection {
 /// How they are judged.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(in crate::http) struct Parameters {
     #[serde(default)]
     backfill: bool,
 }
@@ -105,7 +105,7 @@ struct Sender {
 ///
 /// # Errors
 /// 400, 404 for a namespace that is not there, 503; run it again then.
-pub(super) async fn retry(
+pub(in crate::http) async fn retry(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,

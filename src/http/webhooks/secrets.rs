@@ -34,7 +34,7 @@ pub(super) struct Keys {
 /// What sets a secret.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewSecret {
+pub(in crate::http) struct NewSecret {
     secret: String,
     scheme: Option<String>,
     id_header: Option<String>,
@@ -80,7 +80,7 @@ pub(super) async fn keys(
 ///
 /// # Errors
 /// 400, 403, 404.
-pub(super) async fn set(
+pub(in crate::http) async fn set(
     State(app): State<App>,
     Path((namespace, provider)): Path<(String, String)>,
     caller: Caller,
@@ -134,7 +134,7 @@ pub(super) async fn set(
 ///
 /// # Errors
 /// 404 where there is none.
-pub(super) async fn show(
+pub(in crate::http) async fn show(
     State(app): State<App>,
     Path((namespace, provider)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
@@ -148,7 +148,7 @@ pub(super) async fn show(
 ///
 /// # Errors
 /// 404 where there is none.
-pub(super) async fn remove(
+pub(in crate::http) async fn remove(
     State(app): State<App>,
     Path((namespace, provider)): Path<(String, String)>,
     caller: Caller,
@@ -166,7 +166,7 @@ pub(super) async fn remove(
 ///
 /// # Errors
 /// 500.
-pub(super) async fn list(
+pub(in crate::http) async fn list(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
