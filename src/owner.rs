@@ -11,10 +11,7 @@
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{
     error::CatalogError,
-    metastore::{
-        Watermark,
-        sql::{SqlMetastore, owner::LogOwner},
-    },
+    metastore::{Metastore, Watermark, owner::LogOwner},
 };
 use std::{
     sync::{
@@ -44,7 +41,7 @@ pub struct Ownership {
 #[derive(Debug)]
 struct Inner {
     /// None only in tests of parts that have none.
-    metastore: Option<SqlMetastore>,
+    metastore: Option<Metastore>,
     /// This server's log, and the epochs under which it is the owner.
     log: Uuid,
     since: u64,
@@ -67,14 +64,14 @@ struct Obstacle {
 impl Ownership {
     /// What follows for `log` from the row that its start found or made.
     #[must_use]
-    pub fn new(metastore: SqlMetastore, log: Uuid, owner: &LogOwner) -> Self {
+    pub fn new(metastore: Metastore, log: Uuid, owner: &LogOwner) -> Self {
         let (since, epoch) = (owner.since, owner.epoch);
         let ownership = Self::with(Some(metastore), log, (since, epoch));
         ownership.compare(owner);
         ownership
     }
 
-    fn with(metastore: Option<SqlMetastore>, log: Uuid, (since, epoch): (u64, u64)) -> Self {
+    fn with(metastore: Option<Metastore>, log: Uuid, (since, epoch): (u64, u64)) -> Self {
         let (lost, obstacles) = (OnceLock::new(), Mutex::default());
         let is_closed = AtomicBool::new(false);
         let inner = Inner { metastore, log, since, epoch, lost, obstacles, is_closed };

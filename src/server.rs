@@ -36,7 +36,7 @@ use icecore_catalog::{
     access::Access,
     catalog::Catalog,
     error::CatalogError,
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
     rest::body::{Pace, Room},
     storage::{Storage, access::Access as StorageAccess},
 };
@@ -115,7 +115,7 @@ pub struct Server {
     tasks: Tasks,
     ingest: Ingest,
     access: Access,
-    metastore: SqlMetastore,
+    metastore: Metastore,
 }
 
 impl Server {
@@ -221,7 +221,7 @@ async fn look_after_stores(
     tasks: &Tasks,
     owner: &Ownership,
     wal: &Wal,
-    (catalog, metastore): (&Catalog, &SqlMetastore),
+    (catalog, metastore): (&Catalog, &Metastore),
 ) {
     let nobody_wakes = || Arc::new(Notify::new());
     tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, nobody_wakes());
@@ -305,16 +305,16 @@ pub fn make_data_folder(config: &Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// [`CatalogError::Metastore`], [`CatalogError::Invalid`].
-pub async fn open_metastore(config: &Config) -> Result<SqlMetastore, CatalogError> {
+pub async fn open_metastore(config: &Config) -> Result<Metastore, CatalogError> {
     match &config.metastore {
-        MetastoreUrl::Sqlite(path) => SqlMetastore::sqlite(path).await,
-        MetastoreUrl::Postgres(url) => SqlMetastore::postgres(url).await,
+        MetastoreUrl::Sqlite(path) => Metastore::sqlite(path).await,
+        MetastoreUrl::Postgres(url) => Metastore::postgres(url).await,
     }
 }
 
 fn open_catalog(
     config: &Config,
-    metastore: SqlMetastore,
+    metastore: Metastore,
     clock: &Clock,
 ) -> Result<Catalog, CatalogError> {
     let storage = Storage::open(&config.warehouse, &config.s3)?;
@@ -326,14 +326,14 @@ fn open_catalog(
     }
     let clock = clock.clone();
     let now = Arc::new(move || clock.now_ms());
-    let (name, metastore) = (&config.catalog_name, Arc::new(metastore));
+    let name = &config.catalog_name;
     let mut options = config.catalog_options.clone();
     options.reserved.tables = evolve::own_tables(&config.tables);
     let catalog = Catalog::with_options(name, storage, metastore, now, options);
     Ok(catalog.with_namespace_separator(&config.namespace_separator))
 }
 
-fn open_access(config: &Config, metastore: &SqlMetastore, clock: &Clock) -> Access {
+fn open_access(config: &Config, metastore: &Metastore, clock: &Clock) -> Access {
     let (clock, store) = (clock.clone(), metastore.clone());
     let now = Arc::new(move || clock.now_ms());
     match &config.access {

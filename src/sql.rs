@@ -76,7 +76,7 @@ use datafusion::{
 };
 use engine::{Engine, Head, Out};
 use futures::{StreamExt, stream::BoxStream};
-use icecore_catalog::{catalog::Catalog, metastore::sql::SqlMetastore};
+use icecore_catalog::{catalog::Catalog, metastore::Metastore};
 use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
@@ -197,7 +197,7 @@ struct Inner {
     wal: Wal,
     owner: Ownership,
     catalog: Catalog,
-    audit: SqlMetastore,
+    audit: Metastore,
     faults: Faults,
     sessions: Sessions,
     engine: Engine,
@@ -226,7 +226,7 @@ impl Sql {
         options: SqlOptions,
         (wal, owner): (Wal, Ownership),
         catalog: Catalog,
-        audit: SqlMetastore,
+        audit: Metastore,
         faults: Faults,
     ) -> Self {
         let sessions = Sessions::new(&options, catalog.storage().clone());

@@ -16,8 +16,8 @@ use crate::{
     audit::{Call, Entry},
     clock::NowMs,
     error::CatalogError,
-    metastore::sql::{
-        SqlMetastore,
+    metastore::{
+        Metastore,
         access::{FoundToken, NewAccessToken, NewToken},
     },
 };
@@ -102,7 +102,7 @@ pub struct Access {
 
 /// Access control that is on.
 pub struct Control {
-    store: SqlMetastore,
+    store: Metastore,
     now: NowMs,
     oidc: Option<Oidc>,
     known: Mutex<HashMap<String, Known>>,
@@ -139,13 +139,13 @@ impl Access {
 
     /// Whoever calls may do everything; changes are recorded in `store`.
     #[must_use]
-    pub fn recorded(store: SqlMetastore, now: NowMs) -> Self {
+    pub fn recorded(store: Metastore, now: NowMs) -> Self {
         Self { control: None, recorder: Some(Arc::new(Recorder::new(store, now))) }
     }
 
     /// Only who shows a token of `store`, or a JWT that `oidc` accepts; changes are recorded there.
     #[must_use]
-    pub fn on(store: SqlMetastore, now: NowMs, oidc: Option<Oidc>) -> Self {
+    pub fn on(store: Metastore, now: NowMs, oidc: Option<Oidc>) -> Self {
         let control = Control {
             store: store.clone(),
             now: Arc::clone(&now),
@@ -284,7 +284,7 @@ impl Control {
 
     /// Where tokens are.
     #[must_use]
-    pub fn store(&self) -> &SqlMetastore {
+    pub fn store(&self) -> &Metastore {
         &self.store
     }
 
@@ -372,7 +372,7 @@ impl Control {
 /// # Errors
 /// [`CatalogError::Invalid`] for a request that cannot be met; [`CatalogError::Metastore`].
 pub async fn make_token(
-    store: &SqlMetastore,
+    store: &Metastore,
     request: TokenRequest,
     now_ms: i64,
 ) -> Result<MadeToken, CatalogError> {

@@ -174,14 +174,14 @@ pub struct Catalog {
     inner: Arc<Inner>,
     origin: Origin,
     /// The metastore, for changes of this origin.
-    metastore: Arc<dyn Metastore>,
+    metastore: Metastore,
 }
 
 struct Inner {
     name: String,
     namespace_separator: String,
     storage: Storage,
-    metastore: Arc<dyn Metastore>,
+    metastore: Metastore,
     now: NowMs,
     cache: MetadataCache<TableMetadata>,
     /// With the very metadata that it belongs to.
@@ -202,7 +202,7 @@ impl std::fmt::Debug for Catalog {
 impl Catalog {
     /// A catalog named `name` (what clients call the warehouse) over these stores.
     #[must_use]
-    pub fn new(name: &str, storage: Storage, metastore: Arc<dyn Metastore>, now: NowMs) -> Self {
+    pub fn new(name: &str, storage: Storage, metastore: Metastore, now: NowMs) -> Self {
         Self::with_options(name, storage, metastore, now, CatalogOptions::default())
     }
 
@@ -211,7 +211,7 @@ impl Catalog {
     pub fn with_options(
         name: &str,
         storage: Storage,
-        metastore: Arc<dyn Metastore>,
+        metastore: Metastore,
         now: NowMs,
         options: CatalogOptions,
     ) -> Self {
@@ -296,8 +296,8 @@ impl Catalog {
 
     /// The metastore, for calls that need no metadata file.
     #[must_use]
-    pub fn metastore(&self) -> &dyn Metastore {
-        self.metastore.as_ref()
+    pub fn metastore(&self) -> &Metastore {
+        &self.metastore
     }
 
     /// Adds a namespace with these properties if it is not there, and gives its properties.

@@ -18,11 +18,8 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Obsolete,
-        sql::{
-            SqlMetastore,
-            moved::{Place, PlaceOf},
-        },
+        Metastore, Obsolete,
+        moved::{Place, PlaceOf},
     },
     storage::Storage,
 };
@@ -96,7 +93,7 @@ pub struct Relocated {
 /// Moves tables one after the other.
 pub struct Relocation<'a> {
     /// Which has the tables. No server may have it open.
-    pub metastore: &'a SqlMetastore,
+    pub metastore: &'a Metastore,
     /// The files, at their new place.
     pub storage: &'a Storage,
     /// The move.

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use clap::Subcommand;
-use icecore_catalog::metastore::sql::backups;
+use icecore_catalog::metastore::backups;
 use reqwest::Method;
 use serde_json::json;
 

@@ -16,7 +16,7 @@ use iceberg::{expr::Reference, spec::Datum, table::Table};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::CatalogError,
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
     storage::{S3Options, Storage},
 };
 use icecore_schemas::{
@@ -79,12 +79,12 @@ impl Server {
         let faults = Faults::parse(faults).unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-        let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let now = {
             let clock = clock.clone();
             Arc::new(move || clock.now_ms())
         };
-        let catalog = Catalog::new("icecore", storage, Arc::new(metastore), now);
+        let catalog = Catalog::new("icecore", storage, metastore, now);
         let highest = catalog.metastore().highest_position().await.unwrap();
         let options = WalOptions {
             folder: folder.path().join("wal"),

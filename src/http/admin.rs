@@ -14,8 +14,9 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::{
-    access::{self, Action, Control, Principal, Scope, TokenRequest},
-    metastore::sql::access::ApiToken,
+    access,
+    access::{Action, Control, Principal, Scope, TokenRequest},
+    metastore::access::ApiToken,
 };
 use icecore_schemas::error_code::ErrorCode;
 use serde::Deserialize;

@@ -10,7 +10,7 @@ pub mod place;
 pub mod restore;
 
 use crate::{server::StartError, wal::WalError};
-use icecore_catalog::{error::CatalogError, metastore::sql::backups, storage::S3Options};
+use icecore_catalog::{error::CatalogError, metastore::backups, storage::S3Options};
 use place::BackupPlace;
 use serde::{Deserialize, Serialize};
 use std::{

@@ -19,8 +19,8 @@ use crate::{
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
-    metastore::sql::{
-        SqlMetastore,
+    metastore::{
+        Metastore,
         owner::{Claim, LogOwner},
     },
 };
@@ -66,7 +66,7 @@ pub(super) async fn claim(
     config: &Config,
     folder: LogFolder,
     catalog: &Catalog,
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
 ) -> Result<Claimed, StartError> {
     let Looked { mut noted, before, findings, is_lost } = look(config, &folder, metastore).await?;
     let (log, is_new) = (folder.log(), folder.is_new());
@@ -127,7 +127,7 @@ pub(super) struct Looked {
 pub(super) async fn look(
     config: &Config,
     folder: &LogFolder,
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
 ) -> Result<Looked, StartError> {
     let log = folder.log();
     let noted = Noted::read(&marks_path(config))?;
@@ -184,7 +184,7 @@ impl Marks {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn of(metastore: &SqlMetastore, log: Option<Uuid>) -> Result<Self, CatalogError> {
+    pub async fn of(metastore: &Metastore, log: Option<Uuid>) -> Result<Self, CatalogError> {
         let Some(log) = log else { return Ok(Self(HashMap::new())) };
         let marks = metastore.log_marks(log).await?.into_iter();
         Ok(Self(marks.map(|mark| ((mark.namespace, mark.table), mark.position)).collect()))
@@ -203,7 +203,7 @@ impl Marks {
 pub(super) async fn tell_of_stranded(
     owner: &Ownership,
     wal: &Wal,
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
 ) -> Result<(), CatalogError> {
     let Err(not) = owner.check_owner() else { return Ok(()) };
     let marks = Marks::of(metastore, Some(owner.log())).await?;

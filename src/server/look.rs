@@ -12,7 +12,7 @@ use crate::{
 use icecore_catalog::{
     catalog::{Catalog, whole::Unreadable},
     error::CatalogError,
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
 };
 
 use icecore_schemas::service_table::SERVICE_TABLES;
@@ -32,14 +32,14 @@ const FIRST_MAX: Duration = Duration::from_secs(2);
 pub(super) struct LookForMetadata {
     owner: Ownership,
     catalog: Catalog,
-    metastore: SqlMetastore,
+    metastore: Metastore,
     /// What was told last; none once every file was found.
     told: Option<String>,
 }
 
 impl LookForMetadata {
     /// The job, which has not looked yet.
-    pub(super) fn new(owner: &Ownership, catalog: &Catalog, metastore: &SqlMetastore) -> Self {
+    pub(super) fn new(owner: &Ownership, catalog: &Catalog, metastore: &Metastore) -> Self {
         let told = "the metadata files of the tables are being looked for".to_owned();
         owner.wait_for(TOPIC, told.clone());
         let (owner, catalog) = (owner.clone(), catalog.clone());

@@ -20,11 +20,7 @@ use crate::{
     },
 };
 use futures::TryStreamExt;
-use icecore_catalog::{
-    catalog::Catalog,
-    error::CatalogError,
-    metastore::{Metastore, sql::SqlMetastore},
-};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
 use icecore_schemas::{
     names::Namespace,
     service_table::{EVENTS_TABLE, RecordKind},
@@ -46,7 +42,7 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 pub(super) async fn start_ingest(
     config: &Config,
     (clock, ids, metrics): (&Clock, &Ids, &Metrics),
-    (catalog, metastore): (&Catalog, &SqlMetastore),
+    (catalog, metastore): (&Catalog, &Metastore),
     claimed: Claimed,
 ) -> Result<(Wal, Ingest), StartError> {
     let Claimed { folder, owner, seq_after, noted, logs } = claimed;

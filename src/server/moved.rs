@@ -12,8 +12,9 @@ use crate::{
 use icecore_catalog::{
     error::CatalogError,
     location::Location,
-    metastore::sql::SqlMetastore,
-    relocate::{self, Move, Relocated, Relocation},
+    metastore::Metastore,
+    relocate,
+    relocate::{Move, Relocated, Relocation},
     storage::Storage,
 };
 
@@ -22,7 +23,7 @@ use icecore_catalog::{
 const FORMER_PLACES_MAX: usize = 64;
 
 /// Refuses a start on tables that lie elsewhere.
-pub(super) async fn check(metastore: &SqlMetastore, storage: &Storage) -> Result<(), StartError> {
+pub(super) async fn check(metastore: &Metastore, storage: &Storage) -> Result<(), StartError> {
     match relocate::moved(metastore, storage).await? {
         Some(moved) => Err(StartError::Moved(Box::new(moved))),
         None => Ok(()),
@@ -101,7 +102,7 @@ pub async fn relocate(config: &Config, places: &Places, now_ms: i64) -> Result<R
 }
 
 async fn former(
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
     storage: &Storage,
     places: &Places,
 ) -> Result<Option<Move>, StartError> {

@@ -11,7 +11,7 @@ use crate::{
     config::{Config, MetastoreUrl},
     wal::folder::LogFolder,
 };
-use icecore_catalog::{error::CatalogError, metastore::sql::SqlMetastore};
+use icecore_catalog::{error::CatalogError, metastore::Metastore};
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
@@ -64,11 +64,11 @@ pub(super) fn keep(metastore: &MetastoreUrl) {
     let Some(path) = path(metastore) else { return };
     let held = fs::metadata(&path).map_or(0, |file| file.len());
     let Some(missing) =
-        (SqlMetastore::SQLITE_START_BYTES as u64).checked_sub(held).filter(|more| 0 < *more)
+        (Metastore::SQLITE_START_BYTES as u64).checked_sub(held).filter(|more| 0 < *more)
     else {
         return;
     };
-    let missing = usize::try_from(missing).unwrap_or(SqlMetastore::SQLITE_START_BYTES);
+    let missing = usize::try_from(missing).unwrap_or(Metastore::SQLITE_START_BYTES);
     let mut options = OpenOptions::new();
     let made = options.append(true).create(true).mode(0o600).open(&path);
     // Written, not only sized: a hole would keep nothing.

@@ -17,7 +17,7 @@ use crate::{
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
-    metastore::{Metastore, NamespaceMarks, sql::SqlMetastore},
+    metastore::{Metastore, NamespaceMarks},
 };
 use icecore_schemas::{
     names::Namespace,
@@ -53,7 +53,7 @@ impl Known {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub(super) async fn ask(metastore: &dyn Metastore, since: u64) -> Result<Self, CatalogError> {
+    pub(super) async fn ask(metastore: &Metastore, since: u64) -> Result<Self, CatalogError> {
         let feed = metastore.feed().await?;
         let mut known = Self {
             metastore: MetastoreMark { id: feed.id, last: feed.last },
@@ -279,7 +279,7 @@ impl Findings {
         &self,
         config: &Config,
         catalog: &Catalog,
-        metastore: &SqlMetastore,
+        metastore: &Metastore,
     ) -> String {
         let mut told = Vec::new();
         if let Some(trouble) = self.metastore {
@@ -354,7 +354,7 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
 
 /// The metadata files that the metastore should know; none where the warehouse does not answer in
 /// time.
-pub(super) async fn newer_files(catalog: &Catalog, metastore: &SqlMetastore) -> Vec<String> {
+pub(super) async fn newer_files(catalog: &Catalog, metastore: &Metastore) -> Vec<String> {
     let look = async {
         let tables = metastore.places().await?;
         catalog.newer_metadata(&tables).await
@@ -379,7 +379,7 @@ pub(super) async fn newer_files(catalog: &Catalog, metastore: &SqlMetastore) -> 
 pub(super) async fn check_places(
     config: &Config,
     catalog: &Catalog,
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
 ) -> Result<(), StartError> {
     let Err(cause) = moved::check(metastore, catalog.storage()).await else { return Ok(()) };
     let had = Noted::read(&marks_path(config))?.metastore;

@@ -30,8 +30,8 @@ use datafusion::{
     prelude::SessionContext,
 };
 use futures::stream;
-use icecore_catalog::metastore::sql::{
-    SqlMetastore,
+use icecore_catalog::metastore::{
+    Metastore,
     audit::{Linked, Range},
 };
 use std::sync::Arc;
@@ -49,7 +49,7 @@ const ZONE: &str = "+00:00";
 ///
 /// # Errors
 /// Never, as a session has a catalog of ours that takes schemas.
-pub fn show(context: &SessionContext, store: SqlMetastore) -> Result<(), DataFusionError> {
+pub fn show(context: &SessionContext, store: Metastore) -> Result<(), DataFusionError> {
     let schema = MemorySchemaProvider::new();
     let table = Table { store, schema: columns() };
     schema.register_table(TABLE.to_owned(), Arc::new(table))?;
@@ -79,7 +79,7 @@ fn columns() -> SchemaRef {
 
 #[derive(Debug)]
 struct Table {
-    store: SqlMetastore,
+    store: Metastore,
     schema: SchemaRef,
 }
 
@@ -159,7 +159,7 @@ fn narrow(range: &mut Range, filter: &Expr) {
 /// The records of a range as columns.
 #[derive(Debug)]
 struct Records {
-    store: SqlMetastore,
+    store: Metastore,
     range: Range,
     /// Most records that are wanted.
     limit: Option<usize>,
@@ -169,7 +169,7 @@ struct Records {
 
 /// What is left to read.
 struct Rest {
-    store: SqlMetastore,
+    store: Metastore,
     range: Range,
     rows: usize,
     projection: Vec<usize>,

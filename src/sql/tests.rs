@@ -24,7 +24,7 @@ use iceberg::{
 use icecore_catalog::{
     append::Append,
     catalog::{CreateTable, LoadedTable, TableChange},
-    metastore::{Properties, Watermark, sql::SqlMetastore},
+    metastore::{Metastore, Properties, Watermark},
     storage::{S3Options, Storage},
 };
 
@@ -87,14 +87,10 @@ impl House {
         let (wal, writer) = Wal::open(log, clock.clone(), Faults::default()).unwrap();
         let root = format!("file://{}", folder.path().join("warehouse").display());
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
-        let metastore = SqlMetastore::sqlite(&folder.path().join("m.db")).await.unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
         let now = clock.clone();
-        let catalog = Catalog::new(
-            "icecore",
-            storage,
-            Arc::new(metastore.clone()),
-            Arc::new(move || now.now_ms()),
-        );
+        let catalog =
+            Catalog::new("icecore", storage, metastore.clone(), Arc::new(move || now.now_ms()));
         let sql = Sql::new(
             options,
             (wal.clone(), Ownership::first()),

@@ -11,7 +11,7 @@ use icecore::{
 };
 use icecore_catalog::{
     access::{Scope, TokenRequest, make_token},
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ impl Guarded {
     pub(crate) async fn start() -> Self {
         let server = TestServer::start_in(tempfile::tempdir().unwrap(), &[("auth", "on")]).await;
         // As `icecore token create` does it beside a server that runs.
-        let store = SqlMetastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
+        let store = Metastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
         let request = TokenRequest {
             name: "first".to_owned(),
             home: None,
@@ -396,7 +396,7 @@ async fn both_routers_refuse_a_revoked_token_within_a_second() {
     let token = guarded.token(&json!({"name": "t", "scopes": scopes})).await;
     assert_eq!(guarded.statuses(&token).await, [200; 4]);
     let file = guarded.server.folder.path().join("icecore.db");
-    let store = SqlMetastore::sqlite(&file).await.unwrap();
+    let store = Metastore::sqlite(&file).await.unwrap();
     assert!(store.revoke_token(token.split('_').nth(1).unwrap()).await.unwrap());
     guarded.within_a_second(&token, [401; 4]).await;
     guarded.server.stop().await;

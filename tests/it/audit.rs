@@ -16,7 +16,7 @@ use icecore::{
 use icecore_catalog::{
     access::Access,
     audit::{Check, Ends, Entry, Record},
-    metastore::{Metastore, sql::SqlMetastore},
+    metastore::Metastore,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -164,7 +164,7 @@ async fn a_namespace_called_system_keeps_its_own_tables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_log_is_read_in_pages() {
     let server = TestServer::start().await;
-    let store = SqlMetastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
+    let store = Metastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
     // The server would cut what is old.
     let access = Access::recorded(store, Arc::new(|| Clock::system().now_ms()));
     for batch in 0..25 {
@@ -353,7 +353,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
 async fn a_log_that_was_cut_verifies_on_the_command_line() {
     const DAY_MS: i64 = 24 * 3_600_000;
     let folder = tempfile::tempdir().unwrap();
-    let store = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let store = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let clock = Clock::manual(0);
     let now = clock.clone();
     let access = Access::recorded(store, Arc::new(move || now.now_ms()));
@@ -394,7 +394,7 @@ async fn a_flood_of_bad_tokens_is_one_record() {
         assert_eq!(status, 401);
     }
     let folder = guarded.server.stop().await;
-    let store = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let store = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let records = store.audit(0, 100).await.unwrap();
     let told: Vec<_> = records
         .iter()
@@ -499,8 +499,8 @@ async fn killed_servers_leave_each_change_with_its_record() {
             let answered = make_and_kill(servers, round, calls).await;
 
             let store = match metastore.starts_with("postgres") {
-                true => SqlMetastore::postgres(&metastore).await.unwrap(),
-                false => SqlMetastore::sqlite(&file).await.unwrap(),
+                true => Metastore::postgres(&metastore).await.unwrap(),
+                false => Metastore::sqlite(&file).await.unwrap(),
             };
             // PostgreSQL may still carry out what a server sent last.
             let (events, records, ends) = loop {

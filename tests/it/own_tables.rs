@@ -4,13 +4,13 @@ use crate::{
     access::Guarded,
     harness::{TestServer, events},
 };
-use icecore_catalog::metastore::{Metastore, Properties, sql::SqlMetastore};
+use icecore_catalog::metastore::{Metastore, Properties};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-async fn metastore(folder: &TempDir) -> SqlMetastore {
-    SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap()
+async fn metastore(folder: &TempDir) -> Metastore {
+    Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap()
 }
 
 fn rows_of(namespace: &str, ids: std::ops::Range<u32>, filler: usize) -> Value {

@@ -9,7 +9,7 @@ use crate::{
     audit::{Call, Entry},
     clock::NowMs,
     error::CatalogError,
-    metastore::sql::{SqlMetastore, audit::Writing},
+    metastore::{Metastore, audit::Writing},
 };
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ const REFUSED: &str = "refused";
 
 /// The way into the audit log.
 pub struct Recorder {
-    store: SqlMetastore,
+    store: Metastore,
     now: NowMs,
     room: Arc<Semaphore>,
     waiting: Mutex<VecDeque<Waiting>>,
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(store: SqlMetastore, now: NowMs) -> Self {
+    pub(super) fn new(store: Metastore, now: NowMs) -> Self {
         Self {
             store,
             now,
@@ -65,7 +65,7 @@ impl Recorder {
 
     /// Where the log is.
     #[must_use]
-    pub fn store(&self) -> &SqlMetastore {
+    pub fn store(&self) -> &Metastore {
         &self.store
     }
 

@@ -2,14 +2,14 @@ use super::*;
 use crate::audit;
 use crate::metastore::{
     Metastore, Properties,
-    sql::tests::{database, sqlite, stores},
+    tests::{database, sqlite, stores},
 };
 use std::sync::atomic::{AtomicI64, Ordering};
 
 const START_MS: i64 = 1_800_000_000_000;
 
 /// Access control over a new database, and the clock it goes by.
-async fn access(store: SqlMetastore) -> (Access, Arc<AtomicI64>) {
+async fn access(store: Metastore) -> (Access, Arc<AtomicI64>) {
     let clock = Arc::new(AtomicI64::new(START_MS));
     let read = Arc::clone(&clock);
     (Access::on(store, Arc::new(move || read.load(Ordering::Relaxed)), None), clock)
@@ -130,7 +130,7 @@ async fn a_revoked_token_is_refused_within_a_second_by_every_process() {
     let (_folder, sqlite) = sqlite().await;
     let mut stores = vec![(sqlite.clone(), sqlite)];
     if let Some(url) = database().await {
-        let open = async || SqlMetastore::postgres(&url).await.unwrap();
+        let open = async || Metastore::postgres(&url).await.unwrap();
         stores.push((open().await, open().await));
     }
     for (one, other) in stores {

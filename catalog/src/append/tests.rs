@@ -2,8 +2,9 @@ use super::{obsolete::History, *};
 use crate::{
     catalog::{Catalog, CreateTable},
     metadata_file,
-    metastore::sql::SqlMetastore,
-    storage::{self, S3Options},
+    metastore::Metastore,
+    storage,
+    storage::S3Options,
 };
 use iceberg::TableIdent;
 use iceberg::spec::{
@@ -504,11 +505,11 @@ async fn tables_of_others_keep_their_history_and_properties() {
 async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     const APPENDS: u64 = 600;
     let mut source = Table::new(FormatVersion::V2, true);
-    let metastore = SqlMetastore::sqlite(&source.folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&source.folder.path().join("icecore.db")).await.unwrap();
     let clock = Arc::new(AtomicI64::new(source.now_ms));
     let now = Arc::clone(&clock);
     let now: crate::clock::NowMs = Arc::new(move || now.load(Ordering::Relaxed));
-    let catalog = Catalog::new("icecore", source.storage.clone(), Arc::new(metastore), now);
+    let catalog = Catalog::new("icecore", source.storage.clone(), metastore, now);
     let levels = vec!["ns".to_owned()];
     catalog.ensure_namespace(&levels, &BTreeMap::new()).await.unwrap();
     let table = CreateTable {

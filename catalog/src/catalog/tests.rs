@@ -2,11 +2,7 @@ mod linearizable;
 
 use super::*;
 use crate::{
-    metastore::{
-        Obsolete, PointerSwap, SwapOutcome,
-        sql::{SqlMetastore, faults::Fault},
-        suite,
-    },
+    metastore::{Metastore, Obsolete, PointerSwap, SwapOutcome, faults::Fault, suite},
     storage::S3Options,
 };
 use bytes::Bytes;
@@ -53,13 +49,12 @@ impl House {
 
 pub(crate) async fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     house_over(folder, metastore).await
 }
 
-pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: SqlMetastore) -> House {
+pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: Metastore) -> House {
     let warehouse = format!("file://{}/warehouse", folder.path().display());
-    let metastore: Arc<dyn Metastore> = Arc::new(metastore);
     let clock = Arc::new(AtomicI64::new(NOW));
     let open = || {
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -70,7 +65,7 @@ pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: SqlMetastor
             checks_contents: false,
             ..CatalogOptions::default()
         };
-        Catalog::with_options("icecore", storage, Arc::clone(&metastore), now, options)
+        Catalog::with_options("icecore", storage, metastore.clone(), now, options)
     };
     let (catalog, other) = (open(), open());
     catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
@@ -763,7 +758,7 @@ async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
 #[tokio::test]
 async fn a_commit_that_was_not_made_gives_up_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let house = house_over(folder, metastore.clone()).await;
     let catalog = &house.catalog;
     create(catalog, "a.t").await;

@@ -3,7 +3,7 @@
 use super::Catalog;
 use crate::{
     error::CatalogError,
-    metastore::sql::moved::{Place, PlaceOf},
+    metastore::moved::{Place, PlaceOf},
     storage,
 };
 use futures::{StreamExt, TryStreamExt, stream};

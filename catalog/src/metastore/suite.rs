@@ -46,7 +46,30 @@ fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
-async fn with_table(store: &dyn Metastore, n: u128) -> Uuid {
+impl Metastore {
+    pub(crate) async fn create_table(
+        &self,
+        levels: &Levels,
+        name: &str,
+        uuid: Uuid,
+        metadata_location: &str,
+    ) -> Result<(), CatalogError> {
+        let table = NewTable {
+            kind: Kind::Table,
+            levels: levels.clone(),
+            name: name.to_owned(),
+            uuid,
+            metadata_location: metadata_location.to_owned(),
+            location: format!("{metadata_location}/{uuid}"),
+            snapshots: Vec::new(),
+            comes: Comes::New,
+            changes: Changes::default(),
+        };
+        self.commit_with_new(&[table], &[]).await.map(|_| ())
+    }
+}
+
+async fn with_table(store: &Metastore, n: u128) -> Uuid {
     let a = levels("a");
     if store.namespace(&a).await.unwrap().is_none() {
         store.create_namespace(&a, &Properties::new()).await.unwrap();
@@ -67,7 +90,7 @@ async fn with_table(store: &dyn Metastore, n: u128) -> Uuid {
     id(n)
 }
 
-pub(crate) async fn namespaces(store: &dyn Metastore) {
+pub(crate) async fn namespaces(store: &Metastore) {
     let (a, ab, abc) = (levels("a"), levels("a.b"), levels("a.b.c"));
     let none = store.create_namespace(&ab, &Properties::new()).await;
     assert!(matches!(none, Err(CatalogError::NoSuchNamespace(name)) if name == "a"));
@@ -113,7 +136,7 @@ pub(crate) async fn namespaces(store: &dyn Metastore) {
     }
 }
 
-pub(crate) async fn tables(store: &dyn Metastore) {
+pub(crate) async fn tables(store: &Metastore) {
     let (a, b) = (levels("a"), levels("b"));
     let homeless = store.create_table(&a, "t", id(1), "m1").await;
     assert!(matches!(homeless, Err(CatalogError::NoSuchNamespace(_))));
@@ -157,7 +180,7 @@ pub(crate) async fn tables(store: &dyn Metastore) {
     assert_eq!(store.table_by_uuid(id(1)).await.unwrap(), None);
 }
 
-pub(crate) async fn reports(store: &dyn Metastore) {
+pub(crate) async fn reports(store: &Metastore) {
     let (one, two) = (with_table(store, 1).await, with_table(store, 2).await);
     let report = |number: i64| Report { received_ms: number, body: format!("{{\"n\":{number}}}") };
     for number in 1..=5 {
@@ -172,7 +195,7 @@ pub(crate) async fn reports(store: &dyn Metastore) {
     assert_eq!(store.reports(one).await.unwrap(), []);
 }
 
-pub(crate) async fn replaced_tables(store: &dyn Metastore) {
+pub(crate) async fn replaced_tables(store: &Metastore) {
     let one = with_table(store, 1).await;
     let snapshot = SnapshotRow { snapshot_id: 5, timestamp_ms: 1, seq: None };
     let new = |number| NewTable {
@@ -200,7 +223,7 @@ pub(crate) async fn replaced_tables(store: &dyn Metastore) {
     assert_eq!(store.commit(&[swap(one, 1, "m")]).await.unwrap(), SwapOutcome::Lost(one));
 }
 
-pub(crate) async fn commits(store: &dyn Metastore) {
+pub(crate) async fn commits(store: &Metastore) {
     let (one, two) = (with_table(store, 1).await, with_table(store, 2).await);
     let done = store.commit(&[swap(one, 1, "one2"), swap(two, 1, "two2")]).await.unwrap();
     assert_eq!(done, SwapOutcome::Done);
@@ -243,7 +266,7 @@ pub(crate) async fn commits(store: &dyn Metastore) {
     assert_eq!(store.commit(&[swap(id(99), 1, "m")]).await.unwrap(), SwapOutcome::Lost(id(99)));
 }
 
-pub(crate) async fn watermarks(store: &dyn Metastore) {
+pub(crate) async fn watermarks(store: &Metastore) {
     assert_eq!(store.highest_position().await.unwrap(), 0);
     let one = with_table(store, 1).await;
     let at = |epoch, position| Watermark { epoch, position, last_seq: position * 10 };
@@ -281,7 +304,7 @@ pub(crate) async fn watermarks(store: &dyn Metastore) {
     assert_eq!(store.table_by_uuid(three).await.unwrap().unwrap().version, 1);
 }
 
-pub(crate) async fn snapshot_index(store: &dyn Metastore) {
+pub(crate) async fn snapshot_index(store: &Metastore) {
     let one = with_table(store, 1).await;
     let row = |snapshot_id, timestamp_ms, seq| SnapshotRow { snapshot_id, timestamp_ms, seq };
     let (late, early) = (row(5, 200, Some((11, 20))), row(9, 100, Some((1, 10))));
@@ -300,7 +323,7 @@ pub(crate) async fn snapshot_index(store: &dyn Metastore) {
     assert_eq!(store.snapshots(one).await.unwrap(), []);
 }
 
-pub(crate) async fn deletion_queue(store: &dyn Metastore) {
+pub(crate) async fn deletion_queue(store: &Metastore) {
     let file =
         |location: &str, not_before_ms| Obsolete { location: location.to_owned(), not_before_ms };
     store.add_obsolete(&[file("c", 30), file("a", 10), file("b", 20)]).await.unwrap();
@@ -316,7 +339,7 @@ pub(crate) async fn deletion_queue(store: &dyn Metastore) {
     assert_eq!(store.count_obsolete().await.unwrap(), 2);
 }
 
-pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &dyn Metastore) {
+pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &Metastore) {
     let one = with_table(store, 1).await;
     for version in 1..=5 {
         let race = (0..16).map(|racer| async move {

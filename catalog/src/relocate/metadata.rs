@@ -2,8 +2,7 @@
 
 use super::{Relocation, Written, unreadable};
 use crate::{
-    error::CatalogError, location::PATH_PROPERTIES, metadata_file, metastore::sql::moved::Place,
-    storage,
+    error::CatalogError, location::PATH_PROPERTIES, metadata_file, metastore::moved::Place, storage,
 };
 use bytes::Bytes;
 use flate2::read::GzDecoder;

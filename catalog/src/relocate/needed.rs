@@ -6,11 +6,7 @@ use super::{
     metadata::{parsed, texts},
     unreadable,
 };
-use crate::{
-    error::CatalogError,
-    metastore::sql::moved::Place,
-    storage::{self, Storage},
-};
+use crate::{error::CatalogError, metastore::moved::Place, storage, storage::Storage};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -3,7 +3,7 @@
 use crate::{
     error::CatalogError,
     location::Location,
-    metastore::sql::{SqlMetastore, moved::Place},
+    metastore::{Metastore, moved::Place},
     storage::Storage,
 };
 use std::fmt;
@@ -53,7 +53,7 @@ impl fmt::Display for Moved {
 /// # Errors
 /// [`CatalogError::Metastore`], [`CatalogError::Storage`].
 pub async fn moved(
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
     storage: &Storage,
 ) -> Result<Option<Moved>, CatalogError> {
     let Some(to) = Location::parse(storage.root()) else { return Ok(None) };

@@ -121,7 +121,7 @@ pub(super) async fn get(
     page(rest.catalog.metastore(), &query).await.map(Json)
 }
 
-async fn page(metastore: &dyn Metastore, query: &Query) -> Result<Value, Refused> {
+async fn page(metastore: &Metastore, query: &Query) -> Result<Value, Refused> {
     let size = match query.page_size {
         None => PAGE_SIZE,
         Some(0) => return Err(Refused::bad_request("page-size is no positive number: 0")),
@@ -167,7 +167,7 @@ async fn page(metastore: &dyn Metastore, query: &Query) -> Result<Value, Refused
 }
 
 /// The place that a client's token names.
-async fn resumed(metastore: &dyn Metastore, feed: Feed, text: &str) -> Result<Token, Refused> {
+async fn resumed(metastore: &Metastore, feed: Feed, text: &str) -> Result<Token, Refused> {
     let token = Token::read(text).ok_or_else(|| {
         Refused::bad_request("continuation-token is none that an answer of this catalog held")
     })?;
@@ -184,7 +184,7 @@ async fn resumed(metastore: &dyn Metastore, feed: Feed, text: &str) -> Result<To
 }
 
 /// The place behind the event of this number, or at the beginning of what is kept.
-async fn start(metastore: &dyn Metastore, feed: Feed, number: u64) -> Result<Token, Refused> {
+async fn start(metastore: &Metastore, feed: Feed, number: u64) -> Result<Token, Refused> {
     let before = metastore.events(number.saturating_sub(1), 1).await?.into_iter().next();
     let at = before.filter(|event| event.number == number);
     Ok(at.map_or(Token { feed: feed.id, number, request: String::new() }, |event| {

@@ -3,7 +3,7 @@ use crate::{
     audit::{Call, Entry},
     catalog::{CatalogOptions, DropPolicy},
     error::CatalogError,
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
     storage::{S3Options, Storage},
 };
 use axum::{
@@ -69,14 +69,14 @@ impl Server {
     ) -> Self {
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-        let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let root = storage.root().to_owned();
         let now = Arc::new(move || now_ms);
         // Dropped tables are gone at once: tests make others in their places.
         let drop_policy = DropPolicy { undrop_ms: 0, purge: false };
         let options =
             CatalogOptions { drop_policy, checks_contents: false, ..CatalogOptions::default() };
-        let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
+        let catalog = Catalog::with_options("icecore", storage, metastore, now, options);
         let catalog = change(catalog);
         Self { router: router(catalog.clone()), catalog, root, folder }
     }
@@ -317,11 +317,11 @@ async fn a_table_is_created_loaded_listed_renamed_and_dropped() {
 /// A server over other files and with other rules for what is dropped.
 async fn over(storage: Storage, drop_policy: DropPolicy) -> Server {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let root = storage.root().to_owned();
     let options = CatalogOptions { drop_policy, ..CatalogOptions::default() };
     let now = Arc::new(|| 1_800_000_000_000);
-    let catalog = Catalog::with_options("icecore", storage, Arc::new(metastore), now, options);
+    let catalog = Catalog::with_options("icecore", storage, metastore, now, options);
     let server = Server { router: router(catalog.clone()), catalog, root, folder };
     server.post("/v1/namespaces", json!({"namespace": ["ns"]})).await.ok();
     server

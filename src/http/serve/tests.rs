@@ -3,7 +3,7 @@ use axum::routing::get;
 use bytes::{Buf, Bytes};
 use icecore_catalog::{
     catalog::Catalog,
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
     rest,
     storage::{S3Options, Storage},
 };
@@ -122,8 +122,8 @@ async fn catalog() -> (tempfile::TempDir, Router) {
     let folder = tempfile::tempdir().unwrap();
     let warehouse = format!("file://{}/warehouse", folder.path().display());
     let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
-    let catalog = Catalog::new("icecore", storage, Arc::new(metastore), Arc::new(|| 1));
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let catalog = Catalog::new("icecore", storage, metastore, Arc::new(|| 1));
     (folder, Router::new().nest("/catalog", rest::router(catalog)))
 }
 

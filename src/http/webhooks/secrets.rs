@@ -16,7 +16,7 @@ use axum::{
 use chrono::{DateTime, SecondsFormat};
 use icecore_catalog::{
     access::{Action, Principal, Recorder},
-    metastore::sql::{SqlMetastore, access::webhooks::WebhookSecret},
+    metastore::{Metastore, access::webhooks::WebhookSecret},
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use serde::Deserialize;
@@ -186,7 +186,7 @@ pub(in crate::http) async fn list(
     Ok(json(200, &value!({ "webhooks": listed })))
 }
 
-fn store(app: &App) -> Result<&SqlMetastore, ApiError> {
+fn store(app: &App) -> Result<&Metastore, ApiError> {
     let recorder = app.access.recorder();
     recorder.map(Recorder::store).ok_or_else(|| {
         ApiError::new(ErrorCode::NotFound, "this server has no place for secrets of its own")

@@ -19,7 +19,7 @@ use crate::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
-    metastore::sql::{SqlMetastore, moved::Place},
+    metastore::{Metastore, moved::Place},
     relocate,
     storage::Storage,
 };
@@ -38,7 +38,7 @@ const SCRATCH: &str = "backup-";
 /// A backup that was begun.
 #[derive(Debug)]
 pub struct Creation {
-    metastore: SqlMetastore,
+    metastore: Metastore,
     storage: Storage,
     place: BackupPlace,
     /// Where files are made that belong to it.
@@ -149,7 +149,7 @@ pub async fn is_running(config: &Config) -> Result<bool, BackupError> {
 /// acknowledged may be nowhere but in its log.
 async fn check_owner(
     config: &Config,
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
     log: Option<&LogFolder>,
 ) -> Result<(), BackupError> {
     let Some(owner) = metastore.log_owner().await? else { return Ok(()) };
@@ -282,7 +282,7 @@ impl Creation {
         let opened = self.scratch.join("reading.db");
         make_parents(&opened).map_err(failed("make", &opened))?;
         fs::copy(copy, &opened).map_err(failed("write", &opened))?;
-        let metastore = SqlMetastore::sqlite(&opened).await?;
+        let metastore = Metastore::sqlite(&opened).await?;
         let places = metastore.places().await?;
         metastore.close().await;
         super::remove_database(&opened)?;

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use icecore_catalog::{location::Location, metastore::sql::SqlMetastore, storage::Storage};
+use icecore_catalog::{location::Location, metastore::Metastore, storage::Storage};
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -113,7 +113,7 @@ async fn check_target(config: &Config, backup: &Backup) -> Result<(), BackupErro
     match &config.metastore {
         MetastoreUrl::Sqlite(file) if file.exists() => Err(taken(&file.display().to_string())),
         MetastoreUrl::Sqlite(_) => Ok(()),
-        MetastoreUrl::Postgres(url) => Ok(SqlMetastore::check_empty_postgres(url).await?),
+        MetastoreUrl::Postgres(url) => Ok(Metastore::check_empty_postgres(url).await?),
     }
 }
 
@@ -174,7 +174,7 @@ async fn place_metastore(
             fs::rename(&copy, metastore).map_err(failed("write", metastore))
         }
         MetastoreUrl::Postgres(url) => {
-            SqlMetastore::copy_to_postgres(&copy, url).await?;
+            Metastore::copy_to_postgres(&copy, url).await?;
             remove_database(&copy)
         }
     }

@@ -6,10 +6,7 @@ use crate::{
         tests::{House, change, create, house, house_over, ident, on_main, own_list, set},
     },
     error::CatalogError,
-    metastore::{
-        Answer, RequestKey, Watermark,
-        sql::{SqlMetastore, faults::Fault, tests::database},
-    },
+    metastore::{Answer, Metastore, RequestKey, Watermark, faults::Fault, tests::database},
 };
 use futures::future::join_all;
 use iceberg::spec::{
@@ -339,7 +336,7 @@ async fn a_commit_goes_on_without_the_client_that_sent_it() {
 /// Commits whose COMMIT loses its answer: what was made is a success, what was not is an error
 /// after which only files of the catalog's own attempt are gone, and what nobody can tell keeps
 /// every file.
-async fn lose_answers(house: House, metastore: SqlMetastore) {
+async fn lose_answers(house: House, metastore: Metastore) {
     let catalog = &house.catalog;
     let made = create(catalog, "a.t").await;
     let own = |position| Append {
@@ -398,10 +395,10 @@ async fn lose_answers(house: House, metastore: SqlMetastore) {
 #[tokio::test]
 async fn a_lost_answer_loses_no_row_and_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     lose_answers(house_over(folder, metastore.clone()).await, metastore).await;
     let Some(url) = database().await else { return };
-    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let metastore = Metastore::postgres(&url).await.unwrap();
     lose_answers(house_over(tempfile::tempdir().unwrap(), metastore.clone()).await, metastore)
         .await;
 }
@@ -411,7 +408,7 @@ async fn a_lost_answer_loses_no_row_and_no_file() {
 #[tokio::test]
 async fn a_transaction_whose_answer_is_lost_is_made_once_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let house = house_over(folder, metastore.clone()).await;
     let catalog = &house.catalog;
     create(catalog, "a.t").await;
@@ -477,7 +474,7 @@ async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
 /// attempt on the way; gives what each was told.
 async fn sent_twice(
     house: &House,
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
     fault: Fault,
 ) -> [Result<LoadedTable, CatalogError>; 2] {
     let id = uuid::Uuid::new_v4();
@@ -496,7 +493,7 @@ async fn sent_twice(
 #[tokio::test]
 async fn a_repeat_that_meets_its_first_sending_is_done_before_only_if_that_one_was() {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let house = house_over(folder, metastore.clone()).await;
     create(&house.catalog, "a.t").await;
     let [first, again] = sent_twice(&house, &metastore, Fault::After).await;

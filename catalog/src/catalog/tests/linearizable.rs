@@ -2,7 +2,7 @@
 //! killed connections; what each was told goes to the checker.
 
 use super::*;
-use crate::metastore::sql::tests::database;
+use crate::metastore::tests::database;
 use icecore_histories::{Asked, Operation, Rng, SeedableRng, StdRng, Told, any, check};
 use std::{sync::Mutex, time::Duration};
 
@@ -19,18 +19,20 @@ struct Run {
 /// A catalog as one process has it.
 struct Process {
     catalog: Catalog,
-    metastore: SqlMetastore,
+    metastore: Metastore,
 }
 
 async fn process(folder: &std::path::Path, url: Option<&str>) -> Process {
     let metastore = match url {
-        Some(url) => SqlMetastore::postgres(url).await.unwrap(),
-        None => SqlMetastore::sqlite(&folder.join("icecore.db")).await.unwrap(),
+        Some(url) => Metastore::postgres(url).await.unwrap(),
+        None => Metastore::sqlite(&folder.join("icecore.db")).await.unwrap(),
     };
     let warehouse = format!("file://{}/warehouse", folder.display());
     let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-    let shared: Arc<dyn Metastore> = Arc::new(metastore.clone());
-    Process { catalog: Catalog::new("icecore", storage, shared, Arc::new(|| NOW)), metastore }
+    Process {
+        catalog: Catalog::new("icecore", storage, metastore.clone(), Arc::new(|| NOW)),
+        metastore,
+    }
 }
 
 /// Runs the clients and gives what they saw, and what the feed tells.
@@ -69,7 +71,7 @@ async fn history(run: Run, url: Option<&str>) -> (Vec<Operation>, Vec<u64>) {
 }
 
 /// Who asked for each change, in order.
-async fn changes(metastore: &SqlMetastore) -> Vec<u64> {
+async fn changes(metastore: &Metastore) -> Vec<u64> {
     let mut changes = Vec::new();
     let mut after = 0;
     loop {

@@ -88,12 +88,8 @@ fn not_in(house: &House, own: &str, victim: &str) -> Vec<String> {
 /// A catalog over the same stores that opens what it is told to commit.
 fn strict(house: &House) -> Catalog {
     let inner = &house.catalog.inner;
-    Catalog::new(
-        "strict",
-        inner.storage.clone(),
-        Arc::clone(&inner.metastore),
-        Arc::clone(&inner.now),
-    )
+    let (storage, metastore) = (inner.storage.clone(), inner.metastore.clone());
+    Catalog::new("strict", storage, metastore, Arc::clone(&inner.now))
 }
 
 #[track_caller]

@@ -8,7 +8,7 @@ use iceberg::ViewUpdate;
 /// A catalog over the same stores that has read nothing yet.
 fn anew(house: &House) -> Catalog {
     let inner = &house.catalog.inner;
-    let (storage, store) = (inner.storage.clone(), Arc::clone(&inner.metastore));
+    let (storage, store) = (inner.storage.clone(), inner.metastore.clone());
     let drop_policy = DropPolicy { undrop_ms: 1000, purge: true };
     let options = CatalogOptions { drop_policy, ..CatalogOptions::default() };
     Catalog::with_options("anew", storage, store, Arc::clone(&inner.now), options)

@@ -9,11 +9,10 @@ async fn over(
     verify_at_load: VerifyAtLoad,
 ) -> (tempfile::TempDir, Catalog, Catalog) {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
-    let metastore: Arc<dyn Metastore> = Arc::new(metastore);
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let open = || {
         let options = CatalogOptions { verify_at_load, ..CatalogOptions::default() };
-        let (storage, metastore) = (storage.clone(), Arc::clone(&metastore));
+        let (storage, metastore) = (storage.clone(), metastore.clone());
         Catalog::with_options("icecore", storage, metastore, Arc::new(|| NOW), options)
     };
     let (catalog, other) = (open(), open());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What a commit was built on before a table or view left is not what is there once it is back,
 /// even if it is back with the same metadata file.
-pub(crate) async fn no_version_comes_back(store: &dyn Metastore) {
+pub(crate) async fn no_version_comes_back(store: &Metastore) {
     let a = levels("a");
     store.create_namespace(&a, &Properties::new()).await.unwrap();
     for (number, kind) in [(1, Kind::Table), (2, Kind::View)] {
@@ -58,7 +58,7 @@ pub(crate) async fn no_version_comes_back(store: &dyn Metastore) {
     }
 }
 
-pub(crate) async fn remembered_requests(store: &dyn Metastore) {
+pub(crate) async fn remembered_requests(store: &Metastore) {
     let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
     let asked = |at_ms, n, answer| {
         let request = Some(Arc::new(key(n, answer)));

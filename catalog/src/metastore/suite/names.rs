@@ -8,7 +8,7 @@ use crate::{
 
 /// A name that PostgreSQL cannot even be asked for is nobody's, on every database alike, and what is
 /// too long for an index is refused before it gets there.
-pub(crate) async fn names_that_nothing_has(store: &dyn Metastore) {
+pub(crate) async fn names_that_nothing_has(store: &Metastore) {
     let a = levels("a");
     store.create_namespace(&a, &Properties::new()).await.unwrap();
     let odd = vec!["a\0".to_owned()];
@@ -51,7 +51,7 @@ pub(crate) async fn names_that_nothing_has(store: &dyn Metastore) {
     assert!(store.table(&deep, &longest(255, 255)).await.unwrap().is_some());
 }
 
-pub(crate) async fn views(store: &dyn Metastore) {
+pub(crate) async fn views(store: &Metastore) {
     let (a, b) = (levels("a"), levels("b"));
     for levels in [&a, &b] {
         store.create_namespace(levels, &Properties::new()).await.unwrap();
@@ -130,7 +130,7 @@ pub(crate) async fn views(store: &dyn Metastore) {
 }
 
 /// Lists are cut where they are read, so a page costs the same however long its list is.
-pub(crate) async fn pages(store: &dyn Metastore) {
+pub(crate) async fn pages(store: &Metastore) {
     const NAMES: u128 = 300;
     let a = levels("a");
     store.create_namespace(&a, &Properties::new()).await.unwrap();
@@ -176,7 +176,7 @@ pub(crate) async fn pages(store: &dyn Metastore) {
     assert_eq!(last, [below(19)]);
 }
 
-pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &dyn Metastore) {
+pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &Metastore) {
     for number in 1..=8 {
         with_table(store, number).await;
     }

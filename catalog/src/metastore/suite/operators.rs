@@ -11,7 +11,7 @@ use crate::{
 };
 use uuid::Uuid;
 
-pub(crate) async fn places(store: &dyn Metastore) {
+pub(crate) async fn places(store: &Metastore) {
     store.create_namespace(&levels("a"), &Properties::new()).await.unwrap();
     let at = |n: u128, location: &str| NewTable {
         kind: Kind::Table,
@@ -61,7 +61,7 @@ pub(crate) async fn places(store: &dyn Metastore) {
     make(9, "s3://b/a/test/deeper").await.unwrap();
 }
 
-pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &dyn Metastore) {
+pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &Metastore) {
     store.create_namespace(&levels("a"), &Properties::new()).await.unwrap();
     for round in 0..5 {
         let race = (0..8).map(|racer| async move {
@@ -84,7 +84,7 @@ pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &dyn Metastor
     }
 }
 
-pub(crate) async fn trash(store: &dyn Metastore) {
+pub(crate) async fn trash(store: &Metastore) {
     let a = levels("a");
     let (kept, purged) = (with_table(store, 1).await, with_table(store, 2).await);
     let trash = |until_ms, purge| Trash { dropped_ms: 100, until_ms, purge };
@@ -161,7 +161,7 @@ pub(crate) async fn trash(store: &dyn Metastore) {
     assert_eq!(store.trash(10).await.unwrap(), []);
 }
 
-pub(crate) async fn protection(store: &dyn Metastore) {
+pub(crate) async fn protection(store: &Metastore) {
     let a = levels("a");
     let uuid = with_table(store, 1).await;
     let missing = store.protect_table(&a, "none", true).await;

@@ -3,7 +3,7 @@ use crate::{
     access::{Access, TokenRequest, make_token},
     audit::Call,
     catalog::Catalog,
-    metastore::{Metastore, sql::SqlMetastore},
+    metastore::Metastore,
     rest::{router, router_for},
     storage::{S3Options, Storage},
 };
@@ -16,7 +16,7 @@ use tower::ServiceExt;
 struct Server {
     router: Router,
     access: Access,
-    store: SqlMetastore,
+    store: Metastore,
     _folder: tempfile::TempDir,
 }
 
@@ -26,13 +26,13 @@ struct Answer {
     body: Value,
 }
 
-async fn catalog() -> (tempfile::TempDir, SqlMetastore, Catalog) {
+async fn catalog() -> (tempfile::TempDir, Metastore, Catalog) {
     let folder = tempfile::tempdir().unwrap();
     let warehouse = format!("file://{}/warehouse", folder.path().display());
     let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-    let store = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let store = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let now = Arc::new(|| 1_800_000_000_000);
-    let catalog = Catalog::new("icecore", storage, Arc::new(store.clone()), now);
+    let catalog = Catalog::new("icecore", storage, store.clone(), now);
     (folder, store, catalog)
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     catalog::{Catalog, CatalogOptions, DropPolicy},
-    metastore::sql::SqlMetastore,
+    metastore::Metastore,
     scan::fixture::Lake,
     storage::{S3Options, Storage},
 };
@@ -31,12 +31,11 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
-        let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
         let now = Arc::new(|| 1_800_000_000_000);
         let drop_policy = DropPolicy { undrop_ms: 0, purge: false };
         let options = CatalogOptions { drop_policy, ..CatalogOptions::default() };
-        let catalog =
-            Catalog::with_options("icecore", storage.clone(), Arc::new(metastore), now, options);
+        let catalog = Catalog::with_options("icecore", storage.clone(), metastore, now, options);
         let primitive = |id, name, kind| {
             Arc::new(NestedField::optional(id, name, iceberg::spec::Type::Primitive(kind)))
         };

@@ -1,12 +1,14 @@
 use super::{faults::Fault, *};
-use crate::metastore::{Changes, Comes, Watermark, suite};
+use crate::metastore::transaction::LostCommit;
+use std::sync::Arc;
+use uuid::Uuid;
 
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
 const SERVER: &str = "TEST_POSTGRES";
 
-pub(crate) async fn sqlite() -> (tempfile::TempDir, SqlMetastore) {
+pub(crate) async fn sqlite() -> (tempfile::TempDir, Metastore) {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     (folder, metastore)
 }
 
@@ -28,11 +30,11 @@ pub(crate) async fn database() -> Option<String> {
 }
 
 /// The databases there are, each with what keeps it.
-pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, SqlMetastore)> {
+pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, Metastore)> {
     let (folder, sqlite) = sqlite().await;
     let mut stores = vec![(Some(folder), sqlite)];
     if let Some(url) = database().await {
-        stores.push((None, SqlMetastore::postgres(&url).await.unwrap()));
+        stores.push((None, Metastore::postgres(&url).await.unwrap()));
     }
     stores
 }
@@ -40,7 +42,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, SqlMetastore)> {
 /// Parts of the suite.
 const PARTS: usize = 19;
 
-async fn suite(store: &dyn Metastore, part: usize) {
+async fn suite(store: &Metastore, part: usize) {
     match part {
         0 => suite::namespaces(store).await,
         1 => suite::tables(store).await,
@@ -75,14 +77,14 @@ async fn sqlite_does_what_every_metastore_must_do() {
 async fn postgres_does_what_every_metastore_must_do() {
     for part in 0..PARTS {
         let Some(url) = database().await else { return };
-        suite(&SqlMetastore::postgres(&url).await.unwrap(), part).await;
+        suite(&Metastore::postgres(&url).await.unwrap(), part).await;
     }
 }
 
 #[tokio::test]
 async fn many_processes_may_open_a_new_postgres_database_at_once() {
     let Some(url) = database().await else { return };
-    let opens = (0..8).map(|_| SqlMetastore::postgres(&url));
+    let opens = (0..8).map(|_| Metastore::postgres(&url));
     let opened = futures::future::join_all(opens).await;
     let mut epochs = Vec::new();
     for metastore in opened {
@@ -101,7 +103,7 @@ async fn everything_is_there_after_the_file_is_opened_again() {
     let first = metastore.own_log(Uuid::nil(), owner::Claim::New).await.unwrap();
     assert_eq!(first.epoch, 1);
     drop(metastore);
-    let metastore = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     assert_eq!(metastore.tables(&levels).await.unwrap(), ["t"]);
     let second = metastore.own_log(Uuid::nil(), owner::Claim::Known).await.unwrap();
     assert_eq!(second, owner::LogOwner { epoch: 2, ..first });
@@ -111,7 +113,7 @@ async fn everything_is_there_after_the_file_is_opened_again() {
 async fn a_file_name_may_have_any_character() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a b?c#d%41é.db");
-    SqlMetastore::sqlite(&path).await.unwrap();
+    Metastore::sqlite(&path).await.unwrap();
     assert!(path.exists());
 }
 
@@ -120,7 +122,7 @@ async fn a_postgres_that_is_not_there_is_named_at_once() {
     // Bound and closed again, so nobody listens there.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("postgres://me:secret@{free}/lake");
-    let opened = SqlMetastore::postgres(&url);
+    let opened = Metastore::postgres(&url);
     let opened = tokio::time::timeout(std::time::Duration::from_secs(5), opened).await;
     let Err(CatalogError::Invalid(text)) = opened.expect("it does not wait") else { panic!() };
     assert!(text.contains(&free.to_string()) && text.contains("refused"), "{text}");
@@ -134,7 +136,7 @@ async fn a_file_of_a_newer_program_is_refused() {
         .execute(&metastore.writer)
         .await
         .unwrap();
-    let opened = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await;
+    let opened = Metastore::sqlite(&folder.path().join("icecore.db")).await;
     assert!(matches!(opened, Err(CatalogError::Invalid(text)) if text.contains("newer program")));
 }
 
@@ -158,7 +160,7 @@ async fn commits_to_postgres_are_durable_whatever_the_database_is_set_to() {
     let pool = AnyPool::connect(&url).await.unwrap();
     let lax = format!("ALTER DATABASE {name} SET synchronous_commit = off");
     sqlx::raw_sql(sqlx::AssertSqlSafe(lax)).execute(&pool).await.unwrap();
-    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let metastore = Metastore::postgres(&url).await.unwrap();
     let mut connection = metastore.writer.acquire().await.unwrap();
     let setting: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
         .fetch_one(&mut *connection)
@@ -168,7 +170,7 @@ async fn commits_to_postgres_are_durable_whatever_the_database_is_set_to() {
 }
 
 /// Commits of one table, at versions 1 and 2.
-async fn committed(metastore: &SqlMetastore) -> Uuid {
+async fn committed(metastore: &Metastore) -> Uuid {
     let levels = vec!["a".to_owned()];
     let uuid = Uuid::from_u128(1);
     metastore.create_namespace(&levels, &Properties::new()).await.unwrap();
@@ -177,7 +179,7 @@ async fn committed(metastore: &SqlMetastore) -> Uuid {
 }
 
 /// Makes one change of each kind with a fault in its COMMIT.
-async fn faulty(metastore: &SqlMetastore, fault: Fault) {
+async fn faulty(metastore: &Metastore, fault: Fault) {
     let uuid = committed(metastore).await;
     let levels = vec!["a".to_owned()];
     let more = vec!["b".to_owned()];
@@ -231,14 +233,14 @@ async fn a_commit_to_sqlite_whose_answer_is_lost_is_read_back() {
 async fn a_commit_to_postgres_whose_answer_is_lost_is_read_back() {
     for fault in [Fault::Before, Fault::After, Fault::Deaf] {
         let Some(url) = database().await else { return };
-        faulty(&SqlMetastore::postgres(&url).await.unwrap(), fault).await;
+        faulty(&Metastore::postgres(&url).await.unwrap(), fault).await;
     }
 }
 
 #[tokio::test]
 async fn postgres_tells_how_a_commit_ends_that_is_under_way() {
     let Some(url) = database().await else { return };
-    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let metastore = Metastore::postgres(&url).await.unwrap();
     let uuid = committed(&metastore).await;
     let mut tx = metastore.begin().await.unwrap();
     tables::swap(&mut tx, &suite::swap(uuid, 1, "m2")).await.unwrap();
@@ -249,11 +251,11 @@ async fn postgres_tells_how_a_commit_ends_that_is_under_way() {
     let (asked, ended) =
         tokio::join!(dialect::outcome(&metastore.readers, &id), async { tx.commit().await });
     ended.unwrap();
-    assert_eq!(asked.unwrap(), crate::metastore::LostCommit::Happened);
+    assert_eq!(asked.unwrap(), LostCommit::Happened);
 }
 
 /// Changes from many sides at once, while a reader follows the feed.
-async fn followed(metastores: Vec<SqlMetastore>) {
+async fn followed(metastores: Vec<Metastore>) {
     const CHANGES: u64 = 20;
     let makers = metastores.iter().enumerate().map(|(maker, metastore)| async move {
         for n in 0..CHANGES {
@@ -290,7 +292,7 @@ async fn events_are_numbered_without_gaps_in_the_order_they_are_seen() {
     let Some(url) = database().await else { return };
     let mut processes = Vec::new();
     for _ in 0..4 {
-        processes.push(SqlMetastore::postgres(&url).await.unwrap());
+        processes.push(Metastore::postgres(&url).await.unwrap());
     }
     followed(processes).await;
 }
@@ -316,7 +318,7 @@ fn of_log(number: u128, epoch: u64) -> NewTable {
 
 /// Commits that are all asked for before the first of them is begun.
 async fn at_once(
-    metastore: &SqlMetastore,
+    metastore: &Metastore,
     new: &[NewTable],
     swaps: &[PointerSwap],
 ) -> Vec<Result<SwapOutcome, CatalogError>> {
@@ -326,7 +328,7 @@ async fn at_once(
     futures::future::join_all(commits).await
 }
 
-async fn group(metastore: &SqlMetastore) {
+async fn group(metastore: &Metastore) {
     let one = committed(metastore).await;
     let levels = vec!["a".to_owned()];
     let two = Uuid::from_u128(2);

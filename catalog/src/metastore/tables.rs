@@ -1,18 +1,139 @@
 //! Tables and views and the snapshot index; each function is part of the caller's transaction.
 
 use super::{
-    SEPARATOR, dialect::Lock, failed, limit, namespaces, obsolete, outbox::Before, owner, path,
-    places, stored, trash,
+    Comes, Kind, Levels, Metastore, NewTable, Page, PointerSwap, SEPARATOR, SwapOutcome,
+    dialect::Lock,
+    failed, limit, namespaces, obsolete, outbox,
+    outbox::{Before, Told},
+    owner, path, places, snapshots, stored, trash,
 };
-use crate::{
-    error::CatalogError,
-    metastore::{
-        Comes, Kind, Levels, NewTable, Page, PointerSwap, SnapshotRow, SwapOutcome, TableRow,
-        Watermark,
-    },
-};
+use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
+
+/// How far a log has been committed to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// Which life of which log; a commit under an epoch that is not the owner's is refused.
+    pub epoch: u64,
+    /// Last log position whose rows the table holds.
+    pub position: u64,
+    /// Highest `seq` the table holds.
+    pub last_seq: u64,
+}
+
+/// A table's or a view's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRow {
+    /// The table's identity, stable across renames.
+    pub uuid: Uuid,
+    /// Where the current metadata is.
+    pub metadata_location: String,
+    /// The folder that is the table's. What the metadata file says of it is a client's word where
+    /// clients may write the table's files.
+    pub location: String,
+    /// Grows by one with every commit, and never shrinks: a table that comes back after it was dropped
+    /// goes on from there.
+    pub version: i64,
+    /// How far our own log is in it; none for a table that others write.
+    pub watermark: Option<Watermark>,
+}
+
+impl Metastore {
+    /// A table's row, or none.
+    pub(crate) async fn table(
+        &self,
+        levels: &Levels,
+        name: &str,
+    ) -> Result<Option<TableRow>, CatalogError> {
+        by_name(&mut *self.reader().await?, Kind::Table, (levels, name), Lock::None).await
+    }
+
+    /// Names of the tables or views in a namespace, in order; `NoSuchNamespace`.
+    pub(crate) async fn names(
+        &self,
+        kind: Kind,
+        levels: &Levels,
+        page: Page<'_>,
+    ) -> Result<Vec<String>, CatalogError> {
+        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
+        namespaces::require(&mut tx, levels, Lock::None).await?;
+        list(&mut tx, kind, levels, page).await
+    }
+
+    /// Names of all tables in a namespace.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `Metastore`.
+    pub async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+        self.names(Kind::Table, levels, Page::ALL).await
+    }
+
+    /// Removes a table and gives back its row. Its watermark and its version are kept, and are there
+    /// again when a table of this identity is.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `Protected`, `Metastore`.
+    pub async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
+        let mut tx = self.begin().await?;
+        let row = drop(&mut tx, Kind::Table, (levels, name)).await?;
+        // The table that left may be the answer.
+        self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
+        self.end(tx, "drop a table", outbox::dropped((levels, name), &row, false)).await?;
+        Ok(row)
+    }
+
+    /// Puts another table in the place of the one of this name and identity `old`, as a drop and
+    /// a create at once; `Lost` when it is not there, `AlreadyExists` of the new identity.
+    pub(crate) async fn replace_table(
+        &self,
+        old: Uuid,
+        new: NewTable,
+    ) -> Result<SwapOutcome, CatalogError> {
+        let name = (&new.levels, new.name.as_str());
+        let mut tx = self.begin().await?;
+        self.claim_once(&mut tx, Some((new.uuid, &new.metadata_location))).await?;
+        places::lock(&mut tx).await?;
+        let found = by_name(&mut tx, Kind::Table, name, Lock::Update).await?;
+        if found.is_none_or(|found| found.uuid != old) {
+            return Ok(SwapOutcome::Lost(old));
+        }
+        let row = drop(&mut tx, Kind::Table, name).await?;
+        create(&mut tx, &new).await?;
+        let operations = vec![outbox::dropped(name, &row, false), outbox::created(&new)];
+        let told = Told { origin: self.origin.clone(), operations };
+        self.end_all(tx, "replace a table", &[told]).await.map(|()| SwapOutcome::Done)
+    }
+
+    /// Renames a table.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`, `Protected`, `Metastore`.
+    pub async fn rename_table(
+        &self,
+        from: (&Levels, &str),
+        to: (&Levels, &str),
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.begin_change().await?;
+        let row = rename(&mut tx, Kind::Table, from, to).await?;
+        self.end(tx, "rename a table", outbox::renamed(Kind::Table, from, to, &row)).await
+    }
+
+    /// The row of a table by identity, to find out how an unknown commit ended.
+    pub(crate) async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError> {
+        by_uuid(&mut *self.reader().await?, uuid, Lock::None).await
+    }
+
+    /// The name of a table or view by identity.
+    pub(crate) async fn name_of(
+        &self,
+        uuid: Uuid,
+    ) -> Result<Option<(Levels, String)>, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let found = before(&mut connection, uuid, Lock::None).await?;
+        Ok(found.map(|before| (before.levels, before.name)))
+    }
+}
 
 /// The last version of each table and view that left. One that comes back goes on from there: a
 /// commit that was built on it before must not find its version again.
@@ -172,7 +293,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
         }
     }
     places::check(tx, table.uuid, &table.location).await?;
-    add_snapshots(tx, table.uuid, &table.snapshots).await
+    snapshots::add(tx, table.uuid, &table.snapshots).await
 }
 
 pub(super) async fn drop(
@@ -295,7 +416,7 @@ pub(super) async fn swap(
     if let Some(watermark) = swap.watermark {
         move_watermark(tx, swap.uuid, watermark).await?;
     }
-    add_snapshots(tx, swap.uuid, &swap.snapshots).await?;
+    snapshots::add(tx, swap.uuid, &swap.snapshots).await?;
     for snapshot_id in &swap.removed_snapshots {
         sqlx::query("DELETE FROM snapshots WHERE uuid = $1 AND snapshot_id = $2")
             .bind(&uuid)
@@ -324,26 +445,6 @@ async fn move_watermark(
         .map_err(failed("move a watermark"))
 }
 
-pub(super) async fn snapshots(
-    connection: &mut AnyConnection,
-    uuid: Uuid,
-) -> Result<Vec<SnapshotRow>, CatalogError> {
-    let rows: Vec<(i64, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
-        "SELECT snapshot_id, timestamp_ms, first_seq, last_seq FROM snapshots
-         WHERE uuid = $1 ORDER BY timestamp_ms, number",
-    )
-    .bind(uuid.to_string())
-    .fetch_all(connection)
-    .await
-    .map_err(failed("read the snapshot index"))?;
-    let row = |(snapshot_id, timestamp_ms, first, last): (i64, i64, Option<i64>, Option<i64>)| {
-        let seq =
-            first.zip(last).map(|(first, last)| (first.cast_unsigned(), last.cast_unsigned()));
-        SnapshotRow { snapshot_id, timestamp_ms, seq }
-    };
-    Ok(rows.into_iter().map(row).collect())
-}
-
 /// Refuses an identity that a dropped table or view had, which may come back.
 async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogError> {
     let had: i64 = sqlx::query_scalar("SELECT count(*) FROM versions WHERE uuid = $1")
@@ -358,32 +459,6 @@ async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogE
         "{uuid} is the identity of a table that was dropped: leave it to the catalog to choose one, \
          or have the dropped table back"
     )))
-}
-
-async fn add_snapshots(
-    tx: &mut AnyConnection,
-    uuid: Uuid,
-    snapshots: &[SnapshotRow],
-) -> Result<(), CatalogError> {
-    for snapshot in snapshots {
-        let first = snapshot.seq.map(|(first, _)| stored(first)).transpose()?;
-        let last = snapshot.seq.map(|(_, last)| stored(last)).transpose()?;
-        sqlx::query(
-            "INSERT INTO snapshots (uuid, snapshot_id, timestamp_ms, first_seq, last_seq)
-             VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (uuid, snapshot_id) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
-                 first_seq = excluded.first_seq, last_seq = excluded.last_seq",
-        )
-        .bind(uuid.to_string())
-        .bind(snapshot.snapshot_id)
-        .bind(snapshot.timestamp_ms)
-        .bind(first)
-        .bind(last)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed("extend the snapshot index"))?;
-    }
-    Ok(())
 }
 
 /// How the database writes it.

@@ -5,7 +5,7 @@
 
 mod rows;
 
-use super::{SqlMetastore, dialect::Dialect, failed};
+use super::{Metastore, dialect::Dialect, failed};
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::path::Path;
@@ -49,7 +49,7 @@ pub struct Backup {
 
 type Row = (String, String, i64, Option<i64>, i64, i64, i64);
 
-impl SqlMetastore {
+impl Metastore {
     /// Writes down that a backup begins, which holds every file that is needed now. Durable on
     /// return.
     ///

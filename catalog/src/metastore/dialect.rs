@@ -1,9 +1,9 @@
 //! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
 
-use super::{SqlMetastore, failed, group::Group};
+use super::{Metastore, failed, group::Group};
 use crate::{
     error::CatalogError,
-    metastore::{LostCommit, Origin},
+    metastore::{Origin, transaction::LostCommit},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
@@ -22,7 +22,7 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection that writes to an SQLite file. It waits at most ten seconds for another process
 /// (a backup, a shell) that holds the file. Its journal is moved to the file every 64 pages, see
-/// [`SqlMetastore::SQLITE_START_BYTES`].
+/// [`Metastore::SQLITE_START_BYTES`].
 const SQLITE_WRITER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                              PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                              PRAGMA wal_autocheckpoint = 64";
@@ -41,13 +41,13 @@ const OUTCOME_PAUSE: Duration = Duration::from_millis(100);
 /// What a path needs escaped in a URL.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
-impl SqlMetastore {
+impl Metastore {
     /// Most bytes that opening an SQLite file and one small change take of its disk: the file grows
     /// by what its journal has (64 pages of 4 KiB; twice as much where that failed once for want of
     /// room), and the journal and its index by some pages.
     pub const SQLITE_START_BYTES: usize = (512 << 10) + (256 << 10);
 
-    /// As [`SqlMetastore::postgres`], without its tables.
+    /// As [`Metastore::postgres`], without its tables.
     pub(super) async fn unmade_postgres(url: &str) -> Result<Self, CatalogError> {
         let pool = postgres(url).await?;
         Ok(Self::unmade(Dialect::Postgres, pool.clone(), pool))

@@ -1,24 +1,21 @@
 use super::Backup;
-use crate::metastore::{
-    Metastore, Obsolete, Properties,
-    sql::{SqlMetastore, tests::database},
-};
+use crate::metastore::{Metastore, Obsolete, Properties, tests::database};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-async fn queue(metastore: &SqlMetastore, file: &str) {
+async fn queue(metastore: &Metastore, file: &str) {
     let file = Obsolete { location: format!("file:///w/{file}"), not_before_ms: 10 };
     metastore.add_obsolete(&[file]).await.unwrap();
 }
 
-async fn due(metastore: &SqlMetastore) -> Vec<String> {
+async fn due(metastore: &Metastore) -> Vec<String> {
     metastore.obsolete(10, 10).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_backup_holds_what_was_needed_when_the_first_one_began() {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("m.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
     queue(&metastore, "before").await;
     metastore.begin_backup("b1", "/b1", 1).await.unwrap();
     queue(&metastore, "between").await;
@@ -43,12 +40,12 @@ async fn a_backup_holds_what_was_needed_when_the_first_one_began() {
 #[tokio::test]
 async fn a_copy_is_whole_while_others_write() {
     let folder = tempfile::tempdir().unwrap();
-    let metastore = SqlMetastore::sqlite(&folder.path().join("m.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
     let copy = folder.path().join("it's a copy.db");
     queue(&metastore, "a").await;
     metastore.copy_to(&copy).await.unwrap();
     queue(&metastore, "b").await;
-    let copied = SqlMetastore::sqlite(&copy).await.unwrap();
+    let copied = Metastore::sqlite(&copy).await.unwrap();
     assert_eq!(due(&copied).await, ["file:///w/a"]);
     assert!(metastore.copy_to(&copy).await.is_err(), "nothing is written over");
 }
@@ -76,7 +73,7 @@ INSERT INTO requests VALUES ('q', '', 0, 2147483647, '', '');
 "#;
 
 /// Every row of every table as text, in order, and the numbers that come next.
-async fn dump(metastore: &SqlMetastore) -> Vec<String> {
+async fn dump(metastore: &Metastore) -> Vec<String> {
     let mut connection = metastore.reader().await.unwrap();
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT relname::text FROM pg_class
@@ -104,7 +101,7 @@ async fn dump(metastore: &SqlMetastore) -> Vec<String> {
 #[tokio::test]
 async fn a_copy_of_postgres_is_the_same_in_another_postgres() {
     let (Some(url), Some(new)) = (database().await, database().await) else { return };
-    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let metastore = Metastore::postgres(&url).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.db");
     let mut tx = metastore.begin().await.unwrap();
@@ -112,9 +109,9 @@ async fn a_copy_of_postgres_is_the_same_in_another_postgres() {
     tx.commit().await.unwrap();
     metastore.copy_to(&copy).await.unwrap();
     assert!(!folder.path().join("copy.db-wal").exists(), "one file is all of it");
-    SqlMetastore::check_empty_postgres(&new).await.unwrap();
-    SqlMetastore::copy_to_postgres(&copy, &new).await.unwrap();
-    let restored = SqlMetastore::postgres(&new).await.unwrap();
+    Metastore::check_empty_postgres(&new).await.unwrap();
+    Metastore::copy_to_postgres(&copy, &new).await.unwrap();
+    let restored = Metastore::postgres(&new).await.unwrap();
     let (before, after) = (dump(&metastore).await, dump(&restored).await);
     assert_eq!(before.len(), after.len());
     for (before, after) in before.iter().zip(&after) {
@@ -122,8 +119,8 @@ async fn a_copy_of_postgres_is_the_same_in_another_postgres() {
     }
     // What has a metastore is not written over.
     for refused in [
-        SqlMetastore::copy_to_postgres(&copy, &new).await,
-        SqlMetastore::check_empty_postgres(&new).await,
+        Metastore::copy_to_postgres(&copy, &new).await,
+        Metastore::check_empty_postgres(&new).await,
     ] {
         let told = refused.unwrap_err().to_string();
         assert!(told.contains("CREATE DATABASE"), "{told}");
@@ -134,7 +131,7 @@ async fn a_copy_of_postgres_is_the_same_in_another_postgres() {
 #[tokio::test]
 async fn a_copy_of_postgres_is_of_one_moment() {
     let Some(url) = database().await else { return };
-    let metastore = SqlMetastore::postgres(&url).await.unwrap();
+    let metastore = Metastore::postgres(&url).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let changes = async {
         for n in 0..200 {
@@ -148,7 +145,7 @@ async fn a_copy_of_postgres_is_of_one_moment() {
         for n in 0..5 {
             let copy = folder.path().join(format!("{n}.db"));
             metastore.copy_to(&copy).await.unwrap();
-            let copied = SqlMetastore::sqlite(&copy).await.unwrap();
+            let copied = Metastore::sqlite(&copy).await.unwrap();
             let count: (i64, i64, i64) = sqlx::query_as(
                 "SELECT (SELECT count(*) FROM namespaces), (SELECT count(*) FROM outbox),
                      (SELECT value FROM counters WHERE name = 'event')",
@@ -169,7 +166,7 @@ async fn a_copy_of_sqlite_is_the_same_in_postgres_and_back() {
     let Some(url) = database().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let metastore = SqlMetastore::sqlite(&path("m.db")).await.unwrap();
+    let metastore = Metastore::sqlite(&path("m.db")).await.unwrap();
     let levels = vec!["a".to_owned()];
     metastore.create_namespace(&levels, &Properties::new()).await.unwrap();
     metastore.create_table(&levels, "t", Uuid::from_u128(1), "file:///m").await.unwrap();
@@ -177,10 +174,10 @@ async fn a_copy_of_sqlite_is_the_same_in_postgres_and_back() {
     metastore.begin_backup("b1", "/b1", 1).await.unwrap();
     let feed = metastore.feed().await.unwrap();
     metastore.copy_to(&path("copy.db")).await.unwrap();
-    SqlMetastore::copy_to_postgres(&path("copy.db"), &url).await.unwrap();
-    let there = SqlMetastore::postgres(&url).await.unwrap();
+    Metastore::copy_to_postgres(&path("copy.db"), &url).await.unwrap();
+    let there = Metastore::postgres(&url).await.unwrap();
     there.copy_to(&path("back.db")).await.unwrap();
-    let back = SqlMetastore::sqlite(&path("back.db")).await.unwrap();
+    let back = Metastore::sqlite(&path("back.db")).await.unwrap();
     for copied in [&there, &back] {
         assert_eq!(copied.feed().await.unwrap(), feed);
         assert_eq!(copied.backups().await.unwrap(), metastore.backups().await.unwrap());

@@ -4,7 +4,7 @@
 //! `places` of the counters until the end of the transaction, so that two tables that are made at
 //! the same time see each other.
 
-use super::{dialect::Lock, failed};
+use super::{Metastore, dialect::Lock, failed};
 use crate::{error::CatalogError, location::Location};
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::fmt::Write;
@@ -18,6 +18,19 @@ UPDATE tables SET location = substr(location, 1, length(location) - length('/met
 CREATE INDEX tables_by_location ON tables (location);
 INSERT INTO counters VALUES ('places', 0);
 "#;
+
+impl Metastore {
+    /// Whether no table lies at this location, above it or below it.
+    /// The table `but` does not count, whether it is there or dropped.
+    pub(crate) async fn is_free(
+        &self,
+        location: &Location,
+        but: Uuid,
+    ) -> Result<bool, CatalogError> {
+        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        Ok(overlapping(&mut connection, but, location).await? == 0)
+    }
+}
 
 /// Keeps everybody else from taking a location until the transaction ends. Comes before any lock
 /// on a table, so that nobody waits in a circle.

@@ -5,7 +5,7 @@
 //! committed as a whole, so a copy has all rows or is none.
 
 use crate::error::CatalogError;
-use crate::metastore::sql::{SqlMetastore, dialect::Dialect, failed, schema};
+use crate::metastore::{Metastore, dialect::Dialect, failed, schema};
 use futures::TryStreamExt;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
 use std::path::Path;
@@ -44,8 +44,8 @@ enum Value {
 }
 
 /// Writes all of a PostgreSQL database, as it is at one moment, to a new SQLite file.
-pub(super) async fn to_sqlite(from: &SqlMetastore, file: &Path) -> Result<(), CatalogError> {
-    let to = SqlMetastore::sqlite(file).await?;
+pub(super) async fn to_sqlite(from: &Metastore, file: &Path) -> Result<(), CatalogError> {
+    let to = Metastore::sqlite(file).await?;
     let mut read = from.readers.begin_with(ONE_MOMENT).await.map_err(failed("begin"))?;
     run(&mut read, NO_TIMEOUTS).await?;
     let mut write = to.begin().await?;
@@ -72,10 +72,7 @@ pub(super) async fn to_sqlite(from: &SqlMetastore, file: &Path) -> Result<(), Ca
 }
 
 /// Makes the tables of a PostgreSQL database that has none, with the rows of an SQLite file.
-pub(super) async fn to_postgres(
-    from: &SqlMetastore,
-    to: &SqlMetastore,
-) -> Result<(), CatalogError> {
+pub(super) async fn to_postgres(from: &Metastore, to: &Metastore) -> Result<(), CatalogError> {
     let mut read = from.readers.begin().await.map_err(failed("begin"))?;
     let tables = tables(&mut read).await?;
     let mut write = to.begin().await?;

@@ -6,7 +6,7 @@
 
 use crate::{
     error::CatalogError,
-    metastore::sql::{SqlMetastore, failed},
+    metastore::{Metastore, failed},
 };
 use sqlx::AnyConnection;
 
@@ -16,7 +16,7 @@ pub const SECRETS_MAX: i64 = 2;
 const ALL_MAX: i64 = 10_000;
 
 /// The table. The namespace need not be there yet.
-pub(in crate::metastore::sql) const STEP: &str = r#"
+pub(in crate::metastore) const STEP: &str = r#"
 CREATE TABLE webhook_secrets (
     number BIGSERIAL,
     namespace TEXT COLLATE "C" NOT NULL,
@@ -62,7 +62,7 @@ fn read((namespace, provider, sent_to, scheme, secret, since_ms): Row) -> Webhoo
     WebhookSecret { namespace, provider, sent_to, scheme, secret, since_ms }
 }
 
-impl SqlMetastore {
+impl Metastore {
     /// Adds a secret, durable on return; the one before it stays valid, older ones do not. The same
     /// secret once more changes nothing but its place.
     ///
@@ -176,7 +176,7 @@ impl SqlMetastore {
 
 /// Removes the secrets of a namespace that is being dropped: whoever makes one of its name starts
 /// without any.
-pub(in crate::metastore::sql) async fn forget_namespace(
+pub(in crate::metastore) async fn forget_namespace(
     tx: &mut AnyConnection,
     namespace: &str,
 ) -> Result<(), CatalogError> {

@@ -5,7 +5,7 @@
 
 pub mod webhooks;
 
-use super::{SEPARATOR, SqlMetastore, dialect::Lock, failed, path};
+use super::{Metastore, SEPARATOR, dialect::Lock, failed, path};
 use crate::{
     error::CatalogError,
     metastore::Levels,
@@ -114,7 +114,7 @@ type FoundRow = (
     Option<String>,
 );
 
-impl SqlMetastore {
+impl Metastore {
     /// Adds an API token, durable on return.
     ///
     /// # Errors

@@ -1,11 +1,8 @@
 use crate::metastore::{
     Levels, Metastore, Properties, SwapOutcome, Watermark,
-    sql::{
-        SqlMetastore,
-        owner::{Claim, LogMark, LogOwner, SEQ_MARGIN},
-        tests::{database, stores},
-    },
+    owner::{Claim, LogMark, LogOwner, SEQ_MARGIN},
     suite::swap,
+    tests::{database, stores},
 };
 use uuid::Uuid;
 
@@ -15,7 +12,7 @@ fn log(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
-async fn with_table(store: &SqlMetastore) -> Uuid {
+async fn with_table(store: &Metastore) -> Uuid {
     let levels: Levels = vec!["a".to_owned()];
     store.create_namespace(&levels, &Properties::new()).await.unwrap();
     store.create_table(&levels, "events", log(77), "m").await.unwrap();
@@ -23,7 +20,7 @@ async fn with_table(store: &SqlMetastore) -> Uuid {
 }
 
 /// Moves the table's watermark under an epoch.
-async fn moved(store: &SqlMetastore, table: Uuid, epoch: u64, position: u64) -> SwapOutcome {
+async fn moved(store: &Metastore, table: Uuid, epoch: u64, position: u64) -> SwapOutcome {
     let version = store.table_by_uuid(table).await.unwrap().unwrap().version;
     let mut swap = swap(table, version, &format!("m{epoch}-{position}"));
     swap.watermark = Some(Watermark { epoch, position, last_seq: position });
@@ -108,7 +105,7 @@ async fn tables_of_before_there_were_owners_belong_to_the_log_that_was_there() {
 async fn of_many_logs_that_come_first_one_owns() {
     let mut stores = stores().await;
     if let Some(url) = database().await {
-        stores.push((None, SqlMetastore::postgres(&url).await.unwrap()));
+        stores.push((None, Metastore::postgres(&url).await.unwrap()));
     }
     for (_folder, store) in stores {
         let claims = (1..=8).map(|n| store.own_log(log(n), Claim::New));

@@ -1,11 +1,9 @@
 use crate::{
     access::{Action, Scope},
     metastore::{
-        Levels, Metastore, Properties,
-        sql::{
-            access::{ACCESS_TOKENS_MAX, NewAccessToken, NewToken},
-            tests::{sqlite, stores},
-        },
+        Levels, Properties,
+        access::{ACCESS_TOKENS_MAX, NewAccessToken, NewToken},
+        tests::{sqlite, stores},
     },
 };
 

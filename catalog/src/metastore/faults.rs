@@ -1,6 +1,6 @@
 //! Faults of a COMMIT, for tests: the answer is lost before or after it took place.
 
-use super::SqlMetastore;
+use super::Metastore;
 use sqlx::{Any, Transaction};
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +44,7 @@ impl Fault {
     }
 }
 
-impl SqlMetastore {
+impl Metastore {
     /// Ends some connection to the database that is in use, or is not.
     pub(crate) async fn kill_a_connection(&self) {
         // The one that asks may be the one that another test kills.

@@ -4,7 +4,7 @@
 //! invariant: a watermark moves only under the epoch in that row, so every watermark from the epoch
 //! `since` on is of that log, and positions of another log are never taken for its own.
 
-use super::{SqlMetastore, dialect::Lock, failed, stored};
+use super::{Metastore, dialect::Lock, failed, stored};
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
@@ -68,7 +68,25 @@ pub struct LogMark {
     pub position: u64,
 }
 
-impl SqlMetastore {
+impl Metastore {
+    /// The highest watermark position of any table that is or was there (0 when there is none):
+    /// a log must never hand out a position at or below it.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn highest_position(&self) -> Result<u64, CatalogError> {
+        let position: i64 = sqlx::query_scalar(
+            "SELECT coalesce(max(position), 0) FROM
+                 (SELECT position FROM tables UNION ALL SELECT position FROM dropped) AS seen",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(failed("read the highest position"))?;
+        Ok(position.cast_unsigned())
+    }
+}
+
+impl Metastore {
     /// Begins a life of `log` and gives the owner: this log, under a new epoch, when it was or now
     /// becomes the owner; otherwise the other log, and nothing has changed. Durable on return.
     ///

@@ -6,14 +6,11 @@
 //! `counters` that a transaction locks as the last thing before its COMMIT, so a number is never
 //! visible before a smaller one, and one of a transaction that is rolled back is taken again.
 
-use super::failed;
-use crate::{
-    error::CatalogError,
-    metastore::{
-        Changes, Comes, Event, Feed, Kind, Levels, NewTable, Origin, PointerSwap, Properties,
-        Remembered, TableRow,
-    },
+use super::{
+    Changes, Comes, Kind, Levels, Metastore, NewTable, Origin, PointerSwap, Properties, TableRow,
+    failed, requests, stored,
 };
+use crate::error::CatalogError;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
@@ -38,6 +35,138 @@ ALTER TABLE outbox ADD COLUMN bytes_before BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE outbox ADD COLUMN changes TEXT;
 CREATE INDEX outbox_by_bytes ON outbox (bytes_before);
 ";
+
+/// How much of what is over is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// Requests since this time, ms since 1970.
+    pub requests_since_ms: i64,
+    /// Of those that were refused or staged a table, the newest so many.
+    pub without_effect: u32,
+    /// The newest changes.
+    pub events: u64,
+    /// Of those the newest that together take so many bytes, and the last one in any case.
+    pub event_bytes: u64,
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its place in the order of all changes, from 1 and without gaps.
+    pub number: u64,
+    /// Names the request it was part of.
+    pub request: String,
+    /// How many changes that request made.
+    pub request_events: i32,
+    /// When, ms since 1970.
+    pub at_ms: i64,
+    /// Who asked for it.
+    pub actor: String,
+    /// What changed, as the draft of the specification writes an operation, without its updates.
+    pub operation: serde_json::Value,
+    /// How much room the change takes, its updates included.
+    pub bytes: u64,
+}
+
+/// Where the feed of changes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// Made once with the metastore: another metastore has another feed.
+    pub id: u64,
+    /// The number of the last change; 0 when there was none.
+    pub last: u64,
+}
+
+impl Metastore {
+    /// The feed of changes, which [`Metastore::events`] reads.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn feed(&self) -> Result<Feed, CatalogError> {
+        let (id, last): (i64, i64) = sqlx::query_as(
+            "SELECT feed.value, event.value FROM counters AS feed, counters AS event
+             WHERE feed.name = $1 AND event.name = 'event'",
+        )
+        .bind(FEED)
+        .fetch_one(&self.readers)
+        .await
+        .map_err(failed("read events"))?;
+        Ok(Feed { id: id.cast_unsigned(), last: last.cast_unsigned() })
+    }
+
+    /// At most `limit` changes with numbers above `after`, in order.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT number, request, request_events, at_ms, actor, operation, bytes FROM outbox
+             WHERE number > $1 ORDER BY number LIMIT $2",
+        )
+        .bind(stored(after)?)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("read events"))?;
+        let broken = |cause| failed("read events")(sqlx::Error::Decode(Box::new(cause)));
+        let event = |(number, request, request_events, at_ms, actor, operation, bytes): Row| {
+            Ok(Event {
+                number: number.cast_unsigned(),
+                request,
+                request_events,
+                at_ms,
+                actor,
+                operation: serde_json::from_str(&operation).map_err(broken)?,
+                bytes: bytes.cast_unsigned(),
+            })
+        };
+        rows.into_iter().map(event).collect()
+    }
+
+    /// What the changes of these numbers were made of, as [`Changes::as_text`] has it; those that
+    /// are not kept any more are left out.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn event_changes(
+        &self,
+        numbers: &[u64],
+    ) -> Result<Vec<(u64, Option<String>)>, CatalogError> {
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Numbers need no escaping, and neither database takes a list of them as one parameter.
+        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+        let query =
+            format!("SELECT number, changes FROM outbox WHERE number IN ({})", numbers.join(", "));
+        let rows: Vec<(i64, Option<String>)> = sqlx::query_as(AssertSqlSafe(query))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed("read events"))?;
+        Ok(rows.into_iter().map(|(number, changes)| (number.cast_unsigned(), changes)).collect())
+    }
+
+    /// The number before the first change at or after a time; the last one's when there is none.
+    pub(crate) async fn events_before(&self, at_ms: i64) -> Result<u64, CatalogError> {
+        let number: i64 = sqlx::query_scalar(
+            "SELECT coalesce((SELECT min(number) - 1 FROM outbox WHERE at_ms >= $1),
+                             (SELECT value FROM counters WHERE name = 'event'))",
+        )
+        .bind(at_ms)
+        .fetch_one(&self.readers)
+        .await
+        .map_err(failed("read events"))?;
+        Ok(number.cast_unsigned())
+    }
+
+    /// Forgets all other requests and changes.
+    pub(crate) async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        requests::forget(&mut tx, remembered).await?;
+        forget(&mut tx, remembered).await?;
+        tx.commit().await.map_err(failed("forget old records"))
+    }
+}
 
 /// The counter that holds what names the feed.
 const FEED: &str = "feed";
@@ -227,53 +356,6 @@ pub(super) async fn is_there(
 /// number, request, events of the request, time, actor, operation, bytes.
 type Row = (i64, String, i32, i64, String, String, i64);
 
-pub(super) async fn list(
-    connection: &mut AnyConnection,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<Event>, CatalogError> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT number, request, request_events, at_ms, actor, operation, bytes FROM outbox
-         WHERE number > $1 ORDER BY number LIMIT $2",
-    )
-    .bind(super::stored(after)?)
-    .bind(i64::from(limit))
-    .fetch_all(connection)
-    .await
-    .map_err(failed("read events"))?;
-    let broken = |cause| failed("read events")(sqlx::Error::Decode(Box::new(cause)));
-    let event = |(number, request, request_events, at_ms, actor, operation, bytes): Row| {
-        Ok(Event {
-            number: number.cast_unsigned(),
-            request,
-            request_events,
-            at_ms,
-            actor,
-            operation: serde_json::from_str(&operation).map_err(broken)?,
-            bytes: bytes.cast_unsigned(),
-        })
-    };
-    rows.into_iter().map(event).collect()
-}
-
-pub(super) async fn changes(
-    connection: &mut AnyConnection,
-    numbers: &[u64],
-) -> Result<Vec<(u64, Option<String>)>, CatalogError> {
-    if numbers.is_empty() {
-        return Ok(Vec::new());
-    }
-    // Numbers need no escaping, and neither database takes a list of them as one parameter.
-    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    let query =
-        format!("SELECT number, changes FROM outbox WHERE number IN ({})", numbers.join(", "));
-    let rows: Vec<(i64, Option<String>)> = sqlx::query_as(AssertSqlSafe(query))
-        .fetch_all(connection)
-        .await
-        .map_err(failed("read events"))?;
-    Ok(rows.into_iter().map(|(number, changes)| (number.cast_unsigned(), changes)).collect())
-}
-
 /// Names the feed of a metastore that has none yet.
 pub(super) async fn name_feed(tx: &mut AnyConnection) -> Result<(), CatalogError> {
     sqlx::query("INSERT INTO counters VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
@@ -283,34 +365,6 @@ pub(super) async fn name_feed(tx: &mut AnyConnection) -> Result<(), CatalogError
         .await
         .map(|_| ())
         .map_err(failed("name the feed of changes"))
-}
-
-pub(super) async fn feed(connection: &mut AnyConnection) -> Result<Feed, CatalogError> {
-    let (id, last): (i64, i64) = sqlx::query_as(
-        "SELECT feed.value, event.value FROM counters AS feed, counters AS event
-         WHERE feed.name = $1 AND event.name = 'event'",
-    )
-    .bind(FEED)
-    .fetch_one(connection)
-    .await
-    .map_err(failed("read events"))?;
-    Ok(Feed { id: id.cast_unsigned(), last: last.cast_unsigned() })
-}
-
-/// The number before the first event at or after a time; that of the last one when there is none.
-pub(super) async fn before(
-    connection: &mut AnyConnection,
-    at_ms: i64,
-) -> Result<u64, CatalogError> {
-    let number: i64 = sqlx::query_scalar(
-        "SELECT coalesce((SELECT min(number) - 1 FROM outbox WHERE at_ms >= $1),
-                         (SELECT value FROM counters WHERE name = 'event'))",
-    )
-    .bind(at_ms)
-    .fetch_one(connection)
-    .await
-    .map_err(failed("read events"))?;
-    Ok(number.cast_unsigned())
 }
 
 pub(super) async fn forget(
@@ -332,7 +386,7 @@ pub(super) async fn forget(
         ),
     ] {
         sqlx::query(query)
-            .bind(super::stored(kept)?)
+            .bind(stored(kept)?)
             .execute(&mut *tx)
             .await
             .map_err(failed("forget events"))?;

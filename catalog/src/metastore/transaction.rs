@@ -5,23 +5,34 @@
 //! its call are in one transaction, so there is none without the others.
 
 use super::{
-    SqlMetastore, audit,
-    dialect::{self, TransactionId},
-    failed,
-    outbox::{self, Before, Mark, Operation, Told},
+    Metastore, audit, dialect,
+    dialect::TransactionId,
+    failed, outbox,
+    outbox::{Before, Mark, Operation, Told},
     requests,
 };
 use crate::{
     audit::Call,
     error::CatalogError,
-    metastore::{LostCommit, Origin, PointerSwap},
+    metastore::{Origin, PointerSwap},
 };
 use sqlx::{Any, AnyConnection, Transaction};
 use std::sync::Arc;
 use tracing::warn;
 use uuid::Uuid;
 
-impl SqlMetastore {
+/// What is known after a COMMIT whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LostCommit {
+    /// Everything changed.
+    Happened,
+    /// Nothing changed.
+    DidNotHappen,
+    /// The database cannot tell.
+    Unknown,
+}
+
+impl Metastore {
     /// The same metastore for the change that this call makes.
     #[must_use]
     pub fn for_call(&self, call: &Arc<Call>) -> Self {
@@ -64,7 +75,7 @@ impl SqlMetastore {
         self.end_all(tx, operation, &[told]).await
     }
 
-    /// As [`SqlMetastore::end`], for a change that there is no event for.
+    /// As [`Metastore::end`], for a change that there is no event for.
     pub(super) async fn end_untold(
         &self,
         tx: Transaction<'static, Any>,

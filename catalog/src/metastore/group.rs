@@ -6,13 +6,10 @@
 //! transaction that it is part of has ended; when that fails, all of them have failed.
 
 use super::{
-    SqlMetastore, dialect::Lock, failed, namespaces, outbox, outbox::Told, owner, places, tables,
-    transaction,
+    Changes, Comes, Metastore, NewTable, Obsolete, Origin, SnapshotRow, Watermark, dialect::Lock,
+    failed, namespaces, outbox, outbox::Told, owner, places, tables, transaction,
 };
-use crate::{
-    error::CatalogError,
-    metastore::{Comes, NewTable, Origin, PointerSwap, SwapOutcome},
-};
+use crate::error::CatalogError;
 use sqlx::{Any, AnyConnection, Connection, Transaction};
 use std::{
     collections::VecDeque,
@@ -23,6 +20,55 @@ use std::{
 };
 use tokio::sync::oneshot;
 use uuid::Uuid;
+
+/// One table's part of a commit.
+#[derive(Clone, Debug)]
+pub struct PointerSwap {
+    /// Which table.
+    pub uuid: Uuid,
+    /// The version the new metadata was built on.
+    pub expected_version: i64,
+    /// Where the new metadata is, already durable.
+    pub metadata_location: String,
+    /// The table's new location, if the commit gives it one.
+    pub moved_to: Option<String>,
+    /// The new watermark, if the commit moves it.
+    pub watermark: Option<Watermark>,
+    /// Snapshots this commit adds: id, time in ms, first and last `seq` where known.
+    pub snapshots: Vec<SnapshotRow>,
+    /// Snapshots this commit removes; they leave the snapshot index.
+    pub removed_snapshots: Vec<i64>,
+    /// Files nobody needs once this commit stands; deleted at the given time or later.
+    pub obsolete: Vec<Obsolete>,
+    /// The commits that are folded into this one; none when it is one commit of the caller's.
+    pub parts: Vec<Part>,
+    /// What it is made of, when it is one commit of the caller's.
+    pub changes: Changes,
+}
+
+/// One of several commits that move a pointer together.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Whose it is.
+    pub origin: Origin,
+    /// The snapshots it adds.
+    pub snapshots: Vec<i64>,
+    /// What it is made of.
+    pub changes: Changes,
+}
+
+/// How a commit ended when it did not fail outright.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SwapOutcome {
+    /// Everything changed.
+    Done,
+    /// Nothing changed: this table has moved on, or is gone.
+    Lost(Uuid),
+    /// Nothing changed: a writer with a higher epoch owns this table's log.
+    Deposed(Uuid),
+    /// Nothing changed: the request of this key was carried out before.
+    Repeated(Uuid),
+}
 
 /// Most commits of one transaction: whoever comes next waits for all of them.
 const GROUP_MAX: usize = 64;
@@ -63,10 +109,6 @@ impl Group {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn transactions(&self) -> u64 {
-        self.transactions.load(Ordering::Relaxed)
-    }
-
     /// Adds a commit, and says whether nobody works them off.
     fn push(&self, waiting: QueuedCommit) -> Result<bool, CatalogError> {
         let mut queue = self.lock();
@@ -105,11 +147,21 @@ impl Drop for QueueLeader<'_> {
     }
 }
 
-impl SqlMetastore {
-    /// Makes a commit, with others if it changes one table only. A commit of several tables is alone
-    /// in its transaction: tables are locked in the order of their identities, in which several such
-    /// commits cannot follow one another.
-    pub(super) async fn commit_in_group(
+impl Metastore {
+    /// Swaps every pointer or none.
+    pub(crate) async fn commit(&self, swaps: &[PointerSwap]) -> Result<SwapOutcome, CatalogError> {
+        self.commit_with_new(&[], swaps).await
+    }
+
+    /// Adds every table and swaps every pointer, or does nothing; `NoSuchNamespace`,
+    /// `AlreadyExists` (of a new table's name or identity, or of its namespace), `Invalid` when a
+    /// table's location overlaps another's, a file of an adopted one is queued for deletion, or its
+    /// identity is that of a table which was dropped elsewhere.
+    ///
+    /// Commits of one table each that wait at the same time share a transaction, each all or nothing
+    /// by itself. A commit of several tables is alone in its transaction: tables are locked in the
+    /// order of their identities, in which several such commits cannot follow one another.
+    pub(crate) async fn commit_with_new(
         &self,
         new: &[NewTable],
         swaps: &[PointerSwap],
@@ -126,6 +178,12 @@ impl SqlMetastore {
         }
         let ended = "the task that carried it out ended early";
         answered.await.unwrap_or_else(|_| Err(CatalogError::CommitStateUnknown(ended.to_owned())))
+    }
+
+    /// How many transactions that change names or tables were begun to be committed.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.group.transactions.load(Ordering::Relaxed)
     }
 
     async fn lead(&self) {

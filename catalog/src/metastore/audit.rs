@@ -4,7 +4,7 @@
 //! holds the row of its head until the end of the transaction.
 
 use super::{
-    SqlMetastore,
+    Metastore,
     dialect::{Dialect, Lock},
     failed,
 };
@@ -93,7 +93,7 @@ pub struct Linked {
 
 type Row = (i64, i64, String, String, String, String, String, String, String, String);
 
-impl SqlMetastore {
+impl Metastore {
     /// Appends entries in this order, durable on return; those that are there already are left
     /// out.
     pub(crate) async fn append_audit(&self, entries: &[Writing]) -> Result<(), CatalogError> {

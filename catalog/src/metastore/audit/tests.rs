@@ -3,10 +3,8 @@ use crate::{
     audit::Check,
     metastore::{
         Metastore, Properties,
-        sql::{
-            faults::Fault,
-            tests::{database, sqlite, stores},
-        },
+        faults::Fault,
+        tests::{database, sqlite, stores},
     },
 };
 use std::sync::Arc;
@@ -26,11 +24,11 @@ fn writing(n: usize) -> Writing {
 }
 
 /// Whether the whole chain holds, read in small pages.
-async fn verify(store: &SqlMetastore) -> Result<i64, String> {
+async fn verify(store: &Metastore) -> Result<i64, String> {
     verify_with(store, None).await
 }
 
-async fn verify_with(store: &SqlMetastore, expected: Option<Head>) -> Result<i64, String> {
+async fn verify_with(store: &Metastore, expected: Option<Head>) -> Result<i64, String> {
     let mut check = Check::new(store.audit_ends().await.unwrap(), expected);
     loop {
         let records = store.audit(check.after(), 3).await.unwrap();
@@ -116,7 +114,7 @@ fn call(object: &str) -> Arc<Call> {
 }
 
 /// How often a namespace is there, in the feed, and in the log: of one moment.
-async fn traces(store: &SqlMetastore, name: &str) -> (i64, i64, i64) {
+async fn traces(store: &Metastore, name: &str) -> (i64, i64, i64) {
     sqlx::query_as(
         "SELECT (SELECT count(*) FROM namespaces WHERE path = $1),
                 (SELECT count(*) FROM outbox WHERE operation LIKE $2),
@@ -153,11 +151,11 @@ async fn a_change_is_there_with_its_record_or_not_at_all_wherever_it_is_cut_off(
 }
 
 /// Makes a namespace, which ends after so many steps if it is not done before; whether it was.
-async fn is_done_in(store: &SqlMetastore, name: &str, steps: usize) -> bool {
+async fn is_done_in(store: &Metastore, name: &str, steps: usize) -> bool {
     let (levels, call) = (vec![name.to_owned()], call(name));
     let store = store.for_call(&call);
     let properties = Properties::new();
-    let mut change = store.create_namespace(&levels, &properties);
+    let mut change = Box::pin(store.create_namespace(&levels, &properties));
     let mut polls = 0;
     let ended = std::future::poll_fn(|context| {
         if polls == steps {
@@ -204,10 +202,10 @@ async fn a_change_whose_commit_is_not_answered_has_one_record() {
 async fn two_processes_that_change_and_refuse_at_once_write_one_chain() {
     const CALLS: usize = 12;
     let (folder, one) = sqlite().await;
-    let other = SqlMetastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let other = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let mut pairs = vec![(one, other)];
     if let Some(url) = database().await {
-        let open = async || SqlMetastore::postgres(&url).await.unwrap();
+        let open = async || Metastore::postgres(&url).await.unwrap();
         pairs.push((open().await, open().await));
     }
     for (one, other) in pairs {
@@ -235,7 +233,7 @@ async fn what_the_service_does_by_itself_has_no_record() {
 const DAY_MS: i64 = 24 * 3_600_000;
 
 /// A log with a record every six hours for four days.
-async fn aged(store: &SqlMetastore) {
+async fn aged(store: &Metastore) {
     for n in 0..16 {
         let mut one = writing(n);
         one.entry.time_ms = i64::try_from(n).unwrap() * DAY_MS / 4;

@@ -7,13 +7,59 @@
 //! staged tables change nothing, so only the newest are kept: a repeat of an older one is looked at
 //! anew.
 
-use super::failed;
-use crate::{
-    error::CatalogError,
-    metastore::{Answer, DoneRequest, Remembered, RequestKey},
-};
+use super::{Answer, Metastore, Remembered, RequestKey, failed};
+use crate::error::CatalogError;
 use sqlx::AnyConnection;
 use uuid::Uuid;
+
+/// A request that was carried out, or refused for good, under an `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoneRequest {
+    /// Names its contents.
+    pub fingerprint: String,
+    /// The HTTP status it was answered with.
+    pub status: u16,
+    /// The rest of the answer.
+    pub answer: Answer,
+    /// The table or view it made: identity and metadata location.
+    pub table: Option<(Uuid, String)>,
+}
+
+impl Metastore {
+    /// What became of the request of this key; none when it was not carried out.
+    pub(crate) async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError> {
+        get(&mut *self.reader().await?, id).await
+    }
+
+    /// Keeps the key of a request that changes nothing, with the table or view (identity and
+    /// metadata location) that it is answered with; nothing for a request without one. `Repeated`.
+    pub(crate) async fn keep_request(
+        &self,
+        made: Option<(Uuid, &str)>,
+    ) -> Result<(), CatalogError> {
+        if self.origin.request.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        self.claim_once(&mut tx, made).await?;
+        tx.commit().await.map_err(failed("keep a request"))
+    }
+
+    /// Keeps the answer to a request that was refused, unless one of its key is kept already, and
+    /// gives the one that is kept.
+    pub(crate) async fn refuse_request(
+        &self,
+        request: &RequestKey,
+        status: u16,
+        body: &str,
+    ) -> Result<Option<DoneRequest>, CatalogError> {
+        let mut tx = self.begin().await?;
+        insert(&mut tx, request, (self.origin.now)(), status, ("json", body)).await?;
+        let kept = get(&mut tx, request.id).await?;
+        tx.commit().await.map_err(failed("keep a request"))?;
+        Ok(kept)
+    }
+}
 
 pub(super) const STEP: &str = r"
 CREATE TABLE requests (
@@ -54,16 +100,6 @@ pub(super) async fn claim(
         Answer::Staged(table) => (200, "staged", table.clone()),
     };
     insert(tx, request, at_ms, status, (kind, &body)).await
-}
-
-/// Keeps the answer to a request that changed nothing.
-pub(super) async fn refuse(
-    tx: &mut AnyConnection,
-    request: &RequestKey,
-    at_ms: i64,
-    (status, body): (u16, &str),
-) -> Result<bool, CatalogError> {
-    insert(tx, request, at_ms, status, ("json", body)).await
 }
 
 async fn insert(

@@ -3,7 +3,7 @@
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
 use super::{
-    SqlMetastore, access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports,
+    Metastore, access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports,
     requests, tables, trash,
 };
 use crate::error::CatalogError;
@@ -77,7 +77,7 @@ CREATE INDEX obsolete_by_time ON obsolete (not_before_ms);
 INSERT INTO counters VALUES ('epoch', 0);
 "#;
 
-impl SqlMetastore {
+impl Metastore {
     /// Brings the database to the last step in one transaction.
     pub(super) async fn made(self) -> Result<Self, CatalogError> {
         let mut tx = self.begin().await?;

@@ -1,7 +1,7 @@
 //! Where everything lies that the metastore has, and how a table gets another place: for a
 //! warehouse that was moved as a whole.
 
-use super::{SEPARATOR, SqlMetastore, failed, obsolete};
+use super::{Metastore, SEPARATOR, failed, obsolete};
 use crate::{
     error::CatalogError,
     location::Location,
@@ -40,7 +40,7 @@ pub struct Place {
 
 type Row = (String, String, String, String, String, String);
 
-impl SqlMetastore {
+impl Metastore {
     /// The places of all tables and views, dropped tables included, in the order of their names.
     ///
     /// # Errors

@@ -1,0 +1,148 @@
+//! The queue of files to delete; each function is part of the caller's transaction.
+//!
+//! A file is in it once, and leaves it only when it is gone.
+
+use super::{Metastore, backups::IS_FREE, failed};
+use crate::error::CatalogError;
+use sqlx::{AnyConnection, AssertSqlSafe};
+
+/// Files that are looked for in one query.
+const FILES_AT_ONCE: usize = 500;
+
+/// A file to delete later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obsolete {
+    /// Which file.
+    pub location: String,
+    /// Not before this time, ms since 1970.
+    pub not_before_ms: i64,
+}
+
+impl Metastore {
+    /// Queues files for deletion outside a commit.
+    pub(crate) async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        add(&mut tx, files).await?;
+        tx.commit().await.map_err(failed("queue files for deletion"))
+    }
+
+    /// One of these files that is in the queue, whenever its time comes.
+    pub(crate) async fn first_obsolete(
+        &self,
+        files: &[String],
+    ) -> Result<Option<String>, CatalogError> {
+        first_queued(&mut *self.reader().await?, files).await
+    }
+
+    /// At most `limit` files whose time has come.
+    pub(crate) async fn obsolete(
+        &self,
+        now_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<String>, CatalogError> {
+        let query = format!(
+            "SELECT location FROM obsolete WHERE not_before_ms <= $1 AND {IS_FREE}
+             ORDER BY not_before_ms, location LIMIT $2"
+        );
+        sqlx::query_scalar(AssertSqlSafe(query))
+            .bind(now_ms)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed("read the deletion queue"))
+    }
+
+    /// Forgets files that have been deleted.
+    pub(crate) async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        forget(&mut tx, locations).await?;
+        tx.commit().await.map_err(failed("shorten the deletion queue"))
+    }
+
+    /// Has files that are still in the queue wait until then.
+    pub(crate) async fn put_off_obsolete(
+        &self,
+        files: &[String],
+        until_ms: i64,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        for file in files {
+            // Another process may have deleted it meanwhile: it stays out then.
+            sqlx::query("UPDATE obsolete SET not_before_ms = $1 WHERE location = $2")
+                .bind(until_ms)
+                .bind(file)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed("order the deletion queue"))?;
+        }
+        tx.commit().await.map_err(failed("order the deletion queue"))
+    }
+
+    /// How many files are in the queue, whenever their time comes.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn count_obsolete(&self) -> Result<u64, CatalogError> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete")
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed("read the deletion queue"))?;
+        Ok(count.unsigned_abs())
+    }
+}
+
+pub(super) async fn add(tx: &mut AnyConnection, files: &[Obsolete]) -> Result<(), CatalogError> {
+    for file in files {
+        // A file that is queued twice waits for the later time.
+        sqlx::query(
+            "INSERT INTO obsolete (location, not_before_ms) VALUES ($1, $2) ON CONFLICT (location)
+             DO UPDATE SET not_before_ms = excluded.not_before_ms
+             WHERE obsolete.not_before_ms < excluded.not_before_ms",
+        )
+        .bind(&file.location)
+        .bind(file.not_before_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("queue files for deletion"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn first_queued(
+    connection: &mut AnyConnection,
+    files: &[String],
+) -> Result<Option<String>, CatalogError> {
+    for files in files.chunks(FILES_AT_ONCE) {
+        let places: Vec<String> = (1..=files.len()).map(|number| format!("${number}")).collect();
+        let query = format!(
+            "SELECT location FROM obsolete WHERE location IN ({}) LIMIT 1",
+            places.join(", ")
+        );
+        let mut query = sqlx::query_scalar(AssertSqlSafe(query));
+        for file in files {
+            query = query.bind(file);
+        }
+        let found: Option<String> = query
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed("read the deletion queue"))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn forget(
+    tx: &mut AnyConnection,
+    locations: &[String],
+) -> Result<(), CatalogError> {
+    for location in locations {
+        sqlx::query("DELETE FROM obsolete WHERE location = $1")
+            .bind(location)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("shorten the deletion queue"))?;
+    }
+    Ok(())
+}

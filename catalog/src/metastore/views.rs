@@ -1,0 +1,38 @@
+//! Views. They are made and changed by commits, as tables are, and their rows lie among theirs.
+
+use super::{Kind, Levels, Metastore, TableRow, dialect::Lock, outbox, tables};
+use crate::error::CatalogError;
+
+impl Metastore {
+    /// A view's row, or none. Views are made and changed by commits, as tables are.
+    pub(crate) async fn view(
+        &self,
+        levels: &Levels,
+        name: &str,
+    ) -> Result<Option<TableRow>, CatalogError> {
+        tables::by_name(&mut *self.reader().await?, Kind::View, (levels, name), Lock::None).await
+    }
+
+    /// Removes a view and gives back its row; `NoSuchView`.
+    pub(crate) async fn drop_view(
+        &self,
+        levels: &Levels,
+        name: &str,
+    ) -> Result<TableRow, CatalogError> {
+        let mut tx = self.begin_change().await?;
+        let row = tables::drop(&mut tx, Kind::View, (levels, name)).await?;
+        self.end(tx, "drop a view", outbox::dropped_view((levels, name), &row)).await?;
+        Ok(row)
+    }
+
+    /// Renames a view; `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    pub(crate) async fn rename_view(
+        &self,
+        from: (&Levels, &str),
+        to: (&Levels, &str),
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.begin_change().await?;
+        let row = tables::rename(&mut tx, Kind::View, from, to).await?;
+        self.end(tx, "rename a view", outbox::renamed(Kind::View, from, to, &row)).await
+    }
+}
