@@ -3,9 +3,14 @@
 //! It leaves the commit to the catalog: what is written here is durable but nobody's until a
 //! snapshot names it.
 
+pub mod deletes;
 mod encode;
 pub mod evolve;
+pub mod field_ids;
+pub mod file_columns;
 pub mod known_ids;
+#[cfg(test)]
+pub(crate) mod lake;
 pub mod moved_deletes;
 mod pages;
 pub mod partition;

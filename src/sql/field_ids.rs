@@ -4,7 +4,10 @@
 //! ids in it say which column of today each one is. Files without ids are read by the table's name
 //! mapping, and where there is none by name.
 
-use crate::sql::conform::{Aliases, Conform, Finder, default_of, id_of};
+use crate::{
+    sql::conform::{Conform, conform, default_of},
+    table::field_ids::{Aliases, Finder},
+};
 use arrow::{
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
     record_batch::RecordBatch,
@@ -47,7 +50,7 @@ impl PhysicalExprAdapterFactory for ByFieldId {
         file: SchemaRef,
     ) -> Result<Arc<dyn PhysicalExprAdapter>, DataFusionError> {
         let (columns, aliases) = (Arc::clone(&self.columns), Arc::clone(&self.aliases));
-        let has_ids = file.fields().iter().any(|field| id_of(field).is_some());
+        let has_ids = Finder::of(&file, &aliases).has_ids;
         Ok(Arc::new(OfFile { columns, aliases, table, file, has_ids }))
     }
 }
@@ -87,7 +90,7 @@ impl OfFile {
             return Ok(Arc::new(Literal::new(default_of(column, target)?)));
         };
         let of_file = self.file.field(at);
-        let conform = finder.conform(of_file.data_type(), &column.field_type, target)?;
+        let conform = conform(finder, of_file.data_type(), &column.field_type, target)?;
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(of_file.name(), at));
         Ok(match conform {
             Conform::Same => column,

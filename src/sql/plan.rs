@@ -4,7 +4,7 @@
 
 use crate::sql::{
     SqlError,
-    deletes::{self, Deletes},
+    deletes::{self, DeletedByFile},
     filters,
 };
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
@@ -39,7 +39,7 @@ pub struct Planned {
     /// The data files.
     pub files: Files,
     /// Rows of them that other engines deleted.
-    pub deletes: Deletes,
+    pub deletes: DeletedByFile,
 }
 
 /// What the summary of a snapshot calls the number of its data files.
@@ -90,9 +90,8 @@ impl Snapshot {
             Err(cause) => Err(cause),
         };
         links.map_err(|cause| external(failure(&ScanError::from(cause))))?;
-        let reached = plan.deletes.of_all(&plan.files);
-        let deletes = deletes::read(storage, &reached, &plan.files).await.map_err(external)?;
-        Ok(Planned { files: plan.files, deletes })
+        let (files, deletes) = deletes::applied(source, plan).await.map_err(external)?;
+        Ok(Planned { files, deletes })
     }
 
     /// Whether every column is in `file` and is there under the name and type that are read: only
@@ -133,7 +132,7 @@ fn external(cause: SqlError) -> DataFusionError {
     DataFusionError::External(Box::new(cause))
 }
 
-fn failure(cause: &ScanError) -> SqlError {
+pub(super) fn failure(cause: &ScanError) -> SqlError {
     match cause {
         ScanError::NoSuchSnapshot(_) => SqlError::NotFound(cause.to_string()),
         ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),

@@ -5,20 +5,20 @@ use crate::{
     event::rows,
     metrics::Metrics,
     sql::{
-        conform::Aliases,
-        deletes::{self, Deletes},
+        deletes::{self, DeletedByFile},
         field_ids::ByFieldId,
         fresh::Fresh,
         plan::{Snapshot, scalar, unreadable},
         view::{Ours, TableView},
     },
+    table::field_ids::Aliases,
     wal::RecordRef,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{ColumnStatistics, Statistics, stats::Precision},
+    common::{ColumnStatistics, Statistics, exec_datafusion_err, stats::Precision},
     datasource::{
         TableType,
         file_format::parquet::transform_schema_to_view,
@@ -41,7 +41,7 @@ use datafusion::{
         union::UnionExec,
     },
 };
-use iceberg::spec::{DEFAULT_SCHEMA_NAME_MAPPING, Datum, NestedFieldRef, PrimitiveType, Type};
+use iceberg::spec::{Datum, NestedFieldRef, PrimitiveType, Type};
 use icecore_catalog::{
     scan::{
         Deadline,
@@ -108,10 +108,8 @@ impl Table {
         };
         let types = columns.as_ref().map(|columns| columns.as_struct().fields());
         let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
-        let mapping = view.metadata.as_ref().map(|metadata| metadata.properties());
-        let mapping = mapping.and_then(|properties| properties.get(DEFAULT_SCHEMA_NAME_MAPPING));
-        let aliases =
-            mapping.map_or_else(|| Ok(Aliases::default()), |text| Aliases::parse(text))?;
+        let aliases = view.metadata.as_deref().map(Aliases::of).transpose();
+        let aliases = aliases.map_err(|cause| exec_datafusion_err!("{cause}"))?.unwrap_or_default();
         let snapshot = match (&view.metadata, view.snapshot_id, columns) {
             (Some(metadata), Some(id), Some(columns)) => Some(Snapshot {
                 metadata: Arc::clone(metadata),
@@ -202,7 +200,7 @@ impl Table {
     }
 
     /// Rows are exact where nothing is deleted, so that counting them needs no file.
-    fn statistics(&self, files: &[Arc<PlannedFile>], deletes: &Deletes) -> Statistics {
+    fn statistics(&self, files: &[Arc<PlannedFile>], deletes: &DeletedByFile) -> Statistics {
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         let mut statistics = Statistics::new_unknown(&self.schema);

@@ -777,11 +777,8 @@ async fn functions_that_are_bounded_answer_as_they_did() {
     .assert_eq(&rows);
 }
 
-/// A position delete file.
-fn position_deletes(rows: &[(&str, i64)]) -> Vec<u8> {
-    let paths = StringArray::from_iter_values(rows.iter().map(|row| row.0));
-    let positions = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
-    let columns = [("file_path", Arc::new(paths) as ArrayRef), ("pos", Arc::new(positions))];
+/// A delete file with these columns, which it has under their names.
+fn delete_file(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut bytes = Vec::new();
     let mut parquet =
@@ -791,29 +788,30 @@ fn position_deletes(rows: &[(&str, i64)]) -> Vec<u8> {
     bytes
 }
 
-/// Adds manifests by hand, as another engine would.
-async fn commit_deletes(
-    house: &House,
-    content: DataContentType,
-    partitions: &[(Struct, &[(&str, i64)])],
-) {
+fn position_deletes(rows: &[(&str, i64)]) -> Vec<u8> {
+    let paths = StringArray::from_iter_values(rows.iter().map(|row| row.0));
+    let positions = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
+    delete_file(vec![("file_path", Arc::new(paths)), ("pos", Arc::new(positions))])
+}
+
+/// Adds manifests by hand, as another engine would. `equality` are the columns that are compared.
+async fn commit_deletes(house: &House, equality: &[i32], partitions: Vec<(Struct, Vec<u8>)>) {
     let table = house.catalog.load_table(&house.events()).await.unwrap();
     let metadata = &table.metadata;
     let storage = house.catalog.storage();
     let mut files = Vec::new();
-    for (number, (partition, rows)) in partitions.iter().enumerate() {
-        let bytes = position_deletes(rows);
+    for (number, (partition, bytes)) in partitions.into_iter().enumerate() {
         let location = format!("{}/data/deletes-{number}.parquet", metadata.location());
         let mut file = DataFileBuilder::default();
-        file.content(content)
+        file.content(DataContentType::PositionDeletes)
             .file_path(location.clone())
             .file_format(DataFileFormat::Parquet)
-            .partition(partition.clone())
+            .partition(partition)
             .partition_spec_id(0)
-            .record_count(rows.len() as u64)
+            .record_count(1)
             .file_size_in_bytes(bytes.len() as u64);
-        if content == DataContentType::EqualityDeletes {
-            file.equality_ids(Some(vec![1]));
+        if !equality.is_empty() {
+            file.content(DataContentType::EqualityDeletes).equality_ids(Some(equality.to_vec()));
         }
         storage.put(&location, bytes.into()).await.unwrap();
         files.push(file.build().unwrap());
@@ -910,8 +908,9 @@ async fn rows_that_another_engine_deleted_are_gone() {
     let of_two = [(two.file_path(), 0), (three.file_path(), 0), ("file:///elsewhere.parquet", 0)];
     let of_three = [(three.file_path(), 1)];
     assert_ne!(two.partition(), three.partition());
-    let gone = [(two.partition().clone(), &of_two[..]), (three.partition().clone(), &of_three[..])];
-    commit_deletes(&house, DataContentType::PositionDeletes, &gone).await;
+    let gone = [(&two, &of_two[..]), (&three, &of_three[..])];
+    let gone = gone.map(|(file, rows)| (file.partition().clone(), position_deletes(rows)));
+    commit_deletes(&house, &[], gone.into()).await;
     house.take(31..33);
     assert_eq!(house.count("SELECT count(*) FROM events").await, 30);
     let left = house.shown("SELECT seq FROM events WHERE seq < 6 ORDER BY seq").await;
@@ -928,16 +927,43 @@ async fn rows_that_another_engine_deleted_are_gone() {
 }
 
 #[tokio::test]
+async fn rows_with_values_that_another_engine_deleted_are_gone() {
+    let house = House::new().await;
+    house.take(1..31);
+    house.commit().await;
+    house.trim();
+    // Three events have the first pair, on two days; none has the second.
+    let texts =
+        |values: [Option<&str>; 2]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+    let columns =
+        vec![("key", texts([Some("k2"), Some("k4")])), ("actor", texts([Some("a2"), None]))];
+    let partition = file_of(&house, 2).await.partition().clone();
+    commit_deletes(&house, &[16, 11], vec![(partition, delete_file(columns))]).await;
+    house.take(31..34);
+    assert_eq!(house.count("SELECT count(*) FROM events").await, 31);
+    let left = house.shown("SELECT seq FROM events WHERE key = 'k2' ORDER BY seq").await;
+    expect_test::expect![[r#"
+        +-----+
+        | seq |
+        +-----+
+        | 22  |
+        | 32  |
+        +-----+"#]]
+    .assert_eq(&left);
+    assert_eq!(house.count("SELECT count(*) FROM events WHERE key = 'k4'").await, 3);
+    assert_eq!(house.count("SELECT count(actor) FROM events").await, 14);
+}
+
+#[tokio::test]
 async fn deletes_that_are_not_applied_refuse_the_query() {
     let house = House::new().await;
     house.take(1..5);
     house.commit().await;
     let partition = file_of(&house, 1).await.partition().clone();
-    let deletes = [(partition, &[("x", 0)][..])];
-    commit_deletes(&house, DataContentType::EqualityDeletes, &deletes).await;
-    house
-        .check_refused(asked("SELECT count(*) FROM events"), "Invalid(\"the table has delete files")
-        .await;
+    let deletes = position_deletes(&[("x", 0)]);
+    commit_deletes(&house, &[999], vec![(partition, deletes)]).await;
+    let refused = "Invalid(\"the table has an equality delete that is not applied here";
+    house.check_refused(asked("SELECT count(*) FROM events"), refused).await;
 }
 
 #[tokio::test]

@@ -40,8 +40,7 @@ impl DeleteIndex {
                     if spec.is_none_or(|spec| spec.is_unpartitioned()) {
                         &mut index.everywhere
                     } else {
-                        let partition = (file.spec_id, key(&file.partition));
-                        index.by_partition.entry(partition).or_default()
+                        index.by_partition.entry(partition_key(file)).or_default()
                     }
                 }
                 DataContentType::Data | DataContentType::PositionDeletes => match only_path(file) {
@@ -71,8 +70,7 @@ impl DeleteIndex {
             return Files::new();
         }
         let listed = |found: Option<&Vec<usize>>| found.map_or(&[][..], Vec::as_slice).to_vec();
-        let partition = (data.spec_id, key(&data.partition));
-        let mut reached: Vec<usize> = listed(self.by_partition.get(&partition));
+        let mut reached = listed(self.by_partition.get(&partition_key(data)));
         reached.extend(&self.everywhere);
         reached.retain(|at| data.sequence < self.files[*at].sequence);
         let is_not_younger = |at: &usize| data.sequence <= self.files[*at].sequence;
@@ -125,7 +123,14 @@ pub fn applies(delete: &PlannedFile, data: &PlannedFile) -> bool {
 }
 
 fn is_of_partition(delete: &PlannedFile, data: &PlannedFile) -> bool {
-    delete.spec_id == data.spec_id && key(&delete.partition) == key(&data.partition)
+    partition_key(delete) == partition_key(data)
+}
+
+/// The partition of a file, with its spec. Equality deletes of one partition reach the same data
+/// files but for their age.
+#[must_use]
+pub fn partition_key(file: &PlannedFile) -> (i32, String) {
+    (file.spec_id, key(&file.partition))
 }
 
 /// Whether a delete file may name a data file.
