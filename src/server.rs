@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     owner::{self, Ownership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
-    table::{evolve, known_ids::ReadIdsError},
+    table::{evolve, reader::ReadError},
     tasks::Tasks,
     wal::{Wal, WalError},
     warehouse::{self, ProbeWarehouse, WarehouseState},
@@ -105,7 +105,7 @@ pub enum StartError {
     Wal(#[from] WalError),
     /// The id index is lost, and the tables do not read.
     #[error("rebuild the id index")]
-    Ids(#[from] ReadIdsError),
+    Ids(#[from] ReadError),
 }
 
 /// A running server.

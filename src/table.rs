@@ -14,6 +14,7 @@ pub(crate) mod lake;
 pub mod moved_deletes;
 mod pages;
 pub mod partition;
+pub mod reader;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod schema;

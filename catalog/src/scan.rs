@@ -6,7 +6,7 @@
 //! meet the filter.
 
 pub mod deletes;
-mod facts;
+pub mod facts;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;

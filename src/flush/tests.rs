@@ -17,6 +17,7 @@ use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::CatalogError,
     metastore::Metastore,
+    scan::{Deadline, Source, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
 use icecore_schemas::{
@@ -285,11 +286,18 @@ async fn the_ids_of_a_table_are_read_back() {
     server.append("a", &rows);
     server.tick().await.unwrap();
     let table = server.load("a", "events").await;
-    let storage = server.catalog.storage();
-    let held = known_ids::held(storage, &table.metadata, (i64::MIN, 0)).await.unwrap();
-    assert_eq!(held.types.iter().collect::<Vec<_>>(), ["type.0", "type.1", "type.2"]);
-    assert!(1 < held.files());
-    let parts: Vec<known_ids::IdRows> = held.rows(storage).try_collect().await.unwrap();
+    let (storage, cache) = (server.catalog.storage(), ManifestCache::default());
+    let (metadata, until) = (&table.metadata, Deadline::NONE);
+    let source = Source { storage, cache: &cache, metadata, until };
+    let types = known_ids::types(source).await.unwrap();
+    assert_eq!(types.iter().collect::<Vec<_>>(), ["type.0", "type.1", "type.2"]);
+    let rows_since = async |since_us, seq_min| {
+        let ours = ServiceTables::default();
+        let read = known_ids::rows(source, ours.events(), (since_us, seq_min)).await.unwrap();
+        read.try_collect::<Vec<known_ids::IdRows>>().await.unwrap()
+    };
+    let parts = rows_since(i64::MIN, 0).await;
+    assert!(1 < parts.len());
     let mut found: Vec<(i64, String, i64)> = parts
         .iter()
         .flat_map(|part| {
@@ -307,13 +315,16 @@ async fn the_ids_of_a_table_are_read_back() {
         })
         .collect();
     assert_eq!(found, expected);
-    // Files whose newest row is older are not opened.
-    let newest = times.values().iter().max().unwrap();
-    let files = async |since_us| {
-        known_ids::held(storage, &table.metadata, (since_us, 0)).await.unwrap().files()
+    let newest = *times.values().iter().max().unwrap();
+    let count = async |since_us, seq_min| {
+        rows_since(since_us, seq_min)
+            .await
+            .iter()
+            .map(|part| part.ids.iter().count())
+            .sum::<usize>()
     };
-    assert_eq!(files(*newest).await, 1);
-    assert_eq!(files(*newest + 1).await, 0);
+    assert_eq!((count(newest, 0).await, count(newest + 1, 0).await), (1, 0));
+    assert_eq!((count(i64::MIN, 491).await, count(newest, 1_000).await), (10, 0));
 }
 
 #[tokio::test]

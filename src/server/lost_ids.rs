@@ -20,7 +20,12 @@ use crate::{
     },
 };
 use futures::TryStreamExt;
-use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
+use icecore_catalog::{
+    catalog::Catalog,
+    error::CatalogError,
+    metastore::Metastore,
+    scan::{Deadline, Source, manifests::ManifestCache},
+};
 use icecore_schemas::{
     names::Namespace,
     service_table::{EVENTS_TABLE, RecordKind},
@@ -81,7 +86,9 @@ pub(super) async fn start_ingest(
         let (options, log, clock) = (options.clone(), wal.clone(), clock.clone());
         let namespaces = options.namespaces.clone();
         if let Some(rebuild) = blocking(move || Rebuild::start(&options, &log, &clock)).await? {
-            let found = rebuild_from_tables(rebuild, catalog, (config, &namespaces)).await?;
+            // Boxed: the streams of files within one another are large.
+            let found = rebuild_from_tables(rebuild, catalog, (config, &namespaces));
+            let found = Box::pin(found).await?;
             tracing::info!(ids = found, "the id index is rebuilt");
         }
     }
@@ -160,10 +167,13 @@ async fn rebuild_from_tables(
             tracing::warn!(%namespace, error = &cause as &dyn std::error::Error, "no ids are read");
             continue;
         }
-        let held = known_ids::held(catalog.storage(), &table.metadata, (since_us, seq_min)).await?;
-        held.types.iter().for_each(|text| rebuild.add_type(namespace, text));
-        tracing::info!(%namespace, files = held.files(), "reading ids");
-        let mut batches = pin!(held.rows(catalog.storage()));
+        let cache = ManifestCache::default();
+        let (storage, metadata, until) = (catalog.storage(), &table.metadata, Deadline::NONE);
+        let source = Source { storage, cache: &cache, metadata, until };
+        let types = known_ids::types(source).await?;
+        types.iter().for_each(|text| rebuild.add_type(namespace, text));
+        tracing::info!(%namespace, "reading ids");
+        let mut batches = pin!(known_ids::rows(source, ours, (since_us, seq_min)).await?);
         while let Some(rows) = batches.try_next().await? {
             let namespace = namespace.clone();
             // Look-ups read files, and a full table of ids is written to one.

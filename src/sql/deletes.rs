@@ -5,7 +5,7 @@ use crate::{
         SqlError,
         plan::{failure, unreadable},
     },
-    table::deletes::{DeletedRows, Deletes, DeletesError},
+    table::deletes::{DeletedRows, Deletes, DeletesError, kept_ranges},
 };
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use icecore_catalog::scan::{Plan, Source, manifests::Files};
@@ -40,31 +40,20 @@ pub async fn applied(source: Source<'_>, plan: Plan) -> Result<(Files, DeletedBy
 /// What is left of a file without its deleted rows.
 #[must_use]
 pub fn access(footer: &ParquetMetaData, deleted: &DeletedRows) -> ParquetAccessPlan {
-    let mut deleted = deleted.iter().peekable();
-    let mut start = 0_u64;
+    let mut start = 0;
     let groups = footer.row_groups().iter().map(|group| {
-        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        let end = start + rows;
-        let mut kept = Vec::new();
-        let mut next = start;
-        while let Some(row) = deleted.next_if(|row| *row < end) {
-            kept.push(offset(next - start)..offset(row - start));
-            next = row + 1;
-        }
-        kept.push(offset(next - start)..offset(rows));
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        let end = start + rows as u64;
+        let kept = kept_ranges(Some(deleted), start..end);
         start = end;
-        if kept.len() == 1 {
-            return RowGroupAccess::Scan;
+        match kept.as_slice() {
+            [] => RowGroupAccess::Skip,
+            [all] if all.len() == rows => RowGroupAccess::Scan,
+            _ => RowGroupAccess::Selection(RowSelection::from_consecutive_ranges(
+                kept.into_iter(),
+                rows,
+            )),
         }
-        if kept.iter().all(std::ops::Range::is_empty) {
-            return RowGroupAccess::Skip;
-        }
-        let selection = RowSelection::from_consecutive_ranges(kept.into_iter(), offset(rows));
-        RowGroupAccess::Selection(selection)
     });
     ParquetAccessPlan::new(groups.collect())
-}
-
-fn offset(rows: u64) -> usize {
-    usize::try_from(rows).expect("a row group's rows fit memory")
 }

@@ -37,7 +37,7 @@ use icecore_catalog::{
     storage::Storage,
 };
 use roaring::RoaringTreemap;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 /// Most bytes that deletes of one read take in memory.
 const HELD_BYTES_MAX: usize = 256 << 20;
@@ -204,6 +204,25 @@ impl Deletes {
         }
         Ok(found)
     }
+}
+
+/// What is left of some rows of a data file without the deleted ones, counted from the first of them.
+#[must_use]
+pub fn kept_ranges(deleted: Option<&DeletedRows>, rows: Range<u64>) -> Vec<Range<usize>> {
+    let offset = |row: u64| usize::try_from(row - rows.start).expect("a row group fits memory");
+    let mut kept = Vec::new();
+    let mut next = rows.start;
+    let mut deleted = deleted.map(DeletedRows::iter).into_iter().flat_map(|mut places| {
+        places.advance_to(rows.start);
+        places
+    });
+    for row in deleted.by_ref().take_while(|row| *row < rows.end) {
+        kept.push(offset(next)..offset(row));
+        next = row + 1;
+    }
+    kept.push(offset(next)..offset(rows.end));
+    kept.retain(|range| !range.is_empty());
+    kept
 }
 
 /// What an equality delete compares and where; none for other delete files.

@@ -29,7 +29,8 @@ use iceberg::{
 use icecore_catalog::{scan::manifests::PlannedFile, storage::Storage};
 use parquet::{
     arrow::{
-        ParquetRecordBatchStreamBuilder, ProjectionMask, arrow_reader::ArrowReaderOptions,
+        ParquetRecordBatchStreamBuilder, ProjectionMask,
+        arrow_reader::{ArrowReaderOptions, RowSelection},
         async_reader::AsyncFileReader,
     },
     errors::ParquetError,
@@ -201,6 +202,17 @@ impl OpenFile {
         self.builder.metadata()
     }
 
+    /// The leaf column of the file that is this column of the table; none where it is inside of a
+    /// struct or the file lacks it.
+    #[must_use]
+    pub fn leaf(&self, field_id: i32) -> Option<usize> {
+        let column = self.columns.fields.iter().find(|column| column.id == field_id)?;
+        let finder = Finder::of(self.builder.schema(), &self.columns.aliases);
+        let root = finder.find(self.builder.schema().fields(), column)?;
+        let leaves = self.builder.parquet_schema();
+        (0..leaves.num_columns()).find(|leaf| leaves.get_column_root_idx(*leaf) == root)
+    }
+
     /// Fails where the file lacks a column, instead of giving it a default.
     ///
     /// # Errors
@@ -225,16 +237,17 @@ impl OpenFile {
         self,
     ) -> Result<impl Stream<Item = Result<RecordBatch, FileError>> + use<>, FileError> {
         let groups = (0..self.footer().num_row_groups()).collect();
-        self.rows_of(groups)
+        self.rows_of(groups, None)
     }
 
-    /// The rows of these row groups.
+    /// The rows of these row groups, or those of them that are selected.
     ///
     /// # Errors
     /// As [`Self::rows`].
     pub fn rows_of(
         self,
         groups: Vec<usize>,
+        selection: Option<RowSelection>,
     ) -> Result<impl Stream<Item = Result<RecordBatch, FileError>> + use<>, FileError> {
         let Self { location, columns, mask, builder } = self;
         let Finder { has_ids, .. } = Finder::of(builder.schema(), &columns.aliases);
@@ -249,11 +262,12 @@ impl OpenFile {
             let of_row = usize::try_from(plain.div_ceil(rows)).unwrap_or(usize::MAX);
             batch_rows = batch_rows.min(BATCH_BYTES / of_row.max(1)).max(1);
         }
-        let rows = builder
-            .with_projection(mask)
-            .with_row_groups(groups)
-            .with_batch_size(batch_rows)
-            .build();
+        let mut builder =
+            builder.with_projection(mask).with_row_groups(groups).with_batch_size(batch_rows);
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let rows = builder.build();
         let rows = match rows {
             Ok(rows) => rows,
             Err(source) => return Err(FileError::Parquet { location, source }),

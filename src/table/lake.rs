@@ -16,7 +16,7 @@ use icecore_catalog::{
     scan::{Deadline, Plan, Source, filter::Filter, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
-use parquet::arrow::ArrowWriter;
+use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use std::{collections::HashMap, sync::Arc};
 
 /// A column of a file: its field id, its name, its values.
@@ -29,6 +29,8 @@ pub(crate) struct Lake {
     cache: ManifestCache,
     manifests: Vec<ManifestFile>,
     written: u32,
+    /// Rows of a row group.
+    pub(crate) group_rows: Option<usize>,
     _folder: tempfile::TempDir,
 }
 
@@ -84,7 +86,8 @@ impl Lake {
         );
         let metadata = built.unwrap().build().unwrap().metadata;
         let (cache, manifests) = (ManifestCache::default(), Vec::new());
-        Self { storage, metadata, cache, manifests, written: 0, _folder: folder }
+        let (written, group_rows) = (0, None);
+        Self { storage, metadata, cache, manifests, written, group_rows, _folder: folder }
     }
 
     pub(crate) fn change(
@@ -137,7 +140,10 @@ impl Lake {
         let values = columns.iter().map(|(_, _, values)| Arc::clone(values)).collect();
         let rows = RecordBatch::try_new(fields, values).unwrap();
         let mut bytes = Vec::new();
-        let mut parquet = ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+        let properties =
+            WriterProperties::builder().set_max_row_group_row_count(self.group_rows).build();
+        let mut parquet =
+            ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).unwrap();
         parquet.write(&rows).unwrap();
         parquet.close().unwrap();
         let mut file = self.put(bytes).await;

@@ -8,23 +8,26 @@ use std::cmp::Ordering;
 
 /// How many of the rows are of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Share {
+pub enum Share {
+    /// None of them.
     None,
+    /// Some, or it is not known.
     Some,
+    /// All of them.
     All,
 }
 
 /// What is known of one term in a set of rows.
 #[derive(Clone, Debug)]
-pub(super) struct Facts {
+pub struct Facts {
     /// Rows without a value.
-    pub(super) nulls: Share,
+    pub nulls: Share,
     /// Values that are not a number, among those that are there.
-    pub(super) nans: Share,
+    pub nans: Share,
     /// Not above any number.
-    pub(super) lower: Option<Datum>,
+    pub lower: Option<Datum>,
     /// Not below any number.
-    pub(super) upper: Option<Datum>,
+    pub upper: Option<Datum>,
 }
 
 impl Facts {
@@ -47,7 +50,8 @@ impl Facts {
     }
 
     /// What follows for a check.
-    pub(super) fn verdict(&self, check: &Check) -> Verdict {
+    #[must_use]
+    pub fn verdict(&self, check: &Check) -> Verdict {
         match check {
             Check::IsNull => of_share(self.nulls),
             Check::NotNull => negate(of_share(self.nulls)),

@@ -320,7 +320,8 @@ pub(crate) fn transformed(transform: Transform, value: &Datum) -> Option<Datum> 
 }
 
 /// A stored value with its type; none where they do not fit.
-pub(crate) fn datum(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Option<Datum> {
+#[must_use]
+pub fn datum(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Option<Datum> {
     use PrimitiveLiteral as L;
     Some(match (kind, value) {
         (PrimitiveType::Boolean, L::Boolean(value)) => Datum::bool(*value),

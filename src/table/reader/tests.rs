@@ -1,0 +1,201 @@
+use super::*;
+use crate::table::lake::{Lake, longs, optional, schema, texts, within};
+use arrow::{
+    array::{ArrayRef, Int32Array},
+    util::pretty::pretty_format_batches,
+};
+use iceberg::spec::{Datum, Literal, PrimitiveType};
+use icecore_catalog::scan::filter::{Check, Comparison, Term, Test};
+
+/// Columns of a lake's newest snapshot that meet a filter, as text.
+async fn shown(lake: &Lake, columns: &[i32], filter: Filter) -> Result<String, ReadError> {
+    let batches = batches(lake, columns, filter, DeleteHandling::Applied).await?;
+    Ok(pretty_format_batches(&batches).unwrap().to_string())
+}
+
+async fn batches(
+    lake: &Lake,
+    columns: &[i32],
+    filter: Filter,
+    deletes: DeleteHandling,
+) -> Result<Vec<RecordBatch>, ReadError> {
+    let snapshot_id = lake.metadata.current_snapshot_id().unwrap();
+    let request = ReadRequest { snapshot_id, columns: columns.to_vec(), filter, deletes };
+    rows(lake.source(), request).await?.try_collect().await
+}
+
+fn test(lake: &Lake, column: &str, check: Check) -> Filter {
+    let term = Term::column(lake.metadata.current_schema(), column, true).unwrap();
+    Filter::Test(Test { term, check })
+}
+
+fn is(lake: &Lake, column: &str, comparison: Comparison, value: Datum) -> Filter {
+    test(lake, column, Check::Compare(comparison, value))
+}
+
+fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    longs(values.into_iter().map(Some))
+}
+
+#[tokio::test]
+async fn each_row_that_meets_the_filter_comes_once_without_those_that_are_deleted() {
+    let mut lake = Lake::of_people(true);
+    for (city, from) in [("x", 0), ("y", 100)] {
+        let names = (0..100).map(|n| if n % 3 == 0 { None } else { Some("n") });
+        let columns = [
+            (1, "id", numbers(from..from + 100)),
+            (2, "name", texts(names)),
+            (3, "city", texts([Some(city); 100])),
+        ];
+        let file = lake.write(&columns).await.partition(within(city)).build().unwrap();
+        let places: Vec<_> = (10..90).map(|place| (&file, place)).collect();
+        let mut gone = lake.positions(&places).await;
+        let gone = gone.partition(within(city)).build().unwrap();
+        lake.commit(vec![file, gone]).await;
+    }
+    let mut by_key = lake.equality(&[(1, "id", numbers([5, 105]))]).await;
+    let by_key = by_key.partition(within("y")).build().unwrap();
+    lake.commit(vec![by_key]).await;
+    let in_y = is(&lake, "city", Comparison::Equal, Datum::string("y"));
+    let low = is(&lake, "id", Comparison::Less, Datum::long(108));
+    let filter = low.clone().and(in_y.or(test(&lake, "name", Check::IsNull)));
+    expect_test::expect![[r#"
+        +------+-----+
+        | name | id  |
+        +------+-----+
+        |      | 0   |
+        |      | 3   |
+        |      | 6   |
+        |      | 9   |
+        |      | 90  |
+        |      | 93  |
+        |      | 96  |
+        |      | 99  |
+        |      | 100 |
+        | n    | 101 |
+        | n    | 102 |
+        |      | 103 |
+        | n    | 104 |
+        |      | 106 |
+        | n    | 107 |
+        +------+-----+"#]]
+    .assert_eq(&shown(&lake, &[2, 1], filter).await.unwrap());
+    let all = batches(&lake, &[1], low, DeleteHandling::Ignored).await.unwrap();
+    assert_eq!(all.iter().map(RecordBatch::num_rows).sum::<usize>(), 108);
+}
+
+#[tokio::test]
+async fn tests_of_missing_values_are_met_by_none_but_the_test_for_them() {
+    let mut lake = Lake::of_people(false);
+    let names = texts([Some("a"), None, Some("b"), Some("c")]);
+    let file = lake.write(&[(1, "id", numbers(1..5)), (2, "name", names)]).await.build().unwrap();
+    lake.commit(vec![file]).await;
+    let text = |text: &str| Datum::string(text);
+    for (check, expected) in [
+        (Check::IsNull, vec![2]),
+        (Check::NotNull, vec![1, 3, 4]),
+        (Check::Compare(Comparison::NotEqual, text("a")), vec![3, 4]),
+        (Check::Compare(Comparison::LessOrEqual, text("b")), vec![1, 3]),
+        (Check::Compare(Comparison::Greater, text("b")), vec![4]),
+        (Check::In(vec![text("c"), text("a")]), vec![1, 4]),
+        (Check::NotIn(vec![text("c"), text("x")]), vec![1, 3]),
+        (Check::In(Vec::new()), vec![]),
+    ] {
+        for negated in [false, true] {
+            let filter = test(&lake, "name", check.clone());
+            let filter = if negated { filter.negate() } else { filter };
+            let found = batches(&lake, &[1], filter, DeleteHandling::Applied).await.unwrap();
+            let mut found: Vec<i64> = found
+                .iter()
+                .flat_map(|rows| {
+                    let ids = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(
+                        rows.column(0),
+                    );
+                    ids.values().to_vec()
+                })
+                .collect();
+            found.sort_unstable();
+            let is_null_test = matches!(check, Check::IsNull | Check::NotNull);
+            let others = [1, 2, 3, 4].into_iter().filter(|id| !expected.contains(id));
+            let others: Vec<i64> = others.filter(|id| is_null_test || *id != 2).collect();
+            assert_eq!(found, if negated { others } else { expected.clone() }, "{check:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn columns_are_read_as_they_are_today() {
+    let mut lake = Lake::of_people(false);
+    let narrow: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let old = lake.write(&[(2, "name", texts([Some("a"), None])), (1, "id", narrow)]).await;
+    let old = old.build().unwrap();
+    lake.commit(vec![old]).await;
+    let later = optional(4, "name", PrimitiveType::Long).with_initial_default(Literal::long(7));
+    let columns = schema([optional(1, "key", PrimitiveType::Long), later]);
+    lake.change(|builder| builder.add_current_schema(columns));
+    // A file without ids has the columns under their names of today.
+    let plain = lake.write(&[(0, "name", numbers([8])), (0, "key", numbers([3]))]).await;
+    let plain = plain.build().unwrap();
+    lake.commit(vec![plain]).await;
+    let few = is(&lake, "name", Comparison::GreaterOrEqual, Datum::long(7));
+    expect_test::expect![[r#"
+        +-----+------+------+
+        | key | name | name |
+        +-----+------+------+
+        | 1   | 7    | a    |
+        | 2   | 7    |      |
+        | 3   | 8    | 8    |
+        +-----+------+------+"#]]
+    .assert_eq(&shown(&lake, &[1, 4, 2], few).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_not_read_is_an_error_that_says_what() {
+    let mut lake = Lake::of_people(false);
+    let file = lake.write(&[(1, "id", numbers(1..5))]).await.build().unwrap();
+    let location = file.file_path().to_owned();
+    lake.commit(vec![file]).await;
+    let prefix = test(&lake, "name", Check::StartsWith("a".to_owned()));
+    for (columns, filter, expected) in [
+        (vec![9], Filter::True, "it has no column with id 9"),
+        (vec![1], Filter::Unknown, "a part that is not known"),
+        (vec![1], prefix, "filter on `name`"),
+    ] {
+        let error = shown(&lake, &columns, filter).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let bytes = lake.storage.get(&location).await.unwrap();
+    lake.storage.delete(&location).await.unwrap();
+    let error = format!("{:?}", shown(&lake, &[1], Filter::True).await.unwrap_err());
+    assert!(error.contains(&location), "{error}");
+    lake.storage.put(&location, bytes.slice(..bytes.len() - 20)).await.unwrap();
+    let error = format!("{:?}", shown(&lake, &[1], Filter::True).await.unwrap_err());
+    assert!(error.contains(&location), "{error}");
+}
+
+/// Row groups of a hundred rows: of each thousand rows one is read for one value.
+#[tokio::test]
+async fn row_groups_that_cannot_meet_the_filter_are_not_read() {
+    let mut lake = Lake::of_people(false);
+    lake.group_rows = Some(100);
+    let file = lake.write(&[(1, "id", numbers(0..1000))]).await.build().unwrap();
+    let mut gone = lake.positions(&[(&file, 655), (&file, 0)]).await;
+    let gone = gone.content(iceberg::spec::DataContentType::PositionDeletes).build().unwrap();
+    lake.commit(vec![file, gone]).await;
+    let ids = |from, to| {
+        is(&lake, "id", Comparison::GreaterOrEqual, Datum::long(from)).and(is(
+            &lake,
+            "id",
+            Comparison::Less,
+            Datum::long(to),
+        ))
+    };
+    let Plan { files, .. } = lake.plan().await;
+    let columns = Columns::of(&lake.metadata, &[1]).unwrap();
+    let opened = OpenFile::new(&lake.storage, &files[0], &columns).await.unwrap();
+    let read = opened.footer().row_groups().iter();
+    let read = read.filter(|group| statistics::may_match(&ids(653, 702), group, &opened));
+    assert_eq!(read.count(), 2);
+    let found = batches(&lake, &[1], ids(653, 702), DeleteHandling::Applied).await.unwrap();
+    assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 48);
+}
