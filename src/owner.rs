@@ -1,17 +1,21 @@
 //! Whether this server takes events: its log is the one that they are taken into, and nothing else
 //! is in the way.
 //!
-//! The metastore has the truth of the log, one row that every commit of events is checked against;
+//! The metastore has the truth of the log, a fence that every commit of events is checked against;
 //! this is what this process knows of it, so that it takes no events that it could not commit. Its
 //! one invariant: what was lost does not come back within a process.
 //!
 //! What else is in the way (stores that disagree, files that are missing) is kept here by topic, in
 //! one list that `/readyz` tells.
 
+mod log_owner;
+
+pub use log_owner::{Claim, LogOwner};
+
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{
     error::CatalogError,
-    metastore::{Metastore, Watermark, owner::LogOwner},
+    metastore::{Metastore, Watermark},
 };
 use std::{
     sync::{
@@ -198,7 +202,7 @@ impl Ownership {
     /// It does not answer; what is known stays.
     pub async fn refresh(&self) -> Result<(), CatalogError> {
         let Some(metastore) = &self.inner.metastore else { return Ok(()) };
-        if let Some(owner) = metastore.log_owner().await? {
+        if let Some(owner) = LogOwner::of(metastore).await? {
             self.compare(&owner);
         }
         Ok(())

@@ -75,7 +75,7 @@ pub struct LoadedTable {
     pub metadata_location: String,
     /// The pointer's version.
     pub version: i64,
-    /// How far our own log is in it.
+    /// How far the holder of the fence is in it.
     pub watermark: Option<Watermark>,
 }
 

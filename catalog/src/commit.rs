@@ -23,7 +23,7 @@ pub struct SnapshotRow {
     pub snapshot_id: i64,
     /// Commit time, ms since 1970.
     pub timestamp_ms: i64,
-    /// First and last `seq` of the rows it added, if it came from our log.
+    /// First and last `seq` of the rows it added, where the holder of the fence numbered them.
     pub seq: Option<(u64, u64)>,
 }
 

@@ -16,7 +16,8 @@ const EVERYWHERE: &str = "*";
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Sends events. It includes nothing else: a sender need not be able to read.
+    /// Sends rows to the service that the catalog is part of. It includes nothing else: a sender need
+    /// not be able to read.
     Ingest,
     /// Lists, loads, queries.
     Read,

@@ -8,7 +8,7 @@
 
 use crate::{
     config::{Config, MetastoreUrl},
-    owner::Ownership,
+    owner::{Claim, LogOwner, Ownership},
     server::{
         StartError, make_data_folder, open_metastore, reserve,
         stores::{self, Findings, Known, Stores},
@@ -16,14 +16,7 @@ use crate::{
     table::writer::blocking,
     wal::{RecordRef, Wal, folder::LogFolder, marks::Noted},
 };
-use icecore_catalog::{
-    catalog::Catalog,
-    error::CatalogError,
-    metastore::{
-        Metastore,
-        owner::{Claim, LogOwner},
-    },
-};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
 use std::{
     collections::HashMap,
     fs, io,
@@ -80,7 +73,8 @@ pub(super) async fn claim(
         // Nobody owns anything in a metastore that should not be there.
         LogOwner { log, since: 0, epoch: 0, seq_after: 0 }
     } else {
-        reserve::with_room(config, &folder, async || metastore.own_log(log, claim).await).await?
+        reserve::with_room(config, &folder, async || LogOwner::claim(metastore, log, claim).await)
+            .await?
     };
     if let (Claim::TakeOver, Some(lost)) = (claim, before) {
         warn!(
@@ -131,7 +125,7 @@ pub(super) async fn look(
 ) -> Result<Looked, StartError> {
     let log = folder.log();
     let noted = Noted::read(&marks_path(config))?;
-    let before = metastore.log_owner().await?;
+    let before = LogOwner::of(metastore).await?;
     let is_other = match &before {
         None => noted.log != log && !noted.log.is_nil(),
         Some(before) => before.log != log && is_alone(config),
@@ -166,12 +160,12 @@ pub async fn take_over(config: &Config) -> Result<TakenOver, StartError> {
     make_data_folder(config)?;
     let folder = take(config).await?;
     let metastore = open_metastore(config).await?;
-    if metastore.log_owner().await?.is_some_and(|owner| owner.log == folder.log()) {
+    if LogOwner::of(&metastore).await?.is_some_and(|owner| owner.log == folder.log()) {
         return Ok(TakenOver::WasOwner(folder.log()));
     }
     let (folder, aside) = blocking(move || folder.set_aside()).await?;
     // The next start finds a log without records, and reads the ids from the tables.
-    let LogOwner { log, .. } = metastore.own_log(folder.log(), Claim::TakeOver).await?;
+    let LogOwner { log, .. } = LogOwner::claim(&metastore, folder.log(), Claim::TakeOver).await?;
     Ok(TakenOver::Now { log, aside })
 }
 
@@ -186,7 +180,7 @@ impl Marks {
     /// [`CatalogError::Metastore`].
     pub async fn of(metastore: &Metastore, log: Option<Uuid>) -> Result<Self, CatalogError> {
         let Some(log) = log else { return Ok(Self(HashMap::new())) };
-        let marks = metastore.log_marks(log).await?.into_iter();
+        let marks = metastore.marks_of(log).await?.into_iter();
         Ok(Self(marks.map(|mark| ((mark.namespace, mark.table), mark.position)).collect()))
     }
 

@@ -60,7 +60,7 @@ impl Known {
             is_new: feed.last == 0,
             ..Self::default()
         };
-        for NamespaceMarks { levels, properties, tables } in metastore.logged().await? {
+        for NamespaceMarks { levels, properties, tables } in metastore.marks().await? {
             let Some(namespace) = Namespace::noted(&levels, &properties) else {
                 continue; // A namespace that another engine made.
             };

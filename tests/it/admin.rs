@@ -149,7 +149,7 @@ async fn the_command_line_administers_the_catalog() {
     }
     let (done, text) =
         icecore(&server, &["catalog", "rollback", "events", "--to", "1", "--ns", NS]);
-    assert!(!done && text.contains("acknowledged events"), "{text}");
+    assert!(!done && text.contains("acknowledged rows"), "{text}");
     server.stop().await;
 }
 

@@ -231,7 +231,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchTable`; `Invalid` for a snapshot that is no ancestor of the current one, and for a
-    /// table that the service writes, where acknowledged events would go.
+    /// table that the service writes, where acknowledged rows would go.
     pub async fn rollback(
         &self,
         table: &TableIdent,
@@ -317,7 +317,7 @@ fn known(metadata: &TableMetadata, snapshot: i64) -> Result<i64, CatalogError> {
 fn check_own_main(loaded: &LoadedTable, branch: &str) -> Result<(), CatalogError> {
     if branch == MAIN_BRANCH && retention::is_managed(&loaded.metadata) {
         return Err(CatalogError::Invalid(
-            "the service writes to this table: moving `main` would lose acknowledged events; \
+            "the service writes to this table: moving `main` would lose acknowledged rows; \
              read the earlier state with time travel, or make a branch of it"
                 .to_owned(),
         ));

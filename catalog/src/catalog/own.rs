@@ -90,7 +90,7 @@ pub(super) fn check(
     }
     if !goes_on(base, new) {
         return refuse(
-            "moving `main` elsewhere would lose acknowledged events; read the earlier state with \
+            "moving `main` elsewhere would lose acknowledged rows; read the earlier state with \
              time travel, or make a branch of it"
                 .to_owned(),
         );

@@ -51,7 +51,7 @@ pub struct NewToken {
     pub hash: String,
     /// What people call it.
     pub name: String,
-    /// Where its events go that name no namespace.
+    /// The namespace of what it sends without naming one.
     pub home: Option<String>,
     /// What it may do.
     pub scopes: Vec<Scope>,
@@ -78,7 +78,7 @@ pub struct ApiToken {
     pub id: String,
     /// What people call it.
     pub name: String,
-    /// Where its events go that name no namespace.
+    /// The namespace of what it sends without naming one.
     pub home: Option<String>,
     /// What it may do.
     pub scopes: Vec<Scope>,

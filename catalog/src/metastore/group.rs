@@ -7,7 +7,7 @@
 
 use super::{
     Changes, Comes, Metastore, NewTable, Obsolete, Origin, SnapshotRow, Watermark, dialect::Lock,
-    failed, namespaces, outbox, outbox::Told, owner, places, tables, transaction,
+    failed, fence, namespaces, outbox, outbox::Told, places, tables, transaction,
 };
 use crate::error::CatalogError;
 use sqlx::{Any, AnyConnection, Connection, Transaction};
@@ -64,7 +64,7 @@ pub enum SwapOutcome {
     Done,
     /// Nothing changed: this table has moved on, or is gone.
     Lost(Uuid),
-    /// Nothing changed: a writer with a higher epoch owns this table's log.
+    /// Nothing changed: the fence was raised to a higher epoch.
     Deposed(Uuid),
     /// Nothing changed: the request of this key was carried out before.
     Repeated(Uuid),
@@ -273,7 +273,7 @@ impl Commit {
         let mut operations = Vec::new();
         for table in &self.new {
             if let Comes::OfLog { watermark, namespace } = &table.comes {
-                if !owner::may_move(tx, watermark.epoch).await? {
+                if !fence::lets_pass(tx, watermark.epoch).await? {
                     return Ok((SwapOutcome::Deposed(table.uuid), Vec::new()));
                 }
                 if let Some(properties) = namespace

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::collections::BTreeMap;
 
-/// A namespace at the top, and how far the service's own log is in its tables.
+/// A namespace at the top, and the watermarks of its tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceMarks {
     /// Which one.
@@ -84,12 +84,13 @@ impl Metastore {
         self.namespaces_of(parent, Page::ALL).await
     }
 
-    /// All namespaces at the top, in order: one statement, however many there are.
+    /// All namespaces at the top, in order, with the watermarks of their tables: one statement, however
+    /// many there are.
     ///
     /// # Errors
     /// `Metastore`.
-    pub async fn logged(&self) -> Result<Vec<NamespaceMarks>, CatalogError> {
-        let rows: Vec<LoggedRow> = sqlx::query_as(
+    pub async fn marks(&self) -> Result<Vec<NamespaceMarks>, CatalogError> {
+        let rows: Vec<MarkRow> = sqlx::query_as(
             "SELECT n.path, n.properties, t.name, t.epoch, t.position, t.last_seq
              FROM namespaces AS n LEFT JOIN tables AS t
                  ON t.namespace = n.path AND t.kind = 'table' AND t.epoch IS NOT NULL
@@ -97,7 +98,7 @@ impl Metastore {
         )
         .fetch_all(&self.readers)
         .await
-        .map_err(failed("read how far the log is"))?;
+        .map_err(failed("read the watermarks"))?;
         let mut all: Vec<NamespaceMarks> = Vec::new();
         for (path, properties, name, epoch, position, last_seq) in rows {
             let levels = vec![path];
@@ -255,8 +256,8 @@ pub(super) async fn require(
     found.ok_or_else(|| CatalogError::NoSuchNamespace(levels.join(".")))
 }
 
-/// path, properties, and of a table that a log has written: name, epoch, position, last seq.
-type LoggedRow = (String, String, Option<String>, Option<i64>, Option<i64>, Option<i64>);
+/// path, properties, and of a table with a watermark: name, epoch, position, last seq.
+type MarkRow = (String, String, Option<String>, Option<i64>, Option<i64>, Option<i64>);
 
 fn encode(properties: &Properties) -> String {
     serde_json::to_string(properties).expect("a map of strings is JSON")

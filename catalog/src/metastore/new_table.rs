@@ -40,9 +40,9 @@ pub struct NewTable {
 pub enum Comes {
     /// It is new, and so is its identity.
     New,
-    /// It is new and has rows of the service's own log.
+    /// It is new, and its first rows come from the holder of the fence.
     OfLog {
-        /// How far the log is in it.
+        /// How far that one is in it.
         watermark: Watermark,
         /// What its namespace has, which is made with it when it is not there. One that is there
         /// and has something else makes the commit fail with `AlreadyExists`. None for a namespace

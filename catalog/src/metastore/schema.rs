@@ -3,14 +3,14 @@
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
 use super::{
-    Metastore, access, audit, backups, dialect::Dialect, failed, outbox, owner, places, reports,
+    Metastore, access, audit, backups, dialect::Dialect, failed, fence, outbox, places, reports,
     requests, tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 
 /// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
-const STEPS: [&str; 15] = [
+const STEPS: [&str; 16] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -22,10 +22,11 @@ const STEPS: [&str; 15] = [
     tables::VERSIONS,
     requests::WITHOUT_EFFECT,
     audit::CUT_STEP,
-    owner::STEP,
+    fence::STEP,
     outbox::CHANGES_STEP,
     backups::STEP,
     access::webhooks::STEP,
+    fence::NEUTRAL_STEP,
 ];
 
 /// Only the first process that opens a database makes its tables.
@@ -127,7 +128,7 @@ pub(super) async fn make(tx: &mut AnyConnection, dialect: Dialect) -> Result<(),
 
 /// SQLite checks types only in tables that are STRICT, and those know no other integers. It orders
 /// text by its bytes without being told.
-fn adapted(statements: &str, dialect: Dialect) -> String {
+pub(super) fn adapted(statements: &str, dialect: Dialect) -> String {
     match dialect {
         Dialect::Postgres => statements.to_owned(),
         Dialect::Sqlite => statements

@@ -1,4 +1,5 @@
-//! The snapshot index: which snapshots a table has, and the `seq` of their rows where it is known.
+//! The snapshot index: which snapshots a table has, and the first and last number of their rows where
+//! the holder of the fence has numbered them.
 
 use super::{Metastore, SnapshotRow, failed, stored};
 use crate::error::CatalogError;

@@ -3,20 +3,21 @@
 use super::{
     Comes, Kind, Levels, Metastore, NewTable, Page, PointerSwap, SEPARATOR, SwapOutcome,
     dialect::Lock,
-    failed, limit, namespaces, obsolete, outbox,
+    failed, fence, limit, namespaces, obsolete, outbox,
     outbox::{Before, Told},
-    owner, path, places, snapshots, stored, trash,
+    path, places, snapshots, stored, trash,
 };
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
 
-/// How far a log has been committed to a table.
+/// How far the holder of the [fence](super::fence) is in a table, in numbers of its own: the catalog
+/// keeps them with the table and compares epochs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// Which life of which log; a commit under an epoch that is not the owner's is refused.
+    /// The epoch under which it moved; a commit under another one than the fence's is refused.
     pub epoch: u64,
-    /// Last log position whose rows the table holds.
+    /// The last position whose rows the table holds.
     pub position: u64,
     /// Highest `seq` the table holds.
     pub last_seq: u64,
@@ -35,7 +36,7 @@ pub struct TableRow {
     /// Grows by one with every commit, and never shrinks: a table that comes back after it was dropped
     /// goes on from there.
     pub version: i64,
-    /// How far our own log is in it; none for a table that others write.
+    /// How far the holder of the fence is in it; none for a table that others write.
     pub watermark: Option<Watermark>,
 }
 
@@ -304,8 +305,8 @@ pub(super) async fn drop(
     let row = by_name(tx, kind, name, Lock::Update).await?;
     let row = row.ok_or_else(|| missing(kind, name))?;
     trash::check_unprotected(tx, row.uuid, name).await?;
-    // A log must not hand out again the positions that a dropped table has seen, and a table that
-    // is registered again must not take their rows twice.
+    // The holder of the fence must not give out again the positions that a dropped table has seen,
+    // and a table that is registered again must not take their rows twice.
     sqlx::query(
         "INSERT INTO dropped SELECT uuid, epoch, position, last_seq FROM tables
          WHERE uuid = $1 AND epoch IS NOT NULL
@@ -390,7 +391,7 @@ pub(super) async fn swap(
         return Ok(SwapOutcome::Deposed(swap.uuid));
     }
     if let Some(offered) = swap.watermark
-        && !owner::may_move(tx, offered.epoch).await?
+        && !fence::lets_pass(tx, offered.epoch).await?
     {
         return Ok(SwapOutcome::Deposed(swap.uuid));
     }

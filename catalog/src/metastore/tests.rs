@@ -88,8 +88,7 @@ async fn many_processes_may_open_a_new_postgres_database_at_once() {
     let opened = futures::future::join_all(opens).await;
     let mut epochs = Vec::new();
     for metastore in opened {
-        epochs
-            .push(metastore.unwrap().own_log(Uuid::nil(), owner::Claim::New).await.unwrap().epoch);
+        epochs.push(metastore.unwrap().raise_fence(fence::tests::held_by(0)).await.unwrap().epoch);
     }
     assert_eq!(epochs, (1..=8).collect::<Vec<u64>>());
 }
@@ -100,13 +99,13 @@ async fn everything_is_there_after_the_file_is_opened_again() {
     let levels = vec!["a".to_owned()];
     metastore.create_namespace(&levels, &Properties::new()).await.unwrap();
     metastore.create_table(&levels, "t", Uuid::from_u128(1), "file:///m").await.unwrap();
-    let first = metastore.own_log(Uuid::nil(), owner::Claim::New).await.unwrap();
+    let first = metastore.raise_fence(fence::tests::held_by(0)).await.unwrap();
     assert_eq!(first.epoch, 1);
     drop(metastore);
     let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     assert_eq!(metastore.tables(&levels).await.unwrap(), ["t"]);
-    let second = metastore.own_log(Uuid::nil(), owner::Claim::Known).await.unwrap();
-    assert_eq!(second, owner::LogOwner { epoch: 2, ..first });
+    let second = metastore.raise_fence(fence::tests::held_by(0)).await.unwrap();
+    assert_eq!(second, fence::Fence { epoch: 2, ..first });
 }
 
 #[tokio::test]
@@ -333,7 +332,7 @@ async fn group(metastore: &Metastore) {
     let levels = vec!["a".to_owned()];
     let two = Uuid::from_u128(2);
     metastore.create_table(&levels, "u", two, "m1").await.unwrap();
-    let owner = metastore.own_log(Uuid::nil(), owner::Claim::New).await.unwrap();
+    let owner = metastore.raise_fence(fence::tests::held_by(0)).await.unwrap();
     let homeless = NewTable { levels: vec!["none".to_owned()], comes: Comes::New, ..of_log(3, 0) };
     let told = metastore.feed().await.unwrap().last;
     let transactions = metastore.transactions();
@@ -357,7 +356,7 @@ async fn group(metastore: &Metastore) {
     assert_eq!((table.version, table.watermark), (1, Some(watermark)));
     assert_eq!(metastore.snapshots(table.uuid).await.unwrap()[0].seq, Some((1, 2)));
     assert_eq!(metastore.namespace(&vec!["n5".to_owned()]).await.unwrap(), None);
-    let logged = metastore.logged().await.unwrap();
+    let logged = metastore.marks().await.unwrap();
     let logged: Vec<(&str, usize)> = logged
         .iter()
         .map(|namespace| (namespace.levels[0].as_str(), namespace.tables.len()))
@@ -389,7 +388,7 @@ async fn group(metastore: &Metastore) {
     }
     same.location = "s3://b/other".to_owned();
     assert_eq!(at_once(metastore, &[same], &[]).await[0].as_ref().unwrap(), &done);
-    let logged = &metastore.logged().await.unwrap()[1];
+    let logged = &metastore.marks().await.unwrap()[1];
     assert_eq!(logged.properties["text"], "4");
     let both = ["dead_letters", "events"].map(|name| (name.to_owned(), watermark));
     assert_eq!((logged.levels[0].as_str(), logged.tables.as_slice()), ("n4", both.as_slice()));

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     config::{Config, MetastoreUrl},
+    owner::LogOwner,
     server::{claim, open_metastore},
     table::writer::blocking,
     wal::{WalError, folder::LogFolder},
@@ -152,7 +153,7 @@ async fn check_owner(
     metastore: &Metastore,
     log: Option<&LogFolder>,
 ) -> Result<(), BackupError> {
-    let Some(owner) = metastore.log_owner().await? else { return Ok(()) };
+    let Some(owner) = LogOwner::of(metastore).await? else { return Ok(()) };
     if claim::is_alone(config) || log.is_some_and(|log| log.log() == owner.log) {
         return Ok(());
     }

@@ -136,14 +136,14 @@ async fn a_table_that_the_service_writes_goes_on_whoever_asks() {
     let made = catalog.create_table(&vec!["a".to_owned()], own).await.unwrap();
     fill(&house, "a.own", made).await;
     let t = ident("a.own");
-    invalid(catalog.rollback(&t, 1).await, "acknowledged events");
+    invalid(catalog.rollback(&t, 1).await, "acknowledged rows");
     catalog.create_ref(&t, "b", RefKind::Branch, Some(1)).await.unwrap();
-    invalid(catalog.fast_forward(&t, "main", "b").await, "acknowledged events");
+    invalid(catalog.fast_forward(&t, "main", "b").await, "acknowledged rows");
     let back = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch",
         "snapshot-id": 1}]);
-    invalid(catalog.commit(change("a.own", json!([]), back)).await, "acknowledged events");
+    invalid(catalog.commit(change("a.own", json!([]), back)).await, "acknowledged rows");
     let gone = json!([{"action": "remove-snapshot-ref", "ref-name": "main"}]);
-    invalid(catalog.commit(change("a.own", json!([]), gone)).await, "acknowledged events");
+    invalid(catalog.commit(change("a.own", json!([]), gone)).await, "acknowledged rows");
     assert_eq!(catalog.load_table(&t).await.unwrap().metadata.current_snapshot_id(), Some(3));
 }
 

@@ -68,7 +68,7 @@ INSERT INTO outbox VALUES (1, 'r', 3, 5, 'me', repeat('x', 3000000), 7, 8, NULL)
 UPDATE counters SET value = 9223372036854775807 WHERE name = 'epoch';
 UPDATE audit_head SET number = 41, hash = 'abc';
 INSERT INTO audit VALUES (-1, 'w', 0, '', '', '', '', '', '', repeat('y', 10), '');
-INSERT INTO log_owner VALUES ('owner', 'l', 1, 2, 4294967296);
+INSERT INTO fences VALUES ('marks', 'l', 1, 2, 4294967296);
 INSERT INTO requests VALUES ('q', '', 0, 2147483647, '', '');
 "#;
 
