@@ -16,9 +16,9 @@ pub(crate) mod jail;
 mod load;
 mod locks;
 mod own;
-mod purge;
 mod read;
 mod register;
+mod trash;
 mod views;
 pub mod whole;
 mod write;
@@ -26,7 +26,7 @@ mod write;
 pub use admin::{RefKind, TableStats};
 pub(crate) use create::folder_of;
 pub use first::FirstAppend;
-pub use purge::DropPolicy;
+pub use trash::{DropPolicy, Trash};
 
 pub use crate::commit::CreateTable;
 
@@ -50,7 +50,7 @@ use iceberg::{
 };
 use locks::TableLocks;
 use std::sync::Arc;
-pub use views::{CreateView, LoadedView, ViewChange};
+pub use views::{CreateView, LoadedView, ViewChange, Views};
 
 /// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
 pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;

@@ -45,7 +45,7 @@ pub use outbox::{Event, Feed, Remembered};
 pub use reports::Report;
 pub use requests::DoneRequest;
 pub use tables::{TableRow, Watermark};
-pub use trash::{Trash, TrashRow};
+pub use trash::{DropTerms, TrashRow};
 
 use crate::error::CatalogError;
 use dialect::Dialect;

@@ -31,7 +31,7 @@ impl Job for DeleteObsolete {
     type Error = CatalogError;
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        self.catalog.empty_trash(TABLES_MAX).await?;
+        self.catalog.trash().empty(TABLES_MAX).await?;
         self.catalog.forget_records().await?;
         let deleted = self.catalog.delete_obsolete(FILES_MAX).await?;
         let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);

@@ -332,7 +332,7 @@ pub(super) async fn dropped(State(app): State<App>) -> Result<Response, ApiError
             "purging": row.is_purging,
         })
     };
-    let rows: Vec<Value> = app.catalog.dropped_tables().await?.iter().map(describe).collect();
+    let rows: Vec<Value> = app.catalog.trash().list().await?.iter().map(describe).collect();
     let queued = app.catalog.metastore().count_obsolete().await?;
     Ok(json(200, &value!({ "dropped": rows, "queued_files": queued })))
 }
@@ -360,7 +360,7 @@ pub(super) async fn undrop(
     };
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), name.as_ref());
-    let back = caller.catalog(&app).undrop_table(uuid, name.as_ref()).await?;
+    let back = caller.catalog(&app).trash().restore(uuid, name.as_ref()).await?;
     Ok(json(200, &value!({ "table": back.to_string() })))
 }
 
@@ -380,6 +380,6 @@ pub(super) async fn purge(
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), None);
-    caller.catalog(&app).purge_dropped(uuid).await?;
+    caller.catalog(&app).trash().purge(uuid).await?;
     Ok(json(200, &value!({ "purging": true })))
 }

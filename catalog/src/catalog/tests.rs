@@ -513,7 +513,7 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     let taken = register(&json, &format!("{forged}.2")).await;
     assert!(matches!(taken, Err(CatalogError::Invalid(_))), "that one can be had back");
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    catalog.empty_trash(10).await.unwrap();
+    catalog.trash().empty(10).await.unwrap();
     register(&json, &format!("{forged}.2")).await.unwrap();
 }
 
@@ -617,9 +617,9 @@ async fn a_purged_table_loses_its_own_files_and_nobody_elses() {
     catalog.commit(sent).await.unwrap();
 
     catalog.drop_table(&ident("a.t"), true).await.unwrap();
-    assert_eq!(catalog.empty_trash(10).await.unwrap(), 0, "it can still be had back");
+    assert_eq!(catalog.trash().empty(10).await.unwrap(), 0, "it can still be had back");
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 0, "readers get their grace");
     house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
     // Three metadata files, two manifest lists, a manifest and a data file.
@@ -690,7 +690,7 @@ async fn a_purge_does_not_reach_a_place_whose_name_only_begins_alike() {
     catalog.commit(sent).await.unwrap();
     catalog.drop_table(&ident("a.test"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
     while catalog.delete_obsolete(100).await.unwrap() > 0 {}
     assert_eq!(house.files().await, [theirs, neighbour.metadata_location]);
@@ -736,7 +736,7 @@ async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
         house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
         house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
         let mut polls = 0;
-        let mut purge = Box::pin(house.catalog.empty_trash(10));
+        let mut purge = Box::pin(house.catalog.trash().empty(10));
         is_done = std::future::poll_fn(|context| {
             if polls == steps {
                 return std::task::Poll::Ready(false);
@@ -746,7 +746,7 @@ async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
         })
         .await;
         drop(purge);
-        house.other.empty_trash(10).await.unwrap();
+        house.other.trash().empty(10).await.unwrap();
         house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
         while house.other.delete_obsolete(100).await.unwrap() > 0 {}
         assert_eq!(house.files().await, Vec::<String>::new(), "cut off at {steps}");
@@ -793,7 +793,7 @@ async fn a_table_that_shares_its_files_is_dropped_without_them() {
     house.catalog.commit(set("a.t", "gc.enabled", "false")).await.unwrap();
     house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(house.catalog.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(house.catalog.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
     assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
     assert_eq!(house.files().await.len(), 2);

@@ -60,29 +60,41 @@ pub struct ViewChange {
     pub updates: Vec<ViewUpdate>,
 }
 
+/// The views of a catalog.
+#[derive(Clone, Copy, Debug)]
+pub struct Views<'a>(&'a Catalog);
+
 impl Catalog {
+    /// Its views.
+    #[must_use]
+    pub fn views(&self) -> Views<'_> {
+        Views(self)
+    }
+}
+
+impl Views<'_> {
     /// Creates a view and its first metadata file.
     ///
     /// # Errors
     /// `NoSuchNamespace`, `AlreadyExists`, `Invalid`, `LocationForbidden`, `Storage`.
-    pub async fn create_view(
-        &self,
+    pub async fn create(
+        self,
         levels: &Levels,
         view: CreateView,
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, &view.name)?;
-        self.check_not_reserved(&view.name)?;
-        self.check_view_is_free(&ident).await?;
+        self.0.check_not_reserved(&view.name)?;
+        self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &view.location {
-            Some(location) => self.free_location(location, uuid).await?,
-            None => self.default_location(levels, uuid).await?,
+            Some(location) => self.0.free_location(location, uuid).await?,
+            None => self.0.default_location(levels, uuid).await?,
         };
         let CreateView { schema, version, properties, .. } = view;
         let metadata = view::create(uuid, location, schema, version, properties)?;
-        let location = self.new_view_file(&metadata, 0)?;
-        self.store_view(&metadata, &location).await?;
-        self.add_view(&ident, metadata, location).await
+        let location = self.new_file(&metadata, 0)?;
+        self.store(&metadata, &location).await?;
+        self.add(&ident, metadata, location).await
     }
 
     /// Adopts an existing metadata file as a view.
@@ -90,28 +102,28 @@ impl Catalog {
     /// # Errors
     /// `NoSuchNamespace`, `AlreadyExists`, `Invalid` when there is no view's metadata in it,
     /// `LocationForbidden`, `Storage`.
-    pub async fn register_view(
-        &self,
+    pub async fn register(
+        self,
         levels: &Levels,
         name: &str,
         metadata_location: &str,
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, name)?;
-        self.check_not_reserved(name)?;
-        self.check_view_is_free(&ident).await?;
-        let location = self.inner.storage.normalize(metadata_location)?;
-        if !self.inner.storage.exists(location.as_str()).await? {
+        self.0.check_not_reserved(name)?;
+        self.check_is_free(&ident).await?;
+        let location = self.0.inner.storage.normalize(metadata_location)?;
+        if !self.0.inner.storage.exists(location.as_str()).await? {
             return Err(CatalogError::Invalid(format!(
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
-        let metadata: ViewMetadata = self.foreign_metadata(location.as_str()).await?;
+        let metadata: ViewMetadata = self.0.foreign_metadata(location.as_str()).await?;
         let own =
-            jail::check_view(&self.inner.storage, metadata.location(), metadata.properties())?;
+            jail::check_view(&self.0.inner.storage, metadata.location(), metadata.properties())?;
         let location = own.admit(location.as_str())?.to_string();
         let comes = Comes::Adopted { needs: vec![location.clone()] };
         let new = NewTable { comes, ..new_view(&ident, &metadata, &location) };
-        self.insert_view(new).await?;
+        self.insert(new).await?;
         Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
     }
 
@@ -119,20 +131,20 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchView` (also when the namespace is missing), `MissingMetadata`, `Storage`.
-    pub async fn load_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
-        let row = self.metastore().view(view.namespace.as_ref(), &view.name).await?;
+    pub async fn load(self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
+        let row = self.0.metastore().view(view.namespace.as_ref(), &view.name).await?;
         let row = row.ok_or_else(|| CatalogError::NoSuchView(view.to_string()))?;
-        let metadata = self.view_metadata_of(row.known()).await?;
+        let metadata = self.0.view_metadata_of(row.known()).await?;
         Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
     }
 
     /// A view for a client, whose metadata file is there as far as [`super::VerifyAtLoad`] says.
     ///
     /// # Errors
-    /// As [`Catalog::load_view`].
-    pub async fn load_present_view(&self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
-        let loaded = self.load_view(view).await?;
-        self.verify(&loaded.metadata_location).await?;
+    /// As [`Views::load`].
+    pub async fn load_present(self, view: &TableIdent) -> Result<LoadedView, CatalogError> {
+        let loaded = self.load(view).await?;
+        self.0.verify(&loaded.metadata_location).await?;
         Ok(loaded)
     }
 
@@ -140,17 +152,17 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchView` when the file is not the view's, `MissingMetadata`, `Invalid`, `Storage`.
-    pub(crate) async fn load_view_file(
-        &self,
+    pub(crate) async fn load_file(
+        self,
         uuid: Uuid,
         file: &str,
     ) -> Result<LoadedView, CatalogError> {
-        let metadata = match self.metastore().table_by_uuid(uuid).await? {
+        let metadata = match self.0.metastore().table_by_uuid(uuid).await? {
             Some(row) => {
                 let metadata_location = file.to_owned();
-                self.view_metadata_of(TableRow { metadata_location, ..row }.known()).await?
+                self.0.view_metadata_of(TableRow { metadata_location, ..row }.known()).await?
             }
-            None => Arc::new(self.foreign_metadata::<ViewMetadata>(file).await?),
+            None => Arc::new(self.0.foreign_metadata::<ViewMetadata>(file).await?),
         };
         if metadata.uuid() != uuid {
             return Err(CatalogError::NoSuchView(uuid.to_string()));
@@ -163,30 +175,30 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchView`, `CommitFailed`, `CommitStateUnknown`, `Invalid`, `LocationForbidden`, `Storage`.
-    pub async fn commit_view(&self, mut change: ViewChange) -> Result<LoadedView, CatalogError> {
+    pub async fn commit(self, mut change: ViewChange) -> Result<LoadedView, CatalogError> {
         for update in &mut change.updates {
             if let ViewUpdate::SetLocation { location } = update {
-                *location = jail::for_a_table(&self.inner.storage, location)?.to_string();
+                *location = jail::for_a_table(&self.0.inner.storage, location)?.to_string();
             }
         }
-        let _queue = self.inner.locks.lock(std::iter::once(&change.view)).await;
+        let _queue = self.0.inner.locks.lock(std::iter::once(&change.view)).await;
         for _ in 0..=RETRIES {
-            let base = self.load_view(&change.view).await?;
+            let base = self.load(&change.view).await?;
             view::check_requirements(&change.requirements, &base.metadata)?;
             let metadata = view::apply_updates(&base.metadata, &change.updates)?;
             if metadata == *base.metadata {
                 let made = (metadata.uuid(), base.metadata_location.as_str());
-                self.metastore().keep_request(Some(made)).await?;
+                self.0.metastore().keep_request(Some(made)).await?;
                 return Ok(base);
             }
             let moved_to = (base.metadata.location() != metadata.location())
                 .then(|| metadata.location().to_owned());
             // Before anything is written there: it may be another's place.
             if let Some(location) = &moved_to {
-                self.free_location(location, base.metadata.uuid()).await?;
+                self.0.free_location(location, base.metadata.uuid()).await?;
             }
-            let metadata_location = self.new_view_file(&metadata, base.version)?;
-            self.store_view(&metadata, &metadata_location).await?;
+            let metadata_location = self.new_file(&metadata, base.version)?;
+            self.store(&metadata, &metadata_location).await?;
             let swap = PointerSwap {
                 uuid: base.metadata.uuid(),
                 expected_version: base.version,
@@ -199,19 +211,19 @@ impl Catalog {
                 parts: Vec::new(),
                 changes: Changes::changing(&change.requirements, &change.updates),
             };
-            let outcome = self.metastore().commit(&[swap]).await;
+            let outcome = self.0.metastore().commit(&[swap]).await;
             if outcome.as_ref().is_err_and(CatalogError::is_definite) {
-                self.discard(std::slice::from_ref(&metadata_location)).await;
+                self.0.discard(std::slice::from_ref(&metadata_location)).await;
             }
             let outcome = outcome?;
             if outcome == SwapOutcome::Done {
                 let metadata = Arc::new(metadata);
-                self.inner.view_cache.remove(&base.metadata_location);
+                self.0.inner.view_cache.remove(&base.metadata_location);
                 let weight = metadata.versions().len();
-                self.inner.view_cache.insert(&metadata_location, &metadata, weight);
+                self.0.inner.view_cache.insert(&metadata_location, &metadata, weight);
                 return Ok(LoadedView { metadata, metadata_location, version: base.version + 1 });
             }
-            self.discard(&[metadata_location]).await;
+            self.0.discard(&[metadata_location]).await;
             if let SwapOutcome::Repeated(_) = outcome {
                 return Err(CatalogError::Repeated);
             }
@@ -226,9 +238,9 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchView`.
-    pub async fn drop_view(&self, view: &TableIdent) -> Result<(), CatalogError> {
-        let row = self.metastore().drop_view(view.namespace.as_ref(), &view.name).await?;
-        self.inner.view_cache.remove(&row.metadata_location);
+    pub async fn drop(self, view: &TableIdent) -> Result<(), CatalogError> {
+        let row = self.0.metastore().drop_view(view.namespace.as_ref(), &view.name).await?;
+        self.0.inner.view_cache.remove(&row.metadata_location);
         Ok(())
     }
 
@@ -236,45 +248,41 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
-    pub async fn rename_view(
-        &self,
-        from: &TableIdent,
-        to: &TableIdent,
-    ) -> Result<(), CatalogError> {
+    pub async fn rename(self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
         crate::names::check_new(&to.name)?;
-        self.check_not_reserved(&to.name)?;
+        self.0.check_not_reserved(&to.name)?;
         let from = (from.namespace.as_ref(), from.name.as_str());
-        self.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
+        self.0.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
     }
 
     /// Adds a view whose metadata file is stored; one that is not added loses that file.
-    async fn add_view(
-        &self,
+    async fn add(
+        self,
         view: &TableIdent,
         metadata: ViewMetadata,
         metadata_location: String,
     ) -> Result<LoadedView, CatalogError> {
-        let added = self.insert_view(new_view(view, &metadata, &metadata_location)).await;
+        let added = self.insert(new_view(view, &metadata, &metadata_location)).await;
         if added.as_ref().is_err_and(CatalogError::is_definite) {
-            self.discard(std::slice::from_ref(&metadata_location)).await;
+            self.0.discard(std::slice::from_ref(&metadata_location)).await;
         }
         added?;
         let metadata = Arc::new(metadata);
         let weight = metadata.versions().len();
-        self.inner.view_cache.insert(&metadata_location, &metadata, weight);
+        self.0.inner.view_cache.insert(&metadata_location, &metadata, weight);
         Ok(LoadedView { metadata, metadata_location, version: 1 })
     }
 
-    async fn insert_view(&self, new: NewTable) -> Result<(), CatalogError> {
-        match self.metastore().commit_with_new(&[new], &[]).await? {
+    async fn insert(self, new: NewTable) -> Result<(), CatalogError> {
+        match self.0.metastore().commit_with_new(&[new], &[]).await? {
             SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
             SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => Ok(()),
         }
     }
 
     /// Where the next metadata file of a view goes, once everything the view names is allowed.
-    fn new_view_file(&self, metadata: &ViewMetadata, version: i64) -> Result<String, CatalogError> {
-        let storage = &self.inner.storage;
+    fn new_file(self, metadata: &ViewMetadata, version: i64) -> Result<String, CatalogError> {
+        let storage = &self.0.inner.storage;
         let own = jail::check_view(storage, metadata.location(), metadata.properties())?;
         let name = metadata_file::name(version, Uuid::new_v4());
         match metadata.properties().get(METADATA_PATH) {
@@ -283,28 +291,25 @@ impl Catalog {
         }
     }
 
-    async fn store_view(
-        &self,
-        metadata: &ViewMetadata,
-        location: &str,
-    ) -> Result<(), CatalogError> {
+    async fn store(self, metadata: &ViewMetadata, location: &str) -> Result<(), CatalogError> {
         let stored = self
+            .0
             .inner
             .storage
             .put(location, metadata_file::encode(&view::to_json(metadata)).into())
             .await;
         if stored.is_err() {
-            self.discard(&[location.to_owned()]).await;
+            self.0.discard(&[location.to_owned()]).await;
         }
         stored
     }
 
-    async fn check_view_is_free(&self, view: &TableIdent) -> Result<(), CatalogError> {
+    async fn check_is_free(self, view: &TableIdent) -> Result<(), CatalogError> {
         let levels = view.namespace.as_ref();
-        self.check_namespace(levels).await?;
-        let taken = if self.metastore().view(levels, &view.name).await?.is_some() {
+        self.0.check_namespace(levels).await?;
+        let taken = if self.0.metastore().view(levels, &view.name).await?.is_some() {
             format!("View already exists: {view}")
-        } else if self.metastore().table(levels, &view.name).await?.is_some() {
+        } else if self.0.metastore().table(levels, &view.name).await?.is_some() {
             format!("Table with same name already exists: {view}")
         } else {
             return Ok(());

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// What becomes of a dropped table's name and files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trash {
+pub struct DropTerms {
     /// When it was dropped, ms since 1970.
     pub dropped_ms: i64,
     /// Until when it can be had back.
@@ -37,7 +37,7 @@ pub struct TrashRow {
     /// The folder that was the table's.
     pub location: String,
     /// When it goes, and how.
-    pub trash: Trash,
+    pub trash: DropTerms,
     /// Its files are being queued for deletion: there is no way back.
     pub is_purging: bool,
 }
@@ -48,7 +48,7 @@ impl Metastore {
         &self,
         levels: &Levels,
         name: &str,
-        trash: &Trash,
+        trash: &DropTerms,
     ) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin_change().await?;
         add(&mut tx, (levels, name), trash).await?;
@@ -90,7 +90,11 @@ impl Metastore {
     }
 
     /// Changes when a table in the trash goes, and how; `NoSuchTable`.
-    pub(crate) async fn change_trash(&self, uuid: Uuid, trash: &Trash) -> Result<(), CatalogError> {
+    pub(crate) async fn change_trash(
+        &self,
+        uuid: Uuid,
+        trash: &DropTerms,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         require(&mut tx, uuid).await?;
         sqlx::query("UPDATE trash SET dropped_ms = $1, until_ms = $2, purge = $3 WHERE uuid = $4")
@@ -248,7 +252,7 @@ fn into_row(row: Row) -> Result<TrashRow, CatalogError> {
         name,
         metadata_location,
         location,
-        trash: Trash { dropped_ms, until_ms, purge: purge != 0 },
+        trash: DropTerms { dropped_ms, until_ms, purge: purge != 0 },
         is_purging: purging != 0,
     })
 }
@@ -257,7 +261,7 @@ fn into_row(row: Row) -> Result<TrashRow, CatalogError> {
 pub(super) async fn add(
     tx: &mut AnyConnection,
     name: (&Levels, &str),
-    trash: &Trash,
+    trash: &DropTerms,
 ) -> Result<(), CatalogError> {
     let Some(row) = tables::by_name(tx, Kind::Table, name, Lock::Update).await? else {
         return Err(tables::missing(Kind::Table, name));

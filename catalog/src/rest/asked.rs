@@ -219,12 +219,12 @@ async fn table(rest: &Rest, made: (Uuid, String)) -> Result<LoadedTable, Catalog
 /// As [`table`].
 async fn view(rest: &Rest, made: (Uuid, String)) -> Result<LoadedView, CatalogError> {
     let (uuid, location) = made;
-    if let Ok(view) = rest.catalog.load_view_file(uuid, &location).await {
+    if let Ok(view) = rest.catalog.views().load_file(uuid, &location).await {
         return Ok(view);
     }
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
     let now = now.ok_or_else(|| CatalogError::NoSuchView(uuid.to_string()))?;
-    rest.catalog.load_view_file(uuid, &now.metadata_location).await
+    rest.catalog.views().load_file(uuid, &now.metadata_location).await
 }
 
 fn json(status: u16, body: String) -> Response {

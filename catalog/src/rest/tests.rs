@@ -345,7 +345,7 @@ async fn a_purge_is_asked_for_in_any_spelling_of_true() {
             let made = server.post("/v1/namespaces/ns/tables", new_table("t")).await.ok();
             let path = format!("/v1/namespaces/ns/tables/t{query}");
             server.call(Method::DELETE, &path).await.empty();
-            let dropped = server.catalog.dropped_tables().await.unwrap();
+            let dropped = server.catalog.trash().list().await.unwrap();
             let is_it = |row: &&crate::metastore::TrashRow| {
                 json!(row.uuid) == made["metadata"]["table-uuid"]
             };

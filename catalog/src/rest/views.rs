@@ -78,7 +78,7 @@ pub(super) async fn create(
         location: body.location,
         properties: body.properties.unwrap_or_default(),
     };
-    Ok(answer(asked.catalog(Answer::View).create_view(&path.0, view).await?))
+    Ok(answer(asked.catalog(Answer::View).views().create(&path.0, view).await?))
 }
 
 /// `POST /namespaces/{namespace}/register-view`
@@ -90,7 +90,7 @@ pub(super) async fn register(
 ) -> Result<Json<LoadAnswer>, Refused> {
     places::check(asked.rest(), &caller, &body.metadata_location)?;
     let catalog = asked.catalog(Answer::View);
-    match catalog.register_view(&path.0, &body.name, &body.metadata_location).await {
+    match catalog.views().register(&path.0, &body.name, &body.metadata_location).await {
         Ok(view) => Ok(answer(view)),
         Err(cause) => Err(not_registered(asked.rest(), &caller, cause).await),
     }
@@ -101,7 +101,7 @@ pub(super) async fn load(
     State(rest): State<Rest>,
     ViewPath(view): ViewPath,
 ) -> Result<Json<LoadAnswer>, Refused> {
-    Ok(answer(rest.catalog.load_present_view(&view).await?))
+    Ok(answer(rest.catalog.views().load_present(&view).await?))
 }
 
 /// `HEAD /namespaces/{namespace}/views/{view}`
@@ -126,12 +126,12 @@ pub(super) async fn commit(
     let updates = parse(body.updates.as_deref(), "update", "action")?;
     let change = ViewChange { view, requirements, updates };
     check_places(asked.rest(), &caller, &change).await?;
-    Ok(answer(asked.catalog(Answer::View).commit_view(change).await?))
+    Ok(answer(asked.catalog(Answer::View).views().commit(change).await?))
 }
 
 /// `DELETE /namespaces/{namespace}/views/{view}`
 pub(super) async fn drop(asked: Asked, ViewPath(view): ViewPath) -> Result<StatusCode, Refused> {
-    asked.catalog(Answer::Empty).drop_view(&view).await?;
+    asked.catalog(Answer::Empty).views().drop(&view).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn rename(
     asked: Asked,
     Body(RenameBody { source, destination }): Body<RenameBody>,
 ) -> Result<StatusCode, Refused> {
-    asked.catalog(Answer::Empty).rename_view(&source.ident()?, &destination.ident()?).await?;
+    asked.catalog(Answer::Empty).views().rename(&source.ident()?, &destination.ident()?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -149,7 +149,7 @@ async fn check_places(rest: &Rest, caller: &Caller, change: &ViewChange) -> Resu
     for update in &change.updates {
         let ViewUpdate::SetLocation { location } = update else { continue };
         let Err(refused) = places::check(rest, caller, location) else { continue };
-        let stays = match rest.catalog.load_view(&change.view).await {
+        let stays = match rest.catalog.views().load(&change.view).await {
             Ok(view) => places::is_same(view.metadata.location(), location),
             Err(_) => false,
         };

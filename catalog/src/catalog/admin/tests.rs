@@ -156,23 +156,23 @@ async fn a_dropped_table_comes_back_until_its_time_is_over() {
     let uuid = table.metadata.uuid();
     catalog.drop_table(&t, true).await.unwrap();
     let other = create(catalog, "a.t").await;
-    let taken = catalog.undrop_table(uuid, None).await;
+    let taken = catalog.trash().restore(uuid, None).await;
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
-    let back = catalog.undrop_table(uuid, Some(&ident("a.back"))).await.unwrap();
+    let back = catalog.trash().restore(uuid, Some(&ident("a.back"))).await.unwrap();
     assert_eq!(back, ident("a.back"));
     let loaded = house.other.load_table(&back).await.unwrap();
     assert_eq!(loaded.metadata, table.metadata);
     assert_eq!(catalog.snapshots(&back).await.unwrap().len(), 3);
-    assert!(catalog.dropped_tables().await.unwrap().is_empty());
+    assert!(catalog.trash().list().await.unwrap().is_empty());
 
     let files = house.files().await.len();
     catalog.drop_table(&back, true).await.unwrap();
     catalog.drop_table(&t, false).await.unwrap();
-    assert_eq!(catalog.dropped_tables().await.unwrap().len(), 2);
+    assert_eq!(catalog.trash().list().await.unwrap().len(), 2);
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     for uuid in [uuid, other.metadata.uuid()] {
-        let gone = catalog.undrop_table(uuid, None).await;
+        let gone = catalog.trash().restore(uuid, None).await;
         assert!(matches!(gone, Err(CatalogError::NoSuchTable(_))));
     }
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
@@ -186,10 +186,10 @@ async fn an_operator_may_purge_at_once() {
     let house = house().await;
     let made = create(&house.catalog, "a.t").await;
     house.catalog.drop_table(&ident("a.t"), false).await.unwrap();
-    house.catalog.purge_dropped(made.metadata.uuid()).await.unwrap();
-    assert_eq!(house.catalog.empty_trash(10).await.unwrap(), 1);
+    house.catalog.trash().purge(made.metadata.uuid()).await.unwrap();
+    assert_eq!(house.catalog.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 1);
-    let again = house.catalog.purge_dropped(made.metadata.uuid()).await;
+    let again = house.catalog.trash().purge(made.metadata.uuid()).await;
     assert!(matches!(again, Err(CatalogError::NoSuchTable(_))));
 }

@@ -122,7 +122,7 @@ async fn a_commit_from_before_a_table_left_is_lost_once_it_is_back() {
         let late = Write::new(ident("a.t"), Some(base.clone()), metadata, NOW);
         if undropped {
             catalog.drop_table(&ident("a.t"), false).await.unwrap();
-            catalog.undrop_table(base.metadata.uuid(), None).await.unwrap();
+            catalog.trash().restore(base.metadata.uuid(), None).await.unwrap();
         } else {
             catalog.unregister_table(&ident("a.t")).await.unwrap();
             catalog.register_table(&a, "t", &base.metadata_location).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_table_whose_files_are_about_to_be_deleted_is_not_adopted() {
     let purged = create(catalog, "a.t").await;
     catalog.drop_table(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     refused("t", &purged.metadata_location, false).await;
     refused("t", &purged.metadata_location, true).await;
 

@@ -1,7 +1,7 @@
 //! Tables that this server writes, in the hands of others.
 
 use super::*;
-use crate::{metastore::Trash, retention::MANAGED};
+use crate::{metastore::DropTerms, retention::MANAGED};
 
 async fn managed(house: &House) -> LoadedTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
@@ -88,12 +88,12 @@ async fn our_tables_and_their_names_stay() {
     }
     assert_eq!(catalog.load_table(&events).await.unwrap().metadata, made.metadata);
     // One that was dropped before, or by force, comes back as itself and as nothing else.
-    let trash = Trash { dropped_ms: NOW, until_ms: NOW + UNDROP_MS, purge: false };
+    let trash = DropTerms { dropped_ms: NOW, until_ms: NOW + UNDROP_MS, purge: false };
     catalog.metastore().trash_table(&a, "events", &trash).await.unwrap();
     let uuid = made.metadata.uuid();
-    let elsewhere = catalog.undrop_table(uuid, Some(&ident("a.foreign2"))).await;
+    let elsewhere = catalog.trash().restore(uuid, Some(&ident("a.foreign2"))).await;
     assert!(matches!(elsewhere, Err(CatalogError::Invalid(_))), "{elsewhere:?}");
-    catalog.undrop_table(uuid, None).await.unwrap();
+    catalog.trash().restore(uuid, None).await.unwrap();
     assert_eq!(catalog.load_table(&events).await.unwrap().metadata, made.metadata);
 }
 

@@ -37,7 +37,7 @@ async fn a_purge_deletes_files_of_any_name_and_no_others() {
     house.catalog.commit(sent).await.unwrap();
     house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(house.other.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(house.other.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
     while house.other.delete_obsolete(100).await.unwrap() > 0 {}
     assert_eq!(house.files().await, [beside]);
@@ -50,16 +50,16 @@ async fn a_purge_that_a_store_outage_stops_goes_on_after_it() {
         let house = house_with_a_dropped_table().await;
         let storage = house.other.storage();
         storage.break_for(&[broken]);
-        let failed = house.other.empty_trash(10).await.unwrap_err();
+        let failed = house.other.trash().empty(10).await.unwrap_err();
         assert!(failed.is_temporary(), "{failed:?}");
-        let dropped = house.other.dropped_tables().await.unwrap();
+        let dropped = house.other.trash().list().await.unwrap();
         assert!(dropped[0].is_purging, "{broken}");
-        assert_eq!(house.other.empty_trash(10).await.unwrap(), 0, "its turn comes later");
+        assert_eq!(house.other.trash().empty(10).await.unwrap(), 0, "its turn comes later");
 
         storage.break_for(&[]);
         house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
-        assert_eq!(house.other.empty_trash(10).await.unwrap(), 1, "{broken}");
-        assert_eq!(house.other.dropped_tables().await.unwrap(), []);
+        assert_eq!(house.other.trash().empty(10).await.unwrap(), 1, "{broken}");
+        assert_eq!(house.other.trash().list().await.unwrap(), []);
         house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
         assert_eq!(house.other.delete_obsolete(100).await.unwrap(), 5);
         assert_eq!(house.files().await, Vec::<String>::new());
@@ -82,7 +82,7 @@ async fn a_purge_goes_on_without_files_that_are_gone_or_broken() {
             Some(text) => storage.put(found, text.into()).await.unwrap(),
             None => storage.delete(found).await.unwrap(),
         }
-        assert_eq!(house.other.empty_trash(10).await.unwrap(), 1);
+        assert_eq!(house.other.trash().empty(10).await.unwrap(), 1);
         house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
         while house.other.delete_obsolete(100).await.unwrap() > 0 {}
         assert_eq!(house.files().await.len(), left, "{file} {contents:?}");

@@ -25,7 +25,7 @@ async fn forge(house: &House, file: &str, members: &[(&str, &str)]) {
 }
 
 async fn create_view(house: &House, name: &str) -> LoadedView {
-    house.catalog.create_view(&suite::levels("a"), new_view(name)).await.unwrap()
+    house.catalog.views().create(&suite::levels("a"), new_view(name)).await.unwrap()
 }
 
 async fn append_snapshot(house: &House, id: i64) -> LoadedTable {
@@ -83,9 +83,9 @@ async fn a_purge_follows_the_folder_that_the_catalog_knows() {
     let catalog = anew(&house);
     catalog.drop_table(&ident("a.mine"), true).await.unwrap();
     forge(&house, &mine.metadata_location, &[("location", victim.metadata.location())]).await;
-    is_refused(&anew(&house).undrop_table(mine.metadata.uuid(), None).await);
+    is_refused(&anew(&house).trash().restore(mine.metadata.uuid(), None).await);
     house.clock.fetch_add(2000, Ordering::SeqCst);
-    anew(&house).empty_trash(10).await.unwrap();
+    anew(&house).trash().empty(10).await.unwrap();
     house.clock.fetch_add(60 * 60 * 1000, Ordering::SeqCst);
     anew(&house).delete_obsolete(100).await.unwrap();
     assert!(house.files().await.contains(&victim.metadata_location));
@@ -102,13 +102,13 @@ async fn a_view_whose_file_was_written_over_is_refused_and_moves_no_other() {
         let before = house.catalog.storage().get(&mine.metadata_location).await.unwrap();
         forge(&house, &mine.metadata_location, &[forged]).await;
         let catalog = anew(&house);
-        is_refused(&catalog.load_view(&ident("a.mine")).await);
+        is_refused(&catalog.views().load(&ident("a.mine")).await);
         let updates = vec![ViewUpdate::SetProperties {
             updates: HashMap::from([("k".to_owned(), "v".to_owned())]),
         }];
         let change = ViewChange { view: ident("a.mine"), requirements: Vec::new(), updates };
-        is_refused(&catalog.commit_view(change).await);
-        let unmoved = catalog.load_view(&ident("a.victim")).await.unwrap();
+        is_refused(&catalog.views().commit(change).await);
+        let unmoved = catalog.views().load(&ident("a.victim")).await.unwrap();
         assert_eq!(unmoved.metadata_location, victim.metadata_location);
         house.catalog.storage().put(&mine.metadata_location, before).await.unwrap();
     }
@@ -123,10 +123,10 @@ async fn a_view_writes_nothing_where_it_may_not_go() {
     let location = table.metadata.location().to_owned();
     let updates = vec![ViewUpdate::SetLocation { location }];
     let change = ViewChange { view: ident("a.v"), requirements: Vec::new(), updates };
-    let moved = house.catalog.commit_view(change).await;
+    let moved = house.catalog.views().commit(change).await;
     assert!(matches!(moved, Err(CatalogError::Invalid(_))), "{moved:?}");
     assert_eq!(house.files().await, before);
-    let now = house.catalog.load_view(&ident("a.v")).await.unwrap();
+    let now = house.catalog.views().load(&ident("a.v")).await.unwrap();
     assert_eq!(now.metadata_location, view.metadata_location);
 }
 
@@ -181,7 +181,7 @@ async fn a_table_is_not_registered_on_files_that_are_about_to_be_deleted() {
     storage.put(&copy, json.to_string().into()).await.unwrap();
     catalog.drop_table(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(2000, Ordering::SeqCst);
-    assert_eq!(catalog.empty_trash(10).await.unwrap(), 1);
+    assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     for file in [&copy, &old.metadata_location] {
         let adopted = catalog.register_table(&suite::levels("a"), "n", file).await;
         let Err(CatalogError::Invalid(text)) = adopted else { panic!("{adopted:?}") };

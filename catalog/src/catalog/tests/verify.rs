@@ -25,9 +25,9 @@ async fn over(
 async fn notices(storage: Storage, verify_at_load: VerifyAtLoad) -> bool {
     let (_folder, catalog, other) = over(storage, verify_at_load).await;
     let table = create(&catalog, "a.t").await;
-    let view = catalog.create_view(&suite::levels("a"), new_view("v")).await.unwrap();
+    let view = catalog.views().create(&suite::levels("a"), new_view("v")).await.unwrap();
     catalog.load_present_table(&ident("a.t")).await.unwrap();
-    catalog.load_present_view(&ident("a.v")).await.unwrap();
+    catalog.views().load_present(&ident("a.v")).await.unwrap();
     for location in [&table.metadata_location, &view.metadata_location] {
         catalog.storage().delete(location).await.unwrap();
     }
@@ -37,14 +37,14 @@ async fn notices(storage: Storage, verify_at_load: VerifyAtLoad) -> bool {
     };
     let read = other.load_present_table(&ident("a.t")).await;
     missing(read.unwrap_err(), &table.metadata_location);
-    let read = other.load_present_view(&ident("a.v")).await;
+    let read = other.views().load_present(&ident("a.v")).await;
     missing(read.unwrap_err(), &view.metadata_location);
     // Nobody could register it anywhere, so it stays.
     let left = catalog.unregister_table(&ident("a.t")).await;
     missing(left.unwrap_err(), &table.metadata_location);
 
     let tables = catalog.load_present_table(&ident("a.t")).await.map(drop);
-    let views = catalog.load_present_view(&ident("a.v")).await.map(drop);
+    let views = catalog.views().load_present(&ident("a.v")).await.map(drop);
     assert_eq!(tables.is_err(), views.is_err());
     let noticed = tables.is_err();
     tables.map_or_else(|cause| missing(cause, &table.metadata_location), |()| ());

@@ -25,7 +25,7 @@ pub(crate) fn new_view(name: &str) -> CreateView {
 }
 
 async fn view(house: &House, name: &str) -> LoadedView {
-    house.catalog.create_view(&suite::levels("a"), new_view(name)).await.unwrap()
+    house.catalog.views().create(&suite::levels("a"), new_view(name)).await.unwrap()
 }
 
 fn change(name: &str, updates: Value) -> ViewChange {
@@ -50,23 +50,23 @@ async fn a_view_is_loaded_as_it_was_made_and_changed() {
                {"action": "set-current-view-version", "view-version-id": -1}]),
     );
     other.requirements = vec![ViewRequirement::UuidMatch { uuid }];
-    let changed = house.other.commit_view(other.clone()).await.unwrap();
+    let changed = house.other.views().commit(other.clone()).await.unwrap();
     assert_eq!((changed.version, changed.metadata.versions().len()), (2, 2));
     assert_ne!(changed.metadata_location, made.metadata_location);
     for catalog in [&house.catalog, &house.other] {
-        let loaded = catalog.load_view(&ident("a.v")).await.unwrap();
+        let loaded = catalog.views().load(&ident("a.v")).await.unwrap();
         assert_eq!(loaded.metadata, changed.metadata);
         assert_eq!(loaded.metadata_location, changed.metadata_location);
     }
     // Sent again it is there already, and no file is written for it.
     let files = house.files().await;
-    assert_eq!(house.other.commit_view(other.clone()).await.unwrap().version, 2);
+    assert_eq!(house.other.views().commit(other.clone()).await.unwrap().version, 2);
     assert_eq!(house.files().await, files);
 
     other.requirements = vec![ViewRequirement::UuidMatch { uuid: Uuid::from_u128(1) }];
-    let failed = house.catalog.commit_view(other).await;
+    let failed = house.catalog.views().commit(other).await;
     assert!(matches!(failed, Err(CatalogError::CommitFailed(_))));
-    let missing = house.catalog.commit_view(set("a.none", "k", "v")).await;
+    let missing = house.catalog.views().commit(set("a.none", "k", "v")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchView(name)) if name == "a.none"));
 }
 
@@ -81,7 +81,7 @@ async fn no_concurrent_change_of_a_view_is_lost() {
     });
     let done = join_all(changes.map(|(catalog, change)| async move {
         for _ in 0..20 {
-            match catalog.commit_view(change.clone()).await {
+            match catalog.views().commit(change.clone()).await {
                 Err(CatalogError::CommitFailed(_)) => (),
                 done => return done.map(|_| ()),
             }
@@ -90,7 +90,7 @@ async fn no_concurrent_change_of_a_view_is_lost() {
     }))
     .await;
     assert!(done.iter().all(Result::is_ok), "{done:?}");
-    let view = house.catalog.load_view(&ident("a.v")).await.unwrap();
+    let view = house.catalog.views().load(&ident("a.v")).await.unwrap();
     assert_eq!((view.version, view.metadata.properties().len()), (13, 12));
     let files = house.files().await;
     assert_eq!(files.len(), 13, "the files of lost races are gone: {files:?}");
@@ -103,16 +103,16 @@ async fn tables_and_views_share_their_names() {
     create(catalog, "a.t").await;
     view(&house, "v").await;
     let files = house.files().await;
-    let taken = catalog.create_view(&a, new_view("t")).await.unwrap_err();
+    let taken = catalog.views().create(&a, new_view("t")).await.unwrap_err();
     assert_eq!(taken.to_string(), "Table with same name already exists: a.t");
-    let taken = catalog.create_view(&a, new_view("v")).await.unwrap_err();
+    let taken = catalog.views().create(&a, new_view("v")).await.unwrap_err();
     assert_eq!(taken.to_string(), "View already exists: a.v");
     assert_eq!(house.files().await, files);
     let missing = catalog.load_table(&ident("a.v")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
-    let missing = catalog.load_view(&ident("a.t")).await;
+    let missing = catalog.views().load(&ident("a.t")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchView(_))));
-    let homeless = catalog.create_view(&suite::levels("none"), new_view("v")).await;
+    let homeless = catalog.views().create(&suite::levels("none"), new_view("v")).await;
     assert!(matches!(homeless, Err(CatalogError::NoSuchNamespace(_))));
 }
 
@@ -121,20 +121,20 @@ async fn a_dropped_view_can_be_registered_again() {
     let house = house().await;
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = view(&house, "v").await;
-    let taken = catalog.register_view(&a, "w", &made.metadata_location).await;
+    let taken = catalog.views().register(&a, "w", &made.metadata_location).await;
     assert!(matches!(taken, Err(CatalogError::Registered(_))), "one view has one name");
-    catalog.drop_view(&ident("a.v")).await.unwrap();
-    let gone = catalog.load_view(&ident("a.v")).await;
+    catalog.views().drop(&ident("a.v")).await.unwrap();
+    let gone = catalog.views().load(&ident("a.v")).await;
     assert!(matches!(gone, Err(CatalogError::NoSuchView(_))));
-    let back = catalog.register_view(&a, "w", &made.metadata_location).await.unwrap();
+    let back = catalog.views().register(&a, "w", &made.metadata_location).await.unwrap();
     assert_eq!(back.metadata, made.metadata);
 
     let table = create(catalog, "a.t").await;
     for wrong in [table.metadata_location, format!("{}/none.metadata.json", house.root())] {
-        let refused = catalog.register_view(&a, "x", &wrong).await;
+        let refused = catalog.views().register(&a, "x", &wrong).await;
         assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{wrong}");
     }
-    let taken = catalog.register_view(&a, "t", &made.metadata_location).await.unwrap_err();
+    let taken = catalog.views().register(&a, "t", &made.metadata_location).await.unwrap_err();
     assert_eq!(taken.to_string(), "Table with same name already exists: a.t");
 }
 
@@ -153,18 +153,18 @@ async fn a_view_stays_in_the_warehouse() {
         &format!("{root}/%2e%2e/v"),
     ] {
         let new = CreateView { location: Some(outside.to_owned()), ..new_view("x") };
-        let refused = catalog.create_view(&a, new).await;
+        let refused = catalog.views().create(&a, new).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
         let paths = HashMap::from([("write.metadata.path".to_owned(), outside.to_owned())]);
         let new = CreateView { properties: paths, ..new_view("x") };
-        let refused = catalog.create_view(&a, new).await;
+        let refused = catalog.views().create(&a, new).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
         let moved = json!([{"action": "set-location", "location": outside}]);
-        let refused = catalog.commit_view(change("a.v", moved)).await;
+        let refused = catalog.views().commit(change("a.v", moved)).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
-        let refused = catalog.commit_view(set("a.v", "write.metadata.path", outside)).await;
+        let refused = catalog.views().commit(set("a.v", "write.metadata.path", outside)).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
-        let refused = catalog.register_view(&a, "x", outside).await;
+        let refused = catalog.views().register(&a, "x", outside).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
     }
     assert_eq!(house.files().await, files);
@@ -173,7 +173,7 @@ async fn a_view_stays_in_the_warehouse() {
         view::to_json(&made.metadata).to_string().replace(made.metadata.location(), "file:///etc");
     let inside = format!("{}/metadata/forged.metadata.json", made.metadata.location());
     catalog.storage().put(&inside, forged.into()).await.unwrap();
-    let refused = catalog.register_view(&a, "x", &inside).await;
+    let refused = catalog.views().register(&a, "x", &inside).await;
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
 }
 
@@ -187,7 +187,7 @@ async fn a_view_may_choose_where_its_metadata_lies() {
         properties: paths,
         ..new_view("v")
     };
-    let made = house.catalog.create_view(&suite::levels("a"), new).await.unwrap();
+    let made = house.catalog.views().create(&suite::levels("a"), new).await.unwrap();
     assert_eq!(made.metadata.location(), place);
     assert!(made.metadata_location.starts_with(&format!("{place}/own/")));
 }

@@ -4,8 +4,8 @@ use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
     metastore::{
-        Answer, Changes, Comes, Kind, Metastore, NewTable, Origin, Properties, Remembered,
-        RequestKey, SwapOutcome, Trash,
+        Answer, Changes, Comes, DropTerms, Kind, Metastore, NewTable, Origin, Properties,
+        Remembered, RequestKey, SwapOutcome,
     },
 };
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(crate) async fn no_version_comes_back(store: &Metastore) {
                 assert_eq!(moved, SwapOutcome::Done);
                 seen.push(version + 1);
             }
-            let trash = Trash { dropped_ms: 0, until_ms: 1, purge: false };
+            let trash = DropTerms { dropped_ms: 0, until_ms: 1, purge: false };
             match (way, kind) {
                 (_, Kind::View) => store.drop_view(&a, "n").await.unwrap(),
                 (2, Kind::Table) => store.trash_table(&a, "n", &trash).await.unwrap(),

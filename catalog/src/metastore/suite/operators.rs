@@ -5,7 +5,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Changes, Comes, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow, Trash,
+        Changes, Comes, DropTerms, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow,
         Watermark,
     },
 };
@@ -53,7 +53,7 @@ pub(crate) async fn places(store: &Metastore) {
     store.drop_table(&levels("a"), "t1").await.unwrap();
     make(8, "s3://b/a/test/deeper/still").await.unwrap();
     // What can be had back keeps its place.
-    let trash = Trash { dropped_ms: 0, until_ms: 1, purge: false };
+    let trash = DropTerms { dropped_ms: 0, until_ms: 1, purge: false };
     store.trash_table(&levels("a"), "t8", &trash).await.unwrap();
     let refused = make(9, "s3://b/a/test/deeper").await;
     assert!(matches!(refused, Err(CatalogError::Invalid(_))));
@@ -87,7 +87,7 @@ pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &Metastore) {
 pub(crate) async fn trash(store: &Metastore) {
     let a = levels("a");
     let (kept, purged) = (with_table(store, 1).await, with_table(store, 2).await);
-    let trash = |until_ms, purge| Trash { dropped_ms: 100, until_ms, purge };
+    let trash = |until_ms, purge| DropTerms { dropped_ms: 100, until_ms, purge };
     let first = SnapshotRow { snapshot_id: 7, timestamp_ms: 5, seq: Some((1, 2)) };
     let held = Watermark { epoch: 1, position: 4, last_seq: 9 };
     let filled = PointerSwap {
@@ -170,7 +170,7 @@ pub(crate) async fn protection(store: &Metastore) {
         store.protect_table(&a, "t1", true).await.unwrap();
     }
     assert!(store.is_protected(uuid).await.unwrap());
-    let trash = Trash { dropped_ms: 0, until_ms: 0, purge: false };
+    let trash = DropTerms { dropped_ms: 0, until_ms: 0, purge: false };
     for refused in [
         store.drop_table(&a, "t1").await.map(drop),
         store.trash_table(&a, "t1", &trash).await.map(drop),

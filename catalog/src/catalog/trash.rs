@@ -9,7 +9,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     manifest_file,
-    metastore::{Changes, Comes, Kind, NewTable, Obsolete, Trash, TrashRow},
+    metastore::{Changes, Comes, DropTerms, Kind, NewTable, Obsolete, TrashRow},
     storage,
 };
 use futures::{StreamExt, stream};
@@ -47,9 +47,19 @@ impl Default for DropPolicy {
     }
 }
 
+/// The dropped tables of a catalog, until they are gone for good.
+#[derive(Clone, Copy, Debug)]
+pub struct Trash<'a>(&'a Catalog);
+
 impl Catalog {
+    /// Its dropped tables.
+    #[must_use]
+    pub fn trash(&self) -> Trash<'_> {
+        Trash(self)
+    }
+
     /// Removes a table from the catalog and gives its identity, by which it can be had back with
-    /// [`Catalog::undrop_table`] as long as the [`DropPolicy`] says; after that its files go if
+    /// [`Trash::restore`] as long as the [`DropPolicy`] says; after that its files go if
     /// `purge` is set and the policy allows it.
     ///
     /// # Errors
@@ -64,107 +74,19 @@ impl Catalog {
         self.check_stays(table, "dropped").await?;
         let policy = self.inner.options.drop_policy;
         let now_ms = self.now_ms();
-        let trash = Trash {
+        let terms = DropTerms {
             dropped_ms: now_ms,
             until_ms: now_ms.saturating_add(policy.undrop_ms),
             purge: purge && policy.purge,
         };
         let (levels, name) = (table.namespace.as_ref(), table.name.as_str());
-        let row = if trash.until_ms > now_ms || trash.purge {
-            self.metastore().trash_table(levels, name, &trash).await?
+        let row = if terms.until_ms > now_ms || terms.purge {
+            self.metastore().trash_table(levels, name, &terms).await?
         } else {
             self.metastore().drop_table(levels, name).await?
         };
         self.forget(&row.metadata_location);
         Ok(row.uuid)
-    }
-
-    /// Puts a dropped table back, under the name it had or another one.
-    ///
-    /// # Errors
-    /// `NoSuchTable` when it is not in the trash or its files are being deleted, `AlreadyExists`
-    /// when the name is taken, `NoSuchNamespace`; `Invalid` when its metadata file does not read,
-    /// for a name that is kept for the service, and for another name than its own for a table that
-    /// the service writes.
-    pub async fn undrop_table(
-        &self,
-        uuid: Uuid,
-        name: Option<&TableIdent>,
-    ) -> Result<TableIdent, CatalogError> {
-        let row = self.metastore().dropped(uuid).await?;
-        let row = row.ok_or_else(|| CatalogError::NoSuchTable(format!("{uuid} (dropped)")))?;
-        let before = super::create::ident(&row.levels, &row.name)?;
-        let ident = name.unwrap_or(&before).clone();
-        crate::names::check_new(&ident.name)?;
-        let read = self.metadata_of(row.known()).await;
-        let metadata = read.map_err(|cause| match super::is_of_file(&cause) {
-            true => CatalogError::Invalid(format!(
-                "{uuid} cannot be had back: {}",
-                super::unreadable_file(&row.metadata_location, &cause)
-            )),
-            false => cause,
-        })?;
-        self.check_comes_back((&before, &ident), &metadata)?;
-        let table = NewTable {
-            kind: Kind::Table,
-            levels: ident.namespace.as_ref().clone(),
-            name: ident.name.clone(),
-            uuid,
-            comes: Comes::Adopted { needs: jail::needs(&metadata, &row.metadata_location) },
-            metadata_location: row.metadata_location,
-            location: row.location,
-            snapshots: commit::added_snapshots(None, &metadata),
-            changes: Changes::default(),
-        };
-        self.metastore().undrop(&table).await?;
-        Ok(ident)
-    }
-
-    /// The dropped tables that can be had back or are being purged, the last dropped first.
-    ///
-    /// # Errors
-    /// `Metastore`.
-    pub async fn dropped_tables(&self) -> Result<Vec<TrashRow>, CatalogError> {
-        self.metastore().trash(TRASH_LISTED_MAX).await
-    }
-
-    /// Ends the time in which a dropped table can be had back, and has its files deleted.
-    ///
-    /// # Errors
-    /// `NoSuchTable`.
-    pub async fn purge_dropped(&self, uuid: Uuid) -> Result<(), CatalogError> {
-        let now_ms = self.now_ms();
-        let trash = Trash { dropped_ms: now_ms, until_ms: now_ms, purge: true };
-        self.metastore().change_trash(uuid, &trash).await
-    }
-
-    /// Forgets dropped tables whose time is over, and queues the files of at most `limit` that are
-    /// purged; says how many those were. One whose files cannot be found now is tried again later.
-    ///
-    /// # Errors
-    /// `Metastore`; `Storage` when it kept a table's files from being found, after the others.
-    pub async fn empty_trash(&self, limit: u32) -> Result<usize, CatalogError> {
-        // A crash before the last step repeats them all: files are queued once, however often.
-        let expired = self.metastore().expire_trash(self.now_ms(), limit).await?;
-        let mut failure = None;
-        for row in &expired {
-            let files = match self.files_to_purge(row).await {
-                Ok(files) => files,
-                Err(cause) => {
-                    self.metastore().put_off_purge(row.uuid, self.now_ms() + RETRY_MS).await?;
-                    failure = Some(cause);
-                    continue;
-                }
-            };
-            let not_before_ms = self.now_ms() + GRACE_MS;
-            let file = |location| Obsolete { location, not_before_ms };
-            let files: Vec<Obsolete> = files.into_iter().map(file).collect();
-            for batch in files.chunks(QUEUE_BATCH) {
-                self.metastore().add_obsolete(batch).await?;
-            }
-            self.metastore().forget_trash(row.uuid).await?;
-        }
-        failure.map_or(Ok(expired.len()), Err)
     }
 
     /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
@@ -201,11 +123,101 @@ impl Catalog {
         self.metastore().put_off_obsolete(&put_off, self.now_ms() + RETRY_MS).await?;
         failure.filter(|_| gone.is_empty()).map_or(Ok(deleted), Err)
     }
+}
+
+impl Trash<'_> {
+    /// Puts a dropped table back, under the name it had or another one.
+    ///
+    /// # Errors
+    /// `NoSuchTable` when it is not in the trash or its files are being deleted, `AlreadyExists`
+    /// when the name is taken, `NoSuchNamespace`; `Invalid` when its metadata file does not read,
+    /// for a name that is kept for the service, and for another name than its own for a table that
+    /// the service writes.
+    pub async fn restore(
+        self,
+        uuid: Uuid,
+        name: Option<&TableIdent>,
+    ) -> Result<TableIdent, CatalogError> {
+        let row = self.0.metastore().dropped(uuid).await?;
+        let row = row.ok_or_else(|| CatalogError::NoSuchTable(format!("{uuid} (dropped)")))?;
+        let before = super::create::ident(&row.levels, &row.name)?;
+        let ident = name.unwrap_or(&before).clone();
+        crate::names::check_new(&ident.name)?;
+        let read = self.0.metadata_of(row.known()).await;
+        let metadata = read.map_err(|cause| match super::is_of_file(&cause) {
+            true => CatalogError::Invalid(format!(
+                "{uuid} cannot be had back: {}",
+                super::unreadable_file(&row.metadata_location, &cause)
+            )),
+            false => cause,
+        })?;
+        self.0.check_comes_back((&before, &ident), &metadata)?;
+        let table = NewTable {
+            kind: Kind::Table,
+            levels: ident.namespace.as_ref().clone(),
+            name: ident.name.clone(),
+            uuid,
+            comes: Comes::Adopted { needs: jail::needs(&metadata, &row.metadata_location) },
+            metadata_location: row.metadata_location,
+            location: row.location,
+            snapshots: commit::added_snapshots(None, &metadata),
+            changes: Changes::default(),
+        };
+        self.0.metastore().undrop(&table).await?;
+        Ok(ident)
+    }
+
+    /// The dropped tables that can be had back or are being purged, the last dropped first.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn list(self) -> Result<Vec<TrashRow>, CatalogError> {
+        self.0.metastore().trash(TRASH_LISTED_MAX).await
+    }
+
+    /// Ends the time in which a dropped table can be had back, and has its files deleted.
+    ///
+    /// # Errors
+    /// `NoSuchTable`.
+    pub async fn purge(self, uuid: Uuid) -> Result<(), CatalogError> {
+        let now_ms = self.0.now_ms();
+        let terms = DropTerms { dropped_ms: now_ms, until_ms: now_ms, purge: true };
+        self.0.metastore().change_trash(uuid, &terms).await
+    }
+
+    /// Forgets dropped tables whose time is over, and queues the files of at most `limit` that are
+    /// purged; says how many those were. One whose files cannot be found now is tried again later.
+    ///
+    /// # Errors
+    /// `Metastore`; `Storage` when it kept a table's files from being found, after the others.
+    pub async fn empty(self, limit: u32) -> Result<usize, CatalogError> {
+        // A crash before the last step repeats them all: files are queued once, however often.
+        let expired = self.0.metastore().expire_trash(self.0.now_ms(), limit).await?;
+        let mut failure = None;
+        for row in &expired {
+            let files = match self.files_to_purge(row).await {
+                Ok(files) => files,
+                Err(cause) => {
+                    self.0.metastore().put_off_purge(row.uuid, self.0.now_ms() + RETRY_MS).await?;
+                    failure = Some(cause);
+                    continue;
+                }
+            };
+            let not_before_ms = self.0.now_ms() + GRACE_MS;
+            let file = |location| Obsolete { location, not_before_ms };
+            let files: Vec<Obsolete> = files.into_iter().map(file).collect();
+            for batch in files.chunks(QUEUE_BATCH) {
+                self.0.metastore().add_obsolete(batch).await?;
+            }
+            self.0.metastore().forget_trash(row.uuid).await?;
+        }
+        failure.map_or(Ok(expired.len()), Err)
+    }
 
     /// None for a table with `gc.enabled=false`, which shares its files with others. Fails when
     /// the store does: what it could not read may name files.
-    async fn files_to_purge(&self, dropped: &TrashRow) -> Result<BTreeSet<String>, CatalogError> {
-        let read = self.metadata_of(dropped.known()).await;
+    async fn files_to_purge(self, dropped: &TrashRow) -> Result<BTreeSet<String>, CatalogError> {
+        let read = self.0.metadata_of(dropped.known()).await;
         match unless_lost(&dropped.metadata_location, read)? {
             Some(metadata) if !is_shared(&metadata) => self.files_of(dropped, &metadata).await,
             Some(_) | None => Ok(BTreeSet::new()),
@@ -214,11 +226,11 @@ impl Catalog {
 
     /// Every file that a table's metadata names, but for what lost files would have named.
     async fn files_of(
-        &self,
+        self,
         dropped: &TrashRow,
         metadata: &TableMetadata,
     ) -> Result<BTreeSet<String>, CatalogError> {
-        let Ok(own) = self.inner.storage.normalize(&dropped.location) else {
+        let Ok(own) = self.0.inner.storage.normalize(&dropped.location) else {
             return Ok(BTreeSet::new());
         };
         let mut files = BTreeSet::from([dropped.metadata_location.clone()]);
@@ -243,7 +255,7 @@ impl Catalog {
     }
 
     async fn manifest_list(
-        &self,
+        self,
         own: &Location,
         location: &str,
         metadata: &TableMetadata,
@@ -254,7 +266,7 @@ impl Catalog {
     }
 
     async fn manifest(
-        &self,
+        self,
         own: &Location,
         location: &str,
     ) -> Result<Option<Manifest>, CatalogError> {
@@ -263,12 +275,12 @@ impl Catalog {
     }
 
     async fn readable(
-        &self,
+        self,
         own: &Location,
         location: &str,
     ) -> Result<Option<bytes::Bytes>, CatalogError> {
         let read = match own.admit(location) {
-            Ok(location) => self.inner.storage.get(location.as_str()).await,
+            Ok(location) => self.0.inner.storage.get(location.as_str()).await,
             Err(cause) => Err(cause),
         };
         unless_lost(location, read)
