@@ -13,7 +13,7 @@ pub mod access;
 pub mod audit;
 pub mod backups;
 mod changes;
-mod dialect;
+pub mod database;
 pub mod fence;
 mod group;
 pub mod moved;
@@ -48,10 +48,10 @@ pub use tables::{TableRow, Watermark};
 pub use trash::{DropTerms, TrashRow};
 
 use crate::error::CatalogError;
-use dialect::Dialect;
+use database::Database;
 use group::Group;
-use sqlx::{Any, AnyPool, Transaction, pool::PoolConnection};
-use std::path::Path;
+use sqlx::{Any, Transaction, pool::PoolConnection};
+use std::{path::Path, sync::Arc};
 
 /// Separates the levels of a namespace in its key.
 const SEPARATOR: char = '\u{1f}';
@@ -64,9 +64,7 @@ const SEPARATOR: char = '\u{1f}';
 /// out before changes nothing and fails with [`CatalogError::Repeated`].
 #[derive(Clone, Debug)]
 pub struct Metastore {
-    dialect: Dialect,
-    writer: AnyPool,
-    readers: AnyPool,
+    database: Database,
     /// Whom changes are made for.
     origin: Origin,
     group: Group,
@@ -94,9 +92,8 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of a newer program's or a damaged file.
     pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
-        let (writer, readers) = dialect::sqlite(path).await?;
-        let opened = Self::unmade(Dialect::Sqlite, writer, readers).made().await;
-        opened.map_err(dialect::name_damaged(path))
+        let opened = Self::on(Database::sqlite(path).await?).made().await;
+        opened.map_err(database::name_damaged(path))
     }
 
     /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are
@@ -105,7 +102,25 @@ impl Metastore {
     /// # Errors
     /// As [`Metastore::sqlite`].
     pub async fn postgres(url: &str) -> Result<Self, CatalogError> {
-        Self::unmade_postgres(url).await?.made().await
+        Self::on(Database::postgres(url).await?).made().await
+    }
+
+    /// A metastore without its tables.
+    fn on(database: Database) -> Self {
+        Self {
+            database,
+            // The time is the catalog's to give.
+            origin: Origin::anonymous(Arc::new(|| 0)),
+            group: Group::default(),
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        }
+    }
+
+    /// The database that it is in, for tables of others beside its own.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// The same store, for changes of this origin.
@@ -115,11 +130,11 @@ impl Metastore {
     }
 
     async fn reader(&self) -> Result<PoolConnection<Any>, CatalogError> {
-        self.readers.acquire().await.map_err(failed("connect"))
+        self.database.readers.acquire().await.map_err(failed("connect"))
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
-        self.dialect.begin(&self.writer).await.map_err(failed("begin"))
+        self.database.begin().await.map_err(failed("begin"))
     }
 }
 

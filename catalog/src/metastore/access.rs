@@ -5,7 +5,7 @@
 
 pub mod webhooks;
 
-use super::{Metastore, SEPARATOR, dialect::Lock, failed, path};
+use super::{Metastore, SEPARATOR, database::Lock, failed, path};
 use crate::{
     error::CatalogError,
     metastore::Levels,
@@ -163,7 +163,7 @@ impl Metastore {
     /// [`CatalogError::Metastore`].
     pub async fn tokens(&self) -> Result<Vec<ApiToken>, CatalogError> {
         type Row = (String, String, Option<String>, i64, Option<i64>, Option<i64>);
-        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
+        let mut tx = self.database.readers.begin().await.map_err(failed("begin"))?;
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, name, home, created_ms, expires_ms, last_used_ms FROM tokens
              WHERE parent IS NULL ORDER BY created_ms, id",
@@ -215,7 +215,7 @@ impl Metastore {
              WHERE shown.id = $1",
         )
         .bind(id)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("find a token"))?;
         let mut found: Option<FoundToken> = None;
@@ -288,7 +288,7 @@ impl Metastore {
     pub(crate) async fn forget_ended_tokens(&self, now_ms: i64) -> Result<(), CatalogError> {
         sqlx::query("DELETE FROM tokens WHERE expires_ms <= $1 AND parent IS NOT NULL")
             .bind(now_ms)
-            .execute(&self.writer)
+            .execute(&self.database.writer)
             .await
             .map(|_| ())
             .map_err(failed("forget access tokens that ended"))

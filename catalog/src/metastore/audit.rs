@@ -5,7 +5,7 @@
 
 use super::{
     Metastore,
-    dialect::{Dialect, Lock},
+    database::{Dialect, Lock},
     failed,
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Metastore {
     pub(crate) async fn cut_audit(&self, before_ms: i64, now_ms: i64) -> Result<(), CatalogError> {
         let oldest: Option<i64> =
             sqlx::query_scalar("SELECT time_ms FROM audit ORDER BY number LIMIT 1")
-                .fetch_optional(&self.readers)
+                .fetch_optional(&self.database.readers)
                 .await
                 .map_err(failed("read the audit log"))?;
         if oldest.is_none_or(|oldest| before_ms < oldest.saturating_add(CUT_EVERY_MS)) {
@@ -160,7 +160,7 @@ impl Metastore {
         )
         .bind(after)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read the audit log"))?;
         Ok(rows.into_iter().map(record).collect())
@@ -190,7 +190,7 @@ impl Metastore {
         .bind(times_ms.0)
         .bind(times_ms.1)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read the audit log"))?;
         let linked = |(n, t, a, b, c, d, e, f, g, h, previous_hash)| Linked {
@@ -205,7 +205,7 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`].
     pub async fn audit_ends(&self) -> Result<Ends, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
         let start = end(&mut connection, "audit_start", Lock::None).await?;
         let head = end(&mut connection, "audit_head", Lock::None).await?;
         Ok(Ends { start, head })
@@ -214,7 +214,7 @@ impl Metastore {
     /// Runs a statement as somebody would who has the database.
     #[cfg(test)]
     pub(crate) async fn tamper(&self, statement: &'static str) {
-        sqlx::raw_sql(statement).execute(&self.writer).await.unwrap();
+        sqlx::raw_sql(statement).execute(&self.database.writer).await.unwrap();
     }
 }
 

@@ -5,7 +5,11 @@
 
 mod rows;
 
-use super::{Metastore, dialect::Dialect, failed};
+use super::{
+    Metastore,
+    database::{Database, Dialect},
+    failed,
+};
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::path::Path;
@@ -83,7 +87,7 @@ impl Metastore {
 
     /// Of two that begin at once, one begins after the other.
     async fn lock_backups(&self, tx: &mut AnyConnection) -> Result<(), CatalogError> {
-        if self.dialect == Dialect::Sqlite {
+        if self.database.dialect == Dialect::Sqlite {
             return Ok(());
         }
         let locked = sqlx::raw_sql("LOCK TABLE backups IN EXCLUSIVE MODE").execute(tx).await;
@@ -152,7 +156,7 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`]; the file is no copy.
     pub async fn copy_to(&self, file: &Path) -> Result<(), CatalogError> {
-        if self.dialect == Dialect::Postgres {
+        if self.database.dialect == Dialect::Postgres {
             return rows::to_sqlite(self, file).await;
         }
         let path = file.to_str().ok_or_else(|| {
@@ -160,7 +164,7 @@ impl Metastore {
         })?;
         let statement = format!("VACUUM INTO '{}'", path.replace('\'', "''"));
         // Readers may write nothing at all, a copy included.
-        let mut connection = self.writer.acquire().await.map_err(failed("connect"))?;
+        let mut connection = self.database.writer.acquire().await.map_err(failed("connect"))?;
         let copied = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await;
         copied.map(|_| ()).map_err(failed("copy the metastore"))
     }
@@ -172,7 +176,7 @@ impl Metastore {
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] where there is a metastore.
     pub async fn copy_to_postgres(file: &Path, url: &str) -> Result<(), CatalogError> {
         let from = Self::sqlite(file).await?;
-        let to = Self::unmade_postgres(url).await?;
+        let to = Self::on(Database::postgres(url).await?);
         let copied = rows::to_postgres(&from, &to).await;
         from.close().await;
         to.close().await;
@@ -184,7 +188,7 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] where there is one.
     pub async fn check_empty_postgres(url: &str) -> Result<(), CatalogError> {
-        let metastore = Self::unmade_postgres(url).await?;
+        let metastore = Self::on(Database::postgres(url).await?);
         let checked = rows::check_empty(&mut *metastore.reader().await?).await;
         metastore.close().await;
         checked
@@ -192,8 +196,8 @@ impl Metastore {
 
     /// Closes all connections; a file is then whole without the files beside it.
     pub async fn close(self) {
-        self.writer.close().await;
-        self.readers.close().await;
+        self.database.writer.close().await;
+        self.database.readers.close().await;
     }
 }
 

@@ -53,7 +53,7 @@ impl Metastore {
              WHERE datname = current_database() AND pid <> pg_backend_pid()
              ORDER BY random() LIMIT 1",
         )
-        .execute(&self.readers)
+        .execute(&self.database.readers)
         .await;
     }
 }

@@ -5,7 +5,7 @@
 //! the epoch in that row, so every mark from the epoch `since` on is of that holder, and numbers of
 //! another holder are never taken for its own.
 
-use super::{Metastore, dialect::Lock, failed, stored};
+use super::{Metastore, database::Lock, failed, stored};
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
@@ -134,7 +134,7 @@ impl Metastore {
             Some(fence) => {
                 sqlx::query_as("SELECT namespace, name, position FROM tables WHERE epoch >= $1")
                     .bind(stored(fence.since)?)
-                    .fetch_all(&self.readers)
+                    .fetch_all(&self.database.readers)
                     .await
             }
             None => {
@@ -142,7 +142,7 @@ impl Metastore {
                     "SELECT namespace, name, position FROM former_marks WHERE holder = $1",
                 )
                 .bind(holder.to_string())
-                .fetch_all(&self.readers)
+                .fetch_all(&self.database.readers)
                 .await
             }
         }
@@ -164,7 +164,7 @@ impl Metastore {
             "SELECT coalesce(max(position), 0) FROM
                  (SELECT position FROM tables UNION ALL SELECT position FROM dropped) AS seen",
         )
-        .fetch_one(&self.readers)
+        .fetch_one(&self.database.readers)
         .await
         .map_err(failed("read the highest position"))?;
         Ok(position.cast_unsigned())

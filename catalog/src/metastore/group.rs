@@ -6,7 +6,7 @@
 //! transaction that it is part of has ended; when that fails, all of them have failed.
 
 use super::{
-    Changes, Comes, Metastore, NewTable, Obsolete, Origin, SnapshotRow, Watermark, dialect::Lock,
+    Changes, Comes, Metastore, NewTable, Obsolete, Origin, SnapshotRow, Watermark, database::Lock,
     failed, fence, namespaces, outbox, outbox::Told, places, tables, transaction,
 };
 use crate::error::CatalogError;

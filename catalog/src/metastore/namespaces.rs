@@ -1,7 +1,7 @@
 //! Namespaces; each function is part of the caller's transaction.
 
 use super::{
-    Levels, Metastore, Page, SEPARATOR, Watermark, access, dialect::Lock, failed, limit, outbox,
+    Levels, Metastore, Page, SEPARATOR, Watermark, access, database::Lock, failed, limit, outbox,
     path,
 };
 use crate::{error::CatalogError, names};
@@ -57,7 +57,7 @@ impl Metastore {
         parent: &Levels,
         page: Page<'_>,
     ) -> Result<Vec<Levels>, CatalogError> {
-        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
+        let mut tx = self.database.readers.begin().await.map_err(failed("begin"))?;
         if !parent.is_empty() {
             require(&mut tx, parent, Lock::None).await?;
         }
@@ -96,7 +96,7 @@ impl Metastore {
                  ON t.namespace = n.path AND t.kind = 'table' AND t.epoch IS NOT NULL
              WHERE n.parent = '' ORDER BY n.path, t.name",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read the watermarks"))?;
         let mut all: Vec<NamespaceMarks> = Vec::new();

@@ -47,7 +47,7 @@ impl Metastore {
         sqlx::query_scalar(AssertSqlSafe(query))
             .bind(now_ms)
             .bind(i64::from(limit))
-            .fetch_all(&self.readers)
+            .fetch_all(&self.database.readers)
             .await
             .map_err(failed("read the deletion queue"))
     }
@@ -84,7 +84,7 @@ impl Metastore {
     /// `Metastore`.
     pub async fn count_obsolete(&self) -> Result<u64, CatalogError> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM obsolete")
-            .fetch_one(&self.readers)
+            .fetch_one(&self.database.readers)
             .await
             .map_err(failed("read the deletion queue"))?;
         Ok(count.unsigned_abs())

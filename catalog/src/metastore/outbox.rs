@@ -88,7 +88,7 @@ impl Metastore {
              WHERE feed.name = $1 AND event.name = 'event'",
         )
         .bind(FEED)
-        .fetch_one(&self.readers)
+        .fetch_one(&self.database.readers)
         .await
         .map_err(failed("read events"))?;
         Ok(Feed { id: id.cast_unsigned(), last: last.cast_unsigned() })
@@ -105,7 +105,7 @@ impl Metastore {
         )
         .bind(stored(after)?)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read events"))?;
         let broken = |cause| failed("read events")(sqlx::Error::Decode(Box::new(cause)));
@@ -140,7 +140,7 @@ impl Metastore {
         let query =
             format!("SELECT number, changes FROM outbox WHERE number IN ({})", numbers.join(", "));
         let rows: Vec<(i64, Option<String>)> = sqlx::query_as(AssertSqlSafe(query))
-            .fetch_all(&self.readers)
+            .fetch_all(&self.database.readers)
             .await
             .map_err(failed("read events"))?;
         Ok(rows.into_iter().map(|(number, changes)| (number.cast_unsigned(), changes)).collect())
@@ -153,7 +153,7 @@ impl Metastore {
                              (SELECT value FROM counters WHERE name = 'event'))",
         )
         .bind(at_ms)
-        .fetch_one(&self.readers)
+        .fetch_one(&self.database.readers)
         .await
         .map_err(failed("read events"))?;
         Ok(number.cast_unsigned())

@@ -4,7 +4,7 @@
 //! `places` of the counters until the end of the transaction, so that two tables that are made at
 //! the same time see each other.
 
-use super::{Metastore, dialect::Lock, failed};
+use super::{Metastore, database::Lock, failed};
 use crate::{error::CatalogError, location::Location};
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::fmt::Write;
@@ -27,7 +27,7 @@ impl Metastore {
         location: &Location,
         but: Uuid,
     ) -> Result<bool, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
         Ok(overlapping(&mut connection, but, location).await? == 0)
     }
 }

@@ -53,7 +53,7 @@ impl Metastore {
             "SELECT received_ms, body FROM reports WHERE uuid = $1 ORDER BY number DESC",
         )
         .bind(uuid.to_string())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read reports"))?;
         Ok(rows.into_iter().map(|(received_ms, body)| Report { received_ms, body }).collect())

@@ -3,13 +3,15 @@
 //! A step never changes after a release: what has to change comes as a step of its own at the end.
 
 use super::{
-    Metastore, access, audit, backups, dialect::Dialect, failed, fence, outbox, places, reports,
-    requests, tables, trash,
+    Metastore, access, audit, backups,
+    database::{Dialect, Layout},
+    failed, fence, outbox, places, reports, requests, tables, trash,
 };
 use crate::error::CatalogError;
-use sqlx::{AnyConnection, AssertSqlSafe};
+use sqlx::AnyConnection;
 
-/// The steps in order, as PostgreSQL reads them; [`adapted`] makes SQLite's of them.
+const LAYOUT: Layout = Layout { table: "layout", steps: &STEPS };
+
 const STEPS: [&str; 16] = [
     BASE,
     places::STEP,
@@ -28,9 +30,6 @@ const STEPS: [&str; 16] = [
     access::webhooks::STEP,
     fence::NEUTRAL_STEP,
 ];
-
-/// Only the first process that opens a database makes its tables.
-const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";
 
 const BASE: &str = r#"
 CREATE TABLE counters (
@@ -82,59 +81,15 @@ impl Metastore {
     /// Brings the database to the last step in one transaction.
     pub(super) async fn made(self) -> Result<Self, CatalogError> {
         let mut tx = self.begin().await?;
-        lock(&mut tx, self.dialect).await?;
-        make(&mut tx, self.dialect).await?;
+        self.database.dialect.lock_layout(&mut tx).await?;
+        make(&mut tx, self.database.dialect).await?;
         tx.commit().await.map_err(failed("make tables"))?;
         Ok(self)
     }
 }
 
-/// Keeps everybody else from making tables until the transaction ends.
-pub(super) async fn lock(tx: &mut AnyConnection, dialect: Dialect) -> Result<(), CatalogError> {
-    if dialect == Dialect::Sqlite {
-        return Ok(());
-    }
-    let locked = sqlx::raw_sql(POSTGRES_LOCK).execute(tx).await;
-    locked.map(|_| ()).map_err(failed("wait for others who make tables"))
-}
-
 /// Brings the database to the last step, in the caller's transaction.
 pub(super) async fn make(tx: &mut AnyConnection, dialect: Dialect) -> Result<(), CatalogError> {
-    let made = "CREATE TABLE IF NOT EXISTS layout (step INTEGER NOT NULL PRIMARY KEY)";
-    sqlx::raw_sql(made).execute(&mut *tx).await.map_err(failed("make tables"))?;
-    let done: i64 = sqlx::query_scalar("SELECT count(*) FROM layout")
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed("read the layout"))?;
-    let known = STEPS.len();
-    let done = usize::try_from(done).unwrap_or(usize::MAX);
-    if done > known {
-        return Err(CatalogError::Invalid(format!(
-            "the metastore has layout {done}, this program knows {known}: use a newer program"
-        )));
-    }
-    for (step, statements) in STEPS.iter().enumerate().skip(done) {
-        let statements = adapted(statements, dialect);
-        let made = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *tx).await;
-        made.map_err(failed("make tables"))?;
-        sqlx::query("INSERT INTO layout VALUES ($1)")
-            .bind(i32::try_from(step + 1).unwrap_or(i32::MAX))
-            .execute(&mut *tx)
-            .await
-            .map_err(failed("make tables"))?;
-    }
+    dialect.make(tx, &LAYOUT).await?;
     outbox::name_feed(tx).await
-}
-
-/// SQLite checks types only in tables that are STRICT, and those know no other integers. It orders
-/// text by its bytes without being told.
-pub(super) fn adapted(statements: &str, dialect: Dialect) -> String {
-    match dialect {
-        Dialect::Postgres => statements.to_owned(),
-        Dialect::Sqlite => statements
-            .replace("BIGSERIAL", "INTEGER PRIMARY KEY AUTOINCREMENT")
-            .replace("BIGINT", "INTEGER")
-            .replace(" COLLATE \"C\"", "")
-            .replace("\n);", "\n) STRICT;"),
-    }
 }

@@ -14,7 +14,7 @@ impl Metastore {
              WHERE uuid = $1 ORDER BY timestamp_ms, number",
         )
         .bind(uuid.to_string())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read the snapshot index"))?;
         let row =

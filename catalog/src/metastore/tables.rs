@@ -2,7 +2,7 @@
 
 use super::{
     Comes, Kind, Levels, Metastore, NewTable, Page, PointerSwap, SEPARATOR, SwapOutcome,
-    dialect::Lock,
+    database::Lock,
     failed, fence, limit, namespaces, obsolete, outbox,
     outbox::{Before, Told},
     path, places, snapshots, stored, trash,
@@ -57,7 +57,7 @@ impl Metastore {
         levels: &Levels,
         page: Page<'_>,
     ) -> Result<Vec<String>, CatalogError> {
-        let mut tx = self.readers.begin().await.map_err(failed("begin"))?;
+        let mut tx = self.database.readers.begin().await.map_err(failed("begin"))?;
         namespaces::require(&mut tx, levels, Lock::None).await?;
         list(&mut tx, kind, levels, page).await
     }
@@ -130,7 +130,7 @@ impl Metastore {
         &self,
         uuid: Uuid,
     ) -> Result<Option<(Levels, String)>, CatalogError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
         let found = before(&mut connection, uuid, Lock::None).await?;
         Ok(found.map(|before| (before.levels, before.name)))
     }

@@ -1,6 +1,6 @@
 use super::{faults::Fault, *};
 use crate::metastore::transaction::LostCommit;
-use std::sync::Arc;
+use sqlx::AnyPool;
 use uuid::Uuid;
 
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
@@ -132,7 +132,7 @@ async fn a_postgres_that_is_not_there_is_named_at_once() {
 async fn a_file_of_a_newer_program_is_refused() {
     let (folder, metastore) = sqlite().await;
     sqlx::raw_sql("INSERT INTO layout VALUES (1000), (1001), (1002), (1003), (1004), (1005)")
-        .execute(&metastore.writer)
+        .execute(&metastore.database.writer)
         .await
         .unwrap();
     let opened = Metastore::sqlite(&folder.path().join("icecore.db")).await;
@@ -142,7 +142,7 @@ async fn a_file_of_a_newer_program_is_refused() {
 #[tokio::test]
 async fn commits_are_durable_when_they_return() {
     let (_folder, metastore) = sqlite().await;
-    let mut connection = metastore.writer.acquire().await.unwrap();
+    let mut connection = metastore.database.writer.acquire().await.unwrap();
     let pragma = async |name: &str, connection: &mut sqlx::AnyConnection| -> String {
         let query = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
         sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(connection).await.unwrap()
@@ -160,7 +160,7 @@ async fn commits_to_postgres_are_durable_whatever_the_database_is_set_to() {
     let lax = format!("ALTER DATABASE {name} SET synchronous_commit = off");
     sqlx::raw_sql(sqlx::AssertSqlSafe(lax)).execute(&pool).await.unwrap();
     let metastore = Metastore::postgres(&url).await.unwrap();
-    let mut connection = metastore.writer.acquire().await.unwrap();
+    let mut connection = metastore.database.writer.acquire().await.unwrap();
     let setting: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
         .fetch_one(&mut *connection)
         .await
@@ -243,12 +243,13 @@ async fn postgres_tells_how_a_commit_ends_that_is_under_way() {
     let uuid = committed(&metastore).await;
     let mut tx = metastore.begin().await.unwrap();
     tables::swap(&mut tx, &suite::swap(uuid, 1, "m2")).await.unwrap();
-    let dialect::TransactionId::Postgres(id) = dialect::transaction_id(&mut tx).await.unwrap()
+    let database::TransactionId::Postgres(id) = database::transaction_id(&mut tx).await.unwrap()
     else {
         panic!("PostgreSQL numbers its transactions");
     };
-    let (asked, ended) =
-        tokio::join!(dialect::outcome(&metastore.readers, &id), async { tx.commit().await });
+    let (asked, ended) = tokio::join!(database::outcome(&metastore.database.readers, &id), async {
+        tx.commit().await
+    });
     ended.unwrap();
     assert_eq!(asked.unwrap(), LostCommit::Happened);
 }

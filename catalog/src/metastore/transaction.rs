@@ -5,8 +5,8 @@
 //! its call are in one transaction, so there is none without the others.
 
 use super::{
-    Metastore, audit, dialect,
-    dialect::TransactionId,
+    Metastore, audit,
+    database::{self, TransactionId},
     failed, outbox,
     outbox::{Before, Mark, Operation, Told},
     requests,
@@ -92,7 +92,7 @@ impl Metastore {
         told: &[Told],
     ) -> Result<(), CatalogError> {
         self.group.count();
-        let transaction = dialect::transaction_id(&mut tx).await?;
+        let transaction = database::transaction_id(&mut tx).await?;
         let mark = outbox::write(&mut tx, told).await?;
         let calls: Vec<&Call> =
             told.iter().filter_map(|told| told.origin.call.as_deref()).collect();
@@ -133,7 +133,7 @@ impl Metastore {
         }
         let outcome = match transaction {
             TransactionId::None => self.look_for(mark).await,
-            TransactionId::Postgres(id) => dialect::outcome(&self.readers, &id).await,
+            TransactionId::Postgres(id) => database::outcome(&self.database.readers, &id).await,
         };
         match outcome {
             Ok(LostCommit::Happened) => Ok(()),
@@ -147,7 +147,7 @@ impl Metastore {
     /// The outcome as an SQLite file shows it: what it shows after a failed COMMIT is final.
     pub(super) async fn look_for(&self, mark: Option<Mark>) -> Result<LostCommit, CatalogError> {
         let Some(mark) = mark else { return Ok(LostCommit::Unknown) };
-        let mut connection = self.readers.acquire().await.map_err(failed("connect"))?;
+        let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
         let is_there = outbox::is_there(&mut connection, mark).await?;
         Ok(if is_there { LostCommit::Happened } else { LostCommit::DidNotHappen })
     }

@@ -5,7 +5,7 @@
 //! in the trash until all its files are queued for deletion.
 
 use super::{
-    Kind, Levels, Metastore, NewTable, SEPARATOR, TableRow, dialect::Lock, failed, outbox, places,
+    Kind, Levels, Metastore, NewTable, SEPARATOR, TableRow, database::Lock, failed, outbox, places,
     tables,
 };
 use crate::error::CatalogError;
@@ -63,7 +63,7 @@ impl Metastore {
         let query = format!("{SELECT} ORDER BY dropped_ms DESC, uuid LIMIT $1");
         let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(query))
             .bind(i64::from(limit))
-            .fetch_all(&self.readers)
+            .fetch_all(&self.database.readers)
             .await
             .map_err(failed("read the trash"))?;
         rows.into_iter().map(into_row).collect()
@@ -204,7 +204,7 @@ impl Metastore {
              ORDER BY namespace, name LIMIT $1",
         )
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read the protected tables"))?;
         let levels = |path: &str| path.split(SEPARATOR).map(str::to_owned).collect();

@@ -1,6 +1,6 @@
 //! Views. They are made and changed by commits, as tables are, and their rows lie among theirs.
 
-use super::{Kind, Levels, Metastore, TableRow, dialect::Lock, outbox, tables};
+use super::{Kind, Levels, Metastore, TableRow, database::Lock, outbox, tables};
 use crate::error::CatalogError;
 
 impl Metastore {

@@ -129,7 +129,7 @@ impl Metastore {
         )
         .bind(namespace)
         .bind(provider)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("find webhook secrets"))?;
         Ok(rows.into_iter().map(read).collect())
@@ -144,7 +144,7 @@ impl Metastore {
             "SELECT namespace, provider, sent_to, scheme, secret, since_ms FROM webhook_secrets
              ORDER BY namespace, provider, number DESC",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await
         .map_err(failed("list webhook secrets"))?;
         Ok(rows.into_iter().map(read).collect())

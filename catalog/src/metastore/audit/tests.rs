@@ -122,7 +122,7 @@ async fn traces(store: &Metastore, name: &str) -> (i64, i64, i64) {
     )
     .bind(name)
     .bind(format!("%[\"{name}\"]%"))
-    .fetch_one(&store.readers)
+    .fetch_one(&store.database.readers)
     .await
     .unwrap()
 }

@@ -5,7 +5,7 @@
 //! committed as a whole, so a copy has all rows or is none.
 
 use crate::error::CatalogError;
-use crate::metastore::{Metastore, dialect::Dialect, failed, schema};
+use crate::metastore::{Metastore, database::Dialect, failed, schema};
 use futures::TryStreamExt;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
 use std::path::Path;
@@ -46,7 +46,7 @@ enum Value {
 /// Writes all of a PostgreSQL database, as it is at one moment, to a new SQLite file.
 pub(super) async fn to_sqlite(from: &Metastore, file: &Path) -> Result<(), CatalogError> {
     let to = Metastore::sqlite(file).await?;
-    let mut read = from.readers.begin_with(ONE_MOMENT).await.map_err(failed("begin"))?;
+    let mut read = from.database.readers.begin_with(ONE_MOMENT).await.map_err(failed("begin"))?;
     run(&mut read, NO_TIMEOUTS).await?;
     let mut write = to.begin().await?;
     run(&mut write, "PRAGMA defer_foreign_keys = ON").await?;
@@ -73,11 +73,11 @@ pub(super) async fn to_sqlite(from: &Metastore, file: &Path) -> Result<(), Catal
 
 /// Makes the tables of a PostgreSQL database that has none, with the rows of an SQLite file.
 pub(super) async fn to_postgres(from: &Metastore, to: &Metastore) -> Result<(), CatalogError> {
-    let mut read = from.readers.begin().await.map_err(failed("begin"))?;
+    let mut read = from.database.readers.begin().await.map_err(failed("begin"))?;
     let tables = tables(&mut read).await?;
     let mut write = to.begin().await?;
     run(&mut write, NO_TIMEOUTS).await?;
-    schema::lock(&mut write, Dialect::Postgres).await?;
+    Dialect::Postgres.lock_layout(&mut write).await?;
     check_empty(&mut write).await?;
     schema::make(&mut write, Dialect::Postgres).await?;
     let keys: Vec<String> = sqlx::query_scalar(FOREIGN_KEYS)

@@ -1,6 +1,6 @@
 use super::*;
 use crate::metastore::{
-    Levels, Properties, SwapOutcome, Watermark, schema,
+    Levels, Properties, SwapOutcome, Watermark,
     suite::swap,
     tests::{database, stores},
 };
@@ -97,9 +97,9 @@ async fn a_fence_of_an_earlier_layout_holds_and_its_marks_are_there() {
                     INSERT INTO log_marks VALUES
                         ('00000000-0000-0000-0000-000000000001', 'a', 'events', 9);
                     UPDATE counters SET value = 6 WHERE name = 'epoch';";
-        for statements in [back, &schema::adapted(STEP, store.dialect), rows] {
+        for statements in [back, &store.database.dialect.adapted(STEP), rows] {
             sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
-                .execute(&store.writer)
+                .execute(&store.database.writer)
                 .await
                 .unwrap();
         }

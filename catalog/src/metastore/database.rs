@@ -1,18 +1,17 @@
-//! What differs between the databases: how to connect, begin, lock, and ask how a commit ended.
+//! A database, and what differs between SQLite and PostgreSQL: how to connect, begin, lock, make
+//! tables, and ask how a commit ended.
+//!
+//! The metastore is in it, and the service that the catalog is part of may have tables of its own
+//! there, in a [`Layout`] of their own.
 
-use super::{Metastore, failed, group::Group};
-use crate::{
-    error::CatalogError,
-    metastore::{Origin, transaction::LostCommit},
-};
+use super::{Metastore, failed};
+use crate::{error::CatalogError, metastore::transaction::LostCommit};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
-    Any, AnyConnection, AnyPool, Connection, Transaction,
+    Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
-use std::{
-    fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration,
-};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 /// Connections that read an SQLite file; a look-up takes well below a millisecond.
 const SQLITE_READERS: u32 = 4;
@@ -38,6 +37,8 @@ const POSTGRES_SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout =
 const OUTCOME_ASKS: u32 = 50;
 /// Time between two of them.
 const OUTCOME_PAUSE: Duration = Duration::from_millis(100);
+/// Only the first process that opens a database makes its tables.
+const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(5283040761123)";
 /// What a path needs escaped in a URL.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
@@ -46,24 +47,69 @@ impl Metastore {
     /// by what its journal has (64 pages of 4 KiB; twice as much where that failed once for want of
     /// room), and the journal and its index by some pages.
     pub const SQLITE_START_BYTES: usize = (512 << 10) + (256 << 10);
+}
 
-    /// As [`Metastore::postgres`], without its tables.
-    pub(super) async fn unmade_postgres(url: &str) -> Result<Self, CatalogError> {
-        let pool = postgres(url).await?;
-        Ok(Self::unmade(Dialect::Postgres, pool.clone(), pool))
+/// One database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub(super) dialect: Dialect,
+    pub(super) writer: AnyPool,
+    pub(super) readers: AnyPool,
+}
+
+/// Tables, made and changed in steps that each run once.
+///
+/// A step never changes after a release: what has to change comes as a step of its own at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The table that has a row for each step that was made.
+    pub table: &'static str,
+    /// The steps in order, as PostgreSQL reads them.
+    pub steps: &'static [&'static str],
+}
+
+impl Database {
+    /// Opens an SQLite file, which is made when missing (its folder is not).
+    pub(super) async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
+        let (writer, readers) = open_sqlite(path).await.map_err(name_damaged(path))?;
+        Ok(Self { dialect: Dialect::Sqlite, writer, readers })
     }
 
-    pub(super) fn unmade(dialect: Dialect, writer: AnyPool, readers: AnyPool) -> Self {
-        Self {
-            dialect,
-            writer,
-            readers,
-            // The time is the catalog's to give.
-            origin: Origin::anonymous(Arc::new(|| 0)),
-            group: Group::default(),
-            #[cfg(test)]
-            faults: super::faults::Faults::default(),
-        }
+    /// Opens a PostgreSQL database.
+    pub(super) async fn postgres(url: &str) -> Result<Self, CatalogError> {
+        let pool = open_postgres(url).await?;
+        Ok(Self { dialect: Dialect::Postgres, writer: pool.clone(), readers: pool })
+    }
+
+    /// Where a statement is run that changes something and needs no transaction.
+    #[must_use]
+    pub fn writer(&self) -> &AnyPool {
+        &self.writer
+    }
+
+    /// Where a statement is run that only reads.
+    #[must_use]
+    pub fn readers(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    /// Begins a transaction that writes.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.dialect.begin(&self.writer).await
+    }
+
+    /// Brings tables to the last step of their layout, in one transaction.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of tables of a newer program.
+    pub async fn make(&self, layout: &Layout) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await.map_err(failed("begin"))?;
+        self.dialect.lock_layout(&mut tx).await?;
+        self.dialect.make(&mut tx, layout).await?;
+        tx.commit().await.map_err(failed("make tables"))
     }
 }
 
@@ -76,10 +122,7 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// Begins a transaction that writes.
-    pub(super) async fn begin(
-        self,
-        pool: &AnyPool,
-    ) -> Result<Transaction<'static, Any>, sqlx::Error> {
+    async fn begin(self, pool: &AnyPool) -> Result<Transaction<'static, Any>, sqlx::Error> {
         let begin = match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
@@ -95,6 +138,62 @@ impl Dialect {
         }
     }
 
+    /// Keeps everybody else from making tables until the transaction ends.
+    pub(super) async fn lock_layout(self, tx: &mut AnyConnection) -> Result<(), CatalogError> {
+        if self == Self::Sqlite {
+            return Ok(());
+        }
+        let locked = sqlx::raw_sql(POSTGRES_LOCK).execute(tx).await;
+        locked.map(|_| ()).map_err(failed("wait for others who make tables"))
+    }
+
+    /// Brings tables to the last step of their layout, in the caller's transaction.
+    pub(super) async fn make(
+        self,
+        tx: &mut AnyConnection,
+        Layout { table, steps }: &Layout,
+    ) -> Result<(), CatalogError> {
+        let made =
+            format!("CREATE TABLE IF NOT EXISTS {table} (step INTEGER NOT NULL PRIMARY KEY)");
+        let made = sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut *tx).await;
+        made.map_err(failed("make tables"))?;
+        let done: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed("read the layout"))?;
+        let known = steps.len();
+        let done = usize::try_from(done).unwrap_or(usize::MAX);
+        if done > known {
+            return Err(CatalogError::Invalid(format!(
+                "the metastore has {table} {done}, this program knows {known}: use a newer program"
+            )));
+        }
+        for (step, statements) in steps.iter().enumerate().skip(done) {
+            let statements = self.adapted(statements);
+            let made = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *tx).await;
+            made.map_err(failed("make tables"))?;
+            sqlx::query(AssertSqlSafe(format!("INSERT INTO {table} VALUES ($1)")))
+                .bind(i32::try_from(step + 1).unwrap_or(i32::MAX))
+                .execute(&mut *tx)
+                .await
+                .map_err(failed("make tables"))?;
+        }
+        Ok(())
+    }
+
+    /// SQLite checks types only in tables that are STRICT, and those know no other integers. It
+    /// orders text by its bytes without being told.
+    pub(super) fn adapted(self, statements: &str) -> String {
+        match self {
+            Self::Postgres => statements.to_owned(),
+            Self::Sqlite => statements
+                .replace("BIGSERIAL", "INTEGER PRIMARY KEY AUTOINCREMENT")
+                .replace("BIGINT", "INTEGER")
+                .replace(" COLLATE \"C\"", "")
+                .replace("\n);", "\n) STRICT;"),
+        }
+    }
+
     pub(super) fn of(connection: &AnyConnection) -> Self {
         if connection.backend_name() == "SQLite" { Self::Sqlite } else { Self::Postgres }
     }
@@ -102,7 +201,7 @@ impl Dialect {
 
 /// What a transaction does with a row it reads.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Lock {
+pub enum Lock {
     /// Nothing.
     None,
     /// Keeps it from changing.
@@ -113,7 +212,8 @@ pub(super) enum Lock {
 
 impl Lock {
     /// The end of a SELECT. SQLite needs none: its writers come one after the other.
-    pub(super) fn clause(self, connection: &AnyConnection) -> &'static str {
+    #[must_use]
+    pub fn clause(self, connection: &AnyConnection) -> &'static str {
         match (Dialect::of(connection), self) {
             (Dialect::Sqlite, _) | (_, Self::None) => "",
             (Dialect::Postgres, Self::Share) => " FOR SHARE",
@@ -132,10 +232,6 @@ pub(super) enum TransactionId {
 }
 
 /// The connection that writes, and those that read.
-pub(super) async fn sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
-    open_sqlite(path).await.map_err(name_damaged(path))
-}
-
 async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
     let text = path.to_str().ok_or_else(|| {
         CatalogError::Invalid(format!("metastore `{}` is no UTF-8 path", path.display()))
@@ -205,7 +301,7 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn postgres(url: &str) -> Result<AnyPool, CatalogError> {
+async fn open_postgres(url: &str) -> Result<AnyPool, CatalogError> {
     let options = options(url)?;
     // A pool tries again and again, and then says no more than that its time is over.
     let tried = AnyConnection::connect_with(&options);
