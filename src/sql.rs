@@ -16,6 +16,7 @@ pub mod described;
 pub mod dialect;
 pub mod distinct;
 pub mod engine;
+pub mod error;
 mod failure;
 pub mod field_ids;
 pub mod filters;
@@ -75,10 +76,11 @@ use datafusion::{
     sql::{parser::Statement, resolve::resolve_table_references},
 };
 use engine::{Engine, Head, Out};
+use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
 use icecore_catalog::{catalog::Catalog, metastore::Metastore};
 use icecore_schemas::{
-    error_code::ErrorCode,
+    as_of::AsOf,
     names::Namespace,
     query::SqlRequest,
     service_table::{EVENTS_TABLE, ServiceTables},
@@ -88,7 +90,7 @@ use slots::{Asker, Size, Slots, SlotsMax};
 use std::{sync::Arc, time::Duration};
 use stop::{Signal, Stop, between_rules, stopping, stopping_windows};
 use usage::QueryUsage;
-use view::{AsOf, Sources, View, Wanted};
+use view::{Sources, View, Wanted};
 
 /// Bounds of a query.
 #[derive(Clone, Debug)]
@@ -115,58 +117,6 @@ pub enum Reach {
     Namespace,
     /// Tables that belong to no namespace: `system.audit`.
     System,
-}
-
-/// Why a query failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SqlError {
-    /// The statement is not valid, or not a query. The text says what to change.
-    #[error("{0}")]
-    Invalid(String),
-    /// The statement is no SQL from this place on; lines and columns count from 1.
-    #[error("the statement does not parse at line {line}, column {column}: {reason}")]
-    #[expect(missing_docs, reason = "the members are named in the text")]
-    Syntax { reason: String, line: u64, column: u64 },
-    /// The snapshot is not there.
-    #[error("{0}")]
-    NotFound(String),
-    /// The namespace is not there.
-    #[error("namespace `{0}` has no events")]
-    NoNamespace(Namespace),
-    /// A table is there, but its metadata file is gone or broken. The text names the file.
-    #[error("{0}")]
-    Unreadable(String),
-    /// Over the time, memory or row limit.
-    #[error("{0}")]
-    Limit(String),
-    /// What the query wants to see is not there yet.
-    #[error("{0}")]
-    NotYet(String),
-    /// Too many queries at once.
-    #[error("{0}")]
-    Busy(String),
-    /// The catalog does not answer now; the same query may succeed later.
-    #[error("the catalog does not answer now; try again")]
-    Unavailable,
-    /// The server failed.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl SqlError {
-    /// What it is to a client.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Invalid(_) | Self::Syntax { .. } => ErrorCode::InvalidSql,
-            Self::NotFound(_) | Self::NoNamespace(_) | Self::Unreadable(_) => ErrorCode::NotFound,
-            Self::Limit(_) => ErrorCode::QueryLimit,
-            Self::NotYet(_) => ErrorCode::NotYet,
-            Self::Busy(_) => ErrorCode::TooManyRequests,
-            Self::Unavailable => ErrorCode::Unavailable,
-            Self::Internal(_) => ErrorCode::Internal,
-        }
-    }
 }
 
 /// A running query. Dropping it cancels the query.

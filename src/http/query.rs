@@ -3,7 +3,8 @@
 use crate::{
     http::{App, body, error::ApiError, namespaces, parse_namespace},
     sql::{
-        Reach, SqlError,
+        Reach,
+        error::SqlError,
         output::{ErrorPlace, Format, Piece, Pieces, encode, error_text},
     },
 };

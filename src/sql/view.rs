@@ -9,150 +9,26 @@ use crate::{
     faults::Faults,
     owner::Ownership,
     sql::SqlError,
-    table::evolve::{Fit, NotOurs},
+    table::{
+        as_of,
+        evolve::{Fit, NotOurs},
+    },
     wal::{Pin, RecordRef, Wal},
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
-    catalog::{AHEAD_MAX_MS, Catalog, LoadedTable},
+    catalog::{Catalog, LoadedTable},
     error::CatalogError,
 };
 use icecore_schemas::{
+    as_of::AsOf,
     names::Namespace,
     service_table::{ServiceTable, ServiceTables},
 };
-use serde_json::Value;
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 /// The entry of a snapshot's summary with its highest `seq`.
 const LAST_SEQ: &str = "icecore.last-seq";
-
-/// A point in a table's history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AsOf {
-    /// This snapshot.
-    Snapshot(i64),
-    /// The snapshot that was current at this time, ms since 1970.
-    Time(i64),
-    /// The head of a branch, or a tag.
-    Reference(String),
-}
-
-impl AsOf {
-    /// Reads a snapshot id (number or text), an RFC 3339 time, or the name of a branch or tag.
-    ///
-    /// # Errors
-    /// [`SqlError::Invalid`].
-    pub fn parse(value: &Value) -> Result<Self, SqlError> {
-        let invalid = || {
-            SqlError::Invalid("as_of must be a snapshot id, an RFC 3339 time such as 2026-11-20T12:00:00Z, or the name of a branch or tag".to_owned())
-        };
-        match value {
-            Value::Number(number) => number.as_i64().map(Self::Snapshot).ok_or_else(invalid),
-            Value::String(text) => {
-                Ok(match (text.parse(), chrono::DateTime::parse_from_rfc3339(text)) {
-                    (Ok(snapshot), _) => Self::Snapshot(snapshot),
-                    (_, Ok(time)) => Self::Time(time.timestamp_millis()),
-                    _ if text.is_empty() => return Err(invalid()),
-                    _ => Self::Reference(text.clone()),
-                })
-            }
-            _ => Err(invalid()),
-        }
-    }
-
-    /// Refuses a time that is still to come: what is true then is not known. Writers' clocks may be
-    /// ahead, so the time of a snapshot is never too late.
-    fn check_has_come(
-        &self,
-        now_ms: i64,
-        metadata: Option<&TableMetadata>,
-    ) -> Result<(), SqlError> {
-        let Self::Time(ms) = self else { return Ok(()) };
-        let newest = metadata.map_or(i64::MIN, |table| table.last_updated_ms());
-        if *ms <= newest.max(now_ms.saturating_add(AHEAD_MAX_MS)) {
-            return Ok(());
-        }
-        Err(SqlError::Invalid(format!(
-            "as_of is in the future: {}, and the server's clock is at {}; leave it out for the newest",
-            written(*ms),
-            written(now_ms)
-        )))
-    }
-
-    /// That the table has no such point, and what may be meant.
-    fn missing(&self, table: &str, metadata: Option<&TableMetadata>) -> SqlError {
-        let text = match self {
-            Self::Snapshot(id) => format!("table `{table}` has no snapshot {id}"),
-            Self::Time(ms) => {
-                let first = metadata
-                    .and_then(|table| table.history().first().map(|entry| entry.timestamp_ms));
-                let known = first.map_or_else(
-                    || "it has none yet".to_owned(),
-                    |first| format!("the first one is of {}", written(first)),
-                );
-                format!("table `{table}` has no snapshot at {}; {known}", written(*ms))
-            }
-            Self::Reference(name) => {
-                let is_like_a_time = name.starts_with(|c: char| c.is_ascii_digit())
-                    || ["now", "today", "yesterday"].contains(&name.to_lowercase().as_str());
-                let hint = if is_like_a_time {
-                    "; a time is written as 2026-11-20T12:00:00Z, with its zone"
-                } else {
-                    ""
-                };
-                format!("table `{table}` has no branch or tag `{name}`{hint}")
-            }
-        };
-        SqlError::NotFound(text)
-    }
-
-    /// The snapshot this means in a table, if there is one.
-    fn resolve(&self, metadata: &TableMetadata) -> Option<i64> {
-        match self {
-            Self::Snapshot(id) => {
-                metadata.snapshot_by_id(*id).map(|snapshot| snapshot.snapshot_id())
-            }
-            Self::Time(ms) => {
-                let logged =
-                    metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= *ms);
-                logged.map(|entry| entry.snapshot_id).or_else(|| kept_at(metadata, *ms))
-            }
-            Self::Reference(name) => {
-                metadata.snapshot_for_ref(name).map(|snapshot| snapshot.snapshot_id())
-            }
-        }
-    }
-}
-
-fn written(ms: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
-    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-}
-
-/// The last kept snapshot up to `ms`: thinning cuts the log, but not the snapshots that it keeps.
-/// One of main's own goes before one that may be a branch's.
-fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
-    let main = ancestors(metadata, metadata.current_snapshot_id());
-    metadata
-        .snapshots()
-        .filter(|snapshot| snapshot.timestamp_ms() <= ms)
-        .max_by_key(|snapshot| (main.contains(&snapshot.snapshot_id()), snapshot.sequence_number()))
-        .map(|snapshot| snapshot.snapshot_id())
-}
-
-/// A snapshot and what it was built on, as far as it is kept.
-fn ancestors(metadata: &TableMetadata, head: Option<i64>) -> HashSet<i64> {
-    let mut found = HashSet::new();
-    let mut next = head;
-    while let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) {
-        if !found.insert(snapshot.snapshot_id()) {
-            break;
-        }
-        next = snapshot.parent_snapshot_id();
-    }
-    found
-}
 
 /// Which tables of a namespace a query names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,16 +240,11 @@ impl Home {
         let committed = owner.committed(watermark).unwrap_or(u64::MAX);
         tail.retain(|record| committed < record.position);
         let metadata = loaded.map(|loaded| loaded.metadata);
-        if let Some(as_of) = as_of {
-            as_of.check_has_come(catalog.now_ms(), metadata.as_deref())?;
-        }
-        let snapshot_id = match (as_of, &metadata) {
-            (None, metadata) => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
-            (Some(as_of), Some(metadata)) => {
-                let found = as_of.resolve(metadata);
-                Some(found.ok_or_else(|| as_of.missing(name, Some(metadata)))?)
+        let snapshot_id = match as_of {
+            None => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
+            Some(as_of) => {
+                Some(as_of::resolve(as_of, name, metadata.as_deref(), catalog.now_ms())?)
             }
-            (Some(as_of), None) => return Err(as_of.missing(name, None)),
         };
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),
@@ -431,6 +302,3 @@ fn internal(cause: &CatalogError) -> SqlError {
     }
     SqlError::Internal("the catalog does not answer".to_owned())
 }
-
-#[cfg(test)]
-mod tests;

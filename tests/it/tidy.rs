@@ -57,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     // pure: names, rules and forms
     ("error", &[]),
+    ("ancestors", &[]),
     ("clock", &[]),
     ("digest", &[]),
     ("names", &["error"]),
@@ -74,15 +75,25 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ("storage", &["error", "location"]),
     ("metastore", &["audit", "clock", "commit", "error", "location", "names", "principal"]),
     // work: one commit, one scan, one move; then the tables and views of a catalog
-    ("scan", &["error", "location", "manifest_file", "metadata_file", "storage"]),
+    ("scan", &["ancestors", "error", "location", "manifest_file", "metadata_file", "storage"]),
     (
         "append",
-        &["commit", "error", "location", "manifest_file", "metastore", "retention", "storage"],
+        &[
+            "ancestors",
+            "commit",
+            "error",
+            "location",
+            "manifest_file",
+            "metastore",
+            "retention",
+            "storage",
+        ],
     ),
     ("relocate", &["error", "location", "metadata_file", "metastore", "storage"]),
     (
         "catalog",
         &[
+            "ancestors",
             "append",
             "audit",
             "clock",

@@ -16,9 +16,7 @@ fn as_of_is_a_snapshot_a_time_or_a_name() {
 #[test]
 fn as_of_of_another_shape_is_refused_with_what_it_may_be() {
     for value in [json!(1.5), json!(null), json!(true), json!([1]), json!({ "ts": 1 }), json!("")] {
-        let Err(SqlError::Invalid(text)) = AsOf::parse(&value) else {
-            panic!("{value} was taken");
-        };
+        let text = AsOf::parse(&value).unwrap_err().to_string();
         assert!(text.starts_with("as_of must be a snapshot id, an RFC 3339 time"), "{text}");
     }
 }
