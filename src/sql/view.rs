@@ -1,4 +1,4 @@
-//! What a query sees, by value: for each table a snapshot and the places in the log after it.
+//! How a view is taken of the stores.
 //!
 //! The order of steps makes it exact: pin the log, list its records, then load each table with its
 //! watermark in one read, then drop the records that the table has. A record that was trimmed
@@ -6,14 +6,18 @@
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
 use crate::{
+    engine::{
+        error::SqlError,
+        references::Wanted,
+        view::{TableView, View},
+    },
     faults::Faults,
     owner::Ownership,
-    sql::SqlError,
     table::{
         as_of,
         evolve::{Fit, NotOurs},
     },
-    wal::{Pin, RecordRef, Wal},
+    wal::{Pin, Wal},
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
@@ -25,56 +29,9 @@ use icecore_schemas::{
     names::Namespace,
     service_table::{ServiceTable, ServiceTables},
 };
-use std::sync::Arc;
 
 /// The entry of a snapshot's summary with its highest `seq`.
 const LAST_SEQ: &str = "icecore.last-seq";
-
-/// Which tables of a namespace a query names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Every table: the query asks what there is.
-    All,
-    /// These, in no order; none for a query without tables.
-    Named(Vec<String>),
-}
-
-/// One table as a query sees it.
-#[derive(Clone, Debug)]
-pub struct TableView {
-    /// Its name.
-    pub name: String,
-    /// Its metadata; none for a table of ours that has no snapshot and no catalog entry yet.
-    pub metadata: Option<Arc<TableMetadata>>,
-    /// The snapshot to read, if it has one.
-    pub snapshot_id: Option<i64>,
-    /// What it is of ours; none for tables that only others write.
-    pub ours: Option<Ours>,
-    /// The records to read after the snapshot.
-    pub tail: Vec<RecordRef>,
-    /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
-    pub last_seq: u64,
-}
-
-/// A table of ours as a query sees it.
-#[derive(Clone, Debug)]
-pub struct Ours {
-    /// Which one: its records of the log are rows of the table.
-    pub table: ServiceTable,
-    /// How the table stands to its columns.
-    pub fit: Fit,
-}
-
-/// The tables of a namespace as a query sees them.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// The namespace.
-    pub namespace: Namespace,
-    /// The tables that were wanted.
-    pub tables: Vec<TableView>,
-    /// Tables that are there and cannot be read, with what is wrong.
-    pub unreadable: Vec<(String, SqlError)>,
-}
 
 /// Where views are taken from.
 #[derive(Clone, Copy, Debug)]
@@ -91,33 +48,32 @@ pub struct Sources<'a> {
     pub faults: &'a Faults,
 }
 
-impl View {
+impl Sources<'_> {
     /// Takes a view, and the pin that keeps it readable.
     ///
     /// # Errors
     /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when what `as_of` names is not there;
     /// [`SqlError::Invalid`] for a table that is not, and for a time in the future.
-    pub async fn take(
-        sources: Sources<'_>,
+    pub async fn view(
+        self,
         namespace: &Namespace,
         wanted: &Wanted,
         as_of: Option<&AsOf>,
-    ) -> Result<(Self, Pin), SqlError> {
-        let pin = sources.wal.pin();
-        let mut view =
-            Self { namespace: namespace.clone(), tables: Vec::new(), unreadable: Vec::new() };
+    ) -> Result<(View, Pin), SqlError> {
+        let pin = self.wal.pin();
+        let mut view = View::of(namespace.clone());
         if *wanted == Wanted::Named(Vec::new()) {
             return Ok((view, pin));
         }
-        let Some(home) = Home::find(sources, namespace).await? else {
+        let Some(home) = Home::find(self, namespace).await? else {
             return Err(SqlError::NoNamespace(namespace.clone()));
         };
         let names = match wanted {
-            Wanted::All => home.table_names(sources).await?,
+            Wanted::All => home.table_names(self).await?,
             Wanted::Named(names) => names.clone(),
         };
         for name in names {
-            match home.table(sources, &name, as_of).await {
+            match home.table(self, &name, as_of).await {
                 Ok(Some(table)) => view.tables.push(table),
                 // Who asks what there is gets told of it; reading it is an error.
                 Err(error @ SqlError::Unreadable(_)) if *wanted == Wanted::All => {
@@ -126,16 +82,10 @@ impl View {
                 Err(cause) => return Err(cause),
                 // Dropped since the names were listed, or not there yet at that time.
                 Ok(None) if *wanted == Wanted::All => (),
-                Ok(None) => return Err(home.unknown_table(sources, &name).await?),
+                Ok(None) => return Err(home.unknown_table(self, &name).await?),
             }
         }
         Ok((view, pin))
-    }
-
-    /// The table of that name.
-    #[must_use]
-    pub fn table(&self, name: &str) -> Option<&TableView> {
-        self.tables.iter().find(|table| table.name == name)
     }
 }
 
@@ -231,7 +181,8 @@ impl Home {
         if loaded.is_none() && named.is_none() {
             return Ok(None);
         }
-        let ours = named.and_then(|table| self.ours(table, loaded.as_ref()));
+        let ours = named.filter(|table| self.is_ours(table, loaded.as_ref()));
+        let ours = ours.map(|table| table.kind);
         if ours.is_none() {
             tail.clear();
         }
@@ -255,20 +206,18 @@ impl Home {
         Ok(Some(TableView { name, metadata, snapshot_id, ours, tail, last_seq }))
     }
 
-    /// What a table is of ours that has the name of one. Rows of the log do not go to a table of
+    /// Whether a table that has the name of one of ours is it. Rows of the log do not go to a table of
     /// somebody else, whatever its name.
-    fn ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> Option<Ours> {
-        let fit = match loaded.map(|loaded| Fit::of(table, &loaded.metadata)) {
-            None => Fit::default(),
-            Some(Ok(fit)) => fit,
-            Some(Err(NotOurs::Unmarked)) => return None,
+    fn is_ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> bool {
+        match loaded.map(|loaded| Fit::of(table, &loaded.metadata)) {
+            None | Some(Ok(_)) => true,
+            Some(Err(NotOurs::Unmarked)) => false,
             Some(Err(cause @ NotOurs::Column(_))) => {
                 let error = &cause as &dyn std::error::Error;
                 tracing::warn!(namespace = %self.namespace, error, "rows of the log are not shown");
-                return None;
+                false
             }
-        };
-        Some(Ours { table: *table, fit })
+        }
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
