@@ -1,94 +1,47 @@
 //! SQL over a namespace's tables: the last snapshot together with what is acknowledged but not yet
 //! committed, each row exactly once.
 //!
-//! A query sees a [`view::View`] by value: snapshots and places in log files. It shares no memory
-//! with ingest, so it can run in another process.
+//! This side has the stores: who may ask now, which tables a query sees, and what stays readable while
+//! it runs. The answer is made by [`crate::engine`], which gets a [`View`] by value and shares no memory
+//! with ingest or the catalog.
 
-pub mod allowed;
-pub mod answer;
-pub mod arithmetic;
-pub mod audit;
-pub mod clauses;
-pub mod comparisons;
-pub mod conform;
-pub mod deletes;
-pub mod described;
-pub mod dialect;
-pub mod distinct;
-pub mod engine;
-mod failure;
-pub mod field_ids;
-pub mod filters;
-pub mod floats;
-pub mod frames;
-pub mod fresh;
-pub mod function_names;
-pub mod functions;
-pub mod growth;
-pub mod guard;
-pub mod labels;
+mod audit;
 mod min_seq;
-pub mod multisets;
-pub mod names;
-pub mod nulls;
-pub mod output;
-mod parameters;
-pub mod percentile;
-pub mod plan;
-pub mod prepare;
-pub mod provider;
-pub mod pushdown;
-pub mod rewrite;
-pub mod session;
-pub mod similar;
 pub mod slots;
-pub mod stop;
-pub mod sums;
-pub mod syntax;
-pub mod template;
-pub mod time;
-pub mod time_format;
-pub mod types;
-mod unreadable;
+pub mod threads;
 mod usage;
-pub mod uuid;
 pub mod view;
-pub mod weight;
-pub mod wrapped;
 
 use crate::{
+    engine::{
+        Answer, Controls, Engine, Query, Rows, Running,
+        audit::{AuditPages, PageRequest},
+        error::SqlError,
+        guard,
+        references::{self, Reach, Wanted},
+        stop::{Signal, Stop},
+        view::View,
+    },
     faults::Faults,
     metrics::Metrics,
     owner::Ownership,
     wal::{Pin, Wal},
 };
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
-use datafusion::{
-    common::TableReference,
-    execution::{
-        SendableRecordBatchStream,
-        context::SQLOptions,
-        session_state::{SessionState, SessionStateBuilder},
-    },
-    logical_expr::{LogicalPlan, LogicalPlanBuilder},
-    physical_plan::{ExecutionPlan, execute_stream},
-    sql::{parser::Statement, resolve::resolve_table_references},
-};
-use engine::{Engine, Head, Out};
-use futures::{StreamExt, stream::BoxStream};
+use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
 use icecore_catalog::{catalog::Catalog, metastore::Metastore};
 use icecore_schemas::{
-    error_code::ErrorCode,
+    as_of::AsOf,
     names::Namespace,
     query::SqlRequest,
     service_table::{EVENTS_TABLE, ServiceTables},
 };
-use session::{CATALOG, Sessions};
 use slots::{Asker, Size, Slots, SlotsMax};
 use std::{sync::Arc, time::Duration};
-use stop::{Signal, Stop, between_rules, stopping, stopping_windows};
+use threads::{Head, Out, Threads};
+use tokio::sync::mpsc;
 use usage::QueryUsage;
-use view::{AsOf, Sources, View, Wanted};
+use view::Sources;
 
 /// Bounds of a query.
 #[derive(Clone, Debug)]
@@ -97,7 +50,7 @@ pub struct SqlOptions {
     pub memory_bytes_max: usize,
     /// Longest a query may run, and the default. Default 60 s.
     pub timeout_max: Duration,
-    /// Most rows of an answer. Default 1 000 000.
+    /// Most rows of an answer, then a [`SqlError::Limit`]. Default 1 000 000.
     pub rows_max: u64,
     /// Queries at once; more wait a moment, then are refused. Default 16, 8 of them of one
     /// namespace, 8 of one token.
@@ -106,83 +59,6 @@ pub struct SqlOptions {
     pub metrics: Metrics,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
-}
-
-/// What a query may name beside the tables of its namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Nothing.
-    Namespace,
-    /// Tables that belong to no namespace: `system.audit`.
-    System,
-}
-
-/// Why a query failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SqlError {
-    /// The statement is not valid, or not a query. The text says what to change.
-    #[error("{0}")]
-    Invalid(String),
-    /// The statement is no SQL from this place on; lines and columns count from 1.
-    #[error("the statement does not parse at line {line}, column {column}: {reason}")]
-    #[expect(missing_docs, reason = "the members are named in the text")]
-    Syntax { reason: String, line: u64, column: u64 },
-    /// The snapshot is not there.
-    #[error("{0}")]
-    NotFound(String),
-    /// The namespace is not there.
-    #[error("namespace `{0}` has no events")]
-    NoNamespace(Namespace),
-    /// A table is there, but its metadata file is gone or broken. The text names the file.
-    #[error("{0}")]
-    Unreadable(String),
-    /// Over the time, memory or row limit.
-    #[error("{0}")]
-    Limit(String),
-    /// What the query wants to see is not there yet.
-    #[error("{0}")]
-    NotYet(String),
-    /// Too many queries at once.
-    #[error("{0}")]
-    Busy(String),
-    /// The catalog does not answer now; the same query may succeed later.
-    #[error("the catalog does not answer now; try again")]
-    Unavailable,
-    /// The server failed.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl SqlError {
-    /// What it is to a client.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Invalid(_) | Self::Syntax { .. } => ErrorCode::InvalidSql,
-            Self::NotFound(_) | Self::NoNamespace(_) | Self::Unreadable(_) => ErrorCode::NotFound,
-            Self::Limit(_) => ErrorCode::QueryLimit,
-            Self::NotYet(_) => ErrorCode::NotYet,
-            Self::Busy(_) => ErrorCode::TooManyRequests,
-            Self::Unavailable => ErrorCode::Unavailable,
-            Self::Internal(_) => ErrorCode::Internal,
-        }
-    }
-}
-
-/// A running query. Dropping it cancels the query.
-pub struct Answer {
-    /// Columns.
-    pub schema: SchemaRef,
-    /// Rows; at most [`SqlOptions::rows_max`], then a [`SqlError::Limit`].
-    pub batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
-    /// The snapshot of `events` that was read, if there is one.
-    pub snapshot: Option<i64>,
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
-    }
 }
 
 /// Runs queries. Cheap to clone.
@@ -199,8 +75,8 @@ struct Inner {
     catalog: Catalog,
     audit: Metastore,
     faults: Faults,
-    sessions: Sessions,
     engine: Engine,
+    threads: Threads,
     slots: Slots,
 }
 
@@ -229,10 +105,11 @@ impl Sql {
         audit: Metastore,
         faults: Faults,
     ) -> Self {
-        let sessions = Sessions::new(&options, catalog.storage().clone());
+        let storage = catalog.storage().clone();
+        let engine = Engine::new(options.memory_bytes_max, storage, options.tables.clone());
         let slots = Slots::new(options.concurrent);
-        let engine = Engine::new(Slots::most(options.concurrent));
-        let inner = Inner { options, wal, owner, catalog, audit, faults, sessions, engine, slots };
+        let threads = Threads::new(Slots::most(options.concurrent));
+        let inner = Inner { options, wal, owner, catalog, audit, faults, engine, threads, slots };
         Self { inner: Arc::new(inner) }
     }
 
@@ -257,12 +134,13 @@ impl Sql {
         }
         let asker =
             Asker { namespace: namespace.name().to_owned(), token: token.map(str::to_owned) };
+        let reach = reach.within(namespace);
         let question = Question { asker, namespace: namespace.clone(), reach, request };
         let query = {
             let signal = Arc::clone(&signal);
-            |out| async move { inner.run(&question, &signal, out).await }
+            |out| async move { inner.run(question, &signal, out).await }
         };
-        let (head, batches) = self.inner.engine.run(query, signal).await?;
+        let (head, batches) = self.inner.threads.run(query, signal).await?;
         Ok(Answer { schema: head.schema, batches, snapshot: head.snapshot })
     }
 
@@ -285,9 +163,8 @@ impl Sql {
 
 struct Started {
     snapshot: Option<i64>,
-    plan: Arc<dyn ExecutionPlan>,
-    stream: SendableRecordBatchStream,
-    // What the stream reads stays readable while this lives.
+    running: Running,
+    // What the query reads stays readable while this lives.
     _pin: Pin,
 }
 
@@ -295,37 +172,35 @@ impl Inner {
     /// Runs a query to its end.
     async fn run(
         &self,
-        question: &Question,
+        question: Question,
         signal: &Arc<Signal>,
         mut out: Out,
     ) -> Result<(), (SqlError, Out)> {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
-        let mut started = match Box::pin(self.start(question, signal)).await {
+        let (audit, mut pages) = AuditPages::channel();
+        let started = Box::pin(self.start(question, signal, (&usage, audit))).await;
+        let Started { snapshot, running, _pin } = match started {
             Ok(started) => started,
             Err(error) => {
                 usage.fail();
                 return Err((error, out));
             }
         };
-        usage.run(Arc::clone(&started.plan));
-        let head = Head { schema: started.stream.schema(), snapshot: started.snapshot };
-        if out.head(head).is_err() {
+        let Running { schema, mut rows, read } = running;
+        usage.run(read);
+        if out.head(Head { schema, snapshot }).is_err() {
             return Ok(());
         }
-        let rows_max = self.options.rows_max;
-        while let Some(batch) = started.stream.next().await {
+        while let Some(batch) = self.next(&mut rows, &mut pages).await {
             let batch = match batch {
                 Ok(batch) => batch,
-                Err(cause) => {
+                Err(error) => {
                     usage.fail();
-                    return Err((failure::of(&cause), out));
+                    return Err((error, out));
                 }
             };
-            if rows_max < usage.add_rows(batch.num_rows()) {
+            if let Err(error) = self.check_rows(usage.add_rows(batch.num_rows())) {
                 usage.fail();
-                let error = SqlError::Limit(format!(
-                    "the answer has more than {rows_max} rows (sql.rows_max); add a LIMIT or aggregate"
-                ));
                 return Err((error, out));
             }
             if out.batch(batch).await.is_err() {
@@ -336,32 +211,58 @@ impl Inner {
         Ok(())
     }
 
+    /// The next rows of a query, which may want pages of the audit log first.
+    async fn next(
+        &self,
+        rows: &mut Rows,
+        pages: &mut mpsc::Receiver<PageRequest>,
+    ) -> Option<Result<RecordBatch, SqlError>> {
+        loop {
+            // Both are safe to drop: neither takes something that it does not give.
+            let request = tokio::select! {
+                batch = rows.next() => return batch,
+                Some(request) = pages.recv() => request,
+            };
+            audit::answer(&self.audit, request).await;
+        }
+    }
+
+    fn check_rows(&self, rows: u64) -> Result<(), SqlError> {
+        let rows_max = self.options.rows_max;
+        if rows <= rows_max {
+            return Ok(());
+        }
+        Err(SqlError::Limit(format!(
+            "the answer has more than {rows_max} rows (sql.rows_max); add a LIMIT or aggregate"
+        )))
+    }
+
     fn sources(&self) -> Sources<'_> {
         let Self { wal, owner, catalog, faults, .. } = self;
         Sources { wal, owner, catalog, tables: &self.options.tables, faults }
     }
 
-    async fn start(&self, question: &Question, signal: &Arc<Signal>) -> Result<Started, SqlError> {
-        let Question { asker, namespace, request, .. } = question;
-        let checked = guard::check(&request.sql)?;
+    async fn start(
+        &self,
+        Question { asker, namespace, reach, request }: Question,
+        signal: &Arc<Signal>,
+        (usage, audit): (&QueryUsage, AuditPages),
+    ) -> Result<Started, SqlError> {
+        let statement = guard::check(&request.sql)?;
         let size = match request.min_seq {
             // It may wait for that one.
             Some(_) => Size::Any,
-            None => Size::of(&checked.statement),
+            None => Size::of(&statement),
         };
-        let slot = self.slots.take(asker, size, signal).await?;
+        let slot = self.slots.take(&asker, size, signal).await?;
         let signal = match size {
             Size::Small => &signal.within(SMALL_TIME_MAX),
             Size::Any => signal,
         };
-        let stop = Stop::new(Arc::clone(signal), slot);
+        let stop = Stop::new(Arc::clone(signal), Box::new(slot));
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
-        let params = parameters::values(request, checked.placeholders)?;
-        let mut statement = Statement::Statement(Box::new(checked.statement));
-        // A namespace of that name keeps its tables; from there the others are not seen.
-        let is_schema = namespace.name() == audit::SCHEMA;
-        let reach = if is_schema { Reach::Namespace } else { question.reach };
-        let (mut wanted, names_system) = wanted(&statement, namespace, reach)?;
+        let (mut wanted, names_system) =
+            references::wanted(&statement.statement, &namespace, reach)?;
         if names_system && as_of.is_some() {
             let text = "as_of is not for tables of `system`; filter by their time instead";
             return Err(SqlError::Invalid(text.to_owned()));
@@ -372,124 +273,18 @@ impl Inner {
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let (view, pin) = View::take(self.sources(), namespace, &wanted, as_of.as_ref()).await?;
+        let (view, pin) = self.sources().view(&namespace, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
             min_seq::check(&view, min_seq)?;
         }
-        let context = self.sessions.open(&view, signal.deadline())?;
-        if reach == Reach::System {
-            audit::show(&context, self.audit.clone()).map_err(|cause| failure::of(&cause))?;
-        }
-        if let Statement::Statement(statement) = &mut statement {
-            names::resolve(statement, &self.sessions.columns(&view)?);
-        }
-        let state = between_rules(context.state(), signal);
-        let plan = state.statement_to_plan(statement).await;
-        let plan = plan.and_then(described::with_type_names);
-        let mut plan = plan.map_err(|cause| failure::of(&cause))?;
-        check_plan(&plan)?;
-        weight::check(&plan)?;
-        if !params.is_empty() {
-            plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
-        }
-        if let Some(limit) = request.limit
-            && checked.is_query
-        {
-            let rows = usize::try_from(limit).unwrap_or(usize::MAX);
-            plan = LogicalPlanBuilder::from(plan)
-                .limit(0, Some(rows))
-                .and_then(LogicalPlanBuilder::build)
-                .map_err(|cause| failure::of(&cause))?;
-        }
-        let place = answer::place_of(self.catalog.storage().root());
-        let (plan, stream) = execute(state, &plan, &stop).await?;
-        let place = place.filter(|_| !checked.is_query);
-        let stream = answer::shown(stream, &checked.labels, place);
+        let view = View { has_system: reach == Reach::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
-        Ok(Started { snapshot, plan, stream, _pin: pin })
+        let SqlRequest { params, limit, .. } = request;
+        let query = Query { statement, params, limit, view };
+        let controls = Controls { stop, counts: usage.files(), audit };
+        let running = Box::pin(self.engine.start(query, controls)).await?;
+        Ok(Started { snapshot, running, _pin: pin })
     }
-}
-
-/// Optimizes and starts a plan; its batches have fewer rows where it has large constants.
-async fn execute(
-    state: SessionState,
-    plan: &LogicalPlan,
-    stop: &Arc<Stop>,
-) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
-    let plan = prepare::prepared(plan.clone()).map_err(|cause| failure::of(&cause))?;
-    let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
-    let rows_max = state.config().batch_size();
-    let rows = weight::batch_rows(&plan, rows_max)?;
-    let state = if rows < rows_max {
-        let config = state.config().clone().with_batch_size(rows);
-        SessionStateBuilder::new_from_existing(state).with_config(config).build()
-    } else {
-        state
-    };
-    let plan = stopping_windows(plan, stop).map_err(|cause| failure::of(&cause))?;
-    let planned = state.query_planner().create_physical_plan(&plan, &state).await;
-    let planned = planned.and_then(|plan| stopping(plan, stop));
-    let planned = planned.map_err(|cause| failure::of(&cause))?;
-    let stream = execute_stream(Arc::clone(&planned), state.task_ctx());
-    Ok((planned, stream.map_err(|cause| failure::of(&cause))?))
-}
-
-/// The tables that a statement names, and nothing outside of its namespace and reach; whether it
-/// names tables of no namespace.
-fn wanted(
-    statement: &Statement,
-    namespace: &Namespace,
-    reach: Reach,
-) -> Result<(Wanted, bool), SqlError> {
-    let (references, _) =
-        resolve_table_references(statement, true).map_err(|cause| failure::of(&cause))?;
-    let mut names = Vec::new();
-    let (mut names_system, mut names_all) = (false, false);
-    for reference in references {
-        let is_ours = reference.catalog().is_none_or(|catalog| catalog == CATALOG);
-        match &reference {
-            _ if !is_ours => return Err(outside(&reference, namespace)),
-            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
-                if schema.as_ref() == "information_schema" =>
-            {
-                names_all = true;
-            }
-            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
-                if schema.as_ref() == audit::SCHEMA && reach == Reach::System =>
-            {
-                names_system = true;
-            }
-            TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
-                if schema.as_ref() != namespace.name() =>
-            {
-                return Err(outside(&reference, namespace));
-            }
-            TableReference::Bare { table }
-            | TableReference::Partial { table, .. }
-            | TableReference::Full { table, .. } => names.push(table.to_string()),
-        }
-    }
-    names.sort();
-    names.dedup();
-    let wanted = if names_all { Wanted::All } else { Wanted::Named(names) };
-    Ok((wanted, names_system))
-}
-
-fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
-    SqlError::Invalid(format!(
-        "table `{reference}` is outside of namespace `{namespace}`; name a table alone, or as `{}.table`",
-        namespace.name()
-    ))
-}
-
-/// The guard let only queries through; this holds for what they became, too.
-fn check_plan(plan: &LogicalPlan) -> Result<(), SqlError> {
-    SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false)
-        .verify_plan(plan)
-        .map_err(|cause| failure::of(&cause))
 }
 
 #[cfg(test)]

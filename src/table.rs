@@ -3,6 +3,7 @@
 //! It leaves the commit to the catalog: what is written here is durable but nobody's until a
 //! snapshot names it.
 
+pub mod as_of;
 pub mod deletes;
 mod encode;
 pub mod evolve;

@@ -26,6 +26,7 @@ use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use index::{Index, Retired};
 use marks::Marks;
 use segment::{Listing, SegmentEnd};
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
@@ -59,7 +60,7 @@ pub struct Record {
 
 /// A durable record, and where to read it. Stays readable while a [`Pin`] taken before it was
 /// listed is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRef {
     /// Its place in the log.
     pub position: Position,

@@ -53,6 +53,31 @@ pub struct Record {
     pub hash: String,
 }
 
+/// Which records of the log: those with a number and a time within these bounds, ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// First and last number.
+    pub numbers: (i64, i64),
+    /// Earliest and latest time, ms since 1970.
+    pub times_ms: (i64, i64),
+}
+
+impl Default for Range {
+    /// Everything.
+    fn default() -> Self {
+        Self { numbers: (0, i64::MAX), times_ms: (i64::MIN, i64::MAX) }
+    }
+}
+
+/// A record, and the hash that it builds on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    /// The record.
+    pub record: Record,
+    /// The hash of the record before it.
+    pub previous_hash: String,
+}
+
 /// The end of the chain: number and hash of the last record; 0 and an empty text before any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {

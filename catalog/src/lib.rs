@@ -4,6 +4,7 @@
 //! [`catalog::Catalog`]; everyone else goes through [`rest::router`].
 
 pub mod access;
+pub mod ancestors;
 pub mod append;
 pub mod audit;
 pub mod catalog;

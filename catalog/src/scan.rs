@@ -17,7 +17,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-use crate::{error::CatalogError, storage::Storage};
+use crate::{ancestors, error::CatalogError, storage::Storage};
 use deletes::DeleteIndex;
 use filter::Filter;
 use iceberg::spec::{ManifestFile, Operation, TableMetadata};
@@ -150,21 +150,12 @@ impl Source<'_> {
         filter: &Filter,
     ) -> Result<Listed, ScanError> {
         let mut data = Vec::new();
-        let mut seen = HashSet::new();
-        let mut next = Some(end);
-        while next != Some(start) {
+        let mut is_reached = false;
+        for id in ancestors::ids(self.metadata, Some(end)) {
             self.until.check()?;
-            let snapshot = next.and_then(|id| self.metadata.snapshot_by_id(id));
-            let Some(snapshot) = snapshot.filter(|snapshot| seen.insert(snapshot.snapshot_id()))
-            else {
-                return Err(match self.metadata.snapshot_by_id(end) {
-                    None => ScanError::NoSuchSnapshot(end),
-                    Some(_) => ScanError::Invalid(format!(
-                        "start-snapshot-id {start} is not an ancestor of end-snapshot-id {end}, or a snapshot between them has expired"
-                    )),
-                });
-            };
-            let id = snapshot.snapshot_id();
+            is_reached = id == start;
+            let snapshot = self.metadata.snapshot_by_id(id).filter(|_| !is_reached);
+            let Some(snapshot) = snapshot else { break };
             if snapshot.summary().operation == Operation::Append {
                 let manifests = self.manifests(id).await?;
                 let added = manifests.iter().filter(|manifest| {
@@ -174,7 +165,14 @@ impl Source<'_> {
                 });
                 data.extend(added.map(|manifest| (manifest.clone(), Some(id))));
             }
-            next = snapshot.parent_snapshot_id();
+        }
+        if !is_reached {
+            return Err(match self.metadata.snapshot_by_id(end) {
+                None => ScanError::NoSuchSnapshot(end),
+                Some(_) => ScanError::Invalid(format!(
+                    "start-snapshot-id {start} is not an ancestor of end-snapshot-id {end}, or a snapshot between them has expired"
+                )),
+            });
         }
         data.reverse();
         Ok(Listed { data, deletes: Vec::new() })

@@ -2,6 +2,7 @@
 //!
 //! No IO and no engine: the service and its clients both build on this crate.
 
+pub mod as_of;
 pub mod batch;
 pub mod columns;
 pub mod error_code;

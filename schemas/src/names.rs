@@ -1,12 +1,14 @@
 //! Namespaces and types: what may be written, and how a namespace's text becomes a catalog name.
 
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// A namespace: the sender's text and the catalog name it maps to. Cheap to clone.
 ///
 /// Equality is that of the text. Two texts with one catalog name (`a.b` and `a_b`) are two
 /// namespaces that cannot both exist; the first one to be used owns the name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Namespace {
     text: Arc<str>,
     name: Arc<str>,
@@ -68,6 +70,20 @@ impl Namespace {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+impl From<Namespace> for String {
+    fn from(namespace: Namespace) -> Self {
+        namespace.text().to_owned()
+    }
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = InvalidNamespace;
+
+    fn try_from(text: String) -> Result<Self, InvalidNamespace> {
+        Self::parse(&text)
     }
 }
 

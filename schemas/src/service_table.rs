@@ -4,10 +4,11 @@
 //! the kind of its records or by its name, and nobody else compares either.
 
 use crate::columns::{Column, DEAD_LETTERS, EVENTS, KNOWN_EVENTS};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What a record of the log holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum RecordKind {
     /// Rows of `events`.

@@ -1,7 +1,8 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
 use crate::{
-    flush::FlushError, http, ingest::IngestError, owner::NotOwner, sql::SqlError, wal::WalError,
+    engine::error::SqlError, flush::FlushError, http, ingest::IngestError, owner::NotOwner,
+    wal::WalError,
 };
 use axum::{
     http::{HeaderValue, header},

@@ -14,7 +14,10 @@ use crate::{
         record::Caller,
         snapshot_id::{SnapshotId, with_id},
     },
-    table::schema::{self, TableIdent},
+    table::{
+        as_of,
+        schema::{self, TableIdent},
+    },
 };
 use axum::{
     body::Bytes,
@@ -28,7 +31,10 @@ use icecore_catalog::{
     metastore::TrashRow,
     retention,
 };
-use icecore_schemas::error_code::ErrorCode;
+use icecore_schemas::{
+    as_of::{AsOf, InvalidAsOf},
+    error_code::ErrorCode,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json as value};
 
@@ -234,9 +240,12 @@ pub(super) async fn rollback(
     let to = match parsed(body)? {
         Rollback { snapshot: Some(SnapshotId(id)), time: None } => id,
         Rollback { snapshot: None, time: Some(text) } => {
-            let at = chrono::DateTime::parse_from_rfc3339(&text)
-                .map_err(|_| invalid(format!("`time` is no RFC 3339 time: `{text}`")))?;
-            app.catalog.snapshot_at(&table, at.timestamp_millis()).await?
+            let Ok(time @ AsOf::Time(_)) = text.parse() else {
+                return Err(invalid(format!("`time` is no RFC 3339 time: `{text}`")));
+            };
+            let metadata = app.catalog.load_table(&table).await?.metadata;
+            as_of::resolve(&time, table.name(), Some(&metadata), app.catalog.now_ms())
+                .map_err(|cause| invalid(cause.to_string()))?
         }
         _ => return Err(invalid("say either `snapshot` or `time`")),
     };
@@ -279,10 +288,10 @@ pub(super) async fn create_ref(
 
 /// Refuses a name that no query could read: a time or a number is never looked for among names.
 fn check_readable(name: &str) -> Result<(), ApiError> {
-    let read_as = match (name.parse::<i64>(), chrono::DateTime::parse_from_rfc3339(name)) {
-        (Ok(_), _) => "a snapshot id",
-        (_, Ok(_)) => "a time",
-        _ => return Ok(()),
+    let read_as = match name.parse() {
+        Ok(AsOf::Snapshot(_)) => "a snapshot id",
+        Ok(AsOf::Time(_)) => "a time",
+        Ok(AsOf::Reference(_)) | Err(InvalidAsOf) => return Ok(()),
     };
     Err(invalid(format!(
         "a branch or tag `{name}` could not be queried, since as_of reads that as {read_as}; begin it with a letter, such as v{name}"

@@ -1,11 +1,12 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
 use crate::{
-    http::{App, body, error::ApiError, namespaces, parse_namespace},
-    sql::{
-        Reach, SqlError,
+    engine::{
+        error::SqlError,
         output::{ErrorPlace, Format, Piece, Pieces, encode, error_text},
+        references::Reach,
     },
+    http::{App, body, error::ApiError, namespaces, parse_namespace},
 };
 use axum::{
     body::Body,

@@ -2,8 +2,9 @@
 //! the machine's memory. How to run it for longer: crate `icecore-fuzz`.
 
 use crate::{
+    engine::{allowed, error::SqlError, references::Reach},
     metrics::Metrics,
-    sql::{Reach, SqlError, SqlOptions, allowed, slots::SlotsMax, tests::House},
+    sql::{SqlOptions, slots::SlotsMax, tests::House},
 };
 use futures::TryStreamExt;
 use icecore_fuzz::{Rng, StdRng, pick, run};

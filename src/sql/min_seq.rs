@@ -1,8 +1,8 @@
 //! `min_seq`: a query that waits until it sees an event that its sender knows of.
 
-use crate::sql::{
-    Inner, SqlError,
-    view::{View, Wanted},
+use crate::{
+    engine::{error::SqlError, references::Wanted, view::View},
+    sql::Inner,
 };
 use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Inner {
         let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
         let wanted = Wanted::Named(vec![EVENTS_TABLE.to_owned()]);
         loop {
-            let (view, _pin) = View::take(self.sources(), namespace, &wanted, None).await?;
+            let (view, _pin) = self.sources().view(namespace, &wanted, None).await?;
             match check(&view, min_seq) {
                 Err(_) if Instant::now() + SEQ_WAIT_STEP < patience => {
                     tokio::time::sleep(SEQ_WAIT_STEP).await;

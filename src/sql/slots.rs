@@ -3,11 +3,9 @@
 //! A query has its slot until nothing of it runs any more, also when its answer ended long before.
 //! Whoever finds no free slot waits for a moment, in the order of arrival.
 
-use crate::sql::{SqlError, stop::Signal};
-use datafusion::sql::sqlparser::ast::{Statement, TableFactor, Visit, Visitor};
+use crate::engine::{error::SqlError, guard::Checked, stop::Signal};
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -59,18 +57,8 @@ pub enum Size {
 impl Size {
     /// Of a statement that the guard let through.
     #[must_use]
-    pub fn of(statement: &Statement) -> Self {
-        struct Tables;
-        impl Visitor for Tables {
-            type Break = ();
-            fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
-                ControlFlow::Break(())
-            }
-        }
-        match statement {
-            Statement::Query(query) if query.visit(&mut Tables).is_continue() => Self::Small,
-            _ => Self::Any,
-        }
+    pub fn of(statement: &Checked) -> Self {
+        if statement.reads_tables() { Self::Any } else { Self::Small }
     }
 }
 

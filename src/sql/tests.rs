@@ -10,6 +10,7 @@ use crate::{
 };
 use arrow::{
     array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array},
+    datatypes::SchemaRef,
     util::pretty::pretty_format_batches,
 };
 use futures::TryStreamExt;
@@ -28,7 +29,10 @@ use icecore_catalog::{
     storage::{S3Options, Storage},
 };
 
-use icecore_schemas::service_table::{DEAD_LETTERS_TABLE, RecordKind, ServiceTables};
+use icecore_schemas::{
+    error_code::ErrorCode,
+    service_table::{DEAD_LETTERS_TABLE, RecordKind, ServiceTables},
+};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,12 +1,11 @@
 //! What a query took of time, rows and bytes, counted however it ends.
 
-use crate::metrics::{Metrics, OutcomeLabel};
-use datafusion::{datasource::source::DataSourceExec, physical_plan::ExecutionPlan};
+use crate::{
+    engine::counts::{BytesRead, FileCounts},
+    metrics::{Metrics, OutcomeLabel},
+};
 use std::sync::Arc;
 use tokio::time::Instant;
-
-/// What DataFusion's Parquet reader calls the bytes that it read.
-const BYTES_SCANNED: &str = "bytes_scanned";
 
 /// Counts one query when it is dropped. Until it is told otherwise its client went away.
 #[derive(Debug)]
@@ -15,18 +14,25 @@ pub(super) struct QueryUsage {
     started: Instant,
     outcome: &'static str,
     rows: u64,
-    plan: Option<Arc<dyn ExecutionPlan>>,
+    files: Arc<FileCounts>,
+    bytes: Option<BytesRead>,
 }
 
 impl QueryUsage {
     /// A query that begins now.
     pub(super) fn start(metrics: Metrics) -> Self {
-        Self { metrics, started: Instant::now(), outcome: "canceled", rows: 0, plan: None }
+        let files = Arc::default();
+        Self { metrics, started: Instant::now(), outcome: "canceled", rows: 0, files, bytes: None }
     }
 
-    /// It runs this plan.
-    pub(super) fn run(&mut self, plan: Arc<dyn ExecutionPlan>) {
-        self.plan = Some(plan);
+    /// Where its files are counted.
+    pub(super) fn files(&self) -> Arc<FileCounts> {
+        Arc::clone(&self.files)
+    }
+
+    /// It runs, and this tells what it reads.
+    pub(super) fn run(&mut self, bytes: BytesRead) {
+        self.bytes = Some(bytes);
     }
 
     /// It gave this many more rows; how many there are now.
@@ -52,16 +58,9 @@ impl Drop for QueryUsage {
         let label = OutcomeLabel { outcome: self.outcome };
         self.metrics.query.get_or_create(&label).observe(took);
         self.metrics.query_rows.inc_by(self.rows);
-        if let Some(plan) = &self.plan {
-            self.metrics.query_read.inc_by(bytes_read(plan.as_ref()));
-        }
+        self.metrics.query_read.inc_by(self.bytes.as_ref().map_or(0, BytesRead::get));
+        let (read, pruned) = self.files.get();
+        self.metrics.query_files.inc_by(read);
+        self.metrics.query_files_pruned.inc_by(pruned);
     }
-}
-
-/// The bytes that the scans of a plan read until now.
-fn bytes_read(plan: &dyn ExecutionPlan) -> u64 {
-    let own = plan.downcast_ref::<DataSourceExec>().and_then(|scan| scan.metrics());
-    let own = own.and_then(|metrics| metrics.sum_by_name(BYTES_SCANNED));
-    let own = own.map_or(0, |bytes| bytes.as_usize() as u64);
-    own + plan.children().into_iter().map(|child| bytes_read(child.as_ref())).sum::<u64>()
 }

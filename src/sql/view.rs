@@ -1,4 +1,4 @@
-//! What a query sees, by value: for each table a snapshot and the places in the log after it.
+//! How a view is taken of the stores.
 //!
 //! The order of steps makes it exact: pin the log, list its records, then load each table with its
 //! watermark in one read, then drop the records that the table has. A record that was trimmed
@@ -6,199 +6,32 @@
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
 use crate::{
+    engine::{
+        error::SqlError,
+        references::Wanted,
+        view::{TableView, View},
+    },
     faults::Faults,
     owner::Ownership,
-    sql::SqlError,
-    table::evolve::{Fit, NotOurs},
-    wal::{Pin, RecordRef, Wal},
+    table::{
+        as_of,
+        evolve::{Fit, NotOurs},
+    },
+    wal::{Pin, Wal},
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
-    catalog::{AHEAD_MAX_MS, Catalog, LoadedTable},
+    catalog::{Catalog, LoadedTable},
     error::CatalogError,
 };
 use icecore_schemas::{
+    as_of::AsOf,
     names::Namespace,
     service_table::{ServiceTable, ServiceTables},
 };
-use serde_json::Value;
-use std::{collections::HashSet, sync::Arc};
 
 /// The entry of a snapshot's summary with its highest `seq`.
 const LAST_SEQ: &str = "icecore.last-seq";
-
-/// A point in a table's history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AsOf {
-    /// This snapshot.
-    Snapshot(i64),
-    /// The snapshot that was current at this time, ms since 1970.
-    Time(i64),
-    /// The head of a branch, or a tag.
-    Reference(String),
-}
-
-impl AsOf {
-    /// Reads a snapshot id (number or text), an RFC 3339 time, or the name of a branch or tag.
-    ///
-    /// # Errors
-    /// [`SqlError::Invalid`].
-    pub fn parse(value: &Value) -> Result<Self, SqlError> {
-        let invalid = || {
-            SqlError::Invalid("as_of must be a snapshot id, an RFC 3339 time such as 2026-11-20T12:00:00Z, or the name of a branch or tag".to_owned())
-        };
-        match value {
-            Value::Number(number) => number.as_i64().map(Self::Snapshot).ok_or_else(invalid),
-            Value::String(text) => {
-                Ok(match (text.parse(), chrono::DateTime::parse_from_rfc3339(text)) {
-                    (Ok(snapshot), _) => Self::Snapshot(snapshot),
-                    (_, Ok(time)) => Self::Time(time.timestamp_millis()),
-                    _ if text.is_empty() => return Err(invalid()),
-                    _ => Self::Reference(text.clone()),
-                })
-            }
-            _ => Err(invalid()),
-        }
-    }
-
-    /// Refuses a time that is still to come: what is true then is not known. Writers' clocks may be
-    /// ahead, so the time of a snapshot is never too late.
-    fn check_has_come(
-        &self,
-        now_ms: i64,
-        metadata: Option<&TableMetadata>,
-    ) -> Result<(), SqlError> {
-        let Self::Time(ms) = self else { return Ok(()) };
-        let newest = metadata.map_or(i64::MIN, |table| table.last_updated_ms());
-        if *ms <= newest.max(now_ms.saturating_add(AHEAD_MAX_MS)) {
-            return Ok(());
-        }
-        Err(SqlError::Invalid(format!(
-            "as_of is in the future: {}, and the server's clock is at {}; leave it out for the newest",
-            written(*ms),
-            written(now_ms)
-        )))
-    }
-
-    /// That the table has no such point, and what may be meant.
-    fn missing(&self, table: &str, metadata: Option<&TableMetadata>) -> SqlError {
-        let text = match self {
-            Self::Snapshot(id) => format!("table `{table}` has no snapshot {id}"),
-            Self::Time(ms) => {
-                let first = metadata
-                    .and_then(|table| table.history().first().map(|entry| entry.timestamp_ms));
-                let known = first.map_or_else(
-                    || "it has none yet".to_owned(),
-                    |first| format!("the first one is of {}", written(first)),
-                );
-                format!("table `{table}` has no snapshot at {}; {known}", written(*ms))
-            }
-            Self::Reference(name) => {
-                let is_like_a_time = name.starts_with(|c: char| c.is_ascii_digit())
-                    || ["now", "today", "yesterday"].contains(&name.to_lowercase().as_str());
-                let hint = if is_like_a_time {
-                    "; a time is written as 2026-11-20T12:00:00Z, with its zone"
-                } else {
-                    ""
-                };
-                format!("table `{table}` has no branch or tag `{name}`{hint}")
-            }
-        };
-        SqlError::NotFound(text)
-    }
-
-    /// The snapshot this means in a table, if there is one.
-    fn resolve(&self, metadata: &TableMetadata) -> Option<i64> {
-        match self {
-            Self::Snapshot(id) => {
-                metadata.snapshot_by_id(*id).map(|snapshot| snapshot.snapshot_id())
-            }
-            Self::Time(ms) => {
-                let logged =
-                    metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= *ms);
-                logged.map(|entry| entry.snapshot_id).or_else(|| kept_at(metadata, *ms))
-            }
-            Self::Reference(name) => {
-                metadata.snapshot_for_ref(name).map(|snapshot| snapshot.snapshot_id())
-            }
-        }
-    }
-}
-
-fn written(ms: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
-    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-}
-
-/// The last kept snapshot up to `ms`: thinning cuts the log, but not the snapshots that it keeps.
-/// One of main's own goes before one that may be a branch's.
-fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
-    let main = ancestors(metadata, metadata.current_snapshot_id());
-    metadata
-        .snapshots()
-        .filter(|snapshot| snapshot.timestamp_ms() <= ms)
-        .max_by_key(|snapshot| (main.contains(&snapshot.snapshot_id()), snapshot.sequence_number()))
-        .map(|snapshot| snapshot.snapshot_id())
-}
-
-/// A snapshot and what it was built on, as far as it is kept.
-fn ancestors(metadata: &TableMetadata, head: Option<i64>) -> HashSet<i64> {
-    let mut found = HashSet::new();
-    let mut next = head;
-    while let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) {
-        if !found.insert(snapshot.snapshot_id()) {
-            break;
-        }
-        next = snapshot.parent_snapshot_id();
-    }
-    found
-}
-
-/// Which tables of a namespace a query names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Every table: the query asks what there is.
-    All,
-    /// These, in no order; none for a query without tables.
-    Named(Vec<String>),
-}
-
-/// One table as a query sees it.
-#[derive(Clone, Debug)]
-pub struct TableView {
-    /// Its name.
-    pub name: String,
-    /// Its metadata; none for a table of ours that has no snapshot and no catalog entry yet.
-    pub metadata: Option<Arc<TableMetadata>>,
-    /// The snapshot to read, if it has one.
-    pub snapshot_id: Option<i64>,
-    /// What it is of ours; none for tables that only others write.
-    pub ours: Option<Ours>,
-    /// The records to read after the snapshot.
-    pub tail: Vec<RecordRef>,
-    /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
-    pub last_seq: u64,
-}
-
-/// A table of ours as a query sees it.
-#[derive(Clone, Debug)]
-pub struct Ours {
-    /// Which one: its records of the log are rows of the table.
-    pub table: ServiceTable,
-    /// How the table stands to its columns.
-    pub fit: Fit,
-}
-
-/// The tables of a namespace as a query sees them.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// The namespace.
-    pub namespace: Namespace,
-    /// The tables that were wanted.
-    pub tables: Vec<TableView>,
-    /// Tables that are there and cannot be read, with what is wrong.
-    pub unreadable: Vec<(String, SqlError)>,
-}
 
 /// Where views are taken from.
 #[derive(Clone, Copy, Debug)]
@@ -215,33 +48,32 @@ pub struct Sources<'a> {
     pub faults: &'a Faults,
 }
 
-impl View {
+impl Sources<'_> {
     /// Takes a view, and the pin that keeps it readable.
     ///
     /// # Errors
     /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when what `as_of` names is not there;
     /// [`SqlError::Invalid`] for a table that is not, and for a time in the future.
-    pub async fn take(
-        sources: Sources<'_>,
+    pub async fn view(
+        self,
         namespace: &Namespace,
         wanted: &Wanted,
         as_of: Option<&AsOf>,
-    ) -> Result<(Self, Pin), SqlError> {
-        let pin = sources.wal.pin();
-        let mut view =
-            Self { namespace: namespace.clone(), tables: Vec::new(), unreadable: Vec::new() };
+    ) -> Result<(View, Pin), SqlError> {
+        let pin = self.wal.pin();
+        let mut view = View::of(namespace.clone());
         if *wanted == Wanted::Named(Vec::new()) {
             return Ok((view, pin));
         }
-        let Some(home) = Home::find(sources, namespace).await? else {
+        let Some(home) = Home::find(self, namespace).await? else {
             return Err(SqlError::NoNamespace(namespace.clone()));
         };
         let names = match wanted {
-            Wanted::All => home.table_names(sources).await?,
+            Wanted::All => home.table_names(self).await?,
             Wanted::Named(names) => names.clone(),
         };
         for name in names {
-            match home.table(sources, &name, as_of).await {
+            match home.table(self, &name, as_of).await {
                 Ok(Some(table)) => view.tables.push(table),
                 // Who asks what there is gets told of it; reading it is an error.
                 Err(error @ SqlError::Unreadable(_)) if *wanted == Wanted::All => {
@@ -250,16 +82,10 @@ impl View {
                 Err(cause) => return Err(cause),
                 // Dropped since the names were listed, or not there yet at that time.
                 Ok(None) if *wanted == Wanted::All => (),
-                Ok(None) => return Err(home.unknown_table(sources, &name).await?),
+                Ok(None) => return Err(home.unknown_table(self, &name).await?),
             }
         }
         Ok((view, pin))
-    }
-
-    /// The table of that name.
-    #[must_use]
-    pub fn table(&self, name: &str) -> Option<&TableView> {
-        self.tables.iter().find(|table| table.name == name)
     }
 }
 
@@ -355,7 +181,8 @@ impl Home {
         if loaded.is_none() && named.is_none() {
             return Ok(None);
         }
-        let ours = named.and_then(|table| self.ours(table, loaded.as_ref()));
+        let ours = named.filter(|table| self.is_ours(table, loaded.as_ref()));
+        let ours = ours.map(|table| table.kind);
         if ours.is_none() {
             tail.clear();
         }
@@ -364,16 +191,11 @@ impl Home {
         let committed = owner.committed(watermark).unwrap_or(u64::MAX);
         tail.retain(|record| committed < record.position);
         let metadata = loaded.map(|loaded| loaded.metadata);
-        if let Some(as_of) = as_of {
-            as_of.check_has_come(catalog.now_ms(), metadata.as_deref())?;
-        }
-        let snapshot_id = match (as_of, &metadata) {
-            (None, metadata) => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
-            (Some(as_of), Some(metadata)) => {
-                let found = as_of.resolve(metadata);
-                Some(found.ok_or_else(|| as_of.missing(name, Some(metadata)))?)
+        let snapshot_id = match as_of {
+            None => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
+            Some(as_of) => {
+                Some(as_of::resolve(as_of, name, metadata.as_deref(), catalog.now_ms())?)
             }
-            (Some(as_of), None) => return Err(as_of.missing(name, None)),
         };
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),
@@ -384,20 +206,18 @@ impl Home {
         Ok(Some(TableView { name, metadata, snapshot_id, ours, tail, last_seq }))
     }
 
-    /// What a table is of ours that has the name of one. Rows of the log do not go to a table of
+    /// Whether a table that has the name of one of ours is it. Rows of the log do not go to a table of
     /// somebody else, whatever its name.
-    fn ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> Option<Ours> {
-        let fit = match loaded.map(|loaded| Fit::of(table, &loaded.metadata)) {
-            None => Fit::default(),
-            Some(Ok(fit)) => fit,
-            Some(Err(NotOurs::Unmarked)) => return None,
+    fn is_ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> bool {
+        match loaded.map(|loaded| Fit::of(table, &loaded.metadata)) {
+            None | Some(Ok(_)) => true,
+            Some(Err(NotOurs::Unmarked)) => false,
             Some(Err(cause @ NotOurs::Column(_))) => {
                 let error = &cause as &dyn std::error::Error;
                 tracing::warn!(namespace = %self.namespace, error, "rows of the log are not shown");
-                return None;
+                false
             }
-        };
-        Some(Ours { table: *table, fit })
+        }
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
@@ -431,6 +251,3 @@ fn internal(cause: &CatalogError) -> SqlError {
     }
     SqlError::Internal("the catalog does not answer".to_owned())
 }
-
-#[cfg(test)]
-mod tests;

@@ -112,12 +112,13 @@ async fn a_time_in_the_future_is_no_point_to_go_back_to() {
     }
     assert_eq!(
         refused(&server, &at("2026-11-28T21:30:05.001Z")).await,
-        "as_of is in the future: 2026-11-28T21:30:05.001Z, and the server's clock is at 2026-11-28T21:30:00.000Z; leave it out for the newest"
+        "2026-11-28T21:30:05.001Z is in the future, the server's clock is at 2026-11-28T21:30:00.000Z; leave the time out for the newest"
     );
     let path = "/v1/shop.example/tables/events/rollback";
     let body = json!({ "time": "2030-01-01T00:00:00Z" }).to_string();
     let answer: Value = server.post(path, "application/json", body).await.json().await.unwrap();
-    assert_eq!(answer["error"], "that time is in the future", "{answer}");
+    let text = answer["error"].as_str().unwrap();
+    assert!(text.starts_with("2030-01-01T00:00:00.000Z is in the future"), "{text}");
 }
 
 #[tokio::test]

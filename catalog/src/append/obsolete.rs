@@ -4,7 +4,7 @@
 //! be told from the snapshots at hand, the file stays.
 
 use super::{manifests, summary::MANIFESTS_REPLACED};
-use crate::{error::CatalogError, storage::Storage};
+use crate::{ancestors, error::CatalogError, storage::Storage};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableUpdate,
@@ -91,9 +91,7 @@ fn is_one_line(base: &TableMetadata) -> bool {
 /// The highest sequence number of those that `main` is not seen to come from: too high a number
 /// only keeps the mark for longer.
 fn highest_off_main(base: &TableMetadata) -> i64 {
-    let by_id = |id| base.snapshot_by_id(id);
-    let main =
-        std::iter::successors(base.current_snapshot(), |s| s.parent_snapshot_id().and_then(by_id));
+    let main = ancestors::of(base, base.current_snapshot_id());
     let main: HashSet<i64> = main.map(|s| s.snapshot_id()).collect();
     let off = base.snapshots().filter(|s| !main.contains(&s.snapshot_id()));
     off.map(|s| s.sequence_number()).max().unwrap_or_default()

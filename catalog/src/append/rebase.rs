@@ -10,7 +10,7 @@ mod guard;
 pub(crate) mod row_delta;
 
 use super::{manifests, summary};
-use crate::{commit, error::CatalogError, manifest_file, storage::Storage};
+use crate::{ancestors, commit, error::CatalogError, manifest_file, storage::Storage};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{
@@ -94,9 +94,7 @@ pub(crate) fn late<'a>(
 /// Whether a branch that is at `head` came there from `parent`, by what the table still knows.
 fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> bool {
     let Some(parent) = parent else { return true };
-    let before =
-        |id: &i64| base.snapshot_by_id(*id).and_then(|snapshot| snapshot.parent_snapshot_id());
-    std::iter::successors(head, before).any(|id| id == parent)
+    ancestors::ids(base, head).any(|id| id == parent)
 }
 
 /// Writes the commit's manifest list on top of the branch's head; none when it does more than add

@@ -4,8 +4,8 @@
 //! Every change is an ordinary commit with the requirement that the table is still as it was looked
 //! at, so nothing here can undo what another commits meanwhile.
 
-use super::{AHEAD_MAX_MS, Catalog, LoadedTable, TableChange};
-use crate::{error::CatalogError, manifest_file, metadata_file::refs, retention};
+use super::{Catalog, LoadedTable, TableChange};
+use crate::{ancestors, error::CatalogError, manifest_file, metadata_file::refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -217,7 +217,7 @@ impl Catalog {
         if !from.is_branch() {
             return Err(CatalogError::Invalid(format!("`{branch}` is a tag, which does not move")));
         }
-        if !is_ancestor(&loaded.metadata, from.snapshot_id, to_ref.snapshot_id) {
+        if !ancestors::is_ancestor(&loaded.metadata, from.snapshot_id, Some(to_ref.snapshot_id)) {
             return Err(CatalogError::Invalid(format!(
                 "`{branch}` has commits that `{to}` has not: it cannot be moved forward to it"
             )));
@@ -241,32 +241,13 @@ impl Catalog {
         check_own_main(&loaded, MAIN_BRANCH)?;
         let to = known(&loaded.metadata, snapshot)?;
         let current = loaded.metadata.current_snapshot_id();
-        if !current.is_some_and(|current| is_ancestor(&loaded.metadata, to, current)) {
+        if !ancestors::is_ancestor(&loaded.metadata, to, current) {
             return Err(CatalogError::Invalid(format!(
                 "snapshot {snapshot} is no ancestor of the current one"
             )));
         }
         let main = existing(&loaded.metadata, MAIN_BRANCH)?;
         self.commit(set_ref(table, &loaded, MAIN_BRANCH, (current, to), main.retention)).await
-    }
-
-    /// The last snapshot of the current history that was made at or before a time.
-    ///
-    /// # Errors
-    /// `NoSuchTable`; `Invalid` when there is none, or for a time that is still to come.
-    pub async fn snapshot_at(&self, table: &TableIdent, at_ms: i64) -> Result<i64, CatalogError> {
-        let loaded = self.load_table(table).await?;
-        let newest = loaded.metadata.last_updated_ms();
-        if newest.max(self.now_ms().saturating_add(AHEAD_MAX_MS)) < at_ms {
-            return Err(CatalogError::Invalid("that time is in the future".to_owned()));
-        }
-        let current = loaded.metadata.current_snapshot_id();
-        let found = ancestors(&loaded.metadata, current)
-            .find(|snapshot| snapshot.timestamp_ms() <= at_ms)
-            .map(|snapshot| snapshot.snapshot_id());
-        found.ok_or_else(|| {
-            CatalogError::Invalid(format!("{table} has no snapshot of that time or before"))
-        })
     }
 }
 
@@ -323,21 +304,6 @@ fn check_own_main(loaded: &LoadedTable, branch: &str) -> Result<(), CatalogError
         ));
     }
     Ok(())
-}
-
-/// From a snapshot back to the first, as far as they are retained.
-fn ancestors(
-    metadata: &TableMetadata,
-    from: Option<i64>,
-) -> impl Iterator<Item = &iceberg::spec::SnapshotRef> {
-    let by_id = |id| metadata.snapshot_by_id(id);
-    std::iter::successors(from.and_then(by_id), move |snapshot| {
-        snapshot.parent_snapshot_id().and_then(by_id)
-    })
-}
-
-fn is_ancestor(metadata: &TableMetadata, ancestor: i64, of: i64) -> bool {
-    ancestors(metadata, Some(of)).any(|snapshot| snapshot.snapshot_id() == ancestor)
 }
 
 fn as_found(loaded: &LoadedTable, name: &str, snapshot_id: Option<i64>) -> Vec<TableRequirement> {

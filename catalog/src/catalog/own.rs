@@ -6,7 +6,7 @@
 //! another table has the name first, our rows have nowhere to go.
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
-use crate::{commit, error::CatalogError, metadata_file::refs::Refs, retention};
+use crate::{ancestors, commit, error::CatalogError, metadata_file::refs::Refs, retention};
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{
@@ -205,11 +205,12 @@ fn takes_from(
     let added: HashMap<i64, Option<i64>> = commit::added(&change.updates)
         .map(|snapshot| (snapshot.snapshot_id(), snapshot.parent_snapshot_id()))
         .collect();
-    let parent = |id: &i64| match added.get(id) {
+    let known = base.snapshots().len() + added.len();
+    let parent = |id| match added.get(&id) {
         Some(parent) => *parent,
-        None => base.snapshot_by_id(*id).and_then(|snapshot| snapshot.parent_snapshot_id()),
+        None => base.snapshot_by_id(id)?.parent_snapshot_id(),
     };
-    let mut line = std::iter::successors(Some(to.snapshot_id), parent);
+    let mut line = ancestors::walk(Some(to.snapshot_id), known, parent);
     name != MAIN_BRANCH && !line.any(|id| id == from.snapshot_id)
 }
 
@@ -235,11 +236,7 @@ fn first_schema(table: &TableMetadata) -> &SchemaRef {
 /// Whether the new head of `main` comes after the one before.
 fn goes_on(base: &TableMetadata, new: &TableMetadata) -> bool {
     let Some(head) = base.current_snapshot_id() else { return true };
-    let by_id = |id| new.snapshot_by_id(id);
-    let line = std::iter::successors(new.current_snapshot(), |snapshot| {
-        snapshot.parent_snapshot_id().and_then(by_id)
-    });
-    line.into_iter().any(|snapshot| snapshot.snapshot_id() == head)
+    ancestors::is_ancestor(new, head, new.current_snapshot_id())
 }
 
 /// Refuses to take a table away, or its name.

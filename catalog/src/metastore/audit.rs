@@ -9,7 +9,7 @@ use super::{
     failed,
 };
 use crate::{
-    audit::{CUT, Call, DONE, Ends, Entry, Head, Record},
+    audit::{CUT, Call, DONE, Ends, Entry, Head, Linked, Range, Record},
     error::CatalogError,
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -64,31 +64,6 @@ pub(crate) struct Writing {
     /// Its own key.
     pub(crate) key: String,
     pub(crate) entry: Entry,
-}
-
-/// Which records of the log: those with a number and a time within these bounds, ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// First and last number.
-    pub numbers: (i64, i64),
-    /// Earliest and latest time, ms since 1970.
-    pub times_ms: (i64, i64),
-}
-
-impl Default for Range {
-    /// Everything.
-    fn default() -> Self {
-        Self { numbers: (0, i64::MAX), times_ms: (i64::MIN, i64::MAX) }
-    }
-}
-
-/// A record, and the hash that it builds on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Linked {
-    /// The record.
-    pub record: Record,
-    /// The hash of the record before it.
-    pub previous_hash: String,
 }
 
 type Row = (i64, i64, String, String, String, String, String, String, String, String);

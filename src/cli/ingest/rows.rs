@@ -11,7 +11,7 @@ use crate::{
         CliError,
         ingest::{BATCH_EVENTS_MAX, Part, identity::Identity, lines::push_object, source::Head},
     },
-    sql::output::cell::{Cells, write_json_text},
+    engine::output::cell::{Cells, write_json_text},
 };
 use arrow::{
     array::{Array, AsArray, Float64Array},

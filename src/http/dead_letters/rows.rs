@@ -3,9 +3,9 @@
 //! Ids and states are read without payloads: those are most of the bytes, and are asked for alone.
 
 use crate::{
+    engine::{Answer, references::Reach},
     event::letter::{DeadLetter, Status},
     http::{App, error::ApiError},
-    sql::{Answer, Reach},
 };
 use arrow::{
     array::{Array, AsArray},

@@ -5,13 +5,13 @@
 //! conflict.
 
 use crate::{
+    engine::references::Reach,
     event::{
         NamespaceEvents, SameAs,
         same::{rows_say_the_same, says_the_same},
     },
     http::App,
     ingest::{IngestError, Outcome, Receipt, Submission, Undecided},
-    sql::Reach,
 };
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
 use futures::TryStreamExt;

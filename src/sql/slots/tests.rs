@@ -89,7 +89,7 @@ async fn a_query_that_goes_on_after_its_end_is_counted() {
 
 #[test]
 fn a_statement_is_small_when_it_has_no_table() {
-    let size = |sql: &str| Size::of(&crate::sql::guard::check(sql).unwrap().statement);
+    let size = |sql: &str| Size::of(&crate::engine::guard::check(sql).unwrap());
     for sql in ["SELECT 1", "SELECT 1 UNION ALL SELECT 2 + 3", "SELECT upper('x') WHERE 1 = 1"] {
         assert_eq!(size(sql), Size::Small, "{sql}");
     }

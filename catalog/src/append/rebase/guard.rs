@@ -8,6 +8,7 @@
 //! Its one invariant: no commit is moved past a snapshot that has an entry of that kind in common
 //! with it, and no delete of a client that looks itself.
 
+use crate::ancestors;
 use iceberg::spec::{Operation, Snapshot, TableMetadata};
 use std::collections::HashSet;
 
@@ -93,9 +94,7 @@ pub(super) fn keeps(base: &TableMetadata, late: &Snapshot, head: Option<i64>) ->
     if own.is_empty() {
         return false;
     }
-    let before =
-        |id: &i64| base.snapshot_by_id(*id).and_then(|snapshot| snapshot.parent_snapshot_id());
-    std::iter::successors(head, before)
+    ancestors::ids(base, head)
         .take_while(|id| Some(*id) != late.parent_snapshot_id())
         .filter_map(|id| base.snapshot_by_id(id))
         .any(|between| own_entries(between).any(|entry| own.contains(entry)))

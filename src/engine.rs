@@ -1,0 +1,245 @@
+//! The engine of SQL: a statement and a [`View`] in, a stream of rows out.
+//!
+//! All that it knows of the service's state is in the [`Query`], a value that can be sent as bytes, so
+//! it could run in another process. It reads files, of the warehouse and of the log, and asks for pages
+//! of the audit log. Its one invariant: it has no store. Who may ask, what is there, and what stays
+//! readable meanwhile is `sql`'s.
+
+pub mod allowed;
+pub mod answer;
+pub mod arithmetic;
+pub mod audit;
+pub mod clauses;
+pub mod comparisons;
+pub mod conform;
+pub mod counts;
+pub mod deletes;
+pub mod described;
+pub mod dialect;
+pub mod distinct;
+pub mod error;
+pub mod failure;
+pub mod field_ids;
+pub mod filters;
+pub mod floats;
+pub mod frames;
+pub mod fresh;
+pub mod function_names;
+pub mod functions;
+pub mod growth;
+pub mod guard;
+pub mod labels;
+pub mod multisets;
+pub mod names;
+pub mod nulls;
+pub mod output;
+mod parameters;
+pub mod percentile;
+pub mod plan;
+pub mod prepare;
+pub mod provider;
+pub mod pushdown;
+pub mod references;
+pub mod rewrite;
+pub mod session;
+pub mod similar;
+pub mod stop;
+pub mod sums;
+pub mod syntax;
+pub mod template;
+pub mod time;
+pub mod time_format;
+pub mod types;
+mod unreadable;
+pub mod uuid;
+pub mod view;
+pub mod weight;
+pub mod wrapped;
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use audit::AuditPages;
+use counts::{BytesRead, FileCounts};
+use datafusion::{
+    execution::{
+        SendableRecordBatchStream,
+        context::SQLOptions,
+        session_state::{SessionState, SessionStateBuilder},
+    },
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    physical_plan::{ExecutionPlan, execute_stream},
+    sql::parser::Statement,
+};
+use error::SqlError;
+use futures::{StreamExt, stream::BoxStream};
+use guard::Checked;
+use icecore_catalog::storage::Storage;
+use icecore_schemas::service_table::ServiceTables;
+use serde::{Deserialize, Serialize};
+use session::Sessions;
+use std::sync::Arc;
+use stop::{Stop, between_rules, stopping, stopping_windows};
+use view::View;
+
+/// What is asked, by value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Query {
+    /// The statement.
+    pub statement: Checked,
+    /// Values for `$1`, `$2`, … in order.
+    pub params: Vec<serde_json::Value>,
+    /// Most rows of the answer, where it has rows of tables.
+    pub limit: Option<u64>,
+    /// What it sees.
+    pub view: View,
+}
+
+/// What goes to and fro while a query runs.
+#[derive(Debug)]
+pub struct Controls {
+    /// When it has to end.
+    pub stop: Arc<Stop>,
+    /// Where its files are counted.
+    pub counts: Arc<FileCounts>,
+    /// Where it asks for the audit log, if it sees it.
+    pub audit: AuditPages,
+}
+
+/// The rows of a query.
+pub type Rows = BoxStream<'static, Result<RecordBatch, SqlError>>;
+
+/// A query that runs as its rows are taken.
+pub struct Running {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Rows.
+    pub rows: Rows,
+    /// What it reads.
+    pub read: BytesRead,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// An answer as it is written for a client. Dropping it cancels the query.
+pub struct Answer {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Rows.
+    pub batches: Rows,
+    /// The snapshot of `events` that was read, if there is one.
+    pub snapshot: Option<i64>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// Runs queries over the files of a warehouse. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    sessions: Sessions,
+}
+
+impl Engine {
+    /// An engine whose queries share this much memory, and caches of what they read of files.
+    #[must_use]
+    pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
+        Self { sessions: Sessions::new(memory_bytes_max, storage, tables) }
+    }
+
+    /// Plans a query and starts it. Planning recurses as deep as the statement is long and does not
+    /// yield, so the caller's thread has a large stack and is one for queries.
+    ///
+    /// # Errors
+    /// [`SqlError`]
+    pub async fn start(&self, query: Query, controls: Controls) -> Result<Running, SqlError> {
+        // What is tested is what another process would be sent.
+        #[cfg(debug_assertions)]
+        let query = query.sent()?;
+        let Query { statement: checked, params, limit, view } = query;
+        let Checked { mut statement, labels, is_query, placeholders, .. } = checked;
+        let params = parameters::values(&params, placeholders)?;
+        let signal = controls.stop.signal();
+        let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
+        if view.has_system {
+            let shown = audit::show(&context, controls.audit.clone());
+            shown.map_err(|cause| failure::of(&cause))?;
+        }
+        names::resolve(&mut statement, &self.sessions.columns(&view)?);
+        let state = between_rules(context.state(), signal);
+        let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
+        let plan = plan.and_then(described::with_type_names);
+        let mut plan = plan.map_err(|cause| failure::of(&cause))?;
+        check_plan(&plan)?;
+        weight::check(&plan)?;
+        if !params.is_empty() {
+            plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
+        }
+        if let Some(limit) = limit
+            && is_query
+        {
+            let rows = usize::try_from(limit).unwrap_or(usize::MAX);
+            plan = LogicalPlanBuilder::from(plan)
+                .limit(0, Some(rows))
+                .and_then(LogicalPlanBuilder::build)
+                .map_err(|cause| failure::of(&cause))?;
+        }
+        let (plan, stream) = execute(state, &plan, &controls.stop).await?;
+        let place = answer::place_of(self.sessions.storage().root()).filter(|_| !is_query);
+        let stream = answer::shown(stream, &labels, place);
+        let (schema, read) = (stream.schema(), BytesRead::of(plan));
+        let rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        Ok(Running { schema, rows, read })
+    }
+}
+
+impl Query {
+    /// The query as it is after it was sent as bytes.
+    #[cfg(debug_assertions)]
+    fn sent(&self) -> Result<Self, SqlError> {
+        let bytes = serde_json::to_vec(self);
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes)).map_err(|cause| {
+            tracing::error!(error = &cause as &dyn std::error::Error, "a query cannot be sent");
+            SqlError::Internal("the query cannot be sent to its engine".to_owned())
+        })
+    }
+}
+
+/// Optimizes and starts a plan; its batches have fewer rows where it has large constants.
+async fn execute(
+    state: SessionState,
+    plan: &LogicalPlan,
+    stop: &Arc<Stop>,
+) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
+    let plan = prepare::prepared(plan.clone()).map_err(|cause| failure::of(&cause))?;
+    let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
+    let rows_max = state.config().batch_size();
+    let rows = weight::batch_rows(&plan, rows_max)?;
+    let state = if rows < rows_max {
+        let config = state.config().clone().with_batch_size(rows);
+        SessionStateBuilder::new_from_existing(state).with_config(config).build()
+    } else {
+        state
+    };
+    let plan = stopping_windows(plan, stop).map_err(|cause| failure::of(&cause))?;
+    let planned = state.query_planner().create_physical_plan(&plan, &state).await;
+    let planned = planned.and_then(|plan| stopping(plan, stop));
+    let planned = planned.map_err(|cause| failure::of(&cause))?;
+    let stream = execute_stream(Arc::clone(&planned), state.task_ctx());
+    Ok((planned, stream.map_err(|cause| failure::of(&cause))?))
+}
+
+/// The guard let only queries through; this holds for what they became, too.
+fn check_plan(plan: &LogicalPlan) -> Result<(), SqlError> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|cause| failure::of(&cause))
+}

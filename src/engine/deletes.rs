@@ -1,0 +1,59 @@
+//! Rows of data files that other engines deleted, as DataFusion's Parquet source leaves them out.
+
+use crate::{
+    engine::{
+        error::SqlError,
+        plan::{failure, unreadable},
+    },
+    table::deletes::{DeletedRows, Deletes, DeletesError, kept_ranges},
+};
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
+use icecore_catalog::scan::{Plan, Source, manifests::Files};
+use parquet::{arrow::arrow_reader::RowSelection, file::metadata::ParquetMetaData};
+use std::collections::HashMap;
+
+/// Deleted rows by the location of their data file.
+pub type DeletedByFile = HashMap<String, DeletedRows>;
+
+/// What a plan has to read: its data files, and their rows that are deleted.
+///
+/// # Errors
+/// [`SqlError::Invalid`] for deletes that cannot be applied, [`SqlError::Limit`] for too many or when
+/// it takes too long, [`SqlError::Internal`] when a file does not read.
+pub async fn applied(source: Source<'_>, plan: Plan) -> Result<(Files, DeletedByFile), SqlError> {
+    let Plan { files, deletes } = plan;
+    let deleted = match Deletes::read(source, deletes, &files).await {
+        Ok(deletes) => deletes.of_all(source, &files).await,
+        Err(cause) => Err(cause),
+    };
+    match deleted {
+        Ok(deleted) => Ok((files, deleted)),
+        Err(DeletesError::Unsupported(text)) => Err(SqlError::Invalid(text)),
+        Err(cause @ DeletesError::TooMany { .. }) => Err(SqlError::Limit(cause.to_string())),
+        Err(DeletesError::Scan(cause)) => Err(failure(&cause)),
+        Err(cause @ (DeletesError::Damaged { .. } | DeletesError::File(_))) => {
+            Err(unreadable(&cause))
+        }
+    }
+}
+
+/// What is left of a file without its deleted rows.
+#[must_use]
+pub fn access(footer: &ParquetMetaData, deleted: &DeletedRows) -> ParquetAccessPlan {
+    let mut start = 0;
+    let groups = footer.row_groups().iter().map(|group| {
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        let end = start + rows as u64;
+        let kept = kept_ranges(Some(deleted), start..end);
+        start = end;
+        match kept.as_slice() {
+            [] => RowGroupAccess::Skip,
+            [all] if all.len() == rows => RowGroupAccess::Scan,
+            _ => RowGroupAccess::Selection(RowSelection::from_consecutive_ranges(
+                kept.into_iter(),
+                rows,
+            )),
+        }
+    });
+    ParquetAccessPlan::new(groups.collect())
+}

@@ -1,0 +1,205 @@
+//! The threads that queries run on, apart from those of ingest and HTTP.
+//!
+//! Planning and executing recurse as deep as a statement is long, and do not yield while they
+//! plan. So queries have threads of their own with large stacks, as many as they may keep busy all
+//! together: a long plan slows down other queries at most, and a statement that the guard lets
+//! through does not overflow a stack.
+
+use crate::engine::{
+    Rows,
+    error::SqlError,
+    failure,
+    stop::{Signal, THREADS_MAX},
+};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use futures::{StreamExt, stream};
+use std::{future::Future, sync::Arc};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout_at,
+};
+
+/// Stack of a thread. Only what is used takes memory: a statement at the guard's bounds uses about
+/// a quarter of it in a debug build, and far less in a release build.
+const STACK_BYTES: usize = 64 << 20;
+/// Threads that run queries, at most.
+const WORKERS_MAX: usize = 1024;
+/// Threads that read local files, at most.
+const BLOCKING_THREADS_MAX: usize = 32;
+/// Batches that are made ahead of the reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// Threads for queries.
+#[derive(Debug)]
+pub struct Threads {
+    // None only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// What a query tells before its first row.
+#[derive(Debug)]
+pub struct Head {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// The snapshot of `events` that is read.
+    pub snapshot: Option<i64>,
+}
+
+/// Where a running query puts its answer.
+#[derive(Debug)]
+pub struct Out {
+    head: Option<oneshot::Sender<Result<Head, SqlError>>>,
+    batches: mpsc::Sender<Result<RecordBatch, SqlError>>,
+}
+
+/// The reader is gone: the query has no reason to go on.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Out {
+    /// Tells what comes; once, before the first batch.
+    ///
+    /// # Errors
+    /// [`Gone`]
+    pub fn head(&mut self, head: Head) -> Result<(), Gone> {
+        let sender = self.head.take().ok_or(Gone)?;
+        sender.send(Ok(head)).map_err(|_| Gone)
+    }
+
+    /// Gives a batch once there is room for it.
+    ///
+    /// # Errors
+    /// [`Gone`]
+    pub async fn batch(&mut self, batch: RecordBatch) -> Result<(), Gone> {
+        self.batches.send(Ok(batch)).await.map_err(|_| Gone)
+    }
+
+    /// Ends the answer with an error.
+    async fn fail(mut self, error: SqlError) {
+        let lost = match self.head.take() {
+            Some(head) => head.send(Err(error)).is_err(),
+            None => self.batches.send(Err(error)).await.is_err(),
+        };
+        if lost {
+            tracing::debug!("a query failed after its reader was gone");
+        }
+    }
+}
+
+/// Ends the query when the reader drops it.
+#[derive(Debug)]
+struct Task {
+    handle: JoinHandle<Ended>,
+    signal: Arc<Signal>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.signal.leave();
+        self.handle.abort();
+    }
+}
+
+/// How a query's task ended.
+#[derive(Debug)]
+enum Ended {
+    /// It said all that it had to say.
+    Told,
+    /// Its time was up before.
+    Over,
+}
+
+impl Threads {
+    /// Threads for this many queries at a time.
+    ///
+    /// # Panics
+    /// The machine has no threads left at the start of the process.
+    #[must_use]
+    pub fn new(queries_max: usize) -> Self {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(queries_max.saturating_mul(THREADS_MAX).clamp(1, WORKERS_MAX))
+            .thread_name("sql")
+            .thread_stack_size(STACK_BYTES)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .enable_all()
+            .build()
+            .expect("threads can be started when the server starts");
+        Self { runtime: Some(runtime) }
+    }
+
+    /// Runs `query` until it ends, the reader drops the rows, or it is over by `signal`: then the
+    /// answer ends, even if nobody reads it, or the query holds its thread for a moment longer.
+    ///
+    /// # Errors
+    /// What `query` gave before its head, or [`SqlError::Limit`].
+    pub async fn run<F, Q>(&self, query: F, signal: Arc<Signal>) -> Result<(Head, Rows), SqlError>
+    where
+        F: FnOnce(Out) -> Q,
+        Q: Future<Output = Result<(), (SqlError, Out)>> + Send + 'static,
+    {
+        let (head_sender, head) = oneshot::channel();
+        let (batch_sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let running = query(Out { head: Some(head_sender), batches: batch_sender });
+        let runtime = self.runtime.as_ref().expect("it is there until it is dropped");
+        let deadline = signal.deadline();
+        let handle = runtime.spawn(async move {
+            match timeout_at(deadline, running).await {
+                Ok(Ok(())) => Ended::Told,
+                Ok(Err((error, out))) => {
+                    out.fail(error).await;
+                    Ended::Told
+                }
+                Err(_) => Ended::Over,
+            }
+        });
+        // From here on the end of this future, too, ends the query.
+        let task = Task { handle, signal: Arc::clone(&signal) };
+        let head = timeout_at(deadline, head).await.map_err(|_| signal.too_slow())?;
+        let head = match head {
+            Ok(head) => head?,
+            // Without an answer the query panicked, or its time was up just now.
+            Err(_) => return Err(signal.check().err().unwrap_or_else(failure::of_panic)),
+        };
+        let rows = Received { task, batches, ended: false };
+        Ok((head, stream::unfold(rows, Received::next).boxed()))
+    }
+}
+
+impl Drop for Threads {
+    /// Does not wait for queries, which may run for as long as their limits let them.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Received {
+    task: Task,
+    batches: mpsc::Receiver<Result<RecordBatch, SqlError>>,
+    ended: bool,
+}
+
+impl Received {
+    async fn next(mut self) -> Option<(Result<RecordBatch, SqlError>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let signal = &self.task.signal;
+        let item = match timeout_at(signal.deadline(), self.batches.recv()).await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => match (&mut self.task.handle).await {
+                Ok(Ended::Told) => return None,
+                Ok(Ended::Over) => Err(self.task.signal.too_slow()),
+                Err(ended) if ended.is_panic() => Err(failure::of_panic()),
+                // The server stops.
+                Err(_) => Err(SqlError::Unavailable),
+            },
+            Err(_) => Err(signal.too_slow()),
+        };
+        self.ended = item.is_err();
+        Some((item, self))
+    }
+}

@@ -1,0 +1,144 @@
+//! Which snapshot of a table a point in its history means: the one answer, for queries and for
+//! operators who go back to it.
+//!
+//! A time means the snapshot that was current then, as the table's snapshot log has it, which is how
+//! Iceberg's spec, Spark and Trino read one. The log is of `main` alone and tells when it came to each
+//! snapshot, by whatever way:
+//!
+//! - Of several entries at or before the time the last one holds, also where they are of the same
+//!   millisecond.
+//! - A snapshot that `main` left again (a rollback) is still the answer for the times when it was
+//!   current. One that came in from a branch is not before it came in, whenever it was written.
+//! - Expiry cuts the log, and keeps some snapshots that are older than what is left of it. A time
+//!   before the log's first entry means the last of these up to the time, one of `main`'s own first.
+//! - A time that is still to come means nothing, whereas the clock of a snapshot's writer may be ahead.
+
+use iceberg::spec::TableMetadata;
+use icecore_catalog::{ancestors, catalog::AHEAD_MAX_MS};
+use icecore_schemas::as_of::AsOf;
+use std::collections::HashSet;
+
+/// Why a table has no such point.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AsOfError {
+    /// The time is still to come.
+    #[error(
+        "{} is in the future, the server's clock is at {}; leave the time out for the newest",
+        written(*asked_ms), written(*now_ms)
+    )]
+    Future {
+        /// The time, ms since 1970.
+        asked_ms: i64,
+        /// The server's.
+        now_ms: i64,
+    },
+    /// It has no such snapshot.
+    #[error("table `{table}` has no snapshot {id}")]
+    NoSnapshot {
+        /// The table.
+        table: String,
+        /// The snapshot.
+        id: i64,
+    },
+    /// It had no snapshot then.
+    #[error("table `{table}` has no snapshot at {}; {}", written(*asked_ms), known(*first_ms))]
+    NoneThen {
+        /// The table.
+        table: String,
+        /// The time, ms since 1970.
+        asked_ms: i64,
+        /// When it got its first one, as far as it is known.
+        first_ms: Option<i64>,
+    },
+    /// It has no such branch or tag.
+    #[error("table `{table}` has no branch or tag `{name}`{}", hint(name))]
+    NoReference {
+        /// The table.
+        table: String,
+        /// The name.
+        name: String,
+    },
+}
+
+/// The snapshot that this means in a table, whose metadata is none before its first commit.
+///
+/// # Errors
+/// [`AsOfError`]
+pub fn resolve(
+    as_of: &AsOf,
+    table: &str,
+    metadata: Option<&TableMetadata>,
+    now_ms: i64,
+) -> Result<i64, AsOfError> {
+    let table = table.to_owned();
+    match as_of {
+        AsOf::Snapshot(id) => metadata
+            .and_then(|metadata| metadata.snapshot_by_id(*id))
+            .map(|snapshot| snapshot.snapshot_id())
+            .ok_or(AsOfError::NoSnapshot { table, id: *id }),
+        AsOf::Time(ms) => {
+            check_has_come(*ms, metadata, now_ms)?;
+            metadata.and_then(|metadata| current_at(metadata, *ms)).ok_or_else(|| {
+                let first = metadata.and_then(|metadata| metadata.history().first());
+                let first_ms = first.map(|entry| entry.timestamp_ms);
+                AsOfError::NoneThen { table, asked_ms: *ms, first_ms }
+            })
+        }
+        AsOf::Reference(name) => metadata
+            .and_then(|metadata| metadata.snapshot_for_ref(name))
+            .map(|snapshot| snapshot.snapshot_id())
+            .ok_or_else(|| AsOfError::NoReference { table, name: name.clone() }),
+    }
+}
+
+/// Refuses a time that is still to come: what is true then is not known.
+fn check_has_come(
+    asked_ms: i64,
+    metadata: Option<&TableMetadata>,
+    now_ms: i64,
+) -> Result<(), AsOfError> {
+    // Writers' clocks may be ahead, so the time of a snapshot is never too late.
+    let newest = metadata.map_or(i64::MIN, TableMetadata::last_updated_ms);
+    if asked_ms <= newest.max(now_ms.saturating_add(AHEAD_MAX_MS)) {
+        return Ok(());
+    }
+    Err(AsOfError::Future { asked_ms, now_ms })
+}
+
+/// The snapshot that `main` was at.
+fn current_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
+    let logged = metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= ms);
+    logged.map(|entry| entry.snapshot_id).or_else(|| kept_at(metadata, ms))
+}
+
+/// The last kept snapshot up to `ms`; one of main's own goes before one that may be a branch's.
+fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
+    let main = ancestors::of(metadata, metadata.current_snapshot_id());
+    let main: HashSet<i64> = main.map(|snapshot| snapshot.snapshot_id()).collect();
+    metadata
+        .snapshots()
+        .filter(|snapshot| snapshot.timestamp_ms() <= ms)
+        .max_by_key(|snapshot| (main.contains(&snapshot.snapshot_id()), snapshot.sequence_number()))
+        .map(|snapshot| snapshot.snapshot_id())
+}
+
+fn written(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+fn known(first_ms: Option<i64>) -> String {
+    first_ms.map_or_else(
+        || "it has none yet".to_owned(),
+        |first| format!("the first one is of {}", written(first)),
+    )
+}
+
+fn hint(name: &str) -> &'static str {
+    let is_like_a_time = name.starts_with(|c: char| c.is_ascii_digit())
+        || ["now", "today", "yesterday"].contains(&name.to_lowercase().as_str());
+    if is_like_a_time { "; a time is written as 2026-11-20T12:00:00Z, with its zone" } else { "" }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+use super::*;
+use serde_json::json;
+
+const NOW_MS: i64 = 10_000;
+
+/// A table with these snapshots: id, parent, time; and this log: time, snapshot. `main` is at the last.
+fn table(snapshots: &[(i64, Option<i64>, i64)], log: &[(i64, i64)]) -> TableMetadata {
+    let current = log.last().map(|(_, id)| *id);
+    let listed = snapshots.iter().map(|(id, parent, at)| {
+        json!({
+            "snapshot-id": id, "parent-snapshot-id": parent, "sequence-number": id,
+            "timestamp-ms": at, "manifest-list": "file:///w/t/metadata/l.avro",
+            "summary": { "operation": "append" }, "schema-id": 0,
+        })
+    });
+    let logged = log.iter().map(|(at, id)| json!({ "timestamp-ms": at, "snapshot-id": id }));
+    serde_json::from_value(json!({
+        "format-version": 2, "table-uuid": "7f0c6a76-3f0d-4d59-a1f8-4b1f0b0b6a11",
+        "location": "file:///w/t", "last-sequence-number": 9, "last-updated-ms": 9_000,
+        "last-column-id": 1, "current-schema-id": 0, "default-spec-id": 0,
+        "schemas": [{ "type": "struct", "schema-id": 0, "fields": [] }],
+        "partition-specs": [{ "spec-id": 0, "fields": [] }], "last-partition-id": 999,
+        "sort-orders": [{ "order-id": 0, "fields": [] }], "default-sort-order-id": 0,
+        "current-snapshot-id": current, "snapshots": listed.collect::<Vec<_>>(),
+        "snapshot-log": logged.collect::<Vec<_>>(),
+        "refs": {
+            "main": { "type": "branch", "snapshot-id": current },
+            "first": { "type": "tag", "snapshot-id": snapshots[0].0 },
+        },
+    }))
+    .unwrap()
+}
+
+fn check(table: &TableMetadata, as_of: &AsOf, expected: Result<i64, &str>) {
+    let found = resolve(as_of, "t", Some(table), NOW_MS).map_err(|cause| cause.to_string());
+    match (&found, expected) {
+        (Ok(id), Ok(expected)) => assert_eq!(*id, expected, "{as_of:?}"),
+        (Err(text), Err(part)) => assert!(text.contains(part), "{text}"),
+        _ => panic!("{as_of:?}: {found:?} instead of {expected:?}"),
+    }
+}
+
+/// What going back through the parents of the current snapshot finds for a time.
+fn ancestor_at(table: &TableMetadata, ms: i64) -> Option<i64> {
+    ancestors::of(table, table.current_snapshot_id())
+        .find(|snapshot| snapshot.timestamp_ms() <= ms)
+        .map(|snapshot| snapshot.snapshot_id())
+}
+
+const LINE: &[(i64, Option<i64>, i64)] =
+    &[(1, None, 1_000), (2, Some(1), 2_000), (3, Some(2), 3_000)];
+
+#[test]
+fn a_time_means_the_snapshot_that_was_current_then() {
+    let table = table(LINE, &[(1_000, 1), (2_000, 2), (3_000, 3)]);
+    for (ms, expected) in [(1_000, 1), (1_999, 1), (2_000, 2), (2_999, 2), (9_000, 3), (15_000, 3)]
+    {
+        check(&table, &AsOf::Time(ms), Ok(expected));
+    }
+    let first = "no snapshot at 1970-01-01T00:00:00.999Z; the first one is of 1970-01-01T00:00:01";
+    check(&table, &AsOf::Time(999), Err(first));
+    check(&table, &AsOf::Time(15_001), Err("1970-01-01T00:00:15.001Z is in the future"));
+    check(&table, &AsOf::Snapshot(2), Ok(2));
+    check(&table, &AsOf::Snapshot(7), Err("no snapshot 7"));
+    check(&table, &AsOf::Reference("first".into()), Ok(1));
+    check(&table, &AsOf::Reference("main".into()), Ok(3));
+    check(&table, &AsOf::Reference("now".into()), Err("with its zone"));
+}
+
+#[test]
+fn a_snapshot_that_was_rolled_back_is_the_answer_for_its_time() {
+    let table = table(LINE, &[(1_000, 1), (2_000, 2), (3_000, 3), (4_000, 1)]);
+    check(&table, &AsOf::Time(3_500), Ok(3));
+    check(&table, &AsOf::Time(4_000), Ok(1));
+    assert_eq!(ancestor_at(&table, 3_500), Some(1), "ancestors know nothing of it");
+}
+
+#[test]
+fn a_snapshot_of_a_branch_is_no_answer_before_it_came_into_main() {
+    // 2 was written to a branch, which `main` was moved forward to at last.
+    let table = table(LINE, &[(1_000, 1), (5_000, 3)]);
+    check(&table, &AsOf::Time(3_500), Ok(1));
+    check(&table, &AsOf::Time(5_000), Ok(3));
+    assert_eq!(ancestor_at(&table, 3_500), Some(3), "it was written by then");
+}
+
+#[test]
+fn of_entries_of_one_millisecond_the_last_one_holds() {
+    let table = table(LINE, &[(1_000, 1), (3_000, 2), (3_000, 3)]);
+    check(&table, &AsOf::Time(3_000), Ok(3));
+    check(&table, &AsOf::Time(2_999), Ok(1));
+}
+
+#[test]
+fn before_the_log_the_kept_snapshots_answer() {
+    let table = table(LINE, &[(3_000, 3)]);
+    check(&table, &AsOf::Time(2_500), Ok(2));
+    check(&table, &AsOf::Time(1_000), Ok(1));
+    // 4 is a branch's and later than 2, which is main's own.
+    let snapshots = [LINE, &[(4, Some(1), 2_200)]].concat();
+    check(&self::table(&snapshots, &[(3_000, 3)]), &AsOf::Time(2_500), Ok(2));
+}
+
+#[test]
+fn a_table_without_metadata_has_no_point_in_time() {
+    let none = |as_of: &AsOf| resolve(as_of, "t", None, NOW_MS).unwrap_err().to_string();
+    assert!(none(&AsOf::Time(1)).ends_with("it has none yet"));
+    assert_eq!(none(&AsOf::Snapshot(1)), "table `t` has no snapshot 1");
+    assert!(none(&AsOf::Time(15_001)).contains("in the future"));
+}
