@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["wal", "event", "clock", "ids"]),
     ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks", "metrics"]),
     ("sql", &["wal", "event", "table", "owner", "faults", "metrics"]),
+    ("maintenance", &["clock", "tasks", "metrics"]),
     // edge
     ("config", &["faults"]),
     (
@@ -39,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ingest",
             "flush",
             "sql",
+            "maintenance",
             "event",
             "wal",
             "table",
