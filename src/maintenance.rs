@@ -9,6 +9,7 @@
 
 pub mod obsolete;
 mod record;
+pub mod thinning;
 pub mod upkeep;
 
 use crate::{
@@ -58,6 +59,12 @@ pub const JOBS: &[JobLine] = &[
         every: Duration::from_secs(30),
         woken_by: None,
         about: "deletes files that nothing needs any more, forgets old requests and changes",
+    },
+    JobLine {
+        name: "thin-snapshots",
+        every: Duration::from_secs(10),
+        woken_by: Some("a commit that leaves a table with too many snapshots"),
+        about: "removes old snapshots of the service's tables",
     },
     JobLine {
         name: "access-upkeep",

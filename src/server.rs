@@ -20,6 +20,7 @@ use crate::{
     maintenance::{
         Jobs,
         obsolete::DeleteObsolete,
+        thinning::ThinSnapshots,
         upkeep::{self, Upkeep},
     },
     metrics::Metrics,
@@ -218,6 +219,8 @@ async fn look_after_stores(
     if owner.check().is_ok() || owner.check_owner().is_err() {
         // By a metastore that is too old a file could go that a newer one needs.
         jobs.start(DeleteObsolete::new(catalog.clone()));
+        let (thin, wake) = ThinSnapshots::new(catalog);
+        jobs.start_woken(thin, Duration::MAX, wake);
     }
     jobs.start(NoteMetastore::new(wal, catalog));
     let mut look = LookForMetadata::new(owner, catalog, metastore);
