@@ -11,6 +11,7 @@ pub mod client;
 pub mod deadletters;
 pub mod doctor;
 pub mod ingest;
+pub mod jobs;
 pub mod quickstart;
 pub mod refs;
 pub mod relocate;
@@ -123,6 +124,8 @@ enum Command {
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// List what the server does by itself: each job, its last run and its next one
+    Jobs(jobs::Jobs),
     /// Show every setting with its value, origin and meaning
     Config,
     /// Make, list, restore and forget backups
@@ -239,6 +242,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
         Command::DeadLetters(command) => deadletters::run(config, &command).await,
         Command::Webhooks(command) => webhooks::run(config, &command).await,
         Command::Audit(command) => audit::run(config, &command).await,
+        Command::Jobs(command) => jobs::run(config, &command).await,
         Command::Config => admin::config(config),
         Command::Backup(command) => backup::run(config, &command).await,
         Command::Doctor(command) => doctor::run(config, &command).await,

@@ -8,7 +8,6 @@
 mod columns;
 mod commit;
 pub mod noted;
-pub mod obsolete;
 mod requests;
 
 use crate::{
@@ -411,7 +410,8 @@ impl Job for FlushJob {
             .collect()
             .await;
 
-        self.note_metastore(results.iter().any(|(_, result)| result.is_ok())).await;
+        let worked = results.iter().any(|(_, result)| result.is_ok());
+        self.note_metastore(worked).await;
         let mut failed: HashMap<Namespace, Arc<FlushError>> = HashMap::new();
         let mut first = None;
         for (pending, result) in results {
@@ -450,8 +450,7 @@ impl Job for FlushJob {
         let unanswered = self.requests.answer(&failed, is_waiting);
         match first {
             Some(error) => Err(error),
-            None if more || unanswered => Ok(Progress::More),
-            None => Ok(Progress::Idle),
+            None => Ok(Progress::of(worked, more || unanswered)),
         }
     }
 }

@@ -19,7 +19,6 @@ pub mod routes;
 pub mod serve;
 pub mod snapshot_id;
 pub mod tables;
-pub mod upkeep;
 pub mod visitor;
 pub mod webhooks;
 
@@ -30,6 +29,7 @@ use crate::{
     http::error::ApiError,
     ids::Ids,
     ingest::Ingest,
+    maintenance::Jobs,
     metrics::{Metrics, StatusLabel},
     owner::Ownership,
     sql::Sql,
@@ -105,6 +105,8 @@ pub struct Parts {
     pub room: Room,
     /// What is counted and timed.
     pub metrics: Metrics,
+    /// What runs beside requests.
+    pub jobs: Jobs,
 }
 
 impl std::ops::Deref for App {

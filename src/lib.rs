@@ -12,6 +12,7 @@ pub mod flush;
 pub mod http;
 pub mod ids;
 pub mod ingest;
+pub mod maintenance;
 pub mod metrics;
 pub mod owner;
 pub mod server;

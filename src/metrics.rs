@@ -21,6 +21,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 /// Upper ends of the buckets of a time, in seconds: what a log on a fast disk needs up to what a
@@ -112,6 +113,10 @@ pub struct Instruments {
     pub http_request: Family<RequestLabels, Histogram, Seconds>,
     /// Replies by the first digit of their status.
     pub http_replies: Family<StatusLabel, Counter>,
+    /// Runs of jobs.
+    pub job_runs: Family<JobRunLabels, Counter>,
+    /// One run of a job.
+    pub job: Family<JobLabel, Histogram, Seconds>,
 }
 
 /// A table by `namespace.table`, in the catalog's spelling.
@@ -144,6 +149,22 @@ pub struct RequestLabels {
     pub route: String,
     /// `2xx`.
     pub status: &'static str,
+}
+
+/// A job by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct JobLabel {
+    /// The job.
+    pub job: &'static str,
+}
+
+/// How a run of a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct JobRunLabels {
+    /// The job.
+    pub job: &'static str,
+    /// `idle`, `worked` or `failed`.
+    pub outcome: &'static str,
 }
 
 impl StatusLabel {
@@ -191,6 +212,12 @@ impl Metrics {
         self.events_received.inc_by(received);
         self.events_duplicate.inc_by(duplicates);
         self.events_refused.inc_by(refused);
+    }
+
+    /// Counts and times one run of a job.
+    pub fn count_job(&self, job: &'static str, outcome: &'static str, took: Duration) {
+        self.job_runs.get_or_create(&JobRunLabels { job, outcome }).inc();
+        self.job.get_or_create(&JobLabel { job }).observe(took.as_secs_f64());
     }
 }
 
@@ -260,6 +287,8 @@ impl Instruments {
                 .add("query_files_pruned", "Data files that the plans of queries left out"),
             http_request: to.add_times("http_request", "From a request's head to its reply's"),
             http_replies: to.add("http_replies", "Replies by status class"),
+            job_runs: to.add("job_runs", "Runs of jobs by how they ended"),
+            job: to.add_times("job", "One run of a job"),
         }
     }
 }

@@ -17,19 +17,12 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::{Metastore, Watermark},
 };
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 use tracing::{error, warn};
 use uuid::Uuid;
-
-/// How often the metastore is asked who the owner is: for so long a server that nobody sends
-/// anything to commits nothing, and does not know that another one took over.
-pub const WATCH_TICK: Duration = Duration::from_secs(1);
 
 /// Why this server takes no events.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -13,24 +13,23 @@ use crate::{
     clock::Clock,
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     event::Limits,
-    flush::{
-        Flush, FlushOptions,
-        noted::{NOTE_TICK, NoteMetastore},
-        obsolete::DeleteObsolete,
-    },
-    http::{
-        self, App, Parts,
-        upkeep::{self, Upkeep},
-    },
+    flush::{Flush, FlushOptions, noted::NoteMetastore},
+    http::{self, App, Parts},
     ids::Ids,
     ingest::Ingest,
+    maintenance::{
+        Jobs,
+        obsolete::DeleteObsolete,
+        thinning::ThinSnapshots,
+        upkeep::{self, Upkeep},
+    },
     metrics::Metrics,
-    owner::{self, Ownership, WatchOwner},
+    owner::{Ownership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
     table::{evolve, reader::ReadError},
     tasks::Tasks,
     wal::{Wal, WalError},
-    warehouse::{self, ProbeWarehouse, WarehouseState},
+    warehouse::{ProbeWarehouse, WarehouseState},
 };
 use icecore_catalog::{
     access::Access,
@@ -45,22 +44,14 @@ use std::{
     fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpSocket, sync::Notify};
+use tokio::net::TcpSocket;
 use tracing::{info, warn};
 
-/// How often the flush job looks for tables that are due.
-const FLUSH_TICK: Duration = Duration::from_millis(100);
-/// How often files that nobody needs any more are deleted.
-const DELETE_TICK: Duration = Duration::from_secs(30);
-/// How often what nobody waits for of access control is written.
-const UPKEEP_TICK: Duration = Duration::from_secs(1);
 /// How long a stop waits for running requests.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a stop waits for the last records of access control: a metastore that does not answer
 /// now keeps nobody from stopping.
 const FINISH_PATIENCE: Duration = Duration::from_secs(1);
-/// How often the tables' metadata files are looked for while they are not all found.
-const LOOK_TICK: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -133,6 +124,7 @@ impl Server {
         let ids = Ids::new(clock.clone());
         let tasks = Tasks::default();
         let metrics = Metrics::default();
+        let jobs = Jobs::new(tasks.clone(), clock.clone(), metrics.clone());
         let folder = claim::take(config).await?;
         let metastore =
             reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
@@ -141,7 +133,7 @@ impl Server {
         let catalog = open_catalog(config, metastore, &clock)?;
         // Before anything is changed: a folder that was copied by mistake stays as it is.
         stores::check_places(config, &catalog, &audit).await?;
-        let warehouse = probe_warehouse(&tasks, &catalog, &ids).await?;
+        let warehouse = probe_warehouse(&jobs, &catalog, &ids).await?;
         let claimed = claim::claim(config, folder, &catalog, &audit).await?;
         let owner = claimed.owner.clone();
         let (wal, ingest) =
@@ -157,10 +149,9 @@ impl Server {
             ids.clone(),
             config.faults.clone(),
         );
-        tasks.run(job, FLUSH_TICK.min(config.commit_interval / 4), wake);
-        let upkeep = Upkeep::new(access.clone(), config.audit_retention);
-        tasks.run(upkeep, UPKEEP_TICK, Arc::new(Notify::new()));
-        look_after_stores(&tasks, &owner, &wal, (&catalog, &audit)).await;
+        jobs.start_woken(job, config.commit_interval / 4, wake);
+        jobs.start(Upkeep::new(access.clone(), config.audit_retention));
+        look_after_stores(&jobs, &owner, &wal, (&catalog, &audit)).await;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -187,6 +178,7 @@ impl Server {
             body_bytes_max: config.body_bytes_max,
             room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
             metrics,
+            jobs,
         };
         let router = http::router(App::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
@@ -218,21 +210,22 @@ impl Server {
 /// Starts what keeps an eye on the stores. The first look for metadata files comes before anybody
 /// may ask whether the server is ready.
 async fn look_after_stores(
-    tasks: &Tasks,
+    jobs: &Jobs,
     owner: &Ownership,
     wal: &Wal,
     (catalog, metastore): (&Catalog, &Metastore),
 ) {
-    let nobody_wakes = || Arc::new(Notify::new());
-    tasks.run(WatchOwner(owner.clone()), owner::WATCH_TICK, nobody_wakes());
+    jobs.start(WatchOwner(owner.clone()));
     if owner.check().is_ok() || owner.check_owner().is_err() {
         // By a metastore that is too old a file could go that a newer one needs.
-        tasks.run(DeleteObsolete::new(catalog.clone()), DELETE_TICK, nobody_wakes());
+        jobs.start(DeleteObsolete::new(catalog.clone()));
+        let (thin, wake) = ThinSnapshots::new(catalog);
+        jobs.start_woken(thin, Duration::MAX, wake);
     }
-    tasks.run(NoteMetastore::new(wal, catalog), NOTE_TICK, nobody_wakes());
+    jobs.start(NoteMetastore::new(wal, catalog));
     let mut look = LookForMetadata::new(owner, catalog, metastore);
     look.first().await;
-    tasks.run(look, LOOK_TICK, nobody_wakes());
+    jobs.start(look);
 }
 
 fn flush_options(config: &Config, owner: &Ownership, metrics: &Metrics) -> FlushOptions {
@@ -256,7 +249,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 
 /// Starts the job that asks a warehouse which does not answer yet.
 async fn probe_warehouse(
-    tasks: &Tasks,
+    jobs: &Jobs,
     catalog: &Catalog,
     ids: &Ids,
 ) -> Result<WarehouseState, StartError> {
@@ -264,7 +257,7 @@ async fn probe_warehouse(
     let (probe, state) = ProbeWarehouse::start(catalog.storage().clone(), name)
         .await
         .map_err(|failure| StartError::Warehouse { reason: failure.reason })?;
-    tasks.run(probe, warehouse::PROBE_TICK, Arc::new(Notify::new()));
+    jobs.start(probe);
     Ok(state)
 }
 

@@ -1,30 +1,39 @@
 //! Everything that runs beside requests: named, watched, and stopped together.
 //!
-//! A [`Job`] is bounded work without input whose state is in storage. A tick that fails is logged
-//! and repeated after a pause; a panic stops the whole process, because a half-running server
-//! would acknowledge what it can no longer store.
+//! A [`Job`] is bounded work without input whose state is in storage; `maintenance` runs all of
+//! them. A panic of any task stops the whole process, because a half-running server would
+//! acknowledge what it can no longer store.
 
 use std::{future::Future, sync::Arc, time::Duration};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
-
-/// Longest pause between two tries of a failing job.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// First pause after a failure; it doubles up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 /// What a tick achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing is left to do until the next wake-up.
+    /// There was nothing to do.
     Idle,
+    /// Something was done, and nothing is left to do until the next wake-up.
+    Done,
     /// There is more to do at once.
     More,
 }
 
+impl Progress {
+    /// The end of a tick that did something or did not, and left more to do or did not.
+    #[must_use]
+    pub fn of(did_something: bool, is_more: bool) -> Self {
+        match (did_something, is_more) {
+            (_, true) => Self::More,
+            (true, false) => Self::Done,
+            (false, false) => Self::Idle,
+        }
+    }
+}
+
 /// Background work that can be stopped between two ticks.
 pub trait Job: Send + 'static {
-    /// The name in logs.
+    /// The name of its line in the table of all jobs.
     const NAME: &'static str;
     /// Why a tick failed.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -76,23 +85,6 @@ impl Tasks {
         });
     }
 
-    /// Runs `job` every `every`, at once when `wake` is notified, and until [`Tasks::stop`].
-    pub fn run<J: Job>(&self, mut job: J, every: Duration, wake: Arc<Notify>) {
-        let mut stopping = self.stopping();
-        self.spawn(J::NAME, async move {
-            let mut pause = every;
-            loop {
-                // Cancel-safe: nothing is held across these waits.
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => (),
-                    () = wake.notified() => (),
-                    () = stopping.asked() => break,
-                }
-                pause = next_pause(&mut job, pause, every).await;
-            }
-        });
-    }
-
     /// What ends when everything should end.
     #[must_use]
     pub fn stopping(&self) -> Stopping {
@@ -107,19 +99,6 @@ impl Tasks {
         match ended {
             Ok(_) => info!("every task ended"),
             Err(_) => warn!("some tasks did not end in time"),
-        }
-    }
-}
-
-/// One tick, and how long to wait for the next.
-async fn next_pause<J: Job>(job: &mut J, pause: Duration, every: Duration) -> Duration {
-    match job.tick().await {
-        Ok(Progress::More) => Duration::ZERO,
-        Ok(Progress::Idle) => every,
-        Err(cause) => {
-            let next = (pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-            warn!(job = J::NAME, error = &cause as &dyn std::error::Error, ?next, "tick failed");
-            next
         }
     }
 }

@@ -10,12 +10,8 @@ use icecore_catalog::storage::{Storage, probe::ProbeFailure};
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 use tracing::{info, warn};
-
-/// How often a warehouse that did not answer is tried again.
-pub const PROBE_TICK: Duration = Duration::from_secs(5);
 
 /// What is known of the warehouse. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +76,7 @@ impl Job for ProbeWarehouse {
                 Ok(()) => {
                     info!("the warehouse answers");
                     self.state.set(None);
+                    return Ok(Progress::Done);
                 }
                 Err(failure) => self.state.set(Some(failure.reason)),
             }

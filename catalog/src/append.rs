@@ -1,7 +1,7 @@
 //! Builds the next snapshot of a table from data files: manifests, manifest list, summary.
 //!
-//! Manifests are merged and old snapshots thinned as part of the commit, so that its cost does not
-//! grow with the number of commits before it. It leaves the swap of the table's pointer, and
+//! Manifests are merged as part of the commit, so that its cost does not grow with the number of
+//! commits before it; old snapshots are left to thinning, commits of its own. It leaves the swap of the table's pointer, and
 //! removing the files of an attempt that lost, to [`crate::catalog`].
 //!
 //! Its one invariant: the new snapshot lists every live file of its parent and every added file,
@@ -11,19 +11,14 @@ mod manifests;
 mod obsolete;
 pub(crate) mod rebase;
 mod summary;
+pub(crate) mod thin;
 
 pub(crate) use manifests::read_list;
 
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    error::CatalogError,
-    location::Location,
-    metastore::{Obsolete, Watermark},
-    retention,
-    storage::Storage,
-};
+use crate::{error::CatalogError, metastore::Watermark, retention, storage::Storage};
 use iceberg::{
     TableUpdate,
     spec::{
@@ -61,12 +56,10 @@ pub struct Append {
 /// A snapshot that is written but not yet committed.
 #[derive(Debug)]
 pub struct BuiltAppend {
-    /// What to apply to the metadata: the new snapshot, the ref, snapshots to remove.
+    /// What to apply to the metadata: the new snapshot, the ref.
     pub updates: Vec<TableUpdate>,
     /// The new snapshot's id: random, positive, below 2^53 so that JavaScript reads it exactly.
     pub snapshot_id: i64,
-    /// Files of removed snapshots and merged manifests that nothing retained refers to.
-    pub obsolete: Vec<Obsolete>,
     /// Files written for this attempt, to delete when the attempt definitely lost.
     pub written: Vec<String>,
 }
@@ -98,8 +91,11 @@ pub async fn build(
     };
     updates.extend_from_slice(&append.upgrades);
     let snapshot_id = writer.snapshot_id();
-    let obsolete = thin(storage, base, now_ms, &mut updates).await;
-    Ok(BuiltAppend { updates, snapshot_id, obsolete, written: writer.into_written() })
+    if retention::is_managed(base) {
+        // Whoever removes snapshots may take with them what shows a fork.
+        updates.extend(obsolete::mark(base, obsolete::history(base), &[]));
+    }
+    Ok(BuiltAppend { updates, snapshot_id, written: writer.into_written() })
 }
 
 /// Writes the snapshot's manifests and manifest list.
@@ -148,36 +144,6 @@ async fn discard(storage: &Storage, written: Vec<String>) {
             tracing::warn!(location, error = &error as &dyn std::error::Error, "file left behind");
         }
     }
-}
-
-/// Adds to `updates` what thins the table's history, and gives the files that frees.
-async fn thin(
-    storage: &Storage,
-    base: &TableMetadata,
-    now_ms: i64,
-    updates: &mut Vec<TableUpdate>,
-) -> Vec<Obsolete> {
-    if !retention::is_managed(base) {
-        return Vec::new();
-    }
-    let history = obsolete::history(base);
-    let removed = retention::snapshots_to_remove(base, now_ms);
-    updates.extend(obsolete::mark(base, history, &removed));
-    if removed.is_empty() {
-        return Vec::new();
-    }
-    let not_before_ms = now_ms.saturating_add(OBSOLETE_GRACE_MS);
-    let own = Location::parse(base.location());
-    // The queue has locations in their normal form.
-    let admitted = |file: String| Some(own.as_ref()?.admit(&file).ok()?.to_string());
-    let obsolete = obsolete::files(storage, base, &removed, history)
-        .await
-        .into_iter()
-        .filter_map(admitted)
-        .map(|location| Obsolete { location, not_before_ms })
-        .collect();
-    updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: removed });
-    obsolete
 }
 
 /// Refuses what would make an unreadable snapshot.

@@ -18,6 +18,7 @@ mod locks;
 mod own;
 mod read;
 mod register;
+mod thin;
 mod trash;
 mod views;
 pub mod whole;
@@ -191,6 +192,7 @@ struct Inner {
     options: CatalogOptions,
     seen: contents::Seen,
     queues: Queues,
+    overgrown: thin::Overgrown,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -229,6 +231,7 @@ impl Catalog {
             options,
             seen: contents::Seen::default(),
             queues: Queues::default(),
+            overgrown: thin::Overgrown::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());
         Self { inner: Arc::new(inner), origin, metastore }

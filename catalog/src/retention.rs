@@ -31,12 +31,10 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Up to this age (first), one snapshot stays per so much time (second). Older ones go.
 const TIERS: [(i64, i64); 3] = [(HOUR_MS, MINUTE_MS), (DAY_MS, HOUR_MS), (90 * DAY_MS, DAY_MS)];
 
-/// Ids of the snapshots that a commit at `now_ms` should remove; empty most of the time, because
-/// thinning runs only when the count passes its upper bound.
+/// Ids of the snapshots that should go at `now_ms`; none unless the table is overgrown.
 #[must_use]
 pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
-    // The bound comes first: it is all that most commits pay.
-    if metadata.snapshots().len() <= SNAPSHOTS_MAX + SNAPSHOTS_SLACK || !is_managed(metadata) {
+    if !is_overgrown(metadata) {
         return Vec::new();
     }
     let mut snapshots: Vec<Candidate> = metadata
@@ -49,6 +47,13 @@ pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
         .collect();
     let named = refs::of(metadata).into_values().map(|r| r.snapshot_id).collect();
     thin(&mut snapshots, &named, now_ms)
+}
+
+/// Whether the table is one of ours and has so many snapshots that it is to be thinned.
+#[must_use]
+pub fn is_overgrown(metadata: &TableMetadata) -> bool {
+    // The bound comes first: it is all that most commits pay.
+    SNAPSHOTS_MAX + SNAPSHOTS_SLACK < metadata.snapshots().len() && is_managed(metadata)
 }
 
 /// Whether the table is one of ours, whose history this catalog thins.

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod columns;
 pub mod error_code;
 pub mod generate;
+pub mod jobs;
 pub mod names;
 pub mod query;
 pub mod service_table;

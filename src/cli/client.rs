@@ -161,6 +161,19 @@ impl Client {
         path: &str,
         body: Option<&serde_json::Value>,
     ) -> Result<serde_json::Value, ClientError> {
+        self.read(method, path, body).await
+    }
+
+    /// A request whose answer has a type of its own.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<T, ClientError> {
         let bytes = self.answer(method, path, body).await?;
         serde_json::from_slice(&bytes)
             .map_err(|source| ClientError::Answer { url: self.url.clone(), source })

@@ -6,12 +6,8 @@ use crate::{
     wal::{Wal, marks::MetastoreMark},
 };
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
-use std::time::Duration;
 
-/// How often it is noted, beside the commits of this server's own tables.
-pub const NOTE_TICK: Duration = Duration::from_secs(1);
-
-/// The job that notes what others change.
+/// The job that notes what others change, beside the commits of this server's own tables.
 #[derive(Debug)]
 pub struct NoteMetastore {
     wal: Wal,

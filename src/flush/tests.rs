@@ -206,7 +206,7 @@ async fn records_are_committed_once_and_leave_the_log() {
     let mut server = Server::start().await;
     server.append("a.b", &sample::events(30, 3, 1, 1));
     server.append("a.b", &sample::events(20, 3, 31, 2));
-    assert_eq!(server.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(server.tick().await.unwrap(), Progress::Done);
     assert!(server.wal.pending().is_empty());
     assert_eq!(server.tick().await.unwrap(), Progress::Idle);
     assert_eq!(server.snapshots("a.b").await, 1);
@@ -545,7 +545,7 @@ async fn a_commit_that_failed_is_tried_in_smaller_parts() {
     server.tick().await.unwrap_err();
     assert_eq!(server.tick().await.unwrap(), Progress::More);
     assert_eq!(server.seqs("a").await, (1..=200).collect::<Vec<_>>());
-    assert_eq!(server.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(server.tick().await.unwrap(), Progress::Done);
     assert_eq!(server.snapshots("a").await, 2);
     assert_eq!(server.seqs("a").await, (1..=800).collect::<Vec<_>>());
 }
@@ -558,7 +558,7 @@ async fn many_namespaces_are_flushed_by_their_own_tables() {
         .collect();
     server.writer.append(&group).unwrap();
     assert_eq!(server.tick().await.unwrap(), Progress::More);
-    assert_eq!(server.job.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(server.job.tick().await.unwrap(), Progress::Done);
     assert!(server.wal.pending().is_empty());
     for n in [0, 33, 69] {
         assert_eq!(server.seqs(&format!("tenant-{n}")).await, [1, 2, 3]);
@@ -743,7 +743,7 @@ async fn commit_now_tells_of_the_attempt_that_failed() {
     assert!(matches!(*result.unwrap_err(), FlushError::Fault(_)));
     // Asking again does not wait for the pause after the failure.
     let (result, ticked) = tokio::join!(flush.commit_now(&namespace, through), server.job.tick());
-    assert_eq!((result.unwrap().len(), ticked.unwrap()), (1, Progress::Idle));
+    assert_eq!((result.unwrap().len(), ticked.unwrap()), (1, Progress::Done));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Tokens and the audit log for those who govern them.
+//! Tokens, the audit log and the jobs for those who govern them.
 //!
 //! A caller makes, sees and revokes only tokens whose every scope lies where it has `admin`; to it,
 //! others are not there.
@@ -102,6 +102,11 @@ pub async fn revoke_token(
         return Ok(json(200, &json!({ "revoked": id })));
     }
     Err(ApiError::new(ErrorCode::NotFound, "no such token; GET /admin/tokens lists them"))
+}
+
+/// `GET /admin/jobs`: every job of this server and its last runs.
+pub async fn jobs(State(app): State<App>) -> Response {
+    json(200, &app.jobs.list())
 }
 
 /// `GET /admin/audit?after=&limit=`: records in order, and both ends of the chain.

@@ -107,6 +107,7 @@ pub const ROUTES: &[Route] = &[
         on(m, webhooks::secrets::remove)
     }),
     get("/admin/audit", Everywhere(Admin), |m| on(m, admin::audit)),
+    get("/admin/jobs", Everywhere(Admin), |m| on(m, admin::jobs)),
     get("/healthz", Open, |m| on(m, health::healthz)),
     get("/readyz", Open, |m| on(m, health::readyz)),
     get("/metrics", Everywhere(Read), |m| on(m, health::metrics)),

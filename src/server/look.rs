@@ -98,6 +98,7 @@ impl Job for LookForMetadata {
                 info!(tables = count, "every table's metadata file is there");
                 self.told = None;
                 self.owner.clear(TOPIC);
+                return Ok(Progress::Done);
             }
             Ok(Ok(unreadable)) => self.tell(unreadable),
             Ok(Err(cause)) => {

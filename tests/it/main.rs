@@ -24,6 +24,7 @@ mod health;
 mod histories;
 mod hostile_http;
 mod hostile_sql;
+mod jobs;
 mod lost_ids;
 mod messages;
 mod moved;

@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["wal", "event", "clock", "ids"]),
     ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks", "metrics"]),
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
+    ("maintenance", &["clock", "tasks", "metrics"]),
     // edge
     ("config", &["faults"]),
     (
@@ -42,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "flush",
             "sql",
             "engine",
+            "maintenance",
             "event",
             "wal",
             "table",

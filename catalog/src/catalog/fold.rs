@@ -290,7 +290,6 @@ impl Catalog {
         fold.make(metadata, &built.updates);
         fold.watermark = Some(append.watermark);
         fold.seqs.insert(built.snapshot_id, append.seq);
-        fold.obsolete.extend(built.obsolete);
         fold.written.extend(built.written);
         let changes = Changes::making(&built.updates);
         Ok(Some(Made { snapshots: vec![built.snapshot_id], changes }))

@@ -23,6 +23,7 @@ mod own;
 mod places;
 mod purge;
 mod row_delta;
+mod thin;
 mod trust;
 mod verify;
 

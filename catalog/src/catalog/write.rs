@@ -175,6 +175,7 @@ impl Catalog {
     }
 
     fn remember(&self, writes: &[Write]) {
+        self.inner.overgrown.note(writes);
         for write in writes {
             if let Some(base) = &write.base {
                 self.forget(&base.metadata_location);

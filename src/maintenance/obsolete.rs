@@ -31,10 +31,10 @@ impl Job for DeleteObsolete {
     type Error = CatalogError;
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        self.catalog.trash().empty(TABLES_MAX).await?;
+        let emptied = self.catalog.trash().empty(TABLES_MAX).await?;
         self.catalog.forget_records().await?;
         let deleted = self.catalog.delete_obsolete(FILES_MAX).await?;
         let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);
-        Ok(if was_full { Progress::More } else { Progress::Idle })
+        Ok(Progress::of(0 < emptied + deleted, was_full))
     }
 }

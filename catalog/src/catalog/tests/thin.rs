@@ -1,0 +1,95 @@
+//! Thinning beside other commits.
+
+use super::*;
+use crate::{
+    append::Append,
+    catalog::RefKind,
+    metastore::Watermark,
+    retention::{self, SNAPSHOTS_MAX},
+};
+use std::collections::BTreeMap;
+
+const TABLE: &str = "a.events";
+
+/// A table of the service with this many snapshots.
+async fn overgrown(snapshots: u64) -> House {
+    overgrown_in(house().await, snapshots).await
+}
+
+async fn overgrown_in(house: House, snapshots: u64) -> House {
+    let mut table = new_table("events");
+    table.properties.insert(retention::MANAGED.to_owned(), "true".to_owned());
+    house.catalog.create_table(&suite::levels("a"), table).await.unwrap();
+    for position in 1..=snapshots {
+        append(&house.catalog, position).await;
+        house.clock.fetch_add(1_000, Ordering::SeqCst);
+    }
+    house
+}
+
+async fn append(catalog: &Catalog, position: u64) {
+    let append = Append {
+        files: Vec::new(),
+        summary: BTreeMap::new(),
+        watermark: Watermark { epoch: 1, position, last_seq: position },
+        log_since: 1,
+        seq: (position, position),
+        upgrades: Vec::new(),
+    };
+    catalog.append(&ident(TABLE), append).await.unwrap();
+}
+
+#[tokio::test]
+async fn appends_and_thinning_at_once_lose_nothing() {
+    let house = overgrown(560).await;
+    let (catalog, table) = (&house.catalog, ident(TABLE));
+    let appends = async {
+        for position in 561..=580 {
+            append(catalog, position).await;
+        }
+    };
+    let (thinned, ()) = tokio::join!(catalog.thin(&table), appends);
+    let removed = thinned.unwrap();
+    let loaded = catalog.load_table(&table).await.unwrap();
+    assert_eq!(loaded.metadata.snapshots().len(), 580 - removed);
+    assert_eq!(loaded.watermark.unwrap().position, 580);
+    assert!(580 - removed <= SNAPSHOTS_MAX + 20);
+    let rows = catalog.metastore().snapshots(loaded.metadata.uuid()).await.unwrap();
+    assert_eq!(rows.len(), 580 - removed, "the index of snapshots has the same");
+}
+
+/// Another process names a snapshot that is about to go.
+#[tokio::test]
+async fn a_snapshot_that_is_named_meanwhile_stays() {
+    let house = overgrown(560).await;
+    let table = ident(TABLE);
+    let loaded = house.catalog.load_table(&table).await.unwrap();
+    let goes =
+        retention::snapshots_to_remove(&loaded.metadata, loaded.metadata.last_updated_ms())[0];
+    let held = house.catalog.inner.locks.lock(std::iter::once(&table)).await;
+    let tag = async {
+        let made = house.other.create_ref(&table, "kept", RefKind::Tag, Some(goes)).await;
+        made.unwrap();
+        drop(held);
+    };
+    let (thinned, ()) = tokio::join!(house.catalog.thin(&table), tag);
+    assert!(0 < thinned.unwrap());
+    let after = house.catalog.load_table(&table).await.unwrap();
+    assert!(after.metadata.snapshot_by_id(goes).is_some());
+}
+
+#[tokio::test]
+async fn a_table_that_could_not_be_thinned_is_noted_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let house = overgrown_in(house_over(folder, metastore.clone()).await, 551).await;
+    let (catalog, table) = (&house.catalog, ident(TABLE));
+    assert_eq!(catalog.take_overgrown(10), std::slice::from_ref(&table));
+    assert!(catalog.take_overgrown(10).is_empty(), "it was taken");
+    metastore.faults.set(Fault::Before);
+    catalog.thin(&table).await.unwrap_err();
+    assert_eq!(catalog.take_overgrown(10), std::slice::from_ref(&table));
+    assert!(0 < catalog.thin(&table).await.unwrap());
+    assert!(catalog.take_overgrown(10).is_empty());
+    assert_eq!(catalog.thin(&table).await.unwrap(), 0, "nothing is left to do");
+}

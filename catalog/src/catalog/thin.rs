@@ -1,0 +1,128 @@
+//! Thins the history of the service's own tables, in commits of its own.
+//!
+//! Commits do not thin: one that leaves a table with too many snapshots notes it here, and whoever
+//! does maintenance works the notes off. A note that a process takes with it when it ends is
+//! written again by the table's next commit.
+//!
+//! Its one invariant: what goes was worked out on the very state that the commit replaces, so no
+//! snapshot or file goes that a branch, a tag or a later snapshot needs.
+
+use super::{Catalog, LoadedTable, change, write::Write};
+use crate::{
+    append::thin::{Thinning, thin},
+    commit,
+    error::CatalogError,
+    metastore::{Changes, SwapOutcome},
+    retention,
+};
+use iceberg::TableIdent;
+use std::{
+    collections::HashSet,
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// Most tables that are noted. One more is noted by its next commit after there is room.
+const NOTED_MAX: usize = 10_000;
+
+/// The tables whose history has grown past its bound.
+#[derive(Debug, Default)]
+pub(super) struct Overgrown {
+    tables: Mutex<HashSet<TableIdent>>,
+    wake: Arc<Notify>,
+}
+
+impl Overgrown {
+    /// Notes the tables of these commits that have too many snapshots.
+    pub(super) fn note(&self, writes: &[Write]) {
+        for write in writes.iter().filter(|write| retention::is_overgrown(&write.metadata)) {
+            if self.add(&write.table) {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Whether it was not there.
+    fn add(&self, table: &TableIdent) -> bool {
+        let mut tables = self.lock();
+        tables.len() < NOTED_MAX && tables.insert(table.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<TableIdent>> {
+        // Whole names go in and out, so a panic elsewhere leaves nothing half done.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is to go of a table, and its state that this was worked out on.
+struct Plan {
+    base: LoadedTable,
+    thinning: Thinning,
+}
+
+impl Catalog {
+    /// Takes at most so many of the tables whose history has grown past its bound by commits of
+    /// this process. They are the caller's to thin: [`Catalog::thin`] notes one that it could not.
+    #[must_use]
+    pub fn take_overgrown(&self, limit: usize) -> Vec<TableIdent> {
+        let mut tables = self.inner.overgrown.lock();
+        let taken: Vec<TableIdent> = tables.iter().take(limit).cloned().collect();
+        tables.retain(|table| !taken.contains(table));
+        taken
+    }
+
+    /// Is notified when there is another one.
+    #[must_use]
+    pub fn overgrown_wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.overgrown.wake)
+    }
+
+    /// Removes old snapshots of one of the service's tables, and queues the files that only they
+    /// need for deletion, in one commit; gives how many went. A table within its bounds, a gone one
+    /// and another's stay as they are.
+    ///
+    /// # Errors
+    /// [`CatalogError::CommitFailed`] when another process was faster; others as
+    /// [`Catalog::commit`]. The table is noted again.
+    pub async fn thin(&self, table: &TableIdent) -> Result<usize, CatalogError> {
+        let thinned = self.thin_once(table).await;
+        if thinned.is_err() {
+            self.inner.overgrown.add(table);
+        }
+        thinned
+    }
+
+    async fn thin_once(&self, table: &TableIdent) -> Result<usize, CatalogError> {
+        // Reads manifest lists, which takes its time: others commit meanwhile.
+        let Some(mut plan) = self.plan_thinning(table).await? else { return Ok(0) };
+        let _table = self.inner.locks.lock(iter::once(table)).await;
+        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
+        if row.is_none_or(|row| row.metadata_location != plan.base.metadata_location) {
+            // Once more, while this process commits nothing else to it: so it ends.
+            let Some(anew) = self.plan_thinning(table).await? else { return Ok(0) };
+            plan = anew;
+        }
+        let Plan { base, thinning: Thinning { updates, removed, obsolete } } = plan;
+        let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
+        let location = Some(base.metadata_location.as_str());
+        let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
+        let encoded = self.encoded_parts(&base).after(&updates, &metadata);
+        let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
+        write.encoded = Some(Arc::new(encoded));
+        write.changes = Changes::making(&updates);
+        write.obsolete.extend(obsolete);
+        match self.publish(&[write]).await? {
+            SwapOutcome::Done => Ok(removed),
+            SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) | SwapOutcome::Repeated(_) => {
+                Err(change::lost_every_race(table))
+            }
+        }
+    }
+
+    async fn plan_thinning(&self, table: &TableIdent) -> Result<Option<Plan>, CatalogError> {
+        let Some(base) = self.find(table).await? else { return Ok(None) };
+        let thinning = thin(&self.inner.storage, &base.metadata, self.now_ms()).await;
+        Ok(thinning.map(|thinning| Plan { base, thinning }))
+    }
+}

@@ -1,0 +1,107 @@
+use super::*;
+use icecore_schemas::jobs::{JobOutcome, JobRun};
+use std::collections::{BTreeSet, VecDeque};
+
+const START_MS: i64 = 1_000_000;
+
+/// Ends as it is told, and takes 5 ms of the clock each time.
+struct Scripted {
+    clock: Clock,
+    ends: VecDeque<Result<Progress, Broken>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("sweep {what}")]
+struct Broken {
+    what: String,
+    #[source]
+    source: std::fmt::Error,
+}
+
+impl Job for Scripted {
+    const NAME: &'static str = "delete-obsolete";
+    type Error = Broken;
+
+    async fn tick(&mut self) -> Result<Progress, Broken> {
+        self.clock.advance_ms(5);
+        self.ends.pop_front().expect("one end for each run")
+    }
+}
+
+fn broken(what: &str) -> Result<Progress, Broken> {
+    Err(Broken { what: what.to_owned(), source: std::fmt::Error })
+}
+
+/// The job, run once for each end, and the pauses that it asked for.
+async fn run(ends: Vec<Result<Progress, Broken>>) -> (Jobs, Vec<Duration>) {
+    let clock = Clock::manual(START_MS);
+    let jobs = Jobs::new(Tasks::default(), clock.clone(), Metrics::default());
+    let count = ends.len();
+    let mut runner = Runner::new(&jobs, Scripted { clock, ends: ends.into() }, Duration::MAX);
+    let mut pauses = Vec::new();
+    for _ in 0..count {
+        pauses.push(runner.run().await);
+    }
+    (jobs, pauses)
+}
+
+fn state(jobs: &Jobs) -> JobState {
+    jobs.list().jobs.into_iter().find(|job| job.name == Scripted::NAME).unwrap()
+}
+
+#[tokio::test]
+async fn a_job_runs_at_its_cadence_and_at_once_while_there_is_more() {
+    let ends = [Progress::Idle, Progress::More, Progress::Done].map(Ok);
+    let (jobs, pauses) = run(ends.into()).await;
+    let every = Duration::from_secs(30);
+    assert_eq!(pauses, [every, Duration::ZERO, every]);
+    let state = state(&jobs);
+    assert_eq!((state.every_ms, state.failures_in_a_row), (30_000, 0));
+    assert_eq!(state.next_run_ms, Some(START_MS + 15 + 30_000));
+    let worked =
+        |started_ms| JobRun { started_ms, elapsed_ms: 5, outcome: JobOutcome::Worked, error: None };
+    assert_eq!(state.last_run, Some(worked(START_MS + 10)));
+    assert_eq!(state.recent_runs, [worked(START_MS + 10), worked(START_MS + 5)]);
+}
+
+#[tokio::test]
+async fn a_failing_job_is_tried_again_and_tells_why_with_its_causes() {
+    let (jobs, pauses) = run(vec![broken("one"), broken("two")]).await;
+    assert_eq!(pauses, [BACKOFF_MAX, BACKOFF_MAX]);
+    let failed = state(&jobs);
+    assert_eq!(failed.failures_in_a_row, 2);
+    let error = "sweep two: an error occurred when formatting an argument";
+    assert_eq!(failed.last_run.unwrap().error.as_deref(), Some(error));
+    let (jobs, _) = run(vec![broken("one"), Ok(Progress::Idle)]).await;
+    let mended = state(&jobs);
+    assert_eq!((mended.failures_in_a_row, mended.recent_runs.len()), (0, 1));
+    assert_eq!(mended.last_run.unwrap().outcome, JobOutcome::Idle);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_runs_is_bounded() {
+    let long = "x".repeat(5_000);
+    let (jobs, _) = run((0..40).map(|_| broken(&long)).collect()).await;
+    let state = state(&jobs);
+    assert_eq!((state.failures_in_a_row, state.recent_runs.len()), (40, 10));
+    assert_eq!(state.recent_runs[0].error.as_ref().unwrap().len(), 1000);
+}
+
+#[tokio::test]
+async fn runs_are_counted_and_timed_by_job() {
+    let (jobs, _) = run(vec![Ok(Progress::Done), broken("one"), Ok(Progress::Done)]).await;
+    let text = jobs.inner.metrics.text();
+    for line in [
+        "icecore_job_runs_total{job=\"delete-obsolete\",outcome=\"worked\"} 2",
+        "icecore_job_runs_total{job=\"delete-obsolete\",outcome=\"failed\"} 1",
+        "icecore_job_seconds_count{job=\"delete-obsolete\"} 3",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn no_two_lines_of_the_table_have_one_name() {
+    let names: BTreeSet<&str> = JOBS.iter().map(|line| line.name).collect();
+    assert_eq!(names.len(), JOBS.len());
+}

@@ -1,0 +1,98 @@
+use super::*;
+use crate::clock::Clock;
+use iceberg::{
+    TableIdent,
+    spec::{NestedField, PrimitiveType, Schema, Type},
+};
+use icecore_catalog::{
+    append::Append,
+    catalog::CreateTable,
+    metastore::{Metastore, Watermark},
+    retention::{MANAGED, SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
+    storage::{S3Options, Storage},
+};
+use std::collections::BTreeMap;
+
+/// A catalog with a table of the service, `a.events`.
+struct House {
+    catalog: Catalog,
+    clock: Clock,
+    table: TableIdent,
+    _folder: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        let clock = Clock::manual(1_700_000_000_000);
+        let now = clock.clone();
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
+        let levels = vec!["a".to_owned()];
+        catalog.ensure_namespace(&levels, &BTreeMap::new()).await.unwrap();
+        let field = NestedField::required(1, "seq", Type::Primitive(PrimitiveType::Long));
+        let events = CreateTable {
+            name: "events".to_owned(),
+            schema: Schema::builder().with_fields([field.into()]).build().unwrap(),
+            partition_spec: None,
+            sort_order: None,
+            file_order: None,
+            location: None,
+            properties: [(MANAGED.to_owned(), "true".to_owned())].into(),
+        };
+        catalog.create_table(&levels, events).await.unwrap();
+        let table = TableIdent::from_strs(["a", "events"]).unwrap();
+        Self { catalog, clock, table, _folder: folder }
+    }
+
+    /// Commits snapshots without files up to this position, one a second.
+    async fn append(&self, positions: std::ops::RangeInclusive<u64>) {
+        for position in positions {
+            let append = Append {
+                files: Vec::new(),
+                summary: BTreeMap::new(),
+                watermark: Watermark { epoch: 1, position, last_seq: position },
+                log_since: 1,
+                seq: (position, position),
+                upgrades: Vec::new(),
+            };
+            self.catalog.append(&self.table, append).await.unwrap();
+            self.clock.advance_ms(1_000);
+        }
+    }
+
+    async fn snapshots(&self) -> usize {
+        self.catalog.load_table(&self.table).await.unwrap().metadata.snapshots().len()
+    }
+}
+
+#[tokio::test]
+async fn commits_leave_old_snapshots_to_the_job() {
+    let house = House::new().await;
+    let (mut job, wake) = ThinSnapshots::new(&house.catalog);
+    let bound = (SNAPSHOTS_MAX + SNAPSHOTS_SLACK) as u64;
+    house.append(1..=bound).await;
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle, "there is slack");
+    house.append(bound + 1..=bound + 10).await;
+    assert_eq!(house.snapshots().await as u64, bound + 10, "a commit removes none");
+    wake.notified().await;
+    assert_eq!(job.tick().await.unwrap(), Progress::Done);
+    assert!(house.snapshots().await <= SNAPSHOTS_MAX);
+    let newest = house.catalog.load_table(&house.table).await.unwrap();
+    assert_eq!(newest.watermark.unwrap().position, bound + 10, "the log's mark stays");
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+    house.append(bound + 11..=bound + 12).await;
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+}
+
+#[tokio::test]
+async fn a_table_that_is_gone_holds_nothing_up() {
+    let house = House::new().await;
+    let (mut job, _) = ThinSnapshots::new(&house.catalog);
+    house.append(1..=(SNAPSHOTS_MAX + SNAPSHOTS_SLACK) as u64 + 1).await;
+    let levels = vec!["a".to_owned()];
+    house.catalog.metastore().drop_table(&levels, "events").await.unwrap();
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+}
