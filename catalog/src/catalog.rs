@@ -4,18 +4,18 @@
 //! commit is ever lost or half visible. A new metadata file is durable before the pointer moves.
 
 mod admin;
+mod batch;
 mod cache;
 mod change;
 mod contents;
 mod create;
-mod deletes;
 mod first;
-mod fold;
-mod group;
 pub(crate) mod jail;
+mod live;
 mod load;
 mod locks;
 mod own;
+mod queue;
 mod read;
 mod register;
 mod thin;
@@ -44,12 +44,12 @@ use crate::{
     storage::Storage,
 };
 use cache::MetadataCache;
-use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     spec::{PrimitiveType, TableMetadata, ViewMetadata},
 };
 use locks::TableLocks;
+use queue::CommitQueues;
 use std::sync::Arc;
 pub use views::{CreateView, LoadedView, ViewChange, Views};
 
@@ -191,7 +191,7 @@ struct Inner {
     locks: TableLocks,
     options: CatalogOptions,
     seen: contents::Seen,
-    queues: Queues,
+    queues: CommitQueues,
     overgrown: thin::Overgrown,
 }
 
@@ -230,7 +230,7 @@ impl Catalog {
             locks: TableLocks::new(),
             options,
             seen: contents::Seen::default(),
-            queues: Queues::default(),
+            queues: CommitQueues::default(),
             overgrown: thin::Overgrown::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());
@@ -395,8 +395,10 @@ impl Catalog {
         if base.is_none_or(|base| base.location() != new.location()) {
             self.free_location(new.location(), new.uuid()).await?;
         }
-        self.check_contents(base, new, updates).await?;
-        self.check_deletes(new, updates).await
+        if let Some(base) = base {
+            commit::check_heads(base, updates)?;
+        }
+        self.check_contents(base, new, updates).await.map(drop)
     }
 
     /// The time that commits are dated with, ms since 1970.

@@ -65,6 +65,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ("ancestors", &[]),
     ("clock", &[]),
     ("digest", &[]),
+    ("avro", &[]),
     ("names", &["error"]),
     ("location", &["error"]),
     ("principal", &["names"]),
@@ -85,6 +86,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
         "append",
         &[
             "ancestors",
+            "avro",
             "commit",
             "error",
             "location",
@@ -94,7 +96,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("relocate", &["error", "location", "metadata_file", "metastore", "storage"]),
+    ("relocate", &["avro", "error", "location", "metadata_file", "metastore", "storage"]),
     (
         "catalog",
         &[

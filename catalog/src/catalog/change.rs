@@ -1,29 +1,42 @@
 //! Commits: of clients' updates to one or several tables, and of our own appends.
 
 use super::{
-    Catalog, LoadedTable, TableChange, fold,
-    group::Work,
-    jail, own,
-    write::{GRACE_MS, Write},
+    Catalog, LoadedTable, TableChange, batch::TableDraft, jail, queue::CommitWork, write::Write,
 };
 use crate::{
-    append::Append,
+    append::{
+        Append, Rewrite,
+        changes::{OnlyAdds, SnapshotChanges},
+        rebase,
+    },
     commit,
     error::CatalogError,
-    metastore::{Changes, Obsolete, SwapOutcome},
+    metastore::{Changes, SwapOutcome},
 };
-use iceberg::{TableIdent, TableRequirement};
+use iceberg::{
+    TableIdent, TableRequirement, TableUpdate,
+    spec::{Snapshot, TableMetadata},
+};
 use std::collections::HashSet;
 
 /// How often a transaction over several tables is built anew after a lost race.
 const COMMIT_RETRIES: u32 = 10;
 
-/// What one change comes to.
-enum Plan {
-    /// The table already is as the change wants it.
-    Unchanged(LoadedTable),
-    /// What to write.
-    Write(Box<Write>),
+/// What was found in the files of a change before its turn came.
+#[derive(Clone, Debug)]
+pub(super) enum Contents {
+    /// They were not read.
+    Unread,
+    /// Files to add, and nothing else.
+    OnlyAdds(OnlyAdds),
+    /// More than that.
+    DoesMore,
+}
+
+impl Contents {
+    fn of(changes: SnapshotChanges) -> Self {
+        changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
+    }
 }
 
 impl Catalog {
@@ -39,7 +52,8 @@ impl Catalog {
     /// `Storage`.
     pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
         self.normalize(&mut change)?;
-        self.enqueue(change.table.clone(), Work::Change(change)).await
+        let contents = self.examine(&change).await?;
+        self.enqueue(change.table.clone(), CommitWork::Change(change, contents)).await
     }
 
     /// Applies changes to several tables, all or none.
@@ -55,9 +69,15 @@ impl Catalog {
                 twice.table
             )));
         }
+        let mut examined = Vec::with_capacity(changes.len());
+        for change in changes {
+            let contents = self.examine(&change).await?;
+            examined.push((change, contents));
+        }
+        let changes = examined;
         let catalog = self.clone();
         self.to_the_end(async move {
-            let tables = changes.iter().map(|change| &change.table);
+            let tables = changes.iter().map(|(change, _)| &change.table);
             let _tables = catalog.inner.locks.lock(tables).await;
             catalog.commit_locked(&changes).await.map(|_| ())
         })
@@ -78,7 +98,66 @@ impl Catalog {
         table: &TableIdent,
         append: Append,
     ) -> Result<LoadedTable, CatalogError> {
-        self.enqueue(table.clone(), Work::Append(Box::new(append))).await
+        self.enqueue(table.clone(), CommitWork::Append(Box::new(append))).await
+    }
+
+    /// Replaces data files by others, or deletes rows, as one snapshot on top of whatever others
+    /// committed since the snapshot that was read for it.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `CommitFailed` (a file is not live any more, or got deletes since it was read; or
+    /// races without end), `CommitStateUnknown`, `Invalid`, `Busy`, `Storage`.
+    pub async fn rewrite(
+        &self,
+        table: &TableIdent,
+        rewrite: Rewrite,
+    ) -> Result<LoadedTable, CatalogError> {
+        self.enqueue(table.clone(), CommitWork::Rewrite(Box::new(rewrite))).await
+    }
+
+    /// Reads and checks the files that a change names, while nobody waits for its table: they never
+    /// change, and a snapshot is checked against its parent whatever the table has become since. What
+    /// was found whole is not read again in the change's turn.
+    ///
+    /// # Errors
+    /// As [`Catalog::commit`].
+    async fn examine(&self, change: &TableChange) -> Result<Contents, CatalogError> {
+        let TableChange { table, requirements, updates, .. } = change;
+        let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
+        if moves || commit::added(updates).next().is_none() {
+            return Ok(Contents::Unread);
+        }
+        let Some(base) = self.find(table).await? else { return Ok(Contents::Unread) };
+        let base = base.metadata.as_ref();
+        let held = commit::check_requirements(requirements, Some(base));
+        // What is done already, or refused as it is, is told from the table alone.
+        let is_settled = commit::is_applied(base, requirements, updates)
+            || (held.is_err() && rebase::late(base, requirements, updates).is_none());
+        if is_settled {
+            return Ok(Contents::Unread);
+        }
+        match (self.check_contents(Some(base), base, updates).await?, updates.as_slice()) {
+            (Some(changes), _) => Ok(Contents::of(changes)),
+            (None, [TableUpdate::AddSnapshot { snapshot }, _]) => {
+                Ok(self.contents_of(base, snapshot).await)
+            }
+            (None, _) => Ok(Contents::DoesMore),
+        }
+    }
+
+    /// What a snapshot that may be put on top of others adds.
+    pub(super) async fn contents_of(&self, base: &TableMetadata, snapshot: &Snapshot) -> Contents {
+        let Ok(own) = self.inner.storage.normalize(base.location()) else {
+            return Contents::DoesMore;
+        };
+        let parent = snapshot.parent_snapshot_id().map(|parent| base.snapshot_by_id(parent));
+        let changes = match parent {
+            Some(None) => return Contents::DoesMore,
+            Some(Some(parent)) => self.changes(&own, snapshot, Some(parent)).await,
+            None => self.changes(&own, snapshot, None).await,
+        };
+        // Files that cannot be read are not moved, and whoever has them looked at says why.
+        changes.map_or(Contents::DoesMore, Contents::of)
     }
 
     fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {
@@ -89,17 +168,16 @@ impl Catalog {
     /// Applies changes to tables that are locked, all or none.
     pub(super) async fn commit_locked(
         &self,
-        changes: &[TableChange],
+        changes: &[(TableChange, Contents)],
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         for _ in 0..=COMMIT_RETRIES {
             // Every change is checked before anything is written.
-            let mut tables = Vec::with_capacity(changes.len());
-            let (mut writes, mut written) = (Vec::new(), Vec::new());
-            let planned = self.plan_all(changes, &mut tables, &mut writes, &mut written).await;
-            if planned.is_err() {
+            let mut written = Vec::new();
+            let made = self.write_all(changes, &mut written).await;
+            if made.is_err() {
                 self.discard(&written).await;
             }
-            planned?;
+            let (tables, writes) = made?;
             if writes.is_empty() {
                 self.keep_request(tables.first()).await?;
                 return Ok(tables);
@@ -112,75 +190,67 @@ impl Catalog {
                 | Err(_) => self.discard(&written).await,
             }
             match outcome.map_err(lost_create)? {
-                SwapOutcome::Deposed(_) => return Err(deposed(&changes[0].table)),
+                SwapOutcome::Deposed(_) => return Err(deposed(&changes[0].0.table)),
                 SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
                 SwapOutcome::Done | SwapOutcome::Lost(_) => (),
             }
         }
-        Err(lost_every_race(&changes[0].table))
+        Err(lost_every_race(&changes[0].0.table))
     }
 
-    /// Plans every change; `written` has the files that this wrote even when it fails.
-    async fn plan_all(
+    /// What to write for every change, and the tables with it; `written` has the files that this wrote
+    /// even when it fails.
+    async fn write_all(
         &self,
-        changes: &[TableChange],
-        tables: &mut Vec<LoadedTable>,
-        writes: &mut Vec<Write>,
+        changes: &[(TableChange, Contents)],
         written: &mut Vec<String>,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<(Vec<LoadedTable>, Vec<Write>), CatalogError> {
+        let (mut tables, mut writes) = (Vec::with_capacity(changes.len()), Vec::new());
         for change in changes {
-            match self.plan(change, written).await? {
-                Plan::Unchanged(table) => tables.push(table),
-                Plan::Write(write) => {
-                    tables.push(write.loaded());
-                    writes.push(*write);
-                }
-            }
+            let write = match self.find(&change.0.table).await? {
+                Some(base) => match self.write(base, change, written).await? {
+                    Ok(write) => write,
+                    Err(unchanged) => {
+                        tables.push(unchanged);
+                        continue;
+                    }
+                },
+                None => self.write_new(&change.0).await?,
+            };
+            tables.push(write.loaded());
+            writes.push(write);
         }
-        Ok(())
+        Ok((tables, writes))
     }
 
-    /// Checks a change against the table as it is now.
-    async fn plan(
+    /// What to write for a change; the table itself if it is as the change wants it.
+    async fn write(
         &self,
-        change: &TableChange,
+        base: LoadedTable,
+        (change, contents): &(TableChange, Contents),
         written: &mut Vec<String>,
-    ) -> Result<Plan, CatalogError> {
-        let TableChange { table, requirements, updates, .. } = change;
-        let now_ms = self.now_ms();
-        let Some(base) = self.find(table).await? else {
-            if !requirements.contains(&TableRequirement::NotExist) {
-                return Err(CatalogError::NoSuchTable(table.to_string()));
-            }
-            let metadata = self.built_from_updates(table, updates).await?;
-            let mut write = Write::new(table.clone(), None, metadata, now_ms);
-            write.changes = Changes::making(updates);
-            return Ok(Plan::Write(Box::new(write)));
+    ) -> Result<Result<Write, LoadedTable>, CatalogError> {
+        let mut draft = TableDraft::new(base.clone(), self.encoded_parts(&base), self.now_ms());
+        let Some(made) = self.apply_change(&mut draft, (change, contents)).await? else {
+            return Ok(Err(base));
         };
-        if commit::is_applied(&base.metadata, requirements, updates) {
-            return Ok(Plan::Unchanged(base));
+        let (mut write, files) = draft.into_write(&change.table);
+        write.changes = made.changes;
+        write.deferred.clone_from(&files);
+        written.extend(files);
+        Ok(Ok(write))
+    }
+
+    /// What to write for a table that a change makes.
+    async fn write_new(&self, change: &TableChange) -> Result<Write, CatalogError> {
+        let TableChange { table, requirements, updates, .. } = change;
+        if !requirements.contains(&TableRequirement::NotExist) {
+            return Err(CatalogError::NoSuchTable(table.to_string()));
         }
-        own::check_history(change, &base.metadata, &self.encoded_parts(&base).refs)?;
-        let held = commit::check_requirements(requirements, Some(&base.metadata));
-        if held.is_ok() && updates.is_empty() {
-            return Ok(Plan::Unchanged(base));
-        }
-        let rebased = self.rebased(&base.metadata, change, held).await?;
-        let updates = rebased.as_ref().map_or(updates, |rebased| &rebased.updates);
-        written.extend(rebased.as_ref().map(|rebased| rebased.written.clone()));
-        let location = Some(base.metadata_location.as_str());
-        let metadata = commit::apply_updates_at(&base.metadata, location, updates, now_ms)?;
-        fold::check_identity(&base.metadata, &metadata)?;
-        self.check_commit(table, Some(&base.metadata), &metadata, updates).await?;
-        if metadata.location() != base.metadata.location() {
-            self.inner.storage.prepare_table(metadata.location()).await?;
-        }
-        let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
-        write.changes = Changes::changing(requirements, updates);
-        let not_before_ms = now_ms + GRACE_MS;
-        let replaced = rebased.map(|rebased| rebased.replaced);
-        write.obsolete.extend(replaced.map(|location| Obsolete { location, not_before_ms }));
-        Ok(Plan::Write(Box::new(write)))
+        let metadata = self.built_from_updates(table, updates).await?;
+        let mut write = Write::new(table.clone(), None, metadata, self.now_ms());
+        write.changes = Changes::making(updates);
+        Ok(write)
     }
 }
 

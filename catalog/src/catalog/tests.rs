@@ -19,9 +19,12 @@ use std::{
 use uuid::Uuid;
 
 mod first;
+mod live;
+mod many_files;
 mod own;
 mod places;
 mod purge;
+mod rewrites;
 mod row_delta;
 mod thin;
 mod trust;
