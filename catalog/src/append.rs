@@ -86,6 +86,18 @@ pub async fn build(
     check(base, &append.files)?;
     let mut writer = manifests::Writer::new(storage, base, unused_id(base));
     let written = write(storage, base, append, now_ms, &mut writer).await;
+    let mut built = finish(storage, base, writer, written).await?;
+    built.updates.extend_from_slice(&append.upgrades);
+    Ok(built)
+}
+
+/// What to apply for the snapshot that was written; after a failure its files are deleted.
+async fn finish(
+    storage: &Storage,
+    base: &TableMetadata,
+    writer: manifests::Writer<'_>,
+    written: Result<Snapshot, CatalogError>,
+) -> Result<BuiltAppend, CatalogError> {
     let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
         Ok(updates) => updates,
         Err(error) => {
@@ -93,12 +105,11 @@ pub async fn build(
             return Err(error);
         }
     };
-    updates.extend_from_slice(&append.upgrades);
-    let snapshot_id = writer.snapshot_id();
     if retention::is_managed(base) {
         // Whoever removes snapshots may take with them what shows a fork.
         updates.extend(obsolete::mark(base, obsolete::history(base), &[]));
     }
+    let snapshot_id = writer.snapshot_id();
     Ok(BuiltAppend { updates, snapshot_id, written: writer.into_written() })
 }
 

@@ -7,11 +7,11 @@
 use super::{
     BuiltAppend,
     changes::FileKey,
-    check, discard,
+    check,
     entries::{self, FileEntry},
-    manifests, onto_main,
+    finish, manifests,
     summary::{self, Counts, ManifestCounts},
-    thin, timestamp_ms, unused_id,
+    timestamp_ms, unused_id,
 };
 use crate::{error::CatalogError, storage::Storage};
 use futures::{StreamExt, stream};
@@ -87,16 +87,7 @@ pub async fn build_rewrite(
     }
     let mut writer = manifests::Writer::new(storage, base, unused_id(base));
     let written = write(storage, base, rewrite, now_ms, &mut writer).await;
-    let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
-        Ok(updates) => updates,
-        Err(error) => {
-            discard(storage, writer.into_written()).await;
-            return Err(error);
-        }
-    };
-    let snapshot_id = writer.snapshot_id();
-    let obsolete = thin(storage, base, now_ms, &mut updates).await;
-    Ok(BuiltAppend { updates, snapshot_id, obsolete, written: writer.into_written() })
+    finish(storage, base, writer, written).await
 }
 
 async fn write(
