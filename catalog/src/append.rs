@@ -7,6 +7,8 @@
 //! Its one invariant: the new snapshot lists every live file of its parent and every added file,
 //! each exactly once.
 
+pub(crate) mod changes;
+pub(crate) mod entries;
 mod manifests;
 mod obsolete;
 pub(crate) mod rebase;

@@ -8,11 +8,11 @@ mod cache;
 mod change;
 mod contents;
 mod create;
-mod deletes;
 mod first;
 mod fold;
 mod group;
 pub(crate) mod jail;
+mod live;
 mod load;
 mod locks;
 mod own;
@@ -392,8 +392,10 @@ impl Catalog {
         if base.is_none_or(|base| base.location() != new.location()) {
             self.free_location(new.location(), new.uuid()).await?;
         }
-        self.check_contents(base, new, updates).await?;
-        self.check_deletes(new, updates).await
+        if let Some(base) = base {
+            commit::check_heads(base, updates)?;
+        }
+        self.check_contents(base, new, updates).await.map(drop)
     }
 
     /// The time that commits are dated with, ms since 1970.

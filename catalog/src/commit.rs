@@ -4,9 +4,11 @@
 //! snapshot with the machine's time; [`apply_updates_at`] takes that out again, so that a table's
 //! time never goes back and tests can set it.
 
+mod heads;
 mod seed;
 
 use crate::{error::CatalogError, metadata_file::refs};
+pub(crate) use heads::check_heads;
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod append;
 pub mod audit;
+mod avro;
 pub mod catalog;
 pub mod clock;
 mod columns;

@@ -5,7 +5,6 @@
 //! and the table's pointer is swapped last. Its one invariant: until then the table is as it was. A
 //! run that was killed is repeated, and writes the same files once more.
 
-mod avro;
 mod manifests;
 mod metadata;
 mod needed;

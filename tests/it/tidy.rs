@@ -59,6 +59,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("clock", &[]),
     ("digest", &[]),
+    ("avro", &[]),
     ("names", &["error"]),
     ("location", &["error"]),
     ("principal", &["names"]),
@@ -77,9 +78,18 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ("scan", &["error", "location", "manifest_file", "metadata_file", "storage"]),
     (
         "append",
-        &["commit", "error", "location", "manifest_file", "metastore", "retention", "storage"],
+        &[
+            "avro",
+            "commit",
+            "error",
+            "location",
+            "manifest_file",
+            "metastore",
+            "retention",
+            "storage",
+        ],
     ),
-    ("relocate", &["error", "location", "metadata_file", "metastore", "storage"]),
+    ("relocate", &["avro", "error", "location", "metadata_file", "metastore", "storage"]),
     (
         "catalog",
         &[

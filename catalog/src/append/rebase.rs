@@ -7,22 +7,18 @@
 //! as does what [`guard`] keeps.
 
 mod guard;
-pub(crate) mod row_delta;
+mod row_delta;
 
-use super::{manifests, summary};
-use crate::{commit, error::CatalogError, manifest_file, storage::Storage};
+use super::{changes::OnlyAdds, manifests, summary};
+use crate::{commit, error::CatalogError, storage::Storage};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{
-        DataFile, FormatVersion, ManifestContentType, ManifestEntryRef, ManifestFile,
-        ManifestStatus, Operation, Snapshot, SnapshotRef, SnapshotReference, Summary,
-        TableMetadata,
+        FormatVersion, ManifestContentType, ManifestFile, Operation, Snapshot, SnapshotRef,
+        SnapshotReference, Summary, TableMetadata,
     },
 };
-use std::collections::{HashMap, HashSet};
-
-/// Most manifests that one commit adds and that are read to see what is in them.
-const ADDED_MANIFESTS_MAX: usize = 64;
+use std::collections::HashMap;
 
 /// The number of an entry that takes its snapshot's.
 const INHERITED: i64 = -1;
@@ -33,6 +29,13 @@ pub(crate) struct Late<'a> {
     snapshot: &'a Snapshot,
     branch: &'a str,
     reference: &'a SnapshotReference,
+}
+
+impl<'a> Late<'a> {
+    /// The snapshot as its client built it.
+    pub(crate) fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
+    }
 }
 
 /// A late commit, built anew.
@@ -99,8 +102,8 @@ fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> boo
     std::iter::successors(head, before).any(|id| id == parent)
 }
 
-/// Writes the commit's manifest list on top of the branch's head; none when it does more than add
-/// files.
+/// Writes the manifest list of a commit that only adds files on top of the branch's head; none when
+/// it cannot be moved.
 ///
 /// Returns when the list is durable.
 ///
@@ -110,22 +113,22 @@ fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> boo
 pub(crate) async fn rebase(
     storage: &Storage,
     base: &TableMetadata,
-    late: &Late<'_>,
+    (late, adds): (&Late<'_>, &OnlyAdds),
     now_ms: i64,
 ) -> Result<Option<Rebased>, CatalogError> {
-    let Some(added) = added_manifests(storage, base, late.snapshot).await else {
+    let Some(added) = renumbered(storage, base, (late.snapshot, adds)).await else {
         return Ok(None);
     };
     let head = base.snapshot_for_ref(late.branch);
-    row_delta::check(storage, base, late.snapshot, head, &added.deletes).await?;
+    row_delta::check(storage, base, late.snapshot, head, &adds.deletes).await?;
     let kept = match head {
         Some(head) => manifests::read_list(storage, base, head).await?,
         None => Vec::new(),
     };
     let mut writer = manifests::Writer::new(storage, base, late.snapshot.snapshot_id());
     let parent = head.map(|head| head.snapshot_id());
-    let adds_data = added.manifests.iter().any(|added| added.content == ManifestContentType::Data);
-    let listed = writer.list(added.manifests.into_iter().chain(kept), parent).await;
+    let adds_data = added.iter().any(|added| added.content == ManifestContentType::Data);
+    let listed = writer.list(added.into_iter().chain(kept), parent).await;
     let written = writer.list_location();
     if let Err(cause) = listed {
         super::discard(storage, writer.into_written()).await;
@@ -144,71 +147,28 @@ pub(crate) async fn rebase(
     Ok(Some(Rebased { updates, written, replaced }))
 }
 
-/// What a commit adds.
-struct Added {
-    /// To be numbered anew.
-    manifests: Vec<ManifestFile>,
-    /// The delete files in them.
-    deletes: Vec<DataFile>,
-}
-
-/// What the commit adds; none when it does anything else, or what it refers to cannot be read.
-async fn added_manifests(
+/// The manifests that the commit adds, to be numbered anew; none when they cannot be.
+async fn renumbered(
     storage: &Storage,
     base: &TableMetadata,
-    snapshot: &Snapshot,
-) -> Option<Added> {
-    let listed = manifests::read_list(storage, base, snapshot).await.ok()?;
-    let id = snapshot.snapshot_id();
-    let (mut added, taken): (Vec<_>, Vec<_>) =
-        listed.into_iter().partition(|manifest| manifest.added_snapshot_id == id);
-    let parent = snapshot.parent_snapshot_id().map(|parent| base.snapshot_by_id(parent));
-    let expected = match parent {
-        Some(parent) => manifests::read_list(storage, base, parent?).await.ok()?,
-        None => Vec::new(),
-    };
-    // A manifest that is left out takes its files out of the table.
-    let paths = |manifests: &[ManifestFile]| -> HashSet<String> {
-        manifests.iter().map(|manifest| manifest.manifest_path.clone()).collect()
-    };
-    if paths(&taken) != paths(&expected) || added.len() > ADDED_MANIFESTS_MAX {
+    (snapshot, adds): (&Snapshot, &OnlyAdds),
+) -> Option<Vec<ManifestFile>> {
+    // One that replaces what a filter finds and found nothing may find something now.
+    if (snapshot.summary().operation == Operation::Append) != adds.deletes.is_empty() {
         return None;
     }
-    let mut deletes = Vec::new();
-    for manifest in &mut added {
-        let files = added_files(storage, base, manifest).await?;
-        if manifest.content == ManifestContentType::Deletes {
-            deletes.extend(files);
+    let mut listed = manifests::read_list(storage, base, snapshot).await.ok()?;
+    listed.retain(|manifest| manifest.added_snapshot_id == snapshot.snapshot_id());
+    for manifest in &mut listed {
+        if manifest.key_metadata.is_some()
+            || base.partition_spec_by_id(manifest.partition_spec_id).is_none()
+        {
+            return None;
         }
         manifest.sequence_number = INHERITED;
         manifest.min_sequence_number = INHERITED;
     }
-    // One that replaces what a filter finds and found nothing may find something now.
-    let is_append = snapshot.summary().operation == Operation::Append;
-    (is_append == deletes.is_empty()).then_some(Added { manifests: added, deletes })
-}
-
-/// The files of a manifest that adds them and does nothing else, none of them with a number of its
-/// own; none of any other.
-async fn added_files(
-    storage: &Storage,
-    base: &TableMetadata,
-    manifest: &ManifestFile,
-) -> Option<Vec<DataFile>> {
-    if manifest.key_metadata.is_some()
-        || base.partition_spec_by_id(manifest.partition_spec_id).is_none()
-    {
-        return None;
-    }
-    let bytes = storage.get(&manifest.manifest_path).await.ok()?;
-    let parsed = manifest_file::parse(&bytes).ok()?;
-    let is_added = |entry: &ManifestEntryRef| {
-        entry.status == ManifestStatus::Added
-            && entry.sequence_number.is_none()
-            && entry.snapshot_id.is_none_or(|id| id == manifest.added_snapshot_id)
-    };
-    let entries = parsed.entries().iter();
-    entries.map(|entry| is_added(entry).then(|| entry.data_file().clone())).collect()
+    Some(listed)
 }
 
 /// The same snapshot with another parent.

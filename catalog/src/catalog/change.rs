@@ -7,16 +7,40 @@ use super::{
     write::{GRACE_MS, Write},
 };
 use crate::{
-    append::Append,
+    append::{
+        Append,
+        changes::{OnlyAdds, SnapshotChanges},
+        rebase,
+    },
     commit,
     error::CatalogError,
     metastore::{Changes, Obsolete, SwapOutcome},
 };
-use iceberg::{TableIdent, TableRequirement};
+use iceberg::{
+    TableIdent, TableRequirement, TableUpdate,
+    spec::{Snapshot, TableMetadata},
+};
 use std::collections::HashSet;
 
 /// How often a transaction over several tables is built anew after a lost race.
 const COMMIT_RETRIES: u32 = 10;
+
+/// What was found in the files of a change before its turn came.
+#[derive(Clone, Debug)]
+pub(super) enum Contents {
+    /// They were not read.
+    Unread,
+    /// Files to add, and nothing else.
+    OnlyAdds(OnlyAdds),
+    /// More than that.
+    DoesMore,
+}
+
+impl Contents {
+    fn of(changes: SnapshotChanges) -> Self {
+        changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
+    }
+}
 
 /// What one change comes to.
 enum Plan {
@@ -39,7 +63,8 @@ impl Catalog {
     /// `Storage`.
     pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
         self.normalize(&mut change)?;
-        self.enqueue(change.table.clone(), Work::Change(change)).await
+        let contents = self.examine(&change).await?;
+        self.enqueue(change.table.clone(), Work::Change(change, contents)).await
     }
 
     /// Applies changes to several tables, all or none.
@@ -55,9 +80,15 @@ impl Catalog {
                 twice.table
             )));
         }
+        let mut examined = Vec::with_capacity(changes.len());
+        for change in changes {
+            let contents = self.examine(&change).await?;
+            examined.push((change, contents));
+        }
+        let changes = examined;
         let catalog = self.clone();
         self.to_the_end(async move {
-            let tables = changes.iter().map(|change| &change.table);
+            let tables = changes.iter().map(|(change, _)| &change.table);
             let _tables = catalog.inner.locks.lock(tables).await;
             catalog.commit_locked(&changes).await.map(|_| ())
         })
@@ -81,6 +112,51 @@ impl Catalog {
         self.enqueue(table.clone(), Work::Append(Box::new(append))).await
     }
 
+    /// Reads and checks the files that a change names, while nobody waits for its table: they never
+    /// change, and a snapshot is checked against its parent whatever the table has become since. What
+    /// was found whole is not read again in the change's turn.
+    ///
+    /// # Errors
+    /// As [`Catalog::commit`].
+    async fn examine(&self, change: &TableChange) -> Result<Contents, CatalogError> {
+        let TableChange { table, requirements, updates, .. } = change;
+        let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
+        if moves || commit::added(updates).next().is_none() {
+            return Ok(Contents::Unread);
+        }
+        let Some(base) = self.find(table).await? else { return Ok(Contents::Unread) };
+        let base = base.metadata.as_ref();
+        let held = commit::check_requirements(requirements, Some(base));
+        // What is done already, or refused as it is, is told from the table alone.
+        let is_settled = commit::is_applied(base, requirements, updates)
+            || (held.is_err() && rebase::late(base, requirements, updates).is_none());
+        if is_settled {
+            return Ok(Contents::Unread);
+        }
+        match (self.check_contents(Some(base), base, updates).await?, updates.as_slice()) {
+            (Some(changes), _) => Ok(Contents::of(changes)),
+            (None, [TableUpdate::AddSnapshot { snapshot }, _]) => {
+                Ok(self.contents_of(base, snapshot).await)
+            }
+            (None, _) => Ok(Contents::DoesMore),
+        }
+    }
+
+    /// What a snapshot that may be put on top of others adds.
+    pub(super) async fn contents_of(&self, base: &TableMetadata, snapshot: &Snapshot) -> Contents {
+        let Ok(own) = self.inner.storage.normalize(base.location()) else {
+            return Contents::DoesMore;
+        };
+        let parent = snapshot.parent_snapshot_id().map(|parent| base.snapshot_by_id(parent));
+        let changes = match parent {
+            Some(None) => return Contents::DoesMore,
+            Some(Some(parent)) => self.changes(&own, snapshot, Some(parent)).await,
+            None => self.changes(&own, snapshot, None).await,
+        };
+        // Files that cannot be read are not moved, and whoever has them looked at says why.
+        changes.map_or(Contents::DoesMore, Contents::of)
+    }
+
     fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {
         let mut updates = change.updates.iter_mut();
         updates.try_for_each(|update| jail::normalize(&self.inner.storage, update))
@@ -89,7 +165,7 @@ impl Catalog {
     /// Applies changes to tables that are locked, all or none.
     pub(super) async fn commit_locked(
         &self,
-        changes: &[TableChange],
+        changes: &[(TableChange, Contents)],
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         for _ in 0..=COMMIT_RETRIES {
             // Every change is checked before anything is written.
@@ -112,18 +188,18 @@ impl Catalog {
                 | Err(_) => self.discard(&written).await,
             }
             match outcome.map_err(lost_create)? {
-                SwapOutcome::Deposed(_) => return Err(deposed(&changes[0].table)),
+                SwapOutcome::Deposed(_) => return Err(deposed(&changes[0].0.table)),
                 SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
                 SwapOutcome::Done | SwapOutcome::Lost(_) => (),
             }
         }
-        Err(lost_every_race(&changes[0].table))
+        Err(lost_every_race(&changes[0].0.table))
     }
 
     /// Plans every change; `written` has the files that this wrote even when it fails.
     async fn plan_all(
         &self,
-        changes: &[TableChange],
+        changes: &[(TableChange, Contents)],
         tables: &mut Vec<LoadedTable>,
         writes: &mut Vec<Write>,
         written: &mut Vec<String>,
@@ -143,7 +219,7 @@ impl Catalog {
     /// Checks a change against the table as it is now.
     async fn plan(
         &self,
-        change: &TableChange,
+        (change, contents): &(TableChange, Contents),
         written: &mut Vec<String>,
     ) -> Result<Plan, CatalogError> {
         let TableChange { table, requirements, updates, .. } = change;
@@ -165,7 +241,7 @@ impl Catalog {
         if held.is_ok() && updates.is_empty() {
             return Ok(Plan::Unchanged(base));
         }
-        let rebased = self.rebased(&base.metadata, change, held).await?;
+        let rebased = self.rebased(&base.metadata, (change, contents), held).await?;
         let updates = rebased.as_ref().map_or(updates, |rebased| &rebased.updates);
         written.extend(rebased.as_ref().map(|rebased| rebased.written.clone()));
         let location = Some(base.metadata_location.as_str());

@@ -1,16 +1,20 @@
 //! Reads what a client's snapshots name, before they are committed: each manifest list, each
 //! manifest in it that is new, each file in those.
 //!
-//! Its one invariant: no file is opened whose location has not been found inside the table. Only
-//! locations are read, as text, so that no manifest is too new or too odd to be looked at. A file
-//! may change after this look, so whoever reads or deletes what a manifest names checks it again.
+//! Its one invariant: no file is opened whose location has not been found inside the table. Manifests
+//! are read value by value, so that none is too new or too odd to be looked at. A file may change
+//! after this look, so whoever reads or deletes what a manifest names checks it again.
 
 use super::Catalog;
-use crate::{commit, error::CatalogError, location::Location, manifest_file, storage};
-use apache_avro::{
-    Reader,
-    schema::{RecordField, Schema},
-    types::Value,
+use crate::{
+    append::{
+        changes::{FileKey, SnapshotChanges},
+        entries::{self, FileEntry, ListedManifest},
+    },
+    commit,
+    error::CatalogError,
+    location::Location,
+    storage,
 };
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -18,7 +22,7 @@ use iceberg::{
     spec::{Snapshot, TableMetadata},
 };
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -29,24 +33,11 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of manifests that a commit may add.
 const BYTES_MAX: usize = 512 << 20;
 /// Manifests read at the same time.
-const READS_AT_ONCE: usize = 4;
-/// Most manifests that are remembered as looked at.
+pub(super) const READS_AT_ONCE: usize = 4;
+/// Most manifests and snapshots that are remembered as looked at.
 const SEEN_MAX: usize = 100_000;
 
-/// A manifest list's entry: the manifest's location.
-const MANIFEST_PATH: Member = Member { path: &["manifest_path"], field_id: 500 };
-/// A manifest's entry: the data or delete file's location.
-const FILE_PATH: Member = Member { path: &["data_file", "file_path"], field_id: 100 };
-
-/// A member of an Avro file's records that is a location.
-#[derive(Clone, Copy)]
-struct Member {
-    path: &'static [&'static str],
-    /// What readers that go by ids find it by.
-    field_id: u64,
-}
-
-/// Manifests and lists that were looked at, each with its table's location. A set that is full
+/// Manifests and snapshots that were looked at, each with its table's location. A set that is full
 /// starts anew, which costs some reads.
 #[derive(Default)]
 pub(super) struct Seen(Mutex<HashSet<u128>>);
@@ -71,21 +62,27 @@ impl Seen {
 }
 
 impl Catalog {
-    /// Checks every file that the snapshots of `updates` add to a table at `new`'s location.
+    /// Checks every file that the snapshots of `updates` add to a table at `new`'s location, and that
+    /// they bring back nothing that others removed. Gives what the last one does, if it was not
+    /// looked at before.
     pub(super) async fn check_contents(
         &self,
         base: Option<&TableMetadata>,
         new: &TableMetadata,
         updates: &[TableUpdate],
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Option<SnapshotChanges>, CatalogError> {
         let own = self.inner.storage.normalize(new.location())?;
+        let mut added: HashMap<i64, &Snapshot> = HashMap::new();
+        let mut last = None;
         for snapshot in commit::added(updates) {
-            let parent = snapshot.parent_snapshot_id();
-            let parent = base.zip(parent).and_then(|(base, id)| base.snapshot_by_id(id));
-            self.check_snapshot(&own, snapshot, parent.map(|parent| parent.manifest_list()))
-                .await?;
+            let parent = snapshot.parent_snapshot_id().and_then(|id| {
+                let there = base.and_then(|base| base.snapshot_by_id(id));
+                added.get(&id).copied().or(there.map(AsRef::as_ref))
+            });
+            last = self.check_snapshot((&own, new), snapshot, parent).await?;
+            added.insert(snapshot.snapshot_id(), snapshot);
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Checks every file that a table from elsewhere names.
@@ -95,77 +92,183 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let own = self.inner.storage.normalize(metadata.location())?;
         for snapshot in metadata.snapshots() {
-            self.check_snapshot(&own, snapshot, None).await?;
+            let list = snapshot.manifest_list();
+            if !self.inner.options.checks_contents || self.inner.seen.has(&own, list) {
+                continue;
+            }
+            let mut listed = self.listed(&own, list).await?;
+            listed.retain(|manifest| !self.inner.seen.has(&own, &manifest.path));
+            let changes = SnapshotChanges::between(Vec::new(), listed);
+            self.read_new(&own, snapshot, changes).await?;
+            self.inner.seen.add(&own, list);
         }
         Ok(())
     }
 
-    /// `parent` is the list of a snapshot that is in the table already.
+    /// Notes that a snapshot was made here of what was looked at.
+    pub(super) fn trust(
+        &self,
+        table: &TableMetadata,
+        snapshot: &Snapshot,
+        parent: Option<&Snapshot>,
+    ) -> Result<(), CatalogError> {
+        let own = self.inner.storage.normalize(table.location())?;
+        self.inner.seen.add(&own, &both(snapshot, parent));
+        Ok(())
+    }
+
     async fn check_snapshot(
+        &self,
+        (own, table): (&Location, &TableMetadata),
+        snapshot: &Snapshot,
+        parent: Option<&Snapshot>,
+    ) -> Result<Option<SnapshotChanges>, CatalogError> {
+        let (seen, both) = (&self.inner.seen, both(snapshot, parent));
+        if !self.inner.options.checks_contents || seen.has(own, &both) {
+            return Ok(None);
+        }
+        let changes = self.changes(own, snapshot, parent).await?;
+        self.check_live((own, table), (snapshot, parent), &changes).await?;
+        seen.add(own, &both);
+        Ok(Some(changes))
+    }
+
+    /// What a snapshot does to its parent. Every file that its new manifests name is in the table.
+    pub(super) async fn changes(
         &self,
         own: &Location,
         snapshot: &Snapshot,
-        parent: Option<&str>,
-    ) -> Result<(), CatalogError> {
-        let list = snapshot.manifest_list();
-        let seen = &self.inner.seen;
-        if !self.inner.options.checks_contents || seen.has(own, list) {
-            return Ok(());
-        }
-        let (mut new, _) = self.locations(own, list, MANIFEST_PATH).await?;
-        new.retain(|manifest| !seen.has(own, manifest));
-        if let Some(parent) = parent
-            && !new.is_empty()
-        {
-            let (known, _) = self.locations(own, parent, MANIFEST_PATH).await?;
-            let known: HashSet<String> = known.into_iter().collect();
-            new.retain(|manifest| !known.contains(manifest));
-        }
+        parent: Option<&Snapshot>,
+    ) -> Result<SnapshotChanges, CatalogError> {
+        let listed = self.listed(own, snapshot.manifest_list()).await?;
+        let before = match parent {
+            Some(parent) => self.listed(own, parent.manifest_list()).await?,
+            None => Vec::new(),
+        };
+        self.read_new(own, snapshot, SnapshotChanges::between(before, listed)).await
+    }
+
+    /// Reads the new manifests of a snapshot.
+    async fn read_new(
+        &self,
+        own: &Location,
+        snapshot: &Snapshot,
+        mut changes: SnapshotChanges,
+    ) -> Result<SnapshotChanges, CatalogError> {
+        let (id, new) = (snapshot.snapshot_id(), changes.new.clone());
         if MANIFESTS_MAX < new.len() {
             return Err(CatalogError::Invalid(format!(
-                "snapshot {} adds {} manifests, at most {MANIFESTS_MAX} are looked at: commit in \
+                "snapshot {id} adds {} manifests, at most {MANIFESTS_MAX} are looked at: commit in \
                  several steps",
-                snapshot.snapshot_id(),
                 new.len()
             )));
         }
         let mut left = BYTES_MAX;
-        let reads = new.into_iter().map(|manifest| async move {
-            let read = self.locations(own, &manifest, FILE_PATH).await;
-            read.map(|(_, bytes)| (manifest, bytes))
-        });
+        let reads = new.into_iter().map(|manifest| self.changes_of(own, id, manifest));
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
         while let Some(read) = reads.next().await {
-            let (manifest, bytes) = read?;
+            let (one, bytes) = read?;
             left = left.checked_sub(bytes).ok_or_else(|| {
                 CatalogError::Invalid(format!(
-                    "snapshot {} adds more than {BYTES_MAX} bytes of manifests: commit in several \
-                     steps",
-                    snapshot.snapshot_id()
+                    "snapshot {id} adds more than {BYTES_MAX} bytes of manifests: commit in several \
+                     steps"
                 ))
             })?;
-            seen.add(own, &manifest);
+            changes.absorb(one);
         }
-        seen.add(own, list);
-        Ok(())
+        Ok(changes)
     }
 
-    /// The locations in a manifest or list of a table, each inside the table, and the file's size.
-    async fn locations(
+    async fn changes_of(
+        &self,
+        own: &Location,
+        snapshot_id: i64,
+        manifest: ListedManifest,
+    ) -> Result<(SnapshotChanges, usize), CatalogError> {
+        let path = manifest.path.clone();
+        let within = self.inner.options.checks_contents.then(|| own.clone());
+        let read = move |bytes: &[u8]| {
+            let (mut changes, mut outside) = (SnapshotChanges::default(), None);
+            entries::each(bytes, &mut |entry| {
+                if let Some(own) = &within {
+                    outside = outside.take().or_else(|| own.admit(&entry.path).err());
+                }
+                changes.take(snapshot_id, &manifest, entry);
+            })?;
+            Ok((changes, outside))
+        };
+        let ((changes, outside), bytes) = self.read_avro(own, &path, read).await?;
+        if let Some(outside) = outside {
+            return Err(outside);
+        }
+        self.inner.seen.add(own, &path);
+        Ok((changes, bytes))
+    }
+
+    /// The manifests of a list, each inside the table.
+    async fn listed(
+        &self,
+        own: &Location,
+        list: &str,
+    ) -> Result<Vec<ListedManifest>, CatalogError> {
+        let (listed, _) = self.read_avro(own, list, entries::manifests).await?;
+        listed.iter().try_for_each(|manifest| own.admit(&manifest.path).map(drop))?;
+        Ok(listed)
+    }
+
+    /// The live files of a manifest that is part of the table. One that does not read has none: a
+    /// commit may be there to leave it out.
+    pub(super) async fn live_files(
+        &self,
+        own: &Location,
+        manifest: &ListedManifest,
+    ) -> Result<Vec<FileEntry>, CatalogError> {
+        match self.read_avro(own, &manifest.path, entries::live).await {
+            Ok((files, _)) => Ok(files),
+            Err(CatalogError::Invalid(_)) => Ok(Vec::new()),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// The path of a file that is in one of these manifests.
+    pub(super) async fn path_of(
+        &self,
+        own: &Location,
+        manifests: &[ListedManifest],
+        key: FileKey,
+    ) -> Result<String, CatalogError> {
+        for manifest in manifests {
+            let find = move |bytes: &[u8]| {
+                let mut found = None;
+                entries::each(bytes, &mut |entry| {
+                    found =
+                        found.take().or((FileKey::of(&entry.path) == key).then_some(entry.path));
+                })?;
+                Ok(found)
+            };
+            if let (Some(path), _) = self.read_avro(own, &manifest.path, find).await? {
+                return Ok(path);
+            }
+        }
+        Ok("a file".to_owned())
+    }
+
+    /// What `read` makes of a manifest or list of a table, and the file's size.
+    async fn read_avro<T: Send + 'static>(
         &self,
         own: &Location,
         file: &str,
-        member: Member,
-    ) -> Result<(Vec<String>, usize), CatalogError> {
+        read: impl FnOnce(&[u8]) -> Result<T, String> + Send + 'static,
+    ) -> Result<(T, usize), CatalogError> {
         let location = own.admit(file)?;
-        let read = self.inner.storage.get_range(location.as_str(), 0..FILE_BYTES_MAX + 1).await;
-        let bytes = match read {
+        let bytes = self.inner.storage.get_range(location.as_str(), 0..FILE_BYTES_MAX + 1).await;
+        let bytes = match bytes {
             Err(cause) if storage::is_missing(&cause) => {
                 return Err(CatalogError::Invalid(format!(
                     "`{file}` does not exist: write a snapshot's files before it is committed"
                 )));
             }
-            read => read?,
+            bytes => bytes?,
         };
         let size = bytes.len();
         if FILE_BYTES_MAX < u64::try_from(size).unwrap_or(u64::MAX) {
@@ -174,51 +277,17 @@ impl Catalog {
             )));
         }
         // A file that makes the parser panic is as unreadable as any other.
-        let parsed =
-            tokio::task::spawn_blocking(move || texts(&manifest_file::named(&bytes), member));
-        let parsed = parsed.await;
-        let texts = parsed.ok().flatten().ok_or_else(|| {
-            CatalogError::Invalid(format!("`{file}` is no manifest or manifest list"))
+        let parsed = tokio::task::spawn_blocking(move || read(&bytes)).await;
+        let parsed = parsed.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
+        let parsed = parsed.map_err(|cause| {
+            CatalogError::Invalid(format!("`{file}` is no manifest or manifest list: {cause}"))
         })?;
-        texts.iter().try_for_each(|text| own.admit(text).map(|_| ()))?;
-        Ok((texts, size))
+        Ok((parsed, size))
     }
 }
 
-/// The texts of a member in all records of an Avro file; none when it is not such a file.
-fn texts(bytes: &[u8], member: Member) -> Option<Vec<String>> {
-    let reader = Reader::new(bytes).ok()?;
-    if !is_only_one(reader.writer_schema(), member) {
-        return None;
-    }
-    reader.map(|record| text(record.ok()?, member.path)).collect()
+/// The name under which a snapshot is remembered as looked at beside its parent.
+fn both(snapshot: &Snapshot, parent: Option<&Snapshot>) -> String {
+    let parent = parent.map_or("", |parent| parent.manifest_list());
+    format!("{}\n{parent}", snapshot.manifest_list())
 }
-
-fn text(value: Value, path: &[&str]) -> Option<String> {
-    match (value, path.split_first()) {
-        (Value::Record(fields), Some((name, rest))) => {
-            let (_, value) = fields.into_iter().find(|(field, _)| field == name)?;
-            text(value, rest)
-        }
-        (Value::String(text), None) => Some(text),
-        _ => None,
-    }
-}
-
-/// Whether readers that go by field ids and readers that go by names find the same member.
-fn is_only_one(schema: &Schema, member: Member) -> bool {
-    let Schema::Record(record) = schema else { return false };
-    let Some((name, rest)) = member.path.split_first() else { return false };
-    let Some(field) = record.fields.iter().find(|field| field.name == *name) else { return false };
-    if !rest.is_empty() {
-        return is_only_one(&field.schema, Member { path: rest, ..member });
-    }
-    let has_id = |field: &&RecordField| {
-        let id = field.custom_attributes.get("field-id");
-        id.and_then(serde_json::Value::as_u64) == Some(member.field_id)
-    };
-    record.fields.iter().filter(has_id).all(|field| field.name == *name)
-}
-
-#[cfg(test)]
-mod tests;

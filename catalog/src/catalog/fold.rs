@@ -6,6 +6,7 @@
 
 use super::{
     Catalog, LoadedTable, TableChange,
+    change::Contents,
     group::{Waiting, Work},
     jail, own,
     write::{GRACE_MS, Write},
@@ -136,9 +137,9 @@ impl Catalog {
         self.inner.queues.put_back(table, batch.collect());
         let made = match &first.work {
             Work::Append(_) => Err(CatalogError::NoSuchTable(table.to_string())),
-            Work::Change(change) => {
+            Work::Change(change, contents) => {
                 let catalog = self.with_origin(first.origin.clone());
-                let made = catalog.commit_locked(std::slice::from_ref(change)).await;
+                let made = catalog.commit_locked(&[(change.clone(), contents.clone())]).await;
                 made.map(|mut tables| tables.pop().expect("one change gives one table"))
             }
         };
@@ -165,7 +166,9 @@ impl Catalog {
         let mut fates = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
-                Work::Change(change) => self.apply_change(&mut fold, change).await,
+                Work::Change(change, contents) => {
+                    self.apply_change(&mut fold, (change, contents)).await
+                }
                 Work::Append(append) => self.apply_append(&mut fold, table, append).await,
             };
             match applied {
@@ -199,7 +202,7 @@ impl Catalog {
     async fn apply_change(
         &self,
         fold: &mut Fold,
-        change: &TableChange,
+        (change, contents): (&TableChange, &Contents),
     ) -> Result<Option<Made>, CatalogError> {
         let base = Arc::clone(&fold.metadata);
         if commit::is_applied(&base, &change.requirements, &change.updates) {
@@ -208,7 +211,7 @@ impl Catalog {
         own::check_history(change, &base, &fold.encoded.refs)?;
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
-            held => self.rebased(&base, change, held).await?,
+            held => self.rebased(&base, (change, contents), held).await?,
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
         let checked = match fold.apply(updates) {
@@ -254,7 +257,7 @@ impl Catalog {
     pub(super) async fn rebased(
         &self,
         base: &TableMetadata,
-        change: &TableChange,
+        (change, contents): (&TableChange, &Contents),
         held: Result<(), CatalogError>,
     ) -> Result<Option<rebase::Rebased>, CatalogError> {
         let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
@@ -262,8 +265,20 @@ impl Catalog {
         };
         jail::check(&self.inner.storage, base, &change.updates)?;
         self.check_contents(Some(base), base, &change.updates).await?;
-        match rebase::rebase(&self.inner.storage, base, &late, self.now_ms()).await? {
-            Some(rebased) => Ok(Some(rebased)),
+        let read = match contents {
+            Contents::Unread => &self.contents_of(base, late.snapshot()).await,
+            read => read,
+        };
+        let Contents::OnlyAdds(adds) = read else { return held.map(|()| None) };
+        let storage = &self.inner.storage;
+        match rebase::rebase(storage, base, (&late, adds), self.now_ms()).await? {
+            Some(rebased) => {
+                for snapshot in commit::added(&rebased.updates) {
+                    let head = snapshot.parent_snapshot_id().and_then(|id| base.snapshot_by_id(id));
+                    self.trust(base, snapshot, head.map(AsRef::as_ref))?;
+                }
+                Ok(Some(rebased))
+            }
             None => held.map(|()| None),
         }
     }

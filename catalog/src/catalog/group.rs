@@ -4,7 +4,7 @@
 //! client that sent it is gone. The queues only save work: what keeps commits apart is the
 //! metastore's swap.
 
-use super::{Catalog, LoadedTable, TableChange};
+use super::{Catalog, LoadedTable, TableChange, change::Contents};
 use crate::{append::Append, error::CatalogError, metastore::Origin};
 use iceberg::TableIdent;
 use std::{
@@ -21,7 +21,7 @@ const QUEUE_MAX: usize = 1024;
 /// What a commit does to its table.
 #[derive(Debug)]
 pub(super) enum Work {
-    Change(TableChange),
+    Change(TableChange, Contents),
     Append(Box<Append>),
 }
 
@@ -75,6 +75,11 @@ impl Queues {
         for commit in commits.into_iter().rev() {
             queue.push_front(commit);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self, table: &TableIdent) -> usize {
+        self.lock().get(table).map_or(0, VecDeque::len)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TableIdent, VecDeque<Waiting>>> {

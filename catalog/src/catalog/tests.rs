@@ -19,6 +19,7 @@ use std::{
 use uuid::Uuid;
 
 mod first;
+mod live;
 mod own;
 mod places;
 mod purge;

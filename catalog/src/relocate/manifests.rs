@@ -1,7 +1,7 @@
 //! Manifest lists, manifests and position-delete files.
 
-use super::{Move, MovedDeletes, Relocation, Written, avro, unreadable};
-use crate::error::CatalogError;
+use super::{Move, MovedDeletes, Relocation, Written, unreadable};
+use crate::{avro, error::CatalogError};
 use std::collections::HashMap;
 
 /// Field ids under which a position-delete file has the bounds of `file_path`: the specification's, and

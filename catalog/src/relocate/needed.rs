@@ -1,12 +1,11 @@
 //! Which files a table needs: for a copy of it.
 
 use super::{
-    avro,
     manifests::Listed,
     metadata::{parsed, texts},
     unreadable,
 };
-use crate::{error::CatalogError, metastore::moved::Place, storage, storage::Storage};
+use crate::{avro, error::CatalogError, metastore::moved::Place, storage, storage::Storage};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

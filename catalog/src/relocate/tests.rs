@@ -1,5 +1,5 @@
-use super::{Move, avro};
-use crate::location::Location;
+use super::Move;
+use crate::{avro, location::Location};
 use apache_avro::{Reader, Schema, Writer, types::Value};
 
 /// Every kind of type that a manifest has, and some that it has not.

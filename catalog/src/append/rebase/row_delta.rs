@@ -5,37 +5,25 @@
 //! that is snapshot isolation, first committer wins. Its one invariant: a delete passes only if every
 //! data file it names is live and no delete since its base names one of them or may.
 
-use crate::append::manifests;
-use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
+use crate::{
+    append::{
+        changes::DeleteFile,
+        entries::{self, FileEntry},
+        manifests,
+    },
+    error::CatalogError,
+    location::Location,
+    storage::Storage,
+};
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::spec::{
-    DataContentType, DataFile, ManifestContentType, ManifestEntryRef, ManifestFile,
-    PrimitiveLiteral, Snapshot, SnapshotRef, TableMetadata,
+use iceberg::{
+    ErrorKind,
+    spec::{ManifestContentType, ManifestFile, Snapshot, SnapshotRef, TableMetadata},
 };
 use std::collections::HashSet;
 
-/// Columns whose bounds tell which data files a delete file names: the one of the specification, and
-/// that of the metadata column which DuckDB writes instead.
-const PATH_IDS: [i32; 2] = [2_147_483_546, 2_147_483_646];
 /// Manifests that are read at a time.
 const READS_AT_ONCE: usize = 8;
-
-/// The only data file that a position delete file is about, where it says so.
-pub(crate) fn referenced(file: &DataFile) -> Option<String> {
-    if file.content_type() != DataContentType::PositionDeletes {
-        return None;
-    }
-    let bound = |bounds: Option<&iceberg::spec::Datum>| match bounds?.literal() {
-        PrimitiveLiteral::String(path) => Some(path.clone()),
-        _ => None,
-    };
-    file.referenced_data_file().or_else(|| {
-        PATH_IDS.into_iter().find_map(|id| {
-            let lower = bound(file.lower_bounds().get(&id))?;
-            (Some(&lower) == bound(file.upper_bounds().get(&id)).as_ref()).then_some(lower)
-        })
-    })
-}
 
 /// Checks that the head of a branch has not changed what `deletes` of a snapshot that was built on an
 /// earlier head are about.
@@ -44,16 +32,15 @@ pub(super) async fn check(
     base: &TableMetadata,
     late: &Snapshot,
     head: Option<&SnapshotRef>,
-    deletes: &[DataFile],
+    deletes: &[DeleteFile],
 ) -> Result<(), CatalogError> {
     if deletes.is_empty() {
         return Ok(());
     }
     let mut about = HashSet::new();
     for delete in deletes {
-        let path = referenced(delete).ok_or_else(|| {
-            let text =
-                format!("`{}` does not tell which data file it is about", delete.file_path());
+        let path = delete.about.as_deref().ok_or_else(|| {
+            let text = format!("`{}` does not tell which data file it is about", delete.path);
             conflict(late, &text)
         })?;
         about.insert(path);
@@ -66,33 +53,32 @@ pub(super) async fn check(
     let now = manifests::read_list(storage, base, head).await?;
     let since = parent.sequence_number();
     let own = &storage.normalize(base.location())?;
-    let read = |manifests| entries(storage, own, manifests);
+    let read = |manifests| live_entries(storage, own, manifests);
     let delete_files = read(missing_from(&now, &before, ManifestContentType::Deletes));
     for (entry, manifest) in delete_files.await? {
-        if entry.sequence_number().unwrap_or(manifest.sequence_number) <= since {
+        if entry.number.unwrap_or(manifest.sequence_number) <= since {
             continue;
         }
-        match referenced(entry.data_file()) {
-            Some(path) if about.contains(&path) => {
+        match entry.about() {
+            Some(path) if about.contains(path) => {
                 return Err(conflict(late, &format!("others deleted rows of `{path}` since")));
             }
             Some(_) => (),
             None => {
-                let text =
-                    format!("`{}`, committed since, may delete the same rows", entry.file_path());
+                let text = format!("`{}`, committed since, may delete the same rows", entry.path);
                 return Err(conflict(late, &text));
             }
         }
     }
     let gone = read(missing_from(&before, &now, ManifestContentType::Data)).await?;
-    let mut lost: HashSet<&str> = gone.iter().map(|(entry, _)| entry.file_path()).collect();
+    let mut lost: HashSet<&str> = gone.iter().map(|(entry, _)| entry.path.as_str()).collect();
     lost.retain(|path| about.contains(*path));
     if lost.is_empty() {
         return Ok(());
     }
     // Manifests are merged and rewritten, with the files of those that they stand for.
     for (entry, _) in read(missing_from(&now, &before, ManifestContentType::Data)).await? {
-        lost.remove(entry.file_path());
+        lost.remove(entry.path.as_str());
     }
     match lost.into_iter().min() {
         Some(path) => Err(conflict(late, &format!("`{path}` was removed or rewritten since"))),
@@ -121,17 +107,19 @@ fn missing_from(
 }
 
 /// The live entries of manifests, each with its manifest.
-async fn entries(
+async fn live_entries(
     storage: &Storage,
     own: &Location,
     manifests: Vec<ManifestFile>,
-) -> Result<Vec<(ManifestEntryRef, ManifestFile)>, CatalogError> {
-    let unreadable = |source| CatalogError::Iceberg { operation: "read a manifest", source };
+) -> Result<Vec<(FileEntry, ManifestFile)>, CatalogError> {
+    let unreadable = |cause: String| CatalogError::Iceberg {
+        operation: "read a manifest",
+        source: iceberg::Error::new(ErrorKind::DataInvalid, cause),
+    };
     let reads = manifests.into_iter().map(|manifest| async move {
         let bytes = storage.get(own.admit(&manifest.manifest_path)?.as_str()).await?;
-        let parsed = manifest_file::parse(&bytes).map_err(unreadable)?;
-        let live = parsed.entries().iter().filter(|entry| entry.is_alive()).cloned();
-        Ok(live.map(|entry| (entry, manifest.clone())).collect::<Vec<_>>())
+        let live = entries::live(&bytes).map_err(unreadable)?;
+        Ok(live.into_iter().map(|entry| (entry, manifest.clone())).collect::<Vec<_>>())
     });
     let read: Vec<Vec<_>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
     Ok(read.into_iter().flatten().collect())

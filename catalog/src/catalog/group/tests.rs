@@ -168,15 +168,36 @@ async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its
         json!([{"action": "set-properties", "updates": {"k": "v"}}]),
     );
     let table = ident("a.t");
-    let (a, b, c, d, e, f, g) = tokio::join!(
-        house.catalog.append(&table, append(1)),
-        house.catalog.commit(foreign),
-        house.catalog.commit(stale),
-        house.catalog.append(&table, append(2)),
-        house.catalog.append(&table, append(2)),
-        house.catalog.commit(late),
-        house.catalog.commit(set("a.t", "k", "w")),
-    );
+    let held = house.catalog.inner.locks.lock(std::iter::once(&table)).await;
+    let works = [
+        Ok(append(1)),
+        Err(foreign),
+        Err(stale),
+        Ok(append(2)),
+        Ok(append(2)),
+        Err(late),
+        Err(set("a.t", "k", "w")),
+    ];
+    let (all, queues) = (works.len(), &house.catalog.inner.queues);
+    // Each comes once those before it wait.
+    let have_come = async |count| {
+        while queues.count(&table) < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let commits = join_all(works.into_iter().enumerate().map(async |(at, work)| {
+        have_come(at).await;
+        match work {
+            Ok(append) => house.catalog.append(&table, append).await,
+            Err(change) => house.catalog.commit(change).await,
+        }
+    }));
+    let release = async {
+        have_come(all).await;
+        drop(held);
+    };
+    let (ended, ()) = tokio::join!(commits, release);
+    let [a, b, c, d, e, f, g] = ended.try_into().unwrap();
     let text = format!("{:?}", c.unwrap_err());
     assert!(text.contains("branch main has changed: expected id 5"), "{text}");
     for done in [a, b, d, e, f, g] {

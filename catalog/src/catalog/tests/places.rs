@@ -86,7 +86,7 @@ fn not_in(house: &House, own: &str, victim: &str) -> Vec<String> {
 }
 
 /// A catalog over the same stores that opens what it is told to commit.
-fn strict(house: &House) -> Catalog {
+pub(super) fn strict(house: &House) -> Catalog {
     let inner = &house.catalog.inner;
     let (storage, metastore) = (inner.storage.clone(), inner.metastore.clone());
     Catalog::new("strict", storage, metastore, Arc::clone(&inner.now))

@@ -34,7 +34,7 @@ fn file(table: &LoadedTable, content: DataContentType, name: &str) -> DataFile {
 }
 
 /// A position delete file that names its data file by the bounds of its column, as DuckDB does.
-fn delete(table: &LoadedTable, (name, about): (&str, Option<&str>)) -> DataFile {
+pub(super) fn delete(table: &LoadedTable, (name, about): (&str, Option<&str>)) -> DataFile {
     let mut file = file(table, DataContentType::PositionDeletes, name);
     if let Some(about) = about {
         let about = format!("{}/data/{about}", table.metadata.location());
@@ -55,14 +55,14 @@ fn delete(table: &LoadedTable, (name, about): (&str, Option<&str>)) -> DataFile 
     file
 }
 
-async fn listed(catalog: &Catalog, table: &LoadedTable) -> Vec<ManifestFile> {
+pub(super) async fn listed(catalog: &Catalog, table: &LoadedTable) -> Vec<ManifestFile> {
     let Some(snapshot) = table.metadata.current_snapshot() else { return Vec::new() };
     let bytes = catalog.storage().get(snapshot.manifest_list()).await.unwrap();
     let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2).unwrap();
     list.consume_entries().into_iter().collect()
 }
 
-async fn manifest(
+pub(super) async fn manifest(
     (catalog, table): (&Catalog, &LoadedTable),
     id: i64,
     name: &str,
@@ -160,7 +160,7 @@ async fn client_delta(
 }
 
 /// The live files of the newest snapshot: name and the number that a reader gives them.
-async fn files(catalog: &Catalog) -> Vec<(String, i64)> {
+pub(super) async fn files(catalog: &Catalog) -> Vec<(String, i64)> {
     let table = catalog.load_table(&ident("a.t")).await.unwrap();
     let mut found = Vec::new();
     for manifest in listed(catalog, &table).await {

@@ -1,0 +1,124 @@
+//! What a snapshot does to the one it was built on, by its own manifests.
+
+use super::entries::{FileEntry, ListedManifest};
+use std::collections::{HashMap, HashSet};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Most manifests of a commit that is put on top of others.
+const PLAIN_MANIFESTS_MAX: usize = 64;
+
+/// Manifests and files that a snapshot takes over, adds and leaves out.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotChanges {
+    /// Manifests of both.
+    pub(crate) kept: Vec<ListedManifest>,
+    /// Manifests of the parent that the snapshot leaves out.
+    pub(crate) dropped: Vec<ListedManifest>,
+    /// Manifests that the parent does not have.
+    pub(crate) new: Vec<ListedManifest>,
+    /// Live files of the new manifests that it does not add, each with its partition spec.
+    pub(crate) existing: HashMap<FileKey, i64>,
+    /// Files that the new manifests say it removes.
+    pub(crate) removed: HashSet<FileKey>,
+    /// Data files that it adds, each with its partition spec.
+    pub(crate) added: HashMap<FileKey, i64>,
+    /// Their rows.
+    pub(crate) added_rows: u64,
+    /// The lowest sequence number that a data file comes with: what was read to make the file is of
+    /// a snapshot of this number.
+    pub(crate) made_at: Option<i64>,
+    /// Delete files that it adds.
+    pub(crate) deletes: Vec<DeleteFile>,
+    /// Whether an entry does more than add a file under the number of the snapshot.
+    does_more: bool,
+}
+
+/// A file's path in little room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileKey(u128);
+
+impl FileKey {
+    pub(crate) fn of(path: &str) -> Self {
+        Self(xxh3_128(path.as_bytes()))
+    }
+}
+
+/// A delete file that a commit adds.
+#[derive(Clone, Debug)]
+pub(crate) struct DeleteFile {
+    pub(crate) path: String,
+    /// The only data file it is about, where it says so.
+    pub(crate) about: Option<String>,
+    pub(crate) spec_id: i64,
+}
+
+/// What a commit adds that does nothing else.
+#[derive(Clone, Debug)]
+pub(crate) struct OnlyAdds {
+    pub(crate) deletes: Vec<DeleteFile>,
+}
+
+impl SnapshotChanges {
+    /// A snapshot's manifests beside its parent's.
+    pub(crate) fn between(parent: Vec<ListedManifest>, snapshot: Vec<ListedManifest>) -> Self {
+        let paths = |list: &[ListedManifest]| -> HashSet<String> {
+            list.iter().map(|manifest| manifest.path.clone()).collect()
+        };
+        let (before, now) = (paths(&parent), paths(&snapshot));
+        let (kept, new) =
+            snapshot.into_iter().partition(|manifest| before.contains(&manifest.path));
+        let dropped = parent.into_iter().filter(|manifest| !now.contains(&manifest.path)).collect();
+        Self { kept, dropped, new, ..Self::default() }
+    }
+
+    /// Takes in an entry of a new manifest.
+    pub(crate) fn take(&mut self, snapshot_id: i64, manifest: &ListedManifest, entry: FileEntry) {
+        let is_own = manifest.added_by == snapshot_id;
+        let key = FileKey::of(&entry.path);
+        let is_plain = entry.number.is_none()
+            && entry.snapshot_id.is_none_or(|by| by == snapshot_id)
+            && entry.is_added();
+        self.does_more |= !is_own || !is_plain;
+        if !entry.is_live() {
+            // Others' removals are history that a writer need not have left out.
+            if is_own && entry.snapshot_id.is_none_or(|by| by == snapshot_id) {
+                self.removed.insert(key);
+            }
+        } else if !is_own || !entry.is_added() {
+            self.existing.insert(key, manifest.spec_id);
+        } else if entry.is_data() {
+            self.added.insert(key, manifest.spec_id);
+            self.added_rows = self.added_rows.saturating_add(entry.rows);
+            self.made_at = earlier(self.made_at, entry.number);
+        } else {
+            let about = entry.about().map(str::to_owned);
+            self.deletes.push(DeleteFile { path: entry.path, about, spec_id: manifest.spec_id });
+        }
+    }
+
+    /// Takes in what the entries of another new manifest came to.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.existing.extend(other.existing);
+        self.removed.extend(other.removed);
+        self.added.extend(other.added);
+        self.added_rows = self.added_rows.saturating_add(other.added_rows);
+        self.made_at = earlier(self.made_at, other.made_at);
+        self.deletes.extend(other.deletes);
+        self.does_more |= other.does_more;
+    }
+
+    /// What it adds; none when it does more than that, or adds too much to be put on top of others.
+    pub(crate) fn only_adds(self) -> Option<OnlyAdds> {
+        // A manifest that is left out takes its files out of the table.
+        let is_plain =
+            !self.does_more && self.dropped.is_empty() && self.new.len() <= PLAIN_MANIFESTS_MAX;
+        is_plain.then_some(OnlyAdds { deletes: self.deletes })
+    }
+}
+
+fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

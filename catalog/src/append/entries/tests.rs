@@ -1,0 +1,59 @@
+use super::*;
+use apache_avro::{Schema, Writer, types::Record};
+
+/// A manifest list whose records have these string members: name, field id, value.
+fn list(members: &[(&str, u64, &str)]) -> Vec<u8> {
+    let fields: Vec<_> = members
+        .iter()
+        .map(|(name, id, _)| serde_json::json!({"name": name, "type": "string", "field-id": id}))
+        .collect();
+    let schema = serde_json::json!({"type": "record", "name": "manifest_file", "fields": fields});
+    let schema = Schema::parse(&schema).unwrap();
+    let mut writer = Writer::new(&schema, Vec::new());
+    let mut record = Record::new(&schema).unwrap();
+    for (name, _, value) in members {
+        record.put(name, *value);
+    }
+    writer.append(record).unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn a_member_that_two_readers_find_in_two_places_is_none() {
+    let read = |members: &[(&str, u64, &str)]| {
+        let read = manifests(&list(members)).ok()?;
+        Some(read.into_iter().map(|manifest| manifest.path).collect())
+    };
+    let found = Some(vec!["a".to_owned()]);
+    assert_eq!(read(&[("manifest_path", 500, "a")]), found);
+    assert_eq!(read(&[("manifest_path", 500, "a"), ("other", 501, "b")]), found);
+    assert_eq!(read(&[("manifest_path", 500, "a"), ("decoy", 500, "b")]), None);
+    assert_eq!(read(&[("manifest_path", 499, "a"), ("decoy", 500, "b")]), None);
+    assert_eq!(read(&[("path", 500, "a")]), None);
+    assert!(manifests(b"no avro").is_err());
+    assert!(manifests(b"").is_err());
+}
+
+#[test]
+fn a_file_that_claims_values_without_bytes_is_given_up() {
+    let header = list(&[("manifest_path", 500, "a")]);
+    // The same header with another schema, and a block of very many records without a field.
+    let schema = br#"{"type":"record","name":"r","fields":[{"name":"manifest_path","type":"null","field-id":500}]}"#;
+    let sync = &header[header.len() - 16..];
+    let mut file = b"Obj\x01\x02".to_vec();
+    for text in [b"avro.schema".as_slice(), schema] {
+        let mut length = text.len() * 2;
+        while 0x7f < length {
+            file.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        file.push(length as u8);
+        file.extend(text);
+    }
+    file.push(0);
+    file.extend(sync);
+    file.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0]);
+    file.extend(sync);
+    let cause = manifests(&file).unwrap_err();
+    assert!(cause.contains("too many items"), "{cause}");
+}

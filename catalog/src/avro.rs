@@ -1,0 +1,336 @@
+//! Avro files, read value by value, and with some of their values changed. Everything else, schema and
+//! header included, stays byte for byte: what this program does not know of a manifest is not lost.
+
+use apache_avro::Codec;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// How deep a schema may be; Iceberg's are below ten.
+const DEPTH_MAX: usize = 32;
+/// Most types of a schema, those that it names several times counted each time.
+const TYPES_MAX: usize = 10_000;
+/// Most items of a file that take no bytes: a few bytes may claim any number of them.
+const EMPTY_ITEMS_MAX: u32 = 100_000;
+
+/// Sees values, and may change them. A path is the names of the fields that lead to a value; arrays
+/// and unions have none.
+pub(crate) trait Edit {
+    /// Another text for this one.
+    fn text(&mut self, path: &[&str], value: &str) -> Option<String>;
+    /// Another number for this one.
+    fn number(&mut self, _path: &[&str], _value: i64) -> Option<i64> {
+        None
+    }
+    /// Other bytes for these.
+    fn bytes(&mut self, _path: &[&str], _value: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    /// A record of the file is complete.
+    fn end(&mut self) {}
+}
+
+#[derive(Debug)]
+enum Schema {
+    Nothing,
+    /// This many bytes.
+    Fixed(usize),
+    /// An integer of any width, or the number of an enum's symbol.
+    Number,
+    Text,
+    Bytes,
+    Array(Box<Schema>),
+    Map(Box<Schema>),
+    Union(Vec<Schema>),
+    Record(Vec<(String, Schema)>),
+}
+
+/// The file with its values as `edit` wants them.
+pub(crate) fn rewrite(file: &[u8], edit: &mut dyn Edit) -> Result<Vec<u8>, String> {
+    let header = Header::parse(file)?;
+    let mut out = file[..file.len() - header.blocks.len()].to_vec();
+    header.each_block(edit, |count, records| {
+        header.codec.compress(records).map_err(|cause| cause.to_string())?;
+        put_long(&mut out, count);
+        put_sized(&mut out, records);
+        out.extend(header.sync);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Shows the values of the file to `edit`.
+pub(crate) fn read(file: &[u8], edit: &mut dyn Edit) -> Result<(), String> {
+    Header::parse(file)?.each_block(edit, |_, _| Ok(()))
+}
+
+/// The schema of the file's records.
+pub(crate) fn schema(file: &[u8]) -> Result<Value, String> {
+    Ok(Header::parse(file)?.schema)
+}
+
+/// What a file says of its records, and the records.
+struct Header<'a> {
+    schema: Value,
+    codec: Codec,
+    sync: &'a [u8],
+    blocks: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    fn parse(file: &'a [u8]) -> Result<Self, String> {
+        let mut input = file;
+        if take(&mut input, 4)? != b"Obj\x01" {
+            return Err("it is no Avro file".to_owned());
+        }
+        let mut members: HashMap<&[u8], &[u8]> = HashMap::new();
+        loop {
+            let count = block_count(&mut input)?;
+            if count == 0 {
+                break;
+            }
+            for _ in 0..count {
+                let name = sized(&mut input)?;
+                members.insert(name, sized(&mut input)?);
+            }
+        }
+        let sync = take(&mut input, 16)?;
+        let schema = members
+            .get(b"avro.schema".as_slice())
+            .and_then(|text| serde_json::from_slice(text).ok())
+            .ok_or("it has no schema")?;
+        let codec = codec(members.get(b"avro.codec".as_slice()).copied().unwrap_or(b"null"))?;
+        Ok(Self { schema, codec, sync, blocks: input })
+    }
+
+    /// Gives each block with its number of records.
+    fn each_block(
+        &self,
+        edit: &mut dyn Edit,
+        mut block: impl FnMut(i64, &mut Vec<u8>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let schema = parse(&self.schema, &mut Types::default(), 0)?;
+        let (mut input, mut empty) = (self.blocks, EMPTY_ITEMS_MAX);
+        while !input.is_empty() {
+            let count = long(&mut input)?;
+            let mut packed = sized(&mut input)?.to_vec();
+            if take(&mut input, 16)? != self.sync {
+                return Err("a block does not end with the file's marker".to_owned());
+            }
+            self.codec.decompress(&mut packed).map_err(|cause| cause.to_string())?;
+            let (mut rows, mut written) = (packed.as_slice(), Vec::with_capacity(packed.len()));
+            let mut copy = Copy { input: &mut rows, out: &mut written, edit, empty: &mut empty };
+            for _ in 0..count {
+                copy.item(&schema, &mut Vec::new())?;
+                copy.edit.end();
+            }
+            block(count, &mut written)?;
+        }
+        Ok(())
+    }
+}
+
+fn codec(name: &[u8]) -> Result<Codec, String> {
+    match name {
+        b"null" => Ok(Codec::Null),
+        b"deflate" => Ok(Codec::Deflate(apache_avro::DeflateSettings::default())),
+        b"snappy" => Ok(Codec::Snappy),
+        b"zstandard" => Ok(Codec::Zstandard(apache_avro::ZstandardSettings::default())),
+        other => Err(format!("its codec `{}` is not known", String::from_utf8_lossy(other))),
+    }
+}
+
+/// The records and fixed types that a schema may refer to by their names, and how many types it has.
+#[derive(Default)]
+struct Types {
+    named: HashMap<String, Value>,
+    count: usize,
+}
+
+fn parse(schema: &Value, named: &mut Types, depth: usize) -> Result<Schema, String> {
+    named.count += 1;
+    if DEPTH_MAX < depth || TYPES_MAX < named.count {
+        return Err("its schema is too deep or too large".to_owned());
+    }
+    let parse_in = |member: &str, named: &mut Types| {
+        parse(schema.get(member).unwrap_or(&Value::Null), named, depth + 1).map(Box::new)
+    };
+    let name = match schema {
+        Value::Array(branches) => {
+            let branches = branches.iter().map(|branch| parse(branch, named, depth + 1));
+            return branches.collect::<Result<_, _>>().map(Schema::Union);
+        }
+        Value::String(name) => name.as_str(),
+        Value::Object(members) => {
+            if let Some(name) = members.get("name").and_then(Value::as_str) {
+                named.named.insert(name.to_owned(), schema.clone());
+            }
+            match members.get("type") {
+                Some(Value::String(name)) => name,
+                Some(inner) => return parse(inner, named, depth + 1),
+                None => return Err("a type of its schema has no name".to_owned()),
+            }
+        }
+        _ => return Err("its schema does not read".to_owned()),
+    };
+    Ok(match name {
+        "null" => Schema::Nothing,
+        "boolean" => Schema::Fixed(1),
+        "float" => Schema::Fixed(4),
+        "double" => Schema::Fixed(8),
+        "int" | "long" | "enum" => Schema::Number,
+        "string" => Schema::Text,
+        "bytes" => Schema::Bytes,
+        "fixed" => {
+            let size = schema.get("size").and_then(Value::as_u64);
+            Schema::Fixed(size.and_then(|size| size.try_into().ok()).ok_or("a size is missing")?)
+        }
+        "array" => Schema::Array(parse_in("items", named)?),
+        "map" => Schema::Map(parse_in("values", named)?),
+        "record" => {
+            let fields = schema.get("fields").and_then(Value::as_array).ok_or("no fields")?;
+            let fields = fields.iter().map(|field| {
+                let name = field.get("name").and_then(Value::as_str).unwrap_or_default();
+                let of = field.get("type").unwrap_or(&Value::Null);
+                Ok((name.to_owned(), parse(of, named, depth + 1)?))
+            });
+            Schema::Record(fields.collect::<Result<_, String>>()?)
+        }
+        other => {
+            let known = named.named.get(other).cloned();
+            let known = known.ok_or_else(|| format!("its type `{other}` is not known"))?;
+            parse(&known, named, depth + 1)?
+        }
+    })
+}
+
+/// Copies the values of a block.
+struct Copy<'i, 'a> {
+    input: &'i mut &'a [u8],
+    out: &'i mut Vec<u8>,
+    edit: &'i mut dyn Edit,
+    /// How many items without bytes may come.
+    empty: &'i mut u32,
+}
+
+impl Copy<'_, '_> {
+    fn value<'s>(&mut self, schema: &'s Schema, path: &mut Vec<&'s str>) -> Result<(), String> {
+        match schema {
+            Schema::Nothing => {}
+            Schema::Fixed(size) => self.out.extend(take(self.input, *size)?),
+            Schema::Number => {
+                let value = long(self.input)?;
+                put_long(self.out, self.edit.number(path, value).unwrap_or(value));
+            }
+            Schema::Text => {
+                let value = sized(self.input)?;
+                let text = std::str::from_utf8(value).map_err(|_| "a text is not UTF-8")?;
+                match self.edit.text(path, text) {
+                    Some(other) => put_sized(self.out, other.as_bytes()),
+                    None => put_sized(self.out, value),
+                }
+            }
+            Schema::Bytes => {
+                let value = sized(self.input)?;
+                match self.edit.bytes(path, value) {
+                    Some(other) => put_sized(self.out, &other),
+                    None => put_sized(self.out, value),
+                }
+            }
+            Schema::Array(items) => self.items(items, false, path)?,
+            Schema::Map(values) => self.items(values, true, path)?,
+            Schema::Union(branches) => {
+                let branch = long(self.input)?;
+                let chosen = usize::try_from(branch).ok().and_then(|branch| branches.get(branch));
+                put_long(self.out, branch);
+                self.value(chosen.ok_or("a union has no such branch")?, path)?;
+            }
+            Schema::Record(fields) => {
+                for (name, field) in fields {
+                    path.push(name);
+                    self.value(field, path)?;
+                    path.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn items<'s>(
+        &mut self,
+        items: &'s Schema,
+        has_keys: bool,
+        path: &mut Vec<&'s str>,
+    ) -> Result<(), String> {
+        loop {
+            let count = block_count(self.input)?;
+            put_long(self.out, count);
+            if count == 0 {
+                return Ok(());
+            }
+            for _ in 0..count {
+                if has_keys {
+                    put_sized(self.out, sized(self.input)?);
+                }
+                self.item(items, path)?;
+            }
+        }
+    }
+
+    /// One of many.
+    fn item<'s>(&mut self, schema: &'s Schema, path: &mut Vec<&'s str>) -> Result<(), String> {
+        let before = self.input.len();
+        self.value(schema, path)?;
+        if self.input.len() == before {
+            let left = self.empty.checked_sub(1);
+            *self.empty = left.ok_or("it has too many items without a value")?;
+        }
+        Ok(())
+    }
+}
+
+fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
+    let (taken, rest) = input.split_at_checked(count).ok_or("it ends too soon")?;
+    *input = rest;
+    Ok(taken)
+}
+
+fn long(input: &mut &[u8]) -> Result<i64, String> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = take(input, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+    }
+    Err("a number is too long".to_owned())
+}
+
+/// How many items follow; a negative count has their size in bytes after it, which is left out.
+fn block_count(input: &mut &[u8]) -> Result<i64, String> {
+    let count = long(input)?;
+    if count < 0 {
+        long(input)?;
+        return count.checked_neg().ok_or_else(|| "a count is too large".to_owned());
+    }
+    Ok(count)
+}
+
+fn sized<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let count = usize::try_from(long(input)?).map_err(|_| "a length is negative")?;
+    take(input, count)
+}
+
+fn put_long(out: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    while 0x80 <= rest {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_long(out, bytes.len() as i64);
+    out.extend(bytes);
+}

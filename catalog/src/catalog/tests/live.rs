@@ -1,0 +1,450 @@
+//! Commits that would bring rows back: of clients that put old work on a new head without looking.
+
+use super::{places::strict, row_delta::*, *};
+use crate::append::Append;
+use iceberg::spec::{DataFile, ManifestContentType, ManifestEntryRef};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, IteratorRandom},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a client makes of the files it has read.
+#[derive(Clone, Copy, Default)]
+struct Work<'a> {
+    operation: &'a str,
+    /// Data files that it takes out, said so in its manifests.
+    removes: &'a [&'a str],
+    /// Data files that it adds, with their rows.
+    adds: &'a [(&'a str, u64)],
+    /// The sequence number that they come with.
+    made_at: Option<i64>,
+    /// Position delete files, each with its data file.
+    deletes: &'a [(&'a str, &'a str)],
+    /// Files that it lists as they were, whatever became of them.
+    lists: &'a [&'a str],
+}
+
+fn rows_of(table: &LoadedTable, name: &str, rows: u64) -> DataFile {
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(format!("{}/data/{name}", table.metadata.location()))
+        .file_format(DataFileFormat::Parquet)
+        .record_count(rows)
+        .file_size_in_bytes(10)
+        .partition(Struct::empty())
+        .partition_spec_id(0)
+        .build()
+        .unwrap()
+}
+
+/// A client that read the table as `read`, lost a race and puts its work on `head` as it is.
+async fn put(catalog: &Catalog, head: &LoadedTable, id: i64, work: Work<'_>) -> TableChange {
+    let at = (catalog, head);
+    let mut list = Vec::new();
+    let mut kept: Vec<ManifestEntryRef> = Vec::new();
+    for manifest in listed(catalog, head).await {
+        if manifest.content == ManifestContentType::Deletes || work.removes.is_empty() {
+            list.push(manifest);
+            continue;
+        }
+        let loaded = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();
+        let live = loaded.entries().iter().filter(|entry| entry.is_alive()).cloned();
+        let is_out = |entry: &ManifestEntryRef| {
+            work.removes.iter().any(|name| entry.file_path().ends_with(&format!("/{name}")))
+        };
+        kept.extend(live.filter(|entry| !is_out(entry)));
+    }
+    if !kept.is_empty() {
+        list.push(manifest(at, id, "data-kept", &[], &kept).await);
+    }
+    let output = |name: &str| {
+        let location = format!("{}/metadata/m{id}-{name}.avro", head.metadata.location());
+        let output = catalog.storage().file_io().new_output(location).unwrap();
+        let schema = Arc::clone(head.metadata.current_schema());
+        let spec = head.metadata.default_partition_spec().as_ref().clone();
+        ManifestWriterBuilder::new(output, Some(id), schema, spec)
+    };
+    if !work.removes.is_empty() || !work.adds.is_empty() || !work.lists.is_empty() {
+        let mut data = output("data").build_v2_data();
+        for name in work.removes {
+            data.add_delete_file(rows_of(head, name, 10), 1, Some(1)).unwrap();
+        }
+        for name in work.lists {
+            data.add_existing_file(rows_of(head, name, 10), 1, 1, Some(1)).unwrap();
+        }
+        for (name, rows) in work.adds {
+            data.add_file(rows_of(head, name, *rows), work.made_at.unwrap_or(-1)).unwrap();
+        }
+        list.push(data.write_manifest_file().await.unwrap());
+    }
+    let deletes: Vec<DataFile> =
+        work.deletes.iter().map(|(name, about)| delete(head, (name, Some(about)))).collect();
+    if !deletes.is_empty() {
+        list.push(manifest(at, id, "deletes", &deletes, &[]).await);
+    }
+    let location = own_list(head, id);
+    let writer = catalog.storage().file_io().new_output(&location).unwrap().writer().await.unwrap();
+    let metadata = &head.metadata;
+    let parent = metadata.current_snapshot_id();
+    let mut written = ManifestListWriter::v2(writer, id, parent, metadata.next_sequence_number());
+    written.add_manifests(list.into_iter()).unwrap();
+    written.close().await.unwrap();
+    let mut updates = add_snapshot(head, id, &location);
+    updates[0]["snapshot"]["summary"]["operation"] = json!(work.operation);
+    change("a.t", on_main(parent), updates)
+}
+
+/// A table with the data files `f1` and `f2` of ten rows each, and a catalog that looks.
+async fn two_files() -> (House, Catalog) {
+    let house = house().await;
+    let catalog = strict(&house);
+    let made = create(&catalog, "a.t").await;
+    let both = Work { operation: "append", adds: &[("f1", 10), ("f2", 10)], ..Work::default() };
+    catalog.commit(put(&catalog, &made, 1, both).await).await.unwrap();
+    (house, catalog)
+}
+
+async fn commit(catalog: &Catalog, id: i64, work: Work<'_>) -> Result<LoadedTable, CatalogError> {
+    let head = catalog.load_table(&ident("a.t")).await.unwrap();
+    catalog.commit(put(catalog, &head, id, work).await).await
+}
+
+async fn names(catalog: &Catalog) -> Vec<String> {
+    files(catalog).await.into_iter().map(|(name, _)| name).collect()
+}
+
+/// After `first`, `second` is refused with a text that has `why` in it, and the table is as it was.
+async fn check_refused(first: Work<'_>, second: Work<'_>, why: &str) {
+    let (_house, catalog) = two_files().await;
+    commit(&catalog, 2, first).await.unwrap();
+    let before = files(&catalog).await;
+    let lost = commit(&catalog, 3, second).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{why}: {lost:?}") };
+    assert!(text.contains(why), "{text}");
+    assert_eq!(files(&catalog).await, before);
+}
+
+const REWRITE: Work<'static> = Work {
+    operation: "replace",
+    removes: &["f1"],
+    adds: &[("f1-small", 10)],
+    made_at: None,
+    deletes: &[],
+    lists: &[],
+};
+const UPDATE: Work<'static> = Work { operation: "overwrite", adds: &[("f1-new", 9)], ..REWRITE };
+const DELETE: Work<'static> = Work {
+    operation: "delete",
+    removes: &[],
+    adds: &[],
+    made_at: None,
+    deletes: &[("d1", "f1")],
+    lists: &[],
+};
+
+#[tokio::test]
+async fn files_that_are_not_live_are_not_removed_again() {
+    for first in [UPDATE, Work { operation: "delete", adds: &[], ..REWRITE }] {
+        check_refused(first, REWRITE, "removes `file://").await;
+        check_refused(first, Work { adds: &[], ..UPDATE }, "/data/f1`, which is not live").await;
+    }
+    // An update of the client's own second snapshot is no race.
+    let (_house, catalog) = two_files().await;
+    commit(&catalog, 2, UPDATE).await.unwrap();
+    let again = Work { removes: &["f1-new"], adds: &[("f1-newer", 9)], ..UPDATE };
+    commit(&catalog, 3, again).await.unwrap();
+    assert_eq!(names(&catalog).await, ["f1-newer", "f2"]);
+}
+
+#[tokio::test]
+async fn files_that_are_not_live_are_not_listed_again() {
+    let lists = Work { operation: "append", removes: &[], adds: &[], lists: &["f1"], ..REWRITE };
+    check_refused(UPDATE, lists, "lists `file://").await;
+    // Nor twice.
+    check_refused(DELETE, lists, "/data/f1`, which is not live").await;
+}
+
+#[tokio::test]
+async fn rows_of_files_that_are_not_live_are_not_deleted() {
+    check_refused(UPDATE, DELETE, "/data/f1`, which is not live any more").await;
+    check_refused(REWRITE, DELETE, "/data/f1`, which is not live any more").await;
+    let (_house, catalog) = two_files().await;
+    let own =
+        Work { operation: "overwrite", adds: &[("f3", 1)], deletes: &[("d3", "f3")], ..DELETE };
+    commit(&catalog, 2, own).await.unwrap();
+    commit(&catalog, 3, DELETE).await.unwrap();
+    assert_eq!(names(&catalog).await, ["d1", "d3", "f1", "f2", "f3"]);
+}
+
+#[tokio::test]
+async fn a_rewrite_whose_files_got_deletes_is_refused() {
+    // Told by the number that the files come with, and by the rows.
+    check_refused(DELETE, Work { made_at: Some(1), ..REWRITE }, "/data/f1`, of which").await;
+    let fewer = Work { made_at: Some(1), adds: &[("f1-small", 9)], ..REWRITE };
+    check_refused(DELETE, fewer, "since it was read").await;
+    check_refused(DELETE, REWRITE, "/data/f1` without the deletes of its rows").await;
+    let both = Work { removes: &["f1", "f2"], adds: &[("both", 20)], ..REWRITE };
+    check_refused(DELETE, both, "it adds 20 rows in the place of 19").await;
+    let gone = Work { removes: &[], adds: &[("f1-small", 10)], ..REWRITE };
+    check_refused(UPDATE, gone, "a file that it rewrites is not live").await;
+    // One that has seen them is none of these.
+    for seen in [
+        Work { made_at: Some(2), adds: &[("f1-small", 9)], ..REWRITE },
+        Work { adds: &[("f1-small", 9)], ..REWRITE },
+        Work { made_at: Some(1), removes: &["f2"], adds: &[("f2-small", 10)], ..REWRITE },
+    ] {
+        let (_house, catalog) = two_files().await;
+        commit(&catalog, 2, DELETE).await.unwrap();
+        commit(&catalog, 3, seen).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_branch_does_not_leave_its_head_for_a_commit_that_was_built_before() {
+    let (_house, catalog) = two_files().await;
+    let base = catalog.load_table(&ident("a.t")).await.unwrap();
+    let late = put(&catalog, &base, 2, UPDATE).await;
+    commit(&catalog, 3, Work { removes: &["f2"], adds: &[("f2-new", 9)], ..UPDATE }).await.unwrap();
+    // It asserts nothing, and has the next number.
+    let mut updates = serde_json::to_value(&late.updates).unwrap();
+    updates[0]["snapshot"]["sequence-number"] = json!(3);
+    let late = TableChange {
+        requirements: Vec::new(),
+        updates: serde_json::from_value(updates).unwrap(),
+        ..late
+    };
+    let lost = catalog.commit(late).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(text.contains("does not come after snapshot 3"), "{text}");
+    assert_eq!(names(&catalog).await, ["f1", "f2-new"]);
+}
+
+/// The files of a foreign commit are read before its turn comes.
+#[tokio::test]
+async fn a_commit_with_many_files_does_not_hold_up_ours() {
+    let (_house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let head = catalog.load_table(&table).await.unwrap();
+    let foreign = put(&catalog, &head, 2, UPDATE).await;
+    let own = own_append(&head, "own", 1);
+    let held = catalog.inner.locks.lock(std::iter::once(&table)).await;
+    let storage = catalog.storage();
+    let release = async {
+        while catalog.inner.queues.count(&table) == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Whoever reads them now finds nothing.
+        let written = storage.list(head.metadata.location()).await.unwrap();
+        let mut taken = Vec::new();
+        for file in written.into_iter().filter(|file| file.contains("/m2-")) {
+            taken.push((file.clone(), storage.get(&file).await.unwrap()));
+            storage.delete(&file).await.unwrap();
+        }
+        drop(held);
+        taken
+    };
+    let (made, taken) = tokio::join!(catalog.commit(foreign), release);
+    made.unwrap();
+    assert_eq!(taken.len(), 2);
+    for (file, bytes) in taken {
+        storage.put(&file, bytes).await.unwrap();
+    }
+    catalog.append(&table, own).await.unwrap();
+    assert_eq!(names(&catalog).await, ["f1-new", "f2", "own"]);
+}
+
+/// What one of several clients is about.
+#[derive(Clone, Debug)]
+enum Deed {
+    Append,
+    /// Of our own log.
+    OwnAppend,
+    /// Takes a file out with its rows.
+    Drop(String),
+    /// Writes a file anew without one of its rows.
+    Copy(String, u32),
+    /// Deletes a row by its place.
+    Delete(String, u32),
+    /// Makes one file of some.
+    Rewrite(Vec<String>, bool),
+}
+
+/// Rows of data files, and rows that delete files delete of a data file.
+#[derive(Default)]
+struct Model {
+    data: HashMap<String, BTreeSet<u32>>,
+    deletes: HashMap<String, (String, u32)>,
+    /// The rows that are there by what clients were told.
+    alive: BTreeSet<u32>,
+    next: u32,
+}
+
+impl Model {
+    fn new_name(&mut self, kind: &str) -> String {
+        self.next += 1;
+        format!("{kind}{}", self.next)
+    }
+
+    fn new_rows(&mut self) -> BTreeSet<u32> {
+        self.next += 3;
+        (self.next - 3..self.next).collect()
+    }
+
+    /// The rows of live data files that no live delete file deletes.
+    fn rows(&self, live: &[String]) -> Vec<(String, BTreeSet<u32>)> {
+        let mut found = Vec::new();
+        for (name, rows) in live.iter().filter_map(|name| self.data.get_key_value(name)) {
+            let deleted = live.iter().filter_map(|name| self.deletes.get(name));
+            let deleted: BTreeSet<u32> =
+                deleted.filter(|(about, _)| about == name).map(|(_, row)| *row).collect();
+            found.push((name.clone(), rows - &deleted));
+        }
+        found
+    }
+
+    fn any_deed(&self, random: &mut StdRng, live: &[String]) -> Deed {
+        let files: Vec<_> =
+            self.rows(live).into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
+        let Some((file, rows)) = files.choose(random).cloned() else { return Deed::Append };
+        let row = *rows.iter().choose(random).unwrap();
+        match random.random_range(0..12) {
+            0..2 => Deed::Append,
+            2 => Deed::OwnAppend,
+            3 => Deed::Drop(file),
+            4..6 => Deed::Copy(file, row),
+            6..9 => Deed::Delete(file, row),
+            _ => {
+                let other = files.iter().find(|(name, _)| *name != file);
+                let other = other.map(|(name, _)| name.clone());
+                Deed::Rewrite(other.into_iter().chain([file]).collect(), random.random())
+            }
+        }
+    }
+}
+
+/// Sends what a client does that read the table as `base` and, where that is too late, puts it on the
+/// newest state as it is; a client that writes a file anew gives up instead.
+async fn send(
+    (catalog, table): (&Catalog, &TableIdent),
+    (id, base): (i64, &LoadedTable),
+    (deed, rows): (&Deed, &[(String, BTreeSet<u32>)]),
+    model: &mut Model,
+) -> bool {
+    let of = |name: &String| rows.iter().find(|(file, _)| file == name).unwrap().1.clone();
+    let (file, delete) = (model.new_name("f"), model.new_name("d"));
+    let (made, gone): (BTreeSet<u32>, BTreeSet<u32>) = match deed {
+        Deed::Append | Deed::OwnAppend => (model.new_rows(), BTreeSet::new()),
+        Deed::Drop(name) => (BTreeSet::new(), model.data[name].clone()),
+        Deed::Copy(name, row) => (&of(name) - &BTreeSet::from([*row]), BTreeSet::from([*row])),
+        Deed::Delete(_, row) => (BTreeSet::new(), BTreeSet::from([*row])),
+        Deed::Rewrite(names, _) => (names.iter().flat_map(&of).collect(), BTreeSet::new()),
+    };
+    let adds = [(file.as_str(), made.len() as u64)];
+    let removes: Vec<&str> = match deed {
+        Deed::Drop(name) | Deed::Copy(name, _) => vec![name],
+        Deed::Rewrite(names, _) => names.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let (removes, adds) = (removes.as_slice(), if made.is_empty() { &[][..] } else { &adds[..] });
+    let number = base.metadata.last_sequence_number();
+    let about = if let Deed::Delete(name, _) = deed { name.as_str() } else { "" };
+    let deletes = [(delete.as_str(), about)];
+    let work = Work { removes, adds, ..Work::default() };
+    let work = match deed {
+        Deed::Append | Deed::OwnAppend => Work { operation: "append", ..work },
+        Deed::Drop(_) => Work { operation: "delete", ..work },
+        Deed::Copy(..) => Work { operation: "overwrite", ..work },
+        Deed::Delete(..) => Work { operation: "delete", deletes: &deletes, ..work },
+        Deed::Rewrite(_, numbered) => {
+            Work { operation: "replace", made_at: numbered.then_some(number), ..work }
+        }
+    };
+    let is_done = if let Deed::OwnAppend = deed {
+        let position = id.unsigned_abs();
+        catalog.append(table, own_append(base, &file, position)).await.is_ok()
+    } else {
+        let first = TableChange { table: table.clone(), ..put(catalog, base, id, work).await };
+        let told = catalog.commit(first).await;
+        let again =
+            matches!(told, Err(CatalogError::CommitFailed(_))) && !matches!(deed, Deed::Copy(..));
+        let told = if again {
+            let head = catalog.load_table(table).await.unwrap();
+            let id = id + 1;
+            let again = TableChange { table: table.clone(), ..put(catalog, &head, id, work).await };
+            catalog.commit(again).await
+        } else {
+            told
+        };
+        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{deed:?}: {told:?}");
+        told.is_ok()
+    };
+    if is_done {
+        if let Deed::Delete(name, row) = deed {
+            model.deletes.insert(delete, (name.clone(), *row));
+        }
+        model.alive = &(&model.alive - &gone) | &made;
+        model.data.insert(file, made);
+    }
+    is_done
+}
+
+fn own_append(table: &LoadedTable, name: &str, position: u64) -> Append {
+    Append {
+        files: vec![rows_of(table, name, 3)],
+        summary: BTreeMap::new(),
+        watermark: crate::metastore::Watermark { epoch: 1, position, last_seq: position },
+        log_since: 0,
+        seq: (position, position),
+        upgrades: Vec::new(),
+    }
+}
+
+/// Clients that read one state and commit one after the other, at two processes.
+#[tokio::test]
+async fn in_a_thousand_interleavings_no_deleted_row_comes_back_and_none_is_doubled() {
+    const INTERLEAVINGS: i64 = 1_000;
+    const FOR_EACH_TABLE: i64 = 20;
+    let house = house().await;
+    let catalogs = [strict(&house), strict(&house)];
+    let mut random = StdRng::seed_from_u64(10);
+    let (mut model, mut refused, mut done) = (Model::default(), 0, 0);
+    let mut table = ident("a.t");
+    for round in 0..INTERLEAVINGS {
+        if round % FOR_EACH_TABLE == 0 {
+            table = ident(&format!("a.t{round}"));
+            create(&catalogs[0], &format!("a.t{round}")).await;
+            model = Model::default();
+        }
+        let base = catalogs[0].load_table(&table).await.unwrap();
+        let live = names_of(&catalogs[0], &base).await;
+        let rows = model.rows(&live);
+        for client in 0..random.random_range(2..4) {
+            let deed = model.any_deed(&mut random, &live);
+            let catalog = &catalogs[random.random_range(0..2)];
+            let id = 1 + (round % FOR_EACH_TABLE) * 10 + client * 2;
+            match send((catalog, &table), (id, &base), (&deed, &rows), &mut model).await {
+                true => done += 1,
+                false => refused += 1,
+            }
+            let now = catalog.load_table(&table).await.unwrap();
+            let found = model.rows(&names_of(catalog, &now).await);
+            let mut found: Vec<u32> = found.into_iter().flat_map(|(_, rows)| rows).collect();
+            found.sort_unstable();
+            let alive: Vec<u32> = model.alive.iter().copied().collect();
+            assert_eq!(found, alive, "round {round}, {deed:?}");
+        }
+    }
+    assert!(500 < refused && 1_000 < done, "{refused} refused, {done} done");
+}
+
+async fn names_of(catalog: &Catalog, table: &LoadedTable) -> Vec<String> {
+    let mut found = Vec::new();
+    for manifest in listed(catalog, table).await {
+        let loaded = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();
+        let live = loaded.entries().iter().filter(|entry| entry.is_alive());
+        found.extend(live.map(|entry| entry.file_path().rsplit('/').next().unwrap().to_owned()));
+    }
+    found
+}
