@@ -12,9 +12,11 @@ pub(crate) mod entries;
 mod manifests;
 mod obsolete;
 pub(crate) mod rebase;
+mod rewrite;
 mod summary;
 
 pub(crate) use manifests::read_list;
+pub use rewrite::{Rewrite, RewriteKind, build_rewrite};
 
 #[cfg(test)]
 mod tests;
@@ -117,14 +119,16 @@ async fn write(
         Some(parent) => manifests::read_list(storage, base, parent).await?,
         None => Vec::new(),
     };
-    let added = writer.add(&append.files).await?;
+    let added = writer.add(&append.files, None).await?;
     let merged = writer.merge(kept).await?;
     let counts = summary::ManifestCounts {
         created: usize::from(added.is_some()) + usize::from(merged.merged.is_some()),
         kept: merged.kept.len(),
         replaced: merged.replaced,
     };
-    let entries = summary::entries(parent.map(|p| p.summary()), append, counts);
+    let files = summary::Counts::of(append.files.iter(), [].iter());
+    let own = (&append.summary, &files);
+    let entries = summary::entries(parent.map(|p| p.summary()), own, counts);
     let all = added.into_iter().chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 

@@ -7,6 +7,7 @@
 //! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
 //! commit. Files go to and from the warehouse here, so that its errors stay what they are.
 
+use super::changes::FileKey;
 use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
@@ -19,7 +20,10 @@ use iceberg::{
         PartitionSpec, SchemaRef, Snapshot, TableMetadata,
     },
 };
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// Small data manifests of the default spec at which they are merged. Every commit reads and writes
@@ -98,26 +102,83 @@ impl<'a> Writer<'a> {
         format!("{}/metadata/snap-{id}-{unique}.avro", self.base.location())
     }
 
-    /// Writes one manifest with the added files; none when there are none.
+    /// Writes one manifest with the added data files, which have the sequence number `number` or that
+    /// of their snapshot; none when there are none.
     pub(super) async fn add(
         &mut self,
         files: &[DataFile],
+        number: Option<i64>,
+    ) -> Result<Option<ManifestFile>, CatalogError> {
+        let spec_id = self.base.default_partition_spec_id();
+        let draft = self.draft("m0", (spec_id, ManifestContentType::Data))?;
+        self.add_files(draft, files, number).await
+    }
+
+    /// Writes a manifest with the added delete files of each partition spec.
+    pub(super) async fn add_deletes(
+        &mut self,
+        files: &[(i32, DataFile)],
+    ) -> Result<Vec<ManifestFile>, CatalogError> {
+        let specs: BTreeSet<i32> = files.iter().map(|(spec_id, _)| *spec_id).collect();
+        let mut manifests = Vec::new();
+        for spec_id in specs {
+            let of_spec = files.iter().filter(|(of, _)| *of == spec_id);
+            let of_spec: Vec<DataFile> = of_spec.map(|(_, file)| file.clone()).collect();
+            let (name, of) = (format!("d{spec_id}"), (spec_id, ManifestContentType::Deletes));
+            let draft = self.draft(&name, of)?;
+            manifests.extend(self.add_files(draft, &of_spec, None).await?);
+        }
+        Ok(manifests)
+    }
+
+    async fn add_files(
+        &mut self,
+        draft: Draft,
+        files: &[DataFile],
+        number: Option<i64>,
     ) -> Result<Option<ManifestFile>, CatalogError> {
         if files.is_empty() {
             return Ok(None);
         }
-        let draft = self.draft("m0")?;
         let files = files.to_vec();
         let encode = move || {
             let mut writer = draft.writer()?;
             for file in files {
-                writer.add_file(file, INHERITED)?;
+                writer.add_file(file, number.unwrap_or(INHERITED))?;
             }
             draft.finish(writer)
         };
         let (manifest, bytes) = in_memory("encode the manifest", encode).await?;
         self.put_deferred(&manifest.manifest_path, bytes).await?;
         Ok(Some(manifest))
+    }
+
+    /// Writes a manifest anew with some of its files as deleted. `at` makes its name its own.
+    pub(super) async fn without(
+        &mut self,
+        manifest: ManifestFile,
+        removed: &HashSet<FileKey>,
+        at: usize,
+    ) -> Result<ManifestFile, CatalogError> {
+        self.storage.normalize(self.base.location())?.admit(&manifest.manifest_path)?;
+        let of = (manifest.partition_spec_id, manifest.content);
+        let draft = self.draft(&format!("r{at}"), of)?;
+        let (storage, removed) = (self.storage.clone(), removed.clone());
+        let entries = load(storage, manifest).await?;
+        let encode = move || {
+            let mut writer = draft.writer()?;
+            for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
+                let entry = Arc::unwrap_or_clone(entry);
+                match removed.contains(&FileKey::of(entry.file_path())) {
+                    true => delete_existing(&mut writer, entry)?,
+                    false => add_existing(&mut writer, entry)?,
+                }
+            }
+            draft.finish(writer)
+        };
+        let (manifest, bytes) = in_memory("rewrite a manifest", encode).await?;
+        self.put_deferred(&manifest.manifest_path, bytes).await?;
+        Ok(manifest)
     }
 
     /// Merges the small ones of `manifests` once there are [`MERGE_AT`] of them.
@@ -164,7 +225,8 @@ impl<'a> Writer<'a> {
         if entries.is_empty() {
             return Ok(None);
         }
-        let draft = self.draft("m1")?;
+        let spec_id = self.base.default_partition_spec_id();
+        let draft = self.draft("m1", (spec_id, ManifestContentType::Data))?;
         let encode = move || {
             let mut writer = draft.writer()?;
             for entry in entries {
@@ -209,14 +271,22 @@ impl<'a> Writer<'a> {
         Ok(next_row.map(|next| (first_row, next - first_row)))
     }
 
-    fn draft(&self, suffix: &str) -> Result<Draft, CatalogError> {
+    fn draft(
+        &self,
+        suffix: &str,
+        (spec_id, content): (i32, ManifestContentType),
+    ) -> Result<Draft, CatalogError> {
+        let spec = self.base.partition_spec_by_id(spec_id).ok_or_else(|| {
+            CatalogError::Invalid(format!("the table has no partition spec {spec_id}"))
+        })?;
         let location = format!("{}/metadata/{}-{suffix}.avro", self.base.location(), self.unique);
         Ok(Draft {
             io: FileIO::new_with_memory(),
             location: self.storage.normalize(&location)?.to_string(),
             snapshot_id: self.snapshot_id,
             schema: Arc::clone(self.base.current_schema()),
-            spec: self.base.default_partition_spec().as_ref().clone(),
+            spec: spec.as_ref().clone(),
+            content,
             version: self.base.format_version(),
         })
     }
@@ -237,6 +307,7 @@ struct Draft {
     snapshot_id: i64,
     schema: SchemaRef,
     spec: PartitionSpec,
+    content: ManifestContentType,
     version: FormatVersion,
 }
 
@@ -248,10 +319,13 @@ impl Draft {
             Arc::clone(&self.schema),
             self.spec.clone(),
         );
+        let is_data = self.content == ManifestContentType::Data;
         Ok(match self.version {
             FormatVersion::V1 => builder.build_v1(),
-            FormatVersion::V2 => builder.build_v2_data(),
-            FormatVersion::V3 => builder.build_v3_data(),
+            FormatVersion::V2 if is_data => builder.build_v2_data(),
+            FormatVersion::V2 => builder.build_v2_deletes(),
+            FormatVersion::V3 if is_data => builder.build_v3_data(),
+            FormatVersion::V3 => builder.build_v3_deletes(),
         })
     }
 
@@ -278,12 +352,23 @@ async fn load(
 }
 
 fn add_existing(writer: &mut ManifestWriter, entry: ManifestEntry) -> iceberg::Result<()> {
-    let (Some(snapshot_id), Some(sequence)) = (entry.snapshot_id, entry.sequence_number) else {
-        let message = format!("`{}` has no sequence number in its manifest", entry.file_path());
-        return Err(iceberg::Error::new(ErrorKind::DataInvalid, message));
-    };
+    let (snapshot_id, sequence) = numbers(&entry)?;
     let file_sequence = entry.file_sequence_number;
     writer.add_existing_file(entry.data_file, snapshot_id, sequence, file_sequence)
+}
+
+fn delete_existing(writer: &mut ManifestWriter, entry: ManifestEntry) -> iceberg::Result<()> {
+    let (_, sequence) = numbers(&entry)?;
+    let file_sequence = entry.file_sequence_number;
+    writer.add_delete_file(entry.data_file, sequence, file_sequence)
+}
+
+/// The snapshot and the sequence number that an entry was added with.
+fn numbers(entry: &ManifestEntry) -> iceberg::Result<(i64, i64)> {
+    entry.snapshot_id.zip(entry.sequence_number).ok_or_else(|| {
+        let message = format!("`{}` has no sequence number in its manifest", entry.file_path());
+        iceberg::Error::new(ErrorKind::DataInvalid, message)
+    })
 }
 
 /// Runs work of the iceberg crate that waits for nothing outside of memory on a blocking thread.

@@ -1,8 +1,7 @@
-//! The summary of an append: what it added, and the table's totals with it.
+//! The summary of a snapshot of ours: what it adds and removes, and the table's totals with it.
 
-use super::Append;
-use iceberg::spec::{DataFile, Summary};
-use std::collections::{HashMap, HashSet};
+use iceberg::spec::{DataContentType, DataFile, Summary};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How the new manifest list came about.
 ///
@@ -17,45 +16,113 @@ pub(super) struct ManifestCounts {
     pub(super) replaced: usize,
 }
 
+/// Entries of what is added that are there even when it is nothing.
+const DATA_ENTRIES: [&str; 3] = ["added-data-files", "added-records", "added-files-size"];
+
 /// Summary key of [`ManifestCounts::replaced`].
 pub(super) const MANIFESTS_REPLACED: &str = "manifests-replaced";
 
-/// The summary's entries but for `operation`: the append's own, then Iceberg's, which win.
+/// How many files of each kind a snapshot adds and removes, with what is in them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    partitions: usize,
+    added: Files,
+    removed: Files,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Files {
+    data: u64,
+    rows: u64,
+    bytes: u64,
+    deletes: u64,
+    positions: u64,
+    equalities: u64,
+}
+
+impl Counts {
+    pub(super) fn of<'a>(
+        added: impl Iterator<Item = &'a DataFile> + Clone,
+        removed: impl Iterator<Item = &'a DataFile> + Clone,
+    ) -> Self {
+        let all = added.clone().chain(removed.clone());
+        let partitions: HashSet<_> = all.map(DataFile::partition).collect();
+        Self { partitions: partitions.len(), added: Files::of(added), removed: Files::of(removed) }
+    }
+}
+
+impl Files {
+    fn of<'a>(files: impl Iterator<Item = &'a DataFile>) -> Self {
+        let mut all = Self::default();
+        for file in files {
+            let rows = file.record_count();
+            all.bytes += file.file_size_in_bytes();
+            match file.content_type() {
+                DataContentType::Data => {
+                    all.data += 1;
+                    all.rows += rows;
+                }
+                DataContentType::PositionDeletes => {
+                    all.deletes += 1;
+                    all.positions += rows;
+                }
+                DataContentType::EqualityDeletes => {
+                    all.deletes += 1;
+                    all.equalities += rows;
+                }
+            }
+        }
+        all
+    }
+
+    /// The names of the entries for what is added, what is removed and what the table has then, each
+    /// with the number.
+    fn named(self) -> [([&'static str; 3], u64); 6] {
+        [
+            (["added-data-files", "deleted-data-files", "total-data-files"], self.data),
+            (["added-records", "deleted-records", "total-records"], self.rows),
+            (["added-files-size", "removed-files-size", "total-files-size"], self.bytes),
+            (["added-delete-files", "removed-delete-files", "total-delete-files"], self.deletes),
+            (
+                ["added-position-deletes", "removed-position-deletes", "total-position-deletes"],
+                self.positions,
+            ),
+            (
+                ["added-equality-deletes", "removed-equality-deletes", "total-equality-deletes"],
+                self.equalities,
+            ),
+        ]
+    }
+}
+
+/// The summary's entries but for `operation`: the writer's own, then Iceberg's, which win.
 pub(super) fn entries(
     parent: Option<&Summary>,
-    append: &Append,
+    (own, files): (&BTreeMap<String, String>, &Counts),
     manifests: ManifestCounts,
 ) -> HashMap<String, String> {
-    let files = append.files.len() as u64;
-    let records: u64 = append.files.iter().map(DataFile::record_count).sum();
-    let bytes: u64 = append.files.iter().map(DataFile::file_size_in_bytes).sum();
-    let partitions: HashSet<_> = append.files.iter().map(DataFile::partition).collect();
-    let partitions = partitions.len() as u64;
-
     let mut entries: HashMap<String, String> =
-        append.summary.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        own.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     for (key, value) in [
-        ("added-data-files", files),
-        ("added-records", records),
-        ("added-files-size", bytes),
-        ("changed-partition-count", partitions),
-        ("manifests-created", manifests.created as u64),
-        ("manifests-kept", manifests.kept as u64),
-        (MANIFESTS_REPLACED, manifests.replaced as u64),
+        ("changed-partition-count", files.partitions),
+        ("manifests-created", manifests.created),
+        ("manifests-kept", manifests.kept),
+        (MANIFESTS_REPLACED, manifests.replaced),
     ] {
         entries.insert(key.to_owned(), value.to_string());
     }
-    for (key, added) in [
-        ("total-data-files", files),
-        ("total-records", records),
-        ("total-files-size", bytes),
-        ("total-delete-files", 0),
-        ("total-position-deletes", 0),
-        ("total-equality-deletes", 0),
-    ] {
-        match total(parent, key, added) {
-            Some(total) => entries.insert(key.to_owned(), total.to_string()),
-            None => entries.remove(key),
+    let removed = files.removed.named().map(|(_, removed)| removed);
+    for (([adds, removes, sums], added), removed) in files.added.named().into_iter().zip(removed) {
+        // What an append adds of data is told even when it is nothing.
+        if 0 < added || DATA_ENTRIES.contains(&adds) {
+            entries.insert(adds.to_owned(), added.to_string());
+        }
+        if 0 < removed {
+            entries.insert(removes.to_owned(), removed.to_string());
+        }
+        match total(parent, sums, added).and_then(|total| total.checked_sub(removed)) {
+            Some(total) => entries.insert(sums.to_owned(), total.to_string()),
+            None => entries.remove(sums),
         };
     }
     entries

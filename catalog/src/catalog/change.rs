@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     append::{
-        Append,
+        Append, Rewrite,
         changes::{OnlyAdds, SnapshotChanges},
         rebase,
     },
@@ -110,6 +110,20 @@ impl Catalog {
         append: Append,
     ) -> Result<LoadedTable, CatalogError> {
         self.enqueue(table.clone(), Work::Append(Box::new(append))).await
+    }
+
+    /// Replaces data files by others, or deletes rows, as one snapshot on top of whatever others
+    /// committed since the snapshot that was read for it.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `CommitFailed` (a file is not live any more, or got deletes since it was read; or
+    /// races without end), `CommitStateUnknown`, `Invalid`, `Busy`, `Storage`.
+    pub async fn rewrite(
+        &self,
+        table: &TableIdent,
+        rewrite: Rewrite,
+    ) -> Result<LoadedTable, CatalogError> {
+        self.enqueue(table.clone(), Work::Rewrite(Box::new(rewrite))).await
     }
 
     /// Reads and checks the files that a change names, while nobody waits for its table: they never

@@ -12,7 +12,7 @@ use super::{
     write::{GRACE_MS, Write},
 };
 use crate::{
-    append::{self, Append, rebase},
+    append::{self, Append, BuiltAppend, Rewrite, rebase},
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
@@ -136,7 +136,7 @@ impl Catalog {
         let Some(first) = batch.next() else { return };
         self.inner.queues.put_back(table, batch.collect());
         let made = match &first.work {
-            Work::Append(_) => Err(CatalogError::NoSuchTable(table.to_string())),
+            Work::Append(_) | Work::Rewrite(_) => Err(CatalogError::NoSuchTable(table.to_string())),
             Work::Change(change, contents) => {
                 let catalog = self.with_origin(first.origin.clone());
                 let made = catalog.commit_locked(&[(change.clone(), contents.clone())]).await;
@@ -170,6 +170,7 @@ impl Catalog {
                     self.apply_change(&mut fold, (change, contents)).await
                 }
                 Work::Append(append) => self.apply_append(&mut fold, table, append).await,
+                Work::Rewrite(rewrite) => self.apply_rewrite(&mut fold, rewrite).await,
             };
             match applied {
                 Ok(Some(Made { snapshots, changes })) => {
@@ -293,8 +294,28 @@ impl Catalog {
         if is_replay(fold.watermark, append, table)? {
             return Ok(None);
         }
-        let now_ms = fold.now_ms.max(fold.metadata.last_updated_ms().saturating_add(1));
-        let built = append::build(&self.inner.storage, &fold.metadata, append, now_ms).await?;
+        let (storage, now_ms) = (&self.inner.storage, fold.next_ms());
+        let built = append::build(storage, &fold.metadata, append, now_ms).await?;
+        let id = built.snapshot_id;
+        let made = self.apply_built(fold, built).await?;
+        fold.watermark = Some(append.watermark);
+        fold.seqs.insert(id, append.seq);
+        Ok(Some(made))
+    }
+
+    /// Applies a rewrite of ours.
+    async fn apply_rewrite(
+        &self,
+        fold: &mut Fold,
+        rewrite: &Rewrite,
+    ) -> Result<Option<Made>, CatalogError> {
+        let (storage, now_ms) = (&self.inner.storage, fold.next_ms());
+        let built = append::build_rewrite(storage, &fold.metadata, rewrite, now_ms).await?;
+        self.apply_built(fold, built).await.map(Some)
+    }
+
+    /// Applies a snapshot of ours.
+    async fn apply_built(&self, fold: &mut Fold, built: BuiltAppend) -> Result<Made, CatalogError> {
         let metadata = match fold.apply(&built.updates) {
             Ok(metadata) => metadata,
             Err(cause) => {
@@ -303,12 +324,10 @@ impl Catalog {
             }
         };
         fold.make(metadata, &built.updates);
-        fold.watermark = Some(append.watermark);
-        fold.seqs.insert(built.snapshot_id, append.seq);
         fold.obsolete.extend(built.obsolete);
         fold.written.extend(built.written);
         let changes = Changes::making(&built.updates);
-        Ok(Some(Made { snapshots: vec![built.snapshot_id], changes }))
+        Ok(Made { snapshots: vec![built.snapshot_id], changes })
     }
 }
 
@@ -327,11 +346,15 @@ impl Fold {
         }
     }
 
+    /// The time of the next snapshot.
+    fn next_ms(&self) -> i64 {
+        self.now_ms.max(self.metadata.last_updated_ms().saturating_add(1))
+    }
+
     fn apply(&self, updates: &[iceberg::TableUpdate]) -> Result<TableMetadata, CatalogError> {
         // Only the state that the fold began with is in a file that the table's log can name.
         let location = self.parts.is_empty().then_some(self.base.metadata_location.as_str());
-        let now_ms = self.now_ms.max(self.metadata.last_updated_ms().saturating_add(1));
-        commit::apply_updates_at(&self.metadata, location, updates, now_ms)
+        commit::apply_updates_at(&self.metadata, location, updates, self.next_ms())
     }
 
     /// Takes over what `updates` made of the table.

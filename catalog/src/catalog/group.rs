@@ -5,7 +5,11 @@
 //! metastore's swap.
 
 use super::{Catalog, LoadedTable, TableChange, change::Contents};
-use crate::{append::Append, error::CatalogError, metastore::Origin};
+use crate::{
+    append::{Append, Rewrite},
+    error::CatalogError,
+    metastore::Origin,
+};
 use iceberg::TableIdent;
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -23,6 +27,7 @@ const QUEUE_MAX: usize = 1024;
 pub(super) enum Work {
     Change(TableChange, Contents),
     Append(Box<Append>),
+    Rewrite(Box<Rewrite>),
 }
 
 /// A commit that waits.

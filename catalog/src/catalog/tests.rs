@@ -23,6 +23,7 @@ mod live;
 mod own;
 mod places;
 mod purge;
+mod rewrites;
 mod row_delta;
 mod trust;
 mod verify;

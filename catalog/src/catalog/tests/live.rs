@@ -1,7 +1,7 @@
 //! Commits that would bring rows back: of clients that put old work on a new head without looking.
 
 use super::{places::strict, row_delta::*, *};
-use crate::append::Append;
+use crate::append::{Append, Rewrite, RewriteKind};
 use iceberg::spec::{DataFile, ManifestContentType, ManifestEntryRef};
 use rand::{
     Rng, SeedableRng,
@@ -12,21 +12,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a client makes of the files it has read.
 #[derive(Clone, Copy, Default)]
-struct Work<'a> {
-    operation: &'a str,
+pub(super) struct Work<'a> {
+    pub(super) operation: &'a str,
     /// Data files that it takes out, said so in its manifests.
-    removes: &'a [&'a str],
+    pub(super) removes: &'a [&'a str],
     /// Data files that it adds, with their rows.
-    adds: &'a [(&'a str, u64)],
+    pub(super) adds: &'a [(&'a str, u64)],
     /// The sequence number that they come with.
-    made_at: Option<i64>,
+    pub(super) made_at: Option<i64>,
     /// Position delete files, each with its data file.
-    deletes: &'a [(&'a str, &'a str)],
+    pub(super) deletes: &'a [(&'a str, &'a str)],
     /// Files that it lists as they were, whatever became of them.
-    lists: &'a [&'a str],
+    pub(super) lists: &'a [&'a str],
 }
 
-fn rows_of(table: &LoadedTable, name: &str, rows: u64) -> DataFile {
+pub(super) fn rows_of(table: &LoadedTable, name: &str, rows: u64) -> DataFile {
     DataFileBuilder::default()
         .content(DataContentType::Data)
         .file_path(format!("{}/data/{name}", table.metadata.location()))
@@ -97,7 +97,7 @@ async fn put(catalog: &Catalog, head: &LoadedTable, id: i64, work: Work<'_>) -> 
 }
 
 /// A table with the data files `f1` and `f2` of ten rows each, and a catalog that looks.
-async fn two_files() -> (House, Catalog) {
+pub(super) async fn two_files() -> (House, Catalog) {
     let house = house().await;
     let catalog = strict(&house);
     let made = create(&catalog, "a.t").await;
@@ -106,7 +106,11 @@ async fn two_files() -> (House, Catalog) {
     (house, catalog)
 }
 
-async fn commit(catalog: &Catalog, id: i64, work: Work<'_>) -> Result<LoadedTable, CatalogError> {
+pub(super) async fn commit(
+    catalog: &Catalog,
+    id: i64,
+    work: Work<'_>,
+) -> Result<LoadedTable, CatalogError> {
     let head = catalog.load_table(&ident("a.t")).await.unwrap();
     catalog.commit(put(catalog, &head, id, work).await).await
 }
@@ -134,8 +138,9 @@ const REWRITE: Work<'static> = Work {
     deletes: &[],
     lists: &[],
 };
-const UPDATE: Work<'static> = Work { operation: "overwrite", adds: &[("f1-new", 9)], ..REWRITE };
-const DELETE: Work<'static> = Work {
+pub(super) const UPDATE: Work<'static> =
+    Work { operation: "overwrite", adds: &[("f1-new", 9)], ..REWRITE };
+pub(super) const DELETE: Work<'static> = Work {
     operation: "delete",
     removes: &[],
     adds: &[],
@@ -269,6 +274,8 @@ enum Deed {
     Delete(String, u32),
     /// Makes one file of some.
     Rewrite(Vec<String>, bool),
+    /// The same by this catalog.
+    OwnRewrite(Vec<String>),
 }
 
 /// Rows of data files, and rows that delete files delete of a data file.
@@ -318,79 +325,117 @@ impl Model {
             _ => {
                 let other = files.iter().find(|(name, _)| *name != file);
                 let other = other.map(|(name, _)| name.clone());
-                Deed::Rewrite(other.into_iter().chain([file]).collect(), random.random())
+                let both = other.into_iter().chain([file]).collect();
+                match random.random_range(0..3) {
+                    0 => Deed::OwnRewrite(both),
+                    how => Deed::Rewrite(both, how == 1),
+                }
             }
         }
     }
 }
 
-/// Sends what a client does that read the table as `base` and, where that is too late, puts it on the
-/// newest state as it is; a client that writes a file anew gives up instead.
-async fn send(
-    (catalog, table): (&Catalog, &TableIdent),
-    (id, base): (i64, &LoadedTable),
-    (deed, rows): (&Deed, &[(String, BTreeSet<u32>)]),
-    model: &mut Model,
-) -> bool {
-    let of = |name: &String| rows.iter().find(|(file, _)| file == name).unwrap().1.clone();
-    let (file, delete) = (model.new_name("f"), model.new_name("d"));
-    let (made, gone): (BTreeSet<u32>, BTreeSet<u32>) = match deed {
-        Deed::Append | Deed::OwnAppend => (model.new_rows(), BTreeSet::new()),
-        Deed::Drop(name) => (BTreeSet::new(), model.data[name].clone()),
-        Deed::Copy(name, row) => (&of(name) - &BTreeSet::from([*row]), BTreeSet::from([*row])),
-        Deed::Delete(_, row) => (BTreeSet::new(), BTreeSet::from([*row])),
-        Deed::Rewrite(names, _) => (names.iter().flat_map(&of).collect(), BTreeSet::new()),
-    };
-    let adds = [(file.as_str(), made.len() as u64)];
-    let removes: Vec<&str> = match deed {
-        Deed::Drop(name) | Deed::Copy(name, _) => vec![name],
-        Deed::Rewrite(names, _) => names.iter().map(String::as_str).collect(),
-        _ => Vec::new(),
-    };
-    let (removes, adds) = (removes.as_slice(), if made.is_empty() { &[][..] } else { &adds[..] });
-    let number = base.metadata.last_sequence_number();
-    let about = if let Deed::Delete(name, _) = deed { name.as_str() } else { "" };
-    let deletes = [(delete.as_str(), about)];
-    let work = Work { removes, adds, ..Work::default() };
-    let work = match deed {
-        Deed::Append | Deed::OwnAppend => Work { operation: "append", ..work },
-        Deed::Drop(_) => Work { operation: "delete", ..work },
-        Deed::Copy(..) => Work { operation: "overwrite", ..work },
-        Deed::Delete(..) => Work { operation: "delete", deletes: &deletes, ..work },
-        Deed::Rewrite(_, numbered) => {
-            Work { operation: "replace", made_at: numbered.then_some(number), ..work }
-        }
-    };
-    let is_done = if let Deed::OwnAppend = deed {
-        let position = id.unsigned_abs();
-        catalog.append(table, own_append(base, &file, position)).await.is_ok()
-    } else {
-        let first = TableChange { table: table.clone(), ..put(catalog, base, id, work).await };
-        let told = catalog.commit(first).await;
-        let again =
-            matches!(told, Err(CatalogError::CommitFailed(_))) && !matches!(deed, Deed::Copy(..));
-        let told = if again {
-            let head = catalog.load_table(table).await.unwrap();
-            let id = id + 1;
-            let again = TableChange { table: table.clone(), ..put(catalog, &head, id, work).await };
-            catalog.commit(again).await
-        } else {
-            told
-        };
-        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{deed:?}: {told:?}");
-        told.is_ok()
-    };
-    if is_done {
-        if let Deed::Delete(name, row) = deed {
-            model.deletes.insert(delete, (name.clone(), *row));
-        }
-        model.alive = &(&model.alive - &gone) | &made;
-        model.data.insert(file, made);
-    }
-    is_done
+/// A client of one deed.
+struct Client<'a> {
+    catalog: &'a Catalog,
+    table: &'a TableIdent,
+    id: i64,
+    /// What it has read, with the rows of the files.
+    base: &'a LoadedTable,
+    rows: &'a [(String, BTreeSet<u32>)],
 }
 
-fn own_append(table: &LoadedTable, name: &str, position: u64) -> Append {
+impl Client<'_> {
+    fn rows_in(&self, name: &String) -> BTreeSet<u32> {
+        self.rows.iter().find(|(file, _)| file == name).unwrap().1.clone()
+    }
+
+    /// Carries out a deed and tells whether it was.
+    async fn act(&self, deed: &Deed, model: &mut Model) -> bool {
+        let (file, delete) = (model.new_name("f"), model.new_name("d"));
+        let (made, gone): (BTreeSet<u32>, BTreeSet<u32>) = match deed {
+            Deed::Append | Deed::OwnAppend => (model.new_rows(), BTreeSet::new()),
+            Deed::Drop(name) => (BTreeSet::new(), model.data[name].clone()),
+            Deed::Copy(name, row) => {
+                let gone = BTreeSet::from([*row]);
+                (&self.rows_in(name) - &gone, gone)
+            }
+            Deed::Delete(_, row) => (BTreeSet::new(), BTreeSet::from([*row])),
+            Deed::Rewrite(names, _) | Deed::OwnRewrite(names) => {
+                (names.iter().flat_map(|name| self.rows_in(name)).collect(), BTreeSet::new())
+            }
+        };
+        let adds = [(file.as_str(), made.len() as u64)];
+        let adds = if made.is_empty() { &[][..] } else { &adds[..] };
+        let (removes, operation) = match deed {
+            Deed::Append | Deed::OwnAppend => (Vec::new(), "append"),
+            Deed::Drop(name) => (vec![name.as_str()], "delete"),
+            Deed::Copy(name, _) => (vec![name.as_str()], "overwrite"),
+            Deed::Delete(..) => (Vec::new(), "delete"),
+            Deed::Rewrite(names, _) | Deed::OwnRewrite(names) => {
+                (names.iter().map(String::as_str).collect(), "replace")
+            }
+        };
+        let work = Work { operation, removes: &removes, adds, ..Work::default() };
+        let number = self.base.metadata.last_sequence_number();
+        let is_done = match deed {
+            Deed::OwnAppend => {
+                let append = own_append(self.base, &file, self.id.unsigned_abs());
+                self.catalog.append(self.table, append).await.is_ok()
+            }
+            Deed::OwnRewrite(_) => self.rewrite(work).await,
+            Deed::Delete(about, row) => {
+                let deletes = [(delete.as_str(), about.as_str())];
+                let is_done = self.send(Work { deletes: &deletes, ..work }, true).await;
+                if is_done {
+                    model.deletes.insert(delete.clone(), (about.clone(), *row));
+                }
+                is_done
+            }
+            Deed::Copy(..) => self.send(work, false).await,
+            Deed::Rewrite(_, true) => self.send(Work { made_at: Some(number), ..work }, true).await,
+            _ => self.send(work, true).await,
+        };
+        if is_done {
+            model.alive = &(&model.alive - &gone) | &made;
+            model.data.insert(file, made);
+        }
+        is_done
+    }
+
+    /// Sends its work on what it has read; a client that is blind puts it on the newest state as it
+    /// is if it came too late.
+    async fn send(&self, work: Work<'_>, is_blind: bool) -> bool {
+        let on = async |base: &LoadedTable, id| {
+            let change = put(self.catalog, base, id, work).await;
+            self.catalog.commit(TableChange { table: self.table.clone(), ..change }).await
+        };
+        let mut told = on(self.base, self.id).await;
+        if is_blind && matches!(told, Err(CatalogError::CommitFailed(_))) {
+            let head = self.catalog.load_table(self.table).await.unwrap();
+            told = on(&head, self.id + 1).await;
+        }
+        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
+        told.is_ok()
+    }
+
+    async fn rewrite(&self, work: Work<'_>) -> bool {
+        let file = |(name, rows): &(&str, u64)| rows_of(self.base, name, *rows);
+        let rewrite = Rewrite {
+            kind: RewriteKind::Replace,
+            read: self.base.metadata.current_snapshot_id().unwrap(),
+            removed: work.removes.iter().map(|name| rows_of(self.base, name, 10)).collect(),
+            added: work.adds.iter().map(file).collect(),
+            deletes: Vec::new(),
+            summary: BTreeMap::new(),
+        };
+        let told = self.catalog.rewrite(self.table, rewrite).await;
+        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
+        told.is_ok()
+    }
+}
+
+pub(super) fn own_append(table: &LoadedTable, name: &str, position: u64) -> Append {
     Append {
         files: vec![rows_of(table, name, 3)],
         summary: BTreeMap::new(),
@@ -424,7 +469,8 @@ async fn in_a_thousand_interleavings_no_deleted_row_comes_back_and_none_is_doubl
             let deed = model.any_deed(&mut random, &live);
             let catalog = &catalogs[random.random_range(0..2)];
             let id = 1 + (round % FOR_EACH_TABLE) * 10 + client * 2;
-            match send((catalog, &table), (id, &base), (&deed, &rows), &mut model).await {
+            let client = Client { catalog, table: &table, id, base: &base, rows: &rows };
+            match client.act(&deed, &mut model).await {
                 true => done += 1,
                 false => refused += 1,
             }
