@@ -4,18 +4,18 @@
 //! commit is ever lost or half visible. A new metadata file is durable before the pointer moves.
 
 mod admin;
+mod batch;
 mod cache;
 mod change;
 mod contents;
 mod create;
 mod first;
-mod fold;
-mod group;
 pub(crate) mod jail;
 mod live;
 mod load;
 mod locks;
 mod own;
+mod queue;
 mod read;
 mod register;
 mod trash;
@@ -43,12 +43,12 @@ use crate::{
     storage::Storage,
 };
 use cache::MetadataCache;
-use group::Queues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     spec::{PrimitiveType, TableMetadata, ViewMetadata},
 };
 use locks::TableLocks;
+use queue::CommitQueues;
 use std::sync::Arc;
 pub use views::{CreateView, LoadedView, ViewChange, Views};
 
@@ -190,7 +190,7 @@ struct Inner {
     locks: TableLocks,
     options: CatalogOptions,
     seen: contents::Seen,
-    queues: Queues,
+    queues: CommitQueues,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -228,7 +228,7 @@ impl Catalog {
             locks: TableLocks::new(),
             options,
             seen: contents::Seen::default(),
-            queues: Queues::default(),
+            queues: CommitQueues::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());
         Self { inner: Arc::new(inner), origin, metastore }

@@ -75,6 +75,16 @@ pub async fn build_rewrite(
         let text = "cannot rewrite files of a table that is not of format version 2";
         return Err(CatalogError::Invalid(text.to_owned()));
     }
+    for (_, file) in &rewrite.deletes {
+        if file.content_type() != DataContentType::PositionDeletes
+            || file.referenced_data_file().is_none()
+        {
+            return Err(CatalogError::Invalid(format!(
+                "`{}` is no position delete file of one data file",
+                file.file_path()
+            )));
+        }
+    }
     let mut writer = manifests::Writer::new(storage, base, unused_id(base));
     let written = write(storage, base, rewrite, now_ms, &mut writer).await;
     let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {

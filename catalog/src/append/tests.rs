@@ -223,7 +223,8 @@ fn a_total_the_parent_does_not_tell_is_left_out_and_iceberg_keys_win() {
         operation: Operation::Append,
         additional_properties: HashMap::from([("total-data-files".to_owned(), "5".to_owned())]),
     };
-    let entries = summary::entries(Some(&parent), &append, counts);
+    let files = summary::Counts::default();
+    let entries = summary::entries(Some(&parent), (&append.summary, &files), counts);
     assert_eq!(entries["total-data-files"], "5");
     assert_eq!(entries["added-records"], "0");
     assert_eq!(entries.get("total-records"), None);

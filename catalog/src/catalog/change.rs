@@ -1,10 +1,7 @@
 //! Commits: of clients' updates to one or several tables, and of our own appends.
 
 use super::{
-    Catalog, LoadedTable, TableChange, fold,
-    group::Work,
-    jail, own,
-    write::{GRACE_MS, Write},
+    Catalog, LoadedTable, TableChange, batch::TableDraft, jail, queue::CommitWork, write::Write,
 };
 use crate::{
     append::{
@@ -14,7 +11,7 @@ use crate::{
     },
     commit,
     error::CatalogError,
-    metastore::{Changes, Obsolete, SwapOutcome},
+    metastore::{Changes, SwapOutcome},
 };
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -42,14 +39,6 @@ impl Contents {
     }
 }
 
-/// What one change comes to.
-enum Plan {
-    /// The table already is as the change wants it.
-    Unchanged(LoadedTable),
-    /// What to write.
-    Write(Box<Write>),
-}
-
 impl Catalog {
     /// Applies a change to one table (or, with `assert-create`, makes it). A change whose snapshot
     /// is already in the table is a success that changes nothing.
@@ -64,7 +53,7 @@ impl Catalog {
     pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
         self.normalize(&mut change)?;
         let contents = self.examine(&change).await?;
-        self.enqueue(change.table.clone(), Work::Change(change, contents)).await
+        self.enqueue(change.table.clone(), CommitWork::Change(change, contents)).await
     }
 
     /// Applies changes to several tables, all or none.
@@ -109,7 +98,7 @@ impl Catalog {
         table: &TableIdent,
         append: Append,
     ) -> Result<LoadedTable, CatalogError> {
-        self.enqueue(table.clone(), Work::Append(Box::new(append))).await
+        self.enqueue(table.clone(), CommitWork::Append(Box::new(append))).await
     }
 
     /// Replaces data files by others, or deletes rows, as one snapshot on top of whatever others
@@ -123,7 +112,7 @@ impl Catalog {
         table: &TableIdent,
         rewrite: Rewrite,
     ) -> Result<LoadedTable, CatalogError> {
-        self.enqueue(table.clone(), Work::Rewrite(Box::new(rewrite))).await
+        self.enqueue(table.clone(), CommitWork::Rewrite(Box::new(rewrite))).await
     }
 
     /// Reads and checks the files that a change names, while nobody waits for its table: they never
@@ -183,13 +172,12 @@ impl Catalog {
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         for _ in 0..=COMMIT_RETRIES {
             // Every change is checked before anything is written.
-            let mut tables = Vec::with_capacity(changes.len());
-            let (mut writes, mut written) = (Vec::new(), Vec::new());
-            let planned = self.plan_all(changes, &mut tables, &mut writes, &mut written).await;
-            if planned.is_err() {
+            let mut written = Vec::new();
+            let made = self.write_all(changes, &mut written).await;
+            if made.is_err() {
                 self.discard(&written).await;
             }
-            planned?;
+            let (tables, writes) = made?;
             if writes.is_empty() {
                 self.keep_request(tables.first()).await?;
                 return Ok(tables);
@@ -210,67 +198,59 @@ impl Catalog {
         Err(lost_every_race(&changes[0].0.table))
     }
 
-    /// Plans every change; `written` has the files that this wrote even when it fails.
-    async fn plan_all(
+    /// What to write for every change, and the tables with it; `written` has the files that this wrote
+    /// even when it fails.
+    async fn write_all(
         &self,
         changes: &[(TableChange, Contents)],
-        tables: &mut Vec<LoadedTable>,
-        writes: &mut Vec<Write>,
         written: &mut Vec<String>,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<(Vec<LoadedTable>, Vec<Write>), CatalogError> {
+        let (mut tables, mut writes) = (Vec::with_capacity(changes.len()), Vec::new());
         for change in changes {
-            match self.plan(change, written).await? {
-                Plan::Unchanged(table) => tables.push(table),
-                Plan::Write(write) => {
-                    tables.push(write.loaded());
-                    writes.push(*write);
-                }
-            }
+            let write = match self.find(&change.0.table).await? {
+                Some(base) => match self.write(base, change, written).await? {
+                    Ok(write) => write,
+                    Err(unchanged) => {
+                        tables.push(unchanged);
+                        continue;
+                    }
+                },
+                None => self.write_new(&change.0).await?,
+            };
+            tables.push(write.loaded());
+            writes.push(write);
         }
-        Ok(())
+        Ok((tables, writes))
     }
 
-    /// Checks a change against the table as it is now.
-    async fn plan(
+    /// What to write for a change; the table itself if it is as the change wants it.
+    async fn write(
         &self,
+        base: LoadedTable,
         (change, contents): &(TableChange, Contents),
         written: &mut Vec<String>,
-    ) -> Result<Plan, CatalogError> {
-        let TableChange { table, requirements, updates, .. } = change;
-        let now_ms = self.now_ms();
-        let Some(base) = self.find(table).await? else {
-            if !requirements.contains(&TableRequirement::NotExist) {
-                return Err(CatalogError::NoSuchTable(table.to_string()));
-            }
-            let metadata = self.built_from_updates(table, updates).await?;
-            let mut write = Write::new(table.clone(), None, metadata, now_ms);
-            write.changes = Changes::making(updates);
-            return Ok(Plan::Write(Box::new(write)));
+    ) -> Result<Result<Write, LoadedTable>, CatalogError> {
+        let mut draft = TableDraft::new(base.clone(), self.encoded_parts(&base), self.now_ms());
+        let Some(made) = self.apply_change(&mut draft, (change, contents)).await? else {
+            return Ok(Err(base));
         };
-        if commit::is_applied(&base.metadata, requirements, updates) {
-            return Ok(Plan::Unchanged(base));
+        let (mut write, files) = draft.into_write(&change.table);
+        write.changes = made.changes;
+        write.deferred.clone_from(&files);
+        written.extend(files);
+        Ok(Ok(write))
+    }
+
+    /// What to write for a table that a change makes.
+    async fn write_new(&self, change: &TableChange) -> Result<Write, CatalogError> {
+        let TableChange { table, requirements, updates, .. } = change;
+        if !requirements.contains(&TableRequirement::NotExist) {
+            return Err(CatalogError::NoSuchTable(table.to_string()));
         }
-        own::check_history(change, &base.metadata, &self.encoded_parts(&base).refs)?;
-        let held = commit::check_requirements(requirements, Some(&base.metadata));
-        if held.is_ok() && updates.is_empty() {
-            return Ok(Plan::Unchanged(base));
-        }
-        let rebased = self.rebased(&base.metadata, (change, contents), held).await?;
-        let updates = rebased.as_ref().map_or(updates, |rebased| &rebased.updates);
-        written.extend(rebased.as_ref().map(|rebased| rebased.written.clone()));
-        let location = Some(base.metadata_location.as_str());
-        let metadata = commit::apply_updates_at(&base.metadata, location, updates, now_ms)?;
-        fold::check_identity(&base.metadata, &metadata)?;
-        self.check_commit(table, Some(&base.metadata), &metadata, updates).await?;
-        if metadata.location() != base.metadata.location() {
-            self.inner.storage.prepare_table(metadata.location()).await?;
-        }
-        let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
-        write.changes = Changes::changing(requirements, updates);
-        let not_before_ms = now_ms + GRACE_MS;
-        let replaced = rebased.map(|rebased| rebased.replaced);
-        write.obsolete.extend(replaced.map(|location| Obsolete { location, not_before_ms }));
-        Ok(Plan::Write(Box::new(write)))
+        let metadata = self.built_from_updates(table, updates).await?;
+        let mut write = Write::new(table.clone(), None, metadata, self.now_ms());
+        write.changes = Changes::making(updates);
+        Ok(write)
     }
 }
 

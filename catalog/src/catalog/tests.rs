@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 mod first;
 mod live;
+mod many_files;
 mod own;
 mod places;
 mod purge;

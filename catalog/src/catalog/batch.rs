@@ -1,4 +1,4 @@
-//! Folds commits that wait for one table into one metadata file and one swap of its pointer.
+//! Makes commits that wait for one table into one metadata file and one swap of its pointer.
 //!
 //! They are applied one after the other in memory, each checked against what the ones before it
 //! made. Its one invariant: a commit is answered only once the swap that all of them are part of
@@ -7,8 +7,8 @@
 use super::{
     Catalog, LoadedTable, TableChange,
     change::Contents,
-    group::{Waiting, Work},
     jail, own,
+    queue::{CommitWork, QueuedCommit},
     write::{GRACE_MS, Write},
 };
 use crate::{
@@ -27,7 +27,7 @@ use uuid::Uuid;
 const RETRIES: u32 = 50;
 
 /// A table's state as commits are applied to it.
-struct Fold {
+pub(super) struct TableDraft {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
     encoded: Arc<EncodedParts>,
@@ -42,25 +42,25 @@ struct Fold {
 }
 
 /// What a commit did to its table.
-struct Made {
+pub(super) struct CommitEffect {
     /// The snapshots it adds.
     snapshots: Vec<i64>,
-    changes: Changes,
+    pub(super) changes: Changes,
 }
 
-/// How one commit fared in a fold.
-enum Fate {
+/// How one commit of a batch ended.
+enum CommitOutcome {
     /// The table is as the commit wants it, with what the others do.
-    Made,
+    Done,
     /// The table was so before.
     Unchanged,
     Failed(CatalogError),
 }
 
 /// How an attempt ended.
-enum Attempt {
-    /// Each commit's fate, and the table with them.
-    Settled(Vec<Fate>, LoadedTable),
+enum BatchOutcome {
+    /// Each commit's outcome, and the table with them.
+    Settled(Vec<CommitOutcome>, LoadedTable),
     /// Another process was faster.
     Lost,
     /// The appends are of a log that does not own the table's events.
@@ -68,19 +68,19 @@ enum Attempt {
     /// The request of this key was carried out before.
     Repeated(Uuid),
     /// No commit of the attempt was made, or it is unknown.
-    Failed(Vec<Fate>, CatalogError),
+    Failed(Vec<CommitOutcome>, CatalogError),
 }
 
 impl Catalog {
     /// Carries out commits to one table and answers each.
-    pub(super) async fn fold(&self, table: &TableIdent, mut batch: Vec<Waiting>) {
+    pub(super) async fn commit_batch(&self, table: &TableIdent, mut batch: Vec<QueuedCommit>) {
         let mut sent_again = Vec::new();
         let mut attempts = 0;
         while attempts <= RETRIES && !batch.is_empty() {
             let base = match self.find(table).await {
                 Ok(Some(base)) => base,
                 Ok(None) => {
-                    self.one_without_table(table, batch).await;
+                    self.commit_without_table(table, batch).await;
                     batch = Vec::new();
                     break;
                 }
@@ -90,22 +90,23 @@ impl Catalog {
                 }
             };
             match self.attempt(table, base, &batch).await {
-                Attempt::Settled(fates, made) => {
-                    self.settle(std::mem::take(&mut batch), fates, &made).await;
+                BatchOutcome::Settled(outcomes, made) => {
+                    self.settle(std::mem::take(&mut batch), outcomes, &made).await;
                 }
-                Attempt::Failed(fates, cause) => {
-                    settle_failed(std::mem::take(&mut batch), fates, &cause);
+                BatchOutcome::Failed(outcomes, cause) => {
+                    settle_failed(std::mem::take(&mut batch), outcomes, &cause);
                 }
-                Attempt::Lost => attempts += 1,
-                Attempt::Deposed => {
+                BatchOutcome::Lost => attempts += 1,
+                BatchOutcome::Deposed => {
                     attempts += 1;
-                    let is_append = |waiting: &mut Waiting| matches!(waiting.work, Work::Append(_));
+                    let is_append =
+                        |waiting: &mut QueuedCommit| matches!(waiting.work, CommitWork::Append(_));
                     for append in batch.extract_if(.., is_append) {
                         answer(append, Err(super::change::deposed(table)));
                     }
                 }
-                Attempt::Repeated(id) => {
-                    let is_it = |waiting: &Waiting| {
+                BatchOutcome::Repeated(id) => {
+                    let is_it = |waiting: &QueuedCommit| {
                         waiting.origin.request.as_ref().is_some_and(|request| request.id == id)
                     };
                     match batch.iter().rposition(is_it) {
@@ -131,13 +132,15 @@ impl Catalog {
     }
 
     /// The first commit may make the table; the others wait for what becomes of it.
-    async fn one_without_table(&self, table: &TableIdent, batch: Vec<Waiting>) {
+    async fn commit_without_table(&self, table: &TableIdent, batch: Vec<QueuedCommit>) {
         let mut batch = batch.into_iter();
         let Some(first) = batch.next() else { return };
         self.inner.queues.put_back(table, batch.collect());
         let made = match &first.work {
-            Work::Append(_) | Work::Rewrite(_) => Err(CatalogError::NoSuchTable(table.to_string())),
-            Work::Change(change, contents) => {
+            CommitWork::Append(_) | CommitWork::Rewrite(_) => {
+                Err(CatalogError::NoSuchTable(table.to_string()))
+            }
+            CommitWork::Change(change, contents) => {
                 let catalog = self.with_origin(first.origin.clone());
                 let made = catalog.commit_locked(&[(change.clone(), contents.clone())]).await;
                 made.map(|mut tables| tables.pop().expect("one change gives one table"))
@@ -146,76 +149,86 @@ impl Catalog {
         answer(first, made);
     }
 
-    async fn settle(&self, batch: Vec<Waiting>, fates: Vec<Fate>, made: &LoadedTable) {
-        for (waiting, fate) in batch.into_iter().zip(fates) {
-            let result = match fate {
-                Fate::Made => Ok(made.clone()),
-                Fate::Unchanged => {
+    async fn settle(
+        &self,
+        batch: Vec<QueuedCommit>,
+        outcomes: Vec<CommitOutcome>,
+        made: &LoadedTable,
+    ) {
+        for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+            let result = match outcome {
+                CommitOutcome::Done => Ok(made.clone()),
+                CommitOutcome::Unchanged => {
                     let catalog = self.with_origin(waiting.origin.clone());
                     catalog.keep_request(Some(made)).await.map(|()| made.clone())
                 }
-                Fate::Failed(cause) => Err(cause),
+                CommitOutcome::Failed(cause) => Err(cause),
             };
             answer(waiting, result);
         }
     }
 
-    async fn attempt(&self, table: &TableIdent, base: LoadedTable, batch: &[Waiting]) -> Attempt {
+    async fn attempt(
+        &self,
+        table: &TableIdent,
+        base: LoadedTable,
+        batch: &[QueuedCommit],
+    ) -> BatchOutcome {
         let encoded = self.encoded_parts(&base);
-        let mut fold = Fold::new(base, encoded, self.now_ms());
-        let mut fates = Vec::with_capacity(batch.len());
+        let mut draft = TableDraft::new(base, encoded, self.now_ms());
+        let mut outcomes = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
-                Work::Change(change, contents) => {
-                    self.apply_change(&mut fold, (change, contents)).await
+                CommitWork::Change(change, contents) => {
+                    self.apply_change(&mut draft, (change, contents)).await
                 }
-                Work::Append(append) => self.apply_append(&mut fold, table, append).await,
-                Work::Rewrite(rewrite) => self.apply_rewrite(&mut fold, rewrite).await,
+                CommitWork::Append(append) => self.apply_append(&mut draft, table, append).await,
+                CommitWork::Rewrite(rewrite) => self.apply_rewrite(&mut draft, rewrite).await,
             };
             match applied {
-                Ok(Some(Made { snapshots, changes })) => {
-                    fold.parts.push(Part { origin: waiting.origin.clone(), snapshots, changes });
-                    fates.push(Fate::Made);
+                Ok(Some(CommitEffect { snapshots, changes })) => {
+                    draft.parts.push(Part { origin: waiting.origin.clone(), snapshots, changes });
+                    outcomes.push(CommitOutcome::Done);
                 }
-                Ok(None) => fates.push(Fate::Unchanged),
-                Err(cause) => fates.push(Fate::Failed(cause)),
+                Ok(None) => outcomes.push(CommitOutcome::Unchanged),
+                Err(cause) => outcomes.push(CommitOutcome::Failed(cause)),
             }
         }
-        if fold.parts.is_empty() {
-            return Attempt::Settled(fates, fold.base);
+        if draft.parts.is_empty() {
+            return BatchOutcome::Settled(outcomes, draft.base);
         }
-        let (mut write, written) = fold.into_write(table);
+        let (mut write, written) = draft.into_write(table);
         write.deferred.clone_from(&written);
         let lost = match self.publish(std::slice::from_ref(&write)).await {
-            Ok(SwapOutcome::Done) => return Attempt::Settled(fates, write.loaded()),
-            Ok(SwapOutcome::Lost(_)) => Attempt::Lost,
-            Ok(SwapOutcome::Deposed(_)) => Attempt::Deposed,
-            Ok(SwapOutcome::Repeated(id)) => Attempt::Repeated(id),
-            Err(cause) if cause.is_definite() => Attempt::Failed(fates, cause),
+            Ok(SwapOutcome::Done) => return BatchOutcome::Settled(outcomes, write.loaded()),
+            Ok(SwapOutcome::Lost(_)) => BatchOutcome::Lost,
+            Ok(SwapOutcome::Deposed(_)) => BatchOutcome::Deposed,
+            Ok(SwapOutcome::Repeated(id)) => BatchOutcome::Repeated(id),
+            Err(cause) if cause.is_definite() => BatchOutcome::Failed(outcomes, cause),
             // Anything may point to what was written.
-            Err(cause) => return Attempt::Failed(fates, cause),
+            Err(cause) => return BatchOutcome::Failed(outcomes, cause),
         };
         self.discard(&written).await;
         lost
     }
 
     /// Applies a client's change; gives what it did, none when there is nothing to do.
-    async fn apply_change(
+    pub(super) async fn apply_change(
         &self,
-        fold: &mut Fold,
+        draft: &mut TableDraft,
         (change, contents): (&TableChange, &Contents),
-    ) -> Result<Option<Made>, CatalogError> {
-        let base = Arc::clone(&fold.metadata);
+    ) -> Result<Option<CommitEffect>, CatalogError> {
+        let base = Arc::clone(&draft.metadata);
         if commit::is_applied(&base, &change.requirements, &change.updates) {
             return Ok(None);
         }
-        own::check_history(change, &base, &fold.encoded.refs)?;
+        own::check_history(change, &base, &draft.encoded.refs)?;
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
             held => self.rebased(&base, (change, contents), held).await?,
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
-        let checked = match fold.apply(updates) {
+        let checked = match draft.apply(updates) {
             Ok(metadata) => self.checked(&change.table, &base, metadata, updates).await,
             Err(cause) => Err(cause),
         };
@@ -232,13 +245,13 @@ impl Catalog {
         }
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
         let changes = Changes::changing(&change.requirements, updates);
-        fold.make(metadata, updates);
+        draft.make(metadata, updates);
         if let Some(rebased) = rebased {
-            fold.written.push(rebased.written);
-            let not_before_ms = fold.now_ms + GRACE_MS;
-            fold.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
+            draft.written.push(rebased.written);
+            let not_before_ms = draft.now_ms + GRACE_MS;
+            draft.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
         }
-        Ok(Some(Made { snapshots, changes }))
+        Ok(Some(CommitEffect { snapshots, changes }))
     }
 
     async fn checked(
@@ -255,7 +268,7 @@ impl Catalog {
 
     /// The change on the table's newest state if it is one of files that came too late for the one
     /// it was built on; none when it needs no rebase.
-    pub(super) async fn rebased(
+    async fn rebased(
         &self,
         base: &TableMetadata,
         (change, contents): (&TableChange, &Contents),
@@ -287,52 +300,56 @@ impl Catalog {
     /// Applies an append of our own log; gives what it did, none when the table has it.
     async fn apply_append(
         &self,
-        fold: &mut Fold,
+        draft: &mut TableDraft,
         table: &TableIdent,
         append: &Append,
-    ) -> Result<Option<Made>, CatalogError> {
-        if is_replay(fold.watermark, append, table)? {
+    ) -> Result<Option<CommitEffect>, CatalogError> {
+        if is_replay(draft.watermark, append, table)? {
             return Ok(None);
         }
-        let (storage, now_ms) = (&self.inner.storage, fold.next_ms());
-        let built = append::build(storage, &fold.metadata, append, now_ms).await?;
+        let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
+        let built = append::build(storage, &draft.metadata, append, now_ms).await?;
         let id = built.snapshot_id;
-        let made = self.apply_built(fold, built).await?;
-        fold.watermark = Some(append.watermark);
-        fold.seqs.insert(id, append.seq);
+        let made = self.apply_built(draft, built).await?;
+        draft.watermark = Some(append.watermark);
+        draft.seqs.insert(id, append.seq);
         Ok(Some(made))
     }
 
     /// Applies a rewrite of ours.
     async fn apply_rewrite(
         &self,
-        fold: &mut Fold,
+        draft: &mut TableDraft,
         rewrite: &Rewrite,
-    ) -> Result<Option<Made>, CatalogError> {
-        let (storage, now_ms) = (&self.inner.storage, fold.next_ms());
-        let built = append::build_rewrite(storage, &fold.metadata, rewrite, now_ms).await?;
-        self.apply_built(fold, built).await.map(Some)
+    ) -> Result<Option<CommitEffect>, CatalogError> {
+        let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
+        let built = append::build_rewrite(storage, &draft.metadata, rewrite, now_ms).await?;
+        self.apply_built(draft, built).await.map(Some)
     }
 
     /// Applies a snapshot of ours.
-    async fn apply_built(&self, fold: &mut Fold, built: BuiltAppend) -> Result<Made, CatalogError> {
-        let metadata = match fold.apply(&built.updates) {
+    async fn apply_built(
+        &self,
+        draft: &mut TableDraft,
+        built: BuiltAppend,
+    ) -> Result<CommitEffect, CatalogError> {
+        let metadata = match draft.apply(&built.updates) {
             Ok(metadata) => metadata,
             Err(cause) => {
                 self.discard(&built.written).await;
                 return Err(cause);
             }
         };
-        fold.make(metadata, &built.updates);
-        fold.obsolete.extend(built.obsolete);
-        fold.written.extend(built.written);
+        draft.make(metadata, &built.updates);
+        draft.obsolete.extend(built.obsolete);
+        draft.written.extend(built.written);
         let changes = Changes::making(&built.updates);
-        Ok(Made { snapshots: vec![built.snapshot_id], changes })
+        Ok(CommitEffect { snapshots: vec![built.snapshot_id], changes })
     }
 }
 
-impl Fold {
-    fn new(base: LoadedTable, encoded: Arc<EncodedParts>, now_ms: i64) -> Self {
+impl TableDraft {
+    pub(super) fn new(base: LoadedTable, encoded: Arc<EncodedParts>, now_ms: i64) -> Self {
         Self {
             metadata: Arc::clone(&base.metadata),
             encoded,
@@ -352,7 +369,7 @@ impl Fold {
     }
 
     fn apply(&self, updates: &[iceberg::TableUpdate]) -> Result<TableMetadata, CatalogError> {
-        // Only the state that the fold began with is in a file that the table's log can name.
+        // Only the state that the draft began with is in a file that the table's log can name.
         let location = self.parts.is_empty().then_some(self.base.metadata_location.as_str());
         commit::apply_updates_at(&self.metadata, location, updates, self.next_ms())
     }
@@ -364,7 +381,7 @@ impl Fold {
     }
 
     /// What to store, and the files that are part of it.
-    fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
+    pub(super) fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
@@ -380,10 +397,7 @@ impl Fold {
 }
 
 /// Refuses what no commit may change.
-pub(super) fn check_identity(
-    base: &TableMetadata,
-    new: &TableMetadata,
-) -> Result<(), CatalogError> {
+fn check_identity(base: &TableMetadata, new: &TableMetadata) -> Result<(), CatalogError> {
     if new.uuid() == base.uuid() {
         return Ok(());
     }
@@ -406,23 +420,23 @@ fn is_replay(
     }
 }
 
-fn settle_failed(batch: Vec<Waiting>, fates: Vec<Fate>, cause: &CatalogError) {
-    for (waiting, fate) in batch.into_iter().zip(fates) {
-        let result = match fate {
-            Fate::Made | Fate::Unchanged => Err(cause.copy()),
-            Fate::Failed(own) => Err(own),
+fn settle_failed(batch: Vec<QueuedCommit>, outcomes: Vec<CommitOutcome>, cause: &CatalogError) {
+    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+        let result = match outcome {
+            CommitOutcome::Done | CommitOutcome::Unchanged => Err(cause.copy()),
+            CommitOutcome::Failed(own) => Err(own),
         };
         answer(waiting, result);
     }
 }
 
-fn fail(batch: Vec<Waiting>, cause: &CatalogError) {
+fn fail(batch: Vec<QueuedCommit>, cause: &CatalogError) {
     for waiting in batch {
         answer(waiting, Err(cause.copy()));
     }
 }
 
-fn answer(waiting: Waiting, result: Result<LoadedTable, CatalogError>) {
+fn answer(waiting: QueuedCommit, result: Result<LoadedTable, CatalogError>) {
     // A client that is gone learns from the table, or by sending the same again.
     let _gone = waiting.answer.send(result);
 }

@@ -24,28 +24,28 @@ const QUEUE_MAX: usize = 1024;
 
 /// What a commit does to its table.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum CommitWork {
     Change(TableChange, Contents),
     Append(Box<Append>),
     Rewrite(Box<Rewrite>),
 }
 
 /// A commit that waits.
-pub(super) struct Waiting {
-    pub(super) work: Work,
+pub(super) struct QueuedCommit {
+    pub(super) work: CommitWork,
     pub(super) origin: Origin,
     pub(super) answer: oneshot::Sender<Result<LoadedTable, CatalogError>>,
 }
 
 /// The queues of the tables that somebody commits to.
 #[derive(Default)]
-pub(super) struct Queues {
-    waiting: Mutex<HashMap<TableIdent, VecDeque<Waiting>>>,
+pub(super) struct CommitQueues {
+    waiting: Mutex<HashMap<TableIdent, VecDeque<QueuedCommit>>>,
 }
 
-impl Queues {
+impl CommitQueues {
     /// Adds a commit, and says whether its table had no queue, that is nobody who works it off.
-    fn push(&self, table: &TableIdent, commit: Waiting) -> Result<bool, CatalogError> {
+    fn push(&self, table: &TableIdent, commit: QueuedCommit) -> Result<bool, CatalogError> {
         let mut queues = self.lock();
         match queues.entry(table.clone()) {
             Entry::Vacant(vacant) => {
@@ -63,10 +63,10 @@ impl Queues {
     }
 
     /// The next commits in order of arrival; the queue is gone when there are none.
-    fn take(&self, table: &TableIdent) -> Vec<Waiting> {
+    fn take(&self, table: &TableIdent) -> Vec<QueuedCommit> {
         let mut queues = self.lock();
         let Some(queue) = queues.get_mut(table) else { return Vec::new() };
-        let batch: Vec<Waiting> = queue.drain(..queue.len().min(BATCH_MAX)).collect();
+        let batch: Vec<QueuedCommit> = queue.drain(..queue.len().min(BATCH_MAX)).collect();
         if batch.is_empty() {
             queues.remove(table);
         }
@@ -74,7 +74,7 @@ impl Queues {
     }
 
     /// Puts commits back to the head of the queue.
-    pub(super) fn put_back(&self, table: &TableIdent, commits: Vec<Waiting>) {
+    pub(super) fn put_back(&self, table: &TableIdent, commits: Vec<QueuedCommit>) {
         let mut queues = self.lock();
         let queue = queues.entry(table.clone()).or_default();
         for commit in commits.into_iter().rev() {
@@ -87,7 +87,7 @@ impl Queues {
         self.lock().get(table).map_or(0, VecDeque::len)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TableIdent, VecDeque<Waiting>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TableIdent, VecDeque<QueuedCommit>>> {
         // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,12 +95,12 @@ impl Queues {
 
 /// Ends a queue whose task panicked: those who wait learn that their outcome is unknown, and the
 /// next commit starts another task.
-struct Leading<'a> {
-    queues: &'a Queues,
+struct QueueGuard<'a> {
+    queues: &'a CommitQueues,
     table: &'a TableIdent,
 }
 
-impl Drop for Leading<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.queues.lock().remove(self.table);
@@ -113,10 +113,10 @@ impl Catalog {
     pub(super) async fn enqueue(
         &self,
         table: TableIdent,
-        work: Work,
+        work: CommitWork,
     ) -> Result<LoadedTable, CatalogError> {
         let (answer, answered) = oneshot::channel();
-        let commit = Waiting { work, origin: self.origin.clone(), answer };
+        let commit = QueuedCommit { work, origin: self.origin.clone(), answer };
         if self.inner.queues.push(&table, commit)? {
             let catalog = self.clone();
             spawn(async move { catalog.lead(&table).await });
@@ -125,7 +125,7 @@ impl Catalog {
     }
 
     async fn lead(&self, table: &TableIdent) {
-        let leading = Leading { queues: &self.inner.queues, table };
+        let leading = QueueGuard { queues: &self.inner.queues, table };
         loop {
             // Commits gather while others hold the table.
             let _table = self.inner.locks.lock(std::iter::once(table)).await;
@@ -133,7 +133,7 @@ impl Catalog {
             if batch.is_empty() {
                 return;
             }
-            self.fold(table, batch).await;
+            self.commit_batch(table, batch).await;
         }
     }
 
