@@ -3,6 +3,7 @@
 
 use crate::harness::TestServer;
 use icecore::clock::Clock;
+use icecore_catalog::metastore::Metastore;
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -814,5 +815,10 @@ async fn what_version_0_1_0_took_is_a_duplicate_after_the_upgrade() {
     let other = json!({ "specversion": "1.0", "id": "ce-0", "source": "/sensor/2", "type": "com.x.made", "data": {} });
     let reply = taken(&server, "shop.example", other.to_string()).await;
     assert_eq!(reply["duplicates"], 0, "{reply}");
-    server.stop().await;
+    // The log of that version is still the one that events are taken into, in its fourth life.
+    let folder = server.stop().await;
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let fence = metastore.fence().await.unwrap().unwrap();
+    assert_eq!(fence.holder.to_string(), "4e8d33b2-1e58-48f8-95a7-d2e1dfbaa387");
+    assert_eq!((fence.since, fence.epoch, fence.base), (1, 4, 0));
 }
