@@ -19,6 +19,7 @@ use std::{
 use uuid::Uuid;
 
 mod first;
+mod late_client;
 mod live;
 mod many_files;
 mod own;

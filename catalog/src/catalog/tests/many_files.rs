@@ -1,6 +1,6 @@
 //! What a commit reads of a table that has many files.
 
-use super::{live::*, places::strict, *};
+use super::{late_client::*, live::*, places::strict, *};
 use crate::append::Append;
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! Rewrites, overwrites and deletes of our own, beside what others commit.
 
-use super::{live::*, row_delta::files, *};
+use super::{late_client::*, live::*, row_delta::files, *};
 use crate::append::{Rewrite, RewriteKind};
 use iceberg::spec::DataFile;
 use std::collections::BTreeMap;

@@ -1,0 +1,95 @@
+//! A client that read a table, lost a race, and puts its work on the new head without looking.
+
+use super::{row_delta::*, *};
+use iceberg::spec::{DataFile, ManifestContentType, ManifestEntryRef};
+
+/// What a client makes of the files it has read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work<'a> {
+    pub(super) operation: &'a str,
+    /// Data files that it takes out, said so in its manifests.
+    pub(super) removes: &'a [&'a str],
+    /// Data files that it adds, with their rows.
+    pub(super) adds: &'a [(&'a str, u64)],
+    /// The sequence number that they come with.
+    pub(super) made_at: Option<i64>,
+    /// Position delete files, each with its data file.
+    pub(super) deletes: &'a [(&'a str, &'a str)],
+    /// Files that it lists as they were, whatever became of them.
+    pub(super) lists: &'a [&'a str],
+}
+
+pub(super) fn rows_of(table: &LoadedTable, name: &str, rows: u64) -> DataFile {
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(format!("{}/data/{name}", table.metadata.location()))
+        .file_format(DataFileFormat::Parquet)
+        .record_count(rows)
+        .file_size_in_bytes(10)
+        .partition(Struct::empty())
+        .partition_spec_id(0)
+        .build()
+        .unwrap()
+}
+
+/// A client that read the table as `read`, lost a race and puts its work on `head` as it is.
+pub(super) async fn put(
+    catalog: &Catalog,
+    head: &LoadedTable,
+    id: i64,
+    work: Work<'_>,
+) -> TableChange {
+    let at = (catalog, head);
+    let mut list = Vec::new();
+    let mut kept: Vec<ManifestEntryRef> = Vec::new();
+    for manifest in listed(catalog, head).await {
+        if manifest.content == ManifestContentType::Deletes || work.removes.is_empty() {
+            list.push(manifest);
+            continue;
+        }
+        let loaded = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();
+        let live = loaded.entries().iter().filter(|entry| entry.is_alive()).cloned();
+        let is_out = |entry: &ManifestEntryRef| {
+            work.removes.iter().any(|name| entry.file_path().ends_with(&format!("/{name}")))
+        };
+        kept.extend(live.filter(|entry| !is_out(entry)));
+    }
+    if !kept.is_empty() {
+        list.push(manifest(at, id, "data-kept", &[], &kept).await);
+    }
+    let output = |name: &str| {
+        let location = format!("{}/metadata/m{id}-{name}.avro", head.metadata.location());
+        let output = catalog.storage().file_io().new_output(location).unwrap();
+        let schema = Arc::clone(head.metadata.current_schema());
+        let spec = head.metadata.default_partition_spec().as_ref().clone();
+        ManifestWriterBuilder::new(output, Some(id), schema, spec)
+    };
+    if !work.removes.is_empty() || !work.adds.is_empty() || !work.lists.is_empty() {
+        let mut data = output("data").build_v2_data();
+        for name in work.removes {
+            data.add_delete_file(rows_of(head, name, 10), 1, Some(1)).unwrap();
+        }
+        for name in work.lists {
+            data.add_existing_file(rows_of(head, name, 10), 1, 1, Some(1)).unwrap();
+        }
+        for (name, rows) in work.adds {
+            data.add_file(rows_of(head, name, *rows), work.made_at.unwrap_or(-1)).unwrap();
+        }
+        list.push(data.write_manifest_file().await.unwrap());
+    }
+    let deletes: Vec<DataFile> =
+        work.deletes.iter().map(|(name, about)| delete(head, (name, Some(about)))).collect();
+    if !deletes.is_empty() {
+        list.push(manifest(at, id, "deletes", &deletes, &[]).await);
+    }
+    let location = own_list(head, id);
+    let writer = catalog.storage().file_io().new_output(&location).unwrap().writer().await.unwrap();
+    let metadata = &head.metadata;
+    let parent = metadata.current_snapshot_id();
+    let mut written = ManifestListWriter::v2(writer, id, parent, metadata.next_sequence_number());
+    written.add_manifests(list.into_iter()).unwrap();
+    written.close().await.unwrap();
+    let mut updates = add_snapshot(head, id, &location);
+    updates[0]["snapshot"]["summary"]["operation"] = json!(work.operation);
+    change("a.t", on_main(parent), updates)
+}
