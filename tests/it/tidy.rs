@@ -1,5 +1,5 @@
-//! Checks of the code itself: which module may use which, where each library may be named, and how
-//! long a file may be.
+//! Checks of the code itself: which module may use which, where each library may be named, how long
+//! a file may be, and that the documents name files that exist.
 //!
 //! They read the source as text, so they see a path written `crate::x`; `super::super` is refused.
 
@@ -167,6 +167,14 @@ const ENGINE_SEES: &[(&str, &[&str])] =
 /// The folders whose files these checks read, and how they are called in a message.
 const SOURCES: &[&str] = &["src", "catalog/src", "schemas/src", "fuzz/src", "histories/src"];
 
+/// The documents whose paths and links are checked; a folder stands for the files in it.
+const DOCUMENTS: &[&str] =
+    &["ARCHITECTURE.md", "README.md", "benches/README.md", "docs", "docs/adr"];
+
+/// The folders that a path in a document begins with.
+const FOLDERS: &[&str] =
+    &["benches/", "catalog/src/", "docs/", "fuzz/", "histories/", "schemas/", "src/", "tests/"];
+
 /// Most lines of a source file; tests apart, which sit in `tests.rs`.
 const FILE_LINES_MAX: usize = 500;
 
@@ -281,6 +289,37 @@ fn paths_are_written_from_the_crate() {
 }
 
 #[test]
+fn documents_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut faults = Vec::new();
+    for document in DOCUMENTS.iter().flat_map(|name| markdown_files(&root.join(name))) {
+        let text = prose(&fs::read_to_string(&document).expect("a readable document"));
+        let folder = document.parent().expect("a document is in a folder");
+        let paths = code_spans(&text).into_iter().filter(|span| is_path(span));
+        let links = links(&text).into_iter().map(|link| folder.join(link));
+        // A path may have arguments behind it, and a `*` stands for files of the folder before it.
+        let named = paths.map(|path| root.join(path.split([' ', '*']).next().unwrap_or_default()));
+        faults.extend(
+            named
+                .chain(links)
+                .filter(|path| !path.exists())
+                .map(|path| format!("{}: no {}", document.display(), path.display())),
+        );
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn paths_and_links_of_a_document_are_found() {
+    let text = prose(
+        "`src/a.rs` and `b\nc`, [d](docs/d.md#e), [f](https://f.example)\n```\n`src/g.rs`\n```\n",
+    );
+    assert_eq!(code_spans(&text), ["src/a.rs", "b\nc"]);
+    assert_eq!(links(&text), ["docs/d.md"]);
+    assert!(is_path("src/a.rs") && is_path("x/y.rs") && !is_path("b") && !is_path("a.rs"));
+}
+
+#[test]
 fn the_checks_see_what_they_look_for() {
     let code = without_comments(
         "use crate::{wal::{Wal, block}, flush}; // crate::http\nlet x = crate::sql::View::new();",
@@ -341,6 +380,49 @@ fn source_files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// The file itself, or the Markdown files of the folder.
+fn markdown_files(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let entries = fs::read_dir(path).expect("a readable folder");
+    let files = entries.map(|entry| entry.expect("a readable entry").path());
+    files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect()
+}
+
+/// A document without its code blocks.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let lines = text.lines().filter(|line| {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What stands between backticks.
+fn code_spans(prose: &str) -> Vec<&str> {
+    prose.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether a code span is a path of this repository: it begins with one of its folders, or is a Rust
+/// file in some folder.
+fn is_path(span: &str) -> bool {
+    let is_below = FOLDERS.iter().any(|folder| span.starts_with(folder));
+    is_below || (span.contains('/') && span.ends_with(".rs"))
+}
+
+/// The files that links lead to, without the heading.
+fn links(prose: &str) -> Vec<&str> {
+    prose
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .collect()
 }
 
 fn row<'a>(table: &'a [(&str, &[&'a str])], name: &str) -> Option<&'a [&'a str]> {
