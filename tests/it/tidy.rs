@@ -75,7 +75,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ("metadata_file", &[]),
     ("view", &["error"]),
     ("retention", &["metadata_file"]),
-    ("commit", &["error", "metadata_file"]),
+    ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),
     // state: files, and rows of a database
     ("storage", &["error", "location"]),

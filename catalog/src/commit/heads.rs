@@ -1,6 +1,6 @@
 //! Which snapshots a branch may go to.
 
-use crate::error::CatalogError;
+use crate::{ancestors, error::CatalogError};
 use iceberg::{TableUpdate, spec::TableMetadata};
 use std::collections::HashMap;
 
@@ -47,10 +47,12 @@ pub(crate) fn check_heads(
 
 /// Whether an added snapshot has the other before it, or nothing.
 fn comes_after(parents: &HashMap<i64, Option<i64>>, id: i64, head: i64) -> bool {
-    let mut line = Some(id);
-    while let Some(id) = line.filter(|id| *id != head) {
-        let Some(parent) = parents.get(&id) else { return false };
-        line = *parent;
+    let mut last = id;
+    for id in ancestors::walk(Some(id), parents.len(), |id| *parents.get(&id)?) {
+        if id == head {
+            return true;
+        }
+        last = id;
     }
-    true
+    parents.get(&last) == Some(&None)
 }

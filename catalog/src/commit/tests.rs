@@ -297,3 +297,24 @@ fn format_versions_that_do_not_exist_are_refused() {
     new.properties.insert("format-version".to_owned(), "3".to_owned());
     assert_eq!(create(new).unwrap().format_version(), FormatVersion::V3);
 }
+
+#[test]
+fn a_branch_goes_to_what_comes_after_its_head() {
+    let base = with_snapshot();
+    let check = |added: &[(i64, Option<i64>)], to: i64, is_taken: bool| {
+        let mut sent: Vec<Value> =
+            added.iter().map(|(id, parent)| snapshot(*id, *parent, 9, NOW + 9)).collect();
+        sent.push(point("main", "branch", to));
+        let checked = check_heads(&base, &updates(Value::Array(sent)));
+        assert_eq!(checked.is_ok(), is_taken, "{added:?} to {to}: {checked:?}");
+    };
+    check(&[(2, Some(1))], 2, true);
+    check(&[(2, Some(1)), (3, Some(2))], 3, true);
+    check(&[(2, None)], 2, true);
+    check(&[(2, None), (3, Some(2))], 3, true);
+    check(&[(2, Some(7))], 2, false);
+    check(&[(2, Some(3)), (3, Some(7))], 2, false);
+    // In a circle there is no end.
+    check(&[(2, Some(2))], 2, false);
+    check(&[(2, Some(3)), (3, Some(2))], 2, false);
+}
