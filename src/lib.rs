@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod owner;
 pub mod server;
 pub mod sql;
+pub mod store;
 pub mod table;
 pub mod tasks;
 pub mod wal;

@@ -9,29 +9,27 @@
 
 pub mod obsolete;
 mod record;
+mod runner;
+pub mod runs;
 pub mod thinning;
 pub mod upkeep;
 
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    tasks::{Job, Progress, Tasks},
+    store::{Store, StoreError},
+    tasks::{Job, Tasks},
 };
-use icecore_schemas::jobs::{JobList, JobState};
+use icecore_catalog::metastore::database::Database;
+use icecore_schemas::jobs::{JobList, JobRun};
 use record::Record;
+use runner::Runner;
 use std::{
     collections::HashMap,
-    error::Error,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::sync::Notify;
-use tracing::warn;
-
-/// Longest pause between two tries of a failing job.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// First pause after a failure; it doubles up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 /// A line of the table of jobs.
 #[derive(Debug)]
@@ -42,6 +40,8 @@ pub struct JobLine {
     pub every: Duration,
     /// What runs it before its time.
     pub woken_by: Option<&'static str>,
+    /// Whether of several servers on one metastore one runs it at a time.
+    pub is_leased: bool,
     /// What it does.
     pub about: &'static str,
 }
@@ -52,24 +52,35 @@ pub const JOBS: &[JobLine] = &[
         name: "flush",
         every: Duration::from_millis(100),
         woken_by: Some("a request for a commit"),
+        is_leased: false,
         about: "moves acknowledged events that are due into tables",
     },
     JobLine {
         name: "delete-obsolete",
         every: Duration::from_secs(30),
         woken_by: None,
+        is_leased: true,
         about: "deletes files that nothing needs any more, forgets old requests and changes",
     },
     JobLine {
         name: "thin-snapshots",
         every: Duration::from_secs(10),
         woken_by: Some("a commit that leaves a table with too many snapshots"),
+        is_leased: false,
         about: "removes old snapshots of the service's tables",
+    },
+    JobLine {
+        name: "keep-runs",
+        every: Duration::from_secs(30),
+        woken_by: None,
+        is_leased: false,
+        about: "writes the last runs of jobs to the metastore",
     },
     JobLine {
         name: "access-upkeep",
         every: Duration::from_secs(1),
         woken_by: None,
+        is_leased: false,
         about: "writes audit records that wait, cuts old ones, forgets tokens that ended",
     },
     // For so long a server that nobody sends anything to commits nothing, and does not know that
@@ -78,24 +89,28 @@ pub const JOBS: &[JobLine] = &[
         name: "watch-owner",
         every: Duration::from_secs(1),
         woken_by: None,
+        is_leased: false,
         about: "asks whether another server took over the events",
     },
     JobLine {
         name: "note-metastore",
         every: Duration::from_secs(1),
         woken_by: None,
+        is_leased: false,
         about: "notes beside the log which change of the metastore was the last",
     },
     JobLine {
         name: "probe-warehouse",
         every: Duration::from_secs(5),
         woken_by: None,
+        is_leased: false,
         about: "tries a warehouse that has not answered yet",
     },
     JobLine {
         name: "look-for-metadata",
         every: Duration::from_secs(5),
         woken_by: None,
+        is_leased: false,
         about: "looks for metadata files that were not found at the start",
     },
 ];
@@ -111,6 +126,9 @@ struct Inner {
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
+    /// Has the leases and earlier runs, once it is open.
+    store: OnceLock<Store>,
+    /// One for each line of the table.
     records: Mutex<HashMap<&'static str, Record>>,
 }
 
@@ -118,7 +136,27 @@ impl Jobs {
     /// Runs jobs as tasks of `tasks`.
     #[must_use]
     pub fn new(tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
-        Self { inner: Arc::new(Inner { tasks, clock, metrics, records: Mutex::default() }) }
+        let records = JOBS.iter().map(|line| (line.name, Record::new(line.every))).collect();
+        let (store, records) = (OnceLock::new(), Mutex::new(records));
+        Self { inner: Arc::new(Inner { tasks, clock, metrics, store, records }) }
+    }
+
+    /// Has the leases of jobs that start later, and earlier runs of this server's, in `database`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]: the earlier runs cannot be read.
+    pub async fn keep_in(&self, database: Database, server: &str) -> Result<(), StoreError> {
+        let store = Store::new(database, self.inner.clock.clone(), server);
+        let runs = store.runs().await?;
+        let mut records = self.records();
+        for (job, run) in runs {
+            // A job of a later version has no line here.
+            if let Some(record) = records.get_mut(job.as_str()) {
+                record.restore(run);
+            }
+        }
+        self.inner.store.get_or_init(|| store);
+        Ok(())
     }
 
     /// Runs a job as often as its line says, until the tasks are stopped.
@@ -147,6 +185,7 @@ impl Jobs {
                 }
                 pause = runner.run().await;
             }
+            runner.end().await;
         });
     }
 
@@ -154,12 +193,31 @@ impl Jobs {
     #[must_use]
     pub fn list(&self) -> JobList {
         let records = self.records();
-        let state = |line: &JobLine| match records.get(line.name) {
-            Some(record) => record.state(line),
-            None => Record::new(line.every, None).state(line),
+        let state = |line: &JobLine| records.get(line.name).map(|record| record.state(line));
+        JobList { jobs: JOBS.iter().filter_map(state).collect() }
+    }
+
+    /// Writes the runs that the store does not have yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; the next call tries again.
+    pub async fn keep_runs(&self) -> Result<(), StoreError> {
+        let Some(store) = self.inner.store.get() else { return Ok(()) };
+        let new: Vec<(&'static str, JobRun)> = {
+            let mut records = self.records();
+            let new = |(name, record): (&&'static str, &mut Record)| {
+                record.take_unkept().into_iter().map(|run| (*name, run)).collect::<Vec<_>>()
+            };
+            records.iter_mut().flat_map(new).collect()
         };
-        let jobs: Vec<JobState> = JOBS.iter().map(state).collect();
-        JobList { jobs }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let kept = store.keep_runs(&new).await;
+        if kept.is_err() {
+            new.into_iter().for_each(|(name, _)| self.record(name, Record::keep_again));
+        }
+        kept
     }
 
     fn record(&self, name: &'static str, change: impl FnOnce(&mut Record)) {
@@ -172,53 +230,6 @@ impl Jobs {
         // Each change of a record is whole, so a panic elsewhere leaves nothing half done.
         self.inner.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// One job, its pauses, and its record.
-struct Runner<J> {
-    jobs: Jobs,
-    job: J,
-    every: Duration,
-    /// The pause before the run that comes next.
-    pause: Duration,
-}
-
-impl<J: Job> Runner<J> {
-    fn new(jobs: &Jobs, job: J, every: Duration) -> Self {
-        let line = JOBS.iter().find(|line| line.name == J::NAME);
-        let line = line.expect("every job has a line in the table");
-        let every = line.every.min(every);
-        let due_ms = jobs.inner.clock.now_ms().saturating_add(millis(every));
-        jobs.records().insert(J::NAME, Record::new(every, Some(due_ms)));
-        Self { jobs: jobs.clone(), job, every, pause: every }
-    }
-
-    /// Runs the job once, notes what became of it, and gives the pause before the next run.
-    async fn run(&mut self) -> Duration {
-        let (clock, metrics) = (&self.jobs.inner.clock, &self.jobs.inner.metrics);
-        let (started_ms, began_ms) = (clock.now_ms(), clock.passed_ms());
-        self.jobs.record(J::NAME, |record| record.begin(started_ms));
-        let ended = self.job.tick().await;
-        self.pause = match &ended {
-            Ok(Progress::More) => Duration::ZERO,
-            Ok(Progress::Done | Progress::Idle) => self.every,
-            Err(cause) => {
-                let next = (self.pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-                warn!(job = J::NAME, error = cause as &dyn Error, ?next, "job failed");
-                next
-            }
-        };
-        let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
-        let run = record::run(started_ms, elapsed_ms, ended);
-        metrics.count_job(J::NAME, run.outcome.name(), Duration::from_millis(elapsed_ms));
-        let due_ms = clock.now_ms().saturating_add(millis(self.pause));
-        self.jobs.record(J::NAME, |record| record.end(run, due_ms));
-        self.pause
-    }
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -20,12 +20,14 @@ use crate::{
     maintenance::{
         Jobs,
         obsolete::DeleteObsolete,
+        runs::KeepRuns,
         thinning::ThinSnapshots,
         upkeep::{self, Upkeep},
     },
     metrics::Metrics,
     owner::{Ownership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
+    store::{self, StoreError},
     table::{evolve, reader::ReadError},
     tasks::Tasks,
     wal::{Wal, WalError},
@@ -94,6 +96,9 @@ pub enum StartError {
     /// The log or the id index does not open.
     #[error("open the log")]
     Wal(#[from] WalError),
+    /// The last runs of the jobs cannot be read.
+    #[error("open the service's store")]
+    Store(#[from] StoreError),
     /// The id index is lost, and the tables do not read.
     #[error("rebuild the id index")]
     Ids(#[from] ReadError),
@@ -104,6 +109,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     tasks: Tasks,
+    jobs: Jobs,
     ingest: Ingest,
     access: Access,
     metastore: Metastore,
@@ -150,8 +156,8 @@ impl Server {
             config.faults.clone(),
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
-        jobs.start(Upkeep::new(access.clone(), config.audit_retention));
-        look_after_stores(&jobs, &owner, &wal, (&catalog, &audit)).await;
+        let upkeep = Upkeep::new(access.clone(), config.audit_retention);
+        start_jobs(&jobs, upkeep, (&owner, &wal), (&catalog, &audit)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -178,12 +184,12 @@ impl Server {
             body_bytes_max: config.body_bytes_max,
             room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
             metrics,
-            jobs,
+            jobs: jobs.clone(),
         };
         let router = http::router(App::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address);
-        Ok(Self { address, tasks, ingest, access, metastore: audit })
+        Ok(Self { address, tasks, jobs, ingest, access, metastore: audit })
     }
 
     /// Where it listens.
@@ -196,6 +202,8 @@ impl Server {
     pub async fn stop(self) {
         self.tasks.stop(STOP_PATIENCE).await;
         self.ingest.stop().await;
+        // The runs since the last time, which no later one needs.
+        drop(tokio::time::timeout(FINISH_PATIENCE, self.jobs.keep_runs()).await);
         let finished = tokio::time::timeout(FINISH_PATIENCE, upkeep::finish(&self.access)).await;
         if finished.is_err() {
             warn!("the metastore does not answer: the audit records that wait are lost");
@@ -207,14 +215,17 @@ impl Server {
     }
 }
 
-/// Starts what keeps an eye on the stores. The first look for metadata files comes before anybody
-/// may ask whether the server is ready.
-async fn look_after_stores(
+/// Starts what keeps an eye on rows and stores. The first look for metadata files comes before
+/// anybody may ask whether the server is ready.
+async fn start_jobs(
     jobs: &Jobs,
-    owner: &Ownership,
-    wal: &Wal,
+    upkeep: Upkeep,
+    (owner, wal): (&Ownership, &Wal),
     (catalog, metastore): (&Catalog, &Metastore),
-) {
+) -> Result<(), StartError> {
+    jobs.keep_in(metastore.database().clone(), &owner.log().to_string()).await?;
+    jobs.start(KeepRuns(jobs.clone()));
+    jobs.start(upkeep);
     jobs.start(WatchOwner(owner.clone()));
     if owner.check().is_ok() || owner.check_owner().is_err() {
         // By a metastore that is too old a file could go that a newer one needs.
@@ -226,6 +237,7 @@ async fn look_after_stores(
     let mut look = LookForMetadata::new(owner, catalog, metastore);
     look.first().await;
     jobs.start(look);
+    Ok(())
 }
 
 fn flush_options(config: &Config, owner: &Ownership, metrics: &Metrics) -> FlushOptions {
@@ -299,10 +311,12 @@ pub fn make_data_folder(config: &Config) -> Result<(), StartError> {
 /// # Errors
 /// [`CatalogError::Metastore`], [`CatalogError::Invalid`].
 pub async fn open_metastore(config: &Config) -> Result<Metastore, CatalogError> {
-    match &config.metastore {
+    let metastore = match &config.metastore {
         MetastoreUrl::Sqlite(path) => Metastore::sqlite(path).await,
         MetastoreUrl::Postgres(url) => Metastore::postgres(url).await,
-    }
+    }?;
+    store::make_tables(metastore.database()).await?;
+    Ok(metastore)
 }
 
 fn open_catalog(

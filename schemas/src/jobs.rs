@@ -20,6 +20,10 @@ pub struct JobState {
     pub every_ms: u64,
     /// What runs it before its time; only the time when null.
     pub woken_by: Option<String>,
+    /// Whether of several servers on one metastore one runs it at a time.
+    pub is_leased: bool,
+    /// Whether another server was seen to run it when it was this one's turn.
+    pub is_elsewhere: bool,
     /// Since when a run is going on, milliseconds since 1970; null between runs.
     pub running_since_ms: Option<i64>,
     /// When the next run is due, milliseconds since 1970; null during a run, and where this server

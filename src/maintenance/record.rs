@@ -13,27 +13,67 @@ const ERROR_CHARS_MAX: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Record {
     every: Duration,
+    is_elsewhere: bool,
     running_since_ms: Option<i64>,
     next_run_ms: Option<i64>,
     failures_in_a_row: u32,
     last: Option<JobRun>,
     /// Those that were not idle, the newest first.
     recent: VecDeque<JobRun>,
+    /// How many of the newest of them the store does not have.
+    unkept: usize,
 }
 
 impl Record {
-    pub(super) fn new(every: Duration, next_run_ms: Option<i64>) -> Self {
-        let (running_since_ms, failures_in_a_row, last) = (None, 0, None);
-        let recent = VecDeque::new();
-        Self { every, running_since_ms, next_run_ms, failures_in_a_row, last, recent }
+    /// A job that is not run.
+    pub(super) fn new(every: Duration) -> Self {
+        Self {
+            every,
+            is_elsewhere: false,
+            running_since_ms: None,
+            next_run_ms: None,
+            failures_in_a_row: 0,
+            last: None,
+            recent: VecDeque::new(),
+            unkept: 0,
+        }
+    }
+
+    /// A run of an earlier life of this server; the newest come first.
+    pub(super) fn restore(&mut self, run: JobRun) {
+        self.last.get_or_insert_with(|| run.clone());
+        self.recent.push_back(run);
+        self.recent.truncate(RECENT_MAX);
+    }
+
+    /// The runs that the store does not have, the oldest first.
+    pub(super) fn take_unkept(&mut self) -> Vec<JobRun> {
+        let count = std::mem::take(&mut self.unkept);
+        self.recent.iter().take(count).rev().cloned().collect()
+    }
+
+    /// What was taken was not written. A run that is written twice is one row.
+    pub(super) fn keep_again(&mut self) {
+        self.unkept = self.recent.len();
+    }
+
+    pub(super) fn plan(&mut self, every: Duration, next_run_ms: i64) {
+        (self.every, self.next_run_ms) = (every, Some(next_run_ms));
     }
 
     pub(super) fn begin(&mut self, now_ms: i64) {
         (self.running_since_ms, self.next_run_ms) = (Some(now_ms), None);
     }
 
+    /// Another server has the job's lease.
+    pub(super) fn skip(&mut self, next_run_ms: i64) {
+        self.is_elsewhere = true;
+        (self.running_since_ms, self.next_run_ms) = (None, Some(next_run_ms));
+    }
+
     pub(super) fn end(&mut self, run: JobRun, next_run_ms: i64) {
         (self.running_since_ms, self.next_run_ms) = (None, Some(next_run_ms));
+        self.is_elsewhere = false;
         self.failures_in_a_row = match run.outcome {
             JobOutcome::Failed => self.failures_in_a_row.saturating_add(1),
             JobOutcome::Idle | JobOutcome::Worked => 0,
@@ -41,6 +81,7 @@ impl Record {
         if run.outcome != JobOutcome::Idle {
             self.recent.push_front(run.clone());
             self.recent.truncate(RECENT_MAX);
+            self.unkept = (self.unkept + 1).min(self.recent.len());
         }
         self.last = Some(run);
     }
@@ -51,6 +92,8 @@ impl Record {
             about: line.about.to_owned(),
             every_ms: u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX),
             woken_by: line.woken_by.map(str::to_owned),
+            is_leased: line.is_leased,
+            is_elsewhere: self.is_elsewhere,
             running_since_ms: self.running_since_ms,
             next_run_ms: self.next_run_ms,
             failures_in_a_row: self.failures_in_a_row,
@@ -61,21 +104,17 @@ impl Record {
 }
 
 /// A run that ended so.
-pub(super) fn run<E: Error>(
-    started_ms: i64,
-    elapsed_ms: u64,
-    ended: Result<Progress, E>,
-) -> JobRun {
+pub(super) fn run(started_ms: i64, elapsed_ms: u64, ended: Result<Progress, &dyn Error>) -> JobRun {
     let (outcome, error) = match ended {
         Ok(Progress::Idle) => (JobOutcome::Idle, None),
         Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
-        Err(cause) => (JobOutcome::Failed, Some(told(&cause))),
+        Err(cause) => (JobOutcome::Failed, Some(told(cause))),
     };
     JobRun { started_ms, elapsed_ms, outcome, error }
 }
 
 /// An error with its causes.
-fn told<E: Error>(cause: &E) -> String {
+fn told(cause: &dyn Error) -> String {
     let mut text = cause.to_string();
     let mut cause = cause.source();
     while let Some(next) = cause {

@@ -1,5 +1,7 @@
-use super::*;
-use icecore_schemas::jobs::{JobOutcome, JobRun};
+use super::{runner::BACKOFF_MAX, *};
+use crate::{store, tasks::Progress};
+use icecore_catalog::metastore::Metastore;
+use icecore_schemas::jobs::{JobOutcome, JobState};
 use std::collections::{BTreeSet, VecDeque};
 
 const START_MS: i64 = 1_000_000;
@@ -104,4 +106,79 @@ async fn runs_are_counted_and_timed_by_job() {
 fn no_two_lines_of_the_table_have_one_name() {
     let names: BTreeSet<&str> = JOBS.iter().map(|line| line.name).collect();
     assert_eq!(names.len(), JOBS.len());
+}
+
+/// Jobs of servers on one metastore.
+async fn on_one_metastore<const N: usize>(
+    servers: [&str; N],
+    clock: &Clock,
+) -> (tempfile::TempDir, [Jobs; N]) {
+    let folder = tempfile::tempdir().unwrap();
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    store::make_tables(metastore.database()).await.unwrap();
+    let jobs = servers.map(|_| Jobs::new(Tasks::default(), clock.clone(), Metrics::default()));
+    for (server, jobs) in servers.iter().zip(&jobs) {
+        jobs.keep_in(metastore.database().clone(), server).await.unwrap();
+    }
+    (folder, jobs)
+}
+
+fn busy(jobs: &Jobs, clock: &Clock) -> Runner<Scripted> {
+    let ends = (0..9).map(|_| Ok(Progress::Done)).collect();
+    Runner::new(jobs, Scripted { clock: clock.clone(), ends }, Duration::MAX)
+}
+
+#[tokio::test]
+async fn of_two_servers_one_runs_a_leased_job() {
+    let clock = Clock::manual(START_MS);
+    let (_folder, jobs) = on_one_metastore(["first", "second"], &clock).await;
+    let [mut first, mut second] = jobs.each_ref().map(|jobs| busy(jobs, &clock));
+    for _ in 0..4 {
+        assert_eq!(first.run().await, Duration::from_secs(30));
+        assert_eq!(second.run().await, Duration::from_secs(30));
+        clock.advance_ms(30_000);
+    }
+    let [here, elsewhere] = jobs.each_ref().map(state);
+    assert_eq!((here.is_leased, here.is_elsewhere, here.recent_runs.len()), (true, false, 4));
+    assert_eq!((elsewhere.is_elsewhere, elsewhere.last_run), (true, None));
+    // One that stops lets the other have it.
+    first.end().await;
+    second.run().await;
+    let went_on = state(&jobs[1]);
+    assert_eq!((went_on.is_elsewhere, went_on.recent_runs.len()), (false, 1));
+}
+
+#[tokio::test]
+async fn another_server_goes_on_with_the_job_of_one_that_was_killed() {
+    let clock = Clock::manual(START_MS);
+    let (_folder, jobs) = on_one_metastore(["first", "second"], &clock).await;
+    let [mut first, mut second] = jobs.each_ref().map(|jobs| busy(jobs, &clock));
+    first.run().await;
+    drop(first);
+    for _ in 0..3 {
+        second.run().await;
+        clock.advance_ms(30_000);
+    }
+    assert!(state(&jobs[1]).recent_runs.is_empty(), "60 s are not longer than the lease");
+    second.run().await;
+    assert_eq!(state(&jobs[1]).recent_runs.len(), 1);
+}
+
+#[tokio::test]
+async fn runs_are_written_once_and_read_by_the_next_start() {
+    let clock = Clock::manual(START_MS);
+    let (folder, [jobs, again]) = on_one_metastore(["one", "one"], &clock).await;
+    let mut runner = busy(&jobs, &clock);
+    runner.run().await;
+    jobs.keep_runs().await.unwrap();
+    runner.run().await;
+    jobs.keep_runs().await.unwrap();
+    jobs.keep_runs().await.unwrap();
+    assert_eq!(jobs.inner.store.get().unwrap().runs().await.unwrap().len(), 2);
+    let file = folder.path().join("icecore.db");
+    let database = Metastore::sqlite(&file).await.unwrap().database().clone();
+    again.keep_in(database, "one").await.unwrap();
+    let (before, after) = (state(&jobs), state(&again));
+    assert_eq!((&after.recent_runs, &after.last_run), (&before.recent_runs, &before.last_run));
+    assert_eq!(after.next_run_ms, None, "it is not run yet");
 }

@@ -31,6 +31,11 @@ async fn every_job_is_listed_with_its_last_runs() {
     assert_eq!(flush.recent_runs[0].outcome, JobOutcome::Worked);
     assert_eq!((flush.every_ms, flush.failures_in_a_row), (100, 0));
 
+    let server = server.restart().await;
+    let list: JobList = server.get("/admin/jobs").await.json().await.unwrap();
+    let again = list.jobs.into_iter().find(|job| job.name == "flush").unwrap();
+    assert_eq!(again.recent_runs, flush.recent_runs, "they outlast a restart");
+
     let (done, table) = icecore(&server, &["jobs"]);
     assert!(done, "{table}");
     for line in JOBS {

@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // pure
     ("event", &[]),
     // state
+    ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
     ("table", &["event", "ids"]),
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
@@ -33,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["wal", "event", "clock", "ids"]),
     ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks", "metrics"]),
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
-    ("maintenance", &["clock", "tasks", "metrics"]),
+    ("maintenance", &["store", "clock", "tasks", "metrics"]),
     // edge
     ("config", &["faults"]),
     (
@@ -147,7 +148,7 @@ const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("iceberg", &["table", "engine", "sql", "flush"]),
     ("parquet", &["table", "engine", "flush", "cli"]),
     ("reqwest", &["cli"]),
-    ("sqlx", &[]),
+    ("sqlx", &["store"]),
 ];
 
 /// The same for the catalog, which names no library of the service at all.

@@ -138,12 +138,14 @@ async fn run(connection: &mut AnyConnection, statement: &str) -> Result<(), Cata
     done.map(|_| ()).map_err(failed("copy the metastore"))
 }
 
-/// All tables by an SQLite file, but the one with the steps that made them.
+/// All tables by an SQLite file, but the one with the steps that made them, and those of the service,
+/// whose rows belong to processes that run.
 async fn tables(sqlite: &mut AnyConnection) -> Result<Vec<Table>, CatalogError> {
     let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
         "SELECT made.name, had.name, had.type, made.sql LIKE '%AUTOINCREMENT%' AND had.pk = 1
          FROM sqlite_master AS made, pragma_table_info(made.name) AS had
          WHERE made.type = 'table' AND made.name NOT LIKE 'sqlite%' AND made.name <> 'layout'
+             AND made.name NOT LIKE 'service#_%' ESCAPE '#'
          ORDER BY made.name, had.cid",
     )
     .fetch_all(sqlite)

@@ -1,0 +1,140 @@
+//! Runs one job: when, under which lease, and what is noted of it.
+
+use crate::{
+    maintenance::{JOBS, JobLine, Jobs, record},
+    store::{Lease, StoreError},
+    tasks::{Job, Progress},
+};
+use std::{error::Error, time::Duration};
+use tracing::warn;
+
+/// Longest pause between two tries of a failing job.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// First pause after a failure; it doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// How long a job's lease lasts. Longer than a pause of it, so that a server that runs it goes on.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Between two tries to renew it.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
+
+/// One job, its pauses, and its lease.
+pub(super) struct Runner<J> {
+    jobs: Jobs,
+    job: J,
+    pub(super) every: Duration,
+    /// The pause before the run that comes next.
+    pause: Duration,
+    /// None for a job that every server runs.
+    lease: Option<Lease>,
+}
+
+/// How a run ended.
+enum End {
+    Ran(Progress),
+    /// Another server runs the job.
+    Elsewhere,
+}
+
+/// The run was ended in its middle.
+#[derive(Debug, thiserror::Error)]
+#[error("the job's lease could not be renewed in time")]
+struct LeaseLost {
+    #[source]
+    source: Option<StoreError>,
+}
+
+impl<J: Job> Runner<J> {
+    pub(super) fn new(jobs: &Jobs, job: J, every: Duration) -> Self {
+        let line = JOBS.iter().find(|line| line.name == J::NAME);
+        let line: &JobLine = line.expect("every job has a line in the table");
+        let store = jobs.inner.store.get().filter(|_| line.is_leased);
+        let lease = store.map(|store| store.lease(&format!("job {}", J::NAME), LEASE));
+        let every = line.every.min(every);
+        let due_ms = jobs.inner.clock.now_ms().saturating_add(millis(every));
+        jobs.record(J::NAME, |record| record.plan(every, due_ms));
+        Self { jobs: jobs.clone(), job, every, pause: every, lease }
+    }
+
+    /// Runs the job once, notes what became of it, and gives the pause before the next run.
+    pub(super) async fn run(&mut self) -> Duration {
+        let clock = self.jobs.inner.clock.clone();
+        let (started_ms, began_ms) = (clock.now_ms(), clock.passed_ms());
+        self.jobs.record(J::NAME, |record| record.begin(started_ms));
+        let ended = self.tick().await;
+        self.pause = match &ended {
+            Ok(End::Ran(Progress::More)) => Duration::ZERO,
+            Ok(End::Ran(Progress::Done | Progress::Idle) | End::Elsewhere) => self.every,
+            Err(cause) => {
+                let next = (self.pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+                warn!(job = J::NAME, error = cause.as_ref() as &dyn Error, ?next, "job failed");
+                next
+            }
+        };
+        let due_ms = clock.now_ms().saturating_add(millis(self.pause));
+        let ended = match ended {
+            Ok(End::Elsewhere) => {
+                self.jobs.record(J::NAME, |record| record.skip(due_ms));
+                return self.pause;
+            }
+            Ok(End::Ran(progress)) => Ok(progress),
+            Err(cause) => Err(cause),
+        };
+        let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
+        let told = ended.as_ref().copied();
+        let run = record::run(started_ms, elapsed_ms, told.map_err(|cause| cause.as_ref() as _));
+        let took = Duration::from_millis(elapsed_ms);
+        self.jobs.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
+        self.jobs.record(J::NAME, |record| record.end(run, due_ms));
+        self.pause
+    }
+
+    /// Lets another server run the job at once.
+    pub(super) async fn end(&mut self) {
+        if let Some(lease) = &mut self.lease
+            && let Err(cause) = lease.release().await
+        {
+            warn!(job = J::NAME, error = &cause as &dyn Error, "another server has to wait");
+        }
+    }
+
+    async fn tick(&mut self) -> Result<End, Box<dyn Error + Send + Sync>> {
+        let Some(lease) = &mut self.lease else {
+            return Ok(End::Ran(self.job.tick().await?));
+        };
+        match lease.hold().await {
+            Ok(Some(_)) => (),
+            Ok(None) => return Ok(End::Elsewhere),
+            // A lease only saves work. A job may be what makes room on the disk that is too full
+            // for a lease.
+            Err(cause) => {
+                warn!(
+                    job = J::NAME,
+                    error = &cause as &dyn Error,
+                    "the job runs without its lease"
+                );
+                return Ok(End::Ran(self.job.tick().await?));
+            }
+        }
+        let mut tick = std::pin::pin!(self.job.tick());
+        loop {
+            let renew_in = lease.renew_in().unwrap_or_default().max(RENEW_AGAIN);
+            // Cancel-safe: a tick that is dropped is as one that a crash ended, and a sleep has
+            // no state.
+            tokio::select! {
+                ended = &mut tick => return Ok(End::Ran(ended?)),
+                () = tokio::time::sleep(renew_in) => (),
+            }
+            let source = match lease.hold().await {
+                Ok(Some(_)) => continue,
+                Ok(None) => None,
+                Err(cause) => Some(cause),
+            };
+            return Err(Box::new(LeaseLost { source }));
+        }
+    }
+}
+
+pub(super) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
