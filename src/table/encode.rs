@@ -6,8 +6,8 @@
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
 use crate::table::{
-    pages,
-    partition::field_id,
+    pages::{PagedFile, Plain},
+    partition::{field_id, sort_keys},
     schema::{BLOOM_FILTERS, UNBOUNDED},
     stats::{self, ColumnStats},
     writer::{Layout, WriteError},
@@ -15,7 +15,7 @@ use crate::table::{
 use arrow::{
     array::{Array, ArrayRef, UInt64Array},
     compute::take,
-    datatypes::DataType,
+    datatypes::{DataType, SchemaRef},
     error::ArrowError,
     record_batch::RecordBatch,
     row::{RowConverter, SortField},
@@ -45,7 +45,7 @@ use std::{
 /// Rows of a data page: the grain at which a reader can skip within a row group.
 const PAGE_ROWS_MAX: usize = 10_240;
 /// Rows of a row group: the grain of parallel reading.
-const ROW_GROUP_ROWS_MAX: usize = 131_072;
+pub(super) const ROW_GROUP_ROWS_MAX: usize = 131_072;
 /// Share of look-ups of an absent value that a bloom filter lets through.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 /// Rows of a column that are looked at to see whether its values repeat.
@@ -77,13 +77,7 @@ pub(super) fn encode(
     sorted: bool,
 ) -> Result<Encoded, WriteError> {
     let fields = rows.schema_ref().fields();
-    let stats: Vec<ColumnStats> = fields
-        .iter()
-        .zip(rows.columns())
-        .map(|(field, column)| {
-            stats::of_column(column.as_ref(), !UNBOUNDED.contains(&field.name().as_str()))
-        })
-        .collect();
+    let stats = column_stats(rows);
     let ids: Vec<i32> = fields.iter().filter_map(|field| field_id(field)).collect();
     assert_eq!(ids.len(), stats.len(), "every aligned column has a field id");
     let written: Vec<usize> = (0..stats.len())
@@ -92,52 +86,138 @@ pub(super) fn encode(
     let written_ids: Vec<i32> = written.iter().map(|at| ids[*at]).collect();
     let written_stats: Vec<&ColumnStats> = written.iter().map(|at| &stats[*at]).collect();
     let written = rows.project(&written).map_err(WriteError::Split)?;
-    let properties =
-        properties(layout, &written, &written_stats, sorted).map_err(WriteError::Split)?;
-    let (bytes, metadata) = parquet(&written, properties).map_err(WriteError::Encode)?;
-
-    let mut file = DataFileBuilder::default();
-    file.content(DataContentType::Data)
-        .file_path(location)
-        .file_format(DataFileFormat::Parquet)
-        .partition(values)
-        .partition_spec_id(layout.spec.spec_id())
-        .record_count(rows.num_rows() as u64)
-        .file_size_in_bytes(bytes.len() as u64)
-        .column_sizes(column_sizes(&written_ids, &metadata))
-        .value_counts(by_id(&ids, &stats, |stats| Some(stats.values)))
-        .null_value_counts(by_id(&ids, &stats, |stats| Some(stats.nulls)))
-        .nan_value_counts(by_id(&ids, &stats, |stats| stats.nans))
-        .lower_bounds(by_id::<Datum>(&ids, &stats, |stats| stats.lower.clone()))
-        .upper_bounds(by_id::<Datum>(&ids, &stats, |stats| stats.upper.clone()))
-        .split_offsets(Some(metadata.row_groups().iter().map(row_group_offset).collect()));
-    if sorted && let Ok(order) = i32::try_from(layout.sort_order.order_id) {
-        file.sort_order_id(order);
-    }
-    let file = file.build().map_err(|error| {
-        WriteError::Describe(Error::new(ErrorKind::DataInvalid, error.to_string()))
-    })?;
-    Ok(Encoded { bytes, file })
+    let one_page = is_one_page(&written);
+    let properties = properties(layout, &written, &written_stats, sorted, one_page)
+        .map_err(WriteError::Split)?;
+    let file = parquet(&written, properties).map_err(WriteError::Encode)?;
+    let described = Described { location, values, sorted, ids: &ids, stats: &stats, written_ids };
+    described.encoded(layout, file)
 }
 
-fn parquet(
-    rows: &RecordBatch,
-    properties: WriterProperties,
-) -> Result<(Bytes, ParquetMetaData), ParquetError> {
+fn column_stats(rows: &RecordBatch) -> Vec<ColumnStats> {
+    let fields = rows.schema_ref().fields().iter().zip(rows.columns());
+    let is_bounded = |name: &str| !UNBOUNDED.contains(&name);
+    fields
+        .map(|(field, column)| stats::of_column(column.as_ref(), is_bounded(field.name())))
+        .collect()
+}
+
+/// A file that is encoded a row group at a time. It has all columns, as nobody knows at its start which
+/// of them will have values.
+#[derive(Debug)]
+pub(super) struct GroupedFile {
+    layout: Arc<Layout>,
+    location: String,
+    values: Struct,
+    ids: Vec<i32>,
+    stats: Vec<ColumnStats>,
+    sorted: bool,
+    file: PagedFile,
+}
+
+impl GroupedFile {
+    /// A file without rows, for rows with these columns of one partition.
+    pub(super) fn new(
+        layout: Arc<Layout>,
+        location: String,
+        values: Struct,
+        schema: &SchemaRef,
+    ) -> Result<Self, WriteError> {
+        let none = RecordBatch::new_empty(Arc::clone(schema));
+        let sorted = sort_keys(&layout, &none).is_some();
+        let ids: Vec<i32> = schema.fields().iter().filter_map(|field| field_id(field)).collect();
+        assert_eq!(ids.len(), schema.fields().len(), "every aligned column has a field id");
+        let stats = column_stats(&none);
+        let of_none: Vec<&ColumnStats> = stats.iter().collect();
+        let properties = properties(&layout, &none, &of_none, sorted, false);
+        let properties = Arc::new(properties.map_err(WriteError::Split)?);
+        let parquet = ArrowSchemaConverter::new().convert(schema).map_err(WriteError::Encode)?;
+        let file =
+            PagedFile::new(parquet.root_schema_ptr(), properties).map_err(WriteError::Encode)?;
+        Ok(Self { layout, location, values, ids, stats, sorted, file })
+    }
+
+    /// Adds rows that come next in order, as one row group; how long that is without compression.
+    pub(super) fn add(&mut self, rows: &RecordBatch) -> Result<usize, WriteError> {
+        let stats = column_stats(rows);
+        let of_rows: Vec<&ColumnStats> = stats.iter().collect();
+        let properties = properties(&self.layout, rows, &of_rows, self.sorted, false);
+        let properties = Arc::new(properties.map_err(WriteError::Split)?);
+        let plain = plain(rows, &properties).map_err(WriteError::Encode)?;
+        self.file.append(&plain).map_err(WriteError::Encode)?;
+        for (all, added) in self.stats.iter_mut().zip(&stats) {
+            *all = all.and(added);
+        }
+        Ok(plain.0.len())
+    }
+
+    /// How long it is so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.file.bytes()
+    }
+
+    /// The whole file.
+    pub(super) fn finish(self) -> Result<Encoded, WriteError> {
+        let Self { layout, location, values, ids, stats, sorted, file } = self;
+        let file = file.finish().map_err(WriteError::Encode)?;
+        let (ids, stats, written_ids) = (&ids, &stats, ids.clone());
+        Described { location, values, sorted, ids, stats, written_ids }.encoded(&layout, file)
+    }
+}
+
+/// What a manifest says of a file beside what its footer does.
+struct Described<'a> {
+    location: String,
+    values: Struct,
+    sorted: bool,
+    ids: &'a [i32],
+    stats: &'a [ColumnStats],
+    /// Ids of the columns that are in the file.
+    written_ids: Vec<i32>,
+}
+
+impl Described<'_> {
+    fn encoded(self, layout: &Layout, (bytes, metadata): Plain) -> Result<Encoded, WriteError> {
+        let Self { location, values, sorted, ids, stats, written_ids } = self;
+        let rows = stats.first().map_or(0, |stats| stats.values);
+        let mut file = DataFileBuilder::default();
+        file.content(DataContentType::Data)
+            .file_path(location)
+            .file_format(DataFileFormat::Parquet)
+            .partition(values)
+            .partition_spec_id(layout.spec.spec_id())
+            .record_count(rows)
+            .file_size_in_bytes(bytes.len() as u64)
+            .column_sizes(column_sizes(&written_ids, &metadata))
+            .value_counts(by_id(ids, stats, |stats| Some(stats.values)))
+            .null_value_counts(by_id(ids, stats, |stats| Some(stats.nulls)))
+            .nan_value_counts(by_id(ids, stats, |stats| stats.nans))
+            .lower_bounds(by_id::<Datum>(ids, stats, |stats| stats.lower.clone()))
+            .upper_bounds(by_id::<Datum>(ids, stats, |stats| stats.upper.clone()))
+            .split_offsets(Some(metadata.row_groups().iter().map(row_group_offset).collect()));
+        if sorted && let Ok(order) = i32::try_from(layout.sort_order.order_id) {
+            file.sort_order_id(order);
+        }
+        let file = file.build().map_err(|error| {
+            WriteError::Describe(Error::new(ErrorKind::DataInvalid, error.to_string()))
+        })?;
+        Ok(Encoded { bytes, file })
+    }
+}
+
+fn parquet(rows: &RecordBatch, properties: WriterProperties) -> Result<Plain, ParquetError> {
     let schema = ArrowSchemaConverter::new().convert(&rows.schema())?.root_schema_ptr();
     let properties = Arc::new(properties);
-    let groups = (0..rows.num_rows()).step_by(ROW_GROUP_ROWS_MAX).map(|from| {
+    let mut file = PagedFile::new(schema, Arc::clone(&properties))?;
+    for from in (0..rows.num_rows()).step_by(ROW_GROUP_ROWS_MAX) {
         let count = ROW_GROUP_ROWS_MAX.min(rows.num_rows() - from);
-        plain(&rows.slice(from, count), &properties)
-    });
-    pages::compress(schema, Arc::clone(&properties), groups)
+        file.append(&plain(&rows.slice(from, count), &properties)?)?;
+    }
+    file.finish()
 }
 
 /// A file of one row group, without compression.
-fn plain(
-    rows: &RecordBatch,
-    properties: &WriterPropertiesPtr,
-) -> Result<(Bytes, ParquetMetaData), ParquetError> {
+fn plain(rows: &RecordBatch, properties: &WriterPropertiesPtr) -> Result<Plain, ParquetError> {
     // The Arrow schema would add more bytes to a small file than its rows do; the field ids and
     // Parquet's own types say all of it.
     let options = ArrowWriterOptions::new()
@@ -155,10 +235,9 @@ fn properties(
     rows: &RecordBatch,
     stats: &[&ColumnStats],
     sorted: bool,
+    one_page: bool,
 ) -> Result<WriterProperties, ArrowError> {
     let columns = rows.columns();
-    let one_page = rows.num_rows() <= PAGE_ROWS_MAX
-        && columns.iter().all(|column| slice_bytes(column.as_ref()) < PAGE_BYTES_MAX);
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -171,6 +250,11 @@ fn properties(
         builder = column_properties(builder, field.name(), column, stats)?;
     }
     Ok(builder.build())
+}
+
+fn is_one_page(rows: &RecordBatch) -> bool {
+    rows.num_rows() <= PAGE_ROWS_MAX
+        && rows.columns().iter().all(|column| slice_bytes(column.as_ref()) < PAGE_BYTES_MAX)
 }
 
 fn column_properties(

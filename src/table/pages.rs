@@ -36,35 +36,52 @@ mod thrift {
     pub(super) const STRUCT: u8 = 12;
 }
 
-/// A Parquet file without compression and what its footer says.
+/// A Parquet file and what its footer says.
 pub(super) type Plain = (Bytes, ParquetMetaData);
 
-/// Joins the row groups of `plain` into one file and compresses their pages.
-///
-/// One of them is held at a time.
-pub(super) fn compress(
-    schema: TypePtr,
-    properties: WriterPropertiesPtr,
-    plain: impl Iterator<Item = Result<Plain>>,
-) -> Result<(Bytes, ParquetMetaData)> {
-    let mut compressor = Compressor::new(LEVEL)?;
-    compressor.include_checksum(true)?;
-    let mut bytes = Vec::new();
-    let mut file = SerializedFileWriter::new(&mut bytes, schema, properties)?;
-    for plain in plain {
-        let plain = plain?;
+/// A file that is made of row groups which are encoded without compression.
+pub(super) struct PagedFile {
+    file: SerializedFileWriter<Vec<u8>>,
+    compressor: Compressor<'static>,
+}
+
+impl std::fmt::Debug for PagedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PagedFile").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+impl PagedFile {
+    /// A file without rows.
+    pub(super) fn new(schema: TypePtr, properties: WriterPropertiesPtr) -> Result<Self> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        Ok(Self { file: SerializedFileWriter::new(Vec::new(), schema, properties)?, compressor })
+    }
+
+    /// Adds the row groups of a file and compresses their pages.
+    pub(super) fn append(&mut self, plain: &Plain) -> Result<()> {
         for group in 0..plain.1.num_row_groups() {
-            let mut writer = file.next_row_group()?;
+            let mut writer = self.file.next_row_group()?;
             for column in 0..plain.1.row_group(group).num_columns() {
-                let (pages, close) = column_chunk(&plain, group, column, &mut compressor)?;
+                let (pages, close) = column_chunk(plain, group, column, &mut self.compressor)?;
                 writer.append_column(&pages, close)?;
             }
             writer.close()?;
         }
+        Ok(())
     }
-    let metadata = file.finish()?;
-    drop(file);
-    Ok((Bytes::from(bytes), metadata))
+
+    /// How long it is without its footer.
+    pub(super) fn bytes(&self) -> usize {
+        self.file.bytes_written()
+    }
+
+    /// The whole file, and what its footer says.
+    pub(super) fn finish(mut self) -> Result<Plain> {
+        let metadata = self.file.finish()?;
+        Ok((Bytes::from(std::mem::take(self.file.inner_mut())), metadata))
+    }
 }
 
 /// The pages of one column of a row group, compressed, and what the footer says about them.

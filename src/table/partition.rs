@@ -216,7 +216,7 @@ fn refine<V: Copy + Eq + Hash>(
 
 /// The sort columns as numbers that sort the same way; none when the table's order needs more than
 /// that (another engine has changed it), and then files are written as unsorted.
-fn sort_keys(layout: &Layout, rows: &RecordBatch) -> Option<Vec<Vec<i64>>> {
+pub(super) fn sort_keys(layout: &Layout, rows: &RecordBatch) -> Option<Vec<Vec<i64>>> {
     let fields = &layout.sort_order.fields;
     if fields.is_empty() || 2 < fields.len() {
         return None;

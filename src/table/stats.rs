@@ -10,6 +10,7 @@ use arrow::{
     datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
 };
 use iceberg::spec::Datum;
+use std::cmp::Ordering;
 
 /// Most characters (code points) of a string bound.
 pub const BOUND_CHARS_MAX: usize = 16;
@@ -27,6 +28,31 @@ pub struct ColumnStats {
     pub lower: Option<Datum>,
     /// Not below any value.
     pub upper: Option<Datum>,
+}
+
+impl ColumnStats {
+    /// What holds for these rows and others of the same column together.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        // A bound of rows without values says nothing and takes nothing away.
+        let both = |one: Option<Datum>, two: Option<Datum>, wins: Ordering| {
+            if self.nulls == self.values {
+                return two;
+            }
+            if other.nulls == other.values {
+                return one;
+            }
+            let (one, two) = (one?, two?);
+            Some(if two.partial_cmp(&one)? == wins { two } else { one })
+        };
+        Self {
+            lower: both(self.lower.clone(), other.lower.clone(), Ordering::Less),
+            upper: both(self.upper.clone(), other.upper.clone(), Ordering::Greater),
+            values: self.values + other.values,
+            nulls: self.nulls + other.nulls,
+            nans: self.nans.zip(other.nans).map(|(one, two)| one + two),
+        }
+    }
 }
 
 /// Counts of `column`, and its bounds where `bounded` asks for them.

@@ -1,6 +1,12 @@
 //! Rows to Parquet data files, one for each partition or several where one would be too long.
 //!
 //! Returned files are durable. Paths carry no text of the event: `data/<xx>/<ulid>.parquet`.
+//!
+//! [`write()`] takes all rows at once, in any order, and encodes several files at a time: it is what a
+//! flush needs. [`sorted::SortedWriter`] takes rows that are sorted as they come, within a bound of
+//! memory: it is for jobs that write tables anew.
+
+pub mod sorted;
 
 use crate::{
     ids::Ids,

@@ -132,3 +132,15 @@ fn an_unbounded_column_has_counts_alone() {
     let stats = of_column(&StringArray::from(vec![Some("a"), None]), false);
     assert_eq!((stats.values, stats.nulls, stats.lower, stats.upper), (2, 1, None, None));
 }
+
+#[test]
+fn counts_and_bounds_of_two_parts_are_those_of_the_whole() {
+    let rows = sample::events(200, 3, 1, 9);
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        for cut in [0, 1, 100, 200] {
+            let of =
+                |from: usize, to: usize| of_column(column.slice(from, to - from).as_ref(), true);
+            assert_eq!(of(0, cut).and(&of(cut, 200)), of(0, 200), "`{}` {cut}", field.name());
+        }
+    }
+}

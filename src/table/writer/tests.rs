@@ -1,10 +1,10 @@
-use super::{Layout, WriteError, align, write, write_as};
+use super::{Layout, WriteError, align, sorted::SortedWriter, write, write_as};
 use crate::{
     clock::Clock,
     event::rows,
     ids::Ids,
     table::{
-        partition::{FIELD_ID, field_id},
+        partition::{self, FIELD_ID, field_id},
         sample::{self, longs, texts, times},
         schema::{self, BLOOM_FILTERS, UNBOUNDED},
     },
@@ -420,7 +420,11 @@ async fn a_failed_write_leaves_no_files() {
         std::fs::write(data.join(format!("{n:02x}")), "not a folder").unwrap();
     }
     let (mut written, mut failed) = (0, 0);
-    for _ in 0..40 {
+    for round in 0..40 {
+        // Ids count up, and an even number of them for each write would take folders of one kind.
+        (0..round).for_each(|_| {
+            fixture.ids.mint();
+        });
         let rows = vec![sample::events(300, 30, 1, 1)];
         match write(&fixture.storage, &table, rows, &fixture.ids).await {
             Ok(files) => written += files.len(),
@@ -510,4 +514,77 @@ fn the_tables_keep_their_field_ids_and_partition_names() {
         assert_eq!(found, names);
         assert_eq!(table.properties()[schema::MANAGED], "true");
     }
+}
+
+/// Rows in the order of partitions and of the table in each.
+fn in_order(table: &TableMetadata, rows: &RecordBatch) -> RecordBatch {
+    let layout = Layout::of(table);
+    let rows = align(&layout.schema, std::slice::from_ref(rows)).unwrap();
+    partition::split(&layout, &rows).unwrap().rows
+}
+
+/// As a table would be written that wants files of this size, in row groups of this size.
+async fn write_sorted(
+    fixture: &Fixture,
+    rows: &RecordBatch,
+    (group_bytes, file_bytes): (usize, usize),
+) -> Result<(Vec<DataFile>, usize), WriteError> {
+    let layout = Layout { file_bytes, ..Layout::of(&fixture.events_table()) };
+    let mut writer = SortedWriter::within(&fixture.storage, layout, &fixture.ids, group_bytes);
+    for start in (0..rows.num_rows()).step_by(300) {
+        writer.write(&rows.slice(start, 300.min(rows.num_rows() - start))).await?;
+    }
+    let held = writer.held_max();
+    Ok((writer.finish().await?, held))
+}
+
+#[tokio::test]
+async fn sorted_rows_become_files_of_the_wanted_length_and_few_are_held() {
+    let fixture = Fixture::new();
+    let rows = in_order(&fixture.events_table(), &sample::events(4_000, 2, 1, 5));
+    let bytes: usize = rows.columns().iter().map(|column| column.get_array_memory_size()).sum();
+    let (group, file) = (bytes / 100, bytes / 50);
+    let (files, held) = write_sorted(&fixture, &rows, (group, file)).await.unwrap();
+    assert!(held <= file + 4 * group, "{held} of {bytes} bytes were held");
+    assert!(2 * 3 < files.len(), "{} files", files.len());
+    let mut found = Vec::new();
+    let mut groups = 0;
+    for described in &files {
+        assert!(described.file_size_in_bytes() <= 2 * file as u64);
+        let bytes = fixture.bytes(described).await;
+        groups += metadata(&bytes).num_row_groups();
+        let rows = read(bytes);
+        assert_eq!(described.record_count(), rows.num_rows() as u64);
+        let order: Vec<(i64, i64)> = (0..rows.num_rows())
+            .map(|row| (times(&rows, "ts").value(row), longs(&rows, "seq").value(row)))
+            .collect();
+        assert!(order.is_sorted());
+        assert_eq!(described.sort_order_id(), Some(1));
+        let (low, high) = (order[0].0, order[order.len() - 1].0);
+        assert_eq!(described.lower_bounds()[&3], Datum::timestamptz_micros(low));
+        assert_eq!(described.upper_bounds()[&3], Datum::timestamptz_micros(high));
+        let seqs = longs(&rows, "seq");
+        let lowest = seqs.values().iter().min().unwrap();
+        assert_eq!(described.lower_bounds()[&5], Datum::long(*lowest));
+        let nulls = rows.column_by_name("actor").unwrap().null_count();
+        assert_eq!(described.null_value_counts()[&11], nulls as u64);
+        found.push(rows);
+    }
+    assert!(files.len() < groups, "files have several row groups");
+    assert_same_rows(&found, &rows);
+    // As one file each, they are what a flush makes of the partitions.
+    let (files, _) = write_sorted(&fixture, &rows, (1 << 30, 1 << 30)).await.unwrap();
+    assert_eq!(files.len(), 2 * 3);
+}
+
+#[tokio::test]
+async fn rows_out_of_order_are_an_error_and_leave_no_files() {
+    let fixture = Fixture::new();
+    let rows = in_order(&fixture.events_table(), &sample::events(3_000, 1, 1, 6));
+    let swapped = concat_batches(&rows.schema(), &[rows.slice(300, 300), rows.slice(0, 300)]);
+    let swapped = write_sorted(&fixture, &swapped.unwrap(), (10_000, 10_000)).await;
+    let error = format!("{:?}", swapped.unwrap_err());
+    assert!(error.contains("do not come in the table's order"), "{error}");
+    let left = fixture.storage.list(fixture.events_table().location()).await.unwrap();
+    assert_eq!(left, Vec::<String>::new());
 }
