@@ -1,11 +1,49 @@
-//! The reply to `POST /ingest`.
+//! The parameters of `POST /ingest` and its reply.
 
 use crate::error_code::ErrorCode;
 use serde::{Deserialize, Serialize};
 
+/// How a batch is taken.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct IngestParameters {
+    /// What the reply waits for.
+    #[serde(default)]
+    pub ack: Ack,
+    /// All events or none.
+    #[serde(default)]
+    pub atomic: bool,
+    /// Lift the bound on how old an event's time may be.
+    #[serde(default)]
+    pub backfill: bool,
+}
+
+/// What a reply waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    /// The log.
+    #[default]
+    Durable,
+    /// An Iceberg snapshot.
+    Committed,
+}
+
+/// What Azure's Event Grid is answered that asks whether an address is its owner's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct GridValidation {
+    /// What it sent.
+    pub validation_response: String,
+}
+
 /// What became of a batch. Status 200 when every event was taken, 207 when some were not, 400
 /// when none was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct IngestReply {
     /// Whether every event was taken.
@@ -32,6 +70,7 @@ pub struct IngestReply {
 
 /// First and last `seq`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SeqRange {
     /// The lowest.
     pub first: u64,
@@ -41,6 +80,7 @@ pub struct SeqRange {
 
 /// The `seq` range of one namespace of a mixed batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NamespaceRange {
     /// The namespace.
     pub namespace: String,
@@ -50,6 +90,7 @@ pub struct NamespaceRange {
 
 /// One event that was not taken.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventError {
     /// Its place in the request, from 0.
@@ -70,6 +111,7 @@ pub struct EventError {
 
 /// How an event was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EventStatus {
     /// It is broken.

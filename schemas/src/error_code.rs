@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The `code` of an error body and of a refused event. Alone it decides the HTTP status and
 /// whether a retry can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
     /// The body or one event is not valid JSON (or NDJSON, CloudEvents, Avro).
@@ -146,6 +147,8 @@ impl ErrorCode {
 
 /// The body of every error reply outside the catalog.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Error"))]
 pub struct ErrorBody {
     /// What is wrong and what to change, for a person.
     pub error: String,

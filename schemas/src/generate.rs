@@ -1,5 +1,7 @@
 //! Files made from [`crate::columns`] for other tools: Iceberg schemas and the Avro schema of an
 //! event. The files in `schemas/iceberg` and `schemas/avro` are exactly what these functions return.
+//! Its tests write `schemas/openapi/types.json` too, the schemas of all bodies; the service, which has the
+//! routes, makes the description of its API from that.
 
 use crate::columns::{Column, ColumnKind, EVENTS, FoundIn};
 use serde::Serialize;

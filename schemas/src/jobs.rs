@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Every job of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobList {
     /// In the order of their table.
     pub jobs: Vec<JobState>,
@@ -11,6 +12,7 @@ pub struct JobList {
 
 /// A job, and what became of its last runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobState {
     /// Its name.
     pub name: String,
@@ -39,6 +41,7 @@ pub struct JobState {
 
 /// One run of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobRun {
     /// When it began, milliseconds since 1970.
     pub started_ms: i64,
@@ -52,6 +55,7 @@ pub struct JobRun {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum JobOutcome {
     /// There was nothing to do.

@@ -5,9 +5,15 @@
 pub mod as_of;
 pub mod batch;
 pub mod columns;
+pub mod dead_letters;
 pub mod error_code;
 pub mod generate;
 pub mod jobs;
 pub mod names;
 pub mod query;
 pub mod service_table;
+pub mod snapshot_id;
+pub mod tables;
+pub mod tokens;
+pub mod version;
+pub mod webhooks;

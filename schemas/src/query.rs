@@ -8,12 +8,14 @@ pub const OUTCOME_HEADER: &str = "x-icecore-outcome";
 
 /// One SQL query.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SqlRequest {
     /// The statement, at most 64 KiB.
     pub sql: String,
-    /// A snapshot id or an RFC 3339 time: what was committed then, nothing newer.
+    /// A snapshot id, tag, branch or RFC 3339 time: what was committed then, nothing newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(extend("type" = ["integer", "string"])))]
     pub as_of: Option<serde_json::Value>,
     /// Answer only from a state that includes this `seq`. It is waited for, at most 5 s and as long as the
     /// query may take.

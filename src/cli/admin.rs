@@ -5,9 +5,11 @@ use crate::{
     config::Config,
 };
 use clap::Args;
+use icecore_schemas::tables::{
+    NamespaceList, SnapshotEntry, SnapshotList, TableEntry, TableList, TableState, TableSummary,
+};
 use reqwest::Method;
-use serde_json::Value;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// `icecore tables`
 #[derive(Debug, Args)]
@@ -46,24 +48,15 @@ pub async fn tables(config: &Config, command: &Tables) -> Result<(), CliError> {
     let namespaces = match &command.ns {
         Some(namespace) => vec![namespace.clone()],
         None => {
-            let answer = client.json(Method::GET, "/v1/namespaces", None).await?;
-            let listed = answer["namespaces"].as_array().cloned().unwrap_or_default();
-            listed.iter().map(|entry| typed(entry, "name")).collect()
+            let listed: NamespaceList = client.read(Method::GET, "/v1/namespaces", None).await?;
+            listed.namespaces.iter().map(|entry| typed(&entry.levels)).collect()
         }
     };
     let mut rows = Vec::new();
     for namespace in namespaces {
-        let answer = client
-            .json(Method::GET, &format!("/v1/{}/tables", escape_ns(&namespace)), None)
-            .await?;
-        for table in answer["tables"].as_array().into_iter().flatten() {
-            let mut row = vec![namespace.clone()];
-            row.extend(
-                ["name", "records", "files", "bytes", "snapshots", "last_seq", "error"]
-                    .map(|key| plain(&table[key])),
-            );
-            rows.push(row);
-        }
+        let path = format!("/v1/{}/tables", escape_ns(&namespace));
+        let listed: TableList = client.read(Method::GET, &path, None).await?;
+        rows.extend(listed.tables.iter().map(|table| table_row(&namespace, table)));
     }
     let mut header =
         vec!["namespace", "table", "records", "files", "bytes", "snapshots", "last_seq", "error"];
@@ -75,6 +68,21 @@ pub async fn tables(config: &Config, command: &Tables) -> Result<(), CliError> {
     say(&aligned(&header, &rows))
 }
 
+fn table_row(namespace: &str, table: &TableEntry) -> Vec<String> {
+    let (counts, error) = match &table.state {
+        TableState::Read(state) => {
+            let TableSummary { records, files, bytes, snapshots, last_seq, .. } = state;
+            ([*records, *files, *bytes, Some(*snapshots), *last_seq], None)
+        }
+        TableState::Waiting { snapshots, .. } => ([None, None, None, Some(*snapshots), None], None),
+        TableState::Unreadable { error } => ([None; 5], Some(error)),
+    };
+    let mut row = vec![namespace.to_owned(), table.name.clone()];
+    row.extend(counts.map(|count| shown(count.as_ref())));
+    row.push(shown(error));
+    row
+}
+
 /// Prints the newest snapshots of a table.
 ///
 /// # Errors
@@ -83,8 +91,9 @@ pub async fn snapshots(config: &Config, command: &Snapshots) -> Result<(), CliEr
     let client = Client::new(config, command.url.as_deref());
     let path =
         format!("/v1/{}/tables/{}/snapshots", escape_ns(&command.ns), escape(&command.table));
-    let answer = client.json(Method::GET, &format!("{path}?limit={}", command.limit), None).await?;
-    let keys = [
+    let path = format!("{path}?limit={}", command.limit);
+    let listed: SnapshotList = client.read(Method::GET, &path, None).await?;
+    let header = [
         "snapshot",
         "time",
         "operation",
@@ -93,19 +102,20 @@ pub async fn snapshots(config: &Config, command: &Snapshots) -> Result<(), CliEr
         "first_seq",
         "last_seq",
     ];
-    let rows: Vec<Vec<String>> = answer["snapshots"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|row| {
-            keys.map(
-                |key| if key == "time" { time(&row["timestamp_ms"]) } else { plain(&row[key]) },
-            )
-            .to_vec()
-        })
-        .collect();
-    say(&aligned(&keys, &rows))?;
-    let total = answer["total"].as_u64().unwrap_or(0);
+    let row = |row: &SnapshotEntry| {
+        vec![
+            shown(row.snapshot.snapshot.as_ref()),
+            time(row.timestamp_ms),
+            row.operation.clone(),
+            shown(row.added_records.as_ref()),
+            shown(row.total_records.as_ref()),
+            shown(row.first_seq.as_ref()),
+            shown(row.last_seq.as_ref()),
+        ]
+    };
+    let rows: Vec<Vec<String>> = listed.snapshots.iter().map(row).collect();
+    say(&aligned(&header, &rows))?;
+    let total = listed.total;
     if (rows.len() as u64) < total {
         remark(&format!("the newest {} of {total} snapshots; --limit N lists more", rows.len()));
     }
@@ -133,30 +143,23 @@ pub(super) fn escape_ns(text: &str) -> String {
 }
 
 /// A namespace of an answer as it can be typed again.
-pub(super) fn typed(row: &Value, name: &str) -> String {
-    let levels = row["levels"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let levels: Vec<&str> = levels.collect();
-    if levels.is_empty() { plain(&row[name]) } else { levels.join("/") }
+pub(super) fn typed(levels: &[String]) -> String {
+    levels.join("/")
 }
 
 pub(super) fn escape(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-pub(super) fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+/// A value, or a dash for none.
+pub(super) fn shown(value: Option<&impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-pub(super) fn time(value: &Value) -> String {
-    let time = value.as_i64().and_then(chrono::DateTime::from_timestamp_millis);
-    time.map_or_else(
-        || "-".to_owned(),
-        |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-    )
+/// A time in milliseconds since 1970, or a dash for none.
+pub(super) fn time(ms: impl Into<Option<i64>>) -> String {
+    let time = ms.into().and_then(chrono::DateTime::from_timestamp_millis);
+    shown(time.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)).as_ref())
 }
 
 /// Columns padded to their widest cell.

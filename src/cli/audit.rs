@@ -5,7 +5,7 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, time},
-        client::{Client, ClientError},
+        client::Client,
         say, token,
     },
     config::Config,
@@ -13,10 +13,10 @@ use crate::{
 use clap::{Args, Subcommand};
 use icecore_catalog::{
     access::Access,
-    audit::{Broken, Check, Ends, Head, Record},
+    audit::{Broken, Check, Ends, Entry, Head, Record},
 };
+use icecore_schemas::tokens::{AuditHead, AuditRecord, AuditRecords};
 use reqwest::Method;
-use serde::Deserialize;
 
 /// Records read at once.
 const PAGE_RECORDS: u32 = 1000;
@@ -63,11 +63,34 @@ enum Source {
     Server(Client),
 }
 
-#[derive(Deserialize)]
 struct Page {
     records: Vec<Record>,
-    #[serde(flatten)]
     ends: Ends,
+}
+
+impl From<AuditRecords> for Page {
+    fn from(AuditRecords { records, head, start }: AuditRecords) -> Self {
+        let end = |head: AuditHead| Head { number: head.number, hash: head.hash };
+        let ends = Ends { start: end(start), head: end(head) };
+        Self { records: records.into_iter().map(record).collect(), ends }
+    }
+}
+
+fn record(record: AuditRecord) -> Record {
+    let AuditRecord {
+        number,
+        time_ms,
+        principal,
+        address,
+        request,
+        action,
+        object,
+        outcome,
+        details,
+        hash,
+    } = record;
+    let entry = Entry { time_ms, principal, address, request, action, object, outcome, details };
+    Record { number, entry, hash }
 }
 
 /// Runs the command.
@@ -101,10 +124,8 @@ impl Source {
         match self {
             Self::Server(client) => {
                 let path = format!("/admin/audit?after={after}&limit={limit}");
-                let answer = client.json(Method::GET, &path, None).await?;
-                let url = path;
-                Ok(serde_json::from_value(answer)
-                    .map_err(|source| ClientError::Answer { url, source })?)
+                let page: AuditRecords = client.read(Method::GET, &path, None).await?;
+                Ok(page.into())
             }
             Self::Metastore(access) => {
                 let recorder = access.recorder().expect("it was made as one that records");
@@ -122,7 +143,7 @@ fn show(records: &[Record]) -> Result<(), CliError> {
             let entry = &record.entry;
             vec![
                 record.number.to_string(),
-                time(&entry.time_ms.into()),
+                time(entry.time_ms),
                 entry.principal.clone(),
                 entry.address.clone(),
                 entry.action.clone(),

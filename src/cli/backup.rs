@@ -103,12 +103,12 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
             let client = Client::new(config, url.as_deref());
             if url.is_some() || create::is_running(config).await? {
                 // Who may not ask for that leaves nothing of a backup behind.
-                client.json(Method::POST, COMMIT, None).await?;
+                client.done(Method::POST, COMMIT, None).await?;
             }
             let creation = Creation::begin(config, place, url.is_some(), id).await?;
             if creation.is_running() {
                 // Everything that was acknowledged before this answer is in tables after it.
-                client.json(Method::POST, COMMIT, None).await?;
+                client.done(Method::POST, COMMIT, None).await?;
             }
             let backup = creation.finish(files, || clock.now_ms()).await?;
             told(&backup, "made", *json)
@@ -248,7 +248,7 @@ fn say_rows(rows: &[Row], json: bool) -> Result<(), CliError> {
             vec![
                 row.id.clone().unwrap_or_default(),
                 state(row).to_owned(),
-                row.begun_ms.map(|ms| time(&json!(ms))).unwrap_or_default(),
+                row.begun_ms.map(time).unwrap_or_default(),
                 row.files.to_string(),
                 row.bytes.to_string(),
                 if row.holds { "yes" } else { "no" }.to_owned(),

@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape, escape_ns, plain, time, typed},
+        admin::{aligned, escape, escape_ns, time, typed},
         client::{Client, ClientError},
         relocate::{self, Relocate},
         say,
@@ -11,7 +11,15 @@ use crate::{
     config::Config,
 };
 use clap::{Args, Subcommand};
+use icecore_schemas::{
+    snapshot_id::{SnapshotId, SnapshotIds},
+    tables::{
+        self, DroppedList, DroppedTable, NewTableName, ProtectedList, ProtectedTable, Protection,
+        TableDropped, TableName, TablePurging, TableStats,
+    },
+};
 use reqwest::Method;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -162,83 +170,79 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
     match command {
         CatalogCommand::Check(server) => check(&server.client(config)).await,
         CatalogCommand::Stats(table) => {
-            let stats = table.client(config).json(Method::GET, &table.path("stats"), None).await?;
-            say(&lines(&stats))
+            call::<TableStats>(&table.client(config), Method::GET, &table.path("stats"), None).await
         }
-        CatalogCommand::Protect(table) => {
-            call(config, table, Method::PUT, "protection", None).await
-        }
-        CatalogCommand::Unprotect(table) => {
-            call(config, table, Method::DELETE, "protection", None).await
-        }
+        CatalogCommand::Protect(table) => set_protected(config, table, Method::PUT).await,
+        CatalogCommand::Unprotect(table) => set_protected(config, table, Method::DELETE).await,
         CatalogCommand::Rename(Rename { table, name, to_ns }) => {
-            let body = json!({ "name": name, "ns": to_ns.as_deref().map(levels) });
-            call(config, table, Method::POST, "rename", Some(&body)).await
+            let ns = to_ns.as_deref().map(levels);
+            let body = json!(NewTableName { ns, name: Some(name.clone()) });
+            let (client, path) = (table.client(config), table.path("rename"));
+            call::<TableName>(&client, Method::POST, &path, Some(&body)).await
         }
         CatalogCommand::Rollback(Rollback { table, to }) => {
-            let body = match to.parse::<i64>() {
-                Ok(snapshot) => json!({ "snapshot": snapshot }),
-                Err(_) => json!({ "time": to }),
-            };
-            call(config, table, Method::POST, "rollback", Some(&body)).await
+            let snapshot = to.parse().ok().map(SnapshotId);
+            let time = snapshot.is_none().then(|| to.clone());
+            let body = json!(tables::Rollback { snapshot, time });
+            let (client, path) = (table.client(config), table.path("rollback"));
+            call::<SnapshotIds>(&client, Method::POST, &path, Some(&body)).await
         }
         CatalogCommand::Drop(Drop { table, purge }) => {
             let path = format!("{}?purge={purge}", table.path(""));
-            let answer = table.client(config).json(Method::DELETE, &path, None).await?;
-            say(&lines(&answer))
+            call::<TableDropped>(&table.client(config), Method::DELETE, &path, None).await
         }
         CatalogCommand::Protected(server) => protected(&server.client(config)).await,
         CatalogCommand::Events(events) => list_events(config, events).await,
         CatalogCommand::Dropped(server) => dropped(&server.client(config)).await,
         CatalogCommand::Undrop(Undrop { uuid, name, ns, server }) => {
             let path = format!("/admin/dropped/{}/undrop", escape(uuid));
-            let body = json!({ "name": name, "ns": ns.as_deref().map(levels) });
-            let answer = server.client(config).json(Method::POST, &path, Some(&body)).await?;
-            say(&lines(&answer))
+            let body = json!(NewTableName { name: name.clone(), ns: ns.as_deref().map(levels) });
+            call::<TableName>(&server.client(config), Method::POST, &path, Some(&body)).await
         }
         CatalogCommand::Purge(Purge { uuid, server }) => {
             let path = format!("/admin/dropped/{}", escape(uuid));
-            let answer = server.client(config).json(Method::DELETE, &path, None).await?;
-            say(&lines(&answer))
+            call::<TablePurging>(&server.client(config), Method::DELETE, &path, None).await
         }
         CatalogCommand::Relocate(command) => relocate::run(config, command).await,
     }
 }
 
-async fn call(
-    config: &Config,
-    table: &Table,
+/// One request; its answer is printed with a line for each member.
+async fn call<T: Serialize + DeserializeOwned>(
+    client: &Client,
     method: Method,
-    call: &str,
+    path: &str,
     body: Option<&Value>,
 ) -> Result<(), CliError> {
-    let answer = table.client(config).json(method, &table.path(call), body).await?;
-    say(&lines(&answer))
+    say(&lines(&json!(client.read::<T>(method, path, body).await?)))
+}
+
+async fn set_protected(config: &Config, table: &Table, method: Method) -> Result<(), CliError> {
+    call::<Protection>(&table.client(config), method, &table.path("protection"), None).await
 }
 
 async fn dropped(client: &Client) -> Result<(), CliError> {
-    let answer = client.json(Method::GET, "/admin/dropped", None).await?;
-    let row = |row: &Value| {
+    let listed: DroppedList = client.read(Method::GET, "/admin/dropped", None).await?;
+    let row = |row: DroppedTable| {
         vec![
-            plain(&row["uuid"]),
-            typed(row, "namespace"),
-            plain(&row["name"]),
-            time(&row["dropped_ms"]),
-            time(&row["until_ms"]),
-            plain(&row["purge"]),
+            row.uuid,
+            typed(&row.levels),
+            row.name,
+            time(row.dropped_ms),
+            time(row.until_ms),
+            row.purge.to_string(),
         ]
     };
-    let rows: Vec<Vec<String>> =
-        answer["dropped"].as_array().into_iter().flatten().map(row).collect();
+    let rows: Vec<Vec<String>> = listed.dropped.into_iter().map(row).collect();
     say(&aligned(&["uuid", "namespace", "table", "dropped", "until", "purge"], &rows))?;
-    say(&format!("\nfiles that wait to be deleted: {}", plain(&answer["queued_files"])))
+    say(&format!("\nfiles that wait to be deleted: {}", listed.queued_files))
 }
 
 async fn protected(client: &Client) -> Result<(), CliError> {
-    let answer = client.json(Method::GET, "/admin/protected", None).await?;
-    let row = |row: &Value| vec![typed(row, "namespace"), plain(&row["name"])];
-    let rows = answer["protected"].as_array().into_iter().flatten().map(row);
-    say(&aligned(&["namespace", "table"], &rows.collect::<Vec<_>>()))
+    let listed: ProtectedList = client.read(Method::GET, "/admin/protected", None).await?;
+    let row = |row: ProtectedTable| vec![typed(&row.levels), row.name];
+    let rows: Vec<Vec<String>> = listed.protected.into_iter().map(row).collect();
+    say(&aligned(&["namespace", "table"], &rows))
 }
 
 async fn list_events(config: &Config, events: &Events) -> Result<(), CliError> {
@@ -247,7 +251,7 @@ async fn list_events(config: &Config, events: &Events) -> Result<(), CliError> {
         body["continuation-token"] = json!(after);
     }
     let client = events.server.client(config);
-    let answer = client.json(Method::POST, "/catalog/v1/events", Some(&body)).await?;
+    let answer: Value = client.read(Method::POST, "/catalog/v1/events", Some(&body)).await?;
     let rows = answer["events"].as_array().into_iter().flatten().map(event);
     say(&aligned(
         &["event", "time", "actor", "operation", "object", "request"],
@@ -275,12 +279,21 @@ fn event(row: &Value) -> Vec<String> {
         .or_else(|| text(&operation["table-uuid"]).or_else(|| text(&operation["view-uuid"])));
     vec![
         plain(&row["event-id"]),
-        time(&row["timestamp-ms"]),
+        time(row["timestamp-ms"].as_i64()),
         plain(&row["actor"]),
         plain(&operation["operation-type"]),
         object.unwrap_or_else(|| "-".to_owned()),
         plain(&row["request-id"]),
     ]
+}
+
+/// A value of an answer, or a dash for null.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// A namespace in a body, as it is in a path once that is decoded.
@@ -291,7 +304,7 @@ fn levels(typed: &str) -> String {
 /// A line for each member of an answer; a time for those that end in `_ms` and are one.
 fn lines(answer: &Value) -> String {
     let member = |(key, value): (&String, &Value)| match key.strip_suffix("_ms") {
-        Some(name) if name != "age" => vec![name.to_owned(), time(value)],
+        Some(name) if name != "age" => vec![name.to_owned(), time(value.as_i64())],
         _ => vec![key.clone(), plain(value)],
     };
     let rows: Vec<Vec<String>> = answer.as_object().into_iter().flatten().map(member).collect();
@@ -353,12 +366,9 @@ fn steps(namespace: &str) -> Vec<Step> {
 }
 
 async fn purge_dropped_of(client: &Client, namespace: &str) -> Result<(), ClientError> {
-    let answer = client.json(Method::GET, "/admin/dropped", None).await?;
-    for row in answer["dropped"].as_array().into_iter().flatten() {
-        if row["namespace"] == namespace {
-            let path = format!("/admin/dropped/{}", escape(&plain(&row["uuid"])));
-            client.done(Method::DELETE, &path, None).await?;
-        }
+    let listed: DroppedList = client.read(Method::GET, "/admin/dropped", None).await?;
+    for row in listed.dropped.iter().filter(|row| row.namespace == namespace) {
+        client.done(Method::DELETE, &format!("/admin/dropped/{}", row.uuid), None).await?;
     }
     Ok(())
 }

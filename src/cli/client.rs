@@ -155,19 +155,6 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]
-    pub async fn json(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&serde_json::Value>,
-    ) -> Result<serde_json::Value, ClientError> {
-        self.read(method, path, body).await
-    }
-
-    /// A request whose answer has a type of its own.
-    ///
-    /// # Errors
-    /// [`ClientError`]
     pub async fn read<T: serde::de::DeserializeOwned>(
         &self,
         method: Method,

@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         CliError, STDOUT,
-        admin::{aligned, escape, escape_ns, plain},
+        admin::{aligned, escape, escape_ns, shown},
         client::{Call, Client, refused},
         say,
     },
@@ -11,8 +11,10 @@ use crate::{
 };
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use icecore_schemas::dead_letters::{DiscardReply, Letter, LetterList, RetryLetters, RetryReply};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use std::io::Write;
 
 /// Columns of a list.
@@ -118,8 +120,12 @@ impl Place {
         format!("/v1/{}/dead-letters{rest}", escape_ns(&self.ns))
     }
 
-    fn print(&self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), CliError> {
-        if self.json { say(&answer.to_string()) } else { say(&text()) }
+    fn print(
+        &self,
+        answer: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        if self.json { say(&json!(answer).to_string()) } else { say(&text()) }
     }
 }
 
@@ -144,12 +150,23 @@ async fn list(config: &Config, command: &List) -> Result<(), CliError> {
             query.push_str(&format!("&{name}={}", escape(value)));
         }
     }
-    let answer = place.client(config).json(Method::GET, &place.path(&query), None).await?;
+    let client = place.client(config);
+    let answer: LetterList = client.read(Method::GET, &place.path(&query), None).await?;
     place.print(&answer, || {
-        let letters = answer["dead_letters"].as_array().into_iter().flatten();
-        let row = |letter: &Value| COLUMNS.map(|name| plain(&letter[name])).to_vec();
-        let mut text = aligned(&COLUMNS, &letters.map(row).collect::<Vec<_>>());
-        if let Some(next) = answer["next"].as_str() {
+        let row = |letter: &Letter| {
+            vec![
+                letter.id.clone(),
+                letter.received_at.clone(),
+                letter.reason.clone(),
+                shown(letter.event_type.as_ref()),
+                shown(letter.event_id.as_ref()),
+                letter.retries.to_string(),
+                letter.status.clone(),
+                letter.detail.clone(),
+            ]
+        };
+        let mut text = aligned(&COLUMNS, &answer.dead_letters.iter().map(row).collect::<Vec<_>>());
+        if let Some(next) = &answer.next {
             text.push_str(&format!("\nmore with --after {next}"));
         }
         text
@@ -176,40 +193,36 @@ async fn show(config: &Config, Show { place, id }: &Show) -> Result<(), CliError
 
 async fn retry(config: &Config, command: &Retry) -> Result<(), CliError> {
     let Retry { place, ids, reason, all, backfill, dry_run } = command;
-    let mut body = json!({ "dry_run": dry_run });
-    if *all {
-        body["all"] = json!(true);
-    } else if let Some(reason) = reason {
-        body["reason"] = json!(reason);
-    } else {
-        body["ids"] = json!(ids);
-    }
+    let is_by_id = !*all && reason.is_none();
+    let body = json!(RetryLetters {
+        ids: is_by_id.then(|| ids.clone()),
+        reason: reason.clone(),
+        all: *all,
+        dry_run: *dry_run,
+    });
     let path = place.path(if *backfill { "/retry?backfill=true" } else { "/retry" });
-    let answer = place.client(config).json(Method::POST, &path, Some(&body)).await?;
-    let count = |name: &str| plain(&answer[name]);
+    let answer: RetryReply = place.client(config).read(Method::POST, &path, Some(&body)).await?;
+    let RetryReply { retried, accepted, duplicates, rejected, .. } = answer;
     place.print(&answer, || {
-        let [retried, accepted, duplicates, rejected] =
-            ["retried", "accepted", "duplicates", "rejected"].map(count);
         let verb = if *dry_run { "would be" } else { "were" };
         format!(
             "{retried} {verb} sent again: {accepted} accepted, {duplicates} duplicates, {rejected} rejected"
         )
     })?;
-    match answer["rejected"].as_u64() {
-        Some(1..) if !dry_run => Err(CliError::Refused(format!(
-            "{} dead letters were refused again: `icecore deadletters list` says why",
-            count("rejected")
-        ))),
-        _ => Ok(()),
+    if rejected == 0 || *dry_run {
+        return Ok(());
     }
+    Err(CliError::Refused(format!(
+        "{rejected} dead letters were refused again: `icecore deadletters list` says why"
+    )))
 }
 
 async fn purge(config: &Config, command: &Purge) -> Result<(), CliError> {
     let Purge { place, before, dry_run } = command;
     let path = place.path(&format!("?before={}&dry_run={dry_run}", escape(before)));
-    let answer = place.client(config).json(Method::DELETE, &path, None).await?;
+    let answer: DiscardReply = place.client(config).read(Method::DELETE, &path, None).await?;
     place.print(&answer, || {
         let verb = if *dry_run { "would be" } else { "are" };
-        format!("{} dead letters {verb} discarded", plain(&answer["purged"]))
+        format!("{} dead letters {verb} discarded", answer.purged)
     })
 }

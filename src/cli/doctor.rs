@@ -11,6 +11,7 @@ use crate::{
 };
 use clap::Args;
 use icecore_catalog::storage::Storage;
+use icecore_schemas::version::Version;
 use reqwest::Method;
 use serde_json::json;
 use std::{
@@ -93,7 +94,7 @@ fn settings(config: &Config) -> Result<String, String> {
 
 fn clock() -> Result<String, String> {
     let now_ms = Clock::system().now_ms();
-    let now = super::admin::time(&now_ms.into());
+    let now = super::admin::time(now_ms);
     if now_ms < CLOCK_MIN_MS {
         return Err(format!("it says {now}; set it, as events and snapshots are dated by it"));
     }
@@ -165,10 +166,10 @@ async fn address(config: &Config) -> Result<String, String> {
         return Ok(format!("{} is free", config.listen));
     };
     let client = Client::new(config, None);
-    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, client.json(Method::GET, "/version", None));
-    let answer = answer.await.ok().and_then(Result::ok);
-    match answer.filter(|answer| answer["name"] == "icecore") {
-        Some(answer) => Ok(format!("icecore {} runs at {}", answer["version"], config.listen)),
+    let answer = client.read::<Version>(Method::GET, "/version", None);
+    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await.ok().and_then(Result::ok);
+    match answer.filter(|answer| answer.name == "icecore") {
+        Some(answer) => Ok(format!("icecore {} runs at {}", answer.version, config.listen)),
         None => Err(format!("{}: {taken}; choose another with --listen", config.listen)),
     }
 }

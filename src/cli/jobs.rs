@@ -52,12 +52,12 @@ fn row(job: &JobState) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let next = match job.running_since_ms {
         Some(_) => "now".to_owned(),
-        None => time(&json!(job.next_run_ms)),
+        None => time(job.next_run_ms),
     };
     vec![
         job.name.clone(),
         format!("{} ms", job.every_ms),
-        time(&json!(last.map(|run| run.started_ms))),
+        time(last.map(|run| run.started_ms)),
         or_dash(last.map(|run| format!("{} ms", run.elapsed_ms))),
         or_dash(last.map(|run| run.outcome.name().to_owned())),
         job.failures_in_a_row.to_string(),

@@ -13,6 +13,7 @@ use crate::{
     server::Server,
 };
 use clap::Args;
+use icecore_schemas::tables::CommitReply;
 use reqwest::{Method, header};
 use tokio::time::Instant;
 
@@ -89,9 +90,8 @@ async fn tour(
 
     let started = Instant::now();
     send(&client, clock, &ids, 0..half).await?;
-    let commit =
-        client.json(Method::POST, &format!("/v1/{}/commit", sample::NAMESPACE), None).await?;
-    let snapshot = commit["snapshots"]["events"].clone();
+    let path = format!("/v1/{}/commit", sample::NAMESPACE);
+    let commit: CommitReply = client.read(Method::POST, &path, None).await?;
     send(&client, clock, &ids, half..quickstart.events).await?;
     say(&format!(
         "{} events sent to {url} and durable in {:.1} s\n",
@@ -104,7 +104,7 @@ async fn tour(
     }
     let count = "SELECT count(*) AS events, max(seq) AS last_seq FROM events";
     show(&client, "Now, including what is not in a snapshot yet", count, None).await?;
-    if let Some(snapshot) = snapshot.as_i64() {
+    if let Some(snapshot) = commit.snapshots.get("events") {
         show(
             &client,
             "Time travel: the same at the first snapshot",
@@ -113,7 +113,7 @@ async fn tour(
         )
         .await?;
     }
-    client.json(Method::POST, &format!("/v1/{}/commit", sample::NAMESPACE), None).await?;
+    client.done(Method::POST, &path, None).await?;
     say(&other_engines(url, &config.catalog_name))
 }
 

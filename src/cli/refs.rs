@@ -3,15 +3,19 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape, plain},
+        admin::{aligned, escape, shown},
         catalog::Table,
         say,
     },
     config::Config,
 };
 use clap::{Args, Subcommand};
+use icecore_schemas::{
+    snapshot_id::SnapshotId,
+    tables::{self, NewRef, RefEntry, RefKind, RefList, RefReply},
+};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// `icecore branches …`
 #[derive(Debug, Subcommand)]
@@ -72,14 +76,14 @@ pub struct FastForward {
 /// [`CliError::Client`].
 pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), CliError> {
     match command {
-        BranchCommand::List(table) => list(config, table, "branch").await,
-        BranchCommand::Create(new) => create(config, new, "branch").await,
-        BranchCommand::Drop(named) => drop(config, named, "branch").await,
+        BranchCommand::List(table) => list(config, table, RefKind::Branch).await,
+        BranchCommand::Create(new) => create(config, new, RefKind::Branch).await,
+        BranchCommand::Drop(named) => drop(config, named, RefKind::Branch).await,
         BranchCommand::FastForward(FastForward { named, to }) => {
             let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
             let client = named.table.client(config);
-            let answer = client.json(Method::POST, &path, Some(&json!({ "to": to }))).await?;
-            say(&format!("{} is at snapshot {}", named.name, plain(&answer["snapshot"])))
+            let body = json!(tables::FastForward { to: to.clone() });
+            say_place(&client.read(Method::POST, &path, Some(&body)).await?)
         }
     }
 }
@@ -90,30 +94,36 @@ pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), Cl
 /// [`CliError::Client`].
 pub async fn tags(config: &Config, command: &TagCommand) -> Result<(), CliError> {
     match command {
-        TagCommand::List(table) => list(config, table, "tag").await,
-        TagCommand::Create(new) => create(config, new, "tag").await,
-        TagCommand::Drop(named) => drop(config, named, "tag").await,
+        TagCommand::List(table) => list(config, table, RefKind::Tag).await,
+        TagCommand::Create(new) => create(config, new, RefKind::Tag).await,
+        TagCommand::Drop(named) => drop(config, named, RefKind::Tag).await,
     }
 }
 
-async fn list(config: &Config, table: &Table, kind: &str) -> Result<(), CliError> {
-    let answer = table.client(config).json(Method::GET, &table.path("refs"), None).await?;
-    let row = |row: &Value| vec![plain(&row["name"]), plain(&row["snapshot"])];
-    let refs = answer["refs"].as_array().into_iter().flatten();
-    let rows: Vec<Vec<String>> = refs.filter(|row| row["type"] == kind).map(row).collect();
-    say(&aligned(&[kind, "snapshot"], &rows))
+async fn list(config: &Config, table: &Table, kind: RefKind) -> Result<(), CliError> {
+    let listed: RefList = table.client(config).read(Method::GET, &table.path("refs"), None).await?;
+    let row = |row: RefEntry| vec![row.name, shown(row.snapshot.snapshot.as_ref())];
+    let refs = listed.refs.into_iter().filter(|row| row.kind == kind);
+    say(&aligned(&[kind.name(), "snapshot"], &refs.map(row).collect::<Vec<_>>()))
 }
 
-async fn create(config: &Config, new: &Create, kind: &str) -> Result<(), CliError> {
+async fn create(config: &Config, new: &Create, kind: RefKind) -> Result<(), CliError> {
     let Create { named: Named { table, name }, snapshot } = new;
-    let body = json!({ "name": name, "type": kind, "snapshot": snapshot });
+    let body = json!(NewRef { name: name.clone(), kind, snapshot: snapshot.map(SnapshotId) });
     let client = table.client(config);
-    let answer = client.json(Method::POST, &table.path("refs"), Some(&body)).await?;
-    say(&format!("{name} is at snapshot {}", plain(&answer["snapshot"])))
+    say_place(&client.read(Method::POST, &table.path("refs"), Some(&body)).await?)
 }
 
-async fn drop(config: &Config, Named { table, name }: &Named, kind: &str) -> Result<(), CliError> {
-    let path = table.path(&format!("refs/{}?type={kind}", escape(name)));
-    table.client(config).json(Method::DELETE, &path, None).await?;
+fn say_place(RefReply { name, snapshot }: &RefReply) -> Result<(), CliError> {
+    say(&format!("{name} is at snapshot {}", shown(snapshot.snapshot.as_ref())))
+}
+
+async fn drop(
+    config: &Config,
+    Named { table, name }: &Named,
+    kind: RefKind,
+) -> Result<(), CliError> {
+    let path = table.path(&format!("refs/{}?type={}", escape(name), kind.name()));
+    table.client(config).done(Method::DELETE, &path, None).await?;
     say(&format!("{name} is dropped"))
 }

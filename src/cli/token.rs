@@ -7,7 +7,7 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape, plain, time},
+        admin::{aligned, escape, shown, time},
         client::Client,
         say,
     },
@@ -22,6 +22,7 @@ use icecore_catalog::{
     audit::{Entry, details},
     error::CatalogError,
 };
+use icecore_schemas::tokens::{NewToken, TokenList, TokenReply};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -100,16 +101,16 @@ async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
     }
     let lifetime = create.expires.as_deref().map(lifetime).transpose()?;
     let texts = if create.admin { vec!["admin:*".to_owned()] } else { create.scopes.clone() };
-    let asked = json!({
-        "name": create.name,
-        "scopes": texts,
-        "namespace": create.ns,
-        "expires_in": lifetime.map(|lifetime| lifetime.as_secs()),
+    let asked = json!(NewToken {
+        name: create.name.clone(),
+        scopes: texts.clone(),
+        namespace: create.ns.clone(),
+        expires_in: lifetime.map(|lifetime| lifetime.as_secs()),
     });
     let (id, token) = if let Some(url) = &create.server.url {
         let client = Client::new(config, Some(url));
-        let made = client.json(Method::POST, "/admin/tokens", Some(&asked)).await?;
-        (plain(&made["id"]), plain(&made["token"]))
+        let made: TokenReply = client.read(Method::POST, "/admin/tokens", Some(&asked)).await?;
+        (made.id, made.token)
     } else {
         let request = TokenRequest {
             name: create.name.clone(),
@@ -145,9 +146,8 @@ async fn made_here(
 async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
     let tokens = match &server.url {
         Some(url) => {
-            let answer =
-                Client::new(config, Some(url)).json(Method::GET, "/admin/tokens", None).await?;
-            answer["tokens"].as_array().cloned().unwrap_or_default()
+            let client = Client::new(config, Some(url));
+            client.read::<TokenList>(Method::GET, "/admin/tokens", None).await?.tokens
         }
         None => {
             let access = open(config).await?;
@@ -157,15 +157,14 @@ async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
     let rows: Vec<Vec<String>> = tokens
         .iter()
         .map(|token| {
-            let scopes = token["scopes"].as_array().into_iter().flatten().map(plain);
             vec![
-                plain(&token["id"]),
-                plain(&token["name"]),
-                plain(&token["namespace"]),
-                scopes.collect::<Vec<_>>().join(","),
-                time(&token["created_ms"]),
-                time(&token["expires_ms"]),
-                time(&token["last_used_ms"]),
+                token.id.clone(),
+                token.name.clone(),
+                shown(token.namespace.as_ref()),
+                token.scopes.join(","),
+                time(token.created_ms),
+                time(token.expires_ms),
+                time(token.last_used_ms),
             ]
         })
         .collect();
@@ -177,7 +176,7 @@ async fn take_back(config: &Config, revoke: &Revoke) -> Result<(), CliError> {
     let id = &revoke.id;
     if let Some(url) = &revoke.server.url {
         let path = format!("/admin/tokens/{}", escape(id));
-        Client::new(config, Some(url)).json(Method::DELETE, &path, None).await?;
+        Client::new(config, Some(url)).done(Method::DELETE, &path, None).await?;
     } else {
         let access = open(config).await?;
         let recording = begin(&access, "token revoke", id.clone(), b"");

@@ -3,13 +3,14 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape, escape_ns, plain},
+        admin::{aligned, escape, escape_ns},
         client::Client,
         say,
     },
     config::Config,
 };
 use clap::{Args, Subcommand};
+use icecore_schemas::webhooks::{NewSecret, WebhookDeleted, WebhookEntry, WebhookList};
 use reqwest::Method;
 use serde_json::json;
 use std::io::Read;
@@ -88,10 +89,11 @@ pub async fn run(config: &Config, command: &WebhookCommand) -> Result<(), CliErr
         WebhookCommand::List(server) => list(config, server).await,
         WebhookCommand::Delete(provider) => {
             let client = Client::new(config, provider.server.url.as_deref());
-            let answer = client.json(Method::DELETE, &provider.path(), None).await?;
+            let answer: WebhookDeleted =
+                client.read(Method::DELETE, &provider.path(), None).await?;
             let Provider { provider, ns, server } = provider;
             match server.json {
-                true => say(&answer.to_string()),
+                true => say(&json!(answer).to_string()),
                 false => say(&format!("the secrets of {provider} in {ns} are deleted")),
             }
         }
@@ -110,46 +112,37 @@ async fn set(config: &Config, command: &Set) -> Result<(), CliError> {
     if secret.is_empty() {
         return Err(CliError::Usage("write the secret to stdin".to_owned()));
     }
-    let mut body = json!({ "secret": secret });
-    let texts = [("scheme", scheme), ("id_header", id_header), ("id_member", id_member)];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            body[name] = json!(value);
-        }
-    }
-    if *no_id {
-        body["no_id"] = json!(true);
-    }
+    let body = json!(NewSecret {
+        secret: secret.to_owned(),
+        scheme: scheme.clone(),
+        id_header: id_header.clone(),
+        id_member: id_member.clone(),
+        no_id: *no_id,
+    });
     let client = Client::new(config, provider.server.url.as_deref());
-    let answer = client.json(Method::PUT, &provider.path(), Some(&body)).await?;
+    let answer: WebhookEntry = client.read(Method::PUT, &provider.path(), Some(&body)).await?;
     if provider.server.json {
-        return say(&answer.to_string());
+        return say(&json!(answer).to_string());
     }
-    let valid = answer["secrets"].as_array().map_or(0, Vec::len);
     say(&format!(
-        "{} in {} signs as {}; valid secrets: {valid}",
+        "{} in {} signs as {}; valid secrets: {}",
         provider.provider,
         provider.ns,
-        plain(&answer["scheme"])
+        answer.scheme,
+        answer.secrets.len()
     ))
 }
 
 async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
     let client = Client::new(config, server.url.as_deref());
-    let answer = client.json(Method::GET, "/admin/webhooks", None).await?;
+    let answer: WebhookList = client.read(Method::GET, "/admin/webhooks", None).await?;
     if server.json {
-        return say(&answer.to_string());
+        return say(&json!(answer).to_string());
     }
-    let rows: Vec<Vec<String>> = answer["webhooks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|row| {
-            let mut cells =
-                ["namespace", "provider", "scheme", "since"].map(|key| plain(&row[key])).to_vec();
-            cells.push(row["secrets"].as_array().map_or(0, Vec::len).to_string());
-            cells
-        })
-        .collect();
+    let row = |row: WebhookEntry| {
+        let secrets = row.secrets.len().to_string();
+        vec![row.namespace, row.provider, row.scheme, row.since, secrets]
+    };
+    let rows: Vec<Vec<String>> = answer.webhooks.into_iter().map(row).collect();
     say(&aligned(&["namespace", "provider", "scheme", "since", "secrets"], &rows))
 }

@@ -14,38 +14,21 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::{
-    access,
-    access::{Action, Control, Principal, Scope, TokenRequest},
+    access::{self, Action, Control, Principal, Scope, TokenRequest},
+    audit::{Entry, Head, Record},
     metastore::access::ApiToken,
 };
-use icecore_schemas::error_code::ErrorCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use icecore_schemas::{
+    error_code::ErrorCode,
+    tokens::{
+        AuditHead, AuditPage, AuditRecord, AuditRecords, NewToken, TokenEntry, TokenList,
+        TokenReply, TokenRevoked,
+    },
+};
 use std::time::Duration;
 
 /// Most audit records of one page.
 const PAGE_RECORDS_MAX: u32 = 1000;
-
-/// What a token is made from.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewToken {
-    name: String,
-    /// `read:sales`, `admin:*`, or only `read` for the namespace in `namespace`.
-    scopes: Vec<String>,
-    /// Where its events go that name no namespace, as senders write it.
-    namespace: Option<String>,
-    /// Seconds; for ever when left out.
-    expires_in: Option<u64>,
-}
-
-/// Which page of the audit log.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuditPage {
-    after: Option<i64>,
-    limit: Option<u32>,
-}
 
 /// `GET /admin/tokens`
 ///
@@ -57,7 +40,7 @@ pub async fn tokens(
 ) -> Result<Response, ApiError> {
     let tokens = control(&app)?.store().tokens().await?;
     let governed = tokens.iter().filter(|token| principal.governs(&token.scopes));
-    Ok(json(200, &json!({ "tokens": governed.map(describe).collect::<Vec<_>>() })))
+    Ok(json(200, &TokenList { tokens: governed.map(describe).collect() }))
 }
 
 /// `POST /admin/tokens`: the reply is the only place that ever has the token.
@@ -81,8 +64,8 @@ pub async fn make_token(
     }
     let store = control.store().for_call(&caller.call);
     let made = access::make_token(&store, request, control.now_ms()).await?;
-    let body = json!({ "id": made.id, "token": made.text, "expires_ms": made.expires_ms });
-    Ok(json(200, &body))
+    let reply = TokenReply { id: made.id, token: made.text, expires_ms: made.expires_ms };
+    Ok(json(200, &reply))
 }
 
 /// `DELETE /admin/tokens/{id}`: on return the token is refused here, within a second elsewhere.
@@ -99,7 +82,7 @@ pub async fn revoke_token(
     let token = tokens.iter().find(|token| token.id == id);
     let governed = token.is_some_and(|token| caller.principal.governs(&token.scopes));
     if governed && control.revoke_token(&id, &caller.call).await? {
-        return Ok(json(200, &json!({ "revoked": id })));
+        return Ok(json(200, &TokenRevoked { revoked: id }));
     }
     Err(ApiError::new(ErrorCode::NotFound, "no such token; GET /admin/tokens lists them"))
 }
@@ -121,7 +104,32 @@ pub async fn audit(
     let ends = store.audit_ends().await?;
     let limit = page.limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
     let records = store.audit(page.after.unwrap_or(0), limit).await?;
-    Ok(json(200, &json!({ "records": records, "head": ends.head, "start": ends.start })))
+    let head = |head: Head| AuditHead { number: head.number, hash: head.hash };
+    Ok(json(
+        200,
+        &AuditRecords {
+            records: records.into_iter().map(record).collect(),
+            head: head(ends.head),
+            start: head(ends.start),
+        },
+    ))
+}
+
+fn record(record: Record) -> AuditRecord {
+    let Record { number, entry, hash } = record;
+    let Entry { time_ms, principal, address, request, action, object, outcome, details } = entry;
+    AuditRecord {
+        number,
+        time_ms,
+        principal,
+        address,
+        request,
+        action,
+        object,
+        outcome,
+        details,
+        hash,
+    }
 }
 
 fn not_recorded() -> ApiError {
@@ -173,14 +181,14 @@ pub fn scopes(texts: &[String], namespace: Option<&str>) -> Result<Vec<Scope>, S
 
 /// A token as it is listed.
 #[must_use]
-pub fn describe(token: &ApiToken) -> Value {
-    json!({
-        "id": token.id,
-        "name": token.name,
-        "namespace": token.home,
-        "scopes": token.scopes.iter().map(Scope::to_string).collect::<Vec<_>>(),
-        "created_ms": token.created_ms,
-        "expires_ms": token.expires_ms,
-        "last_used_ms": token.last_used_ms,
-    })
+pub fn describe(token: &ApiToken) -> TokenEntry {
+    TokenEntry {
+        id: token.id.clone(),
+        name: token.name.clone(),
+        namespace: token.home.clone(),
+        scopes: token.scopes.iter().map(Scope::to_string).collect(),
+        created_ms: token.created_ms,
+        expires_ms: token.expires_ms,
+        last_used_ms: token.last_used_ms,
+    }
 }

@@ -17,36 +17,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, SecondsFormat};
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use icecore_schemas::{
+    dead_letters::{self as bodies, DiscardLetters, DiscardReply, LetterList, LetterPage},
+    error_code::ErrorCode,
+    names::Namespace,
+};
 pub(super) use retry::retry;
 use rows::{Cursor, Letter, Wanted, newest, page_of_ids, payload};
-use serde::Deserialize;
-use serde_json::{Value, json as value};
 
 /// Letters of a page that names no limit, and most of any page.
 const PAGE_LETTERS: usize = 100;
 const PAGE_LETTERS_MAX: usize = 1000;
 /// Letters that are discarded in one append to the log.
 const DISCARD_LETTERS_MAX: usize = 500;
-
-/// Which page of the letters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Page {
-    reason: Option<String>,
-    status: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-/// What is discarded.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Purge {
-    before: Option<String>,
-    #[serde(default)]
-    dry_run: bool,
-}
 
 /// `GET /v1/{ns}/dead-letters?reason=&status=&after=&limit=`: the oldest first, without payloads.
 ///
@@ -55,7 +38,7 @@ pub struct Purge {
 pub async fn list(
     State(app): State<App>,
     Path(namespace): Path<String>,
-    Parameters(page): Parameters<Page>,
+    Parameters(page): Parameters<LetterPage>,
 ) -> Result<Response, ApiError> {
     let namespace = parse_namespace(&namespace)?;
     let limit = page.limit.unwrap_or(PAGE_LETTERS).clamp(1, PAGE_LETTERS_MAX);
@@ -69,12 +52,7 @@ pub async fn list(
         listed.extend(letters.into_iter().filter(|letter| wanted.includes(letter)));
     }
     let next = (!cursor.is_at_end).then_some(cursor.after);
-    let letters: Vec<Value> = listed.iter().map(describe).collect();
-    let mut body = value!({ "dead_letters": letters });
-    if let Some(next) = next {
-        body["next"] = next.into();
-    }
-    Ok(json(200, &body))
+    Ok(json(200, &LetterList { dead_letters: listed.into_iter().map(describe).collect(), next }))
 }
 
 /// `GET /v1/{ns}/dead-letters/{id}`: the event's bytes as they came; what else is known of the
@@ -124,7 +102,7 @@ pub async fn show(
 pub async fn purge(
     State(app): State<App>,
     Path(namespace): Path<String>,
-    Parameters(purge): Parameters<Purge>,
+    Parameters(purge): Parameters<DiscardLetters>,
 ) -> Result<Response, ApiError> {
     let before = purge.before.as_deref().map(DateTime::parse_from_rfc3339);
     let Some(Ok(before)) = before else {
@@ -138,7 +116,7 @@ pub async fn purge(
     let mut purged = 0;
     while !cursor.is_at_end {
         let ids = page_of_ids(&app, &namespace, &wanted, &mut cursor, DISCARD_LETTERS_MAX).await?;
-        purged += ids.len();
+        purged += ids.len() as u64;
         if purge.dry_run {
             continue;
         }
@@ -148,7 +126,7 @@ pub async fn purge(
             app.ingest.append(Submission { letters, ..Submission::default() }).await?;
         }
     }
-    Ok(json(200, &value!({ "purged": purged, "dry_run": purge.dry_run })))
+    Ok(json(200, &DiscardReply { purged, dry_run: purge.dry_run }))
 }
 
 /// Letters by the namespace that their new rows are written for: the one that they name, as long as
@@ -168,22 +146,22 @@ fn by_namespace(
     parts
 }
 
-fn describe(letter: &Letter) -> Value {
-    let row = &letter.row;
-    value!({
-        "id": row.id,
-        "ns": row.namespace,
-        "received_at": time(letter.first_us),
-        "reason": row.reason,
-        "detail": row.detail,
-        "type": row.event_type,
-        "event_id": row.event_id,
-        "batch_id": row.batch_id,
-        "source": row.source,
-        "retries": row.retries.unwrap_or(0),
-        "status": row.status.as_str(),
-        "changed_at": time(letter.newest_us),
-    })
+fn describe(letter: Letter) -> bodies::Letter {
+    let (first_us, newest_us, row) = (letter.first_us, letter.newest_us, letter.row);
+    bodies::Letter {
+        id: row.id,
+        ns: row.namespace,
+        received_at: time(first_us),
+        reason: row.reason,
+        detail: row.detail,
+        event_type: row.event_type,
+        event_id: row.event_id,
+        batch_id: row.batch_id,
+        source: row.source,
+        retries: row.retries.unwrap_or(0),
+        status: row.status.as_str().to_owned(),
+        changed_at: time(newest_us),
+    }
 }
 
 fn time(us: i64) -> String {

@@ -1,7 +1,7 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
 use crate::{
-    http::{App, error::ApiError, json},
+    http::{App, error::ApiError, json, openapi},
     metrics::{RequestLabels, StatusLabel, TableLabel},
 };
 use axum::{
@@ -10,7 +10,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use icecore_schemas::error_code::ErrorCode;
+use icecore_schemas::{error_code::ErrorCode, version::Version};
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
@@ -55,13 +55,13 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
 
 /// `GET /version`.
 pub async fn version() -> Response {
-    json(200, &serde_json::json!({ "name": "icecore", "version": env!("CARGO_PKG_VERSION") }))
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    json(200, &Version { name: "icecore".to_owned(), version })
 }
 
 /// `GET /openapi.json`: the API outside the catalog.
 pub async fn openapi() -> Response {
-    let text = include_str!("../../schemas/openapi/icecore.json");
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
 }
 
 /// `GET /metrics`, in `OpenMetrics`' text format, which Prometheus reads.

@@ -13,7 +13,8 @@ use crate::{
         letter,
     },
     http::{
-        App, body, default_namespace, error::ApiError, json, parse_namespace, query_string, tables,
+        App, body, default_namespace, error::ApiError, json, parse_namespace,
+        query_string::Parameters, tables,
     },
     ingest::{Receipt, Refused, Submission},
 };
@@ -26,11 +27,12 @@ use axum::{
 };
 use icecore_catalog::access::Principal;
 use icecore_schemas::{
-    batch::{EventError, EventStatus, IngestReply, NamespaceRange, SeqRange},
+    batch::{
+        Ack, EventError, EventStatus, IngestParameters, IngestReply, NamespaceRange, SeqRange,
+    },
     error_code::ErrorCode,
     names::Namespace,
 };
-use serde::Deserialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::time::Instant;
 
@@ -39,29 +41,6 @@ const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The header for events that name no `correlation_id`.
 const CORRELATION_ID: &str = "x-correlation-id";
 
-/// The query parameters.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parameters {
-    #[serde(default)]
-    ack: Ack,
-    #[serde(default)]
-    atomic: bool,
-    #[serde(default)]
-    backfill: bool,
-}
-
-/// What the reply waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ack {
-    /// The log.
-    #[default]
-    Durable,
-    /// An Iceberg snapshot.
-    Committed,
-}
-
 /// Takes a body of events.
 ///
 /// # Errors
@@ -69,7 +48,7 @@ pub enum Ack {
 pub async fn ingest(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
-    query_string::Parameters(parameters): query_string::Parameters<Parameters>,
+    Parameters(parameters): Parameters<IngestParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {

@@ -12,7 +12,6 @@ use crate::{
         json,
         query_string::Parameters,
         record::Caller,
-        snapshot_id::{SnapshotId, with_id},
     },
     table::{
         as_of,
@@ -27,16 +26,21 @@ use axum::{
 };
 use icecore_catalog::{
     access::{Action, Principal},
-    catalog::RefKind,
+    catalog,
     metastore::TrashRow,
     retention,
 };
 use icecore_schemas::{
     as_of::{AsOf, InvalidAsOf},
     error_code::ErrorCode,
+    snapshot_id::{SnapshotId, SnapshotIds},
+    tables::{
+        DropRef, DropTable, DroppedList, DroppedTable, FastForward, NewRef, NewTableName,
+        ProtectedList, ProtectedTable, Protection, RefDropped, RefEntry, RefKind, RefList,
+        RefReply, Rollback, TableDropped, TableName, TablePurging, TableStats,
+    },
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json as value};
 
 /// Most protected tables in a list.
 const PROTECTED_LISTED_MAX: u32 = 10_000;
@@ -46,7 +50,7 @@ const PROTECTED_LISTED_MAX: u32 = 10_000;
 pub struct PathTable(pub TableIdent);
 
 #[derive(Deserialize)]
-struct TableName {
+struct TablePart {
     table: String,
 }
 
@@ -54,8 +58,8 @@ impl FromRequestParts<App> for PathTable {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let name = Path::<TableName>::from_request_parts(parts, app).await;
-        let Path(TableName { table }) = name.map_err(|problem| invalid(problem.body_text()))?;
+        let name = Path::<TablePart>::from_request_parts(parts, app).await;
+        let Path(TablePart { table }) = name.map_err(|problem| invalid(problem.body_text()))?;
         let levels = parts.extensions.get::<CatalogNamespace>();
         let levels = levels.map_or(&[][..], |CatalogNamespace(levels)| levels);
         Ok(Self(ident(levels, &table)?))
@@ -85,66 +89,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// Where a table is to be.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Target {
-    ns: Option<String>,
-    name: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewRef {
-    name: String,
-    #[serde(rename = "type")]
-    kind: Kind,
-    snapshot: Option<SnapshotId>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
-    Branch,
-    Tag,
-}
-
-impl From<Kind> for RefKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Branch => Self::Branch,
-            Kind::Tag => Self::Tag,
-        }
+fn ref_kind(kind: RefKind) -> catalog::RefKind {
+    match kind {
+        RefKind::Branch => catalog::RefKind::Branch,
+        RefKind::Tag => catalog::RefKind::Tag,
     }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FastForward {
-    to: String,
-}
-
-/// One of the two.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rollback {
-    snapshot: Option<SnapshotId>,
-    time: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Drop {
-    #[serde(default)]
-    purge: bool,
-}
-
-/// What is to be dropped; whatever has the name when left out.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DropRef {
-    #[serde(rename = "type")]
-    kind: Option<Kind>,
 }
 
 fn parsed<T>(Body(body): Body<T>) -> Result<T, ApiError> {
@@ -174,7 +123,24 @@ pub(super) async fn stats(
     State(app): State<App>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    Ok(json(200, &app.catalog.table_stats(&table).await?))
+    let stats = app.catalog.table_stats(&table).await?;
+    Ok(json(
+        200,
+        &TableStats {
+            data_files: stats.data_files,
+            data_bytes: stats.data_bytes,
+            data_rows: stats.data_rows,
+            small_files: stats.small_files,
+            delete_files: stats.delete_files,
+            delete_rows: stats.delete_rows,
+            manifests: stats.manifests,
+            snapshots: stats.snapshots,
+            metadata_bytes: stats.metadata_bytes,
+            last_updated_ms: stats.last_updated_ms,
+            age_ms: stats.age_ms,
+            is_protected: stats.is_protected,
+        },
+    ))
 }
 
 pub(super) async fn protect(
@@ -201,16 +167,16 @@ async fn set_protected(
 ) -> Result<Response, ApiError> {
     let (levels, name) = (table.namespace().as_ref(), table.name());
     caller.catalog(app).metastore().protect_table(levels, name, is_protected).await?;
-    Ok(json(200, &value!({ "protected": is_protected })))
+    Ok(json(200, &Protection { protected: is_protected }))
 }
 
 pub(super) async fn rename(
     State(app): State<App>,
     caller: Caller,
     PathTable(from): PathTable,
-    body: Body<Target>,
+    body: Body<NewTableName>,
 ) -> Result<Response, ApiError> {
-    let Target { ns, name } = parsed(body)?;
+    let NewTableName { ns, name } = parsed(body)?;
     let name = name.as_deref().unwrap_or(from.name());
     let to = match ns {
         Some(ns) => target(&app, &caller.principal, &ns, name).await?,
@@ -218,17 +184,17 @@ pub(super) async fn rename(
     };
     caller.call.about(&format!("{from} {to}"));
     caller.catalog(&app).rename_table(&from, &to).await?;
-    Ok(json(200, &value!({ "table": to.to_string() })))
+    Ok(json(200, &TableName { table: to.to_string() }))
 }
 
 pub(super) async fn drop_table(
     State(app): State<App>,
     caller: Caller,
     PathTable(table): PathTable,
-    Parameters(Drop { purge }): Parameters<Drop>,
+    Parameters(DropTable { purge }): Parameters<DropTable>,
 ) -> Result<Response, ApiError> {
     let uuid = caller.catalog(&app).drop_table(&table, purge).await?;
-    Ok(json(200, &value!({ "dropped": true, "uuid": uuid.to_string() })))
+    Ok(json(200, &TableDropped { dropped: true, uuid: uuid.to_string() }))
 }
 
 pub(super) async fn rollback(
@@ -250,7 +216,7 @@ pub(super) async fn rollback(
         _ => return Err(invalid("say either `snapshot` or `time`")),
     };
     caller.catalog(&app).rollback(&table, to).await?;
-    Ok(json(200, &with_id(value!({}), Some(to))))
+    Ok(json(200, &SnapshotIds::from(to)))
 }
 
 pub(super) async fn list_refs(
@@ -258,14 +224,14 @@ pub(super) async fn list_refs(
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
     let refs = app.catalog.refs(&table).await?;
-    let refs: Vec<Value> = refs
-        .iter()
+    let refs = refs
+        .into_iter()
         .map(|(name, reference)| {
-            let kind = if reference.is_branch() { "branch" } else { "tag" };
-            with_id(value!({ "name": name, "type": kind }), Some(reference.snapshot_id))
+            let kind = if reference.is_branch() { RefKind::Branch } else { RefKind::Tag };
+            RefEntry { name, kind, snapshot: reference.snapshot_id.into() }
         })
         .collect();
-    Ok(json(200, &value!({ "refs": refs })))
+    Ok(json(200, &RefList { refs }))
 }
 
 pub(super) async fn create_ref(
@@ -279,11 +245,9 @@ pub(super) async fn create_ref(
     check_readable(&name)?;
     caller
         .catalog(&app)
-        .create_ref(&table, &name, kind.into(), snapshot.map(|SnapshotId(id)| id))
+        .create_ref(&table, &name, ref_kind(kind), snapshot.map(|SnapshotId(id)| id))
         .await?;
-    let made = app.catalog.refs(&table).await?;
-    let snapshot = made.get(&name).map(|reference| reference.snapshot_id);
-    Ok(json(200, &with_id(value!({ "name": name }), snapshot)))
+    reference(&app, &table, name).await
 }
 
 /// Refuses a name that no query could read: a time or a number is never looked for among names.
@@ -310,8 +274,8 @@ pub(super) async fn drop_ref(
         guard::allow_levels(&caller.principal, Action::Admin, table.namespace().as_ref())?;
     }
     caller.call.about(&format!("{table}.{name}"));
-    caller.catalog(&app).drop_ref(&table, &name, kind.map(RefKind::from)).await?;
-    Ok(json(200, &value!({ "dropped": true })))
+    caller.catalog(&app).drop_ref(&table, &name, kind.map(ref_kind)).await?;
+    Ok(json(200, &RefDropped { dropped: true }))
 }
 
 pub(super) async fn fast_forward(
@@ -323,46 +287,52 @@ pub(super) async fn fast_forward(
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
     caller.catalog(&app).fast_forward(&table, &name, &to).await?;
-    let moved = app.catalog.refs(&table).await?;
-    let snapshot = moved.get(&name).map(|reference| reference.snapshot_id);
-    Ok(json(200, &with_id(value!({ "name": name }), snapshot)))
+    reference(&app, &table, name).await
+}
+
+/// Where a branch or tag is now.
+async fn reference(app: &App, table: &TableIdent, name: String) -> Result<Response, ApiError> {
+    let refs = app.catalog.refs(table).await?;
+    let snapshot = refs.get(&name).map(|reference| reference.snapshot_id).into();
+    Ok(json(200, &RefReply { name, snapshot }))
 }
 
 pub(super) async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
-    let describe = |row: &TrashRow| {
-        value!({
-            "uuid": row.uuid.to_string(),
-            "namespace": row.levels.join("."),
-            "levels": row.levels,
-            "name": row.name,
-            "dropped_ms": row.trash.dropped_ms,
-            "until_ms": row.trash.until_ms,
-            "purge": row.trash.purge,
-            "purging": row.is_purging,
-        })
+    let describe = |row: TrashRow| DroppedTable {
+        uuid: row.uuid.to_string(),
+        namespace: row.levels.join("."),
+        levels: row.levels,
+        name: row.name,
+        dropped_ms: row.trash.dropped_ms,
+        until_ms: row.trash.until_ms,
+        purge: row.trash.purge,
+        purging: row.is_purging,
     };
-    let rows: Vec<Value> = app.catalog.trash().list().await?.iter().map(describe).collect();
-    let queued = app.catalog.metastore().count_obsolete().await?;
-    Ok(json(200, &value!({ "dropped": rows, "queued_files": queued })))
+    let dropped = app.catalog.trash().list().await?.into_iter().map(describe).collect();
+    let queued_files = app.catalog.metastore().count_obsolete().await?;
+    Ok(json(200, &DroppedList { dropped, queued_files }))
 }
 
 pub(super) async fn protected(State(app): State<App>) -> Result<Response, ApiError> {
     let tables = app.catalog.metastore().protected(PROTECTED_LISTED_MAX).await?;
-    let describe = |(levels, name): &(Vec<String>, String)| value!({ "namespace": levels.join("."), "levels": levels, "name": name });
-    let rows: Vec<Value> = tables.iter().map(describe).collect();
-    Ok(json(200, &value!({ "protected": rows })))
+    let describe = |(levels, name): (Vec<String>, String)| ProtectedTable {
+        namespace: levels.join("."),
+        levels,
+        name,
+    };
+    Ok(json(200, &ProtectedList { protected: tables.into_iter().map(describe).collect() }))
 }
 
 pub(super) async fn undrop(
     State(app): State<App>,
     caller: Caller,
     Path(uuid): Path<String>,
-    body: Body<Target>,
+    body: Body<NewTableName>,
 ) -> Result<Response, ApiError> {
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
     let name = match parsed(body)? {
-        Target { ns: None, name: None } => None,
-        Target { ns: Some(ns), name: Some(name) } => {
+        NewTableName { ns: None, name: None } => None,
+        NewTableName { ns: Some(ns), name: Some(name) } => {
             Some(target(&app, &caller.principal, &ns, &name).await?)
         }
         _ => return Err(invalid("say both `ns` and `name`, or neither")),
@@ -370,7 +340,7 @@ pub(super) async fn undrop(
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), name.as_ref());
     let back = caller.catalog(&app).trash().restore(uuid, name.as_ref()).await?;
-    Ok(json(200, &value!({ "table": back.to_string() })))
+    Ok(json(200, &TableName { table: back.to_string() }))
 }
 
 /// The record of a change to a dropped table says which one it was, and what it is to be.
@@ -390,5 +360,5 @@ pub(super) async fn purge(
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), None);
     caller.catalog(&app).trash().purge(uuid).await?;
-    Ok(json(200, &value!({ "purging": true })))
+    Ok(json(200, &TablePurging { purging: true }))
 }

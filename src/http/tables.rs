@@ -9,7 +9,6 @@ use crate::{
         operate::{self, PathTable},
         parse_namespace,
         query_string::Parameters,
-        snapshot_id::with_id,
     },
     sql::view,
     table::schema::ident,
@@ -24,12 +23,18 @@ use icecore_catalog::{
     catalog::LoadedTable,
     error::CatalogError,
 };
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use icecore_schemas::{
+    error_code::ErrorCode,
+    names::Namespace,
+    snapshot_id::SnapshotIds,
+    tables::{
+        CommitAllReply, CommitReply, NamespaceEntry, NamespaceList, SnapshotEntry, SnapshotList,
+        SnapshotPage, TableEntry, TableList, TableState, TableSummary,
+    },
+};
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 
@@ -73,13 +78,13 @@ pub async fn all_namespaces(
         }
         let properties = metastore.namespace(&levels).await?.unwrap_or_default();
         let noted = Namespace::noted(&levels, &properties);
-        found.push(serde_json::json!({
-            "name": levels.join("."),
-            "levels": levels,
-            "ns": noted.as_ref().map(Namespace::text),
-        }));
+        found.push(NamespaceEntry {
+            name: levels.join("."),
+            levels,
+            ns: noted.map(|noted| noted.text().to_owned()),
+        });
     }
-    Ok(json(200, &serde_json::json!({ "namespaces": found })))
+    Ok(json(200, &NamespaceList { namespaces: found }))
 }
 
 /// `GET /v1/{ns}/tables`: name, rows, files, bytes and snapshot of each table.
@@ -102,25 +107,28 @@ pub async fn list(
     };
     let mut tables = Vec::new();
     for name in waiting.into_iter().filter(|name| !names.iter().any(|found| found == name)) {
-        tables.push(with_id(serde_json::json!({ "name": name, "snapshots": 0 }), None));
+        let state = TableState::Waiting { snapshots: 0, snapshot: SnapshotIds::default() };
+        tables.push(TableEntry { name: name.to_owned(), state });
     }
     for name in names {
         let table = operate::ident(&levels, &name)?;
         match app.catalog.load_table(&table).await {
-            Ok(loaded) => tables.push(describe(&name, &loaded)),
+            Ok(loaded) => {
+                tables.push(TableEntry { name, state: TableState::Read(describe(&loaded)) });
+            }
             // Dropped since the names were listed.
             Err(CatalogError::NoSuchTable(_)) => (),
             // One bad table must not hide the others.
             Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
                 Some(error) => {
-                    tables.push(serde_json::json!({ "name": name, "error": error }));
+                    tables.push(TableEntry { name, state: TableState::Unreadable { error } });
                 }
                 None => return Err(cause.into()),
             },
         }
     }
-    tables.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
-    Ok(json(200, &serde_json::json!({ "tables": tables })))
+    tables.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(json(200, &TableList { tables }))
 }
 
 /// The tables of a namespace that the log has rows for.
@@ -141,13 +149,6 @@ async fn nothing(app: &App, principal: &Principal, levels: &[String]) -> ApiErro
     namespaces::with_others(app, principal, error).await
 }
 
-/// Which of a table's snapshots are listed.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnapshotPage {
-    limit: Option<usize>,
-}
-
 /// `GET /v1/{ns}/tables/{t}/snapshots?limit=`: the retained snapshots, newest first, and how many
 /// there are.
 ///
@@ -163,7 +164,7 @@ pub async fn snapshots(
     let loaded = match app.catalog.load_table(&table).await {
         Ok(loaded) => loaded,
         Err(CatalogError::NoSuchTable(_)) if waiting(&app, levels).contains(&table.name()) => {
-            return Ok(json(200, &serde_json::json!({ "snapshots": [], "total": 0 })));
+            return Ok(json(200, &SnapshotList { snapshots: Vec::new(), total: 0 }));
         }
         Err(CatalogError::NoSuchTable(_))
             if app.catalog.metastore().namespace(levels).await?.is_none() =>
@@ -179,25 +180,25 @@ pub async fn snapshots(
     // In the first version of the format all sequence numbers are 0.
     snapshots
         .sort_by_key(|snapshot| Reverse((snapshot.sequence_number(), snapshot.timestamp_ms())));
-    let total = snapshots.len();
+    let total = snapshots.len() as u64;
     let limit = page.limit.unwrap_or(PAGE_SNAPSHOTS).clamp(1, PAGE_SNAPSHOTS_MAX);
-    let rows: Vec<Value> = snapshots
+    let rows = snapshots
         .into_iter()
         .take(limit)
         .map(|snapshot| {
             let summary = &snapshot.summary().additional_properties;
-            let row = serde_json::json!({
-                "timestamp_ms": snapshot.timestamp_ms(),
-                "operation": snapshot.summary().operation.as_str(),
-                "added_records": number(summary.get("added-records")),
-                "total_records": number(summary.get("total-records")),
-                "first_seq": number(summary.get("icecore.first-seq")),
-                "last_seq": number(summary.get("icecore.last-seq")),
-            });
-            with_id(row, Some(snapshot.snapshot_id()))
+            SnapshotEntry {
+                timestamp_ms: snapshot.timestamp_ms(),
+                operation: snapshot.summary().operation.as_str().to_owned(),
+                added_records: number(summary.get("added-records")),
+                total_records: number(summary.get("total-records")),
+                first_seq: number(summary.get("icecore.first-seq")),
+                last_seq: number(summary.get("icecore.last-seq")),
+                snapshot: snapshot.snapshot_id().into(),
+            }
         })
         .collect();
-    Ok(json(200, &serde_json::json!({ "snapshots": rows, "total": total })))
+    Ok(json(200, &SnapshotList { snapshots: rows, total }))
 }
 
 /// `POST /v1/{ns}/commit`: everything acknowledged before the call is in a snapshot on return.
@@ -217,7 +218,7 @@ pub async fn commit(
         .commit_now(&namespace, through)
         .await
         .map_err(|cause| ApiError::from(cause.as_ref()))?;
-    let mut snapshots = Map::new();
+    let mut snapshots = BTreeMap::new();
     let mut seq = None;
     for (kind, snapshot) in committed {
         let Some(name) = kind.table_name() else { continue };
@@ -225,9 +226,9 @@ pub async fn commit(
             let loaded = app.catalog.load_table(&ident(&namespace, name)).await?;
             seq = loaded.watermark.map(|watermark| watermark.last_seq);
         }
-        snapshots.insert(name.to_owned(), snapshot.into());
+        snapshots.insert(name.to_owned(), snapshot);
     }
-    Ok(json(200, &serde_json::json!({ "seq": seq, "snapshots": snapshots })))
+    Ok(json(200, &CommitReply { seq, snapshots }))
 }
 
 /// `POST /admin/commit`: everything acknowledged before the call, in every namespace, is in a
@@ -240,7 +241,7 @@ pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
     let through = *app.wal.durable().borrow();
     let waiting = app.wal.pending().into_iter().filter(|table| table.kind.is_rows());
     let namespaces: BTreeSet<Namespace> = waiting.map(|table| table.namespace).collect();
-    let committed = namespaces.len();
+    let committed = namespaces.len() as u64;
     let flush = &app.flush;
     stream::iter(namespaces)
         .map(|namespace| async move { flush.commit_now(&namespace, through).await })
@@ -248,7 +249,7 @@ pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
         .try_for_each(|_| async { Ok(()) })
         .await
         .map_err(|cause| ApiError::from(cause.as_ref()))?;
-    Ok(json(200, &serde_json::json!({ "namespaces": committed })))
+    Ok(json(200, &CommitAllReply { namespaces: committed }))
 }
 
 /// The namespace as its events name it, when it was asked for by its catalog name by one who may
@@ -302,21 +303,20 @@ pub async fn named(
     Ok(owner)
 }
 
-fn describe(name: &str, loaded: &LoadedTable) -> Value {
+fn describe(loaded: &LoadedTable) -> TableSummary {
     let snapshot = loaded.metadata.current_snapshot();
     let total = |key: &str| {
         number(snapshot.and_then(|snapshot| snapshot.summary().additional_properties.get(key)))
     };
-    let described = serde_json::json!({
-        "name": name,
-        "records": total("total-records"),
-        "files": total("total-data-files"),
-        "bytes": total("total-files-size"),
-        "snapshots": loaded.metadata.snapshots().len(),
-        "last_seq": loaded.watermark.map(|watermark| watermark.last_seq),
-        "location": loaded.metadata.location(),
-    });
-    with_id(described, snapshot.map(|snapshot| snapshot.snapshot_id()))
+    TableSummary {
+        records: total("total-records"),
+        files: total("total-data-files"),
+        bytes: total("total-files-size"),
+        snapshots: loaded.metadata.snapshots().len() as u64,
+        last_seq: loaded.watermark.map(|watermark| watermark.last_seq),
+        location: loaded.metadata.location().to_owned(),
+        snapshot: snapshot.map(|snapshot| snapshot.snapshot_id()).into(),
+    }
 }
 
 fn number(text: Option<&String>) -> Option<u64> {

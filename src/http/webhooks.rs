@@ -11,12 +11,8 @@ pub(super) mod secrets;
 use crate::{
     event::webhook::Delivery,
     http::{
-        App, body, default_namespace,
-        error::ApiError,
-        ingest::{Ack, answer},
-        json, parse_namespace,
-        query_string::Parameters,
-        record,
+        App, body, default_namespace, error::ApiError, ingest::answer, json, parse_namespace,
+        query_string::Parameters, record,
     },
     ingest::Submission,
 };
@@ -26,12 +22,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use icecore_schemas::error_code::ErrorCode;
+use icecore_schemas::{
+    batch::Ack,
+    error_code::ErrorCode,
+    webhooks::{Challenge, DeliveryTarget},
+};
 use id_rule::IdRule;
 use scheme::{Distrust, Scheme, Told};
 use secrets::{Keys, keys};
-use serde::Deserialize;
-use serde_json::json as value;
 
 /// Longest name of a provider, in bytes.
 const PROVIDER_BYTES_MAX: usize = 64;
@@ -45,12 +43,6 @@ const NOTE: &str = "x-icecore-note";
 const DERIVED: &str =
     "id derived from the signed bytes: equal deliveries are one event, unless they have an id";
 
-/// Where a delivery goes. Providers may add parameters of their own.
-#[derive(Debug, Default, Deserialize)]
-pub struct Target {
-    ns: Option<String>,
-}
-
 /// Takes one delivery.
 ///
 /// # Errors
@@ -59,7 +51,7 @@ pub struct Target {
 pub async fn take(
     State(app): State<App>,
     Path(provider): Path<String>,
-    Parameters(target): Parameters<Target>,
+    Parameters(target): Parameters<DeliveryTarget>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
@@ -75,7 +67,7 @@ pub async fn take(
         ApiError::from(refused)
     })?;
     if let Some(challenge) = told.challenge {
-        return Ok(json(200, &value!({ "challenge": challenge })));
+        return Ok(json(200, &Challenge { challenge }));
     }
     let delivery_id = keys.id_rule.find(told.id, &parts.headers, &body.bytes);
     let delivery_id = delivery_id.filter(|id| id.len() <= DELIVERY_ID_BYTES_MAX);

@@ -29,6 +29,7 @@ mod lost_ids;
 mod messages;
 mod moved;
 mod namespaces;
+mod openapi;
 mod own_tables;
 mod owner;
 mod parquet;

@@ -1,5 +1,26 @@
 use super::*;
-use crate::columns::DEAD_LETTERS;
+use crate::{
+    batch::{IngestParameters, IngestReply},
+    columns::DEAD_LETTERS,
+    dead_letters::{
+        DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
+        RetryReply,
+    },
+    error_code::ErrorBody,
+    jobs::JobList,
+    query::SqlRequest,
+    snapshot_id::SnapshotIds,
+    tables::{
+        CommitAllReply, CommitReply, DropRef, DropTable, DroppedList, FastForward, NamespaceList,
+        NewRef, NewTableName, ProtectedList, Protection, RefDropped, RefList, RefReply, Rollback,
+        SnapshotList, SnapshotPage, TableDropped, TableList, TableName, TablePurging, TableStats,
+    },
+    tokens::{AuditPage, AuditRecords, NewToken, TokenList, TokenReply, TokenRevoked},
+    version::Version,
+    webhooks::{DeliveryTarget, NewSecret, WebhookDeleted, WebhookEntry, WebhookList},
+};
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::Map;
 use std::{collections::HashSet, fs, path::Path};
 
 /// The file is what `text` says; `UPDATE=1` makes it so.
@@ -10,7 +31,7 @@ fn check(file: &str, text: &str) {
         fs::write(&path, text).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, text, "{file} is not what the columns say; run the test with UPDATE=1");
+    assert_eq!(found, text, "{file} is not what the code says; run the test with UPDATE=1");
 }
 
 #[test]
@@ -18,6 +39,100 @@ fn the_files_are_what_the_columns_say() {
     check("iceberg/events.json", &iceberg_schema(EVENTS));
     check("iceberg/dead_letters.json", &iceberg_schema(DEAD_LETTERS));
     check("avro/event.avsc", &avro_event_schema());
+}
+
+/// Name and schema of a type.
+fn named<T: JsonSchema>(generator: &mut SchemaGenerator) -> (String, Value) {
+    (T::schema_name().into_owned(), T::json_schema(generator).into())
+}
+
+type Named = fn(&mut SchemaGenerator) -> (String, Value);
+
+/// What stands behind the `?` of a path.
+const PARAMETERS: &[Named] = &[
+    named::<AuditPage>,
+    named::<DeliveryTarget>,
+    named::<DiscardLetters>,
+    named::<DropRef>,
+    named::<DropTable>,
+    named::<IngestParameters>,
+    named::<LetterPage>,
+    named::<RetryParameters>,
+    named::<SnapshotPage>,
+];
+
+/// Bodies of requests.
+const SENT: &[Named] = &[
+    named::<FastForward>,
+    named::<NewRef>,
+    named::<NewSecret>,
+    named::<NewTableName>,
+    named::<NewToken>,
+    named::<RetryLetters>,
+    named::<Rollback>,
+    named::<SqlRequest>,
+];
+
+/// Bodies of answers.
+const ANSWERED: &[Named] = &[
+    named::<AuditRecords>,
+    named::<CommitAllReply>,
+    named::<CommitReply>,
+    named::<DiscardReply>,
+    named::<DroppedList>,
+    named::<ErrorBody>,
+    named::<IngestReply>,
+    named::<JobList>,
+    named::<LetterList>,
+    named::<NamespaceList>,
+    named::<ProtectedList>,
+    named::<Protection>,
+    named::<RefDropped>,
+    named::<RefList>,
+    named::<RefReply>,
+    named::<RetryReply>,
+    named::<SnapshotIds>,
+    named::<SnapshotList>,
+    named::<TableDropped>,
+    named::<TableList>,
+    named::<TableName>,
+    named::<TablePurging>,
+    named::<TableStats>,
+    named::<TokenList>,
+    named::<TokenReply>,
+    named::<TokenRevoked>,
+    named::<Version>,
+    named::<WebhookDeleted>,
+    named::<WebhookEntry>,
+    named::<WebhookList>,
+];
+
+/// The schemas of all bodies, as the description of the API has them. A member that may be left out of a
+/// request is always in an answer, so each side has schemas of its own.
+#[test]
+fn the_file_of_types_is_what_the_types_say() {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+    });
+    let mut sent = settings.clone().into_generator();
+    let mut answered = settings.for_serialize().into_generator();
+    let all = |types: &[Named], generator: &mut SchemaGenerator| -> Map<String, Value> {
+        types.iter().map(|named| named(generator)).collect()
+    };
+    let parameters = all(PARAMETERS, &mut sent);
+    let mut schemas = Map::new();
+    let found = [
+        all(SENT, &mut sent),
+        sent.take_definitions(true),
+        all(ANSWERED, &mut answered),
+        answered.take_definitions(true),
+    ];
+    for (name, schema) in found.into_iter().flatten() {
+        let other = schemas.insert(name.clone(), schema.clone());
+        assert!(other.is_none_or(|other| other == schema), "{name} has two forms");
+    }
+    let types = json!({ "parameters": parameters, "schemas": schemas });
+    check("openapi/types.json", &pretty(&types));
 }
 
 #[test]

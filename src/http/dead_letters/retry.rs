@@ -17,7 +17,8 @@ use crate::{
             admission::{shelters, turn_away},
             compare, decode_body,
         },
-        json, parse_namespace, query_string,
+        json, parse_namespace,
+        query_string::Parameters,
     },
     ingest::{Letters, Submission},
 };
@@ -30,9 +31,11 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::access::Principal;
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use serde::Deserialize;
-use serde_json::json as value;
+use icecore_schemas::{
+    dead_letters::{RetryLetters, RetryParameters, RetryReply},
+    error_code::ErrorCode,
+    names::Namespace,
+};
 use std::collections::HashMap;
 
 /// Ids of a page.
@@ -45,26 +48,6 @@ const IN_WORK_MAX: usize = 32;
 const IDS_MAX: usize = 2_000;
 /// What an Avro object container file begins with.
 const AVRO: &[u8] = b"Obj\x01";
-
-/// Which letters are sent again: exactly one of these.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Selection {
-    ids: Option<Vec<String>>,
-    reason: Option<String>,
-    #[serde(default)]
-    all: bool,
-    #[serde(default)]
-    dry_run: bool,
-}
-
-/// How they are judged.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct Parameters {
-    #[serde(default)]
-    backfill: bool,
-}
 
 /// What became of the letters so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +92,7 @@ pub(in crate::http) async fn retry(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
-    query_string::Parameters(parameters): query_string::Parameters<Parameters>,
+    Parameters(parameters): Parameters<RetryParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -125,22 +108,14 @@ pub(in crate::http) async fn retry(
     };
     let Tally { accepted, duplicates, rejected } = tally;
     let retried = accepted + duplicates + rejected;
-    Ok(json(
-        200,
-        &value!({
-            "retried": retried,
-            "accepted": accepted,
-            "duplicates": duplicates,
-            "rejected": rejected,
-            "dry_run": sender.dry_run,
-        }),
-    ))
+    let dry_run = sender.dry_run;
+    Ok(json(200, &RetryReply { retried, accepted, duplicates, rejected, dry_run }))
 }
 
-fn selection(bytes: &[u8]) -> Result<Selection, ApiError> {
+fn selection(bytes: &[u8]) -> Result<RetryLetters, ApiError> {
     let wrong = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
     let form = "{\"ids\": [\"…\"]}, {\"reason\": \"CODE\"} or {\"all\": true}, with \"dry_run\"?";
-    let selection: Selection = serde_json::from_slice(bytes)
+    let selection: RetryLetters = serde_json::from_slice(bytes)
         .map_err(|problem| wrong(format!("the body is not {form}: {problem}")))?;
     let named = [selection.ids.is_some(), selection.reason.is_some(), selection.all];
     if named.into_iter().filter(|is_named| *is_named).count() != 1 {

@@ -5,8 +5,8 @@
 
 use crate::http::{App, body, error::ApiError, json};
 use axum::{body::Body, http::HeaderMap, response::Response};
-use icecore_schemas::error_code::ErrorCode;
-use serde_json::{Value, json as value};
+use icecore_schemas::{batch::GridValidation, error_code::ErrorCode};
+use serde_json::Value;
 
 /// Whether a request asks for that.
 pub(super) fn is_validation(headers: &HeaderMap) -> bool {
@@ -25,7 +25,7 @@ pub(super) async fn validate(
     let body = body::read(app, headers, body).await?;
     let events: Value = serde_json::from_slice(&body.bytes).unwrap_or_default();
     match events[0]["data"]["validationCode"].as_str() {
-        Some(code) => Ok(json(200, &value!({ "validationResponse": code }))),
+        Some(code) => Ok(json(200, &GridValidation { validation_response: code.to_owned() })),
         None => Err(ApiError::new(
             ErrorCode::InvalidRequest,
             "a request with `aeg-event-type: SubscriptionValidation` has one event with a `validationCode` in its data",

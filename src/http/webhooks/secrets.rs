@@ -18,9 +18,11 @@ use icecore_catalog::{
     access::{Action, Principal, Recorder},
     metastore::{Metastore, access::webhooks::WebhookSecret},
 };
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use serde::Deserialize;
-use serde_json::{Value, json as value};
+use icecore_schemas::{
+    error_code::ErrorCode,
+    names::Namespace,
+    webhooks::{NewSecret, SecretEntry, WebhookDeleted, WebhookEntry, WebhookList},
+};
 
 /// What a delivery is checked by.
 pub(super) struct Keys {
@@ -29,18 +31,6 @@ pub(super) struct Keys {
     pub(super) secrets: Vec<String>,
     /// Where its event goes.
     pub(super) namespace: Namespace,
-}
-
-/// What sets a secret.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct NewSecret {
-    secret: String,
-    scheme: Option<String>,
-    id_header: Option<String>,
-    id_member: Option<String>,
-    #[serde(default)]
-    no_id: bool,
 }
 
 const FORM: &str = "the body is not {\"secret\": \"…\", \"scheme\"?: \"…\"} with one of \"id_header\", \"id_member\" and \"no_id\": true";
@@ -126,8 +116,7 @@ pub(in crate::http) async fn set(
         since_ms: app.clock.now_ms(),
     };
     store(&app)?.for_call(&caller.call).set_webhook_secret(&secret).await?;
-    let secrets = store(&app)?.webhook_secrets(sent_to.name(), &provider).await?;
-    Ok(json(200, &describe(&secrets)))
+    shown(&store(&app)?.webhook_secrets(sent_to.name(), &provider).await?)
 }
 
 /// `GET /admin/webhooks/{ns}/{provider}`: that there is a secret, and since when.
@@ -140,8 +129,7 @@ pub(in crate::http) async fn show(
 ) -> Result<Response, ApiError> {
     check_provider(&provider)?;
     let namespace = parse_namespace(&namespace)?;
-    let secrets = store(&app)?.webhook_secrets(namespace.name(), &provider).await?;
-    if secrets.is_empty() { Err(none_here()) } else { Ok(json(200, &describe(&secrets))) }
+    shown(&store(&app)?.webhook_secrets(namespace.name(), &provider).await?)
 }
 
 /// `DELETE /admin/webhooks/{ns}/{provider}`: on return deliveries are refused.
@@ -157,7 +145,8 @@ pub(in crate::http) async fn remove(
     let namespace = parse_namespace(&namespace)?;
     let store = store(&app)?.for_call(&caller.call);
     if store.delete_webhook_secrets(namespace.name(), &provider).await? {
-        return Ok(json(200, &value!({ "deleted": provider, "namespace": namespace.text() })));
+        let namespace = namespace.text().to_owned();
+        return Ok(json(200, &WebhookDeleted { deleted: provider, namespace }));
     }
     Err(none_here())
 }
@@ -174,16 +163,16 @@ pub(in crate::http) async fn list(
     let same = |one: &WebhookSecret, other: &WebhookSecret| {
         (&one.namespace, &one.provider) == (&other.namespace, &other.provider)
     };
-    let listed: Vec<Value> = secrets
+    let webhooks = secrets
         .chunk_by(same)
         .filter(|secrets| {
             let namespace = Namespace::parse(&secrets[0].sent_to);
             namespace
                 .is_ok_and(|namespace| principal.may(Action::Admin, &guard::levels(&namespace)))
         })
-        .map(describe)
+        .filter_map(describe)
         .collect();
-    Ok(json(200, &value!({ "webhooks": listed })))
+    Ok(json(200, &WebhookList { webhooks }))
 }
 
 fn store(app: &App) -> Result<&Metastore, ApiError> {
@@ -193,29 +182,29 @@ fn store(app: &App) -> Result<&Metastore, ApiError> {
     })
 }
 
+fn shown(secrets: &[WebhookSecret]) -> Result<Response, ApiError> {
+    describe(secrets).map(|secrets| json(200, &secrets)).ok_or_else(none_here)
+}
+
 fn none_here() -> ApiError {
     let text = "the namespace has no secret of this provider; GET /admin/webhooks lists them";
     ApiError::new(ErrorCode::NotFound, text)
 }
 
-/// Secrets of one provider, the newest first, without themselves.
-fn describe(secrets: &[WebhookSecret]) -> Value {
+/// Secrets of one provider, the newest first, without themselves; none for none.
+fn describe(secrets: &[WebhookSecret]) -> Option<WebhookEntry> {
     let time = |secret: &WebhookSecret| {
         let time = DateTime::from_timestamp_millis(secret.since_ms).unwrap_or_default();
         time.to_rfc3339_opts(SecondsFormat::Millis, true)
     };
-    let newest = secrets.first();
-    let known = newest.map(|secret| IdRule::split(&secret.scheme));
-    let (scheme, rule) = known.unwrap_or_default();
-    let mut answer = value!({
-        "namespace": newest.map(|secret| &secret.sent_to),
-        "provider": newest.map(|secret| &secret.provider),
-        "scheme": scheme,
-        "since": newest.map(time),
-        "secrets": secrets.iter().map(time).map(|since| value!({ "since": since })).collect::<Vec<_>>(),
-    });
-    if Scheme::of(scheme) == Scheme::Generic {
-        answer["delivery_id"] = rule.text().into();
-    }
-    answer
+    let newest = secrets.first()?;
+    let (scheme, rule) = IdRule::split(&newest.scheme);
+    Some(WebhookEntry {
+        namespace: newest.sent_to.clone(),
+        provider: newest.provider.clone(),
+        scheme: scheme.to_owned(),
+        since: time(newest),
+        secrets: secrets.iter().map(|secret| SecretEntry { since: time(secret) }).collect(),
+        delivery_id: (Scheme::of(scheme) == Scheme::Generic).then(|| rule.text()),
+    })
 }

@@ -4,14 +4,15 @@
 //! changes numbers beyond 2^53, which Spark and others give to snapshots. What is sent may be either.
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, Visitor},
 };
-use serde_json::Value;
 use std::fmt;
 
-/// The id of a snapshot, from a number or a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The id of a snapshot in a request, as a number or a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(extend("type" = ["integer", "string"])))]
 pub struct SnapshotId(pub i64);
 
 impl<'de> Deserialize<'de> for SnapshotId {
@@ -42,10 +43,24 @@ impl Visitor<'_> for Reader {
     }
 }
 
-/// An answer with the id as `snapshot`, and as the text `snapshot_str`; null for none.
-#[must_use]
-pub fn with_id(mut answer: Value, id: Option<i64>) -> Value {
-    answer["snapshot"] = id.into();
-    answer["snapshot_str"] = id.map(|id| id.to_string()).into();
-    answer
+/// The id of a snapshot in an answer; null where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SnapshotIds {
+    /// The snapshot's id.
+    pub snapshot: Option<i64>,
+    /// The same as a text, for readers whose numbers are doubles.
+    pub snapshot_str: Option<String>,
+}
+
+impl From<Option<i64>> for SnapshotIds {
+    fn from(snapshot: Option<i64>) -> Self {
+        Self { snapshot, snapshot_str: snapshot.map(|id| id.to_string()) }
+    }
+}
+
+impl From<i64> for SnapshotIds {
+    fn from(snapshot: i64) -> Self {
+        Some(snapshot).into()
+    }
 }
