@@ -4,7 +4,7 @@
 //! Clients look for conflicts themselves, and some do not: one that lost a race puts its old work on
 //! the new head, and rows that others deleted are back. So it is looked at here, by what the manifests
 //! say. A snapshot is compared with its parent and with nothing else, which is why this can be done
-//! while nobody waits for the table; that the parent is the branch's head is for [`commit::check_heads`].
+//! while nobody waits for the table; that the parent is the branch's head is for [`crate::commit::check_heads`].
 //! Its one invariant: every file that passes as taken over or removed is in a manifest that the
 //! snapshot replaces, and every data file that a delete file names is live with it.
 

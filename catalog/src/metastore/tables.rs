@@ -11,7 +11,7 @@ use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
 
-/// How far the holder of the [fence](super::fence) is in a table, in numbers of its own: the catalog
+/// How far the holder of the [fence](mod@super::fence) is in a table, in numbers of its own: the catalog
 /// keeps them with the table and compares epochs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {

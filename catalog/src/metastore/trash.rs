@@ -78,7 +78,7 @@ impl Metastore {
     }
 
     /// Adds a table that is in the trash and not being purged, and takes it out of there;
-    /// `NoSuchTable`, and what [`Metastore::create_table`] fails with.
+    /// `NoSuchTable`, and what a creation of the table fails with.
     pub(crate) async fn undrop(&self, table: &NewTable) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
         places::lock(&mut tx).await?;
