@@ -28,7 +28,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
-use icecore_catalog::{audit::Broken, error::CatalogError};
+use icecore_catalog::{audit::BrokenChain, error::CatalogError};
 use std::{
     io::{ErrorKind, IsTerminal, Write},
     path::PathBuf,
@@ -58,14 +58,14 @@ icecore.toml. `icecore help COMMAND` tells more of a command.";
 #[command(name = "icecore", version, about, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
-    settings: Settings,
+    settings: GlobalOptions,
     #[command(subcommand)]
     command: Command,
 }
 
 /// Settings that every command takes.
 #[derive(Debug, Args)]
-struct Settings {
+struct GlobalOptions {
     /// A settings file; without it `icecore.toml` is read if it is there
     #[arg(long, global = true)]
     config: Option<PathBuf>,
@@ -94,15 +94,15 @@ enum Command {
     /// Run the server
     Serve,
     /// Run the server, send sample events to it, ask it some questions
-    Quickstart(quickstart::Quickstart),
+    Quickstart(quickstart::QuickstartCommand),
     /// Send files of events
     Ingest(ingest::IngestFiles),
     /// Run a query, or open a prompt
     Sql(sql::SqlCommand),
     /// List the tables of a namespace
-    Tables(admin::Tables),
+    Tables(admin::TablesCommand),
     /// List the snapshots of a table
-    Snapshots(admin::Snapshots),
+    Snapshots(admin::SnapshotsCommand),
     /// Administer the catalog's tables, or probe the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
@@ -125,14 +125,14 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// List what the server does by itself: each job, its last run and its next one
-    Jobs(jobs::Jobs),
+    Jobs(jobs::JobsCommand),
     /// Show every setting with its value, origin and meaning
     Config,
     /// Make, list, restore and forget backups
     #[command(subcommand)]
     Backup(backup::BackupCommand),
     /// Check settings, disk, metastore, warehouse and address, and say what is in the way
-    Doctor(doctor::Doctor),
+    Doctor(doctor::DoctorCommand),
     /// Look into a log that no server has open
     #[command(subcommand)]
     Wal(wal::WalCommand),
@@ -169,7 +169,7 @@ pub enum CliError {
     Metastore(#[from] CatalogError),
     /// The audit log is not what was written.
     #[error("the audit log is broken")]
-    Audit(#[from] Broken),
+    Audit(#[from] BrokenChain),
     /// A backup.
     #[error("backup")]
     Backup(#[from] crate::server::backup::BackupError),
@@ -251,7 +251,7 @@ async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
     }
 }
 
-fn load(settings: &Settings) -> Result<Config, CliError> {
+fn load(settings: &GlobalOptions) -> Result<Config, CliError> {
     let mut flags = Vec::new();
     let named = [
         ("listen", &settings.listen),

@@ -20,12 +20,12 @@ const UPTIME: &str = "/proc/uptime";
 /// Where the wall-clock time comes from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    source: Source,
-    held: Arc<Mutex<Held>>,
+    source: ClockSource,
+    held: Arc<Mutex<ClockOffset>>,
 }
 
 #[derive(Clone, Debug)]
-enum Source {
+enum ClockSource {
     /// When the process began to look, and how long the machine had slept by then.
     System {
         start: Instant,
@@ -39,7 +39,7 @@ enum Source {
 
 /// What is believed of the time of day.
 #[derive(Debug, Default)]
-struct Held {
+struct ClockOffset {
     /// By how much it is ahead of the time that passed.
     offset_us: Option<i64>,
     /// Where it jumped to, and when that was noticed, in time that passed.
@@ -51,17 +51,17 @@ impl Clock {
     #[must_use]
     pub fn system() -> Self {
         let start = Instant::now();
-        Self::of(Source::System { start, slept_us: slept_us(start).unwrap_or(0) })
+        Self::of(ClockSource::System { start, slept_us: slept_us(start).unwrap_or(0) })
     }
 
     /// A clock that stands still until [`Clock::advance_ms`] moves it.
     #[must_use]
     pub fn manual(start_ms: i64) -> Self {
         let wall_us = Arc::new(AtomicI64::new(start_ms * 1000));
-        Self::of(Source::Manual { wall_us, passed_us: Arc::default() })
+        Self::of(ClockSource::Manual { wall_us, passed_us: Arc::default() })
     }
 
-    fn of(source: Source) -> Self {
+    fn of(source: ClockSource) -> Self {
         let clock = Self { source, held: Arc::default() };
         // What it says now is what later jumps are seen by.
         let _start = clock.now_us();
@@ -91,20 +91,20 @@ impl Clock {
     /// Moves a manual clock forward; does nothing to the system clock.
     pub fn advance_ms(&self, by_ms: i64) {
         self.jump_ms(by_ms);
-        if let Source::Manual { passed_us, .. } = &self.source {
+        if let ClockSource::Manual { passed_us, .. } = &self.source {
             passed_us.fetch_add(by_ms * 1000, Ordering::SeqCst);
         }
     }
 
     /// Sets a manual clock's time of day that much later (or earlier), while no time passes.
     pub fn jump_ms(&self, by_ms: i64) {
-        if let Source::Manual { wall_us, .. } = &self.source {
+        if let ClockSource::Manual { wall_us, .. } = &self.source {
             wall_us.fetch_add(by_ms * 1000, Ordering::SeqCst);
         }
     }
 }
 
-impl Source {
+impl ClockSource {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     fn wall_us(&self) -> i64 {
         match self {
@@ -136,7 +136,7 @@ impl Source {
     }
 }
 
-impl Held {
+impl ClockOffset {
     fn resolve(&mut self, wall_us: i64, passed_us: i64, slept_us: impl Fn() -> i64) -> i64 {
         let offset_us = wall_us - passed_us;
         let is_at = |expected: i64| (offset_us - expected).abs() <= STEP_US;
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_slept_has_the_right_time_at_once() {
-        let mut held = Held::default();
+        let mut held = ClockOffset::default();
         assert_eq!(held.resolve(100, 0, || 0), 100);
         let slept_us = 3_600_000_000;
         let now_us = 100 + slept_us + 5_000_000;

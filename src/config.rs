@@ -15,7 +15,7 @@ mod storage;
 pub mod units;
 mod webhooks;
 
-use crate::faults::Faults;
+use crate::faults::Failpoints;
 use access::AccessConfig;
 pub use catalog::MetastoreUrl;
 use environment::Environment;
@@ -35,7 +35,7 @@ use std::{
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// Nobody said anything.
     Default,
     /// The file.
@@ -46,7 +46,7 @@ pub enum Origin {
     Flag,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -166,16 +166,16 @@ pub struct Config {
     /// What is odd about the settings and stops nothing.
     pub warnings: Vec<String>,
     /// The failpoint script.
-    pub faults: Faults,
+    pub faults: Failpoints,
     /// The tables that the service writes.
     pub tables: ServiceTables,
     /// Each setting's text, origin and meaning; secrets blanked.
-    pub effective: Vec<(&'static str, String, Origin, &'static str)>,
+    pub effective: Vec<(&'static str, String, SettingOrigin, &'static str)>,
 }
 
 /// The texts of all settings before they are typed.
 #[derive(Clone, Debug)]
-struct Texts(BTreeMap<&'static str, (String, Origin)>);
+struct SettingTexts(BTreeMap<&'static str, (String, SettingOrigin)>);
 
 impl Config {
     /// Settings from `flags` (key and value), the process's environment and a file: `file`, or
@@ -206,13 +206,13 @@ impl Config {
         environment: &Environment,
         flags: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        let mut texts = Texts::defaults();
+        let mut texts = SettingTexts::defaults();
         if let Some(path) = file {
             texts.read_file(path)?;
         }
         let warnings = texts.read_environment(environment);
         for (key, value) in flags {
-            texts.set(key, value.clone(), Origin::Flag)?;
+            texts.set(key, value.clone(), SettingOrigin::Flag)?;
         }
         texts.read_aws(environment)?;
         let mut config = texts.typed()?;
@@ -222,17 +222,17 @@ impl Config {
     }
 }
 
-impl Texts {
+impl SettingTexts {
     fn defaults() -> Self {
         Self(
             SETTINGS
                 .iter()
-                .map(|(key, default, _)| (*key, ((*default).to_owned(), Origin::Default)))
+                .map(|(key, default, _)| (*key, ((*default).to_owned(), SettingOrigin::Default)))
                 .collect(),
         )
     }
 
-    fn set(&mut self, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
+    fn set(&mut self, key: &str, value: String, origin: SettingOrigin) -> Result<(), ConfigError> {
         let Some((key, ..)) = SETTINGS.iter().find(|(known, ..)| *known == key) else {
             let meant = suggestion(key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
             let hint = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
@@ -357,7 +357,7 @@ impl Texts {
             token: self.optional("token"),
             log: self.log()?,
             warnings: Vec::new(),
-            faults: Faults::parse(self.text("failpoints"))
+            faults: Failpoints::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
             tables: self.tables()?,
         })
@@ -400,7 +400,7 @@ impl Texts {
         &self,
         warehouse: &str,
         metastore: &MetastoreUrl,
-    ) -> Vec<(&'static str, String, Origin, &'static str)> {
+    ) -> Vec<(&'static str, String, SettingOrigin, &'static str)> {
         let shown = |key: &str, text: &str| match key {
             "warehouse" => warehouse.to_owned(),
             "metastore" => metastore.to_string(),

@@ -1,14 +1,15 @@
 //! The engine of SQL: a statement and a [`View`] in, a stream of rows out.
 //!
-//! All that it knows of the service's state is in the [`Query`], a value that can be sent as bytes, so
-//! it could run in another process. It reads files, of the warehouse and of the log, and asks for pages
-//! of the audit log. Its one invariant: it has no store. Who may ask, what is there, and what stays
-//! readable meanwhile is `sql`'s.
+//! All that it knows of the service's state is in the [`EngineQuery`], a value that can be sent as
+//! bytes, so it could run in another process. It reads files, of the warehouse and of the log, and
+//! asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
+//! and what stays readable meanwhile is `sql`'s.
 
 pub mod allowed;
 pub mod answer;
 pub mod arithmetic;
 pub mod audit;
+pub mod bounded_functions;
 pub mod clauses;
 pub mod comparisons;
 pub mod conform;
@@ -23,12 +24,11 @@ pub mod field_ids;
 pub mod filters;
 pub mod floats;
 pub mod frames;
-pub mod fresh;
 pub mod function_names;
 pub mod functions;
-pub mod growth;
 pub mod guard;
 pub mod labels;
+pub mod log_tail;
 pub mod multisets;
 pub mod names;
 pub mod nulls;
@@ -36,6 +36,7 @@ pub mod output;
 mod parameters;
 pub mod percentile;
 pub mod plan;
+pub mod plan_limits;
 pub mod prepare;
 pub mod provider;
 pub mod pushdown;
@@ -53,7 +54,6 @@ pub mod types;
 mod unreadable;
 pub mod uuid;
 pub mod view;
-pub mod weight;
 pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -71,20 +71,20 @@ use datafusion::{
 };
 use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
-use guard::Checked;
+use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
 use icecore_schemas::service_table::ServiceTables;
 use serde::{Deserialize, Serialize};
-use session::Sessions;
+use session::QuerySessions;
 use std::sync::Arc;
-use stop::{Stop, between_rules, stopping, stopping_windows};
+use stop::{QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
 
 /// What is asked, by value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Query {
+pub struct EngineQuery {
     /// The statement.
-    pub statement: Checked,
+    pub statement: CheckedStatement,
     /// Values for `$1`, `$2`, … in order.
     pub params: Vec<serde_json::Value>,
     /// Most rows of the answer, where it has rows of tables.
@@ -95,9 +95,9 @@ pub struct Query {
 
 /// What goes to and fro while a query runs.
 #[derive(Debug)]
-pub struct Controls {
+pub struct QueryControls {
     /// When it has to end.
-    pub stop: Arc<Stop>,
+    pub stop: Arc<QueryStop>,
     /// Where its files are counted.
     pub counts: Arc<FileCounts>,
     /// Where it asks for the audit log, if it sees it.
@@ -105,51 +105,51 @@ pub struct Controls {
 }
 
 /// The rows of a query.
-pub type Rows = BoxStream<'static, Result<RecordBatch, SqlError>>;
+pub type RowStream = BoxStream<'static, Result<RecordBatch, SqlError>>;
 
 /// A query that runs as its rows are taken.
-pub struct Running {
+pub struct RunningQuery {
     /// Columns.
     pub schema: SchemaRef,
     /// Rows.
-    pub rows: Rows,
+    pub rows: RowStream,
     /// What it reads.
     pub read: BytesRead,
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for RunningQuery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("RunningQuery").field("schema", &self.schema).finish_non_exhaustive()
     }
 }
 
 /// An answer as it is written for a client. Dropping it cancels the query.
-pub struct Answer {
+pub struct QueryAnswer {
     /// Columns.
     pub schema: SchemaRef,
     /// Rows.
-    pub batches: Rows,
+    pub batches: RowStream,
     /// The snapshot of `events` that was read, if there is one.
     pub snapshot: Option<i64>,
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for QueryAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("QueryAnswer").field("schema", &self.schema).finish_non_exhaustive()
     }
 }
 
 /// Runs queries over the files of a warehouse. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Engine {
-    sessions: Sessions,
+pub struct QueryEngine {
+    sessions: QuerySessions,
 }
 
-impl Engine {
+impl QueryEngine {
     /// An engine whose queries share this much memory, and caches of what they read of files.
     #[must_use]
     pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        Self { sessions: Sessions::new(memory_bytes_max, storage, tables) }
+        Self { sessions: QuerySessions::new(memory_bytes_max, storage, tables) }
     }
 
     /// Plans a query and starts it. Planning recurses as deep as the statement is long and does not
@@ -157,12 +157,16 @@ impl Engine {
     ///
     /// # Errors
     /// [`SqlError`]
-    pub async fn start(&self, query: Query, controls: Controls) -> Result<Running, SqlError> {
+    pub async fn start(
+        &self,
+        query: EngineQuery,
+        controls: QueryControls,
+    ) -> Result<RunningQuery, SqlError> {
         // What is tested is what another process would be sent.
         #[cfg(debug_assertions)]
         let query = query.sent()?;
-        let Query { statement: checked, params, limit, view } = query;
-        let Checked { mut statement, labels, is_query, placeholders, .. } = checked;
+        let EngineQuery { statement: checked, params, limit, view } = query;
+        let CheckedStatement { mut statement, labels, is_query, placeholders, .. } = checked;
         let params = parameters::values(&params, placeholders)?;
         let signal = controls.stop.signal();
         let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
@@ -176,7 +180,7 @@ impl Engine {
         let plan = plan.and_then(described::with_type_names);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
-        weight::check(&plan)?;
+        plan_limits::check(&plan)?;
         if !params.is_empty() {
             plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
         }
@@ -194,11 +198,11 @@ impl Engine {
         let stream = answer::shown(stream, &labels, place);
         let (schema, read) = (stream.schema(), BytesRead::of(plan));
         let rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
-        Ok(Running { schema, rows, read })
+        Ok(RunningQuery { schema, rows, read })
     }
 }
 
-impl Query {
+impl EngineQuery {
     /// The query as it is after it was sent as bytes.
     #[cfg(debug_assertions)]
     fn sent(&self) -> Result<Self, SqlError> {
@@ -214,12 +218,12 @@ impl Query {
 async fn execute(
     state: SessionState,
     plan: &LogicalPlan,
-    stop: &Arc<Stop>,
+    stop: &Arc<QueryStop>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
     let plan = prepare::prepared(plan.clone()).map_err(|cause| failure::of(&cause))?;
     let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
     let rows_max = state.config().batch_size();
-    let rows = weight::batch_rows(&plan, rows_max)?;
+    let rows = plan_limits::batch_rows(&plan, rows_max)?;
     let state = if rows < rows_max {
         let config = state.config().clone().with_batch_size(rows);
         SessionStateBuilder::new_from_existing(state).with_config(config).build()

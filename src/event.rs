@@ -8,13 +8,13 @@ mod bits;
 mod build;
 pub mod cloud;
 pub mod codec;
+pub mod dead_letter;
 pub mod decode;
 mod digest;
 #[cfg(test)]
 mod fuzz;
 mod json;
 pub mod left_out;
-pub mod letter;
 mod names;
 mod normalize;
 #[cfg(test)]
@@ -33,7 +33,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// Limits that a body and its events must keep.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct EventLimits {
     /// Largest event, in bytes of its JSON text. Default 1 MiB.
     pub event_bytes_max: usize,
     /// Most events in a body. Default 10 000.
@@ -69,7 +69,7 @@ pub enum BodyFormat {
 
 /// What is known about a request besides its body.
 #[derive(Clone, Debug)]
-pub struct Arrival {
+pub struct RequestContext {
     /// Microseconds since 1970: `ingested_at`, and `ts` where an event has none.
     pub now_us: i64,
     /// Namespace of an event that names none.
@@ -82,10 +82,10 @@ pub struct Arrival {
     /// What ties the request to others: `correlation_id` of an event that has none.
     pub correlation_id: Option<String>,
     /// What the dead letter says of an event that is sent again from there.
-    pub again: Option<Again>,
+    pub again: Option<RedriveContext>,
 }
 
-impl Arrival {
+impl RequestContext {
     /// When the event came first, microseconds since 1970: its `ts` where it has none, and the time
     /// that its `ts` may not lie far from.
     pub(crate) fn first_came_us(&self) -> i64 {
@@ -95,7 +95,7 @@ impl Arrival {
 
 /// What a dead letter knows of its event besides the bytes.
 #[derive(Clone, Debug)]
-pub struct Again {
+pub struct RedriveContext {
     /// The event's id where it names none: whenever it is sent again, it is the same event.
     pub id: String,
     /// When it was refused first, microseconds since 1970.
@@ -104,22 +104,22 @@ pub struct Again {
 
 /// A decoded body.
 #[derive(Debug, Default)]
-pub struct Decoded {
+pub struct DecodedBody {
     /// Events in the body, good and bad.
     pub received: usize,
     /// The good ones by namespace, in order of first appearance.
     pub accepted: Vec<NamespaceEvents>,
     /// The bad ones.
-    pub rejected: Vec<Rejected>,
+    pub rejected: Vec<RejectedEvent>,
     /// The events as they came.
-    pub source: Source,
+    pub source: SourceBytes,
     /// Whether this is a provider's delivery, which dead letters of it say.
     pub is_webhook: bool,
 }
 
 /// Events as dead letters keep them.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct SourceBytes {
     /// What [`NamespaceEvents::came`] points into: the texts that were made of a body that is not
     /// JSON; empty when it is the body itself, which the caller has.
     pub bytes: Bytes,
@@ -127,7 +127,7 @@ pub struct Source {
     pub redacted: HashMap<u32, String>,
 }
 
-impl Source {
+impl SourceBytes {
     /// The event of a row.
     #[must_use]
     pub fn event(&self, events: &NamespaceEvents, row: usize) -> &[u8] {
@@ -150,17 +150,17 @@ pub struct NamespaceEvents {
     pub keys: Vec<EventKey>,
     /// For each row, its place in the body, from 0.
     pub index: Vec<u32>,
-    /// For each row, where its event stands in [`Source::bytes`].
+    /// For each row, where its event stands in [`SourceBytes::bytes`].
     pub came: Vec<Range<usize>>,
     /// Keys that version 0.1.0 gave to some of the rows, in order of the rows.
     pub former: Vec<FormerKey>,
     /// Rows that were compared with the event that has their id, and say the same.
-    pub same: Vec<(usize, SameAs)>,
+    pub same: Vec<(usize, EquivalentEvent)>,
 }
 
 /// Which event a row says the same as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameAs {
+pub enum EquivalentEvent {
     /// The stored one with this `seq`.
     Stored(u64),
     /// One before it in its body.
@@ -229,7 +229,7 @@ pub fn event_key(namespace: &Namespace, id: &str) -> u128 {
 
 /// An event that was not accepted.
 #[derive(Clone, Debug)]
-pub struct Rejected {
+pub struct RejectedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
     /// Where its dead letter goes: the event's own namespace if it could be read, else the
@@ -246,6 +246,6 @@ pub struct Rejected {
     /// Its source, where it could be read.
     pub source: Option<String>,
     /// The event as it came; base64 where that is no text, which the reason says: see
-    /// [`letter::keep`].
+    /// [`dead_letter::keep`].
     pub payload: String,
 }

@@ -28,7 +28,7 @@ pub const POINTS: &[&str] = &[
 
 /// What happens at a failpoint.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub enum FailpointAction {
     /// The process ends at once, as by `kill -9`.
     Abort,
     /// The step fails with an IO error.
@@ -41,16 +41,16 @@ pub enum Fault {
 
 /// The script of a test: which point does what at which visit. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Option<Arc<Mutex<HashMap<String, Planned>>>>);
+pub struct Failpoints(Option<Arc<Mutex<HashMap<String, PlannedFault>>>>);
 
 #[derive(Debug)]
-struct Planned {
+struct PlannedFault {
     skip: u32,
     times: u32,
-    fault: Fault,
+    fault: FailpointAction,
 }
 
-impl Faults {
+impl Failpoints {
     /// Reads `point=abort|error|delay:MS[@SKIP][*TIMES]`, separated by `;`.
     ///
     /// `SKIP` visits pass before the fault starts (default 0), and it happens `TIMES` times
@@ -77,7 +77,8 @@ impl Faults {
     #[must_use]
     pub fn meeting(point: &'static str) -> (Self, Arc<Barrier>) {
         let barrier = Arc::new(Barrier::new(2));
-        let planned = Planned { skip: 0, times: 1, fault: Fault::Meet(Arc::clone(&barrier)) };
+        let planned =
+            PlannedFault { skip: 0, times: 1, fault: FailpointAction::Meet(Arc::clone(&barrier)) };
         let script = HashMap::from([(point.to_owned(), planned)]);
         (Self(Some(Arc::new(Mutex::new(script)))), barrier)
     }
@@ -102,13 +103,13 @@ impl Faults {
             plan.fault.clone()
         };
         match fault {
-            Fault::Abort => std::process::abort(),
-            Fault::Error => Err(std::io::Error::other(format!("failpoint {point}"))),
-            Fault::Delay(pause) => {
+            FailpointAction::Abort => std::process::abort(),
+            FailpointAction::Error => Err(std::io::Error::other(format!("failpoint {point}"))),
+            FailpointAction::Delay(pause) => {
                 std::thread::sleep(pause);
                 Ok(())
             }
-            Fault::Meet(barrier) => {
+            FailpointAction::Meet(barrier) => {
                 barrier.wait();
                 barrier.wait();
                 Ok(())
@@ -117,7 +118,7 @@ impl Faults {
     }
 }
 
-fn parse_part(part: &str) -> Option<(String, Planned)> {
+fn parse_part(part: &str) -> Option<(String, PlannedFault)> {
     let (point, rest) = part.split_once('=')?;
     let (rest, times) = match rest.split_once('*') {
         Some((rest, times)) => (rest, times.parse().ok()?),
@@ -128,10 +129,10 @@ fn parse_part(part: &str) -> Option<(String, Planned)> {
         None => (rest, 0),
     };
     let fault = match rest.split_once(':') {
-        Some(("delay", ms)) => Fault::Delay(Duration::from_millis(ms.parse().ok()?)),
-        None if rest == "abort" => Fault::Abort,
-        None if rest == "error" => Fault::Error,
+        Some(("delay", ms)) => FailpointAction::Delay(Duration::from_millis(ms.parse().ok()?)),
+        None if rest == "abort" => FailpointAction::Abort,
+        None if rest == "error" => FailpointAction::Error,
         _ => return None,
     };
-    POINTS.contains(&point).then(|| (point.to_owned(), Planned { skip, times, fault }))
+    POINTS.contains(&point).then(|| (point.to_owned(), PlannedFault { skip, times, fault }))
 }

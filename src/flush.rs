@@ -12,22 +12,22 @@ mod requests;
 
 use crate::{
     clock::Clock,
-    faults::Faults,
+    faults::Failpoints,
     flush::{
-        columns::LeftOut,
-        commit::{Bounds, COMMIT_BYTES_MAX, Done, TableFlush},
-        requests::Requests,
+        columns::LeftOutColumns,
+        commit::{COMMIT_BYTES_MAX, FlushBounds, FlushExtent, TableFlush},
+        requests::FlushRequests,
     },
-    ids::Ids,
+    ids::IdGenerator,
     metrics::Metrics,
-    owner::{NotOwner, Ownership},
+    owner::{LogOwnership, NotOwner},
     table::{
-        evolve::{Fit, NotOurs},
+        evolve::{SchemaFit, TableMismatch},
         schema,
         writer::WriteError,
     },
     tasks::{Job, Progress},
-    wal::{Pending, Position, Wal, WalError, held::Failing},
+    wal::{LogPosition, TableBacklog, Wal, WalError, quota::StuckTable},
 };
 use futures::{StreamExt, stream};
 use icecore_catalog::{catalog::Catalog, error::CatalogError, storage};
@@ -73,7 +73,7 @@ pub struct FlushOptions {
     /// A table with this many waiting bytes is committed at once. Default 64 MiB.
     pub bytes_max: u64,
     /// Whether the log may be flushed at all.
-    pub owner: Ownership,
+    pub owner: LogOwnership,
     /// Where flushes are counted.
     pub metrics: Metrics,
     /// The tables that its records are rows of.
@@ -114,7 +114,7 @@ pub enum FlushError {
         /// Which one, as `namespace.table`.
         table: String,
         /// What is wrong with it.
-        source: NotOurs,
+        source: TableMismatch,
     },
     /// One table's flush failed.
     #[error("flush table `{table}`")]
@@ -194,12 +194,12 @@ pub const ACTOR: &str = "icecore/ingest";
 /// Asks for commits and waits for them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Flush {
-    owner: Ownership,
+    owner: LogOwnership,
     wal: Wal,
     catalog: Catalog,
-    requests: Arc<Requests>,
+    requests: Arc<FlushRequests>,
     tables: ServiceTables,
-    left_out: LeftOut,
+    left_out: LeftOutColumns,
 }
 
 /// The job behind [`Flush`].
@@ -207,14 +207,14 @@ pub struct Flush {
 pub struct FlushJob {
     options: FlushOptions,
     clock: Clock,
-    requests: Arc<Requests>,
+    requests: Arc<FlushRequests>,
     tables: TableFlush,
-    failing: HashMap<(RecordKind, Namespace), Retry>,
+    failing: HashMap<(RecordKind, Namespace), FlushRetry>,
 }
 
 /// When a table whose flush failed is tried again, and with how much.
 #[derive(Clone, Copy, Debug)]
-struct Retry {
+struct FlushRetry {
     at_ms: i64,
     pause_ms: i64,
     bite_bytes: u64,
@@ -228,12 +228,12 @@ impl Flush {
         wal: Wal,
         catalog: &Catalog,
         clock: Clock,
-        ids: Ids,
-        faults: Faults,
+        ids: IdGenerator,
+        faults: Failpoints,
     ) -> (Self, FlushJob, Arc<Notify>) {
         let catalog = catalog.on_behalf_of(ACTOR);
         let wake = Arc::new(Notify::new());
-        let requests = Arc::new(Requests::new(Arc::clone(&wake)));
+        let requests = Arc::new(FlushRequests::new(Arc::clone(&wake)));
         let tables = TableFlush {
             owner: options.owner.clone(),
             wal: wal.clone(),
@@ -242,9 +242,9 @@ impl Flush {
             ids,
             faults,
             metrics: options.metrics.clone(),
-            bounds: Bounds::default(),
+            bounds: FlushBounds::default(),
             ours: options.tables.clone(),
-            left_out: LeftOut::default(),
+            left_out: LeftOutColumns::default(),
         };
         let (ours, left_out) = (tables.ours.clone(), tables.left_out.clone());
         let owner = options.owner.clone();
@@ -272,7 +272,7 @@ impl Flush {
     pub async fn commit_now(
         &self,
         namespace: &Namespace,
-        through: Position,
+        through: LogPosition,
     ) -> Result<Vec<(RecordKind, i64)>, Arc<FlushError>> {
         self.owner.check().map_err(|not| Arc::new(not.into()))?;
         if is_waiting(&self.wal, namespace, through) {
@@ -282,7 +282,7 @@ impl Flush {
         for ours in self.tables.iter() {
             let Some(name) = ours.fixed_name() else { continue };
             match self.catalog.load_table(&schema::ident(namespace, name)).await {
-                Ok(table) if Fit::of(ours, &table.metadata).is_ok() => {
+                Ok(table) if SchemaFit::of(ours, &table.metadata).is_ok() => {
                     let snapshot = table.metadata.current_snapshot_id();
                     snapshots.extend(snapshot.map(|id| (ours.kind, id)));
                 }
@@ -295,7 +295,7 @@ impl Flush {
 }
 
 /// Whether a record of `namespace` up to `through` is still in the log alone.
-fn is_waiting(wal: &Wal, namespace: &Namespace, through: Position) -> bool {
+fn is_waiting(wal: &Wal, namespace: &Namespace, through: LogPosition) -> bool {
     SERVICE_TABLES.iter().any(|table| {
         wal.records(table.kind, namespace, 0).first().is_some_and(|first| first.position <= through)
     })
@@ -303,12 +303,12 @@ fn is_waiting(wal: &Wal, namespace: &Namespace, through: Position) -> bool {
 
 impl FlushJob {
     /// The tables to flush now: what was asked for first, then the oldest.
-    fn due(&self, now_ms: i64, wanted: &[Namespace]) -> Vec<Pending> {
+    fn due(&self, now_ms: i64, wanted: &[Namespace]) -> Vec<TableBacklog> {
         let head_start = (self.options.interval / 5).min(HEAD_START_MAX);
         let wait = self.options.interval.saturating_sub(head_start);
         let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-        let is_wanted = |pending: &Pending| wanted.contains(&pending.namespace);
-        let is_due = |pending: &Pending| {
+        let is_wanted = |pending: &TableBacklog| wanted.contains(&pending.namespace);
+        let is_due = |pending: &TableBacklog| {
             let paused = self
                 .failing
                 .get(&(pending.kind, pending.namespace.clone()))
@@ -341,25 +341,28 @@ impl FlushJob {
     }
 
     /// Most bytes of a table's next commit.
-    fn bite_bytes(&self, pending: &Pending) -> u64 {
+    fn bite_bytes(&self, pending: &TableBacklog) -> u64 {
         let key = (pending.kind, pending.namespace.clone());
         self.failing.get(&key).map_or(COMMIT_BYTES_MAX, |retry| retry.bite_bytes)
     }
 
     /// The same on a disk that is nearly full: what a commit frees of the log comes after what it
     /// writes.
-    fn fitting_bytes(&self, pending: &Pending, disk_left: Option<u64>) -> u64 {
+    fn fitting_bytes(&self, pending: &TableBacklog, disk_left: Option<u64>) -> u64 {
         let fits = disk_left.map_or(u64::MAX, |left| (left / LEFT_PART).max(BITE_BYTES_MIN));
         self.bite_bytes(pending).min(fits)
     }
 
     /// Remembers how a table's flush ended.
-    fn note(&mut self, pending: &Pending, failed: bool, now_ms: i64) {
+    fn note(&mut self, pending: &TableBacklog, failed: bool, now_ms: i64) {
         let key = (pending.kind, pending.namespace.clone());
         let tried = self.bite_bytes(pending);
         if failed {
-            let retry =
-                self.failing.entry(key).or_insert(Retry { at_ms: 0, pause_ms: 0, bite_bytes: 0 });
+            let retry = self.failing.entry(key).or_insert(FlushRetry {
+                at_ms: 0,
+                pause_ms: 0,
+                bite_bytes: 0,
+            });
             retry.pause_ms = (retry.pause_ms * 2).clamp(RETRY_MS_MIN, RETRY_MS_MAX);
             retry.at_ms = now_ms.saturating_add(retry.pause_ms);
             retry.bite_bytes = (tried.min(pending.bytes) / BITE_PART).max(BITE_BYTES_MIN);
@@ -369,7 +372,7 @@ impl FlushJob {
             }
         } else if tried.saturating_mul(BITE_PART) < COMMIT_BYTES_MAX {
             let bite_bytes = tried * BITE_PART;
-            self.failing.insert(key, Retry { at_ms: 0, pause_ms: 0, bite_bytes });
+            self.failing.insert(key, FlushRetry { at_ms: 0, pause_ms: 0, bite_bytes });
         } else {
             self.failing.remove(&key);
         }
@@ -397,11 +400,11 @@ impl Job for FlushJob {
         due.truncate(TICK_TABLES_MAX);
         let tables = &self.tables;
         let disk_left = tables.wal.disk_left();
-        let due: Vec<(Pending, u64)> = due
+        let due: Vec<(TableBacklog, u64)> = due
             .into_iter()
             .map(|pending| (pending.clone(), self.fitting_bytes(&pending, disk_left)))
             .collect();
-        let results: Vec<(Pending, Result<Done, FlushError>)> = stream::iter(due)
+        let results: Vec<(TableBacklog, Result<FlushExtent, FlushError>)> = stream::iter(due)
             .map(|(pending, bite_bytes)| async move {
                 let result = Box::pin(tables.flush(&pending, bite_bytes)).await;
                 (pending, result)
@@ -419,12 +422,12 @@ impl Job for FlushJob {
             match result {
                 Ok(done) => {
                     self.tables.wal.note_flushed(pending.kind, &pending.namespace);
-                    more |= done == Done::Part;
+                    more |= done == FlushExtent::Part;
                 }
                 Err(error) => {
                     let name = pending.kind.table_name().unwrap_or("?");
                     let table = schema::ident(&pending.namespace, name).to_string();
-                    self.tables.wal.note_failing(Failing {
+                    self.tables.wal.note_failing(StuckTable {
                         kind: pending.kind,
                         namespace: pending.namespace.clone(),
                         since_ms: now_ms,

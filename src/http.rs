@@ -12,26 +12,26 @@ pub mod health;
 pub mod ingest;
 pub mod namespaces;
 pub mod openapi;
-pub mod operate;
+pub mod origin_check;
 pub mod query;
 pub mod query_string;
 pub mod record;
 pub mod routes;
 pub mod serve;
+pub mod table_admin;
 pub mod tables;
-pub mod visitor;
 pub mod webhooks;
 
 use crate::{
     clock::Clock,
-    event::Limits,
+    event::EventLimits,
     flush::Flush,
     http::error::ApiError,
-    ids::Ids,
+    ids::IdGenerator,
     ingest::Ingest,
-    maintenance::Jobs,
+    maintenance::JobRegistry,
     metrics::{Metrics, StatusLabel},
-    owner::Ownership,
+    owner::LogOwnership,
     sql::Sql,
     wal::Wal,
     warehouse::WarehouseState,
@@ -44,9 +44,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
-    access::Access,
+    access::AccessControl,
     catalog::Catalog,
-    rest::body::{Room, bounded},
+    rest::body::{BodyMemory, bounded},
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::{collections::BTreeMap, sync::Arc};
@@ -66,17 +66,17 @@ const LEAVES_BODY_UNREAD: [StatusCode; 4] = [
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct App {
-    parts: Arc<Parts>,
+pub struct AppState {
+    parts: Arc<AppParts>,
     /// Owners of catalog names.
-    owners: Arc<tables::Owners>,
+    owners: Arc<tables::NameOwners>,
 }
 
-/// The parts of an [`App`].
+/// The parts of an [`AppState`].
 #[derive(Debug)]
-pub struct Parts {
+pub struct AppParts {
     /// Whether events are taken here at all.
-    pub owner: Ownership,
+    pub owner: LogOwnership,
     /// The way in.
     pub ingest: Ingest,
     /// Commits on demand.
@@ -90,43 +90,43 @@ pub struct Parts {
     /// Whether their files can be written.
     pub warehouse: WarehouseState,
     /// Who is let in.
-    pub access: Access,
+    pub access: AccessControl,
     /// Time of arrival.
     pub clock: Clock,
     /// Request ids and event ids.
-    pub ids: Ids,
+    pub ids: IdGenerator,
     /// Secrets of webhook providers that hold for every namespace without its own.
     pub webhook_secrets: BTreeMap<String, Vec<String>>,
     /// Limits of events.
-    pub limits: Limits,
+    pub limits: EventLimits,
     /// Largest body, before and after decompression.
     pub body_bytes_max: usize,
     /// The memory for bodies in work.
-    pub room: Room,
+    pub room: BodyMemory,
     /// What is counted and timed.
     pub metrics: Metrics,
     /// What runs beside requests.
-    pub jobs: Jobs,
+    pub jobs: JobRegistry,
 }
 
-impl std::ops::Deref for App {
-    type Target = Parts;
+impl std::ops::Deref for AppState {
+    type Target = AppParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &AppParts {
         &self.parts
     }
 }
 
-impl App {
+impl AppState {
     /// An app of these parts.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: AppParts) -> Self {
         Self { parts: Arc::new(parts), owners: Arc::default() }
     }
 }
 
 /// Every route of the server, the catalog's included.
-pub fn router(app: App) -> Router {
+pub fn router(app: AppState) -> Router {
     let catalog = icecore_catalog::rest::router_for(app.catalog.clone(), app.access.clone());
     routes::router(&app)
         .fallback(no_such_path)
@@ -135,7 +135,7 @@ pub fn router(app: App) -> Router {
         .nest("/catalog", catalog)
         .route_layer(middleware::from_fn_with_state(app.clone(), health::time))
         .layer(middleware::from_fn_with_state(app.room.clone(), bounded))
-        .layer(middleware::from_fn_with_state(app.clone(), visitor::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), origin_check::guard))
         .layer(middleware::from_fn_with_state(app, identify))
 }
 
@@ -152,7 +152,7 @@ async fn no_such_method() -> ApiError {
 
 /// Gives each request an id, in its log lines and its reply.
 async fn identify(
-    axum::extract::State(app): axum::extract::State<App>,
+    axum::extract::State(app): axum::extract::State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {

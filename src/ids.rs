@@ -6,12 +6,12 @@ use ulid::Ulid;
 
 /// Mints ULIDs: 26 characters, unique, and sorted by time of minting within one process.
 #[derive(Clone, Debug)]
-pub struct Ids {
+pub struct IdGenerator {
     clock: Clock,
     last: Arc<Mutex<Ulid>>,
 }
 
-impl Ids {
+impl IdGenerator {
     /// Ids stamped with `clock`'s time.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
@@ -30,8 +30,8 @@ impl Ids {
     }
     /// The first of a run of ids, `n`th is this plus `n`, for less than 2^79 of them.
     ///
-    /// [`Ids::mint`] counts on within a millisecond, so a run that began at its value would meet the
-    /// next one; this one begins at a random place, low enough not to run over.
+    /// [`IdGenerator::mint`] counts on within a millisecond, so a run that began at its value would
+    /// meet the next one; this one begins at a random place, low enough not to run over.
     #[must_use]
     pub fn first_of_run(&self) -> Ulid {
         Ulid::from_parts(self.mint().timestamp_ms(), rand::random::<u128>() & ((1 << 79) - 1))

@@ -4,11 +4,11 @@
 //! appends the group to the log, and answers. An id counts as seen from the moment its group is
 //! formed; if the append fails it is forgotten again.
 
+mod admit;
 mod age;
 mod bookmark;
 mod dedup;
 mod derivation;
-mod draft;
 mod group;
 mod keys;
 mod ledger;
@@ -22,12 +22,12 @@ mod tests;
 
 use crate::{
     clock::Clock,
-    event::{Decoded, letter::DeadLetter},
-    ids::Ids,
-    wal::{Position, Wal, WalError, WalWriter},
+    event::{DecodedBody, dead_letter::DeadLetter},
+    ids::IdGenerator,
+    wal::{LogPosition, Wal, WalError, WalWriter},
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace, service_table::RecordKind};
-use sequencer::{GroupBounds, Message, Reply, Sequencer, Share};
+use sequencer::{GroupBounds, QueueShare, ReplySender, Sequencer, SequencerMessage};
 use std::{
     collections::HashMap,
     io,
@@ -83,7 +83,7 @@ pub struct IngestOptions {
 #[derive(Debug, Default)]
 pub struct Submission {
     /// What the body held.
-    pub decoded: Decoded,
+    pub decoded: DecodedBody,
     /// The batch's own id.
     pub batch_id: Option<String>,
     /// All or none.
@@ -96,12 +96,12 @@ pub struct Submission {
     /// Only to learn what would become of it: nothing is taken or kept.
     pub dry_run: bool,
     /// Dead letters whose new rows become durable together with the events.
-    pub letters: Letters,
+    pub letters: LetterChange,
 }
 
 /// Dead letters that a submission changes, and the namespace that has them.
 #[derive(Debug, Default)]
-pub enum Letters {
+pub enum LetterChange {
     /// None.
     #[default]
     Unchanged,
@@ -113,18 +113,18 @@ pub enum Letters {
 
 /// A submission's first outcome.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum IngestOutcome {
     /// It is decided.
     Decided(Receipt),
     /// Nothing of it was taken: some of its events have an id that is taken, and may say the same as
     /// the event that has it. What was found out goes into [`crate::event::NamespaceEvents::same`]
     /// before it is sent again, to [`Ingest::append`].
-    Undecided(Box<Submission>, Vec<Undecided>),
+    Undecided(Box<Submission>, Vec<UndecidedEvent>),
 }
 
 /// An event whose id is taken by another content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undecided {
+pub struct UndecidedEvent {
     /// Which of the accepted namespaces.
     pub group: usize,
     /// Its row.
@@ -145,14 +145,14 @@ pub struct Receipt {
     /// First and last `seq` by namespace, in order of first appearance.
     pub ranges: Vec<(Namespace, u64, u64)>,
     /// Events that were not taken, in body order.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedEvent>,
     /// Log position that holds everything of this receipt, repeats included.
-    pub position: Position,
+    pub position: LogPosition,
 }
 
 /// One event that was not taken.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub struct RefusedEvent {
     /// Its place in the body.
     pub index: u32,
     /// Its id, where it could be read.
@@ -186,12 +186,12 @@ pub enum IngestError {
 /// finishes in its own time.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    shared: Arc<Shared>,
+    shared: Arc<IngestQueue>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    queue: mpsc::Sender<Message>,
+struct IngestQueue {
+    queue: mpsc::Sender<SequencerMessage>,
     waiting: Arc<AtomicUsize>,
     queue_bytes_max: usize,
     stopping: AtomicBool,
@@ -213,9 +213,9 @@ impl Ingest {
         wal: Wal,
         writer: WalWriter,
         clock: Clock,
-        ids: Ids,
+        ids: IdGenerator,
     ) -> Result<Self, WalError> {
-        let recover::Recovered { desk, unsaved, age } =
+        let recover::RecoveredState { dedup, unsaved, age } =
             recover::recover(&options, &wal, &clock, ids)?;
         let (queue, messages) = mpsc::channel();
         let folder = options.dedup_folder.clone();
@@ -226,7 +226,7 @@ impl Ingest {
                 bytes_max: options.group_bytes_max,
             },
             folder: options.dedup_folder,
-            desk,
+            dedup,
             wal,
             writer,
             clock,
@@ -245,7 +245,7 @@ impl Ingest {
             })
             .map_err(|source| thread_failed(folder, source))?;
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(IngestQueue {
                 queue,
                 waiting: Arc::default(),
                 queue_bytes_max: options.queue_bytes_max,
@@ -265,26 +265,26 @@ impl Ingest {
     /// [`IngestError`]; then nothing of the submission was taken, and it may be sent again.
     pub async fn append(&self, submission: Submission) -> Result<Receipt, IngestError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Box::new(submission), Reply::Decided(reply), answer).await
+        self.send(Box::new(submission), ReplySender::Decided(reply), answer).await
     }
 
     /// The same, but an event whose id is taken by another content is no conflict yet: see
-    /// [`Outcome::Undecided`].
+    /// [`IngestOutcome::Undecided`].
     ///
     /// # Errors
     /// As [`Ingest::append`].
     pub async fn append_unless_undecided(
         &self,
         submission: Submission,
-    ) -> Result<Outcome, IngestError> {
+    ) -> Result<IngestOutcome, IngestError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Box::new(submission), Reply::Open(reply), answer).await
+        self.send(Box::new(submission), ReplySender::Open(reply), answer).await
     }
 
     async fn send<T>(
         &self,
         submission: Box<Submission>,
-        reply: Reply,
+        reply: ReplySender,
         answer: oneshot::Receiver<Result<T, IngestError>>,
     ) -> Result<T, IngestError> {
         let shared = &self.shared;
@@ -292,9 +292,9 @@ impl Ingest {
             return Err(IngestError::Stopping);
         }
         let bytes = submission.bytes + SUBMISSION_BYTES;
-        let share =
-            Share::take(&shared.waiting, bytes, shared.queue_bytes_max).ok_or(IngestError::Busy)?;
-        let message = Message::Append(submission, share, reply);
+        let share = QueueShare::take(&shared.waiting, bytes, shared.queue_bytes_max)
+            .ok_or(IngestError::Busy)?;
+        let message = SequencerMessage::Append(submission, share, reply);
         shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
         // Dropped unanswered only when the thread had ended, so nothing was written.
         let answer = answer.await.unwrap_or(Err(IngestError::Stopping));
@@ -321,7 +321,7 @@ impl Ingest {
     pub async fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // It fails when the thread has ended, which is what is wanted.
-        let _ = self.shared.queue.send(Message::Stop);
+        let _ = self.shared.queue.send(SequencerMessage::Stop);
         let mut ended = self.shared.ended.clone();
         while ended.changed().await.is_ok() {}
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -341,7 +341,7 @@ pub fn given(folder: &Path) -> Result<HashMap<Namespace, u64>, WalError> {
     if !folder.is_dir() {
         return Ok(HashMap::new());
     }
-    Ok(ledger::Ledger::open(folder)?.event_counters())
+    Ok(ledger::NamespaceLedger::open(folder)?.event_counters())
 }
 
 fn thread_failed(path: PathBuf, source: io::Error) -> WalError {

@@ -2,7 +2,7 @@
 //!
 //! Jobs that look after tables and rows are in the folder beside this; those that are part of
 //! another module's work (`flush`, what keeps an eye on the owner and on the stores) stay there. A
-//! new one is a line of [`JOBS`] and a call of [`Jobs::start`].
+//! new one is a line of [`JOBS`] and a call of [`JobRegistry::start`].
 //!
 //! Its one invariant: what runs in the background has a line in the table, and its last runs are
 //! listed, so nothing is done that an operator cannot see.
@@ -22,8 +22,8 @@ use crate::{
 };
 use icecore_catalog::metastore::database::Database;
 use icecore_schemas::jobs::{JobList, JobRun};
-use record::Record;
-use runner::Runner;
+use record::JobRecord;
+use runner::JobRunner;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -117,28 +117,28 @@ pub const JOBS: &[JobLine] = &[
 
 /// Runs jobs and knows what became of them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Jobs {
-    inner: Arc<Inner>,
+pub struct JobRegistry {
+    inner: Arc<JobsInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct JobsInner {
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
     /// Has the leases and earlier runs, once it is open.
     store: OnceLock<Store>,
     /// One for each line of the table.
-    records: Mutex<HashMap<&'static str, Record>>,
+    records: Mutex<HashMap<&'static str, JobRecord>>,
 }
 
-impl Jobs {
+impl JobRegistry {
     /// Runs jobs as tasks of `tasks`.
     #[must_use]
     pub fn new(tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
-        let records = JOBS.iter().map(|line| (line.name, Record::new(line.every))).collect();
+        let records = JOBS.iter().map(|line| (line.name, JobRecord::new(line.every))).collect();
         let (store, records) = (OnceLock::new(), Mutex::new(records));
-        Self { inner: Arc::new(Inner { tasks, clock, metrics, store, records }) }
+        Self { inner: Arc::new(JobsInner { tasks, clock, metrics, store, records }) }
     }
 
     /// Has the leases of jobs that start later, and earlier runs of this server's, in `database`.
@@ -170,9 +170,9 @@ impl Jobs {
     /// The same, at least every `every`, and at once when `wake` is notified.
     ///
     /// # Panics
-    /// As [`Jobs::start`].
+    /// As [`JobRegistry::start`].
     pub fn start_woken<J: Job>(&self, job: J, every: Duration, wake: Arc<Notify>) {
-        let mut runner = Runner::new(self, job, every);
+        let mut runner = JobRunner::new(self, job, every);
         let mut stopping = self.inner.tasks.stopping();
         self.inner.tasks.spawn(J::NAME, async move {
             let mut pause = runner.every;
@@ -205,7 +205,7 @@ impl Jobs {
         let Some(store) = self.inner.store.get() else { return Ok(()) };
         let new: Vec<(&'static str, JobRun)> = {
             let mut records = self.records();
-            let new = |(name, record): (&&'static str, &mut Record)| {
+            let new = |(name, record): (&&'static str, &mut JobRecord)| {
                 record.take_unkept().into_iter().map(|run| (*name, run)).collect::<Vec<_>>()
             };
             records.iter_mut().flat_map(new).collect()
@@ -215,18 +215,18 @@ impl Jobs {
         }
         let kept = store.keep_runs(&new).await;
         if kept.is_err() {
-            new.into_iter().for_each(|(name, _)| self.record(name, Record::keep_again));
+            new.into_iter().for_each(|(name, _)| self.record(name, JobRecord::keep_again));
         }
         kept
     }
 
-    fn record(&self, name: &'static str, change: impl FnOnce(&mut Record)) {
+    fn record(&self, name: &'static str, change: impl FnOnce(&mut JobRecord)) {
         if let Some(record) = self.records().get_mut(name) {
             change(record);
         }
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<&'static str, Record>> {
+    fn records(&self) -> MutexGuard<'_, HashMap<&'static str, JobRecord>> {
         // Each change of a record is whole, so a panic elsewhere leaves nothing half done.
         self.inner.records.lock().unwrap_or_else(PoisonError::into_inner)
     }

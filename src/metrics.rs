@@ -39,11 +39,11 @@ pub type FloatGauge = Gauge<f64, AtomicU64>;
 /// Every instrument of a server. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    inner: Arc<Inner>,
+    inner: Arc<MetricsInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct MetricsInner {
     registry: Registry,
     instruments: Instruments,
 }
@@ -100,7 +100,7 @@ pub struct Instruments {
     /// Queries that still run 5 s after their end.
     pub queries_stuck: Gauge,
     /// From a query's request to its last row.
-    pub query: Family<OutcomeLabel, Histogram, Seconds>,
+    pub query: Family<OutcomeLabel, Histogram, SecondsHistogram>,
     /// Rows of answers.
     pub query_rows: Counter,
     /// Bytes that queries read of data files.
@@ -110,13 +110,13 @@ pub struct Instruments {
     /// Data files that queries left out by partition, bounds, or snapshot.
     pub query_files_pruned: Counter,
     /// From a request's head to its reply's.
-    pub http_request: Family<RequestLabels, Histogram, Seconds>,
+    pub http_request: Family<RequestLabels, Histogram, SecondsHistogram>,
     /// Replies by the first digit of their status.
     pub http_replies: Family<StatusLabel, Counter>,
     /// Runs of jobs.
     pub job_runs: Family<JobRunLabels, Counter>,
     /// One run of a job.
-    pub job: Family<JobLabel, Histogram, Seconds>,
+    pub job: Family<JobLabel, Histogram, SecondsHistogram>,
 }
 
 /// A table by `namespace.table`, in the catalog's spelling.
@@ -179,9 +179,9 @@ impl StatusLabel {
 
 /// Makes the histogram of a time for a new set of labels.
 #[derive(Clone, Debug)]
-pub struct Seconds;
+pub struct SecondsHistogram;
 
-impl MetricConstructor<Histogram> for Seconds {
+impl MetricConstructor<Histogram> for SecondsHistogram {
     fn new_metric(&self) -> Histogram {
         Histogram::new(SECONDS)
     }
@@ -221,16 +221,16 @@ impl Metrics {
     }
 }
 
-impl Default for Inner {
+impl Default for MetricsInner {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("icecore");
-        let instruments = Instruments::register(&mut Names { registry: &mut registry });
+        let instruments = Instruments::register(&mut MetricNames { registry: &mut registry });
         Self { registry, instruments }
     }
 }
 
 impl Instruments {
-    fn register(to: &mut Names<'_>) -> Self {
+    fn register(to: &mut MetricNames<'_>) -> Self {
         let rows = || Histogram::new(ROWS);
         Self {
             events_received: to.add("events_received", "Events in request bodies"),
@@ -294,11 +294,11 @@ impl Instruments {
 }
 
 /// Registers instruments under their names.
-struct Names<'a> {
+struct MetricNames<'a> {
     registry: &'a mut Registry,
 }
 
-impl Names<'_> {
+impl MetricNames<'_> {
     fn put<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.registry.register(name, help, metric.clone());
         metric
@@ -318,21 +318,21 @@ impl Names<'_> {
     }
 
     fn add_time(&mut self, name: &str, help: &str) -> Histogram {
-        self.put_in(name, help, Unit::Seconds, Seconds.new_metric())
+        self.put_in(name, help, Unit::Seconds, SecondsHistogram.new_metric())
     }
 
-    fn add_times<L>(&mut self, name: &str, help: &str) -> Family<L, Histogram, Seconds>
+    fn add_times<L>(&mut self, name: &str, help: &str) -> Family<L, Histogram, SecondsHistogram>
     where
-        Family<L, Histogram, Seconds>: Metric + Clone,
+        Family<L, Histogram, SecondsHistogram>: Metric + Clone,
         L: Clone + std::hash::Hash + Eq,
     {
-        self.put_in(name, help, Unit::Seconds, Family::new_with_constructor(Seconds))
+        self.put_in(name, help, Unit::Seconds, Family::new_with_constructor(SecondsHistogram))
     }
 }
 
-impl fmt::Debug for Names<'_> {
+impl fmt::Debug for MetricNames<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Names").finish_non_exhaustive()
+        f.debug_struct("MetricNames").finish_non_exhaustive()
     }
 }
 

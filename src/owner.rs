@@ -10,7 +10,7 @@
 
 mod log_owner;
 
-pub use log_owner::{Claim, LogOwner};
+pub use log_owner::{LogOwner, OwnerClaim};
 
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{
@@ -31,12 +31,12 @@ pub struct NotOwner(Arc<str>);
 
 /// What this process knows of the owner. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Ownership {
-    inner: Arc<Inner>,
+pub struct LogOwnership {
+    inner: Arc<OwnershipInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct OwnershipInner {
     /// None only in tests of parts that have none.
     metastore: Option<Metastore>,
     /// This server's log, and the epochs under which it is the owner.
@@ -44,21 +44,21 @@ struct Inner {
     since: u64,
     epoch: u64,
     lost: OnceLock<NotOwner>,
-    obstacles: Mutex<Vec<Obstacle>>,
+    obstacles: Mutex<Vec<ReadinessObstacle>>,
     /// Whether one of them keeps events out.
     is_closed: AtomicBool,
 }
 
 /// Why this server is not ready.
 #[derive(Clone, Debug)]
-struct Obstacle {
+struct ReadinessObstacle {
     topic: &'static str,
     text: String,
     /// Whether events are refused, too.
     is_closing: bool,
 }
 
-impl Ownership {
+impl LogOwnership {
     /// What follows for `log` from the row that its start found or made.
     #[must_use]
     pub fn new(metastore: Metastore, log: Uuid, owner: &LogOwner) -> Self {
@@ -71,7 +71,7 @@ impl Ownership {
     fn with(metastore: Option<Metastore>, log: Uuid, (since, epoch): (u64, u64)) -> Self {
         let (lost, obstacles) = (OnceLock::new(), Mutex::default());
         let is_closed = AtomicBool::new(false);
-        let inner = Inner { metastore, log, since, epoch, lost, obstacles, is_closed };
+        let inner = OwnershipInner { metastore, log, since, epoch, lost, obstacles, is_closed };
         Self { inner: Arc::new(inner) }
     }
 
@@ -79,18 +79,18 @@ impl Ownership {
     /// topic is cleared. `text` says what is wrong and what to do.
     pub fn refuse(&self, topic: &'static str, text: String) {
         error!(topic, "this server takes no events: {text}");
-        self.add(Obstacle { topic, text, is_closing: true });
+        self.add(ReadinessObstacle { topic, text, is_closing: true });
     }
 
     /// Is not ready until the topic is cleared, and takes events all the same.
     pub fn delay(&self, topic: &'static str, text: String) {
         warn!(topic, "this server is not ready: {text}");
-        self.add(Obstacle { topic, text, is_closing: false });
+        self.add(ReadinessObstacle { topic, text, is_closing: false });
     }
 
-    /// As [`Ownership::delay`], for what is over in a moment.
+    /// As [`LogOwnership::delay`], for what is over in a moment.
     pub fn wait_for(&self, topic: &'static str, text: String) {
-        self.add(Obstacle { topic, text, is_closing: false });
+        self.add(ReadinessObstacle { topic, text, is_closing: false });
     }
 
     /// What was in the way of this topic is not any more.
@@ -106,19 +106,19 @@ impl Ownership {
         self.obstacles().iter().map(|obstacle| obstacle.text.clone()).collect()
     }
 
-    fn add(&self, obstacle: Obstacle) {
+    fn add(&self, obstacle: ReadinessObstacle) {
         let mut obstacles = self.obstacles();
         obstacles.retain(|other| other.topic != obstacle.topic);
         obstacles.push(obstacle);
         self.note_closed(&obstacles);
     }
 
-    fn note_closed(&self, obstacles: &[Obstacle]) {
+    fn note_closed(&self, obstacles: &[ReadinessObstacle]) {
         let is_closed = obstacles.iter().any(|obstacle| obstacle.is_closing);
         self.inner.is_closed.store(is_closed, Ordering::SeqCst);
     }
 
-    fn obstacles(&self) -> MutexGuard<'_, Vec<Obstacle>> {
+    fn obstacles(&self) -> MutexGuard<'_, Vec<ReadinessObstacle>> {
         self.inner.obstacles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -202,7 +202,7 @@ impl Ownership {
     }
 
     fn compare(&self, owner: &LogOwner) {
-        let Inner { log, epoch, lost, .. } = &*self.inner;
+        let OwnershipInner { log, epoch, lost, .. } = &*self.inner;
         let text = if owner.log != *log {
             format!(
                 "events are taken by the server of log {}, since epoch {}: send them there; if \
@@ -229,7 +229,7 @@ impl Ownership {
 
 /// The job that learns of a take-over.
 #[derive(Debug)]
-pub struct WatchOwner(pub Ownership);
+pub struct WatchOwner(pub LogOwnership);
 
 impl Job for WatchOwner {
     const NAME: &'static str = "watch-owner";
@@ -253,14 +253,14 @@ mod tests {
 
     #[test]
     fn positions_count_only_under_the_epochs_of_this_log() {
-        let own = Ownership::of_epochs(4, 6);
+        let own = LogOwnership::of_epochs(4, 6);
         let found = [None, at(3), at(4), at(6), at(7)].map(|held| own.committed(held));
         assert_eq!(found, [Some(0), Some(0), Some(70), Some(70), None]);
     }
 
     #[test]
     fn what_is_in_the_way_is_told_by_topic_until_it_is_cleared() {
-        let own = Ownership::of_epochs(4, 6);
+        let own = LogOwnership::of_epochs(4, 6);
         own.delay("files", "files are looked for".to_owned());
         own.check().unwrap();
         own.refuse("stores", "put it back".to_owned());
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_was_lost_does_not_come_back() {
-        let own = Ownership::of_epochs(4, 6);
+        let own = LogOwnership::of_epochs(4, 6);
         let mine = LogOwner { log: Uuid::nil(), since: 4, epoch: 6, seq_after: 0 };
         own.compare(&mine);
         own.check().unwrap();
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_later_start_of_a_copy_of_the_log_takes_the_events() {
-        let own = Ownership::of_epochs(4, 6);
+        let own = LogOwnership::of_epochs(4, 6);
         own.compare(&LogOwner { log: Uuid::nil(), since: 4, epoch: 9, seq_after: 0 });
         let text = own.check().unwrap_err().to_string();
         assert!(text.contains("a copy of this server's log"), "{text}");

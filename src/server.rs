@@ -12,20 +12,20 @@ pub mod stores;
 use crate::{
     clock::Clock,
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
-    event::Limits,
+    event::EventLimits,
     flush::{Flush, FlushOptions, noted::NoteMetastore},
-    http::{self, App, Parts},
-    ids::Ids,
+    http::{self, AppParts, AppState},
+    ids::IdGenerator,
     ingest::Ingest,
     maintenance::{
-        Jobs,
+        JobRegistry,
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
-        upkeep::{self, Upkeep},
+        upkeep::{self, AccessUpkeep},
     },
     metrics::Metrics,
-    owner::{Ownership, WatchOwner},
+    owner::{LogOwnership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
     store::{self, StoreError},
     table::{evolve, reader::ReadError},
@@ -34,14 +34,14 @@ use crate::{
     warehouse::{ProbeWarehouse, WarehouseState},
 };
 use icecore_catalog::{
-    access::Access,
+    access::AccessControl,
     catalog::Catalog,
     error::CatalogError,
     metastore::Metastore,
-    rest::body::{Pace, Room},
-    storage::{Storage, access::Access as StorageAccess},
+    rest::body::{BodyMemory, MinBodyRate},
+    storage::{Storage, access::FileAccess as StorageAccess},
 };
-use look::LookForMetadata;
+use look::MetadataWatch;
 use std::{
     fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
     time::Duration,
@@ -83,7 +83,7 @@ pub enum StartError {
     Catalog(#[from] CatalogError),
     /// The tables lie elsewhere.
     #[error("{0}")]
-    Moved(Box<icecore_catalog::relocate::Moved>),
+    Moved(Box<icecore_catalog::relocate::MovedWarehouse>),
     /// The store of the warehouse refuses this server.
     #[error("the warehouse cannot be used: {reason}; see the settings warehouse and s3.*")]
     Warehouse {
@@ -109,9 +109,9 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     tasks: Tasks,
-    jobs: Jobs,
+    jobs: JobRegistry,
     ingest: Ingest,
-    access: Access,
+    access: AccessControl,
     metastore: Metastore,
 }
 
@@ -127,10 +127,10 @@ impl Server {
         make_data_folder(config)?;
         let whole = backup::restore::check_finished(&config.data_dir);
         whole.map_err(|cause| StartError::Unfinished(cause.to_string()))?;
-        let ids = Ids::new(clock.clone());
+        let ids = IdGenerator::new(clock.clone());
         let tasks = Tasks::default();
         let metrics = Metrics::default();
-        let jobs = Jobs::new(tasks.clone(), clock.clone(), metrics.clone());
+        let jobs = JobRegistry::new(tasks.clone(), clock.clone(), metrics.clone());
         let folder = claim::take(config).await?;
         let metastore =
             reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
@@ -156,7 +156,7 @@ impl Server {
             config.faults.clone(),
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
-        let upkeep = Upkeep::new(access.clone(), config.audit_retention);
+        let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         start_jobs(&jobs, upkeep, (&owner, &wal), (&catalog, &audit)).await?;
 
         let sql = Sql::new(
@@ -168,7 +168,7 @@ impl Server {
         );
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
-        let parts = Parts {
+        let parts = AppParts {
             owner,
             ingest: ingest.clone(),
             flush,
@@ -182,11 +182,11 @@ impl Server {
             webhook_secrets: config.webhook_secrets.clone(),
             limits: limits(config),
             body_bytes_max: config.body_bytes_max,
-            room: Room::new(config.queue_bytes_max, Pace::SLOWEST),
+            room: BodyMemory::new(config.queue_bytes_max, MinBodyRate::SLOWEST),
             metrics,
             jobs: jobs.clone(),
         };
-        let router = http::router(App::new(parts));
+        let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address);
         Ok(Self { address, tasks, jobs, ingest, access, metastore: audit })
@@ -218,9 +218,9 @@ impl Server {
 /// Starts what keeps an eye on rows and stores. The first look for metadata files comes before
 /// anybody may ask whether the server is ready.
 async fn start_jobs(
-    jobs: &Jobs,
-    upkeep: Upkeep,
-    (owner, wal): (&Ownership, &Wal),
+    jobs: &JobRegistry,
+    upkeep: AccessUpkeep,
+    (owner, wal): (&LogOwnership, &Wal),
     (catalog, metastore): (&Catalog, &Metastore),
 ) -> Result<(), StartError> {
     jobs.keep_in(metastore.database().clone(), &owner.log().to_string()).await?;
@@ -234,13 +234,13 @@ async fn start_jobs(
         jobs.start_woken(thin, Duration::MAX, wake);
     }
     jobs.start(NoteMetastore::new(wal, catalog));
-    let mut look = LookForMetadata::new(owner, catalog, metastore);
+    let mut look = MetadataWatch::new(owner, catalog, metastore);
     look.first().await;
     jobs.start(look);
     Ok(())
 }
 
-fn flush_options(config: &Config, owner: &Ownership, metrics: &Metrics) -> FlushOptions {
+fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> FlushOptions {
     FlushOptions {
         interval: config.commit_interval,
         bytes_max: config.commit_bytes_max,
@@ -261,9 +261,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 
 /// Starts the job that asks a warehouse which does not answer yet.
 async fn probe_warehouse(
-    jobs: &Jobs,
+    jobs: &JobRegistry,
     catalog: &Catalog,
-    ids: &Ids,
+    ids: &IdGenerator,
 ) -> Result<WarehouseState, StartError> {
     let name = format!(".icecore-probe-{}", ids.mint());
     let (probe, state) = ProbeWarehouse::start(catalog.storage().clone(), name)
@@ -340,18 +340,18 @@ fn open_catalog(
     Ok(catalog.with_namespace_separator(&config.namespace_separator))
 }
 
-fn open_access(config: &Config, metastore: &Metastore, clock: &Clock) -> Access {
+fn open_access(config: &Config, metastore: &Metastore, clock: &Clock) -> AccessControl {
     let (clock, store) = (clock.clone(), metastore.clone());
     let now = Arc::new(move || clock.now_ms());
     match &config.access {
-        AccessConfig::Off => Access::recorded(store, now),
-        AccessConfig::On(oidc) => Access::on(store, now, oidc.as_deref().cloned()),
+        AccessConfig::Off => AccessControl::recorded(store, now),
+        AccessConfig::On(oidc) => AccessControl::on(store, now, oidc.as_deref().cloned()),
     }
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> EventLimits {
     let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2);
-    Limits {
+    EventLimits {
         event_bytes_max: config.event_bytes_max,
         batch_events_max: config.batch_events_max,
         depth_max: 64,

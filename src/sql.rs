@@ -14,18 +14,18 @@ pub mod view;
 
 use crate::{
     engine::{
-        Answer, Controls, Engine, Query, Rows, Running,
+        EngineQuery, QueryAnswer, QueryControls, QueryEngine, RowStream, RunningQuery,
         audit::{AuditPages, PageRequest},
         error::SqlError,
         guard,
-        references::{self, Reach, Wanted},
-        stop::{Signal, Stop},
+        references::{self, QueryScope, WantedTables},
+        stop::{QuerySignal, QueryStop},
         view::View,
     },
-    faults::Faults,
+    faults::Failpoints,
     metrics::Metrics,
-    owner::Ownership,
-    wal::{Pin, Wal},
+    owner::LogOwnership,
+    wal::{LogPin, Wal},
 };
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
@@ -36,12 +36,12 @@ use icecore_schemas::{
     query::SqlRequest,
     service_table::{EVENTS_TABLE, ServiceTables},
 };
-use slots::{Asker, Size, Slots, SlotsMax};
+use slots::{QueryOwner, QuerySize, QuerySlots, SlotsMax};
 use std::{sync::Arc, time::Duration};
-use threads::{Head, Out, Threads};
+use threads::{QueryThreads, ResultHeader, ResultSink};
 use tokio::sync::mpsc;
 use usage::QueryUsage;
-use view::Sources;
+use view::ViewSources;
 
 /// Bounds of a query.
 #[derive(Clone, Debug)]
@@ -64,28 +64,28 @@ pub struct SqlOptions {
 /// Runs queries. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sql {
-    inner: Arc<Inner>,
+    inner: Arc<SqlInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SqlInner {
     options: SqlOptions,
     wal: Wal,
-    owner: Ownership,
+    owner: LogOwnership,
     catalog: Catalog,
     audit: Metastore,
-    faults: Faults,
-    engine: Engine,
-    threads: Threads,
-    slots: Slots,
+    faults: Failpoints,
+    engine: QueryEngine,
+    threads: QueryThreads,
+    slots: QuerySlots,
 }
 
 /// What is asked, and by whom.
 #[derive(Debug)]
-struct Question {
-    asker: Asker,
+struct QueryContext {
+    asker: QueryOwner,
     namespace: Namespace,
-    reach: Reach,
+    reach: QueryScope,
     request: SqlRequest,
 }
 
@@ -100,16 +100,17 @@ impl Sql {
     #[must_use]
     pub fn new(
         options: SqlOptions,
-        (wal, owner): (Wal, Ownership),
+        (wal, owner): (Wal, LogOwnership),
         catalog: Catalog,
         audit: Metastore,
-        faults: Faults,
+        faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
-        let engine = Engine::new(options.memory_bytes_max, storage, options.tables.clone());
-        let slots = Slots::new(options.concurrent);
-        let threads = Threads::new(Slots::most(options.concurrent));
-        let inner = Inner { options, wal, owner, catalog, audit, faults, engine, threads, slots };
+        let engine = QueryEngine::new(options.memory_bytes_max, storage, options.tables.clone());
+        let slots = QuerySlots::new(options.concurrent);
+        let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
+        let inner =
+            SqlInner { options, wal, owner, catalog, audit, faults, engine, threads, slots };
         Self { inner: Arc::new(inner) }
     }
 
@@ -121,27 +122,27 @@ impl Sql {
     pub async fn query(
         &self,
         namespace: &Namespace,
-        reach: Reach,
+        reach: QueryScope,
         token: Option<&str>,
         request: SqlRequest,
-    ) -> Result<Answer, SqlError> {
+    ) -> Result<QueryAnswer, SqlError> {
         let inner = Arc::clone(&self.inner);
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
-        let signal = Signal::new(wanted.min(inner.options.timeout_max));
+        let signal = QuerySignal::new(wanted.min(inner.options.timeout_max));
         // Before it takes a place from others.
         if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
             Box::pin(inner.wait_for(namespace, min_seq, signal.deadline())).await?;
         }
         let asker =
-            Asker { namespace: namespace.name().to_owned(), token: token.map(str::to_owned) };
+            QueryOwner { namespace: namespace.name().to_owned(), token: token.map(str::to_owned) };
         let reach = reach.within(namespace);
-        let question = Question { asker, namespace: namespace.clone(), reach, request };
+        let question = QueryContext { asker, namespace: namespace.clone(), reach, request };
         let query = {
             let signal = Arc::clone(&signal);
             |out| async move { inner.run(question, &signal, out).await }
         };
         let (head, batches) = self.inner.threads.run(query, signal).await?;
-        Ok(Answer { schema: head.schema, batches, snapshot: head.snapshot })
+        Ok(QueryAnswer { schema: head.schema, batches, snapshot: head.snapshot })
     }
 
     /// How many queries run, and how many of them go on although they were to end.
@@ -161,34 +162,34 @@ impl Sql {
     }
 }
 
-struct Started {
+struct QueryStream {
     snapshot: Option<i64>,
-    running: Running,
+    running: RunningQuery,
     // What the query reads stays readable while this lives.
-    _pin: Pin,
+    _pin: LogPin,
 }
 
-impl Inner {
+impl SqlInner {
     /// Runs a query to its end.
     async fn run(
         &self,
-        question: Question,
-        signal: &Arc<Signal>,
-        mut out: Out,
-    ) -> Result<(), (SqlError, Out)> {
+        question: QueryContext,
+        signal: &Arc<QuerySignal>,
+        mut out: ResultSink,
+    ) -> Result<(), (SqlError, ResultSink)> {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
         let (audit, mut pages) = AuditPages::channel();
         let started = Box::pin(self.start(question, signal, (&usage, audit))).await;
-        let Started { snapshot, running, _pin } = match started {
+        let QueryStream { snapshot, running, _pin } = match started {
             Ok(started) => started,
             Err(error) => {
                 usage.fail();
                 return Err((error, out));
             }
         };
-        let Running { schema, mut rows, read } = running;
+        let RunningQuery { schema, mut rows, read } = running;
         usage.run(read);
-        if out.head(Head { schema, snapshot }).is_err() {
+        if out.head(ResultHeader { schema, snapshot }).is_err() {
             return Ok(());
         }
         while let Some(batch) = self.next(&mut rows, &mut pages).await {
@@ -214,7 +215,7 @@ impl Inner {
     /// The next rows of a query, which may want pages of the audit log first.
     async fn next(
         &self,
-        rows: &mut Rows,
+        rows: &mut RowStream,
         pages: &mut mpsc::Receiver<PageRequest>,
     ) -> Option<Result<RecordBatch, SqlError>> {
         loop {
@@ -237,29 +238,29 @@ impl Inner {
         )))
     }
 
-    fn sources(&self) -> Sources<'_> {
+    fn sources(&self) -> ViewSources<'_> {
         let Self { wal, owner, catalog, faults, .. } = self;
-        Sources { wal, owner, catalog, tables: &self.options.tables, faults }
+        ViewSources { wal, owner, catalog, tables: &self.options.tables, faults }
     }
 
     async fn start(
         &self,
-        Question { asker, namespace, reach, request }: Question,
-        signal: &Arc<Signal>,
+        QueryContext { asker, namespace, reach, request }: QueryContext,
+        signal: &Arc<QuerySignal>,
         (usage, audit): (&QueryUsage, AuditPages),
-    ) -> Result<Started, SqlError> {
+    ) -> Result<QueryStream, SqlError> {
         let statement = guard::check(&request.sql)?;
         let size = match request.min_seq {
             // It may wait for that one.
-            Some(_) => Size::Any,
-            None => Size::of(&statement),
+            Some(_) => QuerySize::Any,
+            None => QuerySize::of(&statement),
         };
         let slot = self.slots.take(&asker, size, signal).await?;
         let signal = match size {
-            Size::Small => &signal.within(SMALL_TIME_MAX),
-            Size::Any => signal,
+            QuerySize::Small => &signal.within(SMALL_TIME_MAX),
+            QuerySize::Any => signal,
         };
-        let stop = Stop::new(Arc::clone(signal), Box::new(slot));
+        let stop = QueryStop::new(Arc::clone(signal), Box::new(slot));
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let (mut wanted, names_system) =
             references::wanted(&statement.statement, &namespace, reach)?;
@@ -268,7 +269,7 @@ impl Inner {
             return Err(SqlError::Invalid(text.to_owned()));
         }
         if request.min_seq.is_some()
-            && let Wanted::Named(names) = &mut wanted
+            && let WantedTables::Named(names) = &mut wanted
             && !names.iter().any(|name| name == EVENTS_TABLE)
         {
             names.push(EVENTS_TABLE.to_owned());
@@ -277,13 +278,13 @@ impl Inner {
         if let Some(min_seq) = request.min_seq {
             min_seq::check(&view, min_seq)?;
         }
-        let view = View { has_system: reach == Reach::System, ..view };
+        let view = View { has_system: reach == QueryScope::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;
-        let query = Query { statement, params, limit, view };
-        let controls = Controls { stop, counts: usage.files(), audit };
+        let query = EngineQuery { statement, params, limit, view };
+        let controls = QueryControls { stop, counts: usage.files(), audit };
         let running = Box::pin(self.engine.start(query, controls)).await?;
-        Ok(Started { snapshot, running, _pin: pin })
+        Ok(QueryStream { snapshot, running, _pin: pin })
     }
 }
 

@@ -12,12 +12,13 @@ pub use lease::{Lease, LeaseFence};
 use crate::clock::Clock;
 use icecore_catalog::{
     error::CatalogError,
-    metastore::database::{Database, Layout},
+    metastore::database::{Database, DatabaseLayout},
 };
 use std::sync::Arc;
 
 /// The tables, made and changed in steps that each run once.
-const LAYOUT: Layout = Layout { table: "service_layout", steps: &[lease::STEP, runs::STEP] };
+const LAYOUT: DatabaseLayout =
+    DatabaseLayout { table: "service_layout", steps: &[lease::STEP, runs::STEP] };
 
 /// Makes the tables that a database lacks.
 ///

@@ -44,9 +44,9 @@ pub trait Job: Send + 'static {
 
 /// Tells a task when to end.
 #[derive(Clone, Debug)]
-pub struct Stopping(watch::Receiver<bool>);
+pub struct ShutdownSignal(watch::Receiver<bool>);
 
-impl Stopping {
+impl ShutdownSignal {
     /// Returns when everything should end. Cancel-safe.
     pub async fn asked(&mut self) {
         // The sender lives as long as any task's handle; without it there is nothing to wait for.
@@ -87,8 +87,8 @@ impl Tasks {
 
     /// What ends when everything should end.
     #[must_use]
-    pub fn stopping(&self) -> Stopping {
-        Stopping(self.stop.subscribe())
+    pub fn stopping(&self) -> ShutdownSignal {
+        ShutdownSignal(self.stop.subscribe())
     }
 
     /// Asks every task to end and waits for them, at most `patience`.

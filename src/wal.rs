@@ -7,10 +7,10 @@
 mod block;
 mod disk;
 pub mod folder;
-pub mod held;
 mod index;
 pub mod inspect;
 pub mod marks;
+pub mod quota;
 pub mod ranges;
 pub mod recover;
 mod segment;
@@ -19,13 +19,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use crate::{clock::Clock, faults::Faults, metrics::Metrics};
+use crate::{clock::Clock, faults::Failpoints, metrics::Metrics};
 use bytes::Bytes;
 use folder::LogFolder;
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
-use index::{Index, Retired};
-use marks::Marks;
-use segment::{Listing, SegmentEnd};
+use index::{LogIndex, RetiredSegment};
+use marks::MarkFile;
+use segment::{FolderListing, SegmentEnd};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -38,14 +38,14 @@ use std::{
     },
 };
 use tokio::sync::watch;
-use writer::Tip;
+use writer::LogTip;
 
 /// A record's place in the log: dense, from 1, never reused. 0 is "before everything".
-pub type Position = u64;
+pub type LogPosition = u64;
 
 /// The rows of one table in one group, before they have a position.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct LogRecord {
     /// Which table of the namespace.
     pub kind: RecordKind,
     /// Which namespace.
@@ -58,12 +58,12 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-/// A durable record, and where to read it. Stays readable while a [`Pin`] taken before it was
+/// A durable record, and where to read it. Stays readable while a [`LogPin`] taken before it was
 /// listed is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRef {
     /// Its place in the log.
-    pub position: Position,
+    pub position: LogPosition,
     /// Which table of the namespace.
     pub kind: RecordKind,
     /// Which namespace.
@@ -98,7 +98,7 @@ pub struct WalOptions {
     /// Share of the disk that must stay free, so that the log can always drain. Default 0.05.
     pub disk_free_min: f64,
     /// Positions at or below this one are taken already (from the tables' watermarks).
-    pub position_floor: Position,
+    pub position_floor: LogPosition,
     /// Where its groups and syncs are counted.
     pub metrics: Metrics,
 }
@@ -161,13 +161,13 @@ fn process_name(process: Option<u32>) -> String {
 
 /// What waits for one table.
 #[derive(Clone, Debug)]
-pub struct Pending {
+pub struct TableBacklog {
     /// Which table.
     pub kind: RecordKind,
     /// Of which namespace.
     pub namespace: Namespace,
     /// Position of its last record.
-    pub last: Position,
+    pub last: LogPosition,
     /// Payload bytes of its records.
     pub bytes: u64,
     /// When its oldest record became durable.
@@ -179,28 +179,28 @@ pub struct Pending {
 /// The folder stays locked until every clone, pin and the writer are gone.
 #[derive(Clone, Debug)]
 pub struct Wal {
-    inner: Arc<Inner>,
+    inner: Arc<WalInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct WalInner {
     options: WalOptions,
-    faults: Faults,
-    durable: watch::Sender<Position>,
+    faults: Failpoints,
+    durable: watch::Sender<LogPosition>,
     /// Held for moments only, never during IO.
-    index: Mutex<Index>,
+    index: Mutex<LogIndex>,
     /// Held while files of retired segments are removed; readers do not take it.
     removal: Mutex<()>,
     /// Number of the next free file.
     next_file: AtomicU64,
     /// Where it is noted how far the log is, once that was compared with what is there.
-    marks: OnceLock<Marks>,
+    marks: OnceLock<MarkFile>,
     _lock: File,
 }
 
 /// While it lives, no record that was there when it was taken is overwritten.
 #[derive(Debug)]
-pub struct Pin {
+pub struct LogPin {
     wal: Wal,
     number: u64,
 }
@@ -210,7 +210,7 @@ pub struct Pin {
 pub struct WalWriter {
     wal: Wal,
     clock: Clock,
-    tip: Tip,
+    tip: LogTip,
 }
 
 impl Wal {
@@ -221,7 +221,7 @@ impl Wal {
     pub fn open(
         options: WalOptions,
         clock: Clock,
-        faults: Faults,
+        faults: Failpoints,
     ) -> Result<(Self, WalWriter), WalError> {
         Self::open_in(LogFolder::take(&options.folder)?, options, clock, faults)
     }
@@ -238,14 +238,14 @@ impl Wal {
         folder: LogFolder,
         options: WalOptions,
         clock: Clock,
-        faults: Faults,
+        faults: Failpoints,
     ) -> Result<(Self, WalWriter), WalError> {
         let listing = segment::list(&options.folder)?;
-        let mut index = Index::default();
+        let mut index = LogIndex::default();
         let tip = recover_into(&mut index, &listing, options.position_floor)?;
         let next_file = listing.free.last().map_or(1, |(number, _)| number + 1);
         index.free = sort_out_files(listing, &options);
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(WalInner {
             durable: watch::Sender::new(tip.last_position()),
             options,
             faults,
@@ -268,14 +268,14 @@ impl Wal {
 
     /// Position of the last durable record; changes wake the receiver.
     #[must_use]
-    pub fn durable(&self) -> watch::Receiver<Position> {
+    pub fn durable(&self) -> watch::Receiver<LogPosition> {
         self.inner.durable.subscribe()
     }
 
     /// Holds what is there now.
     #[must_use]
-    pub fn pin(&self) -> Pin {
-        Pin { number: self.inner.index().pin(), wal: self.clone() }
+    pub fn pin(&self) -> LogPin {
+        LogPin { number: self.inner.index().pin(), wal: self.clone() }
     }
 
     /// The durable records of one table after `after` that are not trimmed, in order.
@@ -284,7 +284,7 @@ impl Wal {
         &self,
         kind: RecordKind,
         namespace: &Namespace,
-        after: Position,
+        after: LogPosition,
     ) -> Vec<RecordRef> {
         self.inner.index().records(kind, namespace, after)
     }
@@ -292,13 +292,13 @@ impl Wal {
     /// Every durable record after `after`, of all tables, in order; also trimmed ones, as long as
     /// [`Wal::set_keep_after`] or a record that is not trimmed keeps their segment.
     #[must_use]
-    pub fn all_records(&self, after: Position) -> Vec<RecordRef> {
+    pub fn all_records(&self, after: LogPosition) -> Vec<RecordRef> {
         self.inner.index().all_records(after)
     }
 
     /// What waits, a line a table, in no order.
     #[must_use]
-    pub fn pending(&self) -> Vec<Pending> {
+    pub fn pending(&self) -> Vec<TableBacklog> {
         self.inner.index().pending()
     }
 
@@ -312,7 +312,7 @@ impl Wal {
         &self,
         kind: RecordKind,
         namespace: &Namespace,
-        through: Position,
+        through: LogPosition,
     ) -> Result<(), WalError> {
         let last = self.inner.index().trim(kind, namespace, through);
         if let (Some(marks), Some(last)) = (self.inner.marks.get(), last) {
@@ -339,7 +339,7 @@ impl Wal {
 
     /// Keeps segments with records after `position` on disk even when their tables have them: the
     /// id index needs to read them again after a crash. Starts at 0, which keeps everything.
-    pub fn set_keep_after(&self, position: Position) {
+    pub fn set_keep_after(&self, position: LogPosition) {
         self.inner.index().set_keep_after(position);
     }
 
@@ -372,14 +372,14 @@ impl RecordRef {
     }
 }
 
-impl Drop for Pin {
+impl Drop for LogPin {
     fn drop(&mut self) {
         self.wal.inner.index().unpin(self.number);
     }
 }
 
-impl Inner {
-    fn index(&self) -> MutexGuard<'_, Index> {
+impl WalInner {
+    fn index(&self) -> MutexGuard<'_, LogIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -420,7 +420,7 @@ impl Inner {
     }
 
     /// Takes one file away; it is no harm when it is gone already.
-    fn remove(&self, retired: &Retired) -> Result<(), WalError> {
+    fn remove(&self, retired: &RetiredSegment) -> Result<(), WalError> {
         let folder = &self.options.folder;
         // The file states where the segment before it ends: that must not be lost.
         segment::seal(folder, retired.previous)?;
@@ -445,15 +445,15 @@ impl Inner {
 
 /// Puts what the segments hold into `index`, and says where the writer goes on.
 fn recover_into(
-    index: &mut Index,
-    listing: &Listing,
-    position_floor: Position,
-) -> Result<Tip, WalError> {
+    index: &mut LogIndex,
+    listing: &FolderListing,
+    position_floor: LogPosition,
+) -> Result<LogTip, WalError> {
     let mut last_position = position_floor;
     let mut previous = SegmentEnd::default();
     for scan in recover::scan_all(listing)? {
         let (scan, header) = scan.check()?;
-        if let recover::Tail::Torn { reason } = &scan.tail {
+        if let recover::SegmentTail::Torn { reason } = &scan.tail {
             let (path, offset) = (scan.path.display(), scan.end);
             tracing::warn!(%path, offset, reason, "a group that was never acknowledged is cut off");
         }
@@ -463,11 +463,11 @@ fn recover_into(
         index.add_records(scan.generation, scan.records);
     }
     index.set_current(None);
-    Ok(Tip::new(previous, last_position + 1))
+    Ok(LogTip::new(previous, last_position + 1))
 }
 
 /// Keeps the free files that fit and removes the others.
-fn sort_out_files(listing: Listing, options: &WalOptions) -> Vec<PathBuf> {
+fn sort_out_files(listing: FolderListing, options: &WalOptions) -> Vec<PathBuf> {
     let fits =
         |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() == options.segment_bytes);
     let paths = listing.free.into_iter().map(|(_, path)| path);

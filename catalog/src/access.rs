@@ -9,11 +9,11 @@ mod recorder;
 mod refusals;
 mod token;
 
-pub use crate::principal::{Action, InvalidScope, Principal, Scope};
-pub use recorder::{Recorder, Recording};
+pub use crate::principal::{AccessScope, Action, InvalidScope, Principal};
+pub use recorder::{AuditRecorder, CallRecording};
 
 use crate::{
-    audit::{Call, Entry},
+    audit::{AuditEntry, AuditedCall},
     clock::NowMs,
     error::CatalogError,
     metastore::{
@@ -21,14 +21,14 @@ use crate::{
         access::{FoundToken, NewAccessToken, NewToken},
     },
 };
-use oidc::Oidc;
+use oidc::OidcVerifier;
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use token::Token;
+use token::TokenText;
 use tokio::time::Instant;
 
 /// Longest that a token is taken from memory instead of the metastore; with the look-up itself,
@@ -47,11 +47,11 @@ const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// The address a request came from, as the server puts it into the request's extensions.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub struct PeerAddress(pub IpAddr);
 
 /// Why nobody knows who is calling.
 #[derive(Debug, thiserror::Error)]
-pub enum Unidentified {
+pub enum IdentityError {
     /// There is no token.
     #[error("this server asks for a token: send `Authorization: Bearer TOKEN`")]
     NoToken,
@@ -71,14 +71,14 @@ pub struct TokenRequest {
     /// Where its events go that name no namespace.
     pub home: Option<String>,
     /// What it may do.
-    pub scopes: Vec<Scope>,
+    pub scopes: Vec<AccessScope>,
     /// How long it lives; for ever when none.
     pub lifetime: Option<Duration>,
 }
 
 /// A token that was made. The text is nowhere else: it is shown once.
 #[derive(Clone)]
-pub struct MadeToken {
+pub struct IssuedToken {
     /// What finds it; also OAuth's client id.
     pub id: String,
     /// The token itself.
@@ -87,37 +87,37 @@ pub struct MadeToken {
     pub expires_ms: Option<i64>,
 }
 
-impl std::fmt::Debug for MadeToken {
+impl std::fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MadeToken").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("IssuedToken").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 /// Access control, on or off, and the record of changes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Access {
-    control: Option<Arc<Control>>,
-    recorder: Option<Arc<Recorder>>,
+pub struct AccessControl {
+    control: Option<Arc<TokenControl>>,
+    recorder: Option<Arc<AuditRecorder>>,
 }
 
 /// Access control that is on.
-pub struct Control {
+pub struct TokenControl {
     store: Metastore,
     now: NowMs,
-    oidc: Option<Oidc>,
-    known: Mutex<HashMap<String, Known>>,
-    uses: Mutex<HashMap<String, Use>>,
+    oidc: Option<OidcVerifier>,
+    known: Mutex<HashMap<String, KnownToken>>,
+    uses: Mutex<HashMap<String, TokenUse>>,
 }
 
-impl std::fmt::Debug for Control {
+impl std::fmt::Debug for TokenControl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").finish_non_exhaustive()
+        f.debug_struct("TokenControl").finish_non_exhaustive()
     }
 }
 
 /// A token as the metastore had it a moment ago.
 #[derive(Clone)]
-struct Known {
+struct KnownToken {
     token: Arc<FoundToken>,
     principal: Principal,
     asked_at: Instant,
@@ -125,12 +125,12 @@ struct Known {
 
 /// When an API token was used last, and when that was last written.
 #[derive(Clone, Copy)]
-struct Use {
+struct TokenUse {
     at_ms: i64,
     noted_ms: Option<i64>,
 }
 
-impl Access {
+impl AccessControl {
     /// Whoever calls may do everything, and nothing is recorded.
     #[must_use]
     pub fn off() -> Self {
@@ -140,13 +140,13 @@ impl Access {
     /// Whoever calls may do everything; changes are recorded in `store`.
     #[must_use]
     pub fn recorded(store: Metastore, now: NowMs) -> Self {
-        Self { control: None, recorder: Some(Arc::new(Recorder::new(store, now))) }
+        Self { control: None, recorder: Some(Arc::new(AuditRecorder::new(store, now))) }
     }
 
     /// Only who shows a token of `store`, or a JWT that `oidc` accepts; changes are recorded there.
     #[must_use]
-    pub fn on(store: Metastore, now: NowMs, oidc: Option<Oidc>) -> Self {
-        let control = Control {
+    pub fn on(store: Metastore, now: NowMs, oidc: Option<OidcVerifier>) -> Self {
+        let control = TokenControl {
             store: store.clone(),
             now: Arc::clone(&now),
             oidc,
@@ -158,13 +158,13 @@ impl Access {
 
     /// Access control, if it is on.
     #[must_use]
-    pub fn control(&self) -> Option<&Control> {
+    pub fn control(&self) -> Option<&TokenControl> {
         self.control.as_deref()
     }
 
     /// The way into the audit log, if there is one.
     #[must_use]
-    pub fn recorder(&self) -> Option<&Recorder> {
+    pub fn recorder(&self) -> Option<&AuditRecorder> {
         self.recorder.as_deref()
     }
 
@@ -186,7 +186,7 @@ impl Access {
     /// The last step, after the last call.
     ///
     /// # Errors
-    /// As [`Access::tick`].
+    /// As [`AccessControl::tick`].
     pub async fn finish(&self) -> Result<(), CatalogError> {
         if let Some(recorder) = self.recorder() {
             recorder.finish().await?;
@@ -195,28 +195,28 @@ impl Access {
     }
 }
 
-impl Control {
+impl TokenControl {
     /// Who sends the `Authorization` header `header`.
     ///
     /// # Errors
-    /// [`Unidentified`]
-    pub async fn identify(&self, header: Option<&str>) -> Result<Principal, Unidentified> {
+    /// [`IdentityError`]
+    pub async fn identify(&self, header: Option<&str>) -> Result<Principal, IdentityError> {
         let (scheme, text) =
-            header.and_then(|header| header.split_once(' ')).ok_or(Unidentified::NoToken)?;
+            header.and_then(|header| header.split_once(' ')).ok_or(IdentityError::NoToken)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Unidentified::NoToken);
+            return Err(IdentityError::NoToken);
         }
         let text = text.trim();
-        match (Token::parse(text), &self.oidc) {
+        match (TokenText::parse(text), &self.oidc) {
             (Some(token), _) => Ok(self.look_up(&token).await?.principal),
             (None, Some(oidc)) => {
                 let now_s = (self.now)() / 1000;
                 oidc.principal(text, now_s).map_err(|cause| {
                     tracing::debug!(error = &cause as &dyn std::error::Error, "a JWT is refused");
-                    Unidentified::BadToken
+                    IdentityError::BadToken
                 })
             }
-            (None, None) => Err(Unidentified::BadToken),
+            (None, None) => Err(IdentityError::BadToken),
         }
     }
 
@@ -224,33 +224,38 @@ impl Control {
     /// `entry` says, which need not know whose token it is.
     ///
     /// # Errors
-    /// [`Unidentified::BadToken`], [`Unidentified::Unavailable`].
+    /// [`IdentityError::BadToken`], [`IdentityError::Unavailable`].
     pub async fn log_in(
         &self,
         client_id: Option<&str>,
         client_secret: &str,
-        entry: Entry,
-    ) -> Result<MadeToken, Unidentified> {
-        let token = Token::of_client(client_id, client_secret).ok_or(Unidentified::BadToken)?;
+        entry: AuditEntry,
+    ) -> Result<IssuedToken, IdentityError> {
+        let token =
+            TokenText::of_client(client_id, client_secret).ok_or(IdentityError::BadToken)?;
         self.make_access_token(&token, entry).await
     }
 
     /// OAuth's token exchange: a new access token for who has this token, recorded in the same way.
     ///
     /// # Errors
-    /// As [`Control::log_in`].
-    pub async fn exchange(&self, token: &str, entry: Entry) -> Result<MadeToken, Unidentified> {
-        let token = Token::parse(token).ok_or(Unidentified::BadToken)?;
+    /// As [`TokenControl::log_in`].
+    pub async fn exchange(
+        &self,
+        token: &str,
+        entry: AuditEntry,
+    ) -> Result<IssuedToken, IdentityError> {
+        let token = TokenText::parse(token).ok_or(IdentityError::BadToken)?;
         self.make_access_token(&token, entry).await
     }
 
     async fn make_access_token(
         &self,
-        shown: &Token,
-        entry: Entry,
-    ) -> Result<MadeToken, Unidentified> {
+        shown: &TokenText,
+        entry: AuditEntry,
+    ) -> Result<IssuedToken, IdentityError> {
         let known = self.look_up(shown).await?;
-        let token = Token::mint();
+        let token = TokenText::mint();
         let created_ms = (self.now)();
         let lifetime = millis(ACCESS_TOKEN_TIME);
         let new = NewAccessToken {
@@ -261,14 +266,15 @@ impl Control {
             expires_ms: created_ms + lifetime,
         };
         let (principal, object) = (known.principal.id().to_owned(), token.id.clone());
-        let call = Call::new(Entry { principal, object, ..entry }, Arc::clone(&self.now));
+        let call =
+            AuditedCall::new(AuditEntry { principal, object, ..entry }, Arc::clone(&self.now));
         let store = self.store.for_call(&call);
-        let added = store.add_access_token(&new).await.map_err(Unidentified::Unavailable)?;
+        let added = store.add_access_token(&new).await.map_err(IdentityError::Unavailable)?;
         if !added {
-            return Err(Unidentified::BadToken);
+            return Err(IdentityError::BadToken);
         }
         let expires_ms = Some(new.expires_ms);
-        Ok(MadeToken { id: token.id.clone(), text: token.text(), expires_ms })
+        Ok(IssuedToken { id: token.id.clone(), text: token.text(), expires_ms })
     }
 
     /// Revokes an API token and all that was made from it; false when there is none. Here it ends
@@ -276,7 +282,11 @@ impl Control {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn revoke_token(&self, id: &str, call: &Arc<Call>) -> Result<bool, CatalogError> {
+    pub async fn revoke_token(
+        &self,
+        id: &str,
+        call: &Arc<AuditedCall>,
+    ) -> Result<bool, CatalogError> {
         let revoked = self.store.for_call(call).revoke_token(id).await;
         lock(&self.known).retain(|_, known| known.token.owner != id);
         revoked
@@ -300,7 +310,7 @@ impl Control {
         self.store.forget_ended_tokens(now_ms).await
     }
 
-    async fn look_up(&self, token: &Token) -> Result<Known, Unidentified> {
+    async fn look_up(&self, token: &TokenText) -> Result<KnownToken, IdentityError> {
         let held = lock(&self.known).get(&token.id).cloned();
         let known = match held.filter(|known| known.asked_at.elapsed() < REVOCATION_LAG) {
             Some(known) => known,
@@ -309,30 +319,30 @@ impl Control {
         let now_ms = (self.now)();
         let has_ended = known.token.expires_ms.is_some_and(|end| end <= now_ms);
         if has_ended || !token.has_hash(&known.token.hash) {
-            return Err(Unidentified::BadToken);
+            return Err(IdentityError::BadToken);
         }
         let mut uses = lock(&self.uses);
         if uses.len() < KNOWN_MAX || uses.contains_key(&known.token.owner) {
             let owner = known.token.owner.clone();
-            uses.entry(owner).or_insert(Use { at_ms: now_ms, noted_ms: None }).at_ms = now_ms;
+            uses.entry(owner).or_insert(TokenUse { at_ms: now_ms, noted_ms: None }).at_ms = now_ms;
         }
         Ok(known)
     }
 
-    async fn ask(&self, id: &str) -> Result<Known, Unidentified> {
+    async fn ask(&self, id: &str) -> Result<KnownToken, IdentityError> {
         // Taken before the question: what is revoked while it is answered is forgotten in time.
         let asked_at = Instant::now();
-        let found = self.store.find_token(id).await.map_err(Unidentified::Unavailable)?;
+        let found = self.store.find_token(id).await.map_err(IdentityError::Unavailable)?;
         let Some(token) = found else {
             lock(&self.known).remove(id);
-            return Err(Unidentified::BadToken);
+            return Err(IdentityError::BadToken);
         };
         let principal = Principal::new(
             &format!("token:{}", token.owner),
             token.scopes.clone(),
             token.home.as_deref(),
         );
-        let known = Known { token: Arc::new(token), principal, asked_at };
+        let known = KnownToken { token: Arc::new(token), principal, asked_at };
         let mut all = lock(&self.known);
         if KNOWN_MAX <= all.len() {
             all.retain(|_, known| known.asked_at.elapsed() < REVOCATION_LAG);
@@ -345,7 +355,7 @@ impl Control {
 
     async fn note_uses(&self, now_ms: i64) -> Result<(), CatalogError> {
         let every = millis(USE_NOTED_EVERY);
-        let is_due = |one: &Use| match one.noted_ms {
+        let is_due = |one: &TokenUse| match one.noted_ms {
             None => true,
             Some(noted_ms) => noted_ms < one.at_ms && noted_ms + every <= now_ms,
         };
@@ -375,7 +385,7 @@ pub async fn make_token(
     store: &Metastore,
     request: TokenRequest,
     now_ms: i64,
-) -> Result<MadeToken, CatalogError> {
+) -> Result<IssuedToken, CatalogError> {
     let TokenRequest { name, home, scopes, lifetime } = request;
     let problem = if name.is_empty()
         || NAME_BYTES_MAX < name.len()
@@ -392,7 +402,7 @@ pub async fn make_token(
     if let Some(problem) = problem {
         return Err(CatalogError::Invalid(problem));
     }
-    let token = Token::mint();
+    let token = TokenText::mint();
     let expires_ms = lifetime.map(|lifetime| now_ms.saturating_add(millis(lifetime)));
     let new = NewToken {
         id: token.id.clone(),
@@ -404,7 +414,7 @@ pub async fn make_token(
         expires_ms,
     };
     store.add_token(&new).await?;
-    Ok(MadeToken { id: token.id.clone(), text: token.text(), expires_ms })
+    Ok(IssuedToken { id: token.id.clone(), text: token.text(), expires_ms })
 }
 
 fn millis(time: Duration) -> i64 {

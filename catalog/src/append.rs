@@ -84,7 +84,7 @@ pub async fn build(
     now_ms: i64,
 ) -> Result<BuiltAppend, CatalogError> {
     check(base, &append.files)?;
-    let mut writer = manifests::Writer::new(storage, base, unused_id(base));
+    let mut writer = manifests::SnapshotWriter::new(storage, base, unused_id(base));
     let written = write(storage, base, append, now_ms, &mut writer).await;
     let mut built = finish(storage, base, writer, written).await?;
     built.updates.extend_from_slice(&append.upgrades);
@@ -95,7 +95,7 @@ pub async fn build(
 async fn finish(
     storage: &Storage,
     base: &TableMetadata,
-    writer: manifests::Writer<'_>,
+    writer: manifests::SnapshotWriter<'_>,
     written: Result<Snapshot, CatalogError>,
 ) -> Result<BuiltAppend, CatalogError> {
     let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
@@ -119,7 +119,7 @@ async fn write(
     base: &TableMetadata,
     append: &Append,
     now_ms: i64,
-    writer: &mut manifests::Writer<'_>,
+    writer: &mut manifests::SnapshotWriter<'_>,
 ) -> Result<Snapshot, CatalogError> {
     let parent = base.current_snapshot();
     let kept = match parent {
@@ -133,7 +133,7 @@ async fn write(
         kept: merged.kept.len(),
         replaced: merged.replaced,
     };
-    let files = summary::Counts::of(append.files.iter(), [].iter());
+    let files = summary::SummaryCounts::of(append.files.iter(), [].iter());
     let own = (&append.summary, &files);
     let entries = summary::entries(parent.map(|p| p.summary()), own, counts);
     let all = added.into_iter().chain(merged.merged).chain(merged.kept);

@@ -8,7 +8,7 @@
 
 mod call;
 
-pub use call::Call;
+pub use call::AuditedCall;
 
 use crate::digest::{hex, sha256};
 use ring::digest::{Context, SHA256};
@@ -22,7 +22,7 @@ pub const CUT: &str = "cut the audit log";
 
 /// What happened, before it has a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct AuditEntry {
     /// When the call ended, ms since 1970.
     pub time_ms: i64,
     /// Who called; see [`crate::access::Principal::id`].
@@ -43,26 +43,26 @@ pub struct Entry {
 
 /// A record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ChainRecord {
     /// From 1, without gaps.
     pub number: i64,
     /// What happened.
     #[serde(flatten)]
-    pub entry: Entry,
+    pub entry: AuditEntry,
     /// The hash that the next record builds on.
     pub hash: String,
 }
 
 /// Which records of the log: those with a number and a time within these bounds, ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
+pub struct AuditRange {
     /// First and last number.
     pub numbers: (i64, i64),
     /// Earliest and latest time, ms since 1970.
     pub times_ms: (i64, i64),
 }
 
-impl Default for Range {
+impl Default for AuditRange {
     /// Everything.
     fn default() -> Self {
         Self { numbers: (0, i64::MAX), times_ms: (i64::MIN, i64::MAX) }
@@ -71,16 +71,16 @@ impl Default for Range {
 
 /// A record, and the hash that it builds on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Linked {
+pub struct LinkedRecord {
     /// The record.
-    pub record: Record,
+    pub record: ChainRecord,
     /// The hash of the record before it.
     pub previous_hash: String,
 }
 
 /// The end of the chain: number and hash of the last record; 0 and an empty text before any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct ChainHead {
     /// How many records there are.
     pub number: i64,
     /// The last one's hash.
@@ -89,16 +89,16 @@ pub struct Head {
 
 /// Both ends of the chain, read before any record between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ends {
+pub struct ChainEnds {
     /// The last record that was deleted for its age: the first one there follows it.
-    pub start: Head,
+    pub start: ChainHead,
     /// The last record.
-    pub head: Head,
+    pub head: ChainHead,
 }
 
 /// Where the chain breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum BrokenChain {
     /// Records are missing or out of order.
     #[error("record {expected} is missing: the next one there has number {found}")]
     Missing {
@@ -131,18 +131,18 @@ pub enum Broken {
 
 /// A check of the whole chain, page by page, while others may go on writing.
 #[derive(Clone, Debug)]
-pub struct Check {
-    at: Head,
-    ends: Ends,
+pub struct ChainCheck {
+    at: ChainHead,
+    ends: ChainEnds,
     is_cut_told: bool,
-    expected: Option<Head>,
+    expected: Option<ChainHead>,
 }
 
-impl Check {
+impl ChainCheck {
     /// A check of what lay between `ends` before the first page was read. `expected` is a head that
     /// was kept elsewhere.
     #[must_use]
-    pub fn new(ends: Ends, expected: Option<Head>) -> Self {
+    pub fn new(ends: ChainEnds, expected: Option<ChainHead>) -> Self {
         let is_cut_told = ends.start.number == 0;
         Self { at: ends.start.clone(), ends, is_cut_told, expected }
     }
@@ -156,8 +156,8 @@ impl Check {
     /// Goes on over the next records; true when there is more to check.
     ///
     /// # Errors
-    /// [`Broken`]
-    pub fn page(&mut self, records: &[Record]) -> Result<bool, Broken> {
+    /// [`BrokenChain`]
+    pub fn page(&mut self, records: &[ChainRecord]) -> Result<bool, BrokenChain> {
         for record in records {
             if self.at.number == self.ends.head.number {
                 break;
@@ -170,7 +170,7 @@ impl Check {
                 .as_ref()
                 .is_some_and(|head| head.number == record.number && head.hash != record.hash)
             {
-                return Err(Broken::Unexpected(record.number));
+                return Err(BrokenChain::Unexpected(record.number));
             }
         }
         Ok(!records.is_empty() && self.at.number < self.ends.head.number)
@@ -179,49 +179,50 @@ impl Check {
     /// What was found when there is nothing more: the head that is worth keeping.
     ///
     /// # Errors
-    /// [`Broken::End`], [`Broken::Untold`], [`Broken::TooOld`], [`Broken::Unexpected`].
-    pub fn finish(self) -> Result<Head, Broken> {
-        let Ends { start, head } = self.ends;
+    /// [`BrokenChain::End`], [`BrokenChain::Untold`], [`BrokenChain::TooOld`],
+    /// [`BrokenChain::Unexpected`].
+    pub fn finish(self) -> Result<ChainHead, BrokenChain> {
+        let ChainEnds { start, head } = self.ends;
         if let Some(expected) = self.expected {
             if expected.number < start.number {
-                return Err(Broken::TooOld(expected.number));
+                return Err(BrokenChain::TooOld(expected.number));
             }
             if self.at.number < expected.number
                 || expected.number == start.number && expected != start
             {
-                return Err(Broken::Unexpected(expected.number));
+                return Err(BrokenChain::Unexpected(expected.number));
             }
         }
         if self.at != head {
-            return Err(Broken::End { end: self.at.number, head: head.number });
+            return Err(BrokenChain::End { end: self.at.number, head: head.number });
         }
-        if self.is_cut_told { Ok(self.at) } else { Err(Broken::Untold(start.number)) }
+        if self.is_cut_told { Ok(self.at) } else { Err(BrokenChain::Untold(start.number)) }
     }
 }
 
-impl Head {
+impl ChainHead {
     /// The record that follows, and with it the new head.
-    pub(crate) fn append(&mut self, entry: Entry) -> Record {
+    pub(crate) fn append(&mut self, entry: AuditEntry) -> ChainRecord {
         let number = self.number + 1;
         let hash = hash(&self.hash, number, &entry);
         *self = Self { number, hash: hash.clone() };
-        Record { number, entry, hash }
+        ChainRecord { number, entry, hash }
     }
 
-    fn follow(&mut self, record: &Record) -> Result<(), Broken> {
+    fn follow(&mut self, record: &ChainRecord) -> Result<(), BrokenChain> {
         let expected = self.number + 1;
         if record.number != expected {
-            return Err(Broken::Missing { expected, found: record.number });
+            return Err(BrokenChain::Missing { expected, found: record.number });
         }
         if record.hash != hash(&self.hash, record.number, &record.entry) {
-            return Err(Broken::Changed(record.number));
+            return Err(BrokenChain::Changed(record.number));
         }
         *self = Self { number: record.number, hash: record.hash.clone() };
         Ok(())
     }
 }
 
-/// [`Entry::details`] of a request.
+/// [`AuditEntry::details`] of a request.
 #[must_use]
 pub fn details(path_and_query: &str, body: &[u8]) -> String {
     let mut context = Context::new(&SHA256);
@@ -233,8 +234,9 @@ pub fn details(path_and_query: &str, body: &[u8]) -> String {
 }
 
 /// The fields as a JSON array: no two records have the same text.
-fn hash(before: &str, number: i64, entry: &Entry) -> String {
-    let Entry { time_ms, principal, address, request, action, object, outcome, details } = entry;
+fn hash(before: &str, number: i64, entry: &AuditEntry) -> String {
+    let AuditEntry { time_ms, principal, address, request, action, object, outcome, details } =
+        entry;
     let fields =
         (before, number, time_ms, principal, address, request, action, object, outcome, details);
     sha256(&serde_json::to_vec(&fields).expect("texts and numbers are JSON"))

@@ -14,7 +14,7 @@ const EMPTY_ITEMS_MAX: u32 = 100_000;
 
 /// Sees values, and may change them. A path is the names of the fields that lead to a value; arrays
 /// and unions have none.
-pub(crate) trait Edit {
+pub(crate) trait ValueEdit {
     /// Another text for this one.
     fn text(&mut self, path: &[&str], value: &str) -> Option<String>;
     /// Another number for this one.
@@ -30,7 +30,7 @@ pub(crate) trait Edit {
 }
 
 #[derive(Debug)]
-enum Schema {
+enum AvroShape {
     Nothing,
     /// This many bytes.
     Fixed(usize),
@@ -38,15 +38,15 @@ enum Schema {
     Number,
     Text,
     Bytes,
-    Array(Box<Schema>),
-    Map(Box<Schema>),
-    Union(Vec<Schema>),
-    Record(Vec<(String, Schema)>),
+    Array(Box<AvroShape>),
+    Map(Box<AvroShape>),
+    Union(Vec<AvroShape>),
+    Record(Vec<(String, AvroShape)>),
 }
 
 /// The file with its values as `edit` wants them.
-pub(crate) fn rewrite(file: &[u8], edit: &mut dyn Edit) -> Result<Vec<u8>, String> {
-    let header = Header::parse(file)?;
+pub(crate) fn rewrite(file: &[u8], edit: &mut dyn ValueEdit) -> Result<Vec<u8>, String> {
+    let header = AvroFileHeader::parse(file)?;
     let mut out = file[..file.len() - header.blocks.len()].to_vec();
     header.each_block(edit, |count, records| {
         header.codec.compress(records).map_err(|cause| cause.to_string())?;
@@ -59,24 +59,24 @@ pub(crate) fn rewrite(file: &[u8], edit: &mut dyn Edit) -> Result<Vec<u8>, Strin
 }
 
 /// Shows the values of the file to `edit`.
-pub(crate) fn read(file: &[u8], edit: &mut dyn Edit) -> Result<(), String> {
-    Header::parse(file)?.each_block(edit, |_, _| Ok(()))
+pub(crate) fn read(file: &[u8], edit: &mut dyn ValueEdit) -> Result<(), String> {
+    AvroFileHeader::parse(file)?.each_block(edit, |_, _| Ok(()))
 }
 
 /// The schema of the file's records.
 pub(crate) fn schema(file: &[u8]) -> Result<Value, String> {
-    Ok(Header::parse(file)?.schema)
+    Ok(AvroFileHeader::parse(file)?.schema)
 }
 
 /// What a file says of its records, and the records.
-struct Header<'a> {
+struct AvroFileHeader<'a> {
     schema: Value,
     codec: Codec,
     sync: &'a [u8],
     blocks: &'a [u8],
 }
 
-impl<'a> Header<'a> {
+impl<'a> AvroFileHeader<'a> {
     fn parse(file: &'a [u8]) -> Result<Self, String> {
         let mut input = file;
         if take(&mut input, 4)? != b"Obj\x01" {
@@ -105,10 +105,10 @@ impl<'a> Header<'a> {
     /// Gives each block with its number of records.
     fn each_block(
         &self,
-        edit: &mut dyn Edit,
+        edit: &mut dyn ValueEdit,
         mut block: impl FnMut(i64, &mut Vec<u8>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let schema = parse(&self.schema, &mut Types::default(), 0)?;
+        let schema = parse(&self.schema, &mut NamedTypes::default(), 0)?;
         let (mut input, mut empty) = (self.blocks, EMPTY_ITEMS_MAX);
         while !input.is_empty() {
             let count = long(&mut input)?;
@@ -118,7 +118,8 @@ impl<'a> Header<'a> {
             }
             self.codec.decompress(&mut packed).map_err(|cause| cause.to_string())?;
             let (mut rows, mut written) = (packed.as_slice(), Vec::with_capacity(packed.len()));
-            let mut copy = Copy { input: &mut rows, out: &mut written, edit, empty: &mut empty };
+            let mut copy =
+                ValueCopy { input: &mut rows, out: &mut written, edit, empty: &mut empty };
             for _ in 0..count {
                 copy.item(&schema, &mut Vec::new())?;
                 copy.edit.end();
@@ -141,23 +142,23 @@ fn codec(name: &[u8]) -> Result<Codec, String> {
 
 /// The records and fixed types that a schema may refer to by their names, and how many types it has.
 #[derive(Default)]
-struct Types {
+struct NamedTypes {
     named: HashMap<String, Value>,
     count: usize,
 }
 
-fn parse(schema: &Value, named: &mut Types, depth: usize) -> Result<Schema, String> {
+fn parse(schema: &Value, named: &mut NamedTypes, depth: usize) -> Result<AvroShape, String> {
     named.count += 1;
     if DEPTH_MAX < depth || TYPES_MAX < named.count {
         return Err("its schema is too deep or too large".to_owned());
     }
-    let parse_in = |member: &str, named: &mut Types| {
+    let parse_in = |member: &str, named: &mut NamedTypes| {
         parse(schema.get(member).unwrap_or(&Value::Null), named, depth + 1).map(Box::new)
     };
     let name = match schema {
         Value::Array(branches) => {
             let branches = branches.iter().map(|branch| parse(branch, named, depth + 1));
-            return branches.collect::<Result<_, _>>().map(Schema::Union);
+            return branches.collect::<Result<_, _>>().map(AvroShape::Union);
         }
         Value::String(name) => name.as_str(),
         Value::Object(members) => {
@@ -173,19 +174,19 @@ fn parse(schema: &Value, named: &mut Types, depth: usize) -> Result<Schema, Stri
         _ => return Err("its schema does not read".to_owned()),
     };
     Ok(match name {
-        "null" => Schema::Nothing,
-        "boolean" => Schema::Fixed(1),
-        "float" => Schema::Fixed(4),
-        "double" => Schema::Fixed(8),
-        "int" | "long" | "enum" => Schema::Number,
-        "string" => Schema::Text,
-        "bytes" => Schema::Bytes,
+        "null" => AvroShape::Nothing,
+        "boolean" => AvroShape::Fixed(1),
+        "float" => AvroShape::Fixed(4),
+        "double" => AvroShape::Fixed(8),
+        "int" | "long" | "enum" => AvroShape::Number,
+        "string" => AvroShape::Text,
+        "bytes" => AvroShape::Bytes,
         "fixed" => {
             let size = schema.get("size").and_then(Value::as_u64);
-            Schema::Fixed(size.and_then(|size| size.try_into().ok()).ok_or("a size is missing")?)
+            AvroShape::Fixed(size.and_then(|size| size.try_into().ok()).ok_or("a size is missing")?)
         }
-        "array" => Schema::Array(parse_in("items", named)?),
-        "map" => Schema::Map(parse_in("values", named)?),
+        "array" => AvroShape::Array(parse_in("items", named)?),
+        "map" => AvroShape::Map(parse_in("values", named)?),
         "record" => {
             let fields = schema.get("fields").and_then(Value::as_array).ok_or("no fields")?;
             let fields = fields.iter().map(|field| {
@@ -193,7 +194,7 @@ fn parse(schema: &Value, named: &mut Types, depth: usize) -> Result<Schema, Stri
                 let of = field.get("type").unwrap_or(&Value::Null);
                 Ok((name.to_owned(), parse(of, named, depth + 1)?))
             });
-            Schema::Record(fields.collect::<Result<_, String>>()?)
+            AvroShape::Record(fields.collect::<Result<_, String>>()?)
         }
         other => {
             let known = named.named.get(other).cloned();
@@ -204,24 +205,24 @@ fn parse(schema: &Value, named: &mut Types, depth: usize) -> Result<Schema, Stri
 }
 
 /// Copies the values of a block.
-struct Copy<'i, 'a> {
+struct ValueCopy<'i, 'a> {
     input: &'i mut &'a [u8],
     out: &'i mut Vec<u8>,
-    edit: &'i mut dyn Edit,
+    edit: &'i mut dyn ValueEdit,
     /// How many items without bytes may come.
     empty: &'i mut u32,
 }
 
-impl Copy<'_, '_> {
-    fn value<'s>(&mut self, schema: &'s Schema, path: &mut Vec<&'s str>) -> Result<(), String> {
+impl ValueCopy<'_, '_> {
+    fn value<'s>(&mut self, schema: &'s AvroShape, path: &mut Vec<&'s str>) -> Result<(), String> {
         match schema {
-            Schema::Nothing => {}
-            Schema::Fixed(size) => self.out.extend(take(self.input, *size)?),
-            Schema::Number => {
+            AvroShape::Nothing => {}
+            AvroShape::Fixed(size) => self.out.extend(take(self.input, *size)?),
+            AvroShape::Number => {
                 let value = long(self.input)?;
                 put_long(self.out, self.edit.number(path, value).unwrap_or(value));
             }
-            Schema::Text => {
+            AvroShape::Text => {
                 let value = sized(self.input)?;
                 let text = std::str::from_utf8(value).map_err(|_| "a text is not UTF-8")?;
                 match self.edit.text(path, text) {
@@ -229,22 +230,22 @@ impl Copy<'_, '_> {
                     None => put_sized(self.out, value),
                 }
             }
-            Schema::Bytes => {
+            AvroShape::Bytes => {
                 let value = sized(self.input)?;
                 match self.edit.bytes(path, value) {
                     Some(other) => put_sized(self.out, &other),
                     None => put_sized(self.out, value),
                 }
             }
-            Schema::Array(items) => self.items(items, false, path)?,
-            Schema::Map(values) => self.items(values, true, path)?,
-            Schema::Union(branches) => {
+            AvroShape::Array(items) => self.items(items, false, path)?,
+            AvroShape::Map(values) => self.items(values, true, path)?,
+            AvroShape::Union(branches) => {
                 let branch = long(self.input)?;
                 let chosen = usize::try_from(branch).ok().and_then(|branch| branches.get(branch));
                 put_long(self.out, branch);
                 self.value(chosen.ok_or("a union has no such branch")?, path)?;
             }
-            Schema::Record(fields) => {
+            AvroShape::Record(fields) => {
                 for (name, field) in fields {
                     path.push(name);
                     self.value(field, path)?;
@@ -257,7 +258,7 @@ impl Copy<'_, '_> {
 
     fn items<'s>(
         &mut self,
-        items: &'s Schema,
+        items: &'s AvroShape,
         has_keys: bool,
         path: &mut Vec<&'s str>,
     ) -> Result<(), String> {
@@ -277,7 +278,7 @@ impl Copy<'_, '_> {
     }
 
     /// One of many.
-    fn item<'s>(&mut self, schema: &'s Schema, path: &mut Vec<&'s str>) -> Result<(), String> {
+    fn item<'s>(&mut self, schema: &'s AvroShape, path: &mut Vec<&'s str>) -> Result<(), String> {
         let before = self.input.len();
         self.value(schema, path)?;
         if self.input.len() == before {

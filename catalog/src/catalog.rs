@@ -4,24 +4,24 @@
 //! commit is ever lost or half visible. A new metadata file is durable before the pointer moves.
 
 mod admin;
-mod batch;
+mod batch_commit;
 mod cache;
 mod change;
-mod contents;
+mod commit_queue;
 mod create;
 mod first;
-pub(crate) mod jail;
 mod live;
 mod load;
+pub(crate) mod location_rules;
 mod locks;
-mod own;
-mod queue;
+mod managed_table_rules;
+mod manifest_check;
+pub mod metadata_check;
 mod read;
 mod register;
 mod thin;
 mod trash;
 mod views;
-pub mod whole;
 mod write;
 
 pub use admin::{RefKind, TableStats};
@@ -32,24 +32,25 @@ pub use trash::{DropPolicy, Trash};
 pub use crate::commit::CreateTable;
 
 use crate::{
-    audit::Call,
+    audit::AuditedCall,
     clock::NowMs,
     columns, commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
     metastore::{
-        Levels, Metastore, Origin, Properties, Remembered, RequestKey, SnapshotRow, Watermark,
+        ChangeOrigin, FeedRetention, Levels, Metastore, Properties, RequestKey, SnapshotRow,
+        Watermark,
     },
     retention,
     storage::Storage,
 };
 use cache::MetadataCache;
+use commit_queue::CommitQueues;
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     spec::{PrimitiveType, TableMetadata, ViewMetadata},
 };
 use locks::TableLocks;
-use queue::CommitQueues;
 use std::sync::Arc;
 pub use views::{CreateView, LoadedView, ViewChange, Views};
 
@@ -104,13 +105,13 @@ pub struct CatalogOptions {
     /// Whether a load looks for the metadata file first.
     pub verify_at_load: VerifyAtLoad,
     /// What clients leave to the service that the catalog is part of.
-    pub reserved: Reserved,
+    pub reserved: ReservedNames,
 }
 
 /// What clients leave to the service that the catalog is part of: it makes its tables and
 /// namespaces by calls of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Reserved {
+pub struct ReservedNames {
     /// Names, in every namespace, that only tables with the mark [`retention::MANAGED`] have.
     pub names: &'static [&'static str],
     /// Properties of namespaces that no client sets or removes.
@@ -160,7 +161,7 @@ impl Default for CatalogOptions {
             drop_policy: DropPolicy::default(),
             checks_contents: true,
             verify_at_load: VerifyAtLoad::OnLocalDisk,
-            reserved: Reserved::default(),
+            reserved: ReservedNames::default(),
         }
     }
 }
@@ -172,13 +173,13 @@ pub const NAMESPACE_SEPARATOR: &str = "\u{1f}";
 /// The catalog. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
-    inner: Arc<Inner>,
-    origin: Origin,
+    inner: Arc<CatalogInner>,
+    origin: ChangeOrigin,
     /// The metastore, for changes of this origin.
     metastore: Metastore,
 }
 
-struct Inner {
+struct CatalogInner {
     name: String,
     namespace_separator: String,
     storage: Storage,
@@ -190,9 +191,9 @@ struct Inner {
     view_cache: MetadataCache<ViewMetadata>,
     locks: TableLocks,
     options: CatalogOptions,
-    seen: contents::Seen,
+    seen: manifest_check::CheckedManifests,
     queues: CommitQueues,
-    overgrown: thin::Overgrown,
+    overgrown: thin::OvergrownTables,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -217,8 +218,8 @@ impl Catalog {
         now: NowMs,
         options: CatalogOptions,
     ) -> Self {
-        let origin = Origin::anonymous(Arc::clone(&now));
-        let inner = Inner {
+        let origin = ChangeOrigin::anonymous(Arc::clone(&now));
+        let inner = CatalogInner {
             name: name.to_owned(),
             namespace_separator: NAMESPACE_SEPARATOR.to_owned(),
             storage,
@@ -229,9 +230,9 @@ impl Catalog {
             view_cache: MetadataCache::default(),
             locks: TableLocks::new(),
             options,
-            seen: contents::Seen::default(),
+            seen: manifest_check::CheckedManifests::default(),
             queues: CommitQueues::default(),
-            overgrown: thin::Overgrown::default(),
+            overgrown: thin::OvergrownTables::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());
         Self { inner: Arc::new(inner), origin, metastore }
@@ -240,23 +241,23 @@ impl Catalog {
     /// The same catalog for changes that `actor` asks for.
     #[must_use]
     pub fn on_behalf_of(&self, actor: &str) -> Self {
-        self.with_origin(Origin { actor: actor.into(), ..self.origin.clone() })
+        self.with_origin(ChangeOrigin { actor: actor.into(), ..self.origin.clone() })
     }
 
     /// The same catalog for changes that a call asks for, whose record is written with the first.
     #[must_use]
-    pub fn for_call(&self, call: &Arc<Call>) -> Self {
+    pub fn for_call(&self, call: &Arc<AuditedCall>) -> Self {
         let (actor, call) = (call.principal().into(), Some(Arc::clone(call)));
-        self.with_origin(Origin { actor, call, ..self.origin.clone() })
+        self.with_origin(ChangeOrigin { actor, call, ..self.origin.clone() })
     }
 
     /// The same catalog for the one change that a request makes.
     #[must_use]
     pub(crate) fn for_request(&self, request: RequestKey) -> Self {
-        self.with_origin(Origin { request: Some(Arc::new(request)), ..self.origin.clone() })
+        self.with_origin(ChangeOrigin { request: Some(Arc::new(request)), ..self.origin.clone() })
     }
 
-    fn with_origin(&self, origin: Origin) -> Self {
+    fn with_origin(&self, origin: ChangeOrigin) -> Self {
         let metastore = self.inner.metastore.on_behalf_of(origin.clone());
         Self { inner: Arc::clone(&self.inner), origin, metastore }
     }
@@ -355,7 +356,7 @@ impl Catalog {
     /// # Errors
     /// `Metastore`.
     pub async fn forget_records(&self) -> Result<(), CatalogError> {
-        let remembered = Remembered {
+        let remembered = FeedRetention {
             requests_since_ms: self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
             without_effect: REQUESTS_WITHOUT_EFFECT_KEPT,
             events: EVENTS_KEPT,
@@ -383,14 +384,14 @@ impl Catalog {
         updates: &[TableUpdate],
     ) -> Result<(), CatalogError> {
         if !base.is_some_and(retention::is_managed) {
-            own::check_is_foreign(updates)?;
+            managed_table_rules::check_is_foreign(updates)?;
         }
-        own::check((table, &self.inner.options.reserved.tables), base, new)?;
+        managed_table_rules::check((table, &self.inner.options.reserved.tables), base, new)?;
         columns::check(base, new, updates)?;
         commit::check_time(base, updates, self.now_ms())?;
-        jail::check(&self.inner.storage, new, updates)?;
+        location_rules::check(&self.inner.storage, new, updates)?;
         if let (Some(base), true) = (base, self.inner.options.checks_contents) {
-            jail::check_move(&self.inner.storage, base, new)?;
+            location_rules::check_move(&self.inner.storage, base, new)?;
         }
         if base.is_none_or(|base| base.location() != new.location()) {
             self.free_location(new.location(), new.uuid()).await?;

@@ -51,7 +51,7 @@ pub(crate) fn named(bytes: &Bytes) -> Bytes {
 
 /// None where nothing is to be renamed.
 fn renamed(bytes: &Bytes) -> Option<Bytes> {
-    let (mut header, data) = Header::parse(bytes)?;
+    let (mut header, data) = ManifestHeader::parse(bytes)?;
     let mut spec: Vec<Value> = serde_json::from_slice(header.get(SPEC)?).ok()?;
     let is_plain =
         |field: &Value| field["name"].as_str().is_some_and(is_plain) && field["field-id"].is_i64();
@@ -95,9 +95,9 @@ fn id_of(spec: &[Value], at: usize) -> Option<i64> {
 }
 
 /// The header of an Avro file: what is said of the records.
-struct Header(Vec<(Vec<u8>, Vec<u8>)>);
+struct ManifestHeader(Vec<(Vec<u8>, Vec<u8>)>);
 
-impl Header {
+impl ManifestHeader {
     /// The header, and what follows it from the marker on.
     fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let mut rest = bytes.strip_prefix(MAGIC)?;

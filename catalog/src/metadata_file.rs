@@ -11,7 +11,7 @@ use iceberg::spec::{
     FormatVersion, MetadataLog, PartitionSpec, PartitionStatisticsFile, Schema, Snapshot,
     SnapshotLog, SortOrder, StatisticsFile, Summary, TableMetadata,
 };
-use refs::Refs;
+use refs::SnapshotRefs;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ pub(crate) struct TableV2<'a> {
     metadata_log: &'a [MetadataLog],
     sort_orders: Vec<&'a SortOrder>,
     default_sort_order_id: i64,
-    refs: &'a Refs,
+    refs: &'a SnapshotRefs,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     statistics: Vec<&'a StatisticsFile>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

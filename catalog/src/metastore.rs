@@ -15,7 +15,7 @@ pub mod backups;
 mod changes;
 pub mod database;
 pub mod fence;
-mod group;
+mod group_commit;
 pub mod moved;
 mod namespaces;
 mod new_table;
@@ -35,21 +35,21 @@ mod trash;
 mod views;
 
 pub use crate::{commit::SnapshotRow, names::Levels};
-pub use changes::{CHANGES_BYTES_MAX, Changes};
-pub use group::{Part, PointerSwap, SwapOutcome};
+pub use changes::{CHANGES_BYTES_MAX, ChangeSet};
+pub use group_commit::{CommitPart, PointerSwap, SwapOutcome};
 pub use namespaces::{NamespaceMarks, Properties};
-pub use new_table::{Comes, Kind, NewTable};
-pub use obsolete::Obsolete;
-pub use origin::{ANONYMOUS, Answer, Origin, RequestKey};
-pub use outbox::{Event, Feed, Remembered};
-pub use reports::Report;
-pub use requests::DoneRequest;
+pub use new_table::{NameKind, NewTable, TableOrigin};
+pub use obsolete::ObsoleteFile;
+pub use origin::{ANONYMOUS, ChangeOrigin, RecordedAnswer, RequestKey};
+pub use outbox::{ChangeEvent, ChangeFeed, FeedRetention};
+pub use reports::MetricsReport;
+pub use requests::AnsweredRequest;
 pub use tables::{TableRow, Watermark};
 pub use trash::{DropTerms, TrashRow};
 
 use crate::error::CatalogError;
 use database::Database;
-use group::Group;
+use group_commit::CommitGroup;
 use sqlx::{Any, Transaction, pool::PoolConnection};
 use std::{path::Path, sync::Arc};
 
@@ -66,22 +66,22 @@ const SEPARATOR: char = '\u{1f}';
 pub struct Metastore {
     database: Database,
     /// Whom changes are made for.
-    origin: Origin,
-    group: Group,
+    origin: ChangeOrigin,
+    group: CommitGroup,
     #[cfg(test)]
-    pub(crate) faults: faults::Faults,
+    pub(crate) faults: faults::CommitFaults,
 }
 
 /// A part of a list of names, in their order by bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
+pub struct NamePage<'a> {
     /// Only names greater than this; every name is greater than the empty one.
     pub after: &'a str,
     /// At most so many.
     pub limit: usize,
 }
 
-impl Page<'_> {
+impl NamePage<'_> {
     /// The whole list.
     pub const ALL: Self = Self { after: "", limit: usize::MAX };
 }
@@ -110,10 +110,10 @@ impl Metastore {
         Self {
             database,
             // The time is the catalog's to give.
-            origin: Origin::anonymous(Arc::new(|| 0)),
-            group: Group::default(),
+            origin: ChangeOrigin::anonymous(Arc::new(|| 0)),
+            group: CommitGroup::default(),
             #[cfg(test)]
-            faults: faults::Faults::default(),
+            faults: faults::CommitFaults::default(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Metastore {
 
     /// The same store, for changes of this origin.
     #[must_use]
-    pub(crate) fn on_behalf_of(&self, origin: Origin) -> Self {
+    pub(crate) fn on_behalf_of(&self, origin: ChangeOrigin) -> Self {
         Self { origin, ..self.clone() }
     }
 
@@ -148,7 +148,7 @@ fn path(levels: &Levels) -> String {
 }
 
 /// How many rows a query gives.
-fn limit(page: Page<'_>) -> i64 {
+fn limit(page: NamePage<'_>) -> i64 {
     i64::try_from(page.limit).unwrap_or(i64::MAX)
 }
 

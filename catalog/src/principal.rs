@@ -73,14 +73,14 @@ impl FromStr for Action {
 /// Written `read:sales`, `read:sales/2026` (a namespace of two levels) or `read:*`. The name is
 /// that of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Scope {
+pub struct AccessScope {
     /// What is allowed.
     pub action: Action,
     /// Where; empty is everywhere.
     pub namespace: Levels,
 }
 
-impl Scope {
+impl AccessScope {
     /// This action everywhere.
     #[must_use]
     pub fn everywhere(action: Action) -> Self {
@@ -92,7 +92,7 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for AccessScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let levels = self.namespace.join(LEVEL_SEPARATOR.encode_utf8(&mut [0; 4]));
         let namespace = if self.namespace.is_empty() { EVERYWHERE } else { &levels };
@@ -100,7 +100,7 @@ impl fmt::Display for Scope {
     }
 }
 
-impl FromStr for Scope {
+impl FromStr for AccessScope {
     type Err = InvalidScope;
 
     fn from_str(text: &str) -> Result<Self, InvalidScope> {
@@ -135,21 +135,21 @@ impl FromStr for Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     id: Arc<str>,
-    scopes: Arc<[Scope]>,
+    scopes: Arc<[AccessScope]>,
     home: Option<Arc<str>>,
 }
 
 impl Principal {
     /// A principal with these scopes. `home` is where its events go that name no namespace.
     #[must_use]
-    pub fn new(id: &str, scopes: Vec<Scope>, home: Option<&str>) -> Self {
+    pub fn new(id: &str, scopes: Vec<AccessScope>, home: Option<&str>) -> Self {
         Self { id: id.into(), scopes: scopes.into(), home: home.map(Into::into) }
     }
 
     /// Whoever calls while access control is off: may do everything.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self::new("anonymous", vec![Scope::everywhere(Action::Admin)], None)
+        Self::new("anonymous", vec![AccessScope::everywhere(Action::Admin)], None)
     }
 
     /// Who it is in the audit log and in events about changes: `token:…`, `oidc:…` or `anonymous`.
@@ -167,7 +167,9 @@ impl Principal {
         }
         let mut targets = self.scopes.iter().filter(|scope| scope.action.includes(Action::Ingest));
         match (targets.next(), targets.next()) {
-            (Some(Scope { namespace, .. }), None) if namespace.len() == 1 => Some(&namespace[0]),
+            (Some(AccessScope { namespace, .. }), None) if namespace.len() == 1 => {
+                Some(&namespace[0])
+            }
             _ => None,
         }
     }
@@ -199,7 +201,7 @@ impl Principal {
     /// Whether a list of namespaces shows it that one: it may read it, or something below it.
     #[must_use]
     pub fn sees(&self, namespace: &[String]) -> bool {
-        let leads_to = |scope: &Scope| {
+        let leads_to = |scope: &AccessScope| {
             scope.action.includes(Action::Read) && scope.namespace.starts_with(namespace)
         };
         self.may(Action::Read, namespace) || self.scopes.iter().any(leads_to)
@@ -207,8 +209,8 @@ impl Principal {
 
     /// Whether it may give and take all of these scopes: it has `admin` wherever they reach.
     #[must_use]
-    pub fn governs(&self, scopes: &[Scope]) -> bool {
-        let governed = |scope: &Scope| self.may(Action::Admin, &scope.namespace);
+    pub fn governs(&self, scopes: &[AccessScope]) -> bool {
+        let governed = |scope: &AccessScope| self.may(Action::Admin, &scope.namespace);
         // Whoever governs everything also governs tokens that lost their last scope.
         self.may_everywhere(Action::Admin) || !scopes.is_empty() && scopes.iter().all(governed)
     }

@@ -11,14 +11,14 @@ mod needed;
 mod place;
 
 pub use needed::needed;
-pub use place::{Moved, moved};
+pub use place::{MovedWarehouse, moved};
 
 use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Metastore, Obsolete,
-        moved::{Place, PlaceOf},
+        Metastore, ObsoleteFile,
+        moved::{PlaceKind, TablePlace},
     },
     storage::Storage,
 };
@@ -32,14 +32,14 @@ const MARK: &str = "-moved-";
 
 /// From where to where a warehouse was moved.
 #[derive(Clone, Debug)]
-pub struct Move {
+pub struct WarehouseMove {
     /// The warehouse's former place, which files still name.
     pub from: Location,
     /// Where the files are now.
     pub to: Location,
 }
 
-impl Move {
+impl WarehouseMove {
     /// The new path of a file that lay in the former place.
     #[must_use]
     pub fn path(&self, path: &str) -> Option<String> {
@@ -72,13 +72,13 @@ pub struct MovedDeletes {
 }
 
 /// Changes the paths in a position-delete file that is Parquet, which this crate does not read.
-pub type MoveDeletes = dyn Fn(Bytes, &Move) -> Result<MovedDeletes, String> + Send + Sync;
+pub type MoveDeletes = dyn Fn(Bytes, &WarehouseMove) -> Result<MovedDeletes, String> + Send + Sync;
 
 /// What became of one table or view.
 #[derive(Clone, Debug)]
-pub struct Relocated {
+pub struct RelocatedTable {
     /// Which one, as it was.
-    pub place: Place,
+    pub place: TablePlace,
     /// Where it is now.
     pub location: String,
     /// Its metadata file now.
@@ -96,7 +96,7 @@ pub struct Relocation<'a> {
     /// The files, at their new place.
     pub storage: &'a Storage,
     /// The move.
-    pub moved: Move,
+    pub moved: WarehouseMove,
     /// For position deletes in Parquet.
     pub deletes: &'a MoveDeletes,
     /// When the old files may be deleted follows from it.
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Relocation<'_> {
 
 /// Files of one table that are written anew.
 #[derive(Default)]
-struct Written {
+struct RewrittenFiles {
     /// By old path.
     manifests: HashMap<String, (String, i64)>,
     lists: HashMap<String, String>,
@@ -126,7 +126,7 @@ impl Relocation<'_> {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn places(&self) -> Result<Vec<Place>, CatalogError> {
+    pub async fn places(&self) -> Result<Vec<TablePlace>, CatalogError> {
         let places = self.metastore.places().await?;
         Ok(places.into_iter().filter(|place| self.moved.path(&place.location).is_some()).collect())
     }
@@ -135,17 +135,17 @@ impl Relocation<'_> {
     ///
     /// # Errors
     /// [`CatalogError`]; the table is as it was.
-    pub async fn relocate(&self, place: Place) -> Result<Relocated, CatalogError> {
+    pub async fn relocate(&self, place: TablePlace) -> Result<RelocatedTable, CatalogError> {
         let location = self.path(&place.location)?;
-        let mut written = Written::default();
+        let mut written = RewrittenFiles::default();
         let metadata_location = match place.of {
-            PlaceOf::View => self.view(&place, &mut written).await?,
-            PlaceOf::Table | PlaceOf::Dropped => self.table(&place, &mut written).await?,
+            PlaceKind::View => self.view(&place, &mut written).await?,
+            PlaceKind::Table | PlaceKind::Dropped => self.table(&place, &mut written).await?,
         };
-        let obsolete: Vec<Obsolete> = written
+        let obsolete: Vec<ObsoleteFile> = written
             .replaced
             .iter()
-            .map(|file| Obsolete {
+            .map(|file| ObsoleteFile {
                 location: file.clone(),
                 not_before_ms: self.now_ms.saturating_add(GRACE_MS),
             })
@@ -155,7 +155,7 @@ impl Relocation<'_> {
                 .metastore
                 .move_place(&place, (&location, &metadata_location), &obsolete)
                 .await?;
-        Ok(Relocated { place, location, metadata_location, files: obsolete.len(), is_done })
+        Ok(RelocatedTable { place, location, metadata_location, files: obsolete.len(), is_done })
     }
 
     /// Moves what is no table, once all tables are moved. Gives how many locations of namespaces
@@ -194,7 +194,7 @@ impl Relocation<'_> {
         &self,
         (old, new): (&str, String),
         bytes: impl Into<Bytes>,
-        written: &mut Written,
+        written: &mut RewrittenFiles,
     ) -> Result<String, CatalogError> {
         if !self.dry_run {
             self.storage.put(&new, bytes.into()).await?;

@@ -5,13 +5,13 @@
 //! specification's error form, and none of a server error says more than that there was one.
 
 mod access;
-mod asked;
 pub mod body;
 mod commit;
 mod config;
 mod error;
 mod events;
 mod guard;
+mod idempotency;
 mod lists;
 mod metrics;
 mod namespaces;
@@ -25,12 +25,12 @@ mod tables;
 mod tests;
 mod views;
 
-use crate::{access::Access, catalog::Catalog, scan::manifests::ManifestCache};
+use crate::{access::AccessControl, catalog::Catalog, scan::manifests::ManifestCache};
 use axum::{
     Router, middleware,
     routing::{get, post},
 };
-use error::Refused;
+use error::RestError;
 use std::sync::Arc;
 
 /// Largest body of a request: a commit of a client that adds very many snapshots or properties.
@@ -38,12 +38,12 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
-struct Rest {
+struct RestState {
     catalog: Catalog,
-    access: Access,
-    answers: Arc<tables::Answers>,
+    access: AccessControl,
+    answers: Arc<tables::AnswerCache>,
     manifests: ManifestCache,
-    planning: plan::limits::Limits,
+    planning: plan::limits::PlanningLimits,
 }
 
 /// Every route of the protocol below `/v1`, to be nested where the catalog lives (`/catalog`).
@@ -53,36 +53,36 @@ struct Rest {
 ///
 /// Whoever calls may do everything, and nothing is recorded; see [`router_for`].
 pub fn router(catalog: Catalog) -> axum::Router {
-    router_for(catalog, Access::off())
+    router_for(catalog, AccessControl::off())
 }
 
 /// As [`router`], for callers that `access` lets in.
-pub fn router_for(catalog: Catalog, access: Access) -> axum::Router {
-    router_over(Rest {
+pub fn router_for(catalog: Catalog, access: AccessControl) -> axum::Router {
+    router_over(RestState {
         catalog,
         access,
         answers: Arc::default(),
         manifests: ManifestCache::default(),
-        planning: plan::limits::Limits::default(),
+        planning: plan::limits::PlanningLimits::default(),
     })
 }
 
-fn router_over(rest: Rest) -> axum::Router {
+fn router_over(rest: RestState) -> axum::Router {
     let prefix = request::path_segment(rest.catalog.name());
     Router::new()
         .route("/v1/config", get(config::config))
         .nest("/v1", routes())
         .nest(&format!("/v1/{prefix}"), routes())
-        .route_layer(middleware::from_fn_with_state(rest.clone(), asked::once))
+        .route_layer(middleware::from_fn_with_state(rest.clone(), idempotency::once))
         // Whoever asks for a token is nobody yet, and no request of nobody is kept to be repeated.
         .route("/v1/oauth/tokens", post(oauth::token))
         .route_layer(middleware::from_fn_with_state(rest.clone(), guard::guard))
-        .method_not_allowed_fallback(Refused::method)
-        .fallback(Refused::route)
+        .method_not_allowed_fallback(RestError::method)
+        .fallback(RestError::route)
         .with_state(rest)
 }
 
-fn routes() -> Router<Rest> {
+fn routes() -> Router<RestState> {
     let namespace = "/namespaces/{namespace}";
     let table = "/namespaces/{namespace}/tables/{table}";
     Router::new()

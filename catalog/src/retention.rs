@@ -37,9 +37,9 @@ pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
     if !is_overgrown(metadata) {
         return Vec::new();
     }
-    let mut snapshots: Vec<Candidate> = metadata
+    let mut snapshots: Vec<SnapshotCandidate> = metadata
         .snapshots()
-        .map(|s| Candidate {
+        .map(|s| SnapshotCandidate {
             id: s.snapshot_id(),
             sequence: s.sequence_number(),
             at_ms: s.timestamp_ms(),
@@ -63,14 +63,14 @@ pub fn is_managed(metadata: &TableMetadata) -> bool {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
+struct SnapshotCandidate {
     id: i64,
     sequence: i64,
     at_ms: i64,
 }
 
 /// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay.
-fn thin(snapshots: &mut [Candidate], named: &HashSet<i64>, now_ms: i64) -> Vec<i64> {
+fn thin(snapshots: &mut [SnapshotCandidate], named: &HashSet<i64>, now_ms: i64) -> Vec<i64> {
     // Newest first, so that the last snapshot of a minute, hour or day is the one that stays: a
     // later thinning with wider steps then keeps a subset of what this one keeps.
     snapshots.sort_unstable_by_key(|s| std::cmp::Reverse((s.sequence, s.at_ms, s.id)));

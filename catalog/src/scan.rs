@@ -21,7 +21,7 @@ use crate::{ancestors, error::CatalogError, storage::Storage};
 use deletes::DeleteIndex;
 use filter::Filter;
 use iceberg::spec::{ManifestFile, Operation, TableMetadata};
-use manifests::{Files, ManifestCache, PlannedFile, has_deletes};
+use manifests::{ManifestCache, PlannedFile, PlannedFiles, has_deletes};
 use std::{collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 
@@ -84,7 +84,7 @@ impl Deadline {
 
 /// Where a table's manifests come from.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct ManifestSource<'a> {
     /// The store.
     pub storage: &'a Storage,
     /// Manifests that are read already.
@@ -97,28 +97,28 @@ pub struct Source<'a> {
 
 /// What is left to read.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ScanPlan {
     /// The data files.
-    pub files: Files,
+    pub files: PlannedFiles,
     /// The snapshot's delete files; [`DeleteIndex::of`] tells which of them reach a data file.
     pub deletes: DeleteIndex,
 }
 
 /// The manifests that may list files for a filter.
 #[derive(Debug)]
-pub struct Listed {
+pub struct ManifestSelection {
     /// Those of data files, each with the snapshot whose additions alone are wanted, if any.
     pub data: Vec<(ManifestFile, Option<i64>)>,
     /// Those of delete files.
     pub deletes: Vec<ManifestFile>,
 }
 
-impl Source<'_> {
+impl ManifestSource<'_> {
     /// The files that may hold a row of a snapshot that meets the filter.
     ///
     /// # Errors
     /// As [`Self::list`] and [`Self::read`].
-    pub async fn plan(&self, snapshot_id: i64, filter: &Filter) -> Result<Plan, ScanError> {
+    pub async fn plan(&self, snapshot_id: i64, filter: &Filter) -> Result<ScanPlan, ScanError> {
         let listed = self.list(snapshot_id, filter).await?;
         self.read(&listed.data, &listed.deletes, filter).await
     }
@@ -128,12 +128,16 @@ impl Source<'_> {
     /// # Errors
     /// [`ScanError::NoSuchSnapshot`], [`ScanError::Unsupported`] for encrypted tables,
     /// [`ScanError::Catalog`].
-    pub async fn list(&self, snapshot_id: i64, filter: &Filter) -> Result<Listed, ScanError> {
+    pub async fn list(
+        &self,
+        snapshot_id: i64,
+        filter: &Filter,
+    ) -> Result<ManifestSelection, ScanError> {
         let manifests = self.manifests(snapshot_id).await?;
         let (deletes, data): (Vec<_>, Vec<_>) = manifests.iter().cloned().partition(has_deletes);
         let data =
             data.into_iter().filter(|manifest| prune::may_list(self.metadata, manifest, filter));
-        Ok(Listed { data: data.map(|manifest| (manifest, None)).collect(), deletes })
+        Ok(ManifestSelection { data: data.map(|manifest| (manifest, None)).collect(), deletes })
     }
 
     /// The manifests with files that were appended after the snapshot `start` up to `end`.
@@ -148,7 +152,7 @@ impl Source<'_> {
         start: i64,
         end: i64,
         filter: &Filter,
-    ) -> Result<Listed, ScanError> {
+    ) -> Result<ManifestSelection, ScanError> {
         let mut data = Vec::new();
         let mut is_reached = false;
         for id in ancestors::ids(self.metadata, Some(end)) {
@@ -175,7 +179,7 @@ impl Source<'_> {
             });
         }
         data.reverse();
-        Ok(Listed { data, deletes: Vec::new() })
+        Ok(ManifestSelection { data, deletes: Vec::new() })
     }
 
     /// The files in some of the listed manifests, with all delete files.
@@ -187,8 +191,8 @@ impl Source<'_> {
         data: &[(ManifestFile, Option<i64>)],
         deletes: &[ManifestFile],
         filter: &Filter,
-    ) -> Result<Plan, ScanError> {
-        let mut files = Files::new();
+    ) -> Result<ScanPlan, ScanError> {
+        let mut files = PlannedFiles::new();
         let all: Vec<&ManifestFile> = data.iter().map(|(manifest, _)| manifest).collect();
         let wanted: HashSet<i64> = data.iter().filter_map(|(_, added_by)| *added_by).collect();
         let is_wanted = |file: &PlannedFile| {
@@ -203,7 +207,7 @@ impl Source<'_> {
         let deletes: Vec<&ManifestFile> =
             if files.is_empty() { Vec::new() } else { deletes.iter().collect() };
         let deletes = self.cache.files(self.storage, self.metadata, &deletes, self.until).await?;
-        Ok(Plan { files, deletes: DeleteIndex::new(self.metadata, deletes) })
+        Ok(ScanPlan { files, deletes: DeleteIndex::new(self.metadata, deletes) })
     }
 
     /// What a file's partition leaves of the filter to check on its rows.

@@ -16,7 +16,7 @@ mod sts;
 mod tests;
 
 use crate::{error::CatalogError, location::Location};
-use access::Access;
+use access::FileAccess;
 use bytes::Bytes;
 use files::LocalFiles;
 use futures::TryStreamExt;
@@ -53,7 +53,7 @@ pub struct S3Options {
     /// Session token of temporary keys.
     pub session_token: Option<String>,
     /// How clients get at the files.
-    pub access: Access,
+    pub access: FileAccess,
 }
 
 impl std::fmt::Debug for S3Options {
@@ -71,13 +71,13 @@ impl std::fmt::Debug for S3Options {
 /// The warehouse's files. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    inner: Arc<Inner>,
+    inner: Arc<StorageInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct StorageInner {
     root: Location,
-    place: Place,
+    place: StorageBackend,
     calls: AtomicU64,
     /// Parts of locations that the store does not answer for.
     #[cfg(test)]
@@ -85,9 +85,9 @@ struct Inner {
 }
 
 #[derive(Debug)]
-enum Place {
+enum StorageBackend {
     Local(LocalDisk),
-    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::Sessions },
+    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::KeyCache },
 }
 
 impl Storage {
@@ -105,17 +105,22 @@ impl Storage {
         let place = if let Some(key) = root.as_str().strip_prefix("s3://") {
             let bucket = key.split('/').next().unwrap_or(key).to_owned();
             let store = s3_store(&bucket, s3).map_err(failed("open", root.as_str()))?;
-            Place::S3 { bucket, store, options: s3.clone(), sessions: sts::Sessions::default() }
+            StorageBackend::S3 {
+                bucket,
+                store,
+                options: s3.clone(),
+                sessions: sts::KeyCache::default(),
+            }
         } else {
             let disk = LocalDisk::open(&local_path(root.as_str()));
-            Place::Local(disk.map_err(local_failed("open", root.as_str()))?)
+            StorageBackend::Local(disk.map_err(local_failed("open", root.as_str()))?)
         };
         Ok(Self::of(root, place))
     }
 
-    fn of(root: Location, place: Place) -> Self {
+    fn of(root: Location, place: StorageBackend) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(StorageInner {
                 root,
                 place,
                 calls: AtomicU64::new(0),
@@ -136,11 +141,11 @@ impl Storage {
     pub(crate) fn bucket_in_memory(warehouse: &str) -> Self {
         let root = Location::parse(warehouse).expect("a bucket and a prefix");
         let bucket = root.as_str()["s3://".len()..].split('/').next().unwrap_or_default();
-        let place = Place::S3 {
+        let place = StorageBackend::S3 {
             bucket: bucket.to_owned(),
             store: Arc::new(object_store::memory::InMemory::new()),
             options: S3Options::default(),
-            sessions: sts::Sessions::default(),
+            sessions: sts::KeyCache::default(),
         };
         Self::of(root, place)
     }
@@ -160,7 +165,7 @@ impl Storage {
     /// Whether the files are on a disk of this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        matches!(self.inner.place, Place::Local(_))
+        matches!(self.inner.place, StorageBackend::Local(_))
     }
 
     /// The one form of a location that clients may write in several (`file:/x`, `file:///x/`).
@@ -190,10 +195,10 @@ impl Storage {
     pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
         let location = self.enter(location)?;
         match &self.inner.place {
-            Place::Local(_) => {
+            StorageBackend::Local(_) => {
                 self.on_disk("write", location, move |disk, path| disk.write(path, &bytes)).await
             }
-            Place::S3 { bucket, store, .. } => {
+            StorageBackend::S3 { bucket, store, .. } => {
                 let put = store.put(&key(bucket, &location)?, bytes.into()).await;
                 put.map(|_| ()).map_err(failed("write", &location))
             }
@@ -207,11 +212,11 @@ impl Storage {
     pub async fn get(&self, location: &str) -> Result<Bytes, CatalogError> {
         let location = self.enter(location)?;
         match &self.inner.place {
-            Place::Local(_) => {
+            StorageBackend::Local(_) => {
                 let read = |_: &LocalDisk, path: &Path| local::read(path).map(Bytes::from);
                 self.on_disk("read", location, read).await
             }
-            Place::S3 { bucket, store, .. } => {
+            StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get(&key(bucket, &location)?).await;
                 let got = got.map_err(failed("read", &location))?;
                 got.bytes().await.map_err(failed("read", &location))
@@ -230,13 +235,13 @@ impl Storage {
     ) -> Result<Bytes, CatalogError> {
         let location = self.enter(location)?;
         match &self.inner.place {
-            Place::Local(_) => {
+            StorageBackend::Local(_) => {
                 let read = move |_: &LocalDisk, path: &Path| {
                     local::read_range(path, range).map(Bytes::from)
                 };
                 self.on_disk("read", location, read).await
             }
-            Place::S3 { bucket, store, .. } => {
+            StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get_range(&key(bucket, &location)?, range).await;
                 got.map_err(failed("read", &location))
             }
@@ -250,11 +255,11 @@ impl Storage {
     pub async fn size(&self, location: &str) -> Result<u64, CatalogError> {
         let location = self.enter(location)?;
         match &self.inner.place {
-            Place::Local(_) => {
+            StorageBackend::Local(_) => {
                 let size = |_: &LocalDisk, path: &Path| local::size(path);
                 self.on_disk("look at", location, size).await
             }
-            Place::S3 { bucket, store, .. } => {
+            StorageBackend::S3 { bucket, store, .. } => {
                 let head = store.head(&key(bucket, &location)?).await;
                 head.map(|object| object.size).map_err(failed("look at", &location))
             }
@@ -280,13 +285,15 @@ impl Storage {
     pub async fn delete(&self, location: &str) -> Result<(), CatalogError> {
         let location = self.enter(location)?;
         match &self.inner.place {
-            Place::Local(_) => {
+            StorageBackend::Local(_) => {
                 self.on_disk("delete", location, |_, path| local::delete(path)).await
             }
-            Place::S3 { bucket, store, .. } => match store.delete(&key(bucket, &location)?).await {
-                Err(object_store::Error::NotFound { .. }) => Ok(()),
-                deleted => deleted.map_err(failed("delete", &location)),
-            },
+            StorageBackend::S3 { bucket, store, .. } => {
+                match store.delete(&key(bucket, &location)?).await {
+                    Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    deleted => deleted.map_err(failed("delete", &location)),
+                }
+            }
         }
     }
 
@@ -298,12 +305,12 @@ impl Storage {
         let is_root = Location::parse(folder).as_ref() == Some(&self.inner.root);
         let folder = if is_root { self.root().to_owned() } else { self.enter(folder)? };
         match &self.inner.place {
-            Place::Local(_) => {
+            StorageBackend::Local(_) => {
                 let files = self.on_disk("list", folder, |_, path| local::list(path)).await?;
                 let location = |file: &PathBuf| Some(format!("file://{}", file.to_str()?));
                 Ok(files.iter().filter_map(location).collect())
             }
-            Place::S3 { bucket, store, .. } => {
+            StorageBackend::S3 { bucket, store, .. } => {
                 let objects = store.list(Some(&key(bucket, &folder)?));
                 let location =
                     |object: object_store::ObjectMeta| format!("s3://{bucket}/{}", object.location);
@@ -325,7 +332,7 @@ impl Storage {
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn prepare_table(&self, location: &str) -> Result<(), CatalogError> {
         let location = self.enter(location)?;
-        if let Place::S3 { .. } = self.inner.place {
+        if let StorageBackend::S3 { .. } = self.inner.place {
             return Ok(());
         }
         let make = |disk: &LocalDisk, path: &Path| {
@@ -340,7 +347,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn check_links(&self, files: Vec<Location>) -> Result<(), CatalogError> {
-        if let Place::S3 { .. } = self.inner.place {
+        if let StorageBackend::S3 { .. } = self.inner.place {
             return Ok(());
         }
         let check = move |disk: &LocalDisk, _: &Path| {
@@ -375,8 +382,10 @@ impl Storage {
     #[must_use]
     pub fn object_store(&self) -> (url::Url, Arc<dyn ObjectStore>) {
         let (base, store): (String, Arc<dyn ObjectStore>) = match &self.inner.place {
-            Place::Local(_) => ("file:///".to_owned(), Arc::new(LocalFiles)),
-            Place::S3 { bucket, store, .. } => (format!("s3://{bucket}"), Arc::clone(store)),
+            StorageBackend::Local(_) => ("file:///".to_owned(), Arc::new(LocalFiles)),
+            StorageBackend::S3 { bucket, store, .. } => {
+                (format!("s3://{bucket}"), Arc::clone(store))
+            }
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
     }
@@ -388,8 +397,8 @@ impl Storage {
     pub fn object_path(&self, location: &str) -> Result<Key, CatalogError> {
         let location = self.normalize(location)?;
         match &self.inner.place {
-            Place::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
-            Place::S3 { bucket, .. } => key(bucket, location.as_str()),
+            StorageBackend::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
+            StorageBackend::S3 { bucket, .. } => key(bucket, location.as_str()),
         }
     }
 
@@ -403,8 +412,8 @@ impl Storage {
         let inner = Arc::clone(&self.inner);
         let path = local_path(&location);
         let done = tokio::task::spawn_blocking(move || match &inner.place {
-            Place::Local(disk) => disk.check_links(&path).and_then(|()| work(disk, &path)),
-            Place::S3 { .. } => Err(std::io::Error::other("not a local place")),
+            StorageBackend::Local(disk) => disk.check_links(&path).and_then(|()| work(disk, &path)),
+            StorageBackend::S3 { .. } => Err(std::io::Error::other("not a local place")),
         });
         // A thread that ends without an answer panicked or met the end of the process.
         let answer = done.await.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));

@@ -55,7 +55,10 @@ impl Namespace {
     /// The namespace whose events a catalog namespace with these properties has; none where no text
     /// is noted, or one that has another catalog name: whoever noted that had no right to.
     #[must_use]
-    pub fn noted(levels: &[String], properties: &BTreeMap<String, String>) -> Option<Self> {
+    pub fn from_properties(
+        levels: &[String],
+        properties: &BTreeMap<String, String>,
+    ) -> Option<Self> {
         let noted = Self::parse(properties.get(NAMESPACE_TEXT)?).ok()?;
         (levels == [noted.name()]).then_some(noted)
     }

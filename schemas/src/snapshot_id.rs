@@ -17,13 +17,13 @@ pub struct SnapshotId(pub i64);
 
 impl<'de> Deserialize<'de> for SnapshotId {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader).map(Self)
+        from.deserialize_any(IdVisitor).map(Self)
     }
 }
 
-struct Reader;
+struct IdVisitor;
 
-impl Visitor<'_> for Reader {
+impl Visitor<'_> for IdVisitor {
     type Value = i64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

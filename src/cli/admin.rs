@@ -1,7 +1,7 @@
 //! `icecore tables`, `snapshots`, `config`: one request each, printed as a table.
 
 use crate::{
-    cli::{CliError, client::Client, remark, say},
+    cli::{CliError, client::ServerClient, remark, say},
     config::Config,
 };
 use clap::Args;
@@ -13,7 +13,7 @@ use std::fmt::{Display, Write};
 
 /// `icecore tables`
 #[derive(Debug, Args)]
-pub struct Tables {
+pub struct TablesCommand {
     /// The namespace, levels apart by `/`; without it every namespace is listed
     #[arg(long)]
     ns: Option<String>,
@@ -24,7 +24,7 @@ pub struct Tables {
 
 /// `icecore snapshots`
 #[derive(Debug, Args)]
-pub struct Snapshots {
+pub struct SnapshotsCommand {
     /// The table
     #[arg(default_value = "events")]
     table: String,
@@ -43,8 +43,8 @@ pub struct Snapshots {
 ///
 /// # Errors
 /// [`CliError::Client`].
-pub async fn tables(config: &Config, command: &Tables) -> Result<(), CliError> {
-    let client = Client::new(config, command.url.as_deref());
+pub async fn tables(config: &Config, command: &TablesCommand) -> Result<(), CliError> {
+    let client = ServerClient::new(config, command.url.as_deref());
     let namespaces = match &command.ns {
         Some(namespace) => vec![namespace.clone()],
         None => {
@@ -87,8 +87,8 @@ fn table_row(namespace: &str, table: &TableEntry) -> Vec<String> {
 ///
 /// # Errors
 /// [`CliError::Client`].
-pub async fn snapshots(config: &Config, command: &Snapshots) -> Result<(), CliError> {
-    let client = Client::new(config, command.url.as_deref());
+pub async fn snapshots(config: &Config, command: &SnapshotsCommand) -> Result<(), CliError> {
+    let client = ServerClient::new(config, command.url.as_deref());
     let path =
         format!("/v1/{}/tables/{}/snapshots", escape_ns(&command.ns), escape(&command.table));
     let path = format!("{path}?limit={}", command.limit);

@@ -5,15 +5,15 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, time},
-        client::Client,
+        client::ServerClient,
         say, token,
     },
     config::Config,
 };
 use clap::{Args, Subcommand};
 use icecore_catalog::{
-    access::Access,
-    audit::{Broken, Check, Ends, Entry, Head, Record},
+    access::AccessControl,
+    audit::{AuditEntry, BrokenChain, ChainCheck, ChainEnds, ChainHead, ChainRecord},
 };
 use icecore_schemas::tokens::{AuditHead, AuditRecord, AuditRecords};
 use reqwest::Method;
@@ -27,14 +27,14 @@ const CHECKS_MAX: u32 = 5;
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
     /// List records
-    List(List),
+    List(AuditList),
     /// Check that no record was changed, removed or moved
-    Verify(Verify),
+    Verify(AuditVerify),
 }
 
 /// `icecore audit list`
 #[derive(Debug, Args)]
-pub struct List {
+pub struct AuditList {
     /// Only records after this number
     #[arg(long, default_value_t = 0)]
     after: i64,
@@ -48,7 +48,7 @@ pub struct List {
 
 /// `icecore audit verify`
 #[derive(Debug, Args)]
-pub struct Verify {
+pub struct AuditVerify {
     /// NUMBER:HASH that an earlier run printed: the log must still hold that record
     #[arg(long, value_name = "NUMBER:HASH")]
     expect: Option<String>,
@@ -58,25 +58,25 @@ pub struct Verify {
 }
 
 /// Where the records are.
-enum Source {
-    Metastore(Access),
-    Server(Client),
+enum AuditSource {
+    Metastore(AccessControl),
+    Server(ServerClient),
 }
 
-struct Page {
-    records: Vec<Record>,
-    ends: Ends,
+struct ChainPage {
+    records: Vec<ChainRecord>,
+    ends: ChainEnds,
 }
 
-impl From<AuditRecords> for Page {
+impl From<AuditRecords> for ChainPage {
     fn from(AuditRecords { records, head, start }: AuditRecords) -> Self {
-        let end = |head: AuditHead| Head { number: head.number, hash: head.hash };
-        let ends = Ends { start: end(start), head: end(head) };
+        let end = |head: AuditHead| ChainHead { number: head.number, hash: head.hash };
+        let ends = ChainEnds { start: end(start), head: end(head) };
         Self { records: records.into_iter().map(record).collect(), ends }
     }
 }
 
-fn record(record: AuditRecord) -> Record {
+fn record(record: AuditRecord) -> ChainRecord {
     let AuditRecord {
         number,
         time_ms,
@@ -89,8 +89,9 @@ fn record(record: AuditRecord) -> Record {
         details,
         hash,
     } = record;
-    let entry = Entry { time_ms, principal, address, request, action, object, outcome, details };
-    Record { number, entry, hash }
+    let entry =
+        AuditEntry { time_ms, principal, address, request, action, object, outcome, details };
+    ChainRecord { number, entry, hash }
 }
 
 /// Runs the command.
@@ -100,27 +101,27 @@ fn record(record: AuditRecord) -> Record {
 pub async fn run(config: &Config, command: &AuditCommand) -> Result<(), CliError> {
     match command {
         AuditCommand::List(list) => {
-            let source = Source::open(config, list.url.as_deref()).await?;
+            let source = AuditSource::open(config, list.url.as_deref()).await?;
             show(&source.page(list.after, list.limit.min(PAGE_RECORDS)).await?.records)
         }
         AuditCommand::Verify(verify) => {
-            let source = Source::open(config, verify.url.as_deref()).await?;
+            let source = AuditSource::open(config, verify.url.as_deref()).await?;
             let expected = verify.expect.as_deref().map(head).transpose()?;
             check(&source, expected).await
         }
     }
 }
 
-impl Source {
+impl AuditSource {
     async fn open(config: &Config, url: Option<&str>) -> Result<Self, CliError> {
         Ok(match url {
-            Some(url) => Self::Server(Client::new(config, Some(url))),
+            Some(url) => Self::Server(ServerClient::new(config, Some(url))),
             None => Self::Metastore(token::open(config).await?),
         })
     }
 
     /// The ends are no newer than the records.
-    async fn page(&self, after: i64, limit: u32) -> Result<Page, CliError> {
+    async fn page(&self, after: i64, limit: u32) -> Result<ChainPage, CliError> {
         match self {
             Self::Server(client) => {
                 let path = format!("/admin/audit?after={after}&limit={limit}");
@@ -130,13 +131,13 @@ impl Source {
             Self::Metastore(access) => {
                 let recorder = access.recorder().expect("it was made as one that records");
                 let ends = recorder.store().audit_ends().await?;
-                Ok(Page { records: recorder.store().audit(after, limit).await?, ends })
+                Ok(ChainPage { records: recorder.store().audit(after, limit).await?, ends })
             }
         }
     }
 }
 
-fn show(records: &[Record]) -> Result<(), CliError> {
+fn show(records: &[ChainRecord]) -> Result<(), CliError> {
     let rows: Vec<Vec<String>> = records
         .iter()
         .map(|record| {
@@ -158,7 +159,7 @@ fn show(records: &[Record]) -> Result<(), CliError> {
     say(&aligned(&header, &rows))
 }
 
-async fn check(source: &Source, expected: Option<Head>) -> Result<(), CliError> {
+async fn check(source: &AuditSource, expected: Option<ChainHead>) -> Result<(), CliError> {
     let mut checks = 1;
     let (ends, checked) = loop {
         let first = source.page(0, PAGE_RECORDS).await?;
@@ -184,11 +185,11 @@ async fn check(source: &Source, expected: Option<Head>) -> Result<(), CliError> 
 }
 
 async fn check_once(
-    source: &Source,
-    mut page: Page,
-    expected: Option<Head>,
-) -> Result<Result<Head, Broken>, CliError> {
-    let mut check = Check::new(page.ends, expected);
+    source: &AuditSource,
+    mut page: ChainPage,
+    expected: Option<ChainHead>,
+) -> Result<Result<ChainHead, BrokenChain>, CliError> {
+    let mut check = ChainCheck::new(page.ends, expected);
     loop {
         match check.page(&page.records) {
             Ok(true) => page = source.page(check.after(), PAGE_RECORDS).await?,
@@ -198,9 +199,9 @@ async fn check_once(
     }
 }
 
-fn head(text: &str) -> Result<Head, CliError> {
+fn head(text: &str) -> Result<ChainHead, CliError> {
     let parsed = text.split_once(':').and_then(|(number, hash)| {
-        Some(Head { number: number.parse().ok()?, hash: hash.to_owned() })
+        Some(ChainHead { number: number.parse().ok()?, hash: hash.to_owned() })
     });
     parsed.ok_or_else(|| CliError::Usage(format!("--expect `{text}` is not NUMBER:HASH")))
 }

@@ -4,16 +4,16 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, time},
-        client::Client,
+        client::ServerClient,
         say,
     },
     clock::Clock,
     config::Config,
-    ids::Ids,
+    ids::IdGenerator,
     server::{
         backup::{
-            self, Backup, Files,
-            create::{self, Creation},
+            self, BackupManifest, CopyMode,
+            create::{self, BackupCreation},
             place::BackupPlace,
             restore,
         },
@@ -98,14 +98,14 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
         BackupCommand::Create { place, url, copy, dry_run: false, json } => {
             let place = BackupPlace::parse(place, &config.s3)?;
             create::check_place(config, &place).await?;
-            let files = if *copy { Files::Copied } else { Files::Linked };
-            let id = (Ids::new(clock.clone()).mint().to_string(), clock.now_ms());
-            let client = Client::new(config, url.as_deref());
+            let files = if *copy { CopyMode::Copied } else { CopyMode::Linked };
+            let id = (IdGenerator::new(clock.clone()).mint().to_string(), clock.now_ms());
+            let client = ServerClient::new(config, url.as_deref());
             if url.is_some() || create::is_running(config).await? {
                 // Who may not ask for that leaves nothing of a backup behind.
                 client.done(Method::POST, COMMIT, None).await?;
             }
-            let creation = Creation::begin(config, place, url.is_some(), id).await?;
+            let creation = BackupCreation::begin(config, place, url.is_some(), id).await?;
             if creation.is_running() {
                 // Everything that was acknowledged before this answer is in tables after it.
                 client.done(Method::POST, COMMIT, None).await?;
@@ -156,7 +156,7 @@ async fn forget(config: &Config, named: &str, dry_run: bool, json: bool) -> Resu
     })
 }
 
-fn told(backup: &Backup, done: &str, json: bool) -> Result<(), CliError> {
+fn told(backup: &BackupManifest, done: &str, json: bool) -> Result<(), CliError> {
     let (files, objects, bytes) = (backup.files.len(), backup.objects.len(), backup.bytes());
     if json {
         return say(&json!({
@@ -176,7 +176,7 @@ fn told(backup: &Backup, done: &str, json: bool) -> Result<(), CliError> {
 }
 
 /// What a row of a list says.
-struct Row {
+struct BackupLine {
     id: Option<String>,
     place: String,
     is_whole: bool,
@@ -190,7 +190,7 @@ struct Row {
 /// The backups that the metastore knows of.
 async fn list(config: &Config, json: bool) -> Result<(), CliError> {
     let backups = open_metastore(config).await?.backups().await?.into_iter();
-    let row = |backup: backups::Backup| Row {
+    let row = |backup: backups::Backup| BackupLine {
         id: Some(backup.id),
         place: backup.place,
         is_whole: backup.ended_ms.is_some(),
@@ -208,22 +208,22 @@ async fn list_at(config: &Config, place: &str, json: bool) -> Result<(), CliErro
     let listed = backup::list(&BackupPlace::parse(place, &config.s3)?, &config.s3).await?;
     let row = |listed: backup::BackupEntry| {
         let (place, found) = (listed.place, listed.backup.as_ref());
-        Row {
+        BackupLine {
             id: found.map(|found| found.id.clone()),
             place,
             is_whole: found.is_some(),
             begun_ms: found.map(|found| found.begun_ms),
             ended_ms: found.map(|found| found.ended_ms),
             files: found.map_or(0, |found| (found.files.len() + found.objects.len()) as u64),
-            bytes: found.map_or(0, Backup::bytes),
+            bytes: found.map_or(0, BackupManifest::bytes),
             holds: found.is_some_and(|found| !found.objects.is_empty()),
         }
     };
     say_rows(&listed.into_iter().map(row).collect::<Vec<_>>(), json)
 }
 
-fn say_rows(rows: &[Row], json: bool) -> Result<(), CliError> {
-    let state = |row: &Row| if row.is_whole { "whole" } else { "incomplete" };
+fn say_rows(rows: &[BackupLine], json: bool) -> Result<(), CliError> {
+    let state = |row: &BackupLine| if row.is_whole { "whole" } else { "incomplete" };
     if json {
         let rows: Vec<_> = rows
             .iter()

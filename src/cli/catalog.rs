@@ -4,8 +4,8 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, escape, escape_ns, time, typed},
-        client::{Client, ClientError},
-        relocate::{self, Relocate},
+        client::{ClientError, ServerClient},
+        relocate::{self, RelocateCommand},
         say,
     },
     config::Config,
@@ -27,37 +27,37 @@ use tokio::time::Instant;
 #[derive(Debug, Subcommand)]
 pub enum CatalogCommand {
     /// Try every step of a table's life, in a namespace of its own
-    Check(Server),
+    Check(ServerArgs),
     /// Files, bytes, small files, deletes and age of a table
-    Stats(Table),
+    Stats(TableArgs),
     /// Refuse to drop or rename a table
-    Protect(Table),
+    Protect(TableArgs),
     /// Allow dropping and renaming again
-    Unprotect(Table),
+    Unprotect(TableArgs),
     /// Give a table another name or namespace
-    Rename(Rename),
+    Rename(RenameCommand),
     /// Make an earlier state of a table its current one
-    Rollback(Rollback),
+    Rollback(RollbackCommand),
     /// Drop a table; it can be had back for `catalog.undrop_window`
-    Drop(Drop),
+    Drop(DropCommand),
     /// List the tables that can be neither dropped nor renamed
-    Protected(Server),
+    Protected(ServerArgs),
     /// List the dropped tables that can be had back, and count the files that wait to be deleted
-    Dropped(Server),
+    Dropped(ServerArgs),
     /// List changes, the oldest first
-    Events(Events),
+    Events(EventsCommand),
     /// Put a dropped table back
-    Undrop(Undrop),
+    Undrop(UndropCommand),
     /// Delete the files of a dropped table
-    Purge(Purge),
+    Purge(PurgeCommand),
     /// Use a data folder or warehouse that was moved or copied where it is now; with no server
     /// running
-    Relocate(Relocate),
+    Relocate(RelocateCommand),
 }
 
 /// Which server.
 #[derive(Debug, Args)]
-pub struct Server {
+pub struct ServerArgs {
     /// The server, http://host:port
     #[arg(long)]
     url: Option<String>,
@@ -65,19 +65,19 @@ pub struct Server {
 
 /// Which table.
 #[derive(Debug, Args)]
-pub struct Table {
+pub struct TableArgs {
     /// The table
     table: String,
     /// Its namespace, levels apart by `/`
     #[arg(long, default_value = "default")]
     ns: String,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 /// `icecore catalog events`
 #[derive(Debug, Args)]
-pub struct Events {
+pub struct EventsCommand {
     /// Only changes after this token, which an earlier list ended with
     #[arg(long, value_name = "TOKEN")]
     after: Option<String>,
@@ -85,14 +85,14 @@ pub struct Events {
     #[arg(long, default_value_t = 100)]
     limit: u32,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 /// `icecore catalog rename`
 #[derive(Debug, Args)]
-pub struct Rename {
+pub struct RenameCommand {
     #[command(flatten)]
-    table: Table,
+    table: TableArgs,
     /// The new name
     name: String,
     /// The new namespace; the same when left out
@@ -102,9 +102,9 @@ pub struct Rename {
 
 /// `icecore catalog rollback`
 #[derive(Debug, Args)]
-pub struct Rollback {
+pub struct RollbackCommand {
     #[command(flatten)]
-    table: Table,
+    table: TableArgs,
     /// A snapshot id, or an RFC 3339 time
     #[arg(long)]
     to: String,
@@ -112,9 +112,9 @@ pub struct Rollback {
 
 /// `icecore catalog drop`
 #[derive(Debug, Args)]
-pub struct Drop {
+pub struct DropCommand {
     #[command(flatten)]
-    table: Table,
+    table: TableArgs,
     /// Delete its files once it cannot be had back any more, if `catalog.purge` is on
     #[arg(long)]
     purge: bool,
@@ -122,7 +122,7 @@ pub struct Drop {
 
 /// `icecore catalog undrop`
 #[derive(Debug, Args)]
-pub struct Undrop {
+pub struct UndropCommand {
     /// Its uuid, as `icecore catalog dropped` lists it
     uuid: String,
     /// Another name, with --ns
@@ -132,32 +132,32 @@ pub struct Undrop {
     #[arg(long, requires = "name")]
     ns: Option<String>,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
 /// `icecore catalog purge`
 #[derive(Debug, Args)]
-pub struct Purge {
+pub struct PurgeCommand {
     /// Its uuid, as `icecore catalog dropped` lists it
     uuid: String,
     #[command(flatten)]
-    server: Server,
+    server: ServerArgs,
 }
 
-impl Server {
-    fn client(&self, config: &Config) -> Client {
-        Client::new(config, self.url.as_deref())
+impl ServerArgs {
+    fn client(&self, config: &Config) -> ServerClient {
+        ServerClient::new(config, self.url.as_deref())
     }
 }
 
-impl Table {
+impl TableArgs {
     /// Its path below the server, for a call named `call`.
     pub(super) fn path(&self, call: &str) -> String {
         let call = if call.is_empty() { String::new() } else { format!("/{call}") };
         format!("/v1/{}/tables/{}{call}", escape_ns(&self.ns), escape(&self.table))
     }
 
-    pub(super) fn client(&self, config: &Config) -> Client {
+    pub(super) fn client(&self, config: &Config) -> ServerClient {
         self.server.client(config)
     }
 }
@@ -174,32 +174,32 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
         }
         CatalogCommand::Protect(table) => set_protected(config, table, Method::PUT).await,
         CatalogCommand::Unprotect(table) => set_protected(config, table, Method::DELETE).await,
-        CatalogCommand::Rename(Rename { table, name, to_ns }) => {
+        CatalogCommand::Rename(RenameCommand { table, name, to_ns }) => {
             let ns = to_ns.as_deref().map(levels);
             let body = json!(NewTableName { ns, name: Some(name.clone()) });
             let (client, path) = (table.client(config), table.path("rename"));
             call::<TableName>(&client, Method::POST, &path, Some(&body)).await
         }
-        CatalogCommand::Rollback(Rollback { table, to }) => {
+        CatalogCommand::Rollback(RollbackCommand { table, to }) => {
             let snapshot = to.parse().ok().map(SnapshotId);
             let time = snapshot.is_none().then(|| to.clone());
             let body = json!(tables::Rollback { snapshot, time });
             let (client, path) = (table.client(config), table.path("rollback"));
             call::<SnapshotIds>(&client, Method::POST, &path, Some(&body)).await
         }
-        CatalogCommand::Drop(Drop { table, purge }) => {
+        CatalogCommand::Drop(DropCommand { table, purge }) => {
             let path = format!("{}?purge={purge}", table.path(""));
             call::<TableDropped>(&table.client(config), Method::DELETE, &path, None).await
         }
         CatalogCommand::Protected(server) => protected(&server.client(config)).await,
         CatalogCommand::Events(events) => list_events(config, events).await,
         CatalogCommand::Dropped(server) => dropped(&server.client(config)).await,
-        CatalogCommand::Undrop(Undrop { uuid, name, ns, server }) => {
+        CatalogCommand::Undrop(UndropCommand { uuid, name, ns, server }) => {
             let path = format!("/admin/dropped/{}/undrop", escape(uuid));
             let body = json!(NewTableName { name: name.clone(), ns: ns.as_deref().map(levels) });
             call::<TableName>(&server.client(config), Method::POST, &path, Some(&body)).await
         }
-        CatalogCommand::Purge(Purge { uuid, server }) => {
+        CatalogCommand::Purge(PurgeCommand { uuid, server }) => {
             let path = format!("/admin/dropped/{}", escape(uuid));
             call::<TablePurging>(&server.client(config), Method::DELETE, &path, None).await
         }
@@ -209,7 +209,7 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
 
 /// One request; its answer is printed with a line for each member.
 async fn call<T: Serialize + DeserializeOwned>(
-    client: &Client,
+    client: &ServerClient,
     method: Method,
     path: &str,
     body: Option<&Value>,
@@ -217,11 +217,11 @@ async fn call<T: Serialize + DeserializeOwned>(
     say(&lines(&json!(client.read::<T>(method, path, body).await?)))
 }
 
-async fn set_protected(config: &Config, table: &Table, method: Method) -> Result<(), CliError> {
+async fn set_protected(config: &Config, table: &TableArgs, method: Method) -> Result<(), CliError> {
     call::<Protection>(&table.client(config), method, &table.path("protection"), None).await
 }
 
-async fn dropped(client: &Client) -> Result<(), CliError> {
+async fn dropped(client: &ServerClient) -> Result<(), CliError> {
     let listed: DroppedList = client.read(Method::GET, "/admin/dropped", None).await?;
     let row = |row: DroppedTable| {
         vec![
@@ -238,14 +238,14 @@ async fn dropped(client: &Client) -> Result<(), CliError> {
     say(&format!("\nfiles that wait to be deleted: {}", listed.queued_files))
 }
 
-async fn protected(client: &Client) -> Result<(), CliError> {
+async fn protected(client: &ServerClient) -> Result<(), CliError> {
     let listed: ProtectedList = client.read(Method::GET, "/admin/protected", None).await?;
     let row = |row: ProtectedTable| vec![typed(&row.levels), row.name];
     let rows: Vec<Vec<String>> = listed.protected.into_iter().map(row).collect();
     say(&aligned(&["namespace", "table"], &rows))
 }
 
-async fn list_events(config: &Config, events: &Events) -> Result<(), CliError> {
+async fn list_events(config: &Config, events: &EventsCommand) -> Result<(), CliError> {
     let mut body = json!({ "page-size": events.limit });
     if let Some(after) = &events.after {
         body["continuation-token"] = json!(after);
@@ -312,7 +312,7 @@ fn lines(answer: &Value) -> String {
 }
 
 /// One step of the probe: what it does, and the request.
-struct Step {
+struct ProbeStep {
     does: &'static str,
     method: Method,
     path: String,
@@ -320,10 +320,10 @@ struct Step {
 }
 
 /// The life of a table in a namespace that nobody else uses.
-fn steps(namespace: &str) -> Vec<Step> {
+fn steps(namespace: &str) -> Vec<ProbeStep> {
     let step = |does, method, path: &str, body| {
         let path = format!("/catalog/v1{path}");
-        Step { does, method, path, body }
+        ProbeStep { does, method, path, body }
     };
     let inside = format!("/namespaces/{namespace}");
     let table = format!("{inside}/tables/probe");
@@ -365,7 +365,7 @@ fn steps(namespace: &str) -> Vec<Step> {
     ]
 }
 
-async fn purge_dropped_of(client: &Client, namespace: &str) -> Result<(), ClientError> {
+async fn purge_dropped_of(client: &ServerClient, namespace: &str) -> Result<(), ClientError> {
     let listed: DroppedList = client.read(Method::GET, "/admin/dropped", None).await?;
     for row in listed.dropped.iter().filter(|row| row.namespace == namespace) {
         client.done(Method::DELETE, &format!("/admin/dropped/{}", row.uuid), None).await?;
@@ -373,10 +373,10 @@ async fn purge_dropped_of(client: &Client, namespace: &str) -> Result<(), Client
     Ok(())
 }
 
-async fn check(client: &Client) -> Result<(), CliError> {
+async fn check(client: &ServerClient) -> Result<(), CliError> {
     let namespace = format!("icecore_check_{}", unused_name());
     let (mut rows, mut failed) = (Vec::new(), 0);
-    for Step { does, method, path, body } in steps(&namespace) {
+    for ProbeStep { does, method, path, body } in steps(&namespace) {
         let started = Instant::now();
         let outcome = client.done(method, &path, (!body.is_null()).then_some(&body)).await;
         failed += usize::from(outcome.is_err());

@@ -56,22 +56,22 @@ pub enum ClientError {
 
 /// A server to talk to.
 #[derive(Clone)]
-pub struct Client {
+pub struct ServerClient {
     url: String,
     token: Option<String>,
     http: reqwest::Client,
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for ServerClient {
     /// Shows no token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("ServerClient").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
 /// One request.
 #[derive(Clone, Debug)]
-pub struct Call<'a> {
+pub struct ClientRequest<'a> {
     /// The method.
     pub method: Method,
     /// Path and query.
@@ -82,7 +82,7 @@ pub struct Call<'a> {
     pub body: Bytes,
 }
 
-impl Client {
+impl ServerClient {
     /// The server at `url`, or where `config` lets one listen, and the token of `config` for it.
     #[must_use]
     pub fn new(config: &Config, url: Option<&str>) -> Self {
@@ -99,7 +99,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Send`].
-    pub async fn send(&self, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+    pub async fn send(&self, call: &ClientRequest<'_>) -> Result<(StatusCode, Bytes), ClientError> {
         let response = self.open(call).await?;
         let status = response.status();
         let body = response.bytes().await;
@@ -110,7 +110,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Send`].
-    pub async fn open(&self, call: &Call<'_>) -> Result<Response, ClientError> {
+    pub async fn open(&self, call: &ClientRequest<'_>) -> Result<Response, ClientError> {
         let url = format!("{}{}", self.url, call.path);
         let mut request = self.http.request(call.method.clone(), &url).body(call.body.clone());
         for (name, value) in call.headers {
@@ -135,7 +135,10 @@ impl Client {
     ///
     /// # Errors
     /// The last [`ClientError::Send`].
-    pub async fn send_retrying(&self, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+    pub async fn send_retrying(
+        &self,
+        call: &ClientRequest<'_>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let mut pause = Duration::from_millis(100);
         for _ in 1..TRIES_MAX {
             match self.send(call).await {
@@ -188,7 +191,7 @@ impl Client {
         let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
         let headers = [(header::CONTENT_TYPE.as_str(), "application/json".to_owned())];
         let (status, bytes) =
-            self.send(&Call { method, path, headers: &headers, body: bytes }).await?;
+            self.send(&ClientRequest { method, path, headers: &headers, body: bytes }).await?;
         if !status.is_success() {
             return Err(refused(status, &bytes));
         }

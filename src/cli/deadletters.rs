@@ -4,7 +4,7 @@ use crate::{
     cli::{
         CliError, STDOUT,
         admin::{aligned, escape, escape_ns, shown},
-        client::{Call, Client, refused},
+        client::{ClientRequest, ServerClient, refused},
         say,
     },
     config::Config,
@@ -25,18 +25,18 @@ const COLUMNS: [&str; 8] =
 #[derive(Debug, Subcommand)]
 pub enum DeadLetterCommand {
     /// List refused events, the oldest first
-    List(List),
+    List(DeadLetterList),
     /// Print one as it came
-    Show(Show),
+    Show(DeadLetterShow),
     /// Send them again, each under its id
-    Retry(Retry),
+    Retry(DeadLetterRetry),
     /// Discard what was received before a time
-    Purge(Purge),
+    Purge(DeadLetterPurge),
 }
 
 /// Which namespace of which server, and how answers are printed.
 #[derive(Debug, Args)]
-struct Place {
+struct DeadLetterArgs {
     /// The namespace
     #[arg(long, default_value = "default")]
     ns: String,
@@ -50,9 +50,9 @@ struct Place {
 
 /// `icecore deadletters list`
 #[derive(Debug, Args)]
-pub struct List {
+pub struct DeadLetterList {
     #[command(flatten)]
-    place: Place,
+    place: DeadLetterArgs,
     /// Only those refused for this reason, such as TS_WINDOW
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
@@ -69,9 +69,9 @@ pub struct List {
 
 /// `icecore deadletters show`
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct DeadLetterShow {
     #[command(flatten)]
-    place: Place,
+    place: DeadLetterArgs,
     /// Its id, as the reply to the refused event and `icecore deadletters list` have it
     id: String,
 }
@@ -79,9 +79,9 @@ pub struct Show {
 /// `icecore deadletters retry`
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "reason", "all"]))]
-pub struct Retry {
+pub struct DeadLetterRetry {
     #[command(flatten)]
-    place: Place,
+    place: DeadLetterArgs,
     /// These
     ids: Vec<String>,
     /// All that are pending and were refused for this reason
@@ -100,9 +100,9 @@ pub struct Retry {
 
 /// `icecore deadletters purge`
 #[derive(Debug, Args)]
-pub struct Purge {
+pub struct DeadLetterPurge {
     #[command(flatten)]
-    place: Place,
+    place: DeadLetterArgs,
     /// An RFC 3339 time, such as 2026-11-20T00:00:00Z
     #[arg(long, value_name = "TIME")]
     before: String,
@@ -111,9 +111,9 @@ pub struct Purge {
     dry_run: bool,
 }
 
-impl Place {
-    fn client(&self, config: &Config) -> Client {
-        Client::new(config, self.url.as_deref())
+impl DeadLetterArgs {
+    fn client(&self, config: &Config) -> ServerClient {
+        ServerClient::new(config, self.url.as_deref())
     }
 
     fn path(&self, rest: &str) -> String {
@@ -142,8 +142,8 @@ pub async fn run(config: &Config, command: &DeadLetterCommand) -> Result<(), Cli
     }
 }
 
-async fn list(config: &Config, command: &List) -> Result<(), CliError> {
-    let List { place, reason, status, after, limit } = command;
+async fn list(config: &Config, command: &DeadLetterList) -> Result<(), CliError> {
+    let DeadLetterList { place, reason, status, after, limit } = command;
     let mut query = format!("?limit={limit}");
     for (name, value) in [("reason", reason), ("status", status), ("after", after)] {
         if let Some(value) = value {
@@ -173,9 +173,12 @@ async fn list(config: &Config, command: &List) -> Result<(), CliError> {
     })
 }
 
-async fn show(config: &Config, Show { place, id }: &Show) -> Result<(), CliError> {
+async fn show(
+    config: &Config,
+    DeadLetterShow { place, id }: &DeadLetterShow,
+) -> Result<(), CliError> {
     let path = place.path(&format!("/{}", escape(id)));
-    let call = Call { method: Method::GET, path: &path, headers: &[], body: Bytes::new() };
+    let call = ClientRequest { method: Method::GET, path: &path, headers: &[], body: Bytes::new() };
     let (status, bytes) = place.client(config).send(&call).await?;
     if !status.is_success() {
         return Err(refused(status, &bytes).into());
@@ -191,8 +194,8 @@ async fn show(config: &Config, Show { place, id }: &Show) -> Result<(), CliError
         .map_err(|source| CliError::Io { operation: STDOUT.to_owned(), source })
 }
 
-async fn retry(config: &Config, command: &Retry) -> Result<(), CliError> {
-    let Retry { place, ids, reason, all, backfill, dry_run } = command;
+async fn retry(config: &Config, command: &DeadLetterRetry) -> Result<(), CliError> {
+    let DeadLetterRetry { place, ids, reason, all, backfill, dry_run } = command;
     let is_by_id = !*all && reason.is_none();
     let body = json!(RetryLetters {
         ids: is_by_id.then(|| ids.clone()),
@@ -217,8 +220,8 @@ async fn retry(config: &Config, command: &Retry) -> Result<(), CliError> {
     )))
 }
 
-async fn purge(config: &Config, command: &Purge) -> Result<(), CliError> {
-    let Purge { place, before, dry_run } = command;
+async fn purge(config: &Config, command: &DeadLetterPurge) -> Result<(), CliError> {
+    let DeadLetterPurge { place, before, dry_run } = command;
     let path = place.path(&format!("?before={}&dry_run={dry_run}", escape(before)));
     let answer: DiscardReply = place.client(config).read(Method::DELETE, &path, None).await?;
     place.print(&answer, || {

@@ -3,10 +3,10 @@
 //! Each check says one line. Nothing is changed: files that are made to try something are removed.
 
 use crate::{
-    cli::{CliError, client::Client, say},
+    cli::{CliError, client::ServerClient, say},
     clock::Clock,
     config::{Config, MetastoreUrl},
-    ids::Ids,
+    ids::IdGenerator,
     server,
 };
 use clap::Args;
@@ -29,14 +29,14 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// `icecore doctor`
 #[derive(Debug, Args)]
-pub struct Doctor {
+pub struct DoctorCommand {
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
 }
 
 /// What a check found.
-struct Finding {
+struct DoctorFinding {
     check: &'static str,
     /// What is there, or what is in the way and what to do.
     outcome: Result<String, String>,
@@ -46,29 +46,29 @@ struct Finding {
 ///
 /// # Errors
 /// [`CliError::Refused`] when something is in the way.
-pub async fn run(config: &Config, command: &Doctor) -> Result<(), CliError> {
-    let ids = Ids::new(Clock::system());
+pub async fn run(config: &Config, command: &DoctorCommand) -> Result<(), CliError> {
+    let ids = IdGenerator::new(Clock::system());
     let findings = [
-        Finding { check: "settings", outcome: settings(config) },
-        Finding { check: "clock", outcome: clock() },
-        Finding { check: "data folder", outcome: data_folder(config, &ids) },
-        Finding { check: "disk", outcome: disk(config) },
-        Finding { check: "metastore", outcome: metastore(config).await },
-        Finding { check: "warehouse", outcome: warehouse(config, &ids).await },
-        Finding { check: "address", outcome: address(config).await },
+        DoctorFinding { check: "settings", outcome: settings(config) },
+        DoctorFinding { check: "clock", outcome: clock() },
+        DoctorFinding { check: "data folder", outcome: data_folder(config, &ids) },
+        DoctorFinding { check: "disk", outcome: disk(config) },
+        DoctorFinding { check: "metastore", outcome: metastore(config).await },
+        DoctorFinding { check: "warehouse", outcome: warehouse(config, &ids).await },
+        DoctorFinding { check: "address", outcome: address(config).await },
     ];
     let failed = findings.iter().filter(|finding| finding.outcome.is_err()).count();
     if command.json {
         let checks: Vec<_> = findings
             .iter()
-            .map(|Finding { check, outcome }| {
+            .map(|DoctorFinding { check, outcome }| {
                 let text = outcome.as_ref().unwrap_or_else(|text| text);
                 json!({ "check": check, "ok": outcome.is_ok(), "text": text })
             })
             .collect();
         say(&json!({ "ok": failed == 0, "checks": checks }).to_string())?;
     } else {
-        for Finding { check, outcome } in &findings {
+        for DoctorFinding { check, outcome } in &findings {
             let (mark, text) = match outcome {
                 Ok(text) => ("ok  ", text),
                 Err(text) => ("FAIL", text),
@@ -101,7 +101,7 @@ fn clock() -> Result<String, String> {
     Ok(now)
 }
 
-fn data_folder(config: &Config, ids: &Ids) -> Result<String, String> {
+fn data_folder(config: &Config, ids: &IdGenerator) -> Result<String, String> {
     let folder = &config.data_dir;
     let shown = folder.display();
     if folder.exists() && !folder.is_dir() {
@@ -148,7 +148,7 @@ async fn metastore(config: &Config) -> Result<String, String> {
     }
 }
 
-async fn warehouse(config: &Config, ids: &Ids) -> Result<String, String> {
+async fn warehouse(config: &Config, ids: &IdGenerator) -> Result<String, String> {
     if let Some(folder) = config.warehouse.strip_prefix("file://")
         && !Path::new(folder).exists()
     {
@@ -165,7 +165,7 @@ async fn address(config: &Config) -> Result<String, String> {
     let Err(taken) = TcpListener::bind(config.listen) else {
         return Ok(format!("{} is free", config.listen));
     };
-    let client = Client::new(config, None);
+    let client = ServerClient::new(config, None);
     let answer = client.read::<Version>(Method::GET, "/version", None);
     let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await.ok().and_then(Result::ok);
     match answer.filter(|answer| answer.name == "icecore") {

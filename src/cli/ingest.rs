@@ -13,7 +13,7 @@ mod source;
 use crate::{
     cli::{
         CliError,
-        client::{Call, Client, refused},
+        client::{ClientRequest, ServerClient, refused},
         say,
     },
     config::Config,
@@ -23,7 +23,7 @@ use clap::{Args, ValueEnum};
 use icecore_schemas::batch::{EventError, IngestReply};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header};
-use source::{Progress, Source, failed_at, progress_path};
+use source::{FileProgress, InputSource, failed_at, progress_path};
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -74,7 +74,7 @@ pub enum FileFormat {
 
 /// What has been sent.
 #[derive(Clone, Copy, Debug, Default)]
-struct Totals {
+struct IngestTotals {
     received: u64,
     duplicates: u64,
     refused: u64,
@@ -84,19 +84,19 @@ struct Totals {
 
 /// Part of an input that fits into a request: NDJSON.
 #[derive(Debug, Default)]
-struct Part {
+struct InputPart {
     body: Vec<u8>,
     /// Where each event stands in the input: its line, row or element, from 1.
     places: Vec<u64>,
     /// Lines of rows that cannot be sent as they stand, and what is wrong with them.
     unsent: Vec<(u64, String)>,
-    /// What [`Progress`] says when this part is acknowledged.
+    /// What [`FileProgress`] says when this part is acknowledged.
     next: u64,
     /// Lines up to there, in an input of lines.
     lines: u64,
 }
 
-impl Part {
+impl InputPart {
     fn is_full(&self) -> bool {
         BATCH_EVENTS_MAX <= self.places.len() + self.unsent.len()
             || BATCH_BYTES_MAX <= self.body.len()
@@ -109,12 +109,12 @@ impl Part {
 /// [`CliError::Refused`] at the end when events were refused (they are dead letters) or rows could
 /// not be sent; others stop at once, and the same command goes on where it stopped.
 pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError> {
-    let client = Client::new(config, command.url.as_deref());
-    let mut totals = Totals::default();
+    let client = ServerClient::new(config, command.url.as_deref());
+    let mut totals = IngestTotals::default();
     for path in source::inputs(&command.files)? {
-        Sender { client: &client, command }.send_file(&path, &mut totals).await?;
+        InputSender { client: &client, command }.send_file(&path, &mut totals).await?;
     }
-    let Totals { received, duplicates, refused, unsent } = totals;
+    let IngestTotals { received, duplicates, refused, unsent } = totals;
     say(&format!(
         "{received} events sent: {} new, {duplicates} duplicates, {refused} refused",
         received - duplicates - refused
@@ -135,34 +135,36 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
 }
 
 /// Requests made of an input, one after the other.
-type Parts = Box<dyn Iterator<Item = Result<Part, CliError>>>;
+type InputParts = Box<dyn Iterator<Item = Result<InputPart, CliError>>>;
 
 /// An input as it is sent.
-enum Input {
-    Parts(Parts),
+enum IngestInput {
+    Parts(InputParts),
     /// In one request: media type and body.
     Whole(&'static str, Vec<u8>),
 }
 
-struct Sender<'a> {
-    client: &'a Client,
+struct InputSender<'a> {
+    client: &'a ServerClient,
     command: &'a IngestFiles,
 }
 
-impl Sender<'_> {
-    async fn send_file(&self, path: &Path, totals: &mut Totals) -> Result<(), CliError> {
-        let mut source = Source::new(path)?;
+impl InputSender<'_> {
+    async fn send_file(&self, path: &Path, totals: &mut IngestTotals) -> Result<(), CliError> {
+        let mut source = InputSource::new(path)?;
         let bar = bar(&source);
         match self.read(&mut source, &bar)? {
-            Input::Parts(parts) => self.send_parts(&source, &bar, parts, totals).await?,
-            Input::Whole(media, body) => self.send_whole(path, &bar, (media, body), totals).await?,
+            IngestInput::Parts(parts) => self.send_parts(&source, &bar, parts, totals).await?,
+            IngestInput::Whole(media, body) => {
+                self.send_whole(path, &bar, (media, body), totals).await?
+            }
         }
         bar.finish();
         Ok(())
     }
 
     /// Reads on where an earlier run stopped.
-    fn read(&self, source: &mut Source, bar: &ProgressBar) -> Result<Input, CliError> {
+    fn read(&self, source: &mut InputSource, bar: &ProgressBar) -> Result<IngestInput, CliError> {
         let path = source.path().to_owned();
         let mut reader = source.open(0, bar)?;
         let format = match self.command.format {
@@ -174,24 +176,24 @@ impl Sender<'_> {
             source.head = Some(rows.head.clone());
             let (start, _) = source.acknowledged();
             let parts = rows.parts(&path, source.identity.clone(), start)?;
-            return Ok(Input::Parts(Box::new(parts)));
+            return Ok(IngestInput::Parts(Box::new(parts)));
         }
         let (start, line) = source.acknowledged();
         let identity = source.identity.clone();
         Ok(match format {
             FileFormat::Ndjson => {
                 let reader = if start == 0 { reader } else { source.open(start, bar)? };
-                let parts = lines::Lines { reader, identity, offset: start, line };
-                Input::Parts(Box::new(parts.map(move |part| part.map_err(failed_at(&path)))))
+                let parts = lines::LineRequests { reader, identity, offset: start, line };
+                IngestInput::Parts(Box::new(parts.map(move |part| part.map_err(failed_at(&path)))))
             }
             FileFormat::Csv => {
-                Input::Parts(Box::new(csv::Rows::new(reader, &path, identity, start)?))
+                IngestInput::Parts(Box::new(csv::CsvRequests::new(reader, &path, identity, start)?))
             }
             FileFormat::Json => {
                 let body = read_all(&path, reader)?;
                 match elements::parts(&body, &identity, start) {
-                    Some(parts) => Input::Parts(Box::new(parts.into_iter().map(Ok))),
-                    None => Input::Whole("application/json", body),
+                    Some(parts) => IngestInput::Parts(Box::new(parts.into_iter().map(Ok))),
+                    None => IngestInput::Whole("application/json", body),
                 }
             }
             FileFormat::Cloudevents => {
@@ -201,10 +203,10 @@ impl Sender<'_> {
                 } else {
                     "application/cloudevents+json"
                 };
-                Input::Whole(media, body)
+                IngestInput::Whole(media, body)
             }
             FileFormat::Avro | FileFormat::Parquet => {
-                Input::Whole("application/avro", read_all(&path, reader)?)
+                IngestInput::Whole("application/avro", read_all(&path, reader)?)
             }
         })
     }
@@ -212,14 +214,14 @@ impl Sender<'_> {
     /// Sends part after part, and notes how far the file is acknowledged.
     async fn send_parts(
         &self,
-        source: &Source,
+        source: &InputSource,
         bar: &ProgressBar,
-        parts: Parts,
-        totals: &mut Totals,
+        parts: InputParts,
+        totals: &mut IngestTotals,
     ) -> Result<(), CliError> {
         let progress_file = progress_path(source.path());
         for part in parts {
-            let Part { body, places, unsent, next, lines } = part?;
+            let InputPart { body, places, unsent, next, lines } = part?;
             if !places.is_empty() {
                 let reply = self.send("application/x-ndjson", body.into()).await?;
                 self.count(&reply, totals);
@@ -235,7 +237,7 @@ impl Sender<'_> {
             }
             bar.set_message(format!("{} events", totals.received));
             if let Some(head) = source.head.clone() {
-                Progress { head, offset: next, lines }.save(&progress_file)?;
+                FileProgress { head, offset: next, lines }.save(&progress_file)?;
             }
         }
         if source.head.is_some() {
@@ -250,7 +252,7 @@ impl Sender<'_> {
         path: &Path,
         bar: &ProgressBar,
         (media, body): (&str, Vec<u8>),
-        totals: &mut Totals,
+        totals: &mut IngestTotals,
     ) -> Result<(), CliError> {
         let reply = self.send(media, body.into()).await?;
         self.count(&reply, totals);
@@ -267,7 +269,7 @@ impl Sender<'_> {
         ];
         let (status, bytes) = self
             .client
-            .send_retrying(&Call { method: Method::POST, path, headers: &headers, body })
+            .send_retrying(&ClientRequest { method: Method::POST, path, headers: &headers, body })
             .await?;
         match serde_json::from_slice(&bytes) {
             Ok(reply) if matches!(status.as_u16(), 200 | 207 | 400) => Ok(reply),
@@ -275,7 +277,7 @@ impl Sender<'_> {
         }
     }
 
-    fn count(&self, reply: &IngestReply, totals: &mut Totals) {
+    fn count(&self, reply: &IngestReply, totals: &mut IngestTotals) {
         totals.received += reply.received;
         totals.duplicates += reply.duplicates;
         totals.refused += reply.errors.len() as u64;
@@ -287,7 +289,7 @@ fn show_refused(
     bar: &ProgressBar,
     path: &Path,
     reply: &IngestReply,
-    totals: &Totals,
+    totals: &IngestTotals,
     place: impl Fn(&EventError) -> String,
 ) {
     let shown_before = totals.refused - reply.errors.len() as u64;
@@ -310,13 +312,13 @@ fn show(bar: &ProgressBar, path: &Path, number: u64, text: &str) {
     }
 }
 
-fn read_all(path: &Path, mut reader: source::Reader) -> Result<Vec<u8>, CliError> {
+fn read_all(path: &Path, mut reader: source::InputReader) -> Result<Vec<u8>, CliError> {
     let mut body = Vec::new();
     reader.read_to_end(&mut body).map_err(failed_at(path))?;
     Ok(body)
 }
 
-fn bar(source: &Source) -> ProgressBar {
+fn bar(source: &InputSource) -> ProgressBar {
     let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}";
     let style = ProgressStyle::with_template(template)
         .expect("the template is a constant")

@@ -4,7 +4,7 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, time},
-        client::Client,
+        client::ServerClient,
         say,
     },
     config::Config,
@@ -16,7 +16,7 @@ use serde_json::json;
 
 /// `icecore jobs`
 #[derive(Debug, Args)]
-pub struct Jobs {
+pub struct JobsCommand {
     /// Print the server's answer as JSON
     #[arg(long)]
     json: bool,
@@ -29,8 +29,8 @@ pub struct Jobs {
 ///
 /// # Errors
 /// [`CliError::Client`].
-pub async fn run(config: &Config, command: &Jobs) -> Result<(), CliError> {
-    let client = Client::new(config, command.url.as_deref());
+pub async fn run(config: &Config, command: &JobsCommand) -> Result<(), CliError> {
+    let client = ServerClient::new(config, command.url.as_deref());
     let list: JobList = client.read(Method::GET, "/admin/jobs", None).await?;
     if command.json {
         return say(&json!(list).to_string());

@@ -3,13 +3,13 @@
 use crate::{
     cli::{
         CliError,
-        client::{Call, Client, refused},
+        client::{ClientRequest, ServerClient, refused},
         sample, say, serve,
         sql::{ask, table},
     },
     clock::Clock,
     config::Config,
-    ids::Ids,
+    ids::IdGenerator,
     server::Server,
 };
 use clap::Args;
@@ -22,7 +22,7 @@ const BATCH_EVENTS: u64 = 500;
 
 /// `icecore quickstart`
 #[derive(Debug, Args)]
-pub struct Quickstart {
+pub struct QuickstartCommand {
     /// How many sample events are sent
     #[arg(long, default_value_t = 10_000)]
     events: u64,
@@ -51,7 +51,7 @@ const QUESTIONS: [(&str, &str); 3] = [
 ///
 /// # Errors
 /// [`CliError`].
-pub async fn run(config: &Config, quickstart: &Quickstart) -> Result<(), CliError> {
+pub async fn run(config: &Config, quickstart: &QuickstartCommand) -> Result<(), CliError> {
     let clock = Clock::system();
     let mut stop = serve::StopSignal::watch()?;
     let server = Server::start(config, clock.clone()).await?;
@@ -80,13 +80,13 @@ pub async fn run(config: &Config, quickstart: &Quickstart) -> Result<(), CliErro
 
 async fn tour(
     config: &Config,
-    quickstart: &Quickstart,
+    quickstart: &QuickstartCommand,
     clock: &Clock,
     url: &str,
 ) -> Result<(), CliError> {
-    let client = Client::new(config, Some(url));
+    let client = ServerClient::new(config, Some(url));
     let half = quickstart.events / 2;
-    let ids = Ids::new(clock.clone());
+    let ids = IdGenerator::new(clock.clone());
 
     let started = Instant::now();
     send(&client, clock, &ids, 0..half).await?;
@@ -118,9 +118,9 @@ async fn tour(
 }
 
 async fn send(
-    client: &Client,
+    client: &ServerClient,
     clock: &Clock,
-    ids: &Ids,
+    ids: &IdGenerator,
     range: std::ops::Range<u64>,
 ) -> Result<(), CliError> {
     let mut from = range.start;
@@ -132,8 +132,12 @@ async fn send(
             body.push('\n');
         }
         let headers = [(header::CONTENT_TYPE.as_str(), "application/x-ndjson".to_owned())];
-        let call =
-            Call { method: Method::POST, path: "/ingest", headers: &headers, body: body.into() };
+        let call = ClientRequest {
+            method: Method::POST,
+            path: "/ingest",
+            headers: &headers,
+            body: body.into(),
+        };
         let (status, bytes) = client.send_retrying(&call).await?;
         if status.as_u16() != 200 {
             return Err(refused(status, &bytes).into());
@@ -144,7 +148,7 @@ async fn send(
 }
 
 async fn show(
-    client: &Client,
+    client: &ServerClient,
     title: &str,
     sql: &str,
     as_of: Option<&str>,

@@ -4,7 +4,7 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, escape, shown},
-        catalog::Table,
+        catalog::TableArgs,
         say,
     },
     config::Config,
@@ -21,40 +21,40 @@ use serde_json::json;
 #[derive(Debug, Subcommand)]
 pub enum BranchCommand {
     /// List them
-    List(Table),
+    List(TableArgs),
     /// Start one at a snapshot
-    Create(Create),
+    Create(CreateRef),
     /// Move one forward to where another branch or tag is
-    FastForward(FastForward),
+    FastForward(FastForwardCommand),
     /// Drop one; its snapshots stay until they expire
-    Drop(Named),
+    Drop(RefArgs),
 }
 
 /// `icecore tags …`
 #[derive(Debug, Subcommand)]
 pub enum TagCommand {
     /// List them
-    List(Table),
+    List(TableArgs),
     /// Name a snapshot, which then stays
-    Create(Create),
+    Create(CreateRef),
     /// Drop one; its snapshot stays until it expires
-    Drop(Named),
+    Drop(RefArgs),
 }
 
 /// A name of a table's snapshot.
 #[derive(Debug, Args)]
-pub struct Named {
+pub struct RefArgs {
     #[command(flatten)]
-    table: Table,
+    table: TableArgs,
     /// The branch or tag
     name: String,
 }
 
 /// A new name.
 #[derive(Debug, Args)]
-pub struct Create {
+pub struct CreateRef {
     #[command(flatten)]
-    named: Named,
+    named: RefArgs,
     /// A snapshot id; the current snapshot when left out
     #[arg(long)]
     snapshot: Option<i64>,
@@ -62,9 +62,9 @@ pub struct Create {
 
 /// `icecore branches fast-forward`
 #[derive(Debug, Args)]
-pub struct FastForward {
+pub struct FastForwardCommand {
     #[command(flatten)]
-    named: Named,
+    named: RefArgs,
     /// Where to
     #[arg(long)]
     to: String,
@@ -79,7 +79,7 @@ pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), Cl
         BranchCommand::List(table) => list(config, table, RefKind::Branch).await,
         BranchCommand::Create(new) => create(config, new, RefKind::Branch).await,
         BranchCommand::Drop(named) => drop(config, named, RefKind::Branch).await,
-        BranchCommand::FastForward(FastForward { named, to }) => {
+        BranchCommand::FastForward(FastForwardCommand { named, to }) => {
             let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
             let client = named.table.client(config);
             let body = json!(tables::FastForward { to: to.clone() });
@@ -100,15 +100,15 @@ pub async fn tags(config: &Config, command: &TagCommand) -> Result<(), CliError>
     }
 }
 
-async fn list(config: &Config, table: &Table, kind: RefKind) -> Result<(), CliError> {
+async fn list(config: &Config, table: &TableArgs, kind: RefKind) -> Result<(), CliError> {
     let listed: RefList = table.client(config).read(Method::GET, &table.path("refs"), None).await?;
     let row = |row: RefEntry| vec![row.name, shown(row.snapshot.snapshot.as_ref())];
     let refs = listed.refs.into_iter().filter(|row| row.kind == kind);
     say(&aligned(&[kind.name(), "snapshot"], &refs.map(row).collect::<Vec<_>>()))
 }
 
-async fn create(config: &Config, new: &Create, kind: RefKind) -> Result<(), CliError> {
-    let Create { named: Named { table, name }, snapshot } = new;
+async fn create(config: &Config, new: &CreateRef, kind: RefKind) -> Result<(), CliError> {
+    let CreateRef { named: RefArgs { table, name }, snapshot } = new;
     let body = json!(NewRef { name: name.clone(), kind, snapshot: snapshot.map(SnapshotId) });
     let client = table.client(config);
     say_place(&client.read(Method::POST, &table.path("refs"), Some(&body)).await?)
@@ -120,7 +120,7 @@ fn say_place(RefReply { name, snapshot }: &RefReply) -> Result<(), CliError> {
 
 async fn drop(
     config: &Config,
-    Named { table, name }: &Named,
+    RefArgs { table, name }: &RefArgs,
     kind: RefKind,
 ) -> Result<(), CliError> {
     let path = table.path(&format!("refs/{}?type={}", escape(name), kind.name()));

@@ -4,7 +4,7 @@ use crate::{
     cli::{CliError, admin::aligned, say},
     clock::Clock,
     config::Config,
-    server::moved::{self, Places, Report},
+    server::moved::{self, MovePlaces, MoveReport},
 };
 use clap::Args;
 use icecore_catalog::location::Location;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// `icecore catalog relocate`
 #[derive(Debug, Args)]
-pub struct Relocate {
+pub struct RelocateCommand {
     /// The former place; without it what the metastore says
     #[arg(long)]
     from: Option<String>,
@@ -31,7 +31,7 @@ pub struct Relocate {
 ///
 /// # Errors
 /// [`CliError::Usage`], [`CliError::Start`].
-pub async fn run(config: &Config, command: &Relocate) -> Result<(), CliError> {
+pub async fn run(config: &Config, command: &RelocateCommand) -> Result<(), CliError> {
     let place = |text: &Option<String>, flag: &str| match text {
         None => Ok(None),
         Some(text) => Location::parse(text).map(Some).ok_or_else(|| {
@@ -40,7 +40,7 @@ pub async fn run(config: &Config, command: &Relocate) -> Result<(), CliError> {
             ))
         }),
     };
-    let places = Places {
+    let places = MovePlaces {
         from: place(&command.from, "from")?,
         to: place(&command.to, "to")?,
         dry_run: command.dry_run,
@@ -53,7 +53,7 @@ pub async fn run(config: &Config, command: &Relocate) -> Result<(), CliError> {
     })
 }
 
-fn as_json(report: &Report, dry_run: bool) -> String {
+fn as_json(report: &MoveReport, dry_run: bool) -> String {
     let tables: Vec<_> = report
         .tables
         .iter()
@@ -77,7 +77,7 @@ fn as_json(report: &Report, dry_run: bool) -> String {
     .to_string()
 }
 
-fn as_text(report: &Report, dry_run: bool) -> String {
+fn as_text(report: &MoveReport, dry_run: bool) -> String {
     if report.tables.is_empty() {
         return "nothing to do: every table lies in the warehouse".to_owned();
     }

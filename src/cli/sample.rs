@@ -1,6 +1,6 @@
 //! Sample events: a small shop's changes, calls, webhooks and domain events.
 
-use crate::ids::Ids;
+use crate::ids::IdGenerator;
 use serde_json::{Value, json};
 
 /// Namespace of the samples.
@@ -8,7 +8,7 @@ pub const NAMESPACE: &str = "shop.example";
 
 /// The `n`th sample event, with a time some seconds before `now_ms`.
 #[must_use]
-pub fn event(n: u64, now_ms: i64, ids: &Ids) -> Value {
+pub fn event(n: u64, now_ms: i64, ids: &IdGenerator) -> Value {
     let ts = now_ms - 60_000 + i64::try_from(n % 60_000).unwrap_or(0);
     let customer = format!("cust-{}", n * 7 % 500);
     let method = ["getCart", "checkout", "search"][(n % 3) as usize];

@@ -5,10 +5,10 @@ mod pointer;
 mod script;
 
 use crate::{
-    cli::{CliError, STDOUT, client::Client, say},
+    cli::{CliError, STDOUT, client::ServerClient, say},
     config::Config,
 };
-use answer::Answer;
+use answer::AnswerReader;
 use arrow::{
     ipc::reader::StreamReader, record_batch::RecordBatch, util::pretty::pretty_format_batches,
 };
@@ -38,7 +38,7 @@ pub struct SqlCommand {
     as_of: Option<String>,
     /// How rows are printed; by the ending of --output when left out, else a table
     #[arg(long)]
-    format: Option<Format>,
+    format: Option<PrintFormat>,
     /// File to write to, instead of stdout; for one statement
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub struct SqlCommand {
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum PrintFormat {
     /// For people.
     Table,
     /// One object with columns and rows.
@@ -64,7 +64,7 @@ pub enum Format {
     Parquet,
 }
 
-impl Format {
+impl PrintFormat {
     fn accept(self) -> &'static str {
         match self {
             Self::Table | Self::Arrow => "application/vnd.apache.arrow.stream",
@@ -99,12 +99,12 @@ impl Format {
 /// [`CliError`] of the first statement that fails; those behind it are not run. At the prompt a
 /// failing statement is printed and the prompt goes on.
 pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> {
-    let client = Client::new(config, command.url.as_deref());
+    let client = ServerClient::new(config, command.url.as_deref());
     let Some(text) = script_of(command)? else {
         check_output(command, 0, std::io::stdout().is_terminal())?;
         return prompt(config, &client, command).await;
     };
-    let script::Script { mut statements, rest } = script::split(&text);
+    let script::SqlScript { mut statements, rest } = script::split(&text);
     if !rest.is_empty() {
         statements.push(rest);
     }
@@ -135,7 +135,11 @@ fn script_of(command: &SqlCommand) -> Result<Option<String>, CliError> {
     text.map(Some).map_err(|source| CliError::Io { operation, source })
 }
 
-async fn prompt(config: &Config, client: &Client, command: &SqlCommand) -> Result<(), CliError> {
+async fn prompt(
+    config: &Config,
+    client: &ServerClient,
+    command: &SqlCommand,
+) -> Result<(), CliError> {
     let history = config.data_dir.join("sql-history");
     let mut editor = DefaultEditor::new().map_err(terminal)?;
     // The history is a convenience: without it the prompt works all the same.
@@ -157,7 +161,7 @@ async fn prompt(config: &Config, client: &Client, command: &SqlCommand) -> Resul
         if matches!(typed.trim().trim_end_matches(';'), "exit" | "quit" | "\\q") {
             break;
         }
-        let script::Script { statements, rest } = script::split(&typed);
+        let script::SqlScript { statements, rest } = script::split(&typed);
         if !statements.is_empty() {
             // As above: a lost line of history is no reason to stop.
             let _ = editor.add_history_entry(typed.trim());
@@ -206,14 +210,18 @@ fn check_output(
 }
 
 impl SqlCommand {
-    fn format(&self) -> Format {
-        let by_ending = || Format::of_file(self.output.as_deref()?);
-        self.format.or_else(by_ending).unwrap_or(Format::Table)
+    fn format(&self) -> PrintFormat {
+        let by_ending = || PrintFormat::of_file(self.output.as_deref()?);
+        self.format.or_else(by_ending).unwrap_or(PrintFormat::Table)
     }
 }
 
-async fn print_answer(client: &Client, command: &SqlCommand, sql: &str) -> Result<(), CliError> {
-    if command.format() == Format::Table {
+async fn print_answer(
+    client: &ServerClient,
+    command: &SqlCommand,
+    sql: &str,
+) -> Result<(), CliError> {
+    if command.format() == PrintFormat::Table {
         let accept = command.format().accept();
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         return say(&table(&bytes)?);
@@ -224,7 +232,7 @@ async fn print_answer(client: &Client, command: &SqlCommand, sql: &str) -> Resul
 
 /// Writes the answer beside `file` first, so that `file` is never half an answer.
 async fn save_answer(
-    client: &Client,
+    client: &ServerClient,
     command: &SqlCommand,
     sql: &str,
     file: &Path,
@@ -235,7 +243,7 @@ async fn save_answer(
     let unfinished = PathBuf::from(unfinished);
     let written = async {
         let mut out = File::create(&unfinished).map_err(failed)?;
-        if command.format() != Format::Table {
+        if command.format() != PrintFormat::Table {
             return copy_answer(client, command, sql, &mut out, failed).await;
         }
         let accept = command.format().accept();
@@ -252,7 +260,7 @@ async fn save_answer(
 
 /// Copies the answer as it comes.
 async fn copy_answer(
-    client: &Client,
+    client: &ServerClient,
     command: &SqlCommand,
     sql: &str,
     out: &mut (impl Write + Send),
@@ -260,7 +268,7 @@ async fn copy_answer(
 ) -> Result<(), CliError> {
     let accept = command.format().accept();
     let as_of = command.as_of.as_deref();
-    let mut answer = Answer::open(client, &command.ns, sql, as_of, accept).await?;
+    let mut answer = AnswerReader::open(client, &command.ns, sql, as_of, accept).await?;
     while let Some(bytes) = answer.next().await? {
         out.write_all(&bytes).map_err(&failed)?;
     }
@@ -272,13 +280,13 @@ async fn copy_answer(
 /// # Errors
 /// [`CliError::Client`].
 pub async fn ask(
-    client: &Client,
+    client: &ServerClient,
     namespace: &str,
     sql: &str,
     as_of: Option<&str>,
     accept: &'static str,
 ) -> Result<Bytes, CliError> {
-    let mut answer = Answer::open(client, namespace, sql, as_of, accept).await?;
+    let mut answer = AnswerReader::open(client, namespace, sql, as_of, accept).await?;
     let mut whole = Vec::new();
     while let Some(bytes) = answer.next().await? {
         whole.extend_from_slice(&bytes);

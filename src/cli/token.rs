@@ -8,7 +8,7 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, escape, shown, time},
-        client::Client,
+        client::ServerClient,
         say,
     },
     clock::Clock,
@@ -18,8 +18,8 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use icecore_catalog::{
-    access::{self, Access, Control, MadeToken, Recording, TokenRequest},
-    audit::{Entry, details},
+    access::{self, AccessControl, CallRecording, IssuedToken, TokenControl, TokenRequest},
+    audit::{AuditEntry, details},
     error::CatalogError,
 };
 use icecore_schemas::tokens::{NewToken, TokenList, TokenReply};
@@ -34,16 +34,16 @@ const PRINCIPAL: &str = "command line";
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make a token and print it, once
-    Create(Create),
+    Create(CreateToken),
     /// List the tokens
-    List(Server),
+    List(TokenServerArgs),
     /// Revoke a token by its id
-    Revoke(Revoke),
+    Revoke(RevokeToken),
 }
 
 /// `icecore token create`
 #[derive(Debug, Args)]
-pub struct Create {
+pub struct CreateToken {
     /// What it is for
     name: String,
     /// ACTION:NAMESPACE, ACTION:* or, with --ns, ACTION; actions are ingest, read, write, admin
@@ -59,21 +59,21 @@ pub struct Create {
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
     #[command(flatten)]
-    server: Server,
+    server: TokenServerArgs,
 }
 
 /// `icecore token revoke`
 #[derive(Debug, Args)]
-pub struct Revoke {
+pub struct RevokeToken {
     /// The token's id, as `icecore token list` shows it
     id: String,
     #[command(flatten)]
-    server: Server,
+    server: TokenServerArgs,
 }
 
 /// Which server.
 #[derive(Debug, Args)]
-pub struct Server {
+pub struct TokenServerArgs {
     /// Ask the server at http://host:port; without it the metastore is used
     #[arg(long)]
     url: Option<String>,
@@ -91,7 +91,7 @@ pub async fn run(config: &Config, command: &TokenCommand) -> Result<(), CliError
     }
 }
 
-async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
+async fn make(config: &Config, create: &CreateToken) -> Result<(), CliError> {
     if create.scopes.is_empty() && !create.admin {
         return Err(CliError::Usage(
             "say what the token may do: --scope ACTION:NAMESPACE (ingest, read, write or admin; \
@@ -108,7 +108,7 @@ async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
         expires_in: lifetime.map(|lifetime| lifetime.as_secs()),
     });
     let (id, token) = if let Some(url) = &create.server.url {
-        let client = Client::new(config, Some(url));
+        let client = ServerClient::new(config, Some(url));
         let made: TokenReply = client.read(Method::POST, "/admin/tokens", Some(&asked)).await?;
         (made.id, made.token)
     } else {
@@ -130,10 +130,10 @@ async fn make(config: &Config, create: &Create) -> Result<(), CliError> {
 }
 
 async fn made_here(
-    access: &Access,
+    access: &AccessControl,
     request: TokenRequest,
     asked: &Value,
-) -> Result<MadeToken, CatalogError> {
+) -> Result<IssuedToken, CatalogError> {
     let asked = asked.to_string();
     let recording = begin(access, "token create", request.name.clone(), asked.as_bytes());
     let control = control(access);
@@ -143,10 +143,10 @@ async fn made_here(
     made
 }
 
-async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
+async fn list(config: &Config, server: &TokenServerArgs) -> Result<(), CliError> {
     let tokens = match &server.url {
         Some(url) => {
-            let client = Client::new(config, Some(url));
+            let client = ServerClient::new(config, Some(url));
             client.read::<TokenList>(Method::GET, "/admin/tokens", None).await?.tokens
         }
         None => {
@@ -172,11 +172,11 @@ async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
     say(&aligned(&header, &rows))
 }
 
-async fn take_back(config: &Config, revoke: &Revoke) -> Result<(), CliError> {
+async fn take_back(config: &Config, revoke: &RevokeToken) -> Result<(), CliError> {
     let id = &revoke.id;
     if let Some(url) = &revoke.server.url {
         let path = format!("/admin/tokens/{}", escape(id));
-        Client::new(config, Some(url)).done(Method::DELETE, &path, None).await?;
+        ServerClient::new(config, Some(url)).done(Method::DELETE, &path, None).await?;
     } else {
         let access = open(config).await?;
         let recording = begin(&access, "token revoke", id.clone(), b"");
@@ -199,7 +199,7 @@ fn lifetime(text: &str) -> Result<Duration, CliError> {
 
 /// Access control over the metastore of the settings, which has to be there: an empty one that is
 /// made in the wrong folder would look like a good answer. Says on stderr which one it is.
-pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
+pub(super) async fn open(config: &Config) -> Result<AccessControl, CliError> {
     if let MetastoreUrl::Sqlite(path) = &config.metastore
         && !path.is_file()
     {
@@ -213,7 +213,7 @@ pub(super) async fn open(config: &Config) -> Result<Access, CliError> {
 }
 
 /// As [`open`], for the first token: the metastore is made when missing.
-async fn open_or_make(config: &Config) -> Result<Access, CliError> {
+async fn open_or_make(config: &Config) -> Result<AccessControl, CliError> {
     make_data_folder(config)?;
     let metastore = &config.metastore;
     let is_made = matches!(metastore, MetastoreUrl::Sqlite(path) if !path.exists());
@@ -221,21 +221,26 @@ async fn open_or_make(config: &Config) -> Result<Access, CliError> {
     crate::cli::remark(&format!("the metastore is {metastore}{made}"));
     let clock = Clock::system();
     let store = open_metastore(config).await?;
-    Ok(Access::on(store, Arc::new(move || clock.now_ms()), None))
+    Ok(AccessControl::on(store, Arc::new(move || clock.now_ms()), None))
 }
 
-fn control(access: &Access) -> &Control {
+fn control(access: &AccessControl) -> &TokenControl {
     access.control().expect("it was made as one that is on")
 }
 
 /// Begins a record of a change that is made here.
-fn begin<'a>(access: &'a Access, action: &str, object: String, asked: &[u8]) -> Recording<'a> {
-    let entry = Entry {
+fn begin<'a>(
+    access: &'a AccessControl,
+    action: &str,
+    object: String,
+    asked: &[u8],
+) -> CallRecording<'a> {
+    let entry = AuditEntry {
         principal: PRINCIPAL.to_owned(),
         action: action.to_owned(),
         object,
         details: details(action, asked),
-        ..Entry::default()
+        ..AuditEntry::default()
     };
     let recorder = access.recorder().expect("it was made as one that records");
     recorder.begin(entry).expect("nothing else is recorded here")

@@ -8,12 +8,12 @@ use crate::{
     event::{codec, rows},
     server::{
         self,
-        accept::{self, Given, Told},
-        claim::{self, Marks, TakenOver},
+        accept::{self, LossAnswer, LossScope},
+        claim::{self, LogTakeover, TablePositions},
     },
     wal::{
         WalError,
-        inspect::{self, Quarantined, Report},
+        inspect::{self, LogReport, QuarantinedSegment},
     },
 };
 use arrow::record_batch::RecordBatch;
@@ -98,7 +98,7 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
             let lines: Vec<String> = cut
                 .iter()
                 .map(|segment| {
-                    let Quarantined { segment, copy, offset, records_kept, reason } = segment;
+                    let QuarantinedSegment { segment, copy, offset, records_kept, reason } = segment;
                     format!(
                         "{}: {reason}; cut at offset {offset}, {records_kept} records kept, the file as it was is {}",
                         segment.display(),
@@ -125,11 +125,11 @@ async fn accept_loss(
     let namespace = namespace.map(Namespace::parse).transpose();
     let namespace = namespace.map_err(|cause| CliError::Usage(format!("--ns: {cause}")))?;
     let given = match through {
-        Some(seq) => Given::Through { namespace, seq },
-        None => Given::All,
+        Some(seq) => LossScope::Through { namespace, seq },
+        None => LossScope::All,
     };
     let accepted = accept::accept_loss(config, &Clock::system(), &given, is_dry).await?;
-    let told = Told::of(&accepted);
+    let told = LossAnswer::of(&accepted);
     if is_json {
         say(&serde_json::json!(told).to_string())?;
     } else {
@@ -141,12 +141,12 @@ async fn accept_loss(
     Err(CliError::Refused("rows are still missing, and the server takes no events".to_owned()))
 }
 
-fn describe_take_over(taken: &TakenOver) -> String {
+fn describe_take_over(taken: &LogTakeover) -> String {
     match taken {
-        TakenOver::WasOwner(log) => {
+        LogTakeover::WasOwner(log) => {
             format!("log {log} is the one that events are taken into already; nothing is changed")
         }
-        TakenOver::Now { log, aside } => {
+        LogTakeover::Now { log, aside } => {
             let what = format!(
                 "log {log} is the one that events are taken into from now on: start the server"
             );
@@ -163,7 +163,7 @@ fn describe_take_over(taken: &TakenOver) -> String {
 /// Writes the rows of a log that are in no table to stdout.
 async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), CliError> {
     let found = inspect::records(folder)?;
-    let marks = Marks::of(&server::open_metastore(config).await?, found.log).await?;
+    let marks = TablePositions::of(&server::open_metastore(config).await?, found.log).await?;
     let columns = config.tables.of(kind).map_or_else(Default::default, |table| table.columns);
     let schema = rows::schema_of(columns);
     let mut out = BufWriter::new(io::stdout().lock());
@@ -195,7 +195,7 @@ fn without_ours(batch: &RecordBatch) -> Result<RecordBatch, CliError> {
     Ok(batch.project(&sent)?)
 }
 
-fn describe(report: &Report) -> String {
+fn describe(report: &LogReport) -> String {
     let range = |positions: Option<(u64, u64)>| {
         positions.map_or_else(|| "-".to_owned(), |(first, last)| format!("{first}..{last}"))
     };

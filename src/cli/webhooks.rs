@@ -4,7 +4,7 @@ use crate::{
     cli::{
         CliError,
         admin::{aligned, escape, escape_ns},
-        client::Client,
+        client::ServerClient,
         say,
     },
     config::Config,
@@ -22,16 +22,16 @@ const SECRET_BYTES_MAX: u64 = 4096;
 #[derive(Debug, Subcommand)]
 pub enum WebhookCommand {
     /// Set a secret, read from stdin; the one before it stays valid
-    Set(Set),
+    Set(SetSecret),
     /// List which namespaces have secrets of which providers
-    List(Server),
+    List(WebhookServerArgs),
     /// Delete the secrets of a provider
-    Delete(Provider),
+    Delete(ProviderArgs),
 }
 
 /// Which server, and how answers are printed.
 #[derive(Debug, Args)]
-pub struct Server {
+pub struct WebhookServerArgs {
     /// The server, http://host:port
     #[arg(long)]
     url: Option<String>,
@@ -42,7 +42,7 @@ pub struct Server {
 
 /// A provider in a namespace.
 #[derive(Debug, Args)]
-pub struct Provider {
+pub struct ProviderArgs {
     /// github, stripe, slack, svix, standard-webhooks, shopify, linear, workos, generic, or any other
     /// name
     provider: String,
@@ -50,14 +50,14 @@ pub struct Provider {
     #[arg(long, default_value = "default")]
     ns: String,
     #[command(flatten)]
-    server: Server,
+    server: WebhookServerArgs,
 }
 
 /// `icecore webhooks set`
 #[derive(Debug, Args)]
-pub struct Set {
+pub struct SetSecret {
     #[command(flatten)]
-    provider: Provider,
+    provider: ProviderArgs,
     /// How it signs, where its name does not say so
     #[arg(long)]
     scheme: Option<String>,
@@ -73,7 +73,7 @@ pub struct Set {
     no_id: bool,
 }
 
-impl Provider {
+impl ProviderArgs {
     fn path(&self) -> String {
         format!("/admin/webhooks/{}/{}", escape_ns(&self.ns), escape(&self.provider))
     }
@@ -88,10 +88,10 @@ pub async fn run(config: &Config, command: &WebhookCommand) -> Result<(), CliErr
         WebhookCommand::Set(command) => set(config, command).await,
         WebhookCommand::List(server) => list(config, server).await,
         WebhookCommand::Delete(provider) => {
-            let client = Client::new(config, provider.server.url.as_deref());
+            let client = ServerClient::new(config, provider.server.url.as_deref());
             let answer: WebhookDeleted =
                 client.read(Method::DELETE, &provider.path(), None).await?;
-            let Provider { provider, ns, server } = provider;
+            let ProviderArgs { provider, ns, server } = provider;
             match server.json {
                 true => say(&json!(answer).to_string()),
                 false => say(&format!("the secrets of {provider} in {ns} are deleted")),
@@ -100,8 +100,8 @@ pub async fn run(config: &Config, command: &WebhookCommand) -> Result<(), CliErr
     }
 }
 
-async fn set(config: &Config, command: &Set) -> Result<(), CliError> {
-    let Set { provider, scheme, id_header, id_member, no_id } = command;
+async fn set(config: &Config, command: &SetSecret) -> Result<(), CliError> {
+    let SetSecret { provider, scheme, id_header, id_member, no_id } = command;
     // An argument would be seen by other users of the machine.
     let mut secret = String::new();
     std::io::stdin()
@@ -119,7 +119,7 @@ async fn set(config: &Config, command: &Set) -> Result<(), CliError> {
         id_member: id_member.clone(),
         no_id: *no_id,
     });
-    let client = Client::new(config, provider.server.url.as_deref());
+    let client = ServerClient::new(config, provider.server.url.as_deref());
     let answer: WebhookEntry = client.read(Method::PUT, &provider.path(), Some(&body)).await?;
     if provider.server.json {
         return say(&json!(answer).to_string());
@@ -133,8 +133,8 @@ async fn set(config: &Config, command: &Set) -> Result<(), CliError> {
     ))
 }
 
-async fn list(config: &Config, server: &Server) -> Result<(), CliError> {
-    let client = Client::new(config, server.url.as_deref());
+async fn list(config: &Config, server: &WebhookServerArgs) -> Result<(), CliError> {
+    let client = ServerClient::new(config, server.url.as_deref());
     let answer: WebhookList = client.read(Method::GET, "/admin/webhooks", None).await?;
     if server.json {
         return say(&json!(answer).to_string());

@@ -1,7 +1,7 @@
 //! Who is let in: the settings `auth`, `oidc.*`, and what they mean for `listen`.
 
-use crate::config::{ConfigError, Texts};
-use icecore_catalog::access::oidc::{Oidc, OidcOptions, parse_grants};
+use crate::config::{ConfigError, SettingTexts};
+use icecore_catalog::access::oidc::{OidcOptions, OidcVerifier, parse_grants};
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// Access control as it is set.
@@ -10,10 +10,10 @@ pub enum AccessConfig {
     /// Whoever reaches the server may do everything.
     Off,
     /// Only who has a token, or a JWT of this kind.
-    On(Option<Box<Oidc>>),
+    On(Option<Box<OidcVerifier>>),
 }
 
-impl Texts {
+impl SettingTexts {
     pub(super) fn access(&self) -> Result<AccessConfig, ConfigError> {
         match self.text("auth") {
             "off" => Ok(AccessConfig::Off),
@@ -53,7 +53,7 @@ impl Texts {
         all.first().copied().ok_or_else(|| self.wrong("listen", FORM))
     }
 
-    fn oidc(&self) -> Result<Option<Box<Oidc>>, ConfigError> {
+    fn oidc(&self) -> Result<Option<Box<OidcVerifier>>, ConfigError> {
         let Some(issuer) = self.optional("oidc.issuer") else { return Ok(None) };
         let Some(audience) = self.optional("oidc.audience") else {
             return Err(self.wrong("oidc.audience", "is empty; say what `aud` has to be"));
@@ -78,7 +78,7 @@ impl Texts {
             scope_claim: self.text("oidc.scope_claim").to_owned(),
             grants,
         };
-        Oidc::new(options).map(|oidc| Some(Box::new(oidc))).map_err(|problem| {
+        OidcVerifier::new(options).map(|oidc| Some(Box::new(oidc))).map_err(|problem| {
             self.wrong("oidc.issuer", &format!("cannot be trusted as the rest is set: {problem}"))
         })
     }

@@ -1,7 +1,7 @@
 //! The catalog's settings: its database, what dropping means, what it lets clients do.
 
-use super::{ConfigError, DAY, Texts, units};
-use icecore_catalog::catalog::{CatalogOptions, DropPolicy, Reserved, VerifyAtLoad};
+use super::{ConfigError, DAY, SettingTexts, units};
+use icecore_catalog::catalog::{CatalogOptions, DropPolicy, ReservedNames, VerifyAtLoad};
 use icecore_schemas::names::NAMESPACE_TEXT;
 use std::{
     path::{Path, PathBuf},
@@ -51,7 +51,7 @@ impl std::fmt::Display for MetastoreUrl {
     }
 }
 
-impl Texts {
+impl SettingTexts {
     pub(super) fn metastore(&self, data_dir: &Path) -> Result<MetastoreUrl, ConfigError> {
         let text = self.text("metastore");
         if text.is_empty() {
@@ -104,7 +104,7 @@ impl Texts {
                 return Err(self.wrong("catalog.verify_at_load", "is none of always, local, never"));
             }
         };
-        let reserved = Reserved { namespace_properties: RESERVED, ..Reserved::default() };
+        let reserved = ReservedNames { namespace_properties: RESERVED, ..ReservedNames::default() };
         Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved })
     }
 

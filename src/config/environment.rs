@@ -6,7 +6,7 @@
 //! the form of Kubernetes' own. The credentials and the endpoint of AWS' tools count for an S3
 //! warehouse that has no settings of its own for them.
 
-use super::{ConfigError, Origin, SETTINGS, Texts, suggestion};
+use super::{ConfigError, SETTINGS, SettingOrigin, SettingTexts, suggestion};
 
 /// What the variables of this service begin with.
 const PREFIX: &str = "ICECORE_";
@@ -51,7 +51,7 @@ impl Environment {
     }
 }
 
-impl Texts {
+impl SettingTexts {
     /// Puts the `ICECORE_*` variables in, and gives warnings of those that are no settings.
     pub(super) fn read_environment(&mut self, environment: &Environment) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -59,7 +59,8 @@ impl Texts {
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             match setting_of(name) {
                 Some(key) => {
-                    self.0.insert(key, (value.clone(), Origin::Environment(variable.clone())));
+                    self.0
+                        .insert(key, (value.clone(), SettingOrigin::Environment(variable.clone())));
                 }
                 None if is_of_kubernetes(name, value) => (),
                 None => {
@@ -91,7 +92,7 @@ impl Texts {
             }
         }
         for (key, variables) in AWS_PLACE {
-            let is_open = matches!(self.0[key].1, Origin::Default);
+            let is_open = matches!(self.0[key].1, SettingOrigin::Default);
             let set = variables.iter().find(|variable| environment.get(variable).is_some());
             if let (true, Some(variable)) = (is_open, set) {
                 self.take_aws(environment, key, variable);
@@ -109,7 +110,7 @@ impl Texts {
 
     fn take_aws(&mut self, environment: &Environment, key: &'static str, variable: &str) {
         if let Some(value) = environment.get(variable) {
-            let origin = Origin::Environment(variable.to_owned());
+            let origin = SettingOrigin::Environment(variable.to_owned());
             self.0.insert(key, (value.to_owned(), origin));
         }
     }

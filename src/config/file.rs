@@ -1,16 +1,16 @@
 //! `icecore.toml`: its tables, flattened to the keys of settings.
 
-use crate::config::{ConfigError, Origin, Texts};
+use crate::config::{ConfigError, SettingOrigin, SettingTexts};
 use std::path::Path;
 
-impl Texts {
+impl SettingTexts {
     /// Takes over what a file says.
     pub(super) fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let table: toml::Table =
             text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })?;
-        let origin = Origin::File(path.to_owned());
+        let origin = SettingOrigin::File(path.to_owned());
         table.into_iter().try_for_each(|(key, value)| self.set_from(&key, &value, &origin))
     }
 
@@ -19,7 +19,7 @@ impl Texts {
         &mut self,
         key: &str,
         value: &toml::Value,
-        origin: &Origin,
+        origin: &SettingOrigin,
     ) -> Result<(), ConfigError> {
         match value {
             toml::Value::Table(members) => members.iter().try_for_each(|(member, value)| {

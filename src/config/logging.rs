@@ -1,6 +1,6 @@
 //! What is logged, and in which form: the settings `log` and `log_format`.
 
-use super::{ConfigError, Texts};
+use super::{ConfigError, SettingTexts};
 
 /// The words that stand for a level.
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
@@ -28,7 +28,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Texts {
+impl SettingTexts {
     /// # Errors
     /// A filter that would silence everything by mistake: `tracing` takes an unknown level for the
     /// name of a module.

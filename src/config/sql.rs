@@ -1,6 +1,6 @@
 //! What queries may take: the settings `sql.*`.
 
-use crate::config::{ConfigError, DAY, Texts};
+use crate::config::{ConfigError, DAY, SettingTexts};
 use std::time::Duration;
 
 /// Most queries at once: each keeps some threads.
@@ -23,7 +23,7 @@ pub struct SqlConfig {
     pub concurrent_per_token: usize,
 }
 
-impl Texts {
+impl SettingTexts {
     pub(super) fn sql(&self) -> Result<SqlConfig, ConfigError> {
         let concurrent_max = self.count("sql.concurrent_max")?;
         if CONCURRENT_MAX < concurrent_max {

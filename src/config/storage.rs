@@ -1,16 +1,16 @@
 //! The settings of the store, and of how clients get at it.
 
-use super::{ConfigError, Texts};
+use super::{ConfigError, SettingTexts};
 use icecore_catalog::storage::{
     S3Options,
-    access::{Access, Role},
+    access::{AssumedRole, FileAccess},
 };
 use std::time::Duration;
 
 /// What token services take at least, and what a stolen key is good for at most.
 const LIFETIME: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(60 * 60));
 
-impl Texts {
+impl SettingTexts {
     pub(super) fn s3(&self) -> Result<S3Options, ConfigError> {
         Ok(S3Options {
             endpoint: self.http_url("s3.endpoint")?,
@@ -37,15 +37,15 @@ impl Texts {
         }
     }
 
-    fn client_access(&self) -> Result<Access, ConfigError> {
+    fn client_access(&self) -> Result<FileAccess, ConfigError> {
         let lifetime = self.duration("storage.keys_lifetime", LIFETIME.0, LIFETIME.1)?;
         match (self.text("storage.access"), self.optional("storage.role_arn")) {
-            ("none", _) => Ok(Access::None),
-            ("remote-signing", _) => Ok(Access::RemoteSigning),
-            ("vended", None) => Ok(Access::StaticKeys),
+            ("none", _) => Ok(FileAccess::None),
+            ("remote-signing", _) => Ok(FileAccess::RemoteSigning),
+            ("vended", None) => Ok(FileAccess::StaticKeys),
             ("vended", Some(arn)) => {
                 let endpoint = self.http_url("storage.sts_endpoint")?;
-                Ok(Access::Role(Role { arn, endpoint, lifetime }))
+                Ok(FileAccess::Role(AssumedRole { arn, endpoint, lifetime }))
             }
             _ => Err(self.wrong("storage.access", "is none of none, vended, remote-signing")),
         }

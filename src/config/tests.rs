@@ -1,4 +1,4 @@
-use crate::config::{Config, Origin, access::AccessConfig, units};
+use crate::config::{Config, SettingOrigin, access::AccessConfig, units};
 use std::time::Duration;
 
 fn load(
@@ -28,13 +28,13 @@ fn the_command_line_wins_over_the_environment_over_the_file() {
     assert_eq!(config.commit_bytes_max, 3 << 20);
     assert_eq!(config.sql.rows_max, 7);
     let origin = |key: &str| config.effective.iter().find(|(k, ..)| *k == key).unwrap().2.clone();
-    assert_eq!(origin("commit.interval"), Origin::Flag);
+    assert_eq!(origin("commit.interval"), SettingOrigin::Flag);
     assert_eq!(
         origin("commit.bytes_max"),
-        Origin::Environment("ICECORE_COMMIT_BYTES_MAX".to_owned())
+        SettingOrigin::Environment("ICECORE_COMMIT_BYTES_MAX".to_owned())
     );
-    assert!(matches!(origin("sql.rows_max"), Origin::File(_)));
-    assert_eq!(origin("listen"), Origin::Default);
+    assert!(matches!(origin("sql.rows_max"), SettingOrigin::File(_)));
+    assert_eq!(origin("listen"), SettingOrigin::Default);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Settings `webhooks.{provider}.secret`.
 
-use crate::config::{Texts, settings::SETTINGS};
+use crate::config::{SettingTexts, settings::SETTINGS};
 use std::collections::BTreeMap;
 
 /// What each of them means.
@@ -11,7 +11,7 @@ pub(super) fn provider(key: &str) -> Option<&str> {
     key.strip_prefix("webhooks.")?.strip_suffix(".secret")
 }
 
-impl Texts {
+impl SettingTexts {
     /// The secrets that are set, by provider.
     pub(super) fn webhook_secrets(&self) -> BTreeMap<String, Vec<String>> {
         let secrets = |text: &str| -> Vec<String> {

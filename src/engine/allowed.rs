@@ -2,7 +2,7 @@
 //!
 //! A new version of DataFusion brings functions that nobody here has seen; they stay out until they
 //! are added. One whose answer can be larger than its arguments belongs in
-//! [`crate::engine::growth::GROWING`] too.
+//! [`crate::engine::bounded_functions::GROWING`] too.
 //!
 //! Left out are: functions that make structs and maps, whose types double with each query around
 //! them; functions with lambdas; `range`, `array_repeat` and their like, whose answer is as large as

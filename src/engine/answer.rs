@@ -1,7 +1,7 @@
 //! An answer as it leaves: columns under the names that were asked for, in types that every client of
 //! Arrow knows, and plans without places of this machine.
 
-use crate::engine::{dialect::shown_name, labels::Labels};
+use crate::engine::{dialect::shown_name, labels::ColumnLabels};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatchOptions, StringArray},
     compute::cast,
@@ -19,7 +19,7 @@ use std::sync::Arc;
 #[must_use]
 pub fn shown(
     stream: SendableRecordBatchStream,
-    labels: &Labels,
+    labels: &ColumnLabels,
     hidden: Option<String>,
 ) -> SendableRecordBatchStream {
     let schema = labels.put_on(&shown_schema(&stream.schema()));

@@ -71,7 +71,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusio
                 ops.push(*op);
                 args.push(right.as_ref().clone());
                 let signature = Signature::variadic_any(Volatility::Immutable);
-                let func = Arc::new(ScalarUDF::from(Checked { ops, returns, signature }));
+                let func = Arc::new(ScalarUDF::from(CheckedChain { ops, returns, signature }));
                 return Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })));
             }
             if returns.is_floating() {
@@ -105,7 +105,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusio
 /// function of many steps is planned in a fraction of the time of many around one another.
 fn chain(left: &Expr, returns: &DataType) -> (Vec<Operator>, Vec<Expr>) {
     if let Expr::ScalarFunction(ScalarFunction { func, args }) = left
-        && let Some(inner) = (func.inner().as_ref() as &dyn Any).downcast_ref::<Checked>()
+        && let Some(inner) = (func.inner().as_ref() as &dyn Any).downcast_ref::<CheckedChain>()
         && inner.returns == *returns
         && returns.is_integer()
     {
@@ -165,13 +165,13 @@ fn is_of_order(function: &str) -> bool {
 
 /// Operations from left to right that fail where a result does not fit.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Checked {
+struct CheckedChain {
     ops: Vec<Operator>,
     returns: DataType,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Checked {
+impl ScalarUDFImpl for CheckedChain {
     fn name(&self) -> &'static str {
         "checked"
     }

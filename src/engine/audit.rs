@@ -30,7 +30,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use futures::stream;
-use icecore_catalog::audit::{Linked, Range};
+use icecore_catalog::audit::{AuditRange, LinkedRecord};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,11 +47,11 @@ const ZONE: &str = "+00:00";
 #[derive(Debug)]
 pub struct PageRequest {
     /// Which ones, the newest first.
-    pub range: Range,
+    pub range: AuditRange,
     /// Most records of the page.
     pub limit: u32,
     /// Where they go.
-    pub reply: oneshot::Sender<Result<Vec<Linked>, SqlError>>,
+    pub reply: oneshot::Sender<Result<Vec<LinkedRecord>, SqlError>>,
 }
 
 /// Asks for pages of the audit log. Cheap to clone.
@@ -67,7 +67,11 @@ impl AuditPages {
     }
 
     /// A page, once it is there.
-    async fn page(&self, range: Range, limit: u32) -> Result<Vec<Linked>, DataFusionError> {
+    async fn page(
+        &self,
+        range: AuditRange,
+        limit: u32,
+    ) -> Result<Vec<LinkedRecord>, DataFusionError> {
         let (reply, page) = oneshot::channel();
         let request = PageRequest { range, limit, reply };
         let page = match self.0.send(request).await {
@@ -86,7 +90,7 @@ impl AuditPages {
 /// Never, as a session has a catalog of ours that takes schemas.
 pub fn show(context: &SessionContext, pages: AuditPages) -> Result<(), DataFusionError> {
     let schema = MemorySchemaProvider::new();
-    let table = Table { pages, schema: columns() };
+    let table = AuditTable { pages, schema: columns() };
     schema.register_table(TABLE.to_owned(), Arc::new(table))?;
     let catalog = context.catalog(CATALOG).ok_or_else(|| {
         DataFusionError::Internal(format!("a session has no catalog `{CATALOG}`"))
@@ -113,13 +117,13 @@ fn columns() -> SchemaRef {
 }
 
 #[derive(Debug)]
-struct Table {
+struct AuditTable {
     pages: AuditPages,
     schema: SchemaRef,
 }
 
 #[async_trait]
-impl TableProvider for Table {
+impl TableProvider for AuditTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -142,13 +146,13 @@ impl TableProvider for Table {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let mut range = Range::default();
+        let mut range = AuditRange::default();
         filters.iter().for_each(|filter| narrow(&mut range, filter));
         let projection =
             projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&projection)?);
         let pages = self.pages.clone();
-        let records = Records { pages, range, limit, projection, schema: Arc::clone(&schema) };
+        let records = AuditScan { pages, range, limit, projection, schema: Arc::clone(&schema) };
         let parts: Vec<Arc<dyn PartitionStream>> = vec![Arc::new(records)];
         let order = newest_first(&schema);
         Ok(Arc::new(StreamingTableExec::try_new(schema, parts, None, order, false, limit)?))
@@ -163,7 +167,7 @@ fn newest_first(schema: &SchemaRef) -> Option<LexOrdering> {
 }
 
 /// Narrows `range` to what a filter leaves of it, as far as that is numbers and times.
-fn narrow(range: &mut Range, filter: &Expr) {
+fn narrow(range: &mut AuditRange, filter: &Expr) {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return };
     if *op == Operator::And {
         narrow(range, left);
@@ -193,9 +197,9 @@ fn narrow(range: &mut Range, filter: &Expr) {
 
 /// The records of a range as columns.
 #[derive(Debug)]
-struct Records {
+struct AuditScan {
     pages: AuditPages,
-    range: Range,
+    range: AuditRange,
     /// Most records that are wanted.
     limit: Option<usize>,
     projection: Vec<usize>,
@@ -203,31 +207,31 @@ struct Records {
 }
 
 /// What is left to read.
-struct Rest {
+struct AuditCursor {
     pages: AuditPages,
-    range: Range,
+    range: AuditRange,
     rows: usize,
     projection: Vec<usize>,
 }
 
-impl PartitionStream for Records {
+impl PartitionStream for AuditScan {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rest = Rest {
+        let rest = AuditCursor {
             pages: self.pages.clone(),
             range: self.range,
             rows: self.limit.unwrap_or(usize::MAX),
             projection: self.projection.clone(),
         };
-        let pages = stream::try_unfold(rest, Rest::next);
+        let pages = stream::try_unfold(rest, AuditCursor::next);
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), pages))
     }
 }
 
-impl Rest {
+impl AuditCursor {
     async fn next(mut self) -> Result<Option<(RecordBatch, Self)>, DataFusionError> {
         let limit = u32::try_from(self.rows).unwrap_or(PAGE_RECORDS).min(PAGE_RECORDS);
         if limit == 0 || self.range.numbers.1 < self.range.numbers.0 {
@@ -243,8 +247,8 @@ impl Rest {
     }
 }
 
-fn batch(page: &[Linked]) -> Result<RecordBatch, ArrowError> {
-    let text = |of: fn(&Linked) -> &str| -> ArrayRef {
+fn batch(page: &[LinkedRecord]) -> Result<RecordBatch, ArrowError> {
+    let text = |of: fn(&LinkedRecord) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(page.iter().map(of)))
     };
     let numbers = page.iter().map(|one| one.record.number);

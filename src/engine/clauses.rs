@@ -15,9 +15,9 @@ use datafusion::sql::sqlparser::ast::{
 use std::ops::ControlFlow;
 
 /// Goes on, or ends with the reason for refusing.
-pub type Verdict = ControlFlow<String>;
+pub type ClauseVerdict = ControlFlow<String>;
 
-const FINE: Verdict = ControlFlow::Continue(());
+const FINE: ClauseVerdict = ControlFlow::Continue(());
 
 /// What is refused where [`may_be_without_rows`].
 const LEAPING_FRAME: &str = "an aggregate over a RANGE frame that leaves out the current row (a join with the other rows does it)";
@@ -26,13 +26,13 @@ const LEAPING_FRAME: &str = "an aggregate over a RANGE frame that leaves out the
 /// are no aliases.
 const NOT_AN_ALIAS: &[&str] = &["final", "format", "prewhere", "sample", "settings"];
 
-fn refuse(clause: &str) -> Verdict {
+fn refuse(clause: &str) -> ClauseVerdict {
     ControlFlow::Break(format!(
         "{clause} is not supported here; leave it out or write it in another way"
     ))
 }
 
-fn only(is_there: bool, clause: &str) -> Verdict {
+fn only(is_there: bool, clause: &str) -> ClauseVerdict {
     if is_there { refuse(clause) } else { FINE }
 }
 
@@ -40,7 +40,7 @@ fn only(is_there: bool, clause: &str) -> Verdict {
 ///
 /// # Errors
 /// Breaks with the first one that has no effect here.
-pub fn query(query: &Query) -> Verdict {
+pub fn query(query: &Query) -> ClauseVerdict {
     let Query {
         with,
         body,
@@ -78,7 +78,7 @@ pub fn query(query: &Query) -> Verdict {
     only(!pipe_operators.is_empty(), "a pipe operator (|>)")
 }
 
-fn set_operation(body: &SetExpr) -> Verdict {
+fn set_operation(body: &SetExpr) -> ClauseVerdict {
     let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return FINE };
     set_operation(left)?;
     set_operation(right)?;
@@ -89,7 +89,7 @@ fn set_operation(body: &SetExpr) -> Verdict {
     only(is_by_name && *op != SetOperator::Union, &format!("{op} BY NAME"))
 }
 
-fn check_order_by(OrderBy { kind, interpolate }: &OrderBy) -> Verdict {
+fn check_order_by(OrderBy { kind, interpolate }: &OrderBy) -> ClauseVerdict {
     only(interpolate.is_some(), "INTERPOLATE")?;
     match kind {
         OrderByKind::All(_) => FINE,
@@ -107,7 +107,7 @@ fn check_order_by(OrderBy { kind, interpolate }: &OrderBy) -> Verdict {
 ///
 /// # Errors
 /// Breaks with the first one that has no effect here.
-pub fn select(select: &Select) -> Verdict {
+pub fn select(select: &Select) -> ClauseVerdict {
     let Select {
         select_token: _,
         optimizer_hints,
@@ -165,7 +165,7 @@ pub fn select(select: &Select) -> Verdict {
     from.iter().try_for_each(table_with_joins)
 }
 
-fn check_group_by(group_by: &GroupByExpr) -> Verdict {
+fn check_group_by(group_by: &GroupByExpr) -> ClauseVerdict {
     let (GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers)) = group_by;
     let Some(modifier) = modifiers.first() else { return FINE };
     ControlFlow::Break(format!(
@@ -173,7 +173,7 @@ fn check_group_by(group_by: &GroupByExpr) -> Verdict {
     ))
 }
 
-fn select_item(item: &SelectItem) -> Verdict {
+fn select_item(item: &SelectItem) -> ClauseVerdict {
     match item {
         SelectItem::UnnamedExpr(_) => FINE,
         SelectItem::ExprWithAlias { .. } => FINE,
@@ -195,11 +195,11 @@ fn select_item(item: &SelectItem) -> Verdict {
     }
 }
 
-fn table_with_joins(TableWithJoins { relation: _, joins }: &TableWithJoins) -> Verdict {
+fn table_with_joins(TableWithJoins { relation: _, joins }: &TableWithJoins) -> ClauseVerdict {
     joins.iter().try_for_each(join)
 }
 
-fn join(Join { relation: _, global, join_operator }: &Join) -> Verdict {
+fn join(Join { relation: _, global, join_operator }: &Join) -> ClauseVerdict {
     only(*global, "GLOBAL JOIN")?;
     match join_operator {
         // DataFusion 54 takes the left side's column for the one of both, which is null in rows that the
@@ -235,7 +235,7 @@ fn join(Join { relation: _, global, join_operator }: &Join) -> Verdict {
 ///
 /// # Errors
 /// Breaks with the first one that has no effect here.
-pub fn table_factor(factor: &TableFactor) -> Verdict {
+pub fn table_factor(factor: &TableFactor) -> ClauseVerdict {
     match factor {
         TableFactor::Table {
             name,
@@ -285,7 +285,7 @@ pub fn table_factor(factor: &TableFactor) -> Verdict {
     }
 }
 
-fn alias(alias: Option<&TableAlias>) -> Verdict {
+fn alias(alias: Option<&TableAlias>) -> ClauseVerdict {
     let Some(TableAlias { explicit, name, columns, at }) = alias else { return FINE };
     let word = name.value.to_lowercase();
     if !explicit && name.quote_style.is_none() && NOT_AN_ALIAS.contains(&word.as_str()) {
@@ -299,7 +299,7 @@ fn alias(alias: Option<&TableAlias>) -> Verdict {
 ///
 /// # Errors
 /// Breaks with the first one that has no effect here.
-pub fn expression(expr: &Expr) -> Verdict {
+pub fn expression(expr: &Expr) -> ClauseVerdict {
     match expr {
         Expr::Function(call) => function(call),
         // Its precedence is another one, and it would be the operation on bits.
@@ -312,7 +312,7 @@ pub fn expression(expr: &Expr) -> Verdict {
     }
 }
 
-fn function(call: &Function) -> Verdict {
+fn function(call: &Function) -> ClauseVerdict {
     let Function {
         name,
         uses_odbc_syntax: _,

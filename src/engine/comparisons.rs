@@ -29,9 +29,9 @@ const IN_NANOSECONDS: &[&str] = &["now", "to_timestamp"];
 
 /// Puts both sides of a comparison into one type before the planner does.
 #[derive(Debug)]
-pub struct CompareAsMeant;
+pub struct ComparisonTypes;
 
-impl FunctionRewrite for CompareAsMeant {
+impl FunctionRewrite for ComparisonTypes {
     fn name(&self) -> &'static str {
         "compare_as_meant"
     }
@@ -230,17 +230,17 @@ fn text_of(expr: &Expr) -> Option<&str> {
 
 fn micros(span: Expr) -> Expr {
     let signature = Signature::any(1, Volatility::Immutable);
-    let func = Arc::new(ScalarUDF::from(Micros { signature }));
+    let func = Arc::new(ScalarUDF::from(IntervalMicros { signature }));
     Expr::ScalarFunction(ScalarFunction { func, args: vec![span] })
 }
 
 /// How long an interval or a duration is, in microseconds.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Micros {
+struct IntervalMicros {
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Micros {
+impl ScalarUDFImpl for IntervalMicros {
     fn name(&self) -> &'static str {
         "interval_micros"
     }

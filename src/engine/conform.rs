@@ -7,7 +7,7 @@
 use crate::{
     engine::{floats, uuid},
     table::{
-        field_ids::Finder,
+        field_ids::FieldFinder,
         file_columns::{self, cast},
     },
 };
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 /// What has to be done to an array of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Conform {
+pub enum ColumnConversion {
     /// Nothing.
     Same,
     /// A cast, mostly to a wider type.
@@ -38,18 +38,18 @@ pub enum Conform {
     /// A UUID of 16 bytes becomes text.
     Uuid(DataType),
     /// A struct with these fields.
-    Struct(Fields, Vec<Member>),
+    Struct(Fields, Vec<MemberSource>),
     /// A list with this element.
-    List(FieldRef, Box<Conform>),
+    List(FieldRef, Box<ColumnConversion>),
     /// A map with these entries, and what is done to keys and values.
-    Map(FieldRef, Box<(Conform, Conform)>),
+    Map(FieldRef, Box<(ColumnConversion, ColumnConversion)>),
 }
 
 /// Where a field of a struct comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Member {
+pub enum MemberSource {
     /// From the file's field at this place.
-    At(usize, Conform),
+    At(usize, ColumnConversion),
     /// The file has none: every row has this value.
     Value(ScalarValue),
 }
@@ -59,18 +59,18 @@ pub enum Member {
 /// # Errors
 /// The file has a type that can never have been the column's.
 pub fn conform(
-    finder: Finder<'_>,
+    finder: FieldFinder<'_>,
     from: &DataType,
     column: &Type,
     target: &DataType,
-) -> Result<Conform, DataFusionError> {
+) -> Result<ColumnConversion, DataFusionError> {
     match (column, target) {
-        (Type::Primitive(PrimitiveType::Uuid), _) => Ok(Conform::Uuid(target.clone())),
+        (Type::Primitive(PrimitiveType::Uuid), _) => Ok(ColumnConversion::Uuid(target.clone())),
         (Type::Primitive(PrimitiveType::Float | PrimitiveType::Double), _) => {
-            Ok(Conform::Float(target.clone()))
+            Ok(ColumnConversion::Float(target.clone()))
         }
-        (Type::Primitive(_), _) if from == target => Ok(Conform::Same),
-        (Type::Primitive(_), _) => Ok(Conform::Cast(target.clone())),
+        (Type::Primitive(_), _) if from == target => Ok(ColumnConversion::Same),
+        (Type::Primitive(_), _) => Ok(ColumnConversion::Cast(target.clone())),
         (Type::Struct(columns), DataType::Struct(targets)) => {
             let DataType::Struct(fields) = from else { return mismatch(from, target) };
             let members = columns
@@ -78,7 +78,7 @@ pub fn conform(
                 .iter()
                 .zip(targets)
                 .map(|(column, target)| member(finder, fields, column, target.data_type()));
-            Ok(Conform::Struct(targets.clone(), members.collect::<Result<_, _>>()?))
+            Ok(ColumnConversion::Struct(targets.clone(), members.collect::<Result<_, _>>()?))
         }
         (Type::List(column), DataType::List(element)) => {
             let from = match from {
@@ -89,7 +89,7 @@ pub fn conform(
             };
             let field = &column.element_field.field_type;
             let inner = conform(finder, from, field, element.data_type())?;
-            Ok(Conform::List(Arc::clone(element), Box::new(inner)))
+            Ok(ColumnConversion::List(Arc::clone(element), Box::new(inner)))
         }
         (Type::Map(column), DataType::Map(entries, _)) => {
             let (DataType::Map(from, _), DataType::Struct(targets)) = (from, entries.data_type())
@@ -103,24 +103,24 @@ pub fn conform(
                 conform(finder, from[at].data_type(), &column.field_type, targets[at].data_type())
             };
             let inner = (inner(0, &column.key_field)?, inner(1, &column.value_field)?);
-            Ok(Conform::Map(Arc::clone(entries), Box::new(inner)))
+            Ok(ColumnConversion::Map(Arc::clone(entries), Box::new(inner)))
         }
         _ => mismatch(from, target),
     }
 }
 
 fn member(
-    finder: Finder<'_>,
+    finder: FieldFinder<'_>,
     fields: &Fields,
     column: &NestedField,
     target: &DataType,
-) -> Result<Member, DataFusionError> {
+) -> Result<MemberSource, DataFusionError> {
     match finder.find(fields, column) {
         Some(at) => {
             let inner = conform(finder, fields[at].data_type(), &column.field_type, target)?;
-            Ok(Member::At(at, inner))
+            Ok(MemberSource::At(at, inner))
         }
-        None => default_of(column, target).map(Member::Value),
+        None => default_of(column, target).map(MemberSource::Value),
     }
 }
 
@@ -146,7 +146,7 @@ pub fn default_of(column: &NestedField, target: &DataType) -> Result<ScalarValue
     ScalarValue::try_from_array(&value, 0)
 }
 
-impl Conform {
+impl ColumnConversion {
     /// The array as the table has it.
     ///
     /// # Errors
@@ -160,9 +160,9 @@ impl Conform {
             Self::Struct(fields, members) => {
                 let of_file = array.as_struct();
                 let columns = members.iter().map(|member| match member {
-                    Member::At(at, inner) => inner.apply(of_file.column(*at)),
+                    MemberSource::At(at, inner) => inner.apply(of_file.column(*at)),
                     // A field of no struct has no value: `get_field` asks the field alone.
-                    Member::Value(value) => {
+                    MemberSource::Value(value) => {
                         let values = value.to_array_of_size(array.len())?;
                         Ok(nullif(&values, &is_null(array)?)?)
                     }
@@ -202,7 +202,7 @@ fn element_type(list: &DataType) -> &DataType {
 fn map(
     array: &MapArray,
     entries: &FieldRef,
-    (key, value): &(Conform, Conform),
+    (key, value): &(ColumnConversion, ColumnConversion),
 ) -> Result<ArrayRef, DataFusionError> {
     let DataType::Struct(fields) = entries.data_type() else {
         return exec_err!("a map's entries are no struct");

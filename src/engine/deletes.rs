@@ -5,10 +5,10 @@ use crate::{
         error::SqlError,
         plan::{failure, unreadable},
     },
-    table::deletes::{DeletedRows, Deletes, DeletesError, kept_ranges},
+    table::deletes::{DeletedRows, DeletesError, RowDeletes, kept_ranges},
 };
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
-use icecore_catalog::scan::{Plan, Source, manifests::Files};
+use icecore_catalog::scan::{ManifestSource, ScanPlan, manifests::PlannedFiles};
 use parquet::{arrow::arrow_reader::RowSelection, file::metadata::ParquetMetaData};
 use std::collections::HashMap;
 
@@ -20,9 +20,12 @@ pub type DeletedByFile = HashMap<String, DeletedRows>;
 /// # Errors
 /// [`SqlError::Invalid`] for deletes that cannot be applied, [`SqlError::Limit`] for too many or when
 /// it takes too long, [`SqlError::Internal`] when a file does not read.
-pub async fn applied(source: Source<'_>, plan: Plan) -> Result<(Files, DeletedByFile), SqlError> {
-    let Plan { files, deletes } = plan;
-    let deleted = match Deletes::read(source, deletes, &files).await {
+pub async fn applied(
+    source: ManifestSource<'_>,
+    plan: ScanPlan,
+) -> Result<(PlannedFiles, DeletedByFile), SqlError> {
+    let ScanPlan { files, deletes } = plan;
+    let deleted = match RowDeletes::read(source, deletes, &files).await {
         Ok(deletes) => deletes.of_all(source, &files).await,
         Err(cause) => Err(cause),
     };

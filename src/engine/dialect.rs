@@ -46,8 +46,8 @@ const REPEATED: char = '\u{1}';
 /// # Errors
 /// It has a form that cannot be translated; the text says which.
 pub fn translate(statement: &mut Statement) -> Result<(), String> {
-    let ControlFlow::Continue(()) = statement.visit(&mut Labels);
-    match statement.visit(&mut Translator) {
+    let ControlFlow::Continue(()) = statement.visit(&mut ExpressionLabels);
+    match statement.visit(&mut DialectTranslator) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(reason) => Err(reason),
     }
@@ -64,9 +64,9 @@ pub fn shown_name(name: &str) -> &str {
 
 /// Gives columns without a name of their own the text of their expression: the planner calls a cast
 /// by what is cast, and then two columns have one name (DataFusion 54 takes no such projection).
-struct Labels;
+struct ExpressionLabels;
 
-impl VisitorMut for Labels {
+impl VisitorMut for ExpressionLabels {
     type Break = std::convert::Infallible;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
@@ -165,9 +165,9 @@ fn shown_as(expr: &Expr) -> String {
     }
 }
 
-struct Translator;
+struct DialectTranslator;
 
-impl VisitorMut for Translator {
+impl VisitorMut for DialectTranslator {
     type Break = String;
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {

@@ -70,12 +70,12 @@ fn words(tokens: &[TokenWithSpan]) -> [(Option<Keyword>, usize); 4] {
 
 /// Puts what the operators stand for into a parsed statement.
 pub fn unmark(statement: &mut Statement) {
-    let ControlFlow::Continue(()) = statement.visit(&mut Unmark);
+    let ControlFlow::Continue(()) = statement.visit(&mut UnmarkDistinct);
 }
 
-struct Unmark;
+struct UnmarkDistinct;
 
-impl VisitorMut for Unmark {
+impl VisitorMut for UnmarkDistinct {
     type Break = std::convert::Infallible;
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {

@@ -5,8 +5,8 @@
 //! mapping, and where there is none by name.
 
 use crate::{
-    engine::conform::{Conform, conform, default_of},
-    table::field_ids::{Aliases, Finder},
+    engine::conform::{ColumnConversion, conform, default_of},
+    table::field_ids::{FieldAliases, FieldFinder},
 };
 use arrow::{
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
@@ -30,42 +30,42 @@ use std::{
 
 /// Maps the columns that are read to those of each file.
 #[derive(Debug)]
-pub struct ByFieldId {
+pub struct FieldIdMapper {
     columns: Arc<iceberg::spec::Schema>,
-    aliases: Arc<Aliases>,
+    aliases: Arc<FieldAliases>,
 }
 
-impl ByFieldId {
+impl FieldIdMapper {
     /// These columns, in files without ids under these names.
     #[must_use]
-    pub fn new(columns: Arc<iceberg::spec::Schema>, aliases: Arc<Aliases>) -> Self {
+    pub fn new(columns: Arc<iceberg::spec::Schema>, aliases: Arc<FieldAliases>) -> Self {
         Self { columns, aliases }
     }
 }
 
-impl PhysicalExprAdapterFactory for ByFieldId {
+impl PhysicalExprAdapterFactory for FieldIdMapper {
     fn create(
         &self,
         table: SchemaRef,
         file: SchemaRef,
     ) -> Result<Arc<dyn PhysicalExprAdapter>, DataFusionError> {
         let (columns, aliases) = (Arc::clone(&self.columns), Arc::clone(&self.aliases));
-        let has_ids = Finder::of(&file, &aliases).has_ids;
-        Ok(Arc::new(OfFile { columns, aliases, table, file, has_ids }))
+        let has_ids = FieldFinder::of(&file, &aliases).has_ids;
+        Ok(Arc::new(FileAdapter { columns, aliases, table, file, has_ids }))
     }
 }
 
 /// One file's columns.
 #[derive(Debug)]
-struct OfFile {
+struct FileAdapter {
     columns: Arc<iceberg::spec::Schema>,
-    aliases: Arc<Aliases>,
+    aliases: Arc<FieldAliases>,
     table: SchemaRef,
     file: SchemaRef,
     has_ids: bool,
 }
 
-impl PhysicalExprAdapter for OfFile {
+impl PhysicalExprAdapter for FileAdapter {
     fn rewrite(
         &self,
         expr: Arc<dyn PhysicalExpr>,
@@ -79,12 +79,12 @@ impl PhysicalExprAdapter for OfFile {
     }
 }
 
-impl OfFile {
+impl FileAdapter {
     fn column(&self, name: &str) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let field = Arc::clone(&self.table.fields()[self.table.index_of(name)?]);
         let missing = || DataFusionError::Execution(format!("the table has no column `{name}`"));
         let column = self.columns.as_struct().field_by_name(name).ok_or_else(missing)?;
-        let finder = Finder { has_ids: self.has_ids, aliases: &self.aliases };
+        let finder = FieldFinder { has_ids: self.has_ids, aliases: &self.aliases };
         let target = field.data_type();
         let Some(at) = finder.find(self.file.fields(), column) else {
             return Ok(Arc::new(Literal::new(default_of(column, target)?)));
@@ -93,10 +93,10 @@ impl OfFile {
         let conform = conform(finder, of_file.data_type(), &column.field_type, target)?;
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(of_file.name(), at));
         Ok(match conform {
-            Conform::Same => column,
+            ColumnConversion::Same => column,
             // The reader can prune through a cast that it knows.
-            Conform::Cast(target) => Arc::new(CastExpr::new(column, target, None)),
-            conform => Arc::new(Conformed { column, conform: Arc::new(conform), field }),
+            ColumnConversion::Cast(target) => Arc::new(CastExpr::new(column, target, None)),
+            conform => Arc::new(ConvertedColumn { column, conform: Arc::new(conform), field }),
         })
     }
 }
@@ -107,33 +107,33 @@ impl OfFile {
 /// of NaN, and DataFusion 54 takes a row group whose bounds satisfy a condition for one whose rows
 /// all do, and prunes those whose NaN would (mended by apache/datafusion#24804).
 #[derive(Debug, Eq)]
-struct Conformed {
+struct ConvertedColumn {
     column: Arc<dyn PhysicalExpr>,
-    conform: Arc<Conform>,
+    conform: Arc<ColumnConversion>,
     field: FieldRef,
 }
 
 // Derived, they would move out of the expression (rust-lang/rust#78808).
-impl PartialEq for Conformed {
+impl PartialEq for ConvertedColumn {
     fn eq(&self, other: &Self) -> bool {
         self.column.eq(&other.column) && self.conform == other.conform && self.field == other.field
     }
 }
 
-impl Hash for Conformed {
+impl Hash for ConvertedColumn {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.column.hash(state);
         self.conform.hash(state);
     }
 }
 
-impl fmt::Display for Conformed {
+impl fmt::Display for ConvertedColumn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.column.fmt(f)
     }
 }
 
-impl PhysicalExpr for Conformed {
+impl PhysicalExpr for ConvertedColumn {
     fn data_type(&self, _: &Schema) -> Result<DataType, DataFusionError> {
         Ok(self.field.data_type().clone())
     }

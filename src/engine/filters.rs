@@ -9,7 +9,7 @@ use datafusion::{
     logical_expr::{Between, BinaryExpr, Expr, Like, Operator, expr::InList},
 };
 use iceberg::spec::{Datum, PrimitiveType, Schema};
-use icecore_catalog::scan::filter::{Check, Comparison, Filter, Term, Test};
+use icecore_catalog::scan::filter::{Comparison, Filter, FilterTest, Term, ValueCheck};
 
 /// Largest whole number that a 64-bit float has exactly.
 const EXACT_MAX: i64 = 1 << 53;
@@ -17,15 +17,15 @@ const EXACT_MAX: i64 = 1 << 53;
 /// The condition that follows from an expression over these columns.
 #[must_use]
 pub fn translate(expression: &Expr, columns: &Schema, schema: &ArrowSchema) -> Filter {
-    Translator { columns, schema }.condition(expression).unwrap_or(Filter::Unknown)
+    FilterTranslator { columns, schema }.condition(expression).unwrap_or(Filter::Unknown)
 }
 
-struct Translator<'a> {
+struct FilterTranslator<'a> {
     columns: &'a Schema,
     schema: &'a ArrowSchema,
 }
 
-impl Translator<'_> {
+impl FilterTranslator<'_> {
     fn condition(&self, expression: &Expr) -> Option<Filter> {
         let whole = |expression| self.condition(expression).unwrap_or(Filter::Unknown);
         match expression {
@@ -40,8 +40,10 @@ impl Translator<'_> {
             }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => self.comparison(left, *op, right),
             Expr::Not(inner) => Some(whole(inner).negate()),
-            Expr::IsNull(inner) => self.column(inner).map(|term| test(term, Check::IsNull)),
-            Expr::IsNotNull(inner) => self.column(inner).map(|term| test(term, Check::NotNull)),
+            Expr::IsNull(inner) => self.column(inner).map(|term| test(term, ValueCheck::IsNull)),
+            Expr::IsNotNull(inner) => {
+                self.column(inner).map(|term| test(term, ValueCheck::NotNull))
+            }
             Expr::Column(_) => self.boolean(expression, true),
             Expr::IsTrue(inner) => self.boolean(inner, true),
             Expr::IsFalse(inner) => self.boolean(inner, false),
@@ -88,14 +90,14 @@ impl Translator<'_> {
             }
             _ => {
                 let value = self.value(side, value)?;
-                Some(test(self.column(side)?, Check::Compare(comparison, value)))
+                Some(test(self.column(side)?, ValueCheck::Compare(comparison, value)))
             }
         }
     }
 
     fn boolean(&self, side: &Expr, value: bool) -> Option<Filter> {
         let term = self.column(side)?;
-        let check = Check::Compare(Comparison::Equal, Datum::bool(value));
+        let check = ValueCheck::Compare(Comparison::Equal, Datum::bool(value));
         (term.result == PrimitiveType::Boolean).then(|| test(term, check))
     }
 
@@ -109,7 +111,7 @@ impl Translator<'_> {
             })
             .collect();
         let values = values?;
-        Some(test(term, if *negated { Check::NotIn(values) } else { Check::In(values) }))
+        Some(test(term, if *negated { ValueCheck::NotIn(values) } else { ValueCheck::In(values) }))
     }
 
     fn like(&self, like: &Like) -> Option<Filter> {
@@ -124,7 +126,7 @@ impl Translator<'_> {
         }
         let Some(wildcard_at) = pattern.find(['%', '_']) else {
             let comparison = if like.negated { Comparison::NotEqual } else { Comparison::Equal };
-            return Some(test(term, Check::Compare(comparison, Datum::string(pattern))));
+            return Some(test(term, ValueCheck::Compare(comparison, Datum::string(pattern))));
         };
         let (prefix, rest) = pattern.split_at(wildcard_at);
         if prefix.is_empty() {
@@ -132,13 +134,13 @@ impl Translator<'_> {
         }
         let prefix = prefix.to_owned();
         match (like.negated, rest) {
-            (true, "%") => Some(test(term, Check::NotStartsWith(prefix))),
+            (true, "%") => Some(test(term, ValueCheck::NotStartsWith(prefix))),
             // What does not match the whole pattern may still start like it.
             (true, _) => None,
             // The opposite of what follows does not follow from the opposite.
-            (false, "%") => Some(test(term, Check::StartsWith(prefix))),
+            (false, "%") => Some(test(term, ValueCheck::StartsWith(prefix))),
             (false, _) => {
-                let starts = test(term, Check::StartsWith(prefix));
+                let starts = test(term, ValueCheck::StartsWith(prefix));
                 Some(starts.and(Filter::Unknown))
             }
         }
@@ -178,8 +180,8 @@ impl Translator<'_> {
     }
 }
 
-fn test(term: Term, check: Check) -> Filter {
-    Filter::Test(Test { term, check })
+fn test(term: Term, check: ValueCheck) -> Filter {
+    Filter::Test(FilterTest { term, check })
 }
 
 /// A comparison of a column that is cast first: what follows for the column itself.
@@ -191,7 +193,7 @@ fn through_cast(
 ) -> Option<Filter> {
     if is_text(from) && text(value).is_some() {
         let value = datum(&term.result, value)?;
-        return Some(test(term, Check::Compare(comparison, value)));
+        return Some(test(term, ValueCheck::Compare(comparison, value)));
     }
     if !keeps_order(from, &value.data_type()) {
         return None;
@@ -209,8 +211,8 @@ fn through_cast(
         }),
     };
     let (lowest, highest) = (at(lowest)?, at(highest)?);
-    let from_below = test(term.clone(), Check::Compare(Comparison::GreaterOrEqual, lowest));
-    let to_above = test(term, Check::Compare(Comparison::LessOrEqual, highest));
+    let from_below = test(term.clone(), ValueCheck::Compare(Comparison::GreaterOrEqual, lowest));
+    let to_above = test(term, ValueCheck::Compare(Comparison::LessOrEqual, highest));
     // What follows may be true where the comparison is not, so its opposite must stay unknown.
     Some(Filter::Unknown.and(match comparison {
         Comparison::Less | Comparison::LessOrEqual => to_above,

@@ -50,7 +50,7 @@ fn mapped<T: ArrowPrimitiveType>(array: &ArrayRef, map: fn(T::Native) -> T::Nati
 #[must_use]
 pub fn inner_of(expr: &Expr) -> Option<&Expr> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
-    let is_it = (func.inner().as_ref() as &dyn Any).is::<OneZero>();
+    let is_it = (func.inner().as_ref() as &dyn Any).is::<FloatNormalizer>();
     if is_it { args.first() } else { None }
 }
 
@@ -58,16 +58,16 @@ pub fn inner_of(expr: &Expr) -> Option<&Expr> {
 #[must_use]
 pub fn call(expr: Expr) -> Expr {
     let signature = Signature::any(1, Volatility::Immutable);
-    let func = Arc::new(ScalarUDF::from(OneZero { signature }));
+    let func = Arc::new(ScalarUDF::from(FloatNormalizer { signature }));
     Expr::ScalarFunction(ScalarFunction { func, args: vec![expr] })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct OneZero {
+struct FloatNormalizer {
     signature: Signature,
 }
 
-impl ScalarUDFImpl for OneZero {
+impl ScalarUDFImpl for FloatNormalizer {
     fn name(&self) -> &'static str {
         "one_zero"
     }

@@ -18,7 +18,7 @@ use std::{cmp::Ordering, collections::VecDeque, sync::Arc};
 
 /// The least or greatest value of a frame.
 #[derive(Debug)]
-pub struct Extremes {
+pub struct FrameExtremes {
     /// How a value compares to one that came before it and can never be the answer again.
     better: Ordering,
     none: ScalarValue,
@@ -30,7 +30,7 @@ pub struct Extremes {
     left: u64,
 }
 
-impl Extremes {
+impl FrameExtremes {
     /// Of values of this type.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Extremes {
     }
 }
 
-impl Accumulator for Extremes {
+impl Accumulator for FrameExtremes {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         for row in 0..values[0].len() {
             if values[0].is_valid(row) {
@@ -104,7 +104,7 @@ impl Accumulator for Extremes {
 #[derive(Debug)]
 pub struct FrameRecompute {
     function: AggregateUDF,
-    arguments: Arguments,
+    arguments: OwnedArguments,
     /// The rows of the frame, and before them some that have left.
     rows: Vec<ArrayRef>,
     /// How many of them have left.
@@ -113,7 +113,7 @@ pub struct FrameRecompute {
 
 /// [`AccumulatorArgs`] that are kept.
 #[derive(Debug)]
-struct Arguments {
+struct OwnedArguments {
     return_field: FieldRef,
     schema: Schema,
     ignore_nulls: bool,
@@ -129,7 +129,7 @@ impl FrameRecompute {
     /// What `function` makes of its arguments.
     #[must_use]
     pub fn new(function: AggregateUDF, args: &AccumulatorArgs<'_>) -> Self {
-        let arguments = Arguments {
+        let arguments = OwnedArguments {
             return_field: Arc::clone(&args.return_field),
             schema: args.schema.clone(),
             ignore_nulls: args.ignore_nulls,

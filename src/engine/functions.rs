@@ -36,7 +36,7 @@ fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, 
     let (texts, paths) = (arrays[0].as_string_view(), arrays[1].as_string_view());
     let mut values = StringViewBuilder::with_capacity(texts.len());
     // The path is the same for all rows nearly always, so the last one is kept.
-    let mut last: Option<(&str, Vec<Step>)> = None;
+    let mut last: Option<(&str, Vec<PathStep>)> = None;
     for (text, path) in texts.iter().zip(paths.iter()) {
         let (Some(text), Some(path)) = (text, path) else {
             values.append_null();
@@ -73,20 +73,20 @@ pub(super) fn returned(
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum PathStep {
     /// A member of an object.
     Key(String),
     /// An element of an array, from 0.
     Index(usize),
 }
 
-fn value_at(text: &str, path: &[Step], unquote: bool) -> Option<String> {
+fn value_at(text: &str, path: &[PathStep], unquote: bool) -> Option<String> {
     let mut found: &RawValue = serde_json::from_str(text).ok()?;
     for step in path {
         let mut json = serde_json::Deserializer::from_str(found.get());
         found = match step {
-            Step::Key(name) => json.deserialize_map(Member(name)).ok()??,
-            Step::Index(index) => json.deserialize_seq(Element(*index)).ok()??,
+            PathStep::Key(name) => json.deserialize_map(MemberSearch(name)).ok()??,
+            PathStep::Index(index) => json.deserialize_seq(ElementSearch(*index)).ok()??,
         };
     }
     let raw = found.get();
@@ -98,9 +98,9 @@ fn value_at(text: &str, path: &[Step], unquote: bool) -> Option<String> {
 }
 
 /// Finds a member of an object; of several with the name the last, as other readers do.
-struct Member<'a>(&'a str);
+struct MemberSearch<'a>(&'a str);
 
-impl<'de> Visitor<'de> for Member<'_> {
+impl<'de> Visitor<'de> for MemberSearch<'_> {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,9 +121,9 @@ impl<'de> Visitor<'de> for Member<'_> {
 }
 
 /// Finds an element of an array.
-struct Element(usize);
+struct ElementSearch(usize);
 
-impl<'de> Visitor<'de> for Element {
+impl<'de> Visitor<'de> for ElementSearch {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,19 +143,19 @@ impl<'de> Visitor<'de> for Element {
 }
 
 /// `$`, `$.a`, `$.a[0]."b c"`, or one member's name.
-fn parse_path(path: &str) -> Option<Vec<Step>> {
+fn parse_path(path: &str) -> Option<Vec<PathStep>> {
     let Some(mut rest) = path.strip_prefix('$') else {
-        return Some(vec![Step::Key(path.to_owned())]);
+        return Some(vec![PathStep::Key(path.to_owned())]);
     };
     let mut nodes = Vec::new();
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('[') {
             let (index, after) = after.split_once(']')?;
-            nodes.push(Step::Index(index.parse().ok()?));
+            nodes.push(PathStep::Index(index.parse().ok()?));
             rest = after;
         } else if let Some(after) = rest.strip_prefix(".\"") {
             let (name, after) = after.split_once('"')?;
-            nodes.push(Step::Key(name.to_owned()));
+            nodes.push(PathStep::Key(name.to_owned()));
             rest = after;
         } else {
             let after = rest.strip_prefix('.')?;
@@ -164,7 +164,7 @@ fn parse_path(path: &str) -> Option<Vec<Step>> {
             if name.is_empty() {
                 return None;
             }
-            nodes.push(Step::Key(name.to_owned()));
+            nodes.push(PathStep::Key(name.to_owned()));
             rest = after;
         }
     }

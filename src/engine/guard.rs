@@ -4,7 +4,7 @@
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
 use crate::engine::{
-    clauses, described, dialect, distinct, error::SqlError, labels::Labels, multisets, nulls,
+    clauses, described, dialect, distinct, error::SqlError, labels::ColumnLabels, multisets, nulls,
     syntax,
 };
 use datafusion::sql::sqlparser::{
@@ -57,26 +57,26 @@ const FORBIDDEN_FUNCTIONS: &[&str] = &[
 /// A statement that may be planned. It is sent as its text, and checked again where it arrives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Checked {
+pub struct CheckedStatement {
     /// As it was sent.
     pub text: String,
     /// The statement.
     pub statement: Statement,
     /// What its columns are called.
-    pub labels: Labels,
+    pub labels: ColumnLabels,
     /// Whether it gives rows of tables, so that a row limit may be put on its plan.
     pub is_query: bool,
     /// How often it names one of the request's values.
     pub placeholders: usize,
 }
 
-impl From<Checked> for String {
-    fn from(checked: Checked) -> Self {
+impl From<CheckedStatement> for String {
+    fn from(checked: CheckedStatement) -> Self {
         checked.text
     }
 }
 
-impl TryFrom<String> for Checked {
+impl TryFrom<String> for CheckedStatement {
     type Error = SqlError;
 
     fn try_from(text: String) -> Result<Self, SqlError> {
@@ -84,19 +84,19 @@ impl TryFrom<String> for Checked {
     }
 }
 
-impl Checked {
+impl CheckedStatement {
     /// Whether its work may be more than its length.
     #[must_use]
     pub fn reads_tables(&self) -> bool {
-        struct Tables;
-        impl Visitor for Tables {
+        struct TableSearch;
+        impl Visitor for TableSearch {
             type Break = ();
             fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
                 ControlFlow::Break(())
             }
         }
         match &self.statement {
-            Statement::Query(query) => query.visit(&mut Tables).is_break(),
+            Statement::Query(query) => query.visit(&mut TableSearch).is_break(),
             _ => true,
         }
     }
@@ -106,7 +106,7 @@ impl Checked {
 ///
 /// # Errors
 /// [`SqlError::Invalid`] says what is too much or not allowed.
-pub fn check(sql: &str) -> Result<Checked, SqlError> {
+pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     if SQL_BYTES_MAX < sql.len() {
         return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
     }
@@ -130,7 +130,7 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
     let is_query = check_statement(&statement)?;
     distinct::unmark(&mut statement);
     check_shape(&statement)?;
-    let labels = Labels::of(&statement);
+    let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);
     multisets::number_copies(&mut statement).map_err(invalid)?;
     dialect::translate(&mut statement).map_err(invalid)?;
@@ -138,12 +138,12 @@ pub fn check(sql: &str) -> Result<Checked, SqlError> {
     // What is written once may now be read several times.
     let placeholders = check_shape(&statement)?;
     let text = sql.to_owned();
-    Ok(Checked { text, statement, labels, is_query, placeholders })
+    Ok(CheckedStatement { text, statement, labels, is_query, placeholders })
 }
 
 /// Refuses a shape that is too large; how often the statement names one of the request's values.
 fn check_shape(statement: &Statement) -> Result<usize, SqlError> {
-    let mut shape = Shape::default();
+    let mut shape = StatementShape::default();
     match statement.visit(&mut shape) {
         ControlFlow::Continue(()) => Ok(shape.placeholders),
         ControlFlow::Break(reason) => Err(invalid(reason)),
@@ -195,15 +195,15 @@ fn check_tokens(tokens: &[Token]) -> Result<(), SqlError> {
     for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
         let kind = kind(token);
         match kind {
-            Kind::Open => depth += 1,
-            Kind::Close => depth = depth.saturating_sub(1),
-            Kind::Operator => operators += 1,
-            Kind::SetOperation => set_operations += 1,
-            Kind::Join => joins += 1,
-            Kind::Other => (),
+            TokenKind::Open => depth += 1,
+            TokenKind::Close => depth = depth.saturating_sub(1),
+            TokenKind::Operator => operators += 1,
+            TokenKind::SetOperation => set_operations += 1,
+            TokenKind::Join => joins += 1,
+            TokenKind::Other => (),
         }
         // `NOT NOT NOT …` and `- - - …` nest without brackets.
-        prefixes = if kind == Kind::Operator { prefixes + 1 } else { 0 };
+        prefixes = if kind == TokenKind::Operator { prefixes + 1 } else { 0 };
         depth_most = depth_most.max(depth).max(prefixes);
     }
     if DEPTH_MAX < depth_most {
@@ -226,7 +226,7 @@ fn check_tokens(tokens: &[Token]) -> Result<(), SqlError> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     Open,
     Close,
     Operator,
@@ -235,20 +235,22 @@ enum Kind {
     Other,
 }
 
-fn kind(token: &Token) -> Kind {
+fn kind(token: &Token) -> TokenKind {
     match token {
-        Token::LParen | Token::LBracket | Token::LBrace => Kind::Open,
-        Token::RParen | Token::RBracket | Token::RBrace => Kind::Close,
+        Token::LParen | Token::LBracket | Token::LBrace => TokenKind::Open,
+        Token::RParen | Token::RBracket | Token::RBrace => TokenKind::Close,
         Token::Word(word) if word.quote_style.is_none() => {
             let text = word.value.to_ascii_uppercase();
             match text.as_str() {
-                "CASE" => Kind::Open,
-                "END" => Kind::Close,
+                "CASE" => TokenKind::Open,
+                "END" => TokenKind::Close,
                 "AND" | "OR" | "XOR" | "NOT" | "LIKE" | "ILIKE" | "IS" | "BETWEEN" | "DIV"
-                | "SIMILAR" | "RLIKE" | "REGEXP" | "OVERLAPS" | "COLLATE" | "AT" => Kind::Operator,
-                "JOIN" => Kind::Join,
-                "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" => Kind::SetOperation,
-                _ => Kind::Other,
+                | "SIMILAR" | "RLIKE" | "REGEXP" | "OVERLAPS" | "COLLATE" | "AT" => {
+                    TokenKind::Operator
+                }
+                "JOIN" => TokenKind::Join,
+                "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" => TokenKind::SetOperation,
+                _ => TokenKind::Other,
             }
         }
         Token::EOF
@@ -265,9 +267,9 @@ fn kind(token: &Token) -> Kind {
         | Token::EscapedStringLiteral(_)
         | Token::UnicodeStringLiteral(_)
         | Token::HexStringLiteral(_)
-        | Token::DollarQuotedString(_) => Kind::Other,
+        | Token::DollarQuotedString(_) => TokenKind::Other,
         // Every sign that stands between or before expressions; counting one too many does no harm.
-        _ => Kind::Operator,
+        _ => TokenKind::Operator,
     }
 }
 
@@ -294,7 +296,7 @@ fn not_a_query() -> SqlError {
 
 /// Walks the whole statement for what no token tells.
 #[derive(Default)]
-struct Shape {
+struct StatementShape {
     /// How many tables each common table expression stands for.
     weights: HashMap<String, usize>,
     /// Common table expressions by the address of their query, until that query ends.
@@ -311,7 +313,7 @@ struct Shape {
     placeholders: usize,
 }
 
-impl Shape {
+impl StatementShape {
     fn add(&mut self, relations: usize) -> ControlFlow<String> {
         let Some(count) = self.open.last_mut() else { return ControlFlow::Continue(()) };
         *count = count.saturating_add(relations);
@@ -330,7 +332,7 @@ fn address(query: &Query) -> usize {
     std::ptr::from_ref(query).addr()
 }
 
-impl Visitor for Shape {
+impl Visitor for StatementShape {
     type Break = String;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {

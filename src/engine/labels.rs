@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 /// Names for columns, from both ends: a wildcard between stands for any number of them.
 #[derive(Clone, Debug, Default)]
-pub struct Labels {
+pub struct ColumnLabels {
     front: Vec<Option<String>>,
     /// The last one first; empty where there is no wildcard.
     back: Vec<Option<String>>,
 }
 
-impl Labels {
+impl ColumnLabels {
     /// The names that a statement, as it was written, gives the columns of its answer.
     #[must_use]
     pub fn of(statement: &Statement) -> Self {

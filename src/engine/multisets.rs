@@ -19,15 +19,15 @@ use std::{convert::Infallible, fmt::Write, ops::ControlFlow};
 /// # Errors
 /// The columns are not written down, so that nothing tells how many there are.
 pub fn number_copies(statement: &mut Statement) -> Result<(), String> {
-    match statement.visit(&mut Copies) {
+    match statement.visit(&mut MultisetRewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(reason) => Err(reason),
     }
 }
 
-struct Copies;
+struct MultisetRewriter;
 
-impl VisitorMut for Copies {
+impl VisitorMut for MultisetRewriter {
     type Break = String;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
@@ -54,7 +54,7 @@ fn body(set: &mut SetExpr) -> ControlFlow<String> {
     plain_names(left);
     plain_names(right);
     let mut made = skeleton(word, &names);
-    let ControlFlow::Continue(()) = VisitMut::visit(&mut made, &mut Filler { left, right });
+    let ControlFlow::Continue(()) = VisitMut::visit(&mut made, &mut OperandFiller { left, right });
     *set = made;
     ControlFlow::Continue(())
 }
@@ -140,12 +140,12 @@ fn skeleton(word: &str, names: &[String]) -> SetExpr {
     *query.body
 }
 
-struct Filler<'a> {
+struct OperandFiller<'a> {
     left: &'a SetExpr,
     right: &'a SetExpr,
 }
 
-impl VisitorMut for Filler<'_> {
+impl VisitorMut for OperandFiller<'_> {
     type Break = Infallible;
 
     // On the way up, so that what is put in is not searched.

@@ -28,15 +28,15 @@ pub fn resolve(statement: &mut Statement, columns: &[String]) {
     if meant.is_empty() {
         return;
     }
-    let mut resolver = Resolver { meant };
+    let mut resolver = NameResolver { meant };
     let ControlFlow::Continue(()) = statement.visit(&mut resolver);
 }
 
-struct Resolver<'a> {
+struct NameResolver<'a> {
     meant: HashMap<String, Option<&'a str>>,
 }
 
-impl Resolver<'_> {
+impl NameResolver<'_> {
     fn name(&self, name: &mut Ident) {
         if name.quote_style.is_none()
             && let Some(Some(exact)) = self.meant.get(&name.value.to_lowercase())
@@ -84,7 +84,7 @@ impl Resolver<'_> {
     }
 }
 
-impl VisitorMut for Resolver<'_> {
+impl VisitorMut for NameResolver<'_> {
     type Break = std::convert::Infallible;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {

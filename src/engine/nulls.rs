@@ -21,7 +21,7 @@ const REWRITES_MAX: usize = 50;
 /// # Errors
 /// The statement has too many.
 pub fn spell_out(statement: &mut Statement) -> Result<(), String> {
-    match statement.visit(&mut Nulls::default()) {
+    match statement.visit(&mut NullRewriter::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(reason) => Err(reason),
     }
@@ -47,13 +47,13 @@ const COMPARISON: &str = "CASE \
     ELSE __miss END";
 
 #[derive(Default)]
-struct Nulls {
+struct NullRewriter {
     /// Addresses of expressions that are right as they are where they stand.
     kept: HashSet<usize>,
     rewrites: usize,
 }
 
-impl VisitorMut for Nulls {
+impl VisitorMut for NullRewriter {
     type Break = String;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
@@ -63,7 +63,7 @@ impl VisitorMut for Nulls {
             self.condition(condition, &around)?;
         }
         // There the planner has a join for EXISTS, and in a select list for queries with one value.
-        let ControlFlow::Continue(()) = select.projection.visit(&mut CountExists::default());
+        let ControlFlow::Continue(()) = select.projection.visit(&mut ExistsCounter::default());
         ControlFlow::Continue(())
     }
 
@@ -79,7 +79,7 @@ impl VisitorMut for Nulls {
     }
 }
 
-impl Nulls {
+impl NullRewriter {
     fn count(&mut self) -> ControlFlow<String> {
         self.rewrites += 1;
         if self.rewrites <= REWRITES_MAX {
@@ -125,11 +125,11 @@ impl Nulls {
 
 /// Counts what EXISTS asks for, but not inside of other queries.
 #[derive(Default)]
-struct CountExists {
+struct ExistsCounter {
     open_queries: usize,
 }
 
-impl VisitorMut for CountExists {
+impl VisitorMut for ExistsCounter {
     type Break = Infallible;
 
     fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<Infallible> {

@@ -7,7 +7,7 @@ pub mod cell;
 mod parquet_file;
 
 use crate::{
-    engine::{Answer, error::SqlError},
+    engine::{QueryAnswer, error::SqlError},
     table::writer::blocking,
 };
 use arrow::{
@@ -16,7 +16,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use bytes::Bytes;
-use cell::Cells;
+use cell::CellWriter;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum OutputFormat {
     /// One object: `{"columns":[{name,type}],"rows":[[…]],"rowCount","elapsedMs","snapshot"?}`.
     Json,
     /// One object a row, one a line.
@@ -40,7 +40,7 @@ pub enum Format {
     Parquet,
 }
 
-impl Format {
+impl OutputFormat {
     /// The first format that an `Accept` header names; JSON when it names none (`*/*`, empty).
     /// None when it names only media types that are not written.
     #[must_use]
@@ -89,14 +89,14 @@ pub enum ErrorPlace {
 impl ErrorPlace {
     /// Whether a body of this format tells of an error, so that it may end like a whole one.
     #[must_use]
-    pub fn is_told(self, format: Format) -> bool {
-        self == Self::Trailer || matches!(format, Format::Json | Format::Ndjson)
+    pub fn is_told(self, format: OutputFormat) -> bool {
+        self == Self::Trailer || matches!(format, OutputFormat::Json | OutputFormat::Ndjson)
     }
 }
 
 /// A part of an encoded answer.
 #[derive(Debug)]
-pub enum Piece {
+pub enum AnswerPiece {
     /// Bytes of the body.
     Bytes(Bytes),
     /// The query failed: the answer ends here and is not whole.
@@ -104,7 +104,7 @@ pub enum Piece {
 }
 
 /// An encoded answer. Dropping it cancels the query.
-pub type Pieces = BoxStream<'static, Piece>;
+pub type AnswerPieces = BoxStream<'static, AnswerPiece>;
 
 /// Encodes an answer as it runs. Returns once the first rows are encoded, or all of them: until
 /// then a failing query is an error and not half an answer. `elapsed` is asked once, at the end.
@@ -113,16 +113,19 @@ pub type Pieces = BoxStream<'static, Piece>;
 /// What the query failed with before its first rows; [`SqlError::Invalid`] when the format has no
 /// such columns.
 pub async fn encode(
-    answer: Answer,
-    format: Format,
+    answer: QueryAnswer,
+    format: OutputFormat,
     errors: ErrorPlace,
     elapsed: impl Fn() -> Duration + Clone + Send + Sync + 'static,
-) -> Result<Pieces, SqlError> {
+) -> Result<AnswerPieces, SqlError> {
     let parquet = match format {
-        Format::Parquet => Some(ParquetFile::start(&answer.schema)?),
-        Format::Json | Format::Ndjson | Format::Csv | Format::ArrowStream => None,
+        OutputFormat::Parquet => Some(ParquetFile::start(&answer.schema)?),
+        OutputFormat::Json
+        | OutputFormat::Ndjson
+        | OutputFormat::Csv
+        | OutputFormat::ArrowStream => None,
     };
-    let mut encoder = Encoder {
+    let mut encoder = AnswerEncoder {
         format,
         errors,
         schema: answer.schema,
@@ -137,7 +140,7 @@ pub async fn encode(
     while first.len() == header && !encoder.ended {
         first.extend_from_slice(&encoder.next(&mut batches, &elapsed).await?);
     }
-    let first = stream::iter([Piece::Bytes(first.into())]);
+    let first = stream::iter([AnswerPiece::Bytes(first.into())]);
     let rest = stream::unfold((encoder, batches), move |(mut encoder, mut batches)| {
         let elapsed = elapsed.clone();
         async move {
@@ -145,22 +148,23 @@ pub async fn encode(
                 return None;
             }
             let pieces = match encoder.next(&mut batches, &elapsed).await {
-                Ok(bytes) => vec![Piece::Bytes(bytes.into())],
+                Ok(bytes) => vec![AnswerPiece::Bytes(bytes.into())],
                 Err(error) => {
                     let last = encoder.fail(&error, elapsed());
-                    vec![Piece::Bytes(last.into()), Piece::Failed(error)]
+                    vec![AnswerPiece::Bytes(last.into()), AnswerPiece::Failed(error)]
                 }
             };
             Some((stream::iter(pieces), (encoder, batches)))
         }
     });
-    let has_bytes = |piece: &Piece| !matches!(piece, Piece::Bytes(bytes) if bytes.is_empty());
+    let has_bytes =
+        |piece: &AnswerPiece| !matches!(piece, AnswerPiece::Bytes(bytes) if bytes.is_empty());
     let pieces = first.chain(rest.flatten());
     Ok(pieces.filter(move |piece| std::future::ready(has_bytes(piece))).boxed())
 }
 
-struct Encoder {
-    format: Format,
+struct AnswerEncoder {
+    format: OutputFormat,
     errors: ErrorPlace,
     schema: SchemaRef,
     snapshot: Option<i64>,
@@ -171,7 +175,7 @@ struct Encoder {
     parquet: Option<ParquetFile>,
 }
 
-impl Encoder {
+impl AnswerEncoder {
     /// The bytes of the next batch, or of the end.
     async fn next(
         &mut self,
@@ -191,7 +195,7 @@ impl Encoder {
     fn start(&mut self) -> Result<Vec<u8>, SqlError> {
         let mut out = Vec::new();
         match self.format {
-            Format::Json => {
+            OutputFormat::Json => {
                 out.extend_from_slice(b"{\"columns\":[");
                 for (at, field) in self.schema.fields().iter().enumerate() {
                     if 0 < at {
@@ -201,13 +205,13 @@ impl Encoder {
                 }
                 out.extend_from_slice(b"],\"rows\":[");
             }
-            Format::Ndjson => (),
-            Format::Parquet => {
+            OutputFormat::Ndjson => (),
+            OutputFormat::Parquet => {
                 if let Some(file) = &mut self.parquet {
                     return file.header();
                 }
             }
-            Format::Csv => {
+            OutputFormat::Csv => {
                 for (at, field) in self.schema.fields().iter().enumerate() {
                     if 0 < at {
                         out.push(b',');
@@ -216,7 +220,7 @@ impl Encoder {
                 }
                 out.push(b'\n');
             }
-            Format::ArrowStream => {
+            OutputFormat::ArrowStream => {
                 // The writer starts with the schema; the end mark follows in `end`.
                 let mut writer = StreamWriter::try_new(&mut out, &self.schema)
                     .map_err(|cause| unwritable(&cause))?;
@@ -240,24 +244,24 @@ impl Encoder {
     }
 
     fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, SqlError> {
-        if self.format == Format::ArrowStream {
+        if self.format == OutputFormat::ArrowStream {
             self.rows += batch.num_rows() as u64;
             return self.arrow_batch(batch);
         }
-        let cells = Cells::new(batch)?;
+        let cells = CellWriter::new(batch)?;
         let mut out = Vec::with_capacity(batch.num_rows() * 64);
         for row in 0..batch.num_rows() {
             match self.format {
-                Format::Json => {
+                OutputFormat::Json => {
                     out.extend_from_slice(if self.rows == 0 { b"\n[" } else { b",\n[" });
                     cells.write_json_values(&mut out, row);
                     out.push(b']');
                 }
-                Format::Ndjson => {
+                OutputFormat::Ndjson => {
                     cells.write_json_object(&mut out, row);
                     out.push(b'\n');
                 }
-                Format::Csv | Format::ArrowStream | Format::Parquet => {
+                OutputFormat::Csv | OutputFormat::ArrowStream | OutputFormat::Parquet => {
                     cells.write_csv(&mut out, row);
                     out.push(b'\n');
                 }
@@ -287,7 +291,7 @@ impl Encoder {
         let mut out = Vec::new();
         match (self.format, self.errors) {
             // The line begins with `]`, as no line of a row does.
-            (Format::Json, _) => {
+            (OutputFormat::Json, _) => {
                 out.push(b'\n');
                 out.extend_from_slice(self.totals(elapsed).as_bytes());
                 out.push(b',');
@@ -295,12 +299,18 @@ impl Encoder {
                 out.push(b'\n');
             }
             // A row's line never begins with a space, whatever its columns are called.
-            (Format::Ndjson, ErrorPlace::Body) => {
+            (OutputFormat::Ndjson, ErrorPlace::Body) => {
                 out.push(b' ');
                 out.extend_from_slice(&error_text(error));
                 out.push(b'\n');
             }
-            (Format::Ndjson | Format::Csv | Format::ArrowStream | Format::Parquet, _) => (),
+            (
+                OutputFormat::Ndjson
+                | OutputFormat::Csv
+                | OutputFormat::ArrowStream
+                | OutputFormat::Parquet,
+                _,
+            ) => (),
         }
         out
     }
@@ -320,10 +330,10 @@ impl Encoder {
             return blocking(move || file.finish()).await;
         }
         match self.format {
-            Format::Json => Ok((self.totals(elapsed) + "}\n").into_bytes()),
-            Format::Ndjson | Format::Csv | Format::Parquet => Ok(Vec::new()),
+            OutputFormat::Json => Ok((self.totals(elapsed) + "}\n").into_bytes()),
+            OutputFormat::Ndjson | OutputFormat::Csv | OutputFormat::Parquet => Ok(Vec::new()),
             // The end of an IPC stream: continuation mark and length 0.
-            Format::ArrowStream => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
+            OutputFormat::ArrowStream => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The values that a request gives for the places of its statement.
 
-use crate::engine::{error::SqlError, weight};
+use crate::engine::{error::SqlError, plan_limits};
 use datafusion::common::ScalarValue;
 
 /// Most values for the places of a statement.
@@ -16,7 +16,7 @@ pub(super) fn values(
     if PARAMS_MAX < params.len() {
         return Err(SqlError::Invalid(format!("there are more than {PARAMS_MAX} params")));
     }
-    if weight::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
+    if plan_limits::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
         return Err(SqlError::Invalid(format!(
             "the longest of params has {longest} bytes, which is too long for a statement with {uses} places for values"
         )));

@@ -46,7 +46,9 @@ pub fn all() -> Vec<AggregateUDF> {
         aliases: vec!["quantile_cont".to_owned()],
         signature: signature(),
     }));
-    made.push(AggregateUDF::from(Mode { signature: Signature::any(1, Volatility::Immutable) }));
+    made.push(AggregateUDF::from(ModeFunction {
+        signature: Signature::any(1, Volatility::Immutable),
+    }));
     made
 }
 
@@ -110,7 +112,7 @@ impl AggregateUDFImpl for Percentile {
         }
         let descends = args.order_bys.first().is_some_and(|order| order.options.descending);
         let fraction = if descends { 1.0 - fraction } else { fraction };
-        Ok(Box::new(Values { values: Vec::new(), fraction, distinct: args.is_distinct }))
+        Ok(Box::new(PercentileValues { values: Vec::new(), fraction, distinct: args.is_distinct }))
     }
 }
 
@@ -129,13 +131,13 @@ fn fraction(args: &AccumulatorArgs<'_>) -> Result<f64, DataFusionError> {
 }
 
 #[derive(Debug)]
-struct Values {
+struct PercentileValues {
     values: Vec<f64>,
     fraction: f64,
     distinct: bool,
 }
 
-impl Accumulator for Values {
+impl Accumulator for PercentileValues {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         let values = cast(&values[0], &DataType::Float64)?;
         self.values.extend(values.as_primitive::<Float64Type>().iter().flatten());
@@ -183,11 +185,11 @@ impl Accumulator for Values {
 
 /// The most frequent value; of several the least.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Mode {
+struct ModeFunction {
     signature: Signature,
 }
 
-impl AggregateUDFImpl for Mode {
+impl AggregateUDFImpl for ModeFunction {
     fn name(&self) -> &'static str {
         "mode"
     }
@@ -222,12 +224,17 @@ impl AggregateUDFImpl for Mode {
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
         let kind = args.return_field.data_type().clone();
-        Ok(Box::new(Counts { counts: HashMap::new(), bytes: 0, kind, distinct: args.is_distinct }))
+        Ok(Box::new(ModeCounts {
+            counts: HashMap::new(),
+            bytes: 0,
+            kind,
+            distinct: args.is_distinct,
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Counts {
+struct ModeCounts {
     counts: HashMap<ScalarValue, i64>,
     /// Memory of the values themselves.
     bytes: usize,
@@ -235,7 +242,7 @@ struct Counts {
     distinct: bool,
 }
 
-impl Counts {
+impl ModeCounts {
     fn add(&mut self, value: ScalarValue, count: i64) {
         let bytes = value.size();
         let before = self.counts.len();
@@ -246,7 +253,7 @@ impl Counts {
     }
 }
 
-impl Accumulator for Counts {
+impl Accumulator for ModeCounts {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         for row in 0..values[0].len() {
             if values[0].is_valid(row) {

@@ -12,9 +12,9 @@ use datafusion::{common::ScalarValue, error::DataFusionError, logical_expr::Expr
 use iceberg::spec::{DataFileFormat, PrimitiveLiteral, Schema, TableMetadata};
 use icecore_catalog::{
     scan::{
-        Deadline, ScanError, Source,
+        Deadline, ManifestSource, ScanError,
         filter::Filter,
-        manifests::{Files, ManifestCache, PlannedFile},
+        manifests::{ManifestCache, PlannedFile, PlannedFiles},
     },
     storage::Storage,
 };
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// One snapshot of one table, as its files are planned.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct SnapshotScan {
     /// The table.
     pub metadata: Arc<TableMetadata>,
     /// Which snapshot.
@@ -35,9 +35,9 @@ pub struct Snapshot {
 
 /// What is left to read.
 #[derive(Debug)]
-pub struct Planned {
+pub struct QueryFiles {
     /// The data files.
-    pub files: Files,
+    pub files: PlannedFiles,
     /// Rows of them that other engines deleted.
     pub deletes: DeletedByFile,
 }
@@ -45,7 +45,7 @@ pub struct Planned {
 /// What the summary of a snapshot calls the number of its data files.
 const TOTAL_DATA_FILES: &str = "total-data-files";
 
-impl Snapshot {
+impl SnapshotScan {
     /// How many data files the whole snapshot has; 0 where its writer did not say.
     #[must_use]
     pub fn file_count(&self) -> u64 {
@@ -67,12 +67,12 @@ impl Snapshot {
         storage: &Storage,
         filters: &[Expr],
         until: Deadline,
-    ) -> Result<Planned, DataFusionError> {
+    ) -> Result<QueryFiles, DataFusionError> {
         let filter = filters
             .iter()
             .map(|expression| filters::translate(expression, &self.columns, &self.schema))
             .fold(Filter::True, Filter::and);
-        let source = Source { storage, cache, metadata: &self.metadata, until };
+        let source = ManifestSource { storage, cache, metadata: &self.metadata, until };
         let plan =
             source.plan(self.id, &filter).await.map_err(|cause| external(failure(&cause)))?;
         let other = plan.files.iter().find(|file| file.format != DataFileFormat::Parquet);
@@ -91,7 +91,7 @@ impl Snapshot {
         };
         links.map_err(|cause| external(failure(&ScanError::from(cause))))?;
         let (files, deletes) = deletes::applied(source, plan).await.map_err(external)?;
-        Ok(Planned { files, deletes })
+        Ok(QueryFiles { files, deletes })
     }
 
     /// Whether every column is in `file` and is there under the name and type that are read: only

@@ -5,13 +5,13 @@ use crate::{
     engine::{
         counts::FileCounts,
         deletes::{self, DeletedByFile},
-        field_ids::ByFieldId,
-        fresh::Fresh,
-        plan::{Snapshot, scalar, unreadable},
-        view::{Ours, TableView},
+        field_ids::FieldIdMapper,
+        log_tail::LogTail,
+        plan::{SnapshotScan, scalar, unreadable},
+        view::{ServiceTableView, TableView},
     },
     event::rows,
-    table::field_ids::Aliases,
+    table::field_ids::FieldAliases,
     wal::RecordRef,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -58,11 +58,11 @@ const FILE_STATISTICS_MAX: usize = 1_024;
 
 /// One table of a view.
 #[derive(Debug)]
-pub struct Table {
-    snapshot: Option<Snapshot>,
-    tail: Option<(Ours, Vec<RecordRef>)>,
+pub struct ViewTable {
+    snapshot: Option<SnapshotScan>,
+    tail: Option<(ServiceTableView, Vec<RecordRef>)>,
     schema: SchemaRef,
-    aliases: Arc<Aliases>,
+    aliases: Arc<FieldAliases>,
     storage: Storage,
     manifests: ManifestCache,
     counts: Arc<FileCounts>,
@@ -70,14 +70,14 @@ pub struct Table {
     until: Deadline,
 }
 
-impl Table {
+impl ViewTable {
     /// The table as `view` has it, and what it is of ours.
     ///
     /// # Errors
     /// Its schema has a type that Arrow has not.
     pub fn new(
         view: &TableView,
-        ours: Option<Ours>,
+        ours: Option<ServiceTableView>,
         (storage, manifests): (Storage, ManifestCache),
         counts: Arc<FileCounts>,
     ) -> Result<Self, DataFusionError> {
@@ -108,10 +108,10 @@ impl Table {
         };
         let types = columns.as_ref().map(|columns| columns.as_struct().fields());
         let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
-        let aliases = view.metadata.as_deref().map(Aliases::of).transpose();
+        let aliases = view.metadata.as_deref().map(FieldAliases::of).transpose();
         let aliases = aliases.map_err(|cause| exec_datafusion_err!("{cause}"))?.unwrap_or_default();
         let snapshot = match (&view.metadata, view.snapshot_id, columns) {
-            (Some(metadata), Some(id), Some(columns)) => Some(Snapshot {
+            (Some(metadata), Some(id), Some(columns)) => Some(SnapshotScan {
                 metadata: Arc::clone(metadata),
                 id,
                 columns,
@@ -148,7 +148,7 @@ impl Table {
 
     async fn scan_snapshot(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &SnapshotScan,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
@@ -188,7 +188,7 @@ impl Table {
             }
             files.push(part);
         }
-        let by_id = ByFieldId::new(Arc::clone(&snapshot.columns), Arc::clone(&self.aliases));
+        let by_id = FieldIdMapper::new(Arc::clone(&snapshot.columns), Arc::clone(&self.aliases));
         let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(&base)?, Arc::new(source))
             .with_statistics(self.statistics(&planned.files, &planned.deletes))
             .with_file_groups(groups(files, state.config().target_partitions()))
@@ -226,14 +226,14 @@ impl Table {
     /// The tail in parts of about the same number of records.
     fn scan_tail(
         &self,
-        ours: &Ours,
+        ours: &ServiceTableView,
         records: &[RecordRef],
         projection: Option<&Vec<usize>>,
         partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = self.projected(projection)?;
         let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
-            Arc::new(Fresh::new(ours, part.to_vec(), Arc::clone(&schema)))
+            Arc::new(LogTail::new(ours, part.to_vec(), Arc::clone(&schema)))
                 as Arc<dyn PartitionStream>
         });
         let scan = StreamingTableExec::try_new(
@@ -256,7 +256,7 @@ impl Table {
 }
 
 #[async_trait]
-impl TableProvider for Table {
+impl TableProvider for ViewTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -338,7 +338,7 @@ fn shown_field(field: &Field, column: Option<&Type>) -> Field {
 
 /// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
 /// have any.
-fn file_statistics(snapshot: &Snapshot, file: &PlannedFile) -> Statistics {
+fn file_statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
     let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
     let fields = snapshot.schema.fields().iter();
     let column_statistics = fields.map(|field| {

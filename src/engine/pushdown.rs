@@ -14,22 +14,22 @@ use std::{collections::HashSet, sync::Arc};
 /// The rule's name in DataFusion, and the start of it for the pass at the end.
 const RULE: &str = "FilterPushdown";
 
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// `rule`, kept from plans in which names are not unique if it hands filters down.
 #[must_use]
-pub fn by_unique_names(rule: &Rule) -> Rule {
+pub fn by_unique_names(rule: &PhysicalRule) -> PhysicalRule {
     if rule.name().starts_with(RULE) {
-        Arc::new(ByUniqueNames(Arc::clone(rule)))
+        Arc::new(UniqueNameRule(Arc::clone(rule)))
     } else {
         Arc::clone(rule)
     }
 }
 
 #[derive(Debug)]
-struct ByUniqueNames(Rule);
+struct UniqueNameRule(PhysicalRule);
 
-impl PhysicalOptimizerRule for ByUniqueNames {
+impl PhysicalOptimizerRule for UniqueNameRule {
     fn name(&self) -> &str {
         self.0.name()
     }

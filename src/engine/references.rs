@@ -9,14 +9,14 @@ use icecore_schemas::names::Namespace;
 
 /// What a query may name beside the tables of its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum QueryScope {
     /// Nothing.
     Namespace,
     /// Tables that belong to no namespace: `system.audit`.
     System,
 }
 
-impl Reach {
+impl QueryScope {
     /// The same for a query of this namespace: one that is called as the schema of such tables keeps
     /// its own, and from there the others are not seen.
     #[must_use]
@@ -27,7 +27,7 @@ impl Reach {
 
 /// Which tables of a namespace a query names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum WantedTables {
     /// Every table: the query asks what there is.
     All,
     /// These, in no order; none for a query without tables.
@@ -41,8 +41,8 @@ pub enum Wanted {
 pub fn wanted(
     statement: &ast::Statement,
     namespace: &Namespace,
-    reach: Reach,
-) -> Result<(Wanted, bool), SqlError> {
+    reach: QueryScope,
+) -> Result<(WantedTables, bool), SqlError> {
     let statement = parser::Statement::Statement(Box::new(statement.clone()));
     let (references, _) =
         resolve_table_references(&statement, true).map_err(|cause| failure::of(&cause))?;
@@ -58,7 +58,7 @@ pub fn wanted(
                 names_all = true;
             }
             TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
-                if schema.as_ref() == audit::SCHEMA && reach == Reach::System =>
+                if schema.as_ref() == audit::SCHEMA && reach == QueryScope::System =>
             {
                 names_system = true;
             }
@@ -74,7 +74,7 @@ pub fn wanted(
     }
     names.sort();
     names.dedup();
-    let wanted = if names_all { Wanted::All } else { Wanted::Named(names) };
+    let wanted = if names_all { WantedTables::All } else { WantedTables::Named(names) };
     Ok((wanted, names_system))
 }
 

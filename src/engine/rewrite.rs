@@ -3,7 +3,7 @@
 //! It sees every expression of a plan before any is evaluated, whether the one who asks wrote it
 //! or a planner of DataFusion made it.
 
-use crate::engine::growth::{Growth, is_unbounded};
+use crate::engine::bounded_functions::{FunctionMemory, is_unbounded};
 use datafusion::{
     common::{
         DFSchema,
@@ -43,16 +43,16 @@ const MARK: &str = "icecore.step";
 
 /// Puts bounded functions in the place of growing ones, and refuses what has no bound.
 #[derive(Debug)]
-pub struct KeepWithinMemory {
+pub struct BoundedFunctionRule {
     /// Reckons what functions make.
-    pub growth: Arc<Growth>,
+    pub growth: Arc<FunctionMemory>,
     /// When the query ends.
     pub deadline: Instant,
     /// Columns that were told apart so far.
     pub marks: AtomicU64,
 }
 
-impl FunctionRewrite for KeepWithinMemory {
+impl FunctionRewrite for BoundedFunctionRule {
     fn name(&self) -> &'static str {
         "keep_within_memory"
     }

@@ -6,20 +6,19 @@
 use crate::engine::{
     allowed,
     arithmetic::CheckedArithmetic,
-    comparisons::CompareAsMeant,
+    bounded_functions::FunctionMemory,
+    comparisons::ComparisonTypes,
     counts::FileCounts,
     error::SqlError,
-    functions,
-    growth::Growth,
-    percentile,
-    provider::Table,
+    functions, percentile,
+    provider::ViewTable,
     pushdown,
-    rewrite::KeepWithinMemory,
+    rewrite::BoundedFunctionRule,
     sums, time,
-    types::InMicroseconds,
-    unreadable::Unreadable,
+    types::MicrosecondTypes,
+    unreadable::UnreadableTable,
     uuid,
-    view::{Ours, TableView, View},
+    view::{ServiceTableView, TableView, View},
 };
 use datafusion::{
     catalog::{
@@ -56,15 +55,15 @@ const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zer
 
 /// What sessions are made from. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Sessions {
+pub struct QuerySessions {
     base: Arc<SessionState>,
-    growth: Arc<Growth>,
+    growth: Arc<FunctionMemory>,
     storage: Storage,
     manifests: ManifestCache,
     tables: ServiceTables,
 }
 
-impl Sessions {
+impl QuerySessions {
     /// Sessions over the warehouse's files, which share memory and caches of file metadata. Nothing
     /// is spilled to disk.
     ///
@@ -76,7 +75,7 @@ impl Sessions {
             runtime(memory_bytes_max, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
-            .with_type_planner(Arc::new(InMicroseconds))
+            .with_type_planner(Arc::new(MicrosecondTypes))
             .with_optimizer_rules(optimizer_rules())
             .with_physical_optimizer_rules(
                 PhysicalOptimizer::new().rules.iter().map(pushdown::by_unique_names).collect(),
@@ -102,7 +101,7 @@ impl Sessions {
             }
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
-        let growth = Growth::new(Arc::clone(&base.runtime_env().memory_pool));
+        let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool));
         let manifests = ManifestCache::default();
         Self { base: Arc::new(base), growth, storage, manifests, tables }
     }
@@ -113,10 +112,14 @@ impl Sessions {
         &self.storage
     }
 
-    fn table(&self, table: &TableView, counts: &Arc<FileCounts>) -> Result<Table, DataFusionError> {
-        let ours = Ours::of(table, &self.tables);
+    fn table(
+        &self,
+        table: &TableView,
+        counts: &Arc<FileCounts>,
+    ) -> Result<ViewTable, DataFusionError> {
+        let ours = ServiceTableView::of(table, &self.tables);
         let stores = (self.storage.clone(), self.manifests.clone());
-        Table::new(table, ours, stores, Arc::clone(counts))
+        ViewTable::new(table, ours, stores, Arc::clone(counts))
     }
 
     /// The names of all columns that `view` has, with those of fields of structs.
@@ -153,7 +156,7 @@ impl Sessions {
                 .map_err(|cause| broken(&cause))?;
         }
         for (name, error) in &view.unreadable {
-            let provider = Unreadable::new(error.clone());
+            let provider = UnreadableTable::new(error.clone());
             schema
                 .register_table(name.clone(), Arc::new(provider))
                 .map_err(|cause| broken(&cause))?;
@@ -181,13 +184,13 @@ impl Sessions {
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
             .build();
-        let within = KeepWithinMemory {
+        let within = BoundedFunctionRule {
             growth: Arc::clone(&self.growth),
             deadline,
             marks: AtomicU64::default(),
         };
         state
-            .register_function_rewrite(Arc::new(CompareAsMeant))
+            .register_function_rewrite(Arc::new(ComparisonTypes))
             .and_then(|()| state.register_function_rewrite(Arc::new(within)))
             .map_err(|cause| broken(&cause))?;
         Ok(SessionContext::new_with_state(state))

@@ -3,7 +3,7 @@
 //! DataFusion ends a query by dropping its tasks, which works wherever they wait. Many operators
 //! do not wait for as long as they have input: a join looks at each pair of rows in one go. So
 //! every stream of a plan, every join's filter and every window function looks at the query's
-//! [`Signal`], and so do the steps of the optimizer.
+//! [`QuerySignal`], and so do the steps of the optimizer.
 
 mod operators;
 mod rules;
@@ -28,13 +28,13 @@ pub const THREADS_MAX: usize = 4;
 
 /// When a query is over, for all who work on it.
 #[derive(Debug)]
-pub struct Signal {
+pub struct QuerySignal {
     deadline: Instant,
     timeout: Duration,
     left: OnceLock<Instant>,
 }
 
-impl Signal {
+impl QuerySignal {
     /// The signal of a query that may run for `timeout` from now on.
     #[must_use]
     pub fn new(timeout: Duration) -> Arc<Self> {
@@ -101,24 +101,24 @@ impl Signal {
 /// What each part of a running query holds on to: when the last one is dropped, nothing of the
 /// query runs any more, and what was held for it is let go.
 #[derive(Debug)]
-pub struct Stop {
-    signal: Arc<Signal>,
+pub struct QueryStop {
+    signal: Arc<QuerySignal>,
     /// One for each task of the query that runs at the moment.
     turns: Arc<Semaphore>,
     _held: Box<dyn Debug + Send + Sync>,
 }
 
-impl Stop {
+impl QueryStop {
     /// For a query that something is held for until nothing of it runs, such as a slot.
     #[must_use]
-    pub fn new(signal: Arc<Signal>, held: Box<dyn Debug + Send + Sync>) -> Arc<Self> {
+    pub fn new(signal: Arc<QuerySignal>, held: Box<dyn Debug + Send + Sync>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(THREADS_MAX));
         Arc::new(Self { signal, turns, _held: held })
     }
 
     /// When the query is over.
     #[must_use]
-    pub fn signal(&self) -> &Arc<Signal> {
+    pub fn signal(&self) -> &Arc<QuerySignal> {
         &self.signal
     }
 

@@ -8,7 +8,7 @@
 
 use crate::engine::{
     floats,
-    frames::{Extremes, FrameRecompute},
+    frames::{FrameExtremes, FrameRecompute},
     wrapped::{Accumulators, wrapped},
 };
 use arrow::{
@@ -39,11 +39,11 @@ const LEFT_ALONE: &[&str] =
 /// The function with accumulators of this module, if it needs them.
 #[must_use]
 pub fn exact(function: Arc<AggregateUDF>) -> Option<AggregateUDF> {
-    (!LEFT_ALONE.contains(&function.name())).then(|| wrapped(function, Exact))
+    (!LEFT_ALONE.contains(&function.name())).then(|| wrapped(function, ExactSums))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Exact;
+struct ExactSums;
 
 fn is_extreme(function: &AggregateUDF) -> bool {
     ["max", "min"].contains(&function.name())
@@ -68,13 +68,13 @@ fn wide(function: &AggregateUDF, kind: &DataType) -> Option<DataType> {
 }
 
 /// What the inner function is told: the wide types, and the narrow one to answer in.
-struct Plan {
+struct SumTypes {
     given: FieldRef,
     returned: FieldRef,
     wide: DataType,
 }
 
-impl Plan {
+impl SumTypes {
     fn of(inner: &AggregateUDF, fields: &[FieldRef]) -> Result<Option<Self>, DataFusionError> {
         let given = fields.first().map(|field| field.data_type());
         let Some(wide) = given.and_then(|kind| wide(inner, kind)) else { return Ok(None) };
@@ -100,7 +100,7 @@ macro_rules! with_plan {
 
 /// What a value of the inner function becomes.
 #[derive(Clone, Debug)]
-struct Forms {
+struct ValueForms {
     /// The type in which it takes its argument.
     wide: Option<DataType>,
     answer: DataType,
@@ -108,8 +108,8 @@ struct Forms {
     is_extreme: bool,
 }
 
-impl Forms {
-    fn new(inner: &AggregateUDF, plan: Option<&Plan>, args: &AccumulatorArgs<'_>) -> Self {
+impl ValueForms {
+    fn new(inner: &AggregateUDF, plan: Option<&SumTypes>, args: &AccumulatorArgs<'_>) -> Self {
         Self {
             wide: plan.map(|plan| plan.wide.clone()),
             answer: args.return_field.data_type().clone(),
@@ -140,16 +140,16 @@ impl Forms {
     }
 }
 
-impl Accumulators for Exact {
+impl Accumulators for ExactSums {
     fn accumulator(
         &self,
         inner: &AggregateUDF,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>, DataFusionError> {
-        let plan = Plan::of(inner, args.expr_fields)?;
-        let forms = Forms::new(inner, plan.as_ref(), &args);
+        let plan = SumTypes::of(inner, args.expr_fields)?;
+        let forms = ValueForms::new(inner, plan.as_ref(), &args);
         let inner = with_plan!(&plan, args, |args| inner.accumulator(args))?;
-        Ok(if forms.is_needed() { Box::new(Narrowing { inner, forms }) } else { inner })
+        Ok(if forms.is_needed() { Box::new(NarrowingAccumulator { inner, forms }) } else { inner })
     }
 
     fn sliding(
@@ -161,7 +161,7 @@ impl Accumulators for Exact {
         let is_sum = ["avg", "sum"].contains(&inner.name());
         if is_extreme(inner) && !args.return_field.data_type().is_nested() {
             let is_max = inner.name() == "max";
-            return Ok(Box::new(Extremes::new(is_max, args.return_field.data_type())?));
+            return Ok(Box::new(FrameExtremes::new(is_max, args.return_field.data_type())?));
         }
         if !is_sum || args.is_distinct {
             let function = wrapped(Arc::new(inner.clone()), self.clone());
@@ -169,12 +169,12 @@ impl Accumulators for Exact {
         }
         if kind == Some(&DataType::Float64) {
             let is_average = inner.name() == "avg";
-            return Ok(Box::new(Window { is_average, ..Window::default() }));
+            return Ok(Box::new(FloatWindow { is_average, ..FloatWindow::default() }));
         }
-        let plan = Plan::of(inner, args.expr_fields)?;
-        let forms = Forms::new(inner, plan.as_ref(), &args);
+        let plan = SumTypes::of(inner, args.expr_fields)?;
+        let forms = ValueForms::new(inner, plan.as_ref(), &args);
         let inner = with_plan!(&plan, args, |args| inner.create_sliding_accumulator(args))?;
-        Ok(if forms.is_needed() { Box::new(Narrowing { inner, forms }) } else { inner })
+        Ok(if forms.is_needed() { Box::new(NarrowingAccumulator { inner, forms }) } else { inner })
     }
 
     fn state_fields(
@@ -182,7 +182,7 @@ impl Accumulators for Exact {
         inner: &AggregateUDF,
         args: StateFieldsArgs<'_>,
     ) -> Result<Vec<FieldRef>, DataFusionError> {
-        let plan = Plan::of(inner, args.input_fields)?.filter(|_| !is_extreme(inner));
+        let plan = SumTypes::of(inner, args.input_fields)?.filter(|_| !is_extreme(inner));
         let Some(plan) = plan else { return inner.state_fields(args) };
         let fields = [plan.given];
         inner.state_fields(StateFieldsArgs {
@@ -197,8 +197,8 @@ impl Accumulators for Exact {
         inner: &AggregateUDF,
         args: AccumulatorArgs<'_>,
     ) -> Result<Option<Box<dyn GroupsAccumulator>>, DataFusionError> {
-        let plan = Plan::of(inner, args.expr_fields)?;
-        let forms = Forms::new(inner, plan.as_ref(), &args);
+        let plan = SumTypes::of(inner, args.expr_fields)?;
+        let forms = ValueForms::new(inner, plan.as_ref(), &args);
         let groups = |args: AccumulatorArgs<'_>| {
             // It takes its arguments by value.
             let again = AccumulatorArgs { return_field: Arc::clone(&args.return_field), ..args };
@@ -212,12 +212,12 @@ impl Accumulators for Exact {
 
 /// Works in the wide type, answers in the narrow one.
 #[derive(Debug)]
-struct Narrowing {
+struct NarrowingAccumulator {
     inner: Box<dyn Accumulator>,
-    forms: Forms,
+    forms: ValueForms,
 }
 
-impl Accumulator for Narrowing {
+impl Accumulator for NarrowingAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.inner.update_batch(&self.forms.widen(values)?)
     }
@@ -259,7 +259,7 @@ impl Accumulator for Narrowing {
 /// DataFusion 54 takes what leaves the window off the sum: what is not a number then stays in it for
 /// ever, and a large number takes the digits of small ones with it.
 #[derive(Debug, Default)]
-struct Window {
+struct FloatWindow {
     is_average: bool,
     sum: f64,
     /// What the additions so far have cut off (Neumaier).
@@ -270,7 +270,7 @@ struct Window {
     negative_infinite: u64,
 }
 
-impl Window {
+impl FloatWindow {
     fn add(&mut self, value: f64) {
         let sum = self.sum + value;
         self.cut += if value.abs() <= self.sum.abs() {
@@ -292,7 +292,7 @@ impl Window {
     }
 }
 
-impl Accumulator for Window {
+impl Accumulator for FloatWindow {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         for value in values[0].as_primitive::<Float64Type>().iter().flatten() {
             self.count += 1;
@@ -351,7 +351,7 @@ impl Accumulator for Window {
 
 struct NarrowingGroups {
     inner: Box<dyn GroupsAccumulator>,
-    forms: Forms,
+    forms: ValueForms,
 }
 
 impl GroupsAccumulator for NarrowingGroups {

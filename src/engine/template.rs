@@ -22,7 +22,8 @@ pub fn fill(text: &str, holes: &[(&'static str, &Expr)], query: Option<&Query>) 
         .and_then(|mut parser| parser.parse_expr())
         .expect("a template is SQL");
     let holes = holes.iter().map(|(name, expr)| (*name, *expr)).collect();
-    let ControlFlow::Continue(()) = VisitMut::visit(&mut expr, &mut Filler { holes, query });
+    let ControlFlow::Continue(()) =
+        VisitMut::visit(&mut expr, &mut TemplateFiller { holes, query });
     expr
 }
 
@@ -45,12 +46,12 @@ fn name_columns(body: &mut SetExpr) {
     }
 }
 
-struct Filler<'a> {
+struct TemplateFiller<'a> {
     holes: HashMap<&'static str, &'a Expr>,
     query: Option<&'a Query>,
 }
 
-impl VisitorMut for Filler<'_> {
+impl VisitorMut for TemplateFiller<'_> {
     type Break = std::convert::Infallible;
 
     // On the way up, so that what is put in is not searched for holes.

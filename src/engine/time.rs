@@ -5,7 +5,7 @@
 //! (apache/datafusion#25167). Here `AT TIME ZONE` means what it does in PostgreSQL and DuckDB: a time with
 //! zone becomes the wall clock's time there, and a wall clock's time the instant.
 
-use crate::engine::{functions::returned, time_format::Format};
+use crate::engine::{functions::returned, time_format::TimeFormat};
 use arrow::{
     array::{Array, ArrayRef, AsArray, StringViewBuilder, TimestampMicrosecondArray, timezone::Tz},
     compute::cast,
@@ -42,22 +42,29 @@ const BUCKET_MONTH_ORIGIN: i64 = 10_957 * DAY;
 /// Every function of this module.
 #[must_use]
 pub fn all() -> Vec<ScalarUDF> {
-    [Kind::Trunc, Kind::Bin, Kind::Bucket, Kind::ToChar, Kind::Strftime, Kind::AtTimeZone]
-        .into_iter()
-        .map(|kind| {
-            let signature = Signature::user_defined(Volatility::Immutable);
-            let aliases = match kind {
-                Kind::Trunc => vec!["datetrunc".to_owned()],
-                Kind::ToChar => vec!["date_format".to_owned()],
-                _ => Vec::new(),
-            };
-            ScalarUDF::from(OfTime { kind, aliases, signature })
-        })
-        .collect()
+    [
+        TimeFunctionKind::Trunc,
+        TimeFunctionKind::Bin,
+        TimeFunctionKind::Bucket,
+        TimeFunctionKind::ToChar,
+        TimeFunctionKind::Strftime,
+        TimeFunctionKind::AtTimeZone,
+    ]
+    .into_iter()
+    .map(|kind| {
+        let signature = Signature::user_defined(Volatility::Immutable);
+        let aliases = match kind {
+            TimeFunctionKind::Trunc => vec!["datetrunc".to_owned()],
+            TimeFunctionKind::ToChar => vec!["date_format".to_owned()],
+            _ => Vec::new(),
+        };
+        ScalarUDF::from(TimeFunction { kind, aliases, signature })
+    })
+    .collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum TimeFunctionKind {
     Trunc,
     Bin,
     Bucket,
@@ -67,8 +74,8 @@ enum Kind {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct OfTime {
-    kind: Kind,
+struct TimeFunction {
+    kind: TimeFunctionKind,
     aliases: Vec<String>,
     signature: Signature,
 }
@@ -99,15 +106,15 @@ fn reckoned(function: &str, given: &DataType) -> Result<DataType, DataFusionErro
     }
 }
 
-impl ScalarUDFImpl for OfTime {
+impl ScalarUDFImpl for TimeFunction {
     fn name(&self) -> &str {
         match self.kind {
-            Kind::Trunc => "date_trunc",
-            Kind::Bin => "date_bin",
-            Kind::Bucket => "time_bucket",
-            Kind::ToChar => "to_char",
-            Kind::Strftime => "strftime",
-            Kind::AtTimeZone => AT_TIME_ZONE,
+            TimeFunctionKind::Trunc => "date_trunc",
+            TimeFunctionKind::Bin => "date_bin",
+            TimeFunctionKind::Bucket => "time_bucket",
+            TimeFunctionKind::ToChar => "to_char",
+            TimeFunctionKind::Strftime => "strftime",
+            TimeFunctionKind::AtTimeZone => AT_TIME_ZONE,
         }
     }
 
@@ -121,10 +128,13 @@ impl ScalarUDFImpl for OfTime {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
         Ok(match (self.kind, types) {
-            (Kind::Trunc | Kind::Bin | Kind::Bucket, [_, time, ..]) => reckoned(self.name(), time)?,
-            (Kind::ToChar | Kind::Strftime, _) => DataType::Utf8View,
-            (Kind::AtTimeZone, [DataType::Timestamp(_, Some(_)), ..]) => stamp(None),
-            (Kind::AtTimeZone, _) => stamp(Some(&Arc::from(UTC))),
+            (
+                TimeFunctionKind::Trunc | TimeFunctionKind::Bin | TimeFunctionKind::Bucket,
+                [_, time, ..],
+            ) => reckoned(self.name(), time)?,
+            (TimeFunctionKind::ToChar | TimeFunctionKind::Strftime, _) => DataType::Utf8View,
+            (TimeFunctionKind::AtTimeZone, [DataType::Timestamp(_, Some(_)), ..]) => stamp(None),
+            (TimeFunctionKind::AtTimeZone, _) => stamp(Some(&Arc::from(UTC))),
             (_, _) => return plan_err!("`{}` takes more arguments", self.name()),
         })
     }
@@ -137,10 +147,12 @@ impl ScalarUDFImpl for OfTime {
         let second = args.scalar_arguments.get(1).copied().flatten();
         if let Some(text) = second.and_then(ScalarValue::try_as_str).flatten() {
             match self.kind {
-                Kind::AtTimeZone => zone(text).map(|_| ()),
-                Kind::ToChar => Format::of_to_char(text).map(|_| ()),
-                Kind::Strftime => Format::of_strftime(text).map(|_| ()),
-                Kind::Trunc | Kind::Bin | Kind::Bucket => Ok(()),
+                TimeFunctionKind::AtTimeZone => zone(text).map(|_| ()),
+                TimeFunctionKind::ToChar => TimeFormat::of_to_char(text).map(|_| ()),
+                TimeFunctionKind::Strftime => TimeFormat::of_strftime(text).map(|_| ()),
+                TimeFunctionKind::Trunc | TimeFunctionKind::Bin | TimeFunctionKind::Bucket => {
+                    Ok(())
+                }
             }?;
         }
         let types: Vec<DataType> =
@@ -152,22 +164,22 @@ impl ScalarUDFImpl for OfTime {
         let interval = || DataType::Interval(IntervalUnit::MonthDayNano);
         let text = || DataType::Utf8View;
         match (self.kind, types) {
-            (Kind::Trunc, [_, time]) => Ok(vec![text(), given(self.name(), time)?]),
-            (Kind::Bin | Kind::Bucket, [_, time]) => {
+            (TimeFunctionKind::Trunc, [_, time]) => Ok(vec![text(), given(self.name(), time)?]),
+            (TimeFunctionKind::Bin | TimeFunctionKind::Bucket, [_, time]) => {
                 Ok(vec![interval(), given(self.name(), time)?])
             }
-            (Kind::Bin | Kind::Bucket, [_, time, _]) => {
+            (TimeFunctionKind::Bin | TimeFunctionKind::Bucket, [_, time, _]) => {
                 let time = given(self.name(), time)?;
                 Ok(vec![interval(), time.clone(), time])
             }
-            (Kind::ToChar | Kind::AtTimeZone, [time, _]) => {
+            (TimeFunctionKind::ToChar | TimeFunctionKind::AtTimeZone, [time, _]) => {
                 Ok(vec![given(self.name(), time)?, text()])
             }
             // DuckDB takes both orders.
-            (Kind::Strftime, [pattern, time]) if is_text(pattern) && !is_text(time) => {
+            (TimeFunctionKind::Strftime, [pattern, time]) if is_text(pattern) && !is_text(time) => {
                 Ok(vec![text(), given(self.name(), time)?])
             }
-            (Kind::Strftime, [time, _]) => Ok(vec![given(self.name(), time)?, text()]),
+            (TimeFunctionKind::Strftime, [time, _]) => Ok(vec![given(self.name(), time)?, text()]),
             _ => plan_err!("`{}` does not take {} arguments", self.name(), types.len()),
         }
     }
@@ -176,15 +188,15 @@ impl ScalarUDFImpl for OfTime {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let arrays: Vec<ArrayRef> = arrays.into_iter().map(in_micros).collect();
         let made = match self.kind {
-            Kind::Trunc => trunc(&arrays)?,
-            Kind::Bin => bin(&arrays, 0, 0)?,
-            Kind::Bucket => bin(&arrays, BUCKET_ORIGIN, BUCKET_MONTH_ORIGIN)?,
-            Kind::ToChar => format(&arrays[0], &arrays[1], Format::of_to_char)?,
-            Kind::Strftime if is_text(arrays[0].data_type()) => {
-                format(&arrays[1], &arrays[0], Format::of_strftime)?
+            TimeFunctionKind::Trunc => trunc(&arrays)?,
+            TimeFunctionKind::Bin => bin(&arrays, 0, 0)?,
+            TimeFunctionKind::Bucket => bin(&arrays, BUCKET_ORIGIN, BUCKET_MONTH_ORIGIN)?,
+            TimeFunctionKind::ToChar => format(&arrays[0], &arrays[1], TimeFormat::of_to_char)?,
+            TimeFunctionKind::Strftime if is_text(arrays[0].data_type()) => {
+                format(&arrays[1], &arrays[0], TimeFormat::of_strftime)?
             }
-            Kind::Strftime => format(&arrays[0], &arrays[1], Format::of_strftime)?,
-            Kind::AtTimeZone => at_time_zone(&arrays)?,
+            TimeFunctionKind::Strftime => format(&arrays[0], &arrays[1], TimeFormat::of_strftime)?,
+            TimeFunctionKind::AtTimeZone => at_time_zone(&arrays)?,
         };
         returned(&args.args, made)
     }
@@ -250,13 +262,13 @@ fn micros(moment: NaiveDateTime) -> i64 {
 }
 
 /// What a time is cut to.
-enum Unit {
+enum TruncUnit {
     Micros { size: i64, offset: i64 },
     Months(i32),
 }
 
-fn unit(name: &str) -> Result<Unit, DataFusionError> {
-    let even = |size| Ok(Unit::Micros { size, offset: 0 });
+fn unit(name: &str) -> Result<TruncUnit, DataFusionError> {
+    let even = |size| Ok(TruncUnit::Micros { size, offset: 0 });
     let lower = name.to_lowercase();
     let one = match lower.as_str() {
         "us" => "microsecond",
@@ -271,11 +283,11 @@ fn unit(name: &str) -> Result<Unit, DataFusionError> {
         "hour" => even(3_600 * SECOND),
         "day" => even(DAY),
         // 1970 began on a Thursday, a week begins on a Monday.
-        "week" => Ok(Unit::Micros { size: 7 * DAY, offset: -3 * DAY }),
-        "month" => Ok(Unit::Months(1)),
-        "quarter" => Ok(Unit::Months(3)),
-        "year" => Ok(Unit::Months(12)),
-        "decade" => Ok(Unit::Months(120)),
+        "week" => Ok(TruncUnit::Micros { size: 7 * DAY, offset: -3 * DAY }),
+        "month" => Ok(TruncUnit::Months(1)),
+        "quarter" => Ok(TruncUnit::Months(3)),
+        "year" => Ok(TruncUnit::Months(12)),
+        "decade" => Ok(TruncUnit::Months(120)),
         _ => exec_err!(
             "date_trunc does not know `{name}`; it takes microsecond, millisecond, second, minute, hour, day, week, month, quarter, year or decade"
         ),
@@ -291,10 +303,10 @@ fn trunc(arrays: &[ArrayRef]) -> Result<ArrayRef, DataFusionError> {
     with_zone_of(&arrays[1], made)
 }
 
-fn cut(time: i64, unit: &Unit) -> Result<i64, DataFusionError> {
+fn cut(time: i64, unit: &TruncUnit) -> Result<i64, DataFusionError> {
     match unit {
-        Unit::Micros { size, offset } => floor(time, *size, *offset),
-        Unit::Months(months) => {
+        TruncUnit::Micros { size, offset } => floor(time, *size, *offset),
+        TruncUnit::Months(months) => {
             let date = naive(time)?.date();
             let month = date.year() * 12 + date.month0().cast_signed();
             first_of_month(month.div_euclid(*months) * months)
@@ -374,7 +386,7 @@ fn bin_months(time: i64, months: i32, origin: i64) -> Result<i64, DataFusionErro
 fn format(
     moments: &ArrayRef,
     patterns: &ArrayRef,
-    parse: impl Fn(&str) -> Result<Format, DataFusionError>,
+    parse: impl Fn(&str) -> Result<TimeFormat, DataFusionError>,
 ) -> Result<ArrayRef, DataFusionError> {
     let mut texts = StringViewBuilder::with_capacity(moments.len());
     each(times(moments), patterns, parse, |row| {

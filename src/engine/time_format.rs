@@ -12,29 +12,29 @@ use std::fmt::Write;
 
 /// A pattern that was read.
 #[derive(Debug)]
-pub struct Format(Vec<Piece>);
+pub struct TimeFormat(Vec<FormatPiece>);
 
 #[derive(Debug)]
-enum Piece {
+enum FormatPiece {
     /// What `chrono` writes for this, cut and filled to nothing.
     Strftime(String),
     /// A name in some case, filled with spaces to this many letters.
-    Name { strftime: &'static str, case: Case, width: usize },
+    Name { strftime: &'static str, case: LetterCase, width: usize },
     /// Something that only PostgreSQL has.
-    Field(Field),
+    Field(TimeField),
     /// As it is.
     Text(String),
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Case {
+enum LetterCase {
     AsIs,
     Upper,
     Lower,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Field {
+enum TimeField {
     WeekOfYear,
     Quarter,
     DayOfWeek,
@@ -67,31 +67,31 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Names, with how many letters the longest has.
-const NAMES: &[(&str, &str, Case, usize)] = &[
-    ("Month", "%B", Case::AsIs, 9),
-    ("MONTH", "%B", Case::Upper, 9),
-    ("month", "%B", Case::Lower, 9),
-    ("Mon", "%b", Case::AsIs, 0),
-    ("MON", "%b", Case::Upper, 0),
-    ("mon", "%b", Case::Lower, 0),
-    ("Day", "%A", Case::AsIs, 9),
-    ("DAY", "%A", Case::Upper, 9),
-    ("day", "%A", Case::Lower, 9),
-    ("Dy", "%a", Case::AsIs, 0),
-    ("DY", "%a", Case::Upper, 0),
-    ("dy", "%a", Case::Lower, 0),
+const NAMES: &[(&str, &str, LetterCase, usize)] = &[
+    ("Month", "%B", LetterCase::AsIs, 9),
+    ("MONTH", "%B", LetterCase::Upper, 9),
+    ("month", "%B", LetterCase::Lower, 9),
+    ("Mon", "%b", LetterCase::AsIs, 0),
+    ("MON", "%b", LetterCase::Upper, 0),
+    ("mon", "%b", LetterCase::Lower, 0),
+    ("Day", "%A", LetterCase::AsIs, 9),
+    ("DAY", "%A", LetterCase::Upper, 9),
+    ("day", "%A", LetterCase::Lower, 9),
+    ("Dy", "%a", LetterCase::AsIs, 0),
+    ("DY", "%a", LetterCase::Upper, 0),
+    ("dy", "%a", LetterCase::Lower, 0),
 ];
 
 /// The rest of PostgreSQL's words.
-const FIELDS: &[(&str, Field)] = &[
-    ("SSSSS", Field::SecondOfDay),
-    ("SSSS", Field::SecondOfDay),
-    ("WW", Field::WeekOfYear),
-    ("Q", Field::Quarter),
-    ("D", Field::DayOfWeek),
+const FIELDS: &[(&str, TimeField)] = &[
+    ("SSSSS", TimeField::SecondOfDay),
+    ("SSSS", TimeField::SecondOfDay),
+    ("WW", TimeField::WeekOfYear),
+    ("Q", TimeField::Quarter),
+    ("D", TimeField::DayOfWeek),
 ];
 
-impl Format {
+impl TimeFormat {
     /// A pattern of `to_char`.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Format {
     pub fn of_to_char(pattern: &str) -> Result<Self, DataFusionError> {
         if pattern.contains('%') {
             check_strftime(pattern)?;
-            return Ok(Self(vec![Piece::Strftime(pattern.to_owned())]));
+            return Ok(Self(vec![FormatPiece::Strftime(pattern.to_owned())]));
         }
         let mut pieces = Vec::new();
         let mut rest = pattern;
@@ -111,13 +111,13 @@ impl Format {
                         "to_char's pattern `{pattern}` has a quote that does not end"
                     );
                 };
-                pieces.push(Piece::Text(text.to_owned()));
+                pieces.push(FormatPiece::Text(text.to_owned()));
                 rest = after;
             } else if let Some(after) = rest.strip_prefix("FM") {
                 (fills, rest) = (false, after);
                 continue;
             } else if !first.is_ascii_alphabetic() {
-                pieces.push(Piece::Text(first.to_string()));
+                pieces.push(FormatPiece::Text(first.to_string()));
                 rest = &rest[first.len_utf8()..];
             } else {
                 let Some((piece, after)) = word(rest, fills) else {
@@ -140,7 +140,7 @@ impl Format {
     pub fn of_strftime(pattern: &str) -> Result<Self, DataFusionError> {
         let pattern = pattern.replace("%f", "%6f").replace("%g", "%3f");
         check_strftime(&pattern)?;
-        Ok(Self(vec![Piece::Strftime(pattern)]))
+        Ok(Self(vec![FormatPiece::Strftime(pattern)]))
     }
 
     /// The text of a time.
@@ -151,21 +151,23 @@ impl Format {
         let mut text = String::new();
         for piece in &self.0 {
             let done = match piece {
-                Piece::Strftime(pattern) => write!(text, "{}", time.and_utc().format(pattern)),
-                Piece::Text(plain) => {
+                FormatPiece::Strftime(pattern) => {
+                    write!(text, "{}", time.and_utc().format(pattern))
+                }
+                FormatPiece::Text(plain) => {
                     text.push_str(plain);
                     Ok(())
                 }
-                Piece::Name { strftime, case, width } => {
+                FormatPiece::Name { strftime, case, width } => {
                     let name = time.format(strftime).to_string();
                     let name = match case {
-                        Case::AsIs => name,
-                        Case::Upper => name.to_uppercase(),
-                        Case::Lower => name.to_lowercase(),
+                        LetterCase::AsIs => name,
+                        LetterCase::Upper => name.to_uppercase(),
+                        LetterCase::Lower => name.to_lowercase(),
                     };
                     write!(text, "{name:<width$}")
                 }
-                Piece::Field(field) => write_field(&mut text, *field, time),
+                FormatPiece::Field(field) => write_field(&mut text, *field, time),
             };
             if done.is_err() {
                 return exec_err!("the pattern has something that this time has not");
@@ -175,12 +177,12 @@ impl Format {
     }
 }
 
-fn write_field(text: &mut String, field: Field, time: NaiveDateTime) -> std::fmt::Result {
+fn write_field(text: &mut String, field: TimeField, time: NaiveDateTime) -> std::fmt::Result {
     match field {
-        Field::WeekOfYear => write!(text, "{:02}", time.ordinal0() / 7 + 1),
-        Field::Quarter => write!(text, "{}", time.month0() / 3 + 1),
-        Field::DayOfWeek => write!(text, "{}", time.weekday().number_from_sunday()),
-        Field::SecondOfDay => write!(text, "{}", time.num_seconds_from_midnight()),
+        TimeField::WeekOfYear => write!(text, "{:02}", time.ordinal0() / 7 + 1),
+        TimeField::Quarter => write!(text, "{}", time.month0() / 3 + 1),
+        TimeField::DayOfWeek => write!(text, "{}", time.weekday().number_from_sunday()),
+        TimeField::SecondOfDay => write!(text, "{}", time.num_seconds_from_midnight()),
     }
 }
 
@@ -192,20 +194,20 @@ fn check_strftime(pattern: &str) -> Result<(), DataFusionError> {
 }
 
 /// The word that a pattern begins with, and what follows.
-fn word(rest: &str, fills: bool) -> Option<(Piece, &str)> {
+fn word(rest: &str, fills: bool) -> Option<(FormatPiece, &str)> {
     let bare = |strftime: &str| {
         if fills { strftime.to_owned() } else { strftime.replace('%', "%-") }
     };
     // `SSSS` begins like `SS`, `DAY` like `D`: fields and names that are longer come first.
-    let fields = FIELDS.iter().map(|(word, field)| (*word, Piece::Field(*field)));
+    let fields = FIELDS.iter().map(|(word, field)| (*word, FormatPiece::Field(*field)));
     let names = NAMES.iter().map(|(word, strftime, case, width)| {
         let width = if fills { *width } else { 0 };
-        (*word, Piece::Name { strftime, case: *case, width })
+        (*word, FormatPiece::Name { strftime, case: *case, width })
     });
     let words = WORDS.iter().map(|(word, strftime)| {
         let is_plain = strftime.contains('f') || !strftime.contains('%');
         let pattern = if is_plain { (*strftime).to_owned() } else { bare(strftime) };
-        (*word, Piece::Strftime(pattern))
+        (*word, FormatPiece::Strftime(pattern))
     });
     let longest = fields.chain(names).chain(words).filter(|(word, _)| rest.starts_with(word));
     let (word, piece) = longest.max_by_key(|(word, _)| word.len())?;

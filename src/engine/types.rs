@@ -14,9 +14,9 @@ const SINGLE_DIGITS_MAX: u64 = 24;
 
 /// Plans `timestamp`, `time` and `float`.
 #[derive(Debug)]
-pub struct InMicroseconds;
+pub struct MicrosecondTypes;
 
-impl TypePlanner for InMicroseconds {
+impl TypePlanner for MicrosecondTypes {
     fn plan_type_field(&self, sql: &SqlType) -> Result<Option<FieldRef>, DataFusionError> {
         let has_zone =
             |zone: &TimezoneInfo| matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 /// Such a table.
 #[derive(Debug)]
-pub(super) struct Unreadable {
+pub(super) struct UnreadableTable {
     error: SqlError,
 }
 
-impl Unreadable {
+impl UnreadableTable {
     /// A table whose reading fails with this.
     pub(super) fn new(error: SqlError) -> Self {
         Self { error }
@@ -26,7 +26,7 @@ impl Unreadable {
 }
 
 #[async_trait]
-impl TableProvider for Unreadable {
+impl TableProvider for UnreadableTable {
     fn schema(&self) -> SchemaRef {
         Arc::new(Schema::empty())
     }

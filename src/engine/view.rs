@@ -3,7 +3,7 @@
 //! It is all that a query needs of the stores, and can be sent as bytes. Of a table's metadata only
 //! what a query reads is sent: the columns, and no snapshot but the one that is read and the current.
 
-use crate::{engine::error::SqlError, table::evolve::Fit, wal::RecordRef};
+use crate::{engine::error::SqlError, table::evolve::SchemaFit, wal::RecordRef};
 use iceberg::spec::TableMetadata;
 use icecore_schemas::{
     names::Namespace,
@@ -60,7 +60,7 @@ impl View {
 impl Serialize for TableView {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Sent<'a> {
+        struct TableViewForm<'a> {
             name: &'a str,
             metadata: Option<Value>,
             snapshot_id: Option<i64>,
@@ -69,7 +69,7 @@ impl Serialize for TableView {
             last_seq: u64,
         }
         let metadata = self.metadata.as_ref().map(|table| read_part(table, self.snapshot_id));
-        Sent {
+        TableViewForm {
             name: &self.name,
             metadata: metadata.transpose().map_err(S::Error::custom)?,
             snapshot_id: self.snapshot_id,
@@ -103,19 +103,19 @@ fn read_part(table: &TableMetadata, snapshot_id: Option<i64>) -> serde_json::Res
 
 /// A table of ours as a query sees it.
 #[derive(Clone, Debug)]
-pub struct Ours {
+pub struct ServiceTableView {
     /// Which one: its records of the log are rows of the table.
     pub table: ServiceTable,
     /// How the table stands to its columns.
-    pub fit: Fit,
+    pub fit: SchemaFit,
 }
 
-impl Ours {
+impl ServiceTableView {
     /// What a table is of ours; none for tables that only others write.
     #[must_use]
     pub fn of(view: &TableView, tables: &ServiceTables) -> Option<Self> {
         let table = *tables.of(view.ours?)?;
-        let fit = view.metadata.as_ref().map(|metadata| Fit::of(&table, metadata));
+        let fit = view.metadata.as_ref().map(|metadata| SchemaFit::of(&table, metadata));
         Some(Self { table, fit: fit.transpose().ok()?.unwrap_or_default() })
     }
 }

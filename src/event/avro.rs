@@ -7,26 +7,26 @@ mod block;
 mod datum;
 
 use crate::event::{
-    Limits,
+    EventLimits,
     decode::BodyError,
-    json::{Kind, one_value},
+    json::{JsonKind, one_value},
 };
 use apache_avro::{
     Schema,
     schema::{Namespace, RecordSchema, ResolvedSchema},
 };
-use datum::{Datum, Writer};
+use datum::{DatumReader, JsonWriter};
 use icecore_schemas::error_code::ErrorCode;
 
 /// Most bytes that the blocks of a file, and the texts made of them, may take. Default 64 MiB.
 pub(crate) const AVRO_BYTES_MAX: usize = 64 << 20;
 
 /// The events of a file, as JSON.
-pub(crate) fn events(body: &[u8], limits: &Limits) -> Result<Vec<String>, BodyError> {
+pub(crate) fn events(body: &[u8], limits: &EventLimits) -> Result<Vec<String>, BodyError> {
     let broken = |reason: &str| {
         BodyError::new(ErrorCode::InvalidJson, format!("the body is no Avro file: {reason}"))
     };
-    let mut rest = Datum::new(body);
+    let mut rest = DatumReader::new(body);
     let header = block::header(&mut rest).map_err(broken)?;
     let schema = std::str::from_utf8(header.schema)
         .ok()
@@ -50,11 +50,11 @@ pub(crate) fn events(body: &[u8], limits: &Limits) -> Result<Vec<String>, BodyEr
                 format!("the body has more than {most} events; send them in several requests"),
             ));
         }
-        let mut data = Datum::new(&block);
+        let mut data = DatumReader::new(&block);
         for _ in 0..count {
             // An event somewhat too large is refused by itself, a far larger one with its file.
             let most = left.min(limits.event_bytes_max.saturating_mul(2));
-            let mut writer = Writer::new(resolved.get_names(), most, limits.depth_max + 2);
+            let mut writer = JsonWriter::new(resolved.get_names(), most, limits.depth_max + 2);
             let namespace: Namespace = record.name.namespace.clone();
             event(&mut writer, record, &mut data, &namespace).map_err(broken)?;
             let text = writer.finish();
@@ -74,9 +74,9 @@ fn parse_schema(text: &str) -> Option<Schema> {
 const JSON_FIELDS: [&str; 7] = ["data", "before", "prev", "after", "doc", "meta", "_meta"];
 
 fn event<'s>(
-    writer: &mut Writer<'s>,
+    writer: &mut JsonWriter<'s>,
     record: &'s RecordSchema,
-    data: &mut Datum<'_>,
+    data: &mut DatumReader<'_>,
     namespace: &Namespace,
 ) -> Result<(), &'static str> {
     writer.push("{")?;
@@ -93,7 +93,7 @@ fn event<'s>(
             let inner = text.filter(|text| {
                 // In `data` a number or a word is more likely a text than JSON.
                 one_value(text).is_some_and(|value| {
-                    matches!(value.kind, Kind::Object | Kind::Array | Kind::Null)
+                    matches!(value.kind, JsonKind::Object | JsonKind::Array | JsonKind::Null)
                 })
             });
             if let Some(inner) = inner {

@@ -2,9 +2,9 @@
 
 /// Numbers below `64 * WORDS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bits<const WORDS: usize>([u64; WORDS]);
+pub(crate) struct BitSet<const WORDS: usize>([u64; WORDS]);
 
-impl<const WORDS: usize> Bits<WORDS> {
+impl<const WORDS: usize> BitSet<WORDS> {
     pub(crate) const NONE: Self = Self([0; WORDS]);
 
     /// These numbers.
@@ -68,18 +68,18 @@ mod tests {
 
     #[test]
     fn numbers_come_and_go_in_every_word() {
-        let mut bits = Bits::<3>::of(&[0, 63, 64, 130, 191]);
+        let mut bits = BitSet::<3>::of(&[0, 63, 64, 130, 191]);
         assert_eq!(bits.below(192).collect::<Vec<_>>(), [0, 63, 64, 130, 191]);
         assert_eq!(bits.below(64).collect::<Vec<_>>(), [0, 63]);
         assert!(bits.has(130) && !bits.has(66) && !bits.has(129));
         bits.remove(130);
         bits.add(129);
         assert_eq!(bits.below(191).collect::<Vec<_>>(), [0, 63, 64, 129]);
-        assert!(bits.meets(&Bits::of(&[129])) && !bits.meets(&Bits::of(&[130])));
+        assert!(bits.meets(&BitSet::of(&[129])) && !bits.meets(&BitSet::of(&[130])));
         bits.keep_only(64);
-        assert_eq!(bits, Bits::of(&[64]));
+        assert_eq!(bits, BitSet::of(&[64]));
         bits.keep_only(65);
-        assert_eq!(bits, Bits::NONE);
-        assert_eq!(Bits::<3>::NONE.below(192).count(), 0);
+        assert_eq!(bits, BitSet::NONE);
+        assert_eq!(BitSet::<3>::NONE.below(192).count(), 0);
     }
 }

@@ -4,9 +4,9 @@
 //! does not say costs nothing.
 
 use crate::event::{
-    Arrival, EventKey, FormerKey, NamespaceEvents, cloud_event_key, event_key,
+    EventKey, FormerKey, NamespaceEvents, RequestContext, cloud_event_key, event_key,
     names::{self, COLUMNS, KINDS},
-    normalize::{Cell, Fault, Row},
+    normalize::{CellValue, EventFault, EventRow},
     rows,
 };
 use arrow::{
@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// Where an event stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Place<'b> {
+pub(crate) struct EventPlace<'b> {
     /// In the body, from 0.
     pub(crate) index: u32,
     /// Its batch, if that has an id.
@@ -37,18 +37,18 @@ pub(crate) struct Place<'b> {
 
 /// The accepted events so far.
 #[derive(Debug)]
-pub(crate) struct Groups<'r> {
-    arrival: &'r Arrival,
-    groups: Vec<Group>,
+pub(crate) struct NamespaceBuilders<'r> {
+    arrival: &'r RequestContext,
+    groups: Vec<NamespaceBuilder>,
     by_text: HashMap<String, usize>,
     /// The group of the event before: mostly also that of the next.
     last: usize,
 }
 
 #[derive(Debug)]
-struct Group {
+struct NamespaceBuilder {
     namespace: Namespace,
-    columns: Vec<Option<Column>>,
+    columns: Vec<Option<ColumnBuilder>>,
     ts: Vec<i64>,
     keys: Vec<EventKey>,
     index: Vec<u32>,
@@ -58,13 +58,13 @@ struct Group {
 
 /// A column's values so far; rows after them have none.
 #[derive(Debug)]
-struct Column {
+struct ColumnBuilder {
     rows: usize,
-    values: Values,
+    values: ValueBuilder,
 }
 
 #[derive(Debug)]
-enum Values {
+enum ValueBuilder {
     Text(StringBuilder),
     Long(Int64Builder),
     Int(Int32Builder),
@@ -72,18 +72,18 @@ enum Values {
     Bool(BooleanBuilder),
 }
 
-impl<'r> Groups<'r> {
-    pub(crate) fn new(arrival: &'r Arrival) -> Self {
+impl<'r> NamespaceBuilders<'r> {
+    pub(crate) fn new(arrival: &'r RequestContext) -> Self {
         Self { arrival, groups: Vec::new(), by_text: HashMap::new(), last: 0 }
     }
 
     /// Adds a row; the only reason to refuse it is its namespace.
     pub(crate) fn push(
         &mut self,
-        row: &Row<'_>,
-        cells: &[(u16, Cell<'_>)],
-        place: Place<'_>,
-    ) -> Result<(), Fault> {
+        row: &EventRow<'_>,
+        cells: &[(u16, CellValue<'_>)],
+        place: EventPlace<'_>,
+    ) -> Result<(), EventFault> {
         let number = self.group(row.namespace.as_deref())?;
         let group = &mut self.groups[number];
         let mut ulid = [0; ulid::ULID_LEN];
@@ -135,7 +135,7 @@ impl<'r> Groups<'r> {
     }
 
     /// The number of the namespace's group.
-    fn group(&mut self, text: Option<&str>) -> Result<usize, Fault> {
+    fn group(&mut self, text: Option<&str>) -> Result<usize, EventFault> {
         let text = text.unwrap_or_else(|| self.arrival.namespace.text());
         if self.groups.get(self.last).is_some_and(|group| group.namespace.text() == text) {
             return Ok(self.last);
@@ -145,11 +145,11 @@ impl<'r> Groups<'r> {
             return Ok(self.last);
         }
         let namespace = Namespace::parse(text).map_err(|invalid| {
-            Fault::new(ErrorCode::InvalidNamespace, format!("`ns`: {invalid}"))
+            EventFault::new(ErrorCode::InvalidNamespace, format!("`ns`: {invalid}"))
         })?;
         self.last = self.groups.len();
         self.by_text.insert(text.to_owned(), self.last);
-        self.groups.push(Group::new(namespace));
+        self.groups.push(NamespaceBuilder::new(namespace));
         Ok(self.last)
     }
 
@@ -171,7 +171,7 @@ fn id_again(id: &str, index: u32) -> String {
     if index == 0 { id.to_owned() } else { format!("{id}-{index}") }
 }
 
-impl Group {
+impl NamespaceBuilder {
     fn new(namespace: Namespace) -> Self {
         let columns = std::iter::repeat_with(|| None).take(COLUMNS).collect();
         Self {
@@ -187,8 +187,8 @@ impl Group {
 
     /// The values of a column, with `rows` rows before the one that the caller appends.
     #[inline]
-    fn column(&mut self, column: usize, rows: usize) -> &mut Values {
-        let column = self.columns[column].get_or_insert_with(|| Column::new(KINDS[column]));
+    fn column(&mut self, column: usize, rows: usize) -> &mut ValueBuilder {
+        let column = self.columns[column].get_or_insert_with(|| ColumnBuilder::new(KINDS[column]));
         if column.rows < rows {
             column.values.append_nulls(rows - column.rows);
         }
@@ -198,21 +198,23 @@ impl Group {
 
     #[inline]
     fn text(&mut self, column: usize, rows: usize, text: &str) {
-        if let Values::Text(builder) = self.column(column, rows) {
+        if let ValueBuilder::Text(builder) = self.column(column, rows) {
             builder.append_value(text);
         }
     }
 
     #[inline]
-    fn cell(&mut self, column: usize, rows: usize, cell: &Cell<'_>) {
+    fn cell(&mut self, column: usize, rows: usize, cell: &CellValue<'_>) {
         match (self.column(column, rows), cell) {
-            (Values::Text(builder), Cell::Text(text)) => builder.append_value(text),
-            (Values::Long(builder), Cell::Long(number)) => builder.append_value(*number),
-            (Values::Int(builder), Cell::Long(number)) => {
+            (ValueBuilder::Text(builder), CellValue::Text(text)) => builder.append_value(text),
+            (ValueBuilder::Long(builder), CellValue::Long(number)) => builder.append_value(*number),
+            (ValueBuilder::Int(builder), CellValue::Long(number)) => {
                 builder.append_option(i32::try_from(*number).ok());
             }
-            (Values::Double(builder), Cell::Double(number)) => builder.append_value(*number),
-            (Values::Bool(builder), Cell::Bool(flag)) => builder.append_value(*flag),
+            (ValueBuilder::Double(builder), CellValue::Double(number)) => {
+                builder.append_value(*number)
+            }
+            (ValueBuilder::Bool(builder), CellValue::Bool(flag)) => builder.append_value(*flag),
             (values, cell) => unreachable!("{cell:?} was made for another column than {values:?}"),
         }
     }
@@ -246,14 +248,14 @@ impl Group {
     }
 }
 
-impl Column {
+impl ColumnBuilder {
     fn new(kind: ColumnKind) -> Self {
         let values = match kind {
-            ColumnKind::String => Values::Text(StringBuilder::new()),
-            ColumnKind::Long | ColumnKind::Timestamptz => Values::Long(Int64Builder::new()),
-            ColumnKind::Int => Values::Int(Int32Builder::new()),
-            ColumnKind::Double => Values::Double(Float64Builder::new()),
-            ColumnKind::Boolean => Values::Bool(BooleanBuilder::new()),
+            ColumnKind::String => ValueBuilder::Text(StringBuilder::new()),
+            ColumnKind::Long | ColumnKind::Timestamptz => ValueBuilder::Long(Int64Builder::new()),
+            ColumnKind::Int => ValueBuilder::Int(Int32Builder::new()),
+            ColumnKind::Double => ValueBuilder::Double(Float64Builder::new()),
+            ColumnKind::Boolean => ValueBuilder::Bool(BooleanBuilder::new()),
         };
         Self { rows: 0, values }
     }
@@ -261,16 +263,16 @@ impl Column {
     fn finish(mut self, rows: usize) -> ArrayRef {
         self.values.append_nulls(rows - self.rows);
         match self.values {
-            Values::Text(mut builder) => Arc::new(builder.finish()),
-            Values::Long(mut builder) => Arc::new(builder.finish()),
-            Values::Int(mut builder) => Arc::new(builder.finish()),
-            Values::Double(mut builder) => Arc::new(builder.finish()),
-            Values::Bool(mut builder) => Arc::new(builder.finish()),
+            ValueBuilder::Text(mut builder) => Arc::new(builder.finish()),
+            ValueBuilder::Long(mut builder) => Arc::new(builder.finish()),
+            ValueBuilder::Int(mut builder) => Arc::new(builder.finish()),
+            ValueBuilder::Double(mut builder) => Arc::new(builder.finish()),
+            ValueBuilder::Bool(mut builder) => Arc::new(builder.finish()),
         }
     }
 }
 
-impl Values {
+impl ValueBuilder {
     fn append_nulls(&mut self, count: usize) {
         match self {
             Self::Text(builder) => builder.append_nulls(count),

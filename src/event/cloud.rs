@@ -1,7 +1,7 @@
 //! CloudEvents in binary mode (HTTP protocol binding 1.0.2, section 3.1): attributes from headers, data
 //! from the body, to the structured form. Leaves reading that form to `normalize`.
 
-use crate::event::{json, normalize::Fault};
+use crate::event::{json, normalize::EventFault};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use icecore_schemas::error_code::ErrorCode;
 use percent_encoding::percent_decode_str;
@@ -37,7 +37,10 @@ pub fn header_text(value: &[u8]) -> String {
 ///
 /// A body that is JSON becomes `data`, text a string, other bytes `data_base64`: nothing of the body
 /// is lost. The media type says which; without one the bytes do.
-pub(crate) fn event_text(body: &[u8], attributes: &[(String, String)]) -> (String, Option<Fault>) {
+pub(crate) fn event_text(
+    body: &[u8],
+    attributes: &[(String, String)],
+) -> (String, Option<EventFault>) {
     let mut out = String::with_capacity(body.len() + 64 * attributes.len());
     let mut separator = '{';
     let mut media = None;
@@ -62,7 +65,7 @@ pub(crate) fn event_text(body: &[u8], attributes: &[(String, String)]) -> (Strin
                 json::push_string(&mut out, value);
                 let reason =
                     format!("the header ce-{name} is not UTF-8 once it is percent-decoded");
-                fault = Some(Fault::new(ErrorCode::InvalidEvent, reason));
+                fault = Some(EventFault::new(ErrorCode::InvalidEvent, reason));
             }
         }
     }

@@ -3,26 +3,26 @@
 //! Every event of a sound body ends up accepted or rejected, in body order.
 
 mod batch;
+mod converted;
 mod fault;
-mod made;
 mod take;
 mod values;
 
 use crate::event::{
-    Arrival, BodyFormat, Decoded, Limits, Rejected, Source, avro,
-    build::Groups,
+    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, SourceBytes, avro,
+    build::NamespaceBuilders,
     cloud,
-    json::{Flaw, Kind, NESTING_MAX, Parts, Scan},
+    json::{EventParts, JsonError, JsonKind, JsonScanner, NESTING_MAX},
     names,
-    normalize::{Cell, Fault},
+    normalize::{CellValue, EventFault},
 };
 use batch::{
     batch_id_of, batch_members, guess, is_call_list, is_changefeed, is_tombstone, look_ahead,
     rest_of_batch, slot,
 };
+use converted::ConvertedTexts;
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
-use made::Made;
 use std::collections::HashMap;
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
@@ -46,24 +46,25 @@ impl BodyError {
 ///
 /// In JSON, an object with an array `events` and no `type` is a batch; any other object is one
 /// event. An event with a member `specversion` is a CloudEvent in every format. With
-/// [`Arrival::cloud_event`] the body is the `data` of one CloudEvent whatever the format says.
+/// [`RequestContext::cloud_event`] the body is the `data` of one CloudEvent whatever the format
+/// says.
 ///
 /// # Errors
 /// [`BodyError`] when there are no events to be found: broken JSON around them, a wrong Avro
 /// header, more events than allowed. A broken event inside a sound body is a
-/// [`crate::event::Rejected`] instead.
+/// [`crate::event::RejectedEvent`] instead.
 pub fn decode(
     body: &[u8],
     format: BodyFormat,
-    arrival: &Arrival,
-    limits: &Limits,
-) -> Result<(Decoded, Option<String>), BodyError> {
-    let mut reading = Reading::Guess;
+    arrival: &RequestContext,
+    limits: &EventLimits,
+) -> Result<(DecodedBody, Option<String>), BodyError> {
+    let mut reading = ReadMode::Guess;
     loop {
-        match take_apart(body, format, (arrival, limits), reading) {
+        match decode_body(body, format, (arrival, limits), reading) {
             Ok(decoded) => return Ok(decoded),
-            Err(Stop::Body(error)) => return Err(error),
-            Err(Stop::Again(next)) => {
+            Err(PassEnd::Body(error)) => return Err(error),
+            Err(PassEnd::Again(next)) => {
                 assert!(next != reading, "each way of reading leads to another one or none");
                 reading = next;
             }
@@ -73,7 +74,7 @@ pub fn decode(
 
 /// How a body's first object is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+enum ReadMode {
     /// It may be a batch; its id, where that comes last, is guessed.
     Guess,
     /// It may be a batch, and is looked through for its id first.
@@ -83,33 +84,33 @@ enum Reading {
 }
 
 /// Why a pass ends early.
-enum Stop {
+enum PassEnd {
     Body(BodyError),
     /// What was thought of the body was wrong: once more.
-    Again(Reading),
+    Again(ReadMode),
 }
 
-impl From<BodyError> for Stop {
+impl From<BodyError> for PassEnd {
     fn from(error: BodyError) -> Self {
         Self::Body(error)
     }
 }
 
-fn take_apart(
+fn decode_body(
     body: &[u8],
     format: BodyFormat,
-    (arrival, limits): (&Arrival, &Limits),
-    reading: Reading,
-) -> Result<(Decoded, Option<String>), Stop> {
-    let mut pass = Pass::new(body, arrival, limits, reading);
+    (arrival, limits): (&RequestContext, &EventLimits),
+    reading: ReadMode,
+) -> Result<(DecodedBody, Option<String>), PassEnd> {
+    let mut pass = DecodePass::new(body, arrival, limits, reading);
     let whole = body;
     let body = body.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(body);
-    let mut made = Made::default();
+    let mut made = ConvertedTexts::default();
     let mut batch_id = None;
-    let mut sink = Sink::default();
+    let mut sink = EventBuffers::default();
     if !arrival.cloud_event.is_empty() {
         let (text, fault) = cloud::event_text(whole, &arrival.cloud_event);
-        made = Made::of(&[text]);
+        made = ConvertedTexts::of(&[text]);
         pass.source = made.text.as_ptr().addr();
         match fault {
             Some(fault) => {
@@ -119,7 +120,7 @@ fn take_apart(
             None => pass.lines(made.texts(), &mut sink)?,
         }
     } else if format == BodyFormat::Avro {
-        made = Made::of(&avro::events(body, limits)?);
+        made = ConvertedTexts::of(&avro::events(body, limits)?);
         pass.source = made.text.as_ptr().addr();
         pass.lines(made.texts(), &mut sink)?;
     } else {
@@ -140,11 +141,11 @@ fn take_apart(
             _ => batch_id = pass.json(text, &mut sink)?,
         }
     }
-    let decoded = Decoded {
+    let decoded = DecodedBody {
         received: pass.received as usize,
         accepted: pass.groups.finish(),
         rejected: pass.rejected,
-        source: Source { bytes: made.text.into(), redacted: pass.redacted },
+        source: SourceBytes { bytes: made.text.into(), redacted: pass.redacted },
         is_webhook: false,
     };
     Ok((decoded, batch_id))
@@ -155,17 +156,17 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Buffers of the event at hand, kept from one event to the next.
 #[derive(Default)]
-struct Sink<'a> {
-    parts: Parts<'a>,
-    cells: Vec<(u16, Cell<'a>)>,
+struct EventBuffers<'a> {
+    parts: EventParts<'a>,
+    cells: Vec<(u16, CellValue<'a>)>,
 }
 
 /// One way through a body.
-struct Pass<'r> {
-    arrival: &'r Arrival,
-    limits: &'r Limits,
+struct DecodePass<'r> {
+    arrival: &'r RequestContext,
+    limits: &'r EventLimits,
     depth_max: usize,
-    reading: Reading,
+    reading: ReadMode,
     needs_spec_version: bool,
     body: &'r [u8],
     /// Whether the body may have events of a Tail Worker, once somebody asked.
@@ -177,12 +178,17 @@ struct Pass<'r> {
     /// Where the bytes of all events begin.
     source: usize,
     received: u32,
-    groups: Groups<'r>,
-    rejected: Vec<Rejected>,
+    groups: NamespaceBuilders<'r>,
+    rejected: Vec<RejectedEvent>,
 }
 
-impl<'r> Pass<'r> {
-    fn new(body: &'r [u8], arrival: &'r Arrival, limits: &'r Limits, reading: Reading) -> Self {
+impl<'r> DecodePass<'r> {
+    fn new(
+        body: &'r [u8],
+        arrival: &'r RequestContext,
+        limits: &'r EventLimits,
+        reading: ReadMode,
+    ) -> Self {
         Self {
             body,
             is_trace_body: None,
@@ -195,15 +201,19 @@ impl<'r> Pass<'r> {
             source: body.as_ptr().addr(),
             redacted: HashMap::new(),
             received: 0,
-            groups: Groups::new(arrival),
+            groups: NamespaceBuilders::new(arrival),
             rejected: Vec::new(),
         }
     }
 
     /// A body of one JSON text; returns its batch id.
-    fn json<'a>(&mut self, text: &'a str, sink: &mut Sink<'a>) -> Result<Option<String>, Stop> {
-        let broken = |flaw| Stop::Body(broken(text, flaw));
-        let mut scan = Scan::new(text);
+    fn json<'a>(
+        &mut self,
+        text: &'a str,
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<Option<String>, PassEnd> {
+        let broken = |flaw| PassEnd::Body(broken(text, flaw));
+        let mut scan = JsonScanner::new(text);
         match scan.peek() {
             None => Err(BodyError::new(ErrorCode::InvalidRequest, "the body is empty").into()),
             Some(b'[') => {
@@ -212,7 +222,7 @@ impl<'r> Pass<'r> {
                 Ok(None)
             }
             Some(b'{') => {
-                if self.reading != Reading::Event
+                if self.reading != ReadMode::Event
                     && let Some(batch_id) = self.batch(text, sink)?
                 {
                     return Ok(batch_id);
@@ -239,10 +249,10 @@ impl<'r> Pass<'r> {
     fn batch<'a>(
         &mut self,
         text: &'a str,
-        sink: &mut Sink<'a>,
-    ) -> Result<Option<Option<String>>, Stop> {
-        let broken = |flaw| Stop::Body(broken(text, flaw));
-        let mut scan = Scan::new(text);
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<Option<Option<String>>, PassEnd> {
+        let broken = |flaw| PassEnd::Body(broken(text, flaw));
+        let mut scan = JsonScanner::new(text);
         scan.expect(b'{').map_err(broken)?;
         let mut batch_id = None;
         if scan.take(b'}') {
@@ -265,7 +275,7 @@ impl<'r> Pass<'r> {
                 }
                 // A single event may be too deep: that is for its own scan to find.
                 _ => match scan.value(self.depth_max) {
-                    Err(Flaw::TooDeep) => return Ok(None),
+                    Err(JsonError::TooDeep) => return Ok(None),
                     other => {
                         other.map_err(broken)?;
                     }
@@ -278,7 +288,7 @@ impl<'r> Pass<'r> {
         let is_known = batch_id.is_some();
         if !is_known {
             batch_id = match self.reading {
-                Reading::LookAhead => look_ahead(scan.clone()),
+                ReadMode::LookAhead => look_ahead(scan.clone()),
                 _ => guess(text),
             };
         }
@@ -286,10 +296,10 @@ impl<'r> Pass<'r> {
         self.shared = None;
         let rest = rest_of_batch(&mut scan).map_err(broken)?;
         if rest.has_type {
-            return Err(Stop::Again(Reading::Event));
+            return Err(PassEnd::Again(ReadMode::Event));
         }
         if !is_known && rest.batch_id != batch_id {
-            return Err(Stop::Again(Reading::LookAhead));
+            return Err(PassEnd::Again(ReadMode::LookAhead));
         }
         self.rest(&scan, text, sink)?;
         Ok(Some(batch_id))
@@ -298,12 +308,12 @@ impl<'r> Pass<'r> {
     /// An array of events.
     fn array<'a>(
         &mut self,
-        scan: &mut Scan<'a>,
+        scan: &mut JsonScanner<'a>,
         text: &str,
         batch_id: Option<&str>,
-        sink: &mut Sink<'a>,
-    ) -> Result<(), Stop> {
-        let broken = |flaw| Stop::Body(broken(text, flaw));
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<(), PassEnd> {
+        let broken = |flaw| PassEnd::Body(broken(text, flaw));
         scan.expect(b'[').map_err(broken)?;
         if scan.take(b']') {
             return Ok(());
@@ -317,7 +327,7 @@ impl<'r> Pass<'r> {
                 let start = scan.at();
                 match scan.value(self.depth_max) {
                     Ok(_) => {}
-                    Err(Flaw::TooDeep) => scan.skip_blindly(start).map_err(broken)?,
+                    Err(JsonError::TooDeep) => scan.skip_blindly(start).map_err(broken)?,
                     Err(flaw) => return Err(broken(flaw)),
                 }
                 let index = self.next_index()?;
@@ -337,8 +347,8 @@ impl<'r> Pass<'r> {
     fn lines<'a>(
         &mut self,
         lines: impl Iterator<Item = &'a str>,
-        sink: &mut Sink<'a>,
-    ) -> Result<(), Stop> {
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<(), PassEnd> {
         for line in lines {
             // Files that were put one after another have their marks in the middle.
             let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
@@ -353,18 +363,18 @@ impl<'r> Pass<'r> {
 
     /// One line. It is read to its end before anything is taken from it, so a broken line is one
     /// rejected event even if it was meant to be a batch.
-    fn line<'a>(&mut self, line: &'a str, sink: &mut Sink<'a>) -> Result<(), Stop> {
+    fn line<'a>(&mut self, line: &'a str, sink: &mut EventBuffers<'a>) -> Result<(), PassEnd> {
         let refuse = |pass: &mut Self, fault| {
             let index = pass.next_index()?;
             pass.reject(line.as_bytes(), index, None, fault);
             Ok(())
         };
-        let mut scan = Scan::new(line);
+        let mut scan = JsonScanner::new(line);
         if scan.peek() != Some(b'{') {
             let whole = scan.value(NESTING_MAX).and_then(|value| scan.end().map(|()| value));
             return match whole {
-                Ok(value) if value.kind == Kind::Array => {
-                    self.array(&mut Scan::new(value.raw), line, None, sink)
+                Ok(value) if value.kind == JsonKind::Array => {
+                    self.array(&mut JsonScanner::new(value.raw), line, None, sink)
                 }
                 Ok(_) => refuse(self, not_an_object()),
                 Err(_) if values::are_several(line) => self.values(line, sink),
@@ -381,23 +391,23 @@ impl<'r> Pass<'r> {
                 false => refuse(self, broken(line, flaw).into()),
             };
         }
-        if let Scanned::TooDeep(_) = event {
+        if let EventText::TooDeep(_) = event {
             // It may be a batch with an event that is too deep.
             sink.parts.top.clear();
-            let whole = Scan::new(line).object(NESTING_MAX, &mut sink.parts);
+            let whole = JsonScanner::new(line).object(NESTING_MAX, &mut sink.parts);
             if whole.is_ok() && batch_members(&sink.parts.top).is_some() {
-                event = Scanned::Event(line);
+                event = EventText::Event(line);
             }
         }
         let members = match event {
-            Scanned::Event(_) => batch_members(&sink.parts.top),
-            Scanned::TooDeep(_) => None,
+            EventText::Event(_) => batch_members(&sink.parts.top),
+            EventText::TooDeep(_) => None,
         };
         match members {
             Some((events, batch_id, is_call_list)) => {
                 let is_calls = is_call_list && self.is_call_batch(line);
                 debug_assert_eq!(is_calls, is_call_list);
-                self.array(&mut Scan::new(events), line, batch_id.as_deref(), sink)?;
+                self.array(&mut JsonScanner::new(events), line, batch_id.as_deref(), sink)?;
                 self.shared = None;
                 Ok(())
             }
@@ -406,15 +416,15 @@ impl<'r> Pass<'r> {
     }
 
     /// Lines that are not all UTF-8.
-    fn broken_lines(&mut self, body: &[u8]) -> Result<(), Stop> {
+    fn broken_lines(&mut self, body: &[u8]) -> Result<(), PassEnd> {
         for line in body.split(|byte| *byte == b'\n') {
             match std::str::from_utf8(line) {
-                Ok(text) => self.lines(std::iter::once(text), &mut Sink::default())?,
+                Ok(text) => self.lines(std::iter::once(text), &mut EventBuffers::default())?,
                 Err(error) => {
                     let at = error.valid_up_to();
                     let reason = format!("the line is not UTF-8 at byte {at}");
                     let index = self.next_index()?;
-                    let fault = Fault::new(ErrorCode::InvalidJson, reason);
+                    let fault = EventFault::new(ErrorCode::InvalidJson, reason);
                     self.reject(line.trim_ascii(), index, None, fault);
                 }
             }
@@ -426,18 +436,18 @@ impl<'r> Pass<'r> {
     #[inline]
     fn scan_event<'a>(
         &self,
-        scan: &mut Scan<'a>,
-        sink: &mut Sink<'a>,
-    ) -> Result<Scanned<'a>, Flaw> {
+        scan: &mut JsonScanner<'a>,
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<EventText<'a>, JsonError> {
         sink.parts.top.clear();
         sink.parts.data.clear();
         sink.parts.is_in_call_batch = self.shared.is_some();
         let start = scan.at();
         match scan.object(self.depth_max, &mut sink.parts) {
-            Ok(()) => Ok(Scanned::Event(scan.since(start))),
-            Err(Flaw::TooDeep) => {
+            Ok(()) => Ok(EventText::Event(scan.since(start))),
+            Err(JsonError::TooDeep) => {
                 scan.skip_blindly(start)?;
-                Ok(Scanned::TooDeep(scan.since(start)))
+                Ok(EventText::TooDeep(scan.since(start)))
             }
             Err(flaw) => Err(flaw),
         }
@@ -461,7 +471,7 @@ impl<'r> Pass<'r> {
 
 /// The text of an event, its members read or not.
 #[derive(Clone, Copy, Debug)]
-enum Scanned<'a> {
+enum EventText<'a> {
     Event(&'a str),
     TooDeep(&'a str),
 }

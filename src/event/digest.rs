@@ -4,7 +4,7 @@
 //! matter, and a member that is null counts as one that is not there. Numbers are compared exactly,
 //! however large or small: never as floating point.
 
-use crate::event::json::{self, Kind, Scan, Value};
+use crate::event::json::{self, JsonKind, JsonScanner, JsonValue};
 use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -12,26 +12,26 @@ use xxhash_rust::xxh3::xxh3_128;
 const NAME_DIGITS_MAX: usize = 40;
 
 /// The digest of a value.
-pub(crate) fn digest(value: Value<'_>) -> u128 {
+pub(crate) fn digest(value: JsonValue<'_>) -> u128 {
     match value.kind {
-        Kind::Null => tagged(b'0', b""),
-        Kind::Bool => tagged(b'b', value.raw.as_bytes()),
-        Kind::Number => tagged(b'1', number(value.raw).as_bytes()),
-        Kind::Plain | Kind::Escaped => tagged(b'"', text(value).as_bytes()),
-        Kind::Array => array(value),
-        Kind::Object => object(value, |_| true),
+        JsonKind::Null => tagged(b'0', b""),
+        JsonKind::Bool => tagged(b'b', value.raw.as_bytes()),
+        JsonKind::Number => tagged(b'1', number(value.raw).as_bytes()),
+        JsonKind::Plain | JsonKind::Escaped => tagged(b'"', text(value).as_bytes()),
+        JsonKind::Array => array(value),
+        JsonKind::Object => object(value, |_| true),
     }
 }
 
 /// The digest of an object's members, as far as `counts` takes them; of any other value its own.
-pub(crate) fn object(value: Value<'_>, mut counts: impl FnMut(&str) -> bool) -> u128 {
-    if value.kind != Kind::Object {
+pub(crate) fn object(value: JsonValue<'_>, mut counts: impl FnMut(&str) -> bool) -> u128 {
+    if value.kind != JsonKind::Object {
         return digest(value);
     }
     let mut sum = tagged(b'{', b"");
     json::each_member(value, |member| {
         let name = text(member.name);
-        if member.value.kind != Kind::Null && counts(&name) {
+        if member.value.kind != JsonKind::Null && counts(&name) {
             let mut pair = digest(member.value).to_le_bytes().to_vec();
             pair.extend_from_slice(name.as_bytes());
             sum = sum.wrapping_add(tagged(b':', &pair));
@@ -40,9 +40,9 @@ pub(crate) fn object(value: Value<'_>, mut counts: impl FnMut(&str) -> bool) -> 
     sum
 }
 
-fn array(value: Value<'_>) -> u128 {
+fn array(value: JsonValue<'_>) -> u128 {
     let mut elements = Vec::new();
-    let mut scan = Scan::new(value.raw);
+    let mut scan = JsonScanner::new(value.raw);
     // The value was read before, so only its depth can end this early.
     let mut next = scan.take(b'[') && scan.peek() != Some(b']');
     while next {
@@ -55,9 +55,9 @@ fn array(value: Value<'_>) -> u128 {
 
 /// A string's text. Half of a surrogate pair stands for no character, so such a string is what it is
 /// written as.
-fn text(value: Value<'_>) -> Cow<'_, str> {
+fn text(value: JsonValue<'_>) -> Cow<'_, str> {
     match value.text() {
-        Some(text) if value.kind == Kind::Plain || !text.contains('\u{fffd}') => text,
+        Some(text) if value.kind == JsonKind::Plain || !text.contains('\u{fffd}') => text,
         _ => Cow::Borrowed(value.raw),
     }
 }

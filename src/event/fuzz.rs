@@ -2,7 +2,9 @@
 //! what is taken goes through the log's codec unchanged. How to run it for longer: crate
 //! `icecore-fuzz`.
 
-use crate::event::{Arrival, BodyFormat, Decoded, Limits, codec, decode::decode, rows};
+use crate::event::{
+    BodyFormat, DecodedBody, EventLimits, RequestContext, codec, decode::decode, rows,
+};
 use apache_avro::{Codec, DeflateSettings, Schema, Writer, ZstandardSettings, types::Value};
 use icecore_fuzz::{Rng, StdRng, mutate_bytes, mutate_json, pick, run};
 use icecore_schemas::names::Namespace;
@@ -77,7 +79,7 @@ fn bytes(random: &mut StdRng, bodies: &[Vec<u8>], others: &[Vec<u8>]) -> Vec<u8>
 }
 
 fn check(case: &Case, random: &mut StdRng) {
-    let limits = Limits {
+    let limits = EventLimits {
         event_bytes_max: *pick(random, &[200, 64 << 10]),
         batch_events_max: *pick(random, &[3, 10_000]),
         depth_max: 64,
@@ -88,7 +90,7 @@ fn check(case: &Case, random: &mut StdRng) {
     };
     let attributes = [("specversion", "1.0"), ("id", "1"), ("type", "t"), ("ce-Source", "%2e%ff/")];
     let cloud_event = if case.is_binary_mode { &attributes[..] } else { &[] };
-    let arrival = Arrival {
+    let arrival = RequestContext {
         now_us: NOW_US,
         namespace: Namespace::parse("acme.example").unwrap(),
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, u128::MAX >> 48),
@@ -102,7 +104,7 @@ fn check(case: &Case, random: &mut StdRng) {
     }
 }
 
-fn check_decoded(decoded: &Decoded, case: &Case, limits: &Limits) {
+fn check_decoded(decoded: &DecodedBody, case: &Case, limits: &EventLimits) {
     assert!(decoded.received <= limits.batch_events_max);
     let accepted = decoded.accepted.iter().flat_map(|events| events.index.iter().copied());
     let refused = decoded.rejected.iter().map(|event| event.index);

@@ -14,7 +14,7 @@ pub(crate) const NESTING_MAX: usize = 512;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum JsonKind {
     Null,
     Bool,
     Number,
@@ -28,26 +28,26 @@ pub(crate) enum Kind {
 
 /// A valid JSON value and its text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Value<'a> {
+pub(crate) struct JsonValue<'a> {
     pub(crate) raw: &'a str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: JsonKind,
 }
 
 /// A member of an object.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Member<'a> {
+pub(crate) struct JsonMember<'a> {
     /// The name as written, with its quotes.
-    pub(crate) name: Value<'a>,
-    pub(crate) value: Value<'a>,
+    pub(crate) name: JsonValue<'a>,
+    pub(crate) value: JsonValue<'a>,
     /// From the first quote of the name to the end of the value.
     pub(crate) text: &'a str,
 }
 
 /// An event's members and, where it has an object `data`, the members of that.
 #[derive(Debug, Default)]
-pub(crate) struct Parts<'a> {
-    pub(crate) top: Vec<Member<'a>>,
-    pub(crate) data: Vec<Member<'a>>,
+pub(crate) struct EventParts<'a> {
+    pub(crate) top: Vec<JsonMember<'a>>,
+    pub(crate) data: Vec<JsonMember<'a>>,
     /// Whether a string in it has half of a surrogate pair, which is no text.
     pub(crate) has_lone_surrogate: bool,
     /// Whether it stands in a batch of an analytics library.
@@ -56,32 +56,36 @@ pub(crate) struct Parts<'a> {
 
 /// Why a text cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum JsonError {
     /// Not JSON, from this byte on.
     Syntax(usize),
     /// Nested deeper than asked.
     TooDeep,
 }
 
-impl<'a> Value<'a> {
+impl<'a> JsonValue<'a> {
     /// The text of a string; none for any other value.
     pub(crate) fn text(&self) -> Option<Cow<'a, str>> {
         let inside = || &self.raw[1..self.raw.len() - 1];
         match self.kind {
-            Kind::Plain => Some(Cow::Borrowed(inside())),
-            Kind::Escaped => Some(Cow::Owned(unescape(inside()))),
-            Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object => None,
+            JsonKind::Plain => Some(Cow::Borrowed(inside())),
+            JsonKind::Escaped => Some(Cow::Owned(unescape(inside()))),
+            JsonKind::Null
+            | JsonKind::Bool
+            | JsonKind::Number
+            | JsonKind::Array
+            | JsonKind::Object => None,
         }
     }
 
     /// Whether it is a string with half of a surrogate pair: valid JSON, but no text.
     pub(crate) fn has_lone_surrogate(&self) -> bool {
-        self.kind == Kind::Escaped && lone_surrogate(self.raw, 0).is_some()
+        self.kind == JsonKind::Escaped && lone_surrogate(self.raw, 0).is_some()
     }
 }
 
 /// The members of a valid object; none of any other value.
-pub(crate) fn members_of(object: Value<'_>) -> Vec<Member<'_>> {
+pub(crate) fn members_of(object: JsonValue<'_>) -> Vec<JsonMember<'_>> {
     let mut members = Vec::new();
     each_member(object, |member| members.push(member));
     members
@@ -90,15 +94,15 @@ pub(crate) fn members_of(object: Value<'_>) -> Vec<Member<'_>> {
 /// Visits the members of a valid object; none of any other value, nor those after one that is
 /// nested too deep.
 #[inline]
-pub(crate) fn each_member<'a>(object: Value<'a>, visit: impl FnMut(Member<'a>)) {
+pub(crate) fn each_member<'a>(object: JsonValue<'a>, visit: impl FnMut(JsonMember<'a>)) {
     // The value was read before, so only its kind or its depth can end this early.
-    let _ended_early = Scan::new(object.raw).visit(NESTING_MAX, visit);
+    let _ended_early = JsonScanner::new(object.raw).visit(NESTING_MAX, visit);
 }
 
 /// The elements of a valid array; none of any other value.
-pub(crate) fn elements_of(array: Value<'_>) -> Vec<Value<'_>> {
+pub(crate) fn elements_of(array: JsonValue<'_>) -> Vec<JsonValue<'_>> {
     let mut elements = Vec::new();
-    let mut scan = Scan::new(array.raw);
+    let mut scan = JsonScanner::new(array.raw);
     if scan.take(b'[') && scan.peek() != Some(b']') {
         // The value was read before, so only its depth can end this early.
         while let Ok(element) = scan.value(NESTING_MAX) {
@@ -113,13 +117,13 @@ pub(crate) fn elements_of(array: Value<'_>) -> Vec<Value<'_>> {
 
 /// A place in a JSON text.
 #[derive(Clone, Debug)]
-pub(crate) struct Scan<'a> {
+pub(crate) struct JsonScanner<'a> {
     text: &'a str,
     at: usize,
     has_lone_surrogate: bool,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> JsonScanner<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0, has_lone_surrogate: false }
     }
@@ -147,13 +151,13 @@ impl<'a> Scan<'a> {
 
     /// Takes `byte`.
     #[inline]
-    pub(crate) fn expect(&mut self, byte: u8) -> Result<(), Flaw> {
-        if self.take(byte) { Ok(()) } else { Err(Flaw::Syntax(self.at)) }
+    pub(crate) fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
+        if self.take(byte) { Ok(()) } else { Err(JsonError::Syntax(self.at)) }
     }
 
     /// Nothing but white space may follow.
-    pub(crate) fn end(&mut self) -> Result<(), Flaw> {
-        if self.peek().is_none() { Ok(()) } else { Err(Flaw::Syntax(self.at)) }
+    pub(crate) fn end(&mut self) -> Result<(), JsonError> {
+        if self.peek().is_none() { Ok(()) } else { Err(JsonError::Syntax(self.at)) }
     }
 
     /// What comes after here.
@@ -174,38 +178,42 @@ impl<'a> Scan<'a> {
 
     /// The next value, with at most `depth` levels of arrays and objects.
     #[inline]
-    pub(crate) fn value(&mut self, depth: usize) -> Result<Value<'a>, Flaw> {
+    pub(crate) fn value(&mut self, depth: usize) -> Result<JsonValue<'a>, JsonError> {
         let first = self.peek();
         let start = self.at;
         let kind = match first {
             Some(b'"') => self.string()?,
             Some(b'{') => {
                 self.skip_object(depth)?;
-                Kind::Object
+                JsonKind::Object
             }
             Some(b'[') => {
                 self.skip_array(depth)?;
-                Kind::Array
+                JsonKind::Array
             }
             Some(b'-' | b'0'..=b'9') => {
                 self.number()?;
-                Kind::Number
+                JsonKind::Number
             }
-            Some(b't') => self.literal("true", Kind::Bool)?,
-            Some(b'f') => self.literal("false", Kind::Bool)?,
-            Some(b'n') => self.literal("null", Kind::Null)?,
-            _ => return Err(Flaw::Syntax(start)),
+            Some(b't') => self.literal("true", JsonKind::Bool)?,
+            Some(b'f') => self.literal("false", JsonKind::Bool)?,
+            Some(b'n') => self.literal("null", JsonKind::Null)?,
+            _ => return Err(JsonError::Syntax(start)),
         };
-        Ok(Value { raw: self.since(start), kind })
+        Ok(JsonValue { raw: self.since(start), kind })
     }
 
     /// The next value, an object: adds its members to `parts.top`, and those of its member `data`
     /// to `parts.data`.
-    pub(crate) fn object(&mut self, depth: usize, parts: &mut Parts<'a>) -> Result<(), Flaw> {
-        let Parts { top, data, has_lone_surrogate, .. } = parts;
+    pub(crate) fn object(
+        &mut self,
+        depth: usize,
+        parts: &mut EventParts<'a>,
+    ) -> Result<(), JsonError> {
+        let EventParts { top, data, has_lone_surrogate, .. } = parts;
         self.has_lone_surrogate = false;
         *has_lone_surrogate = false;
-        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+        let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep)?;
         self.expect(b'{')?;
         if self.take(b'}') {
             return Ok(());
@@ -222,11 +230,11 @@ impl<'a> Scan<'a> {
             let value = if is_data && self.peek() == Some(b'{') {
                 let start = self.at;
                 self.visit(depth, |member| data.push(member))?;
-                Value { raw: self.since(start), kind: Kind::Object }
+                JsonValue { raw: self.since(start), kind: JsonKind::Object }
             } else {
                 self.value(depth)?
             };
-            top.push(Member { name, value, text: self.since(start) });
+            top.push(JsonMember { name, value, text: self.since(start) });
             if !self.take(b',') {
                 *has_lone_surrogate = self.has_lone_surrogate;
                 return self.expect(b'}');
@@ -234,8 +242,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn visit(&mut self, depth: usize, mut visit: impl FnMut(Member<'a>)) -> Result<(), Flaw> {
-        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+    fn visit(
+        &mut self,
+        depth: usize,
+        mut visit: impl FnMut(JsonMember<'a>),
+    ) -> Result<(), JsonError> {
+        let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep)?;
         self.expect(b'{')?;
         if self.take(b'}') {
             return Ok(());
@@ -245,7 +257,7 @@ impl<'a> Scan<'a> {
             let start = self.at - name.raw.len();
             self.expect(b':')?;
             let value = self.value(depth)?;
-            visit(Member { name, value, text: self.since(start) });
+            visit(JsonMember { name, value, text: self.since(start) });
             if !self.take(b',') {
                 return self.expect(b'}');
             }
@@ -254,17 +266,17 @@ impl<'a> Scan<'a> {
 
     /// The next value, the name of a member.
     #[inline]
-    pub(crate) fn name(&mut self) -> Result<Value<'a>, Flaw> {
+    pub(crate) fn name(&mut self) -> Result<JsonValue<'a>, JsonError> {
         if self.peek() != Some(b'"') {
-            return Err(Flaw::Syntax(self.at));
+            return Err(JsonError::Syntax(self.at));
         }
         let start = self.at;
         let kind = self.string()?;
-        Ok(Value { raw: self.since(start), kind })
+        Ok(JsonValue { raw: self.since(start), kind })
     }
 
-    fn skip_object(&mut self, depth: usize) -> Result<(), Flaw> {
-        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+    fn skip_object(&mut self, depth: usize) -> Result<(), JsonError> {
+        let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep)?;
         self.expect(b'{')?;
         if self.take(b'}') {
             return Ok(());
@@ -279,8 +291,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn skip_array(&mut self, depth: usize) -> Result<(), Flaw> {
-        let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+    fn skip_array(&mut self, depth: usize) -> Result<(), JsonError> {
+        let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep)?;
         self.expect(b'[')?;
         if self.take(b']') {
             return Ok(());
@@ -295,7 +307,7 @@ impl<'a> Scan<'a> {
 
     /// Goes to the end of the array or object that starts at `start` by its brackets alone: for
     /// one that is too deep to be read.
-    pub(crate) fn skip_blindly(&mut self, start: usize) -> Result<(), Flaw> {
+    pub(crate) fn skip_blindly(&mut self, start: usize) -> Result<(), JsonError> {
         self.at = start;
         let mut open = 0_usize;
         while let Some(byte) = self.peek() {
@@ -310,22 +322,22 @@ impl<'a> Scan<'a> {
             }
             // Only ASCII is stepped over outside strings, so the next slice is on a boundary.
             if !byte.is_ascii() {
-                return Err(Flaw::Syntax(self.at));
+                return Err(JsonError::Syntax(self.at));
             }
             self.at += 1;
             if open == 0 {
                 return Ok(());
             }
         }
-        Err(Flaw::Syntax(self.at))
+        Err(JsonError::Syntax(self.at))
     }
 
     /// A string whose first quote is the next byte.
     #[inline]
-    fn string(&mut self) -> Result<Kind, Flaw> {
+    fn string(&mut self) -> Result<JsonKind, JsonError> {
         let bytes = self.text.as_bytes();
         let mut at = self.at + 1;
-        let mut kind = Kind::Plain;
+        let mut kind = JsonKind::Plain;
         loop {
             while let Some(chunk) = bytes.get(at..at + 8) {
                 let special = special(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
@@ -341,18 +353,18 @@ impl<'a> Scan<'a> {
                     return Ok(kind);
                 }
                 Some(b'\\') => {
-                    kind = Kind::Escaped;
-                    let (next, is_lone) = after_escape(bytes, at).ok_or(Flaw::Syntax(at))?;
+                    kind = JsonKind::Escaped;
+                    let (next, is_lone) = after_escape(bytes, at).ok_or(JsonError::Syntax(at))?;
                     at = next;
                     self.has_lone_surrogate |= is_lone;
                 }
-                Some(0..=0x1f) | None => return Err(Flaw::Syntax(at)),
+                Some(0..=0x1f) | None => return Err(JsonError::Syntax(at)),
                 Some(_) => at += 1,
             }
         }
     }
 
-    fn number(&mut self) -> Result<(), Flaw> {
+    fn number(&mut self) -> Result<(), JsonError> {
         let bytes = self.text.as_bytes();
         let digits = |mut at: usize| {
             while bytes.get(at).is_some_and(u8::is_ascii_digit) {
@@ -363,13 +375,13 @@ impl<'a> Scan<'a> {
         let mut at = self.at + usize::from(bytes.get(self.at) == Some(&b'-'));
         let whole = digits(at);
         if whole == at || (bytes.get(at) == Some(&b'0') && whole > at + 1) {
-            return Err(Flaw::Syntax(at));
+            return Err(JsonError::Syntax(at));
         }
         at = whole;
         if bytes.get(at) == Some(&b'.') {
             let fraction = digits(at + 1);
             if fraction == at + 1 {
-                return Err(Flaw::Syntax(at));
+                return Err(JsonError::Syntax(at));
             }
             at = fraction;
         }
@@ -377,7 +389,7 @@ impl<'a> Scan<'a> {
             let sign = usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
             let exponent = digits(at + 1 + sign);
             if exponent == at + 1 + sign {
-                return Err(Flaw::Syntax(at));
+                return Err(JsonError::Syntax(at));
             }
             at = exponent;
         }
@@ -386,9 +398,9 @@ impl<'a> Scan<'a> {
     }
 
     #[inline]
-    fn literal(&mut self, literal: &str, kind: Kind) -> Result<Kind, Flaw> {
+    fn literal(&mut self, literal: &str, kind: JsonKind) -> Result<JsonKind, JsonError> {
         if !self.text.as_bytes()[self.at..].starts_with(literal.as_bytes()) {
-            return Err(Flaw::Syntax(self.at));
+            return Err(JsonError::Syntax(self.at));
         }
         self.at += literal.len();
         Ok(kind)
@@ -410,8 +422,8 @@ fn special(word: u64) -> u64 {
 }
 
 /// Whether `text` is one valid JSON value.
-pub(crate) fn one_value(text: &str) -> Option<Value<'_>> {
-    let mut scan = Scan::new(text);
+pub(crate) fn one_value(text: &str) -> Option<JsonValue<'_>> {
+    let mut scan = JsonScanner::new(text);
     let value = scan.value(NESTING_MAX).ok()?;
     scan.end().ok()?;
     Some(value)

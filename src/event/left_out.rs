@@ -43,7 +43,7 @@ pub fn leave_out(rows: &RecordBatch, columns: &[&Column]) -> Result<RecordBatch,
     let place = rest.schema_ref().index_of(PAYLOAD)?;
     let texts = rest.column(place).as_string_opt::<i32>();
     let texts = texts.ok_or_else(|| ArrowError::SchemaError("`payload` is no text".to_owned()))?;
-    let cells = Cells::of(rows)?;
+    let cells = EventCells::of(rows)?;
     let payloads = (0..rows.num_rows()).map(|row| match (texts.is_valid(row), loses(row)) {
         (true, _) => Some(Cow::Borrowed(texts.value(row))),
         (false, true) => Some(Cow::Owned(cells.event(row))),
@@ -57,9 +57,9 @@ pub fn leave_out(rows: &RecordBatch, columns: &[&Column]) -> Result<RecordBatch,
 }
 
 /// The columns that an event's members fill, as text or numbers.
-struct Cells(Vec<(&'static Column, ArrayRef)>);
+struct EventCells(Vec<(&'static Column, ArrayRef)>);
 
-impl Cells {
+impl EventCells {
     fn of(rows: &RecordBatch) -> Result<Self, ArrowError> {
         let is_sent = |column: &&Column| column.found_in != FoundIn::Server;
         let mut cells = Vec::new();

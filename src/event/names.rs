@@ -3,7 +3,7 @@
 //! A slot below [`COLUMNS`] is the column of that line of `icecore_schemas::columns::KNOWN_EVENTS`;
 //! the slots after them are members that are taken apart or say how the event is written.
 
-use crate::event::bits::Bits;
+use crate::event::bits::BitSet;
 use icecore_schemas::columns::{ColumnKind, FoundIn, KNOWN_EVENTS};
 
 /// Number of columns.
@@ -73,10 +73,10 @@ pub(crate) const TS_NS: usize = COLUMNS + 12;
 pub(crate) const NAMESPACE: usize = COLUMNS + 13;
 
 /// Slots, a bit each.
-pub(crate) type Slots = Bits<{ SLOTS.div_ceil(64) }>;
+pub(crate) type SlotSet = BitSet<{ SLOTS.div_ceil(64) }>;
 
 /// Members that no column holds.
-pub(crate) const KEPT_IN_PAYLOAD: Slots = Slots::of(&[
+pub(crate) const KEPT_IN_PAYLOAD: SlotSet = SlotSet::of(&[
     EVENT_LIST,
     WRAPPED,
     TS_MS,
@@ -154,19 +154,19 @@ const ALIASES: &[(&str, usize)] = &[
 const NAMES_MAX: usize = COLUMNS + ALIASES.len();
 /// An eighth of it is in use at most, so that runs are short.
 const TABLE: usize = (8 * NAMES_MAX).next_power_of_two();
-/// Longest name whose bytes are all in its [`Key`].
+/// Longest name whose bytes are all in its [`NameKey`].
 const KEY_BYTES: usize = 16;
 
 /// A name in a form that is compared at once: its length and its bytes; of a long one the first and
 /// the last.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
+struct NameKey {
     length: usize,
     bytes: u128,
 }
 
-static KEYS: [Key; NAMES_MAX] = {
-    let mut keys = [Key { length: 0, bytes: 0 }; NAMES_MAX];
+static KEYS: [NameKey; NAMES_MAX] = {
+    let mut keys = [NameKey { length: 0, bytes: 0 }; NAMES_MAX];
     let mut number = 0;
     while number < NAMES_MAX {
         keys[number] = key(name(number).as_bytes());
@@ -194,7 +194,7 @@ static SLOT_OF_NAME: [u16; TABLE] = {
 
 /// A name that an event may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct KnownName {
     pub(crate) slot: usize,
     /// Lower is preferred.
     pub(crate) rank: u16,
@@ -202,14 +202,14 @@ pub(crate) struct Known {
 
 /// What a member of this name means; none for a name nobody knows.
 #[inline]
-pub(crate) fn find(text: &str) -> Option<Known> {
+pub(crate) fn find(text: &str) -> Option<KnownName> {
     let key = key(text.as_bytes());
     let mut at = hash(key);
     while SLOT_OF_NAME[at] != 0 {
         let number = usize::from(SLOT_OF_NAME[at]) - 1;
         if KEYS[number] == key && (key.length <= KEY_BYTES || name(number) == text) {
             let slot = if number < COLUMNS { number } else { ALIASES[number - COLUMNS].1 };
-            return Some(Known { slot, rank: number as u16 });
+            return Some(KnownName { slot, rank: number as u16 });
         }
         at = (at + 1) % TABLE;
     }
@@ -246,7 +246,7 @@ const fn name(number: usize) -> &'static str {
 
 /// The bytes of a name in one number, by two loads that may overlap: of one of at most
 /// [`KEY_BYTES`] all of them.
-const fn key(name: &[u8]) -> Key {
+const fn key(name: &[u8]) -> NameKey {
     let length = name.len();
     let bytes = match length {
         0 => 0,
@@ -257,7 +257,7 @@ const fn key(name: &[u8]) -> Key {
         4..8 => load(name, 0, 4) | load(name, length - 4, 4) << 32,
         _ => load(name, 0, 8) | load(name, length - 8, 8) << 64,
     };
-    Key { length, bytes }
+    NameKey { length, bytes }
 }
 
 /// Bytes `at..at + count`, the lowest first.
@@ -273,7 +273,7 @@ const fn load(name: &[u8], at: usize, count: usize) -> u128 {
 }
 
 /// The top bits of a product, which depend on all bits of the key (Knuth's multiplicative hash).
-const fn hash(key: Key) -> usize {
+const fn hash(key: NameKey) -> usize {
     let folded = key.bytes as u64 ^ (key.bytes >> 64) as u64 ^ key.length as u64;
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE.trailing_zeros())) as usize
 }

@@ -9,35 +9,35 @@ mod cell;
 mod change;
 mod cloud_event;
 pub(crate) mod content;
-mod glimpse;
 mod inner;
+mod salvage;
 mod untyped;
 
 use crate::event::{
-    Arrival, Limits,
-    json::{self, Kind, Member, Parts, Value},
-    names::{self, COLUMNS, Known, SLOTS, Slots},
+    EventLimits, RequestContext,
+    json::{self, EventParts, JsonKind, JsonMember, JsonValue},
+    names::{self, COLUMNS, KnownName, SLOTS, SlotSet},
     redact, time,
 };
-pub(crate) use cell::{Cell, convert, identifier};
-pub(crate) use change::Former;
-use change::Wrapped;
+pub(crate) use cell::{CellValue, convert, identifier};
+use change::ConnectRecord;
+pub(crate) use change::FormerIdentity;
 pub(crate) use change::is_among_cloud_events;
 pub(crate) use cloud_event::is_cloud_event;
 use content::content;
-pub(crate) use glimpse::{glimpse, retries};
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
-use inner::Inner;
+use inner::NestedColumns;
+pub(crate) use salvage::{retries, salvage};
 use std::borrow::Cow;
 
 /// Why an event is refused.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct EventFault {
     pub(crate) code: ErrorCode,
     pub(crate) reason: String,
 }
 
-impl Fault {
+impl EventFault {
     pub(crate) fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
@@ -45,7 +45,7 @@ impl Fault {
 
 /// What an event says, apart from the cells of its other columns.
 #[derive(Debug)]
-pub(crate) struct Row<'a> {
+pub(crate) struct EventRow<'a> {
     pub(crate) id: Option<Cow<'a, str>>,
     pub(crate) namespace: Option<Cow<'a, str>>,
     pub(crate) ts_us: i64,
@@ -53,7 +53,7 @@ pub(crate) struct Row<'a> {
     pub(crate) content: u64,
     /// The source of a CloudEvent, which is part of its identity; empty where it has none.
     pub(crate) cloud_source: Option<String>,
-    pub(crate) former: Option<Former>,
+    pub(crate) former: Option<FormerIdentity>,
     /// Whether it is of a Tail Worker: such events carry the headers of requests.
     pub(crate) is_trace: bool,
 }
@@ -62,13 +62,13 @@ pub(crate) struct Row<'a> {
 /// for id, ts, ns and what the server gives. None: a tombstone, which says nothing that is stored.
 pub(crate) fn read<'a>(
     raw: &'a str,
-    parts: &Parts<'a>,
-    context: (&Arrival, &Limits),
-    cells: &mut Vec<(u16, Cell<'a>)>,
-) -> Result<Option<Row<'a>>, Fault> {
+    parts: &EventParts<'a>,
+    context: (&RequestContext, &EventLimits),
+    cells: &mut Vec<(u16, CellValue<'a>)>,
+) -> Result<Option<EventRow<'a>>, EventFault> {
     let data;
     let columns = context.1.columns.len();
-    let mut draft = Draft::new(raw, &parts.top, &parts.data, (cells, columns));
+    let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (cells, columns));
     draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
     if let Some(call) = draft.call(parts.is_in_call_batch) {
@@ -99,18 +99,18 @@ pub(crate) fn read<'a>(
     }
     let (record, is_connect) = match wrapped {
         None => return draft.finish(context).map(Some),
-        Some(Wrapped::Tombstone) => return Ok(None),
-        Some(Wrapped::Record(record)) => (record, true),
-        Some(Wrapped::Perhaps(record)) => (record, false),
+        Some(ConnectRecord::Tombstone) => return Ok(None),
+        Some(ConnectRecord::Record(record)) => (record, true),
+        Some(ConnectRecord::Perhaps(record)) => (record, false),
     };
     let inner = json::members_of(record);
     let content = draft.content;
-    let mut inside = Draft::new(raw, &inner, &[], (draft.cells, columns));
+    let mut inside = EventDraft::new(raw, &inner, &[], (draft.cells, columns));
     inside.content = content;
     inside.has_lone_surrogate = parts.has_lone_surrogate;
     if !inside.database_record() {
         if !is_connect {
-            let mut draft = Draft::new(raw, &parts.top, &parts.data, (inside.cells, columns));
+            let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (inside.cells, columns));
             draft.content = content;
             draft.has_lone_surrogate = parts.has_lone_surrogate;
             return draft.finish(context).map(Some);
@@ -121,28 +121,28 @@ pub(crate) fn read<'a>(
 }
 
 #[inline]
-fn known(member: &Member<'_>) -> Option<Known> {
+fn known(member: &JsonMember<'_>) -> Option<KnownName> {
     match member.name.kind {
-        Kind::Plain => names::find(&member.name.raw[1..member.name.raw.len() - 1]),
+        JsonKind::Plain => names::find(&member.name.raw[1..member.name.raw.len() - 1]),
         _ => names::find(&member.name.text()?),
     }
 }
 
 /// An event whose members are being read.
-struct Draft<'m, 'a> {
+struct EventDraft<'m, 'a> {
     raw: &'a str,
-    top: &'m [Member<'a>],
-    data: &'m [Member<'a>],
+    top: &'m [JsonMember<'a>],
+    data: &'m [JsonMember<'a>],
     /// How many of the known columns there are to be filled: a member of another is one that nobody
     /// knows.
     columns: usize,
     /// Slots that have a member.
-    present: Slots,
+    present: SlotSet,
     /// For each of those, the member's number in `top`.
     member: [u32; SLOTS],
     /// Columns that have a cell.
-    filled: Slots,
-    cells: &'m mut Vec<(u16, Cell<'a>)>,
+    filled: SlotSet,
+    cells: &'m mut Vec<(u16, CellValue<'a>)>,
     /// Whether the columns do not hold everything that the event says.
     is_lossy: bool,
     /// Whether a string of the event has half of a surrogate pair.
@@ -154,16 +154,16 @@ struct Draft<'m, 'a> {
     /// Hash of all members.
     content: u64,
     /// What a database's record says in place of `type`, `id` and `ts`.
-    change: change::Derived<'a>,
+    change: change::DerivedFields<'a>,
 }
 
-impl<'m, 'a> Draft<'m, 'a> {
+impl<'m, 'a> EventDraft<'m, 'a> {
     #[inline]
     fn new(
         raw: &'a str,
-        top: &'m [Member<'a>],
-        data: &'m [Member<'a>],
-        (cells, columns): (&'m mut Vec<(u16, Cell<'a>)>, usize),
+        top: &'m [JsonMember<'a>],
+        data: &'m [JsonMember<'a>],
+        (cells, columns): (&'m mut Vec<(u16, CellValue<'a>)>, usize),
     ) -> Self {
         cells.clear();
         let mut draft = Self {
@@ -171,16 +171,16 @@ impl<'m, 'a> Draft<'m, 'a> {
             top,
             data,
             columns,
-            present: Slots::NONE,
+            present: SlotSet::NONE,
             member: [0; SLOTS],
-            filled: Slots::NONE,
+            filled: SlotSet::NONE,
             cells,
             is_lossy: false,
             has_lone_surrogate: false,
             has_fields: false,
             has_free_type: false,
             content: 0,
-            change: change::Derived::default(),
+            change: change::DerivedFields::default(),
         };
         for (number, member) in top.iter().enumerate() {
             let Some(found) = draft.known(member) else {
@@ -203,7 +203,7 @@ impl<'m, 'a> Draft<'m, 'a> {
 
     /// What the member means; none when nobody knows its name.
     #[inline]
-    fn known(&self, member: &Member<'_>) -> Option<Known> {
+    fn known(&self, member: &JsonMember<'_>) -> Option<KnownName> {
         known(member).filter(|known| known.slot < self.columns || COLUMNS <= known.slot)
     }
 
@@ -212,13 +212,13 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.present.has(slot)
     }
 
-    fn member(&self, slot: usize) -> Option<&'m Member<'a>> {
+    fn member(&self, slot: usize) -> Option<&'m JsonMember<'a>> {
         self.has(slot).then(|| &self.top[self.member[slot] as usize])
     }
 
     /// The value of a slot; null is none.
-    fn value(&self, slot: usize) -> Option<Value<'a>> {
-        self.member(slot).map(|member| member.value).filter(|value| value.kind != Kind::Null)
+    fn value(&self, slot: usize) -> Option<JsonValue<'a>> {
+        self.member(slot).map(|member| member.value).filter(|value| value.kind != JsonKind::Null)
     }
 
     /// Takes a member as done with.
@@ -230,7 +230,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.filled.has(column)
     }
 
-    fn put(&mut self, column: usize, cell: Cell<'a>) {
+    fn put(&mut self, column: usize, cell: CellValue<'a>) {
         debug_assert!(column < COLUMNS && !self.is_filled(column));
         self.filled.add(column);
         self.cells.push((column as u16, cell));
@@ -238,8 +238,8 @@ impl<'m, 'a> Draft<'m, 'a> {
 
     /// Whether the column now says all that the value says: it was empty, and the value has its
     /// type.
-    fn put_if_it_fits(&mut self, column: usize, value: Value<'a>) -> bool {
-        if value.kind == Kind::Null {
+    fn put_if_it_fits(&mut self, column: usize, value: JsonValue<'a>) -> bool {
+        if value.kind == JsonKind::Null {
             return true;
         }
         match convert(column, value) {
@@ -251,7 +251,10 @@ impl<'m, 'a> Draft<'m, 'a> {
         }
     }
 
-    fn finish(mut self, (arrival, limits): (&Arrival, &Limits)) -> Result<Row<'a>, Fault> {
+    fn finish(
+        mut self,
+        (arrival, limits): (&RequestContext, &EventLimits),
+    ) -> Result<EventRow<'a>, EventFault> {
         let is_cloud_event = self.has(names::SPEC_VERSION);
         if is_cloud_event {
             self.cloud_event()?;
@@ -268,8 +271,8 @@ impl<'m, 'a> Draft<'m, 'a> {
             self.column(column);
         }
         if let Some(value) = self.value(names::DO) {
-            self.is_lossy |= value.kind != Kind::Object;
-            self.is_lossy |= !self.put_durable_object(&mut Inner::default(), value);
+            self.is_lossy |= value.kind != JsonKind::Object;
+            self.is_lossy |= !self.put_durable_object(&mut NestedColumns::default(), value);
         }
         if self.has(names::META) {
             self.meta();
@@ -280,12 +283,12 @@ impl<'m, 'a> Draft<'m, 'a> {
         if !self.is_filled(names::OP)
             && let Some(op) = change::op_of_type(&event_type)
         {
-            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+            self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
         }
         let is_trace = redact::is_trace_type(&event_type);
-        self.put(names::TYPE, Cell::Text(event_type));
+        self.put(names::TYPE, CellValue::Text(event_type));
         if self.is_lossy {
-            self.put(names::PAYLOAD, Cell::Text(Cow::Borrowed(self.raw)));
+            self.put(names::PAYLOAD, CellValue::Text(Cow::Borrowed(self.raw)));
         }
         if self.has_lone_surrogate {
             self.escape_lone_surrogates();
@@ -296,22 +299,22 @@ impl<'m, 'a> Draft<'m, 'a> {
         let former = self.change.former.take();
         let is_trace =
             is_trace || (self.is_filled(names::SCRIPT_NAME) && self.is_filled(names::OUTCOME));
-        Ok(Row { id, namespace, ts_us, has_batch_id, content, cloud_source, former, is_trace })
+        Ok(EventRow { id, namespace, ts_us, has_batch_id, content, cloud_source, former, is_trace })
     }
 
     /// A column's text, if it has one.
     fn text(&self, column: usize) -> Option<String> {
         let cell = self.cells.iter().find(|(filled, _)| usize::from(*filled) == column);
         match cell {
-            Some((_, Cell::Text(text))) => Some(text.clone().into_owned()),
+            Some((_, CellValue::Text(text))) => Some(text.clone().into_owned()),
             _ => None,
         }
     }
 
-    fn event_type(&mut self) -> Result<Cow<'a, str>, Fault> {
+    fn event_type(&mut self) -> Result<Cow<'a, str>, EventFault> {
         let Some(value) = self.value(names::TYPE) else {
             self.forget(names::TYPE);
-            let missing = || Fault::new(ErrorCode::MissingType, untyped::reason(self.top));
+            let missing = || EventFault::new(ErrorCode::MissingType, untyped::reason(self.top));
             return self.change.event_type.map(Cow::Borrowed).ok_or_else(missing);
         };
         self.forget(names::TYPE);
@@ -322,7 +325,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             {
                 Ok(self.cloud_event_type(text))
             }
-            _ => Err(Fault::new(
+            _ => Err(EventFault::new(
                 ErrorCode::InvalidType,
                 format!(
                     "`type` must match [A-Za-z0-9][A-Za-z0-9._-]{{0,255}}, not {}",
@@ -332,7 +335,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         }
     }
 
-    fn ts(&mut self, arrival: &Arrival, limits: &Limits) -> Result<i64, Fault> {
+    fn ts(&mut self, arrival: &RequestContext, limits: &EventLimits) -> Result<i64, EventFault> {
         let Some(value) = self.value(names::TS).or(self.change.ts) else {
             self.forget(names::TS);
             return Ok(arrival.first_came_us());
@@ -341,7 +344,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             if self.change.is_ts_loose {
                 return Ok(arrival.first_came_us());
             }
-            return Err(Fault::new(
+            return Err(EventFault::new(
                 ErrorCode::InvalidTimestamp,
                 format!(
                     "{} must be a time in the years 0001 to 9999 such as 2026-11-20T14:03:05Z, or a number of seconds, milliseconds or microseconds since 1970, not {}",
@@ -364,7 +367,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             }
             if let Some((side, allowed_us)) = outside {
                 let hours = allowed_us / 3_600_000_000;
-                return Err(Fault::new(
+                return Err(EventFault::new(
                     ErrorCode::TsWindow,
                     format!(
                         "the event's time {} is more than {hours} h {side} its arrival; send it with `backfill=true` if it is right",
@@ -376,7 +379,7 @@ impl<'m, 'a> Draft<'m, 'a> {
         Ok(ts_us)
     }
 
-    fn namespace(&mut self) -> Result<Option<Cow<'a, str>>, Fault> {
+    fn namespace(&mut self) -> Result<Option<Cow<'a, str>>, EventFault> {
         let Some(value) = self.value(names::NS) else {
             self.forget(names::NS);
             return Ok(None);
@@ -384,14 +387,14 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.forget(names::NS);
         match value.text() {
             Some(text) if !value.has_lone_surrogate() => Ok(Some(text)),
-            _ => Err(Fault::new(
+            _ => Err(EventFault::new(
                 ErrorCode::InvalidNamespace,
                 format!("`ns` must be a text, not {}", excerpt(value.raw)),
             )),
         }
     }
 
-    fn id(&mut self) -> Result<Option<Cow<'a, str>>, Fault> {
+    fn id(&mut self) -> Result<Option<Cow<'a, str>>, EventFault> {
         let Some(value) = self.value(names::ID) else {
             self.forget(names::ID);
             return Ok(self.change.id.take().map(Cow::Owned));
@@ -399,12 +402,12 @@ impl<'m, 'a> Draft<'m, 'a> {
         self.forget(names::ID);
         let id = identifier(value);
         // Version 0.1.0 took a number for the text that it is written as.
-        if value.kind == Kind::Number
+        if value.kind == JsonKind::Number
             && id.as_deref() != Some(value.raw)
             && self.change.former.is_none()
         {
             let id = Some(value.raw.to_owned());
-            let former = Former { id, content: self.content, is_certain: false };
+            let former = FormerIdentity { id, content: self.content, is_certain: false };
             self.change.former = Some(former);
         }
         id.map(Some).ok_or_else(|| {
@@ -416,7 +419,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             let not = excerpt(value.raw);
             let wanted = "a text that is not empty, or a number";
             let reason = format!("`id` must be {wanted}, not {not}{why}; or leave it out");
-            Fault::new(ErrorCode::InvalidEvent, reason)
+            EventFault::new(ErrorCode::InvalidEvent, reason)
         })
     }
 
@@ -447,7 +450,7 @@ impl<'m, 'a> Draft<'m, 'a> {
     /// still many readers refuse a document with one.
     fn escape_lone_surrogates(&mut self) {
         for (column, cell) in self.cells.iter_mut() {
-            let Cell::Text(text) = cell else { continue };
+            let CellValue::Text(text) = cell else { continue };
             let column = usize::from(*column);
             let is_json = matches!(
                 column,
@@ -469,12 +472,12 @@ impl<'m, 'a> Draft<'m, 'a> {
 }
 
 /// The value of the member with this name; null is none.
-fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Value<'a>> {
+fn find<'a>(members: &[JsonMember<'a>], name: &str) -> Option<JsonValue<'a>> {
     members
         .iter()
         .rfind(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
         .map(|member| member.value)
-        .filter(|value| value.kind != Kind::Null)
+        .filter(|value| value.kind != JsonKind::Null)
 }
 
 /// The start of a text, for a message.

@@ -2,7 +2,7 @@
 //! ever the reason to lose one, and nothing that it says is lost.
 
 use crate::event::{
-    Arrival, BodyFormat, Limits, codec,
+    BodyFormat, EventLimits, RequestContext, codec,
     decode::decode,
     names::{self, known_names},
     rows,
@@ -47,7 +47,7 @@ fn base() -> Map<String, Value> {
 
 /// The columns of the one row that an event becomes, as JSON.
 fn row(event: &Value) -> BTreeMap<String, Value> {
-    let limits = Limits {
+    let limits = EventLimits {
         event_bytes_max: 1 << 20,
         batch_events_max: 10,
         depth_max: 64,
@@ -56,7 +56,7 @@ fn row(event: &Value) -> BTreeMap<String, Value> {
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
     };
-    let arrival = Arrival {
+    let arrival = RequestContext {
         now_us: NOW_US,
         namespace: Namespace::parse("acme").unwrap(),
         first_id: ulid::Ulid(7),

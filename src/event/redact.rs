@@ -10,10 +10,10 @@ mod url;
 mod walk;
 
 use crate::event::{
-    json::{self, Kind, Parts, Scan, push_string},
+    json::{self, EventParts, JsonKind, JsonScanner, push_string},
     names as members,
 };
-use walk::Walk;
+use walk::RedactionWalk;
 
 /// What stands in place of a credential.
 const REDACTED: &str = "REDACTED";
@@ -23,7 +23,7 @@ const PLACES_MAX: usize = 64;
 /// The event without credentials, and in its `_meta` a list `redacted` of where they were; none if
 /// there were none.
 pub(crate) fn redact(event: &str) -> Option<String> {
-    let walked = Walk::over(event);
+    let walked = RedactionWalk::over(event);
     if json::one_value(event).is_none() {
         let walked = walked.map(|(text, _)| text);
         let loose = loose::redact(walked.as_deref().unwrap_or(event));
@@ -53,8 +53,8 @@ pub(crate) fn is_trace_type(event_type: &str) -> bool {
 
 /// The event with the list in its `_meta`; none if it is no object.
 fn noted(event: &str, places: &[String]) -> Option<String> {
-    let mut parts = Parts::default();
-    let mut scan = Scan::new(event);
+    let mut parts = EventParts::default();
+    let mut scan = JsonScanner::new(event);
     scan.object(json::NESTING_MAX, &mut parts).ok()?;
     let mut list = String::from("\"redacted\":[");
     for (number, place) in places.iter().take(PLACES_MAX).enumerate() {
@@ -64,7 +64,7 @@ fn noted(event: &str, places: &[String]) -> Option<String> {
         push_string(&mut list, place);
     }
     list.push(']');
-    let is_meta = |known: &members::Known| known.slot == members::META;
+    let is_meta = |known: &members::KnownName| known.slot == members::META;
     // Of two names the column's own counts, of one name the last.
     let meta = parts.top.iter().rev().filter_map(|member| {
         let known = members::find(&member.name.text()?).filter(is_meta)?;
@@ -73,7 +73,7 @@ fn noted(event: &str, places: &[String]) -> Option<String> {
     let meta = meta.min_by_key(|(rank, _)| *rank).map(|(_, value)| value);
     // Where the list goes, and whether something stands before it there.
     let (at, is_first, is_inside) = match meta {
-        Some(meta) if meta.kind == Kind::Object => {
+        Some(meta) if meta.kind == JsonKind::Object => {
             let end = offset(event, meta.raw) + meta.raw.len() - 1;
             (end, meta.raw[1..meta.raw.len() - 1].trim_ascii().is_empty(), true)
         }

@@ -2,8 +2,8 @@
 //! rows.
 
 use crate::event::{
-    Rejected,
-    letter::{DeadLetter, letter_rows},
+    RejectedEvent,
+    dead_letter::{DeadLetter, letter_rows},
 };
 use arrow::{
     array::{Array, ArrayRef, new_null_array},
@@ -78,8 +78,8 @@ pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch
     }
     let mut fields = Vec::new();
     let mut columns = Vec::new();
-    let mut nulls = Nulls::default();
-    let places: Vec<Places> = batches.iter().map(|batch| places(schema, batch)).collect();
+    let mut nulls = NullColumns::default();
+    let places: Vec<ColumnPlaces> = batches.iter().map(|batch| places(schema, batch)).collect();
     for (at, field) in schema.fields().iter().enumerate() {
         if places.iter().all(|places| places[at].is_none()) {
             continue;
@@ -102,11 +102,11 @@ pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch
 }
 
 /// For each field of a schema the column of a batch that has its name.
-type Places = Vec<Option<usize>>;
+type ColumnPlaces = Vec<Option<usize>>;
 
 /// A batch mostly has its columns in the schema's order: then each is found in a few steps, which
 /// counts in groups of many batches of one row.
-fn places(schema: &SchemaRef, batch: &RecordBatch) -> Places {
+fn places(schema: &SchemaRef, batch: &RecordBatch) -> ColumnPlaces {
     let fields = schema.fields();
     let mut places = vec![None; fields.len()];
     let mut next = 0;
@@ -122,9 +122,9 @@ fn places(schema: &SchemaRef, batch: &RecordBatch) -> Places {
 
 /// Columns without values; those of one type and length share theirs.
 #[derive(Default)]
-struct Nulls<'t>(HashMap<(&'t DataType, usize), ArrayRef>);
+struct NullColumns<'t>(HashMap<(&'t DataType, usize), ArrayRef>);
 
-impl<'t> Nulls<'t> {
+impl<'t> NullColumns<'t> {
     fn of(&mut self, data_type: &'t DataType, rows: usize) -> ArrayRef {
         let nulls = self.0.entry((data_type, rows));
         Arc::clone(nulls.or_insert_with(|| new_null_array(data_type, rows)))
@@ -137,7 +137,7 @@ impl<'t> Nulls<'t> {
 /// # Errors
 /// A column has another type, or a required one is absent.
 pub fn align(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let mut nulls = Nulls::default();
+    let mut nulls = NullColumns::default();
     let columns = schema.fields().iter().map(|field| {
         let column = rows.column_by_name(field.name()).cloned();
         column.unwrap_or_else(|| nulls.of(field.data_type(), rows.num_rows()))
@@ -150,7 +150,7 @@ pub fn align(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, Arro
 /// Rejected events as rows of [`dead_letter_schema`]: row `n` has the ULID `first_id + n`.
 #[must_use]
 pub fn dead_letters(
-    rejected: &[Rejected],
+    rejected: &[RejectedEvent],
     batch_id: Option<&str>,
     now_us: i64,
     first_id: ulid::Ulid,

@@ -4,7 +4,7 @@
 //! Slow, and only asked where the fast comparison of the texts says no.
 
 use crate::event::{
-    Arrival, BodyFormat, Limits, NamespaceEvents,
+    BodyFormat, EventLimits, NamespaceEvents, RequestContext,
     decode::decode,
     digest::{digest, object},
     json,
@@ -31,25 +31,25 @@ const NOT_COMPARED: [&str; 9] =
 /// and the same id.
 #[must_use]
 pub fn says_the_same(stored: &RecordBatch, events: &NamespaceEvents, row: usize) -> bool {
-    let new = Said { rows: &events.rows, row };
-    let old = Said { rows: stored, row: 0 };
+    let new = ComparedRow { rows: &events.rows, row };
+    let old = ComparedRow { rows: stored, row: 0 };
     is_same_change(&old, events, row) || has_same_words(&old, &new)
 }
 
 /// Whether two rows of one body, with one id, say the same.
 #[must_use]
 pub fn rows_say_the_same(events: &NamespaceEvents, first: usize, second: usize) -> bool {
-    let [first, second] = [first, second].map(|row| Said { rows: &events.rows, row });
+    let [first, second] = [first, second].map(|row| ComparedRow { rows: &events.rows, row });
     has_same_words(&first, &second)
 }
 
 /// One row.
-struct Said<'r> {
+struct ComparedRow<'r> {
     rows: &'r RecordBatch,
     row: usize,
 }
 
-impl Said<'_> {
+impl ComparedRow<'_> {
     /// A column's value as text; none where it is null. What a later column would say of an event that
     /// was stored before there was one, or where the table has no place for it, is in the whole event
     /// or in `data`.
@@ -92,7 +92,7 @@ fn member_of(object: &str, column: &str) -> Option<String> {
         let known = member.name.text().and_then(|name| names::find(&name));
         let filled = known.and_then(|known| KNOWN_EVENTS.get(known.slot));
         if filled.is_some_and(|filled| filled.name == column)
-            && member.value.kind != json::Kind::Null
+            && member.value.kind != json::JsonKind::Null
         {
             let text = member.value.text().map(Cow::into_owned);
             found = Some(text.unwrap_or_else(|| member.value.raw.to_owned()));
@@ -102,9 +102,9 @@ fn member_of(object: &str, column: &str) -> Option<String> {
 }
 
 /// Whether the stored event, read again as it came, is known by what the new one is known by.
-fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool {
+fn is_same_change(old: &ComparedRow<'_>, events: &NamespaceEvents, row: usize) -> bool {
     let Some(payload) = old.text("payload") else { return false };
-    let limits = Limits {
+    let limits = EventLimits {
         event_bytes_max: usize::MAX,
         batch_events_max: 1,
         depth_max: json::NESTING_MAX,
@@ -114,7 +114,7 @@ fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool 
         redact: false,
         columns: KNOWN_EVENTS,
     };
-    let arrival = Arrival {
+    let arrival = RequestContext {
         now_us: 0,
         namespace: events.namespace.clone(),
         first_id: ulid::Ulid::nil(),
@@ -128,7 +128,7 @@ fn is_same_change(old: &Said<'_>, events: &NamespaceEvents, row: usize) -> bool 
     again.namespace == events.namespace && again.keys.first() == events.keys.get(row)
 }
 
-fn has_same_words(old: &Said<'_>, new: &Said<'_>) -> bool {
+fn has_same_words(old: &ComparedRow<'_>, new: &ComparedRow<'_>) -> bool {
     // Another engine may have given a row of its own the number.
     if old.text("id") != new.text("id") {
         return false;
@@ -151,12 +151,12 @@ fn whole(payload: &str) -> Option<u128> {
 }
 
 /// Whether all that a whole event says is in the columns of its row.
-fn is_in_columns(payload: &str, said: &Said<'_>) -> bool {
+fn is_in_columns(payload: &str, said: &ComparedRow<'_>) -> bool {
     let Some(event) = json::one_value(payload) else { return false };
     let mut all = true;
     json::each_member(event, |member| {
         let name = member.name.text().unwrap_or_default();
-        if member.value.kind == json::Kind::Null || !counts(&name) {
+        if member.value.kind == json::JsonKind::Null || !counts(&name) {
             return;
         }
         let slot = names::find(&name).map(|known| known.slot);
@@ -175,7 +175,7 @@ fn is_in_columns(payload: &str, said: &Said<'_>) -> bool {
     all
 }
 
-fn has_same_columns(old: &Said<'_>, new: &Said<'_>) -> bool {
+fn has_same_columns(old: &ComparedRow<'_>, new: &ComparedRow<'_>) -> bool {
     let schema = rows::known_event_schema();
     let mut names = schema.fields().iter().map(|field| field.name().as_str());
     let says_same = names.by_ref().filter(|name| !NOT_COMPARED.contains(name)).all(|name| {
@@ -193,5 +193,5 @@ fn has_same_columns(old: &Said<'_>, new: &Said<'_>) -> bool {
 /// What a column of JSON says; null says what no value does.
 fn value(text: Option<String>) -> Option<u128> {
     let text = text?;
-    json::one_value(&text).filter(|value| value.kind != json::Kind::Null).map(digest)
+    json::one_value(&text).filter(|value| value.kind != json::JsonKind::Null).map(digest)
 }

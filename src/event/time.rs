@@ -4,7 +4,7 @@
 
 mod forms;
 
-use crate::event::json::{Kind, Value};
+use crate::event::json::{JsonKind, JsonValue};
 use std::ops::RangeInclusive;
 
 const SECOND_US: i64 = 1_000_000;
@@ -16,15 +16,15 @@ const READABLE_US: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_7
 ///
 /// A number is seconds, milliseconds, microseconds or nanoseconds by its size: below 10¹¹
 /// (the year 5138 in seconds, 1973 in milliseconds) it is seconds, and so on by thousands.
-pub(crate) fn parse(value: Value<'_>) -> Option<i64> {
+pub(crate) fn parse(value: JsonValue<'_>) -> Option<i64> {
     let us = match value.kind {
-        Kind::Number => epoch(value.raw),
-        Kind::Plain | Kind::Escaped => {
+        JsonKind::Number => epoch(value.raw),
+        JsonKind::Plain | JsonKind::Escaped => {
             let text = value.text()?;
             let text = text.trim();
             iso(text.as_bytes()).or_else(|| forms::parse(text))
         }
-        Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
+        JsonKind::Null | JsonKind::Bool | JsonKind::Array | JsonKind::Object => None,
     };
     us.filter(|us| READABLE_US.contains(us))
 }

@@ -3,7 +3,7 @@
 //! Its one invariant: the body is in `payload` byte for byte, whatever it is.
 
 use crate::event::{
-    Decoded, EventKey, NamespaceEvents, Source, letter::DeadLetter, rows, stored_key,
+    DecodedBody, EventKey, NamespaceEvents, SourceBytes, dead_letter::DeadLetter, rows, stored_key,
 };
 use arrow::{
     array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray},
@@ -25,7 +25,7 @@ const META_BASE64: &str = r#"{"payloadEncoding":"base64"}"#;
 
 /// A delivery whose signature is right.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct WebhookDelivery {
     /// The event's id.
     pub id: String,
     /// Who sent it, as it is in the path.
@@ -40,7 +40,7 @@ pub struct Delivery {
     pub body: Bytes,
 }
 
-impl Delivery {
+impl WebhookDelivery {
     /// `webhook.{provider}.{event}`, with a dot for what a type may not have.
     #[must_use]
     pub fn event_type(&self) -> String {
@@ -67,7 +67,7 @@ impl Delivery {
 
     /// The event, that came at `ts_us`.
     #[must_use]
-    pub fn decoded(self, namespace: Namespace, ts_us: i64, now_us: i64) -> Decoded {
+    pub fn decoded(self, namespace: Namespace, ts_us: i64, now_us: i64) -> DecodedBody {
         let body = self.body.clone();
         let rows = self.rows(&namespace, ts_us, now_us);
         // A delivery that comes again may differ in what the provider notes about sending it.
@@ -85,11 +85,11 @@ impl Delivery {
             former: Vec::new(),
             same: Vec::new(),
         };
-        Decoded {
+        DecodedBody {
             received: 1,
             accepted: vec![events],
             rejected: Vec::new(),
-            source: Source { bytes: body, ..Source::default() },
+            source: SourceBytes { bytes: body, ..SourceBytes::default() },
             is_webhook: true,
         }
     }

@@ -5,10 +5,10 @@ use crate::{
     event::left_out::leave_out,
     flush::{
         FlushError,
-        commit::{TableFlush, Target},
+        commit::{FlushTarget, TableFlush},
     },
     table::{
-        evolve::{self, Fit},
+        evolve::{self, SchemaFit},
         writer::WriteError,
     },
 };
@@ -24,9 +24,9 @@ use tracing::{info, warn};
 
 /// The columns that tables had no place for at their last flush, by `namespace.table`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LeftOut(Arc<Mutex<BTreeMap<String, Vec<&'static str>>>>);
+pub(super) struct LeftOutColumns(Arc<Mutex<BTreeMap<String, Vec<&'static str>>>>);
 
-impl LeftOut {
+impl LeftOutColumns {
     /// Notes what is left out of a table, and tells the operator when that is news.
     fn note(&self, table: &TableIdent, columns: &[&'static Column]) {
         let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
@@ -59,10 +59,10 @@ impl TableFlush {
     pub(super) async fn with_columns(
         &self,
         ident: &TableIdent,
-        mut table: Target,
-        (ours, mut fit): (&ServiceTable, Fit),
+        mut table: FlushTarget,
+        (ours, mut fit): (&ServiceTable, SchemaFit),
         rows: Vec<RecordBatch>,
-    ) -> Result<(Target, Vec<RecordBatch>), FlushError> {
+    ) -> Result<(FlushTarget, Vec<RecordBatch>), FlushError> {
         let has_value = |column: &&&Column| {
             let values = rows.iter().filter_map(|rows| rows.column_by_name(column.name));
             values.into_iter().any(|values| values.null_count() < values.len())
@@ -73,7 +73,7 @@ impl TableFlush {
                 evolve::add_columns(ident, table.metadata(), &needed).map_err(|source| {
                     CatalogError::Iceberg { operation: "add columns to a table", source }
                 })?;
-            table = Target::There(self.catalog.commit(change).await?);
+            table = FlushTarget::There(self.catalog.commit(change).await?);
             let names: Vec<&str> = needed.iter().map(|column| column.name).collect();
             info!(table = %ident, columns = names.join(", "), "columns are added to a table");
             self.faults.hit("flush.after_columns")?;
@@ -91,8 +91,8 @@ impl TableFlush {
         ident: &TableIdent,
         ours: &ServiceTable,
         table: &TableMetadata,
-    ) -> Result<Fit, FlushError> {
-        Fit::of(ours, table)
+    ) -> Result<SchemaFit, FlushError> {
+        SchemaFit::of(ours, table)
             .map_err(|source| FlushError::Foreign { table: ident.to_string(), source })
     }
 }

@@ -6,17 +6,17 @@
 use crate::{
     clock::Clock,
     event::{codec, rows},
-    faults::Faults,
-    flush::{FlushError, columns::LeftOut},
-    ids::Ids,
+    faults::Failpoints,
+    flush::{FlushError, columns::LeftOutColumns},
+    ids::IdGenerator,
     metrics::Metrics,
-    owner::Ownership,
+    owner::LogOwnership,
     table::{
-        evolve::Fit,
+        evolve::SchemaFit,
         schema,
         writer::{self, blocking},
     },
-    wal::{Pending, Position, RecordRef, Wal},
+    wal::{LogPosition, RecordRef, TableBacklog, Wal},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use iceberg::{
@@ -49,7 +49,7 @@ const HELD_MIB_MAX: u32 = 96;
 
 /// Whether a flush took everything that was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Done {
+pub(super) enum FlushExtent {
     /// Nothing was left when it began to read.
     All,
     /// More than one commit may hold was there.
@@ -59,27 +59,27 @@ pub(super) enum Done {
 /// Flushes tables, any number of them concurrently, within one bound on memory.
 #[derive(Debug)]
 pub(super) struct TableFlush {
-    pub(super) owner: Ownership,
+    pub(super) owner: LogOwnership,
     pub(super) wal: Wal,
     pub(super) catalog: Catalog,
     pub(super) clock: Clock,
-    pub(super) ids: Ids,
-    pub(super) faults: Faults,
+    pub(super) ids: IdGenerator,
+    pub(super) faults: Failpoints,
     pub(super) metrics: Metrics,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: FlushBounds,
     pub(super) ours: ServiceTables,
-    pub(super) left_out: LeftOut,
+    pub(super) left_out: LeftOutColumns,
 }
 
 /// What all flushes share.
 #[derive(Debug)]
-pub(super) struct Bounds {
+pub(super) struct FlushBounds {
     /// Namespaces that are known to be in the catalog under their own text.
     ensured: Mutex<HashSet<Namespace>>,
     memory: Semaphore,
 }
 
-impl Default for Bounds {
+impl Default for FlushBounds {
     fn default() -> Self {
         Self { ensured: Mutex::default(), memory: Semaphore::new(HELD_MIB_MAX as usize) }
     }
@@ -87,22 +87,22 @@ impl Default for Bounds {
 
 /// The records of one commit, at least one.
 #[derive(Debug)]
-struct Taken {
+struct FlushBatch {
     records: Vec<RecordRef>,
     /// Position of the last one.
-    through: Position,
+    through: LogPosition,
     /// First and last `seq` of their rows.
     seq: (u64, u64),
     /// How many rows they have.
     rows: u64,
     /// Everything acknowledged up to this time is in the table with them.
     valid_through_ms: i64,
-    done: Done,
+    done: FlushExtent,
 }
 
 /// The table that rows go to.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum FlushTarget {
     /// As it stands.
     There(LoadedTable),
     /// It is made with the rows.
@@ -113,7 +113,7 @@ pub(super) enum Target {
     },
 }
 
-impl Target {
+impl FlushTarget {
     pub(super) fn metadata(&self) -> &TableMetadata {
         match self {
             Self::There(table) => &table.metadata,
@@ -131,7 +131,7 @@ impl Target {
 
 impl TableFlush {
     /// What waits for a table; records that are no rows of one are left out.
-    pub(super) fn pending(&self) -> Vec<Pending> {
+    pub(super) fn pending(&self) -> Vec<TableBacklog> {
         let mut pending = self.wal.pending();
         pending.retain(|pending| pending.kind.table_name().is_some());
         pending
@@ -141,9 +141,9 @@ impl TableFlush {
     /// the log.
     pub(super) async fn flush(
         &self,
-        pending: &Pending,
+        pending: &TableBacklog,
         bytes_max: u64,
-    ) -> Result<Done, FlushError> {
+    ) -> Result<FlushExtent, FlushError> {
         match self.flush_once(pending, bytes_max).await {
             // Someone else made the table or its namespace in between.
             Err(FlushError::Commit(CatalogError::AlreadyExists(_))) => {
@@ -153,7 +153,11 @@ impl TableFlush {
         }
     }
 
-    async fn flush_once(&self, pending: &Pending, bytes_max: u64) -> Result<Done, FlushError> {
+    async fn flush_once(
+        &self,
+        pending: &TableBacklog,
+        bytes_max: u64,
+    ) -> Result<FlushExtent, FlushError> {
         let (kind, namespace) = (pending.kind, &pending.namespace);
         let mib = pending.bytes.min(bytes_max).div_ceil(1 << 20).max(1);
         let mib = u32::try_from(mib).unwrap_or(HELD_MIB_MAX).min(HELD_MIB_MAX);
@@ -162,8 +166,8 @@ impl TableFlush {
         let started = Instant::now();
 
         self.wal.check_room_for_ids()?;
-        let Some(ours) = self.ours.of(kind) else { return Ok(Done::All) };
-        let Some(name) = ours.fixed_name() else { return Ok(Done::All) };
+        let Some(ours) = self.ours.of(kind) else { return Ok(FlushExtent::All) };
+        let Some(name) = ours.fixed_name() else { return Ok(FlushExtent::All) };
         let ident = schema::ident(namespace, name);
         let table = self.target(namespace, &ident, ours).await?;
         let fit = self.fit(&ident, ours, table.metadata())?;
@@ -173,7 +177,7 @@ impl TableFlush {
         let (through, done) = match self.take(kind, namespace, after, bytes_max) {
             // The table has them all, by this log's own watermark: a crash came between commit and
             // trim.
-            None => (after, Done::All),
+            None => (after, FlushExtent::All),
             Some(taken) => {
                 self.commit(&ident, table, (ours, fit), &taken).await?;
                 self.ensured().insert(namespace.clone());
@@ -193,9 +197,9 @@ impl TableFlush {
         &self,
         kind: RecordKind,
         namespace: &Namespace,
-        after: Position,
+        after: LogPosition,
         bytes_max: u64,
-    ) -> Option<Taken> {
+    ) -> Option<FlushBatch> {
         // The time is taken before the list: what is acknowledged in between is in the list, but
         // nothing is promised of it.
         let now_ms = self.clock.now_ms();
@@ -212,12 +216,12 @@ impl TableFlush {
         let left_ms = records.get(fitting).map(|first_left| first_left.durable_ms);
         records.truncate(fitting);
         let (first, last) = (records.first()?, records.last()?);
-        Some(Taken {
+        Some(FlushBatch {
             through: last.position,
             rows: records.iter().map(|record| u64::from(record.rows)).sum(),
             seq: (first.first_seq, last.first_seq + u64::from(last.rows.saturating_sub(1))),
             valid_through_ms: left_ms.map_or(now_ms, |left_ms| now_ms.min(left_ms)) - 1,
-            done: if left_ms.is_some() { Done::Part } else { Done::All },
+            done: if left_ms.is_some() { FlushExtent::Part } else { FlushExtent::All },
             records,
         })
     }
@@ -226,9 +230,9 @@ impl TableFlush {
     async fn commit(
         &self,
         ident: &TableIdent,
-        table: Target,
-        (ours, fit): (&ServiceTable, Fit),
-        taken: &Taken,
+        table: FlushTarget,
+        (ours, fit): (&ServiceTable, SchemaFit),
+        taken: &FlushBatch,
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.before_write")?;
         let batches = read(rows::schema_of(ours.columns), taken.records.clone()).await?;
@@ -246,9 +250,9 @@ impl TableFlush {
     async fn append(
         &self,
         ident: &TableIdent,
-        (ours, table): (&ServiceTable, &Target),
+        (ours, table): (&ServiceTable, &FlushTarget),
         files: Vec<DataFile>,
-        taken: &Taken,
+        taken: &FlushBatch,
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.after_data_file")?;
         let (first_seq, last_seq) = taken.seq;
@@ -273,8 +277,8 @@ impl TableFlush {
         self.faults.hit("flush.before_commit")?;
         let started = Instant::now();
         match table {
-            Target::There(_) => self.catalog.append(ident, append).await?,
-            Target::New { metadata, namespace } => {
+            FlushTarget::There(_) => self.catalog.append(ident, append).await?,
+            FlushTarget::New { metadata, namespace } => {
                 let (metadata, namespace) = (Arc::clone(metadata), namespace.clone());
                 let first = FirstAppend { table: ident.clone(), metadata, namespace, append };
                 self.catalog.create_with(first).await?
@@ -292,20 +296,20 @@ impl TableFlush {
         namespace: &Namespace,
         ident: &TableIdent,
         ours: &ServiceTable,
-    ) -> Result<Target, FlushError> {
+    ) -> Result<FlushTarget, FlushError> {
         let is_known = self.ensured().contains(namespace);
         let missing = if is_known { None } else { self.missing_namespace(namespace).await? };
         if missing.is_none() {
             match self.catalog.load_table(ident).await {
                 Err(CatalogError::NoSuchTable(_)) => (),
-                loaded => return Ok(Target::There(loaded?)),
+                loaded => return Ok(FlushTarget::There(loaded?)),
             }
         }
         // Someone may have dropped the namespace with the table.
         let missing = if is_known { self.missing_namespace(namespace).await? } else { missing };
         let metadata =
             self.catalog.stage_first(&levels(namespace), schema::create(ours, &ident.name)).await?;
-        Ok(Target::New { metadata: Arc::new(metadata), namespace: missing })
+        Ok(FlushTarget::New { metadata: Arc::new(metadata), namespace: missing })
     }
 
     /// What the namespace is to be made with if it is not there. One that is there is checked to be
@@ -320,7 +324,7 @@ impl TableFlush {
         let Some(properties) = self.catalog.metastore().namespace(&levels).await? else {
             return Ok(Some(text));
         };
-        match Namespace::noted(&levels, &properties) {
+        match Namespace::from_properties(&levels, &properties) {
             Some(owner) if owner == *namespace => (),
             Some(owner) => {
                 return Err(FlushError::NamespaceTaken {

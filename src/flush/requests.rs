@@ -3,7 +3,7 @@
 //! A caller gets the outcome of an attempt that began after it asked. At most
 //! [`REQUESTS_MAX`] are registered; further callers wait for a place.
 
-use crate::{flush::FlushError, wal::Position};
+use crate::{flush::FlushError, wal::LogPosition};
 use icecore_schemas::names::Namespace;
 use std::{
     collections::HashMap,
@@ -14,38 +14,39 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 /// Most requests that are registered at a time.
 const REQUESTS_MAX: usize = 1024;
 
-type Answer = Result<(), Arc<FlushError>>;
+type FlushAnswer = Result<(), Arc<FlushError>>;
 
 /// The requests between the callers and the job.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(super) struct FlushRequests {
     /// None once the job has ended.
-    waiting: Mutex<Option<Vec<Request>>>,
+    waiting: Mutex<Option<Vec<FlushRequest>>>,
     places: Semaphore,
     wake: Arc<Notify>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct FlushRequest {
     namespace: Namespace,
-    through: Position,
+    through: LogPosition,
     /// Whether the running attempt began after the request.
     attempted: bool,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<FlushAnswer>,
 }
 
-impl Requests {
+impl FlushRequests {
     /// No requests yet; each new one notifies `wake`.
     pub(super) fn new(wake: Arc<Notify>) -> Self {
         Self { waiting: Mutex::new(Some(Vec::new())), places: Semaphore::new(REQUESTS_MAX), wake }
     }
 
     /// Asks for a commit of `namespace` up to `through` and waits for its outcome.
-    pub(super) async fn wait(&self, namespace: &Namespace, through: Position) -> Answer {
+    pub(super) async fn wait(&self, namespace: &Namespace, through: LogPosition) -> FlushAnswer {
         let stopped = || Arc::new(FlushError::Stopped);
         let _place = self.places.acquire().await.map_err(|_| stopped())?;
         let (answer, outcome) = oneshot::channel();
-        let request = Request { namespace: namespace.clone(), through, attempted: false, answer };
+        let request =
+            FlushRequest { namespace: namespace.clone(), through, attempted: false, answer };
         self.lock().as_mut().ok_or_else(stopped)?.push(request);
         self.wake.notify_one();
         outcome.await.unwrap_or_else(|_| Err(stopped()))
@@ -69,7 +70,7 @@ impl Requests {
     pub(super) fn answer(
         &self,
         failed: &HashMap<Namespace, Arc<FlushError>>,
-        is_waiting: impl Fn(&Namespace, Position) -> bool,
+        is_waiting: impl Fn(&Namespace, LogPosition) -> bool,
     ) -> bool {
         let mut waiting = self.lock();
         let Some(waiting) = waiting.as_mut() else { return false };
@@ -97,7 +98,7 @@ impl Requests {
         self.places.close();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Request>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<FlushRequest>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,13 +2,13 @@ use super::{Flush, FlushError, FlushJob, FlushOptions};
 use crate::{
     clock::Clock,
     event::{codec, rows},
-    faults::Faults,
-    ids::Ids,
+    faults::Failpoints,
+    ids::IdGenerator,
     metrics::Metrics,
-    owner::Ownership,
+    owner::LogOwnership,
     table::{known_ids, sample, schema},
     tasks::{Job, Progress},
-    wal::{Record, Wal, WalOptions, WalWriter},
+    wal::{LogRecord, Wal, WalOptions, WalWriter},
 };
 use arrow::{compute::concat_batches, record_batch::RecordBatch};
 use futures::TryStreamExt;
@@ -17,7 +17,7 @@ use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::CatalogError,
     metastore::Metastore,
-    scan::{Deadline, Source, manifests::ManifestCache},
+    scan::{Deadline, ManifestSource, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
 use icecore_schemas::{
@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// Another log in the place of this one, with positions from 1 on; the tables stay.
-    async fn with_new_log(self, owner: Ownership) -> Self {
+    async fn with_new_log(self, owner: LogOwnership) -> Self {
         let Self { folder, clock, catalog, wal, writer, flush, wake: _, job } = self;
         drop((catalog, wal, writer, flush, job));
         std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
@@ -68,16 +68,16 @@ impl Server {
     }
 
     async fn open(folder: TempDir, clock: Clock, faults: &str, bytes_max: u64) -> Self {
-        Self::open_as(Ownership::first(), folder, clock, (faults, bytes_max, None)).await
+        Self::open_as(LogOwnership::first(), folder, clock, (faults, bytes_max, None)).await
     }
 
     async fn open_as(
-        owner: Ownership,
+        owner: LogOwnership,
         folder: TempDir,
         clock: Clock,
         (faults, bytes_max, floor): (&str, u64, Option<u64>),
     ) -> Self {
-        let faults = Faults::parse(faults).unwrap();
+        let faults = Failpoints::parse(faults).unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
@@ -96,7 +96,7 @@ impl Server {
             position_floor: floor.unwrap_or(highest),
             metrics: Metrics::default(),
         };
-        let (wal, writer) = Wal::open(options, clock.clone(), Faults::default()).unwrap();
+        let (wal, writer) = Wal::open(options, clock.clone(), Failpoints::default()).unwrap();
         let options = FlushOptions {
             interval: INTERVAL,
             bytes_max,
@@ -104,7 +104,7 @@ impl Server {
             metrics: Metrics::default(),
             tables: ServiceTables::default(),
         };
-        let ids = Ids::new(clock.clone());
+        let ids = IdGenerator::new(clock.clone());
         let (flush, job, wake) =
             Flush::new(options, wal.clone(), &catalog, clock.clone(), ids, faults);
         Self { folder, clock, catalog, wal, writer, flush, wake, job }
@@ -117,7 +117,7 @@ impl Server {
     }
 
     fn dead_letters(&mut self, ns: &str, rows: &RecordBatch, first: u64) -> u64 {
-        let record = Record {
+        let record = LogRecord {
             kind: RecordKind::DeadLetters,
             namespace: namespace(ns),
             first_seq: first,
@@ -191,8 +191,8 @@ fn namespace(text: &str) -> Namespace {
     Namespace::parse(text).unwrap()
 }
 
-fn event_record(ns: &str, rows: &RecordBatch, first: i64) -> Record {
-    Record {
+fn event_record(ns: &str, rows: &RecordBatch, first: i64) -> LogRecord {
+    LogRecord {
         kind: RecordKind::Events,
         namespace: namespace(ns),
         first_seq: u64::try_from(first).unwrap(),
@@ -288,7 +288,7 @@ async fn the_ids_of_a_table_are_read_back() {
     let table = server.load("a", "events").await;
     let (storage, cache) = (server.catalog.storage(), ManifestCache::default());
     let (metadata, until) = (&table.metadata, Deadline::NONE);
-    let source = Source { storage, cache: &cache, metadata, until };
+    let source = ManifestSource { storage, cache: &cache, metadata, until };
     let types = known_ids::types(source).await.unwrap();
     assert_eq!(types.iter().collect::<Vec<_>>(), ["type.0", "type.1", "type.2"]);
     let rows_since = async |since_us, seq_min| {
@@ -422,7 +422,7 @@ async fn a_watermark_of_another_log_skips_no_record() {
     server.append("a", &sample::events(20, 2, 31, 2));
     server.tick().await.unwrap();
     let held = server.load("a", "events").await.watermark.unwrap();
-    let mut server = server.with_new_log(Ownership::of_epochs(2, 2)).await;
+    let mut server = server.with_new_log(LogOwnership::of_epochs(2, 2)).await;
     let position = server.append("a", &sample::events(10, 2, 51, 3));
     assert!(position < held.position);
     server.tick().await.unwrap();
@@ -434,11 +434,11 @@ async fn a_watermark_of_another_log_skips_no_record() {
 
 #[tokio::test]
 async fn a_watermark_of_a_later_owner_trims_no_record() {
-    let mut server = Server::start().await.with_new_log(Ownership::of_epochs(2, 2)).await;
+    let mut server = Server::start().await.with_new_log(LogOwnership::of_epochs(2, 2)).await;
     server.append("a", &sample::events(30, 2, 1, 1));
     server.append("a", &sample::events(20, 2, 31, 2));
     server.tick().await.unwrap();
-    let mut server = server.with_new_log(Ownership::of_epochs(0, 1)).await;
+    let mut server = server.with_new_log(LogOwnership::of_epochs(0, 1)).await;
     server.append("a", &sample::events(10, 2, 51, 3));
     let error = server.tick().await.unwrap_err();
     let FlushError::Table { source, .. } = error else { panic!("{error:?}") };
@@ -553,7 +553,7 @@ async fn a_commit_that_failed_is_tried_in_smaller_parts() {
 #[tokio::test]
 async fn many_namespaces_are_flushed_by_their_own_tables() {
     let mut server = Server::start().await;
-    let group: Vec<Record> = (0..70)
+    let group: Vec<LogRecord> = (0..70)
         .map(|n| event_record(&format!("tenant-{n}"), &sample::events(3, 1, 1, n), 1))
         .collect();
     server.writer.append(&group).unwrap();
@@ -600,7 +600,7 @@ async fn a_new_namespace_costs_one_metadata_file_a_transaction_at_most_and_ten_s
     assert_eq!(files_with(&server, "/metadata/"), 3 * NAMESPACES);
     assert_eq!(files_with(&server, "/metadata/00000-"), NAMESPACES);
 
-    let more: Vec<Record> = (0..NAMESPACES)
+    let more: Vec<LogRecord> = (0..NAMESPACES)
         .map(|n| event_record(&format!("n{n}"), &sample::events(1, 1, 2, 2), 2))
         .collect();
     server.writer.append(&more).unwrap();

@@ -4,8 +4,8 @@
 //! others are not there.
 
 use crate::http::{
-    App, body, error::ApiError, guard, json, parse_namespace, query_string::Parameters,
-    record::Caller,
+    AppState, body, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
+    record::ChangeCaller,
 };
 use axum::{
     body::Body,
@@ -14,8 +14,8 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::{
-    access::{self, Action, Control, Principal, Scope, TokenRequest},
-    audit::{Entry, Head, Record},
+    access::{self, AccessScope, Action, Principal, TokenControl, TokenRequest},
+    audit::{AuditEntry, ChainHead, ChainRecord},
     metastore::access::ApiToken,
 };
 use icecore_schemas::{
@@ -35,7 +35,7 @@ const PAGE_RECORDS_MAX: u32 = 1000;
 /// # Errors
 /// 404 while access control is off.
 pub async fn tokens(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
     let tokens = control(&app)?.store().tokens().await?;
@@ -48,8 +48,8 @@ pub async fn tokens(
 /// # Errors
 /// 400, 403 for scopes that the caller does not govern, 404 while access control is off.
 pub async fn make_token(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -73,9 +73,9 @@ pub async fn make_token(
 /// # Errors
 /// 404.
 pub async fn revoke_token(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path(id): Path<String>,
-    caller: Caller,
+    caller: ChangeCaller,
 ) -> Result<Response, ApiError> {
     let control = control(&app)?;
     let tokens = control.store().tokens().await?;
@@ -88,7 +88,7 @@ pub async fn revoke_token(
 }
 
 /// `GET /admin/jobs`: every job of this server and its last runs.
-pub async fn jobs(State(app): State<App>) -> Response {
+pub async fn jobs(State(app): State<AppState>) -> Response {
     json(200, &app.jobs.list())
 }
 
@@ -97,14 +97,14 @@ pub async fn jobs(State(app): State<App>) -> Response {
 /// # Errors
 /// 400.
 pub async fn audit(
-    State(app): State<App>,
-    Parameters(page): Parameters<AuditPage>,
+    State(app): State<AppState>,
+    QueryParameters(page): QueryParameters<AuditPage>,
 ) -> Result<Response, ApiError> {
     let store = app.access.recorder().ok_or_else(not_recorded)?.store();
     let ends = store.audit_ends().await?;
     let limit = page.limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
     let records = store.audit(page.after.unwrap_or(0), limit).await?;
-    let head = |head: Head| AuditHead { number: head.number, hash: head.hash };
+    let head = |head: ChainHead| AuditHead { number: head.number, hash: head.hash };
     Ok(json(
         200,
         &AuditRecords {
@@ -115,9 +115,10 @@ pub async fn audit(
     ))
 }
 
-fn record(record: Record) -> AuditRecord {
-    let Record { number, entry, hash } = record;
-    let Entry { time_ms, principal, address, request, action, object, outcome, details } = entry;
+fn record(record: ChainRecord) -> AuditRecord {
+    let ChainRecord { number, entry, hash } = record;
+    let AuditEntry { time_ms, principal, address, request, action, object, outcome, details } =
+        entry;
     AuditRecord {
         number,
         time_ms,
@@ -136,7 +137,7 @@ fn not_recorded() -> ApiError {
     ApiError::new(ErrorCode::NotFound, "this server records nothing")
 }
 
-fn control(app: &App) -> Result<&Control, ApiError> {
+fn control(app: &AppState) -> Result<&TokenControl, ApiError> {
     app.access.control().ok_or_else(|| {
         let text = "access control is off, so there are no tokens: set `auth = on`";
         ApiError::new(ErrorCode::NotFound, text)
@@ -168,12 +169,12 @@ fn token_request(asked: NewToken) -> Result<TokenRequest, ApiError> {
 ///
 /// # Errors
 /// What is wrong with which text.
-pub fn scopes(texts: &[String], namespace: Option<&str>) -> Result<Vec<Scope>, String> {
+pub fn scopes(texts: &[String], namespace: Option<&str>) -> Result<Vec<AccessScope>, String> {
     let home = namespace.map(parse_namespace).transpose().map_err(|problem| problem.to_string())?;
-    let parse = |text: &String| -> Result<Scope, String> {
+    let parse = |text: &String| -> Result<AccessScope, String> {
         match (&home, text.parse::<Action>()) {
-            (Some(home), Ok(action)) => Ok(Scope { action, namespace: guard::levels(home) }),
-            _ => text.parse::<Scope>().map_err(|problem| problem.to_string()),
+            (Some(home), Ok(action)) => Ok(AccessScope { action, namespace: guard::levels(home) }),
+            _ => text.parse::<AccessScope>().map_err(|problem| problem.to_string()),
         }
     };
     texts.iter().map(parse).collect()
@@ -186,7 +187,7 @@ pub fn describe(token: &ApiToken) -> TokenEntry {
         id: token.id.clone(),
         name: token.name.clone(),
         namespace: token.home.clone(),
-        scopes: token.scopes.iter().map(Scope::to_string).collect(),
+        scopes: token.scopes.iter().map(AccessScope::to_string).collect(),
         created_ms: token.created_ms,
         expires_ms: token.expires_ms,
         last_used_ms: token.last_used_ms,

@@ -3,14 +3,14 @@
 //! How fast they come, and how many there are at a time, is bounded for all routes alike by
 //! [`icecore_catalog::rest::body`].
 
-use crate::http::{App, error::ApiError};
+use crate::http::{AppState, error::ApiError};
 use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use icecore_catalog::rest::body::{Share, Unread, announced, whole};
+use icecore_catalog::rest::body::{BodyReadError, MemoryPermit, announced, whole};
 use icecore_schemas::error_code::ErrorCode;
 use std::{io::Read, time::Duration};
 
@@ -26,7 +26,7 @@ const PLAIN_BYTES_MIN: usize = 16 << 10;
 pub struct BoundedBody {
     /// The bytes, decompressed.
     pub bytes: Bytes,
-    _share: Share,
+    _share: MemoryPermit,
 }
 
 /// Reads a body of at most `app.body_bytes_max` bytes, as sent and as decompressed.
@@ -34,7 +34,11 @@ pub struct BoundedBody {
 /// # Errors
 /// 413 too large, 415 unknown encoding, 400 broken compression or connection, 408 too slow, 503 too
 /// many bodies in work.
-pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedBody, ApiError> {
+pub async fn read(
+    app: &AppState,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<BoundedBody, ApiError> {
     let codings = codings(headers)?;
     let bytes_max = app.body_bytes_max;
     if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
@@ -42,20 +46,20 @@ pub async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedB
         return Err(too_large(bytes_max));
     }
     let bytes = whole(headers, body, bytes_max).await?;
-    let share = Share::default();
+    let share = MemoryPermit::default();
     // Nobody knows before how large it becomes.
     let hold = |bytes| share.grow(&app.room, bytes).map_err(ApiError::from);
     let bytes = decompress(&codings, bytes, bytes_max, hold)?;
     Ok(BoundedBody { bytes, _share: share })
 }
 
-impl From<Unread> for ApiError {
-    fn from(cause: Unread) -> Self {
+impl From<BodyReadError> for ApiError {
+    fn from(cause: BodyReadError) -> Self {
         let code = match cause {
-            Unread::TooLarge(bytes_max) => return too_large(bytes_max),
-            Unread::TooSlow => ErrorCode::RequestTimeout,
-            Unread::NoRoom => ErrorCode::Unavailable,
-            Unread::BrokenOff => ErrorCode::InvalidRequest,
+            BodyReadError::TooLarge(bytes_max) => return too_large(bytes_max),
+            BodyReadError::TooSlow => ErrorCode::RequestTimeout,
+            BodyReadError::NoRoom => ErrorCode::Unavailable,
+            BodyReadError::BrokenOff => ErrorCode::InvalidRequest,
         };
         Self::new(code, cause.to_string())
     }
@@ -80,13 +84,13 @@ async fn drain(mut body: Body) {
 const CODINGS_MAX: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+enum ContentCoding {
     Gzip,
     Zstd,
 }
 
 /// The codings of a body in the order in which they were applied (RFC 9110, section 8.4).
-fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
+fn codings(headers: &HeaderMap) -> Result<Vec<ContentCoding>, ApiError> {
     let unknown = || {
         ApiError::new(
             ErrorCode::UnsupportedMediaType,
@@ -98,8 +102,8 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
         for name in value.to_str().map_err(|_| unknown())?.split(',') {
             match name.trim().to_ascii_lowercase().as_str() {
                 "" | "identity" => {}
-                "gzip" | "x-gzip" => codings.push(Coding::Gzip),
-                "zstd" => codings.push(Coding::Zstd),
+                "gzip" | "x-gzip" => codings.push(ContentCoding::Gzip),
+                "zstd" => codings.push(ContentCoding::Zstd),
                 _ => return Err(unknown()),
             }
         }
@@ -109,7 +113,7 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
 
 /// The plain bytes; `hold` is told how many are there before they take memory.
 fn decompress(
-    codings: &[Coding],
+    codings: &[ContentCoding],
     bytes: Bytes,
     bytes_max: usize,
     hold: impl Fn(usize) -> Result<(), ApiError>,
@@ -120,8 +124,8 @@ fn decompress(
     let mut reader: Box<dyn Read + '_> = Box::new(bytes.as_ref());
     for coding in codings.iter().rev() {
         reader = match coding {
-            Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
-            Coding::Zstd => Box::new(zstd::Decoder::new(reader).map_err(|_| broken())?),
+            ContentCoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+            ContentCoding::Zstd => Box::new(zstd::Decoder::new(reader).map_err(|_| broken())?),
         };
     }
     let mut plain = Vec::new();

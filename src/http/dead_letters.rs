@@ -8,8 +8,8 @@ mod retry;
 mod rows;
 
 use crate::{
-    http::{App, error::ApiError, json, parse_namespace, query_string::Parameters},
-    ingest::{Letters, Submission},
+    http::{AppState, error::ApiError, json, parse_namespace, query_string::QueryParameters},
+    ingest::{LetterChange, Submission},
 };
 use axum::{
     extract::{Path, State},
@@ -23,7 +23,7 @@ use icecore_schemas::{
     names::Namespace,
 };
 pub(super) use retry::retry;
-use rows::{Cursor, Letter, Wanted, newest, page_of_ids, payload};
+use rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payload};
 
 /// Letters of a page that names no limit, and most of any page.
 const PAGE_LETTERS: usize = 100;
@@ -36,15 +36,16 @@ const DISCARD_LETTERS_MAX: usize = 500;
 /// # Errors
 /// 400, 404 for a namespace that is not there, 429 and 503 as queries.
 pub async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path(namespace): Path<String>,
-    Parameters(page): Parameters<LetterPage>,
+    QueryParameters(page): QueryParameters<LetterPage>,
 ) -> Result<Response, ApiError> {
     let namespace = parse_namespace(&namespace)?;
     let limit = page.limit.unwrap_or(PAGE_LETTERS).clamp(1, PAGE_LETTERS_MAX);
-    let wanted = Wanted { reason: page.reason, status: page.status, ..Wanted::default() };
-    let mut cursor = Cursor::after(page.after);
-    let mut listed: Vec<Letter> = Vec::new();
+    let wanted =
+        LetterFilter { reason: page.reason, status: page.status, ..LetterFilter::default() };
+    let mut cursor = LetterCursor::after(page.after);
+    let mut listed: Vec<NewestLetter> = Vec::new();
     // A page of ids may have letters whose reason is another by now.
     while !cursor.is_at_end && listed.len() < limit {
         let ids = page_of_ids(&app, &namespace, &wanted, &mut cursor, limit - listed.len()).await?;
@@ -61,7 +62,7 @@ pub async fn list(
 /// # Errors
 /// 404 for one that is not there or was discarded.
 pub async fn show(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path((namespace, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let namespace = parse_namespace(&namespace)?;
@@ -100,9 +101,9 @@ pub async fn show(
 /// # Errors
 /// 400, 404 for a namespace that is not there, 503.
 pub async fn purge(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path(namespace): Path<String>,
-    Parameters(purge): Parameters<DiscardLetters>,
+    QueryParameters(purge): QueryParameters<DiscardLetters>,
 ) -> Result<Response, ApiError> {
     let before = purge.before.as_deref().map(DateTime::parse_from_rfc3339);
     let Some(Ok(before)) = before else {
@@ -111,8 +112,9 @@ pub async fn purge(
     };
     app.owner.check()?;
     let namespace = parse_namespace(&namespace)?;
-    let wanted = Wanted { before_us: Some(before.timestamp_micros()), ..Wanted::until(&app) };
-    let mut cursor = Cursor::after(None);
+    let wanted =
+        LetterFilter { before_us: Some(before.timestamp_micros()), ..LetterFilter::until(&app) };
+    let mut cursor = LetterCursor::after(None);
     let mut purged = 0;
     while !cursor.is_at_end {
         let ids = page_of_ids(&app, &namespace, &wanted, &mut cursor, DISCARD_LETTERS_MAX).await?;
@@ -122,7 +124,7 @@ pub async fn purge(
         }
         let letters = newest(&app, &namespace, &ids).await?;
         for (namespace, letters) in by_namespace(&namespace, letters) {
-            let letters = Letters::Discarded(namespace, letters);
+            let letters = LetterChange::Discarded(namespace, letters);
             app.ingest.append(Submission { letters, ..Submission::default() }).await?;
         }
     }
@@ -133,8 +135,8 @@ pub async fn purge(
 /// its table is this one.
 fn by_namespace(
     asked: &Namespace,
-    letters: Vec<Letter>,
-) -> Vec<(Namespace, Vec<crate::event::letter::DeadLetter>)> {
+    letters: Vec<NewestLetter>,
+) -> Vec<(Namespace, Vec<crate::event::dead_letter::DeadLetter>)> {
     let mut parts: Vec<(Namespace, Vec<_>)> = Vec::new();
     for letter in letters {
         let namespace = letter.namespace(asked);
@@ -146,7 +148,7 @@ fn by_namespace(
     parts
 }
 
-fn describe(letter: Letter) -> bodies::Letter {
+fn describe(letter: NewestLetter) -> bodies::Letter {
     let (first_us, newest_us, row) = (letter.first_us, letter.newest_us, letter.row);
     bodies::Letter {
         id: row.id,

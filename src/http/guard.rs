@@ -5,7 +5,7 @@
 //! refusal depends on names alone, so what is foreign and what is missing answer alike.
 //! [`Principal`] is in the extensions of every request that passes, but for routes that ask nothing.
 
-use crate::http::{App, error::ApiError, namespaces, record};
+use crate::http::{AppState, error::ApiError, namespaces, record};
 use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
     http::{HeaderValue, header, request::Parts},
@@ -13,14 +13,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
-    access::{Action, Principal, Unidentified},
+    access::{Action, IdentityError, Principal},
     error::CatalogError,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum RouteNeed {
     /// Nothing.
     Open,
     /// Any valid token; the handler shows only what the caller may see.
@@ -43,11 +43,11 @@ pub struct CatalogNamespace(pub Vec<String>);
 
 /// The layer around a route of this need.
 pub async fn guard(
-    State((app, need)): State<(App, Need)>,
+    State((app, need)): State<(AppState, RouteNeed)>,
     request: Request,
     next: Next,
 ) -> Response {
-    if need == Need::Open {
+    if need == RouteNeed::Open {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
@@ -60,12 +60,12 @@ pub async fn guard(
 }
 
 /// Who calls; anybody while access control is off.
-async fn identify(app: &App, parts: &Parts) -> Result<Principal, Response> {
+async fn identify(app: &AppState, parts: &Parts) -> Result<Principal, Response> {
     let Some(control) = app.access.control() else { return Ok(Principal::anonymous()) };
     let header = parts.headers.get(header::AUTHORIZATION);
     let known = control.identify(header.and_then(|value| value.to_str().ok())).await;
     known.map_err(|cause| {
-        let unknown = !matches!(cause, Unidentified::Unavailable(_));
+        let unknown = !matches!(cause, IdentityError::Unavailable(_));
         if let Some(recorder) = app.access.recorder().filter(|_| unknown) {
             recorder.count_unknown(&record::address(&parts.extensions));
         }
@@ -75,7 +75,7 @@ async fn identify(app: &App, parts: &Parts) -> Result<Principal, Response> {
 
 /// Lets a call of `principal` through if it is `allowed`; a change is recorded either way.
 async fn pass(
-    app: &App,
+    app: &AppState,
     principal: Principal,
     allowed: Result<(), ApiError>,
     mut request: Request,
@@ -96,21 +96,21 @@ async fn pass(
 
 /// Refuses a caller who has not the right.
 async fn allow(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
-    need: Need,
+    need: RouteNeed,
     parts: &mut Parts,
 ) -> Result<(), ApiError> {
     match need {
-        Need::Open | Need::AnyToken => Ok(()),
-        Need::Somewhere(action) => allowed(principal.may_somewhere(action), action),
-        Need::Everywhere(action) => allowed(principal.may_everywhere(action), action),
-        Need::In(action) => match Namespace::parse(&namespace_of(parts).await) {
+        RouteNeed::Open | RouteNeed::AnyToken => Ok(()),
+        RouteNeed::Somewhere(action) => allowed(principal.may_somewhere(action), action),
+        RouteNeed::Everywhere(action) => allowed(principal.may_everywhere(action), action),
+        RouteNeed::In(action) => match Namespace::parse(&namespace_of(parts).await) {
             Ok(namespace) => allow_named(app, principal, action, &levels(&namespace)).await,
             // The handler says what is wrong with it.
             Err(_) => Ok(()),
         },
-        Need::InCatalog(action) => {
+        RouteNeed::InCatalog(action) => {
             let name = namespace_of(parts).await;
             let levels = catalog_levels(app, principal, action, &name).await?;
             parts.extensions.insert(CatalogNamespace(levels));
@@ -130,7 +130,7 @@ async fn namespace_of(parts: &mut Parts) -> String {
 /// # Errors
 /// 404 for who may not know of it, 403 for who may.
 pub async fn catalog_levels(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
     action: Action,
     namespace: &str,
@@ -154,7 +154,7 @@ pub async fn catalog_levels(
 
 /// As [`allow_levels`]; who may not know of the namespace is told which others there are.
 async fn allow_named(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
     action: Action,
     levels: &[String],
@@ -203,16 +203,16 @@ pub fn levels(namespace: &Namespace) -> Vec<String> {
     vec![namespace.name().to_owned()]
 }
 
-fn unidentified(cause: Unidentified) -> Response {
+fn unidentified(cause: IdentityError) -> Response {
     let message = cause.to_string();
     let challenge = match cause {
-        Unidentified::Unavailable(cause) => {
+        IdentityError::Unavailable(cause) => {
             tracing::error!(error = &cause as &dyn std::error::Error, "tokens cannot be looked up");
             let text = "tokens cannot be looked up now; send the request again";
             return ApiError::new(ErrorCode::Unavailable, text).into_response();
         }
-        Unidentified::NoToken => "Bearer",
-        Unidentified::BadToken => "Bearer error=\"invalid_token\"",
+        IdentityError::NoToken => "Bearer",
+        IdentityError::BadToken => "Bearer error=\"invalid_token\"",
     };
     let mut response = ApiError::new(ErrorCode::Unauthenticated, message).into_response();
     let challenge = HeaderValue::from_static(challenge);

@@ -1,7 +1,7 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
 use crate::{
-    http::{App, error::ApiError, json, openapi},
+    http::{AppState, error::ApiError, json, openapi},
     metrics::{RequestLabels, StatusLabel, TableLabel},
 };
 use axum::{
@@ -32,7 +32,7 @@ pub async fn healthz() -> &'static str {
 /// 503 until the warehouse has answered, while the owner's list of what is in the way has anything,
 /// while the log has no room or its last write failed, and for a server whose log events are not
 /// taken into: its queries and its catalog go on.
-pub async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+pub async fn readyz(State(app): State<AppState>) -> Result<&'static str, ApiError> {
     let told = app.owner.obstacles_told();
     if !told.is_empty() {
         return Err(ApiError::new(ErrorCode::Unavailable, told.join("; ")));
@@ -65,7 +65,7 @@ pub async fn openapi() -> Response {
 }
 
 /// `GET /metrics`, in `OpenMetrics`' text format, which Prometheus reads.
-pub async fn metrics(State(app): State<App>) -> Response {
+pub async fn metrics(State(app): State<AppState>) -> Response {
     let metrics = &app.metrics;
     metrics.wal_bytes.set(whole(app.wal.bytes()));
     metrics.ingest_waiting.set(whole(app.ingest.waiting_bytes() as u64));
@@ -83,7 +83,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
 }
 
 /// Times a request by its route.
-pub async fn time(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn time(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or_else(String::new, |route| route.as_str().to_owned());
@@ -102,7 +102,7 @@ fn whole(value: u64) -> i64 {
 
 /// The rows without a snapshot: their bytes, their tables, and for how long the oldest has been there.
 #[expect(clippy::cast_precision_loss, reason = "a metric is a double")]
-fn set_waiting(app: &App) {
+fn set_waiting(app: &AppState) {
     let mut pending = app.wal.pending();
     // Keys alone are no rows of a table, so no commit waits for them.
     pending.retain(|pending| pending.kind.is_rows());
@@ -114,7 +114,7 @@ fn set_waiting(app: &App) {
 }
 
 /// The tables that cannot be flushed, the longest first.
-fn set_failing(app: &App) {
+fn set_failing(app: &AppState) {
     let failing = app.wal.failing();
     app.metrics.flush_failing.set(whole(failing.len() as u64));
     app.metrics.flush_failing_since.clear();
@@ -127,7 +127,7 @@ fn set_failing(app: &App) {
 }
 
 /// The tables that have no place for columns of ours.
-fn set_left_out(app: &App) {
+fn set_left_out(app: &AppState) {
     app.metrics.columns_left_out.clear();
     for (table, columns) in app.flush.left_out().into_iter().take(FAILING_LISTED_MAX) {
         let label = TableLabel { table };

@@ -7,16 +7,16 @@ mod media;
 
 use crate::{
     event::{
-        Arrival, BodyFormat, Decoded, Limits, Rejected,
+        BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext,
         cloud::header_text,
+        dead_letter,
         decode::{self, BodyError},
-        letter,
     },
     http::{
-        App, body, default_namespace, error::ApiError, json, parse_namespace,
-        query_string::Parameters, tables,
+        AppState, body, default_namespace, error::ApiError, json, parse_namespace,
+        query_string::QueryParameters, tables,
     },
-    ingest::{Receipt, Refused, Submission},
+    ingest::{Receipt, RefusedEvent, Submission},
 };
 use admission::{shelters, turn_away};
 use axum::{
@@ -46,9 +46,9 @@ const CORRELATION_ID: &str = "x-correlation-id";
 /// # Errors
 /// 400 406 413 415 429 500 503; an event that is refused alone is no error but part of the reply.
 pub async fn ingest(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
-    Parameters(parameters): Parameters<IngestParameters>,
+    QueryParameters(parameters): QueryParameters<IngestParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -82,9 +82,9 @@ pub async fn ingest(
 /// # Errors
 /// 503.
 pub(in crate::http) async fn answer(
-    app: &App,
+    app: &AppState,
     submission: Submission,
-    (turned_away, fallback): (Vec<Refused>, String),
+    (turned_away, fallback): (Vec<RefusedEvent>, String),
     ack: Ack,
 ) -> Result<Response, ApiError> {
     let received = submission.decoded.received as u64;
@@ -102,10 +102,10 @@ pub(in crate::http) async fn answer(
 }
 
 async fn arrival(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
     headers: &HeaderMap,
-) -> Result<Arrival, ApiError> {
+) -> Result<RequestContext, ApiError> {
     let namespace = match (headers.get("x-namespace"), principal.home()) {
         (Some(value), _) => {
             tables::named(app, principal, parse_namespace(value.to_str().unwrap_or(""))?).await?
@@ -115,7 +115,7 @@ async fn arrival(
     };
     let correlation_id = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = correlation_id.filter(|id| !id.is_empty()).map(str::to_owned);
-    Ok(Arrival {
+    Ok(RequestContext {
         now_us: app.clock.now_us(),
         namespace,
         first_id: app.ids.first_of_run(),
@@ -148,14 +148,14 @@ fn cloud_event_attributes(headers: &HeaderMap) -> Vec<(String, String)> {
 /// # Errors
 /// 413 when it has too many events, 500 when decoding panicked.
 pub(in crate::http) async fn decode_body(
-    app: &App,
+    app: &AppState,
     bytes: bytes::Bytes,
     format: BodyFormat,
-    arrival: Arrival,
+    arrival: RequestContext,
     backfill: bool,
-) -> Result<(Decoded, Option<String>), ApiError> {
+) -> Result<(DecodedBody, Option<String>), ApiError> {
     let limits = if backfill {
-        Limits { ts_past_us: None, ..app.limits.clone() }
+        EventLimits { ts_past_us: None, ..app.limits.clone() }
     } else {
         app.limits.clone()
     };
@@ -185,9 +185,14 @@ pub(in crate::http) async fn decode_body(
 }
 
 /// A body without events to be found, as one that is refused.
-fn unread(bytes: &[u8], problem: BodyError, arrival: &Arrival, limits: &Limits) -> Decoded {
-    let (payload, reason) = letter::keep_body(bytes, problem.reason, limits);
-    let rejected = Rejected {
+fn unread(
+    bytes: &[u8],
+    problem: BodyError,
+    arrival: &RequestContext,
+    limits: &EventLimits,
+) -> DecodedBody {
+    let (payload, reason) = dead_letter::keep_body(bytes, problem.reason, limits);
+    let rejected = RejectedEvent {
         index: 0,
         namespace: arrival.namespace.clone(),
         code: problem.code,
@@ -197,7 +202,7 @@ fn unread(bytes: &[u8], problem: BodyError, arrival: &Arrival, limits: &Limits) 
         source: None,
         payload,
     };
-    Decoded { received: 1, rejected: vec![rejected], ..Decoded::default() }
+    DecodedBody { received: 1, rejected: vec![rejected], ..DecodedBody::default() }
 }
 
 /// Does pure work of one request. Where it panics the request fails and nothing else: it holds
@@ -215,14 +220,14 @@ fn isolated<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
 }
 
 /// The namespace of the reply: that of the first event, or the request's.
-fn first_namespace(decoded: &Decoded, request: &Namespace) -> String {
+fn first_namespace(decoded: &DecodedBody, request: &Namespace) -> String {
     let accepted = decoded.accepted.first().map(|events| &events.namespace);
     let rejected = || decoded.rejected.first().map(|event| &event.namespace);
     accepted.or_else(rejected).unwrap_or(request).text().to_owned()
 }
 
 /// Waits until a snapshot of each namespace has the batch; gives that of the first.
-async fn committed(app: &App, receipt: &Receipt) -> Result<Option<i64>, ApiError> {
+async fn committed(app: &AppState, receipt: &Receipt) -> Result<Option<i64>, ApiError> {
     let mut first = None;
     for (namespace, ..) in &receipt.ranges {
         let snapshots = app

@@ -2,11 +2,11 @@
 //!
 //! Its one invariant: nobody learns of a namespace that they may not read.
 
-use crate::http::{App, error::ApiError, guard};
+use crate::http::{AppState, error::ApiError, guard};
 use icecore_catalog::{
     access::{Action, Principal},
     error::CatalogError,
-    metastore::Page,
+    metastore::NamePage,
 };
 use icecore_schemas::names::Namespace;
 use serde_json::json;
@@ -19,7 +19,7 @@ const SCOPES_MAX: usize = 10;
 
 /// The error with the namespaces that the caller may read, where there are any. They are also in
 /// `details`, for programs.
-pub async fn with_others(app: &App, principal: &Principal, error: ApiError) -> ApiError {
+pub async fn with_others(app: &AppState, principal: &Principal, error: ApiError) -> ApiError {
     let mut names = match readable(app, principal).await {
         Ok(names) => names,
         // The error is true without them.
@@ -40,7 +40,7 @@ pub async fn with_others(app: &App, principal: &Principal, error: ApiError) -> A
 
 /// The first namespaces that the caller may read, as their events name them: more than are named, if
 /// there are so many.
-async fn readable(app: &App, principal: &Principal) -> Result<Vec<String>, CatalogError> {
+async fn readable(app: &AppState, principal: &Principal) -> Result<Vec<String>, CatalogError> {
     let metastore = app.catalog.metastore();
     let limit = NAMED_MAX + 1;
     let may_read = |levels: &[String]| principal.may(Action::Read, levels);
@@ -50,14 +50,14 @@ async fn readable(app: &App, principal: &Principal) -> Result<Vec<String>, Catal
     let mut found: BTreeSet<String> =
         waiting.map(|namespace| namespace.text().to_owned()).collect();
     let candidates = if principal.may_everywhere(Action::Read) {
-        metastore.namespaces_of(&Vec::new(), Page { after: "", limit }).await?
+        metastore.namespaces_of(&Vec::new(), NamePage { after: "", limit }).await?
     } else {
         let scopes = principal.namespaces(Action::Read).filter(|levels| levels.len() == 1);
         scopes.take(SCOPES_MAX).cloned().collect()
     };
     for levels in candidates {
         if let Some(properties) = metastore.namespace(&levels).await? {
-            let noted = Namespace::noted(&levels, &properties);
+            let noted = Namespace::from_properties(&levels, &properties);
             found.insert(noted.map_or_else(|| levels.join("."), |noted| noted.text().to_owned()));
         }
     }

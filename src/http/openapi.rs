@@ -4,7 +4,7 @@
 //! `schemas/openapi/icecore.json` is exactly what [`document`] returns; a test holds it to that.
 
 use crate::http::{
-    guard::Need,
+    guard::RouteNeed,
     routes::{ROUTES, Route},
 };
 use icecore_catalog::access::Action;
@@ -20,14 +20,14 @@ type TypePath = fn() -> &'static str;
 
 /// What a route is for readers: what it does, takes and answers.
 #[derive(Clone, Copy, Debug)]
-pub struct Operation {
+pub struct RouteOperation {
     /// What it does; empty for another name of a route, which is not described.
     pub summary: &'static str,
     /// A header that it reads, and what for.
     pub header: Option<(&'static str, &'static str)>,
     query: Option<TypePath>,
-    body: Content,
-    answer: Content,
+    body: BodyContent,
+    answer: BodyContent,
     /// What an answer of this body means by its status.
     answers: &'static [(u16, &'static str)],
     /// What an error means by its status.
@@ -36,7 +36,7 @@ pub struct Operation {
 
 /// What a body is.
 #[derive(Clone, Copy, Debug)]
-enum Content {
+enum BodyContent {
     /// There is none.
     Nothing,
     /// JSON of this type.
@@ -45,15 +45,15 @@ enum Content {
     Media(&'static [&'static str]),
 }
 
-impl Operation {
+impl RouteOperation {
     /// An operation that takes and answers nothing yet.
     pub(super) const fn new() -> Self {
         Self {
             summary: "",
             header: None,
             query: None,
-            body: Content::Nothing,
-            answer: Content::Nothing,
+            body: BodyContent::Nothing,
+            answer: BodyContent::Nothing,
             answers: &[],
             errors: &[],
         }
@@ -82,19 +82,19 @@ impl Route {
 
     /// Its body is JSON of this type.
     pub(super) const fn takes<T>(mut self) -> Self {
-        self.operation.body = Content::Json(type_name::<T>);
+        self.operation.body = BodyContent::Json(type_name::<T>);
         self
     }
 
     /// Its body is of one of these media types.
     pub(super) const fn takes_media(mut self, media: &'static [&'static str]) -> Self {
-        self.operation.body = Content::Media(media);
+        self.operation.body = BodyContent::Media(media);
         self
     }
 
     /// Its answer is JSON of this type, with these statuses.
     pub(super) const fn answers<T>(mut self, answers: &'static [(u16, &'static str)]) -> Self {
-        self.operation.answer = Content::Json(type_name::<T>);
+        self.operation.answer = BodyContent::Json(type_name::<T>);
         self.operation.answers = answers;
         self
     }
@@ -105,7 +105,7 @@ impl Route {
         media: &'static [&'static str],
         answers: &'static [(u16, &'static str)],
     ) -> Self {
-        self.operation.answer = Content::Media(media);
+        self.operation.answer = BodyContent::Media(media);
         self.operation.answers = answers;
         self
     }
@@ -118,10 +118,10 @@ impl Route {
 }
 
 /// What the parts of a path are, and their schemas.
-fn path_part(name: &str, need: Need) -> Value {
+fn path_part(name: &str, need: RouteNeed) -> Value {
     let text = |about: &str| json!({ "description": about, "schema": { "type": "string" } });
     match (name, need) {
-        ("namespace", Need::InCatalog(_)) => {
+        ("namespace", RouteNeed::InCatalog(_)) => {
             text("Its catalog name, levels apart by %1F, or as its events name it")
         }
         ("namespace", _) => text("As its events name it, or its catalog name"),
@@ -141,28 +141,30 @@ fn path_part(name: &str, need: Need) -> Value {
 }
 
 /// What a caller needs, in words.
-fn right(need: Need) -> Option<String> {
+fn right(need: RouteNeed) -> Option<String> {
     let scope = |action: Action, place: &str| {
         format!("With access control on it takes `{}` {place}.", action.name())
     };
     match need {
-        Need::Open => None,
-        Need::AnyToken => Some("With access control on it takes a valid token.".to_owned()),
-        Need::In(action) | Need::InCatalog(action) => Some(scope(action, "in the namespace")),
-        Need::Somewhere(action) => Some(scope(action, "in some namespace")),
-        Need::Everywhere(action) => Some(scope(action, "in every namespace")),
+        RouteNeed::Open => None,
+        RouteNeed::AnyToken => Some("With access control on it takes a valid token.".to_owned()),
+        RouteNeed::In(action) | RouteNeed::InCatalog(action) => {
+            Some(scope(action, "in the namespace"))
+        }
+        RouteNeed::Somewhere(action) => Some(scope(action, "in some namespace")),
+        RouteNeed::Everywhere(action) => Some(scope(action, "in every namespace")),
     }
 }
 
 /// Errors that follow from the right alone.
-fn errors_of(need: Need) -> &'static [(u16, &'static str)] {
+fn errors_of(need: RouteNeed) -> &'static [(u16, &'static str)] {
     const UNKNOWN: (u16, &str) = (401, "No token, or none that is valid");
     const FORBIDDEN: (u16, &str) = (403, "The token does not allow it");
     match need {
-        Need::Open => &[],
-        Need::AnyToken => &[UNKNOWN],
-        Need::Somewhere(_) | Need::Everywhere(_) => &[UNKNOWN, FORBIDDEN],
-        Need::In(_) | Need::InCatalog(_) => {
+        RouteNeed::Open => &[],
+        RouteNeed::AnyToken => &[UNKNOWN],
+        RouteNeed::Somewhere(_) | RouteNeed::Everywhere(_) => &[UNKNOWN, FORBIDDEN],
+        RouteNeed::In(_) | RouteNeed::InCatalog(_) => {
             &[UNKNOWN, FORBIDDEN, (404, "No such namespace, or none that the token may know of")]
         }
     }
@@ -170,15 +172,15 @@ fn errors_of(need: Need) -> &'static [(u16, &'static str)] {
 
 /// The schemas of types.
 #[derive(Deserialize)]
-struct Types {
+struct TypeSet {
     /// Of query parameters: a member is one.
     parameters: Map<String, Value>,
     /// Of bodies, and of what they refer to.
     schemas: Map<String, Value>,
 }
 
-fn describe(route: &Route, types: &Types) -> Value {
-    let Operation { summary, header, query, body, answer, answers, errors } = route.operation;
+fn describe(route: &Route, types: &TypeSet) -> Value {
+    let RouteOperation { summary, header, query, body, answer, answers, errors } = route.operation;
     let mut parameters: Vec<Value> = path_parameters(route).collect();
     if let Some(query) = query {
         parameters.extend(query_parameters(&types.parameters[name_of(query)]));
@@ -239,11 +241,11 @@ fn query_parameters(schema: &Value) -> Vec<Value> {
     members.into_iter().flatten().map(parameter).collect()
 }
 
-fn content(content: Content) -> Option<Value> {
+fn content(content: BodyContent) -> Option<Value> {
     match content {
-        Content::Nothing | Content::Media([]) => None,
-        Content::Json(body) => Some(json_of(name_of(body))),
-        Content::Media(media) => {
+        BodyContent::Nothing | BodyContent::Media([]) => None,
+        BodyContent::Json(body) => Some(json_of(name_of(body))),
+        BodyContent::Media(media) => {
             let media = media.iter().map(|media| ((*media).to_owned(), json!({})));
             Some(Value::Object(media.collect()))
         }
@@ -278,7 +280,7 @@ fn add_response(
 /// The document over all routes.
 #[must_use]
 pub fn document() -> String {
-    let types: Types = serde_json::from_str(TYPES).expect("a test reads it too");
+    let types: TypeSet = serde_json::from_str(TYPES).expect("a test reads it too");
     let mut paths = Map::new();
     for route in ROUTES.iter().filter(|route| !route.operation.summary.is_empty()) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));

@@ -3,10 +3,10 @@
 use crate::{
     engine::{
         error::SqlError,
-        output::{ErrorPlace, Format, Piece, Pieces, encode, error_text},
-        references::Reach,
+        output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
+        references::QueryScope,
     },
-    http::{App, body, error::ApiError, namespaces, parse_namespace},
+    http::{AppState, body, error::ApiError, namespaces, parse_namespace},
 };
 use axum::{
     body::Body,
@@ -40,7 +40,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 /// 400 statement, its data, or request not valid, 404, 406 no such format, 422 over a limit, 429,
 /// 500.
 pub async fn query(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
     headers: HeaderMap,
@@ -52,7 +52,7 @@ pub async fn query(
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or("application/json");
-    let Some(format) = Format::from_accept(accept) else {
+    let Some(format) = OutputFormat::from_accept(accept) else {
         return Err(ApiError::new(
             ErrorCode::InvalidRequest,
             "Accept must be application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream or application/vnd.apache.parquet",
@@ -67,8 +67,8 @@ pub async fn query(
     })?;
     app.metrics.queries.inc();
     let reach = match principal.may_everywhere(Action::Admin) {
-        true => Reach::System,
-        false => Reach::Namespace,
+        true => QueryScope::System,
+        false => QueryScope::Namespace,
     };
     // Whoever calls while access control is off has no token.
     let token = Some(principal.id()).filter(|id| *id != Principal::anonymous().id());
@@ -107,8 +107,8 @@ fn error_place(headers: &HeaderMap) -> ErrorPlace {
 /// The body as it is sent. One that cannot tell of an error breaks off, so that nobody takes it for
 /// a whole one.
 fn frames(
-    pieces: Pieces,
-    format: Format,
+    pieces: AnswerPieces,
+    format: OutputFormat,
     errors: ErrorPlace,
 ) -> impl Stream<Item = Result<Frame<Bytes>, SqlError>> + Send + 'static {
     let span = Span::current();
@@ -117,8 +117,8 @@ fn frames(
         async move {
             let mut pieces = pieces?;
             match pieces.next().await {
-                Some(Piece::Bytes(bytes)) => Some((Ok(Frame::data(bytes)), Some(pieces))),
-                Some(Piece::Failed(error)) => {
+                Some(AnswerPiece::Bytes(bytes)) => Some((Ok(Frame::data(bytes)), Some(pieces))),
+                Some(AnswerPiece::Failed(error)) => {
                     let error = span.in_scope(|| failed(error));
                     if errors == ErrorPlace::Trailer {
                         return Some((Ok(outcome(&error_text(&error))), None));

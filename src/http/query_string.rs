@@ -12,9 +12,9 @@ use std::error::Error;
 /// The parameters of a request as a handler takes them; 400 with the name of the one that does not
 /// fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Parameters<T>(pub T);
+pub struct QueryParameters<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Parameters<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for QueryParameters<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {

@@ -3,7 +3,7 @@
 //! Its one invariant: a route is recorded unless its method reads or it is in [`UNRECORDED`], so a
 //! new route is recorded without being told.
 
-use crate::http::{App, error::ApiError};
+use crate::http::{AppState, error::ApiError};
 use axum::{
     body::Body,
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
@@ -12,8 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
-    access::{Peer, Principal, Recorder},
-    audit::{Call, Entry, details},
+    access::{AuditRecorder, PeerAddress, Principal},
+    audit::{AuditEntry, AuditedCall, details},
     catalog::Catalog,
     rest::body::whole,
 };
@@ -40,25 +40,25 @@ const UNRECORDED: &[&str] = &[
 
 /// Who asks for a change, as its handler needs it.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct ChangeCaller {
     /// Who it is.
     pub principal: Principal,
     /// What the record is written by.
-    pub call: Arc<Call>,
+    pub call: Arc<AuditedCall>,
 }
 
-impl Caller {
+impl ChangeCaller {
     /// The catalog for the change.
     #[must_use]
-    pub fn catalog(&self, app: &App) -> Catalog {
+    pub fn catalog(&self, app: &AppState) -> Catalog {
         app.catalog.for_call(&self.call)
     }
 }
 
-impl FromRequestParts<App> for Caller {
+impl FromRequestParts<AppState> for ChangeCaller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         let found = parts.extensions.get::<Self>().cloned();
         found.ok_or_else(|| ApiError::new(ErrorCode::Forbidden, "nobody is known to call"))
     }
@@ -76,7 +76,7 @@ pub fn is_recorded(method: &Method, path: &str) -> bool {
 /// 400, 408, 413 for a body that does not arrive or is too long, 503 when there is no room for it or
 /// too many records wait.
 pub async fn record(
-    recorder: &Recorder,
+    recorder: &AuditRecorder,
     principal: Principal,
     allowed: Result<(), ApiError>,
     request: Request,
@@ -91,7 +91,7 @@ pub async fn record(
     let response = match allowed {
         Err(refused) => refused.into_response(),
         Ok(()) => {
-            parts.extensions.insert(Caller { principal, call: Arc::clone(recording.call()) });
+            parts.extensions.insert(ChangeCaller { principal, call: Arc::clone(recording.call()) });
             next.run(Request::from_parts(parts, Body::from(bytes))).await
         }
     };
@@ -102,23 +102,25 @@ pub async fn record(
 /// From where a request comes, where that is known.
 #[must_use]
 pub fn address(extensions: &Extensions) -> String {
-    extensions.get::<Peer>().map_or_else(String::new, |Peer(address)| address.to_string())
+    extensions
+        .get::<PeerAddress>()
+        .map_or_else(String::new, |PeerAddress(address)| address.to_string())
 }
 
-async fn entry(parts: &mut Parts, principal: &Principal, body: &[u8]) -> Entry {
+async fn entry(parts: &mut Parts, principal: &Principal, body: &[u8]) -> AuditEntry {
     let names = RawPathParams::from_request_parts(parts, &()).await;
     let names = names.iter().flatten().map(|(_, name)| name.replace(SEPARATOR, "."));
     let object = names.collect::<Vec<_>>().join(".");
     let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-    Entry {
+    AuditEntry {
         principal: principal.id().to_owned(),
         address: address(&parts.extensions),
         request: request_id(&parts.headers),
         action: format!("{} {matched}", parts.method),
         object,
         details: details(path, body),
-        ..Entry::default()
+        ..AuditEntry::default()
     }
 }
 

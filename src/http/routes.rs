@@ -4,13 +4,13 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 use crate::http::{
-    App, admin, dead_letters,
-    guard::{self, Need},
+    AppState, admin, dead_letters,
+    guard::{self, RouteNeed},
     health, ingest,
-    openapi::Operation,
-    operate, query, tables, webhooks,
+    openapi::RouteOperation,
+    query, table_admin, tables, webhooks,
 };
-use Need::{AnyToken, Everywhere, In, InCatalog, Open, Somewhere};
+use RouteNeed::{AnyToken, Everywhere, In, InCatalog, Open, Somewhere};
 use axum::{
     Router,
     http::Method,
@@ -45,32 +45,32 @@ pub struct Route {
     /// The path, with names of its parts in braces.
     pub path: &'static str,
     /// The right that the caller needs.
-    pub need: Need,
+    pub need: RouteNeed,
     /// What it is for readers.
-    pub operation: Operation,
+    pub operation: RouteOperation,
     handler: Handler,
 }
 
-type Handler = fn(MethodFilter) -> MethodRouter<App>;
+type Handler = fn(MethodFilter) -> MethodRouter<AppState>;
 
-const fn get(path: &'static str, need: Need, handler: Handler) -> Route {
-    Route { method: "GET", path, need, operation: Operation::new(), handler }
+const fn get(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "GET", path, need, operation: RouteOperation::new(), handler }
 }
 
-const fn post(path: &'static str, need: Need, handler: Handler) -> Route {
-    Route { method: "POST", path, need, operation: Operation::new(), handler }
+const fn post(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "POST", path, need, operation: RouteOperation::new(), handler }
 }
 
-const fn put(path: &'static str, need: Need, handler: Handler) -> Route {
-    Route { method: "PUT", path, need, operation: Operation::new(), handler }
+const fn put(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "PUT", path, need, operation: RouteOperation::new(), handler }
 }
 
-const fn delete(path: &'static str, need: Need, handler: Handler) -> Route {
-    Route { method: "DELETE", path, need, operation: Operation::new(), handler }
+const fn delete(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "DELETE", path, need, operation: RouteOperation::new(), handler }
 }
 
-const fn options(path: &'static str, need: Need, handler: Handler) -> Route {
-    Route { method: "OPTIONS", path, need, operation: Operation::new(), handler }
+const fn options(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "OPTIONS", path, need, operation: RouteOperation::new(), handler }
 }
 
 /// What a sender of CloudEvents asks before it sends.
@@ -183,26 +183,26 @@ pub const ROUTES: &[Route] = &[
         .query::<SnapshotPage>()
         .answers::<SnapshotList>(&[(200, "Time, operation, counts and seq range of each")])
         .refuses(NO_TABLE),
-    get("/v1/{namespace}/tables/{table}/stats", InCatalog(Read), |m| on(m, operate::stats))
+    get("/v1/{namespace}/tables/{table}/stats", InCatalog(Read), |m| on(m, table_admin::stats))
         .about("Files, bytes, small files (below 32 MiB), deletes, snapshots and age")
         .answers::<TableStats>(&[(200, "Counts of the current snapshot")])
         .refuses(NO_TABLE),
-    delete("/v1/{namespace}/tables/{table}", InCatalog(Write), |m| on(m, operate::drop_table))
+    delete("/v1/{namespace}/tables/{table}", InCatalog(Write), |m| on(m, table_admin::drop_table))
         .about("Drop a table; undrop puts it back within catalog.undrop_window")
         .query::<DropTable>()
         .answers::<TableDropped>(&[(200, "Dropped; with the uuid that undrop takes")])
         .refuses(&[(404, "No such table"), (409, "The table is protected")]),
-    put("/v1/{namespace}/tables/{table}/protection", InCatalog(Admin), |m| on(m, operate::protect))
+    put("/v1/{namespace}/tables/{table}/protection", InCatalog(Admin), |m| on(m, table_admin::protect))
         .about("Refuse dropping and renaming")
         .answers::<Protection>(&[(200, "Protected")])
         .refuses(NO_TABLE),
     delete("/v1/{namespace}/tables/{table}/protection", InCatalog(Admin), |m| {
-        on(m, operate::unprotect)
+        on(m, table_admin::unprotect)
     })
     .about("Allow dropping and renaming")
     .answers::<Protection>(&[(200, "Not protected")])
     .refuses(NO_TABLE),
-    post("/v1/{namespace}/tables/{table}/rename", InCatalog(Write), |m| on(m, operate::rename))
+    post("/v1/{namespace}/tables/{table}/rename", InCatalog(Write), |m| on(m, table_admin::rename))
         .about("Give a table another name or namespace, where the caller may write too")
         .takes::<NewTableName>()
         .answers::<TableName>(&[(200, "The new name")])
@@ -210,7 +210,7 @@ pub const ROUTES: &[Route] = &[
             (404, "No such table"),
             (409, "The name is taken, or the table is protected"),
         ]),
-    post("/v1/{namespace}/tables/{table}/rollback", InCatalog(Write), |m| on(m, operate::rollback))
+    post("/v1/{namespace}/tables/{table}/rollback", InCatalog(Write), |m| on(m, table_admin::rollback))
         .about("Make an earlier state current; not for tables the service writes")
         .takes::<Rollback>()
         .answers::<SnapshotIds>(&[(200, "The snapshot")])
@@ -218,11 +218,11 @@ pub const ROUTES: &[Route] = &[
             (400, "No ancestor, or a table the service writes"),
             (404, "No such table"),
         ]),
-    get("/v1/{namespace}/tables/{table}/refs", InCatalog(Read), |m| on(m, operate::list_refs))
+    get("/v1/{namespace}/tables/{table}/refs", InCatalog(Read), |m| on(m, table_admin::list_refs))
         .about("Branches and tags")
         .answers::<RefList>(&[(200, "Name, type and snapshot of each")])
         .refuses(NO_TABLE),
-    post("/v1/{namespace}/tables/{table}/refs", InCatalog(Write), |m| on(m, operate::create_ref))
+    post("/v1/{namespace}/tables/{table}/refs", InCatalog(Write), |m| on(m, table_admin::create_ref))
         .about("Name a snapshot")
         .takes::<NewRef>()
         .answers::<RefReply>(&[(200, "Name and snapshot")])
@@ -233,7 +233,7 @@ pub const ROUTES: &[Route] = &[
         ]),
     // For a table that the service writes the handler asks for `admin`.
     delete("/v1/{namespace}/tables/{table}/refs/{name}", InCatalog(Write), |m| {
-        on(m, operate::drop_ref)
+        on(m, table_admin::drop_ref)
     })
     .about("Drop a branch or tag; of a table the service writes, for `admin` alone")
     .query::<DropRef>()
@@ -243,7 +243,7 @@ pub const ROUTES: &[Route] = &[
         (404, "No such table"),
     ]),
     post("/v1/{namespace}/tables/{table}/refs/{name}/fast-forward", InCatalog(Write), |m| {
-        on(m, operate::fast_forward)
+        on(m, table_admin::fast_forward)
     })
     .about("Move a branch forward to another name")
     .takes::<FastForward>()
@@ -253,17 +253,17 @@ pub const ROUTES: &[Route] = &[
         .about("Commit what is acknowledged in every namespace")
         .answers::<CommitAllReply>(&[(200, "How many namespaces had something to commit")])
         .refuses(&[(503, "Cannot now; send again after Retry-After")]),
-    get("/admin/protected", Everywhere(Admin), |m| on(m, operate::protected))
+    get("/admin/protected", Everywhere(Admin), |m| on(m, table_admin::protected))
         .about("Tables that can be neither dropped nor renamed, at most 10 000")
         .answers::<ProtectedList>(&[(200, "Namespace and name of each")]),
-    get("/admin/dropped", Everywhere(Admin), |m| on(m, operate::dropped))
+    get("/admin/dropped", Everywhere(Admin), |m| on(m, table_admin::dropped))
         .about("Dropped tables that undrop can put back, the last dropped first, at most 10 000")
         .answers::<DroppedList>(&[(200, "The tables; how many files wait to be deleted")]),
-    delete("/admin/dropped/{uuid}", Everywhere(Admin), |m| on(m, operate::purge))
+    delete("/admin/dropped/{uuid}", Everywhere(Admin), |m| on(m, table_admin::purge))
         .about("Delete the files of a dropped table")
         .answers::<TablePurging>(&[(200, "Its files are queued for deletion")])
         .refuses(&[(404, "Not in the trash")]),
-    post("/admin/dropped/{uuid}/undrop", Everywhere(Admin), |m| on(m, operate::undrop))
+    post("/admin/dropped/{uuid}/undrop", Everywhere(Admin), |m| on(m, table_admin::undrop))
         .about("Put a dropped table back, under its name or, with both members, another")
         .takes::<NewTableName>()
         .answers::<TableName>(&[(200, "Its name")])
@@ -331,7 +331,7 @@ pub const ROUTES: &[Route] = &[
 ];
 
 /// A router of all of them, each behind its guard.
-pub fn router(app: &App) -> Router<App> {
+pub fn router(app: &AppState) -> Router<AppState> {
     ROUTES.iter().fold(Router::new(), |router, route| {
         let method = Method::from_bytes(route.method.as_bytes()).expect("methods are letters");
         let method = MethodFilter::try_from(method).expect("the table has known methods alone");

@@ -9,7 +9,7 @@ mod watched;
 
 use crate::{
     http::error::ApiError,
-    tasks::{Stopping, Tasks},
+    tasks::{ShutdownSignal, Tasks},
 };
 use axum::{
     Router,
@@ -28,9 +28,9 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use icecore_catalog::access::Peer;
+use icecore_catalog::access::PeerAddress;
 use icecore_schemas::error_code::ErrorCode;
-use seats::{Lane, Running, Seat, Seats};
+use seats::{ConnectionSeat, ConnectionSeats, RunningRequest, SeatLane};
 use std::{
     convert::Infallible,
     io,
@@ -46,7 +46,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tracing::{debug, warn};
-use watched::Watched;
+use watched::WatchedStream;
 
 /// Longest an idle connection stays open.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
@@ -65,11 +65,11 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves `router` on `listener` until the tasks stop; then finishes the requests that run.
 pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_max: usize) {
-    let seats = Seats::new(connections_max);
+    let seats = ConnectionSeats::new(connections_max);
     let connection_tasks = tasks.clone();
     let mut stopping = tasks.stopping();
     tasks.spawn("http-accept", async move {
-        let mut failures = Failures::default();
+        let mut failures = AcceptFailures::default();
         loop {
             // Cancel-safe: an accepted connection is used at once or was never taken.
             let accepted = tokio::select! {
@@ -100,13 +100,13 @@ pub fn serve(tasks: &Tasks, listener: TcpListener, router: Router, connections_m
 
 /// What went wrong with `accept`.
 #[derive(Debug, Default)]
-struct Failures {
+struct AcceptFailures {
     pause: Option<Duration>,
     logged: Option<Instant>,
     since: u64,
 }
 
-impl Failures {
+impl AcceptFailures {
     /// Logs a failure, or counts it when there was one just now, and gives the pause after it.
     fn pause(&mut self, cause: &io::Error) -> Duration {
         self.since += 1;
@@ -131,9 +131,14 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((stream, peer))
 }
 
-async fn connection(stream: TcpStream, seat: Seat, router: Router, mut stopping: Stopping) {
+async fn connection(
+    stream: TcpStream,
+    seat: ConnectionSeat,
+    router: Router,
+    mut stopping: ShutdownSignal,
+) {
     let seat = Arc::new(seat);
-    let stream = TokioIo::new(Watched::new(stream, Arc::clone(&seat)));
+    let stream = TokioIo::new(WatchedStream::new(stream, Arc::clone(&seat)));
     let served = answered(stream, Arc::clone(&seat), router, IDLE_TIME_MAX);
     let mut served = std::pin::pin!(served);
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -163,7 +168,7 @@ async fn connection(stream: TcpStream, seat: Seat, router: Router, mut stopping:
 /// Answers the requests of one connection, each with one write if the other side takes it at once.
 fn answered<S: Read + Write + Unpin>(
     stream: S,
-    seat: Arc<Seat>,
+    seat: Arc<ConnectionSeat>,
     router: Router,
     idle_time_max: Duration,
 ) -> http1::Connection<
@@ -172,22 +177,22 @@ fn answered<S: Read + Write + Unpin>(
 > {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(seat.peer()));
+        request.extensions_mut().insert(PeerAddress(seat.peer()));
         let running = seat.request();
         let (seat, router) = (Arc::clone(&seat), router.clone());
         async move {
             let turn = match seat.lane() {
-                Lane::Reserve if !is_probe(request.uri().path()) => {
+                SeatLane::Reserve if !is_probe(request.uri().path()) => {
                     match tokio::time::timeout(TURN_TIME_MAX, seat.turn()).await {
                         Ok(turn) => Some(turn),
                         Err(_) => return Ok(overloaded()),
                     }
                 }
-                Lane::Reserve | Lane::Ordinary => None,
+                SeatLane::Reserve | SeatLane::Ordinary => None,
             };
             let Ok(response) = router.call(request).await;
             Ok::<_, Infallible>(
-                response.map(|body| Body::new(Held { body, _running: running, _turn: turn })),
+                response.map(|body| Body::new(AnswerBody { body, _running: running, _turn: turn })),
             )
         }
     });
@@ -199,14 +204,14 @@ fn answered<S: Read + Write + Unpin>(
 }
 
 /// A body that holds what its request has until its last byte.
-struct Held {
+struct AnswerBody {
     body: Body,
-    _running: Running,
+    _running: RunningRequest,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 // Everything but the drop is the body's own: a known length stays known.
-impl hyper::body::Body for Held {
+impl hyper::body::Body for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 

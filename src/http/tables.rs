@@ -2,13 +2,12 @@
 
 use crate::{
     http::{
-        App,
+        AppState,
         error::ApiError,
         guard::{self, CatalogNamespace},
-        json, namespaces,
-        operate::{self, PathTable},
-        parse_namespace,
-        query_string::Parameters,
+        json, namespaces, parse_namespace,
+        query_string::QueryParameters,
+        table_admin::{self, PathTable},
     },
     sql::view,
     table::schema::ident,
@@ -53,7 +52,7 @@ const COMMITS_AT_ONCE: usize = 256;
 /// # Errors
 /// 500.
 pub async fn all_namespaces(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
     let metastore = app.catalog.metastore();
@@ -77,7 +76,7 @@ pub async fn all_namespaces(
             continue;
         }
         let properties = metastore.namespace(&levels).await?.unwrap_or_default();
-        let noted = Namespace::noted(&levels, &properties);
+        let noted = Namespace::from_properties(&levels, &properties);
         found.push(NamespaceEntry {
             name: levels.join("."),
             levels,
@@ -92,7 +91,7 @@ pub async fn all_namespaces(
 /// # Errors
 /// 404 for a namespace that is not there.
 pub async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
 ) -> Result<Response, ApiError> {
@@ -111,7 +110,7 @@ pub async fn list(
         tables.push(TableEntry { name: name.to_owned(), state });
     }
     for name in names {
-        let table = operate::ident(&levels, &name)?;
+        let table = table_admin::ident(&levels, &name)?;
         match app.catalog.load_table(&table).await {
             Ok(loaded) => {
                 tables.push(TableEntry { name, state: TableState::Read(describe(&loaded)) });
@@ -132,7 +131,7 @@ pub async fn list(
 }
 
 /// The tables of a namespace that the log has rows for.
-fn waiting(app: &App, levels: &[String]) -> Vec<&'static str> {
+fn waiting(app: &AppState, levels: &[String]) -> Vec<&'static str> {
     let pending = app.wal.pending().into_iter();
     let mut names: Vec<&str> = pending
         .filter(|pending| levels == guard::levels(&pending.namespace))
@@ -144,7 +143,7 @@ fn waiting(app: &App, levels: &[String]) -> Vec<&'static str> {
 }
 
 /// The error for a namespace that is not there.
-async fn nothing(app: &App, principal: &Principal, levels: &[String]) -> ApiError {
+async fn nothing(app: &AppState, principal: &Principal, levels: &[String]) -> ApiError {
     let error = CatalogError::NoSuchNamespace(levels.join(".")).into();
     namespaces::with_others(app, principal, error).await
 }
@@ -155,10 +154,10 @@ async fn nothing(app: &App, principal: &Principal, levels: &[String]) -> ApiErro
 /// # Errors
 /// 404.
 pub async fn snapshots(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     PathTable(table): PathTable,
-    Parameters(page): Parameters<SnapshotPage>,
+    QueryParameters(page): QueryParameters<SnapshotPage>,
 ) -> Result<Response, ApiError> {
     let levels = table.namespace().as_ref();
     let loaded = match app.catalog.load_table(&table).await {
@@ -206,7 +205,7 @@ pub async fn snapshots(
 /// # Errors
 /// 503 when the commit failed; what waits is safe and tried again.
 pub async fn commit(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
@@ -236,7 +235,7 @@ pub async fn commit(
 ///
 /// # Errors
 /// 503 when a commit failed; what waits is safe and tried again.
-pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
+pub async fn commit_all(State(app): State<AppState>) -> Result<Response, ApiError> {
     app.owner.check()?;
     let through = *app.wal.durable().borrow();
     let waiting = app.wal.pending().into_iter().filter(|table| table.kind.is_rows());
@@ -258,7 +257,7 @@ pub async fn commit_all(State(app): State<App>) -> Result<Response, ApiError> {
 /// # Errors
 /// 500.
 pub async fn owner(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
     asked: Namespace,
 ) -> Result<Namespace, ApiError> {
@@ -271,7 +270,7 @@ pub async fn owner(
 
 /// Which namespace has which catalog name, as far as senders asked for it by that name.
 #[derive(Debug, Default)]
-pub struct Owners(Mutex<HashMap<String, Namespace>>);
+pub struct NameOwners(Mutex<HashMap<String, Namespace>>);
 
 /// The namespace that a sender means: whoever gives the catalog name means the namespace that has
 /// it. Any other text is its own.
@@ -279,7 +278,7 @@ pub struct Owners(Mutex<HashMap<String, Namespace>>);
 /// # Errors
 /// 503 when the metastore does not answer.
 pub async fn named(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
     asked: Namespace,
 ) -> Result<Namespace, ApiError> {

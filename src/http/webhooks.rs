@@ -9,10 +9,10 @@ mod scheme;
 pub(super) mod secrets;
 
 use crate::{
-    event::webhook::Delivery,
+    event::webhook::WebhookDelivery,
     http::{
-        App, body, default_namespace, error::ApiError, ingest::answer, json, parse_namespace,
-        query_string::Parameters, record,
+        AppState, body, default_namespace, error::ApiError, ingest::answer, json, parse_namespace,
+        query_string::QueryParameters, record,
     },
     ingest::Submission,
 };
@@ -28,8 +28,8 @@ use icecore_schemas::{
     webhooks::{Challenge, DeliveryTarget},
 };
 use id_rule::IdRule;
-use scheme::{Distrust, Scheme, Told};
-use secrets::{Keys, keys};
+use scheme::{DeliveryContent, SignatureFault, SignatureScheme};
+use secrets::{WebhookKeys, keys};
 
 /// Longest name of a provider, in bytes.
 const PROVIDER_BYTES_MAX: usize = 64;
@@ -49,9 +49,9 @@ const DERIVED: &str =
 /// 401 for a signature that is wrong, missing or of another time, 404 for a namespace without a
 /// secret of this provider, 413, 503.
 pub async fn take(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path(provider): Path<String>,
-    Parameters(target): Parameters<DeliveryTarget>,
+    QueryParameters(target): QueryParameters<DeliveryTarget>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
@@ -61,7 +61,8 @@ pub async fn take(
     let keys = keys(&app, &namespace, &provider).await?.ok_or_else(|| no_secret(&provider))?;
     let believed = believe(&app, &keys, &parts.headers, body).await;
     let (body, told, hash) = believed.map_err(|refused| {
-        if let (Refused::Distrusted(_), Some(recorder)) = (&refused, app.access.recorder()) {
+        if let (DeliveryRefusal::Distrusted(_), Some(recorder)) = (&refused, app.access.recorder())
+        {
             recorder.count_unknown(&record::address(&parts.extensions));
         }
         ApiError::from(refused)
@@ -78,7 +79,7 @@ pub async fn take(
         None => app.ids.mint().to_string(),
     };
     let bytes = body.bytes.len();
-    let delivery = Delivery {
+    let delivery = WebhookDelivery {
         id: format!("{provider}:{name}"),
         provider,
         event: told.event,
@@ -113,37 +114,39 @@ pub async fn handshake(headers: HeaderMap) -> Response {
 }
 
 /// Why a delivery is not taken.
-enum Refused {
-    Distrusted(Distrust),
+enum DeliveryRefusal {
+    Distrusted(SignatureFault),
     Unread(ApiError),
 }
 
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
+impl From<DeliveryRefusal> for ApiError {
+    fn from(refused: DeliveryRefusal) -> Self {
         match refused {
-            Refused::Distrusted(distrust) => Self::new(ErrorCode::Unauthenticated, distrust.text()),
-            Refused::Unread(cause) => cause,
+            DeliveryRefusal::Distrusted(distrust) => {
+                Self::new(ErrorCode::Unauthenticated, distrust.text())
+            }
+            DeliveryRefusal::Unread(cause) => cause,
         }
     }
 }
 
 /// The body, what it says, and a hash of what is signed.
-type Believed = (body::BoundedBody, Told, u128);
+type VerifiedDelivery = (body::BoundedBody, DeliveryContent, u128);
 
 async fn believe(
-    app: &App,
-    keys: &Keys,
+    app: &AppState,
+    keys: &WebhookKeys,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Believed, Refused> {
-    let Keys { scheme, secrets, .. } = keys;
+) -> Result<VerifiedDelivery, DeliveryRefusal> {
+    let WebhookKeys { scheme, secrets, .. } = keys;
     let now_ms = app.clock.now_ms();
-    scheme.look(headers, now_ms).map_err(Refused::Distrusted)?;
-    let body = body::read(app, headers, body).await.map_err(Refused::Unread)?;
+    scheme.look(headers, now_ms).map_err(DeliveryRefusal::Distrusted)?;
+    let body = body::read(app, headers, body).await.map_err(DeliveryRefusal::Unread)?;
     let work = {
         let (scheme, secrets) = (*scheme, secrets.clone());
         let (headers, bytes) = (headers.clone(), body.bytes.clone());
-        move || -> Result<(Told, u128), Distrust> {
+        move || -> Result<(DeliveryContent, u128), SignatureFault> {
             let secrets = secrets.iter().map(String::as_str);
             let hash = scheme.verify(&headers, &bytes, secrets, now_ms)?;
             Ok((scheme.read(&headers, &bytes), hash))
@@ -153,10 +156,10 @@ async fn believe(
         true => work(),
         false => match tokio::task::spawn_blocking(work).await {
             Ok(believed) => believed,
-            Err(panic) => return Err(Refused::Unread(ApiError::internal(&panic))),
+            Err(panic) => return Err(DeliveryRefusal::Unread(ApiError::internal(&panic))),
         },
     };
-    let (told, hash) = believed.map_err(Refused::Distrusted)?;
+    let (told, hash) = believed.map_err(DeliveryRefusal::Distrusted)?;
     Ok((body, told, hash))
 }
 

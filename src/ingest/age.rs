@@ -12,7 +12,7 @@ const STOP_PART: i64 = 2;
 
 /// The age of ids, in ms since 1970.
 #[derive(Clone, Debug)]
-pub(super) struct Age {
+pub(super) struct IdClock {
     clock: Clock,
     /// The time at the start by which ids are forgotten, never later than that of the day.
     start_ms: i64,
@@ -21,7 +21,7 @@ pub(super) struct Age {
     started_ms: i64,
 }
 
-impl Age {
+impl IdClock {
     /// From the last age that was written down; 0 when there was none.
     pub(super) fn start(clock: &Clock, seen_ms: i64, window_ms: i64) -> Self {
         let now_ms = clock.now_ms();
@@ -71,7 +71,7 @@ mod tests {
     /// What the age is two days after a start at which the clock says so much more than was seen.
     fn check(stopped_ms: i64, expected_ms: i64, stamp_ms: i64) {
         let clock = Clock::manual(NOW_MS + stopped_ms);
-        let age = Age::start(&clock, NOW_MS, 7 * DAY_MS);
+        let age = IdClock::start(&clock, NOW_MS, 7 * DAY_MS);
         clock.advance_ms(2 * DAY_MS);
         clock.jump_ms(400 * DAY_MS);
         let _noticed = clock.now_ms();

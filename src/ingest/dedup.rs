@@ -17,7 +17,7 @@ pub(super) mod run;
 mod tests;
 
 use crate::wal::WalError;
-use run::{Entry, Run, RunWriter, Span, Times};
+use run::{ArrivalTimes, FreezeSpan, IdEntry, IdRun, RunWriter};
 use std::{
     collections::HashMap,
     fs,
@@ -46,7 +46,7 @@ pub(super) const UNKNOWN_CONTENT: u64 = 0;
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct SeenId {
     /// Hash of its content.
     pub(super) content: u64,
     /// The first `seq` it got.
@@ -64,21 +64,21 @@ pub(super) struct IndexOptions {
 
 /// Ids not yet in a file.
 #[derive(Debug, Default)]
-struct Fresh {
-    ids: HashMap<u128, Seen, BuildHasherDefault<IdHasher>>,
+struct FreshIds {
+    ids: HashMap<u128, SeenId, BuildHasherDefault<IdHasher>>,
     since_ms: i64,
 }
 
 #[derive(Debug)]
 pub(super) struct IdIndex {
     options: IndexOptions,
-    fresh: Fresh,
+    fresh: FreshIds,
     /// What is being written, and when it was frozen.
-    frozen: Option<(Arc<Fresh>, i64)>,
+    frozen: Option<(Arc<FreshIds>, i64)>,
     /// Oldest first.
-    runs: Vec<Arc<Run>>,
-    writing: Option<JoinHandle<Result<Run, WalError>>>,
-    merging: Option<JoinHandle<Result<Run, WalError>>>,
+    runs: Vec<Arc<IdRun>>,
+    writing: Option<JoinHandle<Result<IdRun, WalError>>>,
+    merging: Option<JoinHandle<Result<IdRun, WalError>>>,
     /// Ends a merge early.
     closing: Arc<AtomicBool>,
     /// Number of the next file. It never falls back: a merge that ends late must not cover it.
@@ -90,7 +90,7 @@ impl IdIndex {
     /// Opens the files, and clears away what an interrupted write or merge left.
     pub(super) fn open(options: IndexOptions, now_ms: i64) -> Result<Self, WalError> {
         let runs = open_runs(&options.folder)?;
-        let fresh = Fresh { since_ms: now_ms, ..Fresh::default() };
+        let fresh = FreshIds { since_ms: now_ms, ..FreshIds::default() };
         Ok(Self {
             options,
             fresh,
@@ -105,7 +105,7 @@ impl IdIndex {
     }
 
     /// What is known of `id`.
-    pub(super) fn get(&self, id: u128) -> Result<Option<Seen>, WalError> {
+    pub(super) fn get(&self, id: u128) -> Result<Option<SeenId>, WalError> {
         let frozen = self.frozen.as_ref().map(|(frozen, _)| frozen);
         if let Some(seen) =
             self.fresh.ids.get(&id).or_else(|| frozen.and_then(|frozen| frozen.ids.get(&id)))
@@ -121,7 +121,7 @@ impl IdIndex {
     }
 
     /// Remembers an id that [`IdIndex::get`] does not know.
-    pub(super) fn insert(&mut self, id: u128, seen: Seen) {
+    pub(super) fn insert(&mut self, id: u128, seen: SeenId) {
         self.fresh.ids.insert(id, seen);
     }
 
@@ -131,19 +131,19 @@ impl IdIndex {
     }
 
     /// The files, oldest first: which freezes each holds, and when its last id arrived.
-    pub(super) fn files(&self) -> impl Iterator<Item = (Span, i64)> {
+    pub(super) fn files(&self) -> impl Iterator<Item = (FreezeSpan, i64)> {
         self.runs.iter().map(|run| (run.span, run.times.last))
     }
 
     /// Whether a file holds these freezes.
-    pub(super) fn has_file(&self, span: Span) -> bool {
+    pub(super) fn has_file(&self, span: FreezeSpan) -> bool {
         self.runs.iter().any(|run| run.span.contains(span))
     }
 
     /// Writes what is in memory to a file of ids that arrived within `times`, and returns when it is
     /// on disk.
-    pub(super) fn write_fresh(&mut self, times: Times) -> Result<(), WalError> {
-        let span = Span { low: self.next, high: self.next };
+    pub(super) fn write_fresh(&mut self, times: ArrivalTimes) -> Result<(), WalError> {
+        let span = FreezeSpan { low: self.next, high: self.next };
         let run = write(&self.options.folder, span, &self.fresh, times)?;
         self.runs.push(Arc::new(run));
         self.next += 1;
@@ -174,7 +174,7 @@ impl IdIndex {
     /// Starts writing what is in memory to a file. Nothing may be frozen already.
     pub(super) fn freeze(&mut self, now_ms: i64) {
         assert!(self.frozen.is_none(), "one freeze at a time");
-        let empty = Fresh { since_ms: now_ms, ..Fresh::default() };
+        let empty = FreshIds { since_ms: now_ms, ..FreshIds::default() };
         let frozen = std::mem::replace(&mut self.fresh, empty);
         self.frozen = Some((Arc::new(frozen), now_ms));
         if let Err(cause) = self.start_write() {
@@ -230,9 +230,9 @@ impl IdIndex {
     fn start_write(&mut self) -> Result<(), WalError> {
         let Some((frozen, frozen_ms)) = &self.frozen else { return Ok(()) };
         let frozen = Arc::clone(frozen);
-        let times = Times { first: frozen.since_ms, last: *frozen_ms };
+        let times = ArrivalTimes { first: frozen.since_ms, last: *frozen_ms };
         let folder = self.options.folder.clone();
-        let span = Span { low: self.next, high: self.next };
+        let span = FreezeSpan { low: self.next, high: self.next };
         self.writing = Some(self.start(move || write(&folder, span, &frozen, times))?);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl IdIndex {
         Ok(())
     }
 
-    fn replace_merged(&mut self, merged: Run) {
+    fn replace_merged(&mut self, merged: IdRun) {
         let span = merged.span;
         debug!(ids = merged.count, "merged id index files");
         let at = self.runs.iter().position(|run| span.contains(run.span));
@@ -277,8 +277,8 @@ impl IdIndex {
     /// Runs `work` beside the requests.
     fn start(
         &self,
-        work: impl FnOnce() -> Result<Run, WalError> + Send + 'static,
-    ) -> Result<JoinHandle<Result<Run, WalError>>, WalError> {
+        work: impl FnOnce() -> Result<IdRun, WalError> + Send + 'static,
+    ) -> Result<JoinHandle<Result<IdRun, WalError>>, WalError> {
         thread::Builder::new()
             .name("icecore-ids".to_owned())
             .spawn(work)
@@ -300,7 +300,7 @@ impl Drop for IdIndex {
 
 /// Which neighbours, oldest first, to merge: the fewest ids among those whose file would not span
 /// too much of the window.
-fn pick_merge(runs: &[(u64, Times)], window_ms: i64) -> Option<Range<usize>> {
+fn pick_merge(runs: &[(u64, ArrivalTimes)], window_ms: i64) -> Option<Range<usize>> {
     if runs.len() <= RUNS_MAX {
         return None;
     }
@@ -318,9 +318,14 @@ fn pick_merge(runs: &[(u64, Times)], window_ms: i64) -> Option<Range<usize>> {
     Some(start..start + MERGE_RUNS)
 }
 
-fn write(folder: &Path, span: Span, fresh: &Fresh, times: Times) -> Result<Run, WalError> {
-    let mut entries: Vec<Entry> =
-        fresh.ids.iter().map(|(id, seen)| Entry { id: *id, seen: *seen }).collect();
+fn write(
+    folder: &Path,
+    span: FreezeSpan,
+    fresh: &FreshIds,
+    times: ArrivalTimes,
+) -> Result<IdRun, WalError> {
+    let mut entries: Vec<IdEntry> =
+        fresh.ids.iter().map(|(id, seen)| IdEntry { id: *id, seen: *seen }).collect();
     entries.sort_unstable_by_key(|entry| entry.id);
     let mut writer = RunWriter::create(folder, span, entries.len() as u64)?;
     for entry in entries {
@@ -329,26 +334,26 @@ fn write(folder: &Path, span: Span, fresh: &Fresh, times: Times) -> Result<Run, 
     writer.finish(times)
 }
 
-fn open_runs(folder: &Path) -> Result<Vec<Arc<Run>>, WalError> {
+fn open_runs(folder: &Path) -> Result<Vec<Arc<IdRun>>, WalError> {
     let failed = |source| run::failed("list id index folder", folder, source);
     fs::create_dir_all(folder).map_err(failed)?;
     let mut found = Vec::new();
     for file in fs::read_dir(folder).map_err(failed)? {
         let path = file.map_err(failed)?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some(run::EXTENSION) => found.extend(Span::of(&path).map(|span| (span, path))),
+            Some(run::EXTENSION) => found.extend(FreezeSpan::of(&path).map(|span| (span, path))),
             Some(run::UNFINISHED) => remove(&path),
             _ => (),
         }
     }
     found.sort_by_key(|(span, _)| (span.low, span.high));
-    let spans: Vec<Span> = found.iter().map(|(span, _)| *span).collect();
+    let spans: Vec<FreezeSpan> = found.iter().map(|(span, _)| *span).collect();
     let mut runs = Vec::new();
     for (span, path) in found {
         if spans.iter().any(|other| *other != span && other.contains(span)) {
             remove(&path);
         } else {
-            runs.push(Arc::new(Run::open(&path, span)?));
+            runs.push(Arc::new(IdRun::open(&path, span)?));
         }
     }
     Ok(runs)
@@ -361,7 +366,7 @@ fn remove(path: &Path) {
     }
 }
 
-fn join(thread: JoinHandle<Result<Run, WalError>>) -> Result<Run, WalError> {
+fn join(thread: JoinHandle<Result<IdRun, WalError>>) -> Result<IdRun, WalError> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

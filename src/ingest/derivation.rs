@@ -20,7 +20,7 @@ const UNFINISHED: &str = "derivation.json.next";
 const CURRENT: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Note {
+struct DerivationNote {
     derivation: u32,
     /// Until when, in ms since 1970, events are looked for under their former identities too.
     #[serde(default)]
@@ -44,7 +44,7 @@ pub(super) fn former_until_ms(
     let path = folder.join(FILE);
     let failed =
         |source| WalError::Io { operation: "read the note on ids", path: path.clone(), source };
-    let note: Option<Note> = match fs::read(&path) {
+    let note: Option<DerivationNote> = match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).ok(),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
         Err(cause) => return Err(failed(cause)),
@@ -53,14 +53,14 @@ pub(super) fn former_until_ms(
         return Ok(note.former_until_ms);
     }
     let former_until_ms = (!is_empty).then(|| now_ms.saturating_add(window_ms));
-    let note = Note { derivation: CURRENT, former_until_ms };
+    let note = DerivationNote { derivation: CURRENT, former_until_ms };
     if let Err(error) = write(folder, &note) {
         tracing::warn!(path = %path.display(), %error, "the note on ids is not written");
     }
     Ok(former_until_ms)
 }
 
-fn write(folder: &Path, note: &Note) -> io::Result<()> {
+fn write(folder: &Path, note: &DerivationNote) -> io::Result<()> {
     let unfinished = folder.join(UNFINISHED);
     let mut file = File::create(&unfinished)?;
     file.write_all(&serde_json::to_vec(note)?)?;

@@ -6,49 +6,49 @@
 use crate::{
     event::{EventKey, codec, rows},
     ingest::{
-        draft::{Buried, Desk, Draft, Taken},
+        admit::{AcceptedRows, AdmittedBatch, DeadLetterRows, DedupState},
         keys,
     },
-    wal::Record,
+    wal::LogRecord,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::collections::HashMap;
 
 #[derive(Debug, Default)]
-pub(super) struct Group {
-    taken: Vec<Taken>,
-    buried: Vec<Buried>,
+pub(super) struct LogGroup {
+    taken: Vec<AcceptedRows>,
+    new_letters: Vec<DeadLetterRows>,
 }
 
 /// Rows of one table, and the number of the first.
 #[derive(Debug, Default)]
-struct Part {
+struct TableRows {
     first: u64,
     batches: Vec<RecordBatch>,
     keys: Vec<EventKey>,
     types: Vec<String>,
 }
 
-impl Group {
-    pub(super) fn add(&mut self, draft: &mut Draft) {
+impl LogGroup {
+    pub(super) fn add(&mut self, draft: &mut AdmittedBatch) {
         self.taken.append(&mut draft.taken);
-        self.buried.append(&mut draft.buried);
+        self.new_letters.append(&mut draft.new_letters);
     }
 
     /// What the log should hold: rows first, then the ids of the same rows.
-    pub(super) fn records(&self) -> Vec<Record> {
-        let mut events = Parts::default();
+    pub(super) fn records(&self) -> Vec<LogRecord> {
+        let mut events = GroupParts::default();
         for taken in &self.taken {
             let part = events.part(&taken.namespace, taken.first_seq);
             part.batches.push(taken.rows.clone());
             part.keys.extend_from_slice(&taken.keys);
             part.types.extend_from_slice(&taken.types);
         }
-        let mut dead_letters = Parts::default();
-        for buried in &self.buried {
-            let part = dead_letters.part(&buried.namespace, buried.first);
-            part.batches.push(buried.rows.clone());
+        let mut dead_letters = GroupParts::default();
+        for new_letters in &self.new_letters {
+            let part = dead_letters.part(&new_letters.namespace, new_letters.first);
+            part.batches.push(new_letters.rows.clone());
         }
         let mut records = Vec::new();
         let event_schema = rows::known_event_schema();
@@ -60,7 +60,7 @@ impl Group {
             let kind = RecordKind::DeadLetters;
             records.push(rows_record(kind, namespace, part, &dead_letter_schema));
         }
-        records.extend(events.parts.iter().map(|(namespace, part)| Record {
+        records.extend(events.parts.iter().map(|(namespace, part)| LogRecord {
             kind: RecordKind::Keys,
             namespace: namespace.clone(),
             first_seq: part.first,
@@ -72,49 +72,54 @@ impl Group {
 
     /// Makes the group's ids and types unknown again: it was not written. Numbers stay used: after
     /// a crash a gap is harmless, a reuse is not.
-    pub(super) fn forget(&self, desk: &mut Desk) {
+    pub(super) fn forget(&self, dedup: &mut DedupState) {
         for taken in &self.taken {
-            taken.forget(desk);
+            taken.forget(dedup);
         }
-        self.buried.iter().for_each(|buried| buried.forget(desk));
+        self.new_letters.iter().for_each(|new_letters| new_letters.forget(dedup));
     }
 }
 
-impl Group {
+impl LogGroup {
     /// Gives the numbers back as well: of this group nothing reached the disk.
-    pub(super) fn give_back(&self, desk: &mut Desk) {
+    pub(super) fn give_back(&self, dedup: &mut DedupState) {
         for taken in self.taken.iter().rev() {
-            let last = desk.ledger.entry(&taken.namespace).last_mut(RecordKind::Events);
+            let last = dedup.ledger.entry(&taken.namespace).last_mut(RecordKind::Events);
             *last = (*last).min(taken.first_seq - 1);
         }
-        for buried in self.buried.iter().rev() {
-            let last = desk.ledger.entry(&buried.namespace).last_mut(RecordKind::DeadLetters);
-            *last = (*last).min(buried.first - 1);
+        for new_letters in self.new_letters.iter().rev() {
+            let last = dedup.ledger.entry(&new_letters.namespace).last_mut(RecordKind::DeadLetters);
+            *last = (*last).min(new_letters.first - 1);
         }
     }
 }
 
 /// Parts in order of first appearance.
 #[derive(Debug, Default)]
-struct Parts {
-    parts: Vec<(Namespace, Part)>,
+struct GroupParts {
+    parts: Vec<(Namespace, TableRows)>,
     places: HashMap<Namespace, usize>,
 }
 
-impl Parts {
-    fn part(&mut self, namespace: &Namespace, first: u64) -> &mut Part {
+impl GroupParts {
+    fn part(&mut self, namespace: &Namespace, first: u64) -> &mut TableRows {
         let place = *self.places.entry(namespace.clone()).or_insert_with(|| {
-            self.parts.push((namespace.clone(), Part { first, ..Part::default() }));
+            self.parts.push((namespace.clone(), TableRows { first, ..TableRows::default() }));
             self.parts.len() - 1
         });
         &mut self.parts[place].1
     }
 }
 
-fn rows_record(kind: RecordKind, namespace: &Namespace, part: &Part, schema: &SchemaRef) -> Record {
+fn rows_record(
+    kind: RecordKind,
+    namespace: &Namespace,
+    part: &TableRows,
+    schema: &SchemaRef,
+) -> LogRecord {
     let rows = rows::concat(schema, &part.batches)
         .expect("decoded batches have the schema's types and its required columns");
-    Record {
+    LogRecord {
         kind,
         namespace: namespace.clone(),
         first_seq: part.first,

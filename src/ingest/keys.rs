@@ -11,7 +11,7 @@ const KEY: usize = 24;
 
 /// What a record of ids holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Keys {
+pub(super) struct KeyRecord {
     pub(super) keys: Vec<EventKey>,
     pub(super) types: Vec<String>,
 }
@@ -32,7 +32,7 @@ pub(super) fn encode(keys: &[EventKey], types: &[String]) -> Bytes {
 }
 
 /// None when `payload` is no such record of `rows` rows.
-pub(super) fn decode(payload: &[u8], rows: u32) -> Option<Keys> {
+pub(super) fn decode(payload: &[u8], rows: u32) -> Option<KeyRecord> {
     let (keys, mut rest) = payload.split_at_checked(rows as usize * KEY)?;
     let keys = keys.as_chunks::<KEY>().0.iter().map(decode_key).collect();
     let mut types = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn decode(payload: &[u8], rows: u32) -> Option<Keys> {
         types.push(String::from_utf8(text.to_vec()).ok()?);
         rest = tail;
     }
-    rest.is_empty().then_some(Keys { keys, types })
+    rest.is_empty().then_some(KeyRecord { keys, types })
 }
 
 fn decode_key(bytes: &[u8; KEY]) -> EventKey {

@@ -4,7 +4,7 @@
 //! Kept in memory; a copy is written with each file of the id index, and the log has what is newer.
 //! Counters only grow, so no `seq` is given twice.
 
-use crate::{ingest::dedup::run::Span, wal::WalError};
+use crate::{ingest::dedup::run::FreezeSpan, wal::WalError};
 use icecore_schemas::{
     names::Namespace,
     service_table::{RecordKind, SERVICE_TABLES},
@@ -27,7 +27,7 @@ const ROOM_BYTES: u64 = 64 << 10;
 
 /// One namespace's counters and types.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct NamespaceCounters {
     /// Highest number given to a row, by table; what is missing is at `start`.
     numbers: BTreeMap<RecordKind, u64>,
     /// What every counter begins with.
@@ -37,11 +37,11 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    entries: HashMap<Namespace, Entry>,
+pub(super) struct NamespaceLedger {
+    entries: HashMap<Namespace, NamespaceCounters>,
     owners: HashMap<String, Namespace>,
     /// Files of the id index when the ledger was written, and when the last id of each arrived.
-    files: Vec<(Span, i64)>,
+    files: Vec<(FreezeSpan, i64)>,
     /// Whether there was no file to open.
     is_new: bool,
     /// The log whose ids these are; none in what earlier versions wrote.
@@ -55,7 +55,7 @@ pub(super) struct Ledger {
 /// A ledger as its file has it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Saved {
+pub(super) struct SavedLedger {
     namespaces: Vec<SavedEntry>,
     /// Missing in what earlier versions wrote.
     #[serde(default)]
@@ -82,7 +82,7 @@ struct SavedEntry {
     types: BTreeSet<String>,
 }
 
-impl Entry {
+impl NamespaceCounters {
     /// Highest number given to a row of this kind.
     pub(super) fn last(&self, kind: RecordKind) -> u64 {
         self.numbers.get(&kind.counted_as()).copied().unwrap_or(self.start)
@@ -94,8 +94,8 @@ impl Entry {
     }
 }
 
-impl Ledger {
-    /// The ledger of the last [`Saved::write`]; empty when there was none.
+impl NamespaceLedger {
+    /// The ledger of the last [`SavedLedger::write`]; empty when there was none.
     pub(super) fn open(folder: &Path) -> Result<Self, WalError> {
         keep_room(folder);
         let path = folder.join(FILE);
@@ -108,7 +108,7 @@ impl Ledger {
             }
             Err(cause) => return Err(failed(cause)),
         };
-        let saved: Saved = match serde_json::from_slice(&bytes) {
+        let saved: SavedLedger = match serde_json::from_slice(&bytes) {
             Ok(saved) => saved,
             Err(error) => {
                 warn!(path = %path.display(), %error, "the ledger of the ids is damaged, and counts as lost");
@@ -117,7 +117,7 @@ impl Ledger {
         };
         let mut ledger = Self { log: saved.log, age_ms: saved.age_ms, ..Self::default() };
         for SavedFile { low, high, last_ms } in saved.files {
-            ledger.files.push((Span { low, high }, last_ms));
+            ledger.files.push((FreezeSpan { low, high }, last_ms));
         }
         for saved in saved.namespaces {
             let namespace = Namespace::parse(&saved.namespace)
@@ -155,7 +155,7 @@ impl Ledger {
     }
 
     /// Files that the id index had, and when the last id of each arrived.
-    pub(super) fn files(&self) -> &[(Span, i64)] {
+    pub(super) fn files(&self) -> &[(FreezeSpan, i64)] {
         &self.files
     }
 
@@ -163,7 +163,10 @@ impl Ledger {
     ///
     /// # Errors
     /// The namespace that owns the catalog name.
-    pub(super) fn claim(&mut self, namespace: &Namespace) -> Result<&mut Entry, Namespace> {
+    pub(super) fn claim(
+        &mut self,
+        namespace: &Namespace,
+    ) -> Result<&mut NamespaceCounters, Namespace> {
         if !self.entries.contains_key(namespace) {
             if let Some(owner) = self.owners.get(namespace.name()) {
                 return Err(owner.clone());
@@ -171,7 +174,7 @@ impl Ledger {
             self.owners.insert(namespace.name().to_owned(), namespace.clone());
         }
         let start = self.seq_after;
-        let new = || Entry { start, ..Entry::default() };
+        let new = || NamespaceCounters { start, ..NamespaceCounters::default() };
         Ok(self.entries.entry(namespace.clone()).or_insert_with(new))
     }
 
@@ -196,7 +199,7 @@ impl Ledger {
     }
 
     /// The entry of a namespace that was claimed.
-    pub(super) fn entry(&mut self, namespace: &Namespace) -> &mut Entry {
+    pub(super) fn entry(&mut self, namespace: &Namespace) -> &mut NamespaceCounters {
         self.entries.get_mut(namespace).expect("the namespace was claimed before")
     }
 
@@ -211,12 +214,12 @@ impl Ledger {
     /// Highest `seq` of each namespace's events.
     pub(super) fn event_counters(&self) -> HashMap<Namespace, u64> {
         let counters = self.entries.iter();
-        let events = |entry: &Entry| entry.last(RecordKind::Events);
+        let events = |entry: &NamespaceCounters| entry.last(RecordKind::Events);
         counters.map(|(namespace, entry)| (namespace.clone(), events(entry))).collect()
     }
 
     /// A copy to be written later.
-    pub(super) fn save(&self) -> Saved {
+    pub(super) fn save(&self) -> SavedLedger {
         let mut namespaces: Vec<_> = self
             .entries
             .iter()
@@ -230,20 +233,23 @@ impl Ledger {
             })
             .collect();
         namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
-        Saved { namespaces, files: Vec::new(), log: self.log, age_ms: self.age_ms }
+        SavedLedger { namespaces, files: Vec::new(), log: self.log, age_ms: self.age_ms }
     }
 }
 
-impl Saved {
+impl SavedLedger {
     /// Notes the age of ids, which never falls back.
     pub(super) fn set_age(&mut self, age_ms: i64) {
         self.age_ms = age_ms.max(self.age_ms);
     }
 
     /// Notes the files of the id index, so that a lost one is missed.
-    pub(super) fn set_files(&mut self, files: impl Iterator<Item = (Span, i64)>) {
-        let saved =
-            |(span, last_ms): (Span, i64)| SavedFile { low: span.low, high: span.high, last_ms };
+    pub(super) fn set_files(&mut self, files: impl Iterator<Item = (FreezeSpan, i64)>) {
+        let saved = |(span, last_ms): (FreezeSpan, i64)| SavedFile {
+            low: span.low,
+            high: span.high,
+            last_ms,
+        };
         self.files = files.map(saved).collect();
     }
 

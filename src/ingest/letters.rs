@@ -5,8 +5,8 @@
 //! pending.
 
 use crate::{
-    event::{Rejected, letter},
-    ingest::dedup::{IdIndex, Seen},
+    event::{RejectedEvent, dead_letter},
+    ingest::dedup::{IdIndex, SeenId},
     wal::WalError,
 };
 use arrow::{
@@ -26,7 +26,7 @@ const CLOSED: &[u8] = b"\x02";
 /// What a refused event is known by: where, why and in which batch its bytes were refused. A provider
 /// gives a delivery's id beside its bytes. The log is part of it, because letters are lost with one.
 #[derive(Clone, Copy, Debug)]
-struct Words<'a> {
+struct LetterIdentity<'a> {
     log: Option<Uuid>,
     namespace: &'a Namespace,
     code: &'a str,
@@ -36,10 +36,10 @@ struct Words<'a> {
     id: Option<&'a str>,
 }
 
-impl Words<'_> {
+impl LetterIdentity<'_> {
     fn hash(&self) -> u128 {
-        let marks = letter::marks(self.detail);
-        let id = self.id.filter(|_| letter::is_webhook(self.detail));
+        let marks = dead_letter::marks(self.detail);
+        let id = self.id.filter(|_| dead_letter::is_webhook(self.detail));
         let parts = [
             self.namespace.name().as_bytes(),
             self.code.as_bytes(),
@@ -60,7 +60,7 @@ impl Words<'_> {
 
 /// What is known of a refused event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum KnownLetter {
     /// It has this letter.
     Letter(Ulid),
     /// It has none; a new one is noted under this key.
@@ -70,12 +70,12 @@ pub(super) enum Known {
 /// Looks for the letters of one submission's events. Equal ones of a body are several events, and each
 /// has a letter of its own: the first finds the first one, and so on.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct LetterLookup {
     log: Option<Uuid>,
     next: HashMap<u128, u64>,
 }
 
-impl Look {
+impl LetterLookup {
     pub(super) fn new(log: Option<Uuid>) -> Self {
         Self { log, next: HashMap::new() }
     }
@@ -83,10 +83,10 @@ impl Look {
     pub(super) fn of(
         &mut self,
         index: &IdIndex,
-        one: &Rejected,
+        one: &RejectedEvent,
         batch_id: Option<&str>,
-    ) -> Result<Known, WalError> {
-        let words = Words {
+    ) -> Result<KnownLetter, WalError> {
+        let words = LetterIdentity {
             log: self.log,
             namespace: &one.namespace,
             code: one.code.as_str(),
@@ -100,10 +100,10 @@ impl Look {
         loop {
             let key = numbered(hash, *next);
             *next += 1;
-            let Some(seen) = index.get(key)? else { return Ok(Known::Nothing(key)) };
+            let Some(seen) = index.get(key)? else { return Ok(KnownLetter::Nothing(key)) };
             let id = letter_of(seen);
             if index.get(closed(&id.to_string()))?.is_none() {
-                return Ok(Known::Letter(id));
+                return Ok(KnownLetter::Letter(id));
             }
         }
     }
@@ -111,7 +111,7 @@ impl Look {
 
 /// Notes the letter of an event that has none.
 pub(super) fn note(index: &mut IdIndex, key: u128, letter: Ulid) {
-    index.insert(key, Seen { content: (letter.0 >> 64) as u64, seq: letter.0 as u64 });
+    index.insert(key, SeenId { content: (letter.0 >> 64) as u64, seq: letter.0 as u64 });
 }
 
 /// Notes that a letter is pending no more; gives the key of the note, if it is a new one.
@@ -120,7 +120,7 @@ pub(super) fn close(index: &mut IdIndex, letter: &str) -> Result<Option<u128>, W
     if index.get(key)?.is_some() {
         return Ok(None);
     }
-    index.insert(key, Seen { content: 1, seq: 0 });
+    index.insert(key, SeenId { content: 1, seq: 0 });
     Ok(Some(key))
 }
 
@@ -136,12 +136,12 @@ pub(super) fn replay(
             column.is_valid(row).then(|| column.value(row))
         };
         let Some(letter) = text("id") else { continue };
-        if text("status") != Some(letter::Status::Pending.as_str()) {
+        if text("status") != Some(dead_letter::LetterStatus::Pending.as_str()) {
             close(index, letter)?;
             continue;
         }
         let Ok(id) = Ulid::from_string(letter) else { continue };
-        let words = Words {
+        let words = LetterIdentity {
             log,
             namespace,
             code: text("reason").unwrap_or_default(),
@@ -174,6 +174,6 @@ fn closed(letter: &str) -> u128 {
     xxh3_128(&[CLOSED, letter.as_bytes()].concat())
 }
 
-fn letter_of(seen: Seen) -> Ulid {
+fn letter_of(seen: SeenId) -> Ulid {
     Ulid(u128::from(seen.content) << 64 | u128::from(seen.seq))
 }

@@ -10,15 +10,15 @@ use crate::{
     event::{codec, rows, stored_key},
     ingest::{
         IngestOptions,
-        age::Age,
-        dedup::{IdIndex, IndexOptions, Seen, UNKNOWN_CONTENT, run::Times},
+        age::IdClock,
+        dedup::{IdIndex, IndexOptions, SeenId, UNKNOWN_CONTENT, run::ArrivalTimes},
         keys,
-        ledger::Ledger,
+        ledger::NamespaceLedger,
         recover::{self, FRESH_MAX, window_ms},
     },
     wal::{
         RecordRef, Wal, WalError,
-        ranges::{self, Range},
+        ranges::{self, SeqInterval},
     },
 };
 use arrow::array::{Array, AsArray, StringArray};
@@ -28,32 +28,32 @@ use tracing::warn;
 
 /// A rebuild that has begun.
 #[derive(Debug)]
-pub struct Rebuild {
+pub struct IndexRebuild {
     index: IdIndex,
-    ledger: Ledger,
+    ledger: NamespaceLedger,
     folder: PathBuf,
-    age: Age,
+    age: IdClock,
     since_ms: i64,
-    lacks: Lacks,
+    lacks: MissingIds,
     /// How far the tables of events are.
     floors: Vec<(Namespace, u64)>,
     /// When the ids in memory arrived.
-    times: Option<Times>,
+    times: Option<ArrivalTimes>,
     found: u64,
 }
 
 /// Which ids the index lacks.
 #[derive(Debug, PartialEq, Eq)]
-enum Lacks {
+enum MissingIds {
     /// All of them, as far as is known.
     All,
     /// Those of these rows.
-    Rows(HashMap<Namespace, Vec<Range>>),
+    Rows(HashMap<Namespace, Vec<SeqInterval>>),
 }
 
-impl Lacks {
+impl MissingIds {
     fn has(&self, namespace: &Namespace, seq: u64) -> bool {
-        let within = |(first, last): &Range| (*first..=*last).contains(&seq);
+        let within = |(first, last): &SeqInterval| (*first..=*last).contains(&seq);
         match self {
             Self::All => true,
             Self::Rows(rows) => rows.get(namespace).is_some_and(|rows| rows.iter().any(within)),
@@ -61,7 +61,7 @@ impl Lacks {
     }
 }
 
-impl Rebuild {
+impl IndexRebuild {
     /// None when the id index is whole; otherwise a rebuild that has the ids of the log already.
     /// Blocking.
     ///
@@ -118,7 +118,7 @@ impl Rebuild {
             let damaged = || damaged(record, recover::OTHER_VERSION.to_owned());
             let keys = keys::decode(&record.read()?, record.rows).ok_or_else(damaged)?;
             for (seq, key) in (record.first_seq..).zip(keys.keys) {
-                let seen = Seen { content: key.content, seq };
+                let seen = SeenId { content: key.content, seq };
                 self.insert(key.id, seen, record.durable_ms)?;
             }
             keys.types.iter().for_each(|text| self.add_type(&record.namespace, text));
@@ -161,8 +161,8 @@ impl Rebuild {
     #[must_use]
     pub fn lowest_seq(&self, namespace: &Namespace) -> Option<u64> {
         match &self.lacks {
-            Lacks::All => Some(0),
-            Lacks::Rows(rows) => rows.get(namespace)?.first().map(|(first, _)| *first),
+            MissingIds::All => Some(0),
+            MissingIds::Rows(rows) => rows.get(namespace)?.first().map(|(first, _)| *first),
         }
     }
 
@@ -182,7 +182,7 @@ impl Rebuild {
             return Ok(());
         }
         self.covered(namespace, seq);
-        self.insert(key, Seen { content: UNKNOWN_CONTENT, seq }, arrived_ms)
+        self.insert(key, SeenId { content: UNKNOWN_CONTENT, seq }, arrived_ms)
     }
 
     /// Everything up to `seq` is in the index once this rebuild is finished.
@@ -190,13 +190,13 @@ impl Rebuild {
         self.ledger.raise(RecordKind::Events, namespace, seq);
     }
 
-    fn insert(&mut self, key: u128, seen: Seen, arrived_ms: i64) -> Result<(), WalError> {
+    fn insert(&mut self, key: u128, seen: SeenId, arrived_ms: i64) -> Result<(), WalError> {
         if arrived_ms < self.since_ms || self.index.get(key)?.is_some() {
             return Ok(());
         }
         self.index.insert(key, seen);
         self.found += 1;
-        let times = self.times.get_or_insert(Times { first: arrived_ms, last: arrived_ms });
+        let times = self.times.get_or_insert(ArrivalTimes { first: arrived_ms, last: arrived_ms });
         times.first = times.first.min(arrived_ms);
         times.last = times.last.max(arrived_ms);
         if self.index.is_full() { self.write() } else { Ok(()) }
@@ -238,9 +238,9 @@ impl Rebuild {
 fn lacks(
     options: &IngestOptions,
     index: &IdIndex,
-    ledger: &Ledger,
+    ledger: &NamespaceLedger,
     (records, since_ms): (&[RecordRef], i64),
-) -> Option<Lacks> {
+) -> Option<MissingIds> {
     let has_events = records.iter().any(|record| record.kind == RecordKind::Events);
     let has_rows = has_events || options.seq_floor.values().any(|last| 0 < *last);
     let is_missing = |(span, last_ms): &(_, i64)| since_ms <= *last_ms && !index.has_file(*span);
@@ -249,7 +249,7 @@ fn lacks(
             folder = %options.dedup_folder.display(),
             "the id index is lost or lacks a file: ids are read from the log and the tables"
         );
-        return Some(Lacks::All);
+        return Some(MissingIds::All);
     }
     let rows = uncovered(options, ledger, records);
     if rows.is_empty() {
@@ -263,17 +263,17 @@ fn lacks(
              the ids of these rows are read from there"
         );
     }
-    Some(Lacks::Rows(rows))
+    Some(MissingIds::Rows(rows))
 }
 
 /// Rows of tables and log whose ids neither the ledger's files nor the log's records of ids cover.
 fn uncovered(
     options: &IngestOptions,
-    ledger: &Ledger,
+    ledger: &NamespaceLedger,
     records: &[RecordRef],
-) -> HashMap<Namespace, Vec<Range>> {
-    let mut covered: HashMap<&Namespace, Vec<Range>> = HashMap::new();
-    let mut wanted: HashMap<&Namespace, Vec<Range>> = HashMap::new();
+) -> HashMap<Namespace, Vec<SeqInterval>> {
+    let mut covered: HashMap<&Namespace, Vec<SeqInterval>> = HashMap::new();
+    let mut wanted: HashMap<&Namespace, Vec<SeqInterval>> = HashMap::new();
     for ((kind, namespace), floor) in &options.seq_floor {
         if *kind == RecordKind::Events {
             wanted.entry(namespace).or_default().push((1, *floor));

@@ -6,19 +6,18 @@
 use crate::{
     clock::Clock,
     event::{codec, rows},
-    ids::Ids,
+    ids::IdGenerator,
     ingest::{
         IngestOptions,
-        age::Age,
-        dedup::{IdIndex, IndexOptions, Seen},
-        derivation,
-        draft::Desk,
-        keys,
-        ledger::Ledger,
+        admit::DedupState,
+        age::IdClock,
+        dedup::{IdIndex, IndexOptions, SeenId},
+        derivation, keys,
+        ledger::NamespaceLedger,
         letters,
-        sequencer::Unsaved,
+        sequencer::UnsavedIds,
     },
-    wal::{Position, RecordRef, Wal, WalError},
+    wal::{LogPosition, RecordRef, Wal, WalError},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{collections::HashMap, time::Duration};
@@ -31,23 +30,23 @@ pub(super) const FRESH_MAX: usize = 900_000;
 pub(super) const OTHER_VERSION: &str = "a record of ids does not decode; another version wrote it";
 
 /// Where the last run stopped.
-pub(super) struct Recovered {
+pub(super) struct RecoveredState {
     /// Everything that verdicts rest on.
-    pub(super) desk: Desk,
+    pub(super) dedup: DedupState,
     /// Which namespaces have ids in the log alone.
-    pub(super) unsaved: Unsaved,
-    pub(super) age: Age,
+    pub(super) unsaved: UnsavedIds,
+    pub(super) age: IdClock,
 }
 
 pub(super) fn recover(
     options: &IngestOptions,
     wal: &Wal,
     clock: &Clock,
-    ids: Ids,
-) -> Result<Recovered, WalError> {
+    ids: IdGenerator,
+) -> Result<RecoveredState, WalError> {
     let _pin = wal.pin();
     // The log's own records of ids stand in for the tables' records.
-    wal.set_keep_after(Position::MAX);
+    wal.set_keep_after(LogPosition::MAX);
     let index = IndexOptions {
         folder: options.dedup_folder.clone(),
         window_ms: window_ms(options.dedup_window),
@@ -70,18 +69,19 @@ pub(super) fn recover(
     let former_until_ms =
         derivation::former_until_ms(&options.dedup_folder, is_empty, clock.now_ms(), window_ms)?;
     let covered = ledger.event_counters();
-    let mut desk = Desk { index, ledger, types_max: options.types_max, ids, former_until_ms };
-    desk.ledger.start_after(options.seq_after);
-    let mut unsaved = Unsaved::default();
-    let mut stale: HashMap<Namespace, Position> = HashMap::new();
+    let mut dedup =
+        DedupState { index, ledger, types_max: options.types_max, ids, former_until_ms };
+    dedup.ledger.start_after(options.seq_after);
+    let mut unsaved = UnsavedIds::default();
+    let mut stale: HashMap<Namespace, LogPosition> = HashMap::new();
     for record in wal.all_records(0) {
         if record.rows == 0 {
             continue;
         }
         let last = record.first_seq + u64::from(record.rows) - 1;
-        desk.ledger.raise(record.kind, &record.namespace, last);
+        dedup.ledger.raise(record.kind, &record.namespace, last);
         if record.kind == RecordKind::DeadLetters {
-            replay_letters(&mut desk, &record)?;
+            replay_letters(&mut dedup, &record)?;
         }
         if record.kind.is_rows() {
             continue;
@@ -89,7 +89,7 @@ pub(super) fn recover(
         if covered.get(&record.namespace).is_some_and(|covered| last <= *covered) {
             stale.insert(record.namespace, record.position);
         } else {
-            replay(&mut desk, &record)?;
+            replay(&mut dedup, &record)?;
             unsaved.namespaces.insert(record.namespace);
         }
     }
@@ -97,12 +97,12 @@ pub(super) fn recover(
         wal.trim(RecordKind::Keys, &namespace, through)?;
     }
     for namespace in &options.namespaces {
-        desk.ledger.raise(RecordKind::Events, namespace, 0);
+        dedup.ledger.raise(RecordKind::Events, namespace, 0);
     }
     for ((kind, namespace), floor) in &options.seq_floor {
-        desk.ledger.raise(*kind, namespace, *floor);
+        dedup.ledger.raise(*kind, namespace, *floor);
     }
-    Ok(Recovered { desk, unsaved, age })
+    Ok(RecoveredState { dedup, unsaved, age })
 }
 
 /// The index, its ledger, and how old ids are.
@@ -110,17 +110,17 @@ pub(super) fn open(
     index: IndexOptions,
     options: &IngestOptions,
     clock: &Clock,
-) -> Result<(IdIndex, Ledger, Age), WalError> {
+) -> Result<(IdIndex, NamespaceLedger, IdClock), WalError> {
     let window_ms = index.window_ms;
     let index = IdIndex::open(index, clock.now_ms())?;
-    let ledger = Ledger::open(&options.dedup_folder)?;
+    let ledger = NamespaceLedger::open(&options.dedup_folder)?;
     let last_ms = index.files().map(|(_, last_ms)| last_ms).max().unwrap_or(options.seen_ms);
     let seen_ms = if ledger.age_ms() == 0 { last_ms } else { ledger.age_ms() };
-    let age = Age::start(clock, seen_ms, window_ms);
+    let age = IdClock::start(clock, seen_ms, window_ms);
     Ok((index, ledger, age))
 }
 
-fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
+fn replay(dedup: &mut DedupState, record: &RecordRef) -> Result<(), WalError> {
     let payload = record.read()?;
     let keys = keys::decode(&payload, record.rows).ok_or_else(|| WalError::Damaged {
         path: record.path.to_path_buf(),
@@ -128,10 +128,10 @@ fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
         reason: OTHER_VERSION.to_owned(),
     })?;
     for (seq, key) in (record.first_seq..).zip(keys.keys) {
-        desk.index.insert(key.id, Seen { content: key.content, seq });
+        dedup.index.insert(key.id, SeenId { content: key.content, seq });
     }
     // Without a claim the name belongs to another spelling, and nothing of this one is taken.
-    if let Ok(entry) = desk.ledger.claim(&record.namespace) {
+    if let Ok(entry) = dedup.ledger.claim(&record.namespace) {
         entry.types.extend(keys.types);
     }
     Ok(())
@@ -139,10 +139,12 @@ fn replay(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
 
 /// Letters that are in a table alone when the server dies are not noted again: what of them is
 /// refused once more has a second letter.
-fn replay_letters(desk: &mut Desk, record: &RecordRef) -> Result<(), WalError> {
+fn replay_letters(dedup: &mut DedupState, record: &RecordRef) -> Result<(), WalError> {
     let payload = record.read()?;
     match codec::decode(&rows::dead_letter_schema(), &payload, record.first_seq) {
-        Ok(rows) => letters::replay(&mut desk.index, desk.ledger.log(), (&record.namespace, &rows)),
+        Ok(rows) => {
+            letters::replay(&mut dedup.index, dedup.ledger.log(), (&record.namespace, &rows))
+        }
         Err(cause) => {
             warn!(
                 error = &cause as &dyn std::error::Error,

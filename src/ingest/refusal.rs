@@ -1,6 +1,6 @@
 //! Events that are sound but not taken: from a row back to the event as it came.
 
-use crate::event::{NamespaceEvents, Rejected, Source, letter};
+use crate::event::{NamespaceEvents, RejectedEvent, SourceBytes, dead_letter};
 use arrow::{
     array::{Array, AsArray},
     record_batch::RecordBatch,
@@ -9,7 +9,7 @@ use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 
 /// Why a sound event is not taken.
 #[derive(Clone, Debug)]
-pub(super) enum Reason {
+pub(super) enum RefusalReason {
     /// The id is taken by other content.
     Conflict {
         seq: u64,
@@ -25,7 +25,7 @@ pub(super) enum Reason {
     Forbidden,
 }
 
-impl Reason {
+impl RefusalReason {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Conflict { .. } => ErrorCode::Conflict,
@@ -56,23 +56,25 @@ impl Reason {
 }
 
 /// Events of a sound body that its sender may not send, each as a refused one. `source` is
-/// [`crate::event::Decoded::source`].
+/// [`crate::event::DecodedBody::source`].
 #[must_use]
-pub fn forbidden(events: &NamespaceEvents, source: &Source) -> Vec<Rejected> {
-    (0..events.keys.len()).map(|row| refuse(events, source, row, &Reason::Forbidden)).collect()
+pub fn forbidden(events: &NamespaceEvents, source: &SourceBytes) -> Vec<RejectedEvent> {
+    (0..events.keys.len())
+        .map(|row| refuse(events, source, row, &RefusalReason::Forbidden))
+        .collect()
 }
 
 /// One row as a refused event.
 pub(super) fn refuse(
     events: &NamespaceEvents,
-    source: &Source,
+    source: &SourceBytes,
     row: usize,
-    reason: &Reason,
-) -> Rejected {
+    reason: &RefusalReason,
+) -> RejectedEvent {
     let rows = &events.rows;
     let (payload, reason_text) =
-        letter::keep(source.event(events, row), reason.text(&events.namespace));
-    Rejected {
+        dead_letter::keep(source.event(events, row), reason.text(&events.namespace));
+    RejectedEvent {
         index: events.index[row],
         namespace: events.namespace.clone(),
         code: reason.code(),

@@ -6,13 +6,13 @@
 use crate::{
     clock::Clock,
     ingest::{
-        IngestError, Outcome, Receipt, Submission, Undecided,
-        age::Age,
-        draft::{Desk, Draft, Judged},
-        group::Group,
-        ledger::Saved,
+        IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent,
+        admit::{AdmissionOutcome, AdmittedBatch, DedupState},
+        age::IdClock,
+        group::LogGroup,
+        ledger::SavedLedger,
     },
-    wal::{Position, Record, Wal, WalError, WalWriter},
+    wal::{LogPosition, LogRecord, Wal, WalError, WalWriter},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
@@ -36,25 +36,25 @@ const LOG_BYTES_MAX: u64 = 256 << 20;
 
 /// Where an answer goes, and whether it may be that something is undecided.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(super) enum ReplySender {
     Decided(oneshot::Sender<Result<Receipt, IngestError>>),
-    Open(oneshot::Sender<Result<Outcome, IngestError>>),
+    Open(oneshot::Sender<Result<IngestOutcome, IngestError>>),
 }
 
-impl Reply {
+impl ReplySender {
     // A sender that went away repeats the request and learns that it was taken.
 
     fn receipt(self, receipt: Receipt) {
         match self {
             Self::Decided(reply) => drop(reply.send(Ok(receipt))),
-            Self::Open(reply) => drop(reply.send(Ok(Outcome::Decided(receipt)))),
+            Self::Open(reply) => drop(reply.send(Ok(IngestOutcome::Decided(receipt)))),
         }
     }
 
-    fn undecided(self, submission: Box<Submission>, events: Vec<Undecided>) {
+    fn undecided(self, submission: Box<Submission>, events: Vec<UndecidedEvent>) {
         match self {
             Self::Decided(_) => unreachable!("it was not asked for"),
-            Self::Open(reply) => drop(reply.send(Ok(Outcome::Undecided(submission, events)))),
+            Self::Open(reply) => drop(reply.send(Ok(IngestOutcome::Undecided(submission, events)))),
         }
     }
 
@@ -67,21 +67,21 @@ impl Reply {
 }
 
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum SequencerMessage {
     /// One submission, its share of the bound on what waits, and where the answer goes.
-    Append(Box<Submission>, Share, Reply),
+    Append(Box<Submission>, QueueShare, ReplySender),
     /// Finish what came before.
     Stop,
 }
 
 /// Bytes that count as waiting until this is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct QueueShare {
     waiting: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Share {
+impl QueueShare {
     /// None when the bound is reached. What is larger than the bound passes alone.
     pub(super) fn take(waiting: &Arc<AtomicUsize>, bytes: usize, bytes_max: usize) -> Option<Self> {
         let add = |now: usize| (now == 0 || now + bytes <= bytes_max).then_some(now + bytes);
@@ -90,7 +90,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for QueueShare {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.bytes, Ordering::SeqCst);
     }
@@ -105,39 +105,39 @@ pub(super) struct GroupBounds {
 
 #[derive(Debug)]
 pub(super) struct Sequencer {
-    pub(super) queue: Receiver<Message>,
+    pub(super) queue: Receiver<SequencerMessage>,
     pub(super) bounds: GroupBounds,
     pub(super) folder: PathBuf,
-    pub(super) desk: Desk,
+    pub(super) dedup: DedupState,
     pub(super) wal: Wal,
     pub(super) writer: WalWriter,
     pub(super) clock: Clock,
-    pub(super) unsaved: Unsaved,
-    pub(super) freezing: Option<Freezing>,
+    pub(super) unsaved: UnsavedIds,
+    pub(super) freezing: Option<PendingFreeze>,
     /// The log refused a group for want of room: what it holds for the ids alone should go.
     pub(super) squeezed: bool,
     /// Otherwise the id folder stays as it is.
     pub(super) takes_events: bool,
-    pub(super) age: Age,
+    pub(super) age: IdClock,
 }
 
 /// What the log holds beyond the last freeze.
 #[derive(Debug, Default)]
-pub(super) struct Unsaved {
+pub(super) struct UnsavedIds {
     pub(super) namespaces: HashSet<Namespace>,
     bytes: u64,
 }
 
 /// What becomes due once the frozen ids are in their file.
 #[derive(Debug)]
-pub(super) struct Freezing {
-    saved: Saved,
-    through: Position,
+pub(super) struct PendingFreeze {
+    saved: SavedLedger,
+    through: LogPosition,
     namespaces: HashSet<Namespace>,
 }
 
 /// Submissions of one group.
-type Waiting = Vec<(Box<Submission>, Share, Reply)>;
+type QueuedSubmissions = Vec<(Box<Submission>, QueueShare, ReplySender)>;
 
 impl Sequencer {
     /// Runs until it is told to stop, or every handle is gone.
@@ -160,15 +160,15 @@ impl Sequencer {
     }
 
     /// Gathers a group around `first` and commits it. True when the stop message was among it.
-    pub(super) fn serve(&mut self, first: Option<Message>) -> bool {
+    pub(super) fn serve(&mut self, first: Option<SequencerMessage>) -> bool {
         let mut stopping = false;
-        let mut waiting = Waiting::new();
+        let mut waiting = QueuedSubmissions::new();
         let mut bytes = 0;
         let mut next = first;
         while let Some(message) = next.take() {
             match message {
-                Message::Stop => stopping = true,
-                Message::Append(submission, share, reply) => {
+                SequencerMessage::Stop => stopping = true,
+                SequencerMessage::Append(submission, share, reply) => {
                     bytes += submission.bytes;
                     waiting.push((submission, share, reply));
                 }
@@ -183,9 +183,9 @@ impl Sequencer {
         stopping
     }
 
-    fn commit(&mut self, waiting: Waiting) {
+    fn commit(&mut self, waiting: QueuedSubmissions) {
         let now_us = self.clock.now_us();
-        let mut group = Group::default();
+        let mut group = LogGroup::default();
         let mut answers = Vec::with_capacity(waiting.len());
         let room = self.make_room();
         for (submission, share, reply) in waiting {
@@ -193,19 +193,18 @@ impl Sequencer {
                 reply.error(IngestError::Held(Arc::new(cause)));
                 continue;
             }
-            let may_ask = matches!(reply, Reply::Open(_));
+            let may_ask = matches!(reply, ReplySender::Open(_));
             let judged = match &room {
-                Ok(()) => {
-                    Draft::judge(&mut self.desk, submission, now_us, may_ask).map_err(Arc::new)
-                }
+                Ok(()) => AdmittedBatch::judge(&mut self.dedup, submission, now_us, may_ask)
+                    .map_err(Arc::new),
                 Err(cause) => Err(Arc::clone(cause)),
             };
             match judged {
-                Ok(Judged::Undecided(submission, events)) => {
+                Ok(AdmissionOutcome::Undecided(submission, events)) => {
                     drop(share);
                     reply.undecided(submission, events);
                 }
-                Ok(Judged::Decided(mut draft)) => {
+                Ok(AdmissionOutcome::Decided(mut draft)) => {
                     group.add(&mut draft);
                     answers.push((draft, share, reply));
                 }
@@ -218,9 +217,9 @@ impl Sequencer {
             outcome.as_ref().is_err_and(|cause| matches!(**cause, WalError::Full { .. }));
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");
-            group.forget(&mut self.desk);
+            group.forget(&mut self.dedup);
             if matches!(**cause, WalError::Full { .. }) {
-                group.give_back(&mut self.desk);
+                group.give_back(&mut self.dedup);
             }
         }
         for (draft, share, reply) in answers {
@@ -234,7 +233,7 @@ impl Sequencer {
     }
 
     /// Position that holds the records; the log's end when there are none.
-    fn append(&mut self, records: &[Record]) -> Result<Position, WalError> {
+    fn append(&mut self, records: &[LogRecord]) -> Result<LogPosition, WalError> {
         if records.is_empty() {
             return Ok(*self.wal.durable().borrow());
         }
@@ -252,10 +251,10 @@ impl Sequencer {
 
     /// Waits for the id index when its files have fallen behind, so that memory stays bounded.
     fn make_room(&mut self) -> Result<(), Arc<WalError>> {
-        if !self.desk.index.is_overfull() {
+        if !self.dedup.index.is_overfull() {
             return Ok(());
         }
-        let written = self.desk.index.wait(self.age.now_ms())?;
+        let written = self.dedup.index.wait(self.age.now_ms())?;
         if written {
             self.save();
         }
@@ -266,17 +265,17 @@ impl Sequencer {
         if !self.takes_events {
             return;
         }
-        match self.desk.index.poll(self.age.now_ms()) {
+        match self.dedup.index.poll(self.age.now_ms()) {
             Ok(true) => self.save(),
             // The ids are in their file, but what goes with it had no room.
-            Ok(false) if self.freezing.is_some() && !self.desk.index.is_writing() => self.save(),
+            Ok(false) if self.freezing.is_some() && !self.dedup.index.is_writing() => self.save(),
             Ok(false) => (),
             Err(cause) => {
                 error!(error = &cause as &dyn std::error::Error, "id index file not written");
             }
         }
-        let due = self.squeezed || self.desk.index.is_full() || self.log_is_long();
-        if due && self.desk.index.has_fresh() && !self.desk.index.is_writing() {
+        let due = self.squeezed || self.dedup.index.is_full() || self.log_is_long();
+        if due && self.dedup.index.has_fresh() && !self.dedup.index.is_writing() {
             self.freeze();
         }
     }
@@ -295,19 +294,19 @@ impl Sequencer {
         unsaved
             .namespaces
             .extend(self.freezing.take().into_iter().flat_map(|left| left.namespaces));
-        self.freezing = Some(Freezing {
-            saved: self.desk.ledger.save(),
+        self.freezing = Some(PendingFreeze {
+            saved: self.dedup.ledger.save(),
             through: *self.wal.durable().borrow(),
             namespaces: unsaved.namespaces,
         });
-        self.desk.index.freeze(self.age.stamp_ms());
+        self.dedup.index.freeze(self.age.stamp_ms());
     }
 
     /// The ids are in their file: writes the ledger that goes with them, then lets the log forget
     /// its copy.
     fn save(&mut self) {
         let Some(mut freezing) = self.freezing.take() else { return };
-        freezing.saved.set_files(self.desk.index.files());
+        freezing.saved.set_files(self.dedup.index.files());
         freezing.saved.set_age(self.age.now_ms());
         let saved = freezing.saved.write(&self.folder).and_then(|()| {
             freezing.namespaces.iter().try_for_each(|namespace| {
@@ -323,11 +322,11 @@ impl Sequencer {
     /// Writes down how old ids are; the rest of the ledger is as it was, or newer. One whose ids are
     /// not all in a file is left alone.
     fn write_age(&self) -> Result<(), WalError> {
-        if self.freezing.is_some() || self.desk.index.is_writing() {
+        if self.freezing.is_some() || self.dedup.index.is_writing() {
             return Ok(());
         }
-        let mut saved = self.desk.ledger.save();
-        saved.set_files(self.desk.index.files());
+        let mut saved = self.dedup.ledger.save();
+        saved.set_files(self.dedup.index.files());
         saved.set_age(self.age.now_ms());
         saved.write(&self.folder)
     }
@@ -339,15 +338,15 @@ impl Sequencer {
             return;
         }
         let now_ms = self.age.now_ms();
-        let outcome = self.desk.index.wait(now_ms).and_then(|written| {
+        let outcome = self.dedup.index.wait(now_ms).and_then(|written| {
             if written {
                 self.save();
             }
-            if !self.desk.index.has_fresh() {
+            if !self.dedup.index.has_fresh() {
                 return self.write_age();
             }
             self.freeze();
-            self.desk.index.wait(now_ms).map(|_| self.save())
+            self.dedup.index.wait(now_ms).map(|_| self.save())
         });
         if let Err(cause) = outcome {
             warn!(error = &cause as &dyn std::error::Error, "the log keeps ids for the next start");
@@ -361,7 +360,7 @@ fn namespaces(submission: &Submission) -> impl Iterator<Item = &Namespace> {
     accepted.chain(submission.decoded.rejected.iter().map(|event| &event.namespace))
 }
 
-fn receipt(draft: Draft, position: Position) -> Receipt {
+fn receipt(draft: AdmittedBatch, position: LogPosition) -> Receipt {
     Receipt { duplicates: draft.duplicates, ranges: draft.ranges, refused: draft.refused, position }
 }
 

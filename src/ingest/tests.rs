@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    event::{EventKey, NamespaceEvents, Rejected, codec, event_key, rows},
-    faults::Faults,
+    event::{EventKey, NamespaceEvents, RejectedEvent, codec, event_key, rows},
+    faults::Failpoints,
     metrics::Metrics,
     wal::WalOptions,
 };
@@ -55,15 +55,15 @@ impl House {
     }
 
     fn start_with(&self, faults: &str) -> Server {
-        let faults = Faults::parse(faults).unwrap();
+        let faults = Failpoints::parse(faults).unwrap();
         let (wal, writer) = self.open_log(faults.clone());
-        let ids = Ids::new(self.clock.clone());
+        let ids = IdGenerator::new(self.clock.clone());
         let (options, clock) = (self.options.clone(), self.clock.clone());
         let ingest = Ingest::start(options, wal.clone(), writer, clock, ids).unwrap();
         Server { wal, ingest }
     }
 
-    fn open_log(&self, faults: Faults) -> (Wal, WalWriter) {
+    fn open_log(&self, faults: Failpoints) -> (Wal, WalWriter) {
         let options = WalOptions {
             folder: self.folder.path().join("wal"),
             segment_bytes: 1 << 20,
@@ -112,7 +112,7 @@ fn ns(text: &str) -> Namespace {
 
 /// `ns/id` or `ns/id=content` or `ns/id=content:type`, in body order; `!ns` is a broken event.
 fn body(text: &str) -> Submission {
-    let mut decoded = Decoded::default();
+    let mut decoded = DecodedBody::default();
     let mut by_namespace: Vec<(Namespace, Vec<(u32, &str)>)> = Vec::new();
     for (index, event) in (0..).zip(text.split_whitespace()) {
         decoded.received += 1;
@@ -136,8 +136,8 @@ fn atomic(text: &str) -> Submission {
     Submission { atomic: true, ..body(text) }
 }
 
-fn broken(index: u32, namespace: &str) -> Rejected {
-    Rejected {
+fn broken(index: u32, namespace: &str) -> RejectedEvent {
+    RejectedEvent {
         index,
         namespace: ns(namespace),
         code: ErrorCode::TsWindow,
@@ -577,7 +577,7 @@ async fn a_stop_finishes_what_waits_and_takes_no_more() {
 fn a_record_of_ids_survives_encoding_and_anything_else_is_none() {
     assert_eq!(keys::decode(&[1, 2, 3], 1), None);
     assert_eq!(keys::decode(&[0; 25], 1), None);
-    let all = keys::Keys {
+    let all = keys::KeyRecord {
         keys: vec![EventKey { id: 7 << 90, content: 3 }, EventKey { id: 1, content: 2 }],
         types: vec!["a.b".to_owned(), "c".to_owned()],
     };
@@ -588,26 +588,26 @@ fn a_record_of_ids_survives_encoding_and_anything_else_is_none() {
 /// A sequencer without its thread, whose id table is worth a file at four ids.
 struct Bench {
     sequencer: Sequencer,
-    queue: mpsc::Sender<Message>,
+    queue: mpsc::Sender<SequencerMessage>,
 }
 
 impl Bench {
     fn new(house: &House) -> Self {
-        let (wal, writer) = house.open_log(Faults::default());
-        let ids = Ids::new(house.clock.clone());
-        let recover::Recovered { mut desk, unsaved, age } =
+        let (wal, writer) = house.open_log(Failpoints::default());
+        let ids = IdGenerator::new(house.clock.clone());
+        let recover::RecoveredState { mut dedup, unsaved, age } =
             recover::recover(&house.options, &wal, &house.clock, ids).unwrap();
         let folder = house.options.dedup_folder.clone();
         let options =
             dedup::IndexOptions { folder: folder.clone(), window_ms: 1_000_000, fresh_max: 4 };
-        desk.index = dedup::IdIndex::open(options, NOW_MS).unwrap();
+        dedup.index = dedup::IdIndex::open(options, NOW_MS).unwrap();
         let (queue, messages) = mpsc::channel();
         let bounds = GroupBounds { requests_max: 10, bytes_max: 1 << 20 };
         let sequencer = Sequencer {
             queue: messages,
             bounds,
             folder,
-            desk,
+            dedup,
             wal,
             writer,
             clock: house.clock.clone(),
@@ -621,10 +621,14 @@ impl Bench {
     }
 
     fn queue(&self, text: &str) -> oneshot::Receiver<Result<Receipt, IngestError>> {
-        let share = Share::take(&Arc::default(), 1, 1).unwrap();
+        let share = QueueShare::take(&Arc::default(), 1, 1).unwrap();
         let (reply, answer) = oneshot::channel();
         self.queue
-            .send(Message::Append(Box::new(body(text)), share, Reply::Decided(reply)))
+            .send(SequencerMessage::Append(
+                Box::new(body(text)),
+                share,
+                ReplySender::Decided(reply),
+            ))
             .unwrap();
         answer
     }
@@ -648,12 +652,12 @@ fn a_full_id_table_goes_to_a_file_and_the_log_lets_go_of_it() {
     let mut bench = Bench::new(&house);
     bench.take("a/1 a/2 a/3").unwrap();
     bench.sequencer.look_after_index();
-    assert!(!bench.sequencer.desk.index.is_writing());
+    assert!(!bench.sequencer.dedup.index.is_writing());
     bench.take("a/4:fresh a/5").unwrap();
     bench.sequencer.look_after_index();
     // Taken after the freeze: the log must keep these.
     assert_eq!(line(&bench.take("a/6 a/1").unwrap()), "dup 1; a 1-6; ");
-    while bench.sequencer.desk.index.is_writing() {
+    while bench.sequencer.dedup.index.is_writing() {
         bench.sequencer.look_after_index();
         std::thread::yield_now();
     }
@@ -662,7 +666,7 @@ fn a_full_id_table_goes_to_a_file_and_the_log_lets_go_of_it() {
     let house = crashed(&house);
     let mut bench = Bench::new(&house);
     assert_eq!(line(&bench.take("a/1 a/5 a/7").unwrap()), "dup 2; a 1-7; ");
-    assert!(bench.sequencer.desk.ledger.entry(&ns("a")).types.contains("fresh"));
+    assert!(bench.sequencer.dedup.ledger.entry(&ns("a")).types.contains("fresh"));
 }
 
 #[test]
@@ -675,7 +679,7 @@ fn the_log_lets_go_of_ids_once_what_goes_with_their_file_has_room_again() {
     std::fs::create_dir_all(&in_the_way).unwrap();
     bench.take("a/1 a/2 a/3 a/4").unwrap();
     bench.sequencer.look_after_index();
-    while bench.sequencer.desk.index.is_writing() {
+    while bench.sequencer.dedup.index.is_writing() {
         bench.sequencer.look_after_index();
         std::thread::yield_now();
     }
@@ -687,10 +691,10 @@ fn the_log_lets_go_of_ids_once_what_goes_with_their_file_has_room_again() {
 }
 
 /// What a table holds of a namespace: ids, counted from 1, with the time they arrived.
-fn rebuild(house: &House, ids_max: usize, table: &[(&str, i64)]) -> Option<rebuild::Rebuild> {
-    let (wal, _writer) = house.open_log(Faults::default());
+fn rebuild(house: &House, ids_max: usize, table: &[(&str, i64)]) -> Option<rebuild::IndexRebuild> {
+    let (wal, _writer) = house.open_log(Failpoints::default());
     let mut rebuild =
-        rebuild::Rebuild::start_with(&house.options, &wal, &house.clock, ids_max).unwrap()?;
+        rebuild::IndexRebuild::start_with(&house.options, &wal, &house.clock, ids_max).unwrap()?;
     for (seq, (id, arrived_ms)) in (1..).zip(table) {
         rebuild.add(&ns("a"), event_key(&ns("a"), id), seq, *arrived_ms).unwrap();
     }
@@ -777,7 +781,7 @@ async fn what_left_the_window_is_neither_missed_nor_loaded() {
 fn a_full_log_lets_go_of_what_it_holds_for_the_ids_alone() {
     let house = House { log_bytes_max: 40_000, ..House::new() };
     let mut bench = Bench::new(&house);
-    bench.sequencer.desk.index = dedup::IdIndex::open(
+    bench.sequencer.dedup.index = dedup::IdIndex::open(
         dedup::IndexOptions {
             folder: house.options.dedup_folder.clone(),
             window_ms: 1_000_000,
@@ -795,7 +799,7 @@ fn a_full_log_lets_go_of_what_it_holds_for_the_ids_alone() {
     assert_eq!(bench.keys_in_log(), taken);
     loop {
         bench.sequencer.look_after_index();
-        if !bench.sequencer.desk.index.is_writing() {
+        if !bench.sequencer.dedup.index.is_writing() {
             break;
         }
         std::thread::yield_now();
@@ -827,7 +831,7 @@ fn a_damaged_id_file_fails_the_look_up_and_not_the_server() {
     let mut bench = Bench::new(&house);
     bench.take("a/1 a/2 a/3 a/4").unwrap();
     bench.sequencer.look_after_index();
-    assert!(bench.sequencer.desk.index.wait(NOW_MS).unwrap());
+    assert!(bench.sequencer.dedup.index.wait(NOW_MS).unwrap());
     for file in std::fs::read_dir(&house.options.dedup_folder).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_none_or(|end| end != "ids") {
@@ -849,7 +853,7 @@ fn what_was_queued_around_the_stop_is_answered() {
     let mut bench = Bench::new(&house);
     bench.sequencer.bounds.requests_max = 1;
     let mut answers = vec![bench.queue("a/1")];
-    bench.queue.send(Message::Stop).unwrap();
+    bench.queue.send(SequencerMessage::Stop).unwrap();
     answers.extend(["a/2", "a/3", "a/4"].map(|text| bench.queue(text)));
     bench.sequencer.run();
     for (seq, answer) in (1..).zip(&mut answers) {
@@ -860,7 +864,7 @@ fn what_was_queued_around_the_stop_is_answered() {
 
 /// A JSON body as a request brings it.
 fn json(text: &str) -> Submission {
-    let arrival = crate::event::Arrival {
+    let arrival = crate::event::RequestContext {
         now_us: NOW_MS * 1000,
         namespace: ns("shop.eu"),
         first_id: ulid::Ulid(1 << 80),
@@ -868,7 +872,7 @@ fn json(text: &str) -> Submission {
         correlation_id: None,
         again: None,
     };
-    let limits = crate::event::Limits {
+    let limits = crate::event::EventLimits {
         event_bytes_max: 1 << 20,
         batch_events_max: 100,
         depth_max: 64,

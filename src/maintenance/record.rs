@@ -11,7 +11,7 @@ const ERROR_CHARS_MAX: usize = 1000;
 
 /// The record of a job.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct JobRecord {
     every: Duration,
     is_elsewhere: bool,
     running_since_ms: Option<i64>,
@@ -24,7 +24,7 @@ pub(super) struct Record {
     unkept: usize,
 }
 
-impl Record {
+impl JobRecord {
     /// A job that is not run.
     pub(super) fn new(every: Duration) -> Self {
         Self {

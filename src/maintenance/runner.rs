@@ -1,7 +1,7 @@
 //! Runs one job: when, under which lease, and what is noted of it.
 
 use crate::{
-    maintenance::{JOBS, JobLine, Jobs, record},
+    maintenance::{JOBS, JobLine, JobRegistry, record},
     store::{Lease, StoreError},
     tasks::{Job, Progress},
 };
@@ -19,8 +19,8 @@ const LEASE: Duration = Duration::from_secs(60);
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// One job, its pauses, and its lease.
-pub(super) struct Runner<J> {
-    jobs: Jobs,
+pub(super) struct JobRunner<J> {
+    jobs: JobRegistry,
     job: J,
     pub(super) every: Duration,
     /// The pause before the run that comes next.
@@ -30,7 +30,7 @@ pub(super) struct Runner<J> {
 }
 
 /// How a run ended.
-enum End {
+enum RunEnd {
     Ran(Progress),
     /// Another server runs the job.
     Elsewhere,
@@ -44,8 +44,8 @@ struct LeaseLost {
     source: Option<StoreError>,
 }
 
-impl<J: Job> Runner<J> {
-    pub(super) fn new(jobs: &Jobs, job: J, every: Duration) -> Self {
+impl<J: Job> JobRunner<J> {
+    pub(super) fn new(jobs: &JobRegistry, job: J, every: Duration) -> Self {
         let line = JOBS.iter().find(|line| line.name == J::NAME);
         let line: &JobLine = line.expect("every job has a line in the table");
         let store = jobs.inner.store.get().filter(|_| line.is_leased);
@@ -63,8 +63,8 @@ impl<J: Job> Runner<J> {
         self.jobs.record(J::NAME, |record| record.begin(started_ms));
         let ended = self.tick().await;
         self.pause = match &ended {
-            Ok(End::Ran(Progress::More)) => Duration::ZERO,
-            Ok(End::Ran(Progress::Done | Progress::Idle) | End::Elsewhere) => self.every,
+            Ok(RunEnd::Ran(Progress::More)) => Duration::ZERO,
+            Ok(RunEnd::Ran(Progress::Done | Progress::Idle) | RunEnd::Elsewhere) => self.every,
             Err(cause) => {
                 let next = (self.pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
                 warn!(job = J::NAME, error = cause.as_ref() as &dyn Error, ?next, "job failed");
@@ -73,11 +73,11 @@ impl<J: Job> Runner<J> {
         };
         let due_ms = clock.now_ms().saturating_add(millis(self.pause));
         let ended = match ended {
-            Ok(End::Elsewhere) => {
+            Ok(RunEnd::Elsewhere) => {
                 self.jobs.record(J::NAME, |record| record.skip(due_ms));
                 return self.pause;
             }
-            Ok(End::Ran(progress)) => Ok(progress),
+            Ok(RunEnd::Ran(progress)) => Ok(progress),
             Err(cause) => Err(cause),
         };
         let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
@@ -98,13 +98,13 @@ impl<J: Job> Runner<J> {
         }
     }
 
-    async fn tick(&mut self) -> Result<End, Box<dyn Error + Send + Sync>> {
+    async fn tick(&mut self) -> Result<RunEnd, Box<dyn Error + Send + Sync>> {
         let Some(lease) = &mut self.lease else {
-            return Ok(End::Ran(self.job.tick().await?));
+            return Ok(RunEnd::Ran(self.job.tick().await?));
         };
         match lease.hold().await {
             Ok(Some(_)) => (),
-            Ok(None) => return Ok(End::Elsewhere),
+            Ok(None) => return Ok(RunEnd::Elsewhere),
             // A lease only saves work. A job may be what makes room on the disk that is too full
             // for a lease.
             Err(cause) => {
@@ -113,7 +113,7 @@ impl<J: Job> Runner<J> {
                     error = &cause as &dyn Error,
                     "the job runs without its lease"
                 );
-                return Ok(End::Ran(self.job.tick().await?));
+                return Ok(RunEnd::Ran(self.job.tick().await?));
             }
         }
         let mut tick = std::pin::pin!(self.job.tick());
@@ -122,7 +122,7 @@ impl<J: Job> Runner<J> {
             // Cancel-safe: a tick that is dropped is as one that a crash ended, and a sleep has
             // no state.
             tokio::select! {
-                ended = &mut tick => return Ok(End::Ran(ended?)),
+                ended = &mut tick => return Ok(RunEnd::Ran(ended?)),
                 () = tokio::time::sleep(renew_in) => (),
             }
             let source = match lease.hold().await {

@@ -1,14 +1,14 @@
 //! Keeps the last runs of this server's jobs, so that they are listed after a restart.
 
 use crate::{
-    maintenance::Jobs,
+    maintenance::JobRegistry,
     store::StoreError,
     tasks::{Job, Progress},
 };
 
 /// The job that writes what was not written yet.
 #[derive(Debug)]
-pub struct KeepRuns(pub Jobs);
+pub struct KeepRuns(pub JobRegistry);
 
 impl Job for KeepRuns {
     const NAME: &'static str = "keep-runs";

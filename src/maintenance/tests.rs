@@ -35,11 +35,11 @@ fn broken(what: &str) -> Result<Progress, Broken> {
 }
 
 /// The job, run once for each end, and the pauses that it asked for.
-async fn run(ends: Vec<Result<Progress, Broken>>) -> (Jobs, Vec<Duration>) {
+async fn run(ends: Vec<Result<Progress, Broken>>) -> (JobRegistry, Vec<Duration>) {
     let clock = Clock::manual(START_MS);
-    let jobs = Jobs::new(Tasks::default(), clock.clone(), Metrics::default());
+    let jobs = JobRegistry::new(Tasks::default(), clock.clone(), Metrics::default());
     let count = ends.len();
-    let mut runner = Runner::new(&jobs, Scripted { clock, ends: ends.into() }, Duration::MAX);
+    let mut runner = JobRunner::new(&jobs, Scripted { clock, ends: ends.into() }, Duration::MAX);
     let mut pauses = Vec::new();
     for _ in 0..count {
         pauses.push(runner.run().await);
@@ -47,7 +47,7 @@ async fn run(ends: Vec<Result<Progress, Broken>>) -> (Jobs, Vec<Duration>) {
     (jobs, pauses)
 }
 
-fn state(jobs: &Jobs) -> JobState {
+fn state(jobs: &JobRegistry) -> JobState {
     jobs.list().jobs.into_iter().find(|job| job.name == Scripted::NAME).unwrap()
 }
 
@@ -112,20 +112,21 @@ fn no_two_lines_of_the_table_have_one_name() {
 async fn on_one_metastore<const N: usize>(
     servers: [&str; N],
     clock: &Clock,
-) -> (tempfile::TempDir, [Jobs; N]) {
+) -> (tempfile::TempDir, [JobRegistry; N]) {
     let folder = tempfile::tempdir().unwrap();
     let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     store::make_tables(metastore.database()).await.unwrap();
-    let jobs = servers.map(|_| Jobs::new(Tasks::default(), clock.clone(), Metrics::default()));
+    let jobs =
+        servers.map(|_| JobRegistry::new(Tasks::default(), clock.clone(), Metrics::default()));
     for (server, jobs) in servers.iter().zip(&jobs) {
         jobs.keep_in(metastore.database().clone(), server).await.unwrap();
     }
     (folder, jobs)
 }
 
-fn busy(jobs: &Jobs, clock: &Clock) -> Runner<Scripted> {
+fn busy(jobs: &JobRegistry, clock: &Clock) -> JobRunner<Scripted> {
     let ends = (0..9).map(|_| Ok(Progress::Done)).collect();
-    Runner::new(jobs, Scripted { clock: clock.clone(), ends }, Duration::MAX)
+    JobRunner::new(jobs, Scripted { clock: clock.clone(), ends }, Duration::MAX)
 }
 
 #[tokio::test]

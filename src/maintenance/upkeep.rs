@@ -2,33 +2,33 @@
 //! tokens, access tokens that have ended.
 
 use crate::tasks::{Job, Progress};
-use icecore_catalog::{access::Access, error::CatalogError};
+use icecore_catalog::{access::AccessControl, error::CatalogError};
 use std::time::Duration;
 use tracing::error;
 
 /// The job that does it.
 #[derive(Debug)]
-pub struct Upkeep {
-    access: Access,
+pub struct AccessUpkeep {
+    access: AccessControl,
     audit_kept: Duration,
 }
 
-impl Upkeep {
+impl AccessUpkeep {
     /// For this access control, whose audit records are kept that long.
     #[must_use]
-    pub fn new(access: Access, audit_kept: Duration) -> Self {
+    pub fn new(access: AccessControl, audit_kept: Duration) -> Self {
         Self { access, audit_kept }
     }
 }
 
 /// The last step, after the last request.
-pub async fn finish(access: &Access) {
+pub async fn finish(access: &AccessControl) {
     if let Err(cause) = access.finish().await {
         error!(error = &cause as &dyn std::error::Error, "audit records are lost");
     }
 }
 
-impl Job for Upkeep {
+impl Job for AccessUpkeep {
     const NAME: &'static str = "access-upkeep";
     type Error = CatalogError;
 

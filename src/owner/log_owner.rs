@@ -9,7 +9,7 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::{
         Metastore,
-        fence::{Fence, Raise},
+        fence::{Fence, FenceRaise},
     },
 };
 use uuid::Uuid;
@@ -34,7 +34,7 @@ pub struct LogOwner {
 
 /// What a log brings along that asks to be the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum OwnerClaim {
     /// It never had a record, so no table has anything of it. It becomes the owner where there is
     /// none.
     New,
@@ -68,21 +68,21 @@ impl LogOwner {
     pub async fn claim(
         metastore: &Metastore,
         log: Uuid,
-        claim: Claim,
+        claim: OwnerClaim,
     ) -> Result<Self, CatalogError> {
         metastore.raise_fence(|before| next(before, log, claim)).await.map(Self::from)
     }
 }
 
-fn next(before: Raise, log: Uuid, claim: Claim) -> Fence {
-    let Raise { held, epoch, last_seq } = before;
+fn next(before: FenceRaise, log: Uuid, claim: OwnerClaim) -> Fence {
+    let FenceRaise { held, epoch, last_seq } = before;
     match (held, claim) {
         (Some(held), _) if held.holder == log => Fence { epoch, ..held },
-        (Some(held), Claim::New | Claim::Known) => held,
-        (None, Claim::Known) => Fence { holder: log, since: 0, epoch, base: 0 },
+        (Some(held), OwnerClaim::New | OwnerClaim::Known) => held,
+        (None, OwnerClaim::Known) => Fence { holder: log, since: 0, epoch, base: 0 },
         (None, _) if last_seq == 0 => Fence { holder: log, since: epoch, epoch, base: 0 },
         // A log that was there before may have given out what it never committed.
-        (None, Claim::New) | (_, Claim::TakeOver) => {
+        (None, OwnerClaim::New) | (_, OwnerClaim::TakeOver) => {
             let given = last_seq.max(held.map_or(0, |held| held.base));
             Fence { holder: log, since: epoch, epoch, base: given.saturating_add(SEQ_MARGIN) }
         }
@@ -101,33 +101,33 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(held: Option<Fence>, last_seq: u64, claim: Claim, expected: Fence) {
-        assert_eq!(next(Raise { held, epoch: 9, last_seq }, LOG, claim), expected);
+    fn check(held: Option<Fence>, last_seq: u64, claim: OwnerClaim, expected: Fence) {
+        assert_eq!(next(FenceRaise { held, epoch: 9, last_seq }, LOG, claim), expected);
     }
 
     #[test]
     fn the_first_log_owns_the_events_and_stays_the_owner() {
-        check(None, 0, Claim::New, fence(LOG, 9, 9, 0));
+        check(None, 0, OwnerClaim::New, fence(LOG, 9, 9, 0));
         let (mine, others) = (fence(LOG, 3, 8, 5), fence(OTHER, 3, 8, 5));
-        for claim in [Claim::New, Claim::Known] {
+        for claim in [OwnerClaim::New, OwnerClaim::Known] {
             check(Some(mine), 70, claim, fence(LOG, 3, 9, 5));
             check(Some(others), 70, claim, others);
         }
-        check(Some(mine), 70, Claim::TakeOver, fence(LOG, 3, 9, 5));
+        check(Some(mine), 70, OwnerClaim::TakeOver, fence(LOG, 3, 9, 5));
     }
 
     #[test]
     fn who_takes_over_begins_above_everything() {
         let others = |base| Some(fence(OTHER, 3, 8, base));
-        check(others(0), 10, Claim::TakeOver, fence(LOG, 9, 9, 10 + SEQ_MARGIN));
+        check(others(0), 10, OwnerClaim::TakeOver, fence(LOG, 9, 9, 10 + SEQ_MARGIN));
         // An owner that came to nothing may have given out what no table has.
-        check(others(SEQ_MARGIN), 10, Claim::TakeOver, fence(LOG, 9, 9, 2 * SEQ_MARGIN));
-        check(None, 0, Claim::TakeOver, fence(LOG, 9, 9, 0));
+        check(others(SEQ_MARGIN), 10, OwnerClaim::TakeOver, fence(LOG, 9, 9, 2 * SEQ_MARGIN));
+        check(None, 0, OwnerClaim::TakeOver, fence(LOG, 9, 9, 0));
     }
 
     #[test]
     fn tables_of_before_there_were_owners_belong_to_the_log_that_was_there() {
-        check(None, 10, Claim::Known, fence(LOG, 0, 9, 0));
-        check(None, 10, Claim::New, fence(LOG, 9, 9, 10 + SEQ_MARGIN));
+        check(None, 10, OwnerClaim::Known, fence(LOG, 0, 9, 0));
+        check(None, 10, OwnerClaim::New, fence(LOG, 9, 9, 10 + SEQ_MARGIN));
     }
 }

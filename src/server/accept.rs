@@ -8,12 +8,15 @@ use crate::{
     config::Config,
     server::{
         StartError,
-        claim::{self, Looked, marks_path, remove_ids},
+        claim::{self, ClaimFindings, marks_path, remove_ids},
         make_data_folder, open_catalog, open_metastore,
-        stores::{self, Findings, Known, LogTrouble, MetastoreTrouble, Missing, Stores},
+        stores::{
+            self, CatalogState, LogTrouble, MetastoreTrouble, MissingRows, StoreComparison,
+            StoreFindings,
+        },
     },
     table::writer::blocking,
-    wal::marks::{Mark, Noted},
+    wal::marks::{NotedMarks, RowMark},
 };
 use icecore_schemas::names::Namespace;
 use serde::Serialize;
@@ -27,7 +30,7 @@ use std::{
 
 /// Which rows are given up.
 #[derive(Clone, Debug)]
-pub enum Given {
+pub enum LossScope {
     /// All that are missing, and what an older metastore does not know.
     All,
     /// The missing ones of one namespace, or of each, where none is above this `seq`.
@@ -41,11 +44,11 @@ pub enum Given {
 
 /// What was, or would be, given up.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct LossReport {
     /// Rows that are given up.
-    pub given: Vec<Missing>,
+    pub given: Vec<MissingRows>,
     /// Rows that are missing and not given up: the server takes no events until they are.
-    pub left: Vec<Missing>,
+    pub left: Vec<MissingRows>,
     /// Whether the metastore is taken as it is.
     pub metastore: Option<MetastoreTrouble>,
     /// Where another server's log is now that was in this server's folder.
@@ -59,18 +62,19 @@ pub struct Accepted {
 pub async fn accept_loss(
     config: &Config,
     clock: &Clock,
-    given: &Given,
+    given: &LossScope,
     is_dry: bool,
-) -> Result<Accepted, StartError> {
+) -> Result<LossReport, StartError> {
     make_data_folder(config)?;
     let folder = claim::take(config).await?;
     let metastore = open_metastore(config).await?;
-    let Looked { mut noted, before, .. } = claim::look(config, &folder, &metastore).await?;
+    let ClaimFindings { mut noted, before, .. } = claim::look(config, &folder, &metastore).await?;
     let (since, seq_after) = before.map_or((0, 0), |before| (before.since, before.seq_after));
-    let known = Known::ask(&metastore, since).await?;
+    let known = CatalogState::ask(&metastore, since).await?;
     let records = if folder.is_new() { Vec::new() } else { folder.records()? };
     let (log, ledger) = (folder.log(), stores::ledger(config, &noted)?);
-    let stores = Stores { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
+    let stores =
+        StoreComparison { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
     let mut findings = stores.compare();
     if known.is_new && noted.metastore.is_none() {
         let catalog = open_catalog(config, metastore.clone(), clock)?;
@@ -103,26 +107,26 @@ pub async fn accept_loss(
 }
 
 /// What of the findings is given up, and what is left.
-fn choose(findings: &Findings, given: &Given) -> Accepted {
-    let is_given = |missing: &Missing| match given {
-        Given::All => true,
-        Given::Through { namespace, seq } => {
+fn choose(findings: &StoreFindings, given: &LossScope) -> LossReport {
+    let is_given = |missing: &MissingRows| match given {
+        LossScope::All => true,
+        LossScope::Through { namespace, seq } => {
             missing.last <= *seq && namespace.as_ref().is_none_or(|of| *of == missing.namespace)
         }
     };
     let (given_up, left): (Vec<_>, Vec<_>) = findings.missing.iter().cloned().partition(is_given);
     // With its last row what an older metastore lacks is given up as well; without any it takes the
     // word for all.
-    let is_all = matches!(given, Given::All) || (!given_up.is_empty() && left.is_empty());
+    let is_all = matches!(given, LossScope::All) || (!given_up.is_empty() && left.is_empty());
     let metastore = findings.metastore.filter(|_| is_all);
-    Accepted { given: given_up, left, metastore, aside: None }
+    LossReport { given: given_up, left, metastore, aside: None }
 }
 
-fn give_up(noted: &mut Noted, known: &Known, accepted: &Accepted, log: uuid::Uuid) {
+fn give_up(noted: &mut NotedMarks, known: &CatalogState, accepted: &LossReport, log: uuid::Uuid) {
     if noted.log.is_nil() {
         noted.log = log;
     }
-    for Missing { namespace, kind, last, .. } in &accepted.given {
+    for MissingRows { namespace, kind, last, .. } in &accepted.given {
         let marks = noted.tables.entry((*kind, namespace.clone())).or_default();
         marks.accepted = marks.accepted.max(*last);
         marks.acknowledged.seq = marks.acknowledged.seq.max(*last);
@@ -132,20 +136,20 @@ fn give_up(noted: &mut Noted, known: &Known, accepted: &Accepted, log: uuid::Uui
         for (key, marks) in &mut noted.tables {
             // What it does not have is in the log, or was given up.
             let table = known.tables.get(key).copied().unwrap_or_default();
-            marks.committed = Mark::min(marks.committed, table);
+            marks.committed = RowMark::min(marks.committed, table);
         }
     }
 }
 
 /// Adds what is given up to a file that nobody but people reads.
-fn write_down(folder: &Path, clock: &Clock, accepted: &Accepted) -> io::Result<()> {
+fn write_down(folder: &Path, clock: &Clock, accepted: &LossReport) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options
         .append(true)
         .create(true)
         .mode(0o600)
         .open(folder.join("accepted-losses.ndjson"))?;
-    let mut line = serde_json::to_value(Told::of(accepted)).map_err(io::Error::from)?;
+    let mut line = serde_json::to_value(LossAnswer::of(accepted)).map_err(io::Error::from)?;
     line["at_ms"] = json!(clock.now_ms());
     writeln!(file, "{line}")?;
     file.sync_all()
@@ -153,26 +157,26 @@ fn write_down(folder: &Path, clock: &Clock, accepted: &Accepted) -> io::Result<(
 
 /// The same for people and programs.
 #[derive(Debug, Serialize)]
-pub struct Told {
-    given_up: Vec<ToldMissing>,
-    still_missing: Vec<ToldMissing>,
+pub struct LossAnswer {
+    given_up: Vec<MissingAnswer>,
+    still_missing: Vec<MissingAnswer>,
     metastore_taken_as_it_is: bool,
     log_set_aside: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
-struct ToldMissing {
+struct MissingAnswer {
     ns: String,
     table: &'static str,
     first: u64,
     last: u64,
 }
 
-impl Told {
+impl LossAnswer {
     /// What is to be told of it.
     #[must_use]
-    pub fn of(accepted: &Accepted) -> Self {
-        let told = |missing: &Missing| ToldMissing {
+    pub fn of(accepted: &LossReport) -> Self {
+        let told = |missing: &MissingRows| MissingAnswer {
             ns: missing.namespace.text().to_owned(),
             table: missing.kind.table_name().unwrap_or("?"),
             first: missing.first,
@@ -189,8 +193,8 @@ impl Told {
     /// As text, a line each.
     #[must_use]
     pub fn text(&self, is_dry: bool) -> String {
-        let line = |missing: &ToldMissing| {
-            let ToldMissing { ns, table, first, last } = missing;
+        let line = |missing: &MissingAnswer| {
+            let MissingAnswer { ns, table, first, last } = missing;
             format!("  namespace {ns}, table {table}: {first}..{last}")
         };
         let mut lines = Vec::new();

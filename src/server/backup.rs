@@ -63,7 +63,7 @@ pub enum BackupError {
 
 /// Whether data files may be links to those of the warehouse, or stay where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Files {
+pub enum CopyMode {
     /// Links where the file system can, which take no room and no time; objects stay in their
     /// bucket.
     Linked,
@@ -73,7 +73,7 @@ pub enum Files {
 
 /// What `backup.json` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Backup {
+pub struct BackupManifest {
     format: u32,
     /// Its name.
     pub id: String,
@@ -114,7 +114,7 @@ pub struct HeldObject {
     pub etag: Option<String>,
 }
 
-impl Backup {
+impl BackupManifest {
     /// Reads the list of a backup.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Backup {
         })
     }
 
-    /// As [`Backup::read`]; none where no list is.
+    /// As [`BackupManifest::read`]; none where no list is.
     async fn find(place: &BackupPlace) -> Result<Option<Self>, BackupError> {
         let Some(text) = place.read(LIST).await? else { return Ok(None) };
         let name = place.name();
@@ -177,7 +177,7 @@ pub struct BackupEntry {
     /// Where.
     pub place: String,
     /// The backup; none where one was not finished, or something else is.
-    pub backup: Option<Backup>,
+    pub backup: Option<BackupManifest>,
 }
 
 /// The backup at a place, or those one level below.
@@ -185,12 +185,13 @@ pub struct BackupEntry {
 /// # Errors
 /// [`BackupError`].
 pub async fn list(place: &BackupPlace, s3: &S3Options) -> Result<Vec<BackupEntry>, BackupError> {
-    if let Some(backup) = Backup::find(place).await? {
+    if let Some(backup) = BackupManifest::find(place).await? {
         return Ok(vec![BackupEntry { place: place.name(), backup: Some(backup) }]);
     }
     let mut listed = Vec::new();
     for place in place.below(s3).await? {
-        listed.push(BackupEntry { place: place.name(), backup: Backup::find(&place).await? });
+        listed
+            .push(BackupEntry { place: place.name(), backup: BackupManifest::find(&place).await? });
     }
     Ok(listed)
 }

@@ -8,13 +8,13 @@
 
 use crate::{
     config::{Config, MetastoreUrl},
-    owner::{Claim, LogOwner, Ownership},
+    owner::{LogOwner, LogOwnership, OwnerClaim},
     server::{
         StartError, make_data_folder, open_metastore, reserve,
-        stores::{self, Findings, Known, Stores},
+        stores::{self, CatalogState, StoreComparison, StoreFindings},
     },
     table::writer::blocking,
-    wal::{RecordRef, Wal, folder::LogFolder, marks::Noted},
+    wal::{RecordRef, Wal, folder::LogFolder, marks::NotedMarks},
 };
 use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
 use std::{
@@ -26,20 +26,20 @@ use tracing::warn;
 use uuid::Uuid;
 
 /// The log folder, taken, and what its log may do.
-pub(super) struct Claimed {
+pub(super) struct ClaimedLog {
     pub(super) folder: LogFolder,
-    pub(super) owner: Ownership,
+    pub(super) owner: LogOwnership,
     /// Every `seq` is above it.
     pub(super) seq_after: u64,
     /// How far log and tables were when that was noted last.
-    pub(super) noted: Noted,
+    pub(super) noted: NotedMarks,
     /// The logs whose ids the id index may have, this one first.
     pub(super) logs: Vec<Uuid>,
 }
 
 /// What an operator's take-over did.
 #[derive(Debug)]
-pub enum TakenOver {
+pub enum LogTakeover {
     /// Nothing: this log is the owner already.
     WasOwner(Uuid),
     /// A new log is the owner.
@@ -60,14 +60,15 @@ pub(super) async fn claim(
     folder: LogFolder,
     catalog: &Catalog,
     metastore: &Metastore,
-) -> Result<Claimed, StartError> {
-    let Looked { mut noted, before, findings, is_lost } = look(config, &folder, metastore).await?;
+) -> Result<ClaimedLog, StartError> {
+    let ClaimFindings { mut noted, before, findings, is_lost } =
+        look(config, &folder, metastore).await?;
     let (log, is_new) = (folder.log(), folder.is_new());
     let is_right = findings.is_empty();
     let claim = match before {
-        Some(_) if is_lost && is_right => Claim::TakeOver,
-        _ if is_new => Claim::New,
-        _ => Claim::Known,
+        Some(_) if is_lost && is_right => OwnerClaim::TakeOver,
+        _ if is_new => OwnerClaim::New,
+        _ => OwnerClaim::Known,
     };
     let owner = if before.is_none() && !is_right {
         // Nobody owns anything in a metastore that should not be there.
@@ -76,7 +77,7 @@ pub(super) async fn claim(
         reserve::with_room(config, &folder, async || LogOwner::claim(metastore, log, claim).await)
             .await?
     };
-    if let (Claim::TakeOver, Some(lost)) = (claim, before) {
+    if let (OwnerClaim::TakeOver, Some(lost)) = (claim, before) {
         warn!(
             lost = %lost.log,
             new = %log,
@@ -94,25 +95,25 @@ pub(super) async fn claim(
     }
     if owner.log == log && is_right && noted.log != log && !noted.log.is_nil() {
         // What was noted of the other log's rows is over.
-        noted = Noted { log, tables: HashMap::new(), ..noted };
+        noted = NotedMarks { log, tables: HashMap::new(), ..noted };
     }
     let url = config.metastore.clone();
     blocking(move || reserve::keep(&url)).await;
-    let ownership = Ownership::new(metastore.clone(), log, &owner);
+    let ownership = LogOwnership::new(metastore.clone(), log, &owner);
     if !is_right {
         ownership.refuse(stores::TOPIC, findings.describe(config, catalog, metastore).await);
     }
     let seq_after = owner.seq_after;
-    Ok(Claimed { folder, owner: ownership, seq_after, noted, logs })
+    Ok(ClaimedLog { folder, owner: ownership, seq_after, noted, logs })
 }
 
 /// What is known before a log begins a life.
-pub(super) struct Looked {
-    pub(super) noted: Noted,
+pub(super) struct ClaimFindings {
+    pub(super) noted: NotedMarks,
     /// The owner so far.
     pub(super) before: Option<LogOwner>,
     /// In what the stores disagree, where the log is not the owner that it would be.
-    pub(super) findings: Findings,
+    pub(super) findings: StoreFindings,
     /// The log has no record, and followed none on purpose.
     pub(super) is_lost: bool,
 }
@@ -122,29 +123,35 @@ pub(super) async fn look(
     config: &Config,
     folder: &LogFolder,
     metastore: &Metastore,
-) -> Result<Looked, StartError> {
+) -> Result<ClaimFindings, StartError> {
     let log = folder.log();
-    let noted = Noted::read(&marks_path(config))?;
+    let noted = NotedMarks::read(&marks_path(config))?;
     let before = LogOwner::of(metastore).await?;
     let is_other = match &before {
         None => noted.log != log && !noted.log.is_nil(),
         Some(before) => before.log != log && is_alone(config),
     };
     if !is_other {
-        return Ok(Looked { noted, before, findings: Findings::default(), is_lost: false });
+        return Ok(ClaimFindings {
+            noted,
+            before,
+            findings: StoreFindings::default(),
+            is_lost: false,
+        });
     }
     let records = if folder.is_new() { Vec::new() } else { folder.records()? };
     let (since, seq_after) = before.map_or((0, 0), |before| (before.since, before.seq_after));
-    let mut known = Known::ask(metastore, since).await?;
+    let mut known = CatalogState::ask(metastore, since).await?;
     if before.is_some_and(|before| before.log != log && before.log != noted.log) {
         // They have another server's rows.
         known.tables.clear();
     }
     let ledger = stores::ledger(config, &noted)?;
-    let stores = Stores { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
+    let stores =
+        StoreComparison { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
     let findings = stores.compare();
     let is_lost = records.is_empty() && noted.log != log;
-    Ok(Looked { noted, before, findings, is_lost })
+    Ok(ClaimFindings { noted, before, findings, is_lost })
 }
 
 /// Where it is noted how far log and tables are.
@@ -156,24 +163,25 @@ pub(super) fn marks_path(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// [`StartError`]; the command may be given again.
-pub async fn take_over(config: &Config) -> Result<TakenOver, StartError> {
+pub async fn take_over(config: &Config) -> Result<LogTakeover, StartError> {
     make_data_folder(config)?;
     let folder = take(config).await?;
     let metastore = open_metastore(config).await?;
     if LogOwner::of(&metastore).await?.is_some_and(|owner| owner.log == folder.log()) {
-        return Ok(TakenOver::WasOwner(folder.log()));
+        return Ok(LogTakeover::WasOwner(folder.log()));
     }
     let (folder, aside) = blocking(move || folder.set_aside()).await?;
     // The next start finds a log without records, and reads the ids from the tables.
-    let LogOwner { log, .. } = LogOwner::claim(&metastore, folder.log(), Claim::TakeOver).await?;
-    Ok(TakenOver::Now { log, aside })
+    let LogOwner { log, .. } =
+        LogOwner::claim(&metastore, folder.log(), OwnerClaim::TakeOver).await?;
+    Ok(LogTakeover::Now { log, aside })
 }
 
 /// How far a log is in each table, by namespace and name.
 #[derive(Debug)]
-pub struct Marks(HashMap<(String, String), u64>);
+pub struct TablePositions(HashMap<(String, String), u64>);
 
-impl Marks {
+impl TablePositions {
     /// Asks the metastore; a log that has no identity is in no table as far as is known.
     ///
     /// # Errors
@@ -195,12 +203,12 @@ impl Marks {
 
 /// Tells the operator of what a log that is not the owner holds and no table has.
 pub(super) async fn tell_of_stranded(
-    owner: &Ownership,
+    owner: &LogOwnership,
     wal: &Wal,
     metastore: &Metastore,
 ) -> Result<(), CatalogError> {
     let Err(not) = owner.check_owner() else { return Ok(()) };
-    let marks = Marks::of(metastore, Some(owner.log())).await?;
+    let marks = TablePositions::of(metastore, Some(owner.log())).await?;
     let mut records = wal.all_records(0);
     records.retain(|record| marks.lack(record));
     let rows: u64 = records.iter().map(|record| u64::from(record.rows)).sum();

@@ -5,12 +5,12 @@
 //! none, no events are taken.
 
 use crate::{
-    owner::Ownership,
+    owner::LogOwnership,
     server::stores::named,
     tasks::{Job, Progress},
 };
 use icecore_catalog::{
-    catalog::{Catalog, whole::Unreadable},
+    catalog::{Catalog, metadata_check::UnreadableMetadata},
     error::CatalogError,
     metastore::Metastore,
 };
@@ -29,17 +29,17 @@ const FIRST_MAX: Duration = Duration::from_secs(2);
 
 /// The job.
 #[derive(Debug)]
-pub(super) struct LookForMetadata {
-    owner: Ownership,
+pub(super) struct MetadataWatch {
+    owner: LogOwnership,
     catalog: Catalog,
     metastore: Metastore,
     /// What was told last; none once every file was found.
     told: Option<String>,
 }
 
-impl LookForMetadata {
+impl MetadataWatch {
     /// The job, which has not looked yet.
-    pub(super) fn new(owner: &Ownership, catalog: &Catalog, metastore: &Metastore) -> Self {
+    pub(super) fn new(owner: &LogOwnership, catalog: &Catalog, metastore: &Metastore) -> Self {
         let told = "the metadata files of the tables are being looked for".to_owned();
         owner.wait_for(TOPIC, told.clone());
         let (owner, catalog) = (owner.clone(), catalog.clone());
@@ -57,14 +57,14 @@ impl LookForMetadata {
         }
     }
 
-    fn tell(&mut self, unreadable: Vec<Unreadable>) {
-        let is_ours = |table: &Unreadable| {
+    fn tell(&mut self, unreadable: Vec<UnreadableMetadata>) {
+        let is_ours = |table: &UnreadableMetadata| {
             let name = table.place.name.as_str();
             table.place.levels.len() == 1
                 && SERVICE_TABLES.iter().any(|table| table.name.fits(name))
         };
         let is_closing = unreadable.iter().any(is_ours);
-        let named = named(unreadable.into_iter().map(|Unreadable { place, reason }| {
+        let named = named(unreadable.into_iter().map(|UnreadableMetadata { place, reason }| {
             let table = format!("{}.{}", place.levels.join("."), place.name);
             format!("`{}` of `{table}` {reason}", place.metadata_location)
         }));
@@ -83,7 +83,7 @@ impl LookForMetadata {
     }
 }
 
-impl Job for LookForMetadata {
+impl Job for MetadataWatch {
     const NAME: &'static str = "look-for-metadata";
     type Error = CatalogError;
 

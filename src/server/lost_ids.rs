@@ -5,18 +5,18 @@ use crate::{
     clock::Clock,
     config::Config,
     event::stored_key,
-    ids::Ids,
-    ingest::{Ingest, IngestOptions, rebuild::Rebuild},
+    ids::IdGenerator,
+    ingest::{Ingest, IngestOptions, rebuild::IndexRebuild},
     metrics::Metrics,
     server::{
         StartError,
-        claim::{Claimed, marks_path},
-        stores::{self, Known, MetastoreTrouble, Stores},
+        claim::{ClaimedLog, marks_path},
+        stores::{self, CatalogState, MetastoreTrouble, StoreComparison},
     },
-    table::{evolve::Fit, known_ids, schema, writer::blocking},
+    table::{evolve::SchemaFit, known_ids, schema, writer::blocking},
     wal::{
         Wal, WalOptions,
-        marks::{Mark, Marks, Noted},
+        marks::{MarkFile, NotedMarks, RowMark},
     },
 };
 use futures::TryStreamExt;
@@ -24,7 +24,7 @@ use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
     metastore::Metastore,
-    scan::{Deadline, Source, manifests::ManifestCache},
+    scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
 use icecore_schemas::{
     names::Namespace,
@@ -46,13 +46,13 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// [`StartError`] says what is in the way.
 pub(super) async fn start_ingest(
     config: &Config,
-    (clock, ids, metrics): (&Clock, &Ids, &Metrics),
+    (clock, ids, metrics): (&Clock, &IdGenerator, &Metrics),
     (catalog, metastore): (&Catalog, &Metastore),
-    claimed: Claimed,
+    claimed: ClaimedLog,
 ) -> Result<(Wal, Ingest), StartError> {
-    let Claimed { folder, owner, seq_after, noted, logs } = claimed;
+    let ClaimedLog { folder, owner, seq_after, noted, logs } = claimed;
     // Read under the new epoch: whoever moved watermarks before does not any more.
-    let known = Known::ask(metastore, owner.since()).await?;
+    let known = CatalogState::ask(metastore, owner.since()).await?;
     let tables_floor = metastore.highest_position().await?;
     let options = wal_options(config, metrics, tables_floor.max(noted.highest_position()));
     let log = folder.log();
@@ -64,7 +64,7 @@ pub(super) async fn start_ingest(
         let ledger = stores::ledger(config, &noted)?;
         let records = wal.all_records(0);
         let (known, records) = (&known, records.as_slice());
-        let stores = Stores { noted: &noted, known, log, records, seq_after, ledger };
+        let stores = StoreComparison { noted: &noted, known, log, records, seq_after, ledger };
         let mut findings = stores.compare();
         if known.is_new
             && noted.metastore.is_none()
@@ -85,7 +85,8 @@ pub(super) async fn start_ingest(
     if options.takes_events {
         let (options, log, clock) = (options.clone(), wal.clone(), clock.clone());
         let namespaces = options.namespaces.clone();
-        if let Some(rebuild) = blocking(move || Rebuild::start(&options, &log, &clock)).await? {
+        if let Some(rebuild) = blocking(move || IndexRebuild::start(&options, &log, &clock)).await?
+        {
             // Boxed: the streams of files within one another are large.
             let found = rebuild_from_tables(rebuild, catalog, (config, &namespaces));
             let found = Box::pin(found).await?;
@@ -103,9 +104,9 @@ pub(super) async fn start_ingest(
 }
 
 /// A note that cannot be made keeps nobody from taking events: the log is what has to work.
-async fn note_from_now_on(config: &Config, wal: &Wal, (log, known): (Uuid, &Known)) {
+async fn note_from_now_on(config: &Config, wal: &Wal, (log, known): (Uuid, &CatalogState)) {
     let path = marks_path(config);
-    match blocking(move || Marks::open(&path, log)).await {
+    match blocking(move || MarkFile::open(&path, log)).await {
         Ok(marks) => {
             wal.note_in(marks);
             wal.note_metastore(known.metastore);
@@ -131,8 +132,13 @@ fn wal_options(config: &Config, metrics: &Metrics, position_floor: u64) -> WalOp
     }
 }
 
-fn ingest_options(config: &Config, known: Known, logs: Vec<Uuid>, noted: &Noted) -> IngestOptions {
-    let floor = |(table, mark): ((RecordKind, Namespace), Mark)| (table, mark.seq);
+fn ingest_options(
+    config: &Config,
+    known: CatalogState,
+    logs: Vec<Uuid>,
+    noted: &NotedMarks,
+) -> IngestOptions {
+    let floor = |(table, mark): ((RecordKind, Namespace), RowMark)| (table, mark.seq);
     IngestOptions {
         dedup_folder: config.data_dir.join("ids"),
         dedup_window: config.dedup_window,
@@ -150,7 +156,7 @@ fn ingest_options(config: &Config, known: Known, logs: Vec<Uuid>, noted: &Noted)
 }
 
 async fn rebuild_from_tables(
-    mut rebuild: Rebuild,
+    mut rebuild: IndexRebuild,
     catalog: &Catalog,
     (config, namespaces): (&Config, &[Namespace]),
 ) -> Result<u64, StartError> {
@@ -163,13 +169,13 @@ async fn rebuild_from_tables(
             loaded => loaded?,
         };
         // Ids in a table of somebody else were never acknowledged here.
-        if let Err(cause) = Fit::of(ours, &table.metadata) {
+        if let Err(cause) = SchemaFit::of(ours, &table.metadata) {
             tracing::warn!(%namespace, error = &cause as &dyn std::error::Error, "no ids are read");
             continue;
         }
         let cache = ManifestCache::default();
         let (storage, metadata, until) = (catalog.storage(), &table.metadata, Deadline::NONE);
-        let source = Source { storage, cache: &cache, metadata, until };
+        let source = ManifestSource { storage, cache: &cache, metadata, until };
         let types = known_ids::types(source).await?;
         types.iter().for_each(|text| rebuild.add_type(namespace, text));
         tracing::info!(%namespace, "reading ids");

@@ -14,7 +14,7 @@ use icecore_catalog::{
     location::Location,
     metastore::Metastore,
     relocate,
-    relocate::{Move, Relocated, Relocation},
+    relocate::{RelocatedTable, Relocation, WarehouseMove},
     storage::Storage,
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn check(metastore: &Metastore, storage: &Storage) -> Result<()
 
 /// Which places, where an operator names them.
 #[derive(Clone, Debug, Default)]
-pub struct Places {
+pub struct MovePlaces {
     /// The former one; what the metastore says where it is not named.
     pub from: Option<Location>,
     /// The new one; the configured warehouse where it is not named.
@@ -43,9 +43,9 @@ pub struct Places {
 
 /// What was moved.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct MoveReport {
     /// Each table and view.
-    pub tables: Vec<Relocated>,
+    pub tables: Vec<RelocatedTable>,
     /// Locations of namespaces.
     pub namespaces: u64,
     /// Files that wait to be deleted.
@@ -57,7 +57,11 @@ pub struct Report {
 ///
 /// # Errors
 /// [`StartError`]; the tables that were done stay done.
-pub async fn relocate(config: &Config, places: &Places, now_ms: i64) -> Result<Report, StartError> {
+pub async fn relocate(
+    config: &Config,
+    places: &MovePlaces,
+    now_ms: i64,
+) -> Result<MoveReport, StartError> {
     let wal = config.data_dir.join("wal");
     let folder = blocking(move || wal.is_dir().then(|| LogFolder::take(&wal)).transpose()).await?;
     if let MetastoreUrl::Sqlite(path) = &config.metastore
@@ -68,7 +72,7 @@ pub async fn relocate(config: &Config, places: &Places, now_ms: i64) -> Result<R
     let metastore = open_metastore(config).await?;
     let root = places.to.as_ref().map_or(config.warehouse.as_str(), Location::as_str);
     let storage = Storage::open(root, &config.s3)?;
-    let mut report = Report::default();
+    let mut report = MoveReport::default();
     for _ in 0..FORMER_PLACES_MAX {
         let Some(moved) = former(&metastore, &storage, places).await? else { break };
         let relocation = Relocation {
@@ -104,15 +108,15 @@ pub async fn relocate(config: &Config, places: &Places, now_ms: i64) -> Result<R
 async fn former(
     metastore: &Metastore,
     storage: &Storage,
-    places: &Places,
-) -> Result<Option<Move>, StartError> {
+    places: &MovePlaces,
+) -> Result<Option<WarehouseMove>, StartError> {
     let to = Location::parse(storage.root()).expect("an open warehouse has a location");
     if let Some(from) = &places.from {
-        return Ok(Some(Move { from: from.clone(), to }));
+        return Ok(Some(WarehouseMove { from: from.clone(), to }));
     }
     match relocate::moved(metastore, storage).await? {
         Some(moved) if !moved.is_here => Err(invalid(moved.to_string())),
-        Some(moved) => Ok(Some(Move { from: moved.from, to })),
+        Some(moved) => Ok(Some(WarehouseMove { from: moved.from, to })),
         None => Ok(None),
     }
 }

@@ -9,9 +9,9 @@ use crate::{
     ingest,
     server::{StartError, claim::marks_path, moved},
     wal::{
-        Position, RecordRef, WalError,
-        marks::{Mark, MetastoreMark, Noted, TableMarks},
-        ranges::{self, Range},
+        LogPosition, RecordRef, WalError,
+        marks::{MetastoreMark, NotedMarks, RowMark, TableMarks},
+        ranges::{self, SeqInterval},
     },
 };
 use icecore_catalog::{
@@ -39,16 +39,16 @@ const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// What the catalog knows of the namespaces whose events it has.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct CatalogState {
     pub(super) namespaces: Vec<Namespace>,
     /// The last row that each table has. A position of another log than the owner's is 0.
-    pub(super) tables: HashMap<(RecordKind, Namespace), Mark>,
+    pub(super) tables: HashMap<(RecordKind, Namespace), RowMark>,
     pub(super) metastore: MetastoreMark,
     /// Whether nobody ever made anything in it.
     pub(super) is_new: bool,
 }
 
-impl Known {
+impl CatalogState {
     /// Asks the metastore; `since` is the first epoch of the owner.
     ///
     /// # Errors
@@ -61,14 +61,14 @@ impl Known {
             ..Self::default()
         };
         for NamespaceMarks { levels, properties, tables } in metastore.marks().await? {
-            let Some(namespace) = Namespace::noted(&levels, &properties) else {
+            let Some(namespace) = Namespace::from_properties(&levels, &properties) else {
                 continue; // A namespace that another engine made.
             };
             for (table, held) in tables {
                 let named = |ours: &&ServiceTable| ours.fixed_name() == Some(table.as_str());
                 let Some(ours) = SERVICE_TABLES.iter().find(named) else { continue };
                 let position = if held.epoch < since { 0 } else { held.position };
-                let mark = Mark { seq: held.last_seq, position };
+                let mark = RowMark { seq: held.last_seq, position };
                 known.tables.insert((ours.kind, namespace.clone()), mark);
             }
             known.namespaces.push(namespace);
@@ -79,7 +79,7 @@ impl Known {
 
 /// Rows that were acknowledged and are nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Missing {
+pub struct MissingRows {
     /// Their namespace.
     pub namespace: Namespace,
     /// Of which of its tables.
@@ -117,9 +117,9 @@ pub enum LogTrouble {
 
 /// In what the stores disagree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct StoreFindings {
     /// In order.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingRows>,
     /// What is wrong with the metastore, if anything is.
     pub metastore: Option<MetastoreTrouble>,
     /// What is wrong with the log, if anything is.
@@ -127,9 +127,9 @@ pub struct Findings {
 }
 
 /// What there is to compare.
-pub(super) struct Stores<'a> {
-    pub(super) noted: &'a Noted,
-    pub(super) known: &'a Known,
+pub(super) struct StoreComparison<'a> {
+    pub(super) noted: &'a NotedMarks,
+    pub(super) known: &'a CatalogState,
     /// The log in the folder, and its records.
     pub(super) log: Uuid,
     pub(super) records: &'a [RecordRef],
@@ -140,9 +140,9 @@ pub(super) struct Stores<'a> {
     pub(super) ledger: HashMap<Namespace, u64>,
 }
 
-impl Stores<'_> {
+impl StoreComparison<'_> {
     /// Holds them against one another.
-    pub(super) fn compare(&self) -> Findings {
+    pub(super) fn compare(&self) -> StoreFindings {
         let is_noted = !self.noted.log.is_nil();
         let is_other_log = is_noted && self.noted.log != self.log;
         let log = is_other_log.then_some(match self.records.is_empty() {
@@ -158,7 +158,7 @@ impl Stores<'_> {
         });
         // Records of another log are none of these rows.
         let records: &[RecordRef] = if is_other_log { &[] } else { self.records };
-        let held = Held::of(records);
+        let held = LogContents::of(records);
         let mut missing = Vec::new();
         for (key, marks) in &self.noted.tables {
             let base = self.base(key, marks, metastore.is_some());
@@ -168,19 +168,19 @@ impl Stores<'_> {
             missing.extend(self.missing_of_ledger(&held));
         }
         missing.sort();
-        Findings { missing, metastore, log }
+        StoreFindings { missing, metastore, log }
     }
 
     /// The last row that is in the table, or need not be anywhere.
-    fn base(&self, key: &(RecordKind, Namespace), marks: &TableMarks, is_behind: bool) -> Mark {
+    fn base(&self, key: &(RecordKind, Namespace), marks: &TableMarks, is_behind: bool) -> RowMark {
         let table = self.known.tables.get(key).copied().unwrap_or_default();
-        let noted = if is_behind { Mark::default() } else { marks.committed };
+        let noted = if is_behind { RowMark::default() } else { marks.committed };
         let seq = table.seq.max(noted.seq).max(marks.accepted).max(self.seq_after);
-        Mark { seq, position: table.position.max(noted.position) }
+        RowMark { seq, position: table.position.max(noted.position) }
     }
 
     /// By the ledger, which knows no positions: rows that neither table nor log reach.
-    fn missing_of_ledger(&self, held: &Held) -> Vec<Missing> {
+    fn missing_of_ledger(&self, held: &LogContents) -> Vec<MissingRows> {
         let mut missing = Vec::new();
         for (namespace, given) in &self.ledger {
             let key = (RecordKind::Events, namespace.clone());
@@ -190,7 +190,7 @@ impl Stores<'_> {
             let first = table.seq.max(in_log).max(self.seq_after) + 1;
             if first <= *given {
                 let (namespace, kind) = (namespace.clone(), RecordKind::Events);
-                missing.push(Missing { namespace, kind, first, last: *given });
+                missing.push(MissingRows { namespace, kind, first, last: *given });
             }
         }
         missing
@@ -199,27 +199,27 @@ impl Stores<'_> {
 
 /// A record's place and rows.
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    position: Position,
-    seqs: Range,
+struct RecordRange {
+    position: LogPosition,
+    seqs: SeqInterval,
 }
 
 /// What the log holds.
 #[derive(Debug, Default)]
-struct Held {
-    positions: BTreeSet<Position>,
+struct LogContents {
+    positions: BTreeSet<LogPosition>,
     /// In order of their positions.
-    rows: HashMap<(RecordKind, Namespace), Vec<Row>>,
+    rows: HashMap<(RecordKind, Namespace), Vec<RecordRange>>,
 }
 
-impl Held {
+impl LogContents {
     fn of(records: &[RecordRef]) -> Self {
         let mut held = Self::default();
         for record in records {
             held.positions.insert(record.position);
             if 0 < record.rows {
                 let last = record.first_seq + u64::from(record.rows) - 1;
-                let row = Row { position: record.position, seqs: (record.first_seq, last) };
+                let row = RecordRange { position: record.position, seqs: (record.first_seq, last) };
                 let key = (record.kind, record.namespace.clone());
                 held.rows.entry(key).or_default().push(row);
             }
@@ -233,20 +233,20 @@ impl Held {
     fn missing(
         &self,
         (kind, namespace): &(RecordKind, Namespace),
-        base: Mark,
-        acknowledged: Mark,
-    ) -> Vec<Missing> {
+        base: RowMark,
+        acknowledged: RowMark,
+    ) -> Vec<MissingRows> {
         let missing =
-            |(first, last)| Missing { namespace: namespace.clone(), kind: *kind, first, last };
+            |(first, last)| MissingRows { namespace: namespace.clone(), kind: *kind, first, last };
         let rows = self.rows.get(&(*kind, namespace.clone())).map_or(&[][..], Vec::as_slice);
-        let covered: Vec<Range> = rows.iter().map(|row| row.seqs).collect();
+        let covered: Vec<SeqInterval> = rows.iter().map(|row| row.seqs).collect();
         let mut found = Vec::new();
         let mut before = base;
         for row in rows.iter().filter(|row| base.position < row.position) {
             if before.seq + 1 < row.seqs.0 && !self.is_dense(before.position, row.position) {
                 found.push((before.seq + 1, row.seqs.0 - 1));
             }
-            before = Mark { seq: row.seqs.1.max(before.seq), position: row.position };
+            before = RowMark { seq: row.seqs.1.max(before.seq), position: row.position };
         }
         if before.position < acknowledged.position && before.seq < acknowledged.seq {
             found.push((before.seq + 1, acknowledged.seq));
@@ -256,13 +256,13 @@ impl Held {
     }
 
     /// Whether the log has every position between two.
-    fn is_dense(&self, after: Position, before: Position) -> bool {
+    fn is_dense(&self, after: LogPosition, before: LogPosition) -> bool {
         let between = self.positions.range(after + 1..before).count() as u64;
         between == before - after - 1
     }
 }
 
-impl Findings {
+impl StoreFindings {
     /// Whether the stores agree.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -382,7 +382,7 @@ pub(super) async fn check_places(
     metastore: &Metastore,
 ) -> Result<(), StartError> {
     let Err(cause) = moved::check(metastore, catalog.storage()).await else { return Ok(()) };
-    let had = Noted::read(&marks_path(config))?.metastore;
+    let had = NotedMarks::read(&marks_path(config))?.metastore;
     let id = metastore.feed().await?.id;
     if had.is_none_or(|had| had.id == id) {
         return Err(cause);
@@ -395,7 +395,10 @@ pub(super) async fn check_places(
 ///
 /// # Errors
 /// The ledger is there and does not open.
-pub(super) fn ledger(config: &Config, noted: &Noted) -> Result<HashMap<Namespace, u64>, WalError> {
+pub(super) fn ledger(
+    config: &Config,
+    noted: &NotedMarks,
+) -> Result<HashMap<Namespace, u64>, WalError> {
     if !noted.log.is_nil() {
         return Ok(HashMap::new());
     }
@@ -403,8 +406,8 @@ pub(super) fn ledger(config: &Config, noted: &Noted) -> Result<HashMap<Namespace
 }
 
 /// As `namespace shop: seq 3..7`.
-pub(super) fn describe_missing(missing: &Missing) -> String {
-    let Missing { namespace, kind, first, last } = missing;
+pub(super) fn describe_missing(missing: &MissingRows) -> String {
+    let MissingRows { namespace, kind, first, last } = missing;
     let what = kind.table().map_or("seq", |table| table.numbers);
     let table = kind.table_name().unwrap_or("?");
     format!("namespace `{namespace}`, table {table}: {what} {first}..{last}")

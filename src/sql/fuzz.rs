@@ -2,7 +2,7 @@
 //! the machine's memory. How to run it for longer: crate `icecore-fuzz`.
 
 use crate::{
-    engine::{allowed, error::SqlError, references::Reach},
+    engine::{allowed, error::SqlError, references::QueryScope},
     metrics::Metrics,
     sql::{SqlOptions, slots::SlotsMax, tests::House},
 };
@@ -245,7 +245,7 @@ async fn check(house: &House, case: &Case) {
     let request =
         SqlRequest { sql: case.sql.clone(), params: case.params.clone(), ..SqlRequest::default() };
     let outcome = async {
-        let answer = house.sql.query(&house.ns, Reach::Namespace, None, request).await?;
+        let answer = house.sql.query(&house.ns, QueryScope::Namespace, None, request).await?;
         answer.batches.try_for_each(|_| async { Ok(()) }).await
     };
     if let Err(error) = outcome.await {

@@ -1,8 +1,8 @@
 //! `min_seq`: a query that waits until it sees an event that its sender knows of.
 
 use crate::{
-    engine::{error::SqlError, references::Wanted, view::View},
-    sql::Inner,
+    engine::{error::SqlError, references::WantedTables, view::View},
+    sql::SqlInner,
 };
 use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const SEQ_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const SEQ_WAIT_STEP: Duration = Duration::from_millis(50);
 
-impl Inner {
+impl SqlInner {
     /// Returns once a query sees the event of this `seq`.
     pub(super) async fn wait_for(
         &self,
@@ -22,7 +22,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(), SqlError> {
         let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
-        let wanted = Wanted::Named(vec![EVENTS_TABLE.to_owned()]);
+        let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
         loop {
             let (view, _pin) = self.sources().view(namespace, &wanted, None).await?;
             match check(&view, min_seq) {

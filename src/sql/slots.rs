@@ -3,7 +3,7 @@
 //! A query has its slot until nothing of it runs any more, also when its answer ended long before.
 //! Whoever finds no free slot waits for a moment, in the order of arrival.
 
-use crate::engine::{error::SqlError, guard::Checked, stop::Signal};
+use crate::engine::{error::SqlError, guard::CheckedStatement, stop::QuerySignal};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -38,7 +38,7 @@ pub struct SlotsMax {
 
 /// Whose query it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct QueryOwner {
     /// The namespace it asks.
     pub namespace: String,
     /// The token that is shown, or another identity; none while access control is off.
@@ -47,62 +47,62 @@ pub struct Asker {
 
 /// What a query takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub enum QuerySize {
     /// It has no table: its work is bounded by its length.
     Small,
     /// Whatever it takes.
     Any,
 }
 
-impl Size {
+impl QuerySize {
     /// Of a statement that the guard let through.
     #[must_use]
-    pub fn of(statement: &Checked) -> Self {
+    pub fn of(statement: &CheckedStatement) -> Self {
         if statement.reads_tables() { Self::Any } else { Self::Small }
     }
 }
 
 /// Who shares a bound.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Group {
+enum SlotGroup {
     Namespace(String),
     Token(String),
 }
 
 /// The slots of a server. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Slots(Arc<Inner>);
+pub struct QuerySlots(Arc<SlotsInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct SlotsInner {
     max: SlotsMax,
     all: Arc<Semaphore>,
     small: Arc<Semaphore>,
-    books: Mutex<Books>,
+    books: Mutex<SlotBooks>,
 }
 
 #[derive(Debug, Default)]
-struct Books {
-    groups: HashMap<Group, Arc<Semaphore>>,
+struct SlotBooks {
+    groups: HashMap<SlotGroup, Arc<Semaphore>>,
     waiting: HashMap<String, usize>,
-    running: BTreeMap<u64, (Asker, Arc<Signal>)>,
+    running: BTreeMap<u64, (QueryOwner, Arc<QuerySignal>)>,
     next: u64,
 }
 
 /// A slot, free again when it is dropped.
 #[derive(Debug)]
-pub struct Slot {
-    slots: Slots,
+pub struct QuerySlot {
+    slots: QuerySlots,
     number: u64,
     /// In the order in which they were taken.
     permits: Vec<OwnedSemaphorePermit>,
 }
 
-impl Slots {
+impl QuerySlots {
     /// Slots that are all free.
     #[must_use]
     pub fn new(max: SlotsMax) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SlotsInner {
             max,
             all: Arc::new(Semaphore::new(max.all)),
             small: Arc::new(Semaphore::new(SMALL_MAX)),
@@ -122,27 +122,27 @@ impl Slots {
     /// [`SqlError::Busy`] says what holds the slots.
     pub async fn take(
         &self,
-        asker: &Asker,
-        size: Size,
-        signal: &Arc<Signal>,
-    ) -> Result<Slot, SqlError> {
+        asker: &QueryOwner,
+        size: QuerySize,
+        signal: &Arc<QuerySignal>,
+    ) -> Result<QuerySlot, SqlError> {
         let mut bounds = Vec::new();
-        if size == Size::Small {
+        if size == QuerySize::Small {
             bounds.push((Arc::clone(&self.0.small), "statements without a table".to_owned()));
         } else {
-            let namespace = Group::Namespace(asker.namespace.clone());
+            let namespace = SlotGroup::Namespace(asker.namespace.clone());
             let told = format!("other queries of namespace `{}`", asker.namespace);
             bounds.push((self.group(namespace, self.0.max.namespace), told));
             if let Some(token) = &asker.token {
                 let told = "other queries of this token".to_owned();
-                bounds.push((self.group(Group::Token(token.clone()), self.0.max.token), told));
+                bounds.push((self.group(SlotGroup::Token(token.clone()), self.0.max.token), told));
             }
             bounds.push((Arc::clone(&self.0.all), "other queries".to_owned()));
         }
         let until = signal.deadline().min(Instant::now() + WAIT_MAX);
         let _waiting = self.wait(asker)?;
         // From the narrow to the wide: who waits for its own kind keeps nobody else waiting.
-        let mut slot = Slot { slots: self.clone(), number: 0, permits: Vec::new() };
+        let mut slot = QuerySlot { slots: self.clone(), number: 0, permits: Vec::new() };
         for (bound, told) in bounds {
             let permit = timeout_at(until, bound.acquire_owned()).await;
             let permit = permit.map_err(|_| self.busy(&told))?;
@@ -156,7 +156,7 @@ impl Slots {
         Ok(slot)
     }
 
-    fn group(&self, group: Group, max: usize) -> Arc<Semaphore> {
+    fn group(&self, group: SlotGroup, max: usize) -> Arc<Semaphore> {
         let mut books = self.0.books();
         // Those that nobody has or waits for are forgotten.
         books.groups.retain(|_, bound| 1 < Arc::strong_count(bound));
@@ -164,7 +164,7 @@ impl Slots {
         Arc::clone(bound)
     }
 
-    fn wait(&self, asker: &Asker) -> Result<Waiting, SqlError> {
+    fn wait(&self, asker: &QueryOwner) -> Result<QueuePlace, SqlError> {
         let mut books = self.0.books();
         let all: usize = books.waiting.values().sum();
         let waiting = books.waiting.entry(asker.namespace.clone()).or_default();
@@ -173,7 +173,7 @@ impl Slots {
             return Err(SqlError::Busy(text));
         }
         *waiting += 1;
-        Ok(Waiting { slots: self.clone(), namespace: asker.namespace.clone() })
+        Ok(QueuePlace { slots: self.clone(), namespace: asker.namespace.clone() })
     }
 
     fn busy(&self, told: &str) -> SqlError {
@@ -201,14 +201,14 @@ impl Slots {
     }
 }
 
-impl Inner {
+impl SlotsInner {
     // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, SlotBooks> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Slot {
+impl Drop for QuerySlot {
     fn drop(&mut self) {
         let Some((asker, signal)) = self.slots.0.books().running.remove(&self.number) else {
             return;
@@ -222,12 +222,12 @@ impl Drop for Slot {
 }
 
 /// A place in the queue.
-struct Waiting {
-    slots: Slots,
+struct QueuePlace {
+    slots: QuerySlots,
     namespace: String,
 }
 
-impl Drop for Waiting {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         let mut books = self.slots.0.books();
         if let Some(waiting) = books.waiting.get_mut(&self.namespace) {

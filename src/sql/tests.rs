@@ -2,11 +2,11 @@ use super::*;
 use crate::{
     clock::Clock,
     event::{codec, rows},
-    faults::Faults,
-    ids::Ids,
-    owner::Ownership,
+    faults::Failpoints,
+    ids::IdGenerator,
+    owner::LogOwnership,
     table::{schema, writer},
-    wal::{Record, WalOptions, WalWriter},
+    wal::{LogRecord, WalOptions, WalWriter},
 };
 use arrow::{
     array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array},
@@ -57,10 +57,10 @@ pub(super) struct House {
 
 impl House {
     async fn new() -> Self {
-        Self::with_faults(Faults::default()).await
+        Self::with_faults(Failpoints::default()).await
     }
 
-    async fn with_faults(faults: Faults) -> Self {
+    async fn with_faults(faults: Failpoints) -> Self {
         let options = SqlOptions {
             memory_bytes_max: 256 << 20,
             timeout_max: Duration::from_secs(60),
@@ -73,10 +73,10 @@ impl House {
     }
 
     pub(super) async fn with(options: SqlOptions) -> Self {
-        Self::open(options, Faults::default()).await
+        Self::open(options, Failpoints::default()).await
     }
 
-    async fn open(options: SqlOptions, faults: Faults) -> Self {
+    async fn open(options: SqlOptions, faults: Failpoints) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_MS);
         let log = WalOptions {
@@ -88,7 +88,7 @@ impl House {
             position_floor: 0,
             metrics: Metrics::default(),
         };
-        let (wal, writer) = Wal::open(log, clock.clone(), Faults::default()).unwrap();
+        let (wal, writer) = Wal::open(log, clock.clone(), Failpoints::default()).unwrap();
         let root = format!("file://{}", folder.path().join("warehouse").display());
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
         let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
@@ -97,7 +97,7 @@ impl House {
             Catalog::new("icecore", storage, metastore.clone(), Arc::new(move || now.now_ms()));
         let sql = Sql::new(
             options,
-            (wal.clone(), Ownership::first()),
+            (wal.clone(), LogOwnership::first()),
             catalog.clone(),
             metastore,
             faults,
@@ -114,7 +114,7 @@ impl House {
 
     fn record(&self, kind: RecordKind, schema: &SchemaRef, seqs: Range<u64>) {
         let rows = sample(schema, seqs.clone());
-        let record = Record {
+        let record = LogRecord {
             kind,
             namespace: self.ns.clone(),
             first_seq: seqs.start,
@@ -140,7 +140,7 @@ impl House {
         let batches = waiting.iter().map(|record| {
             codec::decode(&stored, &record.read().unwrap(), record.first_seq).unwrap()
         });
-        let ids = Ids::new(self.clock.clone());
+        let ids = IdGenerator::new(self.clock.clone());
         let files =
             writer::write(self.catalog.storage(), &table.metadata, batches.collect(), &ids).await;
         let (first, last) = (waiting.first().unwrap(), waiting.last().unwrap());
@@ -167,7 +167,7 @@ impl House {
     }
 
     async fn ask(&self, request: SqlRequest) -> Result<Vec<RecordBatch>, SqlError> {
-        let answer = self.sql.query(&self.ns, Reach::Namespace, None, request).await?;
+        let answer = self.sql.query(&self.ns, QueryScope::Namespace, None, request).await?;
         answer.batches.try_collect().await
     }
 
@@ -276,7 +276,7 @@ async fn an_answer_goes_on_while_its_records_are_committed_and_trimmed() {
     }
     let answer = house
         .sql
-        .query(&house.ns, Reach::Namespace, None, asked("SELECT id FROM events"))
+        .query(&house.ns, QueryScope::Namespace, None, asked("SELECT id FROM events"))
         .await
         .unwrap();
     house.commit().await;
@@ -309,7 +309,7 @@ async fn rows_that_are_committed_and_trimmed_while_a_view_is_taken_are_in_it() {
 
 #[tokio::test]
 async fn rows_that_are_committed_and_trimmed_between_listing_and_loading_are_seen_once() {
-    let (faults, meeting) = Faults::meeting("sql.after_list");
+    let (faults, meeting) = Failpoints::meeting("sql.after_list");
     let house = House::with_faults(faults).await;
     house.take(1..11);
     let meet = async || {
@@ -494,8 +494,11 @@ async fn time_travel_shows_a_snapshot_and_nothing_of_the_log() {
         .check_refused(at(count, json!(42)), "NotFound(\"table `events` has no snapshot 42\")")
         .await;
     house.check_refused(at(count, json!("nobody")), "NotFound").await;
-    let answer =
-        house.sql.query(&house.ns, Reach::Namespace, None, at(count, json!(first))).await.unwrap();
+    let answer = house
+        .sql
+        .query(&house.ns, QueryScope::Namespace, None, at(count, json!(first)))
+        .await
+        .unwrap();
     assert_eq!(answer.snapshot, Some(first));
 }
 
@@ -547,7 +550,7 @@ async fn a_catalog_name_finds_the_rows_of_its_owner() {
     let count = async || {
         let answer = house
             .sql
-            .query(&by_name, Reach::Namespace, None, asked("SELECT id FROM events"))
+            .query(&by_name, QueryScope::Namespace, None, asked("SELECT id FROM events"))
             .await
             .unwrap();
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
@@ -642,7 +645,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
     .await;
     house.take(1..201);
     let million = asked("SELECT a.id FROM events a, events b, events c");
-    let held = house.sql.query(&house.ns, Reach::Namespace, None, million).await.unwrap();
+    let held = house.sql.query(&house.ns, QueryScope::Namespace, None, million).await.unwrap();
     let patient = asked("SELECT count(*) FROM events");
     house.check_refused(patient, "Busy(\"too many other queries of namespace `shop_example`").await;
     assert_eq!(house.count("SELECT 1").await, 1, "a statement without a table does not wait");
@@ -1055,7 +1058,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
             (*name, Arc::new(Int64Array::from(vec![*value])) as ArrayRef, true)
         });
         let batch = RecordBatch::try_from_iter_with_nullable(batch).unwrap();
-        let ids = Ids::new(house.clock.clone());
+        let ids = IdGenerator::new(house.clock.clone());
         let storage = house.catalog.storage();
         let files = writer::write(storage, &table.metadata, vec![batch], &ids).await.unwrap();
         let position = u64::try_from(table.version).unwrap();

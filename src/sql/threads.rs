@@ -6,10 +6,10 @@
 //! through does not overflow a stack.
 
 use crate::engine::{
-    Rows,
+    RowStream,
     error::SqlError,
     failure,
-    stop::{Signal, THREADS_MAX},
+    stop::{QuerySignal, THREADS_MAX},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use futures::{StreamExt, stream};
@@ -33,14 +33,14 @@ const BATCHES_AHEAD: usize = 2;
 
 /// Threads for queries.
 #[derive(Debug)]
-pub struct Threads {
+pub struct QueryThreads {
     // None only while it is dropped.
     runtime: Option<Runtime>,
 }
 
 /// What a query tells before its first row.
 #[derive(Debug)]
-pub struct Head {
+pub struct ResultHeader {
     /// Columns.
     pub schema: SchemaRef,
     /// The snapshot of `events` that is read.
@@ -49,31 +49,31 @@ pub struct Head {
 
 /// Where a running query puts its answer.
 #[derive(Debug)]
-pub struct Out {
-    head: Option<oneshot::Sender<Result<Head, SqlError>>>,
+pub struct ResultSink {
+    head: Option<oneshot::Sender<Result<ResultHeader, SqlError>>>,
     batches: mpsc::Sender<Result<RecordBatch, SqlError>>,
 }
 
 /// The reader is gone: the query has no reason to go on.
 #[derive(Debug)]
-pub struct Gone;
+pub struct ReaderGone;
 
-impl Out {
+impl ResultSink {
     /// Tells what comes; once, before the first batch.
     ///
     /// # Errors
-    /// [`Gone`]
-    pub fn head(&mut self, head: Head) -> Result<(), Gone> {
-        let sender = self.head.take().ok_or(Gone)?;
-        sender.send(Ok(head)).map_err(|_| Gone)
+    /// [`ReaderGone`]
+    pub fn head(&mut self, head: ResultHeader) -> Result<(), ReaderGone> {
+        let sender = self.head.take().ok_or(ReaderGone)?;
+        sender.send(Ok(head)).map_err(|_| ReaderGone)
     }
 
     /// Gives a batch once there is room for it.
     ///
     /// # Errors
-    /// [`Gone`]
-    pub async fn batch(&mut self, batch: RecordBatch) -> Result<(), Gone> {
-        self.batches.send(Ok(batch)).await.map_err(|_| Gone)
+    /// [`ReaderGone`]
+    pub async fn batch(&mut self, batch: RecordBatch) -> Result<(), ReaderGone> {
+        self.batches.send(Ok(batch)).await.map_err(|_| ReaderGone)
     }
 
     /// Ends the answer with an error.
@@ -90,12 +90,12 @@ impl Out {
 
 /// Ends the query when the reader drops it.
 #[derive(Debug)]
-struct Task {
-    handle: JoinHandle<Ended>,
-    signal: Arc<Signal>,
+struct QueryTask {
+    handle: JoinHandle<TaskEnd>,
+    signal: Arc<QuerySignal>,
 }
 
-impl Drop for Task {
+impl Drop for QueryTask {
     fn drop(&mut self) {
         self.signal.leave();
         self.handle.abort();
@@ -104,14 +104,14 @@ impl Drop for Task {
 
 /// How a query's task ended.
 #[derive(Debug)]
-enum Ended {
+enum TaskEnd {
     /// It said all that it had to say.
     Told,
     /// Its time was up before.
     Over,
 }
 
-impl Threads {
+impl QueryThreads {
     /// Threads for this many queries at a time.
     ///
     /// # Panics
@@ -134,40 +134,44 @@ impl Threads {
     ///
     /// # Errors
     /// What `query` gave before its head, or [`SqlError::Limit`].
-    pub async fn run<F, Q>(&self, query: F, signal: Arc<Signal>) -> Result<(Head, Rows), SqlError>
+    pub async fn run<F, Q>(
+        &self,
+        query: F,
+        signal: Arc<QuerySignal>,
+    ) -> Result<(ResultHeader, RowStream), SqlError>
     where
-        F: FnOnce(Out) -> Q,
-        Q: Future<Output = Result<(), (SqlError, Out)>> + Send + 'static,
+        F: FnOnce(ResultSink) -> Q,
+        Q: Future<Output = Result<(), (SqlError, ResultSink)>> + Send + 'static,
     {
         let (head_sender, head) = oneshot::channel();
         let (batch_sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let running = query(Out { head: Some(head_sender), batches: batch_sender });
+        let running = query(ResultSink { head: Some(head_sender), batches: batch_sender });
         let runtime = self.runtime.as_ref().expect("it is there until it is dropped");
         let deadline = signal.deadline();
         let handle = runtime.spawn(async move {
             match timeout_at(deadline, running).await {
-                Ok(Ok(())) => Ended::Told,
+                Ok(Ok(())) => TaskEnd::Told,
                 Ok(Err((error, out))) => {
                     out.fail(error).await;
-                    Ended::Told
+                    TaskEnd::Told
                 }
-                Err(_) => Ended::Over,
+                Err(_) => TaskEnd::Over,
             }
         });
         // From here on the end of this future, too, ends the query.
-        let task = Task { handle, signal: Arc::clone(&signal) };
+        let task = QueryTask { handle, signal: Arc::clone(&signal) };
         let head = timeout_at(deadline, head).await.map_err(|_| signal.too_slow())?;
         let head = match head {
             Ok(head) => head?,
             // Without an answer the query panicked, or its time was up just now.
             Err(_) => return Err(signal.check().err().unwrap_or_else(failure::of_panic)),
         };
-        let rows = Received { task, batches, ended: false };
-        Ok((head, stream::unfold(rows, Received::next).boxed()))
+        let rows = ReceivedRows { task, batches, ended: false };
+        Ok((head, stream::unfold(rows, ReceivedRows::next).boxed()))
     }
 }
 
-impl Drop for Threads {
+impl Drop for QueryThreads {
     /// Does not wait for queries, which may run for as long as their limits let them.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -176,13 +180,13 @@ impl Drop for Threads {
     }
 }
 
-struct Received {
-    task: Task,
+struct ReceivedRows {
+    task: QueryTask,
     batches: mpsc::Receiver<Result<RecordBatch, SqlError>>,
     ended: bool,
 }
 
-impl Received {
+impl ReceivedRows {
     async fn next(mut self) -> Option<(Result<RecordBatch, SqlError>, Self)> {
         if self.ended {
             return None;
@@ -191,8 +195,8 @@ impl Received {
         let item = match timeout_at(signal.deadline(), self.batches.recv()).await {
             Ok(Some(batch)) => batch,
             Ok(None) => match (&mut self.task.handle).await {
-                Ok(Ended::Told) => return None,
-                Ok(Ended::Over) => Err(self.task.signal.too_slow()),
+                Ok(TaskEnd::Told) => return None,
+                Ok(TaskEnd::Over) => Err(self.task.signal.too_slow()),
                 Err(ended) if ended.is_panic() => Err(failure::of_panic()),
                 // The server stops.
                 Err(_) => Err(SqlError::Unavailable),

@@ -8,16 +8,16 @@
 use crate::{
     engine::{
         error::SqlError,
-        references::Wanted,
+        references::WantedTables,
         view::{TableView, View},
     },
-    faults::Faults,
-    owner::Ownership,
+    faults::Failpoints,
+    owner::LogOwnership,
     table::{
         as_of,
-        evolve::{Fit, NotOurs},
+        evolve::{SchemaFit, TableMismatch},
     },
-    wal::{Pin, Wal},
+    wal::{LogPin, Wal},
 };
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
@@ -35,20 +35,20 @@ const LAST_SEQ: &str = "icecore.last-seq";
 
 /// Where views are taken from.
 #[derive(Clone, Copy, Debug)]
-pub struct Sources<'a> {
+pub struct ViewSources<'a> {
     /// The log.
     pub wal: &'a Wal,
     /// Whether its records are rows of the tables.
-    pub owner: &'a Ownership,
+    pub owner: &'a LogOwnership,
     /// The tables.
     pub catalog: &'a Catalog,
     /// Which of them are ours.
     pub tables: &'a ServiceTables,
     /// Failpoints, for tests.
-    pub faults: &'a Faults,
+    pub faults: &'a Failpoints,
 }
 
-impl Sources<'_> {
+impl ViewSources<'_> {
     /// Takes a view, and the pin that keeps it readable.
     ///
     /// # Errors
@@ -57,31 +57,31 @@ impl Sources<'_> {
     pub async fn view(
         self,
         namespace: &Namespace,
-        wanted: &Wanted,
+        wanted: &WantedTables,
         as_of: Option<&AsOf>,
-    ) -> Result<(View, Pin), SqlError> {
+    ) -> Result<(View, LogPin), SqlError> {
         let pin = self.wal.pin();
         let mut view = View::of(namespace.clone());
-        if *wanted == Wanted::Named(Vec::new()) {
+        if *wanted == WantedTables::Named(Vec::new()) {
             return Ok((view, pin));
         }
-        let Some(home) = Home::find(self, namespace).await? else {
+        let Some(home) = ResolvedNamespace::find(self, namespace).await? else {
             return Err(SqlError::NoNamespace(namespace.clone()));
         };
         let names = match wanted {
-            Wanted::All => home.table_names(self).await?,
-            Wanted::Named(names) => names.clone(),
+            WantedTables::All => home.table_names(self).await?,
+            WantedTables::Named(names) => names.clone(),
         };
         for name in names {
             match home.table(self, &name, as_of).await {
                 Ok(Some(table)) => view.tables.push(table),
                 // Who asks what there is gets told of it; reading it is an error.
-                Err(error @ SqlError::Unreadable(_)) if *wanted == Wanted::All => {
+                Err(error @ SqlError::Unreadable(_)) if *wanted == WantedTables::All => {
                     view.unreadable.push((name, error));
                 }
                 Err(cause) => return Err(cause),
                 // Dropped since the names were listed, or not there yet at that time.
-                Ok(None) if *wanted == Wanted::All => (),
+                Ok(None) if *wanted == WantedTables::All => (),
                 Ok(None) => return Err(home.unknown_table(self, &name).await?),
             }
         }
@@ -90,7 +90,7 @@ impl Sources<'_> {
 }
 
 /// A namespace that is there: in the catalog, in the log, or both.
-struct Home {
+struct ResolvedNamespace {
     namespace: Namespace,
 }
 
@@ -127,13 +127,13 @@ pub async fn claim(
     let levels = vec![asked.name().to_owned()];
     let properties = catalog.metastore().namespace(&levels).await?;
     let noted = properties.as_ref();
-    let owner = noted.and_then(|properties| Namespace::noted(&levels, properties));
+    let owner = noted.and_then(|properties| Namespace::from_properties(&levels, properties));
     Ok((owner.or(logged), properties.is_some()))
 }
 
-impl Home {
+impl ResolvedNamespace {
     async fn find(
-        Sources { wal, catalog, .. }: Sources<'_>,
+        ViewSources { wal, catalog, .. }: ViewSources<'_>,
         asked: &Namespace,
     ) -> Result<Option<Self>, SqlError> {
         let found = owner(wal, catalog, asked).await.map_err(|cause| internal(&cause))?;
@@ -141,7 +141,7 @@ impl Home {
     }
 
     /// Every table there is, ours also before they are in the catalog.
-    async fn table_names(&self, sources: Sources<'_>) -> Result<Vec<String>, SqlError> {
+    async fn table_names(&self, sources: ViewSources<'_>) -> Result<Vec<String>, SqlError> {
         let levels = vec![self.namespace.name().to_owned()];
         let mut names = match sources.catalog.metastore().tables(&levels).await {
             Ok(names) => names,
@@ -154,7 +154,11 @@ impl Home {
         Ok(names)
     }
 
-    async fn unknown_table(&self, sources: Sources<'_>, name: &str) -> Result<SqlError, SqlError> {
+    async fn unknown_table(
+        &self,
+        sources: ViewSources<'_>,
+        name: &str,
+    ) -> Result<SqlError, SqlError> {
         let names = self.table_names(sources).await?;
         let listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         Ok(SqlError::Invalid(format!(
@@ -166,7 +170,7 @@ impl Home {
 
     async fn table(
         &self,
-        Sources { wal, owner, catalog, tables, faults }: Sources<'_>,
+        ViewSources { wal, owner, catalog, tables, faults }: ViewSources<'_>,
         name: &str,
         as_of: Option<&AsOf>,
     ) -> Result<Option<TableView>, SqlError> {
@@ -209,10 +213,10 @@ impl Home {
     /// Whether a table that has the name of one of ours is it. Rows of the log do not go to a table of
     /// somebody else, whatever its name.
     fn is_ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> bool {
-        match loaded.map(|loaded| Fit::of(table, &loaded.metadata)) {
+        match loaded.map(|loaded| SchemaFit::of(table, &loaded.metadata)) {
             None | Some(Ok(_)) => true,
-            Some(Err(NotOurs::Unmarked)) => false,
-            Some(Err(cause @ NotOurs::Column(_))) => {
+            Some(Err(TableMismatch::Unmarked)) => false,
+            Some(Err(cause @ TableMismatch::Column(_))) => {
                 let error = &cause as &dyn std::error::Error;
                 tracing::warn!(namespace = %self.namespace, error, "rows of the log are not shown");
                 false

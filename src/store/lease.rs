@@ -11,7 +11,7 @@
 //! time it is acquired, so no two acquisitions pass one fence.
 
 use super::{Store, StoreError, failed};
-use icecore_catalog::metastore::database::Lock;
+use icecore_catalog::metastore::database::RowLock;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 use std::{sync::Arc, time::Duration};
 
@@ -45,22 +45,22 @@ pub struct Lease {
     store: Store,
     name: Arc<str>,
     length_ms: i64,
-    held: Option<Held>,
+    held: Option<HeldLease>,
     /// Another holder's row, and since when it is unchanged.
-    seen: Option<(Row, i64)>,
+    seen: Option<(LeaseRow, i64)>,
     /// Whether this process never held it: then a row in its name is of an earlier life.
     is_new: bool,
 }
 
 /// Times are of this process's clock.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct HeldLease {
     epoch: i64,
     renewed_ms: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Row {
+struct LeaseRow {
     holder: Option<String>,
     epoch: i64,
     renewal: i64,
@@ -91,7 +91,7 @@ impl Store {
         fence: &LeaseFence,
     ) -> Result<Transaction<'static, Any>, StoreError> {
         let mut tx = self.database.begin().await.map_err(failed("begin"))?;
-        let lock = Lock::Share.clause(&tx);
+        let lock = RowLock::Share.clause(&tx);
         let query = format!("SELECT epoch FROM service_leases WHERE name = $1{lock}");
         let epoch: Option<i64> = sqlx::query_scalar(AssertSqlSafe(query))
             .bind(&*fence.lease)
@@ -166,7 +166,7 @@ impl Lease {
             Some(row) if self.is_free(&row, now_ms) => self.take(&row).await?,
             Some(_) => None,
         };
-        self.held = epoch.map(|epoch| Held { epoch, renewed_ms: now_ms });
+        self.held = epoch.map(|epoch| HeldLease { epoch, renewed_ms: now_ms });
         if self.held.is_some() {
             (self.seen, self.is_new) = (None, false);
         }
@@ -174,7 +174,7 @@ impl Lease {
     }
 
     /// Whether nobody holds the lease any more, as far as this process has watched its row.
-    fn is_free(&mut self, row: &Row, now_ms: i64) -> bool {
+    fn is_free(&mut self, row: &LeaseRow, now_ms: i64) -> bool {
         let of_earlier_life = self.is_new && row.holder.as_deref() == Some(&*self.store.server);
         if row.holder.is_none() || of_earlier_life {
             return true;
@@ -191,7 +191,7 @@ impl Lease {
         }
     }
 
-    async fn read(&self) -> Result<Option<Row>, StoreError> {
+    async fn read(&self) -> Result<Option<LeaseRow>, StoreError> {
         let row: Option<(Option<String>, i64, i64, i64)> = sqlx::query_as(
             "SELECT holder, epoch, renewal, length_ms FROM service_leases WHERE name = $1",
         )
@@ -199,7 +199,12 @@ impl Lease {
         .fetch_optional(self.store.database.writer())
         .await
         .map_err(failed("read a lease"))?;
-        Ok(row.map(|(holder, epoch, renewal, length_ms)| Row { holder, epoch, renewal, length_ms }))
+        Ok(row.map(|(holder, epoch, renewal, length_ms)| LeaseRow {
+            holder,
+            epoch,
+            renewal,
+            length_ms,
+        }))
     }
 
     /// The first epoch, unless another process was faster.
@@ -217,7 +222,7 @@ impl Lease {
     }
 
     /// The next epoch, unless the row is not what was read any more.
-    async fn take(&self, row: &Row) -> Result<Option<i64>, StoreError> {
+    async fn take(&self, row: &LeaseRow) -> Result<Option<i64>, StoreError> {
         let taken = sqlx::query(
             "UPDATE service_leases
              SET holder = $1, epoch = epoch + 1, renewal = renewal + 1, length_ms = $2
@@ -248,7 +253,7 @@ impl Lease {
         .await
         .map_err(failed("renew a lease"))?;
         let is_held = renewed.rows_affected() == 1;
-        self.held = is_held.then_some(Held { renewed_ms: now_ms, ..held });
+        self.held = is_held.then_some(HeldLease { renewed_ms: now_ms, ..held });
         Ok(())
     }
 

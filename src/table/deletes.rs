@@ -2,7 +2,8 @@
 //! them brought into one form, the places of rows in their data file.
 //!
 //! Its one invariant: a delete file is applied or the read is refused, never passed over. A reader that
-//! skips the places of [`Deletes::of`] shows what the snapshot holds, whatever wrote its deletes.
+//! skips the places of [`RowDeletes::of`] shows what the snapshot holds, whatever wrote its
+//! deletes.
 //!
 //! Which delete file reaches which data file is Iceberg's rule (specification, "Scan Planning"), and the
 //! planner's [`DeleteIndex`] has it: position deletes reach data files that are not younger, equality
@@ -23,16 +24,16 @@ mod tests;
 
 use crate::table::{
     deletes::keys::KeySet,
-    file_columns::{Columns, FileError, OpenFile},
+    file_columns::{FileColumns, FileError, OpenFile},
 };
 use arrow::record_batch::RecordBatch;
 use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use iceberg::spec::{DataContentType, DataFileFormat};
 use icecore_catalog::{
     scan::{
-        ScanError, Source,
+        ManifestSource, ScanError,
         deletes::{DeleteIndex, partition_key},
-        manifests::{Files, PlannedFile},
+        manifests::{PlannedFile, PlannedFiles},
     },
     storage::Storage,
 };
@@ -85,23 +86,23 @@ type KeyScope = (Vec<i32>, (i32, String));
 
 /// What the delete files of a scan say.
 #[derive(Debug)]
-pub struct Deletes {
+pub struct RowDeletes {
     index: DeleteIndex,
     /// By location of their data file.
     places: HashMap<String, DeletedRows>,
     keys: HashMap<KeyScope, KeySet>,
-    held: Held,
+    held: DeleteMemory,
 }
 
 /// How much of the bound is taken.
 #[derive(Clone, Debug)]
-struct Held {
+struct DeleteMemory {
     table: String,
     bytes: usize,
     bytes_max: usize,
 }
 
-impl Held {
+impl DeleteMemory {
     fn take(&mut self, bytes: usize) -> Result<(), DeletesError> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes_max < self.bytes {
@@ -111,13 +112,13 @@ impl Held {
     }
 }
 
-impl Deletes {
+impl RowDeletes {
     /// Reads the delete files that reach any of `files`.
     ///
     /// # Errors
     /// [`DeletesError`]
     pub async fn read(
-        source: Source<'_>,
+        source: ManifestSource<'_>,
         index: DeleteIndex,
         files: &[Arc<PlannedFile>],
     ) -> Result<Self, DeletesError> {
@@ -125,15 +126,16 @@ impl Deletes {
     }
 
     async fn read_within(
-        source: Source<'_>,
+        source: ManifestSource<'_>,
         index: DeleteIndex,
         files: &[Arc<PlannedFile>],
         bytes_max: usize,
     ) -> Result<Self, DeletesError> {
         let reached = index.of_all(files);
-        let held = Held { table: source.metadata.location().to_owned(), bytes: 0, bytes_max };
+        let held =
+            DeleteMemory { table: source.metadata.location().to_owned(), bytes: 0, bytes_max };
         let mut deletes = Self { index, places: HashMap::new(), keys: HashMap::new(), held };
-        let (mut by_place, mut by_key) = (Files::new(), Files::new());
+        let (mut by_place, mut by_key) = (PlannedFiles::new(), PlannedFiles::new());
         for delete in reached {
             match (delete.content, delete.format) {
                 (DataContentType::EqualityDeletes, DataFileFormat::Parquet) => by_key.push(delete),
@@ -161,7 +163,7 @@ impl Deletes {
     /// [`DeletesError`]
     pub async fn of(
         &self,
-        source: Source<'_>,
+        source: ManifestSource<'_>,
         file: &PlannedFile,
     ) -> Result<Option<DeletedRows>, DeletesError> {
         let mut rows = self.places.get(&file.location).cloned().unwrap_or_default();
@@ -181,7 +183,7 @@ impl Deletes {
     /// [`DeletesError`]
     pub async fn of_all(
         mut self,
-        source: Source<'_>,
+        source: ManifestSource<'_>,
         files: &[Arc<PlannedFile>],
     ) -> Result<HashMap<String, DeletedRows>, DeletesError> {
         if self.keys.is_empty() {
@@ -239,7 +241,7 @@ fn scope(delete: &PlannedFile) -> Option<KeyScope> {
 /// The rows of several delete files, each with its file.
 fn rows_of<'a>(
     storage: &'a Storage,
-    files: impl Iterator<Item = (Arc<PlannedFile>, Columns)> + 'a,
+    files: impl Iterator<Item = (Arc<PlannedFile>, FileColumns)> + 'a,
 ) -> impl Stream<Item = Result<(Arc<PlannedFile>, RecordBatch), FileError>> + 'a {
     stream::iter(files)
         .map(move |(file, columns)| {

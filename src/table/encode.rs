@@ -6,11 +6,11 @@
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
 use crate::table::{
-    pages::{PagedFile, Plain},
+    pages::{PagedFile, PlainFile},
     partition::{field_id, sort_keys},
     schema::{BLOOM_FILTERS, UNBOUNDED},
     stats::{self, ColumnStats},
-    writer::{Layout, WriteError},
+    writer::{FileLayout, WriteError},
 };
 use arrow::{
     array::{Array, ArrayRef, UInt64Array},
@@ -61,7 +61,7 @@ const DELTA: &[&str] = &["ts", "seq", "lsn", "received_at"];
 
 /// A file that is not stored yet.
 #[derive(Debug)]
-pub(super) struct Encoded {
+pub(super) struct EncodedFile {
     /// Its contents.
     pub bytes: Bytes,
     /// What the manifest says about it.
@@ -70,12 +70,12 @@ pub(super) struct Encoded {
 
 /// Encodes the rows of one partition, already in order; `sorted` says whether that is the table's.
 pub(super) fn encode(
-    layout: &Layout,
+    layout: &FileLayout,
     location: String,
     rows: &RecordBatch,
     values: Struct,
     sorted: bool,
-) -> Result<Encoded, WriteError> {
+) -> Result<EncodedFile, WriteError> {
     let fields = rows.schema_ref().fields();
     let stats = column_stats(rows);
     let ids: Vec<i32> = fields.iter().filter_map(|field| field_id(field)).collect();
@@ -90,7 +90,8 @@ pub(super) fn encode(
     let properties = properties(layout, &written, &written_stats, sorted, one_page)
         .map_err(WriteError::Split)?;
     let file = parquet(&written, properties).map_err(WriteError::Encode)?;
-    let described = Described { location, values, sorted, ids: &ids, stats: &stats, written_ids };
+    let described =
+        DescribedFile { location, values, sorted, ids: &ids, stats: &stats, written_ids };
     described.encoded(layout, file)
 }
 
@@ -106,7 +107,7 @@ fn column_stats(rows: &RecordBatch) -> Vec<ColumnStats> {
 /// of them will have values.
 #[derive(Debug)]
 pub(super) struct GroupedFile {
-    layout: Arc<Layout>,
+    layout: Arc<FileLayout>,
     location: String,
     values: Struct,
     ids: Vec<i32>,
@@ -118,7 +119,7 @@ pub(super) struct GroupedFile {
 impl GroupedFile {
     /// A file without rows, for rows with these columns of one partition.
     pub(super) fn new(
-        layout: Arc<Layout>,
+        layout: Arc<FileLayout>,
         location: String,
         values: Struct,
         schema: &SchemaRef,
@@ -157,16 +158,16 @@ impl GroupedFile {
     }
 
     /// The whole file.
-    pub(super) fn finish(self) -> Result<Encoded, WriteError> {
+    pub(super) fn finish(self) -> Result<EncodedFile, WriteError> {
         let Self { layout, location, values, ids, stats, sorted, file } = self;
         let file = file.finish().map_err(WriteError::Encode)?;
         let (ids, stats, written_ids) = (&ids, &stats, ids.clone());
-        Described { location, values, sorted, ids, stats, written_ids }.encoded(&layout, file)
+        DescribedFile { location, values, sorted, ids, stats, written_ids }.encoded(&layout, file)
     }
 }
 
 /// What a manifest says of a file beside what its footer does.
-struct Described<'a> {
+struct DescribedFile<'a> {
     location: String,
     values: Struct,
     sorted: bool,
@@ -176,8 +177,12 @@ struct Described<'a> {
     written_ids: Vec<i32>,
 }
 
-impl Described<'_> {
-    fn encoded(self, layout: &Layout, (bytes, metadata): Plain) -> Result<Encoded, WriteError> {
+impl DescribedFile<'_> {
+    fn encoded(
+        self,
+        layout: &FileLayout,
+        (bytes, metadata): PlainFile,
+    ) -> Result<EncodedFile, WriteError> {
         let Self { location, values, sorted, ids, stats, written_ids } = self;
         let rows = stats.first().map_or(0, |stats| stats.values);
         let mut file = DataFileBuilder::default();
@@ -201,11 +206,11 @@ impl Described<'_> {
         let file = file.build().map_err(|error| {
             WriteError::Describe(Error::new(ErrorKind::DataInvalid, error.to_string()))
         })?;
-        Ok(Encoded { bytes, file })
+        Ok(EncodedFile { bytes, file })
     }
 }
 
-fn parquet(rows: &RecordBatch, properties: WriterProperties) -> Result<Plain, ParquetError> {
+fn parquet(rows: &RecordBatch, properties: WriterProperties) -> Result<PlainFile, ParquetError> {
     let schema = ArrowSchemaConverter::new().convert(&rows.schema())?.root_schema_ptr();
     let properties = Arc::new(properties);
     let mut file = PagedFile::new(schema, Arc::clone(&properties))?;
@@ -217,7 +222,7 @@ fn parquet(rows: &RecordBatch, properties: WriterProperties) -> Result<Plain, Pa
 }
 
 /// A file of one row group, without compression.
-fn plain(rows: &RecordBatch, properties: &WriterPropertiesPtr) -> Result<Plain, ParquetError> {
+fn plain(rows: &RecordBatch, properties: &WriterPropertiesPtr) -> Result<PlainFile, ParquetError> {
     // The Arrow schema would add more bytes to a small file than its rows do; the field ids and
     // Parquet's own types say all of it.
     let options = ArrowWriterOptions::new()
@@ -231,7 +236,7 @@ fn plain(rows: &RecordBatch, properties: &WriterPropertiesPtr) -> Result<Plain, 
 }
 
 fn properties(
-    layout: &Layout,
+    layout: &FileLayout,
     rows: &RecordBatch,
     stats: &[&ColumnStats],
     sorted: bool,
@@ -313,7 +318,7 @@ fn slice_bytes(column: &dyn Array) -> usize {
     column.to_data().get_slice_memory_size().unwrap_or(usize::MAX)
 }
 
-fn sorting_columns(layout: &Layout, rows: &RecordBatch) -> Vec<SortingColumn> {
+fn sorting_columns(layout: &FileLayout, rows: &RecordBatch) -> Vec<SortingColumn> {
     let fields = rows.schema_ref().fields();
     layout
         .sort_order

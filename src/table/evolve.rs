@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 /// Why rows of the log do not go to a table, though it has the name of one of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotOurs {
+pub enum TableMismatch {
     /// Somebody else made it.
     #[error("it was made by somebody else: it has no property `{}`", schema::MANAGED)]
     Unmarked,
@@ -37,37 +37,38 @@ pub enum NotOurs {
 
 /// How a table of ours stands to the columns that it would be made with today.
 #[derive(Clone, Debug, Default)]
-pub struct Fit {
+pub struct SchemaFit {
     /// Columns that it has not yet.
     pub missing: Vec<&'static Column>,
     /// Columns that have no place in it, as another's column has the name.
     pub left_out: Vec<&'static Column>,
 }
 
-impl Fit {
+impl SchemaFit {
     /// Compares a table with ours.
     ///
     /// # Errors
-    /// [`NotOurs`] for the table of somebody else, and for one that others have taken a column from.
-    pub fn of(ours: &ServiceTable, table: &TableMetadata) -> Result<Self, NotOurs> {
+    /// [`TableMismatch`] for the table of somebody else, and for one that others have taken a
+    /// column from.
+    pub fn of(ours: &ServiceTable, table: &TableMetadata) -> Result<Self, TableMismatch> {
         if !retention::is_managed(table) {
-            return Err(NotOurs::Unmarked);
+            return Err(TableMismatch::Unmarked);
         }
         let schema = table.current_schema();
         let mut fit = Self::default();
         for column in ours.columns {
             let Some(id) = column.id else {
                 match found(schema, column) {
-                    Found::Here => (),
-                    Found::Nowhere => fit.missing.push(column),
-                    Found::Other => fit.left_out.push(column),
+                    ColumnMatch::Here => (),
+                    ColumnMatch::Nowhere => fit.missing.push(column),
+                    ColumnMatch::Other => fit.left_out.push(column),
                 }
                 continue;
             };
             // The writer follows the id under another name, and an `int` that became a `long`.
             let fits = schema.field_by_id(id).is_some_and(|field| holds(field, column));
             if !fits {
-                return Err(NotOurs::Column(column.name));
+                return Err(TableMismatch::Column(column.name));
             }
         }
         Ok(fit)
@@ -122,7 +123,7 @@ fn with(table: &TableMetadata, columns: &[&Column]) -> Result<Schema, iceberg::E
 }
 
 /// What of a table has a later column's name.
-enum Found {
+enum ColumnMatch {
     /// A column that holds its values.
     Here,
     /// Nothing.
@@ -132,14 +133,14 @@ enum Found {
     Other,
 }
 
-fn found(schema: &Schema, column: &Column) -> Found {
+fn found(schema: &Schema, column: &Column) -> ColumnMatch {
     let mut fields = schema.as_struct().fields().iter();
     match fields.find(|field| field.name.to_lowercase() == column.name) {
-        None => Found::Nowhere,
+        None => ColumnMatch::Nowhere,
         Some(field) if field.name == column.name && !field.required && holds(field, column) => {
-            Found::Here
+            ColumnMatch::Here
         }
-        Some(_) => Found::Other,
+        Some(_) => ColumnMatch::Other,
     }
 }
 

@@ -12,14 +12,14 @@ use std::collections::HashMap;
 /// Names of files that have no field ids, as the table's property `schema.name-mapping.default`
 /// gives them: aliases by field id.
 #[derive(Clone, Debug, Default)]
-pub struct Aliases(Option<HashMap<i32, Vec<String>>>);
+pub struct FieldAliases(Option<HashMap<i32, Vec<String>>>);
 
 /// The table's property for names is not what Iceberg has there.
 #[derive(Debug, thiserror::Error)]
 #[error("the table's property `schema.name-mapping.default` is no name mapping: {0}")]
 pub struct NameMappingError(String);
 
-impl Aliases {
+impl FieldAliases {
     /// What the table's property says.
     ///
     /// # Errors
@@ -60,17 +60,17 @@ impl Aliases {
 
 /// How fields of one file are found.
 #[derive(Clone, Copy, Debug)]
-pub struct Finder<'a> {
+pub struct FieldFinder<'a> {
     /// Whether the file has field ids.
     pub has_ids: bool,
     /// Names for a file without.
-    pub aliases: &'a Aliases,
+    pub aliases: &'a FieldAliases,
 }
 
-impl<'a> Finder<'a> {
+impl<'a> FieldFinder<'a> {
     /// For a file with these columns.
     #[must_use]
-    pub fn of(file: &Schema, aliases: &'a Aliases) -> Self {
+    pub fn of(file: &Schema, aliases: &'a FieldAliases) -> Self {
         let has_ids = file.fields().iter().any(|field| field_id(field).is_some());
         Self { has_ids, aliases }
     }

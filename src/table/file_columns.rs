@@ -7,7 +7,7 @@
 //! missing or damaged is an error that names it, never an empty one.
 
 use crate::table::{
-    field_ids::{Aliases, Finder},
+    field_ids::{FieldAliases, FieldFinder},
     partition::FIELD_ID,
 };
 use arrow::{
@@ -79,15 +79,15 @@ pub enum FileError {
 
 /// The columns that are read, in this order.
 #[derive(Clone, Debug)]
-pub struct Columns {
+pub struct FileColumns {
     fields: Vec<NestedFieldRef>,
     schema: SchemaRef,
     /// Whether one of them is inside of a struct.
     is_nested: bool,
-    aliases: Arc<Aliases>,
+    aliases: Arc<FieldAliases>,
 }
 
-impl Columns {
+impl FileColumns {
     /// The table's columns with these field ids. One that was dropped is found in an older schema.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Columns {
             is_nested |= schema.as_struct().field_by_id(*id).is_none();
             fields.push(Arc::clone(field));
         }
-        let aliases = Aliases::of(table).map_err(|cause| cause.to_string())?;
+        let aliases = FieldAliases::of(table).map_err(|cause| cause.to_string())?;
         Self::new(fields, is_nested, aliases)
     }
 
@@ -118,7 +118,7 @@ impl Columns {
     pub fn new(
         fields: Vec<NestedFieldRef>,
         is_nested: bool,
-        aliases: Aliases,
+        aliases: FieldAliases,
     ) -> Result<Self, String> {
         let arrow = fields.iter().map(|field| {
             let kind = type_to_arrow_type(&field.field_type).map_err(|cause| cause.to_string())?;
@@ -139,7 +139,7 @@ impl Columns {
     /// Rows of a file with these columns.
     fn bind(&self, rows: &RecordBatch, has_ids: bool) -> Result<RecordBatch, ArrowError> {
         let of_file = rows.schema();
-        let finder = Finder { has_ids, aliases: &self.aliases };
+        let finder = FieldFinder { has_ids, aliases: &self.aliases };
         let columns = self.fields.iter().zip(self.schema.fields()).map(|(column, target)| {
             let target = target.data_type();
             match finder.path(of_file.fields(), column) {
@@ -155,7 +155,7 @@ impl Columns {
 /// A file whose footer is read.
 pub struct OpenFile {
     location: String,
-    columns: Columns,
+    columns: FileColumns,
     mask: ProjectionMask,
     builder: ParquetRecordBatchStreamBuilder<StoredFile>,
 }
@@ -174,7 +174,7 @@ impl OpenFile {
     pub async fn new(
         storage: &Storage,
         file: &PlannedFile,
-        columns: &Columns,
+        columns: &FileColumns,
     ) -> Result<Self, FileError> {
         let location = file.location.clone();
         let reader =
@@ -183,7 +183,7 @@ impl OpenFile {
             Ok(builder) => builder,
             Err(source) => return Err(FileError::Parquet { location, source }),
         };
-        let finder = Finder::of(builder.schema(), &columns.aliases);
+        let finder = FieldFinder::of(builder.schema(), &columns.aliases);
         if columns.is_nested && !finder.has_ids {
             let reason = "has no field ids, so a field inside of a struct is not found in it; rewrite it with the engine that wrote it";
             return Err(FileError::Refused { location, reason });
@@ -207,7 +207,7 @@ impl OpenFile {
     #[must_use]
     pub fn leaf(&self, field_id: i32) -> Option<usize> {
         let column = self.columns.fields.iter().find(|column| column.id == field_id)?;
-        let finder = Finder::of(self.builder.schema(), &self.columns.aliases);
+        let finder = FieldFinder::of(self.builder.schema(), &self.columns.aliases);
         let root = finder.find(self.builder.schema().fields(), column)?;
         let leaves = self.builder.parquet_schema();
         (0..leaves.num_columns()).find(|leaf| leaves.get_column_root_idx(*leaf) == root)
@@ -218,7 +218,7 @@ impl OpenFile {
     /// # Errors
     /// [`FileError::Refused`].
     pub fn with_every_column(self) -> Result<Self, FileError> {
-        let finder = Finder::of(self.builder.schema(), &self.columns.aliases);
+        let finder = FieldFinder::of(self.builder.schema(), &self.columns.aliases);
         let fields = self.builder.schema().fields();
         match self.columns.fields.iter().all(|column| finder.path(fields, column).is_some()) {
             true => Ok(self),
@@ -250,7 +250,7 @@ impl OpenFile {
         selection: Option<RowSelection>,
     ) -> Result<impl Stream<Item = Result<RecordBatch, FileError>> + use<>, FileError> {
         let Self { location, columns, mask, builder } = self;
-        let Finder { has_ids, .. } = Finder::of(builder.schema(), &columns.aliases);
+        let FieldFinder { has_ids, .. } = FieldFinder::of(builder.schema(), &columns.aliases);
         let mut batch_rows = BATCH_ROWS;
         for group in groups.iter().map(|group| builder.metadata().row_group(*group)) {
             let (stored, plain) = bytes_in(group, &mask);

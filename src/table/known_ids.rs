@@ -10,8 +10,8 @@ use arrow::{
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use iceberg::spec::{Datum, Literal, PrimitiveLiteral, TableMetadata, Transform};
 use icecore_catalog::scan::{
-    Source,
-    filter::{Check, Comparison, Filter, Term, Test},
+    ManifestSource,
+    filter::{Comparison, Filter, FilterTest, Term, ValueCheck},
     manifests::PlannedFile,
 };
 use icecore_schemas::service_table::ServiceTable;
@@ -39,7 +39,7 @@ pub struct IdRows {
 ///
 /// # Errors
 /// [`ReadError`]
-pub async fn types(source: Source<'_>) -> Result<BTreeSet<String>, ReadError> {
+pub async fn types(source: ManifestSource<'_>) -> Result<BTreeSet<String>, ReadError> {
     let mut types = BTreeSet::new();
     let Some(snapshot) = source.metadata.current_snapshot_id() else { return Ok(types) };
     let listed = source.list(snapshot, &Filter::True).await?;
@@ -68,7 +68,7 @@ fn type_of(table: &TableMetadata, file: &PlannedFile) -> Option<String> {
 /// # Errors
 /// [`ReadError`], here and in the stream.
 pub async fn rows<'a>(
-    source: Source<'a>,
+    source: ManifestSource<'a>,
     ours: &ServiceTable,
     (since_us, seq_min): (i64, u64),
 ) -> Result<impl Stream<Item = Result<IdRows, ReadError>> + use<'a>, ReadError> {
@@ -107,6 +107,6 @@ fn at_least(table: &TableMetadata, id: i32, least: Datum) -> Result<Filter, Read
     let schema = table.current_schema();
     let name = schema.name_by_field_id(id).unwrap_or_default();
     let term = Term::column(schema, name, true).map_err(ReadError::Unsupported)?;
-    let check = Check::Compare(Comparison::GreaterOrEqual, least);
-    Ok(Filter::Test(Test { term, check }))
+    let check = ValueCheck::Compare(Comparison::GreaterOrEqual, least);
+    Ok(Filter::Test(FilterTest { term, check }))
 }

@@ -13,7 +13,7 @@ use iceberg::spec::{
     TableMetadata, TableMetadataBuilder, Transform, Type, UnboundPartitionSpec,
 };
 use icecore_catalog::{
-    scan::{Deadline, Plan, Source, filter::Filter, manifests::ManifestCache},
+    scan::{Deadline, ManifestSource, ScanPlan, filter::Filter, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
@@ -23,7 +23,7 @@ use std::{collections::HashMap, sync::Arc};
 pub(crate) type FileColumn<'a> = (i32, &'a str, ArrayRef);
 
 /// A table whose commits are applied at once, without a catalog.
-pub(crate) struct Lake {
+pub(crate) struct TestLake {
     pub(crate) storage: Storage,
     pub(crate) metadata: TableMetadata,
     cache: ManifestCache,
@@ -56,7 +56,7 @@ pub(crate) fn within(text: &str) -> Struct {
     Struct::from_iter([Some(Literal::string(text))])
 }
 
-impl Lake {
+impl TestLake {
     /// `id` long, `name` string, `city` string; in one partition a city or in none.
     pub(crate) fn of_people(by_city: bool) -> Self {
         let columns = schema([
@@ -98,13 +98,13 @@ impl Lake {
         self.metadata = builder.build().unwrap().metadata;
     }
 
-    pub(crate) fn source(&self) -> Source<'_> {
+    pub(crate) fn source(&self) -> ManifestSource<'_> {
         let (storage, cache, metadata) = (&self.storage, &self.cache, &self.metadata);
-        Source { storage, cache, metadata, until: Deadline::NONE }
+        ManifestSource { storage, cache, metadata, until: Deadline::NONE }
     }
 
     /// All files of the current snapshot.
-    pub(crate) async fn plan(&self) -> Plan {
+    pub(crate) async fn plan(&self) -> ScanPlan {
         let id = self.metadata.current_snapshot_id().unwrap();
         self.source().plan(id, &Filter::True).await.unwrap()
     }

@@ -8,7 +8,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use bytes::Bytes;
-use icecore_catalog::relocate::{Move, MovedDeletes};
+use icecore_catalog::relocate::{MovedDeletes, WarehouseMove};
 use parquet::{
     arrow::{
         ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder,
@@ -29,7 +29,7 @@ const ARROW_SCHEMA: &str = "ARROW:schema";
 ///
 /// # Errors
 /// Why it does not read.
-pub fn move_deletes(bytes: Bytes, moved: &Move) -> Result<MovedDeletes, String> {
+pub fn move_deletes(bytes: Bytes, moved: &WarehouseMove) -> Result<MovedDeletes, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(text)?;
     let schema = Arc::clone(reader.schema());
     let is_path = |field: &Arc<Field>| {
@@ -65,7 +65,7 @@ pub fn move_deletes(bytes: Bytes, moved: &Move) -> Result<MovedDeletes, String> 
 
 fn paths(
     column: &ArrayRef,
-    moved: &Move,
+    moved: &WarehouseMove,
     range: &mut Option<(String, String)>,
 ) -> Result<ArrayRef, String> {
     let column = cast(column, &DataType::Utf8).map_err(text)?;

@@ -37,7 +37,7 @@ mod thrift {
 }
 
 /// A Parquet file and what its footer says.
-pub(super) type Plain = (Bytes, ParquetMetaData);
+pub(super) type PlainFile = (Bytes, ParquetMetaData);
 
 /// A file that is made of row groups which are encoded without compression.
 pub(super) struct PagedFile {
@@ -60,7 +60,7 @@ impl PagedFile {
     }
 
     /// Adds the row groups of a file and compresses their pages.
-    pub(super) fn append(&mut self, plain: &Plain) -> Result<()> {
+    pub(super) fn append(&mut self, plain: &PlainFile) -> Result<()> {
         for group in 0..plain.1.num_row_groups() {
             let mut writer = self.file.next_row_group()?;
             for column in 0..plain.1.row_group(group).num_columns() {
@@ -78,7 +78,7 @@ impl PagedFile {
     }
 
     /// The whole file, and what its footer says.
-    pub(super) fn finish(mut self) -> Result<Plain> {
+    pub(super) fn finish(mut self) -> Result<PlainFile> {
         let metadata = self.file.finish()?;
         Ok((Bytes::from(std::mem::take(self.file.inner_mut())), metadata))
     }
@@ -86,7 +86,7 @@ impl PagedFile {
 
 /// The pages of one column of a row group, compressed, and what the footer says about them.
 fn column_chunk(
-    (plain, metadata): &Plain,
+    (plain, metadata): &PlainFile,
     group: usize,
     column: usize,
     compressor: &mut Compressor<'_>,

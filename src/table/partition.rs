@@ -3,7 +3,7 @@
 //! Knows the transforms that our own tables use; what another engine may have made of a partition
 //! spec beyond them is refused, because a wrong partition value hides rows from every reader.
 
-use crate::table::writer::{Layout, WriteError};
+use crate::table::writer::{FileLayout, WriteError};
 use arrow::{
     array::{Array, ArrayRef, AsArray, UInt32Array},
     compute::take,
@@ -30,25 +30,25 @@ const DAY_US: i64 = 86_400_000_000;
 
 /// Rows in the order of their files.
 #[derive(Debug)]
-pub struct Split {
+pub struct PartitionSplit {
     /// All rows, partition after partition.
     pub rows: RecordBatch,
     /// The partitions.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PartitionRows>,
     /// Whether each partition is in the table's sort order.
     pub sorted: bool,
 }
 
 /// The rows of one partition.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    /// Its rows in [`Split::rows`].
+pub struct PartitionRows {
+    /// Its rows in [`PartitionSplit::rows`].
     pub rows: Range<usize>,
     /// Its partition values, in the order of the spec's fields.
     pub values: Struct,
 }
 
-impl Part {
+impl PartitionRows {
     /// The same rows as parts of about `bytes_max` bytes in memory each, at least a row and at most
     /// [`FILES_MAX`] parts.
     fn cut(self, rows: &RecordBatch, bytes_max: usize) -> Vec<Self> {
@@ -74,7 +74,7 @@ type RowKey = (u32, i64, i64, u32);
 /// # Errors
 /// [`WriteError::Describe`] for a partition transform that is not ours, [`WriteError::Split`] when
 /// Arrow fails.
-pub fn split(layout: &Layout, rows: &RecordBatch) -> Result<Split, WriteError> {
+pub fn split(layout: &FileLayout, rows: &RecordBatch) -> Result<PartitionSplit, WriteError> {
     let (numbers, values) = partition_numbers(layout, rows)?;
     let sort_keys = sort_keys(layout, rows);
     let key = |column: usize, row: usize| {
@@ -93,10 +93,10 @@ pub fn split(layout: &Layout, rows: &RecordBatch) -> Result<Split, WriteError> {
         order.sort_unstable();
     }
     let rows = if in_order { rows.clone() } else { take_rows(rows, &order)? };
-    Ok(Split { rows, parts: parts(&order, values), sorted: sort_keys.is_some() })
+    Ok(PartitionSplit { rows, parts: parts(&order, values), sorted: sort_keys.is_some() })
 }
 
-impl Split {
+impl PartitionSplit {
     /// Parts for files of about `file_bytes`; those of one partition follow one another in its order.
     #[must_use]
     pub fn cut(mut self, file_bytes: usize) -> Self {
@@ -118,7 +118,7 @@ pub fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID)?.parse().ok()
 }
 
-fn parts(order: &[RowKey], values: Vec<Struct>) -> Vec<Part> {
+fn parts(order: &[RowKey], values: Vec<Struct>) -> Vec<PartitionRows> {
     let mut start = 0;
     // Numbers are dense and count up, so the runs and the values go side by side.
     let runs = order.chunk_by(|a, b| a.0 == b.0);
@@ -126,7 +126,7 @@ fn parts(order: &[RowKey], values: Vec<Struct>) -> Vec<Part> {
         .map(|(run, values)| {
             let rows = start..start + run.len();
             start = rows.end;
-            Part { rows, values }
+            PartitionRows { rows, values }
         })
         .collect()
 }
@@ -147,7 +147,7 @@ fn take_rows(rows: &RecordBatch, order: &[RowKey]) -> Result<RecordBatch, WriteE
 
 /// For each row the number of its partition, and the values of each partition by number.
 fn partition_numbers(
-    layout: &Layout,
+    layout: &FileLayout,
     rows: &RecordBatch,
 ) -> Result<(Vec<u32>, Vec<Struct>), WriteError> {
     let mut numbers = vec![0_u32; rows.num_rows()];
@@ -216,7 +216,7 @@ fn refine<V: Copy + Eq + Hash>(
 
 /// The sort columns as numbers that sort the same way; none when the table's order needs more than
 /// that (another engine has changed it), and then files are written as unsorted.
-pub(super) fn sort_keys(layout: &Layout, rows: &RecordBatch) -> Option<Vec<Vec<i64>>> {
+pub(super) fn sort_keys(layout: &FileLayout, rows: &RecordBatch) -> Option<Vec<Vec<i64>>> {
     let fields = &layout.sort_order.fields;
     if fields.is_empty() || 2 < fields.len() {
         return None;

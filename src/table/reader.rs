@@ -20,14 +20,14 @@ mod statistics;
 mod tests;
 
 use crate::table::{
-    deletes::{Deletes, DeletesError, kept_ranges},
-    file_columns::{Columns, FileError, OpenFile},
+    deletes::{DeletesError, RowDeletes, kept_ranges},
+    file_columns::{FileColumns, FileError, OpenFile},
 };
 use arrow::{compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use iceberg::spec::{DataFileFormat, ManifestFile};
 use icecore_catalog::scan::{
-    Listed, Plan, ScanError, Source, filter::Filter, manifests::PlannedFile,
+    ManifestSelection, ManifestSource, ScanError, ScanPlan, filter::Filter, manifests::PlannedFile,
 };
 use parquet::arrow::arrow_reader::RowSelection;
 use std::sync::Arc;
@@ -82,17 +82,17 @@ pub struct ReadRequest {
 /// # Errors
 /// [`ReadError`], here and in the stream.
 pub async fn rows<'a>(
-    source: Source<'a>,
+    source: ManifestSource<'a>,
     request: ReadRequest,
 ) -> Result<impl Stream<Item = Result<RecordBatch, ReadError>> + use<'a>, ReadError> {
     let (mut ids, wanted) = (request.columns.clone(), request.columns.len());
     // Columns that are only compared follow those that are asked for.
     let compared = condition::columns(&request.filter).map_err(ReadError::Unsupported)?;
     ids.extend(compared.into_iter().filter(|id| !request.columns.contains(id)));
-    let columns = Columns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
+    let columns = FileColumns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
     let ReadRequest { snapshot_id, filter, deletes, .. } = request;
     let listed = source.list(snapshot_id, &filter).await?;
-    let scan = Arc::new(Scan { source, columns, wanted, filter, deletes });
+    let scan = Arc::new(TableRead { source, columns, wanted, filter, deletes });
     let plans = plans(source, listed, scan.filter.clone());
     Ok(plans
         .map_err(ReadError::from)
@@ -103,17 +103,17 @@ pub async fn rows<'a>(
         .try_flatten())
 }
 
-/// A manifest of data files, as [`Listed`] has it.
-type ListedManifest = (ManifestFile, Option<i64>);
+/// A manifest of data files, as [`ManifestSelection`] has it.
+type SelectedManifest = (ManifestFile, Option<i64>);
 
 /// The plans of the listed manifests, each for about [`FILES_AT_ONCE`] data files.
 pub fn plans(
-    source: Source<'_>,
-    listed: Listed,
+    source: ManifestSource<'_>,
+    listed: ManifestSelection,
     filter: Filter,
-) -> impl Stream<Item = Result<Plan, ScanError>> {
-    let Listed { data, deletes } = listed;
-    let mut parts: Vec<(u64, Vec<ListedManifest>)> = Vec::new();
+) -> impl Stream<Item = Result<ScanPlan, ScanError>> {
+    let ManifestSelection { data, deletes } = listed;
+    let mut parts: Vec<(u64, Vec<SelectedManifest>)> = Vec::new();
     for manifest in data {
         let count = |files: Option<u32>| u64::from(files.unwrap_or(0));
         let files = count(manifest.0.added_files_count) + count(manifest.0.existing_files_count);
@@ -133,23 +133,23 @@ pub fn plans(
 }
 
 /// What is the same for all files of a read.
-struct Scan<'a> {
-    source: Source<'a>,
-    columns: Columns,
+struct TableRead<'a> {
+    source: ManifestSource<'a>,
+    columns: FileColumns,
     /// How many of the columns are asked for; the others are compared.
     wanted: usize,
     filter: Filter,
     deletes: DeleteHandling,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> TableRead<'a> {
     async fn rows_of_plan(
         self: Arc<Self>,
-        plan: Plan,
+        plan: ScanPlan,
     ) -> Result<impl Stream<Item = Result<RecordBatch, ReadError>> + use<'a>, ReadError> {
-        let Plan { files, deletes } = plan;
+        let ScanPlan { files, deletes } = plan;
         let deletes = match self.deletes {
-            DeleteHandling::Applied => Some(Deletes::read(self.source, deletes, &files).await?),
+            DeleteHandling::Applied => Some(RowDeletes::read(self.source, deletes, &files).await?),
             DeleteHandling::Ignored => None,
         };
         let deletes = Arc::new(deletes);
@@ -164,7 +164,7 @@ impl<'a> Scan<'a> {
     async fn rows_of_file(
         self: Arc<Self>,
         file: &PlannedFile,
-        deletes: Option<&Deletes>,
+        deletes: Option<&RowDeletes>,
     ) -> Result<impl Stream<Item = Result<RecordBatch, ReadError>> + use<'a>, ReadError> {
         self.source.until.check()?;
         if file.format != DataFileFormat::Parquet {

@@ -9,10 +9,10 @@
 pub mod sorted;
 
 use crate::{
-    ids::Ids,
+    ids::IdGenerator,
     table::{
-        encode::{self, Encoded},
-        partition::{self, FIELD_ID, Part, Split, field_id},
+        encode::{self, EncodedFile},
+        partition::{self, FIELD_ID, PartitionRows, PartitionSplit, field_id},
         schema,
     },
 };
@@ -72,7 +72,7 @@ pub enum WriteError {
 
 /// What of a table's metadata decides how its files are laid out.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct FileLayout {
     /// The current columns.
     pub schema: SchemaRef,
     /// The default partition spec.
@@ -85,7 +85,7 @@ pub struct Layout {
     pub file_bytes: usize,
 }
 
-impl Layout {
+impl FileLayout {
     /// The layout of a table as it stands.
     #[must_use]
     pub fn of(table: &TableMetadata) -> Self {
@@ -109,19 +109,19 @@ pub async fn write(
     storage: &Storage,
     table: &TableMetadata,
     batches: Vec<RecordBatch>,
-    ids: &Ids,
+    ids: &IdGenerator,
 ) -> Result<Vec<DataFile>, WriteError> {
     if batches.iter().all(|batch| batch.num_rows() == 0) {
         return Ok(Vec::new());
     }
-    write_as(storage, Layout::of(table), batches, ids).await
+    write_as(storage, FileLayout::of(table), batches, ids).await
 }
 
 async fn write_as(
     storage: &Storage,
-    layout: Layout,
+    layout: FileLayout,
     batches: Vec<RecordBatch>,
-    ids: &Ids,
+    ids: &IdGenerator,
 ) -> Result<Vec<DataFile>, WriteError> {
     let layout = Arc::new(layout);
     let split = {
@@ -132,14 +132,14 @@ async fn write_as(
         })
         .await?
     };
-    let Split { rows, parts, sorted } = split.cut(layout.file_bytes);
+    let PartitionSplit { rows, parts, sorted } = split.cut(layout.file_bytes);
     let encodes = Semaphore::new(ENCODES_AT_ONCE);
     let begun: Mutex<Vec<String>> = Mutex::default();
     let failed = AtomicBool::new(false);
     let mut folder = 0;
     let files: Vec<Option<Result<DataFile, WriteError>>> = stream::iter(parts)
         .enumerate()
-        .map(|(index, Part { rows: range, values })| {
+        .map(|(index, PartitionRows { rows: range, values })| {
             let layout = Arc::clone(&layout);
             let id = ids.mint();
             if index.is_multiple_of(FOLDER_FILES) {
@@ -150,7 +150,7 @@ async fn write_as(
             let (encodes, begun, failed) = (&encodes, &begun, &failed);
             let store = async move {
                 let permit = encodes.acquire().await.expect("the semaphore is never closed");
-                let Encoded { bytes, file } =
+                let EncodedFile { bytes, file } =
                     blocking(move || encode::encode(&layout, location, &part, values, sorted))
                         .await?;
                 drop(permit);

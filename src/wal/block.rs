@@ -9,7 +9,7 @@
 //! of the namespace 2, rows 4, first seq 8, payload length 4, payload crc 4, namespace, padding);
 //! then the payloads. Everything starts at a multiple of [`ALIGN`] bytes.
 
-use crate::wal::{Position, Record};
+use crate::wal::{LogPosition, LogRecord};
 use bytes::{Buf, BufMut};
 use icecore_schemas::{
     names::{NAMESPACE_BYTES_MAX, Namespace},
@@ -27,7 +27,7 @@ const RECORD_HEAD_BYTES: usize = 24;
 
 /// What makes a block belong to a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct BlockOwner {
     /// The segment's generation.
     pub(crate) generation: u64,
     /// The segment's salt.
@@ -38,18 +38,18 @@ pub(crate) struct Owner {
 #[derive(Debug)]
 pub(crate) struct Block {
     /// Position of its first record.
-    pub(crate) first_position: Position,
+    pub(crate) first_position: LogPosition,
     /// When it was written, ms since 1970.
     pub(crate) written_ms: i64,
     /// Its bytes, padding included.
     pub(crate) length: usize,
     /// Its records, in order.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<BlockEntry>,
 }
 
 /// A record of a block, without its payload.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct BlockEntry {
     /// Which table of the namespace.
     pub(crate) kind: RecordKind,
     /// Which namespace.
@@ -59,12 +59,12 @@ pub(crate) struct Entry {
     /// How many rows.
     pub(crate) rows: u32,
     /// Where the payload starts in the block.
-    pub(crate) place: Place,
+    pub(crate) place: PayloadPlace,
 }
 
 /// Where a payload is in its block, and its crc.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PayloadPlace {
     /// From the start of the block.
     pub(crate) offset: usize,
     /// Length of the payload.
@@ -74,7 +74,7 @@ pub(crate) struct Place {
 }
 
 /// Bytes of the block that [`encode`] makes of `group`.
-pub(crate) fn encoded_bytes(group: &[Record]) -> usize {
+pub(crate) fn encoded_bytes(group: &[LogRecord]) -> usize {
     let payloads: usize = group.iter().map(|record| pad(record.payload.len())).sum();
     HEAD_BYTES + record_heads_bytes(group) + payloads
 }
@@ -84,11 +84,11 @@ pub(crate) fn encoded_bytes(group: &[Record]) -> usize {
 /// Payloads are at most `u32::MAX` bytes, which the caller has checked.
 pub(crate) fn encode(
     buffer: &mut Vec<u8>,
-    owner: Owner,
-    first_position: Position,
+    owner: BlockOwner,
+    first_position: LogPosition,
     written_ms: i64,
-    group: &[Record],
-) -> Vec<Place> {
+    group: &[LogRecord],
+) -> Vec<PayloadPlace> {
     let length = encoded_bytes(group);
     let heads = record_heads_bytes(group);
     buffer.clear();
@@ -107,7 +107,7 @@ pub(crate) fn encode(
     let mut offset = HEAD_BYTES + heads;
     for record in group {
         let text = record.namespace.text();
-        let place = Place {
+        let place = PayloadPlace {
             offset,
             length: u32::try_from(record.payload.len()).expect("the caller checked it"),
             crc: crc32c::crc32c(&record.payload),
@@ -138,8 +138,8 @@ pub(crate) fn encode(
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn decode(bytes: &[u8], owner: Owner) -> Result<Block, String> {
-    let head = Head::read(bytes, owner)?;
+pub(crate) fn decode(bytes: &[u8], owner: BlockOwner) -> Result<Block, String> {
+    let head = BlockHead::read(bytes, owner)?;
     if bytes.len() < head.length {
         return Err(format!("{} of its {} bytes are there", bytes.len(), head.length));
     }
@@ -170,30 +170,30 @@ pub(crate) fn decode(bytes: &[u8], owner: Owner) -> Result<Block, String> {
 }
 
 /// Whether someone began to write a block of `owner` at the start of `bytes`, sound or not.
-pub(crate) fn has_begun(bytes: &[u8], owner: Owner) -> bool {
+pub(crate) fn has_begun(bytes: &[u8], owner: BlockOwner) -> bool {
     let generation = bytes.get(GENERATION_AT..GENERATION_AT + 8);
     bytes.starts_with(MAGIC) && generation == Some(&owner.generation.to_le_bytes())
 }
 
 /// Offset of the first sound block head of `owner` in `bytes`.
-pub(crate) fn find_head(bytes: &[u8], owner: Owner) -> Option<usize> {
+pub(crate) fn find_head(bytes: &[u8], owner: BlockOwner) -> Option<usize> {
     (0..bytes.len())
         .step_by(ALIGN)
-        .find(|at| bytes[*at..].starts_with(MAGIC) && Head::read(&bytes[*at..], owner).is_ok())
+        .find(|at| bytes[*at..].starts_with(MAGIC) && BlockHead::read(&bytes[*at..], owner).is_ok())
 }
 
 /// A block's head whose crc holds.
 #[derive(Debug)]
-struct Head {
-    first_position: Position,
+struct BlockHead {
+    first_position: LogPosition,
     written_ms: i64,
     length: usize,
     records: usize,
     heads: usize,
 }
 
-impl Head {
-    fn read(bytes: &[u8], owner: Owner) -> Result<Self, String> {
+impl BlockHead {
+    fn read(bytes: &[u8], owner: BlockOwner) -> Result<Self, String> {
         if !bytes.starts_with(MAGIC) {
             return Err("no block starts here".to_owned());
         }
@@ -225,13 +225,13 @@ impl Head {
 }
 
 /// crc32c of the salt and of a block's head without its crc.
-fn head_crc(owner: Owner, head: &[u8]) -> u32 {
+fn head_crc(owner: BlockOwner, head: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&owner.salt.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, &head[..CRC_AT]);
     crc32c::crc32c_append(crc, &head[CRC_AT + 4..])
 }
 
-fn read_record_head(heads: &mut &[u8], offset: usize) -> Option<Entry> {
+fn read_record_head(heads: &mut &[u8], offset: usize) -> Option<BlockEntry> {
     if heads.len() < RECORD_HEAD_BYTES {
         return None;
     }
@@ -240,17 +240,17 @@ fn read_record_head(heads: &mut &[u8], offset: usize) -> Option<Entry> {
     let text_length = usize::from(heads.get_u16_le());
     let rows = heads.get_u32_le();
     let first_seq = heads.get_u64_le();
-    let place = Place { offset, length: heads.get_u32_le(), crc: heads.get_u32_le() };
+    let place = PayloadPlace { offset, length: heads.get_u32_le(), crc: heads.get_u32_le() };
     let text = heads.get(..text_length).filter(|_| text_length <= NAMESPACE_BYTES_MAX)?;
     let namespace = Namespace::parse(std::str::from_utf8(text).ok()?).ok()?;
     if heads.len() < pad(text_length) {
         return None;
     }
     heads.advance(pad(text_length));
-    Some(Entry { kind, namespace, first_seq, rows, place })
+    Some(BlockEntry { kind, namespace, first_seq, rows, place })
 }
 
-fn record_heads_bytes(group: &[Record]) -> usize {
+fn record_heads_bytes(group: &[LogRecord]) -> usize {
     group.iter().map(|record| RECORD_HEAD_BYTES + pad(record.namespace.text().len())).sum()
 }
 

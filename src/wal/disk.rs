@@ -21,7 +21,7 @@ const NEARLY_ALL: u64 = 64;
 /// # Errors
 /// [`WalError::Full`], and [`WalError::Io`] when the disk does not answer.
 pub(crate) fn check(options: &WalOptions, more: u64) -> Result<(), WalError> {
-    let Room { free, all, least } = room(options)?;
+    let DiskRoom { free, all, least } = room(options)?;
     if free < least.saturating_add(more) {
         let reason = format!(
             "{free} of {all} bytes of its disk are free, and {least} must stay free after {more} more"
@@ -34,7 +34,7 @@ pub(crate) fn check(options: &WalOptions, more: u64) -> Result<(), WalError> {
 /// The bytes that are left of a disk that is nearly full; none while there is room.
 pub(crate) fn left(options: &WalOptions) -> Option<u64> {
     // A disk that does not answer is reported by whoever writes to it next.
-    let Room { free, least, .. } = room(options).ok()?;
+    let DiskRoom { free, least, .. } = room(options).ok()?;
     (free < least.saturating_mul(LOW_TIMES)).then_some(free)
 }
 
@@ -93,19 +93,19 @@ impl Wal {
 }
 
 /// Bytes of the disk.
-struct Room {
+struct DiskRoom {
     free: u64,
     all: u64,
     /// Must stay free.
     least: u64,
 }
 
-fn room(options: &WalOptions) -> Result<Room, WalError> {
+fn room(options: &WalOptions) -> Result<DiskRoom, WalError> {
     let folder = &options.folder;
     let disk = rustix::fs::statvfs(folder)
         .map_err(|source| segment::io_error("look at free disk of", folder, source.into()))?;
     let all = disk.f_blocks.saturating_mul(disk.f_frsize);
-    Ok(Room {
+    Ok(DiskRoom {
         free: disk.f_bavail.saturating_mul(disk.f_frsize),
         all,
         least: (all as f64 * options.disk_free_min) as u64,

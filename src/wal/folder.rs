@@ -6,7 +6,7 @@
 
 use crate::wal::{
     RecordRef, WalError,
-    recover::{self, Tail},
+    recover::{self, SegmentTail},
     segment::{self, io_error},
 };
 use std::{
@@ -90,8 +90,8 @@ impl LogFolder {
         }
         let path = self.path.clone();
         let scans = recover::scan_all(&segment::list(&path)?)?;
-        let is_empty = |scan: &recover::Scan| {
-            scan.records.is_empty() && !matches!(scan.tail, Tail::Damaged { .. })
+        let is_empty = |scan: &recover::SegmentScan| {
+            scan.records.is_empty() && !matches!(scan.tail, SegmentTail::Damaged { .. })
         };
         if scans.iter().all(is_empty) {
             fs::remove_dir_all(&path).map_err(|source| io_error("remove", &path, source))?;

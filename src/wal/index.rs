@@ -4,9 +4,9 @@
 //! table's queue, and its segment is in `segments`.
 
 use crate::wal::{
-    Pending, Position, RecordRef, WalError,
-    held::{Failing, FailingTables, Held, Room},
-    marks::Mark,
+    LogPosition, RecordRef, TableBacklog, WalError,
+    marks::RowMark,
+    quota::{LogBounds, StuckTable, StuckTables, TableUsage},
     segment::SegmentEnd,
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
@@ -18,15 +18,15 @@ use std::{
 
 /// The records of the log.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
-    segments: BTreeMap<u64, Segment>,
+pub(crate) struct LogIndex {
+    segments: BTreeMap<u64, IndexedSegment>,
     /// Segments that no one can list any more; their files wait for the pins that saw them.
-    retired: Vec<Retired>,
-    tables: HashMap<(RecordKind, Namespace), Table>,
+    retired: Vec<RetiredSegment>,
+    tables: HashMap<(RecordKind, Namespace), TableRecords>,
     /// Some of `tables`.
-    failing: FailingTables,
+    failing: StuckTables,
     bytes: u64,
-    keep_after: Position,
+    keep_after: LogPosition,
     /// The segment that is being written.
     current: Option<u64>,
     pins: BTreeSet<u64>,
@@ -36,7 +36,7 @@ pub(crate) struct Index {
 }
 
 #[derive(Debug)]
-struct Segment {
+struct IndexedSegment {
     path: Arc<PathBuf>,
     previous: SegmentEnd,
     records: Vec<RecordRef>,
@@ -45,7 +45,7 @@ struct Segment {
 
 /// A segment whose file may go.
 #[derive(Debug)]
-pub(crate) struct Retired {
+pub(crate) struct RetiredSegment {
     /// Its generation.
     pub(crate) generation: u64,
     /// Its file.
@@ -57,21 +57,21 @@ pub(crate) struct Retired {
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    queue: VecDeque<Slot>,
+struct TableRecords {
+    queue: VecDeque<RecordSlot>,
     /// What is in the queue, and in how many segments.
-    held: Held,
+    held: TableUsage,
 }
 
 /// Where a record is in `segments`.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
-    position: Position,
+struct RecordSlot {
+    position: LogPosition,
     generation: u64,
     index: usize,
 }
 
-impl Index {
+impl LogIndex {
     /// Adds a segment without records.
     pub(crate) fn add_segment(
         &mut self,
@@ -79,7 +79,7 @@ impl Index {
         path: Arc<PathBuf>,
         previous: SegmentEnd,
     ) {
-        let segment = Segment { path, previous, records: Vec::new(), untrimmed: 0 };
+        let segment = IndexedSegment { path, previous, records: Vec::new(), untrimmed: 0 };
         self.segments.insert(generation, segment);
     }
 
@@ -97,7 +97,7 @@ impl Index {
             let index = segment.records.len();
             let is_first = table.queue.back().is_none_or(|last| last.generation != generation);
             table.held.segments += u64::from(is_first);
-            table.queue.push_back(Slot { position: record.position, generation, index });
+            table.queue.push_back(RecordSlot { position: record.position, generation, index });
             table.held.bytes += u64::from(record.length);
             self.bytes += u64::from(record.length);
             segment.untrimmed += 1;
@@ -110,7 +110,7 @@ impl Index {
         &self,
         kind: RecordKind,
         namespace: &Namespace,
-        after: Position,
+        after: LogPosition,
     ) -> Vec<RecordRef> {
         let Some(table) = self.tables.get(&(kind, namespace.clone())) else { return Vec::new() };
         let from = table.queue.partition_point(|slot| slot.position <= after);
@@ -118,7 +118,7 @@ impl Index {
     }
 
     /// Every record after `after` whose segment is kept, trimmed or not.
-    pub(crate) fn all_records(&self, after: Position) -> Vec<RecordRef> {
+    pub(crate) fn all_records(&self, after: LogPosition) -> Vec<RecordRef> {
         let mut found = Vec::new();
         for segment in self.segments.values() {
             let from = segment.records.partition_point(|record| record.position <= after);
@@ -128,10 +128,10 @@ impl Index {
     }
 
     /// What waits, by table.
-    pub(crate) fn pending(&self) -> Vec<Pending> {
-        let line = |(key, table): (&(RecordKind, Namespace), &Table)| {
+    pub(crate) fn pending(&self) -> Vec<TableBacklog> {
+        let line = |(key, table): (&(RecordKind, Namespace), &TableRecords)| {
             let (oldest, last) = (table.queue.front()?, table.queue.back()?);
-            Some(Pending {
+            Some(TableBacklog {
                 kind: key.0,
                 namespace: key.1.clone(),
                 last: last.position,
@@ -158,8 +158,8 @@ impl Index {
         &mut self,
         kind: RecordKind,
         namespace: &Namespace,
-        through: Position,
-    ) -> Option<Mark> {
+        through: LogPosition,
+    ) -> Option<RowMark> {
         let key = (kind, namespace.clone());
         let table = self.tables.get_mut(&key)?;
         let trimmed = table.queue.partition_point(|slot| slot.position <= through);
@@ -167,7 +167,7 @@ impl Index {
         let last = last.map(|slot| {
             let record = &self.segments[&slot.generation].records[slot.index];
             let rows = u64::from(record.rows.saturating_sub(1));
-            Mark { seq: record.first_seq + rows, position: record.position }
+            RowMark { seq: record.first_seq + rows, position: record.position }
         });
         let mut left = None;
         for slot in table.queue.drain(..trimmed) {
@@ -190,7 +190,7 @@ impl Index {
     }
 
     /// Remembers that what waits for a table cannot be moved there.
-    pub(crate) fn note_failing(&mut self, failing: Failing) {
+    pub(crate) fn note_failing(&mut self, failing: StuckTable) {
         if self.tables.contains_key(&(failing.kind, failing.namespace.clone())) {
             self.failing.note(failing);
         }
@@ -202,7 +202,7 @@ impl Index {
     }
 
     /// The failing tables, the longest failing first.
-    pub(crate) fn failing(&self) -> Vec<Failing> {
+    pub(crate) fn failing(&self) -> Vec<StuckTable> {
         self.failing.list()
     }
 
@@ -210,16 +210,16 @@ impl Index {
     pub(crate) fn check_room<'a>(
         &self,
         namespaces: impl Iterator<Item = &'a Namespace>,
-        room: Room,
+        room: LogBounds,
     ) -> Result<(), WalError> {
         let held = |key: &(RecordKind, Namespace)| {
-            self.tables.get(key).map_or_else(Held::default, |table| table.held)
+            self.tables.get(key).map_or_else(TableUsage::default, |table| table.held)
         };
         self.failing.check(namespaces, room, held)
     }
 
     /// Keeps segments with records after `position`.
-    pub(crate) fn set_keep_after(&mut self, position: Position) {
+    pub(crate) fn set_keep_after(&mut self, position: LogPosition) {
         self.keep_after = position;
         self.retire();
     }
@@ -238,7 +238,7 @@ impl Index {
     }
 
     /// Takes out the retired segments that no pin holds, oldest first.
-    pub(crate) fn take_removable(&mut self) -> Vec<Retired> {
+    pub(crate) fn take_removable(&mut self) -> Vec<RetiredSegment> {
         let oldest = self.pins.first().copied().unwrap_or(u64::MAX);
         let (mut removable, held): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.retired).into_iter().partition(|one| one.pin <= oldest);
@@ -248,7 +248,7 @@ impl Index {
     }
 
     /// Puts back segments whose files could not be removed.
-    pub(crate) fn put_back(&mut self, segments: impl IntoIterator<Item = Retired>) {
+    pub(crate) fn put_back(&mut self, segments: impl IntoIterator<Item = RetiredSegment>) {
         self.retired.extend(segments);
     }
 
@@ -259,7 +259,7 @@ impl Index {
             let last = segment.records.last().map_or(0, |record| record.position);
             segment.untrimmed == 0 && last <= keep_after && current != Some(*generation)
         });
-        self.retired.extend(gone.map(|(generation, segment)| Retired {
+        self.retired.extend(gone.map(|(generation, segment)| RetiredSegment {
             generation,
             path: segment.path,
             previous: segment.previous,
@@ -267,7 +267,7 @@ impl Index {
         }));
     }
 
-    fn record(&self, slot: Slot) -> &RecordRef {
+    fn record(&self, slot: RecordSlot) -> &RecordRef {
         let segment = self.segments.get(&slot.generation);
         &segment.expect("a segment with untrimmed records is kept").records[slot.index]
     }

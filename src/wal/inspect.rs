@@ -4,9 +4,9 @@
 //! [`quarantine`] copies a damaged segment before it cuts it.
 
 use crate::wal::{
-    Position, RecordRef, WalError,
+    LogPosition, RecordRef, WalError,
     folder::{identity, lock},
-    recover::{self, Scan, Tail},
+    recover::{self, SegmentScan, SegmentTail},
     segment::{self, SegmentEnd, io_error},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 /// What a log folder holds.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct LogReport {
     /// Which log it is; none for one that an earlier version made.
     pub log: Option<Uuid>,
     /// Its segments, oldest first.
@@ -44,9 +44,9 @@ pub struct SegmentReport {
     /// How many records its sound blocks have.
     pub records: usize,
     /// Positions of the first and the last one.
-    pub positions: Option<(Position, Position)>,
+    pub positions: Option<(LogPosition, LogPosition)>,
     /// What follows the sound blocks.
-    pub tail: Tail,
+    pub tail: SegmentTail,
 }
 
 /// The records of one table.
@@ -63,12 +63,12 @@ pub struct TableReport {
     /// Payload bytes.
     pub bytes: u64,
     /// Positions of the first and the last one.
-    pub positions: (Position, Position),
+    pub positions: (LogPosition, LogPosition),
 }
 
 /// A segment that was cut.
 #[derive(Clone, Debug)]
-pub struct Quarantined {
+pub struct QuarantinedSegment {
     /// The segment; gone when its header was damaged.
     pub segment: PathBuf,
     /// The copy of the whole file as it was.
@@ -85,7 +85,7 @@ pub struct Quarantined {
 ///
 /// # Errors
 /// [`WalError::Io`]; [`WalError::InUse`] while a server has the log open. Damage is in the report.
-pub fn inspect(folder: &Path) -> Result<Report, WalError> {
+pub fn inspect(folder: &Path) -> Result<LogReport, WalError> {
     let listing = segment::list(folder)?;
     // A log that no one ever opened has no lock, and gets none here.
     let _lock = if folder.join("lock").exists() { Some(lock(folder)?) } else { None };
@@ -106,7 +106,7 @@ pub fn inspect(folder: &Path) -> Result<Report, WalError> {
         table.bytes += u64::from(record.length);
         table.positions.1 = record.position;
     }
-    Ok(Report {
+    Ok(LogReport {
         log: identity(folder)?,
         segments: scans.iter().map(report_segment).collect(),
         tables: tables.into_values().collect(),
@@ -116,7 +116,7 @@ pub fn inspect(folder: &Path) -> Result<Report, WalError> {
 
 /// The records of a log that no server has open, which stay readable while this lives.
 #[derive(Debug)]
-pub struct Records {
+pub struct OfflineRecords {
     /// Which log it is; none for one that an earlier version made.
     pub log: Option<Uuid>,
     /// All that its files hold, in order; also those that are in a table.
@@ -128,11 +128,11 @@ pub struct Records {
 ///
 /// # Errors
 /// [`WalError::Io`]; [`WalError::InUse`] while a server has the log open; [`WalError::Damaged`].
-pub fn records(folder: &Path) -> Result<Records, WalError> {
+pub fn records(folder: &Path) -> Result<OfflineRecords, WalError> {
     let listing = segment::list(folder)?;
     let lock = lock(folder)?;
     let records = recover::sound_records(&listing)?;
-    Ok(Records { log: identity(folder)?, records, _lock: lock })
+    Ok(OfflineRecords { log: identity(folder)?, records, _lock: lock })
 }
 
 /// Makes a damaged log start again: copies each damaged segment to `quarantine/` in the folder,
@@ -141,15 +141,15 @@ pub fn records(folder: &Path) -> Result<Records, WalError> {
 ///
 /// # Errors
 /// [`WalError::Io`]; [`WalError::InUse`] while a server has the log open.
-pub fn quarantine(folder: &Path) -> Result<Vec<Quarantined>, WalError> {
+pub fn quarantine(folder: &Path) -> Result<Vec<QuarantinedSegment>, WalError> {
     let _lock = lock(folder)?;
     let listing = segment::list(folder)?;
     let mut done = Vec::new();
     for scan in recover::scan_all(&listing)? {
-        let Tail::Damaged { reason } = &scan.tail else { continue };
+        let SegmentTail::Damaged { reason } = &scan.tail else { continue };
         let copy = copy_aside(folder, &scan)?;
         cut(folder, &scan)?;
-        done.push(Quarantined {
+        done.push(QuarantinedSegment {
             segment: scan.path.to_path_buf(),
             copy,
             offset: scan.end,
@@ -160,7 +160,7 @@ pub fn quarantine(folder: &Path) -> Result<Vec<Quarantined>, WalError> {
     Ok(done)
 }
 
-fn report_segment(scan: &Scan) -> SegmentReport {
+fn report_segment(scan: &SegmentScan) -> SegmentReport {
     let first = scan.records.first().map(|record| record.position);
     let last = scan.records.last().map(|record| record.position);
     SegmentReport {
@@ -175,7 +175,7 @@ fn report_segment(scan: &Scan) -> SegmentReport {
 }
 
 /// A durable copy under a name that is not taken.
-fn copy_aside(folder: &Path, scan: &Scan) -> Result<PathBuf, WalError> {
+fn copy_aside(folder: &Path, scan: &SegmentScan) -> Result<PathBuf, WalError> {
     let aside = folder.join("quarantine");
     segment::create_folder(&aside)?;
     let copy = (0..u32::MAX)
@@ -189,7 +189,7 @@ fn copy_aside(folder: &Path, scan: &Scan) -> Result<PathBuf, WalError> {
     Ok(copy)
 }
 
-fn cut(folder: &Path, scan: &Scan) -> Result<(), WalError> {
+fn cut(folder: &Path, scan: &SegmentScan) -> Result<(), WalError> {
     let path = scan.path.as_path();
     if scan.header.is_none() {
         fs::remove_file(path).map_err(|source| io_error("remove segment", path, source))?;

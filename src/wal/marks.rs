@@ -11,7 +11,7 @@
 //! Its one invariant: nothing is noted before it is durable where it belongs, so that a note which
 //! is behind (after a power cut) claims too little and never too much.
 
-use crate::wal::{Position, Wal, WalError, segment};
+use crate::wal::{LogPosition, Wal, WalError, segment};
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     collections::HashMap,
@@ -37,14 +37,14 @@ const TIME_STEP_MS: i64 = 1000;
 
 /// A row of a table in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct RowMark {
     /// Its `seq`, or a dead letter's number.
     pub seq: u64,
     /// The record that has it.
-    pub position: Position,
+    pub position: LogPosition,
 }
 
-impl Mark {
+impl RowMark {
     /// The one of the two that is further back.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
@@ -56,9 +56,9 @@ impl Mark {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableMarks {
     /// The last row that was made durable in the log.
-    pub acknowledged: Mark,
+    pub acknowledged: RowMark,
     /// The last one that the table had.
-    pub committed: Mark,
+    pub committed: RowMark,
     /// Rows up to this one may be missing: an operator said so.
     pub accepted: u64,
 }
@@ -74,7 +74,7 @@ pub struct MetastoreMark {
 
 /// Everything that is noted.
 #[derive(Clone, Debug, Default)]
-pub struct Noted {
+pub struct NotedMarks {
     /// Whose rows these are; nil when nothing is noted.
     pub log: Uuid,
     /// The metastore; none before the first look at it.
@@ -87,30 +87,30 @@ pub struct Noted {
 
 /// The notes, open for more.
 #[derive(Debug)]
-pub struct Marks {
+pub struct MarkFile {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<MarkFileState>,
     is_dirty: AtomicBool,
     has_failed: AtomicBool,
 }
 
 #[derive(Debug)]
-struct State {
+struct MarkFileState {
     file: File,
-    noted: Noted,
-    slots: Slots,
+    noted: NotedMarks,
+    slots: MarkSlots,
 }
 
 /// Where each table's note is in the file.
 #[derive(Debug, Default)]
-struct Slots {
+struct MarkSlots {
     places: HashMap<(RecordKind, Namespace), u64>,
     count: u64,
 }
 
 impl Wal {
     /// From now on notes how far the log and its tables are.
-    pub fn note_in(&self, marks: Marks) {
+    pub fn note_in(&self, marks: MarkFile) {
         // Set once, at the start.
         let _ = self.inner.marks.set(marks);
     }
@@ -129,7 +129,7 @@ impl Wal {
     }
 }
 
-impl Noted {
+impl NotedMarks {
     /// What the file of an earlier life says; nothing when it is missing. A note that is not whole
     /// is left out. Blocking.
     ///
@@ -141,7 +141,7 @@ impl Noted {
 
     /// The highest position of any row.
     #[must_use]
-    pub fn highest_position(&self) -> Position {
+    pub fn highest_position(&self) -> LogPosition {
         let last = |marks: &TableMarks| marks.acknowledged.position.max(marks.committed.position);
         self.tables.values().map(last).max().unwrap_or(0)
     }
@@ -168,7 +168,7 @@ impl Noted {
     }
 }
 
-impl Marks {
+impl MarkFile {
     /// Opens the notes of this log. Those of another log are given up, but for what they say of the
     /// metastore and the time. Blocking.
     ///
@@ -178,17 +178,17 @@ impl Marks {
         let (noted, slots) = match load(path)? {
             Some(loaded) if loaded.0.log == log => loaded,
             other => {
-                let before = other.map_or_else(Noted::default, |(noted, _)| noted);
-                let noted = Noted { log, tables: HashMap::new(), ..before };
+                let before = other.map_or_else(NotedMarks::default, |(noted, _)| noted);
+                let noted = NotedMarks { log, tables: HashMap::new(), ..before };
                 noted.write(path)?;
-                (noted, Slots::default())
+                (noted, MarkSlots::default())
             }
         };
         let file = OpenOptions::new().write(true).open(path);
         let file = file.map_err(|source| segment::io_error("open", path, source))?;
         Ok(Self {
             path: path.to_owned(),
-            state: Mutex::new(State { file, noted, slots }),
+            state: Mutex::new(MarkFileState { file, noted, slots }),
             is_dirty: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
         })
@@ -197,7 +197,7 @@ impl Marks {
     /// Notes rows that are durable in the log.
     pub(crate) fn acknowledge(
         &self,
-        rows: impl Iterator<Item = (RecordKind, Namespace, Mark)>,
+        rows: impl Iterator<Item = (RecordKind, Namespace, RowMark)>,
         now_ms: i64,
     ) {
         let mut state = self.state();
@@ -211,7 +211,7 @@ impl Marks {
     }
 
     /// Notes a row that a table has.
-    pub(crate) fn commit(&self, kind: RecordKind, namespace: &Namespace, mark: Mark) {
+    pub(crate) fn commit(&self, kind: RecordKind, namespace: &Namespace, mark: RowMark) {
         if !kind.is_rows() {
             return;
         }
@@ -258,12 +258,12 @@ impl Marks {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MarkFileState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl MarkFileState {
     fn note(
         &mut self,
         kind: RecordKind,
@@ -271,7 +271,7 @@ impl State {
         change: impl FnOnce(&mut TableMarks),
     ) -> io::Result<()> {
         let key = (kind, namespace.clone());
-        let Slots { places, count } = &mut self.slots;
+        let MarkSlots { places, count } = &mut self.slots;
         let slot = *places.entry(key.clone()).or_insert_with(|| {
             *count += 1;
             *count
@@ -286,7 +286,7 @@ impl State {
     }
 }
 
-fn load(path: &Path) -> Result<Option<(Noted, Slots)>, WalError> {
+fn load(path: &Path) -> Result<Option<(NotedMarks, MarkSlots)>, WalError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -294,7 +294,7 @@ fn load(path: &Path) -> Result<Option<(Noted, Slots)>, WalError> {
     };
     let mut found = bytes.as_chunks::<SLOT>().0.iter();
     let Some(mut noted) = found.next().and_then(decode_head) else { return Ok(None) };
-    let mut slots = Slots::default();
+    let mut slots = MarkSlots::default();
     for slot in found {
         slots.count += 1;
         if let Some((key, marks)) = decode_table(slot) {
@@ -305,7 +305,7 @@ fn load(path: &Path) -> Result<Option<(Noted, Slots)>, WalError> {
     Ok(Some((noted, slots)))
 }
 
-fn encode_head(noted: &Noted) -> [u8; SLOT] {
+fn encode_head(noted: &NotedMarks) -> [u8; SLOT] {
     let mut slot = [0; SLOT];
     slot[..8].copy_from_slice(MAGIC);
     slot[8..24].copy_from_slice(noted.log.as_bytes());
@@ -318,13 +318,13 @@ fn encode_head(noted: &Noted) -> [u8; SLOT] {
     sealed(slot)
 }
 
-fn decode_head(slot: &[u8; SLOT]) -> Option<Noted> {
+fn decode_head(slot: &[u8; SLOT]) -> Option<NotedMarks> {
     if !is_whole(slot) || !slot.starts_with(MAGIC) {
         return None;
     }
     let metastore =
         (slot[24] == 1).then(|| MetastoreMark { id: get(slot, 32), last: get(slot, 40) });
-    Some(Noted {
+    Some(NotedMarks {
         log: Uuid::from_slice(&slot[8..24]).ok()?,
         metastore,
         seen_ms: get(slot, 48).cast_signed(),
@@ -355,8 +355,8 @@ fn decode_table(slot: &[u8; SLOT]) -> Option<((RecordKind, Namespace), TableMark
     let text = slot.get(NAME_AT..NAME_AT + usize::from(slot[41]))?;
     let namespace = Namespace::parse(std::str::from_utf8(text).ok()?).ok()?;
     let marks = TableMarks {
-        acknowledged: Mark { seq: get(slot, 0), position: get(slot, 8) },
-        committed: Mark { seq: get(slot, 16), position: get(slot, 24) },
+        acknowledged: RowMark { seq: get(slot, 0), position: get(slot, 8) },
+        committed: RowMark { seq: get(slot, 16), position: get(slot, 24) },
         accepted: get(slot, 32),
     };
     Some(((kind, namespace), marks))

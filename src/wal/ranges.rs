@@ -1,11 +1,11 @@
 //! Ranges of `seq`: which of them are not covered by others.
 
 /// First and last, both included.
-pub type Range = (u64, u64);
+pub type SeqInterval = (u64, u64);
 
 /// What of `wanted` lies in none of `covered`, in order.
 #[must_use]
-pub fn without(wanted: Range, covered: &[Range]) -> Vec<Range> {
+pub fn without(wanted: SeqInterval, covered: &[SeqInterval]) -> Vec<SeqInterval> {
     let mut covered = covered.to_vec();
     covered.sort_unstable();
     let (mut next, last) = wanted;

@@ -6,9 +6,9 @@
 //! Nothing here writes.
 
 use crate::wal::{
-    Position, RecordRef, WalError,
+    LogPosition, RecordRef, WalError,
     block::{self, Block},
-    segment::{self, HEADER_BYTES, Header, Listing},
+    segment::{self, FolderListing, HEADER_BYTES, SegmentHeader},
 };
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use std::{
 
 /// What follows the last sound block of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tail {
+pub enum SegmentTail {
     /// Nothing.
     Clean,
     /// A block that was never acknowledged.
@@ -35,7 +35,7 @@ pub enum Tail {
     },
 }
 
-impl std::fmt::Display for Tail {
+impl std::fmt::Display for SegmentTail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Clean => f.write_str("clean"),
@@ -47,26 +47,26 @@ impl std::fmt::Display for Tail {
 
 /// A segment as it was read.
 #[derive(Debug)]
-pub(crate) struct Scan {
+pub(crate) struct SegmentScan {
     /// The file.
     pub(crate) path: Arc<PathBuf>,
     /// From its name.
     pub(crate) generation: u64,
     /// None when it is damaged.
-    pub(crate) header: Option<Header>,
+    pub(crate) header: Option<SegmentHeader>,
     /// The records of its sound blocks.
     pub(crate) records: Vec<RecordRef>,
     /// Behind its last sound block.
     pub(crate) end: u64,
     /// What is there.
-    pub(crate) tail: Tail,
+    pub(crate) tail: SegmentTail,
     /// Size of the file.
     pub(crate) file_bytes: u64,
 }
 
-impl Scan {
+impl SegmentScan {
     /// Position of its last record, or the last one before it.
-    pub(crate) fn last_position(&self) -> Position {
+    pub(crate) fn last_position(&self) -> LogPosition {
         let before = self.header.map_or(0, |header| header.first_position.saturating_sub(1));
         self.records.last().map_or(before, |record| record.position)
     }
@@ -75,11 +75,13 @@ impl Scan {
     ///
     /// # Errors
     /// [`WalError::Damaged`].
-    pub(crate) fn check(self) -> Result<(Self, Header), WalError> {
+    pub(crate) fn check(self) -> Result<(Self, SegmentHeader), WalError> {
         let reason = match (&self.tail, self.header) {
-            (Tail::Clean | Tail::Torn { .. }, Some(header)) => return Ok((self, header)),
-            (Tail::Damaged { reason } | Tail::Torn { reason }, _) => reason.clone(),
-            (Tail::Clean, None) => "the segment has no header".to_owned(),
+            (SegmentTail::Clean | SegmentTail::Torn { .. }, Some(header)) => {
+                return Ok((self, header));
+            }
+            (SegmentTail::Damaged { reason } | SegmentTail::Torn { reason }, _) => reason.clone(),
+            (SegmentTail::Clean, None) => "the segment has no header".to_owned(),
         };
         Err(WalError::Damaged { path: self.path.to_path_buf(), offset: self.end, reason })
     }
@@ -88,11 +90,11 @@ impl Scan {
 /// Reads every segment of a folder.
 ///
 /// # Errors
-/// [`WalError::Io`]. Damage is no error here, see [`Scan::check`].
-pub(crate) fn scan_all(listing: &Listing) -> Result<Vec<Scan>, WalError> {
+/// [`WalError::Io`]. Damage is no error here, see [`SegmentScan::check`].
+pub(crate) fn scan_all(listing: &FolderListing) -> Result<Vec<SegmentScan>, WalError> {
     let stated = stated_ends(listing)?;
     let mut bytes = Vec::new();
-    let mut scans: Vec<Scan> = Vec::with_capacity(listing.segments.len());
+    let mut scans: Vec<SegmentScan> = Vec::with_capacity(listing.segments.len());
     let mut last_position = 0;
     for (generation, path) in &listing.segments {
         read_all(path, &mut bytes)?;
@@ -109,7 +111,7 @@ pub(crate) fn scan_all(listing: &Listing) -> Result<Vec<Scan>, WalError> {
 ///
 /// # Errors
 /// [`WalError::Io`], [`WalError::Damaged`].
-pub(crate) fn sound_records(listing: &Listing) -> Result<Vec<RecordRef>, WalError> {
+pub(crate) fn sound_records(listing: &FolderListing) -> Result<Vec<RecordRef>, WalError> {
     let mut records = Vec::new();
     for scan in scan_all(listing)? {
         records.extend(scan.check()?.0.records);
@@ -118,14 +120,14 @@ pub(crate) fn sound_records(listing: &Listing) -> Result<Vec<RecordRef>, WalErro
 }
 
 /// The ends that later segments state of earlier ones.
-fn stated_ends(listing: &Listing) -> Result<HashMap<u64, u64>, WalError> {
+fn stated_ends(listing: &FolderListing) -> Result<HashMap<u64, u64>, WalError> {
     let mut stated = HashMap::new();
     for (_, path) in &listing.segments {
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut bytes))
             .map_err(|source| segment::io_error("read segment", path, source))?;
-        if let Ok(header) = Header::decode(&bytes) {
+        if let Ok(header) = SegmentHeader::decode(&bytes) {
             let end = stated.entry(header.previous.generation).or_insert(header.previous.end);
             *end = header.previous.end.min(*end);
         }
@@ -151,22 +153,22 @@ pub(crate) fn scan(
     bytes: &[u8],
     path: &Arc<PathBuf>,
     generation: u64,
-    last_position: Position,
+    last_position: LogPosition,
     stated: Option<u64>,
-) -> Scan {
-    let mut scan = Scan {
+) -> SegmentScan {
+    let mut scan = SegmentScan {
         path: Arc::clone(path),
         generation,
         header: None,
         records: Vec::new(),
         end: 0,
-        tail: Tail::Clean,
+        tail: SegmentTail::Clean,
         file_bytes: bytes.len() as u64,
     };
     let header = match read_header(bytes, generation) {
         Ok(header) => header,
         Err(reason) => {
-            scan.tail = Tail::Damaged { reason };
+            scan.tail = SegmentTail::Damaged { reason };
             return scan;
         }
     };
@@ -185,7 +187,7 @@ pub(crate) fn scan(
             Ok(block) if block.first_position != expected => {
                 let found = block.first_position;
                 let reason = format!("position {found} is where {expected} should be");
-                scan.tail = Tail::Damaged { reason };
+                scan.tail = SegmentTail::Damaged { reason };
                 break;
             }
             Ok(block) => {
@@ -204,8 +206,8 @@ pub(crate) fn scan(
     scan
 }
 
-fn read_header(bytes: &[u8], generation: u64) -> Result<Header, String> {
-    let header = Header::decode(bytes)?;
+fn read_header(bytes: &[u8], generation: u64) -> Result<SegmentHeader, String> {
+    let header = SegmentHeader::decode(bytes)?;
     if header.owner.generation != generation {
         return Err(format!("its header has generation {}", header.owner.generation));
     }
@@ -213,17 +215,26 @@ fn read_header(bytes: &[u8], generation: u64) -> Result<Header, String> {
 }
 
 /// Says what a bad block at the start of `rest` means.
-fn judge(rest: &[u8], header: &Header, reason: String, before_stated_end: bool) -> Tail {
+fn judge(
+    rest: &[u8],
+    header: &SegmentHeader,
+    reason: String,
+    before_stated_end: bool,
+) -> SegmentTail {
     let later = rest.get(block::ALIGN..).and_then(|later| block::find_head(later, header.owner));
     if let Some(later) = later {
         let distance = later + block::ALIGN;
         let reason = format!("{reason}, but a sound block follows {distance} bytes later");
-        return Tail::Damaged { reason };
+        return SegmentTail::Damaged { reason };
     }
     if before_stated_end {
-        return Tail::Damaged { reason };
+        return SegmentTail::Damaged { reason };
     }
-    if block::has_begun(rest, header.owner) { Tail::Torn { reason } } else { Tail::Clean }
+    if block::has_begun(rest, header.owner) {
+        SegmentTail::Torn { reason }
+    } else {
+        SegmentTail::Clean
+    }
 }
 
 fn records_of(block: Block, path: Arc<PathBuf>, start: u64) -> impl Iterator<Item = RecordRef> {

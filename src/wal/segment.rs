@@ -8,7 +8,7 @@
 //! behind that end, torn or given up, can ever come back. When the later segment goes first, that
 //! statement moves into the earlier one's own header: the seal.
 
-use crate::wal::{Position, WalError, block::Owner};
+use crate::wal::{LogPosition, WalError, block::BlockOwner};
 use bytes::{Buf, BufMut};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -44,16 +44,16 @@ pub(crate) struct SegmentEnd {
 
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct SegmentHeader {
     /// What its blocks carry.
-    pub(crate) owner: Owner,
+    pub(crate) owner: BlockOwner,
     /// No record of it has a lower position.
-    pub(crate) first_position: Position,
+    pub(crate) first_position: LogPosition,
     /// The segment before it.
     pub(crate) previous: SegmentEnd,
 }
 
-impl Header {
+impl SegmentHeader {
     /// The header as bytes, without a seal.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES as usize);
@@ -89,7 +89,7 @@ impl Header {
             return Err(format!("the segment has version {version}, this program knows {VERSION}"));
         }
         Ok(Self {
-            owner: Owner { generation: fields.get_u64_le(), salt: fields.get_u64_le() },
+            owner: BlockOwner { generation: fields.get_u64_le(), salt: fields.get_u64_le() },
             first_position: fields.get_u64_le(),
             previous: SegmentEnd { generation: fields.get_u64_le(), end: fields.get_u64_le() },
         })
@@ -128,7 +128,7 @@ pub(crate) fn free_path(folder: &Path, number: u64) -> PathBuf {
 
 /// What a log folder holds.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub(crate) struct FolderListing {
     /// Segments by generation, ascending.
     pub(crate) segments: Vec<(u64, PathBuf)>,
     /// Free files by number.
@@ -141,9 +141,9 @@ pub(crate) struct Listing {
 ///
 /// # Errors
 /// [`WalError::Io`].
-pub(crate) fn list(folder: &Path) -> Result<Listing, WalError> {
+pub(crate) fn list(folder: &Path) -> Result<FolderListing, WalError> {
     let failed = |source| io_error("list folder", folder, source);
-    let mut listing = Listing::default();
+    let mut listing = FolderListing::default();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -198,7 +198,7 @@ fn fill_file(path: &Path, bytes: u64) -> io::Result<()> {
 pub(crate) fn create(
     folder: &Path,
     free: Option<PathBuf>,
-    header: &Header,
+    header: &SegmentHeader,
 ) -> Result<(PathBuf, File), WalError> {
     let generation = header.owner.generation;
     let raw = free.unwrap_or_else(|| folder.join(format!("zero-new-{generation:020}")));
@@ -236,7 +236,7 @@ pub(crate) fn seal(folder: &Path, end: SegmentEnd) -> Result<(), WalError> {
     };
     let mut bytes = vec![0; HEADER_BYTES as usize];
     file.read_exact_at(&mut bytes, 0).map_err(|source| io_error("read", &path, source))?;
-    let header = Header::decode(&bytes).map_err(|reason| WalError::Damaged {
+    let header = SegmentHeader::decode(&bytes).map_err(|reason| WalError::Damaged {
         path: path.clone(),
         offset: 0,
         reason,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::wal::{
     inspect::{inspect, quarantine},
-    recover::Tail,
+    recover::SegmentTail,
     segment::HEADER_BYTES,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -20,7 +20,7 @@ const EVENTS: RecordKind = RecordKind::Events;
 struct Rig {
     folder: TempDir,
     options: WalOptions,
-    faults: Faults,
+    faults: Failpoints,
     clock: Clock,
 }
 
@@ -36,7 +36,7 @@ impl Rig {
             position_floor: 0,
             metrics: Metrics::default(),
         };
-        Self { folder, options, faults: Faults::default(), clock: Clock::manual(1_000) }
+        Self { folder, options, faults: Failpoints::default(), clock: Clock::manual(1_000) }
     }
 
     fn open(&self) -> (Wal, WalWriter) {
@@ -48,7 +48,7 @@ impl Rig {
     }
 
     fn script(mut self, script: &str) -> Self {
-        self.faults = Faults::parse(script).unwrap();
+        self.faults = Failpoints::parse(script).unwrap();
         self
     }
 
@@ -82,7 +82,7 @@ impl Rig {
                 Err(gone) => assert_eq!(gone.kind(), io::ErrorKind::NotFound),
             }
         }
-        Self { folder, options, faults: Faults::default(), clock: self.clock.clone() }
+        Self { folder, options, faults: Failpoints::default(), clock: self.clock.clone() }
     }
 }
 
@@ -90,8 +90,8 @@ fn ns(text: &str) -> Namespace {
     Namespace::parse(text).unwrap()
 }
 
-fn record(namespace: &str, payload: &[u8]) -> Record {
-    Record {
+fn record(namespace: &str, payload: &[u8]) -> LogRecord {
+    LogRecord {
         kind: EVENTS,
         namespace: ns(namespace),
         first_seq: 7,
@@ -101,12 +101,12 @@ fn record(namespace: &str, payload: &[u8]) -> Record {
 }
 
 /// A record whose payload has `bytes` bytes, none of them zero.
-fn sized(namespace: &str, bytes: usize) -> Record {
+fn sized(namespace: &str, bytes: usize) -> LogRecord {
     record(namespace, &vec![0xAB; bytes])
 }
 
 /// Every record as position, namespace and payload.
-fn contents(wal: &Wal) -> Vec<(Position, String, Vec<u8>)> {
+fn contents(wal: &Wal) -> Vec<(LogPosition, String, Vec<u8>)> {
     let line = |record: RecordRef| {
         let payload = record.read().unwrap().to_vec();
         (record.position, record.namespace.text().to_owned(), payload)
@@ -128,7 +128,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 fn records_are_the_same_after_a_restart() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
-    let dead = Record { kind: RecordKind::DeadLetters, ..record("b", b"") };
+    let dead = LogRecord { kind: RecordKind::DeadLetters, ..record("b", b"") };
     assert_eq!(writer.append(&[record("a", b"one"), dead]).unwrap(), 2);
     rig.clock.advance_ms(5);
     assert_eq!(writer.append(&[record("a.b c", b"three")]).unwrap(), 3);
@@ -185,7 +185,7 @@ fn a_torn_tail_is_cut_wherever_it_is_torn() {
         for torn in [garbage, zeros, whole[..torn_at].to_vec()] {
             let scan = recover::scan(&torn, &path, 1, 0, None);
             assert_eq!(scan.end, start as u64, "torn at {torn_at}");
-            assert!(!matches!(scan.tail, Tail::Damaged { .. }), "torn at {torn_at}");
+            assert!(!matches!(scan.tail, SegmentTail::Damaged { .. }), "torn at {torn_at}");
             if torn_at % 23 != 0 {
                 continue;
             }
@@ -245,7 +245,7 @@ fn damage_before_a_sound_block_is_refused_and_can_be_quarantined() {
             }
         }
         let report = inspect(&rig.options.folder).unwrap();
-        assert!(matches!(&report.segments[0].tail, Tail::Damaged { .. }), "{report:?}");
+        assert!(matches!(&report.segments[0].tail, SegmentTail::Damaged { .. }), "{report:?}");
         assert_eq!(report.segments[0].end, start as u64);
         assert_eq!(report.tables[0].records, 1);
         assert_eq!(fs::read(&segment).unwrap(), damaged, "inspect changes nothing");
@@ -384,11 +384,11 @@ fn blocks_of_a_recycled_files_former_life_do_not_count() {
     assert_eq!(positions.last(), Some(&last));
     assert!(positions.is_sorted() && positions.windows(2).all(|two| two[0] < two[1]));
     let report = inspect_open(&rig);
-    assert!(report.segments.iter().all(|segment| segment.tail == Tail::Clean), "{report:?}");
+    assert!(report.segments.iter().all(|segment| segment.tail == SegmentTail::Clean), "{report:?}");
 }
 
 /// Inspects a copy, because the log itself is open.
-fn inspect_open(rig: &Rig) -> inspect::Report {
+fn inspect_open(rig: &Rig) -> inspect::LogReport {
     inspect(&rig.copy().options.folder).unwrap()
 }
 
@@ -431,7 +431,7 @@ fn a_group_larger_than_a_segment_gets_a_segment_of_its_size() {
 fn a_segment_is_recycled_when_every_table_is_trimmed() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
-    wal.set_keep_after(Position::MAX);
+    wal.set_keep_after(LogPosition::MAX);
     writer.append(&[sized("a", 1_500), sized("b", 1_500)]).unwrap();
     writer.append(&[sized("a", 3_500)]).unwrap();
     let first = rig.segments().remove(0);
@@ -469,7 +469,7 @@ fn a_segment_is_recycled_when_every_table_is_trimmed() {
 fn a_pin_holds_the_segments_it_saw() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
-    wal.set_keep_after(Position::MAX);
+    wal.set_keep_after(LogPosition::MAX);
     let pin = wal.pin();
     writer.append(&[sized("a", 3_500)]).unwrap();
     writer.append(&[sized("a", 3_500)]).unwrap();
@@ -491,7 +491,7 @@ fn a_pin_holds_the_segments_it_saw() {
 fn what_a_pin_held_while_it_was_trimmed_is_given_up_on_demand() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
-    wal.set_keep_after(Position::MAX);
+    wal.set_keep_after(LogPosition::MAX);
     for _ in 0..3 {
         writer.append(&[sized("a", 3_500)]).unwrap();
     }
@@ -605,7 +605,7 @@ fn a_failed_group_that_could_not_be_cut_off_does_not_come_back() {
 
     // Nor when the segment that says so goes before it, as when commits of "stuck" fail for long.
     writer.append(&[record("b", &[b'x'; 6_000])]).unwrap();
-    wal.set_keep_after(Position::MAX);
+    wal.set_keep_after(LogPosition::MAX);
     let second = rig.segments().remove(1);
     wal.trim(EVENTS, &ns("a"), 2).unwrap();
     assert!(segment.exists() && !second.exists());
@@ -715,7 +715,7 @@ fn inspect_tells_what_is_there() {
     let segment = &report.segments[0];
     assert_eq!((segment.generation, segment.records, segment.end), (1, 3, end));
     assert_eq!(segment.positions, Some((1, 3)));
-    assert!(matches!(segment.tail, Tail::Torn { .. }), "{segment:?}");
+    assert!(matches!(segment.tail, SegmentTail::Torn { .. }), "{segment:?}");
     let tables: Vec<_> = report
         .tables
         .iter()
@@ -760,7 +760,7 @@ fn acknowledged_groups_survive_random_kills() {
     for seed in 0..30 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut rig = Rig::new();
-        let mut acknowledged: BTreeMap<Position, Vec<u8>> = BTreeMap::new();
+        let mut acknowledged: BTreeMap<LogPosition, Vec<u8>> = BTreeMap::new();
         let mut trimmed = 0;
         for _ in 0..6 {
             let (wal, mut writer) = rig.open();
@@ -819,9 +819,9 @@ fn acknowledged_groups_survive_random_kills() {
     }
 }
 
-fn failing(namespace: &str, is_lasting: bool) -> held::Failing {
+fn failing(namespace: &str, is_lasting: bool) -> quota::StuckTable {
     let (namespace, reason) = (ns(namespace), "gone".to_owned());
-    held::Failing { kind: EVENTS, namespace, since_ms: 1, reason, is_lasting }
+    quota::StuckTable { kind: EVENTS, namespace, since_ms: 1, reason, is_lasting }
 }
 
 #[test]
@@ -858,7 +858,7 @@ fn a_few_bytes_in_each_segment_count_as_the_segments() {
     let mut rig = Rig::new();
     rig.options.bytes_max = 32 * SMALL;
     let (wal, mut writer) = rig.open();
-    wal.set_keep_after(Position::MAX);
+    wal.set_keep_after(LogPosition::MAX);
     let mut rounds = 0;
     writer.append(&[sized("a", 8)]).unwrap();
     wal.note_failing(failing("a", true));

@@ -6,11 +6,11 @@
 use crate::{
     clock::Clock,
     wal::{
-        Inner, Position, Record, RecordRef, Wal, WalError, WalWriter,
-        block::{self, Owner, Place},
+        LogPosition, LogRecord, RecordRef, Wal, WalError, WalInner, WalWriter,
+        block::{self, BlockOwner, PayloadPlace},
         disk,
-        marks::{Mark, Marks},
-        segment::{self, HEADER_BYTES, Header, SegmentEnd},
+        marks::{MarkFile, RowMark},
+        segment::{self, HEADER_BYTES, SegmentEnd, SegmentHeader},
     },
 };
 use std::{
@@ -30,13 +30,13 @@ const BUFFER_BYTES_MAX: usize = 32 << 20;
 
 /// What the writer knows and readers do not.
 #[derive(Debug)]
-pub(crate) struct Tip {
+pub(crate) struct LogTip {
     /// The segment that takes the next group.
-    current: Option<Current>,
+    current: Option<OpenSegment>,
     /// The segment before, when there is no current one.
     previous: SegmentEnd,
     next_generation: u64,
-    next_position: Position,
+    next_position: LogPosition,
     buffer: Vec<u8>,
     /// A thread that fills the file of a later segment.
     spare: Option<JoinHandle<()>>,
@@ -45,17 +45,17 @@ pub(crate) struct Tip {
 }
 
 #[derive(Debug)]
-struct Current {
-    owner: Owner,
+struct OpenSegment {
+    owner: BlockOwner,
     path: Arc<PathBuf>,
     file: File,
     size: u64,
     end: u64,
 }
 
-impl Tip {
+impl LogTip {
     /// A writer behind `previous`.
-    pub(crate) fn new(previous: SegmentEnd, next_position: Position) -> Self {
+    pub(crate) fn new(previous: SegmentEnd, next_position: LogPosition) -> Self {
         Self {
             current: None,
             previous,
@@ -68,13 +68,13 @@ impl Tip {
     }
 
     /// Position of the last durable record.
-    pub(crate) fn last_position(&self) -> Position {
+    pub(crate) fn last_position(&self) -> LogPosition {
         self.next_position - 1
     }
 }
 
 impl WalWriter {
-    pub(crate) fn new(wal: Wal, clock: Clock, tip: Tip) -> Self {
+    pub(crate) fn new(wal: Wal, clock: Clock, tip: LogTip) -> Self {
         Self { wal, clock, tip }
     }
 
@@ -88,7 +88,7 @@ impl WalWriter {
     /// not be on disk: it does not count, and the next append tries a new segment. It is cut off
     /// at once, so it will not reappear after a restart; only where that fails as well, and the
     /// process ends before a new segment could be made, may a restart find it, whole.
-    pub fn append(&mut self, group: &[Record]) -> Result<Position, WalError> {
+    pub fn append(&mut self, group: &[LogRecord]) -> Result<LogPosition, WalError> {
         if group.is_empty() {
             return Ok(self.tip.last_position());
         }
@@ -124,11 +124,11 @@ impl WalWriter {
     }
 
     /// Notes the last rows of a group that is durable.
-    fn note(&self, group: &[Record], first: Position, written_ms: i64) {
+    fn note(&self, group: &[LogRecord], first: LogPosition, written_ms: i64) {
         let Some(marks) = self.wal.inner.marks.get() else { return };
         let rows = group.iter().zip(first..).filter_map(|(record, position)| {
             let more = u64::from(record.rows).checked_sub(1)?;
-            let mark = Mark { seq: record.first_seq + more, position };
+            let mark = RowMark { seq: record.first_seq + more, position };
             record.kind.is_rows().then(|| (record.kind, record.namespace.clone(), mark))
         });
         marks.acknowledge(rows, written_ms);
@@ -139,7 +139,7 @@ impl WalWriter {
         if self.tip.current.is_some() { Ok(()) } else { self.roll(0) }
     }
 
-    fn publish(&mut self, group: &[Record], places: &[Place], written_ms: i64) {
+    fn publish(&mut self, group: &[LogRecord], places: &[PayloadPlace], written_ms: i64) {
         let tip = &mut self.tip;
         let current = tip.current.as_mut().expect("the group was written to it");
         let records = group.iter().zip(places).zip(tip.next_position..);
@@ -167,7 +167,7 @@ impl WalWriter {
     }
 
     /// Refuses what the log has no room for.
-    fn check_bounds(&mut self, group: &[Record]) -> Result<(), WalError> {
+    fn check_bounds(&mut self, group: &[LogRecord]) -> Result<(), WalError> {
         let inner = &self.wal.inner;
         if group.iter().any(|record| u32::try_from(record.payload.len()).is_err()) {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "a record is over 4 GiB");
@@ -218,8 +218,9 @@ impl WalWriter {
         // Counted before it is tried: a failed one may have left a file.
         let generation = tip.next_generation;
         tip.next_generation += 1;
-        let owner = Owner { generation, salt: rand::random() };
-        let header = Header { owner, first_position: tip.next_position, previous: tip.previous };
+        let owner = BlockOwner { generation, salt: rand::random() };
+        let header =
+            SegmentHeader { owner, first_position: tip.next_position, previous: tip.previous };
         let (path, file) = segment::create(folder, free, &header)?;
         let path = Arc::new(path);
         {
@@ -228,7 +229,7 @@ impl WalWriter {
             index.set_current(Some(generation));
         }
         let size = usual.max(HEADER_BYTES + length);
-        tip.current = Some(Current { owner, path, file, size, end: HEADER_BYTES });
+        tip.current = Some(OpenSegment { owner, path, file, size, end: HEADER_BYTES });
         Ok(())
     }
 
@@ -277,13 +278,13 @@ impl WalWriter {
 impl Drop for WalWriter {
     fn drop(&mut self) {
         join_spare(&mut self.tip);
-        if let Some(Err(error)) = self.wal.inner.marks.get().map(Marks::sync) {
+        if let Some(Err(error)) = self.wal.inner.marks.get().map(MarkFile::sync) {
             tracing::warn!(%error, "how far the log is may not be on the disk");
         }
     }
 }
 
-impl Inner {
+impl WalInner {
     fn fill_file(&self) -> Result<PathBuf, WalError> {
         disk::check(&self.options, self.options.segment_bytes)?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
@@ -309,7 +310,7 @@ impl Inner {
 }
 
 /// A file for a new segment, a waiting one where there is one.
-fn take_free(inner: &Inner, tip: &mut Tip) -> Result<PathBuf, WalError> {
+fn take_free(inner: &WalInner, tip: &mut LogTip) -> Result<PathBuf, WalError> {
     let waiting = inner.index().free.pop();
     if let Some(path) = waiting {
         return Ok(path);
@@ -320,7 +321,7 @@ fn take_free(inner: &Inner, tip: &mut Tip) -> Result<PathBuf, WalError> {
 }
 
 /// Waits for the thread that fills a file.
-fn join_spare(tip: &mut Tip) {
+fn join_spare(tip: &mut LogTip) {
     if let Some(spare) = tip.spare.take()
         && spare.join().is_err()
     {
@@ -329,7 +330,7 @@ fn join_spare(tip: &mut Tip) {
 }
 
 /// Writes a block behind the current end and makes it durable.
-fn write_durably(inner: &Inner, current: &Current, block: &[u8]) -> Result<(), WalError> {
+fn write_durably(inner: &WalInner, current: &OpenSegment, block: &[u8]) -> Result<(), WalError> {
     let failed =
         |operation| move |source: io::Error| segment::io_error(operation, &current.path, source);
     current.file.write_all_at(block, current.end).map_err(failed("write segment"))?;

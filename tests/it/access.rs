@@ -4,13 +4,13 @@ use crate::harness::{TestServer, config};
 use icecore::{
     clock::Clock,
     http::{
-        guard::Need,
+        guard::RouteNeed,
         routes::{ROUTES, Route},
     },
     server::Server,
 };
 use icecore_catalog::{
-    access::{Scope, TokenRequest, make_token},
+    access::{AccessScope, TokenRequest, make_token},
     metastore::Metastore,
 };
 use reqwest::{Method, Response};
@@ -36,7 +36,7 @@ impl Guarded {
         let request = TokenRequest {
             name: "first".to_owned(),
             home: None,
-            scopes: vec!["admin:*".parse::<Scope>().unwrap()],
+            scopes: vec!["admin:*".parse::<AccessScope>().unwrap()],
             lifetime: None,
         };
         let now_ms = Clock::system().now_ms();
@@ -567,7 +567,7 @@ async fn no_route_tells_a_stranger_which_namespaces_there_are() {
     let stranger = guarded.token(&json!({"name": "t", "scopes": ["admin:mine"]})).await;
     let shown =
         |name: &str| percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned();
-    let routes = ROUTES.iter().filter(|route| matches!(route.need, Need::InCatalog(_)));
+    let routes = ROUTES.iter().filter(|route| matches!(route.need, RouteNeed::InCatalog(_)));
     let mut walked = 0;
     for Route { method, path: route, .. } in routes {
         let answer = async |namespace: &str| {

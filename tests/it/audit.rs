@@ -11,11 +11,11 @@ use icecore::{
         record::is_recorded,
         routes::{ROUTES, Route},
     },
-    ids::Ids,
+    ids::IdGenerator,
 };
 use icecore_catalog::{
-    access::Access,
-    audit::{Check, Ends, Entry, Record},
+    access::AccessControl,
+    audit::{AuditEntry, ChainCheck, ChainEnds, ChainRecord},
     metastore::Metastore,
 };
 use reqwest::Method;
@@ -46,9 +46,9 @@ fn rows_of(page: &Value) -> Value {
 }
 
 fn verify(page: &Value) -> Result<(), String> {
-    let records: Vec<Record> = serde_json::from_value(page["records"].clone()).unwrap();
-    let ends: Ends = serde_json::from_value(page.clone()).unwrap();
-    let mut check = Check::new(ends, None);
+    let records: Vec<ChainRecord> = serde_json::from_value(page["records"].clone()).unwrap();
+    let ends: ChainEnds = serde_json::from_value(page.clone()).unwrap();
+    let mut check = ChainCheck::new(ends, None);
     check.page(&records).map_err(|broken| broken.to_string())?;
     check.finish().map(|_| ()).map_err(|broken| broken.to_string())
 }
@@ -166,11 +166,11 @@ async fn the_audit_log_is_read_in_pages() {
     let server = TestServer::start().await;
     let store = Metastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
     // The server would cut what is old.
-    let access = Access::recorded(store, Arc::new(|| Clock::system().now_ms()));
+    let access = AccessControl::recorded(store, Arc::new(|| Clock::system().now_ms()));
     for batch in 0..25 {
         for n in 0..100 {
             let object = format!("{batch}.{n}");
-            let entry = Entry { object, ..Entry::default() };
+            let entry = AuditEntry { object, ..AuditEntry::default() };
             drop(access.recorder().unwrap().begin(entry));
         }
         access.tick().await.unwrap();
@@ -356,10 +356,10 @@ async fn a_log_that_was_cut_verifies_on_the_command_line() {
     let store = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let clock = Clock::manual(0);
     let now = clock.clone();
-    let access = Access::recorded(store, Arc::new(move || now.now_ms()));
+    let access = AccessControl::recorded(store, Arc::new(move || now.now_ms()));
     let recorder = access.recorder().unwrap();
     for _ in 0..10 {
-        recorder.begin(Entry::default()).unwrap().end(200).await;
+        recorder.begin(AuditEntry::default()).unwrap().end(200).await;
         clock.advance_ms(DAY_MS);
     }
     let verify = |args: &[&str]| {
@@ -441,7 +441,7 @@ async fn postgres() -> Option<String> {
     };
     sqlx::any::install_default_drivers();
     let pool = sqlx::AnyPool::connect(&server).await.unwrap();
-    let name = format!("test_{}", Ids::new(Clock::system()).mint()).to_lowercase();
+    let name = format!("test_{}", IdGenerator::new(Clock::system()).mint()).to_lowercase();
     let made = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::raw_sql(made).execute(&pool).await.unwrap();
     let (server, _) = server.rsplit_once('/').unwrap();
@@ -517,7 +517,7 @@ async fn killed_servers_leave_each_change_with_its_record() {
             let recorded: Vec<&str> = done.map(|one| one.entry.object.as_str()).collect();
             assert_eq!(recorded, changed, "in the order of the commits");
             assert!(answered.iter().all(|name| changed.contains(&name.as_str())));
-            let mut check = Check::new(ends, None);
+            let mut check = ChainCheck::new(ends, None);
             check.page(&records).unwrap();
             check.finish().unwrap();
         }

@@ -12,7 +12,7 @@ use icecore::{
     config::Config,
     server::{
         Server,
-        accept::{Given, accept_loss},
+        accept::{LossScope, accept_loss},
     },
 };
 use serde_json::{Value, json};
@@ -349,7 +349,7 @@ impl Case {
                 self.give_up(cell, &expected).await;
             } else {
                 let (config, clock) = (self.config(), Clock::system());
-                let done = accept_loss(&config, &clock, &Given::All, false).await.unwrap();
+                let done = accept_loss(&config, &clock, &LossScope::All, false).await.unwrap();
                 assert!(done.given.is_empty() && done.metastore.is_some(), "{cell}: {done:?}");
                 self.is_whole(cell).await;
             }
@@ -368,13 +368,13 @@ impl Case {
         let (first, last) = range.split_once("..").unwrap();
         let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
         let (config, clock) = (self.config(), Clock::system());
-        let below = Given::Through { namespace: None, seq: last - 1 };
+        let below = LossScope::Through { namespace: None, seq: last - 1 };
         let refused = accept_loss(&config, &clock, &below, false).await.unwrap();
         assert!(refused.given.is_empty(), "{cell}: {refused:?}");
-        let looked = accept_loss(&config, &clock, &Given::All, true).await.unwrap();
+        let looked = accept_loss(&config, &clock, &LossScope::All, true).await.unwrap();
         let given: Vec<_> = looked.given.iter().map(|one| (one.first, one.last)).collect();
         assert_eq!(given, [(first, last)], "{cell}");
-        let through = Given::Through { namespace: None, seq: last };
+        let through = LossScope::Through { namespace: None, seq: last };
         let done = accept_loss(&config, &clock, &through, false).await.unwrap();
         assert!(done.left.is_empty() && done.given == looked.given, "{cell}: {done:?}");
         let running = self.start().await.unwrap_or_else(|told| panic!("{cell}: {told}"));

@@ -2,7 +2,7 @@
 
 use crate::access::{Guarded, well_formed};
 use icecore::http::{
-    guard::Need,
+    guard::RouteNeed,
     routes::{ROUTES, Route},
 };
 use icecore_catalog::access::Action;
@@ -38,23 +38,25 @@ fn includes(granted: Action, needed: Action) -> bool {
         || (granted, needed) == (Action::Write, Action::Read)
 }
 
-fn expected(need: Need, grant: Option<Grant>) -> Verdict {
-    if need == Need::Open {
+fn expected(need: RouteNeed, grant: Option<Grant>) -> Verdict {
+    if need == RouteNeed::Open {
         return Verdict::LetIn;
     }
     let Some(Grant { action, namespace }) = grant else { return Verdict::Unknown };
     let reaches = ["*", ASKED].contains(&namespace);
     let may = |needed| includes(action, needed);
     let is_let_in = match need {
-        Need::Open | Need::AnyToken => true,
-        Need::In(needed) | Need::InCatalog(needed) => may(needed) && reaches,
-        Need::Somewhere(needed) => may(needed),
-        Need::Everywhere(needed) => may(needed) && namespace == "*",
+        RouteNeed::Open | RouteNeed::AnyToken => true,
+        RouteNeed::In(needed) | RouteNeed::InCatalog(needed) => may(needed) && reaches,
+        RouteNeed::Somewhere(needed) => may(needed),
+        RouteNeed::Everywhere(needed) => may(needed) && namespace == "*",
     };
     match need {
         _ if is_let_in => Verdict::LetIn,
         // Who may only send events does not learn which namespaces there are.
-        Need::In(_) | Need::InCatalog(_) if !(reaches && may(Action::Read)) => Verdict::NotThere,
+        RouteNeed::In(_) | RouteNeed::InCatalog(_) if !(reaches && may(Action::Read)) => {
+            Verdict::NotThere
+        }
         _ => Verdict::Forbidden,
     }
 }

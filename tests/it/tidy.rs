@@ -3,6 +3,8 @@
 //!
 //! They read the source as text, so they see a path written `crate::x`; `super::super` is refused.
 
+mod types;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -4,7 +4,7 @@
 //! and keys are pinned; a key serves only the algorithms of its own kind; nothing is fetched.
 //! Signatures are *ring*'s; this file reads the envelope (RFC 7515, 7519) and the claims.
 
-use crate::principal::{InvalidScope, Principal, Scope};
+use crate::principal::{AccessScope, InvalidScope, Principal};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::signature::{
     self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
@@ -38,7 +38,7 @@ pub struct OidcOptions {
     /// The claim whose values grant scopes: a text of words, or an array. Default `scope`.
     pub scope_claim: String,
     /// What each value of it grants.
-    pub grants: BTreeMap<String, Vec<Scope>>,
+    pub grants: BTreeMap<String, Vec<AccessScope>>,
 }
 
 /// Why the configuration is of no use.
@@ -60,7 +60,7 @@ pub enum OidcError {
 
 /// Why a JWT is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum JwtRefusal {
     #[error("not a signed JWT")]
     Form,
     #[error("the algorithm is not accepted")]
@@ -83,7 +83,7 @@ pub(crate) enum Refusal {
 
 /// The algorithms that can be configured: each with what RFC 7518 and 8037 call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
+enum JwtAlgorithm {
     Rs256,
     Rs384,
     Rs512,
@@ -92,16 +92,16 @@ enum Algorithm {
     EdDsa,
 }
 
-const ALGORITHMS: [(&str, Algorithm); 6] = [
-    ("RS256", Algorithm::Rs256),
-    ("RS384", Algorithm::Rs384),
-    ("RS512", Algorithm::Rs512),
-    ("ES256", Algorithm::Es256),
-    ("ES384", Algorithm::Es384),
-    ("EdDSA", Algorithm::EdDsa),
+const ALGORITHMS: [(&str, JwtAlgorithm); 6] = [
+    ("RS256", JwtAlgorithm::Rs256),
+    ("RS384", JwtAlgorithm::Rs384),
+    ("RS512", JwtAlgorithm::Rs512),
+    ("ES256", JwtAlgorithm::Es256),
+    ("ES384", JwtAlgorithm::Es384),
+    ("EdDSA", JwtAlgorithm::EdDsa),
 ];
 
-impl Algorithm {
+impl JwtAlgorithm {
     fn parse(text: &str) -> Option<Self> {
         ALGORITHMS.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm)
     }
@@ -109,7 +109,7 @@ impl Algorithm {
 
 /// A key, and with it the algorithms that it can serve.
 #[derive(Clone, Debug)]
-enum Material {
+enum KeyMaterial {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     P256(Vec<u8>),
     P384(Vec<u8>),
@@ -117,19 +117,19 @@ enum Material {
 }
 
 #[derive(Clone, Debug)]
-struct Key {
+struct VerifyKey {
     id: Option<String>,
     /// The only algorithm it is for, where the set says so.
     algorithm: Option<String>,
-    material: Material,
+    material: KeyMaterial,
 }
 
 /// Checks JWTs.
 #[derive(Clone, Debug)]
-pub struct Oidc {
+pub struct OidcVerifier {
     options: OidcOptions,
-    algorithms: Vec<Algorithm>,
-    keys: Vec<Key>,
+    algorithms: Vec<JwtAlgorithm>,
+    keys: Vec<VerifyKey>,
 }
 
 #[derive(Deserialize)]
@@ -151,25 +151,25 @@ struct Jwk {
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct JwtHeader {
     alg: String,
     kid: Option<String>,
     crit: Option<Value>,
     b64: Option<Value>,
 }
 
-impl Oidc {
+impl OidcVerifier {
     /// Checks the configuration.
     ///
     /// # Errors
     /// [`OidcError`]
     pub fn new(options: OidcOptions) -> Result<Self, OidcError> {
         let algorithm = |text: &String| {
-            Algorithm::parse(text).ok_or_else(|| OidcError::Algorithm(text.clone()))
+            JwtAlgorithm::parse(text).ok_or_else(|| OidcError::Algorithm(text.clone()))
         };
         let algorithms = options.algorithms.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
         let set: JwkSet = serde_json::from_str(&options.jwks).map_err(OidcError::Keys)?;
-        let keys: Vec<Key> = set.keys.into_iter().filter_map(Key::of).collect();
+        let keys: Vec<VerifyKey> = set.keys.into_iter().filter_map(VerifyKey::of).collect();
         if keys.is_empty() {
             return Err(OidcError::NoKey);
         }
@@ -180,72 +180,72 @@ impl Oidc {
     }
 
     /// Who has this JWT.
-    pub(crate) fn principal(&self, token: &str, now_s: i64) -> Result<Principal, Refusal> {
+    pub(crate) fn principal(&self, token: &str, now_s: i64) -> Result<Principal, JwtRefusal> {
         let claims = self.claims(token)?;
-        let Value::String(issuer) = &claims["iss"] else { return Err(Refusal::Issuer) };
+        let Value::String(issuer) = &claims["iss"] else { return Err(JwtRefusal::Issuer) };
         if *issuer != self.options.issuer {
-            return Err(Refusal::Issuer);
+            return Err(JwtRefusal::Issuer);
         }
         let is_ours = |value: &Value| value.as_str() == Some(self.options.audience.as_str());
         let audience = &claims["aud"];
         if !is_ours(audience) && !audience.as_array().is_some_and(|all| all.iter().any(is_ours)) {
-            return Err(Refusal::Audience);
+            return Err(JwtRefusal::Audience);
         }
         // A time that is no number is as good as none, and no end is no valid end.
         if claims["exp"].as_f64().is_none_or(|end| end + seconds(SKEW_S) <= seconds(now_s)) {
-            return Err(Refusal::Ended);
+            return Err(JwtRefusal::Ended);
         }
         let begins = &claims["nbf"];
         if !begins.is_null()
             && begins.as_f64().is_none_or(|begin| seconds(now_s) + seconds(SKEW_S) < begin)
         {
-            return Err(Refusal::NotYet);
+            return Err(JwtRefusal::NotYet);
         }
         let name = claims[self.options.principal_claim.as_str()]
             .as_str()
             .filter(|name| !name.is_empty() && name.len() <= NAME_BYTES_MAX)
             .filter(|name| !name.contains(char::is_control))
-            .ok_or(Refusal::Nameless)?;
+            .ok_or(JwtRefusal::Nameless)?;
         let scopes = self.scopes(&claims[self.options.scope_claim.as_str()]);
         Ok(Principal::new(&format!("oidc:{name}"), scopes, None))
     }
 
     /// What a token says whose signature is right.
-    fn claims(&self, token: &str) -> Result<Value, Refusal> {
+    fn claims(&self, token: &str) -> Result<Value, JwtRefusal> {
         if TOKEN_BYTES_MAX < token.len() {
-            return Err(Refusal::Form);
+            return Err(JwtRefusal::Form);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Form)?;
-        let (header, claims) = signed.split_once('.').ok_or(Refusal::Form)?;
-        let header: Header = decode_json(header).ok_or(Refusal::Form)?;
+        let (signed, signature) = token.rsplit_once('.').ok_or(JwtRefusal::Form)?;
+        let (header, claims) = signed.split_once('.').ok_or(JwtRefusal::Form)?;
+        let header: JwtHeader = decode_json(header).ok_or(JwtRefusal::Form)?;
         // Extensions that must be understood are not.
         if header.crit.is_some() || header.b64.is_some() {
-            return Err(Refusal::Form);
+            return Err(JwtRefusal::Form);
         }
-        let algorithm = Algorithm::parse(&header.alg)
+        let algorithm = JwtAlgorithm::parse(&header.alg)
             .filter(|algorithm| self.algorithms.contains(algorithm))
-            .ok_or(Refusal::Algorithm)?;
+            .ok_or(JwtRefusal::Algorithm)?;
         let key = self.key(&header)?;
-        let signature = decode(signature).ok_or(Refusal::Form)?;
+        let signature = decode(signature).ok_or(JwtRefusal::Form)?;
         let is_right = key.material.verify(algorithm, signed.as_bytes(), &signature);
-        if !is_right.ok_or(Refusal::Algorithm)? {
-            return Err(Refusal::Signature);
+        if !is_right.ok_or(JwtRefusal::Algorithm)? {
+            return Err(JwtRefusal::Signature);
         }
-        let claims: Map<String, Value> = decode_json(claims).ok_or(Refusal::Form)?;
+        let claims: Map<String, Value> = decode_json(claims).ok_or(JwtRefusal::Form)?;
         Ok(Value::Object(claims))
     }
 
     /// The key that the header names; the only one there is when it names none.
-    fn key(&self, header: &Header) -> Result<&Key, Refusal> {
+    fn key(&self, header: &JwtHeader) -> Result<&VerifyKey, JwtRefusal> {
         let mut named = self.keys.iter().filter(|key| header.kid.is_none() || key.id == header.kid);
-        let (Some(key), None) = (named.next(), named.next()) else { return Err(Refusal::Key) };
+        let (Some(key), None) = (named.next(), named.next()) else { return Err(JwtRefusal::Key) };
         match &key.algorithm {
-            Some(only) if *only != header.alg => Err(Refusal::Algorithm),
+            Some(only) if *only != header.alg => Err(JwtRefusal::Algorithm),
             _ => Ok(key),
         }
     }
 
-    fn scopes(&self, claim: &Value) -> Vec<Scope> {
+    fn scopes(&self, claim: &Value) -> Vec<AccessScope> {
         let words: Vec<&str> = match claim {
             Value::String(text) => text.split_whitespace().collect(),
             Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
@@ -256,7 +256,7 @@ impl Oidc {
     }
 }
 
-impl Key {
+impl VerifyKey {
     /// None for a key that is not for signatures or of no kind that is known.
     fn of(jwk: Jwk) -> Option<Self> {
         if jwk.r#use.as_deref().is_some_and(|purpose| purpose != "sig") {
@@ -266,34 +266,37 @@ impl Key {
         // The uncompressed form of a point, as *ring* reads it.
         let point = || Some([vec![4], part(&jwk.x)?, part(&jwk.y)?].concat());
         let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => Material::Rsa { n: part(&jwk.n)?, e: part(&jwk.e)? },
-            ("EC", Some("P-256")) => Material::P256(point()?),
-            ("EC", Some("P-384")) => Material::P384(point()?),
-            ("OKP", Some("Ed25519")) => Material::Ed25519(part(&jwk.x)?),
+            ("RSA", _) => KeyMaterial::Rsa { n: part(&jwk.n)?, e: part(&jwk.e)? },
+            ("EC", Some("P-256")) => KeyMaterial::P256(point()?),
+            ("EC", Some("P-384")) => KeyMaterial::P384(point()?),
+            ("OKP", Some("Ed25519")) => KeyMaterial::Ed25519(part(&jwk.x)?),
             _ => return None,
         };
         Some(Self { id: jwk.kid, algorithm: jwk.alg, material })
     }
 }
 
-impl Material {
+impl KeyMaterial {
     /// Whether the signature is right; none when the algorithm is not one of this kind of key.
-    fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> Option<bool> {
+    fn verify(&self, algorithm: JwtAlgorithm, signed: &[u8], signature: &[u8]) -> Option<bool> {
         let plain = |way: &'static dyn signature::VerificationAlgorithm, key: &Vec<u8>| {
             UnparsedPublicKey::new(way, key).verify(signed, signature)
         };
         let verified = match (self, algorithm) {
-            (Self::Rsa { n, e }, Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512) => {
+            (
+                Self::Rsa { n, e },
+                JwtAlgorithm::Rs256 | JwtAlgorithm::Rs384 | JwtAlgorithm::Rs512,
+            ) => {
                 let way = match algorithm {
-                    Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
-                    Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+                    JwtAlgorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+                    JwtAlgorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
                     _ => &RSA_PKCS1_2048_8192_SHA256,
                 };
                 RsaPublicKeyComponents { n, e }.verify(way, signed, signature)
             }
-            (Self::P256(key), Algorithm::Es256) => plain(&ECDSA_P256_SHA256_FIXED, key),
-            (Self::P384(key), Algorithm::Es384) => plain(&ECDSA_P384_SHA384_FIXED, key),
-            (Self::Ed25519(key), Algorithm::EdDsa) => plain(&ED25519, key),
+            (Self::P256(key), JwtAlgorithm::Es256) => plain(&ECDSA_P256_SHA256_FIXED, key),
+            (Self::P384(key), JwtAlgorithm::Es384) => plain(&ECDSA_P384_SHA384_FIXED, key),
+            (Self::Ed25519(key), JwtAlgorithm::EdDsa) => plain(&ED25519, key),
             _ => return None,
         };
         Some(verified.is_ok())
@@ -304,7 +307,7 @@ impl Material {
 ///
 /// # Errors
 /// [`InvalidScope`].
-pub fn parse_grants(text: &str) -> Result<BTreeMap<String, Vec<Scope>>, InvalidScope> {
+pub fn parse_grants(text: &str) -> Result<BTreeMap<String, Vec<AccessScope>>, InvalidScope> {
     let mut grants = BTreeMap::new();
     for entry in text.split(';').map(str::trim).filter(|entry| !entry.is_empty()) {
         let (value, scopes) = entry.split_once('=').unwrap_or((entry, ""));

@@ -4,12 +4,12 @@
 //! first here writes for all who wait. Its one invariant: a call whose record might not fit is
 //! refused before it does anything, and what was taken on is kept until it is written.
 
-use super::{lock, refusals::Refusals};
+use super::{lock, refusals::RefusalCounter};
 use crate::{
-    audit::{Call, Entry},
+    audit::{AuditEntry, AuditedCall},
     clock::NowMs,
     error::CatalogError,
-    metastore::{Metastore, audit::Writing},
+    metastore::{Metastore, audit::AuditWrite},
 };
 use std::{
     collections::VecDeque,
@@ -30,28 +30,28 @@ const UNANSWERED: &str = "unanswered";
 const REFUSED: &str = "refused";
 
 /// The way into the audit log.
-pub struct Recorder {
+pub struct AuditRecorder {
     store: Metastore,
     now: NowMs,
     room: Arc<Semaphore>,
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<VecDeque<WaitingRecord>>,
     /// Held while a batch is written.
     writing: tokio::sync::Mutex<()>,
-    refusals: Refusals,
+    refusals: RefusalCounter,
 }
 
-struct Waiting {
-    writing: Writing,
+struct WaitingRecord {
+    writing: AuditWrite,
     _room: OwnedSemaphorePermit,
 }
 
-impl std::fmt::Debug for Recorder {
+impl std::fmt::Debug for AuditRecorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
+        f.debug_struct("AuditRecorder").finish_non_exhaustive()
     }
 }
 
-impl Recorder {
+impl AuditRecorder {
     pub(super) fn new(store: Metastore, now: NowMs) -> Self {
         Self {
             store,
@@ -59,7 +59,7 @@ impl Recorder {
             room: Arc::new(Semaphore::new(WAITING_MAX)),
             waiting: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
-            refusals: Refusals::default(),
+            refusals: RefusalCounter::default(),
         }
     }
 
@@ -72,10 +72,10 @@ impl Recorder {
     /// Begins the record of a call; none when too many wait to be written: then the call is not to
     /// be carried out. Dropped before its end, it says `unanswered`.
     #[must_use]
-    pub fn begin(&self, entry: Entry) -> Option<Recording<'_>> {
+    pub fn begin(&self, entry: AuditEntry) -> Option<CallRecording<'_>> {
         let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
-        let call = Call::new(entry, Arc::clone(&self.now));
-        Some(Recording { recorder: self, call, room: Some(room) })
+        let call = AuditedCall::new(entry, Arc::clone(&self.now));
+        Some(CallRecording { recorder: self, call, room: Some(room) })
     }
 
     /// Counts a call without a valid token: of these there is a record a minute for each of a
@@ -104,7 +104,7 @@ impl Recorder {
         self.write().await
     }
 
-    /// As [`Recorder::tick`], for the last time.
+    /// As [`AuditRecorder::tick`], for the last time.
     pub(super) async fn finish(&self) -> Result<(), CatalogError> {
         self.tell_refusals(i64::MAX);
         self.write().await
@@ -116,14 +116,14 @@ impl Recorder {
                 tracing::warn!(?entry, "the audit log is behind: a count of refused calls is lost");
                 continue;
             };
-            self.push(&Call::new(entry, Arc::clone(&self.now)), REFUSED, room);
+            self.push(&AuditedCall::new(entry, Arc::clone(&self.now)), REFUSED, room);
         }
     }
 
-    fn push(&self, call: &Call, outcome: &str, room: OwnedSemaphorePermit) {
+    fn push(&self, call: &AuditedCall, outcome: &str, room: OwnedSemaphorePermit) {
         call.set_tried();
-        let writing = Writing { key: call.key().to_owned(), entry: call.entry(outcome) };
-        lock(&self.waiting).push_back(Waiting { writing, _room: room });
+        let writing = AuditWrite { key: call.key().to_owned(), entry: call.entry(outcome) };
+        lock(&self.waiting).push_back(WaitingRecord { writing, _room: room });
     }
 
     /// Writes everything that waits, or gives up after [`PATIENCE`]; then a later call writes it.
@@ -142,7 +142,7 @@ impl Recorder {
     async fn write(&self) -> Result<(), CatalogError> {
         let _turn = self.writing.lock().await;
         loop {
-            let batch: Vec<Writing> = {
+            let batch: Vec<AuditWrite> = {
                 let waiting = lock(&self.waiting);
                 waiting.iter().take(BATCH_MAX).map(|one| one.writing.clone()).collect()
             };
@@ -157,17 +157,17 @@ impl Recorder {
 
 /// A record of a call that is under way.
 #[derive(Debug)]
-pub struct Recording<'a> {
-    recorder: &'a Recorder,
-    call: Arc<Call>,
+pub struct CallRecording<'a> {
+    recorder: &'a AuditRecorder,
+    call: Arc<AuditedCall>,
     /// None once its end is known.
     room: Option<OwnedSemaphorePermit>,
 }
 
-impl Recording<'_> {
+impl CallRecording<'_> {
     /// The call, for whoever carries it out.
     #[must_use]
-    pub fn call(&self) -> &Arc<Call> {
+    pub fn call(&self) -> &Arc<AuditedCall> {
         &self.call
     }
 
@@ -187,7 +187,7 @@ impl Recording<'_> {
     }
 }
 
-impl Drop for Recording<'_> {
+impl Drop for CallRecording<'_> {
     fn drop(&mut self) {
         if let Some(room) = self.room.take()
             && !self.call.is_written()

@@ -4,7 +4,7 @@
 //! nobody was identified for, and a bounded number of each caller's refused calls.
 
 use super::lock;
-use crate::audit::Entry;
+use crate::audit::AuditEntry;
 use std::{collections::HashMap, sync::Mutex};
 
 /// How long calls are counted together.
@@ -23,10 +23,10 @@ const OTHERS: &str = "others";
 
 /// Counts of refused calls.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<Counts>);
+pub(super) struct RefusalCounter(Mutex<RefusalCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct RefusalCounts {
     /// When the first of these was counted.
     since_ms: Option<i64>,
     /// By who called.
@@ -35,7 +35,7 @@ struct Counts {
     addresses: HashMap<String, u64>,
 }
 
-impl Refusals {
+impl RefusalCounter {
     /// Counts a refused call of a known caller; true when it is to have a record of its own.
     pub(super) fn is_alone(&self, principal: &str, now_ms: i64) -> bool {
         let mut counts = lock(&self.0);
@@ -53,12 +53,12 @@ impl Refusals {
 
     /// The entries that tell of what was counted up to `now_ms` and is in no other record, once
     /// the window is over.
-    pub(super) fn take(&self, now_ms: i64) -> Vec<Entry> {
+    pub(super) fn take(&self, now_ms: i64) -> Vec<AuditEntry> {
         let mut counts = lock(&self.0);
         if counts.since_ms.is_none_or(|since_ms| now_ms < since_ms + WINDOW_MS) {
             return Vec::new();
         }
-        let Counts { callers, addresses, .. } = std::mem::take(&mut *counts);
+        let RefusalCounts { callers, addresses, .. } = std::mem::take(&mut *counts);
         let callers = callers.into_iter().filter_map(|(principal, count)| {
             let alone = if principal == OTHERS { 0 } else { ALONE_MAX };
             let count = count.checked_sub(alone).filter(|count| 0 < *count)?;
@@ -78,7 +78,7 @@ fn count(counts: &mut HashMap<String, u64>, key: &str, keys_max: usize) -> Optio
     is_known.then_some(*count)
 }
 
-fn entry(principal: String, address: String, count: u64) -> Entry {
+fn entry(principal: String, address: String, count: u64) -> AuditEntry {
     let (action, object) = ("refused calls".to_owned(), count.to_string());
-    Entry { principal, address, action, object, ..Entry::default() }
+    AuditEntry { principal, address, action, object, ..AuditEntry::default() }
 }

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 const START_MS: i64 = 1_800_000_000_000;
 
 /// Access control over a new database, and the clock it goes by.
-async fn access(store: Metastore) -> (Access, Arc<AtomicI64>) {
+async fn access(store: Metastore) -> (AccessControl, Arc<AtomicI64>) {
     let clock = Arc::new(AtomicI64::new(START_MS));
     let read = Arc::clone(&clock);
-    (Access::on(store, Arc::new(move || read.load(Ordering::Relaxed)), None), clock)
+    (AccessControl::on(store, Arc::new(move || read.load(Ordering::Relaxed)), None), clock)
 }
 
 fn request(scopes: &[&str]) -> TokenRequest {
@@ -24,15 +24,15 @@ fn request(scopes: &[&str]) -> TokenRequest {
     }
 }
 
-async fn mint(control: &Control, request: TokenRequest) -> Result<MadeToken, CatalogError> {
+async fn mint(control: &TokenControl, request: TokenRequest) -> Result<IssuedToken, CatalogError> {
     make_token(control.store(), request, control.now_ms()).await
 }
 
-fn call() -> Arc<Call> {
-    Call::new(entry("a"), Arc::new(|| START_MS))
+fn call() -> Arc<AuditedCall> {
+    AuditedCall::new(entry("a"), Arc::new(|| START_MS))
 }
 
-async fn identify(control: &Control, token: &str) -> Result<Principal, Unidentified> {
+async fn identify(control: &TokenControl, token: &str) -> Result<Principal, IdentityError> {
     control.identify(Some(&format!("Bearer {token}"))).await
 }
 
@@ -70,8 +70,9 @@ fn a_scope_covers_its_namespace_and_what_is_below_and_nothing_else() {
     assert_eq!(principal(&["ingest:*"]).home(), None);
 
     let admin = principal(&["admin:a"]);
-    let scopes =
-        |texts: &[&str]| -> Vec<Scope> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+    let scopes = |texts: &[&str]| -> Vec<AccessScope> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
     assert!(admin.governs(&scopes(&["read:a", "admin:a/b"])));
     assert!(!admin.governs(&scopes(&["read:a", "read:b"])) && !admin.governs(&scopes(&["read:*"])));
     assert!(!admin.governs(&[]));
@@ -80,7 +81,7 @@ fn a_scope_covers_its_namespace_and_what_is_below_and_nothing_else() {
 #[test]
 fn a_text_that_is_no_scope_is_refused_with_what_to_change() {
     let check = |text: &str, expected: &str| {
-        let problem = text.parse::<Scope>().unwrap_err().to_string();
+        let problem = text.parse::<AccessScope>().unwrap_err().to_string();
         assert!(problem.starts_with(&format!("scope `{text}` {expected}")), "{problem}");
     };
     check("read", "names no namespace");
@@ -90,7 +91,7 @@ fn a_text_that_is_no_scope_is_refused_with_what_to_change() {
         check(text, "has no valid namespace");
     }
     for text in ["read:*", "admin:a/b", "ingest:shop_example"] {
-        assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<AccessScope>().unwrap().to_string(), text);
     }
 }
 
@@ -109,10 +110,10 @@ async fn only_the_whole_secret_of_a_token_that_lives_identifies() {
     let short = &made.text[..made.text.len() - 1];
     for wrong in [&swapped, &upper, short, "", "ice__", "ice_0000000000000000_x", "a.b.c"] {
         let answer = identify(control, wrong).await;
-        assert!(matches!(answer, Err(Unidentified::BadToken)), "{wrong}");
+        assert!(matches!(answer, Err(IdentityError::BadToken)), "{wrong}");
     }
     for none in [None, Some("Bearer"), Some("Basic eDp5"), Some(made.text.as_str())] {
-        assert!(matches!(control.identify(none).await, Err(Unidentified::NoToken)), "{none:?}");
+        assert!(matches!(control.identify(none).await, Err(IdentityError::NoToken)), "{none:?}");
     }
     assert!(!format!("{made:?}").contains(&made.text));
     let stored = store.find_token(&made.id).await.unwrap().unwrap();
@@ -121,7 +122,7 @@ async fn only_the_whole_secret_of_a_token_that_lives_identifies() {
     clock.fetch_add(59_999, Ordering::Relaxed);
     assert!(identify(control, &made.text).await.is_ok());
     clock.fetch_add(1, Ordering::Relaxed);
-    assert!(matches!(identify(control, &made.text).await, Err(Unidentified::BadToken)));
+    assert!(matches!(identify(control, &made.text).await, Err(IdentityError::BadToken)));
 }
 
 /// Two processes have two caches of one database.
@@ -138,7 +139,7 @@ async fn a_revoked_token_is_refused_within_a_second_by_every_process() {
         let (here, there) = (here.control().unwrap(), there.control().unwrap());
         let made = mint(here, request(&["read:a"])).await.unwrap();
         let session =
-            there.log_in(Some(&made.id), &made.text, audit::Entry::default()).await.unwrap();
+            there.log_in(Some(&made.id), &made.text, audit::AuditEntry::default()).await.unwrap();
         for token in [&made.text, &session.text] {
             assert!(identify(here, token).await.is_ok() && identify(there, token).await.is_ok());
         }
@@ -154,7 +155,9 @@ async fn a_revoked_token_is_refused_within_a_second_by_every_process() {
                 tokio::task::yield_now().await;
             }
         }
-        assert!(there.log_in(Some(&made.id), &made.text, audit::Entry::default()).await.is_err());
+        assert!(
+            there.log_in(Some(&made.id), &made.text, audit::AuditEntry::default()).await.is_err()
+        );
     }
 }
 
@@ -172,17 +175,17 @@ async fn credentials_are_taken_in_each_form_that_clients_send() {
         (Some(made.id.as_str()), made.text.as_str()),
         (None, made.text.as_str()),
     ] {
-        let session = control.log_in(id, secret, audit::Entry::default()).await.unwrap();
+        let session = control.log_in(id, secret, audit::AuditEntry::default()).await.unwrap();
         assert_eq!(
             identify(control, &session.text).await.unwrap(),
             identify(control, &made.text).await.unwrap()
         );
-        assert!(control.exchange(&session.text, audit::Entry::default()).await.is_ok());
+        assert!(control.exchange(&session.text, audit::AuditEntry::default()).await.is_ok());
     }
-    assert!(control.log_in(None, secret, audit::Entry::default()).await.is_err());
+    assert!(control.log_in(None, secret, audit::AuditEntry::default()).await.is_err());
     assert!(
         control
-            .log_in(Some("0000000000000000"), &made.text, audit::Entry::default())
+            .log_in(Some("0000000000000000"), &made.text, audit::AuditEntry::default())
             .await
             .is_err()
     );
@@ -194,7 +197,7 @@ async fn an_access_token_ends_after_an_hour() {
     let (access, clock) = access(store.clone()).await;
     let control = access.control().unwrap();
     let made = mint(control, request(&["read:a"])).await.unwrap();
-    let session = control.log_in(None, &made.text, audit::Entry::default()).await.unwrap();
+    let session = control.log_in(None, &made.text, audit::AuditEntry::default()).await.unwrap();
     clock.fetch_add(3_600_000, Ordering::Relaxed);
     assert!(identify(control, &session.text).await.is_err());
     assert!(identify(control, &made.text).await.is_ok());
@@ -237,12 +240,12 @@ async fn a_token_is_made_only_of_what_can_be_kept() {
     check(TokenRequest { lifetime, ..request(&["read:a"]) }, "longer than no time").await;
 }
 
-fn entry(object: &str) -> audit::Entry {
-    audit::Entry {
+fn entry(object: &str) -> audit::AuditEntry {
+    audit::AuditEntry {
         principal: "token:a".to_owned(),
         action: "POST /v1/namespaces".to_owned(),
         object: object.to_owned(),
-        ..audit::Entry::default()
+        ..audit::AuditEntry::default()
     }
 }
 
@@ -267,7 +270,7 @@ async fn a_change_that_outlives_its_caller_is_recorded_once() {
     for store in stores().await {
         let (access, _) = access(store.1.clone()).await;
         let recorder = access.recorder().unwrap();
-        let change = async |call: &Arc<Call>, name: &str| {
+        let change = async |call: &Arc<AuditedCall>, name: &str| {
             let levels = vec![name.to_owned()];
             let store = store.1.for_call(call);
             store.create_namespace(&levels, &Properties::new()).await.unwrap();

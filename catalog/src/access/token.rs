@@ -15,18 +15,18 @@ const SECRET_DIGITS: usize = 64;
 
 /// A token as its holder has it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Token {
+pub(crate) struct TokenText {
     pub(crate) id: String,
     secret: String,
 }
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for TokenText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("TokenText").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-impl Token {
+impl TokenText {
     /// A new one.
     pub(crate) fn mint() -> Self {
         Self { id: hex(&rand::random::<[u8; 8]>()), secret: hex(&rand::random::<[u8; 32]>()) }

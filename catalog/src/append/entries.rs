@@ -15,9 +15,9 @@ const DATA: i64 = 0;
 const POSITION_DELETES: i64 = 1;
 
 /// A member of records that is a location: the fields that lead to it, and the id of the last.
-type Member = (&'static [&'static str], u64);
-const MANIFEST_PATH: Member = (&["manifest_path"], 500);
-const FILE_PATH: Member = (&["data_file", "file_path"], 100);
+type LocationMember = (&'static [&'static str], u64);
+const MANIFEST_PATH: LocationMember = (&["manifest_path"], 500);
+const FILE_PATH: LocationMember = (&["data_file", "file_path"], 100);
 
 /// A manifest, as a list has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub(crate) fn live(manifest: &[u8]) -> Result<Vec<FileEntry>, String> {
 
 /// Refuses a file in which readers that go by field ids and readers that go by names find different
 /// members.
-fn check_member(file: &[u8], (path, id): Member) -> Result<(), String> {
+fn check_member(file: &[u8], (path, id): LocationMember) -> Result<(), String> {
     let schema = avro::schema(file)?;
     let mut fields = schema["fields"].as_array();
     for (depth, name) in path.iter().enumerate() {
@@ -138,7 +138,7 @@ struct ListReader {
     manifests: Vec<ListedManifest>,
 }
 
-impl avro::Edit for ListReader {
+impl avro::ValueEdit for ListReader {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         if path == MANIFEST_PATH.0 {
             value.clone_into(&mut self.found.path);
@@ -169,7 +169,7 @@ struct EntryReader<'a> {
     entry: &'a mut dyn FnMut(FileEntry),
 }
 
-impl avro::Edit for EntryReader<'_> {
+impl avro::ValueEdit for EntryReader<'_> {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         match path {
             ["data_file", "file_path"] => value.clone_into(&mut self.found.path),

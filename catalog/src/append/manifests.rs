@@ -62,7 +62,7 @@ pub(crate) async fn read_list(
 
 /// A parent's manifests after merging.
 #[derive(Debug)]
-pub(super) struct Merged {
+pub(super) struct MergedManifests {
     /// Taken over as they are.
     pub(super) kept: Vec<ManifestFile>,
     /// The new manifest that stands for the others.
@@ -72,7 +72,7 @@ pub(super) struct Merged {
 }
 
 /// Writes one snapshot's files, under names that no other attempt uses.
-pub(super) struct Writer<'a> {
+pub(super) struct SnapshotWriter<'a> {
     storage: &'a Storage,
     base: &'a TableMetadata,
     snapshot_id: i64,
@@ -80,7 +80,7 @@ pub(super) struct Writer<'a> {
     written: Vec<String>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> SnapshotWriter<'a> {
     pub(super) fn new(storage: &'a Storage, base: &'a TableMetadata, snapshot_id: i64) -> Self {
         let unique = Uuid::new_v4();
         Self { storage, base, snapshot_id, unique, written: Vec::new() }
@@ -133,7 +133,7 @@ impl<'a> Writer<'a> {
 
     async fn add_files(
         &mut self,
-        draft: Draft,
+        draft: ManifestDraft,
         files: &[DataFile],
         number: Option<i64>,
     ) -> Result<Option<ManifestFile>, CatalogError> {
@@ -185,10 +185,10 @@ impl<'a> Writer<'a> {
     pub(super) async fn merge(
         &mut self,
         manifests: Vec<ManifestFile>,
-    ) -> Result<Merged, CatalogError> {
+    ) -> Result<MergedManifests, CatalogError> {
         let mut merge = to_merge(&manifests, self.base).into_iter().peekable();
         if merge.peek().is_none() {
-            return Ok(Merged { kept: manifests, merged: None, replaced: 0 });
+            return Ok(MergedManifests { kept: manifests, merged: None, replaced: 0 });
         }
         let mut replaced = Vec::new();
         let mut kept = Vec::new();
@@ -200,7 +200,7 @@ impl<'a> Writer<'a> {
             }
         }
         let merged = self.rewrite(&replaced).await?;
-        Ok(Merged { kept, merged, replaced: replaced.len() })
+        Ok(MergedManifests { kept, merged, replaced: replaced.len() })
     }
 
     /// Writes one manifest with the live files of `manifests`; none when they have none.
@@ -275,12 +275,12 @@ impl<'a> Writer<'a> {
         &self,
         suffix: &str,
         (spec_id, content): (i32, ManifestContentType),
-    ) -> Result<Draft, CatalogError> {
+    ) -> Result<ManifestDraft, CatalogError> {
         let spec = self.base.partition_spec_by_id(spec_id).ok_or_else(|| {
             CatalogError::Invalid(format!("the table has no partition spec {spec_id}"))
         })?;
         let location = format!("{}/metadata/{}-{suffix}.avro", self.base.location(), self.unique);
-        Ok(Draft {
+        Ok(ManifestDraft {
             io: FileIO::new_with_memory(),
             location: self.storage.normalize(&location)?.to_string(),
             snapshot_id: self.snapshot_id,
@@ -301,7 +301,7 @@ impl<'a> Writer<'a> {
 }
 
 /// A manifest that takes shape in memory.
-struct Draft {
+struct ManifestDraft {
     io: FileIO,
     location: String,
     snapshot_id: i64,
@@ -311,7 +311,7 @@ struct Draft {
     version: FormatVersion,
 }
 
-impl Draft {
+impl ManifestDraft {
     fn writer(&self) -> iceberg::Result<ManifestWriter> {
         let builder = ManifestWriterBuilder::new(
             self.io.new_output(&self.location)?,
@@ -396,7 +396,7 @@ fn to_merge(manifests: &[ManifestFile], base: &TableMetadata) -> Vec<usize> {
             && m.partition_spec_id == base.default_partition_spec_id()
             && m.key_metadata.is_none()
     });
-    let small = small.map(|(index, m)| Small {
+    let small = small.map(|(index, m)| SmallManifest {
         files: u64::from(m.added_files_count.unwrap_or(0))
             + u64::from(m.existing_files_count.unwrap_or(0)),
         bytes: u64::try_from(m.manifest_length).unwrap_or(u64::MAX),
@@ -407,7 +407,7 @@ fn to_merge(manifests: &[ManifestFile], base: &TableMetadata) -> Vec<usize> {
 
 /// A manifest that may be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Small {
+pub(super) struct SmallManifest {
     pub(super) files: u64,
     pub(super) bytes: u64,
     pub(super) index: usize,
@@ -415,7 +415,7 @@ pub(super) struct Small {
 
 /// Indices of the manifests to merge into one, in order; none while there are fewer than
 /// [`MERGE_AT`].
-pub(super) fn worth_merging(mut small: Vec<Small>) -> Vec<usize> {
+pub(super) fn worth_merging(mut small: Vec<SmallManifest>) -> Vec<usize> {
     if small.len() < MERGE_AT {
         return Vec::new();
     }

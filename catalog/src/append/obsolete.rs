@@ -29,7 +29,7 @@ const READS_AT_ONCE: usize = 8;
 
 /// How a table's retained snapshots hang together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum History {
+pub(super) enum SnapshotHistory {
     /// By sequence number they are one line that ends in `main`. In such a line a manifest is listed
     /// by consecutive snapshots only.
     OneLine,
@@ -41,19 +41,23 @@ pub(super) enum History {
 }
 
 /// What is known of a table's history before a commit.
-pub(super) fn history(base: &TableMetadata) -> History {
+pub(super) fn history(base: &TableMetadata) -> SnapshotHistory {
     // A mark that is no number is as old as the mark itself, or was made by hand.
     let marked = base.properties().get(FORKED);
     let marked = marked.map(|text| text.parse().unwrap_or(base.last_sequence_number()));
     let seen = (!is_one_line(base)).then(|| highest_off_main(base));
-    marked.max(seen).map_or(History::OneLine, |until| History::Forked { until })
+    marked.max(seen).map_or(SnapshotHistory::OneLine, |until| SnapshotHistory::Forked { until })
 }
 
 /// The update that makes the mark say what holds once `removed` are gone, if it does not yet.
-pub(super) fn mark(base: &TableMetadata, history: History, removed: &[i64]) -> Option<TableUpdate> {
+pub(super) fn mark(
+    base: &TableMetadata,
+    history: SnapshotHistory,
+    removed: &[i64],
+) -> Option<TableUpdate> {
     let wanted = match history {
-        History::OneLine => None,
-        History::Forked { until } => {
+        SnapshotHistory::OneLine => None,
+        SnapshotHistory::Forked { until } => {
             let removed: HashSet<i64> = removed.iter().copied().collect();
             let is_old = |s: &SnapshotRef| s.sequence_number() <= until;
             let stays = |s: &&SnapshotRef| !removed.contains(&s.snapshot_id());
@@ -103,7 +107,7 @@ pub(super) async fn files(
     storage: &Storage,
     base: &TableMetadata,
     removed: &[i64],
-    history: History,
+    history: SnapshotHistory,
 ) -> Vec<String> {
     let removed: HashSet<i64> = removed.iter().copied().collect();
     let in_use: HashSet<&str> = base
@@ -119,8 +123,8 @@ pub(super) async fn files(
         .map(str::to_owned)
         .collect();
     let manifests = match history {
-        History::OneLine => unlisted_manifests(storage, base, &removed).await,
-        History::Forked { .. } => unlisted_anywhere(storage, base, &removed).await,
+        SnapshotHistory::OneLine => unlisted_manifests(storage, base, &removed).await,
+        SnapshotHistory::Forked { .. } => unlisted_anywhere(storage, base, &removed).await,
     };
     match manifests {
         Ok(manifests) => files.extend(manifests),

@@ -25,13 +25,13 @@ const INHERITED: i64 = -1;
 
 /// A commit of files that is built on a state that is not the newest any more.
 #[derive(Debug)]
-pub(crate) struct Late<'a> {
+pub(crate) struct LateCommit<'a> {
     snapshot: &'a Snapshot,
     branch: &'a str,
     reference: &'a SnapshotReference,
 }
 
-impl<'a> Late<'a> {
+impl<'a> LateCommit<'a> {
     /// The snapshot as its client built it.
     pub(crate) fn snapshot(&self) -> &'a Snapshot {
         self.snapshot
@@ -40,7 +40,7 @@ impl<'a> Late<'a> {
 
 /// A late commit, built anew.
 #[derive(Debug)]
-pub(crate) struct Rebased {
+pub(crate) struct RebasedCommit {
     /// What to apply in place of the client's updates.
     pub(crate) updates: Vec<TableUpdate>,
     /// The manifest list that was written.
@@ -55,7 +55,7 @@ pub(crate) fn late<'a>(
     base: &TableMetadata,
     requirements: &[TableRequirement],
     updates: &'a [TableUpdate],
-) -> Option<Late<'a>> {
+) -> Option<LateCommit<'a>> {
     let [
         TableUpdate::AddSnapshot { snapshot },
         TableUpdate::SetSnapshotRef { ref_name, reference },
@@ -91,7 +91,7 @@ pub(crate) fn late<'a>(
     }
     let schema_is_known =
         snapshot.schema_id().is_none_or(|schema| base.schema_by_id(schema).is_some());
-    schema_is_known.then_some(Late { snapshot, branch: ref_name, reference })
+    schema_is_known.then_some(LateCommit { snapshot, branch: ref_name, reference })
 }
 
 /// Whether a branch that is at `head` came there from `parent`, by what the table still knows.
@@ -111,9 +111,9 @@ fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> boo
 pub(crate) async fn rebase(
     storage: &Storage,
     base: &TableMetadata,
-    (late, adds): (&Late<'_>, &OnlyAdds),
+    (late, adds): (&LateCommit<'_>, &OnlyAdds),
     now_ms: i64,
-) -> Result<Option<Rebased>, CatalogError> {
+) -> Result<Option<RebasedCommit>, CatalogError> {
     let Some(added) = renumbered(storage, base, (late.snapshot, adds)).await else {
         return Ok(None);
     };
@@ -123,7 +123,7 @@ pub(crate) async fn rebase(
         Some(head) => manifests::read_list(storage, base, head).await?,
         None => Vec::new(),
     };
-    let mut writer = manifests::Writer::new(storage, base, late.snapshot.snapshot_id());
+    let mut writer = manifests::SnapshotWriter::new(storage, base, late.snapshot.snapshot_id());
     let parent = head.map(|head| head.snapshot_id());
     let adds_data = added.iter().any(|added| added.content == ManifestContentType::Data);
     let listed = writer.list(added.into_iter().chain(kept), parent).await;
@@ -142,7 +142,7 @@ pub(crate) async fn rebase(
         },
     ];
     let replaced = late.snapshot.manifest_list().to_owned();
-    Ok(Some(Rebased { updates, written, replaced }))
+    Ok(Some(RebasedCommit { updates, written, replaced }))
 }
 
 /// The manifests that the commit adds, to be numbered anew; none when they cannot be.

@@ -10,7 +10,7 @@ use super::{
     check,
     entries::{self, FileEntry},
     finish, manifests,
-    summary::{self, Counts, ManifestCounts},
+    summary::{self, ManifestCounts, SummaryCounts},
     timestamp_ms, unused_id,
 };
 use crate::{error::CatalogError, storage::Storage};
@@ -85,7 +85,7 @@ pub async fn build_rewrite(
             )));
         }
     }
-    let mut writer = manifests::Writer::new(storage, base, unused_id(base));
+    let mut writer = manifests::SnapshotWriter::new(storage, base, unused_id(base));
     let written = write(storage, base, rewrite, now_ms, &mut writer).await;
     finish(storage, base, writer, written).await
 }
@@ -95,7 +95,7 @@ async fn write(
     base: &TableMetadata,
     rewrite: &Rewrite,
     now_ms: i64,
-    writer: &mut manifests::Writer<'_>,
+    writer: &mut manifests::SnapshotWriter<'_>,
 ) -> Result<Snapshot, CatalogError> {
     let read = base.snapshot_by_id(rewrite.read).map(|read| read.sequence_number());
     let (Some(read), Some(parent)) = (read, base.current_snapshot()) else {
@@ -125,7 +125,7 @@ async fn write(
         replaced: rewritten.len() + merged.replaced,
     };
     let deletes = rewrite.deletes.iter().map(|(_, file)| file);
-    let files = Counts::of(rewrite.added.iter().chain(deletes), rewrite.removed.iter());
+    let files = SummaryCounts::of(rewrite.added.iter().chain(deletes), rewrite.removed.iter());
     let entries = summary::entries(Some(parent.summary()), (&rewrite.summary, &files), counts);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     writer.list(all, Some(parent.snapshot_id())).await?;

@@ -24,14 +24,14 @@ pub(super) const MANIFESTS_REPLACED: &str = "manifests-replaced";
 
 /// How many files of each kind a snapshot adds and removes, with what is in them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct SummaryCounts {
     partitions: usize,
-    added: Files,
-    removed: Files,
+    added: SummaryFiles,
+    removed: SummaryFiles,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Files {
+struct SummaryFiles {
     data: u64,
     rows: u64,
     bytes: u64,
@@ -40,18 +40,22 @@ struct Files {
     equalities: u64,
 }
 
-impl Counts {
+impl SummaryCounts {
     pub(super) fn of<'a>(
         added: impl Iterator<Item = &'a DataFile> + Clone,
         removed: impl Iterator<Item = &'a DataFile> + Clone,
     ) -> Self {
         let all = added.clone().chain(removed.clone());
         let partitions: HashSet<_> = all.map(DataFile::partition).collect();
-        Self { partitions: partitions.len(), added: Files::of(added), removed: Files::of(removed) }
+        Self {
+            partitions: partitions.len(),
+            added: SummaryFiles::of(added),
+            removed: SummaryFiles::of(removed),
+        }
     }
 }
 
-impl Files {
+impl SummaryFiles {
     fn of<'a>(files: impl Iterator<Item = &'a DataFile>) -> Self {
         let mut all = Self::default();
         for file in files {
@@ -98,7 +102,7 @@ impl Files {
 /// The summary's entries but for `operation`: the writer's own, then Iceberg's, which win.
 pub(super) fn entries(
     parent: Option<&Summary>,
-    (own, files): (&BTreeMap<String, String>, &Counts),
+    (own, files): (&BTreeMap<String, String>, &SummaryCounts),
     manifests: ManifestCounts,
 ) -> HashMap<String, String> {
     let mut entries: HashMap<String, String> =

@@ -1,8 +1,8 @@
-use super::{obsolete::History, *};
+use super::{obsolete::SnapshotHistory, *};
 use crate::{
     catalog::{Catalog, CreateTable},
     commit, metadata_file,
-    metastore::{Metastore, Obsolete},
+    metastore::{Metastore, ObsoleteFile},
     storage,
     storage::S3Options,
 };
@@ -25,7 +25,7 @@ struct Table {
     storage: Storage,
     metadata: TableMetadata,
     now_ms: i64,
-    obsolete: Vec<Obsolete>,
+    obsolete: Vec<ObsoleteFile>,
     files: u64,
     folder: tempfile::TempDir,
 }
@@ -144,7 +144,7 @@ impl Table {
         let parent = Arc::clone(self.metadata.current_snapshot().unwrap());
         let kept = self.manifests(parent.snapshot_id()).await.into_iter().skip(dropped);
         let id = unused_id(&self.metadata);
-        let mut writer = manifests::Writer::new(&self.storage, &self.metadata, id);
+        let mut writer = manifests::SnapshotWriter::new(&self.storage, &self.metadata, id);
         writer.list(kept, Some(parent.snapshot_id())).await.unwrap();
         let snapshot = Snapshot::builder()
             .with_snapshot_id(id)
@@ -228,7 +228,7 @@ fn a_total_the_parent_does_not_tell_is_left_out_and_iceberg_keys_win() {
         operation: Operation::Append,
         additional_properties: HashMap::from([("total-data-files".to_owned(), "5".to_owned())]),
     };
-    let files = summary::Counts::default();
+    let files = summary::SummaryCounts::default();
     let entries = summary::entries(Some(&parent), (&append.summary, &files), counts);
     assert_eq!(entries["total-data-files"], "5");
     assert_eq!(entries["added-records"], "0");
@@ -368,7 +368,7 @@ fn an_entry_is_rewritten_a_few_times_and_the_list_stays_short() {
     for _ in 0..COMMITS {
         listed.push(1);
         let small = listed.iter().enumerate();
-        let small = small.map(|(index, files)| manifests::Small {
+        let small = small.map(|(index, files)| manifests::SmallManifest {
             files: *files,
             bytes: 50 * files,
             index,
@@ -412,11 +412,11 @@ async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() 
     let list = |id| table.metadata.snapshot_by_id(id).unwrap().manifest_list().to_owned();
     let base = &table.metadata;
 
-    assert_eq!(obsolete::history(base), History::OneLine);
-    let files = obsolete::files(&table.storage, base, &[ids[1]], History::OneLine).await;
+    assert_eq!(obsolete::history(base), SnapshotHistory::OneLine);
+    let files = obsolete::files(&table.storage, base, &[ids[1]], SnapshotHistory::OneLine).await;
     assert_eq!(files, [list(ids[1])], "its manifests are all still in use");
     let mut files =
-        obsolete::files(&table.storage, base, &[ids[1], ids[2]], History::OneLine).await;
+        obsolete::files(&table.storage, base, &[ids[1], ids[2]], SnapshotHistory::OneLine).await;
     let mut expected = vec![list(ids[1]), list(ids[2]), third];
     files.sort();
     expected.sort();
@@ -424,7 +424,7 @@ async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() 
 }
 
 fn is_forked(table: &Table) -> bool {
-    obsolete::history(&table.metadata) != History::OneLine
+    obsolete::history(&table.metadata) != SnapshotHistory::OneLine
 }
 
 fn mark(table: &Table) -> Option<&str> {
@@ -446,7 +446,7 @@ async fn a_rollback_marks_the_history_and_leaves_every_manifest_that_is_listed()
     // By order alone, nothing would list the first manifest after the third snapshot.
     table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
     let history = obsolete::history(&table.metadata);
-    assert_eq!(history, History::Forked { until: 3 });
+    assert_eq!(history, SnapshotHistory::Forked { until: 3 });
     let files = obsolete::files(&table.storage, &table.metadata, &[second, third], history).await;
     let (lists, manifests): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
     assert_eq!((lists.len(), manifests), (2, vec![&own]));

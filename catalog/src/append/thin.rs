@@ -1,22 +1,26 @@
 //! What thinning takes from a table's history.
 
 use super::{OBSOLETE_GRACE_MS, obsolete};
-use crate::{location::Location, metastore::Obsolete, retention, storage::Storage};
+use crate::{location::Location, metastore::ObsoleteFile, retention, storage::Storage};
 use iceberg::{TableUpdate, spec::TableMetadata};
 
 /// Snapshots that go, on the very state that they were worked out on.
 #[derive(Debug)]
-pub(crate) struct Thinning {
+pub(crate) struct SnapshotThinning {
     pub(crate) updates: Vec<TableUpdate>,
     /// How many snapshots they remove.
     pub(crate) removed: usize,
     /// Files that nothing retained refers to.
-    pub(crate) obsolete: Vec<Obsolete>,
+    pub(crate) obsolete: Vec<ObsoleteFile>,
 }
 
 /// Works out what a table of ours has too much; none when its history is within its bounds. Reads
 /// manifest lists and changes nothing.
-pub(crate) async fn thin(storage: &Storage, base: &TableMetadata, now_ms: i64) -> Option<Thinning> {
+pub(crate) async fn thin(
+    storage: &Storage,
+    base: &TableMetadata,
+    now_ms: i64,
+) -> Option<SnapshotThinning> {
     let snapshot_ids = retention::snapshots_to_remove(base, now_ms);
     if snapshot_ids.is_empty() {
         return None;
@@ -30,11 +34,11 @@ pub(crate) async fn thin(storage: &Storage, base: &TableMetadata, now_ms: i64) -
         .await
         .into_iter()
         .filter_map(admitted)
-        .map(|location| Obsolete { location, not_before_ms })
+        .map(|location| ObsoleteFile { location, not_before_ms })
         .collect();
     let removed = snapshot_ids.len();
     let mut updates: Vec<TableUpdate> =
         obsolete::mark(base, history, &snapshot_ids).into_iter().collect();
     updates.push(TableUpdate::RemoveSnapshots { snapshot_ids });
-    Some(Thinning { updates, removed, obsolete })
+    Some(SnapshotThinning { updates, removed, obsolete })
 }

@@ -4,7 +4,7 @@
 //! of a call that changes nothing the recorder does. Both write while they hold the chain's head,
 //! and look whether the other was first where that can be.
 
-use super::Entry;
+use super::AuditEntry;
 use crate::clock::NowMs;
 use std::{
     fmt,
@@ -24,9 +24,9 @@ const OBJECT_BYTES_MAX: usize = 64 << 10;
 const CUT: &str = " … (cut)";
 
 /// A call that is under way.
-pub struct Call {
+pub struct AuditedCall {
     key: String,
-    entry: Mutex<Entry>,
+    entry: Mutex<AuditEntry>,
     now: NowMs,
     /// Somebody went to write the record.
     is_tried: AtomicBool,
@@ -34,16 +34,16 @@ pub struct Call {
     is_written: AtomicBool,
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for AuditedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("AuditedCall").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
-impl Call {
+impl AuditedCall {
     /// A call as its guard knows it; time and outcome of `entry` are filled in at its end.
     #[must_use]
-    pub fn new(mut entry: Entry, now: NowMs) -> Arc<Self> {
+    pub fn new(mut entry: AuditEntry, now: NowMs) -> Arc<Self> {
         for field in
             [&mut entry.principal, &mut entry.address, &mut entry.request, &mut entry.action]
         {
@@ -72,7 +72,7 @@ impl Call {
         self.hold().object = object;
     }
 
-    fn hold(&self) -> MutexGuard<'_, Entry> {
+    fn hold(&self) -> MutexGuard<'_, AuditEntry> {
         self.entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,7 +87,7 @@ impl Call {
     }
 
     /// What its record says when it ends now.
-    pub(crate) fn entry(&self, outcome: &str) -> Entry {
+    pub(crate) fn entry(&self, outcome: &str) -> AuditEntry {
         let mut entry = self.hold().clone();
         entry.time_ms = (self.now)();
         outcome.clone_into(&mut entry.outcome);

@@ -13,18 +13,18 @@ const WEIGHT_MAX: usize = 50_000;
 
 /// `M` is what is kept: the metadata of tables or of views, or what is carried along with it.
 pub(super) struct MetadataCache<M> {
-    entries: Mutex<Entries<M>>,
+    entries: Mutex<CacheEntries<M>>,
 }
 
 /// Each with its weight.
-struct Entries<M> {
+struct CacheEntries<M> {
     by_location: HashMap<String, (Arc<M>, usize)>,
     weight: usize,
 }
 
 impl<M> Default for MetadataCache<M> {
     fn default() -> Self {
-        Self { entries: Mutex::new(Entries { by_location: HashMap::new(), weight: 0 }) }
+        Self { entries: Mutex::new(CacheEntries { by_location: HashMap::new(), weight: 0 }) }
     }
 }
 
@@ -52,12 +52,12 @@ impl<M> MetadataCache<M> {
         self.lock().remove(location);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Entries<M>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, CacheEntries<M>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<M> Entries<M> {
+impl<M> CacheEntries<M> {
     fn remove(&mut self, location: &str) {
         if let Some((_, weight)) = self.by_location.remove(location) {
             self.weight -= weight;

@@ -1,7 +1,8 @@
 //! Commits: of clients' updates to one or several tables, and of our own appends.
 
 use super::{
-    Catalog, LoadedTable, TableChange, batch::TableDraft, jail, queue::CommitWork, write::Write,
+    Catalog, LoadedTable, TableChange, batch_commit::TableDraft, commit_queue::CommitWork,
+    location_rules, write::TableWrite,
 };
 use crate::{
     append::{
@@ -11,7 +12,7 @@ use crate::{
     },
     commit,
     error::CatalogError,
-    metastore::{Changes, SwapOutcome},
+    metastore::{ChangeSet, SwapOutcome},
 };
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -24,7 +25,7 @@ const COMMIT_RETRIES: u32 = 10;
 
 /// What was found in the files of a change before its turn came.
 #[derive(Clone, Debug)]
-pub(super) enum Contents {
+pub(super) enum ChangeContents {
     /// They were not read.
     Unread,
     /// Files to add, and nothing else.
@@ -33,7 +34,7 @@ pub(super) enum Contents {
     DoesMore,
 }
 
-impl Contents {
+impl ChangeContents {
     fn of(changes: SnapshotChanges) -> Self {
         changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
     }
@@ -121,54 +122,58 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::commit`].
-    async fn examine(&self, change: &TableChange) -> Result<Contents, CatalogError> {
+    async fn examine(&self, change: &TableChange) -> Result<ChangeContents, CatalogError> {
         let TableChange { table, requirements, updates, .. } = change;
         let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
         if moves || commit::added(updates).next().is_none() {
-            return Ok(Contents::Unread);
+            return Ok(ChangeContents::Unread);
         }
-        let Some(base) = self.find(table).await? else { return Ok(Contents::Unread) };
+        let Some(base) = self.find(table).await? else { return Ok(ChangeContents::Unread) };
         let base = base.metadata.as_ref();
         let held = commit::check_requirements(requirements, Some(base));
         // What is done already, or refused as it is, is told from the table alone.
         let is_settled = commit::is_applied(base, requirements, updates)
             || (held.is_err() && rebase::late(base, requirements, updates).is_none());
         if is_settled {
-            return Ok(Contents::Unread);
+            return Ok(ChangeContents::Unread);
         }
         match (self.check_contents(Some(base), base, updates).await?, updates.as_slice()) {
-            (Some(changes), _) => Ok(Contents::of(changes)),
+            (Some(changes), _) => Ok(ChangeContents::of(changes)),
             (None, [TableUpdate::AddSnapshot { snapshot }, _]) => {
                 Ok(self.contents_of(base, snapshot).await)
             }
-            (None, _) => Ok(Contents::DoesMore),
+            (None, _) => Ok(ChangeContents::DoesMore),
         }
     }
 
     /// What a snapshot that may be put on top of others adds.
-    pub(super) async fn contents_of(&self, base: &TableMetadata, snapshot: &Snapshot) -> Contents {
+    pub(super) async fn contents_of(
+        &self,
+        base: &TableMetadata,
+        snapshot: &Snapshot,
+    ) -> ChangeContents {
         let Ok(own) = self.inner.storage.normalize(base.location()) else {
-            return Contents::DoesMore;
+            return ChangeContents::DoesMore;
         };
         let parent = snapshot.parent_snapshot_id().map(|parent| base.snapshot_by_id(parent));
         let changes = match parent {
-            Some(None) => return Contents::DoesMore,
+            Some(None) => return ChangeContents::DoesMore,
             Some(Some(parent)) => self.changes(&own, snapshot, Some(parent)).await,
             None => self.changes(&own, snapshot, None).await,
         };
         // Files that cannot be read are not moved, and whoever has them looked at says why.
-        changes.map_or(Contents::DoesMore, Contents::of)
+        changes.map_or(ChangeContents::DoesMore, ChangeContents::of)
     }
 
     fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {
         let mut updates = change.updates.iter_mut();
-        updates.try_for_each(|update| jail::normalize(&self.inner.storage, update))
+        updates.try_for_each(|update| location_rules::normalize(&self.inner.storage, update))
     }
 
     /// Applies changes to tables that are locked, all or none.
     pub(super) async fn commit_locked(
         &self,
-        changes: &[(TableChange, Contents)],
+        changes: &[(TableChange, ChangeContents)],
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         for _ in 0..=COMMIT_RETRIES {
             // Every change is checked before anything is written.
@@ -202,9 +207,9 @@ impl Catalog {
     /// even when it fails.
     async fn write_all(
         &self,
-        changes: &[(TableChange, Contents)],
+        changes: &[(TableChange, ChangeContents)],
         written: &mut Vec<String>,
-    ) -> Result<(Vec<LoadedTable>, Vec<Write>), CatalogError> {
+    ) -> Result<(Vec<LoadedTable>, Vec<TableWrite>), CatalogError> {
         let (mut tables, mut writes) = (Vec::with_capacity(changes.len()), Vec::new());
         for change in changes {
             let write = match self.find(&change.0.table).await? {
@@ -227,9 +232,9 @@ impl Catalog {
     async fn write(
         &self,
         base: LoadedTable,
-        (change, contents): &(TableChange, Contents),
+        (change, contents): &(TableChange, ChangeContents),
         written: &mut Vec<String>,
-    ) -> Result<Result<Write, LoadedTable>, CatalogError> {
+    ) -> Result<Result<TableWrite, LoadedTable>, CatalogError> {
         let mut draft = TableDraft::new(base.clone(), self.encoded_parts(&base), self.now_ms());
         let Some(made) = self.apply_change(&mut draft, (change, contents)).await? else {
             return Ok(Err(base));
@@ -242,14 +247,14 @@ impl Catalog {
     }
 
     /// What to write for a table that a change makes.
-    async fn write_new(&self, change: &TableChange) -> Result<Write, CatalogError> {
+    async fn write_new(&self, change: &TableChange) -> Result<TableWrite, CatalogError> {
         let TableChange { table, requirements, updates, .. } = change;
         if !requirements.contains(&TableRequirement::NotExist) {
             return Err(CatalogError::NoSuchTable(table.to_string()));
         }
         let metadata = self.built_from_updates(table, updates).await?;
-        let mut write = Write::new(table.clone(), None, metadata, self.now_ms());
-        write.changes = Changes::making(updates);
+        let mut write = TableWrite::new(table.clone(), None, metadata, self.now_ms());
+        write.changes = ChangeSet::making(updates);
         Ok(write)
     }
 }

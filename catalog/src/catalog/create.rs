@@ -1,10 +1,10 @@
 //! New tables: created, staged, adopted, or built from a client's updates.
 
-use super::{Catalog, CreateTable, LoadedTable, jail, write::Write};
+use super::{Catalog, CreateTable, LoadedTable, location_rules, write::TableWrite};
 use crate::{
     columns, commit,
     error::CatalogError,
-    metastore::{Changes, Levels, SwapOutcome},
+    metastore::{ChangeSet, Levels, SwapOutcome},
     names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
@@ -28,8 +28,8 @@ impl Catalog {
         let (catalog, levels) = (self.clone(), levels.clone());
         self.to_the_end(async move {
             let metadata = catalog.stage_table(&levels, table).await?;
-            let changes = Changes::making(&commit::making(&metadata));
-            let mut write = Write::new(ident, None, metadata, catalog.now_ms());
+            let changes = ChangeSet::making(&commit::making(&metadata));
+            let mut write = TableWrite::new(ident, None, metadata, catalog.now_ms());
             write.changes = changes;
             match catalog.publish(std::slice::from_ref(&write)).await? {
                 SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
@@ -79,7 +79,7 @@ impl Catalog {
         let metadata = commit::create_fresh(table, uuid, location, self.now_ms())?;
         columns::check(None, &metadata, &[])?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
-        jail::check(&self.inner.storage, &metadata, &properties)?;
+        location_rules::check(&self.inner.storage, &metadata, &properties)?;
         self.inner.storage.prepare_table(metadata.location()).await?;
         Ok(metadata)
     }
@@ -134,7 +134,7 @@ impl Catalog {
         location: &str,
         uuid: Uuid,
     ) -> Result<String, CatalogError> {
-        let parsed = jail::for_a_table(&self.inner.storage, location)?;
+        let parsed = location_rules::for_a_table(&self.inner.storage, location)?;
         if self.metastore().is_free(&parsed, uuid).await? {
             return Ok(parsed.to_string());
         }

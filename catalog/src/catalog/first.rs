@@ -1,13 +1,13 @@
 //! Tables that the service makes together with their first rows and, where it is missing, with
 //! their namespace: one metadata file and one transaction of the metastore for all of it.
 
-use super::{Catalog, LoadedTable, change::deposed, write::Write};
+use super::{Catalog, LoadedTable, change::deposed, write::TableWrite};
 use crate::{
     append::{self, Append},
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
-    metastore::{Changes, Comes, Properties, SwapOutcome},
+    metastore::{ChangeSet, Properties, SwapOutcome, TableOrigin},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -51,11 +51,11 @@ impl Catalog {
         let mut updates = commit::making(&staged);
         updates.extend_from_slice(&built.updates);
         let encoded = EncodedParts::of(&staged).after(&built.updates, &metadata);
-        let mut write = Write::new(table, None, metadata, now_ms);
+        let mut write = TableWrite::new(table, None, metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));
         write.watermark = Some(append.watermark);
-        write.changes = Changes::making(&updates);
-        write.comes = Comes::OfLog { watermark: append.watermark, namespace };
+        write.changes = ChangeSet::making(&updates);
+        write.comes = TableOrigin::OfLog { watermark: append.watermark, namespace };
         for row in &mut write.snapshots {
             row.seq = Some(append.seq);
         }

@@ -8,7 +8,7 @@
 //! Its one invariant: every file that passes as taken over or removed is in a manifest that the
 //! snapshot replaces, and every data file that a delete file names is live with it.
 
-use super::{Catalog, contents::READS_AT_ONCE};
+use super::{Catalog, manifest_check::READS_AT_ONCE};
 use crate::{
     append::{
         self,
@@ -28,7 +28,7 @@ use std::{
 };
 
 /// Data files that a rewrite replaces, with their rows.
-type Replaced = BTreeMap<String, u64>;
+type ReplacedFiles = BTreeMap<String, u64>;
 
 impl Catalog {
     /// Checks what a snapshot does to its parent.
@@ -53,8 +53,8 @@ impl Catalog {
         own: &Location,
         snapshot: &Snapshot,
         changes: &SnapshotChanges,
-    ) -> Result<Replaced, CatalogError> {
-        let mut replaced = Replaced::new();
+    ) -> Result<ReplacedFiles, CatalogError> {
+        let mut replaced = ReplacedFiles::new();
         let mut missing: HashSet<FileKey> =
             changes.existing.keys().chain(&changes.removed).copied().collect();
         let is_rewrite = is_rewrite(snapshot, changes);
@@ -87,7 +87,7 @@ impl Catalog {
         own: &Location,
         snapshot: &Snapshot,
         changes: &SnapshotChanges,
-        replaced: &Replaced,
+        replaced: &ReplacedFiles,
     ) -> Result<(), CatalogError> {
         if !is_rewrite(snapshot, changes) || (replaced.is_empty() && changes.added_rows == 0) {
             return Ok(());

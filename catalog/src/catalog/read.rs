@@ -31,27 +31,27 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What the metastore knows of a table or view, whatever its file says.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
+pub(super) struct KnownPointer<'a> {
     pub(super) uuid: Uuid,
     pub(super) location: &'a str,
     pub(super) metadata_location: &'a str,
 }
 
 impl TableRow {
-    pub(super) fn known(&self) -> Known<'_> {
+    pub(super) fn known(&self) -> KnownPointer<'_> {
         let Self { uuid, location, metadata_location, .. } = self;
-        Known { uuid: *uuid, location, metadata_location }
+        KnownPointer { uuid: *uuid, location, metadata_location }
     }
 }
 
 impl TrashRow {
-    pub(super) fn known(&self) -> Known<'_> {
+    pub(super) fn known(&self) -> KnownPointer<'_> {
         let Self { uuid, location, metadata_location, .. } = self;
-        Known { uuid: *uuid, location, metadata_location }
+        KnownPointer { uuid: *uuid, location, metadata_location }
     }
 }
 
-impl Known<'_> {
+impl KnownPointer<'_> {
     fn check(&self, uuid: Uuid, location: &str) -> Result<(), CatalogError> {
         let is_same = match (Location::parse(self.location), Location::parse(location)) {
             (Some(own), Some(found)) => own == found,
@@ -73,7 +73,7 @@ impl Catalog {
     /// The metadata of a table; parsed files are cached.
     pub(super) async fn metadata_of(
         &self,
-        known: Known<'_>,
+        known: KnownPointer<'_>,
     ) -> Result<Arc<TableMetadata>, CatalogError> {
         let location = known.metadata_location;
         if let Some(metadata) = self.inner.cache.get(location) {
@@ -91,7 +91,7 @@ impl Catalog {
     /// The metadata of a view; parsed files are cached.
     pub(super) async fn view_metadata_of(
         &self,
-        known: Known<'_>,
+        known: KnownPointer<'_>,
     ) -> Result<Arc<ViewMetadata>, CatalogError> {
         let location = known.metadata_location;
         if let Some(metadata) = self.inner.view_cache.get(location) {

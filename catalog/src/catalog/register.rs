@@ -2,11 +2,11 @@
 //!
 //! A file that a client names is read anew, and everything it names has to lie inside the table.
 
-use super::{Catalog, LoadedTable, create, jail, own};
+use super::{Catalog, LoadedTable, create, location_rules, managed_table_rules};
 use crate::{
     columns, commit,
     error::CatalogError,
-    metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome},
+    metastore::{ChangeSet, Levels, NameKind, NewTable, PointerSwap, SwapOutcome, TableOrigin},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -126,11 +126,11 @@ impl Catalog {
             )));
         }
         let metadata: TableMetadata = self.foreign_metadata(&location).await?;
-        own::check_adopted(&metadata)?;
+        managed_table_rules::check_adopted(&metadata)?;
         columns::check(None, &metadata, &[])?;
         commit::check_adopted(&metadata, self.now_ms())?;
-        jail::check_adopted(&self.inner.storage, &metadata, &location)?;
-        let needs = jail::needs(&metadata, &location);
+        location_rules::check_adopted(&self.inner.storage, &metadata, &location)?;
+        let needs = location_rules::needs(&metadata, &location);
         if let Some(file) = self.metastore().first_obsolete(&needs).await? {
             return Err(CatalogError::about_to_be_deleted(&file));
         }
@@ -140,15 +140,15 @@ impl Catalog {
 
 fn new_table(table: &TableIdent, metadata: &TableMetadata, location: String) -> NewTable {
     NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: table.namespace.as_ref().clone(),
         name: table.name.clone(),
         uuid: metadata.uuid(),
-        comes: Comes::Adopted { needs: jail::needs(metadata, &location) },
+        comes: TableOrigin::Registered { needs: location_rules::needs(metadata, &location) },
         metadata_location: location,
         location: metadata.location().to_owned(),
         snapshots: commit::added_snapshots(None, metadata),
-        changes: Changes::default(),
+        changes: ChangeSet::default(),
     }
 }
 
@@ -165,7 +165,7 @@ fn swap(base: &LoadedTable, metadata: &TableMetadata, location: String) -> Point
         removed_snapshots: commit::removed_snapshots(&base.metadata, metadata),
         obsolete: Vec::new(),
         parts: Vec::new(),
-        changes: Changes::default(),
+        changes: ChangeSet::default(),
     }
 }
 

@@ -2,7 +2,7 @@ mod linearizable;
 
 use super::*;
 use crate::{
-    metastore::{Metastore, Obsolete, PointerSwap, SwapOutcome, faults::Fault, suite},
+    metastore::{Metastore, ObsoleteFile, PointerSwap, SwapOutcome, faults::CommitFault, suite},
     storage::S3Options,
 };
 use bytes::Bytes;
@@ -21,8 +21,8 @@ use uuid::Uuid;
 mod first;
 mod late_client;
 mod live;
+mod managed_table_rules;
 mod many_files;
-mod own;
 mod places;
 mod purge;
 mod rewrites;
@@ -715,7 +715,8 @@ async fn a_commit_that_fails_deletes_no_metadata_that_is_still_in_use() {
     let files = queued().await;
     // It would push the oldest file out of the log, but its pointer does not move.
     let mut swap = suite::swap(before.metadata.uuid(), before.version + 1, "file:///never");
-    swap.obsolete = vec![Obsolete { location: before.metadata_location.clone(), not_before_ms: 0 }];
+    swap.obsolete =
+        vec![ObsoleteFile { location: before.metadata_location.clone(), not_before_ms: 0 }];
     let lost = catalog.metastore().commit(&[swap]).await.unwrap();
     assert_eq!(lost, SwapOutcome::Lost(before.metadata.uuid()));
     let refused = catalog.commit(change("a.t", on_main(Some(9)), json!([]))).await;
@@ -776,7 +777,7 @@ async fn a_commit_that_was_not_made_gives_up_no_file() {
     let before: Vec<String> = named().chain([kept.metadata_location.clone()]).collect();
     for alone in [true, false] {
         // Each would push the oldest file out of the log.
-        metastore.faults.set(Fault::Before);
+        metastore.faults.set(CommitFault::Before);
         let failed = match alone {
             true => catalog.commit(set("a.t", "k", "v")).await.map(|_| ()),
             false => catalog.commit_all(vec![set("a.t", "k", "v")]).await,
@@ -809,7 +810,7 @@ async fn queued_files_outside_of_the_warehouse_are_left_alone() {
     let house = house().await;
     let outside = tempfile::NamedTempFile::new().unwrap();
     let file =
-        Obsolete { location: format!("file://{}", outside.path().display()), not_before_ms: 0 };
+        ObsoleteFile { location: format!("file://{}", outside.path().display()), not_before_ms: 0 };
     house.catalog.metastore().add_obsolete(&[file]).await.unwrap();
     assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
     assert!(outside.path().exists());

@@ -7,12 +7,12 @@
 //! Its one invariant: what goes was worked out on the very state that the commit replaces, so no
 //! snapshot or file goes that a branch, a tag or a later snapshot needs.
 
-use super::{Catalog, LoadedTable, change, write::Write};
+use super::{Catalog, LoadedTable, change, write::TableWrite};
 use crate::{
-    append::thin::{Thinning, thin},
+    append::thin::{SnapshotThinning, thin},
     commit,
     error::CatalogError,
-    metastore::{Changes, SwapOutcome},
+    metastore::{ChangeSet, SwapOutcome},
     retention,
 };
 use iceberg::TableIdent;
@@ -28,14 +28,14 @@ const NOTED_MAX: usize = 10_000;
 
 /// The tables whose history has grown past its bound.
 #[derive(Debug, Default)]
-pub(super) struct Overgrown {
+pub(super) struct OvergrownTables {
     tables: Mutex<HashSet<TableIdent>>,
     wake: Arc<Notify>,
 }
 
-impl Overgrown {
+impl OvergrownTables {
     /// Notes the tables of these commits that have too many snapshots.
-    pub(super) fn note(&self, writes: &[Write]) {
+    pub(super) fn note(&self, writes: &[TableWrite]) {
         for write in writes.iter().filter(|write| retention::is_overgrown(&write.metadata)) {
             if self.add(&write.table) {
                 self.wake.notify_one();
@@ -56,9 +56,9 @@ impl Overgrown {
 }
 
 /// What is to go of a table, and its state that this was worked out on.
-struct Plan {
+struct ThinningPlan {
     base: LoadedTable,
-    thinning: Thinning,
+    thinning: SnapshotThinning,
 }
 
 impl Catalog {
@@ -103,14 +103,14 @@ impl Catalog {
             let Some(anew) = self.plan_thinning(table).await? else { return Ok(0) };
             plan = anew;
         }
-        let Plan { base, thinning: Thinning { updates, removed, obsolete } } = plan;
+        let ThinningPlan { base, thinning: SnapshotThinning { updates, removed, obsolete } } = plan;
         let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
         let location = Some(base.metadata_location.as_str());
         let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
         let encoded = self.encoded_parts(&base).after(&updates, &metadata);
-        let mut write = Write::new(table.clone(), Some(base), metadata, now_ms);
+        let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));
-        write.changes = Changes::making(&updates);
+        write.changes = ChangeSet::making(&updates);
         write.obsolete.extend(obsolete);
         match self.publish(&[write]).await? {
             SwapOutcome::Done => Ok(removed),
@@ -120,9 +120,12 @@ impl Catalog {
         }
     }
 
-    async fn plan_thinning(&self, table: &TableIdent) -> Result<Option<Plan>, CatalogError> {
+    async fn plan_thinning(
+        &self,
+        table: &TableIdent,
+    ) -> Result<Option<ThinningPlan>, CatalogError> {
         let Some(base) = self.find(table).await? else { return Ok(None) };
         let thinning = thin(&self.inner.storage, &base.metadata, self.now_ms()).await;
-        Ok(thinning.map(|thinning| Plan { base, thinning }))
+        Ok(thinning.map(|thinning| ThinningPlan { base, thinning }))
     }
 }

@@ -3,13 +3,13 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, jail, write::GRACE_MS};
+use super::{Catalog, location_rules, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
     location::Location,
     manifest_file,
-    metastore::{Changes, Comes, DropTerms, Kind, NewTable, Obsolete, TrashRow},
+    metastore::{ChangeSet, DropTerms, NameKind, NewTable, ObsoleteFile, TableOrigin, TrashRow},
     storage,
 };
 use futures::{StreamExt, stream};
@@ -153,15 +153,17 @@ impl Trash<'_> {
         })?;
         self.0.check_comes_back((&before, &ident), &metadata)?;
         let table = NewTable {
-            kind: Kind::Table,
+            kind: NameKind::Table,
             levels: ident.namespace.as_ref().clone(),
             name: ident.name.clone(),
             uuid,
-            comes: Comes::Adopted { needs: jail::needs(&metadata, &row.metadata_location) },
+            comes: TableOrigin::Registered {
+                needs: location_rules::needs(&metadata, &row.metadata_location),
+            },
             metadata_location: row.metadata_location,
             location: row.location,
             snapshots: commit::added_snapshots(None, &metadata),
-            changes: Changes::default(),
+            changes: ChangeSet::default(),
         };
         self.0.metastore().undrop(&table).await?;
         Ok(ident)
@@ -204,8 +206,8 @@ impl Trash<'_> {
                 }
             };
             let not_before_ms = self.0.now_ms() + GRACE_MS;
-            let file = |location| Obsolete { location, not_before_ms };
-            let files: Vec<Obsolete> = files.into_iter().map(file).collect();
+            let file = |location| ObsoleteFile { location, not_before_ms };
+            let files: Vec<ObsoleteFile> = files.into_iter().map(file).collect();
             for batch in files.chunks(QUEUE_BATCH) {
                 self.0.metastore().add_obsolete(batch).await?;
             }

@@ -4,11 +4,13 @@
 //! are never deleted by a drop: it has only its small metadata files, and whoever dropped it by
 //! mistake registers it again.
 
-use super::{Catalog, create, jail};
+use super::{Catalog, create, location_rules};
 use crate::{
     error::CatalogError,
     metadata_file,
-    metastore::{Changes, Comes, Kind, Levels, NewTable, PointerSwap, SwapOutcome, TableRow},
+    metastore::{
+        ChangeSet, Levels, NameKind, NewTable, PointerSwap, SwapOutcome, TableOrigin, TableRow,
+    },
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -118,10 +120,13 @@ impl Views<'_> {
             )));
         }
         let metadata: ViewMetadata = self.0.foreign_metadata(location.as_str()).await?;
-        let own =
-            jail::check_view(&self.0.inner.storage, metadata.location(), metadata.properties())?;
+        let own = location_rules::check_view(
+            &self.0.inner.storage,
+            metadata.location(),
+            metadata.properties(),
+        )?;
         let location = own.admit(location.as_str())?.to_string();
-        let comes = Comes::Adopted { needs: vec![location.clone()] };
+        let comes = TableOrigin::Registered { needs: vec![location.clone()] };
         let new = NewTable { comes, ..new_view(&ident, &metadata, &location) };
         self.insert(new).await?;
         Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
@@ -178,7 +183,8 @@ impl Views<'_> {
     pub async fn commit(self, mut change: ViewChange) -> Result<LoadedView, CatalogError> {
         for update in &mut change.updates {
             if let ViewUpdate::SetLocation { location } = update {
-                *location = jail::for_a_table(&self.0.inner.storage, location)?.to_string();
+                *location =
+                    location_rules::for_a_table(&self.0.inner.storage, location)?.to_string();
             }
         }
         let _queue = self.0.inner.locks.lock(std::iter::once(&change.view)).await;
@@ -209,7 +215,7 @@ impl Views<'_> {
                 removed_snapshots: Vec::new(),
                 obsolete: Vec::new(),
                 parts: Vec::new(),
-                changes: Changes::changing(&change.requirements, &change.updates),
+                changes: ChangeSet::changing(&change.requirements, &change.updates),
             };
             let outcome = self.0.metastore().commit(&[swap]).await;
             if outcome.as_ref().is_err_and(CatalogError::is_definite) {
@@ -283,7 +289,7 @@ impl Views<'_> {
     /// Where the next metadata file of a view goes, once everything the view names is allowed.
     fn new_file(self, metadata: &ViewMetadata, version: i64) -> Result<String, CatalogError> {
         let storage = &self.0.inner.storage;
-        let own = jail::check_view(storage, metadata.location(), metadata.properties())?;
+        let own = location_rules::check_view(storage, metadata.location(), metadata.properties())?;
         let name = metadata_file::name(version, Uuid::new_v4());
         match metadata.properties().get(METADATA_PATH) {
             Some(folder) => Ok(format!("{}/{name}", storage.normalize(folder)?)),
@@ -320,15 +326,15 @@ impl Views<'_> {
 
 fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str) -> NewTable {
     NewTable {
-        kind: Kind::View,
+        kind: NameKind::View,
         levels: view.namespace.as_ref().clone(),
         name: view.name.clone(),
         uuid: metadata.uuid(),
         metadata_location: metadata_location.to_owned(),
         location: metadata.location().to_owned(),
         snapshots: Vec::new(),
-        comes: Comes::New,
-        changes: Changes::making(&view::making(metadata)),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::making(&view::making(metadata)),
     }
 }
 

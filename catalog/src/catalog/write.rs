@@ -10,8 +10,8 @@ use crate::{
     metadata_file,
     metadata_file::cache::EncodedParts,
     metastore::{
-        Changes, Comes, Kind, NewTable, Obsolete, Part, PointerSwap, SnapshotRow, SwapOutcome,
-        Watermark,
+        ChangeSet, CommitPart, NameKind, NewTable, ObsoleteFile, PointerSwap, SnapshotRow,
+        SwapOutcome, TableOrigin, Watermark,
     },
 };
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 pub(super) const GRACE_MS: i64 = 10 * 60 * 1000;
 
 /// A new state of a table, not yet stored.
-pub(super) struct Write {
+pub(super) struct TableWrite {
     pub(super) table: TableIdent,
     /// None for a new table.
     pub(super) base: Option<LoadedTable>,
@@ -36,18 +36,18 @@ pub(super) struct Write {
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
     pub(super) snapshots: Vec<SnapshotRow>,
-    pub(super) obsolete: Vec<Obsolete>,
+    pub(super) obsolete: Vec<ObsoleteFile>,
     /// The commits it is made of, when they are not the caller's own.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<CommitPart>,
     /// What it is made of, when it is one commit of the caller's.
-    pub(super) changes: Changes,
+    pub(super) changes: ChangeSet,
     /// Where a new table comes from.
-    pub(super) comes: Comes,
+    pub(super) comes: TableOrigin,
     /// Other files of it that are written, without their names being durable yet.
     pub(super) deferred: Vec<String>,
 }
 
-impl Write {
+impl TableWrite {
     pub(super) fn new(
         table: TableIdent,
         base: Option<LoadedTable>,
@@ -62,7 +62,7 @@ impl Write {
         let obsolete =
             base.as_ref().map_or_else(Vec::new, |base| old_metadata(base, &metadata, now_ms));
         let metadata = Arc::new(metadata);
-        let (encoded, watermark, parts, changes) = (None, None, Vec::new(), Changes::default());
+        let (encoded, watermark, parts, changes) = (None, None, Vec::new(), ChangeSet::default());
         Self {
             table,
             base,
@@ -74,7 +74,7 @@ impl Write {
             obsolete,
             parts,
             changes,
-            comes: Comes::New,
+            comes: TableOrigin::Created,
             deferred: Vec::new(),
         }
     }
@@ -92,7 +92,7 @@ impl Write {
 
     fn new_table(&self) -> Option<NewTable> {
         self.base.is_none().then(|| NewTable {
-            kind: Kind::Table,
+            kind: NameKind::Table,
             levels: self.table.namespace.as_ref().clone(),
             name: self.table.name.clone(),
             uuid: self.metadata.uuid(),
@@ -126,7 +126,7 @@ impl Write {
 impl Catalog {
     /// Stores the metadata files, then moves all pointers or none. The files of an attempt that
     /// definitely failed are gone afterwards.
-    pub(super) async fn publish(&self, writes: &[Write]) -> Result<SwapOutcome, CatalogError> {
+    pub(super) async fn publish(&self, writes: &[TableWrite]) -> Result<SwapOutcome, CatalogError> {
         let locations: Vec<String> =
             writes.iter().map(|write| write.metadata_location.clone()).collect();
         let puts = writes.iter().map(|write| {
@@ -140,8 +140,8 @@ impl Catalog {
             self.discard(&locations).await;
             return Err(cause);
         }
-        let new: Vec<NewTable> = writes.iter().filter_map(Write::new_table).collect();
-        let swaps: Vec<PointerSwap> = writes.iter().filter_map(Write::swap).collect();
+        let new: Vec<NewTable> = writes.iter().filter_map(TableWrite::new_table).collect();
+        let swaps: Vec<PointerSwap> = writes.iter().filter_map(TableWrite::swap).collect();
         let outcome = self.metastore().commit_with_new(&new, &swaps).await;
         match &outcome {
             Ok(SwapOutcome::Done) => self.remember(writes),
@@ -157,7 +157,7 @@ impl Catalog {
 
     /// Stores a metadata file. On return it is durable with the other files of the table that are
     /// new: they are in its folder, which is synced once for all of them.
-    async fn put_durable(&self, write: &Write, bytes: Bytes) -> Result<(), CatalogError> {
+    async fn put_durable(&self, write: &TableWrite, bytes: Bytes) -> Result<(), CatalogError> {
         let storage = &self.inner.storage;
         storage.put_deferred(&write.metadata_location, bytes).await?;
         let mut names: Vec<&str> = write.deferred.iter().map(String::as_str).collect();
@@ -174,7 +174,7 @@ impl Catalog {
         }
     }
 
-    fn remember(&self, writes: &[Write]) {
+    fn remember(&self, writes: &[TableWrite]) {
         self.inner.overgrown.note(writes);
         for write in writes {
             if let Some(base) = &write.base {
@@ -190,7 +190,7 @@ impl Catalog {
 }
 
 /// Metadata files that leave the table's log, if the table wants them deleted.
-fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<Obsolete> {
+fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<ObsoleteFile> {
     let wanted = new.properties().get("write.metadata.delete-after-commit.enabled");
     if wanted.is_none_or(|wanted| wanted != "true") {
         return Vec::new();
@@ -199,6 +199,6 @@ fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<Obs
     commit::dropped_metadata_files(&base.metadata, &base.metadata_location, new)
         .into_iter()
         .filter_map(|location| own.admit(&location).ok())
-        .map(|own| Obsolete { location: own.to_string(), not_before_ms: now_ms + GRACE_MS })
+        .map(|own| ObsoleteFile { location: own.to_string(), not_before_ms: now_ms + GRACE_MS })
         .collect()
 }

@@ -4,7 +4,7 @@
 //! of the manifest. A lower bound without its last, broken character is still not above any value. Of
 //! an upper bound nothing certain is left, so it goes.
 
-use super::{Header, SCHEMA};
+use super::{ManifestHeader, SCHEMA};
 use apache_avro::{Reader, Writer, types::Value};
 use bytes::Bytes;
 use iceberg::spec::{PrimitiveType, Schema};
@@ -16,7 +16,7 @@ const BOUNDS: [(&str, bool); 2] = [("lower_bounds", true), ("upper_bounds", fals
 
 /// The same manifest with bounds that are text; none where it is no manifest.
 pub(super) fn mended(bytes: &Bytes) -> Option<Bytes> {
-    let (header, _) = Header::parse(bytes)?;
+    let (header, _) = ManifestHeader::parse(bytes)?;
     let columns: Schema = serde_json::from_slice(header.get(TABLE_SCHEMA)?).ok()?;
     rewritten(bytes, &header, |(key, value), keeps_start| {
         let kind = columns.field_by_id(key)?.field_type.as_primitive_type()?;
@@ -36,7 +36,7 @@ fn valid_up_to(bytes: &[u8]) -> Option<usize> {
 /// The same manifest with every bound as `change` makes it, or without it.
 pub(super) fn rewritten(
     bytes: &Bytes,
-    header: &Header,
+    header: &ManifestHeader,
     change: impl Fn((i32, Vec<u8>), bool) -> Option<Vec<u8>>,
 ) -> Option<Bytes> {
     let reader = Reader::new(&bytes[..]).ok()?;
@@ -69,7 +69,7 @@ pub(super) fn rewritten(
     }
     let bytes = writer.into_inner().ok()?;
     // The schema as it was written, with what only Iceberg reads in it.
-    let (mut header_now, data) = Header::parse(&bytes)?;
+    let (mut header_now, data) = ManifestHeader::parse(&bytes)?;
     header_now.set(SCHEMA, header.get(SCHEMA)?);
     Some(header_now.encode(data).into())
 }

@@ -33,7 +33,7 @@ async fn manifest(name: &str, written: &str, with_ids: bool) -> Bytes {
     let found = files.iter().find(|file| file.ends_with("-m.avro")).unwrap();
     let bytes = lake.storage.get(found).await.unwrap();
 
-    let (mut header, data) = Header::parse(&bytes).unwrap();
+    let (mut header, data) = ManifestHeader::parse(&bytes).unwrap();
     let mut spec: Value = serde_json::from_slice(header.get(SPEC).unwrap()).unwrap();
     spec[0]["name"] = name.into();
     let schema = String::from_utf8(header.get(SCHEMA).unwrap().to_vec()).unwrap();
@@ -98,7 +98,7 @@ async fn what_is_not_to_be_renamed_or_no_manifest_is_left_alone() {
 async fn bounds_that_are_cut_within_a_character_keep_no_table_from_being_read() {
     for name in ["p", "a b"] {
         let whole = named(&manifest(name, name, true).await);
-        let (header, _) = Header::parse(&whole).unwrap();
+        let (header, _) = ManifestHeader::parse(&whole).unwrap();
         let cut = |(_, mut value): (i32, Vec<u8>), _| {
             value.truncate(17);
             Some(value)

@@ -5,7 +5,7 @@
 
 use super::{
     SnapshotV2,
-    refs::{self, Refs},
+    refs::{self, SnapshotRefs},
 };
 use iceberg::{
     TableUpdate,
@@ -17,7 +17,7 @@ use std::{collections::HashMap, sync::Arc};
 /// The parts of one metadata file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EncodedParts {
-    pub(crate) refs: Refs,
+    pub(crate) refs: SnapshotRefs,
     /// By snapshot id. Empty where the format version has a form of its own.
     snapshots: HashMap<i64, Arc<RawValue>>,
 }
@@ -32,7 +32,11 @@ impl EncodedParts {
         Self::with(refs::after(&self.refs, updates, metadata), metadata, &self.snapshots)
     }
 
-    fn with(refs: Refs, metadata: &TableMetadata, known: &HashMap<i64, Arc<RawValue>>) -> Self {
+    fn with(
+        refs: SnapshotRefs,
+        metadata: &TableMetadata,
+        known: &HashMap<i64, Arc<RawValue>>,
+    ) -> Self {
         if metadata.format_version() != FormatVersion::V2 {
             return Self { refs, snapshots: HashMap::new() };
         }

@@ -13,25 +13,29 @@ use serde::Deserialize;
 use std::collections::HashMap;
 
 /// Branches and tags by name.
-pub type Refs = HashMap<String, SnapshotReference>;
+pub type SnapshotRefs = HashMap<String, SnapshotReference>;
 
 /// The table's branches and tags, by way of the serialized form: not for every commit.
 ///
 /// # Panics
 /// Never: metadata that was built serializes, and what was serialized parses.
 #[must_use]
-pub fn of(metadata: &TableMetadata) -> Refs {
+pub fn of(metadata: &TableMetadata) -> SnapshotRefs {
     #[derive(Deserialize)]
     struct OnlyRefs {
         #[serde(default)]
-        refs: Refs,
+        refs: SnapshotRefs,
     }
     let json = metadata_file::encode(metadata);
     serde_json::from_slice::<OnlyRefs>(&json).expect("serialized metadata parses").refs
 }
 
 /// What `refs` become by `updates`, which made `metadata` of the table that had them.
-pub(crate) fn after(refs: &Refs, updates: &[TableUpdate], metadata: &TableMetadata) -> Refs {
+pub(crate) fn after(
+    refs: &SnapshotRefs,
+    updates: &[TableUpdate],
+    metadata: &TableMetadata,
+) -> SnapshotRefs {
     let mut refs = refs.clone();
     for update in updates {
         match update {

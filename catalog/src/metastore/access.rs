@@ -5,11 +5,11 @@
 
 pub mod webhooks;
 
-use super::{Metastore, SEPARATOR, database::Lock, failed, path};
+use super::{Metastore, SEPARATOR, database::RowLock, failed, path};
 use crate::{
     error::CatalogError,
     metastore::Levels,
-    principal::{Action, Scope},
+    principal::{AccessScope, Action},
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
 
@@ -54,7 +54,7 @@ pub struct NewToken {
     /// The namespace of what it sends without naming one.
     pub home: Option<String>,
     /// What it may do.
-    pub scopes: Vec<Scope>,
+    pub scopes: Vec<AccessScope>,
     /// When it was made, ms since 1970.
     pub created_ms: i64,
     /// When it ends, if it does.
@@ -81,7 +81,7 @@ pub struct ApiToken {
     /// The namespace of what it sends without naming one.
     pub home: Option<String>,
     /// What it may do.
-    pub scopes: Vec<Scope>,
+    pub scopes: Vec<AccessScope>,
     /// When it was made, ms since 1970.
     pub created_ms: i64,
     /// When it ends, if it does.
@@ -100,7 +100,7 @@ pub(crate) struct FoundToken {
     pub(crate) owner: String,
     pub(crate) name: String,
     pub(crate) home: Option<String>,
-    pub(crate) scopes: Vec<Scope>,
+    pub(crate) scopes: Vec<AccessScope>,
 }
 
 type FoundRow = (
@@ -154,7 +154,7 @@ impl Metastore {
         if let Some(call) = &self.origin.call {
             call.about(&format!("{} {}", token.id, token.name));
         }
-        self.end_untold(tx, "add a token").await
+        self.commit_without_event(tx, "add a token").await
     }
 
     /// Every API token, the oldest first.
@@ -162,9 +162,9 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`].
     pub async fn tokens(&self) -> Result<Vec<ApiToken>, CatalogError> {
-        type Row = (String, String, Option<String>, i64, Option<i64>, Option<i64>);
+        type TokenRow = (String, String, Option<String>, i64, Option<i64>, Option<i64>);
         let mut tx = self.database.readers.begin().await.map_err(failed("begin"))?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<TokenRow> = sqlx::query_as(
             "SELECT id, name, home, created_ms, expires_ms, last_used_ms FROM tokens
              WHERE parent IS NULL ORDER BY created_ms, id",
         )
@@ -201,7 +201,7 @@ impl Metastore {
         if removed.rows_affected() == 0 {
             return Ok(false);
         }
-        self.end_untold(tx, "revoke a token").await.map(|()| true)
+        self.commit_without_event(tx, "revoke a token").await.map(|()| true)
     }
 
     /// What is known about the token of this id, with the grants it has now.
@@ -267,7 +267,7 @@ impl Metastore {
         .execute(&mut *tx)
         .await
         .map_err(failed("add an access token"))?;
-        self.end_untold(tx, "add an access token").await.map(|()| true)
+        self.commit_without_event(tx, "add an access token").await.map(|()| true)
     }
 
     /// Notes when API tokens were used.
@@ -316,7 +316,7 @@ pub(super) async fn forget_namespace(
 
 /// Whether the API token is there, and keeps it until the transaction ends.
 async fn is_there(tx: &mut AnyConnection, id: &str) -> Result<bool, CatalogError> {
-    let lock = Lock::Share.clause(tx);
+    let lock = RowLock::Share.clause(tx);
     let query = format!("SELECT id FROM tokens WHERE id = $1 AND parent IS NULL{lock}");
     let found: Option<String> = sqlx::query_scalar(AssertSqlSafe(query))
         .bind(id)
@@ -326,7 +326,7 @@ async fn is_there(tx: &mut AnyConnection, id: &str) -> Result<bool, CatalogError
     Ok(found.is_some())
 }
 
-fn scope(action: &str, namespace: &str) -> Result<Scope, CatalogError> {
+fn scope(action: &str, namespace: &str) -> Result<AccessScope, CatalogError> {
     let action: Action = action.parse().map_err(|cause| {
         failed("read a grant")(sqlx::Error::Decode(
             Box::<dyn std::error::Error + Send + Sync>::from(format!("{cause}")),
@@ -334,7 +334,7 @@ fn scope(action: &str, namespace: &str) -> Result<Scope, CatalogError> {
     })?;
     let levels = namespace.split(SEPARATOR).map(str::to_owned);
     let namespace = if namespace.is_empty() { Levels::new() } else { levels.collect() };
-    Ok(Scope { action, namespace })
+    Ok(AccessScope { action, namespace })
 }
 
 #[cfg(test)]

@@ -5,11 +5,14 @@
 
 use super::{
     Metastore,
-    database::{Dialect, Lock},
+    database::{Dialect, RowLock},
     failed,
 };
 use crate::{
-    audit::{CUT, Call, DONE, Ends, Entry, Head, Linked, Range, Record},
+    audit::{
+        AuditEntry, AuditRange, AuditedCall, CUT, ChainEnds, ChainHead, ChainRecord, DONE,
+        LinkedRecord,
+    },
     error::CatalogError,
 };
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -60,20 +63,20 @@ CREATE INDEX audit_by_time ON audit (time_ms);
 
 /// An entry on its way into the log.
 #[derive(Clone, Debug)]
-pub(crate) struct Writing {
+pub(crate) struct AuditWrite {
     /// Its own key.
     pub(crate) key: String,
-    pub(crate) entry: Entry,
+    pub(crate) entry: AuditEntry,
 }
 
-type Row = (i64, i64, String, String, String, String, String, String, String, String);
+type AuditRow = (i64, i64, String, String, String, String, String, String, String, String);
 
 impl Metastore {
     /// Appends entries in this order, durable on return; those that are there already are left
     /// out.
-    pub(crate) async fn append_audit(&self, entries: &[Writing]) -> Result<(), CatalogError> {
+    pub(crate) async fn append_audit(&self, entries: &[AuditWrite]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        let mut head = end(&mut tx, "audit_head", Lock::Update).await?;
+        let mut head = end(&mut tx, "audit_head", RowLock::Update).await?;
         let mut records = Vec::with_capacity(entries.len());
         for one in entries {
             if !is_there(&mut tx, &one.key).await? {
@@ -95,8 +98,8 @@ impl Metastore {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let mut head = end(&mut tx, "audit_head", Lock::Update).await?;
-        let start = end(&mut tx, "audit_start", Lock::None).await?;
+        let mut head = end(&mut tx, "audit_head", RowLock::Update).await?;
+        let start = end(&mut tx, "audit_start", RowLock::None).await?;
         let kept: Option<i64> =
             sqlx::query_scalar("SELECT min(number) FROM audit WHERE time_ms >= $1")
                 .bind(before_ms)
@@ -119,7 +122,7 @@ impl Metastore {
             .map_err(failed("cut the audit log"))?;
         let record = head.append(cut(start.number + 1, last, &hash, now_ms));
         extend(&mut tx, &[(&Uuid::new_v4().to_string(), record)], &head).await?;
-        set_end(&mut tx, "audit_start", &Head { number: last, hash }).await?;
+        set_end(&mut tx, "audit_start", &ChainHead { number: last, hash }).await?;
         tx.commit().await.map_err(failed("cut the audit log"))
     }
 
@@ -127,8 +130,8 @@ impl Metastore {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn audit(&self, after: i64, limit: u32) -> Result<Vec<Record>, CatalogError> {
-        let rows: Vec<Row> = sqlx::query_as(
+    pub async fn audit(&self, after: i64, limit: u32) -> Result<Vec<ChainRecord>, CatalogError> {
+        let rows: Vec<AuditRow> = sqlx::query_as(
             "SELECT number, time_ms, principal, address, request, action, object, outcome, details,
                     hash
              FROM audit WHERE number > $1 ORDER BY number LIMIT $2",
@@ -147,12 +150,12 @@ impl Metastore {
     /// [`CatalogError::Metastore`].
     pub async fn newest_audit(
         &self,
-        Range { numbers, times_ms }: Range,
+        AuditRange { numbers, times_ms }: AuditRange,
         limit: u32,
-    ) -> Result<Vec<Linked>, CatalogError> {
-        type Row =
+    ) -> Result<Vec<LinkedRecord>, CatalogError> {
+        type LinkedRow =
             (i64, i64, String, String, String, String, String, String, String, String, String);
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<LinkedRow> = sqlx::query_as(
             "SELECT one.number, one.time_ms, one.principal, one.address, one.request,
                         one.action, one.object, one.outcome, one.details, one.hash,
                         coalesce(before.hash, (SELECT hash FROM audit_start))
@@ -168,7 +171,7 @@ impl Metastore {
         .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read the audit log"))?;
-        let linked = |(n, t, a, b, c, d, e, f, g, h, previous_hash)| Linked {
+        let linked = |(n, t, a, b, c, d, e, f, g, h, previous_hash)| LinkedRecord {
             record: record((n, t, a, b, c, d, e, f, g, h)),
             previous_hash,
         };
@@ -179,11 +182,11 @@ impl Metastore {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn audit_ends(&self) -> Result<Ends, CatalogError> {
+    pub async fn audit_ends(&self) -> Result<ChainEnds, CatalogError> {
         let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
-        let start = end(&mut connection, "audit_start", Lock::None).await?;
-        let head = end(&mut connection, "audit_head", Lock::None).await?;
-        Ok(Ends { start, head })
+        let start = end(&mut connection, "audit_start", RowLock::None).await?;
+        let head = end(&mut connection, "audit_head", RowLock::None).await?;
+        Ok(ChainEnds { start, head })
     }
 
     /// Runs a statement as somebody would who has the database.
@@ -195,12 +198,15 @@ impl Metastore {
 
 /// Writes the records of the calls that a transaction carries out; to be called last before COMMIT,
 /// as it holds up every other change.
-pub(super) async fn write(tx: &mut AnyConnection, calls: &[&Call]) -> Result<(), CatalogError> {
+pub(super) async fn write(
+    tx: &mut AnyConnection,
+    calls: &[&AuditedCall],
+) -> Result<(), CatalogError> {
     if calls.iter().all(|call| call.is_written()) {
         return Ok(());
     }
-    let mut head = end(tx, "audit_head", Lock::Update).await?;
-    let mut records: Vec<(&str, Record)> = Vec::with_capacity(calls.len());
+    let mut head = end(tx, "audit_head", RowLock::Update).await?;
+    let mut records: Vec<(&str, ChainRecord)> = Vec::with_capacity(calls.len());
     for call in calls.iter().filter(|call| !call.is_written()) {
         // A call may change several tables in one transaction.
         let is_again = records.iter().any(|(key, _)| *key == call.key());
@@ -213,35 +219,35 @@ pub(super) async fn write(tx: &mut AnyConnection, calls: &[&Call]) -> Result<(),
 }
 
 /// What tells of records that were deleted.
-fn cut(first: i64, last: i64, hash: &str, now_ms: i64) -> Entry {
-    Entry {
+fn cut(first: i64, last: i64, hash: &str, now_ms: i64) -> AuditEntry {
+    AuditEntry {
         time_ms: now_ms,
         principal: "retention".to_owned(),
         action: CUT.to_owned(),
         object: format!("{first} to {last}"),
         outcome: DONE.to_owned(),
         details: hash.to_owned(),
-        ..Entry::default()
+        ..AuditEntry::default()
     }
 }
 
 async fn end(
     connection: &mut AnyConnection,
     table: &'static str,
-    lock: Lock,
-) -> Result<Head, CatalogError> {
+    lock: RowLock,
+) -> Result<ChainHead, CatalogError> {
     let query = format!("SELECT number, hash FROM {table}{}", lock.clause(connection));
     let (number, hash): (i64, String) = sqlx::query_as(AssertSqlSafe(query))
         .fetch_one(connection)
         .await
         .map_err(failed("read the audit log's ends"))?;
-    Ok(Head { number, hash })
+    Ok(ChainHead { number, hash })
 }
 
 async fn set_end(
     tx: &mut AnyConnection,
     table: &'static str,
-    end: &Head,
+    end: &ChainHead,
 ) -> Result<(), CatalogError> {
     sqlx::query(AssertSqlSafe(format!("UPDATE {table} SET number = $1, hash = $2")))
         .bind(end.number)
@@ -264,8 +270,8 @@ async fn is_there(tx: &mut AnyConnection, key: &str) -> Result<bool, CatalogErro
 /// Adds records, each with its key, and moves the head to the last one.
 async fn extend(
     tx: &mut AnyConnection,
-    records: &[(&str, Record)],
-    head: &Head,
+    records: &[(&str, ChainRecord)],
+    head: &ChainHead,
 ) -> Result<(), CatalogError> {
     let Some(count) = records.len().checked_mul(FIELDS).filter(|count| 0 < *count) else {
         return Ok(());
@@ -288,7 +294,7 @@ async fn extend(
     };
     // Of those with many rows each is another statement, and none is worth keeping.
     let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(records.len() == 1);
-    for (key, Record { number, entry, hash }) in records {
+    for (key, ChainRecord { number, entry, hash }) in records {
         query = query
             .bind(*number)
             .bind(*key)
@@ -309,11 +315,12 @@ async fn extend(
     if is_postgres { Ok(()) } else { set_end(tx, "audit_head", head).await }
 }
 
-fn record(row: Row) -> Record {
+fn record(row: AuditRow) -> ChainRecord {
     let (number, time_ms, principal, address, request, action, object, outcome, details, hash) =
         row;
-    let entry = Entry { time_ms, principal, address, request, action, object, outcome, details };
-    Record { number, entry, hash }
+    let entry =
+        AuditEntry { time_ms, principal, address, request, action, object, outcome, details };
+    ChainRecord { number, entry, hash }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub struct Backup {
     pub holds: bool,
 }
 
-type Row = (String, String, i64, Option<i64>, i64, i64, i64);
+type BackupRow = (String, String, i64, Option<i64>, i64, i64, i64);
 
 impl Metastore {
     /// Writes down that a backup begins, which holds every file that is needed now. Durable on
@@ -120,7 +120,7 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`].
     pub async fn backups(&self) -> Result<Vec<Backup>, CatalogError> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<BackupRow> = sqlx::query_as(
             "SELECT id, place, begun_ms, ended_ms, files, bytes, holds FROM backups
              ORDER BY begun_ms, id",
         )

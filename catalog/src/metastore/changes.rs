@@ -13,26 +13,26 @@ pub const CHANGES_BYTES_MAX: usize = 1 << 20;
 
 /// The updates of a change, and what it required. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes(Option<Arc<str>>);
+pub struct ChangeSet(Option<Arc<str>>);
 
-impl Changes {
+impl ChangeSet {
     /// What makes a table or view.
     pub(crate) fn making(updates: &[impl Serialize]) -> Self {
         #[derive(Serialize)]
-        struct Told<'a, U> {
+        struct UpdatesJson<'a, U> {
             updates: &'a [U],
         }
-        Self::text(serde_json::to_string(&Told { updates }))
+        Self::text(serde_json::to_string(&UpdatesJson { updates }))
     }
 
     /// What changes one.
     pub(crate) fn changing(requirements: &[impl Serialize], updates: &[impl Serialize]) -> Self {
         #[derive(Serialize)]
-        struct Told<'a, R, U> {
+        struct CommitJson<'a, R, U> {
             updates: &'a [U],
             requirements: &'a [R],
         }
-        Self::text(serde_json::to_string(&Told { updates, requirements }))
+        Self::text(serde_json::to_string(&CommitJson { updates, requirements }))
     }
 
     /// The JSON object; none for a change that has no updates.
@@ -59,17 +59,17 @@ mod tests {
 
     #[test]
     fn what_is_told_is_bounded_and_parses() {
-        let read = |changes: &Changes| -> Value {
+        let read = |changes: &ChangeSet| -> Value {
             serde_json::from_str(changes.as_text().unwrap()).unwrap()
         };
-        let small = Changes::changing(&["r"], &["u"]);
+        let small = ChangeSet::changing(&["r"], &["u"]);
         assert_eq!(read(&small), json!({"updates": ["u"], "requirements": ["r"]}));
         let long = "x".repeat(CHANGES_BYTES_MAX - r#"{"updates":[""]}"#.len());
-        let fits = Changes::making(&[&long]);
+        let fits = ChangeSet::making(&[&long]);
         assert_eq!(read(&fits), json!({"updates": [long]}));
-        let large = Changes::making(&[format!("{long}x")]);
+        let large = ChangeSet::making(&[format!("{long}x")]);
         let told = json!({"updates": [], "updates-left-out-bytes": CHANGES_BYTES_MAX + 1});
         assert_eq!(read(&large), told);
-        assert_eq!(Changes::default().as_text(), None);
+        assert_eq!(ChangeSet::default().as_text(), None);
     }
 }

@@ -2,7 +2,7 @@
 //! tables, and ask how a commit ended.
 //!
 //! The metastore is in it, and the service that the catalog is part of may have tables of its own
-//! there, in a [`Layout`] of their own.
+//! there, in a [`DatabaseLayout`] of their own.
 
 use super::{Metastore, failed};
 use crate::{error::CatalogError, metastore::transaction::LostCommit};
@@ -61,7 +61,7 @@ pub struct Database {
 ///
 /// A step never changes after a release: what has to change comes as a step of its own at the end.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
+pub struct DatabaseLayout {
     /// The table that has a row for each step that was made.
     pub table: &'static str,
     /// The steps in order, as PostgreSQL reads them.
@@ -105,7 +105,7 @@ impl Database {
     ///
     /// # Errors
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of tables of a newer program.
-    pub async fn make(&self, layout: &Layout) -> Result<(), CatalogError> {
+    pub async fn make(&self, layout: &DatabaseLayout) -> Result<(), CatalogError> {
         let mut tx = self.begin().await.map_err(failed("begin"))?;
         self.dialect.lock_layout(&mut tx).await?;
         self.dialect.make(&mut tx, layout).await?;
@@ -151,7 +151,7 @@ impl Dialect {
     pub(super) async fn make(
         self,
         tx: &mut AnyConnection,
-        Layout { table, steps }: &Layout,
+        DatabaseLayout { table, steps }: &DatabaseLayout,
     ) -> Result<(), CatalogError> {
         let made =
             format!("CREATE TABLE IF NOT EXISTS {table} (step INTEGER NOT NULL PRIMARY KEY)");
@@ -201,7 +201,7 @@ impl Dialect {
 
 /// What a transaction does with a row it reads.
 #[derive(Clone, Copy, Debug)]
-pub enum Lock {
+pub enum RowLock {
     /// Nothing.
     None,
     /// Keeps it from changing.
@@ -210,7 +210,7 @@ pub enum Lock {
     Update,
 }
 
-impl Lock {
+impl RowLock {
     /// The end of a SELECT. SQLite needs none: its writers come one after the other.
     #[must_use]
     pub fn clause(self, connection: &AnyConnection) -> &'static str {

@@ -5,7 +5,7 @@ use sqlx::{Any, Transaction};
 use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum CommitFault {
     /// The connection is lost before COMMIT arrives.
     Before,
     /// COMMIT takes place and the answer is lost.
@@ -16,16 +16,16 @@ pub(crate) enum Fault {
 
 /// The fault of the next COMMIT, shared by all clones of a metastore.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Arc<Mutex<Option<Fault>>>, Arc<Mutex<bool>>);
+pub(crate) struct CommitFaults(Arc<Mutex<Option<CommitFault>>>, Arc<Mutex<bool>>);
 
-impl Faults {
-    pub(crate) fn set(&self, fault: Fault) {
+impl CommitFaults {
+    pub(crate) fn set(&self, fault: CommitFault) {
         *self.0.lock().unwrap() = Some(fault);
     }
 
-    pub(crate) fn take(&self) -> Option<Fault> {
+    pub(crate) fn take(&self) -> Option<CommitFault> {
         let fault = self.0.lock().unwrap().take();
-        *self.1.lock().unwrap() = fault == Some(Fault::Deaf);
+        *self.1.lock().unwrap() = fault == Some(CommitFault::Deaf);
         fault
     }
 
@@ -34,7 +34,7 @@ impl Faults {
     }
 }
 
-impl Fault {
+impl CommitFault {
     pub(super) async fn commit(self, tx: Transaction<'static, Any>) -> Result<(), sqlx::Error> {
         match self {
             Self::Before => tx.rollback().await?,

@@ -5,7 +5,7 @@
 //! the epoch in that row, so every mark from the epoch `since` on is of that holder, and numbers of
 //! another holder are never taken for its own.
 
-use super::{Metastore, database::Lock, failed, stored};
+use super::{Metastore, database::RowLock, failed, stored};
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
@@ -65,7 +65,7 @@ pub struct Fence {
 
 /// What there is when the fence is about to be raised.
 #[derive(Clone, Copy, Debug)]
-pub struct Raise {
+pub struct FenceRaise {
     /// The fence so far; none before the first holder.
     pub held: Option<Fence>,
     /// The epoch to raise it to: higher than any before.
@@ -96,14 +96,14 @@ impl Metastore {
     /// [`CatalogError::Metastore`].
     pub async fn raise_fence(
         &self,
-        next: impl FnOnce(Raise) -> Fence + Send,
+        next: impl FnOnce(FenceRaise) -> Fence + Send,
     ) -> Result<Fence, CatalogError> {
         let mut tx = self.begin().await?;
         // Who raises it comes one after the other: each changes this row first.
         let epoch = next_epoch(&mut tx).await?;
-        let held = read(&mut tx, Lock::Update).await?;
+        let held = read(&mut tx, RowLock::Update).await?;
         let last_seq = highest_seq(&mut tx).await?;
-        let fence = next(Raise { held, epoch, last_seq });
+        let fence = next(FenceRaise { held, epoch, last_seq });
         if held == Some(fence) {
             return Ok(fence);
         }
@@ -120,7 +120,7 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`].
     pub async fn fence(&self) -> Result<Option<Fence>, CatalogError> {
-        read(&mut *self.reader().await?, Lock::None).await
+        read(&mut *self.reader().await?, RowLock::None).await
     }
 
     /// How far a holder is in the tables: the one of now by their marks, a former one by what it left
@@ -174,11 +174,14 @@ impl Metastore {
 /// Whether a mark may move under this epoch. The fence stays the same until the end of the
 /// transaction. Where it was never raised every epoch may.
 pub(super) async fn lets_pass(tx: &mut AnyConnection, epoch: u64) -> Result<bool, CatalogError> {
-    let fence = read(tx, Lock::Share).await?;
+    let fence = read(tx, RowLock::Share).await?;
     Ok(fence.is_none_or(|fence| fence.epoch <= epoch))
 }
 
-async fn read(connection: &mut AnyConnection, lock: Lock) -> Result<Option<Fence>, CatalogError> {
+async fn read(
+    connection: &mut AnyConnection,
+    lock: RowLock,
+) -> Result<Option<Fence>, CatalogError> {
     let lock = lock.clause(connection);
     let query = format!("SELECT holder, since, epoch, base FROM fences WHERE name = 'marks'{lock}");
     let row: Option<(String, i64, i64, i64)> = sqlx::query_as(AssertSqlSafe(query))

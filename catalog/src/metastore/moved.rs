@@ -5,14 +5,14 @@ use super::{Metastore, SEPARATOR, failed, obsolete};
 use crate::{
     error::CatalogError,
     location::Location,
-    metastore::{Levels, Obsolete, Properties},
+    metastore::{Levels, ObsoleteFile, Properties},
 };
 use sqlx::{Any, Transaction};
 use uuid::Uuid;
 
 /// What lies at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlaceOf {
+pub enum PlaceKind {
     /// A table.
     Table,
     /// A view.
@@ -23,9 +23,9 @@ pub enum PlaceOf {
 
 /// Where a table or view lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TablePlace {
     /// Of what.
-    pub of: PlaceOf,
+    pub of: PlaceKind,
     /// Its identity.
     pub uuid: Uuid,
     /// Its namespace.
@@ -38,15 +38,15 @@ pub struct Place {
     pub metadata_location: String,
 }
 
-type Row = (String, String, String, String, String, String);
+type PlaceRow = (String, String, String, String, String, String);
 
 impl Metastore {
     /// The places of all tables and views, dropped tables included, in the order of their names.
     ///
     /// # Errors
     /// [`CatalogError::Metastore`].
-    pub async fn places(&self) -> Result<Vec<Place>, CatalogError> {
-        let rows: Vec<Row> = sqlx::query_as(
+    pub async fn places(&self) -> Result<Vec<TablePlace>, CatalogError> {
+        let rows: Vec<PlaceRow> = sqlx::query_as(
             "SELECT kind, uuid, namespace, name, location, metadata_location FROM tables
              UNION ALL
              SELECT 'dropped', uuid, namespace, name, location, metadata_location FROM trash
@@ -65,16 +65,16 @@ impl Metastore {
     /// [`CatalogError::Metastore`].
     pub async fn move_place(
         &self,
-        place: &Place,
+        place: &TablePlace,
         (location, metadata_location): (&str, &str),
-        files: &[Obsolete],
+        files: &[ObsoleteFile],
     ) -> Result<bool, CatalogError> {
         let statement = match place.of {
-            PlaceOf::Table | PlaceOf::View => {
+            PlaceKind::Table | PlaceKind::View => {
                 "UPDATE tables SET location = $1, metadata_location = $2, version = version + 1
                  WHERE uuid = $3 AND metadata_location = $4"
             }
-            PlaceOf::Dropped => {
+            PlaceKind::Dropped => {
                 "UPDATE trash SET location = $1, metadata_location = $2
                  WHERE uuid = $3 AND metadata_location = $4"
             }
@@ -117,7 +117,7 @@ impl Metastore {
         for (old, not_before_ms) in queued {
             let Some(location) = from.moved(&old, to) else { continue };
             obsolete::forget(&mut tx, &[old]).await?;
-            obsolete::add(&mut tx, &[Obsolete { location, not_before_ms }]).await?;
+            obsolete::add(&mut tx, &[ObsoleteFile { location, not_before_ms }]).await?;
             files += 1;
         }
         tx.commit().await.map_err(failed("move a warehouse"))?;
@@ -154,14 +154,14 @@ async fn move_namespaces(
     Ok(moved)
 }
 
-fn into_place(row: Row) -> Result<Place, CatalogError> {
+fn into_place(row: PlaceRow) -> Result<TablePlace, CatalogError> {
     let (kind, uuid, namespace, name, location, metadata_location) = row;
     let broken = |cause| failed("read a table")(sqlx::Error::Decode(Box::new(cause)));
-    Ok(Place {
+    Ok(TablePlace {
         of: match kind.as_str() {
-            "view" => PlaceOf::View,
-            "dropped" => PlaceOf::Dropped,
-            _ => PlaceOf::Table,
+            "view" => PlaceKind::View,
+            "dropped" => PlaceKind::Dropped,
+            _ => PlaceKind::Table,
         },
         uuid: Uuid::parse_str(&uuid).map_err(broken)?,
         levels: namespace.split(SEPARATOR).map(str::to_owned).collect(),

@@ -1,8 +1,8 @@
 //! Namespaces; each function is part of the caller's transaction.
 
 use super::{
-    Levels, Metastore, Page, SEPARATOR, Watermark, access, database::Lock, failed, limit, outbox,
-    path,
+    Levels, Metastore, NamePage, SEPARATOR, Watermark, access, database::RowLock, failed, limit,
+    outbox, path,
 };
 use crate::{error::CatalogError, names};
 use serde_json::json;
@@ -44,7 +44,7 @@ impl Metastore {
     /// # Errors
     /// `Metastore`.
     pub async fn namespace(&self, levels: &Levels) -> Result<Option<Properties>, CatalogError> {
-        get(&mut *self.reader().await?, levels, Lock::None).await
+        get(&mut *self.reader().await?, levels, RowLock::None).await
     }
 
     /// The namespaces directly below `parent` (empty: the top), in order. The page is one of their
@@ -55,11 +55,11 @@ impl Metastore {
     pub async fn namespaces_of(
         &self,
         parent: &Levels,
-        page: Page<'_>,
+        page: NamePage<'_>,
     ) -> Result<Vec<Levels>, CatalogError> {
         let mut tx = self.database.readers.begin().await.map_err(failed("begin"))?;
         if !parent.is_empty() {
-            require(&mut tx, parent, Lock::None).await?;
+            require(&mut tx, parent, RowLock::None).await?;
         }
         // What is below one parent is ordered by its last level.
         let mut after = parent.clone();
@@ -81,7 +81,7 @@ impl Metastore {
     /// # Errors
     /// `NoSuchNamespace`, `Metastore`.
     pub async fn namespaces(&self, parent: &Levels) -> Result<Vec<Levels>, CatalogError> {
-        self.namespaces_of(parent, Page::ALL).await
+        self.namespaces_of(parent, NamePage::ALL).await
     }
 
     /// All namespaces at the top, in order, with the watermarks of their tables: one statement, however
@@ -134,7 +134,7 @@ impl Metastore {
         remove: &[String],
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
-        let mut properties = require(&mut tx, levels, Lock::Update).await?;
+        let mut properties = require(&mut tx, levels, RowLock::Update).await?;
         let before = properties.clone();
         properties.retain(|key, _| !remove.contains(key));
         properties.extend(set.clone());
@@ -159,7 +159,7 @@ impl Metastore {
     /// Removes a namespace without tables, views and namespaces; `NoSuchNamespace`, `NamespaceNotEmpty`.
     pub(crate) async fn drop_namespace(&self, levels: &Levels) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
-        require(&mut tx, levels, Lock::Update).await?;
+        require(&mut tx, levels, RowLock::Update).await?;
         let path = path(levels);
         let used: i64 = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM tables WHERE namespace = $1)
@@ -191,7 +191,7 @@ pub(super) async fn create(
 ) -> Result<(), CatalogError> {
     let parent = levels[..levels.len() - 1].to_vec();
     if !parent.is_empty() {
-        require(tx, &parent, Lock::Share).await?;
+        require(tx, &parent, RowLock::Share).await?;
     }
     let added = sqlx::query("INSERT INTO namespaces VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(path(levels))
@@ -212,7 +212,7 @@ pub(super) async fn ensure(
     levels: &Levels,
     properties: &Properties,
 ) -> Result<bool, CatalogError> {
-    match get(tx, levels, Lock::Share).await? {
+    match get(tx, levels, RowLock::Share).await? {
         None => create(tx, levels, properties).await.map(|()| true),
         Some(found) if found == *properties => Ok(false),
         Some(_) => Err(already_exists(levels)),
@@ -226,7 +226,7 @@ fn already_exists(levels: &Levels) -> CatalogError {
 pub(super) async fn get(
     connection: &mut AnyConnection,
     levels: &Levels,
-    lock: Lock,
+    lock: RowLock,
 ) -> Result<Option<Properties>, CatalogError> {
     if !is_storable(levels, "") {
         return Ok(None);
@@ -250,7 +250,7 @@ pub(super) fn is_storable(levels: &Levels, name: &str) -> bool {
 pub(super) async fn require(
     connection: &mut AnyConnection,
     levels: &Levels,
-    lock: Lock,
+    lock: RowLock,
 ) -> Result<Properties, CatalogError> {
     let found = get(connection, levels, lock).await?;
     found.ok_or_else(|| CatalogError::NoSuchNamespace(levels.join(".")))

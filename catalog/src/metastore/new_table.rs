@@ -1,11 +1,11 @@
 //! Tables and views that a commit adds to the catalog.
 
-use super::{Changes, Levels, Properties, SnapshotRow, Watermark};
+use super::{ChangeSet, Levels, Properties, SnapshotRow, Watermark};
 use uuid::Uuid;
 
 /// What a name stands for. A namespace's tables and views share their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NameKind {
     /// A table.
     Table,
     /// A view.
@@ -16,7 +16,7 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct NewTable {
     /// What it is.
-    pub kind: Kind,
+    pub kind: NameKind,
     /// Its namespace.
     pub levels: Levels,
     /// Its name.
@@ -30,16 +30,16 @@ pub struct NewTable {
     /// Snapshots it starts with.
     pub snapshots: Vec<SnapshotRow>,
     /// Whether it was there before.
-    pub comes: Comes,
+    pub comes: TableOrigin,
     /// What it is made of; nothing for one that comes with its metadata file.
-    pub changes: Changes,
+    pub changes: ChangeSet,
 }
 
 /// Where a table that is added to the catalog comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Comes {
+pub enum TableOrigin {
     /// It is new, and so is its identity.
-    New,
+    Created,
     /// It is new, and its first rows come from the holder of the fence.
     OfLog {
         /// How far that one is in it.
@@ -50,7 +50,7 @@ pub enum Comes {
         namespace: Option<Properties>,
     },
     /// From a metadata file, made under another catalog or name.
-    Adopted {
+    Registered {
         /// What it cannot be without: that file and the ones that it names.
         needs: Vec<String>,
     },

@@ -11,7 +11,7 @@ const FILES_AT_ONCE: usize = 500;
 
 /// A file to delete later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obsolete {
+pub struct ObsoleteFile {
     /// Which file.
     pub location: String,
     /// Not before this time, ms since 1970.
@@ -20,7 +20,7 @@ pub struct Obsolete {
 
 impl Metastore {
     /// Queues files for deletion outside a commit.
-    pub(crate) async fn add_obsolete(&self, files: &[Obsolete]) -> Result<(), CatalogError> {
+    pub(crate) async fn add_obsolete(&self, files: &[ObsoleteFile]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         add(&mut tx, files).await?;
         tx.commit().await.map_err(failed("queue files for deletion"))
@@ -91,7 +91,10 @@ impl Metastore {
     }
 }
 
-pub(super) async fn add(tx: &mut AnyConnection, files: &[Obsolete]) -> Result<(), CatalogError> {
+pub(super) async fn add(
+    tx: &mut AnyConnection,
+    files: &[ObsoleteFile],
+) -> Result<(), CatalogError> {
     for file in files {
         // A file that is queued twice waits for the later time.
         sqlx::query(

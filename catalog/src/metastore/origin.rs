@@ -1,6 +1,6 @@
 //! Whom a change is made for, and how a repeat of their request is recognised.
 
-use crate::{audit::Call, clock::NowMs};
+use crate::{audit::AuditedCall, clock::NowMs};
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
 
@@ -9,13 +9,13 @@ pub const ANONYMOUS: &str = "anonymous";
 
 /// Whom a change is made for. Cheap to clone.
 #[derive(Clone)]
-pub struct Origin {
+pub struct ChangeOrigin {
     /// Who asked; [`ANONYMOUS`] when nobody said.
     pub actor: Arc<str>,
     /// The request, when its client wants it to be done once whatever is sent again.
     pub request: Option<Arc<RequestKey>>,
     /// The call whose record is written with the change; none for what the service does by itself.
-    pub call: Option<Arc<Call>>,
+    pub call: Option<Arc<AuditedCall>>,
     /// The time of the changes.
     pub now: NowMs,
 }
@@ -28,12 +28,12 @@ pub struct RequestKey {
     /// Names the request's contents: another request under the same key is a mistake.
     pub fingerprint: String,
     /// What the client is told once the change is made.
-    pub answer: Answer,
+    pub answer: RecordedAnswer,
 }
 
 /// What the client is told once its change is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Answer {
+pub enum RecordedAnswer {
     /// 204.
     #[default]
     Empty,
@@ -49,7 +49,7 @@ pub enum Answer {
     Staged(String),
 }
 
-impl Origin {
+impl ChangeOrigin {
     /// Nobody in particular.
     #[must_use]
     pub fn anonymous(now: NowMs) -> Self {
@@ -57,9 +57,9 @@ impl Origin {
     }
 }
 
-impl fmt::Debug for Origin {
+impl fmt::Debug for ChangeOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Origin")
+        f.debug_struct("ChangeOrigin")
             .field("actor", &self.actor)
             .field("request", &self.request)
             .finish_non_exhaustive()

@@ -7,8 +7,8 @@
 //! visible before a smaller one, and one of a transaction that is rolled back is taken again.
 
 use super::{
-    Changes, Comes, Kind, Levels, Metastore, NewTable, Origin, PointerSwap, Properties, TableRow,
-    failed, requests, stored,
+    ChangeOrigin, ChangeSet, Levels, Metastore, NameKind, NewTable, PointerSwap, Properties,
+    TableOrigin, TableRow, failed, requests, stored,
 };
 use crate::error::CatalogError;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ CREATE INDEX outbox_by_bytes ON outbox (bytes_before);
 
 /// How much of what is over is remembered.
 #[derive(Clone, Copy, Debug)]
-pub struct Remembered {
+pub struct FeedRetention {
     /// Requests since this time, ms since 1970.
     pub requests_since_ms: i64,
     /// Of those that were refused or staged a table, the newest so many.
@@ -51,7 +51,7 @@ pub struct Remembered {
 
 /// A change that was made.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
+pub struct ChangeEvent {
     /// Its place in the order of all changes, from 1 and without gaps.
     pub number: u64,
     /// Names the request it was part of.
@@ -70,7 +70,7 @@ pub struct Event {
 
 /// Where the feed of changes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Feed {
+pub struct ChangeFeed {
     /// Made once with the metastore: another metastore has another feed.
     pub id: u64,
     /// The number of the last change; 0 when there was none.
@@ -82,7 +82,7 @@ impl Metastore {
     ///
     /// # Errors
     /// `Metastore`.
-    pub async fn feed(&self) -> Result<Feed, CatalogError> {
+    pub async fn feed(&self) -> Result<ChangeFeed, CatalogError> {
         let (id, last): (i64, i64) = sqlx::query_as(
             "SELECT feed.value, event.value FROM counters AS feed, counters AS event
              WHERE feed.name = $1 AND event.name = 'event'",
@@ -91,15 +91,15 @@ impl Metastore {
         .fetch_one(&self.database.readers)
         .await
         .map_err(failed("read events"))?;
-        Ok(Feed { id: id.cast_unsigned(), last: last.cast_unsigned() })
+        Ok(ChangeFeed { id: id.cast_unsigned(), last: last.cast_unsigned() })
     }
 
     /// At most `limit` changes with numbers above `after`, in order.
     ///
     /// # Errors
     /// `Metastore`.
-    pub async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, CatalogError> {
-        let rows: Vec<Row> = sqlx::query_as(
+    pub async fn events(&self, after: u64, limit: u32) -> Result<Vec<ChangeEvent>, CatalogError> {
+        let rows: Vec<FeedRow> = sqlx::query_as(
             "SELECT number, request, request_events, at_ms, actor, operation, bytes FROM outbox
              WHERE number > $1 ORDER BY number LIMIT $2",
         )
@@ -109,8 +109,8 @@ impl Metastore {
         .await
         .map_err(failed("read events"))?;
         let broken = |cause| failed("read events")(sqlx::Error::Decode(Box::new(cause)));
-        let event = |(number, request, request_events, at_ms, actor, operation, bytes): Row| {
-            Ok(Event {
+        let event = |(number, request, request_events, at_ms, actor, operation, bytes): FeedRow| {
+            Ok(ChangeEvent {
                 number: number.cast_unsigned(),
                 request,
                 request_events,
@@ -123,7 +123,7 @@ impl Metastore {
         rows.into_iter().map(event).collect()
     }
 
-    /// What the changes of these numbers were made of, as [`Changes::as_text`] has it; those that
+    /// What the changes of these numbers were made of, as [`ChangeSet::as_text`] has it; those that
     /// are not kept any more are left out.
     ///
     /// # Errors
@@ -160,7 +160,10 @@ impl Metastore {
     }
 
     /// Forgets all other requests and changes.
-    pub(crate) async fn forget_records(&self, remembered: Remembered) -> Result<(), CatalogError> {
+    pub(crate) async fn forget_records(
+        &self,
+        remembered: FeedRetention,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         requests::forget(&mut tx, remembered).await?;
         forget(&mut tx, remembered).await?;
@@ -172,35 +175,35 @@ impl Metastore {
 const FEED: &str = "feed";
 
 /// Changes of one request.
-pub(super) struct Told {
-    pub(super) origin: Origin,
-    pub(super) operations: Vec<Operation>,
+pub(super) struct RequestChanges {
+    pub(super) origin: ChangeOrigin,
+    pub(super) operations: Vec<FeedOperation>,
 }
 
 /// One of them.
-pub(super) struct Operation {
+pub(super) struct FeedOperation {
     /// As the draft of the specification writes it, without its updates.
     told: Value,
-    changes: Changes,
+    changes: ChangeSet,
 }
 
-impl From<Value> for Operation {
+impl From<Value> for FeedOperation {
     /// For one that has no updates.
     fn from(told: Value) -> Self {
-        Self { told, changes: Changes::default() }
+        Self { told, changes: ChangeSet::default() }
     }
 }
 
 /// The last event that a transaction wrote, by which it is found after a lost answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
+pub(super) struct EventMark {
     number: i64,
     request: Uuid,
 }
 
 /// A table or view as it was before a change.
-pub(super) struct Before {
-    pub(super) kind: Kind,
+pub(super) struct FormerState {
+    pub(super) kind: NameKind,
     pub(super) levels: Levels,
     pub(super) name: String,
     pub(super) metadata_location: String,
@@ -211,10 +214,10 @@ fn identifier((levels, name): (&Levels, &str)) -> Value {
 }
 
 /// An operation on one table or view, named as the draft of the specification does.
-fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Operation {
+fn on(kind: NameKind, what: &str, uuid: Uuid, members: Value) -> FeedOperation {
     let noun = match kind {
-        Kind::Table => "table",
-        Kind::View => "view",
+        NameKind::Table => "table",
+        NameKind::View => "view",
     };
     let mut operation = members;
     operation["operation-type"] = format!("{what}-{noun}").into();
@@ -222,7 +225,7 @@ fn on(kind: Kind, what: &str, uuid: Uuid, members: Value) -> Operation {
     operation.into()
 }
 
-pub(super) fn made_namespace(levels: &Levels, properties: &Properties) -> Operation {
+pub(super) fn made_namespace(levels: &Levels, properties: &Properties) -> FeedOperation {
     json!({
         "operation-type": "create-namespace",
         "namespace": levels,
@@ -231,12 +234,12 @@ pub(super) fn made_namespace(levels: &Levels, properties: &Properties) -> Operat
     .into()
 }
 
-pub(super) fn created(table: &NewTable) -> Operation {
+pub(super) fn created(table: &NewTable) -> FeedOperation {
     let snapshots: Vec<i64> = table.snapshots.iter().map(|row| row.snapshot_id).collect();
     // The draft knows no registering of views.
     let what = match (table.kind, &table.comes) {
-        (Kind::Table, Comes::Adopted { .. }) => "register",
-        (Kind::Table | Kind::View, _) => "create",
+        (NameKind::Table, TableOrigin::Registered { .. }) => "register",
+        (NameKind::Table | NameKind::View, _) => "create",
     };
     let members = json!({
         "identifier": identifier((&table.levels, &table.name)),
@@ -244,15 +247,15 @@ pub(super) fn created(table: &NewTable) -> Operation {
         "metadata-location": table.metadata_location,
     });
     let told = on(table.kind, what, table.uuid, members);
-    Operation { changes: table.changes.clone(), ..told }
+    FeedOperation { changes: table.changes.clone(), ..told }
 }
 
 pub(super) fn updated(
     swap: &PointerSwap,
-    from: &Before,
+    from: &FormerState,
     snapshots: &[i64],
-    changes: &Changes,
-) -> Operation {
+    changes: &ChangeSet,
+) -> FeedOperation {
     let members = json!({
         "identifier": identifier((&from.levels, &from.name)),
         "snapshot-ids": snapshots,
@@ -260,33 +263,33 @@ pub(super) fn updated(
         "metadata-location": swap.metadata_location,
     });
     let told = on(from.kind, "update", swap.uuid, members);
-    Operation { changes: changes.clone(), ..told }
+    FeedOperation { changes: changes.clone(), ..told }
 }
 
 /// A table that left; `purge` says that its files are going to be deleted.
-pub(super) fn dropped(name: (&Levels, &str), row: &TableRow, purge: bool) -> Operation {
+pub(super) fn dropped(name: (&Levels, &str), row: &TableRow, purge: bool) -> FeedOperation {
     let members = json!({
         "identifier": identifier(name),
         "previous-metadata-location": row.metadata_location,
         "purge": purge,
     });
-    on(Kind::Table, "drop", row.uuid, members)
+    on(NameKind::Table, "drop", row.uuid, members)
 }
 
-pub(super) fn dropped_view(name: (&Levels, &str), row: &TableRow) -> Operation {
+pub(super) fn dropped_view(name: (&Levels, &str), row: &TableRow) -> FeedOperation {
     let members = json!({
         "identifier": identifier(name),
         "previous-metadata-location": row.metadata_location,
     });
-    on(Kind::View, "drop", row.uuid, members)
+    on(NameKind::View, "drop", row.uuid, members)
 }
 
 pub(super) fn renamed(
-    kind: Kind,
+    kind: NameKind,
     from: (&Levels, &str),
     to: (&Levels, &str),
     row: &TableRow,
-) -> Operation {
+) -> FeedOperation {
     let members = json!({"source": identifier(from), "destination": identifier(to)});
     on(kind, "rename", row.uuid, members)
 }
@@ -294,8 +297,8 @@ pub(super) fn renamed(
 /// Writes the events; to be called last before COMMIT, as it holds up every other change.
 pub(super) async fn write(
     tx: &mut AnyConnection,
-    told: &[Told],
-) -> Result<Option<Mark>, CatalogError> {
+    told: &[RequestChanges],
+) -> Result<Option<EventMark>, CatalogError> {
     let count: usize = told.iter().map(|told| told.operations.len()).sum();
     if count == 0 {
         return Ok(None);
@@ -308,7 +311,7 @@ pub(super) async fn write(
     .fetch_one(&mut *tx)
     .await
     .map_err(failed("number an event"))?;
-    let mut mark = Mark { number: last - count, request: Uuid::nil() };
+    let mut mark = EventMark { number: last - count, request: Uuid::nil() };
     for told in told {
         mark.request = Uuid::new_v4();
         for operation in &told.operations {
@@ -342,7 +345,7 @@ pub(super) async fn write(
 /// Whether the transaction that wrote this event was committed.
 pub(super) async fn is_there(
     connection: &mut AnyConnection,
-    mark: Mark,
+    mark: EventMark,
 ) -> Result<bool, CatalogError> {
     let request: Option<String> =
         sqlx::query_scalar("SELECT request FROM outbox WHERE number = $1")
@@ -354,7 +357,7 @@ pub(super) async fn is_there(
 }
 
 /// number, request, events of the request, time, actor, operation, bytes.
-type Row = (i64, String, i32, i64, String, String, i64);
+type FeedRow = (i64, String, i32, i64, String, String, i64);
 
 /// Names the feed of a metastore that has none yet.
 pub(super) async fn name_feed(tx: &mut AnyConnection) -> Result<(), CatalogError> {
@@ -369,7 +372,7 @@ pub(super) async fn name_feed(tx: &mut AnyConnection) -> Result<(), CatalogError
 
 pub(super) async fn forget(
     tx: &mut AnyConnection,
-    remembered: Remembered,
+    remembered: FeedRetention,
 ) -> Result<(), CatalogError> {
     for (query, kept) in [
         (

@@ -4,7 +4,7 @@
 //! `places` of the counters until the end of the transaction, so that two tables that are made at
 //! the same time see each other.
 
-use super::{Metastore, database::Lock, failed};
+use super::{Metastore, database::RowLock, failed};
 use crate::{error::CatalogError, location::Location};
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::fmt::Write;
@@ -36,7 +36,7 @@ impl Metastore {
 /// on a table, so that nobody waits in a circle.
 pub(super) async fn lock(tx: &mut AnyConnection) -> Result<(), CatalogError> {
     let query =
-        format!("SELECT value FROM counters WHERE name = 'places'{}", Lock::Update.clause(tx));
+        format!("SELECT value FROM counters WHERE name = 'places'{}", RowLock::Update.clause(tx));
     let locked: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(tx).await;
     locked.map(|_| ()).map_err(failed("wait for others who make tables"))
 }

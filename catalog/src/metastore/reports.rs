@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// What a client measured in a scan or a commit of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct MetricsReport {
     /// When it came, ms since 1970.
     pub received_ms: i64,
     /// The client's JSON object as it sent it.
@@ -20,7 +20,7 @@ impl Metastore {
     pub(crate) async fn add_report(
         &self,
         uuid: Uuid,
-        report: &Report,
+        report: &MetricsReport,
         keep: u32,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
@@ -48,7 +48,7 @@ impl Metastore {
     }
 
     /// The reports of a table, newest first; empty for an unknown one.
-    pub(crate) async fn reports(&self, uuid: Uuid) -> Result<Vec<Report>, CatalogError> {
+    pub(crate) async fn reports(&self, uuid: Uuid) -> Result<Vec<MetricsReport>, CatalogError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "SELECT received_ms, body FROM reports WHERE uuid = $1 ORDER BY number DESC",
         )
@@ -56,7 +56,10 @@ impl Metastore {
         .fetch_all(&self.database.readers)
         .await
         .map_err(failed("read reports"))?;
-        Ok(rows.into_iter().map(|(received_ms, body)| Report { received_ms, body }).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(received_ms, body)| MetricsReport { received_ms, body })
+            .collect())
     }
 }
 

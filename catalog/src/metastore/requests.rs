@@ -7,27 +7,27 @@
 //! staged tables change nothing, so only the newest are kept: a repeat of an older one is looked at
 //! anew.
 
-use super::{Answer, Metastore, Remembered, RequestKey, failed};
+use super::{FeedRetention, Metastore, RecordedAnswer, RequestKey, failed};
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 use uuid::Uuid;
 
 /// A request that was carried out, or refused for good, under an `Idempotency-Key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DoneRequest {
+pub struct AnsweredRequest {
     /// Names its contents.
     pub fingerprint: String,
     /// The HTTP status it was answered with.
     pub status: u16,
     /// The rest of the answer.
-    pub answer: Answer,
+    pub answer: RecordedAnswer,
     /// The table or view it made: identity and metadata location.
     pub table: Option<(Uuid, String)>,
 }
 
 impl Metastore {
     /// What became of the request of this key; none when it was not carried out.
-    pub(crate) async fn request(&self, id: Uuid) -> Result<Option<DoneRequest>, CatalogError> {
+    pub(crate) async fn request(&self, id: Uuid) -> Result<Option<AnsweredRequest>, CatalogError> {
         get(&mut *self.reader().await?, id).await
     }
 
@@ -52,7 +52,7 @@ impl Metastore {
         request: &RequestKey,
         status: u16,
         body: &str,
-    ) -> Result<Option<DoneRequest>, CatalogError> {
+    ) -> Result<Option<AnsweredRequest>, CatalogError> {
         let mut tx = self.begin().await?;
         insert(&mut tx, request, (self.origin.now)(), status, ("json", body)).await?;
         let kept = get(&mut tx, request.id).await?;
@@ -79,7 +79,7 @@ CREATE INDEX requests_without_effect ON requests (at_ms) WHERE status >= 400 OR 
 ";
 
 /// fingerprint, status, kind, body.
-type Row = (String, i32, String, String);
+type RequestRow = (String, i32, String, String);
 
 /// Takes a key for the caller's transaction; false when its request was carried out before.
 ///
@@ -92,12 +92,12 @@ pub(super) async fn claim(
 ) -> Result<bool, CatalogError> {
     let table = || table.map(|(uuid, file)| format!("{uuid} {file}")).unwrap_or_default();
     let (status, kind, body) = match &request.answer {
-        Answer::Empty => (204, "empty", String::new()),
-        Answer::Json(body) => (200, "json", body.clone()),
-        Answer::Table => (200, "table", table()),
-        Answer::Commit => (200, "commit", table()),
-        Answer::View => (200, "view", table()),
-        Answer::Staged(table) => (200, "staged", table.clone()),
+        RecordedAnswer::Empty => (204, "empty", String::new()),
+        RecordedAnswer::Json(body) => (200, "json", body.clone()),
+        RecordedAnswer::Table => (200, "table", table()),
+        RecordedAnswer::Commit => (200, "commit", table()),
+        RecordedAnswer::View => (200, "view", table()),
+        RecordedAnswer::Staged(table) => (200, "staged", table.clone()),
     };
     insert(tx, request, at_ms, status, (kind, &body)).await
 }
@@ -127,8 +127,8 @@ async fn insert(
 pub(super) async fn get(
     connection: &mut AnyConnection,
     id: Uuid,
-) -> Result<Option<DoneRequest>, CatalogError> {
-    let row: Option<Row> =
+) -> Result<Option<AnsweredRequest>, CatalogError> {
+    let row: Option<RequestRow> =
         sqlx::query_as("SELECT fingerprint, status, kind, body FROM requests WHERE id = $1")
             .bind(id.to_string())
             .fetch_optional(connection)
@@ -139,20 +139,20 @@ pub(super) async fn get(
             .split_once(' ')
             .and_then(|(uuid, file)| Some((Uuid::parse_str(uuid).ok()?, file.to_owned())));
         let (answer, table) = match kind.as_str() {
-            "json" => (Answer::Json(body), None),
-            "table" => (Answer::Table, table),
-            "commit" => (Answer::Commit, table),
-            "view" => (Answer::View, table),
-            "staged" => (Answer::Staged(body), None),
-            _ => (Answer::Empty, None),
+            "json" => (RecordedAnswer::Json(body), None),
+            "table" => (RecordedAnswer::Table, table),
+            "commit" => (RecordedAnswer::Commit, table),
+            "view" => (RecordedAnswer::View, table),
+            "staged" => (RecordedAnswer::Staged(body), None),
+            _ => (RecordedAnswer::Empty, None),
         };
-        DoneRequest { fingerprint, status: u16::try_from(status).unwrap_or(500), answer, table }
+        AnsweredRequest { fingerprint, status: u16::try_from(status).unwrap_or(500), answer, table }
     }))
 }
 
 pub(super) async fn forget(
     tx: &mut AnyConnection,
-    remembered: Remembered,
+    remembered: FeedRetention,
 ) -> Result<(), CatalogError> {
     sqlx::query("DELETE FROM requests WHERE at_ms < $1")
         .bind(remembered.requests_since_ms)

@@ -4,13 +4,13 @@
 
 use super::{
     Metastore, access, audit, backups,
-    database::{Dialect, Layout},
+    database::{DatabaseLayout, Dialect},
     failed, fence, outbox, places, reports, requests, tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 
-const LAYOUT: Layout = Layout { table: "layout", steps: &STEPS };
+const LAYOUT: DatabaseLayout = DatabaseLayout { table: "layout", steps: &STEPS };
 
 const STEPS: [&str; 16] = [
     BASE,

@@ -13,8 +13,8 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        Changes, Comes, Kind, Levels, Metastore, NewTable, Obsolete, PointerSwap, Properties,
-        Report, SnapshotRow, SwapOutcome, Watermark,
+        ChangeSet, Levels, Metastore, MetricsReport, NameKind, NewTable, ObsoleteFile, PointerSwap,
+        Properties, SnapshotRow, SwapOutcome, TableOrigin, Watermark,
     },
 };
 use uuid::Uuid;
@@ -34,7 +34,7 @@ pub(crate) fn swap(uuid: Uuid, expected_version: i64, to: &str) -> PointerSwap {
         removed_snapshots: Vec::new(),
         obsolete: Vec::new(),
         parts: Vec::new(),
-        changes: Changes::default(),
+        changes: ChangeSet::default(),
     }
 }
 
@@ -55,15 +55,15 @@ impl Metastore {
         metadata_location: &str,
     ) -> Result<(), CatalogError> {
         let table = NewTable {
-            kind: Kind::Table,
+            kind: NameKind::Table,
             levels: levels.clone(),
             name: name.to_owned(),
             uuid,
             metadata_location: metadata_location.to_owned(),
             location: format!("{metadata_location}/{uuid}"),
             snapshots: Vec::new(),
-            comes: Comes::New,
-            changes: Changes::default(),
+            comes: TableOrigin::Created,
+            changes: ChangeSet::default(),
         };
         self.commit_with_new(&[table], &[]).await.map(|_| ())
     }
@@ -75,7 +75,7 @@ async fn with_table(store: &Metastore, n: u128) -> Uuid {
         store.create_namespace(&a, &Properties::new()).await.unwrap();
     }
     let new = NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: a,
         name: format!("t{n}"),
         uuid: id(n),
@@ -83,8 +83,8 @@ async fn with_table(store: &Metastore, n: u128) -> Uuid {
         location: format!("m1/{n}"),
         snapshots: Vec::new(),
         // It may have been there before.
-        comes: Comes::Adopted { needs: Vec::new() },
-        changes: Changes::default(),
+        comes: TableOrigin::Registered { needs: Vec::new() },
+        changes: ChangeSet::default(),
     };
     store.commit_with_new(&[new], &[]).await.unwrap();
     id(n)
@@ -182,7 +182,8 @@ pub(crate) async fn tables(store: &Metastore) {
 
 pub(crate) async fn reports(store: &Metastore) {
     let (one, two) = (with_table(store, 1).await, with_table(store, 2).await);
-    let report = |number: i64| Report { received_ms: number, body: format!("{{\"n\":{number}}}") };
+    let report =
+        |number: i64| MetricsReport { received_ms: number, body: format!("{{\"n\":{number}}}") };
     for number in 1..=5 {
         store.add_report(one, &report(number), 3).await.unwrap();
     }
@@ -199,15 +200,15 @@ pub(crate) async fn replaced_tables(store: &Metastore) {
     let one = with_table(store, 1).await;
     let snapshot = SnapshotRow { snapshot_id: 5, timestamp_ms: 1, seq: None };
     let new = |number| NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: levels("a"),
         name: "t1".to_owned(),
         uuid: id(number),
         metadata_location: format!("m{number}"),
         location: format!("s3://b/new{number}"),
         snapshots: vec![snapshot.clone()],
-        comes: Comes::New,
-        changes: Changes::default(),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::default(),
     };
     assert_eq!(store.replace_table(id(9), new(2)).await.unwrap(), SwapOutcome::Lost(id(9)));
     let other = with_table(store, 3).await;
@@ -232,18 +233,18 @@ pub(crate) async fn commits(store: &Metastore) {
 
     // One stale pointer undoes the whole commit, new tables and queued files included.
     let mut first = swap(one, 2, "one3");
-    first.obsolete.push(Obsolete { location: "f".to_owned(), not_before_ms: 0 });
+    first.obsolete.push(ObsoleteFile { location: "f".to_owned(), not_before_ms: 0 });
     first.snapshots.push(SnapshotRow { snapshot_id: 1, timestamp_ms: 1, seq: None });
     let new = NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: levels("a"),
         name: "new".to_owned(),
         uuid: id(3),
         metadata_location: "m".to_owned(),
         location: "m/new".to_owned(),
         snapshots: vec![SnapshotRow { snapshot_id: 9, timestamp_ms: 5, seq: None }],
-        comes: Comes::New,
-        changes: Changes::default(),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::default(),
     };
     let lost = store
         .commit_with_new(std::slice::from_ref(&new), &[first.clone(), swap(two, 1, "two3")])
@@ -324,8 +325,10 @@ pub(crate) async fn snapshot_index(store: &Metastore) {
 }
 
 pub(crate) async fn deletion_queue(store: &Metastore) {
-    let file =
-        |location: &str, not_before_ms| Obsolete { location: location.to_owned(), not_before_ms };
+    let file = |location: &str, not_before_ms| ObsoleteFile {
+        location: location.to_owned(),
+        not_before_ms,
+    };
     store.add_obsolete(&[file("c", 30), file("a", 10), file("b", 20)]).await.unwrap();
     store.add_obsolete(&[file("a", 15), file("b", 5)]).await.unwrap();
     assert_eq!(store.obsolete(14, 10).await.unwrap(), Vec::<String>::new());

@@ -1,10 +1,11 @@
 //! Tables and views and the snapshot index; each function is part of the caller's transaction.
 
 use super::{
-    Comes, Kind, Levels, Metastore, NewTable, Page, PointerSwap, SEPARATOR, SwapOutcome,
-    database::Lock,
+    Levels, Metastore, NameKind, NamePage, NewTable, PointerSwap, SEPARATOR, SwapOutcome,
+    TableOrigin,
+    database::RowLock,
     failed, fence, limit, namespaces, obsolete, outbox,
-    outbox::{Before, Told},
+    outbox::{FormerState, RequestChanges},
     path, places, snapshots, stored, trash,
 };
 use crate::error::CatalogError;
@@ -47,18 +48,18 @@ impl Metastore {
         levels: &Levels,
         name: &str,
     ) -> Result<Option<TableRow>, CatalogError> {
-        by_name(&mut *self.reader().await?, Kind::Table, (levels, name), Lock::None).await
+        by_name(&mut *self.reader().await?, NameKind::Table, (levels, name), RowLock::None).await
     }
 
     /// Names of the tables or views in a namespace, in order; `NoSuchNamespace`.
     pub(crate) async fn names(
         &self,
-        kind: Kind,
+        kind: NameKind,
         levels: &Levels,
-        page: Page<'_>,
+        page: NamePage<'_>,
     ) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.database.readers.begin().await.map_err(failed("begin"))?;
-        namespaces::require(&mut tx, levels, Lock::None).await?;
+        namespaces::require(&mut tx, levels, RowLock::None).await?;
         list(&mut tx, kind, levels, page).await
     }
 
@@ -67,7 +68,7 @@ impl Metastore {
     /// # Errors
     /// `NoSuchNamespace`, `Metastore`.
     pub async fn tables(&self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
-        self.names(Kind::Table, levels, Page::ALL).await
+        self.names(NameKind::Table, levels, NamePage::ALL).await
     }
 
     /// Removes a table and gives back its row. Its watermark and its version are kept, and are there
@@ -77,7 +78,7 @@ impl Metastore {
     /// `NoSuchTable`, `Protected`, `Metastore`.
     pub async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin().await?;
-        let row = drop(&mut tx, Kind::Table, (levels, name)).await?;
+        let row = drop(&mut tx, NameKind::Table, (levels, name)).await?;
         // The table that left may be the answer.
         self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
         self.end(tx, "drop a table", outbox::dropped((levels, name), &row, false)).await?;
@@ -95,14 +96,14 @@ impl Metastore {
         let mut tx = self.begin().await?;
         self.claim_once(&mut tx, Some((new.uuid, &new.metadata_location))).await?;
         places::lock(&mut tx).await?;
-        let found = by_name(&mut tx, Kind::Table, name, Lock::Update).await?;
+        let found = by_name(&mut tx, NameKind::Table, name, RowLock::Update).await?;
         if found.is_none_or(|found| found.uuid != old) {
             return Ok(SwapOutcome::Lost(old));
         }
-        let row = drop(&mut tx, Kind::Table, name).await?;
+        let row = drop(&mut tx, NameKind::Table, name).await?;
         create(&mut tx, &new).await?;
         let operations = vec![outbox::dropped(name, &row, false), outbox::created(&new)];
-        let told = Told { origin: self.origin.clone(), operations };
+        let told = RequestChanges { origin: self.origin.clone(), operations };
         self.end_all(tx, "replace a table", &[told]).await.map(|()| SwapOutcome::Done)
     }
 
@@ -116,13 +117,13 @@ impl Metastore {
         to: (&Levels, &str),
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
-        let row = rename(&mut tx, Kind::Table, from, to).await?;
-        self.end(tx, "rename a table", outbox::renamed(Kind::Table, from, to, &row)).await
+        let row = rename(&mut tx, NameKind::Table, from, to).await?;
+        self.end(tx, "rename a table", outbox::renamed(NameKind::Table, from, to, &row)).await
     }
 
     /// The row of a table by identity, to find out how an unknown commit ended.
     pub(crate) async fn table_by_uuid(&self, uuid: Uuid) -> Result<Option<TableRow>, CatalogError> {
-        by_uuid(&mut *self.reader().await?, uuid, Lock::None).await
+        by_uuid(&mut *self.reader().await?, uuid, RowLock::None).await
     }
 
     /// The name of a table or view by identity.
@@ -131,7 +132,7 @@ impl Metastore {
         uuid: Uuid,
     ) -> Result<Option<(Levels, String)>, CatalogError> {
         let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
-        let found = before(&mut connection, uuid, Lock::None).await?;
+        let found = before(&mut connection, uuid, RowLock::None).await?;
         Ok(found.map(|before| (before.levels, before.name)))
     }
 }
@@ -146,12 +147,12 @@ CREATE TABLE versions (
 ";
 
 /// uuid, metadata location, location, version, epoch, position, last seq.
-type Row = (String, String, String, i64, Option<i64>, Option<i64>, Option<i64>);
+type PointerRow = (String, String, String, i64, Option<i64>, Option<i64>, Option<i64>);
 
 const SELECT: &str =
     "SELECT uuid, metadata_location, location, version, epoch, position, last_seq FROM tables";
 
-fn into_table(row: Row) -> Result<TableRow, CatalogError> {
+fn into_table(row: PointerRow) -> Result<TableRow, CatalogError> {
     let broken = |cause| failed("read a table")(sqlx::Error::Decode(Box::new(cause)));
     let (uuid, metadata_location, location, version, epoch, position, last_seq) = row;
     let watermark = match (epoch, position, last_seq) {
@@ -168,16 +169,16 @@ fn into_table(row: Row) -> Result<TableRow, CatalogError> {
 
 pub(super) async fn by_name(
     connection: &mut AnyConnection,
-    kind: Kind,
+    kind: NameKind,
     (levels, name): (&Levels, &str),
-    lock: Lock,
+    lock: RowLock,
 ) -> Result<Option<TableRow>, CatalogError> {
     if !namespaces::is_storable(levels, name) {
         return Ok(None);
     }
     let lock = lock.clause(connection);
     let query = format!("{SELECT} WHERE namespace = $1 AND name = $2 AND kind = $3{lock}");
-    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))
+    let row: Option<PointerRow> = sqlx::query_as(AssertSqlSafe(query))
         .bind(path(levels))
         .bind(name)
         .bind(word(kind))
@@ -190,10 +191,10 @@ pub(super) async fn by_name(
 pub(super) async fn by_uuid(
     connection: &mut AnyConnection,
     uuid: Uuid,
-    lock: Lock,
+    lock: RowLock,
 ) -> Result<Option<TableRow>, CatalogError> {
     let query = format!("{SELECT} WHERE uuid = $1{}", lock.clause(connection));
-    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))
+    let row: Option<PointerRow> = sqlx::query_as(AssertSqlSafe(query))
         .bind(uuid.to_string())
         .fetch_optional(connection)
         .await
@@ -205,8 +206,8 @@ pub(super) async fn by_uuid(
 pub(super) async fn before(
     tx: &mut AnyConnection,
     uuid: Uuid,
-    lock: Lock,
-) -> Result<Option<Before>, CatalogError> {
+    lock: RowLock,
+) -> Result<Option<FormerState>, CatalogError> {
     let lock = lock.clause(tx);
     let query = format!(
         "SELECT kind, namespace, name, metadata_location FROM tables WHERE uuid = $1{lock}"
@@ -216,8 +217,8 @@ pub(super) async fn before(
         .fetch_optional(tx)
         .await
         .map_err(failed("read a table"))?;
-    Ok(row.map(|(kind, path, name, metadata_location)| Before {
-        kind: if kind == word(Kind::View) { Kind::View } else { Kind::Table },
+    Ok(row.map(|(kind, path, name, metadata_location)| FormerState {
+        kind: if kind == word(NameKind::View) { NameKind::View } else { NameKind::Table },
         levels: path.split(SEPARATOR).map(str::to_owned).collect(),
         name,
         metadata_location,
@@ -226,9 +227,9 @@ pub(super) async fn before(
 
 pub(super) async fn list(
     connection: &mut AnyConnection,
-    kind: Kind,
+    kind: NameKind,
     levels: &Levels,
-    page: Page<'_>,
+    page: NamePage<'_>,
 ) -> Result<Vec<String>, CatalogError> {
     sqlx::query_scalar(
         "SELECT name FROM tables WHERE namespace = $1 AND kind = $2 AND name > $3
@@ -244,7 +245,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(), CatalogError> {
-    namespaces::require(tx, &table.levels, Lock::Share).await?;
+    namespaces::require(tx, &table.levels, RowLock::Share).await?;
     let added = sqlx::query(
         "INSERT INTO tables (uuid, namespace, name, metadata_location, version, epoch, position,
              last_seq, kind, location)
@@ -264,27 +265,27 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     .map_err(failed("create a table"))?;
     if added.rows_affected() == 0 {
         let name = (&table.levels, table.name.as_str());
-        let taken_by_another = by_name(tx, other(table.kind), name, Lock::None).await?.is_some();
+        let taken_by_another = by_name(tx, other(table.kind), name, RowLock::None).await?.is_some();
         let is_taken =
-            taken_by_another || by_name(tx, table.kind, name, Lock::None).await?.is_some();
-        if !is_taken && by_uuid(tx, table.uuid, Lock::None).await?.is_some() {
+            taken_by_another || by_name(tx, table.kind, name, RowLock::None).await?.is_some();
+        if !is_taken && by_uuid(tx, table.uuid, RowLock::None).await?.is_some() {
             return Err(CatalogError::Registered(table.uuid));
         }
         let dotted = dotted(name);
         return Err(CatalogError::AlreadyExists(match (table.kind, taken_by_another) {
-            (Kind::Table, false) => format!("Table already exists: {dotted}"),
-            (Kind::Table, true) => format!("View with same name already exists: {dotted}"),
-            (Kind::View, false) => format!("View already exists: {dotted}"),
-            (Kind::View, true) => format!("Table with same name already exists: {dotted}"),
+            (NameKind::Table, false) => format!("Table already exists: {dotted}"),
+            (NameKind::Table, true) => format!("View with same name already exists: {dotted}"),
+            (NameKind::View, false) => format!("View already exists: {dotted}"),
+            (NameKind::View, true) => format!("Table with same name already exists: {dotted}"),
         }));
     }
     match &table.comes {
-        Comes::New => check_is_new(tx, table.uuid).await?,
-        Comes::OfLog { watermark, .. } => {
+        TableOrigin::Created => check_is_new(tx, table.uuid).await?,
+        TableOrigin::OfLog { watermark, .. } => {
             check_is_new(tx, table.uuid).await?;
             move_watermark(tx, table.uuid, *watermark).await?;
         }
-        Comes::Adopted { needs } => {
+        TableOrigin::Registered { needs } => {
             // Of a purged table nothing is left but its files, which wait for their deletion.
             if let Some(file) = obsolete::first_queued(tx, needs).await? {
                 return Err(CatalogError::about_to_be_deleted(&file));
@@ -299,10 +300,10 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
 
 pub(super) async fn drop(
     tx: &mut AnyConnection,
-    kind: Kind,
+    kind: NameKind,
     name: (&Levels, &str),
 ) -> Result<TableRow, CatalogError> {
-    let row = by_name(tx, kind, name, Lock::Update).await?;
+    let row = by_name(tx, kind, name, RowLock::Update).await?;
     let row = row.ok_or_else(|| missing(kind, name))?;
     trash::check_unprotected(tx, row.uuid, name).await?;
     // The holder of the fence must not give out again the positions that a dropped table has seen,
@@ -336,14 +337,14 @@ pub(super) async fn drop(
 
 pub(super) async fn rename(
     tx: &mut AnyConnection,
-    kind: Kind,
+    kind: NameKind,
     from: (&Levels, &str),
     to: (&Levels, &str),
 ) -> Result<TableRow, CatalogError> {
-    let row = by_name(tx, kind, from, Lock::Update).await?;
+    let row = by_name(tx, kind, from, RowLock::Update).await?;
     let row = row.ok_or_else(|| missing(kind, from))?;
     trash::check_unprotected(tx, row.uuid, from).await?;
-    namespaces::require(tx, to.0, Lock::Share).await?;
+    namespaces::require(tx, to.0, RowLock::Share).await?;
     if from == to {
         return Ok(row);
     }
@@ -351,8 +352,8 @@ pub(super) async fn rename(
         let (from, to) = (dotted(from), dotted(to));
         CatalogError::AlreadyExists(format!("Cannot rename {from} to {to}. {what} already exists"))
     };
-    for (other, what) in [(Kind::Table, "Table"), (Kind::View, "View")] {
-        if by_name(tx, other, to, Lock::None).await?.is_some() {
+    for (other, what) in [(NameKind::Table, "Table"), (NameKind::View, "View")] {
+        if by_name(tx, other, to, RowLock::None).await?.is_some() {
             return Err(taken_by(what));
         }
     }
@@ -381,7 +382,7 @@ pub(super) async fn swap(
     tx: &mut AnyConnection,
     swap: &PointerSwap,
 ) -> Result<SwapOutcome, CatalogError> {
-    let Some(row) = by_uuid(tx, swap.uuid, Lock::Update).await? else {
+    let Some(row) = by_uuid(tx, swap.uuid, RowLock::Update).await? else {
         return Ok(SwapOutcome::Lost(swap.uuid));
     };
     // A deposed writer learns that first: trying again would not help it.
@@ -463,24 +464,24 @@ async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogE
 }
 
 /// How the database writes it.
-fn word(kind: Kind) -> &'static str {
+fn word(kind: NameKind) -> &'static str {
     match kind {
-        Kind::Table => "table",
-        Kind::View => "view",
+        NameKind::Table => "table",
+        NameKind::View => "view",
     }
 }
 
-fn other(kind: Kind) -> Kind {
+fn other(kind: NameKind) -> NameKind {
     match kind {
-        Kind::Table => Kind::View,
-        Kind::View => Kind::Table,
+        NameKind::Table => NameKind::View,
+        NameKind::View => NameKind::Table,
     }
 }
 
-pub(super) fn missing(kind: Kind, name: (&Levels, &str)) -> CatalogError {
+pub(super) fn missing(kind: NameKind, name: (&Levels, &str)) -> CatalogError {
     match kind {
-        Kind::Table => CatalogError::NoSuchTable(dotted(name)),
-        Kind::View => CatalogError::NoSuchView(dotted(name)),
+        NameKind::Table => CatalogError::NoSuchTable(dotted(name)),
+        NameKind::View => CatalogError::NoSuchView(dotted(name)),
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{faults::Fault, *};
+use super::{faults::CommitFault, *};
 use crate::metastore::transaction::LostCommit;
 use sqlx::AnyPool;
 use uuid::Uuid;
@@ -178,7 +178,7 @@ async fn committed(metastore: &Metastore) -> Uuid {
 }
 
 /// Makes one change of each kind with a fault in its COMMIT.
-async fn faulty(metastore: &Metastore, fault: Fault) {
+async fn faulty(metastore: &Metastore, fault: CommitFault) {
     let uuid = committed(metastore).await;
     let levels = vec!["a".to_owned()];
     let more = vec!["b".to_owned()];
@@ -186,11 +186,11 @@ async fn faulty(metastore: &Metastore, fault: Fault) {
     let set = Properties::from([("k".to_owned(), "v".to_owned())]);
     let lose = || metastore.faults.set(fault);
     let is_as_expected = |result: Result<(), CatalogError>| match fault {
-        Fault::Before => assert!(matches!(result, Err(CatalogError::Metastore { .. }))),
-        Fault::After => result.unwrap(),
-        Fault::Deaf => assert!(matches!(result, Err(CatalogError::CommitStateUnknown(_)))),
+        CommitFault::Before => assert!(matches!(result, Err(CatalogError::Metastore { .. }))),
+        CommitFault::After => result.unwrap(),
+        CommitFault::Deaf => assert!(matches!(result, Err(CatalogError::CommitStateUnknown(_)))),
     };
-    let happened = fault != Fault::Before;
+    let happened = fault != CommitFault::Before;
 
     lose();
     is_as_expected(metastore.create_namespace(&more, &none).await);
@@ -223,14 +223,14 @@ async fn faulty(metastore: &Metastore, fault: Fault) {
 
 #[tokio::test]
 async fn a_commit_to_sqlite_whose_answer_is_lost_is_read_back() {
-    for fault in [Fault::Before, Fault::After, Fault::Deaf] {
+    for fault in [CommitFault::Before, CommitFault::After, CommitFault::Deaf] {
         faulty(&sqlite().await.1, fault).await;
     }
 }
 
 #[tokio::test]
 async fn a_commit_to_postgres_whose_answer_is_lost_is_read_back() {
-    for fault in [Fault::Before, Fault::After, Fault::Deaf] {
+    for fault in [CommitFault::Before, CommitFault::After, CommitFault::Deaf] {
         let Some(url) = database().await else { return };
         faulty(&Metastore::postgres(&url).await.unwrap(), fault).await;
     }
@@ -279,7 +279,7 @@ async fn followed(metastores: Vec<Metastore>) {
     let (_, seen) = tokio::join!(futures::future::join_all(makers), follow);
     assert_eq!(seen, (1..=all).collect::<Vec<u64>>(), "a reader misses nothing");
     let remembered =
-        Remembered { requests_since_ms: 0, without_effect: 0, events: 5, event_bytes: 1 << 20 };
+        FeedRetention { requests_since_ms: 0, without_effect: 0, events: 5, event_bytes: 1 << 20 };
     metastores[0].forget_records(remembered).await.unwrap();
     let kept = metastores[0].events(0, 100).await.unwrap();
     assert_eq!((kept.len(), kept[0].number), (5, all - 4));
@@ -301,18 +301,18 @@ async fn events_are_numbered_without_gaps_in_the_order_they_are_seen() {
 fn of_log(number: u128, epoch: u64) -> NewTable {
     let noted = Properties::from([("text".to_owned(), number.to_string())]);
     NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: vec![format!("n{number}")],
         name: "events".to_owned(),
         uuid: Uuid::from_u128(number),
         metadata_location: "m".to_owned(),
         location: format!("s3://b/{number}"),
         snapshots: vec![SnapshotRow { snapshot_id: 7, timestamp_ms: 1, seq: Some((1, 2)) }],
-        comes: Comes::OfLog {
+        comes: TableOrigin::OfLog {
             watermark: Watermark { epoch, position: 5, last_seq: 2 },
             namespace: Some(noted),
         },
-        changes: Changes::default(),
+        changes: ChangeSet::default(),
     }
 }
 
@@ -334,7 +334,8 @@ async fn group(metastore: &Metastore) {
     let two = Uuid::from_u128(2);
     metastore.create_table(&levels, "u", two, "m1").await.unwrap();
     let owner = metastore.raise_fence(fence::tests::held_by(0)).await.unwrap();
-    let homeless = NewTable { levels: vec!["none".to_owned()], comes: Comes::New, ..of_log(3, 0) };
+    let homeless =
+        NewTable { levels: vec!["none".to_owned()], comes: TableOrigin::Created, ..of_log(3, 0) };
     let told = metastore.feed().await.unwrap().last;
     let transactions = metastore.transactions();
 
@@ -366,7 +367,7 @@ async fn group(metastore: &Metastore) {
     assert_eq!(metastore.table(&levels, "t").await.unwrap().unwrap().metadata_location, "m2");
     assert_eq!(metastore.table(&levels, "u").await.unwrap().unwrap().version, 1);
     let events = metastore.events(told, 100).await.unwrap();
-    let what = |event: &Event| event.operation["operation-type"].as_str().unwrap().to_owned();
+    let what = |event: &ChangeEvent| event.operation["operation-type"].as_str().unwrap().to_owned();
     let created = ["create-namespace", "create-table"];
     assert_eq!(
         events.iter().map(what).collect::<Vec<_>>(),
@@ -381,7 +382,7 @@ async fn group(metastore: &Metastore) {
     let other = NewTable { uuid: Uuid::from_u128(8), ..of_log(4, owner.epoch) };
     let mut same = NewTable { name: "dead_letters".to_owned(), ..other.clone() };
     same.location.push_str("/more");
-    let wrong = Comes::OfLog { watermark, namespace: Some(Properties::new()) };
+    let wrong = TableOrigin::OfLog { watermark, namespace: Some(Properties::new()) };
     let answers =
         at_once(metastore, &[NewTable { comes: wrong, ..same.clone() }, other], &[]).await;
     for answer in answers {
@@ -405,23 +406,25 @@ async fn commits_that_wait_share_a_transaction_and_fail_apart() {
 #[tokio::test]
 async fn commits_of_one_transaction_share_its_end() {
     for (_folder, metastore) in stores().await {
-        for (number, fault) in [Fault::Before, Fault::Deaf, Fault::After].into_iter().enumerate() {
+        for (number, fault) in
+            [CommitFault::Before, CommitFault::Deaf, CommitFault::After].into_iter().enumerate()
+        {
             let number = u128::try_from(number).unwrap() * 10;
             let new = [of_log(number + 1, 1), of_log(number + 2, 1)];
             metastore.faults.set(fault);
             let answers = at_once(&metastore, &new, &[]).await;
             for (table, answer) in new.iter().zip(answers) {
                 match fault {
-                    Fault::Before => {
+                    CommitFault::Before => {
                         assert!(matches!(answer, Err(CatalogError::Metastore { .. })));
                     }
-                    Fault::After => assert_eq!(answer.unwrap(), SwapOutcome::Done),
-                    Fault::Deaf => {
+                    CommitFault::After => assert_eq!(answer.unwrap(), SwapOutcome::Done),
+                    CommitFault::Deaf => {
                         assert!(matches!(answer, Err(CatalogError::CommitStateUnknown(_))));
                     }
                 }
                 let found = metastore.table_by_uuid(table.uuid).await.unwrap();
-                assert_eq!(found.is_some(), fault != Fault::Before);
+                assert_eq!(found.is_some(), fault != CommitFault::Before);
             }
         }
     }
@@ -434,10 +437,10 @@ async fn of_two_requests_with_one_key_in_a_transaction_one_is_carried_out() {
         let key = RequestKey {
             id: Uuid::from_u128(99),
             fingerprint: "f".to_owned(),
-            answer: crate::metastore::Answer::Commit,
+            answer: crate::metastore::RecordedAnswer::Commit,
         };
         let request = Some(Arc::new(key));
-        let origin = Origin { request, ..Origin::anonymous(Arc::new(|| 0)) };
+        let origin = ChangeOrigin { request, ..ChangeOrigin::anonymous(Arc::new(|| 0)) };
         let same = metastore.on_behalf_of(origin);
         let transactions = metastore.transactions();
         let (first, second) = ([suite::swap(uuid, 1, "m2")], [suite::swap(uuid, 2, "m3")]);

@@ -8,13 +8,13 @@ use super::{
     Metastore, audit,
     database::{self, TransactionId},
     failed, outbox,
-    outbox::{Before, Mark, Operation, Told},
+    outbox::{EventMark, FeedOperation, FormerState, RequestChanges},
     requests,
 };
 use crate::{
-    audit::Call,
+    audit::AuditedCall,
     error::CatalogError,
-    metastore::{Origin, PointerSwap},
+    metastore::{ChangeOrigin, PointerSwap},
 };
 use sqlx::{Any, AnyConnection, Transaction};
 use std::sync::Arc;
@@ -35,11 +35,11 @@ pub(crate) enum LostCommit {
 impl Metastore {
     /// The same metastore for the change that this call makes.
     #[must_use]
-    pub fn for_call(&self, call: &Arc<Call>) -> Self {
-        let origin = Origin {
+    pub fn for_call(&self, call: &Arc<AuditedCall>) -> Self {
+        let origin = ChangeOrigin {
             actor: call.principal().into(),
             call: Some(Arc::clone(call)),
-            ..Origin::anonymous(call.now())
+            ..ChangeOrigin::anonymous(call.now())
         };
         Self { origin, ..self.clone() }
     }
@@ -69,19 +69,19 @@ impl Metastore {
         &self,
         tx: Transaction<'static, Any>,
         operation: &'static str,
-        told: impl Into<Operation>,
+        told: impl Into<FeedOperation>,
     ) -> Result<(), CatalogError> {
-        let told = Told { origin: self.origin.clone(), operations: vec![told.into()] };
+        let told = RequestChanges { origin: self.origin.clone(), operations: vec![told.into()] };
         self.end_all(tx, operation, &[told]).await
     }
 
     /// As [`Metastore::end`], for a change that there is no event for.
-    pub(super) async fn end_untold(
+    pub(super) async fn commit_without_event(
         &self,
         tx: Transaction<'static, Any>,
         operation: &'static str,
     ) -> Result<(), CatalogError> {
-        let told = Told { origin: self.origin.clone(), operations: Vec::new() };
+        let told = RequestChanges { origin: self.origin.clone(), operations: Vec::new() };
         self.end_all(tx, operation, &[told]).await
     }
 
@@ -89,12 +89,12 @@ impl Metastore {
         &self,
         mut tx: Transaction<'static, Any>,
         operation: &'static str,
-        told: &[Told],
+        told: &[RequestChanges],
     ) -> Result<(), CatalogError> {
         self.group.count();
         let transaction = database::transaction_id(&mut tx).await?;
         let mark = outbox::write(&mut tx, told).await?;
-        let calls: Vec<&Call> =
+        let calls: Vec<&AuditedCall> =
             told.iter().filter_map(|told| told.origin.call.as_deref()).collect();
         audit::write(&mut tx, &calls).await?;
         let ended = match self.commit_now(tx).await {
@@ -124,7 +124,7 @@ impl Metastore {
         operation: &'static str,
         cause: sqlx::Error,
         transaction: TransactionId,
-        mark: Option<Mark>,
+        mark: Option<EventMark>,
     ) -> Result<(), CatalogError> {
         warn!(error = &cause as &dyn std::error::Error, "commit failed, reading back");
         #[cfg(test)]
@@ -145,7 +145,10 @@ impl Metastore {
     }
 
     /// The outcome as an SQLite file shows it: what it shows after a failed COMMIT is final.
-    pub(super) async fn look_for(&self, mark: Option<Mark>) -> Result<LostCommit, CatalogError> {
+    pub(super) async fn look_for(
+        &self,
+        mark: Option<EventMark>,
+    ) -> Result<LostCommit, CatalogError> {
         let Some(mark) = mark else { return Ok(LostCommit::Unknown) };
         let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
         let is_there = outbox::is_there(&mut connection, mark).await?;
@@ -156,7 +159,7 @@ impl Metastore {
 /// Takes the key of a request; gives it back when its request was carried out before.
 pub(super) async fn claim(
     tx: &mut AnyConnection,
-    origin: &Origin,
+    origin: &ChangeOrigin,
     table: Option<(Uuid, &str)>,
 ) -> Result<Option<Uuid>, CatalogError> {
     let Some(request) = &origin.request else { return Ok(None) };
@@ -165,17 +168,24 @@ pub(super) async fn claim(
 }
 
 /// What a swap changes, told to each whose commit is in it.
-pub(super) fn told(origin: &Origin, swap: &PointerSwap, from: &Before, all: &mut Vec<Told>) {
+pub(super) fn told(
+    origin: &ChangeOrigin,
+    swap: &PointerSwap,
+    from: &FormerState,
+    all: &mut Vec<RequestChanges>,
+) {
     if swap.parts.is_empty() {
         let snapshots: Vec<i64> = swap.snapshots.iter().map(|row| row.snapshot_id).collect();
         let operation = outbox::updated(swap, from, &snapshots, &swap.changes);
         match all.first_mut() {
             Some(first) => first.operations.push(operation),
-            None => all.push(Told { origin: origin.clone(), operations: vec![operation] }),
+            None => {
+                all.push(RequestChanges { origin: origin.clone(), operations: vec![operation] })
+            }
         }
     }
     for part in &swap.parts {
         let operations = vec![outbox::updated(swap, from, &part.snapshots, &part.changes)];
-        all.push(Told { origin: part.origin.clone(), operations });
+        all.push(RequestChanges { origin: part.origin.clone(), operations });
     }
 }

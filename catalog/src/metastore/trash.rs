@@ -5,8 +5,8 @@
 //! in the trash until all its files are queued for deletion.
 
 use super::{
-    Kind, Levels, Metastore, NewTable, SEPARATOR, TableRow, database::Lock, failed, outbox, places,
-    tables,
+    Levels, Metastore, NameKind, NewTable, SEPARATOR, TableRow, database::RowLock, failed, outbox,
+    places, tables,
 };
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -52,7 +52,7 @@ impl Metastore {
     ) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin_change().await?;
         add(&mut tx, (levels, name), trash).await?;
-        let row = tables::drop(&mut tx, Kind::Table, (levels, name)).await?;
+        let row = tables::drop(&mut tx, NameKind::Table, (levels, name)).await?;
         let told = outbox::dropped((levels, name), &row, trash.purge);
         self.end(tx, "drop a table", told).await?;
         Ok(row)
@@ -61,7 +61,7 @@ impl Metastore {
     /// At most `limit` tables of the trash, the last dropped first.
     pub(crate) async fn trash(&self, limit: u32) -> Result<Vec<TrashRow>, CatalogError> {
         let query = format!("{SELECT} ORDER BY dropped_ms DESC, uuid LIMIT $1");
-        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(query))
+        let rows: Vec<DroppedRow> = sqlx::query_as(AssertSqlSafe(query))
             .bind(i64::from(limit))
             .fetch_all(&self.database.readers)
             .await
@@ -74,7 +74,7 @@ impl Metastore {
     /// # Errors
     /// `Metastore`.
     pub async fn dropped(&self, uuid: Uuid) -> Result<Option<TrashRow>, CatalogError> {
-        get(&mut *self.reader().await?, uuid, Lock::None).await
+        get(&mut *self.reader().await?, uuid, RowLock::None).await
     }
 
     /// Adds a table that is in the trash and not being purged, and takes it out of there;
@@ -105,7 +105,7 @@ impl Metastore {
             .execute(&mut *tx)
             .await
             .map_err(failed("change the trash"))?;
-        self.end_untold(tx, "change the trash").await
+        self.commit_without_event(tx, "change the trash").await
     }
 
     /// Forgets at most `limit` tables whose time in the trash is over and whose files stay; gives
@@ -118,9 +118,9 @@ impl Metastore {
         let mut tx = self.begin().await?;
         let query = format!(
             "{SELECT} WHERE until_ms <= $1 ORDER BY until_ms, uuid LIMIT $2{}",
-            Lock::Update.clause(&tx)
+            RowLock::Update.clause(&tx)
         );
-        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(query))
+        let rows: Vec<DroppedRow> = sqlx::query_as(AssertSqlSafe(query))
             .bind(now_ms)
             .bind(i64::from(limit))
             .fetch_all(&mut *tx)
@@ -179,8 +179,8 @@ impl Metastore {
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         let named = (levels, name);
-        let row = tables::by_name(&mut tx, Kind::Table, named, Lock::Update).await?;
-        let row = row.ok_or_else(|| tables::missing(Kind::Table, named))?;
+        let row = tables::by_name(&mut tx, NameKind::Table, named, RowLock::Update).await?;
+        let row = row.ok_or_else(|| tables::missing(NameKind::Table, named))?;
         let statement = if is_protected {
             "INSERT INTO protected VALUES ($1) ON CONFLICT DO NOTHING"
         } else {
@@ -191,7 +191,7 @@ impl Metastore {
             .execute(&mut *tx)
             .await
             .map_err(failed("protect a table"))?;
-        self.end_untold(tx, "protect a table").await
+        self.commit_without_event(tx, "protect a table").await
     }
 
     /// At most `limit` protected tables, in order of their names.
@@ -240,9 +240,9 @@ const SELECT: &str =
     "SELECT uuid, namespace, name, metadata_location, location, dropped_ms, until_ms, purge, purging
      FROM trash";
 
-type Row = (String, String, String, String, String, i64, i64, i64, i64);
+type DroppedRow = (String, String, String, String, String, i64, i64, i64, i64);
 
-fn into_row(row: Row) -> Result<TrashRow, CatalogError> {
+fn into_row(row: DroppedRow) -> Result<TrashRow, CatalogError> {
     let broken = |cause| failed("read the trash")(sqlx::Error::Decode(Box::new(cause)));
     let (uuid, namespace, name, metadata_location, location, dropped_ms, until_ms, purge, purging) =
         row;
@@ -263,8 +263,8 @@ pub(super) async fn add(
     name: (&Levels, &str),
     trash: &DropTerms,
 ) -> Result<(), CatalogError> {
-    let Some(row) = tables::by_name(tx, Kind::Table, name, Lock::Update).await? else {
-        return Err(tables::missing(Kind::Table, name));
+    let Some(row) = tables::by_name(tx, NameKind::Table, name, RowLock::Update).await? else {
+        return Err(tables::missing(NameKind::Table, name));
     };
     sqlx::query(
         "INSERT INTO trash
@@ -283,7 +283,7 @@ pub(super) async fn add(
 
 /// A table of the trash that can still be had back.
 pub(super) async fn require(tx: &mut AnyConnection, uuid: Uuid) -> Result<TrashRow, CatalogError> {
-    let found = get(tx, uuid, Lock::Update).await?;
+    let found = get(tx, uuid, RowLock::Update).await?;
     found.filter(|row| !row.is_purging).ok_or_else(|| {
         CatalogError::NoSuchTable(format!("{uuid} (no dropped table that can be had back)"))
     })
@@ -292,10 +292,10 @@ pub(super) async fn require(tx: &mut AnyConnection, uuid: Uuid) -> Result<TrashR
 pub(super) async fn get(
     tx: &mut AnyConnection,
     uuid: Uuid,
-    lock: Lock,
+    lock: RowLock,
 ) -> Result<Option<TrashRow>, CatalogError> {
     let query = format!("{SELECT} WHERE uuid = $1{}", lock.clause(tx));
-    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(query))
+    let row: Option<DroppedRow> = sqlx::query_as(AssertSqlSafe(query))
         .bind(uuid.to_string())
         .fetch_optional(tx)
         .await
@@ -310,7 +310,7 @@ pub(super) async fn restored(
     uuid: Uuid,
     levels: &Levels,
 ) -> Result<(), CatalogError> {
-    let Some(row) = get(tx, uuid, Lock::Update).await? else { return Ok(()) };
+    let Some(row) = get(tx, uuid, RowLock::Update).await? else { return Ok(()) };
     if row.is_purging {
         return Err(CatalogError::Invalid(format!(
             "table {uuid} was dropped and its files are being deleted"

@@ -1,6 +1,6 @@
 //! Views. They are made and changed by commits, as tables are, and their rows lie among theirs.
 
-use super::{Kind, Levels, Metastore, TableRow, database::Lock, outbox, tables};
+use super::{Levels, Metastore, NameKind, TableRow, database::RowLock, outbox, tables};
 use crate::error::CatalogError;
 
 impl Metastore {
@@ -10,7 +10,8 @@ impl Metastore {
         levels: &Levels,
         name: &str,
     ) -> Result<Option<TableRow>, CatalogError> {
-        tables::by_name(&mut *self.reader().await?, Kind::View, (levels, name), Lock::None).await
+        tables::by_name(&mut *self.reader().await?, NameKind::View, (levels, name), RowLock::None)
+            .await
     }
 
     /// Removes a view and gives back its row; `NoSuchView`.
@@ -20,7 +21,7 @@ impl Metastore {
         name: &str,
     ) -> Result<TableRow, CatalogError> {
         let mut tx = self.begin_change().await?;
-        let row = tables::drop(&mut tx, Kind::View, (levels, name)).await?;
+        let row = tables::drop(&mut tx, NameKind::View, (levels, name)).await?;
         self.end(tx, "drop a view", outbox::dropped_view((levels, name), &row)).await?;
         Ok(row)
     }
@@ -32,7 +33,7 @@ impl Metastore {
         to: (&Levels, &str),
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
-        let row = tables::rename(&mut tx, Kind::View, from, to).await?;
-        self.end(tx, "rename a view", outbox::renamed(Kind::View, from, to, &row)).await
+        let row = tables::rename(&mut tx, NameKind::View, from, to).await?;
+        self.end(tx, "rename a view", outbox::renamed(NameKind::View, from, to, &row)).await
     }
 }

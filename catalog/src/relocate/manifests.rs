@@ -1,6 +1,6 @@
 //! Manifest lists, manifests and position-delete files.
 
-use super::{Move, MovedDeletes, Relocation, Written, unreadable};
+use super::{MovedDeletes, Relocation, RewrittenFiles, WarehouseMove, unreadable};
 use crate::{avro, error::CatalogError};
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ const POSITION_DELETES: i64 = 1;
 const DELETED: i64 = 2;
 
 /// A position-delete file at its new place.
-struct Deletes {
+struct RewrittenDeletes {
     path: String,
     bytes: i64,
     lowest: String,
@@ -25,13 +25,13 @@ impl Relocation<'_> {
     pub(super) async fn manifest_list(
         &self,
         path: &str,
-        written: &mut Written,
+        written: &mut RewrittenFiles,
     ) -> Result<String, CatalogError> {
         if let Some(done) = written.lists.get(path) {
             return Ok(done.clone());
         }
         let bytes = self.read(path).await?;
-        let mut listed = Listed::default();
+        let mut listed = ListedManifests::default();
         avro::rewrite(&bytes, &mut listed).map_err(|cause| unreadable(path, cause))?;
         for manifest in listed.0 {
             self.manifest(&manifest, written).await?;
@@ -48,7 +48,7 @@ impl Relocation<'_> {
     pub(super) async fn manifest(
         &self,
         path: &str,
-        written: &mut Written,
+        written: &mut RewrittenFiles,
     ) -> Result<String, CatalogError> {
         if let Some((done, _)) = written.manifests.get(path) {
             return Ok(done.clone());
@@ -76,8 +76,8 @@ impl Relocation<'_> {
         &self,
         path: &str,
         format: &str,
-        written: &mut Written,
-    ) -> Result<Option<Deletes>, CatalogError> {
+        written: &mut RewrittenFiles,
+    ) -> Result<Option<RewrittenDeletes>, CatalogError> {
         let moved = match format.to_ascii_uppercase().as_str() {
             "PUFFIN" => return Ok(None),
             "PARQUET" => (self.deletes)(self.read(path).await?, &self.moved),
@@ -89,11 +89,11 @@ impl Relocation<'_> {
         let length = bytes.len() as i64;
         let new = self.moved.renamed(&self.path(path)?);
         let path = self.write((path, new), bytes, written).await?;
-        Ok(Some(Deletes { path, bytes: length, lowest, highest }))
+        Ok(Some(RewrittenDeletes { path, bytes: length, lowest, highest }))
     }
 }
 
-fn avro_deletes(bytes: &[u8], moved: &Move) -> Result<MovedDeletes, String> {
+fn avro_deletes(bytes: &[u8], moved: &WarehouseMove) -> Result<MovedDeletes, String> {
     let mut edit = EditDeletes { moved, range: None };
     let bytes = avro::rewrite(bytes, &mut edit)?.into();
     let (lowest, highest) = edit.range.unwrap_or_default();
@@ -102,9 +102,9 @@ fn avro_deletes(bytes: &[u8], moved: &Move) -> Result<MovedDeletes, String> {
 
 /// The manifests of a list.
 #[derive(Default)]
-pub(super) struct Listed(pub(super) Vec<String>);
+pub(super) struct ListedManifests(pub(super) Vec<String>);
 
-impl avro::Edit for Listed {
+impl avro::ValueEdit for ListedManifests {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         if path == ["manifest_path"] {
             self.0.push(value.to_owned());
@@ -115,11 +115,11 @@ impl avro::Edit for Listed {
 
 /// Names the new manifests and their lengths.
 struct EditList<'a> {
-    written: &'a Written,
+    written: &'a RewrittenFiles,
     length: i64,
 }
 
-impl avro::Edit for EditList<'_> {
+impl avro::ValueEdit for EditList<'_> {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         if path != ["manifest_path"] {
             return None;
@@ -143,7 +143,7 @@ struct FoundDeletes {
     file: String,
 }
 
-impl avro::Edit for FoundDeletes {
+impl avro::ValueEdit for FoundDeletes {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         match path {
             ["data_file", "file_path"] => value.clone_into(&mut self.file),
@@ -169,15 +169,15 @@ impl avro::Edit for FoundDeletes {
 
 /// Names data and delete files at their new places.
 struct EditManifest<'a> {
-    moved: &'a Move,
-    deletes: &'a HashMap<String, Deletes>,
+    moved: &'a WarehouseMove,
+    deletes: &'a HashMap<String, RewrittenDeletes>,
     /// The entry's file, by its old path.
     file: String,
     /// The column whose bound comes next.
     bound: i64,
 }
 
-impl avro::Edit for EditManifest<'_> {
+impl avro::ValueEdit for EditManifest<'_> {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         match path {
             ["data_file", "file_path"] => {
@@ -218,11 +218,11 @@ impl avro::Edit for EditManifest<'_> {
 
 /// Names the data files whose rows are deleted at their new places.
 struct EditDeletes<'a> {
-    moved: &'a Move,
+    moved: &'a WarehouseMove,
     range: Option<(String, String)>,
 }
 
-impl avro::Edit for EditDeletes<'_> {
+impl avro::ValueEdit for EditDeletes<'_> {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         if path != ["file_path"] {
             return None;

@@ -1,8 +1,9 @@
 //! Metadata files of tables and views.
 
-use super::{Relocation, Written, unreadable};
+use super::{Relocation, RewrittenFiles, unreadable};
 use crate::{
-    error::CatalogError, location::PATH_PROPERTIES, metadata_file, metastore::moved::Place, storage,
+    error::CatalogError, location::PATH_PROPERTIES, metadata_file, metastore::moved::TablePlace,
+    storage,
 };
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -16,8 +17,8 @@ impl Relocation<'_> {
     /// A table's metadata file and all that its snapshots need; gives the new one's path.
     pub(super) async fn table(
         &self,
-        place: &Place,
-        written: &mut Written,
+        place: &TablePlace,
+        written: &mut RewrittenFiles,
     ) -> Result<String, CatalogError> {
         let path = &place.metadata_location;
         let mut metadata = self.json(path).await?;
@@ -46,8 +47,8 @@ impl Relocation<'_> {
     /// A view's metadata file.
     pub(super) async fn view(
         &self,
-        place: &Place,
-        written: &mut Written,
+        place: &TablePlace,
+        written: &mut RewrittenFiles,
     ) -> Result<String, CatalogError> {
         let path = &place.metadata_location;
         let mut metadata = self.json(path).await?;
@@ -55,7 +56,11 @@ impl Relocation<'_> {
         self.write((path, self.name(path)?), encoded(&metadata), written).await
     }
 
-    async fn snapshots(&self, metadata: &Value, written: &mut Written) -> Result<(), CatalogError> {
+    async fn snapshots(
+        &self,
+        metadata: &Value,
+        written: &mut RewrittenFiles,
+    ) -> Result<(), CatalogError> {
         for list in texts(metadata, "snapshots", "manifest-list") {
             self.manifest_list(&list, written).await?;
         }
@@ -69,7 +74,12 @@ impl Relocation<'_> {
     }
 
     /// Changes the places in a metadata file; `files` are older metadata files that have new names.
-    fn edit(&self, metadata: &mut Value, written: &Written, files: &HashMap<String, String>) {
+    fn edit(
+        &self,
+        metadata: &mut Value,
+        written: &RewrittenFiles,
+        files: &HashMap<String, String>,
+    ) {
         let moved = |path: &str| self.moved.path(path);
         change(metadata.get_mut("location"), &moved);
         let list = |path: &str| written.lists.get(path).cloned().or_else(|| moved(path));

@@ -1,11 +1,11 @@
 //! Which files a table needs: for a copy of it.
 
 use super::{
-    manifests::Listed,
+    manifests::ListedManifests,
     metadata::{parsed, texts},
     unreadable,
 };
-use crate::{avro, error::CatalogError, metastore::moved::Place, storage, storage::Storage};
+use crate::{avro, error::CatalogError, metastore::moved::TablePlace, storage, storage::Storage};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -17,7 +17,10 @@ const DELETED: i64 = 2;
 ///
 /// # Errors
 /// [`CatalogError::Storage`], [`CatalogError::Invalid`].
-pub async fn needed(storage: &Storage, place: &Place) -> Result<BTreeSet<String>, CatalogError> {
+pub async fn needed(
+    storage: &Storage,
+    place: &TablePlace,
+) -> Result<BTreeSet<String>, CatalogError> {
     let mut files = BTreeSet::from([place.metadata_location.clone()]);
     let path = &place.metadata_location;
     let bytes = storage.get(path).await.map_err(|cause| match storage::is_missing(&cause) {
@@ -37,7 +40,7 @@ pub async fn needed(storage: &Storage, place: &Place) -> Result<BTreeSet<String>
     }
     let mut manifests: BTreeSet<String> = BTreeSet::new();
     for list in texts(&metadata, "snapshots", "manifest-list") {
-        let mut listed = Listed::default();
+        let mut listed = ListedManifests::default();
         read(storage, &list, &mut listed).await?;
         manifests.extend(listed.0);
         files.insert(list);
@@ -46,7 +49,7 @@ pub async fn needed(storage: &Storage, place: &Place) -> Result<BTreeSet<String>
     let named = snapshots.filter_map(|snapshot| snapshot.get("manifests")?.as_array()).flatten();
     manifests.extend(named.filter_map(|path| path.as_str().map(str::to_owned)));
     for manifest in manifests {
-        let mut named = Named::default();
+        let mut named = LivingFiles::default();
         read(storage, &manifest, &mut named).await?;
         files.extend(named.files);
         files.insert(manifest);
@@ -57,7 +60,7 @@ pub async fn needed(storage: &Storage, place: &Place) -> Result<BTreeSet<String>
 async fn read(
     storage: &Storage,
     path: &str,
-    into: &mut (dyn avro::Edit + Send),
+    into: &mut (dyn avro::ValueEdit + Send),
 ) -> Result<(), CatalogError> {
     let bytes = storage.get(path).await?;
     avro::rewrite(&bytes, into).map(|_| ()).map_err(|cause| unreadable(path, cause))
@@ -65,12 +68,12 @@ async fn read(
 
 /// The files of a manifest's living entries.
 #[derive(Default)]
-struct Named {
+struct LivingFiles {
     files: Vec<String>,
     status: i64,
 }
 
-impl avro::Edit for Named {
+impl avro::ValueEdit for LivingFiles {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         if path == ["data_file", "file_path"] && self.status != DELETED {
             self.files.push(value.to_owned());

@@ -3,7 +3,7 @@
 use crate::{
     error::CatalogError,
     location::Location,
-    metastore::{Metastore, moved::Place},
+    metastore::{Metastore, moved::TablePlace},
     storage::Storage,
 };
 use std::fmt;
@@ -13,7 +13,7 @@ const LOOKED_FOR_MAX: usize = 16;
 
 /// A warehouse that is not where its tables say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct MovedWarehouse {
     /// Where the tables say that they are.
     pub from: Location,
     /// The warehouse that was configured.
@@ -24,7 +24,7 @@ pub struct Moved {
     pub is_here: bool,
 }
 
-impl fmt::Display for Moved {
+impl fmt::Display for MovedWarehouse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { from, to, tables, is_here } = self;
         if *is_here {
@@ -55,28 +55,29 @@ impl fmt::Display for Moved {
 pub async fn moved(
     metastore: &Metastore,
     storage: &Storage,
-) -> Result<Option<Moved>, CatalogError> {
+) -> Result<Option<MovedWarehouse>, CatalogError> {
     let Some(to) = Location::parse(storage.root()) else { return Ok(None) };
-    let is_outside = |place: &Place| match Location::parse(&place.location) {
+    let is_outside = |place: &TablePlace| match Location::parse(&place.location) {
         Some(location) => !location.is_inside(&to),
         // What is no location was not made by this catalog, and nothing can be said about it.
         None => false,
     };
-    let places: Vec<Place> = metastore.places().await?.into_iter().filter(is_outside).collect();
+    let places: Vec<TablePlace> =
+        metastore.places().await?.into_iter().filter(is_outside).collect();
     let Some(first) = places.first() else { return Ok(None) };
     for place in places.iter().take(LOOKED_FOR_MAX) {
         if let Some(from) = found_here(place, &to, storage).await? {
-            return Ok(Some(Moved { from, to, tables: places.len(), is_here: true }));
+            return Ok(Some(MovedWarehouse { from, to, tables: places.len(), is_here: true }));
         }
     }
     let from = guessed(first);
-    Ok(Some(Moved { from, to, tables: places.len(), is_here: false }))
+    Ok(Some(MovedWarehouse { from, to, tables: places.len(), is_here: false }))
 }
 
 /// The former warehouse of a table whose metadata file is in this one: what is before the longest
 /// end of its path that is found here.
 async fn found_here(
-    place: &Place,
+    place: &TablePlace,
     to: &Location,
     storage: &Storage,
 ) -> Result<Option<Location>, CatalogError> {
@@ -93,7 +94,7 @@ async fn found_here(
 
 /// The warehouse of a table that lies where this catalog puts tables: a folder for each level of
 /// the namespace and one for the table are below it.
-fn guessed(place: &Place) -> Location {
+fn guessed(place: &TablePlace) -> Location {
     let below = place.levels.len() + 1;
     let path = place.location.trim_end_matches('/');
     let cut = path.rmatch_indices('/').nth(below - 1).map_or(path.len(), |(at, _)| at);

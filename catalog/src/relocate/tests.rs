@@ -1,4 +1,4 @@
-use super::Move;
+use super::WarehouseMove;
 use crate::{avro, location::Location};
 use apache_avro::{Reader, Schema, Writer, types::Value};
 
@@ -50,9 +50,9 @@ fn row(path: &str, size: i64) -> Value {
     ])
 }
 
-struct Edit(Move);
+struct Edit(WarehouseMove);
 
-impl avro::Edit for Edit {
+impl avro::ValueEdit for Edit {
     fn text(&mut self, path: &[&str], value: &str) -> Option<String> {
         (path == ["data_file", "file_path"]).then(|| self.0.path(value)).flatten()
     }
@@ -62,9 +62,9 @@ impl avro::Edit for Edit {
     }
 }
 
-fn a_move() -> Move {
+fn a_move() -> WarehouseMove {
     let location = |text| Location::parse(text).unwrap();
-    Move { from: location("file:///old/lake"), to: location("file:///new") }
+    WarehouseMove { from: location("file:///old/lake"), to: location("file:///new") }
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_file_that_is_cut_is_refused() {
 fn a_file_keeps_one_mark_however_often_it_moves() {
     let first = a_move();
     let location = |text| Location::parse(text).unwrap();
-    let second = Move { from: location("file:///new"), to: location("file:///newer") };
+    let second = WarehouseMove { from: location("file:///new"), to: location("file:///newer") };
     let once = first.renamed("file:///new/t/metadata/snap-1.avro");
     let twice = second.renamed(&second.path(&once).unwrap());
     assert!(once.starts_with("file:///new/t/metadata/snap-1-moved-") && once.ends_with(".avro"));

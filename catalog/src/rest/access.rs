@@ -1,18 +1,18 @@
 //! Keys and signatures for a table's files.
 //!
-//! [`Caller::scope`] is the one place that decides what a caller may do with them.
+//! [`TableCaller::scope`] is the one place that decides what a caller may do with them.
 
 use super::{
-    Rest,
-    error::Refused,
-    request::{Body, TablePath, path_segment},
+    RestState,
+    error::RestError,
+    request::{JsonBody, TablePath, path_segment},
 };
 use crate::{
     access::{Action, Principal},
     catalog::LoadedTable,
     error::CatalogError,
     storage::{
-        access::{Access, ClientAccess, Scope},
+        access::{ClientAccess, FileAccess, FileScope},
         sign::SignRequest,
     },
 };
@@ -44,7 +44,7 @@ pub(super) struct CredentialsAnswer {
 
 /// What a loaded table's answer says about its files.
 #[derive(Debug, Default)]
-pub(super) struct Delegated {
+pub(super) struct DelegatedAccess {
     pub(super) config: HashMap<String, String>,
     pub(super) storage_credentials: Vec<StorageCredential>,
     /// What sets this answer apart from others with the same metadata.
@@ -55,12 +55,12 @@ pub(super) struct Delegated {
 
 /// Who asks, and how: what a table's answer depends on beside the table.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
+pub(super) struct TableCaller {
     pub(super) headers: HeaderMap,
     principal: Principal,
 }
 
-impl Caller {
+impl TableCaller {
     pub(super) fn of(parts: &Parts) -> Self {
         let principal = parts.extensions.get::<Principal>().cloned();
         Self {
@@ -75,15 +75,15 @@ impl Caller {
     }
 
     /// What the caller may do with a table's files.
-    fn scope(&self, table: &TableIdent) -> Scope {
+    fn scope(&self, table: &TableIdent) -> FileScope {
         match self.principal.may(Action::Write, table.namespace().as_ref()) {
-            true => Scope::Write,
-            false => Scope::Read,
+            true => FileScope::Write,
+            false => FileScope::Read,
         }
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
+impl<S: Send + Sync> FromRequestParts<S> for TableCaller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -92,7 +92,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// How a table's answer helps its caller to the files.
-struct Way {
+struct DelegationMode {
     wants_keys: bool,
     /// What sets the answer apart from others with the same metadata.
     tag: String,
@@ -100,7 +100,7 @@ struct Way {
 }
 
 /// None where the answer holds nothing but the table.
-fn way(rest: &Rest, caller: &Caller, ident: &TableIdent) -> Option<Way> {
+fn way(rest: &RestState, caller: &TableCaller, ident: &TableIdent) -> Option<DelegationMode> {
     let wants_keys = caller
         .headers
         .get_all(DELEGATION)
@@ -108,52 +108,52 @@ fn way(rest: &Rest, caller: &Caller, ident: &TableIdent) -> Option<Way> {
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.split(',').any(|way| way.trim() == "vended-credentials"));
     let (kind, lasts) = match rest.catalog.storage().access() {
-        Access::None => return None,
+        FileAccess::None => return None,
         // Keys are the role's holder's to ask for.
-        Access::Role(_) if !wants_keys => return None,
-        Access::Role(role) => {
+        FileAccess::Role(_) if !wants_keys => return None,
+        FileAccess::Role(role) => {
             // A client that has the answer of an earlier time has keys that end soon.
             let half = i64::try_from(role.lifetime.as_millis() / 2).unwrap_or(i64::MAX).max(1);
             (format!("role{}", rest.catalog.now_ms() / half), false)
         }
-        Access::StaticKeys => ("keys".to_owned(), true),
-        Access::RemoteSigning => (format!("sign-{}", endpoint(ident)), true),
+        FileAccess::StaticKeys => ("keys".to_owned(), true),
+        FileAccess::RemoteSigning => (format!("sign-{}", endpoint(ident)), true),
     };
     let hash = xxhash_rust::xxh3::xxh3_64(kind.as_bytes());
     let keys = if wants_keys { "v" } else { "" };
     let scope = match caller.scope(ident) {
-        Scope::Read => "r",
-        Scope::Write => "w",
+        FileScope::Read => "r",
+        FileScope::Write => "w",
     };
-    Some(Way { wants_keys, tag: format!("-{hash:x}{keys}{scope}"), lasts })
+    Some(DelegationMode { wants_keys, tag: format!("-{hash:x}{keys}{scope}"), lasts })
 }
 
 /// The tag that [`delegated`] gives, without asking anybody for keys.
-pub(super) fn tag(rest: &Rest, caller: &Caller, ident: &TableIdent) -> String {
+pub(super) fn tag(rest: &RestState, caller: &TableCaller, ident: &TableIdent) -> String {
     way(rest, caller, ident).map_or_else(String::new, |way| way.tag)
 }
 
 /// What to tell the caller with a table.
 pub(super) async fn delegated(
-    rest: &Rest,
-    caller: &Caller,
+    rest: &RestState,
+    caller: &TableCaller,
     ident: &TableIdent,
     location: &str,
-) -> Result<Delegated, CatalogError> {
-    let Some(Way { wants_keys, tag, lasts }) = way(rest, caller, ident) else {
-        return Ok(Delegated { lasts: true, ..Delegated::default() });
+) -> Result<DelegatedAccess, CatalogError> {
+    let Some(DelegationMode { wants_keys, tag, lasts }) = way(rest, caller, ident) else {
+        return Ok(DelegatedAccess { lasts: true, ..DelegatedAccess::default() });
     };
     let (storage, scope) = (rest.catalog.storage(), caller.scope(ident));
     let own = storage.normalize(location)?;
     let ClientAccess { mut config, prefix } = storage.client_access(&own, scope).await?;
-    if *storage.access() == Access::RemoteSigning {
+    if *storage.access() == FileAccess::RemoteSigning {
         for key in ["s3.signer.endpoint", "signer.endpoint"] {
             config.insert(key.to_owned(), endpoint(ident));
         }
     }
     let credential = |prefix| StorageCredential { prefix, config: config.clone() };
     let storage_credentials = prefix.filter(|_| wants_keys).map(credential).into_iter().collect();
-    Ok(Delegated { config, storage_credentials, tag, lasts })
+    Ok(DelegatedAccess { config, storage_credentials, tag, lasts })
 }
 
 /// Where a table's requests are signed, below the catalog's own address: how clients reach that is
@@ -165,10 +165,10 @@ fn endpoint(table: &TableIdent) -> String {
 
 /// `GET /namespaces/{namespace}/tables/{table}/credentials`
 pub(super) async fn credentials(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(ident): TablePath,
-    caller: Caller,
-) -> Result<Json<CredentialsAnswer>, Refused> {
+    caller: TableCaller,
+) -> Result<Json<CredentialsAnswer>, RestError> {
     let table = rest.catalog.load_table(&ident).await?;
     let storage = rest.catalog.storage();
     let own = storage.normalize(table.metadata.location())?;
@@ -180,18 +180,18 @@ pub(super) async fn credentials(
 
 /// `POST /namespaces/{namespace}/tables/{table}/sign`
 pub(super) async fn sign(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(ident): TablePath,
-    caller: Caller,
-    request: Result<Body<SignRequest>, Refused>,
-) -> Result<Response, Refused> {
+    caller: TableCaller,
+    request: Result<JsonBody<SignRequest>, RestError>,
+) -> Result<Response, RestError> {
     let storage = rest.catalog.storage();
-    if *storage.access() != Access::RemoteSigning {
+    if *storage.access() != FileAccess::RemoteSigning {
         let text = "this catalog signs no requests: clients have keys of their own";
         let kind = "UnsupportedOperationException";
-        return Err(Refused::new(StatusCode::NOT_ACCEPTABLE, kind, text));
+        return Err(RestError::new(StatusCode::NOT_ACCEPTABLE, kind, text));
     }
-    let Body(request) = request?;
+    let JsonBody(request) = request?;
     let LoadedTable { metadata, .. } = rest.catalog.load_table(&ident).await?;
     let own = storage.normalize(metadata.location())?;
     let signed = storage.sign(&own, caller.scope(&ident), request)?;

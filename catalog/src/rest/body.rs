@@ -1,8 +1,8 @@
 //! Bodies of requests as they arrive: bounded in bytes each, in bytes together, and in time.
 //!
 //! [`bounded`] is the layer around every route of a server, [`whole`] the way to a body's bytes. Its
-//! one invariant: what a body takes of memory is counted in the server's [`Room`] from its arrival
-//! until its request is answered, so no number of clients that send and wait can take more.
+//! one invariant: what a body takes of memory is counted in the server's [`BodyMemory`] from its
+//! arrival until its request is answered, so no number of clients that send and wait can take more.
 
 use axum::{
     body::{Body, BodyDataStream, HttpBody},
@@ -29,14 +29,14 @@ const UNIT_BYTES: usize = 1024;
 
 /// How fast a body has to arrive: it is cut off as soon as it is later than this.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct MinBodyRate {
     /// How long it may take whatever comes.
     pub grace: Duration,
     /// How many bytes buy another second.
     pub bytes_per_second: u32,
 }
 
-impl Pace {
+impl MinBodyRate {
     /// What a server asks of its clients: 10 MiB may take eleven minutes, and a body of which
     /// nothing comes any more holds its connection for seconds.
     pub const SLOWEST: Self = Self { grace: Duration::from_secs(10), bytes_per_second: 16 << 10 };
@@ -50,25 +50,25 @@ impl Pace {
 
 /// The memory for bodies of all requests together. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct BodyMemory {
     units: Arc<Semaphore>,
-    pace: Pace,
+    pace: MinBodyRate,
 }
 
-/// A part of a [`Room`], given back when dropped.
+/// A part of a [`BodyMemory`], given back when dropped.
 #[derive(Debug, Default)]
-pub struct Share(Mutex<Option<OwnedSemaphorePermit>>);
+pub struct MemoryPermit(Mutex<Option<OwnedSemaphorePermit>>);
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unread {
+pub enum BodyReadError {
     /// It is longer than its route takes.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    /// It came slower than [`Pace`] says.
+    /// It came slower than [`MinBodyRate`] says.
     #[error("the body arrived too slowly; send it again, in smaller parts if the network is slow")]
     TooSlow,
-    /// The bodies of other requests take all of the [`Room`].
+    /// The bodies of other requests take all of the [`BodyMemory`].
     #[error("too many requests in work; send it again")]
     NoRoom,
     /// The client stopped sending.
@@ -76,7 +76,7 @@ pub enum Unread {
     BrokenOff,
 }
 
-impl Unread {
+impl BodyReadError {
     /// The status that says so.
     #[must_use]
     pub fn status(self) -> StatusCode {
@@ -89,10 +89,10 @@ impl Unread {
     }
 }
 
-impl Room {
+impl BodyMemory {
     /// Room for this many bytes, for bodies that keep this pace.
     #[must_use]
-    pub fn new(bytes_max: usize, pace: Pace) -> Self {
+    pub fn new(bytes_max: usize, pace: MinBodyRate) -> Self {
         let units = (bytes_max / UNIT_BYTES).min(Semaphore::MAX_PERMITS);
         Self { units: Arc::new(Semaphore::new(units)), pace }
     }
@@ -100,19 +100,19 @@ impl Room {
     /// Takes room for what a request needs beside its body as it was sent.
     ///
     /// # Errors
-    /// [`Unread::NoRoom`].
-    pub fn take(&self, bytes: usize) -> Result<Share, Unread> {
-        let share = Share::default();
+    /// [`BodyReadError::NoRoom`].
+    pub fn take(&self, bytes: usize) -> Result<MemoryPermit, BodyReadError> {
+        let share = MemoryPermit::default();
         share.grow(self, bytes).map(|()| share)
     }
 }
 
-impl Share {
+impl MemoryPermit {
     /// Makes it a share of at least `bytes`.
     ///
     /// # Errors
-    /// [`Unread::NoRoom`]; it stays as large as it was.
-    pub fn grow(&self, room: &Room, bytes: usize) -> Result<(), Unread> {
+    /// [`BodyReadError::NoRoom`]; it stays as large as it was.
+    pub fn grow(&self, room: &BodyMemory, bytes: usize) -> Result<(), BodyReadError> {
         // Whole permits go in, so a panic elsewhere leaves nothing half done.
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
@@ -120,9 +120,9 @@ impl Share {
         if more == 0 {
             return Ok(());
         }
-        let more = u32::try_from(more).map_err(|_| Unread::NoRoom)?;
+        let more = u32::try_from(more).map_err(|_| BodyReadError::NoRoom)?;
         let more = Arc::clone(&room.units).try_acquire_many_owned(more);
-        let more = more.map_err(|_| Unread::NoRoom)?;
+        let more = more.map_err(|_| BodyReadError::NoRoom)?;
         match held.as_mut() {
             Some(held) => held.merge(more),
             None => *held = Some(more),
@@ -133,11 +133,11 @@ impl Share {
 
 /// The layer that counts every body in `room` and ends those that keep no pace. Nothing is read
 /// before somebody asks for the body.
-pub async fn bounded(State(room): State<Room>, request: Request, next: Next) -> Response {
+pub async fn bounded(State(room): State<BodyMemory>, request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let share = Arc::new(Share::default());
+    let share = Arc::new(MemoryPermit::default());
     let arriving = Arc::clone(&share);
     let response = next.run(request.map(|body| arrive(body, room, arriving))).await;
     drop(share);
@@ -145,30 +145,30 @@ pub async fn bounded(State(room): State<Room>, request: Request, next: Next) -> 
 }
 
 /// A body on its way.
-struct Arriving {
+struct ArrivingBody {
     frames: BodyDataStream,
-    room: Room,
-    share: Arc<Share>,
+    room: BodyMemory,
+    share: Arc<MemoryPermit>,
     bytes: usize,
     /// When its first byte was asked for.
     since: Option<Instant>,
 }
 
-fn arrive(body: Body, room: Room, share: Arc<Share>) -> Body {
+fn arrive(body: Body, room: BodyMemory, share: Arc<MemoryPermit>) -> Body {
     let frames = body.into_data_stream();
-    let arriving = Arriving { frames, room, share, bytes: 0, since: None };
+    let arriving = ArrivingBody { frames, room, share, bytes: 0, since: None };
     Body::from_stream(stream::try_unfold(arriving, |mut arriving| async move {
-        Ok::<_, Unread>(arriving.next().await?.map(|bytes| (bytes, arriving)))
+        Ok::<_, BodyReadError>(arriving.next().await?.map(|bytes| (bytes, arriving)))
     }))
 }
 
-impl Arriving {
-    async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
+impl ArrivingBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyReadError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = self.room.pace.deadline(since, self.bytes);
         let next = tokio::time::timeout_at(deadline, self.frames.next()).await;
-        let Some(bytes) = next.map_err(|_| Unread::TooSlow)? else { return Ok(None) };
-        let bytes = bytes.map_err(|_| Unread::BrokenOff)?;
+        let Some(bytes) = next.map_err(|_| BodyReadError::TooSlow)? else { return Ok(None) };
+        let bytes = bytes.map_err(|_| BodyReadError::BrokenOff)?;
         self.bytes += bytes.len();
         self.share.grow(&self.room, self.bytes)?;
         Ok(Some(bytes))
@@ -179,14 +179,18 @@ impl Arriving {
 /// nothing is read.
 ///
 /// # Errors
-/// [`Unread`]
-pub async fn whole(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, Unread> {
+/// [`BodyReadError`]
+pub async fn whole(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Bytes, BodyReadError> {
     if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
-        return Err(Unread::TooLarge(bytes_max));
+        return Err(BodyReadError::TooLarge(bytes_max));
     }
     match Limited::new(body, bytes_max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(cause) if cause.is::<LengthLimitError>() => Err(Unread::TooLarge(bytes_max)),
+        Err(cause) if cause.is::<LengthLimitError>() => Err(BodyReadError::TooLarge(bytes_max)),
         Err(cause) => Err(reason(cause)),
     }
 }
@@ -197,11 +201,11 @@ pub fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What [`Arriving`] said, whatever it is wrapped in.
-fn reason(cause: Box<dyn Error + Send + Sync>) -> Unread {
+/// What [`ArrivingBody`] said, whatever it is wrapped in.
+fn reason(cause: Box<dyn Error + Send + Sync>) -> BodyReadError {
     match cause.downcast::<axum::Error>() {
         Ok(wrapped) => reason(wrapped.into_inner()),
-        Err(cause) => cause.downcast_ref().copied().unwrap_or(Unread::BrokenOff),
+        Err(cause) => cause.downcast_ref().copied().unwrap_or(BodyReadError::BrokenOff),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the catalog can do.
 
-use super::{Rest, request::path_segment};
-use crate::storage::access::Access;
+use super::{RestState, request::path_segment};
+use crate::storage::access::FileAccess;
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
@@ -49,8 +49,8 @@ const REQUEST_LIFETIME: &str = "PT30M";
 
 /// `GET /v1/config`: there is one warehouse, whatever name a client gives it. The separator of a
 /// namespace's levels is said as it is written in a URL.
-pub(super) async fn config(State(rest): State<Rest>) -> Json<Value> {
-    let signs = *rest.catalog.storage().access() == Access::RemoteSigning;
+pub(super) async fn config(State(rest): State<RestState>) -> Json<Value> {
+    let signs = *rest.catalog.storage().access() == FileAccess::RemoteSigning;
     let endpoints: Vec<&str> = ENDPOINTS.into_iter().chain(signs.then_some(SIGN)).collect();
     let separator = path_segment(rest.catalog.namespace_separator());
     Json(json!({

@@ -1,6 +1,6 @@
 //! Answers that refuse a request, in the specification's error form.
 
-use super::body::Unread;
+use super::body::BodyReadError;
 use crate::error::CatalogError;
 use axum::{
     Json,
@@ -11,13 +11,13 @@ use serde_json::json;
 
 /// A request that was not carried out.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RestError {
     status: StatusCode,
     kind: &'static str,
     message: String,
 }
 
-impl Refused {
+impl RestError {
     pub(super) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self { status, kind, message: message.into() }
     }
@@ -52,7 +52,7 @@ impl Refused {
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for RestError {
     fn into_response(self) -> Response {
         let body = json!({"error": {
             "message": self.message,
@@ -67,20 +67,20 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<Unread> for Refused {
-    fn from(cause: Unread) -> Self {
+impl From<BodyReadError> for RestError {
+    fn from(cause: BodyReadError) -> Self {
         let kind = match cause {
-            Unread::TooLarge(_) => "PayloadTooLargeException",
-            Unread::TooSlow => "RequestTimeoutException",
-            Unread::NoRoom => "ServiceUnavailableException",
-            Unread::BrokenOff => "BadRequestException",
+            BodyReadError::TooLarge(_) => "PayloadTooLargeException",
+            BodyReadError::TooSlow => "RequestTimeoutException",
+            BodyReadError::NoRoom => "ServiceUnavailableException",
+            BodyReadError::BrokenOff => "BadRequestException",
         };
         Self::new(cause.status(), kind, cause.to_string())
     }
 }
 
 /// The only place where a catalog's error becomes a status.
-impl From<CatalogError> for Refused {
+impl From<CatalogError> for RestError {
     fn from(error: CatalogError) -> Self {
         let (status, kind) = match &error {
             CatalogError::NoSuchNamespace(_) => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),

@@ -14,11 +14,11 @@
 //! missed something, or whose catalog was restored from a copy, is told so.
 
 use super::{
-    Rest,
-    error::Refused,
-    request::{Body, Parameters},
+    RestState,
+    error::RestError,
+    request::{JsonBody, UrlParameters},
 };
-use crate::metastore::{Event, Feed, Levels, Metastore};
+use crate::metastore::{ChangeEvent, ChangeFeed, Levels, Metastore};
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -38,7 +38,7 @@ const WITH_UPDATES: [&str; 4] = ["create-table", "update-table", "create-view", 
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) struct Query {
+pub(super) struct FeedQuery {
     continuation_token: Option<String>,
     page_size: Option<usize>,
     since_timestamp_ms: Option<i64>,
@@ -70,15 +70,15 @@ pub(super) struct GetQuery {
 
 /// Where a reader is: behind an event of a feed, or at its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Token {
+struct FeedToken {
     feed: u64,
     number: u64,
     /// The request of that event, which no other event of its number has; empty at the beginning.
     request: String,
 }
 
-impl Token {
-    fn after(feed: Feed, event: &Event) -> Self {
+impl FeedToken {
+    fn after(feed: ChangeFeed, event: &ChangeEvent) -> Self {
         Self { feed: feed.id, number: event.number, request: event.request.clone() }
     }
 
@@ -97,34 +97,34 @@ impl Token {
 
 /// `POST /events`
 pub(super) async fn query(
-    State(rest): State<Rest>,
-    Body(query): Body<Query>,
-) -> Result<Json<Value>, Refused> {
+    State(rest): State<RestState>,
+    JsonBody(query): JsonBody<FeedQuery>,
+) -> Result<Json<Value>, RestError> {
     if let Some(filter) = query.custom_filters.iter().flatten().map(|(filter, _)| filter).next() {
         let message = format!("custom-filters: there is no filter `{filter}` here: leave it out");
-        return Err(Refused::bad_request(message));
+        return Err(RestError::bad_request(message));
     }
     page(rest.catalog.metastore(), &query).await.map(Json)
 }
 
 /// `GET /events`: the same without a body.
 pub(super) async fn get(
-    State(rest): State<Rest>,
-    Parameters(asked): Parameters<GetQuery>,
-) -> Result<Json<Value>, Refused> {
-    let query = Query {
+    State(rest): State<RestState>,
+    UrlParameters(asked): UrlParameters<GetQuery>,
+) -> Result<Json<Value>, RestError> {
+    let query = FeedQuery {
         continuation_token: asked.continuation_token,
         page_size: asked.page_size,
         since_timestamp_ms: asked.since_timestamp_ms,
-        ..Query::default()
+        ..FeedQuery::default()
     };
     page(rest.catalog.metastore(), &query).await.map(Json)
 }
 
-async fn page(metastore: &Metastore, query: &Query) -> Result<Value, Refused> {
+async fn page(metastore: &Metastore, query: &FeedQuery) -> Result<Value, RestError> {
     let size = match query.page_size {
         None => PAGE_SIZE,
-        Some(0) => return Err(Refused::bad_request("page-size is no positive number: 0")),
+        Some(0) => return Err(RestError::bad_request("page-size is no positive number: 0")),
         Some(size) => size.min(PAGE_SIZE_MAX),
     };
     let feed = metastore.feed().await?;
@@ -137,7 +137,7 @@ async fn page(metastore: &Metastore, query: &Query) -> Result<Value, Refused> {
         }
     };
     let events = metastore.events(after.number, LOOKED_AT_MAX).await?;
-    let is_next = |first: &Event| first.number == after.number + 1;
+    let is_next = |first: &ChangeEvent| first.number == after.number + 1;
     if token.is_some() && !events.first().is_none_or(is_next) {
         return Err(not_kept());
     }
@@ -148,7 +148,7 @@ async fn page(metastore: &Metastore, query: &Query) -> Result<Value, Refused> {
         if is_wanted && is_full && !wanted.is_empty() {
             break;
         }
-        last = Token::after(feed, &event);
+        last = FeedToken::after(feed, &event);
         if is_wanted {
             bytes += event.bytes;
             wanted.push(event);
@@ -160,16 +160,20 @@ async fn page(metastore: &Metastore, query: &Query) -> Result<Value, Refused> {
     let told = wanted.into_iter().map(|event| {
         // They may be forgotten between the two reads.
         let changes = changes.remove(&event.number).ok_or_else(not_kept)?;
-        Ok::<_, Refused>(written(event, changes.as_deref()))
+        Ok::<_, RestError>(written(event, changes.as_deref()))
     });
-    let told: Vec<Value> = told.collect::<Result<_, Refused>>()?;
+    let told: Vec<Value> = told.collect::<Result<_, RestError>>()?;
     Ok(json!({"continuation-token": last.write(), "events": told}))
 }
 
 /// The place that a client's token names.
-async fn resumed(metastore: &Metastore, feed: Feed, text: &str) -> Result<Token, Refused> {
-    let token = Token::read(text).ok_or_else(|| {
-        Refused::bad_request("continuation-token is none that an answer of this catalog held")
+async fn resumed(
+    metastore: &Metastore,
+    feed: ChangeFeed,
+    text: &str,
+) -> Result<FeedToken, RestError> {
+    let token = FeedToken::read(text).ok_or_else(|| {
+        RestError::bad_request("continuation-token is none that an answer of this catalog held")
     })?;
     if token.feed != feed.id || feed.last < token.number {
         return Err(of_another_state());
@@ -184,33 +188,37 @@ async fn resumed(metastore: &Metastore, feed: Feed, text: &str) -> Result<Token,
 }
 
 /// The place behind the event of this number, or at the beginning of what is kept.
-async fn start(metastore: &Metastore, feed: Feed, number: u64) -> Result<Token, Refused> {
+async fn start(
+    metastore: &Metastore,
+    feed: ChangeFeed,
+    number: u64,
+) -> Result<FeedToken, RestError> {
     let before = metastore.events(number.saturating_sub(1), 1).await?.into_iter().next();
     let at = before.filter(|event| event.number == number);
-    Ok(at.map_or(Token { feed: feed.id, number, request: String::new() }, |event| {
-        Token::after(feed, &event)
+    Ok(at.map_or(FeedToken { feed: feed.id, number, request: String::new() }, |event| {
+        FeedToken::after(feed, &event)
     }))
 }
 
-fn gone(message: &str) -> Refused {
-    Refused::new(StatusCode::GONE, "GoneException", message)
+fn gone(message: &str) -> RestError {
+    RestError::new(StatusCode::GONE, "GoneException", message)
 }
 
-fn not_kept() -> Refused {
+fn not_kept() -> RestError {
     gone(
         "the events after this continuation-token are not kept any more: load what you follow, and \
          start again without a token",
     )
 }
 
-fn of_another_state() -> Refused {
+fn of_another_state() -> RestError {
     gone(
         "this continuation-token is of another state of the catalog, as before it was restored from \
          a copy: load what you follow, and start again without a token",
     )
 }
 
-fn is_wanted(query: &Query, event: &Event) -> bool {
+fn is_wanted(query: &FeedQuery, event: &ChangeEvent) -> bool {
     let operation = &event.operation;
     let kind = operation["operation-type"].as_str().unwrap_or_default();
     let (about, uuid) = object(operation);
@@ -258,7 +266,7 @@ fn names(operation: &Value) -> Vec<Levels> {
     names
 }
 
-fn written(event: Event, changes: Option<&str>) -> Value {
+fn written(event: ChangeEvent, changes: Option<&str>) -> Value {
     let mut operation = event.operation;
     let changes = changes.and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
     for (member, value) in changes.into_iter().flatten() {

@@ -3,17 +3,17 @@
 //! [`ROUTES`] says what each route needs. Its one invariant: with access control on, a route that
 //! is not in the table answers nobody, and a refusal depends on names alone, so what is foreign and
 //! what is missing answer alike. [`Principal`] is in the extensions of every request that passes,
-//! and a [`crate::audit::Call`] in those of a change.
+//! and a [`crate::audit::AuditedCall`] in those of a change.
 
 use super::{
-    REQUEST_BYTES_MAX, Rest,
+    REQUEST_BYTES_MAX, RestState,
     body::whole,
-    error::Refused,
-    request::{Name, levels, names, parse_body, text},
+    error::RestError,
+    request::{ObjectName, levels, names, parse_body, text},
 };
 use crate::{
-    access::{Action, Peer, Principal, Unidentified},
-    audit::{Entry, details},
+    access::{Action, IdentityError, PeerAddress, Principal},
+    audit::{AuditEntry, details},
     error::CatalogError,
     metastore::Levels,
 };
@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(super) enum AccessNeed {
     /// Nothing: it is how one gets a token.
     Open,
     /// Any valid token; the handler shows only what the caller may see.
@@ -49,22 +49,22 @@ pub(super) enum Need {
     Commits,
 }
 
-const READ: Need = Need::In(Action::Read);
-const WRITE: Need = Need::In(Action::Write);
+const READ: AccessNeed = AccessNeed::In(Action::Read);
+const WRITE: AccessNeed = AccessNeed::In(Action::Write);
 
 /// Every route below `/v1`, with `{}` for any parameter. A method that is not listed is not allowed.
-pub(super) const ROUTES: &[(&str, &str, Need)] = &[
-    ("GET", "/config", Need::Anyone),
-    ("POST", "/oauth/tokens", Need::Open),
-    ("GET", "/namespaces", Need::Anyone),
-    ("POST", "/namespaces", Need::Creates),
+pub(super) const ROUTES: &[(&str, &str, AccessNeed)] = &[
+    ("GET", "/config", AccessNeed::Anyone),
+    ("POST", "/oauth/tokens", AccessNeed::Open),
+    ("GET", "/namespaces", AccessNeed::Anyone),
+    ("POST", "/namespaces", AccessNeed::Creates),
     ("GET", "/namespaces/{}", READ),
     ("HEAD", "/namespaces/{}", READ),
     ("DELETE", "/namespaces/{}", WRITE),
     ("POST", "/namespaces/{}/properties", WRITE),
     ("GET", "/namespaces/{}/tables", READ),
-    ("POST", "/namespaces/{}/tables", Need::Makes),
-    ("POST", "/namespaces/{}/register", Need::Makes),
+    ("POST", "/namespaces/{}/tables", AccessNeed::Makes),
+    ("POST", "/namespaces/{}/register", AccessNeed::Makes),
     ("GET", "/namespaces/{}/tables/{}", READ),
     ("HEAD", "/namespaces/{}/tables/{}", READ),
     ("POST", "/namespaces/{}/tables/{}", WRITE),
@@ -76,26 +76,26 @@ pub(super) const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/namespaces/{}/tables/{}/plan/{}", READ),
     ("DELETE", "/namespaces/{}/tables/{}/plan/{}", READ),
     ("POST", "/namespaces/{}/tables/{}/tasks", READ),
-    ("POST", "/tables/rename", Need::Renames),
-    ("POST", "/transactions/commit", Need::Commits),
+    ("POST", "/tables/rename", AccessNeed::Renames),
+    ("POST", "/transactions/commit", AccessNeed::Commits),
     ("GET", "/namespaces/{}/views", READ),
-    ("POST", "/namespaces/{}/views", Need::Makes),
+    ("POST", "/namespaces/{}/views", AccessNeed::Makes),
     ("GET", "/namespaces/{}/views/{}", READ),
     ("HEAD", "/namespaces/{}/views/{}", READ),
     ("POST", "/namespaces/{}/views/{}", WRITE),
     ("DELETE", "/namespaces/{}/views/{}", WRITE),
-    ("POST", "/namespaces/{}/register-view", Need::Makes),
-    ("POST", "/views/rename", Need::Renames),
+    ("POST", "/namespaces/{}/register-view", AccessNeed::Makes),
+    ("POST", "/views/rename", AccessNeed::Renames),
     ("POST", "/namespaces/{}/tables/{}/unregister", WRITE),
     ("GET", "/namespaces/{}/tables/{}/metrics", READ),
     // What is signed for a reader only reads.
     ("POST", "/namespaces/{}/tables/{}/sign", READ),
-    ("GET", "/events", Need::Everywhere(Action::Read)),
+    ("GET", "/events", AccessNeed::Everywhere(Action::Read)),
     // A search, which changes nothing.
-    ("POST", "/events", Need::Everywhere(Action::Read)),
+    ("POST", "/events", AccessNeed::Everywhere(Action::Read)),
 ];
 
-impl Need {
+impl AccessNeed {
     /// Whether what it guards changes something, and is recorded.
     pub(super) fn is_change(self) -> bool {
         match self {
@@ -108,7 +108,7 @@ impl Need {
 
 /// Something that a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Target {
+enum RequestTarget {
     Namespace(Levels),
     NewNamespace(Levels),
     Table(Levels, String),
@@ -117,7 +117,7 @@ enum Target {
     New(Levels, String),
 }
 
-impl Target {
+impl RequestTarget {
     fn levels(&self) -> &Levels {
         match self {
             Self::Namespace(levels)
@@ -154,27 +154,27 @@ impl Target {
     }
 
     /// The answer to who may not even know whether it is there: the same as when it is not.
-    fn missing(&self) -> Refused {
+    fn missing(&self) -> RestError {
         match self {
             Self::Namespace(levels) | Self::New(levels, _) => {
-                Refused::no_such_namespace(&levels.join("."))
+                RestError::no_such_namespace(&levels.join("."))
             }
             Self::Table(..) => CatalogError::NoSuchTable(self.text()).into(),
-            Self::View(..) => Refused::new(
+            Self::View(..) => RestError::new(
                 StatusCode::NOT_FOUND,
                 "NoSuchViewException",
                 format!("View does not exist: {}", self.text()),
             ),
             Self::NewNamespace(levels) => match levels.split_last() {
                 Some((_, parent)) if !parent.is_empty() => {
-                    Refused::no_such_namespace(&parent.join("."))
+                    RestError::no_such_namespace(&parent.join("."))
                 }
-                _ => Refused::forbidden(format!("you may not create namespace {}", self.text())),
+                _ => RestError::forbidden(format!("you may not create namespace {}", self.text())),
             },
         }
     }
 
-    fn allow(&self, principal: &Principal, action: Action) -> Result<(), Refused> {
+    fn allow(&self, principal: &Principal, action: Action) -> Result<(), RestError> {
         if principal.may(action, self.levels()) {
             return Ok(());
         }
@@ -191,7 +191,7 @@ impl Target {
             return Err(self.missing());
         }
         let namespace = self.levels().join(".");
-        Err(Refused::forbidden(format!("you may not {} in namespace {namespace}", action.name())))
+        Err(RestError::forbidden(format!("you may not {} in namespace {namespace}", action.name())))
     }
 }
 
@@ -206,9 +206,9 @@ struct MakesBody {
 }
 
 #[derive(Deserialize)]
-struct RenameBody {
-    source: Name,
-    destination: Name,
+struct RenameTarget {
+    source: ObjectName,
+    destination: ObjectName,
 }
 
 #[derive(Deserialize)]
@@ -219,11 +219,15 @@ struct CommitsBody {
 
 #[derive(Deserialize)]
 struct ChangeBody {
-    identifier: Option<Name>,
+    identifier: Option<ObjectName>,
 }
 
 /// The layer around every route.
-pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State(rest): State<RestState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let path = below_version(matched.unwrap_or_default(), rest.catalog.name());
     let need = find(request.method(), &path);
@@ -235,7 +239,7 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
         };
     };
     let need = match need {
-        Ok(Need::Open) => return next.run(request).await,
+        Ok(AccessNeed::Open) => return next.run(request).await,
         Ok(need) => need,
         Err(allowed) => {
             let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -246,7 +250,7 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
     let principal = match control.identify(header.and_then(|value| value.to_str().ok())).await {
         Ok(principal) => principal,
         Err(cause) => {
-            let unknown = !matches!(cause, Unidentified::Unavailable(_));
+            let unknown = !matches!(cause, IdentityError::Unavailable(_));
             if let Some(recorder) = rest.access.recorder().filter(|_| unknown) {
                 recorder.count_unknown(&address(request.extensions()));
             }
@@ -258,26 +262,32 @@ pub(super) async fn guard(State(rest): State<Rest>, mut request: Request, next: 
         return change(&rest, need, &path, request, next).await;
     }
     let (parts, body) = request.into_parts();
-    if let Need::In(action) = need
+    if let AccessNeed::In(action) = need
         && let Err(refused) = allow_path(&rest, &parts, &principal, action)
     {
         return refused.into_response();
     }
-    if let Need::Everywhere(action) = need
+    if let AccessNeed::Everywhere(action) = need
         && !principal.may_everywhere(action)
     {
         let text = format!("you may not {} in every namespace", action.name());
-        return Refused::forbidden(text).into_response();
+        return RestError::forbidden(text).into_response();
     }
     next.run(Request::from_parts(parts, body)).await
 }
 
 /// Carries out a call that changes something, if it may, and records it either way.
-async fn change(rest: &Rest, need: Need, path: &str, request: Request, next: Next) -> Response {
+async fn change(
+    rest: &RestState,
+    need: AccessNeed,
+    path: &str,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(recorder) = rest.access.recorder() else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
     let whole = whole(&parts.headers, body, REQUEST_BYTES_MAX).await;
-    let whole = whole.map_err(Refused::from).and_then(|body| text(&parts.headers, body));
+    let whole = whole.map_err(RestError::from).and_then(|body| text(&parts.headers, body));
     let (body, targets) = match whole {
         Ok(body) => {
             let targets = targets(rest, &parts, need, &body);
@@ -285,12 +295,12 @@ async fn change(rest: &Rest, need: Need, path: &str, request: Request, next: Nex
         }
         Err(refused) => (Bytes::new(), Err(refused)),
     };
-    let objects: Vec<String> = targets.iter().flatten().map(Target::object).collect();
+    let objects: Vec<String> = targets.iter().flatten().map(RequestTarget::object).collect();
     let action = format!("{} /v1{path}", parts.method);
     let Some(recording) = recorder.begin(entry(&parts, action, &objects, &body)) else {
         let message = "the audit log is behind, try again";
         let kind = "ServiceUnavailableException";
-        return Refused::new(StatusCode::SERVICE_UNAVAILABLE, kind, message).into_response();
+        return RestError::new(StatusCode::SERVICE_UNAVAILABLE, kind, message).into_response();
     };
     let allowed = targets.and_then(|targets| {
         let principal = parts.extensions.get::<Principal>().expect("the guard puts it there");
@@ -309,76 +319,83 @@ async fn change(rest: &Rest, need: Need, path: &str, request: Request, next: Nex
 
 /// From where a request comes, where that is known.
 fn address(extensions: &Extensions) -> String {
-    extensions.get::<Peer>().map_or_else(String::new, |Peer(address)| address.to_string())
+    extensions
+        .get::<PeerAddress>()
+        .map_or_else(String::new, |PeerAddress(address)| address.to_string())
 }
 
 fn allow_path(
-    rest: &Rest,
+    rest: &RestState,
     parts: &Parts,
     principal: &Principal,
     action: Action,
-) -> Result<(), Refused> {
+) -> Result<(), RestError> {
     path_target(rest, parts)?.allow(principal, action)
 }
 
 /// What a change is about.
-fn targets(rest: &Rest, parts: &Parts, need: Need, body: &[u8]) -> Result<Vec<Target>, Refused> {
+fn targets(
+    rest: &RestState,
+    parts: &Parts,
+    need: AccessNeed,
+    body: &[u8],
+) -> Result<Vec<RequestTarget>, RestError> {
     Ok(match need {
-        Need::Open | Need::Anyone | Need::Everywhere(_) | Need::In(_) => {
+        AccessNeed::Open | AccessNeed::Anyone | AccessNeed::Everywhere(_) | AccessNeed::In(_) => {
             vec![path_target(rest, parts)?]
         }
-        Need::Makes => {
+        AccessNeed::Makes => {
             let target = path_target(rest, parts)?;
             // Who may not do it here is told that before what is wrong with the body.
             let named = serde_json::from_slice::<MakesBody>(body).ok();
             vec![match named {
-                Some(MakesBody { name }) => Target::New(target.levels().clone(), name),
+                Some(MakesBody { name }) => RequestTarget::New(target.levels().clone(), name),
                 None => target,
             }]
         }
-        Need::Creates => {
+        AccessNeed::Creates => {
             let NamespaceBody { namespace } = parse_body(body)?;
-            vec![Target::NewNamespace(namespace)]
+            vec![RequestTarget::NewNamespace(namespace)]
         }
-        Need::Renames => {
-            let RenameBody { source, destination } = parse_body(body)?;
+        AccessNeed::Renames => {
+            let RenameTarget { source, destination } = parse_body(body)?;
             let is_view = parts.uri.path().ends_with("/views/rename");
             let source = match is_view {
-                true => Target::View(source.namespace, source.name),
-                false => Target::Table(source.namespace, source.name),
+                true => RequestTarget::View(source.namespace, source.name),
+                false => RequestTarget::Table(source.namespace, source.name),
             };
-            vec![source, Target::New(destination.namespace, destination.name)]
+            vec![source, RequestTarget::New(destination.namespace, destination.name)]
         }
-        Need::Commits => {
+        AccessNeed::Commits => {
             let CommitsBody { table_changes } = parse_body(body)?;
             let named = table_changes.into_iter().filter_map(|change| change.identifier);
-            named.map(|name| Target::Table(name.namespace, name.name)).collect()
+            named.map(|name| RequestTarget::Table(name.namespace, name.name)).collect()
         }
     })
 }
 
-fn path_target(rest: &Rest, parts: &Parts) -> Result<Target, Refused> {
+fn path_target(rest: &RestState, parts: &Parts) -> Result<RequestTarget, RestError> {
     let mut names = names(parts)?;
     let levels = levels(rest, names.get("namespace").map_or("", String::as_str));
     Ok(match (names.remove("table"), names.remove("view")) {
-        (Some(table), _) => Target::Table(levels, table),
-        (None, Some(view)) => Target::View(levels, view),
-        (None, None) => Target::Namespace(levels),
+        (Some(table), _) => RequestTarget::Table(levels, table),
+        (None, Some(view)) => RequestTarget::View(levels, view),
+        (None, None) => RequestTarget::Namespace(levels),
     })
 }
 
-fn entry(parts: &Parts, action: String, objects: &[String], body: &[u8]) -> Entry {
+fn entry(parts: &Parts, action: String, objects: &[String], body: &[u8]) -> AuditEntry {
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let principal = parts.extensions.get::<Principal>().map_or("", Principal::id);
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-    Entry {
+    AuditEntry {
         principal: principal.to_owned(),
         address: address(&parts.extensions),
         request: header("x-request-id").unwrap_or_default().to_owned(),
         action,
         object: objects.join(" "),
         details: details(path, body),
-        ..Entry::default()
+        ..AuditEntry::default()
     }
 }
 
@@ -395,7 +412,7 @@ pub(super) fn below_version(matched: &str, prefix: &str) -> String {
 }
 
 /// What a route needs; otherwise the methods that its path does take.
-pub(super) fn find(method: &Method, path: &str) -> Result<Need, Vec<&'static str>> {
+pub(super) fn find(method: &Method, path: &str) -> Result<AccessNeed, Vec<&'static str>> {
     let rows = || ROUTES.iter().filter(|(_, known, _)| *known == path);
     let by_name = |name: &str| rows().find(|(known, ..)| *known == name);
     let row = by_name(method.as_str())
@@ -406,22 +423,22 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Need, Vec<&'static str
 async fn not_listed(method: Method, uri: Uri, allowed: &[&'static str]) -> Response {
     if allowed.is_empty() {
         tracing::error!(%method, %uri, "a route is in no table of what it needs");
-        return Refused::forbidden("this route is not open to anybody").into_response();
+        return RestError::forbidden("this route is not open to anybody").into_response();
     }
-    let mut response = Refused::method(method, uri).await.into_response();
+    let mut response = RestError::method(method, uri).await.into_response();
     let allowed = HeaderValue::from_str(&allowed.join(",")).expect("methods are letters");
     response.headers_mut().insert(header::ALLOW, allowed);
     response
 }
 
-fn unidentified(cause: Unidentified) -> Response {
+fn unidentified(cause: IdentityError) -> Response {
     let message = cause.to_string();
     let challenge = match cause {
-        Unidentified::Unavailable(cause) => return Refused::from(cause).into_response(),
-        Unidentified::NoToken => "Bearer",
-        Unidentified::BadToken => "Bearer error=\"invalid_token\"",
+        IdentityError::Unavailable(cause) => return RestError::from(cause).into_response(),
+        IdentityError::NoToken => "Bearer",
+        IdentityError::BadToken => "Bearer error=\"invalid_token\"",
     };
-    let refused = Refused::new(StatusCode::UNAUTHORIZED, "NotAuthorizedException", message);
+    let refused = RestError::new(StatusCode::UNAUTHORIZED, "NotAuthorizedException", message);
     let mut response = refused.into_response();
     let challenge = HeaderValue::from_static(challenge);
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -4,11 +4,11 @@
 //! changes meanwhile neither repeats nor skips what stays in it.
 
 use super::{
-    Rest,
-    error::Refused,
-    request::{Name, NamespacePath},
+    RestState,
+    error::RestError,
+    request::{NamespacePath, ObjectName},
 };
-use crate::metastore::{Kind, Page};
+use crate::metastore::{NameKind, NamePage};
 use axum::Json;
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,8 @@ pub(super) const PAGE_ITEMS_MAX: usize = 10_000;
 
 /// The names of a namespace's tables or views.
 #[derive(Debug, Serialize)]
-pub(super) struct ListAnswer {
-    identifiers: Vec<Name>,
+pub(super) struct NamesAnswer {
+    identifiers: Vec<ObjectName>,
     #[serde(rename = "next-page-token")]
     next_page_token: Option<String>,
 }
@@ -33,7 +33,7 @@ pub(super) struct PageParameters {
 }
 
 /// What a list is cut to.
-pub(super) struct Wanted {
+pub(super) struct ListWindow {
     /// The key of the item before the first.
     pub(super) after: String,
     /// Most items; none when no token was sent, not even an empty one, which as the specification
@@ -43,39 +43,39 @@ pub(super) struct Wanted {
 
 /// The tables or views of a namespace.
 pub(super) async fn names(
-    rest: &Rest,
-    kind: Kind,
+    rest: &RestState,
+    kind: NameKind,
     path: NamespacePath,
     page: &PageParameters,
-) -> Result<Json<ListAnswer>, Refused> {
+) -> Result<Json<NamesAnswer>, RestError> {
     let wanted = page.wanted()?;
-    let page = Page { after: &wanted.after, limit: wanted.limit() };
+    let page = NamePage { after: &wanted.after, limit: wanted.limit() };
     let names = rest.catalog.metastore().names(kind, &path.0, page).await?;
     let (names, next_page_token) = wanted.cut(names, String::as_str);
-    let name = |name| Name { namespace: path.0.clone(), name };
+    let name = |name| ObjectName { namespace: path.0.clone(), name };
     let identifiers = names.into_iter().map(name).collect();
-    Ok(Json(ListAnswer { identifiers, next_page_token }))
+    Ok(Json(NamesAnswer { identifiers, next_page_token }))
 }
 
 impl PageParameters {
-    pub(super) fn wanted(&self) -> Result<Wanted, Refused> {
+    pub(super) fn wanted(&self) -> Result<ListWindow, RestError> {
         let size = match self.size.as_deref() {
             None | Some("") => PAGE_ITEMS_MAX,
             Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| {
-                Refused::bad_request(format!("pageSize is no positive number: {size}"))
+                RestError::bad_request(format!("pageSize is no positive number: {size}"))
             })?,
         };
         let Some(token) = &self.token else {
-            return Ok(Wanted { after: String::new(), size: None });
+            return Ok(ListWindow { after: String::new(), size: None });
         };
         let after = key_of_token(token).ok_or_else(|| {
-            Refused::bad_request(format!("pageToken is none that this catalog gave: {token}"))
+            RestError::bad_request(format!("pageToken is none that this catalog gave: {token}"))
         })?;
-        Ok(Wanted { after, size: Some(size.min(PAGE_ITEMS_MAX)) })
+        Ok(ListWindow { after, size: Some(size.min(PAGE_ITEMS_MAX)) })
     }
 }
 
-impl Wanted {
+impl ListWindow {
     /// How many items to read: one more than the page has tells whether there is another page.
     pub(super) fn limit(&self) -> usize {
         self.size.map_or(usize::MAX, |size| size + 1)

@@ -1,15 +1,15 @@
 //! Namespaces: list, create, load, drop, properties.
 
 use super::{
-    Rest,
-    asked::Asked,
-    error::Refused,
-    lists::{PAGE_ITEMS_MAX, PageParameters, Wanted},
-    request::{Body, NamespacePath, Parameters, check_levels, levels},
+    RestState,
+    error::RestError,
+    idempotency::ChangeContext,
+    lists::{ListWindow, PAGE_ITEMS_MAX, PageParameters},
+    request::{JsonBody, NamespacePath, UrlParameters, check_levels, levels},
 };
 use crate::{
     access::Principal,
-    metastore::{Answer, Levels, Page, Properties},
+    metastore::{Levels, NamePage, Properties, RecordedAnswer},
 };
 use axum::{
     Json,
@@ -26,27 +26,27 @@ pub(super) struct ListParameters {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ListAnswer {
+pub(super) struct NamespacesAnswer {
     namespaces: Vec<Levels>,
     #[serde(rename = "next-page-token")]
     next_page_token: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Namespace {
+pub(super) struct NamespaceAnswer {
     namespace: Levels,
     #[serde(default)]
     properties: Option<Properties>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Update {
+pub(super) struct PropertyUpdate {
     removals: Option<Vec<String>>,
     updates: Option<Properties>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Updated {
+pub(super) struct PropertyAnswer {
     updated: Vec<String>,
     removed: Vec<String>,
     missing: Vec<String>,
@@ -54,16 +54,16 @@ pub(super) struct Updated {
 
 /// `GET /namespaces`: those that the caller may see.
 pub(super) async fn list(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     Extension(principal): Extension<Principal>,
-    Parameters(parameters): Parameters<ListParameters>,
-) -> Result<Json<ListAnswer>, Refused> {
+    UrlParameters(parameters): UrlParameters<ListParameters>,
+) -> Result<Json<NamespacesAnswer>, RestError> {
     let parent = match parameters.parent.as_deref().filter(|parent| !parent.is_empty()) {
         Some(parent) => NamespacePath(levels(&rest, parent)),
         None => NamespacePath(Levels::new()),
     };
     if !principal.sees(&parent.0) && !parent.0.is_empty() {
-        return Err(Refused::no_such_namespace(&parent.name()));
+        return Err(RestError::no_such_namespace(&parent.name()));
     }
     if !parent.0.is_empty() {
         properties(&rest, &parent).await?;
@@ -71,20 +71,20 @@ pub(super) async fn list(
     let wanted = parameters.page.wanted()?;
     let namespaces = visible(&rest, &principal, &parent.0, &wanted).await?;
     let (namespaces, next_page_token) = wanted.cut(namespaces, |levels| last_level(levels));
-    Ok(Json(ListAnswer { namespaces, next_page_token }))
+    Ok(Json(NamespacesAnswer { namespaces, next_page_token }))
 }
 
 /// What the caller may see, at least as much as is wanted if there is so much.
 async fn visible(
-    rest: &Rest,
+    rest: &RestState,
     principal: &Principal,
     parent: &Levels,
-    wanted: &Wanted,
-) -> Result<Vec<Levels>, Refused> {
+    wanted: &ListWindow,
+) -> Result<Vec<Levels>, RestError> {
     let mut found = Vec::new();
     let (mut after, mut limit) = (wanted.after.clone(), wanted.limit());
     loop {
-        let page = Page { after: &after, limit };
+        let page = NamePage { after: &after, limit };
         let listed = rest.catalog.metastore().namespaces_of(parent, page).await?;
         let last = listed.last().filter(|_| listed.len() == limit);
         let next = last.map(|levels| last_level(levels).to_owned());
@@ -105,13 +105,14 @@ fn last_level(levels: &[String]) -> &str {
 
 /// `POST /namespaces`
 pub(super) async fn create(
-    asked: Asked,
-    Body(Namespace { namespace, properties }): Body<Namespace>,
-) -> Result<Json<Namespace>, Refused> {
+    asked: ChangeContext,
+    JsonBody(NamespaceAnswer { namespace, properties }): JsonBody<NamespaceAnswer>,
+) -> Result<Json<NamespaceAnswer>, RestError> {
     check_levels(asked.rest(), &namespace)?;
     let properties = properties.unwrap_or_default();
     asked.rest().catalog.check_namespace_keys(properties.keys())?;
-    let made = Namespace { namespace: namespace.clone(), properties: Some(properties.clone()) };
+    let made =
+        NamespaceAnswer { namespace: namespace.clone(), properties: Some(properties.clone()) };
     let catalog = asked.catalog(answer(&made));
     catalog.metastore().create_namespace(&namespace, &properties).await?;
     Ok(Json(made))
@@ -119,41 +120,44 @@ pub(super) async fn create(
 
 /// `GET /namespaces/{namespace}`
 pub(super) async fn load(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     path: NamespacePath,
-) -> Result<Json<Namespace>, Refused> {
+) -> Result<Json<NamespaceAnswer>, RestError> {
     let properties = properties(&rest, &path).await?;
-    Ok(Json(Namespace { namespace: path.0, properties: Some(properties) }))
+    Ok(Json(NamespaceAnswer { namespace: path.0, properties: Some(properties) }))
 }
 
 /// `HEAD /namespaces/{namespace}`
 pub(super) async fn exists(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     path: NamespacePath,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, RestError> {
     properties(&rest, &path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /namespaces/{namespace}`
-pub(super) async fn drop(asked: Asked, path: NamespacePath) -> Result<StatusCode, Refused> {
-    asked.catalog(Answer::Empty).metastore().drop_namespace(&path.0).await?;
+pub(super) async fn drop(
+    asked: ChangeContext,
+    path: NamespacePath,
+) -> Result<StatusCode, RestError> {
+    asked.catalog(RecordedAnswer::Empty).metastore().drop_namespace(&path.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /namespaces/{namespace}/properties`
 pub(super) async fn update(
-    asked: Asked,
+    asked: ChangeContext,
     path: NamespacePath,
-    Body(update): Body<Update>,
-) -> Result<Json<Updated>, Refused> {
+    JsonBody(update): JsonBody<PropertyUpdate>,
+) -> Result<Json<PropertyAnswer>, RestError> {
     let mut removals = update.removals.unwrap_or_default();
     removals.sort_unstable();
     removals.dedup();
     let updates = update.updates.unwrap_or_default();
     asked.rest().catalog.check_namespace_keys(updates.keys().chain(&removals))?;
     if let Some(both) = removals.iter().find(|key| updates.contains_key(*key)) {
-        return Err(Refused::new(
+        return Err(RestError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "UnprocessableEntityException",
             format!("property is both updated and removed: {both}"),
@@ -161,17 +165,17 @@ pub(super) async fn update(
     }
     let before = properties(asked.rest(), &path).await?;
     let (removed, missing) = removals.iter().cloned().partition(|key| before.contains_key(key));
-    let updated = Updated { updated: updates.keys().cloned().collect(), removed, missing };
+    let updated = PropertyAnswer { updated: updates.keys().cloned().collect(), removed, missing };
     let catalog = asked.catalog(answer(&updated));
     catalog.metastore().update_namespace(&path.0, &updates, &removals).await?;
     Ok(Json(updated))
 }
 
-fn answer(body: &impl Serialize) -> Answer {
-    Answer::Json(serde_json::to_string(body).expect("names and texts are JSON"))
+fn answer(body: &impl Serialize) -> RecordedAnswer {
+    RecordedAnswer::Json(serde_json::to_string(body).expect("names and texts are JSON"))
 }
 
-async fn properties(rest: &Rest, path: &NamespacePath) -> Result<Properties, Refused> {
+async fn properties(rest: &RestState, path: &NamespacePath) -> Result<Properties, RestError> {
     let properties = rest.catalog.metastore().namespace(&path.0).await?;
-    properties.ok_or_else(|| Refused::no_such_namespace(&path.name()))
+    properties.ok_or_else(|| RestError::no_such_namespace(&path.name()))
 }

@@ -5,13 +5,13 @@
 //! token. Scopes that a client asks for are ignored: a token may do what its API token may do.
 
 use super::{
-    Rest,
-    body::{Unread, whole},
-    error::Refused,
+    RestState,
+    body::{BodyReadError, whole},
+    error::RestError,
 };
 use crate::{
-    access::{ACCESS_TOKEN_TIME, Control, MadeToken, Peer, Unidentified},
-    audit::Entry,
+    access::{ACCESS_TOKEN_TIME, IdentityError, IssuedToken, PeerAddress, TokenControl},
+    audit::AuditEntry,
 };
 use axum::{
     Json,
@@ -30,20 +30,20 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// Why there is no token.
-enum Failure {
+enum OauthFailure {
     Invalid(&'static str, &'static str),
     /// The client is not who it says; true when it said so in a header.
     Client {
         by_header: bool,
     },
     /// Its request did not arrive.
-    Unread(Unread),
-    Unavailable(Refused),
+    Unread(BodyReadError),
+    Unavailable(RestError),
 }
 
 /// Who a client says it is.
 #[derive(Default)]
-struct Client {
+struct ClientIdentity {
     id: Option<String>,
     secret: Option<String>,
     by_header: bool,
@@ -51,25 +51,25 @@ struct Client {
 
 /// Answers a request for an access token.
 pub(super) async fn token(
-    State(rest): State<Rest>,
-    peer: Option<Extension<Peer>>,
+    State(rest): State<RestState>,
+    peer: Option<Extension<PeerAddress>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let Some(control) = rest.access.control() else {
-        let failure = Failure::Invalid(
+        let failure = OauthFailure::Invalid(
             "unsupported_grant_type",
             "this catalog asks for no token: connect without authorization",
         );
         return (StatusCode::NOT_IMPLEMENTED, failure.body()).into_response();
     };
-    let address = peer.map(|Extension(Peer(address))| address.to_string());
+    let address = peer.map(|Extension(PeerAddress(address))| address.to_string());
     let granted = match whole(&headers, body, FORM_BYTES_MAX).await {
         Ok(form) => grant(control, address.clone(), &headers, &form).await,
-        Err(cause) => Err(Failure::Unread(cause)),
+        Err(cause) => Err(OauthFailure::Unread(cause)),
     };
     if let (Err(failure), Some(recorder)) = (&granted, rest.access.recorder())
-        && !matches!(failure, Failure::Unavailable(_))
+        && !matches!(failure, OauthFailure::Unavailable(_))
     {
         recorder.count_unknown(&address.unwrap_or_default());
     }
@@ -88,23 +88,23 @@ pub(super) async fn token(
 }
 
 async fn grant(
-    control: &Control,
+    control: &TokenControl,
     address: Option<String>,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<MadeToken, Failure> {
+) -> Result<IssuedToken, OauthFailure> {
     let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
     let client = client(headers, &form)?;
     let request = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let entry = Entry {
+    let entry = AuditEntry {
         address: address.unwrap_or_default(),
         request: request.unwrap_or_default().to_owned(),
         action: "POST /v1/oauth/tokens".to_owned(),
-        ..Entry::default()
+        ..AuditEntry::default()
     };
     let made = match form.get("grant_type").map(String::as_str) {
         Some("client_credentials") => {
-            let secret = client.secret.as_deref().ok_or(Failure::Invalid(
+            let secret = client.secret.as_deref().ok_or(OauthFailure::Invalid(
                 "invalid_request",
                 "send client_id and client_secret, in the form or as Basic authorization",
             ))?;
@@ -112,34 +112,37 @@ async fn grant(
         }
         Some(EXCHANGE) => exchange(control, &client, headers, &form, entry).await?,
         Some(_) => {
-            return Err(Failure::Invalid(
+            return Err(OauthFailure::Invalid(
                 "unsupported_grant_type",
                 "grant_type is client_credentials, or token exchange to renew a token",
             ));
         }
-        None => return Err(Failure::Invalid("invalid_request", "send a grant_type")),
+        None => return Err(OauthFailure::Invalid("invalid_request", "send a grant_type")),
     };
     made.map_err(|cause| match cause {
-        Unidentified::Unavailable(cause) => Failure::Unavailable(cause.into()),
-        Unidentified::BadToken | Unidentified::NoToken => {
-            Failure::Client { by_header: client.by_header }
+        IdentityError::Unavailable(cause) => OauthFailure::Unavailable(cause.into()),
+        IdentityError::BadToken | IdentityError::NoToken => {
+            OauthFailure::Client { by_header: client.by_header }
         }
     })
 }
 
 /// Renews a token: with the client's own credentials where it sends them, else with the token.
 async fn exchange(
-    control: &Control,
-    client: &Client,
+    control: &TokenControl,
+    client: &ClientIdentity,
     headers: &HeaderMap,
     form: &HashMap<String, String>,
-    entry: Entry,
-) -> Result<Result<MadeToken, Unidentified>, Failure> {
+    entry: AuditEntry,
+) -> Result<Result<IssuedToken, IdentityError>, OauthFailure> {
     if let Some(secret) = &client.secret {
         return Ok(control.log_in(client.id.as_deref(), secret, entry).await);
     }
     let Some(subject) = form.get("subject_token") else {
-        return Err(Failure::Invalid("invalid_request", "send the token to renew: subject_token"));
+        return Err(OauthFailure::Invalid(
+            "invalid_request",
+            "send the token to renew: subject_token",
+        ));
     };
     // Whoever shows a token of its own beside it may renew only tokens of the same principal.
     if let Some(header) = headers.get(header::AUTHORIZATION) {
@@ -147,48 +150,56 @@ async fn exchange(
         let subject = control.identify(Some(&format!("Bearer {subject}"))).await;
         match (own, subject) {
             (Ok(own), Ok(subject)) if own.id() == subject.id() => (),
-            (Err(cause @ Unidentified::Unavailable(_)), _)
-            | (_, Err(cause @ Unidentified::Unavailable(_))) => return Ok(Err(cause)),
-            _ => return Ok(Err(Unidentified::BadToken)),
+            (Err(cause @ IdentityError::Unavailable(_)), _)
+            | (_, Err(cause @ IdentityError::Unavailable(_))) => return Ok(Err(cause)),
+            _ => return Ok(Err(IdentityError::BadToken)),
         }
     }
     Ok(control.exchange(subject, entry).await)
 }
 
-fn client(headers: &HeaderMap, form: &HashMap<String, String>) -> Result<Client, Failure> {
+fn client(
+    headers: &HeaderMap,
+    form: &HashMap<String, String>,
+) -> Result<ClientIdentity, OauthFailure> {
     let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let basic = header
         .and_then(|header| header.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
     let Some((_, encoded)) = basic else {
         let field = |name: &str| form.get(name).filter(|text| !text.is_empty()).cloned();
-        return Ok(Client {
+        return Ok(ClientIdentity {
             id: field("client_id"),
             secret: field("client_secret"),
             by_header: false,
         });
     };
-    let wrong = Failure::Invalid("invalid_request", "Basic authorization is base64 of ID:SECRET");
+    let wrong =
+        OauthFailure::Invalid("invalid_request", "Basic authorization is base64 of ID:SECRET");
     let Some(text) =
         STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())
     else {
         return Err(wrong);
     };
     let (id, secret) = text.split_once(':').ok_or(wrong)?;
-    Ok(Client { id: Some(id.to_owned()), secret: Some(secret.to_owned()), by_header: true })
+    Ok(ClientIdentity { id: Some(id.to_owned()), secret: Some(secret.to_owned()), by_header: true })
 }
 
-impl Failure {
+impl OauthFailure {
     fn body(&self) -> Json<serde_json::Value> {
         let (error, description) = match self {
             Self::Invalid(error, description) => (*error, *description),
             Self::Client { .. } => {
                 ("invalid_client", "client id and secret are of no token that is valid here")
             }
-            Self::Unread(Unread::TooLarge(_)) => ("invalid_request", "the form is too long"),
-            Self::Unread(Unread::TooSlow) => ("invalid_request", "the form arrived too slowly"),
-            Self::Unread(Unread::BrokenOff) => ("invalid_request", "the form did not arrive"),
-            Self::Unread(Unread::NoRoom) | Self::Unavailable(_) => {
+            Self::Unread(BodyReadError::TooLarge(_)) => ("invalid_request", "the form is too long"),
+            Self::Unread(BodyReadError::TooSlow) => {
+                ("invalid_request", "the form arrived too slowly")
+            }
+            Self::Unread(BodyReadError::BrokenOff) => {
+                ("invalid_request", "the form did not arrive")
+            }
+            Self::Unread(BodyReadError::NoRoom) | Self::Unavailable(_) => {
                 ("temporarily_unavailable", "try again")
             }
         };
@@ -196,15 +207,16 @@ impl Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for OauthFailure {
     fn into_response(self) -> Response {
         let body = self.body();
         match self {
             // OAuth has no status of its own for a form that is too long.
-            Self::Invalid(..) | Self::Unread(Unread::TooLarge(_) | Unread::BrokenOff) => {
+            Self::Invalid(..)
+            | Self::Unread(BodyReadError::TooLarge(_) | BodyReadError::BrokenOff) => {
                 (StatusCode::BAD_REQUEST, body).into_response()
             }
-            Self::Unread(cause @ (Unread::TooSlow | Unread::NoRoom)) => {
+            Self::Unread(cause @ (BodyReadError::TooSlow | BodyReadError::NoRoom)) => {
                 (cause.status(), [(header::RETRY_AFTER, "1")], body).into_response()
             }
             Self::Client { by_header } => {

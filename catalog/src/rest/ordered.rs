@@ -19,7 +19,7 @@ const PARSES: &str = "serialized metadata parses";
 
 /// Which of a table's snapshots an answer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Snapshots {
+pub(super) enum SnapshotMode {
     All,
     /// Only those that a branch or tag names.
     Refs,
@@ -27,17 +27,17 @@ pub(super) enum Snapshots {
 
 /// A table's metadata for a member of an answer.
 #[derive(Clone, Debug)]
-pub(super) struct Ordered {
+pub(super) struct OrderedMetadata {
     pub(super) metadata: Arc<TableMetadata>,
     pub(super) encoded: Arc<EncodedParts>,
-    pub(super) snapshots: Snapshots,
+    pub(super) snapshots: SnapshotMode,
 }
 
-impl Serialize for Ordered {
+impl Serialize for OrderedMetadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let refs = self.encoded.refs.values();
         let named: HashSet<i64> = refs.map(|reference| reference.snapshot_id).collect();
-        let is_wanted = |id: i64| self.snapshots == Snapshots::All || named.contains(&id);
+        let is_wanted = |id: i64| self.snapshots == SnapshotMode::All || named.contains(&id);
         match self.metadata.format_version() {
             FormatVersion::V2 => {
                 TableV2::new(&self.metadata, &self.encoded, is_wanted).serialize(serializer)
@@ -52,7 +52,7 @@ impl Serialize for Ordered {
 /// What lists are ordered by, as far as an item has it, and what names a snapshot.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Item {
+struct ListItem {
     snapshot_id: i64,
     sequence_number: i64,
     timestamp_ms: i64,
@@ -71,8 +71,8 @@ fn members(
     for list in ["snapshots", "schemas", "partition-specs", "sort-orders"] {
         let Some(text) = members.get(list) else { continue };
         let texts: Vec<&RawValue> = serde_json::from_str(text.get()).expect(PARSES);
-        let read = |text: &RawValue| serde_json::from_str::<Item>(text.get()).expect(PARSES);
-        let mut items: Vec<(Item, &RawValue)> =
+        let read = |text: &RawValue| serde_json::from_str::<ListItem>(text.get()).expect(PARSES);
+        let mut items: Vec<(ListItem, &RawValue)> =
             texts.into_iter().map(|text| (read(text), text)).collect();
         items.retain(|(item, _)| list != "snapshots" || is_wanted(item.snapshot_id));
         items.sort_by_key(|(item, _)| match list {

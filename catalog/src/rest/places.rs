@@ -5,7 +5,7 @@
 //! only files of a table that was dropped, and an answer about such a place would tell what is
 //! there. So this comes before anything is opened or looked up.
 
-use super::{Rest, access::Caller, error::Refused};
+use super::{RestState, access::TableCaller, error::RestError};
 use crate::{
     access::{Action, Principal},
     catalog::folder_of,
@@ -14,7 +14,7 @@ use crate::{
 use axum::http::StatusCode;
 
 /// Refuses a place that the caller may not name.
-pub(super) fn check(rest: &Rest, caller: &Caller, place: &str) -> Result<(), Refused> {
+pub(super) fn check(rest: &RestState, caller: &TableCaller, place: &str) -> Result<(), RestError> {
     let storage = rest.catalog.storage();
     // What is no place in the warehouse is refused by the catalog, without being opened.
     let Ok(location) = storage.normalize(place) else { return Ok(()) };
@@ -25,7 +25,7 @@ pub(super) fn check(rest: &Rest, caller: &Caller, place: &str) -> Result<(), Ref
         "location `{place}` is not in the folder of a namespace that this token may write: leave \
          the location out, or ask someone who may write everywhere"
     );
-    Err(Refused::new(StatusCode::FORBIDDEN, "ForbiddenException", text))
+    Err(RestError::new(StatusCode::FORBIDDEN, "ForbiddenException", text))
 }
 
 /// Whether two texts name one place.

@@ -12,14 +12,15 @@ pub(super) mod limits;
 mod token;
 
 use super::{
-    Rest,
-    error::Refused,
-    request::{Body, TablePath},
+    RestState,
+    error::RestError,
+    request::{JsonBody, TablePath},
 };
 use crate::{
     catalog::LoadedTable,
     scan::{
-        Deadline, Listed, Plan, ScanError, Source, filter::Filter, json, manifests::PlannedFile,
+        Deadline, ManifestSelection, ManifestSource, ScanError, ScanPlan, filter::Filter, json,
+        manifests::PlannedFile,
     },
 };
 use axum::{
@@ -34,7 +35,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use token::Token;
+use token::PlanToken;
 
 /// Most data files that one answer describes; a larger scan is handed out in parts of about as many.
 const FILES_MAX: u64 = 1_000;
@@ -88,12 +89,12 @@ pub(super) struct TasksBody {
 
 /// `POST …/plan`
 pub(super) async fn plan(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(table): TablePath,
-    Body(body): Body<PlanBody>,
-) -> Result<Json<Value>, Refused> {
+    JsonBody(body): JsonBody<PlanBody>,
+) -> Result<Json<Value>, RestError> {
     let table = rest.catalog.load_table(&table).await?;
-    let scan = Scan::new(table, body)?;
+    let scan = ScanRequest::new(table, body)?;
     scan.check_selected()?;
     let plan = async |until| Ok(scan.completed(&rest, until).await?);
     rest.planning.run(plan).await.map(Json)
@@ -101,10 +102,10 @@ pub(super) async fn plan(
 
 /// `GET …/plan/{plan-id}`
 pub(super) async fn fetch(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(table): TablePath,
     Path(names): Path<HashMap<String, String>>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Value>, RestError> {
     let scan = named(&rest, &table, &names).await?;
     let plan = async |until| {
         scan.completed(&rest, until).await.map_err(|error| gone(error, no_such_plan()))
@@ -114,24 +115,24 @@ pub(super) async fn fetch(
 
 /// `DELETE …/plan/{plan-id}`: there is nothing to stop or to free.
 pub(super) async fn cancel(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(table): TablePath,
     Path(names): Path<HashMap<String, String>>,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, RestError> {
     named(&rest, &table, &names).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST …/tasks`
 pub(super) async fn tasks(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(table): TablePath,
-    Body(body): Body<TasksBody>,
-) -> Result<Json<Value>, Refused> {
+    JsonBody(body): JsonBody<TasksBody>,
+) -> Result<Json<Value>, RestError> {
     let table = rest.catalog.load_table(&table).await?;
-    let token = Token::read(&body.plan_task).ok_or_else(no_such_task)?;
+    let token = PlanToken::read(&body.plan_task).ok_or_else(no_such_task)?;
     let part = token.part.ok_or_else(no_such_task)?;
-    let scan = Scan::again(table, token).ok_or_else(no_such_task)?;
+    let scan = ScanRequest::again(table, token).ok_or_else(no_such_task)?;
     let plan = async |until| {
         let source = scan.source(&rest, until);
         let listed = scan.list(source).await.map_err(|error| gone(error, no_such_task()))?;
@@ -146,39 +147,39 @@ pub(super) async fn tasks(
 }
 
 async fn named(
-    rest: &Rest,
+    rest: &RestState,
     table: &iceberg::TableIdent,
     names: &HashMap<String, String>,
-) -> Result<Scan, Refused> {
+) -> Result<ScanRequest, RestError> {
     let table = rest.catalog.load_table(table).await?;
-    let token = names.get("plan").and_then(|plan| Token::read(plan));
+    let token = names.get("plan").and_then(|plan| PlanToken::read(plan));
     let token = token.filter(|token| token.part.is_none());
-    token.and_then(|token| Scan::again(table, token)).ok_or_else(no_such_plan)
+    token.and_then(|token| ScanRequest::again(table, token)).ok_or_else(no_such_plan)
 }
 
 /// What is said of the filter that the rows of a file still have to pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Residuals {
+enum ResidualMode {
     Told,
     /// Nothing: files were planned without it.
     Left,
 }
 
 /// A request that fits its table.
-struct Scan {
+struct ScanRequest {
     metadata: Arc<TableMetadata>,
     schema: Arc<Schema>,
     filter: Filter,
     /// What of the filter is the client's to find out.
-    residuals: Residuals,
+    residuals: ResidualMode,
     /// Columns whose counts and bounds are told.
     described: HashSet<i32>,
     /// The request with the snapshot that it is about.
     body: PlanBody,
 }
 
-impl Scan {
-    fn new(table: LoadedTable, mut body: PlanBody) -> Result<Self, Refused> {
+impl ScanRequest {
+    fn new(table: LoadedTable, mut body: PlanBody) -> Result<Self, RestError> {
         let metadata = table.metadata;
         match (body.snapshot_id, body.start_snapshot_id, body.end_snapshot_id) {
             (_, None, None) => {
@@ -186,25 +187,25 @@ impl Scan {
             }
             (None, Some(_), Some(_)) => (),
             (Some(_), _, _) => {
-                return Err(Refused::bad_request(
+                return Err(RestError::bad_request(
                     "a scan is of one snapshot-id or from a start-snapshot-id to an end-snapshot-id, not both",
                 ));
             }
             (None, _, _) => {
-                return Err(Refused::bad_request(
+                return Err(RestError::bad_request(
                     "an incremental scan has both a start-snapshot-id and an end-snapshot-id",
                 ));
             }
         }
         let schema = schema_of(&metadata, &body)?;
-        Self::with_schema(metadata, schema, body, Residuals::Told)
+        Self::with_schema(metadata, schema, body, ResidualMode::Told)
     }
 
     /// The scan that a token names; none when it is of another table.
-    fn again(table: LoadedTable, token: Token) -> Option<Self> {
+    fn again(table: LoadedTable, token: PlanToken) -> Option<Self> {
         let schema = table.metadata.schema_by_id(token.schema).map(Arc::clone)?;
         let is_same = table.metadata.uuid() == token.table;
-        let residuals = if token.leaves_filter { Residuals::Left } else { Residuals::Told };
+        let residuals = if token.leaves_filter { ResidualMode::Left } else { ResidualMode::Told };
         is_same
             .then(|| Self::with_schema(table.metadata, schema, token.body, residuals).ok())
             .flatten()
@@ -214,21 +215,21 @@ impl Scan {
         metadata: Arc<TableMetadata>,
         schema: Arc<Schema>,
         mut body: PlanBody,
-        mut residuals: Residuals,
-    ) -> Result<Self, Refused> {
+        mut residuals: ResidualMode,
+    ) -> Result<Self, RestError> {
         let case_sensitive = body.case_sensitive.unwrap_or(true);
         let mut filter = match &body.filter {
             None | Some(Value::Null) => Filter::True,
             Some(filter) => json::parse(filter, &schema, case_sensitive)
-                .map_err(|error| Refused::bad_request(format!("filter: {error}")))?,
+                .map_err(|error| RestError::bad_request(format!("filter: {error}")))?,
         };
         if body.filter.as_ref().is_some_and(|filter| FILTER_BYTES_MAX < filter.to_string().len()) {
-            (filter, residuals, body.filter) = (Filter::True, Residuals::Left, None);
+            (filter, residuals, body.filter) = (Filter::True, ResidualMode::Left, None);
         }
         let mut described = HashSet::new();
         for name in body.stats_fields.iter().flatten() {
             let id = field_id(&schema, name, case_sensitive).ok_or_else(|| {
-                Refused::bad_request(format!("stats-fields: there is no column `{name}`"))
+                RestError::bad_request(format!("stats-fields: there is no column `{name}`"))
             })?;
             described.insert(id);
         }
@@ -236,33 +237,33 @@ impl Scan {
     }
 
     /// The columns do not change which files are read, but a wrong name is a mistake.
-    fn check_selected(&self) -> Result<(), Refused> {
+    fn check_selected(&self) -> Result<(), RestError> {
         let case_sensitive = self.body.case_sensitive.unwrap_or(true);
         for name in self.body.select.iter().flatten() {
             let known = METADATA_COLUMNS.contains(&name.as_str())
                 || field_id(&self.schema, name, case_sensitive).is_some();
             if !known {
-                return Err(Refused::bad_request(format!("select: there is no column `{name}`")));
+                return Err(RestError::bad_request(format!("select: there is no column `{name}`")));
             }
         }
         Ok(())
     }
 
-    fn source<'a>(&'a self, rest: &'a Rest, until: Deadline) -> Source<'a> {
+    fn source<'a>(&'a self, rest: &'a RestState, until: Deadline) -> ManifestSource<'a> {
         let storage = rest.catalog.storage();
-        Source { storage, cache: &rest.manifests, metadata: &self.metadata, until }
+        ManifestSource { storage, cache: &rest.manifests, metadata: &self.metadata, until }
     }
 
-    async fn list(&self, source: Source<'_>) -> Result<Listed, ScanError> {
+    async fn list(&self, source: ManifestSource<'_>) -> Result<ManifestSelection, ScanError> {
         match (self.body.snapshot_id, self.body.start_snapshot_id, self.body.end_snapshot_id) {
             (Some(id), _, _) => source.list(id, &self.filter).await,
             (None, Some(start), Some(end)) => source.list_appended(start, end, &self.filter).await,
             // A table without a snapshot has no files.
-            (None, _, _) => Ok(Listed { data: Vec::new(), deletes: Vec::new() }),
+            (None, _, _) => Ok(ManifestSelection { data: Vec::new(), deletes: Vec::new() }),
         }
     }
 
-    async fn completed(&self, rest: &Rest, until: Deadline) -> Result<Value, ScanError> {
+    async fn completed(&self, rest: &RestState, until: Deadline) -> Result<Value, ScanError> {
         let source = self.source(rest, until);
         let listed = self.list(source).await?;
         let total: u64 = listed.data.iter().map(|(manifest, _)| live_files(manifest)).sum();
@@ -281,7 +282,7 @@ impl Scan {
     }
 
     /// Tokens for runs of manifests with about the same number of files.
-    fn parts(&self, listed: &Listed, total: u64) -> Vec<String> {
+    fn parts(&self, listed: &ManifestSelection, total: u64) -> Vec<String> {
         let files_max = FILES_MAX.max(total.div_ceil(PARTS_MAX));
         let of = digest(&listed.data);
         let mut parts = Vec::new();
@@ -289,19 +290,19 @@ impl Scan {
         for (at, (manifest, _)) in listed.data.iter().enumerate() {
             let more = live_files(manifest);
             if from < at && files_max < files + more {
-                parts.push(self.token(Some(token::Part { from, to: at, of })));
+                parts.push(self.token(Some(token::PlanPart { from, to: at, of })));
                 (from, files) = (at, 0);
             }
             files += more;
         }
-        parts.push(self.token(Some(token::Part { from, to: listed.data.len(), of })));
+        parts.push(self.token(Some(token::PlanPart { from, to: listed.data.len(), of })));
         parts
     }
 
-    fn token(&self, part: Option<token::Part>) -> String {
+    fn token(&self, part: Option<token::PlanPart>) -> String {
         let (table, schema) = (self.metadata.uuid(), self.schema.schema_id());
-        let leaves_filter = self.residuals == Residuals::Left;
-        Token { table, schema, body: self.body.clone(), part, leaves_filter }.write()
+        let leaves_filter = self.residuals == ResidualMode::Left;
+        PlanToken { table, schema, body: self.body.clone(), part, leaves_filter }.write()
     }
 
     /// Names the plan, or one with more files where its name would be too long.
@@ -312,12 +313,16 @@ impl Scan {
         }
         let (table, schema) = (self.metadata.uuid(), self.schema.schema_id());
         let body = PlanBody { filter: None, stats_fields: None, ..self.body.clone() };
-        let leaves_filter = self.residuals == Residuals::Left || self.filter != Filter::True;
-        Token { table, schema, body, part: None, leaves_filter }.write()
+        let leaves_filter = self.residuals == ResidualMode::Left || self.filter != Filter::True;
+        PlanToken { table, schema, body, part: None, leaves_filter }.write()
     }
 
     /// The files of a plan with what else their readers need.
-    fn described(&self, source: Source<'_>, plan: &Plan) -> Result<Map<String, Value>, ScanError> {
+    fn described(
+        &self,
+        source: ManifestSource<'_>,
+        plan: &ScanPlan,
+    ) -> Result<Map<String, Value>, ScanError> {
         let mut deletes = Vec::new();
         let mut numbers: HashMap<*const PlannedFile, usize> = HashMap::new();
         let mut tasks = Vec::new();
@@ -331,7 +336,7 @@ impl Scan {
             let reached = plan.deletes.of(file);
             let residual = source.residual(file, &self.filter);
             // Only of such a file is it known how many rows the client keeps.
-            let is_known = self.residuals == Residuals::Told && residual == Filter::True;
+            let is_known = self.residuals == ResidualMode::Told && residual == Filter::True;
             if is_known && reached.is_empty() {
                 rows_left = rows_left.map(|rows| rows.saturating_sub(file.rows));
             }
@@ -348,7 +353,7 @@ impl Scan {
             if !references.is_empty() {
                 task.insert("delete-file-references".to_owned(), json!(references));
             }
-            if self.residuals == Residuals::Told {
+            if self.residuals == ResidualMode::Told {
                 task.insert("residual-filter".to_owned(), json::write(&residual));
             }
             tasks.push(Value::Object(task));
@@ -362,7 +367,7 @@ impl Scan {
 }
 
 /// The schema that names in the request are of.
-fn schema_of(metadata: &TableMetadata, body: &PlanBody) -> Result<Arc<Schema>, Refused> {
+fn schema_of(metadata: &TableMetadata, body: &PlanBody) -> Result<Arc<Schema>, RestError> {
     let then = body.snapshot_id.or(body.end_snapshot_id);
     let then = then.filter(|_| body.use_snapshot_schema.unwrap_or_default());
     let Some(id) = then else { return Ok(Arc::clone(metadata.current_schema())) };
@@ -395,7 +400,7 @@ fn live_files(manifest: &ManifestFile) -> u64 {
 }
 
 /// A snapshot that is gone takes its plans with it.
-fn gone(error: ScanError, refused: Refused) -> Refused {
+fn gone(error: ScanError, refused: RestError) -> RestError {
     match error {
         ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_) => refused,
         ScanError::Unsupported(_)
@@ -405,17 +410,17 @@ fn gone(error: ScanError, refused: Refused) -> Refused {
     }
 }
 
-fn no_such_plan() -> Refused {
+fn no_such_plan() -> RestError {
     let message = "there is no plan of that id for this table: ask for a new one";
-    Refused::new(StatusCode::NOT_FOUND, "NoSuchPlanIdException", message)
+    RestError::new(StatusCode::NOT_FOUND, "NoSuchPlanIdException", message)
 }
 
-fn no_such_task() -> Refused {
+fn no_such_task() -> RestError {
     let message = "there is no such plan task for this table: plan the scan again";
-    Refused::new(StatusCode::NOT_FOUND, "NoSuchPlanTaskException", message)
+    RestError::new(StatusCode::NOT_FOUND, "NoSuchPlanTaskException", message)
 }
 
-impl From<ScanError> for Refused {
+impl From<ScanError> for RestError {
     fn from(error: ScanError) -> Self {
         match error {
             ScanError::Catalog(cause) => cause.into(),

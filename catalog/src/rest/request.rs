@@ -3,7 +3,7 @@
 //! It is lenient where real clients are sloppy: a body's content type is not looked at, unknown
 //! members and parameters are ignored.
 
-use super::{REQUEST_BYTES_MAX, Rest, body::whole, error::Refused};
+use super::{REQUEST_BYTES_MAX, RestState, body::whole, error::RestError};
 use crate::{
     catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError, metastore::Levels,
 };
@@ -26,7 +26,7 @@ pub(super) fn path_segment(name: &str) -> String {
 
 /// The levels of a namespace as a path or a parameter names it: with the separator that the catalog
 /// announces, or with the one that every client knows.
-pub(super) fn levels(rest: &Rest, name: &str) -> Levels {
+pub(super) fn levels(rest: &RestState, name: &str) -> Levels {
     let separator = rest.catalog.namespace_separator();
     name.split(NAMESPACE_SEPARATOR)
         .flat_map(|part| part.split(separator))
@@ -39,8 +39,8 @@ pub(super) struct NamespacePath(pub(super) Levels);
 
 impl NamespacePath {
     /// A table in it.
-    pub(super) fn table(&self, name: &str) -> Result<TableIdent, Refused> {
-        Name { namespace: self.0.clone(), name: name.to_owned() }.ident()
+    pub(super) fn table(&self, name: &str) -> Result<TableIdent, RestError> {
+        ObjectName { namespace: self.0.clone(), name: name.to_owned() }.ident()
     }
 
     /// The name as error messages have it.
@@ -49,10 +49,10 @@ impl NamespacePath {
     }
 }
 
-impl FromRequestParts<Rest> for NamespacePath {
-    type Rejection = Refused;
+impl FromRequestParts<RestState> for NamespacePath {
+    type Rejection = RestError;
 
-    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, rest: &RestState) -> Result<Self, RestError> {
         let names = names(parts)?;
         Ok(Self(levels(rest, names.get("namespace").map_or("", String::as_str))))
     }
@@ -61,28 +61,28 @@ impl FromRequestParts<Rest> for NamespacePath {
 /// The table in a request's path.
 pub(super) struct TablePath(pub(super) TableIdent);
 
-impl FromRequestParts<Rest> for TablePath {
-    type Rejection = Refused;
+impl FromRequestParts<RestState> for TablePath {
+    type Rejection = RestError;
 
-    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, rest: &RestState) -> Result<Self, RestError> {
         let mut names = names(parts)?;
         let namespace = names.remove("namespace").unwrap_or_default();
         let name = names.remove("table").unwrap_or_default();
-        Name { namespace: levels(rest, &namespace), name }.ident().map(Self)
+        ObjectName { namespace: levels(rest, &namespace), name }.ident().map(Self)
     }
 }
 
 /// The view in a request's path.
 pub(super) struct ViewPath(pub(super) TableIdent);
 
-impl FromRequestParts<Rest> for ViewPath {
-    type Rejection = Refused;
+impl FromRequestParts<RestState> for ViewPath {
+    type Rejection = RestError;
 
-    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, rest: &RestState) -> Result<Self, RestError> {
         let mut names = names(parts)?;
         let namespace = names.remove("namespace").unwrap_or_default();
         let name = names.remove("view").unwrap_or_default();
-        Name { namespace: levels(rest, &namespace), name }.ident().map(Self)
+        ObjectName { namespace: levels(rest, &namespace), name }.ident().map(Self)
     }
 }
 
@@ -95,7 +95,7 @@ const NAMES: [&str; 3] = ["namespace", "table", "view"];
 const WRITES_PLUS: [&str; 2] = ["GoIceberg/", "iceberg-rs/"];
 
 /// The parameters of a request's path.
-pub(super) fn names(parts: &Parts) -> Result<HashMap<String, String>, Refused> {
+pub(super) fn names(parts: &Parts) -> Result<HashMap<String, String>, RestError> {
     let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let writes_plus =
@@ -113,7 +113,7 @@ pub(super) fn names(parts: &Parts) -> Result<HashMap<String, String>, Refused> {
         };
         let decoded = percent_decode_str(&spaced).decode_utf8();
         let decoded = decoded
-            .map_err(|_| Refused::bad_request(format!("the {name} in the path is not UTF-8")))?;
+            .map_err(|_| RestError::bad_request(format!("the {name} in the path is not UTF-8")))?;
         names.insert(name.to_owned(), decoded.into_owned());
     }
     Ok(names)
@@ -121,40 +121,40 @@ pub(super) fn names(parts: &Parts) -> Result<HashMap<String, String>, Refused> {
 
 /// A table's or view's name in a body.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Name {
+pub(super) struct ObjectName {
     pub(super) namespace: Levels,
     pub(super) name: String,
 }
 
-impl Name {
-    pub(super) fn ident(self) -> Result<TableIdent, Refused> {
+impl ObjectName {
+    pub(super) fn ident(self) -> Result<TableIdent, RestError> {
         let namespace = NamespaceIdent::from_vec(self.namespace)
-            .map_err(|_| Refused::bad_request("a table's namespace has at least one level"))?;
+            .map_err(|_| RestError::bad_request("a table's namespace has at least one level"))?;
         Ok(TableIdent::new(namespace, self.name))
     }
 }
 
 /// The parameters after the `?`.
-pub(super) struct Parameters<T>(pub(super) T);
+pub(super) struct UrlParameters<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
-    type Rejection = Refused;
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for UrlParameters<T> {
+    type Rejection = RestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RestError> {
         Query::from_request_parts(parts, state)
             .await
             .map(|Query(parameters)| Self(parameters))
-            .map_err(|rejection| Refused::bad_request(rejection.body_text()))
+            .map_err(|rejection| RestError::bad_request(rejection.body_text()))
     }
 }
 
 /// A JSON body.
-pub(super) struct Body<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = Refused;
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = RestError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, RestError> {
         let (parts, body) = request.into_parts();
         let bytes = whole(&parts.headers, body, REQUEST_BYTES_MAX).await?;
         parse_body(&text(&parts.headers, bytes)?).map(Self)
@@ -166,7 +166,7 @@ const CLIENT_VERSION: &str = "x-client-version";
 
 /// A body as UTF-8. Iceberg's Java client, up to at least 1.10, sends ISO-8859-1 and has no setting
 /// for it: what is in that alphabet is read as it was meant. Of what is not only `?` is left.
-pub(super) fn text(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Refused> {
+pub(super) fn text(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, RestError> {
     let version = headers.get(CLIENT_VERSION).and_then(|version| version.to_str().ok());
     let java = version.filter(|version| version.starts_with("Apache Iceberg"));
     let is_utf8 = std::str::from_utf8(&bytes).is_ok();
@@ -175,9 +175,9 @@ pub(super) fn text(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Refused> 
         None => {
             let text =
                 "request body: it is not UTF-8; send JSON as UTF-8, whatever its Content-Type";
-            Err(Refused::bad_request(text))
+            Err(RestError::bad_request(text))
         }
-        Some(java) if lost_characters(&bytes, is_utf8) => Err(Refused::bad_request(format!(
+        Some(java) if lost_characters(&bytes, is_utf8) => Err(RestError::bad_request(format!(
             "request body: it has `?` where a name seems to have had characters that the client \
              ({java}) cannot send, because it sends ISO-8859-1 and has no setting for that; use \
              names within Latin-1 there, or do this with another client, such as PyIceberg or DuckDB"
@@ -198,9 +198,9 @@ fn lost_characters(bytes: &[u8], is_utf8: bool) -> bool {
 }
 
 /// What a JSON body says.
-pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RestError> {
     let refused =
-        |text: &dyn std::fmt::Display| Refused::bad_request(format!("request body: {text}"));
+        |text: &dyn std::fmt::Display| RestError::bad_request(format!("request body: {text}"));
     defaults::check(bytes).map_err(|text| refused(&text))?;
     serde_json::from_slice(bytes).map_err(|error| match columns::explain(bytes) {
         Some(text) => refused(&text),
@@ -209,7 +209,7 @@ pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused
 }
 
 /// Refuses names that no path could hold.
-pub(super) fn check_levels(rest: &Rest, levels: &Levels) -> Result<(), Refused> {
+pub(super) fn check_levels(rest: &RestState, levels: &Levels) -> Result<(), RestError> {
     let separator = rest.catalog.namespace_separator();
     let fits = |level: &String| {
         !level.is_empty() && !level.contains(NAMESPACE_SEPARATOR) && !level.contains(separator)

@@ -1,21 +1,21 @@
 //! Tables: list, create, register, load, drop, rename, metrics.
 
 use super::{
-    Rest,
-    access::{Caller, Delegated, StorageCredential, delegated},
-    asked::Asked,
+    RestState,
+    access::{DelegatedAccess, StorageCredential, TableCaller, delegated},
     commit::CommitAnswer,
-    error::Refused,
-    lists::{self, ListAnswer, PageParameters},
-    ordered::{Ordered, Snapshots},
+    error::RestError,
+    idempotency::ChangeContext,
+    lists::{self, NamesAnswer, PageParameters},
+    ordered::{OrderedMetadata, SnapshotMode},
     places,
-    request::{Body, Name, NamespacePath, Parameters, TablePath},
+    request::{JsonBody, NamespacePath, ObjectName, TablePath, UrlParameters},
 };
 use crate::{
     access::Action,
     catalog::{CreateTable, LoadedTable},
     error::CatalogError,
-    metastore::{Answer, Kind, Levels},
+    metastore::{Levels, NameKind, RecordedAnswer},
     retention,
 };
 use axum::{
@@ -40,7 +40,7 @@ const ANSWERS_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct CreateBody {
+pub(super) struct CreateTableBody {
     name: String,
     location: Option<String>,
     schema: Schema,
@@ -60,8 +60,8 @@ pub(super) struct RegisterBody {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RenameBody {
-    pub(super) source: Name,
-    pub(super) destination: Name,
+    pub(super) source: ObjectName,
+    pub(super) destination: ObjectName,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,34 +77,38 @@ pub(super) struct DropParameters {
 
 /// A table that its client is going to create.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Staged {
+pub(super) struct StagedTable {
     ident: TableIdent,
     metadata: TableMetadata,
 }
 
-impl Staged {
+impl StagedTable {
     /// To be kept: without the keys that its answer may hold.
     fn text(&self) -> String {
         serde_json::to_string(self).expect("table metadata has only string keys")
     }
 
-    pub(super) async fn answer(&self, rest: &Rest, caller: &Caller) -> Result<Response, Refused> {
+    pub(super) async fn answer(
+        &self,
+        rest: &RestState,
+        caller: &TableCaller,
+    ) -> Result<Response, RestError> {
         let location = self.metadata.location();
         let access = delegated(rest, caller, &self.ident, location).await?;
         let metadata = Arc::new(self.metadata.clone());
         // No snapshots yet, and so nothing that names one.
-        let (encoded, snapshots) = (Arc::default(), Snapshots::All);
-        Ok(json(encode(&access, None, &Ordered { metadata, encoded, snapshots })))
+        let (encoded, snapshots) = (Arc::default(), SnapshotMode::All);
+        Ok(json(encode(&access, None, &OrderedMetadata { metadata, encoded, snapshots })))
     }
 }
 
 /// The answer to a load, and to all that ends with a table.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct LoadAnswer<'a> {
+struct TableAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_location: Option<&'a str>,
-    metadata: &'a Ordered,
+    metadata: &'a OrderedMetadata,
     config: &'a HashMap<String, String>,
     #[serde(skip_serializing_if = "<[StorageCredential]>::is_empty")]
     storage_credentials: &'a [StorageCredential],
@@ -112,24 +116,24 @@ struct LoadAnswer<'a> {
 
 /// `GET /namespaces/{namespace}/tables`
 pub(super) async fn list(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     path: NamespacePath,
-    Parameters(page): Parameters<PageParameters>,
-) -> Result<Json<ListAnswer>, Refused> {
-    lists::names(&rest, Kind::Table, path, &page).await
+    UrlParameters(page): UrlParameters<PageParameters>,
+) -> Result<Json<NamesAnswer>, RestError> {
+    lists::names(&rest, NameKind::Table, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/tables`
 pub(super) async fn create(
-    asked: Asked,
+    asked: ChangeContext,
     path: NamespacePath,
-    caller: Caller,
-    Body(body): Body<CreateBody>,
-) -> Result<Response, Refused> {
+    caller: TableCaller,
+    JsonBody(body): JsonBody<CreateTableBody>,
+) -> Result<Response, RestError> {
     let properties = body.properties.unwrap_or_default();
     if properties.contains_key(retention::MANAGED) {
         let message = format!("the property `{}` is this server's own", retention::MANAGED);
-        return Err(Refused::bad_request(message));
+        return Err(RestError::bad_request(message));
     }
     if let Some(location) = &body.location {
         places::check(asked.rest(), &caller, location)?;
@@ -146,29 +150,29 @@ pub(super) async fn create(
     if body.stage_create.unwrap_or_default() {
         let ident = path.table(&table.name)?;
         let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
-        let staged = Staged { ident, metadata };
-        asked.catalog(Answer::Staged(staged.text())).metastore().keep_request(None).await?;
+        let staged = StagedTable { ident, metadata };
+        asked.catalog(RecordedAnswer::Staged(staged.text())).metastore().keep_request(None).await?;
         return staged.answer(asked.rest(), &caller).await;
     }
     let ident = path.table(&table.name)?;
-    let table = asked.catalog(Answer::Table).create_table(&path.0, table).await?;
+    let table = asked.catalog(RecordedAnswer::Table).create_table(&path.0, table).await?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
-    Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
+    Ok(loaded(asked.rest(), &table, &access, SnapshotMode::All))
 }
 
 /// `POST /namespaces/{namespace}/register`
 pub(super) async fn register(
-    asked: Asked,
+    asked: ChangeContext,
     path: NamespacePath,
-    caller: Caller,
-    Body(body): Body<RegisterBody>,
-) -> Result<Response, Refused> {
+    caller: TableCaller,
+    JsonBody(body): JsonBody<RegisterBody>,
+) -> Result<Response, RestError> {
     let (name, location) = (&body.name, &body.metadata_location);
     places::check(asked.rest(), &caller, location)?;
     let registered = if body.overwrite.unwrap_or_default() {
-        asked.catalog(Answer::Table).register_over(&path.0, name, location).await
+        asked.catalog(RecordedAnswer::Table).register_over(&path.0, name, location).await
     } else {
-        asked.catalog(Answer::Table).register_table(&path.0, name, location).await
+        asked.catalog(RecordedAnswer::Table).register_table(&path.0, name, location).await
     };
     let table = match registered {
         Ok(table) => table,
@@ -176,11 +180,15 @@ pub(super) async fn register(
     };
     let ident = path.table(&body.name)?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
-    Ok(loaded(asked.rest(), &table, &access, Snapshots::All))
+    Ok(loaded(asked.rest(), &table, &access, SnapshotMode::All))
 }
 
 /// Why nothing was registered; names the table or view that stands in the way to who may know.
-pub(super) async fn not_registered(rest: &Rest, caller: &Caller, cause: CatalogError) -> Refused {
+pub(super) async fn not_registered(
+    rest: &RestState,
+    caller: &TableCaller,
+    cause: CatalogError,
+) -> RestError {
     let CatalogError::Registered(uuid) = cause else { return cause.into() };
     match rest.catalog.metastore().name_of(uuid).await {
         Ok(Some((levels, name))) if caller.principal().may(Action::Read, &levels) => {
@@ -194,16 +202,18 @@ pub(super) async fn not_registered(rest: &Rest, caller: &Caller, cause: CatalogE
 
 /// `GET /namespaces/{namespace}/tables/{table}`
 pub(super) async fn load(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(ident): TablePath,
-    Parameters(parameters): Parameters<LoadParameters>,
-    caller: Caller,
-) -> Result<Response, Refused> {
+    UrlParameters(parameters): UrlParameters<LoadParameters>,
+    caller: TableCaller,
+) -> Result<Response, RestError> {
     let snapshots = match parameters.snapshots.as_deref() {
-        None | Some("" | "all") => Snapshots::All,
-        Some("refs") => Snapshots::Refs,
+        None | Some("" | "all") => SnapshotMode::All,
+        Some("refs") => SnapshotMode::Refs,
         Some(other) => {
-            return Err(Refused::bad_request(format!("snapshots is `all` or `refs`, not {other}")));
+            return Err(RestError::bad_request(format!(
+                "snapshots is `all` or `refs`, not {other}"
+            )));
         }
     };
     let table = rest.catalog.load_present_table(&ident).await?;
@@ -217,9 +227,9 @@ pub(super) async fn load(
 
 /// `HEAD /namespaces/{namespace}/tables/{table}`
 pub(super) async fn exists(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     TablePath(table): TablePath,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, RestError> {
     let levels: &Levels = table.namespace().as_ref();
     match rest.catalog.metastore().table(levels, table.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
@@ -229,54 +239,58 @@ pub(super) async fn exists(
 
 /// `DELETE /namespaces/{namespace}/tables/{table}`
 pub(super) async fn drop(
-    asked: Asked,
+    asked: ChangeContext,
     TablePath(table): TablePath,
-    Parameters(parameters): Parameters<DropParameters>,
-) -> Result<StatusCode, Refused> {
+    UrlParameters(parameters): UrlParameters<DropParameters>,
+) -> Result<StatusCode, RestError> {
     // PyIceberg writes it as Python does: `True`.
     let purge = parameters.purge_requested.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
-    asked.catalog(Answer::Empty).drop_table(&table, purge).await?;
+    asked.catalog(RecordedAnswer::Empty).drop_table(&table, purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /namespaces/{namespace}/tables/{table}/unregister`
 pub(super) async fn unregister(
-    asked: Asked,
+    asked: ChangeContext,
     TablePath(table): TablePath,
-) -> Result<Json<CommitAnswer>, Refused> {
-    let table = asked.catalog(Answer::Commit).unregister_table(&table).await?;
+) -> Result<Json<CommitAnswer>, RestError> {
+    let table = asked.catalog(RecordedAnswer::Commit).unregister_table(&table).await?;
     Ok(Json(CommitAnswer::new(asked.rest(), table)))
 }
 
 /// `POST /tables/rename`
 pub(super) async fn rename(
-    asked: Asked,
-    Body(RenameBody { source, destination }): Body<RenameBody>,
-) -> Result<StatusCode, Refused> {
+    asked: ChangeContext,
+    JsonBody(RenameBody { source, destination }): JsonBody<RenameBody>,
+) -> Result<StatusCode, RestError> {
     let (source, destination) = (source.ident()?, destination.ident()?);
-    asked.catalog(Answer::Empty).rename_table(&source, &destination).await?;
+    asked.catalog(RecordedAnswer::Empty).rename_table(&source, &destination).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) fn loaded(
-    rest: &Rest,
+    rest: &RestState,
     table: &LoadedTable,
-    access: &Delegated,
-    snapshots: Snapshots,
+    access: &DelegatedAccess,
+    snapshots: SnapshotMode,
 ) -> Response {
     let etag = etag(table, &access.tag, snapshots);
     let encode = || {
         let location = Some(table.metadata_location.as_str());
         let (metadata, encoded) = (Arc::clone(&table.metadata), rest.catalog.encoded_parts(table));
-        encode(access, location, &Ordered { metadata, encoded, snapshots })
+        encode(access, location, &OrderedMetadata { metadata, encoded, snapshots })
     };
     let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
     ([(header::ETAG, etag)], json(body)).into_response()
 }
 
-fn encode(access: &Delegated, metadata_location: Option<&str>, metadata: &Ordered) -> Bytes {
-    let Delegated { config, storage_credentials, .. } = access;
-    let answer = LoadAnswer { metadata_location, metadata, config, storage_credentials };
+fn encode(
+    access: &DelegatedAccess,
+    metadata_location: Option<&str>,
+    metadata: &OrderedMetadata,
+) -> Bytes {
+    let DelegatedAccess { config, storage_credentials, .. } = access;
+    let answer = TableAnswer { metadata_location, metadata, config, storage_credentials };
     serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
 }
 
@@ -286,12 +300,12 @@ fn json(body: Bytes) -> Response {
 
 /// Names the answer. The file's name is in it because a repeated request is answered with the file
 /// it made, whatever the version is now, and the version because a file may be registered twice.
-pub(super) fn etag(table: &LoadedTable, tag: &str, snapshots: Snapshots) -> String {
+pub(super) fn etag(table: &LoadedTable, tag: &str, snapshots: SnapshotMode) -> String {
     let (uuid, version) = (table.metadata.uuid().simple(), table.version);
     let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
     let mode = match snapshots {
-        Snapshots::All => "all",
-        Snapshots::Refs => "refs",
+        SnapshotMode::All => "all",
+        SnapshotMode::Refs => "refs",
     };
     format!("\"{uuid}-{version}-{file:016x}-{mode}{tag}\"")
 }
@@ -310,19 +324,19 @@ fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
 /// Answers as they were sent last: a client loads a table for every statement, and its metadata is
 /// long.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
-    kept: Mutex<Kept>,
+pub(super) struct AnswerCache {
+    kept: Mutex<CachedAnswers>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedAnswers {
     by_etag: HashMap<String, Bytes>,
     /// The same names, newest last.
     order: VecDeque<String>,
     bytes: usize,
 }
 
-impl Answers {
+impl AnswerCache {
     pub(super) fn get_or_encode(&self, etag: &str, encode: impl FnOnce() -> Bytes) -> Bytes {
         if let Some(body) = self.lock().by_etag.get(etag) {
             return body.clone();
@@ -342,7 +356,7 @@ impl Answers {
         body
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, CachedAnswers> {
         // Nothing between the steps of a change can panic.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

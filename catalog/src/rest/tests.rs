@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    audit::{Call, Entry},
+    audit::{AuditEntry, AuditedCall},
     catalog::{CatalogOptions, DropPolicy},
     error::CatalogError,
     metastore::Metastore,
@@ -828,7 +828,7 @@ async fn errors_of_the_server_tell_nothing_of_its_inside() {
         ),
         (CatalogError::CommitStateUnknown(secret.to_owned()), 500, "CommitStateUnknownException"),
     ] {
-        let response = Refused::from(error).into_response();
+        let response = RestError::from(error).into_response();
         assert_eq!(response.status().as_u16(), status);
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&bytes).unwrap();
@@ -839,7 +839,7 @@ async fn errors_of_the_server_tell_nothing_of_its_inside() {
 
 #[test]
 fn remembered_answers_are_bounded_and_the_last_ones_stay() {
-    let answers = tables::Answers::default();
+    let answers = tables::AnswerCache::default();
     let body = |n: usize| Bytes::from(vec![n as u8; 3 << 20]);
     for n in 0..7 {
         let fresh = answers.get_or_encode(&n.to_string(), || body(n));

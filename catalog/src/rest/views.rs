@@ -1,20 +1,20 @@
 //! Views: list, create, register, load, replace, drop, rename.
 
 use super::{
-    Rest,
-    access::Caller,
-    asked::Asked,
+    RestState,
+    access::TableCaller,
     commit::parse,
-    error::Refused,
-    lists::{self, ListAnswer, PageParameters},
+    error::RestError,
+    idempotency::ChangeContext,
+    lists::{self, NamesAnswer, PageParameters},
     places,
-    request::{Body, NamespacePath, Parameters, ViewPath},
+    request::{JsonBody, NamespacePath, UrlParameters, ViewPath},
     tables::{RegisterBody, RenameBody, not_registered},
 };
 use crate::{
     catalog::{CreateView, LoadedView, ViewChange},
     error::CatalogError,
-    metastore::{Answer, Kind},
+    metastore::{NameKind, RecordedAnswer},
     view,
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -28,7 +28,7 @@ use std::collections::HashMap;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct CreateBody {
+pub(super) struct CreateViewBody {
     name: String,
     location: Option<String>,
     schema: Schema,
@@ -37,7 +37,7 @@ pub(super) struct CreateBody {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct CommitBody {
+pub(super) struct ViewCommitBody {
     requirements: Option<Vec<Box<RawValue>>>,
     updates: Option<Vec<Box<RawValue>>>,
 }
@@ -45,7 +45,7 @@ pub(super) struct CommitBody {
 /// The answer to all that ends with a view.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct LoadAnswer {
+pub(super) struct ViewAnswer {
     metadata_location: String,
     metadata: Value,
     /// Clients never read a view's files themselves.
@@ -54,20 +54,20 @@ pub(super) struct LoadAnswer {
 
 /// `GET /namespaces/{namespace}/views`
 pub(super) async fn list(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     path: NamespacePath,
-    Parameters(page): Parameters<PageParameters>,
-) -> Result<Json<ListAnswer>, Refused> {
-    lists::names(&rest, Kind::View, path, &page).await
+    UrlParameters(page): UrlParameters<PageParameters>,
+) -> Result<Json<NamesAnswer>, RestError> {
+    lists::names(&rest, NameKind::View, path, &page).await
 }
 
 /// `POST /namespaces/{namespace}/views`
 pub(super) async fn create(
-    asked: Asked,
+    asked: ChangeContext,
     path: NamespacePath,
-    caller: Caller,
-    Body(body): Body<CreateBody>,
-) -> Result<Json<LoadAnswer>, Refused> {
+    caller: TableCaller,
+    JsonBody(body): JsonBody<CreateViewBody>,
+) -> Result<Json<ViewAnswer>, RestError> {
     if let Some(location) = &body.location {
         places::check(asked.rest(), &caller, location)?;
     }
@@ -78,18 +78,18 @@ pub(super) async fn create(
         location: body.location,
         properties: body.properties.unwrap_or_default(),
     };
-    Ok(answer(asked.catalog(Answer::View).views().create(&path.0, view).await?))
+    Ok(answer(asked.catalog(RecordedAnswer::View).views().create(&path.0, view).await?))
 }
 
 /// `POST /namespaces/{namespace}/register-view`
 pub(super) async fn register(
-    asked: Asked,
+    asked: ChangeContext,
     path: NamespacePath,
-    caller: Caller,
-    Body(body): Body<RegisterBody>,
-) -> Result<Json<LoadAnswer>, Refused> {
+    caller: TableCaller,
+    JsonBody(body): JsonBody<RegisterBody>,
+) -> Result<Json<ViewAnswer>, RestError> {
     places::check(asked.rest(), &caller, &body.metadata_location)?;
-    let catalog = asked.catalog(Answer::View);
+    let catalog = asked.catalog(RecordedAnswer::View);
     match catalog.views().register(&path.0, &body.name, &body.metadata_location).await {
         Ok(view) => Ok(answer(view)),
         Err(cause) => Err(not_registered(asked.rest(), &caller, cause).await),
@@ -98,17 +98,17 @@ pub(super) async fn register(
 
 /// `GET /namespaces/{namespace}/views/{view}`
 pub(super) async fn load(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     ViewPath(view): ViewPath,
-) -> Result<Json<LoadAnswer>, Refused> {
+) -> Result<Json<ViewAnswer>, RestError> {
     Ok(answer(rest.catalog.views().load_present(&view).await?))
 }
 
 /// `HEAD /namespaces/{namespace}/views/{view}`
 pub(super) async fn exists(
-    State(rest): State<Rest>,
+    State(rest): State<RestState>,
     ViewPath(view): ViewPath,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, RestError> {
     match rest.catalog.metastore().view(view.namespace().as_ref(), view.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(CatalogError::NoSuchView(view.to_string()).into()),
@@ -117,35 +117,46 @@ pub(super) async fn exists(
 
 /// `POST /namespaces/{namespace}/views/{view}`
 pub(super) async fn commit(
-    asked: Asked,
+    asked: ChangeContext,
     ViewPath(view): ViewPath,
-    caller: Caller,
-    Body(body): Body<CommitBody>,
-) -> Result<Json<LoadAnswer>, Refused> {
+    caller: TableCaller,
+    JsonBody(body): JsonBody<ViewCommitBody>,
+) -> Result<Json<ViewAnswer>, RestError> {
     let requirements = parse(body.requirements.as_deref(), "requirement", "type")?;
     let updates = parse(body.updates.as_deref(), "update", "action")?;
     let change = ViewChange { view, requirements, updates };
     check_places(asked.rest(), &caller, &change).await?;
-    Ok(answer(asked.catalog(Answer::View).views().commit(change).await?))
+    Ok(answer(asked.catalog(RecordedAnswer::View).views().commit(change).await?))
 }
 
 /// `DELETE /namespaces/{namespace}/views/{view}`
-pub(super) async fn drop(asked: Asked, ViewPath(view): ViewPath) -> Result<StatusCode, Refused> {
-    asked.catalog(Answer::Empty).views().drop(&view).await?;
+pub(super) async fn drop(
+    asked: ChangeContext,
+    ViewPath(view): ViewPath,
+) -> Result<StatusCode, RestError> {
+    asked.catalog(RecordedAnswer::Empty).views().drop(&view).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /views/rename`
 pub(super) async fn rename(
-    asked: Asked,
-    Body(RenameBody { source, destination }): Body<RenameBody>,
-) -> Result<StatusCode, Refused> {
-    asked.catalog(Answer::Empty).views().rename(&source.ident()?, &destination.ident()?).await?;
+    asked: ChangeContext,
+    JsonBody(RenameBody { source, destination }): JsonBody<RenameBody>,
+) -> Result<StatusCode, RestError> {
+    asked
+        .catalog(RecordedAnswer::Empty)
+        .views()
+        .rename(&source.ident()?, &destination.ident()?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// As for a table.
-async fn check_places(rest: &Rest, caller: &Caller, change: &ViewChange) -> Result<(), Refused> {
+async fn check_places(
+    rest: &RestState,
+    caller: &TableCaller,
+    change: &ViewChange,
+) -> Result<(), RestError> {
     for update in &change.updates {
         let ViewUpdate::SetLocation { location } = update else { continue };
         let Err(refused) = places::check(rest, caller, location) else { continue };
@@ -160,8 +171,8 @@ async fn check_places(rest: &Rest, caller: &Caller, change: &ViewChange) -> Resu
     Ok(())
 }
 
-pub(super) fn answer(view: LoadedView) -> Json<LoadAnswer> {
-    Json(LoadAnswer {
+pub(super) fn answer(view: LoadedView) -> Json<ViewAnswer> {
+    Json(ViewAnswer {
         metadata_location: view.metadata_location,
         metadata: view::to_json(&view.metadata),
         config: HashMap::new(),

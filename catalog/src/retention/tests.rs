@@ -11,9 +11,9 @@ use std::{collections::HashMap, sync::Arc};
 const NOW_MS: i64 = 1_000 * DAY_MS + 12 * HOUR_MS + 30 * MINUTE_MS;
 
 /// Snapshots of these ages, the newest last; ids from 1.
-fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<Candidate> {
+fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<SnapshotCandidate> {
     let candidate =
-        |(sequence, age_ms)| Candidate { id: sequence, sequence, at_ms: NOW_MS - age_ms };
+        |(sequence, age_ms)| SnapshotCandidate { id: sequence, sequence, at_ms: NOW_MS - age_ms };
     (1..).zip(ages_ms).map(candidate).collect()
 }
 
@@ -22,7 +22,7 @@ fn steady(count: usize, every_ms: i64, from_age_ms: i64) -> Vec<i64> {
     (0..count as i64).rev().map(|i| from_age_ms + i * every_ms).collect()
 }
 
-fn kept(mut snapshots: Vec<Candidate>, named: &[i64]) -> Vec<Candidate> {
+fn kept(mut snapshots: Vec<SnapshotCandidate>, named: &[i64]) -> Vec<SnapshotCandidate> {
     let removed: HashSet<i64> =
         thin(&mut snapshots, &named.iter().copied().collect(), NOW_MS).into_iter().collect();
     snapshots.retain(|s| !removed.contains(&s.id));

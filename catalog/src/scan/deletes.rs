@@ -3,7 +3,7 @@
 //! Its one invariant: a delete file that may hold a row of a data file is among those of that
 //! file. One too many costs a read; one too few shows deleted rows.
 
-use super::manifests::{Files, PlannedFile};
+use super::manifests::{PlannedFile, PlannedFiles};
 use iceberg::spec::{
     DataContentType, DataFileFormat, Datum, Literal, PrimitiveLiteral, Struct, TableMetadata,
 };
@@ -15,7 +15,7 @@ const FILE_PATH_ID: i32 = 2_147_483_546;
 /// Delete files by what they may delete from.
 #[derive(Debug, Default)]
 pub struct DeleteIndex {
-    files: Files,
+    files: PlannedFiles,
     /// Position deletes that are about one data file.
     by_path: HashMap<String, Vec<usize>>,
     /// Deletion vectors, which are about one data file each.
@@ -31,7 +31,7 @@ pub struct DeleteIndex {
 impl DeleteIndex {
     /// An index of a snapshot's delete files.
     #[must_use]
-    pub fn new(metadata: &TableMetadata, files: Files) -> Self {
+    pub fn new(metadata: &TableMetadata, files: PlannedFiles) -> Self {
         let mut index = Self::default();
         for (at, file) in files.iter().enumerate() {
             let place = match file.content {
@@ -65,9 +65,9 @@ impl DeleteIndex {
 
     /// The delete files that reach a data file.
     #[must_use]
-    pub fn of(&self, data: &PlannedFile) -> Files {
+    pub fn of(&self, data: &PlannedFile) -> PlannedFiles {
         if self.is_empty() {
-            return Files::new();
+            return PlannedFiles::new();
         }
         let listed = |found: Option<&Vec<usize>>| found.map_or(&[][..], Vec::as_slice).to_vec();
         let mut reached = listed(self.by_partition.get(&partition_key(data)));
@@ -93,7 +93,7 @@ impl DeleteIndex {
 
     /// The delete files that reach any of these data files, each once.
     #[must_use]
-    pub fn of_all(&self, data: &[Arc<PlannedFile>]) -> Files {
+    pub fn of_all(&self, data: &[Arc<PlannedFile>]) -> PlannedFiles {
         let mut found: HashMap<String, Arc<PlannedFile>> = HashMap::new();
         for file in data.iter().flat_map(|file| self.of(file)) {
             let name = format!("{}#{:?}", file.location, file.content_offset);

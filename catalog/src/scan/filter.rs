@@ -24,16 +24,16 @@ pub enum Filter {
     /// One of both holds.
     Or(Box<Filter>, Box<Filter>),
     /// A value passes a check.
-    Test(Test),
+    Test(FilterTest),
 }
 
 /// A check of one value of a row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Test {
+pub struct FilterTest {
     /// Which value.
     pub term: Term,
     /// What must be true of it.
-    pub check: Check,
+    pub check: ValueCheck,
 }
 
 /// A column's value, or what a transform makes of it.
@@ -53,7 +53,7 @@ pub struct Term {
 
 /// What must be true of a value. None but `IsNull` need be true of a missing one.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Check {
+pub enum ValueCheck {
     /// It is missing.
     IsNull,
     /// It is there.
@@ -93,7 +93,7 @@ pub enum Comparison {
 
 /// What is known of a condition for a set of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FilterVerdict {
     /// No row meets it.
     Never,
     /// Some rows may.
@@ -132,16 +132,18 @@ impl Filter {
             Self::Unknown => Self::Unknown,
             Self::And(left, right) => left.negate().or(right.negate()),
             Self::Or(left, right) => left.negate().and(right.negate()),
-            Self::Test(Test { term, check }) => Self::Test(Test { term, check: check.negate() }),
+            Self::Test(FilterTest { term, check }) => {
+                Self::Test(FilterTest { term, check: check.negate() })
+            }
         }
     }
 
     /// What holds for a set of rows of which `known` tells each test's verdict.
-    pub fn verdict(&self, known: &impl Fn(&Test) -> Verdict) -> Verdict {
+    pub fn verdict(&self, known: &impl Fn(&FilterTest) -> FilterVerdict) -> FilterVerdict {
         match self {
-            Self::True => Verdict::Always,
-            Self::False => Verdict::Never,
-            Self::Unknown => Verdict::Maybe,
+            Self::True => FilterVerdict::Always,
+            Self::False => FilterVerdict::Never,
+            Self::Unknown => FilterVerdict::Maybe,
             Self::And(left, right) => left.verdict(known).and(right.verdict(known)),
             Self::Or(left, right) => {
                 left.verdict(known).negate().and(right.verdict(known).negate()).negate()
@@ -151,14 +153,14 @@ impl Filter {
     }
 
     /// What is left to check on each of those rows.
-    pub fn residual(&self, known: &impl Fn(&Test) -> Verdict) -> Self {
+    pub fn residual(&self, known: &impl Fn(&FilterTest) -> FilterVerdict) -> Self {
         match self {
             Self::And(left, right) => left.residual(known).and(right.residual(known)),
             Self::Or(left, right) => left.residual(known).or(right.residual(known)),
             Self::Test(test) => match known(test) {
-                Verdict::Never => Self::False,
-                Verdict::Always => Self::True,
-                Verdict::Maybe => self.clone(),
+                FilterVerdict::Never => Self::False,
+                FilterVerdict::Always => Self::True,
+                FilterVerdict::Maybe => self.clone(),
             },
             Self::True | Self::False | Self::Unknown => self.clone(),
         }
@@ -211,7 +213,7 @@ impl Term {
     }
 }
 
-impl Check {
+impl ValueCheck {
     fn negate(self) -> Self {
         match self {
             Self::IsNull => Self::NotNull,
@@ -240,7 +242,7 @@ impl Comparison {
     }
 }
 
-impl Verdict {
+impl FilterVerdict {
     /// What holds for both conditions together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! Its one invariant: a filter that is written and read again is the same filter.
 
-use super::filter::{Check, Comparison, Filter, Term, Test};
+use super::filter::{Comparison, Filter, FilterTest, Term, ValueCheck};
 use iceberg::spec::{Datum, Literal, PrimitiveLiteral, PrimitiveType, Schema, Transform, Type};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ pub const DEPTH_MAX: usize = 100;
 /// # Errors
 /// Which part of it is not understood, and why.
 pub fn parse(json: &Value, schema: &Schema, case_sensitive: bool) -> Result<Filter, String> {
-    Parser { schema, case_sensitive }.expression(json, 1)
+    FilterParser { schema, case_sensitive }.expression(json, 1)
 }
 
 /// Writes an expression.
@@ -35,7 +35,7 @@ pub fn write(filter: &Filter) -> Value {
     }
 }
 
-fn write_test(Test { term, check }: &Test) -> Value {
+fn write_test(FilterTest { term, check }: &FilterTest) -> Value {
     let kind = check_name(check);
     let term = match term.transform {
         Transform::Identity => json!(term.name),
@@ -44,38 +44,38 @@ fn write_test(Test { term, check }: &Test) -> Value {
         }
     };
     match check {
-        Check::IsNull | Check::NotNull | Check::IsNan | Check::NotNan => {
+        ValueCheck::IsNull | ValueCheck::NotNull | ValueCheck::IsNan | ValueCheck::NotNan => {
             json!({"type": kind, "term": term})
         }
-        Check::Compare(_, value) => {
+        ValueCheck::Compare(_, value) => {
             json!({"type": kind, "term": term, "value": write_datum(value)})
         }
-        Check::StartsWith(prefix) | Check::NotStartsWith(prefix) => {
+        ValueCheck::StartsWith(prefix) | ValueCheck::NotStartsWith(prefix) => {
             json!({"type": kind, "term": term, "value": prefix})
         }
-        Check::In(values) | Check::NotIn(values) => {
+        ValueCheck::In(values) | ValueCheck::NotIn(values) => {
             let values: Vec<_> = values.iter().map(write_datum).collect();
             json!({"type": kind, "term": term, "values": values})
         }
     }
 }
 
-fn check_name(check: &Check) -> &'static str {
+fn check_name(check: &ValueCheck) -> &'static str {
     match check {
-        Check::IsNull => "is-null",
-        Check::NotNull => "not-null",
-        Check::IsNan => "is-nan",
-        Check::NotNan => "not-nan",
-        Check::Compare(Comparison::Less, _) => "lt",
-        Check::Compare(Comparison::LessOrEqual, _) => "lt-eq",
-        Check::Compare(Comparison::Greater, _) => "gt",
-        Check::Compare(Comparison::GreaterOrEqual, _) => "gt-eq",
-        Check::Compare(Comparison::Equal, _) => "eq",
-        Check::Compare(Comparison::NotEqual, _) => "not-eq",
-        Check::In(_) => "in",
-        Check::NotIn(_) => "not-in",
-        Check::StartsWith(_) => "starts-with",
-        Check::NotStartsWith(_) => "not-starts-with",
+        ValueCheck::IsNull => "is-null",
+        ValueCheck::NotNull => "not-null",
+        ValueCheck::IsNan => "is-nan",
+        ValueCheck::NotNan => "not-nan",
+        ValueCheck::Compare(Comparison::Less, _) => "lt",
+        ValueCheck::Compare(Comparison::LessOrEqual, _) => "lt-eq",
+        ValueCheck::Compare(Comparison::Greater, _) => "gt",
+        ValueCheck::Compare(Comparison::GreaterOrEqual, _) => "gt-eq",
+        ValueCheck::Compare(Comparison::Equal, _) => "eq",
+        ValueCheck::Compare(Comparison::NotEqual, _) => "not-eq",
+        ValueCheck::In(_) => "in",
+        ValueCheck::NotIn(_) => "not-in",
+        ValueCheck::StartsWith(_) => "starts-with",
+        ValueCheck::NotStartsWith(_) => "not-starts-with",
     }
 }
 
@@ -126,12 +126,12 @@ fn write_time(value: i64, per_second: i64, zone: &str) -> Value {
     }
 }
 
-struct Parser<'a> {
+struct FilterParser<'a> {
     schema: &'a Schema,
     case_sensitive: bool,
 }
 
-impl Parser<'_> {
+impl FilterParser<'_> {
     fn expression(&self, json: &Value, depth: usize) -> Result<Filter, String> {
         if DEPTH_MAX < depth {
             return Err(format!("the expression is more than {DEPTH_MAX} levels deep"));
@@ -165,31 +165,31 @@ impl Parser<'_> {
         let compared = |comparison| {
             let term = self.term(json)?;
             let value = parse_value(part(json, "value")?, &term)?;
-            Ok((term, Check::Compare(comparison, value)))
+            Ok((term, ValueCheck::Compare(comparison, value)))
         };
         let plain = |check| Ok((self.term(json)?, check));
         let (term, check) = match kind {
-            "is-null" => plain(Check::IsNull),
-            "not-null" => plain(Check::NotNull),
-            "is-nan" => plain(Check::IsNan),
-            "not-nan" => plain(Check::NotNan),
+            "is-null" => plain(ValueCheck::IsNull),
+            "not-null" => plain(ValueCheck::NotNull),
+            "is-nan" => plain(ValueCheck::IsNan),
+            "not-nan" => plain(ValueCheck::NotNan),
             "lt" => compared(Comparison::Less),
             "lt-eq" => compared(Comparison::LessOrEqual),
             "gt" => compared(Comparison::Greater),
             "gt-eq" => compared(Comparison::GreaterOrEqual),
             "eq" => compared(Comparison::Equal),
             "not-eq" => compared(Comparison::NotEqual),
-            "in" => self.values(json).map(|(term, values)| (term, Check::In(values))),
-            "not-in" => self.values(json).map(|(term, values)| (term, Check::NotIn(values))),
+            "in" => self.values(json).map(|(term, values)| (term, ValueCheck::In(values))),
+            "not-in" => self.values(json).map(|(term, values)| (term, ValueCheck::NotIn(values))),
             "starts-with" => {
-                self.prefix(json).map(|(term, prefix)| (term, Check::StartsWith(prefix)))
+                self.prefix(json).map(|(term, prefix)| (term, ValueCheck::StartsWith(prefix)))
             }
             "not-starts-with" => {
-                self.prefix(json).map(|(term, prefix)| (term, Check::NotStartsWith(prefix)))
+                self.prefix(json).map(|(term, prefix)| (term, ValueCheck::NotStartsWith(prefix)))
             }
             _ => Err(format!("`{kind}` is no type of expression")),
         }?;
-        Ok(Filter::Test(Test { term, check }))
+        Ok(Filter::Test(FilterTest { term, check }))
     }
 
     fn term(&self, json: &Value) -> Result<Term, String> {

@@ -148,13 +148,13 @@ fn columns(file: &DataFile) -> Vec<ColumnBounds> {
 }
 
 /// Files of a manifest or a snapshot.
-pub type Files = Vec<Arc<PlannedFile>>;
+pub type PlannedFiles = Vec<Arc<PlannedFile>>;
 
 /// Parsed manifests by location. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestCache {
     lists: Arc<Mutex<HashMap<String, Arc<Vec<ManifestFile>>>>>,
-    files: Arc<Mutex<HashMap<String, Arc<Files>>>>,
+    files: Arc<Mutex<HashMap<String, Arc<PlannedFiles>>>>,
 }
 
 impl ManifestCache {
@@ -204,12 +204,12 @@ impl ManifestCache {
         metadata: &TableMetadata,
         manifests: &[&ManifestFile],
         until: Deadline,
-    ) -> Result<Files, ScanError> {
+    ) -> Result<PlannedFiles, ScanError> {
         // It was checked when the files were committed, but one may have changed since.
         let own = &storage.normalize(metadata.location())?;
         let read = |manifest| self.manifest(storage, own, manifest, until);
         let reads: Vec<_> = manifests.iter().map(|manifest| read(*manifest)).collect();
-        let parsed: Vec<Arc<Files>> =
+        let parsed: Vec<Arc<PlannedFiles>> =
             stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(parsed.iter().flat_map(|files| files.iter().map(Arc::clone)).collect())
     }
@@ -220,7 +220,7 @@ impl ManifestCache {
         own: &Location,
         manifest: &ManifestFile,
         until: Deadline,
-    ) -> Result<Arc<Files>, ScanError> {
+    ) -> Result<Arc<PlannedFiles>, ScanError> {
         let location = own.admit(&manifest.manifest_path)?;
         let location = location.as_str();
         if let Some(files) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(location)
@@ -247,9 +247,9 @@ impl ManifestCache {
     }
 }
 
-fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> Files {
+fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> PlannedFiles {
     let mut next_row_id = manifest.first_row_id.and_then(|id| i64::try_from(id).ok());
-    let mut files = Files::new();
+    let mut files = PlannedFiles::new();
     for entry in parsed.entries() {
         let mut first_row_id = entry.data_file().first_row_id();
         // Files that were added with the manifest are numbered in its order.

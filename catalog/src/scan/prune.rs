@@ -1,10 +1,10 @@
 //! Verdicts on a filter from what a manifest list says of a manifest, and a manifest of a file.
 
 use super::{
-    facts::{Facts, Share, has_nan},
-    filter::{Check, Comparison, Filter, Term, Test, Verdict, datum, transformed},
+    facts::{RowShare, TermFacts, has_nan},
+    filter::{Comparison, Filter, FilterTest, FilterVerdict, Term, ValueCheck, datum, transformed},
     manifests::{ColumnBounds, PlannedFile},
-    range::{self, End},
+    range::{self, RangeEnd},
 };
 use iceberg::spec::{
     Datum, FieldSummary, Literal, ManifestFile, PartitionField, PrimitiveType, TableMetadata,
@@ -20,17 +20,18 @@ pub(super) fn may_list(metadata: &TableMetadata, manifest: &ManifestFile, filter
     if spec.fields().len() != summaries.len() {
         return true;
     }
-    let known = |test: &Test| {
+    let known = |test: &FilterTest| {
         let fields = spec.fields().iter().zip(summaries);
         of_fields(test, fields, of_summary)
     };
-    filter.verdict(&known) != Verdict::Never
+    filter.verdict(&known) != FilterVerdict::Never
 }
 
 /// Whether a file may have a row that meets the filter.
 pub(super) fn may_match(metadata: &TableMetadata, file: &PlannedFile, filter: &Filter) -> bool {
-    let known = |test: &Test| by_partition(metadata, file, test).or_else(|| by_bounds(file, test));
-    filter.verdict(&known) != Verdict::Never
+    let known =
+        |test: &FilterTest| by_partition(metadata, file, test).or_else(|| by_bounds(file, test));
+    filter.verdict(&known) != FilterVerdict::Never
 }
 
 /// What the file's partition leaves of the filter to check on its rows.
@@ -38,8 +39,10 @@ pub(super) fn residual(metadata: &TableMetadata, file: &PlannedFile, filter: &Fi
     filter.residual(&|test| by_partition(metadata, file, test))
 }
 
-fn by_partition(metadata: &TableMetadata, file: &PlannedFile, test: &Test) -> Verdict {
-    let Some(spec) = metadata.partition_spec_by_id(file.spec_id) else { return Verdict::Maybe };
+fn by_partition(metadata: &TableMetadata, file: &PlannedFile, test: &FilterTest) -> FilterVerdict {
+    let Some(spec) = metadata.partition_spec_by_id(file.spec_id) else {
+        return FilterVerdict::Maybe;
+    };
     let fields = spec.fields().iter().zip(file.partition.iter());
     of_fields(test, fields, |field, value, source| {
         let Some(value) = value else { return Some(PartitionFacts::null()) };
@@ -51,28 +54,28 @@ fn by_partition(metadata: &TableMetadata, file: &PlannedFile, test: &Test) -> Ve
         };
         let end = |end| range::end(field.transform, value, source, end);
         Some(PartitionFacts {
-            of_field: exact.map_or_else(unknown_value, Facts::exactly),
-            lower: end(End::Lower),
-            upper: end(End::Upper),
+            of_field: exact.map_or_else(unknown_value, TermFacts::exactly),
+            lower: end(RangeEnd::Lower),
+            upper: end(RangeEnd::Upper),
         })
     })
 }
 
 /// What is known of a partition field, and of the column behind it.
 struct PartitionFacts {
-    of_field: Facts,
+    of_field: TermFacts,
     lower: Option<Datum>,
     upper: Option<Datum>,
 }
 
 impl PartitionFacts {
     fn null() -> Self {
-        Self { of_field: Facts::null(), lower: None, upper: None }
+        Self { of_field: TermFacts::null(), lower: None, upper: None }
     }
 }
 
-fn unknown_value() -> Facts {
-    Facts { nulls: Share::None, nans: Share::Some, lower: None, upper: None }
+fn unknown_value() -> TermFacts {
+    TermFacts { nulls: RowShare::None, nans: RowShare::Some, lower: None, upper: None }
 }
 
 fn of_summary(
@@ -85,8 +88,8 @@ fn of_summary(
     let lower = summary.lower_bound.as_ref().and_then(|bytes| bound(bytes));
     let upper = summary.upper_bound.as_ref().and_then(|bytes| bound(bytes));
     let nans = match (has_nan(&kind), summary.contains_nan) {
-        (false, _) | (true, Some(false)) => Share::None,
-        (true, None | Some(true)) => Share::Some,
+        (false, _) | (true, Some(false)) => RowShare::None,
+        (true, None | Some(true)) => RowShare::Some,
     };
     let end = |bound: &Option<Datum>, end| {
         range::end(field.transform, bound.as_ref()?.literal(), source, end)
@@ -94,10 +97,10 @@ fn of_summary(
     let hides = |highest: &Datum| range::may_hide_wrapped(field.transform, highest.literal());
     let is_whole = !upper.as_ref().is_some_and(hides);
     Some(PartitionFacts {
-        lower: end(&lower, End::Lower).filter(|_| is_whole),
-        upper: end(&upper, End::Upper),
-        of_field: Facts {
-            nulls: if summary.contains_null { Share::Some } else { Share::None },
+        lower: end(&lower, RangeEnd::Lower).filter(|_| is_whole),
+        upper: end(&upper, RangeEnd::Upper),
+        of_field: TermFacts {
+            nulls: if summary.contains_null { RowShare::Some } else { RowShare::None },
             nans,
             lower,
             upper,
@@ -107,23 +110,23 @@ fn of_summary(
 
 /// The most decided verdict of the partition fields that are made from the test's column.
 fn of_fields<'a, V>(
-    test: &Test,
+    test: &FilterTest,
     fields: impl Iterator<Item = (&'a PartitionField, V)>,
     facts: impl Fn(&PartitionField, V, &PrimitiveType) -> Option<PartitionFacts>,
-) -> Verdict {
+) -> FilterVerdict {
     let of_column = fields.filter(|(field, _)| {
         field.source_id == test.term.field_id
             && !matches!(field.transform, Transform::Void | Transform::Unknown)
     });
-    of_column.fold(Verdict::Maybe, |verdict, (field, value)| {
+    of_column.fold(FilterVerdict::Maybe, |verdict, (field, value)| {
         verdict.or_else(|| match facts(field, value, &test.term.source) {
             Some(facts) => of_field(test, field.transform, facts),
-            None => Verdict::Maybe,
+            None => FilterVerdict::Maybe,
         })
     })
 }
 
-fn of_field(test: &Test, transform: Transform, facts: PartitionFacts) -> Verdict {
+fn of_field(test: &FilterTest, transform: Transform, facts: PartitionFacts) -> FilterVerdict {
     let term = &test.term;
     if term.transform == transform {
         return facts.of_field.verdict(&test.check);
@@ -133,36 +136,36 @@ fn of_field(test: &Test, transform: Transform, facts: PartitionFacts) -> Verdict
     if let (Transform::Bucket(_), Transform::Identity) = (transform, term.transform) {
         let of_buckets = in_buckets(transform, &test.check).map(|check| of_field.verdict(&check));
         // A value that is in the bucket need not be the one that is looked for.
-        if of_buckets == Some(Verdict::Never) {
-            return Verdict::Never;
+        if of_buckets == Some(FilterVerdict::Never) {
+            return FilterVerdict::Never;
         }
     }
     // Only an identity field says which values are NaN.
     let nans = match (has_nan(&term.source), transform) {
         (true, Transform::Identity) => of_field.nans,
-        (true, _) => Share::Some,
-        (false, _) => Share::None,
+        (true, _) => RowShare::Some,
+        (false, _) => RowShare::None,
     };
-    of_source(term, Facts { nulls, nans, lower, upper }).verdict(&test.check)
+    of_source(term, TermFacts { nulls, nans, lower, upper }).verdict(&test.check)
 }
 
 /// A check of values as one of their buckets.
-fn in_buckets(bucket: Transform, check: &Check) -> Option<Check> {
+fn in_buckets(bucket: Transform, check: &ValueCheck) -> Option<ValueCheck> {
     match check {
-        Check::Compare(Comparison::Equal, value) => {
-            Some(Check::Compare(Comparison::Equal, transformed(bucket, value)?))
+        ValueCheck::Compare(Comparison::Equal, value) => {
+            Some(ValueCheck::Compare(Comparison::Equal, transformed(bucket, value)?))
         }
-        Check::In(values) => values
+        ValueCheck::In(values) => values
             .iter()
             .map(|value| transformed(bucket, value))
             .collect::<Option<_>>()
-            .map(Check::In),
+            .map(ValueCheck::In),
         _ => None,
     }
 }
 
 /// What is known of a term, from what is known of its column.
-fn of_source(term: &Term, facts: Facts) -> Facts {
+fn of_source(term: &Term, facts: TermFacts) -> TermFacts {
     if term.transform == Transform::Identity {
         return facts;
     }
@@ -172,34 +175,34 @@ fn of_source(term: &Term, facts: Facts) -> Facts {
         let keeps = term.transform.preserves_order() || is_one;
         bound.filter(|_| keeps).and_then(|bound| transformed(term.transform, &bound))
     };
-    Facts {
+    TermFacts {
         nulls: facts.nulls,
-        nans: if has_nan(&term.result) { Share::Some } else { Share::None },
+        nans: if has_nan(&term.result) { RowShare::Some } else { RowShare::None },
         lower: apply(facts.lower),
         upper: apply(facts.upper),
     }
 }
 
-fn by_bounds(file: &PlannedFile, test: &Test) -> Verdict {
-    let Some(known) = file.column(test.term.field_id) else { return Verdict::Maybe };
+fn by_bounds(file: &PlannedFile, test: &FilterTest) -> FilterVerdict {
+    let Some(known) = file.column(test.term.field_id) else { return FilterVerdict::Maybe };
     let facts = of_column(file, known, &test.term.source);
     of_source(&test.term, facts).verdict(&test.check)
 }
 
-fn of_column(file: &PlannedFile, known: &ColumnBounds, kind: &PrimitiveType) -> Facts {
+fn of_column(file: &PlannedFile, known: &ColumnBounds, kind: &PrimitiveType) -> TermFacts {
     let values = known.values.unwrap_or(file.rows);
     let nulls = match known.nulls {
-        Some(0) => Share::None,
-        Some(nulls) if nulls == values => Share::All,
-        Some(_) | None => Share::Some,
+        Some(0) => RowShare::None,
+        Some(nulls) if nulls == values => RowShare::All,
+        Some(_) | None => RowShare::Some,
     };
     let nans = match known.nans {
-        _ if !has_nan(kind) => Share::None,
-        Some(0) => Share::None,
-        Some(nans) if nans + known.nulls.unwrap_or(0) == values => Share::All,
-        Some(_) | None => Share::Some,
+        _ if !has_nan(kind) => RowShare::None,
+        Some(0) => RowShare::None,
+        Some(nans) if nans + known.nulls.unwrap_or(0) == values => RowShare::All,
+        Some(_) | None => RowShare::Some,
     };
-    Facts { nulls, nans, lower: known.lower.clone(), upper: known.upper.clone() }
+    TermFacts { nulls, nans, lower: known.lower.clone(), upper: known.upper.clone() }
 }
 
 fn result_type(transform: Transform, source: &PrimitiveType) -> Option<PrimitiveType> {

@@ -9,7 +9,7 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// The end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum RangeEnd {
     Lower,
     Upper,
 }
@@ -20,7 +20,7 @@ pub(super) fn end(
     transform: Transform,
     value: &PrimitiveLiteral,
     source: &PrimitiveType,
-    end: End,
+    end: RangeEnd,
 ) -> Option<Datum> {
     match transform {
         Transform::Identity => datum(value, source),
@@ -37,14 +37,14 @@ pub(super) fn end(
             // Old writers cut times before 1970 towards it, into the unit after theirs.
             let first = if unit <= 0 { unit - 1 } else { unit };
             let seconds = match end {
-                End::Lower => start_seconds(transform, first)?,
-                End::Upper => start_seconds(transform, unit + 1)?,
+                RangeEnd::Lower => start_seconds(transform, first)?,
+                RangeEnd::Upper => start_seconds(transform, unit + 1)?,
             };
             let start = match per_second {
                 None => seconds / DAY_SECONDS,
                 Some(per_second) => seconds.checked_mul(per_second)?,
             };
-            let value = if end == End::Upper { start.checked_sub(1)? } else { start };
+            let value = if end == RangeEnd::Upper { start.checked_sub(1)? } else { start };
             let value = match per_second {
                 None => PrimitiveLiteral::Int(i32::try_from(value).ok()?),
                 Some(_) => PrimitiveLiteral::Long(value),
@@ -59,13 +59,13 @@ fn truncated(
     width: u32,
     value: &PrimitiveLiteral,
     source: &PrimitiveType,
-    end: End,
+    end: RangeEnd,
 ) -> Option<Datum> {
     use PrimitiveLiteral::{Int, Int128, Long, String};
     if is_wrapped(width, value) {
         return None;
     }
-    if end == End::Lower {
+    if end == RangeEnd::Lower {
         return datum(value, source);
     }
     let last = i64::from(width) - 1;

@@ -1,5 +1,5 @@
 use super::{
-    filter::{Check, Comparison, Filter, Term, Test},
+    filter::{Comparison, Filter, FilterTest, Term, ValueCheck},
     fixture::Lake,
     *,
 };
@@ -202,17 +202,17 @@ fn random_filter(random: &mut StdRng, schema: &Schema, depth: u32) -> Filter {
     let is_text = term.result == PrimitiveType::String;
     let prefix = (*TEXTS.choose(random).unwrap()).to_owned();
     let check = match random.random_range(0..12) {
-        0 => Check::IsNull,
-        1 => Check::NotNull,
-        2 if id == 4 => Check::IsNan,
-        3 if id == 4 => Check::NotNan,
-        2 => Check::In((0..3).map(|_| literal(random)).collect()),
-        3 => Check::NotIn((0..2).map(|_| literal(random)).collect()),
-        4 if is_text => Check::StartsWith(prefix),
-        5 if is_text => Check::NotStartsWith(prefix),
-        _ => Check::Compare(*comparisons.choose(random).unwrap(), literal(random)),
+        0 => ValueCheck::IsNull,
+        1 => ValueCheck::NotNull,
+        2 if id == 4 => ValueCheck::IsNan,
+        3 if id == 4 => ValueCheck::NotNan,
+        2 => ValueCheck::In((0..3).map(|_| literal(random)).collect()),
+        3 => ValueCheck::NotIn((0..2).map(|_| literal(random)).collect()),
+        4 if is_text => ValueCheck::StartsWith(prefix),
+        5 if is_text => ValueCheck::NotStartsWith(prefix),
+        _ => ValueCheck::Compare(*comparisons.choose(random).unwrap(), literal(random)),
     };
-    Filter::Test(Test { term, check })
+    Filter::Test(FilterTest { term, check })
 }
 
 /// What engines disagree about.
@@ -262,16 +262,16 @@ impl Reading {
         }
     }
 
-    fn passes(self, Test { term, check }: &Test, row: &Row) -> bool {
+    fn passes(self, FilterTest { term, check }: &FilterTest, row: &Row) -> bool {
         let value = row[&term.field_id].as_ref();
         let value = value.and_then(|value| transformed(term.transform, value));
         let Some(value) = value else {
             return match check {
-                Check::IsNull => true,
-                Check::NotNan
-                | Check::NotIn(_)
-                | Check::NotStartsWith(_)
-                | Check::Compare(Comparison::NotEqual, _) => self.null_differs,
+                ValueCheck::IsNull => true,
+                ValueCheck::NotNan
+                | ValueCheck::NotIn(_)
+                | ValueCheck::NotStartsWith(_)
+                | ValueCheck::Compare(Comparison::NotEqual, _) => self.null_differs,
                 _ => false,
             };
         };
@@ -282,15 +282,15 @@ impl Reading {
         };
         let equal = |other: &Datum| order(other) == Some(Ordering::Equal);
         match check {
-            Check::IsNull => false,
-            Check::NotNull => true,
-            Check::IsNan => value.is_nan(),
-            Check::NotNan => !value.is_nan(),
-            Check::In(values) => values.iter().any(equal),
-            Check::NotIn(values) => !values.iter().any(equal),
-            Check::StartsWith(prefix) => starts(prefix),
-            Check::NotStartsWith(prefix) => !starts(prefix),
-            Check::Compare(comparison, other) => match comparison {
+            ValueCheck::IsNull => false,
+            ValueCheck::NotNull => true,
+            ValueCheck::IsNan => value.is_nan(),
+            ValueCheck::NotNan => !value.is_nan(),
+            ValueCheck::In(values) => values.iter().any(equal),
+            ValueCheck::NotIn(values) => !values.iter().any(equal),
+            ValueCheck::StartsWith(prefix) => starts(prefix),
+            ValueCheck::NotStartsWith(prefix) => !starts(prefix),
+            ValueCheck::Compare(comparison, other) => match comparison {
                 Comparison::Less => order(other) == Some(Ordering::Less),
                 Comparison::LessOrEqual => order(other).is_some_and(Ordering::is_le),
                 Comparison::Greater => order(other) == Some(Ordering::Greater),
@@ -307,7 +307,7 @@ async fn no_row_that_meets_a_filter_is_left_out_and_residuals_decide_as_the_filt
     let mut random = StdRng::seed_from_u64(7);
     let (lake, files, snapshot_id) = evolved(&mut random).await;
     let cache = ManifestCache::default();
-    let source = Source {
+    let source = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
@@ -355,7 +355,7 @@ async fn no_row_that_meets_a_filter_is_left_out_and_residuals_decide_as_the_filt
 /// How many files are planned.
 async fn planned(lake: &Lake, filter: &serde_json::Value) -> usize {
     let cache = ManifestCache::default();
-    let source = Source {
+    let source = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
@@ -480,7 +480,7 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
     let global = global.equality_ids(Some(vec![3])).build().unwrap();
     let snapshot_id = lake.commit(Operation::Delete, vec![vec![global.clone()]]).await;
     let cache = ManifestCache::default();
-    let source = Source {
+    let source = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
@@ -509,18 +509,18 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
 
 #[test]
 fn a_cut_number_that_wrapped_around_says_nothing_of_its_column() {
-    use super::range::{End, end, may_hide_wrapped};
+    use super::range::{RangeEnd, end, may_hide_wrapped};
     use iceberg::spec::PrimitiveLiteral::{Int, Long};
     // What Java makes of -2147483648, in a column that may be one of longs since.
     for kind in [PrimitiveType::Int, PrimitiveType::Long] {
-        for side in [End::Lower, End::Upper] {
+        for side in [RangeEnd::Lower, RangeEnd::Upper] {
             assert_eq!(end(Transform::Truncate(10), &Int(2_147_483_646), &kind, side), None);
         }
-        let lower = end(Transform::Truncate(10), &Int(2_147_483_640), &kind, End::Lower);
+        let lower = end(Transform::Truncate(10), &Int(2_147_483_640), &kind, RangeEnd::Lower);
         assert!(lower.is_some());
     }
     let wrapped = Long(i64::MIN.wrapping_sub(i64::MIN.rem_euclid(10)));
-    assert_eq!(end(Transform::Truncate(10), &wrapped, &PrimitiveType::Long, End::Lower), None);
+    assert_eq!(end(Transform::Truncate(10), &wrapped, &PrimitiveType::Long, RangeEnd::Lower), None);
     // The summary of a manifest has the greatest value alone.
     for (highest, hides) in
         [(Int(2_147_483_640), true), (Int(-2_147_483_640), false), (Int(50), false)]
@@ -540,7 +540,7 @@ async fn an_incremental_scan_has_what_was_appended_between_two_snapshots() {
         ids.push((lake.commit(operation, vec![vec![file.clone()]]).await, file));
     }
     let cache = ManifestCache::default();
-    let source = Source {
+    let source = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
@@ -568,7 +568,7 @@ async fn a_scan_reads_and_names_nothing_outside_of_the_warehouse() {
     let file = file.file_path("file:///etc/passwd".to_owned()).build().unwrap();
     let snapshot_id = lake.commit(Operation::Append, vec![vec![file]]).await;
     let cache = ManifestCache::default();
-    let source = Source {
+    let source = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
@@ -592,7 +592,8 @@ async fn a_scan_reads_nothing_of_another_table() {
     let metadata = serde_json::to_string(&lake.metadata).unwrap().replace(&own, &theirs);
     lake.metadata = serde_json::from_str(&metadata).unwrap();
     let (cache, until) = (ManifestCache::default(), Deadline::NONE);
-    let source = Source { storage: &lake.storage, cache: &cache, metadata: &lake.metadata, until };
+    let source =
+        ManifestSource { storage: &lake.storage, cache: &cache, metadata: &lake.metadata, until };
     let error = source.plan(id, &Filter::True).await.unwrap_err();
     let is_forbidden = matches!(&error, ScanError::Catalog(CatalogError::LocationForbidden(path)) if *path == theirs);
     assert!(is_forbidden, "{error:?}");
@@ -613,7 +614,7 @@ async fn an_encrypted_snapshot_is_not_planned() {
         .build();
     lake.change(|builder| builder.add_snapshot(encrypted));
     let cache = ManifestCache::default();
-    let source = Source {
+    let source = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
@@ -636,14 +637,14 @@ async fn planning_that_is_over_its_deadline_stops_by_itself() {
         ids.push(lake.commit(Operation::Append, vec![vec![file]]).await);
     }
     let cache = ManifestCache::default();
-    let in_time = Source {
+    let in_time = ManifestSource {
         storage: &lake.storage,
         cache: &cache,
         metadata: &lake.metadata,
         until: Deadline::NONE,
     };
     let listed = in_time.list(ids[2], &Filter::True).await.unwrap();
-    let late = Source { until: Deadline::at(tokio::time::Instant::now()), ..in_time };
+    let late = ManifestSource { until: Deadline::at(tokio::time::Instant::now()), ..in_time };
     // Nothing that it needs has to be read, so it does not wait for anything.
     in_time.plan(ids[2], &Filter::True).await.unwrap();
     let read = late.read(&listed.data, &listed.deletes, &Filter::True).await;
@@ -658,7 +659,7 @@ async fn a_manifest_is_not_parsed_when_the_time_is_over() {
     let cache = ManifestCache::default();
     let plan = async |until| {
         let (storage, metadata) = (&lake.storage, &lake.metadata);
-        let source = Source { storage, cache: &cache, metadata, until };
+        let source = ManifestSource { storage, cache: &cache, metadata, until };
         source.plan(snapshot_id, &Filter::True).await
     };
     let over = Deadline::at(Instant::now());

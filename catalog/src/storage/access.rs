@@ -3,27 +3,27 @@
 //! Its one invariant: what is handed out for one table opens no other, unless the operator chose to
 //! hand out the configured keys themselves. A prefix always ends with a slash.
 
-use super::{Place, REGION_DEFAULT, S3Options, Storage};
+use super::{REGION_DEFAULT, S3Options, Storage, StorageBackend};
 use crate::{error::CatalogError, location::Location};
 use std::{collections::HashMap, time::Duration};
 
 /// How clients get at the files of a warehouse on S3. Local files are theirs to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Access {
+pub enum FileAccess {
     /// They bring keys of their own; the catalog tells them nothing.
     None,
     /// They get the configured keys, which open whatever these open.
     #[default]
     StaticKeys,
     /// They get keys of a role, for a while and for one table.
-    Role(Role),
+    Role(AssumedRole),
     /// They ask the catalog to sign each request.
     RemoteSigning,
 }
 
 /// The role that clients' keys are of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
+pub struct AssumedRole {
     /// Its name for the store, such as `arn:aws:iam::123456789012:role/icecore`.
     pub arn: String,
     /// Address of the token service; when unset the store's own, and AWS's for AWS.
@@ -34,7 +34,7 @@ pub struct Role {
 
 /// What a client may do with a table's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
+pub enum FileScope {
     /// Read and list them.
     Read,
     /// Also write and delete them.
@@ -58,10 +58,10 @@ const UNSCOPED: (&str, &str) =
 impl Storage {
     /// How clients get at this warehouse's files.
     #[must_use]
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &FileAccess {
         match &self.inner.place {
-            Place::Local(_) => &Access::None,
-            Place::S3 { options, .. } => &options.access,
+            StorageBackend::Local(_) => &FileAccess::None,
+            StorageBackend::S3 { options, .. } => &options.access,
         }
     }
 
@@ -73,15 +73,15 @@ impl Storage {
     pub async fn client_access(
         &self,
         own: &Location,
-        scope: Scope,
+        scope: FileScope,
     ) -> Result<ClientAccess, CatalogError> {
-        let Place::S3 { options, sessions, bucket, .. } = &self.inner.place else {
+        let StorageBackend::S3 { options, sessions, bucket, .. } = &self.inner.place else {
             return Ok(ClientAccess::default());
         };
         let mut config = address(options);
         let keys = match &options.access {
-            Access::None => return Ok(ClientAccess::default()),
-            Access::RemoteSigning => {
+            FileAccess::None => return Ok(ClientAccess::default()),
+            FileAccess::RemoteSigning => {
                 let signing = [
                     ("s3.remote-signing-enabled", "true"),
                     // PyIceberg signs only with this file IO, and only when told by whom.
@@ -91,17 +91,17 @@ impl Storage {
                 config.extend(signing.map(|(key, value)| (key.to_owned(), value.to_owned())));
                 return Ok(ClientAccess { config, prefix: None });
             }
-            Access::StaticKeys => {
+            FileAccess::StaticKeys => {
                 if options.access_key_id.is_some() {
                     config.insert(UNSCOPED.0.to_owned(), UNSCOPED.1.to_owned());
                 }
-                Keys {
+                ClientKeys {
                     id: options.access_key_id.clone(),
                     secret: options.secret_access_key.clone(),
                     token: options.session_token.clone(),
                 }
             }
-            Access::Role(role) => sessions.keys(options, role, bucket, own, scope).await?,
+            FileAccess::Role(role) => sessions.keys(options, role, bucket, own, scope).await?,
         };
         let entries = [
             ("s3.access-key-id", keys.id),
@@ -116,7 +116,7 @@ impl Storage {
 
 /// Keys as a client gets them.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Keys {
+pub(super) struct ClientKeys {
     pub(super) id: Option<String>,
     pub(super) secret: Option<String>,
     pub(super) token: Option<String>,

@@ -1,6 +1,6 @@
 //! Files that are written together: each folder is synced once for all of them.
 
-use super::{Place, Storage, local, local_path};
+use super::{Storage, StorageBackend, local, local_path};
 use crate::error::CatalogError;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::put`].
     pub async fn put_deferred(&self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
-        if let Place::S3 { .. } = self.inner.place {
+        if let StorageBackend::S3 { .. } = self.inner.place {
             return self.put(location, bytes).await;
         }
         let location = self.enter(location)?;
@@ -24,8 +24,8 @@ impl Storage {
     #[must_use]
     pub fn syncs(&self) -> u64 {
         match &self.inner.place {
-            Place::Local(disk) => disk.syncs(),
-            Place::S3 { .. } => 0,
+            StorageBackend::Local(disk) => disk.syncs(),
+            StorageBackend::S3 { .. } => 0,
         }
     }
 
@@ -34,7 +34,7 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn sync_names(&self, locations: &[&str]) -> Result<(), CatalogError> {
-        let Place::Local(_) = self.inner.place else { return Ok(()) };
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let Some(first) = locations.first() else { return Ok(()) };
         let mut files = Vec::new();
         for location in locations {

@@ -51,7 +51,7 @@ impl IcebergStorage for Storage {
     }
 
     async fn reader(&self, path: &str) -> Result<Box<dyn FileRead>> {
-        Ok(Box::new(Reader { storage: self.clone(), location: path.to_owned() }))
+        Ok(Box::new(StorageReader { storage: self.clone(), location: path.to_owned() }))
     }
 
     async fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
@@ -60,7 +60,7 @@ impl IcebergStorage for Storage {
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
         let location = self.normalize(path).map_err(foreign)?.to_string();
-        Ok(Box::new(Writer { storage: self.clone(), location, bytes: Some(Vec::new()) }))
+        Ok(Box::new(StorageWriter { storage: self.clone(), location, bytes: Some(Vec::new()) }))
     }
 
     async fn delete(&self, path: &str) -> Result<()> {
@@ -102,20 +102,20 @@ impl IcebergStorage for Storage {
     fn typetag_deserialize(&self) {}
 }
 
-struct Reader {
+struct StorageReader {
     storage: Storage,
     location: String,
 }
 
 #[async_trait]
-impl FileRead for Reader {
+impl FileRead for StorageReader {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
         self.storage.get_range(&self.location, range).await.map_err(foreign)
     }
 }
 
 /// Collects a file in memory and puts it at the end, so that it appears whole or not at all.
-struct Writer {
+struct StorageWriter {
     storage: Storage,
     location: String,
     /// None once closed.
@@ -123,7 +123,7 @@ struct Writer {
 }
 
 #[async_trait]
-impl FileWrite for Writer {
+impl FileWrite for StorageWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let Some(collected) = &mut self.bytes else { return Err(closed(&self.location)) };
         collected.extend_from_slice(&bytes);

@@ -25,11 +25,11 @@ const FOLDERS_MAX: usize = 10_000;
 /// A link leads out of the warehouse.
 #[derive(Debug, thiserror::Error)]
 #[error("a link leads out of the warehouse")]
-struct Outside;
+struct OutsideLink;
 
 /// Whether an error says that a link leads out of the root.
 pub(super) fn is_outside(cause: &std::io::Error) -> bool {
-    cause.get_ref().is_some_and(|cause| cause.is::<Outside>())
+    cause.get_ref().is_some_and(|cause| cause.is::<OutsideLink>())
 }
 
 fn is_link(path: &Path) -> bool {
@@ -70,14 +70,14 @@ impl LocalDisk {
             let real = match part.canonicalize() {
                 Ok(real) => real,
                 // A link to nowhere is there, and writing through it would make what it names.
-                Err(_) if is_link(part) => return Err(std::io::Error::other(Outside)),
+                Err(_) if is_link(part) => return Err(std::io::Error::other(OutsideLink)),
                 Err(cause) => match cause.kind() {
                     ErrorKind::NotFound | ErrorKind::NotADirectory => continue,
                     _ => return Err(cause),
                 },
             };
             let is_inside = real.starts_with(&self.real_root);
-            return if is_inside { Ok(()) } else { Err(std::io::Error::other(Outside)) };
+            return if is_inside { Ok(()) } else { Err(std::io::Error::other(OutsideLink)) };
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! what they do, such as deleting several objects: not every store compares a body with the digest
 //! that was signed.
 
-use super::{Place, REGION_DEFAULT, S3Options, Storage, access::Scope, sts};
+use super::{REGION_DEFAULT, S3Options, Storage, StorageBackend, access::FileScope, sts};
 use crate::{error::CatalogError, location::Location};
 use http::{HeaderName, HeaderValue, Method, header};
 use object_store::{
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use url::Url;
 
 /// Headers by name, each with its values.
-pub type Headers = BTreeMap<String, Vec<String>>;
+pub type HeaderValues = BTreeMap<String, Vec<String>>;
 
 /// A request that a client wants signed, as Iceberg's specification writes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,16 +29,16 @@ pub struct SignRequest {
     pub method: String,
     /// What else it says.
     #[serde(default)]
-    pub headers: Headers,
+    pub headers: HeaderValues,
 }
 
 /// The signed request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Signed {
+pub struct SignedRequest {
     /// As it was asked for.
     pub uri: String,
     /// As they were, and the signature.
-    pub headers: Headers,
+    pub headers: HeaderValues,
 }
 
 impl Storage {
@@ -50,11 +50,15 @@ impl Storage {
     pub fn sign(
         &self,
         own: &Location,
-        scope: Scope,
+        scope: FileScope,
         request: SignRequest,
-    ) -> Result<Signed, CatalogError> {
+    ) -> Result<SignedRequest, CatalogError> {
         let options = match &self.inner.place {
-            Place::S3 { options, .. } if options.access == super::Access::RemoteSigning => options,
+            StorageBackend::S3 { options, .. }
+                if options.access == super::FileAccess::RemoteSigning =>
+            {
+                options
+            }
             _ => return Err(CatalogError::Invalid("this warehouse signs no requests".to_owned())),
         };
         let forbidden = || CatalogError::LocationForbidden(request.uri.clone());
@@ -63,14 +67,14 @@ impl Storage {
         let mut headers = request.headers;
         headers.retain(|name, _| !signed.contains_key(&name.to_ascii_lowercase()));
         headers.extend(signed);
-        Ok(Signed { uri: request.uri, headers })
+        Ok(SignedRequest { uri: request.uri, headers })
     }
 }
 
 /// The request's method when it stays inside the table.
 fn check(
     own: &Location,
-    scope: Scope,
+    scope: FileScope,
     options: &S3Options,
     request: &SignRequest,
 ) -> Option<Method> {
@@ -96,7 +100,7 @@ fn check(
     let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let is_own =
         |key: &str| !key.ends_with('/') && own.admit(&format!("s3://{bucket}/{key}")).is_ok();
-    let is_written = scope == Scope::Write;
+    let is_written = scope == FileScope::Write;
     let only = |known: &[&str]| {
         query.iter().all(|(key, _)| known.contains(&key.as_str()) || key == "x-id")
     };
@@ -158,7 +162,11 @@ fn may_say(name: &str) -> bool {
 }
 
 /// The headers that the signature adds or covers.
-fn authorization(options: &S3Options, method: Method, request: &SignRequest) -> Option<Headers> {
+fn authorization(
+    options: &S3Options,
+    method: Method,
+    request: &SignRequest,
+) -> Option<HeaderValues> {
     let mut signed = HttpRequest::new(HttpRequestBody::empty());
     *signed.method_mut() = method;
     *signed.uri_mut() = request.uri.parse().ok()?;
@@ -175,7 +183,7 @@ fn authorization(options: &S3Options, method: Method, request: &SignRequest) -> 
         // The body is the client's: all that it can be is an object's contents.
         .with_sign_payload(false)
         .authorize(&mut signed, None);
-    let mut headers = Headers::new();
+    let mut headers = HeaderValues::new();
     for (name, value) in signed.headers() {
         let value = value.to_str().ok()?.to_owned();
         headers.entry(name.as_str().to_owned()).or_default().push(value);

@@ -6,7 +6,7 @@
 
 use super::{
     REGION_DEFAULT, S3Options,
-    access::{Keys, Role, Scope},
+    access::{AssumedRole, ClientKeys, FileScope},
 };
 use crate::{error::CatalogError, location::Location};
 use http::{HeaderValue, Method, header};
@@ -32,33 +32,33 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Keys that were handed out lately. They are handed out again in the first half of their life.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
-    kept: Mutex<HashMap<(Location, Scope), Kept>>,
+pub(super) struct KeyCache {
+    kept: Mutex<HashMap<(Location, FileScope), CachedKeys>>,
 }
 
 #[derive(Clone)]
-struct Kept {
-    keys: Keys,
+struct CachedKeys {
+    keys: ClientKeys,
     since: Instant,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for CachedKeys {
     /// Shows no secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("CachedKeys").field("since", &self.since).finish_non_exhaustive()
     }
 }
 
-impl Sessions {
+impl KeyCache {
     /// Keys for the files of the table at `own`, good for at least half of the role's lifetime.
     pub(super) async fn keys(
         &self,
         options: &S3Options,
-        role: &Role,
+        role: &AssumedRole,
         bucket: &str,
         own: &Location,
-        scope: Scope,
-    ) -> Result<Keys, CatalogError> {
+        scope: FileScope,
+    ) -> Result<ClientKeys, CatalogError> {
         let key = (own.clone(), scope);
         if let Some(kept) = self.lock().get(&key)
             && kept.since.elapsed() < role.lifetime / 2
@@ -71,11 +71,11 @@ impl Sessions {
         if KEPT_MAX <= kept.len() {
             kept.clear();
         }
-        kept.insert(key, Kept { keys: keys.clone(), since });
+        kept.insert(key, CachedKeys { keys: keys.clone(), since });
         Ok(keys)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Location, Scope), Kept>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Location, FileScope), CachedKeys>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,10 +83,10 @@ impl Sessions {
 /// What the keys may do: with the table's objects, and list them.
 pub(super) fn policy(
     options: &S3Options,
-    role: &Role,
+    role: &AssumedRole,
     bucket: &str,
     own: &Location,
-    scope: Scope,
+    scope: FileScope,
 ) -> Value {
     let partition = partition(&role.arn);
     let key = own.as_str().strip_prefix("s3://").and_then(|rest| rest.strip_prefix(bucket));
@@ -100,8 +100,8 @@ pub(super) fn policy(
         "s3:ListMultipartUploadParts",
     ];
     let actions = match scope {
-        Scope::Read => &read[..],
-        Scope::Write => &write[..],
+        FileScope::Read => &read[..],
+        FileScope::Write => &write[..],
     };
     let mut statements = vec![
         json!({
@@ -151,7 +151,11 @@ fn escaped(text: &str) -> String {
 }
 
 /// Asks the token service for keys.
-async fn assume(options: &S3Options, role: &Role, policy: &Value) -> Result<Keys, CatalogError> {
+async fn assume(
+    options: &S3Options,
+    role: &AssumedRole,
+    policy: &Value,
+) -> Result<ClientKeys, CatalogError> {
     let region = options.region.as_deref().unwrap_or(REGION_DEFAULT);
     let address = match role.endpoint.as_ref().or(options.endpoint.as_ref()) {
         Some(endpoint) => endpoint.clone(),
@@ -201,10 +205,10 @@ pub(super) fn credential(options: &S3Options) -> AwsCredential {
     }
 }
 
-fn keys(answer: &str) -> Option<Keys> {
+fn keys(answer: &str) -> Option<ClientKeys> {
     let member = |name| element(answer, name).map(str::to_owned);
     let (id, secret) = (member("AccessKeyId")?, member("SecretAccessKey")?);
-    Some(Keys { id: Some(id), secret: Some(secret), token: Some(member("SessionToken")?) })
+    Some(ClientKeys { id: Some(id), secret: Some(secret), token: Some(member("SessionToken")?) })
 }
 
 fn code(answer: &str) -> Option<&str> {

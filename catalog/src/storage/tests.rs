@@ -211,7 +211,7 @@ async fn data_fusions_store_reads_the_same_files() {
     let path = storage.object_path(&location).unwrap();
     assert_eq!(&store.get(&path).await.unwrap().bytes().await.unwrap()[..], b"hello");
     let own = storage.normalize(&format!("{}/t", storage.root())).unwrap();
-    let access = storage.client_access(&own, access::Scope::Write).await.unwrap();
+    let access = storage.client_access(&own, access::FileScope::Write).await.unwrap();
     assert_eq!(access, access::ClientAccess::default());
 }
 
@@ -227,7 +227,7 @@ async fn clients_of_s3_get_address_and_keys_together() {
     assert_eq!(storage.root(), "s3://bucket/some/prefix");
     assert_eq!(storage.object_store().0.as_str(), "s3://bucket");
     let own = storage.normalize("s3://bucket/some/prefix/t").unwrap();
-    let access = storage.client_access(&own, access::Scope::Write).await.unwrap();
+    let access = storage.client_access(&own, access::FileScope::Write).await.unwrap();
     assert_eq!(access.prefix.as_deref(), Some("s3://bucket/some/prefix/t/"));
     let config = access.config;
     assert_eq!(config["s3.endpoint"], "http://127.0.0.1:8333");

@@ -10,12 +10,12 @@ mod records;
 use crate::cli::{
     CliError,
     ingest::{
-        Part, identity::Identity, lines::push_object, rows::JSON_COLUMNS, source::Reader,
-        source::failed_at,
+        InputPart, identity::InputIdentity, lines::push_object, rows::JSON_COLUMNS,
+        source::InputReader, source::failed_at,
     },
 };
 use icecore_schemas::columns::{ColumnKind, EVENTS};
-use records::{Record, RecordError, Records};
+use records::{CsvRecord, CsvRecords, RecordError};
 use serde::de::IgnoredAny;
 use std::{
     borrow::Cow,
@@ -30,7 +30,7 @@ const NOT_UTF8: &str = "not UTF-8: write the file as UTF-8, for example with ico
 
 /// What the text of a column is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum CsvColumnKind {
     Text,
     /// A number or a truth value, where it reads as one.
     Scalar,
@@ -39,23 +39,23 @@ enum Kind {
 }
 
 /// The requests of a CSV file.
-pub(super) struct Rows {
-    records: Records<Reader>,
-    record: Record,
-    columns: Vec<(String, Kind)>,
+pub(super) struct CsvRequests {
+    records: CsvRecords<InputReader>,
+    record: CsvRecord,
+    columns: Vec<(String, CsvColumnKind)>,
     path: PathBuf,
-    identity: Identity,
+    identity: InputIdentity,
     row: u64,
     /// Why there are no more rows, until it is told.
     fault: Option<CliError>,
 }
 
-impl Rows {
+impl CsvRequests {
     /// Reads the header, and passes over `start` rows.
     pub(super) fn new(
-        mut reader: Reader,
+        mut reader: InputReader,
         path: &Path,
-        identity: Identity,
+        identity: InputIdentity,
         start: u64,
     ) -> Result<Self, CliError> {
         let head = reader.fill_buf().map_err(failed_at(path))?;
@@ -63,8 +63,8 @@ impl Rows {
         let delimiter = delimiter_of(&head[mark..]);
         reader.consume(mark);
         let mut rows = Self {
-            records: Records::new(reader, delimiter),
-            record: Record::default(),
+            records: CsvRecords::new(reader, delimiter),
+            record: CsvRecord::default(),
             columns: Vec::new(),
             path: path.to_owned(),
             identity,
@@ -128,15 +128,15 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
-    type Item = Result<Part, CliError>;
+impl Iterator for CsvRequests {
+    type Item = Result<InputPart, CliError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(fault) = self.fault.take() {
             return Some(Err(fault));
         }
         let start = self.row;
-        let mut part = Part::default();
+        let mut part = InputPart::default();
         while !part.is_full() {
             match self.read() {
                 Ok(false) => break,
@@ -170,33 +170,33 @@ fn json_text(text: &str) -> Cow<'static, str> {
 }
 
 /// JSON that a value stands for by itself, on one line.
-fn plain(text: &str, kind: Kind) -> Option<String> {
+fn plain(text: &str, kind: CsvColumnKind) -> Option<String> {
     let trimmed = text.trim();
     let is_meant = match kind {
-        Kind::Text => false,
-        Kind::Scalar => {
+        CsvColumnKind::Text => false,
+        CsvColumnKind::Scalar => {
             matches!(trimmed, "true" | "false")
                 || serde_json::from_str::<serde_json::Number>(trimmed).is_ok()
         }
-        Kind::Json => {
+        CsvColumnKind::Json => {
             trimmed.starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(trimmed).is_ok()
         }
     };
     is_meant.then(|| trimmed.replace(['\n', '\r'], " "))
 }
 
-fn kind_of(name: &str) -> Kind {
+fn kind_of(name: &str) -> CsvColumnKind {
     if JSON_COLUMNS.contains(&name) {
-        return Kind::Json;
+        return CsvColumnKind::Json;
     }
     // An event may write duration_ms as durationMs.
     let folded = |name: &str| name.replace('_', "").to_lowercase();
     let column = EVENTS.iter().find(|column| folded(column.name) == folded(name));
     match column.map(|column| column.kind) {
         Some(ColumnKind::Long | ColumnKind::Int | ColumnKind::Double | ColumnKind::Boolean) => {
-            Kind::Scalar
+            CsvColumnKind::Scalar
         }
-        Some(ColumnKind::String | ColumnKind::Timestamptz) | None => Kind::Text,
+        Some(ColumnKind::String | ColumnKind::Timestamptz) | None => CsvColumnKind::Text,
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong.
 
-use crate::cli::ingest::{Part, identity::Identity, lines::push_with_id};
+use crate::cli::ingest::{InputPart, identity::InputIdentity, lines::push_with_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// A body as `POST /ingest` takes it.
 #[derive(Deserialize)]
-struct Body<'a> {
+struct IngestBody<'a> {
     #[serde(borrow)]
     events: Vec<&'a RawValue>,
     #[serde(rename = "batchId")]
@@ -17,7 +17,7 @@ struct Body<'a> {
 
 /// The requests of a JSON text from element `start` on; none where the text has to be sent whole:
 /// it is not JSON, or a batch whose own id says what a repeat of it is.
-pub(super) fn parts(text: &[u8], identity: &Identity, start: u64) -> Option<Vec<Part>> {
+pub(super) fn parts(text: &[u8], identity: &InputIdentity, start: u64) -> Option<Vec<InputPart>> {
     let values: Result<Vec<&RawValue>, _> =
         serde_json::Deserializer::from_slice(text).into_iter().collect();
     let mut elements = Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn parts(text: &[u8], identity: &Identity, start: u64) -> Option<Vec<
         let text = value.get().as_bytes();
         if let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(text) {
             elements.extend(list);
-        } else if let Ok(body) = serde_json::from_slice::<Body<'_>>(text) {
+        } else if let Ok(body) = serde_json::from_slice::<IngestBody<'_>>(text) {
             if body.batch_id.is_some() {
                 return None;
             }
@@ -35,7 +35,7 @@ pub(super) fn parts(text: &[u8], identity: &Identity, start: u64) -> Option<Vec<
         }
     }
     let mut parts = Vec::new();
-    let mut part = Part::default();
+    let mut part = InputPart::default();
     for (number, element) in (1..).zip(elements).skip(usize::try_from(start).unwrap_or(usize::MAX))
     {
         if part.is_full() {

@@ -8,9 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Tells an input from others.
 #[derive(Clone, Debug)]
-pub(super) struct Identity(String);
+pub(super) struct InputIdentity(String);
 
-impl Identity {
+impl InputIdentity {
     /// That of the file that this path leads to, whichever way it is written.
     pub(super) fn of_file(path: &Path) -> io::Result<Self> {
         let whole = path.canonicalize()?;
@@ -28,7 +28,7 @@ impl Identity {
     }
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for InputIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -1,33 +1,33 @@
 //! One event a line, as requests.
 
-use crate::cli::ingest::{Part, identity::Identity, source::Reader};
+use crate::cli::ingest::{InputPart, identity::InputIdentity, source::InputReader};
 use serde::{Deserialize, de::IgnoredAny};
 use std::io;
 
 /// What the members of an event are looked at for.
 #[derive(Deserialize)]
-struct Identified {
+struct IdMembers {
     id: Option<IgnoredAny>,
     events: Option<IgnoredAny>,
 }
 
 /// The requests of an input with an event a line.
-pub(super) struct Lines {
-    pub(super) reader: Reader,
+pub(super) struct LineRequests {
+    pub(super) reader: InputReader,
     /// For the ids of events that have none.
-    pub(super) identity: Identity,
+    pub(super) identity: InputIdentity,
     /// Bytes before the next line.
     pub(super) offset: u64,
     /// Lines before the next one.
     pub(super) line: u64,
 }
 
-impl Iterator for Lines {
-    type Item = io::Result<Part>;
+impl Iterator for LineRequests {
+    type Item = io::Result<InputPart>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.offset;
-        let mut part = Part::default();
+        let mut part = InputPart::default();
         let mut line = Vec::new();
         while !part.is_full() {
             line.clear();
@@ -52,10 +52,10 @@ impl Iterator for Lines {
 
 /// The event and a line end, with an id put in where it has none. What is not an object is sent as
 /// it is, for the server to say what is wrong.
-pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], place: (&Identity, u64)) {
-    let parsed: Result<Identified, _> = serde_json::from_slice(event);
+pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], place: (&InputIdentity, u64)) {
+    let parsed: Result<IdMembers, _> = serde_json::from_slice(event);
     let (identity, number) = place;
-    let has_none = matches!(parsed, Ok(Identified { id: None, events: None }));
+    let has_none = matches!(parsed, Ok(IdMembers { id: None, events: None }));
     push_object(body, event, has_none.then(|| identity.id(number, event)));
 }
 

@@ -9,9 +9,12 @@
 use crate::{
     cli::{
         CliError,
-        ingest::{BATCH_EVENTS_MAX, Part, identity::Identity, lines::push_object, source::Head},
+        ingest::{
+            BATCH_EVENTS_MAX, InputPart, identity::InputIdentity, lines::push_object,
+            source::FileHead,
+        },
     },
-    engine::output::cell::{Cells, write_json_text},
+    engine::output::cell::{CellWriter, write_json_text},
 };
 use arrow::{
     array::{Array, AsArray, Float64Array},
@@ -40,7 +43,7 @@ pub(super) const JSON_COLUMNS: &[&str] =
 #[derive(Debug)]
 pub(super) struct RowFile {
     builder: ParquetRecordBatchReaderBuilder<File>,
-    pub(super) head: Head,
+    pub(super) head: FileHead,
 }
 
 impl RowFile {
@@ -63,9 +66,9 @@ impl RowFile {
     pub(super) fn parts(
         self,
         path: &Path,
-        identity: Identity,
+        identity: InputIdentity,
         start: u64,
-    ) -> Result<Parts, CliError> {
+    ) -> Result<ParquetRequests, CliError> {
         let groups = self.builder.metadata().row_groups().iter();
         let row_bytes = groups
             .filter(|group| 0 < group.num_rows())
@@ -79,26 +82,26 @@ impl RowFile {
             .with_batch_size(usize::try_from(rows).expect("at most a request's events"))
             .build()
             .map_err(|source| unreadable(path, io::Error::other(source)))?;
-        Ok(Parts { reader, path: path.to_owned(), identity, next: start, batch: None })
+        Ok(ParquetRequests { reader, path: path.to_owned(), identity, next: start, batch: None })
     }
 }
 
 /// The parts of a file, in order.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct ParquetRequests {
     reader: ParquetRecordBatchReader,
     path: PathBuf,
-    identity: Identity,
+    identity: InputIdentity,
     next: u64,
     /// What of the last batch did not fit.
     batch: Option<RecordBatch>,
 }
 
-impl Iterator for Parts {
-    type Item = Result<Part, CliError>;
+impl Iterator for ParquetRequests {
+    type Item = Result<InputPart, CliError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut part = Part::default();
+        let mut part = InputPart::default();
         while !part.is_full() {
             let batch = match self.batch.take().map(Ok).or_else(|| self.reader.next()) {
                 None => break,
@@ -116,9 +119,9 @@ impl Iterator for Parts {
     }
 }
 
-impl Parts {
+impl ParquetRequests {
     /// Adds rows up to the bounds of a request, and keeps the rest.
-    fn add(&mut self, batch: &RecordBatch, part: &mut Part) -> Result<(), CliError> {
+    fn add(&mut self, batch: &RecordBatch, part: &mut InputPart) -> Result<(), CliError> {
         let mut rows = 0;
         let writer = EventWriter::new(&self.path, batch)?;
         while rows < batch.num_rows() && !part.is_full() {
@@ -137,12 +140,12 @@ impl Parts {
 /// Writes rows of a batch as events.
 #[derive(Debug)]
 pub(in crate::cli) struct EventWriter {
-    cells: Cells,
-    columns: Vec<Column>,
+    cells: CellWriter,
+    columns: Vec<ParquetColumn>,
 }
 
 #[derive(Debug)]
-struct Column {
+struct ParquetColumn {
     /// Its place in the batch.
     index: usize,
     /// `"name":`
@@ -181,7 +184,7 @@ impl EventWriter {
                 true => Some(cast(&array, &DataType::Float64).map_err(|source| failed(&source))?),
                 false => None,
             };
-            columns.push(Column {
+            columns.push(ParquetColumn {
                 index,
                 name,
                 is_id: field.name() == "id",
@@ -193,7 +196,7 @@ impl EventWriter {
         }
         let batch =
             RecordBatch::try_from_iter_with_nullable(arrays).map_err(|source| failed(&source))?;
-        let cells = Cells::new(&batch).map_err(|source| failed(&source))?;
+        let cells = CellWriter::new(&batch).map_err(|source| failed(&source))?;
         Ok(Self { cells, columns })
     }
 
@@ -205,8 +208,9 @@ impl EventWriter {
         id: impl FnOnce(&[u8]) -> String,
     ) {
         let mut object = vec![b'{'];
-        let present =
-            |column: &&Column| !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        let present = |column: &&ParquetColumn| {
+            !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
+        };
         let has_id = self.columns.iter().filter(present).any(|column| column.is_id);
         for column in self.columns.iter().filter(present) {
             object.extend_from_slice(&column.name);
@@ -251,14 +255,14 @@ fn unquote_json(out: &mut Vec<u8>, written: Range<usize>) {
 }
 
 /// A Parquet file is written once, so its length and its ends tell it from others.
-fn head(file: &mut File) -> io::Result<Head> {
+fn head(file: &mut File) -> io::Result<FileHead> {
     let length = file.metadata()?.len();
     let mut ends = length.to_le_bytes().to_vec();
     file.by_ref().take(HEAD_BYTES).read_to_end(&mut ends)?;
     file.seek(SeekFrom::Start(length.saturating_sub(HEAD_BYTES)))?;
     file.by_ref().take(HEAD_BYTES).read_to_end(&mut ends)?;
     file.rewind()?;
-    Ok(Head::of_bytes(&ends))
+    Ok(FileHead::of_bytes(&ends))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> CliError {

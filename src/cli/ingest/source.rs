@@ -4,7 +4,7 @@
 
 use crate::cli::{
     CliError,
-    ingest::{FileFormat, identity::Identity},
+    ingest::{FileFormat, identity::InputIdentity},
 };
 use flate2::bufread::MultiGzDecoder;
 use indicatif::ProgressBar;
@@ -27,25 +27,25 @@ const COMPRESSED_ENDINGS: &[&str] = &["gz", "zst", "zstd"];
 
 /// One input.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub(super) struct InputSource {
     path: PathBuf,
     /// What its events are known by; of stdin another one in every run, as it has no name.
-    pub(super) identity: Identity,
+    pub(super) identity: InputIdentity,
     /// How the file begins; none for stdin, which cannot be read again.
-    pub(super) head: Option<Head>,
+    pub(super) head: Option<FileHead>,
     /// Size of the file, compressed as it is; 0 for stdin.
     pub(super) bytes: u64,
 }
 
 /// The start of a file: a hash of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct FileHead {
     /// How many bytes were looked at.
     bytes: u64,
     hash: u64,
 }
 
-impl Head {
+impl FileHead {
     fn of(file: &mut File, bytes_max: u64) -> io::Result<Self> {
         let mut head = Vec::new();
         file.take(bytes_max.min(HEAD_BYTES)).read_to_end(&mut head)?;
@@ -59,21 +59,21 @@ impl Head {
 
 /// How far a file is acknowledged: bytes, rows or elements.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Progress {
-    pub(super) head: Head,
+pub(super) struct FileProgress {
+    pub(super) head: FileHead,
     pub(super) offset: u64,
     /// Lines before `offset`, of a file of lines.
     #[serde(default)]
     pub(super) lines: u64,
 }
 
-impl Progress {
+impl FileProgress {
     /// What an earlier run noted, unless `path` has another file now. It may have grown since.
-    fn of_earlier_run(path: &Path, head: &Head) -> Option<Self> {
+    fn of_earlier_run(path: &Path, head: &FileHead) -> Option<Self> {
         let noted: Self = serde_json::from_slice(&std::fs::read(progress_path(path)).ok()?).ok()?;
         let is_same = noted.head == *head
             || (noted.head.bytes < head.bytes
-                && Head::of(&mut File::open(path).ok()?, noted.head.bytes).ok()? == noted.head);
+                && FileHead::of(&mut File::open(path).ok()?, noted.head.bytes).ok()? == noted.head);
         is_same.then_some(noted)
     }
 
@@ -87,12 +87,12 @@ impl Progress {
 }
 
 /// Bytes of an input from some place on.
-pub(super) type Reader = Box<dyn BufRead + Send>;
+pub(super) type InputReader = Box<dyn BufRead + Send>;
 
-impl Source {
+impl InputSource {
     pub(super) fn new(path: &Path) -> Result<Self, CliError> {
         if is_stdin(path) {
-            let identity = Identity::new_one();
+            let identity = InputIdentity::new_one();
             return Ok(Self { path: path.to_owned(), identity, head: None, bytes: 0 });
         }
         let failed = failed_at(path);
@@ -104,17 +104,17 @@ impl Source {
                 path.display()
             )));
         }
-        let head = Some(Head::of(&mut file, HEAD_BYTES).map_err(&failed)?);
-        let identity = Identity::of_file(path).map_err(&failed)?;
+        let head = Some(FileHead::of(&mut file, HEAD_BYTES).map_err(&failed)?);
+        let identity = InputIdentity::of_file(path).map_err(&failed)?;
         Ok(Self { path: path.to_owned(), identity, head, bytes: metadata.len() })
     }
 
     /// The decompressed bytes from `start` on; the bar follows what is read of the file.
-    pub(super) fn open(&self, start: u64, bar: &ProgressBar) -> Result<Reader, CliError> {
+    pub(super) fn open(&self, start: u64, bar: &ProgressBar) -> Result<InputReader, CliError> {
         self.try_open(start, bar).map_err(failed_at(&self.path))
     }
 
-    fn try_open(&self, start: u64, bar: &ProgressBar) -> io::Result<Reader> {
+    fn try_open(&self, start: u64, bar: &ProgressBar) -> io::Result<InputReader> {
         if is_stdin(&self.path) {
             return decompressed(BufReader::with_capacity(BUFFER_BYTES, io::stdin()), start);
         }
@@ -128,7 +128,7 @@ impl Source {
     }
 
     /// How it is written: by its ending, and where that says nothing by its first byte.
-    pub(super) fn format(&self, reader: &mut Reader) -> Result<FileFormat, CliError> {
+    pub(super) fn format(&self, reader: &mut InputReader) -> Result<FileFormat, CliError> {
         let named = format_of_name(&self.path);
         let start = reader.fill_buf().map_err(failed_at(&self.path))?;
         Ok(match named {
@@ -142,7 +142,8 @@ impl Source {
 
     /// How far an earlier run had it acknowledged: offset, and lines of an input of lines.
     pub(super) fn acknowledged(&self) -> (u64, u64) {
-        let noted = self.head.as_ref().and_then(|head| Progress::of_earlier_run(&self.path, head));
+        let noted =
+            self.head.as_ref().and_then(|head| FileProgress::of_earlier_run(&self.path, head));
         noted.map_or((0, 0), |noted| (noted.offset, noted.lines))
     }
 
@@ -209,9 +210,9 @@ pub(super) fn format_of_name(path: &Path) -> Option<FileFormat> {
     }
 }
 
-fn decompressed(mut bytes: impl BufRead + Send + 'static, start: u64) -> io::Result<Reader> {
+fn decompressed(mut bytes: impl BufRead + Send + 'static, start: u64) -> io::Result<InputReader> {
     let head = bytes.fill_buf()?;
-    let mut reader: Reader = if head.starts_with(GZIP_START) {
+    let mut reader: InputReader = if head.starts_with(GZIP_START) {
         Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(bytes)))
     } else if head.starts_with(ZSTD_START) {
         let decoder = zstd::stream::read::Decoder::with_buffer(bytes)?;

@@ -1,9 +1,9 @@
 use crate::cli::ingest::{
-    Part, csv, elements,
-    identity::Identity,
-    lines::{Lines, push_with_id},
+    InputPart, csv, elements,
+    identity::InputIdentity,
+    lines::{LineRequests, push_with_id},
     rows::RowFile,
-    source::{self, Source},
+    source::{self, InputSource},
 };
 use arrow::{
     array::{
@@ -42,8 +42,8 @@ fn an_event_without_an_id_gets_one_and_others_stay_as_they_are() {
 }
 
 /// The identity of a file that is always at the same place.
-fn file() -> Identity {
-    Identity::of_file(Path::new("/")).unwrap()
+fn file() -> InputIdentity {
+    InputIdentity::of_file(Path::new("/")).unwrap()
 }
 
 /// A body without what its ids are made of.
@@ -65,7 +65,7 @@ fn an_id_tells_files_places_and_contents_apart() {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, "").unwrap();
-        Identity::of_file(&path).unwrap()
+        InputIdentity::of_file(&path).unwrap()
     };
     let (one, other) = (of_file("h1/app.ndjson"), of_file("h2/app.ndjson"));
     let id = one.id(1, b"{}");
@@ -81,9 +81,9 @@ fn the_same_file_gives_the_same_bodies_from_any_batch_border() {
     let path = folder.path().join("events.ndjson");
     let text: String = (0..12_000).map(|n| format!("{{\"type\":\"t\",\"n\":{n}}}\n\n")).collect();
     std::fs::write(&path, text).unwrap();
-    let source = Source::new(&path).unwrap();
+    let source = InputSource::new(&path).unwrap();
     let parts = |place: (u64, u64)| lines_of(&source, place).map(Result::unwrap);
-    let all: Vec<Part> = parts((0, 0)).collect();
+    let all: Vec<InputPart> = parts((0, 0)).collect();
     assert_eq!(all.iter().map(|part| part.places.len()).collect::<Vec<_>>(), [5_000, 5_000, 2_000]);
     let second = parts((all[0].next, all[0].lines)).next().unwrap();
     assert_eq!(second.body, all[1].body);
@@ -91,9 +91,9 @@ fn the_same_file_gives_the_same_bodies_from_any_batch_border() {
     assert_eq!((all[1].places[0], all[0].lines), (10_001, 9_999));
 }
 
-fn lines_of(source: &Source, (start, line): (u64, u64)) -> Lines {
+fn lines_of(source: &InputSource, (start, line): (u64, u64)) -> LineRequests {
     let reader = source.open(start, &ProgressBar::hidden()).unwrap();
-    Lines { reader, identity: source.identity.clone(), offset: start, line }
+    LineRequests { reader, identity: source.identity.clone(), offset: start, line }
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn what_is_compressed_is_read_whatever_it_is_called() {
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        let source = Source::new(&path).unwrap();
+        let source = InputSource::new(&path).unwrap();
         let part = lines_of(&source, (0, 0)).next().unwrap().unwrap();
         assert_eq!((part.places, part.next), (vec![1, 2], 26), "{name}");
         let rest = lines_of(&source, (13, 1)).next().unwrap().unwrap();
@@ -164,7 +164,7 @@ fn patterns_stand_for_the_files_that_match() {
     assert_eq!(inputs("c.csv").unwrap(), ["c.csv"]);
     let problem = inputs("*.avro").unwrap_err().to_string();
     assert!(problem.starts_with("no file matches"), "{problem}");
-    let problem = Source::new(folder.path()).unwrap_err().to_string();
+    let problem = InputSource::new(folder.path()).unwrap_err().to_string();
     assert!(problem.contains("is a folder; name its files"), "{problem}");
 }
 
@@ -197,8 +197,9 @@ fn the_elements_of_a_json_file_are_events() {
 #[test]
 fn a_row_of_csv_is_the_object_of_its_columns() {
     let check = |text: &str, expected: &str| {
-        let reader: source::Reader = Box::new(std::io::Cursor::new(text.to_owned().into_bytes()));
-        let rows = csv::Rows::new(reader, Path::new("x.csv"), file(), 0).unwrap();
+        let reader: source::InputReader =
+            Box::new(std::io::Cursor::new(text.to_owned().into_bytes()));
+        let rows = csv::CsvRequests::new(reader, Path::new("x.csv"), file(), 0).unwrap();
         let mut lines = String::new();
         for part in rows {
             match part {
@@ -249,7 +250,7 @@ fn write_parquet(path: &Path, batch: &RecordBatch, group_rows: usize) {
 }
 
 fn bodies(path: &Path, start: u64) -> Vec<(String, usize, u64)> {
-    let identity = Identity::of_file(path).unwrap();
+    let identity = InputIdentity::of_file(path).unwrap();
     let parts = RowFile::open(path).unwrap().parts(path, identity, start).unwrap();
     let parts = parts.map(Result::unwrap);
     parts

@@ -5,7 +5,7 @@
 
 use crate::cli::{
     CliError,
-    client::{Call, Client, ClientError, refused},
+    client::{ClientError, ClientRequest, ServerClient, refused},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -16,22 +16,22 @@ use reqwest::{Body, Method, header};
 const END_BYTES_MAX: usize = 64 << 10;
 
 /// An answer that is being read.
-pub(super) struct Answer {
+pub(super) struct AnswerReader {
     body: Body,
     media: &'static str,
     /// The server said that it ends with a trailer.
     has_trailer: bool,
     outcome: Option<String>,
-    end: End,
+    end: AnswerEnd,
 }
 
-impl Answer {
+impl AnswerReader {
     /// Sends a statement and gives its answer from the first byte on, in the format `media`.
     ///
     /// # Errors
     /// [`CliError::Client`].
     pub(super) async fn open(
-        client: &Client,
+        client: &ServerClient,
         namespace: &str,
         sql: &str,
         as_of: Option<&str>,
@@ -51,7 +51,7 @@ impl Answer {
             (header::TE.as_str(), "trailers".to_owned()),
             (OUTCOME_HEADER, "trailer".to_owned()),
         ];
-        let call = Call {
+        let call = ClientRequest {
             method: Method::POST,
             path: &path,
             headers: &headers,
@@ -65,7 +65,7 @@ impl Answer {
         }
         let has_trailer = answer.headers().contains_key(header::TRAILER);
         let body = Body::from(answer);
-        Ok(Self { body, media, has_trailer, outcome: None, end: End::default() })
+        Ok(Self { body, media, has_trailer, outcome: None, end: AnswerEnd::default() })
     }
 
     /// The next bytes; none at the end of a whole answer.
@@ -111,9 +111,9 @@ fn error(body: &[u8]) -> Option<String> {
 
 /// The end of a body.
 #[derive(Debug, Default)]
-struct End(Vec<u8>);
+struct AnswerEnd(Vec<u8>);
 
-impl End {
+impl AnswerEnd {
     fn push(&mut self, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(END_BYTES_MAX)..];
         let excess = (self.0.len() + bytes.len()).saturating_sub(END_BYTES_MAX);

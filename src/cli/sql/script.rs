@@ -4,7 +4,7 @@
 
 /// The statements of a text, and what stands behind the last semicolon.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Script {
+pub(super) struct SqlScript {
     /// Complete statements, without their semicolons; those without a word in them are left out.
     pub(super) statements: Vec<String>,
     /// The start of a statement that is not ended; empty where there is none.
@@ -13,7 +13,7 @@ pub(super) struct Script {
 
 /// Where the reader of a text stands.
 #[derive(Clone, Copy)]
-enum Within {
+enum ScriptState {
     Statement,
     /// Quoted by this character, which is doubled inside.
     Quotes(char),
@@ -23,54 +23,57 @@ enum Within {
 }
 
 /// Cuts a text.
-pub(super) fn split(text: &str) -> Script {
+pub(super) fn split(text: &str) -> SqlScript {
     let mut statements = Vec::new();
-    let (mut start, mut within, mut has_words) = (0, Within::Statement, false);
+    let (mut start, mut within, mut has_words) = (0, ScriptState::Statement, false);
     let mut characters = text.char_indices().peekable();
     while let Some((at, c)) = characters.next() {
         let next = characters.peek().map(|(_, next)| *next);
         match (within, c) {
-            (Within::Statement, ';') => {
+            (ScriptState::Statement, ';') => {
                 if has_words {
                     statements.push(text[start..at].trim().to_owned());
                 }
                 (start, has_words) = (at + 1, false);
             }
-            (Within::Statement, '\'' | '"' | '`') => {
-                (within, has_words) = (Within::Quotes(c), true)
+            (ScriptState::Statement, '\'' | '"' | '`') => {
+                (within, has_words) = (ScriptState::Quotes(c), true)
             }
-            (Within::Statement, '-') if next == Some('-') => within = Within::LineComment,
-            (Within::Statement, '/') if next == Some('*') => {
+            (ScriptState::Statement, '-') if next == Some('-') => within = ScriptState::LineComment,
+            (ScriptState::Statement, '/') if next == Some('*') => {
                 characters.next();
-                within = Within::BlockComment(1);
+                within = ScriptState::BlockComment(1);
             }
-            (Within::Statement, '$') => {
+            (ScriptState::Statement, '$') => {
                 has_words = true;
                 if let Some(length) = dollar_quoted(&text[at..]) {
                     while characters.next_if(|(other, _)| *other < at + length).is_some() {}
                 }
             }
-            (Within::Statement, c) => has_words |= !c.is_whitespace(),
+            (ScriptState::Statement, c) => has_words |= !c.is_whitespace(),
             // A doubled quote opens the text again at once.
-            (Within::Quotes(quote), c) if c == quote => within = Within::Statement,
-            (Within::LineComment, '\n') => within = Within::Statement,
-            (Within::BlockComment(depth), '*') if next == Some('/') => {
+            (ScriptState::Quotes(quote), c) if c == quote => within = ScriptState::Statement,
+            (ScriptState::LineComment, '\n') => within = ScriptState::Statement,
+            (ScriptState::BlockComment(depth), '*') if next == Some('/') => {
                 characters.next();
                 within = match depth {
-                    1 => Within::Statement,
-                    more => Within::BlockComment(more - 1),
+                    1 => ScriptState::Statement,
+                    more => ScriptState::BlockComment(more - 1),
                 };
             }
-            (Within::BlockComment(depth), '/') if next == Some('*') => {
+            (ScriptState::BlockComment(depth), '/') if next == Some('*') => {
                 characters.next();
-                within = Within::BlockComment(depth + 1);
+                within = ScriptState::BlockComment(depth + 1);
             }
-            (Within::Quotes(_) | Within::LineComment | Within::BlockComment(_), _) => (),
+            (
+                ScriptState::Quotes(_) | ScriptState::LineComment | ScriptState::BlockComment(_),
+                _,
+            ) => (),
         }
     }
-    let is_open = matches!(within, Within::Quotes(_) | Within::BlockComment(_));
+    let is_open = matches!(within, ScriptState::Quotes(_) | ScriptState::BlockComment(_));
     let rest = if has_words || is_open { text[start..].trim() } else { "" };
-    Script { statements, rest: rest.to_owned() }
+    SqlScript { statements, rest: rest.to_owned() }
 }
 
 /// The length of a dollar-quoted text (`$$…$$`, `$tag$…$tag$`) at the start of `text`.
@@ -95,7 +98,7 @@ mod tests {
     fn a_text_is_cut_at_the_semicolons_between_statements() {
         let check = |text: &str, statements: &[&str], rest: &str| {
             let statements = statements.iter().map(|text| (*text).to_owned()).collect();
-            assert_eq!(split(text), Script { statements, rest: rest.to_owned() }, "{text}");
+            assert_eq!(split(text), SqlScript { statements, rest: rest.to_owned() }, "{text}");
         };
         check("select 1; select 2;", &["select 1", "select 2"], "");
         check("select 3", &[], "select 3");

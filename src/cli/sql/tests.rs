@@ -1,9 +1,9 @@
 use crate::cli::{
     CliError,
-    sql::{Format, SqlCommand, check_output},
+    sql::{PrintFormat, SqlCommand, check_output},
 };
 
-fn command(sql: Option<&str>, format: Format, output: Option<&str>) -> SqlCommand {
+fn command(sql: Option<&str>, format: PrintFormat, output: Option<&str>) -> SqlCommand {
     SqlCommand {
         sql: sql.map(str::to_owned),
         file: None,
@@ -28,11 +28,11 @@ fn bytes_are_not_written_to_a_terminal() {
             Err(other) => unreachable!("{other}"),
         }
     };
-    check(Format::Parquet, None, true, false);
-    check(Format::Arrow, None, true, false);
-    check(Format::Parquet, None, false, true);
-    check(Format::Parquet, Some("x.parquet"), true, true);
-    check(Format::Csv, None, true, true);
+    check(PrintFormat::Parquet, None, true, false);
+    check(PrintFormat::Arrow, None, true, false);
+    check(PrintFormat::Parquet, None, false, true);
+    check(PrintFormat::Parquet, Some("x.parquet"), true, true);
+    check(PrintFormat::Csv, None, true, true);
 }
 
 #[test]
@@ -46,23 +46,23 @@ fn a_file_takes_one_answer() {
         }
     };
     let one = "--output takes the answer to one statement, and there are";
-    check(Format::Csv, Some("x.csv"), 0, Some(&format!("{one} 0")));
-    check(Format::Csv, Some("x.csv"), 2, Some(&format!("{one} 2")));
-    check(Format::Csv, Some("x.csv"), 1, None);
-    check(Format::Csv, None, 2, None);
+    check(PrintFormat::Csv, Some("x.csv"), 0, Some(&format!("{one} 0")));
+    check(PrintFormat::Csv, Some("x.csv"), 2, Some(&format!("{one} 2")));
+    check(PrintFormat::Csv, Some("x.csv"), 1, None);
+    check(PrintFormat::Csv, None, 2, None);
     let holds = "this format holds the answer to one statement, and there are 2";
-    check(Format::Arrow, None, 2, Some(holds));
+    check(PrintFormat::Arrow, None, 2, Some(holds));
 }
 
 #[test]
 fn a_file_of_an_answer_has_the_format_that_its_ending_says() {
-    let check = |format: Option<Format>, output, expected| {
-        let command = SqlCommand { format, ..command(None, Format::Table, output) };
+    let check = |format: Option<PrintFormat>, output, expected| {
+        let command = SqlCommand { format, ..command(None, PrintFormat::Table, output) };
         assert_eq!(command.format(), expected, "{output:?}");
     };
-    check(None, Some("x.parquet"), Format::Parquet);
-    check(None, Some("x.jsonl"), Format::Ndjson);
-    check(None, Some("x.txt"), Format::Table);
-    check(None, None, Format::Table);
-    check(Some(Format::Csv), Some("x.parquet"), Format::Csv);
+    check(None, Some("x.parquet"), PrintFormat::Parquet);
+    check(None, Some("x.jsonl"), PrintFormat::Ndjson);
+    check(None, Some("x.txt"), PrintFormat::Table);
+    check(None, None, PrintFormat::Table);
+    check(Some(PrintFormat::Csv), Some("x.parquet"), PrintFormat::Csv);
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::growth::GROWING;
+use crate::engine::bounded_functions::GROWING;
 use datafusion::execution::session_state::SessionStateBuilder;
 
 #[test]

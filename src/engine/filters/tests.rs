@@ -78,7 +78,7 @@ fn what_follows_for_a_cast_column_is_wide_enough_and_its_opposite_is_unknown() {
     let noon = ScalarValue::TimestampMicrosecond(Some(129_600_000_000), None);
     let of = |comparison| through_cast(term.clone(), &DataType::Date32, comparison, &noon);
     let filter = of(Comparison::GreaterOrEqual).unwrap();
-    let lowest = Check::Compare(Comparison::GreaterOrEqual, Datum::date(0));
+    let lowest = ValueCheck::Compare(Comparison::GreaterOrEqual, Datum::date(0));
     let expected = Filter::Unknown.and(test(term.clone(), lowest));
     assert_eq!(filter, expected);
     assert!(matches!(filter.negate(), Filter::Or(left, _) if *left == Filter::Unknown));

@@ -28,29 +28,29 @@ use std::{
 };
 
 /// The columns of a batch, each with the function that writes its values.
-pub struct Cells {
+pub struct CellWriter {
     names: Vec<Vec<u8>>,
-    columns: Vec<Column>,
+    columns: Vec<CellColumn>,
 }
 
 /// Writes the value of a row that is not null.
 type WriteValue = Box<dyn Fn(&mut Vec<u8>, usize) + Send>;
 
-impl fmt::Debug for Cells {
+impl fmt::Debug for CellWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cells").field("columns", &self.columns.len()).finish_non_exhaustive()
+        f.debug_struct("CellWriter").field("columns", &self.columns.len()).finish_non_exhaustive()
     }
 }
 
-struct Column {
+struct CellColumn {
     nulls: Option<arrow::buffer::NullBuffer>,
     /// Whether the written value is already valid JSON and needs no quotes.
-    shape: Shape,
+    shape: ValueShape,
     write: WriteValue,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum ValueShape {
     /// A JSON number, `true`, `false` or `null`.
     Plain,
     /// Text without quotes.
@@ -59,7 +59,7 @@ enum Shape {
     Json,
 }
 
-impl Cells {
+impl CellWriter {
     /// The values of a batch.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Cells {
     }
 }
 
-impl Column {
+impl CellColumn {
     fn is_null(&self, row: usize) -> bool {
         self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
@@ -130,8 +130,8 @@ impl Column {
             return;
         }
         match self.shape {
-            Shape::Plain | Shape::Json => (self.write)(out, row),
-            Shape::Text => {
+            ValueShape::Plain | ValueShape::Json => (self.write)(out, row),
+            ValueShape::Text => {
                 let start = out.len();
                 (self.write)(out, row);
                 let text = out.split_off(start);
@@ -148,9 +148,9 @@ impl Column {
         (self.write)(out, row);
         match self.shape {
             // NaN and infinities are null here as well.
-            Shape::Plain if out[start..] == *b"null" => out.truncate(start),
-            Shape::Plain => (),
-            Shape::Text | Shape::Json => {
+            ValueShape::Plain if out[start..] == *b"null" => out.truncate(start),
+            ValueShape::Plain => (),
+            ValueShape::Text | ValueShape::Json => {
                 let text = out.split_off(start);
                 write_csv_text(out, &String::from_utf8_lossy(&text));
             }
@@ -183,14 +183,14 @@ pub(super) fn write_csv_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-fn column(array: &ArrayRef) -> Result<Column, SqlError> {
+fn column(array: &ArrayRef) -> Result<CellColumn, SqlError> {
     let (shape, write) = writer(array)?;
-    Ok(Column { nulls: array.logical_nulls(), shape, write })
+    Ok(CellColumn { nulls: array.logical_nulls(), shape, write })
 }
 
-fn writer(array: &ArrayRef) -> Result<(Shape, WriteValue), SqlError> {
-    let plain = |write: WriteValue| Ok((Shape::Plain, write));
-    let text = |write: WriteValue| Ok((Shape::Text, write));
+fn writer(array: &ArrayRef) -> Result<(ValueShape, WriteValue), SqlError> {
+    let plain = |write: WriteValue| Ok((ValueShape::Plain, write));
+    let text = |write: WriteValue| Ok((ValueShape::Text, write));
     match array.data_type() {
         DataType::Null => plain(Box::new(|out, _| out.extend_from_slice(b"null"))),
         DataType::Boolean => {
@@ -215,10 +215,10 @@ fn writer(array: &ArrayRef) -> Result<(Shape, WriteValue), SqlError> {
         DataType::Decimal128(_, scale) => text(decimal::<Decimal128Type>(array, *scale)),
         DataType::Decimal256(_, scale) => text(decimal::<Decimal256Type>(array, *scale)),
         DataType::Date32 => text(time::<Date32Type>(array, |days| {
-            Moment { seconds: i64::from(days) * 86_400, nanos: 0 }.date()
+            TimePoint { seconds: i64::from(days) * 86_400, nanos: 0 }.date()
         })),
         DataType::Date64 => text(time::<Date64Type>(array, |ms| {
-            Moment { seconds: ms.div_euclid(1000), nanos: 0 }.date()
+            TimePoint { seconds: ms.div_euclid(1000), nanos: 0 }.date()
         })),
         DataType::Timestamp(unit, _) => text(timestamp(array, *unit)),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => text(string(array)?),
@@ -228,17 +228,17 @@ fn writer(array: &ArrayRef) -> Result<(Shape, WriteValue), SqlError> {
         | DataType::FixedSizeBinary(_) => text(binary(array)?),
         DataType::Dictionary(_, values) => writer(&converted(array, values)?),
         DataType::RunEndEncoded(_, values) => writer(&converted(array, values.data_type())?),
-        DataType::List(_) => Ok((Shape::Json, list(array.as_list::<i32>())?)),
-        DataType::LargeList(_) => Ok((Shape::Json, list(array.as_list::<i64>())?)),
+        DataType::List(_) => Ok((ValueShape::Json, list(array.as_list::<i32>())?)),
+        DataType::LargeList(_) => Ok((ValueShape::Json, list(array.as_list::<i64>())?)),
         DataType::FixedSizeList(..) => {
-            Ok((Shape::Json, fixed_size_list(array.as_fixed_size_list())?))
+            Ok((ValueShape::Json, fixed_size_list(array.as_fixed_size_list())?))
         }
         DataType::ListView(item) => writer(&converted(array, &DataType::List(Arc::clone(item)))?),
         DataType::LargeListView(item) => {
             writer(&converted(array, &DataType::LargeList(Arc::clone(item)))?)
         }
-        DataType::Struct(_) => Ok((Shape::Json, object(array.as_struct())?)),
-        DataType::Map(..) => Ok((Shape::Json, map(array.as_map())?)),
+        DataType::Struct(_) => Ok((ValueShape::Json, object(array.as_struct())?)),
+        DataType::Map(..) => Ok((ValueShape::Json, map(array.as_map())?)),
         DataType::Time32(_)
         | DataType::Time64(_)
         | DataType::Duration(_)
@@ -288,28 +288,28 @@ fn time<T: ArrowPrimitiveType>(array: &ArrayRef, text: fn(T::Native) -> String) 
 
 fn timestamp(array: &ArrayRef, unit: TimeUnit) -> WriteValue {
     match unit {
-        TimeUnit::Second => {
-            time::<TimestampSecondType>(array, |value| Moment { seconds: value, nanos: 0 }.text())
-        }
+        TimeUnit::Second => time::<TimestampSecondType>(array, |value| {
+            TimePoint { seconds: value, nanos: 0 }.text()
+        }),
         TimeUnit::Millisecond => {
-            time::<TimestampMillisecondType>(array, |value| Moment::of(value, 1_000).text())
+            time::<TimestampMillisecondType>(array, |value| TimePoint::of(value, 1_000).text())
         }
         TimeUnit::Microsecond => {
-            time::<TimestampMicrosecondType>(array, |value| Moment::of(value, 1_000_000).text())
+            time::<TimestampMicrosecondType>(array, |value| TimePoint::of(value, 1_000_000).text())
         }
-        TimeUnit::Nanosecond => {
-            time::<TimestampNanosecondType>(array, |value| Moment::of(value, 1_000_000_000).text())
-        }
+        TimeUnit::Nanosecond => time::<TimestampNanosecondType>(array, |value| {
+            TimePoint::of(value, 1_000_000_000).text()
+        }),
     }
 }
 
 /// A point in time, as far as `chrono` can show it.
-struct Moment {
+struct TimePoint {
     seconds: i64,
     nanos: u32,
 }
 
-impl Moment {
+impl TimePoint {
     fn of(value: i64, per_second: i64) -> Self {
         let part = value.rem_euclid(per_second) * (1_000_000_000 / per_second);
         Self {
@@ -366,7 +366,7 @@ fn fixed_size_list(array: &FixedSizeListArray) -> Result<WriteValue, SqlError> {
     Ok(Box::new(move |out, row| write_items(out, &items, row * length..(row + 1) * length)))
 }
 
-fn write_items(out: &mut Vec<u8>, items: &Column, range: std::ops::Range<usize>) {
+fn write_items(out: &mut Vec<u8>, items: &CellColumn, range: std::ops::Range<usize>) {
     out.push(b'[');
     for (at, item) in range.enumerate() {
         if 0 < at {
@@ -384,7 +384,7 @@ fn object(array: &StructArray) -> Result<WriteValue, SqlError> {
         name
     });
     let columns = array.columns().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    let cells = Cells { names: names.collect(), columns };
+    let cells = CellWriter { names: names.collect(), columns };
     Ok(Box::new(move |out, row| cells.write_json_object(out, row)))
 }
 

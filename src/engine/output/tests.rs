@@ -60,45 +60,45 @@ fn sample() -> RecordBatch {
     .unwrap()
 }
 
-fn answer(batches: Vec<Result<RecordBatch, SqlError>>) -> Answer {
+fn answer(batches: Vec<Result<RecordBatch, SqlError>>) -> QueryAnswer {
     let schema = batches
         .iter()
         .find_map(|batch| batch.as_ref().ok().map(RecordBatch::schema))
         .unwrap_or_else(|| Arc::new(Schema::empty()));
-    Answer { schema, batches: stream::iter(batches).boxed(), snapshot: Some(42) }
+    QueryAnswer { schema, batches: stream::iter(batches).boxed(), snapshot: Some(42) }
 }
 
 /// The body, and what the query failed with after its first rows.
 async fn pieces(
-    answer: Answer,
-    format: Format,
+    answer: QueryAnswer,
+    format: OutputFormat,
     errors: ErrorPlace,
 ) -> Result<(Vec<u8>, Option<SqlError>), SqlError> {
     let pieces = encode(answer, format, errors, || Duration::from_millis(7)).await?;
     let (mut body, mut failed) = (Vec::new(), None);
-    for piece in pieces.collect::<Vec<Piece>>().await {
+    for piece in pieces.collect::<Vec<AnswerPiece>>().await {
         assert!(failed.is_none(), "nothing follows an error");
         match piece {
-            Piece::Bytes(bytes) => body.extend_from_slice(&bytes),
-            Piece::Failed(error) => failed = Some(error),
+            AnswerPiece::Bytes(bytes) => body.extend_from_slice(&bytes),
+            AnswerPiece::Failed(error) => failed = Some(error),
         }
     }
     Ok((body, failed))
 }
 
-async fn encoded(answer: Answer, format: Format) -> Result<Vec<u8>, SqlError> {
+async fn encoded(answer: QueryAnswer, format: OutputFormat) -> Result<Vec<u8>, SqlError> {
     let (body, failed) = pieces(answer, format, ErrorPlace::Body).await?;
     failed.map_or(Ok(body), Err)
 }
 
-async fn check_text(format: Format, expected: Expect) {
+async fn check_text(format: OutputFormat, expected: Expect) {
     let bytes = encoded(answer(vec![Ok(sample())]), format).await.unwrap();
     expected.assert_eq(&String::from_utf8(bytes).unwrap());
 }
 
 #[tokio::test]
 async fn json_has_columns_rows_and_totals() {
-    check_text(Format::Json, expect![[r#"
+    check_text(OutputFormat::Json, expect![[r#"
         {"columns":[{"name":"text","type":"varchar"},{"name":"big","type":"bigint"},{"name":"small","type":"integer"},{"name":"real","type":"double"},{"name":"yes","type":"boolean"},{"name":"ts","type":"timestamptz"},{"name":"second","type":"timestamp"},{"name":"day","type":"date"},{"name":"money","type":"decimal(10,2)"},{"name":"bin","type":"varbinary"},{"name":"list","type":"bigint[]"},{"name":"object","type":"struct"},{"name":"word","type":"varchar"}],"rows":[
         ["a,\"b\"\n",9223372036854775807,-1,0.1,true,"2023-11-14T22:13:20.123456Z","1970-01-01T00:00:00Z","1970-01-01","123.45","AP9B",[1,null,3],{"a b":"x\"y"},"w"],
         ["",null,2,null,false,"1969-12-31T23:59:59.999999Z","1970-01-01T00:00:01Z","1969-12-31","-0.05","YQ==",null,{"a b":null},"w"]],"rowCount":2,"elapsedMs":7,"snapshot":42,"snapshot_str":"42"}
@@ -109,7 +109,7 @@ async fn json_has_columns_rows_and_totals() {
 async fn json_is_valid_json_whatever_the_number_of_batches() {
     for batches in [vec![], vec![Ok(sample())], vec![Ok(sample()), Ok(sample())]] {
         let rows = 2 * batches.len();
-        let bytes = encoded(answer(batches), Format::Json).await.unwrap();
+        let bytes = encoded(answer(batches), OutputFormat::Json).await.unwrap();
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(value["rows"].as_array().unwrap().len(), rows);
         assert_eq!(value["rowCount"], rows);
@@ -120,7 +120,7 @@ async fn json_is_valid_json_whatever_the_number_of_batches() {
 
 #[tokio::test]
 async fn ndjson_has_an_object_a_row() {
-    check_text(Format::Ndjson, expect![[r#"
+    check_text(OutputFormat::Ndjson, expect![[r#"
         {"text":"a,\"b\"\n","big":9223372036854775807,"small":-1,"real":0.1,"yes":true,"ts":"2023-11-14T22:13:20.123456Z","second":"1970-01-01T00:00:00Z","day":"1970-01-01","money":"123.45","bin":"AP9B","list":[1,null,3],"object":{"a b":"x\"y"},"word":"w"}
         {"text":"","big":null,"small":2,"real":null,"yes":false,"ts":"1969-12-31T23:59:59.999999Z","second":"1970-01-01T00:00:01Z","day":"1969-12-31","money":"-0.05","bin":"YQ==","list":null,"object":{"a b":null},"word":"w"}
     "#]]).await;
@@ -128,7 +128,7 @@ async fn ndjson_has_an_object_a_row() {
 
 #[tokio::test]
 async fn csv_has_a_header_and_quotes_what_needs_it() {
-    check_text(Format::Csv, expect![[r#"
+    check_text(OutputFormat::Csv, expect![[r#"
         text,big,small,real,yes,ts,second,day,money,bin,list,object,word
         "a,""b""
         ",9223372036854775807,-1,0.1,true,2023-11-14T22:13:20.123456Z,1970-01-01T00:00:00Z,1970-01-01,123.45,AP9B,"[1,null,3]","{""a b"":""x\""y""}",w
@@ -139,14 +139,19 @@ async fn csv_has_a_header_and_quotes_what_needs_it() {
 #[tokio::test]
 async fn an_arrow_stream_reads_back() {
     let bytes =
-        encoded(answer(vec![Ok(sample()), Ok(sample())]), Format::ArrowStream).await.unwrap();
+        encoded(answer(vec![Ok(sample()), Ok(sample())]), OutputFormat::ArrowStream).await.unwrap();
     let read: Vec<_> =
         StreamReader::try_new(Cursor::new(bytes), None).unwrap().map(Result::unwrap).collect();
     assert_eq!(read, [sample(), sample()]);
 }
 
-const FORMATS: [Format; 5] =
-    [Format::Json, Format::Ndjson, Format::Csv, Format::ArrowStream, Format::Parquet];
+const FORMATS: [OutputFormat; 5] = [
+    OutputFormat::Json,
+    OutputFormat::Ndjson,
+    OutputFormat::Csv,
+    OutputFormat::ArrowStream,
+    OutputFormat::Parquet,
+];
 
 #[tokio::test]
 async fn an_error_before_the_first_rows_is_no_answer() {
@@ -166,27 +171,27 @@ async fn an_error_after_the_first_rows_ends_the_answer() {
         assert_eq!(failed.unwrap().to_string(), "too \"long\"", "{format:?}");
         String::from_utf8_lossy(&body).into_owned()
     };
-    let json = told(Format::Json, ErrorPlace::Body).await;
+    let json = told(OutputFormat::Json, ErrorPlace::Body).await;
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(value["error"], "too \"long\"");
     assert_eq!(value["code"], "QUERY_LIMIT");
     assert_eq!((&value["rowCount"], value["rows"].as_array().unwrap().len()), (&2.into(), 2));
-    assert_eq!(told(Format::Json, ErrorPlace::Trailer).await, json);
-    let lines = told(Format::Ndjson, ErrorPlace::Body).await;
+    assert_eq!(told(OutputFormat::Json, ErrorPlace::Trailer).await, json);
+    let lines = told(OutputFormat::Ndjson, ErrorPlace::Body).await;
     let last = r#" {"error":"too \"long\"","code":"QUERY_LIMIT"}"#;
     assert_eq!((lines.lines().last().unwrap(), lines.lines().count()), (last, 3));
-    let lines = told(Format::Ndjson, ErrorPlace::Trailer).await;
+    let lines = told(OutputFormat::Ndjson, ErrorPlace::Trailer).await;
     assert_eq!(lines.lines().count(), 2, "with a trailer there are only rows");
-    let whole = encoded(answer(vec![Ok(sample())]), Format::ArrowStream).await.unwrap();
-    let broken_off = told(Format::ArrowStream, ErrorPlace::Body).await;
+    let whole = encoded(answer(vec![Ok(sample())]), OutputFormat::ArrowStream).await.unwrap();
+    let broken_off = told(OutputFormat::ArrowStream, ErrorPlace::Body).await;
     assert!(broken_off.len() < String::from_utf8_lossy(&whole).len());
-    assert!(!told(Format::Csv, ErrorPlace::Body).await.contains("too"));
+    assert!(!told(OutputFormat::Csv, ErrorPlace::Body).await.contains("too"));
 }
 
 #[tokio::test]
 async fn parquet_waits_for_its_first_row_group() {
     let broken = answer(vec![Ok(sample()), Err(SqlError::Limit("too long".to_owned()))]);
-    let error = pieces(broken, Format::Parquet, ErrorPlace::Body).await.unwrap_err();
+    let error = pieces(broken, OutputFormat::Parquet, ErrorPlace::Body).await.unwrap_err();
     assert_eq!(error.to_string(), "too long");
 }
 
@@ -196,7 +201,8 @@ fn read_parquet(bytes: Vec<u8>) -> ParquetRecordBatchReaderBuilder<Bytes> {
 
 #[tokio::test]
 async fn a_parquet_file_reads_back() {
-    let bytes = encoded(answer(vec![Ok(sample()), Ok(sample())]), Format::Parquet).await.unwrap();
+    let bytes =
+        encoded(answer(vec![Ok(sample()), Ok(sample())]), OutputFormat::Parquet).await.unwrap();
     let file = read_parquet(bytes);
     assert_eq!(
         file.metadata().row_group(0).column(0).compression(),
@@ -207,14 +213,14 @@ async fn a_parquet_file_reads_back() {
     // A map from words to numbers is built anew, so values are compared as they are written.
     let text = |batch: &RecordBatch| {
         let mut out = Vec::new();
-        let cells = Cells::new(batch).unwrap();
+        let cells = CellWriter::new(batch).unwrap();
         (0..batch.num_rows()).for_each(|row| cells.write_json_object(&mut out, row));
         String::from_utf8(out).unwrap()
     };
     assert_eq!(rows.iter().map(text).collect::<String>(), text(&expected));
     let empty = encoded(
-        Answer { schema: sample().schema(), batches: stream::empty().boxed(), snapshot: None },
-        Format::Parquet,
+        QueryAnswer { schema: sample().schema(), batches: stream::empty().boxed(), snapshot: None },
+        OutputFormat::Parquet,
     );
     assert_eq!(read_parquet(empty.await.unwrap()).metadata().file_metadata().num_rows(), 0);
 }
@@ -236,10 +242,11 @@ async fn parquet_row_groups_are_bounded_and_sent_when_full() {
         RecordBatch::try_from_iter([("text", array)]).unwrap()
     };
     let batches: Vec<_> = (0..24).map(|_| Ok(large())).collect();
-    let pieces = encode(answer(batches), Format::Parquet, ErrorPlace::Body, || Duration::ZERO);
+    let pieces =
+        encode(answer(batches), OutputFormat::Parquet, ErrorPlace::Body, || Duration::ZERO);
     let pieces = pieces.await.unwrap().map(|piece| match piece {
-        Piece::Bytes(bytes) => bytes,
-        Piece::Failed(error) => unreachable!("{error}"),
+        AnswerPiece::Bytes(bytes) => bytes,
+        AnswerPiece::Failed(error) => unreachable!("{error}"),
     });
     let chunks: Vec<Bytes> = pieces.collect().await;
     assert!(2 < chunks.len(), "{} chunks", chunks.len());
@@ -253,7 +260,8 @@ async fn parquet_row_groups_are_bounded_and_sent_when_full() {
         let array: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
         RecordBatch::try_from_iter([("n", array)]).unwrap()
     };
-    let bytes = encoded(answer(vec![Ok(numbers()), Ok(numbers())]), Format::Parquet).await.unwrap();
+    let bytes =
+        encoded(answer(vec![Ok(numbers()), Ok(numbers())]), OutputFormat::Parquet).await.unwrap();
     let file = read_parquet(bytes);
     let rows: Vec<i64> =
         file.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
@@ -265,7 +273,7 @@ async fn a_type_that_parquet_does_not_have_is_refused_before_the_first_byte() {
     let array: ArrayRef =
         Arc::new(IntervalMonthDayNanoArray::from(vec![Some(IntervalMonthDayNano::new(1, 2, 3))]));
     let batch = RecordBatch::try_from_iter([("lag", array)]).unwrap();
-    let error = encoded(answer(vec![Ok(batch)]), Format::Parquet).await.unwrap_err();
+    let error = encoded(answer(vec![Ok(batch)]), OutputFormat::Parquet).await.unwrap_err();
     assert!(
         matches!(&error, SqlError::Invalid(text) if text.contains("CAST(lag AS VARCHAR)")),
         "{error}"
@@ -274,15 +282,16 @@ async fn a_type_that_parquet_does_not_have_is_refused_before_the_first_byte() {
 
 #[test]
 fn accept_names_the_format() {
-    let check =
-        |accept: &str, expected| assert_eq!(Format::from_accept(accept), expected, "{accept}");
-    check("", Some(Format::Json));
-    check("*/*", Some(Format::Json));
-    check("application/json; charset=utf-8", Some(Format::Json));
-    check("application/x-ndjson", Some(Format::Ndjson));
-    check("image/png, Text/CSV;q=0.5", Some(Format::Csv));
-    check("application/vnd.apache.arrow.stream", Some(Format::ArrowStream));
-    check("application/vnd.apache.parquet", Some(Format::Parquet));
+    let check = |accept: &str, expected| {
+        assert_eq!(OutputFormat::from_accept(accept), expected, "{accept}")
+    };
+    check("", Some(OutputFormat::Json));
+    check("*/*", Some(OutputFormat::Json));
+    check("application/json; charset=utf-8", Some(OutputFormat::Json));
+    check("application/x-ndjson", Some(OutputFormat::Ndjson));
+    check("image/png, Text/CSV;q=0.5", Some(OutputFormat::Csv));
+    check("application/vnd.apache.arrow.stream", Some(OutputFormat::ArrowStream));
+    check("application/vnd.apache.parquet", Some(OutputFormat::Parquet));
     check("image/png", None);
 }
 
@@ -294,7 +303,7 @@ fn base64_pads_the_last_group() {
         let array: ArrayRef = Arc::new(BinaryArray::from(vec![bytes.as_bytes()]));
         let batch = RecordBatch::try_from_iter([("b", array)]).unwrap();
         let mut out = Vec::new();
-        Cells::new(&batch).unwrap().write_json_values(&mut out, 0);
+        CellWriter::new(&batch).unwrap().write_json_values(&mut out, 0);
         assert_eq!(String::from_utf8(out).unwrap(), format!("\"{expected}\""));
     }
 }

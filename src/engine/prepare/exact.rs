@@ -80,16 +80,18 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
             let found = subquery.subquery.schema().fields().first().map(|field| field.data_type());
-            let of_query = found.map_or(Kind::Other, kind_of_type);
+            let of_query = found.map_or(NumberKind::Other, kind_of_type);
             let expr = match (kind(&expr, schema), of_query) {
-                (Kind::Exact, Kind::Float) if is_decimal(&expr, schema) => to_double(*expr),
-                (Kind::Open, Kind::Exact) => to_exact(&expr).unwrap_or(*expr),
+                (NumberKind::Exact, NumberKind::Float) if is_decimal(&expr, schema) => {
+                    to_double(*expr)
+                }
+                (NumberKind::Open, NumberKind::Exact) => to_exact(&expr).unwrap_or(*expr),
                 _ => *expr,
             };
             Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery, negated })
         }
         Expr::Cast(Cast { expr, field }) if is_decimal_type(field.data_type()) => {
-            let is_open = kind(&expr, schema) == Kind::Open;
+            let is_open = kind(&expr, schema) == NumberKind::Open;
             let exact = if is_open { to_exact(&expr) } else { None };
             Expr::Cast(Cast { expr: exact.map_or(expr, Box::new), field })
         }
@@ -147,7 +149,7 @@ fn of_case(case: Case, schema: &DFSchema) -> Case {
 
 /// What a value is, as far as it matters whether it is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum NumberKind {
     /// A whole number or a decimal.
     Exact,
     /// Made of numbers of the statement with a point, and of whole numbers: it can be either.
@@ -158,29 +160,32 @@ enum Kind {
     Other,
 }
 
-fn kind(expr: &Expr, schema: &DFSchema) -> Kind {
+fn kind(expr: &Expr, schema: &DFSchema) -> NumberKind {
     match expr {
-        Expr::Literal(ScalarValue::Float64(Some(value)), _) if value.is_finite() => Kind::Open,
+        Expr::Literal(ScalarValue::Float64(Some(value)), _) if value.is_finite() => {
+            NumberKind::Open
+        }
         Expr::Negative(inner) => kind(inner, schema),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_exact_operation(*op) => {
             match (kind(left, schema), kind(right, schema)) {
-                (Kind::Float, _) | (_, Kind::Float) => Kind::Float,
-                (Kind::Open, Kind::Open | Kind::Exact) | (Kind::Exact, Kind::Open) => Kind::Open,
-                (Kind::Exact, Kind::Exact) => Kind::Exact,
-                _ => Kind::Other,
+                (NumberKind::Float, _) | (_, NumberKind::Float) => NumberKind::Float,
+                (NumberKind::Open, NumberKind::Open | NumberKind::Exact)
+                | (NumberKind::Exact, NumberKind::Open) => NumberKind::Open,
+                (NumberKind::Exact, NumberKind::Exact) => NumberKind::Exact,
+                _ => NumberKind::Other,
             }
         }
-        _ => expr.get_type(schema).map_or(Kind::Other, |found| kind_of_type(&found)),
+        _ => expr.get_type(schema).map_or(NumberKind::Other, |found| kind_of_type(&found)),
     }
 }
 
-fn kind_of_type(found: &DataType) -> Kind {
+fn kind_of_type(found: &DataType) -> NumberKind {
     if found.is_integer() || is_decimal_type(found) {
-        Kind::Exact
+        NumberKind::Exact
     } else if found.is_floating() {
-        Kind::Float
+        NumberKind::Float
     } else {
-        Kind::Other
+        NumberKind::Other
     }
 }
 
@@ -194,15 +199,20 @@ fn is_decimal(expr: &Expr, schema: &DFSchema) -> bool {
 
 /// Puts sides that are compared into types in which equal numbers are equal.
 fn compare(sides: &mut [Expr], schema: &DFSchema) {
-    let kinds: Vec<Kind> = sides.iter().map(|side| kind(side, schema)).collect();
+    let kinds: Vec<NumberKind> = sides.iter().map(|side| kind(side, schema)).collect();
     let is_small = |side: &Expr| match side {
         Expr::Literal(ScalarValue::Float64(Some(value)), _) => value.abs() < EXACT_MAX,
         _ => false,
     };
     let has_decimal = sides.iter().any(|side| is_decimal(side, schema));
-    let all_small =
-        kinds.iter().zip(sides.iter()).all(|(kind, side)| *kind != Kind::Open || is_small(side));
-    if kinds.contains(&Kind::Open) && (has_decimal || !all_small) && !kinds.contains(&Kind::Float) {
+    let all_small = kinds
+        .iter()
+        .zip(sides.iter())
+        .all(|(kind, side)| *kind != NumberKind::Open || is_small(side));
+    if kinds.contains(&NumberKind::Open)
+        && (has_decimal || !all_small)
+        && !kinds.contains(&NumberKind::Float)
+    {
         open_to_exact(sides, &kinds);
     }
     settle(sides, schema);
@@ -213,8 +223,8 @@ fn combine(sides: &mut [Expr], schema: &DFSchema) {
     if !sides.iter().any(|side| is_decimal(side, schema)) {
         return;
     }
-    let kinds: Vec<Kind> = sides.iter().map(|side| kind(side, schema)).collect();
-    if !kinds.contains(&Kind::Float) {
+    let kinds: Vec<NumberKind> = sides.iter().map(|side| kind(side, schema)).collect();
+    if !kinds.contains(&NumberKind::Float) {
         open_to_exact(sides, &kinds);
     }
     settle(sides, schema);
@@ -222,20 +232,23 @@ fn combine(sides: &mut [Expr], schema: &DFSchema) {
 
 /// A decimal and a number of the statement make a decimal.
 fn add(sides: &mut [Expr], schema: &DFSchema) {
-    let kinds: Vec<Kind> = sides.iter().map(|side| kind(side, schema)).collect();
-    let both = matches!(kinds.as_slice(), [Kind::Open, Kind::Exact] | [Kind::Exact, Kind::Open]);
+    let kinds: Vec<NumberKind> = sides.iter().map(|side| kind(side, schema)).collect();
+    let both = matches!(
+        kinds.as_slice(),
+        [NumberKind::Open, NumberKind::Exact] | [NumberKind::Exact, NumberKind::Open]
+    );
     if both && sides.iter().any(|side| is_decimal(side, schema)) {
         open_to_exact(sides, &kinds);
     }
 }
 
 /// All of them or none.
-fn open_to_exact(sides: &mut [Expr], kinds: &[Kind]) {
+fn open_to_exact(sides: &mut [Expr], kinds: &[NumberKind]) {
     let made: Option<Vec<Option<Expr>>> = sides
         .iter()
         .zip(kinds)
         .map(|(side, kind)| match kind {
-            Kind::Open => to_exact(side).map(Some),
+            NumberKind::Open => to_exact(side).map(Some),
             _ => Some(None),
         })
         .collect();

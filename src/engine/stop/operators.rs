@@ -1,6 +1,6 @@
 //! Physical plans whose operators stop.
 
-use crate::engine::stop::Stop;
+use crate::engine::stop::QueryStop;
 use arrow::{
     array::RecordBatch,
     datatypes::{FieldRef, Schema, SchemaRef},
@@ -44,7 +44,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// DataFusion does not take the new plan.
 pub fn stopping(
     plan: Arc<dyn ExecutionPlan>,
-    stop: &Arc<Stop>,
+    stop: &Arc<QueryStop>,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let with_stop = |node: Arc<dyn ExecutionPlan>| {
         let join = if let Some(join) = node.downcast_ref::<HashJoinExec>() {
@@ -61,7 +61,7 @@ pub fn stopping(
 
 fn nested_loops(
     join: &NestedLoopJoinExec,
-    stop: &Arc<Stop>,
+    stop: &Arc<QueryStop>,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let filter = filter(join.filter(), stop);
     Ok(Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(Some(filter)).build()?))
@@ -69,7 +69,7 @@ fn nested_loops(
 
 fn hash_join(
     join: &HashJoinExec,
-    stop: &Arc<Stop>,
+    stop: &Arc<QueryStop>,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let stopped = HashJoinExecBuilder::from(join).with_filter(Some(filter(join.filter(), stop)));
     let mut stopped: Arc<dyn ExecutionPlan> = Arc::new(stopped.build()?);
@@ -87,7 +87,7 @@ fn hash_join(
             JoinType::Right | JoinType::RightAnti | JoinType::RightMark => {
                 [without_nulls(left, left_keys)?, right]
             }
-            JoinType::Full => [left, StopExec::around(Arc::new(InPieces(right)), stop)],
+            JoinType::Full => [left, StopExec::around(Arc::new(BatchSplitter(right)), stop)],
         };
         stopped = stopped.with_new_children(children.to_vec())?;
     }
@@ -117,7 +117,7 @@ fn without_nulls(
 }
 
 /// A join's filter, or one that lets everything through, with a look at `stop`.
-fn filter(filter: Option<&JoinFilter>, stop: &Arc<Stop>) -> JoinFilter {
+fn filter(filter: Option<&JoinFilter>, stop: &Arc<QueryStop>) -> JoinFilter {
     let looking = |inner: &Arc<dyn PhysicalExpr>| -> Arc<dyn PhysicalExpr> {
         Arc::new(StopExpr { inner: Arc::clone(inner), stop: Arc::clone(stop) })
     };
@@ -135,7 +135,7 @@ fn filter(filter: Option<&JoinFilter>, stop: &Arc<Stop>) -> JoinFilter {
 #[derive(Debug)]
 struct StopExpr {
     inner: Arc<dyn PhysicalExpr>,
-    stop: Arc<Stop>,
+    stop: Arc<QueryStop>,
 }
 
 impl PartialEq for StopExpr {
@@ -188,11 +188,11 @@ impl PhysicalExpr for StopExpr {
 #[derive(Debug)]
 struct StopExec {
     input: Arc<dyn ExecutionPlan>,
-    stop: Arc<Stop>,
+    stop: Arc<QueryStop>,
 }
 
 impl StopExec {
-    fn around(input: Arc<dyn ExecutionPlan>, stop: &Arc<Stop>) -> Arc<dyn ExecutionPlan> {
+    fn around(input: Arc<dyn ExecutionPlan>, stop: &Arc<QueryStop>) -> Arc<dyn ExecutionPlan> {
         Arc::new(Self { input, stop: Arc::clone(stop) })
     }
 }
@@ -252,18 +252,18 @@ thread_local! {
 }
 
 /// Work of this thread on a query, which ends with the poll that it began in.
-struct Turn {
+struct WorkTurn {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Turn {
+impl WorkTurn {
     fn begin(permit: OwnedSemaphorePermit) -> Self {
         HAS_TURN.set(true);
         Self { _permit: permit }
     }
 }
 
-impl Drop for Turn {
+impl Drop for WorkTurn {
     fn drop(&mut self) {
         HAS_TURN.set(false);
     }
@@ -272,21 +272,21 @@ impl Drop for Turn {
 struct StopStream {
     inner: SendableRecordBatchStream,
     schema: SchemaRef,
-    stop: Arc<Stop>,
+    stop: Arc<QueryStop>,
     /// The wait for a turn, while others of the query have them all.
     waiting: Option<BoxFuture<'static, OwnedSemaphorePermit>>,
 }
 
 impl StopStream {
     /// A task polls many streams, one within the other; the outermost takes the turn.
-    fn turn(&mut self, context: &mut Context<'_>) -> Poll<Option<Turn>> {
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<Option<WorkTurn>> {
         if HAS_TURN.get() {
             return Poll::Ready(None);
         }
         if self.waiting.is_none()
             && let Ok(permit) = Arc::clone(&self.stop.turns).try_acquire_owned()
         {
-            return Poll::Ready(Some(Turn::begin(permit)));
+            return Poll::Ready(Some(WorkTurn::begin(permit)));
         }
         let turns = Arc::clone(&self.stop.turns);
         let waiting = self.waiting.get_or_insert_with(|| {
@@ -294,7 +294,7 @@ impl StopStream {
         });
         let permit = ready!(waiting.poll_unpin(context));
         self.waiting = None;
-        Poll::Ready(Some(Turn::begin(permit)))
+        Poll::Ready(Some(WorkTurn::begin(permit)))
     }
 }
 
@@ -323,15 +323,15 @@ const PIECE_ROWS: usize = 64;
 
 /// Small batches of the input's rows.
 #[derive(Debug)]
-struct InPieces(Arc<dyn ExecutionPlan>);
+struct BatchSplitter(Arc<dyn ExecutionPlan>);
 
-impl DisplayAs for InPieces {
+impl DisplayAs for BatchSplitter {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl ExecutionPlan for InPieces {
+impl ExecutionPlan for BatchSplitter {
     fn name(&self) -> &'static str {
         "InPieces"
     }

@@ -1,7 +1,7 @@
 //! A look at the signal between the steps of the optimizer, which take seconds for the largest
 //! statements.
 
-use crate::engine::stop::Signal;
+use crate::engine::stop::QuerySignal;
 use datafusion::{
     common::{config::ConfigOptions, tree_node::Transformed},
     error::DataFusionError,
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// `state` with an optimizer that stops.
 #[must_use]
-pub fn between_rules(state: SessionState, signal: &Arc<Signal>) -> SessionState {
-    let look = Look(Arc::clone(signal));
+pub fn between_rules(state: SessionState, signal: &Arc<QuerySignal>) -> SessionState {
+    let look = SignalCheck(Arc::clone(signal));
     let mut logical: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
     for rule in state.optimizers() {
         logical.extend([Arc::new(look.clone()) as _, Arc::clone(rule)]);
@@ -33,15 +33,15 @@ pub fn between_rules(state: SessionState, signal: &Arc<Signal>) -> SessionState 
 
 /// A rule that changes nothing, and fails once the query is over.
 #[derive(Clone, Debug)]
-struct Look(Arc<Signal>);
+struct SignalCheck(Arc<QuerySignal>);
 
-impl Look {
+impl SignalCheck {
     fn check(&self) -> Result<(), DataFusionError> {
         self.0.check().map_err(|over| DataFusionError::External(Box::new(over)))
     }
 }
 
-impl OptimizerRule for Look {
+impl OptimizerRule for SignalCheck {
     fn name(&self) -> &'static str {
         "look_at_signal"
     }
@@ -59,7 +59,7 @@ impl OptimizerRule for Look {
     }
 }
 
-impl PhysicalOptimizerRule for Look {
+impl PhysicalOptimizerRule for SignalCheck {
     fn name(&self) -> &'static str {
         "look_at_signal"
     }

@@ -2,7 +2,7 @@
 //! some look at the whole frame each time.
 
 use crate::engine::{
-    stop::Stop,
+    stop::QueryStop,
     wrapped::{Accumulators, wrapped},
 };
 use arrow::{
@@ -36,7 +36,7 @@ use std::{
 /// DataFusion does not take the new plan.
 pub fn stopping_windows(
     plan: LogicalPlan,
-    stop: &Arc<Stop>,
+    stop: &Arc<QueryStop>,
 ) -> Result<LogicalPlan, DataFusionError> {
     let of_expression = |expression: Expr| {
         let Expr::WindowFunction(mut call) = expression else {
@@ -62,17 +62,17 @@ pub fn stopping_windows(
     plan.transform_up_with_subqueries(of_node).map(|transformed| transformed.data)
 }
 
-fn aggregate(inner: Arc<AggregateUDF>, stop: &Arc<Stop>) -> AggregateUDF {
+fn aggregate(inner: Arc<AggregateUDF>, stop: &Arc<QueryStop>) -> AggregateUDF {
     wrapped(inner, StopCheck(Arc::clone(stop)))
 }
 
-fn window(inner: Arc<WindowUDF>, stop: &Arc<Stop>) -> WindowUDF {
+fn window(inner: Arc<WindowUDF>, stop: &Arc<QueryStop>) -> WindowUDF {
     WindowUDF::from(StopWindow { inner, stop: Arc::clone(stop) })
 }
 
 /// An aggregate over the frame of a window looks at this.
 #[derive(Clone, Debug)]
-struct StopCheck(Arc<Stop>);
+struct StopCheck(Arc<QueryStop>);
 
 // Functions are the same whichever query they are part of.
 impl PartialEq for StopCheck {
@@ -114,7 +114,7 @@ impl Accumulators for StopCheck {
 #[derive(Debug)]
 struct StopAccumulator {
     inner: Box<dyn Accumulator>,
-    stop: Arc<Stop>,
+    stop: Arc<QueryStop>,
 }
 
 impl Accumulator for StopAccumulator {
@@ -154,7 +154,7 @@ impl Accumulator for StopAccumulator {
 #[derive(Debug)]
 struct StopWindow {
     inner: Arc<WindowUDF>,
-    stop: Arc<Stop>,
+    stop: Arc<QueryStop>,
 }
 
 impl PartialEq for StopWindow {
@@ -225,7 +225,7 @@ impl WindowUDFImpl for StopWindow {
 #[derive(Debug)]
 struct StopEvaluator {
     inner: Box<dyn PartitionEvaluator>,
-    stop: Arc<Stop>,
+    stop: Arc<QueryStop>,
 }
 
 impl PartitionEvaluator for StopEvaluator {

@@ -100,7 +100,8 @@ fn a_table_without_metadata_is_sent_too() {
         TableView { name, metadata: None, snapshot_id: None, ours, tail: Vec::new(), last_seq: 0 };
     view.tables.push(table);
     let (found, _) = sent(&view);
-    let ours = Ours::of(found.table("events").unwrap(), &ServiceTables::default()).unwrap();
+    let ours =
+        ServiceTableView::of(found.table("events").unwrap(), &ServiceTables::default()).unwrap();
     assert_eq!(ours.table.kind, SERVICE_TABLES[0].kind);
     assert!(ours.fit.missing.is_empty() && ours.fit.left_out.is_empty());
 }

@@ -1,11 +1,11 @@
 //! The frame of an Avro object-container file: header and blocks, decompressed within a bound.
 
-use super::datum::Datum;
+use super::datum::DatumReader;
 use std::{borrow::Cow, io::Read};
 
 /// How blocks are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Codec {
+pub(super) enum AvroCodec {
     Null,
     Deflate,
     Snappy,
@@ -14,9 +14,9 @@ pub(super) enum Codec {
 
 /// What the header says.
 #[derive(Debug)]
-pub(super) struct Header<'a> {
+pub(super) struct AvroHeader<'a> {
     pub(super) schema: &'a [u8],
-    pub(super) codec: Codec,
+    pub(super) codec: AvroCodec,
     pub(super) sync: &'a [u8],
 }
 
@@ -24,11 +24,11 @@ pub(super) struct Header<'a> {
 const SCHEMA_BYTES_MAX: usize = 256 << 10;
 
 /// Reads the header.
-pub(super) fn header<'a>(file: &mut Datum<'a>) -> Result<Header<'a>, &'static str> {
+pub(super) fn header<'a>(file: &mut DatumReader<'a>) -> Result<AvroHeader<'a>, &'static str> {
     if file.take(4)? != b"Obj\x01" {
         return Err("it does not begin with Obj1");
     }
-    let (mut schema, mut codec) = (None, Codec::Null);
+    let (mut schema, mut codec) = (None, AvroCodec::Null);
     loop {
         let mut entries = file.long()?;
         if entries == 0 {
@@ -45,10 +45,10 @@ pub(super) fn header<'a>(file: &mut Datum<'a>) -> Result<Header<'a>, &'static st
                 b"avro.schema" => schema = Some(value),
                 b"avro.codec" => {
                     codec = match value {
-                        b"null" => Codec::Null,
-                        b"deflate" => Codec::Deflate,
-                        b"snappy" => Codec::Snappy,
-                        b"zstandard" => Codec::Zstandard,
+                        b"null" => AvroCodec::Null,
+                        b"deflate" => AvroCodec::Deflate,
+                        b"snappy" => AvroCodec::Snappy,
+                        b"zstandard" => AvroCodec::Zstandard,
                         _ => return Err("its codec must be null, deflate, snappy or zstandard"),
                     }
                 }
@@ -60,14 +60,14 @@ pub(super) fn header<'a>(file: &mut Datum<'a>) -> Result<Header<'a>, &'static st
     if schema.len() > SCHEMA_BYTES_MAX {
         return Err("its schema is larger than 256 KiB");
     }
-    Ok(Header { schema, codec, sync: file.take(16)? })
+    Ok(AvroHeader { schema, codec, sync: file.take(16)? })
 }
 
 /// Reads a block: how many events it has, and their bytes, at most `most`.
 pub(super) fn next<'a>(
-    file: &mut Datum<'a>,
+    file: &mut DatumReader<'a>,
     sync: &[u8],
-    codec: Codec,
+    codec: AvroCodec,
     most: usize,
 ) -> Result<(u64, Cow<'a, [u8]>), &'static str> {
     let count = u64::try_from(file.long()?).map_err(|_| "a block has a negative count")?;
@@ -78,16 +78,16 @@ pub(super) fn next<'a>(
     Ok((count, unpack(packed, codec, most)?))
 }
 
-fn unpack(packed: &[u8], codec: Codec, most: usize) -> Result<Cow<'_, [u8]>, &'static str> {
+fn unpack(packed: &[u8], codec: AvroCodec, most: usize) -> Result<Cow<'_, [u8]>, &'static str> {
     const TOO_LARGE: &str = "its blocks are larger than 64 MiB";
     let unpacked = match codec {
-        Codec::Null => return Ok(Cow::Borrowed(packed)),
-        Codec::Deflate => read(flate2::read::DeflateDecoder::new(packed), most)?,
-        Codec::Zstandard => {
+        AvroCodec::Null => return Ok(Cow::Borrowed(packed)),
+        AvroCodec::Deflate => read(flate2::read::DeflateDecoder::new(packed), most)?,
+        AvroCodec::Zstandard => {
             let decoder = zstd::stream::read::Decoder::with_buffer(packed);
             read(decoder.map_err(|_| "zstandard does not start")?, most)?
         }
-        Codec::Snappy => {
+        AvroCodec::Snappy => {
             // The block says first how long it is unpacked; the library believes it.
             let length = snappy_length(packed).ok_or("a block does not unpack")?;
             if length > most as u64 || packed.len() < 5 {

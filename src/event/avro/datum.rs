@@ -13,11 +13,11 @@ const TOO_LARGE: &str = "an event is too large";
 
 /// Bytes still to be read.
 #[derive(Debug)]
-pub(super) struct Datum<'a> {
+pub(super) struct DatumReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Datum<'a> {
+impl<'a> DatumReader<'a> {
     pub(super) fn new(rest: &'a [u8]) -> Self {
         Self { rest }
     }
@@ -58,14 +58,14 @@ impl<'a> Datum<'a> {
 
 /// Writes one event.
 #[derive(Debug)]
-pub(super) struct Writer<'s> {
+pub(super) struct JsonWriter<'s> {
     names: &'s NamesRef<'s>,
     out: String,
     bytes_max: usize,
     depth_left: usize,
 }
 
-impl<'s> Writer<'s> {
+impl<'s> JsonWriter<'s> {
     pub(super) fn new(names: &'s NamesRef<'s>, bytes_max: usize, depth_left: usize) -> Self {
         Self { names, out: String::new(), bytes_max, depth_left }
     }
@@ -116,7 +116,7 @@ impl<'s> Writer<'s> {
     pub(super) fn value(
         &mut self,
         schema: &'s Schema,
-        data: &mut Datum<'_>,
+        data: &mut DatumReader<'_>,
         namespace: &Namespace,
     ) -> Result<(), &'static str> {
         self.depth_left = self.depth_left.checked_sub(1).ok_or("an event is nested too deep")?;
@@ -174,7 +174,7 @@ impl<'s> Writer<'s> {
         &mut self,
         schema: &'s Schema,
         is_map: bool,
-        data: &mut Datum<'_>,
+        data: &mut DatumReader<'_>,
         namespace: &Namespace,
     ) -> Result<(), &'static str> {
         self.push(if is_map { "{" } else { "[" })?;

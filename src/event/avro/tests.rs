@@ -4,8 +4,8 @@ use apache_avro::{
     types::{Record, Value},
 };
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> EventLimits {
+    EventLimits {
         event_bytes_max: 1 << 20,
         batch_events_max: 100,
         depth_max: 64,
@@ -70,7 +70,7 @@ fn every_codec_is_read() {
 
 #[test]
 fn the_generated_schema_is_read_into_its_columns() {
-    use crate::event::{Arrival, BodyFormat, decode::decode};
+    use crate::event::{BodyFormat, RequestContext, decode::decode};
     use arrow::array::{Array, AsArray};
     let schema = icecore_schemas::generate::avro_event_schema();
     let text = |text: &str| Value::Union(1, Box::new(Value::String(text.to_owned())));
@@ -99,7 +99,7 @@ fn the_generated_schema_is_read_into_its_columns() {
     let full = record(&schema, fields.collect());
     let bare = record(&schema, vec![("type", Value::String("t".into()))]);
     let body = file(&schema, AvroCodec::Null, vec![full, bare]);
-    let arrival = Arrival {
+    let arrival = RequestContext {
         now_us,
         namespace: icecore_schemas::names::Namespace::parse("other").unwrap(),
         first_id: ulid::Ulid(1),

@@ -2,19 +2,21 @@
 //! Leaves reading the events to `decode`.
 
 use crate::event::{
-    json::{Flaw, Kind, Member, NESTING_MAX, Parts, Scan, Value},
+    json::{EventParts, JsonError, JsonKind, JsonMember, JsonScanner, JsonValue, NESTING_MAX},
     names, normalize,
 };
 use std::borrow::Cow;
 
 /// If these are the members of a batch: its array of events, its id, and whether it is one of an
 /// analytics library.
-pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Option<String>, bool)> {
+pub(super) fn batch_members<'a>(
+    members: &[JsonMember<'a>],
+) -> Option<(&'a str, Option<String>, bool)> {
     if let Some(events) = changefeed_members(members) {
         return Some((events, None, false));
     }
     let first = members.iter().find(|member| {
-        member.value.kind == Kind::Array && slot(member.name) == Some(names::EVENT_LIST)
+        member.value.kind == JsonKind::Array && slot(member.name) == Some(names::EVENT_LIST)
     })?;
     if members.iter().any(|member| slot(member.name) == Some(names::TYPE)) {
         return None;
@@ -27,23 +29,24 @@ pub(super) fn batch_members<'a>(members: &[Member<'a>]) -> Option<(&'a str, Opti
 
 /// The messages of what CockroachDB's webhook sink sends, if these are its members: `payload` and how
 /// many messages it has. `payload` of other events is what their sender put there.
-pub(super) fn changefeed_members<'a>(members: &[Member<'a>]) -> Option<&'a str> {
+pub(super) fn changefeed_members<'a>(members: &[JsonMember<'a>]) -> Option<&'a str> {
     let value = |name: &str| members.iter().find(|it| it.name.raw == name).map(|it| it.value);
     let (messages, length) = (value("\"payload\"")?, value("\"length\"")?);
-    let is_it = members.len() == 2 && messages.kind == Kind::Array && length.kind == Kind::Number;
+    let is_it =
+        members.len() == 2 && messages.kind == JsonKind::Array && length.kind == JsonKind::Number;
     is_it.then_some(messages.raw)
 }
 
 /// Whether a body is one of CockroachDB's webhook sink.
 pub(super) fn is_changefeed(body: &str) -> bool {
-    let mut parts = Parts::default();
+    let mut parts = EventParts::default();
     // A broken body is found to be one where it is read.
-    let _broken = Scan::new(body).object(NESTING_MAX, &mut parts);
+    let _broken = JsonScanner::new(body).object(NESTING_MAX, &mut parts);
     changefeed_members(&parts.top).is_some()
 }
 
 /// Whether the list of events is one of an analytics library.
-pub(super) fn is_call_list(name: Value<'_>) -> bool {
+pub(super) fn is_call_list(name: JsonValue<'_>) -> bool {
     name.raw == "\"batch\""
 }
 
@@ -54,12 +57,12 @@ pub(super) fn is_tombstone(text: &str) -> bool {
 }
 
 /// What a member of this name means.
-pub(super) fn slot(name: Value<'_>) -> Option<usize> {
+pub(super) fn slot(name: JsonValue<'_>) -> Option<usize> {
     names::find(&name.text()?).map(|known| known.slot)
 }
 
 /// A text or a number that is a batch's id.
-pub(super) fn batch_id_of(value: Value<'_>) -> Option<String> {
+pub(super) fn batch_id_of(value: JsonValue<'_>) -> Option<String> {
     normalize::identifier(value).map(Cow::into_owned)
 }
 
@@ -67,18 +70,18 @@ pub(super) fn batch_id_of(value: Value<'_>) -> Option<String> {
 /// right, so that the events need not be read twice. Wrong is harmless: it is compared later.
 pub(super) fn guess(text: &str) -> Option<String> {
     let tail = &text[text.rfind(']')? + 1..];
-    rest_of_batch(&mut Scan::new(tail)).ok()?.batch_id
+    rest_of_batch(&mut JsonScanner::new(tail)).ok()?.batch_id
 }
 
 /// The batch id after the events, with the scan at their array.
-pub(super) fn look_ahead(mut scan: Scan<'_>) -> Option<String> {
+pub(super) fn look_ahead(mut scan: JsonScanner<'_>) -> Option<String> {
     let start = scan.at();
     scan.skip_blindly(start).ok()?;
     rest_of_batch(&mut scan).ok()?.batch_id
 }
 
 /// What stands in a batch behind its events.
-pub(super) struct Rest {
+pub(super) struct BatchRest {
     /// Its id, if that is there.
     pub(super) batch_id: Option<String>,
     /// Whether a type is there: then it is no batch but an event.
@@ -86,8 +89,8 @@ pub(super) struct Rest {
 }
 
 /// Goes to the end of a batch whose events were read.
-pub(super) fn rest_of_batch(scan: &mut Scan<'_>) -> Result<Rest, Flaw> {
-    let mut rest = Rest { batch_id: None, has_type: false };
+pub(super) fn rest_of_batch(scan: &mut JsonScanner<'_>) -> Result<BatchRest, JsonError> {
+    let mut rest = BatchRest { batch_id: None, has_type: false };
     while scan.take(b',') {
         let name = scan.name()?;
         scan.expect(b':')?;

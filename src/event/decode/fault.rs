@@ -1,7 +1,7 @@
 //! What is wrong with a body or a part of it, in words that say what to change.
 
 use super::BodyError;
-use crate::event::{json::Flaw, normalize::Fault};
+use crate::event::{json::JsonError, normalize::EventFault};
 use icecore_schemas::error_code::ErrorCode;
 
 /// What the body is instead of UTF-8, where its start tells.
@@ -21,17 +21,17 @@ pub(super) fn not_utf8(at: usize) -> BodyError {
     BodyError::new(ErrorCode::InvalidJson, format!("the body is not UTF-8 at byte {at}"))
 }
 
-pub(super) fn not_an_object() -> Fault {
-    Fault::new(ErrorCode::InvalidEvent, "an event must be a JSON object")
+pub(super) fn not_an_object() -> EventFault {
+    EventFault::new(ErrorCode::InvalidEvent, "an event must be a JSON object")
 }
 
 #[cold]
-pub(super) fn broken(text: &str, flaw: Flaw) -> BodyError {
+pub(super) fn broken(text: &str, flaw: JsonError) -> BodyError {
     match flaw {
-        Flaw::Syntax(at) if at >= text.len() => {
+        JsonError::Syntax(at) if at >= text.len() => {
             BodyError::new(ErrorCode::InvalidJson, "the JSON ends too early")
         }
-        Flaw::Syntax(at) => {
+        JsonError::Syntax(at) => {
             let start = text.floor_char_boundary(at);
             let near: String = text[start..].chars().take(20).collect();
             BodyError::new(
@@ -39,11 +39,11 @@ pub(super) fn broken(text: &str, flaw: Flaw) -> BodyError {
                 format!("the JSON is broken at byte {at}, near {near:?}"),
             )
         }
-        Flaw::TooDeep => BodyError::new(ErrorCode::TooDeep, "the JSON is nested too deep"),
+        JsonError::TooDeep => BodyError::new(ErrorCode::TooDeep, "the JSON is nested too deep"),
     }
 }
 
-impl From<BodyError> for Fault {
+impl From<BodyError> for EventFault {
     fn from(error: BodyError) -> Self {
         Self { code: error.code, reason: error.reason }
     }

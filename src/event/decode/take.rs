@@ -3,14 +3,15 @@
 //! An event may be read a second time with another text: without its credentials, or with what a
 //! batch of calls says of all of them.
 
-use super::{BodyError, Pass, Scanned, Sink};
+use super::{BodyError, DecodePass, EventBuffers, EventText};
 use crate::event::{
-    Rejected,
-    build::{Place, id_in_batch},
+    RejectedEvent,
+    build::{EventPlace, id_in_batch},
+    dead_letter,
     decode::batch::slot,
-    json::Scan,
-    letter, names,
-    normalize::{self, Fault, Row},
+    json::JsonScanner,
+    names,
+    normalize::{self, EventFault, EventRow},
     redact,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
@@ -18,19 +19,19 @@ use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 /// The member that a batch of calls may have for all of its calls.
 const SHARED_NAME: &str = "\"context\"";
 
-impl Pass<'_> {
+impl DecodePass<'_> {
     /// Takes or refuses the event whose members are in `sink`.
     pub(super) fn event<'a>(
         &mut self,
-        event: Scanned<'a>,
+        event: EventText<'a>,
         batch_id: Option<&str>,
         batch_index: u32,
-        sink: &mut Sink<'a>,
+        sink: &mut EventBuffers<'a>,
     ) -> Result<(), BodyError> {
         let index = self.next_index()?;
-        let (Scanned::Event(raw) | Scanned::TooDeep(raw)) = event;
+        let (EventText::Event(raw) | EventText::TooDeep(raw)) = event;
         let start = raw.as_ptr().addr() - self.source;
-        let place = Place { index, batch_id, batch_index, came: start..start + raw.len() };
+        let place = EventPlace { index, batch_id, batch_index, came: start..start + raw.len() };
         if let Err(fault) = self.check(event, sink) {
             self.refuse(raw, &place, fault);
             return Ok(());
@@ -49,13 +50,23 @@ impl Pass<'_> {
     }
 
     #[inline]
-    fn read<'a>(&self, raw: &'a str, sink: &mut Sink<'a>) -> Result<Option<Row<'a>>, Fault> {
+    fn read<'a>(
+        &self,
+        raw: &'a str,
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<Option<EventRow<'a>>, EventFault> {
         let context = (self.arrival, self.limits);
         normalize::read(raw, &sink.parts, context, &mut sink.cells)
     }
 
     #[inline]
-    fn take(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: &Place<'_>) {
+    fn take(
+        &mut self,
+        raw: &str,
+        row: &EventRow<'_>,
+        sink: &EventBuffers<'_>,
+        place: &EventPlace<'_>,
+    ) {
         if row.is_trace
             && self.limits.redact
             && let Some(text) = redact::redact(raw)
@@ -66,24 +77,34 @@ impl Pass<'_> {
     }
 
     #[inline]
-    fn store(&mut self, raw: &str, row: &Row<'_>, sink: &Sink<'_>, place: &Place<'_>) {
+    fn store(
+        &mut self,
+        raw: &str,
+        row: &EventRow<'_>,
+        sink: &EventBuffers<'_>,
+        place: &EventPlace<'_>,
+    ) {
         if let Err(fault) = self.groups.push(row, &sink.cells, place.clone()) {
             self.refuse(raw, place, fault);
         }
     }
 
     /// Reads the event in another text than it came in.
-    fn read_again<'a>(&self, text: &'a str, sink: &mut Sink<'a>) -> Result<Option<Row<'a>>, Fault> {
+    fn read_again<'a>(
+        &self,
+        text: &'a str,
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<Option<EventRow<'a>>, EventFault> {
         sink.parts.is_in_call_batch = self.shared.is_some();
-        Scan::new(text)
+        JsonScanner::new(text)
             .object(self.depth_max, &mut sink.parts)
-            .map_err(|flaw| Fault::from(super::broken(text, flaw)))?;
+            .map_err(|flaw| EventFault::from(super::broken(text, flaw)))?;
         self.read(text, sink)
     }
 
     #[cold]
-    fn take_redacted(&mut self, text: &str, place: &Place<'_>) {
-        let mut sink = Sink::default();
+    fn take_redacted(&mut self, text: &str, place: &EventPlace<'_>) {
+        let mut sink = EventBuffers::default();
         match self.read_again(text, &mut sink) {
             Ok(None) => {}
             Ok(Some(row)) => {
@@ -95,8 +116,8 @@ impl Pass<'_> {
     }
 
     #[cold]
-    fn take_with_shared(&mut self, raw: &str, text: &str, place: &Place<'_>) {
-        let mut sink = Sink::default();
+    fn take_with_shared(&mut self, raw: &str, text: &str, place: &EventPlace<'_>) {
+        let mut sink = EventBuffers::default();
         match self.read_again(text, &mut sink) {
             Ok(None) => {}
             Ok(Some(row)) => self.take(text, &row, &sink, place),
@@ -106,7 +127,7 @@ impl Pass<'_> {
 
     /// The event with the members that its batch has for all of its events, if that has any that
     /// the event has not.
-    fn shared_text(&self, raw: &str, sink: &Sink<'_>) -> Option<String> {
+    fn shared_text(&self, raw: &str, sink: &EventBuffers<'_>) -> Option<String> {
         let shared = self.shared.as_deref()?;
         let has_own = sink.parts.top.iter().any(|member| member.name.raw == SHARED_NAME);
         if shared.is_empty() || has_own {
@@ -117,30 +138,30 @@ impl Pass<'_> {
         Some(format!("{open}{comma}{SHARED_NAME}:{shared}}}"))
     }
 
-    fn check(&self, event: Scanned<'_>, sink: &Sink<'_>) -> Result<(), Fault> {
+    fn check(&self, event: EventText<'_>, sink: &EventBuffers<'_>) -> Result<(), EventFault> {
         let raw = match event {
-            Scanned::Event(raw) => raw,
-            Scanned::TooDeep(_) => {
+            EventText::Event(raw) => raw,
+            EventText::TooDeep(_) => {
                 let reason = format!("the event is nested deeper than {} levels", self.depth_max);
-                return Err(Fault::new(ErrorCode::TooDeep, reason));
+                return Err(EventFault::new(ErrorCode::TooDeep, reason));
             }
         };
         if raw.len() > self.limits.event_bytes_max {
             let (length, most) = (raw.len(), self.limits.event_bytes_max);
             let reason = format!("the event has {length} bytes, at most {most} are allowed");
-            return Err(Fault::new(ErrorCode::EventTooLarge, reason));
+            return Err(EventFault::new(ErrorCode::EventTooLarge, reason));
         }
         let is_cloud_event =
             || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
         let is_other = || normalize::is_among_cloud_events(&sink.parts);
         if self.needs_spec_version && !is_cloud_event() && !is_other() {
             let reason = "a CloudEvent needs `specversion` \"1.0\"";
-            return Err(Fault::new(ErrorCode::InvalidEvent, reason));
+            return Err(EventFault::new(ErrorCode::InvalidEvent, reason));
         }
         Ok(())
     }
 
-    fn refuse(&mut self, raw: &str, place: &Place<'_>, fault: Fault) {
+    fn refuse(&mut self, raw: &str, place: &EventPlace<'_>, fault: EventFault) {
         let in_batch = place.batch_id.map(|batch_id| (batch_id, place.batch_index));
         self.reject(raw.as_bytes(), place.index, in_batch, fault);
     }
@@ -151,25 +172,25 @@ impl Pass<'_> {
         event: &[u8],
         index: u32,
         in_batch: Option<(&str, u32)>,
-        fault: Fault,
+        fault: EventFault,
     ) {
-        let glimpse = std::str::from_utf8(event).map(normalize::glimpse).unwrap_or_default();
-        let (payload, reason) = match self.redacted(event, glimpse.event_type.as_deref()) {
+        let salvage = std::str::from_utf8(event).map(normalize::salvage).unwrap_or_default();
+        let (payload, reason) = match self.redacted(event, salvage.event_type.as_deref()) {
             Some(text) => (text, fault.reason),
-            None => letter::keep(event, fault.reason),
+            None => dead_letter::keep(event, fault.reason),
         };
-        let own = glimpse.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
+        let own = salvage.namespace.as_deref().and_then(|text| Namespace::parse(text).ok());
         let namespace = own.unwrap_or_else(|| self.arrival.namespace.clone());
         // The id that it would have had, so that it is the same event when it is sent again.
         let in_batch = in_batch.map(|(batch_id, index)| id_in_batch(&namespace, batch_id, index));
-        self.rejected.push(Rejected {
+        self.rejected.push(RejectedEvent {
             index,
             namespace,
             code: fault.code,
             reason,
-            id: glimpse.id.or(in_batch),
-            event_type: glimpse.event_type,
-            source: glimpse.source,
+            id: salvage.id.or(in_batch),
+            event_type: salvage.event_type,
+            source: salvage.source,
             payload,
         });
     }
@@ -198,16 +219,16 @@ impl Pass<'_> {
     /// Whether the text is a batch of calls, which no event is that has a type; if so, notes what it
     /// has for all of them.
     pub(super) fn is_call_batch(&mut self, text: &str) -> bool {
-        let mut sink = Sink::default();
+        let mut sink = EventBuffers::default();
         // A broken batch is found to be one where it is read.
-        let _broken = Scan::new(text).object(super::NESTING_MAX, &mut sink.parts);
+        let _broken = JsonScanner::new(text).object(super::NESTING_MAX, &mut sink.parts);
         let top = &sink.parts.top;
         if top.iter().any(|member| slot(member.name) == Some(names::TYPE)) {
             return false;
         }
         let shared = top.iter().rfind(|member| member.name.raw == SHARED_NAME);
         let shared = shared.map(|member| member.value);
-        let shared = shared.filter(|value| value.kind == super::Kind::Object);
+        let shared = shared.filter(|value| value.kind == super::JsonKind::Object);
         self.shared = Some(shared.map_or_else(String::new, |value| value.raw.to_owned()));
         true
     }

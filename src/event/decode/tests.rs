@@ -9,8 +9,8 @@ use icecore_schemas::names::Namespace;
 /// 2026-11-20T14:00:00Z.
 const NOW_US: i64 = 1_795_183_200_000_000;
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> EventLimits {
+    EventLimits {
         event_bytes_max: 1 << 20,
         batch_events_max: 10_000,
         depth_max: 64,
@@ -21,8 +21,8 @@ fn limits() -> Limits {
     }
 }
 
-fn arrival() -> Arrival {
-    Arrival {
+fn arrival() -> RequestContext {
+    RequestContext {
         now_us: NOW_US,
         namespace: Namespace::parse("acme.example").unwrap(),
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, 7),
@@ -32,7 +32,7 @@ fn arrival() -> Arrival {
     }
 }
 
-fn take(body: impl AsRef<[u8]>, format: BodyFormat) -> (Decoded, Option<String>) {
+fn take(body: impl AsRef<[u8]>, format: BodyFormat) -> (DecodedBody, Option<String>) {
     decode(body.as_ref(), format, &arrival(), &limits()).unwrap()
 }
 
@@ -342,7 +342,7 @@ fn size_and_depth_are_bounded_by_event() {
 
 #[test]
 fn backfill_lifts_the_window() {
-    let open = Limits { ts_past_us: None, ..limits() };
+    let open = EventLimits { ts_past_us: None, ..limits() };
     for ts in ["1999-01-01", "2050-01-01"] {
         let body = format!("{{\"type\":\"t\",\"ts\":\"{ts}\"}}");
         let (decoded, _) = decode(body.as_bytes(), BodyFormat::Json, &arrival(), &open).unwrap();
@@ -496,7 +496,7 @@ fn what_a_batch_of_calls_has_for_all_is_in_each() {
 fn a_dead_letter_of_a_redacted_event_is_redacted() {
     let body = r#"[{"type":"t"},{"type":"tail","id":"1","headers":{"cookie":"SECRET"}}]"#;
     let (decoded, _) = take(body, BodyFormat::Json);
-    let source = Source { bytes: body.into(), ..decoded.source };
+    let source = SourceBytes { bytes: body.into(), ..decoded.source };
     let events = &decoded.accepted[0];
     assert_eq!(source.event(events, 0), br#"{"type":"t"}"#);
     let kept = std::str::from_utf8(source.event(events, 1)).unwrap();
@@ -621,7 +621,7 @@ fn a_binary_cloud_event_takes_its_attributes_from_headers() {
         ("time", "2026-11-20T13:59:59Z"),
     ];
     let cloud_event = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let arrival = Arrival { cloud_event, ..arrival() };
+    let arrival = RequestContext { cloud_event, ..arrival() };
     for (body, data) in [
         ("{\"method\":\"m\"}\n", " method=m data={\"method\":\"m\"}"),
         ("[1, 2]", " data=[1, 2]"),

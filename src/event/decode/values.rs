@@ -3,10 +3,10 @@
 //!
 //! A text that is broken is one refused event; reading goes on where the next one may begin.
 
-use super::{BodyError, Pass, Sink, Stop, batch::is_tombstone, broken};
+use super::{BodyError, DecodePass, EventBuffers, PassEnd, batch::is_tombstone, broken};
 use crate::event::{
     decode::BYTE_ORDER_MARK,
-    json::{Flaw, NESTING_MAX, Scan},
+    json::{JsonError, JsonScanner, NESTING_MAX},
 };
 use icecore_schemas::error_code::ErrorCode;
 
@@ -30,24 +30,24 @@ fn goes_on(rest: &str) -> bool {
 
 /// Whether the text is more than one value, each of which is sound as far as this can see.
 pub(super) fn are_several(text: &str) -> bool {
-    let mut scan = Scan::new(text.trim_start_matches(is_between));
+    let mut scan = JsonScanner::new(text.trim_start_matches(is_between));
     let start = scan.at();
     match scan.value(NESTING_MAX) {
         Ok(_) => {}
-        Err(Flaw::TooDeep) if scan.skip_blindly(start).is_ok() => {}
+        Err(JsonError::TooDeep) if scan.skip_blindly(start).is_ok() => {}
         Err(_) => return false,
     }
     goes_on(scan.rest())
 }
 
-impl Pass<'_> {
+impl DecodePass<'_> {
     /// What follows the first value of a body of JSON: nothing, or more values.
     pub(super) fn rest<'a>(
         &mut self,
-        scan: &Scan<'a>,
+        scan: &JsonScanner<'a>,
         text: &str,
-        sink: &mut Sink<'a>,
-    ) -> Result<(), Stop> {
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<(), PassEnd> {
         let rest = scan.rest();
         if rest.trim_ascii().is_empty() {
             return Ok(());
@@ -55,7 +55,7 @@ impl Pass<'_> {
         if goes_on(rest) {
             return self.values(rest, sink);
         }
-        let BodyError { reason, .. } = broken(text, Flaw::Syntax(scan.at()));
+        let BodyError { reason, .. } = broken(text, JsonError::Syntax(scan.at()));
         let reason = format!(
             "{reason}: something follows the JSON that is no event; events on a line each are sent as application/x-ndjson"
         );
@@ -63,14 +63,18 @@ impl Pass<'_> {
     }
 
     /// Values one after another, each an event, an array of events or a batch.
-    pub(super) fn values<'a>(&mut self, text: &'a str, sink: &mut Sink<'a>) -> Result<(), Stop> {
+    pub(super) fn values<'a>(
+        &mut self,
+        text: &'a str,
+        sink: &mut EventBuffers<'a>,
+    ) -> Result<(), PassEnd> {
         let mut in_vain = text.len().saturating_mul(REREADS_MAX);
         let mut rest = text.trim_start_matches(is_between);
         while !rest.is_empty() {
-            let mut scan = Scan::new(rest);
+            let mut scan = JsonScanner::new(rest);
             let end = match scan.value(NESTING_MAX) {
                 Ok(_) => scan.at(),
-                Err(Flaw::TooDeep) if scan.skip_blindly(0).is_ok() => scan.at(),
+                Err(JsonError::TooDeep) if scan.skip_blindly(0).is_ok() => scan.at(),
                 Err(_) => {
                     in_vain = in_vain.saturating_sub(scan.at());
                     if in_vain == 0 { rest.len() } else { next_start(rest) }

@@ -115,9 +115,9 @@ fn half_of_a_surrogate_pair_is_kept_as_its_escape() {
         assert!(value.has_lone_surrogate(), "{json}");
         let mended = without_lone_surrogates(json).unwrap();
         assert_eq!(serde_json::from_str::<String>(&mended).unwrap(), text, "{json}");
-        let mut parts = Parts::default();
+        let mut parts = EventParts::default();
         let object = format!("{{\"a\":[{json}]}}");
-        Scan::new(&object).object(9, &mut parts).unwrap();
+        JsonScanner::new(&object).object(9, &mut parts).unwrap();
         assert!(parts.has_lone_surrogate, "{json}");
     }
     for json in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\ue000\ud7ff""#, r#""plain""#, "7"] {
@@ -138,28 +138,28 @@ fn what_is_pushed_reads_back() {
 #[test]
 fn depth_is_bounded() {
     let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-    assert!(Scan::new(&nested(3)).value(3).is_ok());
-    assert_eq!(Scan::new(&nested(4)).value(3).unwrap_err(), Flaw::TooDeep);
-    assert_eq!(Scan::new(&"[".repeat(1_000_000)).value(64).unwrap_err(), Flaw::TooDeep);
+    assert!(JsonScanner::new(&nested(3)).value(3).is_ok());
+    assert_eq!(JsonScanner::new(&nested(4)).value(3).unwrap_err(), JsonError::TooDeep);
+    assert_eq!(JsonScanner::new(&"[".repeat(1_000_000)).value(64).unwrap_err(), JsonError::TooDeep);
 }
 
 #[test]
 fn an_object_too_deep_to_read_can_be_skipped() {
     let text = format!("{}\"]}}\"{} ,1", "[".repeat(900), "]".repeat(900));
-    let mut scan = Scan::new(&text);
+    let mut scan = JsonScanner::new(&text);
     scan.skip_blindly(0).unwrap();
     assert_eq!(scan.since(0).len(), text.len() - 3);
     assert!(scan.take(b','));
-    assert!(Scan::new("[[é]]").skip_blindly(0).is_err());
-    assert!(Scan::new("[[").skip_blindly(0).is_err());
+    assert!(JsonScanner::new("[[é]]").skip_blindly(0).is_err());
+    assert!(JsonScanner::new("[[").skip_blindly(0).is_err());
 }
 
 #[test]
 fn members_keep_their_text() {
     let text = r#" { "a" : 1 ,"data":{"x":"y","z":{}}, "b":[ ] }"#;
-    let mut parts = Parts::default();
-    Scan::new(text).object(9, &mut parts).unwrap();
-    let show = |members: &[Member<'_>]| {
+    let mut parts = EventParts::default();
+    JsonScanner::new(text).object(9, &mut parts).unwrap();
+    let show = |members: &[JsonMember<'_>]| {
         members.iter().map(|m| m.text.to_owned()).collect::<Vec<_>>().join("|")
     };
     assert_eq!(show(&parts.top), r#""a" : 1|"data":{"x":"y","z":{}}|"b":[ ]"#);

@@ -15,7 +15,7 @@ pub(super) fn after_escape(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
             }
             match (surrogate(bytes, at), surrogate(bytes, at + 6)) {
                 (None, _) => Some((at + 6, false)),
-                (Some(Half::High), Some(Half::Low)) => Some((at + 12, false)),
+                (Some(SurrogateHalf::High), Some(SurrogateHalf::Low)) => Some((at + 12, false)),
                 (Some(_), _) => Some((at + 6, true)),
             }
         }
@@ -25,20 +25,20 @@ pub(super) fn after_escape(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
 
 /// Half of a surrogate pair.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Half {
+enum SurrogateHalf {
     High,
     Low,
 }
 
 /// Which half of a pair the escape at `at` is, if it is one.
-fn surrogate(bytes: &[u8], at: usize) -> Option<Half> {
+fn surrogate(bytes: &[u8], at: usize) -> Option<SurrogateHalf> {
     match bytes.get(at..at + 6)? {
         [b'\\', b'u', b'd' | b'D', second, third, fourth]
             if third.is_ascii_hexdigit() && fourth.is_ascii_hexdigit() =>
         {
             match second {
-                b'8' | b'9' | b'a' | b'b' | b'A' | b'B' => Some(Half::High),
-                b'c'..=b'f' | b'C'..=b'F' => Some(Half::Low),
+                b'8' | b'9' | b'a' | b'b' | b'A' | b'B' => Some(SurrogateHalf::High),
+                b'c'..=b'f' | b'C'..=b'F' => Some(SurrogateHalf::Low),
                 _ => None,
             }
         }

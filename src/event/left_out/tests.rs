@@ -1,11 +1,11 @@
 use super::*;
-use crate::event::{Arrival, BodyFormat, Limits, decode::decode};
+use crate::event::{BodyFormat, EventLimits, RequestContext, decode::decode};
 use icecore_schemas::{columns::TRIAL, names::Namespace};
 use serde_json::json;
 
 /// The rows of these events, every known column there.
 fn rows_of(events: &Value, columns: &'static [Column]) -> RecordBatch {
-    let arrival = Arrival {
+    let arrival = RequestContext {
         now_us: 1_772_323_200_000_000,
         namespace: Namespace::parse("a").unwrap(),
         first_id: ulid::Ulid::nil(),
@@ -13,7 +13,7 @@ fn rows_of(events: &Value, columns: &'static [Column]) -> RecordBatch {
         correlation_id: None,
         again: None,
     };
-    let limits = Limits {
+    let limits = EventLimits {
         event_bytes_max: 1 << 20,
         batch_events_max: 100,
         depth_max: 64,

@@ -3,18 +3,18 @@
 //!
 //! Source: "Event structure" of EventBridge's reference, "Event Grid event schema" of Azure's.
 
-use super::{Draft, find};
+use super::{EventDraft, find};
 use crate::event::{
-    json::{Kind, Member, Value},
+    json::{JsonKind, JsonMember, JsonValue},
     names,
 };
 
 /// What EventBridge adds to an event that it sends again out of an archive.
 const REPLAY_NAME: &str = "\"replay-name\"";
 
-impl<'m, 'a> Draft<'m, 'a> {
+impl<'m, 'a> EventDraft<'m, 'a> {
     /// Takes an event of a bus as what it is; its data, if that stands under another name.
-    pub(super) fn bus_event(&mut self) -> Option<Option<Value<'a>>> {
+    pub(super) fn bus_event(&mut self) -> Option<Option<JsonValue<'a>>> {
         if self.has(names::SPEC_VERSION) {
             return None;
         }
@@ -31,7 +31,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             self.forget(names::column("version"));
             self.has_free_type = true;
             let data = self.top[detail].value;
-            return Some(Some(data).filter(|data| data.kind == Kind::Object));
+            return Some(Some(data).filter(|data| data.kind == JsonKind::Object));
         }
         let name = self.has(names::EVENT_TYPE).then(|| self.member[names::EVENT_TYPE] as usize)?;
         let time = self.number("eventTime")?;
@@ -54,8 +54,9 @@ impl<'m, 'a> Draft<'m, 'a> {
 
     /// The number of the member with this name.
     fn number(&self, name: &str) -> Option<usize> {
-        let is =
-            |member: &Member<'_>| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name);
+        let is = |member: &JsonMember<'_>| {
+            member.name.raw.get(1..member.name.raw.len() - 1) == Some(name)
+        };
         self.top.iter().rposition(is)
     }
 
@@ -71,6 +72,6 @@ impl<'m, 'a> Draft<'m, 'a> {
 }
 
 /// The members of an event that are content.
-pub(super) fn content<'a>(members: &[Member<'a>]) -> Vec<Member<'a>> {
+pub(super) fn content<'a>(members: &[JsonMember<'a>]) -> Vec<JsonMember<'a>> {
     members.iter().filter(|member| member.name.raw != REPLAY_NAME).copied().collect()
 }

@@ -4,9 +4,9 @@
 //! A call is known by its `messageId`, however often the library sends it: what it says of the
 //! sending is no content. `properties` or `traits` are its `data`.
 
-use super::{Cell, Draft, find, identifier};
+use super::{CellValue, EventDraft, find, identifier};
 use crate::event::{
-    json::{self, Kind, Member, Value},
+    json::{self, JsonKind, JsonMember, JsonValue},
     names, time,
 };
 use std::borrow::Cow;
@@ -22,34 +22,34 @@ const OF_SENDING: [&str; 4] =
 
 /// What a call says where the event itself says nothing.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct AnalyticsCall<'a> {
     /// Its type, where that is missing.
     pub(super) event_type: Option<&'static str>,
     /// Its `messageId`.
     pub(super) id: Option<String>,
     /// Its `originalTimestamp`.
-    pub(super) ts: Option<Value<'a>>,
+    pub(super) ts: Option<JsonValue<'a>>,
     /// Its `properties` or `traits`.
-    pub(super) data: Option<Value<'a>>,
+    pub(super) data: Option<JsonValue<'a>>,
 }
 
-impl<'m, 'a> Draft<'m, 'a> {
+impl<'m, 'a> EventDraft<'m, 'a> {
     /// Takes what the call says for what the event itself does not say; `data` are the members of
     /// the call's data.
-    pub(super) fn take_call(&mut self, call: Call<'a>, data: &'m [Member<'a>]) {
+    pub(super) fn take_call(&mut self, call: AnalyticsCall<'a>, data: &'m [JsonMember<'a>]) {
         self.change.event_type = call.event_type;
         self.change.id = call.id;
         self.change.ts = call.ts;
         if let Some(value) = call.data
             && !self.has(names::DATA)
         {
-            self.put(names::DATA, Cell::Text(Cow::Borrowed(value.raw)));
+            self.put(names::DATA, CellValue::Text(Cow::Borrowed(value.raw)));
             self.data = data;
         }
     }
 
     /// The call that this event is, if it is one.
-    pub(super) fn call(&self, is_in_batch: bool) -> Option<Call<'a>> {
+    pub(super) fn call(&self, is_in_batch: bool) -> Option<AnalyticsCall<'a>> {
         // Whatever a call has that makes it one is no column.
         if !self.is_lossy || self.has(names::SPEC_VERSION) {
             return None;
@@ -65,7 +65,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             return None;
         }
         let ts = find(self.top, "originalTimestamp").filter(|value| time::parse(*value).is_some());
-        Some(Call { event_type, id: message.map(Cow::into_owned), ts, data })
+        Some(AnalyticsCall { event_type, id: message.map(Cow::into_owned), ts, data })
     }
 
     /// The type of a call that does not say it, as those to an address of its own for each type.
@@ -75,7 +75,7 @@ impl<'m, 'a> Draft<'m, 'a> {
             || self.value(names::column("anonymous_id")).is_some();
         let event = self.value(names::column("event"));
         match (event, is_somebody) {
-            (Some(event), true) if matches!(event.kind, Kind::Plain | Kind::Escaped) => {
+            (Some(event), true) if matches!(event.kind, JsonKind::Plain | JsonKind::Escaped) => {
                 Some("track")
             }
             (None, true) if has("previousId") => Some("alias"),
@@ -87,11 +87,11 @@ impl<'m, 'a> Draft<'m, 'a> {
 }
 
 /// The members of a call that are content.
-pub(super) fn content<'a>(members: &[Member<'a>]) -> Vec<Member<'a>> {
+pub(super) fn content<'a>(members: &[JsonMember<'a>]) -> Vec<JsonMember<'a>> {
     members.iter().filter(|member| !OF_SENDING.contains(&member.name.raw)).copied().collect()
 }
 
 /// The members of the call's `data`.
-pub(super) fn data<'a>(call: &Call<'a>) -> Vec<Member<'a>> {
+pub(super) fn data<'a>(call: &AnalyticsCall<'a>) -> Vec<JsonMember<'a>> {
     call.data.map(json::members_of).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use crate::event::{
     digest,
-    json::{self, Kind, Value},
+    json::{self, JsonKind, JsonValue},
     names::{self, KINDS},
 };
 use icecore_schemas::columns::ColumnKind;
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 /// A value that has its column's type.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Cell<'a> {
+pub(crate) enum CellValue<'a> {
     Text(Cow<'a, str>),
     /// For columns of 64 and of 32 bits; the latter's range is checked.
     Long(i64),
@@ -21,29 +21,31 @@ pub(crate) enum Cell<'a> {
 /// What the column holds of the value: the value itself, where it is of another type the JSON text
 /// in a column of text and what is sure elsewhere (`"12.5"`, `"true"`), or nothing. Null is nothing.
 #[inline]
-pub(crate) fn convert<'a>(column: usize, value: Value<'a>) -> Option<Cell<'a>> {
-    let raw = || Some(Cell::Text(Cow::Borrowed(value.raw)));
+pub(crate) fn convert<'a>(column: usize, value: JsonValue<'a>) -> Option<CellValue<'a>> {
+    let raw = || Some(CellValue::Text(Cow::Borrowed(value.raw)));
     match column {
-        names::DATA | names::BEFORE | names::AFTER | names::META if value.kind != Kind::Null => {
+        names::DATA | names::BEFORE | names::AFTER | names::META
+            if value.kind != JsonKind::Null =>
+        {
             return raw();
         }
-        names::OP => return Some(Cell::Text(Cow::Borrowed(op(&value.text()?)?))),
-        names::TYPE | names::NS => return value.text().map(Cell::Text),
-        names::LSN => return long(value).or_else(|| postgres_lsn(value)).map(Cell::Long),
+        names::OP => return Some(CellValue::Text(Cow::Borrowed(op(&value.text()?)?))),
+        names::TYPE | names::NS => return value.text().map(CellValue::Text),
+        names::LSN => return long(value).or_else(|| postgres_lsn(value)).map(CellValue::Long),
         _ => {}
     }
     match KINDS[column] {
         ColumnKind::String => match value.kind {
-            Kind::Plain | Kind::Escaped => value.text().map(Cell::Text),
-            Kind::Number | Kind::Bool | Kind::Array | Kind::Object => raw(),
-            Kind::Null => None,
+            JsonKind::Plain | JsonKind::Escaped => value.text().map(CellValue::Text),
+            JsonKind::Number | JsonKind::Bool | JsonKind::Array | JsonKind::Object => raw(),
+            JsonKind::Null => None,
         },
-        ColumnKind::Long => long(value).map(Cell::Long),
+        ColumnKind::Long => long(value).map(CellValue::Long),
         ColumnKind::Int => {
-            long(value).filter(|number| i32::try_from(*number).is_ok()).map(Cell::Long)
+            long(value).filter(|number| i32::try_from(*number).is_ok()).map(CellValue::Long)
         }
-        ColumnKind::Double => double(value).map(Cell::Double),
-        ColumnKind::Boolean => flag(value).map(Cell::Bool),
+        ColumnKind::Double => double(value).map(CellValue::Double),
+        ColumnKind::Boolean => flag(value).map(CellValue::Bool),
         ColumnKind::Timestamptz => None,
     }
 }
@@ -51,27 +53,27 @@ pub(crate) fn convert<'a>(column: usize, value: Value<'a>) -> Option<Cell<'a>> {
 /// Whether the column says all that the value says; if not, the event is kept whole beside it. A
 /// number in a column of text does.
 #[inline]
-pub(super) fn is_kept(column: usize, value: Value<'_>) -> bool {
+pub(super) fn is_kept(column: usize, value: JsonValue<'_>) -> bool {
     match (column, KINDS[column]) {
         (names::DATA, _) => true,
-        (names::BEFORE | names::AFTER | names::META, _) => value.kind == Kind::Object,
+        (names::BEFORE | names::AFTER | names::META, _) => value.kind == JsonKind::Object,
         (_, ColumnKind::String) => {
-            matches!(value.kind, Kind::Plain | Kind::Escaped | Kind::Number)
+            matches!(value.kind, JsonKind::Plain | JsonKind::Escaped | JsonKind::Number)
         }
-        (_, ColumnKind::Boolean) => value.kind == Kind::Bool,
-        (_, ColumnKind::Double) => value.kind == Kind::Number && has_all_digits(value.raw),
-        (_, ColumnKind::Long | ColumnKind::Int) => value.kind == Kind::Number,
+        (_, ColumnKind::Boolean) => value.kind == JsonKind::Bool,
+        (_, ColumnKind::Double) => value.kind == JsonKind::Number && has_all_digits(value.raw),
+        (_, ColumnKind::Long | ColumnKind::Int) => value.kind == JsonKind::Number,
         (_, ColumnKind::Timestamptz) => false,
     }
 }
 
 /// A text that is not empty, or a number: what may name an event or a batch.
-pub(crate) fn identifier(value: Value<'_>) -> Option<Cow<'_, str>> {
+pub(crate) fn identifier(value: JsonValue<'_>) -> Option<Cow<'_, str>> {
     match value.kind {
-        Kind::Plain | Kind::Escaped if value.has_lone_surrogate() => None,
-        Kind::Plain | Kind::Escaped => value.text().filter(|text| !text.is_empty()),
-        Kind::Number => Some(digest::name(value.raw)),
-        Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
+        JsonKind::Plain | JsonKind::Escaped if value.has_lone_surrogate() => None,
+        JsonKind::Plain | JsonKind::Escaped => value.text().filter(|text| !text.is_empty()),
+        JsonKind::Number => Some(digest::name(value.raw)),
+        JsonKind::Null | JsonKind::Bool | JsonKind::Array | JsonKind::Object => None,
     }
 }
 
@@ -93,9 +95,9 @@ pub(super) fn op(text: &str) -> Option<&'static str> {
 }
 
 /// An integer, also written as `12.0`, `1e3` or as text.
-fn long(value: Value<'_>) -> Option<i64> {
+fn long(value: JsonValue<'_>) -> Option<i64> {
     match value.kind {
-        Kind::Number => {
+        JsonKind::Number => {
             if let Ok(whole) = value.raw.parse() {
                 return Some(whole);
             }
@@ -104,20 +106,28 @@ fn long(value: Value<'_>) -> Option<i64> {
             (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0)
                 .then_some(number as i64)
         }
-        Kind::Plain => json::one_value(&value.raw[1..value.raw.len() - 1])
-            .filter(|inner| inner.kind == Kind::Number)
+        JsonKind::Plain => json::one_value(&value.raw[1..value.raw.len() - 1])
+            .filter(|inner| inner.kind == JsonKind::Number)
             .and_then(|inner| inner.raw.parse().ok()),
-        Kind::Null | Kind::Bool | Kind::Escaped | Kind::Array | Kind::Object => None,
+        JsonKind::Null
+        | JsonKind::Bool
+        | JsonKind::Escaped
+        | JsonKind::Array
+        | JsonKind::Object => None,
     }
 }
 
 /// A number, also one written as text.
-fn double(value: Value<'_>) -> Option<f64> {
+fn double(value: JsonValue<'_>) -> Option<f64> {
     let number = match value.kind {
-        Kind::Number => value,
-        Kind::Plain => json::one_value(&value.raw[1..value.raw.len() - 1])
-            .filter(|inner| inner.kind == Kind::Number)?,
-        Kind::Null | Kind::Bool | Kind::Escaped | Kind::Array | Kind::Object => return None,
+        JsonKind::Number => value,
+        JsonKind::Plain => json::one_value(&value.raw[1..value.raw.len() - 1])
+            .filter(|inner| inner.kind == JsonKind::Number)?,
+        JsonKind::Null
+        | JsonKind::Bool
+        | JsonKind::Escaped
+        | JsonKind::Array
+        | JsonKind::Object => return None,
     };
     number.raw.parse().ok().filter(|number: &f64| number.is_finite())
 }
@@ -140,25 +150,25 @@ fn has_all_digits(number: &str) -> bool {
 }
 
 /// True or false, also as a number or as text.
-fn flag(value: Value<'_>) -> Option<bool> {
+fn flag(value: JsonValue<'_>) -> Option<bool> {
     match value.kind {
-        Kind::Bool => Some(value.raw == "true"),
-        Kind::Number => match value.raw {
+        JsonKind::Bool => Some(value.raw == "true"),
+        JsonKind::Number => match value.raw {
             "1" => Some(true),
             "0" => Some(false),
             _ => None,
         },
-        Kind::Plain => match &value.raw[1..value.raw.len() - 1] {
+        JsonKind::Plain => match &value.raw[1..value.raw.len() - 1] {
             text if text.eq_ignore_ascii_case("true") => Some(true),
             text if text.eq_ignore_ascii_case("false") => Some(false),
             _ => None,
         },
-        Kind::Null | Kind::Escaped | Kind::Array | Kind::Object => None,
+        JsonKind::Null | JsonKind::Escaped | JsonKind::Array | JsonKind::Object => None,
     }
 }
 
 /// PostgreSQL writes a log position as two hexadecimal halves: `16/B374D848`.
-fn postgres_lsn(value: Value<'_>) -> Option<i64> {
+fn postgres_lsn(value: JsonValue<'_>) -> Option<i64> {
     let text = value.text()?;
     let (high, low) = text.split_once('/')?;
     let half = |text: &str| {

@@ -13,15 +13,15 @@ mod origin;
 mod position;
 mod record;
 
-use super::{Cell, Draft, cell::op, content::NOT_CONTENT, find};
+use super::{CellValue, EventDraft, cell::op, content::NOT_CONTENT, find};
 use crate::event::{
     digest::digest,
-    json::{self, Kind, Value},
+    json::{self, JsonKind, JsonValue},
     names,
 };
-use origin::{Origin, attribute};
-use position::Position;
-pub(super) use record::Wrapped;
+use origin::{ChangeSource, attribute};
+use position::ChangePosition;
+pub(super) use record::ConnectRecord;
 pub(crate) use record::is_among_cloud_events;
 use std::borrow::Cow;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -52,20 +52,20 @@ const KEY_COLUMNS: [&str; 5] = ["id", "_id", "uuid", "pk", "key"];
 
 /// What a record of a database says where the event itself says nothing.
 #[derive(Debug, Default)]
-pub(super) struct Derived<'a> {
+pub(super) struct DerivedFields<'a> {
     pub(super) event_type: Option<&'static str>,
     pub(super) id: Option<String>,
-    pub(super) ts: Option<Value<'a>>,
+    pub(super) ts: Option<JsonValue<'a>>,
     /// Whether the time of arrival stands in for a time outside of the window: of a record whose time
     /// is not what it is about.
     pub(super) is_ts_loose: bool,
     pub(super) content: Option<u64>,
-    pub(super) former: Option<Former>,
+    pub(super) former: Option<FormerIdentity>,
 }
 
 /// The identity that version 0.1.0 gave an event, where that is another one now.
 #[derive(Debug)]
-pub(crate) struct Former {
+pub(crate) struct FormerIdentity {
     /// None: the same id.
     pub(crate) id: Option<String>,
     pub(crate) content: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Former {
     pub(crate) is_certain: bool,
 }
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> EventDraft<'_, 'a> {
     /// Takes a record of a database's, if this is one.
     pub(super) fn database_record(&mut self) -> bool {
         if self.is_flat_row() {
@@ -91,17 +91,18 @@ impl<'a> Draft<'_, 'a> {
     }
 
     fn is_object(&self, slot: usize) -> bool {
-        self.value(slot).is_some_and(|value| value.kind == Kind::Object)
+        self.value(slot).is_some_and(|value| value.kind == JsonKind::Object)
     }
 
     /// Fills the columns that an envelope fills in its own way.
     fn envelope(&mut self) {
         self.is_lossy = true;
-        let origin = Origin::source(self.value(names::SOURCE), self.value(names::TRANSACTION));
+        let origin =
+            ChangeSource::source(self.value(names::SOURCE), self.value(names::TRANSACTION));
         self.forget(names::SOURCE);
-        let operation = Operation::of(self.value(names::OP));
+        let operation = ChangeOperation::of(self.value(names::OP));
         if let Some(op) = operation.op {
-            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+            self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
         }
         self.forget(names::OP);
         for image in [names::BEFORE, names::AFTER] {
@@ -117,25 +118,25 @@ impl<'a> Draft<'_, 'a> {
     pub(super) fn change_in_data(&mut self) {
         let has = |name: &str| self.data.iter().any(|member| member.name.raw == name);
         let wrapped = find(self.data, "payload").filter(|_| has("\"schema\""));
-        let wrapped = wrapped.filter(|value| value.kind == Kind::Object).map(json::members_of);
+        let wrapped = wrapped.filter(|value| value.kind == JsonKind::Object).map(json::members_of);
         let data = wrapped.as_deref().unwrap_or(self.data);
         let transaction = find(data, "transaction");
-        let attributes = Origin::attributes(self.top, transaction);
-        let source = find(data, "source").filter(|value| value.kind == Kind::Object);
+        let attributes = ChangeSource::attributes(self.top, transaction);
+        let source = find(data, "source").filter(|value| value.kind == JsonKind::Object);
         let (origin, op) = match (source, find(data, "op"), attributes.get("op")) {
             (_, _, Some(op)) => (attributes, op),
-            (Some(source), Some(op), None) => (Origin::source(Some(source), transaction), op),
+            (Some(source), Some(op), None) => (ChangeSource::source(Some(source), transaction), op),
             _ => {
                 let content = self.content;
-                self.change.former = Some(Former { id: None, content, is_certain: false });
+                self.change.former = Some(FormerIdentity { id: None, content, is_certain: false });
                 return;
             }
         };
-        let operation = Operation::of(Some(op));
+        let operation = ChangeOperation::of(Some(op));
         if self.value(names::OP).is_none()
             && let Some(op) = operation.op
         {
-            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+            self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
             self.forget(names::OP);
         }
         let images = [(names::BEFORE, find(data, "before")), (names::AFTER, find(data, "after"))];
@@ -151,7 +152,7 @@ impl<'a> Draft<'_, 'a> {
             if let Some(value) = value
                 && self.value(image).is_none()
             {
-                self.put(image, Cell::Text(image_text(value)));
+                self.put(image, CellValue::Text(image_text(value)));
             }
         }
         let times = ["ts_ms", "ts_us", "ts_ns"].into_iter().find_map(|name| find(data, name));
@@ -177,14 +178,14 @@ impl<'a> Draft<'_, 'a> {
         if said.is_none() {
             self.is_lossy |= self.value(names::OP).is_some();
             self.forget(names::OP);
-            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+            self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
         }
         self.change.event_type = Some(event_type(op));
         self.change.ts = self.own_time();
     }
 
     /// The time of an envelope.
-    fn own_time(&self) -> Option<Value<'a>> {
+    fn own_time(&self) -> Option<JsonValue<'a>> {
         [names::TS_MS, names::TS_US, names::TS_NS].into_iter().find_map(|slot| self.value(slot))
     }
 
@@ -192,13 +193,13 @@ impl<'a> Draft<'_, 'a> {
     fn mongodb_image(&mut self, image: usize) {
         let Some(value) = self.value(image) else { return };
         if let Some(text) = document_text(value) {
-            self.put(image, Cell::Text(text));
+            self.put(image, CellValue::Text(text));
             self.forget(image);
         }
     }
 
     /// Where the change comes from, which one it is, and what kind.
-    fn describe(&mut self, origin: &Origin<'_, 'a>, operation: &Operation<'_>) {
+    fn describe(&mut self, origin: &ChangeSource<'_, 'a>, operation: &ChangeOperation<'_>) {
         self.place(origin);
         self.identify(origin, operation);
         match self.value(names::KEY) {
@@ -212,7 +213,7 @@ impl<'a> Draft<'_, 'a> {
     }
 
     /// Database and table, log position and transaction.
-    fn place(&mut self, origin: &Origin<'_, 'a>) {
+    fn place(&mut self, origin: &ChangeSource<'_, 'a>) {
         let first = |names: &[&str]| {
             names.iter().find_map(|name| origin.text(name).filter(|text| !text.is_empty()))
         };
@@ -231,7 +232,7 @@ impl<'a> Draft<'_, 'a> {
                 && self.value(column).is_none()
                 && !self.is_filled(column)
             {
-                self.put(column, Cell::Text(text));
+                self.put(column, CellValue::Text(text));
             }
         }
         let txid = ["txId", "server_transaction_id"].into_iter().find_map(|name| origin.text(name));
@@ -239,12 +240,12 @@ impl<'a> Draft<'_, 'a> {
         if let Some(txid) = txid
             && self.value(names::TXID).is_none()
         {
-            self.put(names::TXID, Cell::Text(txid));
+            self.put(names::TXID, CellValue::Text(txid));
         }
         if self.value(names::LSN).is_none()
             && let Some(lsn) = LOG_POSITION.into_iter().find_map(|name| log_position(origin, name))
         {
-            self.put(names::LSN, Cell::Long(lsn));
+            self.put(names::LSN, CellValue::Long(lsn));
         }
     }
 
@@ -252,15 +253,15 @@ impl<'a> Draft<'_, 'a> {
     fn image(&self, image: usize) -> Option<Cow<'a, str>> {
         let cell = self.cells.iter().find(|(column, _)| usize::from(*column) == image);
         match cell {
-            Some((_, Cell::Text(text))) => Some(text.clone()),
+            Some((_, CellValue::Text(text))) => Some(text.clone()),
             _ => self.value(image).map(|value| Cow::Borrowed(value.raw)),
         }
     }
 
-    fn key_from_image(&mut self, origin: &Origin<'_, 'a>) {
+    fn key_from_image(&mut self, origin: &ChangeSource<'_, 'a>) {
         let image = self.image(names::AFTER).or_else(|| self.image(names::BEFORE));
         let Some(image) = image else { return };
-        let Some(record) = json::one_value(&image).filter(|value| value.kind == Kind::Object)
+        let Some(record) = json::one_value(&image).filter(|value| value.kind == JsonKind::Object)
         else {
             return;
         };
@@ -274,17 +275,17 @@ impl<'a> Draft<'_, 'a> {
         let id = primary.or_else(|| find(&members, "id")).or_else(|| find(&members, "_id"));
         let Some(id) = id else { return };
         let key = id.text().map_or_else(|| id.raw.to_owned(), Cow::into_owned);
-        self.put(names::KEY, Cell::Text(Cow::Owned(key)));
+        self.put(names::KEY, CellValue::Text(Cow::Owned(key)));
     }
 
     /// Gives the change its id, unless the sender did, and its content.
-    fn identify(&mut self, origin: &Origin<'_, 'a>, operation: &Operation<'_>) {
+    fn identify(&mut self, origin: &ChangeSource<'_, 'a>, operation: &ChangeOperation<'_>) {
         let op = operation.op.unwrap_or(&operation.text);
         let images = [names::BEFORE, names::AFTER].map(|image| self.image(image));
         let key = self.value(names::KEY).map(|value| digest(value));
         let names_row = key.is_some()
             || images.iter().flatten().any(|image| has_key(image, origin.text("table").as_deref()));
-        let mut position = Position::of(origin, op);
+        let mut position = ChangePosition::of(origin, op);
         if position.is_snapshot && !(names_row && position.is_in_log) {
             // Rows that are equal are as many as the table has, if anything tells them apart.
             let times = [names::TS_MS, names::TS_US, names::TS_NS];
@@ -325,7 +326,7 @@ impl<'a> Draft<'_, 'a> {
             && (names_row || (position.total_order.is_none() && !position.is_snapshot));
         // Without an id of that version's making the event had a new one each time.
         if !replaces_id || former_id.is_some() {
-            let former = Former { id: former_id, content: self.content, is_certain };
+            let former = FormerIdentity { id: former_id, content: self.content, is_certain };
             self.change.former = Some(former);
         }
         self.change.content = Some(content.max(1));
@@ -349,14 +350,14 @@ impl<'a> Draft<'_, 'a> {
 }
 
 /// What a change does.
-struct Operation<'t> {
+struct ChangeOperation<'t> {
     /// The column's letter, for one that changes rows.
     op: Option<&'static str>,
     text: Cow<'t, str>,
 }
 
-impl<'t> Operation<'t> {
-    fn of(value: Option<Value<'t>>) -> Self {
+impl<'t> ChangeOperation<'t> {
+    fn of(value: Option<JsonValue<'t>>) -> Self {
         let text = value.and_then(|value| value.text()).unwrap_or(Cow::Borrowed(""));
         Self { op: op(&text), text }
     }
@@ -391,20 +392,20 @@ fn event_type(op: &str) -> &'static str {
 }
 
 /// The time that `source` says, which is the database's.
-fn time_of<'a>(origin: &Origin<'_, 'a>) -> Option<Value<'a>> {
+fn time_of<'a>(origin: &ChangeSource<'_, 'a>) -> Option<JsonValue<'a>> {
     ["ts_ms", "ts_us", "ts_ns"].into_iter().find_map(|name| origin.get(name))
 }
 
 /// A position that is not the one of a connector that has none.
-fn log_text<'a>(origin: &Origin<'_, 'a>, name: &str) -> Option<Cow<'a, str>> {
+fn log_text<'a>(origin: &ChangeSource<'_, 'a>, name: &str) -> Option<Cow<'a, str>> {
     origin.text(name).filter(|text| !position::is_zero(text))
 }
 
 /// The same as a number, if it is one.
-fn log_position(origin: &Origin<'_, '_>, name: &str) -> Option<i64> {
+fn log_position(origin: &ChangeSource<'_, '_>, name: &str) -> Option<i64> {
     let value = origin.get(name).filter(|_| log_text(origin, name).is_some())?;
     match super::convert(names::LSN, value) {
-        Some(Cell::Long(lsn)) => Some(lsn),
+        Some(CellValue::Long(lsn)) => Some(lsn),
         // CockroachDB's clock: nanoseconds, a point and a counter.
         _ => value.text()?.split_once('.')?.0.parse().ok(),
     }
@@ -422,7 +423,7 @@ fn has_key(image: &str, table: Option<&str>) -> bool {
             !owner.is_empty() && (table == owner || table.strip_suffix('s') == Some(owner))
         });
         let is_key = is_own || KEY_COLUMNS.contains(&&*name);
-        found |= is_key && member.value.kind != Kind::Null;
+        found |= is_key && member.value.kind != JsonKind::Null;
     });
     found
 }
@@ -432,12 +433,12 @@ fn digest_of(text: &str) -> u128 {
 }
 
 /// A record's JSON.
-fn image_text(value: Value<'_>) -> Cow<'_, str> {
+fn image_text(value: JsonValue<'_>) -> Cow<'_, str> {
     document_text(value).unwrap_or(Cow::Borrowed(value.raw))
 }
 
 /// The object that a text holds, as MongoDB's connector writes documents.
-fn document_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+fn document_text(value: JsonValue<'_>) -> Option<Cow<'_, str>> {
     let text = value.text()?;
-    json::one_value(&text).is_some_and(|inner| inner.kind == Kind::Object).then_some(text)
+    json::one_value(&text).is_some_and(|inner| inner.kind == JsonKind::Object).then_some(text)
 }

@@ -1,8 +1,8 @@
 //! What a CloudEvent says in a way of its own. Leaves the HTTP binding to `event::cloud`.
 
-use super::{Cell, Draft, Fault, known};
+use super::{CellValue, EventDraft, EventFault, known};
 use crate::event::{
-    json::{self, Parts},
+    json::{self, EventParts},
     names,
 };
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
@@ -16,18 +16,18 @@ pub(crate) fn is_cloud_event(payload: &str) -> bool {
     if !payload.contains("specversion") && !payload.contains('\\') {
         return false;
     }
-    let mut parts = Parts::default();
+    let mut parts = EventParts::default();
     // What is stored was read before.
-    let _broken = json::Scan::new(payload).object(json::NESTING_MAX, &mut parts);
+    let _broken = json::JsonScanner::new(payload).object(json::NESTING_MAX, &mut parts);
     parts.top.iter().filter_map(known).any(|known| known.slot == names::SPEC_VERSION)
 }
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> EventDraft<'_, 'a> {
     /// Gives a CloudEvent's attributes the places of the columns they mean.
-    pub(super) fn cloud_event(&mut self) -> Result<(), Fault> {
+    pub(super) fn cloud_event(&mut self) -> Result<(), EventFault> {
         let version = self.value(names::SPEC_VERSION).and_then(|value| value.text());
         if !version.is_some_and(|version| version.starts_with("1.")) {
-            return Err(Fault::new(
+            return Err(EventFault::new(
                 ErrorCode::InvalidEvent,
                 "`specversion` of a CloudEvent must be \"1.0\"",
             ));
@@ -47,7 +47,7 @@ impl<'a> Draft<'_, 'a> {
     pub(super) fn cloud_event_type(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         let stored = stored_type(&text);
         if self.value(names::EVENT_TYPE).is_none() {
-            self.put(names::EVENT_TYPE, Cell::Text(text));
+            self.put(names::EVENT_TYPE, CellValue::Text(text));
         }
         Cow::Owned(stored)
     }

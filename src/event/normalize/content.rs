@@ -3,7 +3,7 @@
 //! It is made of the text, because it is made of every event. What it calls another content may still
 //! say the same in other words: `same` compares those.
 
-use crate::event::json::Member;
+use crate::event::json::JsonMember;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Members that may differ between two sends of one event: the batch, notes on sending.
@@ -11,7 +11,7 @@ pub(crate) const NOT_CONTENT: [&str; 5] =
     ["\"_meta\"", "\"meta\"", "\"retries\"", "\"batchId\"", "\"batch_id\""];
 
 /// The sum of the members' hashes, so that their order does not matter.
-pub(super) fn content(members: &[Member<'_>]) -> u64 {
+pub(super) fn content(members: &[JsonMember<'_>]) -> u64 {
     let mut sum = 0_u64;
     for member in members {
         if NOT_CONTENT.contains(&member.name.raw) {

@@ -2,25 +2,29 @@
 //!
 //! A member of the event itself always wins over one of these.
 
-use super::Draft;
+use super::EventDraft;
 use crate::event::{
-    json::{self, Value},
-    names::{self, COLUMNS, Known},
+    json::{self, JsonValue},
+    names::{self, COLUMNS, KnownName},
 };
 
 /// The columns that were filled from one object inside the event, with the rank of the name.
 #[derive(Debug)]
-pub(super) struct Inner([Option<u16>; COLUMNS]);
+pub(super) struct NestedColumns([Option<u16>; COLUMNS]);
 
-impl Default for Inner {
+impl Default for NestedColumns {
     fn default() -> Self {
         Self([None; COLUMNS])
     }
 }
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> EventDraft<'_, 'a> {
     /// Whether the columns hold all of the object.
-    pub(super) fn put_durable_object(&mut self, inner: &mut Inner, value: Value<'a>) -> bool {
+    pub(super) fn put_durable_object(
+        &mut self,
+        inner: &mut NestedColumns,
+        value: JsonValue<'a>,
+    ) -> bool {
         let mut kept = true;
         json::each_member(value, |member| {
             let column = match member.name.raw {
@@ -34,7 +38,7 @@ impl<'a> Draft<'_, 'a> {
                     return;
                 }
             };
-            kept &= self.put_inner(inner, Known { slot: column, rank: 0 }, member.value);
+            kept &= self.put_inner(inner, KnownName { slot: column, rank: 0 }, member.value);
         });
         kept
     }
@@ -42,7 +46,7 @@ impl<'a> Draft<'_, 'a> {
     /// `_meta` keeps its text, so what does not fit a column is not lost.
     pub(super) fn meta(&mut self) {
         let Some(value) = self.value(names::META) else { return };
-        let mut inner = Inner::default();
+        let mut inner = NestedColumns::default();
         json::each_member(value, |member| {
             if let Some(known) = self.known(&member)
                 && [names::SCHEMA_VERSION, names::SOURCE, names::RETRIES].contains(&known.slot)
@@ -56,8 +60,8 @@ impl<'a> Draft<'_, 'a> {
     pub(super) fn described_in_data(&mut self, event_type: &str) {
         let is_change = event_type.starts_with("cdc.") && !self.is_filled(names::OP);
         let data = self.data;
-        let mut inner = Inner::default();
-        let mut inner_object = Inner::default();
+        let mut inner = NestedColumns::default();
+        let mut inner_object = NestedColumns::default();
         for member in data {
             let Some(known) = self.known(member) else { continue };
             match known.slot {
@@ -65,11 +69,11 @@ impl<'a> Draft<'_, 'a> {
                     self.put_durable_object(&mut inner_object, member.value);
                 }
                 names::NAMESPACE if event_type.starts_with("rpc.") => {
-                    let known = Known { slot: names::RPC_NAMESPACE, rank: u16::MAX };
+                    let known = KnownName { slot: names::RPC_NAMESPACE, rank: u16::MAX };
                     self.put_inner(&mut inner, known, member.value);
                 }
                 names::CODE if event_type == "ws.close" => {
-                    let known = Known { slot: names::CLOSE_CODE, rank: u16::MAX };
+                    let known = KnownName { slot: names::CLOSE_CODE, rank: u16::MAX };
                     self.put_inner(&mut inner, known, member.value);
                 }
                 slot if slot < COLUMNS
@@ -84,7 +88,12 @@ impl<'a> Draft<'_, 'a> {
 
     /// As [`Self::put_if_it_fits`], for a member of an object inside the event. Of several names for
     /// one column the same one wins as in the event, and of one name the last.
-    fn put_inner(&mut self, inner: &mut Inner, known: Known, value: Value<'a>) -> bool {
+    fn put_inner(
+        &mut self,
+        inner: &mut NestedColumns,
+        known: KnownName,
+        value: JsonValue<'a>,
+    ) -> bool {
         let column = known.slot;
         if self.is_filled(column) {
             match inner.0[column] {

@@ -1,12 +1,13 @@
 //! What to do about an event without a type, where its members tell who sends it.
 
 use super::find;
-use crate::event::json::{Kind, Member};
+use crate::event::json::{JsonKind, JsonMember};
 
 /// Why the event is refused, and what to change.
-pub(super) fn reason(top: &[Member<'_>]) -> String {
+pub(super) fn reason(top: &[JsonMember<'_>]) -> String {
     let has = |name: &str| find(top, name).is_some();
-    let is_object = |name: &str| find(top, name).is_some_and(|value| value.kind == Kind::Object);
+    let is_object =
+        |name: &str| find(top, name).is_some_and(|value| value.kind == JsonKind::Object);
     let advice = if is_object("message") && has("subscription") {
         "; it is wrapped by Google Pub/Sub: turn payload unwrapping on for the push subscription"
     } else if has("TopicArn") && has("SubscribeURL") {

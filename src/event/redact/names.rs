@@ -115,29 +115,29 @@ pub(super) fn is_secret_parameter(name: &str) -> bool {
 }
 
 /// What the members of a member with this name are.
-pub(super) fn meaning(name: &str) -> Meaning {
+pub(super) fn meaning(name: &str) -> NameMeaning {
     let name = letters(name);
     if name.ends_with("headers") || name == "headerlist" {
-        Meaning::Headers
+        NameMeaning::Headers
     } else if ["query", "params", "parameters", "searchparams", "queryparams", "queryparameters"]
         .contains(&name.as_str())
         || name.ends_with("querystring")
     {
-        Meaning::Parameters
+        NameMeaning::Parameters
     } else {
-        Meaning::Other
+        NameMeaning::Other
     }
 }
 
 /// What names inside a value mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum NameMeaning {
     Headers,
     Parameters,
     Other,
 }
 
-impl Meaning {
+impl NameMeaning {
     /// Whether a value of this name is a credential.
     pub(super) fn is_secret(self, name: &str) -> bool {
         match self {

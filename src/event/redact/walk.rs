@@ -3,10 +3,10 @@
 
 use super::{
     PLACES_MAX, REDACTED,
-    names::{Meaning, is_secret_member, meaning},
+    names::{NameMeaning, is_secret_member, meaning},
     url,
 };
-use crate::event::json::{self, Kind, Scan, push_string};
+use crate::event::json::{self, JsonKind, JsonScanner, push_string};
 use std::borrow::Cow;
 
 /// Deepest array or object whose path is followed; below it each name stands for itself.
@@ -22,10 +22,10 @@ const IDENTITY: [&str; 3] = ["id", "type", "ns"];
 
 /// An array or object that is being read.
 #[derive(Debug)]
-struct Level {
+struct JsonLevel {
     is_object: bool,
     /// What the names in it mean.
-    meaning: Meaning,
+    meaning: NameMeaning,
     /// Length of the path of what it is in.
     path: usize,
     /// The name of the member that comes; in an array the text before the value that comes.
@@ -38,7 +38,7 @@ struct Level {
 
 /// A walk over one text.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
+pub(super) struct RedactionWalk<'a> {
     text: &'a str,
     at: usize,
     /// How much of the text is in `out` or left out of it.
@@ -46,7 +46,7 @@ pub(super) struct Walk<'a> {
     out: String,
     path: String,
     /// The first one stands for the text itself, which may be a part of an object.
-    levels: Vec<Level>,
+    levels: Vec<JsonLevel>,
     /// Arrays and objects that are open below the deepest level.
     below: usize,
     /// How many texts this text is in.
@@ -54,16 +54,16 @@ pub(super) struct Walk<'a> {
     places: Vec<String>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> RedactionWalk<'a> {
     /// The text without credentials, and where those were; none if there were none.
     pub(super) fn over(text: &'a str) -> Option<(String, Vec<String>)> {
         Self::inside(text, String::new(), 0)
     }
 
     fn inside(text: &'a str, path: String, inner: usize) -> Option<(String, Vec<String>)> {
-        let meaning = Meaning::Other;
+        let meaning = NameMeaning::Other;
         let (name, pair) = (None, None);
-        let whole = Level { is_object: true, meaning, path: path.len(), name, pair, count: 0 };
+        let whole = JsonLevel { is_object: true, meaning, path: path.len(), name, pair, count: 0 };
         let mut walk = Self {
             text,
             at: 0,
@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn level(&mut self) -> &mut Level {
+    fn level(&mut self) -> &mut JsonLevel {
         self.levels.last_mut().expect("the first level is never closed")
     }
 
@@ -130,9 +130,16 @@ impl<'a> Walk<'a> {
             self.path = join(&self.path, &name);
             self.path.truncate(self.path.floor_char_boundary(PLACE_BYTES_MAX));
         }
-        let is_pair = is_object && is_in_array && inherited != Meaning::Other;
+        let is_pair = is_object && is_in_array && inherited != NameMeaning::Other;
         let pair = if is_pair { pair_name(&self.text[start..]) } else { None };
-        self.levels.push(Level { is_object, meaning: inherited, path, name: None, pair, count: 0 });
+        self.levels.push(JsonLevel {
+            is_object,
+            meaning: inherited,
+            path,
+            name: None,
+            pair,
+            count: 0,
+        });
     }
 
     fn close(&mut self) {
@@ -151,7 +158,7 @@ impl<'a> Walk<'a> {
     fn string(&mut self) {
         let end = string_end(self.text, self.at);
         let raw = &self.text[self.at..end];
-        let text = match Scan::new(raw).value(0).ok().and_then(|value| value.text()) {
+        let text = match JsonScanner::new(raw).value(0).ok().and_then(|value| value.text()) {
             Some(text) => text,
             None => Cow::Borrowed(raw.trim_matches('"')),
         };
@@ -178,7 +185,7 @@ impl<'a> Walk<'a> {
         let clean = if self.is_identity() {
             None
         } else if self.inner < INNER_MAX && is_json(text) {
-            Walk::inside(text, place, self.inner + 1)
+            RedactionWalk::inside(text, place, self.inner + 1)
         } else {
             url::redact(text).map(|(clean, names)| {
                 (clean, names.iter().map(|name| join(&place, name)).collect())
@@ -275,7 +282,7 @@ fn join(path: &str, name: &str) -> String {
 
 fn is_json(text: &str) -> bool {
     let value = json::one_value(text);
-    value.is_some_and(|value| matches!(value.kind, Kind::Array | Kind::Object))
+    value.is_some_and(|value| matches!(value.kind, JsonKind::Array | JsonKind::Object))
 }
 
 /// Whether a member of a pair has the pair's value.
@@ -286,7 +293,7 @@ fn is_value_name(name: &str) -> bool {
 /// The name of a pair `{"name":…,"value":…}` at the start of the text.
 fn pair_name(text: &str) -> Option<String> {
     let text = &text[..text.floor_char_boundary(PAIR_BYTES_MAX)];
-    let value = Scan::new(text).value(json::NESTING_MAX).ok()?;
+    let value = JsonScanner::new(text).value(json::NESTING_MAX).ok()?;
     let names = ["name", "key", "header", "field"];
     json::members_of(value).iter().find_map(|member| {
         let name = member.name.text()?;
@@ -311,7 +318,7 @@ fn string_end(text: &str, at: usize) -> usize {
 
 /// Where the array or object that begins at `at` ends; the end of the text where it does not.
 fn skip(text: &str, at: usize) -> usize {
-    let mut scan = Scan::new(text);
+    let mut scan = JsonScanner::new(text);
     match scan.skip_blindly(at) {
         Ok(()) => scan.at(),
         Err(_) => text.len(),

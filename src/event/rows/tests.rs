@@ -46,7 +46,7 @@ fn aligned_rows_have_every_column_in_order() {
 
 #[test]
 fn a_dead_letter_keeps_the_event_and_the_reason() {
-    let rejected = |payload: &str, id: Option<&str>| Rejected {
+    let rejected = |payload: &str, id: Option<&str>| RejectedEvent {
         index: 0,
         namespace: Namespace::parse("Acme.example").unwrap(),
         code: ErrorCode::TsWindow,

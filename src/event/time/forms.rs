@@ -30,13 +30,13 @@ pub(super) fn parse(text: &str) -> Option<i64> {
 
 /// Day, time of day and offset.
 #[derive(Clone, Copy, Debug, Default)]
-struct Moment {
+struct ParsedTime {
     days: i64,
     time_us: i64,
     offset: Option<i64>,
 }
 
-impl Moment {
+impl ParsedTime {
     fn us(self) -> i64 {
         (self.days * 86_400 - self.offset.unwrap_or(0)) * SECOND_US + self.time_us
     }
@@ -79,18 +79,18 @@ fn is_utc(zone: &str) -> bool {
 }
 
 /// The forms that begin with the year.
-fn iso(text: &str) -> Option<Moment> {
+fn iso(text: &str) -> Option<ParsedTime> {
     let bytes = text.as_bytes();
     let (days, used, is_basic) = date(bytes)?;
     let rest = text.get(used..)?;
     if rest.is_empty() {
         // Eight digits alone may be an epoch as well.
-        return (!is_basic).then_some(Moment { days, ..Moment::default() });
+        return (!is_basic).then_some(ParsedTime { days, ..ParsedTime::default() });
     }
     let time = rest.strip_prefix(['T', 't']).or_else(|| rest.strip_prefix(' '))?;
     let (time_us, used) = time_of_day(time.trim_start().as_bytes())?;
     let zone = time.trim_start().get(used..)?.trim_start();
-    Some(Moment { days, time_us, offset: zone_offset(zone)? })
+    Some(ParsedTime { days, time_us, offset: zone_offset(zone)? })
 }
 
 /// A date at the start: its day, its length, and whether it is written without separators.
@@ -197,7 +197,7 @@ fn one_zone(word: &str) -> Option<i64> {
 }
 
 /// The forms with the month's name, in any order that leaves no doubt.
-fn words(text: &str) -> Option<Moment> {
+fn words(text: &str) -> Option<ParsedTime> {
     let text = text.split('(').next().unwrap_or("").trim_end();
     let separated: String = match text.split_once(':') {
         // `29/Feb/2024:12:34:56 +0000` of web servers' logs.
@@ -237,7 +237,7 @@ fn words(text: &str) -> Option<Moment> {
         }
     }
     let date = format!("{:04}-{:02}-{:02}", year?, month? + 1, day?);
-    Some(Moment { days: days(date.as_bytes())?, time_us: time_us.unwrap_or(0), offset })
+    Some(ParsedTime { days: days(date.as_bytes())?, time_us: time_us.unwrap_or(0), offset })
 }
 
 fn small_number(text: &str) -> Option<u32> {

@@ -3,24 +3,24 @@
 //! Its one invariant: a letter's event has the same id whenever it is sent, and what becomes of it is
 //! durable together with the letter's new row, so a retry that broke off is simply run again.
 
-use super::rows::{Cursor, Letter, Wanted, newest, page_of_ids, payloads, text};
+use super::rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payloads, text};
 use crate::{
     event::{
-        Again, Arrival, BodyFormat, Decoded,
-        letter::{DeadLetter, Status},
-        webhook::Delivery,
+        BodyFormat, DecodedBody, RedriveContext, RequestContext,
+        dead_letter::{DeadLetter, LetterStatus},
+        webhook::WebhookDelivery,
     },
     http::{
-        App, body,
+        AppState, body,
         error::ApiError,
         ingest::{
             admission::{shelters, turn_away},
             compare, decode_body,
         },
         json, parse_namespace,
-        query_string::Parameters,
+        query_string::QueryParameters,
     },
-    ingest::{Letters, Submission},
+    ingest::{LetterChange, Submission},
 };
 use axum::{
     body::Body,
@@ -51,32 +51,32 @@ const AVRO: &[u8] = b"Obj\x01";
 
 /// What became of the letters so far.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+struct RetryTally {
     accepted: u64,
     duplicates: u64,
     rejected: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Outcome {
+enum RetryOutcome {
     Accepted,
     Duplicate,
     Rejected,
 }
 
-impl Tally {
-    fn count(&mut self, outcome: Outcome) {
+impl RetryTally {
+    fn count(&mut self, outcome: RetryOutcome) {
         match outcome {
-            Outcome::Accepted => self.accepted += 1,
-            Outcome::Duplicate => self.duplicates += 1,
-            Outcome::Rejected => self.rejected += 1,
+            RetryOutcome::Accepted => self.accepted += 1,
+            RetryOutcome::Duplicate => self.duplicates += 1,
+            RetryOutcome::Rejected => self.rejected += 1,
         }
     }
 }
 
 /// Who sends again, and how.
-struct Sender {
-    app: App,
+struct LetterSender {
+    app: AppState,
     principal: Principal,
     asked: Namespace,
     backfill: bool,
@@ -89,10 +89,10 @@ struct Sender {
 /// # Errors
 /// 400, 404 for a namespace that is not there, 503; run it again then.
 pub(in crate::http) async fn retry(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
-    Parameters(parameters): Parameters<RetryParameters>,
+    QueryParameters(parameters): QueryParameters<RetryParameters>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -100,13 +100,18 @@ pub(in crate::http) async fn retry(
     let asked = parse_namespace(&namespace)?;
     let body = body::read(&app, &headers, body).await?;
     let selection = selection(&body.bytes)?;
-    let sender =
-        Sender { asked, backfill: parameters.backfill, dry_run: selection.dry_run, principal, app };
+    let sender = LetterSender {
+        asked,
+        backfill: parameters.backfill,
+        dry_run: selection.dry_run,
+        principal,
+        app,
+    };
     let tally = match selection.ids {
         Some(ids) => sender.named(&ids).await?,
         None => sender.pending(selection.reason).await?,
     };
-    let Tally { accepted, duplicates, rejected } = tally;
+    let RetryTally { accepted, duplicates, rejected } = tally;
     let retried = accepted + duplicates + rejected;
     let dry_run = sender.dry_run;
     Ok(json(200, &RetryReply { retried, accepted, duplicates, rejected, dry_run }))
@@ -127,13 +132,13 @@ fn selection(bytes: &[u8]) -> Result<RetryLetters, ApiError> {
     Ok(selection)
 }
 
-impl Sender {
+impl LetterSender {
     /// Every letter that is pending now, or those of one reason.
-    async fn pending(&self, reason: Option<String>) -> Result<Tally, ApiError> {
-        let status = Some(Status::Pending.as_str().to_owned());
-        let wanted = Wanted { reason, status, ..Wanted::until(&self.app) };
-        let mut cursor = Cursor::after(None);
-        let mut tally = Tally::default();
+    async fn pending(&self, reason: Option<String>) -> Result<RetryTally, ApiError> {
+        let status = Some(LetterStatus::Pending.as_str().to_owned());
+        let wanted = LetterFilter { reason, status, ..LetterFilter::until(&self.app) };
+        let mut cursor = LetterCursor::after(None);
+        let mut tally = RetryTally::default();
         while !cursor.is_at_end {
             let ids =
                 page_of_ids(&self.app, &self.asked, &wanted, &mut cursor, PAGE_LETTERS).await?;
@@ -145,28 +150,32 @@ impl Sender {
     }
 
     /// Those of these ids that there are. One that was taken already is a duplicate.
-    async fn named(&self, ids: &[String]) -> Result<Tally, ApiError> {
+    async fn named(&self, ids: &[String]) -> Result<RetryTally, ApiError> {
         let mut ids = ids.to_vec();
         ids.sort();
         ids.dedup();
-        let mut tally = Tally::default();
+        let mut tally = RetryTally::default();
         for ids in ids.chunks(PAGE_LETTERS) {
             let mut letters = newest(&self.app, &self.asked, ids).await?;
             letters.retain(|letter| {
-                if letter.row.status == Status::Redriven {
-                    tally.count(Outcome::Duplicate);
+                if letter.row.status == LetterStatus::Redriven {
+                    tally.count(RetryOutcome::Duplicate);
                 }
-                letter.row.status == Status::Pending
+                letter.row.status == LetterStatus::Pending
             });
             self.send(letters, &mut tally).await?;
         }
         Ok(tally)
     }
 
-    async fn send(&self, letters: Vec<Letter>, tally: &mut Tally) -> Result<(), ApiError> {
+    async fn send(
+        &self,
+        letters: Vec<NewestLetter>,
+        tally: &mut RetryTally,
+    ) -> Result<(), ApiError> {
         for letters in letters.chunks(PAYLOADS_MAX) {
             let ids: Vec<String> = letters.iter().map(|letter| letter.row.id.clone()).collect();
-            let mut waiting: HashMap<String, Letter> =
+            let mut waiting: HashMap<String, NewestLetter> =
                 ids.iter().cloned().zip(letters.iter().cloned()).collect();
             let mut answer = payloads(&self.app, &self.asked, &ids).await?;
             while let Some(batch) = answer.batches.next().await {
@@ -191,27 +200,27 @@ impl Sender {
     }
 
     /// Sends one letter as if its event came now, but for what depends on when it came first.
-    async fn send_one(&self, letter: Letter) -> Result<Outcome, ApiError> {
+    async fn send_one(&self, letter: NewestLetter) -> Result<RetryOutcome, ApiError> {
         let app = &self.app;
         let namespace = letter.namespace(&self.asked);
         let row = letter.row;
         let body = Bytes::from(row.bytes().into_owned());
         let bytes = body.len();
         let (mut decoded, batch_id) = if row.is_webhook() {
-            let delivery = Delivery::of_letter(&row, body);
+            let delivery = WebhookDelivery::of_letter(&row, body);
             (delivery.decoded(namespace.clone(), letter.first_us, app.clock.now_us()), None)
         } else {
             match self.decoded(&row, &namespace, letter.first_us, body).await {
                 Ok(decoded) => decoded,
                 // The log has what is wrong with it; the others are sent all the same.
-                Err(_) => return Ok(Outcome::Rejected),
+                Err(_) => return Ok(RetryOutcome::Rejected),
             }
         };
         let received = decoded.received as u64;
         let shelters = shelters(&self.principal, &namespace);
         let turned_away = turn_away(&mut decoded, &self.principal, &shelters);
         if !turned_away.is_empty() {
-            return Ok(Outcome::Rejected);
+            return Ok(RetryOutcome::Rejected);
         }
         let submission = Submission {
             decoded,
@@ -220,7 +229,7 @@ impl Sender {
             bytes,
             shelters,
             dry_run: self.dry_run,
-            letters: Letters::Redriven(namespace, Box::new(row)),
+            letters: LetterChange::Redriven(namespace, Box::new(row)),
         };
         let receipt = compare::append(app, submission).await?;
         let refused = receipt.refused.len() as u64;
@@ -229,9 +238,9 @@ impl Sender {
             app.metrics.count_events(received - refused, receipt.duplicates, 0);
         }
         Ok(match (new, receipt.duplicates, refused) {
-            (0, 0, 1..) => Outcome::Rejected,
-            (0, 1.., _) => Outcome::Duplicate,
-            _ => Outcome::Accepted,
+            (0, 0, 1..) => RetryOutcome::Rejected,
+            (0, 1.., _) => RetryOutcome::Duplicate,
+            _ => RetryOutcome::Accepted,
         })
     }
 
@@ -241,14 +250,14 @@ impl Sender {
         namespace: &Namespace,
         received_us: i64,
         body: Bytes,
-    ) -> Result<(Decoded, Option<String>), ApiError> {
-        let arrival = Arrival {
+    ) -> Result<(DecodedBody, Option<String>), ApiError> {
+        let arrival = RequestContext {
             now_us: self.app.clock.now_us(),
             namespace: namespace.clone(),
             first_id: self.app.ids.first_of_run(),
             cloud_event: Vec::new(),
             correlation_id: None,
-            again: Some(Again {
+            again: Some(RedriveContext {
                 id: row.event_id.clone().unwrap_or_else(|| row.id.clone()),
                 received_us,
             }),

@@ -3,9 +3,9 @@
 //! Ids and states are read without payloads: those are most of the bytes, and are asked for alone.
 
 use crate::{
-    engine::{Answer, references::Reach},
-    event::letter::{DeadLetter, Status},
-    http::{App, error::ApiError},
+    engine::{QueryAnswer, references::QueryScope},
+    event::dead_letter::{DeadLetter, LetterStatus},
+    http::{AppState, error::ApiError},
 };
 use arrow::{
     array::{Array, AsArray},
@@ -21,7 +21,7 @@ use ulid::Ulid;
 
 /// A letter at its newest row.
 #[derive(Clone, Debug)]
-pub(super) struct Letter {
+pub(super) struct NewestLetter {
     /// The row, whose payload is empty until it is asked for.
     pub(super) row: DeadLetter,
     /// When its first row was written: when the event came.
@@ -30,9 +30,9 @@ pub(super) struct Letter {
     pub(super) newest_us: i64,
 }
 
-impl Letter {
+impl NewestLetter {
     pub(super) fn is_discarded(&self) -> bool {
-        self.row.status == Status::Discarded
+        self.row.status == LetterStatus::Discarded
     }
 
     /// The namespace that its rows are written for: the one it names, if that is one whose table is
@@ -45,7 +45,7 @@ impl Letter {
 
 /// Which letters. Discarded ones are never among them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct LetterFilter {
     /// Refused for this reason, at last.
     pub(super) reason: Option<String>,
     /// In this state now.
@@ -56,14 +56,14 @@ pub(super) struct Wanted {
     pub(super) until: Option<String>,
 }
 
-impl Wanted {
+impl LetterFilter {
     /// Those there are now: those of later milliseconds have greater ids.
-    pub(super) fn until(app: &App) -> Self {
+    pub(super) fn until(app: &AppState) -> Self {
         let last = Ulid::from_parts(app.ids.mint().timestamp_ms(), u128::MAX >> 48);
         Self { until: Some(last.to_string()), ..Self::default() }
     }
 
-    pub(super) fn includes(&self, letter: &Letter) -> bool {
+    pub(super) fn includes(&self, letter: &NewestLetter) -> bool {
         let is = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)
         };
@@ -91,7 +91,7 @@ impl Wanted {
         }
         // A letter that was taken is never pending again.
         if let Some(status) = &self.status {
-            let is_redriven = i32::from(status == Status::Redriven.as_str());
+            let is_redriven = i32::from(status == LetterStatus::Redriven.as_str());
             states.push((is("status = 'redriven'"), is_redriven));
         }
         if let Some(before_us) = self.before_us {
@@ -114,14 +114,14 @@ impl Wanted {
 
 /// How far a walk over the ids has come.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor {
+pub(super) struct LetterCursor {
     /// The last id.
     pub(super) after: String,
     /// Whether there are no more.
     pub(super) is_at_end: bool,
 }
 
-impl Cursor {
+impl LetterCursor {
     pub(super) fn after(after: Option<String>) -> Self {
         Self { after: after.unwrap_or_default(), is_at_end: false }
     }
@@ -129,10 +129,10 @@ impl Cursor {
 
 /// The next ids, in order.
 pub(super) async fn page_of_ids(
-    app: &App,
+    app: &AppState,
     namespace: &Namespace,
-    wanted: &Wanted,
-    cursor: &mut Cursor,
+    wanted: &LetterFilter,
+    cursor: &mut LetterCursor,
     limit: usize,
 ) -> Result<Vec<String>, ApiError> {
     let (sql, params) = wanted.statement(&cursor.after, limit + 1);
@@ -152,18 +152,18 @@ pub(super) async fn page_of_ids(
 
 /// These letters at their newest rows, by id; those that are not there are left out.
 pub(super) async fn newest(
-    app: &App,
+    app: &AppState,
     namespace: &Namespace,
     ids: &[String],
-) -> Result<Vec<Letter>, ApiError> {
-    let Some(places) = Places::of(ids) else { return Ok(Vec::new()) };
+) -> Result<Vec<NewestLetter>, ApiError> {
+    let Some(places) = IdCondition::of(ids) else { return Ok(Vec::new()) };
     let sql = format!(
         "SELECT id, ns, CAST(received_at AS BIGINT) AS received_us, reason, detail, type, event_id, batch_id, source, retries, status
          FROM dead_letters WHERE {}",
         places.condition
     );
     let mut answer = select(app, namespace, sql, places.params).await?;
-    let mut found: HashMap<String, Letter> = HashMap::new();
+    let mut found: HashMap<String, NewestLetter> = HashMap::new();
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
         for row in 0..batch.num_rows() {
@@ -176,12 +176,12 @@ pub(super) async fn newest(
             }
         }
     }
-    let mut letters: Vec<Letter> = found.into_values().collect();
+    let mut letters: Vec<NewestLetter> = found.into_values().collect();
     letters.sort_by(|one, other| one.row.id.cmp(&other.row.id));
     Ok(letters)
 }
 
-impl Letter {
+impl NewestLetter {
     /// Another row of the same id.
     fn join(&mut self, other: Self) {
         let first_us = self.first_us.min(other.first_us);
@@ -195,7 +195,7 @@ impl Letter {
 
 /// A letter's payload; none when it is not there.
 pub(super) async fn payload(
-    app: &App,
+    app: &AppState,
     namespace: &Namespace,
     id: &str,
 ) -> Result<Option<String>, ApiError> {
@@ -211,11 +211,11 @@ pub(super) async fn payload(
 
 /// `id` and `payload` of these letters in any order; a letter may be there several times.
 pub(super) async fn payloads(
-    app: &App,
+    app: &AppState,
     namespace: &Namespace,
     ids: &[String],
-) -> Result<Answer, ApiError> {
-    let places = Places::of(ids).unwrap_or_default();
+) -> Result<QueryAnswer, ApiError> {
+    let places = IdCondition::of(ids).unwrap_or_default();
     let sql = format!(
         "SELECT id, payload FROM dead_letters WHERE status = 'pending' AND {}",
         places.condition
@@ -224,18 +224,18 @@ pub(super) async fn payloads(
 }
 
 /// A condition for ids.
-struct Places {
+struct IdCondition {
     condition: String,
     params: Vec<Value>,
 }
 
-impl Default for Places {
+impl Default for IdCondition {
     fn default() -> Self {
         Self { condition: "false".to_owned(), params: Vec::new() }
     }
 }
 
-impl Places {
+impl IdCondition {
     /// None for no ids. The bounds let files be left out.
     fn of(ids: &[String]) -> Option<Self> {
         let (first, last) = (ids.iter().min()?, ids.iter().max()?);
@@ -249,22 +249,22 @@ impl Places {
 }
 
 async fn select(
-    app: &App,
+    app: &AppState,
     namespace: &Namespace,
     sql: String,
     params: Vec<Value>,
-) -> Result<Answer, ApiError> {
+) -> Result<QueryAnswer, ApiError> {
     let request = SqlRequest { sql, params, ..SqlRequest::default() };
-    Ok(app.sql.query(namespace, Reach::Namespace, None, request).await?)
+    Ok(app.sql.query(namespace, QueryScope::Namespace, None, request).await?)
 }
 
 /// A row of [`newest`]; none for one that another engine wrote with a state of its own.
-fn letter(batch: &RecordBatch, row: usize) -> Option<Letter> {
+fn letter(batch: &RecordBatch, row: usize) -> Option<NewestLetter> {
     let column = |name| batch.column_by_name(name).filter(|column| column.is_valid(row));
     let number = column("received_us")?.as_primitive_opt::<Int64Type>()?.value(row);
     let retries = column("retries").and_then(|column| column.as_primitive_opt::<Int32Type>());
     let required = |name| text(batch, name, row);
-    Some(Letter {
+    Some(NewestLetter {
         row: DeadLetter {
             id: required("id")?,
             namespace: required("ns")?,
@@ -275,7 +275,7 @@ fn letter(batch: &RecordBatch, row: usize) -> Option<Letter> {
             batch_id: text(batch, "batch_id", row),
             source: text(batch, "source", row),
             retries: retries.map(|retries| retries.value(row)),
-            status: Status::parse(&required("status")?)?,
+            status: LetterStatus::parse(&required("status")?)?,
             payload: String::new(),
         },
         first_us: number,

@@ -4,9 +4,9 @@
 //! namespace that the sender may not send to.
 
 use crate::{
-    event::{Decoded, Rejected},
+    event::{DecodedBody, RejectedEvent},
     http::{default_namespace, guard::levels},
-    ingest::{Refused, refusal::forbidden},
+    ingest::{RefusedEvent, refusal::forbidden},
 };
 use icecore_catalog::access::{Action, Principal};
 use icecore_schemas::names::Namespace;
@@ -34,10 +34,10 @@ pub(in crate::http) fn shelters(principal: &Principal, request: &Namespace) -> V
 /// Takes out of `decoded` what the principal may not send. Its dead letters go to the first of the
 /// shelters; without one there are none, and what is refused comes back.
 pub(in crate::http) fn turn_away(
-    decoded: &mut Decoded,
+    decoded: &mut DecodedBody,
     principal: &Principal,
     shelters: &[Namespace],
-) -> Vec<Refused> {
+) -> Vec<RefusedEvent> {
     if principal.may_everywhere(Action::Ingest) {
         return Vec::new();
     }
@@ -46,18 +46,19 @@ pub(in crate::http) fn turn_away(
         .into_iter()
         .partition(|events| may(&events.namespace));
     decoded.accepted = open;
-    let (kept, foreign): (Vec<Rejected>, Vec<Rejected>) =
+    let (kept, foreign): (Vec<RejectedEvent>, Vec<RejectedEvent>) =
         std::mem::take(&mut decoded.rejected).into_iter().partition(|one| may(&one.namespace));
     decoded.rejected = kept;
     let closed = closed.iter().flat_map(|events| forbidden(events, &decoded.source));
-    let foreign: Vec<Rejected> = foreign.into_iter().chain(closed).collect();
+    let foreign: Vec<RejectedEvent> = foreign.into_iter().chain(closed).collect();
     if let Some(shelter) = shelters.first() {
-        let moved = foreign.into_iter().map(|one| Rejected { namespace: shelter.clone(), ..one });
+        let moved =
+            foreign.into_iter().map(|one| RejectedEvent { namespace: shelter.clone(), ..one });
         decoded.rejected.extend(moved);
         decoded.rejected.sort_by_key(|one| one.index);
         return Vec::new();
     }
-    let refused = |one: Rejected| Refused {
+    let refused = |one: RejectedEvent| RefusedEvent {
         index: one.index,
         id: one.id,
         code: one.code,

@@ -5,13 +5,13 @@
 //! conflict.
 
 use crate::{
-    engine::references::Reach,
+    engine::references::QueryScope,
     event::{
-        NamespaceEvents, SameAs,
+        EquivalentEvent, NamespaceEvents,
         same::{rows_say_the_same, says_the_same},
     },
-    http::App,
-    ingest::{IngestError, Outcome, Receipt, Submission, Undecided},
+    http::AppState,
+    ingest::{IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent},
 };
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
 use futures::TryStreamExt;
@@ -27,20 +27,20 @@ const LOOK_UP_MS: u64 = 2_000;
 /// # Errors
 /// As `Ingest::append`.
 pub(in crate::http) async fn append(
-    app: &App,
+    app: &AppState,
     submission: Submission,
 ) -> Result<Receipt, IngestError> {
     match app.ingest.append_unless_undecided(submission).await? {
-        Outcome::Decided(receipt) => Ok(receipt),
-        Outcome::Undecided(mut submission, events) => {
+        IngestOutcome::Decided(receipt) => Ok(receipt),
+        IngestOutcome::Undecided(mut submission, events) => {
             compare(app, &mut submission, &events).await;
             app.ingest.append(*submission).await
         }
     }
 }
 
-async fn compare(app: &App, submission: &mut Submission, events: &[Undecided]) {
-    let mut groups: BTreeMap<usize, Vec<&Undecided>> = BTreeMap::new();
+async fn compare(app: &AppState, submission: &mut Submission, events: &[UndecidedEvent]) {
+    let mut groups: BTreeMap<usize, Vec<&UndecidedEvent>> = BTreeMap::new();
     for event in events {
         groups.entry(event.group).or_default().push(event);
     }
@@ -52,11 +52,11 @@ async fn compare(app: &App, submission: &mut Submission, events: &[Undecided]) {
             if let Some(stored) = stored.get(&event.seq)
                 && says_the_same(stored, events, event.row)
             {
-                return Some((event.row, SameAs::Stored(event.seq)));
+                return Some((event.row, EquivalentEvent::Stored(event.seq)));
             }
             let first = *before.get(&events.keys[event.row].id)?;
             (first < event.row && rows_say_the_same(events, first, event.row))
-                .then_some((event.row, SameAs::Before))
+                .then_some((event.row, EquivalentEvent::Before))
         });
         events.same = same.collect();
     }
@@ -73,9 +73,9 @@ fn first_rows(events: &NamespaceEvents) -> HashMap<u128, usize> {
 
 /// What is stored under these numbers, a row each.
 async fn stored(
-    app: &App,
+    app: &AppState,
     events: &NamespaceEvents,
-    undecided: &[&Undecided],
+    undecided: &[&UndecidedEvent],
 ) -> HashMap<u64, RecordBatch> {
     let mut seqs: Vec<String> = undecided.iter().map(|event| event.seq.to_string()).collect();
     seqs.sort();
@@ -86,7 +86,7 @@ async fn stored(
         ..SqlRequest::default()
     };
     let read = async {
-        let answer = app.sql.query(&events.namespace, Reach::Namespace, None, request).await?;
+        let answer = app.sql.query(&events.namespace, QueryScope::Namespace, None, request).await?;
         answer.batches.try_collect::<Vec<RecordBatch>>().await
     };
     let batches = match read.await {

@@ -3,7 +3,7 @@
 //! Source: "Endpoint validation with Event Grid event schema" in Azure's documentation. Who may send is
 //! decided by the token, as for events, so whoever has one may confirm.
 
-use crate::http::{App, body, error::ApiError, json};
+use crate::http::{AppState, body, error::ApiError, json};
 use axum::{body::Body, http::HeaderMap, response::Response};
 use icecore_schemas::{batch::GridValidation, error_code::ErrorCode};
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub(super) fn is_validation(headers: &HeaderMap) -> bool {
 /// # Errors
 /// 400 where there is no code, and those of reading a body.
 pub(super) async fn validate(
-    app: &App,
+    app: &AppState,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {

@@ -26,30 +26,30 @@ const RESERVE: usize = 64;
 
 /// All seats. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Seats(Arc<Inner>);
+pub(super) struct ConnectionSeats(Arc<SeatsInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct SeatsInner {
     ordinary_max: usize,
     peer_max: usize,
     /// Requests on reserve seats wait for these.
     turns: Arc<Semaphore>,
-    taken: Mutex<HashMap<u64, Taken>>,
+    taken: Mutex<HashMap<u64, TakenSeat>>,
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct Taken {
+struct TakenSeat {
     peer: IpAddr,
-    lane: Lane,
-    state: Arc<State>,
+    lane: SeatLane,
+    state: Arc<ConnectionState>,
     /// The seat's own turn, while it is an ordinary one.
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// What a seat is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum SeatLane {
     /// Every request.
     Ordinary,
     /// Probes at once, other requests when an ordinary seat is free.
@@ -58,7 +58,7 @@ pub(super) enum Lane {
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// A head is on its way.
     Head,
     /// Nothing since the last answer.
@@ -68,35 +68,35 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct State {
-    phase: Mutex<(Phase, Instant)>,
+struct ConnectionState {
+    phase: Mutex<(ConnectionPhase, Instant)>,
     blocked: Mutex<Option<Instant>>,
     evicted: Notify,
 }
 
 /// A connection's place, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Seats,
+pub(super) struct ConnectionSeat {
+    seats: ConnectionSeats,
     number: u64,
     peer: IpAddr,
-    lane: Lane,
-    state: Arc<State>,
+    lane: SeatLane,
+    state: Arc<ConnectionState>,
 }
 
 /// A request of a connection, until its answer is written.
 #[derive(Debug)]
-pub(super) struct Running(Arc<State>);
+pub(super) struct RunningRequest(Arc<ConnectionState>);
 
 fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whole values go in and out, so a panic elsewhere leaves nothing half done.
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Seats {
+impl ConnectionSeats {
     /// So many ordinary seats; one address has three quarters of them at most.
     pub(super) fn new(ordinary_max: usize) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SeatsInner {
             ordinary_max,
             peer_max: (ordinary_max - ordinary_max / 4).max(1),
             turns: Arc::new(Semaphore::new(ordinary_max)),
@@ -106,7 +106,7 @@ impl Seats {
     }
 
     /// A seat for a connection from `peer`, once there is one. Cancel-safe.
-    pub(super) async fn take(&self, peer: IpAddr) -> Seat {
+    pub(super) async fn take(&self, peer: IpAddr) -> ConnectionSeat {
         loop {
             let freed = self.0.freed.notified();
             if let Some(seat) = self.try_take(peer) {
@@ -117,10 +117,10 @@ impl Seats {
         }
     }
 
-    fn try_take(&self, peer: IpAddr) -> Option<Seat> {
+    fn try_take(&self, peer: IpAddr) -> Option<ConnectionSeat> {
         let mut taken = locked(&self.0.taken);
-        let ordinary = |seat: &Taken| seat.lane == Lane::Ordinary;
-        let of_peer = |seat: &Taken| seat.peer == peer;
+        let ordinary = |seat: &TakenSeat| seat.lane == SeatLane::Ordinary;
+        let of_peer = |seat: &TakenSeat| seat.peer == peer;
         if self.0.peer_max <= count(&taken, |seat| ordinary(seat) && of_peer(seat)) {
             evict(&mut taken, |seat| ordinary(seat) && of_peer(seat));
         } else if self.0.ordinary_max <= count(&taken, ordinary) {
@@ -130,20 +130,20 @@ impl Seats {
         // Whoever was evicted gives its turn back before this one is asked for.
         let turn = Arc::clone(&self.0.turns).try_acquire_owned().ok().filter(|_| is_free);
         let lane = match &turn {
-            Some(_) => Lane::Ordinary,
-            None => Lane::Reserve,
+            Some(_) => SeatLane::Ordinary,
+            None => SeatLane::Reserve,
         };
-        if lane == Lane::Reserve && RESERVE <= count(&taken, |seat| seat.lane == lane) {
+        if lane == SeatLane::Reserve && RESERVE <= count(&taken, |seat| seat.lane == lane) {
             evict(&mut taken, |seat| seat.lane == lane)?;
         }
-        let state = Arc::new(State {
-            phase: Mutex::new((Phase::Head, Instant::now())),
+        let state = Arc::new(ConnectionState {
+            phase: Mutex::new((ConnectionPhase::Head, Instant::now())),
             blocked: Mutex::default(),
             evicted: Notify::new(),
         });
         let number = (0..).find(|number| !taken.contains_key(number))?;
-        taken.insert(number, Taken { peer, lane, state: Arc::clone(&state), _turn: turn });
-        Some(Seat { seats: self.clone(), number, peer, lane, state })
+        taken.insert(number, TakenSeat { peer, lane, state: Arc::clone(&state), _turn: turn });
+        Some(ConnectionSeat { seats: self.clone(), number, peer, lane, state })
     }
 
     /// Ends a connection that has no request, if there is one.
@@ -152,13 +152,13 @@ impl Seats {
     }
 }
 
-fn count(taken: &HashMap<u64, Taken>, of: impl Fn(&Taken) -> bool) -> usize {
+fn count(taken: &HashMap<u64, TakenSeat>, of: impl Fn(&TakenSeat) -> bool) -> usize {
     taken.values().filter(|&seat| of(seat)).count()
 }
 
 /// Takes the seat of a connection without a request: a head before an idle one, of the address that
 /// has most of them, the oldest first.
-fn evict(taken: &mut HashMap<u64, Taken>, of: impl Fn(&Taken) -> bool) -> Option<()> {
+fn evict(taken: &mut HashMap<u64, TakenSeat>, of: impl Fn(&TakenSeat) -> bool) -> Option<()> {
     let mut peers: HashMap<IpAddr, usize> = HashMap::new();
     for seat in taken.values().filter(|&seat| of(seat)) {
         *peers.entry(seat.peer).or_default() += 1;
@@ -168,8 +168,8 @@ fn evict(taken: &mut HashMap<u64, Taken>, of: impl Fn(&Taken) -> bool) -> Option
         .filter(|&(_, seat)| of(seat))
         .filter_map(|(number, seat)| {
             let (phase, since) = *locked(&seat.state.phase);
-            let rank = (phase == Phase::Idle, usize::MAX - peers[&seat.peer], since);
-            let is_free = phase != Phase::Request && EVICT_AFTER < since.elapsed();
+            let rank = (phase == ConnectionPhase::Idle, usize::MAX - peers[&seat.peer], since);
+            let is_free = phase != ConnectionPhase::Request && EVICT_AFTER < since.elapsed();
             is_free.then_some((rank, *number))
         })
         .min()?
@@ -178,21 +178,21 @@ fn evict(taken: &mut HashMap<u64, Taken>, of: impl Fn(&Taken) -> bool) -> Option
     Some(())
 }
 
-impl Seat {
+impl ConnectionSeat {
     /// Who sits there.
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
     }
 
     /// What it is for.
-    pub(super) fn lane(&self) -> Lane {
+    pub(super) fn lane(&self) -> SeatLane {
         self.lane
     }
 
     /// A request's head is there.
-    pub(super) fn request(&self) -> Running {
-        *locked(&self.state.phase) = (Phase::Request, Instant::now());
-        Running(Arc::clone(&self.state))
+    pub(super) fn request(&self) -> RunningRequest {
+        *locked(&self.state.phase) = (ConnectionPhase::Request, Instant::now());
+        RunningRequest(Arc::clone(&self.state))
     }
 
     /// A turn among the requests on ordinary seats.
@@ -204,7 +204,7 @@ impl Seat {
             if let Some(turn) = turn.now_or_never() {
                 return turn.expect("turns are never closed");
             }
-            evict(&mut locked(&inner.taken), |seat| seat.lane == Lane::Ordinary);
+            evict(&mut locked(&inner.taken), |seat| seat.lane == SeatLane::Ordinary);
             let turn = Arc::clone(&inner.turns).acquire_owned();
             if let Ok(turn) = timeout(EVICT_AFTER, turn).await {
                 return turn.expect("turns are never closed");
@@ -215,8 +215,8 @@ impl Seat {
     /// Bytes arrived.
     pub(super) fn received(&self) {
         let mut phase = locked(&self.state.phase);
-        if phase.0 == Phase::Idle {
-            *phase = (Phase::Head, Instant::now());
+        if phase.0 == ConnectionPhase::Idle {
+            *phase = (ConnectionPhase::Head, Instant::now());
         }
     }
 
@@ -232,7 +232,7 @@ impl Seat {
     /// What takes too long, if something does.
     pub(super) fn overdue(&self) -> Option<&'static str> {
         let (phase, since) = *locked(&self.state.phase);
-        if phase == Phase::Head && HEAD_TIME_MAX < since.elapsed() {
+        if phase == ConnectionPhase::Head && HEAD_TIME_MAX < since.elapsed() {
             return Some("the request's head did not arrive in time");
         }
         let blocked = *locked(&self.state.blocked);
@@ -246,7 +246,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSeat {
     fn drop(&mut self) {
         let mut taken = locked(&self.seats.0.taken);
         // After an eviction the number may be another's.
@@ -258,9 +258,9 @@ impl Drop for Seat {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
-        *locked(&self.0.phase) = (Phase::Idle, Instant::now());
+        *locked(&self.0.phase) = (ConnectionPhase::Idle, Instant::now());
     }
 }
 

@@ -91,7 +91,7 @@ async fn written(router: &Router, request: &str, header_time_max: Duration) -> V
     let writes = Arc::default();
     let request = Bytes::copy_from_slice(request.as_bytes());
     let stream = TokioIo::new(Connection { request, writes: Arc::clone(&writes) });
-    let seat = Seats::new(1).take(Ipv4Addr::LOCALHOST.into()).await;
+    let seat = ConnectionSeats::new(1).take(Ipv4Addr::LOCALHOST.into()).await;
     let served = answered(stream, Arc::new(seat), router.clone(), header_time_max);
     // How it ends is no matter here, only that it does.
     let _ended = tokio::time::timeout(END_TIME_MAX, served).await.expect("the connection ends");
@@ -244,7 +244,7 @@ async fn probes_are_answered_when_every_request_has_to_wait() {
 
 #[test]
 fn failures_to_accept_are_counted_and_seldom_logged() {
-    let mut failures = Failures::default();
+    let mut failures = AcceptFailures::default();
     let full = io::Error::other("too many open files");
     let pauses: Vec<u128> = (0..7).map(|_| failures.pause(&full).as_millis()).collect();
     assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);

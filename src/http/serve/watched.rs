@@ -1,6 +1,6 @@
-//! A connection's bytes, of which its [`Seat`] hears.
+//! A connection's bytes, of which its [`ConnectionSeat`] hears.
 
-use crate::http::serve::seats::Seat;
+use crate::http::serve::seats::ConnectionSeat;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -11,19 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream that tells its seat when bytes come and whether they go.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     stream: S,
-    seat: Arc<Seat>,
+    seat: Arc<ConnectionSeat>,
 }
 
-impl<S> Watched<S> {
+impl<S> WatchedStream<S> {
     /// `stream`, of which `seat` hears.
-    pub(super) fn new(stream: S, seat: Arc<Seat>) -> Self {
+    pub(super) fn new(stream: S, seat: Arc<ConnectionSeat>) -> Self {
         Self { stream, seat }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -38,7 +38,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

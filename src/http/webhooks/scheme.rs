@@ -17,7 +17,7 @@ const SIGNATURES_MAX: usize = 8;
 
 /// A provider's way to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(super) enum SignatureScheme {
     GitHub,
     Stripe,
     Slack,
@@ -31,17 +31,17 @@ pub(super) enum Scheme {
 }
 
 /// Names of the schemes; the first of each is the one it is stored under.
-const NAMES: &[(&str, Scheme)] = &[
-    ("github", Scheme::GitHub),
-    ("stripe", Scheme::Stripe),
-    ("slack", Scheme::Slack),
-    ("standard-webhooks", Scheme::Standard),
-    ("standardwebhooks", Scheme::Standard),
-    ("svix", Scheme::Standard),
-    ("shopify", Scheme::Shopify),
-    ("linear", Scheme::Linear),
-    ("workos", Scheme::WorkOs),
-    ("generic", Scheme::Generic),
+const NAMES: &[(&str, SignatureScheme)] = &[
+    ("github", SignatureScheme::GitHub),
+    ("stripe", SignatureScheme::Stripe),
+    ("slack", SignatureScheme::Slack),
+    ("standard-webhooks", SignatureScheme::Standard),
+    ("standardwebhooks", SignatureScheme::Standard),
+    ("svix", SignatureScheme::Standard),
+    ("shopify", SignatureScheme::Shopify),
+    ("linear", SignatureScheme::Linear),
+    ("workos", SignatureScheme::WorkOs),
+    ("generic", SignatureScheme::Generic),
 ];
 
 /// Headers of a generic signature: in hex or base64, with or without `sha256=` before it.
@@ -61,7 +61,7 @@ const GENERIC_EVENTS: &[&str] = &["x-event-type", "x-webhook-event", "x-event", 
 
 /// Why a delivery is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Distrust {
+pub(super) enum SignatureFault {
     /// There is none, or not in the provider's form.
     NoSignature,
     /// It is not of this body and one of the secrets.
@@ -70,7 +70,7 @@ pub(super) enum Distrust {
     WrongTime,
 }
 
-impl Distrust {
+impl SignatureFault {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::NoSignature => "the delivery has no signature in the provider's form",
@@ -82,7 +82,7 @@ impl Distrust {
 
 /// Signatures as the headers have them.
 #[derive(Debug, Default)]
-struct Claim {
+struct SignatureClaim {
     /// What is signed before the body.
     prefix: String,
     /// The bytes that the headers claim.
@@ -93,7 +93,7 @@ struct Claim {
 
 /// What a believed delivery says of itself.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct DeliveryContent {
     pub(super) id: Option<String>,
     pub(super) event: Option<String>,
     /// What a provider asks for that only wants to know whether anybody is there.
@@ -102,7 +102,7 @@ pub(super) struct Told {
     pub(super) data: Option<String>,
 }
 
-impl Scheme {
+impl SignatureScheme {
     /// The scheme of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, scheme)| *scheme)
@@ -128,22 +128,22 @@ impl Scheme {
     /// What can be refused before the body is read.
     ///
     /// # Errors
-    /// [`Distrust::NoSignature`], [`Distrust::WrongTime`].
-    pub(super) fn look(self, headers: &HeaderMap, now_ms: i64) -> Result<(), Distrust> {
+    /// [`SignatureFault::NoSignature`], [`SignatureFault::WrongTime`].
+    pub(super) fn look(self, headers: &HeaderMap, now_ms: i64) -> Result<(), SignatureFault> {
         self.claim(headers, now_ms).map(drop)
     }
 
     /// Whether one of the secrets made one of the signatures; gives a hash of what is signed.
     ///
     /// # Errors
-    /// [`Distrust`].
+    /// [`SignatureFault`].
     pub(super) fn verify<'s>(
         self,
         headers: &HeaderMap,
         body: &[u8],
         secrets: impl Iterator<Item = &'s str>,
         now_ms: i64,
-    ) -> Result<u128, Distrust> {
+    ) -> Result<u128, SignatureFault> {
         let claim = self.claim(headers, now_ms)?;
         let signed = [claim.prefix.as_bytes(), body];
         let mut is_right = false;
@@ -156,11 +156,11 @@ impl Scheme {
             }
         }
         if !is_right {
-            return Err(Distrust::WrongSignature);
+            return Err(SignatureFault::WrongSignature);
         }
         if self == Self::Linear {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
-            let time_ms = body["webhookTimestamp"].as_i64().ok_or(Distrust::WrongTime)?;
+            let time_ms = body["webhookTimestamp"].as_i64().ok_or(SignatureFault::WrongTime)?;
             is_near(time_ms, now_ms)?;
         }
         let mut hash = Xxh3::new();
@@ -196,38 +196,40 @@ impl Scheme {
         Ok(())
     }
 
-    fn claim(self, headers: &HeaderMap, now_ms: i64) -> Result<Claim, Distrust> {
+    fn claim(self, headers: &HeaderMap, now_ms: i64) -> Result<SignatureClaim, SignatureFault> {
         let claim = match self {
             Self::GitHub => hex_claim(header(headers, "x-hub-signature-256"), "sha256="),
             Self::Linear => hex_claim(header(headers, "linear-signature"), ""),
             Self::Shopify => {
                 let names = ["x-shopify-hmac-sha256", "shopify-hmac-sha256"];
                 let text = names.iter().find_map(|name| header(headers, name));
-                text.map(|text| Claim {
+                text.map(|text| SignatureClaim {
                     signatures: STANDARD.decode(text).into_iter().collect(),
-                    ..Claim::default()
+                    ..SignatureClaim::default()
                 })
             }
             Self::Stripe => timed_list(header(headers, "stripe-signature"), 1000),
             Self::WorkOs => timed_list(header(headers, "workos-signature"), 1),
             Self::Slack => slack(headers),
             Self::Standard => standard(headers, "webhook").or_else(|| standard(headers, "svix")),
-            Self::Generic => GENERIC_SIGNATURES
-                .iter()
-                .find_map(|name| header(headers, name))
-                .map(|text| Claim { signatures: either(text), ..Claim::default() }),
+            Self::Generic => {
+                GENERIC_SIGNATURES.iter().find_map(|name| header(headers, name)).map(|text| {
+                    SignatureClaim { signatures: either(text), ..SignatureClaim::default() }
+                })
+            }
         };
-        let mut claim =
-            claim.filter(|claim| !claim.signatures.is_empty()).ok_or(Distrust::NoSignature)?;
+        let mut claim = claim
+            .filter(|claim| !claim.signatures.is_empty())
+            .ok_or(SignatureFault::NoSignature)?;
         claim.signatures.truncate(SIGNATURES_MAX);
         if self.has_signed_time() {
-            is_near(claim.time_ms.ok_or(Distrust::WrongTime)?, now_ms)?;
+            is_near(claim.time_ms.ok_or(SignatureFault::WrongTime)?, now_ms)?;
         }
         Ok(claim)
     }
 
     /// What the delivery says of itself. Call it only once its signature was found to be right.
-    pub(super) fn read(self, headers: &HeaderMap, body: &[u8]) -> Told {
+    pub(super) fn read(self, headers: &HeaderMap, body: &[u8]) -> DeliveryContent {
         let form = if is_form(headers) { form(body) } else { Vec::new() };
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value);
         let data = field("payload").filter(|text| is_json(text)).cloned();
@@ -285,7 +287,7 @@ impl Scheme {
         let is_handshake = self == Self::Slack && json["type"] == "url_verification";
         let challenge = is_handshake.then(|| text(&json["challenge"])).flatten();
         let id = id.filter(|id| !id.is_empty());
-        Told { id, event: event.filter(|event| !event.is_empty()), challenge, data }
+        DeliveryContent { id, event: event.filter(|event| !event.is_empty()), challenge, data }
     }
 }
 
@@ -293,21 +295,21 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-fn is_near(time_ms: i64, now_ms: i64) -> Result<(), Distrust> {
+fn is_near(time_ms: i64, now_ms: i64) -> Result<(), SignatureFault> {
     match time_ms.abs_diff(now_ms) <= TIME_MAX_MS.unsigned_abs() {
         true => Ok(()),
-        false => Err(Distrust::WrongTime),
+        false => Err(SignatureFault::WrongTime),
     }
 }
 
-fn hex_claim(text: Option<&str>, before: &str) -> Option<Claim> {
+fn hex_claim(text: Option<&str>, before: &str) -> Option<SignatureClaim> {
     let signatures = hex(text?.strip_prefix(before)?).into_iter().collect();
-    Some(Claim { signatures, ..Claim::default() })
+    Some(SignatureClaim { signatures, ..SignatureClaim::default() })
 }
 
 /// `t=TIME,v1=HEX,…`, a unit of whose time is so many ms.
-fn timed_list(text: Option<&str>, unit_ms: i64) -> Option<Claim> {
-    let mut claim = Claim::default();
+fn timed_list(text: Option<&str>, unit_ms: i64) -> Option<SignatureClaim> {
+    let mut claim = SignatureClaim::default();
     for part in text?.split(',') {
         match part.trim().split_once('=') {
             Some(("t", time)) => {
@@ -321,10 +323,10 @@ fn timed_list(text: Option<&str>, unit_ms: i64) -> Option<Claim> {
     Some(claim)
 }
 
-fn slack(headers: &HeaderMap) -> Option<Claim> {
+fn slack(headers: &HeaderMap) -> Option<SignatureClaim> {
     let time = header(headers, "x-slack-request-timestamp")?;
     let signature = header(headers, "x-slack-signature")?;
-    Some(Claim {
+    Some(SignatureClaim {
         prefix: format!("v0:{time}:"),
         signatures: hex(signature.strip_prefix("v0=")?).into_iter().collect(),
         time_ms: seconds(time),
@@ -332,12 +334,12 @@ fn slack(headers: &HeaderMap) -> Option<Claim> {
 }
 
 /// Headers `webhook-id`, `webhook-timestamp`, `webhook-signature`, or Svix's own.
-fn standard(headers: &HeaderMap, before: &str) -> Option<Claim> {
+fn standard(headers: &HeaderMap, before: &str) -> Option<SignatureClaim> {
     let named = |name: &str| header(headers, &format!("{before}-{name}"));
     let (id, time) = (named("id")?, named("timestamp")?);
     let listed = named("signature")?.split_ascii_whitespace();
     let symmetric = listed.filter_map(|one| one.strip_prefix("v1,"));
-    Some(Claim {
+    Some(SignatureClaim {
         prefix: format!("{id}.{time}."),
         signatures: symmetric.filter_map(|text| STANDARD.decode(text).ok()).collect(),
         time_ms: seconds(time),

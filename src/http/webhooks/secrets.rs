@@ -1,11 +1,11 @@
 //! The secrets of webhook providers: set, listed without themselves, deleted.
 
 use super::{
-    Scheme, check_provider,
+    SignatureScheme, check_provider,
     id_rule::{IdRule, IdRuleChoice},
 };
 use crate::http::{
-    App, body, error::ApiError, guard, json, parse_namespace, record::Caller, tables,
+    AppState, body, error::ApiError, guard, json, parse_namespace, record::ChangeCaller, tables,
 };
 use axum::{
     body::Body,
@@ -15,7 +15,7 @@ use axum::{
 };
 use chrono::{DateTime, SecondsFormat};
 use icecore_catalog::{
-    access::{Action, Principal, Recorder},
+    access::{Action, AuditRecorder, Principal},
     metastore::{Metastore, access::webhooks::WebhookSecret},
 };
 use icecore_schemas::{
@@ -25,8 +25,8 @@ use icecore_schemas::{
 };
 
 /// What a delivery is checked by.
-pub(super) struct Keys {
-    pub(super) scheme: Scheme,
+pub(super) struct WebhookKeys {
+    pub(super) scheme: SignatureScheme,
     pub(super) id_rule: IdRule,
     pub(super) secrets: Vec<String>,
     /// Where its event goes.
@@ -37,10 +37,10 @@ const FORM: &str = "the body is not {\"secret\": \"…\", \"scheme\"?: \"…\"} 
 
 /// The secrets of a provider in a namespace: its own, else those of the settings.
 pub(super) async fn keys(
-    app: &App,
+    app: &AppState,
     namespace: &Namespace,
     provider: &str,
-) -> Result<Option<Keys>, ApiError> {
+) -> Result<Option<WebhookKeys>, ApiError> {
     check_provider(provider)?;
     let stored = match app.access.recorder() {
         Some(recorder) => recorder.store().webhook_secrets(namespace.name(), provider).await?,
@@ -50,15 +50,15 @@ pub(super) async fn keys(
         let sent_to = Namespace::parse(&newest.sent_to).unwrap_or_else(|_| namespace.clone());
         let (scheme, id_rule) = IdRule::split(&newest.scheme);
         let same = stored.iter().filter(|secret| IdRule::split(&secret.scheme).0 == scheme);
-        return Ok(Some(Keys {
-            scheme: Scheme::of(scheme),
+        return Ok(Some(WebhookKeys {
+            scheme: SignatureScheme::of(scheme),
             id_rule,
             secrets: same.map(|secret| secret.secret.clone()).collect(),
             namespace: sent_to,
         }));
     }
-    Ok(app.webhook_secrets.get(provider).map(|secrets| Keys {
-        scheme: Scheme::of(provider),
+    Ok(app.webhook_secrets.get(provider).map(|secrets| WebhookKeys {
+        scheme: SignatureScheme::of(provider),
         id_rule: IdRule::default(),
         secrets: secrets.clone(),
         namespace: namespace.clone(),
@@ -71,9 +71,9 @@ pub(super) async fn keys(
 /// # Errors
 /// 400, 403, 404.
 pub(in crate::http) async fn set(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path((namespace, provider)): Path<(String, String)>,
-    caller: Caller,
+    caller: ChangeCaller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -83,12 +83,12 @@ pub(in crate::http) async fn set(
     // The problem's own text could have the secret in it.
     let new: NewSecret = serde_json::from_slice(&body.bytes).map_err(|_| wrong(FORM.to_owned()))?;
     let scheme = match new.scheme.as_deref() {
-        Some(name) => Scheme::named(name).ok_or_else(|| {
+        Some(name) => SignatureScheme::named(name).ok_or_else(|| {
             wrong(format!(
                 "there is no scheme `{name}`: github, stripe, slack, standard-webhooks, shopify, linear, workos, generic"
             ))
         })?,
-        None => Scheme::of(&provider),
+        None => SignatureScheme::of(&provider),
     };
     scheme.check_secret(&new.secret).map_err(|problem| wrong(problem.to_owned()))?;
     let namespace = parse_namespace(&namespace)?;
@@ -96,12 +96,12 @@ pub(in crate::http) async fn set(
     let NewSecret { id_header: header, id_member: member, no_id: is_nowhere, .. } = new;
     let rule = match (IdRuleChoice { header, member, is_nowhere }.rule()?, scheme) {
         // A new secret alone leaves the rule as it is.
-        (None, Scheme::Generic) => {
+        (None, SignatureScheme::Generic) => {
             let before = store(&app)?.webhook_secrets(sent_to.name(), &provider).await?;
             before.first().map(|before| IdRule::split(&before.scheme).1).unwrap_or_default()
         }
         (None, _) => IdRule::default(),
-        (Some(rule), Scheme::Generic) => rule,
+        (Some(rule), SignatureScheme::Generic) => rule,
         (Some(_), _) => {
             let text = format!("a delivery of {} has an id of its provider's", scheme.name());
             return Err(wrong(text));
@@ -124,7 +124,7 @@ pub(in crate::http) async fn set(
 /// # Errors
 /// 404 where there is none.
 pub(in crate::http) async fn show(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path((namespace, provider)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     check_provider(&provider)?;
@@ -137,9 +137,9 @@ pub(in crate::http) async fn show(
 /// # Errors
 /// 404 where there is none.
 pub(in crate::http) async fn remove(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path((namespace, provider)): Path<(String, String)>,
-    caller: Caller,
+    caller: ChangeCaller,
 ) -> Result<Response, ApiError> {
     check_provider(&provider)?;
     let namespace = parse_namespace(&namespace)?;
@@ -156,7 +156,7 @@ pub(in crate::http) async fn remove(
 /// # Errors
 /// 500.
 pub(in crate::http) async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
     let secrets = store(&app)?.all_webhook_secrets().await?;
@@ -175,9 +175,9 @@ pub(in crate::http) async fn list(
     Ok(json(200, &WebhookList { webhooks }))
 }
 
-fn store(app: &App) -> Result<&Metastore, ApiError> {
+fn store(app: &AppState) -> Result<&Metastore, ApiError> {
     let recorder = app.access.recorder();
-    recorder.map(Recorder::store).ok_or_else(|| {
+    recorder.map(AuditRecorder::store).ok_or_else(|| {
         ApiError::new(ErrorCode::NotFound, "this server has no place for secrets of its own")
     })
 }
@@ -205,6 +205,6 @@ fn describe(secrets: &[WebhookSecret]) -> Option<WebhookEntry> {
         scheme: scheme.to_owned(),
         since: time(newest),
         secrets: secrets.iter().map(|secret| SecretEntry { since: time(secret) }).collect(),
-        delivery_id: (Scheme::of(scheme) == Scheme::Generic).then(|| rule.text()),
+        delivery_id: (SignatureScheme::of(scheme) == SignatureScheme::Generic).then(|| rule.text()),
     })
 }

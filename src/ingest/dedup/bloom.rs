@@ -9,11 +9,11 @@ const BITS_SET: u32 = 6;
 const LINE_WORDS: usize = 8;
 
 #[derive(Debug)]
-pub(super) struct Bloom {
+pub(super) struct BloomFilter {
     words: Vec<u64>,
 }
 
-impl Bloom {
+impl BloomFilter {
     /// An empty filter for up to `ids` ids.
     pub(super) fn with_capacity(ids: u64) -> Self {
         let lines = (ids * BITS_PER_ID).div_ceil(512).max(1);
@@ -38,7 +38,7 @@ impl Bloom {
         self.words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// The filter that [`Bloom::to_bytes`] wrote; none when the length cannot be one.
+    /// The filter that [`BloomFilter::to_bytes`] wrote; none when the length cannot be one.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
         let whole = rest.is_empty() && !words.is_empty() && words.len() % LINE_WORDS == 0;

@@ -6,7 +6,7 @@
 //! the entries: those are checked page by page as they are read.
 
 use crate::{
-    ingest::dedup::{Seen, bloom::Bloom},
+    ingest::dedup::{SeenId, bloom::BloomFilter},
     wal::WalError,
 };
 use std::{
@@ -35,12 +35,12 @@ pub(super) const UNFINISHED: &str = "tmp";
 /// Which freezes a file holds, first and last. A file whose span lies within another's is the
 /// left-over of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ingest) struct Span {
+pub(in crate::ingest) struct FreezeSpan {
     pub(in crate::ingest) low: u64,
     pub(in crate::ingest) high: u64,
 }
 
-impl Span {
+impl FreezeSpan {
     pub(super) fn contains(self, other: Self) -> bool {
         self.low <= other.low && other.high <= self.high
     }
@@ -58,18 +58,18 @@ impl Span {
 
 /// When the ids of a file arrived, ms since 1970: not before `first`, not after `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ingest) struct Times {
+pub(in crate::ingest) struct ArrivalTimes {
     pub(in crate::ingest) first: i64,
     pub(in crate::ingest) last: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct IdEntry {
     pub(super) id: u128,
-    pub(super) seen: Seen,
+    pub(super) seen: SeenId,
 }
 
-impl Entry {
+impl IdEntry {
     fn to_bytes(self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         bytes[..16].copy_from_slice(&self.id.to_le_bytes());
@@ -79,27 +79,27 @@ impl Entry {
     }
 
     fn from_bytes(bytes: &[u8; ENTRY]) -> Self {
-        let seen = Seen { content: u64_at(bytes, 16), seq: u64_at(bytes, 24) };
+        let seen = SeenId { content: u64_at(bytes, 16), seq: u64_at(bytes, 24) };
         Self { id: u128_at(bytes, 0), seen }
     }
 }
 
 /// A finished file, open for look-ups.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct IdRun {
     pub(super) path: PathBuf,
-    pub(super) span: Span,
-    pub(super) times: Times,
+    pub(super) span: FreezeSpan,
+    pub(super) times: ArrivalTimes,
     pub(super) count: u64,
     file: File,
     fences: Vec<u128>,
     crcs: Vec<u32>,
-    bloom: Bloom,
+    bloom: BloomFilter,
 }
 
-impl Run {
+impl IdRun {
     /// Opens a finished file.
-    pub(super) fn open(path: &Path, span: Span) -> Result<Self, WalError> {
+    pub(super) fn open(path: &Path, span: FreezeSpan) -> Result<Self, WalError> {
         let failed = |source| failed("open id index file", path, source);
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
@@ -109,7 +109,7 @@ impl Run {
             return Err(damaged(path, "its header"));
         }
         let count = u64_at(&header, 8);
-        let times = Times { first: i64_at(&header, 16), last: i64_at(&header, 24) };
+        let times = ArrivalTimes { first: i64_at(&header, 16), last: i64_at(&header, 24) };
         let blocks = count.div_ceil(BLOCK_IDS as u64);
         let index_start = PAGE as u64 + count * ENTRY as u64;
         let index_bytes = u64_at(&header, 32);
@@ -132,12 +132,12 @@ impl Run {
             file,
             fences: fences.iter().map(|fence| u128_at(fence, 0)).collect(),
             crcs: fences.iter().map(|fence| u32_at(fence, 16)).collect(),
-            bloom: Bloom::from_bytes(bloom).ok_or_else(|| damaged(path, "its filter"))?,
+            bloom: BloomFilter::from_bytes(bloom).ok_or_else(|| damaged(path, "its filter"))?,
         })
     }
 
     /// What is known of `id`: at most one page is read.
-    pub(super) fn get(&self, id: u128) -> Result<Option<Seen>, WalError> {
+    pub(super) fn get(&self, id: u128) -> Result<Option<SeenId>, WalError> {
         if !self.bloom.may_hold(id) {
             return Ok(None);
         }
@@ -147,7 +147,7 @@ impl Run {
         let mut page = [0; PAGE];
         let entries = self.read_block(block, &mut page)?;
         let found = entries.binary_search_by_key(&id, |entry| u128_at(entry, 0));
-        Ok(found.ok().map(|at| Entry::from_bytes(&entries[at]).seen))
+        Ok(found.ok().map(|at| IdEntry::from_bytes(&entries[at]).seen))
     }
 
     fn read_block<'a>(
@@ -174,19 +174,19 @@ impl Run {
 pub(super) struct RunWriter {
     folder: PathBuf,
     unfinished: PathBuf,
-    span: Span,
+    span: FreezeSpan,
     file: BufWriter<File>,
     block: Vec<u8>,
     block_first: u128,
     fences: Vec<u128>,
     crcs: Vec<u32>,
-    bloom: Bloom,
+    bloom: BloomFilter,
     count: u64,
 }
 
 impl RunWriter {
     /// Starts a file for at most `ids_max` ids.
-    pub(super) fn create(folder: &Path, span: Span, ids_max: u64) -> Result<Self, WalError> {
+    pub(super) fn create(folder: &Path, span: FreezeSpan, ids_max: u64) -> Result<Self, WalError> {
         let unfinished = span.path(folder).with_extension(UNFINISHED);
         let failed = |source| failed("create id index file", &unfinished, source);
         let mut file =
@@ -201,12 +201,12 @@ impl RunWriter {
             block_first: 0,
             fences: Vec::new(),
             crcs: Vec::new(),
-            bloom: Bloom::with_capacity(ids_max),
+            bloom: BloomFilter::with_capacity(ids_max),
             count: 0,
         })
     }
 
-    pub(super) fn push(&mut self, entry: Entry) -> Result<(), WalError> {
+    pub(super) fn push(&mut self, entry: IdEntry) -> Result<(), WalError> {
         if self.block.is_empty() {
             self.block_first = entry.id;
         }
@@ -228,7 +228,7 @@ impl RunWriter {
     }
 
     /// Returns when the file is on disk under its final name.
-    pub(super) fn finish(mut self, times: Times) -> Result<Run, WalError> {
+    pub(super) fn finish(mut self, times: ArrivalTimes) -> Result<IdRun, WalError> {
         self.end_block()?;
         let mut index = Vec::with_capacity(self.fences.len() * FENCE);
         for (fence, crc) in self.fences.iter().zip(&self.crcs) {
@@ -240,7 +240,7 @@ impl RunWriter {
         let path = self.span.path(&self.folder);
         let file = write_out(self.file, &index, &header, &self.unfinished, &path, &self.folder)
             .map_err(|source| failed("write id index file", &self.unfinished, source))?;
-        Ok(Run {
+        Ok(IdRun {
             path,
             span: self.span,
             times,
@@ -253,7 +253,7 @@ impl RunWriter {
     }
 }
 
-fn header(count: u64, times: Times, index: &[u8]) -> [u8; HEADER] {
+fn header(count: u64, times: ArrivalTimes, index: &[u8]) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..8].copy_from_slice(&MAGIC);
     header[8..16].copy_from_slice(&count.to_le_bytes());
@@ -288,12 +288,12 @@ fn write_out(
 /// Writes adjacent runs, oldest first, as one. Gives up when `closing` turns true.
 pub(super) fn merge(
     folder: &Path,
-    runs: &[Arc<Run>],
+    runs: &[Arc<IdRun>],
     closing: &AtomicBool,
-) -> Result<Run, WalError> {
+) -> Result<IdRun, WalError> {
     let (oldest, newest) = (&runs[0], &runs[runs.len() - 1]);
-    let span = Span { low: oldest.span.low, high: newest.span.high };
-    let times = runs.iter().map(|run| run.times).fold(oldest.times, |all, one| Times {
+    let span = FreezeSpan { low: oldest.span.low, high: newest.span.high };
+    let times = runs.iter().map(|run| run.times).fold(oldest.times, |all, one| ArrivalTimes {
         first: all.first.min(one.first),
         last: all.last.max(one.last),
     });
@@ -301,7 +301,7 @@ pub(super) fn merge(
     let mut writer = RunWriter::create(folder, span, ids_max)?;
     let mut cursors = Vec::with_capacity(runs.len());
     for run in runs {
-        cursors.push(Cursor::start(run)?);
+        cursors.push(RunCursor::start(run)?);
     }
     let mut last = None;
     loop {
@@ -325,28 +325,28 @@ pub(super) fn merge(
 }
 
 /// Reads a run from its first id to its last.
-struct Cursor<'a> {
-    run: &'a Run,
+struct RunCursor<'a> {
+    run: &'a IdRun,
     block: usize,
-    entries: std::vec::IntoIter<Entry>,
-    entry: Option<Entry>,
+    entries: std::vec::IntoIter<IdEntry>,
+    entry: Option<IdEntry>,
 }
 
-impl<'a> Cursor<'a> {
-    fn start(run: &'a Run) -> Result<Self, WalError> {
+impl<'a> RunCursor<'a> {
+    fn start(run: &'a IdRun) -> Result<Self, WalError> {
         let mut cursor = Self { run, block: 0, entries: Vec::new().into_iter(), entry: None };
         cursor.advance()?;
         Ok(cursor)
     }
 
     /// The current entry, which is then the next one.
-    fn advance(&mut self) -> Result<Option<Entry>, WalError> {
+    fn advance(&mut self) -> Result<Option<IdEntry>, WalError> {
         let current = self.entry.take();
         self.entry = self.entries.next();
         if self.entry.is_none() && self.block < self.run.fences.len() {
             let mut page = [0; PAGE];
             let entries = self.run.read_block(self.block, &mut page)?;
-            self.entries = entries.iter().map(Entry::from_bytes).collect::<Vec<_>>().into_iter();
+            self.entries = entries.iter().map(IdEntry::from_bytes).collect::<Vec<_>>().into_iter();
             self.block += 1;
             self.entry = self.entries.next();
         }

@@ -1,4 +1,4 @@
-use super::{bloom::Bloom, *};
+use super::{bloom::BloomFilter, *};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
@@ -14,8 +14,8 @@ fn id(n: u64) -> u128 {
     xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes())
 }
 
-fn seen(n: u64) -> Seen {
-    Seen { content: n ^ 0xabc, seq: n + 1 }
+fn seen(n: u64) -> SeenId {
+    SeenId { content: n ^ 0xabc, seq: n + 1 }
 }
 
 fn persist(index: &mut IdIndex, now_ms: i64) {
@@ -47,7 +47,7 @@ fn the_index_agrees_with_a_map_through_freezes_merges_and_restarts() {
     for seed in 0..4 {
         let folder = TempDir::new().unwrap();
         let mut random = StdRng::seed_from_u64(seed);
-        let mut model: HashMap<u64, Seen> = HashMap::new();
+        let mut model: HashMap<u64, SeenId> = HashMap::new();
         let mut durable = model.clone();
         let mut now_ms = 0;
         let mut index = open(folder.path(), 1000, now_ms);
@@ -113,7 +113,8 @@ fn many_ids_are_all_known_after_a_reopen_that_reads_no_entries() {
     let run = &index.runs[0];
     let strangers = 200_000..300_000u64;
     assert!(strangers.clone().all(|n| run.get(id(n)).unwrap().is_none()));
-    let bloom = Bloom::from_bytes(&fs::read(&run.path).unwrap()[4096 + 200_000 * 32 + 1563 * 20..]);
+    let bloom =
+        BloomFilter::from_bytes(&fs::read(&run.path).unwrap()[4096 + 200_000 * 32 + 1563 * 20..]);
     let passed = strangers.filter(|n| bloom.as_ref().unwrap().may_hold(id(*n))).count();
     assert!(passed < 2000, "{passed} of 100 000 absent ids pass the filter");
 }
@@ -151,7 +152,7 @@ fn an_id_in_two_files_keeps_its_first_seq() {
     let folder = TempDir::new().unwrap();
     let mut index = open(folder.path(), 10, 0);
     for seq in 0..RUNS_MAX as u64 + 1 {
-        index.insert(id(1), Seen { content: 5, seq });
+        index.insert(id(1), SeenId { content: 5, seq });
         persist(&mut index, 0);
     }
     merge_all(&mut index, 1);
@@ -162,7 +163,7 @@ fn an_id_in_two_files_keeps_its_first_seq() {
 #[test]
 fn merging_picks_the_fewest_ids_within_a_part_of_the_window() {
     let at = |count: u64, day: i64| {
-        let times = Times { first: day * DAY_MS, last: (day + 1) * DAY_MS - 1 };
+        let times = ArrivalTimes { first: day * DAY_MS, last: (day + 1) * DAY_MS - 1 };
         (count, times)
     };
     let eight = vec![at(1, 0); RUNS_MAX];
@@ -187,7 +188,7 @@ fn ids_leave_with_the_window_and_not_before() {
     assert!(files(folder.path()).is_empty());
     index.insert(id(2), seen(2));
     persist(&mut index, 8 * DAY_MS + 2);
-    assert_eq!(index.runs[0].span, Span { low: 2, high: 2 });
+    assert_eq!(index.runs[0].span, FreezeSpan { low: 2, high: 2 });
 }
 
 #[test]

@@ -7,9 +7,9 @@
 //! is a new one, whose ids are read from the tables.
 
 use super::{
-    AT_ONCE, Backup, BackupError, CopiedFile, DATA, FORMAT, Files, HeldObject, METASTORE,
-    WAREHOUSE, failed, make_parents,
-    place::{self, BackupPlace, FileAt},
+    AT_ONCE, BackupError, BackupManifest, CopiedFile, CopyMode, DATA, FORMAT, HeldObject,
+    METASTORE, WAREHOUSE, failed, make_parents,
+    place::{self, BackupPlace, PlaceFile},
 };
 use crate::{
     config::{Config, MetastoreUrl},
@@ -20,7 +20,7 @@ use crate::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
-    metastore::{Metastore, moved::Place},
+    metastore::{Metastore, moved::TablePlace},
     relocate,
     storage::Storage,
 };
@@ -38,7 +38,7 @@ const SCRATCH: &str = "backup-";
 
 /// A backup that was begun.
 #[derive(Debug)]
-pub struct Creation {
+pub struct BackupCreation {
     metastore: Metastore,
     storage: Storage,
     place: BackupPlace,
@@ -72,7 +72,10 @@ pub async fn plan(config: &Config) -> Result<(usize, u64), BackupError> {
 }
 
 /// Every file that tables need.
-async fn needed(storage: &Storage, places: Vec<Place>) -> Result<BTreeSet<String>, BackupError> {
+async fn needed(
+    storage: &Storage,
+    places: Vec<TablePlace>,
+) -> Result<BTreeSet<String>, BackupError> {
     let mut needed = BTreeSet::new();
     for place in places {
         for file in relocate::needed(storage, &place).await? {
@@ -165,9 +168,9 @@ async fn check_owner(
     )))
 }
 
-impl Creation {
+impl BackupCreation {
     /// Writes down that a backup begins. When a server runs, which is so when its address is known,
-    /// everything that it acknowledged has to be committed before [`Creation::finish`].
+    /// everything that it acknowledged has to be committed before [`BackupCreation::finish`].
     ///
     /// # Errors
     /// [`BackupError`]; nothing is held.
@@ -218,9 +221,9 @@ impl Creation {
     /// [`BackupError`]; the place has no backup, and `backup forget` lets go of what is held.
     pub async fn finish(
         self,
-        files: Files,
+        files: CopyMode,
         now_ms: impl Fn() -> i64,
-    ) -> Result<Backup, BackupError> {
+    ) -> Result<BackupManifest, BackupError> {
         let mut wanted = Vec::new();
         if !self.is_running() {
             wanted.extend(self.data_files()?);
@@ -229,7 +232,7 @@ impl Creation {
         self.copy_metastore(&copy).await?;
         let needed = self.needed(&copy).await?;
         let mut objects = Vec::new();
-        if self.storage.is_local() || files == Files::Copied {
+        if self.storage.is_local() || files == CopyMode::Copied {
             wanted.extend(needed.iter().map(|location| self.wanted(location, files)));
         } else {
             objects = self.look_at(&needed).await?;
@@ -238,7 +241,7 @@ impl Creation {
         let mut copied: Vec<CopiedFile> =
             stream::iter(wanted).map(add).buffered(AT_ONCE).try_collect().await?;
         copied.push(self.add_metastore(copy).await?);
-        let backup = Backup {
+        let backup = BackupManifest {
             format: FORMAT,
             id: self.id.clone(),
             begun_ms: self.begun_ms,
@@ -269,10 +272,10 @@ impl Creation {
     async fn add_metastore(&self, copy: PathBuf) -> Result<CopiedFile, BackupError> {
         let path = METASTORE.to_owned();
         if let BackupPlace::Folder(_) = self.place {
-            let (bytes, xxh3) = place::copy(&FileAt::Disk(copy), None).await?;
+            let (bytes, xxh3) = place::copy(&PlaceFile::Disk(copy), None).await?;
             return Ok(CopiedFile { path, bytes, xxh3 });
         }
-        let added = self.place.add(FileAt::Disk(copy), path, Files::Copied).await?;
+        let added = self.place.add(PlaceFile::Disk(copy), path, CopyMode::Copied).await?;
         fs::remove_dir_all(&self.scratch).map_err(failed("remove", &self.scratch))?;
         Ok(added)
     }
@@ -291,10 +294,10 @@ impl Creation {
     }
 
     /// A file of the warehouse: where it is, and where it goes.
-    fn wanted(&self, location: &str, files: Files) -> (FileAt, String, Files) {
+    fn wanted(&self, location: &str, files: CopyMode) -> (PlaceFile, String, CopyMode) {
         let below = location.strip_prefix(self.storage.root()).unwrap_or(location);
         let path = format!("{WAREHOUSE}/{}", below.trim_start_matches('/'));
-        (FileAt::of(&self.storage, location), path, files)
+        (PlaceFile::of(&self.storage, location), path, files)
     }
 
     /// The objects that stay where they are.
@@ -308,7 +311,7 @@ impl Creation {
 
     /// Log, index of ids, and whatever else a stopped server has in its data folder. The log's
     /// files are written to again: never links.
-    fn data_files(&self) -> Result<Vec<(FileAt, String, Files)>, BackupError> {
+    fn data_files(&self) -> Result<Vec<(PlaceFile, String, CopyMode)>, BackupError> {
         let warehouse = self.storage.root().strip_prefix("file://").map(PathBuf::from);
         let metastore = self.metastore_file.as_ref().map(|file| file.with_extension(""));
         let is_elsewhere = |path: &Path| {
@@ -337,7 +340,7 @@ impl Creation {
                 }
                 let below = path.strip_prefix(&self.data_dir).unwrap_or(&path);
                 let name = format!("{DATA}/{}", below.display());
-                found.push((FileAt::Disk(path), name, Files::Copied));
+                found.push((PlaceFile::Disk(path), name, CopyMode::Copied));
             }
         }
         Ok(found)

@@ -4,7 +4,7 @@
 //! Its one invariant: whatever is copied is counted and hashed on its way, so nothing is said to be
 //! there whose bytes did not pass by.
 
-use super::{BackupError, CHUNK_BYTES, CopiedFile, Files, failed};
+use super::{BackupError, CHUNK_BYTES, CopiedFile, CopyMode, failed};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use icecore_catalog::{
@@ -37,13 +37,13 @@ pub enum BackupPlace {
 
 /// A file that is read or written.
 #[derive(Clone, Debug)]
-pub(super) enum FileAt {
+pub(super) enum PlaceFile {
     Disk(PathBuf),
     /// An object by its whole location.
     Bucket(Storage, String),
 }
 
-enum Writer {
+enum PlaceWriter {
     Disk(tokio::fs::File),
     Bucket(Box<BufWriter>),
 }
@@ -105,11 +105,11 @@ impl BackupPlace {
     }
 
     /// A file of the backup.
-    pub(super) fn file(&self, name: &str) -> FileAt {
+    pub(super) fn file(&self, name: &str) -> PlaceFile {
         match self {
-            Self::Folder(folder) => FileAt::Disk(folder.join(name)),
+            Self::Folder(folder) => PlaceFile::Disk(folder.join(name)),
             Self::Bucket(storage) => {
-                FileAt::Bucket(storage.clone(), format!("{}/{name}", storage.root()))
+                PlaceFile::Bucket(storage.clone(), format!("{}/{name}", storage.root()))
             }
         }
     }
@@ -117,15 +117,15 @@ impl BackupPlace {
     /// Puts a file into the backup. Durable on return, but for the names of folders.
     pub(super) async fn add(
         &self,
-        from: FileAt,
+        from: PlaceFile,
         path: String,
-        files: Files,
+        files: CopyMode,
     ) -> Result<CopiedFile, BackupError> {
         let to = self.file(&path);
-        if let (FileAt::Disk(from), FileAt::Disk(to)) = (&from, &to) {
+        if let (PlaceFile::Disk(from), PlaceFile::Disk(to)) = (&from, &to) {
             super::make_parents(to).map_err(failed("make", to))?;
-            if files == Files::Linked && fs::hard_link(from, to).is_ok() {
-                let (bytes, xxh3) = copy(&FileAt::Disk(to.clone()), None).await?;
+            if files == CopyMode::Linked && fs::hard_link(from, to).is_ok() {
+                let (bytes, xxh3) = copy(&PlaceFile::Disk(to.clone()), None).await?;
                 return Ok(CopiedFile { path, bytes, xxh3 });
             }
         }
@@ -136,11 +136,11 @@ impl BackupPlace {
     /// A whole small file; none when it is missing.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>, BackupError> {
         match self.file(name) {
-            FileAt::Disk(path) => match fs::read(&path) {
+            PlaceFile::Disk(path) => match fs::read(&path) {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
                 read => read.map(|text| Some(text.into())).map_err(failed("read", &path)),
             },
-            FileAt::Bucket(storage, location) => match storage.get(&location).await {
+            PlaceFile::Bucket(storage, location) => match storage.get(&location).await {
                 Err(cause) if is_missing(&cause) => Ok(None),
                 got => Ok(Some(got?)),
             },
@@ -150,8 +150,8 @@ impl BackupPlace {
     /// Writes a whole small file, which is there with all its bytes or not at all. Durable on return.
     pub(super) async fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), BackupError> {
         let path = match self.file(name) {
-            FileAt::Disk(path) => path,
-            FileAt::Bucket(storage, location) => {
+            PlaceFile::Disk(path) => path,
+            PlaceFile::Bucket(storage, location) => {
                 return Ok(storage.put(&location, bytes.into()).await?);
             }
         };
@@ -194,7 +194,7 @@ impl BackupPlace {
     }
 }
 
-impl FileAt {
+impl PlaceFile {
     /// A file of a warehouse.
     pub(super) fn of(warehouse: &Storage, location: &str) -> Self {
         match location.strip_prefix("file://") {
@@ -225,23 +225,23 @@ impl FileAt {
         })
     }
 
-    async fn create(&self) -> Result<Writer, BackupError> {
+    async fn create(&self) -> Result<PlaceWriter, BackupError> {
         match self {
             Self::Disk(path) => {
                 super::make_parents(path).map_err(failed("make", path))?;
                 let made = tokio::fs::File::create(path).await;
-                made.map(Writer::Disk).map_err(failed("write", path))
+                made.map(PlaceWriter::Disk).map_err(failed("write", path))
             }
             Self::Bucket(storage, location) => {
                 let (_, store) = storage.object_store();
                 let key = storage.object_path(location)?;
-                Ok(Writer::Bucket(Box::new(BufWriter::new(store, key))))
+                Ok(PlaceWriter::Bucket(Box::new(BufWriter::new(store, key))))
             }
         }
     }
 }
 
-impl Writer {
+impl PlaceWriter {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Disk(file) => file.write_all(bytes).await,
@@ -262,7 +262,10 @@ impl Writer {
 }
 
 /// Reads a file to its end and gives its size and checksum; writes it where `to` is given.
-pub(super) async fn copy(from: &FileAt, to: Option<&FileAt>) -> Result<(u64, String), BackupError> {
+pub(super) async fn copy(
+    from: &PlaceFile,
+    to: Option<&PlaceFile>,
+) -> Result<(u64, String), BackupError> {
     let mut reader = from.open().await?;
     let mut writer = match to {
         Some(to) => Some((to.name(), to.create().await?)),

@@ -4,15 +4,15 @@
 //! Until everything is done a file in the data folder says so, and no server starts on it.
 
 use super::{
-    AT_ONCE, Backup, BackupError, CopiedFile, DATA, METASTORE, WAREHOUSE, failed, is_free,
-    place::{self, BackupPlace, FileAt},
+    AT_ONCE, BackupError, BackupManifest, CopiedFile, DATA, METASTORE, WAREHOUSE, failed, is_free,
+    place::{self, BackupPlace, PlaceFile},
     remove_database,
 };
 use crate::{
     config::{Config, MetastoreUrl},
     server::{
         claim, make_data_folder,
-        moved::{self, Places},
+        moved::{self, MovePlaces},
         open_metastore,
     },
 };
@@ -32,8 +32,8 @@ const RESTORING: &str = "restoring";
 ///
 /// # Errors
 /// [`BackupError::Invalid`] names the first that is missing or another.
-pub async fn verify(config: &Config, place: &BackupPlace) -> Result<Backup, BackupError> {
-    let backup = Backup::read(place).await?;
+pub async fn verify(config: &Config, place: &BackupPlace) -> Result<BackupManifest, BackupError> {
+    let backup = BackupManifest::read(place).await?;
     let files = backup.files.iter().map(|file| check(place, file, None));
     stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     check_objects(config, &backup).await?;
@@ -48,8 +48,8 @@ pub async fn restore(
     config: &Config,
     place: &BackupPlace,
     now_ms: i64,
-) -> Result<Backup, BackupError> {
-    let backup = Backup::read(place).await?;
+) -> Result<BackupManifest, BackupError> {
+    let backup = BackupManifest::read(place).await?;
     if !backup.objects.is_empty() && backup.warehouse != config.warehouse {
         return Err(BackupError::Invalid(format!(
             "the backup names objects of `{0}`: restore it with --warehouse {0}; with --copy a \
@@ -93,7 +93,7 @@ fn write_mark(mark: &Path, id: &str) -> io::Result<()> {
 }
 
 /// Refuses whatever is in use already, before anything is written.
-async fn check_target(config: &Config, backup: &Backup) -> Result<(), BackupError> {
+async fn check_target(config: &Config, backup: &BackupManifest) -> Result<(), BackupError> {
     check_finished(&config.data_dir)?;
     let taken = |place: &str| {
         BackupError::Invalid(format!("`{place}` is not empty: a backup is restored to a new place"))
@@ -119,7 +119,7 @@ async fn check_target(config: &Config, backup: &Backup) -> Result<(), BackupErro
 
 /// What of a restored folder is not as in the backup: no backup holds files of a folder there, its
 /// log is a new one, and its tables may lie elsewhere.
-async fn finish(config: &Config, backup: &Backup, now_ms: i64) -> Result<(), BackupError> {
+async fn finish(config: &Config, backup: &BackupManifest, now_ms: i64) -> Result<(), BackupError> {
     let metastore = open_metastore(config).await?;
     for known in metastore.backups().await? {
         if backup.objects.is_empty() {
@@ -134,20 +134,25 @@ async fn finish(config: &Config, backup: &Backup, now_ms: i64) -> Result<(), Bac
         claim::take_over(config).await?;
     }
     if backup.warehouse != config.warehouse {
-        let places = Places { from: Location::parse(&backup.warehouse), to: None, dry_run: false };
+        let places =
+            MovePlaces { from: Location::parse(&backup.warehouse), to: None, dry_run: false };
         moved::relocate(config, &places, now_ms).await?;
     }
     Ok(())
 }
 
-async fn copy(config: &Config, backup: &Backup, place: &BackupPlace) -> Result<(), BackupError> {
+async fn copy(
+    config: &Config,
+    backup: &BackupManifest,
+    place: &BackupPlace,
+) -> Result<(), BackupError> {
     let warehouse = Storage::open(&config.warehouse, &config.s3)?;
     let target = |file: &CopiedFile| {
         if let Some(below) = file.path.strip_prefix(WAREHOUSE) {
-            return Some(FileAt::of(&warehouse, &format!("{}{below}", warehouse.root())));
+            return Some(PlaceFile::of(&warehouse, &format!("{}{below}", warehouse.root())));
         }
         let below = Path::new(&file.path).strip_prefix(DATA).ok()?;
-        Some(FileAt::Disk(config.data_dir.join(below)))
+        Some(PlaceFile::Disk(config.data_dir.join(below)))
     };
     let files = backup.files.iter().filter_map(|file| Some((file, target(file)?)));
     let copies = files.map(|(file, to)| async move { check(place, file, Some(&to)).await });
@@ -156,7 +161,7 @@ async fn copy(config: &Config, backup: &Backup, place: &BackupPlace) -> Result<(
 
 async fn place_metastore(
     config: &Config,
-    backup: &Backup,
+    backup: &BackupManifest,
     place: &BackupPlace,
 ) -> Result<(), BackupError> {
     let file = backup.files.iter().find(|file| file.path == METASTORE);
@@ -166,7 +171,7 @@ async fn place_metastore(
         MetastoreUrl::Sqlite(metastore) => metastore.with_extension("restored"),
         MetastoreUrl::Postgres(_) => config.data_dir.join("metastore.restored"),
     };
-    check(place, file, Some(&FileAt::Disk(copy.clone()))).await?;
+    check(place, file, Some(&PlaceFile::Disk(copy.clone()))).await?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&copy, private).map_err(failed("write", &copy))?;
     match &config.metastore {
@@ -184,7 +189,7 @@ async fn place_metastore(
 async fn check(
     place: &BackupPlace,
     file: &CopiedFile,
-    to: Option<&FileAt>,
+    to: Option<&PlaceFile>,
 ) -> Result<(), BackupError> {
     if Path::new(&file.path).components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(BackupError::Invalid(format!("`{}` is no path in a backup", file.path)));
@@ -202,7 +207,7 @@ async fn check(
     )))
 }
 
-async fn check_objects(config: &Config, backup: &Backup) -> Result<(), BackupError> {
+async fn check_objects(config: &Config, backup: &BackupManifest) -> Result<(), BackupError> {
     if backup.objects.is_empty() {
         return Ok(());
     }

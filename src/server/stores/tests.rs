@@ -7,8 +7,8 @@ fn ns() -> Namespace {
     Namespace::parse("shop").unwrap()
 }
 
-fn mark((seq, position): (u64, u64)) -> Mark {
-    Mark { seq, position }
+fn mark((seq, position): (u64, u64)) -> RowMark {
+    RowMark { seq, position }
 }
 
 /// A record of events.
@@ -37,19 +37,19 @@ fn missing(
     let marks =
         TableMarks { acknowledged: mark(acknowledged), committed: mark(committed), accepted };
     let key = (RecordKind::Events, ns());
-    let noted = Noted {
+    let noted = NotedMarks {
         log: LOG,
         metastore: Some(MetastoreMark { id: 1, last: 10 }),
         seen_ms: 0,
         tables: HashMap::from([(key.clone(), marks)]),
     };
-    let known = Known {
+    let known = CatalogState {
         tables: HashMap::from([(key, mark(table))]),
         metastore: MetastoreMark { id: 1, last: if is_behind { 9 } else { 10 } },
-        ..Known::default()
+        ..CatalogState::default()
     };
     let records: Vec<RecordRef> = records.iter().copied().map(record).collect();
-    let stores = Stores {
+    let stores = StoreComparison {
         noted: &noted,
         known: &known,
         log: LOG,

@@ -2,16 +2,20 @@ use super::*;
 
 const MAX: SlotsMax = SlotsMax { all: 4, namespace: 2, token: 3 };
 
-fn asker(namespace: &str, token: Option<&str>) -> Asker {
-    Asker { namespace: namespace.to_owned(), token: token.map(str::to_owned) }
+fn asker(namespace: &str, token: Option<&str>) -> QueryOwner {
+    QueryOwner { namespace: namespace.to_owned(), token: token.map(str::to_owned) }
 }
 
-async fn take(slots: &Slots, namespace: &str, token: Option<&str>) -> Result<Slot, SqlError> {
-    let signal = Signal::new(Duration::from_millis(20));
-    slots.take(&asker(namespace, token), Size::Any, &signal).await
+async fn take(
+    slots: &QuerySlots,
+    namespace: &str,
+    token: Option<&str>,
+) -> Result<QuerySlot, SqlError> {
+    let signal = QuerySignal::new(Duration::from_millis(20));
+    slots.take(&asker(namespace, token), QuerySize::Any, &signal).await
 }
 
-async fn check_busy(slots: &Slots, namespace: &str, token: Option<&str>, expected: &str) {
+async fn check_busy(slots: &QuerySlots, namespace: &str, token: Option<&str>, expected: &str) {
     match take(slots, namespace, token).await {
         Err(SqlError::Busy(text)) => assert!(text.contains(expected), "{text}"),
         other => panic!("{other:?}"),
@@ -20,7 +24,7 @@ async fn check_busy(slots: &Slots, namespace: &str, token: Option<&str>, expecte
 
 #[tokio::test]
 async fn one_namespace_and_one_token_leave_room_for_others() {
-    let slots = Slots::new(MAX);
+    let slots = QuerySlots::new(MAX);
     let a = [take(&slots, "a", None).await.unwrap(), take(&slots, "a", None).await.unwrap()];
     check_busy(&slots, "a", None, "queries of namespace `a` run now (2 in all)").await;
     let b = take(&slots, "b", Some("t")).await.unwrap();
@@ -37,24 +41,24 @@ async fn one_namespace_and_one_token_leave_room_for_others() {
 
 #[tokio::test]
 async fn a_small_statement_waits_for_none_that_is_not() {
-    let slots = Slots::new(SlotsMax { all: 1, namespace: 1, token: 1 });
+    let slots = QuerySlots::new(SlotsMax { all: 1, namespace: 1, token: 1 });
     let _held = take(&slots, "a", None).await.unwrap();
-    let signal = Signal::new(Duration::from_secs(60));
+    let signal = QuerySignal::new(Duration::from_secs(60));
     for _ in 0..10 {
-        slots.take(&asker("a", None), Size::Small, &signal).await.unwrap();
+        slots.take(&asker("a", None), QuerySize::Small, &signal).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn the_queue_has_a_bound_and_an_order() {
-    let slots = Slots::new(SlotsMax { all: 1, namespace: 1, token: 1 });
+    let slots = QuerySlots::new(SlotsMax { all: 1, namespace: 1, token: 1 });
     let held = take(&slots, "a", None).await.unwrap();
-    let signal = Signal::new(Duration::from_secs(60));
+    let signal = QuerySignal::new(Duration::from_secs(60));
     let mut waiting = Vec::new();
     for n in 0..WAITING_NAMESPACE_MAX {
         let (slots, signal) = (slots.clone(), Arc::clone(&signal));
         let take = async move {
-            let slot = slots.take(&asker("a", None), Size::Any, &signal).await;
+            let slot = slots.take(&asker("a", None), QuerySize::Any, &signal).await;
             slot.map(|_| n)
         };
         let mut take = Box::pin(take);
@@ -71,15 +75,16 @@ async fn the_queue_has_a_bound_and_an_order() {
 
 #[tokio::test]
 async fn a_query_that_goes_on_after_its_end_is_counted() {
-    let slots = Slots::new(SlotsMax { all: 3, namespace: 3, token: 3 });
-    let (soon, left) = (Signal::new(Duration::from_secs(60)), Signal::new(Duration::from_secs(90)));
+    let slots = QuerySlots::new(SlotsMax { all: 3, namespace: 3, token: 3 });
+    let (soon, left) =
+        (QuerySignal::new(Duration::from_secs(60)), QuerySignal::new(Duration::from_secs(90)));
     let mut held = Vec::new();
     for signal in [&soon, &left, &soon] {
-        held.push(slots.take(&asker("a", None), Size::Any, signal).await.unwrap());
+        held.push(slots.take(&asker("a", None), QuerySize::Any, signal).await.unwrap());
     }
     left.leave();
     assert_eq!((slots.running(), slots.stuck()), (3, 0));
-    let past = Signal::over_since(STUCK_AFTER * 2);
+    let past = QuerySignal::over_since(STUCK_AFTER * 2);
     for (_, signal) in slots.0.books().running.values_mut().take(2) {
         *signal = Arc::clone(&past);
     }
@@ -89,9 +94,9 @@ async fn a_query_that_goes_on_after_its_end_is_counted() {
 
 #[test]
 fn a_statement_is_small_when_it_has_no_table() {
-    let size = |sql: &str| Size::of(&crate::engine::guard::check(sql).unwrap());
+    let size = |sql: &str| QuerySize::of(&crate::engine::guard::check(sql).unwrap());
     for sql in ["SELECT 1", "SELECT 1 UNION ALL SELECT 2 + 3", "SELECT upper('x') WHERE 1 = 1"] {
-        assert_eq!(size(sql), Size::Small, "{sql}");
+        assert_eq!(size(sql), QuerySize::Small, "{sql}");
     }
     for sql in [
         "SELECT 1 FROM events",
@@ -101,6 +106,6 @@ fn a_statement_is_small_when_it_has_no_table() {
         "SELECT * FROM (VALUES (1)) a, (VALUES (1)) b",
         "SHOW TABLES",
     ] {
-        assert_eq!(size(sql), Size::Any, "{sql}");
+        assert_eq!(size(sql), QuerySize::Any, "{sql}");
     }
 }

@@ -5,8 +5,8 @@
 //! since it reaches every data file that an older one reaches.
 
 use crate::table::{
-    deletes::{DeletedRows, Deletes, DeletesError, Held, rows_of, scope},
-    file_columns::{Columns, OpenFile},
+    deletes::{DeleteMemory, DeletedRows, DeletesError, RowDeletes, rows_of, scope},
+    file_columns::{FileColumns, OpenFile},
 };
 use arrow::{
     array::{ArrayRef, AsArray},
@@ -18,8 +18,8 @@ use arrow::{
 use futures::TryStreamExt;
 use iceberg::spec::TableMetadata;
 use icecore_catalog::scan::{
-    Source,
-    manifests::{Files, PlannedFile},
+    ManifestSource,
+    manifests::{PlannedFile, PlannedFiles},
 };
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
@@ -30,7 +30,7 @@ const KEY_BYTES: usize = 64;
 /// Keys that are deleted in one partition or everywhere.
 #[derive(Debug)]
 pub(super) struct KeySet {
-    columns: Columns,
+    columns: FileColumns,
     converter: RowConverter,
     /// The sequence number of the youngest delete by key.
     youngest: HashMap<Box<[u8]>, i64>,
@@ -38,9 +38,9 @@ pub(super) struct KeySet {
 
 /// Adds the keys of equality delete files.
 pub(super) async fn add(
-    source: Source<'_>,
-    deletes: Files,
-    into: &mut Deletes,
+    source: ManifestSource<'_>,
+    deletes: PlannedFiles,
+    into: &mut RowDeletes,
 ) -> Result<(), DeletesError> {
     let mut files = Vec::new();
     for delete in deletes {
@@ -73,7 +73,7 @@ impl KeySet {
         if ids.is_empty() {
             return Err(damaged("its manifest does not say which columns it compares".to_owned()));
         }
-        let columns = Columns::of(table, ids).map_err(|reason| {
+        let columns = FileColumns::of(table, ids).map_err(|reason| {
             DeletesError::Unsupported(format!(
                 "the table has an equality delete that is not applied here ({reason}); compact it with the engine that wrote it, or query it there"
             ))
@@ -88,7 +88,7 @@ impl KeySet {
         &mut self,
         delete: &PlannedFile,
         rows: &RecordBatch,
-        held: &mut Held,
+        held: &mut DeleteMemory,
     ) -> Result<(), DeletesError> {
         let keys = self.keys(rows).map_err(|cause| DeletesError::Damaged {
             location: delete.location.clone(),
@@ -109,7 +109,7 @@ impl KeySet {
     /// Adds the rows of a data file that are deleted.
     pub(super) async fn find(
         &self,
-        source: Source<'_>,
+        source: ManifestSource<'_>,
         file: &PlannedFile,
         into: &mut DeletedRows,
     ) -> Result<(), DeletesError> {

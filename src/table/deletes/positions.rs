@@ -1,18 +1,18 @@
 //! Position delete files and deletion vectors: places of rows as their writer gives them.
 
 use crate::table::{
-    deletes::{DeletedRows, Deletes, DeletesError, rows_of},
-    field_ids::Aliases,
-    file_columns::Columns,
+    deletes::{DeletedRows, DeletesError, RowDeletes, rows_of},
+    field_ids::FieldAliases,
+    file_columns::FileColumns,
 };
 use arrow::{array::AsArray, datatypes::Int64Type};
 use flate2::Crc;
 use futures::TryStreamExt;
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 use icecore_catalog::scan::{
-    ScanError, Source,
+    ManifestSource, ScanError,
     deletes::applies,
-    manifests::{Files, PlannedFile},
+    manifests::{PlannedFile, PlannedFiles},
 };
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
@@ -33,10 +33,10 @@ const WORD: usize = 4;
 
 /// Adds the places that position delete files have for any of `files`.
 pub(super) async fn add(
-    source: Source<'_>,
-    deletes: Files,
+    source: ManifestSource<'_>,
+    deletes: PlannedFiles,
     files: &[Arc<PlannedFile>],
-    into: &mut Deletes,
+    into: &mut RowDeletes,
 ) -> Result<(), DeletesError> {
     if deletes.is_empty() {
         return Ok(());
@@ -48,8 +48,8 @@ pub(super) async fn add(
     };
     let columns =
         vec![column(FILE_PATH, PrimitiveType::String), column(POSITION, PrimitiveType::Long)];
-    let columns =
-        Columns::new(columns, false, Aliases::default()).map_err(DeletesError::Unsupported)?;
+    let columns = FileColumns::new(columns, false, FieldAliases::default())
+        .map_err(DeletesError::Unsupported)?;
     let deletes = deletes.into_iter().map(|delete| (delete, columns.clone()));
     let mut batches = pin!(rows_of(source.storage, deletes));
     while let Some((delete, rows)) = batches.try_next().await? {
@@ -82,9 +82,9 @@ pub(super) async fn add(
 
 /// Adds the places of a deletion vector.
 pub(super) async fn add_vector(
-    source: Source<'_>,
+    source: ManifestSource<'_>,
     delete: &PlannedFile,
-    into: &mut Deletes,
+    into: &mut RowDeletes,
 ) -> Result<(), DeletesError> {
     let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
     let (Some(path), Some(start), Some(bytes)) = (

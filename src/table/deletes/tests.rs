@@ -1,21 +1,21 @@
 use super::*;
-use crate::table::lake::{Lake, longs, optional, schema, texts, within};
+use crate::table::lake::{TestLake, longs, optional, schema, texts, within};
 use arrow::array::{ArrayRef, Int32Array};
 use flate2::Crc;
 use iceberg::spec::{
     DataFile, ListType, Literal, NestedField, PrimitiveType, Type, UnboundPartitionSpec,
 };
-use icecore_catalog::scan::Plan;
+use icecore_catalog::scan::ScanPlan;
 
 /// The deleted places of each data file, in the order of their writing.
-async fn deleted(lake: &Lake) -> Result<Vec<Vec<u64>>, DeletesError> {
+async fn deleted(lake: &TestLake) -> Result<Vec<Vec<u64>>, DeletesError> {
     deleted_within(lake, HELD_BYTES_MAX).await
 }
 
-async fn deleted_within(lake: &Lake, bytes_max: usize) -> Result<Vec<Vec<u64>>, DeletesError> {
-    let Plan { mut files, deletes } = lake.plan().await;
+async fn deleted_within(lake: &TestLake, bytes_max: usize) -> Result<Vec<Vec<u64>>, DeletesError> {
+    let ScanPlan { mut files, deletes } = lake.plan().await;
     files.sort_by(|one, other| one.location.cmp(&other.location));
-    let read = Deletes::read_within(lake.source(), deletes, &files, bytes_max).await?;
+    let read = RowDeletes::read_within(lake.source(), deletes, &files, bytes_max).await?;
     let found = read.of_all(lake.source(), &files).await?;
     let places = |file: &Arc<PlannedFile>| {
         found.get(&file.location).map(|rows| rows.iter().collect()).unwrap_or_default()
@@ -28,17 +28,17 @@ fn numbers(values: &[i64]) -> ArrayRef {
 }
 
 /// A data file of people without names and cities.
-async fn ids(lake: &mut Lake, values: &[i64]) -> DataFile {
+async fn ids(lake: &mut TestLake, values: &[i64]) -> DataFile {
     lake.write(&[(1, "id", numbers(values))]).await.build().unwrap()
 }
 
-async fn delete_ids(lake: &mut Lake, values: &[i64]) -> DataFile {
+async fn delete_ids(lake: &mut TestLake, values: &[i64]) -> DataFile {
     lake.equality(&[(1, "id", numbers(values))]).await.build().unwrap()
 }
 
 #[tokio::test]
 async fn an_equality_delete_reaches_what_is_older_and_a_position_delete_its_own_commit_too() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let first = ids(&mut lake, &[1, 2, 3]).await;
     lake.commit(vec![first.clone()]).await;
     let second = ids(&mut lake, &[2, 4]).await;
@@ -56,7 +56,7 @@ async fn an_equality_delete_reaches_what_is_older_and_a_position_delete_its_own_
 
 #[tokio::test]
 async fn values_of_all_columns_are_compared_and_a_missing_one_equals_a_missing_one() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let names = texts([Some("a"), None, None, Some("a")]);
     let cities = texts([Some("x"), Some("x"), None, None]);
     let data = lake.write(&[(2, "name", names), (3, "city", cities)]).await.build().unwrap();
@@ -70,7 +70,7 @@ async fn values_of_all_columns_are_compared_and_a_missing_one_equals_a_missing_o
 
 #[tokio::test]
 async fn an_equality_delete_stays_in_its_partition_unless_its_spec_has_none() {
-    let mut lake = Lake::of_people(true);
+    let mut lake = TestLake::of_people(true);
     for city in ["x", "y"] {
         let columns = [(1, "id", numbers(&[1, 2])), (3, "city", texts([Some(city); 2]))];
         let file = lake.write(&columns).await.partition(within(city)).build().unwrap();
@@ -90,7 +90,7 @@ async fn an_equality_delete_stays_in_its_partition_unless_its_spec_has_none() {
 
 #[tokio::test]
 async fn columns_are_followed_through_changes_of_the_schema() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let narrow: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
     let old = lake.write(&[(1, "id", narrow), (2, "name", texts([Some("a"), Some("b")]))]).await;
     let old = old.build().unwrap();
@@ -125,7 +125,7 @@ async fn what_cannot_be_applied_refuses_the_read_and_says_why() {
         (vec![], DataFileFormat::Parquet, "does not say which columns"),
         (vec![1, 9], DataFileFormat::Parquet, "has no column with id 9"),
     ] {
-        let mut lake = Lake::new(columns.clone(), UnboundPartitionSpec::builder().build());
+        let mut lake = TestLake::new(columns.clone(), UnboundPartitionSpec::builder().build());
         let data = ids(&mut lake, &[1]).await;
         lake.commit(vec![data]).await;
         let mut delete = lake.equality(&[(1, "id", numbers(&[1]))]).await;
@@ -138,7 +138,7 @@ async fn what_cannot_be_applied_refuses_the_read_and_says_why() {
 
 #[tokio::test]
 async fn a_delete_file_that_is_gone_or_lacks_its_column_is_an_error() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let data = ids(&mut lake, &[1]).await;
     lake.commit(vec![data]).await;
     let mut lacking = lake.equality(&[(1, "id", numbers(&[1]))]).await;
@@ -154,7 +154,7 @@ async fn a_delete_file_that_is_gone_or_lacks_its_column_is_an_error() {
 
 #[tokio::test]
 async fn deletes_beyond_the_bound_are_an_error_that_names_the_table() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let data = ids(&mut lake, &[1]).await;
     lake.commit(vec![data.clone()]).await;
     let many: Vec<i64> = (0..100).collect();
@@ -184,7 +184,7 @@ fn vector(places: &[u64]) -> Vec<u8> {
 #[tokio::test]
 async fn a_deletion_vector_deletes_rows_of_its_file_if_it_is_whole() {
     for damage in [None, Some(2), Some(5), Some(12), Some(30)] {
-        let mut lake = Lake::of_people(false);
+        let mut lake = TestLake::of_people(false);
         let data = ids(&mut lake, &[1, 2, 3, 4]).await;
         let path = data.file_path().to_owned();
         lake.commit(vec![data]).await;

@@ -42,8 +42,8 @@ fn names(columns: &[&Column]) -> Vec<&'static str> {
 fn a_table_of_an_earlier_version_lacks_the_later_columns_and_gets_them_with_its_own_ids() {
     let ours = with_two_more();
     let old = with_foreign(of_this_release(), &[("note", PrimitiveType::String, false)]);
-    assert!(Fit::of(&SERVICE_TABLES[0], &old).unwrap().missing.is_empty());
-    let fit = Fit::of(&ours, &old).unwrap();
+    assert!(SchemaFit::of(&SERVICE_TABLES[0], &old).unwrap().missing.is_empty());
+    let fit = SchemaFit::of(&ours, &old).unwrap();
     assert_eq!(names(&fit.missing), ["deployment_environment", "attempt_number"]);
     assert!(fit.left_out.is_empty());
     let seen = fit.extended(&old).unwrap();
@@ -55,18 +55,18 @@ fn a_table_of_an_earlier_version_lacks_the_later_columns_and_gets_them_with_its_
     let new = changed(old, change.updates[..1].to_vec());
     let id = |name: &str| new.current_schema().field_by_name(name).map(|field| field.id);
     assert_eq!((id("note"), id("attempt_number")), (Some(55), Some(56)));
-    let fit = Fit::of(&ours, &new).unwrap();
+    let fit = SchemaFit::of(&ours, &new).unwrap();
     assert_eq!(names(&fit.missing), ["deployment_environment"]);
     assert_eq!(fit.extended(&new).unwrap().highest_field_id(), 57);
     // The version before reads the table as it did.
-    assert!(Fit::of(&SERVICE_TABLES[0], &new).unwrap().missing.is_empty());
+    assert!(SchemaFit::of(&SERVICE_TABLES[0], &new).unwrap().missing.is_empty());
 }
 
 #[test]
 fn a_new_table_has_every_column() {
     let ours = with_two_more();
     let new = sample::metadata(create(&ours, "events"), "file:///t");
-    let fit = Fit::of(&ours, &new).unwrap();
+    let fit = SchemaFit::of(&ours, &new).unwrap();
     assert!(fit.missing.is_empty() && fit.left_out.is_empty());
     assert_eq!(new.last_column_id() as usize, EVENTS.len() + 2);
     assert_eq!(fit.extended(&new).unwrap().as_ref(), new.current_schema().as_ref());
@@ -89,7 +89,7 @@ fn anothers_column_of_the_name_is_ours_if_it_holds_our_values_and_leaves_ours_ou
     ] {
         let name = column.0;
         let table = with_foreign(of_this_release(), &[column]);
-        let fit = Fit::of(&ours, &table).unwrap();
+        let fit = SchemaFit::of(&ours, &table).unwrap();
         assert_eq!(names(&fit.missing), ["deployment_environment"]);
         let left_out: &[&str] = if is_ours { &[] } else { &["attempt_number"] };
         assert_eq!(names(&fit.left_out), left_out, "{name}");
@@ -104,5 +104,5 @@ fn a_table_that_lost_a_column_of_the_first_version_takes_no_rows() {
     let fields: Vec<_> = fields.filter(|field| field.name != "data").cloned().collect();
     let schema = Schema::builder().with_fields(fields).build().unwrap();
     let table = changed(table, vec![TableUpdate::AddSchema { schema }]);
-    assert_eq!(Fit::of(&with_two_more(), &table).unwrap_err(), NotOurs::Column("data"));
+    assert_eq!(SchemaFit::of(&with_two_more(), &table).unwrap_err(), TableMismatch::Column("data"));
 }

@@ -1,5 +1,5 @@
 use super::{crc, header, put_field};
-use crate::table::{encode, partition, sample, schema, writer::Layout};
+use crate::table::{encode, partition, sample, schema, writer::FileLayout};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use parquet::{
@@ -14,8 +14,8 @@ use parquet::{
 };
 use std::{ops::Range, sync::Arc};
 
-fn layout() -> Layout {
-    Layout::of(&sample::metadata(schema::events(), "file:///t"))
+fn layout() -> FileLayout {
+    FileLayout::of(&sample::metadata(schema::events(), "file:///t"))
 }
 
 /// A file of `count` rows of one partition.

@@ -1,8 +1,8 @@
-use super::{Split, split};
+use super::{PartitionSplit, split};
 use crate::table::{
     sample::{self, DAY_US, START_US, longs, texts, times},
     schema,
-    writer::{Layout, WriteError},
+    writer::{FileLayout, WriteError},
 };
 use arrow::{
     array::{StringArray, TimestampMicrosecondArray},
@@ -15,8 +15,8 @@ use iceberg::spec::{
 use icecore_catalog::catalog::CreateTable;
 use std::{collections::BTreeMap, sync::Arc};
 
-fn layout(new: CreateTable) -> Layout {
-    Layout::of(&sample::metadata(new, "file:///warehouse/table/"))
+fn layout(new: CreateTable) -> FileLayout {
+    FileLayout::of(&sample::metadata(new, "file:///warehouse/table/"))
 }
 
 fn with_column(rows: &RecordBatch, name: &str, column: arrow::array::ArrayRef) -> RecordBatch {
@@ -43,7 +43,7 @@ fn expected(rows: &RecordBatch) -> BTreeMap<(String, i64), Vec<(i64, i64)>> {
 }
 
 #[track_caller]
-fn check(rows: &RecordBatch) -> Split {
+fn check(rows: &RecordBatch) -> PartitionSplit {
     let split = split(&layout(schema::events()), rows).unwrap();
     let expected = expected(rows);
     assert_eq!(split.parts.len(), expected.len());

@@ -11,7 +11,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use iceberg::spec::{Datum, Transform};
-use icecore_catalog::scan::filter::{Check, Comparison, Filter, Test};
+use icecore_catalog::scan::filter::{Comparison, Filter, FilterTest, ValueCheck};
 
 /// The field ids of the columns that a filter compares.
 ///
@@ -28,12 +28,12 @@ pub(super) fn columns(filter: &Filter) -> Result<Vec<i32>, String> {
             ids.dedup();
             Ok(ids)
         }
-        Filter::Test(Test { term, check }) => {
+        Filter::Test(FilterTest { term, check }) => {
             let is_applied = match check {
-                Check::IsNull | Check::NotNull | Check::Compare(..) => true,
-                Check::In(_) | Check::NotIn(_) => true,
-                Check::IsNan | Check::NotNan => false,
-                Check::StartsWith(_) | Check::NotStartsWith(_) => false,
+                ValueCheck::IsNull | ValueCheck::NotNull | ValueCheck::Compare(..) => true,
+                ValueCheck::In(_) | ValueCheck::NotIn(_) => true,
+                ValueCheck::IsNan | ValueCheck::NotNan => false,
+                ValueCheck::StartsWith(_) | ValueCheck::NotStartsWith(_) => false,
             };
             match is_applied && term.transform == Transform::Identity {
                 true => Ok(vec![term.field_id]),
@@ -51,7 +51,7 @@ pub(super) fn met(filter: &Filter, rows: &RecordBatch) -> Result<BooleanArray, A
         Filter::False => Ok(all(false)),
         Filter::And(left, right) => and(&met(left, rows)?, &met(right, rows)?),
         Filter::Or(left, right) => or(&met(left, rows)?, &met(right, rows)?),
-        Filter::Test(Test { term, check }) => {
+        Filter::Test(FilterTest { term, check }) => {
             let fields = rows.schema();
             let found =
                 fields.fields().iter().position(|field| field_id(field) == Some(term.field_id));
@@ -64,7 +64,7 @@ pub(super) fn met(filter: &Filter, rows: &RecordBatch) -> Result<BooleanArray, A
     }
 }
 
-fn checked(column: &ArrayRef, check: &Check) -> Result<BooleanArray, ArrowError> {
+fn checked(column: &ArrayRef, check: &ValueCheck) -> Result<BooleanArray, ArrowError> {
     let compared = |comparison: Comparison, value: &Datum| {
         let value = Scalar::new(one_value(value.literal(), column.data_type())?);
         let met = match comparison {
@@ -82,14 +82,15 @@ fn checked(column: &ArrayRef, check: &Check) -> Result<BooleanArray, ArrowError>
         values.iter().try_fold(none, |met, value| or(&met, &compared(Comparison::Equal, value)?))
     };
     match check {
-        Check::IsNull => is_null(column),
-        Check::NotNull => is_not_null(column),
-        Check::Compare(comparison, value) => compared(*comparison, value),
-        Check::In(values) => any(values),
-        Check::NotIn(values) => and(&not(&any(values)?)?, &is_not_null(column)?),
-        Check::IsNan | Check::NotNan | Check::StartsWith(_) | Check::NotStartsWith(_) => {
-            Err(not_applied())
-        }
+        ValueCheck::IsNull => is_null(column),
+        ValueCheck::NotNull => is_not_null(column),
+        ValueCheck::Compare(comparison, value) => compared(*comparison, value),
+        ValueCheck::In(values) => any(values),
+        ValueCheck::NotIn(values) => and(&not(&any(values)?)?, &is_not_null(column)?),
+        ValueCheck::IsNan
+        | ValueCheck::NotNan
+        | ValueCheck::StartsWith(_)
+        | ValueCheck::NotStartsWith(_) => Err(not_applied()),
     }
 }
 

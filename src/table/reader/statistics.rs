@@ -6,8 +6,8 @@
 use crate::table::file_columns::OpenFile;
 use iceberg::spec::{Datum, PrimitiveLiteral, PrimitiveType};
 use icecore_catalog::scan::{
-    facts::{Facts, Share},
-    filter::{Filter, Test, Verdict, datum},
+    facts::{RowShare, TermFacts},
+    filter::{Filter, FilterTest, FilterVerdict, datum},
 };
 use parquet::{
     basic::{LogicalType, TimeUnit},
@@ -18,26 +18,26 @@ use parquet::{
 };
 
 pub(super) fn may_match(filter: &Filter, group: &RowGroupMetaData, file: &OpenFile) -> bool {
-    let known = |test: &Test| match file.leaf(test.term.field_id) {
+    let known = |test: &FilterTest| match file.leaf(test.term.field_id) {
         Some(leaf) => facts(group.column(leaf), &test.term.source)
-            .map_or(Verdict::Maybe, |facts| facts.verdict(&test.check)),
-        None => Verdict::Maybe,
+            .map_or(FilterVerdict::Maybe, |facts| facts.verdict(&test.check)),
+        None => FilterVerdict::Maybe,
     };
-    filter.verdict(&known) != Verdict::Never
+    filter.verdict(&known) != FilterVerdict::Never
 }
 
-fn facts(column: &ColumnChunkMetaData, kind: &PrimitiveType) -> Option<Facts> {
+fn facts(column: &ColumnChunkMetaData, kind: &PrimitiveType) -> Option<TermFacts> {
     let statistics = column.statistics()?;
     if statistics.is_min_max_deprecated() || !has_unit_of(column, kind) {
         return None;
     }
     let nulls = match statistics.null_count_opt()? {
-        0 => Share::None,
-        nulls if i64::try_from(nulls) == Ok(column.num_values()) => Share::All,
-        _ => Share::Some,
+        0 => RowShare::None,
+        nulls if i64::try_from(nulls) == Ok(column.num_values()) => RowShare::All,
+        _ => RowShare::Some,
     };
     let (lower, upper) = bounds(statistics, kind);
-    Some(Facts { nulls, nans: Share::None, lower, upper })
+    Some(TermFacts { nulls, nans: RowShare::None, lower, upper })
 }
 
 /// Whether the file counts times as the table does.

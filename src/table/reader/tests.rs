@@ -1,20 +1,20 @@
 use super::*;
-use crate::table::lake::{Lake, longs, optional, schema, texts, within};
+use crate::table::lake::{TestLake, longs, optional, schema, texts, within};
 use arrow::{
     array::{ArrayRef, Int32Array},
     util::pretty::pretty_format_batches,
 };
 use iceberg::spec::{Datum, Literal, PrimitiveType};
-use icecore_catalog::scan::filter::{Check, Comparison, Term, Test};
+use icecore_catalog::scan::filter::{Comparison, FilterTest, Term, ValueCheck};
 
 /// Columns of a lake's newest snapshot that meet a filter, as text.
-async fn shown(lake: &Lake, columns: &[i32], filter: Filter) -> Result<String, ReadError> {
+async fn shown(lake: &TestLake, columns: &[i32], filter: Filter) -> Result<String, ReadError> {
     let batches = batches(lake, columns, filter, DeleteHandling::Applied).await?;
     Ok(pretty_format_batches(&batches).unwrap().to_string())
 }
 
 async fn batches(
-    lake: &Lake,
+    lake: &TestLake,
     columns: &[i32],
     filter: Filter,
     deletes: DeleteHandling,
@@ -24,13 +24,13 @@ async fn batches(
     rows(lake.source(), request).await?.try_collect().await
 }
 
-fn test(lake: &Lake, column: &str, check: Check) -> Filter {
+fn test(lake: &TestLake, column: &str, check: ValueCheck) -> Filter {
     let term = Term::column(lake.metadata.current_schema(), column, true).unwrap();
-    Filter::Test(Test { term, check })
+    Filter::Test(FilterTest { term, check })
 }
 
-fn is(lake: &Lake, column: &str, comparison: Comparison, value: Datum) -> Filter {
-    test(lake, column, Check::Compare(comparison, value))
+fn is(lake: &TestLake, column: &str, comparison: Comparison, value: Datum) -> Filter {
+    test(lake, column, ValueCheck::Compare(comparison, value))
 }
 
 fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
@@ -39,7 +39,7 @@ fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
 
 #[tokio::test]
 async fn each_row_that_meets_the_filter_comes_once_without_those_that_are_deleted() {
-    let mut lake = Lake::of_people(true);
+    let mut lake = TestLake::of_people(true);
     for (city, from) in [("x", 0), ("y", 100)] {
         let names = (0..100).map(|n| if n % 3 == 0 { None } else { Some("n") });
         let columns = [
@@ -58,7 +58,7 @@ async fn each_row_that_meets_the_filter_comes_once_without_those_that_are_delete
     lake.commit(vec![by_key]).await;
     let in_y = is(&lake, "city", Comparison::Equal, Datum::string("y"));
     let low = is(&lake, "id", Comparison::Less, Datum::long(108));
-    let filter = low.clone().and(in_y.or(test(&lake, "name", Check::IsNull)));
+    let filter = low.clone().and(in_y.or(test(&lake, "name", ValueCheck::IsNull)));
     expect_test::expect![[r#"
         +------+-----+
         | name | id  |
@@ -86,20 +86,20 @@ async fn each_row_that_meets_the_filter_comes_once_without_those_that_are_delete
 
 #[tokio::test]
 async fn tests_of_missing_values_are_met_by_none_but_the_test_for_them() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let names = texts([Some("a"), None, Some("b"), Some("c")]);
     let file = lake.write(&[(1, "id", numbers(1..5)), (2, "name", names)]).await.build().unwrap();
     lake.commit(vec![file]).await;
     let text = |text: &str| Datum::string(text);
     for (check, expected) in [
-        (Check::IsNull, vec![2]),
-        (Check::NotNull, vec![1, 3, 4]),
-        (Check::Compare(Comparison::NotEqual, text("a")), vec![3, 4]),
-        (Check::Compare(Comparison::LessOrEqual, text("b")), vec![1, 3]),
-        (Check::Compare(Comparison::Greater, text("b")), vec![4]),
-        (Check::In(vec![text("c"), text("a")]), vec![1, 4]),
-        (Check::NotIn(vec![text("c"), text("x")]), vec![1, 3]),
-        (Check::In(Vec::new()), vec![]),
+        (ValueCheck::IsNull, vec![2]),
+        (ValueCheck::NotNull, vec![1, 3, 4]),
+        (ValueCheck::Compare(Comparison::NotEqual, text("a")), vec![3, 4]),
+        (ValueCheck::Compare(Comparison::LessOrEqual, text("b")), vec![1, 3]),
+        (ValueCheck::Compare(Comparison::Greater, text("b")), vec![4]),
+        (ValueCheck::In(vec![text("c"), text("a")]), vec![1, 4]),
+        (ValueCheck::NotIn(vec![text("c"), text("x")]), vec![1, 3]),
+        (ValueCheck::In(Vec::new()), vec![]),
     ] {
         for negated in [false, true] {
             let filter = test(&lake, "name", check.clone());
@@ -115,7 +115,7 @@ async fn tests_of_missing_values_are_met_by_none_but_the_test_for_them() {
                 })
                 .collect();
             found.sort_unstable();
-            let is_null_test = matches!(check, Check::IsNull | Check::NotNull);
+            let is_null_test = matches!(check, ValueCheck::IsNull | ValueCheck::NotNull);
             let others = [1, 2, 3, 4].into_iter().filter(|id| !expected.contains(id));
             let others: Vec<i64> = others.filter(|id| is_null_test || *id != 2).collect();
             assert_eq!(found, if negated { others } else { expected.clone() }, "{check:?}");
@@ -125,7 +125,7 @@ async fn tests_of_missing_values_are_met_by_none_but_the_test_for_them() {
 
 #[tokio::test]
 async fn columns_are_read_as_they_are_today() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let narrow: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
     let old = lake.write(&[(2, "name", texts([Some("a"), None])), (1, "id", narrow)]).await;
     let old = old.build().unwrap();
@@ -151,11 +151,11 @@ async fn columns_are_read_as_they_are_today() {
 
 #[tokio::test]
 async fn what_is_not_read_is_an_error_that_says_what() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     let file = lake.write(&[(1, "id", numbers(1..5))]).await.build().unwrap();
     let location = file.file_path().to_owned();
     lake.commit(vec![file]).await;
-    let prefix = test(&lake, "name", Check::StartsWith("a".to_owned()));
+    let prefix = test(&lake, "name", ValueCheck::StartsWith("a".to_owned()));
     for (columns, filter, expected) in [
         (vec![9], Filter::True, "it has no column with id 9"),
         (vec![1], Filter::Unknown, "a part that is not known"),
@@ -176,7 +176,7 @@ async fn what_is_not_read_is_an_error_that_says_what() {
 /// Row groups of a hundred rows: of each thousand rows one is read for one value.
 #[tokio::test]
 async fn row_groups_that_cannot_meet_the_filter_are_not_read() {
-    let mut lake = Lake::of_people(false);
+    let mut lake = TestLake::of_people(false);
     lake.group_rows = Some(100);
     let file = lake.write(&[(1, "id", numbers(0..1000))]).await.build().unwrap();
     let mut gone = lake.positions(&[(&file, 655), (&file, 0)]).await;
@@ -190,8 +190,8 @@ async fn row_groups_that_cannot_meet_the_filter_are_not_read() {
             Datum::long(to),
         ))
     };
-    let Plan { files, .. } = lake.plan().await;
-    let columns = Columns::of(&lake.metadata, &[1]).unwrap();
+    let ScanPlan { files, .. } = lake.plan().await;
+    let columns = FileColumns::of(&lake.metadata, &[1]).unwrap();
     let opened = OpenFile::new(&lake.storage, &files[0], &columns).await.unwrap();
     let read = opened.footer().row_groups().iter();
     let read = read.filter(|group| statistics::may_match(&ids(653, 702), group, &opened));

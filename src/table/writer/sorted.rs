@@ -16,11 +16,11 @@
 //! have: nobody knows at a file's start that none will come.
 
 use crate::{
-    ids::Ids,
+    ids::IdGenerator,
     table::{
-        encode::{Encoded, GroupedFile, ROW_GROUP_ROWS_MAX},
-        partition::{self, Part, Split},
-        writer::{Layout, WriteError, align, blocking, delete},
+        encode::{EncodedFile, GroupedFile, ROW_GROUP_ROWS_MAX},
+        partition::{self, PartitionRows, PartitionSplit},
+        writer::{FileLayout, WriteError, align, blocking, delete},
     },
 };
 use arrow::{
@@ -45,8 +45,8 @@ pub const HELD_BYTES_MAX: usize = FILE_BYTES_MAX + 4 * GROUP_BYTES_MAX;
 #[derive(Debug)]
 pub struct SortedWriter<'a> {
     storage: &'a Storage,
-    ids: &'a Ids,
-    layout: Arc<Layout>,
+    ids: &'a IdGenerator,
+    layout: Arc<FileLayout>,
     group_bytes_max: usize,
     /// The partition that rows are of, with the sort keys of its last row.
     part: Option<(Struct, Option<Vec<i64>>)>,
@@ -62,14 +62,14 @@ pub struct SortedWriter<'a> {
 impl<'a> SortedWriter<'a> {
     /// A writer of new files of a table as it stands.
     #[must_use]
-    pub fn new(storage: &'a Storage, table: &TableMetadata, ids: &'a Ids) -> Self {
-        Self::within(storage, Layout::of(table), ids, GROUP_BYTES_MAX)
+    pub fn new(storage: &'a Storage, table: &TableMetadata, ids: &'a IdGenerator) -> Self {
+        Self::within(storage, FileLayout::of(table), ids, GROUP_BYTES_MAX)
     }
 
     pub(super) fn within(
         storage: &'a Storage,
-        mut layout: Layout,
-        ids: &'a Ids,
+        mut layout: FileLayout,
+        ids: &'a IdGenerator,
         group_bytes_max: usize,
     ) -> Self {
         layout.file_bytes = layout.file_bytes.min(FILE_BYTES_MAX);
@@ -125,7 +125,7 @@ impl<'a> SortedWriter<'a> {
 
     async fn add(&mut self, rows: &RecordBatch) -> Result<(), WriteError> {
         let (layout, rows) = (Arc::clone(&self.layout), rows.clone());
-        let Split { rows, parts, sorted } = blocking(move || {
+        let PartitionSplit { rows, parts, sorted } = blocking(move || {
             let rows = align(&layout.schema, &[rows]).map_err(WriteError::Split)?;
             partition::split(&layout, &rows)
         })
@@ -134,7 +134,7 @@ impl<'a> SortedWriter<'a> {
         if sorted != has_order {
             return Err(out_of_order());
         }
-        for Part { rows: range, values } in parts {
+        for PartitionRows { rows: range, values } in parts {
             let rows = rows.slice(range.start, range.len());
             if self.part.as_ref().is_none_or(|(part, _)| *part != values) {
                 self.end_file().await?;
@@ -220,7 +220,7 @@ impl<'a> SortedWriter<'a> {
 
     async fn store_file(&mut self) -> Result<(), WriteError> {
         let Some(file) = self.file.take() else { return Ok(()) };
-        let Encoded { bytes, file } = blocking(move || file.finish()).await?;
+        let EncodedFile { bytes, file } = blocking(move || file.finish()).await?;
         // It is among those that are deleted after an error before anything of it may be stored.
         let location = file.file_path().to_owned();
         self.written.push(file);

@@ -1,8 +1,8 @@
-use super::{Layout, WriteError, align, sorted::SortedWriter, write, write_as};
+use super::{FileLayout, WriteError, align, sorted::SortedWriter, write, write_as};
 use crate::{
     clock::Clock,
     event::rows,
-    ids::Ids,
+    ids::IdGenerator,
     table::{
         partition::{self, FIELD_ID, field_id},
         sample::{self, longs, texts, times},
@@ -35,7 +35,7 @@ use tempfile::TempDir;
 struct Fixture {
     folder: TempDir,
     storage: Storage,
-    ids: Ids,
+    ids: IdGenerator,
 }
 
 impl Fixture {
@@ -43,7 +43,7 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let root = format!("file://{}", folder.path().display());
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
-        Self { folder, storage, ids: Ids::new(Clock::manual(1_772_323_200_000)) }
+        Self { folder, storage, ids: IdGenerator::new(Clock::manual(1_772_323_200_000)) }
     }
 
     fn events_table(&self) -> TableMetadata {
@@ -56,7 +56,7 @@ impl Fixture {
 
     /// As a table would be written that wants files of this size.
     async fn write_cut(&self, rows: &RecordBatch, file_bytes: usize) -> Vec<DataFile> {
-        let layout = Layout { file_bytes, ..Layout::of(&self.events_table()) };
+        let layout = FileLayout { file_bytes, ..FileLayout::of(&self.events_table()) };
         write_as(&self.storage, layout, vec![rows.clone()], &self.ids).await.unwrap()
     }
 
@@ -518,7 +518,7 @@ fn the_tables_keep_their_field_ids_and_partition_names() {
 
 /// Rows in the order of partitions and of the table in each.
 fn in_order(table: &TableMetadata, rows: &RecordBatch) -> RecordBatch {
-    let layout = Layout::of(table);
+    let layout = FileLayout::of(table);
     let rows = align(&layout.schema, std::slice::from_ref(rows)).unwrap();
     partition::split(&layout, &rows).unwrap().rows
 }
@@ -529,7 +529,7 @@ async fn write_sorted(
     rows: &RecordBatch,
     (group_bytes, file_bytes): (usize, usize),
 ) -> Result<(Vec<DataFile>, usize), WriteError> {
-    let layout = Layout { file_bytes, ..Layout::of(&fixture.events_table()) };
+    let layout = FileLayout { file_bytes, ..FileLayout::of(&fixture.events_table()) };
     let mut writer = SortedWriter::within(&fixture.storage, layout, &fixture.ids, group_bytes);
     for start in (0..rows.num_rows()).step_by(300) {
         writer.write(&rows.slice(start, 300.min(rows.num_rows() - start))).await?;

@@ -12,7 +12,7 @@ struct Written {
     /// The segment's number.
     generation: u64,
     range: Range<usize>,
-    records: Vec<(Position, String, Vec<u8>)>,
+    records: Vec<(LogPosition, String, Vec<u8>)>,
 }
 
 /// A log that was closed, and what is in it.
@@ -96,7 +96,7 @@ fn base(seed: u64) -> Base {
     for _ in 0..random.random_range(1..4) {
         let (wal, mut writer) = rig.open();
         for _ in 0..random.random_range(1..9) {
-            let group: Vec<Record> = (0..random.random_range(1..4))
+            let group: Vec<LogRecord> = (0..random.random_range(1..4))
                 .map(|_| {
                     let mut payload = vec![0; *pick(&mut random, &[0, 8, 64, 64, 900, 5_000])];
                     random.fill(&mut payload[..]);
@@ -127,13 +127,13 @@ fn number(path: &Path) -> u64 {
 fn blocks(rig: &Rig, files: &BTreeMap<u64, Vec<u8>>) -> Vec<Written> {
     let copy = rig.copy();
     let (wal, _writer) = copy.open();
-    let mut records: BTreeMap<Position, _> = contents(&wal)
+    let mut records: BTreeMap<LogPosition, _> = contents(&wal)
         .into_iter()
         .map(|(position, name, payload)| (position, (position, name, payload)))
         .collect();
     let mut blocks = Vec::new();
     for (generation, bytes) in files {
-        let owner = segment::Header::decode(bytes).unwrap().owner;
+        let owner = segment::SegmentHeader::decode(bytes).unwrap().owner;
         let mut start = HEADER_BYTES as usize;
         while let Ok(block) = block::decode(&bytes[start..], owner) {
             let last = block.first_position + block.entries.len() as u64;
@@ -276,7 +276,7 @@ fn check(base: &Base, harms: &[Harm]) {
             };
             assert!(base.blocks.iter().filter(before).all(is_whole), "{offset} is not the place");
             let report = inspect(&folder).unwrap();
-            assert!(report.segments.iter().any(|s| matches!(s.tail, Tail::Damaged { .. })));
+            assert!(report.segments.iter().any(|s| matches!(s.tail, SegmentTail::Damaged { .. })));
             let cut = quarantine(&folder).unwrap();
             assert!(cut.iter().any(|cut| cut.segment == path && cut.copy.exists()));
             rig.open()
@@ -316,7 +316,7 @@ fn check(base: &Base, harms: &[Harm]) {
 }
 
 /// After all that the log takes records again, and keeps them.
-fn go_on(rig: &Rig, wal: Wal, mut writer: WalWriter, found: &[(Position, String, Vec<u8>)]) {
+fn go_on(rig: &Rig, wal: Wal, mut writer: WalWriter, found: &[(LogPosition, String, Vec<u8>)]) {
     let position = writer.append(&[record("a", b"next")]).unwrap();
     assert!(found.iter().all(|(known, ..)| *known < position));
     drop((wal, writer));

@@ -55,8 +55,8 @@ impl Provider {
         ]})
     }
 
-    fn checks(&self) -> Oidc {
-        Oidc::new(self.options()).unwrap()
+    fn checks(&self) -> OidcVerifier {
+        OidcVerifier::new(self.options()).unwrap()
     }
 
     fn options(&self) -> OidcOptions {
@@ -116,7 +116,7 @@ fn nothing_in_a_token_chooses_how_it_is_checked() {
 
     for none in ["none", "None", "NONE", ""] {
         let unsigned = signed(&json!({"alg": none, "kid": "ec"}), &claims());
-        assert_eq!(refused(&format!("{unsigned}.")), Refusal::Algorithm);
+        assert_eq!(refused(&format!("{unsigned}.")), JwtRefusal::Algorithm);
     }
     // The public key as a shared secret, under each name of the algorithm and each key.
     let public = provider.jwks()["keys"][0]["n"].as_str().unwrap().to_owned();
@@ -125,29 +125,29 @@ fn nothing_in_a_token_chooses_how_it_is_checked() {
         let mac =
             hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, public.as_bytes()), text.as_bytes());
         let token = format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac.as_ref()));
-        assert_eq!(refused(&token), Refusal::Algorithm);
+        assert_eq!(refused(&token), JwtRefusal::Algorithm);
     }
     let sign = |header: Value| provider.sign(&header, &claims());
-    assert_eq!(refused(&sign(json!({"alg": "ES256", "kid": "rsa"}))), Refusal::Algorithm);
-    assert_eq!(refused(&sign(json!({"alg": "RS256", "kid": "ec"}))), Refusal::Algorithm);
-    assert_eq!(refused(&sign(json!({"alg": "ES384", "kid": "ec"}))), Refusal::Algorithm);
+    assert_eq!(refused(&sign(json!({"alg": "ES256", "kid": "rsa"}))), JwtRefusal::Algorithm);
+    assert_eq!(refused(&sign(json!({"alg": "RS256", "kid": "ec"}))), JwtRefusal::Algorithm);
+    assert_eq!(refused(&sign(json!({"alg": "ES384", "kid": "ec"}))), JwtRefusal::Algorithm);
     for kid in [json!("unknown"), json!("sealed"), json!("shared"), Value::Null] {
-        assert_eq!(refused(&sign(json!({"alg": "ES256", "kid": kid}))), Refusal::Key);
+        assert_eq!(refused(&sign(json!({"alg": "ES256", "kid": kid}))), JwtRefusal::Key);
     }
     // A key of the token's own, or one that it tells where to fetch, is not looked at.
     let own = Provider::new();
     let jwk = own.jwks()["keys"][1].clone();
     let header = json!({"alg": "ES256", "kid": "ec", "jwk": jwk, "jku": "http://127.0.0.1:1/"});
-    assert_eq!(refused(&own.sign(&header, &claims())), Refusal::Signature);
+    assert_eq!(refused(&own.sign(&header, &claims())), JwtRefusal::Signature);
     let critical = json!({"alg": "ES256", "kid": "ec", "crit": ["exp"]});
-    assert_eq!(refused(&sign(critical)), Refusal::Form);
+    assert_eq!(refused(&sign(critical)), JwtRefusal::Form);
 
     let good = sign(es256());
     let (text, signature) = good.rsplit_once('.').unwrap();
     let other = signed(&es256(), &json!({"sub": "bob"}));
-    assert_eq!(refused(&format!("{other}.{signature}")), Refusal::Signature);
+    assert_eq!(refused(&format!("{other}.{signature}")), JwtRefusal::Signature);
     for broken in [text, "", "..", "a.b.c", &format!("{good}="), &good.repeat(100)] {
-        assert_eq!(refused(broken), Refusal::Form);
+        assert_eq!(refused(broken), JwtRefusal::Form);
     }
 }
 
@@ -155,7 +155,7 @@ fn nothing_in_a_token_chooses_how_it_is_checked() {
 fn the_claims_must_be_for_us_and_for_now() {
     let provider = Provider::new();
     let oidc = provider.checks();
-    let check = |change: Value, expected: Result<(), Refusal>| {
+    let check = |change: Value, expected: Result<(), JwtRefusal>| {
         let mut claims = claims();
         for (name, value) in change.as_object().unwrap() {
             claims[name] = value.clone();
@@ -166,21 +166,21 @@ fn the_claims_must_be_for_us_and_for_now() {
     check(json!({}), Ok(()));
     check(json!({"aud": "icecore"}), Ok(()));
     for issuer in [json!("https://id.example/"), Value::Null, json!(["https://id.example"])] {
-        check(json!({"iss": issuer}), Err(Refusal::Issuer));
+        check(json!({"iss": issuer}), Err(JwtRefusal::Issuer));
     }
     for audience in [json!("icecore2"), json!([]), Value::Null, json!({"icecore": 1})] {
-        check(json!({"aud": audience}), Err(Refusal::Audience));
+        check(json!({"aud": audience}), Err(JwtRefusal::Audience));
     }
     check(json!({"exp": NOW_S - 59}), Ok(()));
     for end in [json!(NOW_S - 60), Value::Null, json!("4000000000"), json!([4_000_000_000_i64])] {
-        check(json!({"exp": end}), Err(Refusal::Ended));
+        check(json!({"exp": end}), Err(JwtRefusal::Ended));
     }
     check(json!({"nbf": NOW_S + 60}), Ok(()));
     for begin in [json!(NOW_S + 61), json!("1")] {
-        check(json!({"nbf": begin}), Err(Refusal::NotYet));
+        check(json!({"nbf": begin}), Err(JwtRefusal::NotYet));
     }
     for name in [Value::Null, json!(""), json!(7), json!("a\nb"), json!("x".repeat(257))] {
-        check(json!({"sub": name}), Err(Refusal::Nameless));
+        check(json!({"sub": name}), Err(JwtRefusal::Nameless));
     }
 }
 
@@ -190,7 +190,7 @@ fn a_configuration_of_no_use_is_refused() {
     let check = |change: fn(&mut OidcOptions), expected: &str| {
         let mut options = provider.options();
         change(&mut options);
-        assert_eq!(Oidc::new(options).unwrap_err().to_string(), expected);
+        assert_eq!(OidcVerifier::new(options).unwrap_err().to_string(), expected);
     };
     let algorithm = "`HS256` is none of RS256, RS384, RS512, ES256, ES384 and EdDSA";
     check(|options| options.algorithms.push("HS256".to_owned()), algorithm);

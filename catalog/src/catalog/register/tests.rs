@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     catalog::{
         tests::{House, NOW, UNDROP_MS, create, house, ident, set},
-        write::Write,
+        write::TableWrite,
     },
     metastore::{SnapshotRow, Watermark, suite},
 };
@@ -119,7 +119,7 @@ async fn a_commit_from_before_a_table_left_is_lost_once_it_is_back() {
         let mut metadata = (*base.metadata).clone().into_builder(None);
         metadata = metadata.set_properties([("late".to_owned(), "1".to_owned())].into()).unwrap();
         let metadata = metadata.build().unwrap().metadata;
-        let late = Write::new(ident("a.t"), Some(base.clone()), metadata, NOW);
+        let late = TableWrite::new(ident("a.t"), Some(base.clone()), metadata, NOW);
         if undropped {
             catalog.drop_table(&ident("a.t"), false).await.unwrap();
             catalog.trash().restore(base.metadata.uuid(), None).await.unwrap();

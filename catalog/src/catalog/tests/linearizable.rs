@@ -86,9 +86,9 @@ async fn changes(metastore: &Metastore) -> Vec<u64> {
 /// Loses the answer of a COMMIT, or kills a connection, now and then.
 async fn disturb(random: &mut StdRng, process: &Process, url: Option<&str>) {
     match random.random_range(0..200) {
-        0 => process.metastore.faults.set(Fault::Before),
-        1 => process.metastore.faults.set(Fault::After),
-        2 => process.metastore.faults.set(Fault::Deaf),
+        0 => process.metastore.faults.set(CommitFault::Before),
+        1 => process.metastore.faults.set(CommitFault::After),
+        2 => process.metastore.faults.set(CommitFault::Deaf),
         3 if url.is_some() => process.metastore.kill_a_connection().await,
         _ => (),
     }

@@ -342,8 +342,8 @@ async fn nothing_outside_of_a_table_is_purged_whatever_it_names() {
     catalog.drop_table(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
     let outside = outside(&house, victim.metadata.location());
-    let queued = |location: &String| Obsolete { location: location.clone(), not_before_ms: 0 };
-    let queued: Vec<Obsolete> = outside.iter().map(queued).collect();
+    let queued = |location: &String| ObsoleteFile { location: location.clone(), not_before_ms: 0 };
+    let queued: Vec<ObsoleteFile> = outside.iter().map(queued).collect();
     catalog.metastore().add_obsolete(&queued).await.unwrap();
     while catalog.delete_obsolete(1000).await.unwrap() > 0 {}
     let mut left = vec![victim.metadata_location, precious];

@@ -97,7 +97,7 @@ async fn files_that_cannot_be_deleted_let_others_go_on() {
     for n in 0..6 {
         let location = format!("{}/{n}{}", house.root(), if n < 4 { "-stuck" } else { "" });
         storage.put(&location, Bytes::from_static(b"x")).await.unwrap();
-        queued.push(Obsolete { location, not_before_ms: 0 });
+        queued.push(ObsoleteFile { location, not_before_ms: 0 });
     }
     house.catalog.metastore().add_obsolete(&queued).await.unwrap();
     storage.break_for(&["-stuck"]);
@@ -121,7 +121,7 @@ async fn what_is_no_file_leaves_the_queue() {
     let long = format!("{}/{}", house.root(), "x".repeat(300));
     let folder = format!("{}/folder", house.root());
     let queued = [&folder, &below, &long]
-        .map(|location| Obsolete { location: location.clone(), not_before_ms: 0 });
+        .map(|location| ObsoleteFile { location: location.clone(), not_before_ms: 0 });
     house.catalog.metastore().add_obsolete(&queued).await.unwrap();
     house.catalog.delete_obsolete(10).await.unwrap();
     assert_eq!(house.catalog.metastore().count_obsolete().await.unwrap(), 0);

@@ -86,7 +86,7 @@ async fn a_table_that_could_not_be_thinned_is_noted_again() {
     let (catalog, table) = (&house.catalog, ident(TABLE));
     assert_eq!(catalog.take_overgrown(10), std::slice::from_ref(&table));
     assert!(catalog.take_overgrown(10).is_empty(), "it was taken");
-    metastore.faults.set(Fault::Before);
+    metastore.faults.set(CommitFault::Before);
     catalog.thin(&table).await.unwrap_err();
     assert_eq!(catalog.take_overgrown(10), std::slice::from_ref(&table));
     assert!(0 < catalog.thin(&table).await.unwrap());

@@ -1,5 +1,5 @@
 use crate::{
-    access::{Action, Scope},
+    access::{AccessScope, Action},
     metastore::{
         Levels, Properties,
         access::{ACCESS_TOKENS_MAX, NewAccessToken, NewToken},
@@ -36,7 +36,7 @@ async fn a_token_is_found_with_its_grants_until_it_is_revoked() {
         store.add_token(&token("b", &[])).await.unwrap();
         let found = store.find_token("a").await.unwrap().unwrap();
         assert_eq!((found.owner.as_str(), found.home.as_deref()), ("a", Some("Shop")));
-        let mut scopes: Vec<String> = found.scopes.iter().map(Scope::to_string).collect();
+        let mut scopes: Vec<String> = found.scopes.iter().map(AccessScope::to_string).collect();
         scopes.sort_unstable();
         assert_eq!(scopes, ["admin:*", "read:shop", "write:shop/eu"]);
         assert_eq!(store.find_token("b").await.unwrap().unwrap().scopes, []);
@@ -61,7 +61,10 @@ async fn an_access_token_has_what_its_api_token_has_now_and_goes_with_it() {
         let found = store.find_token("x").await.unwrap().unwrap();
         assert_eq!((found.owner.as_str(), found.hash.as_str()), ("a", "h2"));
         assert_eq!(found.expires_ms, Some(500), "the earlier end of both");
-        assert_eq!(found.scopes, [Scope { action: Action::Read, namespace: vec!["shop".into()] }]);
+        assert_eq!(
+            found.scopes,
+            [AccessScope { action: Action::Read, namespace: vec!["shop".into()] }]
+        );
         assert_eq!(store.tokens().await.unwrap().len(), 1, "it is not listed");
         assert!(!store.revoke_token("x").await.unwrap(), "it is revoked with its API token only");
 
@@ -101,7 +104,7 @@ async fn a_namespace_that_is_made_again_inherits_no_grant() {
         store.drop_namespace(&shop).await.unwrap();
         store.create_namespace(&shop, &Properties::new()).await.unwrap();
         let left = store.find_token("a").await.unwrap().unwrap().scopes;
-        let mut left: Vec<String> = left.iter().map(Scope::to_string).collect();
+        let mut left: Vec<String> = left.iter().map(AccessScope::to_string).collect();
         left.sort_unstable();
         assert_eq!(left, ["ingest:*", "read:shop!x", "read:shop2"]);
     }

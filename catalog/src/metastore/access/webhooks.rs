@@ -56,9 +56,9 @@ impl std::fmt::Debug for WebhookSecret {
     }
 }
 
-type Row = (String, String, String, String, String, i64);
+type SecretRow = (String, String, String, String, String, i64);
 
-fn read((namespace, provider, sent_to, scheme, secret, since_ms): Row) -> WebhookSecret {
+fn read((namespace, provider, sent_to, scheme, secret, since_ms): SecretRow) -> WebhookSecret {
     WebhookSecret { namespace, provider, sent_to, scheme, secret, since_ms }
 }
 
@@ -111,7 +111,7 @@ impl Metastore {
         .execute(&mut *tx)
         .await
         .map_err(failed("set a webhook secret"))?;
-        self.end_untold(tx, "set a webhook secret").await
+        self.commit_without_event(tx, "set a webhook secret").await
     }
 
     /// The valid secrets of a provider, the newest first.
@@ -123,7 +123,7 @@ impl Metastore {
         namespace: &str,
         provider: &str,
     ) -> Result<Vec<WebhookSecret>, CatalogError> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<SecretRow> = sqlx::query_as(
             "SELECT namespace, provider, sent_to, scheme, secret, since_ms FROM webhook_secrets
              WHERE namespace = $1 AND provider = $2 ORDER BY number DESC",
         )
@@ -140,7 +140,7 @@ impl Metastore {
     /// # Errors
     /// [`CatalogError::Metastore`].
     pub async fn all_webhook_secrets(&self) -> Result<Vec<WebhookSecret>, CatalogError> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<SecretRow> = sqlx::query_as(
             "SELECT namespace, provider, sent_to, scheme, secret, since_ms FROM webhook_secrets
              ORDER BY namespace, provider, number DESC",
         )
@@ -170,7 +170,7 @@ impl Metastore {
         if removed.rows_affected() == 0 {
             return Ok(false);
         }
-        self.end_untold(tx, "delete webhook secrets").await.map(|()| true)
+        self.commit_without_event(tx, "delete webhook secrets").await.map(|()| true)
     }
 }
 

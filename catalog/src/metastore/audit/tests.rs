@@ -1,16 +1,16 @@
 use super::*;
 use crate::{
-    audit::Check,
+    audit::ChainCheck,
     metastore::{
         Metastore, Properties,
-        faults::Fault,
+        faults::CommitFault,
         tests::{database, sqlite, stores},
     },
 };
 use std::sync::Arc;
 
-fn writing(n: usize) -> Writing {
-    let entry = Entry {
+fn writing(n: usize) -> AuditWrite {
+    let entry = AuditEntry {
         time_ms: 5,
         principal: "token:a".to_owned(),
         address: "127.0.0.1".to_owned(),
@@ -20,7 +20,7 @@ fn writing(n: usize) -> Writing {
         outcome: "200".to_owned(),
         details: String::new(),
     };
-    Writing { key: format!("key-{n}"), entry }
+    AuditWrite { key: format!("key-{n}"), entry }
 }
 
 /// Whether the whole chain holds, read in small pages.
@@ -28,8 +28,8 @@ async fn verify(store: &Metastore) -> Result<i64, String> {
     verify_with(store, None).await
 }
 
-async fn verify_with(store: &Metastore, expected: Option<Head>) -> Result<i64, String> {
-    let mut check = Check::new(store.audit_ends().await.unwrap(), expected);
+async fn verify_with(store: &Metastore, expected: Option<ChainHead>) -> Result<i64, String> {
+    let mut check = ChainCheck::new(store.audit_ends().await.unwrap(), expected);
     loop {
         let records = store.audit(check.after(), 3).await.unwrap();
         if !check.page(&records).map_err(|broken| broken.to_string())? {
@@ -43,7 +43,7 @@ async fn verify_with(store: &Metastore, expected: Option<Head>) -> Result<i64, S
 async fn a_head_that_was_kept_shows_a_chain_that_was_written_anew() {
     let (_folder, store) = sqlite().await;
     store.append_audit(&[1, 2, 3, 4].map(writing)).await.unwrap();
-    let kept = Head { number: 3, hash: store.audit(2, 1).await.unwrap()[0].hash.clone() };
+    let kept = ChainHead { number: 3, hash: store.audit(2, 1).await.unwrap()[0].hash.clone() };
     assert_eq!(verify_with(&store, Some(kept.clone())).await, Ok(4));
     store.tamper("DELETE FROM audit; UPDATE audit_head SET number = 0, hash = ''").await;
     let anew = "record 3 has not the hash that is expected of it";
@@ -108,9 +108,9 @@ async fn a_changed_removed_or_moved_record_breaks_the_chain() {
     }
 }
 
-fn call(object: &str) -> Arc<Call> {
-    let entry = Entry { object: object.to_owned(), ..writing(0).entry };
-    Call::new(entry, Arc::new(|| 7))
+fn call(object: &str) -> Arc<AuditedCall> {
+    let entry = AuditEntry { object: object.to_owned(), ..writing(0).entry };
+    AuditedCall::new(entry, Arc::new(|| 7))
 }
 
 /// How often a namespace is there, in the feed, and in the log: of one moment.
@@ -174,14 +174,14 @@ async fn is_done_in(store: &Metastore, name: &str, steps: usize) -> bool {
 #[tokio::test]
 async fn a_change_whose_commit_is_not_answered_has_one_record() {
     for (_folder, store) in stores().await {
-        let access = crate::access::Access::recorded(store.clone(), Arc::new(|| 7));
+        let access = crate::access::AccessControl::recorded(store.clone(), Arc::new(|| 7));
         let recorder = access.recorder().unwrap();
         for (name, fault, expected) in [
-            ("before", Fault::Before, ("500", (0, 0, 1))),
-            ("after", Fault::After, ("done", (1, 1, 1))),
-            ("deaf", Fault::Deaf, ("done", (1, 1, 1))),
+            ("before", CommitFault::Before, ("500", (0, 0, 1))),
+            ("after", CommitFault::After, ("done", (1, 1, 1))),
+            ("deaf", CommitFault::Deaf, ("done", (1, 1, 1))),
         ] {
-            let entry = Entry { object: name.to_owned(), ..writing(0).entry };
+            let entry = AuditEntry { object: name.to_owned(), ..writing(0).entry };
             let recording = recorder.begin(entry).unwrap();
             store.faults.set(fault);
             let change = store.for_call(recording.call());
@@ -227,7 +227,7 @@ async fn what_the_service_does_by_itself_has_no_record() {
     let (_folder, store) = sqlite().await;
     store.create_namespace(&vec!["a".to_owned()], &Properties::new()).await.unwrap();
     assert_eq!(store.events(0, 10).await.unwrap().len(), 1);
-    assert_eq!(store.audit_ends().await.unwrap(), Ends::default());
+    assert_eq!(store.audit_ends().await.unwrap(), ChainEnds::default());
 }
 
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -245,7 +245,7 @@ async fn aged(store: &Metastore) {
 async fn old_records_are_cut_and_the_rest_still_verifies() {
     for (_folder, store) in stores().await {
         aged(&store).await;
-        let kept = |number: i64, records: &[Record]| Head {
+        let kept = |number: i64, records: &[ChainRecord]| ChainHead {
             number,
             hash: records[usize::try_from(number).unwrap() - 1].hash.clone(),
         };
@@ -270,7 +270,7 @@ async fn old_records_are_cut_and_the_rest_still_verifies() {
             assert_eq!(check(number).await, Ok(17), "{number}");
         }
         for number in [8, 9] {
-            let wrong = Head { number, hash: "ff".to_owned() };
+            let wrong = ChainHead { number, hash: "ff".to_owned() };
             let found = verify_with(&store, Some(wrong)).await.unwrap_err();
             assert_eq!(found, format!("record {number} has not the hash that is expected of it"));
         }
@@ -307,7 +307,7 @@ async fn the_newest_records_of_a_range_come_with_the_hash_before_them() {
     for (_folder, store) in stores().await {
         aged(&store).await;
         let all = store.audit(0, 100).await.unwrap();
-        let check = async |range: Range, limit, expected: &[i64]| {
+        let check = async |range: AuditRange, limit, expected: &[i64]| {
             let found = store.newest_audit(range, limit).await.unwrap();
             let numbers: Vec<i64> = found.iter().map(|one| one.record.number).collect();
             assert_eq!(numbers, expected, "{range:?}");
@@ -317,10 +317,10 @@ async fn the_newest_records_of_a_range_come_with_the_hash_before_them() {
                 assert_eq!(one.previous_hash, hash);
             }
         };
-        let all = Range::default();
+        let all = AuditRange::default();
         check(all, 3, &[16, 15, 14]).await;
-        check(Range { numbers: (0, 3), ..all }, 9, &[3, 2, 1]).await;
-        check(Range { times_ms: (DAY_MS, DAY_MS + DAY_MS / 2), ..all }, 9, &[7, 6, 5]).await;
-        check(Range { numbers: (6, 9), times_ms: (0, DAY_MS + DAY_MS / 2) }, 9, &[7, 6]).await;
+        check(AuditRange { numbers: (0, 3), ..all }, 9, &[3, 2, 1]).await;
+        check(AuditRange { times_ms: (DAY_MS, DAY_MS + DAY_MS / 2), ..all }, 9, &[7, 6, 5]).await;
+        check(AuditRange { numbers: (6, 9), times_ms: (0, DAY_MS + DAY_MS / 2) }, 9, &[7, 6]).await;
     }
 }

@@ -26,19 +26,19 @@ const FOREIGN_KEYS: &str =
      WHERE contype = 'f' AND connamespace = current_schema()::text::regnamespace";
 
 /// A table of the metastore.
-struct Table {
+struct CopiedTable {
     name: String,
-    columns: Vec<Column>,
+    columns: Vec<CopiedColumn>,
     /// The column that numbers its rows.
     numbered: Option<String>,
 }
 
-struct Column {
+struct CopiedColumn {
     name: String,
     is_number: bool,
 }
 
-enum Value {
+enum CopiedValue {
     Number(Option<i64>),
     Text(Option<String>),
 }
@@ -140,7 +140,7 @@ async fn run(connection: &mut AnyConnection, statement: &str) -> Result<(), Cata
 
 /// All tables by an SQLite file, but the one with the steps that made them, and those of the service,
 /// whose rows belong to processes that run.
-async fn tables(sqlite: &mut AnyConnection) -> Result<Vec<Table>, CatalogError> {
+async fn tables(sqlite: &mut AnyConnection) -> Result<Vec<CopiedTable>, CatalogError> {
     let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
         "SELECT made.name, had.name, had.type, made.sql LIKE '%AUTOINCREMENT%' AND had.pk = 1
          FROM sqlite_master AS made, pragma_table_info(made.name) AS had
@@ -151,16 +151,16 @@ async fn tables(sqlite: &mut AnyConnection) -> Result<Vec<Table>, CatalogError> 
     .fetch_all(sqlite)
     .await
     .map_err(failed("read the tables"))?;
-    let mut tables: Vec<Table> = Vec::new();
+    let mut tables: Vec<CopiedTable> = Vec::new();
     for (table, name, kind, is_numbered) in rows {
         if tables.last().is_none_or(|last| last.name != table) {
-            tables.push(Table { name: table, columns: Vec::new(), numbered: None });
+            tables.push(CopiedTable { name: table, columns: Vec::new(), numbered: None });
         }
         let Some(last) = tables.last_mut() else { continue };
         if is_numbered == 1 {
             last.numbered = Some(name.clone());
         }
-        last.columns.push(Column { name, is_number: kind == "INTEGER" });
+        last.columns.push(CopiedColumn { name, is_number: kind == "INTEGER" });
     }
     Ok(tables)
 }
@@ -169,12 +169,12 @@ async fn tables(sqlite: &mut AnyConnection) -> Result<Vec<Table>, CatalogError> 
 async fn copy(
     from: &mut AnyConnection,
     to: &mut AnyConnection,
-    table: &Table,
+    table: &CopiedTable,
 ) -> Result<(), CatalogError> {
     let name = &table.name;
     // What making the tables put there.
     run(to, &format!("DELETE FROM \"{name}\"")).await?;
-    let column = |column: &Column| match column.is_number {
+    let column = |column: &CopiedColumn| match column.is_number {
         true => format!("CAST(\"{}\" AS BIGINT)", column.name),
         false => format!("\"{}\"", column.name),
     };
@@ -185,7 +185,7 @@ async fn copy(
     while let Some(row) = rows.try_next().await.map_err(failed("copy the metastore"))? {
         for (at, column) in table.columns.iter().enumerate() {
             let value = value(&row, at, column).map_err(failed("copy the metastore"))?;
-            if let Value::Text(Some(text)) = &value {
+            if let CopiedValue::Text(Some(text)) = &value {
                 bytes += text.len();
             }
             values.push(value);
@@ -198,17 +198,17 @@ async fn copy(
     insert(to, table, values).await
 }
 
-fn value(row: &AnyRow, at: usize, column: &Column) -> Result<Value, sqlx::Error> {
+fn value(row: &AnyRow, at: usize, column: &CopiedColumn) -> Result<CopiedValue, sqlx::Error> {
     Ok(match column.is_number {
-        true => Value::Number(row.try_get(at)?),
-        false => Value::Text(row.try_get(at)?),
+        true => CopiedValue::Number(row.try_get(at)?),
+        false => CopiedValue::Text(row.try_get(at)?),
     })
 }
 
 async fn insert(
     to: &mut AnyConnection,
-    table: &Table,
-    values: Vec<Value>,
+    table: &CopiedTable,
+    values: Vec<CopiedValue>,
 ) -> Result<(), CatalogError> {
     if values.is_empty() {
         return Ok(());
@@ -227,8 +227,8 @@ async fn insert(
     let mut query = sqlx::query(AssertSqlSafe(statement));
     for value in values {
         query = match value {
-            Value::Number(number) => query.bind(number),
-            Value::Text(text) => query.bind(text),
+            CopiedValue::Number(number) => query.bind(number),
+            CopiedValue::Text(text) => query.bind(text),
         };
     }
     query.execute(to).await.map(|_| ()).map_err(failed("copy the metastore"))

@@ -1,10 +1,10 @@
 use super::Backup;
-use crate::metastore::{Metastore, Obsolete, Properties, tests::database};
+use crate::metastore::{Metastore, ObsoleteFile, Properties, tests::database};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 async fn queue(metastore: &Metastore, file: &str) {
-    let file = Obsolete { location: format!("file:///w/{file}"), not_before_ms: 10 };
+    let file = ObsoleteFile { location: format!("file:///w/{file}"), not_before_ms: 10 };
     metastore.add_obsolete(&[file]).await.unwrap();
 }
 

@@ -10,8 +10,8 @@ fn holder(n: u128) -> Uuid {
 }
 
 /// Raises the fence for a holder, who keeps what it has when it holds it already.
-pub(crate) fn held_by(n: u128) -> impl FnOnce(Raise) -> Fence {
-    move |Raise { held, epoch, last_seq }| match held {
+pub(crate) fn held_by(n: u128) -> impl FnOnce(FenceRaise) -> Fence {
+    move |FenceRaise { held, epoch, last_seq }| match held {
         Some(held) if held.holder == holder(n) => Fence { epoch, ..held },
         _ => Fence { holder: holder(n), since: epoch, epoch, base: last_seq },
     }
@@ -122,7 +122,7 @@ async fn of_many_that_come_first_one_holds_the_fence() {
         stores.push((None, Metastore::postgres(&url).await.unwrap()));
     }
     for (_folder, store) in stores {
-        let first = |n| move |raise: Raise| raise.held.unwrap_or_else(|| held_by(n)(raise));
+        let first = |n| move |raise: FenceRaise| raise.held.unwrap_or_else(|| held_by(n)(raise));
         let raised = (1..=8).map(|n| store.raise_fence(first(n)));
         let fences: Vec<Fence> =
             futures::future::join_all(raised).await.into_iter().map(Result::unwrap).collect();

@@ -4,8 +4,8 @@ use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
     metastore::{
-        Answer, Changes, Comes, DropTerms, Kind, Metastore, NewTable, Origin, Properties,
-        Remembered, RequestKey, SwapOutcome,
+        ChangeOrigin, ChangeSet, DropTerms, FeedRetention, Metastore, NameKind, NewTable,
+        Properties, RecordedAnswer, RequestKey, SwapOutcome, TableOrigin,
     },
 };
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) async fn no_version_comes_back(store: &Metastore) {
     let a = levels("a");
     store.create_namespace(&a, &Properties::new()).await.unwrap();
-    for (number, kind) in [(1, Kind::Table), (2, Kind::View)] {
+    for (number, kind) in [(1, NameKind::Table), (2, NameKind::View)] {
         let new = NewTable {
             kind,
             levels: a.clone(),
@@ -24,13 +24,13 @@ pub(crate) async fn no_version_comes_back(store: &Metastore) {
             metadata_location: "m1".to_owned(),
             location: format!("s3://b/{number}"),
             snapshots: Vec::new(),
-            comes: Comes::Adopted { needs: Vec::new() },
-            changes: Changes::default(),
+            comes: TableOrigin::Registered { needs: Vec::new() },
+            changes: ChangeSet::default(),
         };
         let mut seen = Vec::new();
         for way in 0..4 {
             match (way, kind) {
-                (3, Kind::Table) => store.undrop(&new).await.unwrap(),
+                (3, NameKind::Table) => store.undrop(&new).await.unwrap(),
                 _ => {
                     let added = store.commit_with_new(std::slice::from_ref(&new), &[]).await;
                     assert_eq!(added.unwrap(), SwapOutcome::Done);
@@ -49,9 +49,9 @@ pub(crate) async fn no_version_comes_back(store: &Metastore) {
             }
             let trash = DropTerms { dropped_ms: 0, until_ms: 1, purge: false };
             match (way, kind) {
-                (_, Kind::View) => store.drop_view(&a, "n").await.unwrap(),
-                (2, Kind::Table) => store.trash_table(&a, "n", &trash).await.unwrap(),
-                (_, Kind::Table) => store.drop_table(&a, "n").await.unwrap(),
+                (_, NameKind::View) => store.drop_view(&a, "n").await.unwrap(),
+                (2, NameKind::Table) => store.trash_table(&a, "n", &trash).await.unwrap(),
+                (_, NameKind::Table) => store.drop_table(&a, "n").await.unwrap(),
             };
         }
         assert!(seen.is_sorted_by(|one, next| one < next), "{seen:?}");
@@ -62,38 +62,38 @@ pub(crate) async fn remembered_requests(store: &Metastore) {
     let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
     let asked = |at_ms, n, answer| {
         let request = Some(Arc::new(key(n, answer)));
-        store.on_behalf_of(Origin {
+        store.on_behalf_of(ChangeOrigin {
             actor: "a".into(),
             call: None,
             request,
             now: Arc::new(move || at_ms),
         })
     };
-    asked(10, 1, Answer::View).keep_request(Some((id(9), "m"))).await.unwrap();
-    let twice = asked(20, 1, Answer::Empty).keep_request(None).await;
+    asked(10, 1, RecordedAnswer::View).keep_request(Some((id(9), "m"))).await.unwrap();
+    let twice = asked(20, 1, RecordedAnswer::Empty).keep_request(None).await;
     assert!(matches!(twice, Err(CatalogError::Repeated)));
     let done = store.request(id(1)).await.unwrap().unwrap();
     assert_eq!((done.status, done.answer, done.table), {
-        (200, Answer::View, Some((id(9), "m".to_owned())))
+        (200, RecordedAnswer::View, Some((id(9), "m".to_owned())))
     });
     // The table that left is what an answer can hold.
     let left = with_table(store, 9).await;
-    asked(20, 2, Answer::Commit).drop_table(&levels("a"), "t9").await.unwrap();
+    asked(20, 2, RecordedAnswer::Commit).drop_table(&levels("a"), "t9").await.unwrap();
     let done = store.request(id(2)).await.unwrap().unwrap();
-    assert_eq!((done.answer, done.table), (Answer::Commit, Some((left, "m1".to_owned()))));
+    assert_eq!((done.answer, done.table), (RecordedAnswer::Commit, Some((left, "m1".to_owned()))));
     store.keep_request(None).await.unwrap();
-    asked(15, 6, Answer::Staged("{}".to_owned())).keep_request(None).await.unwrap();
+    asked(15, 6, RecordedAnswer::Staged("{}".to_owned())).keep_request(None).await.unwrap();
     let staged = store.request(id(6)).await.unwrap().unwrap();
-    assert_eq!(staged.answer, Answer::Staged("{}".to_owned()));
+    assert_eq!(staged.answer, RecordedAnswer::Staged("{}".to_owned()));
     for n in 3..6 {
         let at_ms = i64::try_from(n).unwrap() * 10;
-        let asked = asked(at_ms, n, Answer::Empty);
-        let kept = asked.refuse_request(&key(n, Answer::Empty), 404, "{}").await.unwrap();
+        let asked = asked(at_ms, n, RecordedAnswer::Empty);
+        let kept = asked.refuse_request(&key(n, RecordedAnswer::Empty), 404, "{}").await.unwrap();
         assert_eq!(kept.unwrap().status, 404);
     }
     let kept = async |requests_since_ms, without_effect| {
         let remembered =
-            Remembered { requests_since_ms, without_effect, events: 100, event_bytes: 1 << 20 };
+            FeedRetention { requests_since_ms, without_effect, events: 100, event_bytes: 1 << 20 };
         store.forget_records(remembered).await.unwrap();
         let mut kept = Vec::new();
         for n in 1..7 {

@@ -3,7 +3,10 @@
 use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
-    metastore::{Changes, Comes, Kind, Levels, Metastore, NewTable, Page, Properties, SwapOutcome},
+    metastore::{
+        ChangeSet, Levels, Metastore, NameKind, NamePage, NewTable, Properties, SwapOutcome,
+        TableOrigin,
+    },
 };
 
 /// A name that PostgreSQL cannot even be asked for is nobody's, on every database alike, and what is
@@ -17,7 +20,7 @@ pub(crate) async fn names_that_nothing_has(store: &Metastore) {
     assert_eq!(store.view(&odd, "v").await.unwrap(), None);
     let missing = store.drop_namespace(&odd).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
-    let missing = store.names(Kind::Table, &odd, Page::ALL).await;
+    let missing = store.names(NameKind::Table, &odd, NamePage::ALL).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
     let missing = store.namespaces(&odd).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
@@ -37,15 +40,15 @@ pub(crate) async fn names_that_nothing_has(store: &Metastore) {
     let deep = vec![longest(0, 255)];
     store.create_namespace(&deep, &Properties::new()).await.unwrap();
     let new = NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: deep.clone(),
         name: longest(255, 255),
         uuid: id(1),
         metadata_location: "m1".to_owned(),
         location: "s3://b/1".to_owned(),
         snapshots: Vec::new(),
-        comes: Comes::New,
-        changes: Changes::default(),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::default(),
     };
     store.commit_with_new(&[new], &[]).await.unwrap();
     assert!(store.table(&deep, &longest(255, 255)).await.unwrap().is_some());
@@ -64,34 +67,34 @@ pub(crate) async fn views(store: &Metastore) {
         metadata_location: format!("m{number}"),
         location: format!("s3://b/{number}"),
         snapshots: Vec::new(),
-        comes: Comes::New,
-        changes: Changes::default(),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::default(),
     };
     let add = async |new: NewTable| store.commit_with_new(&[new], &[]).await;
-    add(new(1, "t", Kind::Table)).await.unwrap();
-    add(new(2, "v", Kind::View)).await.unwrap();
+    add(new(1, "t", NameKind::Table)).await.unwrap();
+    add(new(2, "v", NameKind::View)).await.unwrap();
 
     let names = async |kind, levels: &Levels, page| store.names(kind, levels, page).await;
 
     // One name is one thing, whatever it is.
     for (name, kind, text) in [
-        ("t", Kind::Table, "Table already exists: a.t"),
-        ("t", Kind::View, "Table with same name already exists: a.t"),
-        ("v", Kind::View, "View already exists: a.v"),
-        ("v", Kind::Table, "View with same name already exists: a.v"),
+        ("t", NameKind::Table, "Table already exists: a.t"),
+        ("t", NameKind::View, "Table with same name already exists: a.t"),
+        ("v", NameKind::View, "View already exists: a.v"),
+        ("v", NameKind::Table, "View with same name already exists: a.v"),
     ] {
         let taken = add(new(3, name, kind)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
     }
     assert_eq!(
-        (store.tables(&a).await.unwrap(), names(Kind::View, &a, Page::ALL).await.unwrap()),
+        (store.tables(&a).await.unwrap(), names(NameKind::View, &a, NamePage::ALL).await.unwrap()),
         { (vec!["t".to_owned()], vec!["v".to_owned()]) }
     );
     assert_eq!(store.table(&a, "v").await.unwrap(), None);
     assert_eq!(store.view(&a, "t").await.unwrap(), None);
     let row = store.view(&a, "v").await.unwrap().unwrap();
     assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
-    let missing = names(Kind::View, &levels("none"), Page::ALL).await;
+    let missing = names(NameKind::View, &levels("none"), NamePage::ALL).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
 
     // It moves as a table does.
@@ -110,11 +113,11 @@ pub(crate) async fn views(store: &Metastore) {
     assert!(matches!(wrong, Err(CatalogError::NoSuchView(_))));
     for (number, onto, what) in [(4, "t", "Table"), (6, "v", "View")] {
         let expected = format!("Cannot rename a.x to a.{onto}. {what} already exists");
-        add(new(number, "x", Kind::View)).await.unwrap();
+        add(new(number, "x", NameKind::View)).await.unwrap();
         let taken = store.rename_view((&a, "x"), (&a, onto)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
         store.drop_view(&a, "x").await.unwrap();
-        add(new(number + 1, "x", Kind::Table)).await.unwrap();
+        add(new(number + 1, "x", NameKind::Table)).await.unwrap();
         let taken = store.rename_table((&a, "x"), (&a, onto)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
         store.drop_table(&a, "x").await.unwrap();
@@ -135,26 +138,26 @@ pub(crate) async fn pages(store: &Metastore) {
     let a = levels("a");
     store.create_namespace(&a, &Properties::new()).await.unwrap();
     let new = |n: u128| NewTable {
-        kind: if n.is_multiple_of(2) { Kind::Table } else { Kind::View },
+        kind: if n.is_multiple_of(2) { NameKind::Table } else { NameKind::View },
         levels: a.clone(),
         name: format!("{}{n}", ["é", "Z", "a", "b "][n as usize / 2 % 4]),
         uuid: id(n),
         metadata_location: "m".to_owned(),
         location: format!("s3://b/{n}"),
         snapshots: Vec::new(),
-        comes: Comes::New,
-        changes: Changes::default(),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::default(),
     };
     let all: Vec<NewTable> = (0..NAMES).map(new).collect();
     store.commit_with_new(&all, &[]).await.unwrap();
-    for kind in [Kind::Table, Kind::View] {
+    for kind in [NameKind::Table, NameKind::View] {
         let of_kind = all.iter().filter(|new| new.kind == kind);
         let mut expected: Vec<&str> = of_kind.map(|new| new.name.as_str()).collect();
         expected.sort_unstable();
         let (mut paged, mut pages): (Vec<String>, _) = (Vec::new(), 0);
         loop {
             let after = paged.last().cloned().unwrap_or_default();
-            let page = store.names(kind, &a, Page { after: &after, limit: 7 }).await.unwrap();
+            let page = store.names(kind, &a, NamePage { after: &after, limit: 7 }).await.unwrap();
             assert!(page.len() <= 7);
             pages += 1;
             paged.extend(page.iter().cloned());
@@ -168,11 +171,11 @@ pub(crate) async fn pages(store: &Metastore) {
     for n in 0..20 {
         store.create_namespace(&below(n), &Properties::new()).await.unwrap();
     }
-    let page = store.namespaces_of(&a, Page { after: "04", limit: 3 }).await.unwrap();
+    let page = store.namespaces_of(&a, NamePage { after: "04", limit: 3 }).await.unwrap();
     assert_eq!(page, [below(5), below(6), below(7)]);
-    let first = store.namespaces_of(&a, Page { after: "", limit: 1 }).await.unwrap();
+    let first = store.namespaces_of(&a, NamePage { after: "", limit: 1 }).await.unwrap();
     assert_eq!(first, [below(0)]);
-    let last = store.namespaces_of(&a, Page { after: "18", limit: 5 }).await.unwrap();
+    let last = store.namespaces_of(&a, NamePage { after: "18", limit: 5 }).await.unwrap();
     assert_eq!(last, [below(19)]);
 }
 

@@ -5,8 +5,8 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        Changes, Comes, DropTerms, Kind, Metastore, NewTable, PointerSwap, Properties, SnapshotRow,
-        Watermark,
+        ChangeSet, DropTerms, Metastore, NameKind, NewTable, PointerSwap, Properties, SnapshotRow,
+        TableOrigin, Watermark,
     },
 };
 use uuid::Uuid;
@@ -14,15 +14,15 @@ use uuid::Uuid;
 pub(crate) async fn places(store: &Metastore) {
     store.create_namespace(&levels("a"), &Properties::new()).await.unwrap();
     let at = |n: u128, location: &str| NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: levels("a"),
         name: format!("t{n}"),
         uuid: id(n),
         metadata_location: format!("{location}/metadata/1.json"),
         location: location.to_owned(),
         snapshots: Vec::new(),
-        comes: Comes::New,
-        changes: Changes::default(),
+        comes: TableOrigin::Created,
+        changes: ChangeSet::default(),
     };
     let make = async |n, location: &str| store.commit_with_new(&[at(n, location)], &[]).await;
     make(1, "s3://b/a/test").await.unwrap();
@@ -66,15 +66,15 @@ pub(crate) async fn of_nested_places_that_race_one_is_taken(store: &Metastore) {
     for round in 0..5 {
         let race = (0..8).map(|racer| async move {
             let new = NewTable {
-                kind: Kind::Table,
+                kind: NameKind::Table,
                 levels: levels("a"),
                 name: format!("t{round}-{racer}"),
                 uuid: Uuid::new_v4(),
                 metadata_location: "m".to_owned(),
                 location: format!("s3://b/{round}{}", "/x".repeat(racer)),
                 snapshots: Vec::new(),
-                comes: Comes::New,
-                changes: Changes::default(),
+                comes: TableOrigin::Created,
+                changes: ChangeSet::default(),
             };
             store.commit_with_new(&[new], &[]).await
         });
@@ -109,15 +109,15 @@ pub(crate) async fn trash(store: &Metastore) {
 
     // Back, with its watermark and what the caller knows of its snapshots.
     let back = NewTable {
-        kind: Kind::Table,
+        kind: NameKind::Table,
         levels: a.clone(),
         name: "again".to_owned(),
         uuid: kept,
         metadata_location: "m2".to_owned(),
         location: "s3://b/kept".to_owned(),
         snapshots: vec![first.clone()],
-        comes: Comes::Adopted { needs: Vec::new() },
-        changes: Changes::default(),
+        comes: TableOrigin::Registered { needs: Vec::new() },
+        changes: ChangeSet::default(),
     };
     store.undrop(&back).await.unwrap();
     assert_eq!(store.table(&a, "again").await.unwrap().unwrap().watermark, Some(held));
@@ -131,9 +131,10 @@ pub(crate) async fn trash(store: &Metastore) {
     let third = NewTable { name: "third".to_owned(), ..back.clone() };
     let b = levels("b");
     store.create_namespace(&b, &Properties::new()).await.unwrap();
-    for refused in
-        [NewTable { levels: b, ..third.clone() }, NewTable { comes: Comes::New, ..third.clone() }]
-    {
+    for refused in [
+        NewTable { levels: b, ..third.clone() },
+        NewTable { comes: TableOrigin::Created, ..third.clone() },
+    ] {
         let taken = store.commit_with_new(&[refused], &[]).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))), "{taken:?}");
         assert!(store.dropped(kept).await.unwrap().is_some());

@@ -3,7 +3,7 @@ use axum::{Router, http::Method, middleware, routing::post};
 use std::convert::Infallible;
 use tower::ServiceExt;
 
-const PATIENT: Pace = Pace { grace: Duration::from_secs(3600), bytes_per_second: 1 };
+const PATIENT: MinBodyRate = MinBodyRate { grace: Duration::from_secs(3600), bytes_per_second: 1 };
 const BYTES_MAX: usize = 8 << 10;
 
 async fn read(headers: HeaderMap, body: Body) -> Result<String, (StatusCode, String)> {
@@ -11,7 +11,7 @@ async fn read(headers: HeaderMap, body: Body) -> Result<String, (StatusCode, Str
     bytes.map(|bytes| bytes.len().to_string()).map_err(|cause| (cause.status(), cause.to_string()))
 }
 
-fn router(room: &Room) -> Router {
+fn router(room: &BodyMemory) -> Router {
     let route = post(|headers: HeaderMap, body: Body| async { read(headers, body).await });
     Router::new().route("/", route).layer(middleware::from_fn_with_state(room.clone(), bounded))
 }
@@ -30,8 +30,8 @@ async fn send(router: &Router, body: Body) -> u16 {
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_given_up() {
-    let pace = Pace { grace: Duration::from_millis(20), bytes_per_second: 1 << 20 };
-    let router = router(&Room::new(1 << 20, pace));
+    let pace = MinBodyRate { grace: Duration::from_millis(20), bytes_per_second: 1 << 20 };
+    let router = router(&BodyMemory::new(1 << 20, pace));
     for parts in [&[][..], &[1], &[4096]] {
         assert_eq!(send(&router, unfinished(parts)).await, 408, "{parts:?}");
     }
@@ -41,13 +41,13 @@ async fn a_body_that_stops_coming_is_given_up() {
 #[test]
 fn what_comes_buys_time() {
     let since = Instant::now();
-    let after = |bytes: usize| (Pace::SLOWEST.deadline(since, bytes) - since).as_secs();
+    let after = |bytes: usize| (MinBodyRate::SLOWEST.deadline(since, bytes) - since).as_secs();
     assert_eq!((after(0), after(16 << 10), after(10 << 20)), (10, 11, 650));
 }
 
 #[tokio::test]
 async fn bodies_of_all_requests_together_are_bounded() {
-    let room = Room::new(10 << 10, PATIENT);
+    let room = BodyMemory::new(10 << 10, PATIENT);
     let router = router(&room);
     // It holds its share for as long as it is waited for.
     let mut held = Box::pin(send(&router, unfinished(&[3000, 3000])));
@@ -55,7 +55,7 @@ async fn bodies_of_all_requests_together_are_bounded() {
     assert_eq!(room.units.available_permits(), 4);
     assert_eq!(send(&router, Body::from(vec![0; 4096])).await, 200);
     assert_eq!(send(&router, Body::from(vec![0; 4097])).await, 503);
-    assert_eq!(room.take(5000).unwrap_err(), Unread::NoRoom);
+    assert_eq!(room.take(5000).unwrap_err(), BodyReadError::NoRoom);
     assert!(room.take(0).is_ok());
     drop(held);
     assert_eq!(room.units.available_permits(), 10, "whoever goes away gives it back");
@@ -65,7 +65,7 @@ async fn bodies_of_all_requests_together_are_bounded() {
 
 #[tokio::test]
 async fn a_body_is_as_long_as_its_route_takes() {
-    let router = router(&Room::new(1 << 20, PATIENT));
+    let router = router(&BodyMemory::new(1 << 20, PATIENT));
     assert_eq!(send(&router, Body::from(vec![0; BYTES_MAX + 1])).await, 413);
     assert_eq!(send(&router, unfinished(&[BYTES_MAX, 1])).await, 413, "the rest is not waited for");
     let announced =
@@ -75,7 +75,7 @@ async fn a_body_is_as_long_as_its_route_takes() {
 
 #[tokio::test]
 async fn a_client_that_breaks_off_is_told_apart_from_one_that_is_slow() {
-    let router = router(&Room::new(1 << 20, PATIENT));
+    let router = router(&BodyMemory::new(1 << 20, PATIENT));
     let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
     assert_eq!(send(&router, Body::from_stream(broken)).await, 400);
 }

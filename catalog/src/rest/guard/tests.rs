@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    access::{Access, TokenRequest, make_token},
-    audit::Call,
+    access::{AccessControl, TokenRequest, make_token},
+    audit::AuditedCall,
     catalog::Catalog,
     metastore::Metastore,
     rest::{router, router_for},
@@ -15,7 +15,7 @@ use tower::ServiceExt;
 
 struct Server {
     router: Router,
-    access: Access,
+    access: AccessControl,
     store: Metastore,
     _folder: tempfile::TempDir,
 }
@@ -40,7 +40,7 @@ impl Server {
     /// With namespaces `a`, `a/sub` and `b`, and a table `t` in each of `a` and `b`.
     async fn start() -> (Self, String) {
         let (folder, store, catalog) = catalog().await;
-        let access = Access::on(store.clone(), Arc::new(|| 1_800_000_000_000), None);
+        let access = AccessControl::on(store.clone(), Arc::new(|| 1_800_000_000_000), None);
         let router = router_for(catalog, access.clone());
         let server = Self { router, access, store, _folder: folder };
         let admin = server.token(&["admin:*"]).await;
@@ -152,7 +152,7 @@ async fn nobody_is_let_in_without_a_valid_token() {
             [("", "Bearer"), ("Bearer nonsense", "Bearer error=\"invalid_token\"")]
         {
             let answer = server.send(method, token, &path, String::new()).await;
-            if *need == Need::Open {
+            if *need == AccessNeed::Open {
                 assert_eq!(answer.body["error"], "invalid_request");
                 continue;
             }
@@ -176,7 +176,7 @@ async fn foreign_and_missing_objects_answer_alike() {
     let (server, admin) = Server::start().await;
     let stranger = server.token(&["write:c"]).await;
     for (method, path, need) in ROUTES.iter().filter(|(_, path, _)| path.contains("/{}")) {
-        assert!(matches!(need, Need::In(_) | Need::Makes), "{path}");
+        assert!(matches!(need, AccessNeed::In(_) | AccessNeed::Makes), "{path}");
         let at = |namespace: &str| {
             format!("/v1{}", path.replacen("{}", namespace, 1).replace("{}", "t"))
         };
@@ -387,7 +387,7 @@ fn changes() -> Vec<(&'static str, &'static str, String, Value)> {
 async fn every_route_that_changes_something_leaves_one_record() {
     let (guarded, admin) = Server::start().await;
     let (folder, store, catalog) = catalog().await;
-    let access = Access::recorded(store.clone(), Arc::new(|| 1_800_000_000_000));
+    let access = AccessControl::recorded(store.clone(), Arc::new(|| 1_800_000_000_000));
     let router = router_for(catalog, access.clone());
     let open = Server { router, access, store, _folder: folder };
     let id = admin.split('_').nth(1).unwrap();
@@ -439,7 +439,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
             assert!(is_known, "{method} {path} leaves no record, or no test sees it");
         }
         let ends = server.store.audit_ends().await.unwrap();
-        let mut check = crate::audit::Check::new(ends, None);
+        let mut check = crate::audit::ChainCheck::new(ends, None);
         assert!(!check.page(&server.store.audit(0, 1000).await.unwrap()).unwrap());
         check.finish().unwrap();
     }
@@ -614,7 +614,7 @@ async fn client_credentials_give_a_token_that_works_until_the_api_token_is_revok
         assert_eq!(server.get(session, "/v1/namespaces/a/tables/t").await.status, 200);
         assert_eq!(server.get(session, "/v1/namespaces/b/tables/t").await.status, 404);
     }
-    let call = Call::new(Entry::default(), Arc::new(|| 0));
+    let call = AuditedCall::new(AuditEntry::default(), Arc::new(|| 0));
     server.access.control().unwrap().revoke_token(id, &call).await.unwrap();
     for session in &sessions {
         assert_eq!(server.get(session, "/v1/config").await.status, 401);
@@ -651,7 +651,7 @@ async fn a_right_secret_passes_whatever_came_before_it() {
     let grant = format!("grant_type=client_credentials&client_id={id}&client_secret=");
     let send = async |secret: &str| {
         let request = Request::post("/v1/oauth/tokens")
-            .extension(Peer("10.0.0.1".parse().unwrap()))
+            .extension(PeerAddress("10.0.0.1".parse().unwrap()))
             .body(Body::from(format!("{grant}{secret}")))
             .unwrap();
         server.router.clone().oneshot(request).await.unwrap().status().as_u16()

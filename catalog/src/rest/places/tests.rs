@@ -1,9 +1,9 @@
 use super::*;
-use crate::access::Scope;
+use crate::access::AccessScope;
 
 #[track_caller]
 fn check_allowed(scopes: &[&str], place: &str, expected: bool) {
-    let scopes = scopes.iter().map(|scope| scope.parse::<Scope>().unwrap()).collect();
+    let scopes = scopes.iter().map(|scope| scope.parse::<AccessScope>().unwrap()).collect();
     let principal = Principal::new("token:t", scopes, None);
     let location = Location::parse(&format!("s3://lake/wh/{place}")).unwrap();
     assert_eq!(is_allowed(&principal, "s3://lake/wh", &location), expected, "{place}");

@@ -3,7 +3,7 @@
 //! Its one invariant: whoever plans has a permit, and it is back as soon as the planning has ended,
 //! is given up or is too slow.
 
-use super::Refused;
+use super::RestError;
 use crate::scan::{Deadline, ScanError};
 use axum::http::StatusCode;
 use std::{sync::Arc, time::Duration};
@@ -21,20 +21,20 @@ const PLANNING_MAX: Duration = Duration::from_secs(30);
 
 /// The permits to plan. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::rest) struct Limits {
+pub(in crate::rest) struct PlanningLimits {
     permits: Arc<Semaphore>,
     wait_max: Duration,
     planning_max: Duration,
 }
 
-impl Default for Limits {
+impl Default for PlanningLimits {
     fn default() -> Self {
         let permits = Arc::new(Semaphore::new(PLANS_AT_ONCE));
         Self { permits, wait_max: WAIT_MAX, planning_max: PLANNING_MAX }
     }
 }
 
-impl Limits {
+impl PlanningLimits {
     /// For scans that are all too slow.
     #[cfg(test)]
     pub(in crate::rest) fn without_time() -> Self {
@@ -43,9 +43,9 @@ impl Limits {
 
     /// Plans when there is a permit, and up to the deadline that `plan` is given. What waits for
     /// the store is ended by the clock, what computes has to look at the deadline.
-    pub(super) async fn run<T, F>(&self, plan: impl FnOnce(Deadline) -> F) -> Result<T, Refused>
+    pub(super) async fn run<T, F>(&self, plan: impl FnOnce(Deadline) -> F) -> Result<T, RestError>
     where
-        F: Future<Output = Result<T, Refused>>,
+        F: Future<Output = Result<T, RestError>>,
     {
         let permit =
             timeout(self.wait_max, self.permits.acquire()).await.map_err(|_| too_many())?;
@@ -56,9 +56,9 @@ impl Limits {
     }
 }
 
-fn too_many() -> Refused {
+fn too_many() -> RestError {
     let message = "too many scans are planned at once: try again, or plan in the client";
-    Refused::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message)
+    RestError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message)
 }
 
 #[cfg(test)]
@@ -67,25 +67,25 @@ mod tests {
     use futures::poll;
     use std::{future::pending, pin::pin};
 
-    fn limits(wait_max: Duration, planning_max: Duration) -> Limits {
-        Limits { permits: Arc::new(Semaphore::new(1)), wait_max, planning_max }
+    fn limits(wait_max: Duration, planning_max: Duration) -> PlanningLimits {
+        PlanningLimits { permits: Arc::new(Semaphore::new(1)), wait_max, planning_max }
     }
 
     #[tokio::test]
     async fn a_permit_comes_back_however_planning_ends() {
         let fast = limits(WAIT_MAX, PLANNING_MAX);
         let free = || fast.permits.available_permits();
-        let done = fast.run(async |deadline| deadline.check().map_err(Refused::from)).await;
+        let done = fast.run(async |deadline| deadline.check().map_err(RestError::from)).await;
         assert_eq!((done.is_ok(), free()), (true, 1));
         {
-            let mut gone = pin!(fast.run(|_| pending::<Result<(), Refused>>()));
+            let mut gone = pin!(fast.run(|_| pending::<Result<(), RestError>>()));
             assert!(poll!(&mut gone).is_pending());
             assert_eq!(free(), 0);
         }
         assert_eq!(free(), 1, "its client is gone");
 
         let slow = limits(WAIT_MAX, Duration::ZERO);
-        let waits = slow.run(|_| pending::<Result<(), Refused>>()).await.unwrap_err();
+        let waits = slow.run(|_| pending::<Result<(), RestError>>()).await.unwrap_err();
         assert_eq!(waits.status(), StatusCode::SERVICE_UNAVAILABLE);
         // One that computes finds out by itself.
         let computes = slow.run(async |deadline| Ok(deadline.check()?)).await.unwrap_err();

@@ -24,10 +24,10 @@ struct Server {
 impl Server {
     /// With an empty table `ns.t` that is partitioned by its text and its day.
     async fn start() -> Self {
-        Self::start_with(limits::Limits::default()).await
+        Self::start_with(limits::PlanningLimits::default()).await
     }
 
-    async fn start_with(planning: limits::Limits) -> Self {
+    async fn start_with(planning: limits::PlanningLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -51,9 +51,9 @@ impl Server {
             .unwrap();
         let location = format!("{}/t", storage.root());
         let lake = Lake::at(storage, location, schema.build().unwrap(), spec.build());
-        let router = crate::rest::router_over(Rest {
+        let router = crate::rest::router_over(RestState {
             catalog,
-            access: crate::access::Access::off(),
+            access: crate::access::AccessControl::off(),
             answers: Arc::default(),
             manifests: crate::scan::manifests::ManifestCache::default(),
             planning,
@@ -307,11 +307,11 @@ async fn a_large_plan_is_handed_out_in_parts_that_have_each_file_once() {
     let (status, part) = server.fetch(tasks[2]).await;
     assert_eq!((status, paths(&part)), (200, found[1_800..].iter().map(String::as_str).collect()));
     // Nothing that was not written here is read.
-    let token = Token::read(tasks[0]).unwrap();
+    let token = PlanToken::read(tasks[0]).unwrap();
     let part = token.part.unwrap();
-    let changed = |part: token::Part| Token { part: Some(part), ..token.clone() }.write();
-    let other = Token { table: uuid::Uuid::nil(), ..token.clone() }.write();
-    let whole = Token { part: None, ..token.clone() }.write();
+    let changed = |part: token::PlanPart| PlanToken { part: Some(part), ..token.clone() }.write();
+    let other = PlanToken { table: uuid::Uuid::nil(), ..token.clone() }.write();
+    let whole = PlanToken { part: None, ..token.clone() }.write();
     let mut damaged = tasks[0].to_owned();
     damaged.replace_range(20..21, if &damaged[20..21] == "0" { "1" } else { "0" });
     for task in [
@@ -320,9 +320,9 @@ async fn a_large_plan_is_handed_out_in_parts_that_have_each_file_once() {
         "zz".repeat(40),
         other,
         whole,
-        changed(token::Part { to: 9, ..part }),
-        changed(token::Part { from: 5, to: 2, ..part }),
-        changed(token::Part { of: 1, ..part }),
+        changed(token::PlanPart { to: 9, ..part }),
+        changed(token::PlanPart { from: 5, to: 2, ..part }),
+        changed(token::PlanPart { of: 1, ..part }),
     ] {
         let (status, answer) = server.fetch(&task).await;
         assert_eq!(
@@ -421,7 +421,7 @@ async fn a_table_without_a_snapshot_has_nothing_to_read() {
 
 #[tokio::test]
 async fn scans_that_are_too_slow_do_not_keep_others_out() {
-    let mut server = Server::start_with(limits::Limits::without_time()).await;
+    let mut server = Server::start_with(limits::PlanningLimits::without_time()).await;
     let file = server.data(Some("a"), 1).build().unwrap();
     server.lake.commit(Operation::Append, vec![vec![file]]).await;
     server.publish().await;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// A plan, or a part of one.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct Token {
+pub(super) struct PlanToken {
     /// Of which table.
     pub(super) table: Uuid,
     /// The schema that names in the request are of.
@@ -17,7 +17,7 @@ pub(super) struct Token {
     /// The request.
     pub(super) body: PlanBody,
     /// Which part of it; all when none.
-    pub(super) part: Option<Part>,
+    pub(super) part: Option<PlanPart>,
     /// Whether the request had a filter that is left to the client.
     #[serde(default)]
     pub(super) leaves_filter: bool,
@@ -25,7 +25,7 @@ pub(super) struct Token {
 
 /// A run of the manifests that a scan has to read.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct Part {
+pub(super) struct PlanPart {
     /// The first.
     pub(super) from: usize,
     /// The one after the last.
@@ -34,7 +34,7 @@ pub(super) struct Part {
     pub(super) of: u64,
 }
 
-impl Token {
+impl PlanToken {
     pub(super) fn write(&self) -> String {
         let json = serde_json::to_vec(self).expect("a request has only string keys");
         let sum = xxhash_rust::xxh3::xxh3_64(&json);

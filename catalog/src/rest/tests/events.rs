@@ -1,7 +1,7 @@
 //! The feed of changes.
 
 use super::*;
-use crate::metastore::{CHANGES_BYTES_MAX, Remembered};
+use crate::metastore::{CHANGES_BYTES_MAX, FeedRetention};
 
 #[tokio::test]
 async fn the_feed_tells_every_change_in_order() {
@@ -16,8 +16,8 @@ async fn the_feed_tells_every_change_in_order() {
         .await
         .empty();
     let mut drop = Request::delete("/v1/namespaces/ns/tables/u").body(Body::empty()).unwrap();
-    let entry = Entry { principal: "ann".to_owned(), ..Entry::default() };
-    drop.extensions_mut().insert(Call::new(entry, Arc::new(|| 0)));
+    let entry = AuditEntry { principal: "ann".to_owned(), ..AuditEntry::default() };
+    drop.extensions_mut().insert(AuditedCall::new(entry, Arc::new(|| 0)));
     server.send(drop).await.empty();
     server.call(Method::DELETE, "/v1/namespaces/ns").await.empty();
 
@@ -96,7 +96,7 @@ async fn a_reader_that_missed_something_is_told_so() {
     // Its number was given again after an older copy was put back.
     is_gone(&json!(format!("{feed}.5.{request}")), "another state").await;
     let remembered =
-        Remembered { requests_since_ms: 0, without_effect: 0, events: 2, event_bytes: 1 << 20 };
+        FeedRetention { requests_since_ms: 0, without_effect: 0, events: 2, event_bytes: 1 << 20 };
     server.catalog.metastore().forget_records(remembered).await.unwrap();
     is_gone(&first["continuation-token"], "not kept any more").await;
     is_gone(&start, "not kept any more").await;
@@ -190,11 +190,15 @@ async fn long_updates_are_told_up_to_a_bound_and_many_in_several_answers() {
     }
     assert_eq!(answers, [7, 1], "four of a megabyte in the first");
     // They are forgotten by their length as well.
-    let remembered =
-        Remembered { requests_since_ms: 0, without_effect: 0, events: 100, event_bytes: 5 << 19 };
+    let remembered = FeedRetention {
+        requests_since_ms: 0,
+        without_effect: 0,
+        events: 100,
+        event_bytes: 5 << 19,
+    };
     server.catalog.metastore().forget_records(remembered).await.unwrap();
     assert_eq!(server.get("/v1/events").await.ok()["events"].as_array().unwrap().len(), 2);
-    let remembered = Remembered { event_bytes: 1, ..remembered };
+    let remembered = FeedRetention { event_bytes: 1, ..remembered };
     server.catalog.metastore().forget_records(remembered).await.unwrap();
     let last = server.get("/v1/events").await.ok();
     assert_eq!(last["events"].as_array().unwrap().len(), 1, "the newest stays");

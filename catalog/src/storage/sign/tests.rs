@@ -1,5 +1,5 @@
 use super::*;
-use crate::storage::access::Access;
+use crate::storage::access::FileAccess;
 
 const OWN: &str = "s3://lake/wh/a/t";
 
@@ -9,7 +9,7 @@ fn options() -> S3Options {
         access_key_id: Some("id".to_owned()),
         secret_access_key: Some("secret".to_owned()),
         session_token: Some("token".to_owned()),
-        access: Access::RemoteSigning,
+        access: FileAccess::RemoteSigning,
         ..S3Options::default()
     }
 }
@@ -18,11 +18,11 @@ fn request(method: &str, path: &str) -> SignRequest {
     SignRequest {
         uri: format!("http://127.0.0.1:8333{path}"),
         method: method.to_owned(),
-        headers: Headers::new(),
+        headers: HeaderValues::new(),
     }
 }
 
-fn sign(scope: Scope, request: SignRequest) -> Result<Signed, CatalogError> {
+fn sign(scope: FileScope, request: SignRequest) -> Result<SignedRequest, CatalogError> {
     let storage = Storage::open("s3://lake/wh", &options()).unwrap();
     storage.sign(&Location::parse(OWN).unwrap(), scope, request)
 }
@@ -30,7 +30,7 @@ fn sign(scope: Scope, request: SignRequest) -> Result<Signed, CatalogError> {
 #[track_caller]
 fn refused(request: SignRequest) {
     let text = format!("{request:?}");
-    let refused = sign(Scope::Write, request);
+    let refused = sign(FileScope::Write, request);
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{text}");
 }
 
@@ -48,11 +48,11 @@ fn what_stays_inside_the_table_is_signed() {
     ];
     for path in own {
         for method in ["GET", "HEAD"] {
-            sign(Scope::Read, request(method, path)).unwrap();
+            sign(FileScope::Read, request(method, path)).unwrap();
         }
         for method in ["PUT", "DELETE"] {
-            sign(Scope::Write, request(method, path)).unwrap();
-            let denied = sign(Scope::Read, request(method, path));
+            sign(FileScope::Write, request(method, path)).unwrap();
+            let denied = sign(FileScope::Read, request(method, path));
             assert!(matches!(denied, Err(CatalogError::LocationForbidden(_))), "{method} {path}");
         }
     }
@@ -62,14 +62,14 @@ fn what_stays_inside_the_table_is_signed() {
         ("POST", "/lake/wh/a/t/data/x?uploadId=u"),
         ("DELETE", "/lake/wh/a/t/data/x?uploadId=u"),
     ] {
-        sign(Scope::Write, request(method, path)).unwrap();
+        sign(FileScope::Write, request(method, path)).unwrap();
     }
     for path in [
         "/lake?list-type=2&prefix=wh/a/t/",
         "/lake/?list-type=2&prefix=wh%2Fa%2Ft%2Fdata&max-keys=5",
         "/lake?list-type=2&prefix=wh/a/t/data/&delimiter=/",
     ] {
-        sign(Scope::Read, request("GET", path)).unwrap();
+        sign(FileScope::Read, request("GET", path)).unwrap();
     }
 }
 
@@ -169,7 +169,7 @@ fn a_header_that_does_more_is_refused() {
         "x-amz-rename-source",
         "x-amz-unknown",
     ] {
-        let headers = Headers::from([(name.to_owned(), vec!["/lake/wh/a/u/x".to_owned()])]);
+        let headers = HeaderValues::from([(name.to_owned(), vec!["/lake/wh/a/u/x".to_owned()])]);
         refused(SignRequest { headers, ..request("PUT", "/lake/wh/a/t/x") });
     }
 }
@@ -188,14 +188,14 @@ fn a_request_whose_body_says_what_it_does_is_refused() {
 
 #[test]
 fn a_signed_request_keeps_its_headers_and_gains_the_signature() {
-    let headers = Headers::from([
+    let headers = HeaderValues::from([
         ("Range".to_owned(), vec!["bytes=0-9".to_owned()]),
         ("Host".to_owned(), vec!["evil".to_owned()]),
         ("Authorization".to_owned(), vec!["other".to_owned()]),
         ("x-amz-date".to_owned(), vec!["19700101T000000Z".to_owned()]),
     ]);
     let signed =
-        sign(Scope::Read, SignRequest { headers, ..request("GET", "/lake/wh/a/t/x") }).unwrap();
+        sign(FileScope::Read, SignRequest { headers, ..request("GET", "/lake/wh/a/t/x") }).unwrap();
     let names: Vec<&str> = signed.headers.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -219,9 +219,9 @@ fn a_signed_request_keeps_its_headers_and_gains_the_signature() {
 #[test]
 fn a_warehouse_that_hands_out_keys_signs_nothing() {
     let storage =
-        Storage::open("s3://lake/wh", &S3Options { access: Access::StaticKeys, ..options() })
+        Storage::open("s3://lake/wh", &S3Options { access: FileAccess::StaticKeys, ..options() })
             .unwrap();
     let own = Location::parse(OWN).unwrap();
-    let signed = storage.sign(&own, Scope::Write, request("GET", "/lake/wh/a/t/x"));
+    let signed = storage.sign(&own, FileScope::Write, request("GET", "/lake/wh/a/t/x"));
     assert!(matches!(signed, Err(CatalogError::Invalid(_))));
 }

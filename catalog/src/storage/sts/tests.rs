@@ -16,9 +16,10 @@ fn a_policy_opens_one_prefix_whatever_its_name() {
     ] {
         let own = Location::parse(&format!("s3://bucket/{name}")).unwrap();
         // Through its text, as the token service reads it.
-        let policy: Value =
-            serde_json::from_str(&policy(&store, &role, "bucket", &own, Scope::Write).to_string())
-                .unwrap();
+        let policy: Value = serde_json::from_str(
+            &policy(&store, &role, "bucket", &own, FileScope::Write).to_string(),
+        )
+        .unwrap();
         let statements = policy["Statement"].as_array().unwrap();
         assert_eq!(statements.len(), 2);
         assert_eq!(statements[0]["Resource"], json!([format!("arn:aws:s3:::bucket/{escaped}/*")]));
@@ -30,7 +31,7 @@ fn a_policy_opens_one_prefix_whatever_its_name() {
         );
     }
     let own = Location::parse("s3://bucket/t").unwrap();
-    let read = policy(&store, &role, "bucket", &own, Scope::Read);
+    let read = policy(&store, &role, "bucket", &own, FileScope::Read);
     assert_eq!(read["Statement"][0]["Action"], json!(["s3:GetObject"]));
 }
 
@@ -44,7 +45,7 @@ fn a_policy_is_for_the_partition_of_the_role() {
         ("arn::iam::1:role/x", "aws"),
         ("writer", "aws"),
     ] {
-        let policy = policy(&elsewhere(), &role(arn), "bucket", &own, Scope::Write);
+        let policy = policy(&elsewhere(), &role(arn), "bucket", &own, FileScope::Write);
         let statements = &policy["Statement"];
         assert_eq!(statements[0]["Resource"], json!([format!("arn:{partition}:s3:::bucket/t/*")]));
         assert_eq!(statements[1]["Resource"], json!([format!("arn:{partition}:s3:::bucket")]));
@@ -55,7 +56,7 @@ fn a_policy_is_for_the_partition_of_the_role() {
 fn keys_of_kms_are_used_on_aws_and_through_s3_only() {
     let own = Location::parse("s3://bucket/t").unwrap();
     let role = role("arn:aws:iam::1:role/x");
-    let on_aws = policy(&S3Options::default(), &role, "bucket", &own, Scope::Read);
+    let on_aws = policy(&S3Options::default(), &role, "bucket", &own, FileScope::Read);
     assert_eq!(
         on_aws["Statement"][2],
         json!({
@@ -65,7 +66,7 @@ fn keys_of_kms_are_used_on_aws_and_through_s3_only() {
             "Condition": {"StringLike": {"kms:ViaService": ["s3.*"]}},
         })
     );
-    let elsewhere = policy(&elsewhere(), &role, "bucket", &own, Scope::Read);
+    let elsewhere = policy(&elsewhere(), &role, "bucket", &own, FileScope::Read);
     assert_eq!(elsewhere["Statement"].as_array().unwrap().len(), 2);
 }
 
@@ -74,8 +75,8 @@ fn elsewhere() -> S3Options {
     S3Options { endpoint: Some("http://127.0.0.1:8333".to_owned()), ..S3Options::default() }
 }
 
-fn role(arn: &str) -> Role {
-    Role { arn: arn.to_owned(), endpoint: None, lifetime: Duration::from_secs(900) }
+fn role(arn: &str) -> AssumedRole {
+    AssumedRole { arn: arn.to_owned(), endpoint: None, lifetime: Duration::from_secs(900) }
 }
 
 /// A token service that counts and keeps what it is asked.
@@ -110,20 +111,20 @@ async fn a_roles_keys_are_asked_for_once_per_table_and_scope() {
         <SecretAccessKey>s{n}</SecretAccessKey><SessionToken>t{n}</SessionToken></Credentials>\
         </AssumeRoleResult></AssumeRoleResponse>";
     let (address, asked, _server) = token_service(answer).await;
-    let role = Role {
+    let role = AssumedRole {
         arn: "arn:aws:iam::1:role/x&y".to_owned(),
         endpoint: Some(address),
         lifetime: Duration::from_secs(900),
     };
-    let sessions = Sessions::default();
+    let sessions = KeyCache::default();
     let at = |name: &str| Location::parse(&format!("s3://bucket/{name}")).unwrap();
     let keys = async |name: &str, scope| {
         sessions.keys(&options(), &role, "bucket", &at(name), scope).await.unwrap().id.unwrap()
     };
-    assert_eq!(keys("a", Scope::Write).await, "k1");
-    assert_eq!(keys("a", Scope::Write).await, "k1");
-    assert_eq!(keys("a", Scope::Read).await, "k2");
-    assert_eq!(keys("b", Scope::Write).await, "k3");
+    assert_eq!(keys("a", FileScope::Write).await, "k1");
+    assert_eq!(keys("a", FileScope::Write).await, "k1");
+    assert_eq!(keys("a", FileScope::Read).await, "k2");
+    assert_eq!(keys("b", FileScope::Write).await, "k3");
     let asked = asked.lock().unwrap();
     let (headers, body) = &asked[0];
     let authorization = headers["authorization"].to_str().unwrap();
@@ -132,16 +133,20 @@ async fn a_roles_keys_are_asked_for_once_per_table_and_scope() {
     assert_eq!(form["RoleArn"], role.arn);
     assert_eq!(form["DurationSeconds"], "900");
     let sent: Value = serde_json::from_str(&form["Policy"]).unwrap();
-    assert_eq!(sent, policy(&options(), &role, "bucket", &at("a"), Scope::Write));
+    assert_eq!(sent, policy(&options(), &role, "bucket", &at("a"), FileScope::Write));
 }
 
 #[tokio::test]
 async fn a_token_service_that_gives_no_keys_is_an_error_that_may_pass() {
     let (address, _, _server) = token_service("<Error><Code>AccessDenied</Code></Error>").await;
-    let role =
-        Role { arn: "r".to_owned(), endpoint: Some(address), lifetime: Duration::from_secs(900) };
+    let role = AssumedRole {
+        arn: "r".to_owned(),
+        endpoint: Some(address),
+        lifetime: Duration::from_secs(900),
+    };
     let own = Location::parse("s3://bucket/a").unwrap();
-    let refused = Sessions::default().keys(&options(), &role, "bucket", &own, Scope::Read).await;
+    let refused =
+        KeyCache::default().keys(&options(), &role, "bucket", &own, FileScope::Read).await;
     let Err(CatalogError::Storage { source, .. }) = refused else { panic!("keys from nowhere") };
     assert!(source.to_string().contains("AccessDenied"), "{source}");
 }

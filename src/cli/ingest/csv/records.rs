@@ -23,7 +23,7 @@ pub(super) enum RecordError {
 
 /// The fields of one record.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub(super) struct CsvRecord {
     bytes: Vec<u8>,
     /// Where each field ends in `bytes`.
     ends: Vec<usize>,
@@ -31,7 +31,7 @@ pub(super) struct Record {
     pub(super) line: u64,
 }
 
-impl Record {
+impl CsvRecord {
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -48,7 +48,7 @@ impl Record {
 
 /// Where in a record a byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum CsvState {
     /// A field begins here.
     Start,
     Plain,
@@ -58,13 +58,13 @@ enum Place {
 }
 
 /// Reads records; empty lines between them are none.
-pub(super) struct Records<R> {
+pub(super) struct CsvRecords<R> {
     reader: R,
-    walk: Walk,
+    walk: CsvWalk,
 }
 
 /// How far the bytes were looked at.
-struct Walk {
+struct CsvWalk {
     delimiter: u8,
     /// The line of the next byte, from 1.
     line: u64,
@@ -74,32 +74,32 @@ struct Walk {
     quoted_since: u64,
 }
 
-impl Walk {
+impl CsvWalk {
     /// Takes the next byte of a record; none when it was the last.
-    fn step(&mut self, place: Place, byte: u8, record: &mut Record) -> Option<Place> {
+    fn step(&mut self, place: CsvState, byte: u8, record: &mut CsvRecord) -> Option<CsvState> {
         let is_end = matches!(byte, b'\r' | b'\n');
         let is_second = byte == b'\n' && self.after_return;
         self.after_return = byte == b'\r';
         self.line += u64::from(is_end && !is_second);
         match place {
-            Place::Quoted if byte == b'"' => return Some(Place::Closed),
-            Place::Quoted => {
+            CsvState::Quoted if byte == b'"' => return Some(CsvState::Closed),
+            CsvState::Quoted => {
                 record.bytes.push(byte);
-                return Some(Place::Quoted);
+                return Some(CsvState::Quoted);
             }
-            Place::Closed if byte == b'"' => {
+            CsvState::Closed if byte == b'"' => {
                 record.bytes.push(byte);
-                return Some(Place::Quoted);
+                return Some(CsvState::Quoted);
             }
-            Place::Start if byte == b'"' => {
+            CsvState::Start if byte == b'"' => {
                 self.quoted_since = self.line;
-                return Some(Place::Quoted);
+                return Some(CsvState::Quoted);
             }
-            Place::Start if is_end && record.ends.is_empty() => {
+            CsvState::Start if is_end && record.ends.is_empty() => {
                 record.line = self.line;
-                return Some(Place::Start);
+                return Some(CsvState::Start);
             }
-            Place::Start | Place::Plain | Place::Closed => (),
+            CsvState::Start | CsvState::Plain | CsvState::Closed => (),
         }
         if is_end {
             record.end_field();
@@ -107,25 +107,25 @@ impl Walk {
         }
         if byte == self.delimiter {
             record.end_field();
-            return Some(Place::Start);
+            return Some(CsvState::Start);
         }
         record.bytes.push(byte);
-        Some(Place::Plain)
+        Some(CsvState::Plain)
     }
 }
 
-impl<R: BufRead> Records<R> {
+impl<R: BufRead> CsvRecords<R> {
     pub(super) fn new(reader: R, delimiter: u8) -> Self {
-        let walk = Walk { delimiter, line: 1, after_return: false, quoted_since: 1 };
+        let walk = CsvWalk { delimiter, line: 1, after_return: false, quoted_since: 1 };
         Self { reader, walk }
     }
 
     /// Reads the next record into `record`; false at the end of the text.
-    pub(super) fn read(&mut self, record: &mut Record) -> Result<bool, RecordError> {
+    pub(super) fn read(&mut self, record: &mut CsvRecord) -> Result<bool, RecordError> {
         record.bytes.clear();
         record.ends.clear();
         record.line = self.walk.line;
-        let mut place = Some(Place::Start);
+        let mut place = Some(CsvState::Start);
         while let Some(mut now) = place {
             let chunk = match self.reader.fill_buf() {
                 Ok(chunk) => chunk,
@@ -145,8 +145,8 @@ impl<R: BufRead> Records<R> {
             self.reader.consume(used);
             if RECORD_BYTES_MAX < record.bytes.len() {
                 return Err(match now {
-                    Place::Quoted => RecordError::Unterminated { line: self.walk.quoted_since },
-                    Place::Start | Place::Plain | Place::Closed => {
+                    CsvState::Quoted => RecordError::Unterminated { line: self.walk.quoted_since },
+                    CsvState::Start | CsvState::Plain | CsvState::Closed => {
                         RecordError::TooLong { line: record.line }
                     }
                 });
@@ -156,11 +156,11 @@ impl<R: BufRead> Records<R> {
     }
 
     /// The last record of the text ends in this place.
-    fn end(&self, place: Place, record: &mut Record) -> Result<bool, RecordError> {
+    fn end(&self, place: CsvState, record: &mut CsvRecord) -> Result<bool, RecordError> {
         match place {
-            Place::Quoted => Err(RecordError::Unterminated { line: self.walk.quoted_since }),
-            Place::Start if record.ends.is_empty() => Ok(false),
-            Place::Start | Place::Plain | Place::Closed => {
+            CsvState::Quoted => Err(RecordError::Unterminated { line: self.walk.quoted_since }),
+            CsvState::Start if record.ends.is_empty() => Ok(false),
+            CsvState::Start | CsvState::Plain | CsvState::Closed => {
                 record.end_field();
                 Ok(true)
             }
@@ -178,8 +178,8 @@ mod tests {
     fn check(text: &str, expected: &[&str]) {
         for bytes in [1, 2, 3, 64] {
             let reader = BufReader::with_capacity(bytes, text.as_bytes());
-            let mut records = Records::new(reader, b',');
-            let mut record = Record::default();
+            let mut records = CsvRecords::new(reader, b',');
+            let mut record = CsvRecord::default();
             let mut found = Vec::new();
             loop {
                 match records.read(&mut record) {
@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn no_record_takes_more_than_its_bound() {
         let long = [b"a\n\"".as_slice(), &vec![b'x'; RECORD_BYTES_MAX + 2]].concat();
-        let mut records = Records::new(&long[..], b',');
-        let mut record = Record::default();
+        let mut records = CsvRecords::new(&long[..], b',');
+        let mut record = CsvRecord::default();
         assert!(records.read(&mut record).unwrap());
         let problem = records.read(&mut record).unwrap_err();
         assert!(matches!(problem, RecordError::Unterminated { line: 2 }), "{problem}");

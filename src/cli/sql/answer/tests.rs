@@ -1,7 +1,7 @@
 use super::*;
 
 fn told(media: &str, body: &str, chunk: usize) -> Option<String> {
-    let mut end = End::default();
+    let mut end = AnswerEnd::default();
     body.as_bytes().chunks(chunk).for_each(|bytes| end.push(bytes));
     end.error(media)
 }

@@ -3,11 +3,11 @@
 //!
 //! Source: the pages on changefeed messages, envelopes and sinks of CockroachDB's documentation.
 
-use super::{Origin, digest, digest_of, event_type, find};
+use super::{ChangeSource, digest, digest_of, event_type, find};
 use crate::event::{
-    json::{self, Kind, Value},
+    json::{self, JsonKind, JsonValue},
     names,
-    normalize::{Cell, Draft, convert},
+    normalize::{CellValue, EventDraft, convert},
 };
 use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_128;
@@ -18,7 +18,7 @@ pub(super) const ORIGIN: &str = "cockroachdb";
 /// when the feed saw it.
 const CLOCKS: [&str; 2] = ["mvcc_timestamp", "updated"];
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> EventDraft<'_, 'a> {
     /// Whether this is such a message: it says the row, and when it was changed, or its key and where
     /// it belongs.
     pub(super) fn is_changefeed(&self) -> bool {
@@ -28,8 +28,8 @@ impl<'a> Draft<'_, 'a> {
         {
             return false;
         }
-        let has_key = self.value(names::KEY).is_some_and(|key| key.kind == Kind::Array);
-        let is_row = |slot: usize| self.value(slot).is_none_or(|row| row.kind == Kind::Object);
+        let has_key = self.value(names::KEY).is_some_and(|key| key.kind == JsonKind::Array);
+        let is_row = |slot: usize| self.value(slot).is_none_or(|row| row.kind == JsonKind::Object);
         let is_placed = has_key && find(self.top, "topic").is_some_and(|it| it.text().is_some());
         is_row(names::BEFORE)
             && is_row(names::AFTER)
@@ -37,7 +37,7 @@ impl<'a> Draft<'_, 'a> {
     }
 
     /// A reading of the cluster's clock: nanoseconds, a point and a counter.
-    fn clock(&self, name: &str) -> Option<(Value<'a>, i64)> {
+    fn clock(&self, name: &str) -> Option<(JsonValue<'a>, i64)> {
         let value = find(self.top, name)?;
         let text = value.text()?;
         let (ns, counter) = text.split_once('.')?;
@@ -54,22 +54,22 @@ impl<'a> Draft<'_, 'a> {
             (Some(_), None) if self.has(names::BEFORE) => "c",
             (Some(_), _) => "u",
         };
-        self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+        self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
         self.change.event_type = Some(event_type(op));
         let topic = find(self.top, "topic").and_then(|topic| topic.text());
         if let Some(topic) = &topic {
             let (store, table) = split_topic(topic);
             if let Some(store) = store {
-                self.put(names::STORE, Cell::Text(Cow::Owned(store.to_owned())));
+                self.put(names::STORE, CellValue::Text(Cow::Owned(store.to_owned())));
             }
-            self.put(names::COLLECTION, Cell::Text(Cow::Owned(table.to_owned())));
+            self.put(names::COLLECTION, CellValue::Text(Cow::Owned(table.to_owned())));
         }
         if self.value(names::SOURCE).is_none() {
-            self.put(names::SOURCE, Cell::Text(Cow::Borrowed(ORIGIN)));
+            self.put(names::SOURCE, CellValue::Text(Cow::Borrowed(ORIGIN)));
         }
         let clocks = CLOCKS.map(|name| self.clock(name));
         if let Some((_, ns)) = clocks.into_iter().flatten().next() {
-            self.put(names::LSN, Cell::Long(ns));
+            self.put(names::LSN, CellValue::Long(ns));
         }
         self.change.ts = clocks.into_iter().flatten().next_back().map(|(value, _)| value);
         // The first scan of a table emits rows of any age.
@@ -77,7 +77,7 @@ impl<'a> Draft<'_, 'a> {
         self.changefeed_id(op, topic.as_deref().unwrap_or_default());
         match self.value(names::KEY) {
             Some(key) => self.single_key(key),
-            None => self.key_from_image(&Origin::source(None, None)),
+            None => self.key_from_image(&ChangeSource::source(None, None)),
         }
     }
 
@@ -101,16 +101,16 @@ impl<'a> Draft<'_, 'a> {
     }
 
     /// A primary key of one column is that column's value.
-    pub(super) fn single_key(&mut self, key: Value<'a>) {
+    pub(super) fn single_key(&mut self, key: JsonValue<'a>) {
         let parts = match key.kind {
-            Kind::Array => json::elements_of(key),
-            Kind::Object => json::members_of(key).iter().map(|member| member.value).collect(),
+            JsonKind::Array => json::elements_of(key),
+            JsonKind::Object => json::members_of(key).iter().map(|member| member.value).collect(),
             _ => return,
         };
         if let [one] = parts.as_slice()
-            && let Some(Cell::Text(text)) = convert(names::KEY, *one)
+            && let Some(CellValue::Text(text)) = convert(names::KEY, *one)
         {
-            self.put(names::KEY, Cell::Text(text));
+            self.put(names::KEY, CellValue::Text(text));
             self.forget(names::KEY);
         }
     }

@@ -4,15 +4,15 @@
 //! All other members are columns of the row, whatever they are called: a column `type` or `id` is no
 //! type and no id of an event.
 
-use super::{Operation, Origin, find, origin::field, time_of};
+use super::{ChangeOperation, ChangeSource, find, origin::field, time_of};
 use crate::event::{
-    json::Kind,
+    json::JsonKind,
     names,
-    normalize::{Cell, Draft},
+    normalize::{CellValue, EventDraft},
 };
 use std::borrow::Cow;
 
-impl Draft<'_, '_> {
+impl EventDraft<'_, '_> {
     /// Whether this is such a row: nothing else says what was done to it.
     pub(super) fn is_flat_row(&self) -> bool {
         self.has_fields && self.flat_op().is_some()
@@ -33,8 +33,8 @@ impl Draft<'_, '_> {
         let deleted = || {
             let value = find(self.top, "__deleted")?;
             match (value.kind, value.raw) {
-                (Kind::Bool, "true") | (_, "\"true\"") => Some("d"),
-                (Kind::Bool, _) | (_, "\"false\"") => Some("u"),
+                (JsonKind::Bool, "true") | (_, "\"true\"") => Some("d"),
+                (JsonKind::Bool, _) | (_, "\"false\"") => Some("u"),
                 _ => None,
             }
         };
@@ -45,16 +45,16 @@ impl Draft<'_, '_> {
     pub(super) fn flat_row(&mut self) {
         self.is_lossy = true;
         let Some(op) = self.flat_op() else { return };
-        let origin = Origin::fields(self.top);
-        self.present = names::Slots::NONE;
-        let operation = Operation { op: super::op(op), text: Cow::Borrowed(op) };
+        let origin = ChangeSource::fields(self.top);
+        self.present = names::SlotSet::NONE;
+        let operation = ChangeOperation { op: super::op(op), text: Cow::Borrowed(op) };
         if let Some(op) = operation.op {
-            self.put(names::OP, Cell::Text(Cow::Borrowed(op)));
+            self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
             let columns = self.top.iter().filter(|member| field(member).is_none());
             let columns: Vec<&str> = columns.map(|member| member.text).collect();
             let image = if op == "d" { names::BEFORE } else { names::AFTER };
             let row = format!("{{{}}}", columns.join(","));
-            self.put(image, Cell::Text(Cow::Owned(row)));
+            self.put(image, CellValue::Text(Cow::Owned(row)));
         }
         self.describe(&origin, &operation);
         self.change.ts = find(self.top, "__ts_ms").or_else(|| time_of(&origin));

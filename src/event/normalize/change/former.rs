@@ -3,7 +3,7 @@
 //!
 //! It goes once no folder of that version is left to be upgraded.
 
-use super::origin::Origin;
+use super::origin::ChangeSource;
 use xxhash_rust::xxh3::xxh3_128;
 
 const POSITION: [&str; 14] = [
@@ -25,7 +25,7 @@ const POSITION: [&str; 14] = [
 const LOG_POSITION: [&str; 5] = ["lsn", "pos", "scn", "change_lsn", "ord"];
 
 /// The id of a change with these images; none where that version made one up.
-pub(super) fn id(origin: &Origin<'_, '_>, op: &str, images: [&str; 2]) -> Option<String> {
+pub(super) fn id(origin: &ChangeSource<'_, '_>, op: &str, images: [&str; 2]) -> Option<String> {
     LOG_POSITION.into_iter().find_map(|name| origin.get(name))?;
     let mut text = op.to_owned();
     for name in POSITION {

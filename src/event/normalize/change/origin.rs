@@ -2,7 +2,7 @@
 //! are sent. Leaves what they mean to `position`.
 
 use crate::event::{
-    json::{self, Kind, Member, Value},
+    json::{self, JsonKind, JsonMember, JsonValue},
     normalize::find,
 };
 use std::borrow::Cow;
@@ -13,15 +13,15 @@ const ATTRIBUTE_PREFIX: &str = "iodebezium";
 pub(super) const FIELD_PREFIX: &str = "__";
 
 /// Where a change comes from.
-pub(super) struct Origin<'m, 'a> {
-    form: Form,
-    members: Cow<'m, [Member<'a>]>,
+pub(super) struct ChangeSource<'m, 'a> {
+    form: SourceForm,
+    members: Cow<'m, [JsonMember<'a>]>,
     /// The members of `transaction`.
-    transaction: Vec<Member<'a>>,
+    transaction: Vec<JsonMember<'a>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum SourceForm {
     /// The members of an envelope's `source`.
     Source,
     /// The attributes of a CloudEvent, among them those that Debezium's converter made of `source`:
@@ -31,41 +31,51 @@ enum Form {
     Fields,
 }
 
-impl<'m, 'a> Origin<'m, 'a> {
+impl<'m, 'a> ChangeSource<'m, 'a> {
     /// Of an envelope with these values.
-    pub(super) fn source(source: Option<Value<'a>>, transaction: Option<Value<'a>>) -> Self {
+    pub(super) fn source(
+        source: Option<JsonValue<'a>>,
+        transaction: Option<JsonValue<'a>>,
+    ) -> Self {
         let members = source.map(json::members_of).unwrap_or_default();
-        Self::new(Form::Source, Cow::Owned(members), transaction)
+        Self::new(SourceForm::Source, Cow::Owned(members), transaction)
     }
 
     /// Of a CloudEvent with these attributes.
-    pub(super) fn attributes(members: &'m [Member<'a>], transaction: Option<Value<'a>>) -> Self {
-        Self::new(Form::Attributes, Cow::Borrowed(members), transaction)
+    pub(super) fn attributes(
+        members: &'m [JsonMember<'a>],
+        transaction: Option<JsonValue<'a>>,
+    ) -> Self {
+        Self::new(SourceForm::Attributes, Cow::Borrowed(members), transaction)
     }
 
     /// Of a flattened row.
-    pub(super) fn fields(members: &'m [Member<'a>]) -> Self {
-        Self::new(Form::Fields, Cow::Borrowed(members), None)
+    pub(super) fn fields(members: &'m [JsonMember<'a>]) -> Self {
+        Self::new(SourceForm::Fields, Cow::Borrowed(members), None)
     }
 
-    fn new(form: Form, members: Cow<'m, [Member<'a>]>, transaction: Option<Value<'a>>) -> Self {
+    fn new(
+        form: SourceForm,
+        members: Cow<'m, [JsonMember<'a>]>,
+        transaction: Option<JsonValue<'a>>,
+    ) -> Self {
         let transaction = transaction.map(json::members_of).unwrap_or_default();
         Self { form, members, transaction }
     }
 
     /// Whether a CloudEvent says it by its attributes.
     pub(super) fn is_attributes(&self) -> bool {
-        self.form == Form::Attributes
+        self.form == SourceForm::Attributes
     }
 
     /// The value of a member of `source`; null is none.
-    pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
+    pub(super) fn get(&self, name: &str) -> Option<JsonValue<'a>> {
         let found = match self.form {
-            Form::Source => return find(&self.members, name),
-            Form::Attributes => self.members.iter().find(|member| {
+            SourceForm::Source => return find(&self.members, name),
+            SourceForm::Attributes => self.members.iter().find(|member| {
                 attribute(member).is_some_and(|attribute| letters(name).eq(attribute.bytes()))
             }),
-            Form::Fields => {
+            SourceForm::Fields => {
                 let called =
                     |wanted: &str| self.members.iter().find(|member| field(member) == Some(wanted));
                 // A time that is not the source's is when the row was processed.
@@ -73,7 +83,7 @@ impl<'m, 'a> Origin<'m, 'a> {
                 called(&format!("source_{name}")).or_else(own)
             }
         };
-        found.map(|member| member.value).filter(|value| value.kind != Kind::Null)
+        found.map(|member| member.value).filter(|value| value.kind != JsonKind::Null)
     }
 
     /// The text of a member of `source`; a number is its text.
@@ -84,9 +94,9 @@ impl<'m, 'a> Origin<'m, 'a> {
     /// The text of a member of `transaction`.
     pub(super) fn transaction(&self, name: &str) -> Option<Cow<'a, str>> {
         let value = find(&self.transaction, name).or_else(|| match self.form {
-            Form::Source => None,
-            Form::Attributes => self.get(&format!("tx{name}")),
-            Form::Fields => self.get(&format!("transaction_{name}")),
+            SourceForm::Source => None,
+            SourceForm::Attributes => self.get(&format!("tx{name}")),
+            SourceForm::Fields => self.get(&format!("transaction_{name}")),
         });
         value.map(text_of)
     }
@@ -96,12 +106,14 @@ impl<'m, 'a> Origin<'m, 'a> {
         let mut all: Vec<_> = self
             .members
             .iter()
-            .filter(|member| !matches!(member.value.kind, Kind::Null | Kind::Array | Kind::Object))
+            .filter(|member| {
+                !matches!(member.value.kind, JsonKind::Null | JsonKind::Array | JsonKind::Object)
+            })
             .filter_map(|member| {
                 let name = match self.form {
-                    Form::Source => member.name.text()?,
-                    Form::Attributes => Cow::Borrowed(attribute(member)?),
-                    Form::Fields => {
+                    SourceForm::Source => member.name.text()?,
+                    SourceForm::Attributes => Cow::Borrowed(attribute(member)?),
+                    SourceForm::Fields => {
                         let field = field(member)?;
                         Cow::Borrowed(field.strip_prefix("source_").unwrap_or(field))
                     }
@@ -120,20 +132,20 @@ pub(super) fn letters(name: &str) -> impl Iterator<Item = u8> {
 }
 
 /// Whether a CloudEvent's attribute is one that Debezium's converter adds.
-pub(super) fn attribute<'a>(member: &Member<'a>) -> Option<&'a str> {
+pub(super) fn attribute<'a>(member: &JsonMember<'a>) -> Option<&'a str> {
     plain(member)?.strip_prefix(ATTRIBUTE_PREFIX)
 }
 
 /// What a field of a flattened row is called without its prefix; none for a column of the row.
-pub(super) fn field<'a>(member: &Member<'a>) -> Option<&'a str> {
+pub(super) fn field<'a>(member: &JsonMember<'a>) -> Option<&'a str> {
     plain(member)?.strip_prefix(FIELD_PREFIX)
 }
 
-fn plain<'a>(member: &Member<'a>) -> Option<&'a str> {
+fn plain<'a>(member: &JsonMember<'a>) -> Option<&'a str> {
     member.name.raw.get(1..member.name.raw.len() - 1)
 }
 
 /// A string's text, or a value as it is written.
-fn text_of(value: Value<'_>) -> Cow<'_, str> {
+fn text_of(value: JsonValue<'_>) -> Cow<'_, str> {
     value.text().unwrap_or(Cow::Borrowed(value.raw))
 }

@@ -7,7 +7,7 @@
 //! touch the identity of changes without it. Source: the section "data change events" of each
 //! connector's page in Debezium's documentation, and those of TiCDC and CockroachDB on theirs.
 
-use super::origin::{Origin, letters};
+use super::origin::{ChangeSource, letters};
 
 /// What tells the database, the table and the stream apart. Names of all connectors.
 const PLACE: [&str; 16] = [
@@ -95,7 +95,7 @@ const READ_TIMES: [&str; 3] = ["ts_ms", "ts_us", "ts_ns"];
 
 /// What a source block says of one change.
 #[derive(Debug)]
-pub(super) struct Position {
+pub(super) struct ChangePosition {
     /// Everything that tells the change from others but its record.
     pub(super) text: String,
     /// Whether a change that says the same has the same position in the log.
@@ -106,9 +106,9 @@ pub(super) struct Position {
     pub(super) total_order: Option<String>,
 }
 
-impl Position {
+impl ChangePosition {
     /// The position of a change with this operation.
-    pub(super) fn of(origin: &Origin<'_, '_>, op: &str) -> Self {
+    pub(super) fn of(origin: &ChangeSource<'_, '_>, op: &str) -> Self {
         let flag = origin.text("snapshot");
         let is_snapshot = op == "r" || flag.is_some_and(|flag| flag != "false");
         let mut text = String::new();
@@ -136,7 +136,7 @@ impl Position {
     /// millisecond is enough.
     pub(super) fn push_times(
         &mut self,
-        origin: &Origin<'_, '_>,
+        origin: &ChangeSource<'_, '_>,
         outer: [Option<&str>; 3],
         names_row: bool,
     ) {
@@ -152,7 +152,7 @@ impl Position {
 
 impl Connector {
     /// Whether there is a position.
-    fn push(&self, text: &mut String, origin: &Origin<'_, '_>, is_snapshot: bool) -> bool {
+    fn push(&self, text: &mut String, origin: &ChangeSource<'_, '_>, is_snapshot: bool) -> bool {
         let mut is_in_log = false;
         for name in self.log {
             let value = origin.text(name).filter(|value| !is_zero(value));
@@ -177,7 +177,7 @@ impl Connector {
 }
 
 /// Which connector this is, if it is one that is known.
-fn connector(origin: &Origin<'_, '_>) -> Option<&'static Connector> {
+fn connector(origin: &ChangeSource<'_, '_>) -> Option<&'static Connector> {
     let name = origin.text("connector").or_else(|| origin.text("origin"));
     // A flattened row seldom says its connector, and no other one counts like MongoDB's.
     let name = name.or_else(|| origin.get("ord").map(|_| "mongodb".into()))?;
@@ -192,7 +192,7 @@ fn connector(origin: &Origin<'_, '_>) -> Option<&'static Connector> {
 
 /// What a connector that nobody knows says under a name that means a position to others, or looks
 /// like one. Whether there is a position.
-fn push_all(text: &mut String, origin: &Origin<'_, '_>) -> bool {
+fn push_all(text: &mut String, origin: &ChangeSource<'_, '_>) -> bool {
     let mut is_in_log = false;
     for (name, value) in origin.all() {
         let is = |known: &&str| letters(&name).eq(letters(known));
@@ -213,7 +213,7 @@ fn push_all(text: &mut String, origin: &Origin<'_, '_>) -> bool {
 
 /// `sequence` is the text of an array: where the connector stood, which is another place after a
 /// restart, and where the change stands.
-fn last_of_sequence(origin: &Origin<'_, '_>) -> Option<String> {
+fn last_of_sequence(origin: &ChangeSource<'_, '_>) -> Option<String> {
     let sequence: Vec<Option<String>> = serde_json::from_str(&origin.text("sequence")?).ok()?;
     sequence.into_iter().next_back().flatten().filter(|last| !is_zero(last))
 }

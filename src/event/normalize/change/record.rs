@@ -2,11 +2,11 @@
 //! schema, CockroachDB's resolved timestamps. Each is an event of a type of its own, so that none is
 //! refused: a connector whose record is refused stops.
 
-use super::{Origin, Position, digest, find, time_of};
+use super::{ChangePosition, ChangeSource, digest, find, time_of};
 use crate::event::{
-    json::{Kind, Parts, Value},
+    json::{EventParts, JsonKind, JsonValue},
     names,
-    normalize::{Cell, Draft},
+    normalize::{CellValue, EventDraft},
 };
 use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_128;
@@ -21,7 +21,7 @@ pub(super) const OTHER: &str = "debezium.record";
 /// Members that only a change of schema has.
 const OF_SCHEMA_CHANGE: [&str; 3] = ["\"ddl\"", "\"tableChanges\"", "\"databaseName\""];
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> EventDraft<'_, 'a> {
     /// Takes such a record, if this is one.
     pub(super) fn service_record(&mut self) -> bool {
         let has = |name: &str| self.top.iter().any(|member| member.name.raw == name);
@@ -57,17 +57,18 @@ impl<'a> Draft<'_, 'a> {
         let Some(id) = self.value(names::ID) else { return };
         let text = id.text().unwrap_or(Cow::Borrowed(id.raw));
         let identity = xxh3_128(format!("{status}\0{text}").as_bytes());
-        self.put(names::TXID, Cell::Text(text));
+        self.put(names::TXID, CellValue::Text(text));
         self.service(TRANSACTION, Some(identity));
     }
 
     fn schema_change(&mut self) {
-        let origin = Origin::source(self.value(names::SOURCE), self.value(names::TRANSACTION));
+        let origin =
+            ChangeSource::source(self.value(names::SOURCE), self.value(names::TRANSACTION));
         for slot in [names::STORE, names::COLLECTION, names::SOURCE] {
             self.forget(slot);
         }
         self.place(&origin);
-        let position = Position::of(&origin, "");
+        let position = ChangePosition::of(&origin, "");
         let mut identity = position.text;
         for name in ["ddl", "databaseName", "schemaName", "tableChanges"] {
             let value = find(self.top, name).map_or(0, digest);
@@ -95,36 +96,36 @@ impl<'a> Draft<'_, 'a> {
 }
 
 /// The record in Kafka Connect's wrapper. `payload` of other events is what their sender put there.
-pub(in crate::event::normalize) enum Wrapped<'a> {
+pub(in crate::event::normalize) enum ConnectRecord<'a> {
     /// The record.
-    Record(Value<'a>),
+    Record(JsonValue<'a>),
     /// The same, in a wrapper that only an envelope tells from other events.
-    Perhaps(Value<'a>),
+    Perhaps(JsonValue<'a>),
     /// A deleted key's tombstone.
     Tombstone,
 }
 
 /// Whether an event that is no CloudEvent is what Debezium sends among those: its converter leaves
 /// what is no change as it is.
-pub(crate) fn is_among_cloud_events(parts: &Parts<'_>) -> bool {
+pub(crate) fn is_among_cloud_events(parts: &EventParts<'_>) -> bool {
     let mut cells = Vec::new();
-    let mut draft = Draft::new("", &parts.top, &parts.data, (&mut cells, names::COLUMNS));
+    let mut draft = EventDraft::new("", &parts.top, &parts.data, (&mut cells, names::COLUMNS));
     draft.wrapped().is_some() || draft.database_record()
 }
 
-impl<'a> Draft<'_, 'a> {
+impl<'a> EventDraft<'_, 'a> {
     /// What is wrapped, if something is.
-    pub(in crate::event::normalize) fn wrapped(&self) -> Option<Wrapped<'a>> {
+    pub(in crate::event::normalize) fn wrapped(&self) -> Option<ConnectRecord<'a>> {
         if self.has(names::TYPE) || self.has(names::OP) || !self.has(names::WRAPPED) {
             return None;
         }
         let has_schema = self.top.iter().any(|member| member.name.raw == "\"schema\"");
         let is_pair = has_schema && self.top.len() == 2;
         match self.value(names::WRAPPED) {
-            None => is_pair.then_some(Wrapped::Tombstone),
-            Some(value) if value.kind != Kind::Object => None,
-            Some(value) if is_pair => Some(Wrapped::Record(value)),
-            Some(value) => Some(Wrapped::Perhaps(value)),
+            None => is_pair.then_some(ConnectRecord::Tombstone),
+            Some(value) if value.kind != JsonKind::Object => None,
+            Some(value) if is_pair => Some(ConnectRecord::Record(value)),
+            Some(value) => Some(ConnectRecord::Perhaps(value)),
         }
     }
 }

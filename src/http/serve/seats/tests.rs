@@ -5,23 +5,23 @@ fn peer(n: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, n).into()
 }
 
-fn take(seats: &Seats, n: u8) -> Seat {
+fn take(seats: &ConnectionSeats, n: u8) -> ConnectionSeat {
     seats.try_take(peer(n)).expect("there is a seat")
 }
 
 /// The seat has been in its phase for longer than a new one is left alone.
-fn grow_old(seat: &Seat) {
+fn grow_old(seat: &ConnectionSeat) {
     locked(&seat.state.phase).1 -= EVICT_AFTER * 2;
 }
 
-fn is_evicted(seat: &Seat) -> bool {
+fn is_evicted(seat: &ConnectionSeat) -> bool {
     use futures::FutureExt;
     seat.evicted().now_or_never().is_some()
 }
 
 #[test]
 fn who_only_starts_requests_gives_way_and_who_has_one_does_not() {
-    let seats = Seats::new(4);
+    let seats = ConnectionSeats::new(4);
     let [busy, idle, old, young] = [1, 2, 3, 4].map(|n| take(&seats, n));
     let _request = busy.request();
     drop(idle.request());
@@ -29,47 +29,50 @@ fn who_only_starts_requests_gives_way_and_who_has_one_does_not() {
         grow_old(seat);
     }
     let next = take(&seats, 5);
-    assert_eq!((next.lane(), is_evicted(&old), is_evicted(&idle)), (Lane::Ordinary, true, false));
+    assert_eq!(
+        (next.lane(), is_evicted(&old), is_evicted(&idle)),
+        (SeatLane::Ordinary, true, false)
+    );
     let after = take(&seats, 6);
-    assert_eq!((after.lane(), is_evicted(&idle)), (Lane::Ordinary, true));
+    assert_eq!((after.lane(), is_evicted(&idle)), (SeatLane::Ordinary, true));
     // The others are busy or have just come.
     let reserve = take(&seats, 7);
-    assert_eq!(reserve.lane(), Lane::Reserve);
+    assert_eq!(reserve.lane(), SeatLane::Reserve);
     assert!(!is_evicted(&busy) && !is_evicted(&young));
     drop((old, idle, reserve, next));
-    assert_eq!(take(&seats, 8).lane(), Lane::Ordinary);
+    assert_eq!(take(&seats, 8).lane(), SeatLane::Ordinary);
 }
 
 #[test]
 fn one_address_has_a_share() {
-    let seats = Seats::new(8);
-    let mut held: Vec<Seat> = (0..6).map(|_| take(&seats, 1)).collect();
-    let requests: Vec<Running> = held.iter().map(Seat::request).collect();
+    let seats = ConnectionSeats::new(8);
+    let mut held: Vec<ConnectionSeat> = (0..6).map(|_| take(&seats, 1)).collect();
+    let requests: Vec<RunningRequest> = held.iter().map(ConnectionSeat::request).collect();
     held.push(take(&seats, 1));
-    assert_eq!(held[6].lane(), Lane::Reserve, "it has three quarters of the seats");
-    assert_eq!(take(&seats, 2).lane(), Lane::Ordinary);
+    assert_eq!(held[6].lane(), SeatLane::Reserve, "it has three quarters of the seats");
+    assert_eq!(take(&seats, 2).lane(), SeatLane::Ordinary);
     drop(requests);
     held.iter().for_each(grow_old);
     let next = take(&seats, 1);
-    assert_eq!(next.lane(), Lane::Ordinary);
+    assert_eq!(next.lane(), SeatLane::Ordinary);
     assert_eq!(held.iter().filter(|seat| is_evicted(seat)).count(), 1, "its own gives way");
 }
 
 #[test]
 fn the_reserve_has_a_bound_too() {
-    let seats = Seats::new(1);
+    let seats = ConnectionSeats::new(1);
     let ordinary = take(&seats, 1);
     let _request = ordinary.request();
-    let reserve: Vec<Seat> = (0..RESERVE).map(|_| take(&seats, 2)).collect();
-    assert!(reserve.iter().all(|seat| seat.lane() == Lane::Reserve));
+    let reserve: Vec<ConnectionSeat> = (0..RESERVE).map(|_| take(&seats, 2)).collect();
+    assert!(reserve.iter().all(|seat| seat.lane() == SeatLane::Reserve));
     assert!(seats.try_take(peer(3)).is_none(), "all of them have just come");
     reserve.iter().for_each(grow_old);
-    assert_eq!(take(&seats, 3).lane(), Lane::Reserve);
+    assert_eq!(take(&seats, 3).lane(), SeatLane::Reserve);
 }
 
 #[test]
 fn what_takes_too_long_is_told() {
-    let seats = Seats::new(1);
+    let seats = ConnectionSeats::new(1);
     let seat = take(&seats, 1);
     assert_eq!(seat.overdue(), None);
     locked(&seat.state.phase).1 -= HEAD_TIME_MAX * 2;

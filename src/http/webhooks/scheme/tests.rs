@@ -10,7 +10,7 @@ fn headers(list: &[(&str, &str)]) -> HeaderMap {
 
 /// A delivery as its provider documents it.
 struct Example {
-    scheme: Scheme,
+    scheme: SignatureScheme,
     secret: &'static str,
     headers: &'static [(&'static str, &'static str)],
     body: &'static str,
@@ -20,7 +20,7 @@ struct Example {
 const EXAMPLES: &[Example] = &[
     // GitHub, "Validating webhook deliveries", "Testing the webhook payload validation".
     Example {
-        scheme: Scheme::GitHub,
+        scheme: SignatureScheme::GitHub,
         secret: "It's a Secret to Everybody",
         headers: &[(
             "x-hub-signature-256",
@@ -31,7 +31,7 @@ const EXAMPLES: &[Example] = &[
     },
     // Slack, "Verifying requests from Slack".
     Example {
-        scheme: Scheme::Slack,
+        scheme: SignatureScheme::Slack,
         secret: "8f742231b10e8888abcd99yyyzzz85a5",
         headers: &[
             ("x-slack-request-timestamp", "1531420618"),
@@ -45,7 +45,7 @@ const EXAMPLES: &[Example] = &[
     },
     // Svix, "Verifying payloads", with its own headers.
     Example {
-        scheme: Scheme::Standard,
+        scheme: SignatureScheme::Standard,
         secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         headers: &[
             ("svix-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
@@ -57,7 +57,7 @@ const EXAMPLES: &[Example] = &[
     },
     // The same as Standard Webhooks has it, between signatures of other keys and kinds.
     Example {
-        scheme: Scheme::Standard,
+        scheme: SignatureScheme::Standard,
         secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         headers: &[
             ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
@@ -86,17 +86,20 @@ fn the_documented_examples_are_believed_and_nothing_else() {
         for pair in [["another", *secret], [*secret, "another"]] {
             assert_eq!(check(&headers, body, &pair, *now_ms), Ok(()), "{scheme:?}");
         }
-        let wrong = Err(Distrust::WrongSignature);
+        let wrong = Err(SignatureFault::WrongSignature);
         assert_eq!(check(&headers, body, &["another"], *now_ms), wrong, "{scheme:?}");
         assert_eq!(check(&headers, &format!("{body} "), &[secret], *now_ms), wrong, "{scheme:?}");
         assert_eq!(check(&headers, "", &[secret], *now_ms), wrong, "{scheme:?}");
-        assert_eq!(check(&HeaderMap::new(), body, &[secret], *now_ms), Err(Distrust::NoSignature));
+        assert_eq!(
+            check(&HeaderMap::new(), body, &[secret], *now_ms),
+            Err(SignatureFault::NoSignature)
+        );
         if scheme.has_signed_time() {
             for (ms, expected) in [
                 (TIME_MAX_MS, Ok(())),
                 (-TIME_MAX_MS, Ok(())),
-                (TIME_MAX_MS + 1, Err(Distrust::WrongTime)),
-                (-TIME_MAX_MS - 1, Err(Distrust::WrongTime)),
+                (TIME_MAX_MS + 1, Err(SignatureFault::WrongTime)),
+                (-TIME_MAX_MS - 1, Err(SignatureFault::WrongTime)),
             ] {
                 assert_eq!(check(&headers, body, &[secret], now_ms + ms), expected, "{scheme:?}");
             }
@@ -123,34 +126,38 @@ fn providers_without_a_documented_example_are_believed_as_they_describe_it() {
     let base64 = STANDARD.encode(sign(b"s", body));
     let zero = "00".repeat(32);
     for (scheme, name, value) in [
-        (Scheme::Stripe, "stripe-signature", format!("t=1700000000,v1={right},v0={zero}")),
-        (Scheme::Stripe, "stripe-signature", format!("t=1700000000, v1={zero}, v1={right}")),
-        (Scheme::WorkOs, "workos-signature", format!("t=1700000000000, v1={right_ms}")),
-        (Scheme::Shopify, "x-shopify-hmac-sha256", base64.clone()),
-        (Scheme::Linear, "linear-signature", plain.clone()),
-        (Scheme::Generic, "x-signature", plain.clone()),
-        (Scheme::Generic, "x-signature", plain.to_ascii_uppercase()),
-        (Scheme::Generic, "x-webhook-signature", format!("sha256={plain}")),
-        (Scheme::Generic, "x-hub-signature-256", format!("sha256={base64}")),
+        (SignatureScheme::Stripe, "stripe-signature", format!("t=1700000000,v1={right},v0={zero}")),
+        (
+            SignatureScheme::Stripe,
+            "stripe-signature",
+            format!("t=1700000000, v1={zero}, v1={right}"),
+        ),
+        (SignatureScheme::WorkOs, "workos-signature", format!("t=1700000000000, v1={right_ms}")),
+        (SignatureScheme::Shopify, "x-shopify-hmac-sha256", base64.clone()),
+        (SignatureScheme::Linear, "linear-signature", plain.clone()),
+        (SignatureScheme::Generic, "x-signature", plain.clone()),
+        (SignatureScheme::Generic, "x-signature", plain.to_ascii_uppercase()),
+        (SignatureScheme::Generic, "x-webhook-signature", format!("sha256={plain}")),
+        (SignatureScheme::Generic, "x-hub-signature-256", format!("sha256={base64}")),
     ] {
         let headers = headers(&[(name, &value)]);
         let check =
             |now_ms| scheme.verify(&headers, body.as_bytes(), ["s"].into_iter(), now_ms).map(drop);
         assert_eq!(check(now_ms), Ok(()), "{scheme:?} {value}");
         let late = check(now_ms + TIME_MAX_MS + 1);
-        let is_timed = scheme.has_signed_time() || scheme == Scheme::Linear;
+        let is_timed = scheme.has_signed_time() || scheme == SignatureScheme::Linear;
         assert_eq!(late.is_err(), is_timed, "{scheme:?}");
     }
     for (scheme, name, value) in [
-        (Scheme::Stripe, "stripe-signature", format!("v1={right}")),
-        (Scheme::Stripe, "stripe-signature", "t=1700000000".to_owned()),
-        (Scheme::Stripe, "stripe-signature", format!("t=99999999999999999999,v1={right}")),
-        (Scheme::Stripe, "stripe-signature", String::new()),
-        (Scheme::WorkOs, "workos-signature", format!("t=1700000000,v1={right}")),
-        (Scheme::GitHub, "x-hub-signature-256", plain.clone()),
-        (Scheme::GitHub, "x-hub-signature-256", "sha256=xyz".to_owned()),
-        (Scheme::Shopify, "x-shopify-hmac-sha256", plain.clone()),
-        (Scheme::Linear, "linear-signature", "zz".to_owned()),
+        (SignatureScheme::Stripe, "stripe-signature", format!("v1={right}")),
+        (SignatureScheme::Stripe, "stripe-signature", "t=1700000000".to_owned()),
+        (SignatureScheme::Stripe, "stripe-signature", format!("t=99999999999999999999,v1={right}")),
+        (SignatureScheme::Stripe, "stripe-signature", String::new()),
+        (SignatureScheme::WorkOs, "workos-signature", format!("t=1700000000,v1={right}")),
+        (SignatureScheme::GitHub, "x-hub-signature-256", plain.clone()),
+        (SignatureScheme::GitHub, "x-hub-signature-256", "sha256=xyz".to_owned()),
+        (SignatureScheme::Shopify, "x-shopify-hmac-sha256", plain.clone()),
+        (SignatureScheme::Linear, "linear-signature", "zz".to_owned()),
     ] {
         let headers = headers(&[(name, &value)]);
         let refused = scheme.verify(&headers, body.as_bytes(), ["s"].into_iter(), now_ms);
@@ -160,12 +167,17 @@ fn providers_without_a_documented_example_are_believed_as_they_describe_it() {
     for body in ["{}", "[]", "no", r#"{"webhookTimestamp":"1700000000000"}"#] {
         let plain = to_hex(sign(b"s", body).as_ref());
         let headers = headers(&[("linear-signature", &plain)]);
-        let refused = Scheme::Linear.verify(&headers, body.as_bytes(), ["s"].into_iter(), now_ms);
-        assert_eq!(refused, Err(Distrust::WrongTime), "{body}");
+        let refused =
+            SignatureScheme::Linear.verify(&headers, body.as_bytes(), ["s"].into_iter(), now_ms);
+        assert_eq!(refused, Err(SignatureFault::WrongTime), "{body}");
     }
 }
 
-fn told(scheme: Scheme, list: &[(&str, &str)], body: &str) -> (Option<String>, Option<String>) {
+fn told(
+    scheme: SignatureScheme,
+    list: &[(&str, &str)],
+    body: &str,
+) -> (Option<String>, Option<String>) {
     let told = scheme.read(&headers(list), body.as_bytes());
     (told.id, told.event)
 }
@@ -177,17 +189,20 @@ fn some(id: &str, event: &str) -> (Option<String>, Option<String>) {
 #[test]
 fn each_provider_says_which_delivery_and_event_it_is() {
     let github = [("x-github-delivery", "72d3162e"), ("x-github-event", "pull_request")];
-    assert_eq!(told(Scheme::GitHub, &github, "{}"), some("72d3162e", "pull_request"));
+    assert_eq!(told(SignatureScheme::GitHub, &github, "{}"), some("72d3162e", "pull_request"));
     let stripe = r#"{"id":"evt_1","type":"invoice.paid"}"#;
-    assert_eq!(told(Scheme::Stripe, &[], stripe), some("evt_1", "invoice.paid"));
+    assert_eq!(told(SignatureScheme::Stripe, &[], stripe), some("evt_1", "invoice.paid"));
     let slack = r#"{"type":"event_callback","event_id":"Ev9","event":{"type":"app_mention"}}"#;
-    assert_eq!(told(Scheme::Slack, &[], slack), some("Ev9", "app_mention"));
+    assert_eq!(told(SignatureScheme::Slack, &[], slack), some("Ev9", "app_mention"));
     let form = [("content-type", "application/x-www-form-urlencoded")];
     let command = "command=%2Fdeploy&text=now";
-    assert_eq!(told(Scheme::Slack, &form, command), (None, Some("/deploy".to_owned())));
+    assert_eq!(told(SignatureScheme::Slack, &form, command), (None, Some("/deploy".to_owned())));
     let action = "payload=%7B%22type%22%3A%22block_actions%22%7D";
-    assert_eq!(told(Scheme::Slack, &form, action), (None, Some("block_actions".to_owned())));
-    let data = Scheme::GitHub.read(&headers(&form), b"payload=%7B%22a%22%3A1%7D").data;
+    assert_eq!(
+        told(SignatureScheme::Slack, &form, action),
+        (None, Some("block_actions".to_owned()))
+    );
+    let data = SignatureScheme::GitHub.read(&headers(&form), b"payload=%7B%22a%22%3A1%7D").data;
     assert_eq!(data.as_deref(), Some(r#"{"a":1}"#));
     let standard = r#"{"type":"user.created"}"#;
     let svix = [("svix-id", "m2"), ("svix-timestamp", "1"), ("svix-signature", "v1,bm8=")];
@@ -197,42 +212,45 @@ fn each_provider_says_which_delivery_and_event_it_is() {
         ("webhook-signature", "v1,bm8="),
         ("svix-id", "m2"),
     ];
-    assert_eq!(told(Scheme::Standard, &both, standard), some("m1", "user.created"));
-    assert_eq!(told(Scheme::Standard, &svix, standard), some("m2", "user.created"));
+    assert_eq!(told(SignatureScheme::Standard, &both, standard), some("m1", "user.created"));
+    assert_eq!(told(SignatureScheme::Standard, &svix, standard), some("m2", "user.created"));
     // An id beside the signed headers is anybody's.
     let forged = [svix[0], svix[1], svix[2], ("webhook-id", "other")];
-    assert_eq!(told(Scheme::Standard, &forged, standard), some("m2", "user.created"));
+    assert_eq!(told(SignatureScheme::Standard, &forged, standard), some("m2", "user.created"));
     let shopify = [
         ("x-shopify-topic", "orders/create"),
         ("x-shopify-webhook-id", "w1"),
         ("x-shopify-event-id", "e1"),
     ];
-    assert_eq!(told(Scheme::Shopify, &shopify, "{}"), some("w1", "orders/create"));
+    assert_eq!(told(SignatureScheme::Shopify, &shopify, "{}"), some("w1", "orders/create"));
     let event = [shopify[0], shopify[2]];
-    assert_eq!(told(Scheme::Shopify, &event, "{}"), some("e1:orders/create", "orders/create"));
+    assert_eq!(
+        told(SignatureScheme::Shopify, &event, "{}"),
+        some("e1:orders/create", "orders/create")
+    );
     let linear = [("linear-delivery", "d1"), ("linear-event", "Issue")];
-    assert_eq!(told(Scheme::Linear, &linear, "{}"), some("d1", "Issue"));
+    assert_eq!(told(SignatureScheme::Linear, &linear, "{}"), some("d1", "Issue"));
     let workos = r#"{"id":"event_1","event":"dsync.user.created"}"#;
-    assert_eq!(told(Scheme::WorkOs, &[], workos), some("event_1", "dsync.user.created"));
+    assert_eq!(told(SignatureScheme::WorkOs, &[], workos), some("event_1", "dsync.user.created"));
     let generic = [("x-webhook-id", "g1"), ("x-event-type", "done")];
-    assert_eq!(told(Scheme::Generic, &generic, "no json"), some("g1", "done"));
-    assert_eq!(told(Scheme::Generic, &[], "no json"), (None, None));
+    assert_eq!(told(SignatureScheme::Generic, &generic, "no json"), some("g1", "done"));
+    assert_eq!(told(SignatureScheme::Generic, &[], "no json"), (None, None));
     let hello = r#"{"type":"url_verification","challenge":"3eZ"}"#;
     assert_eq!(
-        Scheme::Slack.read(&HeaderMap::new(), hello.as_bytes()).challenge.as_deref(),
+        SignatureScheme::Slack.read(&HeaderMap::new(), hello.as_bytes()).challenge.as_deref(),
         Some("3eZ")
     );
-    assert_eq!(Scheme::Generic.read(&HeaderMap::new(), hello.as_bytes()).challenge, None);
+    assert_eq!(SignatureScheme::Generic.read(&HeaderMap::new(), hello.as_bytes()).challenge, None);
 }
 
 #[test]
 fn a_scheme_is_stored_under_a_name_that_finds_it() {
     for (name, scheme) in NAMES {
-        assert_eq!(Scheme::named(name), Some(*scheme));
-        assert_eq!(Scheme::named(scheme.name()), Some(*scheme));
+        assert_eq!(SignatureScheme::named(name), Some(*scheme));
+        assert_eq!(SignatureScheme::named(scheme.name()), Some(*scheme));
     }
-    assert_eq!(Scheme::of("acme"), Scheme::Generic);
-    assert!(Scheme::Standard.check_secret("whsec_!").is_err());
-    assert!(Scheme::Standard.check_secret("").is_err());
-    assert!(Scheme::GitHub.check_secret("whsec_!").is_ok());
+    assert_eq!(SignatureScheme::of("acme"), SignatureScheme::Generic);
+    assert!(SignatureScheme::Standard.check_secret("whsec_!").is_err());
+    assert!(SignatureScheme::Standard.check_secret("").is_err());
+    assert!(SignatureScheme::GitHub.check_secret("whsec_!").is_ok());
 }

@@ -2,7 +2,7 @@
 //!
 //! A table lies inside the warehouse, in no other table and around none, and everything it names
 //! lies inside the table: reading, maintenance and purge then cannot be led to others' files. What
-//! a commit's manifests name is looked at in [`super::contents`].
+//! a commit's manifests name is looked at in [`super::manifest_check`].
 
 use crate::{
     commit,

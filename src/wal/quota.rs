@@ -18,7 +18,7 @@ const OF_ALL: u64 = 2;
 
 /// A table that what waits for it cannot be moved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failing {
+pub struct StuckTable {
     /// Which table of the namespace.
     pub kind: RecordKind,
     /// Which namespace.
@@ -33,26 +33,26 @@ pub struct Failing {
 
 /// What one table's records take.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct TableUsage {
     pub(crate) bytes: u64,
     pub(crate) segments: u64,
 }
 
 /// The bounds of the log that these follow from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct LogBounds {
     pub(crate) bytes_max: u64,
     pub(crate) segment_bytes: u64,
 }
 
 /// The failing tables that have records in the log.
 #[derive(Debug, Default)]
-pub(crate) struct FailingTables(HashMap<(RecordKind, Namespace), Failing>);
+pub(crate) struct StuckTables(HashMap<(RecordKind, Namespace), StuckTable>);
 
 impl Wal {
     /// Remembers that what waits for a table cannot be moved there, until it is or [`Wal::trim`] has
     /// taken all of it.
-    pub fn note_failing(&self, failing: Failing) {
+    pub fn note_failing(&self, failing: StuckTable) {
         self.inner.index().note_failing(failing);
     }
 
@@ -63,7 +63,7 @@ impl Wal {
 
     /// The tables that cannot be flushed, the longest failing first.
     #[must_use]
-    pub fn failing(&self) -> Vec<Failing> {
+    pub fn failing(&self) -> Vec<StuckTable> {
         self.inner.index().failing()
     }
 
@@ -77,15 +77,15 @@ impl Wal {
         namespaces: impl Iterator<Item = &'a Namespace>,
     ) -> Result<(), WalError> {
         let WalOptions { bytes_max, segment_bytes, .. } = self.inner.options;
-        self.inner.index().check_room(namespaces, Room { bytes_max, segment_bytes })
+        self.inner.index().check_room(namespaces, LogBounds { bytes_max, segment_bytes })
     }
 }
 
-impl FailingTables {
-    pub(crate) fn note(&mut self, failing: Failing) {
+impl StuckTables {
+    pub(crate) fn note(&mut self, failing: StuckTable) {
         let key = (failing.kind, failing.namespace.clone());
         let since_ms = self.0.get(&key).map_or(failing.since_ms, |before| before.since_ms);
-        self.0.insert(key, Failing { since_ms, ..failing });
+        self.0.insert(key, StuckTable { since_ms, ..failing });
     }
 
     pub(crate) fn forget(&mut self, key: &(RecordKind, Namespace)) {
@@ -93,8 +93,8 @@ impl FailingTables {
     }
 
     /// The longest failing first.
-    pub(crate) fn list(&self) -> Vec<Failing> {
-        let mut all: Vec<Failing> = self.0.values().cloned().collect();
+    pub(crate) fn list(&self) -> Vec<StuckTable> {
+        let mut all: Vec<StuckTable> = self.0.values().cloned().collect();
         all.sort_by(|a, b| {
             (a.since_ms, &a.namespace, a.kind).cmp(&(b.since_ms, &b.namespace, b.kind))
         });
@@ -105,16 +105,16 @@ impl FailingTables {
     pub(crate) fn check<'a>(
         &self,
         namespaces: impl Iterator<Item = &'a Namespace>,
-        room: Room,
-        held: impl Fn(&(RecordKind, Namespace)) -> Held,
+        room: LogBounds,
+        held: impl Fn(&(RecordKind, Namespace)) -> TableUsage,
     ) -> Result<(), WalError> {
         if self.0.values().all(|failing| !failing.is_lasting) {
             return Ok(());
         }
-        let mut by_namespace: HashMap<&Namespace, (u64, &Failing)> = HashMap::new();
+        let mut by_namespace: HashMap<&Namespace, (u64, &StuckTable)> = HashMap::new();
         let mut all = 0;
         for (key, failing) in self.0.iter().filter(|(_, failing)| failing.is_lasting) {
-            let Held { bytes, segments } = held(key);
+            let TableUsage { bytes, segments } = held(key);
             all += bytes.max(segments * room.segment_bytes);
             // The first segment is there for others as well.
             let more = segments.saturating_sub(1) * room.segment_bytes;

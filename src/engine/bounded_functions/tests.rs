@@ -11,14 +11,14 @@ const POOL_BYTES: usize = 64 << 20;
 
 struct Bench {
     pool: Arc<dyn MemoryPool>,
-    growth: Arc<Growth>,
+    growth: Arc<FunctionMemory>,
     deadline: Instant,
 }
 
 impl Bench {
     fn new() -> Self {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(POOL_BYTES));
-        let growth = Growth::new(Arc::clone(&pool));
+        let growth = FunctionMemory::new(Arc::clone(&pool));
         Self { pool, growth, deadline: Instant::now() + Duration::from_secs(600) }
     }
 

@@ -3,12 +3,12 @@
 
 /// The texts of events that were made of a body in another form, one after the other.
 #[derive(Default)]
-pub(super) struct Made {
+pub(super) struct ConvertedTexts {
     pub(super) text: String,
     ends: Vec<usize>,
 }
 
-impl Made {
+impl ConvertedTexts {
     pub(super) fn of(texts: &[String]) -> Self {
         let end = |before: &mut usize, text: &String| {
             *before += text.len();

@@ -4,11 +4,11 @@
 //! client that sent it is gone. The queues only save work: what keeps commits apart is the
 //! metastore's swap.
 
-use super::{Catalog, LoadedTable, TableChange, change::Contents};
+use super::{Catalog, LoadedTable, TableChange, change::ChangeContents};
 use crate::{
     append::{Append, Rewrite},
     error::CatalogError,
-    metastore::Origin,
+    metastore::ChangeOrigin,
 };
 use iceberg::TableIdent;
 use std::{
@@ -25,7 +25,7 @@ const QUEUE_MAX: usize = 1024;
 /// What a commit does to its table.
 #[derive(Debug)]
 pub(super) enum CommitWork {
-    Change(TableChange, Contents),
+    Change(TableChange, ChangeContents),
     Append(Box<Append>),
     Rewrite(Box<Rewrite>),
 }
@@ -33,7 +33,7 @@ pub(super) enum CommitWork {
 /// A commit that waits.
 pub(super) struct QueuedCommit {
     pub(super) work: CommitWork,
-    pub(super) origin: Origin,
+    pub(super) origin: ChangeOrigin,
     pub(super) answer: oneshot::Sender<Result<LoadedTable, CatalogError>>,
 }
 

@@ -97,19 +97,19 @@ pub fn is_unbounded(name: &str) -> bool {
 
 /// The memory that growing functions hold.
 #[derive(Debug)]
-pub struct Growth {
+pub struct FunctionMemory {
     pool: Arc<dyn MemoryPool>,
-    held: Mutex<Vec<Held>>,
+    held: Mutex<Vec<HeldResult>>,
 }
 
 /// An answer that may still be in use.
 #[derive(Debug)]
-struct Held {
+struct HeldResult {
     array: Weak<dyn Array>,
     _memory: MemoryReservation,
 }
 
-impl Growth {
+impl FunctionMemory {
     /// Functions that share `pool` with the rest of their queries.
     #[must_use]
     pub fn new(pool: Arc<dyn MemoryPool>) -> Arc<Self> {
@@ -119,7 +119,7 @@ impl Growth {
     /// `function`, kept within memory; its query ends at `deadline`.
     #[must_use]
     pub fn bound(self: &Arc<Self>, inner: Arc<ScalarUDF>, deadline: Instant) -> ScalarUDF {
-        ScalarUDF::from(Bounded { inner, growth: Arc::clone(self), deadline })
+        ScalarUDF::from(BoundedFunction { inner, growth: Arc::clone(self), deadline })
     }
 
     /// The operator `||` between texts.
@@ -145,35 +145,35 @@ impl Growth {
             return;
         }
         memory.shrink(memory.size().saturating_sub(bytes));
-        let held = Held { array: Arc::downgrade(array), _memory: memory };
+        let held = HeldResult { array: Arc::downgrade(array), _memory: memory };
         self.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 }
 
 /// A function of DataFusion with a bound on what it makes.
 #[derive(Debug)]
-struct Bounded {
+struct BoundedFunction {
     inner: Arc<ScalarUDF>,
-    growth: Arc<Growth>,
+    growth: Arc<FunctionMemory>,
     deadline: Instant,
 }
 
-impl PartialEq for Bounded {
+impl PartialEq for BoundedFunction {
     fn eq(&self, other: &Self) -> bool {
         self.inner == other.inner
     }
 }
 
-impl Eq for Bounded {}
+impl Eq for BoundedFunction {}
 
-impl Hash for Bounded {
+impl Hash for BoundedFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.inner.hash(state);
     }
 }
 
 // Simplification is not passed on: it would put functions without a bound in this one's place.
-impl ScalarUDFImpl for Bounded {
+impl ScalarUDFImpl for BoundedFunction {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -229,7 +229,7 @@ impl ScalarUDFImpl for Bounded {
     }
 }
 
-impl Bounded {
+impl BoundedFunction {
     fn invoke_in_pieces(
         &self,
         call: &ScalarFunctionArgs,

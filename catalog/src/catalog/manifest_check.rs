@@ -40,9 +40,9 @@ const SEEN_MAX: usize = 100_000;
 /// Manifests and snapshots that were looked at, each with its table's location. A set that is full
 /// starts anew, which costs some reads.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<HashSet<u128>>);
+pub(super) struct CheckedManifests(Mutex<HashSet<u128>>);
 
-impl Seen {
+impl CheckedManifests {
     fn key(own: &Location, file: &str) -> u128 {
         xxhash_rust::xxh3::xxh3_128(format!("{own}\n{file}").as_bytes())
     }

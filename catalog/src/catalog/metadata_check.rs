@@ -3,7 +3,7 @@
 use super::Catalog;
 use crate::{
     error::CatalogError,
-    metastore::moved::{Place, PlaceOf},
+    metastore::moved::{PlaceKind, TablePlace},
     storage,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -19,9 +19,9 @@ const FOLDER: &str = "/metadata/";
 
 /// A table or view whose current metadata does not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct UnreadableMetadata {
     /// Which one, and the file.
-    pub place: Place,
+    pub place: TablePlace,
     /// What is wrong with the file.
     pub reason: String,
 }
@@ -32,23 +32,29 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Storage`]: the store fails, so nothing is known.
-    pub async fn unreadable(&self, tables: Vec<Place>) -> Result<Vec<Unreadable>, CatalogError> {
-        let looked = stream::iter(tables.into_iter().filter(|table| table.of != PlaceOf::Dropped))
-            .map(|place| async move {
-                let reason = match self.storage().get(&place.metadata_location).await {
-                    Ok(bytes) if bytes.starts_with(&GZIP) => None,
-                    Ok(bytes) => serde_json::from_slice::<IgnoredAny>(&bytes)
-                        .err()
-                        .map(|cause| format!("is damaged ({cause})")),
-                    Err(cause) if storage::is_missing(&cause) => Some("is not there".to_owned()),
-                    Err(CatalogError::LocationForbidden(_)) => None,
-                    Err(cause) => return Err(cause),
-                };
-                Ok(reason.map(|reason| Unreadable { place, reason }))
-            })
-            .buffer_unordered(LOOKS);
-        let found: Vec<Option<Unreadable>> = looked.try_collect().await?;
-        let mut found: Vec<Unreadable> = found.into_iter().flatten().collect();
+    pub async fn unreadable(
+        &self,
+        tables: Vec<TablePlace>,
+    ) -> Result<Vec<UnreadableMetadata>, CatalogError> {
+        let looked =
+            stream::iter(tables.into_iter().filter(|table| table.of != PlaceKind::Dropped))
+                .map(|place| async move {
+                    let reason = match self.storage().get(&place.metadata_location).await {
+                        Ok(bytes) if bytes.starts_with(&GZIP) => None,
+                        Ok(bytes) => serde_json::from_slice::<IgnoredAny>(&bytes)
+                            .err()
+                            .map(|cause| format!("is damaged ({cause})")),
+                        Err(cause) if storage::is_missing(&cause) => {
+                            Some("is not there".to_owned())
+                        }
+                        Err(CatalogError::LocationForbidden(_)) => None,
+                        Err(cause) => return Err(cause),
+                    };
+                    Ok(reason.map(|reason| UnreadableMetadata { place, reason }))
+                })
+                .buffer_unordered(LOOKS);
+        let found: Vec<Option<UnreadableMetadata>> = looked.try_collect().await?;
+        let mut found: Vec<UnreadableMetadata> = found.into_iter().flatten().collect();
         found.sort_by(|a, b| a.place.metadata_location.cmp(&b.place.metadata_location));
         Ok(found)
     }
@@ -58,7 +64,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Storage`].
-    pub async fn newer_metadata(&self, tables: &[Place]) -> Result<Vec<String>, CatalogError> {
+    pub async fn newer_metadata(&self, tables: &[TablePlace]) -> Result<Vec<String>, CatalogError> {
         let mut named: HashMap<&str, u64> = HashMap::new();
         for table in tables {
             if let Some((folder, version)) = version(&table.metadata_location) {

@@ -33,7 +33,7 @@ const ROWS_MIN: usize = 64;
 /// # Errors
 /// [`SqlError::Invalid`] says what is too large.
 pub fn check(plan: &LogicalPlan) -> Result<(), SqlError> {
-    Scales::default().weigh(plan).map(|_| ())
+    PlanCost::default().weigh(plan).map(|_| ())
 }
 
 /// How many rows a batch of this optimized plan may have, at most `rows_max`.
@@ -62,12 +62,12 @@ pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError
 }
 
 #[derive(Default)]
-struct Scales {
+struct PlanCost {
     total: u64,
     patterns: usize,
 }
 
-impl Scales {
+impl PlanCost {
     /// What each column of the plan's answer stands for.
     fn weigh(&mut self, plan: &LogicalPlan) -> Result<Vec<u64>, SqlError> {
         let width = plan.schema().fields().len();

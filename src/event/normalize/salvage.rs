@@ -1,15 +1,15 @@
 //! What can still be read of an event that is refused, for its dead letter.
 
-use super::{Cell, Draft, convert};
+use super::{CellValue, EventDraft, convert};
 use crate::event::{
-    json::{self, Parts},
+    json::{self, EventParts},
     names,
 };
 use std::borrow::Cow;
 
 /// What can be said of an event that is refused.
 #[derive(Debug, Default)]
-pub(crate) struct Glimpse {
+pub(crate) struct SalvagedFields {
     pub(crate) id: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) event_type: Option<String>,
@@ -17,16 +17,16 @@ pub(crate) struct Glimpse {
 }
 
 /// What can be read of an event that is refused.
-pub(crate) fn glimpse(raw: &str) -> Glimpse {
-    let mut parts = Parts::default();
+pub(crate) fn salvage(raw: &str) -> SalvagedFields {
+    let mut parts = EventParts::default();
     // A broken event still shows the members before the break.
-    let _broken = json::Scan::new(raw).object(json::NESTING_MAX, &mut parts);
+    let _broken = json::JsonScanner::new(raw).object(json::NESTING_MAX, &mut parts);
     let mut cells = Vec::new();
-    let draft = Draft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
+    let draft = EventDraft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
     let text = |slot| {
         let value = draft.value(slot)?;
         match convert(slot, value) {
-            Some(Cell::Text(text)) => Some(text.into_owned()),
+            Some(CellValue::Text(text)) => Some(text.into_owned()),
             _ => None,
         }
     };
@@ -35,7 +35,7 @@ pub(crate) fn glimpse(raw: &str) -> Glimpse {
         let source = meta().into_iter().find(|member| member.name.raw == "\"source\"")?;
         source.value.text().map(Cow::into_owned)
     };
-    Glimpse {
+    SalvagedFields {
         id: draft.value(names::ID).and_then(super::identifier).map(Cow::into_owned),
         namespace: text(names::NS),
         event_type: text(names::TYPE),
@@ -45,17 +45,19 @@ pub(crate) fn glimpse(raw: &str) -> Glimpse {
 
 /// The sender's retry count, where it can be read.
 pub(crate) fn retries(raw: &str) -> Option<i32> {
-    let mut parts = Parts::default();
-    // As in `glimpse`.
-    let _broken = json::Scan::new(raw).object(json::NESTING_MAX, &mut parts);
+    let mut parts = EventParts::default();
+    // As in `salvage`.
+    let _broken = json::JsonScanner::new(raw).object(json::NESTING_MAX, &mut parts);
     let mut cells = Vec::new();
-    let mut draft = Draft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
+    let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
     if let Some(value) = draft.value(names::RETRIES) {
         draft.put_if_it_fits(names::RETRIES, value);
     }
     draft.meta();
     cells.iter().find_map(|(slot, cell)| match cell {
-        Cell::Long(retries) if usize::from(*slot) == names::RETRIES => i32::try_from(*retries).ok(),
+        CellValue::Long(retries) if usize::from(*slot) == names::RETRIES => {
+            i32::try_from(*retries).ok()
+        }
         _ => None,
     })
 }

@@ -6,17 +6,17 @@
 
 use super::{
     Catalog, LoadedTable, TableChange,
-    change::Contents,
-    jail, own,
-    queue::{CommitWork, QueuedCommit},
-    write::{GRACE_MS, Write},
+    change::ChangeContents,
+    commit_queue::{CommitWork, QueuedCommit},
+    location_rules, managed_table_rules,
+    write::{GRACE_MS, TableWrite},
 };
 use crate::{
     append::{self, Append, BuiltAppend, Rewrite, rebase},
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
-    metastore::{Changes, Obsolete, Part, SwapOutcome, Watermark},
+    metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -35,8 +35,8 @@ pub(super) struct TableDraft {
     now_ms: i64,
     /// First and last `seq` of the snapshots that come from our own log.
     seqs: HashMap<i64, (u64, u64)>,
-    obsolete: Vec<Obsolete>,
-    parts: Vec<Part>,
+    obsolete: Vec<ObsoleteFile>,
+    parts: Vec<CommitPart>,
     /// Files of this attempt, the metadata file apart.
     written: Vec<String>,
 }
@@ -45,7 +45,7 @@ pub(super) struct TableDraft {
 pub(super) struct CommitEffect {
     /// The snapshots it adds.
     snapshots: Vec<i64>,
-    pub(super) changes: Changes,
+    pub(super) changes: ChangeSet,
 }
 
 /// How one commit of a batch ended.
@@ -187,7 +187,11 @@ impl Catalog {
             };
             match applied {
                 Ok(Some(CommitEffect { snapshots, changes })) => {
-                    draft.parts.push(Part { origin: waiting.origin.clone(), snapshots, changes });
+                    draft.parts.push(CommitPart {
+                        origin: waiting.origin.clone(),
+                        snapshots,
+                        changes,
+                    });
                     outcomes.push(CommitOutcome::Done);
                 }
                 Ok(None) => outcomes.push(CommitOutcome::Unchanged),
@@ -216,13 +220,13 @@ impl Catalog {
     pub(super) async fn apply_change(
         &self,
         draft: &mut TableDraft,
-        (change, contents): (&TableChange, &Contents),
+        (change, contents): (&TableChange, &ChangeContents),
     ) -> Result<Option<CommitEffect>, CatalogError> {
         let base = Arc::clone(&draft.metadata);
         if commit::is_applied(&base, &change.requirements, &change.updates) {
             return Ok(None);
         }
-        own::check_history(change, &base, &draft.encoded.refs)?;
+        managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
             held => self.rebased(&base, (change, contents), held).await?,
@@ -244,12 +248,12 @@ impl Catalog {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
-        let changes = Changes::changing(&change.requirements, updates);
+        let changes = ChangeSet::changing(&change.requirements, updates);
         draft.make(metadata, updates);
         if let Some(rebased) = rebased {
             draft.written.push(rebased.written);
             let not_before_ms = draft.now_ms + GRACE_MS;
-            draft.obsolete.push(Obsolete { location: rebased.replaced, not_before_ms });
+            draft.obsolete.push(ObsoleteFile { location: rebased.replaced, not_before_ms });
         }
         Ok(Some(CommitEffect { snapshots, changes }))
     }
@@ -271,19 +275,19 @@ impl Catalog {
     async fn rebased(
         &self,
         base: &TableMetadata,
-        (change, contents): (&TableChange, &Contents),
+        (change, contents): (&TableChange, &ChangeContents),
         held: Result<(), CatalogError>,
-    ) -> Result<Option<rebase::Rebased>, CatalogError> {
+    ) -> Result<Option<rebase::RebasedCommit>, CatalogError> {
         let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
             return held.map(|()| None);
         };
-        jail::check(&self.inner.storage, base, &change.updates)?;
+        location_rules::check(&self.inner.storage, base, &change.updates)?;
         self.check_contents(Some(base), base, &change.updates).await?;
         let read = match contents {
-            Contents::Unread => &self.contents_of(base, late.snapshot()).await,
+            ChangeContents::Unread => &self.contents_of(base, late.snapshot()).await,
             read => read,
         };
-        let Contents::OnlyAdds(adds) = read else { return held.map(|()| None) };
+        let ChangeContents::OnlyAdds(adds) = read else { return held.map(|()| None) };
         let storage = &self.inner.storage;
         match rebase::rebase(storage, base, (&late, adds), self.now_ms()).await? {
             Some(rebased) => {
@@ -342,7 +346,7 @@ impl Catalog {
         };
         draft.make(metadata, &built.updates);
         draft.written.extend(built.written);
-        let changes = Changes::making(&built.updates);
+        let changes = ChangeSet::making(&built.updates);
         Ok(CommitEffect { snapshots: vec![built.snapshot_id], changes })
     }
 }
@@ -380,10 +384,10 @@ impl TableDraft {
     }
 
     /// What to store, and the files that are part of it.
-    pub(super) fn into_write(self, table: &TableIdent) -> (Write, Vec<String>) {
+    pub(super) fn into_write(self, table: &TableIdent) -> (TableWrite, Vec<String>) {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
-        let mut write = Write::new(table.clone(), Some(self.base), metadata, self.now_ms);
+        let mut write = TableWrite::new(table.clone(), Some(self.base), metadata, self.now_ms);
         write.encoded = Some(self.encoded);
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);

@@ -6,7 +6,9 @@ use crate::{
         tests::{House, change, create, house, house_over, ident, on_main, own_list, set},
     },
     error::CatalogError,
-    metastore::{Answer, Metastore, RequestKey, Watermark, faults::Fault, tests::database},
+    metastore::{
+        Metastore, RecordedAnswer, RequestKey, Watermark, faults::CommitFault, tests::database,
+    },
 };
 use futures::future::join_all;
 use iceberg::spec::{
@@ -368,7 +370,8 @@ async fn lose_answers(house: House, metastore: Metastore) {
         seq: (position, position),
         upgrades: Vec::new(),
     };
-    for (turn, fault) in [(1, Fault::Before), (2, Fault::After), (3, Fault::Deaf)] {
+    for (turn, fault) in [(1, CommitFault::Before), (2, CommitFault::After), (3, CommitFault::Deaf)]
+    {
         let table = catalog.load_table(&ident("a.t")).await.unwrap();
         let foreign =
             client_append(catalog, &table, i64::try_from(turn).unwrap(), &format!("f{turn}")).await;
@@ -380,12 +383,12 @@ async fn lose_answers(house: House, metastore: Metastore) {
                 true => catalog.append(&ident("a.t"), own(turn)).await,
             };
             match fault {
-                Fault::Before => {
+                CommitFault::Before => {
                     assert!(matches!(answered, Err(CatalogError::Metastore { .. })));
                     assert_eq!(house.files().await, files, "the attempt's own files are gone");
                 }
-                Fault::After => drop(answered.unwrap()),
-                Fault::Deaf => {
+                CommitFault::After => drop(answered.unwrap()),
+                CommitFault::Deaf => {
                     assert!(matches!(answered, Err(CatalogError::CommitStateUnknown(_))));
                     let now = house.files().await;
                     assert!(files.iter().all(|file| now.contains(file)));
@@ -434,7 +437,8 @@ async fn a_transaction_whose_answer_is_lost_is_made_once_or_not_at_all() {
     let catalog = &house.catalog;
     create(catalog, "a.t").await;
     create(catalog, "a.other").await;
-    for (turn, fault) in [(1, Fault::Before), (2, Fault::After), (3, Fault::Deaf)] {
+    for (turn, fault) in [(1, CommitFault::Before), (2, CommitFault::After), (3, CommitFault::Deaf)]
+    {
         let table = catalog.load_table(&ident("a.t")).await.unwrap();
         let sent = client_append(catalog, &table, turn, &format!("f{turn}")).await;
         // It came too late for what it was built on, so its list is written anew.
@@ -447,12 +451,12 @@ async fn a_transaction_whose_answer_is_lost_is_made_once_or_not_at_all() {
         let answered = catalog.commit_all(both.clone()).await;
         let now = house.files().await;
         match fault {
-            Fault::Before => {
+            CommitFault::Before => {
                 assert!(matches!(answered, Err(CatalogError::Metastore { .. })));
                 assert_eq!(now, files, "the attempt's own files are gone");
             }
-            Fault::After => answered.unwrap(),
-            Fault::Deaf => {
+            CommitFault::After => answered.unwrap(),
+            CommitFault::Deaf => {
                 assert!(matches!(answered, Err(CatalogError::CommitStateUnknown(_))));
                 assert!(files.iter().all(|file| now.contains(file)));
             }
@@ -496,10 +500,10 @@ async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
 async fn sent_twice(
     house: &House,
     metastore: &Metastore,
-    fault: Fault,
+    fault: CommitFault,
 ) -> [Result<LoadedTable, CatalogError>; 2] {
     let id = uuid::Uuid::new_v4();
-    let key = RequestKey { id, fingerprint: String::new(), answer: Answer::Commit };
+    let key = RequestKey { id, fingerprint: String::new(), answer: RecordedAnswer::Commit };
     let catalog = house.catalog.for_request(key);
     let held = house.catalog.inner.locks.lock(std::iter::once(&ident("a.t"))).await;
     let mut sent = [1, 2].map(|_| Box::pin(catalog.commit(set("a.t", &id.to_string(), "v"))));
@@ -517,10 +521,10 @@ async fn a_repeat_that_meets_its_first_sending_is_done_before_only_if_that_one_w
     let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let house = house_over(folder, metastore.clone()).await;
     create(&house.catalog, "a.t").await;
-    let [first, again] = sent_twice(&house, &metastore, Fault::After).await;
+    let [first, again] = sent_twice(&house, &metastore, CommitFault::After).await;
     first.unwrap();
     assert!(matches!(again, Err(CatalogError::Repeated)), "{again:?}");
-    let [first, again] = sent_twice(&house, &metastore, Fault::Before).await;
+    let [first, again] = sent_twice(&house, &metastore, CommitFault::Before).await;
     assert!(matches!(first, Err(CatalogError::Metastore { .. })), "{first:?}");
     again.expect("nothing was carried out before");
     let table = house.catalog.load_table(&ident("a.t")).await.unwrap();

@@ -233,7 +233,7 @@ async fn a_snapshot_that_starts_a_table_anew_may_have_a_used_number() {
 
 #[tokio::test]
 async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
-    use crate::catalog::{OwnColumn, OwnTable, own};
+    use crate::catalog::{OwnColumn, OwnTable, managed_table_rules};
     use iceberg::spec::PrimitiveType::{Long, String};
     let house = house().await;
     let made = managed(&house).await;
@@ -255,7 +255,7 @@ async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
         builder.build().unwrap().metadata
     };
     let check = |base: &TableMetadata, new: &TableMetadata| {
-        own::check((&ident("a.events"), &own), Some(base), new)
+        managed_table_rules::check((&ident("a.events"), &own), Some(base), new)
             .map_err(|refused| refused.to_string())
     };
     let text =
@@ -277,9 +277,16 @@ async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
         assert_eq!(check(&more, &with(&more, &renamed)).is_err(), is_ours, "{name}");
     }
     // Of a table that nobody said anything of, what it was made with stays.
-    let refused =
-        own::check((&ident("a.events"), &[]), Some(&more), &with(&more, &without("data")));
+    let refused = managed_table_rules::check(
+        (&ident("a.events"), &[]),
+        Some(&more),
+        &with(&more, &without("data")),
+    );
     assert!(refused.is_err());
-    let kept = own::check((&ident("a.events"), &[]), Some(&more), &with(&more, &without("later")));
+    let kept = managed_table_rules::check(
+        (&ident("a.events"), &[]),
+        Some(&more),
+        &with(&more, &without("later")),
+    );
     assert!(kept.is_ok());
 }

@@ -6,22 +6,22 @@
 //! repeat would change is kept too; a server error is not.
 
 use super::{
-    REQUEST_BYTES_MAX, Rest,
-    access::{self, Caller, Delegated},
+    REQUEST_BYTES_MAX, RestState,
+    access::{self, DelegatedAccess, TableCaller},
     body::whole,
     commit::CommitAnswer,
-    error::Refused,
-    ordered::Snapshots,
+    error::RestError,
+    ordered::SnapshotMode,
     request::parse_body,
-    tables::{self, Staged},
+    tables::{self, StagedTable},
     views,
 };
 use crate::{
     access::{Action, Principal},
-    audit::Call,
+    audit::AuditedCall,
     catalog::{Catalog, LoadedTable, LoadedView},
     error::CatalogError,
-    metastore::{Answer, DoneRequest, RequestKey},
+    metastore::{AnsweredRequest, RecordedAnswer, RequestKey},
 };
 use axum::{
     Json,
@@ -49,42 +49,42 @@ const FINAL: [StatusCode; 5] = [
 ];
 
 /// A request that changes something.
-pub(super) struct Asked {
-    rest: Rest,
+pub(super) struct ChangeContext {
+    rest: RestState,
     /// As the guard put it into the request's extensions; none where nothing is recorded.
-    call: Option<Arc<Call>>,
-    key: Option<Key>,
+    call: Option<Arc<AuditedCall>>,
+    key: Option<IdempotencyKey>,
 }
 
 /// The key of a request, and what names its contents.
 #[derive(Clone)]
-struct Key {
+struct IdempotencyKey {
     id: Uuid,
     fingerprint: String,
 }
 
-impl Key {
-    fn with(self, answer: Answer) -> RequestKey {
+impl IdempotencyKey {
+    fn with(self, answer: RecordedAnswer) -> RequestKey {
         RequestKey { id: self.id, fingerprint: self.fingerprint, answer }
     }
 }
 
-impl FromRequestParts<Rest> for Asked {
+impl FromRequestParts<RestState> for ChangeContext {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, rest: &RestState) -> Result<Self, Infallible> {
         let (call, key) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
         Ok(Self { rest: rest.clone(), call, key })
     }
 }
 
-impl Asked {
-    pub(super) fn rest(&self) -> &Rest {
+impl ChangeContext {
+    pub(super) fn rest(&self) -> &RestState {
         &self.rest
     }
 
     /// The catalog for the one change of this request, which is answered so when it is made.
-    pub(super) fn catalog(&self, answer: Answer) -> Catalog {
+    pub(super) fn catalog(&self, answer: RecordedAnswer) -> Catalog {
         let catalog = match &self.call {
             Some(call) => self.rest.catalog.for_call(call),
             None => self.rest.catalog.clone(),
@@ -97,14 +97,15 @@ impl Asked {
 }
 
 /// Answers a repeated request as it was answered before.
-pub(super) async fn once(State(rest): State<Rest>, request: Request, next: Next) -> Response {
+pub(super) async fn once(State(rest): State<RestState>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let Some(id) = request.headers().get(HEADER).filter(|_| !reads) else {
         return next.run(request).await;
     };
     let id = id.to_str().ok().filter(|id| id.len() == KEY_LENGTH);
     let Some(id) = id.and_then(|id| Uuid::try_parse(id).ok()) else {
-        return Refused::bad_request("Idempotency-Key is no UUID of 36 characters").into_response();
+        return RestError::bad_request("Idempotency-Key is no UUID of 36 characters")
+            .into_response();
     };
     match carried_out_once(&rest, id, request, next).await {
         Ok(response) | Err(response) => response,
@@ -112,17 +113,17 @@ pub(super) async fn once(State(rest): State<Rest>, request: Request, next: Next)
 }
 
 async fn carried_out_once(
-    rest: &Rest,
+    rest: &RestState,
     id: Uuid,
     request: Request,
     next: Next,
 ) -> Result<Response, Response> {
-    let refused = |cause: CatalogError| Refused::from(cause).into_response();
+    let refused = |cause: CatalogError| RestError::from(cause).into_response();
     let (mut parts, body) = request.into_parts();
     let body = whole(&parts.headers, body, REQUEST_BYTES_MAX).await;
-    let body = body.map_err(|cause| Refused::from(cause).into_response())?;
-    let key = Key { id, fingerprint: fingerprint(&parts, &body) };
-    let caller = Caller::of(&parts);
+    let body = body.map_err(|cause| RestError::from(cause).into_response())?;
+    let key = IdempotencyKey { id, fingerprint: fingerprint(&parts, &body) };
+    let caller = TableCaller::of(&parts);
     if let Some(done) = rest.catalog.metastore().request(id).await.map_err(refused)? {
         return Ok(answer_again(rest, &caller, &key, done).await);
     }
@@ -136,7 +137,7 @@ async fn carried_out_once(
     let body = String::from_utf8(body.unwrap_or_default().to_vec()).unwrap_or_default();
     // Another sending of the same request may have been carried out meanwhile: what is kept first
     // is the answer to both.
-    let asked = key.clone().with(Answer::Empty);
+    let asked = key.clone().with(RecordedAnswer::Empty);
     let kept = rest.catalog.metastore().refuse_request(&asked, status, &body).await;
     match kept.map_err(refused)? {
         Some(done) => Ok(answer_again(rest, &caller, &key, done).await),
@@ -144,39 +145,52 @@ async fn carried_out_once(
     }
 }
 
-async fn answer_again(rest: &Rest, caller: &Caller, key: &Key, done: DoneRequest) -> Response {
+async fn answer_again(
+    rest: &RestState,
+    caller: &TableCaller,
+    key: &IdempotencyKey,
+    done: AnsweredRequest,
+) -> Response {
     if done.fingerprint != key.fingerprint {
         let text = format!("Idempotency-Key {} was used for another request", key.id);
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return Refused::new(status, "UnprocessableEntityException", text).into_response();
+        return RestError::new(status, "UnprocessableEntityException", text).into_response();
     }
     answered(rest, caller, done).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn answered(rest: &Rest, caller: &Caller, done: DoneRequest) -> Result<Response, Refused> {
+async fn answered(
+    rest: &RestState,
+    caller: &TableCaller,
+    done: AnsweredRequest,
+) -> Result<Response, RestError> {
     Ok(match (done.answer, done.table) {
-        (Answer::Json(body), _) => json(done.status, body),
-        (Answer::Table, Some(made)) => loaded(rest, caller, made).await?,
-        (Answer::Commit, Some(made)) => {
+        (RecordedAnswer::Json(body), _) => json(done.status, body),
+        (RecordedAnswer::Table, Some(made)) => loaded(rest, caller, made).await?,
+        (RecordedAnswer::Commit, Some(made)) => {
             now_at(rest, caller, made.0).await?;
             Json(CommitAnswer::new(rest, table(rest, made).await?)).into_response()
         }
-        (Answer::View, Some(made)) => {
+        (RecordedAnswer::View, Some(made)) => {
             now_at(rest, caller, made.0).await?;
             views::answer(view(rest, made).await?).into_response()
         }
-        (Answer::Staged(text), _) => {
-            parse_body::<Staged>(text.as_bytes())?.answer(rest, caller).await?
+        (RecordedAnswer::Staged(text), _) => {
+            parse_body::<StagedTable>(text.as_bytes())?.answer(rest, caller).await?
         }
-        (Answer::Empty | Answer::Table | Answer::Commit | Answer::View, _) => {
-            StatusCode::NO_CONTENT.into_response()
-        }
+        (
+            RecordedAnswer::Empty
+            | RecordedAnswer::Table
+            | RecordedAnswer::Commit
+            | RecordedAnswer::View,
+            _,
+        ) => StatusCode::NO_CONTENT.into_response(),
     })
 }
 
 async fn loaded(
-    rest: &Rest,
-    caller: &Caller,
+    rest: &RestState,
+    caller: &TableCaller,
     made: (Uuid, String),
 ) -> Result<Response, CatalogError> {
     let ident = now_at(rest, caller, made.0).await?;
@@ -184,16 +198,16 @@ async fn loaded(
     let access = match ident {
         Some(ident) => access::delegated(rest, caller, &ident, table.metadata.location()).await?,
         // It was dropped since; nobody gets at its files any more.
-        None => Delegated::default(),
+        None => DelegatedAccess::default(),
     };
-    Ok(tables::loaded(rest, &table, &access, Snapshots::All))
+    Ok(tables::loaded(rest, &table, &access, SnapshotMode::All))
 }
 
 /// Where a table or view is now, if the caller may know of it: since the request it may have been
 /// moved to where the caller may not read. None when it was dropped.
 async fn now_at(
-    rest: &Rest,
-    caller: &Caller,
+    rest: &RestState,
+    caller: &TableCaller,
     uuid: Uuid,
 ) -> Result<Option<TableIdent>, CatalogError> {
     let Some((levels, name)) = rest.catalog.metastore().name_of(uuid).await? else {
@@ -206,7 +220,7 @@ async fn now_at(
 }
 
 /// The table as the request made it or, when that file is gone, as it is now.
-async fn table(rest: &Rest, made: (Uuid, String)) -> Result<LoadedTable, CatalogError> {
+async fn table(rest: &RestState, made: (Uuid, String)) -> Result<LoadedTable, CatalogError> {
     let (uuid, location) = made;
     if let Ok(table) = rest.catalog.load_file(uuid, &location).await {
         return Ok(table);
@@ -217,7 +231,7 @@ async fn table(rest: &Rest, made: (Uuid, String)) -> Result<LoadedTable, Catalog
 }
 
 /// As [`table`].
-async fn view(rest: &Rest, made: (Uuid, String)) -> Result<LoadedView, CatalogError> {
+async fn view(rest: &RestState, made: (Uuid, String)) -> Result<LoadedView, CatalogError> {
     let (uuid, location) = made;
     if let Ok(view) = rest.catalog.views().load_file(uuid, &location).await {
         return Ok(view);

@@ -1,21 +1,21 @@
 //! One submission's verdict: which events are new, which are repeats, which are refused.
 //!
-//! A draft has already changed the id index and the ledger; [`Draft::undo`] takes that back as long
-//! as no later draft was made.
+//! A draft has already changed the id index and the ledger; [`AdmittedBatch::undo`] takes that back
+//! as long as no later draft was made.
 
 use crate::{
     event::{
-        EventKey, FormerKey, NamespaceEvents, Rejected, SameAs, Source,
-        letter::{self, DeadLetter, Status, letter_rows},
+        EquivalentEvent, EventKey, FormerKey, NamespaceEvents, RejectedEvent, SourceBytes,
+        dead_letter::{self, DeadLetter, LetterStatus, letter_rows},
         rows,
     },
-    ids::Ids,
+    ids::IdGenerator,
     ingest::{
-        COMPARED_MAX, Letters, Refused, Submission, Undecided, bookmark,
-        dedup::{IdIndex, Seen, UNKNOWN_CONTENT},
-        ledger::{Entry, Ledger},
-        letters::{self, Known},
-        refusal::{Reason, refuse},
+        COMPARED_MAX, LetterChange, RefusedEvent, Submission, UndecidedEvent, bookmark,
+        dedup::{IdIndex, SeenId, UNKNOWN_CONTENT},
+        ledger::{NamespaceCounters, NamespaceLedger},
+        letters::{self, KnownLetter},
+        refusal::{RefusalReason, refuse},
     },
     wal::WalError,
 };
@@ -30,18 +30,18 @@ use ulid::Ulid;
 
 /// What verdicts rest on.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct DedupState {
     pub(super) index: IdIndex,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: NamespaceLedger,
     pub(super) types_max: usize,
-    pub(super) ids: Ids,
+    pub(super) ids: IdGenerator,
     /// Until when, in ms since 1970, events are known under their former identities too.
     pub(super) former_until_ms: Option<i64>,
 }
 
 /// New events of one namespace.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct AcceptedRows {
     pub(super) namespace: Namespace,
     pub(super) first_seq: u64,
     pub(super) rows: RecordBatch,
@@ -52,7 +52,7 @@ pub(super) struct Taken {
 
 /// Dead letters of one namespace.
 #[derive(Debug)]
-pub(super) struct Buried {
+pub(super) struct DeadLetterRows {
     pub(super) namespace: Namespace,
     pub(super) first: u64,
     pub(super) rows: RecordBatch,
@@ -61,96 +61,96 @@ pub(super) struct Buried {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub(super) taken: Vec<Taken>,
+pub(super) struct AdmittedBatch {
+    pub(super) taken: Vec<AcceptedRows>,
     pub(super) duplicates: u64,
     pub(super) ranges: Vec<(Namespace, u64, u64)>,
-    pub(super) refused: Vec<Refused>,
-    pub(super) buried: Vec<Buried>,
+    pub(super) refused: Vec<RefusedEvent>,
+    pub(super) new_letters: Vec<DeadLetterRows>,
     claimed: Vec<Namespace>,
-    undecided: Vec<Undecided>,
+    undecided: Vec<UndecidedEvent>,
 }
 
 /// A submission's verdict.
 #[derive(Debug)]
-pub(super) enum Judged {
-    Decided(Draft),
+pub(super) enum AdmissionOutcome {
+    Decided(AdmittedBatch),
     /// Nothing has changed.
-    Undecided(Box<Submission>, Vec<Undecided>),
+    Undecided(Box<Submission>, Vec<UndecidedEvent>),
 }
 
-impl Draft {
+impl AdmittedBatch {
     /// Judges a submission, or asks about events whose id has another content, if it may.
     ///
     /// # Errors
     /// The id index cannot be read; then nothing has changed.
     pub(super) fn judge(
-        desk: &mut Desk,
+        dedup: &mut DedupState,
         mut submission: Box<Submission>,
         now_us: i64,
         may_ask: bool,
-    ) -> Result<Judged, WalError> {
+    ) -> Result<AdmissionOutcome, WalError> {
         let mut draft = Self::default();
         let mut rejected = std::mem::take(&mut submission.decoded.rejected);
         let broken = rejected.len();
-        let knows_former = desk.former_until_ms.is_some_and(|until_ms| now_us / 1000 < until_ms);
+        let knows_former = dedup.former_until_ms.is_some_and(|until_ms| now_us / 1000 < until_ms);
         let source = &submission.decoded.source;
         for (group, events) in submission.decoded.accepted.iter().enumerate() {
             let place = (group, knows_former);
-            if let Err(cause) = draft.judge_events(desk, place, (events, source), &mut rejected) {
-                draft.undo(desk);
+            if let Err(cause) = draft.judge_events(dedup, place, (events, source), &mut rejected) {
+                draft.undo(dedup);
                 return Err(cause);
             }
         }
         if may_ask && !draft.undecided.is_empty() {
-            draft.undo(desk);
+            draft.undo(dedup);
             rejected.truncate(broken);
             submission.decoded.rejected = rejected;
-            return Ok(Judged::Undecided(submission, draft.undecided));
+            return Ok(AdmissionOutcome::Undecided(submission, draft.undecided));
         }
         let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = *submission;
         rejected.sort_by_key(|one| one.index);
         if decoded.is_webhook {
-            rejected.iter_mut().for_each(|one| one.reason = letter::of_webhook(&one.reason));
+            rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
         }
         let is_none = atomic && !rejected.is_empty();
         if is_none || dry_run {
-            draft.undo(desk);
+            draft.undo(dedup);
             let told =
                 Self { duplicates: draft.duplicates, ranges: draft.ranges, ..Self::default() };
             draft = if is_none { Self::default() } else { told };
             draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
-            return Ok(Judged::Decided(draft));
+            return Ok(AdmissionOutcome::Decided(draft));
         }
-        let kept = draft
-            .change_letters(desk, letters, rejected, now_us)
-            .and_then(|left| draft.bury(desk, left, (batch_id.as_deref(), &shelters), now_us));
+        let kept = draft.change_letters(dedup, letters, rejected, now_us).and_then(|left| {
+            draft.keep_refused(dedup, left, (batch_id.as_deref(), &shelters), now_us)
+        });
         if let Err(cause) = kept {
-            draft.undo(desk);
+            draft.undo(dedup);
             return Err(cause);
         }
         draft.refused.sort_by_key(|refused| refused.index);
-        Ok(Judged::Decided(draft))
+        Ok(AdmissionOutcome::Decided(draft))
     }
 
     /// Adds the next rows of dead letters; gives what was refused and is in none of them.
     fn change_letters(
         &mut self,
-        desk: &mut Desk,
-        letters: Letters,
-        mut rejected: Vec<Rejected>,
+        dedup: &mut DedupState,
+        letters: LetterChange,
+        mut rejected: Vec<RejectedEvent>,
         now_us: i64,
-    ) -> Result<Vec<Rejected>, WalError> {
+    ) -> Result<Vec<RejectedEvent>, WalError> {
         let (namespace, rows): (_, Vec<DeadLetter>) = match letters {
-            Letters::Unchanged => return Ok(rejected),
-            Letters::Discarded(namespace, letters) => {
+            LetterChange::Unchanged => return Ok(rejected),
+            LetterChange::Discarded(namespace, letters) => {
                 (namespace, letters.into_iter().map(DeadLetter::discarded).collect())
             }
             // What is refused of a letter with several events has letters of its own then.
-            Letters::Redriven(namespace, letter) if self.has_any() || rejected.is_empty() => {
+            LetterChange::Redriven(namespace, letter) if self.has_any() || rejected.is_empty() => {
                 (namespace, vec![letter.redriven()])
             }
-            Letters::Redriven(namespace, letter) => {
+            LetterChange::Redriven(namespace, letter) => {
                 let id = letter.id.clone();
                 let next = letter.refused_again(&rejected[0]);
                 let same = |one| refused(one, Some(id.clone()));
@@ -158,19 +158,19 @@ impl Draft {
                 (namespace, vec![next])
             }
         };
-        let namespace = self.claim(desk, &namespace).err().unwrap_or(namespace);
-        let last = desk.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
+        let namespace = self.claim(dedup, &namespace).err().unwrap_or(namespace);
+        let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
         let first = *last + 1;
         *last += rows.len() as u64;
-        self.buried.push(Buried {
+        self.new_letters.push(DeadLetterRows {
             namespace,
             first,
             rows: letter_rows(&rows, now_us),
             keys: Vec::new(),
         });
-        let keys = &mut self.buried.last_mut().expect("it was pushed right before").keys;
-        for letter in rows.iter().filter(|letter| letter.status != Status::Pending) {
-            keys.extend(letters::close(&mut desk.index, &letter.id)?);
+        let keys = &mut self.new_letters.last_mut().expect("it was pushed right before").keys;
+        for letter in rows.iter().filter(|letter| letter.status != LetterStatus::Pending) {
+            keys.extend(letters::close(&mut dedup.index, &letter.id)?);
         }
         Ok(rejected)
     }
@@ -182,29 +182,36 @@ impl Draft {
 
     fn judge_events(
         &mut self,
-        desk: &mut Desk,
+        dedup: &mut DedupState,
         (group, knows_former): (usize, bool),
-        (events, source): (&NamespaceEvents, &Source),
-        rejected: &mut Vec<Rejected>,
+        (events, source): (&NamespaceEvents, &SourceBytes),
+        rejected: &mut Vec<RejectedEvent>,
     ) -> Result<(), WalError> {
         let count = events.keys.len();
-        let last_seq = match self.claim(desk, &events.namespace) {
+        let last_seq = match self.claim(dedup, &events.namespace) {
             Ok(last_seq) => last_seq,
             Err(owner) => {
-                let reason = Reason::NameTaken { owner };
+                let reason = RefusalReason::NameTaken { owner };
                 rejected.extend((0..count).map(|row| refuse(events, source, row, &reason)));
                 return Ok(());
             }
         };
-        let Desk { index, ledger, types_max, .. } = desk;
+        let DedupState { index, ledger, types_max, .. } = dedup;
         let types = events.rows.column_by_name("type").and_then(|types| types.as_string_opt());
         let entry = ledger.entry(&events.namespace);
         let former: &[FormerKey] = if knows_former { &events.former } else { &[] };
         let same = &events.same;
-        let mut bench =
-            Bench { index, entry, types, types_max: *types_max, former, same, asks: Vec::new() };
+        let mut namespace_state = NamespaceState {
+            index,
+            entry,
+            types,
+            types_max: *types_max,
+            former,
+            same,
+            asks: Vec::new(),
+        };
         // Pushed before the first look-up, so that an error finds everything to undo.
-        self.taken.push(Taken {
+        self.taken.push(AcceptedRows {
             namespace: events.namespace.clone(),
             first_seq: last_seq + 1,
             rows: events.rows.clone(),
@@ -215,20 +222,22 @@ impl Draft {
         let mut keep = Vec::with_capacity(count);
         let mut range: Option<(u64, u64)> = None;
         for (row, key) in events.keys.iter().enumerate() {
-            let verdict = bench.judge(row, *key, taken)?;
-            keep.push(matches!(verdict, Verdict::New(_)));
+            let verdict = namespace_state.judge(row, *key, taken)?;
+            keep.push(matches!(verdict, EventVerdict::New(_)));
             match verdict {
-                Verdict::New(seq) => range = Some(widened(range, seq)),
-                Verdict::Repeat(seq) => {
+                EventVerdict::New(seq) => range = Some(widened(range, seq)),
+                EventVerdict::Repeat(seq) => {
                     range = Some(widened(range, seq));
                     self.duplicates += 1;
                 }
-                Verdict::Refused(reason) => rejected.push(refuse(events, source, row, &reason)),
+                EventVerdict::Refused(reason) => {
+                    rejected.push(refuse(events, source, row, &reason))
+                }
             }
         }
         let room = COMPARED_MAX.saturating_sub(self.undecided.len());
-        let asks = bench.asks.into_iter().take(room);
-        self.undecided.extend(asks.map(|(row, seq)| Undecided { group, row, seq }));
+        let asks = namespace_state.asks.into_iter().take(room);
+        self.undecided.extend(asks.map(|(row, seq)| UndecidedEvent { group, row, seq }));
         if taken.keys.len() < count {
             taken.rows = filter_record_batch(&events.rows, &BooleanArray::from(keep))
                 .expect("there is one flag a row");
@@ -240,9 +249,9 @@ impl Draft {
     }
 
     /// The namespace's last `seq`, or who owns its catalog name.
-    fn claim(&mut self, desk: &mut Desk, namespace: &Namespace) -> Result<u64, Namespace> {
-        let known = desk.ledger.has(namespace);
-        let last = desk.ledger.claim(namespace)?.last(RecordKind::Events);
+    fn claim(&mut self, dedup: &mut DedupState, namespace: &Namespace) -> Result<u64, Namespace> {
+        let known = dedup.ledger.has(namespace);
+        let last = dedup.ledger.claim(namespace)?.last(RecordKind::Events);
         if !known {
             self.claimed.push(namespace.clone());
         }
@@ -250,31 +259,33 @@ impl Draft {
     }
 
     /// Dead letters for what is refused and has none yet.
-    fn bury(
+    fn keep_refused(
         &mut self,
-        desk: &mut Desk,
-        rejected: Vec<Rejected>,
+        dedup: &mut DedupState,
+        rejected: Vec<RejectedEvent>,
         (batch_id, shelters): (Option<&str>, &[Namespace]),
         now_us: i64,
     ) -> Result<(), WalError> {
-        let mut graves: Vec<(Namespace, Vec<Rejected>)> = Vec::new();
+        let mut by_namespace: Vec<(Namespace, Vec<RejectedEvent>)> = Vec::new();
         let mut places = HashMap::new();
         for mut one in rejected {
-            one.namespace = self.grave(desk, one.namespace, shelters);
+            one.namespace = self.grave(dedup, one.namespace, shelters);
             let place = *places.entry(one.namespace.clone()).or_insert_with(|| {
-                graves.push((one.namespace.clone(), Vec::new()));
-                graves.len() - 1
+                by_namespace.push((one.namespace.clone(), Vec::new()));
+                by_namespace.len() - 1
             });
-            graves[place].1.push(one);
+            by_namespace[place].1.push(one);
         }
-        let mut look = letters::Look::new(desk.ledger.log());
-        for (namespace, rejected) in graves {
-            let first_id = desk.ids.first_of_run();
+        let mut look = letters::LetterLookup::new(dedup.ledger.log());
+        for (namespace, rejected) in by_namespace {
+            let first_id = dedup.ids.first_of_run();
             let (mut new, mut notes) = (Vec::new(), Vec::new());
             for one in rejected {
-                match look.of(&desk.index, &one, batch_id)? {
-                    Known::Letter(id) => self.refused.push(refused(one, Some(id.to_string()))),
-                    Known::Nothing(key) => {
+                match look.of(&dedup.index, &one, batch_id)? {
+                    KnownLetter::Letter(id) => {
+                        self.refused.push(refused(one, Some(id.to_string())))
+                    }
+                    KnownLetter::Nothing(key) => {
                         notes.push((key, Ulid(first_id.0 + new.len() as u128)));
                         new.push(one);
                     }
@@ -283,13 +294,13 @@ impl Draft {
             if new.is_empty() {
                 continue;
             }
-            notes.iter().for_each(|(key, id)| letters::note(&mut desk.index, *key, *id));
-            let last = desk.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
+            notes.iter().for_each(|(key, id)| letters::note(&mut dedup.index, *key, *id));
+            let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
             let first = *last + 1;
             *last += new.len() as u64;
             let rows = rows::dead_letters(&new, batch_id, now_us, first_id);
             let keys = notes.iter().map(|(key, _)| *key).collect();
-            self.buried.push(Buried { namespace, first, rows, keys });
+            self.new_letters.push(DeadLetterRows { namespace, first, rows, keys });
             let named = new.into_iter().zip(notes);
             self.refused.extend(named.map(|(one, (_, id))| refused(one, Some(id.to_string()))));
         }
@@ -297,10 +308,15 @@ impl Draft {
     }
 
     /// The namespace that keeps a dead letter: its own, or a shelter where another has the name.
-    fn grave(&mut self, desk: &mut Desk, own: Namespace, shelters: &[Namespace]) -> Namespace {
-        let Err(mut owner) = self.claim(desk, &own) else { return own };
+    fn grave(
+        &mut self,
+        dedup: &mut DedupState,
+        own: Namespace,
+        shelters: &[Namespace],
+    ) -> Namespace {
+        let Err(mut owner) = self.claim(dedup, &own) else { return own };
         for shelter in shelters {
-            match self.claim(desk, shelter) {
+            match self.claim(dedup, shelter) {
                 Ok(_) => return shelter.clone(),
                 Err(other) => owner = other,
             }
@@ -308,60 +324,65 @@ impl Draft {
         owner
     }
 
-    fn undo(&mut self, desk: &mut Desk) {
+    fn undo(&mut self, dedup: &mut DedupState) {
         for taken in &self.taken {
-            *desk.ledger.entry(&taken.namespace).last_mut(RecordKind::Events) -=
+            *dedup.ledger.entry(&taken.namespace).last_mut(RecordKind::Events) -=
                 taken.keys.len() as u64;
-            taken.forget(desk);
+            taken.forget(dedup);
         }
-        self.buried.iter().for_each(|buried| buried.forget(desk));
+        self.new_letters.iter().for_each(|new_letters| new_letters.forget(dedup));
         for namespace in &self.claimed {
-            desk.ledger.release(namespace);
+            dedup.ledger.release(namespace);
         }
     }
 }
 
-impl Buried {
+impl DeadLetterRows {
     /// Makes the letters unknown again. Their numbers stay used.
-    pub(super) fn forget(&self, desk: &mut Desk) {
-        self.keys.iter().for_each(|key| desk.index.forget(*key));
+    pub(super) fn forget(&self, dedup: &mut DedupState) {
+        self.keys.iter().for_each(|key| dedup.index.forget(*key));
     }
 }
 
-impl Taken {
+impl AcceptedRows {
     /// Makes ids and types unknown again. Their `seq`s stay used.
-    pub(super) fn forget(&self, desk: &mut Desk) {
+    pub(super) fn forget(&self, dedup: &mut DedupState) {
         for key in &self.keys {
-            desk.index.forget(key.id);
+            dedup.index.forget(key.id);
         }
         let new: HashSet<&String> = self.types.iter().collect();
-        desk.ledger.entry(&self.namespace).types.retain(|text| !new.contains(text));
+        dedup.ledger.entry(&self.namespace).types.retain(|text| !new.contains(text));
     }
 }
 
 #[derive(Debug)]
-enum Verdict {
+enum EventVerdict {
     New(u64),
     Repeat(u64),
-    Refused(Reason),
+    Refused(RefusalReason),
 }
 
 /// What the verdicts on one namespace's events need.
-struct Bench<'a> {
+struct NamespaceState<'a> {
     index: &'a mut IdIndex,
-    entry: &'a mut Entry,
+    entry: &'a mut NamespaceCounters,
     types: Option<&'a StringArray>,
     types_max: usize,
     /// Former identities of the rows that are still to come.
     former: &'a [FormerKey],
     /// Rows that were compared and say the same.
-    same: &'a [(usize, SameAs)],
+    same: &'a [(usize, EquivalentEvent)],
     /// Rows that another content of their id may say the same as, and its `seq`.
     asks: Vec<(usize, u64)>,
 }
 
-impl Bench<'_> {
-    fn judge(&mut self, row: usize, key: EventKey, taken: &mut Taken) -> Result<Verdict, WalError> {
+impl NamespaceState<'_> {
+    fn judge(
+        &mut self,
+        row: usize,
+        key: EventKey,
+        taken: &mut AcceptedRows,
+    ) -> Result<EventVerdict, WalError> {
         let former = self.former_of(row);
         if let Some(seen) = self.index.get(key.id)? {
             let is_former = |it: FormerKey| (it.key.id, it.key.content) == (key.id, seen.content);
@@ -369,10 +390,10 @@ impl Bench<'_> {
                 || former.is_some_and(is_former)
                 || self.says_the_same(row, seen, taken.first_seq)
             {
-                return Ok(Verdict::Repeat(seen.seq));
+                return Ok(EventVerdict::Repeat(seen.seq));
             }
             self.asks.push((row, seen.seq));
-            return Ok(Verdict::Refused(Reason::Conflict { seq: seen.seq }));
+            return Ok(EventVerdict::Refused(RefusalReason::Conflict { seq: seen.seq }));
         }
         if let Some(former) = former
             && let Some(seen) = self.index.get(former.key.id)?
@@ -381,7 +402,7 @@ impl Bench<'_> {
                 || former.key.content == seen.content
                 || self.says_the_same(row, seen, taken.first_seq)
             {
-                return Ok(Verdict::Repeat(seen.seq));
+                return Ok(EventVerdict::Repeat(seen.seq));
             }
             // Another event had that id then, unless what is stored says otherwise.
             self.asks.push((row, seen.seq));
@@ -390,7 +411,7 @@ impl Bench<'_> {
         if !self.entry.types.contains(event_type) {
             if self.types_max <= self.entry.types.len() {
                 let types_max = self.types_max;
-                return Ok(Verdict::Refused(Reason::TooManyTypes { types_max }));
+                return Ok(EventVerdict::Refused(RefusalReason::TooManyTypes { types_max }));
             }
             self.entry.types.insert(event_type.to_owned());
             taken.types.push(event_type.to_owned());
@@ -399,12 +420,12 @@ impl Bench<'_> {
         *last += 1;
         let seq = *last;
         taken.keys.push(key);
-        self.index.insert(key.id, Seen { content: key.content, seq });
-        Ok(Verdict::New(seq))
+        self.index.insert(key.id, SeenId { content: key.content, seq });
+        Ok(EventVerdict::New(seq))
     }
 }
 
-impl Bench<'_> {
+impl NamespaceState<'_> {
     fn former_of(&mut self, row: usize) -> Option<FormerKey> {
         let (first, rest) = self.former.split_first()?;
         if first.row != row {
@@ -416,12 +437,12 @@ impl Bench<'_> {
 
     /// Whether the row was found to say what the event with this id says. One of the same body has no
     /// `seq` before it is judged.
-    fn says_the_same(&self, row: usize, seen: Seen, first_seq: u64) -> bool {
+    fn says_the_same(&self, row: usize, seen: SeenId, first_seq: u64) -> bool {
         self.same.iter().any(|(same, what)| {
             *same == row
                 && match what {
-                    SameAs::Stored(seq) => *seq == seen.seq,
-                    SameAs::Before => first_seq <= seen.seq,
+                    EquivalentEvent::Stored(seq) => *seq == seen.seq,
+                    EquivalentEvent::Before => first_seq <= seen.seq,
                 }
         })
     }
@@ -431,8 +452,8 @@ fn widened(range: Option<(u64, u64)>, seq: u64) -> (u64, u64) {
     range.map_or((seq, seq), |(first, last)| (seq.min(first), seq.max(last)))
 }
 
-fn refused(rejected: Rejected, dead_letter: Option<String>) -> Refused {
-    Refused {
+fn refused(rejected: RejectedEvent, dead_letter: Option<String>) -> RefusedEvent {
+    RefusedEvent {
         index: rejected.index,
         id: rejected.id,
         code: rejected.code,

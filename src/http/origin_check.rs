@@ -5,7 +5,7 @@
 //! Its one invariant: without access control, what is answered names a loopback host, and comes from
 //! a page, if at all, that this server itself has sent.
 
-use crate::http::{App, error::ApiError};
+use crate::http::{AppState, error::ApiError};
 use axum::{
     Json,
     extract::{Request, State},
@@ -21,7 +21,7 @@ const FOREIGN_PAGE: &str = "without access control this server answers no reques
 
 /// The layer around every route. With access control on it lets everything through: a page has no
 /// token.
-pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
     if app.access.control().is_some() {
         return next.run(request).await;
     }

@@ -6,8 +6,9 @@
 //! transaction that it is part of has ended; when that fails, all of them have failed.
 
 use super::{
-    Changes, Comes, Metastore, NewTable, Obsolete, Origin, SnapshotRow, Watermark, database::Lock,
-    failed, fence, namespaces, outbox, outbox::Told, places, tables, transaction,
+    ChangeOrigin, ChangeSet, Metastore, NewTable, ObsoleteFile, SnapshotRow, TableOrigin,
+    Watermark, database::RowLock, failed, fence, namespaces, outbox, outbox::RequestChanges,
+    places, tables, transaction,
 };
 use crate::error::CatalogError;
 use sqlx::{Any, AnyConnection, Connection, Transaction};
@@ -39,22 +40,22 @@ pub struct PointerSwap {
     /// Snapshots this commit removes; they leave the snapshot index.
     pub removed_snapshots: Vec<i64>,
     /// Files nobody needs once this commit stands; deleted at the given time or later.
-    pub obsolete: Vec<Obsolete>,
+    pub obsolete: Vec<ObsoleteFile>,
     /// The commits that are folded into this one; none when it is one commit of the caller's.
-    pub parts: Vec<Part>,
+    pub parts: Vec<CommitPart>,
     /// What it is made of, when it is one commit of the caller's.
-    pub changes: Changes,
+    pub changes: ChangeSet,
 }
 
 /// One of several commits that move a pointer together.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct CommitPart {
     /// Whose it is.
-    pub origin: Origin,
+    pub origin: ChangeOrigin,
     /// The snapshots it adds.
     pub snapshots: Vec<i64>,
     /// What it is made of.
-    pub changes: Changes,
+    pub changes: ChangeSet,
 }
 
 /// How a commit ended when it did not fail outright.
@@ -77,40 +78,40 @@ const WAITING_MAX: usize = 4096;
 
 /// The commits that wait, shared by all clones of a metastore.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Group {
-    queue: Arc<Mutex<Queue>>,
+pub(super) struct CommitGroup {
+    queue: Arc<Mutex<CommitQueue>>,
     transactions: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<QueuedCommit>,
+struct CommitQueue {
+    waiting: VecDeque<QueuedSwap>,
     /// Whether a task works them off.
     is_led: bool,
 }
 
 #[derive(Debug)]
-struct QueuedCommit {
-    commit: Commit,
+struct QueuedSwap {
+    commit: AtomicCommit,
     answer: oneshot::Sender<Result<SwapOutcome, CatalogError>>,
 }
 
 /// What is made whole or not at all.
 #[derive(Debug)]
-struct Commit {
+struct AtomicCommit {
     new: Vec<NewTable>,
     swaps: Vec<PointerSwap>,
-    origin: Origin,
+    origin: ChangeOrigin,
 }
 
-impl Group {
+impl CommitGroup {
     /// Counts a transaction that is going to be committed.
     pub(super) fn count(&self) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a commit, and says whether nobody works them off.
-    fn push(&self, waiting: QueuedCommit) -> Result<bool, CatalogError> {
+    fn push(&self, waiting: QueuedSwap) -> Result<bool, CatalogError> {
         let mut queue = self.lock();
         if WAITING_MAX <= queue.waiting.len() {
             return Err(CatalogError::Busy(format!(
@@ -122,14 +123,14 @@ impl Group {
     }
 
     /// The next ones; nobody works them off any more when there are none.
-    fn take(&self) -> Vec<QueuedCommit> {
+    fn take(&self) -> Vec<QueuedSwap> {
         let mut queue = self.lock();
         let count = queue.waiting.len().min(GROUP_MAX);
         queue.is_led = 0 < count;
         queue.waiting.drain(..count).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, CommitQueue> {
         // Whole commits go in and out, so a panic elsewhere leaves nothing half done.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,12 +138,12 @@ impl Group {
 
 /// Ends the queue of a task that panicked: those who wait learn that their outcome is unknown, and
 /// the next commit starts another task.
-struct QueueLeader<'a>(&'a Group);
+struct QueueLeader<'a>(&'a CommitGroup);
 
 impl Drop for QueueLeader<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            *self.0.lock() = Queue::default();
+            *self.0.lock() = CommitQueue::default();
         }
     }
 }
@@ -167,12 +168,12 @@ impl Metastore {
         swaps: &[PointerSwap],
     ) -> Result<SwapOutcome, CatalogError> {
         let origin = self.origin.clone();
-        let commit = Commit { new: new.to_vec(), swaps: swaps.to_vec(), origin };
+        let commit = AtomicCommit { new: new.to_vec(), swaps: swaps.to_vec(), origin };
         if 1 < new.len() + swaps.len() {
             return self.transact(&[&commit]).await?.remove(0);
         }
         let (answer, answered) = oneshot::channel();
-        if self.group.push(QueuedCommit { commit, answer })? {
+        if self.group.push(QueuedSwap { commit, answer })? {
             let metastore = self.clone();
             spawn(async move { metastore.lead().await });
         }
@@ -197,7 +198,7 @@ impl Metastore {
             // Everybody locks tables in the same order, so nobody waits in a circle; new ones first,
             // as their places are.
             batch.sort_by_key(|waiting| waiting.commit.first_swap());
-            let commits: Vec<&Commit> = batch.iter().map(|waiting| &waiting.commit).collect();
+            let commits: Vec<&AtomicCommit> = batch.iter().map(|waiting| &waiting.commit).collect();
             let answers = match self.transact(&commits).await {
                 Ok(answers) => answers,
                 Err(cause) => batch.iter().map(|_| Err(cause.copy())).collect(),
@@ -212,7 +213,7 @@ impl Metastore {
     /// Makes commits in one transaction; gives how each ended. An error is everybody's.
     async fn transact(
         &self,
-        commits: &[&Commit],
+        commits: &[&AtomicCommit],
     ) -> Result<Vec<Result<SwapOutcome, CatalogError>>, CatalogError> {
         let mut tx = self.begin().await?;
         if commits.iter().any(|commit| commit.takes_place()) {
@@ -239,7 +240,7 @@ impl Metastore {
     }
 }
 
-impl Commit {
+impl AtomicCommit {
     fn first_swap(&self) -> Option<Uuid> {
         self.swaps.first().map(|swap| swap.uuid)
     }
@@ -248,12 +249,12 @@ impl Commit {
         !self.new.is_empty() || self.swaps.iter().any(|swap| swap.moved_to.is_some())
     }
 
-    /// As [`Commit::make`], and nothing has changed when it is not made. An error of the outer kind
-    /// leaves a transaction that cannot be gone on with.
+    /// As [`AtomicCommit::make`], and nothing has changed when it is not made. An error of the
+    /// outer kind leaves a transaction that cannot be gone on with.
     async fn make_apart(
         &self,
         tx: &mut Transaction<'static, Any>,
-    ) -> Result<Result<(SwapOutcome, Vec<Told>), CatalogError>, CatalogError> {
+    ) -> Result<Result<(SwapOutcome, Vec<RequestChanges>), CatalogError>, CatalogError> {
         let mut part = Connection::begin(&mut **tx).await.map_err(failed("begin"))?;
         let made = self.make(&mut part).await;
         let ended = match &made {
@@ -265,14 +266,17 @@ impl Commit {
 
     /// Makes every change, and says what is to be told of them; after another outcome than `Done` or
     /// an error some may have been made.
-    async fn make(&self, tx: &mut AnyConnection) -> Result<(SwapOutcome, Vec<Told>), CatalogError> {
+    async fn make(
+        &self,
+        tx: &mut AnyConnection,
+    ) -> Result<(SwapOutcome, Vec<RequestChanges>), CatalogError> {
         if let Some(id) = self.claim(tx).await? {
             return Ok((SwapOutcome::Repeated(id), Vec::new()));
         }
         let mut all = Vec::new();
         let mut operations = Vec::new();
         for table in &self.new {
-            if let Comes::OfLog { watermark, namespace } = &table.comes {
+            if let TableOrigin::OfLog { watermark, namespace } = &table.comes {
                 if !fence::lets_pass(tx, watermark.epoch).await? {
                     return Ok((SwapOutcome::Deposed(table.uuid), Vec::new()));
                 }
@@ -286,12 +290,12 @@ impl Commit {
             operations.push(outbox::created(table));
         }
         if !operations.is_empty() {
-            all.push(Told { origin: self.origin.clone(), operations });
+            all.push(RequestChanges { origin: self.origin.clone(), operations });
         }
         let mut ordered: Vec<&PointerSwap> = self.swaps.iter().collect();
         ordered.sort_by_key(|swap| swap.uuid);
         for swap in ordered {
-            let from = tables::before(tx, swap.uuid, Lock::Update).await?;
+            let from = tables::before(tx, swap.uuid, RowLock::Update).await?;
             match tables::swap(tx, swap).await? {
                 SwapOutcome::Done => (),
                 undone @ (SwapOutcome::Lost(_)

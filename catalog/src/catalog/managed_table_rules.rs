@@ -2,11 +2,11 @@
 //!
 //! Its one invariant: after any call that passes, the table is where our log looks for it and rows
 //! of the log fit it. Rows may be added, changed, deleted and compacted by anybody, and columns may
-//! be added. The names of [`super::Reserved`] are kept for such tables in every namespace: where
-//! another table has the name first, our rows have nowhere to go.
+//! be added. The names of [`super::ReservedNames`] are kept for such tables in every namespace:
+//! where another table has the name first, our rows have nowhere to go.
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
-use crate::{ancestors, commit, error::CatalogError, metadata_file::refs::Refs, retention};
+use crate::{ancestors, commit, error::CatalogError, metadata_file::refs::SnapshotRefs, retention};
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{
@@ -144,7 +144,7 @@ pub(super) fn check(
 pub(super) fn check_history(
     change: &TableChange,
     base: &TableMetadata,
-    refs: &Refs,
+    refs: &SnapshotRefs,
 ) -> Result<(), CatalogError> {
     if !change.keeps_history || !retention::is_managed(base) {
         return Ok(());

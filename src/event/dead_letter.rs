@@ -3,7 +3,7 @@
 //! Rows are only appended. The newest row of an id counts, which is the one with the most `retries`;
 //! every row of an id but a discarded one has the same payload.
 
-use crate::event::{Limits, Rejected, normalize, redact, rows};
+use crate::event::{EventLimits, RejectedEvent, normalize, redact, rows};
 use arrow::{
     array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray},
     record_batch::RecordBatch,
@@ -19,7 +19,7 @@ const WEBHOOK: &str = "verified webhook: ";
 
 /// Where a dead letter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum LetterStatus {
     /// It is in no table but `dead_letters`.
     Pending,
     /// It was sent again and taken.
@@ -28,7 +28,7 @@ pub enum Status {
     Discarded,
 }
 
-impl Status {
+impl LetterStatus {
     /// As it is in the column `status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -70,7 +70,7 @@ pub struct DeadLetter {
     /// How often it was sent again, by its sender and from here.
     pub retries: Option<i32>,
     /// Where it stands.
-    pub status: Status,
+    pub status: LetterStatus,
     /// The event as it came, or its base64: see [`DeadLetter::bytes`].
     pub payload: String,
 }
@@ -78,7 +78,7 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// A refused event.
     #[must_use]
-    pub fn new(rejected: &Rejected, id: String, batch_id: Option<&str>) -> Self {
+    pub fn new(rejected: &RejectedEvent, id: String, batch_id: Option<&str>) -> Self {
         Self {
             id,
             namespace: rejected.namespace.text().to_owned(),
@@ -89,7 +89,7 @@ impl DeadLetter {
             batch_id: batch_id.map(str::to_owned),
             source: rejected.source.clone(),
             retries: normalize::retries(&rejected.payload),
-            status: Status::Pending,
+            status: LetterStatus::Pending,
             payload: rejected.payload.clone(),
         }
     }
@@ -113,12 +113,12 @@ impl DeadLetter {
     /// Its next row: it was sent again and taken.
     #[must_use]
     pub fn redriven(self) -> Self {
-        Self { status: Status::Redriven, ..self.next() }
+        Self { status: LetterStatus::Redriven, ..self.next() }
     }
 
     /// Its next row: it was sent again and refused again.
     #[must_use]
-    pub fn refused_again(self, rejected: &Rejected) -> Self {
+    pub fn refused_again(self, rejected: &RejectedEvent) -> Self {
         let (_, plain) = rejected.reason.split_at(marks(&rejected.reason).len());
         let detail = format!("{}{plain}", marks(&self.detail));
         Self { reason: rejected.code.as_str().to_owned(), detail, ..self.next() }
@@ -127,7 +127,7 @@ impl DeadLetter {
     /// Its next row: nobody wants it any more.
     #[must_use]
     pub fn discarded(self) -> Self {
-        Self { status: Status::Discarded, payload: String::new(), ..self.next() }
+        Self { status: LetterStatus::Discarded, payload: String::new(), ..self.next() }
     }
 
     fn next(self) -> Self {
@@ -167,7 +167,7 @@ pub fn keep(bytes: &[u8], reason: String) -> (String, String) {
 /// As [`keep`], for a body that could not be read: without credentials, if it may be of a Tail
 /// Worker.
 #[must_use]
-pub fn keep_body(bytes: &[u8], reason: String, limits: &Limits) -> (String, String) {
+pub fn keep_body(bytes: &[u8], reason: String, limits: &EventLimits) -> (String, String) {
     let text = String::from_utf8_lossy(bytes);
     let is_redacted = limits.redact && redact::may_be_trace(&text);
     match is_redacted.then(|| redact::redact(&text)).flatten() {

@@ -2,7 +2,7 @@
 //! runs, a few records at a time.
 
 use crate::{
-    engine::view::Ours,
+    engine::view::ServiceTableView,
     event::{codec, left_out::leave_out, rows},
     wal::RecordRef,
 };
@@ -29,16 +29,16 @@ const RUN_ROWS: u64 = 8_192;
 
 /// Records of one table after a snapshot.
 #[derive(Debug)]
-pub struct Fresh {
-    ours: Arc<Ours>,
+pub struct LogTail {
+    ours: Arc<ServiceTableView>,
     runs: Vec<Vec<RecordRef>>,
     schema: SchemaRef,
 }
 
-impl Fresh {
+impl LogTail {
     /// These records, which hold rows of a table of ours, as the columns of `schema` by name.
     #[must_use]
-    pub fn new(ours: &Ours, records: Vec<RecordRef>, schema: SchemaRef) -> Self {
+    pub fn new(ours: &ServiceTableView, records: Vec<RecordRef>, schema: SchemaRef) -> Self {
         let mut runs: Vec<Vec<RecordRef>> = Vec::new();
         let (mut bytes, mut rows) = (u64::MAX, u64::MAX);
         for record in records {
@@ -54,7 +54,7 @@ impl Fresh {
     }
 }
 
-impl PartitionStream for Fresh {
+impl PartitionStream for LogTail {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -76,7 +76,7 @@ impl PartitionStream for Fresh {
 }
 
 fn read_run(
-    ours: &Ours,
+    ours: &ServiceTableView,
     run: &[RecordRef],
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {
@@ -94,7 +94,7 @@ fn read_run(
 /// One record's rows with the columns of `schema`: by name, null where the log has none, and where a
 /// column of another's has the name.
 fn read(
-    (ours, stored): (&Ours, &SchemaRef),
+    (ours, stored): (&ServiceTableView, &SchemaRef),
     record: &RecordRef,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {

@@ -6,12 +6,12 @@
 
 use crate::{
     http::{
-        App,
+        AppState,
         error::ApiError,
         guard::{self, CatalogNamespace},
         json,
-        query_string::Parameters,
-        record::Caller,
+        query_string::QueryParameters,
+        record::ChangeCaller,
     },
     table::{
         as_of,
@@ -54,10 +54,10 @@ struct TablePart {
     table: String,
 }
 
-impl FromRequestParts<App> for PathTable {
+impl FromRequestParts<AppState> for PathTable {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let name = Path::<TablePart>::from_request_parts(parts, app).await;
         let Path(TablePart { table }) = name.map_err(|problem| invalid(problem.body_text()))?;
         let levels = parts.extensions.get::<CatalogNamespace>();
@@ -74,9 +74,9 @@ pub(super) struct RefName {
 
 /// A JSON body, or what is wrong with it; none is an object without members. Its content type is
 /// not asked for, so that a line with curl needs no header.
-pub(super) struct Body<T>(Result<T, String>);
+pub(super) struct OptionalBody<T>(Result<T, String>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
     type Rejection = std::convert::Infallible;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
@@ -96,7 +96,7 @@ fn ref_kind(kind: RefKind) -> catalog::RefKind {
     }
 }
 
-fn parsed<T>(Body(body): Body<T>) -> Result<T, ApiError> {
+fn parsed<T>(OptionalBody(body): OptionalBody<T>) -> Result<T, ApiError> {
     body.map_err(invalid)
 }
 
@@ -111,7 +111,7 @@ pub(super) fn ident(levels: &[String], name: &str) -> Result<TableIdent, ApiErro
 
 /// A table that a body names, if the caller may write there.
 async fn target(
-    app: &App,
+    app: &AppState,
     principal: &Principal,
     namespace: &str,
     name: &str,
@@ -120,7 +120,7 @@ async fn target(
 }
 
 pub(super) async fn stats(
-    State(app): State<App>,
+    State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
     let stats = app.catalog.table_stats(&table).await?;
@@ -144,24 +144,24 @@ pub(super) async fn stats(
 }
 
 pub(super) async fn protect(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
     set_protected(&app, &caller, &table, true).await
 }
 
 pub(super) async fn unprotect(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
     set_protected(&app, &caller, &table, false).await
 }
 
 async fn set_protected(
-    app: &App,
-    caller: &Caller,
+    app: &AppState,
+    caller: &ChangeCaller,
     table: &TableIdent,
     is_protected: bool,
 ) -> Result<Response, ApiError> {
@@ -171,10 +171,10 @@ async fn set_protected(
 }
 
 pub(super) async fn rename(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(from): PathTable,
-    body: Body<NewTableName>,
+    body: OptionalBody<NewTableName>,
 ) -> Result<Response, ApiError> {
     let NewTableName { ns, name } = parsed(body)?;
     let name = name.as_deref().unwrap_or(from.name());
@@ -188,20 +188,20 @@ pub(super) async fn rename(
 }
 
 pub(super) async fn drop_table(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
-    Parameters(DropTable { purge }): Parameters<DropTable>,
+    QueryParameters(DropTable { purge }): QueryParameters<DropTable>,
 ) -> Result<Response, ApiError> {
     let uuid = caller.catalog(&app).drop_table(&table, purge).await?;
     Ok(json(200, &TableDropped { dropped: true, uuid: uuid.to_string() }))
 }
 
 pub(super) async fn rollback(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
-    body: Body<Rollback>,
+    body: OptionalBody<Rollback>,
 ) -> Result<Response, ApiError> {
     let to = match parsed(body)? {
         Rollback { snapshot: Some(SnapshotId(id)), time: None } => id,
@@ -220,7 +220,7 @@ pub(super) async fn rollback(
 }
 
 pub(super) async fn list_refs(
-    State(app): State<App>,
+    State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
     let refs = app.catalog.refs(&table).await?;
@@ -235,10 +235,10 @@ pub(super) async fn list_refs(
 }
 
 pub(super) async fn create_ref(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
-    body: Body<NewRef>,
+    body: OptionalBody<NewRef>,
 ) -> Result<Response, ApiError> {
     let NewRef { name, kind, snapshot } = parsed(body)?;
     caller.call.about(&format!("{table}.{name}"));
@@ -263,11 +263,11 @@ fn check_readable(name: &str) -> Result<(), ApiError> {
 }
 
 pub(super) async fn drop_ref(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
     Path(RefName { name }): Path<RefName>,
-    Parameters(DropRef { kind }): Parameters<DropRef>,
+    QueryParameters(DropRef { kind }): QueryParameters<DropRef>,
 ) -> Result<Response, ApiError> {
     if retention::is_managed(&app.catalog.load_table(&table).await?.metadata) {
         // The history of the service's own tables is not every writer's to shorten.
@@ -279,11 +279,11 @@ pub(super) async fn drop_ref(
 }
 
 pub(super) async fn fast_forward(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     PathTable(table): PathTable,
     Path(RefName { name }): Path<RefName>,
-    body: Body<FastForward>,
+    body: OptionalBody<FastForward>,
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
     caller.catalog(&app).fast_forward(&table, &name, &to).await?;
@@ -291,13 +291,13 @@ pub(super) async fn fast_forward(
 }
 
 /// Where a branch or tag is now.
-async fn reference(app: &App, table: &TableIdent, name: String) -> Result<Response, ApiError> {
+async fn reference(app: &AppState, table: &TableIdent, name: String) -> Result<Response, ApiError> {
     let refs = app.catalog.refs(table).await?;
     let snapshot = refs.get(&name).map(|reference| reference.snapshot_id).into();
     Ok(json(200, &RefReply { name, snapshot }))
 }
 
-pub(super) async fn dropped(State(app): State<App>) -> Result<Response, ApiError> {
+pub(super) async fn dropped(State(app): State<AppState>) -> Result<Response, ApiError> {
     let describe = |row: TrashRow| DroppedTable {
         uuid: row.uuid.to_string(),
         namespace: row.levels.join("."),
@@ -313,7 +313,7 @@ pub(super) async fn dropped(State(app): State<App>) -> Result<Response, ApiError
     Ok(json(200, &DroppedList { dropped, queued_files }))
 }
 
-pub(super) async fn protected(State(app): State<App>) -> Result<Response, ApiError> {
+pub(super) async fn protected(State(app): State<AppState>) -> Result<Response, ApiError> {
     let tables = app.catalog.metastore().protected(PROTECTED_LISTED_MAX).await?;
     let describe = |(levels, name): (Vec<String>, String)| ProtectedTable {
         namespace: levels.join("."),
@@ -324,10 +324,10 @@ pub(super) async fn protected(State(app): State<App>) -> Result<Response, ApiErr
 }
 
 pub(super) async fn undrop(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     Path(uuid): Path<String>,
-    body: Body<NewTableName>,
+    body: OptionalBody<NewTableName>,
 ) -> Result<Response, ApiError> {
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
     let name = match parsed(body)? {
@@ -344,7 +344,7 @@ pub(super) async fn undrop(
 }
 
 /// The record of a change to a dropped table says which one it was, and what it is to be.
-fn name_dropped(caller: &Caller, row: Option<&TrashRow>, to: Option<&TableIdent>) {
+fn name_dropped(caller: &ChangeCaller, row: Option<&TrashRow>, to: Option<&TableIdent>) {
     if let Some(row) = row {
         let to = to.map_or_else(String::new, |to| format!(" {to}"));
         caller.call.about(&format!("{} {}.{}{to}", row.uuid, row.levels.join("."), row.name));
@@ -352,8 +352,8 @@ fn name_dropped(caller: &Caller, row: Option<&TrashRow>, to: Option<&TableIdent>
 }
 
 pub(super) async fn purge(
-    State(app): State<App>,
-    caller: Caller,
+    State(app): State<AppState>,
+    caller: ChangeCaller,
     Path(uuid): Path<String>,
 ) -> Result<Response, ApiError> {
     let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
