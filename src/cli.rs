@@ -40,18 +40,26 @@ use tracing_subscriber::EnvFilter;
 const STDOUT: &str = "write to stdout";
 
 /// What `icecore help` shows behind the commands.
-const EXAMPLES: &str = "\
-Examples:
-  icecore quickstart                              a server, sample events, some answers
-  icecore serve                                   http://127.0.0.1:8181, all data in ./icecore-data
-  icecore ingest events.ndjson --ns shop.example  send a file
-  icecore sql --ns shop.example \"SELECT type, count(*) FROM events GROUP BY type\"
-  icecore sql --ns shop.example                   a prompt
-  icecore doctor                                  what is in the way of a start
-  icecore config                                  every setting, its value and meaning
+const EXAMPLES: &str = "Examples:
+  icecore quickstart                              a server, \
+                        sample events, some answers
+  icecore serve                                \
+                        http://127.0.0.1:8181, all data in ./icecore-data
+  icecore ingest \
+                        events.ndjson --ns shop.example  send a file
+  icecore sql --ns \
+                        shop.example \"SELECT type, count(*) FROM events GROUP BY type\"
+  icecore \
+                        sql --ns shop.example                   a prompt
+  icecore doctor          \
+                        what would prevent a start
+  icecore config        every setting, its \
+                        value and meaning
 
-Each setting is a flag or --set KEY=VALUE, else a variable such as ICECORE_DATA_DIR, else a line of
-icecore.toml. `icecore help COMMAND` tells more of a command.";
+Each setting is a flag or --set KEY=VALUE, else a \
+                        variable such as ICECORE_DATA_DIR, else a line of
+icecore.toml. `icecore \
+                        help COMMAND` describes a command.";
 
 /// An event lakehouse in one binary.
 #[derive(Debug, Parser)]
@@ -66,22 +74,22 @@ struct Cli {
 /// Settings that every command takes.
 #[derive(Debug, Args)]
 struct GlobalOptions {
-    /// A settings file; without it `icecore.toml` is read if it is there
+    /// A settings file; default `icecore.toml`, if it exists
     #[arg(long, global = true)]
     config: Option<PathBuf>,
-    /// Address of the server, HOST:PORT; 127.0.0.1:8181 when left out
+    /// Address of the server, HOST:PORT; default 127.0.0.1:8181
     #[arg(long, global = true)]
     listen: Option<String>,
-    /// Folder of log, metastore and default warehouse; ./icecore-data when left out
+    /// Folder of the log, the metastore and the default warehouse; default ./icecore-data
     #[arg(long, global = true)]
     data_dir: Option<String>,
-    /// file:///folder or s3://bucket/prefix; DATA_DIR/warehouse when left out
+    /// file:///folder or s3://bucket/prefix; default DATA_DIR/warehouse
     #[arg(long, global = true)]
     warehouse: Option<String>,
-    /// sqlite://FILE or postgres://…; DATA_DIR/icecore.db when left out
+    /// sqlite://FILE or postgres://…; default DATA_DIR/icecore.db
     #[arg(long, global = true)]
     metastore: Option<String>,
-    /// The token to show to a server; better in ICECORE_TOKEN, where other users do not see it
+    /// The token for the server; better in ICECORE_TOKEN, where other users cannot see it
     #[arg(long, global = true)]
     token: Option<String>,
     /// Any other setting: key=value, as `icecore config` lists them
@@ -93,7 +101,7 @@ struct GlobalOptions {
 enum Command {
     /// Run the server
     Serve,
-    /// Run the server, send sample events to it, ask it some questions
+    /// Run a server with sample events and example queries
     Quickstart(quickstart::QuickstartCommand),
     /// Send files of events
     Ingest(ingest::IngestFiles),
@@ -112,10 +120,10 @@ enum Command {
     /// Tags of a table
     #[command(subcommand)]
     Tags(refs::TagCommand),
-    /// Make, list and revoke tokens
+    /// Create, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// List, show, retry and discard events that were refused
+    /// List, show, retry and discard rejected events
     #[command(subcommand, name = "deadletters")]
     DeadLetters(deadletters::DeadLetterCommand),
     /// Set, list and delete the secrets of webhook providers
@@ -128,12 +136,12 @@ enum Command {
     Jobs(jobs::JobsCommand),
     /// Show every setting with its value, origin and meaning
     Config,
-    /// Make, list, restore and forget backups
+    /// Create, list, restore and forget backups
     #[command(subcommand)]
     Backup(backup::BackupCommand),
-    /// Check settings, disk, metastore, warehouse and address, and say what is in the way
+    /// Check settings, disk, metastore, warehouse and address, and report what would prevent a start
     Doctor(doctor::DoctorCommand),
-    /// Look into a log that no server has open
+    /// Inspect a log that no server has open
     #[command(subcommand)]
     Wal(wal::WalCommand),
     /// Print the version
@@ -222,7 +230,7 @@ fn misused(problem: &clap::Error) -> ! {
     // As in `exit`: there is nowhere left to report that stderr is closed.
     let _ = problem.print();
     if unknown.is_some_and(|flag| matches!(flag.as_str(), "--port" | "-p" | "--host")) {
-        remark("\n  tip: --listen HOST:PORT says both, as in --listen 127.0.0.1:9000");
+        remark("\n  tip: --listen HOST:PORT sets both, as in --listen 127.0.0.1:9000");
     }
     std::process::exit(problem.exit_code())
 }

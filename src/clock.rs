@@ -150,15 +150,17 @@ impl ClockOffset {
                     tracing::warn!(
                         by_s,
                         held_s = HELD.as_secs(),
-                        "the machine's clock jumped: until it has stayed there, the time goes on \
-                         from where it was"
+                        "the machine's clock jumped; until it stays there, time continues from its \
+                         previous value"
                     );
                     false
                 }
             };
         if is_believed {
             if self.jump.take().is_some() && !is_at(kept_us) {
-                tracing::warn!("the machine's clock stayed where it jumped to, and is followed");
+                tracing::warn!(
+                    "the machine's clock stayed where it jumped to and is followed again"
+                );
             }
             self.offset_us = Some(offset_us);
             return wall_us;

@@ -273,8 +273,8 @@ impl SettingTexts {
             self.wrong(key, &format!("{form}, from {least} to {most}"))
         })?;
         match value {
-            _ if value < min => Err(self.wrong(key, &format!("is less than the least, {least}"))),
-            _ if max < value => Err(self.wrong(key, &format!("is more than the most, {most}"))),
+            _ if value < min => Err(self.wrong(key, &format!("is below the minimum, {least}"))),
+            _ if max < value => Err(self.wrong(key, &format!("is above the maximum, {most}"))),
             _ => Ok(value),
         }
     }
@@ -287,8 +287,8 @@ impl SettingTexts {
             self.wrong(key, &format!("{form}, from {least} to {most}"))
         })?;
         match value {
-            _ if value < min => Err(self.wrong(key, &format!("is less than the least, {least}"))),
-            _ if max < value => Err(self.wrong(key, &format!("is more than the most, {most}"))),
+            _ if value < min => Err(self.wrong(key, &format!("is below the minimum, {least}"))),
+            _ if max < value => Err(self.wrong(key, &format!("is above the maximum, {most}"))),
             _ => Ok(value),
         }
     }
@@ -302,7 +302,7 @@ impl SettingTexts {
         match self.text(key) {
             "on" | "true" => Ok(true),
             "off" | "false" => Ok(false),
-            _ => Err(self.wrong(key, "is neither on nor off")),
+            _ => Err(self.wrong(key, "must be on or off")),
         }
     }
 
@@ -378,10 +378,10 @@ impl SettingTexts {
             return Ok(text.trim_end_matches('/').to_owned());
         }
         let problem = if text.contains("://") {
-            "is neither file:///folder nor s3://bucket/prefix".to_owned()
+            "must be file:///folder or s3://bucket/prefix".to_owned()
         } else {
             let folder = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));
-            format!("is no URL; did you mean file://{}?", folder.display())
+            format!("is not a URL; did you mean file://{}?", folder.display())
         };
         Err(self.wrong("warehouse", &problem))
     }
@@ -391,7 +391,7 @@ impl SettingTexts {
         if (0.0..1.0).contains(&share) {
             Ok(share)
         } else {
-            Err(self.wrong("wal.disk_free_min", "is not from 0 to below 1"))
+            Err(self.wrong("wal.disk_free_min", "must be at least 0 and below 1"))
         }
     }
 

@@ -109,7 +109,7 @@ pub enum FlushError {
         namespace: Namespace,
     },
     /// The table of that name is not one that rows of the log may go to.
-    #[error("table `{table}` takes no rows, give it another name to have it made anew")]
+    #[error("table `{table}` cannot take rows; rename it, and the service creates a new one")]
     Foreign {
         /// Which one, as `namespace.table`.
         table: String,
@@ -329,7 +329,10 @@ impl FlushJob {
             && let Err(cause) = noted::note(&self.tables.wal, &self.tables.catalog).await
         {
             // The commits stand; it is noted later.
-            warn!(error = &cause as &dyn std::error::Error, "the metastore's state is not noted");
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "cannot record the state of the metastore"
+            );
         }
     }
 
@@ -446,7 +449,7 @@ impl Job for FlushJob {
             && let Err(cause) = self.options.owner.refresh().await
         {
             // What is known stays; the table's own failure is told of below.
-            warn!(error = &cause as &dyn std::error::Error, "who owns the log is not known");
+            warn!(error = &cause as &dyn std::error::Error, "cannot read who owns the events");
         }
         let wal = &self.tables.wal;
         let is_waiting = |namespace: &Namespace, through| is_waiting(wal, namespace, through);

@@ -146,7 +146,7 @@ async fn no_such_path() -> ApiError {
 async fn no_such_method() -> ApiError {
     ApiError::new(
         ErrorCode::MethodNotAllowed,
-        "this path does not take that method; see the Allow header",
+        "this path does not support that method; see the Allow header",
     )
 }
 
@@ -170,7 +170,7 @@ async fn identify(
         use tracing::Instrument;
         next.run(request).instrument(span).await
     } else {
-        ApiError::new(ErrorCode::InvalidRequest, "the path is not UTF-8 once it is decoded")
+        ApiError::new(ErrorCode::InvalidRequest, "the percent-decoded path is not UTF-8")
             .into_response()
     };
     let status = response.status();

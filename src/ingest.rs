@@ -169,10 +169,10 @@ pub struct RefusedEvent {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IngestError {
     /// Too much waits already; nothing was written.
-    #[error("too many events wait to be written")]
+    #[error("too many events are waiting to be written")]
     Busy,
     /// The log is full or its disk fails; nothing counts as written.
-    #[error("the log takes no events now")]
+    #[error("the log does not accept events now")]
     Unavailable(#[source] Arc<WalError>),
     /// What a namespace has in the log cannot be stored, and it may not have more.
     #[error(transparent)]

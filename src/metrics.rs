@@ -234,14 +234,15 @@ impl Instruments {
         let rows = || Histogram::new(ROWS);
         Self {
             events_received: to.add("events_received", "Events in request bodies"),
-            events_duplicate: to.add("events_duplicate", "Events that were there before"),
-            events_refused: to.add("events_refused", "Events that became dead letters"),
-            decode_panics: to.add("decode_panics", "Bodies on which decoding panicked"),
+            events_duplicate: to.add("events_duplicate", "Events that were already stored"),
+            events_refused: to
+                .add("events_refused", "Events that were rejected and became dead letters"),
+            decode_panics: to.add("decode_panics", "Bodies whose decoding panicked"),
             ingest_ack: to.add_time("ingest_ack", "From a decoded body to durable events"),
-            ingest_waiting: to.add_bytes("ingest_waiting", "Bodies that wait to be written"),
+            ingest_waiting: to.add_bytes("ingest_waiting", "Bodies waiting to be written"),
             wal_group: to.put("wal_group_rows", "Rows made durable by one sync", rows()),
             wal_sync: to.add_time("wal_sync", "One sync of the log"),
-            wal_bytes: to.add_bytes("wal", "Log records that are not trimmed"),
+            wal_bytes: to.add_bytes("wal", "Log records not yet trimmed"),
             wal_waiting: to.add_bytes("wal_waiting", "Acknowledged events without a snapshot"),
             wal_waiting_tables: to
                 .add("wal_waiting_tables", "Tables with acknowledged events without a snapshot"),
@@ -254,18 +255,17 @@ impl Instruments {
             flush: to.add_time("flush", "One flush of a table, from the log to the snapshot"),
             flush_commit: to.add_time("flush_commit", "The commit of a flush in the catalog"),
             flush_rows: to.add("flush_rows", "Rows moved from the log to snapshots"),
-            flush_failures: to.add("flush_failures", "Flushes that failed and are tried again"),
-            flush_failing: to
-                .add("flush_failing_tables", "Tables that acknowledged events cannot be moved to"),
+            flush_failures: to.add("flush_failures", "Failed flushes; each is retried"),
+            flush_failing: to.add("flush_failing_tables", "Tables whose last flush failed"),
             flush_failing_since: to.put_in(
                 "flush_failing",
-                "Since when a table cannot be flushed; the log has the reason",
+                "How long the flush of a table has been failing; the log has the reason",
                 Unit::Seconds,
                 Family::default(),
             ),
             columns_left_out: to.add(
                 "columns_left_out",
-                "Columns that a table has no place for, as another's have their names",
+                "Columns that a table cannot have because foreign columns use their names",
             ),
             metastore_transactions: to.add(
                 "metastore_transactions",
@@ -276,17 +276,16 @@ impl Instruments {
                 "Files and folders of the warehouse synced to a local disk",
             ),
             queries: to.add("queries", "SQL queries started"),
-            queries_running: to.add("queries_running", "SQL queries that run"),
-            queries_stuck: to
-                .add("queries_stuck", "SQL queries that still run 5 s after their end"),
+            queries_running: to.add("queries_running", "Running SQL queries"),
+            queries_stuck: to.add("queries_stuck", "SQL queries still running 5 s after their end"),
             query: to.add_times("query", "From a query's request to its last row"),
-            query_rows: to.add("query_rows", "Rows of answers"),
-            query_read: to.add_bytes("query_read", "Read of data files for queries"),
+            query_rows: to.add("query_rows", "Rows returned by queries"),
+            query_read: to.add_bytes("query_read", "Data read from files by queries"),
             query_files: to.add("query_files", "Data files that queries planned to read"),
-            query_files_pruned: to
-                .add("query_files_pruned", "Data files that the plans of queries left out"),
-            http_request: to.add_times("http_request", "From a request's head to its reply's"),
-            http_replies: to.add("http_replies", "Replies by status class"),
+            query_files_pruned: to.add("query_files_pruned", "Data files that query plans pruned"),
+            http_request: to
+                .add_times("http_request", "From the request head to the response head"),
+            http_replies: to.add("http_replies", "Responses by status class"),
             job_runs: to.add("job_runs", "Runs of jobs by how they ended"),
             job: to.add_times("job", "One run of a job"),
         }

@@ -205,23 +205,23 @@ impl LogOwnership {
         let OwnershipInner { log, epoch, lost, .. } = &*self.inner;
         let text = if owner.log != *log {
             format!(
-                "events are taken by the server of log {}, since epoch {}: send them there; if \
+                "events are taken by the server with log {}, since epoch {}: send them there; if \
                  that server is gone for good, stop this one, run `icecore wal take-over` with \
-                 this one's settings and start it again",
+                 this server's settings and start it again",
                 owner.log, owner.since
             )
         } else if owner.epoch != *epoch {
             format!(
                 "a second server was started with a copy of this server's log {log}: send events \
-                 to that one, stop this one, and give it a data folder of its own"
+                 to that server, stop this one, and give it a data folder of its own"
             )
         } else {
             return;
         };
         if lost.set(NotOwner(text.as_str().into())).is_ok() && owner.epoch != *epoch {
             error!(
-                "this server takes no events any more; what its log holds and no table has stays \
-                 there, and `icecore wal export` reads it: {text}"
+                "this server no longer takes events; records that are in no table stay in its log, \
+                 and `icecore wal export` reads them: {text}"
             );
         }
     }

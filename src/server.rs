@@ -61,7 +61,7 @@ const BACKLOG: u32 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder cannot be made.
-    #[error("make data folder `{}`; name another with --data-dir", path.display())]
+    #[error("create data folder `{}`; choose another with --data-dir", path.display())]
     DataFolder {
         /// The folder.
         path: PathBuf,
@@ -206,7 +206,7 @@ impl Server {
         drop(tokio::time::timeout(FINISH_PATIENCE, self.jobs.keep_runs()).await);
         let finished = tokio::time::timeout(FINISH_PATIENCE, upkeep::finish(&self.access)).await;
         if finished.is_err() {
-            warn!("the metastore does not answer: the audit records that wait are lost");
+            warn!("the metastore does not answer: pending audit records are lost");
         }
         if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {
             warn!("the metastore is still in use, and is not closed");
@@ -327,8 +327,8 @@ fn open_catalog(
     let storage = Storage::open(&config.warehouse, &config.s3)?;
     if *storage.access() == StorageAccess::StaticKeys && config.s3.access_key_id.is_some() {
         warn!(
-            "clients of the catalog get the configured S3 keys, which open all that these open; \
-             storage.role_arn or storage.access = remote-signing hands out less"
+            "catalog clients get the configured S3 keys with all their rights; storage.role_arn or \
+             storage.access = remote-signing grants less"
         );
     }
     let clock = clock.clone();

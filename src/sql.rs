@@ -265,7 +265,7 @@ impl SqlInner {
         let (mut wanted, names_system) =
             references::wanted(&statement.statement, &namespace, reach)?;
         if names_system && as_of.is_some() {
-            let text = "as_of is not for tables of `system`; filter by their time instead";
+            let text = "as_of does not apply to tables of `system`; filter by their time instead";
             return Err(SqlError::Invalid(text.to_owned()));
         }
         if request.min_seq.is_some()

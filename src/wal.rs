@@ -136,7 +136,7 @@ pub enum WalError {
     },
     /// The records of a namespace do not leave the log, and have taken what they may of it.
     #[error(
-        "namespace `{namespace}` takes no events for now, as those it has cannot be stored: {reason}"
+        "namespace `{namespace}` does not accept events for now, because its earlier events cannot be stored: {reason}"
     )]
     Held {
         /// Which namespace.
@@ -367,7 +367,7 @@ impl RecordRef {
         Err(WalError::Damaged {
             path: self.path.to_path_buf(),
             offset: self.offset,
-            reason: format!("the payload of record {} does not fit its checksum", self.position),
+            reason: format!("the payload of record {} does not match its checksum", self.position),
         })
     }
 }
@@ -398,7 +398,7 @@ impl WalInner {
         };
         if let Err(error) = self.remove_retired_alone() {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a trimmed segment cannot be recycled, it is tried again");
+            tracing::warn!(error, "cannot recycle a trimmed segment; it is retried");
         }
     }
 
@@ -455,7 +455,7 @@ fn recover_into(
         let (scan, header) = scan.check()?;
         if let recover::SegmentTail::Torn { reason } = &scan.tail {
             let (path, offset) = (scan.path.display(), scan.end);
-            tracing::warn!(%path, offset, reason, "a group that was never acknowledged is cut off");
+            tracing::warn!(%path, offset, reason, "cut off a group that was never acknowledged");
         }
         last_position = last_position.max(scan.last_position());
         previous = SegmentEnd { generation: scan.generation, end: scan.end };

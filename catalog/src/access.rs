@@ -53,10 +53,10 @@ pub struct PeerAddress(pub IpAddr);
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// There is no token.
-    #[error("this server asks for a token: send `Authorization: Bearer TOKEN`")]
+    #[error("this server requires a token: send `Authorization: Bearer TOKEN`")]
     NoToken,
     /// The token is not known, has ended, was revoked, or is no token. Which of these is not said.
-    #[error("the token is not valid here: it may have ended or been revoked")]
+    #[error("the token is not valid here: it may have expired or been revoked")]
     BadToken,
     /// The metastore did not answer.
     #[error("look the token up")]
@@ -387,18 +387,18 @@ pub async fn make_token(
     now_ms: i64,
 ) -> Result<IssuedToken, CatalogError> {
     let TokenRequest { name, home, scopes, lifetime } = request;
-    let problem = if name.is_empty()
-        || NAME_BYTES_MAX < name.len()
-        || name.contains(char::is_control)
-    {
-        Some(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes and no control characters"))
-    } else if scopes.is_empty() || SCOPES_MAX < scopes.len() {
-        Some(format!("a token has 1 to {SCOPES_MAX} scopes"))
-    } else if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
-        Some("a token lives longer than no time".to_owned())
-    } else {
-        None
-    };
+    let problem =
+        if name.is_empty() || NAME_BYTES_MAX < name.len() || name.contains(char::is_control) {
+            Some(format!(
+                "a token's name must have 1 to {NAME_BYTES_MAX} bytes and no control characters"
+            ))
+        } else if scopes.is_empty() || SCOPES_MAX < scopes.len() {
+            Some(format!("a token must have 1 to {SCOPES_MAX} scopes"))
+        } else if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
+            Some("a token's lifetime must be longer than zero".to_owned())
+        } else {
+            None
+        };
     if let Some(problem) = problem {
         return Err(CatalogError::Invalid(problem));
     }

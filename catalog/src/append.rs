@@ -176,7 +176,10 @@ fn check(base: &TableMetadata, files: &[DataFile]) -> Result<(), CatalogError> {
     let columns = base.default_partition_type().fields().len();
     for file in files {
         if file.content_type() != DataContentType::Data {
-            return Err(CatalogError::Invalid(format!("`{}` is no data file", file.file_path())));
+            return Err(CatalogError::Invalid(format!(
+                "`{}` is not a data file",
+                file.file_path()
+            )));
         }
         if file.partition().fields().len() != columns {
             return Err(CatalogError::Invalid(format!(

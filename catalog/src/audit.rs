@@ -100,7 +100,7 @@ pub struct ChainEnds {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenChain {
     /// Records are missing or out of order.
-    #[error("record {expected} is missing: the next one there has number {found}")]
+    #[error("record {expected} is missing: the next record has number {found}")]
     Missing {
         /// The number that should come.
         expected: i64,
@@ -108,10 +108,10 @@ pub enum BrokenChain {
         found: i64,
     },
     /// A record or its hash is not what was written.
-    #[error("record {0} or the one before it was changed: its hash does not follow")]
+    #[error("record {0} or the one before it was changed: its hash does not match")]
     Changed(i64),
     /// The log ends elsewhere than its head says.
-    #[error("the log ends at record {end}, its head says {head} or has another hash")]
+    #[error("the log ends at record {end}, but its head says {head} or has another hash")]
     End {
         /// The last record there.
         end: i64,
@@ -122,10 +122,10 @@ pub enum BrokenChain {
     #[error("the records up to {0} are gone, and no record says that they were cut")]
     Untold(i64),
     /// A head that was kept elsewhere is older than the log is kept.
-    #[error("record {0} was deleted for its age: expect a later one")]
+    #[error("record {0} was deleted because of its age: expect a later one")]
     TooOld(i64),
     /// A head that was kept elsewhere is not in the chain.
-    #[error("record {0} has not the hash that is expected of it")]
+    #[error("record {0} does not have the expected hash")]
     Unexpected(i64),
 }
 

@@ -428,14 +428,14 @@ fn unreadable_file(location: &str, cause: &CatalogError) -> String {
         // The file may be whole: the warehouse is another one.
         CatalogError::LocationForbidden(_) => {
             return format!(
-                "its metadata file `{location}` is outside of the warehouse: start the server with \
-                 the warehouse that it is in, or run `icecore catalog relocate` if the files were \
-                 moved"
+                "its metadata file `{location}` is outside the warehouse: start the server with \
+                 the warehouse that contains it, or run `icecore catalog relocate` if the files \
+                 were moved"
             );
         }
         _ => format!("its metadata file `{location}` is broken"),
     };
-    format!("{what}; put the file back, or drop the table")
+    format!("{what}; restore the file, or drop the table")
 }
 
 #[cfg(test)]

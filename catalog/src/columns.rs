@@ -79,7 +79,7 @@ fn explain_object(object: &Map<String, Value>) -> Option<String> {
     };
     (!is_known).then(|| {
         format!(
-            "partition or sort field `{}`: there is no transform `{transform}` here; supported are \
+            "partition or sort field `{}`: unknown transform `{transform}`; supported are \
              identity, year, month, day, hour, bucket[N], truncate[N] and void",
             name()
         )
@@ -164,7 +164,7 @@ fn check_names(base: &TableMetadata, new: &TableMetadata) -> Result<(), CatalogE
         };
         if before.name != now.name && lost(&before.name) == now.name {
             return Err(CatalogError::Invalid(format!(
-                "column `{}` would be called `{}`: the client sends ISO-8859-1, which has not all \
+                "column `{}` would be called `{}`: the client sends ISO-8859-1, which lacks some \
                  of its characters; change the columns with another client, such as PyIceberg",
                 before.name, now.name
             )));
@@ -180,8 +180,8 @@ fn check_width(field: &str, transform: &Transform) -> Result<(), CatalogError> {
             if !(1..=i32::MAX.unsigned_abs()).contains(width) =>
         {
             Err(CatalogError::Invalid(format!(
-                "partition or sort field `{field}`: the number in `{transform}` has to be from 1 \
-                 to {}",
+                "partition or sort field `{field}`: the number in `{transform}` must be from 1 to \
+                 {}",
                 i32::MAX
             )))
         }
@@ -226,7 +226,7 @@ fn wrong_primitive(kind: &PrimitiveType, version: FormatVersion) -> Option<Strin
             let is_right = (1..=DIGITS_MAX).contains(precision) && scale <= precision;
             (!is_right).then(|| {
                 format!(
-                    "{kind} has to have 1 to {DIGITS_MAX} digits, and no more of them behind the point"
+                    "{kind} must have 1 to {DIGITS_MAX} digits, and no more than that after the point"
                 )
             })
         }
@@ -235,7 +235,7 @@ fn wrong_primitive(kind: &PrimitiveType, version: FormatVersion) -> Option<Strin
             if version < FormatVersion::V3 =>
         {
             Some(format!(
-                "{kind} needs format version 3: take timestamp or timestamptz, or create or upgrade \
+                "{kind} needs format version 3: use timestamp or timestamptz, or create or upgrade \
                  the table with format-version 3"
             ))
         }

@@ -373,8 +373,8 @@ fn check_not_ahead(what: &str, time_ms: i64, now_ms: i64) -> Result<(), CatalogE
         return Ok(());
     }
     Err(CatalogError::Invalid(format!(
-        "{what}: its time {time_ms} is more than {} minutes in the future; set the clock right that \
-         it was made by",
+        "{what}: its time {time_ms} is more than {} minutes in the future; correct the clock of \
+         its writer",
         AHEAD_MS / 60_000
     )))
 }

@@ -62,9 +62,9 @@ fn check_column(column: &Value) -> Result<(), String> {
     };
     let Some(member) = lost else { return Ok(()) };
     Err(format!(
-        "the default value of column {} cannot be stored: {member} {} with the type {}; give one that \
-         is written as the specification says for this type, or leave it out (timestamp_ns and \
-         timestamptz_ns can have none here)",
+        "the default value of column {} cannot be stored: {member} {} with the type {}; write it \
+         as the specification requires for this type, or omit it (timestamp_ns and timestamptz_ns \
+         cannot have one here)",
         column.get("name").unwrap_or(&Value::Null),
         column.get(member).unwrap_or(&Value::Null),
         column["type"],

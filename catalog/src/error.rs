@@ -21,11 +21,11 @@ pub enum CatalogError {
     /// `AlreadyExistsException`; the REST protocol names it to who may read it.
     #[error(
         "this catalog already has the table or view of this metadata file: drop that one first, or \
-         register a copy that has a uuid of its own"
+         register a copy with its own uuid"
     )]
     Registered(Uuid),
     /// An operator protected the table from being dropped or renamed. 409 `ProtectedException`.
-    #[error("Table is protected: {0}; take the protection off first")]
+    #[error("Table is protected: {0}; remove the protection first")]
     Protected(String),
     /// The namespace still has tables or namespaces. 409 `NamespaceNotEmptyException`.
     #[error("Namespace is not empty: {0}")]
@@ -57,7 +57,7 @@ pub enum CatalogError {
     #[error("Failed to open input stream for file: {0}")]
     MissingMetadata(String),
     /// A location lies outside the warehouse or the table's own prefix. 403 `ForbiddenException`.
-    #[error("location `{0}` is outside of what this catalog may touch")]
+    #[error("location `{0}` is outside the locations that this catalog may access")]
     LocationForbidden(String),
     /// The caller may change the table, but not so. 403 `ForbiddenException`.
     #[error("{0}")]
@@ -119,8 +119,8 @@ impl CatalogError {
     /// For a file that nothing may point to any more.
     pub(crate) fn about_to_be_deleted(location: &str) -> Self {
         Self::Invalid(format!(
-            "metadata file `{location}` is about to be deleted, with what it names: register a \
-             copy of the table, or a newer file of it"
+            "metadata file `{location}` and the files that it references are about to be deleted: \
+             register a copy of the table, or a newer metadata file"
         ))
     }
 

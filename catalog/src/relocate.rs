@@ -206,7 +206,7 @@ impl Relocation<'_> {
 
 /// A file that does not read.
 fn unreadable(path: &str, cause: impl std::fmt::Display) -> CatalogError {
-    CatalogError::Invalid(format!("`{path}` cannot be written for another place: {cause}"))
+    CatalogError::Invalid(format!("`{path}` cannot be rewritten for another location: {cause}"))
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub enum ScanError {
     TooSlow,
     /// A manifest or manifest list does not read: no other copy of it is known.
     #[error(
-        "`{location}` of the table {reason}: put the file back, or go back to an earlier snapshot"
+        "`{location}` of the table {reason}: restore the file, or roll back to an earlier snapshot"
     )]
     Damaged {
         /// Which file.

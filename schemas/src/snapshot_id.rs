@@ -39,7 +39,7 @@ impl Visitor<'_> for IdVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<i64, E> {
-        text.parse().map_err(|_| E::custom(format!("`{text}` is no snapshot id")))
+        text.parse().map_err(|_| E::custom(format!("`{text}` is not a snapshot id")))
     }
 }
 

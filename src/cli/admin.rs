@@ -14,7 +14,7 @@ use std::fmt::{Display, Write};
 /// `icecore tables`
 #[derive(Debug, Args)]
 pub struct TablesCommand {
-    /// The namespace, levels apart by `/`; without it every namespace is listed
+    /// The namespace, levels separated by `/`; default all namespaces
     #[arg(long)]
     ns: Option<String>,
     /// The server, http://host:port
@@ -28,10 +28,10 @@ pub struct SnapshotsCommand {
     /// The table
     #[arg(default_value = "events")]
     table: String,
-    /// How many of the newest are listed
+    /// How many of the newest to list
     #[arg(long, default_value_t = 20)]
     limit: usize,
-    /// The namespace, levels apart by `/`
+    /// The namespace, levels separated by `/`
     #[arg(long, default_value = "default")]
     ns: String,
     /// The server, http://host:port

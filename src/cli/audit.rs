@@ -41,7 +41,7 @@ pub struct AuditList {
     /// At most this many, up to 1000
     #[arg(long, default_value_t = 100)]
     limit: u32,
-    /// Ask the server at http://host:port; without it the metastore is read
+    /// Ask the server at http://host:port; default: read the metastore
     #[arg(long)]
     url: Option<String>,
 }
@@ -52,7 +52,7 @@ pub struct AuditVerify {
     /// NUMBER:HASH that an earlier run printed: the log must still hold that record
     #[arg(long, value_name = "NUMBER:HASH")]
     expect: Option<String>,
-    /// Ask the server at http://host:port; without it the metastore is read
+    /// Ask the server at http://host:port; default: read the metastore
     #[arg(long)]
     url: Option<String>,
 }
@@ -179,7 +179,7 @@ async fn check(source: &AuditSource, expected: Option<ChainHead>) -> Result<(), 
         number => format!(" (those up to {number} were deleted for their age)"),
     };
     say(&format!(
-        "{kept} records, none changed, removed or moved{cut}\nkept elsewhere, this shows a log that was written anew: --expect {}:{}",
+        "{kept} records, none changed, removed or moved{cut}\nkeep this elsewhere to detect a rewritten log: --expect {}:{}",
         head.number, head.hash
     ))
 }

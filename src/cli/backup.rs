@@ -31,24 +31,24 @@ const COMMIT: &str = "/admin/commit";
 /// `icecore backup …`
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
-    /// Make a backup in a new place, while the server runs or not
+    /// Create a backup in a new location, whether the server runs or not
     Create {
         /// A folder, or s3://bucket/prefix
         place: String,
         /// The running server, http://host:port
         #[arg(long)]
         url: Option<String>,
-        /// Copy data files instead of linking them, or of leaving them in their bucket
+        /// Copy data files instead of linking them or leaving them in their bucket
         #[arg(long)]
         copy: bool,
-        /// Count the files of the warehouse that are needed and write nothing
+        /// Only count the files of the warehouse that are needed
         #[arg(long)]
         dry_run: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// List the backups that were begun, or those at a place
+    /// List the backups that were started, or those at a location
     List {
         /// A folder, or s3://bucket/prefix: the backup there, or those one level below
         place: Option<String>,
@@ -56,22 +56,22 @@ pub enum BackupCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make data folder, warehouse and metastore, all of them new, out of a backup
+    /// Restore a backup to a new data folder, warehouse and metastore
     Restore {
         /// The backup: a folder, or s3://bucket/prefix
         place: String,
-        /// Look at every file of the backup and write nothing
+        /// Only check every file of the backup
         #[arg(long)]
         dry_run: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Let go of what a backup keeps from deletion; its own files stay
+    /// Release the files that a backup keeps from deletion; its own files stay
     Forget {
-        /// Its id or its place, as `list` has them
+        /// Its id or its location, as `list` shows them
         backup: String,
-        /// Say whether there is such a backup and change nothing
+        /// Only say whether the backup exists
         #[arg(long)]
         dry_run: bool,
         /// Print JSON
@@ -120,7 +120,7 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
             if *dry_run {
                 return told(
                     &restore::verify(config, &place).await?,
-                    "whole; nothing was written",
+                    "complete; nothing was written",
                     *json,
                 );
             }
@@ -152,7 +152,7 @@ async fn forget(config: &Config, named: &str, dry_run: bool, json: bool) -> Resu
     let done = if dry_run { "would be forgotten" } else { "is forgotten" };
     say(&match json {
         true => json!({ "ids": ids, "forgotten": !dry_run }).to_string(),
-        false => format!("backup {} {done}; its files are yours to remove", ids.join(", ")),
+        false => format!("backup {} {done}; remove its files yourself", ids.join(", ")),
     })
 }
 

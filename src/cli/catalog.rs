@@ -36,21 +36,21 @@ pub enum CatalogCommand {
     Unprotect(TableArgs),
     /// Give a table another name or namespace
     Rename(RenameCommand),
-    /// Make an earlier state of a table its current one
+    /// Make an earlier snapshot of a table its current one
     Rollback(RollbackCommand),
-    /// Drop a table; it can be had back for `catalog.undrop_window`
+    /// Drop a table; it can be restored within `catalog.undrop_window`
     Drop(DropCommand),
     /// List the tables that can be neither dropped nor renamed
     Protected(ServerArgs),
-    /// List the dropped tables that can be had back, and count the files that wait to be deleted
+    /// List the dropped tables that can be restored, and count the files waiting for deletion
     Dropped(ServerArgs),
     /// List changes, the oldest first
     Events(EventsCommand),
-    /// Put a dropped table back
+    /// Restore a dropped table
     Undrop(UndropCommand),
     /// Delete the files of a dropped table
     Purge(PurgeCommand),
-    /// Use a data folder or warehouse that was moved or copied where it is now; with no server
+    /// Rewrite the metadata of a data folder or warehouse that was moved or copied; with no server
     /// running
     Relocate(RelocateCommand),
 }
@@ -68,7 +68,7 @@ pub struct ServerArgs {
 pub struct TableArgs {
     /// The table
     table: String,
-    /// Its namespace, levels apart by `/`
+    /// Its namespace, levels separated by `/`
     #[arg(long, default_value = "default")]
     ns: String,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub struct TableArgs {
 /// `icecore catalog events`
 #[derive(Debug, Args)]
 pub struct EventsCommand {
-    /// Only changes after this token, which an earlier list ended with
+    /// Only changes after this token, from the end of an earlier list
     #[arg(long, value_name = "TOKEN")]
     after: Option<String>,
     /// At most this many, up to 1000
@@ -95,7 +95,7 @@ pub struct RenameCommand {
     table: TableArgs,
     /// The new name
     name: String,
-    /// The new namespace; the same when left out
+    /// The new namespace; default: the same
     #[arg(long)]
     to_ns: Option<String>,
 }
@@ -115,7 +115,7 @@ pub struct RollbackCommand {
 pub struct DropCommand {
     #[command(flatten)]
     table: TableArgs,
-    /// Delete its files once it cannot be had back any more, if `catalog.purge` is on
+    /// Delete its files once it can no longer be restored, if `catalog.purge` is on
     #[arg(long)]
     purge: bool,
 }
@@ -235,7 +235,7 @@ async fn dropped(client: &ServerClient) -> Result<(), CliError> {
     };
     let rows: Vec<Vec<String>> = listed.dropped.into_iter().map(row).collect();
     say(&aligned(&["uuid", "namespace", "table", "dropped", "until", "purge"], &rows))?;
-    say(&format!("\nfiles that wait to be deleted: {}", listed.queued_files))
+    say(&format!("\nfiles waiting for deletion: {}", listed.queued_files))
 }
 
 async fn protected(client: &ServerClient) -> Result<(), CliError> {
@@ -257,7 +257,7 @@ async fn list_events(config: &Config, events: &EventsCommand) -> Result<(), CliE
         &["event", "time", "actor", "operation", "object", "request"],
         &rows.collect::<Vec<_>>(),
     ))?;
-    say(&format!("\nto go on: --after {}", plain(&answer["continuation-token"])))
+    say(&format!("\nnext page: --after {}", plain(&answer["continuation-token"])))
 }
 
 /// A line of the feed; operations differ in how they say what they are about.

@@ -28,7 +28,7 @@ pub enum ClientError {
     #[error("the answer broke off; the server's log says why")]
     BrokenOff(#[source] reqwest::Error),
     /// An answer without the trailer that says how it ended.
-    #[error("the answer is not whole: its end was lost on the way")]
+    #[error("the response is incomplete: its end was lost on the way")]
     Unfinished,
     /// A query that failed after its first rows.
     #[error("the query failed after its first rows: {0}")]
@@ -217,7 +217,7 @@ pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
             let text = String::from_utf8_lossy(body);
             let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
             let start: String = line.trim().chars().take(FOREIGN_SHOWN_MAX).collect();
-            format!("the answer is not one of Icecore's; check --url (it begins with `{start}`)")
+            format!("the response is not from Icecore; check --url (it starts with `{start}`)")
         }),
     };
     ClientError::Refused { status: status.as_u16(), text, place }

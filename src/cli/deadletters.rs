@@ -24,9 +24,9 @@ const COLUMNS: [&str; 8] =
 /// `icecore deadletters …`
 #[derive(Debug, Subcommand)]
 pub enum DeadLetterCommand {
-    /// List refused events, the oldest first
+    /// List rejected events, oldest first
     List(DeadLetterList),
-    /// Print one as it came
+    /// Print one as it was sent
     Show(DeadLetterShow),
     /// Send them again, each under its id
     Retry(DeadLetterRetry),
@@ -53,7 +53,7 @@ struct DeadLetterArgs {
 pub struct DeadLetterList {
     #[command(flatten)]
     place: DeadLetterArgs,
-    /// Only those refused for this reason, such as TS_WINDOW
+    /// Only those rejected for this reason, such as TS_WINDOW
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
     /// Only those that are pending, or redriven
@@ -72,7 +72,7 @@ pub struct DeadLetterList {
 pub struct DeadLetterShow {
     #[command(flatten)]
     place: DeadLetterArgs,
-    /// Its id, as the reply to the refused event and `icecore deadletters list` have it
+    /// Its id, from the response to the rejected event or from `icecore deadletters list`
     id: String,
 }
 
@@ -84,16 +84,16 @@ pub struct DeadLetterRetry {
     place: DeadLetterArgs,
     /// These
     ids: Vec<String>,
-    /// All that are pending and were refused for this reason
+    /// All that are pending and were rejected for this reason
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
     /// All that are pending
     #[arg(long)]
     all: bool,
-    /// Take events however old they are
+    /// Accept events of any age
     #[arg(long)]
     backfill: bool,
-    /// Only say what would become of them
+    /// Only show what would happen
     #[arg(long)]
     dry_run: bool,
 }

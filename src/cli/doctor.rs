@@ -96,7 +96,7 @@ fn clock() -> Result<String, String> {
     let now_ms = Clock::system().now_ms();
     let now = super::admin::time(now_ms);
     if now_ms < CLOCK_MIN_MS {
-        return Err(format!("it says {now}; set it, as events and snapshots are dated by it"));
+        return Err(format!("it shows {now}; set it, because it dates events and snapshots"));
     }
     Ok(now)
 }
@@ -112,14 +112,14 @@ fn data_folder(config: &Config, ids: &IdGenerator) -> Result<String, String> {
     let probe = place.join(format!(".icecore-probe-{}", ids.mint()));
     let tried = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));
     tried.map_err(|cause| format!("`{}` cannot be written: {cause}", place.display()))?;
-    Ok(if folder.is_dir() { format!("{shown}") } else { format!("{shown}, to be made") })
+    Ok(if folder.is_dir() { format!("{shown}") } else { format!("{shown}, will be created") })
 }
 
 /// The log makes a segment first, and leaves a share of its disk to those who drain it.
 fn disk(config: &Config) -> Result<String, String> {
     let place = existing(&config.data_dir);
     let found = rustix::fs::statvfs(&place)
-        .map_err(|cause| format!("`{}` has no answer: {cause}", place.display()))?;
+        .map_err(|cause| format!("cannot read the free space of `{}`: {cause}", place.display()))?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let all = found.f_blocks.saturating_mul(found.f_frsize);
     let needed = (all as f64 * config.wal_disk_free_min) as u64 + config.wal_segment_bytes;
@@ -140,7 +140,7 @@ async fn metastore(config: &Config) -> Result<String, String> {
     if let MetastoreUrl::Sqlite(path) = &config.metastore
         && !path.exists()
     {
-        return Ok(format!("{}, to be made", config.metastore));
+        return Ok(format!("{}, will be created", config.metastore));
     }
     match server::open_metastore(config).await {
         Ok(_) => Ok(config.metastore.to_string()),
@@ -152,7 +152,7 @@ async fn warehouse(config: &Config, ids: &IdGenerator) -> Result<String, String>
     if let Some(folder) = config.warehouse.strip_prefix("file://")
         && !Path::new(folder).exists()
     {
-        return Ok(format!("{}, to be made", config.warehouse));
+        return Ok(format!("{}, will be created", config.warehouse));
     }
     let storage = Storage::open(&config.warehouse, &config.s3)
         .map_err(|cause| format!("{}: {}", config.warehouse, last_cause(&cause)))?;

@@ -41,16 +41,16 @@ pub struct IngestFiles {
     /// Files, or patterns such as 'logs/*.ndjson.gz'; `-` or none is stdin. gzip and zstd are read
     /// as they are
     files: Vec<PathBuf>,
-    /// How the files are written; by their ending when left out, stdin by its first byte
+    /// Format of the files; default: by their extension, stdin by its first byte
     #[arg(long)]
     format: Option<FileFormat>,
-    /// Namespace of events that name none
+    /// Namespace of events without one
     #[arg(long, default_value = "default")]
     ns: String,
     /// The server, http://host:port
     #[arg(long)]
     url: Option<String>,
-    /// Keep the server's bounds on an event's time
+    /// Apply the server's limits on an event's time
     #[arg(long)]
     keep_time_window: bool,
 }
@@ -129,7 +129,7 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
     }
     if 0 < unsent {
         let rows = if unsent == 1 { "1 row was" } else { &format!("{unsent} rows were") };
-        problems.push(format!("{rows} not sent: mend the file and send it again"));
+        problems.push(format!("{rows} not sent: correct the file and send it again"));
     }
     if problems.is_empty() { Ok(()) } else { Err(CliError::Refused(problems.join("; "))) }
 }
@@ -308,7 +308,7 @@ fn show(bar: &ProgressBar, path: &Path, number: u64, text: &str) {
         if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
     bar.suspend(|| crate::cli::remark(&format!("{name}{text}")));
     if number == REFUSED_SHOWN_MAX {
-        bar.suspend(|| crate::cli::remark("further ones are counted, not shown"));
+        bar.suspend(|| crate::cli::remark("further problems are counted, not shown"));
     }
 }
 

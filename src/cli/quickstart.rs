@@ -72,7 +72,7 @@ pub async fn run(config: &Config, quickstart: &QuickstartCommand) -> Result<(), 
     server.stop().await;
     shown?;
     say(&format!(
-        "The events stay in {}. To go on: icecore serve, and in another terminal: icecore sql --ns {} \"SELECT count(*) FROM events\"",
+        "The events stay in {}. To continue: icecore serve, and in another terminal: icecore sql --ns {} \"SELECT count(*) FROM events\"",
         config.data_dir.display(),
         sample::NAMESPACE
     ))

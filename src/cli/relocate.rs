@@ -79,7 +79,7 @@ fn as_json(report: &MoveReport, dry_run: bool) -> String {
 
 fn as_text(report: &MoveReport, dry_run: bool) -> String {
     if report.tables.is_empty() {
-        return "nothing to do: every table lies in the warehouse".to_owned();
+        return "nothing to do: every table is in the warehouse".to_owned();
     }
     let rows: Vec<Vec<String>> = report
         .tables
@@ -94,7 +94,7 @@ fn as_text(report: &MoveReport, dry_run: bool) -> String {
         })
         .collect();
     let files: usize = report.tables.iter().map(|table| table.files).sum();
-    let done = if dry_run { "to be written anew; nothing was changed" } else { "written anew" };
+    let done = if dry_run { "to be rewritten; nothing was changed" } else { "written anew" };
     format!(
         "{}\n{} tables and views, {files} files {done}",
         aligned(&["ns", "table", "files", "location"], &rows),

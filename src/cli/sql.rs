@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// `icecore sql`
 #[derive(Debug, Args)]
 pub struct SqlCommand {
-    /// Statements, with `;` between them; without them and without a pipe a prompt opens
+    /// Statements, separated by `;`; without statements or a pipe, a prompt opens
     sql: Option<String>,
     /// A file of statements; `-` is stdin
     #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
@@ -36,7 +36,7 @@ pub struct SqlCommand {
     /// A snapshot id, an RFC 3339 time such as 2026-11-20T12:00:00Z, a tag or a branch
     #[arg(long)]
     as_of: Option<String>,
-    /// How rows are printed; by the ending of --output when left out, else a table
+    /// How rows are printed; default: by the extension of --output, else a table
     #[arg(long)]
     format: Option<PrintFormat>,
     /// File to write to, instead of stdout; for one statement
@@ -191,19 +191,19 @@ fn check_output(
 ) -> Result<(), CliError> {
     if command.output.is_some() && statements != 1 {
         return Err(CliError::Usage(format!(
-            "--output takes the answer to one statement, and there are {statements}"
+            "--output takes the result of one statement, but there are {statements}"
         )));
     }
     let is_binary = command.format().is_binary();
     if is_binary && command.output.is_none() && is_terminal {
         return Err(CliError::Usage(
-            "this format is binary and not for a terminal; add --output FILE, or redirect stdout"
+            "this format is binary and cannot go to a terminal; add --output FILE, or redirect stdout"
                 .to_owned(),
         ));
     }
     if is_binary && 1 < statements {
         return Err(CliError::Usage(format!(
-            "this format holds the answer to one statement, and there are {statements}"
+            "this format holds the result of one statement, but there are {statements}"
         )));
     }
     Ok(())

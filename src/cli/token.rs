@@ -33,7 +33,7 @@ const PRINCIPAL: &str = "command line";
 /// `icecore token`
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it, once
+    /// Create a token and print it, once
     Create(CreateToken),
     /// List the tokens
     List(TokenServerArgs),
@@ -52,10 +52,10 @@ pub struct CreateToken {
     /// Everything, everywhere
     #[arg(long, conflicts_with = "scopes")]
     admin: bool,
-    /// Namespace of events that name none, and of scopes without one
+    /// Namespace of events without one, and of scopes without one
     #[arg(long)]
     ns: Option<String>,
-    /// How long it lives, such as 12h or 30d; for ever when left out
+    /// Lifetime, such as 12h or 30d; default: forever
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub struct RevokeToken {
 /// Which server.
 #[derive(Debug, Args)]
 pub struct TokenServerArgs {
-    /// Ask the server at http://host:port; without it the metastore is used
+    /// Ask the server at http://host:port; default: use the metastore
     #[arg(long)]
     url: Option<String>,
 }
@@ -94,7 +94,7 @@ pub async fn run(config: &Config, command: &TokenCommand) -> Result<(), CliError
 async fn make(config: &Config, create: &CreateToken) -> Result<(), CliError> {
     if create.scopes.is_empty() && !create.admin {
         return Err(CliError::Usage(
-            "say what the token may do: --scope ACTION:NAMESPACE (ingest, read, write or admin; \
+            "set what the token may do: --scope ACTION:NAMESPACE (ingest, read, write or admin; \
              `*` for every namespace), once for each, or --admin"
                 .to_owned(),
         ));
@@ -124,7 +124,7 @@ async fn make(config: &Config, create: &CreateToken) -> Result<(), CliError> {
     };
     say(&token)?;
     crate::cli::complain(&CliError::Refused(format!(
-        "token {id} is made and shown this once; as OAuth client: id {id}, secret the whole token"
+        "token {id} is created and shown only once; as OAuth client: id {id}, secret the whole token"
     )));
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn take_back(config: &Config, revoke: &RevokeToken) -> Result<(), CliError
         recording.end(if matches!(revoked, Ok(true)) { 200 } else { 404 }).await;
         if !revoked? {
             return Err(CliError::Refused(format!(
-                "no token `{id}`; `icecore token list` has all"
+                "no token `{id}`; `icecore token list` lists them"
             )));
         }
     }
@@ -204,8 +204,8 @@ pub(super) async fn open(config: &Config) -> Result<AccessControl, CliError> {
         && !path.is_file()
     {
         return Err(CliError::Refused(format!(
-            "there is no metastore at `{}`: say where it is with --data-dir or --metastore; \
-             `icecore serve` makes one",
+            "there is no metastore at `{}`: set --data-dir or --metastore; `icecore serve` creates \
+             one",
             path.display()
         )));
     }
@@ -217,7 +217,7 @@ async fn open_or_make(config: &Config) -> Result<AccessControl, CliError> {
     make_data_folder(config)?;
     let metastore = &config.metastore;
     let is_made = matches!(metastore, MetastoreUrl::Sqlite(path) if !path.exists());
-    let made = if is_made { ", made now: a server has to be started on the same one" } else { "" };
+    let made = if is_made { ", created now: start the server with the same one" } else { "" };
     crate::cli::remark(&format!("the metastore is {metastore}{made}"));
     let clock = Clock::system();
     let store = open_metastore(config).await?;

@@ -31,20 +31,20 @@ pub enum WalCommand {
     Inspect,
     /// Move the unreadable rest of damaged segments aside, so that the server starts
     Quarantine,
-    /// Make this server's log the one that events are taken into, in place of a server that is gone
+    /// Make this server's log the owner of the events, in place of a server that is gone
     TakeOver,
-    /// Write the events that are in this log alone as NDJSON, for `icecore ingest` to send to the
+    /// Write the events that are only in this log as NDJSON, for `icecore ingest` to send to the
     /// server that takes events now
     Export {
-        /// A log that was set aside; without it this server's own
+        /// A log that was set aside; default: this server's own
         #[arg(long)]
         folder: Option<PathBuf>,
-        /// Write the dead letters instead, which no server takes again
+        /// Write the dead letters instead, which servers do not accept again
         #[arg(long)]
         dead_letters: bool,
     },
     /// Give up acknowledged rows that are in no table and in no log, so that the server takes events
-    /// again; what is given up is taken when it is sent again
+    /// again; events that are given up are accepted when they are sent again
     AcceptLoss {
         /// Everything that is missing
         #[arg(long, conflicts_with_all = ["through", "ns"], required_unless_present = "through")]
@@ -52,10 +52,10 @@ pub enum WalCommand {
         /// Rows up to this seq
         #[arg(long, value_name = "SEQ")]
         through: Option<u64>,
-        /// Of this namespace alone
+        /// Only of this namespace
         #[arg(long, requires = "through")]
         ns: Option<String>,
-        /// Say what would be given up, and change nothing
+        /// Only show what would be given up
         #[arg(long)]
         dry_run: bool,
         /// Print JSON
@@ -79,7 +79,7 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
     };
     if !is_there {
         return Err(CliError::Refused(format!(
-            "there is no log at `{}`: say where it is with --data-dir",
+            "there is no log at `{}`: set --data-dir",
             folder.display()
         )));
     }
@@ -100,7 +100,7 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
                 .map(|segment| {
                     let QuarantinedSegment { segment, copy, offset, records_kept, reason } = segment;
                     format!(
-                        "{}: {reason}; cut at offset {offset}, {records_kept} records kept, the file as it was is {}",
+                        "{}: {reason}; cut at offset {offset}, {records_kept} records kept, the original file is {}",
                         segment.display(),
                         copy.display()
                     )
@@ -144,17 +144,15 @@ async fn accept_loss(
 fn describe_take_over(taken: &LogTakeover) -> String {
     match taken {
         LogTakeover::WasOwner(log) => {
-            format!("log {log} is the one that events are taken into already; nothing is changed")
+            format!("log {log} already owns the events; nothing is changed")
         }
         LogTakeover::Now { log, aside } => {
-            let what = format!(
-                "log {log} is the one that events are taken into from now on: start the server"
-            );
+            let what = format!("log {log} owns the events from now on: start the server");
             let Some(aside) = aside else { return what };
             let aside = aside.display();
             format!(
-                "{what}\nthe log that was here is in {aside}; what of it is in no table comes back \
-                 with: icecore wal export --folder {aside} | icecore ingest"
+                "{what}\nthe previous log is in {aside}; to send its events that are in no table: \
+                 icecore wal export --folder {aside} | icecore ingest"
             )
         }
     }

@@ -21,7 +21,7 @@ const SECRET_BYTES_MAX: u64 = 4096;
 /// `icecore webhooks …`
 #[derive(Debug, Subcommand)]
 pub enum WebhookCommand {
-    /// Set a secret, read from stdin; the one before it stays valid
+    /// Set a secret, read from stdin; the previous one stays valid
     Set(SetSecret),
     /// List which namespaces have secrets of which providers
     List(WebhookServerArgs),
@@ -58,17 +58,17 @@ pub struct ProviderArgs {
 pub struct SetSecret {
     #[command(flatten)]
     provider: ProviderArgs,
-    /// How it signs, where its name does not say so
+    /// How it signs, if its name does not say so
     #[arg(long)]
     scheme: Option<String>,
     /// The header with a delivery's id, of a generic provider; without one of these three equal
-    /// deliveries are one event, unless a usual header such as X-Delivery-Id tells them apart
+    /// deliveries are one event, unless a common header such as X-Delivery-Id tells them apart
     #[arg(long, value_name = "NAME", conflicts_with_all = ["id_member", "no_id"])]
     id_header: Option<String>,
     /// The member of the JSON body with a delivery's id, such as event.id
     #[arg(long, value_name = "PATH", conflicts_with = "no_id")]
     id_member: Option<String>,
-    /// Take each delivery for an event of its own, those that are sent again too
+    /// Store each delivery as an event of its own, repeated ones too
     #[arg(long)]
     no_id: bool,
 }

@@ -18,7 +18,7 @@ impl SettingTexts {
         match self.text("auth") {
             "off" => Ok(AccessConfig::Off),
             "on" => Ok(AccessConfig::On(self.oidc()?)),
-            _ => Err(self.wrong("auth", "is neither on nor off")),
+            _ => Err(self.wrong("auth", "must be on or off")),
         }
     }
 
@@ -28,7 +28,7 @@ impl SettingTexts {
         match self.access()? {
             AccessConfig::Off if !listen.ip().is_loopback() => Err(self.wrong(
                 "listen",
-                "is not a loopback address, and with `auth = off` the server answers only there: set `auth = on` and make a token with `icecore token create --admin NAME`",
+                "is not a loopback address, and with `auth = off` the server listens on loopback only: set `auth = on` and create a token with `icecore token create --admin NAME`",
             )),
             AccessConfig::Off | AccessConfig::On(_) => Ok(listen),
         }
@@ -46,7 +46,7 @@ impl SettingTexts {
         let port: u16 = port.parse().map_err(|_| self.wrong("listen", FORM))?;
         let host = if host.is_empty() { "127.0.0.1" } else { host };
         let mut found = (host, port).to_socket_addrs().map_err(|cause| {
-            self.wrong("listen", &format!("names a host without an address: {cause}"))
+            self.wrong("listen", &format!("names a host that does not resolve: {cause}"))
         })?;
         let mut all: Vec<SocketAddr> = found.by_ref().collect();
         all.sort_by_key(SocketAddr::is_ipv6);
@@ -56,14 +56,17 @@ impl SettingTexts {
     fn oidc(&self) -> Result<Option<Box<OidcVerifier>>, ConfigError> {
         let Some(issuer) = self.optional("oidc.issuer") else { return Ok(None) };
         let Some(audience) = self.optional("oidc.audience") else {
-            return Err(self.wrong("oidc.audience", "is empty; say what `aud` has to be"));
+            return Err(self.wrong("oidc.audience", "is empty; set the value that `aud` must have"));
         };
         let keys = self.text("oidc.jwks");
         let jwks = if keys.trim_start().starts_with('{') {
             keys.to_owned()
         } else {
             std::fs::read_to_string(keys).map_err(|cause| {
-                self.wrong("oidc.jwks", &format!("is no JWK set, and no file to read: {cause}"))
+                self.wrong(
+                    "oidc.jwks",
+                    &format!("is neither a JWK set nor a readable file: {cause}"),
+                )
             })?
         };
         let grants = parse_grants(self.text("oidc.grants"))
@@ -79,7 +82,10 @@ impl SettingTexts {
             grants,
         };
         OidcVerifier::new(options).map(|oidc| Some(Box::new(oidc))).map_err(|problem| {
-            self.wrong("oidc.issuer", &format!("cannot be trusted as the rest is set: {problem}"))
+            self.wrong(
+                "oidc.issuer",
+                &format!("does not work with the other oidc settings: {problem}"),
+            )
         })
     }
 }

@@ -63,7 +63,7 @@ impl SettingTexts {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(MetastoreUrl::Postgres(text.to_owned()));
         }
-        Err(self.wrong("metastore", "is neither sqlite://FILE nor postgres://…"))
+        Err(self.wrong("metastore", "must be sqlite://FILE or postgres://…"))
     }
 
     /// It is a part of the catalog's paths, beside those that the protocol has.
@@ -71,14 +71,16 @@ impl SettingTexts {
         let name = self.text("catalog.name");
         let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | '?' | '#' | '%');
         if PATHS_OF_THE_PROTOCOL.contains(&name) {
-            return Err(self.wrong("catalog.name", "is a path of the catalog's protocol"));
+            return Err(
+                self.wrong("catalog.name", "is a path of the catalog protocol; choose another")
+            );
         }
         if !(1..=NAME_BYTES_MAX).contains(&name.len())
             || !name.chars().all(is_plain)
             || name.chars().all(|c| c == '.')
         {
             let text = format!(
-                "has not 1 to {NAME_BYTES_MAX} bytes without control characters and / \\ ? # %, or only dots"
+                "must have 1 to {NAME_BYTES_MAX} bytes, without control characters and / \\ ? # %, and not only dots"
             );
             return Err(self.wrong("catalog.name", &text));
         }
@@ -89,19 +91,19 @@ impl SettingTexts {
         let window = self.duration("catalog.undrop_window", Duration::ZERO, DAY * 365)?;
         let drop_policy = DropPolicy {
             undrop_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
-            purge: self.parsed("catalog.purge", "is neither true nor false")?,
+            purge: self.parsed("catalog.purge", "must be true or false")?,
         };
         let checks_contents = match self.text("catalog.foreign_files") {
             "refuse" => true,
             "allow" => false,
-            _ => return Err(self.wrong("catalog.foreign_files", "is neither refuse nor allow")),
+            _ => return Err(self.wrong("catalog.foreign_files", "must be refuse or allow")),
         };
         let verify_at_load = match self.text("catalog.verify_at_load") {
             "always" => VerifyAtLoad::Always,
             "local" => VerifyAtLoad::OnLocalDisk,
             "never" => VerifyAtLoad::Never,
             _ => {
-                return Err(self.wrong("catalog.verify_at_load", "is none of always, local, never"));
+                return Err(self.wrong("catalog.verify_at_load", "must be always, local or never"));
             }
         };
         let reserved = ReservedNames { namespace_properties: RESERVED, ..ReservedNames::default() };
@@ -110,7 +112,7 @@ impl SettingTexts {
 
     pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {
         units::parse_separator(self.text("catalog.namespace_separator")).ok_or_else(|| {
-            self.wrong("catalog.namespace_separator", "is not one of . ~ : ; , | ! $ + *")
+            self.wrong("catalog.namespace_separator", "must be one of . ~ : ; , | ! $ + *")
         })
     }
 }

@@ -41,13 +41,13 @@ impl SettingTexts {
         let is_level = |part: &str| LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level));
         let is_filter = tracing_subscriber::EnvFilter::builder().parse(filter).is_ok();
         if !is_filter || !filter.split(',').all(is_directive) {
-            let text = "is neither a level (error, warn, info, debug, trace, off) nor a filter such as icecore=debug,warn; the form of the lines is the setting log_format";
+            let text = "must be a level (error, warn, info, debug, trace, off) or a filter such as icecore=debug,warn; log_format sets the format of the lines";
             return Err(self.wrong("log", text));
         }
         let format = match self.text("log_format") {
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
-            _ => return Err(self.wrong("log_format", "is neither text nor json")),
+            _ => return Err(self.wrong("log_format", "must be text or json")),
         };
         let filter = if is_level(filter) && !matches!(filter, "error" | "warn" | "off") {
             format!("{filter},{LIBRARIES}")

@@ -33,7 +33,7 @@ impl SettingTexts {
         if is_url {
             Ok(Some(text))
         } else {
-            Err(self.wrong(key, "is no URL such as http://127.0.0.1:8333"))
+            Err(self.wrong(key, "is not a URL such as http://127.0.0.1:8333"))
         }
     }
 
@@ -47,7 +47,7 @@ impl SettingTexts {
                 let endpoint = self.http_url("storage.sts_endpoint")?;
                 Ok(FileAccess::Role(AssumedRole { arn, endpoint, lifetime }))
             }
-            _ => Err(self.wrong("storage.access", "is none of none, vended, remote-signing")),
+            _ => Err(self.wrong("storage.access", "must be none, vended or remote-signing")),
         }
     }
 }

@@ -56,12 +56,12 @@ fn a_wrong_setting_is_named_with_its_origin() {
     check(
         "",
         &[("ICECORE_COMMIT_INTERVAL", "1ms")],
-        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1ms` is less than the least, 100ms",
+        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1ms` is below the minimum, 100ms",
     );
     check(
         "",
         &[("ICECORE_COMMIT_INTERVAL", "1h")],
-        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1h` is more than the most, 10min",
+        "setting `commit.interval` from ICECORE_COMMIT_INTERVAL: `1h` is above the maximum, 10min",
     );
     check(
         "",
@@ -71,12 +71,12 @@ fn a_wrong_setting_is_named_with_its_origin() {
     check(
         "listen = \"0.0.0.0:8181\"",
         &[],
-        "setting `listen` from FILE: `0.0.0.0:8181` is not a loopback address, and with `auth = off` the server answers only there: set `auth = on` and make a token with `icecore token create --admin NAME`",
+        "setting `listen` from FILE: `0.0.0.0:8181` is not a loopback address, and with `auth = off` the server listens on loopback only: set `auth = on` and create a token with `icecore token create --admin NAME`",
     );
     check(
         "warehouse = \"/tmp/lake\"",
         &[],
-        "setting `warehouse` from FILE: `/tmp/lake` is no URL; did you mean file:///tmp/lake?",
+        "setting `warehouse` from FILE: `/tmp/lake` is not a URL; did you mean file:///tmp/lake?",
     );
     check(
         "[s3]\nendpoint = \"127.0.0.1:28333\"",
@@ -93,19 +93,19 @@ fn a_wrong_setting_is_named_with_its_origin() {
             "",
             &[("ICECORE_LOG", filter)],
             &format!(
-                "setting `log` from ICECORE_LOG: `{filter}` is neither a level (error, warn, info, debug, trace, off) nor a filter such as icecore=debug,warn; the form of the lines is the setting log_format"
+                "setting `log` from ICECORE_LOG: `{filter}` must be a level (error, warn, info, debug, trace, off) or a filter such as icecore=debug,warn; log_format sets the format of the lines"
             ),
         );
     }
     check(
         "metastore = \"mysql://x\"",
         &[],
-        "setting `metastore` from FILE: `mysql://x` is neither sqlite://FILE nor postgres://…",
+        "setting `metastore` from FILE: `mysql://x` must be sqlite://FILE or postgres://…",
     );
     check(
         "catalog.namespace_separator = \"/\"",
         &[],
-        "setting `catalog.namespace_separator` from FILE: `/` is not one of . ~ : ; , | ! $ + *",
+        "setting `catalog.namespace_separator` from FILE: `/` must be one of . ~ : ; , | ! $ + *",
     );
 }
 
@@ -276,11 +276,11 @@ fn jwts_are_let_in_only_with_everything_pinned() {
         }
     };
     check(&[], Ok(()));
-    check(&[("ICECORE_OIDC_AUDIENCE", "")], Err("say what `aud` has to be"));
-    check(&[("ICECORE_OIDC_JWKS", "/nowhere/jwks.json")], Err("no file to read"));
-    check(&[("ICECORE_OIDC_ALGORITHMS", "RS256,HS256")], Err("`HS256` is none of"));
-    check(&[("ICECORE_OIDC_ALGORITHMS", "none")], Err("`none` is none of"));
+    check(&[("ICECORE_OIDC_AUDIENCE", "")], Err("set the value that `aud` must have"));
+    check(&[("ICECORE_OIDC_JWKS", "/nowhere/jwks.json")], Err("nor a readable file"));
+    check(&[("ICECORE_OIDC_ALGORITHMS", "RS256,HS256")], Err("`HS256` must be one of"));
+    check(&[("ICECORE_OIDC_ALGORITHMS", "none")], Err("`none` must be one of"));
     check(&[("ICECORE_OIDC_GRANTS", "admins=all")], Err("scope `all` names no namespace"));
     check(&[("ICECORE_OIDC_GRANTS", "")], Err("no claim grants any scope"));
-    check(&[("ICECORE_AUTH", "maybe")], Err("is neither on nor off"));
+    check(&[("ICECORE_AUTH", "maybe")], Err("must be on or off"));
 }

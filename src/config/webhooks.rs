@@ -4,7 +4,7 @@ use crate::config::{SettingTexts, settings::SETTINGS};
 use std::collections::BTreeMap;
 
 /// What each of them means.
-pub(super) const SECRET: &str = "what this provider signs with, for namespaces without a secret of their own; a list of two, [\"old\", \"new\"], while one replaces the other";
+pub(super) const SECRET: &str = "signing secret of this provider, for namespaces without their own; a list of two, [\"old\", \"new\"], during a rotation";
 
 /// The provider whose secret this setting is.
 pub(super) fn provider(key: &str) -> Option<&str> {

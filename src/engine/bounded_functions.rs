@@ -267,7 +267,7 @@ impl BoundedFunction {
 
     fn too_large<T>(&self, bytes_max: usize) -> Result<T, DataFusionError> {
         exec_err!(
-            "`{}` could make a value of more than {bytes_max} bytes here; shorten its arguments",
+            "`{}` could produce a value of more than {bytes_max} bytes here; shorten its arguments",
             self.name()
         )
     }

@@ -20,7 +20,8 @@ pub type ClauseVerdict = ControlFlow<String>;
 const FINE: ClauseVerdict = ControlFlow::Continue(());
 
 /// What is refused where [`may_be_without_rows`].
-const LEAPING_FRAME: &str = "an aggregate over a RANGE frame that leaves out the current row (a join with the other rows does it)";
+const LEAPING_FRAME: &str =
+    "an aggregate over a RANGE frame without the current row (use a join with the other rows)";
 
 /// Words that other dialects put behind a table and that change the answer there. Without `AS` they
 /// are no aliases.
@@ -28,7 +29,7 @@ const NOT_AN_ALIAS: &[&str] = &["final", "format", "prewhere", "sample", "settin
 
 fn refuse(clause: &str) -> ClauseVerdict {
     ControlFlow::Break(format!(
-        "{clause} is not supported here; leave it out or write it in another way"
+        "{clause} is not supported here; remove it or rewrite the statement"
     ))
 }
 
@@ -56,7 +57,7 @@ pub fn query(query: &Query) -> ClauseVerdict {
     if let Some(With { with_token: _, recursive: _, cte_tables }) = with {
         for cte in cte_tables {
             alias(Some(&cte.alias))?;
-            only(cte.from.is_some(), "FROM behind a common table expression")?;
+            only(cte.from.is_some(), "FROM after a common table expression")?;
         }
     }
     set_operation(body)?;
@@ -69,7 +70,7 @@ pub fn query(query: &Query) -> ClauseVerdict {
     only(fetch.is_some(), "FETCH")?;
     if !locks.is_empty() {
         return ControlFlow::Break(
-            "FOR UPDATE and FOR SHARE do nothing here; leave them out".to_owned(),
+            "FOR UPDATE and FOR SHARE have no effect here; remove them".to_owned(),
         );
     }
     only(for_clause.is_some(), "FOR XML, FOR JSON and FOR BROWSE")?;
@@ -140,7 +141,7 @@ pub fn select(select: &Select) -> ClauseVerdict {
         "a modifier of SELECT",
     )?;
     only(top.is_some(), "TOP")?;
-    only(exclude.is_some(), "EXCLUDE away from `*`")?;
+    only(exclude.is_some(), "EXCLUDE without `*`")?;
     if into.is_some() {
         return ControlFlow::Break("SELECT INTO is not allowed: only queries are".to_owned());
     }
@@ -154,7 +155,7 @@ pub fn select(select: &Select) -> ClauseVerdict {
     only(value_table_mode.is_some(), "SELECT AS STRUCT and SELECT AS VALUE")?;
     only(matches!(flavor, SelectFlavor::FromFirstNoSelect), "FROM without SELECT")?;
     for condition in [having, qualify].into_iter().flatten() {
-        only(uses_named_window(condition), "a named window outside of the select list")?;
+        only(uses_named_window(condition), "a named window outside the select list")?;
     }
     for NamedWindowDefinition(_, window) in named_window {
         if let NamedWindowExpr::WindowSpec(window) = window {
@@ -169,7 +170,7 @@ fn check_group_by(group_by: &GroupByExpr) -> ClauseVerdict {
     let (GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers)) = group_by;
     let Some(modifier) = modifiers.first() else { return FINE };
     ControlFlow::Break(format!(
-        "{modifier} behind GROUP BY is not supported here; write GROUP BY ROLLUP (…) or CUBE (…)"
+        "{modifier} after GROUP BY is not supported here; write GROUP BY ROLLUP (…) or CUBE (…)"
     ))
 }
 
@@ -208,7 +209,7 @@ fn join(Join { relation: _, global, join_operator }: &Join) -> ClauseVerdict {
         | JoinOperator::RightOuter(constraint)
         | JoinOperator::FullOuter(constraint) => only(
             matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural),
-            "USING or NATURAL of a RIGHT or FULL JOIN (write ON, and coalesce(a.x, b.x) for the column of both)",
+            "USING or NATURAL of a RIGHT or FULL JOIN (write ON, and coalesce(a.x, b.x) for the shared column)",
         ),
         JoinOperator::Join(_)
         | JoinOperator::Inner(_)
@@ -254,13 +255,13 @@ pub fn table_factor(factor: &TableFactor) -> ClauseVerdict {
             only(!with_hints.is_empty(), "a table hint (WITH …)")?;
             if version.is_some() {
                 return ControlFlow::Break(
-                    "a version of a table is not named in FROM; give the time as `as_of` beside the statement"
+                    "a table version cannot be given in FROM; send `as_of` with the statement instead"
                         .to_owned(),
                 );
             }
             only(*with_ordinality, "WITH ORDINALITY")?;
-            only(!partitions.is_empty(), "PARTITION behind a table")?;
-            only(json_path.is_some(), "a path behind a table")?;
+            only(!partitions.is_empty(), "PARTITION after a table")?;
+            only(json_path.is_some(), "a path after a table")?;
             only(sample.is_some(), "TABLESAMPLE (or SAMPLE)")?;
             only(!index_hints.is_empty(), "an index hint")
         }
@@ -289,10 +290,10 @@ fn alias(alias: Option<&TableAlias>) -> ClauseVerdict {
     let Some(TableAlias { explicit, name, columns, at }) = alias else { return FINE };
     let word = name.value.to_lowercase();
     if !explicit && name.quote_style.is_none() && NOT_AN_ALIAS.contains(&word.as_str()) {
-        return refuse(&format!("{} (as an alias it is written with AS)", word.to_uppercase()));
+        return refuse(&format!("{} (write AS if it is an alias)", word.to_uppercase()));
     }
-    only(at.is_some(), "AT behind an alias")?;
-    only(columns.iter().any(|column| column.data_type.is_some()), "a type behind a column's alias")
+    only(at.is_some(), "AT after an alias")?;
+    only(columns.iter().any(|column| column.data_type.is_some()), "a type after a column alias")
 }
 
 /// Clauses of an expression.
@@ -340,7 +341,7 @@ fn function(call: &Function) -> ClauseVerdict {
         }
     }
     let (is_aggregate, is_window) = kind(name);
-    let of = |clause: &str| format!("{clause} of `{name}`, which is no aggregate function,");
+    let of = |clause: &str| format!("{clause} of `{name}`, which is not an aggregate function,");
     if !is_aggregate {
         only(filter.is_some(), &of("FILTER"))?;
         only(is_distinct, &of("DISTINCT or ALL"))?;
@@ -352,7 +353,7 @@ fn function(call: &Function) -> ClauseVerdict {
     }
     if !is_aggregate && !is_window {
         only(treats_nulls, &format!("IGNORE or RESPECT NULLS of `{name}`"))?;
-        only(over.is_some(), &format!("OVER behind `{name}`"))?;
+        only(over.is_some(), &format!("OVER after `{name}`"))?;
     }
     FINE
 }

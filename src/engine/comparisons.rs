@@ -181,7 +181,7 @@ fn of_dates(
         (Some(DataType::Time64(_) | DataType::Time32(_)), Some(DataType::Interval(_)))
         | (Some(DataType::Interval(_)), Some(DataType::Time64(_) | DataType::Time32(_))) => {
             return plan_err!(
-                "a time of day is not moved by an interval here: move the timestamp that it is taken from"
+                "a time of day cannot be combined with an interval here: add the interval to the timestamp that it is taken from"
             );
         }
         _ => Transformed::no(again(left, right)),

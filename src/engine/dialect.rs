@@ -263,7 +263,7 @@ fn similar_to(
     };
     let Some(regex) = text(literal).and_then(|pattern| similar::to_regex(&pattern, escape)) else {
         return ControlFlow::Break(format!(
-            "{literal} is no pattern of SIMILAR TO: it is a text whose brackets are closed, and does not end with its ESCAPE character"
+            "{literal} is not a SIMILAR TO pattern: its brackets must be closed, and it must not end with its ESCAPE character"
         ));
     };
     let regex = Expr::value(Value::SingleQuotedString(regex));

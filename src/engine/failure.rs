@@ -53,13 +53,16 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
         // Types that fit in one place and not in another, mostly. The statement is at fault as far as
         // its sender can do something about it: tried again, it fails again.
         DataFusionError::Internal(text) => {
-            tracing::warn!(error = cause as &dyn std::error::Error, "a query is beyond the engine");
+            tracing::warn!(
+                error = cause as &dyn std::error::Error,
+                "the query engine cannot run a statement"
+            );
             if let Some(text) = of_large_regex(text) {
                 return SqlError::Invalid(text);
             }
             let text = shortened(text.split(BUG_REPORT).next().unwrap_or(text).trim());
             SqlError::Invalid(format!(
-                "the statement is beyond the query engine, write it in another way: {text}"
+                "the query engine cannot run this statement; rewrite it: {text}"
             ))
         }
         DataFusionError::Collection(causes) => causes.first().map_or_else(|| internal(cause), of),
@@ -82,7 +85,7 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
 pub(super) fn of_optimizer(cause: &DataFusionError) -> SqlError {
     match cause.find_root() {
         DataFusionError::SchemaError(..) => SqlError::Invalid(
-            "Correlated queries of this form cannot be taken apart by the planner: write a JOIN, and give columns of the same name different ones"
+            "Correlated queries of this form cannot be planned: write a JOIN, and give columns with the same name different aliases"
                 .to_owned(),
         ),
         _ => of(cause),
@@ -162,7 +165,9 @@ fn of_unknown_column(cause: &SchemaError) -> Option<String> {
             let names: Vec<String> = few.iter().map(|valid| format!("`{}`", valid.name)).collect();
             format!("there are {}", names.join(", "))
         }
-        (None, many) => format!("there are {} columns, DESCRIBE lists a table's", many.len()),
+        (None, many) => {
+            format!("there are {} columns; DESCRIBE lists those of a table", many.len())
+        }
     };
     Some(format!("no column `{}`; {hint}", field.flat_name()))
 }
@@ -171,7 +176,7 @@ fn of_unknown_column(cause: &SchemaError) -> Option<String> {
 fn in_other_words(text: &str) -> Option<String> {
     if text.contains("Physical plan does not support logical expression") {
         return Some(
-            "Physical plan does not support a query in an expression of this kind or at this place: write the inner query as a LEFT JOIN with its condition in ON, and GROUP BY where it has an aggregate"
+            "Physical plan does not support a subquery in this kind of expression or at this position: write it as a LEFT JOIN with its condition in ON, and GROUP BY if it has an aggregate"
                 .to_owned(),
         );
     }
@@ -179,7 +184,7 @@ fn in_other_words(text: &str) -> Option<String> {
         && let Some(column) = after.split('"').nth(1)
     {
         return Some(format!(
-            "column `{column}` is selected beside an aggregate: put it into GROUP BY, or into an aggregate such as min({column})"
+            "column `{column}` is selected next to an aggregate: add it to GROUP BY, or use an aggregate such as min({column})"
         ));
     }
     if let Some(name) = text.strip_prefix("Invalid function '").and_then(|it| it.split('\'').next())
@@ -201,22 +206,22 @@ fn in_other_words(text: &str) -> Option<String> {
     }
     if text.contains("annot access field") {
         return Some(format!(
-            "{}; if a table is meant, its alias is hidden by a column of that name, or it is two levels further out: give it another alias",
+            "{}; if you mean a table, a column with that name hides its alias, or it is two query levels out: use another alias",
             shortened(text)
         ));
     }
     let is_placeholder = text.starts_with("Failed to parse placeholder id")
         || text.contains("was not provided a value for execution");
     is_placeholder.then(|| {
-        "a parameter is written $1, $2 …, and its value stands in `params` of the request"
-            .to_owned()
+        "write parameters as $1, $2 …, and send their values in `params` of the request".to_owned()
     })
 }
 
 /// A broken or too large regular expression, with what to change.
 fn of_large_regex(text: &str) -> Option<String> {
     let is_large = text.contains(REGEX_TOO_LARGE) || text.contains("expression did not compile");
-    is_large.then(|| format!("{}; mend it, or use fewer or smaller repetitions", shortened(text)))
+    is_large
+        .then(|| format!("{}; correct it, or use fewer or smaller repetitions", shortened(text)))
 }
 
 /// Messages name expressions, which can be as long as a statement.

@@ -158,13 +158,13 @@ fn check_numbers(sql: &str, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
             && word.quote_style.is_none()
         {
             return Err(invalid(format!(
-                "`{number}{word}` is no number; write numbers in decimal digits, and a space before a name"
+                "`{number}{word}` is not a number; write numbers in decimal digits, and a space before a name"
             )));
         }
     }
     if tokens.iter().any(|token| is_hex_number(sql, token)) {
         return Err(invalid(
-            "a number is written in decimal digits, and bytes as x'1F': 0x… is no number here",
+            "write numbers in decimal digits, and bytes as x'1F': 0x… is not a number here",
         ));
     }
     Ok(())
@@ -290,7 +290,7 @@ fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
 
 fn not_a_query() -> SqlError {
     invalid(
-        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE; events come in with POST /ingest",
+        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE; send events with POST /ingest",
     )
 }
 
@@ -338,7 +338,7 @@ impl Visitor for StatementShape {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
         if let Some(with) = &query.with {
             if with.recursive {
-                return refuse("WITH RECURSIVE is not available: its answer can outgrow memory");
+                return refuse("WITH RECURSIVE is not available: its result can exceed memory");
             }
             self.ctes += with.cte_tables.len();
             if CTES_MAX < self.ctes {
@@ -378,7 +378,7 @@ impl Visitor for StatementShape {
         }
         let wildcards = select.projection.iter().filter(|item| is_wildcard(item)).count();
         if WILDCARDS_MAX < wildcards {
-            return refuse(format!("a SELECT has more than {WILDCARDS_MAX} times `*`"));
+            return refuse(format!("a SELECT has `*` more than {WILDCARDS_MAX} times"));
         }
         ControlFlow::Continue(())
     }
@@ -429,7 +429,7 @@ impl Visitor for StatementShape {
             // Their types would double with each query around them.
             Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) | Expr::Tuple(_) => {
                 return refuse(
-                    "structs, maps and tuples cannot be made here; compare columns one by one",
+                    "structs, maps and tuples cannot be created here; compare columns one by one",
                 );
             }
             Expr::Cube(sets) | Expr::Rollup(sets) | Expr::GroupingSets(sets) => {
@@ -447,7 +447,7 @@ impl Visitor for StatementShape {
 }
 
 fn forbidden(name: &str) -> String {
-    format!("function `{name}` is not available: its answer can outgrow memory")
+    format!("function `{name}` is not available: its result can exceed memory")
 }
 
 fn is_wildcard(item: &SelectItem) -> bool {

@@ -48,7 +48,7 @@ fn body(set: &mut SetExpr) -> ControlFlow<String> {
     };
     let Some(names) = names_of(left) else {
         return ControlFlow::Break(format!(
-            "{word} ALL is supported for columns that are written one by one; write them in the place of `*`"
+            "{word} ALL needs a list of columns; write them in place of `*`"
         ));
     };
     plain_names(left);

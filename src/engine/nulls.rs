@@ -86,7 +86,7 @@ impl NullRewriter {
             return ControlFlow::Continue(());
         }
         ControlFlow::Break(format!(
-            "the statement has more than {REWRITES_MAX} times IN, ANY or ALL over a query; use EXISTS"
+            "the statement has more than {REWRITES_MAX} uses of IN, ANY or ALL over a query; use EXISTS"
         ))
     }
 

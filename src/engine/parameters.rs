@@ -18,7 +18,7 @@ pub(super) fn values(
     }
     if plan_limits::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
         return Err(SqlError::Invalid(format!(
-            "the longest of params has {longest} bytes, which is too long for a statement with {uses} places for values"
+            "the longest value of params has {longest} bytes, which is too long for a statement with {uses} parameters"
         )));
     }
     Ok(params)

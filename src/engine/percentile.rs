@@ -292,7 +292,7 @@ impl Accumulator for ModeCounts {
 
     fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
         if self.distinct {
-            return plan_err!("every distinct value is there once: leave DISTINCT out of `mode`");
+            return plan_err!("with DISTINCT every value occurs once: remove DISTINCT from `mode`");
         }
         let best = self.counts.iter().max_by(|(left, of_left), (right, of_right)| {
             let least = || right.partial_cmp(left).unwrap_or(std::cmp::Ordering::Equal);

@@ -138,7 +138,7 @@ pub(super) fn failure(cause: &ScanError) -> SqlError {
         ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),
         ScanError::Damaged { .. } => SqlError::Unreadable(cause.to_string()),
         ScanError::TooSlow => SqlError::Limit(
-            "the time limit ended while the table's manifests were read; ask for fewer partitions, or merge its files".into(),
+            "the time limit was reached while reading the table's manifests; filter on fewer partitions, or compact the table".into(),
         ),
         ScanError::Catalog(_) => unreadable(cause),
     }
@@ -146,7 +146,7 @@ pub(super) fn failure(cause: &ScanError) -> SqlError {
 
 /// The error for files of ours that do not read; the log has the reason.
 pub(super) fn unreadable(cause: &(dyn std::error::Error + 'static)) -> SqlError {
-    tracing::error!(error = cause, "a snapshot's files do not read");
+    tracing::error!(error = cause, "cannot read the files of a snapshot");
     SqlError::Internal("the snapshot's files cannot be read".to_owned())
 }
 

@@ -54,7 +54,7 @@ pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError
         .map_err(|cause| SqlError::Invalid(cause.to_string()))?;
     if CONSTANTS_BYTES_MAX < bytes {
         return Err(SqlError::Invalid(format!(
-            "the constants of the statement take more than {CONSTANTS_BYTES_MAX} bytes once they are worked out; shorten them, or name each only once"
+            "the evaluated constants of the statement take more than {CONSTANTS_BYTES_MAX} bytes; shorten them, or use each only once"
         )));
     }
     let rows = BATCH_CONSTANTS_BYTES / bytes.max(1);
@@ -73,7 +73,7 @@ impl PlanCost {
         let width = plan.schema().fields().len();
         if COLUMNS_MAX < width {
             return Err(SqlError::Invalid(format!(
-                "a query has more than {COLUMNS_MAX} columns; name those that are needed"
+                "a query has more than {COLUMNS_MAX} columns; select only those that you need"
             )));
         }
         let inputs = plan.inputs();
@@ -133,12 +133,12 @@ impl PlanCost {
         self.total = self.total.saturating_add(weight);
         if EXPRESSIONS_MAX < self.total {
             return Err(SqlError::Invalid(format!(
-                "the expressions of the statement have more than {EXPRESSIONS_MAX} parts when each column stands for what it is made of; let queries build less on one another"
+                "the expanded expressions of the statement have more than {EXPRESSIONS_MAX} parts; nest fewer queries that build on one another"
             )));
         }
         if PATTERNS_MAX < self.patterns {
             return Err(SqlError::Invalid(format!(
-                "the statement has more than {PATTERNS_MAX} regular expressions; put alternatives into one, or use LIKE"
+                "the statement has more than {PATTERNS_MAX} regular expressions; combine alternatives into one, or use LIKE"
             )));
         }
         Ok(weight)

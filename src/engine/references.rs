@@ -80,7 +80,7 @@ pub fn wanted(
 
 fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
     SqlError::Invalid(format!(
-        "table `{reference}` is outside of namespace `{namespace}`; name a table alone, or as `{}.table`",
+        "table `{reference}` is outside namespace `{namespace}`; write the table's name alone, or as `{}.table`",
         namespace.name()
     ))
 }

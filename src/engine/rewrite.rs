@@ -100,7 +100,7 @@ impl FunctionRewrite for BoundedFunctionRule {
                     if NOT_OVER_WINDOWS.contains(&function.name()) =>
                 {
                     plan_err!(
-                        "`{}` cannot be used with OVER: its answers would grow with the square of the rows; use GROUP BY",
+                        "`{}` cannot be used with OVER: its results would grow with the square of the rows; use GROUP BY",
                         function.name()
                     )
                 }

@@ -219,6 +219,6 @@ fn runtime(memory_bytes_max: usize, storage: &Storage) -> Result<RuntimeEnv, Dat
 }
 
 fn broken(cause: &DataFusionError) -> SqlError {
-    tracing::error!(error = cause as &dyn std::error::Error, "a session cannot be made");
+    tracing::error!(error = cause as &dyn std::error::Error, "cannot create a session");
     SqlError::Internal("the tables cannot be opened".to_owned())
 }

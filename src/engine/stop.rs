@@ -76,7 +76,7 @@ impl QuerySignal {
     /// [`SqlError::Limit`].
     pub fn check(&self) -> Result<(), SqlError> {
         if self.left.get().is_some() {
-            return Err(SqlError::Limit("the query has no reader any more".to_owned()));
+            return Err(SqlError::Limit("the query's client is gone".to_owned()));
         }
         if self.deadline <= Instant::now() { Err(self.too_slow()) } else { Ok(()) }
     }

@@ -358,7 +358,7 @@ fn bin(arrays: &[ArrayRef], origin: i64, months_origin: i64) -> Result<ArrayRef,
             }
             _ => {
                 return exec_err!(
-                    "the stride of bins must be a positive interval of months alone, or of days and parts of them"
+                    "the stride of bins must be a positive interval, of months only or of days and smaller units"
                 );
             }
         }));
@@ -402,7 +402,7 @@ fn format(
 fn zone(name: &str) -> Result<Tz, DataFusionError> {
     name.parse().map_err(|_| {
         exec_datafusion_err!(
-            "`{name}` is no time zone; it is a name such as Europe/Berlin or an offset such as +02:00"
+            "`{name}` is not a time zone; use a name such as Europe/Berlin or an offset such as +02:00"
         )
     })
 }

@@ -107,9 +107,7 @@ impl TimeFormat {
         while let Some(first) = rest.chars().next() {
             if let Some(after) = rest.strip_prefix('"') {
                 let Some((text, after)) = after.split_once('"') else {
-                    return exec_err!(
-                        "to_char's pattern `{pattern}` has a quote that does not end"
-                    );
+                    return exec_err!("to_char's pattern `{pattern}` has an unclosed quote");
                 };
                 pieces.push(FormatPiece::Text(text.to_owned()));
                 rest = after;
@@ -170,7 +168,7 @@ impl TimeFormat {
                 FormatPiece::Field(field) => write_field(&mut text, *field, time),
             };
             if done.is_err() {
-                return exec_err!("the pattern has something that this time has not");
+                return exec_err!("the pattern needs a part that this time does not have");
             }
         }
         Ok(text)
@@ -188,7 +186,7 @@ fn write_field(text: &mut String, field: TimeField, time: NaiveDateTime) -> std:
 
 fn check_strftime(pattern: &str) -> Result<(), DataFusionError> {
     if StrftimeItems::new(pattern).any(|item| matches!(item, Item::Error)) {
-        return exec_err!("`{pattern}` is no strftime pattern such as %Y-%m-%d");
+        return exec_err!("`{pattern}` is not a strftime pattern such as %Y-%m-%d");
     }
     Ok(())
 }

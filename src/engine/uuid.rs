@@ -70,7 +70,7 @@ pub fn function() -> ScalarUDF {
             match value.map(|value| (value, canonical(value))) {
                 None => texts.append_null(),
                 Some((_, Some(uuid))) => texts.append_value(uuid),
-                Some((value, None)) => return exec_err!("`{value}` is no uuid"),
+                Some((value, None)) => return exec_err!("`{value}` is not a uuid"),
             }
         }
         returned(arguments, Arc::new(texts.finish()))

@@ -24,7 +24,10 @@ pub(crate) const AVRO_BYTES_MAX: usize = 64 << 20;
 /// The events of a file, as JSON.
 pub(crate) fn events(body: &[u8], limits: &EventLimits) -> Result<Vec<String>, BodyError> {
     let broken = |reason: &str| {
-        BodyError::new(ErrorCode::InvalidJson, format!("the body is no Avro file: {reason}"))
+        BodyError::new(
+            ErrorCode::InvalidJson,
+            format!("the body is not a readable Avro file: {reason}"),
+        )
     };
     let mut rest = DatumReader::new(body);
     let header = block::header(&mut rest).map_err(broken)?;
@@ -36,7 +39,7 @@ pub(crate) fn events(body: &[u8], limits: &EventLimits) -> Result<Vec<String>, B
         return Err(broken("its schema must be a record, the event"));
     };
     let resolved = ResolvedSchema::try_from(&schema)
-        .map_err(|_| broken("its schema has a name that is not defined"))?;
+        .map_err(|_| broken("its schema uses a name that is not defined"))?;
     let mut left = AVRO_BYTES_MAX;
     let mut events = Vec::new();
     while !rest.is_empty() {

@@ -63,8 +63,7 @@ pub(crate) fn event_text(
             Ok(text) => json::push_string(&mut out, &text),
             Err(_) => {
                 json::push_string(&mut out, value);
-                let reason =
-                    format!("the header ce-{name} is not UTF-8 once it is percent-decoded");
+                let reason = format!("the percent-decoded header ce-{name} is not UTF-8");
                 fault = Some(EventFault::new(ErrorCode::InvalidEvent, reason));
             }
         }

@@ -389,7 +389,7 @@ impl<'m, 'a> EventDraft<'m, 'a> {
             Some(text) if !value.has_lone_surrogate() => Ok(Some(text)),
             _ => Err(EventFault::new(
                 ErrorCode::InvalidNamespace,
-                format!("`ns` must be a text, not {}", excerpt(value.raw)),
+                format!("`ns` must be text, not {}", excerpt(value.raw)),
             )),
         }
     }
@@ -411,14 +411,11 @@ impl<'m, 'a> EventDraft<'m, 'a> {
             self.change.former = Some(former);
         }
         id.map(Some).ok_or_else(|| {
-            let why = if value.has_lone_surrogate() {
-                "; a half of a surrogate pair is no text"
-            } else {
-                ""
-            };
+            let why =
+                if value.has_lone_surrogate() { "; a lone surrogate is not text" } else { "" };
             let not = excerpt(value.raw);
-            let wanted = "a text that is not empty, or a number";
-            let reason = format!("`id` must be {wanted}, not {not}{why}; or leave it out");
+            let wanted = "non-empty text, or a number";
+            let reason = format!("`id` must be {wanted}, not {not}{why}; or omit it");
             EventFault::new(ErrorCode::InvalidEvent, reason)
         })
     }

@@ -38,8 +38,8 @@ impl LeftOutColumns {
             warn!(
                 %table,
                 columns = names.join(", "),
-                "another's columns have these names and other types: the table gets none of ours, \
-                 and their values stay in `payload`"
+                "foreign columns have these names with other types: the table does not get these \
+                 columns, and their values stay in `payload`"
             );
             known.insert(key, names);
         }

@@ -134,7 +134,7 @@ fn record(record: ChainRecord) -> AuditRecord {
 }
 
 fn not_recorded() -> ApiError {
-    ApiError::new(ErrorCode::NotFound, "this server records nothing")
+    ApiError::new(ErrorCode::NotFound, "this server keeps no audit log")
 }
 
 fn control(app: &AppState) -> Result<&TokenControl, ApiError> {

@@ -107,7 +107,7 @@ pub async fn purge(
 ) -> Result<Response, ApiError> {
     let before = purge.before.as_deref().map(DateTime::parse_from_rfc3339);
     let Some(Ok(before)) = before else {
-        let text = "say up to when: before=2026-11-20T12:00:00Z discards what came earlier";
+        let text = "set `before`: before=2026-11-20T12:00:00Z discards what arrived earlier";
         return Err(ApiError::new(ErrorCode::InvalidRequest, text));
     };
     app.owner.check()?;

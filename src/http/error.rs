@@ -53,7 +53,7 @@ impl ApiError {
         error!(error = cause, "request failed");
         Self::new(
             ErrorCode::Internal,
-            "the server failed; its log has the reason under this reply's x-request-id",
+            "the server failed; its log has the reason under this response's x-request-id",
         )
     }
 }
@@ -84,7 +84,7 @@ impl From<IngestError> for ApiError {
             IngestError::Held(_) => Self::new(
                 ErrorCode::Unavailable,
                 format!(
-                    "{cause}; nothing of this batch was taken, send it again when that is put right"
+                    "{cause}; nothing of this batch was accepted, send it again when that is fixed"
                 ),
             ),
             IngestError::Unavailable(reason) => {
@@ -94,10 +94,10 @@ impl From<IngestError> for ApiError {
                 );
                 let text = match reason.as_ref() {
                     WalError::Full { .. } => {
-                        "the log is full: its disk has no room for a further segment, or `wal.bytes_max` is reached; nothing of this batch was taken, send it again when there is room"
+                        "the log is full: its disk has no space for another segment, or `wal.bytes_max` is reached; nothing of this batch was accepted, send it again when there is space"
                     }
                     _ => {
-                        "the log takes no events now; nothing of this batch was taken, send it again"
+                        "the log does not accept events now; nothing of this batch was accepted, send it again"
                     }
                 };
                 Self::new(ErrorCode::Unavailable, text)
@@ -132,13 +132,13 @@ impl From<&FlushError> for ApiError {
         let told = match (cause.is_lasting(), cause.of_storage()) {
             (true, _) => cause.told(),
             (false, Some(reason)) => {
-                format!("the commit failed, as the warehouse answers {reason}")
+                format!("the commit failed because the warehouse answered {reason}")
             }
             (false, None) => "the commit failed".to_owned(),
         };
         Self::new(
             ErrorCode::Unavailable,
-            format!("{told}; it is being tried again, every acknowledged event is safe in the log"),
+            format!("{told}; it is retried, and every acknowledged event is safe in the log"),
         )
     }
 }
@@ -164,7 +164,7 @@ impl From<CatalogError> for ApiError {
                 error!(error = &cause as &dyn std::error::Error, "the catalog does not answer");
                 Self::new(
                     ErrorCode::Unavailable,
-                    "the catalog or its store of files does not answer now; try again",
+                    "the catalog or its file store does not answer now; try again",
                 )
             }
             CatalogError::CommitStateUnknown(_)

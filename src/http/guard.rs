@@ -208,7 +208,7 @@ fn unidentified(cause: IdentityError) -> Response {
     let challenge = match cause {
         IdentityError::Unavailable(cause) => {
             tracing::error!(error = &cause as &dyn std::error::Error, "tokens cannot be looked up");
-            let text = "tokens cannot be looked up now; send the request again";
+            let text = "cannot look up tokens now; send the request again";
             return ApiError::new(ErrorCode::Unavailable, text).into_response();
         }
         IdentityError::NoToken => "Bearer",

@@ -40,7 +40,7 @@ pub async fn readyz(State(app): State<AppState>) -> Result<&'static str, ApiErro
     app.owner.check()?;
     app.warehouse.check().map_err(|text| ApiError::new(ErrorCode::Unavailable, text))?;
     app.wal.check_writable().map_err(|full| {
-        let text = format!("no event can be taken, queries go on: {full}");
+        let text = format!("the server cannot take events, queries still work: {full}");
         ApiError::new(ErrorCode::Unavailable, text)
     })?;
     if app.ingest.takes_writes() {
@@ -48,7 +48,7 @@ pub async fn readyz(State(app): State<AppState>) -> Result<&'static str, ApiErro
     } else {
         Err(ApiError::new(
             ErrorCode::Unavailable,
-            "the last write to the log failed; queries go on, and the next write tries again",
+            "the last write to the log failed; queries still work, and the next write tries again",
         ))
     }
 }

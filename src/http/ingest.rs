@@ -214,7 +214,7 @@ fn isolated<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
         tracing::error!(panic = text, "decoding a body panicked");
         ApiError::new(
             ErrorCode::Internal,
-            "the server failed on this body and took nothing of it; its log has the reason under this reply's x-request-id",
+            "the server failed on this body and accepted nothing of it; its log has the reason under this response's x-request-id",
         )
     })
 }

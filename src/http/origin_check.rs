@@ -17,7 +17,7 @@ use icecore_schemas::error_code::ErrorCode;
 use std::net::IpAddr;
 
 const FOREIGN_HOST: &str = "without access control this server answers requests to localhost, 127.0.0.1 and [::1] only: use one of these names, or set `auth = on`";
-const FOREIGN_PAGE: &str = "without access control this server answers no requests that a web page of another origin makes: set `auth = on`";
+const FOREIGN_PAGE: &str = "without access control this server rejects requests from web pages of another origin: set `auth = on`";
 
 /// The layer around every route. With access control on it lets everything through: a page has no
 /// token.

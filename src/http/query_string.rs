@@ -38,7 +38,7 @@ fn reason(cause: &(dyn Error + 'static)) -> String {
     match reason.split_once(", expected ") {
         Some((unknown, known)) if unknown.starts_with("unknown field") => {
             let known = known.trim_start_matches("one of ");
-            format!("query parameter `{name}` is not known here; known are {known}")
+            format!("unknown query parameter `{name}`; known are {known}")
         }
         _ => format!("query parameter `{name}`: {reason}"),
     }

@@ -237,7 +237,7 @@ fn is_probe(path: &str) -> bool {
 }
 
 fn overloaded() -> Response {
-    let text = "the server has as many requests as it takes; send it again";
+    let text = "the server is at its limit of concurrent requests; send the request again";
     ApiError::new(ErrorCode::Unavailable, text).into_response()
 }
 

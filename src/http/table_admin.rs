@@ -84,7 +84,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
         Ok(Self(read.map_err(|problem| problem.body_text()).and_then(|bytes| {
             let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
             serde_json::from_slice(text)
-                .map_err(|problem| format!("the body does not fit: {problem}"))
+                .map_err(|problem| format!("the body is not valid: {problem}"))
         })))
     }
 }
@@ -207,13 +207,13 @@ pub(super) async fn rollback(
         Rollback { snapshot: Some(SnapshotId(id)), time: None } => id,
         Rollback { snapshot: None, time: Some(text) } => {
             let Ok(time @ AsOf::Time(_)) = text.parse() else {
-                return Err(invalid(format!("`time` is no RFC 3339 time: `{text}`")));
+                return Err(invalid(format!("`time` is not an RFC 3339 time: `{text}`")));
             };
             let metadata = app.catalog.load_table(&table).await?.metadata;
             as_of::resolve(&time, table.name(), Some(&metadata), app.catalog.now_ms())
                 .map_err(|cause| invalid(cause.to_string()))?
         }
-        _ => return Err(invalid("say either `snapshot` or `time`")),
+        _ => return Err(invalid("set either `snapshot` or `time`")),
     };
     caller.catalog(&app).rollback(&table, to).await?;
     Ok(json(200, &SnapshotIds::from(to)))
@@ -258,7 +258,7 @@ fn check_readable(name: &str) -> Result<(), ApiError> {
         Ok(AsOf::Reference(_)) | Err(InvalidAsOf) => return Ok(()),
     };
     Err(invalid(format!(
-        "a branch or tag `{name}` could not be queried, since as_of reads that as {read_as}; begin it with a letter, such as v{name}"
+        "a branch or tag `{name}` could not be queried, because as_of reads it as {read_as}; start its name with a letter, such as v{name}"
     )))
 }
 
@@ -329,13 +329,13 @@ pub(super) async fn undrop(
     Path(uuid): Path<String>,
     body: OptionalBody<NewTableName>,
 ) -> Result<Response, ApiError> {
-    let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
+    let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is not a UUID")))?;
     let name = match parsed(body)? {
         NewTableName { ns: None, name: None } => None,
         NewTableName { ns: Some(ns), name: Some(name) } => {
             Some(target(&app, &caller.principal, &ns, &name).await?)
         }
-        _ => return Err(invalid("say both `ns` and `name`, or neither")),
+        _ => return Err(invalid("set both `ns` and `name`, or neither")),
     };
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), name.as_ref());
@@ -356,7 +356,7 @@ pub(super) async fn purge(
     caller: ChangeCaller,
     Path(uuid): Path<String>,
 ) -> Result<Response, ApiError> {
-    let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is no UUID")))?;
+    let uuid = uuid.parse().map_err(|_| invalid(format!("`{uuid}` is not a UUID")))?;
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), None);
     caller.catalog(&app).trash().purge(uuid).await?;

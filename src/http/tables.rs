@@ -62,7 +62,7 @@ pub async fn all_namespaces(
     while let Some(levels) = waiting.pop() {
         if NAMESPACES_MAX <= found.len() {
             let text = format!(
-                "there are more than {NAMESPACES_MAX} namespaces; list them by pages with GET /catalog/v1/namespaces"
+                "there are more than {NAMESPACES_MAX} namespaces; list them in pages with GET /catalog/v1/namespaces"
             );
             return Err(ApiError::new(ErrorCode::InvalidRequest, text));
         }

@@ -165,7 +165,7 @@ async fn believe(
 
 fn no_secret(provider: &str) -> ApiError {
     let text = format!(
-        "the namespace has no secret of provider `{provider}`: set one with PUT /admin/webhooks/{{ns}}/{{provider}}"
+        "the namespace has no secret for provider `{provider}`: set one with PUT /admin/webhooks/{{ns}}/{{provider}}"
     );
     ApiError::new(ErrorCode::NotFound, text)
 }
@@ -180,6 +180,6 @@ fn check_provider(provider: &str) -> Result<(), ApiError> {
     if starts && provider.len() <= PROVIDER_BYTES_MAX && provider.chars().all(allowed) {
         return Ok(());
     }
-    let text = "a provider has 1 to 64 of a-z, 0-9, - and _, and begins with a letter or digit";
+    let text = "a provider's name has 1 to 64 characters of a-z, 0-9, - and _, and starts with a letter or digit";
     Err(ApiError::new(ErrorCode::NotFound, text))
 }

@@ -31,15 +31,15 @@ impl IdClock {
         } else {
             warn!(
                 stopped_s = stopped_ms / 1000,
-                "by the machine's clock this server stood still for longer than half the time that \
-                 ids are remembered: that time does not count, and ids are remembered longer"
+                "by the machine's clock this server was stopped for more than half the dedup \
+                 window: that time does not count, and ids are remembered longer"
             );
             seen_ms
         };
         if stopped_ms < 0 && seen_ms != 0 {
             warn!(
                 behind_s = -stopped_ms / 1000,
-                "the machine's clock is behind what this server wrote"
+                "the machine's clock is behind the last time that this server recorded"
             );
         }
         let stamp_ms = now_ms.max(seen_ms);

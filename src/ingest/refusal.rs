@@ -48,7 +48,7 @@ impl RefusalReason {
                 namespace.name()
             ),
             Self::Forbidden => format!(
-                "the token may not send events to namespace `{namespace}`: that takes the scope `ingest:{}`",
+                "the token may not send events to namespace `{namespace}`: that needs the scope `ingest:{}`",
                 namespace.name()
             ),
         }

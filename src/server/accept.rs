@@ -206,7 +206,7 @@ impl LossAnswer {
         }
         if !self.given_up.is_empty() {
             let would = if is_dry { "would be given up" } else { "given up" };
-            lines.push(format!("{would}, to be sent again by whoever has it:"));
+            lines.push(format!("{would}; send these events again if you have them:"));
             lines.extend(self.given_up.iter().map(line));
         }
         if self.metastore_taken_as_it_is {
@@ -214,11 +214,11 @@ impl LossAnswer {
             lines.push(format!("the metastore {would} as it is"));
         }
         if !self.still_missing.is_empty() {
-            lines.push("still missing, and in the way of new events:".to_owned());
+            lines.push("still missing, and blocking new events:".to_owned());
             lines.extend(self.still_missing.iter().map(line));
         }
         if let Some(aside) = &self.log_set_aside {
-            lines.push(format!("the other server's log is in {}", aside.display()));
+            lines.push(format!("the other server's log was set aside in {}", aside.display()));
         }
         lines.join("\n")
     }

@@ -122,8 +122,8 @@ impl BackupManifest {
     pub async fn read(place: &BackupPlace) -> Result<Self, BackupError> {
         Self::find(place).await?.ok_or_else(|| {
             BackupError::Invalid(format!(
-                "`{}` has no `{LIST}`: it is no backup, or one that was not finished; `icecore \
-                 backup list` tells which are",
+                "`{}` has no `{LIST}`: it is not a backup, or one that was not finished; `icecore \
+                 backup list` shows which are complete",
                 place.name()
             ))
         })
@@ -137,7 +137,7 @@ impl BackupManifest {
             .map_err(|cause| BackupError::Invalid(format!("`{LIST}` of `{name}`: {cause}")))?;
         if backup.format != FORMAT {
             return Err(BackupError::Invalid(format!(
-                "the backup `{name}` has form {}, this program knows {FORMAT}: use a newer program",
+                "the backup `{name}` has format {}, but this program supports {FORMAT}: use a newer program",
                 backup.format
             )));
         }

@@ -81,8 +81,8 @@ pub(super) async fn claim(
         warn!(
             lost = %lost.log,
             new = %log,
-            "the log that this folder's metastore had is not here: a new one takes over, as every \
-             row that is known to be acknowledged is in a table"
+            "the log of this folder's metastore is missing: a new one takes over, because every \
+             row known to be acknowledged is in a table"
         );
     }
     let logs = [Some(log), before.map(|before| before.log), Some(noted.log)];

@@ -40,7 +40,7 @@ pub(super) struct MetadataWatch {
 impl MetadataWatch {
     /// The job, which has not looked yet.
     pub(super) fn new(owner: &LogOwnership, catalog: &Catalog, metastore: &Metastore) -> Self {
-        let told = "the metadata files of the tables are being looked for".to_owned();
+        let told = "the server is checking for the metadata files of all tables".to_owned();
         owner.wait_for(TOPIC, told.clone());
         let (owner, catalog) = (owner.clone(), catalog.clone());
         Self { owner, catalog, metastore: metastore.clone(), told: Some(told) }
@@ -50,10 +50,7 @@ impl MetadataWatch {
     /// for beside the requests.
     pub(super) async fn first(&mut self) {
         if let Ok(Err(cause)) = tokio::time::timeout(FIRST_MAX, self.tick()).await {
-            warn!(
-                error = &cause as &dyn std::error::Error,
-                "metadata files are not looked for yet"
-            );
+            warn!(error = &cause as &dyn std::error::Error, "cannot check for metadata files yet");
         }
     }
 
@@ -69,8 +66,8 @@ impl MetadataWatch {
             format!("`{}` of `{table}` {reason}", place.metadata_location)
         }));
         let text = format!(
-            "the warehouse lacks what the metastore names: {named}; put the newer warehouse, or these \
-             files, back (this is noticed without a restart), or drop the tables"
+            "the warehouse lacks files that the metastore references: {named}; restore the newer \
+             warehouse or these files (no restart needed), or drop the tables"
         );
         if self.told.as_ref() == Some(&text) {
             return;
@@ -95,7 +92,7 @@ impl Job for MetadataWatch {
         let count = tables.len();
         match tokio::time::timeout(LOOK_MAX, self.catalog.unreadable(tables)).await {
             Ok(Ok(unreadable)) if unreadable.is_empty() => {
-                info!(tables = count, "every table's metadata file is there");
+                info!(tables = count, "the metadata files of all tables exist");
                 self.told = None;
                 self.owner.clear(TOPIC);
                 return Ok(Progress::Done);
@@ -107,7 +104,7 @@ impl Job for MetadataWatch {
             }
             Err(_) => {
                 warn!(
-                    "the store does not answer: whether every metadata file is there is not known"
+                    "the store does not answer: cannot check for the metadata files of all tables"
                 );
                 self.owner.clear(TOPIC);
             }

@@ -114,7 +114,7 @@ async fn note_from_now_on(config: &Config, wal: &Wal, (log, known): (Uuid, &Cata
         Err(cause) => {
             tracing::warn!(
                 error = &cause as &dyn std::error::Error,
-                "how far the log is is not noted"
+                "cannot record the position of the log"
             );
         }
     }

@@ -87,7 +87,7 @@ pub async fn relocate(
             let done = relocation.relocate(place).await?;
             if !done.is_done {
                 return Err(invalid(format!(
-                    "table `{}` changed meanwhile: stop every server of this metastore and run \
+                    "table `{}` was changed meanwhile: stop every server on this metastore and run \
                      this again",
                     done.place.name
                 )));

@@ -35,9 +35,11 @@ pub(super) async fn with_room<T>(
         match work().await {
             Err(cause) if cause.is_out_of_space() => match give_up() {
                 Ok(bytes) => {
-                    warn!(bytes, "the disk is full: room that was kept for the start is given up")
+                    warn!(bytes, "the disk is full: releasing the space reserved for a start")
                 }
-                Err(error) => warn!(%error, "the disk is full, and no room can be given up"),
+                Err(error) => {
+                    warn!(%error, "the disk is full, and no reserved space can be released")
+                }
             },
             done => return done,
         }
@@ -75,6 +77,6 @@ pub(super) fn keep(metastore: &MetastoreUrl) {
     let kept =
         made.and_then(|mut file| file.write_all(&vec![0; missing]).and_then(|()| file.sync_all()));
     if let Err(error) = kept {
-        warn!(path = %path.display(), %error, "no room is kept for a start on a full disk");
+        warn!(path = %path.display(), %error, "no space is reserved for a start on a full disk");
     }
 }

@@ -287,8 +287,8 @@ impl StoreFindings {
             let files = newer_files(catalog, metastore).await;
             if !files.is_empty() {
                 told.push(format!(
-                    "metadata files that it does not know, or newer ones than it knows, are in the \
-                     warehouse: {}",
+                    "the warehouse has metadata files that it does not know, or newer ones than it \
+                     knows: {}",
                     named(files.into_iter())
                 ));
             }
@@ -301,11 +301,11 @@ impl StoreFindings {
         }
         told.extend(self.describe_log(config));
         format!(
-            "{}. What cannot be put back is given up with the server stopped: `icecore wal \
-             accept-loss --all --dry-run` shows it, `icecore wal accept-loss --ns NAMESPACE \
-             --through SEQ` or `--all` does it, with this server's settings; after the next start \
-             events that are sent again are taken. Until then no events are taken, while queries and \
-             the catalog go on",
+            "{}. To give up what cannot be restored, stop the server and run, with its settings, \
+             `icecore wal accept-loss --all --dry-run` to see it, then `icecore wal accept-loss \
+             --ns NAMESPACE --through SEQ` or `--all`; after the next start, events that are sent \
+             again are accepted. Until then the server takes no events; queries and the catalog \
+             keep working",
             told.join("; ")
         )
     }
@@ -315,16 +315,16 @@ impl StoreFindings {
         let folder = folder.display();
         match self.log {
             Some(LogTrouble::Lost(log)) => Some(format!(
-                "the log that this server had, {log}, is not in `{folder}`: stop the server and put \
-                 that folder back"
+                "the log of this server, {log}, is not in `{folder}`: stop the server and restore \
+                 that folder"
             )),
             Some(LogTrouble::Foreign(log)) => Some(format!(
-                "`{folder}` has the log of another server: stop this one and put the folder of log \
-                 {log} back"
+                "`{folder}` has the log of another server: stop this one and restore the folder of \
+                 log {log}"
             )),
             None if self.metastore.is_none() && !self.missing.is_empty() => Some(format!(
-                "the log in `{folder}` is older than what was acknowledged: stop the server and put \
-                 the newer folder back"
+                "the log in `{folder}` is older than what was acknowledged: stop the server and \
+                 restore the newer folder"
             )),
             None => None,
         }
@@ -338,16 +338,16 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
     };
     match trouble {
         MetastoreTrouble::Older { has, had } => format!(
-            "{place} is older than the data: it knows of {has} changes, and this server saw {had}; \
-             stop the server and put the newer one back"
+            "{place} is older than the data: it has {has} changes, but this server saw {had}; stop \
+             the server and restore the newer one"
         ),
         MetastoreTrouble::Empty => format!(
-            "{place} is new and knows no table, while the warehouse has some: stop the server and \
-             put the metastore of these tables in its place, or give it a warehouse of its own"
+            "{place} is new and has no tables, but the warehouse has some: stop the server and \
+             restore the metastore of these tables, or use a warehouse of its own"
         ),
         MetastoreTrouble::Other => format!(
-            "{place} is not the one that this server had, but was made anew or is another server's; \
-             stop the server and put its own back"
+            "{place} is not the one that this server used: it was recreated or belongs to another \
+             server; stop the server and restore its own"
         ),
     }
 }
@@ -362,11 +362,14 @@ pub(super) async fn newer_files(catalog: &Catalog, metastore: &Metastore) -> Vec
     match tokio::time::timeout(LOOK_MAX, look).await {
         Ok(Ok(files)) => files,
         Ok(Err(cause)) => {
-            warn!(error = &cause as &dyn std::error::Error, "the warehouse is not looked through");
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "cannot search the warehouse for metadata files"
+            );
             Vec::new()
         }
         Err(_) => {
-            warn!("the warehouse has too many files to be looked through now");
+            warn!("the warehouse has too many files to search now");
             Vec::new()
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn check(view: &View, min_seq: u64) -> Result<(), SqlError> {
     let last_seq = view.table(EVENTS_TABLE).map_or(0, |events| events.last_seq);
     if last_seq < min_seq {
         return Err(SqlError::NotYet(format!(
-            "min_seq {min_seq} is not reached: what the query sees ends at {last_seq}; try again"
+            "min_seq {min_seq} is not readable yet: the query sees events up to {last_seq}; try again"
         )));
     }
     Ok(())

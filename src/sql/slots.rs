@@ -169,7 +169,7 @@ impl QuerySlots {
         let all: usize = books.waiting.values().sum();
         let waiting = books.waiting.entry(asker.namespace.clone()).or_default();
         if WAITING_NAMESPACE_MAX <= *waiting || WAITING_MAX <= all {
-            let text = format!("{all} queries wait for a slot already; try again later");
+            let text = format!("{all} queries are already waiting for a slot; try again later");
             return Err(SqlError::Busy(text));
         }
         *waiting += 1;
@@ -180,10 +180,10 @@ impl QuerySlots {
         let (running, stuck) = (self.running(), self.stuck());
         let ending = match stuck {
             0 => String::new(),
-            _ => format!(", {stuck} of them past their time"),
+            _ => format!(", {stuck} of them past their deadline"),
         };
         SqlError::Busy(format!(
-            "too many {told} run now ({running} in all{ending}); try again when one has ended, or raise sql.concurrent_max, sql.concurrent_per_namespace or sql.concurrent_per_token"
+            "too many {told} are running ({running} in all{ending}); try again when one has ended, or raise sql.concurrent_max, sql.concurrent_per_namespace or sql.concurrent_per_token"
         ))
     }
 
@@ -216,7 +216,7 @@ impl Drop for QuerySlot {
         let late = signal.over_for();
         if STUCK_AFTER < late {
             let namespace = &asker.namespace;
-            tracing::warn!(%namespace, late_ms = late.as_millis(), "a query ran on after its end");
+            tracing::warn!(%namespace, late_ms = late.as_millis(), "a query kept running after its end");
         }
     }
 }

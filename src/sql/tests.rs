@@ -570,8 +570,8 @@ async fn only_the_namespace_is_visible() {
     house.take(1..4);
     let unknown = "table `orders` does not exist in namespace `shop.example`; it has `dead_letters`, `events`";
     house.check_refused(asked("SELECT * FROM orders"), unknown).await;
-    house.check_refused(asked("SELECT * FROM other.events"), "outside of namespace").await;
-    house.check_refused(asked("SELECT * FROM cat.shop_example.events"), "outside of").await;
+    house.check_refused(asked("SELECT * FROM other.events"), "outside namespace").await;
+    house.check_refused(asked("SELECT * FROM cat.shop_example.events"), "outside").await;
     house.check_refused(asked("SELECT * FROM '/etc/passwd'"), "Invalid").await;
     assert_eq!(house.count("SELECT count(*) FROM shop_example.events").await, 3);
     assert_eq!(house.count("SELECT count(*) FROM icecore.shop_example.events").await, 3);
@@ -605,10 +605,13 @@ async fn params_limit_and_min_seq_hold() {
     let hurried = |seq| SqlRequest { timeout_ms: Some(100), ..since(seq) };
     house.ask(since(40)).await.unwrap();
     house
-        .check_refused(hurried(41), "min_seq 41 is not reached: what the query sees ends at 40")
+        .check_refused(
+            hurried(41),
+            "min_seq 41 is not readable yet: the query sees events up to 40",
+        )
         .await;
     let past = SqlRequest { min_seq: Some(31), ..at("SELECT 1", json!("main")) };
-    house.check_refused(past, "ends at 30").await;
+    house.check_refused(past, "sees events up to 30").await;
 }
 
 #[tokio::test]
@@ -739,7 +742,7 @@ async fn a_statement_that_would_outgrow_memory_is_told_what_to_change() {
         params: vec!["x".repeat(100_000).into()],
         ..asked("SELECT $1, $1, $1, $1, $1, $1, $1, $1, $1, $1, $1 FROM events")
     };
-    house.check_refused(long, "too long for a statement with 11 places").await;
+    house.check_refused(long, "too long for a statement with 11 parameters").await;
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ impl ResolvedNamespace {
             Some(Err(TableMismatch::Unmarked)) => false,
             Some(Err(cause @ TableMismatch::Column(_))) => {
                 let error = &cause as &dyn std::error::Error;
-                tracing::warn!(namespace = %self.namespace, error, "rows of the log are not shown");
+                tracing::warn!(namespace = %self.namespace, error, "the rows of the log cannot be shown");
                 false
             }
         }
@@ -249,7 +249,7 @@ fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
 }
 
 fn internal(cause: &CatalogError) -> SqlError {
-    tracing::error!(error = cause as &dyn std::error::Error, "a view cannot be taken");
+    tracing::error!(error = cause as &dyn std::error::Error, "cannot read a consistent view");
     if cause.is_temporary() {
         return SqlError::Unavailable;
     }

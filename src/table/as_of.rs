@@ -23,7 +23,7 @@ use std::collections::HashSet;
 pub enum AsOfError {
     /// The time is still to come.
     #[error(
-        "{} is in the future, the server's clock is at {}; leave the time out for the newest",
+        "{} is in the future: the server's clock is at {}; omit the time to read the newest snapshot",
         written(*asked_ms), written(*now_ms)
     )]
     Future {
@@ -130,7 +130,7 @@ fn written(ms: i64) -> String {
 fn known(first_ms: Option<i64>) -> String {
     first_ms.map_or_else(
         || "it has none yet".to_owned(),
-        |first| format!("the first one is of {}", written(first)),
+        |first| format!("the first one is from {}", written(first)),
     )
 }
 

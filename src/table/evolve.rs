@@ -28,7 +28,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableMismatch {
     /// Somebody else made it.
-    #[error("it was made by somebody else: it has no property `{}`", schema::MANAGED)]
+    #[error("it was created by another writer: it has no property `{}`", schema::MANAGED)]
     Unmarked,
     /// A value of this column would have no place.
     #[error("its column `{0}` is gone or has another type")]

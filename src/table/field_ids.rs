@@ -16,7 +16,7 @@ pub struct FieldAliases(Option<HashMap<i32, Vec<String>>>);
 
 /// The table's property for names is not what Iceberg has there.
 #[derive(Debug, thiserror::Error)]
-#[error("the table's property `schema.name-mapping.default` is no name mapping: {0}")]
+#[error("the table's property `schema.name-mapping.default` is not a name mapping: {0}")]
 pub struct NameMappingError(String);
 
 impl FieldAliases {

@@ -185,7 +185,7 @@ impl OpenFile {
         };
         let finder = FieldFinder::of(builder.schema(), &columns.aliases);
         if columns.is_nested && !finder.has_ids {
-            let reason = "has no field ids, so a field inside of a struct is not found in it; rewrite it with the engine that wrote it";
+            let reason = "has no field ids, so fields inside structs cannot be found in it; rewrite it with the engine that wrote it";
             return Err(FileError::Refused { location, reason });
         }
         let found = columns
@@ -223,7 +223,7 @@ impl OpenFile {
         match self.columns.fields.iter().all(|column| finder.path(fields, column).is_some()) {
             true => Ok(self),
             false => {
-                let reason = "lacks a column that it has to have";
+                let reason = "lacks a required column";
                 Err(FileError::Refused { location: self.location, reason })
             }
         }

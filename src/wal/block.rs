@@ -141,22 +141,22 @@ pub(crate) fn encode(
 pub(crate) fn decode(bytes: &[u8], owner: BlockOwner) -> Result<Block, String> {
     let head = BlockHead::read(bytes, owner)?;
     if bytes.len() < head.length {
-        return Err(format!("{} of its {} bytes are there", bytes.len(), head.length));
+        return Err(format!("only {} of its {} bytes exist", bytes.len(), head.length));
     }
     let mut heads = &bytes[HEAD_BYTES..HEAD_BYTES + head.heads];
     let mut offset = HEAD_BYTES + head.heads;
     let mut entries = Vec::with_capacity(head.records);
     for index in 0..head.records {
         let entry = read_record_head(&mut heads, offset).ok_or_else(|| {
-            format!("the head of record {index} has a form this version does not know")
+            format!("the header of record {index} has a format that this version does not know")
         })?;
         let end = offset + entry.place.length as usize;
         let payload = bytes
             .get(offset..end)
             .filter(|_| end <= head.length)
-            .ok_or_else(|| format!("the payload of record {index} leaves the block"))?;
+            .ok_or_else(|| format!("the payload of record {index} extends beyond the block"))?;
         if crc32c::crc32c(payload) != entry.place.crc {
-            return Err(format!("the payload of record {index} does not fit its checksum"));
+            return Err(format!("the payload of record {index} does not match its checksum"));
         }
         offset = pad(end);
         entries.push(entry);
@@ -199,7 +199,7 @@ impl BlockHead {
         }
         let mut rest = bytes
             .get(MAGIC.len()..HEAD_BYTES)
-            .ok_or_else(|| "the head of the block is cut off".to_owned())?;
+            .ok_or_else(|| "the header of the block is cut off".to_owned())?;
         let version = rest.get_u32_le();
         let crc = rest.get_u32_le();
         let generation = rest.get_u64_le();
@@ -213,12 +213,14 @@ impl BlockHead {
         }
         let all = bytes
             .get(..HEAD_BYTES + heads)
-            .ok_or_else(|| "the head of the block does not fit its checksum".to_owned())?;
+            .ok_or_else(|| "the header of the block does not match its checksum".to_owned())?;
         if head_crc(owner, all) != crc {
-            return Err("the head of the block does not fit its checksum".to_owned());
+            return Err("the header of the block does not match its checksum".to_owned());
         }
         if version != VERSION {
-            return Err(format!("the block has version {version}, this program knows {VERSION}"));
+            return Err(format!(
+                "the block has version {version}, but this program supports {VERSION}"
+            ));
         }
         Ok(Self { first_position, written_ms, length, records, heads })
     }

@@ -80,7 +80,8 @@ impl Wal {
         };
         let bound = options.bytes_max;
         if bound - bound / NEARLY_ALL <= waiting {
-            let reason = format!("{waiting} bytes wait to be committed, and the bound is {bound}");
+            let reason =
+                format!("{waiting} bytes are waiting to be committed, and the limit is {bound}");
             return Err(WalError::Full { reason });
         }
         match (has_segment, has_free) {
@@ -103,7 +104,7 @@ struct DiskRoom {
 fn room(options: &WalOptions) -> Result<DiskRoom, WalError> {
     let folder = &options.folder;
     let disk = rustix::fs::statvfs(folder)
-        .map_err(|source| segment::io_error("look at free disk of", folder, source.into()))?;
+        .map_err(|source| segment::io_error("check the free space of", folder, source.into()))?;
     let all = disk.f_blocks.saturating_mul(disk.f_frsize);
     Ok(DiskRoom {
         free: disk.f_bavail.saturating_mul(disk.f_frsize),

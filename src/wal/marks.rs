@@ -254,7 +254,7 @@ impl MarkFile {
         if let Err(error) = noted
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(path = %self.path.display(), %error, "how far the log is cannot be noted");
+            tracing::warn!(path = %self.path.display(), %error, "cannot record the position of the log");
         }
     }
 

@@ -186,7 +186,7 @@ pub(crate) fn scan(
             // A block that nobody finished is not sound: this one is lost, or is not its place.
             Ok(block) if block.first_position != expected => {
                 let found = block.first_position;
-                let reason = format!("position {found} is where {expected} should be");
+                let reason = format!("it has position {found} instead of {expected}");
                 scan.tail = SegmentTail::Damaged { reason };
                 break;
             }

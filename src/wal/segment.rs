@@ -81,12 +81,14 @@ impl SegmentHeader {
             .ok_or_else(|| "the segment has no header".to_owned())?;
         let (fields, mut crc) = fields.split_at(FIELDS_BYTES);
         if crc32c::crc32c(fields) != crc.get_u32_le() {
-            return Err("the segment's header does not fit its checksum".to_owned());
+            return Err("the segment's header does not match its checksum".to_owned());
         }
         let mut fields = &fields[MAGIC.len()..];
         let version = fields.get_u32_le();
         if version != VERSION {
-            return Err(format!("the segment has version {version}, this program knows {VERSION}"));
+            return Err(format!(
+                "the segment has version {version}, but this program supports {VERSION}"
+            ));
         }
         Ok(Self {
             owner: BlockOwner { generation: fields.get_u64_le(), salt: fields.get_u64_le() },

@@ -647,7 +647,7 @@ fn a_full_log_takes_nothing_until_it_is_trimmed() {
     let error = writer.append(&[sized("a", 2_001)]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the log is full: 3000 bytes wait to be committed, 2001 more would pass the bound of 5000"
+        "the log is full: 3000 bytes are waiting to be committed, 2001 more would exceed the limit of 5000"
     );
     assert_eq!(wal.bytes(), 3_000);
     wal.trim(EVENTS, &ns("a"), 1).unwrap();

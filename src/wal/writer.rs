@@ -178,7 +178,7 @@ impl WalWriter {
         let bytes_max = inner.options.bytes_max;
         if bytes_max < held + bytes {
             let reason = format!(
-                "{held} bytes wait to be committed, {bytes} more would pass the bound of {bytes_max}"
+                "{held} bytes are waiting to be committed, {bytes} more would exceed the limit of {bytes_max}"
             );
             return Err(WalError::Full { reason });
         }
@@ -279,7 +279,7 @@ impl Drop for WalWriter {
     fn drop(&mut self) {
         join_spare(&mut self.tip);
         if let Some(Err(error)) = self.wal.inner.marks.get().map(MarkFile::sync) {
-            tracing::warn!(%error, "how far the log is may not be on the disk");
+            tracing::warn!(%error, "the recorded position of the log may not be on disk");
         }
     }
 }

@@ -106,7 +106,7 @@ def test_a_delete_of_rows_that_another_deleted_is_refused_and_names_the_file(ser
         duck.rows("BEGIN")
         assert duck.rows(f"DELETE FROM {table} WHERE id = '{id}'") == [(1,)]
     first.rows("COMMIT")
-    with pytest.raises(duckdb.Error, match="others deleted rows of"):
+    with pytest.raises(duckdb.Error, match="another commit deleted rows of"):
         second.rows("COMMIT")
     assert client.sql("conflict", "SELECT count(*) FROM events") == [(9,)]
 

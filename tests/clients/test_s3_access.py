@@ -68,7 +68,7 @@ def test_vended_keys_come_with_their_prefix_and_another_etag(tmp_path, store):
         assert ask(server, "GET", f"namespaces/{NAMESPACE}/tables/events/credentials")[2] == {"storage-credentials": [credential]}
         again = server.client().request("GET", f"/catalog/v1/namespaces/{NAMESPACE}/tables/events", headers=wants | {"if-none-match": answered["etag"]})
         assert again[0] == 304
-        assert "clients of the catalog get the configured S3 keys" in server.log_tail()
+        assert "catalog clients get the configured S3 keys" in server.log_tail()
     finally:
         server.stop()
 

@@ -175,9 +175,9 @@ async fn namespaces_of_several_levels_are_typed_with_slashes() {
         (&["catalog", "rename", "u", "t", "--ns", "Up", "--to-ns", "Up/down"], "Up.down.t"),
         (&["catalog", "drop", "t", "--ns", "Up/down"], "uuid"),
         (&["catalog", "dropped"], "Up/down"),
-        (&["catalog", "dropped"], "files that wait to be deleted: 0"),
+        (&["catalog", "dropped"], "files waiting for deletion: 0"),
         (&["catalog", "events"], "drop-table"),
-        (&["catalog", "events", "--limit", "1"], "to go on: --after"),
+        (&["catalog", "events", "--limit", "1"], "next page: --after"),
     ] {
         let (done, text) = icecore(&server, args);
         assert!(done && text.contains(part), "{args:?}: {text}");
@@ -193,7 +193,7 @@ async fn a_name_is_dropped_only_as_what_it_is() {
     // No query could name these.
     for (name, read_as) in [("123", "a snapshot id"), ("2026-11-20T12:00:00Z", "a time")] {
         let (done, said) = run(&["tags", "create", "events", name]);
-        assert!(!done && said.contains(&format!("as_of reads that as {read_as}")), "{said}");
+        assert!(!done && said.contains(&format!("as_of reads it as {read_as}")), "{said}");
     }
     assert!(run(&["branches", "create", "events", "work"]).0);
     for (args, part) in [

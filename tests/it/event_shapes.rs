@@ -625,11 +625,11 @@ async fn an_event_without_a_type_is_refused_with_what_to_do_at_its_sender() {
         (json!({"a": 1}), "add one, such as"),
         (
             json!({"message": {"data": "e30=", "messageId": "1", "publishTime": "2026-11-20T10:00:00Z"}, "subscription": "projects/p/subscriptions/s"}),
-            "turn payload unwrapping on",
+            "enable payload unwrapping",
         ),
         (
             json!({"Type": "Notification", "MessageId": "1", "TopicArn": "arn", "Message": "{}"}),
-            "turn raw message delivery on",
+            "enable raw message delivery",
         ),
         (
             json!({"Type": "SubscriptionConfirmation", "TopicArn": "arn", "Message": "m", "SubscribeURL": "https://x"}),

@@ -21,14 +21,14 @@ async fn a_statement_that_fails_is_told_what_to_change() {
         ("SELECT typ FROM events", "no column `typ`; did you mean `type`?"),
         (
             "SELECT e.sequence_no FROM events e",
-            "no column `e.sequence_no`; there are 54 columns, DESCRIBE lists a table's",
+            "no column `e.sequence_no`; there are 54 columns; DESCRIBE lists those of a table",
         ),
         ("SELECT x", "no column `x`; the statement reads no table"),
         (
             "SELECT *, count(*) FROM events GROUP BY type",
-            "is selected beside an aggregate: put it into GROUP BY, or into an aggregate such as min(",
+            "is selected next to an aggregate: add it to GROUP BY, or use an aggregate such as min(",
         ),
-        ("SELECT * FROM events WHERE id = ?", "a parameter is written $1, $2 …"),
+        ("SELECT * FROM events WHERE id = ?", "write parameters as $1, $2 …"),
         (
             "SELECT quantile(seq) FROM events",
             "no function `quantile`; did you mean `quantile_cont`?",
@@ -37,7 +37,7 @@ async fn a_statement_that_fails_is_told_what_to_change() {
         ("SELECT xyzzy(seq) FROM events", "no function `xyzzy`; docs/sql.md lists"),
         ("SELECT data->>'order' FROM events", "json_extract_string(data, '$.order')"),
         ("SELECT 1/0", "division by zero"),
-        ("INSERT INTO events SELECT 1", "events come in with POST /ingest"),
+        ("INSERT INTO events SELECT 1", "send events with POST /ingest"),
     ] {
         let text = refused(&server, &json!({ "sql": sql })).await;
         assert!(text.contains(expected), "{sql}: {text}");
@@ -55,7 +55,7 @@ async fn a_point_in_time_that_is_not_there_is_told_which_ones_are() {
     server.commit("shop.example").await;
     let text = refused(&server, &at("2020-01-01T00:00:00Z")).await;
     assert!(
-        text.contains("has no snapshot at 2020-01-01T00:00:00.000Z; the first one is of 20"),
+        text.contains("has no snapshot at 2020-01-01T00:00:00.000Z; the first one is from 20"),
         "{text}"
     );
     for name in ["2026-11-28", "yesterday", "2026-11-28 12:00"] {
@@ -112,7 +112,7 @@ async fn a_time_in_the_future_is_no_point_to_go_back_to() {
     }
     assert_eq!(
         refused(&server, &at("2026-11-28T21:30:05.001Z")).await,
-        "2026-11-28T21:30:05.001Z is in the future, the server's clock is at 2026-11-28T21:30:00.000Z; leave the time out for the newest"
+        "2026-11-28T21:30:05.001Z is in the future: the server's clock is at 2026-11-28T21:30:00.000Z; omit the time to read the newest snapshot"
     );
     let path = "/v1/shop.example/tables/events/rollback";
     let body = json!({ "time": "2030-01-01T00:00:00Z" }).to_string();
@@ -187,31 +187,43 @@ async fn a_query_parameter_that_does_not_fit_is_named() {
         response.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned()
     };
     for (method, path, expected) in [
-        ("POST", "/ingest?ns=t2", "`ns` is not known here; known are `ack`, `atomic`, `backfill`"),
-        ("POST", "/ingest?atomic=yes", "`atomic`: "),
+        (
+            "POST",
+            "/ingest?ns=t2",
+            "unknown query parameter `ns`; known are `ack`, `atomic`, `backfill`",
+        ),
+        ("POST", "/ingest?atomic=yes", "query parameter `atomic`: "),
         (
             "POST",
             "/ingest?ack=never",
-            "`ack`: unknown variant `never`, expected `durable` or `committed`",
+            "query parameter `ack`: unknown variant `never`, expected `durable` or `committed`",
         ),
-        ("GET", "/v1/n/dead-letters?limit=x", "`limit`: "),
+        ("GET", "/v1/n/dead-letters?limit=x", "query parameter `limit`: "),
         (
             "DELETE",
             "/v1/n/dead-letters?after=x",
-            "`after` is not known here; known are `before` or `dry_run`",
+            "unknown query parameter `after`; known are `before` or `dry_run`",
         ),
         (
             "POST",
             "/v1/n/dead-letters/retry?force=1",
-            "`force` is not known here; known are `backfill`",
+            "unknown query parameter `force`; known are `backfill`",
         ),
-        ("GET", "/v1/n/tables/events/snapshots?limit=-1", "`limit`: "),
-        ("DELETE", "/v1/n/tables/t?force=1", "`force` is not known here; known are `purge`"),
-        ("DELETE", "/v1/n/tables/t/refs/r?kind=tag", "`kind` is not known here; known are `type`"),
-        ("GET", "/admin/audit?from=1", "`from` is not known here; known are `after` or `limit`"),
+        ("GET", "/v1/n/tables/events/snapshots?limit=-1", "query parameter `limit`: "),
+        ("DELETE", "/v1/n/tables/t?force=1", "unknown query parameter `force`; known are `purge`"),
+        (
+            "DELETE",
+            "/v1/n/tables/t/refs/r?kind=tag",
+            "unknown query parameter `kind`; known are `type`",
+        ),
+        (
+            "GET",
+            "/admin/audit?from=1",
+            "unknown query parameter `from`; known are `after` or `limit`",
+        ),
     ] {
         let text = ask(method, path).await;
-        assert!(text.starts_with(&format!("query parameter {expected}")), "{path}: {text}");
+        assert!(text.starts_with(expected), "{path}: {text}");
     }
 }
 
@@ -241,5 +253,5 @@ async fn ids_of_snapshots_are_texts_too_and_may_be_given_as_texts() {
     let wrong = json!({ "name": "b", "type": "tag", "snapshot": "12x" }).to_string();
     let refused = server.post(&format!("{table}/refs"), "application/json", wrong).await;
     let answer: Value = refused.json().await.unwrap();
-    assert!(answer["error"].as_str().unwrap().contains("`12x` is no snapshot id"), "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("`12x` is not a snapshot id"), "{answer}");
 }

@@ -183,7 +183,7 @@ async fn a_second_server_with_a_warehouse_of_its_own_is_told_to_share_one() {
     let refused =
         Server::start(&config(&second, &settings), Clock::system()).await.unwrap_err().to_string();
     let warehouse = format!("--warehouse file://{}/warehouse", folder.path().display());
-    for part in [warehouse.as_str(), "all servers of one metastore need the same warehouse"] {
+    for part in [warehouse.as_str(), "all servers on one metastore need the same warehouse"] {
         assert!(refused.contains(part), "`{part}` in: {refused}");
     }
     assert!(!refused.contains("drop"), "{refused}");

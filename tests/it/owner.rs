@@ -117,7 +117,7 @@ impl House {
             assert!(answer.headers().contains_key("retry-after"));
             let told: Value = answer.json().await.unwrap();
             let text = told["error"].as_str().unwrap();
-            assert!(text.contains("events are taken by the server of log"), "{text}");
+            assert!(text.contains("events are taken by the server with log"), "{text}");
             assert!(text.contains("icecore wal take-over"), "{text}");
         }
         let config = self.http.get(format!("{}/catalog/v1/config", server.url)).send().await;

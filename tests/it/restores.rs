@@ -40,7 +40,7 @@ const CELLS: &str = "
     committed   db        older     missing 11..20
     committed   db        deleted   missing 1..20
     committed   db        cut       fails icecore.db` is damaged
-    committed   db        other     fails is not the one that this server had
+    committed   db        other     fails is not the one that this server used
     committed   wal       older     whole
     committed   wal       deleted   whole
     committed   wal       cut       whole
@@ -49,14 +49,14 @@ const CELLS: &str = "
     committed   ids       deleted   whole
     committed   ids       cut       fails move the file away and start again
     committed   ids       other     whole
-    committed   warehouse older     waits the warehouse lacks what the metastore names
-    committed   warehouse deleted   waits the warehouse lacks what the metastore names
+    committed   warehouse older     waits the warehouse lacks files that the metastore references
+    committed   warehouse deleted   waits the warehouse lacks files that the metastore references
     committed   warehouse cut       waits is damaged
-    committed   warehouse other     waits the warehouse lacks what the metastore names
+    committed   warehouse other     waits the warehouse lacks files that the metastore references
     half        db        older     accepts is older than the data
     half        db        deleted   missing 1..10
     half        db        cut       fails icecore.db` is damaged
-    half        db        other     fails is not the one that this server had
+    half        db        other     fails is not the one that this server used
     half        wal       older     missing 21..30
     half        wal       deleted   missing 21..30
     half        wal       cut       missing 21..30
@@ -65,14 +65,14 @@ const CELLS: &str = "
     half        ids       deleted   whole
     half        ids       cut       fails move the file away and start again
     half        ids       other     whole
-    half        warehouse older     waits the warehouse lacks what the metastore names
-    half        warehouse deleted   waits the warehouse lacks what the metastore names
+    half        warehouse older     waits the warehouse lacks files that the metastore references
+    half        warehouse deleted   waits the warehouse lacks files that the metastore references
     half        warehouse cut       waits is damaged
-    half        warehouse other     waits the warehouse lacks what the metastore names
+    half        warehouse other     waits the warehouse lacks files that the metastore references
     uncommitted db        older     whole
-    uncommitted db        deleted   accepts is not the one that this server had
+    uncommitted db        deleted   accepts is not the one that this server used
     uncommitted db        cut       fails icecore.db` is damaged
-    uncommitted db        other     fails is not the one that this server had
+    uncommitted db        other     fails is not the one that this server used
     uncommitted wal       older     missing 11..30
     uncommitted wal       deleted   missing 11..30
     uncommitted wal       cut       missing 21..30
@@ -82,9 +82,9 @@ const CELLS: &str = "
     uncommitted ids       cut       fails move the file away and start again
     uncommitted ids       other     whole
     uncommitted warehouse older     whole
-    uncommitted warehouse deleted   waits the warehouse lacks what the metastore names
+    uncommitted warehouse deleted   waits the warehouse lacks files that the metastore references
     uncommitted warehouse cut       waits is damaged
-    uncommitted warehouse other     waits the warehouse lacks what the metastore names
+    uncommitted warehouse other     waits the warehouse lacks files that the metastore references
 ";
 
 /// The same with the metastore in PostgreSQL, where it can be another one: `db` is the database, put
@@ -93,23 +93,23 @@ const CELLS: &str = "
 const CELLS_POSTGRES: &str = "
     committed   db        older     missing 11..20
     committed   db        deleted   missing 1..20
-    committed   db        other     fails is not the one that this server had
+    committed   db        other     fails is not the one that this server used
     committed   wal       older     whole
-    committed   wal       deleted   waits events are taken by the server of log
-    committed   wal       other     waits events are taken by the server of log
-    committed   warehouse older     waits the warehouse lacks what the metastore names
+    committed   wal       deleted   waits events are taken by the server with log
+    committed   wal       other     waits events are taken by the server with log
+    committed   warehouse older     waits the warehouse lacks files that the metastore references
     half        db        older     accepts is older than the data
     half        db        deleted   missing 1..10
-    half        db        other     fails is not the one that this server had
+    half        db        other     fails is not the one that this server used
     half        wal       older     missing 21..30
-    half        wal       deleted   waits events are taken by the server of log
-    half        wal       other     waits events are taken by the server of log
+    half        wal       deleted   waits events are taken by the server with log
+    half        wal       other     waits events are taken by the server with log
     uncommitted db        older     whole
-    uncommitted db        deleted   accepts is not the one that this server had
-    uncommitted db        other     fails is not the one that this server had
+    uncommitted db        deleted   accepts is not the one that this server used
+    uncommitted db        other     fails is not the one that this server used
     uncommitted wal       older     missing 11..30
-    uncommitted wal       deleted   waits events are taken by the server of log
-    uncommitted wal       other     waits events are taken by the server of log
+    uncommitted wal       deleted   waits events are taken by the server with log
+    uncommitted wal       other     waits events are taken by the server with log
 ";
 
 /// A server's folder at a state, as it was ten events after its first, and another server's.

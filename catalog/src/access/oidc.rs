@@ -45,10 +45,10 @@ pub struct OidcOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
     /// An algorithm that is not accepted, `none` and those with a shared secret among them.
-    #[error("`{0}` is none of RS256, RS384, RS512, ES256, ES384 and EdDSA")]
+    #[error("`{0}` must be one of RS256, RS384, RS512, ES256, ES384 and EdDSA")]
     Algorithm(String),
     /// No JWK set.
-    #[error("the keys are no JWK set")]
+    #[error("the keys are not a JWK set")]
     Keys(#[source] serde_json::Error),
     /// A JWK set without a key that could be used.
     #[error("the JWK set has no RSA, P-256, P-384 or Ed25519 key for signatures")]
@@ -65,17 +65,17 @@ pub(crate) enum JwtRefusal {
     Form,
     #[error("the algorithm is not accepted")]
     Algorithm,
-    #[error("no key of the configuration is meant")]
+    #[error("no configured key matches")]
     Key,
     #[error("the signature is wrong")]
     Signature,
-    #[error("the issuer is another")]
+    #[error("the issuer does not match")]
     Issuer,
-    #[error("the audience is another")]
+    #[error("the audience does not match")]
     Audience,
-    #[error("it has ended or has no end")]
+    #[error("it has expired, or never expires")]
     Ended,
-    #[error("it does not begin yet")]
+    #[error("it is not valid yet")]
     NotYet,
     #[error("the claim that names the caller is missing")]
     Nameless,

@@ -237,7 +237,7 @@ async fn a_token_is_made_only_of_what_can_be_kept() {
     check(name("n".repeat(129)), "1 to 128 bytes").await;
     check(name("a\nb".to_owned()), "control characters").await;
     let lifetime = Some(Duration::ZERO);
-    check(TokenRequest { lifetime, ..request(&["read:a"]) }, "longer than no time").await;
+    check(TokenRequest { lifetime, ..request(&["read:a"]) }, "longer than zero").await;
 }
 
 fn entry(object: &str) -> audit::AuditEntry {

@@ -91,8 +91,8 @@ impl Catalog {
         let manifests = self.manifests_of(metadata, snapshot).await?;
         if manifests.len() > MANIFESTS_MAX {
             return Err(CatalogError::Invalid(format!(
-                "{table} has {} manifests, statistics are made of at most {MANIFESTS_MAX}: have \
-                 them rewritten",
+                "{table} has {} manifests, but statistics read at most {MANIFESTS_MAX}: rewrite \
+                 its manifests first",
                 manifests.len()
             )));
         }
@@ -219,7 +219,7 @@ impl Catalog {
         }
         if !ancestors::is_ancestor(&loaded.metadata, from.snapshot_id, Some(to_ref.snapshot_id)) {
             return Err(CatalogError::Invalid(format!(
-                "`{branch}` has commits that `{to}` has not: it cannot be moved forward to it"
+                "`{branch}` has commits that `{to}` does not have: it cannot be fast-forwarded"
             )));
         }
         let ends = (Some(from.snapshot_id), to_ref.snapshot_id);
@@ -243,7 +243,7 @@ impl Catalog {
         let current = loaded.metadata.current_snapshot_id();
         if !ancestors::is_ancestor(&loaded.metadata, to, current) {
             return Err(CatalogError::Invalid(format!(
-                "snapshot {snapshot} is no ancestor of the current one"
+                "snapshot {snapshot} is not an ancestor of the current one"
             )));
         }
         let main = existing(&loaded.metadata, MAIN_BRANCH)?;
@@ -285,7 +285,7 @@ fn retention_of(kind: RefKind) -> SnapshotRetention {
 
 fn existing(metadata: &TableMetadata, name: &str) -> Result<SnapshotReference, CatalogError> {
     let found = refs::of(metadata).remove(name);
-    found.ok_or_else(|| CatalogError::Invalid(format!("no branch or tag is called `{name}`")))
+    found.ok_or_else(|| CatalogError::Invalid(format!("there is no branch or tag `{name}`")))
 }
 
 fn known(metadata: &TableMetadata, snapshot: i64) -> Result<i64, CatalogError> {
@@ -298,8 +298,8 @@ fn known(metadata: &TableMetadata, snapshot: i64) -> Result<i64, CatalogError> {
 fn check_own_main(loaded: &LoadedTable, branch: &str) -> Result<(), CatalogError> {
     if branch == MAIN_BRANCH && retention::is_managed(&loaded.metadata) {
         return Err(CatalogError::Invalid(
-            "the service writes to this table: moving `main` would lose acknowledged rows; \
-             read the earlier state with time travel, or make a branch of it"
+            "the service writes to this table: moving `main` would lose acknowledged rows; read \
+             the earlier state with time travel, or create a branch of it"
                 .to_owned(),
         ));
     }

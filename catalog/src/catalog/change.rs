@@ -66,7 +66,7 @@ impl Catalog {
         let mut seen = HashSet::new();
         if let Some(twice) = changes.iter().find(|change| !seen.insert(&change.table)) {
             return Err(CatalogError::Invalid(format!(
-                "Invalid transaction: table {} is in it twice",
+                "Invalid transaction: it contains table {} twice",
                 twice.table
             )));
         }

@@ -57,7 +57,7 @@ impl CommitQueues {
                 Ok(false)
             }
             Entry::Occupied(_) => Err(CatalogError::Busy(format!(
-                "more than {QUEUE_MAX} commits wait for {table}: try again later"
+                "more than {QUEUE_MAX} commits are waiting for {table}: try again later"
             ))),
         }
     }

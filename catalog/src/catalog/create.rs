@@ -140,7 +140,7 @@ impl Catalog {
         }
         Err(CatalogError::Invalid(format!(
             "location `{location}` overlaps that of another table: choose one that neither \
-             contains nor lies in another table's"
+             contains nor is inside another table's"
         )))
     }
 

@@ -234,9 +234,9 @@ fn check_spec(delete: &DeleteFile, spec_id: i64) -> Result<(), CatalogError> {
         return Ok(());
     }
     Err(CatalogError::Invalid(format!(
-        "`{}` deletes rows of `{}`, which is of partition spec {spec_id}, and is itself of spec {}: by \
-         the specification no reader applies it. Delete with an engine that writes deletes under the \
-         spec of the data file, such as Spark, or have the older files rewritten first",
+        "`{}` deletes rows of `{}`, which has partition spec {spec_id}, but itself has spec {}: by \
+         the specification no reader applies it. Delete with an engine that writes deletes under \
+         the spec of the data file, such as Spark, or rewrite the older files first",
         delete.path,
         delete.about.as_deref().unwrap_or_default(),
         delete.spec_id

@@ -23,8 +23,8 @@ impl Catalog {
             return Ok(());
         }
         Err(CatalogError::Invalid(format!(
-            "the name `{name}` is kept for a table that this server writes, in every namespace: \
-             choose another name"
+            "the name `{name}` is reserved for a table that this server writes, in every \
+             namespace: choose another name"
         )))
     }
 
@@ -54,7 +54,7 @@ impl Catalog {
             return Ok(());
         }
         Err(CatalogError::Invalid(format!(
-            "{before} was written by this server and comes back under that name only: leave out \
+            "{before} was written by this server and can be restored under that name only: omit \
              the new one"
         )))
     }
@@ -66,9 +66,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let reserved = self.inner.options.reserved.namespace_properties;
         let Some(key) = keys.find(|key| reserved.contains(&key.as_str())) else { return Ok(()) };
-        Err(CatalogError::Invalid(format!(
-            "the property `{key}` is set by this server alone: leave it out"
-        )))
+        Err(CatalogError::Invalid(format!("only this server sets the property `{key}`: remove it")))
     }
 }
 
@@ -83,7 +81,7 @@ pub(super) fn check(
         Err(CatalogError::Invalid(format!("{table} is written by this server: {what}")))
     };
     if !retention::is_managed(new) {
-        return refuse(format!("its property `{}` has to stay `true`", retention::MANAGED));
+        return refuse(format!("its property `{}` must stay `true`", retention::MANAGED));
     }
     if base.format_version() != new.format_version() {
         return refuse(format!("it stays at format version {}", base.format_version() as u8));
@@ -91,17 +89,19 @@ pub(super) fn check(
     if !goes_on(base, new) {
         return refuse(
             "moving `main` elsewhere would lose acknowledged rows; read the earlier state with \
-             time travel, or make a branch of it"
+             time travel, or create a branch of it"
                 .to_owned(),
         );
     }
     if base.location() != new.location() {
-        return refuse("it stays where it is; copy its rows to a table of your own".to_owned());
+        return refuse(
+            "its location cannot change; copy its rows to a table of your own".to_owned(),
+        );
     }
     if shape(base.default_partition_spec()) != shape(new.default_partition_spec()) {
         return refuse(
-            "its partition spec stays; copy its rows to a table of your own to partition them \
-             otherwise"
+            "its partition spec cannot change; to partition its rows differently, copy them to a \
+             table of your own"
                 .to_owned(),
         );
     }
@@ -122,8 +122,8 @@ pub(super) fn check(
     };
     if let Some(lost) = fields.iter().filter(is_ours).find(|field| !kept(field)) {
         return refuse(format!(
-            "the column `{}` stays, with its name, its type and whether it is required; add a \
-             column of your own instead",
+            "the column `{}` must keep its name, its type and whether it is required; add a column \
+             of your own instead",
             lost.name
         ));
     }
@@ -134,7 +134,7 @@ pub(super) fn check(
         !field.required && schema.field_by_id(field.id).is_some_and(|new| new.required)
     });
     if let Some(field) = added.or(tightened) {
-        return refuse(format!("the column `{}` has to be optional", field.name));
+        return refuse(format!("the column `{}` must be optional", field.name));
     }
     Ok(())
 }
@@ -152,7 +152,7 @@ pub(super) fn check_history(
     let refuse = |what: String| {
         let table = &change.table;
         Err(CatalogError::Forbidden(format!(
-            "{table} is written by this server, and {what} takes the scope `admin` for its namespace"
+            "{table} is written by this server, and {what} needs the scope `admin` for its namespace"
         )))
     };
     for update in &change.updates {
@@ -261,7 +261,7 @@ pub(super) fn check_is_foreign(updates: &[TableUpdate]) -> Result<(), CatalogErr
         return Ok(());
     }
     Err(CatalogError::Invalid(format!(
-        "the property `{}` marks tables that this server writes: leave it out",
+        "the property `{}` marks tables that this server writes: remove it",
         retention::MANAGED
     )))
 }

@@ -158,8 +158,8 @@ impl Catalog {
         let (id, new) = (snapshot.snapshot_id(), changes.new.clone());
         if MANIFESTS_MAX < new.len() {
             return Err(CatalogError::Invalid(format!(
-                "snapshot {id} adds {} manifests, at most {MANIFESTS_MAX} are looked at: commit in \
-                 several steps",
+                "snapshot {id} adds {} manifests, but at most {MANIFESTS_MAX} are checked: commit \
+                 in several steps",
                 new.len()
             )));
         }
@@ -265,7 +265,7 @@ impl Catalog {
         let bytes = match bytes {
             Err(cause) if storage::is_missing(&cause) => {
                 return Err(CatalogError::Invalid(format!(
-                    "`{file}` does not exist: write a snapshot's files before it is committed"
+                    "`{file}` does not exist: write a snapshot's files before committing it"
                 )));
             }
             bytes => bytes?,
@@ -280,7 +280,7 @@ impl Catalog {
         let parsed = tokio::task::spawn_blocking(move || read(&bytes)).await;
         let parsed = parsed.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
         let parsed = parsed.map_err(|cause| {
-            CatalogError::Invalid(format!("`{file}` is no manifest or manifest list: {cause}"))
+            CatalogError::Invalid(format!("`{file}` is not a manifest or manifest list: {cause}"))
         })?;
         Ok((parsed, size))
     }

@@ -61,10 +61,10 @@ impl KnownPointer<'_> {
             return Ok(());
         }
         let file = self.metadata_location;
-        warn!(file, table = %self.uuid, "a metadata file was written over: it names another table");
+        warn!(file, table = %self.uuid, "a metadata file was overwritten: it names another table");
         Err(CatalogError::Invalid(format!(
-            "metadata file `{file}` is not that of the table that points to it: it was written \
-             over, with another `table-uuid`, `view-uuid` or `location`"
+            "metadata file `{file}` does not belong to the table that points to it: it was \
+             overwritten with another `table-uuid`, `view-uuid` or `location`"
         )))
     }
 }
@@ -135,7 +135,9 @@ impl Catalog {
         let mut unpacked = Vec::new();
         let read = GzDecoder::new(&*bytes).take(FILE_BYTES_MAX + 1).read_to_end(&mut unpacked);
         read.map_err(|cause| {
-            CatalogError::Invalid(format!("metadata file `{location}` does not unpack: {cause}"))
+            CatalogError::Invalid(format!(
+                "metadata file `{location}` does not decompress: {cause}"
+            ))
         })?;
         if unpacked.len() as u64 > FILE_BYTES_MAX {
             return Err(too_large(location));
@@ -162,7 +164,7 @@ fn broken(location: &str, text: String) -> CatalogError {
 
 fn too_large(location: &str) -> CatalogError {
     CatalogError::Invalid(format!(
-        "metadata file `{location}` has more than {} MiB, packed or not",
+        "metadata file `{location}` has more than {} MiB, compressed or not",
         FILE_BYTES_MAX >> 20
     ))
 }

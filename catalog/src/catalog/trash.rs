@@ -111,10 +111,13 @@ impl Catalog {
             };
             let error = &cause as &dyn std::error::Error;
             if is_no_file(&cause) {
-                warn!(location, error, "what is no file of the warehouse is not deleted");
+                warn!(
+                    location,
+                    error, "a location that is not a file of the warehouse is not deleted"
+                );
                 gone.push(location);
             } else {
-                warn!(location, error, "a file is not deleted yet");
+                warn!(location, error, "cannot delete a file yet");
                 put_off.push(location);
                 failure = Some(cause);
             }
@@ -146,7 +149,7 @@ impl Trash<'_> {
         let read = self.0.metadata_of(row.known()).await;
         let metadata = read.map_err(|cause| match super::is_of_file(&cause) {
             true => CatalogError::Invalid(format!(
-                "{uuid} cannot be had back: {}",
+                "{uuid} cannot be restored: {}",
                 super::unreadable_file(&row.metadata_location, &cause)
             )),
             false => cause,

@@ -126,7 +126,7 @@ impl Metastore {
             .await
             .map_err(failed("count tokens"))?;
         if TOKENS_MAX <= count {
-            let text = format!("there are {count} tokens, which is the most: revoke some first");
+            let text = format!("there are {count} tokens, which is the maximum: revoke some first");
             return Err(CatalogError::Invalid(text));
         }
         sqlx::query(

@@ -160,7 +160,7 @@ impl Metastore {
             return rows::to_sqlite(self, file).await;
         }
         let path = file.to_str().ok_or_else(|| {
-            CatalogError::Invalid(format!("`{}` is no UTF-8 path", file.display()))
+            CatalogError::Invalid(format!("`{}` is not a UTF-8 path", file.display()))
         })?;
         let statement = format!("VACUUM INTO '{}'", path.replace('\'', "''"));
         // Readers may write nothing at all, a copy included.

@@ -165,7 +165,7 @@ impl Dialect {
         let done = usize::try_from(done).unwrap_or(usize::MAX);
         if done > known {
             return Err(CatalogError::Invalid(format!(
-                "the metastore has {table} {done}, this program knows {known}: use a newer program"
+                "the metastore has {table} {done}, but this program supports {known}: use a newer program"
             )));
         }
         for (step, statements) in steps.iter().enumerate().skip(done) {
@@ -234,7 +234,7 @@ pub(super) enum TransactionId {
 /// The connection that writes, and those that read.
 async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
     let text = path.to_str().ok_or_else(|| {
-        CatalogError::Invalid(format!("metastore `{}` is no UTF-8 path", path.display()))
+        CatalogError::Invalid(format!("metastore `{}` is not a UTF-8 path", path.display()))
     })?;
     make_private(path).map_err(|cause| failed("make")(sqlx::Error::Io(cause)))?;
     let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
@@ -286,9 +286,9 @@ fn code_says_damaged(code: &str) -> bool {
 fn damaged(path: &Path, found: &str) -> CatalogError {
     let path = path.display();
     CatalogError::Invalid(format!(
-        "the metastore file `{path}` is damaged ({found}): keep it and the files beside it, put a \
-         copy of it back in its place (without a `-wal` and `-shm` file of the damaged one), and \
-         start again; what the copy does not know of is then told by the server"
+        "the metastore file `{path}` is damaged ({found}): keep it and the files beside it, \
+         restore a copy in its place (without the `-wal` and `-shm` files of the damaged one), and \
+         start again; the server then reports what the copy lacks"
     ))
 }
 

@@ -115,7 +115,7 @@ impl CommitGroup {
         let mut queue = self.lock();
         if WAITING_MAX <= queue.waiting.len() {
             return Err(CatalogError::Busy(format!(
-                "more than {WAITING_MAX} commits wait for the metastore: try again later"
+                "more than {WAITING_MAX} commits are waiting for the metastore: try again later"
             )));
         }
         queue.waiting.push_back(waiting);

@@ -55,7 +55,7 @@ pub(super) async fn check(
     }
     Err(CatalogError::Invalid(format!(
         "location `{location}` overlaps that of another table: choose one that neither contains \
-         nor lies in another table's"
+         nor is inside another table's"
     )))
 }
 

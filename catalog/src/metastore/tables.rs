@@ -458,8 +458,8 @@ async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogE
         return Ok(());
     }
     Err(CatalogError::AlreadyExists(format!(
-        "{uuid} is the identity of a table that was dropped: leave it to the catalog to choose one, \
-         or have the dropped table back"
+        "{uuid} is the identity of a dropped table: let the catalog choose one, or restore the \
+         dropped table"
     )))
 }
 

@@ -285,7 +285,7 @@ pub(super) async fn add(
 pub(super) async fn require(tx: &mut AnyConnection, uuid: Uuid) -> Result<TrashRow, CatalogError> {
     let found = get(tx, uuid, RowLock::Update).await?;
     found.filter(|row| !row.is_purging).ok_or_else(|| {
-        CatalogError::NoSuchTable(format!("{uuid} (no dropped table that can be had back)"))
+        CatalogError::NoSuchTable(format!("{uuid} (no dropped table that can be restored)"))
     })
 }
 
@@ -319,7 +319,7 @@ pub(super) async fn restored(
     if row.levels != *levels {
         return Err(CatalogError::AlreadyExists(format!(
             "{uuid} is the identity of a table that was dropped from another namespace and can be \
-             had back there"
+             restored there"
         )));
     }
     forget(tx, uuid).await

@@ -30,19 +30,19 @@ impl fmt::Display for MovedWarehouse {
         if *is_here {
             return write!(
                 f,
-                "the warehouse was moved or copied: {tables} tables and views of the metastore \
-                 say that they are in `{from}`, and their files are in `{to}`. Move them back, or \
+                "the warehouse was moved or copied: {tables} tables and views of the metastore say \
+                 that they are in `{from}`, but their files are in `{to}`. Move them back, or \
                  start with `--warehouse {from}` if the files are there too, or run `icecore \
-                 catalog relocate` with the options of this server once, which writes the new \
-                 place into their metadata"
+                 catalog relocate` once with the options of this server, which writes the new \
+                 location into their metadata"
             );
         }
         write!(
             f,
-            "the warehouse is another one: {tables} tables and views of the metastore are in \
-             `{from}`, and the configured warehouse `{to}` has none of their files. Start with \
-             `--warehouse {from}`; all servers of one metastore need the same warehouse, one that \
-             each of them reaches. If the files were moved, move them back, or to `{to}` and run \
+            "this is another warehouse: {tables} tables and views of the metastore are in \
+             `{from}`, but the configured warehouse `{to}` has none of their files. Start with \
+             `--warehouse {from}`; all servers on one metastore need the same warehouse, and each \
+             of them must reach it. If the files were moved, move them back, or to `{to}` and run \
              `icecore catalog relocate`"
         )
     }

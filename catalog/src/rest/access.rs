@@ -187,7 +187,7 @@ pub(super) async fn sign(
 ) -> Result<Response, RestError> {
     let storage = rest.catalog.storage();
     if *storage.access() != FileAccess::RemoteSigning {
-        let text = "this catalog signs no requests: clients have keys of their own";
+        let text = "this catalog does not sign requests: clients use keys of their own";
         let kind = "UnsupportedOperationException";
         return Err(RestError::new(StatusCode::NOT_ACCEPTABLE, kind, text));
     }

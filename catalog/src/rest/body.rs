@@ -69,10 +69,10 @@ pub enum BodyReadError {
     #[error("the body arrived too slowly; send it again, in smaller parts if the network is slow")]
     TooSlow,
     /// The bodies of other requests take all of the [`BodyMemory`].
-    #[error("too many requests in work; send it again")]
+    #[error("too many requests in progress; send it again")]
     NoRoom,
     /// The client stopped sending.
-    #[error("the body did not arrive whole; send it again")]
+    #[error("the body did not arrive completely; send it again")]
     BrokenOff,
 }
 

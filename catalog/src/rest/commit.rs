@@ -80,7 +80,9 @@ pub(super) async fn transaction(
     let mut changes = Vec::with_capacity(table_changes.len());
     for mut body in table_changes {
         let name = body.identifier.take().ok_or_else(|| {
-            RestError::bad_request("every change of a transaction names its table in `identifier`")
+            RestError::bad_request(
+                "every change of a transaction must name its table in `identifier`",
+            )
         })?;
         let change = change(&caller, name.ident()?, &body)?;
         check_places(asked.rest(), &caller, &change).await?;

@@ -101,7 +101,7 @@ pub(super) async fn query(
     JsonBody(query): JsonBody<FeedQuery>,
 ) -> Result<Json<Value>, RestError> {
     if let Some(filter) = query.custom_filters.iter().flatten().map(|(filter, _)| filter).next() {
-        let message = format!("custom-filters: there is no filter `{filter}` here: leave it out");
+        let message = format!("custom-filters: unknown filter `{filter}`: remove it");
         return Err(RestError::bad_request(message));
     }
     page(rest.catalog.metastore(), &query).await.map(Json)
@@ -124,7 +124,7 @@ pub(super) async fn get(
 async fn page(metastore: &Metastore, query: &FeedQuery) -> Result<Value, RestError> {
     let size = match query.page_size {
         None => PAGE_SIZE,
-        Some(0) => return Err(RestError::bad_request("page-size is no positive number: 0")),
+        Some(0) => return Err(RestError::bad_request("page-size is not a positive number: 0")),
         Some(size) => size.min(PAGE_SIZE_MAX),
     };
     let feed = metastore.feed().await?;
@@ -173,7 +173,7 @@ async fn resumed(
     text: &str,
 ) -> Result<FeedToken, RestError> {
     let token = FeedToken::read(text).ok_or_else(|| {
-        RestError::bad_request("continuation-token is none that an answer of this catalog held")
+        RestError::bad_request("continuation-token was not issued by this catalog")
     })?;
     if token.feed != feed.id || feed.last < token.number {
         return Err(of_another_state());
@@ -206,15 +206,15 @@ fn gone(message: &str) -> RestError {
 
 fn not_kept() -> RestError {
     gone(
-        "the events after this continuation-token are not kept any more: load what you follow, and \
+        "the events after this continuation-token are no longer kept: load what you follow, and \
          start again without a token",
     )
 }
 
 fn of_another_state() -> RestError {
     gone(
-        "this continuation-token is of another state of the catalog, as before it was restored from \
-         a copy: load what you follow, and start again without a token",
+        "this continuation-token belongs to another state of the catalog, such as before a \
+         restore: load what you follow, and start again without a token",
     )
 }
 

@@ -423,7 +423,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<AccessNeed, Vec<&'stat
 async fn not_listed(method: Method, uri: Uri, allowed: &[&'static str]) -> Response {
     if allowed.is_empty() {
         tracing::error!(%method, %uri, "a route is in no table of what it needs");
-        return RestError::forbidden("this route is not open to anybody").into_response();
+        return RestError::forbidden("no caller may use this route").into_response();
     }
     let mut response = RestError::method(method, uri).await.into_response();
     let allowed = HeaderValue::from_str(&allowed.join(",")).expect("methods are letters");

@@ -104,7 +104,7 @@ pub(super) async fn once(State(rest): State<RestState>, request: Request, next: 
     };
     let id = id.to_str().ok().filter(|id| id.len() == KEY_LENGTH);
     let Some(id) = id.and_then(|id| Uuid::try_parse(id).ok()) else {
-        return RestError::bad_request("Idempotency-Key is no UUID of 36 characters")
+        return RestError::bad_request("Idempotency-Key is not a UUID of 36 characters")
             .into_response();
     };
     match carried_out_once(&rest, id, request, next).await {

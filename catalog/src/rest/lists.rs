@@ -62,14 +62,14 @@ impl PageParameters {
         let size = match self.size.as_deref() {
             None | Some("") => PAGE_ITEMS_MAX,
             Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| {
-                RestError::bad_request(format!("pageSize is no positive number: {size}"))
+                RestError::bad_request(format!("pageSize is not a positive number: {size}"))
             })?,
         };
         let Some(token) = &self.token else {
             return Ok(ListWindow { after: String::new(), size: None });
         };
         let after = key_of_token(token).ok_or_else(|| {
-            RestError::bad_request(format!("pageToken is none that this catalog gave: {token}"))
+            RestError::bad_request(format!("pageToken was not issued by this catalog: {token}"))
         })?;
         Ok(ListWindow { after, size: Some(size.min(PAGE_ITEMS_MAX)) })
     }

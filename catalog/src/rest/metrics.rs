@@ -46,7 +46,7 @@ pub(super) async fn report(
     JsonBody(body): JsonBody<Box<RawValue>>,
 ) -> Result<StatusCode, RestError> {
     if body.get().len() > REPORT_BYTES_MAX {
-        let text = format!("a report has at most {REPORT_BYTES_MAX} bytes");
+        let text = format!("a report must have at most {REPORT_BYTES_MAX} bytes");
         return Err(RestError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "PayloadTooLargeException",
@@ -54,7 +54,7 @@ pub(super) async fn report(
         ));
     }
     if let Err(cause) = serde_json::from_str::<ReportKind>(body.get()) {
-        return Err(RestError::bad_request(format!("this is no metrics report: {cause}")));
+        return Err(RestError::bad_request(format!("this is not a metrics report: {cause}")));
     }
     let uuid = identity(&rest, &table).await?;
     let report = MetricsReport { received_ms: rest.catalog.now_ms(), body: body.get().to_owned() };

@@ -59,7 +59,7 @@ pub(super) async fn token(
     let Some(control) = rest.access.control() else {
         let failure = OauthFailure::Invalid(
             "unsupported_grant_type",
-            "this catalog asks for no token: connect without authorization",
+            "this catalog needs no token: connect without authorization",
         );
         return (StatusCode::NOT_IMPLEMENTED, failure.body()).into_response();
     };
@@ -114,7 +114,7 @@ async fn grant(
         Some(_) => {
             return Err(OauthFailure::Invalid(
                 "unsupported_grant_type",
-                "grant_type is client_credentials, or token exchange to renew a token",
+                "grant_type must be client_credentials, or token exchange to renew a token",
             ));
         }
         None => return Err(OauthFailure::Invalid("invalid_request", "send a grant_type")),
@@ -175,7 +175,7 @@ fn client(
         });
     };
     let wrong =
-        OauthFailure::Invalid("invalid_request", "Basic authorization is base64 of ID:SECRET");
+        OauthFailure::Invalid("invalid_request", "Basic authorization must be base64 of ID:SECRET");
     let Some(text) =
         STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())
     else {
@@ -190,7 +190,7 @@ impl OauthFailure {
         let (error, description) = match self {
             Self::Invalid(error, description) => (*error, *description),
             Self::Client { .. } => {
-                ("invalid_client", "client id and secret are of no token that is valid here")
+                ("invalid_client", "client id and secret do not match a valid token")
             }
             Self::Unread(BodyReadError::TooLarge(_)) => ("invalid_request", "the form is too long"),
             Self::Unread(BodyReadError::TooSlow) => {

@@ -22,8 +22,8 @@ pub(super) fn check(rest: &RestState, caller: &TableCaller, place: &str) -> Resu
         return Ok(());
     }
     let text = format!(
-        "location `{place}` is not in the folder of a namespace that this token may write: leave \
-         the location out, or ask someone who may write everywhere"
+        "location `{place}` is not in the folder of a namespace that this token may write to: omit \
+         the location, or ask someone who may write everywhere"
     );
     Err(RestError::new(StatusCode::FORBIDDEN, "ForbiddenException", text))
 }

@@ -188,12 +188,12 @@ impl ScanRequest {
             (None, Some(_), Some(_)) => (),
             (Some(_), _, _) => {
                 return Err(RestError::bad_request(
-                    "a scan is of one snapshot-id or from a start-snapshot-id to an end-snapshot-id, not both",
+                    "a scan takes either one snapshot-id, or a start-snapshot-id and an end-snapshot-id, not both",
                 ));
             }
             (None, _, _) => {
                 return Err(RestError::bad_request(
-                    "an incremental scan has both a start-snapshot-id and an end-snapshot-id",
+                    "an incremental scan needs both a start-snapshot-id and an end-snapshot-id",
                 ));
             }
         }
@@ -411,7 +411,7 @@ fn gone(error: ScanError, refused: RestError) -> RestError {
 }
 
 fn no_such_plan() -> RestError {
-    let message = "there is no plan of that id for this table: ask for a new one";
+    let message = "there is no plan with that id for this table: ask for a new one";
     RestError::new(StatusCode::NOT_FOUND, "NoSuchPlanIdException", message)
 }
 
@@ -435,8 +435,8 @@ impl From<ScanError> for RestError {
             ScanError::TooSlow => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ServiceUnavailableException",
-                "planning the scan takes too long: ask with a filter that leaves fewer files, or \
-                 plan it in the client",
+                "planning the scan takes too long: use a filter that selects fewer files, or plan \
+                 it in the client",
             ),
             error @ (ScanError::NoSuchSnapshot(_) | ScanError::Invalid(_)) => {
                 Self::bad_request(error.to_string())

@@ -132,7 +132,7 @@ pub(super) async fn create(
 ) -> Result<Response, RestError> {
     let properties = body.properties.unwrap_or_default();
     if properties.contains_key(retention::MANAGED) {
-        let message = format!("the property `{}` is this server's own", retention::MANAGED);
+        let message = format!("the property `{}` is reserved for this server", retention::MANAGED);
         return Err(RestError::bad_request(message));
     }
     if let Some(location) = &body.location {
@@ -212,7 +212,7 @@ pub(super) async fn load(
         Some("refs") => SnapshotMode::Refs,
         Some(other) => {
             return Err(RestError::bad_request(format!(
-                "snapshots is `all` or `refs`, not {other}"
+                "snapshots must be `all` or `refs`, not {other}"
             )));
         }
     };

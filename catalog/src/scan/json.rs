@@ -141,16 +141,18 @@ impl FilterParser<'_> {
             return Ok(constant(is_true));
         }
         let kind = json["type"].as_str().ok_or_else(|| {
-            format!("an expression is true, false or an object with a `type`, not {}", shown(json))
+            format!(
+                "an expression must be true, false or an object with a `type`, not {}",
+                shown(json)
+            )
         })?;
         let kind = kind.to_ascii_lowercase().replace('_', "-");
         match kind.as_str() {
             "true" => Ok(Filter::True),
             "false" => Ok(Filter::False),
-            "literal" => json["value"]
-                .as_bool()
-                .map(constant)
-                .ok_or_else(|| "the `value` of a literal expression is true or false".to_owned()),
+            "literal" => json["value"].as_bool().map(constant).ok_or_else(|| {
+                "the `value` of a literal expression must be true or false".to_owned()
+            }),
             "and" | "or" => {
                 let left = self.expression(part(json, "left")?, depth + 1)?;
                 let right = self.expression(part(json, "right")?, depth + 1)?;
@@ -187,7 +189,7 @@ impl FilterParser<'_> {
             "not-starts-with" => {
                 self.prefix(json).map(|(term, prefix)| (term, ValueCheck::NotStartsWith(prefix)))
             }
-            _ => Err(format!("`{kind}` is no type of expression")),
+            _ => Err(format!("`{kind}` is not a type of expression")),
         }?;
         Ok(Filter::Test(FilterTest { term, check }))
     }
@@ -201,12 +203,13 @@ impl FilterParser<'_> {
             Some("reference") => self.term(term),
             Some("transform") => {
                 let name = part(term, "transform")?.as_str().unwrap_or_default();
-                let transform =
-                    name.parse::<Transform>().map_err(|_| format!("`{name}` is no transform"))?;
+                let transform = name
+                    .parse::<Transform>()
+                    .map_err(|_| format!("`{name}` is not a transform"))?;
                 self.term(term)?.transformed(transform)
             }
             _ => Err(format!(
-                "a term is a column's name, or an object of type reference or transform, not {}",
+                "a term must be a column's name, or an object of type reference or transform, not {}",
                 shown(term)
             )),
         }
@@ -214,7 +217,7 @@ impl FilterParser<'_> {
 
     fn values(&self, json: &Value) -> Result<(Term, Vec<Datum>), String> {
         let term = self.term(json)?;
-        let values = part(json, "values")?.as_array().ok_or("`values` is a list")?;
+        let values = part(json, "values")?.as_array().ok_or("`values` must be a list")?;
         let values: Result<_, _> = values.iter().map(|value| parse_value(value, &term)).collect();
         Ok((term, values?))
     }
@@ -224,7 +227,7 @@ impl FilterParser<'_> {
         let value = unwrapped(part(json, "value")?);
         match (value.as_str(), &term.result) {
             (Some(prefix), PrimitiveType::String) => Ok((term, prefix.to_owned())),
-            _ => Err(format!("only texts have a prefix: `{}` is {}", term.name, term.result)),
+            _ => Err(format!("only strings have a prefix: `{}` is {}", term.name, term.result)),
         }
     }
 }
@@ -273,7 +276,12 @@ fn parse_value(json: &Value, term: &Term) -> Result<Datum, String> {
         }
     };
     value.ok_or_else(|| {
-        format!("{} is no {} to compare `{}` with", shown(json), term.result, term.name)
+        format!(
+            "{} is not of type {}, as needed to compare it with `{}`",
+            shown(json),
+            term.result,
+            term.name
+        )
     })
 }
 

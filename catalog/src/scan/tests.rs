@@ -278,7 +278,7 @@ impl Reading {
         let order = |other: &Datum| self.order(&value, other);
         let starts = |prefix: &str| match value.literal() {
             PrimitiveLiteral::String(text) => text.starts_with(prefix),
-            _ => unreachable!("only texts have a prefix"),
+            _ => unreachable!("only strings have a prefix"),
         };
         let equal = |other: &Datum| order(other) == Some(Ordering::Equal);
         match check {

@@ -24,7 +24,7 @@ const FOLDERS_MAX: usize = 10_000;
 
 /// A link leads out of the warehouse.
 #[derive(Debug, thiserror::Error)]
-#[error("a link leads out of the warehouse")]
+#[error("a symbolic link leads out of the warehouse")]
 struct OutsideLink;
 
 /// Whether an error says that a link leads out of the root.

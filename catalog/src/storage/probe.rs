@@ -37,7 +37,7 @@ impl Storage {
         };
         match tokio::time::timeout(PATIENCE, tried).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => failed("gave back another file than was written".to_owned(), true),
+            Ok(Ok(false)) => failed("returned another file than was written".to_owned(), true),
             Ok(Err((operation, cause))) => {
                 let (text, is_refusal) = explain(&cause);
                 failed(format!("does not let this server {operation} files: {text}"), is_refusal)

@@ -59,7 +59,11 @@ impl Storage {
             {
                 options
             }
-            _ => return Err(CatalogError::Invalid("this warehouse signs no requests".to_owned())),
+            _ => {
+                return Err(CatalogError::Invalid(
+                    "this warehouse does not sign requests".to_owned(),
+                ));
+            }
         };
         let forbidden = || CatalogError::LocationForbidden(request.uri.clone());
         let method = check(own, scope, options, &request).ok_or_else(forbidden)?;

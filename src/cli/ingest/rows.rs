@@ -51,7 +51,7 @@ impl RowFile {
     pub(super) fn open(path: &Path) -> Result<Self, CliError> {
         if path.as_os_str() == "-" {
             return Err(CliError::Usage(
-                "Parquet cannot be read from stdin, because its index stands at its end; name a file"
+                "Parquet cannot be read from stdin, because its index is at its end; name a file"
                     .to_owned(),
             ));
         }

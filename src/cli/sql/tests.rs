@@ -45,12 +45,12 @@ fn a_file_takes_one_answer() {
             (other, _) => unreachable!("{other:?}"),
         }
     };
-    let one = "--output takes the answer to one statement, and there are";
+    let one = "--output takes the result of one statement, but there are";
     check(PrintFormat::Csv, Some("x.csv"), 0, Some(&format!("{one} 0")));
     check(PrintFormat::Csv, Some("x.csv"), 2, Some(&format!("{one} 2")));
     check(PrintFormat::Csv, Some("x.csv"), 1, None);
     check(PrintFormat::Csv, None, 2, None);
-    let holds = "this format holds the answer to one statement, and there are 2";
+    let holds = "this format holds the result of one statement, but there are 2";
     check(PrintFormat::Arrow, None, 2, Some(holds));
 }
 

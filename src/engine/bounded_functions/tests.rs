@@ -77,9 +77,9 @@ fn what_does_not_fit_is_refused_before_it_is_made() {
     let bench = Bench::new();
     let refused = |made: Result<ColumnarValue, DataFusionError>| made.unwrap_err().to_string();
     let one = bench.call(&string::repeat(), vec![texts("xy", 1), number(2_000_000_000)], 1);
-    assert!(refused(one).contains("`repeat` could make a value of more than 134217728 bytes"));
+    assert!(refused(one).contains("`repeat` could produce a value of more than 134217728 bytes"));
     let fill = vec![texts("xy", 2), number(i64::MAX), text("é")];
-    assert!(refused(bench.call(&unicode::lpad(), fill, 2)).contains("`lpad` could make"));
+    assert!(refused(bench.call(&unicode::lpad(), fill, 2)).contains("`lpad` could produce"));
     let constant = bench.call(&string::repeat(), vec![text("xy"), number(3_000)], 8_192);
     assert!(refused(constant).contains("more than 4096 bytes"));
     // Each value fits, all of them do not.

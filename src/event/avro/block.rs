@@ -89,14 +89,14 @@ fn unpack(packed: &[u8], codec: AvroCodec, most: usize) -> Result<Cow<'_, [u8]>,
         }
         AvroCodec::Snappy => {
             // The block says first how long it is unpacked; the library believes it.
-            let length = snappy_length(packed).ok_or("a block does not unpack")?;
+            let length = snappy_length(packed).ok_or("a block does not decompress")?;
             if length > most as u64 || packed.len() < 5 {
                 return Err(TOO_LARGE);
             }
             let mut bytes = packed.to_vec();
             apache_avro::Codec::Snappy
                 .decompress(&mut bytes)
-                .map_err(|_| "a block does not unpack")?;
+                .map_err(|_| "a block does not decompress")?;
             bytes
         }
     };
@@ -105,7 +105,10 @@ fn unpack(packed: &[u8], codec: AvroCodec, most: usize) -> Result<Cow<'_, [u8]>,
 
 fn read(decoder: impl Read, most: usize) -> Result<Vec<u8>, &'static str> {
     let mut bytes = Vec::new();
-    decoder.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|_| "a block does not unpack")?;
+    decoder
+        .take(most as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|_| "a block does not decompress")?;
     Ok(bytes)
 }
 

@@ -51,7 +51,7 @@ fn a_schema_that_the_library_panics_on_is_refused() {
     let at = whole.windows(4).position(|part| part == b"\"E\",").unwrap();
     let mut broken = whole.clone();
     broken[at + 1] = b'.';
-    assert_eq!(refused(&broken), "the body is no Avro file: its schema cannot be read");
+    assert_eq!(refused(&broken), "the body is not a readable Avro file: its schema cannot be read");
 }
 
 #[test]

@@ -286,8 +286,8 @@ fn a_broken_event_is_refused_with_its_reason() {
         (r#"{"type":"t","ns":""}"#, InvalidNamespace, "`ns`"),
         (r#"{"type":"t","id":""}"#, InvalidEvent, "`id`"),
         (r#"{"type":"t","id":{}}"#, InvalidEvent, "`id`"),
-        (r#"{"type":"t","id":[1]}"#, InvalidEvent, "a text that is not empty, or a number"),
-        (r#"{"type":"t","id":"\udc00"}"#, InvalidEvent, "half of a surrogate pair"),
+        (r#"{"type":"t","id":[1]}"#, InvalidEvent, "non-empty text, or a number"),
+        (r#"{"type":"t","id":"\udc00"}"#, InvalidEvent, "lone surrogate"),
         (r#"{"type":"t","ns":"a\udc00"}"#, InvalidNamespace, "`ns`"),
         (r#"{"type":"t","specversion":"0.3"}"#, InvalidEvent, "specversion"),
     ] {

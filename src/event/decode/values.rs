@@ -57,7 +57,7 @@ impl DecodePass<'_> {
         }
         let BodyError { reason, .. } = broken(text, JsonError::Syntax(scan.at()));
         let reason = format!(
-            "{reason}: something follows the JSON that is no event; events on a line each are sent as application/x-ndjson"
+            "{reason}: what follows the JSON is not an event; send one event a line as application/x-ndjson"
         );
         Err(BodyError::new(ErrorCode::InvalidJson, reason).into())
     }

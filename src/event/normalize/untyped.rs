@@ -9,15 +9,15 @@ pub(super) fn reason(top: &[JsonMember<'_>]) -> String {
     let is_object =
         |name: &str| find(top, name).is_some_and(|value| value.kind == JsonKind::Object);
     let advice = if is_object("message") && has("subscription") {
-        "; it is wrapped by Google Pub/Sub: turn payload unwrapping on for the push subscription"
+        "; it is wrapped by Google Pub/Sub: enable payload unwrapping for the push subscription"
     } else if has("TopicArn") && has("SubscribeURL") {
-        "; to confirm this subscription of Amazon SNS open the event's SubscribeURL"
+        "; to confirm this Amazon SNS subscription, open the event's SubscribeURL"
     } else if has("TopicArn") && has("Message") {
-        "; it is wrapped by Amazon SNS: turn raw message delivery on for the subscription"
+        "; it is wrapped by Amazon SNS: enable raw message delivery for the subscription"
     } else if has("requestId") && has("records") {
-        "; Amazon Data Firehose's delivery to HTTP endpoints is not read here: send its records as events"
+        "; Amazon Data Firehose's HTTP endpoint format is not supported: send its records as events"
     } else if has("__crdb__") {
-        "; let the changefeed have envelope=wrapped"
+        "; set envelope=wrapped on the changefeed"
     } else if has("date") && (has("log") || has("message")) {
         "; in Fluent Bit the filter `modify` with `Add type NAME` adds one"
     } else if has("source_type") && has("timestamp") {

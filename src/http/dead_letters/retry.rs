@@ -124,7 +124,7 @@ fn selection(bytes: &[u8]) -> Result<RetryLetters, ApiError> {
         .map_err(|problem| wrong(format!("the body is not {form}: {problem}")))?;
     let named = [selection.ids.is_some(), selection.reason.is_some(), selection.all];
     if named.into_iter().filter(|is_named| *is_named).count() != 1 {
-        return Err(wrong(format!("say which letters by one of {form}")));
+        return Err(wrong(format!("select dead letters with one of {form}")));
     }
     if selection.ids.as_ref().is_some_and(|ids| IDS_MAX < ids.len()) {
         return Err(wrong(format!("at most {IDS_MAX} ids at a time")));

@@ -92,7 +92,7 @@ async fn stored(
     let batches = match read.await {
         Ok(batches) => batches,
         Err(error) => {
-            tracing::debug!(%error, "stored events are not compared");
+            tracing::debug!(%error, "cannot compare stored events");
             return HashMap::new();
         }
     };

@@ -28,7 +28,7 @@ pub(super) async fn validate(
         Some(code) => Ok(json(200, &GridValidation { validation_response: code.to_owned() })),
         None => Err(ApiError::new(
             ErrorCode::InvalidRequest,
-            "a request with `aeg-event-type: SubscriptionValidation` has one event with a `validationCode` in its data",
+            "a request with `aeg-event-type: SubscriptionValidation` must have one event with a `validationCode` in its data",
         )),
     }
 }

@@ -46,17 +46,17 @@ impl IdRuleChoice {
             Self { header: Some(name), member: None, is_nowhere: false } => {
                 match name.parse::<HeaderName>() {
                     Ok(name) => Ok(Some(IdRule::Header(name.as_str().to_owned()))),
-                    Err(_) => wrong(format!("`{name}` is no name of a header")),
+                    Err(_) => wrong(format!("`{name}` is not a header name")),
                 }
             }
             Self { header: None, member: Some(path), is_nowhere: false } => {
                 let is_path = path.split('.').all(|name| !name.is_empty());
                 match is_path && path.len() <= MEMBER_BYTES_MAX {
                     true => Ok(Some(IdRule::Member(path))),
-                    false => wrong(format!("`{path}` is no path to a member such as event.id")),
+                    false => wrong(format!("`{path}` is not a path to a member, such as event.id")),
                 }
             }
-            _ => wrong("say one of id_header, id_member and no_id".to_owned()),
+            _ => wrong("set only one of id_header, id_member and no_id".to_owned()),
         }
     }
 }

@@ -73,8 +73,8 @@ pub(super) enum SignatureFault {
 impl SignatureFault {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::NoSignature => "the delivery has no signature in the provider's form",
-            Self::WrongSignature => "the signature is not that of this body and the secret",
+            Self::NoSignature => "the delivery has no signature in the provider's format",
+            Self::WrongSignature => "the signature does not match this body and the secret",
             Self::WrongTime => "the signed time is missing or more than 300 s away",
         }
     }

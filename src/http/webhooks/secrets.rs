@@ -85,7 +85,7 @@ pub(in crate::http) async fn set(
     let scheme = match new.scheme.as_deref() {
         Some(name) => SignatureScheme::named(name).ok_or_else(|| {
             wrong(format!(
-                "there is no scheme `{name}`: github, stripe, slack, standard-webhooks, shopify, linear, workos, generic"
+                "unknown scheme `{name}`; use github, stripe, slack, standard-webhooks, shopify, linear, workos or generic"
             ))
         })?,
         None => SignatureScheme::of(&provider),
@@ -103,7 +103,8 @@ pub(in crate::http) async fn set(
         (None, _) => IdRule::default(),
         (Some(rule), SignatureScheme::Generic) => rule,
         (Some(_), _) => {
-            let text = format!("a delivery of {} has an id of its provider's", scheme.name());
+            let text =
+                format!("deliveries of {} already have an id from the provider", scheme.name());
             return Err(wrong(text));
         }
     };
@@ -178,7 +179,7 @@ pub(in crate::http) async fn list(
 fn store(app: &AppState) -> Result<&Metastore, ApiError> {
     let recorder = app.access.recorder();
     recorder.map(AuditRecorder::store).ok_or_else(|| {
-        ApiError::new(ErrorCode::NotFound, "this server has no place for secrets of its own")
+        ApiError::new(ErrorCode::NotFound, "this server does not store webhook secrets")
     })
 }
 
@@ -187,7 +188,7 @@ fn shown(secrets: &[WebhookSecret]) -> Result<Response, ApiError> {
 }
 
 fn none_here() -> ApiError {
-    let text = "the namespace has no secret of this provider; GET /admin/webhooks lists them";
+    let text = "the namespace has no secret for this provider; GET /admin/webhooks lists them";
     ApiError::new(ErrorCode::NotFound, text)
 }
 

@@ -91,7 +91,7 @@ fn check_metastore(config: &Config) -> Result<Option<PathBuf>, BackupError> {
         MetastoreUrl::Postgres(_) => Ok(None),
         MetastoreUrl::Sqlite(file) if file.is_file() => Ok(Some(file)),
         MetastoreUrl::Sqlite(file) => Err(BackupError::Invalid(format!(
-            "there is no metastore at `{}`: say where it is with --data-dir or --metastore",
+            "there is no metastore at `{}`: set --data-dir or --metastore",
             file.display()
         ))),
     }
@@ -103,9 +103,9 @@ fn check_metastore(config: &Config) -> Result<Option<PathBuf>, BackupError> {
 /// [`BackupError::Invalid`], and what the place answers with.
 pub async fn check_place(config: &Config, place: &BackupPlace) -> Result<(), BackupError> {
     let in_the_way = if place.is_in(&config.warehouse) {
-        "is in the warehouse: choose a place outside of it"
+        "is in the warehouse: choose a location outside it"
     } else if !place.is_free().await? {
-        "is not empty: choose a new place for each backup"
+        "is not empty: choose a new location for each backup"
     } else {
         return Ok(());
     };
@@ -161,8 +161,8 @@ async fn check_owner(
         return Ok(());
     }
     Err(BackupError::Invalid(format!(
-        "events are taken by the server of log {}, and `{}` has not that log: name the running \
-         server with --url, or give the command the data folder of that server",
+        "events are taken by the server with log {}, and `{}` does not have that log: name the \
+         running server with --url, or use the data folder of that server",
         owner.log,
         config.data_dir.display()
     )))

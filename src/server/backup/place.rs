@@ -309,8 +309,9 @@ pub(super) async fn is_free(storage: &Storage) -> Result<bool, BackupError> {
 fn prefix(storage: &Storage) -> Result<Path, BackupError> {
     let root = storage.root();
     let key = root.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
-    Path::parse(key.map_or("", |(_, key)| key))
-        .map_err(|cause| BackupError::Invalid(format!("`{root}` is no place in a bucket: {cause}")))
+    Path::parse(key.map_or("", |(_, key)| key)).map_err(|cause| {
+        BackupError::Invalid(format!("`{root}` is not a location in a bucket: {cause}"))
+    })
 }
 
 fn bucket_failed(

@@ -52,8 +52,8 @@ pub async fn restore(
     let backup = BackupManifest::read(place).await?;
     if !backup.objects.is_empty() && backup.warehouse != config.warehouse {
         return Err(BackupError::Invalid(format!(
-            "the backup names objects of `{0}`: restore it with --warehouse {0}; with --copy a \
-             backup has them itself",
+            "the backup references objects in `{0}`: restore it with --warehouse {0}; backups \
+             created with --copy contain them",
             backup.warehouse
         )));
     }
@@ -79,8 +79,8 @@ pub fn check_finished(data_dir: &Path) -> Result<(), BackupError> {
         return Ok(());
     }
     Err(BackupError::Invalid(format!(
-        "`{}` is of a restore that was not finished: remove it, and the warehouse and the database \
-         that were restored with it, and restore again",
+        "`{}` belongs to a restore that was not finished: remove it, with the warehouse and the \
+         database of that restore, and restore again",
         data_dir.display()
     )))
 }
@@ -96,7 +96,7 @@ fn write_mark(mark: &Path, id: &str) -> io::Result<()> {
 async fn check_target(config: &Config, backup: &BackupManifest) -> Result<(), BackupError> {
     check_finished(&config.data_dir)?;
     let taken = |place: &str| {
-        BackupError::Invalid(format!("`{place}` is not empty: a backup is restored to a new place"))
+        BackupError::Invalid(format!("`{place}` is not empty: restore to a new location"))
     };
     let warehouse = config.warehouse.strip_prefix("file://").map(PathBuf::from);
     for folder in [Some(&config.data_dir), warehouse.as_ref()].into_iter().flatten() {
@@ -192,7 +192,7 @@ async fn check(
     to: Option<&PlaceFile>,
 ) -> Result<(), BackupError> {
     if Path::new(&file.path).components().any(|part| !matches!(part, Component::Normal(_))) {
-        return Err(BackupError::Invalid(format!("`{}` is no path in a backup", file.path)));
+        return Err(BackupError::Invalid(format!("`{}` is not a path in a backup", file.path)));
     }
     let (bytes, xxh3) = place::copy(&place.file(&file.path), to).await?;
     if (bytes, &xxh3) == (file.bytes, &file.xxh3) {

@@ -26,10 +26,10 @@ async fn check_busy(slots: &QuerySlots, namespace: &str, token: Option<&str>, ex
 async fn one_namespace_and_one_token_leave_room_for_others() {
     let slots = QuerySlots::new(MAX);
     let a = [take(&slots, "a", None).await.unwrap(), take(&slots, "a", None).await.unwrap()];
-    check_busy(&slots, "a", None, "queries of namespace `a` run now (2 in all)").await;
+    check_busy(&slots, "a", None, "queries of namespace `a` are running (2 in all)").await;
     let b = take(&slots, "b", Some("t")).await.unwrap();
     let c = take(&slots, "c", Some("t")).await.unwrap();
-    check_busy(&slots, "d", None, "too many other queries run now (4 in all)").await;
+    check_busy(&slots, "d", None, "too many other queries are running (4 in all)").await;
     drop(a);
     let d = take(&slots, "d", Some("t")).await.unwrap();
     check_busy(&slots, "e", Some("t"), "queries of this token").await;
@@ -65,7 +65,7 @@ async fn the_queue_has_a_bound_and_an_order() {
         assert!(futures::poll!(&mut take).is_pending());
         waiting.push(take);
     }
-    check_busy(&slots, "a", None, "16 queries wait for a slot already").await;
+    check_busy(&slots, "a", None, "16 queries are already waiting for a slot").await;
     drop(held);
     for (n, take) in waiting.into_iter().enumerate() {
         assert_eq!(take.await.unwrap(), n);
@@ -89,7 +89,7 @@ async fn a_query_that_goes_on_after_its_end_is_counted() {
         *signal = Arc::clone(&past);
     }
     assert_eq!(slots.stuck(), 2);
-    check_busy(&slots, "a", None, "(3 in all, 2 of them past their time)").await;
+    check_busy(&slots, "a", None, "(3 in all, 2 of them past their deadline)").await;
 }
 
 #[test]

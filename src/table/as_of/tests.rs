@@ -57,7 +57,8 @@ fn a_time_means_the_snapshot_that_was_current_then() {
     {
         check(&table, &AsOf::Time(ms), Ok(expected));
     }
-    let first = "no snapshot at 1970-01-01T00:00:00.999Z; the first one is of 1970-01-01T00:00:01";
+    let first =
+        "no snapshot at 1970-01-01T00:00:00.999Z; the first one is from 1970-01-01T00:00:01";
     check(&table, &AsOf::Time(999), Err(first));
     check(&table, &AsOf::Time(15_001), Err("1970-01-01T00:00:15.001Z is in the future"));
     check(&table, &AsOf::Snapshot(2), Ok(2));

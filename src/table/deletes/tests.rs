@@ -146,7 +146,7 @@ async fn a_delete_file_that_is_gone_or_lacks_its_column_is_an_error() {
     let location = lacking.file_path().to_owned();
     lake.commit(vec![lacking]).await;
     let error = format!("{:?}", deleted(&lake).await.unwrap_err());
-    assert!(error.contains("lacks a column"), "{error}");
+    assert!(error.contains("lacks a required column"), "{error}");
     lake.storage.delete(&location).await.unwrap();
     let error = format!("{:?}", deleted(&lake).await.unwrap_err());
     assert!(error.contains(&location), "{error}");

@@ -192,9 +192,9 @@ fn a_configuration_of_no_use_is_refused() {
         change(&mut options);
         assert_eq!(OidcVerifier::new(options).unwrap_err().to_string(), expected);
     };
-    let algorithm = "`HS256` is none of RS256, RS384, RS512, ES256, ES384 and EdDSA";
+    let algorithm = "`HS256` must be one of RS256, RS384, RS512, ES256, ES384 and EdDSA";
     check(|options| options.algorithms.push("HS256".to_owned()), algorithm);
-    check(|options| options.jwks = "{}".to_owned(), "the keys are no JWK set");
+    check(|options| options.jwks = "{}".to_owned(), "the keys are not a JWK set");
     let no_key = "the JWK set has no RSA, P-256, P-384 or Ed25519 key for signatures";
     check(|options| options.jwks = r#"{"keys":[{"kty":"oct","k":"AA"}]}"#.to_owned(), no_key);
     check(|options| options.grants.clear(), "no claim grants any scope");

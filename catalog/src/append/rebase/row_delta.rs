@@ -40,7 +40,7 @@ pub(super) async fn check(
     let mut about = HashSet::new();
     for delete in deletes {
         let path = delete.about.as_deref().ok_or_else(|| {
-            let text = format!("`{}` does not tell which data file it is about", delete.path);
+            let text = format!("`{}` does not say which data file it applies to", delete.path);
             conflict(late, &text)
         })?;
         about.insert(path);
@@ -61,7 +61,10 @@ pub(super) async fn check(
         }
         match entry.about() {
             Some(path) if about.contains(path) => {
-                return Err(conflict(late, &format!("others deleted rows of `{path}` since")));
+                return Err(conflict(
+                    late,
+                    &format!("another commit deleted rows of `{path}` since"),
+                ));
             }
             Some(_) => (),
             None => {

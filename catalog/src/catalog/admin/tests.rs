@@ -102,7 +102,7 @@ async fn a_branch_moves_forward_only_along_its_own_history() {
     catalog.storage().put(&list, bytes::Bytes::from_static(b"x")).await.unwrap();
     let table = catalog.load_table(&t).await.unwrap();
     catalog.rollback(&t, 2).await.unwrap();
-    invalid(catalog.fast_forward(&t, "old", "main").await, "has commits that `main` has not");
+    invalid(catalog.fast_forward(&t, "old", "main").await, "has commits that `main` does not have");
     let main = catalog.fast_forward(&t, "main", "old").await.unwrap();
     assert_eq!(main.metadata.current_snapshot_id(), table.metadata.current_snapshot_id());
 }
@@ -116,7 +116,7 @@ async fn a_table_goes_back_to_an_ancestor() {
     let back = catalog.rollback(&t, 2).await.unwrap();
     assert_eq!(back.metadata.current_snapshot_id(), Some(2));
     assert!(back.metadata.snapshot_by_id(3).is_some(), "nothing is lost");
-    invalid(catalog.rollback(&t, 3).await, "no ancestor");
+    invalid(catalog.rollback(&t, 3).await, "not an ancestor");
     invalid(catalog.rollback(&t, 99).await, "no snapshot 99");
 }
 

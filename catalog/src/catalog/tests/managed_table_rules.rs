@@ -46,7 +46,7 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         (columns(&made, |fields| drop(fields.remove(4))), "column `data`"),
         (columns(&made, |fields| fields[4]["name"] = json!("payload")), "column `data`"),
         (columns(&made, |fields| fields[4]["type"] = json!("long")), "column `data`"),
-        (columns(&made, |fields| fields.push(added.clone())), "`extra` has to be optional"),
+        (columns(&made, |fields| fields.push(added.clone())), "`extra` must be optional"),
         (spec(json!([])), "partition spec"),
         (spec(json!([day])), "partition spec"),
         (json!([{"action": "remove-properties", "removals": [MANAGED]}]), MANAGED),
@@ -54,7 +54,7 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         (json!([{"action": "upgrade-format-version", "format-version": 3}]), "format version 2"),
         (
             json!([{"action": "set-location", "location": format!("{}/x", house.root())}]),
-            "stays where it is",
+            "its location cannot change",
         ),
     ];
     for (updates, expected) in cases {

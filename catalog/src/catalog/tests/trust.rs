@@ -37,7 +37,7 @@ async fn append_snapshot(house: &House, id: i64) -> LoadedTable {
 #[track_caller]
 fn is_refused<T: std::fmt::Debug>(outcome: &Result<T, CatalogError>) {
     let Err(CatalogError::Invalid(text)) = outcome else { panic!("{outcome:?}") };
-    assert!(text.contains("written over"), "{text}");
+    assert!(text.contains("overwritten"), "{text}");
 }
 
 #[tokio::test]

@@ -75,7 +75,8 @@ impl Metastore {
             .await
             .map_err(failed("count webhook secrets"))?;
         if ALL_MAX <= count {
-            let text = format!("there are {count} webhook secrets, which is the most: delete some");
+            let text =
+                format!("there are {count} webhook secrets, which is the maximum: delete some");
             return Err(CatalogError::Invalid(text));
         }
         sqlx::query(

@@ -46,7 +46,7 @@ async fn a_head_that_was_kept_shows_a_chain_that_was_written_anew() {
     let kept = ChainHead { number: 3, hash: store.audit(2, 1).await.unwrap()[0].hash.clone() };
     assert_eq!(verify_with(&store, Some(kept.clone())).await, Ok(4));
     store.tamper("DELETE FROM audit; UPDATE audit_head SET number = 0, hash = ''").await;
-    let anew = "record 3 has not the hash that is expected of it";
+    let anew = "record 3 does not have the expected hash";
     assert_eq!(verify_with(&store, Some(kept.clone())).await.unwrap_err(), anew);
     store.append_audit(&[5, 6, 7, 8].map(writing)).await.unwrap();
     assert_eq!(verify(&store).await, Ok(4));
@@ -82,7 +82,7 @@ async fn a_changed_removed_or_moved_record_breaks_the_chain() {
         ("UPDATE audit SET outcome = '403' WHERE number = 2", "record 2 or the one before it was"),
         ("UPDATE audit SET time_ms = 6 WHERE number = 3", "record 3 or the one before it was"),
         ("UPDATE audit SET hash = 'ff' WHERE number = 1", "record 1 or the one before it was"),
-        ("DELETE FROM audit WHERE number = 2", "record 2 is missing: the next one there has"),
+        ("DELETE FROM audit WHERE number = 2", "record 2 is missing: the next record has"),
         ("DELETE FROM audit WHERE number = 1", "record 1 is missing"),
         ("DELETE FROM audit WHERE number = 4", "the log ends at record"),
         (
@@ -264,7 +264,7 @@ async fn old_records_are_cut_and_the_rest_still_verifies() {
         let check = async |number| verify_with(&store, Some(kept(number, &records))).await;
         assert_eq!(
             check(7).await.unwrap_err(),
-            "record 7 was deleted for its age: expect a later one"
+            "record 7 was deleted because of its age: expect a later one"
         );
         for number in [8, 9, 16] {
             assert_eq!(check(number).await, Ok(17), "{number}");
@@ -272,7 +272,7 @@ async fn old_records_are_cut_and_the_rest_still_verifies() {
         for number in [8, 9] {
             let wrong = ChainHead { number, hash: "ff".to_owned() };
             let found = verify_with(&store, Some(wrong)).await.unwrap_err();
-            assert_eq!(found, format!("record {number} has not the hash that is expected of it"));
+            assert_eq!(found, format!("record {number} does not have the expected hash"));
         }
         store.append_audit(&[writing(16)]).await.unwrap();
         store.cut_audit(2 * DAY_MS, 99 * DAY_MS).await.unwrap();
@@ -299,7 +299,7 @@ async fn a_cut_that_no_record_tells_of_shows() {
     assert_eq!(found, "the records up to 3 are gone, and no record says that they were cut");
     store.tamper("UPDATE audit_start SET hash = 'ff'").await;
     let found = verify(&store).await.unwrap_err();
-    assert_eq!(found, "record 4 or the one before it was changed: its hash does not follow");
+    assert_eq!(found, "record 4 or the one before it was changed: its hash does not match");
 }
 
 #[tokio::test]

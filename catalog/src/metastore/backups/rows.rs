@@ -127,8 +127,8 @@ pub(super) async fn check_empty(tx: &mut AnyConnection) -> Result<(), CatalogErr
     match found {
         None => Ok(()),
         Some(table) => Err(CatalogError::Invalid(format!(
-            "the database has a metastore already (table `{table}`): make a new, empty one with \
-             CREATE DATABASE, and name it with --metastore"
+            "the database has a metastore already (table `{table}`): create a new, empty database \
+             with CREATE DATABASE, and set --metastore"
         ))),
     }
 }

@@ -57,7 +57,7 @@ impl PlanningLimits {
 }
 
 fn too_many() -> RestError {
-    let message = "too many scans are planned at once: try again, or plan in the client";
+    let message = "too many scans are being planned: try again, or plan in the client";
     RestError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message)
 }
 

@@ -384,7 +384,7 @@ async fn time_travel_increments_and_old_schemas_are_planned() {
         (json!({"stats-fields": ["nothing"]}), "stats-fields: there is no column `nothing`"),
         (
             json!({"filter": {"type": "near", "term": "id"}}),
-            "filter: `near` is no type of expression",
+            "filter: `near` is not a type of expression",
         ),
         (json!({"snapshot-id": "one"}), "invalid type"),
     ] {

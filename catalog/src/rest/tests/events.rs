@@ -98,8 +98,8 @@ async fn a_reader_that_missed_something_is_told_so() {
     let remembered =
         FeedRetention { requests_since_ms: 0, without_effect: 0, events: 2, event_bytes: 1 << 20 };
     server.catalog.metastore().forget_records(remembered).await.unwrap();
-    is_gone(&first["continuation-token"], "not kept any more").await;
-    is_gone(&start, "not kept any more").await;
+    is_gone(&first["continuation-token"], "no longer kept").await;
+    is_gone(&start, "no longer kept").await;
     assert_eq!(after(&server, &end).await.ok()["events"], json!([]));
     assert_eq!(server.get("/v1/events").await.ok()["events"].as_array().unwrap().len(), 2);
 }

@@ -44,7 +44,7 @@ async fn columns_that_no_reader_could_read_are_refused_by_name() {
     let mut spec = with_column("long", "2");
     spec["partition-spec"]["fields"][0]["transform"] = json!("zorder");
     let text = server.post(tables, spec).await.refused(400, "BadRequestException");
-    assert!(text.contains("field `dt`: there is no transform `zorder`"), "{text}");
+    assert!(text.contains("field `dt`: unknown transform `zorder`"), "{text}");
     // With version 3 it is right.
     column["properties"]["format-version"] = json!("3");
     server.post(tables, column).await.ok();

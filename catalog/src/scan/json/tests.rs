@@ -112,32 +112,35 @@ fn other_spellings_mean_the_same() {
 #[test]
 fn what_is_not_understood_is_refused_with_its_reason() {
     for (expression, expected) in [
-        (json!({"type": "like", "term": "s", "value": "x"}), "`like` is no type of expression"),
+        (json!({"type": "like", "term": "s", "value": "x"}), "`like` is not a type of expression"),
         (json!({"term": "s"}), "an object with a `type`"),
         (json!(5), "an object with a `type`"),
         (json!({"type": "and", "left": true}), "has no `right`"),
         (json!({"type": "eq", "term": "nothing", "value": 1}), "there is no column `nothing`"),
         (json!({"type": "eq", "term": "I", "value": 1}), "there is no column `I`"),
         (json!({"type": "eq", "term": "i"}), "has no `value`"),
-        (json!({"type": "eq", "term": "i", "value": "five"}), "\"five\" is no int"),
-        (json!({"type": "eq", "term": "i", "value": null}), "null is no int"),
-        (json!({"type": "in", "term": "i", "values": 5}), "`values` is a list"),
+        (json!({"type": "eq", "term": "i", "value": "five"}), "\"five\" is not of type int"),
+        (json!({"type": "eq", "term": "i", "value": null}), "null is not of type int"),
+        (json!({"type": "in", "term": "i", "values": 5}), "`values` must be a list"),
         (json!({"type": "eq", "term": "dec", "value": "1.205"}), "more than the 2 decimals"),
         (
             json!({"type": "eq", "term": "t", "value": "2026-01-01T00:00:00+01:00"}),
-            "is no timestamp",
+            "is not of type timestamp",
         ),
-        (json!({"type": "eq", "term": "t", "value": "yesterday"}), "is no timestamp"),
-        (json!({"type": "starts-with", "term": "i", "value": "5"}), "only texts have a prefix"),
+        (json!({"type": "eq", "term": "t", "value": "yesterday"}), "is not of type timestamp"),
+        (json!({"type": "starts-with", "term": "i", "value": "5"}), "only strings have a prefix"),
         (
             json!({"type": "eq", "term": {"type": "transform", "transform": "week", "term": "t"}, "value": 1}),
-            "`week` is no transform",
+            "`week` is not a transform",
         ),
         (
             json!({"type": "eq", "term": {"type": "transform", "transform": "day", "term": "s"}, "value": 1}),
             "does not take `s`",
         ),
-        (json!({"type": "eq", "term": {"type": "sum"}, "value": 1}), "a term is a column's name"),
+        (
+            json!({"type": "eq", "term": {"type": "sum"}, "value": 1}),
+            "a term must be a column's name",
+        ),
     ] {
         let error = parse(&expression, &schema(), true).unwrap_err();
         assert!(error.contains(expected), "{expression}: {error}");
