@@ -5,7 +5,6 @@
 
 pub mod access;
 pub mod ancestors;
-pub mod append;
 pub mod audit;
 mod avro;
 pub mod catalog;
@@ -25,5 +24,6 @@ pub mod relocate;
 pub mod rest;
 pub mod retention;
 pub mod scan;
+pub mod snapshot;
 pub mod storage;
 pub mod view;

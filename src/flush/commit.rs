@@ -24,10 +24,10 @@ use iceberg::{
     spec::{DataFile, TableMetadata},
 };
 use icecore_catalog::{
-    append::Append,
     catalog::{Catalog, FirstAppend, LoadedTable},
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
+    snapshot::{MarkMove, NewSnapshot},
 };
 use icecore_schemas::{
     names::{NAMESPACE_TEXT, Namespace},
@@ -271,16 +271,21 @@ impl TableFlush {
             position: taken.through,
             last_seq: table.watermark().map_or(last_seq, |before| before.last_seq.max(last_seq)),
         };
-        let log_since = self.owner.since();
-        let upgrades = schema::upgrades(ours, table.metadata());
-        let append = Append { files, summary, watermark, log_since, seq: taken.seq, upgrades };
+        let snapshot = NewSnapshot {
+            added: files,
+            summary,
+            seq: Some(taken.seq),
+            mark: Some(MarkMove { watermark, since: self.owner.since() }),
+            upgrades: schema::upgrades(ours, table.metadata()),
+            ..NewSnapshot::default()
+        };
         self.faults.hit("flush.before_commit")?;
         let started = Instant::now();
         match table {
-            FlushTarget::There(_) => self.catalog.append(ident, append).await?,
+            FlushTarget::There(_) => self.catalog.add_snapshot(ident, snapshot).await?,
             FlushTarget::New { metadata, namespace } => {
                 let (metadata, namespace) = (Arc::clone(metadata), namespace.clone());
-                let first = FirstAppend { table: ident.clone(), metadata, namespace, append };
+                let first = FirstAppend { table: ident.clone(), metadata, namespace, snapshot };
                 self.catalog.create_with(first).await?
             }
         };

@@ -23,9 +23,9 @@ use iceberg::{
     },
 };
 use icecore_catalog::{
-    append::Append,
     catalog::{CreateTable, LoadedTable, TableChange},
     metastore::{Metastore, Properties, Watermark},
+    snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
 
@@ -145,15 +145,17 @@ impl House {
             writer::write(self.catalog.storage(), &table.metadata, batches.collect(), &ids).await;
         let (first, last) = (waiting.first().unwrap(), waiting.last().unwrap());
         let last_seq = last.first_seq + u64::from(last.rows) - 1;
-        let append = Append {
-            files: files.unwrap(),
+        let append = NewSnapshot {
+            added: files.unwrap(),
             summary: BTreeMap::from([("icecore.last-seq".to_owned(), last_seq.to_string())]),
-            watermark: Watermark { epoch: 1, position: last.position, last_seq },
-            log_since: 0,
-            seq: (first.first_seq, last_seq),
-            upgrades: Vec::new(),
+            mark: Some(MarkMove {
+                watermark: Watermark { epoch: 1, position: last.position, last_seq },
+                since: 0,
+            }),
+            seq: Some((first.first_seq, last_seq)),
+            ..NewSnapshot::default()
         };
-        let table = self.catalog.append(&ident, append).await.unwrap();
+        let table = self.catalog.add_snapshot(&ident, append).await.unwrap();
         self.clock.advance_ms(1_000);
         table
     }
@@ -1065,15 +1067,16 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
         let storage = house.catalog.storage();
         let files = writer::write(storage, &table.metadata, vec![batch], &ids).await.unwrap();
         let position = u64::try_from(table.version).unwrap();
-        let append = Append {
-            files,
-            summary: BTreeMap::new(),
-            watermark: Watermark { epoch: 1, position, last_seq: position },
-            log_since: 0,
-            seq: (position, position),
-            upgrades: Vec::new(),
+        let append = NewSnapshot {
+            added: files,
+            mark: Some(MarkMove {
+                watermark: Watermark { epoch: 1, position, last_seq: position },
+                since: 0,
+            }),
+            seq: Some((position, position)),
+            ..NewSnapshot::default()
         };
-        let table = house.catalog.append(&ident, append).await.unwrap();
+        let table = house.catalog.add_snapshot(&ident, append).await.unwrap();
         house.clock.advance_ms(1_000);
         table
     };

@@ -86,7 +86,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     // work: one commit, one scan, one move; then the tables and views of a catalog
     ("scan", &["ancestors", "error", "location", "manifest_file", "metadata_file", "storage"]),
     (
-        "append",
+        "snapshot",
         &[
             "ancestors",
             "avro",
@@ -104,7 +104,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
         "catalog",
         &[
             "ancestors",
-            "append",
+            "snapshot",
             "audit",
             "clock",
             "columns",

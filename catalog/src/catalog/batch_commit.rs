@@ -12,11 +12,11 @@ use super::{
     write::{GRACE_MS, TableWrite},
 };
 use crate::{
-    append::{self, Append, BuiltAppend, Rewrite, rebase},
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
+    snapshot::{self, MarkMove, NewSnapshot, ReadManifests, rebase},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -33,7 +33,7 @@ pub(super) struct TableDraft {
     encoded: Arc<EncodedParts>,
     watermark: Option<Watermark>,
     now_ms: i64,
-    /// First and last `seq` of the snapshots that come from our own log.
+    /// First and last number of the rows of snapshots of ours.
     seqs: HashMap<i64, (u64, u64)>,
     obsolete: Vec<ObsoleteFile>,
     parts: Vec<CommitPart>,
@@ -63,7 +63,7 @@ enum BatchOutcome {
     Settled(Vec<CommitOutcome>, LoadedTable),
     /// Another process was faster.
     Lost,
-    /// The appends are of a log that does not own the table's events.
+    /// Marks were to move under an epoch that is not the fence's any more.
     Deposed,
     /// The request of this key was carried out before.
     Repeated(Uuid),
@@ -99,10 +99,9 @@ impl Catalog {
                 BatchOutcome::Lost => attempts += 1,
                 BatchOutcome::Deposed => {
                     attempts += 1;
-                    let is_append =
-                        |waiting: &mut QueuedCommit| matches!(waiting.work, CommitWork::Append(_));
-                    for append in batch.extract_if(.., is_append) {
-                        answer(append, Err(super::change::deposed(table)));
+                    let moves_mark = |waiting: &mut QueuedCommit| matches!(&waiting.work, CommitWork::Snapshot(new, _) if new.mark.is_some());
+                    for deposed in batch.extract_if(.., moves_mark) {
+                        answer(deposed, Err(super::change::deposed(table)));
                     }
                 }
                 BatchOutcome::Repeated(id) => {
@@ -137,9 +136,7 @@ impl Catalog {
         let Some(first) = batch.next() else { return };
         self.inner.queues.put_back(table, batch.collect());
         let made = match &first.work {
-            CommitWork::Append(_) | CommitWork::Rewrite(_) => {
-                Err(CatalogError::NoSuchTable(table.to_string()))
-            }
+            CommitWork::Snapshot(..) => Err(CatalogError::NoSuchTable(table.to_string())),
             CommitWork::Change(change, contents) => {
                 let catalog = self.with_origin(first.origin.clone());
                 let made = catalog.commit_locked(&[(change.clone(), contents.clone())]).await;
@@ -182,8 +179,9 @@ impl Catalog {
                 CommitWork::Change(change, contents) => {
                     self.apply_change(&mut draft, (change, contents)).await
                 }
-                CommitWork::Append(append) => self.apply_append(&mut draft, table, append).await,
-                CommitWork::Rewrite(rewrite) => self.apply_rewrite(&mut draft, rewrite).await,
+                CommitWork::Snapshot(new, read) => {
+                    self.apply_snapshot(&mut draft, table, (new, read)).await
+                }
             };
             match applied {
                 Ok(Some(CommitEffect { snapshots, changes })) => {
@@ -301,42 +299,18 @@ impl Catalog {
         }
     }
 
-    /// Applies an append of our own log; gives what it did, none when the table has it.
-    async fn apply_append(
+    /// Applies a snapshot of ours; gives what it did, none when the table has it.
+    async fn apply_snapshot(
         &self,
         draft: &mut TableDraft,
         table: &TableIdent,
-        append: &Append,
+        (new, read): (&NewSnapshot, &ReadManifests),
     ) -> Result<Option<CommitEffect>, CatalogError> {
-        if is_replay(draft.watermark, append, table)? {
+        if is_replay(draft.watermark, new, table)? {
             return Ok(None);
         }
         let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
-        let built = append::build(storage, &draft.metadata, append, now_ms).await?;
-        let id = built.snapshot_id;
-        let made = self.apply_built(draft, built).await?;
-        draft.watermark = Some(append.watermark);
-        draft.seqs.insert(id, append.seq);
-        Ok(Some(made))
-    }
-
-    /// Applies a rewrite of ours.
-    async fn apply_rewrite(
-        &self,
-        draft: &mut TableDraft,
-        rewrite: &Rewrite,
-    ) -> Result<Option<CommitEffect>, CatalogError> {
-        let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
-        let built = append::build_rewrite(storage, &draft.metadata, rewrite, now_ms).await?;
-        self.apply_built(draft, built).await.map(Some)
-    }
-
-    /// Applies a snapshot of ours.
-    async fn apply_built(
-        &self,
-        draft: &mut TableDraft,
-        built: BuiltAppend,
-    ) -> Result<CommitEffect, CatalogError> {
+        let built = snapshot::build(storage, &draft.metadata, (new, read), now_ms).await?;
         let metadata = match draft.apply(&built.updates) {
             Ok(metadata) => metadata,
             Err(cause) => {
@@ -346,8 +320,10 @@ impl Catalog {
         };
         draft.make(metadata, &built.updates);
         draft.written.extend(built.written);
+        draft.watermark = new.mark.map(|mark| mark.watermark).or(draft.watermark);
+        draft.seqs.extend(new.seq.map(|seq| (built.snapshot_id, seq)));
         let changes = ChangeSet::making(&built.updates);
-        Ok(CommitEffect { snapshots: vec![built.snapshot_id], changes })
+        Ok(Some(CommitEffect { snapshots: vec![built.snapshot_id], changes }))
     }
 }
 
@@ -407,20 +383,20 @@ fn check_identity(base: &TableMetadata, new: &TableMetadata) -> Result<(), Catal
     Err(CatalogError::Invalid("Cannot reassign uuid of a table".to_owned()))
 }
 
-/// Whether the table already has these log positions.
-fn is_replay(
+/// Whether the table already has the mark of a snapshot.
+pub(super) fn is_replay(
     held: Option<Watermark>,
-    append: &Append,
+    new: &NewSnapshot,
     table: &TableIdent,
 ) -> Result<bool, CatalogError> {
-    let offered = append.watermark;
-    match held {
-        Some(held) if offered.epoch < held.epoch => Err(super::change::deposed(table)),
-        // Positions of two logs have nothing to do with each other.
-        Some(held) if held.epoch < append.log_since => Ok(false),
-        Some(held) => Ok(offered.position <= held.position),
-        None => Ok(false),
+    let (Some(held), Some(MarkMove { watermark, since })) = (held, new.mark) else {
+        return Ok(false);
+    };
+    if watermark.epoch < held.epoch {
+        return Err(super::change::deposed(table));
     }
+    // Positions of two holders have nothing to do with each other.
+    Ok(since <= held.epoch && watermark.position <= held.position)
 }
 
 fn settle_failed(batch: Vec<QueuedCommit>, outcomes: Vec<CommitOutcome>, cause: &CatalogError) {

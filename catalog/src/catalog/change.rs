@@ -1,22 +1,25 @@
-//! Commits: of clients' updates to one or several tables, and of our own appends.
+//! Commits: of clients' updates to one or several tables, and snapshots of our own.
 
 use super::{
-    Catalog, LoadedTable, TableChange, batch_commit::TableDraft, commit_queue::CommitWork,
-    location_rules, write::TableWrite,
+    Catalog, LoadedTable, TableChange,
+    batch_commit::{TableDraft, is_replay},
+    commit_queue::CommitWork,
+    location_rules,
+    write::TableWrite,
 };
 use crate::{
-    append::{
-        Append, Rewrite,
-        changes::{OnlyAdds, SnapshotChanges},
-        rebase,
-    },
     commit,
     error::CatalogError,
     metastore::{ChangeSet, SwapOutcome},
+    snapshot::{
+        self, NewSnapshot, ReadManifests,
+        changes::{OnlyAdds, SnapshotChanges},
+        rebase,
+    },
 };
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
-    spec::{Snapshot, TableMetadata},
+    spec::{Operation, Snapshot, TableMetadata},
 };
 use std::collections::HashSet;
 
@@ -85,35 +88,28 @@ impl Catalog {
         .await
     }
 
-    /// Appends data files as one snapshot and moves the watermark in the same transaction; rebases
-    /// on whatever others committed meanwhile.
+    /// Adds a snapshot of ours: an append, or one that replaces or deletes files. Its mark moves in the
+    /// same transaction. It is built on whatever others committed meanwhile; what has to be read of the
+    /// table for it is read before its turn, so that nobody waits for that.
     ///
-    /// An append whose watermark position the table already has (a replay) changes nothing and
-    /// gives the table as it stands.
-    ///
-    /// # Errors
-    /// `NoSuchTable`, `CommitFailed` (a higher epoch owns the log, or races without end),
-    /// `CommitStateUnknown`, `Busy`, `Storage`.
-    pub async fn append(
-        &self,
-        table: &TableIdent,
-        append: Append,
-    ) -> Result<LoadedTable, CatalogError> {
-        self.enqueue(table.clone(), CommitWork::Append(Box::new(append))).await
-    }
-
-    /// Replaces data files by others, or deletes rows, as one snapshot on top of whatever others
-    /// committed since the snapshot that was read for it.
+    /// One whose mark the table already has (a replay) changes nothing and gives the table as it stands.
     ///
     /// # Errors
-    /// `NoSuchTable`, `CommitFailed` (a file is not live any more, or got deletes since it was read; or
-    /// races without end), `CommitStateUnknown`, `Invalid`, `Busy`, `Storage`.
-    pub async fn rewrite(
+    /// `NoSuchTable`, `CommitFailed` (a higher epoch holds the fence; a file is not live any more, or got
+    /// deletes since it was read; races without end), `CommitStateUnknown`, `Invalid`, `Busy`, `Storage`.
+    pub async fn add_snapshot(
         &self,
         table: &TableIdent,
-        rewrite: Rewrite,
+        new: NewSnapshot,
     ) -> Result<LoadedTable, CatalogError> {
-        self.enqueue(table.clone(), CommitWork::Rewrite(Box::new(rewrite))).await
+        let mut read = ReadManifests::default();
+        if new.operation != Operation::Append {
+            let base = self.load_table(table).await?;
+            if !is_replay(base.watermark, &new, table)? {
+                read = snapshot::examine(&self.inner.storage, &base.metadata, &new).await?;
+            }
+        }
+        self.enqueue(table.clone(), CommitWork::Snapshot(Box::new(new), read)).await
     }
 
     /// Reads and checks the files that a change names, while nobody waits for its table: they never

@@ -6,9 +6,9 @@
 
 use super::{Catalog, LoadedTable, TableChange, change::ChangeContents};
 use crate::{
-    append::{Append, Rewrite},
     error::CatalogError,
     metastore::ChangeOrigin,
+    snapshot::{NewSnapshot, ReadManifests},
 };
 use iceberg::TableIdent;
 use std::{
@@ -26,8 +26,7 @@ const QUEUE_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) enum CommitWork {
     Change(TableChange, ChangeContents),
-    Append(Box<Append>),
-    Rewrite(Box<Rewrite>),
+    Snapshot(Box<NewSnapshot>, ReadManifests),
 }
 
 /// A commit that waits.

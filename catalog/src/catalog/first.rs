@@ -3,11 +3,11 @@
 
 use super::{Catalog, LoadedTable, change::deposed, write::TableWrite};
 use crate::{
-    append::{self, Append},
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, Properties, SwapOutcome, TableOrigin},
+    snapshot::{self, NewSnapshot, ReadManifests},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub struct FirstAppend {
     /// What its namespace has, which is made with it when it is not there; none for a namespace that
     /// has to be there.
     pub namespace: Option<Properties>,
-    /// Its first rows.
-    pub append: Append,
+    /// Its first rows, with the mark that the table has then.
+    pub snapshot: NewSnapshot,
 }
 
 impl Catalog {
@@ -38,9 +38,13 @@ impl Catalog {
     }
 
     async fn create_first(&self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
-        let FirstAppend { table, metadata: staged, namespace, append } = first;
+        let FirstAppend { table, metadata: staged, namespace, snapshot: new } = first;
+        let mark = new.mark.ok_or_else(|| {
+            CatalogError::Invalid("the first rows of a table come with its mark".to_owned())
+        })?;
+        let read = ReadManifests::default();
         let now_ms = self.now_ms().max(staged.last_updated_ms().saturating_add(1));
-        let built = append::build(&self.inner.storage, &staged, &append, now_ms).await?;
+        let built = snapshot::build(&self.inner.storage, &staged, (&new, &read), now_ms).await?;
         let metadata = match commit::apply_updates_at(&staged, None, &built.updates, now_ms) {
             Ok(metadata) => metadata,
             Err(cause) => {
@@ -53,11 +57,11 @@ impl Catalog {
         let encoded = EncodedParts::of(&staged).after(&built.updates, &metadata);
         let mut write = TableWrite::new(table, None, metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));
-        write.watermark = Some(append.watermark);
+        write.watermark = Some(mark.watermark);
         write.changes = ChangeSet::making(&updates);
-        write.comes = TableOrigin::OfLog { watermark: append.watermark, namespace };
+        write.comes = TableOrigin::OfLog { watermark: mark.watermark, namespace };
         for row in &mut write.snapshots {
-            row.seq = Some(append.seq);
+            row.seq = new.seq;
         }
         write.deferred.clone_from(&built.written);
         let refused = match self.publish(std::slice::from_ref(&write)).await {

@@ -10,13 +10,13 @@
 
 use super::{Catalog, manifest_check::READS_AT_ONCE};
 use crate::{
-    append::{
+    error::CatalogError,
+    location::Location,
+    snapshot::{
         self,
         changes::{DeleteFile, FileKey, SnapshotChanges},
         entries::{FileEntry, ListedManifest},
     },
-    error::CatalogError,
-    location::Location,
 };
 use futures::{StreamExt, stream};
 use iceberg::spec::{
@@ -195,7 +195,7 @@ impl Catalog {
         let mut data: Vec<&ListedManifest> =
             changes.kept.iter().filter(|manifest| !manifest.has_deletes).collect();
         // A list that the iceberg crate does not read is read in any order.
-        let listed = append::read_list(&self.inner.storage, table, snapshot).await;
+        let listed = snapshot::read_list(&self.inner.storage, table, snapshot).await;
         let listed = listed.unwrap_or_default();
         let new: HashSet<&str> =
             changes.new.iter().map(|manifest| manifest.path.as_str()).collect();

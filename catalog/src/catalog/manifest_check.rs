@@ -7,13 +7,13 @@
 
 use super::Catalog;
 use crate::{
-    append::{
-        changes::{FileKey, SnapshotChanges},
-        entries::{self, FileEntry, ListedManifest},
-    },
     commit,
     error::CatalogError,
     location::Location,
+    snapshot::{
+        changes::{FileKey, SnapshotChanges},
+        entries::{self, FileEntry, ListedManifest},
+    },
     storage,
 };
 use futures::{StreamExt, stream};

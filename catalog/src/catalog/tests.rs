@@ -3,6 +3,7 @@ mod linearizable;
 use super::*;
 use crate::{
     metastore::{Metastore, ObsoleteFile, PointerSwap, SwapOutcome, faults::CommitFault, suite},
+    snapshot::{MarkMove, NewSnapshot},
     storage::S3Options,
 };
 use bytes::Bytes;
@@ -830,25 +831,22 @@ async fn a_replayed_or_deposed_append_changes_nothing() {
         ..suite::swap(made.metadata.uuid(), 1, &made.metadata_location)
     };
     assert_eq!(house.catalog.metastore().commit(&[swap]).await.unwrap(), SwapOutcome::Done);
-    let append = |epoch, position| crate::append::Append {
-        files: Vec::new(),
-        summary: std::collections::BTreeMap::new(),
-        watermark: Watermark { epoch, position, last_seq: 0 },
-        log_since: 0,
-        seq: (0, 0),
-        upgrades: Vec::new(),
+    let append = |epoch, position, since| NewSnapshot {
+        mark: Some(MarkMove { watermark: Watermark { epoch, position, last_seq: 0 }, since }),
+        ..NewSnapshot::default()
     };
     for position in [9, 10] {
-        let replayed = house.catalog.append(&ident("a.t"), append(5, position)).await.unwrap();
+        let replayed =
+            house.catalog.add_snapshot(&ident("a.t"), append(5, position, 0)).await.unwrap();
         assert_eq!((replayed.version, replayed.watermark), (2, Some(held)));
     }
     for position in [9, 11] {
-        let deposed = house.catalog.append(&ident("a.t"), append(4, position)).await;
+        let deposed = house.catalog.add_snapshot(&ident("a.t"), append(4, position, 0)).await;
         assert!(matches!(deposed, Err(CatalogError::CommitFailed(_))));
     }
     assert_eq!(house.files().await.len(), 1);
     // The watermark is another log's: its position says nothing of this one.
-    let of_next = crate::append::Append { log_since: 6, ..append(6, 3) };
-    let made = house.catalog.append(&ident("a.t"), of_next).await.unwrap();
+    let of_next = append(6, 3, 6);
+    let made = house.catalog.add_snapshot(&ident("a.t"), of_next).await.unwrap();
     assert_eq!(made.watermark.map(|held| (held.epoch, held.position)), Some((6, 3)));
 }

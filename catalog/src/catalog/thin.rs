@@ -9,11 +9,11 @@
 
 use super::{Catalog, LoadedTable, change, write::TableWrite};
 use crate::{
-    append::thin::{SnapshotThinning, thin},
     commit,
     error::CatalogError,
     metastore::{ChangeSet, SwapOutcome},
     retention,
+    snapshot::thin::{SnapshotThinning, thin},
 };
 use iceberg::TableIdent;
 use std::{

@@ -5,10 +5,10 @@ use iceberg::{
     spec::{NestedField, PrimitiveType, Schema, Type},
 };
 use icecore_catalog::{
-    append::Append,
     catalog::CreateTable,
     metastore::{Metastore, Watermark},
     retention::{MANAGED, SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
+    snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
 use std::collections::BTreeMap;
@@ -50,15 +50,15 @@ impl House {
     /// Commits snapshots without files up to this position, one a second.
     async fn append(&self, positions: std::ops::RangeInclusive<u64>) {
         for position in positions {
-            let append = Append {
-                files: Vec::new(),
-                summary: BTreeMap::new(),
-                watermark: Watermark { epoch: 1, position, last_seq: position },
-                log_since: 1,
-                seq: (position, position),
-                upgrades: Vec::new(),
+            let append = NewSnapshot {
+                mark: Some(MarkMove {
+                    watermark: Watermark { epoch: 1, position, last_seq: position },
+                    since: 1,
+                }),
+                seq: Some((position, position)),
+                ..NewSnapshot::default()
             };
-            self.catalog.append(&self.table, append).await.unwrap();
+            self.catalog.add_snapshot(&self.table, append).await.unwrap();
             self.clock.advance_ms(1_000);
         }
     }

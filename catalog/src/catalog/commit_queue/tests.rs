@@ -1,6 +1,5 @@
 use super::{BATCH_MAX, QUEUE_MAX};
 use crate::{
-    append::Append,
     catalog::{
         Catalog, LoadedTable, TableChange,
         tests::{House, change, create, house, house_over, ident, on_main, own_list, set},
@@ -9,6 +8,7 @@ use crate::{
     metastore::{
         Metastore, RecordedAnswer, RequestKey, Watermark, faults::CommitFault, tests::database,
     },
+    snapshot::{MarkMove, NewSnapshot},
 };
 use futures::future::join_all;
 use iceberg::spec::{
@@ -16,10 +16,7 @@ use iceberg::spec::{
     ManifestListWriter, ManifestStatus, ManifestWriterBuilder, Struct,
 };
 use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 fn data_file(table: &LoadedTable, name: &str) -> DataFile {
     DataFileBuilder::default()
@@ -154,13 +151,14 @@ async fn clients_that_append_to_a_hot_table_never_lose() {
 async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its_own_answer() {
     let house = house().await;
     let made = create(&house.catalog, "a.t").await;
-    let append = |position| Append {
-        files: vec![data_file(&made, &format!("own{position}"))],
-        summary: BTreeMap::new(),
-        watermark: Watermark { epoch: 1, position, last_seq: position },
-        log_since: 0,
-        seq: (position, position),
-        upgrades: Vec::new(),
+    let append = |position| NewSnapshot {
+        added: vec![data_file(&made, &format!("own{position}"))],
+        mark: Some(MarkMove {
+            watermark: Watermark { epoch: 1, position, last_seq: position },
+            since: 0,
+        }),
+        seq: Some((position, position)),
+        ..NewSnapshot::default()
     };
     let foreign = client_append(&house.catalog, &made, 7, "foreign").await;
     let late = client_append(&house.catalog, &made, 8, "late").await;
@@ -190,7 +188,7 @@ async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its
     let commits = join_all(works.into_iter().enumerate().map(async |(at, work)| {
         have_come(at).await;
         match work {
-            Ok(append) => house.catalog.append(&table, append).await,
+            Ok(append) => house.catalog.add_snapshot(&table, append).await,
             Err(change) => house.catalog.commit(change).await,
         }
     }));
@@ -362,13 +360,14 @@ async fn a_commit_goes_on_without_the_client_that_sent_it() {
 async fn lose_answers(house: House, metastore: Metastore) {
     let catalog = &house.catalog;
     let made = create(catalog, "a.t").await;
-    let own = |position| Append {
-        files: vec![data_file(&made, &format!("own{position}"))],
-        summary: BTreeMap::new(),
-        watermark: Watermark { epoch: 1, position, last_seq: position },
-        log_since: 0,
-        seq: (position, position),
-        upgrades: Vec::new(),
+    let own = |position| NewSnapshot {
+        added: vec![data_file(&made, &format!("own{position}"))],
+        mark: Some(MarkMove {
+            watermark: Watermark { epoch: 1, position, last_seq: position },
+            since: 0,
+        }),
+        seq: Some((position, position)),
+        ..NewSnapshot::default()
     };
     for (turn, fault) in [(1, CommitFault::Before), (2, CommitFault::After), (3, CommitFault::Deaf)]
     {
@@ -380,7 +379,7 @@ async fn lose_answers(house: House, metastore: Metastore) {
             metastore.faults.set(fault);
             let answered = match append {
                 false => catalog.commit(foreign.clone()).await,
-                true => catalog.append(&ident("a.t"), own(turn)).await,
+                true => catalog.add_snapshot(&ident("a.t"), own(turn)).await,
             };
             match fault {
                 CommitFault::Before => {
@@ -397,7 +396,7 @@ async fn lose_answers(house: House, metastore: Metastore) {
             // The client sends it again, and our own log does too.
             let again = match append {
                 false => catalog.commit(foreign.clone()).await,
-                true => catalog.append(&ident("a.t"), own(turn)).await,
+                true => catalog.add_snapshot(&ident("a.t"), own(turn)).await,
             };
             again.unwrap();
             // Another process reads what there is, whole.

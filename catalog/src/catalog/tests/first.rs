@@ -1,5 +1,8 @@
 use super::*;
-use crate::{append::Append, metastore::Watermark};
+use crate::{
+    metastore::Watermark,
+    snapshot::{MarkMove, NewSnapshot},
+};
 use std::collections::BTreeMap;
 
 fn noted(text: &str) -> Properties {
@@ -9,17 +12,15 @@ fn noted(text: &str) -> Properties {
 async fn staged(house: &House, dotted: &str, namespace: Option<Properties>) -> FirstAppend {
     let table = ident(dotted);
     let watermark = Watermark { epoch: 1, position: 9, last_seq: 3 };
-    let append = Append {
-        files: Vec::new(),
+    let append = NewSnapshot {
         summary: BTreeMap::from([("icecore.last-seq".to_owned(), "3".to_owned())]),
-        watermark,
-        log_since: 1,
-        seq: (1, 3),
-        upgrades: Vec::new(),
+        mark: Some(MarkMove { watermark, since: 1 }),
+        seq: Some((1, 3)),
+        ..NewSnapshot::default()
     };
     let metadata =
         house.catalog.stage_first(table.namespace.as_ref(), new_table(&table.name)).await.unwrap();
-    FirstAppend { table, metadata: Arc::new(metadata), namespace, append }
+    FirstAppend { table, metadata: Arc::new(metadata), namespace, snapshot: append }
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! Commits that would bring rows back: of clients that put old work on a new head without looking.
 
 use super::{late_client::*, places::strict, row_delta::*, *};
-use crate::append::{Append, Rewrite, RewriteKind};
+use iceberg::spec::Operation;
 use rand::{
     Rng, SeedableRng,
     rngs::StdRng,
     seq::{IndexedRandom, IteratorRandom},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A table with the data files `f1` and `f2` of ten rows each, and a catalog that looks.
 pub(super) async fn two_files() -> (House, Catalog) {
@@ -169,7 +169,7 @@ async fn a_commit_with_many_files_does_not_hold_up_ours() {
     for (file, bytes) in taken {
         storage.put(&file, bytes).await.unwrap();
     }
-    catalog.append(&table, own).await.unwrap();
+    catalog.add_snapshot(&table, own).await.unwrap();
     assert_eq!(names(&catalog).await, ["f1-new", "f2", "own"]);
 }
 
@@ -294,7 +294,7 @@ impl Client<'_> {
         let is_done = match deed {
             Deed::OwnAppend => {
                 let append = own_append(self.base, &file, self.id.unsigned_abs());
-                self.catalog.append(self.table, append).await.is_ok()
+                self.catalog.add_snapshot(self.table, append).await.is_ok()
             }
             Deed::OwnRewrite(_) => self.rewrite(work).await,
             Deed::Delete(about, row) => {
@@ -334,28 +334,28 @@ impl Client<'_> {
 
     async fn rewrite(&self, work: Work<'_>) -> bool {
         let file = |(name, rows): &(&str, u64)| rows_of(self.base, name, *rows);
-        let rewrite = Rewrite {
-            kind: RewriteKind::Replace,
-            read: self.base.metadata.current_snapshot_id().unwrap(),
+        let rewrite = NewSnapshot {
+            operation: Operation::Replace,
+            read: self.base.metadata.current_snapshot_id(),
             removed: work.removes.iter().map(|name| rows_of(self.base, name, 10)).collect(),
             added: work.adds.iter().map(file).collect(),
-            deletes: Vec::new(),
-            summary: BTreeMap::new(),
+            ..NewSnapshot::default()
         };
-        let told = self.catalog.rewrite(self.table, rewrite).await;
+        let told = self.catalog.add_snapshot(self.table, rewrite).await;
         assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
         told.is_ok()
     }
 }
 
-pub(super) fn own_append(table: &LoadedTable, name: &str, position: u64) -> Append {
-    Append {
-        files: vec![rows_of(table, name, 3)],
-        summary: BTreeMap::new(),
-        watermark: crate::metastore::Watermark { epoch: 1, position, last_seq: position },
-        log_since: 0,
-        seq: (position, position),
-        upgrades: Vec::new(),
+pub(super) fn own_append(table: &LoadedTable, name: &str, position: u64) -> NewSnapshot {
+    NewSnapshot {
+        added: vec![rows_of(table, name, 3)],
+        mark: Some(MarkMove {
+            watermark: Watermark { epoch: 1, position, last_seq: position },
+            since: 0,
+        }),
+        seq: Some((position, position)),
+        ..NewSnapshot::default()
     }
 }
 

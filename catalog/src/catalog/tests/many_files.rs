@@ -1,7 +1,6 @@
 //! What a commit reads of a table that has many files.
 
 use super::{late_client::*, live::*, places::strict, *};
-use crate::append::Append;
 use std::time::Instant;
 
 const MANIFESTS: u64 = 20;
@@ -28,8 +27,8 @@ async fn a_commit_reads_no_more_of_a_table_than_tells_which_files_are_live() {
     let of_none = calls(&catalog, 1, Work { adds: &[("x1", 1)], ..on("append") }).await;
     for position in 1..=MANIFESTS {
         let files = (0..FILES).map(|n| rows_of(&made, &format!("own{position}-{n}"), 3));
-        let append = Append { files: files.collect(), ..own_append(&made, "", position) };
-        catalog.append(&table, append).await.unwrap();
+        let append = NewSnapshot { added: files.collect(), ..own_append(&made, "", position) };
+        catalog.add_snapshot(&table, append).await.unwrap();
     }
     let of_many = calls(&catalog, 2, Work { adds: &[("x2", 1)], ..on("append") }).await;
     // The parent's list.

@@ -1,18 +1,18 @@
 //! Rewrites, overwrites and deletes of our own, beside what others commit.
 
 use super::{late_client::*, live::*, row_delta::files, *};
-use crate::append::{Rewrite, RewriteKind};
-use iceberg::spec::DataFile;
+use crate::snapshot::{self, ReadManifests};
+use iceberg::spec::{DataFile, Operation};
 use std::collections::BTreeMap;
 
-fn rewrite(kind: RewriteKind, read: &LoadedTable) -> Rewrite {
-    Rewrite {
-        kind,
-        read: read.metadata.current_snapshot_id().unwrap(),
+fn rewrite(operation: Operation, read: &LoadedTable) -> NewSnapshot {
+    NewSnapshot {
+        operation,
+        read: read.metadata.current_snapshot_id(),
         removed: vec![rows_of(read, "f1", 10)],
         added: vec![rows_of(read, "f1-small", 10)],
-        deletes: Vec::new(),
         summary: BTreeMap::from([("icecore.test".to_owned(), "yes".to_owned())]),
+        ..NewSnapshot::default()
     }
 }
 
@@ -44,13 +44,13 @@ async fn a_replace_is_put_on_top_of_appends_that_came_in_between() {
     let (_house, catalog) = two_files().await;
     let table = ident("a.t");
     let read = load(&catalog).await;
-    catalog.append(&table, own_append(&read, "own", 1)).await.unwrap();
+    catalog.add_snapshot(&table, own_append(&read, "own", 1)).await.unwrap();
     commit(&catalog, 2, Work { operation: "append", adds: &[("f3", 5)], ..Work::default() })
         .await
         .unwrap();
     let (own, replaced) = tokio::join!(
-        catalog.append(&table, own_append(&read, "own2", 2)),
-        catalog.rewrite(&table, rewrite(RewriteKind::Replace, &read)),
+        catalog.add_snapshot(&table, own_append(&read, "own2", 2)),
+        catalog.add_snapshot(&table, rewrite(Operation::Replace, &read)),
     );
     own.unwrap();
     let now = replaced.unwrap();
@@ -70,23 +70,23 @@ async fn a_replace_is_put_on_top_of_appends_that_came_in_between() {
         assert_eq!(summary.additional_properties[key], value, "{key}");
     }
     // What it made is as good for others as what clients make.
-    let again = Rewrite {
+    let again = NewSnapshot {
         removed: vec![rows_of(&now, "f1-small", 10), rows_of(&now, "f2", 10)],
         added: vec![rows_of(&now, "f", 20)],
-        ..rewrite(RewriteKind::Replace, &now)
+        ..rewrite(Operation::Replace, &now)
     };
-    catalog.rewrite(&table, again).await.unwrap();
+    catalog.add_snapshot(&table, again).await.unwrap();
     commit(&catalog, 9, Work { removes: &["f"], ..UPDATE }).await.unwrap();
     assert_eq!(numbered(&catalog).await, ["f1-new@7", "f3@3", "own@2", "own2@4"]);
 }
 
 /// After `between` a rewrite is refused, names the file and leaves nothing behind.
-async fn check_refused(kind: RewriteKind, between: Work<'_>, why: &str) {
+async fn check_refused(operation: Operation, between: Work<'_>, why: &str) {
     let (house, catalog) = two_files().await;
     let read = load(&catalog).await;
     commit(&catalog, 2, between).await.unwrap();
     let before = (house.files().await, numbered(&catalog).await);
-    let lost = catalog.rewrite(&ident("a.t"), rewrite(kind, &read)).await;
+    let lost = catalog.add_snapshot(&ident("a.t"), rewrite(operation, &read)).await;
     let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{why}: {lost:?}") };
     assert!(text.contains(why), "{text}");
     assert_eq!((house.files().await, numbered(&catalog).await), before);
@@ -94,11 +94,11 @@ async fn check_refused(kind: RewriteKind, between: Work<'_>, why: &str) {
 
 #[tokio::test]
 async fn a_rewrite_of_a_file_that_is_not_live_or_got_deletes_is_refused() {
-    for kind in [RewriteKind::Replace, RewriteKind::Overwrite, RewriteKind::Delete] {
-        check_refused(kind, UPDATE, "/data/f1` is not live any more").await;
+    for operation in [Operation::Replace, Operation::Overwrite, Operation::Delete] {
+        check_refused(operation, UPDATE, "/data/f1` is not live any more").await;
     }
-    for kind in [RewriteKind::Replace, RewriteKind::Overwrite] {
-        check_refused(kind, DELETE, "/data/f1` since").await;
+    for operation in [Operation::Replace, Operation::Overwrite] {
+        check_refused(operation, DELETE, "/data/f1` since").await;
     }
 }
 
@@ -107,17 +107,17 @@ async fn a_rewrite_takes_the_deletes_out_that_it_has_carried_out() {
     let (_house, catalog) = two_files().await;
     commit(&catalog, 2, DELETE).await.unwrap();
     let read = load(&catalog).await;
-    let of_deletes = Rewrite {
+    let of_deletes = NewSnapshot {
         removed: vec![rows_of(&read, "f1", 10), one_row(&read, "d1", "f1")],
         added: vec![rows_of(&read, "f1-small", 9)],
-        ..rewrite(RewriteKind::Replace, &read)
+        ..rewrite(Operation::Replace, &read)
     };
-    let now = catalog.rewrite(&ident("a.t"), of_deletes.clone()).await.unwrap();
+    let now = catalog.add_snapshot(&ident("a.t"), of_deletes.clone()).await.unwrap();
     assert_eq!(numbered(&catalog).await, ["f1-small@2", "f2@1"]);
     let summary = now.metadata.current_snapshot().unwrap().summary();
     assert_eq!(summary.additional_properties["removed-position-deletes"], "1");
     // Sent again it is another one, whose files are gone.
-    let again = catalog.rewrite(&ident("a.t"), of_deletes).await;
+    let again = catalog.add_snapshot(&ident("a.t"), of_deletes).await;
     assert!(matches!(again, Err(CatalogError::CommitFailed(_))), "{again:?}");
 }
 
@@ -126,25 +126,93 @@ async fn rows_are_deleted_by_their_place_on_top_of_others() {
     let (_house, catalog) = two_files().await;
     let read = load(&catalog).await;
     commit(&catalog, 2, DELETE).await.unwrap();
-    let delete = Rewrite {
+    let delete = NewSnapshot {
         removed: Vec::new(),
         added: Vec::new(),
         deletes: vec![(0, one_row(&read, "d2", "f1"))],
-        ..rewrite(RewriteKind::Delete, &read)
+        ..rewrite(Operation::Delete, &read)
     };
-    catalog.rewrite(&ident("a.t"), delete.clone()).await.unwrap();
+    catalog.add_snapshot(&ident("a.t"), delete.clone()).await.unwrap();
     assert_eq!(numbered(&catalog).await, ["d1@2", "d2@3", "f1@1", "f2@1"]);
     // With new rows for those that go it counts who was first.
-    let update = Rewrite {
-        kind: RewriteKind::Overwrite,
+    let update = NewSnapshot {
+        operation: Operation::Overwrite,
         added: vec![rows_of(&read, "f3", 1)],
         deletes: vec![(0, one_row(&read, "d3", "f1"))],
         ..delete
     };
-    let lost = catalog.rewrite(&ident("a.t"), update.clone()).await;
+    let lost = catalog.add_snapshot(&ident("a.t"), update.clone()).await;
     assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
-    let read = load(&catalog).await.metadata.current_snapshot_id().unwrap();
-    catalog.rewrite(&ident("a.t"), Rewrite { read, ..update }).await.unwrap();
+    let read = load(&catalog).await.metadata.current_snapshot_id();
+    catalog.add_snapshot(&ident("a.t"), NewSnapshot { read, ..update }).await.unwrap();
     let expected = ["d1@2", "d2@3", "d3@4", "f1@1", "f2@1", "f3@4"];
     assert_eq!(numbered(&catalog).await, expected);
+}
+
+/// What was found for `read` before its turn, and the state of the table in its turn, which came after
+/// `between`.
+async fn examined(between: Option<Work<'_>>) -> (House, LoadedTable, NewSnapshot, ReadManifests) {
+    let (house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let new = rewrite(Operation::Replace, &read);
+    let found = snapshot::examine(catalog.storage(), &read.metadata, &new).await.unwrap();
+    if let Some(between) = between {
+        commit(&catalog, 2, between).await.unwrap();
+    }
+    let now = load(&catalog).await;
+    (house, now, new, found)
+}
+
+#[tokio::test]
+async fn what_a_rewrite_takes_out_is_read_before_its_turn() {
+    let (house, now, new, found) = examined(None).await;
+    let storage = house.catalog.storage();
+    let head = now.metadata.current_snapshot().unwrap();
+    for manifest in snapshot::read_list(storage, &now.metadata, head).await.unwrap() {
+        storage.delete(&manifest.manifest_path).await.unwrap();
+    }
+    let built =
+        |found| snapshot::build(storage, &now.metadata, (&new, found), house.catalog.now_ms());
+    built(&found).await.unwrap();
+    let unread = built(&ReadManifests::default()).await;
+    assert!(matches!(unread, Err(CatalogError::Storage { .. })), "{unread:?}");
+}
+
+#[tokio::test]
+async fn what_others_commit_before_the_turn_of_a_rewrite_is_seen_in_it() {
+    for (between, why) in [(UPDATE, "is not live any more"), (DELETE, "/data/f1` since")] {
+        let (house, now, new, found) = examined(Some(between)).await;
+        let storage = house.catalog.storage();
+        let built =
+            snapshot::build(storage, &now.metadata, (&new, &found), house.catalog.now_ms()).await;
+        let Err(CatalogError::CommitFailed(text)) = &built else { panic!("{built:?}") };
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_replace_moves_the_mark_that_it_has_and_no_other() {
+    let (_house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let read = load(&catalog).await;
+    let at = |epoch, position| {
+        let watermark = Watermark { epoch, position, last_seq: 0 };
+        NewSnapshot {
+            mark: Some(MarkMove { watermark, since: 2 }),
+            ..rewrite(Operation::Replace, &read)
+        }
+    };
+    let moved = catalog.add_snapshot(&table, at(2, 7)).await.unwrap();
+    assert_eq!(moved.watermark.map(|held| (held.epoch, held.position)), Some((2, 7)));
+    // Sent again its files are gone, but its mark tells that it was made.
+    let again = catalog.add_snapshot(&table, at(2, 7)).await.unwrap();
+    assert_eq!(again.version, moved.version);
+    let deposed = catalog.add_snapshot(&table, at(1, 8)).await;
+    assert!(matches!(deposed, Err(CatalogError::CommitFailed(_))), "{deposed:?}");
+    let small = NewSnapshot {
+        removed: vec![rows_of(&moved, "f1-small", 10)],
+        ..rewrite(Operation::Replace, &moved)
+    };
+    let unmarked = catalog.add_snapshot(&table, small).await.unwrap();
+    assert_eq!(unmarked.watermark, moved.watermark);
 }

@@ -1,9 +1,7 @@
 //! Deletes of rows that clients commit beside others.
 
 use super::*;
-use crate::metastore::Watermark;
 use iceberg::spec::{DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestList};
-use std::collections::BTreeMap;
 
 /// What one commit of a client adds and leaves out.
 #[derive(Clone, Default)]
@@ -197,15 +195,16 @@ async fn deletes_of_files_that_nobody_else_touched_are_put_on_top() {
     let both = Delta { data: &["f3"], ..deletes(&[("d2", Some("f2"))]) };
     let update = client_delta(catalog, &base, 3, "overwrite", both).await;
     for position in 1..=3 {
-        let append = crate::append::Append {
-            files: vec![file(&base, DataContentType::Data, &format!("own{position}"))],
-            summary: BTreeMap::new(),
-            watermark: Watermark { epoch: 1, position, last_seq: position },
-            log_since: 0,
-            seq: (position, position),
-            upgrades: Vec::new(),
+        let append = NewSnapshot {
+            added: vec![file(&base, DataContentType::Data, &format!("own{position}"))],
+            mark: Some(MarkMove {
+                watermark: Watermark { epoch: 1, position, last_seq: position },
+                since: 0,
+            }),
+            seq: Some((position, position)),
+            ..NewSnapshot::default()
         };
-        catalog.append(&ident("a.t"), append).await.unwrap();
+        catalog.add_snapshot(&ident("a.t"), append).await.unwrap();
     }
     // Another process has the table as it was.
     house.other.commit(one.clone()).await.unwrap();

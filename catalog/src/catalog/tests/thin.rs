@@ -2,12 +2,11 @@
 
 use super::*;
 use crate::{
-    append::Append,
     catalog::RefKind,
     metastore::Watermark,
     retention::{self, SNAPSHOTS_MAX},
+    snapshot::{MarkMove, NewSnapshot},
 };
-use std::collections::BTreeMap;
 
 const TABLE: &str = "a.events";
 
@@ -28,15 +27,15 @@ async fn overgrown_in(house: House, snapshots: u64) -> House {
 }
 
 async fn append(catalog: &Catalog, position: u64) {
-    let append = Append {
-        files: Vec::new(),
-        summary: BTreeMap::new(),
-        watermark: Watermark { epoch: 1, position, last_seq: position },
-        log_since: 1,
-        seq: (position, position),
-        upgrades: Vec::new(),
+    let append = NewSnapshot {
+        mark: Some(MarkMove {
+            watermark: Watermark { epoch: 1, position, last_seq: position },
+            since: 1,
+        }),
+        seq: Some((position, position)),
+        ..NewSnapshot::default()
     };
-    catalog.append(&ident(TABLE), append).await.unwrap();
+    catalog.add_snapshot(&ident(TABLE), append).await.unwrap();
 }
 
 #[tokio::test]

@@ -153,18 +153,23 @@ impl<'a> SnapshotWriter<'a> {
         Ok(Some(manifest))
     }
 
-    /// Writes a manifest anew with some of its files as deleted. `at` makes its name its own.
+    /// Writes a manifest, whose bytes may be at hand, anew with some of its files as deleted. `at` makes
+    /// its name its own.
     pub(super) async fn without(
         &mut self,
-        manifest: ManifestFile,
+        (manifest, bytes): (ManifestFile, Option<Bytes>),
         removed: &HashSet<FileKey>,
         at: usize,
     ) -> Result<ManifestFile, CatalogError> {
         self.storage.normalize(self.base.location())?.admit(&manifest.manifest_path)?;
         let of = (manifest.partition_spec_id, manifest.content);
         let draft = self.draft(&format!("r{at}"), of)?;
-        let (storage, removed) = (self.storage.clone(), removed.clone());
-        let entries = load(storage, manifest).await?;
+        let removed = removed.clone();
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => self.storage.get(&manifest.manifest_path).await?,
+        };
+        let entries = parse(manifest, bytes).await?;
         let encode = move || {
             let mut writer = draft.writer()?;
             for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
@@ -336,12 +341,19 @@ impl ManifestDraft {
     }
 }
 
-/// The entries of a manifest, with what they inherit from the list spelled out.
 async fn load(
     storage: Storage,
     manifest: ManifestFile,
 ) -> Result<Vec<ManifestEntryRef>, CatalogError> {
     let bytes = storage.get(&manifest.manifest_path).await?;
+    parse(manifest, bytes).await
+}
+
+/// The entries of a manifest, with what they inherit from the list spelled out.
+async fn parse(
+    manifest: ManifestFile,
+    bytes: Bytes,
+) -> Result<Vec<ManifestEntryRef>, CatalogError> {
     in_memory("read a manifest to merge", move || {
         let bytes = manifest_file::parsable(&bytes);
         let io = FileIO::new_with_memory();

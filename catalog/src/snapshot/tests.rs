@@ -84,8 +84,14 @@ impl Table {
             .unwrap()
     }
 
-    async fn build(&self, files: Vec<DataFile>) -> Result<BuiltAppend, CatalogError> {
-        build(&self.storage, &self.metadata, &append(files), self.now_ms).await
+    async fn build(&self, files: Vec<DataFile>) -> Result<BuiltSnapshot, CatalogError> {
+        build(
+            &self.storage,
+            &self.metadata,
+            (&append(files), &ReadManifests::default()),
+            self.now_ms,
+        )
+        .await
     }
 
     fn apply(&mut self, updates: Vec<TableUpdate>) {
@@ -163,14 +169,16 @@ impl Table {
     }
 }
 
-fn append(files: Vec<DataFile>) -> Append {
-    Append {
-        files,
+fn append(files: Vec<DataFile>) -> NewSnapshot {
+    NewSnapshot {
+        added: files,
         summary: BTreeMap::from([("icecore.last-seq".to_owned(), "9".to_owned())]),
-        watermark: Watermark { epoch: 1, position: 1, last_seq: 9 },
-        log_since: 0,
-        seq: (1, 9),
-        upgrades: Vec::new(),
+        mark: Some(MarkMove {
+            watermark: Watermark { epoch: 1, position: 1, last_seq: 9 },
+            since: 0,
+        }),
+        seq: Some((1, 9)),
+        ..NewSnapshot::default()
     }
 }
 
@@ -531,9 +539,9 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     let ident = TableIdent::from_strs(["ns", "t"]).unwrap();
     for position in 1..=APPENDS {
         let mut append = append(vec![source.file("a")]);
-        append.watermark.position = position;
-        append.seq = (position, position);
-        let loaded = catalog.append(&ident, append).await.unwrap();
+        append.mark.as_mut().unwrap().watermark.position = position;
+        append.seq = Some((position, position));
+        let loaded = catalog.add_snapshot(&ident, append).await.unwrap();
         assert_eq!(loaded.metadata.snapshots().len() as u64, position, "appends do not thin");
         clock.fetch_add(1_000, Ordering::Relaxed);
     }

@@ -1,23 +1,24 @@
-//! Builds the next snapshot of a table from data files: manifests, manifest list, summary.
+//! Builds the next snapshot of a table from files that come and files that go: manifests, manifest
+//! list, summary.
 //!
 //! Manifests are merged as part of the commit, so that its cost does not grow with the number of
 //! commits before it; old snapshots are left to thinning, commits of its own. It leaves the swap of the table's pointer, and
 //! removing the files of an attempt that lost, to [`crate::catalog`].
 //!
-//! Its one invariant: the new snapshot lists every live file of its parent and every added file,
-//! each exactly once.
+//! Its one invariant: the new snapshot lists every live file of its parent that it does not remove and
+//! every added file, each exactly once.
 
 pub(crate) mod changes;
 pub(crate) mod entries;
 mod manifests;
 mod obsolete;
 pub(crate) mod rebase;
-mod rewrite;
+mod removal;
 mod summary;
 pub(crate) mod thin;
 
 pub(crate) use manifests::read_list;
-pub use rewrite::{Rewrite, RewriteKind, build_rewrite};
+pub use removal::{ReadManifests, examine};
 
 #[cfg(test)]
 mod tests;
@@ -40,26 +41,48 @@ pub const OBSOLETE_GRACE_MS: i64 = 10 * 60 * 1000;
 /// Snapshot ids are below this, so that JavaScript reads them exactly.
 pub const SNAPSHOT_ID_END: i64 = 1 << 53;
 
-/// Data files to add as one snapshot.
-#[derive(Clone, Debug)]
-pub struct Append {
-    /// The files, already durable, all of the table's default partition spec.
-    pub files: Vec<DataFile>,
+/// Files that come and files that go as one snapshot of `main`.
+///
+/// It is built on the head of `main` as it is, whatever was committed since the snapshot that was read
+/// for it.
+#[derive(Clone, Debug, Default)]
+pub struct NewSnapshot {
+    /// What becomes of the rows. An append only adds data files. A replace changes none: its files keep
+    /// the sequence number of the snapshot that was read, so that equality deletes since then reach
+    /// them. An overwrite has other rows than what it removes, and a delete has none.
+    pub operation: Operation,
+    /// The snapshot of `main` that was read for it; none for an append.
+    pub read: Option<i64>,
+    /// Data files that come, already durable, of the table's default partition spec.
+    pub added: Vec<DataFile>,
+    /// Data files that go, and delete files that are of no use without them: each as a manifest of the
+    /// table has it.
+    pub removed: Vec<DataFile>,
+    /// Position delete files that come, already durable, each about one data file, with the partition
+    /// spec of that.
+    pub deletes: Vec<(i32, DataFile)>,
     /// Entries of the snapshot summary beyond Iceberg's own, such as `icecore.last-seq`.
     pub summary: BTreeMap<String, String>,
-    /// The log position that the table has with these files.
-    pub watermark: Watermark,
-    /// The first epoch of that log: a watermark of an earlier one says nothing of it.
-    pub log_since: u64,
-    /// First and last `seq` of the rows.
-    pub seq: (u64, u64),
-    /// What else changes with them, such as properties of a table that an earlier version made.
+    /// First and last number of the rows, where the holder of the fence has numbered them.
+    pub seq: Option<(u64, u64)>,
+    /// How far the holder of the fence is in the table with it; none when that stays as it is.
+    pub mark: Option<MarkMove>,
+    /// What else changes with it, such as properties of a table that an earlier version made.
     pub upgrades: Vec<TableUpdate>,
+}
+
+/// How far the holder of the fence is in a table from a snapshot on.
+#[derive(Clone, Copy, Debug)]
+pub struct MarkMove {
+    /// The mark that the table has then. A table that has this position already stays as it is.
+    pub watermark: Watermark,
+    /// The first epoch of that holder: a mark of an earlier one says nothing of it.
+    pub since: u64,
 }
 
 /// A snapshot that is written but not yet committed.
 #[derive(Debug)]
-pub struct BuiltAppend {
+pub struct BuiltSnapshot {
     /// What to apply to the metadata: the new snapshot, the ref.
     pub updates: Vec<TableUpdate>,
     /// The new snapshot's id: random, positive, below 2^53 so that JavaScript reads it exactly.
@@ -68,7 +91,8 @@ pub struct BuiltAppend {
     pub written: Vec<String>,
 }
 
-/// Writes manifests and manifest list for `append` on top of `base`.
+/// Writes manifests and manifest list for `new` on top of `base`. `read` has what was found for it in
+/// manifests before.
 ///
 /// Returns when the bytes of these files are durable. Their names are so only after
 /// [`Storage::sync_names`] of what was written, which comes before the snapshot is offered to anyone.
@@ -76,28 +100,17 @@ pub struct BuiltAppend {
 /// # Errors
 /// [`CatalogError::Storage`], [`CatalogError::Iceberg`]; [`CatalogError::Invalid`] for a file that
 /// is no data file of the default partition spec, and for a table this catalog cannot write to
-/// (format version 1, encrypted).
+/// (format version 1, encrypted); [`CatalogError::CommitFailed`] names a file that is not live any
+/// more, or that got deletes since it was read.
 pub async fn build(
     storage: &Storage,
     base: &TableMetadata,
-    append: &Append,
+    (new, read): (&NewSnapshot, &ReadManifests),
     now_ms: i64,
-) -> Result<BuiltAppend, CatalogError> {
-    check(base, &append.files)?;
+) -> Result<BuiltSnapshot, CatalogError> {
+    check(base, new)?;
     let mut writer = manifests::SnapshotWriter::new(storage, base, unused_id(base));
-    let written = write(storage, base, append, now_ms, &mut writer).await;
-    let mut built = finish(storage, base, writer, written).await?;
-    built.updates.extend_from_slice(&append.upgrades);
-    Ok(built)
-}
-
-/// What to apply for the snapshot that was written; after a failure its files are deleted.
-async fn finish(
-    storage: &Storage,
-    base: &TableMetadata,
-    writer: manifests::SnapshotWriter<'_>,
-    written: Result<Snapshot, CatalogError>,
-) -> Result<BuiltAppend, CatalogError> {
+    let written = write(storage, base, (new, read), now_ms, &mut writer).await;
     let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
         Ok(updates) => updates,
         Err(error) => {
@@ -109,43 +122,49 @@ async fn finish(
         // Whoever removes snapshots may take with them what shows a fork.
         updates.extend(obsolete::mark(base, obsolete::history(base), &[]));
     }
+    updates.extend_from_slice(&new.upgrades);
     let snapshot_id = writer.snapshot_id();
-    Ok(BuiltAppend { updates, snapshot_id, written: writer.into_written() })
+    Ok(BuiltSnapshot { updates, snapshot_id, written: writer.into_written() })
 }
 
 /// Writes the snapshot's manifests and manifest list.
 async fn write(
     storage: &Storage,
     base: &TableMetadata,
-    append: &Append,
+    (new, read): (&NewSnapshot, &ReadManifests),
     now_ms: i64,
     writer: &mut manifests::SnapshotWriter<'_>,
 ) -> Result<Snapshot, CatalogError> {
     let parent = base.current_snapshot();
-    let kept = match parent {
+    let listed = match parent {
         Some(parent) => manifests::read_list(storage, base, parent).await?,
         None => Vec::new(),
     };
-    let added = writer.add(&append.files, None).await?;
+    let mut read = read.clone();
+    let number = removal::check(storage, (base, &listed), new, &mut read).await?;
+    let (rewritten, kept) = removal::rewrite(writer, listed, new, &read).await?;
+    let mut added = Vec::from_iter(writer.add(&new.added, number).await?);
+    added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
     let counts = summary::ManifestCounts {
-        created: usize::from(added.is_some()) + usize::from(merged.merged.is_some()),
+        created: added.len() + rewritten.len() + usize::from(merged.merged.is_some()),
         kept: merged.kept.len(),
-        replaced: merged.replaced,
+        replaced: rewritten.len() + merged.replaced,
     };
-    let files = summary::SummaryCounts::of(append.files.iter(), [].iter());
-    let own = (&append.summary, &files);
-    let entries = summary::entries(parent.map(|p| p.summary()), own, counts);
-    let all = added.into_iter().chain(merged.merged).chain(merged.kept);
+    let deletes = new.deletes.iter().map(|(_, file)| file);
+    let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
+    let entries = summary::entries(parent.map(|p| p.summary()), (&new.summary, &files), counts);
+    let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 
+    let operation = new.operation.clone();
     let builder = Snapshot::builder()
         .with_snapshot_id(writer.snapshot_id())
         .with_parent_snapshot_id(parent.map(|p| p.snapshot_id()))
         .with_sequence_number(base.next_sequence_number())
         .with_timestamp_ms(timestamp_ms(base, now_ms))
         .with_manifest_list(writer.list_location())
-        .with_summary(Summary { operation: Operation::Append, additional_properties: entries })
+        .with_summary(Summary { operation, additional_properties: entries })
         .with_schema_id(base.current_schema_id());
     Ok(match row_range {
         Some((first, rows)) => builder.with_row_range(first, rows).build(),
@@ -164,31 +183,42 @@ async fn discard(storage: &Storage, written: Vec<String>) {
 }
 
 /// Refuses what would make an unreadable snapshot.
-fn check(base: &TableMetadata, files: &[DataFile]) -> Result<(), CatalogError> {
+fn check(base: &TableMetadata, new: &NewSnapshot) -> Result<(), CatalogError> {
+    let refuse = |text: &str| Err(CatalogError::Invalid(text.to_owned()));
     if base.format_version() == FormatVersion::V1 {
-        return Err(CatalogError::Invalid(
-            "cannot append to a table of format version 1: upgrade it to version 2".to_owned(),
-        ));
+        return refuse("cannot append to a table of format version 1: upgrade it to version 2");
     }
     if base.encryption_keys_iter().len() > 0 {
-        return Err(CatalogError::Invalid("cannot append to an encrypted table".to_owned()));
+        return refuse("cannot append to an encrypted table");
+    }
+    if new.operation == Operation::Append {
+        if !new.removed.is_empty() || !new.deletes.is_empty() {
+            return refuse("an append only adds data files");
+        }
+    } else if base.format_version() != FormatVersion::V2 {
+        // Entries of version 3 have row ids that the iceberg crate does not carry over.
+        return refuse("cannot rewrite files of a table that is not of format version 2");
     }
     let columns = base.default_partition_type().fields().len();
-    for file in files {
+    for file in &new.added {
+        let path = file.file_path();
         if file.content_type() != DataContentType::Data {
-            return Err(CatalogError::Invalid(format!(
-                "`{}` is not a data file",
-                file.file_path()
-            )));
+            return refuse(&format!("`{path}` is not a data file"));
         }
         if file.partition().fields().len() != columns {
-            return Err(CatalogError::Invalid(format!(
-                "`{}` is not of the table's default partition spec",
-                file.file_path()
-            )));
+            return refuse(&format!("`{path}` is not of the table's default partition spec"));
         }
     }
-    Ok(())
+    let is_about_one = |file: &DataFile| {
+        file.content_type() == DataContentType::PositionDeletes
+            && file.referenced_data_file().is_some()
+    };
+    match new.deletes.iter().find(|(_, file)| !is_about_one(file)) {
+        Some((_, file)) => {
+            refuse(&format!("`{}` is no position delete file of one data file", file.file_path()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A random id that no snapshot of the table has.

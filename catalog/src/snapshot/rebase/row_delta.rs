@@ -6,13 +6,13 @@
 //! data file it names is live and no delete since its base names one of them or may.
 
 use crate::{
-    append::{
+    error::CatalogError,
+    location::Location,
+    snapshot::{
         changes::DeleteFile,
         entries::{self, FileEntry},
         manifests,
     },
-    error::CatalogError,
-    location::Location,
     storage::Storage,
 };
 use futures::{StreamExt, TryStreamExt, stream};

@@ -1,0 +1,243 @@
+//! The files that a snapshot of ours takes out: whether they are still live, and the manifests that are
+//! written anew without them.
+//!
+//! Its one invariant: a snapshot is refused if a file that it takes out is not live any more, or may
+//! have had rows deleted since it was read; data files that others added stay.
+//!
+//! A manifest never changes, so what was found in one for a head of `main` holds for every later head
+//! that still lists it. That is why a removal is examined before its turn, while others commit: in its
+//! turn only manifests that came since are read.
+
+use super::{
+    NewSnapshot,
+    changes::FileKey,
+    entries::{self, FileEntry},
+    manifests::{self, SnapshotWriter},
+};
+use crate::{error::CatalogError, storage::Storage};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use iceberg::{
+    ErrorKind,
+    spec::{
+        DataContentType, DataFile, ManifestContentType, ManifestFile, Operation, TableMetadata,
+    },
+};
+use std::collections::{HashMap, HashSet};
+
+/// Manifests that are looked through at a time.
+const READS_AT_ONCE: usize = 4;
+/// Most bytes of manifests to write anew that are kept from the examination until the turn comes;
+/// others are read once more.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// What was found in manifests for one snapshot, by their paths.
+#[derive(Clone, Debug, Default)]
+pub struct ReadManifests {
+    /// The files among those that it is about which are live in the manifest.
+    live: HashMap<String, HashSet<FileKey>>,
+    /// Manifests of deletes that delete nothing of what it takes out.
+    without_deletes: HashSet<String>,
+    /// Manifests to write anew.
+    bytes: HashMap<String, Bytes>,
+    kept_bytes: usize,
+}
+
+impl ReadManifests {
+    fn keep(&mut self, path: &str, bytes: Bytes) {
+        if self.kept_bytes + bytes.len() <= KEPT_BYTES_MAX {
+            self.kept_bytes += bytes.len();
+            self.bytes.insert(path.to_owned(), bytes);
+        }
+    }
+}
+
+/// Reads what [`super::build`] needs of the manifests of `base`, for a snapshot whose turn has not come.
+///
+/// # Errors
+/// As [`super::build`]: what is not live in one head is in none of the later ones.
+pub async fn examine(
+    storage: &Storage,
+    base: &TableMetadata,
+    new: &NewSnapshot,
+) -> Result<ReadManifests, CatalogError> {
+    let mut read = ReadManifests::default();
+    if let (Some(head), false) = (base.current_snapshot(), new.operation == Operation::Append) {
+        let listed = manifests::read_list(storage, base, head).await?;
+        check(storage, (base, &listed), new, &mut read).await?;
+    }
+    Ok(read)
+}
+
+/// Refuses to take out what is not live, or has deletes that were not read; gives the sequence number
+/// that added files have, where it is not that of their snapshot.
+pub(super) async fn check(
+    storage: &Storage,
+    (base, listed): (&TableMetadata, &[ManifestFile]),
+    new: &NewSnapshot,
+    read: &mut ReadManifests,
+) -> Result<Option<i64>, CatalogError> {
+    if new.operation == Operation::Append {
+        return Ok(None);
+    }
+    let Some(snapshot) = new.read.and_then(|id| base.snapshot_by_id(id)) else {
+        let id = new.read.unwrap_or_default();
+        return Err(conflict(&format!("snapshot {id}, which was read for it, is gone")));
+    };
+    let number = snapshot.sequence_number();
+    check_deletes_since(storage, (listed, number), new, read).await?;
+    check_live(storage, listed, new, read).await?;
+    Ok((new.operation == Operation::Replace).then_some(number))
+}
+
+/// Writes the manifests anew that have files to take out; gives them, and the others as they are.
+pub(super) async fn rewrite(
+    writer: &mut SnapshotWriter<'_>,
+    listed: Vec<ManifestFile>,
+    new: &NewSnapshot,
+    read: &ReadManifests,
+) -> Result<(Vec<ManifestFile>, Vec<ManifestFile>), CatalogError> {
+    let removed: HashSet<FileKey> = keys(&new.removed).collect();
+    let (mut rewritten, mut kept) = (Vec::new(), Vec::new());
+    for manifest in listed {
+        let live = read.live.get(&manifest.manifest_path);
+        if live.is_none_or(|live| live.is_disjoint(&removed)) {
+            kept.push(manifest);
+            continue;
+        }
+        let bytes = read.bytes.get(&manifest.manifest_path).cloned();
+        let at = rewritten.len();
+        rewritten.push(writer.without((manifest, bytes), &removed, at).await?);
+    }
+    Ok((rewritten, kept))
+}
+
+/// Looks for all files to take out, and all that position deletes are about. The newest manifests are
+/// looked through first, until all are found: what is rewritten is mostly young.
+async fn check_live(
+    storage: &Storage,
+    listed: &[ManifestFile],
+    new: &NewSnapshot,
+    read: &mut ReadManifests,
+) -> Result<(), CatalogError> {
+    let removed: HashSet<FileKey> = keys(&new.removed).collect();
+    let paths = new.removed.iter().map(|file| file.file_path().to_owned());
+    let all: HashMap<FileKey, String> =
+        paths.chain(about(new)).map(|path| (FileKey::of(&path), path)).collect();
+    let mut missing: HashSet<FileKey> = all.keys().copied().collect();
+    // What is known from before is of use only where the manifest is still listed.
+    let (known, unread): (Vec<&ManifestFile>, Vec<&ManifestFile>) =
+        listed.iter().partition(|manifest| read.live.contains_key(&manifest.manifest_path));
+    for manifest in known {
+        let live = &read.live[&manifest.manifest_path];
+        missing.retain(|key| !live.contains(key));
+    }
+    let is_data = |file: &DataFile| file.content_type() == DataContentType::Data;
+    let reads_deletes = !new.removed.iter().all(is_data);
+    let may_have =
+        |manifest: &&ManifestFile| manifest.content == ManifestContentType::Data || reads_deletes;
+    let mut manifests: Vec<&ManifestFile> = unread.into_iter().filter(may_have).collect();
+    manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.sequence_number));
+    let reads: Vec<_> =
+        manifests.into_iter().map(|manifest| live_entries(storage, manifest.clone())).collect();
+    let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+    while !missing.is_empty()
+        && let Some(found) = reads.next().await
+    {
+        let LiveEntries { manifest, bytes, files } = found?;
+        let keys = files.iter().map(|file| FileKey::of(&file.path));
+        let live: HashSet<FileKey> = keys.filter(|key| all.contains_key(key)).collect();
+        missing.retain(|key| !live.contains(key));
+        if !live.is_disjoint(&removed) {
+            read.keep(&manifest.manifest_path, bytes);
+        }
+        read.live.insert(manifest.manifest_path, live);
+    }
+    match missing.iter().map(|key| &all[key]).min() {
+        Some(path) => Err(conflict(&format!("`{path}` is not live any more"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to take out data files that deletes may apply to which came since `number` was read.
+async fn check_deletes_since(
+    storage: &Storage,
+    (listed, number): (&[ManifestFile], i64),
+    new: &NewSnapshot,
+    read: &mut ReadManifests,
+) -> Result<(), CatalogError> {
+    // Rows that are deleted twice are gone all the same.
+    if new.operation == Operation::Delete {
+        return Ok(());
+    }
+    let is_data = |file: &&DataFile| file.content_type() == DataContentType::Data;
+    let mut about: HashSet<String> = about(new).collect();
+    about.extend(new.removed.iter().filter(is_data).map(|file| file.file_path().to_owned()));
+    let own: HashSet<&str> = new.removed.iter().map(DataFile::file_path).collect();
+    for manifest in listed {
+        // No entry of a manifest has a higher number than the snapshot that the manifest came with.
+        let is_since =
+            manifest.content == ManifestContentType::Deletes && number < manifest.sequence_number;
+        if !is_since || read.without_deletes.contains(&manifest.manifest_path) {
+            continue;
+        }
+        let LiveEntries { manifest, files, .. } = live_entries(storage, manifest.clone()).await?;
+        for delete in files {
+            let is_old = delete.number.unwrap_or(manifest.sequence_number) <= number;
+            if is_old || own.contains(delete.path.as_str()) {
+                continue;
+            }
+            let reached = match delete.about() {
+                Some(path) => about.get(path),
+                None if delete.deletes_positions() => {
+                    about.iter().find(|path| delete.may_be_about(path))
+                }
+                None if new.operation == Operation::Overwrite => about.iter().next(),
+                None => None,
+            };
+            if let Some(path) = reached {
+                let deletes = &delete.path;
+                return Err(conflict(&format!("`{deletes}` deletes rows of `{path}` since")));
+            }
+        }
+        read.without_deletes.insert(manifest.manifest_path);
+    }
+    Ok(())
+}
+
+/// The data files that the position deletes of a snapshot are about.
+fn about(new: &NewSnapshot) -> impl Iterator<Item = String> {
+    new.deletes.iter().filter_map(|(_, file)| file.referenced_data_file())
+}
+
+fn keys(files: &[DataFile]) -> impl Iterator<Item = FileKey> {
+    files.iter().map(|file| FileKey::of(file.file_path()))
+}
+
+/// A manifest and its live entries.
+struct LiveEntries {
+    manifest: ManifestFile,
+    bytes: Bytes,
+    files: Vec<FileEntry>,
+}
+
+async fn live_entries(
+    storage: &Storage,
+    manifest: ManifestFile,
+) -> Result<LiveEntries, CatalogError> {
+    let bytes = storage.get(&manifest.manifest_path).await?;
+    let file = bytes.clone();
+    let read = tokio::task::spawn_blocking(move || entries::live(&file)).await;
+    let read = read.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
+    let files = read.map_err(|cause| CatalogError::Iceberg {
+        operation: "read a manifest to rewrite",
+        source: iceberg::Error::new(ErrorKind::DataInvalid, cause),
+    })?;
+    Ok(LiveEntries { manifest, bytes, files })
+}
+
+fn conflict(why: &str) -> CatalogError {
+    CatalogError::CommitFailed(format!(
+        "Commit failed: a rewrite of files is refused, because {why}"
+    ))
+}
