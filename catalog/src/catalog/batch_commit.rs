@@ -9,7 +9,7 @@ use super::{
     change::ChangeContents,
     commit_queue::{CommitWork, QueuedCommit},
     location_rules, managed_table_rules,
-    write::{GRACE_MS, TableWrite},
+    write::{GRACE_MS, TableWrite, deposed, lost_every_race},
 };
 use crate::{
     commit,
@@ -100,8 +100,8 @@ impl Catalog {
                 BatchOutcome::Deposed => {
                     attempts += 1;
                     let moves_mark = |waiting: &mut QueuedCommit| matches!(&waiting.work, CommitWork::Snapshot(new, _) if new.mark.is_some());
-                    for deposed in batch.extract_if(.., moves_mark) {
-                        answer(deposed, Err(super::change::deposed(table)));
+                    for refused in batch.extract_if(.., moves_mark) {
+                        answer(refused, Err(deposed(table)));
                     }
                 }
                 BatchOutcome::Repeated(id) => {
@@ -123,7 +123,7 @@ impl Catalog {
             }
         }
         for waiting in batch {
-            answer(waiting, Err(super::change::lost_every_race(table)));
+            answer(waiting, Err(lost_every_race(table)));
         }
         if !sent_again.is_empty() {
             self.inner.queues.put_back(table, sent_again);
@@ -199,19 +199,14 @@ impl Catalog {
         if draft.parts.is_empty() {
             return BatchOutcome::Settled(outcomes, draft.base);
         }
-        let (mut write, written) = draft.into_write(table);
-        write.deferred.clone_from(&written);
-        let lost = match self.publish(std::slice::from_ref(&write)).await {
-            Ok(SwapOutcome::Done) => return BatchOutcome::Settled(outcomes, write.loaded()),
+        let write = draft.into_write(table);
+        match self.publish(std::slice::from_ref(&write)).await {
+            Ok(SwapOutcome::Done) => BatchOutcome::Settled(outcomes, write.loaded()),
             Ok(SwapOutcome::Lost(_)) => BatchOutcome::Lost,
             Ok(SwapOutcome::Deposed(_)) => BatchOutcome::Deposed,
             Ok(SwapOutcome::Repeated(id)) => BatchOutcome::Repeated(id),
-            Err(cause) if cause.is_definite() => BatchOutcome::Failed(outcomes, cause),
-            // Anything may point to what was written.
-            Err(cause) => return BatchOutcome::Failed(outcomes, cause),
-        };
-        self.discard(&written).await;
-        lost
+            Err(cause) => BatchOutcome::Failed(outcomes, cause),
+        }
     }
 
     /// Applies a client's change; gives what it did, none when there is nothing to do.
@@ -359,8 +354,8 @@ impl TableDraft {
         self.metadata = Arc::new(metadata);
     }
 
-    /// What to store, and the files that are part of it.
-    pub(super) fn into_write(self, table: &TableIdent) -> (TableWrite, Vec<String>) {
+    /// What to store.
+    pub(super) fn into_write(self, table: &TableIdent) -> TableWrite {
         let moved = self.watermark.filter(|_| self.watermark != self.base.watermark);
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = TableWrite::new(table.clone(), Some(self.base), metadata, self.now_ms);
@@ -368,10 +363,11 @@ impl TableDraft {
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;
+        write.deferred = self.written;
         for row in &mut write.snapshots {
             row.seq = self.seqs.get(&row.snapshot_id).copied().or(row.seq);
         }
-        (write, self.written)
+        write
     }
 }
 
@@ -393,7 +389,7 @@ pub(super) fn is_replay(
         return Ok(false);
     };
     if watermark.epoch < held.epoch {
-        return Err(super::change::deposed(table));
+        return Err(deposed(table));
     }
     // Positions of two holders have nothing to do with each other.
     Ok(since <= held.epoch && watermark.position <= held.position)

@@ -5,12 +5,12 @@ use super::{
     batch_commit::{TableDraft, is_replay},
     commit_queue::CommitWork,
     location_rules,
-    write::TableWrite,
+    write::{TableWrite, is_made, lost_every_race},
 };
 use crate::{
     commit,
     error::CatalogError,
-    metastore::{ChangeSet, SwapOutcome},
+    metastore::ChangeSet,
     snapshot::{
         self, NewSnapshot, ReadManifests,
         changes::{OnlyAdds, SnapshotChanges},
@@ -23,8 +23,9 @@ use iceberg::{
 };
 use std::collections::HashSet;
 
-/// How often a transaction over several tables is built anew after a lost race.
-const COMMIT_RETRIES: u32 = 10;
+/// How often a commit that does not wait in a queue is built anew after a lost race: one of several
+/// tables, one of a view, a registration over another table.
+pub(super) const COMMIT_RETRIES: u32 = 10;
 
 /// What was found in the files of a change before its turn came.
 #[derive(Clone, Debug)]
@@ -172,44 +173,38 @@ impl Catalog {
         changes: &[(TableChange, ChangeContents)],
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         for _ in 0..=COMMIT_RETRIES {
-            // Every change is checked before anything is written.
-            let mut written = Vec::new();
-            let made = self.write_all(changes, &mut written).await;
+            // Every change is checked before anything is offered to the metastore.
+            let mut writes = Vec::new();
+            let made = self.write_all(changes, &mut writes).await;
             if made.is_err() {
-                self.discard(&written).await;
+                for write in &writes {
+                    self.discard(&write.deferred).await;
+                }
             }
-            let (tables, writes) = made?;
+            let tables = made?;
             if writes.is_empty() {
                 self.keep_request(tables.first()).await?;
                 return Ok(tables);
             }
-            let outcome = self.publish(&writes).await;
-            match outcome {
-                Ok(SwapOutcome::Done) => return Ok(tables),
-                Err(cause) if !cause.is_definite() => return Err(cause),
-                Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) | SwapOutcome::Repeated(_))
-                | Err(_) => self.discard(&written).await,
-            }
-            match outcome.map_err(lost_create)? {
-                SwapOutcome::Deposed(_) => return Err(deposed(&changes[0].0.table)),
-                SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
-                SwapOutcome::Done | SwapOutcome::Lost(_) => (),
+            let outcome = self.publish(&writes).await.map_err(lost_create)?;
+            if is_made(&outcome, &writes[0].table)? {
+                return Ok(tables);
             }
         }
         Err(lost_every_race(&changes[0].0.table))
     }
 
-    /// What to write for every change, and the tables with it; `written` has the files that this wrote
-    /// even when it fails.
+    /// The tables as the changes make them; `writes` has what is to be written for that, as far as it
+    /// got even when it fails.
     async fn write_all(
         &self,
         changes: &[(TableChange, ChangeContents)],
-        written: &mut Vec<String>,
-    ) -> Result<(Vec<LoadedTable>, Vec<TableWrite>), CatalogError> {
-        let (mut tables, mut writes) = (Vec::with_capacity(changes.len()), Vec::new());
+        writes: &mut Vec<TableWrite>,
+    ) -> Result<Vec<LoadedTable>, CatalogError> {
+        let mut tables = Vec::with_capacity(changes.len());
         for change in changes {
             let write = match self.find(&change.0.table).await? {
-                Some(base) => match self.write(base, change, written).await? {
+                Some(base) => match self.write(base, change).await? {
                     Ok(write) => write,
                     Err(unchanged) => {
                         tables.push(unchanged);
@@ -221,7 +216,7 @@ impl Catalog {
             tables.push(write.loaded());
             writes.push(write);
         }
-        Ok((tables, writes))
+        Ok(tables)
     }
 
     /// What to write for a change; the table itself if it is as the change wants it.
@@ -229,16 +224,13 @@ impl Catalog {
         &self,
         base: LoadedTable,
         (change, contents): &(TableChange, ChangeContents),
-        written: &mut Vec<String>,
     ) -> Result<Result<TableWrite, LoadedTable>, CatalogError> {
         let mut draft = TableDraft::new(base.clone(), self.encoded_parts(&base), self.now_ms());
         let Some(made) = self.apply_change(&mut draft, (change, contents)).await? else {
             return Ok(Err(base));
         };
-        let (mut write, files) = draft.into_write(&change.table);
+        let mut write = draft.into_write(&change.table);
         write.changes = made.changes;
-        write.deferred.clone_from(&files);
-        written.extend(files);
         Ok(Ok(write))
     }
 
@@ -253,14 +245,6 @@ impl Catalog {
         write.changes = ChangeSet::making(updates);
         Ok(write)
     }
-}
-
-pub(super) fn deposed(table: &TableIdent) -> CatalogError {
-    CatalogError::CommitFailed(format!("Commit failed: another writer owns the log of {table}"))
-}
-
-pub(super) fn lost_every_race(table: &TableIdent) -> CatalogError {
-    CatalogError::CommitFailed(format!("Commit failed: {table} was changed concurrently"))
 }
 
 /// A name that was taken since the change was planned is a requirement that no longer holds.

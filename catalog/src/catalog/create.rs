@@ -1,10 +1,13 @@
 //! New tables: created, staged, adopted, or built from a client's updates.
 
-use super::{Catalog, CreateTable, LoadedTable, location_rules, write::TableWrite};
+use super::{
+    Catalog, CreateTable, LoadedTable, location_rules,
+    write::{TableWrite, check_made},
+};
 use crate::{
     columns, commit,
     error::CatalogError,
-    metastore::{ChangeSet, Levels, SwapOutcome},
+    metastore::{ChangeSet, Levels},
     names, retention,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
@@ -31,12 +34,8 @@ impl Catalog {
             let changes = ChangeSet::making(&commit::making(&metadata));
             let mut write = TableWrite::new(ident, None, metadata, catalog.now_ms());
             write.changes = changes;
-            match catalog.publish(std::slice::from_ref(&write)).await? {
-                SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
-                SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => {
-                    Ok(write.loaded())
-                }
-            }
+            check_made(&catalog.publish(std::slice::from_ref(&write)).await?, &write.table)?;
+            Ok(write.loaded())
         })
         .await
     }

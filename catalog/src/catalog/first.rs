@@ -1,12 +1,15 @@
 //! Tables that the service makes together with their first rows and, where it is missing, with
 //! their namespace: one metadata file and one transaction of the metastore for all of it.
 
-use super::{Catalog, LoadedTable, change::deposed, write::TableWrite};
+use super::{
+    Catalog, LoadedTable,
+    write::{TableWrite, check_made},
+};
 use crate::{
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
-    metastore::{ChangeSet, Properties, SwapOutcome, TableOrigin},
+    metastore::{ChangeSet, Properties, TableOrigin},
     snapshot::{self, NewSnapshot, ReadManifests},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -31,7 +34,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `AlreadyExists` of the table, or of its namespace with other properties; `NoSuchNamespace`,
-    /// `CommitFailed` (a higher epoch owns the log), `CommitStateUnknown`, `Invalid`, `Storage`.
+    /// `CommitFailed` (a higher epoch holds the fence), `CommitStateUnknown`, `Invalid`, `Storage`.
     pub async fn create_with(&self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
         let catalog = self.clone();
         self.to_the_end(async move { catalog.create_first(first).await }).await
@@ -63,16 +66,8 @@ impl Catalog {
         for row in &mut write.snapshots {
             row.seq = new.seq;
         }
-        write.deferred.clone_from(&built.written);
-        let refused = match self.publish(std::slice::from_ref(&write)).await {
-            Ok(SwapOutcome::Done) => return Ok(write.loaded()),
-            // Anything may point to what was written.
-            Err(cause) if !cause.is_definite() => return Err(cause),
-            Err(cause) => cause,
-            Ok(SwapOutcome::Repeated(_)) => CatalogError::Repeated,
-            Ok(SwapOutcome::Deposed(_) | SwapOutcome::Lost(_)) => deposed(&write.table),
-        };
-        self.discard(&built.written).await;
-        Err(refused)
+        write.deferred = built.written;
+        check_made(&self.publish(std::slice::from_ref(&write)).await?, &write.table)?;
+        Ok(write.loaded())
     }
 }

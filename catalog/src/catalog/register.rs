@@ -2,17 +2,14 @@
 //!
 //! A file that a client names is read anew, and everything it names has to lie inside the table.
 
-use super::{Catalog, LoadedTable, create, location_rules, managed_table_rules};
-use crate::{
-    columns, commit,
-    error::CatalogError,
-    metastore::{ChangeSet, Levels, NameKind, NewTable, PointerSwap, SwapOutcome, TableOrigin},
+use super::{
+    Catalog, LoadedTable,
+    change::COMMIT_RETRIES,
+    create, location_rules, managed_table_rules,
+    write::{TableWrite, check_made, is_made, lost_every_race},
 };
+use crate::{columns, commit, error::CatalogError, metastore::Levels};
 use iceberg::{TableIdent, spec::TableMetadata};
-use std::sync::Arc;
-
-/// How often a registration over another table is tried anew after a lost race.
-const RETRIES: u32 = 4;
 
 impl Catalog {
     /// Adopts an existing metadata file as a table.
@@ -35,13 +32,10 @@ impl Catalog {
         }
         self.free_location(metadata.location(), metadata.uuid()).await?;
         self.check_adopted_contents(&metadata).await?;
-        let new = new_table(&table, &metadata, location.clone());
+        let write = TableWrite::adopted(table.clone(), None, metadata, location.clone());
         let catalog = self.clone();
-        let registered =
-            self.to_the_end(async move { catalog.metastore().commit_with_new(&[new], &[]).await });
-        if let SwapOutcome::Repeated(_) = registered.await? {
-            return Err(CatalogError::Repeated);
-        }
+        let registered = self.to_the_end(async move { catalog.publish(&[write]).await });
+        check_made(&registered.await?, &table)?;
         // Others than this catalog may have written the file, and twice.
         self.forget(&location);
         // The metastore may know a watermark of it from before it was dropped.
@@ -62,7 +56,7 @@ impl Catalog {
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
         let _queue = self.inner.locks.lock(std::iter::once(&table)).await;
-        for _ in 0..=RETRIES {
+        for _ in 0..=COMMIT_RETRIES {
             let Some(base) = self.find(&table).await? else {
                 return self.register_table(levels, name, metadata_location).await;
             };
@@ -75,23 +69,21 @@ impl Catalog {
             self.check_not_reserved(name)?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
             self.check_adopted_contents(&metadata).await?;
-            let metastore = self.metastore();
-            let outcome = if metadata.uuid() == base.metadata.uuid() {
-                metastore.commit(&[swap(&base, &metadata, location.clone())]).await?
-            } else {
-                let new = new_table(&table, &metadata, location.clone());
-                metastore.replace_table(base.metadata.uuid(), new).await?
+            let replaced = base.metadata.uuid();
+            let base = (metadata.uuid() == replaced).then_some(base);
+            let is_same = base.is_some();
+            let write = TableWrite::adopted(table.clone(), base, metadata, location.clone());
+            let outcome = match is_same {
+                true => self.publish(&[write]).await?,
+                // One name, two tables: the other one leaves in the transaction that adds this one.
+                false => self.metastore().replace_table(replaced, write.new_table()).await?,
             };
-            match outcome {
-                SwapOutcome::Done => {
-                    self.forget(&location);
-                    return self.load_table(&table).await;
-                }
-                SwapOutcome::Repeated(_) => return Err(CatalogError::Repeated),
-                SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => (),
+            if is_made(&outcome, &table)? {
+                self.forget(&location);
+                return self.load_table(&table).await;
             }
         }
-        Err(CatalogError::CommitFailed(format!("Commit failed: {table} was changed concurrently")))
+        Err(lost_every_race(&table))
     }
 
     /// Removes a table from the catalog, keeps its files, and gives it as it was last.
@@ -118,7 +110,7 @@ impl Catalog {
     async fn metadata_to_adopt(
         &self,
         metadata_location: &str,
-    ) -> Result<(String, Arc<TableMetadata>), CatalogError> {
+    ) -> Result<(String, TableMetadata), CatalogError> {
         let location = self.inner.storage.normalize(metadata_location)?.to_string();
         if !self.inner.storage.exists(&location).await? {
             return Err(CatalogError::Invalid(format!(
@@ -134,38 +126,7 @@ impl Catalog {
         if let Some(file) = self.metastore().first_obsolete(&needs).await? {
             return Err(CatalogError::about_to_be_deleted(&file));
         }
-        Ok((location, Arc::new(metadata)))
-    }
-}
-
-fn new_table(table: &TableIdent, metadata: &TableMetadata, location: String) -> NewTable {
-    NewTable {
-        kind: NameKind::Table,
-        levels: table.namespace.as_ref().clone(),
-        name: table.name.clone(),
-        uuid: metadata.uuid(),
-        comes: TableOrigin::Registered { needs: location_rules::needs(metadata, &location) },
-        metadata_location: location,
-        location: metadata.location().to_owned(),
-        snapshots: commit::added_snapshots(None, metadata),
-        changes: ChangeSet::default(),
-    }
-}
-
-/// The same table in another state.
-fn swap(base: &LoadedTable, metadata: &TableMetadata, location: String) -> PointerSwap {
-    PointerSwap {
-        uuid: base.metadata.uuid(),
-        expected_version: base.version,
-        metadata_location: location,
-        moved_to: (base.metadata.location() != metadata.location())
-            .then(|| metadata.location().to_owned()),
-        watermark: None,
-        snapshots: commit::added_snapshots(Some(&base.metadata), metadata),
-        removed_snapshots: commit::removed_snapshots(&base.metadata, metadata),
-        obsolete: Vec::new(),
-        parts: Vec::new(),
-        changes: ChangeSet::default(),
+        Ok((location, metadata))
     }
 }
 

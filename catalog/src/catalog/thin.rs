@@ -7,11 +7,14 @@
 //! Its one invariant: what goes was worked out on the very state that the commit replaces, so no
 //! snapshot or file goes that a branch, a tag or a later snapshot needs.
 
-use super::{Catalog, LoadedTable, change, write::TableWrite};
+use super::{
+    Catalog, LoadedTable,
+    write::{TableWrite, check_made},
+};
 use crate::{
     commit,
     error::CatalogError,
-    metastore::{ChangeSet, SwapOutcome},
+    metastore::ChangeSet,
     retention,
     snapshot::thin::{SnapshotThinning, thin},
 };
@@ -112,12 +115,8 @@ impl Catalog {
         write.encoded = Some(Arc::new(encoded));
         write.changes = ChangeSet::making(&updates);
         write.obsolete.extend(obsolete);
-        match self.publish(&[write]).await? {
-            SwapOutcome::Done => Ok(removed),
-            SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) | SwapOutcome::Repeated(_) => {
-                Err(change::lost_every_race(table))
-            }
-        }
+        check_made(&self.publish(&[write]).await?, table)?;
+        Ok(removed)
     }
 
     async fn plan_thinning(

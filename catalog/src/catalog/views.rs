@@ -4,13 +4,16 @@
 //! are never deleted by a drop: it has only its small metadata files, and whoever dropped it by
 //! mistake registers it again.
 
-use super::{Catalog, create, location_rules};
+use super::{
+    Catalog,
+    change::COMMIT_RETRIES,
+    create, location_rules,
+    write::{NewFile, check_made, is_made, lost_every_race},
+};
 use crate::{
     error::CatalogError,
     metadata_file,
-    metastore::{
-        ChangeSet, Levels, NameKind, NewTable, PointerSwap, SwapOutcome, TableOrigin, TableRow,
-    },
+    metastore::{ChangeSet, Levels, NameKind, NewTable, PointerSwap, TableOrigin, TableRow},
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -20,8 +23,6 @@ use iceberg::{
 use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
-/// How often a change is built anew after a lost race.
-const RETRIES: u32 = 4;
 /// The property with which a view's metadata files lie elsewhere below its location.
 const METADATA_PATH: &str = "write.metadata.path";
 
@@ -94,9 +95,11 @@ impl Views<'_> {
         };
         let CreateView { schema, version, properties, .. } = view;
         let metadata = view::create(uuid, location, schema, version, properties)?;
-        let location = self.new_file(&metadata, 0)?;
-        self.store(&metadata, &location).await?;
-        self.add(&ident, metadata, location).await
+        let file = self.new_file(&metadata, 0)?;
+        let metadata_location = file.location.clone();
+        let new = new_view(&ident, &metadata, &metadata_location);
+        check_made(&self.0.swap(vec![file], &[new], &[]).await?, &ident)?;
+        Ok(self.remember(metadata, metadata_location, 1))
     }
 
     /// Adopts an existing metadata file as a view.
@@ -128,7 +131,7 @@ impl Views<'_> {
         let location = own.admit(location.as_str())?.to_string();
         let comes = TableOrigin::Registered { needs: vec![location.clone()] };
         let new = NewTable { comes, ..new_view(&ident, &metadata, &location) };
-        self.insert(new).await?;
+        check_made(&self.0.swap(Vec::new(), &[new], &[]).await?, &ident)?;
         Ok(LoadedView { metadata: Arc::new(metadata), metadata_location: location, version: 1 })
     }
 
@@ -188,7 +191,7 @@ impl Views<'_> {
             }
         }
         let _queue = self.0.inner.locks.lock(std::iter::once(&change.view)).await;
-        for _ in 0..=RETRIES {
+        for _ in 0..=COMMIT_RETRIES {
             let base = self.load(&change.view).await?;
             view::check_requirements(&change.requirements, &base.metadata)?;
             let metadata = view::apply_updates(&base.metadata, &change.updates)?;
@@ -203,8 +206,8 @@ impl Views<'_> {
             if let Some(location) = &moved_to {
                 self.0.free_location(location, base.metadata.uuid()).await?;
             }
-            let metadata_location = self.new_file(&metadata, base.version)?;
-            self.store(&metadata, &metadata_location).await?;
+            let file = self.new_file(&metadata, base.version)?;
+            let metadata_location = file.location.clone();
             let swap = PointerSwap {
                 uuid: base.metadata.uuid(),
                 expected_version: base.version,
@@ -217,27 +220,12 @@ impl Views<'_> {
                 parts: Vec::new(),
                 changes: ChangeSet::changing(&change.requirements, &change.updates),
             };
-            let outcome = self.0.metastore().commit(&[swap]).await;
-            if outcome.as_ref().is_err_and(CatalogError::is_definite) {
-                self.0.discard(std::slice::from_ref(&metadata_location)).await;
-            }
-            let outcome = outcome?;
-            if outcome == SwapOutcome::Done {
-                let metadata = Arc::new(metadata);
+            if is_made(&self.0.swap(vec![file], &[], &[swap]).await?, &change.view)? {
                 self.0.inner.view_cache.remove(&base.metadata_location);
-                let weight = metadata.versions().len();
-                self.0.inner.view_cache.insert(&metadata_location, &metadata, weight);
-                return Ok(LoadedView { metadata, metadata_location, version: base.version + 1 });
-            }
-            self.0.discard(&[metadata_location]).await;
-            if let SwapOutcome::Repeated(_) = outcome {
-                return Err(CatalogError::Repeated);
+                return Ok(self.remember(metadata, metadata_location, base.version + 1));
             }
         }
-        Err(CatalogError::CommitFailed(format!(
-            "Commit failed: {} was changed concurrently",
-            change.view
-        )))
+        Err(lost_every_race(&change.view))
     }
 
     /// Removes a view from the catalog; its files stay.
@@ -261,53 +249,30 @@ impl Views<'_> {
         self.0.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
     }
 
-    /// Adds a view whose metadata file is stored; one that is not added loses that file.
-    async fn add(
+    /// A view as it was just made.
+    fn remember(
         self,
-        view: &TableIdent,
         metadata: ViewMetadata,
         metadata_location: String,
-    ) -> Result<LoadedView, CatalogError> {
-        let added = self.insert(new_view(view, &metadata, &metadata_location)).await;
-        if added.as_ref().is_err_and(CatalogError::is_definite) {
-            self.0.discard(std::slice::from_ref(&metadata_location)).await;
-        }
-        added?;
+        version: i64,
+    ) -> LoadedView {
         let metadata = Arc::new(metadata);
         let weight = metadata.versions().len();
         self.0.inner.view_cache.insert(&metadata_location, &metadata, weight);
-        Ok(LoadedView { metadata, metadata_location, version: 1 })
+        LoadedView { metadata, metadata_location, version }
     }
 
-    async fn insert(self, new: NewTable) -> Result<(), CatalogError> {
-        match self.0.metastore().commit_with_new(&[new], &[]).await? {
-            SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
-            SwapOutcome::Done | SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) => Ok(()),
-        }
-    }
-
-    /// Where the next metadata file of a view goes, once everything the view names is allowed.
-    fn new_file(self, metadata: &ViewMetadata, version: i64) -> Result<String, CatalogError> {
+    /// The next metadata file of a view, once everything the view names is allowed.
+    fn new_file(self, metadata: &ViewMetadata, version: i64) -> Result<NewFile, CatalogError> {
         let storage = &self.0.inner.storage;
         let own = location_rules::check_view(storage, metadata.location(), metadata.properties())?;
         let name = metadata_file::name(version, Uuid::new_v4());
-        match metadata.properties().get(METADATA_PATH) {
-            Some(folder) => Ok(format!("{}/{name}", storage.normalize(folder)?)),
-            None => Ok(format!("{own}/metadata/{name}")),
-        }
-    }
-
-    async fn store(self, metadata: &ViewMetadata, location: &str) -> Result<(), CatalogError> {
-        let stored = self
-            .0
-            .inner
-            .storage
-            .put(location, metadata_file::encode(&view::to_json(metadata)).into())
-            .await;
-        if stored.is_err() {
-            self.0.discard(&[location.to_owned()]).await;
-        }
-        stored
+        let location = match metadata.properties().get(METADATA_PATH) {
+            Some(folder) => format!("{}/{name}", storage.normalize(folder)?),
+            None => format!("{own}/metadata/{name}"),
+        };
+        let bytes = metadata_file::encode(&view::to_json(metadata)).into();
+        Ok(NewFile { location, bytes, deferred: Vec::new() })
     }
 
     async fn check_is_free(self, view: &TableIdent) -> Result<(), CatalogError> {

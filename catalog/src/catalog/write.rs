@@ -2,7 +2,7 @@
 //!
 //! Files of an attempt are deleted only when it is certain that nothing points to them.
 
-use super::{Catalog, LoadedTable};
+use super::{Catalog, LoadedTable, location_rules};
 use crate::{
     commit,
     error::CatalogError,
@@ -43,7 +43,17 @@ pub(super) struct TableWrite {
     pub(super) changes: ChangeSet,
     /// Where a new table comes from.
     pub(super) comes: TableOrigin,
-    /// Other files of it that are written, without their names being durable yet.
+    /// Other files of this attempt that are written, without their names being durable yet.
+    pub(super) deferred: Vec<String>,
+    /// Whether its metadata file was there before, and stays whatever becomes of it.
+    is_adopted: bool,
+}
+
+/// A metadata file that a pointer is going to lead to.
+pub(super) struct NewFile {
+    pub(super) location: String,
+    pub(super) bytes: Bytes,
+    /// Other files of the attempt, beside it, whose names become durable with its own.
     pub(super) deferred: Vec<String>,
 }
 
@@ -76,6 +86,25 @@ impl TableWrite {
             changes,
             comes: TableOrigin::Created,
             deferred: Vec::new(),
+            is_adopted: false,
+        }
+    }
+
+    /// A table as a metadata file has it that is there already, in the place of `base`.
+    pub(super) fn adopted(
+        table: TableIdent,
+        base: Option<LoadedTable>,
+        metadata: TableMetadata,
+        metadata_location: String,
+    ) -> Self {
+        let needs = location_rules::needs(&metadata, &metadata_location);
+        Self {
+            metadata_location,
+            comes: TableOrigin::Registered { needs },
+            is_adopted: true,
+            // What is there stays, whatever the file says of it.
+            obsolete: Vec::new(),
+            ..Self::new(table, base, metadata, 0)
         }
     }
 
@@ -90,8 +119,9 @@ impl TableWrite {
         }
     }
 
-    fn new_table(&self) -> Option<NewTable> {
-        self.base.is_none().then(|| NewTable {
+    /// What is added to the catalog for it.
+    pub(super) fn new_table(&self) -> NewTable {
+        NewTable {
             kind: NameKind::Table,
             levels: self.table.namespace.as_ref().clone(),
             name: self.table.name.clone(),
@@ -101,7 +131,16 @@ impl TableWrite {
             snapshots: self.snapshots.clone(),
             comes: self.comes.clone(),
             changes: self.changes.clone(),
-        })
+        }
+    }
+
+    fn file(&self) -> NewFile {
+        let bytes = match &self.encoded {
+            Some(encoded) => metadata_file::encode_table(&self.metadata, encoded),
+            None => metadata_file::encode(self.metadata.as_ref()),
+        };
+        let (location, deferred) = (self.metadata_location.clone(), self.deferred.clone());
+        NewFile { location, bytes: bytes.into(), deferred }
     }
 
     fn swap(&self) -> Option<PointerSwap> {
@@ -124,44 +163,57 @@ impl TableWrite {
 }
 
 impl Catalog {
-    /// Stores the metadata files, then moves all pointers or none. The files of an attempt that
-    /// definitely failed are gone afterwards.
+    /// Stores the metadata files of tables and moves their pointers, as [`Catalog::swap`] does.
     pub(super) async fn publish(&self, writes: &[TableWrite]) -> Result<SwapOutcome, CatalogError> {
-        let locations: Vec<String> =
-            writes.iter().map(|write| write.metadata_location.clone()).collect();
-        let puts = writes.iter().map(|write| {
-            let bytes = match &write.encoded {
-                Some(encoded) => metadata_file::encode_table(&write.metadata, encoded),
-                None => metadata_file::encode(write.metadata.as_ref()),
-            };
-            self.put_durable(write, bytes.into())
-        });
-        if let Err(cause) = try_join_all(puts).await {
-            self.discard(&locations).await;
-            return Err(cause);
-        }
-        let new: Vec<NewTable> = writes.iter().filter_map(TableWrite::new_table).collect();
+        let files = writes.iter().filter(|write| !write.is_adopted).map(TableWrite::file);
+        let made = writes.iter().filter(|write| write.base.is_none());
+        let new: Vec<NewTable> = made.map(TableWrite::new_table).collect();
         let swaps: Vec<PointerSwap> = writes.iter().filter_map(TableWrite::swap).collect();
-        let outcome = self.metastore().commit_with_new(&new, &swaps).await;
-        match &outcome {
-            Ok(SwapOutcome::Done) => self.remember(writes),
-            Ok(SwapOutcome::Lost(_) | SwapOutcome::Deposed(_) | SwapOutcome::Repeated(_)) => {
-                self.discard(&locations).await;
+        let outcome = self.swap(files.collect(), &new, &swaps).await;
+        if let Ok(SwapOutcome::Done) = outcome {
+            self.remember(writes);
+        }
+        outcome
+    }
+
+    /// The last steps of every commit to tables and views, once it is applied and checked: stores the
+    /// metadata files, then moves all pointers or none. All files of an attempt that definitely failed
+    /// are gone afterwards; where the outcome is unknown they stay, since the pointers may have moved.
+    pub(super) async fn swap(
+        &self,
+        files: Vec<NewFile>,
+        new: &[NewTable],
+        swaps: &[PointerSwap],
+    ) -> Result<SwapOutcome, CatalogError> {
+        let stored = try_join_all(files.iter().map(|file| self.put_durable(file))).await;
+        let (outcome, is_undone) = match stored {
+            // Nothing was offered to the metastore.
+            Err(cause) => (Err(cause), true),
+            Ok(_) => {
+                let outcome = self.metastore().commit_with_new(new, swaps).await;
+                let is_undone = match &outcome {
+                    Ok(outcome) => *outcome != SwapOutcome::Done,
+                    Err(cause) => cause.is_definite(),
+                };
+                (outcome, is_undone)
             }
-            Err(cause) if cause.is_definite() => self.discard(&locations).await,
-            // The pointers may have moved: what they may point to stays.
-            Err(_) => (),
+        };
+        if is_undone {
+            for file in &files {
+                self.discard(&file.deferred).await;
+                self.discard(std::slice::from_ref(&file.location)).await;
+            }
         }
         outcome
     }
 
     /// Stores a metadata file. On return it is durable with the other files of the table that are
     /// new: they are in its folder, which is synced once for all of them.
-    async fn put_durable(&self, write: &TableWrite, bytes: Bytes) -> Result<(), CatalogError> {
+    async fn put_durable(&self, file: &NewFile) -> Result<(), CatalogError> {
         let storage = &self.inner.storage;
-        storage.put_deferred(&write.metadata_location, bytes).await?;
-        let mut names: Vec<&str> = write.deferred.iter().map(String::as_str).collect();
-        names.push(&write.metadata_location);
+        storage.put_deferred(&file.location, file.bytes.clone()).await?;
+        let mut names: Vec<&str> = file.deferred.iter().map(String::as_str).collect();
+        names.push(&file.location);
         storage.sync_names(&names).await
     }
 
@@ -187,6 +239,32 @@ impl Catalog {
             }
         }
     }
+}
+
+/// Whether a commit to a table or view was made; when not, another process was faster, and it can be
+/// made anew.
+pub(super) fn is_made(outcome: &SwapOutcome, table: &TableIdent) -> Result<bool, CatalogError> {
+    match outcome {
+        SwapOutcome::Done => Ok(true),
+        SwapOutcome::Lost(_) => Ok(false),
+        SwapOutcome::Deposed(_) => Err(deposed(table)),
+        SwapOutcome::Repeated(_) => Err(CatalogError::Repeated),
+    }
+}
+
+/// As [`is_made`], of a commit that is not made anew.
+pub(super) fn check_made(outcome: &SwapOutcome, table: &TableIdent) -> Result<(), CatalogError> {
+    if is_made(outcome, table)? { Ok(()) } else { Err(lost_every_race(table)) }
+}
+
+pub(super) fn deposed(table: &TableIdent) -> CatalogError {
+    CatalogError::CommitFailed(format!(
+        "Commit failed: a writer of a higher epoch has the marks of {table}"
+    ))
+}
+
+pub(super) fn lost_every_race(table: &TableIdent) -> CatalogError {
+    CatalogError::CommitFailed(format!("Commit failed: {table} was changed concurrently"))
 }
 
 /// Metadata files that leave the table's log, if the table wants them deleted.

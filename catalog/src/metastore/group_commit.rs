@@ -150,6 +150,7 @@ impl Drop for QueueLeader<'_> {
 
 impl Metastore {
     /// Swaps every pointer or none.
+    #[cfg(test)]
     pub(crate) async fn commit(&self, swaps: &[PointerSwap]) -> Result<SwapOutcome, CatalogError> {
         self.commit_with_new(&[], swaps).await
     }

@@ -1,10 +1,7 @@
 use super::*;
 use crate::{
-    catalog::{
-        tests::{House, NOW, UNDROP_MS, create, house, ident, set},
-        write::TableWrite,
-    },
-    metastore::{SnapshotRow, Watermark, suite},
+    catalog::tests::{House, NOW, UNDROP_MS, create, house, ident, set},
+    metastore::{SnapshotRow, SwapOutcome, Watermark, suite},
 };
 use std::sync::atomic::Ordering;
 
