@@ -281,7 +281,7 @@ impl Flush {
         let mut snapshots = Vec::new();
         for ours in self.tables.iter() {
             let Some(name) = ours.fixed_name() else { continue };
-            match self.catalog.load_table(&schema::ident(namespace, name)).await {
+            match self.catalog.tables().load(&schema::ident(namespace, name)).await {
                 Ok(table) if SchemaFit::of(ours, &table.metadata).is_ok() => {
                     let snapshot = table.metadata.current_snapshot_id();
                     snapshots.extend(snapshot.map(|id| (ours.kind, id)));

@@ -17,17 +17,25 @@ mod locks;
 mod managed_table_rules;
 mod manifest_check;
 pub mod metadata_check;
+mod namespaces;
 mod read;
 mod register;
+mod tables;
 mod thin;
 mod trash;
+mod upkeep;
 mod views;
 mod write;
 
-pub use admin::{RefKind, TableStats};
+pub use admin::{RefKind, Refs, TableStats};
 pub(crate) use create::folder_of;
 pub use first::FirstAppend;
+pub use namespaces::Namespaces;
+pub use tables::{LoadedTable, Tables};
 pub use trash::{DropPolicy, Trash};
+pub use upkeep::{
+    EVENT_BYTES_KEPT, EVENTS_KEPT, REQUEST_LIFETIME_MS, REQUESTS_WITHOUT_EFFECT_KEPT, Upkeep,
+};
 
 pub use crate::commit::CreateTable;
 
@@ -37,10 +45,7 @@ use crate::{
     columns, commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
-    metastore::{
-        ChangeOrigin, FeedRetention, Levels, Metastore, Properties, RequestKey, SnapshotRow,
-        Watermark,
-    },
+    metastore::{ChangeOrigin, Metastore, RequestKey},
     retention,
     storage::Storage,
 };
@@ -54,33 +59,9 @@ use locks::TableLocks;
 use std::sync::Arc;
 pub use views::{CreateView, LoadedView, ViewChange, Views};
 
-/// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
-pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
 /// How far a time that is asked for may be ahead of this process' clock, in ms: clocks differ, and
 /// whoever asks for "now" by another one asks for the newest.
 pub const AHEAD_MAX_MS: i64 = 5_000;
-/// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
-const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
-/// How many of the newest refusals and staged tables are among them.
-pub const REQUESTS_WITHOUT_EFFECT_KEPT: u32 = 100_000;
-/// How many of the newest changes the events feed can go back to.
-pub const EVENTS_KEPT: u64 = 100_000;
-/// Most bytes of them: few changes with long updates must not fill the metastore either.
-pub const EVENT_BYTES_KEPT: u64 = 256 << 20;
-
-/// A table as it stands. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct LoadedTable {
-    /// Its current metadata.
-    pub metadata: Arc<TableMetadata>,
-    /// The file that holds it.
-    pub metadata_location: String,
-    /// The pointer's version.
-    pub version: i64,
-    /// How far the holder of the fence is in it.
-    pub watermark: Option<Watermark>,
-}
-
 /// Changes to one table, all or none.
 #[derive(Clone, Debug)]
 pub struct TableChange {
@@ -302,77 +283,6 @@ impl Catalog {
     #[must_use]
     pub fn metastore(&self) -> &Metastore {
         &self.metastore
-    }
-
-    /// Adds a namespace with these properties if it is not there, and gives its properties.
-    /// Namespaces above it that are missing are added without any.
-    ///
-    /// # Errors
-    /// [`CatalogError::Metastore`].
-    pub async fn ensure_namespace(
-        &self,
-        levels: &Levels,
-        properties: &Properties,
-    ) -> Result<Properties, CatalogError> {
-        let metastore = self.metastore();
-        if let Some(found) = metastore.namespace(levels).await? {
-            return Ok(found);
-        }
-        let none = Properties::new();
-        for depth in 1..=levels.len() {
-            let properties = if depth == levels.len() { properties } else { &none };
-            match metastore.create_namespace(&levels[..depth].to_vec(), properties).await {
-                Ok(()) | Err(CatalogError::AlreadyExists(_)) => (),
-                Err(cause) => return Err(cause),
-            }
-        }
-        let found = metastore.namespace(levels).await?;
-        found.ok_or_else(|| CatalogError::NoSuchNamespace(levels.join(".")))
-    }
-
-    /// Gives a table another name or namespace. Its files stay where they are.
-    ///
-    /// # Errors
-    /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`; `Invalid` for a table
-    /// that the service writes, and for a name that is kept for one.
-    pub async fn rename_table(
-        &self,
-        from: &TableIdent,
-        to: &TableIdent,
-    ) -> Result<(), CatalogError> {
-        crate::names::check_new(&to.name)?;
-        self.check_not_reserved(&to.name)?;
-        let (catalog, from, to) = (self.clone(), from.clone(), to.clone());
-        self.to_the_end(async move {
-            catalog.check_stays(&from, "renamed").await?;
-            let from = (from.namespace.as_ref(), from.name.as_str());
-            catalog.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
-        })
-        .await
-    }
-
-    /// Forgets requests that no client repeats any more, and old changes.
-    ///
-    /// # Errors
-    /// `Metastore`.
-    pub async fn forget_records(&self) -> Result<(), CatalogError> {
-        let remembered = FeedRetention {
-            requests_since_ms: self.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
-            without_effect: REQUESTS_WITHOUT_EFFECT_KEPT,
-            events: EVENTS_KEPT,
-            event_bytes: EVENT_BYTES_KEPT,
-        };
-        self.metastore().forget_records(remembered).await
-    }
-
-    /// Snapshot index of a table, oldest first.
-    ///
-    /// # Errors
-    /// `NoSuchTable`, `Metastore`.
-    pub async fn snapshots(&self, table: &TableIdent) -> Result<Vec<SnapshotRow>, CatalogError> {
-        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
-        let row = row.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))?;
-        self.metastore().snapshots(row.uuid).await
     }
 
     /// Everything about the places that a client's commit names, and about whose table it is.

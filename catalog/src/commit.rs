@@ -25,7 +25,7 @@ pub struct SnapshotRow {
     pub snapshot_id: i64,
     /// Commit time, ms since 1970.
     pub timestamp_ms: i64,
-    /// First and last `seq` of the rows it added, where the holder of the fence numbered them.
+    /// First and last number of the rows it added, where the holder of the fence numbered them.
     pub seq: Option<(u64, u64)>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) const MOVED_FROM: &str = "icecore.moved-from";
 const AHEAD_MS: i64 = 10 * 60_000;
 /// Metadata from elsewhere has used fewer sequence numbers than this, which leaves half of them.
 const ADOPTED_NUMBER_MAX: i64 = i64::MAX / 2;
-/// Snapshot summary: the first and the last `seq` of the rows that a snapshot adds.
+/// Snapshot summary: the first and the last number of the rows that a snapshot adds.
 const SEQ_KEYS: (&str, &str) = ("icecore.first-seq", "icecore.last-seq");
 
 /// Checks `requirements` against the table (none when it does not exist), with the messages of the

@@ -7,6 +7,7 @@ pub mod access;
 pub mod ancestors;
 pub mod audit;
 mod avro;
+mod background;
 pub mod catalog;
 pub mod clock;
 mod columns;

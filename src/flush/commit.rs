@@ -286,7 +286,7 @@ impl TableFlush {
             FlushTarget::New { metadata, namespace } => {
                 let (metadata, namespace) = (Arc::clone(metadata), namespace.clone());
                 let first = FirstAppend { table: ident.clone(), metadata, namespace, snapshot };
-                self.catalog.create_with(first).await?
+                self.catalog.tables().create_with(first).await?
             }
         };
         self.metrics.flush_commit.observe(started.elapsed().as_secs_f64());
@@ -305,15 +305,18 @@ impl TableFlush {
         let is_known = self.ensured().contains(namespace);
         let missing = if is_known { None } else { self.missing_namespace(namespace).await? };
         if missing.is_none() {
-            match self.catalog.load_table(ident).await {
+            match self.catalog.tables().load(ident).await {
                 Err(CatalogError::NoSuchTable(_)) => (),
                 loaded => return Ok(FlushTarget::There(loaded?)),
             }
         }
         // Someone may have dropped the namespace with the table.
         let missing = if is_known { self.missing_namespace(namespace).await? } else { missing };
-        let metadata =
-            self.catalog.stage_first(&levels(namespace), schema::create(ours, &ident.name)).await?;
+        let metadata = self
+            .catalog
+            .tables()
+            .stage_first(&levels(namespace), schema::create(ours, &ident.name))
+            .await?;
         Ok(FlushTarget::New { metadata: Arc::new(metadata), namespace: missing })
     }
 

@@ -134,7 +134,7 @@ impl Server {
     }
 
     async fn load(&self, ns: &str, name: &str) -> LoadedTable {
-        self.catalog.load_table(&schema::ident(&namespace(ns), name)).await.unwrap()
+        self.catalog.tables().load(&schema::ident(&namespace(ns), name)).await.unwrap()
     }
 
     async fn snapshots(&self, ns: &str) -> usize {
@@ -262,7 +262,8 @@ async fn the_summary_says_what_the_snapshot_holds() {
     assert_eq!(summary["icecore.commit-id"].len(), 26);
     let watermark = table.watermark.unwrap();
     assert_eq!((watermark.epoch, watermark.position, watermark.last_seq), (1, position, 50));
-    let rows = server.catalog.snapshots(&schema::ident(&namespace("a"), "events")).await.unwrap();
+    let rows =
+        server.catalog.tables().snapshots(&schema::ident(&namespace("a"), "events")).await.unwrap();
     assert_eq!(rows[0].seq, Some((1, 50)));
 }
 
@@ -469,8 +470,8 @@ async fn old_table(server: &Server, new: icecore_catalog::catalog::CreateTable) 
     }
     let text = [("icecore.ns".to_owned(), "a".to_owned())].into();
     let levels = vec!["a".to_owned()];
-    server.catalog.ensure_namespace(&levels, &text).await.unwrap();
-    server.catalog.create_table(&levels, old).await.unwrap();
+    server.catalog.namespaces().ensure(&levels, &text).await.unwrap();
+    server.catalog.tables().create(&levels, old).await.unwrap();
 }
 
 #[tokio::test]
@@ -632,7 +633,7 @@ async fn dead_letters_have_a_table_and_a_count_of_their_own() {
     server.dead_letters("a", &sample::dead_letters(12, 1), 1);
     server.tick().await.unwrap();
     assert_eq!(server.scan("a", "dead_letters", None).await.num_rows(), 12);
-    let missing = server.catalog.load_table(&schema::ident(&namespace("a"), "events")).await;
+    let missing = server.catalog.tables().load(&schema::ident(&namespace("a"), "events")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
 }
 
@@ -672,8 +673,8 @@ async fn a_table_of_somebody_else_takes_no_rows() {
     for (foreign, expected) in [(unmarked, schema::MANAGED), (without_data, "its column")] {
         let mut server = Server::start().await;
         let levels = vec!["a".to_owned()];
-        server.catalog.ensure_namespace(&levels, &[].into()).await.unwrap();
-        let made = server.catalog.create_table(&levels, foreign).await.unwrap();
+        server.catalog.namespaces().ensure(&levels, &[].into()).await.unwrap();
+        let made = server.catalog.tables().create(&levels, foreign).await.unwrap();
         let through = server.append("a", &sample::events(3, 1, 1, 1));
         server.append("b", &sample::events(2, 1, 1, 1));
         let failed = server.tick().await.unwrap_err();

@@ -123,7 +123,7 @@ pub(super) async fn stats(
     State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let stats = app.catalog.table_stats(&table).await?;
+    let stats = app.catalog.tables().stats(&table).await?;
     Ok(json(
         200,
         &TableStats {
@@ -183,7 +183,7 @@ pub(super) async fn rename(
         None => ident(from.namespace().as_ref(), name)?,
     };
     caller.call.about(&format!("{from} {to}"));
-    caller.catalog(&app).rename_table(&from, &to).await?;
+    caller.catalog(&app).tables().rename(&from, &to).await?;
     Ok(json(200, &TableName { table: to.to_string() }))
 }
 
@@ -193,7 +193,7 @@ pub(super) async fn drop_table(
     PathTable(table): PathTable,
     QueryParameters(DropTable { purge }): QueryParameters<DropTable>,
 ) -> Result<Response, ApiError> {
-    let uuid = caller.catalog(&app).drop_table(&table, purge).await?;
+    let uuid = caller.catalog(&app).tables().drop(&table, purge).await?;
     Ok(json(200, &TableDropped { dropped: true, uuid: uuid.to_string() }))
 }
 
@@ -209,13 +209,13 @@ pub(super) async fn rollback(
             let Ok(time @ AsOf::Time(_)) = text.parse() else {
                 return Err(invalid(format!("`time` is not an RFC 3339 time: `{text}`")));
             };
-            let metadata = app.catalog.load_table(&table).await?.metadata;
+            let metadata = app.catalog.tables().load(&table).await?.metadata;
             as_of::resolve(&time, table.name(), Some(&metadata), app.catalog.now_ms())
                 .map_err(|cause| invalid(cause.to_string()))?
         }
         _ => return Err(invalid("set either `snapshot` or `time`")),
     };
-    caller.catalog(&app).rollback(&table, to).await?;
+    caller.catalog(&app).refs().rollback(&table, to).await?;
     Ok(json(200, &SnapshotIds::from(to)))
 }
 
@@ -223,7 +223,7 @@ pub(super) async fn list_refs(
     State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let refs = app.catalog.refs(&table).await?;
+    let refs = app.catalog.refs().list(&table).await?;
     let refs = refs
         .into_iter()
         .map(|(name, reference)| {
@@ -245,7 +245,8 @@ pub(super) async fn create_ref(
     check_readable(&name)?;
     caller
         .catalog(&app)
-        .create_ref(&table, &name, ref_kind(kind), snapshot.map(|SnapshotId(id)| id))
+        .refs()
+        .create(&table, &name, ref_kind(kind), snapshot.map(|SnapshotId(id)| id))
         .await?;
     reference(&app, &table, name).await
 }
@@ -269,12 +270,12 @@ pub(super) async fn drop_ref(
     Path(RefName { name }): Path<RefName>,
     QueryParameters(DropRef { kind }): QueryParameters<DropRef>,
 ) -> Result<Response, ApiError> {
-    if retention::is_managed(&app.catalog.load_table(&table).await?.metadata) {
+    if retention::is_managed(&app.catalog.tables().load(&table).await?.metadata) {
         // The history of the service's own tables is not every writer's to shorten.
         guard::allow_levels(&caller.principal, Action::Admin, table.namespace().as_ref())?;
     }
     caller.call.about(&format!("{table}.{name}"));
-    caller.catalog(&app).drop_ref(&table, &name, kind.map(ref_kind)).await?;
+    caller.catalog(&app).refs().drop(&table, &name, kind.map(ref_kind)).await?;
     Ok(json(200, &RefDropped { dropped: true }))
 }
 
@@ -286,13 +287,13 @@ pub(super) async fn fast_forward(
     body: OptionalBody<FastForward>,
 ) -> Result<Response, ApiError> {
     let FastForward { to } = parsed(body)?;
-    caller.catalog(&app).fast_forward(&table, &name, &to).await?;
+    caller.catalog(&app).refs().fast_forward(&table, &name, &to).await?;
     reference(&app, &table, name).await
 }
 
 /// Where a branch or tag is now.
 async fn reference(app: &AppState, table: &TableIdent, name: String) -> Result<Response, ApiError> {
-    let refs = app.catalog.refs(table).await?;
+    let refs = app.catalog.refs().list(table).await?;
     let snapshot = refs.get(&name).map(|reference| reference.snapshot_id).into();
     Ok(json(200, &RefReply { name, snapshot }))
 }

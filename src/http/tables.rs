@@ -111,14 +111,14 @@ pub async fn list(
     }
     for name in names {
         let table = table_admin::ident(&levels, &name)?;
-        match app.catalog.load_table(&table).await {
+        match app.catalog.tables().load(&table).await {
             Ok(loaded) => {
                 tables.push(TableEntry { name, state: TableState::Read(describe(&loaded)) });
             }
             // Dropped since the names were listed.
             Err(CatalogError::NoSuchTable(_)) => (),
             // One bad table must not hide the others.
-            Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
+            Err(cause) => match app.catalog.tables().why_unreadable(&table, &cause).await? {
                 Some(error) => {
                     tables.push(TableEntry { name, state: TableState::Unreadable { error } });
                 }
@@ -160,7 +160,7 @@ pub async fn snapshots(
     QueryParameters(page): QueryParameters<SnapshotPage>,
 ) -> Result<Response, ApiError> {
     let levels = table.namespace().as_ref();
-    let loaded = match app.catalog.load_table(&table).await {
+    let loaded = match app.catalog.tables().load(&table).await {
         Ok(loaded) => loaded,
         Err(CatalogError::NoSuchTable(_)) if waiting(&app, levels).contains(&table.name()) => {
             return Ok(json(200, &SnapshotList { snapshots: Vec::new(), total: 0 }));
@@ -170,7 +170,7 @@ pub async fn snapshots(
         {
             return Err(nothing(&app, &principal, levels).await);
         }
-        Err(cause) => match app.catalog.why_unreadable(&table, &cause).await? {
+        Err(cause) => match app.catalog.tables().why_unreadable(&table, &cause).await? {
             Some(error) => return Err(ApiError::new(ErrorCode::NotFound, error)),
             None => return Err(cause.into()),
         },
@@ -222,7 +222,7 @@ pub async fn commit(
     for (kind, snapshot) in committed {
         let Some(name) = kind.table_name() else { continue };
         if kind.has_seq() {
-            let loaded = app.catalog.load_table(&ident(&namespace, name)).await?;
+            let loaded = app.catalog.tables().load(&ident(&namespace, name)).await?;
             seq = loaded.watermark.map(|watermark| watermark.last_seq);
         }
         snapshots.insert(name.to_owned(), snapshot);

@@ -32,8 +32,8 @@ impl Job for DeleteObsolete {
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
         let emptied = self.catalog.trash().empty(TABLES_MAX).await?;
-        self.catalog.forget_records().await?;
-        let deleted = self.catalog.delete_obsolete(FILES_MAX).await?;
+        self.catalog.upkeep().forget_records().await?;
+        let deleted = self.catalog.upkeep().delete_obsolete(FILES_MAX).await?;
         let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);
         Ok(Progress::of(0 < emptied + deleted, was_full))
     }

@@ -23,7 +23,7 @@ impl ThinSnapshots {
     /// Thins tables of `catalog`; the notification wakes the job.
     #[must_use]
     pub fn new(catalog: &Catalog) -> (Self, Arc<Notify>) {
-        let wake = catalog.overgrown_wake();
+        let wake = catalog.upkeep().overgrown_wake();
         (Self { catalog: catalog.on_behalf_of(ACTOR) }, wake)
     }
 }
@@ -34,11 +34,11 @@ impl Job for ThinSnapshots {
 
     /// A table that fails does not hold up the others, and the tick reports the first failure.
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        let tables = self.catalog.take_overgrown(TABLES_MAX);
+        let tables = self.catalog.upkeep().take_overgrown(TABLES_MAX);
         let was_full = tables.len() == TABLES_MAX;
         let (mut removed, mut first) = (0, None);
         for table in tables {
-            match self.catalog.thin(&table).await {
+            match self.catalog.upkeep().thin(&table).await {
                 Ok(count) => removed += count,
                 // Another server was faster; the next tick tries again.
                 Err(CatalogError::CommitFailed(_)) => (),

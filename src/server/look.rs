@@ -90,7 +90,7 @@ impl Job for MetadataWatch {
         }
         let tables = self.metastore.places().await?;
         let count = tables.len();
-        match tokio::time::timeout(LOOK_MAX, self.catalog.unreadable(tables)).await {
+        match tokio::time::timeout(LOOK_MAX, self.catalog.upkeep().unreadable(tables)).await {
             Ok(Ok(unreadable)) if unreadable.is_empty() => {
                 info!(tables = count, "the metadata files of all tables exist");
                 self.told = None;

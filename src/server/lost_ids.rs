@@ -164,7 +164,7 @@ async fn rebuild_from_tables(
     let since_us = rebuild.since_ms().saturating_mul(1000);
     for namespace in namespaces {
         let Some(seq_min) = rebuild.lowest_seq(namespace) else { continue };
-        let table = match catalog.load_table(&schema::ident(namespace, EVENTS_TABLE)).await {
+        let table = match catalog.tables().load(&schema::ident(namespace, EVENTS_TABLE)).await {
             Err(CatalogError::NoSuchTable(_)) => continue,
             loaded => loaded?,
         };

@@ -357,7 +357,7 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
 pub(super) async fn newer_files(catalog: &Catalog, metastore: &Metastore) -> Vec<String> {
     let look = async {
         let tables = metastore.places().await?;
-        catalog.newer_metadata(&tables).await
+        catalog.upkeep().newer_metadata(&tables).await
     };
     match tokio::time::timeout(LOOK_MAX, look).await {
         Ok(Ok(files)) => files,

@@ -128,11 +128,11 @@ impl House {
     pub(super) async fn commit(&self) -> LoadedTable {
         let levels = vec![self.ns.name().to_owned()];
         let named = Properties::from([("icecore.ns".to_owned(), self.ns.text().to_owned())]);
-        self.catalog.ensure_namespace(&levels, &named).await.unwrap();
+        self.catalog.namespaces().ensure(&levels, &named).await.unwrap();
         let ident = self.events();
-        let table = match self.catalog.load_table(&ident).await {
+        let table = match self.catalog.tables().load(&ident).await {
             Ok(table) => table,
-            Err(_) => self.catalog.create_table(&levels, schema::events()).await.unwrap(),
+            Err(_) => self.catalog.tables().create(&levels, schema::events()).await.unwrap(),
         };
         let committed = table.watermark.map_or(0, |watermark| watermark.position);
         let waiting = self.wal.records(RecordKind::Events, &self.ns, committed);
@@ -808,7 +808,7 @@ fn position_deletes(rows: &[(&str, i64)]) -> Vec<u8> {
 
 /// Adds manifests by hand, as another engine would. `equality` are the columns that are compared.
 async fn commit_deletes(house: &House, equality: &[i32], partitions: Vec<(Struct, Vec<u8>)>) {
-    let table = house.catalog.load_table(&house.events()).await.unwrap();
+    let table = house.catalog.tables().load(&house.events()).await.unwrap();
     let metadata = &table.metadata;
     let storage = house.catalog.storage();
     let mut files = Vec::new();
@@ -886,7 +886,7 @@ async fn add_to_main(house: &House, snapshot: Snapshot) {
 }
 
 async fn file_of(house: &House, seq: i64) -> DataFile {
-    let table = house.catalog.load_table(&house.events()).await.unwrap();
+    let table = house.catalog.tables().load(&house.events()).await.unwrap();
     let storage = house.catalog.storage();
     let list = table.metadata.current_snapshot().unwrap().manifest_list();
     let list = storage.get(list).await.unwrap();
@@ -1008,7 +1008,7 @@ async fn data_files_that_are_no_parquet_are_refused_by_their_format() {
 
 /// Writes the only manifest anew, with a file at this path in place of its own.
 async fn list_instead(house: &House, path: String, format: DataFileFormat) {
-    let table = house.catalog.load_table(&house.events()).await.unwrap();
+    let table = house.catalog.tables().load(&house.events()).await.unwrap();
     let (metadata, storage) = (&table.metadata, house.catalog.storage());
     let list = storage.get(metadata.current_snapshot().unwrap().manifest_list()).await.unwrap();
     let list = iceberg::spec::ManifestList::parse_with_version(&list, metadata.format_version());
@@ -1056,7 +1056,7 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let long =
         |id, name: &str| NestedField::optional(id, name, Type::Primitive(PrimitiveType::Long));
     let first = schema_of([long(1, "a"), long(2, "b"), long(3, "c")]);
-    let table = house.catalog.create_table(&levels, plain(first)).await.unwrap();
+    let table = house.catalog.tables().create(&levels, plain(first)).await.unwrap();
     let ident = schema::ident(&house.ns, "plain");
     let append = async |table: &LoadedTable, columns: &[(&str, i64)]| {
         let batch = columns.iter().map(|(name, value)| {

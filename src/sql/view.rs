@@ -227,10 +227,10 @@ impl ResolvedNamespace {
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
         let levels = NamespaceIdent::new(self.namespace.name().to_owned());
         let table = TableIdent::new(levels, name.to_owned());
-        match catalog.load_table(&table).await {
+        match catalog.tables().load(&table).await {
             Ok(loaded) => Ok(Some(loaded)),
             Err(CatalogError::NoSuchTable(_)) => Ok(None),
-            Err(cause) => match catalog.why_unreadable(&table, &cause).await {
+            Err(cause) => match catalog.tables().why_unreadable(&table, &cause).await {
                 Ok(Some(why)) => {
                     Err(SqlError::Unreadable(format!("table `{name}` cannot be read: {why}")))
                 }

@@ -66,6 +66,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     // pure: names, rules and forms
     ("error", &[]),
     ("ancestors", &[]),
+    ("background", &[]),
     ("clock", &[]),
     ("digest", &[]),
     ("avro", &[]),
@@ -82,7 +83,10 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ("columns", &["commit", "error"]),
     // state: files, and rows of a database
     ("storage", &["error", "location"]),
-    ("metastore", &["audit", "clock", "commit", "error", "location", "names", "principal"]),
+    (
+        "metastore",
+        &["audit", "background", "clock", "commit", "error", "location", "names", "principal"],
+    ),
     // work: one commit, one scan, one move; then the tables and views of a catalog
     ("scan", &["ancestors", "error", "location", "manifest_file", "metadata_file", "storage"]),
     (
@@ -104,8 +108,8 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
         "catalog",
         &[
             "ancestors",
-            "snapshot",
             "audit",
+            "background",
             "clock",
             "columns",
             "commit",
@@ -117,6 +121,7 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
             "metastore",
             "names",
             "retention",
+            "snapshot",
             "storage",
             "view",
         ],

@@ -4,7 +4,7 @@
 //! Every change is an ordinary commit with the requirement that the table is still as it was looked
 //! at, so nothing here can undo what another commits meanwhile.
 
-use super::{Catalog, LoadedTable, TableChange};
+use super::{Catalog, LoadedTable, TableChange, Tables};
 use crate::{ancestors, error::CatalogError, manifest_file, metadata_file::refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
@@ -71,20 +71,32 @@ impl std::fmt::Display for RefKind {
     }
 }
 
+/// The branches and tags of a catalog's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Refs<'a>(&'a Catalog);
+
 impl Catalog {
+    /// The branches and tags of its tables.
+    #[must_use]
+    pub fn refs(&self) -> Refs<'_> {
+        Refs(self)
+    }
+}
+
+impl Tables<'_> {
     /// Statistics of a table, from its manifests.
     ///
     /// # Errors
     /// `NoSuchTable`, `Storage`, `Iceberg`; `Invalid` for a table with more than 10 000 manifests.
-    pub async fn table_stats(&self, table: &TableIdent) -> Result<TableStats, CatalogError> {
-        let loaded = self.load_table(table).await?;
+    pub async fn stats(self, table: &TableIdent) -> Result<TableStats, CatalogError> {
+        let loaded = self.load(table).await?;
         let metadata = &loaded.metadata;
         let mut stats = TableStats {
             snapshots: count(metadata.snapshots().len()),
-            metadata_bytes: self.storage().size(&loaded.metadata_location).await?,
+            metadata_bytes: self.0.storage().size(&loaded.metadata_location).await?,
             last_updated_ms: metadata.last_updated_ms(),
-            age_ms: (self.now_ms() - metadata.last_updated_ms()).max(0),
-            is_protected: self.metastore().is_protected(metadata.uuid()).await?,
+            age_ms: (self.0.now_ms() - metadata.last_updated_ms()).max(0),
+            is_protected: self.0.metastore().is_protected(metadata.uuid()).await?,
             ..TableStats::default()
         };
         let Some(snapshot) = metadata.current_snapshot() else { return Ok(stats) };
@@ -98,7 +110,7 @@ impl Catalog {
         }
         stats.manifests = count(manifests.len());
         let reads = manifests.into_iter().map(|location| async move {
-            let bytes = self.storage().get(&location).await?;
+            let bytes = self.0.storage().get(&location).await?;
             manifest_file::parse(&bytes).map_err(unreadable("read a manifest"))
         });
         let mut reads = stream::iter(reads).buffer_unordered(MANIFEST_READS);
@@ -114,38 +126,40 @@ impl Catalog {
     /// # Errors
     /// `Metastore`.
     pub async fn why_unreadable(
-        &self,
+        self,
         table: &TableIdent,
         cause: &CatalogError,
     ) -> Result<Option<String>, CatalogError> {
         if !super::is_of_file(cause) {
             return Ok(None);
         }
-        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
+        let row = self.0.metastore().table(table.namespace.as_ref(), &table.name).await?;
         let file = row.map_or_else(String::new, |row| row.metadata_location);
         Ok(Some(super::unreadable_file(&file, cause)))
     }
 
     async fn manifests_of(
-        &self,
+        self,
         metadata: &TableMetadata,
         snapshot: &Snapshot,
     ) -> Result<Vec<String>, CatalogError> {
-        let bytes = self.storage().get(snapshot.manifest_list()).await?;
+        let bytes = self.0.storage().get(snapshot.manifest_list()).await?;
         let list = ManifestList::parse_with_version(&bytes, metadata.format_version());
         let list = list.map_err(unreadable("read a manifest list"))?;
         Ok(list.entries().iter().map(|manifest| manifest.manifest_path.clone()).collect())
     }
+}
 
+impl Refs<'_> {
     /// The branches and tags of a table, by name.
     ///
     /// # Errors
     /// `NoSuchTable`.
-    pub async fn refs(
-        &self,
+    pub async fn list(
+        self,
         table: &TableIdent,
     ) -> Result<BTreeMap<String, SnapshotReference>, CatalogError> {
-        let loaded = self.load_table(table).await?;
+        let loaded = self.0.tables().load(table).await?;
         Ok(refs::of(&loaded.metadata).into_iter().collect())
     }
 
@@ -153,15 +167,15 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchTable`, `AlreadyExists`, `Invalid` for a snapshot that is not there.
-    pub async fn create_ref(
-        &self,
+    pub async fn create(
+        self,
         table: &TableIdent,
         name: &str,
         kind: RefKind,
         snapshot: Option<i64>,
     ) -> Result<LoadedTable, CatalogError> {
         crate::names::check_new(name)?;
-        let loaded = self.load_table(table).await?;
+        let loaded = self.0.tables().load(table).await?;
         if refs::of(&loaded.metadata).contains_key(name) {
             return Err(CatalogError::AlreadyExists(format!("Ref already exists: {name}")));
         }
@@ -171,7 +185,7 @@ impl Catalog {
                 CatalogError::Invalid(format!("{table} has no snapshot to name yet"))
             })?,
         };
-        self.commit(set_ref(table, &loaded, name, (None, snapshot_id), retention_of(kind))).await
+        self.0.commit(set_ref(table, &loaded, name, (None, snapshot_id), retention_of(kind))).await
     }
 
     /// Removes a branch or tag; its snapshots stay until they expire.
@@ -179,13 +193,13 @@ impl Catalog {
     /// # Errors
     /// `NoSuchTable`, `Invalid` for a name that is not there or of another kind than is said, and
     /// for `main`.
-    pub async fn drop_ref(
-        &self,
+    pub async fn drop(
+        self,
         table: &TableIdent,
         name: &str,
         kind: Option<RefKind>,
     ) -> Result<(), CatalogError> {
-        let loaded = self.load_table(table).await?;
+        let loaded = self.0.tables().load(table).await?;
         let found = existing(&loaded.metadata, name)?;
         let is = if found.is_branch() { RefKind::Branch } else { RefKind::Tag };
         if kind.is_some_and(|kind| kind != is) {
@@ -198,7 +212,7 @@ impl Catalog {
         let requirements = as_found(&loaded, name, Some(found.snapshot_id));
         let table = table.clone();
         let change = TableChange { table, requirements, updates, keeps_history: false };
-        self.commit(change).await.map(|_| ())
+        self.0.commit(change).await.map(|_| ())
     }
 
     /// Moves a branch forward to where another name is, if all of its history is part of that.
@@ -206,12 +220,12 @@ impl Catalog {
     /// # Errors
     /// `NoSuchTable`, `Invalid` for names that are not there, and when the branch is no ancestor.
     pub async fn fast_forward(
-        &self,
+        self,
         table: &TableIdent,
         branch: &str,
         to: &str,
     ) -> Result<LoadedTable, CatalogError> {
-        let loaded = self.load_table(table).await?;
+        let loaded = self.0.tables().load(table).await?;
         let (from, to_ref) = (existing(&loaded.metadata, branch)?, existing(&loaded.metadata, to)?);
         check_own_main(&loaded, branch)?;
         if !from.is_branch() {
@@ -223,7 +237,7 @@ impl Catalog {
             )));
         }
         let ends = (Some(from.snapshot_id), to_ref.snapshot_id);
-        self.commit(set_ref(table, &loaded, branch, ends, from.retention)).await
+        self.0.commit(set_ref(table, &loaded, branch, ends, from.retention)).await
     }
 
     /// Makes an earlier state of the table its current one. Nothing is lost: the snapshots after it
@@ -233,11 +247,11 @@ impl Catalog {
     /// `NoSuchTable`; `Invalid` for a snapshot that is no ancestor of the current one, and for a
     /// table that the service writes, where acknowledged rows would go.
     pub async fn rollback(
-        &self,
+        self,
         table: &TableIdent,
         snapshot: i64,
     ) -> Result<LoadedTable, CatalogError> {
-        let loaded = self.load_table(table).await?;
+        let loaded = self.0.tables().load(table).await?;
         check_own_main(&loaded, MAIN_BRANCH)?;
         let to = known(&loaded.metadata, snapshot)?;
         let current = loaded.metadata.current_snapshot_id();
@@ -247,7 +261,7 @@ impl Catalog {
             )));
         }
         let main = existing(&loaded.metadata, MAIN_BRANCH)?;
-        self.commit(set_ref(table, &loaded, MAIN_BRANCH, (current, to), main.retention)).await
+        self.0.commit(set_ref(table, &loaded, MAIN_BRANCH, (current, to), main.retention)).await
     }
 }
 

@@ -3,6 +3,18 @@
 //! They are applied one after the other in memory, each checked against what the ones before it
 //! made. Its one invariant: a commit is answered only once the swap that all of them are part of
 //! has ended, so no answer tells of a state that never was.
+//!
+//! One attempt goes so: load the table, apply each commit to the draft that the ones before it left
+//! (one that fails leaves the draft as it was, and the others go on), write one metadata file, swap the
+//! pointer. What the swap says decides who is answered:
+//!
+//! - done: everybody, with the same table;
+//! - lost to another process: nobody; all are applied anew to the table as it is now;
+//! - deposed: whoever moves a mark is refused, and the others try again without them;
+//! - repeated: the commit with that key is answered or put aside, and the others try again;
+//! - failed or unknown: everybody who was in it, with that error.
+//!
+//! So each attempt but the lost ones has fewer commits than the one before, and lost ones are counted.
 
 use super::{
     Catalog, LoadedTable, TableChange,
@@ -196,6 +208,7 @@ impl Catalog {
                 Err(cause) => outcomes.push(CommitOutcome::Failed(cause)),
             }
         }
+        // No metadata file and no swap for commits that are done already or cannot be done.
         if draft.parts.is_empty() {
             return BatchOutcome::Settled(outcomes, draft.base);
         }
@@ -220,6 +233,7 @@ impl Catalog {
             return Ok(None);
         }
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
+        // A change that fits the draft is applied as it is, one that is late on top of it if it can be.
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
             held => self.rebased(&base, (change, contents), held).await?,
@@ -240,6 +254,7 @@ impl Catalog {
         if metadata.location() != base.location() {
             self.inner.storage.prepare_table(metadata.location()).await?;
         }
+        // From here on nothing fails: the draft takes the change over whole.
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
         let changes = ChangeSet::changing(&change.requirements, updates);
         draft.make(metadata, updates);
@@ -274,8 +289,10 @@ impl Catalog {
         let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
             return held.map(|()| None);
         };
+        // The client's own manifests are checked before they become part of another list.
         location_rules::check(&self.inner.storage, base, &change.updates)?;
         self.check_contents(Some(base), base, &change.updates).await?;
+        // The examination before the turn read them mostly.
         let read = match contents {
             ChangeContents::Unread => &self.contents_of(base, late.snapshot()).await,
             read => read,

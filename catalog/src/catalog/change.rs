@@ -105,7 +105,7 @@ impl Catalog {
     ) -> Result<LoadedTable, CatalogError> {
         let mut read = ReadManifests::default();
         if new.operation != Operation::Append {
-            let base = self.load_table(table).await?;
+            let base = self.tables().load(table).await?;
             if !is_replay(base.watermark, &new, table)? {
                 read = snapshot::examine(&self.inner.storage, &base.metadata, &new).await?;
             }

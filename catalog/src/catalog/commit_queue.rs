@@ -6,6 +6,7 @@
 
 use super::{Catalog, LoadedTable, TableChange, change::ChangeContents};
 use crate::{
+    background,
     error::CatalogError,
     metastore::ChangeOrigin,
     snapshot::{NewSnapshot, ReadManifests},
@@ -118,7 +119,7 @@ impl Catalog {
         let commit = QueuedCommit { work, origin: self.origin.clone(), answer };
         if self.inner.queues.push(&table, commit)? {
             let catalog = self.clone();
-            spawn(async move { catalog.lead(&table).await });
+            background::run("commits of a table", async move { catalog.lead(&table).await });
         }
         answered.await.unwrap_or_else(|_| Err(task_ended()))
     }
@@ -142,18 +143,8 @@ impl Catalog {
         T: Send + 'static,
         F: Future<Output = Result<T, CatalogError>> + Send + 'static,
     {
-        spawn(change).await.unwrap_or_else(|_| Err(task_ended()))
+        background::run("change", change).await.unwrap_or_else(|_| Err(task_ended()))
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a change goes on without the client that asked for it, and ends by itself"
-)]
-fn spawn<T: Send + 'static>(
-    change: impl Future<Output = T> + Send + 'static,
-) -> tokio::task::JoinHandle<T> {
-    tokio::spawn(change)
 }
 
 fn task_ended() -> CatalogError {

@@ -1,7 +1,7 @@
 //! New tables: created, staged, adopted, or built from a client's updates.
 
 use super::{
-    Catalog, CreateTable, LoadedTable, location_rules,
+    Catalog, CreateTable, LoadedTable, Tables, location_rules,
     write::{TableWrite, check_made},
 };
 use crate::{
@@ -17,72 +17,75 @@ use uuid::Uuid;
 /// Longest name of a level's folder that says the level's name; disks take 255 bytes.
 const FOLDER_BYTES_MAX: usize = 100;
 
-impl Catalog {
+impl Tables<'_> {
     /// Creates a table and its first metadata file.
     ///
     /// # Errors
     /// `NoSuchNamespace`, `AlreadyExists`, `Invalid`, `LocationForbidden`, `Storage`.
-    pub async fn create_table(
-        &self,
+    pub async fn create(
+        self,
         levels: &Levels,
         table: CreateTable,
     ) -> Result<LoadedTable, CatalogError> {
         let ident = ident(levels, &table.name)?;
-        let (catalog, levels) = (self.clone(), levels.clone());
-        self.to_the_end(async move {
-            let metadata = catalog.stage_table(&levels, table).await?;
-            let changes = ChangeSet::making(&commit::making(&metadata));
-            let mut write = TableWrite::new(ident, None, metadata, catalog.now_ms());
-            write.changes = changes;
-            check_made(&catalog.publish(std::slice::from_ref(&write)).await?, &write.table)?;
-            Ok(write.loaded())
-        })
-        .await
+        let (catalog, levels) = (self.0.clone(), levels.clone());
+        self.0
+            .to_the_end(async move {
+                let metadata = catalog.tables().stage(&levels, table).await?;
+                let changes = ChangeSet::making(&commit::making(&metadata));
+                let mut write = TableWrite::new(ident, None, metadata, catalog.now_ms());
+                write.changes = changes;
+                check_made(&catalog.publish(std::slice::from_ref(&write)).await?, &write.table)?;
+                Ok(write.loaded())
+            })
+            .await
     }
 
     /// The metadata a staged create answers with: nothing is stored but the table's folders.
     ///
     /// # Errors
-    /// As [`Catalog::create_table`].
-    pub async fn stage_table(
-        &self,
+    /// As [`Tables::create`].
+    pub async fn stage(
+        self,
         levels: &Levels,
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
-        self.check_namespace(levels).await?;
+        self.0.check_namespace(levels).await?;
         self.stage_first(levels, table).await
     }
 
-    /// The metadata of a table that is going to be made by [`Catalog::create_with`], for whoever
+    /// The metadata of a table that is going to be made by [`Tables::create_with`], for whoever
     /// writes its first files: nothing is stored but its folders. Its namespace need not be there.
     ///
     /// # Errors
     /// `AlreadyExists`, `Invalid`, `LocationForbidden`, `Storage`.
     pub async fn stage_first(
-        &self,
+        self,
         levels: &Levels,
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
         let ident = ident(levels, &table.name)?;
         // Clients are refused the mark.
         if !table.properties.contains_key(retention::MANAGED) {
-            self.check_not_reserved(&table.name)?;
+            self.0.check_not_reserved(&table.name)?;
         }
-        self.check_name_is_free(&ident).await?;
+        self.0.check_name_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
-            Some(location) => self.free_location(location, uuid).await?,
-            None => self.default_location(levels, uuid).await?,
+            Some(location) => self.0.free_location(location, uuid).await?,
+            None => self.0.default_location(levels, uuid).await?,
         };
         let properties = table.properties.clone();
-        let metadata = commit::create_fresh(table, uuid, location, self.now_ms())?;
+        let metadata = commit::create_fresh(table, uuid, location, self.0.now_ms())?;
         columns::check(None, &metadata, &[])?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
-        location_rules::check(&self.inner.storage, &metadata, &properties)?;
-        self.inner.storage.prepare_table(metadata.location()).await?;
+        location_rules::check(&self.0.inner.storage, &metadata, &properties)?;
+        self.0.inner.storage.prepare_table(metadata.location()).await?;
         Ok(metadata)
     }
+}
 
+impl Catalog {
     /// The table that `updates` make from nothing.
     pub(super) async fn built_from_updates(
         &self,

@@ -2,7 +2,7 @@
 //! their namespace: one metadata file and one transaction of the metastore for all of it.
 
 use super::{
-    Catalog, LoadedTable,
+    Catalog, LoadedTable, Tables,
     write::{TableWrite, check_made},
 };
 use crate::{
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct FirstAppend {
     /// Its name.
     pub table: TableIdent,
-    /// What [`Catalog::stage_first`] gave.
+    /// What [`Tables::stage_first`] gave.
     pub metadata: Arc<TableMetadata>,
     /// What its namespace has, which is made with it when it is not there; none for a namespace that
     /// has to be there.
@@ -29,17 +29,19 @@ pub struct FirstAppend {
     pub snapshot: NewSnapshot,
 }
 
-impl Catalog {
+impl Tables<'_> {
     /// Makes a table with its first snapshot and its watermark, all or nothing. Durable on return.
     ///
     /// # Errors
     /// `AlreadyExists` of the table, or of its namespace with other properties; `NoSuchNamespace`,
     /// `CommitFailed` (a higher epoch holds the fence), `CommitStateUnknown`, `Invalid`, `Storage`.
-    pub async fn create_with(&self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
-        let catalog = self.clone();
-        self.to_the_end(async move { catalog.create_first(first).await }).await
+    pub async fn create_with(self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
+        let catalog = self.0.clone();
+        self.0.to_the_end(async move { catalog.create_first(first).await }).await
     }
+}
 
+impl Catalog {
     async fn create_first(&self, first: FirstAppend) -> Result<LoadedTable, CatalogError> {
         let FirstAppend { table, metadata: staged, namespace, snapshot: new } = first;
         let mark = new.mark.ok_or_else(|| {
@@ -62,7 +64,7 @@ impl Catalog {
         write.encoded = Some(Arc::new(encoded));
         write.watermark = Some(mark.watermark);
         write.changes = ChangeSet::making(&updates);
-        write.comes = TableOrigin::OfLog { watermark: mark.watermark, namespace };
+        write.comes = TableOrigin::OfHolder { watermark: mark.watermark, namespace };
         for row in &mut write.snapshots {
             row.seq = new.seq;
         }

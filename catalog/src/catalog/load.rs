@@ -1,34 +1,57 @@
 //! Reading tables.
 
-use super::{Catalog, LoadedTable, VerifyAtLoad};
+use super::{Catalog, LoadedTable, Tables, VerifyAtLoad};
 use crate::{error::CatalogError, metadata_file::cache::EncodedParts, metastore::TableRow};
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 use uuid::Uuid;
 
-impl Catalog {
+impl Tables<'_> {
     /// A table as it stands now. Parsed metadata is cached by file.
     ///
     /// # Errors
     /// `NoSuchTable` (also when the namespace is missing), `MissingMetadata`, `Storage`.
-    pub async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
-        let found = self.find(table).await?;
+    pub async fn load(self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
+        let found = self.0.find(table).await?;
         found.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))
     }
 
     /// A table for a client, whose metadata file is there as far as [`VerifyAtLoad`] says.
     ///
     /// # Errors
-    /// As [`Catalog::load_table`].
-    pub async fn load_present_table(
-        &self,
-        table: &TableIdent,
-    ) -> Result<LoadedTable, CatalogError> {
-        let loaded = self.load_table(table).await?;
-        self.verify(&loaded.metadata_location).await?;
+    /// As [`Tables::load`].
+    pub async fn load_present(self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
+        let loaded = self.load(table).await?;
+        self.0.verify(&loaded.metadata_location).await?;
         Ok(loaded)
     }
 
+    /// A table as one of its metadata files has it, whether or not it is there any more.
+    ///
+    /// # Errors
+    /// `NoSuchTable` when the file is not the table's, `MissingMetadata`, `Invalid`, `Storage`.
+    pub(crate) async fn load_file(
+        self,
+        uuid: Uuid,
+        file: &str,
+    ) -> Result<LoadedTable, CatalogError> {
+        let metadata = match self.0.metastore().table_by_uuid(uuid).await? {
+            Some(row) => {
+                let metadata_location = file.to_owned();
+                self.0.metadata_of(TableRow { metadata_location, ..row }.known()).await?
+            }
+            // It was dropped since, and nobody gets at its files any more.
+            None => Arc::new(self.0.foreign_metadata::<TableMetadata>(file).await?),
+        };
+        if metadata.uuid() != uuid {
+            return Err(CatalogError::NoSuchTable(uuid.to_string()));
+        }
+        let metadata_location = file.to_owned();
+        Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
+    }
+}
+
+impl Catalog {
     /// What a load does beside loading.
     pub(super) async fn verify(&self, metadata_location: &str) -> Result<(), CatalogError> {
         let looks = match self.inner.options.verify_at_load {
@@ -44,30 +67,6 @@ impl Catalog {
             true => Ok(()),
             false => Err(CatalogError::MissingMetadata(metadata_location.to_owned())),
         }
-    }
-
-    /// A table as one of its metadata files has it, whether or not it is there any more.
-    ///
-    /// # Errors
-    /// `NoSuchTable` when the file is not the table's, `MissingMetadata`, `Invalid`, `Storage`.
-    pub(crate) async fn load_file(
-        &self,
-        uuid: Uuid,
-        file: &str,
-    ) -> Result<LoadedTable, CatalogError> {
-        let metadata = match self.metastore().table_by_uuid(uuid).await? {
-            Some(row) => {
-                let metadata_location = file.to_owned();
-                self.metadata_of(TableRow { metadata_location, ..row }.known()).await?
-            }
-            // It was dropped since, and nobody gets at its files any more.
-            None => Arc::new(self.foreign_metadata::<TableMetadata>(file).await?),
-        };
-        if metadata.uuid() != uuid {
-            return Err(CatalogError::NoSuchTable(uuid.to_string()));
-        }
-        let metadata_location = file.to_owned();
-        Ok(LoadedTable { metadata, metadata_location, version: 0, watermark: None })
     }
 
     /// Remembers the request that changes nothing, as the table is as it wants it.

@@ -1,7 +1,7 @@
 //! What others may not do to a table that this server writes.
 //!
-//! Its one invariant: after any call that passes, the table is where our log looks for it and rows
-//! of the log fit it. Rows may be added, changed, deleted and compacted by anybody, and columns may
+//! Its one invariant: after any call that passes, the table is where the service looks for it and the
+//! service's rows fit it. Rows may be added, changed, deleted and compacted by anybody, and columns may
 //! be added. The names of [`super::ReservedNames`] are kept for such tables in every namespace:
 //! where another table has the name first, our rows have nowhere to go.
 

@@ -1,6 +1,6 @@
 //! Whether the warehouse has the metadata files that the metastore names, and no newer ones.
 
-use super::Catalog;
+use super::Upkeep;
 use crate::{
     error::CatalogError,
     metastore::moved::{PlaceKind, TablePlace},
@@ -26,20 +26,20 @@ pub struct UnreadableMetadata {
     pub reason: String,
 }
 
-impl Catalog {
+impl Upkeep<'_> {
     /// Reads the current metadata file of each table, 64 at a time, and gives those that are not
     /// there or no JSON. A file that is not the catalog's to read is left out.
     ///
     /// # Errors
     /// [`CatalogError::Storage`]: the store fails, so nothing is known.
     pub async fn unreadable(
-        &self,
+        self,
         tables: Vec<TablePlace>,
     ) -> Result<Vec<UnreadableMetadata>, CatalogError> {
         let looked =
             stream::iter(tables.into_iter().filter(|table| table.of != PlaceKind::Dropped))
                 .map(|place| async move {
-                    let reason = match self.storage().get(&place.metadata_location).await {
+                    let reason = match self.0.storage().get(&place.metadata_location).await {
                         Ok(bytes) if bytes.starts_with(&GZIP) => None,
                         Ok(bytes) => serde_json::from_slice::<IgnoredAny>(&bytes)
                             .err()
@@ -64,14 +64,14 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Storage`].
-    pub async fn newer_metadata(&self, tables: &[TablePlace]) -> Result<Vec<String>, CatalogError> {
+    pub async fn newer_metadata(self, tables: &[TablePlace]) -> Result<Vec<String>, CatalogError> {
         let mut named: HashMap<&str, u64> = HashMap::new();
         for table in tables {
             if let Some((folder, version)) = version(&table.metadata_location) {
                 named.insert(folder, version);
             }
         }
-        let files = self.storage().list(self.storage().root()).await?;
+        let files = self.0.storage().list(self.0.storage().root()).await?;
         let mut newest: HashMap<&str, (u64, &str)> = HashMap::new();
         for file in &files {
             let Some((folder, version)) = version(file) else { continue };

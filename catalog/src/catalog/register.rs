@@ -3,7 +3,7 @@
 //! A file that a client names is read anew, and everything it names has to lie inside the table.
 
 use super::{
-    Catalog, LoadedTable,
+    LoadedTable, Tables,
     change::COMMIT_RETRIES,
     create, location_rules, managed_table_rules,
     write::{TableWrite, check_made, is_made, lost_every_race},
@@ -11,76 +11,76 @@ use super::{
 use crate::{columns, commit, error::CatalogError, metastore::Levels};
 use iceberg::{TableIdent, spec::TableMetadata};
 
-impl Catalog {
+impl Tables<'_> {
     /// Adopts an existing metadata file as a table.
     ///
     /// # Errors
     /// `NoSuchNamespace`, `AlreadyExists`, `Invalid` when there is no such file,
     /// `LocationForbidden`, `Storage`.
-    pub async fn register_table(
-        &self,
+    pub async fn register(
+        self,
         levels: &Levels,
         name: &str,
         metadata_location: &str,
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
-        self.check_not_reserved(name)?;
-        self.check_is_free(&table).await?;
+        self.0.check_not_reserved(name)?;
+        self.0.check_is_free(&table).await?;
         let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
-        if self.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
+        if self.0.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
             return Err(CatalogError::Registered(metadata.uuid()));
         }
-        self.free_location(metadata.location(), metadata.uuid()).await?;
-        self.check_adopted_contents(&metadata).await?;
+        self.0.free_location(metadata.location(), metadata.uuid()).await?;
+        self.0.check_adopted_contents(&metadata).await?;
         let write = TableWrite::adopted(table.clone(), None, metadata, location.clone());
-        let catalog = self.clone();
-        let registered = self.to_the_end(async move { catalog.publish(&[write]).await });
+        let catalog = self.0.clone();
+        let registered = self.0.to_the_end(async move { catalog.publish(&[write]).await });
         check_made(&registered.await?, &table)?;
         // Others than this catalog may have written the file, and twice.
-        self.forget(&location);
+        self.0.forget(&location);
         // The metastore may know a watermark of it from before it was dropped.
-        self.load_table(&table).await
+        self.load(&table).await
     }
 
     /// Adopts an existing metadata file in the place of a table of that name, if there is one. The
     /// files of the table that was there stay.
     ///
     /// # Errors
-    /// As [`Catalog::register_table`] (`AlreadyExists` for a view of that name), `Invalid` for a
-    /// table that a log is written to, `CommitFailed`, `CommitStateUnknown`.
+    /// As [`Tables::register`] (`AlreadyExists` for a view of that name), `Invalid` for a
+    /// table that the service writes, `CommitFailed`, `CommitStateUnknown`.
     pub async fn register_over(
-        &self,
+        self,
         levels: &Levels,
         name: &str,
         metadata_location: &str,
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
-        let _queue = self.inner.locks.lock(std::iter::once(&table)).await;
+        let _queue = self.0.inner.locks.lock(std::iter::once(&table)).await;
         for _ in 0..=COMMIT_RETRIES {
-            let Some(base) = self.find(&table).await? else {
-                return self.register_table(levels, name, metadata_location).await;
+            let Some(base) = self.0.find(&table).await? else {
+                return self.register(levels, name, metadata_location).await;
             };
             if base.watermark.is_some() {
                 return Err(CatalogError::Invalid(format!(
                     "Cannot register over {table}: this server writes to it; drop it first"
                 )));
             }
-            self.check_stays(&table, "replaced").await?;
-            self.check_not_reserved(name)?;
+            self.0.check_stays(&table, "replaced").await?;
+            self.0.check_not_reserved(name)?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
-            self.check_adopted_contents(&metadata).await?;
+            self.0.check_adopted_contents(&metadata).await?;
             let replaced = base.metadata.uuid();
             let base = (metadata.uuid() == replaced).then_some(base);
             let is_same = base.is_some();
             let write = TableWrite::adopted(table.clone(), base, metadata, location.clone());
             let outcome = match is_same {
-                true => self.publish(&[write]).await?,
+                true => self.0.publish(&[write]).await?,
                 // One name, two tables: the other one leaves in the transaction that adds this one.
-                false => self.metastore().replace_table(replaced, write.new_table()).await?,
+                false => self.0.metastore().replace_table(replaced, write.new_table()).await?,
             };
             if is_made(&outcome, &table)? {
-                self.forget(&location);
-                return self.load_table(&table).await;
+                self.0.forget(&location);
+                return self.load(&table).await;
             }
         }
         Err(lost_every_race(&table))
@@ -90,15 +90,15 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoSuchTable`, `Storage`.
-    pub async fn unregister_table(&self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
-        let _queue = self.inner.locks.lock(std::iter::once(table)).await;
+    pub async fn unregister(self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
+        let _queue = self.0.inner.locks.lock(std::iter::once(table)).await;
         // First of all, so that a table whose metadata cannot be read stays.
-        let loaded = self.load_table(table).await?;
-        self.check_is_there(&loaded.metadata_location).await?;
-        self.check_stays(table, "unregistered").await?;
-        let row = self.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
-        let metadata = self.metadata_of(row.known()).await?;
-        self.forget(&row.metadata_location);
+        let loaded = self.load(table).await?;
+        self.0.check_is_there(&loaded.metadata_location).await?;
+        self.0.check_stays(table, "unregistered").await?;
+        let row = self.0.metastore().drop_table(table.namespace.as_ref(), &table.name).await?;
+        let metadata = self.0.metadata_of(row.known()).await?;
+        self.0.forget(&row.metadata_location);
         Ok(LoadedTable {
             metadata,
             metadata_location: row.metadata_location,
@@ -108,22 +108,22 @@ impl Catalog {
     }
 
     async fn metadata_to_adopt(
-        &self,
+        self,
         metadata_location: &str,
     ) -> Result<(String, TableMetadata), CatalogError> {
-        let location = self.inner.storage.normalize(metadata_location)?.to_string();
-        if !self.inner.storage.exists(&location).await? {
+        let location = self.0.inner.storage.normalize(metadata_location)?.to_string();
+        if !self.0.inner.storage.exists(&location).await? {
             return Err(CatalogError::Invalid(format!(
                 "Metadata file does not exist: {metadata_location}"
             )));
         }
-        let metadata: TableMetadata = self.foreign_metadata(&location).await?;
+        let metadata: TableMetadata = self.0.foreign_metadata(&location).await?;
         managed_table_rules::check_adopted(&metadata)?;
         columns::check(None, &metadata, &[])?;
-        commit::check_adopted(&metadata, self.now_ms())?;
-        location_rules::check_adopted(&self.inner.storage, &metadata, &location)?;
+        commit::check_adopted(&metadata, self.0.now_ms())?;
+        location_rules::check_adopted(&self.0.inner.storage, &metadata, &location)?;
         let needs = location_rules::needs(&metadata, &location);
-        if let Some(file) = self.metastore().first_obsolete(&needs).await? {
+        if let Some(file) = self.0.metastore().first_obsolete(&needs).await? {
             return Err(CatalogError::about_to_be_deleted(&file));
         }
         Ok((location, metadata))

@@ -2,7 +2,10 @@ mod linearizable;
 
 use super::*;
 use crate::{
-    metastore::{Metastore, ObsoleteFile, PointerSwap, SwapOutcome, faults::CommitFault, suite},
+    metastore::{
+        Metastore, ObsoleteFile, PointerSwap, Properties, SwapOutcome, Watermark,
+        faults::CommitFault, suite,
+    },
     snapshot::{MarkMove, NewSnapshot},
     storage::S3Options,
 };
@@ -74,7 +77,7 @@ pub(crate) async fn house_over(folder: tempfile::TempDir, metastore: Metastore) 
         Catalog::with_options("icecore", storage, metastore.clone(), now, options)
     };
     let (catalog, other) = (open(), open());
-    catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
+    catalog.namespaces().ensure(&suite::levels("a"), &Properties::new()).await.unwrap();
     House { _folder: folder, catalog, other, clock }
 }
 
@@ -98,7 +101,7 @@ pub(crate) fn new_table(name: &str) -> CreateTable {
 
 pub(crate) async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {
     let ident = ident(dotted);
-    catalog.create_table(ident.namespace.as_ref(), new_table(&ident.name)).await.unwrap()
+    catalog.tables().create(ident.namespace.as_ref(), new_table(&ident.name)).await.unwrap()
 }
 
 pub(crate) fn change(dotted: &str, requirements: Value, updates: Value) -> TableChange {
@@ -146,7 +149,7 @@ async fn a_created_table_is_loaded_as_it_was_made() {
     assert_eq!((made.version, made.watermark), (1, None));
     assert_eq!(made.metadata.last_updated_ms(), NOW);
     for catalog in [&house.catalog, &house.other] {
-        let loaded = catalog.load_table(&ident("a.t")).await.unwrap();
+        let loaded = catalog.tables().load(&ident("a.t")).await.unwrap();
         assert_eq!(loaded.metadata, made.metadata);
         assert_eq!(loaded.metadata_location, made.metadata_location);
     }
@@ -167,22 +170,22 @@ async fn names_that_are_missing_or_taken_are_told_apart() {
     create(catalog, "a.t").await;
     let files = house.files().await;
     let a = suite::levels("a");
-    let taken = catalog.create_table(&a, new_table("t")).await;
+    let taken = catalog.tables().create(&a, new_table("t")).await;
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text.ends_with("a.t")));
-    let homeless = catalog.create_table(&suite::levels("b"), new_table("t")).await;
+    let homeless = catalog.tables().create(&suite::levels("b"), new_table("t")).await;
     assert!(matches!(homeless, Err(CatalogError::NoSuchNamespace(name)) if name == "b"));
     for missing in ["a.none", "none.t"] {
-        let loaded = catalog.load_table(&ident(missing)).await;
+        let loaded = catalog.tables().load(&ident(missing)).await;
         assert!(matches!(loaded, Err(CatalogError::NoSuchTable(name)) if name == missing));
         let committed = catalog.commit(set(missing, "k", "v")).await;
         assert!(matches!(committed, Err(CatalogError::NoSuchTable(_))));
-        let dropped = catalog.drop_table(&ident(missing), true).await;
+        let dropped = catalog.tables().drop(&ident(missing), true).await;
         assert!(matches!(dropped, Err(CatalogError::NoSuchTable(_))));
-        let snapshots = catalog.snapshots(&ident(missing)).await;
+        let snapshots = catalog.tables().snapshots(&ident(missing)).await;
         assert!(matches!(snapshots, Err(CatalogError::NoSuchTable(_))));
     }
     for name in ["", "a\nb"] {
-        let refused = catalog.create_table(&a, new_table(name)).await;
+        let refused = catalog.tables().create(&a, new_table(name)).await;
         assert!(matches!(refused, Err(CatalogError::Invalid(_))));
     }
     assert_eq!(house.files().await, files);
@@ -193,8 +196,8 @@ async fn namespaces_are_ensured_with_those_above_them() {
     let house = house().await;
     let (deep, mut properties) = (suite::levels("x.y.z"), Properties::new());
     properties.insert("k".to_owned(), "v".to_owned());
-    assert_eq!(house.catalog.ensure_namespace(&deep, &properties).await.unwrap(), properties);
-    let kept = house.catalog.ensure_namespace(&deep, &Properties::new()).await.unwrap();
+    assert_eq!(house.catalog.namespaces().ensure(&deep, &properties).await.unwrap(), properties);
+    let kept = house.catalog.namespaces().ensure(&deep, &Properties::new()).await.unwrap();
     assert_eq!(kept, properties);
     let above = house.catalog.metastore().namespace(&suite::levels("x.y")).await.unwrap();
     assert_eq!(above, Some(Properties::new()));
@@ -204,8 +207,8 @@ async fn namespaces_are_ensured_with_those_above_them() {
 async fn a_table_in_a_hostile_namespace_stays_in_the_warehouse() {
     let house = house().await;
     let levels = vec!["../..".to_owned(), "%2e%2e".to_owned(), "ü/x".to_owned()];
-    house.catalog.ensure_namespace(&levels, &Properties::new()).await.unwrap();
-    let made = house.catalog.create_table(&levels, new_table("../t")).await.unwrap();
+    house.catalog.namespaces().ensure(&levels, &Properties::new()).await.unwrap();
+    let made = house.catalog.tables().create(&levels, new_table("../t")).await.unwrap();
     let expected =
         format!("{}/.2e.2e.2f.2e.2e/.252e.252e/.c3.bc.2fx/{}", house.root(), made.metadata.uuid());
     assert_eq!(made.metadata.location(), expected);
@@ -221,7 +224,7 @@ async fn a_commit_moves_the_table_and_a_failed_requirement_does_not() {
     assert_eq!(committed.metadata.properties()["k"], "v");
     assert_eq!(committed.metadata.last_updated_ms(), NOW + 1);
     assert_eq!(committed.metadata.metadata_log()[0].metadata_file, made.metadata_location);
-    let seen = house.other.load_table(&ident("a.t")).await.unwrap();
+    let seen = house.other.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(seen.metadata, committed.metadata);
 
     let files = house.files().await;
@@ -257,7 +260,7 @@ async fn no_concurrent_commit_is_lost() {
         }
     });
     join_all(tasks).await;
-    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(table.metadata.properties().len(), 200);
     assert!(table.version <= 201);
     let files = i64::try_from(house.files().await.len()).unwrap();
@@ -272,7 +275,7 @@ async fn commits_in_one_process_queue_and_never_fail() {
     for commit in join_all(commits).await {
         commit.unwrap();
     }
-    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(table.metadata.properties().len(), 40);
     assert_eq!(table.metadata.metadata_log().len(), 1, "one file holds all that waited");
     assert_eq!(table.version, 2);
@@ -295,6 +298,7 @@ async fn a_snapshot_that_is_sent_again_is_a_success_that_changes_nothing() {
     assert_eq!(late.metadata.current_snapshot_id(), Some(2));
     let ids: Vec<i64> = house
         .catalog
+        .tables()
         .snapshots(&ident("a.t"))
         .await
         .unwrap()
@@ -305,7 +309,7 @@ async fn a_snapshot_that_is_sent_again_is_a_success_that_changes_nothing() {
 
     let removed = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
     house.catalog.commit(change("a.t", json!([]), removed)).await.unwrap();
-    assert_eq!(house.catalog.snapshots(&ident("a.t")).await.unwrap().len(), 1);
+    assert_eq!(house.catalog.tables().snapshots(&ident("a.t")).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -344,8 +348,8 @@ async fn a_staged_table_exists_once_it_is_committed() {
     let house = house().await;
     let catalog = &house.catalog;
     let a = suite::levels("a");
-    let staged = catalog.stage_table(&a, new_table("t")).await.unwrap();
-    assert!(catalog.load_table(&ident("a.t")).await.is_err());
+    let staged = catalog.tables().stage(&a, new_table("t")).await.unwrap();
+    assert!(catalog.tables().load(&ident("a.t")).await.is_err());
     assert_eq!(house.files().await, Vec::<String>::new());
 
     let mut sent = finish("a.t", &staged);
@@ -362,8 +366,8 @@ async fn a_staged_table_exists_once_it_is_committed() {
     assert_eq!(made.metadata.uuid(), staged.uuid());
     assert_eq!(made.metadata.location(), staged.location());
     assert_eq!(made.version, 1);
-    assert_eq!(catalog.snapshots(&ident("a.t")).await.unwrap()[0].snapshot_id, 1);
-    let loaded = house.other.load_table(&ident("a.t")).await.unwrap();
+    assert_eq!(catalog.tables().snapshots(&ident("a.t")).await.unwrap()[0].snapshot_id, 1);
+    let loaded = house.other.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(loaded.metadata, made.metadata);
 
     let again = catalog.commit(sent).await.unwrap();
@@ -386,7 +390,7 @@ async fn a_table_that_was_not_staged_is_made_by_its_updates_with_its_folders() {
 }
 
 async fn rival(catalog: &Catalog) -> TableMetadata {
-    catalog.stage_table(&suite::levels("a"), new_table("rival")).await.unwrap()
+    catalog.tables().stage(&suite::levels("a"), new_table("rival")).await.unwrap()
 }
 
 #[tokio::test]
@@ -395,7 +399,7 @@ async fn a_transaction_changes_all_its_tables_or_none() {
     let catalog = &house.catalog;
     create(catalog, "a.one").await;
     create(catalog, "a.two").await;
-    let staged = catalog.stage_table(&suite::levels("a"), new_table("new")).await.unwrap();
+    let staged = catalog.tables().stage(&suite::levels("a"), new_table("new")).await.unwrap();
     let files = house.files().await;
 
     let failing = change(
@@ -412,13 +416,13 @@ async fn a_transaction_changes_all_its_tables_or_none() {
     let twice = catalog.commit_all(vec![set("a.one", "k", "v"), set("a.one", "l", "v")]).await;
     assert!(matches!(twice, Err(CatalogError::Invalid(_))));
     assert_eq!(house.files().await, files);
-    assert_eq!(catalog.load_table(&ident("a.one")).await.unwrap().version, 1);
-    assert!(catalog.load_table(&ident("a.new")).await.is_err());
+    assert_eq!(catalog.tables().load(&ident("a.one")).await.unwrap().version, 1);
+    assert!(catalog.tables().load(&ident("a.new")).await.is_err());
 
     let all = vec![set("a.two", "k", "v"), finish("a.new", &staged), set("a.one", "k", "v")];
     catalog.commit_all(all).await.unwrap();
     for (table, version) in [("a.one", 2), ("a.two", 2), ("a.new", 1)] {
-        assert_eq!(house.other.load_table(&ident(table)).await.unwrap().version, version);
+        assert_eq!(house.other.tables().load(&ident(table)).await.unwrap().version, version);
     }
     catalog.commit_all(Vec::new()).await.unwrap();
 }
@@ -441,8 +445,8 @@ async fn crossing_transactions_neither_deadlock_nor_tear() {
         }
     });
     join_all(commits).await;
-    let one = house.catalog.load_table(&ident("a.one")).await.unwrap();
-    let two = house.catalog.load_table(&ident("a.two")).await.unwrap();
+    let one = house.catalog.tables().load(&ident("a.one")).await.unwrap();
+    let two = house.catalog.tables().load(&ident("a.two")).await.unwrap();
     assert_eq!(one.metadata.properties().len(), 20);
     assert_eq!(one.metadata.properties(), two.metadata.properties());
     assert_eq!((one.version, two.version), (21, 21));
@@ -453,15 +457,15 @@ async fn a_renamed_table_keeps_its_files_and_state() {
     let house = house().await;
     let catalog = &house.catalog;
     let made = create(catalog, "a.t").await;
-    catalog.ensure_namespace(&suite::levels("b"), &Properties::new()).await.unwrap();
-    catalog.rename_table(&ident("a.t"), &ident("b.u")).await.unwrap();
-    let moved = catalog.load_table(&ident("b.u")).await.unwrap();
+    catalog.namespaces().ensure(&suite::levels("b"), &Properties::new()).await.unwrap();
+    catalog.tables().rename(&ident("a.t"), &ident("b.u")).await.unwrap();
+    let moved = catalog.tables().load(&ident("b.u")).await.unwrap();
     assert_eq!(moved.metadata, made.metadata);
-    assert!(catalog.load_table(&ident("a.t")).await.is_err());
+    assert!(catalog.tables().load(&ident("a.t")).await.is_err());
     catalog.commit(set("b.u", "k", "v")).await.unwrap();
     let new = create(catalog, "a.t").await;
     assert_ne!(new.metadata.location(), made.metadata.location());
-    let taken = catalog.rename_table(&ident("a.t"), &ident("b.u")).await;
+    let taken = catalog.tables().rename(&ident("a.t"), &ident("b.u")).await;
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
 }
 
@@ -472,21 +476,21 @@ async fn a_dropped_table_can_be_registered_again() {
     let made = create(catalog, "a.t").await;
     let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
     let before = catalog.commit(sent).await.unwrap();
-    catalog.drop_table(&ident("a.t"), false).await.unwrap();
-    assert!(catalog.load_table(&ident("a.t")).await.is_err());
+    catalog.tables().drop(&ident("a.t"), false).await.unwrap();
+    assert!(catalog.tables().load(&ident("a.t")).await.is_err());
     let a = suite::levels("a");
     let spelling = before.metadata_location.replacen("file:///", "file:/", 1);
-    let adopted = catalog.register_table(&a, "u", &spelling).await.unwrap();
+    let adopted = catalog.tables().register(&a, "u", &spelling).await.unwrap();
     assert_eq!(adopted.metadata, before.metadata);
-    assert_eq!(catalog.snapshots(&ident("a.u")).await.unwrap().len(), 1);
+    assert_eq!(catalog.tables().snapshots(&ident("a.u")).await.unwrap().len(), 1);
     catalog.commit(set("a.u", "k", "v")).await.unwrap();
-    let twice = catalog.register_table(&a, "u", &before.metadata_location).await;
+    let twice = catalog.tables().register(&a, "u", &before.metadata_location).await;
     assert!(matches!(twice, Err(CatalogError::AlreadyExists(_))), "{twice:?}");
-    let twice = catalog.register_table(&a, "v", &before.metadata_location).await;
+    let twice = catalog.tables().register(&a, "v", &before.metadata_location).await;
     assert!(matches!(twice, Err(CatalogError::Registered(uuid)) if uuid == before.metadata.uuid()));
-    let nothing = catalog.register_table(&a, "w", &own_list(&made, 77)).await;
+    let nothing = catalog.tables().register(&a, "w", &own_list(&made, 77)).await;
     assert!(matches!(nothing, Err(CatalogError::Invalid(_))));
-    let outside = catalog.register_table(&a, "w", "file:///etc/passwd").await;
+    let outside = catalog.tables().register(&a, "w", "file:///etc/passwd").await;
     assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))));
 }
 
@@ -504,7 +508,7 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     let register = async |json: &Value, location: &str| {
         let bytes = serde_json::to_vec(json).unwrap();
         catalog.storage().put(location, bytes.into()).await.unwrap();
-        catalog.register_table(&suite::levels("a"), "x", location).await
+        catalog.tables().register(&suite::levels("a"), "x", location).await
     };
     let mut of_others = json.clone();
     of_others["snapshots"][0]["manifest-list"] = json!(own_list(&victim, 1));
@@ -515,7 +519,7 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
     let taken = register(&json, &format!("{forged}.2")).await;
     assert!(matches!(taken, Err(CatalogError::Invalid(_))), "the place is another table's");
-    catalog.drop_table(&ident("a.t"), false).await.unwrap();
+    catalog.tables().drop(&ident("a.t"), false).await.unwrap();
     let taken = register(&json, &format!("{forged}.2")).await;
     assert!(matches!(taken, Err(CatalogError::Invalid(_))), "that one can be had back");
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
@@ -553,12 +557,12 @@ async fn locations_outside_of_the_table_are_refused() {
     }
     for outside in ["file:///tmp/x", house.root(), "s3://b/x"] {
         let table = CreateTable { location: Some(outside.to_owned()), ..new_table("x") };
-        let refused = catalog.create_table(&suite::levels("a"), table).await;
+        let refused = catalog.tables().create(&suite::levels("a"), table).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
     }
     let paths = HashMap::from([("write.data.path".to_owned(), "file:///tmp".to_owned())]);
     let table = CreateTable { properties: paths, ..new_table("x") };
-    let refused = catalog.create_table(&suite::levels("a"), table).await;
+    let refused = catalog.tables().create(&suite::levels("a"), table).await;
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
     assert_eq!(house.files().await, files);
 }
@@ -569,7 +573,7 @@ async fn a_client_may_choose_a_place_inside_the_warehouse() {
     let wanted = format!("{}/custom/place", house.root());
     let spelling = format!("{}/", wanted.replacen("file:///", "file:/", 1));
     let table = CreateTable { location: Some(spelling), ..new_table("t") };
-    let made = house.catalog.create_table(&suite::levels("a"), table).await.unwrap();
+    let made = house.catalog.tables().create(&suite::levels("a"), table).await.unwrap();
     assert_eq!(made.metadata.location(), wanted);
     let moved = format!("{}/custom/moved", house.root());
     let spelling = moved.replacen("file:///", "file:/", 1);
@@ -592,14 +596,14 @@ async fn old_metadata_files_are_deleted_after_a_grace_when_the_table_wants_it() 
         catalog.commit(set("a.t", "n", &n.to_string())).await.unwrap();
     }
     assert_eq!(house.files().await.len(), 5);
-    assert_eq!(catalog.delete_obsolete(10).await.unwrap(), 0);
+    assert_eq!(catalog.upkeep().delete_obsolete(10).await.unwrap(), 0);
     house.clock.fetch_add(10 * 60 * 1000 + 10, Ordering::SeqCst);
-    assert_eq!(catalog.delete_obsolete(1).await.unwrap(), 1);
-    assert_eq!(catalog.delete_obsolete(10).await.unwrap(), 1);
+    assert_eq!(catalog.upkeep().delete_obsolete(1).await.unwrap(), 1);
+    assert_eq!(catalog.upkeep().delete_obsolete(10).await.unwrap(), 1);
     let files = house.files().await;
     assert_eq!(files.len(), 3);
     assert!(!files.contains(&made.metadata_location));
-    assert_eq!(house.other.load_table(&ident("a.t")).await.unwrap().version, 5);
+    assert_eq!(house.other.tables().load(&ident("a.t")).await.unwrap().version, 5);
 }
 
 #[tokio::test]
@@ -622,14 +626,14 @@ async fn a_purged_table_loses_its_own_files_and_nobody_elses() {
     let sent = change("a.t", on_main(Some(1)), add_snapshot(&made, 2, &broken));
     catalog.commit(sent).await.unwrap();
 
-    catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 0, "it can still be had back");
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
-    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 0, "readers get their grace");
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 0, "readers get their grace");
     house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
     // Three metadata files, two manifest lists, a manifest and a data file.
-    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 7);
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 7);
     let mut left = vec![kept.metadata_location, foreign, orphan];
     left.sort();
     assert_eq!(house.files().await, left);
@@ -683,8 +687,8 @@ async fn a_purge_does_not_reach_a_place_whose_name_only_begins_alike() {
         location: Some(format!("{}/{name}", house.root())),
         ..new_table(name)
     };
-    let made = catalog.create_table(&a, at("test")).await.unwrap();
-    let neighbour = catalog.create_table(&a, at("test2")).await.unwrap();
+    let made = catalog.tables().create(&a, at("test")).await.unwrap();
+    let neighbour = catalog.tables().create(&a, at("test2")).await.unwrap();
     let own = format!("{}/data/1.parquet", made.metadata.location());
     let theirs = format!("{}/data/1.parquet", neighbour.metadata.location());
     for file in [&own, &theirs] {
@@ -694,11 +698,11 @@ async fn a_purge_does_not_reach_a_place_whose_name_only_begins_alike() {
     let list = write_list(catalog, &made, 1, &[&own, &theirs]).await;
     let sent = change("a.test", on_main(None), add_snapshot(&made, 1, &list));
     catalog.commit(sent).await.unwrap();
-    catalog.drop_table(&ident("a.test"), true).await.unwrap();
+    catalog.tables().drop(&ident("a.test"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
-    while catalog.delete_obsolete(100).await.unwrap() > 0 {}
+    while catalog.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
     assert_eq!(house.files().await, [theirs, neighbour.metadata_location]);
 }
 
@@ -724,8 +728,8 @@ async fn a_commit_that_fails_deletes_no_metadata_that_is_still_in_use() {
     assert!(matches!(refused, Err(CatalogError::CommitFailed(_))));
     assert_eq!(queued().await, files);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
-    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), files.len());
-    let cold = house.other.load_present_table(&ident("a.t")).await.unwrap();
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), files.len());
+    let cold = house.other.tables().load_present(&ident("a.t")).await.unwrap();
     assert_eq!(cold.metadata, before.metadata);
     for entry in cold.metadata.metadata_log() {
         assert!(catalog.storage().exists(&entry.metadata_file).await.unwrap());
@@ -740,7 +744,7 @@ async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
         let house = house().await;
         create(&house.catalog, "a.t").await;
         house.catalog.commit(set("a.t", "k", "v")).await.unwrap();
-        house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+        house.catalog.tables().drop(&ident("a.t"), true).await.unwrap();
         house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
         let mut polls = 0;
         let mut purge = Box::pin(house.catalog.trash().empty(10));
@@ -755,7 +759,7 @@ async fn a_purge_that_is_cut_off_anywhere_is_finished_later() {
         drop(purge);
         house.other.trash().empty(10).await.unwrap();
         house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
-        while house.other.delete_obsolete(100).await.unwrap() > 0 {}
+        while house.other.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
         assert_eq!(house.files().await, Vec::<String>::new(), "cut off at {steps}");
         steps += 1;
     }
@@ -786,7 +790,7 @@ async fn a_commit_that_was_not_made_gives_up_no_file() {
         assert!(matches!(failed, Err(CatalogError::Metastore { .. })), "{failed:?}");
         assert_eq!(queued().await, Vec::<String>::new());
         house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
-        assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 0);
+        assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 0);
         assert_eq!(house.files().await, before);
     }
     catalog.commit(set("a.t", "k", "v")).await.unwrap();
@@ -798,11 +802,11 @@ async fn a_table_that_shares_its_files_is_dropped_without_them() {
     let house = house().await;
     create(&house.catalog, "a.t").await;
     house.catalog.commit(set("a.t", "gc.enabled", "false")).await.unwrap();
-    house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(house.catalog.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
-    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
+    assert_eq!(house.catalog.upkeep().delete_obsolete(10).await.unwrap(), 0);
     assert_eq!(house.files().await.len(), 2);
 }
 
@@ -813,7 +817,7 @@ async fn queued_files_outside_of_the_warehouse_are_left_alone() {
     let file =
         ObsoleteFile { location: format!("file://{}", outside.path().display()), not_before_ms: 0 };
     house.catalog.metastore().add_obsolete(&[file]).await.unwrap();
-    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 0);
+    assert_eq!(house.catalog.upkeep().delete_obsolete(10).await.unwrap(), 0);
     assert!(outside.path().exists());
     assert_eq!(
         house.catalog.metastore().obsolete(i64::MAX, 10).await.unwrap(),

@@ -8,7 +8,7 @@
 //! snapshot or file goes that a branch, a tag or a later snapshot needs.
 
 use super::{
-    Catalog, LoadedTable,
+    Catalog, LoadedTable, Upkeep,
     write::{TableWrite, check_made},
 };
 use crate::{
@@ -64,12 +64,12 @@ struct ThinningPlan {
     thinning: SnapshotThinning,
 }
 
-impl Catalog {
+impl Upkeep<'_> {
     /// Takes at most so many of the tables whose history has grown past its bound by commits of
-    /// this process. They are the caller's to thin: [`Catalog::thin`] notes one that it could not.
+    /// this process. They are the caller's to thin: [`Upkeep::thin`] notes one that it could not.
     #[must_use]
-    pub fn take_overgrown(&self, limit: usize) -> Vec<TableIdent> {
-        let mut tables = self.inner.overgrown.lock();
+    pub fn take_overgrown(self, limit: usize) -> Vec<TableIdent> {
+        let mut tables = self.0.inner.overgrown.lock();
         let taken: Vec<TableIdent> = tables.iter().take(limit).cloned().collect();
         tables.retain(|table| !taken.contains(table));
         taken
@@ -77,8 +77,8 @@ impl Catalog {
 
     /// Is notified when there is another one.
     #[must_use]
-    pub fn overgrown_wake(&self) -> Arc<Notify> {
-        Arc::clone(&self.inner.overgrown.wake)
+    pub fn overgrown_wake(self) -> Arc<Notify> {
+        Arc::clone(&self.0.inner.overgrown.wake)
     }
 
     /// Removes old snapshots of one of the service's tables, and queues the files that only they
@@ -88,14 +88,16 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::CommitFailed`] when another process was faster; others as
     /// [`Catalog::commit`]. The table is noted again.
-    pub async fn thin(&self, table: &TableIdent) -> Result<usize, CatalogError> {
-        let thinned = self.thin_once(table).await;
+    pub async fn thin(self, table: &TableIdent) -> Result<usize, CatalogError> {
+        let thinned = self.0.thin_once(table).await;
         if thinned.is_err() {
-            self.inner.overgrown.add(table);
+            self.0.inner.overgrown.add(table);
         }
         thinned
     }
+}
 
+impl Catalog {
     async fn thin_once(&self, table: &TableIdent) -> Result<usize, CatalogError> {
         // Reads manifest lists, which takes its time: others commit meanwhile.
         let Some(mut plan) = self.plan_thinning(table).await? else { return Ok(0) };

@@ -3,7 +3,7 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, location_rules, write::GRACE_MS};
+use super::{Catalog, Tables, location_rules, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
@@ -12,7 +12,6 @@ use crate::{
     metastore::{ChangeSet, DropTerms, NameKind, NewTable, ObsoleteFile, TableOrigin, TrashRow},
     storage,
 };
-use futures::{StreamExt, stream};
 use iceberg::{
     TableIdent,
     spec::{Manifest, ManifestList, TableMetadata},
@@ -25,11 +24,9 @@ use uuid::Uuid;
 const QUEUE_BATCH: usize = 1000;
 /// Most dropped tables in a list.
 const TRASH_LISTED_MAX: u32 = 10_000;
-/// Files deleted at the same time.
-const DELETES: usize = 8;
 /// When a file that could not be deleted, or a dropped table whose files could not be found, is
 /// tried again: others come first.
-const RETRY_MS: i64 = 10 * 60 * 1000;
+pub(super) const RETRY_MS: i64 = 10 * 60 * 1000;
 
 /// What dropping a table means.
 #[derive(Clone, Copy, Debug)]
@@ -58,17 +55,6 @@ impl Catalog {
         Trash(self)
     }
 
-    /// Removes a table from the catalog and gives its identity, by which it can be had back with
-    /// [`Trash::restore`] as long as the [`DropPolicy`] says; after that its files go if
-    /// `purge` is set and the policy allows it.
-    ///
-    /// # Errors
-    /// `NoSuchTable`, `Protected`, `Invalid` for a table that the service writes.
-    pub async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<Uuid, CatalogError> {
-        let (catalog, table) = (self.clone(), table.clone());
-        self.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
-    }
-
     async fn drop_to_the_end(&self, table: &TableIdent, purge: bool) -> Result<Uuid, CatalogError> {
         let _queue = self.inner.locks.lock(std::iter::once(table)).await;
         self.check_stays(table, "dropped").await?;
@@ -88,43 +74,18 @@ impl Catalog {
         self.forget(&row.metadata_location);
         Ok(row.uuid)
     }
+}
 
-    /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
-    /// cannot be deleted now is tried again later.
+impl Tables<'_> {
+    /// Removes a table from the catalog and gives its identity, by which it can be had back with
+    /// [`Trash::restore`] as long as the [`DropPolicy`] says; after that its files go if
+    /// `purge` is set and the policy allows it.
     ///
     /// # Errors
-    /// `Metastore`; `Storage` when nothing at all could be deleted.
-    pub async fn delete_obsolete(&self, limit: u32) -> Result<usize, CatalogError> {
-        let due = self.metastore().obsolete(self.now_ms(), limit).await?;
-        let deletes = due.into_iter().map(|location| async move {
-            let deleted = self.inner.storage.delete(&location).await;
-            (location, deleted)
-        });
-        let deletes: Vec<_> = stream::iter(deletes).buffer_unordered(DELETES).collect().await;
-        let (mut gone, mut put_off, mut failure) = (Vec::new(), Vec::new(), None);
-        let mut deleted = 0;
-        for (location, result) in deletes {
-            let Err(cause) = result else {
-                deleted += 1;
-                gone.push(location);
-                continue;
-            };
-            let error = &cause as &dyn std::error::Error;
-            if is_no_file(&cause) {
-                warn!(
-                    location,
-                    error, "a location that is not a file of the warehouse is not deleted"
-                );
-                gone.push(location);
-            } else {
-                warn!(location, error, "cannot delete a file yet");
-                put_off.push(location);
-                failure = Some(cause);
-            }
-        }
-        self.metastore().forget_obsolete(&gone).await?;
-        self.metastore().put_off_obsolete(&put_off, self.now_ms() + RETRY_MS).await?;
-        failure.filter(|_| gone.is_empty()).map_or(Ok(deleted), Err)
+    /// `NoSuchTable`, `Protected`, `Invalid` for a table that the service writes.
+    pub async fn drop(self, table: &TableIdent, purge: bool) -> Result<Uuid, CatalogError> {
+        let (catalog, table) = (self.0.clone(), table.clone());
+        self.0.to_the_end(async move { catalog.drop_to_the_end(&table, purge).await }).await
     }
 }
 
@@ -309,7 +270,7 @@ fn unless_lost<T>(
 }
 
 /// Whether there is nothing at a place that could be read or deleted, or the place is not ours.
-fn is_no_file(cause: &CatalogError) -> bool {
+pub(super) fn is_no_file(cause: &CatalogError) -> bool {
     storage::is_missing(cause)
         || matches!(
             cause,

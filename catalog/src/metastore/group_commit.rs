@@ -4,13 +4,21 @@
 //! Its one invariant: each of them is made whole or not at all, by itself. One that cannot be made
 //! is taken back to the savepoint before it, and the others go on. None is answered before the
 //! transaction that it is part of has ended; when that fails, all of them have failed.
+//!
+//! There is no timer. The first commit that comes to an empty queue starts a task that leads: it takes
+//! what waits, makes it one transaction, answers, and takes again what came meanwhile. So a commit that
+//! is alone waits for nobody, and under load a group is as large as what comes during one sync.
+//!
+//! A transaction goes through its commits in one order in all processes: first the lock on places, then
+//! new tables, then tables by identity. Whoever waits for a row holds only rows before it in that order,
+//! so transactions never wait in a circle.
 
 use super::{
     ChangeOrigin, ChangeSet, Metastore, NewTable, ObsoleteFile, SnapshotRow, TableOrigin,
     Watermark, database::RowLock, failed, fence, namespaces, outbox, outbox::RequestChanges,
     places, tables, transaction,
 };
-use crate::error::CatalogError;
+use crate::{background, error::CatalogError};
 use sqlx::{Any, AnyConnection, Connection, Transaction};
 use std::{
     collections::VecDeque,
@@ -35,7 +43,7 @@ pub struct PointerSwap {
     pub moved_to: Option<String>,
     /// The new watermark, if the commit moves it.
     pub watermark: Option<Watermark>,
-    /// Snapshots this commit adds: id, time in ms, first and last `seq` where known.
+    /// Snapshots this commit adds: id, time in ms, first and last number of the rows where known.
     pub snapshots: Vec<SnapshotRow>,
     /// Snapshots this commit removes; they leave the snapshot index.
     pub removed_snapshots: Vec<i64>,
@@ -119,6 +127,7 @@ impl CommitGroup {
             )));
         }
         queue.waiting.push_back(waiting);
+        // Under the same lock as `take`: no commit comes between the last look of a leader and its end.
         Ok(!std::mem::replace(&mut queue.is_led, true))
     }
 
@@ -176,7 +185,7 @@ impl Metastore {
         let (answer, answered) = oneshot::channel();
         if self.group.push(QueuedSwap { commit, answer })? {
             let metastore = self.clone();
-            spawn(async move { metastore.lead().await });
+            background::run("transactions", async move { metastore.lead().await });
         }
         let ended = "the task that carried it out ended early";
         answered.await.unwrap_or_else(|_| Err(CatalogError::CommitStateUnknown(ended.to_owned())))
@@ -233,6 +242,7 @@ impl Metastore {
                 outcome
             }));
         }
+        // One COMMIT, and one sync, for all that were made; what they changed is told in it too.
         if answers.iter().any(|answer| matches!(answer, Ok(SwapOutcome::Done))) {
             self.end_all(tx, "commit", &all).await?;
         }
@@ -256,6 +266,7 @@ impl AtomicCommit {
         &self,
         tx: &mut Transaction<'static, Any>,
     ) -> Result<Result<(SwapOutcome, Vec<RequestChanges>), CatalogError>, CatalogError> {
+        // Within a transaction this is a savepoint, and its rollback goes back to that.
         let mut part = Connection::begin(&mut **tx).await.map_err(failed("begin"))?;
         let made = self.make(&mut part).await;
         let ended = match &made {
@@ -271,13 +282,14 @@ impl AtomicCommit {
         &self,
         tx: &mut AnyConnection,
     ) -> Result<(SwapOutcome, Vec<RequestChanges>), CatalogError> {
+        // First of all: a request that is sent again finds its key taken and changes nothing.
         if let Some(id) = self.claim(tx).await? {
             return Ok((SwapOutcome::Repeated(id), Vec::new()));
         }
         let mut all = Vec::new();
         let mut operations = Vec::new();
         for table in &self.new {
-            if let TableOrigin::OfLog { watermark, namespace } = &table.comes {
+            if let TableOrigin::OfHolder { watermark, namespace } = &table.comes {
                 if !fence::lets_pass(tx, watermark.epoch).await? {
                     return Ok((SwapOutcome::Deposed(table.uuid), Vec::new()));
                 }
@@ -296,6 +308,7 @@ impl AtomicCommit {
         let mut ordered: Vec<&PointerSwap> = self.swaps.iter().collect();
         ordered.sort_by_key(|swap| swap.uuid);
         for swap in ordered {
+            // The row is locked from here to the end: what is told of it is what the swap finds.
             let from = tables::before(tx, swap.uuid, RowLock::Update).await?;
             match tables::swap(tx, swap).await? {
                 SwapOutcome::Done => (),
@@ -327,12 +340,4 @@ impl AtomicCommit {
         let swaps = self.swaps.iter().map(|swap| (swap.uuid, swap.metadata_location.as_str()));
         transaction::claim(tx, &self.origin, new.chain(swaps).next()).await
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a transaction goes on without the commits that it began with, and ends by itself"
-)]
-fn spawn(work: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(work);
 }

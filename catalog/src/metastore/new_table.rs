@@ -41,7 +41,7 @@ pub enum TableOrigin {
     /// It is new, and so is its identity.
     Created,
     /// It is new, and its first rows come from the holder of the fence.
-    OfLog {
+    OfHolder {
         /// How far that one is in it.
         watermark: Watermark,
         /// What its namespace has, which is made with it when it is not there. One that is there

@@ -20,7 +20,7 @@ pub struct Watermark {
     pub epoch: u64,
     /// The last position whose rows the table holds.
     pub position: u64,
-    /// Highest `seq` the table holds.
+    /// The highest number of a row that the table holds.
     pub last_seq: u64,
 }
 
@@ -281,7 +281,7 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     }
     match &table.comes {
         TableOrigin::Created => check_is_new(tx, table.uuid).await?,
-        TableOrigin::OfLog { watermark, .. } => {
+        TableOrigin::OfHolder { watermark, .. } => {
             check_is_new(tx, table.uuid).await?;
             move_watermark(tx, table.uuid, *watermark).await?;
         }

@@ -308,7 +308,7 @@ fn of_log(number: u128, epoch: u64) -> NewTable {
         metadata_location: "m".to_owned(),
         location: format!("s3://b/{number}"),
         snapshots: vec![SnapshotRow { snapshot_id: 7, timestamp_ms: 1, seq: Some((1, 2)) }],
-        comes: TableOrigin::OfLog {
+        comes: TableOrigin::OfHolder {
             watermark: Watermark { epoch, position: 5, last_seq: 2 },
             namespace: Some(noted),
         },
@@ -382,7 +382,7 @@ async fn group(metastore: &Metastore) {
     let other = NewTable { uuid: Uuid::from_u128(8), ..of_log(4, owner.epoch) };
     let mut same = NewTable { name: "dead_letters".to_owned(), ..other.clone() };
     same.location.push_str("/more");
-    let wrong = TableOrigin::OfLog { watermark, namespace: Some(Properties::new()) };
+    let wrong = TableOrigin::OfHolder { watermark, namespace: Some(Properties::new()) };
     let answers =
         at_once(metastore, &[NewTable { comes: wrong, ..same.clone() }, other], &[]).await;
     for answer in answers {

@@ -169,7 +169,7 @@ pub(super) async fn credentials(
     TablePath(ident): TablePath,
     caller: TableCaller,
 ) -> Result<Json<CredentialsAnswer>, RestError> {
-    let table = rest.catalog.load_table(&ident).await?;
+    let table = rest.catalog.tables().load(&ident).await?;
     let storage = rest.catalog.storage();
     let own = storage.normalize(table.metadata.location())?;
     let ClientAccess { config, prefix } = storage.client_access(&own, caller.scope(&ident)).await?;
@@ -192,7 +192,7 @@ pub(super) async fn sign(
         return Err(RestError::new(StatusCode::NOT_ACCEPTABLE, kind, text));
     }
     let JsonBody(request) = request?;
-    let LoadedTable { metadata, .. } = rest.catalog.load_table(&ident).await?;
+    let LoadedTable { metadata, .. } = rest.catalog.tables().load(&ident).await?;
     let own = storage.normalize(metadata.location())?;
     let signed = storage.sign(&own, caller.scope(&ident), request)?;
     // A signature is of one moment, and of one caller's rights.

@@ -112,7 +112,7 @@ async fn check_places(
     for update in &change.updates {
         let TableUpdate::SetLocation { location } = update else { continue };
         let Err(refused) = places::check(rest, caller, location) else { continue };
-        let stays = match rest.catalog.load_table(&change.table).await {
+        let stays = match rest.catalog.tables().load(&change.table).await {
             Ok(table) => places::is_same(table.metadata.location(), location),
             Err(_) => false,
         };

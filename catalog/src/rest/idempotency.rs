@@ -222,12 +222,12 @@ async fn now_at(
 /// The table as the request made it or, when that file is gone, as it is now.
 async fn table(rest: &RestState, made: (Uuid, String)) -> Result<LoadedTable, CatalogError> {
     let (uuid, location) = made;
-    if let Ok(table) = rest.catalog.load_file(uuid, &location).await {
+    if let Ok(table) = rest.catalog.tables().load_file(uuid, &location).await {
         return Ok(table);
     }
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
     let now = now.ok_or_else(|| CatalogError::NoSuchTable(uuid.to_string()))?;
-    rest.catalog.load_file(uuid, &now.metadata_location).await
+    rest.catalog.tables().load_file(uuid, &now.metadata_location).await
 }
 
 /// As [`table`].

@@ -93,7 +93,7 @@ pub(super) async fn plan(
     TablePath(table): TablePath,
     JsonBody(body): JsonBody<PlanBody>,
 ) -> Result<Json<Value>, RestError> {
-    let table = rest.catalog.load_table(&table).await?;
+    let table = rest.catalog.tables().load(&table).await?;
     let scan = ScanRequest::new(table, body)?;
     scan.check_selected()?;
     let plan = async |until| Ok(scan.completed(&rest, until).await?);
@@ -129,7 +129,7 @@ pub(super) async fn tasks(
     TablePath(table): TablePath,
     JsonBody(body): JsonBody<TasksBody>,
 ) -> Result<Json<Value>, RestError> {
-    let table = rest.catalog.load_table(&table).await?;
+    let table = rest.catalog.tables().load(&table).await?;
     let token = PlanToken::read(&body.plan_task).ok_or_else(no_such_task)?;
     let part = token.part.ok_or_else(no_such_task)?;
     let scan = ScanRequest::again(table, token).ok_or_else(no_such_task)?;
@@ -151,7 +151,7 @@ async fn named(
     table: &iceberg::TableIdent,
     names: &HashMap<String, String>,
 ) -> Result<ScanRequest, RestError> {
-    let table = rest.catalog.load_table(table).await?;
+    let table = rest.catalog.tables().load(table).await?;
     let token = names.get("plan").and_then(|plan| PlanToken::read(plan));
     let token = token.filter(|token| token.part.is_none());
     token.and_then(|token| ScanRequest::again(table, token)).ok_or_else(no_such_plan)

@@ -149,13 +149,13 @@ pub(super) async fn create(
     };
     if body.stage_create.unwrap_or_default() {
         let ident = path.table(&table.name)?;
-        let metadata = asked.rest().catalog.stage_table(&path.0, table).await?;
+        let metadata = asked.rest().catalog.tables().stage(&path.0, table).await?;
         let staged = StagedTable { ident, metadata };
         asked.catalog(RecordedAnswer::Staged(staged.text())).metastore().keep_request(None).await?;
         return staged.answer(asked.rest(), &caller).await;
     }
     let ident = path.table(&table.name)?;
-    let table = asked.catalog(RecordedAnswer::Table).create_table(&path.0, table).await?;
+    let table = asked.catalog(RecordedAnswer::Table).tables().create(&path.0, table).await?;
     let access = delegated(asked.rest(), &caller, &ident, table.metadata.location()).await?;
     Ok(loaded(asked.rest(), &table, &access, SnapshotMode::All))
 }
@@ -170,9 +170,9 @@ pub(super) async fn register(
     let (name, location) = (&body.name, &body.metadata_location);
     places::check(asked.rest(), &caller, location)?;
     let registered = if body.overwrite.unwrap_or_default() {
-        asked.catalog(RecordedAnswer::Table).register_over(&path.0, name, location).await
+        asked.catalog(RecordedAnswer::Table).tables().register_over(&path.0, name, location).await
     } else {
-        asked.catalog(RecordedAnswer::Table).register_table(&path.0, name, location).await
+        asked.catalog(RecordedAnswer::Table).tables().register(&path.0, name, location).await
     };
     let table = match registered {
         Ok(table) => table,
@@ -216,7 +216,7 @@ pub(super) async fn load(
             )));
         }
     };
-    let table = rest.catalog.load_present_table(&ident).await?;
+    let table = rest.catalog.tables().load_present(&ident).await?;
     let access = delegated(&rest, &caller, &ident, table.metadata.location()).await?;
     let etag = etag(&table, &access.tag, snapshots);
     if has_etag(&caller.headers, &etag) {
@@ -245,7 +245,7 @@ pub(super) async fn drop(
 ) -> Result<StatusCode, RestError> {
     // PyIceberg writes it as Python does: `True`.
     let purge = parameters.purge_requested.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
-    asked.catalog(RecordedAnswer::Empty).drop_table(&table, purge).await?;
+    asked.catalog(RecordedAnswer::Empty).tables().drop(&table, purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -254,7 +254,7 @@ pub(super) async fn unregister(
     asked: ChangeContext,
     TablePath(table): TablePath,
 ) -> Result<Json<CommitAnswer>, RestError> {
-    let table = asked.catalog(RecordedAnswer::Commit).unregister_table(&table).await?;
+    let table = asked.catalog(RecordedAnswer::Commit).tables().unregister(&table).await?;
     Ok(Json(CommitAnswer::new(asked.rest(), table)))
 }
 
@@ -264,7 +264,7 @@ pub(super) async fn rename(
     JsonBody(RenameBody { source, destination }): JsonBody<RenameBody>,
 ) -> Result<StatusCode, RestError> {
     let (source, destination) = (source.ident()?, destination.ident()?);
-    asked.catalog(RecordedAnswer::Empty).rename_table(&source, &destination).await?;
+    asked.catalog(RecordedAnswer::Empty).tables().rename(&source, &destination).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -525,7 +525,7 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     let now: crate::clock::NowMs = Arc::new(move || now.load(Ordering::Relaxed));
     let catalog = Catalog::new("icecore", source.storage.clone(), metastore, now);
     let levels = vec!["ns".to_owned()];
-    catalog.ensure_namespace(&levels, &BTreeMap::new()).await.unwrap();
+    catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
     let table = CreateTable {
         name: "t".to_owned(),
         schema: source.metadata.current_schema().as_ref().clone(),
@@ -535,7 +535,8 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
         location: None,
         properties: source.metadata.properties().clone(),
     };
-    source.metadata = catalog.create_table(&levels, table).await.unwrap().metadata.as_ref().clone();
+    source.metadata =
+        catalog.tables().create(&levels, table).await.unwrap().metadata.as_ref().clone();
     let ident = TableIdent::from_strs(["ns", "t"]).unwrap();
     for position in 1..=APPENDS {
         let mut append = append(vec![source.file("a")]);
@@ -546,12 +547,12 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
         clock.fetch_add(1_000, Ordering::Relaxed);
     }
     assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0);
-    assert!(100 <= catalog.thin(&ident).await.unwrap());
-    assert_eq!(catalog.delete_obsolete(1_000).await.unwrap(), 0, "too early");
+    assert!(100 <= catalog.upkeep().thin(&ident).await.unwrap());
+    assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "too early");
     clock.fetch_add(OBSOLETE_GRACE_MS, Ordering::Relaxed);
-    assert!(catalog.delete_obsolete(1_000).await.unwrap() > 50);
+    assert!(catalog.upkeep().delete_obsolete(1_000).await.unwrap() > 50);
 
-    let loaded = catalog.load_table(&ident).await.unwrap();
+    let loaded = catalog.tables().load(&ident).await.unwrap();
     source.metadata = loaded.metadata.as_ref().clone();
     let current = source.metadata.current_snapshot_id().unwrap();
     let live = source.live(current).await;

@@ -31,7 +31,7 @@ impl House {
         let now = clock.clone();
         let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
         let levels = vec!["a".to_owned()];
-        catalog.ensure_namespace(&levels, &BTreeMap::new()).await.unwrap();
+        catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
         let field = NestedField::required(1, "seq", Type::Primitive(PrimitiveType::Long));
         let events = CreateTable {
             name: "events".to_owned(),
@@ -42,7 +42,7 @@ impl House {
             location: None,
             properties: [(MANAGED.to_owned(), "true".to_owned())].into(),
         };
-        catalog.create_table(&levels, events).await.unwrap();
+        catalog.tables().create(&levels, events).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         Self { catalog, clock, table, _folder: folder }
     }
@@ -64,7 +64,7 @@ impl House {
     }
 
     async fn snapshots(&self) -> usize {
-        self.catalog.load_table(&self.table).await.unwrap().metadata.snapshots().len()
+        self.catalog.tables().load(&self.table).await.unwrap().metadata.snapshots().len()
     }
 }
 
@@ -80,7 +80,7 @@ async fn commits_leave_old_snapshots_to_the_job() {
     wake.notified().await;
     assert_eq!(job.tick().await.unwrap(), Progress::Done);
     assert!(house.snapshots().await <= SNAPSHOTS_MAX);
-    let newest = house.catalog.load_table(&house.table).await.unwrap();
+    let newest = house.catalog.tables().load(&house.table).await.unwrap();
     assert_eq!(newest.watermark.unwrap().position, bound + 10, "the log's mark stays");
     assert_eq!(job.tick().await.unwrap(), Progress::Idle);
     house.append(bound + 11..=bound + 12).await;

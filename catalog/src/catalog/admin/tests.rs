@@ -38,19 +38,19 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, CatalogError>, part: &str) {
 async fn statistics_count_what_the_manifests_hold() {
     let house = house().await;
     let empty = create(&house.catalog, "a.empty").await;
-    let stats = house.catalog.table_stats(&ident("a.empty")).await.unwrap();
+    let stats = house.catalog.tables().stats(&ident("a.empty")).await.unwrap();
     let bytes = house.catalog.storage().size(&empty.metadata_location).await.unwrap();
     assert_eq!((stats.data_files, stats.snapshots, stats.metadata_bytes), (0, 0, bytes));
 
     with_history(&house, "a.t").await;
     house.clock.fetch_add(60_000, Ordering::SeqCst);
     house.catalog.metastore().protect_table(&vec!["a".to_owned()], "t", true).await.unwrap();
-    let stats = house.catalog.table_stats(&ident("a.t")).await.unwrap();
+    let stats = house.catalog.tables().stats(&ident("a.t")).await.unwrap();
     assert_eq!((stats.data_files, stats.data_rows, stats.data_bytes), (1, 1, 1));
     assert_eq!((stats.small_files, stats.delete_files, stats.manifests), (1, 0, 1));
     assert_eq!((stats.snapshots, stats.is_protected), (3, true));
     assert!(stats.age_ms >= 55_000, "{}", stats.age_ms);
-    let missing = house.catalog.table_stats(&ident("a.none")).await;
+    let missing = house.catalog.tables().stats(&ident("a.none")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
 }
 
@@ -60,30 +60,30 @@ async fn snapshots_get_names_and_lose_them() {
     let catalog = &house.catalog;
     let t = ident("a.t");
     create(catalog, "a.t").await;
-    invalid(catalog.create_ref(&t, "x", RefKind::Tag, None).await, "no snapshot to name");
-    house.catalog.drop_table(&t, false).await.unwrap();
+    invalid(catalog.refs().create(&t, "x", RefKind::Tag, None).await, "no snapshot to name");
+    house.catalog.tables().drop(&t, false).await.unwrap();
     with_history(&house, "a.t").await;
 
-    catalog.create_ref(&t, "first", RefKind::Tag, Some(1)).await.unwrap();
-    catalog.create_ref(&t, "work", RefKind::Branch, None).await.unwrap();
-    let refs = catalog.refs(&t).await.unwrap();
+    catalog.refs().create(&t, "first", RefKind::Tag, Some(1)).await.unwrap();
+    catalog.refs().create(&t, "work", RefKind::Branch, None).await.unwrap();
+    let refs = catalog.refs().list(&t).await.unwrap();
     assert_eq!(refs.keys().collect::<Vec<_>>(), ["first", "main", "work"]);
     assert_eq!((refs["first"].snapshot_id, refs["first"].is_branch()), (1, false));
     assert_eq!((refs["work"].snapshot_id, refs["work"].is_branch()), (3, true));
 
-    let taken = catalog.create_ref(&t, "first", RefKind::Branch, None).await;
+    let taken = catalog.refs().create(&t, "first", RefKind::Branch, None).await;
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
-    invalid(catalog.create_ref(&t, "y", RefKind::Tag, Some(99)).await, "no snapshot 99");
-    invalid(catalog.create_ref(&t, "", RefKind::Tag, None).await, "Invalid");
-    invalid(catalog.drop_ref(&t, "main", None).await, "cannot be dropped");
-    invalid(catalog.drop_ref(&t, "none", None).await, "no branch or tag");
+    invalid(catalog.refs().create(&t, "y", RefKind::Tag, Some(99)).await, "no snapshot 99");
+    invalid(catalog.refs().create(&t, "", RefKind::Tag, None).await, "Invalid");
+    invalid(catalog.refs().drop(&t, "main", None).await, "cannot be dropped");
+    invalid(catalog.refs().drop(&t, "none", None).await, "no branch or tag");
     let (branch, tag) = (Some(RefKind::Branch), Some(RefKind::Tag));
-    invalid(catalog.drop_ref(&t, "first", branch).await, "`first` is a tag");
-    invalid(catalog.drop_ref(&t, "work", tag).await, "`work` is a branch");
-    assert_eq!(catalog.refs(&t).await.unwrap().len(), 3);
-    catalog.drop_ref(&t, "first", tag).await.unwrap();
-    assert_eq!(catalog.refs(&t).await.unwrap().len(), 2);
-    catalog.drop_ref(&t, "work", None).await.unwrap();
+    invalid(catalog.refs().drop(&t, "first", branch).await, "`first` is a tag");
+    invalid(catalog.refs().drop(&t, "work", tag).await, "`work` is a branch");
+    assert_eq!(catalog.refs().list(&t).await.unwrap().len(), 3);
+    catalog.refs().drop(&t, "first", tag).await.unwrap();
+    assert_eq!(catalog.refs().list(&t).await.unwrap().len(), 2);
+    catalog.refs().drop(&t, "work", None).await.unwrap();
 }
 
 #[tokio::test]
@@ -92,18 +92,21 @@ async fn a_branch_moves_forward_only_along_its_own_history() {
     let catalog = &house.catalog;
     let t = ident("a.t");
     let table = with_history(&house, "a.t").await;
-    catalog.create_ref(&t, "old", RefKind::Branch, Some(1)).await.unwrap();
-    catalog.create_ref(&t, "tag", RefKind::Tag, Some(1)).await.unwrap();
-    invalid(catalog.fast_forward(&t, "tag", "main").await, "is a tag");
-    catalog.fast_forward(&t, "old", "main").await.unwrap();
-    assert_eq!(catalog.refs(&t).await.unwrap()["old"].snapshot_id, 3);
+    catalog.refs().create(&t, "old", RefKind::Branch, Some(1)).await.unwrap();
+    catalog.refs().create(&t, "tag", RefKind::Tag, Some(1)).await.unwrap();
+    invalid(catalog.refs().fast_forward(&t, "tag", "main").await, "is a tag");
+    catalog.refs().fast_forward(&t, "old", "main").await.unwrap();
+    assert_eq!(catalog.refs().list(&t).await.unwrap()["old"].snapshot_id, 3);
     // `main` stays where it is once another line of history left it.
     let list = own_list(&table, 4);
     catalog.storage().put(&list, bytes::Bytes::from_static(b"x")).await.unwrap();
-    let table = catalog.load_table(&t).await.unwrap();
-    catalog.rollback(&t, 2).await.unwrap();
-    invalid(catalog.fast_forward(&t, "old", "main").await, "has commits that `main` does not have");
-    let main = catalog.fast_forward(&t, "main", "old").await.unwrap();
+    let table = catalog.tables().load(&t).await.unwrap();
+    catalog.refs().rollback(&t, 2).await.unwrap();
+    invalid(
+        catalog.refs().fast_forward(&t, "old", "main").await,
+        "has commits that `main` does not have",
+    );
+    let main = catalog.refs().fast_forward(&t, "main", "old").await.unwrap();
     assert_eq!(main.metadata.current_snapshot_id(), table.metadata.current_snapshot_id());
 }
 
@@ -113,11 +116,11 @@ async fn a_table_goes_back_to_an_ancestor() {
     let catalog = &house.catalog;
     let t = ident("a.t");
     with_history(&house, "a.t").await;
-    let back = catalog.rollback(&t, 2).await.unwrap();
+    let back = catalog.refs().rollback(&t, 2).await.unwrap();
     assert_eq!(back.metadata.current_snapshot_id(), Some(2));
     assert!(back.metadata.snapshot_by_id(3).is_some(), "nothing is lost");
-    invalid(catalog.rollback(&t, 3).await, "not an ancestor");
-    invalid(catalog.rollback(&t, 99).await, "no snapshot 99");
+    invalid(catalog.refs().rollback(&t, 3).await, "not an ancestor");
+    invalid(catalog.refs().rollback(&t, 99).await, "no snapshot 99");
 }
 
 #[tokio::test]
@@ -128,18 +131,18 @@ async fn a_table_that_the_service_writes_goes_on_whoever_asks() {
         properties: [(retention::MANAGED.to_owned(), "true".to_owned())].into(),
         ..new_table("own")
     };
-    let made = catalog.create_table(&vec!["a".to_owned()], own).await.unwrap();
+    let made = catalog.tables().create(&vec!["a".to_owned()], own).await.unwrap();
     fill(&house, "a.own", made).await;
     let t = ident("a.own");
-    invalid(catalog.rollback(&t, 1).await, "acknowledged rows");
-    catalog.create_ref(&t, "b", RefKind::Branch, Some(1)).await.unwrap();
-    invalid(catalog.fast_forward(&t, "main", "b").await, "acknowledged rows");
+    invalid(catalog.refs().rollback(&t, 1).await, "acknowledged rows");
+    catalog.refs().create(&t, "b", RefKind::Branch, Some(1)).await.unwrap();
+    invalid(catalog.refs().fast_forward(&t, "main", "b").await, "acknowledged rows");
     let back = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch",
         "snapshot-id": 1}]);
     invalid(catalog.commit(change("a.own", json!([]), back)).await, "acknowledged rows");
     let gone = json!([{"action": "remove-snapshot-ref", "ref-name": "main"}]);
     invalid(catalog.commit(change("a.own", json!([]), gone)).await, "acknowledged rows");
-    assert_eq!(catalog.load_table(&t).await.unwrap().metadata.current_snapshot_id(), Some(3));
+    assert_eq!(catalog.tables().load(&t).await.unwrap().metadata.current_snapshot_id(), Some(3));
 }
 
 #[tokio::test]
@@ -149,20 +152,20 @@ async fn a_dropped_table_comes_back_until_its_time_is_over() {
     let t = ident("a.t");
     let table = with_history(&house, "a.t").await;
     let uuid = table.metadata.uuid();
-    catalog.drop_table(&t, true).await.unwrap();
+    catalog.tables().drop(&t, true).await.unwrap();
     let other = create(catalog, "a.t").await;
     let taken = catalog.trash().restore(uuid, None).await;
     assert!(matches!(taken, Err(CatalogError::AlreadyExists(_))));
     let back = catalog.trash().restore(uuid, Some(&ident("a.back"))).await.unwrap();
     assert_eq!(back, ident("a.back"));
-    let loaded = house.other.load_table(&back).await.unwrap();
+    let loaded = house.other.tables().load(&back).await.unwrap();
     assert_eq!(loaded.metadata, table.metadata);
-    assert_eq!(catalog.snapshots(&back).await.unwrap().len(), 3);
+    assert_eq!(catalog.tables().snapshots(&back).await.unwrap().len(), 3);
     assert!(catalog.trash().list().await.unwrap().is_empty());
 
     let files = house.files().await.len();
-    catalog.drop_table(&back, true).await.unwrap();
-    catalog.drop_table(&t, false).await.unwrap();
+    catalog.tables().drop(&back, true).await.unwrap();
+    catalog.tables().drop(&t, false).await.unwrap();
     assert_eq!(catalog.trash().list().await.unwrap().len(), 2);
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
@@ -172,7 +175,7 @@ async fn a_dropped_table_comes_back_until_its_time_is_over() {
     }
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     // Four metadata files, three lists and manifests; data files were never written but are named.
-    assert_eq!(catalog.delete_obsolete(100).await.unwrap(), 4 + 3 + 3 + 3);
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 4 + 3 + 3 + 3);
     assert_eq!(house.files().await.len(), files - 4 - 3 - 3);
 }
 
@@ -180,11 +183,11 @@ async fn a_dropped_table_comes_back_until_its_time_is_over() {
 async fn an_operator_may_purge_at_once() {
     let house = house().await;
     let made = create(&house.catalog, "a.t").await;
-    house.catalog.drop_table(&ident("a.t"), false).await.unwrap();
+    house.catalog.tables().drop(&ident("a.t"), false).await.unwrap();
     house.catalog.trash().purge(made.metadata.uuid()).await.unwrap();
     assert_eq!(house.catalog.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
-    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 1);
+    assert_eq!(house.catalog.upkeep().delete_obsolete(10).await.unwrap(), 1);
     let again = house.catalog.trash().purge(made.metadata.uuid()).await;
     assert!(matches!(again, Err(CatalogError::NoSuchTable(_))));
 }

@@ -89,7 +89,7 @@ async fn manifests(catalog: &Catalog, list: &str) -> Vec<iceberg::spec::Manifest
 
 /// The data files of the newest snapshot: name and the sequence number a reader gives it.
 async fn rows(catalog: &Catalog) -> Vec<(String, i64)> {
-    let table = catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = catalog.tables().load(&ident("a.t")).await.unwrap();
     let list = table.metadata.current_snapshot().unwrap().manifest_list();
     let mut rows = Vec::new();
     for manifest in manifests(catalog, list).await {
@@ -120,7 +120,7 @@ async fn clients_that_append_to_a_hot_table_never_lose() {
         let catalog = if client % 2 == 0 { &house.catalog } else { &house.other };
         async move {
             for n in 0..APPENDS {
-                let table = catalog.load_table(&ident("a.t")).await.unwrap();
+                let table = catalog.tables().load(&ident("a.t")).await.unwrap();
                 let id = 1 + client * APPENDS + n;
                 let append = client_append(catalog, &table, id, &format!("f{id:03}")).await;
                 let done = catalog.commit(append.clone()).await.unwrap();
@@ -137,7 +137,7 @@ async fn clients_that_append_to_a_hot_table_never_lose() {
     assert_eq!(names, (1..=all).map(|id| format!("f{id:03}")).collect::<Vec<_>>());
     let numbers: BTreeSet<i64> = rows.iter().map(|(_, number)| *number).collect();
     assert_eq!(numbers, (1..=all).collect(), "each append has a number of its own");
-    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(total(&table), all.to_string());
     assert_eq!(table.metadata.snapshots().len() as i64, all);
     assert!(table.version < 1 + all, "version {} for {all} commits", table.version);
@@ -210,9 +210,9 @@ async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its
     let names: Vec<(String, i64)> = rows(&house.catalog).await;
     let names: Vec<(&str, i64)> = names.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     assert_eq!(names, [("foreign", 2), ("late", 4), ("own1", 1), ("own2", 3)]);
-    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(total(&table), "4");
-    let seqs: Vec<_> = house.catalog.snapshots(&ident("a.t")).await.unwrap();
+    let seqs: Vec<_> = house.catalog.tables().snapshots(&ident("a.t")).await.unwrap();
     let seqs: BTreeSet<_> = seqs.into_iter().filter_map(|row| row.seq).collect();
     assert_eq!(seqs, BTreeSet::from([(1, 1), (2, 2)]));
 }
@@ -253,7 +253,7 @@ async fn only_a_plain_append_is_moved() {
     // A branch that was put back to before.
     let back = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch",
                        "snapshot-id": 1}]);
-    let now = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let now = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     let on_second = client_append(&house.catalog, &now, 5, "five").await;
     house.catalog.commit(change("a.t", json!([]), back)).await.unwrap();
     refused(&house, on_second).await;
@@ -371,7 +371,7 @@ async fn lose_answers(house: House, metastore: Metastore) {
     };
     for (turn, fault) in [(1, CommitFault::Before), (2, CommitFault::After), (3, CommitFault::Deaf)]
     {
-        let table = catalog.load_table(&ident("a.t")).await.unwrap();
+        let table = catalog.tables().load(&ident("a.t")).await.unwrap();
         let foreign =
             client_append(catalog, &table, i64::try_from(turn).unwrap(), &format!("f{turn}")).await;
         for append in [false, true] {
@@ -400,7 +400,7 @@ async fn lose_answers(house: House, metastore: Metastore) {
             };
             again.unwrap();
             // Another process reads what there is, whole.
-            let table = house.other.load_table(&ident("a.t")).await.unwrap();
+            let table = house.other.tables().load(&ident("a.t")).await.unwrap();
             assert_eq!(
                 table.metadata.snapshots().len() as u64,
                 2 * (turn - 1) + 1 + u64::from(append)
@@ -411,7 +411,7 @@ async fn lose_answers(house: House, metastore: Metastore) {
     let names: Vec<String> = rows(catalog).await.into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["f1", "f2", "f3", "own1", "own2", "own3"]);
     house.clock.fetch_add(i64::from(u32::MAX), std::sync::atomic::Ordering::SeqCst);
-    catalog.delete_obsolete(100).await.unwrap();
+    catalog.upkeep().delete_obsolete(100).await.unwrap();
     assert_eq!(rows(&house.other).await.len(), 6, "nothing that is read was given up");
 }
 
@@ -438,7 +438,7 @@ async fn a_transaction_whose_answer_is_lost_is_made_once_or_not_at_all() {
     create(catalog, "a.other").await;
     for (turn, fault) in [(1, CommitFault::Before), (2, CommitFault::After), (3, CommitFault::Deaf)]
     {
-        let table = catalog.load_table(&ident("a.t")).await.unwrap();
+        let table = catalog.tables().load(&ident("a.t")).await.unwrap();
         let sent = client_append(catalog, &table, turn, &format!("f{turn}")).await;
         // It came too late for what it was built on, so its list is written anew.
         let rival = client_append(catalog, &table, 10 + turn, &format!("rival{turn}")).await;
@@ -461,9 +461,9 @@ async fn a_transaction_whose_answer_is_lost_is_made_once_or_not_at_all() {
             }
         }
         catalog.commit_all(both).await.unwrap();
-        let table = house.other.load_table(&ident("a.t")).await.unwrap();
+        let table = house.other.tables().load(&ident("a.t")).await.unwrap();
         assert_eq!(table.metadata.snapshots().len(), 2 * usize::try_from(turn).unwrap());
-        let other = house.other.load_table(&ident("a.other")).await.unwrap();
+        let other = house.other.tables().load(&ident("a.other")).await.unwrap();
         assert!(other.metadata.properties().contains_key(&key));
         rows(&house.other).await;
     }
@@ -489,7 +489,7 @@ async fn more_commits_than_a_queue_holds_are_told_to_come_again() {
     for commit in join_all(waiting).await {
         commit.unwrap();
     }
-    let after = house.catalog.load_table(&table).await.unwrap();
+    let after = house.catalog.tables().load(&table).await.unwrap();
     assert_eq!(after.metadata.properties().len(), QUEUE_MAX);
     assert_eq!(usize::try_from(after.version).unwrap(), 1 + QUEUE_MAX / BATCH_MAX);
 }
@@ -526,6 +526,6 @@ async fn a_repeat_that_meets_its_first_sending_is_done_before_only_if_that_one_w
     let [first, again] = sent_twice(&house, &metastore, CommitFault::Before).await;
     assert!(matches!(first, Err(CatalogError::Metastore { .. })), "{first:?}");
     again.expect("nothing was carried out before");
-    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!((table.metadata.properties().len(), table.version), (2, 3));
 }

@@ -24,14 +24,14 @@ async fn an_older_state_is_registered_over_a_table() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = create(catalog, "a.t").await;
     let changed = catalog.commit(set("a.t", "k", "v")).await.unwrap();
-    let refused = catalog.register_table(&a, "t", &made.metadata_location).await;
+    let refused = catalog.tables().register(&a, "t", &made.metadata_location).await;
     assert!(matches!(refused, Err(CatalogError::AlreadyExists(_))));
-    let back = catalog.register_over(&a, "t", &made.metadata_location).await.unwrap();
+    let back = catalog.tables().register_over(&a, "t", &made.metadata_location).await.unwrap();
     assert_eq!(back.metadata, made.metadata);
     assert_eq!(back.version, changed.version + 1, "a commit built before is not taken for new");
-    assert_eq!(house.other.load_table(&ident("a.t")).await.unwrap().metadata, made.metadata);
+    assert_eq!(house.other.tables().load(&ident("a.t")).await.unwrap().metadata, made.metadata);
     // Nothing of what was there is lost: the newer state comes back the same way.
-    let again = catalog.register_over(&a, "t", &changed.metadata_location).await.unwrap();
+    let again = catalog.tables().register_over(&a, "t", &changed.metadata_location).await.unwrap();
     assert_eq!(again.metadata, changed.metadata);
 }
 
@@ -41,17 +41,17 @@ async fn another_table_is_registered_in_the_place_of_one() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = create(catalog, "a.t").await;
     let copy = copy_of(&house, &made, 7, "1").await;
-    let new = catalog.register_over(&a, "t", &copy).await.unwrap();
+    let new = catalog.tables().register_over(&a, "t", &copy).await.unwrap();
     assert_eq!((new.metadata.uuid().as_u128(), new.version), (7, 1));
-    assert_eq!(house.other.load_table(&ident("a.t")).await.unwrap().metadata, new.metadata);
+    assert_eq!(house.other.tables().load(&ident("a.t")).await.unwrap().metadata, new.metadata);
     // The name need not be taken, and may not be a view's.
     let copy = copy_of(&house, &made, 8, "1").await;
-    catalog.register_over(&a, "free", &copy).await.unwrap();
-    let taken = catalog.register_over(&a, "t", &copy).await;
+    catalog.tables().register_over(&a, "free", &copy).await.unwrap();
+    let taken = catalog.tables().register_over(&a, "t", &copy).await;
     assert!(matches!(taken, Err(CatalogError::Registered(_))), "it has the name `free`");
-    let nowhere = catalog.register_over(&suite::levels("none"), "t", &copy).await;
+    let nowhere = catalog.tables().register_over(&suite::levels("none"), "t", &copy).await;
     assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
-    let outside = catalog.register_over(&a, "t", "file:///etc/passwd").await;
+    let outside = catalog.tables().register_over(&a, "t", "file:///etc/passwd").await;
     assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))));
 }
 
@@ -62,7 +62,7 @@ async fn a_file_that_was_written_anew_is_read_anew() {
     let made = create(catalog, "a.t").await;
     for key in ["1", "2"] {
         let copy = copy_of(&house, &made, 7, key).await;
-        let table = catalog.register_over(&a, "u", &copy).await.unwrap();
+        let table = catalog.tables().register_over(&a, "u", &copy).await.unwrap();
         assert_eq!(table.metadata.properties()["copy"], key);
     }
 }
@@ -77,9 +77,9 @@ async fn a_table_that_a_log_is_written_to_is_not_registered_over() {
     moved.watermark = Some(Watermark { epoch: 1, position: 2, last_seq: 3 });
     moved.snapshots = vec![SnapshotRow { snapshot_id: 1, timestamp_ms: 1, seq: None }];
     catalog.metastore().commit(&[moved]).await.unwrap();
-    let refused = catalog.register_over(&a, "t", &copy).await;
+    let refused = catalog.tables().register_over(&a, "t", &copy).await;
     assert!(matches!(refused, Err(CatalogError::Invalid(text)) if text.contains("drop it first")));
-    let same = catalog.load_table(&ident("a.t")).await.unwrap();
+    let same = catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(same.metadata.uuid(), made.metadata.uuid());
 }
 
@@ -90,19 +90,19 @@ async fn an_unregistered_table_leaves_with_its_state_and_comes_back() {
     create(catalog, "a.t").await;
     let changed = catalog.commit(set("a.t", "k", "v")).await.unwrap();
     let files = house.files().await;
-    let left = house.other.unregister_table(&ident("a.t")).await.unwrap();
+    let left = house.other.tables().unregister(&ident("a.t")).await.unwrap();
     assert_eq!((&left.metadata, &left.metadata_location), {
         (&changed.metadata, &changed.metadata_location)
     });
     assert_eq!(house.files().await, files);
     assert_eq!(catalog.metastore().obsolete(i64::MAX, 10).await.unwrap(), Vec::<String>::new());
-    let twice = catalog.unregister_table(&ident("a.t")).await;
+    let twice = catalog.tables().unregister(&ident("a.t")).await;
     assert!(matches!(twice, Err(CatalogError::NoSuchTable(_))));
-    let back = catalog.register_table(&a, "t", &left.metadata_location).await.unwrap();
+    let back = catalog.tables().register(&a, "t", &left.metadata_location).await.unwrap();
     assert_eq!(back.metadata, changed.metadata);
     // One whose metadata is gone stays: nobody could register it anywhere.
     catalog.storage().delete(&back.metadata_location).await.unwrap();
-    let gone = catalog.unregister_table(&ident("a.t")).await;
+    let gone = catalog.tables().unregister(&ident("a.t")).await;
     assert!(matches!(gone, Err(CatalogError::MissingMetadata(_))));
     assert_eq!(catalog.metastore().tables(&a).await.unwrap(), ["t"]);
 }
@@ -118,15 +118,15 @@ async fn a_commit_from_before_a_table_left_is_lost_once_it_is_back() {
         let metadata = metadata.build().unwrap().metadata;
         let late = TableWrite::new(ident("a.t"), Some(base.clone()), metadata, NOW);
         if undropped {
-            catalog.drop_table(&ident("a.t"), false).await.unwrap();
+            catalog.tables().drop(&ident("a.t"), false).await.unwrap();
             catalog.trash().restore(base.metadata.uuid(), None).await.unwrap();
         } else {
-            catalog.unregister_table(&ident("a.t")).await.unwrap();
-            catalog.register_table(&a, "t", &base.metadata_location).await.unwrap();
+            catalog.tables().unregister(&ident("a.t")).await.unwrap();
+            catalog.tables().register(&a, "t", &base.metadata_location).await.unwrap();
         }
         let outcome = house.other.publish(std::slice::from_ref(&late)).await.unwrap();
         assert_eq!(outcome, SwapOutcome::Lost(base.metadata.uuid()));
-        let now = catalog.load_table(&ident("a.t")).await.unwrap();
+        let now = catalog.tables().load(&ident("a.t")).await.unwrap();
         assert_eq!(now.metadata, base.metadata);
         // A commit that looks at the table as it is now is made.
         catalog.commit(set("a.t", "k", "v")).await.unwrap();
@@ -139,8 +139,8 @@ async fn a_table_whose_files_are_about_to_be_deleted_is_not_adopted() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let refused = async |name: &str, location: &str, over: bool| {
         let adopted = match over {
-            true => catalog.register_over(&a, name, location).await,
-            false => catalog.register_table(&a, name, location).await,
+            true => catalog.tables().register_over(&a, name, location).await,
+            false => catalog.tables().register(&a, name, location).await,
         };
         let text = match adopted {
             Err(CatalogError::Invalid(text)) => text,
@@ -150,7 +150,7 @@ async fn a_table_whose_files_are_about_to_be_deleted_is_not_adopted() {
     };
     // The table was purged; its files are still there for those who read them.
     let purged = create(catalog, "a.t").await;
-    catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     refused("t", &purged.metadata_location, false).await;
@@ -170,6 +170,6 @@ async fn a_table_whose_files_are_about_to_be_deleted_is_not_adopted() {
     refused("u", &old.metadata_location, true).await;
 
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
-    while catalog.delete_obsolete(100).await.unwrap() > 0 {}
-    house.other.load_present_table(&ident("a.u")).await.unwrap();
+    while catalog.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
+    house.other.tables().load_present(&ident("a.u")).await.unwrap();
 }

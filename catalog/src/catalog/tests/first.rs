@@ -18,8 +18,12 @@ async fn staged(house: &House, dotted: &str, namespace: Option<Properties>) -> F
         seq: Some((1, 3)),
         ..NewSnapshot::default()
     };
-    let metadata =
-        house.catalog.stage_first(table.namespace.as_ref(), new_table(&table.name)).await.unwrap();
+    let metadata = house
+        .catalog
+        .tables()
+        .stage_first(table.namespace.as_ref(), new_table(&table.name))
+        .await
+        .unwrap();
     FirstAppend { table, metadata: Arc::new(metadata), namespace, snapshot: append }
 }
 
@@ -29,17 +33,17 @@ async fn a_table_and_its_first_rows_are_one_metadata_file_and_one_change() {
     let metastore = house.catalog.metastore();
     let before = metastore.transactions();
     let first = staged(&house, "new.t", Some(noted("New"))).await;
-    let made = house.catalog.create_with(first).await.unwrap();
+    let made = house.catalog.tables().create_with(first).await.unwrap();
     assert_eq!(metastore.transactions() - before, 1);
     assert_eq!(metastore.namespace(&suite::levels("new")).await.unwrap(), Some(noted("New")));
     // Another process finds what this one knows.
-    let found = house.other.load_table(&ident("new.t")).await.unwrap();
+    let found = house.other.tables().load(&ident("new.t")).await.unwrap();
     assert_eq!(found.metadata, made.metadata);
     assert_eq!((found.version, found.watermark), (1, made.watermark));
     let snapshot = found.metadata.current_snapshot().unwrap();
     assert_eq!(snapshot.summary().additional_properties["icecore.last-seq"], "3");
     assert_eq!(found.metadata.metadata_log(), []);
-    let rows = house.other.snapshots(&ident("new.t")).await.unwrap();
+    let rows = house.other.tables().snapshots(&ident("new.t")).await.unwrap();
     assert_eq!(rows[0].seq, Some((1, 3)));
     let files = house.files().await;
     assert_eq!(files.len(), 2, "a manifest list and a metadata file: {files:?}");
@@ -52,13 +56,13 @@ async fn a_table_that_came_meanwhile_stays_and_what_was_written_is_gone() {
     let late = staged(&house, "b.t", Some(noted("B"))).await;
     let other = staged(&house, "c.t", Some(noted("C"))).await;
     house.other.metastore().create_namespace(&suite::levels("c"), &noted("c")).await.unwrap();
-    let made = house.catalog.create_with(same).await.unwrap();
+    let made = house.catalog.tables().create_with(same).await.unwrap();
     let files = house.files().await;
     for first in [late, other] {
-        let refused = house.catalog.create_with(first).await;
+        let refused = house.catalog.tables().create_with(first).await;
         assert!(matches!(refused, Err(CatalogError::AlreadyExists(_))), "{refused:?}");
     }
     assert_eq!(house.files().await, files);
-    let stays = house.other.load_table(&ident("b.t")).await.unwrap();
+    let stays = house.other.tables().load(&ident("b.t")).await.unwrap();
     assert_eq!(stays.metadata_location, made.metadata_location);
 }

@@ -39,7 +39,12 @@ async fn process(folder: &std::path::Path, url: Option<&str>) -> Process {
 async fn history(run: Run, url: Option<&str>) -> (Vec<Operation>, Vec<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let processes = [process(folder.path(), url).await, process(folder.path(), url).await];
-    processes[0].catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
+    processes[0]
+        .catalog
+        .namespaces()
+        .ensure(&suite::levels("a"), &Properties::new())
+        .await
+        .unwrap();
     let (clock, seen) = (AtomicI64::new(0), Mutex::new(Vec::new()));
     let tick = || clock.fetch_add(1, Ordering::SeqCst).cast_unsigned();
     let clients = (0..run.clients).map(|client| {
@@ -104,7 +109,7 @@ async fn ask_within(catalog: &Catalog, asked: Asked, patience_ms: Option<u64>) -
 
 async fn ask(catalog: &Catalog, asked: Asked) -> Told {
     let done = match asked {
-        Asked::Read { name } => match catalog.load_table(&table(name)).await {
+        Asked::Read { name } => match catalog.tables().load(&table(name)).await {
             Ok(loaded) => return contents(&loaded),
             Err(cause) => Err(cause),
         },
@@ -113,10 +118,10 @@ async fn ask(catalog: &Catalog, asked: Asked) -> Told {
                 properties: HashMap::from([("made".to_owned(), made.to_string())]),
                 ..new_table(&table(name).name)
             };
-            catalog.create_table(&suite::levels("a"), new).await.map(|_| ())
+            catalog.tables().create(&suite::levels("a"), new).await.map(|_| ())
         }
-        Asked::Drop { name } => catalog.drop_table(&table(name), false).await.map(drop),
-        Asked::Rename { from, to } => catalog.rename_table(&table(from), &table(to)).await,
+        Asked::Drop { name } => catalog.tables().drop(&table(name), false).await.map(drop),
+        Asked::Rename { from, to } => catalog.tables().rename(&table(from), &table(to)).await,
         Asked::Commit { name, mark } => catalog.commit(marked(name, mark)).await.map(|loaded| {
             assert!(loaded.metadata.properties().contains_key(&mark.to_string()));
         }),

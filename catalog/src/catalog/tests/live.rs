@@ -24,7 +24,7 @@ pub(super) async fn commit(
     id: i64,
     work: Work<'_>,
 ) -> Result<LoadedTable, CatalogError> {
-    let head = catalog.load_table(&ident("a.t")).await.unwrap();
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
     catalog.commit(put(catalog, &head, id, work).await).await
 }
 
@@ -122,7 +122,7 @@ async fn a_rewrite_whose_files_got_deletes_is_refused() {
 #[tokio::test]
 async fn a_branch_does_not_leave_its_head_for_a_commit_that_was_built_before() {
     let (_house, catalog) = two_files().await;
-    let base = catalog.load_table(&ident("a.t")).await.unwrap();
+    let base = catalog.tables().load(&ident("a.t")).await.unwrap();
     let late = put(&catalog, &base, 2, UPDATE).await;
     commit(&catalog, 3, Work { removes: &["f2"], adds: &[("f2-new", 9)], ..UPDATE }).await.unwrap();
     // It asserts nothing, and has the next number.
@@ -144,7 +144,7 @@ async fn a_branch_does_not_leave_its_head_for_a_commit_that_was_built_before() {
 async fn a_commit_with_many_files_does_not_hold_up_ours() {
     let (_house, catalog) = two_files().await;
     let table = ident("a.t");
-    let head = catalog.load_table(&table).await.unwrap();
+    let head = catalog.tables().load(&table).await.unwrap();
     let foreign = put(&catalog, &head, 2, UPDATE).await;
     let own = own_append(&head, "own", 1);
     let held = catalog.inner.locks.lock(std::iter::once(&table)).await;
@@ -325,7 +325,7 @@ impl Client<'_> {
         };
         let mut told = on(self.base, self.id).await;
         if is_blind && matches!(told, Err(CatalogError::CommitFailed(_))) {
-            let head = self.catalog.load_table(self.table).await.unwrap();
+            let head = self.catalog.tables().load(self.table).await.unwrap();
             told = on(&head, self.id + 1).await;
         }
         assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
@@ -375,7 +375,7 @@ async fn in_a_thousand_interleavings_no_deleted_row_comes_back_and_none_is_doubl
             create(&catalogs[0], &format!("a.t{round}")).await;
             model = Model::default();
         }
-        let base = catalogs[0].load_table(&table).await.unwrap();
+        let base = catalogs[0].tables().load(&table).await.unwrap();
         let live = names_of(&catalogs[0], &base).await;
         let rows = model.rows(&live);
         let mut deeds = Vec::new();
@@ -390,7 +390,7 @@ async fn in_a_thousand_interleavings_no_deleted_row_comes_back_and_none_is_doubl
             }
             deeds.push(deed);
         }
-        let now = catalogs[1].load_table(&table).await.unwrap();
+        let now = catalogs[1].tables().load(&table).await.unwrap();
         let found = model.rows(&names_of(&catalogs[1], &now).await);
         let mut found: Vec<u32> = found.into_iter().flat_map(|(_, rows)| rows).collect();
         found.sort_unstable();

@@ -19,7 +19,7 @@ async fn managed(house: &House) -> LoadedTable {
         properties: HashMap::from([(MANAGED.to_owned(), "true".to_owned())]),
         ..new_table("events")
     };
-    house.catalog.create_table(&suite::levels("a"), table).await.unwrap()
+    house.catalog.tables().create(&suite::levels("a"), table).await.unwrap()
 }
 
 /// The updates that make `fields` the table's columns.
@@ -63,7 +63,7 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         assert!(message.contains(expected), "{message}");
         assert!(message.contains("written by this server"), "{message}");
     }
-    assert_eq!(house.catalog.load_table(&ident("a.events")).await.unwrap().version, 1);
+    assert_eq!(house.catalog.tables().load(&ident("a.events")).await.unwrap().version, 1);
 }
 
 #[tokio::test]
@@ -74,11 +74,11 @@ async fn our_tables_and_their_names_stay() {
     create(catalog, "a.foreign").await;
     let events = ident("a.events");
     let refused = [
-        (catalog.drop_table(&events, false).await.map(drop), "cannot be dropped"),
-        (catalog.rename_table(&events, &ident("a.mine")).await, "cannot be renamed"),
-        (catalog.unregister_table(&events).await.map(|_| ()), "cannot be unregistered"),
+        (catalog.tables().drop(&events, false).await.map(drop), "cannot be dropped"),
+        (catalog.tables().rename(&events, &ident("a.mine")).await, "cannot be renamed"),
+        (catalog.tables().unregister(&events).await.map(|_| ()), "cannot be unregistered"),
         (
-            catalog.register_over(&a, "events", &made.metadata_location).await.map(|_| ()),
+            catalog.tables().register_over(&a, "events", &made.metadata_location).await.map(|_| ()),
             "cannot be replaced",
         ),
     ];
@@ -86,7 +86,7 @@ async fn our_tables_and_their_names_stay() {
         let Err(CatalogError::Invalid(message)) = refused else { panic!("{expected}") };
         assert!(message.contains(expected), "{message}");
     }
-    assert_eq!(catalog.load_table(&events).await.unwrap().metadata, made.metadata);
+    assert_eq!(catalog.tables().load(&events).await.unwrap().metadata, made.metadata);
     // One that was dropped before, or by force, comes back as itself and as nothing else.
     let trash = DropTerms { dropped_ms: NOW, until_ms: NOW + UNDROP_MS, purge: false };
     catalog.metastore().trash_table(&a, "events", &trash).await.unwrap();
@@ -94,7 +94,7 @@ async fn our_tables_and_their_names_stay() {
     let elsewhere = catalog.trash().restore(uuid, Some(&ident("a.foreign2"))).await;
     assert!(matches!(elsewhere, Err(CatalogError::Invalid(_))), "{elsewhere:?}");
     catalog.trash().restore(uuid, None).await.unwrap();
-    assert_eq!(catalog.load_table(&events).await.unwrap().metadata, made.metadata);
+    assert_eq!(catalog.tables().load(&events).await.unwrap().metadata, made.metadata);
 }
 
 #[tokio::test]
@@ -104,8 +104,8 @@ async fn metadata_with_our_mark_is_not_adopted() {
     let made = managed(&house).await;
     catalog.metastore().drop_table(&a, "events").await.unwrap();
     for adopted in [
-        catalog.register_table(&a, "mine", &made.metadata_location).await,
-        catalog.register_over(&a, "mine", &made.metadata_location).await,
+        catalog.tables().register(&a, "mine", &made.metadata_location).await,
+        catalog.tables().register_over(&a, "mine", &made.metadata_location).await,
     ] {
         let Err(CatalogError::Invalid(message)) = adopted else { panic!("{adopted:?}") };
         assert!(message.contains(MANAGED), "{message}");

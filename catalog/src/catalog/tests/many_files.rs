@@ -9,7 +9,7 @@ const FILES: u64 = 1_000;
 /// The calls to the store that a commit takes.
 #[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "says how long it took")]
 async fn calls(catalog: &Catalog, id: i64, work: Work<'_>) -> u64 {
-    let head = catalog.load_table(&ident("a.t")).await.unwrap();
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
     let change = put(catalog, &head, id, work).await;
     let (before, start) = (catalog.storage().calls(), Instant::now());
     catalog.commit(change).await.unwrap();

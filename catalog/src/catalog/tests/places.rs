@@ -125,8 +125,8 @@ async fn a_table_is_made_in_no_hostile_place() {
     let odd = odd(house.root()).into_iter().chain(dotted);
     for place in outside(&house, own).into_iter().chain(overlapping).chain(odd) {
         let table = CreateTable { location: Some(place.clone()), ..new_table("x") };
-        refused(catalog.create_table(&levels, table.clone()).await, "create", &place);
-        refused(catalog.stage_table(&levels, table).await, "stage", &place);
+        refused(catalog.tables().create(&levels, table.clone()).await, "create", &place);
+        refused(catalog.tables().stage(&levels, table).await, "stage", &place);
         let moved = change("a.mover", json!([]), set_location(&place));
         refused(catalog.commit(moved).await, "set-location", &place);
         let built = json!([
@@ -178,10 +178,10 @@ async fn a_commit_names_no_place_outside_of_its_table() {
         }
         let properties = HashMap::from([("write.data.path".to_owned(), place.clone())]);
         let table = CreateTable { properties, ..new_table("x") };
-        refused(catalog.create_table(&suite::levels("a"), table).await, "created path", place);
+        refused(catalog.tables().create(&suite::levels("a"), table).await, "created path", place);
     }
     assert_eq!(catalog.storage().calls(), calls);
-    catalog.rename_table(&ident("a.t"), &ident("a.renamed")).await.unwrap();
+    catalog.tables().rename(&ident("a.t"), &ident("a.renamed")).await.unwrap();
     assert_eq!(catalog.storage().calls(), calls, "a name is no place");
 }
 
@@ -258,7 +258,7 @@ async fn no_manifest_leads_out_of_its_table() {
             assert_eq!(catalog.storage().calls() - calls, reads, "{names:?} {place}");
         }
     }
-    assert_eq!(catalog.load_table(&ident("a.t")).await.unwrap().version, 1);
+    assert_eq!(catalog.tables().load(&ident("a.t")).await.unwrap().version, 1);
 }
 
 #[tokio::test]
@@ -285,13 +285,13 @@ async fn a_registered_table_names_no_place_outside_of_it() {
     let list = list_with(&catalog, &made, 1, Names::Data, &format!("{own}/data/a")).await;
     let made =
         catalog.commit(change("a.t", on_main(None), add_snapshot(&made, 1, &list))).await.unwrap();
-    catalog.drop_table(&ident("a.t"), false).await.unwrap();
+    catalog.tables().drop(&ident("a.t"), false).await.unwrap();
     let metadata = serde_json::to_value(&*made.metadata).unwrap();
     let levels = suite::levels("a");
     let forged = |n: usize| format!("{own}/metadata/{n}.metadata.json");
     for (n, place) in not_in(&house, &own, victim.metadata.location()).iter().enumerate() {
         let calls = catalog.storage().calls();
-        refused(catalog.register_table(&levels, "x", place).await, "register", place);
+        refused(catalog.tables().register(&levels, "x", place).await, "register", place);
         // Whether a file is there, and no more, for a place in the warehouse.
         assert!(catalog.storage().calls() - calls <= 1, "{place}");
         for pointer in ["/location", "/snapshots/0/manifest-list", "/metadata-log/0/metadata-file"]
@@ -305,17 +305,17 @@ async fn a_registered_table_names_no_place_outside_of_it() {
             catalog.storage().put(&forged(n), bytes.into()).await.unwrap();
             catalog.inner.cache.remove(&forged(n));
             let calls = catalog.storage().calls();
-            refused(catalog.register_table(&levels, "x", &forged(n)).await, pointer, place);
+            refused(catalog.tables().register(&levels, "x", &forged(n)).await, pointer, place);
             assert!(catalog.storage().calls() - calls <= 3, "{pointer} {place}");
         }
     }
     let list = list_with(&catalog, &made, 1, Names::Data, "file:///etc/passwd").await;
     assert_eq!(list, own_list(&made, 1));
     let fresh = strict(&house);
-    let refusal = fresh.register_table(&levels, "x", &made.metadata_location).await;
+    let refusal = fresh.tables().register(&levels, "x", &made.metadata_location).await;
     refused(refusal, "a manifest", "file:///etc/passwd");
     list_with(&catalog, &made, 1, Names::Data, &format!("{own}/data/a")).await;
-    fresh.register_table(&levels, "x", &made.metadata_location).await.unwrap();
+    fresh.tables().register(&levels, "x", &made.metadata_location).await.unwrap();
 }
 
 #[tokio::test]
@@ -339,13 +339,13 @@ async fn nothing_outside_of_a_table_is_purged_whatever_it_names() {
             last = catalog.commit(sent).await.unwrap();
         }
     }
-    catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(i64::from(u32::MAX), Ordering::SeqCst);
     let outside = outside(&house, victim.metadata.location());
     let queued = |location: &String| ObsoleteFile { location: location.clone(), not_before_ms: 0 };
     let queued: Vec<ObsoleteFile> = outside.iter().map(queued).collect();
     catalog.metastore().add_obsolete(&queued).await.unwrap();
-    while catalog.delete_obsolete(1000).await.unwrap() > 0 {}
+    while catalog.upkeep().delete_obsolete(1000).await.unwrap() > 0 {}
     let mut left = vec![victim.metadata_location, precious];
     left.sort();
     // The table's own log is shorter than its history, so some of its own files stay.
@@ -376,7 +376,7 @@ async fn honest_commits_of_others_pass_and_known_manifests_are_read_once() {
     let sent = change("a.t", on_main(Some(1)), add_snapshot(&made, 2, &second));
     strict(&house).commit(sent).await.unwrap();
 
-    let made = catalog.load_table(&ident("a.t")).await.unwrap();
+    let made = catalog.tables().load(&ident("a.t")).await.unwrap();
     let missing = change("a.t", json!([]), add_snapshot(&made, 3, &own_list(&made, 3)));
     let refusal = catalog.commit(missing).await.unwrap_err();
     assert!(refusal.to_string().contains("write a snapshot's files before"), "{refusal}");
@@ -401,14 +401,14 @@ async fn a_table_with_files_stays_where_it_is() {
     assert!(refusal.to_string().contains("cannot move"), "{refusal}");
     // The place that an empty table left is free, the one it went to is taken.
     let there = CreateTable { location: Some(left), ..new_table("there") };
-    catalog.create_table(&suite::levels("a"), there).await.unwrap();
+    catalog.tables().create(&suite::levels("a"), there).await.unwrap();
     let at = |name: &str| Some(format!("{}/elsewhere/{name}", house.root()));
     let levels = suite::levels("a");
     let inside = CreateTable { location: at("one/in"), ..new_table("u") };
-    refused(catalog.create_table(&levels, inside).await, "create", "inside");
+    refused(catalog.tables().create(&levels, inside).await, "create", "inside");
     let around =
         CreateTable { location: Some(format!("{}/elsewhere", house.root())), ..new_table("u") };
-    refused(catalog.create_table(&levels, around).await, "create", "around");
+    refused(catalog.tables().create(&levels, around).await, "create", "around");
 }
 
 #[tokio::test]
@@ -417,7 +417,7 @@ async fn a_table_around_a_namespaces_folder_keeps_nobody_from_making_tables() {
     let catalog = &house.catalog;
     let around =
         CreateTable { location: Some(format!("{}/a", house.root())), ..new_table("around") };
-    catalog.create_table(&suite::levels("a"), around).await.unwrap();
+    catalog.tables().create(&suite::levels("a"), around).await.unwrap();
     let made = create(catalog, "a.t").await;
     let uuid = made.metadata.uuid();
     assert_eq!(made.metadata.location(), format!("{}/{uuid}", house.root()));

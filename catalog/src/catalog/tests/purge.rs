@@ -13,7 +13,7 @@ async fn house_with_a_dropped_table() -> House {
     let list = write_list(&house.catalog, &made, 1, &[&data]).await;
     let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &list));
     house.catalog.commit(sent).await.unwrap();
-    house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     house
 }
@@ -35,11 +35,11 @@ async fn a_purge_deletes_files_of_any_name_and_no_others() {
     let list = write_list(&house.catalog, &made, 1, &named).await;
     let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &list));
     house.catalog.commit(sent).await.unwrap();
-    house.catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    house.catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
     assert_eq!(house.other.trash().empty(10).await.unwrap(), 1);
     house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
-    while house.other.delete_obsolete(100).await.unwrap() > 0 {}
+    while house.other.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
     assert_eq!(house.files().await, [beside]);
 }
 
@@ -61,7 +61,7 @@ async fn a_purge_that_a_store_outage_stops_goes_on_after_it() {
         assert_eq!(house.other.trash().empty(10).await.unwrap(), 1, "{broken}");
         assert_eq!(house.other.trash().list().await.unwrap(), []);
         house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
-        assert_eq!(house.other.delete_obsolete(100).await.unwrap(), 5);
+        assert_eq!(house.other.upkeep().delete_obsolete(100).await.unwrap(), 5);
         assert_eq!(house.files().await, Vec::<String>::new());
     }
 }
@@ -84,7 +84,7 @@ async fn a_purge_goes_on_without_files_that_are_gone_or_broken() {
         }
         assert_eq!(house.other.trash().empty(10).await.unwrap(), 1);
         house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
-        while house.other.delete_obsolete(100).await.unwrap() > 0 {}
+        while house.other.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
         assert_eq!(house.files().await.len(), left, "{file} {contents:?}");
     }
 }
@@ -101,14 +101,14 @@ async fn files_that_cannot_be_deleted_let_others_go_on() {
     }
     house.catalog.metastore().add_obsolete(&queued).await.unwrap();
     storage.break_for(&["-stuck"]);
-    let failed = house.catalog.delete_obsolete(2).await.unwrap_err();
+    let failed = house.catalog.upkeep().delete_obsolete(2).await.unwrap_err();
     assert!(failed.is_temporary(), "{failed:?}");
-    house.catalog.delete_obsolete(2).await.unwrap_err();
-    assert_eq!(house.catalog.delete_obsolete(2).await.unwrap(), 2, "the others");
-    assert_eq!(house.catalog.delete_obsolete(2).await.unwrap(), 0);
+    house.catalog.upkeep().delete_obsolete(2).await.unwrap_err();
+    assert_eq!(house.catalog.upkeep().delete_obsolete(2).await.unwrap(), 2, "the others");
+    assert_eq!(house.catalog.upkeep().delete_obsolete(2).await.unwrap(), 0);
     storage.break_for(&[]);
     house.clock.fetch_add(10 * MINUTES, Ordering::SeqCst);
-    assert_eq!(house.catalog.delete_obsolete(10).await.unwrap(), 4);
+    assert_eq!(house.catalog.upkeep().delete_obsolete(10).await.unwrap(), 4);
     assert_eq!(house.files().await, Vec::<String>::new());
 }
 
@@ -123,7 +123,7 @@ async fn what_is_no_file_leaves_the_queue() {
     let queued = [&folder, &below, &long]
         .map(|location| ObsoleteFile { location: location.clone(), not_before_ms: 0 });
     house.catalog.metastore().add_obsolete(&queued).await.unwrap();
-    house.catalog.delete_obsolete(10).await.unwrap();
+    house.catalog.upkeep().delete_obsolete(10).await.unwrap();
     assert_eq!(house.catalog.metastore().count_obsolete().await.unwrap(), 0);
     assert_eq!(house.files().await, [file]);
 }

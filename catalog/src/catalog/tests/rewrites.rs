@@ -32,7 +32,7 @@ fn one_row(table: &LoadedTable, name: &str, about: &str) -> DataFile {
 }
 
 async fn load(catalog: &Catalog) -> LoadedTable {
-    catalog.load_table(&ident("a.t")).await.unwrap()
+    catalog.tables().load(&ident("a.t")).await.unwrap()
 }
 
 async fn numbered(catalog: &Catalog) -> Vec<String> {

@@ -159,7 +159,7 @@ async fn client_delta(
 
 /// The live files of the newest snapshot: name and the number that a reader gives them.
 pub(super) async fn files(catalog: &Catalog) -> Vec<(String, i64)> {
-    let table = catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = catalog.tables().load(&ident("a.t")).await.unwrap();
     let mut found = Vec::new();
     for manifest in listed(catalog, &table).await {
         let loaded = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();

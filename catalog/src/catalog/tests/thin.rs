@@ -18,7 +18,7 @@ async fn overgrown(snapshots: u64) -> House {
 async fn overgrown_in(house: House, snapshots: u64) -> House {
     let mut table = new_table("events");
     table.properties.insert(retention::MANAGED.to_owned(), "true".to_owned());
-    house.catalog.create_table(&suite::levels("a"), table).await.unwrap();
+    house.catalog.tables().create(&suite::levels("a"), table).await.unwrap();
     for position in 1..=snapshots {
         append(&house.catalog, position).await;
         house.clock.fetch_add(1_000, Ordering::SeqCst);
@@ -47,9 +47,9 @@ async fn appends_and_thinning_at_once_lose_nothing() {
             append(catalog, position).await;
         }
     };
-    let (thinned, ()) = tokio::join!(catalog.thin(&table), appends);
+    let (thinned, ()) = tokio::join!(catalog.upkeep().thin(&table), appends);
     let removed = thinned.unwrap();
-    let loaded = catalog.load_table(&table).await.unwrap();
+    let loaded = catalog.tables().load(&table).await.unwrap();
     assert_eq!(loaded.metadata.snapshots().len(), 580 - removed);
     assert_eq!(loaded.watermark.unwrap().position, 580);
     assert!(580 - removed <= SNAPSHOTS_MAX + 20);
@@ -62,18 +62,18 @@ async fn appends_and_thinning_at_once_lose_nothing() {
 async fn a_snapshot_that_is_named_meanwhile_stays() {
     let house = overgrown(560).await;
     let table = ident(TABLE);
-    let loaded = house.catalog.load_table(&table).await.unwrap();
+    let loaded = house.catalog.tables().load(&table).await.unwrap();
     let goes =
         retention::snapshots_to_remove(&loaded.metadata, loaded.metadata.last_updated_ms())[0];
     let held = house.catalog.inner.locks.lock(std::iter::once(&table)).await;
     let tag = async {
-        let made = house.other.create_ref(&table, "kept", RefKind::Tag, Some(goes)).await;
+        let made = house.other.refs().create(&table, "kept", RefKind::Tag, Some(goes)).await;
         made.unwrap();
         drop(held);
     };
-    let (thinned, ()) = tokio::join!(house.catalog.thin(&table), tag);
+    let (thinned, ()) = tokio::join!(house.catalog.upkeep().thin(&table), tag);
     assert!(0 < thinned.unwrap());
-    let after = house.catalog.load_table(&table).await.unwrap();
+    let after = house.catalog.tables().load(&table).await.unwrap();
     assert!(after.metadata.snapshot_by_id(goes).is_some());
 }
 
@@ -83,12 +83,12 @@ async fn a_table_that_could_not_be_thinned_is_noted_again() {
     let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let house = overgrown_in(house_over(folder, metastore.clone()).await, 551).await;
     let (catalog, table) = (&house.catalog, ident(TABLE));
-    assert_eq!(catalog.take_overgrown(10), std::slice::from_ref(&table));
-    assert!(catalog.take_overgrown(10).is_empty(), "it was taken");
+    assert_eq!(catalog.upkeep().take_overgrown(10), std::slice::from_ref(&table));
+    assert!(catalog.upkeep().take_overgrown(10).is_empty(), "it was taken");
     metastore.faults.set(CommitFault::Before);
-    catalog.thin(&table).await.unwrap_err();
-    assert_eq!(catalog.take_overgrown(10), std::slice::from_ref(&table));
-    assert!(0 < catalog.thin(&table).await.unwrap());
-    assert!(catalog.take_overgrown(10).is_empty());
-    assert_eq!(catalog.thin(&table).await.unwrap(), 0, "nothing is left to do");
+    catalog.upkeep().thin(&table).await.unwrap_err();
+    assert_eq!(catalog.upkeep().take_overgrown(10), std::slice::from_ref(&table));
+    assert!(0 < catalog.upkeep().thin(&table).await.unwrap());
+    assert!(catalog.upkeep().take_overgrown(10).is_empty());
+    assert_eq!(catalog.upkeep().thin(&table).await.unwrap(), 0, "nothing is left to do");
 }

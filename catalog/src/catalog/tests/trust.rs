@@ -29,7 +29,7 @@ async fn create_view(house: &House, name: &str) -> LoadedView {
 }
 
 async fn append_snapshot(house: &House, id: i64) -> LoadedTable {
-    let table = house.catalog.load_table(&ident("a.t")).await.unwrap();
+    let table = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     let updates = add_snapshot(&table, id, &own_list(&table, id));
     house.catalog.commit(change("a.t", json!([]), updates)).await.unwrap()
 }
@@ -53,24 +53,24 @@ async fn a_metadata_file_that_was_written_over_makes_no_table_anothers() {
         forge(&house, &mine.metadata_location, forged).await;
         // One that has read the file before it was written over may go on as it was.
         let catalog = anew(&house);
-        is_refused(&catalog.load_table(&ident("a.mine")).await);
+        is_refused(&catalog.tables().load(&ident("a.mine")).await);
         is_refused(&catalog.commit(set("a.mine", "k", "v")).await);
         let both = vec![set("a.mine", "k", "v"), set("a.victim", "k", "v")];
         is_refused(&catalog.commit_all(both).await);
-        is_refused(&catalog.unregister_table(&ident("a.mine")).await);
+        is_refused(&catalog.tables().unregister(&ident("a.mine")).await);
         // Asking to register the file changes nothing for those who know the table.
         let levels = suite::levels("a");
-        catalog.register_table(&levels, "new", &mine.metadata_location).await.unwrap_err();
-        is_refused(&catalog.load_table(&ident("a.mine")).await);
-        let file = catalog.load_file(mine.metadata.uuid(), &mine.metadata_location).await;
+        catalog.tables().register(&levels, "new", &mine.metadata_location).await.unwrap_err();
+        is_refused(&catalog.tables().load(&ident("a.mine")).await);
+        let file = catalog.tables().load_file(mine.metadata.uuid(), &mine.metadata_location).await;
         is_refused(&file);
-        let unmoved = catalog.load_table(&ident("a.victim")).await.unwrap();
+        let unmoved = catalog.tables().load(&ident("a.victim")).await.unwrap();
         assert_eq!(unmoved.metadata_location, victim.metadata_location);
         // The same text in another spelling is still its own.
         forge(&house, &mine.metadata_location, &own).await;
         let spelled = format!("{}/", mine.metadata.location());
         forge(&house, &mine.metadata_location, &[("location", &spelled)]).await;
-        anew(&house).load_table(&ident("a.mine")).await.unwrap();
+        anew(&house).tables().load(&ident("a.mine")).await.unwrap();
         forge(&house, &mine.metadata_location, &own).await;
     }
 }
@@ -81,15 +81,15 @@ async fn a_purge_follows_the_folder_that_the_catalog_knows() {
     let (mine, victim) =
         (create(&house.catalog, "a.mine").await, create(&house.catalog, "a.victim").await);
     let catalog = anew(&house);
-    catalog.drop_table(&ident("a.mine"), true).await.unwrap();
+    catalog.tables().drop(&ident("a.mine"), true).await.unwrap();
     forge(&house, &mine.metadata_location, &[("location", victim.metadata.location())]).await;
     is_refused(&anew(&house).trash().restore(mine.metadata.uuid(), None).await);
     house.clock.fetch_add(2000, Ordering::SeqCst);
     anew(&house).trash().empty(10).await.unwrap();
     house.clock.fetch_add(60 * 60 * 1000, Ordering::SeqCst);
-    anew(&house).delete_obsolete(100).await.unwrap();
+    anew(&house).upkeep().delete_obsolete(100).await.unwrap();
     assert!(house.files().await.contains(&victim.metadata_location));
-    anew(&house).load_present_table(&ident("a.victim")).await.unwrap();
+    anew(&house).tables().load_present(&ident("a.victim")).await.unwrap();
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_metadata_file_is_read_within_its_bound() {
     let packed = packed.finish().unwrap();
     assert!(packed.len() < 1 << 20);
     house.catalog.storage().put(&file, packed.into()).await.unwrap();
-    let adopted = house.catalog.register_table(&suite::levels("a"), "n", &file).await;
+    let adopted = house.catalog.tables().register(&suite::levels("a"), "n", &file).await;
     let Err(CatalogError::Invalid(text)) = adopted else { panic!("{adopted:?}") };
     assert!(text.contains("more than 128 MiB"), "{text}");
 }
@@ -160,7 +160,7 @@ async fn a_file_that_was_written_over_does_not_end_the_process() {
     let mut json: Value = serde_json::from_slice(&storage.get(file).await.unwrap()).unwrap();
     json["schemas"][0]["fields"] = json!([{"id": 1, "name": "t", "required": false, "type": "time", "initial-default": "23:59:60"}]);
     storage.put(file, json.to_string().into()).await.unwrap();
-    let loaded = anew(&house).load_table(&ident("a.t")).await;
+    let loaded = anew(&house).tables().load(&ident("a.t")).await;
     assert!(matches!(loaded, Err(CatalogError::Iceberg { .. })), "{loaded:?}");
 }
 
@@ -179,11 +179,11 @@ async fn a_table_is_not_registered_on_files_that_are_about_to_be_deleted() {
     json["metadata-log"] = json!([]);
     let copy = format!("{}/metadata/copy.metadata.json", table.metadata.location());
     storage.put(&copy, json.to_string().into()).await.unwrap();
-    catalog.drop_table(&ident("a.t"), true).await.unwrap();
+    catalog.tables().drop(&ident("a.t"), true).await.unwrap();
     house.clock.fetch_add(2000, Ordering::SeqCst);
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     for file in [&copy, &old.metadata_location] {
-        let adopted = catalog.register_table(&suite::levels("a"), "n", file).await;
+        let adopted = catalog.tables().register(&suite::levels("a"), "n", file).await;
         let Err(CatalogError::Invalid(text)) = adopted else { panic!("{adopted:?}") };
         assert!(text.contains("about to be deleted"), "{text}");
     }

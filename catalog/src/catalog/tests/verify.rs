@@ -16,7 +16,7 @@ async fn over(
         Catalog::with_options("icecore", storage, metastore, Arc::new(|| NOW), options)
     };
     let (catalog, other) = (open(), open());
-    catalog.ensure_namespace(&suite::levels("a"), &Properties::new()).await.unwrap();
+    catalog.namespaces().ensure(&suite::levels("a"), &Properties::new()).await.unwrap();
     (folder, catalog, other)
 }
 
@@ -26,7 +26,7 @@ async fn notices(storage: Storage, verify_at_load: VerifyAtLoad) -> bool {
     let (_folder, catalog, other) = over(storage, verify_at_load).await;
     let table = create(&catalog, "a.t").await;
     let view = catalog.views().create(&suite::levels("a"), new_view("v")).await.unwrap();
-    catalog.load_present_table(&ident("a.t")).await.unwrap();
+    catalog.tables().load_present(&ident("a.t")).await.unwrap();
     catalog.views().load_present(&ident("a.v")).await.unwrap();
     for location in [&table.metadata_location, &view.metadata_location] {
         catalog.storage().delete(location).await.unwrap();
@@ -35,15 +35,15 @@ async fn notices(storage: Storage, verify_at_load: VerifyAtLoad) -> bool {
         assert!(matches!(&cause, CatalogError::MissingMetadata(_)), "{cause:?}");
         assert_eq!(cause.to_string(), format!("Failed to open input stream for file: {location}"));
     };
-    let read = other.load_present_table(&ident("a.t")).await;
+    let read = other.tables().load_present(&ident("a.t")).await;
     missing(read.unwrap_err(), &table.metadata_location);
     let read = other.views().load_present(&ident("a.v")).await;
     missing(read.unwrap_err(), &view.metadata_location);
     // Nobody could register it anywhere, so it stays.
-    let left = catalog.unregister_table(&ident("a.t")).await;
+    let left = catalog.tables().unregister(&ident("a.t")).await;
     missing(left.unwrap_err(), &table.metadata_location);
 
-    let tables = catalog.load_present_table(&ident("a.t")).await.map(drop);
+    let tables = catalog.tables().load_present(&ident("a.t")).await.map(drop);
     let views = catalog.views().load_present(&ident("a.v")).await.map(drop);
     assert_eq!(tables.is_err(), views.is_err());
     let noticed = tables.is_err();

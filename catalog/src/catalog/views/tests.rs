@@ -108,7 +108,7 @@ async fn tables_and_views_share_their_names() {
     let taken = catalog.views().create(&a, new_view("v")).await.unwrap_err();
     assert_eq!(taken.to_string(), "View already exists: a.v");
     assert_eq!(house.files().await, files);
-    let missing = catalog.load_table(&ident("a.v")).await;
+    let missing = catalog.tables().load(&ident("a.v")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
     let missing = catalog.views().load(&ident("a.t")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchView(_))));

@@ -146,7 +146,7 @@ async fn a_request_that_is_sent_again_under_its_key_is_carried_out_once() {
     // Once its time is over a key may be used for anything.
     let later = 1_800_000_000_000 + 2 * crate::catalog::REQUEST_LIFETIME_MS;
     server = Server::open(server.folder, later).await;
-    server.catalog.forget_records().await.unwrap();
+    server.catalog.upkeep().forget_records().await.unwrap();
     let key = &answers[0].0;
     keyed(&server, key, Method::POST, "/v1/namespaces", &json!({"namespace": ["x"]})).await.ok();
 }

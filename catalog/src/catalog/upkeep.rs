@@ -1,0 +1,89 @@
+//! What keeps a catalog small and whole: files that nothing needs, records that nobody asks for any
+//! more, snapshots of the service's tables, metadata files that are gone.
+
+use super::{
+    Catalog,
+    trash::{RETRY_MS, is_no_file},
+};
+use crate::{error::CatalogError, metastore::FeedRetention};
+use futures::{StreamExt, stream};
+use tracing::warn;
+
+/// How long a repeat of a request is recognised by its `Idempotency-Key`: 30 minutes.
+pub const REQUEST_LIFETIME_MS: i64 = 30 * 60 * 1000;
+/// How much longer one is kept: several processes' clocks differ, and a repeat may be under way.
+const REQUEST_SLACK_MS: i64 = 10 * 60 * 1000;
+/// How many of the newest refusals and staged tables are among them.
+pub const REQUESTS_WITHOUT_EFFECT_KEPT: u32 = 100_000;
+/// How many of the newest changes the events feed can go back to.
+pub const EVENTS_KEPT: u64 = 100_000;
+/// Most bytes of them: few changes with long updates must not fill the metastore either.
+pub const EVENT_BYTES_KEPT: u64 = 256 << 20;
+/// Files deleted at the same time.
+const DELETES: usize = 8;
+
+/// The upkeep of a catalog, for whoever does it now and then.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep<'a>(pub(super) &'a Catalog);
+
+impl Catalog {
+    /// Its upkeep.
+    #[must_use]
+    pub fn upkeep(&self) -> Upkeep<'_> {
+        Upkeep(self)
+    }
+}
+
+impl Upkeep<'_> {
+    /// Forgets requests that no client repeats any more, and old changes.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn forget_records(self) -> Result<(), CatalogError> {
+        let remembered = FeedRetention {
+            requests_since_ms: self.0.now_ms() - REQUEST_LIFETIME_MS - REQUEST_SLACK_MS,
+            without_effect: REQUESTS_WITHOUT_EFFECT_KEPT,
+            events: EVENTS_KEPT,
+            event_bytes: EVENT_BYTES_KEPT,
+        };
+        self.0.metastore().forget_records(remembered).await
+    }
+
+    /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
+    /// cannot be deleted now is tried again later.
+    ///
+    /// # Errors
+    /// `Metastore`; `Storage` when nothing at all could be deleted.
+    pub async fn delete_obsolete(self, limit: u32) -> Result<usize, CatalogError> {
+        let due = self.0.metastore().obsolete(self.0.now_ms(), limit).await?;
+        let deletes = due.into_iter().map(|location| async move {
+            let deleted = self.0.inner.storage.delete(&location).await;
+            (location, deleted)
+        });
+        let deletes: Vec<_> = stream::iter(deletes).buffer_unordered(DELETES).collect().await;
+        let (mut gone, mut put_off, mut failure) = (Vec::new(), Vec::new(), None);
+        let mut deleted = 0;
+        for (location, result) in deletes {
+            let Err(cause) = result else {
+                deleted += 1;
+                gone.push(location);
+                continue;
+            };
+            let error = &cause as &dyn std::error::Error;
+            if is_no_file(&cause) {
+                warn!(
+                    location,
+                    error, "a location that is not a file of the warehouse is not deleted"
+                );
+                gone.push(location);
+            } else {
+                warn!(location, error, "cannot delete a file yet");
+                put_off.push(location);
+                failure = Some(cause);
+            }
+        }
+        self.0.metastore().forget_obsolete(&gone).await?;
+        self.0.metastore().put_off_obsolete(&put_off, self.0.now_ms() + RETRY_MS).await?;
+        failure.filter(|_| gone.is_empty()).map_or(Ok(deleted), Err)
+    }
+}
