@@ -2,6 +2,17 @@
 //!
 //! Its one invariant: a file that a retained snapshot refers to is never named. Where that cannot
 //! be told from the snapshots at hand, the file stays.
+//!
+//! Of the manifest lists each snapshot has its own. A manifest is listed by many snapshots, and reading
+//! all lists to find out would cost more than the files are worth. In a history that is one line a
+//! manifest comes with one snapshot, is taken over by each after it, and goes once for all, so the
+//! snapshots that list it are consecutive. Of a run of removed snapshots a manifest is therefore in use
+//! only if the retained neighbour before the run or the one after it lists it: two lists are read for
+//! the run, and of the run only lists of snapshots after which a manifest went.
+//!
+//! With a fork that is not so, and all retained lists are read, up to [`LISTS_MAX`]. Thinning takes away
+//! the snapshots that show a fork before it takes the last that were beside it, so the table remembers
+//! it by [`FORKED`].
 
 use super::{manifests, summary::MANIFESTS_REPLACED};
 use crate::{ancestors, error::CatalogError, storage::Storage};
@@ -57,6 +68,7 @@ pub(super) fn mark(
 ) -> Option<TableUpdate> {
     let wanted = match history {
         SnapshotHistory::OneLine => None,
+        // As long as a snapshot stays that is as old as one beside the line, a list may be shared.
         SnapshotHistory::Forked { until } => {
             let removed: HashSet<i64> = removed.iter().copied().collect();
             let is_old = |s: &SnapshotRef| s.sequence_number() <= until;
@@ -156,6 +168,7 @@ async fn unlisted_manifests(
             start += 1;
             continue;
         }
+        // One run: removed snapshots from `start` up to the retained one at `end`.
         let end = (start..line.len()).find(|i| !is_removed(&line[*i])).unwrap_or(line.len());
         let Some(after) = line.get(end) else {
             // The newest snapshot always stays; without it there is nothing to compare with.
@@ -163,11 +176,13 @@ async fn unlisted_manifests(
         };
         let mut candidates = BTreeSet::new();
         for (snapshot, next) in line[start..end].iter().zip(&line[start + 1..=end]) {
+            // What `snapshot` lists and `next` does not went for good between the two.
             if may_drop_manifests(snapshot, next) {
                 candidates.extend(listed(storage, base, snapshot).await?);
             }
         }
         if !candidates.is_empty() {
+            // The one after keeps what is still live; the one before keeps what came before the run.
             let before = start.checked_sub(1).map(|i| &line[i]);
             for neighbour in before.into_iter().chain([after]) {
                 for manifest in listed(storage, base, neighbour).await? {

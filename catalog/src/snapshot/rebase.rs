@@ -5,6 +5,17 @@
 //! was built on. It keeps its id, so that the client finds it and a repeat is recognised; its
 //! manifest list is written anew. Everything else stays a lost race, for the client to build again,
 //! as does what [`guard`] keeps.
+//!
+//! The algorithm, for a snapshot `S` that was built on `P` while the branch moved from `P` to `H`:
+//!
+//! 1. [`late`]: from the metadata alone, `S` is one commit of files to a branch, `H` descends from `P`,
+//!    and every requirement holds but the one about the head.
+//! 2. The caller has read the manifests of `S`: it only adds files ([`OnlyAdds`]).
+//! 3. [`row_delta::check`]: the data files that its deletes name are live at `H`, and nobody deleted
+//!    rows of them between `P` and `H`.
+//! 4. The new list of `S` is its own manifests and all manifests of `H`. The numbers of its own are left
+//!    open, so that its files count as added after everything in `H`: deletes of `H` do not reach its
+//!    rows, and its own deletes reach the rows of `H`.
 
 mod guard;
 mod row_delta;
@@ -72,6 +83,7 @@ pub(crate) fn late<'a>(
         && reference.snapshot_id == snapshot.snapshot_id();
     let parent = snapshot.parent_snapshot_id();
     let head = base.snapshot_for_ref(ref_name).map(|head| head.snapshot_id());
+    // The head may be the same and the number used up: a commit to another branch took it.
     let is_stale = head != parent || snapshot.sequence_number() <= base.last_sequence_number();
     if !adds_files || !is_stale || !descends(base, head, parent) {
         return None;
@@ -83,6 +95,7 @@ pub(crate) fn late<'a>(
         matches!(requirement, TableRequirement::RefSnapshotIdMatch { r#ref, snapshot_id }
             if r#ref == ref_name && *snapshot_id == parent)
     };
+    // What else the client requires must still hold: only the head may have moved.
     let others: Vec<TableRequirement> =
         requirements.iter().filter(|requirement| !is_about_head(requirement)).cloned().collect();
     commit::check_requirements(&others, Some(base)).ok()?;
@@ -118,6 +131,7 @@ pub(crate) async fn rebase(
         return Ok(None);
     };
     let head = base.snapshot_for_ref(late.branch);
+    // Before anything is written: a conflict leaves no file behind.
     row_delta::check(storage, base, late.snapshot, head, &adds.deletes).await?;
     let kept = match head {
         Some(head) => manifests::read_list(storage, base, head).await?,
@@ -125,6 +139,7 @@ pub(crate) async fn rebase(
     };
     let mut writer = manifests::SnapshotWriter::new(storage, base, late.snapshot.snapshot_id());
     let parent = head.map(|head| head.snapshot_id());
+    // Its own manifests come first, as the newest do in every list.
     let adds_data = added.iter().any(|added| added.content == ManifestContentType::Data);
     let listed = writer.list(added.into_iter().chain(kept), parent).await;
     let written = writer.list_location();
@@ -156,6 +171,7 @@ async fn renumbered(
         return None;
     }
     let mut listed = manifests::read_list(storage, base, snapshot).await.ok()?;
+    // The others are those of its parent, in the place of which come those of the head.
     listed.retain(|manifest| manifest.added_snapshot_id == snapshot.snapshot_id());
     for manifest in &mut listed {
         if manifest.key_metadata.is_some()
@@ -163,6 +179,7 @@ async fn renumbered(
         {
             return None;
         }
+        // The writer of the list fills in the number of the snapshot, which is the table's next.
         manifest.sequence_number = INHERITED;
         manifest.min_sequence_number = INHERITED;
     }
