@@ -1,9 +1,10 @@
 //! Requests of clients that no test can run here, sent again as they were recorded.
 //!
 //! `clients.jsonl` has one request a line: who sends it, method, path, body, and the status that the
-//! client needs. `{uuid}` stands for the identity of the table that was made last. iceberg-js 1.0.0
-//! and iceberg-go 0.7.0 were recorded; those of iceberg-catalog-rest 0.10.1 (Rust) are as its source
-//! makes them.
+//! client needs. `{uuid}` stands for the identity of the table that was made last. Recorded were
+//! iceberg-js 1.0.0, iceberg-go 0.7.0 and iceberg-catalog-rest 0.10.1 (Rust), which puts names into
+//! URLs unescaped: where a name does not survive that, only the column has it. Appends are left out,
+//! since their files are elsewhere.
 
 use super::*;
 
