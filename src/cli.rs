@@ -3,6 +3,7 @@
 //! `serve` and `quickstart` run a server in this process; every other command is a client of one,
 //! or reads files. Results go to stdout, everything else to stderr.
 
+pub mod about;
 pub mod admin;
 pub mod audit;
 pub mod backup;
@@ -23,9 +24,10 @@ pub mod wal;
 pub mod webhooks;
 
 use crate::{
-    config::{Config, ConfigError, logging::LogFormat},
+    config::{self, Config, ConfigError, logging::LogFormat},
     server::StartError,
 };
+use admin::ConfigCommand;
 use clap::{Args, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
 use icecore_catalog::{audit::BrokenChain, error::CatalogError};
@@ -40,26 +42,17 @@ use tracing_subscriber::EnvFilter;
 const STDOUT: &str = "write to stdout";
 
 /// What `icecore help` shows behind the commands.
-const EXAMPLES: &str = "Examples:
-  icecore quickstart                              a server, \
-                        sample events, some answers
-  icecore serve                                \
-                        http://127.0.0.1:8181, all data in ./icecore-data
-  icecore ingest \
-                        events.ndjson --ns shop.example  send a file
-  icecore sql --ns \
-                        shop.example \"SELECT type, count(*) FROM events GROUP BY type\"
-  icecore \
-                        sql --ns shop.example                   a prompt
-  icecore doctor          \
-                        what would prevent a start
-  icecore config        every setting, its \
-                        value and meaning
+const EXAMPLES: &str = r#"Examples:
+  icecore quickstart                              a server, sample events, some answers
+  icecore serve                                   http://127.0.0.1:8181, all data in ./icecore-data
+  icecore ingest events.ndjson --ns shop.example  send a file
+  icecore sql --ns shop.example "SELECT type, count(*) FROM events GROUP BY type"
+  icecore sql --ns shop.example                   a prompt
+  icecore doctor                                  what would prevent a start
+  icecore config                                  every setting, its value and meaning
 
-Each setting is a flag or --set KEY=VALUE, else a \
-                        variable such as ICECORE_DATA_DIR, else a line of
-icecore.toml. `icecore \
-                        help COMMAND` describes a command.";
+Each setting is a flag or --set KEY=VALUE, else a variable such as ICECORE_DATA_DIR, else a line of
+icecore.toml. `icecore help COMMAND` describes a command."#;
 
 /// An event lakehouse in one binary.
 #[derive(Debug, Parser)]
@@ -73,6 +66,7 @@ struct Cli {
 
 /// Settings that every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
 struct GlobalOptions {
     /// A settings file; default `icecore.toml`, if it exists
     #[arg(long, global = true)]
@@ -99,6 +93,15 @@ struct GlobalOptions {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Run(RunCommand),
+    #[command(flatten)]
+    About(about::AboutCommand),
+}
+
+/// What takes settings.
+#[derive(Debug, Subcommand)]
+enum RunCommand {
     /// Run the server
     Serve,
     /// Run a server with sample events and example queries
@@ -135,7 +138,7 @@ enum Command {
     /// List what the server does by itself: each job, its last run and its next one
     Jobs(jobs::JobsCommand),
     /// Show every setting with its value, origin and meaning
-    Config,
+    Config(ConfigCommand),
     /// Create, list, restore and forget backups
     #[command(subcommand)]
     Backup(backup::BackupCommand),
@@ -144,8 +147,6 @@ enum Command {
     /// Inspect a log that no server has open
     #[command(subcommand)]
     Wal(wal::WalCommand),
-    /// Print the version
-    Version,
 }
 
 /// Why a command failed.
@@ -196,14 +197,24 @@ pub enum CliError {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|problem| misused(&problem));
-    let done = load(&cli.settings).and_then(|config| {
-        log_to_stderr(&config);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| {
-                CliError::Io { operation: "start the async runtime".to_owned(), source }
-            })?;
-        runtime.block_on(execute(cli.command, &config))
-    });
+    let done = match cli.command {
+        // These work where the settings do not.
+        Command::About(command) => about::run(&command),
+        Command::Run(RunCommand::Config(ConfigCommand { sample: true })) => {
+            say(config::sample().trim_end())
+        }
+        Command::Run(command) => load(&cli.settings).and_then(|config| {
+            log_to_stderr(&config);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| CliError::Io {
+                    operation: "start the async runtime".to_owned(),
+                    source,
+                })?;
+            runtime.block_on(execute(command, &config))
+        }),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // As with `… | head -1`: who has read enough wants no more.
@@ -235,27 +246,26 @@ fn misused(problem: &clap::Error) -> ! {
     std::process::exit(problem.exit_code())
 }
 
-async fn execute(command: Command, config: &Config) -> Result<(), CliError> {
+async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
     match command {
-        Command::Serve => serve::serve(config).await,
-        Command::Quickstart(quickstart) => quickstart::run(config, &quickstart).await,
-        Command::Ingest(files) => ingest::run(config, &files).await,
-        Command::Sql(command) => sql::run(config, &command).await,
-        Command::Tables(command) => admin::tables(config, &command).await,
-        Command::Snapshots(command) => admin::snapshots(config, &command).await,
-        Command::Catalog(command) => catalog::run(config, &command).await,
-        Command::Branches(command) => refs::branches(config, &command).await,
-        Command::Tags(command) => refs::tags(config, &command).await,
-        Command::Token(command) => token::run(config, &command).await,
-        Command::DeadLetters(command) => deadletters::run(config, &command).await,
-        Command::Webhooks(command) => webhooks::run(config, &command).await,
-        Command::Audit(command) => audit::run(config, &command).await,
-        Command::Jobs(command) => jobs::run(config, &command).await,
-        Command::Config => admin::config(config),
-        Command::Backup(command) => backup::run(config, &command).await,
-        Command::Doctor(command) => doctor::run(config, &command).await,
-        Command::Wal(command) => wal::run(config, &command).await,
-        Command::Version => say(concat!("icecore ", env!("CARGO_PKG_VERSION"))),
+        RunCommand::Serve => serve::serve(config).await,
+        RunCommand::Quickstart(quickstart) => quickstart::run(config, &quickstart).await,
+        RunCommand::Ingest(files) => ingest::run(config, &files).await,
+        RunCommand::Sql(command) => sql::run(config, &command).await,
+        RunCommand::Tables(command) => admin::tables(config, &command).await,
+        RunCommand::Snapshots(command) => admin::snapshots(config, &command).await,
+        RunCommand::Catalog(command) => catalog::run(config, &command).await,
+        RunCommand::Branches(command) => refs::branches(config, &command).await,
+        RunCommand::Tags(command) => refs::tags(config, &command).await,
+        RunCommand::Token(command) => token::run(config, &command).await,
+        RunCommand::DeadLetters(command) => deadletters::run(config, &command).await,
+        RunCommand::Webhooks(command) => webhooks::run(config, &command).await,
+        RunCommand::Audit(command) => audit::run(config, &command).await,
+        RunCommand::Jobs(command) => jobs::run(config, &command).await,
+        RunCommand::Config(_) => admin::config(config),
+        RunCommand::Backup(command) => backup::run(config, &command).await,
+        RunCommand::Doctor(command) => doctor::run(config, &command).await,
+        RunCommand::Wal(command) => wal::run(config, &command).await,
     }
 }
 

@@ -9,6 +9,7 @@ mod catalog;
 mod environment;
 mod file;
 pub mod logging;
+mod sample;
 mod settings;
 pub mod sql;
 mod storage;
@@ -22,6 +23,7 @@ use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
+pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
 use std::{

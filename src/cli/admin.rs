@@ -122,6 +122,14 @@ pub async fn snapshots(config: &Config, command: &SnapshotsCommand) -> Result<()
     Ok(())
 }
 
+/// `icecore config`
+#[derive(Debug, Args)]
+pub struct ConfigCommand {
+    /// Print an icecore.toml with every setting commented out, its default and its meaning
+    #[arg(long)]
+    pub sample: bool,
+}
+
 /// Prints every setting.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-use crate::config::{Config, SettingOrigin, access::AccessConfig, units};
+use crate::config::{Config, SettingOrigin, access::AccessConfig, sample, units};
 use std::time::Duration;
 
 fn load(
@@ -283,4 +283,33 @@ fn jwts_are_let_in_only_with_everything_pinned() {
     check(&[("ICECORE_OIDC_GRANTS", "admins=all")], Err("scope `all` names no namespace"));
     check(&[("ICECORE_OIDC_GRANTS", "")], Err("no claim grants any scope"));
     check(&[("ICECORE_AUTH", "maybe")], Err("must be on or off"));
+}
+
+#[test]
+fn the_sample_file_is_in_the_documentation_and_says_the_defaults() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/icecore.toml");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, sample()).unwrap();
+    }
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(found == sample(), "{path} is not what the settings say; run the test with UPDATE=1");
+
+    let values = |file: &str| -> Vec<(&str, String)> {
+        let config = load(file, &[], &[]).unwrap();
+        config.effective.into_iter().map(|(key, value, ..)| (key, value)).collect()
+    };
+    let defaults = values("");
+    assert_eq!(values(&found), defaults);
+    let settings: Vec<&str> = found
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix('#').filter(|text| text.starts_with(char::is_alphabetic))
+        })
+        .collect();
+    assert_eq!(settings.len(), defaults.len());
+    assert_eq!(values(&settings.join("\n")), defaults);
+    let config = load(&settings.join("\n"), &[], &[]).unwrap();
+    assert!(
+        config.effective.iter().all(|(.., origin, _)| matches!(origin, SettingOrigin::File(_)))
+    );
 }

@@ -134,6 +134,18 @@ fn config_text(settings: &[(&str, String)]) -> String {
 }
 
 #[test]
+fn a_sample_of_the_settings_is_printed_even_where_they_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("icecore.toml"), "colour = 1").unwrap();
+    let mut sample = command();
+    let output = sample.args(["config", "--sample"]).current_dir(&folder).output().unwrap();
+    let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/icecore.toml");
+    check(&output, 0, &std::fs::read_to_string(documented).unwrap(), "");
+    let version = command().arg("version").current_dir(&folder).output().unwrap();
+    check(&version, 0, concat!("icecore ", env!("CARGO_PKG_VERSION"), "\n"), "");
+}
+
+#[test]
 fn log_lines_are_json_where_that_is_set() {
     let mut command = command();
     command.env("ICECORE_COMIT_INTERVAL", "1s").env("ICECORE_LOG_FORMAT", "json").arg("config");
@@ -233,12 +245,24 @@ async fn an_error_in_a_statement_has_its_line_and_a_mark_under_the_place() {
     assert!(said.ends_with("\n  selec 2\n  ^\n"), "{said}");
 }
 
+/// Where the text behind an example begins: after two spaces or more.
+fn remark_column(example: &str) -> Option<usize> {
+    let example = example.trim_end();
+    let gap =
+        example.trim_start().find("  ").map(|at| at + example.len() - example.trim_start().len());
+    gap.map(|gap| gap + example[gap..].len() - example[gap..].trim_start().len())
+}
+
 #[test]
 fn help_has_examples_and_defaults_and_a_foreign_flag_the_right_one() {
     let help = text(&command().arg("help").output().unwrap().stdout);
     for part in ["icecore quickstart", "127.0.0.1:8181", "./icecore-data", "DATA_DIR/warehouse"] {
         assert!(help.contains(part), "{part}: {help}");
     }
+    let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+    let remarks: Vec<usize> =
+        examples.take_while(|line| !line.is_empty()).filter_map(remark_column).collect();
+    assert!(5 < remarks.len() && remarks.iter().all(|at| *at == remarks[0]), "{remarks:?}: {help}");
     let output = command().args(["serve", "--port", "9000"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
