@@ -28,7 +28,7 @@ use crate::{
     server::StartError,
 };
 use admin::ConfigCommand;
-use clap::{Args, Parser, Subcommand, error::ContextKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
 use icecore_catalog::{audit::BrokenChain, error::CatalogError};
 use std::{
@@ -56,7 +56,7 @@ icecore.toml. `icecore help COMMAND` describes a command."#;
 
 /// An event lakehouse in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "icecore", version, about, after_help = EXAMPLES)]
+#[command(name = "icecore", about, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     settings: GlobalOptions,
@@ -194,16 +194,28 @@ pub enum CliError {
 }
 
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage.
+///
+/// `build` names the build, such as a commit.
 #[must_use]
-pub fn run() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|problem| misused(&problem));
+pub fn run(build: Option<&'static str>) -> ExitCode {
+    // Lives as long as the process: clap keeps no text of its own.
+    let version: &'static str = about::version(build).leak();
+    let line = || Cli::command().version(version);
+    let mut parser = line();
+    let parsed = parser.try_get_matches_from_mut(std::env::args_os());
+    let cli = parsed
+        .and_then(|words| {
+            Cli::from_arg_matches(&words).map_err(|problem| problem.format(&mut parser))
+        })
+        .unwrap_or_else(|problem| misused(&problem));
     let done = match cli.command {
         // These work where the settings do not.
-        Command::About(command) => about::run(&command),
+        Command::About(command) => about::run(&command, line()),
         Command::Run(RunCommand::Config(ConfigCommand { sample: true })) => {
             say(config::sample().trim_end())
         }
-        Command::Run(command) => load(&cli.settings).and_then(|config| {
+        Command::Run(command) => load(&cli.settings).and_then(|mut config| {
+            config.build = build;
             log_to_stderr(&config);
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()

@@ -167,6 +167,8 @@ pub struct Config {
     pub log: LogOptions,
     /// What is odd about the settings and stops nothing.
     pub warnings: Vec<String>,
+    /// The name of the build, as `main` knows it.
+    pub build: Option<&'static str>,
     /// The failpoint script.
     pub faults: Failpoints,
     /// The tables that the service writes.
@@ -359,6 +361,7 @@ impl SettingTexts {
             token: self.optional("token"),
             log: self.log()?,
             warnings: Vec::new(),
+            build: None,
             faults: Failpoints::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
             tables: self.tables()?,

@@ -107,6 +107,8 @@ pub struct AppParts {
     pub metrics: Metrics,
     /// What runs beside requests.
     pub jobs: JobRegistry,
+    /// The name of the build.
+    pub build: Option<&'static str>,
 }
 
 impl std::ops::Deref for AppState {

@@ -185,6 +185,7 @@ impl Server {
             room: BodyMemory::new(config.queue_bytes_max, MinBodyRate::SLOWEST),
             metrics,
             jobs: jobs.clone(),
+            build: config.build,
         };
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
@@ -281,6 +282,7 @@ fn tell_of_start(config: &Config, address: SocketAddr) {
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
+        build = config.build,
         data_dir = %config.data_dir.display(),
         warehouse = config.warehouse,
         metastore = %config.metastore,

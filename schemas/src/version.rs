@@ -10,4 +10,7 @@ pub struct Version {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// The name of the build, such as a commit, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
 }

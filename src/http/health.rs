@@ -54,9 +54,10 @@ pub async fn readyz(State(app): State<AppState>) -> Result<&'static str, ApiErro
 }
 
 /// `GET /version`.
-pub async fn version() -> Response {
+pub async fn version(State(app): State<AppState>) -> Response {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    json(200, &Version { name: "icecore".to_owned(), version })
+    let build = app.build.map(ToOwned::to_owned);
+    json(200, &Version { name: "icecore".to_owned(), version, build })
 }
 
 /// `GET /openapi.json`: the API outside the catalog.

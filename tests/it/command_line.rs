@@ -142,7 +142,37 @@ fn a_sample_of_the_settings_is_printed_even_where_they_are_wrong() {
     let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/icecore.toml");
     check(&output, 0, &std::fs::read_to_string(documented).unwrap(), "");
     let version = command().arg("version").current_dir(&folder).output().unwrap();
-    check(&version, 0, concat!("icecore ", env!("CARGO_PKG_VERSION"), "\n"), "");
+    assert_eq!(version.status.code(), Some(0));
+    assert!(text(&version.stdout).starts_with(concat!("icecore ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let printed = |words: &[&str]| {
+        let output = run(words, &[], b"");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    for (shell, first) in [("bash", "_icecore()"), ("zsh", "#compdef icecore"), ("fish", "# Print")]
+    {
+        let script = printed(&["completions", shell]);
+        assert!(script.starts_with(first), "{script}");
+        for word in ["deadletters", "take-over", "cloudevents", "data-dir"] {
+            assert!(script.contains(word), "{shell}: {word}: {script}");
+        }
+    }
+    let page = printed(&["man"]);
+    assert!(page.contains(".TH icecore 1") && page.contains("icecore quickstart"), "{page}");
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert_eq!(printed(&["man", pages.to_str().unwrap()]), "");
+    for name in ["icecore.1", "icecore-sql.1", "icecore-wal-take-over.1"] {
+        assert!(pages.join(name).exists(), "{name}");
+    }
+    let names = std::fs::read_dir(&pages).unwrap().map(|page| page.unwrap().file_name());
+    let of_help: Vec<_> = names.filter(|name| name.to_string_lossy().contains("help")).collect();
+    assert!(of_help.is_empty() && !page.contains("icecore\\-help"), "{of_help:?}");
+    assert_eq!(printed(&["-V"]), printed(&["version"]));
 }
 
 #[test]
