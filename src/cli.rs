@@ -161,6 +161,15 @@ pub enum CliError {
     /// The server did not start.
     #[error("start the server")]
     Start(#[from] StartError),
+    /// What is done in a data folder while no server has it open.
+    #[error("{operation}")]
+    Offline {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: StartError,
+    },
     /// A request failed.
     #[error("ask the server")]
     Client(#[from] ClientError),

@@ -30,7 +30,7 @@ pub struct RelocateCommand {
 /// Writes the new place into all metadata. No server may be running.
 ///
 /// # Errors
-/// [`CliError::Usage`], [`CliError::Start`].
+/// [`CliError::Usage`], [`CliError::Offline`].
 pub async fn run(config: &Config, command: &RelocateCommand) -> Result<(), CliError> {
     let place = |text: &Option<String>, flag: &str| match text {
         None => Ok(None),
@@ -45,7 +45,9 @@ pub async fn run(config: &Config, command: &RelocateCommand) -> Result<(), CliEr
         to: place(&command.to, "to")?,
         dry_run: command.dry_run,
     };
-    let report = moved::relocate(config, &places, Clock::system().now_ms()).await?;
+    let failed = |source| CliError::Offline { operation: "write the new location", source };
+    let report =
+        moved::relocate(config, &places, Clock::system().now_ms()).await.map_err(failed)?;
     say(&if command.json {
         as_json(&report, command.dry_run)
     } else {

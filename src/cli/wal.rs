@@ -67,7 +67,7 @@ pub enum WalCommand {
 /// Prints the report, or what was done.
 ///
 /// # Errors
-/// [`CliError::Wal`], [`CliError::Metastore`], [`CliError::Start`]; [`CliError::Refused`] when there is
+/// [`CliError::Wal`], [`CliError::Metastore`], [`CliError::Offline`]; [`CliError::Refused`] when there is
 /// no log.
 pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
@@ -84,7 +84,11 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
         )));
     }
     match command {
-        WalCommand::TakeOver => say(&describe_take_over(&claim::take_over(config).await?)),
+        WalCommand::TakeOver => {
+            let taken = claim::take_over(config).await;
+            let failed = |source| CliError::Offline { operation: "take over the events", source };
+            say(&describe_take_over(&taken.map_err(failed)?))
+        }
         WalCommand::Export { folder: aside, dead_letters } => {
             let kind = if *dead_letters { RecordKind::DeadLetters } else { RecordKind::Events };
             export(config, aside.as_deref().unwrap_or(&folder), kind).await
@@ -128,7 +132,9 @@ async fn accept_loss(
         Some(seq) => LossScope::Through { namespace, seq },
         None => LossScope::All,
     };
-    let accepted = accept::accept_loss(config, &Clock::system(), &given, is_dry).await?;
+    let failed = |source| CliError::Offline { operation: "accept the loss", source };
+    let accepted =
+        accept::accept_loss(config, &Clock::system(), &given, is_dry).await.map_err(failed)?;
     let told = LossAnswer::of(&accepted);
     if is_json {
         say(&serde_json::json!(told).to_string())?;

@@ -5,8 +5,8 @@ use super::{ConfigError, SettingTexts};
 /// The words that stand for a level.
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
 /// What is left out of a log whose level is for all: libraries tell at `debug` and `trace` what
-/// they do each second.
-const LIBRARIES: &str = "sqlx=warn,datafusion=info,datafusion_functions=info,datafusion_functions_nested=info,datafusion_expr=info,h2=info,hyper=info,hyper_util=info,reqwest=info";
+/// they do each second, and `object_store` at `info` of each retry, ten for a store that is away.
+const LIBRARIES: &str = "sqlx=warn,object_store=warn,datafusion=info,datafusion_functions=info,datafusion_functions_nested=info,datafusion_expr=info,h2=info,hyper=info,hyper_util=info,reqwest=info";
 
 /// How the log is written.
 #[derive(Clone, Debug)]

@@ -286,6 +286,15 @@ fn jwts_are_let_in_only_with_everything_pinned() {
 }
 
 #[test]
+fn each_retry_of_a_library_is_logged_only_to_who_asks_for_it() {
+    let filter = |log: &str| load("", &[], &[("log", log)]).unwrap().log.filter;
+    for level in ["info", "debug"] {
+        assert!(filter(level).contains("object_store=warn"), "{}", filter(level));
+    }
+    assert_eq!(filter("info,object_store=info"), "info,object_store=info");
+}
+
+#[test]
 fn the_sample_file_is_in_the_documentation_and_says_the_defaults() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/icecore.toml");
     if std::env::var_os("UPDATE").is_some() {

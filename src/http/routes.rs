@@ -82,7 +82,7 @@ const NO_TABLE: &[(u16, &str)] = &[(404, "No such table")];
 /// The table.
 pub const ROUTES: &[Route] = &[
     post("/ingest", Somewhere(Ingest), |m| on(m, ingest::ingest))
-        .about("Take events; 2xx means durable")
+        .about("Take events; 2xx means durable. `/e` is the same route")
         .query::<IngestParameters>()
         .header("X-Namespace", "Namespace of events that name none; `default` when left out")
         .takes_media(&[

@@ -211,6 +211,13 @@ async fn a_folder_that_is_in_use_names_the_process_that_has_it() {
     let said = text(&output.stderr);
     let process = format!("is open in process {}: stop that server first", std::process::id());
     assert!(said.contains(&process), "{said}");
+    // Nobody wants to start a server here.
+    let output = run(&["wal", "take-over"], &settings, b"");
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("icecore: take over the events: ") && said.contains(&process),
+        "{said}"
+    );
 }
 
 #[test]

@@ -23,6 +23,7 @@ async fn the_server_answers_it_with_its_version() {
     let answer: Value = server.get("/openapi.json").await.json().await.unwrap();
     assert_eq!(answer, serde_json::from_str::<Value>(&document()).unwrap());
     assert_eq!(answer["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert!(answer["paths"]["/ingest"]["post"]["summary"].as_str().unwrap().contains("`/e`"));
     server.stop().await;
 }
 
