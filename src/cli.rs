@@ -193,7 +193,7 @@ pub enum CliError {
     Backup(#[from] crate::server::backup::BackupError),
     /// The log.
     #[error("read the log")]
-    Wal(#[from] crate::wal::WalError),
+    Wal(#[from] icecore_lake::wal::WalError),
     /// An answer that does not decode.
     #[error("decode the answer")]
     Arrow(#[from] arrow::error::ArrowError),

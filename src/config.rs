@@ -16,11 +16,11 @@ mod storage;
 pub mod units;
 mod webhooks;
 
-use crate::faults::Failpoints;
 use access::AccessConfig;
 pub use catalog::MetastoreUrl;
 use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
+use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
 pub use sample::sample;

@@ -11,26 +11,28 @@ pub mod noted;
 mod requests;
 
 use crate::{
-    clock::Clock,
-    faults::Failpoints,
     flush::{
         columns::LeftOutColumns,
         commit::{COMMIT_BYTES_MAX, FlushBounds, FlushExtent, TableFlush},
         requests::FlushRequests,
     },
+    owner::{LogOwnership, NotOwner},
+    tasks::{Job, Progress},
+};
+use futures::{StreamExt, stream};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, storage};
+use icecore_lake::{
+    clock::Clock,
+    faults::Failpoints,
     ids::IdGenerator,
     metrics::Metrics,
-    owner::{LogOwnership, NotOwner},
     table::{
         evolve::{SchemaFit, TableMismatch},
         schema,
         writer::WriteError,
     },
-    tasks::{Job, Progress},
     wal::{LogPosition, TableBacklog, Wal, WalError, quota::StuckTable},
 };
-use futures::{StreamExt, stream};
-use icecore_catalog::{catalog::Catalog, error::CatalogError, storage};
 use icecore_schemas::{
     names::Namespace,
     service_table::{RecordKind, SERVICE_TABLES, ServiceTables},
@@ -88,10 +90,10 @@ pub enum FlushError {
     Wal(#[from] WalError),
     /// A record does not decode.
     #[error("decode a record")]
-    Decode(#[from] crate::event::codec::CodecError),
+    Decode(#[from] icecore_lake::event::codec::CodecError),
     /// Data files could not be written.
     #[error("write data files")]
-    Write(#[from] crate::table::writer::WriteError),
+    Write(#[from] icecore_lake::table::writer::WriteError),
     /// The commit failed.
     #[error("commit")]
     Commit(#[from] CatalogError),

@@ -23,18 +23,8 @@ pub mod tables;
 pub mod webhooks;
 
 use crate::{
-    clock::Clock,
-    event::EventLimits,
-    flush::Flush,
-    http::error::ApiError,
-    ids::IdGenerator,
-    ingest::Ingest,
-    maintenance::JobRegistry,
-    metrics::{Metrics, StatusLabel},
-    owner::LogOwnership,
-    sql::Sql,
-    wal::Wal,
-    warehouse::WarehouseState,
+    flush::Flush, http::error::ApiError, ingest::Ingest, maintenance::JobRegistry,
+    owner::LogOwnership, sql::Sql, warehouse::WarehouseState,
 };
 use axum::{
     Router,
@@ -47,6 +37,13 @@ use icecore_catalog::{
     access::AccessControl,
     catalog::Catalog,
     rest::body::{BodyMemory, bounded},
+};
+use icecore_lake::{
+    clock::Clock,
+    event::EventLimits,
+    ids::IdGenerator,
+    metrics::{Metrics, StatusLabel},
+    wal::Wal,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::{collections::BTreeMap, sync::Arc};

@@ -20,7 +20,7 @@ mod sequencer;
 #[cfg(test)]
 mod tests;
 
-use crate::{
+use icecore_lake::{
     clock::Clock,
     event::{DecodedBody, dead_letter::DeadLetter},
     ids::IdGenerator,
@@ -117,7 +117,7 @@ pub enum IngestOutcome {
     /// It is decided.
     Decided(Receipt),
     /// Nothing of it was taken: some of its events have an id that is taken, and may say the same as
-    /// the event that has it. What was found out goes into [`crate::event::NamespaceEvents::same`]
+    /// the event that has it. What was found out goes into [`icecore_lake::event::NamespaceEvents::same`]
     /// before it is sent again, to [`Ingest::append`].
     Undecided(Box<Submission>, Vec<UndecidedEvent>),
 }

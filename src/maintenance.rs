@@ -15,12 +15,11 @@ pub mod thinning;
 pub mod upkeep;
 
 use crate::{
-    clock::Clock,
-    metrics::Metrics,
     store::{Store, StoreError},
     tasks::{Job, Tasks},
 };
 use icecore_catalog::metastore::database::Database;
+use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobList, JobRun};
 use record::JobRecord;
 use runner::JobRunner;

@@ -10,12 +10,9 @@ mod reserve;
 pub mod stores;
 
 use crate::{
-    clock::Clock,
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
-    event::EventLimits,
     flush::{Flush, FlushOptions, noted::NoteMetastore},
     http::{self, AppParts, AppState},
-    ids::IdGenerator,
     ingest::Ingest,
     maintenance::{
         JobRegistry,
@@ -24,13 +21,10 @@ use crate::{
         thinning::ThinSnapshots,
         upkeep::{self, AccessUpkeep},
     },
-    metrics::Metrics,
     owner::{LogOwnership, WatchOwner},
     sql::{Sql, SqlOptions, slots::SlotsMax},
     store::{self, StoreError},
-    table::{evolve, reader::ReadError},
     tasks::Tasks,
-    wal::{Wal, WalError},
     warehouse::{ProbeWarehouse, WarehouseState},
 };
 use icecore_catalog::{
@@ -40,6 +34,14 @@ use icecore_catalog::{
     metastore::Metastore,
     rest::body::{BodyMemory, MinBodyRate},
     storage::{Storage, access::FileAccess as StorageAccess},
+};
+use icecore_lake::{
+    clock::Clock,
+    event::EventLimits,
+    ids::IdGenerator,
+    metrics::Metrics,
+    table::{evolve, reader::ReadError},
+    wal::{Wal, WalError},
 };
 use look::MetadataWatch;
 use std::{

@@ -2,7 +2,7 @@
 //! committed, each row exactly once.
 //!
 //! This side has the stores: who may ask now, which tables a query sees, and what stays readable while
-//! it runs. The answer is made by [`crate::engine`], which gets a [`View`] by value and shares no memory
+//! it runs. The answer is made by [`icecore_engine`], which gets a [`View`] by value and shares no memory
 //! with ingest or the catalog.
 
 mod audit;
@@ -12,24 +12,24 @@ pub mod threads;
 mod usage;
 pub mod view;
 
-use crate::{
-    engine::{
-        EngineQuery, QueryAnswer, QueryControls, QueryEngine, RowStream, RunningQuery,
-        audit::{AuditPages, PageRequest},
-        error::SqlError,
-        guard,
-        references::{self, QueryScope, WantedTables},
-        stop::{QuerySignal, QueryStop},
-        view::View,
-    },
-    faults::Failpoints,
-    metrics::Metrics,
-    owner::LogOwnership,
-    wal::{LogPin, Wal},
-};
+use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use icecore_catalog::{catalog::Catalog, metastore::Metastore};
+use icecore_engine::{
+    EngineQuery, QueryAnswer, QueryControls, QueryEngine, RowStream, RunningQuery,
+    audit::{AuditPages, PageRequest},
+    error::SqlError,
+    guard,
+    references::{self, QueryScope, WantedTables},
+    stop::{QuerySignal, QueryStop},
+    view::View,
+};
+use icecore_lake::{
+    faults::Failpoints,
+    metrics::Metrics,
+    wal::{LogPin, Wal},
+};
 use icecore_schemas::{
     as_of::AsOf,
     names::Namespace,

@@ -9,11 +9,11 @@ mod runs;
 
 pub use lease::{Lease, LeaseFence};
 
-use crate::clock::Clock;
 use icecore_catalog::{
     error::CatalogError,
     metastore::database::{Database, DatabaseLayout},
 };
+use icecore_lake::clock::Clock;
 use std::sync::Arc;
 
 /// The tables, made and changed in steps that each run once.

@@ -7,9 +7,7 @@ use crate::{
         client::ServerClient,
         say,
     },
-    clock::Clock,
     config::Config,
-    ids::IdGenerator,
     server::{
         backup::{
             self, BackupManifest, CopyMode,
@@ -22,6 +20,7 @@ use crate::{
 };
 use clap::Subcommand;
 use icecore_catalog::metastore::backups;
+use icecore_lake::{clock::Clock, ids::IdGenerator};
 use reqwest::Method;
 use serde_json::json;
 

@@ -4,13 +4,12 @@
 
 use crate::{
     cli::{CliError, client::ServerClient, say},
-    clock::Clock,
     config::{Config, MetastoreUrl},
-    ids::IdGenerator,
     server,
 };
 use clap::Args;
 use icecore_catalog::storage::Storage;
+use icecore_lake::{clock::Clock, ids::IdGenerator};
 use icecore_schemas::version::Version;
 use reqwest::Method;
 use serde_json::json;

@@ -7,12 +7,11 @@ use crate::{
         sample, say, serve,
         sql::{ask, table},
     },
-    clock::Clock,
     config::Config,
-    ids::IdGenerator,
     server::Server,
 };
 use clap::Args;
+use icecore_lake::{clock::Clock, ids::IdGenerator};
 use icecore_schemas::tables::CommitReply;
 use reqwest::{Method, header};
 use tokio::time::Instant;

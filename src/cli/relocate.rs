@@ -2,12 +2,12 @@
 
 use crate::{
     cli::{CliError, admin::aligned, say},
-    clock::Clock,
     config::Config,
     server::moved::{self, MovePlaces, MoveReport},
 };
 use clap::Args;
 use icecore_catalog::location::Location;
+use icecore_lake::clock::Clock;
 use serde_json::json;
 
 /// `icecore catalog relocate`

@@ -1,6 +1,6 @@
 //! Sample events: a small shop's changes, calls, webhooks and domain events.
 
-use crate::ids::IdGenerator;
+use icecore_lake::ids::IdGenerator;
 use serde_json::{Value, json};
 
 /// Namespace of the samples.

@@ -1,6 +1,7 @@
 //! `icecore serve`.
 
-use crate::{cli::CliError, clock::Clock, config::Config, server::Server};
+use crate::{cli::CliError, config::Config, server::Server};
+use icecore_lake::clock::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs a server until Ctrl-C or SIGTERM.

@@ -11,7 +11,6 @@ use crate::{
         client::ServerClient,
         say,
     },
-    clock::Clock,
     config::{Config, MetastoreUrl, units::parse_duration},
     http::admin::{describe, scopes},
     server::{make_data_folder, open_metastore},
@@ -22,6 +21,7 @@ use icecore_catalog::{
     audit::{AuditEntry, details},
     error::CatalogError,
 };
+use icecore_lake::clock::Clock;
 use icecore_schemas::tokens::{NewToken, TokenList, TokenReply};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -3,21 +3,23 @@
 
 use crate::{
     cli::{CliError, admin::aligned, ingest::rows::EventWriter, say},
-    clock::Clock,
     config::Config,
-    event::{codec, rows},
     server::{
         self,
         accept::{self, LossAnswer, LossScope},
         claim::{self, LogTakeover, TablePositions},
     },
+};
+use arrow::record_batch::RecordBatch;
+use clap::Subcommand;
+use icecore_lake::{
+    clock::Clock,
+    event::{codec, rows},
     wal::{
         WalError,
         inspect::{self, LogReport, QuarantinedSegment},
     },
 };
-use arrow::record_batch::RecordBatch;
-use clap::Subcommand;
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     io::{self, BufWriter, Write},

@@ -1,20 +1,20 @@
 //! What becomes of columns that a table lacks: they are added when there is a value for one, or left
 //! out where another's column has the name.
 
-use crate::{
+use crate::flush::{
+    FlushError,
+    commit::{FlushTarget, TableFlush},
+};
+use arrow::{array::Array, record_batch::RecordBatch};
+use iceberg::{TableIdent, spec::TableMetadata};
+use icecore_catalog::error::CatalogError;
+use icecore_lake::{
     event::left_out::leave_out,
-    flush::{
-        FlushError,
-        commit::{FlushTarget, TableFlush},
-    },
     table::{
         evolve::{self, SchemaFit},
         writer::WriteError,
     },
 };
-use arrow::{array::Array, record_batch::RecordBatch};
-use iceberg::{TableIdent, spec::TableMetadata};
-use icecore_catalog::error::CatalogError;
 use icecore_schemas::{columns::Column, service_table::ServiceTable};
 use std::{
     collections::BTreeMap,

@@ -4,19 +4,8 @@
 //! has reached, which the catalog moved in the same transaction as the snapshot.
 
 use crate::{
-    clock::Clock,
-    event::{codec, rows},
-    faults::Failpoints,
     flush::{FlushError, columns::LeftOutColumns},
-    ids::IdGenerator,
-    metrics::Metrics,
     owner::LogOwnership,
-    table::{
-        evolve::SchemaFit,
-        schema,
-        writer::{self, blocking},
-    },
-    wal::{LogPosition, RecordRef, TableBacklog, Wal},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use iceberg::{
@@ -28,6 +17,19 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
     snapshot::{MarkMove, NewSnapshot},
+};
+use icecore_lake::{
+    clock::Clock,
+    event::{codec, rows},
+    faults::Failpoints,
+    ids::IdGenerator,
+    metrics::Metrics,
+    table::{
+        evolve::SchemaFit,
+        schema,
+        writer::{self, blocking},
+    },
+    wal::{LogPosition, RecordRef, TableBacklog, Wal},
 };
 use icecore_schemas::{
     names::{NAMESPACE_TEXT, Namespace},

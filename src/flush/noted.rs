@@ -1,11 +1,9 @@
 //! Notes beside the log which change of the metastore was the last, so that a start with an older
 //! copy of the metastore is noticed.
 
-use crate::{
-    tasks::{Job, Progress},
-    wal::{Wal, marks::MetastoreMark},
-};
+use crate::tasks::{Job, Progress};
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
+use icecore_lake::wal::{Wal, marks::MetastoreMark};
 
 /// The job that notes what others change, beside the commits of this server's own tables.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 //! A caller gets the outcome of an attempt that began after it asked. At most
 //! [`REQUESTS_MAX`] are registered; further callers wait for a place.
 
-use crate::{flush::FlushError, wal::LogPosition};
+use crate::flush::FlushError;
+use icecore_lake::wal::LogPosition;
 use icecore_schemas::names::Namespace;
 use std::{
     collections::HashMap,

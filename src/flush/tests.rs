@@ -1,14 +1,7 @@
 use super::{Flush, FlushError, FlushJob, FlushOptions};
 use crate::{
-    clock::Clock,
-    event::{codec, rows},
-    faults::Failpoints,
-    ids::IdGenerator,
-    metrics::Metrics,
     owner::LogOwnership,
-    table::{known_ids, sample, schema},
     tasks::{Job, Progress},
-    wal::{LogRecord, Wal, WalOptions, WalWriter},
 };
 use arrow::{compute::concat_batches, record_batch::RecordBatch};
 use futures::TryStreamExt;
@@ -20,6 +13,16 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
+use icecore_lake::{
+    clock::Clock,
+    event::{codec, rows},
+    faults::Failpoints,
+    ids::IdGenerator,
+    metrics::Metrics,
+    table::{known_ids, schema},
+    wal::{LogRecord, Wal, WalOptions, WalWriter},
+};
+use icecore_samples as sample;
 use icecore_schemas::{
     names::Namespace,
     service_table::{RecordKind, ServiceTables},
@@ -477,12 +480,14 @@ async fn old_table(server: &Server, new: icecore_catalog::catalog::CreateTable) 
 #[tokio::test]
 async fn a_table_of_version_0_1_is_brought_up_to_date_by_its_first_commit() {
     let mut server = Server::start().await;
-    old_table(&server, schema::events()).await;
-    old_table(&server, schema::dead_letters()).await;
+    old_table(&server, sample::events_table()).await;
+    old_table(&server, sample::dead_letters_table()).await;
     server.append("a", &sample::events(5, 1, 1, 1));
     server.dead_letters("a", &sample::dead_letters(3, 1), 1);
     server.tick().await.unwrap();
-    for (name, new) in [("events", schema::events()), ("dead_letters", schema::dead_letters())] {
+    for (name, new) in
+        [("events", sample::events_table()), ("dead_letters", sample::dead_letters_table())]
+    {
         let table = server.load("a", name).await.metadata;
         assert!(table.default_sort_order().is_unsorted(), "{name}");
         assert_eq!(table.properties(), &new.properties, "{name}");
@@ -664,11 +669,11 @@ async fn a_text_of_another_namespace_is_no_owner() {
 
 #[tokio::test]
 async fn a_table_of_somebody_else_takes_no_rows() {
-    let mut without_data = schema::events();
+    let mut without_data = sample::events_table();
     let fields = without_data.schema.as_struct().fields().iter();
     let fields = fields.filter(|field| field.name != "data").cloned();
     without_data.schema = iceberg::spec::Schema::builder().with_fields(fields).build().unwrap();
-    let mut unmarked = schema::events();
+    let mut unmarked = sample::events_table();
     unmarked.properties.remove(schema::MANAGED);
     for (foreign, expected) in [(unmarked, schema::MANAGED), (without_data, "its column")] {
         let mut server = Server::start().await;

@@ -136,7 +136,7 @@ pub async fn purge(
 fn by_namespace(
     asked: &Namespace,
     letters: Vec<NewestLetter>,
-) -> Vec<(Namespace, Vec<crate::event::dead_letter::DeadLetter>)> {
+) -> Vec<(Namespace, Vec<icecore_lake::event::dead_letter::DeadLetter>)> {
     let mut parts: Vec<(Namespace, Vec<_>)> = Vec::new();
     for letter in letters {
         let namespace = letter.namespace(asked);

@@ -1,14 +1,13 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
-use crate::{
-    engine::error::SqlError, flush::FlushError, http, ingest::IngestError, owner::NotOwner,
-    wal::WalError,
-};
+use crate::{flush::FlushError, http, ingest::IngestError, owner::NotOwner};
 use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use icecore_catalog::error::CatalogError;
+use icecore_engine::error::SqlError;
+use icecore_lake::wal::WalError;
 use icecore_schemas::error_code::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 use tracing::error;

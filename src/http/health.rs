@@ -1,15 +1,13 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
-use crate::{
-    http::{AppState, error::ApiError, json, openapi},
-    metrics::{RequestLabels, StatusLabel, TableLabel},
-};
+use crate::http::{AppState, error::ApiError, json, openapi};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::header,
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use icecore_lake::metrics::{RequestLabels, StatusLabel, TableLabel};
 use icecore_schemas::{error_code::ErrorCode, version::Version};
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;

@@ -6,12 +6,6 @@ mod grid;
 mod media;
 
 use crate::{
-    event::{
-        BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext,
-        cloud::header_text,
-        dead_letter,
-        decode::{self, BodyError},
-    },
     http::{
         AppState, body, default_namespace, error::ApiError, json, parse_namespace,
         query_string::QueryParameters, tables,
@@ -26,6 +20,12 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
+use icecore_lake::event::{
+    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext,
+    cloud::header_text,
+    dead_letter,
+    decode::{self, BodyError},
+};
 use icecore_schemas::{
     batch::{
         Ack, EventError, EventStatus, IngestParameters, IngestReply, NamespaceRange, SeqRange,

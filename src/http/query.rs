@@ -1,13 +1,6 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
-use crate::{
-    engine::{
-        error::SqlError,
-        output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
-        references::QueryScope,
-    },
-    http::{AppState, body, error::ApiError, namespaces, parse_namespace},
-};
+use crate::http::{AppState, body, error::ApiError, namespaces, parse_namespace};
 use axum::{
     body::Body,
     extract::{Extension, Path, State},
@@ -19,6 +12,11 @@ use futures::{Stream, StreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use icecore_catalog::access::{Action, Principal};
+use icecore_engine::{
+    error::SqlError,
+    output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
+    references::QueryScope,
+};
 use icecore_schemas::{
     error_code::ErrorCode,
     query::{OUTCOME_HEADER, SqlRequest},

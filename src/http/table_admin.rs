@@ -4,19 +4,13 @@
 //! A namespace in a path is its catalog name (levels apart by `%1F`), or the name its events carry.
 //! The guard has looked at what the caller may do there.
 
-use crate::{
-    http::{
-        AppState,
-        error::ApiError,
-        guard::{self, CatalogNamespace},
-        json,
-        query_string::QueryParameters,
-        record::ChangeCaller,
-    },
-    table::{
-        as_of,
-        schema::{self, TableIdent},
-    },
+use crate::http::{
+    AppState,
+    error::ApiError,
+    guard::{self, CatalogNamespace},
+    json,
+    query_string::QueryParameters,
+    record::ChangeCaller,
 };
 use axum::{
     body::Bytes,
@@ -29,6 +23,10 @@ use icecore_catalog::{
     catalog,
     metastore::TrashRow,
     retention,
+};
+use icecore_lake::table::{
+    as_of,
+    schema::{self, TableIdent},
 };
 use icecore_schemas::{
     as_of::{AsOf, InvalidAsOf},

@@ -10,7 +10,6 @@ use crate::{
         table_admin::{self, PathTable},
     },
     sql::view,
-    table::schema::ident,
 };
 use axum::{
     extract::{Extension, Path, State},
@@ -22,6 +21,7 @@ use icecore_catalog::{
     catalog::LoadedTable,
     error::CatalogError,
 };
+use icecore_lake::table::schema::ident;
 use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,

@@ -9,7 +9,6 @@ mod scheme;
 pub(super) mod secrets;
 
 use crate::{
-    event::webhook::WebhookDelivery,
     http::{
         AppState, body, default_namespace, error::ApiError, ingest::answer, json, parse_namespace,
         query_string::QueryParameters, record,
@@ -22,6 +21,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use icecore_lake::event::webhook::WebhookDelivery;
 use icecore_schemas::{
     batch::Ack,
     error_code::ErrorCode,

@@ -3,26 +3,26 @@
 //! A draft has already changed the id index and the ledger; [`AdmittedBatch::undo`] takes that back
 //! as long as no later draft was made.
 
-use crate::{
+use crate::ingest::{
+    COMPARED_MAX, LetterChange, RefusedEvent, Submission, UndecidedEvent, bookmark,
+    dedup::{IdIndex, SeenId, UNKNOWN_CONTENT},
+    ledger::{NamespaceCounters, NamespaceLedger},
+    letters::{self, KnownLetter},
+    refusal::{RefusalReason, refuse},
+};
+use arrow::{
+    array::{AsArray, BooleanArray, StringArray},
+    compute::filter_record_batch,
+    record_batch::RecordBatch,
+};
+use icecore_lake::{
     event::{
         EquivalentEvent, EventKey, FormerKey, NamespaceEvents, RejectedEvent, SourceBytes,
         dead_letter::{self, DeadLetter, LetterStatus, letter_rows},
         rows,
     },
     ids::IdGenerator,
-    ingest::{
-        COMPARED_MAX, LetterChange, RefusedEvent, Submission, UndecidedEvent, bookmark,
-        dedup::{IdIndex, SeenId, UNKNOWN_CONTENT},
-        ledger::{NamespaceCounters, NamespaceLedger},
-        letters::{self, KnownLetter},
-        refusal::{RefusalReason, refuse},
-    },
     wal::WalError,
-};
-use arrow::{
-    array::{AsArray, BooleanArray, StringArray},
-    compute::filter_record_batch,
-    record_batch::RecordBatch,
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::collections::{HashMap, HashSet};

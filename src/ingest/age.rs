@@ -4,7 +4,7 @@
 //! a start or later, makes it forget all of them at once. Its one invariant: what seems to have
 //! passed while none ran counts only where it is plausible, and then for half the window at most.
 
-use crate::clock::Clock;
+use icecore_lake::clock::Clock;
 use tracing::warn;
 
 /// A stop that seems longer than this part of the window says more of the clock than of the stop.

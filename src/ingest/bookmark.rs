@@ -3,12 +3,12 @@
 //! Four groups of hexadecimal digits, 8-8-8-32: the `seq` in the first two, so that the order of the
 //! texts is the order of the changes, then zeros, then what the event is known by.
 
-use crate::event::{EventKey, rows};
 use arrow::{
     array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
     datatypes::{Schema, SchemaRef},
     record_batch::RecordBatch,
 };
+use icecore_lake::event::{EventKey, rows};
 use std::sync::Arc;
 
 /// The rows with a bookmark for each change; the first has `first_seq`, and each has a key.

@@ -16,7 +16,7 @@ pub(super) mod run;
 #[cfg(test)]
 mod tests;
 
-use crate::wal::WalError;
+use icecore_lake::wal::WalError;
 use run::{ArrivalTimes, FreezeSpan, IdEntry, IdRun, RunWriter};
 use std::{
     collections::HashMap,

@@ -5,7 +5,7 @@
 //! has ids of the former one, and those are out of the window once that has passed since the first
 //! start.
 
-use crate::wal::WalError;
+use icecore_lake::wal::WalError;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},

@@ -3,15 +3,15 @@
 //! Each namespace has at most one record of each kind, with dense numbers: drafts join in the order
 //! in which they were judged.
 
-use crate::{
-    event::{EventKey, codec, rows},
-    ingest::{
-        admit::{AcceptedRows, AdmittedBatch, DeadLetterRows, DedupState},
-        keys,
-    },
-    wal::LogRecord,
+use crate::ingest::{
+    admit::{AcceptedRows, AdmittedBatch, DeadLetterRows, DedupState},
+    keys,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use icecore_lake::{
+    event::{EventKey, codec, rows},
+    wal::LogRecord,
+};
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::collections::HashMap;
 

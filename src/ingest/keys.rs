@@ -4,8 +4,8 @@
 //! little-endian: for each row id (16 bytes) and content (8), in order of `seq`; then each type that
 //! the namespace did not have before, as length (2) and text.
 
-use crate::event::EventKey;
 use bytes::Bytes;
+use icecore_lake::event::EventKey;
 
 const KEY: usize = 24;
 

@@ -4,7 +4,8 @@
 //! Kept in memory; a copy is written with each file of the id index, and the log has what is newer.
 //! Counters only grow, so no `seq` is given twice.
 
-use crate::{ingest::dedup::run::FreezeSpan, wal::WalError};
+use crate::ingest::dedup::run::FreezeSpan;
+use icecore_lake::wal::WalError;
 use icecore_schemas::{
     names::Namespace,
     service_table::{RecordKind, SERVICE_TABLES},

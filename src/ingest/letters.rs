@@ -4,14 +4,14 @@
 //! has an entry of its own. Its one invariant: an event finds a letter here only while that is
 //! pending.
 
-use crate::{
-    event::{RejectedEvent, dead_letter},
-    ingest::dedup::{IdIndex, SeenId},
-    wal::WalError,
-};
+use crate::ingest::dedup::{IdIndex, SeenId};
 use arrow::{
     array::{Array, AsArray},
     record_batch::RecordBatch,
+};
+use icecore_lake::{
+    event::{RejectedEvent, dead_letter},
+    wal::WalError,
 };
 use icecore_schemas::names::Namespace;
 use std::collections::HashMap;

@@ -5,23 +5,23 @@
 //! ledger names the rebuilt files only when all of them are on disk, and until then the next start
 //! rebuilds again.
 
-use crate::{
+use crate::ingest::{
+    IngestOptions,
+    age::IdClock,
+    dedup::{IdIndex, IndexOptions, SeenId, UNKNOWN_CONTENT, run::ArrivalTimes},
+    keys,
+    ledger::NamespaceLedger,
+    recover::{self, FRESH_MAX, window_ms},
+};
+use arrow::array::{Array, AsArray, StringArray};
+use icecore_lake::{
     clock::Clock,
     event::{codec, rows, stored_key},
-    ingest::{
-        IngestOptions,
-        age::IdClock,
-        dedup::{IdIndex, IndexOptions, SeenId, UNKNOWN_CONTENT, run::ArrivalTimes},
-        keys,
-        ledger::NamespaceLedger,
-        recover::{self, FRESH_MAX, window_ms},
-    },
     wal::{
         RecordRef, Wal, WalError,
         ranges::{self, SeqInterval},
     },
 };
-use arrow::array::{Array, AsArray, StringArray};
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{collections::HashMap, fs, io, path::PathBuf};
 use tracing::warn;

@@ -3,20 +3,20 @@
 //! What the ledger's file covers comes from the id files, the rest from the log's records of ids.
 //! Reading a record twice does no harm.
 
-use crate::{
+use crate::ingest::{
+    IngestOptions,
+    admit::DedupState,
+    age::IdClock,
+    dedup::{IdIndex, IndexOptions, SeenId},
+    derivation, keys,
+    ledger::NamespaceLedger,
+    letters,
+    sequencer::UnsavedIds,
+};
+use icecore_lake::{
     clock::Clock,
     event::{codec, rows},
     ids::IdGenerator,
-    ingest::{
-        IngestOptions,
-        admit::DedupState,
-        age::IdClock,
-        dedup::{IdIndex, IndexOptions, SeenId},
-        derivation, keys,
-        ledger::NamespaceLedger,
-        letters,
-        sequencer::UnsavedIds,
-    },
     wal::{LogPosition, RecordRef, Wal, WalError},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};

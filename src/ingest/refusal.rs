@@ -1,10 +1,10 @@
 //! Events that are sound but not taken: from a row back to the event as it came.
 
-use crate::event::{NamespaceEvents, RejectedEvent, SourceBytes, dead_letter};
 use arrow::{
     array::{Array, AsArray},
     record_batch::RecordBatch,
 };
+use icecore_lake::event::{NamespaceEvents, RejectedEvent, SourceBytes, dead_letter};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 
 /// Why a sound event is not taken.
@@ -56,7 +56,7 @@ impl RefusalReason {
 }
 
 /// Events of a sound body that its sender may not send, each as a refused one. `source` is
-/// [`crate::event::DecodedBody::source`].
+/// [`icecore_lake::event::DecodedBody::source`].
 #[must_use]
 pub fn forbidden(events: &NamespaceEvents, source: &SourceBytes) -> Vec<RejectedEvent> {
     (0..events.keys.len())

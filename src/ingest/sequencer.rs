@@ -3,15 +3,15 @@
 //! A submission is answered only when its group is durable, repeats included. Nothing else writes
 //! the id index, the ledger or the log.
 
-use crate::{
+use crate::ingest::{
+    IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent,
+    admit::{AdmissionOutcome, AdmittedBatch, DedupState},
+    age::IdClock,
+    group::LogGroup,
+    ledger::SavedLedger,
+};
+use icecore_lake::{
     clock::Clock,
-    ingest::{
-        IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent,
-        admit::{AdmissionOutcome, AdmittedBatch, DedupState},
-        age::IdClock,
-        group::LogGroup,
-        ledger::SavedLedger,
-    },
     wal::{LogPosition, LogRecord, Wal, WalError, WalWriter},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};

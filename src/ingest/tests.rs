@@ -1,14 +1,14 @@
 use super::*;
-use crate::{
-    event::{EventKey, NamespaceEvents, RejectedEvent, codec, event_key, rows},
-    faults::Failpoints,
-    metrics::Metrics,
-    wal::WalOptions,
-};
 use arrow::{
     array::{ArrayRef, AsArray, StringArray, TimestampMicrosecondArray},
     datatypes::{FieldRef, Schema},
     record_batch::RecordBatch,
+};
+use icecore_lake::{
+    event::{EventKey, NamespaceEvents, RejectedEvent, codec, event_key, rows},
+    faults::Failpoints,
+    metrics::Metrics,
+    wal::WalOptions,
 };
 use icecore_schemas::service_table::RecordKind;
 use std::{collections::BTreeMap, path::Path};
@@ -864,7 +864,7 @@ fn what_was_queued_around_the_stop_is_answered() {
 
 /// A JSON body as a request brings it.
 fn json(text: &str) -> Submission {
-    let arrival = crate::event::RequestContext {
+    let arrival = icecore_lake::event::RequestContext {
         now_us: NOW_MS * 1000,
         namespace: ns("shop.eu"),
         first_id: ulid::Ulid(1 << 80),
@@ -872,7 +872,7 @@ fn json(text: &str) -> Submission {
         correlation_id: None,
         again: None,
     };
-    let limits = crate::event::EventLimits {
+    let limits = icecore_lake::event::EventLimits {
         event_bytes_max: 1 << 20,
         batch_events_max: 100,
         depth_max: 64,
@@ -881,9 +881,9 @@ fn json(text: &str) -> Submission {
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
     };
-    let format = crate::event::BodyFormat::Json;
+    let format = icecore_lake::event::BodyFormat::Json;
     let (mut decoded, batch_id) =
-        crate::event::decode::decode(text.as_bytes(), format, &arrival, &limits).unwrap();
+        icecore_lake::event::decode::decode(text.as_bytes(), format, &arrival, &limits).unwrap();
     decoded.source.bytes = bytes::Bytes::copy_from_slice(text.as_bytes());
     Submission { decoded, batch_id, bytes: text.len(), ..Submission::default() }
 }

@@ -4,7 +4,6 @@
 //! is sent again is taken; and no `seq` of one is given again.
 
 use crate::{
-    clock::Clock,
     config::Config,
     server::{
         StartError,
@@ -15,6 +14,9 @@ use crate::{
             StoreFindings,
         },
     },
+};
+use icecore_lake::{
+    clock::Clock,
     table::writer::blocking,
     wal::marks::{NotedMarks, RowMark},
 };

@@ -9,8 +9,9 @@ pub mod create;
 pub mod place;
 pub mod restore;
 
-use crate::{server::StartError, wal::WalError};
+use crate::server::StartError;
 use icecore_catalog::{error::CatalogError, metastore::backups, storage::S3Options};
+use icecore_lake::wal::WalError;
 use place::BackupPlace;
 use serde::{Deserialize, Serialize};
 use std::{

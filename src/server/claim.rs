@@ -13,10 +13,12 @@ use crate::{
         StartError, make_data_folder, open_metastore, reserve,
         stores::{self, CatalogState, StoreComparison, StoreFindings},
     },
+};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
+use icecore_lake::{
     table::writer::blocking,
     wal::{RecordRef, Wal, folder::LogFolder, marks::NotedMarks},
 };
-use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
 use std::{
     collections::HashMap,
     fs, io,

@@ -2,21 +2,12 @@
 //! read from the tables; the thread.
 
 use crate::{
-    clock::Clock,
     config::Config,
-    event::stored_key,
-    ids::IdGenerator,
     ingest::{Ingest, IngestOptions, rebuild::IndexRebuild},
-    metrics::Metrics,
     server::{
         StartError,
         claim::{ClaimedLog, marks_path},
         stores::{self, CatalogState, MetastoreTrouble, StoreComparison},
-    },
-    table::{evolve::SchemaFit, known_ids, schema, writer::blocking},
-    wal::{
-        Wal, WalOptions,
-        marks::{MarkFile, NotedMarks, RowMark},
     },
 };
 use futures::TryStreamExt;
@@ -25,6 +16,17 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::Metastore,
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
+};
+use icecore_lake::{
+    clock::Clock,
+    event::stored_key,
+    ids::IdGenerator,
+    metrics::Metrics,
+    table::{evolve::SchemaFit, known_ids, schema, writer::blocking},
+    wal::{
+        Wal, WalOptions,
+        marks::{MarkFile, NotedMarks, RowMark},
+    },
 };
 use icecore_schemas::{
     names::Namespace,

@@ -6,8 +6,6 @@
 use crate::{
     config::{Config, MetastoreUrl},
     server::{StartError, open_metastore},
-    table::{moved_deletes, writer::blocking},
-    wal::folder::LogFolder,
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -16,6 +14,10 @@ use icecore_catalog::{
     relocate,
     relocate::{RelocatedTable, Relocation, WarehouseMove},
     storage::Storage,
+};
+use icecore_lake::{
+    table::{moved_deletes, writer::blocking},
+    wal::folder::LogFolder,
 };
 
 /// Most former places of one metastore: a relocation that was stopped half way, and the folder

@@ -7,11 +7,9 @@
 //! segments. Its one invariant: nothing is in either, so they may be missing, cut short or there at
 //! any time.
 
-use crate::{
-    config::{Config, MetastoreUrl},
-    wal::folder::LogFolder,
-};
+use crate::config::{Config, MetastoreUrl};
 use icecore_catalog::{error::CatalogError, metastore::Metastore};
+use icecore_lake::wal::folder::LogFolder;
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},

@@ -8,16 +8,16 @@ use crate::{
     config::{Config, MetastoreUrl},
     ingest,
     server::{StartError, claim::marks_path, moved},
-    wal::{
-        LogPosition, RecordRef, WalError,
-        marks::{MetastoreMark, NotedMarks, RowMark, TableMarks},
-        ranges::{self, SeqInterval},
-    },
 };
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
     metastore::{Metastore, NamespaceMarks},
+};
+use icecore_lake::wal::{
+    LogPosition, RecordRef, WalError,
+    marks::{MetastoreMark, NotedMarks, RowMark, TableMarks},
+    ranges::{self, SeqInterval},
 };
 use icecore_schemas::{
     names::Namespace,

@@ -1,7 +1,7 @@
 //! The audit log's pages, for a query that asks for them.
 
-use crate::engine::{audit::PageRequest, error::SqlError};
 use icecore_catalog::metastore::Metastore;
+use icecore_engine::{audit::PageRequest, error::SqlError};
 
 /// Answers a query that wants records.
 pub(super) async fn answer(store: &Metastore, PageRequest { range, limit, reply }: PageRequest) {

@@ -1,13 +1,11 @@
 //! Fuzz test of statements: whatever is asked is answered or refused, in its time, without taking
 //! the machine's memory. How to run it for longer: crate `icecore-fuzz`.
 
-use crate::{
-    engine::{allowed, error::SqlError, references::QueryScope},
-    metrics::Metrics,
-    sql::{SqlOptions, slots::SlotsMax, tests::House},
-};
+use crate::sql::{SqlOptions, slots::SlotsMax, tests::House};
 use futures::TryStreamExt;
+use icecore_engine::{allowed, error::SqlError, references::QueryScope};
 use icecore_fuzz::{Rng, StdRng, pick, run};
+use icecore_lake::metrics::Metrics;
 use icecore_schemas::{query::SqlRequest, service_table::ServiceTables};
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,7 @@
 //! `min_seq`: a query that waits until it sees an event that its sender knows of.
 
-use crate::{
-    engine::{error::SqlError, references::WantedTables, view::View},
-    sql::SqlInner,
-};
+use crate::sql::SqlInner;
+use icecore_engine::{error::SqlError, references::WantedTables, view::View};
 use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
 use std::time::Duration;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 //! A query has its slot until nothing of it runs any more, also when its answer ended long before.
 //! Whoever finds no free slot waits for a moment, in the order of arrival.
 
-use crate::engine::{error::SqlError, guard::CheckedStatement, stop::QuerySignal};
+use icecore_engine::{error::SqlError, guard::CheckedStatement, stop::QuerySignal};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,13 +1,5 @@
 use super::*;
-use crate::{
-    clock::Clock,
-    event::{codec, rows},
-    faults::Failpoints,
-    ids::IdGenerator,
-    owner::LogOwnership,
-    table::{schema, writer},
-    wal::{LogRecord, WalOptions, WalWriter},
-};
+use crate::owner::LogOwnership;
 use arrow::{
     array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array},
     datatypes::SchemaRef,
@@ -28,7 +20,14 @@ use icecore_catalog::{
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
-
+use icecore_lake::{
+    clock::Clock,
+    event::{codec, rows},
+    faults::Failpoints,
+    ids::IdGenerator,
+    table::{schema, writer},
+    wal::{LogRecord, WalOptions, WalWriter},
+};
 use icecore_schemas::{
     error_code::ErrorCode,
     service_table::{DEAD_LETTERS_TABLE, RecordKind, ServiceTables},
@@ -132,7 +131,12 @@ impl House {
         let ident = self.events();
         let table = match self.catalog.tables().load(&ident).await {
             Ok(table) => table,
-            Err(_) => self.catalog.tables().create(&levels, schema::events()).await.unwrap(),
+            Err(_) => self
+                .catalog
+                .tables()
+                .create(&levels, icecore_samples::events_table())
+                .await
+                .unwrap(),
         };
         let committed = table.watermark.map_or(0, |watermark| watermark.position);
         let waiting = self.wal.records(RecordKind::Events, &self.ns, committed);

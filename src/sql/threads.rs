@@ -5,14 +5,14 @@
 //! together: a long plan slows down other queries at most, and a statement that the guard lets
 //! through does not overflow a stack.
 
-use crate::engine::{
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use futures::{StreamExt, stream};
+use icecore_engine::{
     RowStream,
     error::SqlError,
     failure,
     stop::{QuerySignal, THREADS_MAX},
 };
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
-use futures::{StreamExt, stream};
 use std::{future::Future, sync::Arc};
 use tokio::{
     runtime::{Builder, Runtime},

@@ -1,9 +1,7 @@
 //! What a query took of time, rows and bytes, counted however it ends.
 
-use crate::{
-    engine::counts::{BytesRead, FileCounts},
-    metrics::{Metrics, OutcomeLabel},
-};
+use icecore_engine::counts::{BytesRead, FileCounts};
+use icecore_lake::metrics::{Metrics, OutcomeLabel};
 use std::sync::Arc;
 use tokio::time::Instant;
 

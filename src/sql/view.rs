@@ -5,24 +5,24 @@
 //! before it could be listed is in the table that is loaded later; one that was listed is told
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
-use crate::{
-    engine::{
-        error::SqlError,
-        references::WantedTables,
-        view::{TableView, View},
-    },
+use crate::owner::LogOwnership;
+use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
+use icecore_catalog::{
+    catalog::{Catalog, LoadedTable},
+    error::CatalogError,
+};
+use icecore_engine::{
+    error::SqlError,
+    references::WantedTables,
+    view::{TableView, View},
+};
+use icecore_lake::{
     faults::Failpoints,
-    owner::LogOwnership,
     table::{
         as_of,
         evolve::{SchemaFit, TableMismatch},
     },
     wal::{LogPin, Wal},
-};
-use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
-use icecore_catalog::{
-    catalog::{Catalog, LoadedTable},
-    error::CatalogError,
 };
 use icecore_schemas::{
     as_of::AsOf,

@@ -2,7 +2,6 @@
 
 use crate::harness::{TestServer, config};
 use icecore::{
-    clock::Clock,
     http::{
         guard::RouteNeed,
         routes::{ROUTES, Route},
@@ -13,6 +12,7 @@ use icecore_catalog::{
     access::{AccessScope, TokenRequest, make_token},
     metastore::Metastore,
 };
+use icecore_lake::clock::Clock;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};

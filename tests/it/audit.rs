@@ -5,19 +5,16 @@ use crate::{
     admin::icecore,
     harness::{TestServer, events},
 };
-use icecore::{
-    clock::Clock,
-    http::{
-        record::is_recorded,
-        routes::{ROUTES, Route},
-    },
-    ids::IdGenerator,
+use icecore::http::{
+    record::is_recorded,
+    routes::{ROUTES, Route},
 };
 use icecore_catalog::{
     access::AccessControl,
     audit::{AuditEntry, ChainCheck, ChainEnds, ChainRecord},
     metastore::Metastore,
 };
+use icecore_lake::{clock::Clock, ids::IdGenerator};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{

@@ -2,7 +2,7 @@
 //! forgotten.
 
 use crate::harness::{TestServer, events};
-use icecore::clock::Clock;
+use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 
 const NOW_MS: i64 = 1_790_000_000_000;

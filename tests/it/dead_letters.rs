@@ -1,7 +1,7 @@
 //! What becomes of refused events: kept as they came, listed, shown, sent again, discarded.
 
 use crate::{access::Guarded, admin::icecore, harness::TestServer};
-use icecore::clock::Clock;
+use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 

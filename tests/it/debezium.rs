@@ -2,8 +2,8 @@
 //! changes, whatever is sent again, and no record that stops its connector.
 
 use crate::harness::TestServer;
-use icecore::clock::Clock;
 use icecore_catalog::metastore::Metastore;
+use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 

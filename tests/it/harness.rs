@@ -1,6 +1,7 @@
 //! A real server in a temporary folder on a free port, and a client for it.
 
-use icecore::{clock::Clock, config::Config, server::Server};
+use icecore::{config::Config, server::Server};
+use icecore_lake::clock::Clock;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -1,7 +1,8 @@
 //! The id index is lost: an id that is in a table or in the log is still taken once.
 
 use crate::harness::{TestServer, events};
-use icecore::{clock::Clock, server::Server};
+use icecore::server::Server;
+use icecore_lake::clock::Clock;
 use serde_json::json;
 use std::{fs, path::PathBuf};
 use tempfile::TempDir;

@@ -4,7 +4,7 @@ use crate::{
     access::Guarded,
     harness::{TestServer, events},
 };
-use icecore::clock::Clock;
+use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 
 async fn refused(server: &TestServer, request: &Value) -> String {

@@ -1,7 +1,8 @@
 //! A data folder that was moved: the start says so, and `icecore catalog relocate` mends it.
 
 use crate::harness::{TestServer, config, events};
-use icecore::{clock::Clock, server::Server};
+use icecore::server::Server;
+use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 use std::{
     fs,

@@ -8,13 +8,13 @@ use crate::{
     process::Process,
 };
 use icecore::{
-    clock::Clock,
     config::Config,
     server::{
         Server,
         accept::{LossScope, accept_loss},
     },
 };
+use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 use std::{
     fs,

@@ -10,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// For each module of the service, the modules it may name. What is not listed is an error: a new
-/// dependency between modules shows up as a change of this table. `server`, `lib` and `main` wire
-/// everything together and are not listed.
-const MAY_USE: &[(&str, &[&str])] = &[
+/// For each module of the service and of the crates `lake` and `engine`, the modules it may name; all
+/// of `engine` counts as one. What is not listed is an error: a new dependency between modules shows
+/// up as a change of this table. `server`, `lib` and `main` wire everything together and are not
+/// listed.
+const MAY_USE: MayUse = &[
     // base
     ("clock", &[]),
     ("ids", &["clock"]),
@@ -29,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
-    ("table", &["event", "ids"]),
+    ("table", &["ids"]),
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
     ("engine", &["wal", "event", "table"]),
     // work: these never name one another
@@ -62,7 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// The same for the modules of the catalog.
-const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
+const CATALOG_MAY_USE: MayUse = &[
     // pure: names, rules and forms
     ("error", &[]),
     ("ancestors", &[]),
@@ -148,6 +149,13 @@ const CATALOG_MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The two tables, and the folders whose modules they list.
+const TABLES: &[(&[&str], MayUse)] =
+    &[(&["lake/src", "engine/src", "src"], MAY_USE), (&["catalog/src"], CATALOG_MAY_USE)];
+
+/// Rows of modules, each with those that it may name.
+type MayUse = &'static [(&'static str, &'static [&'static str])];
+
 /// Modules of the service that may name a library; everywhere else it is an error.
 const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
@@ -173,25 +181,44 @@ const ENGINE_SEES: &[(&str, &[&str])] =
     &[("icecore_catalog::", &["audit", "scan", "storage"]), ("wal::", &["RecordRef"])];
 
 /// The folders whose files these checks read, and how they are called in a message.
-const SOURCES: &[&str] = &["src", "catalog/src", "schemas/src", "fuzz/src", "histories/src"];
+const SOURCES: &[&str] = &[
+    "src",
+    "engine/src",
+    "lake/src",
+    "catalog/src",
+    "schemas/src",
+    "fuzz/src",
+    "histories/src",
+    "samples/src",
+];
 
 /// The documents whose paths and links are checked; a folder stands for the files in it.
 const DOCUMENTS: &[&str] =
     &["ARCHITECTURE.md", "README.md", "benches/README.md", "docs", "docs/adr"];
 
 /// The folders that a path in a document begins with.
-const FOLDERS: &[&str] =
-    &["benches/", "catalog/src/", "docs/", "fuzz/", "histories/", "schemas/", "src/", "tests/"];
+const FOLDERS: &[&str] = &[
+    "benches/",
+    "catalog/src/",
+    "docs/",
+    "engine/src/",
+    "fuzz/",
+    "histories/",
+    "lake/src/",
+    "schemas/",
+    "src/",
+    "tests/",
+];
 
 /// Most lines of a source file; tests apart, which sit in `tests.rs`.
 const FILE_LINES_MAX: usize = 500;
 
 #[test]
 fn modules_use_only_what_the_table_allows() {
-    for (folder, table) in [("src", MAY_USE), ("catalog/src", CATALOG_MAY_USE)] {
-        check(&[folder], |file| {
+    for (folders, table) in TABLES {
+        check(folders, |file| {
             let Some(allowed) = row(table, &file.module) else { return Vec::new() };
-            crate_modules(&file.code)
+            modules_named(&file.code)
                 .into_iter()
                 .filter(|used| row(table, used).is_some() || used == "server")
                 .filter(|used| *used != file.module && !allowed.contains(&used.as_str()))
@@ -203,8 +230,8 @@ fn modules_use_only_what_the_table_allows() {
 
 #[test]
 fn every_module_is_in_the_table() {
-    for (folder, table) in [("src", MAY_USE), ("catalog/src", CATALOG_MAY_USE)] {
-        check(&[folder], |file| {
+    for (folders, table) in TABLES {
+        check(folders, |file| {
             let wiring = ["lib", "main", "server"].contains(&file.module.as_str());
             if wiring || row(table, &file.module).is_some() {
                 return Vec::new();
@@ -217,7 +244,7 @@ fn every_module_is_in_the_table() {
 /// A row of a table comes after the rows that it uses, so no arrow goes up and there is no circle.
 #[test]
 fn the_tables_have_no_arrow_up() {
-    for table in [MAY_USE, CATALOG_MAY_USE] {
+    for (_, table) in TABLES {
         for (at, (name, used)) in table.iter().enumerate() {
             // `server` wires everything together and has no row.
             for below in used.iter().filter(|used| **used != "server") {
@@ -230,25 +257,24 @@ fn the_tables_have_no_arrow_up() {
 
 #[test]
 fn the_tables_allow_nothing_that_nobody_uses() {
-    for (folder, table) in [("src", MAY_USE), ("catalog/src", CATALOG_MAY_USE)] {
+    for (folders, table) in TABLES {
         let mut unused: std::collections::BTreeSet<(&str, &str)> = table
             .iter()
             .flat_map(|(name, used)| used.iter().map(move |used| (*name, *used)))
             .collect();
-        for path in source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
-            let file = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), path);
-            let uses = crate_modules(&file.code);
+        check(folders, |file| {
+            let uses = modules_named(&file.code);
             unused.retain(|(name, used)| *name != file.module || !uses.iter().any(|u| u == used));
-        }
-        assert!(unused.is_empty(), "{folder}: {unused:?}");
+            Vec::new()
+        });
+        assert!(unused.is_empty(), "{folders:?}: {unused:?}");
     }
 }
 
 #[test]
 fn the_engine_has_no_store() {
-    check(&["src"], |file| {
-        let seen = ENGINE_SEES.iter().filter(|_| file.module == "engine");
-        let named = seen.flat_map(|(place, seen)| {
+    check(&["engine/src"], |file| {
+        let named = ENGINE_SEES.iter().flat_map(|(place, seen)| {
             let named = names_after(&file.code, place).into_iter();
             named.filter(|name| !seen.contains(&name.as_str())).map(move |name| (*place, name))
         });
@@ -258,8 +284,8 @@ fn the_engine_has_no_store() {
 
 #[test]
 fn libraries_stay_behind_their_seam() {
-    for (folder, seams) in [("src", SERVICE_SEAMS), ("catalog/src", CATALOG_SEAMS)] {
-        check(&[folder], |file| {
+    for ((folders, _), seams) in TABLES.iter().zip([SERVICE_SEAMS, CATALOG_SEAMS]) {
+        check(folders, |file| {
             seams
                 .iter()
                 .filter(|(_, allowed)| !allowed.contains(&file.module.as_str()))
@@ -332,8 +358,10 @@ fn the_checks_see_what_they_look_for() {
     let code = without_comments(
         "use crate::{wal::{Wal, block}, flush}; // crate::http\nlet x = crate::sql::View::new();",
     );
-    assert_eq!(crate_modules(&code), ["wal", "flush", "sql"]);
+    assert_eq!(modules_named(&code), ["wal", "flush", "sql"]);
     assert_eq!(names_after(&code, "wal::"), ["Wal", "block"]);
+    let code = "use icecore_lake::{clock, wal::Wal};\nuse icecore_engine::view;";
+    assert_eq!(modules_named(code), ["clock", "wal", "engine"]);
     assert!(names_library("let a = axum::Router::new();", "axum"));
     assert!(names_library("use iceberg::{spec};", "iceberg"));
     assert!(!names_library("use icecore_iceberg::x; crate::iceberg::y();", "iceberg"));
@@ -343,6 +371,7 @@ fn the_checks_see_what_they_look_for() {
 struct SourceFile {
     path: PathBuf,
     /// First part of its path below the source folder, without `.rs`: `wal` for `wal/segment.rs`.
+    /// The crate `engine` is one module.
     module: String,
     text: String,
     /// The text without line comments.
@@ -350,7 +379,7 @@ struct SourceFile {
 }
 
 /// Runs a check over every file of the folders and fails with all that it finds.
-fn check(folders: &[&str], faults_of: impl Fn(&SourceFile) -> Vec<String>) {
+fn check(folders: &[&str], mut faults_of: impl FnMut(&SourceFile) -> Vec<String>) {
     let mut files = 0;
     let mut faults = Vec::new();
     for folder in folders {
@@ -370,7 +399,10 @@ fn check(folders: &[&str], faults_of: impl Fn(&SourceFile) -> Vec<String>) {
 fn read(root: &Path, path: PathBuf) -> SourceFile {
     let below = path.strip_prefix(root).expect("a file of the folder");
     let first = below.components().next().expect("a file name");
-    let module = Path::new(first.as_os_str()).with_extension("").display().to_string();
+    let module = match root.ends_with("engine/src") {
+        true => "engine".to_owned(),
+        false => Path::new(first.as_os_str()).with_extension("").display().to_string(),
+    };
     let text = fs::read_to_string(&path).expect("a readable source file");
     let code = without_comments(&text);
     SourceFile { path, module, text, code }
@@ -441,12 +473,15 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
-/// Every `x` of `crate::x` and of `crate::{x, y::z}`.
-fn crate_modules(code: &str) -> Vec<String> {
-    names_after(code, "crate::")
+/// Every module that is named as part of its crate.
+fn modules_named(code: &str) -> Vec<String> {
+    let mut named = names_after(code, "crate::");
+    named.extend(names_after(code, "icecore_lake::"));
+    named.extend(names_library(code, "icecore_engine").then(|| "engine".to_owned()));
+    named
 }
 
-/// The same for another path than `crate::`.
+/// Every `x` of `place::x` and of `place::{x, y::z}`.
 fn names_after(code: &str, place: &str) -> Vec<String> {
     let mut found = Vec::new();
     for after in code.split(place).skip(1) {

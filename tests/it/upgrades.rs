@@ -3,7 +3,7 @@
 
 use crate::harness::TestServer;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use icecore::clock::Clock;
+use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use tempfile::TempDir;

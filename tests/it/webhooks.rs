@@ -2,7 +2,7 @@
 
 use crate::{access::Guarded, admin::icecore, harness::TestServer};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use icecore::clock::Clock;
+use icecore_lake::clock::Clock;
 use reqwest::{Method, Response};
 use ring::hmac::{HMAC_SHA256, Key, sign};
 use serde_json::{Value, json};

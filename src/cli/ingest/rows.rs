@@ -6,15 +6,11 @@
 //! back as it was. A few rows are in memory at a time, whatever the size of the file and of its row
 //! groups.
 
-use crate::{
-    cli::{
-        CliError,
-        ingest::{
-            BATCH_EVENTS_MAX, InputPart, identity::InputIdentity, lines::push_object,
-            source::FileHead,
-        },
+use crate::cli::{
+    CliError,
+    ingest::{
+        BATCH_EVENTS_MAX, InputPart, identity::InputIdentity, lines::push_object, source::FileHead,
     },
-    engine::output::cell::{CellWriter, write_json_text},
 };
 use arrow::{
     array::{Array, AsArray, Float64Array},
@@ -22,6 +18,7 @@ use arrow::{
     datatypes::{DataType, Float64Type},
     record_batch::RecordBatch,
 };
+use icecore_engine::output::cell::{CellWriter, write_json_text};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::de::IgnoredAny;
 use std::{

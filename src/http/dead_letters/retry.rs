@@ -5,11 +5,6 @@
 
 use super::rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payloads, text};
 use crate::{
-    event::{
-        BodyFormat, DecodedBody, RedriveContext, RequestContext,
-        dead_letter::{DeadLetter, LetterStatus},
-        webhook::WebhookDelivery,
-    },
     http::{
         AppState, body,
         error::ApiError,
@@ -31,6 +26,11 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::access::Principal;
+use icecore_lake::event::{
+    BodyFormat, DecodedBody, RedriveContext, RequestContext,
+    dead_letter::{DeadLetter, LetterStatus},
+    webhook::WebhookDelivery,
+};
 use icecore_schemas::{
     dead_letters::{RetryLetters, RetryParameters, RetryReply},
     error_code::ErrorCode,

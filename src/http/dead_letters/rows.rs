@@ -2,11 +2,7 @@
 //!
 //! Ids and states are read without payloads: those are most of the bytes, and are asked for alone.
 
-use crate::{
-    engine::{QueryAnswer, references::QueryScope},
-    event::dead_letter::{DeadLetter, LetterStatus},
-    http::{AppState, error::ApiError},
-};
+use crate::http::{AppState, error::ApiError};
 use arrow::{
     array::{Array, AsArray},
     compute::cast,
@@ -14,6 +10,8 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::StreamExt;
+use icecore_engine::{QueryAnswer, references::QueryScope};
+use icecore_lake::event::dead_letter::{DeadLetter, LetterStatus};
 use icecore_schemas::{names::Namespace, query::SqlRequest};
 use serde_json::Value;
 use std::collections::HashMap;

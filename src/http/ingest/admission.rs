@@ -4,11 +4,11 @@
 //! namespace that the sender may not send to.
 
 use crate::{
-    event::{DecodedBody, RejectedEvent},
     http::{default_namespace, guard::levels},
     ingest::{RefusedEvent, refusal::forbidden},
 };
 use icecore_catalog::access::{Action, Principal};
+use icecore_lake::event::{DecodedBody, RejectedEvent};
 use icecore_schemas::names::Namespace;
 
 /// Namespaces for dead letters that cannot lie in their own, the best first: the request's, the

@@ -5,16 +5,16 @@
 //! conflict.
 
 use crate::{
-    engine::references::QueryScope,
-    event::{
-        EquivalentEvent, NamespaceEvents,
-        same::{rows_say_the_same, says_the_same},
-    },
     http::AppState,
     ingest::{IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent},
 };
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
 use futures::TryStreamExt;
+use icecore_engine::references::QueryScope;
+use icecore_lake::event::{
+    EquivalentEvent, NamespaceEvents,
+    same::{rows_say_the_same, says_the_same},
+};
 use icecore_schemas::query::SqlRequest;
 use std::collections::{BTreeMap, HashMap};
 

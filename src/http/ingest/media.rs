@@ -1,7 +1,8 @@
 //! What a body of events is, by its media type. Emitters call the same few forms by many names.
 
-use crate::{event::BodyFormat, http::error::ApiError};
+use crate::http::error::ApiError;
 use axum::http::{HeaderMap, header};
+use icecore_lake::event::BodyFormat;
 use icecore_schemas::error_code::ErrorCode;
 
 /// How the body is written.

@@ -5,10 +5,8 @@
 //! carries its final name is whole and on disk. Opening reads header, fences and filter, never
 //! the entries: those are checked page by page as they are read.
 
-use crate::{
-    ingest::dedup::{SeenId, bloom::BloomFilter},
-    wal::WalError,
-};
+use crate::ingest::dedup::{SeenId, bloom::BloomFilter};
+use icecore_lake::wal::WalError;
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},

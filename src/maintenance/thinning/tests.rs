@@ -1,5 +1,4 @@
 use super::*;
-use crate::clock::Clock;
 use iceberg::{
     TableIdent,
     spec::{NestedField, PrimitiveType, Schema, Type},
@@ -11,6 +10,7 @@ use icecore_catalog::{
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
+use icecore_lake::clock::Clock;
 use std::collections::BTreeMap;
 
 /// A catalog with a table of the service, `a.events`.

@@ -15,14 +15,16 @@ use crate::{
     config::{Config, MetastoreUrl},
     owner::LogOwner,
     server::{claim, open_metastore},
-    table::writer::blocking,
-    wal::{WalError, folder::LogFolder},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
     metastore::{Metastore, moved::TablePlace},
     relocate,
     storage::Storage,
+};
+use icecore_lake::{
+    table::writer::blocking,
+    wal::{WalError, folder::LogFolder},
 };
 use std::{
     collections::BTreeSet,

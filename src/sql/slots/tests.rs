@@ -84,7 +84,7 @@ async fn a_query_that_goes_on_after_its_end_is_counted() {
     }
     left.leave();
     assert_eq!((slots.running(), slots.stuck()), (3, 0));
-    let past = QuerySignal::over_since(STUCK_AFTER * 2);
+    let past = QuerySignal::since(Instant::now() - STUCK_AFTER * 2, Duration::ZERO);
     for (_, signal) in slots.0.books().running.values_mut().take(2) {
         *signal = Arc::clone(&past);
     }
@@ -94,7 +94,7 @@ async fn a_query_that_goes_on_after_its_end_is_counted() {
 
 #[test]
 fn a_statement_is_small_when_it_has_no_table() {
-    let size = |sql: &str| QuerySize::of(&crate::engine::guard::check(sql).unwrap());
+    let size = |sql: &str| QuerySize::of(&icecore_engine::guard::check(sql).unwrap());
     for sql in ["SELECT 1", "SELECT 1 UNION ALL SELECT 2 + 3", "SELECT upper('x') WHERE 1 = 1"] {
         assert_eq!(size(sql), QuerySize::Small, "{sql}");
     }

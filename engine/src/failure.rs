@@ -1,0 +1,233 @@
+//! What a failure of DataFusion means for the one who asked.
+
+use crate::{error::SqlError, function_names};
+use arrow::error::ArrowError;
+use datafusion::{common::SchemaError, error::DataFusionError};
+
+/// What DataFusion puts before its messages, which tells the asker nothing.
+const PREFIXES: &[&str] = &[
+    "Error during planning: ",
+    "Schema error: ",
+    "Execution error: ",
+    "Invalid or Unsupported Configuration: ",
+    "Arrow error: ",
+];
+
+/// What the library of regular expressions says of one that is too large once it is compiled.
+const REGEX_TOO_LARGE: &str = "Compiled regex exceeds size limit";
+
+/// How alike a name is at least that is suggested, of 1.0.
+const SIMILAR_MIN: f64 = 0.85;
+/// Most columns that a message lists.
+const COLUMNS_LISTED_MAX: usize = 12;
+
+/// Longest message that is passed on.
+const MESSAGE_BYTES_MAX: usize = 2_000;
+
+/// What DataFusion puts after its messages about itself.
+const BUG_REPORT: &str = "\nThis issue was likely caused by a bug";
+
+/// The error to answer with. What is not the asker's doing is logged and answered in general terms.
+pub(super) fn of(cause: &DataFusionError) -> SqlError {
+    let root = cause.find_root();
+    if let DataFusionError::External(inner) = root
+        && let Some(own) = inner.downcast_ref::<SqlError>()
+    {
+        return own.clone();
+    }
+    match root {
+        DataFusionError::ResourcesExhausted(text) => {
+            // What follows names the memory of other queries.
+            let text = text.split(" with top memory consumers").next().unwrap_or(text);
+            SqlError::Limit(format!("the query needs more memory than it may use: {text}"))
+        }
+        DataFusionError::SchemaError(schema, _) => {
+            SqlError::Invalid(of_unknown_column(schema).unwrap_or_else(|| message(root)))
+        }
+        DataFusionError::Plan(_)
+        | DataFusionError::SQL(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Configuration(_)
+        | DataFusionError::Execution(_)
+        | DataFusionError::Diagnostic(..) => SqlError::Invalid(message(root)),
+        // Types that fit in one place and not in another, mostly. The statement is at fault as far as
+        // its sender can do something about it: tried again, it fails again.
+        DataFusionError::Internal(text) => {
+            tracing::warn!(
+                error = cause as &dyn std::error::Error,
+                "the query engine cannot run a statement"
+            );
+            if let Some(text) = of_large_regex(text) {
+                return SqlError::Invalid(text);
+            }
+            let text = shortened(text.split(BUG_REPORT).next().unwrap_or(text).trim());
+            SqlError::Invalid(format!(
+                "the query engine cannot run this statement; rewrite it: {text}"
+            ))
+        }
+        DataFusionError::Collection(causes) => causes.first().map_or_else(|| internal(cause), of),
+        DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => {
+            SqlError::Invalid(message(root))
+        }
+        DataFusionError::ParquetError(parquet) => match of_filter(&parquet.to_string()) {
+            Some(error) => error,
+            None => internal(cause),
+        },
+        DataFusionError::External(cause) if is_of_regex(&cause.to_string()) => {
+            let text = cause.to_string();
+            SqlError::Invalid(of_large_regex(&text).unwrap_or_else(|| shortened(&text)))
+        }
+        _ => internal(cause),
+    }
+}
+
+/// The error of a plan that passed the planner: names it does not find are its own.
+pub(super) fn of_optimizer(cause: &DataFusionError) -> SqlError {
+    match cause.find_root() {
+        DataFusionError::SchemaError(..) => SqlError::Invalid(
+            "Correlated queries of this form cannot be planned: write a JOIN, and give columns with the same name different aliases"
+                .to_owned(),
+        ),
+        _ => of(cause),
+    }
+}
+
+/// The error after a panic in DataFusion: the query is lost, the server is not. Values that nobody
+/// there thought of do that, so the same statement fails again; the log has the panic itself.
+#[must_use]
+pub fn of_panic() -> SqlError {
+    tracing::error!("a query panicked");
+    SqlError::Invalid(
+        "the query engine crashed on this statement (the server is unaffected); check for extreme or wrongly typed arguments".to_owned(),
+    )
+}
+
+/// What a condition that runs inside the Parquet reader failed with; the reader hands it on as text.
+fn of_filter(text: &str) -> Option<SqlError> {
+    let (_, reason) = text.split_once("Error evaluating filter predicate: ")?;
+    if reason.starts_with("ResourcesExhausted") {
+        return Some(SqlError::Limit(
+            "a condition needs more memory than the query may use".into(),
+        ));
+    }
+    let text = of_large_regex(reason).unwrap_or_else(|| shortened(reason));
+    Some(SqlError::Invalid(format!("a condition fails: {text}")))
+}
+
+fn internal(cause: &DataFusionError) -> SqlError {
+    tracing::error!(error = cause as &dyn std::error::Error, "a query failed");
+    SqlError::Internal("the query failed inside the server".to_owned())
+}
+
+/// Whether the query's values are at fault: a cast, a division, an overflow.
+fn is_of_values(arrow: &ArrowError) -> bool {
+    matches!(
+        arrow,
+        ArrowError::CastError(_)
+            | ArrowError::ParseError(_)
+            | ArrowError::ComputeError(_)
+            | ArrowError::DivideByZero
+            | ArrowError::ArithmeticOverflow(_)
+            | ArrowError::InvalidArgumentError(_)
+            | ArrowError::NotYetImplemented(_)
+    ) || matches!(arrow, ArrowError::ExternalError(cause) if is_of_regex(&cause.to_string()))
+}
+
+/// Whether a regular expression of the query is broken, or too large once it is compiled. The
+/// library's own type is not at hand here.
+fn is_of_regex(text: &str) -> bool {
+    text.starts_with("regex parse error") || text.starts_with(REGEX_TOO_LARGE)
+}
+
+fn message(root: &DataFusionError) -> String {
+    let text = root.strip_backtrace();
+    let mut text = text.split(BUG_REPORT).next().unwrap_or_default();
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest;
+    }
+    let text = text.trim();
+    of_large_regex(text).or_else(|| in_other_words(text)).unwrap_or_else(|| shortened(text))
+}
+
+/// A column that is not there, with the one that may be meant. DataFusion lists all there are.
+fn of_unknown_column(cause: &SchemaError) -> Option<String> {
+    let SchemaError::FieldNotFound { field, valid_fields } = cause else { return None };
+    let near = |name: &str| strsim::jaro_winkler(&field.name.to_lowercase(), &name.to_lowercase());
+    let nearest = valid_fields
+        .iter()
+        .map(|valid| (near(&valid.name), &valid.name))
+        .filter(|(score, _)| SIMILAR_MIN <= *score)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let hint = match (nearest, valid_fields.as_slice()) {
+        (Some((_, name)), _) => format!("did you mean `{name}`?"),
+        (None, []) => "the statement reads no table".to_owned(),
+        (None, few) if few.len() <= COLUMNS_LISTED_MAX => {
+            let names: Vec<String> = few.iter().map(|valid| format!("`{}`", valid.name)).collect();
+            format!("there are {}", names.join(", "))
+        }
+        (None, many) => {
+            format!("there are {} columns; DESCRIBE lists those of a table", many.len())
+        }
+    };
+    Some(format!("no column `{}`; {hint}", field.flat_name()))
+}
+
+/// Messages that say less than what to change.
+fn in_other_words(text: &str) -> Option<String> {
+    if text.contains("Physical plan does not support logical expression") {
+        return Some(
+            "Physical plan does not support a subquery in this kind of expression or at this position: write it as a LEFT JOIN with its condition in ON, and GROUP BY if it has an aggregate"
+                .to_owned(),
+        );
+    }
+    if let Some((_, after)) = text.split_once("Column in SELECT must be in GROUP BY")
+        && let Some(column) = after.split('"').nth(1)
+    {
+        return Some(format!(
+            "column `{column}` is selected next to an aggregate: add it to GROUP BY, or use an aggregate such as min({column})"
+        ));
+    }
+    if let Some(name) = text.strip_prefix("Invalid function '").and_then(|it| it.split('\'').next())
+    {
+        let hint = match function_names::nearest(name) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "docs/sql.md lists those that are not DataFusion's".to_owned(),
+        };
+        return Some(format!("no function `{name}`; {hint}"));
+    }
+    if text.contains("Operator ->> is not") || text.contains("Operator -> is not") {
+        return Some(
+            "`->` and `->>` are not available; json_extract_string(data, '$.order') gives a member's text, json_extract(data, '$.order') its JSON"
+                .to_owned(),
+        );
+    }
+    if text == "Divide by zero error" {
+        return Some("division by zero".to_owned());
+    }
+    if text.contains("annot access field") {
+        return Some(format!(
+            "{}; if you mean a table, a column with that name hides its alias, or it is two query levels out: use another alias",
+            shortened(text)
+        ));
+    }
+    let is_placeholder = text.starts_with("Failed to parse placeholder id")
+        || text.contains("was not provided a value for execution");
+    is_placeholder.then(|| {
+        "write parameters as $1, $2 …, and send their values in `params` of the request".to_owned()
+    })
+}
+
+/// A broken or too large regular expression, with what to change.
+fn of_large_regex(text: &str) -> Option<String> {
+    let is_large = text.contains(REGEX_TOO_LARGE) || text.contains("expression did not compile");
+    is_large
+        .then(|| format!("{}; correct it, or use fewer or smaller repetitions", shortened(text)))
+}
+
+/// Messages name expressions, which can be as long as a statement.
+fn shortened(text: &str) -> String {
+    if text.len() <= MESSAGE_BYTES_MAX {
+        return text.to_owned();
+    }
+    format!("{} …", &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)])
+}

@@ -1,0 +1,470 @@
+//! What may be planned at all: one query statement of bounded size and shape.
+//!
+//! Bounds are counted on the tokens before anything recurses over the statement, because one deep
+//! or exponential statement would otherwise end the process. What a name means is not decided here.
+
+use crate::{
+    clauses, described, dialect, distinct, error::SqlError, labels::ColumnLabels, multisets, nulls,
+    syntax,
+};
+use datafusion::sql::sqlparser::{
+    ast::{
+        Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
+        Value, ValueWithSpan, Visit, Visitor,
+    },
+    dialect::GenericDialect,
+    parser::{Parser, ParserOptions},
+    tokenizer::{Token, TokenWithSpan, Tokenizer},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::HashMap, ops::ControlFlow};
+
+/// Longest statement.
+pub const SQL_BYTES_MAX: usize = 64 * 1024;
+/// Most operators between expressions; a chain of them is as deep as it is long.
+pub const OPERATORS_MAX: usize = 1_000;
+/// Most `UNION`, `INTERSECT` and `EXCEPT`.
+pub const SET_OPERATIONS_MAX: usize = 200;
+/// Deepest nesting of brackets, `CASE` and prefix operators.
+pub const DEPTH_MAX: usize = 100;
+/// Deepest nesting of queries in expressions (`IN (SELECT …)`): each level doubles planning time.
+pub const SUBQUERY_DEPTH_MAX: usize = 8;
+/// Most `JOIN`s of a statement, and most tables in one `FROM`: planning time grows with their cube.
+pub const JOINS_MAX: usize = 40;
+/// Most tables read, with each use of a common table expression counted as what it stands for.
+pub const RELATIONS_MAX: usize = 250;
+
+/// Most common table expressions: each may stand on the one before it, so they nest a plan.
+pub const CTES_MAX: usize = 50;
+
+/// Most `*` and `t.*` of one SELECT: each stands for all columns of its tables.
+pub const WILDCARDS_MAX: usize = 10;
+/// Most columns of all `CUBE`, `ROLLUP` and `GROUPING SETS`: each doubles the groups of a cube.
+pub const GROUPING_COLUMNS_MAX: usize = 10;
+
+/// Functions whose answer can be larger than memory whatever their input. They are not in the
+/// session either; naming them here makes a better message.
+const FORBIDDEN_FUNCTIONS: &[&str] = &[
+    "array_repeat",
+    "array_resize",
+    "generate_series",
+    "list_repeat",
+    "list_resize",
+    "range",
+    "unnest",
+];
+
+/// A statement that may be planned. It is sent as its text, and checked again where it arrives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CheckedStatement {
+    /// As it was sent.
+    pub text: String,
+    /// The statement.
+    pub statement: Statement,
+    /// What its columns are called.
+    pub labels: ColumnLabels,
+    /// Whether it gives rows of tables, so that a row limit may be put on its plan.
+    pub is_query: bool,
+    /// How often it names one of the request's values.
+    pub placeholders: usize,
+}
+
+impl From<CheckedStatement> for String {
+    fn from(checked: CheckedStatement) -> Self {
+        checked.text
+    }
+}
+
+impl TryFrom<String> for CheckedStatement {
+    type Error = SqlError;
+
+    fn try_from(text: String) -> Result<Self, SqlError> {
+        check(&text)
+    }
+}
+
+impl CheckedStatement {
+    /// Whether its work may be more than its length.
+    #[must_use]
+    pub fn reads_tables(&self) -> bool {
+        struct TableSearch;
+        impl Visitor for TableSearch {
+            type Break = ();
+            fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
+                ControlFlow::Break(())
+            }
+        }
+        match &self.statement {
+            Statement::Query(query) => query.visit(&mut TableSearch).is_break(),
+            _ => true,
+        }
+    }
+}
+
+/// Parses `sql` and refuses everything but one bounded query.
+///
+/// # Errors
+/// [`SqlError::Invalid`] says what is too much or not allowed.
+pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
+    if SQL_BYTES_MAX < sql.len() {
+        return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
+    }
+    let dialect = GenericDialect {};
+    let mut located = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| syntax::of_token(&error))?;
+    let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
+    check_tokens(&tokens)?;
+    check_numbers(sql, &located)?;
+    distinct::mark(&mut located).map_err(invalid)?;
+    let statements = Parser::new(&dialect)
+        .with_options(ParserOptions::new().with_trailing_commas(false))
+        .with_recursion_limit(DEPTH_MAX)
+        .with_tokens_with_locations(located)
+        .parse_statements()
+        .map_err(|error| syntax::of_statement(&error, sql))?;
+    let [mut statement] = <[Statement; 1]>::try_from(statements).map_err(|statements| {
+        invalid(format!("exactly one statement is allowed, not {}", statements.len()))
+    })?;
+    let is_query = check_statement(&statement)?;
+    distinct::unmark(&mut statement);
+    check_shape(&statement)?;
+    let labels = ColumnLabels::of(&statement);
+    described::show_tables(&mut statement);
+    multisets::number_copies(&mut statement).map_err(invalid)?;
+    dialect::translate(&mut statement).map_err(invalid)?;
+    nulls::spell_out(&mut statement).map_err(invalid)?;
+    // What is written once may now be read several times.
+    let placeholders = check_shape(&statement)?;
+    let text = sql.to_owned();
+    Ok(CheckedStatement { text, statement, labels, is_query, placeholders })
+}
+
+/// Refuses a shape that is too large; how often the statement names one of the request's values.
+fn check_shape(statement: &Statement) -> Result<usize, SqlError> {
+    let mut shape = StatementShape::default();
+    match statement.visit(&mut shape) {
+        ControlFlow::Continue(()) => Ok(shape.placeholders),
+        ControlFlow::Break(reason) => Err(invalid(reason)),
+    }
+}
+
+/// Refuses numbers with a word behind them: `0b11` is 0 under the name `b11` to the parser, and
+/// `0x1f` a text of bytes.
+fn check_numbers(sql: &str, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
+        if let (Token::Number(number, _), Token::Word(word)) = (&token.token, &next.token)
+            && word.quote_style.is_none()
+        {
+            return Err(invalid(format!(
+                "`{number}{word}` is not a number; write numbers in decimal digits, and a space before a name"
+            )));
+        }
+    }
+    if tokens.iter().any(|token| is_hex_number(sql, token)) {
+        return Err(invalid(
+            "write numbers in decimal digits, and bytes as x'1F': 0x… is not a number here",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a token that is bytes to the parser is written like a number.
+fn is_hex_number(sql: &str, token: &TokenWithSpan) -> bool {
+    let Token::HexStringLiteral(_) = token.token else { return false };
+    let start = token.span.start;
+    let place = |at: u64| usize::try_from(at.checked_sub(1)?).ok();
+    let line = place(start.line).and_then(|line| sql.split('\n').nth(line));
+    let column = place(start.column);
+    line.zip(column).and_then(|(line, column)| line.chars().nth(column)) == Some('0')
+}
+
+fn invalid(text: impl Into<String>) -> SqlError {
+    SqlError::Invalid(text.into())
+}
+
+/// Counts what recursion depth and plan size follow from.
+fn check_tokens(tokens: &[Token]) -> Result<(), SqlError> {
+    let mut operators = 0;
+    let mut set_operations = 0;
+    let mut joins = 0;
+    let mut depth = 0_usize;
+    let mut depth_most = 0;
+    let mut prefixes = 0;
+    for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
+        let kind = kind(token);
+        match kind {
+            TokenKind::Open => depth += 1,
+            TokenKind::Close => depth = depth.saturating_sub(1),
+            TokenKind::Operator => operators += 1,
+            TokenKind::SetOperation => set_operations += 1,
+            TokenKind::Join => joins += 1,
+            TokenKind::Other => (),
+        }
+        // `NOT NOT NOT …` and `- - - …` nest without brackets.
+        prefixes = if kind == TokenKind::Operator { prefixes + 1 } else { 0 };
+        depth_most = depth_most.max(depth).max(prefixes);
+    }
+    if DEPTH_MAX < depth_most {
+        return Err(invalid(format!("the statement is nested more than {DEPTH_MAX} levels deep")));
+    }
+    if OPERATORS_MAX < operators {
+        return Err(invalid(format!(
+            "the statement has more than {OPERATORS_MAX} operators; use IN (…) for long lists"
+        )));
+    }
+    if JOINS_MAX < joins {
+        return Err(invalid(format!("the statement has more than {JOINS_MAX} JOINs")));
+    }
+    if SET_OPERATIONS_MAX < set_operations {
+        return Err(invalid(format!(
+            "the statement has more than {SET_OPERATIONS_MAX} UNION, INTERSECT or EXCEPT"
+        )));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TokenKind {
+    Open,
+    Close,
+    Operator,
+    SetOperation,
+    Join,
+    Other,
+}
+
+fn kind(token: &Token) -> TokenKind {
+    match token {
+        Token::LParen | Token::LBracket | Token::LBrace => TokenKind::Open,
+        Token::RParen | Token::RBracket | Token::RBrace => TokenKind::Close,
+        Token::Word(word) if word.quote_style.is_none() => {
+            let text = word.value.to_ascii_uppercase();
+            match text.as_str() {
+                "CASE" => TokenKind::Open,
+                "END" => TokenKind::Close,
+                "AND" | "OR" | "XOR" | "NOT" | "LIKE" | "ILIKE" | "IS" | "BETWEEN" | "DIV"
+                | "SIMILAR" | "RLIKE" | "REGEXP" | "OVERLAPS" | "COLLATE" | "AT" => {
+                    TokenKind::Operator
+                }
+                "JOIN" => TokenKind::Join,
+                "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" => TokenKind::SetOperation,
+                _ => TokenKind::Other,
+            }
+        }
+        Token::EOF
+        | Token::Word(_)
+        | Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
+        | Token::Comma
+        | Token::Period
+        | Token::SemiColon
+        | Token::Placeholder(_)
+        | Token::Whitespace(_)
+        | Token::NationalStringLiteral(_)
+        | Token::EscapedStringLiteral(_)
+        | Token::UnicodeStringLiteral(_)
+        | Token::HexStringLiteral(_)
+        | Token::DollarQuotedString(_) => TokenKind::Other,
+        // Every sign that stands between or before expressions; counting one too many does no harm.
+        _ => TokenKind::Operator,
+    }
+}
+
+/// Whether the statement is a query; an error when it may not run at all.
+fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
+    match statement {
+        Statement::Query(_) => Ok(true),
+        Statement::Explain { statement, .. } => match statement.as_ref() {
+            Statement::Query(_) => Ok(false),
+            _ => Err(not_a_query()),
+        },
+        Statement::ExplainTable { .. }
+        | Statement::ShowTables { .. }
+        | Statement::ShowColumns { .. } => Ok(false),
+        _ => Err(not_a_query()),
+    }
+}
+
+fn not_a_query() -> SqlError {
+    invalid(
+        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE; send events with POST /ingest",
+    )
+}
+
+/// Walks the whole statement for what no token tells.
+#[derive(Default)]
+struct StatementShape {
+    /// How many tables each common table expression stands for.
+    weights: HashMap<String, usize>,
+    /// Common table expressions by the address of their query, until that query ends.
+    names: HashMap<usize, String>,
+    /// Tables read by each open query.
+    open: Vec<usize>,
+    /// Open expressions that hold a query.
+    subqueries: usize,
+    /// Common table expressions so far.
+    ctes: usize,
+    /// Columns of grouping sets so far.
+    grouping_columns: usize,
+    /// Places for the request's values so far.
+    placeholders: usize,
+}
+
+impl StatementShape {
+    fn add(&mut self, relations: usize) -> ControlFlow<String> {
+        let Some(count) = self.open.last_mut() else { return ControlFlow::Continue(()) };
+        *count = count.saturating_add(relations);
+        if *count <= RELATIONS_MAX {
+            return ControlFlow::Continue(());
+        }
+        refuse(format!("the statement reads more than {RELATIONS_MAX} tables"))
+    }
+}
+
+fn refuse(reason: impl Into<String>) -> ControlFlow<String> {
+    ControlFlow::Break(reason.into())
+}
+
+fn address(query: &Query) -> usize {
+    std::ptr::from_ref(query).addr()
+}
+
+impl Visitor for StatementShape {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        if let Some(with) = &query.with {
+            if with.recursive {
+                return refuse("WITH RECURSIVE is not available: its result can exceed memory");
+            }
+            self.ctes += with.cte_tables.len();
+            if CTES_MAX < self.ctes {
+                return refuse(format!(
+                    "the statement has more than {CTES_MAX} common table expressions"
+                ));
+            }
+            for cte in &with.cte_tables {
+                let name = cte.alias.name.value.to_lowercase();
+                self.names.insert(address(&cte.query), name);
+            }
+        }
+        clauses::query(query)?;
+        if has_write(&query.body) {
+            return refuse(not_a_query().to_string());
+        }
+        self.open.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        let relations = self.open.pop().unwrap_or(0);
+        match self.names.remove(&address(query)) {
+            Some(name) => {
+                let weight = self.weights.entry(name).or_insert(1);
+                *weight = (*weight).max(relations);
+                ControlFlow::Continue(())
+            }
+            None => self.add(relations),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        clauses::select(select)?;
+        if JOINS_MAX < select.from.len() {
+            return refuse(format!("a FROM has more than {JOINS_MAX} tables"));
+        }
+        let wildcards = select.projection.iter().filter(|item| is_wildcard(item)).count();
+        if WILDCARDS_MAX < wildcards {
+            return refuse(format!("a SELECT has `*` more than {WILDCARDS_MAX} times"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Self::Break> {
+        let weight = self.weights.get(&relation.to_string().to_lowercase()).copied().unwrap_or(1);
+        self.add(weight)
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        clauses::table_factor(factor)
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Self::Break> {
+        self.placeholders += usize::from(matches!(value.value, Value::Placeholder(_)));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        if holds_query(expr) {
+            self.subqueries -= 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        if holds_query(expr) {
+            self.subqueries += 1;
+            if SUBQUERY_DEPTH_MAX < self.subqueries {
+                return refuse(format!(
+                    "queries in expressions are nested more than {SUBQUERY_DEPTH_MAX} levels deep"
+                ));
+            }
+        }
+        clauses::expression(expr)?;
+        match expr {
+            Expr::Function(Function { name, .. }) => {
+                let name = name.to_string().to_lowercase();
+                if FORBIDDEN_FUNCTIONS.contains(&name.as_str()) {
+                    return refuse(forbidden(&name));
+                }
+                if name == "age" {
+                    return refuse(
+                        "function `age` is not available: write `later - earlier`, or date_part('year', later) - date_part('year', earlier)",
+                    );
+                }
+            }
+            // Their types would double with each query around them.
+            Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) | Expr::Tuple(_) => {
+                return refuse(
+                    "structs, maps and tuples cannot be created here; compare columns one by one",
+                );
+            }
+            Expr::Cube(sets) | Expr::Rollup(sets) | Expr::GroupingSets(sets) => {
+                self.grouping_columns += sets.iter().map(Vec::len).sum::<usize>();
+                if GROUPING_COLUMNS_MAX < self.grouping_columns {
+                    return refuse(format!(
+                        "CUBE, ROLLUP and GROUPING SETS name more than {GROUPING_COLUMNS_MAX} columns"
+                    ));
+                }
+            }
+            _ => (),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn forbidden(name: &str) -> String {
+    format!("function `{name}` is not available: its result can exceed memory")
+}
+
+fn is_wildcard(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+}
+
+fn holds_query(expr: &Expr) -> bool {
+    matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
+}
+
+fn has_write(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => true,
+        SetExpr::SetOperation { left, right, .. } => has_write(left) || has_write(right),
+        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! How large a plan is, counted before anything takes time or memory by its size.
+//!
+//! The optimizer puts an expression in the place of a column that stands for it. So a column weighs
+//! as much as the expression behind it, through all queries below: a few queries that each name a
+//! column twice are larger than memory once they are put into one.
+
+use crate::{error::SqlError, rewrite::pattern_of};
+use datafusion::{
+    common::{
+        DFSchema,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    error::DataFusionError,
+    logical_expr::{Expr, LogicalPlan},
+};
+
+/// Most parts of all expressions of a plan, each column counted as what it stands for.
+pub const EXPRESSIONS_MAX: u64 = 100_000;
+/// Most regular expressions: each may take a good part of a second to compile, for each batch.
+pub const PATTERNS_MAX: usize = 50;
+/// Most columns that an answer or a query within has.
+pub const COLUMNS_MAX: usize = 4_000;
+/// Most bytes of the constants of a plan: each is copied for each row of a batch.
+pub const CONSTANTS_BYTES_MAX: usize = 1 << 20;
+/// Rows of a batch are as few as keep the constants of all of them below this, but never less than
+/// [`ROWS_MIN`].
+const BATCH_CONSTANTS_BYTES: usize = 64 << 20;
+/// The smallest batch.
+const ROWS_MIN: usize = 64;
+
+/// Refuses a plan that is too large to be optimized.
+///
+/// # Errors
+/// [`SqlError::Invalid`] says what is too large.
+pub fn check(plan: &LogicalPlan) -> Result<(), SqlError> {
+    PlanCost::default().weigh(plan).map(|_| ())
+}
+
+/// How many rows a batch of this optimized plan may have, at most `rows_max`.
+///
+/// # Errors
+/// [`SqlError::Invalid`] when the constants are too large for any number of rows.
+pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError> {
+    let mut bytes = 0_usize;
+    let mut add = |expression: &Expr| {
+        expression.apply(|part| {
+            if let Expr::Literal(value, _) = part {
+                bytes = bytes.saturating_add(value.size() - size_of_val(value));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    };
+    plan.apply_with_subqueries(|node| node.apply_expressions(&mut add))
+        .map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+    if CONSTANTS_BYTES_MAX < bytes {
+        return Err(SqlError::Invalid(format!(
+            "the evaluated constants of the statement take more than {CONSTANTS_BYTES_MAX} bytes; shorten them, or use each only once"
+        )));
+    }
+    let rows = BATCH_CONSTANTS_BYTES / bytes.max(1);
+    Ok(rows.clamp(ROWS_MIN, rows_max))
+}
+
+#[derive(Default)]
+struct PlanCost {
+    total: u64,
+    patterns: usize,
+}
+
+impl PlanCost {
+    /// What each column of the plan's answer stands for.
+    fn weigh(&mut self, plan: &LogicalPlan) -> Result<Vec<u64>, SqlError> {
+        let width = plan.schema().fields().len();
+        if COLUMNS_MAX < width {
+            return Err(SqlError::Invalid(format!(
+                "a query has more than {COLUMNS_MAX} columns; select only those that you need"
+            )));
+        }
+        let inputs = plan.inputs();
+        let mut columns = Vec::new();
+        for input in &inputs {
+            columns.push((input.schema().as_ref(), self.weigh(input)?));
+        }
+        let mut expressions = Vec::new();
+        for expression in plan.expressions() {
+            expressions.push(self.expression(&expression, &columns)?);
+        }
+        let below = columns.into_iter().map(|(_, weights)| weights);
+        Ok(match plan {
+            LogicalPlan::Projection(_) => expressions,
+            // Columns of the groups come first; what is counted or summed up stays one column.
+            LogicalPlan::Aggregate(_) => {
+                expressions.resize(width, 1);
+                expressions
+            }
+            LogicalPlan::Union(_) => below.fold(vec![1; width], |most, branch| {
+                most.iter().zip(branch).map(|(a, b)| (*a).max(b)).collect()
+            }),
+            _ => {
+                let mut weights: Vec<u64> = below.flatten().collect();
+                weights.resize(width, 1);
+                weights
+            }
+        })
+    }
+
+    fn expression(
+        &mut self,
+        expression: &Expr,
+        inputs: &[(&DFSchema, Vec<u64>)],
+    ) -> Result<u64, SqlError> {
+        let mut weight = 0_u64;
+        let mut below = Ok(());
+        let walked = expression.apply(|part| {
+            let more = match part {
+                Expr::Column(column) => inputs
+                    .iter()
+                    .find_map(|(schema, weights)| {
+                        schema.maybe_index_of_column(column).map(|at| weights[at])
+                    })
+                    .unwrap_or(1),
+                Expr::ScalarSubquery(query) => self.subquery(&query.subquery, &mut below),
+                Expr::InSubquery(query) => self.subquery(&query.subquery.subquery, &mut below),
+                Expr::Exists(query) => self.subquery(&query.subquery.subquery, &mut below),
+                _ => 1,
+            };
+            weight = weight.saturating_add(more);
+            self.patterns += usize::from(pattern_of(part).is_some());
+            Ok::<_, DataFusionError>(TreeNodeRecursion::Continue)
+        });
+        walked.map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+        below?;
+        self.total = self.total.saturating_add(weight);
+        if EXPRESSIONS_MAX < self.total {
+            return Err(SqlError::Invalid(format!(
+                "the expanded expressions of the statement have more than {EXPRESSIONS_MAX} parts; nest fewer queries that build on one another"
+            )));
+        }
+        if PATTERNS_MAX < self.patterns {
+            return Err(SqlError::Invalid(format!(
+                "the statement has more than {PATTERNS_MAX} regular expressions; combine alternatives into one, or use LIKE"
+            )));
+        }
+        Ok(weight)
+    }
+
+    fn subquery(&mut self, plan: &LogicalPlan, failed: &mut Result<(), SqlError>) -> u64 {
+        if failed.is_ok() {
+            *failed = self.weigh(plan).map(|_| ());
+        }
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,379 @@
+//! A table for DataFusion: the snapshot's files through its Parquet source, united with the log's
+//! tail.
+
+use crate::{
+    counts::FileCounts,
+    deletes::{self, DeletedByFile},
+    field_ids::FieldIdMapper,
+    log_tail::LogTail,
+    plan::{SnapshotScan, scalar, unreadable},
+    view::{ServiceTableView, TableView},
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{ColumnStatistics, Statistics, exec_datafusion_err, stats::Precision},
+    datasource::{
+        TableType,
+        file_format::parquet::transform_schema_to_view,
+        listing::PartitionedFile,
+        object_store::ObjectStoreUrl,
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, ParquetSource,
+            parquet::{CachedParquetFileReaderFactory, metadata::DFParquetMetadata},
+        },
+        source::DataSourceExec,
+        table_schema::TableSchema,
+    },
+    error::DataFusionError,
+    logical_expr::{Expr, TableProviderFilterPushDown},
+    object_store::ObjectMeta,
+    physical_plan::{
+        ExecutionPlan,
+        empty::EmptyExec,
+        streaming::{PartitionStream, StreamingTableExec},
+        union::UnionExec,
+    },
+};
+use iceberg::spec::{Datum, NestedFieldRef, PrimitiveType, Type};
+use icecore_catalog::{
+    scan::{
+        Deadline,
+        manifests::{ManifestCache, PlannedFile},
+    },
+    storage::Storage,
+};
+use icecore_lake::{event::rows, table::field_ids::FieldAliases, wal::RecordRef};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Most files that get statistics of their own: with these a top-k reads the best file first and
+/// skips the rest, but they take memory for every column of every file.
+const FILE_STATISTICS_MAX: usize = 1_024;
+
+/// One table of a view.
+#[derive(Debug)]
+pub struct ViewTable {
+    snapshot: Option<SnapshotScan>,
+    tail: Option<(ServiceTableView, Vec<RecordRef>)>,
+    schema: SchemaRef,
+    aliases: Arc<FieldAliases>,
+    storage: Storage,
+    manifests: ManifestCache,
+    counts: Arc<FileCounts>,
+    /// When the planning of a scan has to end.
+    until: Deadline,
+}
+
+impl ViewTable {
+    /// The table as `view` has it, and what it is of ours.
+    ///
+    /// # Errors
+    /// Its schema has a type that Arrow has not.
+    pub fn new(
+        view: &TableView,
+        ours: Option<ServiceTableView>,
+        (storage, manifests): (Storage, ManifestCache),
+        counts: Arc<FileCounts>,
+    ) -> Result<Self, DataFusionError> {
+        let columns = view.metadata.as_ref().map(|metadata| {
+            let of_snapshot = view
+                .snapshot_id
+                .and_then(|id| metadata.snapshot_by_id(id))
+                // Without an id the snapshot was written before there were several schemas.
+                .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
+            // Only a look at the past takes the past's columns: what is acknowledged now has
+            // today's, and so do the empty columns of a table that was just extended.
+            let is_current = view.snapshot_id == metadata.current_snapshot_id();
+            match (of_snapshot.filter(|_| !is_current), &ours) {
+                (Some(columns), _) => Ok(Arc::clone(columns)),
+                // A table that an earlier version made has the later columns all the same: rows of
+                // the log may have values there, and the table gets them with these.
+                (None, Some(ours)) => ours.fit.extended(metadata),
+                (None, None) => Ok(Arc::clone(metadata.current_schema())),
+            }
+        });
+        let columns = columns.transpose().map_err(external)?;
+        let arrow = match (&columns, &ours) {
+            (Some(columns), _) => {
+                iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?
+            }
+            (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
+            (None, None) => Schema::empty(),
+        };
+        let types = columns.as_ref().map(|columns| columns.as_struct().fields());
+        let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+        let aliases = view.metadata.as_deref().map(FieldAliases::of).transpose();
+        let aliases = aliases.map_err(|cause| exec_datafusion_err!("{cause}"))?.unwrap_or_default();
+        let snapshot = match (&view.metadata, view.snapshot_id, columns) {
+            (Some(metadata), Some(id), Some(columns)) => Some(SnapshotScan {
+                metadata: Arc::clone(metadata),
+                id,
+                columns,
+                schema: Arc::clone(&schema),
+            }),
+            _ => None,
+        };
+        let tail = ours.filter(|_| !view.tail.is_empty());
+        let tail = tail.map(|ours| (ours, view.tail.clone()));
+        let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
+        Ok(Self { snapshot, tail, schema, aliases, storage, manifests, counts, until })
+    }
+
+    /// The table of a query that ends then.
+    #[must_use]
+    pub fn planned_until(self, deadline: Instant) -> Self {
+        Self { until: Deadline::at(deadline), ..self }
+    }
+
+    /// Names of its columns and of fields in them.
+    pub(super) fn column_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut open: Vec<&FieldRef> = self.schema.fields().iter().collect();
+        while let Some(field) = open.pop() {
+            names.push(field.name().clone());
+            match field.data_type() {
+                DataType::Struct(fields) => open.extend(fields.iter()),
+                DataType::List(inner) | DataType::Map(inner, _) => open.push(inner),
+                _ => (),
+            }
+        }
+        names
+    }
+
+    async fn scan_snapshot(
+        &self,
+        snapshot: &SnapshotScan,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        let planned = snapshot.plan(&self.manifests, &self.storage, filters, self.until).await?;
+        let read = planned.files.len() as u64;
+        self.counts.add(read, snapshot.file_count().saturating_sub(read));
+        if planned.files.is_empty() {
+            return Ok(None);
+        }
+        let (base, store) = self.storage.object_store();
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
+        // A filter that is pushed into the reader is lost for a file of another schema
+        // (apache/datafusion#25268).
+        let pushes = !self.aliases.is_given()
+            && !snapshot.has_changed_columns()
+            && planned.files.iter().all(|file| snapshot.is_current(file));
+        let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
+            .with_parquet_file_reader_factory(Arc::new(readers))
+            .with_enable_page_index(true)
+            .with_bloom_filter_on_read(true)
+            .with_pushdown_filters(pushes)
+            .with_reorder_filters(pushes);
+        let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
+        let mut files = Vec::with_capacity(planned.files.len());
+        for file in &planned.files {
+            let mut part = self.partitioned(file)?;
+            if let Some(deleted) = planned.deletes.get(&file.location) {
+                let footer = DFParquetMetadata::new(store.as_ref(), &part.object_meta)
+                    .with_file_metadata_cache(Some(Arc::clone(&cache)))
+                    .fetch_metadata()
+                    .await?;
+                part = part.with_extension(deletes::access(&footer, deleted));
+            } else if with_statistics {
+                part = part.with_statistics(Arc::new(file_statistics(snapshot, file)));
+            }
+            files.push(part);
+        }
+        let by_id = FieldIdMapper::new(Arc::clone(&snapshot.columns), Arc::clone(&self.aliases));
+        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(&base)?, Arc::new(source))
+            .with_statistics(self.statistics(&planned.files, &planned.deletes))
+            .with_file_groups(groups(files, state.config().target_partitions()))
+            .with_projection_indices(projection.cloned())?
+            .with_expr_adapter(Some(Arc::new(by_id)))
+            .build();
+        Ok(Some(DataSourceExec::from_data_source(scan)))
+    }
+
+    /// Rows are exact where nothing is deleted, so that counting them needs no file.
+    fn statistics(&self, files: &[Arc<PlannedFile>], deletes: &DeletedByFile) -> Statistics {
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows =
+            if deletes.is_empty() { Precision::Exact(rows) } else { Precision::Inexact(rows) };
+        statistics
+    }
+
+    fn partitioned(&self, file: &PlannedFile) -> Result<PartitionedFile, DataFusionError> {
+        let path = self
+            .storage
+            .object_path(&file.location)
+            .map_err(|cause| DataFusionError::External(Box::new(unreadable(&cause))))?;
+        Ok(PartitionedFile::new_from_meta(ObjectMeta {
+            location: path,
+            // Data files never change, so the caches need no time to tell versions apart.
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: file.bytes,
+            e_tag: None,
+            version: None,
+        }))
+    }
+
+    /// The tail in parts of about the same number of records.
+    fn scan_tail(
+        &self,
+        ours: &ServiceTableView,
+        records: &[RecordRef],
+        projection: Option<&Vec<usize>>,
+        partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let schema = self.projected(projection)?;
+        let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
+            Arc::new(LogTail::new(ours, part.to_vec(), Arc::clone(&schema)))
+                as Arc<dyn PartitionStream>
+        });
+        let scan = StreamingTableExec::try_new(
+            Arc::clone(&schema),
+            parts.collect(),
+            None,
+            [],
+            false,
+            None,
+        )?;
+        Ok(Arc::new(scan))
+    }
+
+    fn projected(&self, projection: Option<&Vec<usize>>) -> Result<SchemaRef, DataFusionError> {
+        Ok(match projection {
+            Some(indices) => Arc::new(self.schema.project(indices)?),
+            None => Arc::clone(&self.schema),
+        })
+    }
+}
+
+#[async_trait]
+impl TableProvider for ViewTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        if let Some(snapshot) = &self.snapshot {
+            parts.extend(self.scan_snapshot(snapshot, state, projection, filters).await?);
+        }
+        if let Some((ours, records)) = &self.tail {
+            let partitions = state.config().target_partitions();
+            parts.push(self.scan_tail(ours, records, projection, partitions)?);
+        }
+        match parts.len() {
+            0 => Ok(Arc::new(EmptyExec::new(self.projected(projection)?))),
+            1 => Ok(parts.remove(0)),
+            _ => UnionExec::try_new(parts),
+        }
+    }
+}
+
+fn external(cause: iceberg::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(cause))
+}
+
+/// The schema as SQL shows it: without the ids of fields, and with UUIDs as text. `columns` are its
+/// fields in Iceberg's terms, none for rows that are in no table yet.
+fn shown(schema: &Schema, columns: &[NestedFieldRef]) -> Schema {
+    let fields = schema.fields().iter().enumerate().map(|(at, field)| {
+        shown_field(field, columns.get(at).map(|column| column.field_type.as_ref()))
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn shown_field(field: &Field, column: Option<&Type>) -> Field {
+    let inner = |field: &FieldRef, column: &Type| Arc::new(shown_field(field, Some(column)));
+    let shown = match (field.data_type(), column) {
+        (_, Some(Type::Primitive(PrimitiveType::Uuid))) => DataType::Utf8,
+        (DataType::Struct(fields), Some(Type::Struct(columns))) => {
+            let fields = fields.iter().zip(columns.fields());
+            DataType::Struct(
+                fields.map(|(field, column)| inner(field, &column.field_type)).collect(),
+            )
+        }
+        (DataType::List(element), Some(Type::List(column))) => {
+            DataType::List(inner(element, &column.element_field.field_type))
+        }
+        (DataType::Map(entries, sorted), Some(Type::Map(column))) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                let key = inner(&fields[0], &column.key_field.field_type);
+                let value = inner(&fields[1], &column.value_field.field_type);
+                let pairs = DataType::Struct(Fields::from(vec![key, value]));
+                let entries = Field::new(entries.name(), pairs, entries.is_nullable());
+                DataType::Map(Arc::new(entries), *sorted)
+            }
+            _ => field.data_type().clone(),
+        },
+        (other, _) => other.clone(),
+    };
+    Field::new(field.name(), shown, field.is_nullable())
+}
+
+/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
+/// have any.
+fn file_statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
+    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
+    let fields = snapshot.schema.fields().iter();
+    let column_statistics = fields.map(|field| {
+        let mut statistics = ColumnStatistics::new_unknown();
+        let id = snapshot.columns.field_by_name(field.name()).map(|column| column.id);
+        let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
+        if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
+            statistics.null_count = Precision::Exact(nulls);
+        }
+        let is_fixed = matches!(
+            field.data_type(),
+            DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
+        );
+        if is_fixed {
+            let bound = |value: &Option<Datum>| {
+                scalar(value.as_ref()?.literal(), field.data_type()).map(Precision::Exact)
+            };
+            statistics.min_value = bound(&known.lower).unwrap_or_default();
+            statistics.max_value = bound(&known.upper).unwrap_or_default();
+        }
+        statistics
+    });
+    Statistics {
+        num_rows: Precision::Exact(rows),
+        total_byte_size: Precision::Absent,
+        column_statistics: column_statistics.collect(),
+    }
+}
+
+/// The files in as many groups as partitions, each with about the same bytes.
+fn groups(mut files: Vec<PartitionedFile>, partitions: usize) -> Vec<FileGroup> {
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> =
+        vec![(0, Vec::new()); partitions.clamp(1, files.len().max(1))];
+    files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));
+    for file in files {
+        let lightest =
+            groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is at least one group");
+        lightest.0 += file.object_meta.size;
+        lightest.1.push(file);
+    }
+    groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+}

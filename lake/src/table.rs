@@ -1,0 +1,21 @@
+//! Icecore's own tables: their Iceberg schema, partitioning, and how rows become data files.
+//!
+//! It leaves the commit to the catalog: what is written here is durable but nobody's until a
+//! snapshot names it.
+
+pub mod as_of;
+pub mod deletes;
+mod encode;
+pub mod evolve;
+pub mod field_ids;
+pub mod file_columns;
+pub mod known_ids;
+#[cfg(test)]
+pub(crate) mod lake;
+pub mod moved_deletes;
+mod pages;
+pub mod partition;
+pub mod reader;
+pub mod schema;
+pub mod stats;
+pub mod writer;

@@ -1,0 +1,266 @@
+//! Rows to Parquet data files, one for each partition or several where one would be too long.
+//!
+//! Returned files are durable. Paths carry no text of the event: `data/<xx>/<ulid>.parquet`.
+//!
+//! [`write()`] takes all rows at once, in any order, and encodes several files at a time: it is what a
+//! flush needs. [`sorted::SortedWriter`] takes rows that are sorted as they come, within a bound of
+//! memory: it is for jobs that write tables anew.
+
+pub mod sorted;
+
+use crate::{
+    ids::IdGenerator,
+    table::{
+        encode::{self, EncodedFile},
+        partition::{self, FIELD_ID, PartitionRows, PartitionSplit, field_id},
+        schema,
+    },
+};
+use arrow::{
+    array::{Array, ArrayRef, new_null_array},
+    compute::{cast, concat},
+    datatypes::{DataType, Field, Schema as ArrowSchema},
+    error::ArrowError,
+    record_batch::RecordBatch,
+};
+use futures::{StreamExt, stream};
+use iceberg::spec::{
+    DataFile, NestedField, PartitionSpecRef, PrimitiveType, SchemaRef, SortOrderRef, TableMetadata,
+    Type,
+};
+use icecore_catalog::{error::CatalogError, storage::Storage};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+/// Files of one call that are encoded at a time; encoding is all CPU.
+const ENCODES_AT_ONCE: usize = 2;
+/// Files of one call that are encoded or stored at a time.
+const PUTS_AT_ONCE: usize = 4;
+/// Files of one call that go into one folder, which costs one sync of it. The folder is two hex digits
+/// of the first one's id, so that no folder grows without end and object stores spread the keys.
+const FOLDER_FILES: usize = 64;
+
+/// A data file is about as long as this at most, unless the table's [`TARGET_FILE_BYTES`] says
+/// otherwise: readers divide their work by files.
+const FILE_BYTES: usize = 128 << 20;
+/// Iceberg's property for the size of data files.
+const TARGET_FILE_BYTES: &str = "write.target-file-size-bytes";
+/// The smallest wish that is followed: a file costs every reader a request and a place in a
+/// manifest, and whoever writes `128` means megabytes.
+const FILE_BYTES_MIN: usize = 8 << 20;
+
+/// Why rows could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Encoding failed: the rows do not fit the table.
+    #[error("encode rows as Parquet")]
+    Encode(#[source] parquet::errors::ParquetError),
+    /// Sorting or splitting failed.
+    #[error("split rows into partitions")]
+    Split(#[source] arrow::error::ArrowError),
+    /// The file could not be stored.
+    #[error("store data file")]
+    Store(#[source] CatalogError),
+    /// The data file's description does not fit the table.
+    #[error("describe data file")]
+    Describe(#[source] iceberg::Error),
+}
+
+/// What of a table's metadata decides how its files are laid out.
+#[derive(Clone, Debug)]
+pub struct FileLayout {
+    /// The current columns.
+    pub schema: SchemaRef,
+    /// The default partition spec.
+    pub spec: PartitionSpecRef,
+    /// How the rows of a file are sorted.
+    pub sort_order: SortOrderRef,
+    /// The table's folder, without a trailing slash.
+    pub location: String,
+    /// About the longest that a file may be, at least 8 MiB.
+    pub file_bytes: usize,
+}
+
+impl FileLayout {
+    /// The layout of a table as it stands.
+    #[must_use]
+    pub fn of(table: &TableMetadata) -> Self {
+        Self {
+            schema: Arc::clone(table.current_schema()),
+            spec: Arc::clone(table.default_partition_spec()),
+            sort_order: Arc::clone(schema::file_order(table)),
+            location: table.location().trim_end_matches('/').to_owned(),
+            file_bytes: file_bytes(table),
+        }
+    }
+}
+
+/// Splits `batches` (all with the same of the table's columns) by partition, sorts each part by
+/// the table's sort order, cuts what is longer than a file should be, and writes Parquet: zstd 1, page index, bloom filters on id, key and
+/// bookmark.
+///
+/// # Errors
+/// [`WriteError`]; files that were written before it are deleted where possible, and are nobody's.
+pub async fn write(
+    storage: &Storage,
+    table: &TableMetadata,
+    batches: Vec<RecordBatch>,
+    ids: &IdGenerator,
+) -> Result<Vec<DataFile>, WriteError> {
+    if batches.iter().all(|batch| batch.num_rows() == 0) {
+        return Ok(Vec::new());
+    }
+    write_as(storage, FileLayout::of(table), batches, ids).await
+}
+
+async fn write_as(
+    storage: &Storage,
+    layout: FileLayout,
+    batches: Vec<RecordBatch>,
+    ids: &IdGenerator,
+) -> Result<Vec<DataFile>, WriteError> {
+    let layout = Arc::new(layout);
+    let split = {
+        let layout = Arc::clone(&layout);
+        blocking(move || {
+            let rows = align(&layout.schema, &batches).map_err(WriteError::Split)?;
+            partition::split(&layout, &rows)
+        })
+        .await?
+    };
+    let PartitionSplit { rows, parts, sorted } = split.cut(layout.file_bytes);
+    let encodes = Semaphore::new(ENCODES_AT_ONCE);
+    let begun: Mutex<Vec<String>> = Mutex::default();
+    let failed = AtomicBool::new(false);
+    let mut folder = 0;
+    let files: Vec<Option<Result<DataFile, WriteError>>> = stream::iter(parts)
+        .enumerate()
+        .map(|(index, PartitionRows { rows: range, values })| {
+            let layout = Arc::clone(&layout);
+            let id = ids.mint();
+            if index.is_multiple_of(FOLDER_FILES) {
+                folder = id.0 & 0xff;
+            }
+            let location = format!("{}/data/{folder:02x}/{id}.parquet", layout.location);
+            let part = rows.slice(range.start, range.len());
+            let (encodes, begun, failed) = (&encodes, &begun, &failed);
+            let store = async move {
+                let permit = encodes.acquire().await.expect("the semaphore is never closed");
+                let EncodedFile { bytes, file } =
+                    blocking(move || encode::encode(&layout, location, &part, values, sorted))
+                        .await?;
+                drop(permit);
+                let location = file.file_path();
+                begun.lock().unwrap_or_else(PoisonError::into_inner).push(location.to_owned());
+                storage.put_deferred(location, bytes).await.map_err(WriteError::Store)?;
+                Ok(file)
+            };
+            async move {
+                if failed.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let result = store.await;
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                Some(result)
+            }
+        })
+        .buffered(PUTS_AT_ONCE)
+        .collect()
+        .await;
+    let files = files.into_iter().flatten().collect::<Result<Vec<DataFile>, WriteError>>();
+    let files = match files {
+        Ok(files) => {
+            let names: Vec<&str> = files.iter().map(DataFile::file_path).collect();
+            storage.sync_names(&names).await.map(|()| files).map_err(WriteError::Store)
+        }
+        failed => failed,
+    };
+    if files.is_err() {
+        // No put is running any more: it would bring back what is deleted here.
+        let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+        delete(storage, begun.iter().map(String::as_str)).await;
+    }
+    files
+}
+
+/// Deletes data files that no snapshot names. A file that stays is logged and harms nobody: it is
+/// found by orphan removal.
+pub async fn delete(storage: &Storage, locations: impl Iterator<Item = &str>) {
+    for location in locations {
+        if let Err(error) = storage.delete(location).await {
+            warn!(location, error = &error as &dyn std::error::Error, "orphan data file stays");
+        }
+    }
+}
+
+/// Runs CPU or file work off the async threads; a panic in it goes on in the caller.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
+}
+
+/// What another engine wrote there and is no number of bytes does not stop a flush, and neither does
+/// one that is too small: rows that are acknowledged have to go somewhere.
+fn file_bytes(table: &TableMetadata) -> usize {
+    let wanted: Option<usize> =
+        table.properties().get(TARGET_FILE_BYTES).and_then(|text| text.parse().ok());
+    wanted.filter(|bytes| 0 < *bytes).map_or(FILE_BYTES, |bytes| bytes.max(FILE_BYTES_MIN))
+}
+
+/// One batch of all rows, with the columns that the table has, under the table's names and types.
+///
+/// Columns are matched by field id, so a rename by another engine is followed; a column it dropped
+/// is left out, and one it added is absent, which readers take as null.
+fn align(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    let Some(first) = batches.first() else {
+        return Ok(RecordBatch::new_empty(Arc::new(ArrowSchema::empty())));
+    };
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (index, field) in first.schema_ref().fields().iter().enumerate() {
+        let of_table = match field_id(field) {
+            Some(id) => schema.field_by_id(id),
+            None => schema.field_by_name(field.name()),
+        };
+        let Some(of_table) = of_table else { continue };
+        let column = promote(concat_column(batches, index)?, of_table)?;
+        let metadata = [(FIELD_ID.to_owned(), of_table.id.to_string())];
+        fields.push(
+            Field::new(&of_table.name, column.data_type().clone(), !of_table.required)
+                .with_metadata(metadata.into()),
+        );
+        columns.push(column);
+    }
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns)
+}
+
+fn concat_column(batches: &[RecordBatch], index: usize) -> Result<ArrayRef, ArrowError> {
+    let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+    if let [_] = parts.as_slice() {
+        return Ok(Arc::clone(batches[0].column(index)));
+    }
+    // Most columns of most events are empty; one buffer of nulls then stands for all.
+    if parts.iter().all(|part| part.null_count() == part.len()) {
+        let rows = parts.iter().map(|part| part.len()).sum();
+        return Ok(new_null_array(parts[0].data_type(), rows));
+    }
+    concat(&parts)
+}
+
+/// Follows a promotion that another engine made of our type; others are not valid Iceberg.
+fn promote(column: ArrayRef, of_table: &NestedField) -> Result<ArrayRef, ArrowError> {
+    let is_long = matches!(of_table.field_type.as_ref(), Type::Primitive(PrimitiveType::Long));
+    if is_long && column.data_type() == &DataType::Int32 {
+        return cast(&column, &DataType::Int64);
+    }
+    Ok(column)
+}
+
+#[cfg(test)]
+mod tests;
