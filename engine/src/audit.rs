@@ -31,6 +31,7 @@ use datafusion::{
 };
 use futures::stream;
 use icecore_catalog::audit::{AuditRange, LinkedRecord};
+use icecore_lake::event::rows::UTC;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,8 +41,6 @@ pub const SCHEMA: &str = "system";
 const TABLE: &str = "audit";
 /// Records that are read at once; one has at most some kilobytes.
 const PAGE_RECORDS: u32 = 1_000;
-/// As the times of events.
-const ZONE: &str = "+00:00";
 
 /// Records of a range that are asked for.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ pub fn show(context: &SessionContext, pages: AuditPages) -> Result<(), DataFusio
 
 fn columns() -> SchemaRef {
     let text = |name| Field::new(name, DataType::Utf8, false);
-    let time = DataType::Timestamp(TimeUnit::Microsecond, Some(ZONE.into()));
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
     Arc::new(Schema::new(vec![
         Field::new("number", DataType::Int64, false),
         Field::new("time", time, false),
@@ -253,7 +252,7 @@ fn batch(page: &[LinkedRecord]) -> Result<RecordBatch, ArrowError> {
     };
     let numbers = page.iter().map(|one| one.record.number);
     let times = page.iter().map(|one| one.record.entry.time_ms.saturating_mul(1_000));
-    let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone(ZONE);
+    let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone(UTC);
     RecordBatch::try_new(
         columns(),
         vec![

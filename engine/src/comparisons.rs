@@ -86,7 +86,9 @@ impl FunctionRewrite for ComparisonTypes {
     }
 }
 
-fn is_comparison(operator: Operator) -> bool {
+/// Whether an operator says how two values of one type stand to each other.
+#[must_use]
+pub fn is_comparison(operator: Operator) -> bool {
     matches!(
         operator,
         Operator::Eq

@@ -10,6 +10,7 @@ use datafusion::{
 };
 use iceberg::spec::{Datum, PrimitiveType, Schema};
 use icecore_catalog::scan::filter::{Comparison, Filter, FilterTest, Term, ValueCheck};
+use icecore_lake::event::rows::UTC;
 
 /// Largest whole number that a 64-bit float has exactly.
 const EXACT_MAX: i64 = 1 << 53;
@@ -259,7 +260,7 @@ fn is_same_time(left: &DataType, right: &DataType) -> bool {
 /// apart but for the times of a day.
 fn keeps_order(from: &DataType, to: &DataType) -> bool {
     let is_utc = |zone: &Option<std::sync::Arc<str>>| {
-        zone.as_deref().is_none_or(|zone| matches!(zone, "UTC" | "+00:00" | "Z"))
+        zone.as_deref().is_none_or(|zone| matches!(zone, "UTC" | UTC | "Z"))
     };
     match (from, to) {
         (DataType::Int32 | DataType::Int64, DataType::Int64 | DataType::Float64) => true,

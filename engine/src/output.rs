@@ -18,7 +18,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use icecore_lake::table::writer::blocking;
+use icecore_lake::blocking::blocking;
 use icecore_schemas::error_code::ErrorBody;
 use parquet_file::ParquetFile;
 use std::time::Duration;
@@ -195,12 +195,8 @@ impl AnswerEncoder {
         match self.format {
             OutputFormat::Json => {
                 out.extend_from_slice(b"{\"columns\":[");
-                for (at, field) in self.schema.fields().iter().enumerate() {
-                    if 0 < at {
-                        out.push(b',');
-                    }
-                    write_column(&mut out, field);
-                }
+                let fields = self.schema.fields();
+                cell::write_list(&mut out, fields, |out, field| write_column(out, field));
                 out.extend_from_slice(b"],\"rows\":[");
             }
             OutputFormat::Ndjson => (),
@@ -210,12 +206,8 @@ impl AnswerEncoder {
                 }
             }
             OutputFormat::Csv => {
-                for (at, field) in self.schema.fields().iter().enumerate() {
-                    if 0 < at {
-                        out.push(b',');
-                    }
-                    cell::write_csv_text(&mut out, field.name());
-                }
+                let names = self.schema.fields().iter().map(|field| field.name());
+                cell::write_list(&mut out, names, |out, name| cell::write_csv_text(out, name));
                 out.push(b'\n');
             }
             OutputFormat::ArrowStream => {

@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{ColumnStatistics, Statistics, exec_datafusion_err, stats::Precision},
+    common::{ColumnStatistics, Statistics, exec_datafusion_err, project_schema, stats::Precision},
     datasource::{
         TableType,
         file_format::parquet::transform_schema_to_view,
@@ -227,7 +227,7 @@ impl ViewTable {
         projection: Option<&Vec<usize>>,
         partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let schema = self.projected(projection)?;
+        let schema = project_schema(&self.schema, projection)?;
         let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
             Arc::new(LogTail::new(ours, part.to_vec(), Arc::clone(&schema)))
                 as Arc<dyn PartitionStream>
@@ -241,13 +241,6 @@ impl ViewTable {
             None,
         )?;
         Ok(Arc::new(scan))
-    }
-
-    fn projected(&self, projection: Option<&Vec<usize>>) -> Result<SchemaRef, DataFusionError> {
-        Ok(match projection {
-            Some(indices) => Arc::new(self.schema.project(indices)?),
-            None => Arc::clone(&self.schema),
-        })
     }
 }
 
@@ -284,7 +277,7 @@ impl TableProvider for ViewTable {
             parts.push(self.scan_tail(ours, records, projection, partitions)?);
         }
         match parts.len() {
-            0 => Ok(Arc::new(EmptyExec::new(self.projected(projection)?))),
+            0 => Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?))),
             1 => Ok(parts.remove(0)),
             _ => UnionExec::try_new(parts),
         }

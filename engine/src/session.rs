@@ -38,6 +38,7 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
+use icecore_lake::event::rows::UTC;
 use icecore_schemas::service_table::ServiceTables;
 use std::{
     num::NonZeroUsize,
@@ -172,7 +173,7 @@ impl QuerySessions {
             .with_default_catalog_and_schema(CATALOG, namespace);
         // It would find that marks of columns (see `rewrite`) are not kept by every operator.
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
-        config.options_mut().execution.time_zone = Some("+00:00".to_owned());
+        config.options_mut().execution.time_zone = Some(UTC.to_owned());
         // With it, DataFusion 54 loses rows whose key is NULL (apache/datafusion#23103, #23126, #22964).
         config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
         // It would leave out rows by the greatest value so far of one column that `min` of an expression

@@ -23,13 +23,12 @@ use datafusion::{
         Volatility,
     },
 };
+use icecore_lake::event::rows::UTC;
 use std::sync::Arc;
 
 /// What `AT TIME ZONE` is planned as.
 pub const AT_TIME_ZONE: &str = "at_time_zone";
 
-/// The zone of all times that have one.
-const UTC: &str = "+00:00";
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 /// Years that calendar and zones are reckoned in; what they are made with ends some years later.

@@ -7,6 +7,7 @@ use datafusion::{
     logical_expr::planner::TypePlanner,
     sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo},
 };
+use icecore_lake::event::rows::UTC;
 use std::sync::Arc;
 
 /// Binary digits of the largest `float(n)` that has 32 bits.
@@ -22,7 +23,7 @@ impl TypePlanner for MicrosecondTypes {
             |zone: &TimezoneInfo| matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
         let kind = match sql {
             SqlType::Timestamp(None | Some(6), zone) => {
-                let zone = has_zone(zone).then(|| Arc::from("+00:00"));
+                let zone = has_zone(zone).then(|| Arc::from(UTC));
                 DataType::Timestamp(TimeUnit::Microsecond, zone)
             }
             SqlType::Datetime(None | Some(6)) => DataType::Timestamp(TimeUnit::Microsecond, None),

@@ -4,6 +4,7 @@
 //! The service and its query engine build on it. It knows neither, and no protocol: it has rows,
 //! records and files, and its callers say when they are written, committed and trimmed.
 
+pub mod blocking;
 pub mod clock;
 pub mod event;
 pub mod faults;

@@ -19,16 +19,13 @@ use icecore_catalog::{
     snapshot::{MarkMove, NewSnapshot},
 };
 use icecore_lake::{
+    blocking::blocking,
     clock::Clock,
     event::{codec, rows},
     faults::Failpoints,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{
-        evolve::SchemaFit,
-        schema,
-        writer::{self, blocking},
-    },
+    table::{evolve::SchemaFit, schema, writer},
     wal::{LogPosition, RecordRef, TableBacklog, Wal},
 };
 use icecore_schemas::{

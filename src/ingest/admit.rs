@@ -102,6 +102,8 @@ impl AdmittedBatch {
                 return Err(cause);
             }
         }
+        // The contents are compared elsewhere, then the submission comes again: nothing of this look
+        // at it may stay.
         if may_ask && !draft.undecided.is_empty() {
             draft.undo(dedup);
             rejected.truncate(broken);
@@ -114,6 +116,8 @@ impl AdmittedBatch {
             rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
         }
         let is_none = atomic && !rejected.is_empty();
+        // A dry run, and a batch that fails as a whole, are judged as if they were taken, because an
+        // event's verdict depends on those before it. Then index and ledger get everything back.
         if is_none || dry_run {
             draft.undo(dedup);
             let told =
@@ -158,6 +162,7 @@ impl AdmittedBatch {
                 (namespace, vec![next])
             }
         };
+        // Where another namespace owns the catalog name, the table of letters is that one's.
         let namespace = self.claim(dedup, &namespace).err().unwrap_or(namespace);
         let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
         let first = *last + 1;
@@ -235,6 +240,7 @@ impl AdmittedBatch {
                 }
             }
         }
+        // Beyond the bound nothing is compared, and the verdict stays as it is.
         let room = COMPARED_MAX.saturating_sub(self.undecided.len());
         let asks = namespace_state.asks.into_iter().take(room);
         self.undecided.extend(asks.map(|(row, seq)| UndecidedEvent { group, row, seq }));
@@ -268,6 +274,7 @@ impl AdmittedBatch {
     ) -> Result<(), WalError> {
         let mut by_namespace: Vec<(Namespace, Vec<RejectedEvent>)> = Vec::new();
         let mut places = HashMap::new();
+        // Grouped in order of arrival: each namespace gets one run of numbers and one run of ids.
         for mut one in rejected {
             one.namespace = self.grave(dedup, one.namespace, shelters);
             let place = *places.entry(one.namespace.clone()).or_insert_with(|| {
@@ -280,6 +287,7 @@ impl AdmittedBatch {
         for (namespace, rejected) in by_namespace {
             let first_id = dedup.ids.first_of_run();
             let (mut new, mut notes) = (Vec::new(), Vec::new());
+            // What was refused before finds the letter that it has, and adds none.
             for one in rejected {
                 match look.of(&dedup.index, &one, batch_id)? {
                     KnownLetter::Letter(id) => {
@@ -325,6 +333,8 @@ impl AdmittedBatch {
     }
 
     fn undo(&mut self, dedup: &mut DedupState) {
+        // No later draft has taken a number, so those of events go back. Those of letters stay used:
+        // a gap is harmless.
         for taken in &self.taken {
             *dedup.ledger.entry(&taken.namespace).last_mut(RecordKind::Events) -=
                 taken.keys.len() as u64;
@@ -384,6 +394,9 @@ impl NamespaceState<'_> {
         taken: &mut AcceptedRows,
     ) -> Result<EventVerdict, WalError> {
         let former = self.former_of(row);
+        // A known id is a repeat where its event says the same: by its hash, by the hash that an
+        // earlier version made, or because the two were compared. An id that was read back from a
+        // table has no hash; its event counts as the same.
         if let Some(seen) = self.index.get(key.id)? {
             let is_former = |it: FormerKey| (it.key.id, it.key.content) == (key.id, seen.content);
             if [key.content, UNKNOWN_CONTENT].contains(&seen.content)
@@ -407,6 +420,7 @@ impl NamespaceState<'_> {
             // Another event had that id then, unless what is stored says otherwise.
             self.asks.push((row, seen.seq));
         }
+        // The id is new, so the event is: it takes the next number, unless its type is one too many.
         let event_type = self.types.map_or("", |types| types.value(row));
         if !self.entry.types.contains(event_type) {
             if self.types_max <= self.entry.types.len() {

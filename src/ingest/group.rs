@@ -83,6 +83,7 @@ impl LogGroup {
 impl LogGroup {
     /// Gives the numbers back as well: of this group nothing reached the disk.
     pub(super) fn give_back(&self, dedup: &mut DedupState) {
+        // Several drafts may have numbers of one namespace; the least of them decides.
         for taken in self.taken.iter().rev() {
             let last = dedup.ledger.entry(&taken.namespace).last_mut(RecordKind::Events);
             *last = (*last).min(taken.first_seq - 1);
@@ -103,6 +104,7 @@ struct GroupParts {
 
 impl GroupParts {
     fn part(&mut self, namespace: &Namespace, first: u64) -> &mut TableRows {
+        // Drafts join in the order of their numbers, so the first one's number is the record's.
         let place = *self.places.entry(namespace.clone()).or_insert_with(|| {
             self.parts.push((namespace.clone(), TableRows { first, ..TableRows::default() }));
             self.parts.len() - 1

@@ -16,8 +16,8 @@ use crate::{
     },
 };
 use icecore_lake::{
+    blocking::blocking,
     clock::Clock,
-    table::writer::blocking,
     wal::marks::{NotedMarks, RowMark},
 };
 use icecore_schemas::names::Namespace;

@@ -16,7 +16,7 @@ use crate::{
 };
 use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
 use icecore_lake::{
-    table::writer::blocking,
+    blocking::blocking,
     wal::{RecordRef, Wal, folder::LogFolder, marks::NotedMarks},
 };
 use std::{

@@ -18,11 +18,12 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
 use icecore_lake::{
+    blocking::blocking,
     clock::Clock,
     event::stored_key,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{evolve::SchemaFit, known_ids, schema, writer::blocking},
+    table::{evolve::SchemaFit, known_ids, schema},
     wal::{
         Wal, WalOptions,
         marks::{MarkFile, NotedMarks, RowMark},

@@ -15,10 +15,7 @@ use icecore_catalog::{
     relocate::{RelocatedTable, Relocation, WarehouseMove},
     storage::Storage,
 };
-use icecore_lake::{
-    table::{moved_deletes, writer::blocking},
-    wal::folder::LogFolder,
-};
+use icecore_lake::{blocking::blocking, table::moved_deletes, wal::folder::LogFolder};
 
 /// Most former places of one metastore: a relocation that was stopped half way, and the folder
 /// moved again, makes one more.

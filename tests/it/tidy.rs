@@ -16,6 +16,7 @@ use std::{
 /// listed.
 const MAY_USE: MayUse = &[
     // base
+    ("blocking", &[]),
     ("clock", &[]),
     ("ids", &["clock"]),
     ("tasks", &[]),
@@ -30,12 +31,18 @@ const MAY_USE: MayUse = &[
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
-    ("table", &["ids"]),
+    ("table", &["blocking", "ids"]),
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
-    ("engine", &["wal", "event", "table"]),
+    ("engine", &["blocking", "wal", "event", "table"]),
     // work: these never name one another
     ("ingest", &["wal", "event", "clock", "ids"]),
-    ("flush", &["wal", "event", "table", "owner", "clock", "ids", "faults", "tasks", "metrics"]),
+    (
+        "flush",
+        &[
+            "blocking", "wal", "event", "table", "owner", "clock", "ids", "faults", "tasks",
+            "metrics",
+        ],
+    ),
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
     ("maintenance", &["store", "clock", "tasks", "metrics"]),
     // edge

@@ -3,7 +3,7 @@ use datafusion::logical_expr::{col, lit};
 
 #[test]
 fn filters_on_number_and_time_are_asked_of_the_metastore() {
-    let time = |micros| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some(ZONE.into())));
+    let time = |micros| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())));
     let check = |filter: Expr, numbers: (i64, i64), times_ms: (i64, i64)| {
         let mut range = AuditRange::default();
         narrow(&mut range, &filter);

@@ -12,15 +12,17 @@ use arrow::{
     compute::cast,
     datatypes::{
         ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Date64Type, Decimal32Type,
-        Decimal64Type, Decimal128Type, Decimal256Type, Float16Type, Float32Type, Float64Type,
-        Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+        Decimal64Type, Decimal128Type, Decimal256Type, Fields, Float16Type, Float32Type,
+        Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
         TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
         UInt16Type, UInt32Type, UInt64Type,
     },
     record_batch::RecordBatch,
+    temporal_conversions::as_datetime,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use chrono::{DateTime, SecondsFormat};
+use base64::{display::Base64Display, engine::general_purpose::STANDARD};
+use chrono::SecondsFormat;
 use std::{
     fmt::{self, Display},
     io::Write,
@@ -65,18 +67,17 @@ impl CellWriter {
     /// # Errors
     /// [`SqlError::Internal`] when a column has a type that has no text.
     pub fn new(batch: &RecordBatch) -> Result<Self, SqlError> {
-        let schema = batch.schema();
-        let names = schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let mut name = Vec::new();
-                write_json_text(&mut name, field.name());
-                name
-            })
-            .collect();
-        let columns = batch.columns().iter().map(column).collect::<Result<_, _>>()?;
-        Ok(Self { names, columns })
+        Self::of(batch.schema().fields(), batch.columns())
+    }
+
+    fn of(fields: &Fields, columns: &[ArrayRef]) -> Result<Self, SqlError> {
+        let names = fields.iter().map(|field| {
+            let mut name = Vec::new();
+            write_json_text(&mut name, field.name());
+            name
+        });
+        let columns = columns.iter().map(column).collect::<Result<_, _>>()?;
+        Ok(Self { names: names.collect(), columns })
     }
 
     /// One value as JSON, `null` where there is none.
@@ -86,36 +87,23 @@ impl CellWriter {
 
     /// The values of a row, separated by commas.
     pub(super) fn write_json_values(&self, out: &mut Vec<u8>, row: usize) {
-        for (at, column) in self.columns.iter().enumerate() {
-            if 0 < at {
-                out.push(b',');
-            }
-            column.write_json(out, row);
-        }
+        write_list(out, &self.columns, |out, column| column.write_json(out, row));
     }
 
     /// A row as an object.
     pub(super) fn write_json_object(&self, out: &mut Vec<u8>, row: usize) {
         out.push(b'{');
-        for (at, column) in self.columns.iter().enumerate() {
-            if 0 < at {
-                out.push(b',');
-            }
-            out.extend_from_slice(&self.names[at]);
+        write_list(out, self.names.iter().zip(&self.columns), |out, (name, column)| {
+            out.extend_from_slice(name);
             out.push(b':');
             column.write_json(out, row);
-        }
+        });
         out.push(b'}');
     }
 
     /// A row as fields of a CSV line.
     pub(super) fn write_csv(&self, out: &mut Vec<u8>, row: usize) {
-        for (at, column) in self.columns.iter().enumerate() {
-            if 0 < at {
-                out.push(b',');
-            }
-            column.write_csv(out, row);
-        }
+        write_list(out, &self.columns, |out, column| column.write_csv(out, row));
     }
 }
 
@@ -155,6 +143,20 @@ impl CellColumn {
                 write_csv_text(out, &String::from_utf8_lossy(&text));
             }
         }
+    }
+}
+
+/// Each of `items` as `write` writes it, with commas between them.
+pub(super) fn write_list<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T),
+) {
+    for (at, item) in items.into_iter().enumerate() {
+        if 0 < at {
+            out.push(b',');
+        }
+        write(out, item);
     }
 }
 
@@ -214,13 +216,18 @@ fn writer(array: &ArrayRef) -> Result<(ValueShape, WriteValue), SqlError> {
         DataType::Decimal64(_, scale) => text(decimal::<Decimal64Type>(array, *scale)),
         DataType::Decimal128(_, scale) => text(decimal::<Decimal128Type>(array, *scale)),
         DataType::Decimal256(_, scale) => text(decimal::<Decimal256Type>(array, *scale)),
-        DataType::Date32 => text(time::<Date32Type>(array, |days| {
-            TimePoint { seconds: i64::from(days) * 86_400, nanos: 0 }.date()
-        })),
-        DataType::Date64 => text(time::<Date64Type>(array, |ms| {
-            TimePoint { seconds: ms.div_euclid(1000), nanos: 0 }.date()
-        })),
-        DataType::Timestamp(unit, _) => text(timestamp(array, *unit)),
+        DataType::Date32 => text(date::<Date32Type>(array, 1)),
+        DataType::Date64 => text(date::<Date64Type>(array, 86_400_000)),
+        DataType::Timestamp(TimeUnit::Second, _) => text(time::<TimestampSecondType>(array, 1)),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            text(time::<TimestampMillisecondType>(array, 1_000))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            text(time::<TimestampMicrosecondType>(array, 1_000_000))
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            text(time::<TimestampNanosecondType>(array, 1_000_000_000))
+        }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => text(string(array)?),
         DataType::Binary
         | DataType::LargeBinary
@@ -281,56 +288,35 @@ fn decimal<T: arrow::datatypes::DecimalType>(array: &ArrayRef, scale: i8) -> Wri
     })
 }
 
-fn time<T: ArrowPrimitiveType>(array: &ArrayRef, text: fn(T::Native) -> String) -> WriteValue {
+/// `per_second` of the type's values are a second. A time that has no date is written in seconds.
+fn time<T: ArrowPrimitiveType<Native = i64>>(array: &ArrayRef, per_second: i64) -> WriteValue {
     let values: PrimitiveArray<T> = array.as_primitive::<T>().clone();
-    Box::new(move |out, row| out.extend_from_slice(text(values.value(row)).as_bytes()))
+    Box::new(move |out, row| {
+        let value = values.value(row);
+        match as_datetime::<T>(value) {
+            Some(time) => {
+                let text = time.and_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                out.extend_from_slice(text.as_bytes());
+            }
+            None => write_displayed(out, &format_args!("{} s", value.div_euclid(per_second))),
+        }
+    })
 }
 
-fn timestamp(array: &ArrayRef, unit: TimeUnit) -> WriteValue {
-    match unit {
-        TimeUnit::Second => time::<TimestampSecondType>(array, |value| {
-            TimePoint { seconds: value, nanos: 0 }.text()
-        }),
-        TimeUnit::Millisecond => {
-            time::<TimestampMillisecondType>(array, |value| TimePoint::of(value, 1_000).text())
+/// `per_day` of the type's values are a day. A day that has no date is written as its number.
+fn date<T>(array: &ArrayRef, per_day: i64) -> WriteValue
+where
+    T: ArrowPrimitiveType,
+    T::Native: Into<i64>,
+{
+    let values: PrimitiveArray<T> = array.as_primitive::<T>().clone();
+    Box::new(move |out, row| {
+        let value = values.value(row).into();
+        match as_datetime::<T>(value) {
+            Some(time) => write_displayed(out, &time.date()),
+            None => write_displayed(out, &format_args!("{} d", value / per_day)),
         }
-        TimeUnit::Microsecond => {
-            time::<TimestampMicrosecondType>(array, |value| TimePoint::of(value, 1_000_000).text())
-        }
-        TimeUnit::Nanosecond => time::<TimestampNanosecondType>(array, |value| {
-            TimePoint::of(value, 1_000_000_000).text()
-        }),
-    }
-}
-
-/// A point in time, as far as `chrono` can show it.
-struct TimePoint {
-    seconds: i64,
-    nanos: u32,
-}
-
-impl TimePoint {
-    fn of(value: i64, per_second: i64) -> Self {
-        let part = value.rem_euclid(per_second) * (1_000_000_000 / per_second);
-        Self {
-            seconds: value.div_euclid(per_second),
-            nanos: u32::try_from(part).expect("a part of a second is below 1e9 ns"),
-        }
-    }
-
-    fn text(&self) -> String {
-        match DateTime::from_timestamp(self.seconds, self.nanos) {
-            Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-            None => format!("{} s", self.seconds),
-        }
-    }
-
-    fn date(&self) -> String {
-        match DateTime::from_timestamp(self.seconds, 0) {
-            Some(time) => time.date_naive().to_string(),
-            None => format!("{} d", self.seconds / 86_400),
-        }
-    }
+    })
 }
 
 fn string(array: &ArrayRef) -> Result<WriteValue, SqlError> {
@@ -340,7 +326,9 @@ fn string(array: &ArrayRef) -> Result<WriteValue, SqlError> {
 
 fn binary(array: &ArrayRef) -> Result<WriteValue, SqlError> {
     let values = converted(array, &DataType::LargeBinary)?.as_binary::<i64>().clone();
-    Ok(Box::new(move |out, row| write_base64(out, values.value(row))))
+    Ok(Box::new(move |out, row| {
+        write_displayed(out, &Base64Display::new(values.value(row), &STANDARD))
+    }))
 }
 
 fn converted(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, SqlError> {
@@ -368,23 +356,12 @@ fn fixed_size_list(array: &FixedSizeListArray) -> Result<WriteValue, SqlError> {
 
 fn write_items(out: &mut Vec<u8>, items: &CellColumn, range: std::ops::Range<usize>) {
     out.push(b'[');
-    for (at, item) in range.enumerate() {
-        if 0 < at {
-            out.push(b',');
-        }
-        items.write_json(out, item);
-    }
+    write_list(out, range, |out, item| items.write_json(out, item));
     out.push(b']');
 }
 
 fn object(array: &StructArray) -> Result<WriteValue, SqlError> {
-    let names = array.fields().iter().map(|field| {
-        let mut name = Vec::new();
-        write_json_text(&mut name, field.name());
-        name
-    });
-    let columns = array.columns().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    let cells = CellWriter { names: names.collect(), columns };
+    let cells = CellWriter::of(array.fields(), array.columns())?;
     Ok(Box::new(move |out, row| cells.write_json_object(out, row)))
 }
 
@@ -395,16 +372,13 @@ fn map(array: &MapArray) -> Result<WriteValue, SqlError> {
     let offsets = array.offsets().clone();
     Ok(Box::new(move |out, row| {
         out.push(b'{');
-        for (at, entry) in (offsets[row].as_usize()..offsets[row + 1].as_usize()).enumerate() {
-            if 0 < at {
-                out.push(b',');
-            }
+        write_list(out, offsets[row].as_usize()..offsets[row + 1].as_usize(), |out, entry| {
             let mut key = Vec::new();
             keys(&mut key, entry);
             write_json_text(out, &String::from_utf8_lossy(&key));
             out.push(b':');
             values.write_json(out, entry);
-        }
+        });
         out.push(b'}');
     }))
 }
@@ -423,16 +397,4 @@ fn displayed(array: &ArrayRef) -> WriteValue {
 
 fn write_displayed(out: &mut Vec<u8>, value: &dyn Display) {
     write!(out, "{value}").expect("writing to memory does not fail");
-}
-
-fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for group in bytes.chunks(3) {
-        let at = |n: usize| u32::from(group.get(n).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) & 63;
-            out.push(if digit <= group.len() { DIGITS[index as usize] } else { b'=' });
-        }
-    }
 }

@@ -5,7 +5,7 @@
 //! added to, decimals and whole numbers; beside a double that is no constant decimals become doubles. This is
 //! what PostgreSQL does, but that a number alone stays a double.
 
-use crate::template::fill;
+use crate::{comparisons::is_comparison, template::fill};
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Decimal128Type, DecimalType,
 };
@@ -107,20 +107,6 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
 fn binary(mut sides: Vec<Expr>, op: Operator) -> Expr {
     let right = Box::new(sides.remove(1));
     Expr::BinaryExpr(BinaryExpr::new(Box::new(sides.remove(0)), op, right))
-}
-
-fn is_comparison(op: Operator) -> bool {
-    matches!(
-        op,
-        Operator::Eq
-            | Operator::NotEq
-            | Operator::Lt
-            | Operator::LtEq
-            | Operator::Gt
-            | Operator::GtEq
-            | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom
-    )
 }
 
 fn is_exact_operation(op: Operator) -> bool {

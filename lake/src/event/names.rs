@@ -165,6 +165,7 @@ struct NameKey {
     bytes: u128,
 }
 
+/// The key of each name, so that a look-up compares no text of at most [`KEY_BYTES`].
 static KEYS: [NameKey; NAMES_MAX] = {
     let mut keys = [NameKey { length: 0, bytes: 0 }; NAMES_MAX];
     let mut number = 0;
@@ -182,6 +183,7 @@ static SLOT_OF_NAME: [u16; TABLE] = {
     while number < NAMES_MAX {
         if number >= COLUMNS || !is_given_by_the_server(number) {
             let mut at = hash(key(name(number).as_bytes()));
+            // Linear probing: a taken place sends the name to the next one.
             while table[at] != 0 {
                 at = (at + 1) % TABLE;
             }
@@ -205,6 +207,8 @@ pub(crate) struct KnownName {
 pub(crate) fn find(text: &str) -> Option<KnownName> {
     let key = key(text.as_bytes());
     let mut at = hash(key);
+    // The run of names that share a place ends at the first empty one. Equal keys decide, but for
+    // names longer than a key: of those the bytes between are compared as well.
     while SLOT_OF_NAME[at] != 0 {
         let number = usize::from(SLOT_OF_NAME[at]) - 1;
         if KEYS[number] == key && (key.length <= KEY_BYTES || name(number) == text) {
@@ -250,6 +254,7 @@ const fn key(name: &[u8]) -> NameKey {
     let length = name.len();
     let bytes = match length {
         0 => 0,
+        // First, middle and last are all bytes of a name of three, and repeat those of a shorter one.
         1..4 => {
             let (first, middle, last) = (name[0], name[length / 2], name[length - 1]);
             first as u128 | (middle as u128) << 8 | (last as u128) << 16

@@ -71,6 +71,8 @@ pub(crate) fn read<'a>(
     let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (cells, columns));
     draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
+    // One form of event after the other is tried, and the first that fits is taken: their order
+    // decides about an event that could be two.
     if let Some(call) = draft.call(parts.is_in_call_batch) {
         if call.id.is_some() {
             draft.content = content(&call::content(&parts.top));
@@ -93,6 +95,7 @@ pub(crate) fn read<'a>(
         draft.change_in_data();
         return draft.finish(context).map(Some);
     }
+    // What is wrapped counts only where the members around it are no record themselves.
     let wrapped = draft.wrapped();
     if draft.database_record() {
         return draft.finish(context).map(Some);
@@ -109,6 +112,7 @@ pub(crate) fn read<'a>(
     inside.content = content;
     inside.has_lone_surrogate = parts.has_lone_surrogate;
     if !inside.database_record() {
+        // `payload` was the sender's own member: the outer object is read again, from the start.
         if !is_connect {
             let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (inside.cells, columns));
             draft.content = content;
@@ -190,6 +194,7 @@ impl<'m, 'a> EventDraft<'m, 'a> {
             };
             if draft.has(found.slot) {
                 draft.is_lossy = true;
+                // Two names of one column: the better known one fills it, whatever their order.
                 let other = known(&top[draft.member[found.slot] as usize]);
                 if other.is_some_and(|other| other.rank < found.rank) {
                     continue;
@@ -270,6 +275,8 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         for column in self.present.below(COLUMNS) {
             self.column(column);
         }
+        // A column that is filled stays, so what the event says itself wins over `do`, that over
+        // `_meta`, and that over `data`.
         if let Some(value) = self.value(names::DO) {
             self.is_lossy |= value.kind != JsonKind::Object;
             self.is_lossy |= !self.put_durable_object(&mut NestedColumns::default(), value);

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// The time zone of every timestamp, as Iceberg's readers write it.
-pub(crate) const UTC: &str = "+00:00";
+pub const UTC: &str = "+00:00";
 
 /// Rows of `events` as a release has them, `seq` included. Columns with a field id of their own have
 /// it in the metadata `PARQUET:field_id`.

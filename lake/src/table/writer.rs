@@ -9,6 +9,7 @@
 pub mod sorted;
 
 use crate::{
+    blocking::blocking,
     ids::IdGenerator,
     table::{
         encode::{self, EncodedFile},
@@ -194,14 +195,6 @@ pub async fn delete(storage: &Storage, locations: impl Iterator<Item = &str>) {
         if let Err(error) = storage.delete(location).await {
             warn!(location, error = &error as &dyn std::error::Error, "orphan data file stays");
         }
-    }
-}
-
-/// Runs CPU or file work off the async threads; a panic in it goes on in the caller.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
     }
 }
 

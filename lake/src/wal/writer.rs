@@ -104,6 +104,7 @@ impl WalWriter {
             .hit("wal.before_write")
             .map_err(|source| segment::io_error("write segment", &current.path, source))?;
 
+        // A group is one block, which recovery takes as a whole or not at all.
         let written_ms = self.clock.now_ms();
         let first = self.tip.next_position;
         let buffer = &mut self.tip.buffer;
@@ -112,6 +113,8 @@ impl WalWriter {
             self.give_up();
             return Err(failed);
         }
+        // Durable from here on. Readers see the group before its senders have their answer, so whoever
+        // has an answer finds the rows.
         let rows: u32 =
             group.iter().filter(|record| record.kind.is_rows()).map(|record| record.rows).sum();
         self.wal.inner.options.metrics.wal_group.observe(f64::from(rows));
@@ -208,6 +211,8 @@ impl WalWriter {
         }
         let folder = &inner.options.folder;
         let usual = inner.options.segment_bytes;
+        // A block is never split. One that is longer than a segment gets a segment of its own, made
+        // to its length.
         let oversize = usual < HEADER_BYTES + length;
         let free = if oversize {
             disk::check(&inner.options, length)?;

@@ -23,7 +23,7 @@ use icecore_catalog::{
     storage::Storage,
 };
 use icecore_lake::{
-    table::writer::blocking,
+    blocking::blocking,
     wal::{WalError, folder::LogFolder},
 };
 use std::{

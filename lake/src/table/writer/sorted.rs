@@ -16,11 +16,12 @@
 //! have: nobody knows at a file's start that none will come.
 
 use crate::{
+    blocking::blocking,
     ids::IdGenerator,
     table::{
         encode::{EncodedFile, GroupedFile, ROW_GROUP_ROWS_MAX},
         partition::{self, PartitionRows, PartitionSplit},
-        writer::{FileLayout, WriteError, align, blocking, delete},
+        writer::{FileLayout, WriteError, align, delete},
     },
 };
 use arrow::{
