@@ -35,8 +35,8 @@ use axum::{
 };
 use icecore_catalog::{
     access::AccessControl,
+    body::{BodyMemory, bounded},
     catalog::Catalog,
-    rest::body::{BodyMemory, bounded},
 };
 use icecore_lake::{
     clock::Clock,
@@ -207,6 +207,5 @@ fn default_namespace() -> Namespace {
 fn json(status: u16, body: &impl serde::Serialize) -> Response {
     let status =
         axum::http::StatusCode::from_u16(status).expect("the code's table has valid statuses");
-    let bytes = serde_json::to_vec(body).expect("reply bodies have only string keys");
-    (status, [(axum::http::header::CONTENT_TYPE, "application/json")], bytes).into_response()
+    (status, axum::Json(body)).into_response()
 }

@@ -63,12 +63,12 @@ impl LogOwnership {
     #[must_use]
     pub fn new(metastore: Metastore, log: Uuid, owner: &LogOwner) -> Self {
         let (since, epoch) = (owner.since, owner.epoch);
-        let ownership = Self::with(Some(metastore), log, (since, epoch));
+        let ownership = Self::with(Some(metastore), log, since, epoch);
         ownership.compare(owner);
         ownership
     }
 
-    fn with(metastore: Option<Metastore>, log: Uuid, (since, epoch): (u64, u64)) -> Self {
+    fn with(metastore: Option<Metastore>, log: Uuid, since: u64, epoch: u64) -> Self {
         let (lost, obstacles) = (OnceLock::new(), Mutex::default());
         let is_closed = AtomicBool::new(false);
         let inner = OwnershipInner { metastore, log, since, epoch, lost, obstacles, is_closed };
@@ -130,7 +130,7 @@ impl LogOwnership {
 
     #[cfg(test)]
     pub(crate) fn of_epochs(since: u64, epoch: u64) -> Self {
-        Self::with(None, Uuid::nil(), (since, epoch))
+        Self::with(None, Uuid::nil(), since, epoch)
     }
 
     /// This server's log.

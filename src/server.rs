@@ -29,10 +29,10 @@ use crate::{
 };
 use icecore_catalog::{
     access::AccessControl,
+    body::{BodyMemory, MinBodyRate},
     catalog::Catalog,
     error::CatalogError,
     metastore::Metastore,
-    rest::body::{BodyMemory, MinBodyRate},
     storage::{Storage, access::FileAccess as StorageAccess},
 };
 use icecore_lake::{
@@ -137,17 +137,15 @@ impl Server {
         let metastore =
             reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
         let access = open_access(config, &metastore, &clock);
-        let audit = metastore.clone();
-        let catalog = open_catalog(config, metastore, &clock)?;
+        let catalog = open_catalog(config, metastore.clone(), &clock)?;
         // Before anything is changed: a folder that was copied by mistake stays as it is.
-        stores::check_places(config, &catalog, &audit).await?;
+        stores::check_places(config, &catalog).await?;
         let warehouse = probe_warehouse(&jobs, &catalog, &ids).await?;
-        let claimed = claim::claim(config, folder, &catalog, &audit).await?;
+        let claimed = claim::claim(config, folder, &catalog).await?;
         let owner = claimed.owner.clone();
         let (wal, ingest) =
-            lost_ids::start_ingest(config, (&clock, &ids, &metrics), (&catalog, &audit), claimed)
-                .await?;
-        claim::tell_of_stranded(&owner, &wal, &audit).await?;
+            lost_ids::start_ingest(config, &clock, &ids, &metrics, &catalog, claimed).await?;
+        claim::tell_of_stranded(&owner, &wal, &metastore).await?;
 
         let (flush, job, wake) = Flush::new(
             flush_options(config, &owner, &metrics),
@@ -159,13 +157,13 @@ impl Server {
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
-        start_jobs(&jobs, upkeep, (&owner, &wal), (&catalog, &audit)).await?;
+        start_jobs(&jobs, upkeep, &owner, &wal, &catalog).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
-            (wal.clone(), owner.clone()),
+            wal.clone(),
+            owner.clone(),
             catalog.clone(),
-            audit.clone(),
             config.faults.clone(),
         );
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
@@ -192,7 +190,7 @@ impl Server {
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address);
-        Ok(Self { address, tasks, jobs, ingest, access, metastore: audit })
+        Ok(Self { address, tasks, jobs, ingest, access, metastore })
     }
 
     /// Where it listens.
@@ -223,10 +221,11 @@ impl Server {
 async fn start_jobs(
     jobs: &JobRegistry,
     upkeep: AccessUpkeep,
-    (owner, wal): (&LogOwnership, &Wal),
-    (catalog, metastore): (&Catalog, &Metastore),
+    owner: &LogOwnership,
+    wal: &Wal,
+    catalog: &Catalog,
 ) -> Result<(), StartError> {
-    jobs.keep_in(metastore.database().clone(), &owner.log().to_string()).await?;
+    jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
     jobs.start(KeepRuns(jobs.clone()));
     jobs.start(upkeep);
     jobs.start(WatchOwner(owner.clone()));
@@ -237,7 +236,7 @@ async fn start_jobs(
         jobs.start_woken(thin, Duration::MAX, wake);
     }
     jobs.start(NoteMetastore::new(wal, catalog));
-    let mut look = MetadataWatch::new(owner, catalog, metastore);
+    let mut look = MetadataWatch::new(owner, catalog);
     look.first().await;
     jobs.start(look);
     Ok(())

@@ -15,7 +15,7 @@ pub mod view;
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use icecore_catalog::{catalog::Catalog, metastore::Metastore};
+use icecore_catalog::catalog::Catalog;
 use icecore_engine::{
     EngineQuery, QueryAnswer, QueryControls, QueryEngine, RowStream, RunningQuery,
     audit::{AuditPages, PageRequest},
@@ -73,7 +73,6 @@ struct SqlInner {
     wal: Wal,
     owner: LogOwnership,
     catalog: Catalog,
-    audit: Metastore,
     faults: Failpoints,
     engine: QueryEngine,
     threads: QueryThreads,
@@ -93,24 +92,23 @@ struct QueryContext {
 const SMALL_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl Sql {
-    /// Queries over these stores, on threads of their own. The audit log is in `audit`.
+    /// Queries over these stores, on threads of their own.
     ///
     /// # Panics
     /// The machine has no threads left.
     #[must_use]
     pub fn new(
         options: SqlOptions,
-        (wal, owner): (Wal, LogOwnership),
+        wal: Wal,
+        owner: LogOwnership,
         catalog: Catalog,
-        audit: Metastore,
         faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
         let engine = QueryEngine::new(options.memory_bytes_max, storage, options.tables.clone());
         let slots = QuerySlots::new(options.concurrent);
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
-        let inner =
-            SqlInner { options, wal, owner, catalog, audit, faults, engine, threads, slots };
+        let inner = SqlInner { options, wal, owner, catalog, faults, engine, threads, slots };
         Self { inner: Arc::new(inner) }
     }
 
@@ -179,7 +177,7 @@ impl SqlInner {
     ) -> Result<(), (SqlError, ResultSink)> {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
         let (audit, mut pages) = AuditPages::channel();
-        let started = Box::pin(self.start(question, signal, (&usage, audit))).await;
+        let started = Box::pin(self.start(question, signal, &usage, audit)).await;
         let QueryStream { snapshot, running, _pin } = match started {
             Ok(started) => started,
             Err(error) => {
@@ -224,7 +222,7 @@ impl SqlInner {
                 batch = rows.next() => return batch,
                 Some(request) = pages.recv() => request,
             };
-            audit::answer(&self.audit, request).await;
+            audit::answer(self.catalog.metastore(), request).await;
         }
     }
 
@@ -247,7 +245,8 @@ impl SqlInner {
         &self,
         QueryContext { asker, namespace, reach, request }: QueryContext,
         signal: &Arc<QuerySignal>,
-        (usage, audit): (&QueryUsage, AuditPages),
+        usage: &QueryUsage,
+        audit: AuditPages,
     ) -> Result<QueryStream, SqlError> {
         let statement = guard::check(&request.sql)?;
         let size = match request.min_seq {

@@ -13,7 +13,7 @@ pub use crate::principal::{AccessScope, Action, InvalidScope, Principal};
 pub use recorder::{AuditRecorder, CallRecording};
 
 use crate::{
-    audit::{AuditEntry, AuditedCall},
+    audit::{AuditEntry, AuditedCall, details},
     clock::NowMs,
     error::CatalogError,
     metastore::{
@@ -21,6 +21,7 @@ use crate::{
         access::{FoundToken, NewAccessToken, NewToken},
     },
 };
+use http::{Extensions, header::AUTHORIZATION, request::Parts};
 use oidc::OidcVerifier;
 use std::{
     collections::HashMap,
@@ -49,6 +50,28 @@ const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub IpAddr);
 
+impl PeerAddress {
+    /// As text; empty where it is not known.
+    #[must_use]
+    pub fn text(extensions: &Extensions) -> String {
+        extensions.get::<Self>().map_or_else(String::new, |Self(address)| address.to_string())
+    }
+}
+
+/// What is recorded of any request that changes something; its action and object are the caller's to
+/// add.
+#[must_use]
+pub fn request_entry(parts: &Parts, principal: &Principal, body: &[u8]) -> AuditEntry {
+    let request = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    AuditEntry {
+        principal: principal.id().to_owned(),
+        address: PeerAddress::text(&parts.extensions),
+        request: request.unwrap_or_default().to_owned(),
+        details: details(parts.uri.path_and_query().map_or("", |path| path.as_str()), body),
+        ..AuditEntry::default()
+    }
+}
+
 /// Why nobody knows who is calling.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -61,6 +84,18 @@ pub enum IdentityError {
     /// The metastore did not answer.
     #[error("look the token up")]
     Unavailable(#[source] CatalogError),
+}
+
+impl IdentityError {
+    /// The challenge of a 401; none where the token may be good.
+    #[must_use]
+    pub fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::NoToken => Some("Bearer"),
+            Self::BadToken => Some("Bearer error=\"invalid_token\""),
+            Self::Unavailable(_) => None,
+        }
+    }
 }
 
 /// An API token that somebody asks for.
@@ -160,6 +195,23 @@ impl AccessControl {
     #[must_use]
     pub fn control(&self) -> Option<&TokenControl> {
         self.control.as_deref()
+    }
+
+    /// Who sends the request; anybody while access control is off. Requests of who is not known are
+    /// counted in the audit log.
+    ///
+    /// # Errors
+    /// [`IdentityError`]
+    pub async fn identify(&self, request: &Parts) -> Result<Principal, IdentityError> {
+        let Some(control) = self.control() else { return Ok(Principal::anonymous()) };
+        let header = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let known = control.identify(header).await;
+        if let (Err(unknown), Some(recorder)) = (&known, self.recorder())
+            && unknown.challenge().is_some()
+        {
+            recorder.count_unknown(&PeerAddress::text(&request.extensions));
+        }
+        known
     }
 
     /// The way into the audit log, if there is one.

@@ -93,11 +93,9 @@ pub struct CatalogOptions {
 /// namespaces by calls of its own.
 #[derive(Clone, Debug, Default)]
 pub struct ReservedNames {
-    /// Names, in every namespace, that only tables with the mark [`retention::MANAGED`] have.
-    pub names: &'static [&'static str],
     /// Properties of namespaces that no client sets or removes.
     pub namespace_properties: &'static [&'static str],
-    /// The columns of tables with that mark that clients leave as they are.
+    /// The columns of tables with the mark [`retention::MANAGED`] that clients leave as they are.
     pub tables: Arc<[OwnTable]>,
 }
 

@@ -40,8 +40,10 @@ pub(crate) const MOVED_FROM: &str = "icecore.moved-from";
 const AHEAD_MS: i64 = 10 * 60_000;
 /// Metadata from elsewhere has used fewer sequence numbers than this, which leaves half of them.
 const ADOPTED_NUMBER_MAX: i64 = i64::MAX / 2;
-/// Snapshot summary: the first and the last number of the rows that a snapshot adds.
-const SEQ_KEYS: (&str, &str) = ("icecore.first-seq", "icecore.last-seq");
+/// Snapshot summary: the first `seq` of the rows that a snapshot adds.
+pub const FIRST_SEQ: &str = "icecore.first-seq";
+/// Snapshot summary: the last one.
+pub const LAST_SEQ: &str = "icecore.last-seq";
 
 /// Checks `requirements` against the table (none when it does not exist), with the messages of the
 /// Java reference (`Requirement failed: …`).
@@ -432,7 +434,7 @@ fn snapshot_row(snapshot: &Snapshot) -> SnapshotRow {
     SnapshotRow {
         snapshot_id: snapshot.snapshot_id(),
         timestamp_ms: snapshot.timestamp_ms(),
-        seq: seq(SEQ_KEYS.0).zip(seq(SEQ_KEYS.1)),
+        seq: seq(FIRST_SEQ).zip(seq(LAST_SEQ)),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod ancestors;
 pub mod audit;
 mod avro;
 mod background;
+pub mod body;
 pub mod catalog;
 pub mod clock;
 mod columns;

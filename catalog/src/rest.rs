@@ -5,7 +5,6 @@
 //! specification's error form, and none of a server error says more than that there was one.
 
 mod access;
-pub mod body;
 mod commit;
 mod config;
 mod error;

@@ -83,7 +83,7 @@ fn read_run(
     let stored = rows::schema_of(ours.table.columns);
     let batches = run
         .iter()
-        .map(|record| read((ours, &stored), record, schema))
+        .map(|record| read(ours, &stored, record, schema))
         .collect::<Result<Vec<_>, _>>()?;
     match <[RecordBatch; 1]>::try_from(batches) {
         Ok([batch]) => Ok(batch),
@@ -94,7 +94,8 @@ fn read_run(
 /// One record's rows with the columns of `schema`: by name, null where the log has none, and where a
 /// column of another's has the name.
 fn read(
-    (ours, stored): (&ServiceTableView, &SchemaRef),
+    ours: &ServiceTableView,
+    stored: &SchemaRef,
     record: &RecordRef,
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {

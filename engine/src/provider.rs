@@ -74,7 +74,8 @@ impl ViewTable {
     pub fn new(
         view: &TableView,
         ours: Option<ServiceTableView>,
-        (storage, manifests): (Storage, ManifestCache),
+        storage: Storage,
+        manifests: ManifestCache,
         counts: Arc<FileCounts>,
     ) -> Result<Self, DataFusionError> {
         let columns = view.metadata.as_ref().map(|metadata| {

@@ -119,8 +119,8 @@ impl QuerySessions {
         counts: &Arc<FileCounts>,
     ) -> Result<ViewTable, DataFusionError> {
         let ours = ServiceTableView::of(table, &self.tables);
-        let stores = (self.storage.clone(), self.manifests.clone());
-        ViewTable::new(table, ours, stores, Arc::clone(counts))
+        let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
+        ViewTable::new(table, ours, storage, manifests, Arc::clone(counts))
     }
 
     /// The names of all columns that `view` has, with those of fields of structs.

@@ -98,13 +98,14 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
             let place = BackupPlace::parse(place, &config.s3)?;
             create::check_place(config, &place).await?;
             let files = if *copy { CopyMode::Copied } else { CopyMode::Linked };
-            let id = (IdGenerator::new(clock.clone()).mint().to_string(), clock.now_ms());
+            let id = IdGenerator::new(clock.clone()).mint().to_string();
+            let now_ms = clock.now_ms();
             let client = ServerClient::new(config, url.as_deref());
             if url.is_some() || create::is_running(config).await? {
                 // Who may not ask for that leaves nothing of a backup behind.
                 client.done(Method::POST, COMMIT, None).await?;
             }
-            let creation = BackupCreation::begin(config, place, url.is_some(), id).await?;
+            let creation = BackupCreation::begin(config, place, url.is_some(), id, now_ms).await?;
             if creation.is_running() {
                 // Everything that was acknowledged before this answer is in tables after it.
                 client.done(Method::POST, COMMIT, None).await?;

@@ -11,6 +11,7 @@ use crate::{
     config::Config,
 };
 use clap::{Args, Subcommand};
+use icecore_catalog::catalog::NAMESPACE_SEPARATOR;
 use icecore_schemas::{
     snapshot_id::{SnapshotId, SnapshotIds},
     tables::{
@@ -298,7 +299,7 @@ fn plain(value: &Value) -> String {
 
 /// A namespace in a body, as it is in a path once that is decoded.
 fn levels(typed: &str) -> String {
-    typed.replace('/', "\u{1f}")
+    typed.replace('/', NAMESPACE_SEPARATOR)
 }
 
 /// A line for each member of an answer; a time for those that end in `_ms` and are one.

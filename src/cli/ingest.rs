@@ -156,7 +156,7 @@ impl InputSender<'_> {
         match self.read(&mut source, &bar)? {
             IngestInput::Parts(parts) => self.send_parts(&source, &bar, parts, totals).await?,
             IngestInput::Whole(media, body) => {
-                self.send_whole(path, &bar, (media, body), totals).await?
+                self.send_whole(path, &bar, media, body, totals).await?
             }
         }
         bar.finish();
@@ -251,7 +251,8 @@ impl InputSender<'_> {
         &self,
         path: &Path,
         bar: &ProgressBar,
-        (media, body): (&str, Vec<u8>),
+        media: &str,
+        body: Vec<u8>,
         totals: &mut IngestTotals,
     ) -> Result<(), CliError> {
         let reply = self.send(media, body.into()).await?;

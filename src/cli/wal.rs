@@ -96,7 +96,7 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
             export(config, aside.as_deref().unwrap_or(&folder), kind).await
         }
         WalCommand::AcceptLoss { through, ns, dry_run, json, .. } => {
-            accept_loss(config, (*through, ns.as_deref()), (*dry_run, *json)).await
+            accept_loss(config, *through, ns.as_deref(), *dry_run, *json).await
         }
         WalCommand::Inspect => say(&describe(&inspect::inspect(&folder)?)),
         WalCommand::Quarantine => {
@@ -125,8 +125,10 @@ pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> 
 /// Gives up what is missing, and fails where something still is.
 async fn accept_loss(
     config: &Config,
-    (through, namespace): (Option<u64>, Option<&str>),
-    (is_dry, is_json): (bool, bool),
+    through: Option<u64>,
+    namespace: Option<&str>,
+    is_dry: bool,
+    is_json: bool,
 ) -> Result<(), CliError> {
     let namespace = namespace.map(Namespace::parse).transpose();
     let namespace = namespace.map_err(|cause| CliError::Usage(format!("--ns: {cause}")))?;

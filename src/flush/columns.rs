@@ -60,7 +60,8 @@ impl TableFlush {
         &self,
         ident: &TableIdent,
         mut table: FlushTarget,
-        (ours, mut fit): (&ServiceTable, SchemaFit),
+        ours: &ServiceTable,
+        mut fit: SchemaFit,
         rows: Vec<RecordBatch>,
     ) -> Result<(FlushTarget, Vec<RecordBatch>), FlushError> {
         let has_value = |column: &&&Column| {

@@ -14,6 +14,7 @@ use iceberg::{
 };
 use icecore_catalog::{
     catalog::{Catalog, FirstAppend, LoadedTable},
+    commit::{FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
     snapshot::{MarkMove, NewSnapshot},
@@ -178,7 +179,7 @@ impl TableFlush {
             // trim.
             None => (after, FlushExtent::All),
             Some(taken) => {
-                self.commit(&ident, table, (ours, fit), &taken).await?;
+                self.commit(&ident, table, ours, fit, &taken).await?;
                 self.ensured().insert(namespace.clone());
                 self.faults.hit("flush.after_commit")?;
                 (taken.through, taken.done)
@@ -230,16 +231,17 @@ impl TableFlush {
         &self,
         ident: &TableIdent,
         table: FlushTarget,
-        (ours, fit): (&ServiceTable, SchemaFit),
+        ours: &ServiceTable,
+        fit: SchemaFit,
         taken: &FlushBatch,
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.before_write")?;
         let batches = read(rows::schema_of(ours.columns), taken.records.clone()).await?;
-        let (table, batches) = self.with_columns(ident, table, (ours, fit), batches).await?;
+        let (table, batches) = self.with_columns(ident, table, ours, fit, batches).await?;
         let storage = self.catalog.storage();
         let files = writer::write(storage, table.metadata(), batches, &self.ids).await?;
         let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
-        let result = self.append(ident, (ours, &table), files, taken).await;
+        let result = self.append(ident, ours, &table, files, taken).await;
         if result.as_ref().is_err_and(is_definite) {
             writer::delete(storage, locations.iter().map(String::as_str)).await;
         }
@@ -249,7 +251,8 @@ impl TableFlush {
     async fn append(
         &self,
         ident: &TableIdent,
-        (ours, table): (&ServiceTable, &FlushTarget),
+        ours: &ServiceTable,
+        table: &FlushTarget,
         files: Vec<DataFile>,
         taken: &FlushBatch,
     ) -> Result<(), FlushError> {
@@ -257,8 +260,8 @@ impl TableFlush {
         let (first_seq, last_seq) = taken.seq;
         let summary = BTreeMap::from(
             [
-                ("icecore.first-seq", first_seq.to_string()),
-                ("icecore.last-seq", last_seq.to_string()),
+                (FIRST_SEQ, first_seq.to_string()),
+                (LAST_SEQ, last_seq.to_string()),
                 ("icecore.valid-through-ms", taken.valid_through_ms.to_string()),
                 ("icecore.commit-id", self.ids.mint().to_string()),
                 ("icecore.wal-position", taken.through.to_string()),

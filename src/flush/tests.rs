@@ -297,7 +297,7 @@ async fn the_ids_of_a_table_are_read_back() {
     assert_eq!(types.iter().collect::<Vec<_>>(), ["type.0", "type.1", "type.2"]);
     let rows_since = async |since_us, seq_min| {
         let ours = ServiceTables::default();
-        let read = known_ids::rows(source, ours.events(), (since_us, seq_min)).await.unwrap();
+        let read = known_ids::rows(source, ours.events(), since_us, seq_min).await.unwrap();
         read.try_collect::<Vec<known_ids::IdRows>>().await.unwrap()
     };
     let parts = rows_since(i64::MIN, 0).await;

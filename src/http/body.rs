@@ -1,7 +1,7 @@
 //! Request bodies: bounded in bytes, decompressed under the same bound.
 //!
 //! How fast they come, and how many there are at a time, is bounded for all routes alike by
-//! [`icecore_catalog::rest::body`].
+//! [`icecore_catalog::body`].
 
 use crate::http::{AppState, error::ApiError};
 use axum::{
@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use icecore_catalog::rest::body::{BodyReadError, MemoryPermit, announced, whole};
+use icecore_catalog::body::{BodyReadError, MemoryPermit, announced, whole};
 use icecore_schemas::error_code::ErrorCode;
 use std::{io::Read, time::Duration};
 

@@ -8,12 +8,13 @@
 use crate::http::{AppState, error::ApiError, namespaces, record};
 use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
-    http::{HeaderValue, header, request::Parts},
+    http::{header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
     access::{Action, IdentityError, Principal},
+    catalog::NAMESPACE_SEPARATOR,
     error::CatalogError,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
@@ -51,26 +52,12 @@ pub async fn guard(
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let principal = match identify(&app, &parts).await {
+    let principal = match app.access.identify(&parts).await {
         Ok(principal) => principal,
-        Err(unknown) => return unknown,
+        Err(cause) => return unidentified(&cause),
     };
     let allowed = allow(&app, &principal, need, &mut parts).await;
     pass(&app, principal, allowed, Request::from_parts(parts, body), next).await
-}
-
-/// Who calls; anybody while access control is off.
-async fn identify(app: &AppState, parts: &Parts) -> Result<Principal, Response> {
-    let Some(control) = app.access.control() else { return Ok(Principal::anonymous()) };
-    let header = parts.headers.get(header::AUTHORIZATION);
-    let known = control.identify(header.and_then(|value| value.to_str().ok())).await;
-    known.map_err(|cause| {
-        let unknown = !matches!(cause, IdentityError::Unavailable(_));
-        if let Some(recorder) = app.access.recorder().filter(|_| unknown) {
-            recorder.count_unknown(&record::address(&parts.extensions));
-        }
-        unidentified(cause)
-    })
 }
 
 /// Lets a call of `principal` through if it is `allowed`; a change is recorded either way.
@@ -135,7 +122,7 @@ pub async fn catalog_levels(
     action: Action,
     namespace: &str,
 ) -> Result<Vec<String>, ApiError> {
-    let written: Vec<String> = namespace.split(record::SEPARATOR).map(str::to_owned).collect();
+    let written: Vec<String> = namespace.split(NAMESPACE_SEPARATOR).map(str::to_owned).collect();
     // One level may be the text that events carry. It is the catalog's name where there is one, but
     // only who may know of that learns it.
     let carried = Namespace::parse(namespace).ok().filter(|_| written.len() == 1);
@@ -203,19 +190,12 @@ pub fn levels(namespace: &Namespace) -> Vec<String> {
     vec![namespace.name().to_owned()]
 }
 
-fn unidentified(cause: IdentityError) -> Response {
-    let message = cause.to_string();
-    let challenge = match cause {
-        IdentityError::Unavailable(cause) => {
-            tracing::error!(error = &cause as &dyn std::error::Error, "tokens cannot be looked up");
-            let text = "cannot look up tokens now; send the request again";
-            return ApiError::new(ErrorCode::Unavailable, text).into_response();
-        }
-        IdentityError::NoToken => "Bearer",
-        IdentityError::BadToken => "Bearer error=\"invalid_token\"",
+fn unidentified(cause: &IdentityError) -> Response {
+    let Some(challenge) = cause.challenge() else {
+        tracing::error!(error = cause as &dyn std::error::Error, "tokens cannot be looked up");
+        let text = "cannot look up tokens now; send the request again";
+        return ApiError::new(ErrorCode::Unavailable, text).into_response();
     };
-    let mut response = ApiError::new(ErrorCode::Unauthenticated, message).into_response();
-    let challenge = HeaderValue::from_static(challenge);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    response
+    let refused = ApiError::new(ErrorCode::Unauthenticated, cause.to_string());
+    ([(header::WWW_AUTHENTICATE, challenge)], refused).into_response()
 }

@@ -73,18 +73,19 @@ pub async fn ingest(
     }
     let submission =
         Submission { decoded, batch_id, atomic, bytes, shelters, ..Submission::default() };
-    answer(&app, submission, (turned_away, fallback), parameters.ack).await
+    answer(&app, submission, turned_away, fallback, parameters.ack).await
 }
 
-/// Sends events to the log and says what became of them. The pair is what was refused before, and the
-/// reply's namespace if nothing is taken.
+/// Sends events to the log and says what became of them. `turned_away` was refused before; `fallback`
+/// is the reply's namespace if nothing is taken.
 ///
 /// # Errors
 /// 503.
 pub(in crate::http) async fn answer(
     app: &AppState,
     submission: Submission,
-    (turned_away, fallback): (Vec<RefusedEvent>, String),
+    turned_away: Vec<RefusedEvent>,
+    fallback: String,
     ack: Ack,
 ) -> Result<Response, ApiError> {
     let received = submission.decoded.received as u64;

@@ -7,23 +7,21 @@ use crate::http::{AppState, error::ApiError};
 use axum::{
     body::Body,
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
-    http::{Extensions, HeaderMap, Method, request::Parts},
+    http::{Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
-    access::{AuditRecorder, PeerAddress, Principal},
-    audit::{AuditEntry, AuditedCall, details},
-    catalog::Catalog,
-    rest::body::whole,
+    access::{AuditRecorder, Principal, request_entry},
+    audit::{AuditEntry, AuditedCall},
+    body::whole,
+    catalog::{Catalog, NAMESPACE_SEPARATOR},
 };
 use icecore_schemas::error_code::ErrorCode;
 use std::sync::Arc;
 
 /// Longest body of a change.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// Separates the levels of a namespace in a path.
-pub(super) const SEPARATOR: char = '\u{1f}';
 
 /// Routes that are not recorded although their method is not one that reads.
 const UNRECORDED: &[&str] = &[
@@ -99,32 +97,11 @@ pub async fn record(
     Ok(response)
 }
 
-/// From where a request comes, where that is known.
-#[must_use]
-pub fn address(extensions: &Extensions) -> String {
-    extensions
-        .get::<PeerAddress>()
-        .map_or_else(String::new, |PeerAddress(address)| address.to_string())
-}
-
 async fn entry(parts: &mut Parts, principal: &Principal, body: &[u8]) -> AuditEntry {
     let names = RawPathParams::from_request_parts(parts, &()).await;
-    let names = names.iter().flatten().map(|(_, name)| name.replace(SEPARATOR, "."));
+    let names = names.iter().flatten().map(|(_, name)| name.replace(NAMESPACE_SEPARATOR, "."));
     let object = names.collect::<Vec<_>>().join(".");
     let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-    AuditEntry {
-        principal: principal.id().to_owned(),
-        address: address(&parts.extensions),
-        request: request_id(&parts.headers),
-        action: format!("{} {matched}", parts.method),
-        object,
-        details: details(path, body),
-        ..AuditEntry::default()
-    }
-}
-
-fn request_id(headers: &HeaderMap) -> String {
-    let id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    id.unwrap_or_default().to_owned()
+    let action = format!("{} {matched}", parts.method);
+    AuditEntry { action, object, ..request_entry(parts, principal, body) }
 }

@@ -19,6 +19,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
     access::{Action, Principal},
     catalog::LoadedTable,
+    commit::{FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
 };
 use icecore_lake::table::schema::ident;
@@ -191,8 +192,8 @@ pub async fn snapshots(
                 operation: snapshot.summary().operation.as_str().to_owned(),
                 added_records: number(summary.get("added-records")),
                 total_records: number(summary.get("total-records")),
-                first_seq: number(summary.get("icecore.first-seq")),
-                last_seq: number(summary.get("icecore.last-seq")),
+                first_seq: number(summary.get(FIRST_SEQ)),
+                last_seq: number(summary.get(LAST_SEQ)),
                 snapshot: snapshot.snapshot_id().into(),
             }
         })

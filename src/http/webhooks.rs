@@ -11,7 +11,7 @@ pub(super) mod secrets;
 use crate::{
     http::{
         AppState, body, default_namespace, error::ApiError, ingest::answer, json, parse_namespace,
-        query_string::QueryParameters, record,
+        query_string::QueryParameters,
     },
     ingest::Submission,
 };
@@ -21,6 +21,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use icecore_catalog::access::PeerAddress;
 use icecore_lake::event::webhook::WebhookDelivery;
 use icecore_schemas::{
     batch::Ack,
@@ -63,7 +64,7 @@ pub async fn take(
     let (body, told, hash) = believed.map_err(|refused| {
         if let (DeliveryRefusal::Distrusted(_), Some(recorder)) = (&refused, app.access.recorder())
         {
-            recorder.count_unknown(&record::address(&parts.extensions));
+            recorder.count_unknown(&PeerAddress::text(&parts.extensions));
         }
         ApiError::from(refused)
     })?;
@@ -89,10 +90,10 @@ pub async fn take(
     };
     let now_us = app.clock.now_us();
     let shelters = vec![keys.namespace.clone(), default_namespace()];
-    let rest = (Vec::new(), keys.namespace.text().to_owned());
+    let fallback = keys.namespace.text().to_owned();
     let decoded = delivery.decoded(keys.namespace, now_us, now_us);
     let submission = Submission { decoded, bytes, shelters, ..Submission::default() };
-    let mut response = answer(&app, submission, rest, Ack::Durable).await?;
+    let mut response = answer(&app, submission, Vec::new(), fallback, Ack::Durable).await?;
     if is_derived {
         response.headers_mut().insert(NOTE, HeaderValue::from_static(DERIVED));
     }

@@ -127,7 +127,7 @@ impl AdmittedBatch {
             return Ok(AdmissionOutcome::Decided(draft));
         }
         let kept = draft.change_letters(dedup, letters, rejected, now_us).and_then(|left| {
-            draft.keep_refused(dedup, left, (batch_id.as_deref(), &shelters), now_us)
+            draft.keep_refused(dedup, left, batch_id.as_deref(), &shelters, now_us)
         });
         if let Err(cause) = kept {
             draft.undo(dedup);
@@ -269,7 +269,8 @@ impl AdmittedBatch {
         &mut self,
         dedup: &mut DedupState,
         rejected: Vec<RejectedEvent>,
-        (batch_id, shelters): (Option<&str>, &[Namespace]),
+        batch_id: Option<&str>,
+        shelters: &[Namespace],
         now_us: i64,
     ) -> Result<(), WalError> {
         let mut by_namespace: Vec<(Namespace, Vec<RejectedEvent>)> = Vec::new();

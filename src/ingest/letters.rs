@@ -128,7 +128,8 @@ pub(super) fn close(index: &mut IdIndex, letter: &str) -> Result<Option<u128>, W
 pub(super) fn replay(
     index: &mut IdIndex,
     log: Option<Uuid>,
-    (namespace, rows): (&Namespace, &RecordBatch),
+    namespace: &Namespace,
+    rows: &RecordBatch,
 ) -> Result<(), WalError> {
     for row in 0..rows.num_rows() {
         let text = |name: &str| {

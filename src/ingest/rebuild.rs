@@ -100,7 +100,7 @@ impl IndexRebuild {
         let since_ms = age.now_ms().saturating_sub(window_ms);
         let _pin = wal.pin();
         let records = wal.all_records(0);
-        let Some(lacks) = lacks(options, &index, &ledger, (records.as_slice(), since_ms)) else {
+        let Some(lacks) = lacks(options, &index, &ledger, records.as_slice(), since_ms) else {
             return Ok(None);
         };
         ledger.set_log(options.logs.first().copied());
@@ -239,7 +239,8 @@ fn lacks(
     options: &IngestOptions,
     index: &IdIndex,
     ledger: &NamespaceLedger,
-    (records, since_ms): (&[RecordRef], i64),
+    records: &[RecordRef],
+    since_ms: i64,
 ) -> Option<MissingIds> {
     let has_events = records.iter().any(|record| record.kind == RecordKind::Events);
     let has_rows = has_events || options.seq_floor.values().any(|last| 0 < *last);

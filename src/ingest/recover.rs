@@ -142,9 +142,7 @@ fn replay(dedup: &mut DedupState, record: &RecordRef) -> Result<(), WalError> {
 fn replay_letters(dedup: &mut DedupState, record: &RecordRef) -> Result<(), WalError> {
     let payload = record.read()?;
     match codec::decode(&rows::dead_letter_schema(), &payload, record.first_seq) {
-        Ok(rows) => {
-            letters::replay(&mut dedup.index, dedup.ledger.log(), (&record.namespace, &rows))
-        }
+        Ok(rows) => letters::replay(&mut dedup.index, dedup.ledger.log(), &record.namespace, &rows),
         Err(cause) => {
             warn!(
                 error = &cause as &dyn std::error::Error,

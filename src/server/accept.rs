@@ -80,7 +80,7 @@ pub async fn accept_loss(
     let mut findings = stores.compare();
     if known.is_new && noted.metastore.is_none() {
         let catalog = open_catalog(config, metastore.clone(), clock)?;
-        let has_tables = !stores::newer_files(&catalog, &metastore).await.is_empty();
+        let has_tables = !stores::newer_files(&catalog).await.is_empty();
         findings.metastore = has_tables.then_some(MetastoreTrouble::Empty);
     }
     metastore.close().await;

@@ -61,8 +61,8 @@ pub(super) async fn claim(
     config: &Config,
     folder: LogFolder,
     catalog: &Catalog,
-    metastore: &Metastore,
 ) -> Result<ClaimedLog, StartError> {
+    let metastore = catalog.metastore();
     let ClaimFindings { mut noted, before, findings, is_lost } =
         look(config, &folder, metastore).await?;
     let (log, is_new) = (folder.log(), folder.is_new());
@@ -103,7 +103,7 @@ pub(super) async fn claim(
     blocking(move || reserve::keep(&url)).await;
     let ownership = LogOwnership::new(metastore.clone(), log, &owner);
     if !is_right {
-        ownership.refuse(stores::TOPIC, findings.describe(config, catalog, metastore).await);
+        ownership.refuse(stores::TOPIC, findings.describe(config, catalog).await);
     }
     let seq_after = owner.seq_after;
     Ok(ClaimedLog { folder, owner: ownership, seq_after, noted, logs })

@@ -12,7 +12,6 @@ use crate::{
 use icecore_catalog::{
     catalog::{Catalog, metadata_check::UnreadableMetadata},
     error::CatalogError,
-    metastore::Metastore,
 };
 
 use icecore_schemas::service_table::SERVICE_TABLES;
@@ -32,18 +31,17 @@ const FIRST_MAX: Duration = Duration::from_secs(2);
 pub(super) struct MetadataWatch {
     owner: LogOwnership,
     catalog: Catalog,
-    metastore: Metastore,
     /// What was told last; none once every file was found.
     told: Option<String>,
 }
 
 impl MetadataWatch {
     /// The job, which has not looked yet.
-    pub(super) fn new(owner: &LogOwnership, catalog: &Catalog, metastore: &Metastore) -> Self {
+    pub(super) fn new(owner: &LogOwnership, catalog: &Catalog) -> Self {
         let told = "the server is checking for the metadata files of all tables".to_owned();
         owner.wait_for(TOPIC, told.clone());
         let (owner, catalog) = (owner.clone(), catalog.clone());
-        Self { owner, catalog, metastore: metastore.clone(), told: Some(told) }
+        Self { owner, catalog, told: Some(told) }
     }
 
     /// Looks for the first time, and for some seconds at most: what is not found by then is looked
@@ -88,7 +86,7 @@ impl Job for MetadataWatch {
         if self.told.is_none() {
             return Ok(Progress::Idle);
         }
-        let tables = self.metastore.places().await?;
+        let tables = self.catalog.metastore().places().await?;
         let count = tables.len();
         match tokio::time::timeout(LOOK_MAX, self.catalog.upkeep().unreadable(tables)).await {
             Ok(Ok(unreadable)) if unreadable.is_empty() => {

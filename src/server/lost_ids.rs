@@ -14,7 +14,6 @@ use futures::TryStreamExt;
 use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
-    metastore::Metastore,
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
 use icecore_lake::{
@@ -49,10 +48,13 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// [`StartError`] says what is in the way.
 pub(super) async fn start_ingest(
     config: &Config,
-    (clock, ids, metrics): (&Clock, &IdGenerator, &Metrics),
-    (catalog, metastore): (&Catalog, &Metastore),
+    clock: &Clock,
+    ids: &IdGenerator,
+    metrics: &Metrics,
+    catalog: &Catalog,
     claimed: ClaimedLog,
 ) -> Result<(Wal, Ingest), StartError> {
+    let metastore = catalog.metastore();
     let ClaimedLog { folder, owner, seq_after, noted, logs } = claimed;
     // Read under the new epoch: whoever moved watermarks before does not any more.
     let known = CatalogState::ask(metastore, owner.since()).await?;
@@ -71,15 +73,13 @@ pub(super) async fn start_ingest(
         let mut findings = stores.compare();
         if known.is_new
             && noted.metastore.is_none()
-            && !stores::newer_files(catalog, metastore).await.is_empty()
+            && !stores::newer_files(catalog).await.is_empty()
         {
             findings.metastore = Some(MetastoreTrouble::Empty);
         }
         match findings.is_empty() {
-            true => note_from_now_on(config, &wal, (log, known)).await,
-            false => {
-                owner.refuse(stores::TOPIC, findings.describe(config, catalog, metastore).await)
-            }
+            true => note_from_now_on(config, &wal, log, known).await,
+            false => owner.refuse(stores::TOPIC, findings.describe(config, catalog).await),
         }
     }
     let mut options = ingest_options(config, known, logs, &noted);
@@ -91,7 +91,7 @@ pub(super) async fn start_ingest(
         if let Some(rebuild) = blocking(move || IndexRebuild::start(&options, &log, &clock)).await?
         {
             // Boxed: the streams of files within one another are large.
-            let found = rebuild_from_tables(rebuild, catalog, (config, &namespaces));
+            let found = rebuild_from_tables(rebuild, catalog, config, &namespaces);
             let found = Box::pin(found).await?;
             tracing::info!(ids = found, "the id index is rebuilt");
         }
@@ -107,7 +107,7 @@ pub(super) async fn start_ingest(
 }
 
 /// A note that cannot be made keeps nobody from taking events: the log is what has to work.
-async fn note_from_now_on(config: &Config, wal: &Wal, (log, known): (Uuid, &CatalogState)) {
+async fn note_from_now_on(config: &Config, wal: &Wal, log: Uuid, known: &CatalogState) {
     let path = marks_path(config);
     match blocking(move || MarkFile::open(&path, log)).await {
         Ok(marks) => {
@@ -161,7 +161,8 @@ fn ingest_options(
 async fn rebuild_from_tables(
     mut rebuild: IndexRebuild,
     catalog: &Catalog,
-    (config, namespaces): (&Config, &[Namespace]),
+    config: &Config,
+    namespaces: &[Namespace],
 ) -> Result<u64, StartError> {
     let ours = config.tables.events();
     let since_us = rebuild.since_ms().saturating_mul(1000);
@@ -182,7 +183,7 @@ async fn rebuild_from_tables(
         let types = known_ids::types(source).await?;
         types.iter().for_each(|text| rebuild.add_type(namespace, text));
         tracing::info!(%namespace, "reading ids");
-        let mut batches = pin!(known_ids::rows(source, ours, (since_us, seq_min)).await?);
+        let mut batches = pin!(known_ids::rows(source, ours, since_us, seq_min).await?);
         while let Some(rows) = batches.try_next().await? {
             let namespace = namespace.clone();
             // Look-ups read files, and a full table of ids is written to one.

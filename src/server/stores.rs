@@ -275,16 +275,11 @@ impl StoreFindings {
     }
 
     /// What is wrong, and what to do.
-    pub(super) async fn describe(
-        &self,
-        config: &Config,
-        catalog: &Catalog,
-        metastore: &Metastore,
-    ) -> String {
+    pub(super) async fn describe(&self, config: &Config, catalog: &Catalog) -> String {
         let mut told = Vec::new();
         if let Some(trouble) = self.metastore {
             told.push(describe_metastore(trouble, config));
-            let files = newer_files(catalog, metastore).await;
+            let files = newer_files(catalog).await;
             if !files.is_empty() {
                 told.push(format!(
                     "the warehouse has metadata files that it does not know, or newer ones than it \
@@ -354,9 +349,9 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
 
 /// The metadata files that the metastore should know; none where the warehouse does not answer in
 /// time.
-pub(super) async fn newer_files(catalog: &Catalog, metastore: &Metastore) -> Vec<String> {
+pub(super) async fn newer_files(catalog: &Catalog) -> Vec<String> {
     let look = async {
-        let tables = metastore.places().await?;
+        let tables = catalog.metastore().places().await?;
         catalog.upkeep().newer_metadata(&tables).await
     };
     match tokio::time::timeout(LOOK_MAX, look).await {
@@ -379,11 +374,8 @@ pub(super) async fn newer_files(catalog: &Catalog, metastore: &Metastore) -> Vec
 ///
 /// # Errors
 /// [`StartError::Moved`], or [`CatalogError::Invalid`] of another metastore.
-pub(super) async fn check_places(
-    config: &Config,
-    catalog: &Catalog,
-    metastore: &Metastore,
-) -> Result<(), StartError> {
+pub(super) async fn check_places(config: &Config, catalog: &Catalog) -> Result<(), StartError> {
+    let metastore = catalog.metastore();
     let Err(cause) = moved::check(metastore, catalog.storage()).await else { return Ok(()) };
     let had = NotedMarks::read(&marks_path(config))?.metastore;
     let id = metastore.feed().await?.id;

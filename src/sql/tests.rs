@@ -92,15 +92,8 @@ impl House {
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
         let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
         let now = clock.clone();
-        let catalog =
-            Catalog::new("icecore", storage, metastore.clone(), Arc::new(move || now.now_ms()));
-        let sql = Sql::new(
-            options,
-            (wal.clone(), LogOwnership::first()),
-            catalog.clone(),
-            metastore,
-            faults,
-        );
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
+        let sql = Sql::new(options, wal.clone(), LogOwnership::first(), catalog.clone(), faults);
         let ns = Namespace::parse("shop.example").unwrap();
         Self { _folder: folder, clock, wal, writer: Mutex::new(writer), catalog, sql, ns }
     }

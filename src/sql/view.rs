@@ -9,6 +9,7 @@ use crate::owner::LogOwnership;
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
+    commit::LAST_SEQ,
     error::CatalogError,
 };
 use icecore_engine::{
@@ -29,9 +30,6 @@ use icecore_schemas::{
     names::Namespace,
     service_table::{ServiceTable, ServiceTables},
 };
-
-/// The entry of a snapshot's summary with its highest `seq`.
-const LAST_SEQ: &str = "icecore.last-seq";
 
 /// Where views are taken from.
 #[derive(Clone, Copy, Debug)]

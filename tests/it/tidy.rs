@@ -78,6 +78,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("clock", &[]),
     ("digest", &[]),
     ("avro", &[]),
+    ("body", &[]),
     ("names", &["error"]),
     ("location", &["error"]),
     ("principal", &["names"]),
@@ -141,6 +142,7 @@ const CATALOG_MAY_USE: MayUse = &[
         &[
             "access",
             "audit",
+            "body",
             "catalog",
             "columns",
             "defaults",
@@ -175,7 +177,7 @@ const SERVICE_SEAMS: &[(&str, &[&str])] = &[
 
 /// The same for the catalog, which names no library of the service at all.
 const CATALOG_SEAMS: &[(&str, &[&str])] = &[
-    ("axum", &["rest"]),
+    ("axum", &["body", "rest"]),
     ("datafusion", &[]),
     ("icecore", &[]),
     ("icecore_schemas", &[]),

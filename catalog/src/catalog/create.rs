@@ -8,7 +8,7 @@ use crate::{
     columns, commit,
     error::CatalogError,
     metastore::{ChangeSet, Levels},
-    names, retention,
+    names,
 };
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate, spec::TableMetadata};
 use std::fmt::Write as _;
@@ -65,10 +65,6 @@ impl Tables<'_> {
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
         let ident = ident(levels, &table.name)?;
-        // Clients are refused the mark.
-        if !table.properties.contains_key(retention::MANAGED) {
-            self.0.check_not_reserved(&table.name)?;
-        }
         self.0.check_name_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &table.location {
@@ -94,7 +90,6 @@ impl Catalog {
     ) -> Result<TableMetadata, CatalogError> {
         let levels = table.namespace.as_ref();
         ident(levels, &table.name)?;
-        self.check_not_reserved(&table.name)?;
         self.check_is_free(table).await?;
         let uuid = commit::assigned_uuid(updates).unwrap_or_else(Uuid::new_v4);
         let location = self.default_location(levels, uuid).await?;

@@ -2,8 +2,7 @@
 //!
 //! Its one invariant: after any call that passes, the table is where the service looks for it and the
 //! service's rows fit it. Rows may be added, changed, deleted and compacted by anybody, and columns may
-//! be added. The names of [`super::ReservedNames`] are kept for such tables in every namespace:
-//! where another table has the name first, our rows have nowhere to go.
+//! be added.
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
 use crate::{ancestors, commit, error::CatalogError, metadata_file::refs::SnapshotRefs, retention};
@@ -17,17 +16,6 @@ use iceberg::{
 use std::collections::HashMap;
 
 impl Catalog {
-    /// Refuses a name that is kept for tables of the service.
-    pub(super) fn check_not_reserved(&self, name: &str) -> Result<(), CatalogError> {
-        if !self.inner.options.reserved.names.contains(&name) {
-            return Ok(());
-        }
-        Err(CatalogError::Invalid(format!(
-            "the name `{name}` is reserved for a table that this server writes, in every \
-             namespace: choose another name"
-        )))
-    }
-
     /// Refuses to take the table away that this server writes, such as to have it `dropped`. One
     /// whose metadata does not read may go: it must be possible to get rid of it.
     pub(super) async fn check_stays(
@@ -41,24 +29,6 @@ impl Catalog {
         }
     }
 
-    /// Refuses a dropped table a name that it must not come back under.
-    pub(super) fn check_comes_back(
-        &self,
-        (before, now): (&TableIdent, &TableIdent),
-        metadata: &TableMetadata,
-    ) -> Result<(), CatalogError> {
-        if !retention::is_managed(metadata) {
-            return self.check_not_reserved(&now.name);
-        }
-        if before == now {
-            return Ok(());
-        }
-        Err(CatalogError::Invalid(format!(
-            "{before} was written by this server and can be restored under that name only: omit \
-             the new one"
-        )))
-    }
-
     /// Refuses a client keys that the service sets in the properties of namespaces.
     pub(crate) fn check_namespace_keys<'a>(
         &self,
@@ -68,6 +38,21 @@ impl Catalog {
         let Some(key) = keys.find(|key| reserved.contains(&key.as_str())) else { return Ok(()) };
         Err(CatalogError::Invalid(format!("only this server sets the property `{key}`: remove it")))
     }
+}
+
+/// Refuses a dropped table a name that it must not come back under.
+pub(super) fn check_comes_back(
+    before: &TableIdent,
+    now: &TableIdent,
+    metadata: &TableMetadata,
+) -> Result<(), CatalogError> {
+    if before == now || !retention::is_managed(metadata) {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!(
+        "{before} was written by this server and can be restored under that name only: omit \
+         the new one"
+    )))
 }
 
 /// Refuses a commit that would keep our rows from fitting the table.

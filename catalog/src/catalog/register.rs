@@ -24,7 +24,6 @@ impl Tables<'_> {
         metadata_location: &str,
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
-        self.0.check_not_reserved(name)?;
         self.0.check_is_free(&table).await?;
         let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
         if self.0.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
@@ -66,7 +65,6 @@ impl Tables<'_> {
                 )));
             }
             self.0.check_stays(&table, "replaced").await?;
-            self.0.check_not_reserved(name)?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
             self.0.check_adopted_contents(&metadata).await?;
             let replaced = base.metadata.uuid();

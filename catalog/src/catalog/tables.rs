@@ -40,10 +40,9 @@ impl Tables<'_> {
     ///
     /// # Errors
     /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`; `Invalid` for a table
-    /// that the service writes, and for a name that is kept for one.
+    /// that the service writes.
     pub async fn rename(self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
         crate::names::check_new(&to.name)?;
-        self.0.check_not_reserved(&to.name)?;
         let (catalog, from, to) = (self.0.clone(), from.clone(), to.clone());
         self.0
             .to_the_end(async move {

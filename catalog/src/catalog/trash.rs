@@ -3,7 +3,7 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, Tables, location_rules, write::GRACE_MS};
+use super::{Catalog, Tables, location_rules, managed_table_rules, write::GRACE_MS};
 use crate::{
     commit,
     error::CatalogError,
@@ -115,7 +115,7 @@ impl Trash<'_> {
             )),
             false => cause,
         })?;
-        self.0.check_comes_back((&before, &ident), &metadata)?;
+        managed_table_rules::check_comes_back(&before, &ident, &metadata)?;
         let table = NewTable {
             kind: NameKind::Table,
             levels: ident.namespace.as_ref().clone(),

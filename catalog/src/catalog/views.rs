@@ -86,7 +86,6 @@ impl Views<'_> {
         view: CreateView,
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, &view.name)?;
-        self.0.check_not_reserved(&view.name)?;
         self.check_is_free(&ident).await?;
         let uuid = Uuid::new_v4();
         let location = match &view.location {
@@ -114,7 +113,6 @@ impl Views<'_> {
         metadata_location: &str,
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, name)?;
-        self.0.check_not_reserved(name)?;
         self.check_is_free(&ident).await?;
         let location = self.0.inner.storage.normalize(metadata_location)?;
         if !self.0.inner.storage.exists(location.as_str()).await? {
@@ -244,7 +242,6 @@ impl Views<'_> {
     /// `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
     pub async fn rename(self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
         crate::names::check_new(&to.name)?;
-        self.0.check_not_reserved(&to.name)?;
         let from = (from.namespace.as_ref(), from.name.as_str());
         self.0.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
     }

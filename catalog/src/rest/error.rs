@@ -1,7 +1,6 @@
 //! Answers that refuse a request, in the specification's error form.
 
-use super::body::BodyReadError;
-use crate::error::CatalogError;
+use crate::{body::BodyReadError, error::CatalogError};
 use axum::{
     Json,
     http::{HeaderValue, Method, StatusCode, Uri, header},

@@ -7,20 +7,20 @@
 
 use super::{
     REQUEST_BYTES_MAX, RestState,
-    body::whole,
     error::RestError,
     request::{ObjectName, levels, names, parse_body, text},
 };
 use crate::{
-    access::{Action, IdentityError, PeerAddress, Principal},
-    audit::{AuditEntry, details},
+    access::{Action, IdentityError, Principal, request_entry},
+    audit::AuditEntry,
+    body::whole,
     error::CatalogError,
     metastore::Levels,
 };
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{Extensions, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -223,45 +223,29 @@ struct ChangeBody {
 }
 
 /// The layer around every route.
-pub(super) async fn guard(
-    State(rest): State<RestState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn guard(State(rest): State<RestState>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let path = below_version(matched.unwrap_or_default(), rest.catalog.name());
     let need = find(request.method(), &path);
-    let Some(control) = rest.access.control() else {
-        request.extensions_mut().insert(Principal::anonymous());
-        return match need {
-            Ok(need) if need.is_change() => change(&rest, need, &path, request, next).await,
-            Ok(_) | Err(_) => next.run(request).await,
-        };
-    };
     let need = match need {
         Ok(AccessNeed::Open) => return next.run(request).await,
         Ok(need) => need,
+        // Without access control the router says what it has.
+        Err(_) if rest.access.control().is_none() => return next.run(request).await,
         Err(allowed) => {
             let (method, uri) = (request.method().clone(), request.uri().clone());
             return not_listed(method, uri, &allowed).await;
         }
     };
-    let header = request.headers().get(header::AUTHORIZATION);
-    let principal = match control.identify(header.and_then(|value| value.to_str().ok())).await {
+    let (mut parts, body) = request.into_parts();
+    let principal = match rest.access.identify(&parts).await {
         Ok(principal) => principal,
-        Err(cause) => {
-            let unknown = !matches!(cause, IdentityError::Unavailable(_));
-            if let Some(recorder) = rest.access.recorder().filter(|_| unknown) {
-                recorder.count_unknown(&address(request.extensions()));
-            }
-            return unidentified(cause);
-        }
+        Err(cause) => return unidentified(cause),
     };
-    request.extensions_mut().insert(principal.clone());
+    parts.extensions.insert(principal.clone());
     if need.is_change() {
-        return change(&rest, need, &path, request, next).await;
+        return change(&rest, need, &path, Request::from_parts(parts, body), next).await;
     }
-    let (parts, body) = request.into_parts();
     if let AccessNeed::In(action) = need
         && let Err(refused) = allow_path(&rest, &parts, &principal, action)
     {
@@ -315,13 +299,6 @@ async fn change(
     };
     recording.end(response.status().as_u16()).await;
     response
-}
-
-/// From where a request comes, where that is known.
-fn address(extensions: &Extensions) -> String {
-    extensions
-        .get::<PeerAddress>()
-        .map_or_else(String::new, |PeerAddress(address)| address.to_string())
 }
 
 fn allow_path(
@@ -385,18 +362,8 @@ fn path_target(rest: &RestState, parts: &Parts) -> Result<RequestTarget, RestErr
 }
 
 fn entry(parts: &Parts, action: String, objects: &[String], body: &[u8]) -> AuditEntry {
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let principal = parts.extensions.get::<Principal>().map_or("", Principal::id);
-    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-    AuditEntry {
-        principal: principal.to_owned(),
-        address: address(&parts.extensions),
-        request: header("x-request-id").unwrap_or_default().to_owned(),
-        action,
-        object: objects.join(" "),
-        details: details(path, body),
-        ..AuditEntry::default()
-    }
+    let principal = parts.extensions.get::<Principal>().expect("the guard puts it there");
+    AuditEntry { action, object: objects.join(" "), ..request_entry(parts, principal, body) }
 }
 
 /// A route's path in the form of [`ROUTES`], from what the router matched.
@@ -432,17 +399,15 @@ async fn not_listed(method: Method, uri: Uri, allowed: &[&'static str]) -> Respo
 }
 
 fn unidentified(cause: IdentityError) -> Response {
-    let message = cause.to_string();
-    let challenge = match cause {
-        IdentityError::Unavailable(cause) => return RestError::from(cause).into_response(),
-        IdentityError::NoToken => "Bearer",
-        IdentityError::BadToken => "Bearer error=\"invalid_token\"",
-    };
-    let refused = RestError::new(StatusCode::UNAUTHORIZED, "NotAuthorizedException", message);
-    let mut response = refused.into_response();
-    let challenge = HeaderValue::from_static(challenge);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    response
+    let (challenge, message) = (cause.challenge(), cause.to_string());
+    match cause {
+        IdentityError::Unavailable(cause) => RestError::from(cause).into_response(),
+        IdentityError::NoToken | IdentityError::BadToken => {
+            let kind = "NotAuthorizedException";
+            let refused = RestError::new(StatusCode::UNAUTHORIZED, kind, message);
+            ([(header::WWW_AUTHENTICATE, challenge.unwrap_or_default())], refused).into_response()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 use super::{
     REQUEST_BYTES_MAX, RestState,
     access::{self, DelegatedAccess, TableCaller},
-    body::whole,
     commit::CommitAnswer,
     error::RestError,
     ordered::SnapshotMode,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     access::{Action, Principal},
     audit::AuditedCall,
+    body::whole,
     catalog::{Catalog, LoadedTable, LoadedView},
     error::CatalogError,
     metastore::{AnsweredRequest, RecordedAnswer, RequestKey},

@@ -4,14 +4,11 @@
 //! A client id is the part of an API token that finds it, a client secret the rest or the whole
 //! token. Scopes that a client asks for are ignored: a token may do what its API token may do.
 
-use super::{
-    RestState,
-    body::{BodyReadError, whole},
-    error::RestError,
-};
+use super::{RestState, error::RestError};
 use crate::{
     access::{ACCESS_TOKEN_TIME, IdentityError, IssuedToken, PeerAddress, TokenControl},
     audit::AuditEntry,
+    body::{BodyReadError, whole},
 };
 use axum::{
     Json,

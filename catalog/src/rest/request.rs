@@ -3,9 +3,10 @@
 //! It is lenient where real clients are sloppy: a body's content type is not looked at, unknown
 //! members and parameters are ignored.
 
-use super::{REQUEST_BYTES_MAX, RestState, body::whole, error::RestError};
+use super::{REQUEST_BYTES_MAX, RestState, error::RestError};
 use crate::{
-    catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError, metastore::Levels,
+    body::whole, catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError,
+    metastore::Levels,
 };
 use axum::{
     extract::{FromRequest, FromRequestParts, MatchedPath, Query, Request},

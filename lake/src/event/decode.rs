@@ -61,7 +61,7 @@ pub fn decode(
 ) -> Result<(DecodedBody, Option<String>), BodyError> {
     let mut reading = ReadMode::Guess;
     loop {
-        match decode_body(body, format, (arrival, limits), reading) {
+        match decode_body(body, format, arrival, limits, reading) {
             Ok(decoded) => return Ok(decoded),
             Err(PassEnd::Body(error)) => return Err(error),
             Err(PassEnd::Again(next)) => {
@@ -99,7 +99,8 @@ impl From<BodyError> for PassEnd {
 fn decode_body(
     body: &[u8],
     format: BodyFormat,
-    (arrival, limits): (&RequestContext, &EventLimits),
+    arrival: &RequestContext,
+    limits: &EventLimits,
     reading: ReadMode,
 ) -> Result<(DecodedBody, Option<String>), PassEnd> {
     let mut pass = DecodePass::new(body, arrival, limits, reading);

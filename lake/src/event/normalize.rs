@@ -68,7 +68,7 @@ pub(crate) fn read<'a>(
 ) -> Result<Option<EventRow<'a>>, EventFault> {
     let data;
     let columns = context.1.columns.len();
-    let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (cells, columns));
+    let mut draft = EventDraft::new(raw, &parts.top, &parts.data, cells, columns);
     draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
     // One form of event after the other is tried, and the first that fits is taken: their order
@@ -108,13 +108,13 @@ pub(crate) fn read<'a>(
     };
     let inner = json::members_of(record);
     let content = draft.content;
-    let mut inside = EventDraft::new(raw, &inner, &[], (draft.cells, columns));
+    let mut inside = EventDraft::new(raw, &inner, &[], draft.cells, columns);
     inside.content = content;
     inside.has_lone_surrogate = parts.has_lone_surrogate;
     if !inside.database_record() {
         // `payload` was the sender's own member: the outer object is read again, from the start.
         if !is_connect {
-            let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (inside.cells, columns));
+            let mut draft = EventDraft::new(raw, &parts.top, &parts.data, inside.cells, columns);
             draft.content = content;
             draft.has_lone_surrogate = parts.has_lone_surrogate;
             return draft.finish(context).map(Some);
@@ -167,7 +167,8 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         raw: &'a str,
         top: &'m [JsonMember<'a>],
         data: &'m [JsonMember<'a>],
-        (cells, columns): (&'m mut Vec<(u16, CellValue<'a>)>, usize),
+        cells: &'m mut Vec<(u16, CellValue<'a>)>,
+        columns: usize,
     ) -> Self {
         cells.clear();
         let mut draft = Self {

@@ -70,7 +70,8 @@ fn type_of(table: &TableMetadata, file: &PlannedFile) -> Option<String> {
 pub async fn rows<'a>(
     source: ManifestSource<'a>,
     ours: &ServiceTable,
-    (since_us, seq_min): (i64, u64),
+    since_us: i64,
+    seq_min: u64,
 ) -> Result<impl Stream<Item = Result<IdRows, ReadError>> + use<'a>, ReadError> {
     let id = |name: &str| ours.column(name).and_then(|column| column.id);
     let ids = COLUMNS.map(|name| id(name).expect("these are columns of version 0.1.0"));

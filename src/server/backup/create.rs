@@ -180,7 +180,8 @@ impl BackupCreation {
         config: &Config,
         place: BackupPlace,
         is_told_to_run: bool,
-        (id, now_ms): (String, i64),
+        id: String,
+        now_ms: i64,
     ) -> Result<Self, BackupError> {
         let metastore_file = check_metastore(config)?;
         check_place(config, &place).await?;

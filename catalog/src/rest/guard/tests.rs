@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    access::{AccessControl, TokenRequest, make_token},
-    audit::AuditedCall,
+    access::{AccessControl, PeerAddress, TokenRequest, make_token},
+    audit::{AuditedCall, details},
     catalog::Catalog,
     metastore::Metastore,
     rest::{router, router_for},

@@ -22,7 +22,7 @@ pub(crate) fn salvage(raw: &str) -> SalvagedFields {
     // A broken event still shows the members before the break.
     let _broken = json::JsonScanner::new(raw).object(json::NESTING_MAX, &mut parts);
     let mut cells = Vec::new();
-    let draft = EventDraft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
+    let draft = EventDraft::new(raw, &parts.top, &parts.data, &mut cells, names::COLUMNS);
     let text = |slot| {
         let value = draft.value(slot)?;
         match convert(slot, value) {
@@ -49,7 +49,7 @@ pub(crate) fn retries(raw: &str) -> Option<i32> {
     // As in `salvage`.
     let _broken = json::JsonScanner::new(raw).object(json::NESTING_MAX, &mut parts);
     let mut cells = Vec::new();
-    let mut draft = EventDraft::new(raw, &parts.top, &parts.data, (&mut cells, names::COLUMNS));
+    let mut draft = EventDraft::new(raw, &parts.top, &parts.data, &mut cells, names::COLUMNS);
     if let Some(value) = draft.value(names::RETRIES) {
         draft.put_if_it_fits(names::RETRIES, value);
     }

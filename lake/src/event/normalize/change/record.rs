@@ -109,7 +109,7 @@ pub(in crate::event::normalize) enum ConnectRecord<'a> {
 /// what is no change as it is.
 pub(crate) fn is_among_cloud_events(parts: &EventParts<'_>) -> bool {
     let mut cells = Vec::new();
-    let mut draft = EventDraft::new("", &parts.top, &parts.data, (&mut cells, names::COLUMNS));
+    let mut draft = EventDraft::new("", &parts.top, &parts.data, &mut cells, names::COLUMNS);
     draft.wrapped().is_some() || draft.database_record()
 }
 
