@@ -10,7 +10,7 @@ mod call;
 
 pub use call::AuditedCall;
 
-use crate::digest::{hex, sha256};
+use crate::digest::sha256;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
@@ -230,7 +230,7 @@ pub fn details(path_and_query: &str, body: &[u8]) -> String {
     // No path has this byte, so no two requests have the same text.
     context.update(b"\n");
     context.update(body);
-    hex(context.finish().as_ref())
+    hex::encode(context.finish())
 }
 
 /// The fields as a JSON array: no two records have the same text.

@@ -5,7 +5,7 @@
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
-    datatypes::{Schema, SchemaRef},
+    datatypes::Schema,
     record_batch::RecordBatch,
 };
 use icecore_lake::event::{EventKey, rows};
@@ -28,31 +28,26 @@ pub(super) fn mint(rows: RecordBatch, first_seq: u64, keys: &[EventKey]) -> Reco
             None => bookmarks.append_value(bookmark(seq, key.id)),
         }
     }
-    with_column(&rows, "bookmark", Arc::new(bookmarks.finish()))
+    with_bookmarks(&rows, Arc::new(bookmarks.finish()))
 }
 
 fn bookmark(seq: u64, id: u128) -> String {
     format!("{:08x}-{:08x}-{:08x}-{id:032x}", seq >> 32, seq & 0xffff_ffff, 0)
 }
 
-/// The rows with this column, in the place that the table's schema has for it.
-fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
-    let schema: SchemaRef = rows::known_event_schema();
+/// The rows with their bookmarks, in the place that the table's schema has for them.
+fn with_bookmarks(rows: &RecordBatch, bookmarks: ArrayRef) -> RecordBatch {
+    let schema = rows::known_event_schema();
     let place = |name: &str| schema.index_of(name).expect("rows have columns of the table only");
-    let new = place(name);
-    let mut fields = Vec::new();
-    let mut columns = Vec::new();
-    let old = rows.schema();
-    for (field, values) in old.fields().iter().zip(rows.columns()) {
-        if place(field.name()) != new {
-            fields.push((place(field.name()), Arc::clone(field)));
-            columns.push(Arc::clone(values));
-        }
+    let (mut fields, mut columns) = (rows.schema().fields().to_vec(), rows.columns().to_vec());
+    let new = place("bookmark");
+    if let Some(had) = fields.iter().position(|field| place(field.name()) == new) {
+        fields.remove(had);
+        columns.remove(had);
     }
-    let at = fields.partition_point(|(place, _)| *place < new);
-    fields.insert(at, (new, Arc::clone(&schema.fields()[new])));
-    columns.insert(at, column);
-    let fields: Vec<_> = fields.into_iter().map(|(_, field)| field).collect();
+    let at = fields.partition_point(|field| place(field.name()) < new);
+    fields.insert(at, Arc::clone(&schema.fields()[new]));
+    columns.insert(at, bookmarks);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
         .expect("the column has the schema's type and a value or null for every row")
 }

@@ -4,7 +4,7 @@
 //! hash; only that is stored. Its one invariant: no secret is ever formatted, logged or compared
 //! in a time that depends on it.
 
-use crate::digest::{hex, sha256};
+use crate::digest::sha256;
 use subtle::ConstantTimeEq;
 
 /// What every token begins with, so that scanners find one that leaked.
@@ -29,7 +29,10 @@ impl std::fmt::Debug for TokenText {
 impl TokenText {
     /// A new one.
     pub(crate) fn mint() -> Self {
-        Self { id: hex(&rand::random::<[u8; 8]>()), secret: hex(&rand::random::<[u8; 32]>()) }
+        Self {
+            id: hex::encode(rand::random::<[u8; 8]>()),
+            secret: hex::encode(rand::random::<[u8; 32]>()),
+        }
     }
 
     /// From the holder's text; none when it cannot be one.

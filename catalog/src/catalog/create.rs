@@ -181,10 +181,7 @@ fn folder(level: &str) -> String {
         return folder;
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, level.as_bytes());
-    digest.as_ref().iter().fold(".long-".to_owned(), |mut folder, byte| {
-        write!(folder, "{byte:02x}").expect("a string takes everything");
-        folder
-    })
+    format!(".long-{}", hex::encode(digest))
 }
 
 pub(super) fn already_exists(table: &TableIdent) -> CatalogError {

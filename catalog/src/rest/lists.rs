@@ -97,15 +97,11 @@ impl ListWindow {
 
 /// Hexadecimal, so that a token needs no escaping and nobody takes it for a name.
 fn token_of_key(key: &str) -> String {
-    key.bytes().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(key)
 }
 
 fn key_of_token(token: &str) -> Option<String> {
-    let digits: Option<Vec<u8>> =
-        token.chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect();
-    let (pairs, odd) = digits.as_deref()?.as_chunks::<2>();
-    let bytes = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    let key = String::from_utf8(hex::decode(token).ok()?).ok()?;
     // A key with a zero byte is nobody's, and not every database takes one.
-    let key = String::from_utf8(bytes).ok().filter(|_| odd.is_empty())?;
     (!key.contains('\0')).then_some(key)
 }

@@ -96,7 +96,7 @@ pub fn write_value(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Value {
         PrimitiveType::TimestampNs => text(1_000_000_000, ""),
         PrimitiveType::TimestamptzNs => text(1_000_000_000, "+00:00"),
         PrimitiveType::Fixed(_) | PrimitiveType::Binary => match value {
-            PrimitiveLiteral::Binary(bytes) => json!(hex(bytes)),
+            PrimitiveLiteral::Binary(bytes) => json!(hex::encode_upper(bytes)),
             _ => Value::Null,
         },
         _ => {
@@ -104,12 +104,6 @@ pub fn write_value(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Value {
             literal.try_into_json(&Type::Primitive(kind.clone())).unwrap_or_default()
         }
     }
-}
-
-/// Bytes in upper-case hexadecimal digits, as the specification writes them.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// An instant with all digits of its precision.

@@ -303,7 +303,7 @@ fn is_near(time_ms: i64, now_ms: i64) -> Result<(), SignatureFault> {
 }
 
 fn hex_claim(text: Option<&str>, before: &str) -> Option<SignatureClaim> {
-    let signatures = hex(text?.strip_prefix(before)?).into_iter().collect();
+    let signatures = hex::decode(text?.strip_prefix(before)?).into_iter().collect();
     Some(SignatureClaim { signatures, ..SignatureClaim::default() })
 }
 
@@ -316,7 +316,7 @@ fn timed_list(text: Option<&str>, unit_ms: i64) -> Option<SignatureClaim> {
                 claim.prefix = format!("{time}.");
                 claim.time_ms = time.parse::<i64>().ok().map(|time| time.saturating_mul(unit_ms));
             }
-            Some(("v1", signature)) => claim.signatures.extend(hex(signature)),
+            Some(("v1", signature)) => claim.signatures.extend(hex::decode(signature)),
             _ => (),
         }
     }
@@ -328,7 +328,7 @@ fn slack(headers: &HeaderMap) -> Option<SignatureClaim> {
     let signature = header(headers, "x-slack-signature")?;
     Some(SignatureClaim {
         prefix: format!("v0:{time}:"),
-        signatures: hex(signature.strip_prefix("v0=")?).into_iter().collect(),
+        signatures: hex::decode(signature.strip_prefix("v0=")?).into_iter().collect(),
         time_ms: seconds(time),
     })
 }
@@ -353,16 +353,7 @@ fn seconds(text: &str) -> Option<i64> {
 /// Hex or base64, after `sha256=` or nothing.
 fn either(text: &str) -> Vec<Vec<u8>> {
     let text = text.strip_prefix("sha256=").unwrap_or(text);
-    hex(text).into_iter().chain(STANDARD.decode(text)).collect()
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(pair).collect()
+    hex::decode(text).into_iter().chain(STANDARD.decode(text)).collect()
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -5,7 +5,7 @@
 
 use crate::scan::{
     filter::datum,
-    json::{hex, write_value},
+    json::write_value,
     manifests::{ColumnBounds, PlannedFile},
 };
 use iceberg::spec::{
@@ -33,7 +33,7 @@ pub(super) fn write(
     put("partition", partition(metadata, file));
     put("file-size-in-bytes", json!(file.bytes));
     put("record-count", json!(file.rows));
-    put("key-metadata", json!(file.key_metadata.as_deref().map(hex)));
+    put("key-metadata", json!(file.key_metadata.as_deref().map(hex::encode_upper)));
     put("split-offsets", json!(file.split_offsets));
     put("sort-order-id", json!(file.sort_order_id));
     put("equality-ids", json!(file.equality_ids));
@@ -71,7 +71,7 @@ fn map(columns: &[&ColumnBounds], value: impl Fn(&ColumnBounds) -> Option<Value>
 }
 
 fn bound(value: &Datum) -> Option<Value> {
-    value.to_bytes().ok().map(|bytes| json!(hex(&bytes)))
+    value.to_bytes().ok().map(|bytes| json!(hex::encode_upper(bytes)))
 }
 
 fn partition(metadata: &TableMetadata, file: &PlannedFile) -> Value {

@@ -38,19 +38,14 @@ impl PlanToken {
     pub(super) fn write(&self) -> String {
         let json = serde_json::to_vec(self).expect("a request has only string keys");
         let sum = xxhash_rust::xxh3::xxh3_64(&json);
-        let digits: String = json.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{sum:016x}{digits}")
+        format!("{sum:016x}{}", hex::encode(json))
     }
 
     /// None for a text that was not written here.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (sum, digits) = text.split_at_checked(16)?;
         let sum = u64::from_str_radix(sum, 16).ok()?;
-        let bytes = digits
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-        let json: Vec<u8> = bytes.collect::<Option<_>>()?;
+        let json = hex::decode(digits).ok()?;
         let is_whole = xxhash_rust::xxh3::xxh3_64(&json) == sum;
         is_whole.then(|| serde_json::from_slice(&json).ok()).flatten()
     }
