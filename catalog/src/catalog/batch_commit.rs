@@ -21,14 +21,14 @@ use super::{
     change::ChangeContents,
     commit_queue::{CommitWork, QueuedCommit},
     location_rules, managed_table_rules,
-    write::{GRACE_MS, TableWrite, deposed, lost_every_race},
+    write::{TableWrite, deposed, lost_every_race},
 };
 use crate::{
     commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
-    snapshot::{self, MarkMove, NewSnapshot, ReadManifests, rebase},
+    snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests, rebase},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::{collections::HashMap, sync::Arc};
@@ -260,7 +260,7 @@ impl Catalog {
         draft.make(metadata, updates);
         if let Some(rebased) = rebased {
             draft.written.push(rebased.written);
-            let not_before_ms = draft.now_ms + GRACE_MS;
+            let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
             draft.obsolete.push(ObsoleteFile { location: rebased.replaced, not_before_ms });
         }
         Ok(Some(CommitEffect { snapshots, changes }))

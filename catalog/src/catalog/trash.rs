@@ -3,13 +3,14 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, Tables, location_rules, managed_table_rules, write::GRACE_MS};
+use super::{Catalog, Tables, location_rules, managed_table_rules};
 use crate::{
     commit,
     error::CatalogError,
     location::Location,
     manifest_file,
     metastore::{ChangeSet, DropTerms, NameKind, NewTable, ObsoleteFile, TableOrigin, TrashRow},
+    snapshot::OBSOLETE_GRACE_MS,
     storage,
 };
 use iceberg::{
@@ -169,7 +170,7 @@ impl Trash<'_> {
                     continue;
                 }
             };
-            let not_before_ms = self.0.now_ms() + GRACE_MS;
+            let not_before_ms = self.0.now_ms() + OBSOLETE_GRACE_MS;
             let file = |location| ObsoleteFile { location, not_before_ms };
             let files: Vec<ObsoleteFile> = files.into_iter().map(file).collect();
             for batch in files.chunks(QUEUE_BATCH) {

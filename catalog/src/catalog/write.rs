@@ -13,6 +13,7 @@ use crate::{
         ChangeSet, CommitPart, NameKind, NewTable, ObsoleteFile, PointerSwap, SnapshotRow,
         SwapOutcome, TableOrigin, Watermark,
     },
+    snapshot::OBSOLETE_GRACE_MS,
 };
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -20,9 +21,6 @@ use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 use tracing::warn;
 use uuid::Uuid;
-
-/// How long a file that nothing needs any more stays for readers that still use it.
-pub(super) const GRACE_MS: i64 = 10 * 60 * 1000;
 
 /// A new state of a table, not yet stored.
 pub(super) struct TableWrite {
@@ -277,6 +275,9 @@ fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<Obs
     commit::dropped_metadata_files(&base.metadata, &base.metadata_location, new)
         .into_iter()
         .filter_map(|location| own.admit(&location).ok())
-        .map(|own| ObsoleteFile { location: own.to_string(), not_before_ms: now_ms + GRACE_MS })
+        .map(|own| ObsoleteFile {
+            location: own.to_string(),
+            not_before_ms: now_ms + OBSOLETE_GRACE_MS,
+        })
         .collect()
 }
