@@ -10,7 +10,7 @@ use crate::{
         AppState, body, default_namespace, error::ApiError, json, parse_namespace,
         query_string::QueryParameters, tables,
     },
-    ingest::{Receipt, RefusedEvent, Submission},
+    ingest::{Receipt, RefusedEvent, Submission, refusal::aborted},
 };
 use admission::{shelters, turn_away};
 use axum::{
@@ -69,6 +69,7 @@ pub async fn ingest(
     let atomic = parameters.atomic;
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
+        decoded.rejected.extend(aborted(&decoded, &[]));
         decoded.accepted.clear();
     }
     let submission =

@@ -8,7 +8,7 @@ use crate::ingest::{
     dedup::{IdIndex, SeenId, UNKNOWN_CONTENT},
     ledger::{NamespaceCounters, NamespaceLedger},
     letters::{self, KnownLetter},
-    refusal::{RefusalReason, refuse},
+    refusal::{RefusalReason, aborted, refuse},
 };
 use arrow::{
     array::{AsArray, BooleanArray, StringArray},
@@ -71,6 +71,15 @@ pub(super) struct AdmittedBatch {
     undecided: Vec<UndecidedEvent>,
 }
 
+/// Which group of a submission is judged, and how.
+#[derive(Clone, Copy)]
+struct GroupPlace {
+    group: usize,
+    knows_former: bool,
+    /// Whether its new events keep the `seq`s that they get here.
+    gives_seq: bool,
+}
+
 /// A submission's verdict.
 #[derive(Debug)]
 pub(super) enum AdmissionOutcome {
@@ -94,9 +103,11 @@ impl AdmittedBatch {
         let mut rejected = std::mem::take(&mut submission.decoded.rejected);
         let broken = rejected.len();
         let knows_former = dedup.former_until_ms.is_some_and(|until_ms| now_us / 1000 < until_ms);
+        // An event with a conflict takes the others of its atomic batch with it.
+        let gives_seq = !submission.atomic && !submission.dry_run;
         let source = &submission.decoded.source;
         for (group, events) in submission.decoded.accepted.iter().enumerate() {
-            let place = (group, knows_former);
+            let place = GroupPlace { group, knows_former, gives_seq };
             if let Err(cause) = draft.judge_events(dedup, place, (events, source), &mut rejected) {
                 draft.undo(dedup);
                 return Err(cause);
@@ -111,11 +122,14 @@ impl AdmittedBatch {
             return Ok(AdmissionOutcome::Undecided(submission, draft.undecided));
         }
         let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = *submission;
+        let is_none = atomic && !rejected.is_empty();
+        if is_none {
+            rejected.extend(aborted(&decoded, &rejected));
+        }
         rejected.sort_by_key(|one| one.index);
         if decoded.is_webhook {
             rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
         }
-        let is_none = atomic && !rejected.is_empty();
         // A dry run, and a batch that fails as a whole, are judged as if they were taken, because an
         // event's verdict depends on those before it. Then index and ledger get everything back.
         if is_none || dry_run {
@@ -188,7 +202,7 @@ impl AdmittedBatch {
     fn judge_events(
         &mut self,
         dedup: &mut DedupState,
-        (group, knows_former): (usize, bool),
+        GroupPlace { group, knows_former, gives_seq }: GroupPlace,
         (events, source): (&NamespaceEvents, &SourceBytes),
         rejected: &mut Vec<RejectedEvent>,
     ) -> Result<(), WalError> {
@@ -213,6 +227,7 @@ impl AdmittedBatch {
             types_max: *types_max,
             former,
             same,
+            gives_seq,
             asks: Vec::new(),
         };
         // Pushed before the first look-up, so that an error finds everything to undo.
@@ -383,6 +398,8 @@ struct NamespaceState<'a> {
     former: &'a [FormerKey],
     /// Rows that were compared and say the same.
     same: &'a [(usize, EquivalentEvent)],
+    /// Whether an event that another one conflicts with keeps its `seq`.
+    gives_seq: bool,
     /// Rows that another content of their id may say the same as, and its `seq`.
     asks: Vec<(usize, u64)>,
 }
@@ -407,7 +424,10 @@ impl NamespaceState<'_> {
                 return Ok(EventVerdict::Repeat(seen.seq));
             }
             self.asks.push((row, seen.seq));
-            return Ok(EventVerdict::Refused(RefusalReason::Conflict { seq: seen.seq }));
+            let is_given = self.gives_seq || seen.seq < taken.first_seq;
+            return Ok(EventVerdict::Refused(RefusalReason::Conflict {
+                seq: is_given.then_some(seen.seq),
+            }));
         }
         if let Some(former) = former
             && let Some(seen) = self.index.get(former.key.id)?

@@ -4,16 +4,20 @@ use arrow::{
     array::{Array, AsArray},
     record_batch::RecordBatch,
 };
-use icecore_lake::event::{NamespaceEvents, RejectedEvent, SourceBytes, dead_letter};
+use icecore_lake::event::{DecodedBody, NamespaceEvents, RejectedEvent, SourceBytes, dead_letter};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use std::collections::HashSet;
 
 /// Why a sound event is not taken.
 #[derive(Clone, Debug)]
 pub(super) enum RefusalReason {
-    /// The id is taken by other content.
+    /// The id is taken by other content: of the event with this `seq`, or of one before it in a
+    /// request that gives none.
     Conflict {
-        seq: u64,
+        seq: Option<u64>,
     },
+    /// Another event of its atomic batch is refused.
+    BatchAborted,
     TooManyTypes {
         types_max: usize,
     },
@@ -29,6 +33,7 @@ impl RefusalReason {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::BatchAborted => ErrorCode::BatchAborted,
             Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
             Self::NameTaken { .. } => ErrorCode::InvalidNamespace,
             Self::Forbidden => ErrorCode::Forbidden,
@@ -37,7 +42,9 @@ impl RefusalReason {
 
     fn text(&self, namespace: &Namespace) -> String {
         match self {
-            Self::Conflict { seq } => format!(
+            Self::Conflict { seq: None } => "the id belongs to an earlier event of this request, whose content differs; send changed content under a new id".to_owned(),
+            Self::BatchAborted => "another event of the atomic batch was refused; correct that one and send the batch again".to_owned(),
+            Self::Conflict { seq: Some(seq) } => format!(
                 "the id belongs to the event with seq {seq}, whose content differs; send changed content under a new id"
             ),
             Self::TooManyTypes { types_max } => format!(
@@ -62,6 +69,17 @@ pub fn forbidden(events: &NamespaceEvents, source: &SourceBytes) -> Vec<Rejected
     (0..events.keys.len())
         .map(|row| refuse(events, source, row, &RefusalReason::Forbidden))
         .collect()
+}
+
+/// The events of an atomic batch that fall with the `refused` ones.
+#[must_use]
+pub fn aborted(decoded: &DecodedBody, refused: &[RejectedEvent]) -> Vec<RejectedEvent> {
+    let refused: HashSet<u32> = refused.iter().map(|one| one.index).collect();
+    let of_group = |events: &NamespaceEvents| -> Vec<RejectedEvent> {
+        let rows = (0..events.keys.len()).filter(|row| !refused.contains(&events.index[*row]));
+        rows.map(|row| refuse(events, &decoded.source, row, &RefusalReason::BatchAborted)).collect()
+    };
+    decoded.accepted.iter().flat_map(of_group).collect()
 }
 
 /// One row as a refused event.

@@ -406,8 +406,11 @@ async fn an_atomic_batch_with_a_bad_event_leaves_no_trace() {
     server.take(body("a/x=1")).await;
     let before = *server.wal.durable().borrow();
     let receipt = server.take(atomic("a/y:new c/z a/x=2 !a a/y=9")).await;
-    let expected = "dup 0; ; 2 CONFLICT gone, 3 TS_WINDOW gone, 4 CONFLICT gone";
+    let expected = "dup 0; ; 0 BATCH_ABORTED gone, 1 BATCH_ABORTED gone, 2 CONFLICT gone, 3 TS_WINDOW gone, 4 CONFLICT gone";
     assert_eq!(line(&receipt), expected);
+    let reason = |at: usize| &receipt.refused[at].reason;
+    assert!(reason(2).contains("event with seq 1,"), "{}", reason(2));
+    assert!(reason(4).contains("an earlier event of this request"), "no seq was given");
     assert_eq!(*server.wal.durable().borrow(), before);
     // Neither ids, nor counters, nor the claim on a name are left.
     assert_eq!(line(&server.take(atomic("a/y=5 C/z")).await), "dup 0; a 2-2, C 1-1; ");

@@ -215,7 +215,8 @@ async fn each_event_must_be_in_a_namespace_that_its_sender_may_send_to() {
     // With all or none, none. Where the request's own namespace is closed to the sender, too, the
     // token's keeps what is refused.
     let (status, reply) = guarded.post(&sender, "/ingest?atomic=true", &events).await;
-    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (400, 2), "{reply}");
+    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (400, 4), "{reply}");
+    assert_eq!(reply["errors"][0]["code"], "BATCH_ABORTED", "{reply}");
     let foreign =
         json!([{"id": "5", "type": "a"}, {"id": "6"}, {"id": "7", "type": "a", "ns": "mine"}]);
     let (status, reply) =
@@ -235,7 +236,8 @@ async fn each_event_must_be_in_a_namespace_that_its_sender_may_send_to() {
     let (status, reply) = guarded
         .call_in(Method::POST, &sender, "/ingest?atomic=true", &foreign, Some("other"))
         .await;
-    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (400, 2), "{reply}");
+    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (400, 3), "{reply}");
+    assert_eq!(reply["errors"][2]["code"], "BATCH_ABORTED", "{reply}");
     assert_eq!(guarded.rows("mine", "SELECT count(*) FROM events").await, json!([[3]]));
     let (status, _) = guarded.get(&guarded.admin, "/v1/other/tables").await;
     assert_eq!(status, 404, "nothing was made of the foreign name");

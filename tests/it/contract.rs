@@ -49,7 +49,13 @@ async fn an_atomic_batch_is_all_or_nothing() {
     let server = TestServer::start().await;
     let body = json!({ "events": [{ "id": "1", "type": "ok" }, { "id": "2" }] });
     let (status, reply) = server.ingest_at("/ingest?atomic=true", &body).await;
-    assert_eq!(status, 400, "{reply}");
+    assert_eq!((status, &reply["errors"][0]["code"]), (400, &json!("BATCH_ABORTED")), "{reply}");
+    assert_eq!(reply["errors"][1]["code"], "MISSING_TYPE", "{reply}");
+    let body = json!([{ "id": "2", "type": "a" }, { "id": "2", "type": "b" }]);
+    let (_, reply) = server.ingest_at("/ingest?atomic=true", &body).await;
+    let codes = [&reply["errors"][0]["code"], &reply["errors"][1]["code"]];
+    assert_eq!(codes, ["BATCH_ABORTED", "CONFLICT"], "{reply}");
+    assert!(!reply["errors"][1]["reason"].as_str().unwrap().contains("seq"), "none was given");
     let (status, _) =
         server.ingest_at("/ingest?atomic=true", &json!([{ "id": "1", "type": "ok" }])).await;
     assert_eq!(status, 200);

@@ -157,9 +157,14 @@ async fn one_type_too_many_is_kept_as_it_came_and_an_atomic_batch_keeps_nothing(
     let kept = server.kept("default", &letter(&reply)).await;
     assert_eq!(kept, json!(["default", "TOO_MANY_TYPES", event]));
     let path = format!("{}/ingest?atomic=true", server.url);
-    let reply: Value =
-        server.http.post(path).body(body).send().await.unwrap().json().await.unwrap();
-    assert!(reply["errors"][0]["deadLetter"].is_null(), "{reply}");
+    let body = format!(r#"[{{"type":"a","id":"3"}},{event}]"#);
+    let response = server.http.post(path).body(body).send().await.unwrap();
+    assert_eq!(response.status(), 400);
+    let reply: Value = response.json().await.unwrap();
+    let errors: Vec<_> = reply["errors"].as_array().unwrap().iter().collect();
+    let codes: Vec<_> = errors.iter().map(|error| json!([error["id"], error["code"]])).collect();
+    assert_eq!(codes, [json!(["3", "BATCH_ABORTED"]), json!(["2", "TOO_MANY_TYPES"])], "{reply}");
+    assert!(errors.iter().all(|error| error["deadLetter"].is_null()), "{reply}");
     assert_eq!(server.rows("default", "SELECT count(*) FROM dead_letters").await, json!([[1]]));
     server.stop().await;
 }

@@ -106,6 +106,55 @@ async fn an_event_that_is_written_in_another_way_is_a_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_repeated_members_the_last_one_is_compared() {
+    let server = TestServer::start().await;
+    for (number, (first, again, other)) in [
+        (r#""type":"a","type":"b""#, r#""type":"b""#, r#""type":"b","type":"a""#),
+        (
+            r#""type":"t","actor":"x","actor":"y""#,
+            r#""actor":"y","type":"t""#,
+            r#""actor":"y","actor":"x","type":"t""#,
+        ),
+        (
+            r#""type":"t","data":{"a":1,"a":2}"#,
+            r#""type":"t","data":{"a":2}"#,
+            r#""type":"t","data":{"a":2,"a":1}"#,
+        ),
+        (
+            r#""type":"t","more":[{"a":1,"b":0,"a":2}]"#,
+            r#""type":"t","more":[{"b":0,"a":2}]"#,
+            r#""type":"t","more":[{"a":2,"b":0,"a":1}]"#,
+        ),
+        (
+            r#""type":"t","more":1,"more":2"#,
+            r#""type":"t","mor\u0065":2"#,
+            r#""type":"t","more":2,"more":1"#,
+        ),
+        (
+            r#""type":"t","data":{"a":1},"data":null"#,
+            r#""type":"t""#,
+            r#""type":"t","data":null,"data":{"a":1}"#,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let event = |members: &str| format!("{{\"id\":\"{number}\",{members}}}");
+        assert_eq!(send_text(&server, &event(first)).await.0, 200);
+        for _ in 0..2 {
+            for same in [first, again] {
+                let (status, reply) = send_text(&server, &event(same)).await;
+                assert_eq!((status, &reply["duplicates"]), (200, &json!(1)), "{same}: {reply}");
+            }
+            let (_, reply) = send_text(&server, &event(other)).await;
+            assert_eq!(reply["errors"][0]["code"], "CONFLICT", "{other}: {reply}");
+            server.commit("default").await;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stored_whole_event_and_one_of_the_same_body_are_compared_too() {
     let server = TestServer::start().await;
     let body = r#"[{"id":"b","type":"t","extra":{"n":1}},{"id":"b","type":"t","extra":{"n":1.0}},{"id":"c","type":"t"},{"id":"b","type":"t","extra":{"n":2}}]"#;

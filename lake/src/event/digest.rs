@@ -1,8 +1,8 @@
 //! What a JSON text says, as a number: two texts that say the same have the same digest.
 //!
 //! The order and spelling of members, white space, escapes and the way a number is written do not
-//! matter, and a member that is null counts as one that is not there. Numbers are compared exactly,
-//! however large or small: never as floating point.
+//! matter, and a member that is null counts as one that is not there; of several members with one name
+//! the last counts. Numbers are compared exactly, however large or small: never as floating point.
 
 use crate::event::json::{self, JsonKind, JsonScanner, JsonValue};
 use std::borrow::Cow;
@@ -29,14 +29,14 @@ pub(crate) fn object(value: JsonValue<'_>, mut counts: impl FnMut(&str) -> bool)
         return digest(value);
     }
     let mut sum = tagged(b'{', b"");
-    json::each_member(value, |member| {
+    for member in json::last_of_each(&json::members_of(value)).iter() {
         let name = text(member.name);
         if member.value.kind != JsonKind::Null && counts(&name) {
             let mut pair = digest(member.value).to_le_bytes().to_vec();
             pair.extend_from_slice(name.as_bytes());
             sum = sum.wrapping_add(tagged(b':', &pair));
         }
-    });
+    }
     sum
 }
 

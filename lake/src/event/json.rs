@@ -3,8 +3,10 @@
 //! Leaves meaning to `normalize`. A value it hands out is valid JSON (RFC 8259) and nested no
 //! deeper than asked; a hostile text costs neither stack nor memory.
 
+mod repeats;
 mod text;
 
+pub(crate) use repeats::last_of_each;
 use std::borrow::Cow;
 use text::{after_escape, lone_surrogate, unescape};
 pub(crate) use text::{push_string, without_lone_surrogates};

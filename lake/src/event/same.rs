@@ -88,7 +88,8 @@ impl ComparedRow<'_> {
 /// What an object says for a column, by any of its names, as text.
 fn member_of(object: &str, column: &str) -> Option<String> {
     let mut found = None;
-    json::each_member(json::one_value(object)?, |member| {
+    let members = json::members_of(json::one_value(object)?);
+    json::last_of_each(&members).iter().for_each(|member| {
         let known = member.name.text().and_then(|name| names::find(&name));
         let filled = known.and_then(|known| KNOWN_EVENTS.get(known.slot));
         if filled.is_some_and(|filled| filled.name == column)
@@ -153,26 +154,25 @@ fn whole(payload: &str) -> Option<u128> {
 /// Whether all that a whole event says is in the columns of its row.
 fn is_in_columns(payload: &str, said: &ComparedRow<'_>) -> bool {
     let Some(event) = json::one_value(payload) else { return false };
-    let mut all = true;
-    json::each_member(event, |member| {
+    let members = json::members_of(event);
+    json::last_of_each(&members).iter().all(|member| {
         let name = member.name.text().unwrap_or_default();
         if member.value.kind == json::JsonKind::Null || !counts(&name) {
-            return;
+            return true;
         }
         let slot = names::find(&name).map(|known| known.slot);
         let slot = slot.map(|slot| {
             let moved = names::CLOUD_EVENT_COLUMNS.iter().find(|(from, _)| *from == slot);
             moved.map_or(slot, |(_, to)| *to)
         });
-        all &= match slot {
+        match slot {
             Some(slot) if slot < COLUMNS => said.text(KNOWN_EVENTS[slot].name).is_some(),
             // Version 0.1.0 did not keep what every CloudEvent says.
             Some(names::SPEC_VERSION) => true,
             Some(names::CONTENT_TYPE) => member.value.raw == "\"application/json\"",
             _ => false,
-        };
-    });
-    all
+        }
+    })
 }
 
 fn has_same_columns(old: &ComparedRow<'_>, new: &ComparedRow<'_>) -> bool {

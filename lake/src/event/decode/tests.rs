@@ -539,6 +539,8 @@ fn the_content_hash_sees_values_and_neither_order_nor_space_between_members() {
         r#" { "data" : {"x":1} ,
             "id":"1", "type" :"a" } "#,
         r#"{"id":"1","type":"a","data":{"x":1},"_meta":{"retries":1},"batchId":"b"}"#,
+        r#"{"id":"0","type":"b","data":{"x":1},"id":"1","type":"a"}"#,
+        r#"{"data":{"x":2},"id":"1","type":"a","d\u0061ta":{"x":3},"data":{"x":1}}"#,
     ] {
         assert_eq!(keys(same), base, "{same}");
     }
@@ -548,6 +550,7 @@ fn the_content_hash_sees_values_and_neither_order_nor_space_between_members() {
         r#"{"id":"1","type":"b","data":{"x":1}}"#,
         r#"{"id":"1","type":"a"}"#,
         r#"{"id":"1","type":"a","data":{"x":1},"actor":"me"}"#,
+        r#"{"id":"1","type":"a","data":{"x":1},"type":"b"}"#,
     ] {
         assert_eq!(keys(other)[0].id, base[0].id);
         assert_ne!(keys(other)[0].content, base[0].content, "{other}");
@@ -737,6 +740,29 @@ fn debezium_keeps_what_the_event_says_itself() {
         check(&event, &format!("type=debezium.{event_type} collection=t payload={event}"));
     }
     check(r#"{"op":"c","after":{"id":1}}"#, r#"type=cdc.insert op=c after={"id":1}"#);
+}
+
+#[test]
+fn an_op_that_is_no_change_of_a_row_is_null() {
+    for (members, shown) in [
+        (r#""op":"truncate","collection":"o""#, "type=cdc.update collection=o"),
+        (r#""op":7,"store":"s""#, "type=cdc.update store=s"),
+        (
+            r#""op":"merge","collection":"o","after":{"a":1}"#,
+            r#"type=cdc.insert collection=o after={"a":1}"#,
+        ),
+        (
+            r#""op":"x","store":"s","data":{"op":"c","key":"k"}"#,
+            r#"type=cdc.update store=s data={"op":"c","key":"k"}"#,
+        ),
+    ] {
+        let event = format!("{{{members}}}");
+        check(&event, &format!("{shown} payload={event}"));
+    }
+    // Without `op`, the records say what happened.
+    check(r#"{"store":"s"}"#, "type=cdc.update op=u store=s");
+    check(r#"{"op":null,"store":"s"}"#, "type=cdc.update op=u store=s");
+    check(r#"{"store":"s","after":{}}"#, "type=cdc.insert op=c store=s after={}");
 }
 
 #[test]

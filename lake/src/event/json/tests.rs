@@ -8,6 +8,25 @@ fn check(text: &str, expected: bool) {
 }
 
 #[test]
+fn of_several_members_with_one_name_the_last_counts() {
+    let many = (0..100).map(|n| format!("\"m{n}\":{n}")).collect::<Vec<_>>().join(",");
+    for (object, expected) in [
+        ("{}".to_owned(), "{}".to_owned()),
+        (r#"{"a":1,"b":2}"#.to_owned(), r#"{"a":1,"b":2}"#.to_owned()),
+        (r#"{"a":1,"b":2,"a":3}"#.to_owned(), r#"{"b":2,"a":3}"#.to_owned()),
+        (r#"{"a":1,"\u0061":null}"#.to_owned(), r#"{"\u0061":null}"#.to_owned()),
+        (r#"{"\u0061":1,"":2,"a":3,"":4}"#.to_owned(), r#"{"a":3,"":4}"#.to_owned()),
+        (format!("{{{many}}}"), format!("{{{many}}}")),
+        (format!("{{\"m99\":0,{many}}}"), format!("{{{many}}}")),
+    ] {
+        let members = members_of(one_value(&object).unwrap());
+        let last = last_of_each(&members);
+        let texts: Vec<&str> = last.iter().map(|member| member.text).collect();
+        assert_eq!(format!("{{{}}}", texts.join(",")), expected);
+    }
+}
+
+#[test]
 fn only_json_is_read() {
     for text in [
         "null",

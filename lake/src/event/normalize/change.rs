@@ -162,7 +162,8 @@ impl<'a> EventDraft<'_, 'a> {
 
     /// What the event is where it has no type but says that it is a change.
     pub(super) fn change_without_type(&mut self) {
-        let said = self.value(names::OP).and_then(|value| op(&value.text()?));
+        let word = self.value(names::OP);
+        let said = word.and_then(|value| op(&value.text()?));
         let is_somewhere =
             self.value(names::STORE).is_some() || self.value(names::COLLECTION).is_some();
         if said.is_none() && !is_somewhere {
@@ -176,9 +177,15 @@ impl<'a> EventDraft<'_, 'a> {
             }
         });
         if said.is_none() {
-            self.is_lossy |= self.value(names::OP).is_some();
             self.forget(names::OP);
-            self.put(names::OP, CellValue::Text(Cow::Borrowed(op)));
+            match word {
+                None => self.put(names::OP, CellValue::Text(Cow::Borrowed(op))),
+                // A word for something else: the column is null, whatever the type and `data` say.
+                Some(_) => {
+                    self.is_lossy = true;
+                    self.filled.add(names::OP);
+                }
+            }
         }
         self.change.event_type = Some(event_type(op));
         self.change.ts = self.own_time();
@@ -340,8 +347,9 @@ impl<'a> EventDraft<'_, 'a> {
             let is_source = bare == "source" && !is_cloud_event;
             !is_source && !IN_IDENTITY.contains(&bare) && !NOT_CONTENT.contains(&name)
         };
+        let top = json::last_of_each(self.top);
         let members =
-            self.top.iter().filter(|member| attribute(member).is_none() && counts(member.name.raw));
+            top.iter().filter(|member| attribute(member).is_none() && counts(member.name.raw));
         members.fold(0, |sum: u64, member| {
             let text = format!("{}:{}", member.name.raw, member.value.raw);
             sum.wrapping_add(xxh3_64(text.as_bytes()))

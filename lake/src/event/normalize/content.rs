@@ -3,17 +3,17 @@
 //! It is made of the text, because it is made of every event. What it calls another content may still
 //! say the same in other words: `same` compares those.
 
-use crate::event::json::JsonMember;
+use crate::event::json::{JsonMember, last_of_each};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Members that may differ between two sends of one event: the batch, notes on sending.
 pub(crate) const NOT_CONTENT: [&str; 5] =
     ["\"_meta\"", "\"meta\"", "\"retries\"", "\"batchId\"", "\"batch_id\""];
 
-/// The sum of the members' hashes, so that their order does not matter.
+/// The sum of the hashes of the members that count, so that their order does not matter.
 pub(super) fn content(members: &[JsonMember<'_>]) -> u64 {
     let mut sum = 0_u64;
-    for member in members {
+    for member in last_of_each(members).iter() {
         if NOT_CONTENT.contains(&member.name.raw) {
             continue;
         }

@@ -1,0 +1,47 @@
+//! Of several members with one name the last one counts.
+
+use super::{JsonKind, JsonMember};
+use std::{borrow::Cow, collections::HashSet};
+
+/// Most members whose names are compared one with another.
+const COMPARED_MAX: usize = 64;
+
+/// The members that count, in their order: of each name the last.
+#[inline]
+pub(crate) fn last_of_each<'m, 'a>(members: &'m [JsonMember<'a>]) -> Cow<'m, [JsonMember<'a>]> {
+    if !may_repeat(members) {
+        return Cow::Borrowed(members);
+    }
+    let mut seen = HashSet::with_capacity(members.len());
+    let is_new = |member: &&JsonMember<'a>| seen.insert(member.name.text().unwrap_or_default());
+    let mut last: Vec<JsonMember<'a>> = members.iter().rev().filter(is_new).copied().collect();
+    last.reverse();
+    Cow::Owned(last)
+}
+
+/// Whether two members may have one name; mostly told by a bit for each name that was seen.
+#[inline]
+fn may_repeat(members: &[JsonMember<'_>]) -> bool {
+    if COMPARED_MAX < members.len() {
+        return true;
+    }
+    let mut seen = 0_u128;
+    members.iter().enumerate().any(|(at, member)| {
+        let bit = 1 << place(member.name.raw);
+        let is_taken = seen & bit != 0;
+        seen |= bit;
+        let before = &members[..at];
+        member.name.kind == JsonKind::Escaped
+            || (is_taken && before.iter().any(|other| other.name.raw == member.name.raw))
+    })
+}
+
+/// The place of a name, with its quotes, among 128 bits.
+#[inline]
+fn place(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let byte = |at: usize| u32::from(bytes.get(at).copied().unwrap_or_default());
+    let length = bytes.len();
+    let mixed = length as u32 + 7 * byte(1) + 31 * byte(length / 2) + 61 * byte(length - 2);
+    mixed % u128::BITS
+}
