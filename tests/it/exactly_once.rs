@@ -106,6 +106,37 @@ async fn an_event_that_is_written_in_another_way_is_a_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_was_only_the_arrival_is_not_compared() {
+    let server = TestServer::start().await;
+    let plain = |id: &str| format!(r#"{{"id":"{id}","type":"t","data":{{"n":1}}}}"#);
+    // As `wal export` writes it.
+    let exported = |id: &str| {
+        let ts = r#""2026-11-28T20:00:00Z""#;
+        format!(r#"{{"id":"{id}","type":"t","ts":{ts},"ns":"default","data":{{"n":1}}}}"#)
+    };
+    let send = async |text: String| {
+        let response = server.post("/ingest?backfill=true", "application/json", text).await;
+        response.json::<serde_json::Value>().await.unwrap()
+    };
+    let whole = |text: String| text.replace("\"data\"", "\"more\"");
+    for (first, again) in [
+        (plain("a"), exported("a")),
+        (exported("b"), plain("b")),
+        (whole(plain("c")), whole(exported("c"))),
+        (whole(exported("d")), whole(plain("d"))),
+    ] {
+        assert_eq!(send(first).await["duplicates"], 0);
+        let reply = send(again.clone()).await;
+        assert_eq!(reply["duplicates"], 1, "{again}: {reply}");
+    }
+    for other in [exported("b"), whole(exported("d"))] {
+        let reply = send(other.replace("20:00:00", "20:00:01")).await;
+        assert_eq!(reply["errors"][0]["code"], "CONFLICT", "{other}: {reply}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_repeated_members_the_last_one_is_compared() {
     let server = TestServer::start().await;
     for (number, (first, again, other)) in [
