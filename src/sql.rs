@@ -32,7 +32,6 @@ use icecore_lake::{
 };
 use icecore_schemas::{
     as_of::AsOf,
-    names::Namespace,
     query::SqlRequest,
     service_table::{EVENTS_TABLE, ServiceTables},
 };
@@ -83,7 +82,7 @@ struct SqlInner {
 #[derive(Debug)]
 struct QueryContext {
     asker: QueryOwner,
-    namespace: Namespace,
+    levels: Vec<String>,
     reach: QueryScope,
     request: SqlRequest,
 }
@@ -112,14 +111,14 @@ impl Sql {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Starts a query. Its time runs from here to its last row. `token` is who asks, if there is
-    /// access control.
+    /// Starts a query over the tables of a namespace, given by its levels in the catalog. Its time
+    /// runs from here to its last row. `token` is who asks, if there is access control.
     ///
     /// # Errors
     /// [`SqlError`]
     pub async fn query(
         &self,
-        namespace: &Namespace,
+        levels: &[String],
         reach: QueryScope,
         token: Option<&str>,
         request: SqlRequest,
@@ -129,12 +128,12 @@ impl Sql {
         let signal = QuerySignal::new(wanted.min(inner.options.timeout_max));
         // Before it takes a place from others.
         if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
-            Box::pin(inner.wait_for(namespace, min_seq, signal.deadline())).await?;
+            Box::pin(inner.wait_for(levels, min_seq, signal.deadline())).await?;
         }
-        let asker =
-            QueryOwner { namespace: namespace.name().to_owned(), token: token.map(str::to_owned) };
-        let reach = reach.within(namespace);
-        let question = QueryContext { asker, namespace: namespace.clone(), reach, request };
+        let namespace = levels.join(".");
+        let reach = reach.within(&namespace);
+        let asker = QueryOwner { namespace, token: token.map(str::to_owned) };
+        let question = QueryContext { asker, levels: levels.to_vec(), reach, request };
         let query = {
             let signal = Arc::clone(&signal);
             |out| async move { inner.run(question, &signal, out).await }
@@ -243,7 +242,7 @@ impl SqlInner {
 
     async fn start(
         &self,
-        QueryContext { asker, namespace, reach, request }: QueryContext,
+        QueryContext { asker, levels, reach, request }: QueryContext,
         signal: &Arc<QuerySignal>,
         usage: &QueryUsage,
         audit: AuditPages,
@@ -262,7 +261,7 @@ impl SqlInner {
         let stop = QueryStop::new(Arc::clone(signal), Box::new(slot));
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let (mut wanted, names_system) =
-            references::wanted(&statement.statement, &namespace, reach)?;
+            references::wanted(&statement.statement, &levels.join("."), reach)?;
         if names_system && as_of.is_some() {
             let text = "as_of does not apply to tables of `system`; filter by their time instead";
             return Err(SqlError::Invalid(text.to_owned()));
@@ -273,7 +272,7 @@ impl SqlInner {
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let (view, pin) = self.sources().view(&namespace, &wanted, as_of.as_ref()).await?;
+        let (view, pin) = self.sources().view(&levels, &wanted, as_of.as_ref()).await?;
         if let Some(min_seq) = request.min_seq {
             min_seq::check(&view, min_seq)?;
         }

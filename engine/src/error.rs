@@ -1,7 +1,7 @@
 //! Why a query fails, as its sender is told.
 
 use icecore_lake::table::as_of::AsOfError;
-use icecore_schemas::{as_of::InvalidAsOf, error_code::ErrorCode, names::Namespace};
+use icecore_schemas::{as_of::InvalidAsOf, error_code::ErrorCode};
 use serde::{Deserialize, Serialize};
 
 /// Why a query failed.
@@ -17,9 +17,9 @@ pub enum SqlError {
     /// The snapshot is not there.
     #[error("{0}")]
     NotFound(String),
-    /// The namespace is not there.
+    /// The namespace, named here, is not there.
     #[error("namespace `{0}` has no events")]
-    NoNamespace(Namespace),
+    NoNamespace(String),
     /// A table is there, but its metadata file is gone or broken. The text names the file.
     #[error("{0}")]
     Unreadable(String),

@@ -5,7 +5,6 @@ use datafusion::{
     common::TableReference,
     sql::{parser, resolve::resolve_table_references, sqlparser::ast},
 };
-use icecore_schemas::names::Namespace;
 
 /// What a query may name beside the tables of its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +19,8 @@ impl QueryScope {
     /// The same for a query of this namespace: one that is called as the schema of such tables keeps
     /// its own, and from there the others are not seen.
     #[must_use]
-    pub fn within(self, namespace: &Namespace) -> Self {
-        if namespace.name() == audit::SCHEMA { Self::Namespace } else { self }
+    pub fn within(self, namespace: &str) -> Self {
+        if namespace == audit::SCHEMA { Self::Namespace } else { self }
     }
 }
 
@@ -40,7 +39,7 @@ pub enum WantedTables {
 /// [`SqlError::Invalid`] for a table outside of its namespace and reach.
 pub fn wanted(
     statement: &ast::Statement,
-    namespace: &Namespace,
+    namespace: &str,
     reach: QueryScope,
 ) -> Result<(WantedTables, bool), SqlError> {
     let statement = parser::Statement::Statement(Box::new(statement.clone()));
@@ -63,7 +62,7 @@ pub fn wanted(
                 names_system = true;
             }
             TableReference::Partial { schema, .. } | TableReference::Full { schema, .. }
-                if schema.as_ref() != namespace.name() =>
+                if schema.as_ref() != namespace =>
             {
                 return Err(outside(&reference, namespace));
             }
@@ -78,9 +77,8 @@ pub fn wanted(
     Ok((wanted, names_system))
 }
 
-fn outside(reference: &TableReference, namespace: &Namespace) -> SqlError {
+fn outside(reference: &TableReference, namespace: &str) -> SqlError {
     SqlError::Invalid(format!(
-        "table `{reference}` is outside namespace `{namespace}`; write the table's name alone, or as `{}.table`",
-        namespace.name()
+        "table `{reference}` is outside namespace `{namespace}`; write the table's name alone, or as `{namespace}.table`"
     ))
 }

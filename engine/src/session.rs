@@ -147,7 +147,7 @@ impl QuerySessions {
         deadline: Instant,
     ) -> Result<SessionContext, SqlError> {
         self.growth.sweep();
-        let namespace = view.namespace.name();
+        let namespace = &view.namespace;
         let schema = MemorySchemaProvider::new();
         for table in &view.tables {
             let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;

@@ -6,10 +6,7 @@
 use crate::error::SqlError;
 use iceberg::spec::TableMetadata;
 use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
-use icecore_schemas::{
-    names::Namespace,
-    service_table::{RecordKind, ServiceTable, ServiceTables},
-};
+use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
 use serde::{Deserialize, Serialize, Serializer, ser::Error};
 use serde_json::Value;
 use std::sync::Arc;
@@ -34,8 +31,8 @@ pub struct TableView {
 /// The tables of a namespace as a query sees them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct View {
-    /// The namespace.
-    pub namespace: Namespace,
+    /// The name of the namespace: its levels with points between.
+    pub namespace: String,
     /// The tables that were wanted.
     pub tables: Vec<TableView>,
     /// Tables that are there and cannot be read, with what is wrong.
@@ -47,7 +44,7 @@ pub struct View {
 impl View {
     /// A view of a namespace, without tables.
     #[must_use]
-    pub fn of(namespace: Namespace) -> Self {
+    pub fn of(namespace: String) -> Self {
         Self { namespace, tables: Vec::new(), unreadable: Vec::new(), has_system: false }
     }
 

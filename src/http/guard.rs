@@ -5,7 +5,10 @@
 //! refusal depends on names alone, so what is foreign and what is missing answer alike.
 //! [`Principal`] is in the extensions of every request that passes, but for routes that ask nothing.
 
-use crate::http::{AppState, error::ApiError, namespaces, record};
+use crate::{
+    http::{AppState, error::ApiError, namespaces, record},
+    sql::view,
+};
 use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
     http::{header, request::Parts},
@@ -28,8 +31,8 @@ pub enum RouteNeed {
     AnyToken,
     /// This action in the namespace of events that the path names.
     In(Action),
-    /// This action in the namespace of the catalog that the path names, which may have several
-    /// levels; its handler finds it as [`CatalogNamespace`].
+    /// This action in the namespace of the catalog that the path names: as its events do, by its
+    /// name, or by several levels. Its handler finds it as [`CatalogNamespace`].
     InCatalog(Action),
     /// This action in some namespace; the handler looks where.
     Somewhere(Action),
@@ -123,20 +126,37 @@ pub async fn catalog_levels(
     namespace: &str,
 ) -> Result<Vec<String>, ApiError> {
     let written: Vec<String> = namespace.split(NAMESPACE_SEPARATOR).map(str::to_owned).collect();
-    // One level may be the text that events carry. It is the catalog's name where there is one, but
-    // only who may know of that learns it.
+    // One level may be the text that events carry.
     let carried = Namespace::parse(namespace).ok().filter(|_| written.len() == 1);
     let found = match carried {
-        Some(carried)
-            if !principal.may(action, &written)
-                || app.catalog.metastore().namespace(&written).await?.is_none() =>
-        {
-            levels(&carried)
-        }
+        Some(carried) if means_events(app, principal, action, &carried).await? => levels(&carried),
         _ => written,
     };
     allow_named(app, principal, action, &found).await?;
     Ok(found)
+}
+
+/// Whether a text means the namespace of the events that carry it, and not the catalog's of exactly
+/// this name: where there are such events, or the catalog has no such name. Only who may use the
+/// catalog's learns of it.
+async fn means_events(
+    app: &AppState,
+    principal: &Principal,
+    action: Action,
+    carried: &Namespace,
+) -> Result<bool, ApiError> {
+    let written = vec![carried.text().to_owned()];
+    if carried.text() == carried.name()
+        || !principal.may(action, &written)
+        || app.catalog.metastore().namespace(&written).await?.is_none()
+    {
+        return Ok(true);
+    }
+    if !principal.may(action, &levels(carried)) {
+        return Ok(false);
+    }
+    let (owner, _) = view::claim(&app.wal, &app.catalog, carried).await?;
+    Ok(owner.as_ref() == Some(carried))
 }
 
 /// As [`allow_levels`]; who may not know of the namespace is told which others there are.

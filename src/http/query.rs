@@ -1,9 +1,11 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
-use crate::http::{AppState, body, error::ApiError, namespaces, parse_namespace};
+use crate::http::{
+    AppState, body, error::ApiError, guard::CatalogNamespace, namespaces, parse_namespace,
+};
 use axum::{
     body::Body,
-    extract::{Extension, Path, State},
+    extract::{Extension, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -40,12 +42,11 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 pub async fn query(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
-    Path(namespace): Path<String>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let namespace = parse_namespace(&namespace)?;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -70,9 +71,12 @@ pub async fn query(
     };
     // Whoever calls while access control is off has no token.
     let token = Some(principal.id()).filter(|id| *id != Principal::anonymous().id());
-    let answer = match app.sql.query(&namespace, reach, token, request).await.map_err(refused) {
+    let answer = match app.sql.query(&levels, reach, token, request).await.map_err(refused) {
         Ok(answer) => answer,
         Err(error @ SqlError::NoNamespace(_)) => {
+            if let [level] = &levels[..] {
+                parse_namespace(level)?;
+            }
             return Err(namespaces::with_others(&app, &principal, error.into()).await);
         }
         Err(error) => return Err(error.into()),

@@ -123,7 +123,7 @@ pub const ROUTES: &[Route] = &[
     options("/webhooks/{provider}", Open, |m| on(m, webhooks::handshake))
         .about(HANDSHAKE)
         .answers_media(&[], HANDSHAKE_ANSWER),
-    post("/v1/{namespace}/sql", In(Read), |m| on(m, query::query))
+    post("/v1/{namespace}/sql", InCatalog(Read), |m| on(m, query::query))
         .about("Query a namespace; and `system.audit`, the audit log, for who is admin everywhere")
         .takes::<SqlRequest>()
         .answers_media(

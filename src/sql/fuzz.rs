@@ -243,7 +243,10 @@ async fn check(house: &House, case: &Case) {
     let request =
         SqlRequest { sql: case.sql.clone(), params: case.params.clone(), ..SqlRequest::default() };
     let outcome = async {
-        let answer = house.sql.query(&house.ns, QueryScope::Namespace, None, request).await?;
+        let answer = house
+            .sql
+            .query(&[house.ns.name().to_owned()], QueryScope::Namespace, None, request)
+            .await?;
         answer.batches.try_for_each(|_| async { Ok(()) }).await
     };
     if let Err(error) = outcome.await {

@@ -2,7 +2,7 @@
 
 use crate::sql::SqlInner;
 use icecore_engine::{error::SqlError, references::WantedTables, view::View};
-use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
+use icecore_schemas::service_table::EVENTS_TABLE;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,14 +15,14 @@ impl SqlInner {
     /// Returns once a query sees the event of this `seq`.
     pub(super) async fn wait_for(
         &self,
-        namespace: &Namespace,
+        levels: &[String],
         min_seq: u64,
         deadline: Instant,
     ) -> Result<(), SqlError> {
         let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
         let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
         loop {
-            let (view, _pin) = self.sources().view(namespace, &wanted, None).await?;
+            let (view, _pin) = self.sources().view(levels, &wanted, None).await?;
             match check(&view, min_seq) {
                 Err(_) if Instant::now() + SEQ_WAIT_STEP < patience => {
                     tokio::time::sleep(SEQ_WAIT_STEP).await;

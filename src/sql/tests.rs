@@ -30,6 +30,7 @@ use icecore_lake::{
 };
 use icecore_schemas::{
     error_code::ErrorCode,
+    names::Namespace,
     service_table::{DEAD_LETTERS_TABLE, RecordKind, ServiceTables},
 };
 use serde_json::json;
@@ -42,6 +43,10 @@ use tempfile::TempDir;
 
 const NOW_MS: i64 = 1_760_000_000_000;
 const HOUR_US: i64 = 3_600_000_000;
+
+fn levels(namespace: &Namespace) -> Vec<String> {
+    vec![namespace.name().to_owned()]
+}
 
 /// A log, a catalog and queries over both; flushed by hand.
 pub(super) struct House {
@@ -166,7 +171,8 @@ impl House {
     }
 
     async fn ask(&self, request: SqlRequest) -> Result<Vec<RecordBatch>, SqlError> {
-        let answer = self.sql.query(&self.ns, QueryScope::Namespace, None, request).await?;
+        let answer =
+            self.sql.query(&levels(&self.ns), QueryScope::Namespace, None, request).await?;
         answer.batches.try_collect().await
     }
 
@@ -275,7 +281,7 @@ async fn an_answer_goes_on_while_its_records_are_committed_and_trimmed() {
     }
     let answer = house
         .sql
-        .query(&house.ns, QueryScope::Namespace, None, asked("SELECT id FROM events"))
+        .query(&levels(&house.ns), QueryScope::Namespace, None, asked("SELECT id FROM events"))
         .await
         .unwrap();
     house.commit().await;
@@ -495,7 +501,7 @@ async fn time_travel_shows_a_snapshot_and_nothing_of_the_log() {
     house.check_refused(at(count, json!("nobody")), "NotFound").await;
     let answer = house
         .sql
-        .query(&house.ns, QueryScope::Namespace, None, at(count, json!(first)))
+        .query(&levels(&house.ns), QueryScope::Namespace, None, at(count, json!(first)))
         .await
         .unwrap();
     assert_eq!(answer.snapshot, Some(first));
@@ -549,7 +555,7 @@ async fn a_catalog_name_finds_the_rows_of_its_owner() {
     let count = async || {
         let answer = house
             .sql
-            .query(&by_name, QueryScope::Namespace, None, asked("SELECT id FROM events"))
+            .query(&levels(&by_name), QueryScope::Namespace, None, asked("SELECT id FROM events"))
             .await
             .unwrap();
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
@@ -647,7 +653,8 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
     .await;
     house.take(1..201);
     let million = asked("SELECT a.id FROM events a, events b, events c");
-    let held = house.sql.query(&house.ns, QueryScope::Namespace, None, million).await.unwrap();
+    let held =
+        house.sql.query(&levels(&house.ns), QueryScope::Namespace, None, million).await.unwrap();
     let patient = asked("SELECT count(*) FROM events");
     house.check_refused(patient, "Busy(\"too many other queries of namespace `shop_example`").await;
     assert_eq!(house.count("SELECT 1").await, 1, "a statement without a table does not wait");

@@ -54,17 +54,17 @@ impl ViewSources<'_> {
     /// [`SqlError::Invalid`] for a table that is not, and for a time in the future.
     pub async fn view(
         self,
-        namespace: &Namespace,
+        levels: &[String],
         wanted: &WantedTables,
         as_of: Option<&AsOf>,
     ) -> Result<(View, LogPin), SqlError> {
         let pin = self.wal.pin();
-        let mut view = View::of(namespace.clone());
+        let mut view = View::of(levels.join("."));
         if *wanted == WantedTables::Named(Vec::new()) {
             return Ok((view, pin));
         }
-        let Some(home) = ResolvedNamespace::find(self, namespace).await? else {
-            return Err(SqlError::NoNamespace(namespace.clone()));
+        let Some(home) = ResolvedNamespace::find(self, levels).await? else {
+            return Err(SqlError::NoNamespace(view.namespace));
         };
         let names = match wanted {
             WantedTables::All => home.table_names(self).await?,
@@ -89,7 +89,9 @@ impl ViewSources<'_> {
 
 /// A namespace that is there: in the catalog, in the log, or both.
 struct ResolvedNamespace {
-    namespace: Namespace,
+    levels: Vec<String>,
+    /// Whose events its tables have or may get; none where only other engines have tables.
+    events: Option<Namespace>,
 }
 
 /// The namespace that has the catalog name of this one, as its events name it, whether it is in the
@@ -118,11 +120,20 @@ pub async fn claim(
     catalog: &Catalog,
     asked: &Namespace,
 ) -> Result<(Option<Namespace>, bool), CatalogError> {
+    claim_of(wal, catalog, &[asked.name().to_owned()], Some(asked)).await
+}
+
+async fn claim_of(
+    wal: &Wal,
+    catalog: &Catalog,
+    levels: &[String],
+    asked: Option<&Namespace>,
+) -> Result<(Option<Namespace>, bool), CatalogError> {
     // Before the catalog is asked: what is committed meanwhile is gone from the log.
     let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
     let logged =
-        waiting.filter(|found| found.name() == asked.name()).max_by_key(|found| found == asked);
-    let levels = vec![asked.name().to_owned()];
+        waiting.filter(|found| levels == [found.name()]).max_by_key(|found| Some(found) == asked);
+    let levels = levels.to_vec();
     let properties = catalog.metastore().namespace(&levels).await?;
     let noted = properties.as_ref();
     let owner = noted.and_then(|properties| Namespace::from_properties(&levels, properties));
@@ -132,21 +143,43 @@ pub async fn claim(
 impl ResolvedNamespace {
     async fn find(
         ViewSources { wal, catalog, .. }: ViewSources<'_>,
-        asked: &Namespace,
+        levels: &[String],
     ) -> Result<Option<Self>, SqlError> {
-        let found = owner(wal, catalog, asked).await.map_err(|cause| internal(&cause))?;
-        Ok(found.map(|namespace| Self { namespace }))
+        let claim = claim_of(wal, catalog, levels, None).await;
+        let (owner, is_there) = claim.map_err(|cause| internal(&cause))?;
+        if owner.is_none() && !is_there {
+            return Ok(None);
+        }
+        let own = || match levels {
+            [level] => Namespace::parse(level).ok().filter(|own| own.name() == level),
+            _ => None,
+        };
+        Ok(Some(Self { levels: levels.to_vec(), events: owner.or_else(own) }))
+    }
+
+    /// The table of ours of this name, where the namespace may have it.
+    fn service_table<'a>(&self, tables: &'a ServiceTables, name: &str) -> Option<&'a ServiceTable> {
+        self.events.as_ref().and_then(|_| tables.named(name))
+    }
+
+    /// As its events name it, or as the catalog does.
+    fn name(&self) -> String {
+        self.events
+            .as_ref()
+            .map_or_else(|| self.levels.join("."), |events| events.text().to_owned())
     }
 
     /// Every table there is, ours also before they are in the catalog.
     async fn table_names(&self, sources: ViewSources<'_>) -> Result<Vec<String>, SqlError> {
-        let levels = vec![self.namespace.name().to_owned()];
-        let mut names = match sources.catalog.metastore().tables(&levels).await {
+        let mut names = match sources.catalog.metastore().tables(&self.levels).await {
             Ok(names) => names,
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
             Err(cause) => return Err(internal(&cause)),
         };
-        names.extend(sources.tables.iter().filter_map(ServiceTable::fixed_name).map(str::to_owned));
+        if self.events.is_some() {
+            let ours = sources.tables.iter().filter_map(ServiceTable::fixed_name);
+            names.extend(ours.map(str::to_owned));
+        }
         names.sort();
         names.dedup();
         Ok(names)
@@ -161,7 +194,7 @@ impl ResolvedNamespace {
         let listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         Ok(SqlError::Invalid(format!(
             "table `{name}` does not exist in namespace `{}`; it has {}",
-            self.namespace,
+            self.name(),
             listed.join(", ")
         )))
     }
@@ -172,10 +205,10 @@ impl ResolvedNamespace {
         name: &str,
         as_of: Option<&AsOf>,
     ) -> Result<Option<TableView>, SqlError> {
-        let named = tables.named(name);
+        let named = self.service_table(tables, name);
         // The log first, see above.
-        let mut tail = match named {
-            Some(table) if as_of.is_none() => wal.records(table.kind, &self.namespace, 0),
+        let mut tail = match (named, &self.events) {
+            (Some(table), Some(events)) if as_of.is_none() => wal.records(table.kind, events, 0),
             _ => Vec::new(),
         };
         faults.hit("sql.after_list").map_err(|cause| SqlError::Internal(cause.to_string()))?;
@@ -216,14 +249,18 @@ impl ResolvedNamespace {
             Some(Err(TableMismatch::Unmarked)) => false,
             Some(Err(cause @ TableMismatch::Column(_))) => {
                 let error = &cause as &dyn std::error::Error;
-                tracing::warn!(namespace = %self.namespace, error, "the rows of the log cannot be shown");
+                tracing::warn!(
+                    namespace = self.name(),
+                    error,
+                    "the rows of the log cannot be shown"
+                );
                 false
             }
         }
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
-        let levels = NamespaceIdent::new(self.namespace.name().to_owned());
+        let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) else { return Ok(None) };
         let table = TableIdent::new(levels, name.to_owned());
         match catalog.tables().load(&table).await {
             Ok(loaded) => Ok(Some(loaded)),

@@ -68,6 +68,62 @@ async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
     server.stop().await;
 }
 
+/// Makes a table of another engine with one column.
+async fn create_table(server: &TestServer, levels: &[&str], column: &str) {
+    let body = json!({"namespace": levels});
+    let made = call(server, Method::POST, "/catalog/v1/namespaces", &body).await;
+    assert_eq!(made.0, 200, "{made:?}");
+    let path = levels.join("%1F").replace(' ', "%20");
+    let field = json!({"id": 1, "name": column, "type": "long", "required": false});
+    let body = json!({"name": "t", "schema": {"type": "struct", "fields": [field]}});
+    let made =
+        call(server, Method::POST, &format!("/catalog/v1/namespaces/{path}/tables"), &body).await;
+    assert_eq!(made.0, 200, "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_reads_the_namespace_that_every_other_route_means() {
+    let server = TestServer::start().await;
+    for levels in [&["Sales"][..], &["sales"], &["a b"], &["größe"], &["lake"], &["lake", "raw"]]
+    {
+        create_table(&server, levels, &format!("of {}", levels.join("."))).await;
+    }
+    let columns = async |path: &str, sql: &str| {
+        let (status, answer) = server.query(path, &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{path} {sql}: {answer}");
+        answer["columns"].clone()
+    };
+    for (path, name) in [
+        ("Sales", "Sales"),
+        ("sales", "sales"),
+        ("SALES", "sales"),
+        ("a%20b", "a b"),
+        ("gr%C3%B6%C3%9Fe", "größe"),
+        ("lake", "lake"),
+        ("lake%1Fraw", "lake.raw"),
+    ] {
+        let expected = json!([{"name": format!("of {name}"), "type": "bigint"}]);
+        assert_eq!(columns(path, "SELECT * FROM t").await, expected, "{path}");
+        assert_eq!(columns(path, &format!("SELECT * FROM \"{name}\".t")).await, expected, "{path}");
+    }
+    // No event has such a namespace, so there is no table of ours in it.
+    let (status, answer) = server.query("a%20b", &json!({"sql": "SELECT * FROM events"})).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("it has `t`"), "{answer}");
+    for (path, expected) in [("lake%1Fnone", 404), ("no%20such", 404), ("%00", 400)] {
+        assert_eq!(
+            server.query(path, &json!({"sql": "SELECT * FROM t"})).await.0,
+            expected,
+            "{path}"
+        );
+    }
+    // Events that carry the text mean their own.
+    assert_eq!(send(&server, "SALES", 0..2).await.0, 200);
+    assert_eq!(server.rows("SALES", "SELECT count(*) FROM events").await, json!([[2]]));
+    assert_eq!(columns("Sales", "SELECT * FROM t").await[0]["name"], json!("of Sales"));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_name_tells_nobody_whose_it_is() {
     let guarded = Guarded::start().await;

@@ -69,7 +69,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
         tail: vec![record(1), record(2)],
         last_seq: u64::MAX,
     };
-    let mut view = View::of(Namespace::parse("shop.example").unwrap());
+    let mut view = View::of("shop_example".to_owned());
     view.has_system = true;
     view.unreadable.push(("broken".to_owned(), SqlError::Unreadable("gone".to_owned())));
     view.tables.push(table.clone());
@@ -94,7 +94,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
 
 #[test]
 fn a_table_without_metadata_is_sent_too() {
-    let mut view = View::of(Namespace::parse("a").unwrap());
+    let mut view = View::of("a".to_owned());
     let (name, ours) = ("events".to_owned(), Some(RecordKind::Events));
     let table =
         TableView { name, metadata: None, snapshot_id: None, ours, tail: Vec::new(), last_seq: 0 };

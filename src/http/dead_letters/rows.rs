@@ -2,7 +2,7 @@
 //!
 //! Ids and states are read without payloads: those are most of the bytes, and are asked for alone.
 
-use crate::http::{AppState, error::ApiError};
+use crate::http::{AppState, error::ApiError, guard};
 use arrow::{
     array::{Array, AsArray},
     compute::cast,
@@ -253,7 +253,7 @@ async fn select(
     params: Vec<Value>,
 ) -> Result<QueryAnswer, ApiError> {
     let request = SqlRequest { sql, params, ..SqlRequest::default() };
-    Ok(app.sql.query(namespace, QueryScope::Namespace, None, request).await?)
+    Ok(app.sql.query(&guard::levels(namespace), QueryScope::Namespace, None, request).await?)
 }
 
 /// A row of [`newest`]; none for one that another engine wrote with a state of its own.

@@ -5,7 +5,7 @@
 //! conflict.
 
 use crate::{
-    http::AppState,
+    http::{AppState, guard},
     ingest::{IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent},
 };
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
@@ -86,7 +86,8 @@ async fn stored(
         ..SqlRequest::default()
     };
     let read = async {
-        let answer = app.sql.query(&events.namespace, QueryScope::Namespace, None, request).await?;
+        let levels = guard::levels(&events.namespace);
+        let answer = app.sql.query(&levels, QueryScope::Namespace, None, request).await?;
         answer.batches.try_collect::<Vec<RecordBatch>>().await
     };
     let batches = match read.await {
