@@ -1,7 +1,7 @@
 //! Rows that are acknowledged but in no snapshot yet: read from the log's files while the query
 //! runs, a few records at a time.
 
-use crate::view::ServiceTableView;
+use crate::{floats, view::ServiceTableView};
 use arrow::{
     array::{ArrayRef, RecordBatchOptions, new_null_array},
     compute::{cast, concat_batches},
@@ -106,7 +106,8 @@ fn read(
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         columns.push(match batch.column_by_name(field.name()) {
-            Some(column) => cast(column, field.data_type())?,
+            // As files are read: an answer does not change with a commit.
+            Some(column) => floats::normal(&cast(column, field.data_type())?),
             None => new_null_array(field.data_type(), batch.num_rows()),
         });
     }

@@ -6,6 +6,9 @@ use datafusion::common::ScalarValue;
 /// Most values for the places of a statement.
 const PARAMS_MAX: usize = 10_000;
 
+/// Digits of the largest integer of 64 bits without a sign.
+const U64_DIGITS: u8 = 20;
+
 /// Values for `$1`, `$2`, …; each use of one is a copy.
 pub(super) fn values(
     params: &[serde_json::Value],
@@ -29,9 +32,10 @@ fn parameter(value: &serde_json::Value) -> Result<ScalarValue, SqlError> {
     match value {
         serde_json::Value::Null => Ok(ScalarValue::Null),
         serde_json::Value::Bool(value) => Ok(ScalarValue::Boolean(Some(*value))),
-        serde_json::Value::Number(number) => Ok(match number.as_i64() {
-            Some(value) => ScalarValue::Int64(Some(value)),
-            None => ScalarValue::Float64(number.as_f64()),
+        serde_json::Value::Number(number) => Ok(match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => ScalarValue::Int64(Some(value)),
+            (None, Some(value)) => ScalarValue::Decimal128(Some(value.into()), U64_DIGITS, 0),
+            (None, None) => ScalarValue::Float64(number.as_f64()),
         }),
         serde_json::Value::String(text) => Ok(ScalarValue::Utf8(Some(text.clone()))),
         serde_json::Value::Array(_) | serde_json::Value::Object(_) => {

@@ -1,6 +1,7 @@
 //! What a plan is made into before the engine settles its types.
 
 pub mod branches;
+pub mod casts;
 pub mod correlated;
 pub mod exact;
 pub mod instants;
@@ -25,7 +26,8 @@ fn of_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionErro
     let done = plan.map_expressions(|expr| {
         let name = names.save(&expr);
         let done = expr.transform_up(|part| {
-            correlated::of_expr(part)?
+            casts::of_expr(part, &schema)?
+                .transform_data(correlated::of_expr)?
                 .transform_data(|part| instants::of_expr(part, &schema))?
                 .transform_data(|part| exact::of_expr(part, &schema))?
                 .transform_data(|part| branches::of_expr(part, &schema))

@@ -62,6 +62,31 @@ async fn check(file: &str) {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn there_is_one_zero_before_a_commit_as_after_it() {
+    let server = TestServer::start().await;
+    let sent = r#"{"events":[{"id":"1","type":"a","ns":"n","duration_ms":0.0},{"id":"2","type":"a","ns":"n","duration_ms":-0.0}]}"#;
+    assert_eq!(server.post("/ingest", "application/json", sent).await.status(), 200);
+    let zeros = "SELECT count(*), count(DISTINCT duration_ms), count(*) FILTER (WHERE duration_ms < 0) \
+                 FROM events WHERE duration_ms = 0";
+    for place in ["the log", "a data file"] {
+        assert_eq!(server.rows("n", zeros).await, json!([[2, 1, 0]]), "{place}");
+        server.commit("n").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn integers_in_params_are_exact() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..1)).await;
+    let sql = "SELECT CAST($1 AS text), CAST($2 AS text)";
+    let asked = json!({ "sql": sql, "params": [u64::MAX, i64::MIN] });
+    let (_, answer) = server.query("shop.example", &asked).await;
+    assert_eq!(answer["rows"], json!([[u64::MAX.to_string(), i64::MIN.to_string()]]), "{answer}");
+    server.stop().await;
+}
+
 fn is_as_expected(expected: &str, status: u16, answer: &Value) -> bool {
     let (kind, expected) = expected.split_at(2);
     match kind {

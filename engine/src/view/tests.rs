@@ -1,5 +1,5 @@
 use super::*;
-use icecore_schemas::service_table::SERVICE_TABLES;
+use icecore_schemas::{names::Namespace, service_table::SERVICE_TABLES};
 use serde_json::json;
 use std::path::PathBuf;
 
