@@ -15,7 +15,7 @@ const HEADER_PARTS: [&str; 10] = [
 ];
 
 /// Names of members that are credentials wherever they stand, in lower case without separators.
-const MEMBERS: [&str; 34] = [
+const MEMBERS: [&str; 41] = [
     "authorization",
     "proxyauthorization",
     "cookie",
@@ -50,6 +50,13 @@ const MEMBERS: [&str; 34] = [
     "passwd",
     "privatekey",
     "bearertoken",
+    "token",
+    "pwd",
+    "jwt",
+    "secret",
+    "secretkey",
+    "passphrase",
+    "sessiontoken",
 ];
 
 /// Query parameters that are credentials, in lower case without separators.
@@ -107,6 +114,12 @@ pub(super) fn is_secret_header(name: &str) -> bool {
 
 pub(super) fn is_secret_member(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && MEMBERS.contains(&letters(name).as_str())
+}
+
+/// Whether a name before a colon in a text is that of a header with a credential.
+pub(super) fn is_secret_line(name: &str) -> bool {
+    let headers = ["authorization", "proxyauthorization", "cookie", "setcookie", "xapikey"];
+    headers.contains(&letters(name).as_str())
 }
 
 pub(super) fn is_secret_parameter(name: &str) -> bool {

@@ -9,6 +9,13 @@ fn check(event: &str, expected: &str) {
     assert_eq!(redact(&found), None, "{found}");
 }
 
+/// Checks a member of an event, and the place that is noted.
+fn check_place(member: &str, expected: &str, place: &str) {
+    let event = format!("{{\"type\":\"tail\",{member}}}");
+    let meta = format!(r#""_meta":{{"redacted":["{place}"]}}"#);
+    check(&event, &format!("{{\"type\":\"tail\",{expected},{meta}}}"));
+}
+
 #[test]
 fn credentials_are_found_in_every_form_of_headers() {
     for (member, expected, place) in [
@@ -68,15 +75,43 @@ fn credentials_are_found_in_every_form_of_headers() {
             r#""message":["{\"headers\":{\"cookie\":\"REDACTED\"}}"]"#,
             "message.headers.cookie",
         ),
+    ] {
+        check_place(member, expected, place);
+    }
+}
+
+#[test]
+fn credentials_are_found_outside_of_headers_and_in_text() {
+    for (member, expected, place) in [
+        (
+            r#""nested":[{"name":"Set-Cookie","value":"a"},{"name":"plan","value":"b"}]"#,
+            r#""nested":[{"name":"Set-Cookie","value":"REDACTED"},{"name":"plan","value":"b"}]"#,
+            "nested.Set-Cookie",
+        ),
+        (
+            r#""header":{"value":"a","name":"Authorization"}"#,
+            r#""header":{"value":"REDACTED","name":"Authorization"}"#,
+            "header.Authorization",
+        ),
+        (r#""s":"{\"token\":\"a\"}""#, r#""s":"{\"token\":\"REDACTED\"}""#, "s.token"),
+        (r#""x":{"pwd":"a","n":1}"#, r#""x":{"pwd":"REDACTED","n":1}"#, "x.pwd"),
+        (
+            r#""message":["config: {\"api_key\":\"a\"} [1] {x {\"n\":1}"]"#,
+            r#""message":["config: {\"api_key\":\"REDACTED\"} [1] {x {\"n\":1}"]"#,
+            "message.api_key",
+        ),
+        (
+            r#""message":["x {\"headers\":{\"authorization\":\"a\"}} y"]"#,
+            r#""message":["x {\"headers\":{\"authorization\":\"REDACTED\"}} y"]"#,
+            "message.headers.authorization",
+        ),
         (
             r#""h\u0065aders":{"c\u006fokie":"a"}"#,
             r#""h\u0065aders":{"c\u006fokie":"REDACTED"}"#,
             "headers.cookie",
         ),
     ] {
-        let event = format!("{{\"type\":\"tail\",{member}}}");
-        let meta = format!(r#""_meta":{{"redacted":["{place}"]}}"#);
-        check(&event, &format!("{{\"type\":\"tail\",{expected},{meta}}}"));
+        check_place(member, expected, place);
     }
 }
 
@@ -107,6 +142,13 @@ fn credentials_are_found_in_urls_wherever_they_stand() {
         ("https://x/?X-Amz-Signature=a", "https://x/?X-Amz-Signature=REDACTED", "X-Amz-Signature"),
         ("https://x/?api%5Fkey=a", "https://x/?api%5Fkey=REDACTED", "api_key"),
         ("sent Bearer abcdefgh12345678.x to x", "sent Bearer REDACTED to x", "bearer"),
+        ("sent Bearer eyJabc.def.ghi to x", "sent Bearer REDACTED to x", "bearer"),
+        (
+            "> Authorization: Basic dTpw ok\\n> Accept: x",
+            "> Authorization: REDACTED\\n> Accept: x",
+            "Authorization",
+        ),
+        ("é cookie:sid=a; b=c", "é cookie:REDACTED", "cookie"),
     ] {
         let event = format!(r#"{{"type":"tail","url":"{text}"}}"#);
         let meta = format!(r#""_meta":{{"redacted":["url.{name}"]}}"#);
@@ -119,9 +161,11 @@ fn what_is_no_credential_stays() {
     for event in [
         r#"{"type":"tail","url":"https://x/?page=2&q=token"}"#,
         r#"{"type":"tail","headers":{"user-agent":"Mozilla","accept":"*/*",":authority":"x"}}"#,
-        r#"{"type":"tail","key":"k","code":7,"token":1,"headers":{"cookie":null,"authorization":""}}"#,
+        r#"{"type":"tail","key":"k","code":7,"tokens":1,"headers":{"cookie":null,"authorization":""}}"#,
         r#"{"type":"tail","id":"https://x/?token=a","url":"mailto:a@b","m":"why? x = 1"}"#,
         r#"{"type":"tail","scheduledTime":1,"cron":"* * * * *"}"#,
+        r#"{"type":"tail","m":"the bearer certificate. and cookie:","n":"token: none {\"a\":1}"}"#,
+        r#"{"type":"tail","metric":{"name":"sessions","value":1}}"#,
         "{}",
         "[1,\"cookie\"]",
     ] {

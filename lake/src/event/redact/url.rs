@@ -1,15 +1,17 @@
 //! Credentials in URLs, wherever in a text these are: query parameters, also percent-encoded inside
-//! of other URLs, the user before the host, and bearer tokens.
+//! of other URLs, the user before the host, bearer tokens, and headers on a line of a log.
 
 use super::{
     REDACTED,
-    names::{NAME_BYTES_MAX, is_secret_parameter},
+    names::{NAME_BYTES_MAX, is_secret_line, is_secret_parameter},
 };
 use percent_encoding::percent_decode_str;
 use std::ops::Range;
 
 /// Shortest word after `Bearer` that is taken for a token.
 const BEARER_BYTES_MIN: usize = 16;
+/// The same for a word that has what words of a language do not have.
+const SHORT_BEARER_BYTES_MIN: usize = 6;
 
 /// The text without credentials, and the names of those it had; none if it had none.
 pub(super) fn redact(text: &str) -> Option<(String, Vec<String>)> {
@@ -17,6 +19,7 @@ pub(super) fn redact(text: &str) -> Option<(String, Vec<String>)> {
     users(text, &mut found);
     parameters(text, &mut found);
     bearers(text, &mut found);
+    headers(text, &mut found);
     found.retain(|(range, _)| !range.is_empty() && &text[range.clone()] != REDACTED);
     if found.is_empty() {
         return None;
@@ -124,8 +127,30 @@ fn bearers(text: &str, found: &mut Vec<(Range<usize>, String)>) {
         let start = at + WORD.len();
         let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"-._~+/=|:".contains(b);
         let length = bytes[start..].iter().take_while(|b| is_token(b)).count();
-        if BEARER_BYTES_MIN <= length {
+        let word = &bytes[start..start + length];
+        let is_odd = |at: usize| {
+            let is_inside = 0 < at && at + 1 < length;
+            word[at].is_ascii_digit() || (is_inside && !word[at].is_ascii_alphabetic())
+        };
+        let is_short = SHORT_BEARER_BYTES_MIN <= length && (0..length).any(is_odd);
+        if BEARER_BYTES_MIN <= length || is_short {
             found.push((start..start + length, "bearer".to_owned()));
         }
+    }
+}
+
+/// `Authorization: …` and the like, to the end of the line or of what is in quotes.
+fn headers(text: &str, found: &mut Vec<(Range<usize>, String)>) {
+    for (colon, _) in text.match_indices(':') {
+        let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b);
+        let bytes = text.as_bytes()[..colon].iter().rev().take(NAME_BYTES_MAX);
+        let name = &text[colon - bytes.take_while(|b| is_part(b)).count()..colon];
+        if !is_secret_line(name) {
+            continue;
+        }
+        let value = text[colon + 1..].trim_start_matches(' ');
+        let start = text.len() - value.len();
+        let end = value.find(['\n', '\r', '"', '\'']).unwrap_or(value.len());
+        found.push((start..start + end, name.to_owned()));
     }
 }

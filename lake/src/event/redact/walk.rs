@@ -13,6 +13,8 @@ use std::borrow::Cow;
 const FOLLOWED_MAX: usize = 600;
 /// How often text in a text is read as JSON.
 const INNER_MAX: usize = 3;
+/// How many places in a text are tried as the start of JSON.
+const LINE_STARTS_MAX: usize = 32;
 /// Longest pair of a name and a value, in bytes.
 const PAIR_BYTES_MAX: usize = 64 << 10;
 /// Longest name of a place, in bytes.
@@ -130,7 +132,8 @@ impl<'a> RedactionWalk<'a> {
             self.path = join(&self.path, &name);
             self.path.truncate(self.path.floor_char_boundary(PLACE_BYTES_MAX));
         }
-        let is_pair = is_object && is_in_array && inherited != NameMeaning::Other;
+        // In an object of headers `name` may be one of them.
+        let is_pair = is_object && (is_in_array || inherited == NameMeaning::Other);
         let pair = if is_pair { pair_name(&self.text[start..]) } else { None };
         self.levels.push(JsonLevel {
             is_object,
@@ -187,9 +190,7 @@ impl<'a> RedactionWalk<'a> {
         } else if self.inner < INNER_MAX && is_json(text) {
             RedactionWalk::inside(text, place, self.inner + 1)
         } else {
-            url::redact(text).map(|(clean, names)| {
-                (clean, names.iter().map(|name| join(&place, name)).collect())
-            })
+            self.clean_line(text, &place)
         };
         let Some((clean, places)) = clean else {
             self.at = end;
@@ -199,6 +200,36 @@ impl<'a> RedactionWalk<'a> {
         let mut quoted = String::with_capacity(clean.len() + 2);
         push_string(&mut quoted, &clean);
         self.put(end, &quoted);
+    }
+
+    /// The same for a text that is no JSON, but may have some in it.
+    fn clean_line(&self, text: &str, place: &str) -> Option<(String, Vec<String>)> {
+        let (mut line, mut places) = match url::redact(text) {
+            None => (Cow::Borrowed(text), Vec::new()),
+            Some((clean, names)) => {
+                (Cow::Owned(clean), names.iter().map(|name| join(place, name)).collect())
+            }
+        };
+        let (mut from, mut starts) = (0, 0);
+        while self.inner < INNER_MAX
+            && starts < LINE_STARTS_MAX
+            && let Some(at) = line[from..].find(['{', '[']).map(|at| from + at)
+        {
+            starts += 1;
+            let value = JsonScanner::new(&line[at..]).value(json::NESTING_MAX);
+            let Ok(length) = value.map(|value| value.raw.len()) else {
+                from = at + 1;
+                continue;
+            };
+            from = at + length;
+            let inside = RedactionWalk::inside(&line[at..from], place.to_owned(), self.inner + 1);
+            if let Some((clean, found)) = inside {
+                line.to_mut().replace_range(at..from, &clean);
+                from = at + clean.len();
+                places.extend(found);
+            }
+        }
+        (!places.is_empty()).then(|| (line.into_owned(), places))
     }
 
     /// A number or a word.
