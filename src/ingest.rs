@@ -332,8 +332,21 @@ impl Ingest {
     }
 }
 
-/// The highest `seq` of each namespace's events by the ledger of an id folder; empty where there is
-/// none. Blocking.
+/// The highest `seq` of each namespace's events that `log` made durable, by the ledger of an id
+/// folder; empty where there is none, or none of this log. Blocking.
+///
+/// # Errors
+/// The ledger is there and does not open.
+pub fn acknowledged(folder: &Path, log: Uuid) -> Result<HashMap<Namespace, u64>, WalError> {
+    if !folder.is_dir() {
+        return Ok(HashMap::new());
+    }
+    let ledger = ledger::NamespaceLedger::open(folder)?;
+    Ok(if ledger.log() == Some(log) { ledger.acknowledged() } else { HashMap::new() })
+}
+
+/// The highest `seq` that each namespace gave to an event, durable or not, by the ledger of an id
+/// folder; empty where there is none. Blocking.
 ///
 /// # Errors
 /// The ledger is there and does not open.

@@ -23,6 +23,10 @@ const FINE: ClauseVerdict = ControlFlow::Continue(());
 const LEAPING_FRAME: &str =
     "an aggregate over a RANGE frame without the current row (use a join with the other rows)";
 
+/// DataFusion 54 forgets values there.
+const LONG_LEAD: &str =
+    "IGNORE NULLS of `lead` with a distance (use `lag` over the opposite order)";
+
 /// Words that other dialects put behind a table and that change the answer there. Without `AS` they
 /// are no aliases.
 const NOT_AN_ALIAS: &[&str] = &["final", "format", "prewhere", "sample", "settings"];
@@ -330,7 +334,9 @@ fn function(call: &Function) -> ClauseVerdict {
     }
     let (mut is_distinct, mut has_order, mut treats_nulls) =
         (false, false, null_treatment.is_some());
+    let mut has_distance = false;
     if let FunctionArguments::List(list) = args {
+        has_distance = 1 < list.args.len();
         is_distinct = list.duplicate_treatment.is_some();
         for clause in &list.clauses {
             match clause {
@@ -350,6 +356,9 @@ fn function(call: &Function) -> ClauseVerdict {
     }
     if let (true, false, Some(WindowType::WindowSpec(window))) = (is_aggregate, is_window, over) {
         only(may_be_without_rows(window), LEAPING_FRAME)?;
+    }
+    if has_distance && name.to_string().eq_ignore_ascii_case("lead") {
+        only(treats_nulls, LONG_LEAD)?;
     }
     if !is_aggregate && !is_window {
         only(treats_nulls, &format!("IGNORE or RESPECT NULLS of `{name}`"))?;

@@ -110,8 +110,14 @@ fn of_filter(text: &str) -> Option<SqlError> {
             "a condition needs more memory than the query may use".into(),
         ));
     }
-    let text = of_large_regex(reason).unwrap_or_else(|| shortened(reason));
+    let text = of_large_regex(reason).unwrap_or_else(|| shortened(&without_debug(reason)));
     Some(SqlError::Invalid(format!("a condition fails: {text}")))
+}
+
+/// The text in `ArrowError(CastError("…"), Some(""))`, as the reader writes it.
+fn without_debug(reason: &str) -> String {
+    let inner = reason.split_once("Error(\"").and_then(|(_, rest)| rest.rsplit_once("\"), Some("));
+    inner.map_or_else(|| reason.to_owned(), |(text, _)| text.replace("\\\"", "\""))
 }
 
 fn internal(cause: &DataFusionError) -> SqlError {

@@ -5,6 +5,8 @@ pub mod casts;
 pub mod correlated;
 pub mod exact;
 pub mod instants;
+pub mod memberships;
+mod opaque;
 
 use datafusion::{
     common::tree_node::{Transformed, TreeNode},
@@ -30,7 +32,8 @@ fn of_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionErro
                 .transform_data(correlated::of_expr)?
                 .transform_data(|part| instants::of_expr(part, &schema))?
                 .transform_data(|part| exact::of_expr(part, &schema))?
-                .transform_data(|part| branches::of_expr(part, &schema))
+                .transform_data(|part| branches::of_expr(part, &schema))?
+                .transform_data(memberships::of_expr)
         })?;
         Ok(if done.transformed { done.update_data(|expr| name.restore(expr)) } else { done })
     })?;

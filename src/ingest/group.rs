@@ -81,6 +81,14 @@ impl LogGroup {
 }
 
 impl LogGroup {
+    /// Notes what was made durable.
+    pub(super) fn acknowledge(&self, dedup: &mut DedupState) {
+        for taken in &self.taken {
+            let last = taken.first_seq + taken.keys.len() as u64 - 1;
+            dedup.ledger.acknowledge(&taken.namespace, last);
+        }
+    }
+
     /// Gives the numbers back as well: of this group nothing reached the disk.
     pub(super) fn give_back(&self, dedup: &mut DedupState) {
         // Several drafts may have numbers of one namespace; the least of them decides.

@@ -25,6 +25,8 @@ const FILE: &str = "namespaces.json";
 const NEXT: &str = "next";
 /// What is kept for the next ledger; one of a few hundred namespaces fits.
 const ROOM_BYTES: u64 = 64 << 10;
+/// How the last acknowledged `seq` is called beside the numbers of the tables.
+const ACKNOWLEDGED: &str = "acknowledged";
 
 /// One namespace's counters and types.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub(super) struct NamespaceCounters {
     numbers: BTreeMap<RecordKind, u64>,
     /// What every counter begins with.
     start: u64,
+    /// Highest `seq` that was made durable: a group that failed has used its numbers up, too.
+    acknowledged: u64,
     /// Types of its events.
     pub(super) types: HashSet<String>,
 }
@@ -129,6 +133,7 @@ impl NamespaceLedger {
                         *entry.last_mut(table.kind) = *last;
                     }
                 }
+                entry.acknowledged = saved.numbers.get(ACKNOWLEDGED).copied().unwrap_or(0);
                 entry.types = saved.types.into_iter().collect();
             }
         }
@@ -204,12 +209,28 @@ impl NamespaceLedger {
         self.entries.get_mut(namespace).expect("the namespace was claimed before")
     }
 
-    /// Raises a counter: numbers up to `last` are taken.
+    /// Raises a counter: the row `last` is in the log or in a table.
     pub(super) fn raise(&mut self, kind: RecordKind, namespace: &Namespace, last: u64) {
         if let Ok(entry) = self.claim(namespace) {
             let counter = entry.last_mut(kind);
             *counter = last.max(*counter);
+            if kind.counted_as() == RecordKind::Events {
+                entry.acknowledged = last.max(entry.acknowledged);
+            }
         }
+    }
+
+    /// Notes that events up to `last` are durable.
+    pub(super) fn acknowledge(&mut self, namespace: &Namespace, last: u64) {
+        let entry = self.entry(namespace);
+        entry.acknowledged = last.max(entry.acknowledged);
+    }
+
+    /// Highest `seq` of each namespace's events that was made durable; nothing of what earlier
+    /// versions wrote.
+    pub(super) fn acknowledged(&self) -> HashMap<Namespace, u64> {
+        let last = |entry: &NamespaceCounters| entry.acknowledged;
+        self.entries.iter().map(|(namespace, entry)| (namespace.clone(), last(entry))).collect()
     }
 
     /// Highest `seq` of each namespace's events.
@@ -229,6 +250,7 @@ impl NamespaceLedger {
                 numbers: SERVICE_TABLES
                     .iter()
                     .map(|table| (table.name.as_str().to_owned(), entry.last(table.kind)))
+                    .chain([(ACKNOWLEDGED.to_owned(), entry.acknowledged)])
                     .collect(),
                 types: entry.types.iter().cloned().collect(),
             })

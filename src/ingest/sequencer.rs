@@ -215,6 +215,9 @@ impl Sequencer {
         let outcome = self.append(&records).map_err(Arc::new);
         self.squeezed |=
             outcome.as_ref().is_err_and(|cause| matches!(**cause, WalError::Full { .. }));
+        if outcome.is_ok() {
+            group.acknowledge(&mut self.dedup);
+        }
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");
             group.forget(&mut self.dedup);

@@ -136,7 +136,7 @@ pub(super) struct StoreComparison<'a> {
     /// No row has this `seq` or a lower one but those that the tables have.
     pub(super) seq_after: u64,
     /// The highest `seq` of each namespace's events by the ledger of the ids: what is left to go by
-    /// where nothing was noted.
+    /// where nothing was noted, or what was noted is a copy from before.
     pub(super) ledger: HashMap<Namespace, u64>,
 }
 
@@ -164,8 +164,8 @@ impl StoreComparison<'_> {
             let base = self.base(key, marks, metastore.is_some());
             missing.extend(held.missing(key, base, marks.acknowledged));
         }
-        if !is_noted {
-            missing.extend(self.missing_of_ledger(&held));
+        if !is_other_log {
+            missing.extend(self.missing_of_ledger(&held, metastore.is_some()));
         }
         missing.sort();
         StoreFindings { missing, metastore, log }
@@ -180,14 +180,16 @@ impl StoreComparison<'_> {
     }
 
     /// By the ledger, which knows no positions: rows that neither table nor log reach.
-    fn missing_of_ledger(&self, held: &LogContents) -> Vec<MissingRows> {
+    fn missing_of_ledger(&self, held: &LogContents, is_behind: bool) -> Vec<MissingRows> {
         let mut missing = Vec::new();
         for (namespace, given) in &self.ledger {
             let key = (RecordKind::Events, namespace.clone());
-            let table = self.known.tables.get(&key).copied().unwrap_or_default();
+            let marks = self.noted.tables.get(&key).copied().unwrap_or_default();
+            let base = self.base(&key, &marks, is_behind);
             let in_log =
                 held.rows.get(&key).and_then(|rows| rows.last()).map_or(0, |row| row.seqs.1);
-            let first = table.seq.max(in_log).max(self.seq_after) + 1;
+            // What was noted is looked at row by row.
+            let first = base.seq.max(in_log).max(marks.acknowledged.seq) + 1;
             if first <= *given {
                 let (namespace, kind) = (namespace.clone(), RecordKind::Events);
                 missing.push(MissingRows { namespace, kind, first, last: *given });
@@ -386,7 +388,8 @@ pub(super) async fn check_places(config: &Config, catalog: &Catalog) -> Result<(
     Err(CatalogError::Invalid(format!("{other}; {cause}")).into())
 }
 
-/// The highest `seq` of each namespace by the ledger of the ids, where nothing better was noted.
+/// The highest `seq` of each namespace by the ledger of the ids: the last acknowledged one, or the
+/// last one given where nothing was noted.
 ///
 /// # Errors
 /// The ledger is there and does not open.
@@ -394,10 +397,11 @@ pub(super) fn ledger(
     config: &Config,
     noted: &NotedMarks,
 ) -> Result<HashMap<Namespace, u64>, WalError> {
-    if !noted.log.is_nil() {
-        return Ok(HashMap::new());
+    let folder = config.data_dir.join("ids");
+    match noted.log.is_nil() {
+        true => ingest::given(&folder),
+        false => ingest::acknowledged(&folder, noted.log),
     }
-    ingest::given(&config.data_dir.join("ids"))
 }
 
 /// As `namespace shop: seq 3..7`.

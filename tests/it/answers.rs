@@ -87,6 +87,21 @@ async fn integers_in_params_are_exact() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_failing_condition_says_what_failed_in_words() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..3)).await;
+    for place in ["the log", "a data file"] {
+        let sql = json!({ "sql": "SELECT id FROM events WHERE id = 10" });
+        let (status, answer) = server.query("shop.example", &sql).await;
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert!(status == 400 && text.contains("Cannot cast string"), "{place}: {answer}");
+        assert!(!text.contains("Error("), "{place}: {answer}");
+        server.commit("shop.example").await;
+    }
+    server.stop().await;
+}
+
 fn is_as_expected(expected: &str, status: u16, answer: &Value) -> bool {
     let (kind, expected) = expected.split_at(2);
     match kind {

@@ -385,6 +385,26 @@ impl Case {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_are_ahead_of_every_other_store_name_what_is_missing() {
+    let case = Case::new("half", None).await;
+    for store in ["wal", "marks", "db"] {
+        case.put("older", store).await;
+    }
+    let running = case.start().await.unwrap();
+    running.takes_no_events("older log, notes and metastore", "11..20").await;
+    running.server.stop().await;
+    let (config, clock) = (case.config(), Clock::system());
+    let done = accept_loss(&config, &clock, &LossScope::All, false).await.unwrap();
+    let given: Vec<_> = done.given.iter().map(|one| (one.first, one.last)).collect();
+    assert_eq!(given, [(11, 20)], "{done:?}");
+    let running = case.start().await.unwrap();
+    assert_eq!(running.get("/readyz").await.0, 200);
+    // No store knew of the last ten.
+    running.has_all("older log, notes and metastore", 10).await;
+    running.server.stop().await;
+}
+
 struct Running {
     server: Server,
     url: String,

@@ -1,11 +1,11 @@
 //! Casts that Arrow makes in a way of its own: text without a digit as the decimal 0, a number in text as
 //! an interval of months or as microseconds of a day, and numbers as microseconds since 1970, whether
-//! there is such a day or not.
+//! there is such a day or not. And casts of decimals that DataFusion takes for none.
 
-use crate::functions::returned;
+use crate::{functions::returned, prepare::opaque::opaque};
 use arrow::{
     array::{AsArray, StringViewBuilder},
-    datatypes::DataType,
+    datatypes::{DataType, FieldRef},
     error::ArrowError,
 };
 use datafusion::{
@@ -79,15 +79,35 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
             "a number cannot be cast to a date or a time; write to_timestamp(seconds), or cast a text"
         );
     }
+    if drops_digits(&from, field.data_type()) {
+        // DataFusion 54 takes such a cast away where its value is compared.
+        return Ok(Transformed::yes(opaque(expr)));
+    }
     let Some(target) = TextTarget::of(field.data_type()).filter(|_| from.is_string()) else {
         return Ok(Transformed::no(expr));
     };
     let text = Box::new(reading(target, is_try).call(vec![text.as_ref().clone()]));
-    let field = Arc::clone(field);
-    Ok(Transformed::yes(match is_try {
-        true => Expr::TryCast(TryCast { expr: text, field }),
-        false => Expr::Cast(Cast { expr: text, field }),
-    }))
+    Ok(Transformed::yes(cast(text, Arc::clone(field), is_try)))
+}
+
+fn cast(expr: Box<Expr>, field: FieldRef, is_try: bool) -> Expr {
+    match is_try {
+        true => Expr::TryCast(TryCast { expr, field }),
+        false => Expr::Cast(Cast { expr, field }),
+    }
+}
+
+/// Whether several decimals become one value.
+fn drops_digits(from: &DataType, to: &DataType) -> bool {
+    let scale_of = |found: &DataType| match found {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => Some(*scale),
+        integer if integer.is_integer() => Some(0),
+        _ => None,
+    };
+    scale_of(from).zip(scale_of(to)).is_some_and(|(from, to)| to < from)
 }
 
 fn is_of_time(target: &DataType) -> bool {
