@@ -299,7 +299,7 @@ impl Flush {
 /// Whether a record of `namespace` up to `through` is still in the log alone.
 fn is_waiting(wal: &Wal, namespace: &Namespace, through: LogPosition) -> bool {
     SERVICE_TABLES.iter().any(|table| {
-        wal.records(table.kind, namespace, 0).first().is_some_and(|first| first.position <= through)
+        wal.first_position(table.kind, namespace).is_some_and(|first| first <= through)
     })
 }
 

@@ -9,6 +9,7 @@ mod disk;
 pub mod folder;
 mod index;
 pub mod inspect;
+mod listing;
 pub mod marks;
 pub mod quota;
 pub mod ranges;
@@ -276,17 +277,6 @@ impl Wal {
     #[must_use]
     pub fn pin(&self) -> LogPin {
         LogPin { number: self.inner.index().pin(), wal: self.clone() }
-    }
-
-    /// The durable records of one table after `after` that are not trimmed, in order.
-    #[must_use]
-    pub fn records(
-        &self,
-        kind: RecordKind,
-        namespace: &Namespace,
-        after: LogPosition,
-    ) -> Vec<RecordRef> {
-        self.inner.index().records(kind, namespace, after)
     }
 
     /// Every durable record after `after`, of all tables, in order; also trimmed ones, as long as

@@ -203,18 +203,8 @@ impl TableFlush {
         // The time is taken before the list: what is acknowledged in between is in the list, but
         // nothing is promised of it.
         let now_ms = self.clock.now_ms();
-        let mut records = self.wal.records(kind, namespace, after);
-        let mut bytes = 0;
-        let fitting = records
-            .iter()
-            .take_while(|record| {
-                bytes += u64::from(record.length);
-                bytes <= bytes_max
-            })
-            .count()
-            .max(1);
-        let left_ms = records.get(fitting).map(|first_left| first_left.durable_ms);
-        records.truncate(fitting);
+        let (records, left) = self.wal.records_within(kind, namespace, after, bytes_max);
+        let left_ms = left.map(|first_left| first_left.durable_ms);
         let (first, last) = (records.first()?, records.last()?);
         Some(FlushBatch {
             through: last.position,

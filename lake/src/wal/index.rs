@@ -105,16 +105,28 @@ impl LogIndex {
         }
     }
 
-    /// The untrimmed records of a table after `after`.
+    /// The first untrimmed records of a table after `after`, at most `count_max`.
     pub(crate) fn records(
         &self,
         kind: RecordKind,
         namespace: &Namespace,
         after: LogPosition,
+        count_max: usize,
     ) -> Vec<RecordRef> {
         let Some(table) = self.tables.get(&(kind, namespace.clone())) else { return Vec::new() };
         let from = table.queue.partition_point(|slot| slot.position <= after);
-        table.queue.range(from..).map(|slot| self.record(*slot).clone()).collect()
+        let slots = table.queue.range(from..).take(count_max);
+        slots.map(|slot| self.record(*slot).clone()).collect()
+    }
+
+    /// Position of the first untrimmed record of a table.
+    pub(crate) fn first_position(
+        &self,
+        kind: RecordKind,
+        namespace: &Namespace,
+    ) -> Option<LogPosition> {
+        let table = self.tables.get(&(kind, namespace.clone()))?;
+        table.queue.front().map(|slot| slot.position)
     }
 
     /// Every record after `after` whose segment is kept, trimmed or not.

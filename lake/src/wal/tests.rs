@@ -125,6 +125,37 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
+fn a_list_of_many_records_is_whole_and_ends_where_it_should() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    let count = listing::LISTED_AT_ONCE as u64 * 2 + 3;
+    let group: Vec<_> = (0..count).map(|_| sized("a", 10)).collect();
+    writer.append(&group).unwrap();
+    rig.clock.advance_ms(5);
+    writer.append(&[sized("b", 10), sized("a", 10)]).unwrap();
+    let positions = |after, bytes_max| {
+        let (records, left) = wal.records_within(EVENTS, &ns("a"), after, bytes_max);
+        let positions = records.iter().map(|record| record.position);
+        (positions.collect::<Vec<_>>(), left.map(|left| (left.position, left.durable_ms)))
+    };
+    let all: Vec<_> = (1..=count).chain([count + 2]).collect();
+    assert_eq!(positions(0, u64::MAX), (all.clone(), None));
+    assert_eq!(positions(0, 10 * count + 10), (all.clone(), None));
+    let last = Some((count + 2, 1_005));
+    assert_eq!(positions(0, 10 * count), ((1..=count).collect(), last));
+    assert_eq!(positions(3, 19), (vec![4], Some((5, 1_000))));
+    assert_eq!(positions(3, 0), (vec![4], Some((5, 1_000))), "one record at least");
+    assert_eq!(positions(count + 2, 0), (Vec::new(), None));
+    let listed = wal.records(EVENTS, &ns("a"), 0).into_iter().map(|record| record.position);
+    assert_eq!(listed.collect::<Vec<_>>(), all);
+
+    assert_eq!(wal.first_position(EVENTS, &ns("a")), Some(1));
+    wal.trim(EVENTS, &ns("a"), count).unwrap();
+    assert_eq!(wal.first_position(EVENTS, &ns("a")), Some(count + 2));
+    assert_eq!(wal.first_position(RecordKind::DeadLetters, &ns("a")), None);
+}
+
+#[test]
 fn records_are_the_same_after_a_restart() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
