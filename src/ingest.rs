@@ -196,7 +196,7 @@ struct IngestQueue {
     queue_bytes_max: usize,
     stopping: AtomicBool,
     /// Whether the last group could not be written.
-    failing: AtomicBool,
+    failing: Arc<AtomicBool>,
     /// Closed when the thread has done everything.
     ended: watch::Receiver<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -215,10 +215,11 @@ impl Ingest {
         clock: Clock,
         ids: IdGenerator,
     ) -> Result<Self, WalError> {
-        let recover::RecoveredState { dedup, unsaved, age } =
+        let recover::RecoveredState { dedup, unsaved, saved, age } =
             recover::recover(&options, &wal, &clock, ids)?;
         let (queue, messages) = mpsc::channel();
         let folder = options.dedup_folder.clone();
+        let failing = Arc::new(AtomicBool::new(false));
         let sequencer = Sequencer {
             queue: messages,
             bounds: GroupBounds {
@@ -232,9 +233,11 @@ impl Ingest {
             clock,
             unsaved,
             freezing: None,
+            saved,
             takes_events: options.takes_events,
             age,
             squeezed: false,
+            failing: Arc::clone(&failing),
         };
         let (running, ended) = watch::channel(());
         let thread = thread::Builder::new()
@@ -250,7 +253,7 @@ impl Ingest {
                 waiting: Arc::default(),
                 queue_bytes_max: options.queue_bytes_max,
                 stopping: AtomicBool::new(false),
-                failing: AtomicBool::new(false),
+                failing,
                 ended,
                 thread: Mutex::new(Some(thread)),
             }),
@@ -297,15 +300,11 @@ impl Ingest {
         let message = SequencerMessage::Append(submission, share, reply);
         shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
         // Dropped unanswered only when the thread had ended, so nothing was written.
-        let answer = answer.await.unwrap_or(Err(IngestError::Stopping));
-        // A full log says so itself, and has room again without a write.
-        let is_full = |cause: &WalError| matches!(cause, WalError::Full { .. });
-        let failed = matches!(&answer, Err(IngestError::Unavailable(cause)) if !is_full(cause));
-        shared.failing.store(failed, Ordering::Relaxed);
-        answer
+        answer.await.unwrap_or(Err(IngestError::Stopping))
     }
 
-    /// Whether the last write to the log succeeded, or none was tried yet.
+    /// Whether the last write to the log succeeded, or none was tried yet. What needs no write
+    /// changes nothing.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         !self.shared.failing.load(Ordering::Relaxed)

@@ -349,14 +349,8 @@ impl AdmittedBatch {
     }
 
     fn undo(&mut self, dedup: &mut DedupState) {
-        // No later draft has taken a number, so those of events go back. Those of letters stay used:
-        // a gap is harmless.
-        for taken in &self.taken {
-            *dedup.ledger.entry(&taken.namespace).last_mut(RecordKind::Events) -=
-                taken.keys.len() as u64;
-            taken.forget(dedup);
-        }
-        self.new_letters.iter().for_each(|new_letters| new_letters.forget(dedup));
+        self.taken.iter().for_each(|taken| taken.undo(dedup));
+        self.new_letters.iter().for_each(|new_letters| new_letters.undo(dedup));
         for namespace in &self.claimed {
             dedup.ledger.release(namespace);
         }
@@ -364,20 +358,27 @@ impl AdmittedBatch {
 }
 
 impl DeadLetterRows {
-    /// Makes the letters unknown again. Their numbers stay used.
-    pub(super) fn forget(&self, dedup: &mut DedupState) {
+    /// Makes the letters unknown again, and gives their numbers back: those after them are given
+    /// back, too.
+    pub(super) fn undo(&self, dedup: &mut DedupState) {
         self.keys.iter().for_each(|key| dedup.index.forget(*key));
+        let last = dedup.ledger.entry(&self.namespace).last_mut(RecordKind::DeadLetters);
+        *last = (*last).min(self.first - 1);
     }
 }
 
 impl AcceptedRows {
-    /// Makes ids and types unknown again. Their `seq`s stay used.
-    pub(super) fn forget(&self, dedup: &mut DedupState) {
+    /// Makes ids and types unknown again, and gives their `seq`s back: those after them are given
+    /// back, too.
+    pub(super) fn undo(&self, dedup: &mut DedupState) {
         for key in &self.keys {
             dedup.index.forget(key.id);
         }
         let new: HashSet<&String> = self.types.iter().collect();
-        dedup.ledger.entry(&self.namespace).types.retain(|text| !new.contains(text));
+        let entry = dedup.ledger.entry(&self.namespace);
+        entry.types.retain(|text| !new.contains(text));
+        let last = entry.last_mut(RecordKind::Events);
+        *last = (*last).min(self.first_seq - 1);
     }
 }
 

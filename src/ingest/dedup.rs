@@ -266,9 +266,19 @@ impl IdIndex {
         self.runs.insert(at.unwrap_or(0), Arc::new(merged));
     }
 
+    /// Whether the next [`IdIndex::poll`] drops a file.
+    pub(super) fn has_expired(&self, now_ms: i64) -> bool {
+        self.runs.iter().any(|run| run.times.last < self.horizon_ms(now_ms))
+    }
+
+    /// What arrived before it has left the window.
+    fn horizon_ms(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(self.options.window_ms)
+    }
+
     fn expire(&mut self, now_ms: i64) {
-        let horizon = now_ms.saturating_sub(self.options.window_ms);
-        for run in self.runs.extract_if(.., |run| run.times.last < horizon) {
+        let horizon_ms = self.horizon_ms(now_ms);
+        for run in self.runs.extract_if(.., |run| run.times.last < horizon_ms) {
             debug!(ids = run.count, "id index file left the window");
             remove(&run.path);
         }

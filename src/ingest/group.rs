@@ -70,35 +70,18 @@ impl LogGroup {
         records
     }
 
-    /// Makes the group's ids and types unknown again: it was not written. Numbers stay used: after
-    /// a crash a gap is harmless, a reuse is not.
-    pub(super) fn forget(&self, dedup: &mut DedupState) {
-        for taken in &self.taken {
-            taken.forget(dedup);
-        }
-        self.new_letters.iter().for_each(|new_letters| new_letters.forget(dedup));
+    /// Takes the group back: it was not written. What of it may be on the disk does not count as
+    /// soon as the log has a block more, which may have the same numbers and the same positions.
+    pub(super) fn undo(&self, dedup: &mut DedupState) {
+        self.taken.iter().for_each(|taken| taken.undo(dedup));
+        self.new_letters.iter().for_each(|new_letters| new_letters.undo(dedup));
     }
-}
 
-impl LogGroup {
     /// Notes what was made durable.
     pub(super) fn acknowledge(&self, dedup: &mut DedupState) {
         for taken in &self.taken {
             let last = taken.first_seq + taken.keys.len() as u64 - 1;
             dedup.ledger.acknowledge(&taken.namespace, last);
-        }
-    }
-
-    /// Gives the numbers back as well: of this group nothing reached the disk.
-    pub(super) fn give_back(&self, dedup: &mut DedupState) {
-        // Several drafts may have numbers of one namespace; the least of them decides.
-        for taken in self.taken.iter().rev() {
-            let last = dedup.ledger.entry(&taken.namespace).last_mut(RecordKind::Events);
-            *last = (*last).min(taken.first_seq - 1);
-        }
-        for new_letters in self.new_letters.iter().rev() {
-            let last = dedup.ledger.entry(&new_letters.namespace).last_mut(RecordKind::DeadLetters);
-            *last = (*last).min(new_letters.first - 1);
         }
     }
 }

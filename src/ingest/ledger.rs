@@ -35,7 +35,8 @@ pub(super) struct NamespaceCounters {
     numbers: BTreeMap<RecordKind, u64>,
     /// What every counter begins with.
     start: u64,
-    /// Highest `seq` that was made durable: a group that failed has used its numbers up, too.
+    /// Highest `seq` that was made durable. In a ledger of an earlier version a group that failed has
+    /// used its numbers up, too.
     acknowledged: u64,
     /// Types of its events.
     pub(super) types: HashSet<String>,
@@ -261,6 +262,11 @@ impl NamespaceLedger {
 }
 
 impl SavedLedger {
+    /// The age of ids that it notes.
+    pub(super) fn age_ms(&self) -> i64 {
+        self.age_ms
+    }
+
     /// Notes the age of ids, which never falls back.
     pub(super) fn set_age(&mut self, age_ms: i64) {
         self.age_ms = age_ms.max(self.age_ms);

@@ -9,7 +9,7 @@ use crate::ingest::{
     age::IdClock,
     dedup::{IdIndex, IndexOptions, SeenId},
     derivation, keys,
-    ledger::NamespaceLedger,
+    ledger::{NamespaceLedger, SavedLedger},
     letters,
     sequencer::UnsavedIds,
 };
@@ -35,6 +35,8 @@ pub(super) struct RecoveredState {
     pub(super) dedup: DedupState,
     /// Which namespaces have ids in the log alone.
     pub(super) unsaved: UnsavedIds,
+    /// The ledger as its file has it.
+    pub(super) saved: SavedLedger,
     pub(super) age: IdClock,
 }
 
@@ -54,10 +56,11 @@ pub(super) fn recover(
     };
     let (index, mut ledger, age) = open(index, options, clock)?;
     ledger.set_log(options.logs.first().copied());
+    // It says nothing of what the log has: that is read below.
+    let saved = ledger.save();
     if ledger.is_new() && options.takes_events {
-        // From now on its absence means that the folder was lost. It says nothing of what the log
-        // has: that is read below.
-        let empty = ledger.save().write(&options.dedup_folder);
+        // From now on its absence means that the folder was lost.
+        let empty = saved.write(&options.dedup_folder);
         if let Err(cause) = empty {
             warn!(error = &cause as &dyn std::error::Error, "the id folder takes no files");
         }
@@ -102,7 +105,7 @@ pub(super) fn recover(
     for ((kind, namespace), floor) in &options.seq_floor {
         dedup.ledger.raise(*kind, namespace, *floor);
     }
-    Ok(RecoveredState { dedup, unsaved, age })
+    Ok(RecoveredState { dedup, unsaved, saved, age })
 }
 
 /// The index, its ledger, and how old ids are.

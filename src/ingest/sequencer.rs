@@ -20,7 +20,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -33,6 +33,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// The id index is written once this many bytes went to the log since, because until then their
 /// segments cannot be reused.
 const LOG_BYTES_MAX: u64 = 256 << 20;
+/// How old ids are is written down so often: what passed since is no part of their age after a crash,
+/// unless the machine's clock is believed. Well below half of the shortest window.
+const AGE_STEP_MS: i64 = 3_600_000;
 
 /// Where an answer goes, and whether it may be that something is undecided.
 #[derive(Debug)]
@@ -114,10 +117,14 @@ pub(super) struct Sequencer {
     pub(super) clock: Clock,
     pub(super) unsaved: UnsavedIds,
     pub(super) freezing: Option<PendingFreeze>,
+    /// The ledger as its file has it.
+    pub(super) saved: SavedLedger,
     /// The log refused a group for want of room: what it holds for the ids alone should go.
     pub(super) squeezed: bool,
     /// Otherwise the id folder stays as it is.
     pub(super) takes_events: bool,
+    /// Whether the last group could not be written.
+    pub(super) failing: Arc<AtomicBool>,
     pub(super) age: IdClock,
 }
 
@@ -187,6 +194,7 @@ impl Sequencer {
         let now_us = self.clock.now_us();
         let mut group = LogGroup::default();
         let mut answers = Vec::with_capacity(waiting.len());
+        let mut undecided = Vec::new();
         let room = self.make_room();
         for (submission, share, reply) in waiting {
             if let Err(cause) = self.wal.check_room(namespaces(&submission)) {
@@ -200,9 +208,9 @@ impl Sequencer {
                 Err(cause) => Err(Arc::clone(cause)),
             };
             match judged {
+                // The event that has the id may be of this very group, so it is answered with it.
                 Ok(AdmissionOutcome::Undecided(submission, events)) => {
-                    drop(share);
-                    reply.undecided(submission, events);
+                    undecided.push((submission, events, reply));
                 }
                 Ok(AdmissionOutcome::Decided(mut draft)) => {
                     group.add(&mut draft);
@@ -220,9 +228,12 @@ impl Sequencer {
         }
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");
-            group.forget(&mut self.dedup);
-            if matches!(**cause, WalError::Full { .. }) {
-                group.give_back(&mut self.dedup);
+            group.undo(&mut self.dedup);
+        }
+        for (submission, events, reply) in undecided {
+            match &outcome {
+                Ok(_) => reply.undecided(submission, events),
+                Err(cause) => reply.error(IngestError::Unavailable(Arc::clone(cause))),
             }
         }
         for (draft, share, reply) in answers {
@@ -240,7 +251,12 @@ impl Sequencer {
         if records.is_empty() {
             return Ok(*self.wal.durable().borrow());
         }
-        let position = self.writer.append(records)?;
+        let appended = self.writer.append(records);
+        // A full log says so itself, and has room again without a write.
+        if !matches!(appended, Err(WalError::Full { .. })) {
+            self.failing.store(appended.is_err(), Ordering::Relaxed);
+        }
+        let position = appended?;
         for record in records {
             self.unsaved.bytes += record.payload.len() as u64;
             if record.kind == RecordKind::Keys
@@ -257,8 +273,10 @@ impl Sequencer {
         if !self.dedup.index.is_overfull() {
             return Ok(());
         }
-        let written = self.dedup.index.wait(self.age.now_ms())?;
-        if written {
+        let written = self.dedup.index.wait(self.age.now_ms());
+        // Nothing is written before there is room.
+        self.failing.fetch_or(written.is_err(), Ordering::Relaxed);
+        if written? {
             self.save();
         }
         Ok(())
@@ -268,7 +286,13 @@ impl Sequencer {
         if !self.takes_events {
             return;
         }
-        match self.dedup.index.poll(self.age.now_ms()) {
+        let now_ms = self.age.now_ms();
+        if self.saved.age_ms().saturating_add(AGE_STEP_MS) <= now_ms
+            || self.dedup.index.has_expired(now_ms)
+        {
+            self.note_age(now_ms);
+        }
+        match self.dedup.index.poll(now_ms) {
             Ok(true) => self.save(),
             // The ids are in their file, but what goes with it had no room.
             Ok(false) if self.freezing.is_some() && !self.dedup.index.is_writing() => self.save(),
@@ -311,20 +335,34 @@ impl Sequencer {
         let Some(mut freezing) = self.freezing.take() else { return };
         freezing.saved.set_files(self.dedup.index.files());
         freezing.saved.set_age(self.age.now_ms());
-        let saved = freezing.saved.write(&self.folder).and_then(|()| {
-            freezing.namespaces.iter().try_for_each(|namespace| {
-                self.wal.trim(RecordKind::Keys, namespace, freezing.through)
-            })
-        });
-        if let Err(cause) = saved {
+        if let Err(cause) = freezing.saved.write(&self.folder) {
             warn!(error = &cause as &dyn std::error::Error, "the log keeps ids for now");
             self.freezing = Some(freezing);
+            return;
+        }
+        self.saved = freezing.saved;
+        for namespace in &freezing.namespaces {
+            let trimmed = self.wal.trim(RecordKind::Keys, namespace, freezing.through);
+            if let Err(cause) = trimmed {
+                // The records count as trimmed; what is left of their files goes with a later trim.
+                warn!(error = &cause as &dyn std::error::Error, "the log keeps files for now");
+            }
         }
     }
 
-    /// Writes down how old ids are; the rest of the ledger is as it was, or newer. One whose ids are
-    /// not all in a file is left alone.
-    fn write_age(&self) -> Result<(), WalError> {
+    /// Writes down how old ids are and which files they are in, before a file that is too old goes:
+    /// a start that took them for younger would miss it. The counters stay those of ids in files.
+    fn note_age(&mut self, now_ms: i64) {
+        self.saved.set_files(self.dedup.index.files());
+        self.saved.set_age(now_ms);
+        if let Err(cause) = self.saved.write(&self.folder) {
+            warn!(error = &cause as &dyn std::error::Error, "the age of the ids is not written");
+        }
+    }
+
+    /// Writes down everything that is known, without ids in memory. A ledger whose ids are not all in
+    /// a file is left alone.
+    fn write_ledger(&self) -> Result<(), WalError> {
         if self.freezing.is_some() || self.dedup.index.is_writing() {
             return Ok(());
         }
@@ -346,7 +384,7 @@ impl Sequencer {
                 self.save();
             }
             if !self.dedup.index.has_fresh() {
-                return self.write_age();
+                return self.write_ledger();
             }
             self.freeze();
             self.dedup.index.wait(now_ms).map(|_| self.save())

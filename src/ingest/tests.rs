@@ -468,24 +468,40 @@ async fn the_first_spelling_owns_the_catalog_name() {
 }
 
 #[tokio::test]
-async fn a_failed_group_is_forgotten_and_its_seqs_are_not_used_again() {
+async fn a_failed_group_leaves_no_trace_and_no_gap() {
     let house = House::new();
     let server = house.start_with("wal.after_write=error@1");
     assert_eq!(line(&server.take(body("a/x")).await), "dup 0; a 1-1; ");
     let failed = server.ingest.append(body("a/y:fresh a/x !a")).await;
     assert!(matches!(failed, Err(IngestError::Unavailable(_))), "{failed:?}");
     // The retry is new, once; then a repeat. So is its letter.
-    let retry = "dup 1; a 1-3; 2 TS_WINDOW kept";
+    let retry = "dup 1; a 1-2; 2 TS_WINDOW kept";
     assert_eq!(line(&server.take(body("a/y:fresh a/x !a")).await), retry);
-    assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id").len(), 1);
+    let letters = server.rows(RecordKind::DeadLetters, "a", "id");
+    assert_eq!(letters.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
     assert_eq!(server.take(body("!a")).await.refused.len(), 1);
     assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id").len(), 1);
-    assert_eq!(line(&server.take(body("a/y:fresh")).await), "dup 1; a 3-3; ");
-    assert_eq!(id_list(&server.ids("a")), "1:x 3:y");
+    assert_eq!(line(&server.take(body("a/y:fresh")).await), "dup 1; a 2-2; ");
+    assert_eq!(id_list(&server.ids("a")), "1:x 2:y");
     let house = crashed(&house);
     let server = house.start();
-    assert_eq!(line(&server.take(body("a/y:fresh a/z")).await), "dup 1; a 3-4; ");
-    assert_eq!(id_list(&server.ids("a")), "1:x 3:y 4:z");
+    assert_eq!(line(&server.take(body("a/y:fresh a/z")).await), "dup 1; a 2-3; ");
+    assert_eq!(id_list(&server.ids("a")), "1:x 2:y 3:z");
+}
+
+#[tokio::test]
+async fn only_a_write_says_that_the_log_takes_writes() {
+    let house = House::new();
+    let server = house.start_with("wal.before_write=error@1");
+    server.take(body("a/x")).await;
+    assert!(server.ingest.takes_writes());
+    server.ingest.append(body("a/y")).await.unwrap_err();
+    assert!(!server.ingest.takes_writes());
+    assert_eq!(line(&server.take(body("a/x")).await), "dup 1; a 1-1; ");
+    server.take(Submission { dry_run: true, ..body("a/y") }).await;
+    assert!(!server.ingest.takes_writes(), "nothing was written since");
+    server.take(body("a/y")).await;
+    assert!(server.ingest.takes_writes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -596,9 +612,13 @@ struct Bench {
 
 impl Bench {
     fn new(house: &House) -> Self {
-        let (wal, writer) = house.open_log(Failpoints::default());
+        Self::with(house, "")
+    }
+
+    fn with(house: &House, faults: &str) -> Self {
+        let (wal, writer) = house.open_log(Failpoints::parse(faults).unwrap());
         let ids = IdGenerator::new(house.clock.clone());
-        let recover::RecoveredState { mut dedup, unsaved, age } =
+        let recover::RecoveredState { mut dedup, unsaved, saved, age } =
             recover::recover(&house.options, &wal, &house.clock, ids).unwrap();
         let folder = house.options.dedup_folder.clone();
         let options =
@@ -616,8 +636,10 @@ impl Bench {
             clock: house.clock.clone(),
             unsaved,
             freezing: None,
+            saved,
             squeezed: false,
             takes_events: true,
+            failing: Arc::default(),
             age,
         };
         Self { sequencer, queue }
@@ -636,11 +658,33 @@ impl Bench {
         answer
     }
 
+    /// The same for a sender that compares what is undecided.
+    fn queue_open(&self, text: &str) -> oneshot::Receiver<Result<IngestOutcome, IngestError>> {
+        let share = QueueShare::take(&Arc::default(), 1, 1).unwrap();
+        let (reply, answer) = oneshot::channel();
+        let submission = Box::new(body(text));
+        let message = SequencerMessage::Append(submission, share, ReplySender::Open(reply));
+        self.queue.send(message).unwrap();
+        answer
+    }
+
+    /// From now on with a large id table of this window.
+    fn index_of(&mut self, house: &House, window_ms: i64) {
+        let folder = house.options.dedup_folder.clone();
+        let options = dedup::IndexOptions { folder, window_ms, fresh_max: 1_000_000 };
+        self.sequencer.dedup.index = dedup::IdIndex::open(options, NOW_MS).unwrap();
+    }
+
+    /// Serves what is queued as one group.
+    fn serve(&mut self) {
+        let first = self.sequencer.queue.recv().unwrap();
+        assert!(!self.sequencer.serve(Some(first)));
+    }
+
     /// Serves one submission.
     fn take(&mut self, text: &str) -> Result<Receipt, IngestError> {
         let mut answer = self.queue(text);
-        let first = self.sequencer.queue.recv().unwrap();
-        assert!(!self.sequencer.serve(Some(first)));
+        self.serve();
         answer.try_recv().unwrap()
     }
 
@@ -691,6 +735,27 @@ fn the_log_lets_go_of_ids_once_what_goes_with_their_file_has_room_again() {
     // No id comes any more.
     bench.sequencer.look_after_index();
     assert_eq!(bench.keys_in_log(), 0);
+}
+
+#[test]
+fn nobody_is_asked_about_an_event_before_it_is_in_the_log() {
+    let house = House::new();
+    let mut bench = Bench::with(&house, "wal.before_write=error");
+    for is_written in [false, true] {
+        let mut first = bench.queue("a/x=one");
+        let mut second = bench.queue_open("a/x=two");
+        bench.serve();
+        assert_eq!(first.try_recv().unwrap().is_ok(), is_written);
+        // The event that it asks about is of the same group.
+        match second.try_recv().unwrap() {
+            Err(IngestError::Unavailable(_)) => assert!(!is_written),
+            Ok(IngestOutcome::Undecided(_, events)) => {
+                assert!(is_written);
+                assert_eq!(events, [UndecidedEvent { group: 0, row: 0, seq: 1 }]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// What a table holds of a namespace: ids, counted from 1, with the time they arrived.
@@ -780,19 +845,36 @@ async fn what_left_the_window_is_neither_missed_nor_loaded() {
     assert!(rebuild(&house, 10, &[]).is_none());
 }
 
+#[tokio::test]
+async fn a_crash_after_a_quiet_window_misses_no_file_of_ids() {
+    let house = House::new();
+    let server = house.start();
+    server.take(body("a/old")).await;
+    server.ingest.stop().await;
+    drop(server);
+    let mut bench = Bench::new(&house);
+    let hour_ms = 3_600_000;
+    bench.index_of(&house, 7 * 24 * hour_ms);
+    assert_eq!(line(&bench.take("a/old a/new").unwrap()), "dup 1; a 1-2; ");
+    for _ in 0..8 * 24 {
+        house.clock.advance_ms(hour_ms);
+        bench.sequencer.look_after_index();
+    }
+    // Nothing was frozen meanwhile: the id is in the log alone.
+    assert_eq!(bench.keys_in_log(), 1);
+    assert_eq!(bench.sequencer.dedup.index.files().count(), 0);
+    let house = crashed(&house);
+    drop(bench);
+    assert!(rebuild(&house, 10, &[]).is_none(), "its file is gone because it was old");
+    let server = house.start();
+    assert_eq!(line(&server.take(body("a/old a/new")).await), "dup 1; a 2-3; ");
+}
+
 #[test]
 fn a_full_log_lets_go_of_what_it_holds_for_the_ids_alone() {
     let house = House { log_bytes_max: 40_000, ..House::new() };
     let mut bench = Bench::new(&house);
-    bench.sequencer.dedup.index = dedup::IdIndex::open(
-        dedup::IndexOptions {
-            folder: house.options.dedup_folder.clone(),
-            window_ms: 1_000_000,
-            fresh_max: 1_000_000,
-        },
-        NOW_MS,
-    )
-    .unwrap();
+    bench.index_of(&house, 1_000_000);
     let mut taken = 0;
     while bench.take(&format!("a/{taken}")).is_ok() {
         taken += 1;

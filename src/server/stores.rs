@@ -230,8 +230,8 @@ impl LogContents {
     }
 
     /// Rows of a table after `base` that were acknowledged and that the log does not have. Numbers
-    /// that were given to a group which could not be written are none: no position of the log is
-    /// missing there.
+    /// that an earlier version gave to a group which could not be written are none: no position of
+    /// the log is missing there.
     fn missing(
         &self,
         (kind, namespace): &(RecordKind, Namespace),
