@@ -12,20 +12,21 @@ use crate::{columns, commit, error::CatalogError, metastore::Levels};
 use iceberg::{TableIdent, spec::TableMetadata};
 
 impl Tables<'_> {
-    /// Adopts an existing metadata file as a table.
+    /// Adopts an existing metadata file as a table, whose location has to pass `may_lie`.
     ///
     /// # Errors
     /// `NoSuchNamespace`, `AlreadyExists`, `Invalid` when there is no such file,
-    /// `LocationForbidden`, `Storage`.
+    /// `LocationForbidden`, `Storage`, what `may_lie` says.
     pub async fn register(
         self,
         levels: &Levels,
         name: &str,
         metadata_location: &str,
+        may_lie: &(impl Fn(&str) -> Result<(), CatalogError> + Sync),
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
         self.0.check_is_free(&table).await?;
-        let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
+        let (location, metadata) = self.metadata_to_adopt(metadata_location, may_lie).await?;
         if self.0.metastore().table_by_uuid(metadata.uuid()).await?.is_some() {
             return Err(CatalogError::Registered(metadata.uuid()));
         }
@@ -52,12 +53,13 @@ impl Tables<'_> {
         levels: &Levels,
         name: &str,
         metadata_location: &str,
+        may_lie: &(impl Fn(&str) -> Result<(), CatalogError> + Sync),
     ) -> Result<LoadedTable, CatalogError> {
         let table = create::ident(levels, name)?;
         let _queue = self.0.inner.locks.lock(std::iter::once(&table)).await;
         for _ in 0..=COMMIT_RETRIES {
             let Some(base) = self.0.find(&table).await? else {
-                return self.register(levels, name, metadata_location).await;
+                return self.register(levels, name, metadata_location, may_lie).await;
             };
             if base.watermark.is_some() {
                 return Err(CatalogError::Invalid(format!(
@@ -65,7 +67,7 @@ impl Tables<'_> {
                 )));
             }
             self.0.check_stays(&table, "replaced").await?;
-            let (location, metadata) = self.metadata_to_adopt(metadata_location).await?;
+            let (location, metadata) = self.metadata_to_adopt(metadata_location, may_lie).await?;
             self.0.check_adopted_contents(&metadata).await?;
             let replaced = base.metadata.uuid();
             let base = (metadata.uuid() == replaced).then_some(base);
@@ -108,6 +110,7 @@ impl Tables<'_> {
     async fn metadata_to_adopt(
         self,
         metadata_location: &str,
+        may_lie: &(impl Fn(&str) -> Result<(), CatalogError> + Sync),
     ) -> Result<(String, TableMetadata), CatalogError> {
         let location = self.0.inner.storage.normalize(metadata_location)?.to_string();
         if !self.0.inner.storage.exists(&location).await? {
@@ -116,6 +119,8 @@ impl Tables<'_> {
             )));
         }
         let metadata: TableMetadata = self.0.foreign_metadata(&location).await?;
+        // Before any other answer about the place: it would tell what is there.
+        may_lie(metadata.location())?;
         managed_table_rules::check_adopted(&metadata)?;
         columns::check(None, &metadata, &[])?;
         commit::check_adopted(&metadata, self.0.now_ms())?;

@@ -480,17 +480,19 @@ async fn a_dropped_table_can_be_registered_again() {
     assert!(catalog.tables().load(&ident("a.t")).await.is_err());
     let a = suite::levels("a");
     let spelling = before.metadata_location.replacen("file:///", "file:/", 1);
-    let adopted = catalog.tables().register(&a, "u", &spelling).await.unwrap();
+    let adopted = catalog.tables().register(&a, "u", &spelling, &suite::anywhere).await.unwrap();
     assert_eq!(adopted.metadata, before.metadata);
     assert_eq!(catalog.tables().snapshots(&ident("a.u")).await.unwrap().len(), 1);
     catalog.commit(set("a.u", "k", "v")).await.unwrap();
-    let twice = catalog.tables().register(&a, "u", &before.metadata_location).await;
+    let twice =
+        catalog.tables().register(&a, "u", &before.metadata_location, &suite::anywhere).await;
     assert!(matches!(twice, Err(CatalogError::AlreadyExists(_))), "{twice:?}");
-    let twice = catalog.tables().register(&a, "v", &before.metadata_location).await;
+    let twice =
+        catalog.tables().register(&a, "v", &before.metadata_location, &suite::anywhere).await;
     assert!(matches!(twice, Err(CatalogError::Registered(uuid)) if uuid == before.metadata.uuid()));
-    let nothing = catalog.tables().register(&a, "w", &own_list(&made, 77)).await;
+    let nothing = catalog.tables().register(&a, "w", &own_list(&made, 77), &suite::anywhere).await;
     assert!(matches!(nothing, Err(CatalogError::Invalid(_))));
-    let outside = catalog.tables().register(&a, "w", "file:///etc/passwd").await;
+    let outside = catalog.tables().register(&a, "w", "file:///etc/passwd", &suite::anywhere).await;
     assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))));
 }
 
@@ -508,7 +510,7 @@ async fn metadata_that_names_files_of_others_is_not_adopted() {
     let register = async |json: &Value, location: &str| {
         let bytes = serde_json::to_vec(json).unwrap();
         catalog.storage().put(location, bytes.into()).await.unwrap();
-        catalog.tables().register(&suite::levels("a"), "x", location).await
+        catalog.tables().register(&suite::levels("a"), "x", location, &suite::anywhere).await
     };
     let mut of_others = json.clone();
     of_others["snapshots"][0]["manifest-list"] = json!(own_list(&victim, 1));

@@ -101,16 +101,17 @@ impl Views<'_> {
         Ok(self.remember(metadata, metadata_location, 1))
     }
 
-    /// Adopts an existing metadata file as a view.
+    /// Adopts an existing metadata file as a view, whose location has to pass `may_lie`.
     ///
     /// # Errors
     /// `NoSuchNamespace`, `AlreadyExists`, `Invalid` when there is no view's metadata in it,
-    /// `LocationForbidden`, `Storage`.
+    /// `LocationForbidden`, `Storage`, what `may_lie` says.
     pub async fn register(
         self,
         levels: &Levels,
         name: &str,
         metadata_location: &str,
+        may_lie: &(impl Fn(&str) -> Result<(), CatalogError> + Sync),
     ) -> Result<LoadedView, CatalogError> {
         let ident = create::ident(levels, name)?;
         self.check_is_free(&ident).await?;
@@ -121,6 +122,7 @@ impl Views<'_> {
             )));
         }
         let metadata: ViewMetadata = self.0.foreign_metadata(location.as_str()).await?;
+        may_lie(metadata.location())?;
         let own = location_rules::check_view(
             &self.0.inner.storage,
             metadata.location(),

@@ -117,7 +117,7 @@ async fn check_places(
             Err(_) => false,
         };
         if !stays {
-            return Err(refused);
+            return Err(refused.into());
         }
     }
     Ok(())

@@ -3,18 +3,23 @@
 //! Its one invariant: whoever may not write everywhere names only places in the folders of
 //! namespaces that it may write. Everywhere else in the warehouse lies what is somebody else's, be it
 //! only files of a table that was dropped, and an answer about such a place would tell what is
-//! there. So this comes before anything is opened or looked up.
+//! there. So this comes before anything is opened or looked up, and of a file that is to be adopted
+//! nothing but its table's location is believed before that was checked, too.
 
-use super::{RestState, access::TableCaller, error::RestError};
+use super::{RestState, access::TableCaller};
 use crate::{
     access::{Action, Principal},
     catalog::folder_of,
+    error::CatalogError,
     location::Location,
 };
-use axum::http::StatusCode;
 
-/// Refuses a place that the caller may not name.
-pub(super) fn check(rest: &RestState, caller: &TableCaller, place: &str) -> Result<(), RestError> {
+/// Refuses a place that the caller may not name, be it in a file that is to be adopted.
+pub(super) fn check(
+    rest: &RestState,
+    caller: &TableCaller,
+    place: &str,
+) -> Result<(), CatalogError> {
     let storage = rest.catalog.storage();
     // What is no place in the warehouse is refused by the catalog, without being opened.
     let Ok(location) = storage.normalize(place) else { return Ok(()) };
@@ -25,7 +30,7 @@ pub(super) fn check(rest: &RestState, caller: &TableCaller, place: &str) -> Resu
         "location `{place}` is not in the folder of a namespace that this token may write to: omit \
          the location, or ask someone who may write everywhere"
     );
-    Err(RestError::new(StatusCode::FORBIDDEN, "ForbiddenException", text))
+    Err(CatalogError::Forbidden(text))
 }
 
 /// Whether two texts name one place.

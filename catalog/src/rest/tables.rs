@@ -169,10 +169,12 @@ pub(super) async fn register(
 ) -> Result<Response, RestError> {
     let (name, location) = (&body.name, &body.metadata_location);
     places::check(asked.rest(), &caller, location)?;
+    let may_lie = |place: &str| places::check(asked.rest(), &caller, place);
+    let catalog = asked.catalog(RecordedAnswer::Table);
     let registered = if body.overwrite.unwrap_or_default() {
-        asked.catalog(RecordedAnswer::Table).tables().register_over(&path.0, name, location).await
+        catalog.tables().register_over(&path.0, name, location, &may_lie).await
     } else {
-        asked.catalog(RecordedAnswer::Table).tables().register(&path.0, name, location).await
+        catalog.tables().register(&path.0, name, location, &may_lie).await
     };
     let table = match registered {
         Ok(table) => table,

@@ -90,7 +90,8 @@ pub(super) async fn register(
 ) -> Result<Json<ViewAnswer>, RestError> {
     places::check(asked.rest(), &caller, &body.metadata_location)?;
     let catalog = asked.catalog(RecordedAnswer::View);
-    match catalog.views().register(&path.0, &body.name, &body.metadata_location).await {
+    let may_lie = |place: &str| places::check(asked.rest(), &caller, place);
+    match catalog.views().register(&path.0, &body.name, &body.metadata_location, &may_lie).await {
         Ok(view) => Ok(answer(view)),
         Err(cause) => Err(not_registered(asked.rest(), &caller, cause).await),
     }
@@ -165,7 +166,7 @@ async fn check_places(
             Err(_) => false,
         };
         if !stays {
-            return Err(refused);
+            return Err(refused.into());
         }
     }
     Ok(())

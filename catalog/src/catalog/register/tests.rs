@@ -24,14 +24,23 @@ async fn an_older_state_is_registered_over_a_table() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = create(catalog, "a.t").await;
     let changed = catalog.commit(set("a.t", "k", "v")).await.unwrap();
-    let refused = catalog.tables().register(&a, "t", &made.metadata_location).await;
+    let refused =
+        catalog.tables().register(&a, "t", &made.metadata_location, &suite::anywhere).await;
     assert!(matches!(refused, Err(CatalogError::AlreadyExists(_))));
-    let back = catalog.tables().register_over(&a, "t", &made.metadata_location).await.unwrap();
+    let back = catalog
+        .tables()
+        .register_over(&a, "t", &made.metadata_location, &suite::anywhere)
+        .await
+        .unwrap();
     assert_eq!(back.metadata, made.metadata);
     assert_eq!(back.version, changed.version + 1, "a commit built before is not taken for new");
     assert_eq!(house.other.tables().load(&ident("a.t")).await.unwrap().metadata, made.metadata);
     // Nothing of what was there is lost: the newer state comes back the same way.
-    let again = catalog.tables().register_over(&a, "t", &changed.metadata_location).await.unwrap();
+    let again = catalog
+        .tables()
+        .register_over(&a, "t", &changed.metadata_location, &suite::anywhere)
+        .await
+        .unwrap();
     assert_eq!(again.metadata, changed.metadata);
 }
 
@@ -41,17 +50,19 @@ async fn another_table_is_registered_in_the_place_of_one() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = create(catalog, "a.t").await;
     let copy = copy_of(&house, &made, 7, "1").await;
-    let new = catalog.tables().register_over(&a, "t", &copy).await.unwrap();
+    let new = catalog.tables().register_over(&a, "t", &copy, &suite::anywhere).await.unwrap();
     assert_eq!((new.metadata.uuid().as_u128(), new.version), (7, 1));
     assert_eq!(house.other.tables().load(&ident("a.t")).await.unwrap().metadata, new.metadata);
     // The name need not be taken, and may not be a view's.
     let copy = copy_of(&house, &made, 8, "1").await;
-    catalog.tables().register_over(&a, "free", &copy).await.unwrap();
-    let taken = catalog.tables().register_over(&a, "t", &copy).await;
+    catalog.tables().register_over(&a, "free", &copy, &suite::anywhere).await.unwrap();
+    let taken = catalog.tables().register_over(&a, "t", &copy, &suite::anywhere).await;
     assert!(matches!(taken, Err(CatalogError::Registered(_))), "it has the name `free`");
-    let nowhere = catalog.tables().register_over(&suite::levels("none"), "t", &copy).await;
+    let nowhere =
+        catalog.tables().register_over(&suite::levels("none"), "t", &copy, &suite::anywhere).await;
     assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
-    let outside = catalog.tables().register_over(&a, "t", "file:///etc/passwd").await;
+    let outside =
+        catalog.tables().register_over(&a, "t", "file:///etc/passwd", &suite::anywhere).await;
     assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))));
 }
 
@@ -62,7 +73,7 @@ async fn a_file_that_was_written_anew_is_read_anew() {
     let made = create(catalog, "a.t").await;
     for key in ["1", "2"] {
         let copy = copy_of(&house, &made, 7, key).await;
-        let table = catalog.tables().register_over(&a, "u", &copy).await.unwrap();
+        let table = catalog.tables().register_over(&a, "u", &copy, &suite::anywhere).await.unwrap();
         assert_eq!(table.metadata.properties()["copy"], key);
     }
 }
@@ -77,7 +88,7 @@ async fn a_table_that_a_log_is_written_to_is_not_registered_over() {
     moved.watermark = Some(Watermark { epoch: 1, position: 2, last_seq: 3 });
     moved.snapshots = vec![SnapshotRow { snapshot_id: 1, timestamp_ms: 1, seq: None }];
     catalog.metastore().commit(&[moved]).await.unwrap();
-    let refused = catalog.tables().register_over(&a, "t", &copy).await;
+    let refused = catalog.tables().register_over(&a, "t", &copy, &suite::anywhere).await;
     assert!(matches!(refused, Err(CatalogError::Invalid(text)) if text.contains("drop it first")));
     let same = catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(same.metadata.uuid(), made.metadata.uuid());
@@ -98,7 +109,11 @@ async fn an_unregistered_table_leaves_with_its_state_and_comes_back() {
     assert_eq!(catalog.metastore().obsolete(i64::MAX, 10).await.unwrap(), Vec::<String>::new());
     let twice = catalog.tables().unregister(&ident("a.t")).await;
     assert!(matches!(twice, Err(CatalogError::NoSuchTable(_))));
-    let back = catalog.tables().register(&a, "t", &left.metadata_location).await.unwrap();
+    let back = catalog
+        .tables()
+        .register(&a, "t", &left.metadata_location, &suite::anywhere)
+        .await
+        .unwrap();
     assert_eq!(back.metadata, changed.metadata);
     // One whose metadata is gone stays: nobody could register it anywhere.
     catalog.storage().delete(&back.metadata_location).await.unwrap();
@@ -122,7 +137,11 @@ async fn a_commit_from_before_a_table_left_is_lost_once_it_is_back() {
             catalog.trash().restore(base.metadata.uuid(), None).await.unwrap();
         } else {
             catalog.tables().unregister(&ident("a.t")).await.unwrap();
-            catalog.tables().register(&a, "t", &base.metadata_location).await.unwrap();
+            catalog
+                .tables()
+                .register(&a, "t", &base.metadata_location, &suite::anywhere)
+                .await
+                .unwrap();
         }
         let outcome = house.other.publish(std::slice::from_ref(&late)).await.unwrap();
         assert_eq!(outcome, SwapOutcome::Lost(base.metadata.uuid()));
@@ -139,8 +158,8 @@ async fn a_table_whose_files_are_about_to_be_deleted_is_not_adopted() {
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let refused = async |name: &str, location: &str, over: bool| {
         let adopted = match over {
-            true => catalog.tables().register_over(&a, name, location).await,
-            false => catalog.tables().register(&a, name, location).await,
+            true => catalog.tables().register_over(&a, name, location, &suite::anywhere).await,
+            false => catalog.tables().register(&a, name, location, &suite::anywhere).await,
         };
         let text = match adopted {
             Err(CatalogError::Invalid(text)) => text,

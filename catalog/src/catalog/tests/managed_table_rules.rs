@@ -78,7 +78,11 @@ async fn our_tables_and_their_names_stay() {
         (catalog.tables().rename(&events, &ident("a.mine")).await, "cannot be renamed"),
         (catalog.tables().unregister(&events).await.map(|_| ()), "cannot be unregistered"),
         (
-            catalog.tables().register_over(&a, "events", &made.metadata_location).await.map(|_| ()),
+            catalog
+                .tables()
+                .register_over(&a, "events", &made.metadata_location, &suite::anywhere)
+                .await
+                .map(|_| ()),
             "cannot be replaced",
         ),
     ];
@@ -104,8 +108,8 @@ async fn metadata_with_our_mark_is_not_adopted() {
     let made = managed(&house).await;
     catalog.metastore().drop_table(&a, "events").await.unwrap();
     for adopted in [
-        catalog.tables().register(&a, "mine", &made.metadata_location).await,
-        catalog.tables().register_over(&a, "mine", &made.metadata_location).await,
+        catalog.tables().register(&a, "mine", &made.metadata_location, &suite::anywhere).await,
+        catalog.tables().register_over(&a, "mine", &made.metadata_location, &suite::anywhere).await,
     ] {
         let Err(CatalogError::Invalid(message)) = adopted else { panic!("{adopted:?}") };
         assert!(message.contains(MANAGED), "{message}");

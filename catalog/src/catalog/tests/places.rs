@@ -291,7 +291,11 @@ async fn a_registered_table_names_no_place_outside_of_it() {
     let forged = |n: usize| format!("{own}/metadata/{n}.metadata.json");
     for (n, place) in not_in(&house, &own, victim.metadata.location()).iter().enumerate() {
         let calls = catalog.storage().calls();
-        refused(catalog.tables().register(&levels, "x", place).await, "register", place);
+        refused(
+            catalog.tables().register(&levels, "x", place, &suite::anywhere).await,
+            "register",
+            place,
+        );
         // Whether a file is there, and no more, for a place in the warehouse.
         assert!(catalog.storage().calls() - calls <= 1, "{place}");
         for pointer in ["/location", "/snapshots/0/manifest-list", "/metadata-log/0/metadata-file"]
@@ -305,17 +309,22 @@ async fn a_registered_table_names_no_place_outside_of_it() {
             catalog.storage().put(&forged(n), bytes.into()).await.unwrap();
             catalog.inner.cache.remove(&forged(n));
             let calls = catalog.storage().calls();
-            refused(catalog.tables().register(&levels, "x", &forged(n)).await, pointer, place);
+            refused(
+                catalog.tables().register(&levels, "x", &forged(n), &suite::anywhere).await,
+                pointer,
+                place,
+            );
             assert!(catalog.storage().calls() - calls <= 3, "{pointer} {place}");
         }
     }
     let list = list_with(&catalog, &made, 1, Names::Data, "file:///etc/passwd").await;
     assert_eq!(list, own_list(&made, 1));
     let fresh = strict(&house);
-    let refusal = fresh.tables().register(&levels, "x", &made.metadata_location).await;
+    let refusal =
+        fresh.tables().register(&levels, "x", &made.metadata_location, &suite::anywhere).await;
     refused(refusal, "a manifest", "file:///etc/passwd");
     list_with(&catalog, &made, 1, Names::Data, &format!("{own}/data/a")).await;
-    fresh.tables().register(&levels, "x", &made.metadata_location).await.unwrap();
+    fresh.tables().register(&levels, "x", &made.metadata_location, &suite::anywhere).await.unwrap();
 }
 
 #[tokio::test]

@@ -60,7 +60,11 @@ async fn a_metadata_file_that_was_written_over_makes_no_table_anothers() {
         is_refused(&catalog.tables().unregister(&ident("a.mine")).await);
         // Asking to register the file changes nothing for those who know the table.
         let levels = suite::levels("a");
-        catalog.tables().register(&levels, "new", &mine.metadata_location).await.unwrap_err();
+        catalog
+            .tables()
+            .register(&levels, "new", &mine.metadata_location, &suite::anywhere)
+            .await
+            .unwrap_err();
         is_refused(&catalog.tables().load(&ident("a.mine")).await);
         let file = catalog.tables().load_file(mine.metadata.uuid(), &mine.metadata_location).await;
         is_refused(&file);
@@ -145,7 +149,8 @@ async fn a_metadata_file_is_read_within_its_bound() {
     let packed = packed.finish().unwrap();
     assert!(packed.len() < 1 << 20);
     house.catalog.storage().put(&file, packed.into()).await.unwrap();
-    let adopted = house.catalog.tables().register(&suite::levels("a"), "n", &file).await;
+    let adopted =
+        house.catalog.tables().register(&suite::levels("a"), "n", &file, &suite::anywhere).await;
     let Err(CatalogError::Invalid(text)) = adopted else { panic!("{adopted:?}") };
     assert!(text.contains("more than 128 MiB"), "{text}");
 }
@@ -183,7 +188,8 @@ async fn a_table_is_not_registered_on_files_that_are_about_to_be_deleted() {
     house.clock.fetch_add(2000, Ordering::SeqCst);
     assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
     for file in [&copy, &old.metadata_location] {
-        let adopted = catalog.tables().register(&suite::levels("a"), "n", file).await;
+        let adopted =
+            catalog.tables().register(&suite::levels("a"), "n", file, &suite::anywhere).await;
         let Err(CatalogError::Invalid(text)) = adopted else { panic!("{adopted:?}") };
         assert!(text.contains("about to be deleted"), "{text}");
     }

@@ -121,20 +121,25 @@ async fn a_dropped_view_can_be_registered_again() {
     let house = house().await;
     let (catalog, a) = (&house.catalog, suite::levels("a"));
     let made = view(&house, "v").await;
-    let taken = catalog.views().register(&a, "w", &made.metadata_location).await;
+    let taken = catalog.views().register(&a, "w", &made.metadata_location, &suite::anywhere).await;
     assert!(matches!(taken, Err(CatalogError::Registered(_))), "one view has one name");
     catalog.views().drop(&ident("a.v")).await.unwrap();
     let gone = catalog.views().load(&ident("a.v")).await;
     assert!(matches!(gone, Err(CatalogError::NoSuchView(_))));
-    let back = catalog.views().register(&a, "w", &made.metadata_location).await.unwrap();
+    let back =
+        catalog.views().register(&a, "w", &made.metadata_location, &suite::anywhere).await.unwrap();
     assert_eq!(back.metadata, made.metadata);
 
     let table = create(catalog, "a.t").await;
     for wrong in [table.metadata_location, format!("{}/none.metadata.json", house.root())] {
-        let refused = catalog.views().register(&a, "x", &wrong).await;
+        let refused = catalog.views().register(&a, "x", &wrong, &suite::anywhere).await;
         assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{wrong}");
     }
-    let taken = catalog.views().register(&a, "t", &made.metadata_location).await.unwrap_err();
+    let taken = catalog
+        .views()
+        .register(&a, "t", &made.metadata_location, &suite::anywhere)
+        .await
+        .unwrap_err();
     assert_eq!(taken.to_string(), "Table with same name already exists: a.t");
 }
 
@@ -164,7 +169,7 @@ async fn a_view_stays_in_the_warehouse() {
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
         let refused = catalog.views().commit(set("a.v", "write.metadata.path", outside)).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
-        let refused = catalog.views().register(&a, "x", outside).await;
+        let refused = catalog.views().register(&a, "x", outside, &suite::anywhere).await;
         assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))), "{outside}");
     }
     assert_eq!(house.files().await, files);
@@ -173,7 +178,7 @@ async fn a_view_stays_in_the_warehouse() {
         view::to_json(&made.metadata).to_string().replace(made.metadata.location(), "file:///etc");
     let inside = format!("{}/metadata/forged.metadata.json", made.metadata.location());
     catalog.storage().put(&inside, forged.into()).await.unwrap();
-    let refused = catalog.views().register(&a, "x", &inside).await;
+    let refused = catalog.views().register(&a, "x", &inside, &suite::anywhere).await;
     assert!(matches!(refused, Err(CatalogError::LocationForbidden(_))));
 }
 

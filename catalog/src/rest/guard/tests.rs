@@ -714,3 +714,51 @@ async fn who_registers_a_table_again_is_told_its_name_only_where_they_may_read()
     let neutral = text(&["write:b"]).await;
     assert!(neutral.contains("already has the table") && !neutral.contains("a.t"), "{neutral}");
 }
+
+#[tokio::test]
+async fn a_file_to_adopt_claims_no_place_that_its_caller_may_not_write() {
+    let (server, admin) = Server::start().await;
+    for namespace in [json!(["c"]), json!(["c", "sub"])] {
+        let made = json!({"namespace": namespace});
+        assert_eq!(server.post(&admin, "/v1/namespaces", made).await.status, 200);
+    }
+    let path = "/v1/namespaces/c%1Fsub/tables";
+    assert_eq!(server.post(&admin, path, table("over")).await.status, 200);
+    let path = "/v1/namespaces/c%1Fsub/views";
+    let view = server.post(&admin, path, new_view("v")).await.body["metadata"].clone();
+    let table = server.get(&admin, "/v1/namespaces/a/tables/t").await.body["metadata"].clone();
+    let root = format!("{}/warehouse", server._folder.path().display());
+    let folder = format!("{root}/c/sub/x/metadata");
+    std::fs::create_dir_all(&folder).unwrap();
+    // A file whose own place may be named, and that says that its table lies there.
+    let file = |metadata: &Value, uuid: &str, place: &str| {
+        let mut metadata = metadata.clone();
+        metadata[uuid] = json!(uuid::Uuid::new_v4());
+        metadata["location"] = json!(format!("file://{root}/{place}"));
+        let file = format!("{folder}/{}.metadata.json", uuid::Uuid::new_v4());
+        std::fs::write(&file, metadata.to_string()).unwrap();
+        format!("file://{file}")
+    };
+    let token = server.token(&["write:c/sub"]).await;
+    let adopt = async |route: &str, body: Value| {
+        let path = format!("/v1/namespaces/c%1Fsub/{route}");
+        let answer = server.post(&token, &path, body).await;
+        (answer.status, answer.body["error"]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    // One around the caller's folder, one with a table in it, the folder itself, and no namespace's.
+    for place in ["c", "a", "c/sub", "elsewhere"] {
+        let location = file(&table, "table-uuid", place);
+        let new = json!({"name": "n", "metadata-location": location});
+        let over = json!({"name": "over", "metadata-location": location, "overwrite": true});
+        let location = file(&view, "view-uuid", place);
+        let view = json!({"name": "w", "metadata-location": location});
+        for (route, body) in [("register", new), ("register", over), ("register-view", view)] {
+            let (status, text) = adopt(route, body).await;
+            assert_eq!(status, 403, "{route} {place}: {text}");
+            assert!(text.contains("is not in the folder of a namespace"), "{text}");
+        }
+    }
+    let location = file(&table, "table-uuid", "c/sub/x");
+    let answer = adopt("register", json!({"name": "n", "metadata-location": location})).await;
+    assert_eq!(answer, (200, String::new()));
+}
