@@ -3,7 +3,10 @@
 //! Its one invariant: a delete file that may hold a row of a data file is among those of that
 //! file. One too many costs a read; one too few shows deleted rows.
 
-use super::manifests::{PlannedFile, PlannedFiles};
+use super::{
+    Deadline, ScanError,
+    manifests::{PlannedFile, PlannedFiles},
+};
 use iceberg::spec::{
     DataContentType, DataFileFormat, Datum, Literal, PrimitiveLiteral, Struct, TableMetadata,
 };
@@ -66,8 +69,13 @@ impl DeleteIndex {
     /// The delete files that reach a data file.
     #[must_use]
     pub fn of(&self, data: &PlannedFile) -> PlannedFiles {
+        self.reaching(data).into_iter().map(|at| Arc::clone(&self.files[at])).collect()
+    }
+
+    /// Their places in `files`, in order.
+    fn reaching(&self, data: &PlannedFile) -> Vec<usize> {
         if self.is_empty() {
-            return PlannedFiles::new();
+            return Vec::new();
         }
         let listed = |found: Option<&Vec<usize>>| found.map_or(&[][..], Vec::as_slice).to_vec();
         let mut reached = listed(self.by_partition.get(&partition_key(data)));
@@ -88,20 +96,30 @@ impl DeleteIndex {
         // A vector stands for all position deletes of its file up to it.
         reached.extend(vectors);
         reached.sort_unstable();
-        reached.into_iter().map(|at| Arc::clone(&self.files[at])).collect()
+        reached
     }
 
-    /// The delete files that reach any of these data files, each once.
-    #[must_use]
-    pub fn of_all(&self, data: &[Arc<PlannedFile>]) -> PlannedFiles {
-        let mut found: HashMap<String, Arc<PlannedFile>> = HashMap::new();
-        for file in data.iter().flat_map(|file| self.of(file)) {
-            let name = format!("{}#{:?}", file.location, file.content_offset);
-            found.insert(name, file);
+    /// The delete files that reach any of these data files, each once. A data file may be reached by
+    /// all of them, so for each pair there is only a mark.
+    ///
+    /// # Errors
+    /// [`ScanError::TooSlow`]
+    pub fn of_all(
+        &self,
+        data: &[Arc<PlannedFile>],
+        until: Deadline,
+    ) -> Result<PlannedFiles, ScanError> {
+        let mut is_reached = vec![false; self.files.len()];
+        for file in data {
+            until.check()?;
+            self.reaching(file).into_iter().for_each(|at| is_reached[at] = true);
         }
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by(|one, other| one.0.cmp(&other.0));
-        found.into_iter().map(|(_, file)| file).collect()
+        let reached = self.files.iter().zip(is_reached).filter(|(_, is_reached)| *is_reached);
+        let mut found: PlannedFiles = reached.map(|(file, _)| Arc::clone(file)).collect();
+        let name = |file: &PlannedFile| (file.location.clone(), file.content_offset);
+        found.sort_by_cached_key(|file| name(file));
+        found.dedup_by(|one, other| name(one) == name(other));
+        Ok(found)
     }
 }
 

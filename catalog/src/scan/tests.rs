@@ -504,7 +504,10 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
     check(&two, &[&vector, &global]);
     check(&three, &[&anywhere, &global]);
     check(&later, &[&global]);
-    assert_eq!(plan.deletes.of_all(&plan.files).len(), 5, "all but what the vector stands for");
+    let reached = plan.deletes.of_all(&plan.files, Deadline::NONE).unwrap();
+    assert_eq!(reached.len(), 5, "all but what the vector stands for");
+    let late = plan.deletes.of_all(&plan.files, Deadline::at(tokio::time::Instant::now()));
+    assert!(late.is_err(), "it ends with the time of its query");
 }
 
 #[test]

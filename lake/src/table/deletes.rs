@@ -131,7 +131,7 @@ impl RowDeletes {
         files: &[Arc<PlannedFile>],
         bytes_max: usize,
     ) -> Result<Self, DeletesError> {
-        let reached = index.of_all(files);
+        let reached = index.of_all(files, source.until)?;
         let held =
             DeleteMemory { table: source.metadata.location().to_owned(), bytes: 0, bytes_max };
         let mut deletes = Self { index, places: HashMap::new(), keys: HashMap::new(), held };
@@ -166,6 +166,7 @@ impl RowDeletes {
         source: ManifestSource<'_>,
         file: &PlannedFile,
     ) -> Result<Option<DeletedRows>, DeletesError> {
+        source.until.check()?;
         let mut rows = self.places.get(&file.location).cloned().unwrap_or_default();
         let mut scopes: Vec<KeyScope> =
             self.index.of(file).iter().filter_map(|delete| scope(delete)).collect();
