@@ -155,7 +155,7 @@ async fn means_events(
     if !principal.may(action, &levels(carried)) {
         return Ok(false);
     }
-    let (owner, _) = view::claim(&app.wal, &app.catalog, carried).await?;
+    let owner = view::claim(&app.wal, &app.catalog, carried).await?;
     Ok(owner.as_ref() == Some(carried))
 }
 

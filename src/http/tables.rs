@@ -266,10 +266,10 @@ pub async fn owner(
     if !principal.sees(&levels) && !principal.may(Action::Ingest, &levels) {
         return Ok(asked);
     }
-    Ok(view::owner(&app.wal, &app.catalog, &asked).await?.unwrap_or(asked))
+    owner_of(app, asked).await
 }
 
-/// Which namespace has which catalog name, as far as senders asked for it by that name.
+/// Which namespace has which catalog name, as far as it was asked for.
 #[derive(Debug, Default)]
 pub struct NameOwners(Mutex<HashMap<String, Namespace>>);
 
@@ -286,13 +286,18 @@ pub async fn named(
     if asked.text() != asked.name() || !principal.may(Action::Ingest, &guard::levels(&asked)) {
         return Ok(asked);
     }
+    owner_of(app, asked).await
+}
+
+/// The namespace that has the catalog name of this one: itself where none has it yet.
+async fn owner_of(app: &AppState, asked: Namespace) -> Result<Namespace, ApiError> {
     // Whole entries go in, so a panic elsewhere leaves nothing half done.
     let owners = || app.owners.0.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(owner) = owners().get(asked.name()) {
         return Ok(owner.clone());
     }
     // The name stays its owner's, so this is asked once a name and not once a request.
-    let (Some(owner), _) = view::claim(&app.wal, &app.catalog, &asked).await? else {
+    let Some(owner) = view::claim(&app.wal, &app.catalog, &asked).await? else {
         return Ok(asked);
     };
     let mut owners = owners();

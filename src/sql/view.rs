@@ -94,24 +94,9 @@ struct ResolvedNamespace {
     events: Option<Namespace>,
 }
 
-/// The namespace that has the catalog name of this one, as its events name it, whether it is in the
-/// catalog already or only in the log; none when there is none. Two texts may mean one catalog name:
-/// the one that came first has it.
-///
-/// # Errors
-/// The metastore's.
-pub async fn owner(
-    wal: &Wal,
-    catalog: &Catalog,
-    asked: &Namespace,
-) -> Result<Option<Namespace>, CatalogError> {
-    let (owner, is_there) = claim(wal, catalog, asked).await?;
-    // Without a text another engine made it.
-    Ok(owner.or_else(|| is_there.then(|| asked.clone())))
-}
-
-/// Whose events have the catalog name of this namespace, which is theirs for good; and whether the
-/// catalog has the name at all.
+/// Whose events have the catalog name of this namespace, which is theirs for good, whether they are in
+/// a table already or only in the log. Two texts may mean one catalog name: the one that came first
+/// has it.
 ///
 /// # Errors
 /// The metastore's.
@@ -119,10 +104,11 @@ pub async fn claim(
     wal: &Wal,
     catalog: &Catalog,
     asked: &Namespace,
-) -> Result<(Option<Namespace>, bool), CatalogError> {
-    claim_of(wal, catalog, &[asked.name().to_owned()], Some(asked)).await
+) -> Result<Option<Namespace>, CatalogError> {
+    Ok(claim_of(wal, catalog, &[asked.name().to_owned()], Some(asked)).await?.0)
 }
 
+/// The same, and whether the catalog has the name at all.
 async fn claim_of(
     wal: &Wal,
     catalog: &Catalog,
@@ -130,9 +116,11 @@ async fn claim_of(
     asked: Option<&Namespace>,
 ) -> Result<(Option<Namespace>, bool), CatalogError> {
     // Before the catalog is asked: what is committed meanwhile is gone from the log.
-    let waiting = wal.pending().into_iter().map(|pending| pending.namespace);
-    let logged =
-        waiting.filter(|found| levels == [found.name()]).max_by_key(|found| Some(found) == asked);
+    let waiting = match levels {
+        [name] => wal.namespaces_named(name),
+        _ => Vec::new(),
+    };
+    let logged = waiting.into_iter().max_by_key(|found| Some(found) == asked);
     let levels = levels.to_vec();
     let properties = catalog.metastore().namespace(&levels).await?;
     let noted = properties.as_ref();

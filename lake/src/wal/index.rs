@@ -154,6 +154,12 @@ impl LogIndex {
         self.tables.iter().filter_map(line).collect()
     }
 
+    /// The namespaces of what waits that have this catalog name.
+    pub(crate) fn namespaces_named(&self, name: &str) -> Vec<Namespace> {
+        let namespaces = self.tables.keys().map(|(_, namespace)| namespace);
+        namespaces.filter(|namespace| namespace.name() == name).cloned().collect()
+    }
+
     /// Whether there is a segment to write to.
     pub(crate) fn has_current(&self) -> bool {
         self.current.is_some()

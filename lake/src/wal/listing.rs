@@ -51,6 +51,13 @@ impl Wal {
         }
     }
 
+    /// The namespaces with records that are not trimmed whose name in the catalog this is; one may
+    /// be there several times.
+    #[must_use]
+    pub fn namespaces_named(&self, name: &str) -> Vec<Namespace> {
+        self.inner.index().namespaces_named(name)
+    }
+
     /// Position of the first record of one table that is not trimmed.
     #[must_use]
     pub fn first_position(&self, kind: RecordKind, namespace: &Namespace) -> Option<LogPosition> {
