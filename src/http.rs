@@ -46,7 +46,10 @@ use icecore_lake::{
     wal::Wal,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 /// The reply header that names a request in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -67,6 +70,8 @@ pub struct AppState {
     parts: Arc<AppParts>,
     /// Owners of catalog names.
     owners: Arc<tables::NameOwners>,
+    /// Held from the first gauge that is set for an answer of `/metrics` to its text.
+    scrape: Arc<Mutex<()>>,
 }
 
 /// The parts of an [`AppState`].
@@ -120,7 +125,7 @@ impl AppState {
     /// An app of these parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        Self { parts: Arc::new(parts), owners: Arc::default() }
+        Self { parts: Arc::new(parts), owners: Arc::default(), scrape: Arc::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
 };
 use icecore_lake::metrics::{RequestLabels, StatusLabel, TableLabel};
 use icecore_schemas::{error_code::ErrorCode, version::Version};
-use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, atomic::Ordering};
 use tokio::time::Instant;
 
 /// The form of `/metrics`.
@@ -66,6 +66,8 @@ pub async fn openapi() -> Response {
 /// `GET /metrics`, in `OpenMetrics`' text format, which Prometheus reads.
 pub async fn metrics(State(app): State<AppState>) -> Response {
     let metrics = &app.metrics;
+    // Some series are cleared and set anew: nobody else's answer may come in between.
+    let _alone = app.scrape.lock().unwrap_or_else(PoisonError::into_inner);
     metrics.wal_bytes.set(whole(app.wal.bytes()));
     metrics.ingest_waiting.set(whole(app.ingest.waiting_bytes() as u64));
     set_waiting(&app);

@@ -47,6 +47,23 @@ async fn a_server_whose_log_is_full_is_not_ready() {
     assert_eq!(server.get("/readyz").await.status(), 200);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn answers_of_metrics_at_the_same_time_are_whole() {
+    let settings = [("failpoints", "flush.before_write=error*1000000")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    server.ingest(&events(0..10)).await;
+    let commit = server.post("/v1/shop.example/commit", "application/json", "").await;
+    assert_eq!(commit.status(), 503);
+    let series = "icecore_flush_failing_seconds{table=\"shop_example.events\"}";
+    let scrapes = (0..8).map(|_| async {
+        for _ in 0..100 {
+            let text = server.get("/metrics").await.text().await.unwrap();
+            assert!(text.contains(series), "{text}");
+        }
+    });
+    futures::future::join_all(scrapes).await;
+}
+
 #[tokio::test]
 async fn the_way_of_an_event_and_of_a_query_is_timed() {
     let server = TestServer::start().await;
