@@ -106,6 +106,12 @@ impl LogOwnership {
         self.obstacles().iter().map(|obstacle| obstacle.text.clone()).collect()
     }
 
+    /// What they are about, one word each.
+    #[must_use]
+    pub fn obstacle_topics(&self) -> Vec<&'static str> {
+        self.obstacles().iter().map(|obstacle| obstacle.topic).collect()
+    }
+
     fn add(&self, obstacle: ReadinessObstacle) {
         let mut obstacles = self.obstacles();
         obstacles.retain(|other| other.topic != obstacle.topic);
@@ -266,6 +272,7 @@ mod tests {
         own.refuse("stores", "put it back".to_owned());
         own.refuse("stores", "put that back".to_owned());
         assert_eq!(own.obstacles_told(), ["files are looked for", "put that back"]);
+        assert_eq!(own.obstacle_topics(), ["files", "stores"]);
         assert_eq!(own.check().unwrap_err().to_string(), "put that back");
         assert_eq!(own.committed(at(6)), Some(70), "queries go on");
         own.clear("stores");

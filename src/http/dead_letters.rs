@@ -8,15 +8,19 @@ mod retry;
 mod rows;
 
 use crate::{
-    http::{AppState, error::ApiError, json, parse_namespace, query_string::QueryParameters},
+    http::{
+        AppState, error::ApiError, health::not_taken, json, parse_namespace,
+        query_string::QueryParameters,
+    },
     ingest::{LetterChange, Submission},
 };
 use axum::{
-    extract::{Path, State},
+    extract::{Extension, Path, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, SecondsFormat};
+use icecore_catalog::access::Principal;
 use icecore_schemas::{
     dead_letters::{self as bodies, DiscardLetters, DiscardReply, LetterList, LetterPage},
     error_code::ErrorCode,
@@ -102,6 +106,7 @@ pub async fn show(
 /// 400, 404 for a namespace that is not there, 503.
 pub async fn purge(
     State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
     QueryParameters(purge): QueryParameters<DiscardLetters>,
 ) -> Result<Response, ApiError> {
@@ -110,7 +115,7 @@ pub async fn purge(
         let text = "set `before`: before=2026-11-20T12:00:00Z discards what arrived earlier";
         return Err(ApiError::new(ErrorCode::InvalidRequest, text));
     };
-    app.owner.check()?;
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     let namespace = parse_namespace(&namespace)?;
     let wanted =
         LetterFilter { before_us: Some(before.timestamp_micros()), ..LetterFilter::until(&app) };

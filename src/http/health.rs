@@ -1,12 +1,16 @@
 //! Alive, ready, counted: what operators and orchestrators ask.
 
-use crate::http::{AppState, error::ApiError, json, openapi};
+use crate::{
+    http::{AppState, error::ApiError, json, openapi},
+    owner::NotOwner,
+};
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::header,
+    http::header::{self, AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use icecore_catalog::access::{Action, Principal};
 use icecore_lake::metrics::{RequestLabels, StatusLabel, TableLabel};
 use icecore_schemas::{error_code::ErrorCode, version::Version};
 use std::sync::{PoisonError, atomic::Ordering};
@@ -29,26 +33,66 @@ pub async fn healthz() -> &'static str {
 /// # Errors
 /// 503 until the warehouse has answered, while the owner's list of what is in the way has anything,
 /// while the log has no room or its last write failed, and for a server whose log events are not
-/// taken into: its queries and its catalog go on.
-pub async fn readyz(State(app): State<AppState>) -> Result<&'static str, ApiError> {
+/// taken into: its queries and its catalog go on. Who may not know of every namespace learns in a
+/// word what it is about.
+pub async fn readyz(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<&'static str, ApiError> {
+    let Err(NotReady { about, text }) = check_ready(&app) else { return Ok("ready\n") };
+    let (parts, _) = request.into_parts();
+    // Who shows no token is nobody to be counted as unknown.
+    let is_known = app.access.control().is_none() || parts.headers.contains_key(AUTHORIZATION);
+    let caller = if is_known { app.access.identify(&parts).await.ok() } else { None };
+    if caller.is_some_and(|caller| caller.may_everywhere(Action::Read)) {
+        return Err(ApiError::new(ErrorCode::Unavailable, text));
+    }
+    let text = format!(
+        "the server is not ready ({}): a token that may read everywhere is told the reason",
+        about.join(", ")
+    );
+    Err(ApiError::new(ErrorCode::Unavailable, text))
+}
+
+/// Why a server is not ready.
+struct NotReady {
+    /// In a word each.
+    about: Vec<&'static str>,
+    /// With names.
+    text: String,
+}
+
+fn check_ready(app: &AppState) -> Result<(), NotReady> {
+    let not = |topic: &'static str, text: String| NotReady { about: vec![topic], text };
     let told = app.owner.obstacles_told();
     if !told.is_empty() {
-        return Err(ApiError::new(ErrorCode::Unavailable, told.join("; ")));
+        return Err(NotReady { about: app.owner.obstacle_topics(), text: told.join("; ") });
     }
-    app.owner.check()?;
-    app.warehouse.check().map_err(|text| ApiError::new(ErrorCode::Unavailable, text))?;
+    app.owner.check().map_err(|owner| not("owner", owner.to_string()))?;
+    app.warehouse.check().map_err(|text| not("warehouse", text))?;
     app.wal.check_writable().map_err(|full| {
-        let text = format!("the server cannot take events, queries still work: {full}");
-        ApiError::new(ErrorCode::Unavailable, text)
+        not("log", format!("the server cannot take events, queries still work: {full}"))
     })?;
     if app.ingest.takes_writes() {
-        Ok("ready\n")
-    } else {
-        Err(ApiError::new(
-            ErrorCode::Unavailable,
-            "the last write to the log failed; queries still work, and the next write tries again",
-        ))
+        return Ok(());
     }
+    let text =
+        "the last write to the log failed; queries still work, and the next write tries again";
+    Err(not("log", text.to_owned()))
+}
+
+/// The answer to who brings events while none are taken: the reason, which has names of all kinds, if
+/// they may know of every namespace.
+pub(super) fn not_taken(caller: Option<&Principal>, reason: &NotOwner) -> ApiError {
+    let text = match caller {
+        Some(caller) if caller.may_everywhere(Action::Read) => reason.to_string(),
+        Some(_) | None => {
+            "this server takes no events now: `/readyz` says why, to a token that may \
+                           read everywhere"
+                .to_owned()
+        }
+    };
+    ApiError::new(ErrorCode::Unavailable, text)
 }
 
 /// `GET /version`.

@@ -7,8 +7,8 @@ mod media;
 
 use crate::{
     http::{
-        AppState, body, default_namespace, error::ApiError, json, parse_namespace,
-        query_string::QueryParameters, tables,
+        AppState, body, default_namespace, error::ApiError, health::not_taken, json,
+        parse_namespace, query_string::QueryParameters, tables,
     },
     ingest::{Receipt, RefusedEvent, Submission, refusal::aborted},
 };
@@ -55,7 +55,7 @@ pub async fn ingest(
     if grid::is_validation(&headers) {
         return grid::validate(&app, &headers, body).await;
     }
-    app.owner.check()?;
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     let format = media::body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;
     let request_namespace = arrival.namespace.clone();

@@ -5,6 +5,7 @@ use crate::{
         AppState,
         error::ApiError,
         guard::{self, CatalogNamespace},
+        health::not_taken,
         json, namespaces, parse_namespace,
         query_string::QueryParameters,
         table_admin::{self, PathTable},
@@ -210,7 +211,7 @@ pub async fn commit(
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
-    app.owner.check()?;
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     let namespace = owner(&app, &principal, parse_namespace(&namespace)?).await?;
     let through = *app.wal.durable().borrow();
     let committed = app

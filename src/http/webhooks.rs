@@ -10,8 +10,8 @@ pub(super) mod secrets;
 
 use crate::{
     http::{
-        AppState, body, default_namespace, error::ApiError, ingest::answer, json, parse_namespace,
-        query_string::QueryParameters,
+        AppState, body, default_namespace, error::ApiError, health::not_taken, ingest::answer,
+        json, parse_namespace, query_string::QueryParameters,
     },
     ingest::Submission,
 };
@@ -21,7 +21,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use icecore_catalog::access::PeerAddress;
+use icecore_catalog::access::{PeerAddress, Principal};
 use icecore_lake::event::webhook::WebhookDelivery;
 use icecore_schemas::{
     batch::Ack,
@@ -56,7 +56,9 @@ pub async fn take(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    app.owner.check()?;
+    // The signature is not known to be right yet.
+    let caller = app.access.control().is_none().then(Principal::anonymous);
+    app.owner.check().map_err(|reason| not_taken(caller.as_ref(), &reason))?;
     let namespace = target.ns.as_deref().map(parse_namespace).transpose()?;
     let namespace = namespace.unwrap_or_else(default_namespace);
     let keys = keys(&app, &namespace, &provider).await?.ok_or_else(|| no_secret(&provider))?;

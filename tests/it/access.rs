@@ -15,7 +15,12 @@ use icecore_catalog::{
 use icecore_lake::clock::Clock;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -128,6 +133,57 @@ async fn without_a_token_only_health_is_answered() {
     }
     let (status, _) = guarded.get(&guarded.admin, "/v1/default/commit").await;
     assert_eq!(status, 405);
+    guarded.server.stop().await;
+}
+
+/// The metadata files below a folder.
+fn metadata_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(metadata_files(&path));
+        } else if path.to_string_lossy().ends_with(".metadata.json") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_server_is_not_ready_is_told_to_who_may_know_of_every_namespace() {
+    let guarded = Guarded::start().await;
+    let event = json!({"id": "1", "type": "t", "ns": "acme_payroll"});
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &event).await.0, 200);
+    let commit = guarded.post(&guarded.admin, "/v1/acme_payroll/commit", &Value::Null).await;
+    assert_eq!(commit.0, 200, "{}", commit.1);
+    let other = json!({"name": "o", "namespace": "other", "scopes": ["ingest", "read"]});
+    let other = guarded.token(&other).await;
+    let Guarded { server, admin } = guarded;
+    let folder = server.stop().await;
+    for file in metadata_files(&folder.path().join("warehouse")) {
+        std::fs::rename(&file, file.with_extension("aside")).unwrap();
+    }
+    let server = TestServer::start_in(folder, &[("auth", "on")]).await;
+    let guarded = Guarded { server, admin };
+    let event = json!({"id": "2", "type": "t"});
+    let calls = [(Method::GET, "/readyz"), (Method::POST, "/ingest")];
+    for (method, path) in &calls {
+        let (status, told) = guarded.call(method.clone(), &guarded.admin, path, &event).await;
+        let told = told["error"].as_str().unwrap();
+        assert_eq!(status, 503, "{path}: {told}");
+        assert!(told.contains(".metadata.json` of `acme_payroll.events`"), "{path}: {told}");
+    }
+    let hook = (Method::POST, "/webhooks/github");
+    let strangers = [("", &calls[0]), ("", &hook), ("wrong", &calls[0])];
+    let tenants = calls.iter().map(|call| (other.as_str(), call));
+    for (token, (method, path)) in strangers.into_iter().chain(tenants) {
+        let (status, told) = guarded.call(method.clone(), token, path, &event).await;
+        let told = told["error"].as_str().unwrap();
+        assert_eq!(status, 503, "{path}: {told}");
+        assert!(!told.contains("acme") && !told.contains(".json"), "{path}: {told}");
+        assert!(*path != "/readyz" || told.contains("not ready (metadata)"), "{told}");
+    }
     guarded.server.stop().await;
 }
 

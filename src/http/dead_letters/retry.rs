@@ -8,6 +8,7 @@ use crate::{
     http::{
         AppState, body,
         error::ApiError,
+        health::not_taken,
         ingest::{
             admission::{shelters, turn_away},
             compare, decode_body,
@@ -96,7 +97,7 @@ pub(in crate::http) async fn retry(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    app.owner.check()?;
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     let asked = parse_namespace(&namespace)?;
     let body = body::read(&app, &headers, body).await?;
     let selection = selection(&body.bytes)?;
