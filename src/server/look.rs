@@ -12,47 +12,96 @@ use crate::{
 use icecore_catalog::{
     catalog::{Catalog, metadata_check::UnreadableMetadata},
     error::CatalogError,
+    metastore::moved::TablePlace,
 };
 
 use icecore_schemas::service_table::SERVICE_TABLES;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 const TOPIC: &str = "metadata";
 /// A store that does not answer for so long keeps nobody from taking events: the log is there to
-/// bridge that.
+/// bridge that. Nor does one with so many tables that they take longer.
 const LOOK_MAX: Duration = Duration::from_secs(20);
 
 /// Longest that a start waits for it.
 const FIRST_MAX: Duration = Duration::from_secs(2);
 
-/// The job.
+/// Most files of one tick; the next one goes on behind them.
+const TICK_FILES_MAX: usize = 256;
+
+/// The job. It goes through all tables once, and then again through those whose files it did not
+/// find, until each is found or no longer named.
 #[derive(Debug)]
 pub(super) struct MetadataWatch {
     owner: LogOwnership,
     catalog: Catalog,
-    /// What was told last; none once every file was found.
-    told: Option<String>,
+    files_max: usize,
+    began: Instant,
+    /// What this round is still to look for.
+    left: Vec<TablePlace>,
+    /// What it did not find.
+    unreadable: Vec<UnreadableMetadata>,
+    /// Files that the round before did not find; none in the first round.
+    missed: Option<HashSet<String>>,
+    is_done: bool,
 }
 
 impl MetadataWatch {
     /// The job, which has not looked yet.
     pub(super) fn new(owner: &LogOwnership, catalog: &Catalog) -> Self {
-        let told = "the server is checking for the metadata files of all tables".to_owned();
-        owner.wait_for(TOPIC, told.clone());
-        let (owner, catalog) = (owner.clone(), catalog.clone());
-        Self { owner, catalog, told: Some(told) }
+        let text = "the server is checking for the metadata files of all tables";
+        owner.wait_for(TOPIC, text.to_owned());
+        Self {
+            owner: owner.clone(),
+            catalog: catalog.clone(),
+            files_max: TICK_FILES_MAX,
+            began: Instant::now(),
+            left: Vec::new(),
+            unreadable: Vec::new(),
+            missed: None,
+            is_done: false,
+        }
     }
 
     /// Looks for the first time, and for some seconds at most: what is not found by then is looked
     /// for beside the requests.
     pub(super) async fn first(&mut self) {
-        if let Ok(Err(cause)) = tokio::time::timeout(FIRST_MAX, self.tick()).await {
+        let round = async {
+            while self.tick().await? == Progress::More {}
+            Ok::<_, CatalogError>(())
+        };
+        if let Ok(Err(cause)) = timeout(FIRST_MAX, round).await {
             warn!(error = &cause as &dyn std::error::Error, "cannot check for metadata files yet");
         }
     }
 
-    fn tell(&mut self, unreadable: Vec<UnreadableMetadata>) {
+    /// What the next round looks for.
+    async fn places(&self) -> Result<Vec<TablePlace>, CatalogError> {
+        let mut places = self.catalog.metastore().places().await?;
+        if let Some(missed) = &self.missed {
+            places.retain(|place| missed.contains(&place.metadata_location));
+        }
+        Ok(places)
+    }
+
+    /// The round has looked for everything.
+    fn end_round(&mut self) -> Progress {
+        let unreadable = std::mem::take(&mut self.unreadable);
+        if unreadable.is_empty() {
+            info!("the metadata files of all tables exist");
+            self.is_done = true;
+            self.owner.clear(TOPIC);
+            return Progress::Done;
+        }
+        let missed = unreadable.iter().map(|table| table.place.metadata_location.clone());
+        self.missed = Some(missed.collect());
+        self.tell(unreadable);
+        Progress::Idle
+    }
+
+    fn tell(&self, unreadable: Vec<UnreadableMetadata>) {
         let is_ours = |table: &UnreadableMetadata| {
             let name = table.place.name.as_str();
             table.place.levels.len() == 1
@@ -67,14 +116,13 @@ impl MetadataWatch {
             "the warehouse lacks files that the metastore references: {named}; restore the newer \
              warehouse or these files (no restart needed), or drop the tables"
         );
-        if self.told.as_ref() == Some(&text) {
+        if self.owner.obstacles_told().contains(&text) {
             return;
         }
         match is_closing {
-            true => self.owner.refuse(TOPIC, text.clone()),
-            false => self.owner.delay(TOPIC, text.clone()),
+            true => self.owner.refuse(TOPIC, text),
+            false => self.owner.delay(TOPIC, text),
         }
-        self.told = Some(text);
     }
 }
 
@@ -82,20 +130,18 @@ impl Job for MetadataWatch {
     const NAME: &'static str = "look-for-metadata";
     type Error = CatalogError;
 
+    /// Looks for some files. A tick that fails, or is cut short, has done nothing.
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        if self.told.is_none() {
+        if self.is_done {
             return Ok(Progress::Idle);
         }
-        let tables = self.catalog.metastore().places().await?;
-        let count = tables.len();
-        match tokio::time::timeout(LOOK_MAX, self.catalog.upkeep().unreadable(tables)).await {
-            Ok(Ok(unreadable)) if unreadable.is_empty() => {
-                info!(tables = count, "the metadata files of all tables exist");
-                self.told = None;
-                self.owner.clear(TOPIC);
-                return Ok(Progress::Done);
-            }
-            Ok(Ok(unreadable)) => self.tell(unreadable),
+        if self.left.is_empty() {
+            self.left = self.places().await?;
+        }
+        let rest = self.left.len().saturating_sub(self.files_max);
+        let next = self.left[rest..].to_vec();
+        match timeout(LOOK_MAX, self.catalog.upkeep().unreadable(next)).await {
+            Ok(Ok(unreadable)) => self.unreadable.extend(unreadable),
             Ok(Err(cause)) => {
                 self.owner.clear(TOPIC);
                 return Err(cause);
@@ -105,8 +151,19 @@ impl Job for MetadataWatch {
                     "the store does not answer: cannot check for the metadata files of all tables"
                 );
                 self.owner.clear(TOPIC);
+                return Ok(Progress::Idle);
             }
         }
-        Ok(Progress::Idle)
+        self.left.truncate(rest);
+        if self.left.is_empty() {
+            return Ok(self.end_round());
+        }
+        if self.missed.is_none() && LOOK_MAX < self.began.elapsed() {
+            self.owner.clear(TOPIC);
+        }
+        Ok(Progress::More)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use super::*;
+use iceberg::{
+    TableIdent,
+    spec::{NestedField, PrimitiveType, Schema, Type},
+};
+use icecore_catalog::{
+    catalog::CreateTable,
+    metastore::{Metastore, Properties},
+    storage::{S3Options, Storage},
+};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tempfile::TempDir;
+
+/// Tables `n.t1`, `n.t2` … and the watch that looks for their files, two in one tick.
+struct Rig {
+    _folder: TempDir,
+    catalog: Catalog,
+    owner: LogOwnership,
+    files: Vec<PathBuf>,
+}
+
+impl Rig {
+    async fn new(tables: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let root = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&root, &S3Options::default()).unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(|| 1_760_000_000_000));
+        let levels = vec!["n".to_owned()];
+        catalog.namespaces().ensure(&levels, &Properties::new()).await.unwrap();
+        let mut files = Vec::new();
+        for name in tables {
+            let field = NestedField::optional(1, "x", Type::Primitive(PrimitiveType::Long));
+            let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
+            let table = CreateTable {
+                name: (*name).to_owned(),
+                schema,
+                partition_spec: None,
+                sort_order: None,
+                file_order: None,
+                location: None,
+                properties: HashMap::new(),
+            };
+            let made = catalog.tables().create(&levels, table).await.unwrap();
+            files.push(PathBuf::from(made.metadata_location.strip_prefix("file://").unwrap()));
+        }
+        Self { _folder: folder, catalog, owner: LogOwnership::first(), files }
+    }
+
+    fn watch(&self) -> MetadataWatch {
+        MetadataWatch { files_max: 2, ..MetadataWatch::new(&self.owner, &self.catalog) }
+    }
+
+    /// Whether the server is not ready because of this file.
+    fn names(&self, file: &Path) -> bool {
+        let told = self.owner.obstacles_told();
+        told.iter().any(|text| text.contains(&format!("{}` of", file.display())))
+    }
+}
+
+fn set_aside(file: &Path) -> PathBuf {
+    let aside = file.with_extension("aside");
+    fs::rename(file, &aside).unwrap();
+    aside
+}
+
+#[tokio::test]
+async fn files_that_are_still_missing_after_the_store_failed_are_told_again() {
+    let rig = Rig::new(&["events"]).await;
+    let file = &rig.files[0];
+    let aside = set_aside(file);
+    let mut watch = rig.watch();
+    assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
+    assert!(rig.names(file));
+    rig.owner.check().unwrap_err();
+    // A link to itself does not read: nothing is known of the file below.
+    let folder = file.parent().unwrap();
+    let folder_aside = set_aside(folder);
+    std::os::unix::fs::symlink(folder, folder).unwrap();
+    watch.tick().await.unwrap_err();
+    assert!(rig.owner.obstacles_told().is_empty());
+    rig.owner.check().unwrap();
+    fs::remove_file(folder).unwrap();
+    fs::rename(folder_aside, folder).unwrap();
+    assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
+    assert!(rig.names(file));
+    rig.owner.check().unwrap_err();
+    fs::rename(aside, file).unwrap();
+    assert_eq!(watch.tick().await.unwrap(), Progress::Done);
+    rig.owner.check().unwrap();
+    assert!(rig.owner.obstacles_told().is_empty());
+}
+
+#[tokio::test]
+async fn a_tick_goes_on_where_the_one_before_ended() {
+    let rig = Rig::new(&["t1", "t2", "t3", "t4", "t5"]).await;
+    let aside: Vec<PathBuf> = rig.files[..4].iter().map(|file| set_aside(file)).collect();
+    let mut watch = rig.watch();
+    assert_eq!(watch.tick().await.unwrap(), Progress::More);
+    assert!(!rig.owner.obstacles_told().is_empty(), "it is not ready yet");
+    rig.owner.check().unwrap();
+    assert_eq!(watch.tick().await.unwrap(), Progress::More);
+    assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
+    let named = |rig: &Rig| rig.files.iter().map(|file| rig.names(file)).collect::<Vec<_>>();
+    assert_eq!(named(&rig), [true, true, true, true, false]);
+    // Only these are looked for from now on, and no longer once they are not named.
+    fs::rename(&aside[0], &rig.files[0]).unwrap();
+    fs::rename(&aside[1], &rig.files[1]).unwrap();
+    while watch.tick().await.unwrap() == Progress::More {}
+    assert_eq!(named(&rig), [false, false, true, true, false]);
+    fs::rename(&aside[2], &rig.files[2]).unwrap();
+    fs::rename(&aside[3], &rig.files[3]).unwrap();
+    let gone = TableIdent::from_strs(["n", "t3"]).unwrap();
+    rig.catalog.tables().drop(&gone, false).await.unwrap();
+    set_aside(&rig.files[2]);
+    assert_eq!(watch.tick().await.unwrap(), Progress::Done);
+    assert!(rig.owner.obstacles_told().is_empty());
+}
