@@ -19,6 +19,7 @@ pub mod refusal;
 mod sequencer;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use icecore_lake::{
     clock::Clock,

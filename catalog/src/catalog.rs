@@ -294,7 +294,7 @@ impl Catalog {
         if !base.is_some_and(retention::is_managed) {
             managed_table_rules::check_is_foreign(updates)?;
         }
-        managed_table_rules::check((table, &self.inner.options.reserved.tables), base, new)?;
+        managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;
         columns::check(base, new, updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         location_rules::check(&self.inner.storage, new, updates)?;

@@ -151,10 +151,7 @@ impl Relocation<'_> {
             })
             .collect();
         let is_done = self.dry_run
-            || self
-                .metastore
-                .move_place(&place, (&location, &metadata_location), &obsolete)
-                .await?;
+            || self.metastore.move_place(&place, &location, &metadata_location, &obsolete).await?;
         Ok(RelocatedTable { place, location, metadata_location, files: obsolete.len(), is_done })
     }
 
@@ -192,7 +189,8 @@ impl Relocation<'_> {
     /// Writes a file in the place of the one with this old path; gives the new one's path.
     async fn write(
         &self,
-        (old, new): (&str, String),
+        old: &str,
+        new: String,
         bytes: impl Into<Bytes>,
         written: &mut RewrittenFiles,
     ) -> Result<String, CatalogError> {

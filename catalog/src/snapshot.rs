@@ -2,8 +2,8 @@
 //! list, summary.
 //!
 //! Manifests are merged as part of the commit, so that its cost does not grow with the number of
-//! commits before it; old snapshots are left to thinning, commits of its own. It leaves the swap of the table's pointer, and
-//! removing the files of an attempt that lost, to [`crate::catalog`].
+//! commits before it; old snapshots are left to thinning, commits of its own. It leaves the swap of the
+//! table's pointer, and removing the files of an attempt that lost, to [`crate::catalog`].
 //!
 //! Its one invariant: the new snapshot lists every live file of its parent that it does not remove and
 //! every added file, each exactly once.
@@ -61,10 +61,9 @@ pub struct NewSnapshot {
     /// Position delete files that come, already durable, each about one data file, with the partition
     /// spec of that.
     pub deletes: Vec<(i32, DataFile)>,
-    /// Entries of the snapshot summary beyond Iceberg's own, such as `icecore.last-seq`.
+    /// Entries of the snapshot summary beyond Iceberg's own, such as [`crate::commit::FIRST_SEQ`] and
+    /// [`crate::commit::LAST_SEQ`], which tell the first and last number of the rows.
     pub summary: BTreeMap<String, String>,
-    /// First and last number of the rows, where the holder of the fence has numbered them.
-    pub seq: Option<(u64, u64)>,
     /// How far the holder of the fence is in the table with it; none when that stays as it is.
     pub mark: Option<MarkMove>,
     /// What else changes with it, such as properties of a table that an earlier version made.
@@ -105,12 +104,13 @@ pub struct BuiltSnapshot {
 pub async fn build(
     storage: &Storage,
     base: &TableMetadata,
-    (new, read): (&NewSnapshot, &ReadManifests),
+    new: &NewSnapshot,
+    read: &ReadManifests,
     now_ms: i64,
 ) -> Result<BuiltSnapshot, CatalogError> {
     check(base, new)?;
     let mut writer = manifests::SnapshotWriter::new(storage, base, unused_id(base));
-    let written = write(storage, base, (new, read), now_ms, &mut writer).await;
+    let written = write(storage, base, new, read, now_ms, &mut writer).await;
     let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
         Ok(updates) => updates,
         Err(error) => {
@@ -131,7 +131,8 @@ pub async fn build(
 async fn write(
     storage: &Storage,
     base: &TableMetadata,
-    (new, read): (&NewSnapshot, &ReadManifests),
+    new: &NewSnapshot,
+    read: &ReadManifests,
     now_ms: i64,
     writer: &mut manifests::SnapshotWriter<'_>,
 ) -> Result<Snapshot, CatalogError> {
@@ -141,7 +142,7 @@ async fn write(
         None => Vec::new(),
     };
     let mut read = read.clone();
-    let number = removal::check(storage, (base, &listed), new, &mut read).await?;
+    let number = removal::check(storage, base, &listed, new, &mut read).await?;
     let (rewritten, kept) = removal::rewrite(writer, listed, new, &read).await?;
     let mut added = Vec::from_iter(writer.add(&new.added, number).await?);
     added.extend(writer.add_deletes(&new.deletes).await?);
@@ -153,7 +154,7 @@ async fn write(
     };
     let deletes = new.deletes.iter().map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
-    let entries = summary::entries(parent.map(|p| p.summary()), (&new.summary, &files), counts);
+    let entries = summary::entries(parent.map(|p| p.summary()), &new.summary, &files, counts);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 

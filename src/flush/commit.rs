@@ -266,7 +266,6 @@ impl TableFlush {
         let snapshot = NewSnapshot {
             added: files,
             summary,
-            seq: Some(taken.seq),
             mark: Some(MarkMove { watermark, since: self.owner.since() }),
             upgrades: schema::upgrades(ours, table.metadata()),
             ..NewSnapshot::default()

@@ -145,7 +145,7 @@ impl House {
         let ids = IdGenerator::new(self.clock.clone());
         let files =
             writer::write(self.catalog.storage(), &table.metadata, batches.collect(), &ids).await;
-        let (first, last) = (waiting.first().unwrap(), waiting.last().unwrap());
+        let last = waiting.last().unwrap();
         let last_seq = last.first_seq + u64::from(last.rows) - 1;
         let append = NewSnapshot {
             added: files.unwrap(),
@@ -154,7 +154,6 @@ impl House {
                 watermark: Watermark { epoch: 1, position: last.position, last_seq },
                 since: 0,
             }),
-            seq: Some((first.first_seq, last_seq)),
             ..NewSnapshot::default()
         };
         let table = self.catalog.add_snapshot(&ident, append).await.unwrap();
@@ -1077,7 +1076,6 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
                 watermark: Watermark { epoch: 1, position, last_seq: position },
                 since: 0,
             }),
-            seq: Some((position, position)),
             ..NewSnapshot::default()
         };
         let table = house.catalog.add_snapshot(&ident, append).await.unwrap();

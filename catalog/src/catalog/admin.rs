@@ -185,7 +185,7 @@ impl Refs<'_> {
                 CatalogError::Invalid(format!("{table} has no snapshot to name yet"))
             })?,
         };
-        self.0.commit(set_ref(table, &loaded, name, (None, snapshot_id), retention_of(kind))).await
+        self.0.commit(set_ref(table, &loaded, name, None, snapshot_id, retention_of(kind))).await
     }
 
     /// Removes a branch or tag; its snapshots stay until they expire.
@@ -236,8 +236,8 @@ impl Refs<'_> {
                 "`{branch}` has commits that `{to}` does not have: it cannot be fast-forwarded"
             )));
         }
-        let ends = (Some(from.snapshot_id), to_ref.snapshot_id);
-        self.0.commit(set_ref(table, &loaded, branch, ends, from.retention)).await
+        let (at, to) = (Some(from.snapshot_id), to_ref.snapshot_id);
+        self.0.commit(set_ref(table, &loaded, branch, at, to, from.retention)).await
     }
 
     /// Makes an earlier state of the table its current one. Nothing is lost: the snapshots after it
@@ -261,7 +261,7 @@ impl Refs<'_> {
             )));
         }
         let main = existing(&loaded.metadata, MAIN_BRANCH)?;
-        self.0.commit(set_ref(table, &loaded, MAIN_BRANCH, (current, to), main.retention)).await
+        self.0.commit(set_ref(table, &loaded, MAIN_BRANCH, current, to, main.retention)).await
     }
 }
 
@@ -332,7 +332,8 @@ fn set_ref(
     table: &TableIdent,
     loaded: &LoadedTable,
     name: &str,
-    (from, to): (Option<i64>, i64),
+    from: Option<i64>,
+    to: i64,
     retention: SnapshotRetention,
 ) -> TableChange {
     let reference = SnapshotReference { snapshot_id: to, retention };

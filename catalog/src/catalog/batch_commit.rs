@@ -17,8 +17,8 @@
 //! So each attempt but the lost ones has fewer commits than the one before, and lost ones are counted.
 
 use super::{
-    Catalog, LoadedTable, TableChange,
-    change::ChangeContents,
+    Catalog, LoadedTable,
+    change::{ChangeContents, ExaminedChange},
     commit_queue::{CommitWork, QueuedCommit},
     location_rules, managed_table_rules,
     write::{TableWrite, deposed, lost_every_race},
@@ -31,7 +31,7 @@ use crate::{
     snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests, rebase},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// How often commits are built anew after another process was faster. Each time one of them has
@@ -45,8 +45,6 @@ pub(super) struct TableDraft {
     encoded: Arc<EncodedParts>,
     watermark: Option<Watermark>,
     now_ms: i64,
-    /// First and last number of the rows of snapshots of ours.
-    seqs: HashMap<i64, (u64, u64)>,
     obsolete: Vec<ObsoleteFile>,
     parts: Vec<CommitPart>,
     /// Files of this attempt, the metadata file apart.
@@ -149,9 +147,9 @@ impl Catalog {
         self.inner.queues.put_back(table, batch.collect());
         let made = match &first.work {
             CommitWork::Snapshot(..) => Err(CatalogError::NoSuchTable(table.to_string())),
-            CommitWork::Change(change, contents) => {
+            CommitWork::Change(examined) => {
                 let catalog = self.with_origin(first.origin.clone());
-                let made = catalog.commit_locked(&[(change.clone(), contents.clone())]).await;
+                let made = catalog.commit_locked(std::slice::from_ref(examined)).await;
                 made.map(|mut tables| tables.pop().expect("one change gives one table"))
             }
         };
@@ -188,11 +186,9 @@ impl Catalog {
         let mut outcomes = Vec::with_capacity(batch.len());
         for waiting in batch {
             let applied = match &waiting.work {
-                CommitWork::Change(change, contents) => {
-                    self.apply_change(&mut draft, (change, contents)).await
-                }
+                CommitWork::Change(examined) => self.apply_change(&mut draft, examined).await,
                 CommitWork::Snapshot(new, read) => {
-                    self.apply_snapshot(&mut draft, table, (new, read)).await
+                    self.apply_snapshot(&mut draft, table, new, read).await
                 }
             };
             match applied {
@@ -226,8 +222,9 @@ impl Catalog {
     pub(super) async fn apply_change(
         &self,
         draft: &mut TableDraft,
-        (change, contents): (&TableChange, &ChangeContents),
+        examined: &ExaminedChange,
     ) -> Result<Option<CommitEffect>, CatalogError> {
+        let change = &examined.change;
         let base = Arc::clone(&draft.metadata);
         if commit::is_applied(&base, &change.requirements, &change.updates) {
             return Ok(None);
@@ -236,7 +233,7 @@ impl Catalog {
         // A change that fits the draft is applied as it is, one that is late on top of it if it can be.
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
-            held => self.rebased(&base, (change, contents), held).await?,
+            held => self.rebased(&base, examined, held).await?,
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
         let checked = match draft.apply(updates) {
@@ -283,7 +280,7 @@ impl Catalog {
     async fn rebased(
         &self,
         base: &TableMetadata,
-        (change, contents): (&TableChange, &ChangeContents),
+        ExaminedChange { change, contents }: &ExaminedChange,
         held: Result<(), CatalogError>,
     ) -> Result<Option<rebase::RebasedCommit>, CatalogError> {
         let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
@@ -299,7 +296,7 @@ impl Catalog {
         };
         let ChangeContents::OnlyAdds(adds) = read else { return held.map(|()| None) };
         let storage = &self.inner.storage;
-        match rebase::rebase(storage, base, (&late, adds), self.now_ms()).await? {
+        match rebase::rebase(storage, base, &late, adds, self.now_ms()).await? {
             Some(rebased) => {
                 for snapshot in commit::added(&rebased.updates) {
                     let head = snapshot.parent_snapshot_id().and_then(|id| base.snapshot_by_id(id));
@@ -316,13 +313,14 @@ impl Catalog {
         &self,
         draft: &mut TableDraft,
         table: &TableIdent,
-        (new, read): (&NewSnapshot, &ReadManifests),
+        new: &NewSnapshot,
+        read: &ReadManifests,
     ) -> Result<Option<CommitEffect>, CatalogError> {
         if is_replay(draft.watermark, new, table)? {
             return Ok(None);
         }
         let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
-        let built = snapshot::build(storage, &draft.metadata, (new, read), now_ms).await?;
+        let built = snapshot::build(storage, &draft.metadata, new, read, now_ms).await?;
         let metadata = match draft.apply(&built.updates) {
             Ok(metadata) => metadata,
             Err(cause) => {
@@ -333,7 +331,6 @@ impl Catalog {
         draft.make(metadata, &built.updates);
         draft.written.extend(built.written);
         draft.watermark = new.mark.map(|mark| mark.watermark).or(draft.watermark);
-        draft.seqs.extend(new.seq.map(|seq| (built.snapshot_id, seq)));
         let changes = ChangeSet::making(&built.updates);
         Ok(Some(CommitEffect { snapshots: vec![built.snapshot_id], changes }))
     }
@@ -347,7 +344,6 @@ impl TableDraft {
             watermark: base.watermark,
             base,
             now_ms,
-            seqs: HashMap::new(),
             obsolete: Vec::new(),
             parts: Vec::new(),
             written: Vec::new(),
@@ -381,9 +377,6 @@ impl TableDraft {
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;
         write.deferred = self.written;
-        for row in &mut write.snapshots {
-            row.seq = self.seqs.get(&row.snapshot_id).copied().or(row.seq);
-        }
         write
     }
 }

@@ -38,6 +38,13 @@ pub(super) enum ChangeContents {
     DoesMore,
 }
 
+/// A client's change, and what was found in its files.
+#[derive(Clone, Debug)]
+pub(super) struct ExaminedChange {
+    pub(super) change: TableChange,
+    pub(super) contents: ChangeContents,
+}
+
 impl ChangeContents {
     fn of(changes: SnapshotChanges) -> Self {
         changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
@@ -58,7 +65,8 @@ impl Catalog {
     pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
         self.normalize(&mut change)?;
         let contents = self.examine(&change).await?;
-        self.enqueue(change.table.clone(), CommitWork::Change(change, contents)).await
+        let table = change.table.clone();
+        self.enqueue(table, CommitWork::Change(ExaminedChange { change, contents })).await
     }
 
     /// Applies changes to several tables, all or none.
@@ -77,12 +85,12 @@ impl Catalog {
         let mut examined = Vec::with_capacity(changes.len());
         for change in changes {
             let contents = self.examine(&change).await?;
-            examined.push((change, contents));
+            examined.push(ExaminedChange { change, contents });
         }
         let changes = examined;
         let catalog = self.clone();
         self.to_the_end(async move {
-            let tables = changes.iter().map(|(change, _)| &change.table);
+            let tables = changes.iter().map(|examined| &examined.change.table);
             let _tables = catalog.inner.locks.lock(tables).await;
             catalog.commit_locked(&changes).await.map(|_| ())
         })
@@ -170,7 +178,7 @@ impl Catalog {
     /// Applies changes to tables that are locked, all or none.
     pub(super) async fn commit_locked(
         &self,
-        changes: &[(TableChange, ChangeContents)],
+        changes: &[ExaminedChange],
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         for _ in 0..=COMMIT_RETRIES {
             // Every change is checked before anything is offered to the metastore.
@@ -191,27 +199,27 @@ impl Catalog {
                 return Ok(tables);
             }
         }
-        Err(lost_every_race(&changes[0].0.table))
+        Err(lost_every_race(&changes[0].change.table))
     }
 
     /// The tables as the changes make them; `writes` has what is to be written for that, as far as it
     /// got even when it fails.
     async fn write_all(
         &self,
-        changes: &[(TableChange, ChangeContents)],
+        changes: &[ExaminedChange],
         writes: &mut Vec<TableWrite>,
     ) -> Result<Vec<LoadedTable>, CatalogError> {
         let mut tables = Vec::with_capacity(changes.len());
-        for change in changes {
-            let write = match self.find(&change.0.table).await? {
-                Some(base) => match self.write(base, change).await? {
+        for examined in changes {
+            let write = match self.find(&examined.change.table).await? {
+                Some(base) => match self.write(base, examined).await? {
                     Ok(write) => write,
                     Err(unchanged) => {
                         tables.push(unchanged);
                         continue;
                     }
                 },
-                None => self.write_new(&change.0).await?,
+                None => self.write_new(&examined.change).await?,
             };
             tables.push(write.loaded());
             writes.push(write);
@@ -223,13 +231,13 @@ impl Catalog {
     async fn write(
         &self,
         base: LoadedTable,
-        (change, contents): &(TableChange, ChangeContents),
+        examined: &ExaminedChange,
     ) -> Result<Result<TableWrite, LoadedTable>, CatalogError> {
         let mut draft = TableDraft::new(base.clone(), self.encoded_parts(&base), self.now_ms());
-        let Some(made) = self.apply_change(&mut draft, (change, contents)).await? else {
+        let Some(made) = self.apply_change(&mut draft, examined).await? else {
             return Ok(Err(base));
         };
-        let mut write = draft.into_write(&change.table);
+        let mut write = draft.into_write(&examined.change.table);
         write.changes = made.changes;
         Ok(Ok(write))
     }

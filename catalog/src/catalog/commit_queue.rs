@@ -4,7 +4,7 @@
 //! client that sent it is gone. The queues only save work: what keeps commits apart is the
 //! metastore's swap.
 
-use super::{Catalog, LoadedTable, TableChange, change::ChangeContents};
+use super::{Catalog, LoadedTable, change::ExaminedChange};
 use crate::{
     background,
     error::CatalogError,
@@ -26,7 +26,7 @@ const QUEUE_MAX: usize = 1024;
 /// What a commit does to its table.
 #[derive(Debug)]
 pub(super) enum CommitWork {
-    Change(TableChange, ChangeContents),
+    Change(ExaminedChange),
     Snapshot(Box<NewSnapshot>, ReadManifests),
 }
 

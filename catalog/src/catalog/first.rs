@@ -49,7 +49,7 @@ impl Catalog {
         })?;
         let read = ReadManifests::default();
         let now_ms = self.now_ms().max(staged.last_updated_ms().saturating_add(1));
-        let built = snapshot::build(&self.inner.storage, &staged, (&new, &read), now_ms).await?;
+        let built = snapshot::build(&self.inner.storage, &staged, &new, &read, now_ms).await?;
         let metadata = match commit::apply_updates_at(&staged, None, &built.updates, now_ms) {
             Ok(metadata) => metadata,
             Err(cause) => {
@@ -65,9 +65,6 @@ impl Catalog {
         write.watermark = Some(mark.watermark);
         write.changes = ChangeSet::making(&updates);
         write.comes = TableOrigin::OfHolder { watermark: mark.watermark, namespace };
-        for row in &mut write.snapshots {
-            row.seq = new.seq;
-        }
         write.deferred = built.written;
         check_made(&self.publish(std::slice::from_ref(&write)).await?, &write.table)?;
         Ok(write.loaded())

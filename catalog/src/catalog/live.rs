@@ -34,8 +34,10 @@ impl Catalog {
     /// Checks what a snapshot does to its parent.
     pub(super) async fn check_live(
         &self,
-        (own, table): (&Location, &TableMetadata),
-        (snapshot, parent): (&Snapshot, Option<&Snapshot>),
+        own: &Location,
+        table: &TableMetadata,
+        snapshot: &Snapshot,
+        parent: Option<&Snapshot>,
         changes: &SnapshotChanges,
     ) -> Result<(), CatalogError> {
         if parent.is_some() {

@@ -57,7 +57,8 @@ pub(super) fn check_comes_back(
 
 /// Refuses a commit that would keep our rows from fitting the table.
 pub(super) fn check(
-    (table, own): (&TableIdent, &[OwnTable]),
+    table: &TableIdent,
+    own: &[OwnTable],
     base: Option<&TableMetadata>,
     new: &TableMetadata,
 ) -> Result<(), CatalogError> {
@@ -149,7 +150,7 @@ pub(super) fn check_history(
                 return refuse(format!("removing its branch or tag `{ref_name}`"));
             }
             TableUpdate::SetSnapshotRef { ref_name, reference } => {
-                let moves = |from| takes_from(base, change, from, (ref_name, reference));
+                let moves = |from| takes_from(base, change, from, ref_name, reference);
                 if refs.get(ref_name).is_some_and(moves) {
                     return refuse(format!("moving or shortening its branch or tag `{ref_name}`"));
                 }
@@ -176,7 +177,8 @@ fn takes_from(
     base: &TableMetadata,
     change: &TableChange,
     from: &SnapshotReference,
-    (name, to): (&str, &SnapshotReference),
+    name: &str,
+    to: &SnapshotReference,
 ) -> bool {
     // Some clients leave the time out when they commit, which keeps it for longer if anything.
     let is_shorter = from.retention != to.retention

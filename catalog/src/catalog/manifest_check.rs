@@ -79,7 +79,7 @@ impl Catalog {
                 let there = base.and_then(|base| base.snapshot_by_id(id));
                 added.get(&id).copied().or(there.map(AsRef::as_ref))
             });
-            last = self.check_snapshot((&own, new), snapshot, parent).await?;
+            last = self.check_snapshot(&own, new, snapshot, parent).await?;
             added.insert(snapshot.snapshot_id(), snapshot);
         }
         Ok(last)
@@ -119,7 +119,8 @@ impl Catalog {
 
     async fn check_snapshot(
         &self,
-        (own, table): (&Location, &TableMetadata),
+        own: &Location,
+        table: &TableMetadata,
         snapshot: &Snapshot,
         parent: Option<&Snapshot>,
     ) -> Result<Option<SnapshotChanges>, CatalogError> {
@@ -128,7 +129,7 @@ impl Catalog {
             return Ok(None);
         }
         let changes = self.changes(own, snapshot, parent).await?;
-        self.check_live((own, table), (snapshot, parent), &changes).await?;
+        self.check_live(own, table, snapshot, parent, &changes).await?;
         seen.add(own, &both);
         Ok(Some(changes))
     }

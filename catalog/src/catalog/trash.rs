@@ -3,13 +3,12 @@
 //! Files are queued in the metastore and deleted later. Only files below the table's own location
 //! are ever queued, whatever its metadata names.
 
-use super::{Catalog, Tables, location_rules, managed_table_rules};
+use super::{Catalog, Tables, managed_table_rules, write::TableWrite};
 use crate::{
-    commit,
     error::CatalogError,
     location::Location,
     manifest_file,
-    metastore::{ChangeSet, DropTerms, NameKind, NewTable, ObsoleteFile, TableOrigin, TrashRow},
+    metastore::{DropTerms, NewTable, ObsoleteFile, TrashRow},
     snapshot::OBSOLETE_GRACE_MS,
     storage,
 };
@@ -17,7 +16,7 @@ use iceberg::{
     TableIdent,
     spec::{Manifest, ManifestList, TableMetadata},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -117,19 +116,9 @@ impl Trash<'_> {
             false => cause,
         })?;
         managed_table_rules::check_comes_back(&before, &ident, &metadata)?;
-        let table = NewTable {
-            kind: NameKind::Table,
-            levels: ident.namespace.as_ref().clone(),
-            name: ident.name.clone(),
-            uuid,
-            comes: TableOrigin::Registered {
-                needs: location_rules::needs(&metadata, &row.metadata_location),
-            },
-            metadata_location: row.metadata_location,
-            location: row.location,
-            snapshots: commit::added_snapshots(None, &metadata),
-            changes: ChangeSet::default(),
-        };
+        let metadata = Arc::unwrap_or_clone(metadata);
+        let write = TableWrite::adopted(ident.clone(), None, metadata, row.metadata_location);
+        let table = NewTable { uuid, location: row.location, ..write.new_table() };
         self.0.metastore().undrop(&table).await?;
         Ok(ident)
     }

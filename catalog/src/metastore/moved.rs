@@ -66,7 +66,8 @@ impl Metastore {
     pub async fn move_place(
         &self,
         place: &TablePlace,
-        (location, metadata_location): (&str, &str),
+        location: &str,
+        metadata_location: &str,
         files: &[ObsoleteFile],
     ) -> Result<bool, CatalogError> {
         let statement = match place.of {

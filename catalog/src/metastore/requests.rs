@@ -54,7 +54,7 @@ impl Metastore {
         body: &str,
     ) -> Result<Option<AnsweredRequest>, CatalogError> {
         let mut tx = self.begin().await?;
-        insert(&mut tx, request, (self.origin.now)(), status, ("json", body)).await?;
+        insert(&mut tx, request, (self.origin.now)(), status, "json", body).await?;
         let kept = get(&mut tx, request.id).await?;
         tx.commit().await.map_err(failed("keep a request"))?;
         Ok(kept)
@@ -99,7 +99,7 @@ pub(super) async fn claim(
         RecordedAnswer::View => (200, "view", table()),
         RecordedAnswer::Staged(table) => (200, "staged", table.clone()),
     };
-    insert(tx, request, at_ms, status, (kind, &body)).await
+    insert(tx, request, at_ms, status, kind, &body).await
 }
 
 async fn insert(
@@ -107,7 +107,8 @@ async fn insert(
     request: &RequestKey,
     at_ms: i64,
     status: u16,
-    (kind, body): (&str, &str),
+    kind: &str,
+    body: &str,
 ) -> Result<bool, CatalogError> {
     let added = sqlx::query(
         "INSERT INTO requests VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",

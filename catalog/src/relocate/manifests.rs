@@ -39,7 +39,7 @@ impl Relocation<'_> {
         let mut edit = EditList { written, length: 0 };
         let bytes = avro::rewrite(&bytes, &mut edit).map_err(|cause| unreadable(path, cause))?;
         let new = self.moved.renamed(&self.path(path)?);
-        let new = self.write((path, new), bytes, written).await?;
+        let new = self.write(path, new, bytes, written).await?;
         written.lists.insert(path.to_owned(), new.clone());
         Ok(new)
     }
@@ -66,7 +66,7 @@ impl Relocation<'_> {
         let bytes = avro::rewrite(&bytes, &mut edit).map_err(|cause| unreadable(path, cause))?;
         let length = bytes.len() as i64;
         let new = self.moved.renamed(&self.path(path)?);
-        let new = self.write((path, new), bytes, written).await?;
+        let new = self.write(path, new, bytes, written).await?;
         written.manifests.insert(path.to_owned(), (new.clone(), length));
         Ok(new)
     }
@@ -88,7 +88,7 @@ impl Relocation<'_> {
             moved.map_err(|cause| unreadable(path, cause))?;
         let length = bytes.len() as i64;
         let new = self.moved.renamed(&self.path(path)?);
-        let path = self.write((path, new), bytes, written).await?;
+        let path = self.write(path, new, bytes, written).await?;
         Ok(Some(RewrittenDeletes { path, bytes: length, lowest, highest }))
     }
 }

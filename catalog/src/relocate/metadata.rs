@@ -38,10 +38,10 @@ impl Relocation<'_> {
         }
         for (file, mut json) in older {
             self.edit(&mut json, written, &names);
-            self.write((&file, self.name(&file)?), encoded(&json), written).await?;
+            self.write(&file, self.name(&file)?, encoded(&json), written).await?;
         }
         self.edit(&mut metadata, written, &names);
-        self.write((path, self.name(path)?), encoded(&metadata), written).await
+        self.write(path, self.name(path)?, encoded(&metadata), written).await
     }
 
     /// A view's metadata file.
@@ -53,7 +53,7 @@ impl Relocation<'_> {
         let path = &place.metadata_location;
         let mut metadata = self.json(path).await?;
         self.edit(&mut metadata, written, &HashMap::new());
-        self.write((path, self.name(path)?), encoded(&metadata), written).await
+        self.write(path, self.name(path)?, encoded(&metadata), written).await
     }
 
     async fn snapshots(

@@ -110,7 +110,7 @@ impl<'a> SnapshotWriter<'a> {
         number: Option<i64>,
     ) -> Result<Option<ManifestFile>, CatalogError> {
         let spec_id = self.base.default_partition_spec_id();
-        let draft = self.draft("m0", (spec_id, ManifestContentType::Data))?;
+        let draft = self.draft("m0", spec_id, ManifestContentType::Data)?;
         self.add_files(draft, files, number).await
     }
 
@@ -124,8 +124,8 @@ impl<'a> SnapshotWriter<'a> {
         for spec_id in specs {
             let of_spec = files.iter().filter(|(of, _)| *of == spec_id);
             let of_spec: Vec<DataFile> = of_spec.map(|(_, file)| file.clone()).collect();
-            let (name, of) = (format!("d{spec_id}"), (spec_id, ManifestContentType::Deletes));
-            let draft = self.draft(&name, of)?;
+            let draft =
+                self.draft(&format!("d{spec_id}"), spec_id, ManifestContentType::Deletes)?;
             manifests.extend(self.add_files(draft, &of_spec, None).await?);
         }
         Ok(manifests)
@@ -157,13 +157,14 @@ impl<'a> SnapshotWriter<'a> {
     /// its name its own.
     pub(super) async fn without(
         &mut self,
-        (manifest, bytes): (ManifestFile, Option<Bytes>),
+        manifest: ManifestFile,
+        bytes: Option<Bytes>,
         removed: &HashSet<FileKey>,
         at: usize,
     ) -> Result<ManifestFile, CatalogError> {
         self.storage.normalize(self.base.location())?.admit(&manifest.manifest_path)?;
-        let of = (manifest.partition_spec_id, manifest.content);
-        let draft = self.draft(&format!("r{at}"), of)?;
+        let (spec_id, content) = (manifest.partition_spec_id, manifest.content);
+        let draft = self.draft(&format!("r{at}"), spec_id, content)?;
         let removed = removed.clone();
         let bytes = match bytes {
             Some(bytes) => bytes,
@@ -231,7 +232,7 @@ impl<'a> SnapshotWriter<'a> {
             return Ok(None);
         }
         let spec_id = self.base.default_partition_spec_id();
-        let draft = self.draft("m1", (spec_id, ManifestContentType::Data))?;
+        let draft = self.draft("m1", spec_id, ManifestContentType::Data)?;
         let encode = move || {
             let mut writer = draft.writer()?;
             for entry in entries {
@@ -279,7 +280,8 @@ impl<'a> SnapshotWriter<'a> {
     fn draft(
         &self,
         suffix: &str,
-        (spec_id, content): (i32, ManifestContentType),
+        spec_id: i32,
+        content: ManifestContentType,
     ) -> Result<ManifestDraft, CatalogError> {
         let spec = self.base.partition_spec_by_id(spec_id).ok_or_else(|| {
             CatalogError::Invalid(format!("the table has no partition spec {spec_id}"))

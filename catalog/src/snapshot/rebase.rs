@@ -124,10 +124,11 @@ fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> boo
 pub(crate) async fn rebase(
     storage: &Storage,
     base: &TableMetadata,
-    (late, adds): (&LateCommit<'_>, &OnlyAdds),
+    late: &LateCommit<'_>,
+    adds: &OnlyAdds,
     now_ms: i64,
 ) -> Result<Option<RebasedCommit>, CatalogError> {
-    let Some(added) = renumbered(storage, base, (late.snapshot, adds)).await else {
+    let Some(added) = renumbered(storage, base, late.snapshot, adds).await else {
         return Ok(None);
     };
     let head = base.snapshot_for_ref(late.branch);
@@ -148,7 +149,7 @@ pub(crate) async fn rebase(
         return Err(cause);
     }
     let summary = entries(late.snapshot.summary(), head.map(|head| head.summary()), adds_data);
-    let snapshot = moved(base, (late.snapshot, head), summary, &written, now_ms);
+    let snapshot = moved(base, late.snapshot, head, summary, &written, now_ms);
     let updates = vec![
         TableUpdate::AddSnapshot { snapshot },
         TableUpdate::SetSnapshotRef {
@@ -164,7 +165,8 @@ pub(crate) async fn rebase(
 async fn renumbered(
     storage: &Storage,
     base: &TableMetadata,
-    (snapshot, adds): (&Snapshot, &OnlyAdds),
+    snapshot: &Snapshot,
+    adds: &OnlyAdds,
 ) -> Option<Vec<ManifestFile>> {
     // One that replaces what a filter finds and found nothing may find something now.
     if (snapshot.summary().operation == Operation::Append) != adds.deletes.is_empty() {
@@ -189,7 +191,8 @@ async fn renumbered(
 /// The same snapshot with another parent.
 fn moved(
     base: &TableMetadata,
-    (snapshot, head): (&Snapshot, Option<&SnapshotRef>),
+    snapshot: &Snapshot,
+    head: Option<&SnapshotRef>,
     mut entries: HashMap<String, String>,
     manifest_list: &str,
     now_ms: i64,

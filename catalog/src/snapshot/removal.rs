@@ -64,7 +64,7 @@ pub async fn examine(
     let mut read = ReadManifests::default();
     if let (Some(head), false) = (base.current_snapshot(), new.operation == Operation::Append) {
         let listed = manifests::read_list(storage, base, head).await?;
-        check(storage, (base, &listed), new, &mut read).await?;
+        check(storage, base, &listed, new, &mut read).await?;
     }
     Ok(read)
 }
@@ -73,7 +73,8 @@ pub async fn examine(
 /// that added files have, where it is not that of their snapshot.
 pub(super) async fn check(
     storage: &Storage,
-    (base, listed): (&TableMetadata, &[ManifestFile]),
+    base: &TableMetadata,
+    listed: &[ManifestFile],
     new: &NewSnapshot,
     read: &mut ReadManifests,
 ) -> Result<Option<i64>, CatalogError> {
@@ -85,7 +86,7 @@ pub(super) async fn check(
         return Err(conflict(&format!("snapshot {id}, which was read for it, is gone")));
     };
     let number = snapshot.sequence_number();
-    check_deletes_since(storage, (listed, number), new, read).await?;
+    check_deletes_since(storage, listed, number, new, read).await?;
     check_live(storage, listed, new, read).await?;
     Ok((new.operation == Operation::Replace).then_some(number))
 }
@@ -107,7 +108,7 @@ pub(super) async fn rewrite(
         }
         let bytes = read.bytes.get(&manifest.manifest_path).cloned();
         let at = rewritten.len();
-        rewritten.push(writer.without((manifest, bytes), &removed, at).await?);
+        rewritten.push(writer.without(manifest, bytes, &removed, at).await?);
     }
     Ok((rewritten, kept))
 }
@@ -162,7 +163,8 @@ async fn check_live(
 /// Refuses to take out data files that deletes may apply to which came since `number` was read.
 async fn check_deletes_since(
     storage: &Storage,
-    (listed, number): (&[ManifestFile], i64),
+    listed: &[ManifestFile],
+    number: i64,
     new: &NewSnapshot,
     read: &mut ReadManifests,
 ) -> Result<(), CatalogError> {
@@ -241,3 +243,6 @@ fn conflict(why: &str) -> CatalogError {
         "Commit failed: a rewrite of files is refused, because {why}"
     ))
 }
+
+#[cfg(test)]
+mod tests;

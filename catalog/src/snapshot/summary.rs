@@ -102,7 +102,8 @@ impl SummaryFiles {
 /// The summary's entries but for `operation`: the writer's own, then Iceberg's, which win.
 pub(super) fn entries(
     parent: Option<&Summary>,
-    (own, files): (&BTreeMap<String, String>, &SummaryCounts),
+    own: &BTreeMap<String, String>,
+    files: &SummaryCounts,
     manifests: ManifestCounts,
 ) -> HashMap<String, String> {
     let mut entries: HashMap<String, String> =

@@ -21,17 +21,17 @@ use std::{
 };
 
 /// A table whose commits are applied at once, without a catalog.
-struct Table {
-    storage: Storage,
-    metadata: TableMetadata,
-    now_ms: i64,
+pub(super) struct Table {
+    pub(super) storage: Storage,
+    pub(super) metadata: TableMetadata,
+    pub(super) now_ms: i64,
     obsolete: Vec<ObsoleteFile>,
     files: u64,
     folder: tempfile::TempDir,
 }
 
 impl Table {
-    fn new(version: FormatVersion, managed: bool) -> Self {
+    pub(super) fn new(version: FormatVersion, managed: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -67,7 +67,7 @@ impl Table {
         Self { storage, metadata, now_ms, obsolete, files: 0, folder }
     }
 
-    fn file(&mut self, kind: &str) -> DataFile {
+    pub(super) fn file(&mut self, kind: &str) -> DataFile {
         self.files += 1;
         DataFileBuilder::default()
             .content(DataContentType::Data)
@@ -84,17 +84,12 @@ impl Table {
             .unwrap()
     }
 
-    async fn build(&self, files: Vec<DataFile>) -> Result<BuiltSnapshot, CatalogError> {
-        build(
-            &self.storage,
-            &self.metadata,
-            (&append(files), &ReadManifests::default()),
-            self.now_ms,
-        )
-        .await
+    pub(super) async fn build(&self, files: Vec<DataFile>) -> Result<BuiltSnapshot, CatalogError> {
+        build(&self.storage, &self.metadata, &append(files), &ReadManifests::default(), self.now_ms)
+            .await
     }
 
-    fn apply(&mut self, updates: Vec<TableUpdate>) {
+    pub(super) fn apply(&mut self, updates: Vec<TableUpdate>) {
         let mut builder = self.metadata.clone().into_builder(None);
         for update in updates {
             builder = update.apply(builder).unwrap();
@@ -117,13 +112,13 @@ impl Table {
         built.snapshot_id
     }
 
-    async fn manifests(&self, snapshot_id: i64) -> Vec<iceberg::spec::ManifestFile> {
+    pub(super) async fn manifests(&self, snapshot_id: i64) -> Vec<iceberg::spec::ManifestFile> {
         let snapshot = self.metadata.snapshot_by_id(snapshot_id).unwrap();
         manifests::read_list(&self.storage, &self.metadata, snapshot).await.unwrap()
     }
 
     /// Live files of a snapshot with the snapshot and sequence number they came with.
-    async fn live(&self, snapshot_id: i64) -> Vec<(String, i64, i64)> {
+    pub(super) async fn live(&self, snapshot_id: i64) -> Vec<(String, i64, i64)> {
         let mut live = Vec::new();
         for manifest in self.manifests(snapshot_id).await {
             let manifest = manifest.load_manifest(&self.storage.file_io()).await.unwrap();
@@ -177,7 +172,6 @@ fn append(files: Vec<DataFile>) -> NewSnapshot {
             watermark: Watermark { epoch: 1, position: 1, last_seq: 9 },
             since: 0,
         }),
-        seq: Some((1, 9)),
         ..NewSnapshot::default()
     }
 }
@@ -237,7 +231,7 @@ fn a_total_the_parent_does_not_tell_is_left_out_and_iceberg_keys_win() {
         additional_properties: HashMap::from([("total-data-files".to_owned(), "5".to_owned())]),
     };
     let files = summary::SummaryCounts::default();
-    let entries = summary::entries(Some(&parent), (&append.summary, &files), counts);
+    let entries = summary::entries(Some(&parent), &append.summary, &files, counts);
     assert_eq!(entries["total-data-files"], "5");
     assert_eq!(entries["added-records"], "0");
     assert_eq!(entries.get("total-records"), None);
@@ -541,7 +535,6 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     for position in 1..=APPENDS {
         let mut append = append(vec![source.file("a")]);
         append.mark.as_mut().unwrap().watermark.position = position;
-        append.seq = Some((position, position));
         let loaded = catalog.add_snapshot(&ident, append).await.unwrap();
         assert_eq!(loaded.metadata.snapshots().len() as u64, position, "appends do not thin");
         clock.fetch_add(1_000, Ordering::Relaxed);

@@ -42,69 +42,69 @@ fn the_files_are_what_the_columns_say() {
 }
 
 /// Name and schema of a type.
-fn named<T: JsonSchema>(generator: &mut SchemaGenerator) -> (String, Value) {
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> (String, Value) {
     (T::schema_name().into_owned(), T::json_schema(generator).into())
 }
 
-type Named = fn(&mut SchemaGenerator) -> (String, Value);
+type BodySchema = fn(&mut SchemaGenerator) -> (String, Value);
 
 /// What stands behind the `?` of a path.
-const PARAMETERS: &[Named] = &[
-    named::<AuditPage>,
-    named::<DeliveryTarget>,
-    named::<DiscardLetters>,
-    named::<DropRef>,
-    named::<DropTable>,
-    named::<IngestParameters>,
-    named::<LetterPage>,
-    named::<RetryParameters>,
-    named::<SnapshotPage>,
+const PARAMETERS: &[BodySchema] = &[
+    schema_of::<AuditPage>,
+    schema_of::<DeliveryTarget>,
+    schema_of::<DiscardLetters>,
+    schema_of::<DropRef>,
+    schema_of::<DropTable>,
+    schema_of::<IngestParameters>,
+    schema_of::<LetterPage>,
+    schema_of::<RetryParameters>,
+    schema_of::<SnapshotPage>,
 ];
 
 /// Bodies of requests.
-const SENT: &[Named] = &[
-    named::<FastForward>,
-    named::<NewRef>,
-    named::<NewSecret>,
-    named::<NewTableName>,
-    named::<NewToken>,
-    named::<RetryLetters>,
-    named::<Rollback>,
-    named::<SqlRequest>,
+const SENT: &[BodySchema] = &[
+    schema_of::<FastForward>,
+    schema_of::<NewRef>,
+    schema_of::<NewSecret>,
+    schema_of::<NewTableName>,
+    schema_of::<NewToken>,
+    schema_of::<RetryLetters>,
+    schema_of::<Rollback>,
+    schema_of::<SqlRequest>,
 ];
 
 /// Bodies of answers.
-const ANSWERED: &[Named] = &[
-    named::<AuditRecords>,
-    named::<CommitAllReply>,
-    named::<CommitReply>,
-    named::<DiscardReply>,
-    named::<DroppedList>,
-    named::<ErrorBody>,
-    named::<IngestReply>,
-    named::<JobList>,
-    named::<LetterList>,
-    named::<NamespaceList>,
-    named::<ProtectedList>,
-    named::<Protection>,
-    named::<RefDropped>,
-    named::<RefList>,
-    named::<RefReply>,
-    named::<RetryReply>,
-    named::<SnapshotIds>,
-    named::<SnapshotList>,
-    named::<TableDropped>,
-    named::<TableList>,
-    named::<TableName>,
-    named::<TablePurging>,
-    named::<TableStats>,
-    named::<TokenList>,
-    named::<TokenReply>,
-    named::<TokenRevoked>,
-    named::<Version>,
-    named::<WebhookDeleted>,
-    named::<WebhookEntry>,
-    named::<WebhookList>,
+const ANSWERED: &[BodySchema] = &[
+    schema_of::<AuditRecords>,
+    schema_of::<CommitAllReply>,
+    schema_of::<CommitReply>,
+    schema_of::<DiscardReply>,
+    schema_of::<DroppedList>,
+    schema_of::<ErrorBody>,
+    schema_of::<IngestReply>,
+    schema_of::<JobList>,
+    schema_of::<LetterList>,
+    schema_of::<NamespaceList>,
+    schema_of::<ProtectedList>,
+    schema_of::<Protection>,
+    schema_of::<RefDropped>,
+    schema_of::<RefList>,
+    schema_of::<RefReply>,
+    schema_of::<RetryReply>,
+    schema_of::<SnapshotIds>,
+    schema_of::<SnapshotList>,
+    schema_of::<TableDropped>,
+    schema_of::<TableList>,
+    schema_of::<TableName>,
+    schema_of::<TablePurging>,
+    schema_of::<TableStats>,
+    schema_of::<TokenList>,
+    schema_of::<TokenReply>,
+    schema_of::<TokenRevoked>,
+    schema_of::<Version>,
+    schema_of::<WebhookDeleted>,
+    schema_of::<WebhookEntry>,
+    schema_of::<WebhookList>,
 ];
 
 /// The schemas of all bodies, as the description of the API has them. A member that may be left out of a
@@ -116,8 +116,8 @@ fn the_file_of_types_is_what_the_types_say() {
     });
     let mut sent = settings.clone().into_generator();
     let mut answered = settings.for_serialize().into_generator();
-    let all = |types: &[Named], generator: &mut SchemaGenerator| -> Map<String, Value> {
-        types.iter().map(|named| named(generator)).collect()
+    let all = |types: &[BodySchema], generator: &mut SchemaGenerator| -> Map<String, Value> {
+        types.iter().map(|schema_of| schema_of(generator)).collect()
     };
     let parameters = all(PARAMETERS, &mut sent);
     let mut schemas = Map::new();

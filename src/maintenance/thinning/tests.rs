@@ -55,7 +55,6 @@ impl House {
                     watermark: Watermark { epoch: 1, position, last_seq: position },
                     since: 1,
                 }),
-                seq: Some((position, position)),
                 ..NewSnapshot::default()
             };
             self.catalog.add_snapshot(&self.table, append).await.unwrap();

@@ -4,6 +4,7 @@ use crate::{
         Catalog, LoadedTable, TableChange,
         tests::{House, change, create, house, house_over, ident, on_main, own_list, set},
     },
+    commit::{FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
     metastore::{
         Metastore, RecordedAnswer, RequestKey, Watermark, faults::CommitFault, tests::database,
@@ -151,13 +152,13 @@ async fn clients_that_append_to_a_hot_table_never_lose() {
 async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its_own_answer() {
     let house = house().await;
     let made = create(&house.catalog, "a.t").await;
-    let append = |position| NewSnapshot {
+    let append = |position: u64| NewSnapshot {
         added: vec![data_file(&made, &format!("own{position}"))],
+        summary: [FIRST_SEQ, LAST_SEQ].map(|key| (key.to_owned(), position.to_string())).into(),
         mark: Some(MarkMove {
             watermark: Watermark { epoch: 1, position, last_seq: position },
             since: 0,
         }),
-        seq: Some((position, position)),
         ..NewSnapshot::default()
     };
     let foreign = client_append(&house.catalog, &made, 7, "foreign").await;
@@ -366,7 +367,6 @@ async fn lose_answers(house: House, metastore: Metastore) {
             watermark: Watermark { epoch: 1, position, last_seq: position },
             since: 0,
         }),
-        seq: Some((position, position)),
         ..NewSnapshot::default()
     };
     for (turn, fault) in [(1, CommitFault::Before), (2, CommitFault::After), (3, CommitFault::Deaf)]

@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
+    commit::{FIRST_SEQ, LAST_SEQ},
     metastore::Watermark,
     snapshot::{MarkMove, NewSnapshot},
 };
-use std::collections::BTreeMap;
 
 fn noted(text: &str) -> Properties {
     Properties::from([("icecore.ns".to_owned(), text.to_owned())])
@@ -13,9 +13,10 @@ async fn staged(house: &House, dotted: &str, namespace: Option<Properties>) -> F
     let table = ident(dotted);
     let watermark = Watermark { epoch: 1, position: 9, last_seq: 3 };
     let append = NewSnapshot {
-        summary: BTreeMap::from([("icecore.last-seq".to_owned(), "3".to_owned())]),
+        summary: [(FIRST_SEQ, "1"), (LAST_SEQ, "3")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         mark: Some(MarkMove { watermark, since: 1 }),
-        seq: Some((1, 3)),
         ..NewSnapshot::default()
     };
     let metadata = house
@@ -65,4 +66,17 @@ async fn a_table_that_came_meanwhile_stays_and_what_was_written_is_gone() {
     assert_eq!(house.files().await, files);
     let stays = house.other.tables().load(&ident("b.t")).await.unwrap();
     assert_eq!(stays.metadata_location, made.metadata_location);
+}
+
+#[tokio::test]
+async fn the_first_rows_of_a_table_come_with_its_mark_or_not_at_all() {
+    let house = house().await;
+    let mut first = staged(&house, "a.t", None).await;
+    first.snapshot.mark = None;
+    let refused = house.catalog.tables().create_with(first).await;
+    let Err(CatalogError::Invalid(text)) = &refused else { panic!("{refused:?}") };
+    assert!(text.contains("mark"), "{text}");
+    assert_eq!(house.files().await, [""; 0]);
+    let missing = house.other.tables().load(&ident("a.t")).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
 }

@@ -354,7 +354,6 @@ pub(super) fn own_append(table: &LoadedTable, name: &str, position: u64) -> NewS
             watermark: Watermark { epoch: 1, position, last_seq: position },
             since: 0,
         }),
-        seq: Some((position, position)),
         ..NewSnapshot::default()
     }
 }

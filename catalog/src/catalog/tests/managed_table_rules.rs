@@ -259,7 +259,7 @@ async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
         builder.build().unwrap().metadata
     };
     let check = |base: &TableMetadata, new: &TableMetadata| {
-        managed_table_rules::check((&ident("a.events"), &own), Some(base), new)
+        managed_table_rules::check(&ident("a.events"), &own, Some(base), new)
             .map_err(|refused| refused.to_string())
     };
     let text =
@@ -282,13 +282,15 @@ async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
     }
     // Of a table that nobody said anything of, what it was made with stays.
     let refused = managed_table_rules::check(
-        (&ident("a.events"), &[]),
+        &ident("a.events"),
+        &[],
         Some(&more),
         &with(&more, &without("data")),
     );
     assert!(refused.is_err());
     let kept = managed_table_rules::check(
-        (&ident("a.events"), &[]),
+        &ident("a.events"),
+        &[],
         Some(&more),
         &with(&more, &without("later")),
     );

@@ -172,7 +172,7 @@ async fn what_a_rewrite_takes_out_is_read_before_its_turn() {
         storage.delete(&manifest.manifest_path).await.unwrap();
     }
     let built =
-        |found| snapshot::build(storage, &now.metadata, (&new, found), house.catalog.now_ms());
+        |found| snapshot::build(storage, &now.metadata, &new, found, house.catalog.now_ms());
     built(&found).await.unwrap();
     let unread = built(&ReadManifests::default()).await;
     assert!(matches!(unread, Err(CatalogError::Storage { .. })), "{unread:?}");
@@ -184,7 +184,7 @@ async fn what_others_commit_before_the_turn_of_a_rewrite_is_seen_in_it() {
         let (house, now, new, found) = examined(Some(between)).await;
         let storage = house.catalog.storage();
         let built =
-            snapshot::build(storage, &now.metadata, (&new, &found), house.catalog.now_ms()).await;
+            snapshot::build(storage, &now.metadata, &new, &found, house.catalog.now_ms()).await;
         let Err(CatalogError::CommitFailed(text)) = &built else { panic!("{built:?}") };
         assert!(text.contains(why), "{text}");
     }

@@ -201,7 +201,6 @@ async fn deletes_of_files_that_nobody_else_touched_are_put_on_top() {
                 watermark: Watermark { epoch: 1, position, last_seq: position },
                 since: 0,
             }),
-            seq: Some((position, position)),
             ..NewSnapshot::default()
         };
         catalog.add_snapshot(&ident("a.t"), append).await.unwrap();

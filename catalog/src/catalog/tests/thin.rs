@@ -32,7 +32,6 @@ async fn append(catalog: &Catalog, position: u64) {
             watermark: Watermark { epoch: 1, position, last_seq: position },
             since: 1,
         }),
-        seq: Some((position, position)),
         ..NewSnapshot::default()
     };
     catalog.add_snapshot(&ident(TABLE), append).await.unwrap();
