@@ -184,7 +184,7 @@ pub enum CliError {
     },
     /// The metastore.
     #[error("open the metastore")]
-    Metastore(#[from] CatalogError),
+    Metastore(#[source] CatalogError),
     /// The audit log is not what was written.
     #[error("the audit log is broken")]
     Audit(#[from] BrokenChain),
@@ -200,6 +200,16 @@ pub enum CliError {
     /// Some events were refused.
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<CatalogError> for CliError {
+    fn from(cause: CatalogError) -> Self {
+        match cause {
+            // What was asked for is at fault, and the text says what to change.
+            CatalogError::Invalid(text) => Self::Refused(text),
+            cause => Self::Metastore(cause),
+        }
+    }
 }
 
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -338,6 +348,12 @@ pub fn say(text: &str) -> Result<(), CliError> {
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
         .map_err(|source| CliError::Io { operation: STDOUT.to_owned(), source })
+}
+
+/// `1 event`, `2 events`.
+fn counted(count: u64, noun: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{end}")
 }
 
 /// Writes a line for a person to stderr.

@@ -309,13 +309,13 @@ impl TokenControl {
         let known = self.look_up(shown).await?;
         let token = TokenText::mint();
         let created_ms = (self.now)();
-        let lifetime = millis(ACCESS_TOKEN_TIME);
+        let end_ms = created_ms + millis(ACCESS_TOKEN_TIME);
         let new = NewAccessToken {
             id: token.id.clone(),
             parent: known.token.owner.clone(),
             hash: token.hash(),
             created_ms,
-            expires_ms: created_ms + lifetime,
+            expires_ms: known.token.owner_expires_ms.map_or(end_ms, |owner| owner.min(end_ms)),
         };
         let (principal, object) = (known.principal.id().to_owned(), token.id.clone());
         let call =

@@ -1,6 +1,7 @@
 //! Bodies of requests as they arrive: bounded in bytes each, in bytes together, and in time.
 //!
-//! [`bounded`] is the layer around every route of a server, [`whole`] the way to a body's bytes. Its
+//! [`bounded`] is the layer around every route of a server, [`whole`] the way to a body's bytes,
+//! [`parse_object`] the way to what JSON in it says. Its
 //! one invariant: what a body takes of memory is counted in the server's [`BodyMemory`] from its
 //! arrival until its request is answered, so no number of clients that send and wait can take more.
 
@@ -14,6 +15,7 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
 use std::{
     error::Error,
     sync::{Arc, Mutex, PoisonError},
@@ -199,6 +201,29 @@ pub async fn whole(
 #[must_use]
 pub fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What a JSON object says.
+///
+/// # Errors
+/// What is wrong with the text and where, in the words of JSON.
+pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    // The elements of a list would be taken for the members, in the order of the code.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err("it is a list, not an object".to_owned());
+    }
+    serde_json::from_slice(bytes).map_err(|cause| without_types(&cause.to_string()))
+}
+
+/// `expected struct Name with 2 elements` without what only the code knows.
+pub(crate) fn without_types(text: &str) -> String {
+    let text = text.strip_prefix("DataInvalid => ").unwrap_or(text);
+    let found = ["expected struct ", "expected internally tagged enum "]
+        .iter()
+        .find_map(|words| text.split_once(words));
+    let Some((before, after)) = found else { return text.to_owned() };
+    let place = after.find(" at line ").map_or("", |at| &after[at..]);
+    format!("{before}expected an object{place}")
 }
 
 /// What [`ArrivingBody`] said, whatever it is wrapped in.

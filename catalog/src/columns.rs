@@ -33,6 +33,13 @@ const TYPES: [&str; 14] = [
     "uuid",
     "binary",
 ];
+/// What each column of a struct has.
+const COLUMN_MEMBERS: [&str; 4] = ["id", "name", "required", "type"];
+/// What types with parts have beside their names.
+const PART_MEMBERS: [(&str, &[&str]); 2] = [
+    ("list", &["element-id", "element", "element-required"]),
+    ("map", &["key-id", "key", "value-id", "value", "value-required"]),
+];
 const TRANSFORMS: [&str; 7] = ["identity", "year", "month", "day", "hour", "void", "unknown"];
 /// Transforms with a number: `bucket[16]`.
 const WIDE_TRANSFORMS: [&str; 2] = ["bucket", "truncate"];
@@ -54,7 +61,30 @@ fn explain_value(value: &Value) -> Option<String> {
     }
 }
 
+/// A member that a type with parts needs and does not have.
+fn missing_member(object: &Map<String, Value>) -> Option<String> {
+    let kind = object.get("type")?.as_str()?;
+    if kind == "struct" {
+        let columns = object.get("fields")?.as_array()?.iter().filter_map(Value::as_object);
+        return columns.into_iter().find_map(|column| {
+            let missing = COLUMN_MEMBERS.iter().find(|member| !column.contains_key(**member))?;
+            let name = column.get("name").and_then(Value::as_str).unwrap_or("(unnamed)");
+            Some(format!(
+                "column `{name}` has no `{missing}`: a column needs {}",
+                COLUMN_MEMBERS.join(", ")
+            ))
+        });
+    }
+    let is_type = |part: &str| part == kind && !object.contains_key("required");
+    let (_, members) = PART_MEMBERS.iter().find(|(part, _)| is_type(part))?;
+    let missing = members.iter().find(|member| !object.contains_key(**member))?;
+    Some(format!("a {kind} has no `{missing}`: it needs {}", members.join(", ")))
+}
+
 fn explain_object(object: &Map<String, Value>) -> Option<String> {
+    if let Some(text) = missing_member(object) {
+        return Some(text);
+    }
     let name = || object.get("name").and_then(Value::as_str).unwrap_or("(unnamed)");
     // A column of a struct, the elements of a list, the keys and values of a map.
     let is_column = object.contains_key("id") && object.contains_key("required");

@@ -27,7 +27,7 @@ pub fn check_new(name: &str) -> Result<(), CatalogError> {
     let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
     Err(CatalogError::Invalid(format!(
         "Invalid table name: `{}`: it needs 1 to {NAME_CHARS_MAX} characters, none of them a control \
-         character",
+         character, and it cannot be `.` or `..`, which no URL can name",
         shown.escape_debug()
     )))
 }
@@ -46,12 +46,14 @@ pub fn check_new_namespace(levels: &[String]) -> Result<(), CatalogError> {
     }
     Err(CatalogError::Invalid(format!(
         "Invalid namespace: it needs 1 to {LEVELS_MAX} levels of at most {NAMESPACE_BYTES_MAX} bytes \
-         together, each of 1 to {NAME_CHARS_MAX} characters, none of them a control character"
+         together, each of 1 to {NAME_CHARS_MAX} characters, none of them a control character, and none `.` or `..`, \
+         which no URL can name"
     )))
 }
 
+/// Clients and proxies take the segments `.` and `..` out of a path, also percent-encoded.
 fn is_plain(name: &str) -> bool {
-    !name.is_empty()
+    !matches!(name, "" | "." | "..")
         && name.chars().count() <= NAME_CHARS_MAX
         && !name.chars().any(char::is_control)
 }
@@ -69,7 +71,8 @@ mod tests {
         check("a", true);
         check(&"ü".repeat(NAME_CHARS_MAX), true);
         check(&"x".repeat(NAME_CHARS_MAX + 1), false);
-        for name in ["", "\0", "a\0b", "a\u{1f}b", "a\nb", "a\u{7f}", "a\u{85}"] {
+        check("...", true);
+        for name in ["", ".", "..", "\0", "a\0b", "a\u{1f}b", "a\nb", "a\u{7f}", "a\u{85}"] {
             check(name, false);
         }
         let levels = |count: usize, bytes: usize| vec!["x".repeat(bytes); count];

@@ -14,7 +14,7 @@ pub struct IngestParameters {
     /// All events or none.
     #[serde(default)]
     pub atomic: bool,
-    /// Lift the bound on how old an event's time may be.
+    /// Lift the bounds on how old, and how far in the future, an event's time may be.
     #[serde(default)]
     pub backfill: bool,
 }

@@ -125,6 +125,8 @@ pub struct RetryReply {
     pub duplicates: u64,
     /// Those that were refused again.
     pub rejected: u64,
+    /// Ids of the request that no letter has, or one that was discarded.
+    pub missing: u64,
     /// Whether nothing was stored.
     pub dry_run: bool,
 }

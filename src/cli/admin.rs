@@ -6,7 +6,8 @@ use crate::{
 };
 use clap::Args;
 use icecore_schemas::tables::{
-    NamespaceList, SnapshotEntry, SnapshotList, TableEntry, TableList, TableState, TableSummary,
+    NamespaceEntry, NamespaceList, SnapshotEntry, SnapshotList, TableEntry, TableList, TableState,
+    TableSummary,
 };
 use reqwest::Method;
 use std::fmt::{Display, Write};
@@ -49,7 +50,10 @@ pub async fn tables(config: &Config, command: &TablesCommand) -> Result<(), CliE
         Some(namespace) => vec![namespace.clone()],
         None => {
             let listed: NamespaceList = client.read(Method::GET, "/v1/namespaces", None).await?;
-            listed.namespaces.iter().map(|entry| typed(&entry.levels)).collect()
+            let name = |NamespaceEntry { ns, levels, .. }| {
+                ns.filter(|ns: &String| !ns.contains('/')).unwrap_or_else(|| typed(&levels))
+            };
+            listed.namespaces.into_iter().map(name).collect()
         }
     };
     let mut rows = Vec::new();

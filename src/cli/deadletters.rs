@@ -5,7 +5,7 @@ use crate::{
         CliError, STDOUT,
         admin::{aligned, escape, escape_ns, shown},
         client::{ClientRequest, ServerClient, refused},
-        say,
+        counted, say,
     },
     config::Config,
 };
@@ -205,19 +205,24 @@ async fn retry(config: &Config, command: &DeadLetterRetry) -> Result<(), CliErro
     });
     let path = place.path(if *backfill { "/retry?backfill=true" } else { "/retry" });
     let answer: RetryReply = place.client(config).read(Method::POST, &path, Some(&body)).await?;
-    let RetryReply { retried, accepted, duplicates, rejected, .. } = answer;
+    let RetryReply { retried, accepted, duplicates, rejected, missing, .. } = answer;
     place.print(&answer, || {
         let verb = if *dry_run { "would be" } else { "were" };
         format!(
-            "{retried} {verb} sent again: {accepted} accepted, {duplicates} duplicates, {rejected} rejected"
+            "{retried} {verb} sent again: {accepted} accepted, {}, {rejected} rejected",
+            counted(duplicates, "duplicate")
         )
     })?;
-    if rejected == 0 || *dry_run {
-        return Ok(());
+    let mut problems = Vec::new();
+    if 0 < missing {
+        let ids = counted(missing, "id");
+        problems.push(format!("{ids} without a dead letter: it never was, or it was discarded"));
     }
-    Err(CliError::Refused(format!(
-        "{rejected} dead letters were refused again: `icecore deadletters list` says why"
-    )))
+    if 0 < rejected && !*dry_run {
+        let letters = counted(rejected, "dead letter");
+        problems.push(format!("{letters} refused again: `icecore deadletters list` says why"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(CliError::Refused(problems.join("; "))) }
 }
 
 async fn purge(config: &Config, command: &DeadLetterPurge) -> Result<(), CliError> {
@@ -225,7 +230,11 @@ async fn purge(config: &Config, command: &DeadLetterPurge) -> Result<(), CliErro
     let path = place.path(&format!("?before={}&dry_run={dry_run}", escape(before)));
     let answer: DiscardReply = place.client(config).read(Method::DELETE, &path, None).await?;
     place.print(&answer, || {
-        let verb = if *dry_run { "would be" } else { "are" };
-        format!("{} dead letters {verb} discarded", answer.purged)
+        let letters = counted(answer.purged, "dead letter");
+        if *dry_run {
+            format!("{letters} would be discarded")
+        } else {
+            format!("{letters} discarded")
+        }
     })
 }

@@ -14,7 +14,7 @@ use crate::{
     cli::{
         CliError,
         client::{ClientRequest, ServerClient, refused},
-        say,
+        counted, say,
     },
     config::Config,
 };
@@ -116,19 +116,21 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
     }
     let IngestTotals { received, duplicates, refused, unsent } = totals;
     say(&format!(
-        "{received} events sent: {} new, {duplicates} duplicates, {refused} refused",
-        received - duplicates - refused
+        "{} sent: {} new, {}, {refused} refused",
+        counted(received, "event"),
+        received - duplicates - refused,
+        counted(duplicates, "duplicate")
     ))?;
     let mut problems = Vec::new();
     if 0 < refused {
-        let events = if refused == 1 { "1 event was" } else { &format!("{refused} events were") };
         problems.push(format!(
-            "{events} refused and kept as dead letters: icecore deadletters list --ns {}",
+            "{} refused and kept as dead letters: icecore deadletters list --ns {}",
+            counted(refused, "event"),
             command.ns
         ));
     }
     if 0 < unsent {
-        let rows = if unsent == 1 { "1 row was" } else { &format!("{unsent} rows were") };
+        let rows = counted(unsent, "row");
         problems.push(format!("{rows} not sent: correct the file and send it again"));
     }
     if problems.is_empty() { Ok(()) } else { Err(CliError::Refused(problems.join("; "))) }

@@ -4,7 +4,7 @@ use crate::{
     cli::{
         CliError,
         client::{ClientRequest, ServerClient, refused},
-        sample, say, serve,
+        counted, sample, say, serve,
         sql::{ask, table},
     },
     config::Config,
@@ -93,8 +93,8 @@ async fn tour(
     let commit: CommitReply = client.read(Method::POST, &path, None).await?;
     send(&client, clock, &ids, half..quickstart.events).await?;
     say(&format!(
-        "{} events sent to {url} and durable in {:.1} s\n",
-        quickstart.events,
+        "{} sent to {url} and durable in {:.1} s\n",
+        counted(quickstart.events, "event"),
         started.elapsed().as_secs_f64()
     ))?;
 

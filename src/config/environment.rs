@@ -1,6 +1,6 @@
 //! Settings from the process's environment.
 //!
-//! `ICECORE_*` variables are settings. Others may put variables of that prefix there too:
+//! `ICECORE_*` variables are settings; an empty one counts as one that is not set. Others may put variables of that prefix there too:
 //! Kubernetes adds `ICECORE_PORT=tcp://…` and `ICECORE_SERVICE_HOST` to every pod beside a service
 //! called `icecore`. So a variable that is no setting is a warning, and none at all where it has
 //! the form of Kubernetes' own. The credentials and the endpoint of AWS' tools count for an S3
@@ -55,7 +55,7 @@ impl SettingTexts {
     /// Puts the `ICECORE_*` variables in, and gives warnings of those that are no settings.
     pub(super) fn read_environment(&mut self, environment: &Environment) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (variable, value) in &environment.0 {
+        for (variable, value) in environment.0.iter().filter(|(_, value)| !value.is_empty()) {
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             match setting_of(name) {
                 Some(key) => {

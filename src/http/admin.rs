@@ -4,7 +4,10 @@
 //! others are not there.
 
 use crate::http::{
-    AppState, body, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
+    AppState, body,
+    error::ApiError,
+    guard, json, parse_namespace,
+    query_string::{QueryParameters, page_size},
     record::ChangeCaller,
 };
 use axum::{
@@ -16,6 +19,7 @@ use axum::{
 use icecore_catalog::{
     access::{self, AccessScope, Action, Principal, TokenControl, TokenRequest},
     audit::{AuditEntry, ChainHead, ChainRecord},
+    body::parse_object,
     metastore::access::ApiToken,
 };
 use icecore_schemas::{
@@ -102,7 +106,7 @@ pub async fn audit(
 ) -> Result<Response, ApiError> {
     let store = app.access.recorder().ok_or_else(not_recorded)?.store();
     let ends = store.audit_ends().await?;
-    let limit = page.limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
+    let limit = page_size(page.limit, PAGE_RECORDS_MAX, PAGE_RECORDS_MAX)?;
     let records = store.audit(page.after.unwrap_or(0), limit).await?;
     let head = |head: ChainHead| AuditHead { number: head.number, hash: head.hash };
     Ok(json(
@@ -145,7 +149,7 @@ fn control(app: &AppState) -> Result<&TokenControl, ApiError> {
 }
 
 fn parse(bytes: &[u8]) -> Result<NewToken, ApiError> {
-    serde_json::from_slice(bytes).map_err(|problem| {
+    parse_object(bytes).map_err(|problem| {
         let text = format!(
             "the body is not {{\"name\": \"…\", \"scopes\": [\"read:sales\"], \"namespace\"?, \"expires_in\"?}}: {problem}"
         );

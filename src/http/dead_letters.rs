@@ -9,8 +9,11 @@ mod rows;
 
 use crate::{
     http::{
-        AppState, error::ApiError, health::not_taken, json, parse_namespace,
-        query_string::QueryParameters,
+        AppState,
+        error::ApiError,
+        health::not_taken,
+        json, parse_namespace,
+        query_string::{QueryParameters, page_size},
     },
     ingest::{LetterChange, Submission},
 };
@@ -28,6 +31,7 @@ use icecore_schemas::{
 };
 pub(super) use retry::retry;
 use rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payload};
+use ulid::Ulid;
 
 /// Letters of a page that names no limit, and most of any page.
 const PAGE_LETTERS: usize = 100;
@@ -45,10 +49,16 @@ pub async fn list(
     QueryParameters(page): QueryParameters<LetterPage>,
 ) -> Result<Response, ApiError> {
     let namespace = parse_namespace(&namespace)?;
-    let limit = page.limit.unwrap_or(PAGE_LETTERS).clamp(1, PAGE_LETTERS_MAX);
+    let limit = page_size(page.limit, PAGE_LETTERS, PAGE_LETTERS_MAX)?;
+    let after = page.after.map(|after| {
+        let text = "query parameter `after`: it must be the `next` of an earlier page";
+        let id = Ulid::from_string(&after);
+        id.map_err(|_| ApiError::new(ErrorCode::InvalidRequest, text))
+    });
+    let after = after.transpose()?.map(|id| id.to_string());
     let wanted =
         LetterFilter { reason: page.reason, status: page.status, ..LetterFilter::default() };
-    let mut cursor = LetterCursor::after(page.after);
+    let mut cursor = LetterCursor::after(after);
     let mut listed: Vec<NewestLetter> = Vec::new();
     // A page of ids may have letters whose reason is another by now.
     while !cursor.is_at_end && listed.len() < limit {

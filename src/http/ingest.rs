@@ -108,6 +108,10 @@ async fn arrival(
     principal: &Principal,
     headers: &HeaderMap,
 ) -> Result<RequestContext, ApiError> {
+    if 1 < headers.get_all("x-namespace").iter().count() {
+        let text = "the header X-Namespace is there more than once: name one namespace";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
     let namespace = match (headers.get("x-namespace"), principal.home()) {
         (Some(value), _) => {
             tables::named(app, principal, parse_namespace(value.to_str().unwrap_or(""))?).await?

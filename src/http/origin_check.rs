@@ -9,7 +9,7 @@ use crate::http::{AppState, error::ApiError};
 use axum::{
     Json,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, Uri, header, uri::Authority},
+    http::{HeaderMap, StatusCode, Uri, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,10 +25,21 @@ pub async fn guard(State(app): State<AppState>, request: Request, next: Next) ->
     if app.access.control().is_some() {
         return next.run(request).await;
     }
+    if is_probe(&request) {
+        return next.run(request).await;
+    }
     match check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(text) => refused(request.uri().path(), text),
     }
+}
+
+/// Whether this is a load balancer's look at the server's health: in HTTP/1.0, without a host. No
+/// browser sends that, and the answer has no data.
+fn is_probe(request: &Request) -> bool {
+    request.version() == Version::HTTP_10
+        && matches!(request.uri().path(), "/healthz" | "/readyz")
+        && ![header::HOST, header::ORIGIN].iter().any(|name| request.headers().contains_key(name))
 }
 
 fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use icecore_catalog::access::{Action, Principal};
+use icecore_catalog::{
+    access::{Action, Principal},
+    body::parse_object,
+};
 use icecore_engine::{
     error::SqlError,
     output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
@@ -58,7 +61,7 @@ pub async fn query(
         ));
     };
     let body = body::read(&app, &headers, body).await?;
-    let request: SqlRequest = serde_json::from_slice(&body.bytes).map_err(|problem| {
+    let request: SqlRequest = parse_object(&body.bytes).map_err(|problem| {
         ApiError::new(
             ErrorCode::InvalidRequest,
             format!("the body is not {{\"sql\": \"…\"}}: {problem}"),

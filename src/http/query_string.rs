@@ -7,7 +7,7 @@ use axum::{
 };
 use icecore_schemas::error_code::ErrorCode;
 use serde::de::DeserializeOwned;
-use std::error::Error;
+use std::{error::Error, fmt::Display};
 
 /// The parameters of a request as a handler takes them; 400 with the name of the one that does not
 /// fit.
@@ -26,6 +26,24 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for QueryPa
                 Err(ApiError::new(ErrorCode::InvalidRequest, text))
             }
         }
+    }
+}
+
+/// How much of a list a page has.
+///
+/// # Errors
+/// 400 for a page of nothing.
+pub fn page_size<N: Ord + From<u8> + Display>(
+    limit: Option<N>,
+    default: N,
+    most: N,
+) -> Result<N, ApiError> {
+    match limit {
+        Some(limit) if limit < N::from(1) => {
+            let text = format!("query parameter `limit`: it must be from 1 to {most}");
+            Err(ApiError::new(ErrorCode::InvalidRequest, text))
+        }
+        limit => Ok(limit.unwrap_or(default).min(most)),
     }
 }
 

@@ -20,6 +20,7 @@ use axum::{
 };
 use icecore_catalog::{
     access::{Action, Principal},
+    body::parse_object,
     catalog,
     metastore::TrashRow,
     retention,
@@ -81,8 +82,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
         let read = Bytes::from_request(request, state).await;
         Ok(Self(read.map_err(|problem| problem.body_text()).and_then(|bytes| {
             let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-            serde_json::from_slice(text)
-                .map_err(|problem| format!("the body is not valid: {problem}"))
+            parse_object(text).map_err(|problem| format!("the body is not valid: {problem}"))
         })))
     }
 }

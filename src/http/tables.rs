@@ -7,7 +7,7 @@ use crate::{
         guard::{self, CatalogNamespace},
         health::not_taken,
         json, namespaces, parse_namespace,
-        query_string::QueryParameters,
+        query_string::{QueryParameters, page_size},
         table_admin::{self, PathTable},
     },
     sql::view,
@@ -182,7 +182,7 @@ pub async fn snapshots(
     snapshots
         .sort_by_key(|snapshot| Reverse((snapshot.sequence_number(), snapshot.timestamp_ms())));
     let total = snapshots.len() as u64;
-    let limit = page.limit.unwrap_or(PAGE_SNAPSHOTS).clamp(1, PAGE_SNAPSHOTS_MAX);
+    let limit = page_size(page.limit, PAGE_SNAPSHOTS, PAGE_SNAPSHOTS_MAX)?;
     let rows = snapshots
         .into_iter()
         .take(limit)

@@ -92,6 +92,8 @@ struct ResolvedNamespace {
     levels: Vec<String>,
     /// Whose events its tables have or may get; none where only other engines have tables.
     events: Option<Namespace>,
+    /// Whether events came: their tables are there then, also before they are in the catalog.
+    has_events: bool,
 }
 
 /// Whose events have the catalog name of this namespace, which is theirs for good, whether they are in
@@ -142,7 +144,8 @@ impl ResolvedNamespace {
             [level] => Namespace::parse(level).ok().filter(|own| own.name() == level),
             _ => None,
         };
-        Ok(Some(Self { levels: levels.to_vec(), events: owner.or_else(own) }))
+        let has_events = owner.is_some();
+        Ok(Some(Self { levels: levels.to_vec(), events: owner.or_else(own), has_events }))
     }
 
     /// The table of ours of this name, where the namespace may have it.
@@ -164,7 +167,7 @@ impl ResolvedNamespace {
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
             Err(cause) => return Err(internal(&cause)),
         };
-        if self.events.is_some() {
+        if self.has_events {
             let ours = sources.tables.iter().filter_map(ServiceTable::fixed_name);
             names.extend(ours.map(str::to_owned));
         }
@@ -179,7 +182,10 @@ impl ResolvedNamespace {
         name: &str,
     ) -> Result<SqlError, SqlError> {
         let names = self.table_names(sources).await?;
-        let listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let mut listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        if listed.is_empty() {
+            listed.push("no tables".to_owned());
+        }
         Ok(SqlError::Invalid(format!(
             "table `{name}` does not exist in namespace `{}`; it has {}",
             self.name(),

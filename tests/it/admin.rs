@@ -163,7 +163,11 @@ async fn namespaces_of_several_levels_are_typed_with_slashes() {
     let table = json!({ "name": "t", "schema": { "type": "struct", "fields": [] } });
     let made = call(&server, "POST", "/catalog/v1/namespaces/Up%1Fdown/tables", Some(table)).await;
     assert_eq!(made.0, 200, "{made:?}");
+    let event = json!({"type": "t", "ns": "shop.example"});
+    assert_eq!(server.ingest(&event).await.0, 200);
+    server.commit("shop.example").await;
     for (args, part) in [
+        (&["tables"][..], "shop.example"),
         (&["tables"][..], "Up/down"),
         (&["tables", "--ns", "Up/down"], "Up/down"),
         (&["snapshots", "t", "--ns", "Up/down"], "snapshot"),
@@ -292,6 +296,11 @@ fn commands_without_a_server_make_no_metastore_where_none_is() {
     let (code, _, err) = run(&["token", "create", "x"]);
     assert!(code == Some(2) && err.contains("--scope"), "{err}");
     assert!(!folder.path().join("data").exists());
+    let (code, _, err) = run(&["token", "create", "", "--admin"]);
+    assert!(
+        code == Some(1) && err.contains("name") && !err.contains("open the metastore"),
+        "{err}"
+    );
     // The first token comes before the first start.
     let (code, _, err) = run(&["token", "create", "x", "--admin"]);
     assert!(code == Some(0) && err.contains("icecore.db"), "{err}");

@@ -77,9 +77,7 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
     assert!(said.contains("a.ndjson.zst:3: INVALID_JSON"), "{said}");
     assert!(said.contains("a.ndjson.zst:5: MISSING_TYPE"), "{said}");
     assert!(
-        said.contains(
-            "2 events were refused and kept as dead letters: icecore deadletters list --ns n"
-        ),
+        said.contains("2 events refused and kept as dead letters: icecore deadletters list --ns n"),
         "{said}"
     );
 
@@ -88,7 +86,7 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
     check(&output, 0, "2 events sent: 2 new, 0 duplicates, 0 refused\n", "");
     // Another input without a name is another input, though its events have no ids.
     let output = sent(&[], "{\"type\":\"u\"}");
-    check(&output, 0, "1 events sent: 1 new, 0 duplicates, 0 refused\n", "");
+    check(&output, 0, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "");
 
     write("c1.csv", b"id,type,user_id,duration_ms\n007,t,42,1.5\n008,t,,\n");
     write("c2.csv", b"id;type\n009;t\n");
@@ -102,7 +100,7 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
 
     let json = write("d.json", b"{\"events\":[{\"id\":\"d1\",\"type\":\"t\"}]}");
     let output = sent(&[&json, &json], "");
-    check(&output, 0, "2 events sent: 1 new, 1 duplicates, 0 refused\n", "");
+    check(&output, 0, "2 events sent: 1 new, 1 duplicate, 0 refused\n", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

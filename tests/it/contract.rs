@@ -144,6 +144,11 @@ async fn a_request_that_cannot_be_taken_says_what_to_change() {
     check("/ingest", "application/json", "x".repeat(70_000), 413, "BODY_TOO_LARGE").await;
     check("/ingest?acks=1", "application/json", "{}".to_owned(), 400, "INVALID_REQUEST").await;
     check("/nowhere", "application/json", "{}".to_owned(), 404, "NOT_FOUND").await;
+    let twice = server.http.post(format!("{}/ingest", server.url)).body("{\"type\":\"a\"}");
+    let twice = twice.header("x-namespace", "a").header("x-namespace", "b").send().await.unwrap();
+    assert_eq!(twice.status(), 400);
+    let reply: Value = twice.json().await.unwrap();
+    assert_eq!(reply["code"], "INVALID_REQUEST", "{reply}");
     check(
         "/v1/default/sql",
         "application/json",

@@ -391,6 +391,15 @@ async fn letters_from_before_a_time_are_discarded() {
     for query in ["", "?before=yesterday", "?after=x"] {
         assert_eq!(server.purge("default", query).await.0, 400, "{query}");
     }
+    for query in ["?limit=0", "?after=zzz", "?limit=-1"] {
+        let path = format!("/v1/default/dead-letters{query}");
+        assert_eq!(server.get(&path).await.status(), 400, "{query}");
+    }
+    // Of an id that is unknown, one that was discarded and one that is there.
+    let asked = json!({"ids": ["01JD0000000000000000000000", ids[1], ids[3]]});
+    let path = "/v1/default/dead-letters/retry";
+    let (status, answer) = server.ingest_at(path, &asked).await;
+    assert_eq!((status, &answer["retried"], &answer["missing"]), (200, &json!(1), &json!(2)));
     server.stop().await;
 }
 
@@ -540,11 +549,13 @@ async fn the_command_line_lists_shows_retries_and_purges() {
     let (done, text) = icecore(&server, &["deadletters", "retry", &id]);
     assert!(!done && text.contains("1 rejected"), "{text}");
     assert!(!icecore(&server, &["deadletters", "retry"]).0, "which?");
+    let (done, text) = icecore(&server, &["deadletters", "retry", "none"]);
+    assert!(!done && text.contains("1 id without a dead letter"), "{text}");
     let purge = ["deadletters", "purge", "--before", "2100-01-01T00:00:00Z"];
     let (done, text) = icecore(&server, &[&purge[..], &["--dry-run"]].concat());
-    assert!(done && text.contains("1 dead letters would be discarded"), "{text}");
+    assert!(done && text.contains("1 dead letter would be discarded"), "{text}");
     let (done, text) = icecore(&server, &purge);
-    assert!(done && text.contains("1 dead letters are discarded"), "{text}");
+    assert!(done && text.contains("1 dead letter discarded"), "{text}");
     assert_eq!(server.letters("default", "").await, json!({ "dead_letters": [] }));
     server.stop().await;
 }

@@ -69,7 +69,7 @@ async fn a_row_that_is_not_utf_8_or_does_not_fit_the_header_is_refused_with_its_
         "latin.csv:5: not sent: fields in the row: 2, in the header: 3",
         "latin.csv:6: not sent: fields in the row: 4, in the header: 3",
         "latin.csv:9: not sent: fields in the row: 1, in the header: 3",
-        "5 rows were not sent",
+        "5 rows not sent",
     ] {
         assert!(sent.problems.contains(line), "{line} in {}", sent.problems);
     }
@@ -79,6 +79,21 @@ async fn a_row_that_is_not_utf_8_or_does_not_fit_the_header_is_refused_with_its_
     let sent = ingest(&server, &path);
     assert_eq!(sent.code, Some(1));
     assert!(sent.problems.contains("header.csv:1: the header is not UTF-8"), "{}", sent.problems);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_names_a_column_twice_is_refused() {
+    let server = TestServer::start().await;
+    let path = write(&server, "twice.csv", b"id,type,note,note\n1,t,a,b\n");
+    let sent = ingest(&server, &path);
+    assert_eq!(sent.code, Some(1));
+    let text = "twice.csv:1: the header has `note` more than once: rename one";
+    assert!(sent.problems.contains(text), "{}", sent.problems);
+    // What spreadsheets leave at the edge has no name and no values.
+    let path = write(&server, "edge.csv", b"id,type,,\n1,t,,\n");
+    let sent = ingest(&server, &path);
+    assert_eq!((sent.code, sent.problems.as_str()), (Some(0), ""));
     server.stop().await;
 }
 
@@ -94,16 +109,16 @@ async fn equal_lines_of_two_files_are_two_events_and_a_file_that_grew_brings_wha
         for host in ["host1", "host2"] {
             let path = write(&server, &format!("{host}/{name}"), line.as_bytes());
             let first = ingest(&server, &path).said;
-            assert_eq!(first, "1 events sent: 1 new, 0 duplicates, 0 refused\n", "{path:?}");
+            assert_eq!(first, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "{path:?}");
             let again = ingest(&server, &path).said;
-            assert_eq!(again, "1 events sent: 0 new, 1 duplicates, 0 refused\n", "{path:?}");
+            assert_eq!(again, "1 event sent: 0 new, 1 duplicate, 0 refused\n", "{path:?}");
             let grown = match more {
                 "" => "[{\"type\":\"hb\"},{\"type\":\"hb\"}]".to_owned(),
                 more => format!("{line}{more}"),
             };
             fs::write(&path, grown).unwrap();
             let grown = ingest(&server, &path).said;
-            assert_eq!(grown, "2 events sent: 1 new, 1 duplicates, 0 refused\n", "{path:?}");
+            assert_eq!(grown, "2 events sent: 1 new, 1 duplicate, 0 refused\n", "{path:?}");
         }
     }
     // The same file by another way to write its name.

@@ -255,3 +255,36 @@ async fn ids_of_snapshots_are_texts_too_and_may_be_given_as_texts() {
     let answer: Value = refused.json().await.unwrap();
     assert!(answer["error"].as_str().unwrap().contains("`12x` is not a snapshot id"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_table_that_is_not_there_is_told_which_ones_are() {
+    let server = TestServer::start().await;
+    server.ingest(&json!({"type": "t", "ns": "mine"})).await;
+    let body = json!({"namespace": ["theirs"]});
+    assert_eq!(server.ingest_at("/catalog/v1/namespaces", &body).await.0, 200);
+    for (namespace, expected) in
+        [("mine", "it has `dead_letters`, `events`"), ("theirs", "it has no tables")]
+    {
+        let request = json!({"sql": "SELECT * FROM orders"});
+        let (status, answer) = server.query(namespace, &request).await;
+        let text = answer["error"].as_str().unwrap();
+        assert!(status == 400 && text.ends_with(expected), "{namespace}: {answer}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_of_another_form_is_told_what_it_is_not() {
+    let server = TestServer::start().await;
+    for path in ["/v1/shop.example/sql", "/v1/shop.example/dead-letters/retry"] {
+        let (status, answer) = server.ingest_at(path, &json!(["select 1"])).await;
+        let text = answer["error"].as_str().unwrap();
+        assert!(status == 400 && text.ends_with("it is a list, not an object"), "{path}: {answer}");
+        let (_, answer) = server.ingest_at(path, &json!("select 1")).await;
+        assert!(!answer.to_string().contains("struct"), "{path}: {answer}");
+    }
+    let (status, answer) = server.ingest_at("/catalog/v1/namespaces", &json!(7)).await;
+    let text = answer["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && text.contains("expected an object"), "{answer}");
+    server.stop().await;
+}

@@ -79,3 +79,32 @@ async fn a_client_that_breaks_off_is_told_apart_from_one_that_is_slow() {
     let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
     assert_eq!(send(&router, Body::from_stream(broken)).await, 400);
 }
+
+#[test]
+fn what_is_wrong_with_an_object_is_told_without_words_of_the_code() {
+    #[derive(Debug, serde::Deserialize)]
+    #[expect(dead_code, reason = "only what does not fit is looked at")]
+    struct Inner {
+        a: String,
+    }
+    #[derive(Debug, serde::Deserialize)]
+    #[expect(dead_code, reason = "only what does not fit is looked at")]
+    struct Outer {
+        inner: Inner,
+        n: u8,
+    }
+    for (text, expected) in [
+        (r#"["select 1"]"#, "it is a list, not an object"),
+        (
+            r#""select 1""#,
+            "invalid type: string \"select 1\", expected an object at line 1 column 10",
+        ),
+        (r#"{"inner":7}"#, "invalid type: integer `7`, expected an object at line 1 column 10"),
+        (r#"{"inner":[]}"#, "invalid length 0, expected an object at line 1 column 11"),
+        (r#"{"n":1}"#, "missing field `inner` at line 1 column 7"),
+        ("", "EOF while parsing a value at line 1 column 0"),
+    ] {
+        let found = parse_object::<Outer>(text.as_bytes()).unwrap_err();
+        assert_eq!(found, expected, "{text}");
+    }
+}

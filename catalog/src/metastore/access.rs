@@ -96,6 +96,8 @@ pub(crate) struct FoundToken {
     pub(crate) hash: String,
     /// The earlier end of both.
     pub(crate) expires_ms: Option<i64>,
+    /// The end of the API token.
+    pub(crate) owner_expires_ms: Option<i64>,
     /// The API token: itself, or the one it was made from.
     pub(crate) owner: String,
     pub(crate) name: String,
@@ -223,6 +225,7 @@ impl Metastore {
             let found = found.get_or_insert_with(|| FoundToken {
                 hash,
                 expires_ms: own_end.into_iter().chain(owner_end).min(),
+                owner_expires_ms: owner_end,
                 owner,
                 name,
                 home,

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     access::Action,
+    body::without_types,
     catalog::{LoadedTable, TableChange},
     columns,
     metastore::RecordedAnswer,
@@ -133,8 +134,8 @@ pub(super) fn parse<T: DeserializeOwned>(
         serde_json::from_str(item.get()).map_err(|error| {
             let value: serde_json::Value = serde_json::from_str(item.get()).unwrap_or_default();
             let name = value[tag].as_str().unwrap_or("(unnamed)");
-            let cause =
-                columns::explain(item.get().as_bytes()).unwrap_or_else(|| error.to_string());
+            let cause = columns::explain(item.get().as_bytes());
+            let cause = cause.unwrap_or_else(|| without_types(&error.to_string()));
             RestError::bad_request(format!("cannot apply the {what} `{name}`: {cause}"))
         })
     };

@@ -6,7 +6,7 @@
 
 use super::{RestState, error::RestError};
 use crate::{
-    access::{ACCESS_TOKEN_TIME, IdentityError, IssuedToken, PeerAddress, TokenControl},
+    access::{IdentityError, IssuedToken, PeerAddress, TokenControl},
     audit::AuditEntry,
     body::{BodyReadError, whole},
 };
@@ -72,10 +72,11 @@ pub(super) async fn token(
     }
     match granted {
         Ok(made) => {
+            let left_ms = made.expires_ms.map(|end_ms| (end_ms - control.now_ms()).max(0));
             let answer = json!({
                 "access_token": made.text,
                 "token_type": "bearer",
-                "expires_in": ACCESS_TOKEN_TIME.as_secs(),
+                "expires_in": left_ms.map(|left_ms| left_ms / 1000),
                 "issued_token_type": ACCESS_TOKEN,
             });
             ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()

@@ -5,12 +5,15 @@
 
 use super::{REQUEST_BYTES_MAX, RestState, error::RestError};
 use crate::{
-    body::whole, catalog::NAMESPACE_SEPARATOR, columns, defaults, error::CatalogError,
+    body::{parse_object, whole},
+    catalog::NAMESPACE_SEPARATOR,
+    columns, defaults,
+    error::CatalogError,
     metastore::Levels,
 };
 use axum::{
     extract::{FromRequest, FromRequestParts, MatchedPath, Query, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use bytes::Bytes;
 use iceberg::{NamespaceIdent, TableIdent};
@@ -168,6 +171,11 @@ const CLIENT_VERSION: &str = "x-client-version";
 /// A body as UTF-8. Iceberg's Java client, up to at least 1.10, sends ISO-8859-1 and has no setting
 /// for it: what is in that alphabet is read as it was meant. Of what is not only `?` is left.
 pub(super) fn text(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, RestError> {
+    let coding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        let text = "request body: it has a Content-Encoding; send it uncompressed";
+        return Err(RestError::bad_request(text));
+    }
     let version = headers.get(CLIENT_VERSION).and_then(|version| version.to_str().ok());
     let java = version.filter(|version| version.starts_with("Apache Iceberg"));
     let is_utf8 = std::str::from_utf8(&bytes).is_ok();
@@ -203,7 +211,7 @@ pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RestErr
     let refused =
         |text: &dyn std::fmt::Display| RestError::bad_request(format!("request body: {text}"));
     defaults::check(bytes).map_err(|text| refused(&text))?;
-    serde_json::from_slice(bytes).map_err(|error| match columns::explain(bytes) {
+    parse_object(bytes).map_err(|error| match columns::explain(bytes) {
         Some(text) => refused(&text),
         None => refused(&error),
     })

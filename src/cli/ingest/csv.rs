@@ -19,6 +19,7 @@ use records::{CsvRecord, CsvRecords, RecordError};
 use serde::de::IgnoredAny;
 use std::{
     borrow::Cow,
+    collections::HashSet,
     path::{Path, PathBuf},
 };
 
@@ -75,9 +76,11 @@ impl CsvRequests {
             let names = rows.record.fields().map(|name| Some(str::from_utf8(name).ok()?.trim()));
             let column = |name: &str| (name.to_owned(), kind_of(name));
             let columns: Option<Vec<_>> = names.map(|name| name.map(column)).collect();
-            rows.columns = columns.ok_or_else(|| {
-                CliError::Refused(format!("{}:1: the header is {NOT_UTF8}", path.display()))
-            })?;
+            let refused = |text: String| CliError::Refused(format!("{}:1: {text}", path.display()));
+            rows.columns = columns.ok_or_else(|| refused(format!("the header is {NOT_UTF8}")))?;
+            if let Some(name) = repeated(&rows.columns) {
+                return Err(refused(format!("the header has `{name}` more than once: rename one")));
+            }
         }
         while rows.row < start && rows.read()? {
             rows.row += 1;
@@ -163,6 +166,13 @@ impl Iterator for CsvRequests {
         part.next = self.row;
         (start < self.row).then_some(Ok(part))
     }
+}
+
+/// A name that several columns have. Columns without one are many programs' margins.
+fn repeated(columns: &[(String, CsvColumnKind)]) -> Option<&str> {
+    let mut seen = HashSet::new();
+    let mut names = columns.iter().map(|(name, _)| name.as_str());
+    names.find(|name| !name.is_empty() && !seen.insert(*name))
 }
 
 fn json_text(text: &str) -> Cow<'static, str> {

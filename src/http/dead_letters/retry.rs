@@ -26,7 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use icecore_catalog::access::Principal;
+use icecore_catalog::{access::Principal, body::parse_object};
 use icecore_lake::event::{
     BodyFormat, DecodedBody, RedriveContext, RequestContext,
     dead_letter::{DeadLetter, LetterStatus},
@@ -56,6 +56,7 @@ struct RetryTally {
     accepted: u64,
     duplicates: u64,
     rejected: u64,
+    missing: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,16 +113,16 @@ pub(in crate::http) async fn retry(
         Some(ids) => sender.named(&ids).await?,
         None => sender.pending(selection.reason).await?,
     };
-    let RetryTally { accepted, duplicates, rejected } = tally;
+    let RetryTally { accepted, duplicates, rejected, missing } = tally;
     let retried = accepted + duplicates + rejected;
     let dry_run = sender.dry_run;
-    Ok(json(200, &RetryReply { retried, accepted, duplicates, rejected, dry_run }))
+    Ok(json(200, &RetryReply { retried, accepted, duplicates, rejected, missing, dry_run }))
 }
 
 fn selection(bytes: &[u8]) -> Result<RetryLetters, ApiError> {
     let wrong = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
     let form = "{\"ids\": [\"…\"]}, {\"reason\": \"CODE\"} or {\"all\": true}, with \"dry_run\"?";
-    let selection: RetryLetters = serde_json::from_slice(bytes)
+    let selection: RetryLetters = parse_object(bytes)
         .map_err(|problem| wrong(format!("the body is not {form}: {problem}")))?;
     let named = [selection.ids.is_some(), selection.reason.is_some(), selection.all];
     if named.into_iter().filter(|is_named| *is_named).count() != 1 {
@@ -150,7 +151,7 @@ impl LetterSender {
         Ok(tally)
     }
 
-    /// Those of these ids that there are. One that was taken already is a duplicate.
+    /// Those of these ids that there are; others are counted. One that was taken already is a duplicate.
     async fn named(&self, ids: &[String]) -> Result<RetryTally, ApiError> {
         let mut ids = ids.to_vec();
         ids.sort();
@@ -158,6 +159,8 @@ impl LetterSender {
         let mut tally = RetryTally::default();
         for ids in ids.chunks(PAGE_LETTERS) {
             let mut letters = newest(&self.app, &self.asked, ids).await?;
+            letters.retain(|letter| !letter.is_discarded());
+            tally.missing += (ids.len() - letters.len()) as u64;
             letters.retain(|letter| {
                 if letter.row.status == LetterStatus::Redriven {
                     tally.count(RetryOutcome::Duplicate);

@@ -77,3 +77,23 @@ fn only_pages_of_this_server_are_answered() {
     let both = ["http://127.0.0.1:8181", "https://evil.example"];
     assert_eq!(answer("/ingest", host, &both), Err(FOREIGN_PAGE));
 }
+
+#[test]
+fn a_load_balancer_may_ask_for_the_servers_health_without_a_host() {
+    let probe = |version: Version, path: &str, header: Option<&str>| {
+        let mut request = Request::builder().version(version).uri(path);
+        if let Some(name) = header {
+            request = request.header(name, "evil.example");
+        }
+        is_probe(&request.body(axum::body::Body::empty()).unwrap())
+    };
+    for path in ["/healthz", "/readyz"] {
+        assert!(probe(Version::HTTP_10, path, None), "{path}");
+        assert!(probe(Version::HTTP_10, path, Some("user-agent")), "{path}");
+        for header in ["host", "origin"] {
+            assert!(!probe(Version::HTTP_10, path, Some(header)), "{path} with {header}");
+        }
+        assert!(!probe(Version::HTTP_11, path, None), "{path}");
+    }
+    assert!(!probe(Version::HTTP_10, "/metrics", None));
+}

@@ -10,7 +10,7 @@ use crate::{
 use axum::Router;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tower::ServiceExt;
 
 struct Server {
@@ -56,11 +56,15 @@ impl Server {
     }
 
     async fn token(&self, scopes: &[&str]) -> String {
+        self.token_for(scopes, None).await
+    }
+
+    async fn token_for(&self, scopes: &[&str], lifetime: Option<Duration>) -> String {
         let request = TokenRequest {
             name: "test".to_owned(),
             home: None,
             scopes: scopes.iter().map(|scope| scope.parse().unwrap()).collect(),
-            lifetime: None,
+            lifetime,
         };
         make_token(&self.store, request, 1_800_000_000_000).await.unwrap().text
     }
@@ -618,6 +622,23 @@ async fn client_credentials_give_a_token_that_works_until_the_api_token_is_revok
     server.access.control().unwrap().revoke_token(id, &call).await.unwrap();
     for session in &sessions {
         assert_eq!(server.get(session, "/v1/config").await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_session_lives_no_longer_than_the_token_it_was_made_from() {
+    let (server, _) = Server::start().await;
+    for (lifetime_ms, expires_in) in [(3_999, 3), (7_200_000, 3600)] {
+        let lifetime = Some(Duration::from_millis(lifetime_ms));
+        let token = server.token_for(&["read:a"], lifetime).await;
+        let grant = "grant_type=client_credentials&client_secret";
+        let first = server.form("", &format!("{grant}={token}")).await.body;
+        let exchange = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token";
+        let session = first["access_token"].as_str().unwrap();
+        let renewed = server.form("", &format!("{exchange}={session}")).await.body;
+        for answer in [&first, &renewed] {
+            assert_eq!(answer["expires_in"], expires_in, "{lifetime_ms} ms: {answer}");
+        }
     }
 }
 

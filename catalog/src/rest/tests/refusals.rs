@@ -37,6 +37,28 @@ async fn columns_that_no_reader_could_read_are_refused_by_name() {
             assert!(text.contains(expected), "{kind}: {text}");
         }
     }
+    let column = |members: Value| json!({"type": "struct", "fields": [members]});
+    let nested =
+        |kind: Value| column(json!({"id": 1, "name": "n", "required": true, "type": kind}));
+    for (schema, expected) in [
+        (column(json!({"name": "n", "required": true, "type": "long"})), "column `n` has no `id`"),
+        (column(json!({"id": 1, "name": "n", "type": "long"})), "column `n` has no `required`"),
+        (nested(json!({"type": "list", "element": "long"})), "a list has no `element-id`"),
+        (
+            nested(column(json!({"id": 2, "name": "m", "required": true}))),
+            "column `m` has no `type`",
+        ),
+        (
+            json!({"type": "struct", "fields": [
+                {"id": 1, "name": "n", "required": true, "type": "long"},
+                {"id": 2, "name": "n", "required": true, "type": "long"}]}),
+            "request body: Invalid schema: multiple fields for name n",
+        ),
+    ] {
+        let refused = server.post(tables, json!({"name": "u", "schema": schema})).await;
+        let text = refused.refused(400, "BadRequestException");
+        assert!(text.contains(expected), "{text}");
+    }
     let mut column = with_column("long", "2");
     column["schema"]["fields"][0]["initial-default"] = json!(7);
     let text = server.post(tables, column.clone()).await.refused(400, "BadRequestException");

@@ -149,6 +149,10 @@ fn credentials_are_found_in_urls_wherever_they_stand() {
             "Authorization",
         ),
         ("é cookie:sid=a; b=c", "é cookie:REDACTED", "cookie"),
+        ("login user=u password=aé! ok", "login user=u password=REDACTED ok", "password"),
+        ("pwd=a", "pwd=REDACTED", "pwd"),
+        ("retry (api_key='a b', n=1)", "retry (api_key='REDACTED', n=1)", "api_key"),
+        ("x,Access-Token=a", "x,Access-Token=REDACTED", "Access-Token"),
     ] {
         let event = format!(r#"{{"type":"tail","url":"{text}"}}"#);
         let meta = format!(r#""_meta":{{"redacted":["url.{name}"]}}"#);
@@ -166,6 +170,7 @@ fn what_is_no_credential_stays() {
         r#"{"type":"tail","scheduledTime":1,"cron":"* * * * *"}"#,
         r#"{"type":"tail","m":"the bearer certificate. and cookie:","n":"token: none {\"a\":1}"}"#,
         r#"{"type":"tail","metric":{"name":"sessions","value":1}}"#,
+        r#"{"type":"tail","m":"token = 1 token== 2 token=null max_token=512 nexttoken=a x.token"}"#,
         "{}",
         "[1,\"cookie\"]",
     ] {

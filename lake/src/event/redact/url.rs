@@ -1,9 +1,9 @@
 //! Credentials in URLs, wherever in a text these are: query parameters, also percent-encoded inside
-//! of other URLs, the user before the host, bearer tokens, and headers on a line of a log.
+//! of other URLs, the user before the host, bearer tokens, and headers and pairs on a line of a log.
 
 use super::{
     REDACTED,
-    names::{NAME_BYTES_MAX, is_secret_line, is_secret_parameter},
+    names::{NAME_BYTES_MAX, is_secret_line, is_secret_member, is_secret_parameter},
 };
 use percent_encoding::percent_decode_str;
 use std::ops::Range;
@@ -20,6 +20,7 @@ pub(super) fn redact(text: &str) -> Option<(String, Vec<String>)> {
     parameters(text, &mut found);
     bearers(text, &mut found);
     headers(text, &mut found);
+    pairs(text, &mut found);
     found.retain(|(range, _)| !range.is_empty() && &text[range.clone()] != REDACTED);
     if found.is_empty() {
         return None;
@@ -114,6 +115,34 @@ fn value_length(text: &str, is_encoded: bool) -> usize {
         c => c.is_whitespace(),
     });
     end.map_or(text.len(), |(at, _)| at)
+}
+
+/// `password=…` where a word begins. Words that programs write for no value are none.
+fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
+    for (at, _) in text.match_indices('=') {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        let before = text[..at].trim_end_matches(is_part);
+        let name = &text[before.len()..at];
+        let is_word = before.is_empty()
+            || before.ends_with(|c: char| c.is_whitespace() || ",([{\"'".contains(c));
+        if !is_word || !is_secret_member(name) {
+            continue;
+        }
+        let rest = &text[at + 1..];
+        let quote = rest.starts_with(['"', '\'']).then(|| &rest[..1]);
+        let start = quote.map_or(0, str::len);
+        let length = match quote {
+            Some(quote) => rest[1..].find(quote).unwrap_or(rest.len() - 1),
+            None => value_length(rest, false),
+        };
+        let value = &rest[start..start + length];
+        let is_none = ["null", "none", "nil", "undefined", "true", "false"].contains(&value);
+        // `==`, `=>` and `=~` are of code.
+        if !is_none && !value.starts_with(['=', '>', '~']) {
+            let start = at + 1 + start;
+            found.push((start..start + length, name.to_owned()));
+        }
+    }
 }
 
 /// The token behind `Bearer`.
