@@ -23,6 +23,10 @@ pub enum SqlError {
     /// A table is there, but its metadata file is gone or broken. The text names the file.
     #[error("{0}")]
     Unreadable(String),
+    /// Acknowledged rows wait in the log, and the table with the name of theirs is another's. The text
+    /// says what to change.
+    #[error("{0}")]
+    Withheld(String),
     /// Over the time, memory or row limit.
     #[error("{0}")]
     Limit(String),
@@ -50,7 +54,7 @@ impl SqlError {
             Self::Limit(_) => ErrorCode::QueryLimit,
             Self::NotYet(_) => ErrorCode::NotYet,
             Self::Busy(_) => ErrorCode::TooManyRequests,
-            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Unavailable | Self::Withheld(_) => ErrorCode::Unavailable,
             Self::Internal(_) => ErrorCode::Internal,
         }
     }

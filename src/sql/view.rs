@@ -19,10 +19,7 @@ use icecore_engine::{
 };
 use icecore_lake::{
     faults::Failpoints,
-    table::{
-        as_of,
-        evolve::{SchemaFit, TableMismatch},
-    },
+    table::{as_of, evolve::SchemaFit},
     wal::{LogPin, Wal},
 };
 use icecore_schemas::{
@@ -74,7 +71,9 @@ impl ViewSources<'_> {
             match home.table(self, &name, as_of).await {
                 Ok(Some(table)) => view.tables.push(table),
                 // Who asks what there is gets told of it; reading it is an error.
-                Err(error @ SqlError::Unreadable(_)) if *wanted == WantedTables::All => {
+                Err(error @ (SqlError::Unreadable(_) | SqlError::Withheld(_)))
+                    if *wanted == WantedTables::All =>
+                {
                     view.unreadable.push((name, error));
                 }
                 Err(cause) => return Err(cause),
@@ -210,15 +209,21 @@ impl ResolvedNamespace {
         if loaded.is_none() && named.is_none() {
             return Ok(None);
         }
-        let ours = named.filter(|table| self.is_ours(table, loaded.as_ref()));
-        let ours = ours.map(|table| table.kind);
-        if ours.is_none() {
-            tail.clear();
-        }
+        let fit = named.zip(loaded.as_ref()).map(|(ours, it)| SchemaFit::of(ours, &it.metadata));
+        let mismatch = fit.and_then(Result::err);
+        let ours = named.filter(|_| mismatch.is_none()).map(|table| table.kind);
         let watermark = loaded.as_ref().and_then(|loaded| loaded.watermark);
         // What a log holds that another one followed is no part of the tables until it is sent again.
         let committed = owner.committed(watermark).unwrap_or(u64::MAX);
         tail.retain(|record| committed < record.position);
+        // Rows of the log do not go to a table of somebody else, whatever its name; and an answer
+        // without them would lack what was acknowledged.
+        if let Some(cause) = mismatch.filter(|_| !tail.is_empty()) {
+            return Err(SqlError::Withheld(format!(
+                "table `{}.{name}` cannot show the rows of the log that belong to it; rename it, and the service creates a new one: {cause}",
+                self.name()
+            )));
+        }
         let metadata = loaded.map(|loaded| loaded.metadata);
         let snapshot_id = match as_of {
             None => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
@@ -233,24 +238,6 @@ impl ResolvedNamespace {
         };
         let name = name.to_owned();
         Ok(Some(TableView { name, metadata, snapshot_id, ours, tail, last_seq }))
-    }
-
-    /// Whether a table that has the name of one of ours is it. Rows of the log do not go to a table of
-    /// somebody else, whatever its name.
-    fn is_ours(&self, table: &ServiceTable, loaded: Option<&LoadedTable>) -> bool {
-        match loaded.map(|loaded| SchemaFit::of(table, &loaded.metadata)) {
-            None | Some(Ok(_)) => true,
-            Some(Err(TableMismatch::Unmarked)) => false,
-            Some(Err(cause @ TableMismatch::Column(_))) => {
-                let error = &cause as &dyn std::error::Error;
-                tracing::warn!(
-                    namespace = self.name(),
-                    error,
-                    "the rows of the log cannot be shown"
-                );
-                false
-            }
-        }
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {

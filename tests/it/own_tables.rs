@@ -71,10 +71,18 @@ async fn a_client_may_have_a_table_called_events_and_it_stays_the_clients() {
     let table = json!({"name": "events", "schema": {"type": "struct", "fields": [who]}});
     let (status, made) = call(&server, Method::POST, &format!("{at}/a/tables"), &table).await;
     assert_eq!(status, 200, "{made}");
-    // Acknowledged is in the log; the reason why it goes no further is told.
+    let count = json!({ "sql": "SELECT count(*) FROM events" });
+    assert_eq!(server.query("a", &count).await.1["rows"], json!([[0]]));
+    // Acknowledged is in the log; the reason why it goes no further is told, and no answer lacks it.
     assert_eq!(server.ingest(&rows_of("a", 0..3, 1)).await.0, 200);
-    let (status, answer) = call(&server, Method::POST, "/v1/a/commit", &json!({})).await;
-    assert_eq!(status, 503, "{answer}");
+    for (path, body) in [("/v1/a/commit", json!({})), ("/v1/a/sql", count)] {
+        let (status, answer) = call(&server, Method::POST, path, &body).await;
+        let text = answer["error"].as_str().unwrap();
+        assert_eq!((status, &answer["code"]), (503, &json!("UNAVAILABLE")), "{path}: {answer}");
+        assert!(text.contains("`a.events`") && text.contains("rename it"), "{path}: {answer}");
+    }
+    let tables = server.rows("a", "SHOW TABLES").await;
+    assert!(tables.to_string().contains("events"), "{tables}");
     let (_, now) = call(&server, Method::GET, &format!("{at}/a/tables/events"), &json!({})).await;
     assert_eq!(now["metadata-location"], made["metadata-location"]);
     server.stop().await;
@@ -137,8 +145,9 @@ async fn a_table_that_takes_no_rows_leaves_the_log_to_the_others() {
         assert_eq!(status, 200, "{round} {answer}");
         server.commit("well").await;
     }
-    // To SQL it is what it is: a table of somebody else.
-    assert_eq!(server.rows("stuck", "SELECT count(who) FROM events").await, json!([[0]]));
+    let (status, answer) =
+        server.query("stuck", &json!({ "sql": "SELECT count(who) FROM events" })).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("UNAVAILABLE")), "{answer}");
     let metrics = server.get("/metrics").await.text().await.unwrap();
     assert!(metrics.contains("icecore_flush_failing_tables 1\n"), "{metrics}");
     assert!(metrics.contains("icecore_flush_failing_seconds{table=\"stuck.events\"}"), "{metrics}");
