@@ -5,16 +5,18 @@
 //! (apache/datafusion#25167). Here `AT TIME ZONE` means what it does in PostgreSQL and DuckDB: a time with
 //! zone becomes the wall clock's time there, and a wall clock's time the instant.
 
+mod zones;
+
 use crate::{functions::returned, time_format::TimeFormat};
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StringViewBuilder, TimestampMicrosecondArray, timezone::Tz},
+    array::{Array, ArrayRef, AsArray, StringViewBuilder, TimestampMicrosecondArray},
     compute::cast,
     datatypes::{
         DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
         TimestampMicrosecondType, TimestampNanosecondType,
     },
 };
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, Offset, TimeZone};
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime};
 use datafusion::{
     common::{ScalarValue, exec_datafusion_err, exec_err, plan_err},
     error::DataFusionError,
@@ -146,7 +148,7 @@ impl ScalarUDFImpl for TimeFunction {
         let second = args.scalar_arguments.get(1).copied().flatten();
         if let Some(text) = second.and_then(ScalarValue::try_as_str).flatten() {
             match self.kind {
-                TimeFunctionKind::AtTimeZone => zone(text).map(|_| ()),
+                TimeFunctionKind::AtTimeZone => zones::zone(text).map(|_| ()),
                 TimeFunctionKind::ToChar => TimeFormat::of_to_char(text).map(|_| ()),
                 TimeFunctionKind::Strftime => TimeFormat::of_strftime(text).map(|_| ()),
                 TimeFunctionKind::Trunc | TimeFunctionKind::Bin | TimeFunctionKind::Bucket => {
@@ -195,7 +197,7 @@ impl ScalarUDFImpl for TimeFunction {
                 format(&arrays[1], &arrays[0], TimeFormat::of_strftime)?
             }
             TimeFunctionKind::Strftime => format(&arrays[0], &arrays[1], TimeFormat::of_strftime)?,
-            TimeFunctionKind::AtTimeZone => at_time_zone(&arrays)?,
+            TimeFunctionKind::AtTimeZone => zones::at_time_zone(&arrays)?,
         };
         returned(&args.args, made)
     }
@@ -396,51 +398,6 @@ fn format(
         Ok(())
     })?;
     Ok(Arc::new(texts.finish()))
-}
-
-fn zone(name: &str) -> Result<Tz, DataFusionError> {
-    name.parse().map_err(|_| {
-        exec_datafusion_err!(
-            "`{name}` is not a time zone; use a name such as Europe/Berlin or an offset such as +02:00"
-        )
-    })
-}
-
-fn at_time_zone(arrays: &[ArrayRef]) -> Result<ArrayRef, DataFusionError> {
-    let is_instant = matches!(arrays[0].data_type(), DataType::Timestamp(_, Some(_)));
-    let mut made = Vec::with_capacity(arrays[0].len());
-    each(times(&arrays[0]), &arrays[1], zone, |row| {
-        let time = row.map(|(time, zone)| {
-            let moment = naive(time)?;
-            let offset = if is_instant {
-                zone.offset_from_utc_datetime(&moment).fix().local_minus_utc()
-            } else {
-                -offset_of_local(zone, &moment)
-            };
-            time.checked_add(i64::from(offset) * SECOND).ok_or_else(|| out_of_range(time))
-        });
-        made.push(time.transpose()?);
-        Ok(())
-    })?;
-    let array = TimestampMicrosecondArray::from(made);
-    let array = if is_instant { array } else { array.with_timezone(UTC) };
-    Ok(Arc::new(array))
-}
-
-/// The offset of a wall clock's time. One that the clock shows twice is the second, one that it
-/// leaves out is reckoned as if it had not been set yet, as PostgreSQL and DuckDB have it.
-fn offset_of_local(zone: &Tz, moment: &NaiveDateTime) -> i32 {
-    use chrono::offset::LocalResult;
-    match zone.offset_from_local_datetime(moment) {
-        LocalResult::Single(offset) => offset.fix().local_minus_utc(),
-        LocalResult::Ambiguous(one, other) => {
-            one.fix().local_minus_utc().min(other.fix().local_minus_utc())
-        }
-        LocalResult::None => {
-            let before = moment.checked_sub_days(Days::new(1)).unwrap_or(*moment);
-            zone.offset_from_utc_datetime(&before).fix().local_minus_utc()
-        }
-    }
 }
 
 /// A time of hours and minutes with its seconds, which Arrow wants to see; none for any other text.
