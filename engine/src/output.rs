@@ -21,7 +21,7 @@ use futures::{
 use icecore_lake::blocking::blocking;
 use icecore_schemas::error_code::ErrorBody;
 use parquet_file::ParquetFile;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,22 @@ pub enum AnswerPiece {
 /// An encoded answer. Dropping it cancels the query.
 pub type AnswerPieces = BoxStream<'static, AnswerPiece>;
 
+/// Refuses columns of one name where a reader would lose all but one of them.
+fn check_names(schema: &SchemaRef, format: OutputFormat) -> Result<(), SqlError> {
+    if !matches!(format, OutputFormat::Ndjson | OutputFormat::Parquet) {
+        return Ok(());
+    }
+    let mut names = HashSet::new();
+    let twice = schema.fields().iter().find(|field| !names.insert(field.name()));
+    twice.map_or(Ok(()), |field| {
+        let text = format!(
+            "two columns are called `{}`: JSON lines and Parquet need different names; write AS",
+            field.name()
+        );
+        Err(SqlError::Invalid(text))
+    })
+}
+
 /// Encodes an answer as it runs. Returns once the first rows are encoded, or all of them: until
 /// then a failing query is an error and not half an answer. `elapsed` is asked once, at the end.
 ///
@@ -116,6 +132,7 @@ pub async fn encode(
     errors: ErrorPlace,
     elapsed: impl Fn() -> Duration + Clone + Send + Sync + 'static,
 ) -> Result<AnswerPieces, SqlError> {
+    check_names(&answer.schema, format)?;
     let parquet = match format {
         OutputFormat::Parquet => Some(ParquetFile::start(&answer.schema)?),
         OutputFormat::Json

@@ -40,7 +40,7 @@ async fn ask(server: &TestServer, media: &str, request: &Value) -> Response {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_before_the_first_rows_is_the_status() {
     let server = server().await;
-    let wide = "SELECT a.id, b.id, a.data, b.data, a.type, b.type FROM events a, events b ORDER BY b.data, a.data";
+    let wide = "SELECT a.id, b.id AS other, a.data, b.data AS more, a.type, b.type AS kind FROM events a, events b ORDER BY b.data, a.data";
     // Small in memory, also while the one before it is being ended: 62 500 pairs at most.
     let endless = "WITH s AS (SELECT seq FROM events LIMIT 250) \
                    SELECT count(*) FROM s a, s b, s c WHERE (a.seq + b.seq + c.seq) % 7 = 8";

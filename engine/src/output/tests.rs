@@ -280,6 +280,27 @@ async fn a_type_that_parquet_does_not_have_is_refused_before_the_first_byte() {
     );
 }
 
+#[tokio::test]
+async fn columns_of_one_name_are_refused_where_a_reader_would_lose_one() {
+    let field = |name| Field::new(name, DataType::Int64, false);
+    let schema = Arc::new(Schema::new(vec![field("id"), field("n"), field("id")]));
+    for (format, is_refused) in [
+        (OutputFormat::Json, false),
+        (OutputFormat::Ndjson, true),
+        (OutputFormat::Csv, false),
+        (OutputFormat::ArrowStream, false),
+        (OutputFormat::Parquet, true),
+    ] {
+        let batches = stream::empty().boxed();
+        let answer = QueryAnswer { schema: Arc::clone(&schema), batches, snapshot: None };
+        let answer = encoded(answer, format).await;
+        assert_eq!(answer.is_err(), is_refused, "{format:?}");
+        if let Err(error) = answer {
+            assert!(error.to_string().contains("called `id`"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn accept_names_the_format() {
     let check = |accept: &str, expected| {
