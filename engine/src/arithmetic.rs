@@ -4,7 +4,7 @@
 //! `BinaryExpr` has a switch for the former that no planner sets. An interval has no order that all of
 //! its operators share.
 
-use crate::floats;
+use crate::same_type::SameTypeKind;
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     compute::kernels::numeric,
@@ -76,9 +76,10 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusio
             }
             if returns.is_floating() {
                 // What is asked of the last one is asked of all.
-                let inner = |side: &Expr| floats::inner_of(side).unwrap_or(side).clone();
+                let inner =
+                    |side: &Expr| SameTypeKind::OneZero.inner_of(side).unwrap_or(side).clone();
                 let sides = BinaryExpr::new(Box::new(inner(left)), *op, Box::new(inner(right)));
-                return Ok(Transformed::yes(floats::call(Expr::BinaryExpr(sides))));
+                return Ok(Transformed::yes(SameTypeKind::OneZero.call(Expr::BinaryExpr(sides))));
             }
             false
         }
@@ -94,8 +95,8 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusio
         _ => false,
     };
     let is_float = |expr: &Expr| expr.get_type(schema).is_ok_and(|kind| kind.is_floating());
-    Ok(if makes_float && is_float(&expr) && floats::inner_of(&expr).is_none() {
-        Transformed::yes(floats::call(expr))
+    Ok(if makes_float && is_float(&expr) && SameTypeKind::OneZero.inner_of(&expr).is_none() {
+        Transformed::yes(SameTypeKind::OneZero.call(expr))
     } else {
         Transformed::no(expr)
     })

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     SetOperator, SetQuantifier, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
     WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
 };
+use datafusion::sql::sqlparser::tokenizer::Token;
 use std::ops::ControlFlow;
 
 /// Goes on, or ends with the reason for refusing.
@@ -27,6 +28,27 @@ const LEAPING_FRAME: &str =
 const LONG_LEAD: &str =
     "IGNORE NULLS of `lead` with a distance (use `lag` over the opposite order)";
 
+/// What is refused for the table versions of all dialects.
+const TABLE_VERSION: &str =
+    "a table version cannot be given in FROM; send `as_of` with the statement instead";
+
+/// What the parser does not know, by the words that it has.
+const UNPARSED: &[(&[&[&str]], &str)] = &[
+    (
+        &[
+            &["system_time", "system_version", "timestamp", "version", "bookmark", "seq"],
+            &["as"],
+            &["of"],
+        ],
+        TABLE_VERSION,
+    ),
+    (&[&["at"], &["("], &["timestamp", "version"], &["=>"]], TABLE_VERSION),
+    (
+        &[&["exclude"], &["current", "group", "ties", "no"], &["row", ")", "others"]],
+        "EXCLUDE in a window frame is not supported here; subtract what it leaves out",
+    ),
+];
+
 /// Words that other dialects put behind a table and that change the answer there. Without `AS` they
 /// are no aliases.
 const NOT_AN_ALIAS: &[&str] = &["final", "format", "prewhere", "sample", "settings"];
@@ -39,6 +61,27 @@ fn refuse(clause: &str) -> ClauseVerdict {
 
 fn only(is_there: bool, clause: &str) -> ClauseVerdict {
     if is_there { refuse(clause) } else { FINE }
+}
+
+/// Clauses that the parser does not take, found by their words: it would name only what it expected.
+///
+/// # Errors
+/// Breaks with the first one.
+pub fn words(tokens: &[Token]) -> ClauseVerdict {
+    let words: Vec<String> = tokens
+        .iter()
+        .filter(|token| !matches!(token, Token::Whitespace(_)))
+        .map(|token| token.to_string().to_lowercase())
+        .collect();
+    let has = |pattern: &[&[&str]]| {
+        words.windows(pattern.len()).any(|some| {
+            some.iter().zip(pattern).all(|(word, choices)| choices.contains(&word.as_str()))
+        })
+    };
+    match UNPARSED.iter().find(|(pattern, _)| has(pattern)) {
+        Some((_, reason)) => ControlFlow::Break((*reason).to_owned()),
+        None => FINE,
+    }
 }
 
 /// Clauses around a query's body.
@@ -258,10 +301,7 @@ pub fn table_factor(factor: &TableFactor) -> ClauseVerdict {
             alias(shown.as_ref())?;
             only(!with_hints.is_empty(), "a table hint (WITH …)")?;
             if version.is_some() {
-                return ControlFlow::Break(
-                    "a table version cannot be given in FROM; send `as_of` with the statement instead"
-                        .to_owned(),
-                );
+                return ControlFlow::Break(TABLE_VERSION.to_owned());
             }
             only(*with_ordinality, "WITH ORDINALITY")?;
             only(!partitions.is_empty(), "PARTITION after a table")?;
@@ -311,6 +351,9 @@ pub fn expression(expr: &Expr) -> ClauseVerdict {
         Expr::BinaryOp { op: BinaryOperator::BitwiseXor, .. } => {
             ControlFlow::Break("`^` is not supported here; write power(x, y)".to_owned())
         }
+        Expr::BinaryOp { op: BinaryOperator::DuckIntegerDivide, .. } => ControlFlow::Break(
+            "`//` is not supported here; `/` of whole numbers gives a whole number".to_owned(),
+        ),
         Expr::Cast { format, .. } => only(format.is_some(), "FORMAT of a CAST"),
         Expr::Like { any, .. } | Expr::ILike { any, .. } => only(*any, "LIKE ANY"),
         _ => FINE,

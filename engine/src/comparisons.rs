@@ -1,5 +1,6 @@
 //! Comparisons, and sums of dates, as SQL means them, where the planner's own coercions compare something else.
 //!
+//! - A truth value and a text: the text is read as one, as in PostgreSQL.
 //! - A time and a text: DataFusion 54 reads the text as nanoseconds, which end in 2262.
 //! - Intervals: it compares months, then days, then nanoseconds, so `90 days` is above `1 year`, and an
 //!   age is below any day (no release mends it).
@@ -20,7 +21,9 @@ use datafusion::{
         expr::{InList, ScalarFunction},
         expr_rewriter::FunctionRewrite,
         lit,
+        planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
     },
+    sql::sqlparser::ast::BinaryOperator,
 };
 use std::sync::Arc;
 
@@ -83,6 +86,23 @@ impl FunctionRewrite for ComparisonTypes {
             }
             other => Transformed::no(other),
         })
+    }
+}
+
+/// The types of a select list are settled before expressions are rewritten.
+impl ExprPlanner for ComparisonTypes {
+    fn plan_binary_op(
+        &self,
+        RawBinaryExpr { op, left, right }: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>, DataFusionError> {
+        use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+        let mut sides = [left, right];
+        if matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq) {
+            make_boolean(&mut sides, schema);
+        }
+        let [left, right] = sides;
+        Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }
 }
 
@@ -190,7 +210,8 @@ fn of_dates(
     })
 }
 
-/// Casts texts and dates to the time, and intervals to microseconds, that they are compared with.
+/// Casts texts to truth values, texts and dates to times, and intervals to microseconds, where they are
+/// compared with such.
 fn make_alike(sides: &mut [Expr], schema: &DFSchema) {
     let types: Vec<Option<DataType>> =
         sides.iter().map(|side| side.get_type(schema).ok()).collect();
@@ -204,6 +225,9 @@ fn make_alike(sides: &mut [Expr], schema: &DFSchema) {
                 *side = micros(side.clone());
             }
         }
+        return;
+    }
+    if make_boolean(sides, schema) {
         return;
     }
     let times = types.iter().flatten().filter(|kind| matches!(kind, DataType::Timestamp(..)));
@@ -221,6 +245,18 @@ fn make_alike(sides: &mut [Expr], schema: &DFSchema) {
             *side = cast(side.clone(), time.clone());
         }
     }
+}
+
+/// Casts texts beside a truth value to truth values; whether there is one.
+fn make_boolean(sides: &mut [Expr], schema: &DFSchema) -> bool {
+    let is_it = |side: &Expr| side.get_type(schema).is_ok_and(|kind| kind == DataType::Boolean);
+    if !sides.iter().any(is_it) {
+        return false;
+    }
+    for side in sides.iter_mut().filter(|side| text_of(side).is_some()) {
+        *side = cast(side.clone(), DataType::Boolean);
+    }
+    true
 }
 
 fn text_of(expr: &Expr) -> Option<&str> {

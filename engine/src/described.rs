@@ -1,11 +1,23 @@
 //! What SHOW TABLES and DESCRIBE tell of tables, in the words that answers use.
 
-use crate::{audit, output::type_name};
+use crate::{audit, failure::wording::in_sql, functions::returned, output::type_name};
+use arrow::{
+    array::{AsArray, StringArray},
+    datatypes::DataType,
+};
 use datafusion::{
+    common::{Column, tree_node::Transformed},
     error::DataFusionError,
-    logical_expr::{LogicalPlan, LogicalPlanBuilder, col, lit},
+    logical_expr::{
+        ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, Volatility, col,
+        create_udf, lit,
+    },
     sql::sqlparser::{ast::Statement, dialect::GenericDialect, parser::Parser},
 };
+use std::sync::Arc;
+
+/// The column of `information_schema.columns` with the types.
+const TYPE_COLUMN: &str = "data_type";
 
 /// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none.
 ///
@@ -29,7 +41,9 @@ pub fn show_tables(statement: &mut Statement) {
 /// # Errors
 /// DataFusion's.
 pub fn with_type_names(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let LogicalPlan::DescribeTable(described) = &plan else { return Ok(plan) };
+    let LogicalPlan::DescribeTable(described) = &plan else {
+        return plan.transform_up_with_subqueries(of_columns).map(|done| done.data);
+    };
     let rows = described.schema.fields().iter().map(|field| {
         let nullable = if field.is_nullable() { "YES" } else { "NO" };
         vec![lit(field.name().as_str()), lit(type_name(field.data_type())), lit(nullable)]
@@ -41,4 +55,36 @@ pub fn with_type_names(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError
     let names = described.output_schema.fields().iter().map(|field| field.name().clone());
     let columns = names.enumerate().map(|(at, name)| col(format!("column{}", at + 1)).alias(name));
     LogicalPlanBuilder::values(rows)?.project(columns.collect::<Vec<_>>())?.build()
+}
+
+/// The rows of `information_schema.columns`, which SHOW COLUMNS reads too.
+fn of_columns(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let is_it = matches!(&plan, LogicalPlan::TableScan(scan)
+        if scan.table_name.schema() == Some("information_schema") && scan.table_name.table() == "columns");
+    if !is_it {
+        return Ok(Transformed::no(plan));
+    }
+    let columns = plan.schema().iter().map(|(table, field)| {
+        let column = Expr::Column(Column::new(table.cloned(), field.name()));
+        match field.name().as_str() {
+            TYPE_COLUMN => {
+                type_in_sql().call(vec![column]).alias_qualified(table.cloned(), TYPE_COLUMN)
+            }
+            _ => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    Ok(Transformed::yes(LogicalPlanBuilder::from(plan).project(columns)?.build()?))
+}
+
+/// Arrow's name of a type as SQL writes it.
+fn type_in_sql() -> ScalarUDF {
+    let body = |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let names = arrays[0].as_string::<i32>().iter();
+        let names: StringArray = names.map(|name| name.map(in_sql)).collect();
+        returned(arguments, Arc::new(names))
+    };
+    let kind = DataType::Utf8;
+    create_udf("type_in_sql", vec![kind.clone()], kind, Volatility::Immutable, Arc::new(body))
 }

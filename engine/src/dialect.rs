@@ -4,10 +4,10 @@
 use crate::{prepare::exact, similar, template::fill, time, uuid};
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    Select, SelectItem, SetExpr, Statement, TimezoneInfo, TypedString, Value, ValueWithSpan,
+    Select, SelectItem, SetExpr, Statement, TimezoneInfo, TypedString, Value, ValueWithSpan, Visit,
     VisitMut, VisitorMut, visit_expressions,
 };
-use std::{collections::HashSet, ops::ControlFlow};
+use std::{collections::HashSet, convert::Infallible, ops::ControlFlow};
 
 /// Aggregate functions beyond those that DataFusion calls so.
 pub const AGGREGATES: &[&str] = &[
@@ -67,7 +67,7 @@ pub fn shown_name(name: &str) -> &str {
 struct ExpressionLabels;
 
 impl VisitorMut for ExpressionLabels {
-    type Break = std::convert::Infallible;
+    type Break = Infallible;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         for item in &mut select.projection {
@@ -83,6 +83,8 @@ impl VisitorMut for ExpressionLabels {
 
     fn pre_visit_statement(&mut self, statement: &mut Statement) -> ControlFlow<Self::Break> {
         if let Statement::Query(query) = statement {
+            let mut used = HashSet::new();
+            names_in(&query.order_by, &mut used);
             let mut body = query.body.as_mut();
             while let SetExpr::Query(inner) = body {
                 body = inner.body.as_mut();
@@ -90,7 +92,10 @@ impl VisitorMut for ExpressionLabels {
             if let SetExpr::Select(select) = body {
                 // The labels come first: what they make alike is told apart here.
                 self.pre_visit_select(select)?;
-                tell_apart(&mut select.projection);
+                names_in(&select.group_by, &mut used);
+                names_in(&select.having, &mut used);
+                names_in(&select.qualify, &mut used);
+                tell_apart(&mut select.projection, &used);
             }
         }
         ControlFlow::Continue(())
@@ -122,36 +127,51 @@ fn is_translated(call: &Function) -> bool {
         .is_some_and(|name| AGGREGATES.contains(&name.as_str()) || SCALARS.contains(&name.as_str()))
 }
 
-/// Columns that are written twice in the outermost select list.
-fn tell_apart(projection: &mut [SelectItem]) {
+/// Columns of one name in the outermost select list; `used` are names that other clauses look for.
+fn tell_apart(projection: &mut [SelectItem], used: &HashSet<String>) {
     let has_wildcard = projection
         .iter()
         .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let mut taken = HashSet::new();
     for (at, item) in projection.iter_mut().enumerate() {
-        let (expr, shown) = match &*item {
-            SelectItem::UnnamedExpr(expr) => (expr, shown_as(expr)),
-            SelectItem::ExprWithAlias { expr, alias } if alias.quote_style.is_some() => {
-                (expr, alias.value.clone())
+        let (expr, shown, is_alias) = match &*item {
+            SelectItem::UnnamedExpr(expr) => (expr, shown_as(expr), false),
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let is_quoted = alias.quote_style.is_some();
+                let name = &alias.value;
+                (expr, if is_quoted { name.clone() } else { name.to_lowercase() }, true)
             }
             _ => continue,
         };
         // A column alone and behind its table are the same, and those of two tables are not.
-        let (texts, is_column) = match expr {
+        let (texts, may_be_in_wildcard) = match expr {
+            _ if is_alias => {
+                (vec![shown.clone(), format!("*.{shown}")], !used.contains(&shown.to_lowercase()))
+            }
             Expr::Identifier(name) => (vec![name.value.clone(), format!("*.{}", name.value)], true),
             Expr::CompoundIdentifier(_) => (vec![expr.to_string(), shown.clone()], true),
             _ => (vec![shown.clone()], false),
         };
         let is_known = texts.iter().any(|text| taken.contains(&text.to_lowercase()));
         taken.insert(texts[0].to_lowercase());
-        if let Expr::CompoundIdentifier(_) = expr {
+        if let (Expr::CompoundIdentifier(_), false) = (expr, is_alias) {
             taken.insert(format!("*.{shown}").to_lowercase());
         }
-        if is_known || has_wildcard && is_column {
+        if is_known || has_wildcard && may_be_in_wildcard {
             let alias = Ident::with_quote('"', format!("{REPEATED}{at}{REPEATED}{shown}"));
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
     }
+}
+
+/// The names alone that stand in these clauses.
+fn names_in(clause: &impl Visit, names: &mut HashSet<String>) {
+    let ControlFlow::Continue(()) = visit_expressions(clause, |part| {
+        if let Expr::Identifier(name) = part {
+            names.insert(name.value.to_lowercase());
+        }
+        ControlFlow::<Infallible>::Continue(())
+    });
 }
 
 /// The name that the column of an expression has.

@@ -1,8 +1,11 @@
 //! What a failure of DataFusion means for the one who asked.
 
-use crate::{error::SqlError, function_names};
+pub mod wording;
+
+use crate::error::SqlError;
 use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};
+use wording::{cannot_run, in_other_words, in_sql, is_of_the_engine};
 
 /// What DataFusion puts before its messages, which tells the asker nothing.
 const PREFIXES: &[&str] = &[
@@ -11,6 +14,7 @@ const PREFIXES: &[&str] = &[
     "Execution error: ",
     "Invalid or Unsupported Configuration: ",
     "Arrow error: ",
+    "This feature is not implemented: ",
 ];
 
 /// What the library of regular expressions says of one that is too large once it is compiled.
@@ -23,6 +27,9 @@ const COLUMNS_LISTED_MAX: usize = 12;
 
 /// Longest message that is passed on.
 const MESSAGE_BYTES_MAX: usize = 2_000;
+
+/// For queries that name columns of the one around them where the planner has no join for it.
+const NOT_DECORRELATED: &str = "Correlated queries of this form cannot be planned: write a JOIN, and give columns with the same name different aliases";
 
 /// What DataFusion puts after its messages about itself.
 const BUG_REPORT: &str = "\nThis issue was likely caused by a bug";
@@ -53,17 +60,7 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
         // Types that fit in one place and not in another, mostly. The statement is at fault as far as
         // its sender can do something about it: tried again, it fails again.
         DataFusionError::Internal(text) => {
-            tracing::warn!(
-                error = cause as &dyn std::error::Error,
-                "the query engine cannot run a statement"
-            );
-            if let Some(text) = of_large_regex(text) {
-                return SqlError::Invalid(text);
-            }
-            let text = shortened(text.split(BUG_REPORT).next().unwrap_or(text).trim());
-            SqlError::Invalid(format!(
-                "the query engine cannot run this statement; rewrite it: {text}"
-            ))
+            SqlError::Invalid(of_large_regex(text).unwrap_or_else(|| cannot_run(text)))
         }
         DataFusionError::Collection(causes) => causes.first().map_or_else(|| internal(cause), of),
         DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => {
@@ -84,10 +81,11 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
 /// The error of a plan that passed the planner: names it does not find are its own.
 pub(super) fn of_optimizer(cause: &DataFusionError) -> SqlError {
     match cause.find_root() {
-        DataFusionError::SchemaError(..) => SqlError::Invalid(
-            "Correlated queries of this form cannot be planned: write a JOIN, and give columns with the same name different aliases"
-                .to_owned(),
-        ),
+        DataFusionError::SchemaError(schema, _)
+            if matches!(schema.as_ref(), SchemaError::FieldNotFound { .. }) =>
+        {
+            SqlError::Invalid(NOT_DECORRELATED.to_owned())
+        }
         _ => of(cause),
     }
 }
@@ -110,7 +108,12 @@ fn of_filter(text: &str) -> Option<SqlError> {
             "a condition needs more memory than the query may use".into(),
         ));
     }
-    let text = of_large_regex(reason).unwrap_or_else(|| shortened(&without_debug(reason)));
+    let text = without_debug(reason);
+    let text = match of_large_regex(&text) {
+        Some(text) => text,
+        None if is_of_the_engine(reason) => return Some(SqlError::Invalid(cannot_run(reason))),
+        None => shortened(&in_sql(&text)),
+    };
     Some(SqlError::Invalid(format!("a condition fails: {text}")))
 }
 
@@ -152,7 +155,9 @@ fn message(root: &DataFusionError) -> String {
         text = rest;
     }
     let text = text.trim();
-    of_large_regex(text).or_else(|| in_other_words(text)).unwrap_or_else(|| shortened(text))
+    of_large_regex(text).or_else(|| in_other_words(text)).unwrap_or_else(|| {
+        if is_of_the_engine(text) { cannot_run(text) } else { shortened(&in_sql(text)) }
+    })
 }
 
 /// A column that is not there, with the one that may be meant. DataFusion lists all there are.
@@ -176,51 +181,6 @@ fn of_unknown_column(cause: &SchemaError) -> Option<String> {
         }
     };
     Some(format!("no column `{}`; {hint}", field.flat_name()))
-}
-
-/// Messages that say less than what to change.
-fn in_other_words(text: &str) -> Option<String> {
-    if text.contains("Physical plan does not support logical expression") {
-        return Some(
-            "Physical plan does not support a subquery in this kind of expression or at this position: write it as a LEFT JOIN with its condition in ON, and GROUP BY if it has an aggregate"
-                .to_owned(),
-        );
-    }
-    if let Some((_, after)) = text.split_once("Column in SELECT must be in GROUP BY")
-        && let Some(column) = after.split('"').nth(1)
-    {
-        return Some(format!(
-            "column `{column}` is selected next to an aggregate: add it to GROUP BY, or use an aggregate such as min({column})"
-        ));
-    }
-    if let Some(name) = text.strip_prefix("Invalid function '").and_then(|it| it.split('\'').next())
-    {
-        let hint = match function_names::nearest(name) {
-            Some(known) => format!("did you mean `{known}`?"),
-            None => "docs/sql.md lists those that are not DataFusion's".to_owned(),
-        };
-        return Some(format!("no function `{name}`; {hint}"));
-    }
-    if text.contains("Operator ->> is not") || text.contains("Operator -> is not") {
-        return Some(
-            "`->` and `->>` are not available; json_extract_string(data, '$.order') gives a member's text, json_extract(data, '$.order') its JSON"
-                .to_owned(),
-        );
-    }
-    if text == "Divide by zero error" {
-        return Some("division by zero".to_owned());
-    }
-    if text.contains("annot access field") {
-        return Some(format!(
-            "{}; if you mean a table, a column with that name hides its alias, or it is two query levels out: use another alias",
-            shortened(text)
-        ));
-    }
-    let is_placeholder = text.starts_with("Failed to parse placeholder id")
-        || text.contains("was not provided a value for execution");
-    is_placeholder.then(|| {
-        "write parameters as $1, $2 …, and send their values in `params` of the request".to_owned()
-    })
 }
 
 /// A broken or too large regular expression, with what to change.

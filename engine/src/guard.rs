@@ -4,8 +4,8 @@
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
 use crate::{
-    clauses, described, dialect, distinct, error::SqlError, labels::ColumnLabels, multisets, nulls,
-    syntax,
+    clauses, described, dialect, distinct, draws, error::SqlError, labels::ColumnLabels, multisets,
+    nulls, syntax,
 };
 use datafusion::sql::sqlparser::{
     ast::{
@@ -117,6 +117,9 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
     check_tokens(&tokens)?;
     check_numbers(sql, &located)?;
+    if let ControlFlow::Break(reason) = clauses::words(&tokens) {
+        return Err(invalid(reason));
+    }
     distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
@@ -132,6 +135,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     check_shape(&statement)?;
     let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);
+    draws::number(&mut statement).map_err(invalid)?;
     multisets::number_copies(&mut statement).map_err(invalid)?;
     dialect::translate(&mut statement).map_err(invalid)?;
     nulls::spell_out(&mut statement).map_err(invalid)?;
@@ -425,6 +429,11 @@ impl Visitor for StatementShape {
                         "function `age` is not available: write `later - earlier`, or date_part('year', later) - date_part('year', earlier)",
                     );
                 }
+            }
+            Expr::Tuple(parts) if parts.is_empty() => {
+                return refuse(
+                    "GROUP BY () is not supported here; leave it out, aggregates alone have one row",
+                );
             }
             // Their types would double with each query around them.
             Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) | Expr::Tuple(_) => {

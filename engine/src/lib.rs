@@ -18,6 +18,7 @@ pub mod deletes;
 pub mod described;
 pub mod dialect;
 pub mod distinct;
+pub mod draws;
 pub mod error;
 pub mod failure;
 pub mod field_ids;
@@ -35,6 +36,7 @@ pub mod nulls;
 pub mod output;
 mod parameters;
 pub mod percentile;
+pub mod plain;
 pub mod plan;
 pub mod plan_limits;
 pub mod prepare;
@@ -42,6 +44,7 @@ pub mod provider;
 pub mod pushdown;
 pub mod references;
 pub mod rewrite;
+pub mod same_type;
 pub mod session;
 pub mod similar;
 pub mod stop;
@@ -220,7 +223,8 @@ async fn execute(
     plan: &LogicalPlan,
     stop: &Arc<QueryStop>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
-    let plan = prepare::prepared(plan.clone()).map_err(|cause| failure::of(&cause))?;
+    let plan = draws::once_a_row(plan.clone()).and_then(prepare::prepared);
+    let plan = plan.map_err(|cause| failure::of(&cause))?;
     let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
     let rows_max = state.config().batch_size();
     let rows = plan_limits::batch_rows(&plan, rows_max)?;
@@ -233,7 +237,7 @@ async fn execute(
     let plan = stopping_windows(plan, stop).map_err(|cause| failure::of(&cause))?;
     let planned = state.query_planner().create_physical_plan(&plan, &state).await;
     let planned = planned.and_then(|plan| stopping(plan, stop));
-    let planned = planned.map_err(|cause| failure::of(&cause))?;
+    let planned = planned.map_err(|cause| failure::of_optimizer(&cause))?;
     let stream = execute_stream(Arc::clone(&planned), state.task_ctx());
     Ok((planned, stream.map_err(|cause| failure::of(&cause))?))
 }

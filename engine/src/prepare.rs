@@ -6,7 +6,6 @@ pub mod correlated;
 pub mod exact;
 pub mod instants;
 pub mod memberships;
-mod opaque;
 
 use datafusion::{
     common::tree_node::{Transformed, TreeNode},

@@ -9,8 +9,9 @@ use crate::{
     bounded_functions::FunctionMemory,
     comparisons::ComparisonTypes,
     counts::FileCounts,
+    draws,
     error::SqlError,
-    functions, percentile,
+    functions, percentile, plain,
     provider::ViewTable,
     pushdown,
     rewrite::BoundedFunctionRule,
@@ -86,7 +87,10 @@ impl QuerySessions {
         // Those of ours take the place of others, with their aliases: under one of them the other would
         // stay, and come back when a session is made from this one.
         let fits = "functions are taken out and put in without a conflict";
-        let scalar = functions::all().into_iter().chain(time::all()).chain([uuid::function()]);
+        let drawing = draws::numbered(base.scalar_functions().values().map(Arc::clone));
+        let plain = plain::plain(base.scalar_functions().values().map(Arc::clone));
+        let scalar = functions::all().into_iter().chain(time::all()).chain(plain);
+        let scalar = scalar.chain([uuid::function()]).chain(drawing);
         for function in scalar {
             base.deregister_udf(function.name()).expect(fits);
             base.register_udf(Arc::new(function)).expect(fits);
@@ -102,6 +106,7 @@ impl QuerySessions {
             }
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
+        base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool));
         let manifests = ManifestCache::default();
         Self { base: Arc::new(base), growth, storage, manifests, tables }
@@ -181,6 +186,8 @@ impl QuerySessions {
         config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
         // It would leave out groups whose `max` or `min` is NULL (DataFusion 54; no release mends it).
         config.options_mut().optimizer.enable_topk_aggregation = false;
+        // It fails for a DISTINCT of window functions with LIMIT (apache/datafusion#25350).
+        config.options_mut().optimizer.enable_distinct_aggregation_soft_limit = false;
         let mut state = SessionStateBuilder::new_from_existing(self.base.as_ref().clone())
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))

@@ -153,6 +153,11 @@ async fn no_clause_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_drawn_is_drawn_once_for_each_row() {
+    check(include_str!("answers/draws.txt")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn spellings_of_other_dialects() {
     check(include_str!("answers/dialect.txt")).await;
 }

@@ -2,7 +2,7 @@
 //! an interval of months or as microseconds of a day, and numbers as microseconds since 1970, whether
 //! there is such a day or not. And casts of decimals that DataFusion takes for none.
 
-use crate::{functions::returned, prepare::opaque::opaque};
+use crate::{functions::returned, same_type::SameTypeKind};
 use arrow::{
     array::{AsArray, StringViewBuilder},
     datatypes::{DataType, FieldRef},
@@ -81,7 +81,7 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
     }
     if drops_digits(&from, field.data_type()) {
         // DataFusion 54 takes such a cast away where its value is compared.
-        return Ok(Transformed::yes(opaque(expr)));
+        return Ok(Transformed::yes(SameTypeKind::Opaque.call(expr)));
     }
     let Some(target) = TextTarget::of(field.data_type()).filter(|_| from.is_string()) else {
         return Ok(Transformed::no(expr));

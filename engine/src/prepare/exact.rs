@@ -5,7 +5,7 @@
 //! added to, decimals and whole numbers; beside a double that is no constant decimals become doubles. This is
 //! what PostgreSQL does, but that a number alone stays a double.
 
-use crate::{comparisons::is_comparison, template::fill};
+use crate::{comparisons::is_comparison, same_type::SameTypeKind, template::fill};
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Decimal128Type, DecimalType,
 };
@@ -95,6 +95,7 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
             let exact = if is_open { to_exact(&expr) } else { None };
             Expr::Cast(Cast { expr: exact.map_or(expr, Box::new), field })
         }
+        Expr::Negative(inner) if is_decimal(&inner, schema) => SameTypeKind::Negative.call(*inner),
         Expr::Case(case) => Expr::Case(of_case(case, schema)),
         Expr::ScalarFunction(mut call) if OF_ONE_TYPE.contains(&call.func.name()) => {
             combine(&mut call.args, schema);

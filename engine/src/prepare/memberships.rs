@@ -3,7 +3,7 @@
 //! DataFusion 54 makes one list of two that AND or OR joins, and true or false of an empty one: then
 //! NULL, which is in no list and not outside of one either, is lost.
 
-use crate::prepare::opaque::opaque;
+use crate::same_type::SameTypeKind;
 use datafusion::{
     common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     error::DataFusionError,
@@ -28,7 +28,9 @@ pub fn of_expr(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { unreachable!("see above") };
     let right = right.transform_down(|part| {
         Ok(match value(&part).is_some_and(|(value, _)| is_twice(value)) {
-            true => Transformed::new(opaque(part), true, TreeNodeRecursion::Jump),
+            true => {
+                Transformed::new(SameTypeKind::Opaque.call(part), true, TreeNodeRecursion::Jump)
+            }
             false => Transformed::no(part),
         })
     })?;
