@@ -50,6 +50,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
+use tokio::sync::Semaphore;
 
 /// The reply header that names a request in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -72,7 +73,12 @@ pub struct AppState {
     owners: Arc<tables::NameOwners>,
     /// Held from the first gauge that is set for an answer of `/metrics` to its text.
     scrape: Arc<Mutex<()>>,
+    /// Turns of large bodies that are decoded, and of events that are compared.
+    decodes: Arc<Semaphore>,
 }
+
+/// Most large bodies that are decoded, or whose events are compared, at a time; the others wait.
+const DECODES_MAX: usize = 16;
 
 /// The parts of an [`AppState`].
 #[derive(Debug)]
@@ -125,7 +131,8 @@ impl AppState {
     /// An app of these parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        Self { parts: Arc::new(parts), owners: Arc::default(), scrape: Arc::default() }
+        let decodes = Arc::new(Semaphore::new(DECODES_MAX));
+        Self { parts: Arc::new(parts), owners: Arc::default(), scrape: Arc::default(), decodes }
     }
 }
 

@@ -89,7 +89,7 @@ pub struct Submission {
     pub batch_id: Option<String>,
     /// All or none.
     pub atomic: bool,
-    /// Bytes of the body, for the bound on what waits.
+    /// Bytes of the body and of [`DecodedBody::copied`], for the bounds on what waits and on a group.
     pub bytes: usize,
     /// Where a dead letter goes whose namespace has no tables of its own, because another owns the
     /// name: the first of these that has; with the last one's owner where none has.

@@ -27,8 +27,9 @@ pub mod webhook;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use decode::take::with_shared;
 use icecore_schemas::{columns::Column, error_code::ErrorCode, names::Namespace};
-use std::{collections::HashMap, ops::Range};
+use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Limits that a body and its events must keep.
@@ -107,6 +108,8 @@ pub struct RedriveContext {
 pub struct DecodedBody {
     /// Events in the body, good and bad.
     pub received: usize,
+    /// Bytes that they have more than the body, as copies of what it says once for all of them.
+    pub copied: usize,
     /// The good ones by namespace, in order of first appearance.
     pub accepted: Vec<NamespaceEvents>,
     /// The bad ones.
@@ -125,15 +128,22 @@ pub struct SourceBytes {
     pub bytes: Bytes,
     /// Events whose credentials were taken out, by their place in the body.
     pub redacted: HashMap<u32, String>,
+    /// What events got that their batch has for all of its events, by their place in the body.
+    pub shared: HashMap<u32, Arc<str>>,
 }
 
 impl SourceBytes {
     /// The event of a row.
     #[must_use]
-    pub fn event(&self, events: &NamespaceEvents, row: usize) -> &[u8] {
-        match self.redacted.get(&events.index[row]) {
-            Some(text) => text.as_bytes(),
-            None => &self.bytes[events.came[row].clone()],
+    pub fn event(&self, events: &NamespaceEvents, row: usize) -> Cow<'_, [u8]> {
+        let index = &events.index[row];
+        if let Some(text) = self.redacted.get(index) {
+            return text.as_bytes().into();
+        }
+        let came = &self.bytes[events.came[row].clone()];
+        match (self.shared.get(index), std::str::from_utf8(came)) {
+            (Some(shared), Ok(text)) => with_shared(text, shared).into_bytes().into(),
+            _ => came.into(),
         }
     }
 }

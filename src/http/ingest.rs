@@ -33,13 +33,18 @@ use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
 };
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 use tokio::time::Instant;
 
 /// Bodies above this size are decoded off the async threads: some milliseconds of work.
 const DECODE_INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The header for events that name no `correlation_id`.
 const CORRELATION_ID: &str = "x-correlation-id";
+/// Longest of them: each event of the request has it.
+const CORRELATION_ID_BYTES_MAX: usize = 1024;
 
 /// Takes a body of events.
 ///
@@ -60,9 +65,10 @@ pub async fn ingest(
     let arrival = arrival(&app, &principal, &headers).await?;
     let request_namespace = arrival.namespace.clone();
     let body = body::read(&app, &headers, body).await?;
-    let bytes = body.bytes.len();
     let (mut decoded, batch_id) =
         decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
+    let _copies = app.room.take(decoded.copied)?;
+    let bytes = body.bytes.len() + decoded.copied;
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(&principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, &principal, &shelters);
@@ -121,6 +127,13 @@ async fn arrival(
     };
     let correlation_id = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = correlation_id.filter(|id| !id.is_empty()).map(str::to_owned);
+    if let Some(id) = correlation_id.as_ref().filter(|id| CORRELATION_ID_BYTES_MAX < id.len()) {
+        let reason = format!(
+            "`{CORRELATION_ID}` has {} bytes, at most {CORRELATION_ID_BYTES_MAX} are allowed",
+            id.len()
+        );
+        return Err(ApiError::new(ErrorCode::InvalidRequest, reason));
+    }
     Ok(RequestContext {
         now_us: app.clock.now_us(),
         namespace,
@@ -152,7 +165,7 @@ fn cloud_event_attributes(headers: &HeaderMap) -> Vec<(String, String)> {
 /// Decodes; a body without events to be found becomes one rejected event, so that it is kept.
 ///
 /// # Errors
-/// 413 when it has too many events, 500 when decoding panicked.
+/// 413 when it has too many events or copies, 500 when decoding panicked.
 pub(in crate::http) async fn decode_body(
     app: &AppState,
     bytes: bytes::Bytes,
@@ -169,7 +182,9 @@ pub(in crate::http) async fn decode_body(
     let work = move || {
         let (mut decoded, batch_id) = match decode::decode(&bytes, format, &arrival, &limits) {
             Ok(decoded) => decoded,
-            Err(problem) if problem.code == ErrorCode::TooManyEvents => {
+            Err(problem)
+                if matches!(problem.code, ErrorCode::TooManyEvents | ErrorCode::BodyTooLarge) =>
+            {
                 // The same events come again in smaller parts: no dead letter of all of them.
                 return Err(ApiError::new(problem.code, problem.reason));
             }
@@ -183,7 +198,13 @@ pub(in crate::http) async fn decode_body(
     let work = move || isolated(work);
     let decoded = match small {
         true => work(),
-        false => tokio::task::spawn_blocking(work).await.expect("panics are caught in it"),
+        false => {
+            // What a body becomes is counted only once it is known, so few are decoded at a time.
+            let turn = Arc::clone(&app.decodes).acquire_owned().await;
+            let turn = turn.expect("it is never closed");
+            let work = move || (work(), turn).0;
+            tokio::task::spawn_blocking(work).await.expect("panics are caught in it")
+        }
     };
     decoded.inspect_err(|_| {
         app.metrics.decode_panics.inc();

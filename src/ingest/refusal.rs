@@ -91,7 +91,7 @@ pub(super) fn refuse(
 ) -> RejectedEvent {
     let rows = &events.rows;
     let (payload, reason_text) =
-        dead_letter::keep(source.event(events, row), reason.text(&events.namespace));
+        dead_letter::keep(&source.event(events, row), reason.text(&events.namespace));
     RejectedEvent {
         index: events.index[row],
         namespace: events.namespace.clone(),

@@ -275,6 +275,11 @@ async fn the_requests_correlation_id_is_that_of_events_without_one() {
     }
     let sql = "select correlation_id from events order by id";
     assert_eq!(server.rows("default", sql).await, json!([["req-7"], ["own"]]));
+    // Each event of a request has it, so it is short.
+    let request = server.http.post(format!("{}/ingest", server.url)).body(body.to_string());
+    let reply = request.header("x-correlation-id", "c".repeat(1_025)).send().await.unwrap();
+    assert_eq!(reply.status(), 400);
+    assert!(reply.text().await.unwrap().contains("`x-correlation-id` has 1025 bytes"));
     server.stop().await;
 }
 
@@ -294,6 +299,27 @@ async fn more_events_than_a_body_may_have_are_413() {
     let (status, reply) =
         send(&server, "application/json", format!("[{}]", many[1..].join(","))).await;
     assert_eq!((status, &reply["received"]), (200, &json!(10_000)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_batch_says_once_for_all_does_not_fill_the_memory() {
+    let server = TestServer::start().await;
+    let batch = |events: usize, ns: &dyn Fn(usize) -> usize, context: usize| {
+        let event = |n| json!({"type": "a", "ns": format!("n{}", ns(n))});
+        let events: Vec<Value> = (0..events).map(event).collect();
+        json!({"batch": events, "context": {"x": "a".repeat(context)}}).to_string()
+    };
+    for ns in [&|_| 0 as _, &|n| n / 100] as [&dyn Fn(usize) -> usize; 2] {
+        // 78 GB, were each a row with it; then one that is in bounds by event.
+        let (status, reply) = send(&server, "application/json", batch(9_999, ns, 8 << 20)).await;
+        assert_eq!((status, &reply["errors"][9_998]["code"]), (400, &json!("EVENT_TOO_LARGE")));
+        let (status, reply) = send(&server, "application/json", batch(9_999, ns, 100_000)).await;
+        assert_eq!((status, &reply["code"]), (413, &json!("BODY_TOO_LARGE")), "{reply}");
+        assert!(reply["error"].as_str().unwrap().contains("send smaller batches"), "{reply}");
+    }
+    let (status, reply) = send(&server, "application/json", batch(300, &|_| 0, 100_000)).await;
+    assert_eq!((status, &reply["seq"]["last"]), (200, &json!(300)));
     server.stop().await;
 }
 

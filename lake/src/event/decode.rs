@@ -5,7 +5,8 @@
 mod batch;
 mod converted;
 mod fault;
-mod take;
+pub mod file_ids;
+pub(in crate::event) mod take;
 mod values;
 
 use crate::event::{
@@ -17,13 +18,13 @@ use crate::event::{
     normalize::{CellValue, EventFault},
 };
 use batch::{
-    batch_id_of, batch_members, guess, is_call_list, is_changefeed, is_tombstone, look_ahead,
-    rest_of_batch, slot,
+    batch_id_of, batch_members, check_batch_id, guess, is_call_list, is_changefeed, is_tombstone,
+    look_ahead, rest_of_batch, slot,
 };
 use converted::ConvertedTexts;
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -142,11 +143,13 @@ fn decode_body(
             _ => batch_id = pass.json(text, &mut sink)?,
         }
     }
+    let (redacted, shared) = (pass.redacted, pass.shared_of);
     let decoded = DecodedBody {
         received: pass.received as usize,
+        copied: pass.copied,
         accepted: pass.groups.finish(),
         rejected: pass.rejected,
-        source: SourceBytes { bytes: made.text.into(), redacted: pass.redacted },
+        source: SourceBytes { bytes: made.text.into(), redacted, shared },
         is_webhook: false,
     };
     Ok((decoded, batch_id))
@@ -175,10 +178,14 @@ struct DecodePass<'r> {
     /// Events without their credentials, by their place in the body.
     redacted: HashMap<u32, String>,
     /// In a batch of calls, what it has for all of them; mostly nothing, the empty text.
-    shared: Option<String>,
+    shared: Option<Arc<str>>,
+    /// The events that got it, by their place in the body.
+    shared_of: HashMap<u32, Arc<str>>,
     /// Where the bytes of all events begin.
     source: usize,
     received: u32,
+    /// Bytes of copies, see [`take::COPIED_BYTES_MAX`].
+    copied: usize,
     groups: NamespaceBuilders<'r>,
     rejected: Vec<RejectedEvent>,
 }
@@ -194,6 +201,7 @@ impl<'r> DecodePass<'r> {
             body,
             is_trace_body: None,
             shared: None,
+            shared_of: HashMap::new(),
             arrival,
             limits,
             depth_max: limits.depth_max.min(NESTING_MAX),
@@ -202,6 +210,7 @@ impl<'r> DecodePass<'r> {
             source: body.as_ptr().addr(),
             redacted: HashMap::new(),
             received: 0,
+            copied: 0,
             groups: NamespaceBuilders::new(arrival),
             rejected: Vec::new(),
         }
@@ -293,7 +302,9 @@ impl<'r> DecodePass<'r> {
                 _ => guess(text),
             };
         }
-        self.array(&mut scan, text, batch_id.as_deref(), sink)?;
+        // One that is too long is told once it is sure that this is a batch.
+        let fault = check_batch_id(batch_id.as_deref()).err();
+        self.array(&mut scan, text, batch_id.as_deref().filter(|_| fault.is_none()), sink)?;
         self.shared = None;
         let rest = rest_of_batch(&mut scan).map_err(broken)?;
         if rest.has_type {
@@ -301,6 +312,9 @@ impl<'r> DecodePass<'r> {
         }
         if !is_known && rest.batch_id != batch_id {
             return Err(PassEnd::Again(ReadMode::LookAhead));
+        }
+        if let Some(reason) = fault {
+            return Err(BodyError::new(ErrorCode::InvalidRequest, reason).into());
         }
         self.rest(&scan, text, sink)?;
         Ok(Some(batch_id))
@@ -406,6 +420,9 @@ impl<'r> DecodePass<'r> {
         };
         match members {
             Some((events, batch_id, is_call_list)) => {
+                if let Err(reason) = check_batch_id(batch_id.as_deref()) {
+                    return refuse(self, EventFault::new(ErrorCode::InvalidEvent, reason));
+                }
                 let is_calls = is_call_list && self.is_call_batch(line);
                 debug_assert_eq!(is_calls, is_call_list);
                 self.array(&mut JsonScanner::new(events), line, batch_id.as_deref(), sink)?;

@@ -86,6 +86,7 @@ impl WebhookDelivery {
             same: Vec::new(),
         };
         DecodedBody {
+            copied: 0,
             received: 1,
             accepted: vec![events],
             rejected: Vec::new(),

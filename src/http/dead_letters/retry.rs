@@ -226,6 +226,7 @@ impl LetterSender {
         if !turned_away.is_empty() {
             return Ok(RetryOutcome::Rejected);
         }
+        let bytes = bytes + decoded.copied;
         let submission = Submission {
             decoded,
             batch_id: batch_id.or_else(|| row.batch_id.clone()),

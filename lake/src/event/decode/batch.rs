@@ -66,6 +66,19 @@ pub(super) fn batch_id_of(value: JsonValue<'_>) -> Option<String> {
     normalize::identifier(value).map(Cow::into_owned)
 }
 
+/// Longest id of a batch, which each of its events and dead letters has.
+const BATCH_ID_BYTES_MAX: usize = 1024;
+
+/// Refuses a batch id that is too long.
+pub(super) fn check_batch_id(batch_id: Option<&str>) -> Result<(), String> {
+    match batch_id.map_or(0, str::len) {
+        ..=BATCH_ID_BYTES_MAX => Ok(()),
+        bytes => Err(format!(
+            "`batchId` has {bytes} bytes, at most {BATCH_ID_BYTES_MAX} are allowed; send a shorter one"
+        )),
+    }
+}
+
 /// The batch id after the events, guessed from what follows the last bracket of the text: mostly
 /// right, so that the events need not be read twice. Wrong is harmless: it is compared later.
 pub(super) fn guess(text: &str) -> Option<String> {

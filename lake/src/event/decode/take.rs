@@ -15,9 +15,21 @@ use crate::event::{
     redact,
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use std::sync::Arc;
 
 /// The member that a batch of calls may have for all of its calls.
 const SHARED_NAME: &str = "\"context\"";
+
+/// An event with what its batch has for all of its events.
+pub(in crate::event) fn with_shared(event: &str, shared: &str) -> String {
+    let open = event.strip_suffix('}').expect("an object ends with its brace").trim_ascii_end();
+    let comma = if open == "{" { "" } else { "," };
+    format!("{open}{comma}{SHARED_NAME}:{shared}}}")
+}
+
+/// Most bytes of a body that are copies of what it says once for all of its events: the `context`
+/// and the id of a batch, the request's correlation id. A few bytes may ask for any number of them.
+pub(super) const COPIED_BYTES_MAX: usize = 32 << 20;
 
 impl DecodePass<'_> {
     /// Takes or refuses the event whose members are in `sink`.
@@ -32,13 +44,14 @@ impl DecodePass<'_> {
         let (EventText::Event(raw) | EventText::TooDeep(raw)) = event;
         let start = raw.as_ptr().addr() - self.source;
         let place = EventPlace { index, batch_id, batch_index, came: start..start + raw.len() };
+        let ids = [batch_id, self.arrival.correlation_id.as_deref()];
+        self.count_copied(ids.into_iter().flatten().map(str::len).sum())?;
         if let Err(fault) = self.check(event, sink) {
             self.refuse(raw, &place, fault);
             return Ok(());
         }
-        if let Some(text) = self.shared_text(raw, sink) {
-            self.take_with_shared(raw, &text, &place);
-            return Ok(());
+        if self.lacks_shared(sink) {
+            return self.take_with_shared(raw, &place);
         }
         match self.read(raw, sink) {
             // Nothing to store.
@@ -115,27 +128,56 @@ impl DecodePass<'_> {
         }
     }
 
+    /// Takes the event with what its batch has for all of its events.
     #[cold]
-    fn take_with_shared(&mut self, raw: &str, text: &str, place: &EventPlace<'_>) {
-        let mut sink = EventBuffers::default();
-        match self.read_again(text, &mut sink) {
-            Ok(None) => {}
-            Ok(Some(row)) => self.take(text, &row, &sink, place),
-            Err(fault) => self.refuse(raw, place, fault),
+    fn take_with_shared(&mut self, raw: &str, place: &EventPlace<'_>) -> Result<(), BodyError> {
+        let shared = Arc::clone(self.shared.as_ref().expect("an event that lacks it has it here"));
+        let length = shared.len();
+        if let Err(fault) = self.check_size(raw.len() + length, " with its batch's `context`") {
+            self.refuse(raw, place, fault);
+            return Ok(());
         }
+        self.count_copied(length)?;
+        let text = with_shared(raw, &shared);
+        let mut sink = EventBuffers::default();
+        match self.read_again(&text, &mut sink) {
+            Ok(None) => {}
+            Ok(Some(row)) => {
+                self.shared_of.insert(place.index, shared);
+                self.take(&text, &row, &sink, place);
+            }
+            Err(fault) => self.refuse(&text, place, fault),
+        }
+        Ok(())
     }
 
-    /// The event with the members that its batch has for all of its events, if that has any that
-    /// the event has not.
-    fn shared_text(&self, raw: &str, sink: &EventBuffers<'_>) -> Option<String> {
-        let shared = self.shared.as_deref()?;
-        let has_own = sink.parts.top.iter().any(|member| member.name.raw == SHARED_NAME);
-        if shared.is_empty() || has_own {
-            return None;
+    /// Whether the event's batch has something for all of its events that this one has not.
+    fn lacks_shared(&self, sink: &EventBuffers<'_>) -> bool {
+        let has_own = || sink.parts.top.iter().any(|member| member.name.raw == SHARED_NAME);
+        self.shared.as_deref().is_some_and(|shared| !shared.is_empty()) && !has_own()
+    }
+
+    /// Counts what an event has of what is said once for all.
+    fn count_copied(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.copied += bytes;
+        if self.copied <= COPIED_BYTES_MAX {
+            return Ok(());
         }
-        let comma = if sink.parts.top.is_empty() { "" } else { "," };
-        let open = raw.strip_suffix('}')?;
-        Some(format!("{open}{comma}{SHARED_NAME}:{shared}}}"))
+        let most = COPIED_BYTES_MAX >> 20;
+        let reason = format!(
+            "the batch's `context`, its `batchId` and `x-correlation-id` are copied to each of its \
+             events, which makes more than {most} MiB; send smaller batches"
+        );
+        Err(BodyError::new(ErrorCode::BodyTooLarge, reason))
+    }
+
+    fn check_size(&self, length: usize, with: &str) -> Result<(), EventFault> {
+        let most = self.limits.event_bytes_max;
+        if length <= most {
+            return Ok(());
+        }
+        let reason = format!("the event has {length} bytes{with}, at most {most} are allowed");
+        Err(EventFault::new(ErrorCode::EventTooLarge, reason))
     }
 
     fn check(&self, event: EventText<'_>, sink: &EventBuffers<'_>) -> Result<(), EventFault> {
@@ -146,11 +188,7 @@ impl DecodePass<'_> {
                 return Err(EventFault::new(ErrorCode::TooDeep, reason));
             }
         };
-        if raw.len() > self.limits.event_bytes_max {
-            let (length, most) = (raw.len(), self.limits.event_bytes_max);
-            let reason = format!("the event has {length} bytes, at most {most} are allowed");
-            return Err(EventFault::new(ErrorCode::EventTooLarge, reason));
-        }
+        self.check_size(raw.len(), "")?;
         let is_cloud_event =
             || sink.parts.top.iter().any(|member| slot(member.name) == Some(names::SPEC_VERSION));
         let is_other = || normalize::is_among_cloud_events(&sink.parts);
@@ -229,7 +267,7 @@ impl DecodePass<'_> {
         let shared = top.iter().rfind(|member| member.name.raw == SHARED_NAME);
         let shared = shared.map(|member| member.value);
         let shared = shared.filter(|value| value.kind == super::JsonKind::Object);
-        self.shared = Some(shared.map_or_else(String::new, |value| value.raw.to_owned()));
+        self.shared = Some(shared.map_or_else(|| "".into(), |value| value.raw.into()));
         true
     }
 }

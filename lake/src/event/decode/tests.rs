@@ -489,7 +489,64 @@ fn what_a_batch_of_calls_has_for_all_is_in_each() {
             format!("id=1 type=track payload={call}"),
         ];
         assert_eq!([0, 1].map(|row| show(&decoded.accepted[0], row)), expected);
+        // So it is in the dead letter of a call that is refused for what is known later, or at once.
+        let source = SourceBytes { bytes: body.clone().into(), ..decoded.source };
+        let kept = [0, 1].map(|row| source.event(&decoded.accepted[0], row).into_owned());
+        assert_eq!(kept, [shared.as_bytes(), call.as_bytes()]);
+        let (decoded, _) = take(body.replace(r#""userId":"u""#, r#""ns":"!""#), format);
+        assert_eq!(decoded.rejected[0].payload, shared.replace(r#""userId":"u""#, r#""ns":"!""#));
     }
+}
+
+#[test]
+fn what_a_batch_says_once_makes_no_event_too_large() {
+    let batch = |calls: usize, context: usize| {
+        let call = r#"{"type":"a"}"#;
+        let calls = vec![call; calls].join(",");
+        format!(r#"{{"batch":[{calls}],"context":{{"x":"{}"}}}}"#, "a".repeat(context))
+    };
+    for format in [BodyFormat::Json, BodyFormat::Ndjson] {
+        let (decoded, _) = take(batch(9_999, 1 << 20), format);
+        assert_eq!((decoded.rejected.len(), decoded.copied), (9_999, 0));
+        let RejectedEvent { code, reason, payload, .. } = &decoded.rejected[0];
+        assert_eq!((*code, payload.as_str()), (ErrorCode::EventTooLarge, r#"{"type":"a"}"#));
+        assert!(reason.contains("with its batch's `context`"), "{reason}");
+
+        // Each is small enough, all together are not.
+        assert_eq!(refuse(batch(9_999, 4_000), format), ErrorCode::BodyTooLarge);
+        let (decoded, _) = take(batch(1_000, 4_000), format);
+        assert_eq!((decoded.rejected.len(), decoded.copied), (0, 1_000 * (4_000 + 8)));
+    }
+}
+
+#[test]
+fn an_id_that_each_event_of_a_batch_gets_is_short() {
+    let long = "b".repeat(1_025);
+    for body in [
+        format!(r#"{{"batchId":"{long}","events":[{{"type":"a"}}]}}"#),
+        format!(r#"{{"events":[{{"type":"a"}}],"batchId":"{long}"}}"#),
+        format!(r#"{{"events":[{{"type":"a","data":[]}}],"batchId":"{long}","x":[1]}}"#),
+    ] {
+        assert_eq!(refuse(&body, BodyFormat::Json), ErrorCode::InvalidRequest, "{body}");
+        // Of several lines only that one is refused.
+        let (decoded, _) = take(format!("{{\"type\":\"b\"}}\n{body}"), BodyFormat::Ndjson);
+        let codes: Vec<ErrorCode> = decoded.rejected.iter().map(|one| one.code).collect();
+        assert_eq!((decoded.received, codes), (2, vec![ErrorCode::InvalidEvent]), "{body}");
+        // What has a type is an event, and such an id one of its own.
+        let event = body.replacen('{', r#"{"type":"e","#, 1);
+        assert_eq!(take(&event, BodyFormat::Json).0.received, 1, "{body}");
+        let event = format!(r#"{},"type":"e"}}"#, body.strip_suffix('}').unwrap());
+        let (decoded, batch_id) = take(&event, BodyFormat::Json);
+        assert_eq!((decoded.accepted[0].keys.len(), batch_id), (1, None), "{body}");
+    }
+    let (_, batch_id) =
+        take(format!(r#"{{"batchId":"{}","events":[]}}"#, &long[1..]), BodyFormat::Json);
+    assert_eq!(batch_id.map(|id| id.len()), Some(1_024));
+    // What an id costs counts in each event, accepted or not.
+    let arrival = RequestContext { correlation_id: Some("c".repeat(5_000)), ..arrival() };
+    let body = format!(r#"{{"batchId":"b","events":[{}]}}"#, vec!["{}"; 9_000].join(","));
+    let refused = decode(body.as_bytes(), BodyFormat::Json, &arrival, &limits()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BodyTooLarge);
 }
 
 #[test]
@@ -498,8 +555,9 @@ fn a_dead_letter_of_a_redacted_event_is_redacted() {
     let (decoded, _) = take(body, BodyFormat::Json);
     let source = SourceBytes { bytes: body.into(), ..decoded.source };
     let events = &decoded.accepted[0];
-    assert_eq!(source.event(events, 0), br#"{"type":"t"}"#);
-    let kept = std::str::from_utf8(source.event(events, 1)).unwrap();
+    assert_eq!(&*source.event(events, 0), br#"{"type":"t"}"#);
+    let kept = source.event(events, 1);
+    let kept = std::str::from_utf8(&kept).unwrap();
     assert!(kept.contains("REDACTED") && !kept.contains("SECRET"), "{kept}");
     assert!(show(events, 1).ends_with(&format!("payload={kept}")));
 }
