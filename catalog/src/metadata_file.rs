@@ -49,6 +49,15 @@ pub(crate) fn encode_table(metadata: &TableMetadata, encoded: &EncodedParts) -> 
     }
 }
 
+/// About how long the file is going to be: snapshots and properties are what grows.
+pub(crate) fn length_estimate(metadata: &TableMetadata) -> usize {
+    let properties = metadata.properties().iter().map(|(key, value)| key.len() + value.len());
+    metadata.snapshots().len() * SNAPSHOT_BYTES + properties.sum::<usize>()
+}
+
+/// About what a snapshot takes.
+const SNAPSHOT_BYTES: usize = 1_300;
+
 /// The members of a table's metadata in format version 2; lists are in order, snapshots oldest first.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]

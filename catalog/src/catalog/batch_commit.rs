@@ -21,11 +21,12 @@ use super::{
     change::{ChangeContents, ExaminedChange},
     commit_queue::{CommitWork, QueuedCommit},
     location_rules, managed_table_rules,
-    write::{TableWrite, deposed, lost_every_race},
+    write::{CHANGED_BYTES_MAX, TableWrite, check_length, deposed, encode, lost_every_race},
 };
 use crate::{
     commit,
     error::CatalogError,
+    location::Location,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
     snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests, rebase},
@@ -237,11 +238,11 @@ impl Catalog {
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
         let checked = match draft.apply(updates) {
-            Ok(metadata) => self.checked(&change.table, &base, metadata, updates).await,
+            Ok(metadata) => self.checked(draft, &change.table, metadata, updates).await,
             Err(cause) => Err(cause),
         };
-        let metadata = match checked {
-            Ok(metadata) => metadata,
+        let (metadata, encoded) = match checked {
+            Ok(checked) => checked,
             Err(cause) => {
                 let written = rebased.into_iter().map(|rebased| rebased.written);
                 self.discard(&written.collect::<Vec<_>>()).await;
@@ -254,25 +255,35 @@ impl Catalog {
         // From here on nothing fails: the draft takes the change over whole.
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
         let changes = ChangeSet::changing(&change.requirements, updates);
-        draft.make(metadata, updates);
+        draft.make(metadata, encoded);
         if let Some(rebased) = rebased {
             draft.written.push(rebased.written);
             let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
-            draft.obsolete.push(ObsoleteFile { location: rebased.replaced, not_before_ms });
+            // Whoever looks for a file in the queue does so by its normal form.
+            let replaced = self.inner.storage.normalize(&rebased.replaced).ok();
+            let file = |own: Location| ObsoleteFile { location: own.to_string(), not_before_ms };
+            draft.obsolete.extend(replaced.map(file));
         }
         Ok(Some(CommitEffect { snapshots, changes }))
     }
 
+    /// What a client's change makes of the draft, if it may.
     async fn checked(
         &self,
+        draft: &TableDraft,
         table: &TableIdent,
-        base: &TableMetadata,
         new: TableMetadata,
         updates: &[iceberg::TableUpdate],
-    ) -> Result<TableMetadata, CatalogError> {
+    ) -> Result<(Arc<TableMetadata>, Arc<EncodedParts>), CatalogError> {
+        let base = &draft.metadata;
         check_identity(base, &new)?;
         self.check_commit(table, Some(base), &new, updates).await?;
-        Ok(new)
+        let encoded = Arc::new(draft.encoded.after(updates, &new));
+        let new = Arc::new(new);
+        let length = encode(&new, Some(&encoded)).await.len();
+        let before = async || encode(base, Some(&draft.encoded)).await.len();
+        check_length(table, length, CHANGED_BYTES_MAX, before).await?;
+        Ok((new, encoded))
     }
 
     /// The change on the table's newest state if it is one of files that came too late for the one
@@ -328,7 +339,8 @@ impl Catalog {
                 return Err(cause);
             }
         };
-        draft.make(metadata, &built.updates);
+        let encoded = draft.encoded.after(&built.updates, &metadata);
+        draft.make(Arc::new(metadata), Arc::new(encoded));
         draft.written.extend(built.written);
         draft.watermark = new.mark.map(|mark| mark.watermark).or(draft.watermark);
         let changes = ChangeSet::making(&built.updates);
@@ -361,10 +373,9 @@ impl TableDraft {
         commit::apply_updates_at(&self.metadata, location, updates, self.next_ms())
     }
 
-    /// Takes over what `updates` made of the table.
-    fn make(&mut self, metadata: TableMetadata, updates: &[iceberg::TableUpdate]) {
-        self.encoded = Arc::new(self.encoded.after(updates, &metadata));
-        self.metadata = Arc::new(metadata);
+    /// Takes over what was made of the table.
+    fn make(&mut self, metadata: Arc<TableMetadata>, encoded: Arc<EncodedParts>) {
+        (self.metadata, self.encoded) = (metadata, encoded);
     }
 
     /// What to store.

@@ -8,8 +8,10 @@ use std::{
 
 /// Most entries.
 const ENTRIES_MAX: usize = 1024;
-/// Most snapshots or versions of all entries: parsed, one takes some 2 KiB.
-const WEIGHT_MAX: usize = 50_000;
+/// Most bytes of the files of all entries; what is made of them takes some two times as many.
+const WEIGHT_MAX: usize = 128 << 20;
+/// Most bytes of one file: what is made of a longer one is not kept.
+const ENTRY_WEIGHT_MAX: usize = WEIGHT_MAX / 2;
 
 /// `M` is what is kept: the metadata of tables or of views, or what is carried along with it.
 pub(super) struct MetadataCache<M> {
@@ -33,11 +35,19 @@ impl<M> MetadataCache<M> {
         self.lock().by_location.get(location).map(|(kept, _)| Arc::clone(kept))
     }
 
-    /// Adds an entry that has `weight` snapshots or versions; a full cache starts anew, which costs
-    /// one read for each table in use.
+    /// The length of the file that an entry was made of.
+    pub(super) fn weight(&self, location: &str) -> Option<usize> {
+        self.lock().by_location.get(location).map(|(_, weight)| *weight)
+    }
+
+    /// Adds an entry whose file has `weight` bytes; a full cache starts anew, which costs one read
+    /// for each table in use.
     pub(super) fn insert(&self, location: &str, metadata: &Arc<M>, weight: usize) {
         let mut entries = self.lock();
         entries.remove(location);
+        if ENTRY_WEIGHT_MAX < weight {
+            return;
+        }
         let full = ENTRIES_MAX <= entries.by_location.len() || WEIGHT_MAX < entries.weight + weight;
         if full {
             entries.by_location.clear();
@@ -78,13 +88,17 @@ mod tests {
         assert_eq!(cache.get("0"), None);
         assert_eq!(cache.lock().by_location.len(), 1);
         for _ in 0..3 {
-            cache.insert("same", &Arc::new(1), WEIGHT_MAX);
+            cache.insert("same", &Arc::new(1), ENTRY_WEIGHT_MAX);
         }
-        assert_eq!(cache.lock().by_location.len(), 2);
+        cache.insert("other", &Arc::new(3), ENTRY_WEIGHT_MAX);
+        assert_eq!(cache.lock().by_location.len(), 3);
         assert_eq!(cache.lock().weight, WEIGHT_MAX);
         cache.insert("heavy", &Arc::new(2), 1);
         assert_eq!((cache.get("same"), cache.get("heavy")), (None, Some(Arc::new(2))));
-        cache.remove("heavy");
-        assert_eq!(cache.lock().weight, 0);
+        // What is too heavy takes nothing from the others, and an older entry of its name goes.
+        cache.insert("huge", &Arc::new(4), ENTRY_WEIGHT_MAX + 1);
+        assert_eq!((cache.get("huge"), cache.weight("heavy")), (None, Some(1)));
+        cache.insert("heavy", &Arc::new(4), ENTRY_WEIGHT_MAX + 1);
+        assert_eq!((cache.get("heavy"), cache.lock().weight), (None, 0));
     }
 }

@@ -128,8 +128,10 @@ impl Catalog {
         metadata: &Arc<TableMetadata>,
         encoded: &Arc<EncodedParts>,
     ) {
+        // They go with the metadata, and are about as long.
+        let Some(length) = self.inner.cache.weight(location) else { return };
         let entry = Arc::new((Arc::clone(metadata), Arc::clone(encoded)));
-        self.inner.parts_cache.insert(location, &entry, metadata.snapshots().len());
+        self.inner.parts_cache.insert(location, &entry, length);
     }
 
     /// Forgets a metadata file that is no table's any more, or may have been written anew.

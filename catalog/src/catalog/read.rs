@@ -5,7 +5,7 @@
 //! into its metadata file, and whose files a request reads, signs, moves or deletes must not follow
 //! from that. Files are bounded as stored and as unpacked.
 
-use super::Catalog;
+use super::{Catalog, write::WRITTEN_BYTES_MAX};
 use crate::{
     columns, defaults,
     error::CatalogError,
@@ -24,8 +24,11 @@ use std::{io::Read, sync::Arc};
 use tracing::warn;
 use uuid::Uuid;
 
-/// Largest metadata file, unpacked too: some 100 000 snapshots.
-const FILE_BYTES_MAX: u64 = 128 << 20;
+/// Largest metadata file of a table or view, unpacked too. None as large is written, see
+/// [`WRITTEN_BYTES_MAX`].
+const FILE_BYTES_MAX: usize = 2 * WRITTEN_BYTES_MAX;
+/// Larger and packed files are read off the async threads.
+const INLINE_BYTES_MAX: usize = 1 << 20;
 /// What a packed file begins with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -80,11 +83,12 @@ impl Catalog {
             known.check(metadata.uuid(), metadata.location())?;
             return Ok(metadata);
         }
-        let bytes = self.metadata_bytes(location).await?;
-        let metadata: TableMetadata = parsed(&bytes).map_err(|text| broken(location, text))?;
+        let (metadata, bytes) =
+            self.read_metadata::<TableMetadata>(location, FILE_BYTES_MAX).await?;
+        let metadata = metadata.map_err(|text| broken(location, text))?;
         known.check(metadata.uuid(), metadata.location())?;
         let metadata = Arc::new(metadata);
-        self.inner.cache.insert(location, &metadata, metadata.snapshots().len());
+        self.inner.cache.insert(location, &metadata, bytes);
         Ok(metadata)
     }
 
@@ -98,52 +102,70 @@ impl Catalog {
             known.check(metadata.uuid(), metadata.location())?;
             return Ok(metadata);
         }
-        let bytes = self.metadata_bytes(location).await?;
-        let metadata: ViewMetadata = parsed(&bytes).map_err(|text| broken(location, text))?;
+        let (metadata, bytes) =
+            self.read_metadata::<ViewMetadata>(location, FILE_BYTES_MAX).await?;
+        let metadata = metadata.map_err(|text| broken(location, text))?;
         known.check(metadata.uuid(), metadata.location())?;
         let metadata = Arc::new(metadata);
-        self.inner.view_cache.insert(location, &metadata, metadata.versions().len());
+        self.inner.view_cache.insert(location, &metadata, bytes);
         Ok(metadata)
     }
 
     /// The metadata in a file that is no table's yet. Nothing of it is kept.
-    pub(super) async fn foreign_metadata<M: DeserializeOwned>(
+    pub(super) async fn foreign_metadata<M: DeserializeOwned + Send + 'static>(
         &self,
         location: &str,
     ) -> Result<M, CatalogError> {
-        let bytes = self.metadata_bytes(location).await?;
-        parsed(&bytes).map_err(|text| {
+        let (metadata, _) = self.read_metadata(location, WRITTEN_BYTES_MAX).await?;
+        metadata.map_err(|text| {
             CatalogError::Invalid(format!("no metadata in file `{location}`: {text}"))
         })
     }
 
-    /// A metadata file, unpacked.
-    async fn metadata_bytes(&self, location: &str) -> Result<Bytes, CatalogError> {
-        let range = 0..FILE_BYTES_MAX + 1;
+    /// What a metadata file says, and its length unpacked.
+    async fn read_metadata<M: DeserializeOwned + Send + 'static>(
+        &self,
+        location: &str,
+        bytes_max: usize,
+    ) -> Result<(Result<M, String>, usize), CatalogError> {
+        let range = 0..bytes_max as u64 + 1;
         let bytes = self.inner.storage.get_range(location, range).await.map_err(|cause| {
             if storage::is_missing(&cause) {
                 return CatalogError::MissingMetadata(location.to_owned());
             }
             cause
         })?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(too_large(location));
+        if bytes.len() > bytes_max {
+            return Err(too_large(location, bytes_max));
         }
-        if !bytes.starts_with(&GZIP) {
-            return Ok(bytes);
+        let is_small = bytes.len() <= INLINE_BYTES_MAX && !bytes.starts_with(&GZIP);
+        let file = location.to_owned();
+        let read = move || {
+            let bytes = unpacked(&file, bytes, bytes_max)?;
+            Ok((parsed(&bytes), bytes.len()))
+        };
+        if is_small {
+            return read();
         }
-        let mut unpacked = Vec::new();
-        let read = GzDecoder::new(&*bytes).take(FILE_BYTES_MAX + 1).read_to_end(&mut unpacked);
-        read.map_err(|cause| {
-            CatalogError::Invalid(format!(
-                "metadata file `{location}` does not decompress: {cause}"
-            ))
-        })?;
-        if unpacked.len() as u64 > FILE_BYTES_MAX {
-            return Err(too_large(location));
-        }
-        Ok(unpacked.into())
+        // A file that makes the parser panic is as unreadable as any other.
+        let unreadable = |_| CatalogError::Invalid(format!("metadata file `{location}` is broken"));
+        tokio::task::spawn_blocking(read).await.map_err(unreadable)?
     }
+}
+
+fn unpacked(location: &str, bytes: Bytes, bytes_max: usize) -> Result<Bytes, CatalogError> {
+    if !bytes.starts_with(&GZIP) {
+        return Ok(bytes);
+    }
+    let mut unpacked = Vec::new();
+    let read = GzDecoder::new(&*bytes).take(bytes_max as u64 + 1).read_to_end(&mut unpacked);
+    read.map_err(|cause| {
+        CatalogError::Invalid(format!("metadata file `{location}` does not decompress: {cause}"))
+    })?;
+    if unpacked.len() > bytes_max {
+        return Err(too_large(location, bytes_max));
+    }
+    Ok(unpacked.into())
 }
 
 /// A client may have written the file, so nothing in it is trusted to be readable.
@@ -162,9 +184,9 @@ fn broken(location: &str, text: String) -> CatalogError {
     }
 }
 
-fn too_large(location: &str) -> CatalogError {
+fn too_large(location: &str, bytes_max: usize) -> CatalogError {
     CatalogError::Invalid(format!(
         "metadata file `{location}` has more than {} MiB, compressed or not",
-        FILE_BYTES_MAX >> 20
+        bytes_max >> 20
     ))
 }

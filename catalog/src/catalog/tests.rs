@@ -25,6 +25,7 @@ use uuid::Uuid;
 mod first;
 mod late_client;
 mod live;
+mod long_metadata;
 mod managed_table_rules;
 mod many_files;
 mod places;

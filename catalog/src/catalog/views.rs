@@ -8,7 +8,7 @@ use super::{
     Catalog,
     change::COMMIT_RETRIES,
     create, location_rules,
-    write::{NewFile, check_made, is_made, lost_every_race},
+    write::{CHANGED_BYTES_MAX, NewFile, check_length, check_made, is_made, lost_every_race},
 };
 use crate::{
     error::CatalogError,
@@ -94,11 +94,11 @@ impl Views<'_> {
         };
         let CreateView { schema, version, properties, .. } = view;
         let metadata = view::create(uuid, location, schema, version, properties)?;
-        let file = self.new_file(&metadata, 0)?;
-        let metadata_location = file.location.clone();
+        let file = self.new_file(&ident, &metadata, None).await?;
+        let (metadata_location, length) = (file.location.clone(), file.bytes.len());
         let new = new_view(&ident, &metadata, &metadata_location);
         check_made(&self.0.swap(vec![file], &[new], &[]).await?, &ident)?;
-        Ok(self.remember(metadata, metadata_location, 1))
+        Ok(self.remember(metadata, length, metadata_location, 1))
     }
 
     /// Adopts an existing metadata file as a view, whose location has to pass `may_lie`.
@@ -206,8 +206,8 @@ impl Views<'_> {
             if let Some(location) = &moved_to {
                 self.0.free_location(location, base.metadata.uuid()).await?;
             }
-            let file = self.new_file(&metadata, base.version)?;
-            let metadata_location = file.location.clone();
+            let file = self.new_file(&change.view, &metadata, Some(&base)).await?;
+            let (metadata_location, length) = (file.location.clone(), file.bytes.len());
             let swap = PointerSwap {
                 uuid: base.metadata.uuid(),
                 expected_version: base.version,
@@ -222,7 +222,7 @@ impl Views<'_> {
             };
             if is_made(&self.0.swap(vec![file], &[], &[swap]).await?, &change.view)? {
                 self.0.inner.view_cache.remove(&base.metadata_location);
-                return Ok(self.remember(metadata, metadata_location, base.version + 1));
+                return Ok(self.remember(metadata, length, metadata_location, base.version + 1));
             }
         }
         Err(lost_every_race(&change.view))
@@ -252,26 +252,33 @@ impl Views<'_> {
     fn remember(
         self,
         metadata: ViewMetadata,
+        length: usize,
         metadata_location: String,
         version: i64,
     ) -> LoadedView {
         let metadata = Arc::new(metadata);
-        let weight = metadata.versions().len();
-        self.0.inner.view_cache.insert(&metadata_location, &metadata, weight);
+        self.0.inner.view_cache.insert(&metadata_location, &metadata, length);
         LoadedView { metadata, metadata_location, version }
     }
 
     /// The next metadata file of a view, once everything the view names is allowed.
-    fn new_file(self, metadata: &ViewMetadata, version: i64) -> Result<NewFile, CatalogError> {
+    async fn new_file(
+        self,
+        view: &TableIdent,
+        metadata: &ViewMetadata,
+        base: Option<&LoadedView>,
+    ) -> Result<NewFile, CatalogError> {
         let storage = &self.0.inner.storage;
         let own = location_rules::check_view(storage, metadata.location(), metadata.properties())?;
-        let name = metadata_file::name(version, Uuid::new_v4());
+        let name = metadata_file::name(base.map_or(0, |base| base.version), Uuid::new_v4());
         let location = match metadata.properties().get(METADATA_PATH) {
             Some(folder) => format!("{}/{name}", storage.normalize(folder)?),
             None => format!("{own}/metadata/{name}"),
         };
-        let bytes = metadata_file::encode(&view::to_json(metadata)).into();
-        Ok(NewFile { location, bytes, deferred: Vec::new() })
+        let bytes = encode(metadata);
+        let before = async || base.map_or(0, |base| encode(&base.metadata).len());
+        check_length(view, bytes.len(), CHANGED_BYTES_MAX, before).await?;
+        Ok(NewFile { location, bytes: bytes.into(), deferred: Vec::new() })
     }
 
     async fn check_is_free(self, view: &TableIdent) -> Result<(), CatalogError> {
@@ -286,6 +293,10 @@ impl Views<'_> {
         };
         Err(CatalogError::AlreadyExists(taken))
     }
+}
+
+fn encode(metadata: &ViewMetadata) -> Vec<u8> {
+    metadata_file::encode(&view::to_json(metadata))
 }
 
 fn new_view(view: &TableIdent, metadata: &ViewMetadata, metadata_location: &str) -> NewTable {

@@ -18,9 +18,17 @@ use crate::{
 use bytes::Bytes;
 use futures::future::try_join_all;
 use iceberg::{TableIdent, spec::TableMetadata};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use tracing::warn;
 use uuid::Uuid;
+
+/// Longest metadata file that is written, unless it is shorter than the one before it: some 100 000
+/// snapshots. Longer ones are read, so that no table is out of reach.
+pub(super) const WRITTEN_BYTES_MAX: usize = 128 << 20;
+/// Longest that a client's change makes one, so that there is room for our own snapshots.
+pub(super) const CHANGED_BYTES_MAX: usize = WRITTEN_BYTES_MAX / 2;
+/// Longer files are encoded off the async threads.
+const INLINE_BYTES_MAX: usize = 1 << 20;
 
 /// A new state of a table, not yet stored.
 pub(super) struct TableWrite {
@@ -132,15 +140,6 @@ impl TableWrite {
         }
     }
 
-    fn file(&self) -> NewFile {
-        let bytes = match &self.encoded {
-            Some(encoded) => metadata_file::encode_table(&self.metadata, encoded),
-            None => metadata_file::encode(self.metadata.as_ref()),
-        };
-        let (location, deferred) = (self.metadata_location.clone(), self.deferred.clone());
-        NewFile { location, bytes: bytes.into(), deferred }
-    }
-
     fn swap(&self) -> Option<PointerSwap> {
         let base = self.base.as_ref()?;
         Some(PointerSwap {
@@ -163,15 +162,36 @@ impl TableWrite {
 impl Catalog {
     /// Stores the metadata files of tables and moves their pointers, as [`Catalog::swap`] does.
     pub(super) async fn publish(&self, writes: &[TableWrite]) -> Result<SwapOutcome, CatalogError> {
-        let files = writes.iter().filter(|write| !write.is_adopted).map(TableWrite::file);
+        let written = writes.iter().filter(|write| !write.is_adopted);
+        let files = try_join_all(written.map(|write| self.file(write))).await;
+        if files.is_err() {
+            for write in writes {
+                self.discard(&write.deferred).await;
+            }
+        }
+        let files = files?;
+        let lengths: HashMap<String, usize> =
+            files.iter().map(|file| (file.location.clone(), file.bytes.len())).collect();
         let made = writes.iter().filter(|write| write.base.is_none());
         let new: Vec<NewTable> = made.map(TableWrite::new_table).collect();
         let swaps: Vec<PointerSwap> = writes.iter().filter_map(TableWrite::swap).collect();
-        let outcome = self.swap(files.collect(), &new, &swaps).await;
+        let outcome = self.swap(files, &new, &swaps).await;
         if let Ok(SwapOutcome::Done) = outcome {
-            self.remember(writes);
+            self.remember(writes, &lengths);
         }
         outcome
+    }
+
+    /// The metadata file of a write.
+    async fn file(&self, write: &TableWrite) -> Result<NewFile, CatalogError> {
+        let bytes = encode(&write.metadata, write.encoded.as_ref()).await;
+        let before = async || match &write.base {
+            Some(base) => encode(&base.metadata, Some(&self.encoded_parts(base))).await.len(),
+            None => 0,
+        };
+        check_length(&write.table, bytes.len(), WRITTEN_BYTES_MAX, before).await?;
+        let (location, deferred) = (write.metadata_location.clone(), write.deferred.clone());
+        Ok(NewFile { location, bytes, deferred })
     }
 
     /// The last steps of every commit to tables and views, once it is applied and checked: stores the
@@ -224,19 +244,58 @@ impl Catalog {
         }
     }
 
-    fn remember(&self, writes: &[TableWrite]) {
+    /// Keeps what was written, with the lengths of the files.
+    fn remember(&self, writes: &[TableWrite], lengths: &HashMap<String, usize>) {
         self.inner.overgrown.note(writes);
         for write in writes {
             if let Some(base) = &write.base {
                 self.forget(&base.metadata_location);
             }
-            let weight = write.metadata.snapshots().len();
-            self.inner.cache.insert(&write.metadata_location, &write.metadata, weight);
+            // One that was there before is read when it is asked for.
+            let Some(length) = lengths.get(&write.metadata_location) else { continue };
+            self.inner.cache.insert(&write.metadata_location, &write.metadata, *length);
             if let Some(encoded) = &write.encoded {
                 self.remember_parts(&write.metadata_location, &write.metadata, encoded);
             }
         }
     }
+}
+
+/// A metadata file's bytes.
+pub(super) async fn encode(
+    metadata: &Arc<TableMetadata>,
+    encoded: Option<&Arc<EncodedParts>>,
+) -> Bytes {
+    let is_small = metadata_file::length_estimate(metadata) <= INLINE_BYTES_MAX;
+    let (metadata, encoded) = (Arc::clone(metadata), encoded.cloned());
+    let work = move || match encoded {
+        Some(encoded) => metadata_file::encode_table(&metadata, &encoded),
+        None => metadata_file::encode(metadata.as_ref()),
+    };
+    match is_small {
+        true => work().into(),
+        false => {
+            let made = tokio::task::spawn_blocking(work).await;
+            made.expect("metadata that was built always serializes").into()
+        }
+    }
+}
+
+/// Refuses a metadata file that is longer than `most` and than the one `before` it.
+pub(super) async fn check_length(
+    table: &TableIdent,
+    length: usize,
+    most: usize,
+    before: impl AsyncFnOnce() -> usize,
+) -> Result<(), CatalogError> {
+    if length <= most || length <= before().await {
+        return Ok(());
+    }
+    let (length, most) = (length.div_ceil(1 << 20), most >> 20);
+    Err(CatalogError::Invalid(format!(
+        "the metadata file of {table} would have {length} MiB, but it may have {most} MiB: expire \
+         snapshots, or remove properties, schemas and statistics that nobody needs"
+    )))
 }
 
 /// Whether a commit to a table or view was made; when not, another process was faster, and it can be

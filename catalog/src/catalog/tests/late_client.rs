@@ -93,3 +93,20 @@ pub(super) async fn put(
     updates[0]["snapshot"]["summary"]["operation"] = json!(work.operation);
     change("a.t", on_main(parent), updates)
 }
+
+#[tokio::test]
+async fn the_list_of_a_rebased_commit_is_queued_in_its_normal_form() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let append = |name| Work { operation: "append", adds: name, ..Work::default() };
+    let late = put(catalog, &made, 1, append(&[("a", 10)])).await;
+    catalog.commit(put(catalog, &made, 2, append(&[("b", 10)])).await).await.unwrap();
+    let updates = serde_json::to_string(&late.updates).unwrap();
+    let updates = updates.replace("/metadata/1.avro", "/metadata//1.avro");
+    let late = TableChange { updates: serde_json::from_str(&updates).unwrap(), ..late };
+    let rebased = catalog.commit(late).await.unwrap();
+    assert_eq!(rebased.metadata.snapshots().len(), 2);
+    let queued = catalog.metastore().obsolete(i64::MAX, 10).await.unwrap();
+    assert_eq!(queued, [own_list(&made, 1)]);
+}
