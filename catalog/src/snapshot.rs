@@ -11,7 +11,7 @@
 pub(crate) mod changes;
 pub(crate) mod entries;
 mod manifests;
-mod obsolete;
+pub(crate) mod obsolete;
 pub(crate) mod rebase;
 mod removal;
 mod summary;

@@ -5,7 +5,10 @@
 //! be added.
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
-use crate::{ancestors, commit, error::CatalogError, metadata_file::refs::SnapshotRefs, retention};
+use crate::{
+    ancestors, commit, error::CatalogError, metadata_file::refs::SnapshotRefs, retention,
+    snapshot::obsolete::FORKED,
+};
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{
@@ -68,6 +71,11 @@ pub(super) fn check(
     };
     if !retention::is_managed(new) {
         return refuse(format!("its property `{}` must stay `true`", retention::MANAGED));
+    }
+    // It is all that says so once the snapshots that show a fork are gone, and the files that others
+    // still list would be deleted.
+    if base.properties().get(FORKED) != new.properties().get(FORKED) {
+        return refuse(format!("only the server sets and removes its property `{FORKED}`"));
     }
     if base.format_version() != new.format_version() {
         return refuse(format!("it stays at format version {}", base.format_version() as u8));

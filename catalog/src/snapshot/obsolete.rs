@@ -30,7 +30,7 @@ use std::{
 /// branch with its own commits), with the highest sequence number that a snapshot off the line of
 /// `main` has had. Thinning removes the snapshots that show the fork, so it stays until nothing as
 /// old as that is retained.
-pub(super) const FORKED: &str = "icecore.history-forked";
+pub(crate) const FORKED: &str = "icecore.history-forked";
 
 /// Most manifest lists that are read to find out what a forked history still lists; thinning keeps
 /// a table far below, unless tags hold more snapshots than that.
@@ -192,6 +192,12 @@ async fn unlisted_manifests(
         }
         unlisted.extend(candidates);
         start = end + 1;
+    }
+    // A client's snapshot may list again what one before it did not; the current rows need it.
+    if let Some(head) = base.current_snapshot().filter(|_| !unlisted.is_empty()) {
+        for manifest in listed(storage, base, head).await? {
+            unlisted.remove(&manifest);
+        }
     }
     Ok(unlisted)
 }

@@ -455,6 +455,20 @@ async fn a_rollback_marks_the_history_and_leaves_every_manifest_that_is_listed()
 }
 
 #[tokio::test]
+async fn a_manifest_of_the_head_stays_even_where_a_fork_is_not_known() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    table.append(&["a"]).await;
+    let second = table.append(&["a"]).await;
+    table.drop_manifests(1).await;
+    table.set_ref("main", second, SnapshotRetention::branch(None, None, None));
+    table.append(&["a"]).await;
+    let list = table.metadata.snapshot_by_id(second).unwrap().manifest_list();
+    // Neither the snapshot before it nor the one after lists its manifest.
+    let line = SnapshotHistory::OneLine;
+    assert_eq!(obsolete::files(&table.storage, &table.metadata, &[second], line).await, [list]);
+}
+
+#[tokio::test]
 async fn a_fork_shows_even_when_the_parent_is_gone() {
     let mut table = Table::new(FormatVersion::V2, false);
     let first = table.append(&["a"]).await;

@@ -1,7 +1,7 @@
 //! Tables that this server writes, in the hands of others.
 
 use super::*;
-use crate::{metastore::DropTerms, retention::MANAGED};
+use crate::{metastore::DropTerms, retention::MANAGED, snapshot::obsolete::FORKED};
 
 async fn managed(house: &House) -> LoadedTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
@@ -51,6 +51,7 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         (spec(json!([day])), "partition spec"),
         (json!([{"action": "remove-properties", "removals": [MANAGED]}]), MANAGED),
         (json!([{"action": "set-properties", "updates": {MANAGED: "false"}}]), MANAGED),
+        (json!([{"action": "set-properties", "updates": {FORKED: "0"}}]), FORKED),
         (json!([{"action": "upgrade-format-version", "format-version": 3}]), "format version 2"),
         (
             json!([{"action": "set-location", "location": format!("{}/x", house.root())}]),
