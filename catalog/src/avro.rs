@@ -1,16 +1,27 @@
 //! Avro files, read value by value, and with some of their values changed. Everything else, schema and
 //! header included, stays byte for byte: what this program does not know of a manifest is not lost.
 
-use apache_avro::Codec;
+mod codec;
+#[cfg(test)]
+mod tests;
+
+use codec::BlockCodec;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 /// How deep a schema may be; Iceberg's are below ten.
 const DEPTH_MAX: usize = 32;
 /// Most types of a schema, those that it names several times counted each time.
 const TYPES_MAX: usize = 10_000;
-/// Most items of a file that take no bytes: a few bytes may claim any number of them.
-const EMPTY_ITEMS_MAX: u32 = 100_000;
+/// Most bytes of a block, unpacked.
+const BLOCK_BYTES_MAX: usize = 128 << 20;
+/// Most bytes of a file, unpacked.
+const UNPACKED_BYTES_MAX: usize = 1 << 30;
+/// Most values of a file beside those that its bytes allow: a few bytes may claim any number of
+/// values that take none.
+const EMPTY_VALUES_MAX: u64 = 100_000;
+/// Most values that a byte allows: itself and what it is in.
+const VALUES_PER_BYTE: u64 = 8;
 
 /// Sees values, and may change them. A path is the names of the fields that lead to a value; arrays
 /// and unions have none.
@@ -49,7 +60,7 @@ pub(crate) fn rewrite(file: &[u8], edit: &mut dyn ValueEdit) -> Result<Vec<u8>, 
     let header = AvroFileHeader::parse(file)?;
     let mut out = file[..file.len() - header.blocks.len()].to_vec();
     header.each_block(edit, |count, records| {
-        header.codec.compress(records).map_err(|cause| cause.to_string())?;
+        header.codec.pack(records)?;
         put_long(&mut out, count);
         put_sized(&mut out, records);
         out.extend(header.sync);
@@ -63,6 +74,18 @@ pub(crate) fn read(file: &[u8], edit: &mut dyn ValueEdit) -> Result<(), String> 
     AvroFileHeader::parse(file)?.each_block(edit, |_, _| Ok(()))
 }
 
+/// Refuses a file that others must not unpack, because it becomes too large. What is no Avro file is
+/// theirs to refuse.
+pub(crate) fn check_unpacked(file: &[u8]) -> Result<(), String> {
+    let Ok(header) = AvroFileHeader::parse(file) else { return Ok(()) };
+    if !header.codec.may_exceed(file.len(), BLOCK_BYTES_MAX) {
+        return Ok(());
+    }
+    let mut blocks = header.unpacked();
+    while blocks.next()?.is_some() {}
+    Ok(())
+}
+
 /// The schema of the file's records.
 pub(crate) fn schema(file: &[u8]) -> Result<Value, String> {
     Ok(AvroFileHeader::parse(file)?.schema)
@@ -71,7 +94,7 @@ pub(crate) fn schema(file: &[u8]) -> Result<Value, String> {
 /// What a file says of its records, and the records.
 struct AvroFileHeader<'a> {
     schema: Value,
-    codec: Codec,
+    codec: BlockCodec,
     sync: &'a [u8],
     blocks: &'a [u8],
 }
@@ -98,7 +121,8 @@ impl<'a> AvroFileHeader<'a> {
             .get(b"avro.schema".as_slice())
             .and_then(|text| serde_json::from_slice(text).ok())
             .ok_or("it has no schema")?;
-        let codec = codec(members.get(b"avro.codec".as_slice()).copied().unwrap_or(b"null"))?;
+        let codec =
+            BlockCodec::named(members.get(b"avro.codec".as_slice()).copied().unwrap_or(b"null"))?;
         Ok(Self { schema, codec, sync, blocks: input })
     }
 
@@ -109,34 +133,59 @@ impl<'a> AvroFileHeader<'a> {
         mut block: impl FnMut(i64, &mut Vec<u8>) -> Result<(), String>,
     ) -> Result<(), String> {
         let schema = parse(&self.schema, &mut NamedTypes::default(), 0)?;
-        let (mut input, mut empty) = (self.blocks, EMPTY_ITEMS_MAX);
-        while !input.is_empty() {
-            let count = long(&mut input)?;
-            let mut packed = sized(&mut input)?.to_vec();
-            if take(&mut input, 16)? != self.sync {
-                return Err("a block does not end with the file's marker".to_owned());
-            }
-            self.codec.decompress(&mut packed).map_err(|cause| cause.to_string())?;
-            let (mut rows, mut written) = (packed.as_slice(), Vec::with_capacity(packed.len()));
-            let mut copy =
-                ValueCopy { input: &mut rows, out: &mut written, edit, empty: &mut empty };
+        let mut values_left = EMPTY_VALUES_MAX;
+        let mut blocks = self.unpacked();
+        while let Some(AvroBlock { count, records }) = blocks.next()? {
+            values_left += VALUES_PER_BYTE * records.len() as u64;
+            let (mut rows, mut written) = (&*records, Vec::with_capacity(records.len()));
+            let mut copy = ValueCopy {
+                input: &mut rows,
+                out: &mut written,
+                edit,
+                values_left: &mut values_left,
+            };
             for _ in 0..count {
-                copy.item(&schema, &mut Vec::new())?;
+                copy.value(&schema, &mut Vec::new())?;
                 copy.edit.end();
             }
             block(count, &mut written)?;
         }
         Ok(())
     }
+
+    fn unpacked(&self) -> UnpackedBlocks<'a> {
+        let Self { codec, sync, blocks, .. } = *self;
+        UnpackedBlocks { codec, sync, rest: blocks, left: UNPACKED_BYTES_MAX }
+    }
 }
 
-fn codec(name: &[u8]) -> Result<Codec, String> {
-    match name {
-        b"null" => Ok(Codec::Null),
-        b"deflate" => Ok(Codec::Deflate(apache_avro::DeflateSettings::default())),
-        b"snappy" => Ok(Codec::Snappy),
-        b"zstandard" => Ok(Codec::Zstandard(apache_avro::ZstandardSettings::default())),
-        other => Err(format!("its codec `{}` is not known", String::from_utf8_lossy(other))),
+/// Records, unpacked.
+struct AvroBlock<'a> {
+    count: i64,
+    records: Cow<'a, [u8]>,
+}
+
+/// The blocks of a file, within the bounds.
+struct UnpackedBlocks<'a> {
+    codec: BlockCodec,
+    sync: &'a [u8],
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> UnpackedBlocks<'a> {
+    fn next(&mut self) -> Result<Option<AvroBlock<'a>>, String> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let count = long(&mut self.rest)?;
+        let packed = sized(&mut self.rest)?;
+        if take(&mut self.rest, 16)? != self.sync {
+            return Err("a block does not end with the file's marker".to_owned());
+        }
+        let records = self.codec.unpack(packed, BLOCK_BYTES_MAX.min(self.left))?;
+        self.left = self.left.saturating_sub(records.len());
+        Ok(Some(AvroBlock { count, records }))
     }
 }
 
@@ -209,12 +258,14 @@ struct ValueCopy<'i, 'a> {
     input: &'i mut &'a [u8],
     out: &'i mut Vec<u8>,
     edit: &'i mut dyn ValueEdit,
-    /// How many items without bytes may come.
-    empty: &'i mut u32,
+    /// How many values may come.
+    values_left: &'i mut u64,
 }
 
 impl ValueCopy<'_, '_> {
     fn value<'s>(&mut self, schema: &'s AvroShape, path: &mut Vec<&'s str>) -> Result<(), String> {
+        let left = self.values_left.checked_sub(1);
+        *self.values_left = left.ok_or("it has too many values that take no bytes")?;
         match schema {
             AvroShape::Nothing => {}
             AvroShape::Fixed(size) => self.out.extend(take(self.input, *size)?),
@@ -272,20 +323,9 @@ impl ValueCopy<'_, '_> {
                 if has_keys {
                     put_sized(self.out, sized(self.input)?);
                 }
-                self.item(items, path)?;
+                self.value(items, path)?;
             }
         }
-    }
-
-    /// One of many.
-    fn item<'s>(&mut self, schema: &'s AvroShape, path: &mut Vec<&'s str>) -> Result<(), String> {
-        let before = self.input.len();
-        self.value(schema, path)?;
-        if self.input.len() == before {
-            let left = self.empty.checked_sub(1);
-            *self.empty = left.ok_or("it has too many items without a value")?;
-        }
-        Ok(())
     }
 }
 

@@ -9,8 +9,12 @@
 
 mod bounds;
 
+use crate::avro;
 use bytes::Bytes;
-use iceberg::spec::Manifest;
+use iceberg::{
+    ErrorKind,
+    spec::{FormatVersion, Manifest, ManifestList},
+};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -28,6 +32,7 @@ const FIELD_ID_FIRST: i64 = 1000;
 /// # Errors
 /// As the iceberg crate.
 pub fn parse(bytes: &Bytes) -> iceberg::Result<Manifest> {
+    check_unpacked(bytes)?;
     let bytes = named(bytes);
     Manifest::parse_avro(&bytes).or_else(|cause| match bounds::mended(&bytes) {
         Some(mended) => Manifest::parse_avro(&mended),
@@ -35,13 +40,31 @@ pub fn parse(bytes: &Bytes) -> iceberg::Result<Manifest> {
     })
 }
 
+/// Parses a manifest list.
+///
+/// # Errors
+/// As the iceberg crate.
+pub fn parse_list(bytes: &[u8], version: FormatVersion) -> iceberg::Result<ManifestList> {
+    check_unpacked(bytes)?;
+    ManifestList::parse_with_version(bytes, version)
+}
+
 /// The same file as the iceberg crate parses it, if it can be made so.
-pub(crate) fn parsable(bytes: &Bytes) -> Bytes {
+///
+/// # Errors
+/// It is too large, unpacked.
+pub(crate) fn parsable(bytes: &Bytes) -> iceberg::Result<Bytes> {
+    check_unpacked(bytes)?;
     let bytes = named(bytes);
-    match Manifest::parse_avro(&bytes) {
+    Ok(match Manifest::parse_avro(&bytes) {
         Ok(_) => bytes,
         Err(_) => bounds::mended(&bytes).unwrap_or(bytes),
-    }
+    })
+}
+
+/// A file may have been written anew since it was committed, and the library unpacks whatever it is.
+fn check_unpacked(bytes: &[u8]) -> iceberg::Result<()> {
+    avro::check_unpacked(bytes).map_err(|cause| iceberg::Error::new(ErrorKind::DataInvalid, cause))
 }
 
 /// The same file with partition fields that every parser finds. What is no manifest is as it was.

@@ -84,7 +84,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("principal", &["names"]),
     ("audit", &["clock", "digest"]),
     ("defaults", &[]),
-    ("manifest_file", &[]),
+    ("manifest_file", &["avro"]),
     ("metadata_file", &[]),
     ("view", &["error"]),
     ("retention", &["metadata_file"]),

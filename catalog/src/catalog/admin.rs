@@ -10,8 +10,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     spec::{
-        DataContentType, MAIN_BRANCH, Manifest, ManifestList, Snapshot, SnapshotReference,
-        SnapshotRetention, TableMetadata,
+        DataContentType, MAIN_BRANCH, Manifest, Snapshot, SnapshotReference, SnapshotRetention,
+        TableMetadata,
     },
 };
 use serde::Serialize;
@@ -144,7 +144,7 @@ impl Tables<'_> {
         snapshot: &Snapshot,
     ) -> Result<Vec<String>, CatalogError> {
         let bytes = self.0.storage().get(snapshot.manifest_list()).await?;
-        let list = ManifestList::parse_with_version(&bytes, metadata.format_version());
+        let list = manifest_file::parse_list(&bytes, metadata.format_version());
         let list = list.map_err(unreadable("read a manifest list"))?;
         Ok(list.entries().iter().map(|manifest| manifest.manifest_path.clone()).collect())
     }

@@ -151,63 +151,60 @@ impl Trash<'_> {
         let expired = self.0.metastore().expire_trash(self.0.now_ms(), limit).await?;
         let mut failure = None;
         for row in &expired {
-            let files = match self.files_to_purge(row).await {
-                Ok(files) => files,
-                Err(cause) => {
-                    self.0.metastore().put_off_purge(row.uuid, self.0.now_ms() + RETRY_MS).await?;
-                    failure = Some(cause);
-                    continue;
-                }
-            };
-            let not_before_ms = self.0.now_ms() + OBSOLETE_GRACE_MS;
-            let file = |location| ObsoleteFile { location, not_before_ms };
-            let files: Vec<ObsoleteFile> = files.into_iter().map(file).collect();
-            for batch in files.chunks(QUEUE_BATCH) {
-                self.0.metastore().add_obsolete(batch).await?;
+            if let Err(cause) = self.queue_files(row).await {
+                self.0.metastore().put_off_purge(row.uuid, self.0.now_ms() + RETRY_MS).await?;
+                failure = Some(cause);
+                continue;
             }
             self.0.metastore().forget_trash(row.uuid).await?;
         }
         failure.map_or(Ok(expired.len()), Err)
     }
 
-    /// None for a table with `gc.enabled=false`, which shares its files with others. Fails when
-    /// the store does: what it could not read may name files.
-    async fn files_to_purge(self, dropped: &TrashRow) -> Result<BTreeSet<String>, CatalogError> {
+    /// Queues every file that a table's metadata names, but for what lost files would have named, and
+    /// none of a table with `gc.enabled=false`, which shares its files with others. Fails when the
+    /// store does: what it could not read may name files.
+    ///
+    /// A table may have millions of files, so those of one manifest are queued after another's, and a
+    /// file that names others after these: a try that is repeated still finds what is not queued.
+    async fn queue_files(self, dropped: &TrashRow) -> Result<(), CatalogError> {
         let read = self.0.metadata_of(dropped.known()).await;
-        match unless_lost(&dropped.metadata_location, read)? {
-            Some(metadata) if !is_shared(&metadata) => self.files_of(dropped, &metadata).await,
-            Some(_) | None => Ok(BTreeSet::new()),
-        }
-    }
-
-    /// Every file that a table's metadata names, but for what lost files would have named.
-    async fn files_of(
-        self,
-        dropped: &TrashRow,
-        metadata: &TableMetadata,
-    ) -> Result<BTreeSet<String>, CatalogError> {
-        let Ok(own) = self.0.inner.storage.normalize(&dropped.location) else {
-            return Ok(BTreeSet::new());
-        };
-        let mut files = BTreeSet::from([dropped.metadata_location.clone()]);
+        let read = unless_lost(&dropped.metadata_location, read)?;
+        let Some(metadata) = read.filter(|metadata| !is_shared(metadata)) else { return Ok(()) };
+        let Ok(own) = self.0.inner.storage.normalize(&dropped.location) else { return Ok(()) };
+        let mut files = vec![dropped.metadata_location.clone()];
         files.extend(metadata.metadata_log().iter().map(|entry| entry.metadata_file.clone()));
         files.extend(metadata.statistics_iter().map(|file| file.statistics_path.clone()));
         files.extend(metadata.partition_statistics_iter().map(|file| file.statistics_path.clone()));
         let mut manifests = BTreeSet::new();
         for snapshot in metadata.snapshots() {
-            files.insert(snapshot.manifest_list().to_owned());
-            if let Some(list) = self.manifest_list(&own, snapshot.manifest_list(), metadata).await?
+            files.push(snapshot.manifest_list().to_owned());
+            if let Some(list) =
+                self.manifest_list(&own, snapshot.manifest_list(), &metadata).await?
             {
                 manifests.extend(list.entries().iter().map(|file| file.manifest_path.clone()));
             }
         }
         for location in manifests {
-            if let Some(manifest) = self.manifest(&own, &location).await? {
-                files.extend(manifest.entries().iter().map(|entry| entry.file_path().to_owned()));
-            }
-            files.insert(location);
+            let manifest = self.manifest(&own, &location).await?;
+            let entries = manifest.iter().flat_map(|manifest| manifest.entries());
+            let mut named: Vec<String> =
+                entries.map(|entry| entry.file_path().to_owned()).collect();
+            named.push(location);
+            self.queue(&own, named).await?;
         }
-        Ok(files.iter().filter_map(|file| Some(own.admit(file).ok()?.to_string())).collect())
+        self.queue(&own, files).await
+    }
+
+    async fn queue(self, own: &Location, files: Vec<String>) -> Result<(), CatalogError> {
+        let not_before_ms = self.0.now_ms() + OBSOLETE_GRACE_MS;
+        let admitted = files.iter().filter_map(|file| own.admit(file).ok());
+        let file = |own: Location| ObsoleteFile { location: own.to_string(), not_before_ms };
+        let files: Vec<ObsoleteFile> = admitted.map(file).collect();
+        for batch in files.chunks(QUEUE_BATCH) {
+            self.0.metastore().add_obsolete(batch).await?;
+        }
+        Ok(())
     }
 
     async fn manifest_list(
@@ -217,7 +214,7 @@ impl Trash<'_> {
         metadata: &TableMetadata,
     ) -> Result<Option<ManifestList>, CatalogError> {
         let Some(bytes) = self.readable(own, location).await? else { return Ok(None) };
-        let parsed = ManifestList::parse_with_version(&bytes, metadata.format_version());
+        let parsed = manifest_file::parse_list(&bytes, metadata.format_version());
         unless_lost(location, parsed.map_err(unreadable("read a manifest list")))
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestEntry,
-    ManifestFile, ManifestList, ManifestStatus, Struct, TableMetadata,
+    ManifestFile, ManifestStatus, Struct, TableMetadata,
 };
 use std::{
     collections::HashMap,
@@ -180,7 +180,7 @@ impl ManifestCache {
             return Ok(Arc::clone(list));
         }
         let bytes = stored(storage, location).await?;
-        let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
+        let list = manifest_file::parse_list(&bytes, metadata.format_version())
             .map_err(damaged(location))?;
         let live = |manifest: &ManifestFile| {
             manifest.added_files_count != Some(0) || manifest.existing_files_count != Some(0)

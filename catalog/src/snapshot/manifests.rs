@@ -16,8 +16,8 @@ use iceberg::{
     io::FileIO,
     spec::{
         DataFile, FormatVersion, ManifestContentType, ManifestEntry, ManifestEntryRef,
-        ManifestFile, ManifestList, ManifestListWriter, ManifestWriter, ManifestWriterBuilder,
-        PartitionSpec, SchemaRef, Snapshot, TableMetadata,
+        ManifestFile, ManifestListWriter, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
+        SchemaRef, Snapshot, TableMetadata,
     },
 };
 use std::{
@@ -54,7 +54,7 @@ pub(crate) async fn read_list(
     let bytes = storage.get(list.as_str()).await?;
     let version = base.format_version();
     in_memory("parse the manifest list", move || {
-        let list = ManifestList::parse_with_version(&bytes, version)?;
+        let list = manifest_file::parse_list(&bytes, version)?;
         Ok(list.consume_entries().into_iter().collect())
     })
     .await
@@ -357,7 +357,7 @@ async fn parse(
     bytes: Bytes,
 ) -> Result<Vec<ManifestEntryRef>, CatalogError> {
     in_memory("read a manifest to merge", move || {
-        let bytes = manifest_file::parsable(&bytes);
+        let bytes = manifest_file::parsable(&bytes)?;
         let io = FileIO::new_with_memory();
         block_on(io.new_output(&manifest.manifest_path)?.write(bytes))?;
         Ok(block_on(manifest.load_manifest(&io))?.into_parts().0)

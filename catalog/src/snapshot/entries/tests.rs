@@ -55,5 +55,5 @@ fn a_file_that_claims_values_without_bytes_is_given_up() {
     file.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0]);
     file.extend(sync);
     let cause = manifests(&file).unwrap_err();
-    assert!(cause.contains("too many items"), "{cause}");
+    assert!(cause.contains("too many values"), "{cause}");
 }
