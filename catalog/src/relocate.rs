@@ -20,7 +20,7 @@ use crate::{
         Metastore, ObsoleteFile,
         moved::{PlaceKind, TablePlace},
     },
-    storage::Storage,
+    storage::{self, Storage},
 };
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
@@ -138,9 +138,17 @@ impl Relocation<'_> {
     pub async fn relocate(&self, place: TablePlace) -> Result<RelocatedTable, CatalogError> {
         let location = self.path(&place.location)?;
         let mut written = RewrittenFiles::default();
-        let metadata_location = match place.of {
-            PlaceKind::View => self.view(&place, &mut written).await?,
-            PlaceKind::Table | PlaceKind::Dropped => self.table(&place, &mut written).await?,
+        let rewritten = match place.of {
+            PlaceKind::View => self.view(&place, &mut written).await,
+            PlaceKind::Table | PlaceKind::Dropped => self.table(&place, &mut written).await,
+        };
+        let metadata_location = match rewritten {
+            // It goes along as it is, so that it can still be purged.
+            Err(cause) if is_lost(&place, &cause) => {
+                written = RewrittenFiles::default();
+                self.path(&place.metadata_location)?
+            }
+            rewritten => rewritten?,
         };
         let obsolete: Vec<ObsoleteFile> = written
             .replaced
@@ -200,6 +208,18 @@ impl Relocation<'_> {
         written.replaced.insert(self.path(old)?);
         Ok(new)
     }
+}
+
+/// Whether the table was dropped and cannot be had back, because a file of it is gone. Nothing waits
+/// for such a table; says so in the log.
+pub fn is_lost(place: &TablePlace, cause: &CatalogError) -> bool {
+    let is_gone = matches!(cause, CatalogError::MissingMetadata(_)) || storage::is_missing(cause);
+    let is_lost = place.of == PlaceKind::Dropped && is_gone;
+    if is_lost {
+        let (name, error) = (&place.name, cause as &dyn std::error::Error);
+        tracing::warn!(name, error, "a dropped table lacks files and is left out");
+    }
+    is_lost
 }
 
 /// A file that does not read.

@@ -144,6 +144,33 @@ async fn a_backup_of_a_stopped_server_has_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_table_that_lost_a_file_is_in_nobodys_way() {
+    let server = TestServer::start().await;
+    duplicates(&server, 0..10).await;
+    server.commit("shop.example").await;
+    let schema = json!({"type": "struct", "fields": [
+        {"id": 1, "name": "id", "required": false, "type": "string"}]});
+    let tables = "/catalog/v1/namespaces/shop_example/tables";
+    let table = json!({ "name": "lost", "schema": schema }).to_string();
+    let made = server.post(tables, "application/json", table).await;
+    let made: Value = made.json().await.unwrap();
+    let dropped = server.http.delete(format!("{}{tables}/lost", server.url)).send().await.unwrap();
+    assert_eq!(dropped.status(), 204, "{made}");
+    let file = made["metadata-location"].as_str().unwrap().strip_prefix("file://").unwrap();
+    fs::remove_file(file).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("b1");
+    create(&server, &backup).await;
+    server.stop().await;
+    // The table goes along to the other place.
+    let (server, _folder) = restored(&backup).await;
+    assert_eq!(server.rows("shop.example", COUNT).await, json!([[10, 10]]));
+    let trash: Value = server.get("/admin/dropped").await.json().await.unwrap();
+    assert!(trash.to_string().contains("lost"), "{trash}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_is_not_whole_is_refused() {
     let server = TestServer::start().await;
     duplicates(&server, 0..100).await;

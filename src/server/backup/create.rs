@@ -80,7 +80,11 @@ async fn needed(
 ) -> Result<BTreeSet<String>, BackupError> {
     let mut needed = BTreeSet::new();
     for place in places {
-        for file in relocate::needed(storage, &place).await? {
+        let files = match relocate::needed(storage, &place).await {
+            Err(cause) if relocate::is_lost(&place, &cause) => continue,
+            files => files?,
+        };
+        for file in files {
             needed.insert(storage.normalize(&file)?.to_string());
         }
     }
