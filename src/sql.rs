@@ -38,7 +38,7 @@ use icecore_schemas::{
 use slots::{QueryOwner, QuerySize, QuerySlots, SlotsMax};
 use std::{sync::Arc, time::Duration};
 use threads::{QueryThreads, ResultHeader, ResultSink};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use usage::QueryUsage;
 use view::ViewSources;
 
@@ -76,6 +76,8 @@ struct SqlInner {
     engine: QueryEngine,
     threads: QueryThreads,
     slots: QuerySlots,
+    /// Queries that wait for their `min_seq`.
+    seq_waits: Semaphore,
 }
 
 /// What is asked, and by whom.
@@ -107,7 +109,9 @@ impl Sql {
         let engine = QueryEngine::new(options.memory_bytes_max, storage, options.tables.clone());
         let slots = QuerySlots::new(options.concurrent);
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
-        let inner = SqlInner { options, wal, owner, catalog, faults, engine, threads, slots };
+        let seq_waits = Semaphore::new(min_seq::SEQ_WAITS_MAX);
+        let inner =
+            SqlInner { options, wal, owner, catalog, faults, engine, threads, slots, seq_waits };
         Self { inner: Arc::new(inner) }
     }
 

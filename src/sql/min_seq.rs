@@ -8,8 +8,11 @@ use tokio::time::Instant;
 
 /// Longest a query waits for its `min_seq`.
 const SEQ_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often it looks meanwhile.
+/// Most queries that wait so at a time: each look asks the metastore and the log.
+pub(super) const SEQ_WAITS_MAX: usize = 64;
+/// How soon it looks again; each time twice as late as before, up to the longest.
 const SEQ_WAIT_STEP: Duration = Duration::from_millis(50);
+const SEQ_WAIT_STEP_MAX: Duration = Duration::from_millis(400);
 
 impl SqlInner {
     /// Returns once a query sees the event of this `seq`.
@@ -21,14 +24,24 @@ impl SqlInner {
     ) -> Result<(), SqlError> {
         let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
         let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
+        let (mut waits, mut step) = (None, SEQ_WAIT_STEP);
         loop {
-            let (view, _pin) = self.sources().view(levels, &wanted, None).await?;
-            match check(&view, min_seq) {
-                Err(_) if Instant::now() + SEQ_WAIT_STEP < patience => {
-                    tokio::time::sleep(SEQ_WAIT_STEP).await;
-                }
-                reached => return reached,
+            let (view, pin) = self.sources().view(levels, &wanted, None).await?;
+            let reached = check(&view, min_seq);
+            // The log keeps nothing for who only waits.
+            drop((view, pin));
+            if reached.is_ok() || patience <= Instant::now() + step {
+                return reached;
             }
+            if waits.is_none() {
+                let busy = |_| {
+                    let text = "queries already wait for their min_seq; try again";
+                    SqlError::Busy(format!("{SEQ_WAITS_MAX} {text}"))
+                };
+                waits = Some(self.seq_waits.try_acquire().map_err(busy)?);
+            }
+            tokio::time::sleep(step).await;
+            step = (step * 2).min(SEQ_WAIT_STEP_MAX);
         }
     }
 }

@@ -614,6 +614,12 @@ async fn params_limit_and_min_seq_hold() {
             "min_seq 41 is not readable yet: the query sees events up to 40",
         )
         .await;
+    // So many may wait; one that need not is answered all the same.
+    let taken = u32::try_from(min_seq::SEQ_WAITS_MAX).unwrap();
+    let waiting = house.sql.inner.seq_waits.try_acquire_many(taken).unwrap();
+    house.check_refused(since(41), "Busy(\"64 queries already wait").await;
+    house.ask(since(40)).await.unwrap();
+    drop(waiting);
     let past = SqlRequest { min_seq: Some(31), ..at("SELECT 1", json!("main")) };
     house.check_refused(past, "sees events up to 30").await;
 }
