@@ -10,7 +10,7 @@ mod records;
 use crate::cli::{
     CliError,
     ingest::{
-        InputPart, identity::InputIdentity, lines::push_object, rows::JSON_COLUMNS,
+        InputPart, identity::InputIdentity, lines::push_with_id, rows::JSON_COLUMNS,
         source::InputReader, source::failed_at,
     },
 };
@@ -100,22 +100,20 @@ impl CsvRequests {
         })
     }
 
-    /// The record as an object, and whether it has an id; why it is not sent otherwise.
-    fn object(&self) -> Result<(Vec<u8>, bool), String> {
+    /// The record as an object, or why it is not sent.
+    fn object(&self) -> Result<Vec<u8>, String> {
         let (found, named) = (self.record.len(), self.columns.len());
         if found != named {
             return Err(format!("fields in the row: {found}, in the header: {named}"));
         }
         let mut object = Vec::new();
         let mut separator = b'{';
-        let mut has_id = false;
         for ((name, kind), value) in self.columns.iter().zip(self.record.fields()) {
             if value.is_empty() {
                 continue;
             }
             let text = str::from_utf8(value)
                 .map_err(|_| format!("the value of column `{name}` is {NOT_UTF8}"))?;
-            has_id |= name == "id";
             object.push(separator);
             object.extend_from_slice(json_text(name).as_bytes());
             object.push(b':');
@@ -127,7 +125,7 @@ impl CsvRequests {
             object.push(b'{');
         }
         object.push(b'}');
-        Ok((object, has_id))
+        Ok(object)
     }
 }
 
@@ -147,9 +145,8 @@ impl Iterator for CsvRequests {
                     self.row += 1;
                     let line = self.record.line;
                     match self.object() {
-                        Ok((object, has_id)) => {
-                            let id = (!has_id).then(|| self.identity.id(line, &object));
-                            push_object(&mut part.body, &object, id);
+                        Ok(object) => {
+                            push_with_id(&mut part.body, &object, |it| self.identity.id(line, it));
                             part.places.push(line);
                         }
                         Err(reason) => part.unsent.push((line, reason)),

@@ -47,7 +47,7 @@ pub(super) fn parts(text: &[u8], identity: &InputIdentity, start: u64) -> Option
             .bytes()
             .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })
             .collect();
-        push_with_id(&mut part.body, &line, (identity, number));
+        push_with_id(&mut part.body, &line, |it| identity.id(number, it));
         part.places.push(number);
         part.next = number;
     }

@@ -1,15 +1,8 @@
 //! One event a line, as requests.
 
 use crate::cli::ingest::{InputPart, identity::InputIdentity, source::InputReader};
-use serde::{Deserialize, de::IgnoredAny};
+use icecore_lake::event::decode::file_ids::may_get_id;
 use std::io;
-
-/// What the members of an event are looked at for.
-#[derive(Deserialize)]
-struct IdMembers {
-    id: Option<IgnoredAny>,
-    events: Option<IgnoredAny>,
-}
 
 /// The requests of an input with an event a line.
 pub(super) struct LineRequests {
@@ -37,7 +30,7 @@ impl Iterator for LineRequests {
                     let text = line.trim_ascii();
                     self.line += 1;
                     if !text.is_empty() {
-                        push_with_id(&mut part.body, text, (&self.identity, self.line));
+                        push_with_id(&mut part.body, text, |it| self.identity.id(self.line, it));
                         part.places.push(self.line);
                     }
                     self.offset += read as u64;
@@ -50,23 +43,13 @@ impl Iterator for LineRequests {
     }
 }
 
-/// The event and a line end, with an id put in where it has none. What is not an object is sent as
-/// it is, for the server to say what is wrong.
-pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], place: (&InputIdentity, u64)) {
-    let parsed: Result<IdMembers, _> = serde_json::from_slice(event);
-    let (identity, number) = place;
-    let has_none = matches!(parsed, Ok(IdMembers { id: None, events: None }));
-    push_object(body, event, has_none.then(|| identity.id(number, event)));
-}
-
-/// The event and a line end, with this id as its last member if it is an object: of two members of
-/// one name the last counts, and one may be null.
-pub(super) fn push_object(body: &mut Vec<u8>, event: &[u8], id: Option<String>) {
-    match (id, event.strip_suffix(b"}")) {
-        (Some(id), Some(members)) => {
-            let comma = if members.trim_ascii_end() == b"{" { "" } else { "," };
+/// The event and a line end, with an id put in as its last member where it has none and may be given
+/// one: of two members of one name the last counts, and one may be null. All else is sent as it is.
+pub(super) fn push_with_id(body: &mut Vec<u8>, event: &[u8], id: impl FnOnce(&[u8]) -> String) {
+    match event.strip_suffix(b"}") {
+        Some(members) if may_get_id(event) => {
             body.extend_from_slice(members);
-            body.extend_from_slice(format!("{comma}\"id\":\"{id}\"}}").as_bytes());
+            body.extend_from_slice(format!(",\"id\":\"{}\"}}", id(event)).as_bytes());
         }
         _ => body.extend_from_slice(event),
     }

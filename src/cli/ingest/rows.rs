@@ -9,7 +9,7 @@
 use crate::cli::{
     CliError,
     ingest::{
-        BATCH_EVENTS_MAX, InputPart, identity::InputIdentity, lines::push_object, source::FileHead,
+        BATCH_EVENTS_MAX, InputPart, identity::InputIdentity, lines::push_with_id, source::FileHead,
     },
 };
 use arrow::{
@@ -147,7 +147,6 @@ struct ParquetColumn {
     index: usize,
     /// `"name":`
     name: Vec<u8>,
-    is_id: bool,
     is_json: bool,
     /// The values, where some may be none of JSON's numbers.
     floats: Option<Float64Array>,
@@ -184,7 +183,6 @@ impl EventWriter {
             columns.push(ParquetColumn {
                 index,
                 name,
-                is_id: field.name() == "id",
                 is_json,
                 floats: floats.map(|floats| floats.as_primitive::<Float64Type>().clone()),
                 nulls: array.logical_nulls(),
@@ -208,7 +206,6 @@ impl EventWriter {
         let present = |column: &&ParquetColumn| {
             !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
         };
-        let has_id = self.columns.iter().filter(present).any(|column| column.is_id);
         for column in self.columns.iter().filter(present) {
             object.extend_from_slice(&column.name);
             let start = object.len();
@@ -224,8 +221,7 @@ impl EventWriter {
         }
         object.pop_if(|last| *last == b',');
         object.push(b'}');
-        let id = (!has_id).then(|| id(&object));
-        push_object(out, &object, id);
+        push_with_id(out, &object, id);
     }
 }
 

@@ -27,18 +27,31 @@ use std::{
 fn an_event_without_an_id_gets_one_and_others_stay_as_they_are() {
     let check = |event: &str, expected: &str| {
         let mut body = Vec::new();
-        push_with_id(&mut body, event.as_bytes(), (&file(), 1));
+        push_with_id(&mut body, event.as_bytes(), |it| file().id(1, it));
         let id = file().id(1, event.as_bytes());
         let found = String::from_utf8(body).unwrap().replace(&id, "f-1");
         assert_eq!(found, format!("{expected}\n"));
     };
     check(r#"{"type":"a"}"#, r#"{"type":"a","id":"f-1"}"#);
-    check(r#"{"id":null,"n":{}}"#, r#"{"id":null,"n":{},"id":"f-1"}"#);
-    check("{}", r#"{"id":"f-1"}"#);
-    check(r#"{"id":"x","type":"a"}"#, r#"{"id":"x","type":"a"}"#);
-    check(r#"{"events":[{}]}"#, r#"{"events":[{}]}"#);
-    check(r#"{"type":"#, r#"{"type":"#);
-    check("[1]", "[1]");
+    check(r#"{"id":null,"op":"c"}"#, r#"{"id":null,"op":"c","id":"f-1"}"#);
+    check(r#"{"specversion":"1.0"}"#, r#"{"specversion":"1.0","id":"f-1"}"#);
+    check(r#"{"table":"t","after":{}}"#, r#"{"table":"t","after":{},"id":"f-1"}"#);
+    for whole in [
+        r#"{"id":"x","type":"a"}"#,
+        r#"{"events":[{"type":"a"}]}"#,
+        r#"{"type":"#,
+        "[1]",
+        "{}",
+        // What a database wrote is known by its members, or by having no others.
+        r#"{"order_no":7,"name":"x","__op":"c","__lsn":5}"#,
+        r#"{"type":"t","__deleted":"false"}"#,
+        r#"{"ts_ms":1795183200000}"#,
+        r#"{"resolved":"1795183200000000000.0000000000"}"#,
+        r#"{"schema":{},"payload":{"databaseName":"d"}}"#,
+        r#"{"payload":[{"after":{"id":1},"key":[1],"topic":"t"}],"length":1}"#,
+    ] {
+        check(whole, whole);
+    }
 }
 
 /// The identity of a file that is always at the same place.
@@ -179,8 +192,8 @@ fn the_elements_of_a_json_file_are_events() {
         assert_eq!(lines, expected, "{text}");
     };
     check(
-        "[{\"id\":\"a\"},\n {\"n\":\n1.50}]",
-        "{\"id\":\"a\"}\n{\"n\": 1.50,\"id\":\"f-00000002\"}\n",
+        "[{\"id\":\"a\"},\n {\"type\":\"t\",\"n\":\n1.50}]",
+        "{\"id\":\"a\"}\n{\"type\":\"t\",\"n\": 1.50,\"id\":\"f-00000002\"}\n",
     );
     check("{\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     check("{\"id\":\"a\"} {\"id\":\"b\"}", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
@@ -224,7 +237,7 @@ fn a_row_of_csv_is_the_object_of_its_columns() {
     );
     check(
         "type\tn\n\t\na\t\"b\nc\"\n",
-        "{\"id\":\"f-00000002\"}\n{\"type\":\"a\",\"n\":\"b\\nc\",\"id\":\"f-00000003\"}\n",
+        "{}\n{\"type\":\"a\",\"n\":\"b\\nc\",\"id\":\"f-00000003\"}\n",
     );
     check("type\n", "");
     check("", "");
