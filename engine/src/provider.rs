@@ -6,7 +6,7 @@ use crate::{
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
     log_tail::LogTail,
-    plan::{SnapshotScan, scalar, unreadable},
+    plan::{SnapshotScan, failure, scalar, unreadable},
     view::{ServiceTableView, TableView},
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -36,6 +36,7 @@ use datafusion::{
         union::UnionExec,
     },
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{Datum, NestedFieldRef, PrimitiveType, Type};
 use icecore_catalog::{
     scan::{
@@ -51,6 +52,9 @@ use tokio::time::Instant;
 /// Most files that get statistics of their own: with these a top-k reads the best file first and
 /// skips the rest, but they take memory for every column of every file.
 const FILE_STATISTICS_MAX: usize = 1_024;
+
+/// Footers that are read at a time while a query is planned.
+const FOOTERS_AT_ONCE: usize = 8;
 
 /// One table of a view.
 #[derive(Debug)]
@@ -171,20 +175,25 @@ impl ViewTable {
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
-        let mut files = Vec::with_capacity(planned.files.len());
-        for file in &planned.files {
-            let mut part = self.partitioned(file)?;
-            if let Some(deleted) = planned.deletes.get(&file.location) {
-                let footer = DFParquetMetadata::new(store.as_ref(), &part.object_meta)
-                    .with_file_metadata_cache(Some(Arc::clone(&cache)))
+        let (store, cache, deletes) = (store.as_ref(), &cache, &planned.deletes);
+        let parts = planned.files.iter().map(|file| async move {
+            let part = self.partitioned(file)?;
+            if let Some(deleted) = deletes.get(&file.location) {
+                let over = |cause| DataFusionError::External(Box::new(failure(&cause)));
+                self.until.check().map_err(over)?;
+                let footer = DFParquetMetadata::new(store, &part.object_meta)
+                    .with_file_metadata_cache(Some(Arc::clone(cache)))
                     .fetch_metadata()
                     .await?;
-                part = part.with_extension(deletes::access(&footer, deleted));
-            } else if with_statistics {
-                part = part.with_statistics(Arc::new(file_statistics(snapshot, file)));
+                return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
-            files.push(part);
-        }
+            Ok::<_, DataFusionError>(match with_statistics {
+                true => part.with_statistics(Arc::new(file_statistics(snapshot, file))),
+                false => part,
+            })
+        });
+        let parts: Vec<_> = parts.collect();
+        let files = stream::iter(parts).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
         let by_id = FieldIdMapper::new(Arc::clone(&snapshot.columns), Arc::clone(&self.aliases));
         let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(&base)?, Arc::new(source))
             .with_statistics(self.statistics(&planned.files, &planned.deletes))

@@ -33,33 +33,49 @@ pub(in crate::http) async fn append(
     match app.ingest.append_unless_undecided(submission).await? {
         IngestOutcome::Decided(receipt) => Ok(receipt),
         IngestOutcome::Undecided(mut submission, events) => {
-            compare(app, &mut submission, &events).await;
-            app.ingest.append(*submission).await
+            let mut groups: BTreeMap<usize, Vec<UndecidedEvent>> = BTreeMap::new();
+            for event in events {
+                groups.entry(event.group).or_default().push(event);
+            }
+            let mut stored = Vec::with_capacity(groups.len());
+            for (group, undecided) in &groups {
+                let events = &submission.decoded.accepted[*group];
+                stored.push(stored_rows(app, events, undecided).await);
+            }
+            let compare = move || {
+                for ((group, undecided), stored) in groups.iter().zip(&stored) {
+                    let events = &mut submission.decoded.accepted[*group];
+                    events.same = same_rows(events, undecided, stored);
+                }
+                submission
+            };
+            // Each level of a text is read once more for each level around it.
+            let turn = app.decodes.acquire().await;
+            let submission = tokio::task::spawn_blocking(compare).await;
+            drop(turn);
+            app.ingest.append(*submission.expect("texts that were read before compare")).await
         }
     }
 }
 
-async fn compare(app: &AppState, submission: &mut Submission, events: &[UndecidedEvent]) {
-    let mut groups: BTreeMap<usize, Vec<&UndecidedEvent>> = BTreeMap::new();
-    for event in events {
-        groups.entry(event.group).or_default().push(event);
-    }
-    for (group, undecided) in groups {
-        let events = &mut submission.decoded.accepted[group];
-        let stored = stored(app, events, &undecided).await;
-        let before = first_rows(events);
-        let same = undecided.iter().filter_map(|event| {
-            if let Some(stored) = stored.get(&event.seq)
-                && says_the_same(stored, events, event.row)
-            {
-                return Some((event.row, EquivalentEvent::Stored(event.seq)));
-            }
-            let first = *before.get(&events.keys[event.row].id)?;
-            (first < event.row && rows_say_the_same(events, first, event.row))
-                .then_some((event.row, EquivalentEvent::Before))
-        });
-        events.same = same.collect();
-    }
+/// Which of the undecided events say what an event says that is stored, or before them in the body.
+fn same_rows(
+    events: &NamespaceEvents,
+    undecided: &[UndecidedEvent],
+    stored: &HashMap<u64, RecordBatch>,
+) -> Vec<(usize, EquivalentEvent)> {
+    let before = first_rows(events);
+    let same = undecided.iter().filter_map(|event| {
+        if let Some(stored) = stored.get(&event.seq)
+            && says_the_same(stored, events, event.row)
+        {
+            return Some((event.row, EquivalentEvent::Stored(event.seq)));
+        }
+        let first = *before.get(&events.keys[event.row].id)?;
+        (first < event.row && rows_say_the_same(events, first, event.row))
+            .then_some((event.row, EquivalentEvent::Before))
+    });
+    same.collect()
 }
 
 /// The first row of each id.
@@ -72,10 +88,10 @@ fn first_rows(events: &NamespaceEvents) -> HashMap<u128, usize> {
 }
 
 /// What is stored under these numbers, a row each.
-async fn stored(
+async fn stored_rows(
     app: &AppState,
     events: &NamespaceEvents,
-    undecided: &[&UndecidedEvent],
+    undecided: &[UndecidedEvent],
 ) -> HashMap<u64, RecordBatch> {
     let mut seqs: Vec<String> = undecided.iter().map(|event| event.seq.to_string()).collect();
     seqs.sort();
