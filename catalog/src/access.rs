@@ -26,7 +26,10 @@ use oidc::OidcVerifier;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use token::TokenText;
@@ -141,6 +144,8 @@ pub struct TokenControl {
     now: NowMs,
     oidc: Option<OidcVerifier>,
     known: Mutex<HashMap<String, KnownToken>>,
+    /// How many tokens were revoked here.
+    revocations: AtomicU64,
     uses: Mutex<HashMap<String, TokenUse>>,
 }
 
@@ -186,6 +191,7 @@ impl AccessControl {
             now: Arc::clone(&now),
             oidc,
             known: Mutex::default(),
+            revocations: AtomicU64::new(0),
             uses: Mutex::default(),
         };
         Self { control: Some(Arc::new(control)), ..Self::recorded(store, now) }
@@ -340,7 +346,10 @@ impl TokenControl {
         call: &Arc<AuditedCall>,
     ) -> Result<bool, CatalogError> {
         let revoked = self.store.for_call(call).revoke_token(id).await;
-        lock(&self.known).retain(|_, known| known.token.owner != id);
+        let mut known = lock(&self.known);
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        known.retain(|_, known| known.token.owner != id);
+        drop(known);
         revoked
     }
 
@@ -384,6 +393,7 @@ impl TokenControl {
     async fn ask(&self, id: &str) -> Result<KnownToken, IdentityError> {
         // Taken before the question: what is revoked while it is answered is forgotten in time.
         let asked_at = Instant::now();
+        let revocations = self.revocations.load(Ordering::SeqCst);
         let found = self.store.find_token(id).await.map_err(IdentityError::Unavailable)?;
         let Some(token) = found else {
             lock(&self.known).remove(id);
@@ -399,7 +409,8 @@ impl TokenControl {
         if KNOWN_MAX <= all.len() {
             all.retain(|_, known| known.asked_at.elapsed() < REVOCATION_LAG);
         }
-        if all.len() < KNOWN_MAX {
+        // What was revoked meanwhile is not kept.
+        if all.len() < KNOWN_MAX && self.revocations.load(Ordering::SeqCst) == revocations {
             all.insert(id.to_owned(), known.clone());
         }
         Ok(known)

@@ -51,11 +51,14 @@ impl Tables<'_> {
         table: CreateTable,
     ) -> Result<TableMetadata, CatalogError> {
         self.0.check_namespace(levels).await?;
-        self.stage_first(levels, table).await
+        let metadata = self.stage_first(levels, table).await?;
+        self.0.inner.storage.prepare_table(metadata.location()).await?;
+        Ok(metadata)
     }
 
     /// The metadata of a table that is going to be made by [`Tables::create_with`], for whoever
-    /// writes its first files: nothing is stored but its folders. Its namespace need not be there.
+    /// writes its first files: nothing is stored, not even a folder, so a try that fails leaves
+    /// nothing behind. Its namespace need not be there.
     ///
     /// # Errors
     /// `AlreadyExists`, `Invalid`, `LocationForbidden`, `Storage`.
@@ -76,7 +79,6 @@ impl Tables<'_> {
         columns::check(None, &metadata, &[])?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
         location_rules::check(&self.0.inner.storage, &metadata, &properties)?;
-        self.0.inner.storage.prepare_table(metadata.location()).await?;
         Ok(metadata)
     }
 }
