@@ -5,6 +5,7 @@
 
 mod avro;
 mod bits;
+pub mod bookmark;
 mod build;
 pub mod cloud;
 pub mod codec;

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+/// The member of an exported event that is its text as it came, where the log it was in kept it whole.
+pub const KEPT_EVENT: &str = "icecore_event";
+
 /// A namespace: the sender's text and the catalog name it maps to. Cheap to clone.
 ///
 /// Equality is that of the text. Two texts with one catalog name (`a.b` and `a_b`) are two

@@ -10,20 +10,27 @@ use crate::{
         claim::{self, LogTakeover, TablePositions},
     },
 };
-use arrow::record_batch::RecordBatch;
+use arrow::{
+    array::{ArrayRef, AsArray, StringArray},
+    record_batch::RecordBatch,
+};
 use clap::Subcommand;
 use icecore_lake::{
     clock::Clock,
-    event::{codec, rows},
+    event::{bookmark, codec, rows},
     wal::{
         WalError,
         inspect::{self, LogReport, QuarantinedSegment},
     },
 };
-use icecore_schemas::{names::Namespace, service_table::RecordKind};
+use icecore_schemas::{
+    names::{KEPT_EVENT, Namespace},
+    service_table::RecordKind,
+};
 use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// `icecore wal`
@@ -183,7 +190,10 @@ async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), 
             offset: record.offset,
             reason: cause.to_string(),
         })?;
-        let batch = without_ours(&batch)?;
+        let batch = match kind {
+            RecordKind::Events => without_ours(&batch, record.first_seq)?,
+            _ => batch,
+        };
         let writer = EventWriter::new(&record.path, &batch)?;
         let mut lines = Vec::new();
         // Each has an id of its own.
@@ -193,14 +203,24 @@ async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), 
     out.flush().map_err(failed)
 }
 
-/// The rows without what the server that takes them gives anew. An event that was kept whole is
-/// sent with that text as its member `payload`.
-fn without_ours(batch: &RecordBatch) -> Result<RecordBatch, CliError> {
-    let is_sent = |name: &str| name != "seq" && name != "ingested_at";
-    let fields = batch.schema_ref().fields().iter().enumerate();
-    let sent: Vec<usize> =
-        fields.filter(|(_, field)| is_sent(field.name())).map(|(index, _)| index).collect();
-    Ok(batch.project(&sent)?)
+/// The events without what the server that takes them gives anew. The text of one that was kept whole
+/// has a name that tells that server so.
+fn without_ours(batch: &RecordBatch, first_seq: u64) -> Result<RecordBatch, CliError> {
+    let mut sent: Vec<(&str, ArrayRef, bool)> = Vec::new();
+    for (field, values) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let (name, values) = (field.name().as_str(), Arc::clone(values));
+        match name {
+            "seq" | "ingested_at" => (),
+            "payload" => sent.push((KEPT_EVENT, values, true)),
+            "bookmark" => {
+                let given = (first_seq..).zip(values.as_string::<i32>());
+                let own = given.map(|(seq, text)| text.filter(|it| !bookmark::is_minted(it, seq)));
+                sent.push((name, Arc::new(own.collect::<StringArray>()), true));
+            }
+            _ => sent.push((name, values, true)),
+        }
+    }
+    Ok(RecordBatch::try_from_iter_with_nullable(sent)?)
 }
 
 fn describe(report: &LogReport) -> String {

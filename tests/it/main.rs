@@ -17,6 +17,7 @@ mod dead_letters;
 mod debezium;
 mod event_shapes;
 mod exactly_once;
+mod exported;
 mod files;
 mod flipped_bits;
 mod harness;

@@ -9,7 +9,7 @@ use icecore_schemas::columns::{ColumnKind, FoundIn, KNOWN_EVENTS};
 /// Number of columns.
 pub(crate) const COLUMNS: usize = KNOWN_EVENTS.len();
 /// Number of slots.
-pub(crate) const SLOTS: usize = COLUMNS + 14;
+pub(crate) const SLOTS: usize = COLUMNS + 15;
 
 pub(crate) const ID: usize = column("id");
 pub(crate) const TYPE: usize = column("type");
@@ -71,6 +71,8 @@ pub(crate) const TS_US: usize = COLUMNS + 11;
 pub(crate) const TS_NS: usize = COLUMNS + 12;
 /// `namespace`: the column `rpc_namespace` of an `rpc.call`, unknown elsewhere.
 pub(crate) const NAMESPACE: usize = COLUMNS + 13;
+/// The text of an event that another log kept whole.
+pub(crate) const KEPT_EVENT: usize = COLUMNS + 14;
 
 /// Slots, a bit each.
 pub(crate) type SlotSet = BitSet<{ SLOTS.div_ceil(64) }>;
@@ -86,6 +88,7 @@ pub(crate) const KEPT_IN_PAYLOAD: SlotSet = SlotSet::of(&[
     TIME,
     CLOUD_CORRELATION_ID,
     CLOUD_BATCH_ID,
+    KEPT_EVENT,
     CONTENT_TYPE,
     // The row of a CloudEvent says in its payload that it is one.
     SPEC_VERSION,
@@ -149,6 +152,7 @@ const ALIASES: &[(&str, usize)] = &[
     ("datacontenttype", CONTENT_TYPE),
     ("correlationid", CLOUD_CORRELATION_ID),
     ("batchid", CLOUD_BATCH_ID),
+    (icecore_schemas::names::KEPT_EVENT, KEPT_EVENT),
 ];
 
 const NAMES_MAX: usize = COLUMNS + ALIASES.len();

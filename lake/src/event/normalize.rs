@@ -10,6 +10,7 @@ mod change;
 mod cloud_event;
 pub(crate) mod content;
 mod inner;
+mod kept;
 mod salvage;
 mod untyped;
 
@@ -71,6 +72,9 @@ pub(crate) fn read<'a>(
     let mut draft = EventDraft::new(raw, &parts.top, &parts.data, cells, columns);
     draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
+    if let Some(text) = draft.kept_text() {
+        return draft.kept(text, context).map(Some);
+    }
     // One form of event after the other is tried, and the first that fits is taken: their order
     // decides about an event that could be two.
     if let Some(call) = draft.call(parts.is_in_call_batch) {
@@ -295,7 +299,7 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         }
         let is_trace = redact::is_trace_type(&event_type);
         self.put(names::TYPE, CellValue::Text(event_type));
-        if self.is_lossy {
+        if self.is_lossy && !self.is_filled(names::PAYLOAD) {
             self.put(names::PAYLOAD, CellValue::Text(Cow::Borrowed(self.raw)));
         }
         if self.has_lone_surrogate {
@@ -310,7 +314,6 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         Ok(EventRow { id, namespace, ts_us, has_batch_id, content, cloud_source, former, is_trace })
     }
 
-    /// A column's text, if it has one.
     fn text(&self, column: usize) -> Option<String> {
         let cell = self.cells.iter().find(|(filled, _)| usize::from(*filled) == column);
         match cell {

@@ -23,6 +23,16 @@ const TYPE_BYTES_MAX: usize = 256;
 /// `meta` of an event whose payload is no text.
 const META_BASE64: &str = r#"{"payloadEncoding":"base64"}"#;
 
+/// Whether events of this type are deliveries.
+pub(crate) fn is_delivery(event_type: &str) -> bool {
+    event_type.strip_prefix(TYPE).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// A delivery that comes again may differ in what the provider notes about sending it.
+pub(crate) fn content(id: &str) -> u64 {
+    xxh3_64(id.as_bytes()).max(1)
+}
+
 /// A delivery whose signature is right.
 #[derive(Clone, Debug)]
 pub struct WebhookDelivery {
@@ -70,8 +80,7 @@ impl WebhookDelivery {
     pub fn decoded(self, namespace: Namespace, ts_us: i64, now_us: i64) -> DecodedBody {
         let body = self.body.clone();
         let rows = self.rows(&namespace, ts_us, now_us);
-        // A delivery that comes again may differ in what the provider notes about sending it.
-        let content = xxh3_64(self.id.as_bytes()).max(1);
+        let content = content(&self.id);
         // A body may look like a CloudEvent: its row is then known as one.
         let text = std::str::from_utf8(&body).ok();
         let key = EventKey { id: stored_key(&namespace, &self.id, None, text), content };

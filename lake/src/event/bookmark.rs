@@ -1,0 +1,37 @@
+//! The form of a bookmark that a change gets whose sender gave it none.
+//!
+//! Four groups of hexadecimal digits, 8-8-8-32: the `seq` in the first two, so that the order of the
+//! texts is the order of the changes, then zeros, then what the event is known by.
+
+/// The bookmark of the change with this `seq` and key.
+#[must_use]
+pub fn minted(seq: u64, id: u128) -> String {
+    format!("{}{id:032x}", start(seq))
+}
+
+/// Whether the change with this `seq` got this bookmark here.
+#[must_use]
+pub fn is_minted(bookmark: &str, seq: u64) -> bool {
+    bookmark.starts_with(&start(seq))
+}
+
+fn start(seq: u64) -> String {
+    format!("{:08x}-{:08x}-{:08x}-", seq >> 32, seq & 0xffff_ffff, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookmarks_sort_like_the_changes() {
+        let seqs = [1, 9, 10, 255, 256, u64::from(u32::MAX), 1 << 32, u64::MAX];
+        let made: Vec<String> = seqs.iter().rev().map(|seq| minted(*seq, u128::MAX - 5)).collect();
+        let mut sorted = made.clone();
+        sorted.sort();
+        sorted.reverse();
+        assert_eq!(made, sorted);
+        assert_eq!(minted(17, 10), "00000000-00000011-00000000-0000000000000000000000000000000a");
+        assert!(is_minted(&minted(17, 10), 17) && !is_minted(&minted(18, 10), 17));
+    }
+}
