@@ -69,7 +69,9 @@ impl From<InvalidAsOf> for SqlError {
 impl From<AsOfError> for SqlError {
     fn from(cause: AsOfError) -> Self {
         match cause {
-            AsOfError::Future { .. } => Self::Invalid(cause.to_string()),
+            AsOfError::Future { .. } | AsOfError::Misdated { .. } => {
+                Self::Invalid(cause.to_string())
+            }
             AsOfError::NoSnapshot { .. }
             | AsOfError::NoneThen { .. }
             | AsOfError::NoReference { .. } => Self::NotFound(cause.to_string()),

@@ -90,3 +90,30 @@ async fn ids_are_forgotten_by_the_time_that_passes() {
     assert_eq!(duplicates(&server, 0..10).await, 0);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_start_with_a_clock_that_was_ahead_a_time_is_refused_until_it_is_right_again() {
+    let late_ms = NOW_MS + 20_000 * DAY_MS;
+    let mut folder = tempfile::tempdir().unwrap();
+    for (n, at_ms) in [(0, NOW_MS), (1, late_ms), (2, NOW_MS + DAY_MS)] {
+        let server = TestServer::start_at(folder, &[], Clock::manual(at_ms)).await;
+        assert_eq!(duplicates(&server, 10 * n..10 * n + 10).await, 0);
+        server.commit("shop.example").await;
+        folder = server.stop().await;
+    }
+    let server = TestServer::start_at(folder, &[], Clock::manual(NOW_MS + 2 * DAY_MS)).await;
+    let asked = async |at_ms: i64| {
+        let request = json!({ "sql": COUNT, "as_of": rfc3339(at_ms) });
+        server.query("shop.example", &request).await
+    };
+    // The table was made in the millisecond before its first snapshot.
+    for at_ms in [NOW_MS + 2, NOW_MS + DAY_MS + 1, NOW_MS + 2 * DAY_MS] {
+        let (status, answer) = asked(at_ms).await;
+        let told = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(status, 400, "{at_ms}: {answer}");
+        assert!(told.contains("is dated 2081-") && told.contains("in the future"), "{told}");
+    }
+    assert_eq!(asked(NOW_MS + 1).await.1["rows"], json!([[10, 10]]));
+    assert_eq!(server.rows("shop.example", COUNT).await, json!([[30, 30]]));
+    server.stop().await;
+}

@@ -12,8 +12,11 @@
 //! - Expiry cuts the log, and keeps some snapshots that are older than what is left of it. A time
 //!   before the log's first entry means the last of these up to the time, one of `main`'s own first.
 //! - A time that is still to come means nothing, whereas the clock of a snapshot's writer may be ahead.
+//! - Where `main` came to a snapshot at a time that is still to come, a clock was wrong then, and the
+//!   entries after it have no times of their own. What was current between the last right entry and now
+//!   is not known, so it is refused.
 
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{SnapshotLog, TableMetadata};
 use icecore_catalog::{ancestors, catalog::AHEAD_MAX_MS};
 use icecore_schemas::as_of::AsOf;
 use std::collections::HashSet;
@@ -50,6 +53,23 @@ pub enum AsOfError {
         /// When it got its first one, as far as it is known.
         first_ms: Option<i64>,
     },
+    /// Snapshots of about then are dated in the future, so it is not known which was current.
+    #[error(
+        "which snapshot table `{table}` had at {} is not known: its snapshot {snapshot} is dated {}, \
+         in the future, because a clock was wrong when it was made; name a snapshot by its id, or omit \
+         the time to read the newest one",
+        written(*asked_ms), written(*dated_ms)
+    )]
+    Misdated {
+        /// The table.
+        table: String,
+        /// The time, ms since 1970.
+        asked_ms: i64,
+        /// The first snapshot that is dated in the future.
+        snapshot: i64,
+        /// When it says that it was made.
+        dated_ms: i64,
+    },
     /// It has no such branch or tag.
     #[error("table `{table}` has no branch or tag `{name}`{}", hint(name))]
     NoReference {
@@ -78,6 +98,10 @@ pub fn resolve(
             .ok_or(AsOfError::NoSnapshot { table, id: *id }),
         AsOf::Time(ms) => {
             check_has_come(*ms, metadata, now_ms)?;
+            if let Some(entry) = metadata.and_then(|table| misdated_after(table, *ms, now_ms)) {
+                let (snapshot, dated_ms) = (entry.snapshot_id, entry.timestamp_ms);
+                return Err(AsOfError::Misdated { table, asked_ms: *ms, snapshot, dated_ms });
+            }
             metadata.and_then(|metadata| current_at(metadata, *ms)).ok_or_else(|| {
                 let first = metadata.and_then(|metadata| metadata.history().first());
                 let first_ms = first.map(|entry| entry.timestamp_ms);
@@ -103,6 +127,17 @@ fn check_has_come(
         return Ok(());
     }
     Err(AsOfError::Future { asked_ms, now_ms })
+}
+
+/// The entry that follows what `main` was at after the last right entry, if it is dated in the future.
+fn misdated_after(metadata: &TableMetadata, ms: i64, now_ms: i64) -> Option<&SnapshotLog> {
+    let log = metadata.history();
+    let last = log.iter().rposition(|entry| entry.timestamp_ms <= ms);
+    if last.is_some_and(|last| log[last].timestamp_ms == ms) {
+        return None;
+    }
+    let next = log.get(last.map_or(0, |last| last + 1))?;
+    (now_ms.saturating_add(AHEAD_MAX_MS) < next.timestamp_ms).then_some(next)
 }
 
 /// The snapshot that `main` was at.

@@ -109,3 +109,22 @@ fn a_table_without_metadata_has_no_point_in_time() {
     assert_eq!(none(&AsOf::Snapshot(1)), "table `t` has no snapshot 1");
     assert!(none(&AsOf::Time(15_001)).contains("in the future"));
 }
+
+#[test]
+fn a_time_after_which_snapshots_are_dated_in_the_future_is_refused() {
+    let late = 90_000_000;
+    let ahead = table(LINE, &[(1_000, 1), (2_000, 2), (NOW_MS + AHEAD_MAX_MS, 3)]);
+    let table = table(
+        &[(1, None, 1_000), (2, Some(1), late), (3, Some(2), late + 1)],
+        &[(1_000, 1), (late, 2), (late + 1, 3)],
+    );
+    for ms in [1_001, NOW_MS, NOW_MS + 100_000] {
+        check(&table, &AsOf::Time(ms), Err("its snapshot 2 is dated 1970-01-02T01:00:00.000Z"));
+    }
+    check(&table, &AsOf::Time(900), Err("no snapshot at"));
+    for (ms, expected) in [(1_000, 1), (late, 2), (late + 1, 3)] {
+        check(&table, &AsOf::Time(ms), Ok(expected));
+    }
+    // A writer's clock may be ahead by so much.
+    check(&ahead, &AsOf::Time(NOW_MS), Ok(2));
+}
