@@ -25,6 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header};
 use source::{FileProgress, InputSource, failed_at, progress_path};
 use std::{
+    fmt,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -82,6 +83,16 @@ struct IngestTotals {
     unsent: u64,
 }
 
+impl fmt::Display for IngestTotals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { received, duplicates, refused, .. } = self;
+        let new = received - duplicates - refused;
+        let (received, duplicates) =
+            (counted(*received, "event"), counted(*duplicates, "duplicate"));
+        write!(f, "{received} sent: {new} new, {duplicates}, {refused} refused")
+    }
+}
+
 /// Part of an input that fits into a request: NDJSON.
 #[derive(Debug, Default)]
 struct InputPart {
@@ -112,15 +123,16 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
     let client = ServerClient::new(config, command.url.as_deref());
     let mut totals = IngestTotals::default();
     for path in source::inputs(&command.files)? {
-        InputSender { client: &client, command }.send_file(&path, &mut totals).await?;
+        let sender = InputSender { client: &client, command };
+        if let Err(cause) = sender.send_file(&path, &mut totals).await {
+            if 0 < totals.received {
+                say(&format!("{totals}, and then it stopped"))?;
+            }
+            return Err(cause);
+        }
     }
-    let IngestTotals { received, duplicates, refused, unsent } = totals;
-    say(&format!(
-        "{} sent: {} new, {}, {refused} refused",
-        counted(received, "event"),
-        received - duplicates - refused,
-        counted(duplicates, "duplicate")
-    ))?;
+    say(&totals.to_string())?;
+    let IngestTotals { refused, unsent, .. } = totals;
     let mut problems = Vec::new();
     if 0 < refused {
         problems.push(format!(

@@ -57,6 +57,19 @@ pub enum BackupError {
     /// The log.
     #[error("look at the log")]
     Wal(#[from] WalError),
+    /// A restore ended in its middle.
+    #[error(
+        "nothing is restored, and `{}` is left behind: remove it, with the warehouse and the database \
+         of this restore, before you restore again",
+        folder.display()
+    )]
+    HalfRestored {
+        /// The data folder.
+        folder: PathBuf,
+        /// Why it ended.
+        #[source]
+        source: Box<BackupError>,
+    },
     /// A restored folder does not open.
     #[error("open what was restored")]
     Start(#[from] StartError),

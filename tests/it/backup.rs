@@ -302,6 +302,28 @@ async fn a_restore_that_was_killed_is_no_data_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_says_what_it_leaves() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..10)).await;
+    server.commit("shop.example").await;
+    let data = server.stop().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (backup, new) = (folder.path().join("b1"), folder.path().join("new"));
+    json_of(&["backup", "create", text(&backup), "--copy", "--data-dir", text(data.path())]);
+    let metastore = backup.join("metastore/icecore.db");
+    let whole = fs::read(&metastore).unwrap();
+    fs::write(&metastore, &whole[..whole.len() - 1]).unwrap();
+    let restore = ["backup", "restore", text(&backup), "--data-dir", text(&new)];
+    let told = refused(&restore);
+    assert!(told.contains("is not what was backed up"), "{told}");
+    assert!(told.contains(&format!("`{}` is left behind: remove it", text(&new))), "{told}");
+    fs::write(&metastore, whole).unwrap();
+    assert!(refused(&restore).contains("not finished"));
+    fs::remove_dir_all(&new).unwrap();
+    json_of(&restore);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_make_no_backup_leaves_nothing_of_one() {
     let guarded = crate::access::Guarded::start().await;
     let sender = json!({ "name": "s", "scopes": ["ingest:mine"] });

@@ -1,6 +1,9 @@
 //! Compressed bodies take the memory that they need, and no more.
 
-use crate::harness::{TestServer, events};
+use crate::{
+    harness::{TestServer, events},
+    process::run,
+};
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
 
@@ -64,5 +67,30 @@ async fn a_body_is_held_against_its_bound_as_it_is_decompressed() {
     plain.push(b' ');
     assert_eq!(send(&server, "gzip", gzip(&plain)).await, 413);
     assert_eq!(send(&server, "zstd", zstd::encode_all(&plain[..], 1).unwrap()).await, 413);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_breaks_off_says_what_was_sent_before() {
+    let server = TestServer::start().await;
+    let lines: String =
+        (0..12_000).map(|n| format!("{{\"id\":\"{n}\",\"type\":\"t\"}}\n")).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.ndjson.gz");
+    let whole = gzip(lines.as_bytes());
+    std::fs::write(&file, &whole[..whole.len() - 20]).unwrap();
+    let ingest = || run(&["ingest", file.to_str().unwrap(), "--url", &server.url], &[], b"");
+    let output = ingest();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        told,
+        "10000 events sent: 10000 new, 0 duplicates, 0 refused, and then it stopped\n"
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("a.ndjson.gz"), "{said}");
+    std::fs::write(&file, &whole).unwrap();
+    let told = String::from_utf8(ingest().stdout).unwrap();
+    assert_eq!(told, "2000 events sent: 2000 new, 0 duplicates, 0 refused\n");
     server.stop().await;
 }

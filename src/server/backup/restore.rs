@@ -62,12 +62,27 @@ pub async fn restore(
     make_data_folder(config)?;
     let mark = config.data_dir.join(RESTORING);
     write_mark(&mark, &backup.id).map_err(failed("write", &mark))?;
-    copy(config, &backup, place).await?;
-    place_metastore(config, &backup, place).await?;
-    finish(config, &backup, now_ms).await?;
-    let removed = fs::remove_file(&mark).and_then(|()| File::open(&config.data_dir)?.sync_all());
-    removed.map_err(failed("remove", &mark))?;
-    Ok(backup)
+    match fill(config, &backup, place, &mark, now_ms).await {
+        Ok(()) => Ok(backup),
+        Err(cause) => Err(BackupError::HalfRestored {
+            folder: config.data_dir.clone(),
+            source: Box::new(cause),
+        }),
+    }
+}
+
+async fn fill(
+    config: &Config,
+    backup: &BackupManifest,
+    place: &BackupPlace,
+    mark: &Path,
+    now_ms: i64,
+) -> Result<(), BackupError> {
+    copy(config, backup, place).await?;
+    place_metastore(config, backup, place).await?;
+    finish(config, backup, now_ms).await?;
+    let removed = fs::remove_file(mark).and_then(|()| File::open(&config.data_dir)?.sync_all());
+    removed.map_err(failed("remove", mark))
 }
 
 /// Refuses a data folder that was not restored to its end.
