@@ -138,7 +138,7 @@ pub enum FlushError {
 }
 
 impl FlushError {
-    /// What the store of the files said, where it is at fault.
+    /// What is wrong with the store of the files, where it is at fault.
     #[must_use]
     pub fn of_storage(&self) -> Option<String> {
         match self {
@@ -165,7 +165,8 @@ impl FlushError {
         match self {
             Self::Write(WriteError::Store(cause)) | Self::Commit(cause) => match cause {
                 CatalogError::Storage { .. } => storage::is_missing(cause),
-                CatalogError::Metastore { .. }
+                CatalogError::WarehouseOutage(_)
+                | CatalogError::Metastore { .. }
                 | CatalogError::Busy(_)
                 | CatalogError::CommitStateUnknown(_) => false,
                 _ => true,

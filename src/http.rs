@@ -24,7 +24,7 @@ pub mod webhooks;
 
 use crate::{
     flush::Flush, http::error::ApiError, ingest::Ingest, maintenance::JobRegistry,
-    owner::LogOwnership, sql::Sql, warehouse::WarehouseState,
+    owner::LogOwnership, sql::Sql,
 };
 use axum::{
     Router,
@@ -95,8 +95,6 @@ pub struct AppParts {
     pub wal: Wal,
     /// Tables.
     pub catalog: Catalog,
-    /// Whether their files can be written.
-    pub warehouse: WarehouseState,
     /// Who is let in.
     pub access: AccessControl,
     /// Time of arrival.

@@ -100,10 +100,10 @@ pub const JOBS: &[JobLine] = &[
     },
     JobLine {
         name: "probe-warehouse",
-        every: Duration::from_secs(5),
+        every: Duration::from_secs(1),
         woken_by: None,
         is_leased: false,
-        about: "tries a warehouse that has not answered yet",
+        about: "looks whether the warehouse is there, tries one that does not answer",
     },
     JobLine {
         name: "look-for-metadata",

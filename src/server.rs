@@ -25,7 +25,7 @@ use crate::{
     sql::{Sql, SqlOptions, slots::SlotsMax},
     store::{self, StoreError},
     tasks::Tasks,
-    warehouse::{ProbeWarehouse, WarehouseState},
+    warehouse::ProbeWarehouse,
 };
 use icecore_catalog::{
     access::AccessControl,
@@ -140,7 +140,7 @@ impl Server {
         let catalog = open_catalog(config, metastore.clone(), &clock)?;
         // Before anything is changed: a folder that was copied by mistake stays as it is.
         stores::check_places(config, &catalog).await?;
-        let warehouse = probe_warehouse(&jobs, &catalog, &ids).await?;
+        probe_warehouse(&jobs, &catalog, &ids).await?;
         let claimed = claim::claim(config, folder, &catalog).await?;
         let owner = claimed.owner.clone();
         let (wal, ingest) =
@@ -175,7 +175,6 @@ impl Server {
             sql,
             wal,
             catalog,
-            warehouse,
             access: access.clone(),
             clock,
             ids,
@@ -261,18 +260,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Starts the job that asks a warehouse which does not answer yet.
+/// Starts the job that asks a warehouse which does not answer, and looks whether it is there.
 async fn probe_warehouse(
     jobs: &JobRegistry,
     catalog: &Catalog,
     ids: &IdGenerator,
-) -> Result<WarehouseState, StartError> {
+) -> Result<(), StartError> {
     let name = format!(".icecore-probe-{}", ids.mint());
-    let (probe, state) = ProbeWarehouse::start(catalog.storage().clone(), name)
+    let probe = ProbeWarehouse::start(catalog.clone(), name)
         .await
         .map_err(|failure| StartError::Warehouse { reason: failure.reason })?;
     jobs.start(probe);
-    Ok(state)
+    Ok(())
 }
 
 /// What an operator looks for first.

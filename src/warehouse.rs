@@ -1,45 +1,20 @@
-//! Whether the warehouse has answered since the start.
+//! Whether the warehouse is there: asked at the start, and while the server runs.
 //!
 //! A store that refuses stops the start: a wrong key does not mend itself. One that does not answer
-//! may come back, so the server starts, takes events into its log, and says that it is not ready.
-//! Its one invariant: once the warehouse has answered it counts as there; what fails later is told
-//! by the commits that fail.
+//! may come back, so the server starts, takes events into its log, and says that it is not ready; so
+//! it does when a running server's warehouse goes. Its one invariant: another folder in the place of
+//! the warehouse is taken for it only if it has the current metadata file of every table.
 
 use crate::tasks::{Job, Progress};
-use icecore_catalog::storage::{Storage, probe::ProbeFailure};
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+use icecore_catalog::{
+    catalog::Catalog, error::CatalogError, location::Location, storage::probe::ProbeFailure,
 };
-use tracing::{info, warn};
 
-/// What is known of the warehouse. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct WarehouseState(Arc<Mutex<Option<String>>>);
-
-impl WarehouseState {
-    /// Fails until the warehouse has answered.
-    ///
-    /// # Errors
-    /// The reason, for an operator.
-    pub fn check(&self) -> Result<(), String> {
-        let reason = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reason.as_ref().map_or(Ok(()), |reason| {
-            Err(format!("the warehouse cannot be used, events wait in the log: {reason}"))
-        })
-    }
-
-    fn set(&self, reason: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-    }
-}
-
-/// Tries a warehouse until it has answered once.
+/// Tries a warehouse that is known not to answer, and looks whether a local one is there.
 #[derive(Debug)]
 pub struct ProbeWarehouse {
-    storage: Storage,
+    catalog: Catalog,
     name: String,
-    state: WarehouseState,
 }
 
 impl ProbeWarehouse {
@@ -47,40 +22,50 @@ impl ProbeWarehouse {
     ///
     /// # Errors
     /// [`ProbeFailure`] of a store that refuses.
-    pub async fn start(
-        storage: Storage,
-        name: String,
-    ) -> Result<(Self, WarehouseState), ProbeFailure> {
-        let state = WarehouseState::default();
-        let probe = Self { storage, name, state: state.clone() };
-        if !probe.storage.is_local()
-            && let Err(failure) = probe.storage.probe(&probe.name).await
+    pub async fn start(catalog: Catalog, name: String) -> Result<Self, ProbeFailure> {
+        let storage = catalog.storage();
+        if !storage.is_local()
+            && let Err(failure) = storage.probe(&name).await
         {
             if failure.is_refusal {
                 return Err(failure);
             }
-            warn!(reason = failure.reason, "the warehouse does not answer yet");
-            state.set(Some(failure.reason));
+            storage.note_outage(Some(failure.reason));
         }
-        Ok((probe, state))
+        Ok(Self { catalog, name })
+    }
+
+    /// Takes the folder that is there now for the warehouse if it has what the tables need.
+    async fn adopt(&self) -> Result<(), CatalogError> {
+        let places = self.catalog.metastore().places().await?;
+        let files = places.iter().filter_map(|place| Location::parse(&place.metadata_location));
+        self.catalog.storage().adopt(&files.collect::<Vec<_>>()).await
     }
 }
 
 impl Job for ProbeWarehouse {
     const NAME: &'static str = "probe-warehouse";
-    type Error = Infallible;
+    type Error = CatalogError;
 
-    async fn tick(&mut self) -> Result<Progress, Infallible> {
-        if self.state.check().is_err() {
-            match self.storage.probe(&self.name).await {
-                Ok(()) => {
-                    info!("the warehouse answers");
-                    self.state.set(None);
-                    return Ok(Progress::Done);
-                }
-                Err(failure) => self.state.set(Some(failure.reason)),
+    async fn tick(&mut self) -> Result<Progress, CatalogError> {
+        let storage = self.catalog.storage();
+        if storage.is_local() {
+            if storage.look().await.is_ok() {
+                return Ok(Progress::Idle);
             }
+            return match self.adopt().await {
+                Ok(()) => Ok(Progress::Done),
+                // What is in the way is noted, and told by `/readyz`.
+                Err(CatalogError::WarehouseOutage(_)) => Ok(Progress::Idle),
+                Err(cause) => Err(cause),
+            };
         }
-        Ok(Progress::Idle)
+        if storage.outage().is_none() {
+            return Ok(Progress::Idle);
+        }
+        let failure = storage.probe(&self.name).await.err();
+        let is_over = failure.is_none();
+        storage.note_outage(failure.map(|failure| failure.reason));
+        Ok(if is_over { Progress::Done } else { Progress::Idle })
     }
 }

@@ -73,6 +73,9 @@ pub enum CatalogError {
         #[source]
         source: object_store::Error,
     },
+    /// The warehouse as a whole is not there, or refuses this server. 503.
+    #[error("{0}")]
+    WarehouseOutage(String),
     /// The metastore failed before anything changed. 503.
     #[error("metastore: {operation}")]
     Metastore {
@@ -103,6 +106,7 @@ impl CatalogError {
         matches!(
             self,
             Self::Storage { source: object_store::Error::Generic { .. }, .. }
+                | Self::WarehouseOutage(_)
                 | Self::Metastore { .. }
                 | Self::Busy(_)
         )
@@ -148,6 +152,7 @@ impl CatalogError {
             Self::Invalid(text) => Self::Invalid(text.clone()),
             Self::LocationForbidden(text) => Self::LocationForbidden(text.clone()),
             Self::Forbidden(text) => Self::Forbidden(text.clone()),
+            Self::WarehouseOutage(reason) => Self::WarehouseOutage(reason.clone()),
             Self::Storage { operation, location, source } => {
                 let cause = source.to_string().into();
                 let source = match source {

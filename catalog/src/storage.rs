@@ -9,6 +9,7 @@ mod deferred;
 mod file_io;
 mod files;
 mod local;
+mod outage;
 pub mod probe;
 pub mod sign;
 mod sts;
@@ -31,7 +32,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -79,6 +80,8 @@ struct StorageInner {
     root: Location,
     place: StorageBackend,
     calls: AtomicU64,
+    /// Why it cannot be used, as the last call found.
+    outage: Mutex<Option<String>>,
     /// Parts of locations that the store does not answer for.
     #[cfg(test)]
     outages: std::sync::Mutex<Vec<String>>,
@@ -104,7 +107,7 @@ impl Storage {
         })?;
         let place = if let Some(key) = root.as_str().strip_prefix("s3://") {
             let bucket = key.split('/').next().unwrap_or(key).to_owned();
-            let store = s3_store(&bucket, s3).map_err(failed("open", root.as_str()))?;
+            let store = s3_store(&bucket, s3).map_err(outage::failed("open", root.as_str()))?;
             StorageBackend::S3 {
                 bucket,
                 store,
@@ -113,7 +116,7 @@ impl Storage {
             }
         } else {
             let disk = LocalDisk::open(&local_path(root.as_str()));
-            StorageBackend::Local(disk.map_err(local_failed("open", root.as_str()))?)
+            StorageBackend::Local(disk.map_err(outage::local_failed("open", root.as_str()))?)
         };
         Ok(Self::of(root, place))
     }
@@ -124,6 +127,7 @@ impl Storage {
                 root,
                 place,
                 calls: AtomicU64::new(0),
+                outage: Mutex::default(),
                 #[cfg(test)]
                 outages: std::sync::Mutex::default(),
             }),
@@ -183,7 +187,7 @@ impl Storage {
         #[cfg(test)]
         if self.inner.outages.lock().unwrap().iter().any(|part| location.as_str().contains(part)) {
             let source = object_store::Error::Generic { store: "test", source: "outage".into() };
-            return Err(failed("reach", location.as_str())(source));
+            return Err(outage::failed("reach", location.as_str())(source));
         }
         Ok(location.to_string())
     }
@@ -200,7 +204,7 @@ impl Storage {
             }
             StorageBackend::S3 { bucket, store, .. } => {
                 let put = store.put(&key(bucket, &location)?, bytes.into()).await;
-                put.map(|_| ()).map_err(failed("write", &location))
+                put.map(|_| ()).map_err(self.failed("write", &location))
             }
         }
     }
@@ -218,8 +222,8 @@ impl Storage {
             }
             StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get(&key(bucket, &location)?).await;
-                let got = got.map_err(failed("read", &location))?;
-                got.bytes().await.map_err(failed("read", &location))
+                let got = got.map_err(self.failed("read", &location))?;
+                got.bytes().await.map_err(self.failed("read", &location))
             }
         }
     }
@@ -243,7 +247,7 @@ impl Storage {
             }
             StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get_range(&key(bucket, &location)?, range).await;
-                got.map_err(failed("read", &location))
+                got.map_err(self.failed("read", &location))
             }
         }
     }
@@ -261,7 +265,7 @@ impl Storage {
             }
             StorageBackend::S3 { bucket, store, .. } => {
                 let head = store.head(&key(bucket, &location)?).await;
-                head.map(|object| object.size).map_err(failed("look at", &location))
+                head.map(|object| object.size).map_err(self.failed("look at", &location))
             }
         }
     }
@@ -289,9 +293,10 @@ impl Storage {
                 self.on_disk("delete", location, |_, path| local::delete(path)).await
             }
             StorageBackend::S3 { bucket, store, .. } => {
-                match store.delete(&key(bucket, &location)?).await {
-                    Err(object_store::Error::NotFound { .. }) => Ok(()),
-                    deleted => deleted.map_err(failed("delete", &location)),
+                let deleted = store.delete(&key(bucket, &location)?).await;
+                match deleted.map_err(self.failed("delete", &location)) {
+                    Err(cause) if is_missing(&cause) => Ok(()),
+                    deleted => deleted,
                 }
             }
         }
@@ -318,7 +323,7 @@ impl Storage {
                     .map_ok(location)
                     .try_collect()
                     .await
-                    .map_err(failed("list", &folder))?;
+                    .map_err(self.failed("list", &folder))?;
                 files.sort();
                 Ok(files)
             }
@@ -382,7 +387,7 @@ impl Storage {
     #[must_use]
     pub fn object_store(&self) -> (url::Url, Arc<dyn ObjectStore>) {
         let (base, store): (String, Arc<dyn ObjectStore>) = match &self.inner.place {
-            StorageBackend::Local(_) => ("file:///".to_owned(), Arc::new(LocalFiles)),
+            StorageBackend::Local(_) => ("file:///".to_owned(), Arc::new(LocalFiles(self.clone()))),
             StorageBackend::S3 { bucket, store, .. } => {
                 (format!("s3://{bucket}"), Arc::clone(store))
             }
@@ -400,24 +405,6 @@ impl Storage {
             StorageBackend::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
             StorageBackend::S3 { bucket, .. } => key(bucket, location.as_str()),
         }
-    }
-
-    /// Runs `work` on a blocking thread; only for a local place.
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        location: String,
-        work: impl FnOnce(&LocalDisk, &Path) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, CatalogError> {
-        let inner = Arc::clone(&self.inner);
-        let path = local_path(&location);
-        let done = tokio::task::spawn_blocking(move || match &inner.place {
-            StorageBackend::Local(disk) => disk.check_links(&path).and_then(|()| work(disk, &path)),
-            StorageBackend::S3 { .. } => Err(std::io::Error::other("not a local place")),
-        });
-        // A thread that ends without an answer panicked or met the end of the process.
-        let answer = done.await.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
-        answer.map_err(local_failed(operation, &location))
     }
 }
 
@@ -465,35 +452,4 @@ fn key(bucket: &str, location: &str) -> Result<Key, CatalogError> {
     path.strip_prefix('/').unwrap_or(path).split('/').try_fold(Key::ROOT, |key, segment| {
         PathPart::parse(segment).map(|part| key.join(part)).map_err(|_| forbidden())
     })
-}
-
-fn failed(
-    operation: &'static str,
-    location: &str,
-) -> impl FnOnce(object_store::Error) -> CatalogError {
-    let location = location.to_owned();
-    move |source| CatalogError::Storage { operation, location, source }
-}
-
-fn local_failed(
-    operation: &'static str,
-    location: &str,
-) -> impl FnOnce(std::io::Error) -> CatalogError {
-    let location = location.to_owned();
-    move |cause| {
-        if local::is_outside(&cause) {
-            return CatalogError::LocationForbidden(location);
-        }
-        if cause.kind() == std::io::ErrorKind::InvalidFilename {
-            return CatalogError::Invalid(format!(
-                "location `{location}` has a name that is too long for a file"
-            ));
-        }
-        let source = if cause.kind() == std::io::ErrorKind::NotFound {
-            object_store::Error::NotFound { path: location.clone(), source: cause.into() }
-        } else {
-            object_store::Error::Generic { store: "local disk", source: cause.into() }
-        };
-        CatalogError::Storage { operation, location, source }
-    }
 }

@@ -39,6 +39,9 @@ pub enum SqlError {
     /// The catalog does not answer now; the same query may succeed later.
     #[error("the catalog does not answer now; try again")]
     Unavailable,
+    /// The warehouse is not there, or a file of it cannot be read now. The text says which.
+    #[error("{0}")]
+    Outage(String),
     /// The server failed.
     #[error("{0}")]
     Internal(String),
@@ -54,7 +57,7 @@ impl SqlError {
             Self::Limit(_) => ErrorCode::QueryLimit,
             Self::NotYet(_) => ErrorCode::NotYet,
             Self::Busy(_) => ErrorCode::TooManyRequests,
-            Self::Unavailable | Self::Withheld(_) => ErrorCode::Unavailable,
+            Self::Unavailable | Self::Withheld(_) | Self::Outage(_) => ErrorCode::Unavailable,
             Self::Internal(_) => ErrorCode::Internal,
         }
     }

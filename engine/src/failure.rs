@@ -2,7 +2,7 @@
 
 pub mod wording;
 
-use crate::error::SqlError;
+use crate::{error::SqlError, file_failure};
 use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};
 use wording::{cannot_run, in_other_words, in_sql, is_of_the_engine};
@@ -125,6 +125,9 @@ fn without_debug(reason: &str) -> String {
 
 fn internal(cause: &DataFusionError) -> SqlError {
     tracing::error!(error = cause as &dyn std::error::Error, "a query failed");
+    if let Some(error) = file_failure::of(cause) {
+        return error;
+    }
     SqlError::Internal("the query failed inside the server".to_owned())
 }
 

@@ -22,6 +22,7 @@ pub mod draws;
 pub mod error;
 pub mod failure;
 pub mod field_ids;
+mod file_failure;
 pub mod filters;
 pub mod floats;
 pub mod frames;

@@ -5,7 +5,7 @@
 use crate::{
     deletes::{self, DeletedByFile},
     error::SqlError,
-    filters,
+    file_failure, filters,
 };
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::{common::ScalarValue, error::DataFusionError, logical_expr::Expr};
@@ -147,7 +147,8 @@ pub(super) fn failure(cause: &ScanError) -> SqlError {
 /// The error for files of ours that do not read; the log has the reason.
 pub(super) fn unreadable(cause: &(dyn std::error::Error + 'static)) -> SqlError {
     tracing::error!(error = cause, "cannot read the files of a snapshot");
-    SqlError::Internal("the snapshot's files cannot be read".to_owned())
+    file_failure::of(cause)
+        .unwrap_or_else(|| SqlError::Internal("the snapshot's files cannot be read".to_owned()))
 }
 
 /// An Iceberg value as DataFusion's; none for types that are not pruned on.

@@ -131,7 +131,7 @@ impl From<&FlushError> for ApiError {
         let told = match (cause.is_lasting(), cause.of_storage()) {
             (true, _) => cause.told(),
             (false, Some(reason)) => {
-                format!("the commit failed because the warehouse answered {reason}")
+                format!("the commit failed because {reason}")
             }
             (false, None) => "the commit failed".to_owned(),
         };
@@ -159,6 +159,9 @@ impl From<CatalogError> for ApiError {
                 Self::new(ErrorCode::InvalidRequest, cause.to_string())
             }
             CatalogError::Forbidden(_) => Self::new(ErrorCode::Forbidden, cause.to_string()),
+            CatalogError::WarehouseOutage(_) => {
+                Self::new(ErrorCode::Unavailable, cause.to_string())
+            }
             _ if cause.is_temporary() => {
                 error!(error = &cause as &dyn std::error::Error, "the catalog does not answer");
                 Self::new(

@@ -31,9 +31,9 @@ pub async fn healthz() -> &'static str {
 /// that events are taken into, and nothing else is in the way.
 ///
 /// # Errors
-/// 503 until the warehouse has answered, while the owner's list of what is in the way has anything,
-/// while the log has no room or its last write failed, and for a server whose log events are not
-/// taken into: its queries and its catalog go on. Who may not know of every namespace learns in a
+/// 503 while the warehouse does not answer or is not there, while the owner's list of what is in the
+/// way has anything, while the log has no room or its last write failed, and for a server whose log
+/// events are not taken into: its queries and its catalog go on. Who may not know of every namespace learns in a
 /// word what it is about.
 pub async fn readyz(
     State(app): State<AppState>,
@@ -69,7 +69,10 @@ fn check_ready(app: &AppState) -> Result<(), NotReady> {
         return Err(NotReady { about: app.owner.obstacle_topics(), text: told.join("; ") });
     }
     app.owner.check().map_err(|owner| not("owner", owner.to_string()))?;
-    app.warehouse.check().map_err(|text| not("warehouse", text))?;
+    if let Some(reason) = app.catalog.storage().outage() {
+        let text = format!("the warehouse cannot be used, events wait in the log: {reason}");
+        return Err(not("warehouse", text));
+    }
     app.wal.check_writable().map_err(|full| {
         not("log", format!("the server cannot take events, queries still work: {full}"))
     })?;

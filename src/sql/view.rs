@@ -266,8 +266,9 @@ fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
 
 fn internal(cause: &CatalogError) -> SqlError {
     tracing::error!(error = cause as &dyn std::error::Error, "cannot read a consistent view");
-    if cause.is_temporary() {
-        return SqlError::Unavailable;
+    match cause {
+        CatalogError::WarehouseOutage(reason) => SqlError::Outage(reason.clone()),
+        _ if cause.is_temporary() => SqlError::Unavailable,
+        _ => SqlError::Internal("the catalog does not answer".to_owned()),
     }
-    SqlError::Internal("the catalog does not answer".to_owned())
 }

@@ -31,6 +31,7 @@ mod messages;
 mod moved;
 mod namespaces;
 mod openapi;
+mod outages;
 mod own_tables;
 mod owner;
 mod parquet;

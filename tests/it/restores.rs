@@ -150,7 +150,7 @@ async fn commit(server: &Process) {
     assert_eq!(http.post(url).json(&json!({})).send().await.unwrap().status(), 200);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let (from, to) = {

@@ -59,7 +59,6 @@ const MAY_USE: MayUse = &[
             "wal",
             "table",
             "owner",
-            "warehouse",
             "clock",
             "ids",
             "tasks",

@@ -106,6 +106,7 @@ impl From<CatalogError> for RestError {
                 (StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException")
             }
             CatalogError::Storage { .. }
+            | CatalogError::WarehouseOutage(_)
             | CatalogError::Metastore { .. }
             | CatalogError::Busy(_)
             | CatalogError::Iceberg { .. } => match error.is_temporary() {
@@ -122,6 +123,7 @@ impl From<CatalogError> for RestError {
             "a catalog request failed"
         );
         let message = match status {
+            _ if matches!(error, CatalogError::WarehouseOutage(_)) => &error.to_string(),
             StatusCode::SERVICE_UNAVAILABLE => "the catalog is not available now, try again",
             _ if matches!(error, CatalogError::CommitStateUnknown(_)) => {
                 "the outcome of the commit is unknown: load the table to find out"

@@ -2,8 +2,9 @@
 //!
 //! The store of the `object_store` crate goes by URLs: it drops tabs from a name and refuses one that
 //! ends in `#1`. Here a path is the file's own, with every byte encoded that a path must not have.
-//! Its one invariant: the file that is read is the one whose location was checked.
+//! Where the warehouse is not there, that is the error, and not that its file is missing. Its one invariant: the file that is read is the one whose location was checked.
 
+use super::Storage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -22,8 +23,26 @@ use std::{
 };
 
 /// Local files, to read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LocalFiles;
+#[derive(Clone, Debug)]
+pub(super) struct LocalFiles(pub(super) Storage);
+
+impl LocalFiles {
+    /// Does what blocks on a thread for it.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = tokio::task::spawn_blocking(work).await;
+        let failed = match done.map_err(|source| Error::JoinError { source })? {
+            Ok(done) => return Ok(done),
+            Err(failed) => failed,
+        };
+        match self.0.look().await {
+            Err(outage) => Err(Error::Generic { store: "local disk", source: outage.into() }),
+            Ok(()) => Err(failed),
+        }
+    }
+}
 
 /// What the store calls a file.
 pub(super) fn object_path(file: &Path) -> Key {
@@ -36,18 +55,14 @@ fn file_of(path: &Key) -> PathBuf {
     PathBuf::from(format!("/{decoded}"))
 }
 
-/// Does what blocks on a thread for it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|source| Error::JoinError { source })?
-}
-
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
     let path = path.display().to_string();
     move |cause| match cause.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => {
             Error::NotFound { path: path.clone(), source: cause.into() }
+        }
+        ErrorKind::PermissionDenied => {
+            Error::PermissionDenied { path: path.clone(), source: cause.into() }
         }
         _ => Error::Generic { store: "local disk", source: cause.into() },
     }
@@ -70,7 +85,7 @@ impl fmt::Display for LocalFiles {
 impl ObjectStore for LocalFiles {
     async fn get_opts(&self, location: &Key, options: GetOptions) -> Result<GetResult> {
         let location = location.clone();
-        blocking(move || {
+        self.read(move || {
             let path = file_of(&location);
             let file = File::open(&path).map_err(failed(&path))?;
             let metadata = file.metadata().map_err(failed(&path))?;
@@ -98,7 +113,7 @@ impl ObjectStore for LocalFiles {
 
     async fn get_ranges(&self, location: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let (path, ranges) = (file_of(location), ranges.to_vec());
-        blocking(move || {
+        self.read(move || {
             let mut file = File::open(&path).map_err(failed(&path))?;
             let read = |range| read_range(&mut file, range).map_err(failed(&path));
             ranges.iter().map(read).collect()

@@ -2,13 +2,15 @@
 //! for all files of a commit).
 //!
 //! Every function blocks; callers run them on blocking threads. A file has its name only once all
-//! its bytes are on the disk.
+//! its bytes are on the disk. A folder that took the place of the root, such as a mount point whose
+//! disk is not mounted, is not the root.
 
 use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File},
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -32,6 +34,36 @@ pub(super) fn is_outside(cause: &std::io::Error) -> bool {
     cause.get_ref().is_some_and(|cause| cause.is::<OutsideLink>())
 }
 
+/// The folder of the warehouse is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("the warehouse `file://{}` {reason}; mount or restore it, no restart is needed", root.display())]
+struct MissingRoot {
+    root: PathBuf,
+    reason: String,
+}
+
+/// The text of an error that says that the root is not there.
+pub(super) fn missing_root(cause: &std::io::Error) -> Option<String> {
+    Some(cause.get_ref()?.downcast_ref::<MissingRoot>()?.to_string())
+}
+
+/// A folder as the system knows it, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FolderId {
+    device: u64,
+    inode: u64,
+}
+
+impl FolderId {
+    fn of(folder: &Path) -> std::io::Result<Self> {
+        let found = fs::metadata(folder)?;
+        if !found.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { device: found.dev(), inode: found.ino() })
+    }
+}
+
 fn is_link(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|found| found.is_symlink())
 }
@@ -42,6 +74,8 @@ pub(super) struct LocalDisk {
     root: PathBuf,
     /// The root without links.
     real_root: PathBuf,
+    /// The folder that is the root; another one takes its place only by [`LocalDisk::adopt`].
+    known: Mutex<FolderId>,
     /// Folders whose own directory entries are known to be on the disk. Only having seen a folder
     /// is not enough: another writer may have made it a moment ago, without its fsync yet.
     durable: Mutex<HashSet<PathBuf>>,
@@ -55,7 +89,46 @@ impl LocalDisk {
         let syncs = AtomicU64::new(0);
         make_durable(&unknown(&known.map(Path::to_owned).collect(), &[root]), &syncs)?;
         let durable = Mutex::new(HashSet::from([root.to_owned()]));
-        Ok(Self { root: root.to_owned(), real_root: root.canonicalize()?, durable, syncs })
+        let (real_root, known) = (root.canonicalize()?, Mutex::new(FolderId::of(root)?));
+        Ok(Self { root: root.to_owned(), real_root, known, durable, syncs })
+    }
+
+    /// Fails where the root is not there, or another folder is in its place.
+    pub(super) fn check_root(&self) -> std::io::Result<()> {
+        match FolderId::of(&self.root) {
+            Ok(found) if found == *self.known() => Ok(()),
+            Ok(_) => Err(self.missing("is not there: another folder is in its place".to_owned())),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                Err(self.missing("is not there: its folder does not exist".to_owned()))
+            }
+            Err(cause) => Err(self.missing(format!("cannot be reached: {cause}"))),
+        }
+    }
+
+    /// Takes the folder that is in the place of the root now for the root if it has all `files`:
+    /// one that was restored from a copy, or mounted under another number.
+    pub(super) fn adopt(&self, files: &[PathBuf]) -> std::io::Result<()> {
+        let Ok(found) = FolderId::of(&self.root) else { return self.check_root() };
+        if found == *self.known() {
+            return Ok(());
+        }
+        if let Some(file) = files.iter().find(|file| !file.is_file()) {
+            return Err(self.missing(format!(
+                "is not there: another folder is in its place, without `{}`",
+                file.display()
+            )));
+        }
+        self.durable().retain(|folder| *folder == self.root);
+        *self.known() = found;
+        Ok(())
+    }
+
+    fn missing(&self, reason: String) -> std::io::Error {
+        std::io::Error::other(MissingRoot { root: self.root.clone(), reason })
+    }
+
+    fn known(&self) -> MutexGuard<'_, FolderId> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many files and folders were synced.
@@ -109,13 +182,15 @@ impl LocalDisk {
     /// Writes a whole file whose bytes are durable on return; its name is with [`LocalDisk::sync_folders`].
     pub(super) fn write_deferred(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let folder = self.folder(path);
-        self.make_folders(&[folder])?;
-        match write_into(folder, path, bytes, &self.syncs) {
+        let write = || {
+            self.make_folders(&[folder])?;
+            write_into(folder, path, bytes, &self.syncs)
+        };
+        match write() {
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
-                // Somebody removed the folder after it was remembered.
+                // Somebody removed a folder after it was remembered.
                 self.durable().retain(|folder| *folder == self.root);
-                self.make_folders(&[folder])?;
-                write_into(folder, path, bytes, &self.syncs)
+                write()
             }
             result => result,
         }

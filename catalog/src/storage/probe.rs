@@ -47,17 +47,39 @@ impl Storage {
     }
 }
 
-/// What the store said when a call failed: its status and code where it gave them, else the last
-/// cause. None where no file of the warehouse was at fault.
+/// What is wrong with the store of files, as a sentence: that it is not there, or its status and code
+/// where it gave them, else the last cause. None where no file of the warehouse was at fault.
 #[must_use]
 pub fn answer_of_store(cause: &CatalogError) -> Option<String> {
-    matches!(cause, CatalogError::Storage { .. }).then(|| explain(cause).0)
+    match cause {
+        CatalogError::Storage { .. } => {
+            Some(format!("the warehouse answered {}", explain(cause).0))
+        }
+        CatalogError::WarehouseOutage(reason) => Some(reason.clone()),
+        _ => None,
+    }
 }
 
-/// The store's status and code where it gave one, else the last cause; and whether it refused.
-fn explain(cause: &CatalogError) -> (String, bool) {
+/// That the warehouse is not there or refuses, where that is why something failed.
+#[must_use]
+pub fn outage(cause: &(dyn Error + 'static)) -> Option<String> {
+    let chain = std::iter::successors(Some(cause), |cause| (*cause).source());
+    chain.filter_map(|cause| cause.downcast_ref()).find_map(|cause| match cause {
+        CatalogError::WarehouseOutage(reason) => Some(reason.clone()),
+        _ => None,
+    })
+}
+
+/// The store's status and code where it gave one, else the last cause.
+#[must_use]
+pub fn answer(cause: &(dyn Error + 'static)) -> String {
+    explain(cause).0
+}
+
+/// The same, and whether it refused.
+fn explain(cause: &(dyn Error + 'static)) -> (String, bool) {
     let mut text = cause.to_string();
-    let mut next = cause.source();
+    let mut next = Some(cause);
     while let Some(source) = next {
         text = source.to_string();
         if let Some(code) = between(&text, "<Code>", "</Code>") {

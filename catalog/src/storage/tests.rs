@@ -51,9 +51,13 @@ async fn a_folder_that_was_removed_is_made_again() {
     let (folder, storage) = open();
     let location = format!("{}/t/data/a", storage.root());
     storage.put(&location, Bytes::from_static(b"x")).await.unwrap();
-    std::fs::remove_dir_all(folder.path().join("made/on/open/t")).unwrap();
-    storage.put(&location, Bytes::from_static(b"y")).await.unwrap();
-    assert_eq!(&storage.get(&location).await.unwrap()[..], b"y");
+    // Its own folder is remembered, or only one above it.
+    for name in ["data/a", "data/new/a"] {
+        std::fs::remove_dir_all(folder.path().join("made/on/open/t")).unwrap();
+        let location = format!("{}/t/{name}", storage.root());
+        storage.put(&location, Bytes::from_static(b"y")).await.unwrap();
+        assert_eq!(&storage.get(&location).await.unwrap()[..], b"y");
+    }
 }
 
 #[tokio::test]
@@ -295,4 +299,34 @@ async fn a_file_of_any_name_is_the_one_that_every_reader_opens() {
         }
         assert_eq!(storage.list(storage.root()).await.unwrap(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_store_that_refuses_is_an_outage_and_a_missing_object_is_none() {
+    let storage = Storage::bucket_in_memory("s3://lake/tables");
+    let status = |text: &str, code: &str| {
+        let body = format!("<Error><Code>{code}</Code></Error>");
+        format!("Server returned non-2xx status code: {text}: {body}").into()
+    };
+    let path = || "tables/a".to_owned();
+    let missing = |source| object_store::Error::NotFound { path: path(), source };
+    let denied = |source| object_store::Error::PermissionDenied { path: path(), source };
+    let check = |cause: object_store::Error, expected: Option<&str>| {
+        let failed = storage.failed("read", "s3://lake/tables/a")(cause);
+        assert_eq!(is_missing(&failed), expected.is_none());
+        assert_eq!(failed.is_temporary(), expected.is_some());
+        assert_eq!(storage.outage().as_deref(), expected);
+        storage.note_outage(None);
+    };
+    check(missing(status("404 Not Found", "NoSuchKey")), None);
+    check(
+        missing(status("404 Not Found", "NoSuchBucket")),
+        Some("the warehouse `s3://lake/tables` is not there: 404 Not Found NoSuchBucket"),
+    );
+    check(
+        denied(status("403 Forbidden", "InvalidAccessKeyId")),
+        Some(
+            "the warehouse `s3://lake/tables` refuses this server: 403 Forbidden InvalidAccessKeyId",
+        ),
+    );
 }

@@ -1,0 +1,163 @@
+//! What a failed call says of the warehouse: a file at fault, or the warehouse as a whole.
+//!
+//! A local folder is gone when it is not there, or another folder is in its place; a store is when
+//! it does not know the bucket or refuses this server. Its one invariant: no file is read, written
+//! or deleted in a folder that is not the warehouse, and none of it counts as missing then.
+
+use super::{Storage, StorageBackend, local, local::LocalDisk, local_path, probe};
+use crate::{error::CatalogError, location::Location};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+};
+
+/// What a store calls a bucket that it does not have; the status alone is that of a missing file.
+const NO_BUCKET: &str = "NoSuchBucket";
+
+impl Storage {
+    /// Why the warehouse cannot be used, as the last call found; none where nothing is known to be
+    /// wrong.
+    #[must_use]
+    pub fn outage(&self) -> Option<String> {
+        self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that the warehouse cannot be used, or, with none, that it can be again.
+    pub fn note_outage(&self, reason: Option<String>) {
+        let mut noted = self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*noted, &reason) {
+            (None, Some(reason)) => tracing::warn!("{reason}"),
+            (Some(_), None) => tracing::info!(warehouse = self.root(), "the warehouse answers"),
+            _ => (),
+        }
+        *noted = reason;
+    }
+
+    /// Looks whether a local warehouse is there. A store is not asked.
+    ///
+    /// # Errors
+    /// [`CatalogError::WarehouseOutage`].
+    pub async fn look(&self) -> Result<(), CatalogError> {
+        match self.inner.place {
+            StorageBackend::Local(_) => {
+                self.on_disk("look at", self.root().to_owned(), |_, _| Ok(())).await
+            }
+            StorageBackend::S3 { .. } => Ok(()),
+        }
+    }
+
+    /// As [`Storage::look`], and a folder that took the warehouse's place is the warehouse from now
+    /// on if it has all `files`, which are the newest that are known.
+    ///
+    /// # Errors
+    /// [`CatalogError::WarehouseOutage`].
+    pub async fn adopt(&self, files: &[Location]) -> Result<(), CatalogError> {
+        let files: Vec<PathBuf> = files.iter().map(|file| local_path(file.as_str())).collect();
+        let adopt = move |disk: &LocalDisk| disk.adopt(&files);
+        self.blocking("look at", self.root(), adopt).await
+    }
+
+    /// Runs `work` on a blocking thread; only for a local place.
+    pub(super) async fn on_disk<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        location: String,
+        work: impl FnOnce(&LocalDisk, &Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let path = local_path(&location);
+        let guarded = move |disk: &LocalDisk| {
+            disk.check_root()?;
+            let done = disk.check_links(&path).and_then(|()| work(disk, &path));
+            // What was done in a folder that is not the root any more does not count.
+            disk.check_root()?;
+            done
+        };
+        self.blocking(operation, &location, guarded).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        location: &str,
+        work: impl FnOnce(&LocalDisk) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let inner = Arc::clone(&self.inner);
+        let done = tokio::task::spawn_blocking(move || match &inner.place {
+            StorageBackend::Local(disk) => work(disk),
+            StorageBackend::S3 { .. } => Err(io::Error::other("not a local place")),
+        });
+        // A thread that ends without an answer panicked or met the end of the process.
+        let answer = done.await.unwrap_or_else(|ended| Err(io::Error::other(ended)));
+        let answer = answer.map_err(local_failed(operation, location));
+        self.note_outage(match &answer {
+            Err(CatalogError::WarehouseOutage(reason)) => Some(reason.clone()),
+            _ => None,
+        });
+        answer
+    }
+
+    /// What a failed call to the store of files means. That it refuses is noted.
+    pub(super) fn failed<'a>(
+        &'a self,
+        operation: &'static str,
+        location: &'a str,
+    ) -> impl FnOnce(object_store::Error) -> CatalogError + 'a {
+        move |source| match self.refusal(&source) {
+            Some(reason) => {
+                self.note_outage(Some(reason.clone()));
+                CatalogError::WarehouseOutage(reason)
+            }
+            None => failed(operation, location)(source),
+        }
+    }
+
+    /// What the store said where it refuses this server or does not have the bucket.
+    fn refusal(&self, cause: &object_store::Error) -> Option<String> {
+        let what = match cause {
+            object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. } => "refuses this server",
+            object_store::Error::NotFound { source, .. }
+                if source.to_string().contains(NO_BUCKET) =>
+            {
+                "is not there"
+            }
+            _ => return None,
+        };
+        Some(format!("the warehouse `{}` {what}: {}", self.root(), probe::answer(cause)))
+    }
+}
+
+pub(super) fn failed(
+    operation: &'static str,
+    location: &str,
+) -> impl FnOnce(object_store::Error) -> CatalogError + use<> {
+    let location = location.to_owned();
+    move |source| CatalogError::Storage { operation, location, source }
+}
+
+pub(super) fn local_failed(
+    operation: &'static str,
+    location: &str,
+) -> impl FnOnce(io::Error) -> CatalogError + use<> {
+    let location = location.to_owned();
+    move |cause| {
+        if let Some(reason) = local::missing_root(&cause) {
+            return CatalogError::WarehouseOutage(reason);
+        }
+        if local::is_outside(&cause) {
+            return CatalogError::LocationForbidden(location);
+        }
+        if cause.kind() == io::ErrorKind::InvalidFilename {
+            return CatalogError::Invalid(format!(
+                "location `{location}` has a name that is too long for a file"
+            ));
+        }
+        let source = if cause.kind() == io::ErrorKind::NotFound {
+            object_store::Error::NotFound { path: location.clone(), source: cause.into() }
+        } else {
+            object_store::Error::Generic { store: "local disk", source: cause.into() }
+        };
+        CatalogError::Storage { operation, location, source }
+    }
+}

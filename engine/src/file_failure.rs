@@ -1,0 +1,67 @@
+//! What it means for the one who asked that a file of the warehouse does not read.
+
+use crate::error::SqlError;
+use icecore_catalog::storage::probe;
+use std::error::Error;
+
+/// What the reader of data files says before a file's path and why its footer does not read.
+const FOOTER: &str = "Failed to fetch metadata for file ";
+/// What it says before the store's answer, and how that begins where the file is missing.
+const STORE: &str = "Object Store error: ";
+const NOT_FOUND: &str = "Object at location ";
+/// What the text of an outage begins with.
+const OUTAGE: &str = "the warehouse `";
+
+/// The error to answer with, where the store of files is at fault: the warehouse is not there, or a
+/// file of it is missing or cannot be had.
+pub(super) fn of(cause: &(dyn Error + 'static)) -> Option<SqlError> {
+    let chain = || std::iter::successors(Some(cause), |cause| (*cause).source());
+    probe::outage(cause)
+        .map(SqlError::Outage)
+        .or_else(|| chain().find_map(|cause| cause.downcast_ref()).map(of_store))
+        .or_else(|| chain().find_map(|cause| of_footer(&cause.to_string())))
+}
+
+/// The error of a data file whose footer does not read, which its reader hands on as text.
+fn of_footer(text: &str) -> Option<SqlError> {
+    let (_, rest) = text.split_once(FOOTER)?;
+    let (path, cause) = rest.split_once(": ")?;
+    if let Some(at) = cause.find(OUTAGE) {
+        return Some(SqlError::Outage(cause[at..].to_owned()));
+    }
+    Some(match cause.strip_prefix(STORE) {
+        Some(answer) => {
+            match answer.strip_prefix(NOT_FOUND).and_then(|it| it.split_once(" not found")) {
+                Some((path, _)) => missing(path),
+                None => SqlError::Outage(format!(
+                    "file `{path}` of the table cannot be read now: {answer}"
+                )),
+            }
+        }
+        None => SqlError::Unreadable(format!(
+            "file `{path}` of the table is damaged ({cause}): restore the file, or roll back to an \
+             earlier snapshot"
+        )),
+    })
+}
+
+fn missing(path: &str) -> SqlError {
+    SqlError::Unreadable(format!(
+        "file `{path}` of the table is not there: restore the file, or roll back to an earlier \
+         snapshot"
+    ))
+}
+
+fn of_store(cause: &object_store::Error) -> SqlError {
+    let answer = probe::answer(cause);
+    match cause {
+        object_store::Error::NotFound { path, .. } => missing(path),
+        object_store::Error::PermissionDenied { path, .. }
+        | object_store::Error::Unauthenticated { path, .. } => SqlError::Outage(format!(
+            "the warehouse does not let this server read `{path}`: {answer}"
+        )),
+        _ => SqlError::Outage(format!(
+            "a file of the table cannot be read now, try again: the warehouse answered {answer}"
+        )),
+    }
+}
