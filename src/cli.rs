@@ -364,7 +364,12 @@ fn remark(text: &str) {
 
 /// Writes an error and its causes to stderr.
 fn complain(problem: &dyn std::error::Error) {
-    let mut text = format!("icecore: {problem}");
+    remark(&format!("icecore: {}", with_causes(problem)));
+}
+
+/// An error with what caused it, as one sentence.
+fn with_causes(problem: &dyn std::error::Error) -> String {
+    let mut text = problem.to_string();
     let mut cause = problem.source();
     while let Some(next) = cause {
         let next_text = next.to_string();
@@ -375,5 +380,5 @@ fn complain(problem: &dyn std::error::Error) {
         }
         cause = next.source();
     }
-    remark(&text);
+    text
 }

@@ -7,6 +7,7 @@ mod look;
 mod lost_ids;
 pub mod moved;
 mod reserve;
+pub mod stopped;
 pub mod stores;
 
 use crate::{
@@ -33,6 +34,7 @@ use icecore_catalog::{
     catalog::Catalog,
     error::CatalogError,
     metastore::Metastore,
+    relocate,
     storage::{Storage, access::FileAccess as StorageAccess},
 };
 use icecore_lake::{
@@ -95,6 +97,18 @@ pub enum StartError {
     /// The data folder is not whole.
     #[error("{0}")]
     Unfinished(String),
+    /// The log folder does not say which log it has.
+    #[error(
+        "`{}` is damaged and does not say which log this is: restore this file{}",
+        path.display(),
+        log.map_or_else(String::new, |log| format!(", or write this line into it: {log}"))
+    )]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// Which log was there when it was noted last.
+        log: Option<uuid::Uuid>,
+    },
     /// The log or the id index does not open.
     #[error("open the log")]
     Wal(#[from] WalError),
@@ -137,7 +151,7 @@ impl Server {
         let metastore =
             reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
         let access = open_access(config, &metastore, &clock);
-        let catalog = open_catalog(config, metastore.clone(), &clock)?;
+        let catalog = open_catalog(config, metastore.clone(), &clock).await?;
         // Before anything is changed: a folder that was copied by mistake stays as it is.
         stores::check_places(config, &catalog).await?;
         probe_warehouse(&jobs, &catalog, &ids).await?;
@@ -321,12 +335,25 @@ pub async fn open_metastore(config: &Config) -> Result<Metastore, CatalogError> 
     Ok(metastore)
 }
 
-fn open_catalog(
+/// The warehouse, under the name that its tables have for it. A folder with two names, such as by a
+/// symbolic link, is one warehouse.
+async fn open_storage(config: &Config, metastore: &Metastore) -> Result<Storage, CatalogError> {
+    let storage = Storage::open(&config.warehouse, &config.s3)?;
+    match relocate::moved(metastore, &storage).await? {
+        Some(moved) if moved.is_one_folder() => {
+            info!("the warehouse `{}` is `{}`, as its tables call it", moved.to, moved.from);
+            Storage::open(moved.from.as_str(), &config.s3)
+        }
+        _ => Ok(storage),
+    }
+}
+
+async fn open_catalog(
     config: &Config,
     metastore: Metastore,
     clock: &Clock,
 ) -> Result<Catalog, CatalogError> {
-    let storage = Storage::open(&config.warehouse, &config.s3)?;
+    let storage = open_storage(config, &metastore).await?;
     if *storage.access() == StorageAccess::StaticKeys && config.s3.access_key_id.is_some() {
         warn!(
             "catalog clients get the configured S3 keys with all their rights; storage.role_arn or \

@@ -11,7 +11,7 @@ mod needed;
 mod place;
 
 pub use needed::needed;
-pub use place::{MovedWarehouse, moved};
+pub use place::{MovedWarehouse, elsewhere, moved};
 
 use crate::{
     error::CatalogError,

@@ -145,6 +145,12 @@ pub enum WalError {
         /// Which table, and what is wrong with it.
         reason: String,
     },
+    /// The file that says which log this is says nothing.
+    #[error("`{}` is damaged and does not say which log this is: restore this file", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process has the log open.
     #[error("the log in `{}` is open in {}: stop that server first, or name another --data-dir",
         path.display(), process_name(*process))]

@@ -3,13 +3,13 @@
 //! Each check says one line. Nothing is changed: files that are made to try something are removed.
 
 use crate::{
-    cli::{CliError, client::ServerClient, say},
+    cli::{CliError, client::ServerClient, say, with_causes},
     config::{Config, MetastoreUrl},
-    server,
+    server::{self, StartError},
 };
 use clap::Args;
 use icecore_catalog::storage::Storage;
-use icecore_lake::{clock::Clock, ids::IdGenerator};
+use icecore_lake::{clock::Clock, ids::IdGenerator, wal::WalError};
 use icecore_schemas::version::Version;
 use reqwest::Method;
 use serde_json::json;
@@ -47,15 +47,23 @@ struct DoctorFinding {
 /// [`CliError::Refused`] when something is in the way.
 pub async fn run(config: &Config, command: &DoctorCommand) -> Result<(), CliError> {
     let ids = IdGenerator::new(Clock::system());
-    let findings = [
-        DoctorFinding { check: "settings", outcome: settings(config) },
-        DoctorFinding { check: "clock", outcome: clock() },
+    let places = [
         DoctorFinding { check: "data folder", outcome: data_folder(config, &ids) },
         DoctorFinding { check: "disk", outcome: disk(config) },
         DoctorFinding { check: "metastore", outcome: metastore(config).await },
         DoctorFinding { check: "warehouse", outcome: warehouse(config, &ids).await },
-        DoctorFinding { check: "address", outcome: address(config).await },
     ];
+    let stores = match places.iter().all(|finding| finding.outcome.is_ok()) {
+        true => stores(config).await,
+        false => Ok("not compared, because one of them cannot be used".to_owned()),
+    };
+    let mut findings = vec![
+        DoctorFinding { check: "settings", outcome: settings(config) },
+        DoctorFinding { check: "clock", outcome: clock() },
+    ];
+    findings.extend(places);
+    findings.push(DoctorFinding { check: "stores", outcome: stores });
+    findings.push(DoctorFinding { check: "address", outcome: address(config).await });
     let failed = findings.iter().filter(|finding| finding.outcome.is_err()).count();
     if command.json {
         let checks: Vec<_> = findings
@@ -107,11 +115,16 @@ fn data_folder(config: &Config, ids: &IdGenerator) -> Result<String, String> {
         return Err(format!("`{shown}` is a file, not a folder; name another with --data-dir"));
     }
     server::backup::restore::check_finished(folder).map_err(|cause| cause.to_string())?;
+    try_to_write(folder, ids)?;
+    Ok(if folder.is_dir() { format!("{shown}") } else { format!("{shown}, will be created") })
+}
+
+/// Tries the folder, or the nearest one above that is there.
+fn try_to_write(folder: &Path, ids: &IdGenerator) -> Result<(), String> {
     let place = existing(folder);
     let probe = place.join(format!(".icecore-probe-{}", ids.mint()));
     let tried = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));
-    tried.map_err(|cause| format!("`{}` cannot be written: {cause}", place.display()))?;
-    Ok(if folder.is_dir() { format!("{shown}") } else { format!("{shown}, will be created") })
+    tried.map_err(|cause| format!("`{}` cannot be written: {cause}", place.display()))
 }
 
 /// The log makes a segment first, and leaves a share of its disk to those who drain it.
@@ -151,6 +164,7 @@ async fn warehouse(config: &Config, ids: &IdGenerator) -> Result<String, String>
     if let Some(folder) = config.warehouse.strip_prefix("file://")
         && !Path::new(folder).exists()
     {
+        try_to_write(Path::new(folder), ids)?;
         return Ok(format!("{}, will be created", config.warehouse));
     }
     let storage = Storage::open(&config.warehouse, &config.s3)
@@ -158,6 +172,20 @@ async fn warehouse(config: &Config, ids: &IdGenerator) -> Result<String, String>
     let name = format!(".icecore-probe-{}", ids.mint());
     storage.probe(&name).await.map_err(|failure| failure.reason)?;
     Ok(format!("{}: written, read and deleted", config.warehouse))
+}
+
+/// What a start would find. A server that runs has found it.
+async fn stores(config: &Config) -> Result<String, String> {
+    match server::stopped::obstacles(config, &Clock::system()).await {
+        Ok(obstacles) if obstacles.is_empty() => Ok("agree".to_owned()),
+        Ok(obstacles) => Err(obstacles.join("; ")),
+        Err(StartError::Wal(WalError::InUse { .. }))
+            if TcpListener::bind(config.listen).is_err() =>
+        {
+            Ok("in use by a server, whose /readyz says whether they agree".to_owned())
+        }
+        Err(cause) => Err(with_causes(&cause)),
+    }
 }
 
 async fn address(config: &Config) -> Result<String, String> {

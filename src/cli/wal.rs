@@ -152,10 +152,13 @@ async fn accept_loss(
     } else {
         say(&told.text(is_dry))?;
     }
-    if is_dry || accepted.left.is_empty() {
-        return Ok(());
-    }
-    Err(CliError::Refused("rows are still missing, and the server takes no events".to_owned()))
+    let missing = match (&accepted.left[..], &accepted.warehouse) {
+        _ if is_dry => return Ok(()),
+        ([], None) => return Ok(()),
+        ([], Some(_)) => "files of the warehouse",
+        _ => "rows",
+    };
+    Err(CliError::Refused(format!("{missing} are still missing, and the server takes no events")))
 }
 
 fn describe_take_over(taken: &LogTakeover) -> String {

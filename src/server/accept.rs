@@ -7,12 +7,10 @@ use crate::{
     config::Config,
     server::{
         StartError,
-        claim::{self, ClaimFindings, marks_path, remove_ids},
-        make_data_folder, open_catalog, open_metastore,
-        stores::{
-            self, CatalogState, LogTrouble, MetastoreTrouble, MissingRows, StoreComparison,
-            StoreFindings,
-        },
+        claim::{self, marks_path, remove_ids},
+        look, make_data_folder, open_metastore,
+        stopped::{StoppedStores, existing_catalog},
+        stores::{CatalogState, LogTrouble, MetastoreTrouble, MissingRows, StoreFindings},
     },
 };
 use icecore_lake::{
@@ -55,6 +53,8 @@ pub struct LossReport {
     pub metastore: Option<MetastoreTrouble>,
     /// Where another server's log is now that was in this server's folder.
     pub aside: Option<PathBuf>,
+    /// What the warehouse lacks, which is not given up here, and what to do.
+    pub warehouse: Option<String>,
 }
 
 /// Gives up what is asked for. No server may have the folder open. `is_dry` changes nothing.
@@ -70,21 +70,13 @@ pub async fn accept_loss(
     make_data_folder(config)?;
     let folder = claim::take(config).await?;
     let metastore = open_metastore(config).await?;
-    let ClaimFindings { mut noted, before, .. } = claim::look(config, &folder, &metastore).await?;
-    let (since, seq_after) = before.map_or((0, 0), |before| (before.since, before.seq_after));
-    let known = CatalogState::ask(&metastore, since).await?;
-    let records = if folder.is_new() { Vec::new() } else { folder.records()? };
-    let (log, ledger) = (folder.log(), stores::ledger(config, &noted)?);
-    let stores =
-        StoreComparison { noted: &noted, known: &known, log, records: &records, seq_after, ledger };
-    let mut findings = stores.compare();
-    if known.is_new && noted.metastore.is_none() {
-        let catalog = open_catalog(config, metastore.clone(), clock)?;
-        let has_tables = !stores::newer_files(&catalog).await.is_empty();
-        findings.metastore = has_tables.then_some(MetastoreTrouble::Empty);
-    }
+    let catalog = existing_catalog(config, &metastore, clock).await?;
+    let (log, records) = (folder.log(), folder.records()?);
+    let StoppedStores { mut noted, known, findings, .. } =
+        StoppedStores::compare(config, (log, &records), &metastore, catalog.as_ref()).await?;
+    let warehouse = look::lacking(&metastore, catalog.as_ref()).await?;
     metastore.close().await;
-    let mut accepted = choose(&findings, given);
+    let mut accepted = LossReport { warehouse, ..choose(&findings, given) };
     let is_foreign = matches!(findings.log, Some(LogTrouble::Foreign(_)));
     let sets_aside = is_foreign && accepted.left.is_empty();
     let is_nothing = accepted.given.is_empty() && accepted.metastore.is_none() && !sets_aside;
@@ -121,7 +113,7 @@ fn choose(findings: &StoreFindings, given: &LossScope) -> LossReport {
     // word for all.
     let is_all = matches!(given, LossScope::All) || (!given_up.is_empty() && left.is_empty());
     let metastore = findings.metastore.filter(|_| is_all);
-    LossReport { given: given_up, left, metastore, aside: None }
+    LossReport { given: given_up, left, metastore, aside: None, warehouse: None }
 }
 
 fn give_up(noted: &mut NotedMarks, known: &CatalogState, accepted: &LossReport, log: uuid::Uuid) {
@@ -164,6 +156,7 @@ pub struct LossAnswer {
     still_missing: Vec<MissingAnswer>,
     metastore_taken_as_it_is: bool,
     log_set_aside: Option<PathBuf>,
+    warehouse_lacks: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -189,6 +182,7 @@ impl LossAnswer {
             still_missing: accepted.left.iter().map(told).collect(),
             metastore_taken_as_it_is: accepted.metastore.is_some(),
             log_set_aside: accepted.aside.clone(),
+            warehouse_lacks: accepted.warehouse.clone(),
         }
     }
 
@@ -203,6 +197,7 @@ impl LossAnswer {
         if self.given_up.is_empty()
             && self.still_missing.is_empty()
             && !self.metastore_taken_as_it_is
+            && self.warehouse_lacks.is_none()
         {
             lines.push("nothing is missing, so there is nothing to give up".to_owned());
         }
@@ -222,6 +217,7 @@ impl LossAnswer {
         if let Some(aside) = &self.log_set_aside {
             lines.push(format!("the other server's log was set aside in {}", aside.display()));
         }
+        lines.extend(self.warehouse_lacks.clone());
         lines.join("\n")
     }
 }

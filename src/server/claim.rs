@@ -17,7 +17,7 @@ use crate::{
 use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Metastore};
 use icecore_lake::{
     blocking::blocking,
-    wal::{RecordRef, Wal, folder::LogFolder, marks::NotedMarks},
+    wal::{RecordRef, Wal, WalError, folder::LogFolder, marks::NotedMarks},
 };
 use std::{
     collections::HashMap,
@@ -103,7 +103,7 @@ pub(super) async fn claim(
     blocking(move || reserve::keep(&url)).await;
     let ownership = LogOwnership::new(metastore.clone(), log, &owner);
     if !is_right {
-        ownership.refuse(stores::TOPIC, findings.describe(config, catalog).await);
+        ownership.refuse(stores::TOPIC, findings.describe(config, Some(catalog)).await);
     }
     let seq_after = owner.seq_after;
     Ok(ClaimedLog { folder, owner: ownership, seq_after, noted, logs })
@@ -232,7 +232,14 @@ pub(super) async fn tell_of_stranded(
 /// [`StartError::Wal`]
 pub(super) async fn take(config: &Config) -> Result<LogFolder, StartError> {
     let path = config.data_dir.join("wal");
-    Ok(blocking(move || LogFolder::take(&path)).await?)
+    blocking(move || LogFolder::take(&path)).await.map_err(|cause| explain(config, cause))
+}
+
+/// An error of the log folder; where it does not say which log it has, what was noted may.
+pub(super) fn explain(config: &Config, cause: WalError) -> StartError {
+    let WalError::Identity { path } = cause else { return cause.into() };
+    let noted = NotedMarks::read(&marks_path(config)).map_or(Uuid::nil(), |noted| noted.log);
+    StartError::Identity { path, log: Some(noted).filter(|log| !log.is_nil()) }
 }
 
 /// Removes the id index: the next start reads the ids from tables and log.

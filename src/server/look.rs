@@ -12,9 +12,8 @@ use crate::{
 use icecore_catalog::{
     catalog::{Catalog, metadata_check::UnreadableMetadata},
     error::CatalogError,
-    metastore::moved::TablePlace,
+    metastore::{Metastore, moved::TablePlace},
 };
-
 use icecore_schemas::service_table::SERVICE_TABLES;
 use std::{collections::HashSet, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -108,14 +107,7 @@ impl MetadataWatch {
                 && SERVICE_TABLES.iter().any(|table| table.name.fits(name))
         };
         let is_closing = unreadable.iter().any(is_ours);
-        let named = named(unreadable.into_iter().map(|UnreadableMetadata { place, reason }| {
-            let table = format!("{}.{}", place.levels.join("."), place.name);
-            format!("`{}` of `{table}` {reason}", place.metadata_location)
-        }));
-        let text = format!(
-            "the warehouse lacks files that the metastore references: {named}; restore the newer \
-             warehouse or these files (no restart needed), or drop the tables"
-        );
+        let text = describe(unreadable);
         if self.owner.obstacles_told().contains(&text) {
             return;
         }
@@ -124,6 +116,33 @@ impl MetadataWatch {
             false => self.owner.delay(TOPIC, text),
         }
     }
+}
+
+fn describe(unreadable: Vec<UnreadableMetadata>) -> String {
+    let named = named(unreadable.into_iter().map(|UnreadableMetadata { place, reason }| {
+        let table = format!("{}.{}", place.levels.join("."), place.name);
+        format!("`{}` of `{table}` {reason}", place.metadata_location)
+    }));
+    format!(
+        "the warehouse lacks files that the metastore references: {named}; restore the newer \
+         warehouse or these files (no restart needed), or drop the tables"
+    )
+}
+
+/// What the warehouse lacks, if anything; without a catalog it is not there.
+///
+/// # Errors
+/// [`CatalogError`] of a store that does not answer.
+pub(super) async fn lacking(
+    metastore: &Metastore,
+    catalog: Option<&Catalog>,
+) -> Result<Option<String>, CatalogError> {
+    let places = metastore.places().await?;
+    let unreadable = match catalog {
+        Some(catalog) => catalog.upkeep().unreadable(places).await?,
+        None => UnreadableMetadata::all(places),
+    };
+    Ok((!unreadable.is_empty()).then(|| describe(unreadable)))
 }
 
 impl Job for MetadataWatch {

@@ -32,9 +32,11 @@ use icecore_schemas::{
     names::Namespace,
     service_table::{EVENTS_TABLE, RecordKind},
 };
-use std::{collections::HashMap, pin::pin};
+use std::{collections::HashMap, error::Error, iter, pin::pin};
 use uuid::Uuid;
 
+/// What a server that takes no events because of this says it is about.
+const TOPIC: &str = "ids";
 /// Free segments kept for reuse.
 const FREE_SEGMENTS_MAX: usize = 4;
 /// Most requests and bytes in one group commit.
@@ -79,22 +81,17 @@ pub(super) async fn start_ingest(
         }
         match findings.is_empty() {
             true => note_from_now_on(config, &wal, log, known).await,
-            false => owner.refuse(stores::TOPIC, findings.describe(config, catalog).await),
+            false => owner.refuse(stores::TOPIC, findings.describe(config, Some(catalog)).await),
         }
     }
     let mut options = ingest_options(config, known, logs, &noted);
     options.seq_after = seq_after;
     options.takes_events = owner.check().is_ok();
-    if options.takes_events {
-        let (options, log, clock) = (options.clone(), wal.clone(), clock.clone());
-        let namespaces = options.namespaces.clone();
-        if let Some(rebuild) = blocking(move || IndexRebuild::start(&options, &log, &clock)).await?
-        {
-            // Boxed: the streams of files within one another are large.
-            let found = rebuild_from_tables(rebuild, catalog, config, &namespaces);
-            let found = Box::pin(found).await?;
-            tracing::info!(ids = found, "the id index is rebuilt");
-        }
+    if options.takes_events
+        && let Err(cause) = rebuild(&options, &wal, clock, catalog, config).await
+    {
+        owner.refuse(TOPIC, describe(&cause).ok_or(cause)?);
+        options.takes_events = false;
     }
     // What was given out and is lost is not given again.
     for ((kind, namespace), marks) in noted.tables.iter().filter(|_| noted.log == log) {
@@ -104,6 +101,24 @@ pub(super) async fn start_ingest(
     let (kept, clock, ids) = (wal.clone(), clock.clone(), ids.clone());
     let start = move || Ingest::start(options, kept, writer, clock, ids);
     Ok((wal, blocking(start).await?))
+}
+
+/// Rebuilds the id index where it lacks something.
+async fn rebuild(
+    options: &IngestOptions,
+    wal: &Wal,
+    clock: &Clock,
+    catalog: &Catalog,
+    config: &Config,
+) -> Result<(), StartError> {
+    let namespaces = options.namespaces.clone();
+    let (options, log, clock) = (options.clone(), wal.clone(), clock.clone());
+    let begun = blocking(move || IndexRebuild::start(&options, &log, &clock)).await?;
+    let Some(rebuild) = begun else { return Ok(()) };
+    // Boxed: the streams of files within one another are large.
+    let found = Box::pin(rebuild_from_tables(rebuild, catalog, config, &namespaces)).await?;
+    tracing::info!(ids = found, "the id index is rebuilt");
+    Ok(())
 }
 
 /// A note that cannot be made keeps nobody from taking events: the log is what has to work.
@@ -156,6 +171,24 @@ fn ingest_options(
         seen_ms: noted.seen_ms,
         takes_events: false,
     }
+}
+
+/// What keeps the tables from being read, and what to do; none where the next start may find them
+/// readable, or they are not at fault.
+fn describe(cause: &StartError) -> Option<String> {
+    let chain = || iter::successors(Some(cause as &dyn Error), |cause| (*cause).source());
+    let is_temporary =
+        chain().any(|cause| cause.downcast_ref().is_some_and(CatalogError::is_temporary));
+    if is_temporary || !matches!(cause, StartError::Catalog(_) | StartError::Ids(_)) {
+        return None;
+    }
+    // The first only says what was tried.
+    let causes: Vec<String> = chain().skip(1).map(ToString::to_string).collect();
+    Some(format!(
+        "the id index is lost, and the tables that it is rebuilt from cannot be read: {}; restore the \
+         warehouse or this file, and restart the server",
+        causes.join(": ")
+    ))
 }
 
 async fn rebuild_from_tables(

@@ -114,6 +114,7 @@ async fn former(
         return Ok(Some(WarehouseMove { from: from.clone(), to }));
     }
     match relocate::moved(metastore, storage).await? {
+        Some(moved) if moved.is_one_folder() => Ok(None),
         Some(moved) if !moved.is_here => Err(invalid(moved.to_string())),
         Some(moved) => Ok(Some(WarehouseMove { from: moved.from, to })),
         None => Ok(None),

@@ -277,11 +277,14 @@ impl StoreFindings {
     }
 
     /// What is wrong, and what to do.
-    pub(super) async fn describe(&self, config: &Config, catalog: &Catalog) -> String {
+    pub(super) async fn describe(&self, config: &Config, catalog: Option<&Catalog>) -> String {
         let mut told = Vec::new();
         if let Some(trouble) = self.metastore {
             told.push(describe_metastore(trouble, config));
-            let files = newer_files(catalog).await;
+            let files = match catalog {
+                Some(catalog) => newer_files(catalog).await,
+                None => Vec::new(),
+            };
             if !files.is_empty() {
                 told.push(format!(
                     "the warehouse has metadata files that it does not know, or newer ones than it \

@@ -40,6 +40,7 @@ mod process;
 mod query_failures;
 mod restores;
 mod rights;
+mod stopped;
 mod tidy;
 mod time_travel;
 mod upgrades;

@@ -189,3 +189,54 @@ async fn a_second_server_with_a_warehouse_of_its_own_is_told_to_share_one() {
     }
     assert!(!refused.contains("drop"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_by_another_name_is_the_same_folder() {
+    let (folder, _) = house().await;
+    let names = tempfile::tempdir().unwrap();
+    let link = names.path().join("link");
+    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+    let before = files(&folder.path().join("warehouse"));
+    assert_eq!(relocated(&link, &[])["tables"], json!([]));
+    assert_eq!(files(&folder.path().join("warehouse")), before);
+    let settings = [("data_dir", link.to_str().unwrap())];
+    for (n, settings) in [&settings[..], &[], &settings[..]].into_iter().enumerate() {
+        let more = u32::try_from(n).unwrap();
+        let server = match settings {
+            [] => Server::start(&config(&folder, &[]), Clock::system()).await,
+            _ => Server::start(&config(&names, settings), Clock::system()).await,
+        };
+        let server = server.unwrap();
+        let url = format!("http://{}", server.address());
+        let http = reqwest::Client::new();
+        let post = async |path: &str, body: Value| -> Value {
+            let answer = http.post(format!("{url}{path}")).json(&body).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            answer.json().await.unwrap()
+        };
+        post("/ingest", events(0..321 + more)).await;
+        post("/v1/shop.example/commit", json!({})).await;
+        let all = 321 + more;
+        let answer = post("/v1/shop.example/sql", json!({ "sql": COUNT })).await;
+        assert_eq!(answer["rows"], json!([[all, all, 1, all]]));
+        // Clients are given the name that the tables have.
+        let table = format!("{url}/catalog/v1/namespaces/shop_example/tables/events");
+        let table: Value = http.get(table).send().await.unwrap().json().await.unwrap();
+        let root = format!("file://{}/warehouse/", folder.path().display());
+        assert!(table["metadata"]["location"].as_str().unwrap().starts_with(&root), "{table}");
+        server.stop().await;
+    }
+    // One that was made under a link's name is one under its own.
+    let names = tempfile::tempdir().unwrap();
+    let (own, link) = (names.path().join("own"), names.path().join("link"));
+    fs::create_dir(&own).unwrap();
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    for (data_dir, count) in [(&link, 10), (&own, 20), (&link, 30)] {
+        let settings = [("data_dir", data_dir.to_str().unwrap())];
+        let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+        server.ingest(&events(0..count)).await;
+        server.commit("shop.example").await;
+        assert_eq!(server.rows("shop.example", COUNT).await, json!([[count, count, 1, count]]));
+        server.stop().await;
+    }
+}

@@ -14,6 +14,7 @@ use std::collections::{HashMap, hash_map::Entry};
 const LOOKS: usize = 64;
 /// What a packed file begins with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+const MISSING: &str = "is not there";
 const FILE: &str = ".metadata.json";
 const FOLDER: &str = "/metadata/";
 
@@ -24,6 +25,15 @@ pub struct UnreadableMetadata {
     pub place: TablePlace,
     /// What is wrong with the file.
     pub reason: String,
+}
+
+impl UnreadableMetadata {
+    /// All of them, where the warehouse has no files.
+    #[must_use]
+    pub fn all(places: Vec<TablePlace>) -> Vec<Self> {
+        let current = places.into_iter().filter(|place| place.of != PlaceKind::Dropped);
+        current.map(|place| Self { place, reason: MISSING.to_owned() }).collect()
+    }
 }
 
 impl Upkeep<'_> {
@@ -44,9 +54,7 @@ impl Upkeep<'_> {
                         Ok(bytes) => serde_json::from_slice::<IgnoredAny>(&bytes)
                             .err()
                             .map(|cause| format!("is damaged ({cause})")),
-                        Err(cause) if storage::is_missing(&cause) => {
-                            Some("is not there".to_owned())
-                        }
+                        Err(cause) if storage::is_missing(&cause) => Some(MISSING.to_owned()),
                         Err(CatalogError::LocationForbidden(_)) => None,
                         Err(cause) => return Err(cause),
                     };

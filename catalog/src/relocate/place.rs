@@ -6,7 +6,7 @@ use crate::{
     metastore::{Metastore, moved::TablePlace},
     storage::Storage,
 };
-use std::fmt;
+use std::{fmt, os::unix::fs::MetadataExt};
 
 /// Tables whose files are looked for; where none of them has any here, the rest has not either.
 const LOOKED_FOR_MAX: usize = 16;
@@ -48,6 +48,21 @@ impl fmt::Display for MovedWarehouse {
     }
 }
 
+impl MovedWarehouse {
+    /// Whether the two places are names of one folder, such as by a symbolic link: then nothing was
+    /// moved, and the name that the tables have is as good as the other one.
+    #[must_use]
+    pub fn is_one_folder(&self) -> bool {
+        let folder = |location: &Location| {
+            let path = location.as_str().strip_prefix("file://")?;
+            let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
+            Some((found.dev(), found.ino()))
+        };
+        let from = folder(&self.from);
+        from.is_some() && from == folder(&self.to)
+    }
+}
+
 /// Holds the places of all tables against the warehouse. None when they lie in it.
 ///
 /// # Errors
@@ -57,21 +72,30 @@ pub async fn moved(
     storage: &Storage,
 ) -> Result<Option<MovedWarehouse>, CatalogError> {
     let Some(to) = Location::parse(storage.root()) else { return Ok(None) };
-    let is_outside = |place: &TablePlace| match Location::parse(&place.location) {
-        Some(location) => !location.is_inside(&to),
-        // What is no location was not made by this catalog, and nothing can be said about it.
-        None => false,
-    };
-    let places: Vec<TablePlace> =
-        metastore.places().await?.into_iter().filter(is_outside).collect();
-    let Some(first) = places.first() else { return Ok(None) };
+    let places = outside(metastore.places().await?, &to);
     for place in places.iter().take(LOOKED_FOR_MAX) {
         if let Some(from) = found_here(place, &to, storage).await? {
             return Ok(Some(MovedWarehouse { from, to, tables: places.len(), is_here: true }));
         }
     }
-    let from = guessed(first);
-    Ok(Some(MovedWarehouse { from, to, tables: places.len(), is_here: false }))
+    Ok(elsewhere(places, to))
+}
+
+/// As [`moved`], of a warehouse that has no files, because its folder is not there.
+#[must_use]
+pub fn elsewhere(places: Vec<TablePlace>, to: Location) -> Option<MovedWarehouse> {
+    let places = outside(places, &to);
+    let from = guessed(places.first()?);
+    Some(MovedWarehouse { from, to, tables: places.len(), is_here: false })
+}
+
+fn outside(mut places: Vec<TablePlace>, to: &Location) -> Vec<TablePlace> {
+    places.retain(|place| match Location::parse(&place.location) {
+        Some(location) => !location.is_inside(to),
+        // What is no location was not made by this catalog, and nothing can be said about it.
+        None => false,
+    });
+    places
 }
 
 /// The former warehouse of a table whose metadata file is in this one: what is before the longest

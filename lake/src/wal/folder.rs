@@ -33,7 +33,7 @@ impl LogFolder {
     /// Blocking.
     ///
     /// # Errors
-    /// [`WalError::Io`], [`WalError::InUse`].
+    /// [`WalError::Io`], [`WalError::InUse`], [`WalError::Identity`].
     pub fn take(path: &Path) -> Result<Self, WalError> {
         segment::create_folder(path)?;
         let lock = lock(path)?;
@@ -109,17 +109,16 @@ impl LogFolder {
 /// Which log a folder holds; none for one that an earlier version made, or that is empty.
 ///
 /// # Errors
-/// [`WalError::Io`].
+/// [`WalError::Io`], [`WalError::Identity`].
 pub(super) fn identity(folder: &Path) -> Result<Option<Uuid>, WalError> {
     let path = folder.join(IDENTITY);
-    let failed = |source| io_error("read the log's identity in", &path, source);
-    match fs::read_to_string(&path) {
+    match fs::read(&path) {
         Ok(text) => {
-            let invalid = |cause| failed(io::Error::new(io::ErrorKind::InvalidData, cause));
-            Uuid::parse_str(text.trim()).map(Some).map_err(invalid)
+            let text = String::from_utf8_lossy(&text);
+            Uuid::parse_str(text.trim()).map(Some).map_err(|_| WalError::Identity { path })
         }
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(failed(cause)),
+        Err(cause) => Err(io_error("read the log's identity in", &path, cause)),
     }
 }
 

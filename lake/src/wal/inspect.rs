@@ -87,8 +87,7 @@ pub struct QuarantinedSegment {
 /// [`WalError::Io`]; [`WalError::InUse`] while a server has the log open. Damage is in the report.
 pub fn inspect(folder: &Path) -> Result<LogReport, WalError> {
     let listing = segment::list(folder)?;
-    // A log that no one ever opened has no lock, and gets none here.
-    let _lock = if folder.join("lock").exists() { Some(lock(folder)?) } else { None };
+    let _lock = existing_lock(folder)?;
     let scans = recover::scan_all(&listing)?;
     let mut tables = BTreeMap::new();
     for record in scans.iter().flat_map(|scan| &scan.records) {
@@ -121,7 +120,7 @@ pub struct OfflineRecords {
     pub log: Option<Uuid>,
     /// All that its files hold, in order; also those that are in a table.
     pub records: Vec<RecordRef>,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Lists the records of sound blocks. Changes nothing. Blocking.
@@ -130,7 +129,7 @@ pub struct OfflineRecords {
 /// [`WalError::Io`]; [`WalError::InUse`] while a server has the log open; [`WalError::Damaged`].
 pub fn records(folder: &Path) -> Result<OfflineRecords, WalError> {
     let listing = segment::list(folder)?;
-    let lock = lock(folder)?;
+    let lock = existing_lock(folder)?;
     let records = recover::sound_records(&listing)?;
     Ok(OfflineRecords { log: identity(folder)?, records, _lock: lock })
 }
@@ -158,6 +157,12 @@ pub fn quarantine(folder: &Path) -> Result<Vec<QuarantinedSegment>, WalError> {
         });
     }
     Ok(done)
+}
+
+/// Takes the folder as long as the file lives. A log that no one ever opened has no lock, and gets
+/// none here.
+fn existing_lock(folder: &Path) -> Result<Option<File>, WalError> {
+    folder.join("lock").exists().then(|| lock(folder)).transpose()
 }
 
 fn report_segment(scan: &SegmentScan) -> SegmentReport {

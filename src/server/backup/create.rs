@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{Config, MetastoreUrl},
     owner::LogOwner,
-    server::{claim, open_metastore},
+    server::{claim, open_metastore, open_storage},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
@@ -62,8 +62,8 @@ pub struct BackupCreation {
 /// [`BackupError`].
 pub async fn plan(config: &Config) -> Result<(usize, u64), BackupError> {
     check_metastore(config)?;
-    let storage = Storage::open(&config.warehouse, &config.s3)?;
     let metastore = open_metastore(config).await?;
+    let storage = open_storage(config, &metastore).await?;
     let needed = needed(&storage, metastore.places().await?).await?;
     metastore.close().await;
     let mut bytes = 0;
@@ -200,7 +200,7 @@ impl BackupCreation {
             BackupPlace::Folder(folder) => folder.clone(),
             BackupPlace::Bucket(_) => scratch(config, &id),
         };
-        let storage = Storage::open(&config.warehouse, &config.s3)?;
+        let storage = open_storage(config, &metastore).await?;
         metastore.begin_backup(&id, &place.name(), now_ms).await?;
         Ok(Self {
             metastore,
