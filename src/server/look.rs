@@ -1,8 +1,9 @@
 //! Looks for the current metadata file of every table when a server starts.
 //!
 //! A warehouse that was put back from an older copy, or is another one, lacks files that the
-//! metastore names. Not ready until each was looked for; where one of the server's own tables has
-//! none, no events are taken.
+//! metastore names. Not ready until each was looked for; where tables that this server writes have
+//! none, no events are taken. Files of one namespace of many say nothing of the warehouse, and who may
+//! write there may remove them: its events wait in the log, and nobody else notices.
 
 use crate::{
     owner::LogOwnership,
@@ -12,10 +13,15 @@ use crate::{
 use icecore_catalog::{
     catalog::{Catalog, metadata_check::UnreadableMetadata},
     error::CatalogError,
-    metastore::{Metastore, moved::TablePlace},
+    metastore::{
+        Metastore,
+        moved::{PlaceKind, TablePlace},
+    },
 };
-use icecore_schemas::service_table::SERVICE_TABLES;
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -44,6 +50,10 @@ pub(super) struct MetadataWatch {
     unreadable: Vec<UnreadableMetadata>,
     /// Files that the round before did not find; none in the first round.
     missed: Option<HashSet<String>>,
+    /// The namespaces at the top that had tables in the first round.
+    namespaces: BTreeSet<String>,
+    /// What was told last of one namespace.
+    warned: Option<String>,
     is_done: bool,
 }
 
@@ -60,6 +70,8 @@ impl MetadataWatch {
             left: Vec::new(),
             unreadable: Vec::new(),
             missed: None,
+            namespaces: BTreeSet::new(),
+            warned: None,
             is_done: false,
         }
     }
@@ -76,38 +88,60 @@ impl MetadataWatch {
         }
     }
 
-    /// What the next round looks for.
-    async fn places(&self) -> Result<Vec<TablePlace>, CatalogError> {
+    /// Begins a round.
+    async fn begin(&mut self) -> Result<(), CatalogError> {
         let mut places = self.catalog.metastore().places().await?;
-        if let Some(missed) = &self.missed {
-            places.retain(|place| missed.contains(&place.metadata_location));
+        match &self.missed {
+            Some(missed) => places.retain(|place| missed.contains(&place.metadata_location)),
+            None => {
+                let there = places.iter().filter(|place| place.of != PlaceKind::Dropped);
+                self.namespaces = there.filter_map(top_level).cloned().collect();
+            }
         }
-        Ok(places)
+        self.unreadable.clear();
+        self.left = places;
+        Ok(())
     }
 
     /// The round has looked for everything.
-    fn end_round(&mut self) -> Progress {
-        let unreadable = std::mem::take(&mut self.unreadable);
-        if unreadable.is_empty() {
+    async fn end(&mut self) -> Result<Progress, CatalogError> {
+        if self.unreadable.is_empty() {
             info!("the metadata files of all tables exist");
             self.is_done = true;
             self.owner.clear(TOPIC);
-            return Progress::Done;
+            return Ok(Progress::Done);
         }
+        let written: HashSet<(String, String)> = self
+            .catalog
+            .metastore()
+            .marks()
+            .await?
+            .into_iter()
+            .flat_map(|of| of.tables.into_iter().map(move |(name, _)| (of.levels.concat(), name)))
+            .collect();
+        let unreadable = std::mem::take(&mut self.unreadable);
         let missed = unreadable.iter().map(|table| table.place.metadata_location.clone());
         self.missed = Some(missed.collect());
-        self.tell(unreadable);
-        Progress::Idle
+        let is_closing = unreadable.iter().any(|UnreadableMetadata { place, .. }| {
+            place.levels.len() == 1
+                && written.contains(&(place.levels.concat(), place.name.clone()))
+        });
+        self.tell(unreadable, is_closing);
+        Ok(Progress::Idle)
     }
 
-    fn tell(&self, unreadable: Vec<UnreadableMetadata>) {
-        let is_ours = |table: &UnreadableMetadata| {
-            let name = table.place.name.as_str();
-            table.place.levels.len() == 1
-                && SERVICE_TABLES.iter().any(|table| table.name.fits(name))
-        };
-        let is_closing = unreadable.iter().any(is_ours);
+    fn tell(&mut self, unreadable: Vec<UnreadableMetadata>, is_closing: bool) {
+        let places = unreadable.iter().map(|table| &table.place);
+        let spoiled: BTreeSet<String> = places.filter_map(top_level).cloned().collect();
         let text = describe(unreadable);
+        if spoiled.len() == 1 && spoiled != self.namespaces {
+            self.owner.clear(TOPIC);
+            if self.warned.as_ref() != Some(&text) {
+                warn!("the events of this namespace wait in the log: {text}");
+                self.warned = Some(text);
+            }
+            return;
+        }
         if self.owner.obstacles_told().contains(&text) {
             return;
         }
@@ -116,6 +150,10 @@ impl MetadataWatch {
             false => self.owner.delay(TOPIC, text),
         }
     }
+}
+
+fn top_level(place: &TablePlace) -> Option<&String> {
+    place.levels.first()
 }
 
 fn describe(unreadable: Vec<UnreadableMetadata>) -> String {
@@ -155,7 +193,7 @@ impl Job for MetadataWatch {
             return Ok(Progress::Idle);
         }
         if self.left.is_empty() {
-            self.left = self.places().await?;
+            self.begin().await?;
         }
         let rest = self.left.len().saturating_sub(self.files_max);
         let next = self.left[rest..].to_vec();
@@ -175,7 +213,7 @@ impl Job for MetadataWatch {
         }
         self.left.truncate(rest);
         if self.left.is_empty() {
-            return Ok(self.end_round());
+            return self.end().await;
         }
         if self.missed.is_none() && LOOK_MAX < self.began.elapsed() {
             self.owner.clear(TOPIC);

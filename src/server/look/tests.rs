@@ -16,7 +16,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Tables `n.t1`, `n.t2` … and the watch that looks for their files, two in one tick.
+/// Tables, as `namespace.name`, and the watch that looks for their files, two in one tick.
 struct Rig {
     _folder: TempDir,
     catalog: Catalog,
@@ -31,14 +31,14 @@ impl Rig {
         let storage = Storage::open(&root, &S3Options::default()).unwrap();
         let metastore = Metastore::sqlite(&folder.path().join("m.db")).await.unwrap();
         let catalog = Catalog::new("icecore", storage, metastore, Arc::new(|| 1_760_000_000_000));
-        let levels = vec!["n".to_owned()];
-        catalog.namespaces().ensure(&levels, &Properties::new()).await.unwrap();
         let mut files = Vec::new();
-        for name in tables {
+        for (namespace, name) in tables.iter().map(|table| table.split_once('.').unwrap()) {
+            let levels = vec![namespace.to_owned()];
+            catalog.namespaces().ensure(&levels, &Properties::new()).await.unwrap();
             let field = NestedField::optional(1, "x", Type::Primitive(PrimitiveType::Long));
             let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
             let table = CreateTable {
-                name: (*name).to_owned(),
+                name: name.to_owned(),
                 schema,
                 partition_spec: None,
                 sort_order: None,
@@ -71,39 +71,34 @@ fn set_aside(file: &Path) -> PathBuf {
 
 #[tokio::test]
 async fn files_that_are_still_missing_after_the_store_failed_are_told_again() {
-    let rig = Rig::new(&["events"]).await;
+    let rig = Rig::new(&["n.t"]).await;
     let file = &rig.files[0];
     let aside = set_aside(file);
     let mut watch = rig.watch();
     assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
     assert!(rig.names(file));
-    rig.owner.check().unwrap_err();
     // A link to itself does not read: nothing is known of the file below.
     let folder = file.parent().unwrap();
     let folder_aside = set_aside(folder);
     std::os::unix::fs::symlink(folder, folder).unwrap();
     watch.tick().await.unwrap_err();
     assert!(rig.owner.obstacles_told().is_empty());
-    rig.owner.check().unwrap();
     fs::remove_file(folder).unwrap();
     fs::rename(folder_aside, folder).unwrap();
     assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
     assert!(rig.names(file));
-    rig.owner.check().unwrap_err();
     fs::rename(aside, file).unwrap();
     assert_eq!(watch.tick().await.unwrap(), Progress::Done);
-    rig.owner.check().unwrap();
     assert!(rig.owner.obstacles_told().is_empty());
 }
 
 #[tokio::test]
 async fn a_tick_goes_on_where_the_one_before_ended() {
-    let rig = Rig::new(&["t1", "t2", "t3", "t4", "t5"]).await;
+    let rig = Rig::new(&["n.t1", "n.t2", "n.t3", "n.t4", "n.t5"]).await;
     let aside: Vec<PathBuf> = rig.files[..4].iter().map(|file| set_aside(file)).collect();
     let mut watch = rig.watch();
     assert_eq!(watch.tick().await.unwrap(), Progress::More);
     assert!(!rig.owner.obstacles_told().is_empty(), "it is not ready yet");
-    rig.owner.check().unwrap();
     assert_eq!(watch.tick().await.unwrap(), Progress::More);
     assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
     let named = |rig: &Rig| rig.files.iter().map(|file| rig.names(file)).collect::<Vec<_>>();
@@ -120,4 +115,25 @@ async fn a_tick_goes_on_where_the_one_before_ended() {
     set_aside(&rig.files[2]);
     assert_eq!(watch.tick().await.unwrap(), Progress::Done);
     assert!(rig.owner.obstacles_told().is_empty());
+}
+
+#[tokio::test]
+async fn files_of_one_namespace_of_many_keep_the_server_from_nothing() {
+    let rig = Rig::new(&["a.t", "a.u", "b.t", "c.t"]).await;
+    let round = async |watch: &mut MetadataWatch| {
+        while watch.tick().await.unwrap() == Progress::More {}
+        rig.owner.obstacles_told().len()
+    };
+    let aside: Vec<PathBuf> = rig.files.iter().map(|file| set_aside(file)).collect();
+    let put_back = |at: usize| fs::rename(&aside[at], &rig.files[at]).unwrap();
+    let mut watch = rig.watch();
+    assert_eq!(round(&mut watch).await, 1, "all are gone");
+    put_back(3);
+    assert_eq!(round(&mut watch).await, 1, "two are another warehouse's");
+    put_back(2);
+    assert_eq!(round(&mut watch).await, 0, "one is its own matter");
+    assert_eq!(watch.tick().await.unwrap(), Progress::Idle, "and is looked for");
+    put_back(0);
+    put_back(1);
+    assert_eq!(watch.tick().await.unwrap(), Progress::Done);
 }
