@@ -142,12 +142,8 @@ pub(super) async fn look(
         });
     }
     let records = if folder.is_new() { Vec::new() } else { folder.records()? };
-    let (since, seq_after) = before.map_or((0, 0), |before| (before.since, before.seq_after));
-    let mut known = CatalogState::ask(metastore, since).await?;
-    if before.is_some_and(|before| before.log != log && before.log != noted.log) {
-        // They have another server's rows.
-        known.tables.clear();
-    }
+    let seq_after = before.map_or(0, |before| before.seq_after);
+    let known = CatalogState::of_server(metastore, before.as_ref(), [log, noted.log]).await?;
     let ledger = stores::ledger(config, &noted)?;
     let stores =
         StoreComparison { noted: &noted, known: &known, log, records: &records, seq_after, ledger };

@@ -38,9 +38,9 @@ impl StoppedStores {
     ) -> Result<Self, StartError> {
         let noted = NotedMarks::read(&marks_path(config))?;
         let owner = LogOwner::of(metastore).await?;
-        let (since, seq_after) =
-            owner.as_ref().map_or((0, 0), |owner| (owner.since, owner.seq_after));
-        let known = CatalogState::ask(metastore, since).await?;
+        let seq_after = owner.as_ref().map_or(0, |owner| owner.seq_after);
+        let logs = [log, noted.log];
+        let known = CatalogState::of_server(metastore, owner.as_ref(), logs).await?;
         let ledger = stores::ledger(config, &noted)?;
         let stores =
             StoreComparison { noted: &noted, known: &known, log, records, seq_after, ledger };

@@ -7,6 +7,7 @@
 use crate::{
     config::{Config, MetastoreUrl},
     ingest,
+    owner::LogOwner,
     server::{StartError, claim::marks_path, moved},
 };
 use icecore_catalog::{
@@ -49,6 +50,23 @@ pub(super) struct CatalogState {
 }
 
 impl CatalogState {
+    /// As far as it is of the server that has or had these logs: the tables of another one's have that
+    /// one's rows, which say nothing of this one's.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub(super) async fn of_server(
+        metastore: &Metastore,
+        owner: Option<&LogOwner>,
+        logs: [Uuid; 2],
+    ) -> Result<Self, CatalogError> {
+        let mut known = Self::ask(metastore, owner.map_or(0, |owner| owner.since)).await?;
+        if owner.is_some_and(|owner| !logs.contains(&owner.log)) {
+            known.tables.clear();
+        }
+        Ok(known)
+    }
+
     /// Asks the metastore; `since` is the first epoch of the owner.
     ///
     /// # Errors

@@ -405,6 +405,44 @@ async fn ids_that_are_ahead_of_every_other_store_name_what_is_missing() {
     running.server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_servers_metastore_has_is_no_row_of_this_one() {
+    let [own, other, shared] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let warehouse = format!("file://{}", shared.path().display());
+    let of = |folder: &TempDir| {
+        let mut settings = settings(folder.path(), None);
+        settings.push(("warehouse", warehouse.clone()));
+        settings
+    };
+    let mut server = Process::start(&of(&own)).await;
+    send(&server, 0..10).await;
+    server.kill();
+    let mut stranger = Process::start(&of(&other)).await;
+    send(&stranger, 100..130).await;
+    commit(&stranger).await;
+    assert!(stranger.terminate(std::time::Duration::from_secs(20)).await);
+    put(other.path(), own.path(), "db");
+    remove(own.path(), "wal");
+
+    let config = config(&own, &[("warehouse", &warehouse)]);
+    let start = async || {
+        let server = Server::start(&config, Clock::system()).await.unwrap();
+        Running { url: format!("http://{}", server.address()), server }
+    };
+    let running = start().await;
+    running.takes_no_events("another's metastore", "1..10").await;
+    running.server.stop().await;
+    let done = accept_loss(&config, &Clock::system(), &LossScope::All, false).await.unwrap();
+    let given: Vec<_> = done.given.iter().map(|one| (one.first, one.last)).collect();
+    assert_eq!(given, [(1, 10)], "{done:?}");
+    let running = start().await;
+    let (status, told) = running.get("/readyz").await;
+    assert_eq!(status, 200, "{told}");
+    let (status, reply) = running.post("/ingest", &ids(0..10)).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(0)), "{reply}");
+    running.server.stop().await;
+}
+
 struct Running {
     server: Server,
     url: String,
