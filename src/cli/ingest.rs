@@ -13,7 +13,7 @@ mod source;
 use crate::{
     cli::{
         CliError,
-        client::{ClientRequest, ServerClient, refused},
+        client::{ClientError, ClientRequest, ServerClient, refused},
         counted, say,
     },
     config::Config,
@@ -33,6 +33,8 @@ use std::{
 /// Most events and bytes in one request.
 const BATCH_EVENTS_MAX: usize = 5_000;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// The status of a body that is larger than the server takes.
+const TOO_LARGE: u16 = 413;
 /// How many refused events are shown.
 const REFUSED_SHOWN_MAX: u64 = 20;
 
@@ -180,12 +182,24 @@ impl InputSender<'_> {
     /// Reads on where an earlier run stopped.
     fn read(&self, source: &mut InputSource, bar: &ProgressBar) -> Result<IngestInput, CliError> {
         let path = source.path().to_owned();
+        let no_pipe = || {
+            let text =
+                "Parquet cannot be read from a pipe, because its index is at its end; name a file";
+            Err(CliError::Usage(text.to_owned()))
+        };
+        // Before it is opened, which waits for a writer.
+        if self.command.format == Some(FileFormat::Parquet) && source.head.is_none() {
+            return no_pipe();
+        }
         let mut reader = source.open(0, bar)?;
         let format = match self.command.format {
             Some(format) => format,
             None => source.format(&mut reader)?,
         };
         if format == FileFormat::Parquet {
+            if source.head.is_none() {
+                return no_pipe();
+            }
             let rows = rows::RowFile::open(&path)?;
             source.head = Some(rows.head.clone());
             let (start, _) = source.acknowledged();
@@ -235,15 +249,9 @@ impl InputSender<'_> {
     ) -> Result<(), CliError> {
         let progress_file = progress_path(source.path());
         for part in parts {
-            let InputPart { body, places, unsent, next, lines } = part?;
+            let InputPart { body, places, mut unsent, next, lines } = part?;
             if !places.is_empty() {
-                let reply = self.send("application/x-ndjson", body.into()).await?;
-                self.count(&reply, totals);
-                let place = |error: &EventError| {
-                    let at = places.get(usize::try_from(error.index).unwrap_or(usize::MAX));
-                    at.map_or_else(String::new, |place| format!(":{place}"))
-                };
-                show_refused(bar, source.path(), &reply, totals, place);
+                unsent.extend(self.send_lines(source.path(), bar, body, &places, totals).await?);
             }
             for (line, reason) in unsent {
                 totals.unsent += 1;
@@ -259,6 +267,45 @@ impl InputSender<'_> {
             let _ = std::fs::remove_file(&progress_file);
         }
         Ok(())
+    }
+
+    /// Sends the lines of a part, and gives the places of those that no request can hold. Where the
+    /// server says that a body is too large, its halves are sent.
+    async fn send_lines(
+        &self,
+        path: &Path,
+        bar: &ProgressBar,
+        body: Vec<u8>,
+        places: &[u64],
+        totals: &mut IngestTotals,
+    ) -> Result<Vec<(u64, String)>, CliError> {
+        let mut unsent = Vec::new();
+        let mut bodies = vec![(Bytes::from(body), places)];
+        while let Some((body, places)) = bodies.pop() {
+            match self.send("application/x-ndjson", body.clone()).await {
+                Ok(reply) => {
+                    self.count(&reply, totals);
+                    let place = |error: &EventError| {
+                        let at = places.get(usize::try_from(error.index).unwrap_or(usize::MAX));
+                        at.map_or_else(String::new, |place| format!(":{place}"))
+                    };
+                    show_refused(bar, path, &reply, totals, place);
+                }
+                Err(CliError::Client(ClientError::Refused { status: TOO_LARGE, text, .. })) => {
+                    if let [place] = places {
+                        unsent.push((*place, format!("as a request of its own: {text}")));
+                        continue;
+                    }
+                    let (first, second) = places.split_at(places.len() / 2);
+                    let ends = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+                    let end = ends.map(|(at, _)| at + 1).nth(first.len() - 1).unwrap_or(0);
+                    bodies.push((body.slice(end..), second));
+                    bodies.push((body.slice(..end), first));
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(unsent)
     }
 
     async fn send_whole(

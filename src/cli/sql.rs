@@ -230,7 +230,8 @@ async fn print_answer(
     copy_answer(client, command, sql, &mut std::io::stdout(), failed).await
 }
 
-/// Writes the answer beside `file` first, so that `file` is never half an answer.
+/// Writes the answer beside `file` first, so that `file` is never half an answer. A link stays: what
+/// it leads to is replaced. A device or a pipe is written to as it is.
 async fn save_answer(
     client: &ServerClient,
     command: &SqlCommand,
@@ -238,8 +239,10 @@ async fn save_answer(
     file: &Path,
 ) -> Result<(), CliError> {
     let failed = |source| CliError::Io { operation: format!("write `{}`", file.display()), source };
+    let file = &file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let is_stream = file.metadata().is_ok_and(|metadata| !metadata.is_file());
     let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(".part");
+    unfinished.push(if is_stream { "" } else { ".part" });
     let unfinished = PathBuf::from(unfinished);
     let written = async {
         let mut out = File::create(&unfinished).map_err(failed)?;
@@ -250,7 +253,11 @@ async fn save_answer(
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         writeln!(out, "{}", table(&bytes)?).map_err(failed)
     };
-    if let Err(problem) = written.await {
+    let written = written.await;
+    if is_stream {
+        return written;
+    }
+    if let Err(problem) = written {
         // What is left of it is only a nuisance.
         let _ = std::fs::remove_file(&unfinished);
         return Err(problem);

@@ -116,8 +116,8 @@ impl SettingTexts {
     }
 }
 
-fn variable_of(key: &str) -> String {
-    key.replace('.', "_").to_uppercase()
+pub(super) fn variable_of(key: &str) -> String {
+    key.replace(['.', '-'], "_").to_uppercase()
 }
 
 fn setting_of(name: &str) -> Option<&'static str> {

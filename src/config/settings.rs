@@ -3,7 +3,7 @@
 use crate::config::webhooks;
 
 /// Every setting: its key in `icecore.toml` (the environment has `ICECORE_` and the key in upper
-/// case with `_` for `.`), its default, and what it means.
+/// case with `_` for `.` and `-`), its default, and what it means.
 pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "listen",

@@ -1,4 +1,6 @@
-use crate::config::{Config, SettingOrigin, access::AccessConfig, sample, units};
+use crate::config::{
+    Config, SETTINGS, SettingOrigin, access::AccessConfig, environment, sample, units,
+};
 use std::time::Duration;
 
 fn load(
@@ -117,6 +119,18 @@ fn a_wrong_setting_is_named_with_its_origin() {
         &[],
         "setting `catalog.namespace_separator` from FILE: `/` must be one of . ~ : ; , | ! $ + *",
     );
+}
+
+#[test]
+fn the_variable_of_every_setting_is_a_name_that_shells_take() {
+    let secret = [("ICECORE_WEBHOOKS_STANDARD_WEBHOOKS_SECRET", "whsec_c2VjcmV0")];
+    let config = load("", &secret, &[]).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    for (key, ..) in SETTINGS {
+        let variable = environment::variable_of(key);
+        let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        assert!(variable.bytes().all(is_name), "{variable}");
+    }
 }
 
 /// Kubernetes puts these into every pod beside a service called `icecore`, or `icecore-blue`.

@@ -5,7 +5,11 @@ use crate::{
     process::{command, run},
 };
 use serde_json::json;
-use std::{net::TcpListener, path::Path, process::Output};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 /// Runs `icecore` with words against a server, and `input` on stdin.
 fn icecore(server: &TestServer, words: &[&str], input: &str) -> Output {
@@ -337,4 +341,60 @@ async fn the_newest_snapshots_come_first_and_not_all_of_them() {
     assert_eq!(text(&output.stderr), "the newest 2 of 3 snapshots; --limit N lists more\n");
     let all = icecore(&server, &["snapshots"], "");
     assert_eq!((text(&all.stdout).lines().count(), text(&all.stderr)), (4, String::new()));
+}
+
+/// A pipe with a name.
+fn fifo(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_with_a_name_is_read_once_and_written_as_it_is() {
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = fifo(folder.path(), "events");
+    let name = path.to_str().unwrap().to_owned();
+    let zipped = zstd::encode_all(b"{\"id\":\"1\",\"type\":\"t\"}\n".as_slice(), 1).unwrap();
+    for bytes in [b"{\"id\":\"2\",\"type\":\"t\"}\n".to_vec(), zipped] {
+        let end = path.clone();
+        let writer = std::thread::spawn(move || std::fs::write(end, bytes).unwrap());
+        let output = icecore(&server, &["ingest", &name], "");
+        writer.join().unwrap();
+        check(&output, 0, "1 events sent: 1 new, 0 duplicates, 0 refused\n", "");
+    }
+    check(&icecore(&server, &["ingest", "--format", "parquet", &name], ""), 2, "", "a pipe");
+
+    let end = path.clone();
+    let reader = std::thread::spawn(move || std::fs::read_to_string(end).unwrap());
+    let select = ["sql", "select 1 as a", "--format", "csv", "--output"];
+    check(&icecore(&server, &[&select[..], &[&name]].concat(), ""), 0, "", "");
+    assert_eq!(reader.join().unwrap(), "a\n1\n");
+    assert!(!path.metadata().unwrap().is_file());
+    // A link stays, too.
+    let (link, file) = (folder.path().join("link"), folder.path().join("file"));
+    std::fs::write(&file, "before").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    check(&icecore(&server, &[&select[..], &[link.to_str().unwrap()]].concat(), ""), 0, "", "");
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "a\n1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_no_request_can_hold_stops_no_other_and_has_a_place() {
+    let settings = [("ingest.body_bytes_max", "64KiB")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    let large = "x".repeat(70_000);
+    let small = "y".repeat(20_000);
+    let events = [&small, &large, &small, &small, &small]
+        .map(|text| json!({"type": "t", "data": {"text": text}}).to_string());
+    let output = icecore(&server, &["ingest", "-"], &events.join("\n"));
+    assert_eq!(text(&output.stdout), "4 events sent: 4 new, 0 duplicates, 0 refused\n");
+    let said = text(&output.stderr);
+    assert!(said.contains("stdin:2: not sent: "), "{said}");
+    assert!(said.contains("65536 bytes"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(server.rows("default", "SELECT count(*) FROM events").await, json!([[4]]));
 }

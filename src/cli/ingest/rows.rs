@@ -46,12 +46,6 @@ pub(super) struct RowFile {
 impl RowFile {
     /// Opens a file and reads its index.
     pub(super) fn open(path: &Path) -> Result<Self, CliError> {
-        if path.as_os_str() == "-" {
-            return Err(CliError::Usage(
-                "Parquet cannot be read from stdin, because its index is at its end; name a file"
-                    .to_owned(),
-            ));
-        }
         let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
         let head = head(&mut file).map_err(|source| unreadable(path, source))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)

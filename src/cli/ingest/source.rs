@@ -29,11 +29,11 @@ const COMPRESSED_ENDINGS: &[&str] = &["gz", "zst", "zstd"];
 #[derive(Clone, Debug)]
 pub(super) struct InputSource {
     path: PathBuf,
-    /// What its events are known by; of stdin another one in every run, as it has no name.
+    /// What its events are known by; of a stream another one in every run, as it has no name.
     pub(super) identity: InputIdentity,
-    /// How the file begins; none for stdin, which cannot be read again.
+    /// How the file begins; none for stdin and other streams, which cannot be read again.
     pub(super) head: Option<FileHead>,
-    /// Size of the file, compressed as it is; 0 for stdin.
+    /// Size of the file, compressed as it is; 0 for a stream.
     pub(super) bytes: u64,
 }
 
@@ -91,19 +91,26 @@ pub(super) type InputReader = Box<dyn BufRead + Send>;
 
 impl InputSource {
     pub(super) fn new(path: &Path) -> Result<Self, CliError> {
-        if is_stdin(path) {
+        let stream = || {
             let identity = InputIdentity::new_one();
-            return Ok(Self { path: path.to_owned(), identity, head: None, bytes: 0 });
+            Self { path: path.to_owned(), identity, head: None, bytes: 0 }
+        };
+        if is_stdin(path) {
+            return Ok(stream());
         }
         let failed = failed_at(path);
-        let mut file = File::open(path).map_err(&failed)?;
-        let metadata = file.metadata().map_err(&failed)?;
+        // Before it is opened: what is read of a pipe is gone from it.
+        let metadata = path.metadata().map_err(&failed)?;
         if metadata.is_dir() {
             return Err(CliError::Usage(format!(
                 "`{0}` is a folder; name its files, for example '{0}/*.ndjson'",
                 path.display()
             )));
         }
+        if !metadata.is_file() {
+            return Ok(stream());
+        }
+        let mut file = File::open(path).map_err(&failed)?;
         let head = Some(FileHead::of(&mut file, HEAD_BYTES).map_err(&failed)?);
         let identity = InputIdentity::of_file(path).map_err(&failed)?;
         Ok(Self { path: path.to_owned(), identity, head, bytes: metadata.len() })
@@ -117,6 +124,10 @@ impl InputSource {
     fn try_open(&self, start: u64, bar: &ProgressBar) -> io::Result<InputReader> {
         if is_stdin(&self.path) {
             return decompressed(BufReader::with_capacity(BUFFER_BYTES, io::stdin()), start);
+        }
+        if self.head.is_none() {
+            let pipe = File::open(&self.path)?;
+            return decompressed(BufReader::with_capacity(BUFFER_BYTES, pipe), start);
         }
         let mut file =
             BufReader::with_capacity(BUFFER_BYTES, bar.wrap_read(File::open(&self.path)?));
