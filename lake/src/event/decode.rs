@@ -18,8 +18,8 @@ use crate::event::{
     normalize::{CellValue, EventFault},
 };
 use batch::{
-    batch_id_of, batch_members, check_batch_id, guess, is_call_list, is_changefeed, is_tombstone,
-    look_ahead, rest_of_batch, slot,
+    BatchSigns, batch_id_of, batch_members, check_batch_id, guess, is_call_list, is_changefeed,
+    is_tombstone, look_ahead, rest_of_batch, slot,
 };
 use converted::ConvertedTexts;
 use fault::{broken, not_an_object, not_utf8, other_encoding};
@@ -45,8 +45,8 @@ impl BodyError {
 /// Decodes a whole body, already decompressed, and returns its events and the `batchId` of a body
 /// `{"events":[…],"batchId"}`.
 ///
-/// In JSON, an object with an array `events` and no `type` is a batch; any other object is one
-/// event. An event with a member `specversion` is a CloudEvent in every format. With
+/// In JSON, an object with an array `events` and without a member of an event, such as `type` or `op`,
+/// is a batch; any other object is one event. An event with a member `specversion` is a CloudEvent in every format. With
 /// [`RequestContext::cloud_event`] the body is the `data` of one CloudEvent whatever the format
 /// says.
 ///
@@ -265,14 +265,16 @@ impl<'r> DecodePass<'r> {
         let mut scan = JsonScanner::new(text);
         scan.expect(b'{').map_err(broken)?;
         let mut batch_id = None;
+        let mut signs = BatchSigns::default();
         if scan.take(b'}') {
             return Ok(None);
         }
         loop {
             let name = scan.name().map_err(broken)?;
             scan.expect(b':').map_err(broken)?;
+            signs.add(name);
             match slot(name) {
-                Some(names::TYPE) => return Ok(None),
+                _ if signs.is_event => return Ok(None),
                 Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => {
                     if is_call_list(name) && !self.is_call_batch(text) {
                         return Ok(None);
@@ -302,12 +304,14 @@ impl<'r> DecodePass<'r> {
                 _ => guess(text),
             };
         }
+        let before = self.received;
         // One that is too long is told once it is sure that this is a batch.
         let fault = check_batch_id(batch_id.as_deref()).err();
         self.array(&mut scan, text, batch_id.as_deref().filter(|_| fault.is_none()), sink)?;
         self.shared = None;
-        let rest = rest_of_batch(&mut scan).map_err(broken)?;
-        if rest.has_type {
+        let mut rest = rest_of_batch(&mut scan).map_err(broken)?;
+        rest.signs.has_others |= signs.has_others;
+        if rest.signs.are_of_event(self.received == before) && !is_changefeed(text) {
             return Err(PassEnd::Again(ReadMode::Event));
         }
         if !is_known && rest.batch_id != batch_id {

@@ -3,6 +3,7 @@
 //! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong.
 
 use crate::cli::ingest::{InputPart, identity::InputIdentity, lines::push_with_id};
+use icecore_lake::event::decode::file_ids::is_batch;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -25,7 +26,9 @@ pub(super) fn parts(text: &[u8], identity: &InputIdentity, start: u64) -> Option
         let text = value.get().as_bytes();
         if let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(text) {
             elements.extend(list);
-        } else if let Ok(body) = serde_json::from_slice::<IngestBody<'_>>(text) {
+        } else if is_batch(value.get())
+            && let Ok(body) = serde_json::from_slice::<IngestBody<'_>>(text)
+        {
             if body.batch_id.is_some() {
                 return None;
             }

@@ -7,6 +7,57 @@ use crate::event::{
 };
 use std::borrow::Cow;
 
+/// Members that make an object an event, even without a type: then `events` is one of its columns.
+const EVENT_MEMBERS: &[usize] = &[
+    names::TYPE,
+    names::OP,
+    names::STORE,
+    names::COLLECTION,
+    names::BEFORE,
+    names::AFTER,
+    names::EVENT_TYPE,
+    names::SPEC_VERSION,
+    names::column("event"),
+];
+/// The same for members without a column: of AWS EventBridge and of calls of analytics libraries.
+const EVENT_MEMBER_NAMES: &[&str] =
+    &["\"detail-type\"", "\"messageId\"", "\"properties\"", "\"traits\""];
+/// What batches of the libraries have beside their calls. `batchId` is known by its slot.
+const BATCH_MEMBER_NAMES: &[&str] = &[
+    "\"context\"",
+    "\"integrations\"",
+    "\"receivedAt\"",
+    "\"sentAt\"",
+    "\"timestamp\"",
+    "\"writeKey\"",
+];
+
+/// What the members of an object other than its list say of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BatchSigns {
+    /// It has members of an event. `__op` and the like are those of a flattened row.
+    pub(super) is_event: bool,
+    /// It has members that a batch does not have, which nobody would keep.
+    pub(super) has_others: bool,
+}
+
+impl BatchSigns {
+    pub(super) fn add(&mut self, name: JsonValue<'_>) {
+        let slot = slot(name);
+        let is_of_list = matches!(slot, Some(names::EVENT_LIST | names::BATCH_ID));
+        self.is_event |= slot.is_some_and(|slot| EVENT_MEMBERS.contains(&slot))
+            || EVENT_MEMBER_NAMES.contains(&name.raw)
+            || name.raw.starts_with("\"__");
+        self.has_others |= !is_of_list && !BATCH_MEMBER_NAMES.contains(&name.raw);
+    }
+
+    /// Whether the object is an event. One with an empty list is a batch only if nothing is lost by
+    /// that.
+    pub(super) fn are_of_event(self, is_empty: bool) -> bool {
+        self.is_event || is_empty && self.has_others
+    }
+}
+
 /// If these are the members of a batch: its array of events, its id, and whether it is one of an
 /// analytics library.
 pub(super) fn batch_members<'a>(
@@ -18,13 +69,20 @@ pub(super) fn batch_members<'a>(
     let first = members.iter().find(|member| {
         member.value.kind == JsonKind::Array && slot(member.name) == Some(names::EVENT_LIST)
     })?;
-    if members.iter().any(|member| slot(member.name) == Some(names::TYPE)) {
+    let mut signs = BatchSigns::default();
+    members.iter().for_each(|member| signs.add(member.name));
+    if signs.are_of_event(is_empty_list(first.value.raw)) {
         return None;
     }
     let batch_id = members.iter().find_map(|member| {
         (slot(member.name) == Some(names::BATCH_ID)).then(|| batch_id_of(member.value)).flatten()
     });
     Some((first.value.raw, batch_id, is_call_list(first.name)))
+}
+
+/// Whether the text of an array has no elements.
+fn is_empty_list(raw: &str) -> bool {
+    raw.trim_start_matches('[').trim_ascii_start().starts_with(']')
 }
 
 /// The messages of what CockroachDB's webhook sink sends, if these are its members: `payload` and how
@@ -97,21 +155,20 @@ pub(super) fn look_ahead(mut scan: JsonScanner<'_>) -> Option<String> {
 pub(super) struct BatchRest {
     /// Its id, if that is there.
     pub(super) batch_id: Option<String>,
-    /// Whether a type is there: then it is no batch but an event.
-    pub(super) has_type: bool,
+    /// What the other members say.
+    pub(super) signs: BatchSigns,
 }
 
 /// Goes to the end of a batch whose events were read.
 pub(super) fn rest_of_batch(scan: &mut JsonScanner<'_>) -> Result<BatchRest, JsonError> {
-    let mut rest = BatchRest { batch_id: None, has_type: false };
+    let mut rest = BatchRest { batch_id: None, signs: BatchSigns::default() };
     while scan.take(b',') {
         let name = scan.name()?;
         scan.expect(b':')?;
         let value = scan.value(NESTING_MAX)?;
-        match slot(name) {
-            Some(names::BATCH_ID) if rest.batch_id.is_none() => rest.batch_id = batch_id_of(value),
-            Some(names::TYPE) => rest.has_type = true,
-            _ => {}
+        rest.signs.add(name);
+        if slot(name) == Some(names::BATCH_ID) && rest.batch_id.is_none() {
+            rest.batch_id = batch_id_of(value);
         }
     }
     scan.expect(b'}')?;

@@ -1,4 +1,5 @@
-//! Which events of a file may be given an id by who sends the file.
+//! What a sender of files has to know of their events: which are batches, and which may be given an
+//! id.
 
 use super::batch::{batch_members, slot};
 use crate::event::{
@@ -29,4 +30,12 @@ pub fn may_get_id(event: &[u8]) -> bool {
     };
     let is_row = parts.top.iter().any(|member| ROW_FIELDS.contains(&member.name.raw));
     has(&OWN_WORDS) && !has(&[names::ID]) && !is_row && batch_members(&parts.top).is_none()
+}
+
+/// Whether an object is a batch of events and not one event.
+#[must_use]
+pub fn is_batch(text: &str) -> bool {
+    let mut parts = EventParts::default();
+    let whole = JsonScanner::new(text).object(NESTING_MAX, &mut parts);
+    whole.is_ok() && batch_members(&parts.top).is_some()
 }

@@ -8,7 +8,7 @@ use crate::event::{
     RejectedEvent,
     build::{EventPlace, id_in_batch},
     dead_letter,
-    decode::batch::slot,
+    decode::batch::batch_members,
     json::JsonScanner,
     names,
     normalize::{self, EventFault, EventRow},
@@ -260,14 +260,14 @@ impl DecodePass<'_> {
         *self.is_trace_body.get_or_insert_with(of_body)
     }
 
-    /// Whether the text is a batch of calls, which no event is that has a type; if so, notes what it
-    /// has for all of them.
+    /// Whether the text is a batch of calls, which no event is; if so, notes what it has for all of
+    /// them.
     pub(super) fn is_call_batch(&mut self, text: &str) -> bool {
         let mut sink = EventBuffers::default();
         // A broken batch is found to be one where it is read.
         let _broken = JsonScanner::new(text).object(super::NESTING_MAX, &mut sink.parts);
         let top = &sink.parts.top;
-        if top.iter().any(|member| slot(member.name) == Some(names::TYPE)) {
+        if batch_members(top).is_none() {
             return false;
         }
         let shared = top.iter().rfind(|member| member.name.raw == SHARED_NAME);

@@ -388,6 +388,39 @@ fn a_body_is_a_batch_an_array_or_an_event() {
     assert_eq!(decoded.accepted.len(), 1);
 }
 
+/// Carts, orders and sessions have a column `events` as others have one called `total`.
+#[test]
+fn what_is_recognised_as_an_event_is_no_batch_whatever_list_it_has() {
+    let lists = ["[]", "[ ]", r#"[{"type":"click","id":"inner"}]"#, r#"[{"a":1}]"#, "[7]"];
+    for event in [
+        r#""id":1,LIST,"__op":"c","__table":"t","__lsn":1,"__deleted":"false""#,
+        r#""op":"u","collection":"cart","key":"1",LIST"#,
+        r#"LIST,"store":"s","key":"1""#,
+        r#"LIST,"before":null,"after":{"id":1},"op":"c""#,
+        r#""version":"0","id":"eb","detail-type":"d","source":"a","time":"2026-11-20T14:00:00Z",LIST,"detail":{}"#,
+        r#""id":"g","eventType":"t","eventTime":"2026-11-20T14:00:00Z","subject":"s","data":{},LIST"#,
+        r#""messageId":"m10","event":"E","userId":"u",LIST"#,
+    ] {
+        for (name, list) in ["events", "batch"].iter().flat_map(|name| lists.map(|it| (name, it))) {
+            let body = format!("{{{}}}", event.replace("LIST", &format!("\"{name}\":{list}")));
+            for format in [BodyFormat::Json, BodyFormat::Ndjson, BodyFormat::JsonSequence] {
+                assert!(row(&body, format).contains(&body), "{body}");
+            }
+        }
+    }
+    // An empty list makes no batch of what nobody would keep then.
+    for body in [r#"{"id":"1","name":"x","events":[]}"#, r#"{"batch":[],"name":"x"}"#] {
+        for format in [BodyFormat::Json, BodyFormat::Ndjson, BodyFormat::JsonSequence] {
+            let (decoded, _) = take(body, format);
+            assert_eq!(decoded.rejected[0].fault.code, ErrorCode::MissingType, "{body}");
+            assert_eq!(decoded.rejected[0].payload, body);
+        }
+    }
+    for body in [r#"{"batch":[],"sentAt":"x","context":{}}"#, r#"{"batchId":"b","events":[]}"#] {
+        assert_eq!(take(body, BodyFormat::Json).0.received, 0, "{body}");
+    }
+}
+
 #[test]
 fn a_body_without_events_to_find_is_an_error() {
     use ErrorCode::*;
