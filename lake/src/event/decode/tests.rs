@@ -412,7 +412,7 @@ fn what_is_recognised_as_an_event_is_no_batch_whatever_list_it_has() {
     for body in [r#"{"id":"1","name":"x","events":[]}"#, r#"{"batch":[],"name":"x"}"#] {
         for format in [BodyFormat::Json, BodyFormat::Ndjson, BodyFormat::JsonSequence] {
             let (decoded, _) = take(body, format);
-            assert_eq!(decoded.rejected[0].fault.code, ErrorCode::MissingType, "{body}");
+            assert_eq!(decoded.rejected[0].code, ErrorCode::MissingType, "{body}");
             assert_eq!(decoded.rejected[0].payload, body);
         }
     }
