@@ -363,7 +363,7 @@ async fn a_pipe_with_a_name_is_read_once_and_written_as_it_is() {
         let writer = std::thread::spawn(move || std::fs::write(end, bytes).unwrap());
         let output = icecore(&server, &["ingest", &name], "");
         writer.join().unwrap();
-        check(&output, 0, "1 events sent: 1 new, 0 duplicates, 0 refused\n", "");
+        check(&output, 0, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "");
     }
     check(&icecore(&server, &["ingest", "--format", "parquet", &name], ""), 2, "", "a pipe");
 
