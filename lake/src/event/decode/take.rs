@@ -8,7 +8,7 @@ use crate::event::{
     RejectedEvent,
     build::{EventPlace, id_in_batch},
     dead_letter,
-    decode::batch::batch_members,
+    decode::batch::{batch_members, slot},
     json::JsonScanner,
     names,
     normalize::{self, EventFault, EventRow},
