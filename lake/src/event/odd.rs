@@ -18,8 +18,10 @@ use std::collections::BTreeMap;
 
 /// 2026-11-20T14:00:00Z.
 const NOW_US: i64 = 1_795_183_200_000_000;
-/// Members that may cost an event, and `specversion`, which says that it is of another kind.
-const STRICT: [&str; 6] = ["id", "type", "ts", "timestamp", "ns", "specversion"];
+/// Members that may cost an event, and two which say that it is of another kind: `specversion`, and
+/// what an exported event has.
+const STRICT: [&str; 7] =
+    ["id", "type", "ts", "timestamp", "ns", "specversion", icecore_schemas::names::KEPT_EVENT];
 /// Where a member may stand.
 const PLACES: [&str; 4] = ["", "data", "_meta", "do"];
 

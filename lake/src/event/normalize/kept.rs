@@ -14,9 +14,17 @@ use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_64;
 
 impl<'a> EventDraft<'_, 'a> {
-    /// The text as it came.
+    /// The text as it came. An export has columns beside it and nothing else, so with members that
+    /// nobody knows it is the sender's own member.
     pub(super) fn kept_text(&self) -> Option<Cow<'a, str>> {
-        self.value(names::KEPT_EVENT).and_then(|value| value.text())
+        let text = self.value(names::KEPT_EVENT).filter(|_| !self.is_lossy)?.text()?;
+        let is_whole = self.is_delivery() || text.trim_start().starts_with('{');
+        is_whole.then_some(text)
+    }
+
+    fn is_delivery(&self) -> bool {
+        let event_type = self.value(names::TYPE).and_then(|value| value.text());
+        event_type.is_some_and(|text| webhook::is_delivery(&text))
     }
 
     pub(super) fn kept(
@@ -28,8 +36,7 @@ impl<'a> EventDraft<'_, 'a> {
         // As the rows of a table are known that are read again.
         let source = || self.value(names::SOURCE)?.text().map(Cow::into_owned);
         let cloud_source = is_cloud_event(&text).then(|| source().unwrap_or_default());
-        let event_type = self.value(names::TYPE).and_then(|value| value.text());
-        let is_delivery = event_type.is_some_and(|text| webhook::is_delivery(&text));
+        let is_delivery = self.is_delivery();
         self.put(names::PAYLOAD, CellValue::Text(text));
         let row = self.finish(context)?;
         let content = match &row.id {

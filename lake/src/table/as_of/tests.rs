@@ -6,6 +6,7 @@ const NOW_MS: i64 = 10_000;
 /// A table with these snapshots: id, parent, time; and this log: time, snapshot. `main` is at the last.
 fn table(snapshots: &[(i64, Option<i64>, i64)], log: &[(i64, i64)]) -> TableMetadata {
     let current = log.last().map(|(_, id)| *id);
+    let updated_ms = log.iter().map(|(at, _)| *at).fold(9_000, i64::max);
     let listed = snapshots.iter().map(|(id, parent, at)| {
         json!({
             "snapshot-id": id, "parent-snapshot-id": parent, "sequence-number": id,
@@ -16,7 +17,7 @@ fn table(snapshots: &[(i64, Option<i64>, i64)], log: &[(i64, i64)]) -> TableMeta
     let logged = log.iter().map(|(at, id)| json!({ "timestamp-ms": at, "snapshot-id": id }));
     serde_json::from_value(json!({
         "format-version": 2, "table-uuid": "7f0c6a76-3f0d-4d59-a1f8-4b1f0b0b6a11",
-        "location": "file:///w/t", "last-sequence-number": 9, "last-updated-ms": 9_000,
+        "location": "file:///w/t", "last-sequence-number": 9, "last-updated-ms": updated_ms,
         "last-column-id": 1, "current-schema-id": 0, "default-spec-id": 0,
         "schemas": [{ "type": "struct", "schema-id": 0, "fields": [] }],
         "partition-specs": [{ "spec-id": 0, "fields": [] }], "last-partition-id": 999,
