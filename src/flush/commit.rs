@@ -229,6 +229,10 @@ impl TableFlush {
         let batches = read(rows::schema_of(ours.columns), taken.records.clone()).await?;
         let (table, batches) = self.with_columns(ident, table, ours, fit, batches).await?;
         let storage = self.catalog.storage();
+        if let FlushTarget::New { metadata, .. } = &table {
+            // Both folders at once: one sync of the folder that they are in.
+            storage.prepare_table(metadata.location()).await?;
+        }
         let files = writer::write(storage, table.metadata(), batches, &self.ids).await?;
         let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
         let result = self.append(ident, ours, &table, files, taken).await;
