@@ -25,6 +25,7 @@ use converted::ConvertedTexts;
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
 use std::{collections::HashMap, sync::Arc};
+use take::EventText;
 
 /// A body that cannot be taken apart into events; nothing of it is accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -489,13 +490,6 @@ impl<'r> DecodePass<'r> {
         self.received += 1;
         Ok(index)
     }
-}
-
-/// The text of an event, its members read or not.
-#[derive(Clone, Copy, Debug)]
-enum EventText<'a> {
-    Event(&'a str),
-    TooDeep(&'a str),
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! An event may be read a second time with another text: without its credentials, or with what a
 //! batch of calls says of all of them.
 
-use super::{BodyError, DecodePass, EventBuffers, EventText};
+use super::{BodyError, DecodePass, EventBuffers};
 use crate::event::{
     RejectedEvent,
     build::{EventPlace, id_in_batch},
@@ -34,6 +34,13 @@ pub(super) const COPIED_BYTES_MAX: usize = 32 << 20;
 /// An event that another log kept whole comes as its columns and its text, in which each quote has a
 /// backslash.
 const KEPT_TIMES: usize = 4;
+
+/// The text of an event, its members read or not.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EventText<'a> {
+    Event(&'a str),
+    TooDeep(&'a str),
+}
 
 impl DecodePass<'_> {
     /// Takes or refuses the event whose members are in `sink`.
