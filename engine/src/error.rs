@@ -77,6 +77,7 @@ impl From<AsOfError> for SqlError {
             }
             AsOfError::NoSnapshot { .. }
             | AsOfError::NoneThen { .. }
+            | AsOfError::Removed { .. }
             | AsOfError::NoReference { .. } => Self::NotFound(cause.to_string()),
         }
     }

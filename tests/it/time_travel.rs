@@ -92,3 +92,64 @@ async fn a_reader_never_misses_an_acknowledged_event_nor_sees_one_twice_while_co
     tokio::join!(writer, committer, reader);
     assert!(3 < queries.load(Ordering::SeqCst), "the reader really ran beside the commits");
 }
+
+const NAMESPACE: &str = "shop.example";
+const TABLE: &str = "/catalog/v1/namespaces/shop_example/tables/events";
+
+/// What a client's updates of the table answer; they must succeed.
+async fn updated(server: &TestServer, updates: Value) -> Value {
+    let body = json!({ "requirements": [], "updates": updates }).to_string();
+    let answer = server.post(TABLE, "application/json", body).await;
+    let (status, answer) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!(status, 200, "{answer}");
+    answer["metadata"].clone()
+}
+
+/// The times of the table's snapshots, the oldest first.
+async fn times(server: &TestServer) -> Vec<String> {
+    let path = format!("/v1/{NAMESPACE}/tables/events/snapshots");
+    let listed: Value = server.get(&path).await.json().await.unwrap();
+    let listed = listed["snapshots"].as_array().unwrap().iter().rev();
+    listed
+        .map(|snapshot| {
+            let ms = snapshot["timestamp_ms"].as_i64().unwrap();
+            let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
+            time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_whose_snapshot_was_removed_is_refused_and_answered_by_no_other() {
+    let server = TestServer::start().await;
+    let mut snapshots = Vec::new();
+    for range in [0..3, 3..6, 6..9, 9..12] {
+        server.ingest(&events(range)).await;
+        snapshots.push(server.commit(NAMESPACE).await["events"].clone());
+    }
+    let times = times(&server).await;
+    let ask = async |as_of: &Value| {
+        let request = json!({ "sql": "SELECT count(*) FROM events", "as_of": as_of });
+        server.query(NAMESPACE, &request).await
+    };
+    assert_eq!(ask(&json!(times[2])).await.1["rows"], json!([[9]]));
+    updated(&server, json!([{ "action": "remove-snapshots", "snapshot-ids": [snapshots[2]] }]))
+        .await;
+    for (time, kept) in [(&times[1], 1), (&times[2], 1), (&times[0], 0)] {
+        let (status, answer) = ask(&json!(time)).await;
+        assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{time}: {answer}");
+        let told = answer["error"].as_str().unwrap();
+        let nearest = format!("snapshot before it is {} of {}", snapshots[kept], times[kept]);
+        assert!(told.contains(&nearest) && told.contains(&times[3]), "{told}");
+        // An operator is not led elsewhere either.
+        let back = json!({ "time": time }).to_string();
+        let path = format!("/v1/{NAMESPACE}/tables/events/rollback");
+        let answer = server.post(&path, "application/json", back).await;
+        assert_eq!(answer.status(), 400, "{time}");
+        assert!(answer.text().await.unwrap().contains("is not known"), "{time}");
+    }
+    for (as_of, rows) in [(json!(times[3]), 12), (snapshots[1].clone(), 6), (json!("main"), 12)] {
+        assert_eq!(ask(&as_of).await.1["rows"], json!([[rows]]), "{as_of}");
+    }
+    server.stop().await;
+}

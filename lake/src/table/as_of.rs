@@ -9,8 +9,9 @@
 //!   millisecond.
 //! - A snapshot that `main` left again (a rollback) is still the answer for the times when it was
 //!   current. One that came in from a branch is not before it came in, whenever it was written.
-//! - Expiry cuts the log, and keeps some snapshots that are older than what is left of it. A time
-//!   before the log's first entry means the last of these up to the time, one of `main`'s own first.
+//! - What is removed from the middle of the history cuts the log: nothing before the gap is left of it,
+//!   as the spec has it. Snapshots before the gap may be kept, but not when each of them was current,
+//!   so a time before the log's first entry is refused, and the nearest that can be read is named.
 //! - A time that is still to come means nothing, whereas the clock of a snapshot's writer may be ahead.
 //! - Where `main` came to a snapshot at a time that is still to come, a clock was wrong then, and the
 //!   entries after it have no times of their own. What was current between the last right entry and now
@@ -52,6 +53,18 @@ pub enum AsOfError {
         asked_ms: i64,
         /// When it got its first one, as far as it is known.
         first_ms: Option<i64>,
+    },
+    /// Snapshots were removed, so it is not known which was current.
+    #[error("which snapshot table `{table}` had at {} is not known: {}", written(*asked_ms), nearest(*next_ms, *kept))]
+    Removed {
+        /// The table.
+        table: String,
+        /// The time, ms since 1970.
+        asked_ms: i64,
+        /// The first time after it that can be read.
+        next_ms: Option<i64>,
+        /// The last kept snapshot before it, and when that was made.
+        kept: Option<(i64, i64)>,
     },
     /// Snapshots of about then are dated in the future, so it is not known which was current.
     #[error(
@@ -102,11 +115,9 @@ pub fn resolve(
                 let (snapshot, dated_ms) = (entry.snapshot_id, entry.timestamp_ms);
                 return Err(AsOfError::Misdated { table, asked_ms: *ms, snapshot, dated_ms });
             }
-            metadata.and_then(|metadata| current_at(metadata, *ms)).ok_or_else(|| {
-                let first = metadata.and_then(|metadata| metadata.history().first());
-                let first_ms = first.map(|entry| entry.timestamp_ms);
-                AsOfError::NoneThen { table, asked_ms: *ms, first_ms }
-            })
+            let none =
+                || AsOfError::NoneThen { table: table.clone(), asked_ms: *ms, first_ms: None };
+            current_at(metadata.ok_or_else(none)?, &table, *ms)
         }
         AsOf::Reference(name) => metadata
             .and_then(|metadata| metadata.snapshot_for_ref(name))
@@ -141,20 +152,52 @@ fn misdated_after(metadata: &TableMetadata, ms: i64, now_ms: i64) -> Option<&Sna
 }
 
 /// The snapshot that `main` was at.
-fn current_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
-    let logged = metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= ms);
-    logged.map(|entry| entry.snapshot_id).or_else(|| kept_at(metadata, ms))
+fn current_at(metadata: &TableMetadata, table: &str, asked_ms: i64) -> Result<i64, AsOfError> {
+    let log = metadata.history();
+    let logged = log.iter().rev().find(|entry| entry.timestamp_ms <= asked_ms);
+    let found = |entry: &SnapshotLog| metadata.snapshot_by_id(entry.snapshot_id);
+    if let Some(snapshot) = logged.and_then(found) {
+        return Ok(snapshot.snapshot_id());
+    }
+    let kept = kept_at(metadata, asked_ms);
+    let has_parent =
+        log.first().and_then(found).is_some_and(|it| it.parent_snapshot_id().is_some());
+    let table = table.to_owned();
+    if logged.is_none() && kept.is_none() && !has_parent {
+        let first_ms = log.first().map(|entry| entry.timestamp_ms);
+        return Err(AsOfError::NoneThen { table, asked_ms, first_ms });
+    }
+    let next = log.iter().find(|entry| asked_ms < entry.timestamp_ms && found(entry).is_some());
+    let next_ms = next.map(|entry| entry.timestamp_ms);
+    Err(AsOfError::Removed { table, asked_ms, next_ms, kept })
 }
 
-/// The last kept snapshot up to `ms`; one of main's own goes before one that may be a branch's.
-fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<i64> {
+/// The last kept snapshot up to `ms`, and when it was made; one of main's own goes before one that may
+/// be a branch's.
+fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<(i64, i64)> {
     let main = ancestors::of(metadata, metadata.current_snapshot_id());
     let main: HashSet<i64> = main.map(|snapshot| snapshot.snapshot_id()).collect();
     metadata
         .snapshots()
         .filter(|snapshot| snapshot.timestamp_ms() <= ms)
         .max_by_key(|snapshot| (main.contains(&snapshot.snapshot_id()), snapshot.sequence_number()))
-        .map(|snapshot| snapshot.snapshot_id())
+        .map(|snapshot| (snapshot.snapshot_id(), snapshot.timestamp_ms()))
+}
+
+fn nearest(next_ms: Option<i64>, kept: Option<(i64, i64)>) -> String {
+    let next = next_ms.map_or_else(
+        || "its snapshot log does not tell".to_owned(),
+        |next| {
+            format!("snapshots were removed; the next time that can be read is {}", written(next))
+        },
+    );
+    let kept = kept.map(|(id, ms)| {
+        format!(
+            "; the nearest snapshot before it is {id} of {}, to be named by its id",
+            written(ms)
+        )
+    });
+    next + &kept.unwrap_or_default()
 }
 
 fn written(ms: i64) -> String {

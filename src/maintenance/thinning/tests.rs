@@ -10,7 +10,11 @@ use icecore_catalog::{
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
-use icecore_lake::clock::Clock;
+use icecore_lake::{
+    clock::Clock,
+    table::as_of::{AsOfError, resolve},
+};
+use icecore_schemas::as_of::AsOf;
 use std::collections::BTreeMap;
 
 /// A catalog with a table of the service, `a.events`.
@@ -84,6 +88,34 @@ async fn commits_leave_old_snapshots_to_the_job() {
     assert_eq!(job.tick().await.unwrap(), Progress::Idle);
     house.append(bound + 11..=bound + 12).await;
     assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+}
+
+#[tokio::test]
+async fn a_time_whose_snapshot_was_thinned_is_refused_also_beside_a_tag() {
+    let house = House::new().await;
+    let (mut job, _) = ThinSnapshots::new(&house.catalog);
+    house.append(1..=100).await;
+    let kind = icecore_catalog::catalog::RefKind::Tag;
+    house.catalog.refs().create(&house.table, "then", kind, None).await.unwrap();
+    house.append(101..=600).await;
+    assert_eq!(job.tick().await.unwrap(), Progress::Done);
+    let now_ms = house.clock.now_ms();
+    let metadata = house.catalog.tables().load(&house.table).await.unwrap().metadata;
+    let (mut read, mut refused) = (0, 0);
+    for ms in (now_ms - 600_000..now_ms).step_by(1_000) {
+        match resolve(&AsOf::Time(ms), "events", Some(&metadata), now_ms) {
+            Ok(id) => {
+                let made = metadata.snapshot_by_id(id).unwrap().timestamp_ms();
+                assert!(ms - 1_100 < made && made <= ms, "{made} at {ms}");
+                read += 1;
+            }
+            Err(cause) => {
+                assert!(matches!(cause, AsOfError::Removed { next_ms: Some(_), .. }), "{cause}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(400 <= read && 0 < refused, "{read} and {refused}");
 }
 
 #[tokio::test]

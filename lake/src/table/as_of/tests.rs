@@ -3,9 +3,10 @@ use serde_json::json;
 
 const NOW_MS: i64 = 10_000;
 
-/// A table with these snapshots: id, parent, time; and this log: time, snapshot. `main` is at the last.
+/// A table with these snapshots: id, parent, time; and this log: time, snapshot. `main` is at the last
+/// of the log, or of the snapshots where there is none.
 fn table(snapshots: &[(i64, Option<i64>, i64)], log: &[(i64, i64)]) -> TableMetadata {
-    let current = log.last().map(|(_, id)| *id);
+    let current = log.last().map(|(_, id)| *id).or(snapshots.last().map(|(id, ..)| *id));
     let updated_ms = log.iter().map(|(at, _)| *at).fold(9_000, i64::max);
     let listed = snapshots.iter().map(|(id, parent, at)| {
         json!({
@@ -94,13 +95,40 @@ fn of_entries_of_one_millisecond_the_last_one_holds() {
 }
 
 #[test]
-fn before_the_log_the_kept_snapshots_answer() {
-    let table = table(LINE, &[(3_000, 3)]);
-    check(&table, &AsOf::Time(2_500), Ok(2));
-    check(&table, &AsOf::Time(1_000), Ok(1));
+fn a_time_before_a_gap_is_refused_with_the_nearest_that_can_be_read() {
+    // 3 was removed, and with it what the log had before 4.
+    let four: &[(i64, Option<i64>, i64)] =
+        &[(1, None, 1_000), (2, Some(1), 2_000), (4, Some(3), 4_000)];
+    let table = table(four, &[(4_000, 4)]);
+    for (ms, kept) in [(3_500, 2), (2_000, 2), (1_500, 1)] {
+        let nearest = format!(
+            "is not known: snapshots were removed; the next time that can be read is \
+             1970-01-01T00:00:04.000Z; the nearest snapshot before it is {kept} of \
+             1970-01-01T00:00:0{kept}.000Z, to be named by its id"
+        );
+        check(&table, &AsOf::Time(ms), Err(&nearest));
+        check(&table, &AsOf::Snapshot(kept), Ok(kept));
+    }
+    check(&table, &AsOf::Time(500), Err("the next time that can be read is 1970-01-01T00:00:04"));
+    check(&table, &AsOf::Time(4_000), Ok(4));
     // 4 is a branch's and later than 2, which is main's own.
     let snapshots = [LINE, &[(4, Some(1), 2_200)]].concat();
-    check(&self::table(&snapshots, &[(3_000, 3)]), &AsOf::Time(2_500), Ok(2));
+    let cut = self::table(&snapshots, &[(3_000, 3)]);
+    check(&cut, &AsOf::Time(2_500), Err("the nearest snapshot before it is 2 of"));
+}
+
+#[test]
+fn a_log_that_names_a_snapshot_that_is_gone_answers_for_no_other() {
+    let kept: &[(i64, Option<i64>, i64)] = &[(1, None, 1_000), (3, Some(2), 3_000)];
+    let gap = table(kept, &[(1_000, 1), (2_000, 2), (3_000, 3)]);
+    check(&gap, &AsOf::Time(1_999), Ok(1));
+    check(&gap, &AsOf::Time(2_000), Err("the next time that can be read is 1970-01-01T00:00:03"));
+    let bare = table(LINE, &[]);
+    check(
+        &bare,
+        &AsOf::Time(2_500),
+        Err("is not known: its snapshot log does not tell; the nearest"),
+    );
 }
 
 #[test]
