@@ -85,13 +85,11 @@ impl ViewTable {
         let columns = view.metadata.as_ref().map(|metadata| {
             let of_snapshot = view
                 .snapshot_id
+                .filter(|_| view.has_past_columns)
                 .and_then(|id| metadata.snapshot_by_id(id))
                 // Without an id the snapshot was written before there were several schemas.
                 .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
-            // Only a look at the past takes the past's columns: what is acknowledged now has
-            // today's, and so do the empty columns of a table that was just extended.
-            let is_current = view.snapshot_id == metadata.current_snapshot_id();
-            match (of_snapshot.filter(|_| !is_current), &ours) {
+            match (of_snapshot, &ours) {
                 (Some(columns), _) => Ok(Arc::clone(columns)),
                 // A table that an earlier version made has the later columns all the same: rows of
                 // the log may have values there, and the table gets them with these.

@@ -20,6 +20,8 @@ pub struct TableView {
     pub metadata: Option<Arc<TableMetadata>>,
     /// The snapshot to read, if it has one.
     pub snapshot_id: Option<i64>,
+    /// Whether it has the columns that the snapshot was written with, and not the table's of now.
+    pub has_past_columns: bool,
     /// Which records of the log are rows of it; none for tables that only others write.
     pub ours: Option<RecordKind>,
     /// The records to read after the snapshot.
@@ -62,6 +64,7 @@ impl Serialize for TableView {
             name: &'a str,
             metadata: Option<Value>,
             snapshot_id: Option<i64>,
+            has_past_columns: bool,
             ours: Option<RecordKind>,
             tail: &'a [RecordRef],
             last_seq: u64,
@@ -71,6 +74,7 @@ impl Serialize for TableView {
             name: &self.name,
             metadata: metadata.transpose().map_err(S::Error::custom)?,
             snapshot_id: self.snapshot_id,
+            has_past_columns: self.has_past_columns,
             ours: self.ours,
             tail: &self.tail,
             last_seq: self.last_seq,

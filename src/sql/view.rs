@@ -231,13 +231,16 @@ impl ResolvedNamespace {
                 Some(as_of::resolve(as_of, name, metadata.as_deref(), catalog.now_ms())?)
             }
         };
+        let has_past_columns = as_of
+            .zip(metadata.as_deref())
+            .is_some_and(|(as_of, table)| as_of::has_past_columns(as_of, table));
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),
             (None, None) => watermark.map_or(0, |watermark| watermark.last_seq),
             (Some(_), None) => metadata.as_ref().map_or(0, |table| seq_of(table, snapshot_id)),
         };
         let name = name.to_owned();
-        Ok(Some(TableView { name, metadata, snapshot_id, ours, tail, last_seq }))
+        Ok(Some(TableView { name, metadata, snapshot_id, has_past_columns, ours, tail, last_seq }))
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {

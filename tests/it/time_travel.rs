@@ -153,3 +153,44 @@ async fn a_time_whose_snapshot_was_removed_is_refused_and_answered_by_no_other()
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_in_the_past_has_its_columns_and_a_branch_those_of_now() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..3)).await;
+    let first = server.commit(NAMESPACE).await["events"].clone();
+    let set = |name: &str, kind: &str| json!({ "action": "set-snapshot-ref", "ref-name": name, "type": kind, "snapshot-id": first });
+    let now = updated(&server, json!([set("then", "tag"), set("side", "branch")])).await;
+    let time = times(&server).await.pop().unwrap();
+    let mut schema = now["schemas"].as_array().unwrap().last().unwrap().clone();
+    let id = now["last-column-id"].as_i64().unwrap() + 1;
+    let mine = json!({ "id": id, "name": "mine", "type": "long", "required": false });
+    schema["fields"].as_array_mut().unwrap().push(mine);
+    let added = json!([
+        { "action": "add-schema", "schema": schema },
+        { "action": "set-current-schema", "schema-id": -1 },
+    ]);
+    updated(&server, added).await;
+    // The same before and after the commit that the snapshot is not the current one any more.
+    for is_current in [true, false] {
+        for (as_of, is_past) in [
+            (first.clone(), true),
+            (json!(time), true),
+            (json!("then"), true),
+            (json!("side"), false),
+            (json!("main"), false),
+        ] {
+            let request = json!({ "sql": "SELECT * FROM events ORDER BY seq", "as_of": as_of });
+            let (status, answer) = server.query(NAMESPACE, &request).await;
+            assert_eq!(status, 200, "{as_of}: {answer}");
+            let columns = answer["columns"].as_array().unwrap();
+            let has_mine = columns.iter().any(|column| column["name"] == "mine");
+            assert_eq!(has_mine, !is_past, "{as_of}, {is_current}");
+            let rows = if as_of == json!("main") && !is_current { 6 } else { 3 };
+            assert_eq!(answer["rowCount"], json!(rows), "{as_of}, {is_current}");
+        }
+        server.ingest(&events(3..6)).await;
+        server.commit(NAMESPACE).await;
+    }
+    server.stop().await;
+}

@@ -65,6 +65,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
         name: "t".to_owned(),
         metadata: Some(Arc::new(metadata())),
         snapshot_id: Some(40),
+        has_past_columns: true,
         ours: Some(RecordKind::Events),
         tail: vec![record(1), record(2)],
         last_seq: u64::MAX,
@@ -81,6 +82,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
     assert_eq!((name.as_str(), text.as_str()), ("broken", "gone"));
     let seen = found.tables.first().unwrap();
     assert_eq!((seen.snapshot_id, seen.ours, seen.last_seq), (Some(40), table.ours, u64::MAX));
+    assert!(seen.has_past_columns);
     assert_eq!(seen.tail, table.tail);
     let (before, after) = (table.metadata.unwrap(), Arc::clone(seen.metadata.as_ref().unwrap()));
     assert_eq!(after.snapshot_by_id(40), before.snapshot_by_id(40));
@@ -96,8 +98,15 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
 fn a_table_without_metadata_is_sent_too() {
     let mut view = View::of("a".to_owned());
     let (name, ours) = ("events".to_owned(), Some(RecordKind::Events));
-    let table =
-        TableView { name, metadata: None, snapshot_id: None, ours, tail: Vec::new(), last_seq: 0 };
+    let table = TableView {
+        name,
+        metadata: None,
+        snapshot_id: None,
+        has_past_columns: false,
+        ours,
+        tail: Vec::new(),
+        last_seq: 0,
+    };
     view.tables.push(table);
     let (found, _) = sent(&view);
     let ours =

@@ -18,7 +18,7 @@
 //!   is not known, so it is refused.
 
 use iceberg::spec::{SnapshotLog, TableMetadata};
-use icecore_catalog::{ancestors, catalog::AHEAD_MAX_MS};
+use icecore_catalog::{ancestors, catalog::AHEAD_MAX_MS, metadata_file::refs};
 use icecore_schemas::as_of::AsOf;
 use std::collections::HashSet;
 
@@ -149,6 +149,18 @@ fn misdated_after(metadata: &TableMetadata, ms: i64, now_ms: i64) -> Option<&Sna
     }
     let next = log.get(last.map_or(0, |last| last + 1))?;
     (now_ms.saturating_add(AHEAD_MAX_MS) < next.timestamp_ms).then_some(next)
+}
+
+/// Whether a point is read with the columns that its snapshot was written with. A branch goes on, so it
+/// has the table's columns of now.
+#[must_use]
+pub fn has_past_columns(as_of: &AsOf, metadata: &TableMetadata) -> bool {
+    match as_of {
+        AsOf::Snapshot(_) | AsOf::Time(_) => true,
+        AsOf::Reference(name) => {
+            !refs::of(metadata).get(name).is_some_and(|found| found.is_branch())
+        }
+    }
 }
 
 /// The snapshot that `main` was at.

@@ -132,6 +132,15 @@ fn a_log_that_names_a_snapshot_that_is_gone_answers_for_no_other() {
 }
 
 #[test]
+fn a_branch_is_read_with_the_columns_of_now() {
+    let table = table(LINE, &[(1_000, 1), (2_000, 2), (3_000, 3)]);
+    let is_past = |as_of: AsOf| has_past_columns(&as_of, &table);
+    assert!(is_past(AsOf::Snapshot(3)) && is_past(AsOf::Time(3_000)));
+    assert!(is_past(AsOf::Reference("first".into())));
+    assert!(!is_past(AsOf::Reference("main".into())));
+}
+
+#[test]
 fn a_table_without_metadata_has_no_point_in_time() {
     let none = |as_of: &AsOf| resolve(as_of, "t", None, NOW_MS).unwrap_err().to_string();
     assert!(none(&AsOf::Time(1)).ends_with("it has none yet"));
