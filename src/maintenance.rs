@@ -83,13 +83,13 @@ pub const JOBS: &[JobLine] = &[
         about: "writes audit records that wait, cuts old ones, forgets tokens that ended",
     },
     // For so long a server that nobody sends anything to commits nothing, and does not know that
-    // another one took over.
+    // another one took over, or that the metastore does not answer.
     JobLine {
         name: "watch-owner",
         every: Duration::from_secs(1),
         woken_by: None,
         is_leased: false,
-        about: "asks whether another server took over the events",
+        about: "asks the metastore whether another server took over the events",
     },
     JobLine {
         name: "note-metastore",

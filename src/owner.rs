@@ -17,12 +17,21 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::{Metastore, Watermark},
 };
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
+
+/// What stands in the way while the metastore does not answer.
+const METASTORE: &str = "metastore";
+/// A metastore that answers later than this counts as one that does not.
+const METASTORE_ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Why this server takes no events.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -233,17 +242,37 @@ impl LogOwnership {
     }
 }
 
-/// The job that learns of a take-over.
+/// The job that learns of a take-over, and of a metastore that does not answer.
 #[derive(Debug)]
 pub struct WatchOwner(pub LogOwnership);
 
 impl Job for WatchOwner {
     const NAME: &'static str = "watch-owner";
-    type Error = CatalogError;
+    type Error = Infallible;
 
-    async fn tick(&mut self) -> Result<Progress, CatalogError> {
-        if self.0.check_owner().is_ok() {
-            self.0.refresh().await?;
+    /// That the metastore does not answer is told by `/readyz` and is no failure of the job, whose pauses
+    /// would grow: it is asked each second until it answers.
+    async fn tick(&mut self) -> Result<Progress, Infallible> {
+        let Self(owner) = self;
+        if owner.check_owner().is_err() {
+            return Ok(Progress::Idle);
+        }
+        let failure = match tokio::time::timeout(METASTORE_ANSWER_MAX, owner.refresh()).await {
+            Ok(asked) => asked.err().map(|cause| cause.to_string()),
+            Err(_) => Some(format!("no answer within {METASTORE_ANSWER_MAX:?}")),
+        };
+        let is_out = owner.obstacle_topics().contains(&METASTORE);
+        match failure {
+            Some(cause) if !is_out => {
+                let text =
+                    format!("the metastore does not answer, events wait in the log: {cause}");
+                owner.delay(METASTORE, text);
+            }
+            None if is_out => {
+                owner.clear(METASTORE);
+                info!("the metastore answers");
+            }
+            _ => (),
         }
         Ok(Progress::Idle)
     }

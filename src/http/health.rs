@@ -32,7 +32,7 @@ pub async fn healthz() -> &'static str {
 ///
 /// # Errors
 /// 503 while the warehouse does not answer or is not there, while the owner's list of what is in the
-/// way has anything, while the log has no room or its last write failed, and for a server whose log
+/// way has anything (such as a metastore that does not answer), while the log has no room or its last write failed, and for a server whose log
 /// events are not taken into: its queries and its catalog go on. Who may not know of every namespace learns in a
 /// word what it is about.
 pub async fn readyz(

@@ -1,7 +1,9 @@
-//! The warehouse goes while the server runs: what it says, and that it goes on once it is back.
+//! The warehouse or the metastore goes while the server runs: what it says, and that it goes on once
+//! it is back.
 
 use crate::{
     harness::{TestServer, events},
+    postgres::{DatabaseRoute, Databases},
     restores::copy,
 };
 use serde_json::json;
@@ -16,7 +18,7 @@ const NAMESPACE: &str = "shop.example";
 const COUNT: &str = "SELECT count(*), count(DISTINCT id) FROM events";
 /// Reads data files: a count alone is in the manifests.
 const READ: &str = "SELECT max(id) FROM events";
-/// Longest that a server takes to find that its warehouse is back.
+/// Longest that a server takes to find that its warehouse or its metastore is gone, or back.
 const BACK_MAX: Duration = Duration::from_secs(20);
 
 /// A server with ten events in a snapshot.
@@ -191,4 +193,36 @@ async fn a_namespace_whose_folder_goes_is_named_and_the_others_go_on() {
     fs::rename(&away, warehouse.join("shop_example")).unwrap();
     goes_on(&server, 20).await;
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metastore_that_does_not_answer_is_told_until_it_is_back() {
+    let Some(databases) = Databases::new("outage").await else { return };
+    databases.make("folder").await;
+    let mut route = DatabaseRoute::to(&databases.url("folder")).await;
+    let settings = [("metastore", route.url.as_str())];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    server.ingest(&events(0..10)).await;
+    server.commit(NAMESPACE).await;
+    assert_eq!(ready(&server).await, "ready\n");
+    route.cut().await;
+    let (status, reply) = server.ingest(&events(5..20)).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(5)), "{reply}");
+    let begun = Instant::now();
+    loop {
+        let answer = server.get("/readyz").await;
+        let (status, told) = (answer.status(), answer.text().await.unwrap());
+        if status == 503 {
+            assert!(told.contains("the metastore does not answer"), "{told}");
+            break;
+        }
+        assert!(begun.elapsed() < BACK_MAX, "{told}");
+        tokio::task::yield_now().await;
+    }
+    let (status, _) = server.ingest(&events(20..30)).await;
+    assert_eq!(status, 200, "the log bridges the time");
+    route.open().await;
+    goes_on(&server, 30).await;
+    server.stop().await;
+    databases.remove().await;
 }

@@ -1,6 +1,12 @@
 //! Databases of one test in the PostgreSQL server that the tests share.
 
 use sqlx::{AnyPool, AssertSqlSafe};
+use std::net::SocketAddr;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 /// Names the PostgreSQL server that the tests may make databases in. `./check` starts one.
 const SERVER: &str = "TEST_POSTGRES";
@@ -60,5 +66,51 @@ impl Databases {
         for name in NAMES {
             self.drop(name).await;
         }
+    }
+}
+
+/// A way to a database that can be cut, as if its server was gone.
+pub(crate) struct DatabaseRoute {
+    /// The database by this way.
+    pub(crate) url: String,
+    near: SocketAddr,
+    far: String,
+    passing: JoinSet<()>,
+}
+
+impl DatabaseRoute {
+    pub(crate) async fn to(url: &str) -> Self {
+        let mut url = url::Url::parse(url).unwrap();
+        let far = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = listener.local_addr().unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(near.port())).unwrap();
+        let mut passing = JoinSet::new();
+        passing.spawn(pass(listener, far.clone()));
+        Self { url: url.into(), near, far, passing }
+    }
+
+    /// Closes all connections; new ones are refused.
+    pub(crate) async fn cut(&mut self) {
+        self.passing.shutdown().await;
+    }
+
+    pub(crate) async fn open(&mut self) {
+        let listener = TcpListener::bind(self.near).await.unwrap();
+        self.passing.spawn(pass(listener, self.far.clone()));
+    }
+}
+
+/// Passes bytes to and fro. Its connections end with it.
+async fn pass(listener: TcpListener, far: String) {
+    let mut connections = JoinSet::new();
+    while let Ok((mut from, _)) = listener.accept().await {
+        let far = far.clone();
+        connections.spawn(async move {
+            if let Ok(mut to) = TcpStream::connect(far).await {
+                drop(copy_bidirectional(&mut from, &mut to).await);
+            }
+        });
     }
 }
