@@ -428,7 +428,8 @@ fn may_be_without_rows(window: &WindowSpec) -> bool {
 }
 
 /// Whether a function is one of many rows, and whether it is one of a row's place.
-fn kind(name: &ObjectName) -> (bool, bool) {
+#[must_use]
+pub fn kind(name: &ObjectName) -> (bool, bool) {
     let name = name.to_string().to_lowercase();
     let name = name.trim_matches('"');
     let is_aggregate = AGGREGATE.contains(&name)

@@ -5,7 +5,7 @@
 
 use crate::{
     clauses, described, dialect, distinct, draws, error::SqlError, labels::ColumnLabels, multisets,
-    nulls, syntax,
+    nulls, same_names, syntax,
 };
 use datafusion::sql::sqlparser::{
     ast::{
@@ -138,6 +138,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     draws::number(&mut statement).map_err(invalid)?;
     multisets::number_copies(&mut statement).map_err(invalid)?;
     dialect::translate(&mut statement).map_err(invalid)?;
+    same_names::tell_apart(&mut statement);
     nulls::spell_out(&mut statement).map_err(invalid)?;
     // What is written once may now be read several times.
     let placeholders = check_shape(&statement)?;

@@ -45,6 +45,7 @@ pub mod provider;
 pub mod pushdown;
 pub mod references;
 pub mod rewrite;
+pub mod same_names;
 pub mod same_type;
 pub mod session;
 pub mod similar;
