@@ -23,7 +23,7 @@ mod verdict;
 
 use icecore_lake::{
     clock::Clock,
-    event::{DecodedBody, dead_letter::DeadLetter},
+    event::{DecodedBody, RequestIds, dead_letter::DeadLetter},
     ids::IdGenerator,
     wal::{LogPosition, Wal, WalError, WalWriter},
 };
@@ -85,8 +85,8 @@ pub struct IngestOptions {
 pub struct Submission {
     /// What the body held.
     pub decoded: DecodedBody,
-    /// The batch's own id.
-    pub batch_id: Option<String>,
+    /// What the request said once for all of its events.
+    pub request: RequestIds,
     /// All or none.
     pub atomic: bool,
     /// Bytes of the body and of [`DecodedBody::copied`], for the bounds on what waits and on a group.

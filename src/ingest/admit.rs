@@ -18,7 +18,7 @@ use arrow::{
 };
 use icecore_lake::{
     event::{
-        EventKey, FormerKey, NamespaceEvents, RejectedEvent, SourceBytes,
+        EventKey, FormerKey, NamespaceEvents, RejectedEvent, RequestIds, SourceBytes,
         dead_letter::{self, DeadLetter, LetterStatus, letter_rows},
         rows,
     },
@@ -122,7 +122,7 @@ impl AdmittedBatch {
             submission.decoded.rejected = rejected;
             return Ok(AdmissionOutcome::Undecided(submission, draft.undecided));
         }
-        let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = *submission;
+        let Submission { decoded, request, atomic, shelters, dry_run, letters, .. } = *submission;
         let is_none = atomic && !rejected.is_empty();
         if is_none {
             rejected.extend(aborted(&decoded, &rejected));
@@ -141,9 +141,9 @@ impl AdmittedBatch {
             draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
             return Ok(AdmissionOutcome::Decided(draft));
         }
-        let kept = draft.change_letters(dedup, letters, rejected, now_us).and_then(|left| {
-            draft.keep_refused(dedup, left, batch_id.as_deref(), &shelters, now_us)
-        });
+        let kept = draft
+            .change_letters(dedup, letters, rejected, now_us)
+            .and_then(|left| draft.keep_refused(dedup, left, &request, &shelters, now_us));
         if let Err(cause) = kept {
             draft.undo(dedup);
             return Err(cause);
@@ -285,17 +285,17 @@ impl AdmittedBatch {
         &mut self,
         dedup: &mut DedupState,
         rejected: Vec<RejectedEvent>,
-        batch_id: Option<&str>,
+        request: &RequestIds,
         shelters: &[Namespace],
         now_us: i64,
     ) -> Result<(), WalError> {
         let mut by_namespace: Vec<(Namespace, Vec<RejectedEvent>)> = Vec::new();
         let mut places = HashMap::new();
         // Grouped in order of arrival: each namespace gets one run of numbers and one run of ids.
-        for mut one in rejected {
-            one.namespace = self.grave(dedup, one.namespace, shelters);
-            let place = *places.entry(one.namespace.clone()).or_insert_with(|| {
-                by_namespace.push((one.namespace.clone(), Vec::new()));
+        for one in rejected {
+            let keeper = self.grave(dedup, one.keeper().clone(), shelters);
+            let place = *places.entry(keeper.clone()).or_insert_with(|| {
+                by_namespace.push((keeper, Vec::new()));
                 by_namespace.len() - 1
             });
             by_namespace[place].1.push(one);
@@ -306,7 +306,7 @@ impl AdmittedBatch {
             let (mut new, mut notes) = (Vec::new(), Vec::new());
             // What was refused before finds the letter that it has, and adds none.
             for one in rejected {
-                match look.of(&dedup.index, &one, batch_id)? {
+                match look.of(&dedup.index, &namespace, &one, request.batch_id.as_deref())? {
                     KnownLetter::Letter(id) => {
                         self.refused.push(refused(one, Some(id.to_string())))
                     }
@@ -323,7 +323,7 @@ impl AdmittedBatch {
             let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
             let first = *last + 1;
             *last += new.len() as u64;
-            let rows = rows::dead_letters(&new, batch_id, now_us, first_id);
+            let rows = rows::dead_letters(&new, request, now_us, first_id);
             let keys = notes.iter().map(|(key, _)| *key).collect();
             self.new_letters.push(DeadLetterRows { namespace, first, rows, keys });
             let named = new.into_iter().zip(notes);

@@ -12,6 +12,7 @@ use crate::ingest::{
 };
 use icecore_lake::{
     clock::Clock,
+    event::RejectedEvent,
     wal::{LogPosition, LogRecord, Wal, WalError, WalWriter},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
@@ -398,7 +399,7 @@ impl Sequencer {
 /// The namespaces that a submission has rows for.
 fn namespaces(submission: &Submission) -> impl Iterator<Item = &Namespace> {
     let accepted = submission.decoded.accepted.iter().map(|events| &events.namespace);
-    accepted.chain(submission.decoded.rejected.iter().map(|event| &event.namespace))
+    accepted.chain(submission.decoded.rejected.iter().map(RejectedEvent::keeper))
 }
 
 fn receipt(draft: AdmittedBatch, position: LogPosition) -> Receipt {
