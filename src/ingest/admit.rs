@@ -4,7 +4,7 @@
 //! as long as no later draft was made.
 
 use crate::ingest::{
-    COMPARED_MAX, LetterChange, RefusedEvent, Submission, UndecidedEvent, bookmark,
+    COMPARED_MAX, LetterChange, OpenQuestions, RefusedEvent, Submission, UndecidedEvent, bookmark,
     dedup::IdIndex,
     ledger::NamespaceLedger,
     letters::{self, KnownLetter},
@@ -69,7 +69,7 @@ pub(super) struct AdmittedBatch {
     pub(super) refused: Vec<RefusedEvent>,
     pub(super) new_letters: Vec<DeadLetterRows>,
     claimed: Vec<Namespace>,
-    undecided: Vec<UndecidedEvent>,
+    questions: OpenQuestions,
 }
 
 /// Which group of a submission is judged, and how.
@@ -86,7 +86,7 @@ struct GroupPlace {
 pub(super) enum AdmissionOutcome {
     Decided(AdmittedBatch),
     /// Nothing has changed.
-    Undecided(Box<Submission>, Vec<UndecidedEvent>),
+    Undecided(Box<Submission>, OpenQuestions),
 }
 
 impl AdmittedBatch {
@@ -100,6 +100,9 @@ impl AdmittedBatch {
         now_us: i64,
         may_ask: bool,
     ) -> Result<AdmissionOutcome, WalError> {
+        for letter in std::mem::take(&mut submission.lost_letters) {
+            letters::close(&mut dedup.index, &letter.to_string())?;
+        }
         let mut draft = Self::default();
         let mut rejected = std::mem::take(&mut submission.decoded.rejected);
         let broken = rejected.len();
@@ -114,13 +117,19 @@ impl AdmittedBatch {
                 return Err(cause);
             }
         }
-        // The contents are compared elsewhere, then the submission comes again: nothing of this look
+        if submission.decoded.is_webhook {
+            rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
+        }
+        // What is stored is looked at elsewhere, then the submission comes again: nothing of this look
         // at it may stay.
-        if may_ask && !draft.undecided.is_empty() {
+        let asked =
+            if may_ask { draft.ask_for_letters(dedup, &submission, &rejected) } else { Ok(()) };
+        if asked.is_err() || (may_ask && !draft.questions.is_empty()) {
             draft.undo(dedup);
+            asked?;
             rejected.truncate(broken);
             submission.decoded.rejected = rejected;
-            return Ok(AdmissionOutcome::Undecided(submission, draft.undecided));
+            return Ok(AdmissionOutcome::Undecided(submission, draft.questions));
         }
         let Submission { decoded, request, atomic, shelters, dry_run, letters, .. } = *submission;
         let is_none = atomic && !rejected.is_empty();
@@ -128,9 +137,6 @@ impl AdmittedBatch {
             rejected.extend(aborted(&decoded, &rejected));
         }
         rejected.sort_by_key(|one| one.index);
-        if decoded.is_webhook {
-            rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
-        }
         // A dry run, and a batch that fails as a whole, are judged as if they were taken, because an
         // event's verdict depends on those before it. Then index and ledger get everything back.
         if is_none || dry_run {
@@ -257,9 +263,9 @@ impl AdmittedBatch {
             }
         }
         // Beyond the bound nothing is compared, and the verdict stays as it is.
-        let room = COMPARED_MAX.saturating_sub(self.undecided.len());
+        let room = COMPARED_MAX.saturating_sub(self.questions.events.len());
         let asks = namespace_state.asks.into_iter().take(room);
-        self.undecided.extend(asks.map(|(row, seq)| UndecidedEvent { group, row, seq }));
+        self.questions.events.extend(asks.map(|(row, seq)| UndecidedEvent { group, row, seq }));
         if taken.keys.len() < count {
             taken.rows = filter_record_batch(&events.rows, &BooleanArray::from(keep))
                 .expect("there is one flag a row");
@@ -278,6 +284,30 @@ impl AdmittedBatch {
             self.claimed.push(namespace.clone());
         }
         Ok(last)
+    }
+
+    /// Notes the dead letters that refused events have, where they would get one.
+    fn ask_for_letters(
+        &mut self,
+        dedup: &mut DedupState,
+        submission: &Submission,
+        rejected: &[RejectedEvent],
+    ) -> Result<(), WalError> {
+        let Submission { request, shelters, letters, .. } = submission;
+        if submission.atomic || submission.dry_run || !matches!(letters, LetterChange::Unchanged) {
+            return Ok(());
+        }
+        let mut look = letters::LetterLookup::new(dedup.ledger.log());
+        for one in rejected {
+            let keeper = self.grave(dedup, one.keeper().clone(), shelters);
+            let batch_id = request.batch_id.as_deref();
+            let known = look.of(&dedup.index, &keeper, one, batch_id)?;
+            let has_room = self.questions.letters.len() < COMPARED_MAX;
+            if let (KnownLetter::Letter(id), true) = (known, has_room) {
+                self.questions.letters.push((keeper, id));
+            }
+        }
+        Ok(())
     }
 
     /// Dead letters for what is refused and has none yet.

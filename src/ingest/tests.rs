@@ -754,9 +754,9 @@ fn nobody_is_asked_about_an_event_before_it_is_in_the_log() {
         // The event that it asks about is of the same group.
         match second.try_recv().unwrap() {
             Err(IngestError::Unavailable(_)) => assert!(!is_written),
-            Ok(IngestOutcome::Undecided(_, events)) => {
+            Ok(IngestOutcome::Undecided(_, questions)) => {
                 assert!(is_written);
-                assert_eq!(events, [UndecidedEvent { group: 0, row: 0, seq: 1 }]);
+                assert_eq!(questions.events, [UndecidedEvent { group: 0, row: 0, seq: 1 }]);
             }
             other => panic!("{other:?}"),
         }

@@ -239,6 +239,7 @@ impl LetterSender {
             shelters,
             dry_run: self.dry_run,
             letters: LetterChange::Redriven(namespace, Box::new(row)),
+            ..Submission::default()
         };
         let receipt = compare::append(app, submission).await?;
         let refused = receipt.refused.len() as u64;
