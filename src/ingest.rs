@@ -23,7 +23,7 @@ mod verdict;
 
 use icecore_lake::{
     clock::Clock,
-    event::{DecodedBody, dead_letter::DeadLetter},
+    event::{DecodedBody, RequestIds, dead_letter::DeadLetter},
     ids::IdGenerator,
     wal::{LogPosition, Wal, WalError, WalWriter},
 };
@@ -42,6 +42,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{oneshot, watch};
+use ulid::Ulid;
 use uuid::Uuid;
 
 /// What a waiting request costs beside its body.
@@ -85,8 +86,8 @@ pub struct IngestOptions {
 pub struct Submission {
     /// What the body held.
     pub decoded: DecodedBody,
-    /// The batch's own id.
-    pub batch_id: Option<String>,
+    /// What the request said once for all of its events.
+    pub request: RequestIds,
     /// All or none.
     pub atomic: bool,
     /// Bytes of the body and of [`DecodedBody::copied`], for the bounds on what waits and on a group.
@@ -98,6 +99,8 @@ pub struct Submission {
     pub dry_run: bool,
     /// Dead letters whose new rows become durable together with the events.
     pub letters: LetterChange,
+    /// Dead letters that no table has any more: what has one of them gets a new one.
+    pub lost_letters: Vec<Ulid>,
 }
 
 /// Dead letters that a submission changes, and the namespace that has them.
@@ -117,10 +120,28 @@ pub enum LetterChange {
 pub enum IngestOutcome {
     /// It is decided.
     Decided(Receipt),
-    /// Nothing of it was taken: some of its events have an id that is taken, and may say the same as
-    /// the event that has it. What was found out goes into [`icecore_lake::event::NamespaceEvents::same`]
-    /// before it is sent again, to [`Ingest::append`].
-    Undecided(Box<Submission>, Vec<UndecidedEvent>),
+    /// Nothing of it was taken: what is stored has to be looked at first. What was found out goes into
+    /// [`icecore_lake::event::NamespaceEvents::same`] and [`Submission::lost_letters`] before it is sent
+    /// again, to [`Ingest::append`].
+    Undecided(Box<Submission>, OpenQuestions),
+}
+
+/// What is to be found out about a submission, at most [`COMPARED_MAX`] of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenQuestions {
+    /// Events whose id is taken: they may say the same as the event that has it.
+    pub events: Vec<UndecidedEvent>,
+    /// Dead letters that refused events have already, each with the namespace that keeps it: another
+    /// engine may have deleted them.
+    pub letters: Vec<(Namespace, Ulid)>,
+}
+
+impl OpenQuestions {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.letters.is_empty()
+    }
 }
 
 /// An event whose id is taken by another content.
@@ -134,8 +155,8 @@ pub struct UndecidedEvent {
     pub seq: u64,
 }
 
-/// Most events of a submission whose content is compared with what is stored; the others of the kind
-/// are conflicts.
+/// Most events of a submission whose content is compared with what is stored, and most dead letters
+/// that are looked for; the others of the kind are conflicts, and are there.
 pub const COMPARED_MAX: usize = 256;
 
 /// What became of a submission; everything it calls taken is durable.

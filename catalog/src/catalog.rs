@@ -95,7 +95,8 @@ pub struct CatalogOptions {
 pub struct ReservedNames {
     /// Properties of namespaces that no client sets or removes.
     pub namespace_properties: &'static [&'static str],
-    /// The columns of tables with the mark [`retention::MANAGED`] that clients leave as they are.
+    /// Tables whose columns clients leave as they are, where they have the mark [`retention::MANAGED`].
+    /// No view gets their names.
     pub tables: Arc<[OwnTable]>,
 }
 

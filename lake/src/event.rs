@@ -93,6 +93,11 @@ impl RequestContext {
     pub(crate) fn first_came_us(&self) -> i64 {
         self.again.as_ref().map_or(self.now_us, |again| again.received_us)
     }
+
+    /// `batch_id` of an event that has none and whose body is no batch.
+    pub(crate) fn batch_id(&self) -> Option<&str> {
+        self.again.as_ref()?.batch_id.as_deref()
+    }
 }
 
 /// What a dead letter knows of its event besides the bytes.
@@ -100,6 +105,8 @@ impl RequestContext {
 pub struct RedriveContext {
     /// The event's id where it names none: whenever it is sent again, it is the same event.
     pub id: String,
+    /// The batch that it was sent in.
+    pub batch_id: Option<String>,
     /// When it was refused first, microseconds since 1970.
     pub received_us: i64,
 }
@@ -238,14 +245,24 @@ pub fn event_key(namespace: &Namespace, id: &str) -> u128 {
     xxh3_128(&[name, &[0], id.as_bytes()].concat())
 }
 
+/// What a request says once for all of its events.
+#[derive(Clone, Debug, Default)]
+pub struct RequestIds {
+    /// The batch's own id.
+    pub batch_id: Option<String>,
+    /// As [`RequestContext::correlation_id`].
+    pub correlation_id: Option<String>,
+}
+
 /// An event that was not accepted.
 #[derive(Clone, Debug)]
 pub struct RejectedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Where its dead letter goes: the event's own namespace if it could be read, else the
-    /// request's.
+    /// Where it was sent: the event's own namespace if it could be read, else the request's.
     pub namespace: Namespace,
+    /// Where its dead letter goes, if not there.
+    pub kept_in: Option<Namespace>,
     /// What is wrong.
     pub code: ErrorCode,
     /// What is wrong, and what to change.
@@ -259,4 +276,12 @@ pub struct RejectedEvent {
     /// The event as it came; base64 where that is no text, which the reason says: see
     /// [`dead_letter::keep`].
     pub payload: String,
+}
+
+impl RejectedEvent {
+    /// The namespace of its dead letter.
+    #[must_use]
+    pub fn keeper(&self) -> &Namespace {
+        self.kept_in.as_ref().unwrap_or(&self.namespace)
+    }
 }

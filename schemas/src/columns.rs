@@ -163,6 +163,7 @@ pub const DEAD_LETTERS: &[Column] = &[
     optional(10, "retries", Int, Server, "The sender's retry count, where it could be read"),
     required(11, "status", String, Server, "pending, redriven or discarded"),
     required(12, "payload", String, Server, "The event as it came"),
+    later("correlation_id", String, Server, "The x-correlation-id of the request it came in"),
 ];
 
 /// Columns of `events` that no release has: with them a test can see what an upgrade does. So many

@@ -52,6 +52,9 @@ pub struct Letter {
     pub batch_id: Option<String>,
     /// The event's source.
     pub source: Option<String>,
+    /// The `x-correlation-id` of the request it came in.
+    #[serde(default)]
+    pub correlation_id: Option<String>,
     /// How often it was sent again.
     pub retries: i32,
     /// pending, or redriven once it was taken.

@@ -26,7 +26,10 @@ use icecore_lake::{
     faults::Failpoints,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{evolve::SchemaFit, schema, writer},
+    table::{
+        evolve::{SchemaFit, TableMismatch},
+        schema, writer,
+    },
     wal::{LogPosition, RecordRef, TableBacklog, Wal},
 };
 use icecore_schemas::{
@@ -304,6 +307,10 @@ impl TableFlush {
                 Err(CatalogError::NoSuchTable(_)) => (),
                 loaded => return Ok(FlushTarget::There(loaded?)),
             }
+        }
+        if self.catalog.views().has(ident).await? {
+            let source = TableMismatch::View;
+            return Err(FlushError::Foreign { table: ident.to_string(), source });
         }
         // Someone may have dropped the namespace with the table.
         let missing = if is_known { self.missing_namespace(namespace).await? } else { missing };

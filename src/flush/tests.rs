@@ -697,6 +697,32 @@ async fn a_table_of_somebody_else_takes_no_rows() {
     }
 }
 
+#[tokio::test]
+async fn a_view_with_the_name_of_a_table_is_told() {
+    let mut server = Server::start().await;
+    let levels = vec!["a".to_owned()];
+    server.catalog.namespaces().ensure(&levels, &[].into()).await.unwrap();
+    let version = serde_json::json!({
+        "version-id": 1, "timestamp-ms": 1, "schema-id": 0, "summary": {}, "default-namespace": ["a"],
+        "representations": [{"type": "sql", "sql": "select 1", "dialect": "spark"}],
+    });
+    let view = icecore_catalog::catalog::CreateView {
+        name: "events".to_owned(),
+        schema: sample::events_table().schema,
+        version: serde_json::from_value(version).unwrap(),
+        location: None,
+        properties: [].into(),
+    };
+    server.catalog.views().create(&levels, view).await.unwrap();
+    server.append("a", &sample::events(3, 1, 1, 1));
+    let text = failed_text(&server.tick().await.unwrap_err());
+    assert!(text.contains("`a.events`") && text.contains("it is a view"), "{text}");
+    server.catalog.views().drop(&schema::ident(&namespace("a"), "events")).await.unwrap();
+    server.clock.advance_ms(60_000);
+    server.tick().await.unwrap();
+    assert_eq!(server.seqs("a").await, [1, 2, 3]);
+}
+
 fn failed_text(error: &FlushError) -> String {
     let first = Some(error as &dyn std::error::Error);
     let chain = std::iter::successors(first, |error| error.source());

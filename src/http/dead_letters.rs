@@ -175,6 +175,7 @@ fn describe(letter: NewestLetter) -> bodies::Letter {
         event_id: row.event_id,
         batch_id: row.batch_id,
         source: row.source,
+        correlation_id: row.correlation_id,
         retries: row.retries.unwrap_or(0),
         status: row.status.as_str().to_owned(),
         changed_at: time(newest_us),

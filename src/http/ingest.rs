@@ -21,7 +21,7 @@ use axum::{
 };
 use icecore_catalog::access::Principal;
 use icecore_lake::event::{
-    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext,
+    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, RequestIds,
     cloud::header_text,
     dead_letter,
     decode::{self, BodyError},
@@ -64,6 +64,7 @@ pub async fn ingest(
     let format = media::body_format(&headers)?;
     let arrival = arrival(&app, &principal, &headers).await?;
     let request_namespace = arrival.namespace.clone();
+    let correlation_id = arrival.correlation_id.clone();
     let body = body::read(&app, &headers, body).await?;
     let (mut decoded, batch_id) =
         decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
@@ -78,8 +79,9 @@ pub async fn ingest(
         decoded.rejected.extend(aborted(&decoded, &[]));
         decoded.accepted.clear();
     }
+    let request = RequestIds { batch_id, correlation_id };
     let submission =
-        Submission { decoded, batch_id, atomic, bytes, shelters, ..Submission::default() };
+        Submission { decoded, request, atomic, bytes, shelters, ..Submission::default() };
     answer(&app, submission, turned_away, fallback, parameters.ack).await
 }
 
@@ -222,6 +224,7 @@ fn unread(
     let rejected = RejectedEvent {
         index: 0,
         namespace: arrival.namespace.clone(),
+        kept_in: None,
         code: problem.code,
         reason,
         id: None,

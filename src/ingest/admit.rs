@@ -4,7 +4,7 @@
 //! as long as no later draft was made.
 
 use crate::ingest::{
-    COMPARED_MAX, LetterChange, RefusedEvent, Submission, UndecidedEvent, bookmark,
+    COMPARED_MAX, LetterChange, OpenQuestions, RefusedEvent, Submission, UndecidedEvent, bookmark,
     dedup::IdIndex,
     ledger::NamespaceLedger,
     letters::{self, KnownLetter},
@@ -18,7 +18,7 @@ use arrow::{
 };
 use icecore_lake::{
     event::{
-        EventKey, FormerKey, NamespaceEvents, RejectedEvent, SourceBytes,
+        EventKey, FormerKey, NamespaceEvents, RejectedEvent, RequestIds, SourceBytes,
         dead_letter::{self, DeadLetter, LetterStatus, letter_rows},
         rows,
     },
@@ -69,7 +69,7 @@ pub(super) struct AdmittedBatch {
     pub(super) refused: Vec<RefusedEvent>,
     pub(super) new_letters: Vec<DeadLetterRows>,
     claimed: Vec<Namespace>,
-    undecided: Vec<UndecidedEvent>,
+    questions: OpenQuestions,
 }
 
 /// Which group of a submission is judged, and how.
@@ -86,7 +86,7 @@ struct GroupPlace {
 pub(super) enum AdmissionOutcome {
     Decided(AdmittedBatch),
     /// Nothing has changed.
-    Undecided(Box<Submission>, Vec<UndecidedEvent>),
+    Undecided(Box<Submission>, OpenQuestions),
 }
 
 impl AdmittedBatch {
@@ -100,6 +100,9 @@ impl AdmittedBatch {
         now_us: i64,
         may_ask: bool,
     ) -> Result<AdmissionOutcome, WalError> {
+        for letter in std::mem::take(&mut submission.lost_letters) {
+            letters::close(&mut dedup.index, &letter.to_string())?;
+        }
         let mut draft = Self::default();
         let mut rejected = std::mem::take(&mut submission.decoded.rejected);
         let broken = rejected.len();
@@ -114,23 +117,26 @@ impl AdmittedBatch {
                 return Err(cause);
             }
         }
-        // The contents are compared elsewhere, then the submission comes again: nothing of this look
+        if submission.decoded.is_webhook {
+            rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
+        }
+        // What is stored is looked at elsewhere, then the submission comes again: nothing of this look
         // at it may stay.
-        if may_ask && !draft.undecided.is_empty() {
+        let asked =
+            if may_ask { draft.ask_for_letters(dedup, &submission, &rejected) } else { Ok(()) };
+        if asked.is_err() || (may_ask && !draft.questions.is_empty()) {
             draft.undo(dedup);
+            asked?;
             rejected.truncate(broken);
             submission.decoded.rejected = rejected;
-            return Ok(AdmissionOutcome::Undecided(submission, draft.undecided));
+            return Ok(AdmissionOutcome::Undecided(submission, draft.questions));
         }
-        let Submission { decoded, batch_id, atomic, shelters, dry_run, letters, .. } = *submission;
+        let Submission { decoded, request, atomic, shelters, dry_run, letters, .. } = *submission;
         let is_none = atomic && !rejected.is_empty();
         if is_none {
             rejected.extend(aborted(&decoded, &rejected));
         }
         rejected.sort_by_key(|one| one.index);
-        if decoded.is_webhook {
-            rejected.iter_mut().for_each(|one| one.reason = dead_letter::of_webhook(&one.reason));
-        }
         // A dry run, and a batch that fails as a whole, are judged as if they were taken, because an
         // event's verdict depends on those before it. Then index and ledger get everything back.
         if is_none || dry_run {
@@ -141,9 +147,9 @@ impl AdmittedBatch {
             draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
             return Ok(AdmissionOutcome::Decided(draft));
         }
-        let kept = draft.change_letters(dedup, letters, rejected, now_us).and_then(|left| {
-            draft.keep_refused(dedup, left, batch_id.as_deref(), &shelters, now_us)
-        });
+        let kept = draft
+            .change_letters(dedup, letters, rejected, now_us)
+            .and_then(|left| draft.keep_refused(dedup, left, &request, &shelters, now_us));
         if let Err(cause) = kept {
             draft.undo(dedup);
             return Err(cause);
@@ -257,9 +263,9 @@ impl AdmittedBatch {
             }
         }
         // Beyond the bound nothing is compared, and the verdict stays as it is.
-        let room = COMPARED_MAX.saturating_sub(self.undecided.len());
+        let room = COMPARED_MAX.saturating_sub(self.questions.events.len());
         let asks = namespace_state.asks.into_iter().take(room);
-        self.undecided.extend(asks.map(|(row, seq)| UndecidedEvent { group, row, seq }));
+        self.questions.events.extend(asks.map(|(row, seq)| UndecidedEvent { group, row, seq }));
         if taken.keys.len() < count {
             taken.rows = filter_record_batch(&events.rows, &BooleanArray::from(keep))
                 .expect("there is one flag a row");
@@ -280,22 +286,46 @@ impl AdmittedBatch {
         Ok(last)
     }
 
+    /// Notes the dead letters that refused events have, where they would get one.
+    fn ask_for_letters(
+        &mut self,
+        dedup: &mut DedupState,
+        submission: &Submission,
+        rejected: &[RejectedEvent],
+    ) -> Result<(), WalError> {
+        let Submission { request, shelters, letters, .. } = submission;
+        if submission.atomic || submission.dry_run || !matches!(letters, LetterChange::Unchanged) {
+            return Ok(());
+        }
+        let mut look = letters::LetterLookup::new(dedup.ledger.log());
+        for one in rejected {
+            let keeper = self.grave(dedup, one.keeper().clone(), shelters);
+            let batch_id = request.batch_id.as_deref();
+            let known = look.of(&dedup.index, &keeper, one, batch_id)?;
+            let has_room = self.questions.letters.len() < COMPARED_MAX;
+            if let (KnownLetter::Letter(id), true) = (known, has_room) {
+                self.questions.letters.push((keeper, id));
+            }
+        }
+        Ok(())
+    }
+
     /// Dead letters for what is refused and has none yet.
     fn keep_refused(
         &mut self,
         dedup: &mut DedupState,
         rejected: Vec<RejectedEvent>,
-        batch_id: Option<&str>,
+        request: &RequestIds,
         shelters: &[Namespace],
         now_us: i64,
     ) -> Result<(), WalError> {
         let mut by_namespace: Vec<(Namespace, Vec<RejectedEvent>)> = Vec::new();
         let mut places = HashMap::new();
         // Grouped in order of arrival: each namespace gets one run of numbers and one run of ids.
-        for mut one in rejected {
-            one.namespace = self.grave(dedup, one.namespace, shelters);
-            let place = *places.entry(one.namespace.clone()).or_insert_with(|| {
-                by_namespace.push((one.namespace.clone(), Vec::new()));
+        for one in rejected {
+            let keeper = self.grave(dedup, one.keeper().clone(), shelters);
+            let place = *places.entry(keeper.clone()).or_insert_with(|| {
+                by_namespace.push((keeper, Vec::new()));
                 by_namespace.len() - 1
             });
             by_namespace[place].1.push(one);
@@ -306,7 +336,7 @@ impl AdmittedBatch {
             let (mut new, mut notes) = (Vec::new(), Vec::new());
             // What was refused before finds the letter that it has, and adds none.
             for one in rejected {
-                match look.of(&dedup.index, &one, batch_id)? {
+                match look.of(&dedup.index, &namespace, &one, request.batch_id.as_deref())? {
                     KnownLetter::Letter(id) => {
                         self.refused.push(refused(one, Some(id.to_string())))
                     }
@@ -323,7 +353,7 @@ impl AdmittedBatch {
             let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
             let first = *last + 1;
             *last += new.len() as u64;
-            let rows = rows::dead_letters(&new, batch_id, now_us, first_id);
+            let rows = rows::dead_letters(&new, request, now_us, first_id);
             let keys = notes.iter().map(|(key, _)| *key).collect();
             self.new_letters.push(DeadLetterRows { namespace, first, rows, keys });
             let named = new.into_iter().zip(notes);

@@ -23,12 +23,14 @@ use xxhash_rust::xxh3::xxh3_128;
 const REFUSED: &[u8] = b"\x01";
 const CLOSED: &[u8] = b"\x02";
 
-/// What a refused event is known by: where, why and in which batch its bytes were refused. A provider
+/// What a refused event is known by: where it was sent and is kept, why and in which batch its bytes
+/// were refused. A provider
 /// gives a delivery's id beside its bytes. The log is part of it, because letters are lost with one.
 #[derive(Clone, Copy, Debug)]
 struct LetterIdentity<'a> {
     log: Option<Uuid>,
     namespace: &'a Namespace,
+    sent_to: &'a str,
     code: &'a str,
     detail: &'a str,
     payload: &'a str,
@@ -53,6 +55,10 @@ impl LetterIdentity<'_> {
         for part in parts {
             text.extend_from_slice(&(part.len() as u64).to_le_bytes());
             text.extend_from_slice(part);
+        }
+        // Letters of earlier versions have the namespace that keeps them.
+        if self.sent_to != self.namespace.text() {
+            text.extend_from_slice(self.sent_to.as_bytes());
         }
         xxh3_128(&text)
     }
@@ -83,12 +89,14 @@ impl LetterLookup {
     pub(super) fn of(
         &mut self,
         index: &IdIndex,
+        keeper: &Namespace,
         one: &RejectedEvent,
         batch_id: Option<&str>,
     ) -> Result<KnownLetter, WalError> {
         let words = LetterIdentity {
             log: self.log,
-            namespace: &one.namespace,
+            namespace: keeper,
+            sent_to: one.namespace.text(),
             code: one.code.as_str(),
             detail: &one.reason,
             payload: &one.payload,
@@ -145,6 +153,7 @@ pub(super) fn replay(
         let words = LetterIdentity {
             log,
             namespace,
+            sent_to: text("ns").unwrap_or_else(|| namespace.text()),
             code: text("reason").unwrap_or_default(),
             detail: text("detail").unwrap_or_default(),
             payload: text("payload").unwrap_or_default(),

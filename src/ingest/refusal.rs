@@ -95,6 +95,7 @@ pub(super) fn refuse(
     RejectedEvent {
         index: events.index[row],
         namespace: events.namespace.clone(),
+        kept_in: None,
         code: reason.code(),
         reason: reason_text,
         id: text(rows, "id", row).map(str::to_owned),

@@ -4,7 +4,7 @@
 //! the id index, the ledger or the log.
 
 use crate::ingest::{
-    IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent,
+    IngestError, IngestOutcome, OpenQuestions, Receipt, Submission,
     admit::{AdmissionOutcome, AdmittedBatch, DedupState},
     age::IdClock,
     group::LogGroup,
@@ -12,6 +12,7 @@ use crate::ingest::{
 };
 use icecore_lake::{
     clock::Clock,
+    event::RejectedEvent,
     wal::{LogPosition, LogRecord, Wal, WalError, WalWriter},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
@@ -54,10 +55,12 @@ impl ReplySender {
         }
     }
 
-    fn undecided(self, submission: Box<Submission>, events: Vec<UndecidedEvent>) {
+    fn undecided(self, submission: Box<Submission>, questions: OpenQuestions) {
         match self {
             Self::Decided(_) => unreachable!("it was not asked for"),
-            Self::Open(reply) => drop(reply.send(Ok(IngestOutcome::Undecided(submission, events)))),
+            Self::Open(reply) => {
+                drop(reply.send(Ok(IngestOutcome::Undecided(submission, questions))))
+            }
         }
     }
 
@@ -209,8 +212,8 @@ impl Sequencer {
             };
             match judged {
                 // The event that has the id may be of this very group, so it is answered with it.
-                Ok(AdmissionOutcome::Undecided(submission, events)) => {
-                    undecided.push((submission, events, reply));
+                Ok(AdmissionOutcome::Undecided(submission, questions)) => {
+                    undecided.push((submission, questions, reply));
                 }
                 Ok(AdmissionOutcome::Decided(mut draft)) => {
                     group.add(&mut draft);
@@ -230,9 +233,9 @@ impl Sequencer {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");
             group.undo(&mut self.dedup);
         }
-        for (submission, events, reply) in undecided {
+        for (submission, questions, reply) in undecided {
             match &outcome {
-                Ok(_) => reply.undecided(submission, events),
+                Ok(_) => reply.undecided(submission, questions),
                 Err(cause) => reply.error(IngestError::Unavailable(Arc::clone(cause))),
             }
         }
@@ -398,7 +401,7 @@ impl Sequencer {
 /// The namespaces that a submission has rows for.
 fn namespaces(submission: &Submission) -> impl Iterator<Item = &Namespace> {
     let accepted = submission.decoded.accepted.iter().map(|events| &events.namespace);
-    accepted.chain(submission.decoded.rejected.iter().map(|event| &event.namespace))
+    accepted.chain(submission.decoded.rejected.iter().map(RejectedEvent::keeper))
 }
 
 fn receipt(draft: AdmittedBatch, position: LogPosition) -> Receipt {

@@ -132,6 +132,10 @@ fn body(text: &str) -> Submission {
     Submission { decoded, bytes: text.len(), ..Submission::default() }
 }
 
+fn in_batch(batch_id: Option<String>) -> RequestIds {
+    RequestIds { batch_id, correlation_id: None }
+}
+
 fn atomic(text: &str) -> Submission {
     Submission { atomic: true, ..body(text) }
 }
@@ -140,6 +144,7 @@ fn broken(index: u32, namespace: &str) -> RejectedEvent {
     RejectedEvent {
         index,
         namespace: ns(namespace),
+        kept_in: None,
         code: ErrorCode::TsWindow,
         reason: "too old".to_owned(),
         id: Some("late".to_owned()),
@@ -302,7 +307,7 @@ async fn counters_outlive_a_log_and_tables_that_hold_nothing_of_them() {
     drop(server);
     std::fs::remove_dir_all(house.folder.path().join("wal")).unwrap();
     let server = house.start();
-    let again = Submission { batch_id: Some("2".to_owned()), ..body("a/y a/x !a") };
+    let again = Submission { request: in_batch(Some("2".to_owned())), ..body("a/y a/x !a") };
     assert_eq!(line(&server.take(again).await), "dup 1; a 1-2; 2 TS_WINDOW kept");
     assert_eq!(server.rows(RecordKind::DeadLetters, "a", "id")[0].0, 2);
 }
@@ -325,7 +330,7 @@ async fn counters_start_above_what_the_tables_hold() {
         ((RecordKind::DeadLetters, ns("a")), 1),
     ]);
     let server = house.start();
-    let again = Submission { batch_id: Some("2".to_owned()), ..body("a/y !a") };
+    let again = Submission { request: in_batch(Some("2".to_owned())), ..body("a/y !a") };
     assert_eq!(line(&server.take(again).await), "dup 0; a 43-43; 1 TS_WINDOW kept");
     let numbers = server.rows(RecordKind::DeadLetters, "a", "id");
     assert_eq!(numbers.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [7, 8]);
@@ -336,8 +341,8 @@ async fn dead_letters_of_one_millisecond_have_ids_of_their_own() {
     let house = House::new();
     let server = house.start();
     for round in 0..30 {
-        let batch_id = Some(round.to_string());
-        server.take(Submission { batch_id, ..body("!a !a !a") }).await;
+        let request = in_batch(Some(round.to_string()));
+        server.take(Submission { request, ..body("!a !a !a") }).await;
     }
     let kept = server.rows(RecordKind::DeadLetters, "a", "id");
     let ids: std::collections::BTreeSet<_> = kept.iter().map(|(_, id)| id).collect();
@@ -749,9 +754,9 @@ fn nobody_is_asked_about_an_event_before_it_is_in_the_log() {
         // The event that it asks about is of the same group.
         match second.try_recv().unwrap() {
             Err(IngestError::Unavailable(_)) => assert!(!is_written),
-            Ok(IngestOutcome::Undecided(_, events)) => {
+            Ok(IngestOutcome::Undecided(_, questions)) => {
                 assert!(is_written);
-                assert_eq!(events, [UndecidedEvent { group: 0, row: 0, seq: 1 }]);
+                assert_eq!(questions.events, [UndecidedEvent { group: 0, row: 0, seq: 1 }]);
             }
             other => panic!("{other:?}"),
         }
@@ -970,7 +975,8 @@ fn json(text: &str) -> Submission {
     let (mut decoded, batch_id) =
         icecore_lake::event::decode::decode(text.as_bytes(), format, &arrival, &limits).unwrap();
     decoded.source.bytes = bytes::Bytes::copy_from_slice(text.as_bytes());
-    Submission { decoded, batch_id, bytes: text.len(), ..Submission::default() }
+    let request = in_batch(batch_id);
+    Submission { decoded, request, bytes: text.len(), ..Submission::default() }
 }
 
 #[tokio::test]

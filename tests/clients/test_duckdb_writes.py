@@ -139,3 +139,18 @@ def test_a_delete_that_only_some_readers_would_apply_is_refused(server, spark_se
     spark.rows(f"ALTER TABLE {spark.table('specs', 't')} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
     spark.rows(f"DELETE FROM {spark.table('specs', 't')} WHERE id = 2")
     assert sorted(client.sql("specs", "SELECT id FROM t")) == [(3,), (5,)]
+
+
+def test_a_refused_event_whose_dead_letter_was_deleted_is_kept_again(server):
+    client = server.client()
+    sent = ['{"id":"q1"}', '{"id":"q2"}']
+    first = [error["deadLetter"] for error in client.send(sent, "duck.letters")[1]["errors"]]
+    client.commit("duck.letters")
+    duck = DuckDB(server.url + "/catalog")
+    assert duck.rows(f"DELETE FROM {duck.table('duck_letters', 'dead_letters')} WHERE event_id = 'q1'") == [(1,)]
+    for _ in range(2):
+        again = [error["deadLetter"] for error in client.send(sent, "duck.letters")[1]["errors"]]
+        assert again[0] != first[0] and again[1] == first[1]
+        kept = client.sql("duck.letters", "SELECT id FROM dead_letters ORDER BY event_id")
+        assert [row[0] for row in kept] == again
+        client.commit("duck.letters")

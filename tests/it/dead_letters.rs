@@ -69,16 +69,16 @@ async fn an_event_of_a_namespace_whose_name_is_taken_is_kept_in_the_requests_own
         let (status, reply) = server.send(&headers, event).await;
         assert_eq!((status, &reply["errors"][0]["code"]), (400, &json!("INVALID_NAMESPACE")));
         let kept = server.kept(namespace, &letter(&reply)).await;
-        assert_eq!(kept, json!([namespace, "INVALID_NAMESPACE", event]));
+        assert_eq!(kept, json!(["a_b", "INVALID_NAMESPACE", event]));
     }
     // Without a name of its own in the event it is the same.
     let (_, reply) = server.send(&[("x-namespace", "A.b")], r#"{"type":"a"}"#).await;
     let kept = server.kept("default", &letter(&reply)).await;
-    assert_eq!(kept, json!(["default", "INVALID_NAMESPACE", r#"{"type":"a"}"#]));
+    assert_eq!(kept, json!(["A.b", "INVALID_NAMESPACE", r#"{"type":"a"}"#]));
     // A broken event of such a namespace, too.
     let (_, reply) = server.send(&[], r#"{"ns":"a_b","id":"3"}"#).await;
     let kept = server.kept("default", &letter(&reply)).await;
-    assert_eq!(kept, json!(["default", "MISSING_TYPE", r#"{"ns":"a_b","id":"3"}"#]));
+    assert_eq!(kept, json!(["a_b", "MISSING_TYPE", r#"{"ns":"a_b","id":"3"}"#]));
     assert_eq!(server.rows("a.b", "SELECT count(*) FROM dead_letters").await, json!([[0]]));
     server.stop().await;
 }
@@ -92,10 +92,7 @@ async fn when_every_name_is_taken_it_lies_with_the_owner() {
     }
     let (_, reply) = server.send(&[], r#"{"id":"2","type":"a","ns":"a_b"}"#).await;
     let kept = server.kept("Default", &letter(&reply)).await;
-    assert_eq!(
-        kept,
-        json!(["Default", "INVALID_NAMESPACE", r#"{"id":"2","type":"a","ns":"a_b"}"#])
-    );
+    assert_eq!(kept, json!(["a_b", "INVALID_NAMESPACE", r#"{"id":"2","type":"a","ns":"a_b"}"#]));
     server.stop().await;
 }
 
@@ -115,7 +112,7 @@ async fn an_event_that_the_sender_may_not_send_is_kept_as_it_came() {
             format!("SELECT ns, reason, payload FROM dead_letters WHERE id = '{}'", letter(&reply));
         let path = "/v1/mine/sql";
         let (_, answer) = guarded.post(&guarded.admin, path, &json!({ "sql": sql })).await;
-        assert_eq!(answer["rows"], json!([["mine", "FORBIDDEN", event]]), "{namespace:?}");
+        assert_eq!(answer["rows"], json!([["other", "FORBIDDEN", event]]), "{namespace:?}");
     }
     let (status, _) =
         guarded.call(Method::GET, &guarded.admin, "/v1/other/tables", &Value::Null).await;
@@ -612,5 +609,64 @@ async fn what_comes_again_after_its_letter_was_discarded_or_taken_is_kept_again(
     assert_eq!(all(&pending, "id"), std::slice::from_ref(&second));
     let path = format!("/v1/default/dead-letters/{second}");
     assert_eq!(server.get(&path).await.bytes().await.unwrap(), broken.as_bytes());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_goes_to_the_namespace_that_its_request_named() {
+    let guarded = Guarded::start().await;
+    let sender = guarded.token(&json!({"name": "s", "scopes": ["ingest:mine"]})).await;
+    let event = r#"{"type":"a","id":"6"}"#;
+    let send = async |token: &str, namespace: &str| -> Value {
+        let request = guarded.server.http.post(format!("{}/ingest", guarded.server.url));
+        let request = request.bearer_auth(token).header("x-namespace", namespace).body(event);
+        request.send().await.unwrap().json().await.unwrap()
+    };
+    let first = letter(&send(&sender, "other").await);
+    assert_ne!(letter(&send(&sender, "third").await), first, "two events");
+    assert_eq!(letter(&send(&sender, "other").await), first);
+    let (path, all) = ("/v1/mine/dead-letters/retry", json!({"all": true}));
+    let (_, answer) = guarded.post(&sender, path, &all).await;
+    assert_eq!(json!([answer["accepted"], answer["rejected"]]), json!([0, 2]), "{answer}");
+    let (_, answer) = guarded.post(&guarded.admin, path, &all).await;
+    assert_eq!(json!([answer["accepted"], answer["rejected"]]), json!([2, 0]), "{answer}");
+    for (namespace, stored) in [
+        ("other", json!([["6", "other"]])),
+        ("third", json!([["6", "third"]])),
+        ("mine", json!([])),
+    ] {
+        let sql = json!({"sql": "SELECT id, ns FROM events"});
+        let (_, answer) = guarded.post(&guarded.admin, &format!("/v1/{namespace}/sql"), &sql).await;
+        assert_eq!(answer["rows"], stored, "{namespace}");
+    }
+    let reply = send(&guarded.admin, "other").await;
+    assert_eq!(reply["duplicates"], 1, "sent again by who may: {reply}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_sent_again_has_what_its_request_said_of_all_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    assert_eq!(server.send(&[], r#"{"type":"ok","id":"0"}"#).await.0, 200);
+    let headers = [("x-correlation-id", "c1")];
+    let batch = r#"{"batchId":"B1","events":[{"type":"a"},{"type":"a","id":"2","batchId":"own","correlationId":"mine"}]}"#;
+    let calls = r#"{"batch":[{"type":"track","event":"X","userId":"u","messageId":"m1","properties":{"a":1}}],"context":{"ip":"1"}}"#;
+    for body in [batch, calls] {
+        assert_eq!(server.send(&headers, body).await.0, 400);
+    }
+    let listed = server.letters("default", "").await;
+    assert_eq!(all(&listed, "correlation_id"), ["c1"; 3]);
+    server.commit("default").await;
+    let server = TestServer::start_in(server.stop().await, &[]).await;
+    assert_eq!(server.retry("default", &json!({"all": true})).await, json!([3, 3, 0, 0]));
+    let sql = "SELECT type, batch_id, correlation_id, payload LIKE '%\"context\":{\"ip\":\"1\"}%' FROM events WHERE type <> 'ok' ORDER BY 1, 2";
+    let stored =
+        json!([["a", "B1", "c1", null], ["a", "own", "mine", null], ["track", null, "c1", true]]);
+    assert_eq!(server.rows("default", sql).await, stored);
+    for (body, count) in [(batch, 2), (calls, 1)] {
+        let (status, reply) = server.send(&headers, body).await;
+        assert_eq!((status, &reply["duplicates"]), (200, &json!(count)), "{reply}");
+    }
     server.stop().await;
 }

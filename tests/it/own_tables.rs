@@ -268,3 +268,45 @@ async fn history_of_the_services_tables_is_an_admins_to_shorten() {
     assert_eq!(guarded.call(Method::POST, &writer, path, &body).await.0, 200);
     guarded.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_view_takes_the_name_of_a_table_of_the_service() {
+    let server = TestServer::start().await;
+    let at = "/catalog/v1/namespaces";
+    for levels in [json!(["a"]), json!(["a", "b"])] {
+        let made = call(&server, Method::POST, at, &json!({ "namespace": levels })).await;
+        assert_eq!(made.0, 200);
+    }
+    let view = |name: &str| {
+        let who = json!({"id": 1, "name": "who", "type": "long", "required": false});
+        json!({"name": name, "schema": {"type": "struct", "schema-id": 0, "fields": [who]}, "properties": {},
+            "view-version": {"version-id": 1, "timestamp-ms": 1, "schema-id": 0, "summary": {},
+                "default-namespace": ["a"],
+                "representations": [{"type": "sql", "sql": "select 1", "dialect": "spark"}]}})
+    };
+    let views = format!("{at}/a/views");
+    let (status, made) = call(&server, Method::POST, &views, &view("v")).await;
+    assert_eq!(status, 200, "{made}");
+    for name in ["events", "dead_letters"] {
+        let ident = |name: &str| json!({"namespace": ["a"], "name": name});
+        let rename = json!({"source": ident("v"), "destination": ident(name)});
+        let register = json!({"name": name, "metadata-location": made["metadata-location"]});
+        for (path, body) in [
+            (views.as_str(), view(name)),
+            ("/catalog/v1/namespaces/a/register-view", register),
+            ("/catalog/v1/views/rename", rename),
+        ] {
+            let (status, answer) = call(&server, Method::POST, path, &body).await;
+            assert_eq!(status, 400, "{path}: {answer}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("give the view another name"), "{path}: {message}");
+        }
+        // No events have a namespace of several levels.
+        let (status, answer) =
+            call(&server, Method::POST, &format!("{at}/a%1Fb/views"), &view(name)).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert_eq!(server.ingest(&rows_of("a", 0..3, 1)).await.0, 200);
+    server.commit("a").await;
+    server.stop().await;
+}

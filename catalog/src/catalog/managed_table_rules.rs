@@ -32,6 +32,20 @@ impl Catalog {
         }
     }
 
+    /// Refuses a view the name of a table that this server writes, which could then never be made. The
+    /// namespaces with such tables have one level.
+    pub(super) fn check_view_name(&self, view: &TableIdent) -> Result<(), CatalogError> {
+        let levels: &Vec<String> = view.namespace.as_ref();
+        let mut own = self.inner.options.reserved.tables.iter();
+        if 1 < levels.len() || own.all(|own| own.name != view.name) {
+            return Ok(());
+        }
+        Err(CatalogError::Invalid(format!(
+            "`{}` is the name of a table that this server writes: give the view another name",
+            view.name
+        )))
+    }
+
     /// Refuses a client keys that the service sets in the properties of namespaces.
     pub(crate) fn check_namespace_keys<'a>(
         &self,

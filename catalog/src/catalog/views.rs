@@ -146,6 +146,14 @@ impl Views<'_> {
         Ok(LoadedView { metadata, metadata_location: row.metadata_location, version: row.version })
     }
 
+    /// Whether there is a view of this name.
+    ///
+    /// # Errors
+    /// The metastore's.
+    pub async fn has(self, view: &TableIdent) -> Result<bool, CatalogError> {
+        Ok(self.0.metastore().view(view.namespace.as_ref(), &view.name).await?.is_some())
+    }
+
     /// A view for a client, whose metadata file is there as far as [`super::VerifyAtLoad`] says.
     ///
     /// # Errors
@@ -241,9 +249,10 @@ impl Views<'_> {
     /// Gives a view another name or namespace. Its files stay where they are.
     ///
     /// # Errors
-    /// `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
+    /// `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`, `Invalid`.
     pub async fn rename(self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
         crate::names::check_new(&to.name)?;
+        self.0.check_view_name(to)?;
         let from = (from.namespace.as_ref(), from.name.as_str());
         self.0.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
     }
@@ -282,9 +291,10 @@ impl Views<'_> {
     }
 
     async fn check_is_free(self, view: &TableIdent) -> Result<(), CatalogError> {
+        self.0.check_view_name(view)?;
         let levels = view.namespace.as_ref();
         self.0.check_namespace(levels).await?;
-        let taken = if self.0.metastore().view(levels, &view.name).await?.is_some() {
+        let taken = if self.has(view).await? {
             format!("View already exists: {view}")
         } else if self.0.metastore().table(levels, &view.name).await?.is_some() {
             format!("Table with same name already exists: {view}")

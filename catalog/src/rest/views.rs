@@ -110,9 +110,9 @@ pub(super) async fn exists(
     State(rest): State<RestState>,
     ViewPath(view): ViewPath,
 ) -> Result<StatusCode, RestError> {
-    match rest.catalog.metastore().view(view.namespace().as_ref(), view.name()).await? {
-        Some(_) => Ok(StatusCode::NO_CONTENT),
-        None => Err(CatalogError::NoSuchView(view.to_string()).into()),
+    match rest.catalog.views().has(&view).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(CatalogError::NoSuchView(view.to_string()).into()),
     }
 }
 

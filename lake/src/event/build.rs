@@ -126,7 +126,7 @@ impl<'r> NamespaceBuilders<'r> {
         {
             group.text(names::CORRELATION_ID, before, id);
         }
-        if let Some(batch_id) = place.batch_id
+        if let Some(batch_id) = place.batch_id.or_else(|| self.arrival.batch_id())
             && !row.has_batch_id
         {
             group.text(names::BATCH_ID, before, batch_id);

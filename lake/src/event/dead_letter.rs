@@ -3,7 +3,7 @@
 //! Rows are only appended. The newest row of an id counts, which is the one with the most `retries`;
 //! every row of an id but a discarded one has the same payload.
 
-use crate::event::{EventLimits, RejectedEvent, normalize, redact, rows};
+use crate::event::{EventLimits, RejectedEvent, RequestIds, normalize, redact, rows};
 use arrow::{
     array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray},
     record_batch::RecordBatch,
@@ -53,7 +53,7 @@ impl LetterStatus {
 pub struct DeadLetter {
     /// Its id.
     pub id: String,
-    /// The namespace it is kept in, as senders write it.
+    /// The namespace it was sent to, as senders write it; another one may keep it.
     pub namespace: String,
     /// Why the event was refused: an error code.
     pub reason: String,
@@ -67,6 +67,8 @@ pub struct DeadLetter {
     pub batch_id: Option<String>,
     /// The event's source, where it could be read.
     pub source: Option<String>,
+    /// What ties its request to others.
+    pub correlation_id: Option<String>,
     /// How often it was sent again, by its sender and from here.
     pub retries: Option<i32>,
     /// Where it stands.
@@ -78,7 +80,7 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// A refused event.
     #[must_use]
-    pub fn new(rejected: &RejectedEvent, id: String, batch_id: Option<&str>) -> Self {
+    pub fn new(rejected: &RejectedEvent, id: String, request: &RequestIds) -> Self {
         Self {
             id,
             namespace: rejected.namespace.text().to_owned(),
@@ -86,8 +88,9 @@ impl DeadLetter {
             detail: rejected.reason.clone(),
             event_type: rejected.event_type.clone(),
             event_id: rejected.id.clone(),
-            batch_id: batch_id.map(str::to_owned),
+            batch_id: request.batch_id.clone(),
             source: rejected.source.clone(),
+            correlation_id: request.correlation_id.clone(),
             retries: normalize::retries(&rejected.payload),
             status: LetterStatus::Pending,
             payload: rejected.payload.clone(),
@@ -199,6 +202,7 @@ pub fn letter_rows(letters: &[DeadLetter], now_us: i64) -> RecordBatch {
         Arc::new(letters.iter().map(|letter| letter.retries).collect::<Int32Array>()),
         required(&|letter| letter.status.as_str()),
         required(&|letter| &letter.payload),
+        texts(&|letter| letter.correlation_id.as_deref()),
     ];
     RecordBatch::try_new(rows::dead_letter_schema(), columns)
         .expect("the columns are those of the schema, in its order")

@@ -3,7 +3,7 @@
 //! `icecore-fuzz`.
 
 use crate::event::{
-    BodyFormat, DecodedBody, EventLimits, RequestContext, codec, decode::decode, rows,
+    BodyFormat, DecodedBody, EventLimits, RequestContext, RequestIds, codec, decode::decode, rows,
 };
 use apache_avro::{Codec, DeflateSettings, Schema, Writer, ZstandardSettings, types::Value};
 use icecore_fuzz::{Rng, StdRng, mutate_bytes, mutate_json, pick, run};
@@ -142,7 +142,12 @@ fn check_decoded(decoded: &DecodedBody, case: &Case, limits: &EventLimits) {
     };
     assert!(kept <= most, "{kept} bytes of dead letters");
     assert!(decoded.rejected.iter().all(|event| event.reason.len() < 1_000));
-    let letters = rows::dead_letters(&decoded.rejected, None, NOW_US, ulid::Ulid(u128::MAX));
+    let letters = rows::dead_letters(
+        &decoded.rejected,
+        &RequestIds::default(),
+        NOW_US,
+        ulid::Ulid(u128::MAX),
+    );
     let schema = rows::dead_letter_schema();
     assert_eq!(codec::decode(&schema, &codec::encode(&schema, &letters), 1).unwrap(), letters);
 }

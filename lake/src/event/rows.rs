@@ -2,7 +2,7 @@
 //! rows.
 
 use crate::event::{
-    RejectedEvent,
+    RejectedEvent, RequestIds,
     dead_letter::{DeadLetter, letter_rows},
 };
 use arrow::{
@@ -151,12 +151,12 @@ pub fn align(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, Arro
 #[must_use]
 pub fn dead_letters(
     rejected: &[RejectedEvent],
-    batch_id: Option<&str>,
+    request: &RequestIds,
     now_us: i64,
     first_id: ulid::Ulid,
 ) -> RecordBatch {
     let ids = (0_u128..).map(|n| ulid::Ulid(first_id.0.wrapping_add(n)).to_string());
-    let letters = rejected.iter().zip(ids).map(|(one, id)| DeadLetter::new(one, id, batch_id));
+    let letters = rejected.iter().zip(ids).map(|(one, id)| DeadLetter::new(one, id, request));
     letter_rows(&letters.collect::<Vec<_>>(), now_us)
 }
 

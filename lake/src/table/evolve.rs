@@ -27,6 +27,9 @@ use std::sync::Arc;
 /// Why rows of the log do not go to a table, though it has the name of one of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableMismatch {
+    /// Not even a table.
+    #[error("it is a view")]
+    View,
     /// Somebody else made it.
     #[error("it was created by another writer: it has no property `{}`", schema::MANAGED)]
     Unmarked,

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{access::Principal, body::parse_object};
 use icecore_lake::event::{
-    BodyFormat, DecodedBody, RedriveContext, RequestContext,
+    BodyFormat, DecodedBody, RedriveContext, RequestContext, RequestIds,
     dead_letter::{DeadLetter, LetterStatus},
     webhook::WebhookDelivery,
 };
@@ -207,14 +207,15 @@ impl LetterSender {
     async fn send_one(&self, letter: NewestLetter) -> Result<RetryOutcome, ApiError> {
         let app = &self.app;
         let namespace = letter.namespace(&self.asked);
+        let sent_to = letter.sent_to(&self.asked);
         let row = letter.row;
         let body = Bytes::from(row.bytes().into_owned());
         let bytes = body.len();
         let (mut decoded, batch_id) = if row.is_webhook() {
             let delivery = WebhookDelivery::of_letter(&row, body);
-            (delivery.decoded(namespace.clone(), letter.first_us, app.clock.now_us()), None)
+            (delivery.decoded(sent_to, letter.first_us, app.clock.now_us()), None)
         } else {
-            match self.decoded(&row, &namespace, letter.first_us, body).await {
+            match self.decoded(&row, sent_to, letter.first_us, body).await {
                 Ok(decoded) => decoded,
                 // The log has what is wrong with it; the others are sent all the same.
                 Err(_) => return Ok(RetryOutcome::Rejected),
@@ -229,12 +230,16 @@ impl LetterSender {
         let bytes = bytes + decoded.copied;
         let submission = Submission {
             decoded,
-            batch_id: batch_id.or_else(|| row.batch_id.clone()),
+            request: RequestIds {
+                batch_id: batch_id.or_else(|| row.batch_id.clone()),
+                correlation_id: row.correlation_id.clone(),
+            },
             atomic: false,
             bytes,
             shelters,
             dry_run: self.dry_run,
             letters: LetterChange::Redriven(namespace, Box::new(row)),
+            ..Submission::default()
         };
         let receipt = compare::append(app, submission).await?;
         let refused = receipt.refused.len() as u64;
@@ -252,18 +257,19 @@ impl LetterSender {
     async fn decoded(
         &self,
         row: &DeadLetter,
-        namespace: &Namespace,
+        namespace: Namespace,
         received_us: i64,
         body: Bytes,
     ) -> Result<(DecodedBody, Option<String>), ApiError> {
         let arrival = RequestContext {
             now_us: self.app.clock.now_us(),
-            namespace: namespace.clone(),
+            namespace,
             first_id: self.app.ids.first_of_run(),
             cloud_event: Vec::new(),
-            correlation_id: None,
+            correlation_id: row.correlation_id.clone(),
             again: Some(RedriveContext {
                 id: row.event_id.clone().unwrap_or_else(|| row.id.clone()),
+                batch_id: row.batch_id.clone(),
                 received_us,
             }),
         };

@@ -39,6 +39,11 @@ impl NewestLetter {
         let named = Namespace::parse(&self.row.namespace).ok();
         named.filter(|named| named.name() == asked.name()).unwrap_or_else(|| asked.clone())
     }
+
+    /// The namespace that it was sent to, which may be another than the one that keeps it.
+    pub(super) fn sent_to(&self, asked: &Namespace) -> Namespace {
+        Namespace::parse(&self.row.namespace).unwrap_or_else(|_| asked.clone())
+    }
 }
 
 /// Which letters. Discarded ones are never among them.
@@ -156,7 +161,7 @@ pub(super) async fn newest(
 ) -> Result<Vec<NewestLetter>, ApiError> {
     let Some(places) = IdCondition::of(ids) else { return Ok(Vec::new()) };
     let sql = format!(
-        "SELECT id, ns, CAST(received_at AS BIGINT) AS received_us, reason, detail, type, event_id, batch_id, source, retries, status
+        "SELECT id, ns, CAST(received_at AS BIGINT) AS received_us, reason, detail, type, event_id, batch_id, source, correlation_id, retries, status
          FROM dead_letters WHERE {}",
         places.condition
     );
@@ -272,6 +277,7 @@ fn letter(batch: &RecordBatch, row: usize) -> Option<NewestLetter> {
             event_id: text(batch, "event_id", row),
             batch_id: text(batch, "batch_id", row),
             source: text(batch, "source", row),
+            correlation_id: text(batch, "correlation_id", row),
             retries: retries.map(|retries| retries.value(row)),
             status: LetterStatus::parse(&required("status")?)?,
             payload: String::new(),

@@ -53,7 +53,7 @@ pub(in crate::http) fn turn_away(
     let foreign: Vec<RejectedEvent> = foreign.into_iter().chain(closed).collect();
     if let Some(shelter) = shelters.first() {
         let moved =
-            foreign.into_iter().map(|one| RejectedEvent { namespace: shelter.clone(), ..one });
+            foreign.into_iter().map(|one| RejectedEvent { kept_in: Some(shelter.clone()), ..one });
         decoded.rejected.extend(moved);
         decoded.rejected.sort_by_key(|one| one.index);
         return Vec::new();

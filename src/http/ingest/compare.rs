@@ -1,22 +1,29 @@
-//! Events whose id is taken by another text: before one is called a conflict, what is stored is looked
-//! up and compared by what it says.
+//! What is looked up in the tables before a submission is decided. Events whose id is taken by another
+//! text are compared with what is stored, by what it says; dead letters that refused events have are
+//! looked for, as another engine may have deleted them.
 //!
-//! One query for a namespace, by `seq`, of bounded time. What it does not find in that time stays a
-//! conflict.
+//! One query of each kind for a namespace, of bounded time. What is not found out in that time stays a
+//! conflict, or counts as there.
 
 use crate::{
     http::{AppState, guard},
-    ingest::{IngestError, IngestOutcome, Receipt, Submission, UndecidedEvent},
+    ingest::{IngestError, IngestOutcome, OpenQuestions, Receipt, Submission, UndecidedEvent},
 };
-use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
+use arrow::{
+    array::AsArray,
+    compute::cast,
+    datatypes::{DataType, Int64Type},
+    record_batch::RecordBatch,
+};
 use futures::TryStreamExt;
 use icecore_engine::references::QueryScope;
 use icecore_lake::event::{
     EquivalentEvent, NamespaceEvents,
     same::{rows_say_the_same, says_the_same},
 };
-use icecore_schemas::query::SqlRequest;
-use std::collections::{BTreeMap, HashMap};
+use icecore_schemas::{names::Namespace, query::SqlRequest};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use ulid::Ulid;
 
 /// Longest time for a look at what is stored.
 const LOOK_UP_MS: u64 = 2_000;
@@ -32,7 +39,11 @@ pub(in crate::http) async fn append(
 ) -> Result<Receipt, IngestError> {
     match app.ingest.append_unless_undecided(submission).await? {
         IngestOutcome::Decided(receipt) => Ok(receipt),
-        IngestOutcome::Undecided(mut submission, events) => {
+        IngestOutcome::Undecided(mut submission, OpenQuestions { events, letters }) => {
+            submission.lost_letters = lost_letters(app, letters).await;
+            if events.is_empty() {
+                return app.ingest.append(*submission).await;
+            }
             let mut groups: BTreeMap<usize, Vec<UndecidedEvent>> = BTreeMap::new();
             for event in events {
                 groups.entry(event.group).or_default().push(event);
@@ -96,25 +107,9 @@ async fn stored_rows(
     let mut seqs: Vec<String> = undecided.iter().map(|event| event.seq.to_string()).collect();
     seqs.sort();
     seqs.dedup();
-    let request = SqlRequest {
-        sql: format!("SELECT * FROM events WHERE seq IN ({})", seqs.join(", ")),
-        timeout_ms: Some(LOOK_UP_MS),
-        ..SqlRequest::default()
-    };
-    let read = async {
-        let levels = guard::levels(&events.namespace);
-        let answer = app.sql.query(&levels, QueryScope::Namespace, None, request).await?;
-        answer.batches.try_collect::<Vec<RecordBatch>>().await
-    };
-    let batches = match read.await {
-        Ok(batches) => batches,
-        Err(error) => {
-            tracing::debug!(%error, "cannot compare stored events");
-            return HashMap::new();
-        }
-    };
+    let sql = format!("SELECT * FROM events WHERE seq IN ({})", seqs.join(", "));
     let mut stored = HashMap::new();
-    for batch in batches {
+    for batch in read(app, &events.namespace, sql).await.unwrap_or_default() {
         let Some(seqs) =
             batch.column_by_name("seq").and_then(|it| it.as_primitive_opt::<Int64Type>())
         else {
@@ -127,4 +122,44 @@ async fn stored_rows(
         }
     }
     stored
+}
+
+/// Which of these dead letters no table has any more.
+async fn lost_letters(app: &AppState, letters: Vec<(Namespace, Ulid)>) -> Vec<Ulid> {
+    let mut by_namespace: HashMap<Namespace, HashSet<String>> = HashMap::new();
+    for (namespace, id) in letters {
+        by_namespace.entry(namespace).or_default().insert(id.to_string());
+    }
+    let mut lost = Vec::new();
+    for (namespace, mut ids) in by_namespace {
+        let listed: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+        let (Some(first), Some(last)) = (listed.iter().min(), listed.iter().max()) else {
+            continue;
+        };
+        // The bounds let files be left out.
+        let sql = format!(
+            "SELECT DISTINCT id FROM dead_letters WHERE id >= {first} AND id <= {last} AND id IN ({})",
+            listed.join(", ")
+        );
+        let Some(batches) = read(app, &namespace, sql).await else { continue };
+        for found in batches.iter().filter_map(|batch| batch.column_by_name("id")) {
+            let Ok(found) = cast(found, &DataType::Utf8) else { continue };
+            for id in found.as_string::<i32>().iter().flatten() {
+                ids.remove(id);
+            }
+        }
+        lost.extend(ids.iter().filter_map(|id| Ulid::from_string(id).ok()));
+    }
+    lost
+}
+
+/// What a query of a namespace answers; none where it fails, or takes too long.
+async fn read(app: &AppState, namespace: &Namespace, sql: String) -> Option<Vec<RecordBatch>> {
+    let request = SqlRequest { sql, timeout_ms: Some(LOOK_UP_MS), ..SqlRequest::default() };
+    let levels = guard::levels(namespace);
+    let read = async {
+        let answer = app.sql.query(&levels, QueryScope::Namespace, None, request).await?;
+        answer.batches.try_collect().await
+    };
+    read.await.inspect_err(|error| tracing::debug!(%error, "cannot look at what is stored")).ok()
 }

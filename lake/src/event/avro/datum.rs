@@ -103,10 +103,13 @@ impl<'s> JsonWriter<'s> {
         self.push("")
     }
 
-    /// A double; JSON has no NaN and no infinity.
+    /// A double; JSON has no NaN and no infinity, which are texts.
     fn double(&mut self, number: f64) -> Result<(), &'static str> {
-        if !number.is_finite() {
-            return self.push("null");
+        if number.is_nan() {
+            return self.string("NaN");
+        }
+        if number.is_infinite() {
+            return self.string(if 0.0 < number { "Infinity" } else { "-Infinity" });
         }
         write!(self.out, "{number:?}").expect("a string takes everything");
         self.push("")

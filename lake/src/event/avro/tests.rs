@@ -125,6 +125,7 @@ fn avro_types_become_json() {
     let schema = r#"{"type":"record","name":"E","fields":[
         {"name":"type","type":{"type":"enum","name":"T","symbols":["a.b_","c"]}},
         {"name":"f","type":"float"},{"name":"d","type":"double"},{"name":"b","type":"bytes"},
+        {"name":"i","type":"float"},{"name":"j","type":"double"},
         {"name":"x","type":{"type":"fixed","name":"X","size":2}},
         {"name":"l","type":{"type":"array","items":["null","int"]}},
         {"name":"m","type":{"type":"map","values":"string"}},
@@ -141,6 +142,8 @@ fn avro_types_become_json() {
         ("f".into(), Value::Float(0.5)),
         ("d".into(), Value::Double(f64::NAN)),
         ("b".into(), Value::Bytes(vec![b'a', 0xe9])),
+        ("i".into(), Value::Float(f32::INFINITY)),
+        ("j".into(), Value::Double(f64::NEG_INFINITY)),
         ("x".into(), Value::Fixed(2, vec![1, b'"'])),
         (
             "l".into(),
@@ -158,7 +161,7 @@ fn avro_types_become_json() {
         ("data".into(), Value::String("7".into())),
     ]);
     let found = events(&file(&schema, AvroCodec::Null, vec![value]), &limits()).unwrap();
-    let expected = r#"{"type":"ab","f":0.5,"d":null,"b":"aé","x":"\u0001\"","l":[null,-3],"m":{"k":"v"},"r":{"y":true},"s":{"y":true},"ms":"2026-11-20T14:00:00.001Z","lo":"2026-11-20T14:00:00.000001","day":"1969-12-31","data":"7"}"#;
+    let expected = r#"{"type":"ab","f":0.5,"d":"NaN","b":"aé","i":"Infinity","j":"-Infinity","x":"\u0001\"","l":[null,-3],"m":{"k":"v"},"r":{"y":true},"s":{"y":true},"ms":"2026-11-20T14:00:00.001Z","lo":"2026-11-20T14:00:00.000001","day":"1969-12-31","data":"7"}"#;
     assert_eq!(found, [expected]);
 }
 

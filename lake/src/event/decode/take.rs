@@ -55,7 +55,8 @@ impl DecodePass<'_> {
         let (EventText::Event(raw) | EventText::TooDeep(raw)) = event;
         let start = raw.as_ptr().addr() - self.source;
         let place = EventPlace { index, batch_id, batch_index, came: start..start + raw.len() };
-        let ids = [batch_id, self.arrival.correlation_id.as_deref()];
+        let in_batch = batch_id.or_else(|| self.arrival.batch_id());
+        let ids = [in_batch, self.arrival.correlation_id.as_deref()];
         self.count_copied(ids.into_iter().flatten().map(str::len).sum())?;
         if let Err(fault) = self.check(event, sink) {
             self.refuse(raw, &place, fault);
@@ -237,6 +238,7 @@ impl DecodePass<'_> {
         self.rejected.push(RejectedEvent {
             index,
             namespace,
+            kept_in: None,
             code: fault.code,
             reason,
             id: salvage.id.or(in_batch),
