@@ -1043,19 +1043,6 @@ async fn list_instead(house: &House, path: String, format: DataFileFormat) {
     changed.write_manifest_file().await.unwrap();
 }
 
-/// A table of another engine.
-fn plain(schema: Schema) -> CreateTable {
-    CreateTable {
-        name: "plain".to_owned(),
-        schema,
-        partition_spec: None,
-        sort_order: None,
-        file_order: None,
-        location: None,
-        properties: HashMap::new(),
-    }
-}
-
 #[tokio::test]
 async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let house = House::new().await;
@@ -1065,7 +1052,8 @@ async fn files_keep_their_columns_when_the_table_renames_adds_and_drops_some() {
     let long =
         |id, name: &str| NestedField::optional(id, name, Type::Primitive(PrimitiveType::Long));
     let first = schema_of([long(1, "a"), long(2, "b"), long(3, "c")]);
-    let table = house.catalog.tables().create(&levels, plain(first)).await.unwrap();
+    let table =
+        house.catalog.tables().create(&levels, CreateTable::plain("plain", first)).await.unwrap();
     let ident = schema::ident(&house.ns, "plain");
     let append = async |table: &LoadedTable, columns: &[(&str, i64)]| {
         let batch = columns.iter().map(|(name, value)| {

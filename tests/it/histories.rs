@@ -347,32 +347,36 @@ fn told(asked: Asked, status: u16, body: &[u8]) -> Told {
     }
 }
 
+/// The short run, and with `LARGE=1` long ones. Those want a release build of the server in
+/// `ICECORE_BIN`: `LARGE=1 cargo test --test it -- histories::a_history_of --nocapture`.
+fn runs(short: Run, long: impl Iterator<Item = u64>) -> Vec<Run> {
+    let mut runs = vec![short];
+    if std::env::var_os("LARGE").is_some() {
+        runs.extend(long.map(|seed| Run {
+            seed,
+            clients: 8 + seed % 9,
+            operations: 8000,
+            kills: 4,
+        }));
+    }
+    runs
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_of_one_server_on_sqlite_has_an_order() {
-    let world = World::on_sqlite(Run { seed: 1, clients: 8, operations: 600, kills: 1 }).await;
-    world.run().await;
-    world.verify().await;
+    let short = Run { seed: 1, clients: 8, operations: 600, kills: 1 };
+    for run in runs(short, (100..120).step_by(2)) {
+        let world = World::on_sqlite(run).await;
+        world.run().await;
+        world.verify().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_of_two_servers_on_postgres_has_an_order() {
-    let run = Run { seed: 2, clients: 12, operations: 900, kills: 1 };
-    let Some(world) = World::on_postgres(run).await else { return };
-    world.run().await;
-    world.verify().await;
-}
-
-/// The long form, with `TEST_POSTGRES`, and in `ICECORE_BIN` a release build of the server:
-/// `cargo test --workspace --test it -- --ignored long_histories --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes long"]
-async fn long_histories_of_servers_have_an_order() {
-    for seed in 100..120 {
-        let run = Run { seed, clients: 8 + seed % 9, operations: 8000, kills: 4 };
-        let world = match seed % 2 {
-            0 => World::on_sqlite(run).await,
-            _ => World::on_postgres(run).await.expect("TEST_POSTGRES names a server"),
-        };
+    let short = Run { seed: 2, clients: 12, operations: 900, kills: 1 };
+    for run in runs(short, (101..120).step_by(2)) {
+        let Some(world) = World::on_postgres(run).await else { return };
         world.run().await;
         world.verify().await;
     }

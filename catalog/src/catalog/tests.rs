@@ -89,15 +89,7 @@ pub(crate) fn ident(dotted: &str) -> TableIdent {
 pub(crate) fn new_table(name: &str) -> CreateTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "id", "required": true, "type": "string"}]});
-    CreateTable {
-        name: name.to_owned(),
-        schema: serde_json::from_value(schema).unwrap(),
-        partition_spec: None,
-        sort_order: None,
-        file_order: None,
-        location: None,
-        properties: HashMap::new(),
-    }
+    CreateTable::plain(name, serde_json::from_value(schema).unwrap())
 }
 
 pub(crate) async fn create(catalog: &Catalog, dotted: &str) -> LoadedTable {

@@ -39,6 +39,22 @@ pub struct CreateTable {
     pub properties: HashMap<String, String>,
 }
 
+impl CreateTable {
+    /// A table with these columns and nothing else said of it.
+    #[must_use]
+    pub fn plain(name: &str, schema: Schema) -> Self {
+        Self {
+            name: name.to_owned(),
+            schema,
+            partition_spec: None,
+            sort_order: None,
+            file_order: None,
+            location: None,
+            properties: HashMap::new(),
+        }
+    }
+}
+
 /// A new table made of `updates`, with this identity and location where they set none.
 ///
 /// # Errors

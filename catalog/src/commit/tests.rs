@@ -16,18 +16,14 @@ fn schema() -> Schema {
 
 fn table() -> TableMetadata {
     let new = CreateTable {
-        name: "t".to_owned(),
-        schema: schema(),
         partition_spec: Some(
             serde_json::from_value(json!({"fields": [
                 {"source-id": 9, "transform": "day", "name": "dt"}
             ]}))
             .unwrap(),
         ),
-        sort_order: None,
-        file_order: None,
-        location: None,
         properties: [("format-version".to_owned(), "2".to_owned())].into(),
+        ..CreateTable::plain("t", schema())
     };
     create_fresh(new, Uuid::from_u128(7), "file:///w/t".to_owned(), NOW).unwrap()
 }
@@ -284,13 +280,8 @@ fn a_table_built_from_a_schema_alone_has_the_defaults() {
 #[test]
 fn format_versions_that_do_not_exist_are_refused() {
     let mut new = CreateTable {
-        name: "t".to_owned(),
-        schema: schema(),
-        partition_spec: None,
-        sort_order: None,
-        file_order: None,
-        location: None,
         properties: [("format-version".to_owned(), "4".to_owned())].into(),
+        ..CreateTable::plain("t", schema())
     };
     let create = |new| create_fresh(new, Uuid::nil(), "file:///w/t".to_owned(), NOW);
     assert!(matches!(create(new.clone()), Err(CatalogError::Invalid(_))));

@@ -535,13 +535,9 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     let levels = vec!["ns".to_owned()];
     catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
     let table = CreateTable {
-        name: "t".to_owned(),
-        schema: source.metadata.current_schema().as_ref().clone(),
         partition_spec: Some(source.metadata.default_partition_spec().as_ref().clone().into()),
-        sort_order: None,
-        file_order: None,
-        location: None,
         properties: source.metadata.properties().clone(),
+        ..CreateTable::plain("t", source.metadata.current_schema().as_ref().clone())
     };
     source.metadata =
         catalog.tables().create(&levels, table).await.unwrap().metadata.as_ref().clone();

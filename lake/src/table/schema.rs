@@ -43,13 +43,10 @@ const PARTITION_FIELD_FIRST: i32 = 1000;
 #[must_use]
 pub fn create(ours: &ServiceTable, name: &str) -> CreateTable {
     CreateTable {
-        name: name.to_owned(),
-        schema: schema(ours.columns),
         partition_spec: Some(partition_spec(ours)),
-        sort_order: None,
         file_order: Some(sort_order(ours)),
-        location: None,
         properties: properties(ours.columns),
+        ..CreateTable::plain(name, schema(ours.columns))
     }
 }
 

@@ -38,13 +38,11 @@ impl House {
         catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
         let field = NestedField::required(1, "seq", Type::Primitive(PrimitiveType::Long));
         let events = CreateTable {
-            name: "events".to_owned(),
-            schema: Schema::builder().with_fields([field.into()]).build().unwrap(),
-            partition_spec: None,
-            sort_order: None,
-            file_order: None,
-            location: None,
             properties: [(MANAGED.to_owned(), "true".to_owned())].into(),
+            ..CreateTable::plain(
+                "events",
+                Schema::builder().with_fields([field.into()]).build().unwrap(),
+            )
         };
         catalog.tables().create(&levels, events).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();

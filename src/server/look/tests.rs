@@ -37,15 +37,7 @@ impl Rig {
             catalog.namespaces().ensure(&levels, &Properties::new()).await.unwrap();
             let field = NestedField::optional(1, "x", Type::Primitive(PrimitiveType::Long));
             let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
-            let table = CreateTable {
-                name: name.to_owned(),
-                schema,
-                partition_spec: None,
-                sort_order: None,
-                file_order: None,
-                location: None,
-                properties: HashMap::new(),
-            };
+            let table = CreateTable::plain(name, schema);
             let made = catalog.tables().create(&levels, table).await.unwrap();
             files.push(PathBuf::from(made.metadata_location.strip_prefix("file://").unwrap()));
         }
