@@ -9,7 +9,6 @@ use icecore_catalog::{
     storage::{S3Options, Storage},
 };
 use std::{
-    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
