@@ -53,7 +53,7 @@ class DuckDBWriter(DuckDB):
         own = DuckDBWriter(self.uri)
 
         def append(batch):
-            retry(lambda: own.append(table, batch), lambda error: isinstance(error, duckdb.Error) and ("409" in str(error) or "onflict" in str(error)))
+            retry(lambda: own.append(table, batch), lambda error: isinstance(error, duckdb.Error) and "onflict" in str(error))
 
         return append
 
