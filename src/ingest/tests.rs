@@ -571,7 +571,7 @@ async fn requests_that_wait_share_a_group() {
 async fn more_than_fits_is_refused_at_once() {
     let mut house = House::new();
     house.options.queue_bytes_max = 3 * (SUBMISSION_BYTES + 10);
-    let server = house.start_with("wal.before_write=delay:300");
+    let server = house.start_with("wal.before_write=delay:1000");
     let texts: Vec<_> = (0..6).map(|n| format!("a/{n}")).collect();
     let outcomes =
         futures::future::join_all(texts.iter().map(|text| server.ingest.append(body(text)))).await;

@@ -664,6 +664,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
     house.check_refused(patient, "Busy(\"too many other queries of namespace `shop_example`").await;
     assert_eq!(house.count("SELECT 1").await, 1, "a statement without a table does not wait");
     drop(held);
+    house.sql.idle().await;
     let slow = SqlRequest {
         timeout_ms: Some(50),
         ..asked(

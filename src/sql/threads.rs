@@ -13,7 +13,12 @@ use icecore_engine::{
     failure,
     stop::{QuerySignal, THREADS_MAX},
 };
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    mem::{self, ManuallyDrop},
+    sync::Arc,
+    thread,
+};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
@@ -172,10 +177,22 @@ impl QueryThreads {
 }
 
 impl Drop for QueryThreads {
-    /// Does not wait for queries, which may run for as long as their limits let them.
+    /// Does not wait for queries, which may run for as long as their limits let them; a thread of
+    /// its own does, and joins theirs.
+    ///
+    /// No thread is detached here. Up to glibc 2.36 at least, `pthread_detach` reads the thread's
+    /// memory once more after it gave it away (its bug 19951): a thread that ends at this moment
+    /// takes its stack with it, and the process dies of SIGSEGV. `Runtime::shutdown_background`
+    /// detaches all threads while they end.
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        let Some(runtime) = self.runtime.take() else { return };
+        // Where no thread can be started the runtime stays: it may not be dropped on this one,
+        // which may be one of another runtime.
+        let runtime = ManuallyDrop::new(runtime);
+        let stop = move || drop(ManuallyDrop::into_inner(runtime));
+        match thread::Builder::new().name("sql-stop".to_owned()).spawn(stop) {
+            Ok(thread) => mem::forget(thread),
+            Err(error) => tracing::warn!(%error, "the threads of queries are not stopped"),
         }
     }
 }

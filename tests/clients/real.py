@@ -34,7 +34,9 @@ def package(command: list[str], pattern: str) -> tarfile.TarFile:
     """The archive that `command` puts into the cache folder, unless it is there already."""
     CACHE.mkdir(parents=True, exist_ok=True)
     if not list(CACHE.glob(pattern)):
-        subprocess.run(command, cwd=CACHE, check=True, stdout=subprocess.DEVNULL)
+        # Twice: what is far away does not always answer.
+        if subprocess.run(command, cwd=CACHE, stdout=subprocess.DEVNULL).returncode != 0:
+            subprocess.run(command, cwd=CACHE, check=True, stdout=subprocess.DEVNULL)
     return tarfile.open(next(CACHE.glob(pattern)))
 
 

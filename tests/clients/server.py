@@ -132,8 +132,8 @@ class SeaweedFS:
                     "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         (self.folder / "roles.json").write_text(json.dumps(self.roles()))
-        # Each service also listens for gRPC on its port + 10000, so the ports have to stay below 55536.
-        port = next(port for port in iter(lambda: free_port() % 20000 + 20000, None) if all(map(is_free, range(port, port + 4))))
+        # Each service also listens for gRPC on its port + 10000. Below 32768 no connection takes one of them meanwhile.
+        port = next(port for port in iter(lambda: free_port() % 2700 + 20000, None) if all(map(is_free, range(port, port + 4))))
         self.endpoint = f"http://127.0.0.1:{port}"
         weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         command = [weed, "mini", f"-dir={self.folder / 'volumes'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false",

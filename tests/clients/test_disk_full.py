@@ -305,4 +305,4 @@ if __name__ == "__main__":
         globals()[scenario](folder)
     finally:
         os.chdir("/")
-        subprocess.run(["umount", str(folder / "data")], check=True)
+        subprocess.run(["umount", "--lazy", str(folder / "data")], check=True)

@@ -144,7 +144,7 @@ def test_a_relocation_that_is_killed_goes_on(tmp_path):
     command = ["catalog", "relocate", "--data-dir", str(moved.folder / "data")]
     warehouse = moved.folder / "data" / "warehouse"
     kills = 0
-    for files in range(1, 200, 7):
+    for files in range(1, 200, 3):
         process = subprocess.Popen([binary(), *command], env=plain_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         # As soon as it has written so many.
         while process.poll() is None and sum("-moved-" in file.name for file in warehouse.rglob("*.avro")) < files:

@@ -437,11 +437,13 @@ impl Guarded {
     async fn within_a_second(&self, token: &str, expected: [u16; 4]) {
         let began = Instant::now();
         loop {
+            let asked = began.elapsed();
             let statuses = self.statuses(token).await;
             if statuses == expected {
                 return;
             }
-            assert!(began.elapsed().as_millis() < 1000, "{statuses:?}");
+            // What was asked within the second may be answered later.
+            assert!(asked.as_millis() < 1000, "{statuses:?}");
         }
     }
 }
@@ -490,8 +492,13 @@ async fn a_dropped_namespace_takes_its_grants_along_on_both_routers() {
     }
     assert_eq!(guarded.post(&guarded.admin, make, &namespace).await.0, 200);
     let began = Instant::now();
-    while answers().await != [404; 4] {
-        assert!(began.elapsed().as_millis() < 1000, "{:?}", answers().await);
+    loop {
+        let asked = began.elapsed();
+        let found = answers().await;
+        if found == [404; 4] {
+            break;
+        }
+        assert!(asked.as_millis() < 1000, "{found:?}");
     }
     let event = |namespace: &str| json!([{"id": "5", "type": "a", "ns": namespace}]);
     let (status, refused) = guarded.post(&token, "/ingest", &event("shop")).await;

@@ -8,7 +8,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 use tempfile::TempDir;
@@ -203,6 +203,28 @@ fn kill_at(arguments: &[&str], file: &Path) {
     child.wait().unwrap();
 }
 
+/// How often a command may end before it is killed.
+const TRIES_MAX: usize = 20;
+
+/// A backup that was ended while the rows of the database were read.
+async fn killed_backup(folder: &Path, data: &Path, url: &str) -> PathBuf {
+    for tries in 0..TRIES_MAX {
+        let name = format!("killed-{tries}");
+        let place = folder.join(&name);
+        let own = ["--data-dir", text(data), "--metastore", url];
+        let create = [&["backup", "create", text(&place)], &own[..]].concat();
+        kill_at(&create, &place.join("metastore/icecore.db"));
+        let listed = run(&["backup", "list"], data, url).await;
+        let mut rows = listed["backups"].as_array().unwrap().iter();
+        let row = rows.find(|row| row["place"].as_str().unwrap().ends_with(&name)).unwrap();
+        if row["state"] == "incomplete" {
+            assert_eq!(row["holds"], true, "{listed}");
+            return place;
+        }
+    }
+    panic!("each of them ended before it was killed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_or_a_restore_on_postgres_that_was_killed_is_made_again() {
     let Some(lake) = Lake::start().await else { return };
@@ -211,16 +233,7 @@ async fn a_backup_or_a_restore_on_postgres_that_was_killed_is_made_again() {
     let Lake { databases, server } = lake;
     let (data, url) = (server.stop().await, databases.url("folder"));
     let folder = tempfile::tempdir().unwrap();
-    let killed = folder.path().join("killed");
-    let own = ["--data-dir", text(data.path()), "--metastore", &url];
-    // While the rows of the database are read.
-    kill_at(
-        &[&["backup", "create", text(&killed)], &own[..]].concat(),
-        &killed.join("metastore/icecore.db"),
-    );
-    let listed = run(&["backup", "list"], data.path(), &url).await;
-    let row = &listed["backups"][0];
-    assert_eq!((&row["state"], &row["holds"]), (&json!("incomplete"), &json!(true)), "{listed}");
+    let killed = killed_backup(folder.path(), data.path(), &url).await;
     let told = refused(&["backup", "restore", text(&killed), "--data-dir", text(&killed)]);
     assert!(told.contains("not finished"), "{told}");
     let backup = folder.path().join("whole");
@@ -233,8 +246,15 @@ async fn a_backup_or_a_restore_on_postgres_that_was_killed_is_made_again() {
         let new = folder.path().join("new");
         let to = ["--data-dir", text(&new), "--metastore", &other];
         let restore = [&["backup", "restore", text(&backup)], &to[..]].concat();
-        kill_at(&restore, &new.join(at));
-        assert!(new.join("restoring").exists(), "it was too quick at `{at}`");
+        for tries in 0.. {
+            kill_at(&restore, &new.join(at));
+            if new.join("restoring").exists() {
+                break;
+            }
+            assert!(tries < TRIES_MAX, "it was too quick at `{at}`");
+            fs::remove_dir_all(&new).unwrap();
+            databases.make("other").await;
+        }
         let told = refused(&[&["serve", "--listen", "127.0.0.1:0"], &to[..]].concat());
         assert!(told.contains("not finished"), "{told}");
         fs::remove_dir_all(&new).unwrap();

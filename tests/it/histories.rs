@@ -270,7 +270,7 @@ async fn database(run: Run) -> Option<(String, AnyPool)> {
         return None;
     };
     sqlx::any::install_default_drivers();
-    let name = format!("histories_{}_{}", std::process::id(), run.seed);
+    let name = format!("histories_{}_{}", uuid::Uuid::new_v4().simple(), run.seed);
     let made = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     let pool = AnyPool::connect(&server).await.unwrap();
     sqlx::raw_sql(made).execute(&pool).await.unwrap();

@@ -19,7 +19,7 @@ const SERVER: &str = "TEST_POSTGRES";
 /// Longest that a server may take to learn that it is no longer the owner.
 const LEARNING_MAX: Duration = Duration::from_secs(20);
 /// Longest that a stop may take.
-const STOPPING_MAX: Duration = Duration::from_secs(10);
+const STOPPING_MAX: Duration = Duration::from_secs(20);
 const COUNT: &str = "SELECT count(*), count(DISTINCT id), count(DISTINCT seq) FROM events";
 
 /// Servers that share metastore and warehouse, each with a data folder of its own.

@@ -4,7 +4,7 @@ use sqlx::{AnyPool, AssertSqlSafe};
 use std::net::SocketAddr;
 use tokio::{
     io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 
@@ -76,6 +76,8 @@ pub(crate) struct DatabaseRoute {
     near: SocketAddr,
     far: String,
     passing: JoinSet<()>,
+    /// Keeps the port while the way is cut.
+    held: Option<TcpSocket>,
 }
 
 impl DatabaseRoute {
@@ -88,15 +90,20 @@ impl DatabaseRoute {
         url.set_port(Some(near.port())).unwrap();
         let mut passing = JoinSet::new();
         passing.spawn(pass(listener, far.clone()));
-        Self { url: url.into(), near, far, passing }
+        Self { url: url.into(), near, far, passing, held: None }
     }
 
     /// Closes all connections; new ones are refused.
     pub(crate) async fn cut(&mut self) {
         self.passing.shutdown().await;
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind(self.near).unwrap();
+        self.held = Some(held);
     }
 
     pub(crate) async fn open(&mut self) {
+        self.held = None;
         let listener = TcpListener::bind(self.near).await.unwrap();
         self.passing.spawn(pass(listener, self.far.clone()));
     }

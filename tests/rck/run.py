@@ -49,8 +49,9 @@ def install(cache: Path) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     copy = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-    fetched = subprocess.run(["mvn", "-B", "-q", "-f", str(pom), copy, f"-DoutputDirectory={folder}"])
-    if fetched.returncode != 0:
+    command = ["mvn", "-B", "-q", "-U", "-f", str(pom), copy, f"-DoutputDirectory={folder}"]
+    # Up to three times: what is far away does not always answer.
+    if all(subprocess.run(command).returncode != 0 for _ in range(3)):
         sys.exit("Maven could not fetch what tests/rck/pom.xml lists: the compatibility kit did not run")
     # A compiler in a jar: the runtime that Spark needs brings none.
     compiler = ["java", "-cp", f"{folder}/*", "org.eclipse.jdt.internal.compiler.batch.Main", "-17", "-nowarn"]
