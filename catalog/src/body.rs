@@ -198,8 +198,7 @@ pub async fn whole(
 }
 
 /// How long a body is going to be, where its sender says so.
-#[must_use]
-pub fn announced(headers: &HeaderMap) -> Option<usize> {
+fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

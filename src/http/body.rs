@@ -9,14 +9,9 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use icecore_catalog::body::{BodyReadError, MemoryPermit, announced, whole};
+use icecore_catalog::body::{BodyReadError, MemoryPermit, whole};
 use icecore_schemas::error_code::ErrorCode;
-use std::{io::Read, time::Duration};
-
-/// How much of a body that is too large is read before the reply, and for how long.
-const DRAIN_BYTES_MAX: usize = 4 << 20;
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+use std::io::Read;
 
 /// Room for the start of a decompressed body; it doubles as long as more comes.
 const PLAIN_BYTES_MIN: usize = 16 << 10;
@@ -41,10 +36,6 @@ pub async fn read(
 ) -> Result<BoundedBody, ApiError> {
     let codings = codings(headers)?;
     let bytes_max = app.body_bytes_max;
-    if announced(headers).is_some_and(|bytes| bytes_max < bytes) {
-        drain(body).await;
-        return Err(too_large(bytes_max));
-    }
     let bytes = whole(headers, body, bytes_max).await?;
     let share = MemoryPermit::default();
     // Nobody knows before how large it becomes.
@@ -63,21 +54,6 @@ impl From<BodyReadError> for ApiError {
         };
         Self::new(code, cause.to_string())
     }
-}
-
-/// Reads on a little: a connection that is closed on bytes nobody read takes the reply with it.
-async fn drain(mut body: Body) {
-    let read = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if DRAIN_BYTES_MAX < bytes {
-                break;
-            }
-        }
-    };
-    // A client that is too slow loses the reply; that is its only harm.
-    let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
 /// Most codings that a body may have one over another.

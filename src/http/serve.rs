@@ -150,6 +150,7 @@ async fn connection(
             ended = served.as_mut() => break ended,
             () = stopping.asked(), if !stops => {
                 stops = true;
+                seat.stop();
                 served.as_mut().graceful_shutdown();
             }
             () = seat.evicted() => return debug!("connection gave its seat to another"),

@@ -144,6 +144,24 @@ async fn broken_framing_is_refused_and_takes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_whole_body_before_it_reads_gets_the_answer() {
+    let server = TestServer::start().await;
+    let body = vec![b'x'; 32 << 20];
+    for (path, status) in [("/ingest", 413), ("/v1/default/sql", 413), ("/nowhere", 404)] {
+        for framing in
+            ["content-length: 33554432\r\n\r\n", "transfer-encoding: chunked\r\n\r\n2000000\r\n"]
+        {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{framing}");
+            let mut stream = connect(&server).await;
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.expect("the server reads all of it");
+            assert_eq!(statuses(&rest(stream).await), [status], "{head}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelined_requests_are_answered_in_order() {
     let server = TestServer::start().await;
     let event = r#"{"type":"piped","id":"1","ns":"p"}"#;

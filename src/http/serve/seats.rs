@@ -7,7 +7,10 @@ use futures::FutureExt;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -19,6 +22,8 @@ use tokio::{
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest a client may take nothing of what is written to it.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest a connection goes on reading what its client still sends after the last answer.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(30);
 /// A connection without a request keeps its seat for this long whoever comes.
 const EVICT_AFTER: Duration = Duration::from_secs(1);
 /// Connections beside the ordinary ones; they answer probes, and other requests in their turn.
@@ -65,12 +70,16 @@ enum ConnectionPhase {
     Idle,
     /// A request is being answered.
     Request,
+    /// The last answer is written; what the client still sends is dropped.
+    Closing,
 }
 
 #[derive(Debug)]
 struct ConnectionState {
     phase: Mutex<(ConnectionPhase, Instant)>,
     blocked: Mutex<Option<Instant>>,
+    /// Whether the server ends, and waits for nobody who still sends.
+    stops: AtomicBool,
     evicted: Notify,
 }
 
@@ -139,6 +148,7 @@ impl ConnectionSeats {
         let state = Arc::new(ConnectionState {
             phase: Mutex::new((ConnectionPhase::Head, Instant::now())),
             blocked: Mutex::default(),
+            stops: AtomicBool::new(false),
             evicted: Notify::new(),
         });
         let number = (0..).find(|number| !taken.contains_key(number))?;
@@ -229,11 +239,28 @@ impl ConnectionSeat {
         };
     }
 
+    /// The last answer is written. Whether what the client still sends is read.
+    pub(super) fn lingers(&self) -> bool {
+        let mut phase = locked(&self.state.phase);
+        if phase.0 != ConnectionPhase::Closing {
+            *phase = (ConnectionPhase::Closing, Instant::now());
+        }
+        !self.state.stops.load(Ordering::SeqCst)
+    }
+
+    /// From now on nothing is read after the last answer.
+    pub(super) fn stop(&self) {
+        self.state.stops.store(true, Ordering::SeqCst);
+    }
+
     /// What takes too long, if something does.
     pub(super) fn overdue(&self) -> Option<&'static str> {
         let (phase, since) = *locked(&self.state.phase);
         if phase == ConnectionPhase::Head && HEAD_TIME_MAX < since.elapsed() {
             return Some("the request's head did not arrive in time");
+        }
+        if phase == ConnectionPhase::Closing && LINGER_TIME_MAX < since.elapsed() {
+            return Some("the client goes on after the last answer");
         }
         let blocked = *locked(&self.state.blocked);
         let is_stuck = blocked.is_some_and(|since| WRITE_TIME_MAX < since.elapsed());

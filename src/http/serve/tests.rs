@@ -250,3 +250,11 @@ fn failures_to_accept_are_counted_and_seldom_logged() {
     assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
     assert_eq!(failures.since, 6, "all but the first wait for the next line of the log");
 }
+
+#[tokio::test]
+async fn who_never_stops_sending_is_read_so_far_and_no_further() {
+    let seat = Arc::new(ConnectionSeats::new(1).take(Ipv4Addr::LOCALHOST.into()).await);
+    let endless = tokio::io::join(tokio::io::repeat(0), tokio::io::sink());
+    let mut stream = WatchedStream::new(endless, seat);
+    tokio::time::timeout(END_TIME_MAX, stream.shutdown()).await.unwrap().unwrap();
+}

@@ -91,3 +91,15 @@ fn what_takes_too_long_is_told() {
     locked(&seat.state.phase).1 -= HEAD_TIME_MAX * 2;
     assert!(seat.overdue().is_some(), "the next head has no more time than the first");
 }
+
+#[test]
+fn who_goes_on_sending_after_the_last_answer_is_cut_off() {
+    let seat = take(&ConnectionSeats::new(1), 1);
+    assert!(seat.lingers());
+    assert_eq!(seat.overdue(), None);
+    locked(&seat.state.phase).1 -= LINGER_TIME_MAX * 2;
+    assert!(seat.lingers());
+    assert_eq!(seat.overdue(), Some("the client goes on after the last answer"));
+    seat.stop();
+    assert!(!seat.lingers(), "a server that ends waits for nobody");
+}
