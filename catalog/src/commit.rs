@@ -6,6 +6,7 @@
 
 mod heads;
 mod seed;
+mod void;
 
 use crate::{error::CatalogError, metadata_file::refs};
 pub(crate) use heads::check_heads;
@@ -188,6 +189,19 @@ pub fn apply_updates_at(
     now_ms: i64,
 ) -> Result<TableMetadata, CatalogError> {
     check_numbers(base, updates)?;
+    if !void::is_there(base, updates) {
+        return build_at(base, base_location, updates, now_ms);
+    }
+    let (veiled, updates) = (void::veiled(base)?, void::veiled_updates(base, updates)?);
+    void::unveiled(&build_at(&veiled, base_location, &updates, now_ms)?)
+}
+
+fn build_at(
+    base: &TableMetadata,
+    base_location: Option<&str>,
+    updates: &[TableUpdate],
+    now_ms: i64,
+) -> Result<TableMetadata, CatalogError> {
     let steps = without_removed_main(base, updates);
     let build = |base: TableMetadata| {
         let builder = base.into_builder(base_location.map(str::to_owned));

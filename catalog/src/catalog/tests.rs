@@ -35,6 +35,7 @@ mod row_delta;
 mod thin;
 mod trust;
 mod verify;
+mod void;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 pub(crate) const UNDROP_MS: i64 = 60 * 60 * 1000;
