@@ -121,6 +121,12 @@ impl LogOwnership {
         self.obstacles().iter().map(|obstacle| obstacle.topic).collect()
     }
 
+    /// Whether the metastore answered when it was asked last.
+    #[must_use]
+    pub fn has_metastore(&self) -> bool {
+        !self.obstacle_topics().contains(&METASTORE)
+    }
+
     fn add(&self, obstacle: ReadinessObstacle) {
         let mut obstacles = self.obstacles();
         obstacles.retain(|other| other.topic != obstacle.topic);
@@ -261,7 +267,7 @@ impl Job for WatchOwner {
             Ok(asked) => asked.err().map(|cause| cause.to_string()),
             Err(_) => Some(format!("no answer within {METASTORE_ANSWER_MAX:?}")),
         };
-        let is_out = owner.obstacle_topics().contains(&METASTORE);
+        let is_out = !owner.has_metastore();
         match failure {
             Some(cause) if !is_out => {
                 let text =

@@ -2,19 +2,27 @@
 //!
 //! A store that refuses stops the start: a wrong key does not mend itself. One that does not answer
 //! may come back, so the server starts, takes events into its log, and says that it is not ready; so
-//! it does when a running server's warehouse goes. Its one invariant: another folder in the place of
-//! the warehouse is taken for it only if it has the current metadata file of every table.
+//! it does when a running server's warehouse goes. A store is looked at now and then, and probed where
+//! it says nothing or a call failed. Its one invariant: another folder in the place of the warehouse is
+//! taken for it only if it has the current metadata file of every table.
 
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{
     catalog::Catalog, error::CatalogError, location::Location, storage::probe::ProbeFailure,
 };
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a store is looked at that no call had trouble with: one small request each time.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Tries a warehouse that is known not to answer, and looks whether a local one is there.
 #[derive(Debug)]
 pub struct ProbeWarehouse {
     catalog: Catalog,
     name: String,
+    /// When a store was looked at last.
+    looked: Instant,
 }
 
 impl ProbeWarehouse {
@@ -32,7 +40,7 @@ impl ProbeWarehouse {
             }
             storage.note_outage(Some(failure.reason));
         }
-        Ok(Self { catalog, name })
+        Ok(Self { catalog, name, looked: Instant::now() })
     }
 
     /// Takes the folder that is there now for the warehouse if it has what the tables need.
@@ -60,8 +68,14 @@ impl Job for ProbeWarehouse {
                 Err(cause) => Err(cause),
             };
         }
-        if storage.outage().is_none() {
-            return Ok(Progress::Idle);
+        if storage.outage().is_none() && !storage.take_suspicion() {
+            if self.looked.elapsed() < LOOK_EVERY {
+                return Ok(Progress::Idle);
+            }
+            self.looked = Instant::now();
+            if storage.answers(&self.name).await {
+                return Ok(Progress::Idle);
+            }
         }
         let failure = storage.probe(&self.name).await.err();
         let is_over = failure.is_none();

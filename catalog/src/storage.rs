@@ -33,7 +33,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -82,6 +82,8 @@ struct StorageInner {
     calls: AtomicU64,
     /// Why it cannot be used, as the last call found.
     outage: Mutex<Option<String>>,
+    /// Whether a call failed since the probe was asked for, and the warehouse may be why.
+    is_suspect: AtomicBool,
     /// Parts of locations that the store does not answer for.
     #[cfg(test)]
     outages: std::sync::Mutex<Vec<String>>,
@@ -128,6 +130,7 @@ impl Storage {
                 place,
                 calls: AtomicU64::new(0),
                 outage: Mutex::default(),
+                is_suspect: AtomicBool::new(false),
                 #[cfg(test)]
                 outages: std::sync::Mutex::default(),
             }),

@@ -54,6 +54,13 @@ pub async fn guard(
     if need == RouteNeed::Open {
         return next.run(request).await;
     }
+    let reads_catalog =
+        matches!(need, RouteNeed::InCatalog(_) | RouteNeed::In(Action::Read) | RouteNeed::AnyToken);
+    // Each would wait for a connection, one after the other, to be told the same.
+    if reads_catalog && !app.owner.has_metastore() {
+        let text = "the metastore does not answer now; try again";
+        return ApiError::new(ErrorCode::Unavailable, text).into_response();
+    }
     let (mut parts, body) = request.into_parts();
     let principal = match app.access.identify(&parts).await {
         Ok(principal) => principal,

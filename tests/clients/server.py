@@ -125,16 +125,20 @@ class SeaweedFS:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.process = None
+        self.endpoint = ""
 
     def start(self) -> "SeaweedFS":
-        (self.folder / "volumes").mkdir(parents=True)
+        """Starts it; again at the address that it had."""
+        (self.folder / "volumes").mkdir(parents=True, exist_ok=True)
         identity = {"name": "lake", "credentials": [{"accessKey": self.KEY, "secretKey": self.SECRET}],
                     "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         (self.folder / "roles.json").write_text(json.dumps(self.roles()))
         # Each service also listens for gRPC on its port + 10000. Below 32768 no connection takes one of them meanwhile.
-        port = next(port for port in iter(lambda: free_port() % 2700 + 20000, None) if all(map(is_free, range(port, port + 4))))
-        self.endpoint = f"http://127.0.0.1:{port}"
+        if not self.endpoint:
+            port = next(port for port in iter(lambda: free_port() % 2700 + 20000, None) if all(map(is_free, range(port, port + 4))))
+            self.endpoint = f"http://127.0.0.1:{port}"
+        port = int(self.endpoint.rsplit(":", 1)[1])
         weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         command = [weed, "mini", f"-dir={self.folder / 'volumes'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false",
                    "-master.telemetry=false", "-s3.port.lance=0", "-s3.port.iceberg=0", f"-s3.port={port}", f"-master.port={port + 1}",

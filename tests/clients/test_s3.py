@@ -1,4 +1,5 @@
 """The warehouse on S3: events go in, every engine reads them with the keys that the catalog hands out."""
+import time
 from datetime import datetime, timezone
 
 import boto3
@@ -58,6 +59,47 @@ def test_spark_reads_and_writes_the_bucket(server, spark_session, truth):
     spark.rows(f"CREATE TABLE {spark.table(name, 'by_type')} USING iceberg AS SELECT type, count(*) AS events FROM {spark.table(name, 'events')} GROUP BY type")
     duck = DuckDB(server.url + "/catalog")
     assert duck.rows(f"SELECT sum(events) FROM {duck.table(name, 'by_type')}") == [(truth.by_namespace[next(iter(NAMESPACES))],)]
+
+
+def test_a_store_that_stops_is_told_and_nothing_is_lost(tmp_path):
+    store = SeaweedFS(tmp_path / "store").start()
+    # Events are committed while the store is away, too, as often as it goes.
+    arguments = ["--warehouse", f"s3://{store.BUCKET}/{PREFIX}", "--set", "commit.interval=1s"]
+    server = Server(tmp_path / "icecore", arguments, store.environment()).start()
+    client = server.client()
+    try:
+        send = lambda first: client.send([f'{{"id":"e{n}","type":"t"}}' for n in range(first, first + 10)])
+        assert send(0)[0] == 200
+        client.commit("default")
+        store.stop()
+        assert send(10)[0] == 200
+        told = until(lambda: told_by(client, 503))
+        assert "the warehouse cannot be used" in told and f"s3://{store.BUCKET}/{PREFIX}" in told
+        assert send(20)[0] == 200
+        store.start()
+        until(lambda: told_by(client, 200))
+        client.commit("default")
+        assert client.sql("default", "SELECT count(*), count(DISTINCT id), min(id) FROM events") == [(30, 30, "e0")]
+        server.kill()
+        server.start()
+        assert server.client().sql("default", "SELECT count(DISTINCT id) FROM events") == [(30,)]
+    finally:
+        server.kill()
+        store.stop()
+
+
+def told_by(client, status: int) -> str | None:
+    answer, _, body = client.request("GET", "/readyz")
+    return body.decode() if answer == status else None
+
+
+def until(met):
+    """What `met` gives once it gives something."""
+    deadline = time.monotonic() + 120
+    while not (found := met()):
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.2)
+    return found
 
 
 def test_everything_lies_in_the_bucket_and_survives_a_kill(server, store, truth):

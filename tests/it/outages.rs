@@ -20,6 +20,8 @@ const COUNT: &str = "SELECT count(*), count(DISTINCT id) FROM events";
 const READ: &str = "SELECT max(id) FROM events";
 /// Longest that a server takes to find that its warehouse or its metastore is gone, or back.
 const BACK_MAX: Duration = Duration::from_secs(20);
+/// Longest that an answer takes that needs nothing of what is gone.
+const TOLD_MAX: Duration = Duration::from_secs(5);
 
 /// A server with ten events in a snapshot.
 async fn house() -> (TestServer, PathBuf, PathBuf) {
@@ -221,6 +223,10 @@ async fn a_metastore_that_does_not_answer_is_told_until_it_is_back() {
     }
     let (status, _) = server.ingest(&events(20..30)).await;
     assert_eq!(status, 200, "the log bridges the time");
+    let begun = Instant::now();
+    let (status, answer) = server.query(NAMESPACE, &json!({ "sql": COUNT })).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("UNAVAILABLE")), "{answer}");
+    assert!(begun.elapsed() < TOLD_MAX, "what is known is told at once");
     route.open().await;
     goes_on(&server, 30).await;
     server.stop().await;

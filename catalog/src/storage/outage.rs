@@ -1,16 +1,22 @@
 //! What a failed call says of the warehouse: a file at fault, or the warehouse as a whole.
 //!
 //! A local folder is gone when it is not there, or another folder is in its place; a store is when
-//! it does not know the bucket or refuses this server. Its one invariant: no file is read, written
+//! it does not know the bucket, or the probe fails. A call that is refused or not answered is a reason
+//! to probe and no more: stores refuse single objects, and some refuse missing ones. Its one invariant: no file is read, written
 //! or deleted in a folder that is not the warehouse, and none of it counts as missing then.
 
-use super::{Storage, StorageBackend, local, local::LocalDisk, local_path, probe};
+use super::{Storage, StorageBackend, key, local, local::LocalDisk, local_path, probe};
 use crate::{error::CatalogError, location::Location};
+use object_store::ObjectStoreExt;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
 };
+
+/// A store that takes longer for a look does not answer.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What a store calls a bucket that it does not have; the status alone is that of a missing file.
 const NO_BUCKET: &str = "NoSuchBucket";
@@ -32,6 +38,22 @@ impl Storage {
             _ => (),
         }
         *noted = reason;
+    }
+
+    /// Whether a call failed since this was asked last, and the warehouse as a whole may be why.
+    #[must_use]
+    pub fn take_suspicion(&self) -> bool {
+        self.inner.is_suspect.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether a store answers anything, asked for the file `name` at the root of the warehouse.
+    pub async fn answers(&self, name: &str) -> bool {
+        let StorageBackend::S3 { bucket, store, .. } = &self.inner.place else { return true };
+        let Ok(key) = key(bucket, &format!("{}/{name}", self.root())) else { return true };
+        match tokio::time::timeout(LOOK_TIME_MAX, store.head(&key)).await {
+            Ok(Err(object_store::Error::Generic { .. })) | Err(_) => false,
+            Ok(_) => true,
+        }
     }
 
     /// Looks whether a local warehouse is there. A store is not asked.
@@ -97,35 +119,38 @@ impl Storage {
         answer
     }
 
-    /// What a failed call to the store of files means. That it refuses is noted.
+    /// What a failed call to the store of files means: the outage that is noted, if that may be why.
     pub(super) fn failed<'a>(
         &'a self,
         operation: &'static str,
         location: &'a str,
     ) -> impl FnOnce(object_store::Error) -> CatalogError + 'a {
-        move |source| match self.refusal(&source) {
-            Some(reason) => {
+        move |source| {
+            if lacks_bucket(&source) {
+                let answer = probe::answer(&source);
+                let reason = format!("the warehouse `{}` is not there: {answer}", self.root());
                 self.note_outage(Some(reason.clone()));
-                CatalogError::WarehouseOutage(reason)
+                return CatalogError::WarehouseOutage(reason);
             }
-            None => failed(operation, location)(source),
+            let may_be_outage = matches!(
+                source,
+                object_store::Error::PermissionDenied { .. }
+                    | object_store::Error::Unauthenticated { .. }
+                    | object_store::Error::Generic { .. }
+            );
+            if may_be_outage {
+                if let Some(reason) = self.outage() {
+                    return CatalogError::WarehouseOutage(reason);
+                }
+                self.inner.is_suspect.store(true, Ordering::SeqCst);
+            }
+            failed(operation, location)(source)
         }
     }
+}
 
-    /// What the store said where it refuses this server or does not have the bucket.
-    fn refusal(&self, cause: &object_store::Error) -> Option<String> {
-        let what = match cause {
-            object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. } => "refuses this server",
-            object_store::Error::NotFound { source, .. }
-                if source.to_string().contains(NO_BUCKET) =>
-            {
-                "is not there"
-            }
-            _ => return None,
-        };
-        Some(format!("the warehouse `{}` {what}: {}", self.root(), probe::answer(cause)))
-    }
+fn lacks_bucket(cause: &object_store::Error) -> bool {
+    matches!(cause, object_store::Error::NotFound { source, .. } if source.to_string().contains(NO_BUCKET))
 }
 
 pub(super) fn failed(

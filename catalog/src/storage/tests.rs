@@ -302,7 +302,7 @@ async fn a_file_of_any_name_is_the_one_that_every_reader_opens() {
 }
 
 #[test]
-fn a_store_that_refuses_is_an_outage_and_a_missing_object_is_none() {
+fn a_missing_bucket_is_an_outage_and_a_missing_or_refused_object_is_none() {
     let storage = Storage::bucket_in_memory("s3://lake/tables");
     let status = |text: &str, code: &str| {
         let body = format!("<Error><Code>{code}</Code></Error>");
@@ -323,10 +323,26 @@ fn a_store_that_refuses_is_an_outage_and_a_missing_object_is_none() {
         missing(status("404 Not Found", "NoSuchBucket")),
         Some("the warehouse `s3://lake/tables` is not there: 404 Not Found NoSuchBucket"),
     );
-    check(
-        denied(status("403 Forbidden", "InvalidAccessKeyId")),
-        Some(
-            "the warehouse `s3://lake/tables` refuses this server: 403 Forbidden InvalidAccessKeyId",
-        ),
-    );
+    // It may be that object alone, and some stores say so of a missing one: the probe finds out.
+    assert!(!storage.take_suspicion());
+    let refused = || storage.failed("read", "s3://lake/tables/a")(denied("403 Forbidden".into()));
+    assert!(matches!(refused(), CatalogError::Storage { .. }));
+    assert_eq!((storage.outage(), storage.take_suspicion()), (None, true));
+    assert!(!storage.take_suspicion());
+    // Once it is an outage, that is why.
+    storage.note_outage(Some("the keys are revoked".to_owned()));
+    assert!(matches!(refused(), CatalogError::WarehouseOutage(_)));
+}
+
+#[tokio::test]
+async fn a_store_that_says_anything_answers() {
+    let storage = Storage::bucket_in_memory("s3://lake/tables");
+    assert!(storage.answers("none").await);
+    let nobody = S3Options {
+        endpoint: Some("http://127.0.0.1:9".to_owned()),
+        access_key_id: Some("k".to_owned()),
+        secret_access_key: Some("s".to_owned()),
+        ..S3Options::default()
+    };
+    assert!(!Storage::open("s3://lake/tables", &nobody).unwrap().answers("none").await);
 }
