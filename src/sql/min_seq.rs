@@ -26,10 +26,15 @@ impl SqlInner {
         let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
         let (mut waits, mut step) = (None, SEQ_WAIT_STEP);
         loop {
-            let (view, pin) = self.sources().view(levels, &wanted, None).await?;
-            let reached = check(&view, min_seq);
-            // The log keeps nothing for who only waits.
-            drop((view, pin));
+            // The log keeps nothing for who only waits, so its pin goes at once.
+            let reached = match self.sources().view(levels, &wanted, None).await {
+                Ok((view, _pin)) => check(&view, min_seq),
+                // Its first events may be in the log of the server that takes them.
+                Err(SqlError::NoNamespace(_)) if self.owner.check_owner().is_err() => {
+                    Err(not_yet(min_seq, 0))
+                }
+                Err(cause) => return Err(cause),
+            };
             if reached.is_ok() || patience <= Instant::now() + step {
                 return reached;
             }
@@ -49,10 +54,11 @@ impl SqlInner {
 /// Whether a view has the event of this `seq`.
 pub(super) fn check(view: &View, min_seq: u64) -> Result<(), SqlError> {
     let last_seq = view.table(EVENTS_TABLE).map_or(0, |events| events.last_seq);
-    if last_seq < min_seq {
-        return Err(SqlError::NotYet(format!(
-            "min_seq {min_seq} is not readable yet: the query sees events up to {last_seq}; try again"
-        )));
-    }
-    Ok(())
+    if last_seq < min_seq { Err(not_yet(min_seq, last_seq)) } else { Ok(()) }
+}
+
+fn not_yet(min_seq: u64, last_seq: u64) -> SqlError {
+    SqlError::NotYet(format!(
+        "min_seq {min_seq} is not readable yet: the query sees events up to {last_seq}; try again"
+    ))
 }

@@ -124,6 +124,13 @@ impl House {
         assert_eq!(config.unwrap().status(), 200);
     }
 
+    /// Status and answer of a count that waits until it sees so many events.
+    async fn count_from(&self, server: &Process, min_seq: u64) -> (u16, Value) {
+        let body = json!({ "sql": COUNT, "min_seq": min_seq, "timeout_ms": 300 });
+        let answer = self.post(server, "/v1/shop/sql", &body).await;
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
     /// The events that are in a server's log alone, sent to the server that takes events.
     fn send_again(&self, from: (&str, &[&str]), to: &Process) -> (usize, String) {
         let left = self.command(from.0, &[&["wal", "export"], from.1].concat(), b"");
@@ -370,4 +377,20 @@ async fn a_lost_log_beside_its_metastore_is_followed_by_a_new_one() {
     assert!(sent.contains("10 events sent: 7 new, 3 duplicates, 0 refused"), "{sent}");
     house.commit(&x).await;
     assert_eq!(house.rows(&x, COUNT).await, json!([[30, 30, 30]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_know_a_namespace_yet_waits_for_its_min_seq() {
+    let house = House::on_sqlite();
+    let (first, second) = (house.start("first").await, house.start("second").await);
+    house.take(&first, &ids("e", 3)).await;
+    let (status, answer) = house.count_from(&second, 3).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("NOT_YET")), "{answer}");
+    let commit = house.post(&first, "/v1/shop/commit", &json!({})).await;
+    assert_eq!(commit.status(), 200);
+    let (status, answer) = house.count_from(&second, 3).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([[3, 3, 3]])), "{answer}");
+    // The server that takes the events knows all of their namespaces.
+    let body = json!({ "sql": COUNT, "min_seq": 1 });
+    assert_eq!(house.post(&first, "/v1/nowhere/sql", &body).await.status(), 404);
 }
