@@ -33,6 +33,7 @@ use std::{
     time::Duration,
 };
 use token::TokenText;
+pub(crate) use token::basic;
 use tokio::time::Instant;
 
 /// Longest that a token is taken from memory instead of the metastore; with the look-up itself,
@@ -261,10 +262,14 @@ impl TokenControl {
     pub async fn identify(&self, header: Option<&str>) -> Result<Principal, IdentityError> {
         let (scheme, text) =
             header.and_then(|header| header.split_once(' ')).ok_or(IdentityError::NoToken)?;
+        let text = text.trim();
+        if scheme.eq_ignore_ascii_case("basic") {
+            let token = TokenText::of_basic(text).ok_or(IdentityError::BadToken)?;
+            return Ok(self.look_up(&token).await?.principal);
+        }
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(IdentityError::NoToken);
         }
-        let text = text.trim();
         match (TokenText::parse(text), &self.oidc) {
             (Some(token), _) => Ok(self.look_up(&token).await?.principal),
             (None, Some(oidc)) => {

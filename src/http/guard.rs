@@ -67,20 +67,20 @@ pub async fn guard(
         Err(cause) => return unidentified(&cause),
     };
     let allowed = allow(&app, &principal, need, &mut parts).await;
-    pass(&app, principal, allowed, Request::from_parts(parts, body), next).await
+    pass(&app, (principal, need), allowed, Request::from_parts(parts, body), next).await
 }
 
 /// Lets a call of `principal` through if it is `allowed`; a change is recorded either way.
 async fn pass(
     app: &AppState,
-    principal: Principal,
+    (principal, need): (Principal, RouteNeed),
     allowed: Result<(), ApiError>,
     mut request: Request,
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(principal.clone());
     let matched = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let is_recorded = record::is_recorded(request.method(), matched);
+    let is_recorded = record::is_recorded(request.method(), need, matched);
     let answer = match (app.access.recorder().filter(|_| is_recorded), allowed) {
         (Some(recorder), allowed) => {
             record::record(recorder, principal, allowed, request, next).await

@@ -1,6 +1,7 @@
 //! `POST /ingest`: body to events to the log; the reply is the acknowledgement.
 
 pub(in crate::http) mod admission;
+pub(in crate::http) mod calls;
 pub(in crate::http) mod compare;
 mod grid;
 mod media;
@@ -57,22 +58,38 @@ pub async fn ingest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    if grid::is_validation(&headers) {
-        return grid::validate(&app, &headers, body).await;
+    take(&app, &principal, parameters, &headers, body, None).await
+}
+
+/// As [`ingest`]; an object without a type is one of `kind`, if that is given.
+async fn take(
+    app: &AppState,
+    principal: &Principal,
+    parameters: IngestParameters,
+    headers: &HeaderMap,
+    body: Body,
+    kind: Option<&str>,
+) -> Result<Response, ApiError> {
+    if grid::is_validation(headers) {
+        return grid::validate(app, headers, body).await;
     }
-    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
-    let format = media::body_format(&headers)?;
-    let arrival = arrival(&app, &principal, &headers).await?;
+    app.owner.check().map_err(|reason| not_taken(Some(principal), &reason))?;
+    let format = media::body_format(headers)?;
+    let arrival = arrival(app, principal, headers).await?;
     let request_namespace = arrival.namespace.clone();
     let correlation_id = arrival.correlation_id.clone();
-    let body = body::read(&app, &headers, body).await?;
+    let mut body = body::read(app, headers, body).await?;
+    // What is longer is no single call.
+    if let Some(kind) = kind.filter(|_| body.bytes.len() <= app.limits.event_bytes_max) {
+        body.bytes = calls::with_type(body.bytes, kind);
+    }
     let (mut decoded, batch_id) =
-        decode_body(&app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
+        decode_body(app, body.bytes.clone(), format, arrival, parameters.backfill).await?;
     let _copies = app.room.take(decoded.copied)?;
     let bytes = body.bytes.len() + decoded.copied;
     let fallback = first_namespace(&decoded, &request_namespace);
-    let shelters = shelters(&principal, &request_namespace);
-    let turned_away = turn_away(&mut decoded, &principal, &shelters);
+    let shelters = shelters(principal, &request_namespace);
+    let turned_away = turn_away(&mut decoded, principal, &shelters);
     let atomic = parameters.atomic;
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
@@ -82,7 +99,7 @@ pub async fn ingest(
     let request = RequestIds { batch_id, correlation_id };
     let submission =
         Submission { decoded, request, atomic, bytes, shelters, ..Submission::default() };
-    answer(&app, submission, turned_away, fallback, parameters.ack).await
+    answer(app, submission, turned_away, fallback, parameters.ack).await
 }
 
 /// Sends events to the log and says what became of them. `turned_away` was refused before; `fallback`
@@ -122,7 +139,11 @@ async fn arrival(
     }
     let namespace = match (headers.get("x-namespace"), principal.home()) {
         (Some(value), _) => {
-            tables::named(app, principal, parse_namespace(value.to_str().unwrap_or(""))?).await?
+            let Ok(text) = std::str::from_utf8(value.as_bytes()) else {
+                let text = "the header X-Namespace is not UTF-8";
+                return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+            };
+            tables::named(app, principal, parse_namespace(text)?).await?
         }
         (None, Some(home)) => tables::owner(app, principal, parse_namespace(home)?).await?,
         (None, None) => default_namespace(),

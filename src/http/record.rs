@@ -1,9 +1,9 @@
 //! The record of a call that changes something: one each, whatever became of it.
 //!
-//! Its one invariant: a route is recorded unless its method reads or it is in [`UNRECORDED`], so a
-//! new route is recorded without being told.
+//! Its one invariant: a route is recorded unless its method reads, it takes events or it only asks,
+//! so a new route is recorded without being told.
 
-use crate::http::{AppState, error::ApiError};
+use crate::http::{AppState, error::ApiError, guard::RouteNeed};
 use axum::{
     body::Body,
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use icecore_catalog::{
-    access::{AuditRecorder, Principal, request_entry},
+    access::{Action, AuditRecorder, Principal, request_entry},
     audit::{AuditEntry, AuditedCall},
     body::whole,
     catalog::{Catalog, NAMESPACE_SEPARATOR},
@@ -23,18 +23,8 @@ use std::sync::Arc;
 /// Longest body of a change.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Routes that are not recorded although their method is not one that reads.
-const UNRECORDED: &[&str] = &[
-    // Events are kept themselves; a record each would cost a metastore's transaction for what takes
-    // microseconds otherwise.
-    "/ingest",
-    "/ingest/",
-    "/e",
-    "/e/",
-    "/webhooks/{provider}",
-    // It only asks.
-    "/v1/{namespace}/sql",
-];
+/// The route that only asks, although its method is not one that reads.
+const QUERY: &str = "/v1/{namespace}/sql";
 
 /// Who asks for a change, as its handler needs it.
 #[derive(Clone, Debug)]
@@ -62,10 +52,13 @@ impl FromRequestParts<AppState> for ChangeCaller {
     }
 }
 
-/// Whether calls of this route are recorded.
+/// Whether calls of this route are recorded. Events are kept themselves; a record each would cost a
+/// metastore's transaction for what takes microseconds otherwise.
 #[must_use]
-pub fn is_recorded(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !UNRECORDED.contains(&path)
+pub fn is_recorded(method: &Method, need: RouteNeed, path: &str) -> bool {
+    let takes_events = matches!(need, RouteNeed::Open | RouteNeed::Somewhere(Action::Ingest));
+    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    !reads && !takes_events && path != QUERY
 }
 
 /// Carries out a call of `principal`, if it is `allowed`, and records it either way.

@@ -43,7 +43,13 @@ fn every_route_is_described() {
             assert!(!about.is_empty(), "{} {}: {parameter}", route.method, route.path);
         }
     }
+    let is_call = |path: &&str| path.starts_with("/v1/");
+    let (calls, others): (Vec<&str>, Vec<&str>) = others.into_iter().partition(is_call);
     assert_eq!(others, ["/ingest/", "/e", "/e/", "/ingest/", "/e", "/e/"], "names of /ingest");
+    // Those of `/v1/batch`, and the other types and first letters beside `/v1/track`.
+    let expected = "b import t identify i page p screen s group g alias a";
+    let expected: Vec<String> = expected.split(' ').map(|name| format!("/v1/{name}")).collect();
+    assert_eq!(calls, expected);
 }
 
 /// Each member has a description, and each reference leads somewhere.

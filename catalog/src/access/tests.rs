@@ -86,6 +86,7 @@ fn a_text_that_is_no_scope_is_refused_with_what_to_change() {
     };
     check("read", "names no namespace");
     check("drop:a", "does not begin with");
+    check("drop", "does not begin with");
     check("read:shop.example", "has a dot");
     for text in ["read:", "read:a//b", "read:/", "read:a b", "read:a*", "read:a\u{1f}b"] {
         check(text, "has no valid namespace");
@@ -112,8 +113,23 @@ async fn only_the_whole_secret_of_a_token_that_lives_identifies() {
         let answer = identify(control, wrong).await;
         assert!(matches!(answer, Err(IdentityError::BadToken)), "{wrong}");
     }
-    for none in [None, Some("Bearer"), Some("Basic eDp5"), Some(made.text.as_str())] {
+    for none in [None, Some("Bearer"), Some("Digest eDp5"), Some(made.text.as_str())] {
         assert!(matches!(control.identify(none).await, Err(IdentityError::NoToken)), "{none:?}");
+    }
+    let basic = async |text: &str| {
+        let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+        control.identify(Some(&format!("Basic {encoded}"))).await
+    };
+    let secret = made.text.rsplit('_').next().unwrap();
+    for whole in [
+        format!("{}:", made.text),
+        format!("anybody:{}", made.text),
+        format!("{}:{secret}", made.id),
+    ] {
+        assert_eq!(basic(&whole).await.unwrap().id(), format!("token:{}", made.id));
+    }
+    for wrong in ["x:y", "", "x", &swapped] {
+        assert!(matches!(basic(wrong).await, Err(IdentityError::BadToken)), "{wrong}");
     }
     assert!(!format!("{made:?}").contains(&made.text));
     let stored = store.find_token(&made.id).await.unwrap().unwrap();

@@ -5,6 +5,7 @@
 //! in a time that depends on it.
 
 use crate::digest::sha256;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq;
 
 /// What every token begins with, so that scanners find one that leaked.
@@ -52,6 +53,13 @@ impl TokenText {
         }
     }
 
+    /// From Basic authorization: the whole token as user name or as password, or its two parts.
+    pub(crate) fn of_basic(encoded: &str) -> Option<Self> {
+        let (user, password) = basic(encoded)?;
+        let whole = Self::parse(&user).or_else(|| Self::parse(&password));
+        whole.or_else(|| Self::of_client(Some(&user), &password))
+    }
+
     fn of(id: &str, secret: &str) -> Option<Self> {
         let is_hex = |text: &str, digits: usize| {
             text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -74,4 +82,11 @@ impl TokenText {
     pub(crate) fn has_hash(&self, hash: &str) -> bool {
         self.hash().as_bytes().ct_eq(hash.as_bytes()).into()
     }
+}
+
+/// User name and password of Basic authorization (RFC 7617).
+pub(crate) fn basic(encoded: &str) -> Option<(String, String)> {
+    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }

@@ -6,7 +6,7 @@
 
 use super::{RestState, error::RestError};
 use crate::{
-    access::{IdentityError, IssuedToken, PeerAddress, TokenControl},
+    access::{self, IdentityError, IssuedToken, PeerAddress, TokenControl},
     audit::AuditEntry,
     body::{BodyReadError, whole},
 };
@@ -17,7 +17,6 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use std::collections::HashMap;
 
@@ -174,13 +173,8 @@ fn client(
     };
     let wrong =
         OauthFailure::Invalid("invalid_request", "Basic authorization must be base64 of ID:SECRET");
-    let Some(text) =
-        STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())
-    else {
-        return Err(wrong);
-    };
-    let (id, secret) = text.split_once(':').ok_or(wrong)?;
-    Ok(ClientIdentity { id: Some(id.to_owned()), secret: Some(secret.to_owned()), by_header: true })
+    let (id, secret) = access::basic(encoded).ok_or(wrong)?;
+    Ok(ClientIdentity { id: Some(id), secret: Some(secret), by_header: true })
 }
 
 impl OauthFailure {
