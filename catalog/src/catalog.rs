@@ -95,6 +95,8 @@ pub struct CatalogOptions {
 pub struct ReservedNames {
     /// Properties of namespaces that no client sets or removes.
     pub namespace_properties: &'static [&'static str],
+    /// Names of the top level that no client gives a new namespace, in lower case.
+    pub namespaces: &'static [&'static str],
     /// Tables whose columns clients leave as they are, where they have the mark [`retention::MANAGED`].
     /// No view gets their names.
     pub tables: Arc<[OwnTable]>,

@@ -27,6 +27,9 @@ pub struct InvalidNamespace;
 /// The property of a catalog namespace with the text of the namespace whose events it has.
 pub const NAMESPACE_TEXT: &str = "icecore.ns";
 
+/// Catalog names that no new namespace gets: SQL has something else under them.
+pub const RESERVED_NAMES: [&str; 2] = ["information_schema", "system"];
+
 /// Longest namespace text, in bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 128;
 
@@ -64,6 +67,12 @@ impl Namespace {
     ) -> Option<Self> {
         let noted = Self::parse(properties.get(NAMESPACE_TEXT)?).ok()?;
         (levels == [noted.name()]).then_some(noted)
+    }
+
+    /// Whether no new namespace is called so. One that is there goes on.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        RESERVED_NAMES.contains(&self.name())
     }
 
     /// The sender's text, which the column `ns` holds.

@@ -2,7 +2,7 @@
 
 use super::{ConfigError, DAY, SettingTexts, units};
 use icecore_catalog::catalog::{CatalogOptions, DropPolicy, ReservedNames, VerifyAtLoad};
-use icecore_schemas::names::NAMESPACE_TEXT;
+use icecore_schemas::names::{NAMESPACE_TEXT, RESERVED_NAMES};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -106,7 +106,11 @@ impl SettingTexts {
                 return Err(self.wrong("catalog.verify_at_load", "must be always, local or never"));
             }
         };
-        let reserved = ReservedNames { namespace_properties: RESERVED, ..ReservedNames::default() };
+        let reserved = ReservedNames {
+            namespace_properties: RESERVED,
+            namespaces: &RESERVED_NAMES,
+            ..ReservedNames::default()
+        };
         Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved })
     }
 

@@ -214,10 +214,9 @@ impl AdmittedBatch {
         rejected: &mut Vec<RejectedEvent>,
     ) -> Result<(), WalError> {
         let count = events.keys.len();
-        let last_seq = match self.claim(dedup, &events.namespace) {
+        let last_seq = match self.enter(dedup, &events.namespace) {
             Ok(last_seq) => last_seq,
-            Err(owner) => {
-                let reason = RefusalReason::NameTaken { owner };
+            Err(reason) => {
                 rejected.extend((0..count).map(|row| refuse(events, source, row, &reason)));
                 return Ok(());
             }
@@ -276,6 +275,18 @@ impl AdmittedBatch {
         Ok(())
     }
 
+    /// The namespace's last `seq`, or why it takes no events.
+    fn enter(
+        &mut self,
+        dedup: &mut DedupState,
+        namespace: &Namespace,
+    ) -> Result<u64, RefusalReason> {
+        if namespace.is_reserved() && !dedup.ledger.has(namespace) {
+            return Err(RefusalReason::NameReserved);
+        }
+        self.claim(dedup, namespace).map_err(|owner| RefusalReason::NameTaken { owner })
+    }
+
     /// The namespace's last `seq`, or who owns its catalog name.
     fn claim(&mut self, dedup: &mut DedupState, namespace: &Namespace) -> Result<u64, Namespace> {
         let known = dedup.ledger.has(namespace);
@@ -299,7 +310,7 @@ impl AdmittedBatch {
         }
         let mut look = letters::LetterLookup::new(dedup.ledger.log());
         for one in rejected {
-            let keeper = self.grave(dedup, one.keeper().clone(), shelters);
+            let Some(keeper) = self.grave(dedup, one.keeper(), shelters) else { continue };
             let batch_id = request.batch_id.as_deref();
             let known = look.of(&dedup.index, &keeper, one, batch_id)?;
             let has_room = self.questions.letters.len() < COMPARED_MAX;
@@ -323,7 +334,10 @@ impl AdmittedBatch {
         let mut places = HashMap::new();
         // Grouped in order of arrival: each namespace gets one run of numbers and one run of ids.
         for one in rejected {
-            let keeper = self.grave(dedup, one.keeper().clone(), shelters);
+            let Some(keeper) = self.grave(dedup, one.keeper(), shelters) else {
+                self.refused.push(refused(one, None));
+                continue;
+            };
             let place = *places.entry(keeper.clone()).or_insert_with(|| {
                 by_namespace.push((keeper, Vec::new()));
                 by_namespace.len() - 1
@@ -362,18 +376,20 @@ impl AdmittedBatch {
         Ok(())
     }
 
-    /// The namespace that keeps a dead letter: its own, or a shelter where another has the name.
+    /// The namespace that keeps a dead letter: its own, or a shelter where another has the name; none
+    /// where the sender may send nowhere but to a reserved name.
     fn grave(
         &mut self,
         dedup: &mut DedupState,
-        own: Namespace,
+        own: &Namespace,
         shelters: &[Namespace],
-    ) -> Namespace {
-        let Err(mut owner) = self.claim(dedup, &own) else { return own };
-        for shelter in shelters {
-            match self.claim(dedup, shelter) {
-                Ok(_) => return shelter.clone(),
-                Err(other) => owner = other,
+    ) -> Option<Namespace> {
+        let mut owner = None;
+        for place in std::iter::once(own).chain(shelters) {
+            match self.enter(dedup, place) {
+                Ok(_) => return Some(place.clone()),
+                Err(RefusalReason::NameTaken { owner: other }) => owner = Some(other),
+                Err(_) => (),
             }
         }
         owner

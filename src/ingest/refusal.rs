@@ -25,6 +25,8 @@ pub(super) enum RefusalReason {
     NameTaken {
         owner: Namespace,
     },
+    /// No new namespace gets this name.
+    NameReserved,
     /// The sender may not send there.
     Forbidden,
 }
@@ -35,7 +37,7 @@ impl RefusalReason {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::BatchAborted => ErrorCode::BatchAborted,
             Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
-            Self::NameTaken { .. } => ErrorCode::InvalidNamespace,
+            Self::NameTaken { .. } | Self::NameReserved => ErrorCode::InvalidNamespace,
             Self::Forbidden => ErrorCode::Forbidden,
         }
     }
@@ -54,12 +56,20 @@ impl RefusalReason {
                 "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",
                 namespace.name()
             ),
+            Self::NameReserved => reserved(namespace),
             Self::Forbidden => format!(
                 "the token may not send events to namespace `{namespace}`: that needs the scope `ingest:{}`",
                 namespace.name()
             ),
         }
     }
+}
+
+/// Says that no new namespace gets this name.
+#[must_use]
+pub fn reserved(namespace: &Namespace) -> String {
+    let name = namespace.name();
+    format!("the name `{name}` is reserved in SQL: choose another one for namespace `{namespace}`")
 }
 
 /// Events of a sound body that its sender may not send, each as a refused one. `source` is

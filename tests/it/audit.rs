@@ -148,17 +148,6 @@ async fn an_admin_queries_the_audit_log_and_nobody_else_knows_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_called_system_keeps_its_own_tables() {
-    let server = TestServer::start().await;
-    let (status, _) = server.ingest(&json!([{"id": "1", "type": "a", "ns": "system"}])).await;
-    assert_eq!(status, 200);
-    assert_eq!(server.rows("system", "SELECT id FROM system.events").await, json!([["1"]]));
-    let (status, _) = server.query("system", &json!({"sql": "SELECT * FROM system.audit"})).await;
-    assert_eq!(status, 400);
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_audit_log_is_read_in_pages() {
     let server = TestServer::start().await;
     let store = Metastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();

@@ -1,7 +1,8 @@
 //! One namespace by both of its names: the text that its events carry, and the catalog's name.
 
 use crate::{access::Guarded, harness::TestServer};
-use reqwest::Method;
+use icecore_catalog::metastore::{Metastore, Properties};
+use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
 /// Status and body of an answer to a request without a token.
@@ -65,6 +66,67 @@ async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
     // Another text for the same name is another namespace, which has no place.
     let (status, answer) = send(&server, "acme-example", 7..8).await;
     assert_eq!(status, 400, "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_sql_needs_are_no_new_namespaces() {
+    let server = TestServer::start().await;
+    let namespaces = "/catalog/v1/namespaces";
+    for name in ["system", "Information_Schema"] {
+        let (status, answer) = send(&server, name, 0..1).await;
+        let refused = &answer["errors"][0];
+        assert_eq!((status, &refused["code"]), (400, &json!("INVALID_NAMESPACE")), "{answer}");
+        assert!(refused["reason"].as_str().unwrap().contains("reserved"), "{answer}");
+        assert!(refused["deadLetter"].is_string(), "{answer}");
+        let body = json!({"namespace": [name]});
+        let (status, answer) = call(&server, Method::POST, namespaces, &body).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("reserved"), "{answer}");
+    }
+    let letters = server.rows("default", "SELECT count(*) FROM dead_letters").await;
+    assert_eq!(letters, json!([[2]]));
+    // Below another one it is a name as any other.
+    for levels in [json!(["other"]), json!(["other", "system"])] {
+        let body = json!({"namespace": levels});
+        assert_eq!(call(&server, Method::POST, namespaces, &body).await.0, 200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_of_a_reserved_name_that_is_there_takes_events_and_keeps_its_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let noted = Properties::from([("icecore.ns".to_owned(), "system".to_owned())]);
+    store.create_namespace(&vec!["system".to_owned()], &noted).await.unwrap();
+    drop(store);
+    let server = TestServer::start_in(folder, &[]).await;
+    let (status, answer) = send(&server, "system", 0..2).await;
+    assert_eq!(status, 200, "{answer}");
+    server.commit("system").await;
+    // Its tables are there under its name, and the audit log is not among them.
+    assert_eq!(server.rows("system", "SELECT count(*) FROM system.events").await, json!([[2]]));
+    let audit = json!({"sql": "SELECT * FROM system.audit"});
+    assert_eq!(server.query("system", &audit).await.0, 400);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_utf_8_in_the_header_as_in_the_path() {
+    let server = TestServer::start().await;
+    let send = async |namespace: &[u8]| {
+        let request = server.http.post(format!("{}/ingest", server.url));
+        let request = request.header("x-namespace", HeaderValue::from_bytes(namespace).unwrap());
+        let answer = request.json(&json!({"type": "t"})).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, answer) = send("größe".as_bytes()).await;
+    assert_eq!((status, &answer["namespace"]), (200, &json!("größe")), "{answer}");
+    assert_eq!(server.rows("größe", "SELECT ns FROM events").await, json!([["größe"]]));
+    let (status, answer) = send(b"gr\xf6\xdfe").await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("UTF-8"), "{answer}");
     server.stop().await;
 }
 

@@ -46,6 +46,17 @@ impl Catalog {
         )))
     }
 
+    /// Refuses a client's new namespace a name that the service keeps for itself.
+    pub(crate) fn check_namespace_name(&self, levels: &[String]) -> Result<(), CatalogError> {
+        let [name] = levels else { return Ok(()) };
+        if !self.inner.options.reserved.namespaces.contains(&name.to_lowercase().as_str()) {
+            return Ok(());
+        }
+        Err(CatalogError::Invalid(format!(
+            "the name `{name}` is reserved in SQL: choose another one for the namespace"
+        )))
+    }
+
     /// Refuses a client keys that the service sets in the properties of namespaces.
     pub(crate) fn check_namespace_keys<'a>(
         &self,
@@ -135,6 +146,7 @@ pub(super) fn check(
             lost.name
         ));
     }
+    check_case(table, base, schema)?;
     // Our rows have no value for a column that they do not know.
     let is_new = |field: &&NestedFieldRef| base.current_schema().field_by_id(field.id).is_none();
     let added = schema.as_struct().fields().iter().filter(is_new).find(|field| field.required);
@@ -143,6 +155,33 @@ pub(super) fn check(
     });
     if let Some(field) = added.or(tightened) {
         return refuse(format!("the column `{}` must be optional", field.name));
+    }
+    Ok(())
+}
+
+/// Refuses a column whose name differs from another one's by case only: many engines take the two for
+/// one, and some cannot load the table then.
+fn check_case(
+    table: &TableIdent,
+    base: &TableMetadata,
+    schema: &SchemaRef,
+) -> Result<(), CatalogError> {
+    let fields = schema.as_struct().fields();
+    for field in fields {
+        let before = base.current_schema().field_by_id(field.id);
+        if before.is_some_and(|before| before.name == field.name) {
+            continue;
+        }
+        let name = field.name.to_lowercase();
+        let same =
+            |other: &&NestedFieldRef| other.id != field.id && other.name.to_lowercase() == name;
+        if let Some(other) = fields.iter().find(same) {
+            return Err(CatalogError::Invalid(format!(
+                "{table} is written by this server: the column `{}` differs from `{}` by case only, \
+                 and many engines take the two for one; give it another name",
+                field.name, other.name
+            )));
+        }
     }
     Ok(())
 }

@@ -110,6 +110,7 @@ pub(super) async fn create(
 ) -> Result<Json<NamespaceAnswer>, RestError> {
     check_levels(asked.rest(), &namespace)?;
     let properties = properties.unwrap_or_default();
+    asked.rest().catalog.check_namespace_name(&namespace)?;
     asked.rest().catalog.check_namespace_keys(properties.keys())?;
     let made =
         NamespaceAnswer { namespace: namespace.clone(), properties: Some(properties.clone()) };

@@ -37,7 +37,9 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
     let spec = |fields: Value| json!([{"action": "add-spec", "spec": {"fields": fields}}, {"action": "set-default-spec", "spec-id": -1}]);
     let day = json!({"source-id": 3, "field-id": 1001, "name": "dt", "transform": "day"});
     let added = json!({"id": 6, "name": "extra", "required": true, "type": "string"});
+    let cased = json!({"id": 6, "name": "ID", "required": false, "type": "string"});
     let cases = [
+        (columns(&made, |fields| fields.push(cased.clone())), "by case only"),
         (columns(&made, |fields| drop(fields.remove(0))), "column `id`"),
         (columns(&made, |fields| fields[0]["name"] = json!("key")), "column `id`"),
         (columns(&made, |fields| fields[3]["type"] = json!("long")), "column `n`"),
