@@ -16,7 +16,7 @@ pub const LEVELS_MAX: usize = 32;
 /// Longest namespace, all its levels with what separates them, in bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 1024;
 
-/// Refuses what no new table or view may be called.
+/// Refuses what no new table, view, branch or tag may be called.
 ///
 /// # Errors
 /// [`CatalogError::Invalid`].
@@ -26,7 +26,7 @@ pub fn check_new(name: &str) -> Result<(), CatalogError> {
     }
     let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
     Err(CatalogError::Invalid(format!(
-        "Invalid table name: `{}`: it needs 1 to {NAME_CHARS_MAX} characters, none of them a control \
+        "Invalid name: `{}`: it needs 1 to {NAME_CHARS_MAX} characters, none of them a control \
          character, and it cannot be `.` or `..`, which no URL can name",
         shown.escape_debug()
     )))

@@ -105,10 +105,12 @@ impl FromStr for AccessScope {
 
     fn from_str(text: &str) -> Result<Self, InvalidScope> {
         let wrong = |problem| InvalidScope { scope: text.to_owned(), problem };
-        let Some((action, namespace)) = text.split_once(':') else {
+        let (action, namespace) =
+            text.split_once(':').map_or((text, None), |(action, rest)| (action, Some(rest)));
+        let action = action.parse().map_err(|InvalidScope { problem, .. }| wrong(problem))?;
+        let Some(namespace) = namespace else {
             return Err(wrong("names no namespace: write ACTION:NAMESPACE, or ACTION:* for all"));
         };
-        let action = action.parse().map_err(|InvalidScope { problem, .. }| wrong(problem))?;
         if namespace == EVERYWHERE {
             return Ok(Self::everywhere(action));
         }

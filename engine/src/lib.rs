@@ -192,7 +192,8 @@ impl QueryEngine {
         if let Some(limit) = limit
             && is_query
         {
-            let rows = usize::try_from(limit).unwrap_or(usize::MAX);
+            // The engine counts in 64 bits with a sign.
+            let rows = usize::try_from(limit).unwrap_or(usize::MAX).min(isize::MAX.unsigned_abs());
             plan = LogicalPlanBuilder::from(plan)
                 .limit(0, Some(rows))
                 .and_then(LogicalPlanBuilder::build)

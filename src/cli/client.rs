@@ -90,7 +90,8 @@ impl ServerClient {
         let scheme = if url.contains("://") { "" } else { "http://" };
         Self {
             url: format!("{scheme}{}", url.trim_end_matches('/')),
-            token: config.token.clone(),
+            // Files and secrets that it comes from end with a line break.
+            token: config.token.as_deref().map(|token| token.trim().to_owned()),
             http: reqwest::Client::new(),
         }
     }

@@ -132,7 +132,9 @@ fn script_of(command: &SqlCommand) -> Result<Option<String>, CliError> {
             ("read statements from stdin".to_owned(), std::io::read_to_string(std::io::stdin()))
         }
     };
-    text.map(Some).map_err(|source| CliError::Io { operation, source })
+    let text = text.map_err(|source| CliError::Io { operation, source })?;
+    // Editors of some systems begin a file with a byte order mark.
+    Ok(Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned)))
 }
 
 async fn prompt(

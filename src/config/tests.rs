@@ -306,7 +306,10 @@ fn jwts_are_let_in_only_with_everything_pinned() {
     check(&[("ICECORE_OIDC_JWKS", "/nowhere/jwks.json")], Err("nor a readable file"));
     check(&[("ICECORE_OIDC_ALGORITHMS", "RS256,HS256")], Err("`HS256` must be one of"));
     check(&[("ICECORE_OIDC_ALGORITHMS", "none")], Err("`none` must be one of"));
-    check(&[("ICECORE_OIDC_GRANTS", "admins=all")], Err("scope `all` names no namespace"));
+    check(
+        &[("ICECORE_OIDC_GRANTS", "admins=all")],
+        Err("scope `all` does not begin with ingest, read, write or admin"),
+    );
     check(&[("ICECORE_OIDC_GRANTS", "")], Err("no claim grants any scope"));
     check(&[("ICECORE_AUTH", "maybe")], Err("must be on or off"));
 }

@@ -398,3 +398,13 @@ async fn an_event_that_no_request_can_hold_stops_no_other_and_has_a_place() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(server.rows("default", "SELECT count(*) FROM events").await, json!([[4]]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_order_mark_is_no_part_of_a_statement_and_a_line_break_none_of_a_token() {
+    let server = TestServer::start().await;
+    let file = server.folder.path().join("q.sql");
+    std::fs::write(&file, "\u{feff}SELECT 1 AS one").unwrap();
+    let words = ["sql", "-f", file.to_str().unwrap(), "--format", "csv", "--token", "ice_x\n"];
+    check(&icecore(&server, &words, ""), 0, "one\n1\n", "");
+    server.stop().await;
+}

@@ -288,3 +288,17 @@ async fn a_body_of_another_form_is_told_what_it_is_not() {
     assert!(status == 400 && text.contains("expected an object"), "{answer}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_limit_beyond_all_rows_and_a_name_that_is_none_are_told_in_their_own_words() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..2)).await;
+    let request = json!({ "sql": "SELECT count(*) FROM events", "limit": u64::MAX });
+    let (status, answer) = server.query("shop.example", &request).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([[2]])), "{answer}");
+    server.commit("shop.example").await;
+    let refs = "/v1/shop.example/tables/events/refs";
+    let (status, answer) = server.ingest_at(refs, &json!({ "name": "", "type": "tag" })).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["error"].as_str().unwrap().starts_with("Invalid name: ``"), "{answer}");
+}

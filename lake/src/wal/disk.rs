@@ -24,7 +24,7 @@ pub(crate) fn check(options: &WalOptions, more: u64) -> Result<(), WalError> {
     let DiskRoom { free, all, least } = room(options)?;
     if free < least.saturating_add(more) {
         let reason = format!(
-            "{free} of {all} bytes of its disk are free, and {least} must stay free after {more} more"
+            "{free} of {all} bytes of its disk are free, and {least} (wal.disk_free_min) must stay free after {more} more"
         );
         return Err(WalError::Full { reason });
     }

@@ -15,7 +15,7 @@ const HEADER_PARTS: [&str; 10] = [
 ];
 
 /// Names of members that are credentials wherever they stand, in lower case without separators.
-const MEMBERS: [&str; 41] = [
+const MEMBERS: [&str; 45] = [
     "authorization",
     "proxyauthorization",
     "cookie",
@@ -55,6 +55,10 @@ const MEMBERS: [&str; 41] = [
     "jwt",
     "secret",
     "secretkey",
+    "secretaccesskey",
+    "awssecretaccesskey",
+    "awssessiontoken",
+    "credentials",
     "passphrase",
     "sessiontoken",
 ];

@@ -96,6 +96,16 @@ fn credentials_are_found_outside_of_headers_and_in_text() {
         (r#""s":"{\"token\":\"a\"}""#, r#""s":"{\"token\":\"REDACTED\"}""#, "s.token"),
         (r#""x":{"pwd":"a","n":1}"#, r#""x":{"pwd":"REDACTED","n":1}"#, "x.pwd"),
         (
+            r#""x":{"aws_secret_access_key":"a"}"#,
+            r#""x":{"aws_secret_access_key":"REDACTED"}"#,
+            "x.aws_secret_access_key",
+        ),
+        (
+            r#""x":{"credentials":{"user":"u","pass":"p"}}"#,
+            r#""x":{"credentials":"REDACTED"}"#,
+            "x.credentials",
+        ),
+        (
             r#""message":["config: {\"api_key\":\"a\"} [1] {x {\"n\":1}"]"#,
             r#""message":["config: {\"api_key\":\"REDACTED\"} [1] {x {\"n\":1}"]"#,
             "message.api_key",
