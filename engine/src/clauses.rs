@@ -6,11 +6,12 @@
 
 use crate::allowed::{AGGREGATE, WINDOW};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join,
-    JoinConstraint, JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName,
-    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
-    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause,
+    NamedWindowDefinition, NamedWindowExpr, ObjectName, OrderBy, OrderByExpr, OrderByKind, Query,
+    Select, SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor,
+    TableWithJoins, Value, WildcardAdditionalOptions, WindowFrame, WindowFrameBound,
+    WindowFrameUnits, WindowSpec, WindowType, With,
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::ops::ControlFlow;
@@ -52,6 +53,9 @@ const UNPARSED: &[(&[&[&str]], &str)] = &[
 /// Words that other dialects put behind a table and that change the answer there. Without `AS` they
 /// are no aliases.
 const NOT_AN_ALIAS: &[&str] = &["final", "format", "prewhere", "sample", "settings"];
+
+/// Functions that read a time by a pattern.
+const READS_TIMES: &[&str] = &["to_date", "to_time", "to_timestamp"];
 
 fn refuse(clause: &str) -> ClauseVerdict {
     ControlFlow::Break(format!(
@@ -346,7 +350,10 @@ fn alias(alias: Option<&TableAlias>) -> ClauseVerdict {
 /// Breaks with the first one that has no effect here.
 pub fn expression(expr: &Expr) -> ClauseVerdict {
     match expr {
-        Expr::Function(call) => function(call),
+        Expr::Function(call) => {
+            time_pattern(call)?;
+            function(call)
+        }
         // Its precedence is another one, and it would be the operation on bits.
         Expr::BinaryOp { op: BinaryOperator::BitwiseXor, .. } => {
             ControlFlow::Break("`^` is not supported here; write power(x, y)".to_owned())
@@ -356,6 +363,26 @@ pub fn expression(expr: &Expr) -> ClauseVerdict {
         ),
         Expr::Cast { format, .. } => only(format.is_some(), "FORMAT of a CAST"),
         Expr::Like { any, .. } | Expr::ILike { any, .. } => only(*any, "LIKE ANY"),
+        _ => FINE,
+    }
+}
+
+/// A pattern of PostgreSQL's where the engine takes those of strftime.
+fn time_pattern(call: &Function) -> ClauseVerdict {
+    let FunctionArguments::List(list) = &call.args else { return FINE };
+    let name = call.name.to_string().to_lowercase();
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(pattern)))) = list.args.get(1)
+    else {
+        return FINE;
+    };
+    match &pattern.value {
+        Value::SingleQuotedString(text)
+            if READS_TIMES.contains(&name.as_str()) && !text.contains('%') =>
+        {
+            ControlFlow::Break(format!(
+                "`{name}` takes patterns of strftime, such as '%Y-%m-%d', not '{text}'"
+            ))
+        }
         _ => FINE,
     }
 }

@@ -1,11 +1,12 @@
 //! Spellings of other dialects that have one meaning, as the planner knows them; and names for
 //! columns that would have none, or one that another has.
 
-use crate::{prepare::exact, similar, template::fill, time, uuid};
+use crate::{lengths, nulls, prepare::exact, replacement, similar, template::fill, time, uuid};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    Select, SelectItem, SetExpr, Statement, TimezoneInfo, TypedString, Value, ValueWithSpan, Visit,
-    VisitMut, VisitorMut, visit_expressions,
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, Select, SelectItem, SetExpr, Statement, Subscript, TimezoneInfo,
+    TypedString, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, VisitorMut,
+    visit_expressions,
 };
 use std::{collections::HashSet, convert::Infallible, ops::ControlFlow};
 
@@ -20,6 +21,7 @@ pub const AGGREGATES: &[&str] = &[
     "argmin",
     "count_if",
     "countif",
+    "every",
     "first",
     "last",
     "max_by",
@@ -32,10 +34,12 @@ pub const AGGREGATES: &[&str] = &[
     "p99",
     "quantile_cont",
     "regr_count",
+    "variance",
 ];
 
 /// Scalar functions that are spelled in another way here.
-pub const SCALARS: &[&str] = &["date", "if", "ifnull", "iff", "len", "mod", "sign"];
+pub const SCALARS: &[&str] =
+    &["atan2", "date", "if", "ifnull", "iff", "len", "mod", "pow", "power", "sign"];
 
 /// What stands before the name of a column that has the name of an earlier one; the answer leaves
 /// it out.
@@ -217,6 +221,25 @@ impl VisitorMut for DialectTranslator {
                 }
                 None
             }
+            Expr::TypedString(TypedString { data_type, .. }) | Expr::Cast { data_type, .. }
+                if lengths::of(data_type).is_some() =>
+            {
+                Some(lengths::shortened(expr)?)
+            }
+            Expr::AnyOp { left, compare_op, right, .. } if nulls::query_of(right).is_none() => {
+                nulls::any_of_list(left, compare_op, right)
+            }
+            Expr::CompoundFieldAccess { access_chain, .. } => {
+                access_chain.iter_mut().for_each(bounded);
+                None
+            }
+            // Of whole numbers alone, like every operation on bits.
+            Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr } => {
+                Some(fill("(-1 - (__x | 0))", &[("__x", expr)], None))
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
+                Some(fill("array_has_any(__x, __y)", &[("__x", left), ("__y", right)], None))
+            }
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
                 Some(similar_to(*negated, expr, pattern, escape_char.as_ref())?)
             }
@@ -233,6 +256,20 @@ impl VisitorMut for DialectTranslator {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A slice of a list without a bound goes to its end.
+fn bounded(access: &mut AccessExpr) {
+    let AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) = access else {
+        return;
+    };
+    let number = |text: &str| Expr::value(Value::Number(text.to_owned(), false));
+    lower_bound.get_or_insert_with(|| number("1"));
+    upper_bound.get_or_insert_with(|| number("-1"));
+}
+
+fn is_text(value: &Value, wanted: &str) -> bool {
+    matches!(value, Value::SingleQuotedString(text) if text.eq_ignore_ascii_case(wanted))
 }
 
 fn is_time(kind: &DataType) -> bool {
@@ -346,14 +383,17 @@ fn plain(argument: &FunctionArg) -> Option<&Expr> {
     }
 }
 
+/// The call under another name.
+fn named(call: &Function, name: &str) -> Option<Expr> {
+    let mut call = call.clone();
+    call.name = vec![Ident::new(name)].into();
+    Some(Expr::Function(call))
+}
+
 /// The same call as the planner knows it; none for what it knows already.
 fn function(call: &Function) -> Option<Expr> {
     let name = name_of(call)?;
-    let named = |name: &str| {
-        let mut call = call.clone();
-        call.name = vec![Ident::new(name)].into();
-        Some(Expr::Function(call))
-    };
+    let named = |name: &str| named(call, name);
     match name.as_str() {
         "any_value" | "arbitrary" => return named("min"),
         "first" => return named("first_value"),
@@ -361,6 +401,8 @@ fn function(call: &Function) -> Option<Expr> {
         "sign" => return named("signum"),
         "len" => return named("length"),
         "ifnull" => return named("coalesce"),
+        "every" => return named("bool_and"),
+        "variance" => return named("var_samp"),
         // The engine has no row for a query that names an outer column and finds nothing.
         "approx_distinct" | "regr_count" => {
             let call = Expr::Function(call.clone());
@@ -391,6 +433,41 @@ fn function(call: &Function) -> Option<Expr> {
             "__x IS NOT NULL AND __y IS NOT NULL",
             &[("__x", value), ("__y", by)],
         ),
+        (name, arguments) => as_in_postgresql(call, name, arguments),
+    }
+}
+
+/// A call of a function that DataFusion 54 has by the same name and another meaning.
+fn as_in_postgresql(call: &Function, name: &str, arguments: &[&Expr]) -> Option<Expr> {
+    match (name, arguments) {
+        // Of decimals the engine makes one with their digits, and of whole numbers floats of 32 bits.
+        ("power" | "pow", [x, y]) => Some(fill(
+            "power(CAST(__x AS DOUBLE), CAST(__y AS DOUBLE))",
+            &[("__x", x), ("__y", y)],
+            None,
+        )),
+        ("encode", [bytes, Expr::Value(form)]) if is_text(&form.value, "base64") => {
+            Some(fill("encode(__x, 'base64pad')", &[("__x", bytes)], None))
+        }
+        ("atan2", [y, x]) => Some(fill(
+            "atan2(CAST(__y AS DOUBLE), CAST(__x AS DOUBLE))",
+            &[("__y", y), ("__x", x)],
+            None,
+        )),
+        // An empty list has no dimension.
+        ("array_length" | "list_length", [list, dimension]) => Some(fill(
+            "nullif(CAST(array_length(__x, __y) AS BIGINT), 0)",
+            &[("__x", list), ("__y", dimension)],
+            None,
+        )),
+        ("array_remove" | "list_remove", [list, Expr::Value(value)])
+            if value.value == Value::Null =>
+        {
+            Some(fill("array_compact(__x)", &[("__x", list)], None))
+        }
+        ("array_remove" | "list_remove", _) => named(call, "array_remove_all"),
+        ("array_replace" | "list_replace", _) => named(call, "array_replace_all"),
+        ("regexp_replace", [_, _, made, ..]) => replacement::of_regex(call, made),
         _ => None,
     }
 }

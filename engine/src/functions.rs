@@ -1,11 +1,11 @@
 //! Functions beyond DataFusion's: values out of JSON text, as DuckDB names and answers them.
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StringViewBuilder},
+    array::{Array, ArrayRef, AsArray, BooleanArray, StringViewBuilder},
     datatypes::DataType,
 };
 use datafusion::{
-    common::ScalarValue,
+    common::{ScalarValue, exec_datafusion_err},
     error::DataFusionError,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
@@ -13,14 +13,19 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, sync::Arc};
 
+/// Most characters of a text that an error shows.
+const SHOWN_MAX: usize = 40;
+
 /// Every function of this module.
 ///
 /// - `json_extract(json, path)`: the JSON text at the path.
 /// - `json_extract_string(json, path)`: the same, a JSON string without quotes and escapes, and SQL
 ///   null for JSON null.
 ///
-/// A path is `$.member[0]."odd name"`, or one member's name alone. What is not there, or not JSON,
-/// is null.
+/// - `json_valid(json)`: whether a text is JSON.
+///
+/// A path is `$.member[0]."odd name"`, or one member's name alone. What is not there is null; a text that is
+/// not JSON is an error.
 #[must_use]
 pub fn all() -> Vec<ScalarUDF> {
     let text = || DataType::Utf8View;
@@ -28,7 +33,21 @@ pub fn all() -> Vec<ScalarUDF> {
         let body = move |arguments: &[ColumnarValue]| extract(arguments, unquote);
         create_udf(name, vec![text(), text()], text(), Volatility::Immutable, Arc::new(body))
     };
-    vec![function("json_extract", false), function("json_extract_string", true)]
+    let valid = create_udf(
+        "json_valid",
+        vec![text()],
+        DataType::Boolean,
+        Volatility::Immutable,
+        Arc::new(are_valid),
+    );
+    vec![function("json_extract", false), function("json_extract_string", true), valid]
+}
+
+fn are_valid(arguments: &[ColumnarValue]) -> Result<ColumnarValue, DataFusionError> {
+    let arrays = ColumnarValue::values_to_arrays(arguments)?;
+    let is_json = |text: &str| serde_json::from_str::<&RawValue>(text).is_ok();
+    let found = arrays[0].as_string_view().iter().map(|text| text.map(is_json));
+    returned(arguments, Arc::new(found.collect::<BooleanArray>()))
 }
 
 fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, DataFusionError> {
@@ -45,13 +64,13 @@ fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, 
         if last.as_ref().is_none_or(|(known, _)| *known != path) {
             let nodes = parse_path(path).ok_or_else(|| {
                 DataFusionError::Execution(format!(
-                    "`{path}` is not a JSON path such as $.member[0]"
+                    "`{path}` is not a JSON path here; write $.member[0].\"odd name\", or a member's name"
                 ))
             })?;
             last = Some((path, nodes));
         }
         let nodes = last.as_ref().map_or(&[][..], |(_, nodes)| nodes);
-        values.append_option(value_at(text, nodes, unquote));
+        values.append_option(value_at(text, nodes, unquote)?);
     }
     returned(arguments, Arc::new(values.finish()))
 }
@@ -80,15 +99,32 @@ enum PathStep {
     Index(usize),
 }
 
-fn value_at(text: &str, path: &[PathStep], unquote: bool) -> Option<String> {
-    let mut found: &RawValue = serde_json::from_str(text).ok()?;
-    for step in path {
+fn value_at(
+    text: &str,
+    path: &[PathStep],
+    unquote: bool,
+) -> Result<Option<String>, DataFusionError> {
+    let whole: &RawValue = serde_json::from_str(text).map_err(|_| {
+        let start: String = text.chars().take(SHOWN_MAX).collect();
+        exec_datafusion_err!(
+            "`{start}` is not JSON; CASE WHEN json_valid(x) THEN json_extract(x, path) END takes out of JSON alone"
+        )
+    })?;
+    Ok(within(whole, path).and_then(|found| shown(found, unquote)))
+}
+
+/// The value at the end of the path, if it leads to one.
+fn within<'a>(whole: &'a RawValue, path: &[PathStep]) -> Option<&'a RawValue> {
+    path.iter().try_fold(whole, |found, step| {
         let mut json = serde_json::Deserializer::from_str(found.get());
-        found = match step {
-            PathStep::Key(name) => json.deserialize_map(MemberSearch(name)).ok()??,
-            PathStep::Index(index) => json.deserialize_seq(ElementSearch(*index)).ok()??,
-        };
-    }
+        match step {
+            PathStep::Key(name) => json.deserialize_map(MemberSearch(name)).ok()?,
+            PathStep::Index(index) => json.deserialize_seq(ElementSearch(*index)).ok()?,
+        }
+    })
+}
+
+fn shown(found: &RawValue, unquote: bool) -> Option<String> {
     let raw = found.get();
     match raw.as_bytes().first()? {
         b'n' if unquote => None,
@@ -142,10 +178,11 @@ impl<'de> Visitor<'de> for ElementSearch {
     }
 }
 
-/// `$`, `$.a`, `$.a[0]."b c"`, or one member's name.
+/// `$`, `$.a`, `$.a[0]."b c"`, or one member's name; a pattern or a pointer is none.
 fn parse_path(path: &str) -> Option<Vec<PathStep>> {
     let Some(mut rest) = path.strip_prefix('$') else {
-        return Some(vec![PathStep::Key(path.to_owned())]);
+        let is_name = !path.is_empty() && !path.starts_with('/');
+        return is_name.then(|| vec![PathStep::Key(path.to_owned())]);
     };
     let mut nodes = Vec::new();
     while !rest.is_empty() {
@@ -161,7 +198,7 @@ fn parse_path(path: &str) -> Option<Vec<PathStep>> {
             let after = rest.strip_prefix('.')?;
             let end = after.find(['.', '[']).unwrap_or(after.len());
             let (name, after) = after.split_at(end);
-            if name.is_empty() {
+            if ["", "*"].contains(&name) {
                 return None;
             }
             nodes.push(PathStep::Key(name.to_owned()));

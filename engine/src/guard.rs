@@ -68,6 +68,8 @@ pub struct CheckedStatement {
     pub is_query: bool,
     /// How often it names one of the request's values.
     pub placeholders: usize,
+    /// The highest number of those that it names.
+    pub params_max: usize,
 }
 
 impl From<CheckedStatement> for String {
@@ -132,7 +134,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     })?;
     let is_query = check_statement(&statement)?;
     distinct::unmark(&mut statement);
-    check_shape(&statement)?;
+    let params_max = check_shape(&statement)?.params_max;
     let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);
     draws::number(&mut statement).map_err(invalid)?;
@@ -141,16 +143,16 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     same_names::tell_apart(&mut statement);
     nulls::spell_out(&mut statement).map_err(invalid)?;
     // What is written once may now be read several times.
-    let placeholders = check_shape(&statement)?;
+    let placeholders = check_shape(&statement)?.placeholders;
     let text = sql.to_owned();
-    Ok(CheckedStatement { text, statement, labels, is_query, placeholders })
+    Ok(CheckedStatement { text, statement, labels, is_query, placeholders, params_max })
 }
 
-/// Refuses a shape that is too large; how often the statement names one of the request's values.
-fn check_shape(statement: &Statement) -> Result<usize, SqlError> {
+/// Refuses a shape that is too large.
+fn check_shape(statement: &Statement) -> Result<StatementShape, SqlError> {
     let mut shape = StatementShape::default();
     match statement.visit(&mut shape) {
-        ControlFlow::Continue(()) => Ok(shape.placeholders),
+        ControlFlow::Continue(()) => Ok(shape),
         ControlFlow::Break(reason) => Err(invalid(reason)),
     }
 }
@@ -316,6 +318,8 @@ struct StatementShape {
     grouping_columns: usize,
     /// Places for the request's values so far.
     placeholders: usize,
+    /// The highest number of one.
+    params_max: usize,
 }
 
 impl StatementShape {
@@ -398,25 +402,25 @@ impl Visitor for StatementShape {
     }
 
     fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Self::Break> {
-        self.placeholders += usize::from(matches!(value.value, Value::Placeholder(_)));
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-        if holds_query(expr) {
-            self.subqueries -= 1;
+        if let Value::Placeholder(name) = &value.value {
+            self.placeholders += 1;
+            let number = name.strip_prefix('$').and_then(|number| number.parse().ok());
+            self.params_max = self.params_max.max(number.unwrap_or(0));
         }
         ControlFlow::Continue(())
     }
 
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        self.subqueries -= levels(expr);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-        if holds_query(expr) {
-            self.subqueries += 1;
-            if SUBQUERY_DEPTH_MAX < self.subqueries {
-                return refuse(format!(
-                    "queries in expressions are nested more than {SUBQUERY_DEPTH_MAX} levels deep"
-                ));
-            }
+        self.subqueries += levels(expr);
+        if SUBQUERY_DEPTH_MAX < self.subqueries {
+            return refuse(format!(
+                "queries in expressions are nested more than {SUBQUERY_DEPTH_MAX} levels deep; a list behind ANY or ALL counts as two"
+            ));
         }
         clauses::expression(expr)?;
         match expr {
@@ -464,8 +468,18 @@ fn is_wildcard(item: &SelectItem) -> bool {
     matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
 }
 
-fn holds_query(expr: &Expr) -> bool {
-    matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
+/// How many levels deeper what is in an expression stands: the planner copies a list and what it is
+/// compared with.
+fn levels(expr: &Expr) -> usize {
+    match expr {
+        Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => 1,
+        Expr::AnyOp { right, .. } | Expr::AllOp { right, .. }
+            if nulls::query_of(right).is_none() =>
+        {
+            2
+        }
+        _ => 0,
+    }
 }
 
 fn has_write(body: &SetExpr) -> bool {

@@ -11,6 +11,7 @@ pub mod arithmetic;
 pub mod audit;
 pub mod bounded_functions;
 pub mod clauses;
+pub mod collected;
 pub mod comparisons;
 pub mod conform;
 pub mod counts;
@@ -30,6 +31,7 @@ pub mod function_names;
 pub mod functions;
 pub mod guard;
 pub mod labels;
+pub mod lengths;
 pub mod log_tail;
 pub mod multisets;
 pub mod names;
@@ -44,6 +46,7 @@ pub mod prepare;
 pub mod provider;
 pub mod pushdown;
 pub mod references;
+pub mod replacement;
 pub mod rewrite;
 pub mod same_names;
 pub mod same_type;
@@ -84,6 +87,9 @@ use session::QuerySessions;
 use std::sync::Arc;
 use stop::{QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
+
+/// The highest limit that a plan can have.
+const ROWS_MAX: u64 = i64::MAX.cast_unsigned();
 
 /// What is asked, by value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -171,8 +177,9 @@ impl QueryEngine {
         #[cfg(debug_assertions)]
         let query = query.sent()?;
         let EngineQuery { statement: checked, params, limit, view } = query;
-        let CheckedStatement { mut statement, labels, is_query, placeholders, .. } = checked;
-        let params = parameters::values(&params, placeholders)?;
+        let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
+            checked;
+        let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
         if view.has_system {
@@ -192,8 +199,7 @@ impl QueryEngine {
         if let Some(limit) = limit
             && is_query
         {
-            // The engine counts in 64 bits with a sign.
-            let rows = usize::try_from(limit).unwrap_or(usize::MAX).min(isize::MAX.unsigned_abs());
+            let rows = usize::try_from(limit.min(ROWS_MAX)).unwrap_or(usize::MAX);
             plan = LogicalPlanBuilder::from(plan)
                 .limit(0, Some(rows))
                 .and_then(LogicalPlanBuilder::build)

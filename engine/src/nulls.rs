@@ -8,8 +8,8 @@
 
 use crate::template::fill;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
-    TableWithJoins, UnaryOperator, VisitMut, VisitorMut, visit_expressions,
+    Array, BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement,
+    TableFactor, TableWithJoins, UnaryOperator, VisitMut, VisitorMut, visit_expressions,
 };
 use std::{collections::HashSet, convert::Infallible, ops::ControlFlow};
 
@@ -285,7 +285,30 @@ fn membership(expr: &Expr) -> Option<(Expr, Query, bool)> {
     }
 }
 
-fn query_of(expr: &Expr) -> Option<&Query> {
+/// A comparison with any element of a list, whose NULLs the engine counts only in one with all of them.
+#[must_use]
+pub fn any_of_list(value: &Expr, operator: &BinaryOperator, list: &Expr) -> Option<Expr> {
+    if let (BinaryOperator::Eq, Expr::Array(Array { elem, .. })) = (operator, list)
+        && !elem.is_empty()
+    {
+        let (expr, list) = (Box::new(value.clone()), elem.clone());
+        return Some(Expr::InList { expr, list, negated: false });
+    }
+    let none_of_it = match operator {
+        BinaryOperator::Eq => "NOT (__x <> ALL (__l))",
+        BinaryOperator::NotEq => "NOT (__x = ALL (__l))",
+        BinaryOperator::Lt => "NOT (__x >= ALL (__l))",
+        BinaryOperator::LtEq => "NOT (__x > ALL (__l))",
+        BinaryOperator::Gt => "NOT (__x <= ALL (__l))",
+        BinaryOperator::GtEq => "NOT (__x < ALL (__l))",
+        _ => return None,
+    };
+    Some(fill(none_of_it, &[("__x", value), ("__l", list)], None))
+}
+
+/// The query that an expression is.
+#[must_use]
+pub fn query_of(expr: &Expr) -> Option<&Query> {
     match expr {
         Expr::Subquery(query) => Some(query),
         Expr::Nested(inner) => query_of(inner),

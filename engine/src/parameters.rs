@@ -9,15 +9,22 @@ const PARAMS_MAX: usize = 10_000;
 /// Digits of the largest integer of 64 bits without a sign.
 const U64_DIGITS: u8 = 20;
 
-/// Values for `$1`, `$2`, …; each use of one is a copy.
+/// Values for `$1`, `$2`, … up to the highest; each use of one is a copy.
 pub(super) fn values(
     params: &[serde_json::Value],
     uses: usize,
+    highest: usize,
 ) -> Result<Vec<ScalarValue>, SqlError> {
     let params = params.iter().map(parameter).collect::<Result<Vec<ScalarValue>, _>>()?;
     let longest = params.iter().map(ScalarValue::size).max().unwrap_or(0);
     if PARAMS_MAX < params.len() {
         return Err(SqlError::Invalid(format!("there are more than {PARAMS_MAX} params")));
+    }
+    if highest < params.len() {
+        return Err(SqlError::Invalid(format!(
+            "params has {} values, and the statement names {highest}: write $1, $2 … for each",
+            params.len()
+        )));
     }
     if plan_limits::CONSTANTS_BYTES_MAX < longest.saturating_mul(uses) {
         return Err(SqlError::Invalid(format!(

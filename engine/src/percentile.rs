@@ -4,13 +4,13 @@
 //! numbers is a whole number.
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, ListArray},
+    array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray},
     buffer::OffsetBuffer,
     compute::cast,
     datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type},
 };
 use datafusion::{
-    common::{ScalarValue, exec_err, plan_err},
+    common::{ScalarValue, exec_err, plan_err, utils::SingleRowListArrayBuilder},
     error::DataFusionError,
     logical_expr::{
         Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
@@ -152,9 +152,8 @@ impl Accumulator for PercentileValues {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
-        let values = self.values.iter().map(|value| ScalarValue::Float64(Some(*value)));
-        let values: Vec<_> = values.collect();
-        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float64))])
+        let values = Float64Array::from(std::mem::take(&mut self.values));
+        Ok(vec![SingleRowListArrayBuilder::new(Arc::new(values)).build_list_scalar()])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
@@ -282,7 +281,7 @@ impl Accumulator for ModeCounts {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
         let (values, counts): (Vec<_>, Vec<_>) =
-            self.counts.iter().map(|(value, count)| (value.clone(), *count)).unzip();
+            std::mem::take(&mut self.counts).into_iter().unzip();
         let values = ScalarValue::new_list_nullable(&values, &self.kind);
         let item = Arc::new(Field::new_list_field(DataType::Int64, true));
         let length = OffsetBuffer::from_lengths([counts.len()]);

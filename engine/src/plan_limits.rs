@@ -22,6 +22,10 @@ pub const PATTERNS_MAX: usize = 50;
 pub const COLUMNS_MAX: usize = 4_000;
 /// Most bytes of the constants of a plan: each is copied for each row of a batch.
 pub const CONSTANTS_BYTES_MAX: usize = 1 << 20;
+/// The longest list that DataFusion 54 compares with one by one.
+const INLINE_LIST_MAX: usize = 3;
+/// Functions whose arguments it writes twice.
+const TWICE: &[&str] = &["coalesce", "nullif", "nvl"];
 /// Rows of a batch are as few as keep the constants of all of them below this, but never less than
 /// [`ROWS_MIN`].
 const BATCH_CONSTANTS_BYTES: usize = 64 << 20;
@@ -109,27 +113,7 @@ impl PlanCost {
         expression: &Expr,
         inputs: &[(&DFSchema, Vec<u64>)],
     ) -> Result<u64, SqlError> {
-        let mut weight = 0_u64;
-        let mut below = Ok(());
-        let walked = expression.apply(|part| {
-            let more = match part {
-                Expr::Column(column) => inputs
-                    .iter()
-                    .find_map(|(schema, weights)| {
-                        schema.maybe_index_of_column(column).map(|at| weights[at])
-                    })
-                    .unwrap_or(1),
-                Expr::ScalarSubquery(query) => self.subquery(&query.subquery, &mut below),
-                Expr::InSubquery(query) => self.subquery(&query.subquery.subquery, &mut below),
-                Expr::Exists(query) => self.subquery(&query.subquery.subquery, &mut below),
-                _ => 1,
-            };
-            weight = weight.saturating_add(more);
-            self.patterns += usize::from(pattern_of(part).is_some());
-            Ok::<_, DataFusionError>(TreeNodeRecursion::Continue)
-        });
-        walked.map_err(|cause| SqlError::Invalid(cause.to_string()))?;
-        below?;
+        let weight = self.part(expression, inputs)?;
         self.total = self.total.saturating_add(weight);
         if EXPRESSIONS_MAX < self.total {
             return Err(SqlError::Invalid(format!(
@@ -144,11 +128,49 @@ impl PlanCost {
         Ok(weight)
     }
 
-    fn subquery(&mut self, plan: &LogicalPlan, failed: &mut Result<(), SqlError>) -> u64 {
-        if failed.is_ok() {
-            *failed = self.weigh(plan).map(|_| ());
+    /// A part of an expression with all below it, as often as the optimizer makes copies of them.
+    fn part(&mut self, part: &Expr, inputs: &[(&DFSchema, Vec<u64>)]) -> Result<u64, SqlError> {
+        self.patterns += usize::from(pattern_of(part).is_some());
+        let query = match part {
+            Expr::ScalarSubquery(query) => Some(query),
+            Expr::InSubquery(query) => Some(&query.subquery),
+            Expr::Exists(query) => Some(&query.subquery),
+            _ => None,
+        };
+        if let Some(query) = query {
+            self.weigh(&query.subquery)?;
         }
-        1
+        let mut weight = match part {
+            Expr::Column(column) => inputs
+                .iter()
+                .find_map(|(schema, weights)| {
+                    schema.maybe_index_of_column(column).map(|at| weights[at])
+                })
+                .unwrap_or(1),
+            _ => 1,
+        };
+        let mut below = Ok(());
+        let walked = part.apply_children(|child| {
+            below = self.part(child, inputs).map(|more| weight = weight.saturating_add(more));
+            let goes_on = below.is_ok();
+            Ok::<_, DataFusionError>(match goes_on {
+                true => TreeNodeRecursion::Continue,
+                false => TreeNodeRecursion::Stop,
+            })
+        });
+        walked.map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+        below.map(|()| weight.saturating_mul(copies(part)))
+    }
+}
+
+/// How often the optimizer writes what is below this expression: comparisons with two bounds or a short
+/// list become one with each, and functions that look for a value become a CASE.
+fn copies(part: &Expr) -> u64 {
+    match part {
+        Expr::Between(_) => 2,
+        Expr::InList(list) if list.list.len() <= INLINE_LIST_MAX => list.list.len().max(1) as u64,
+        Expr::ScalarFunction(call) if TWICE.contains(&call.func.name()) => 2,
+        _ => 1,
     }
 }
 

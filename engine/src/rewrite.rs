@@ -3,7 +3,10 @@
 //! It sees every expression of a plan before any is evaluated, whether the one who asks wrote it
 //! or a planner of DataFusion made it.
 
-use crate::bounded_functions::{FunctionMemory, is_unbounded};
+use crate::{
+    bounded_functions::{FunctionMemory, is_unbounded},
+    plain,
+};
 use datafusion::{
     common::{
         DFSchema,
@@ -68,7 +71,8 @@ impl FunctionRewrite for BoundedFunctionRule {
         }
         match expr {
             Expr::ScalarFunction(call) if is_unbounded(call.func.name()) => {
-                let func = Arc::new(self.growth.bound(call.func, self.deadline));
+                let func = plain::strict(call.func);
+                let func = Arc::new(self.growth.bound(func, self.deadline));
                 let args = call.args;
                 Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
             }

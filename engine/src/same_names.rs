@@ -3,7 +3,8 @@
 //! The planner calls a cast by what is cast, so `max(ts)` and `max(ts::date)` have one name to it, and it
 //! takes no two columns of one name. Of expressions that are alike without their casts, the second has its
 //! casts in `coalesce(…)` here, the third in two of them, and so on: names of their own, which
-//! the optimizer takes away again. What is written alike is treated alike everywhere in the statement, so
+//! the optimizer takes away again. Windows keep theirs, as the casts that the planner adds can make two alike
+//! after that. What is written alike is treated alike everywhere in the statement, so
 //! that a select list still has what is grouped and sorted by.
 
 use crate::{clauses, template::fill};
@@ -116,13 +117,18 @@ impl VisitorMut for VariantMarker {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
         match self.0.depth_of(expr) {
             0 => ControlFlow::Continue(()),
-            depth => VisitMut::visit(expr, &mut CastWrapper { depth }),
+            depth => {
+                let is_window = matches!(&*expr, Expr::Function(call) if call.over.is_some());
+                let form = if is_window { "value_of(__x)" } else { "coalesce(__x)" };
+                VisitMut::visit(expr, &mut CastWrapper { depth, form })
+            }
         }
     }
 }
 
 struct CastWrapper {
     depth: usize,
+    form: &'static str,
 }
 
 impl VisitorMut for CastWrapper {
@@ -134,7 +140,7 @@ impl VisitorMut for CastWrapper {
             && !matches!(inner.as_ref(), Expr::Value(_))
         {
             for _ in 0..self.depth {
-                *expr = fill("coalesce(__x)", &[("__x", &*expr)], None);
+                *expr = fill(self.form, &[("__x", &*expr)], None);
             }
         }
         ControlFlow::Continue(())

@@ -20,14 +20,22 @@ pub enum SameTypeKind {
     Opaque,
     /// The negative; DataFusion 54 has none of a NULL that is a decimal.
     Negative,
+    /// The nearest whole number of a float, of two the even one.
+    Rounded,
 }
 
 impl SameTypeKind {
+    /// The function.
+    #[must_use]
+    pub fn function(self) -> ScalarUDF {
+        let signature = Signature::any(1, Volatility::Immutable);
+        ScalarUDF::from(SameTypeFunction { kind: self, signature })
+    }
+
     /// The expression in this function.
     #[must_use]
     pub fn call(self, expr: Expr) -> Expr {
-        let signature = Signature::any(1, Volatility::Immutable);
-        let func = Arc::new(ScalarUDF::from(SameTypeFunction { kind: self, signature }));
+        let func = Arc::new(self.function());
         Expr::ScalarFunction(ScalarFunction { func, args: vec![expr] })
     }
 
@@ -52,12 +60,17 @@ impl ScalarUDFImpl for SameTypeFunction {
             SameTypeKind::OneZero => "one_zero",
             SameTypeKind::Opaque => "value_of",
             SameTypeKind::Negative => "negative",
+            SameTypeKind::Rounded => "round",
         }
     }
 
     fn display_name(&self, args: &[Expr]) -> Result<String, DataFusionError> {
         let inner = args.first().map_or_else(String::new, ToString::to_string);
-        Ok(if self.kind == SameTypeKind::Negative { format!("(- {inner})") } else { inner })
+        Ok(match self.kind {
+            SameTypeKind::OneZero | SameTypeKind::Opaque => inner,
+            SameTypeKind::Negative => format!("(- {inner})"),
+            SameTypeKind::Rounded => format!("round({inner})"),
+        })
     }
 
     fn signature(&self) -> &Signature {
@@ -74,6 +87,7 @@ impl ScalarUDFImpl for SameTypeFunction {
             SameTypeKind::OneZero => floats::normal(&arrays[0]),
             SameTypeKind::Opaque => Arc::clone(&arrays[0]),
             SameTypeKind::Negative => neg(&arrays[0])?,
+            SameTypeKind::Rounded => floats::rounded(&arrays[0]),
         };
         returned(&args.args, made)
     }

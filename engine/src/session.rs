@@ -7,14 +7,16 @@ use crate::{
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
+    collected,
     comparisons::ComparisonTypes,
     counts::FileCounts,
     draws,
     error::SqlError,
     functions, percentile, plain,
     provider::ViewTable,
-    pushdown,
+    pushdown, replacement,
     rewrite::BoundedFunctionRule,
+    same_type::SameTypeKind,
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
@@ -90,7 +92,10 @@ impl QuerySessions {
         let drawing = draws::numbered(base.scalar_functions().values().map(Arc::clone));
         let plain = plain::plain(base.scalar_functions().values().map(Arc::clone));
         let scalar = functions::all().into_iter().chain(time::all()).chain(plain);
-        let scalar = scalar.chain([uuid::function()]).chain(drawing);
+        let scalar = scalar
+            .chain([uuid::function(), SameTypeKind::Opaque.function()])
+            .chain(replacement::all())
+            .chain(drawing);
         for function in scalar {
             base.deregister_udf(function.name()).expect(fits);
             base.register_udf(Arc::new(function)).expect(fits);
@@ -100,9 +105,9 @@ impl QuerySessions {
         let aggregates: Vec<_> =
             theirs.chain(percentile::all().into_iter().map(Arc::new)).collect();
         for function in aggregates {
-            if let Some(exact) = sums::exact(function) {
-                base.deregister_udaf(exact.name()).expect(fits);
-                base.register_udaf(Arc::new(exact)).expect(fits);
+            if let Some(ours) = collected::reckoned(&function).or_else(|| sums::exact(function)) {
+                base.deregister_udaf(ours.name()).expect(fits);
+                base.register_udaf(Arc::new(ours)).expect(fits);
             }
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));

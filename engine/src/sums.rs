@@ -32,9 +32,8 @@ use std::sync::Arc;
 /// Digits of decimals whose sums fit 38 digits, however many rows there are in memory's reach.
 const SMALL_PRECISION: u8 = 28;
 
-/// Functions that are right as they are, or that no frame is allowed for.
-const LEFT_ALONE: &[&str] =
-    &["array_agg", "count", "first_value", "grouping", "last_value", "nth_value", "string_agg"];
+/// Functions that are right as they are.
+const LEFT_ALONE: &[&str] = &["count", "first_value", "grouping", "last_value", "nth_value"];
 
 /// The function with accumulators of this module, if it needs them.
 #[must_use]

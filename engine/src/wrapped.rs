@@ -16,6 +16,9 @@ use std::{fmt::Debug, hash::Hash, sync::Arc};
 
 /// What takes the place of a function's accumulators.
 pub trait Accumulators: Clone + Debug + Eq + Hash + Send + Sync + 'static {
+    /// Whether the function takes its rows in the reverse order as well.
+    const REVERSES: bool = true;
+
     /// One for a group or a frame that only grows.
     ///
     /// # Errors
@@ -166,6 +169,7 @@ impl<A: Accumulators> AggregateUDFImpl for AggregateWrapper<A> {
 
     fn reverse_expr(&self) -> ReversedUDAF {
         match self.inner.reverse_udf() {
+            _ if !A::REVERSES => ReversedUDAF::NotSupported,
             ReversedUDAF::Reversed(inner) => {
                 ReversedUDAF::Reversed(Arc::new(wrapped(inner, self.accumulators.clone())))
             }

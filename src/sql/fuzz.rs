@@ -3,7 +3,7 @@
 
 use crate::sql::{SqlOptions, slots::SlotsMax, tests::House};
 use futures::TryStreamExt;
-use icecore_engine::{allowed, error::SqlError, references::QueryScope};
+use icecore_engine::{allowed, error::SqlError, guard, references::QueryScope};
 use icecore_fuzz::{Rng, StdRng, pick, run};
 use icecore_lake::metrics::Metrics;
 use icecore_schemas::{query::SqlRequest, service_table::ServiceTables};
@@ -240,8 +240,9 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
 async fn check(house: &House, case: &Case) {
     let resident = resident_peak();
     let started = Instant::now();
-    let request =
-        SqlRequest { sql: case.sql.clone(), params: case.params.clone(), ..SqlRequest::default() };
+    let named = guard::check(&case.sql).map_or(0, |checked| checked.params_max);
+    let params = case.params.iter().take(named).cloned().collect();
+    let request = SqlRequest { sql: case.sql.clone(), params, ..SqlRequest::default() };
     let outcome = async {
         let answer = house
             .sql

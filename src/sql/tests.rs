@@ -596,6 +596,10 @@ async fn params_limit_and_min_seq_hold() {
     let request = SqlRequest { params: vec![json!(20), json!("call")], ..asked(sql) };
     assert_eq!(house.number(request).await, 10);
     house.check_refused(asked("SELECT $1"), "Invalid").await;
+    let request = SqlRequest { params: vec![json!(1), json!(2)], ..asked("SELECT $1") };
+    house.check_refused(request, "params has 2 values, and the statement names 1").await;
+    let all = SqlRequest { limit: Some(u64::MAX), ..asked("SELECT 1") };
+    assert_eq!(house.number(all).await, 1);
     let request = SqlRequest { params: vec![json!({})], ..asked("SELECT $1") };
     house.check_refused(request, "params must be").await;
 
@@ -642,6 +646,19 @@ async fn a_query_over_a_limit_ends_with_an_error_and_the_next_one_runs() {
     let pairs =
         "SELECT a.id || b.id AS x FROM events a, events b, events c ORDER BY x LIMIT 500000";
     house.check_refused(asked(pairs), "Limit(\"the query needs more memory").await;
+    // The views of these texts alone would fit.
+    let from = "FROM (SELECT a.id || b.id || repeat('x', 20) AS x, a.seq % 2 AS g \
+                FROM events a, events b, (VALUES (1), (2), (3), (4)) c(v)) t";
+    for collected in ["array_agg(x)", "array_agg(x ORDER BY x)", "string_agg(x, ',')"] {
+        for grouped in ["", "GROUP BY g"] {
+            let one = format!("SELECT {collected} {from} {grouped}");
+            house.check_refused(asked(&one), "Limit(\"the query needs more memory").await;
+        }
+    }
+    assert_eq!(
+        house.count("SELECT CAST(cardinality(array_agg(id)) AS bigint) FROM events").await,
+        100
+    );
     assert_eq!(house.count("SELECT count(*) FROM events").await, 100);
 }
 

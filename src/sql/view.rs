@@ -180,6 +180,15 @@ impl ResolvedNamespace {
         sources: ViewSources<'_>,
         name: &str,
     ) -> Result<SqlError, SqlError> {
+        if let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) {
+            let view = TableIdent::new(levels, name.to_owned());
+            let is_view = sources.catalog.views().has(&view).await;
+            if is_view.map_err(|cause| internal(&cause))? {
+                return Ok(SqlError::Invalid(format!(
+                    "`{name}` is a view of the catalog, and these are not read by SQL here: write its query"
+                )));
+            }
+        }
         let names = self.table_names(sources).await?;
         let mut listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         if listed.is_empty() {

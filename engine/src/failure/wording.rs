@@ -93,6 +93,12 @@ pub(super) fn in_other_words(text: &str) -> Option<String> {
                 .to_owned(),
         );
     }
+    if text.contains("Dot access not supported") {
+        return Some(
+            "a field of an element is not read with a point here; write `list[1]['field']`"
+                .to_owned(),
+        );
+    }
     if let Some(part) =
         text.strip_prefix("Date part '").and_then(|rest| rest.strip_suffix("' not supported"))
     {

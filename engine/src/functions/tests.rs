@@ -5,8 +5,8 @@ fn a_value_comes_out_of_json_text_by_its_path() {
     let text = r#"{"a":{"b":[1,2.50,"x\"\u00e9"]},"c d":null,"e":true,"f":{"g": 1}}"#;
     let check = |path: &str, json: Option<&str>, string: Option<&str>| {
         let nodes = parse_path(path).unwrap();
-        assert_eq!(value_at(text, &nodes, false).as_deref(), json, "{path}");
-        assert_eq!(value_at(text, &nodes, true).as_deref(), string, "{path}");
+        assert_eq!(value_at(text, &nodes, false).unwrap().as_deref(), json, "{path}");
+        assert_eq!(value_at(text, &nodes, true).unwrap().as_deref(), string, "{path}");
     };
     check("$.a.b[1]", Some("2.50"), Some("2.50"));
     check("$.a.b[2]", Some(r#""x\"\u00e9""#), Some("x\"é"));
@@ -19,17 +19,18 @@ fn a_value_comes_out_of_json_text_by_its_path() {
 
 #[test]
 fn a_path_that_is_none_is_refused() {
-    for path in ["$a", "$.", "$..a", "$[x]", "$[0", "$.\"a"] {
+    for path in ["$a", "$.", "$..a", "$[x]", "$[0", "$.\"a", "$.*", "$.a.*", "$[*]", "", "/a/b/0"] {
         assert!(parse_path(path).is_none(), "{path}");
     }
 }
 
 #[test]
-fn hostile_text_is_null_and_harmless() {
+fn hostile_text_is_refused_and_harmless() {
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000));
     let path = parse_path("$.b").unwrap();
-    assert_eq!(value_at(&deep, &path, true), None);
-    for text in ["", "{", "{\"b\":", "nul", "[1,2"] {
-        assert_eq!(value_at(text, &path, true), None, "{text}");
+    assert_eq!(value_at(&deep, &path, true).unwrap(), None);
+    for text in ["", "{", "{\"b\":", "nul", "[1,2", "not json", "{\"a\":1"] {
+        let error = value_at(text, &path, true).unwrap_err().to_string();
+        assert!(error.contains("is not JSON"), "{text}: {error}");
     }
 }

@@ -118,6 +118,17 @@ fn a_statement_at_the_bounds_is_accepted_without_overflow() {
 }
 
 #[test]
+fn comparisons_with_lists_within_one_another_are_refused() {
+    let nested = |word: &str, times: usize| {
+        let one = |inner: String, _| format!("(true = {word}(array[{inner}, true]))");
+        format!("SELECT {}", (0..times).fold("true".to_owned(), one))
+    };
+    check(&nested("ALL", 4)).unwrap();
+    check(&nested("ALL", 5)).unwrap_err();
+    check(&format!("SELECT true >= ANY({})", &nested("ALL", 4)[7..])).unwrap_err();
+}
+
+#[test]
 fn common_table_expressions_that_double_are_refused() {
     let mut sql = String::from("WITH c0 AS (SELECT 1 AS x)");
     for n in 1..30 {

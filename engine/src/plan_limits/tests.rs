@@ -29,6 +29,27 @@ async fn a_column_weighs_as_much_as_what_it_stands_for() {
 }
 
 #[tokio::test]
+async fn what_the_optimizer_copies_weighs_as_much_as_the_copies() {
+    let within = |form: &str, times: usize| {
+        let made = (0..times).fold("x".to_owned(), |inner, _| form.replace('_', &inner));
+        format!("SELECT {made} FROM (VALUES (true)) t(x)")
+    };
+    for form in [
+        "coalesce(_, x)",
+        "nvl(_, false)",
+        "nullif(_, x)",
+        "(_ BETWEEN false AND true)",
+        "(_ NOT IN (true, NULL))",
+    ] {
+        check(&plan(&within(form, 8)).await).unwrap();
+        let error = check(&plan(&within(form, 30)).await).unwrap_err();
+        assert!(error.to_string().contains("more than 100000 parts"), "{form}: {error}");
+    }
+    let longer = within("(_ IN (true, false, NULL, x))", 30);
+    check(&plan(&longer).await).unwrap();
+}
+
+#[tokio::test]
 async fn only_so_many_regular_expressions_are_compiled() {
     let sql = |times: usize| {
         let patterns: Vec<String> =

@@ -11,13 +11,13 @@ use arrow::datatypes::{
 };
 use datafusion::{
     common::{
-        DFSchema, ScalarValue,
+        DFSchema, ScalarValue, plan_err,
         tree_node::{Transformed, TreeNode},
     },
     error::DataFusionError,
     logical_expr::{
         Between, BinaryExpr, Case, Cast, Expr, ExprSchemable, Operator,
-        expr::{InList, InSubquery},
+        expr::{InList, InSubquery, ScalarFunction},
         lit,
     },
     sql::sqlparser::ast::{self, Value},
@@ -51,7 +51,7 @@ pub fn too_long(value: &Value) -> Option<ast::Expr> {
 /// Settles the numbers of one expression whose parts are settled.
 ///
 /// # Errors
-/// None of its own.
+/// An operation on the bits of a number that is not whole.
 pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     Ok(Transformed::yes(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
@@ -63,6 +63,17 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
             let mut sides = vec![*left, *right];
             add(&mut sides, schema);
             binary(sides, op)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_of_bits(op) => {
+            for side in [&left, &right] {
+                let found = side.get_type(schema);
+                if found.is_ok_and(|found| found.is_numeric() && !found.is_integer()) {
+                    return plan_err!(
+                        "`{op}` takes whole numbers, not `{side}`; cast it to bigint"
+                    );
+                }
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op, right })
         }
         Expr::Between(Between { expr, negated, low, high }) => {
             let mut sides = vec![*expr, *low, *high];
@@ -95,14 +106,49 @@ pub fn of_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataF
             let exact = if is_open { to_exact(&expr) } else { None };
             Expr::Cast(Cast { expr: exact.map_or(expr, Box::new), field })
         }
-        Expr::Negative(inner) if is_decimal(&inner, schema) => SameTypeKind::Negative.call(*inner),
+        Expr::Negative(inner) if needs_function(&inner, schema) => {
+            SameTypeKind::Negative.call(*inner)
+        }
         Expr::Case(case) => Expr::Case(of_case(case, schema)),
         Expr::ScalarFunction(mut call) if OF_ONE_TYPE.contains(&call.func.name()) => {
             combine(&mut call.args, schema);
             Expr::ScalarFunction(call)
         }
+        Expr::ScalarFunction(call) if call.func.name() == "round" => rounded(call, schema),
         other => return Ok(Transformed::no(other)),
     }))
+}
+
+/// Whether the engine's own negative would fail: of a decimal that is NULL, and where its order is asked for
+/// and it is of more than a column, whose bounds the engine does not know.
+fn needs_function(inner: &Expr, schema: &DFSchema) -> bool {
+    let is_plain = matches!(inner, Expr::Column(_) | Expr::Literal(..));
+    let is_made = matches!(kind(inner, schema), NumberKind::Exact | NumberKind::Float);
+    is_decimal(inner, schema) || is_made && !is_plain
+}
+
+/// A number of the statement is rounded as a decimal, away from zero at a half, and a float to even.
+fn rounded(mut call: ScalarFunction, schema: &DFSchema) -> Expr {
+    let is_alone = call.args.len() == 1;
+    // The engine changes its mind about the answer's type where it has to cast the digits.
+    if let Some(Expr::Literal(ScalarValue::Int64(Some(digits)), _)) = call.args.get(1)
+        && let Ok(digits) = i32::try_from(*digits)
+    {
+        call.args[1] = lit(digits);
+    }
+    let Some(value) = call.args.first_mut() else { return Expr::ScalarFunction(call) };
+    match kind(value, schema) {
+        NumberKind::Open => match to_exact(value) {
+            Some(exact) => {
+                *value = exact;
+                let rounded = Box::new(Expr::ScalarFunction(call));
+                Expr::Cast(Cast::new(rounded, DataType::Float64))
+            }
+            None => Expr::ScalarFunction(call),
+        },
+        NumberKind::Float if is_alone => SameTypeKind::Rounded.call(call.args.remove(0)),
+        _ => Expr::ScalarFunction(call),
+    }
 }
 
 fn binary(mut sides: Vec<Expr>, op: Operator) -> Expr {
@@ -112,6 +158,16 @@ fn binary(mut sides: Vec<Expr>, op: Operator) -> Expr {
 
 fn is_exact_operation(op: Operator) -> bool {
     matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Modulo)
+}
+
+fn is_of_bits(op: Operator) -> bool {
+    matches!(
+        op,
+        Operator::BitwiseAnd
+            | Operator::BitwiseOr
+            | Operator::BitwiseShiftLeft
+            | Operator::BitwiseShiftRight
+    )
 }
 
 fn of_case(case: Case, schema: &DFSchema) -> Case {

@@ -39,7 +39,10 @@ fn parts_of_seconds(part: &Expr, time: &Expr, schema: &DFSchema) -> Option<Expr>
     };
     let is_clock = matches!(
         time.get_type(schema),
-        Ok(DataType::Timestamp(..) | DataType::Time32(_) | DataType::Time64(_))
+        Ok(DataType::Timestamp(..)
+            | DataType::Time32(_)
+            | DataType::Time64(_)
+            | DataType::Interval(_))
     );
     let whole = cast(date_part(lit("microsecond"), time.clone()), DataType::Float64);
     is_clock.then(|| whole / lit(micros))

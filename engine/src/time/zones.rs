@@ -9,7 +9,10 @@ use arrow::{
     datatypes::DataType,
 };
 use chrono::{Datelike, Days, NaiveDateTime, Offset, TimeZone};
-use datafusion::{common::exec_datafusion_err, error::DataFusionError};
+use datafusion::{
+    common::{exec_datafusion_err, exec_err},
+    error::DataFusionError,
+};
 use icecore_lake::event::rows::UTC;
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -22,10 +25,13 @@ const LAST_YEARS: RangeInclusive<i32> = 2089..=2099;
 /// # Errors
 /// There is none.
 pub(super) fn zone(name: &str) -> Result<Tz, DataFusionError> {
+    if name.starts_with(['+', '-']) {
+        return exec_err!(
+            "the offset `{name}` is not a time zone here: it counts to the west in PostgreSQL, and to the east elsewhere; use a name such as Europe/Berlin, or add an interval"
+        );
+    }
     name.parse().map_err(|_| {
-        exec_datafusion_err!(
-            "`{name}` is not a time zone; use a name such as Europe/Berlin or an offset such as +02:00"
-        )
+        exec_datafusion_err!("`{name}` is not a time zone; use a name such as Europe/Berlin")
     })
 }
 
