@@ -184,7 +184,7 @@ impl FlushError {
 
     /// What failed, with its causes.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn with_causes(&self) -> String {
         let first = Some(self as &dyn std::error::Error);
         let chain = std::iter::successors(first, |cause| cause.source());
         chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -437,7 +437,7 @@ impl Job for FlushJob {
                         kind: pending.kind,
                         namespace: pending.namespace.clone(),
                         since_ms: now_ms,
-                        reason: format!("flush of `{table}`: {}", error.told()),
+                        reason: format!("flush of `{table}`: {}", error.with_causes()),
                         is_lasting: error.is_lasting(),
                     });
                     warn!(table, error = &error as &dyn std::error::Error, "flush failed");

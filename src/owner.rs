@@ -111,7 +111,7 @@ impl LogOwnership {
 
     /// Everything that keeps this server from being ready, beside a log that is not the owner.
     #[must_use]
-    pub fn obstacles_told(&self) -> Vec<String> {
+    pub fn obstacle_texts(&self) -> Vec<String> {
         self.obstacles().iter().map(|obstacle| obstacle.text.clone()).collect()
     }
 
@@ -260,7 +260,8 @@ impl Job for WatchOwner {
     /// would grow: it is asked each second until it answers.
     async fn tick(&mut self) -> Result<Progress, Infallible> {
         let Self(owner) = self;
-        if owner.check_owner().is_err() {
+        // An outage that is told is asked about until it is over.
+        if owner.check_owner().is_err() && owner.has_metastore() {
             return Ok(Progress::Idle);
         }
         let failure = match tokio::time::timeout(METASTORE_ANSWER_MAX, owner.refresh()).await {
@@ -306,14 +307,14 @@ mod tests {
         own.check().unwrap();
         own.refuse("stores", "put it back".to_owned());
         own.refuse("stores", "put that back".to_owned());
-        assert_eq!(own.obstacles_told(), ["files are looked for", "put that back"]);
+        assert_eq!(own.obstacle_texts(), ["files are looked for", "put that back"]);
         assert_eq!(own.obstacle_topics(), ["files", "stores"]);
         assert_eq!(own.check().unwrap_err().to_string(), "put that back");
         assert_eq!(own.committed(at(6)), Some(70), "queries go on");
         own.clear("stores");
         own.check().unwrap();
         own.clear("files");
-        assert!(own.obstacles_told().is_empty());
+        assert!(own.obstacle_texts().is_empty());
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub enum BrokenChain {
     },
     /// Old records are gone, and no record tells of it.
     #[error("the records up to {0} are gone, and no record says that they were cut")]
-    Untold(i64),
+    CutUnrecorded(i64),
     /// A head that was kept elsewhere is older than the log is kept.
     #[error("record {0} was deleted because of its age: expect a later one")]
     TooOld(i64),
@@ -134,7 +134,7 @@ pub enum BrokenChain {
 pub struct ChainCheck {
     at: ChainHead,
     ends: ChainEnds,
-    is_cut_told: bool,
+    is_cut_recorded: bool,
     expected: Option<ChainHead>,
 }
 
@@ -143,8 +143,8 @@ impl ChainCheck {
     /// was kept elsewhere.
     #[must_use]
     pub fn new(ends: ChainEnds, expected: Option<ChainHead>) -> Self {
-        let is_cut_told = ends.start.number == 0;
-        Self { at: ends.start.clone(), ends, is_cut_told, expected }
+        let is_cut_recorded = ends.start.number == 0;
+        Self { at: ends.start.clone(), ends, is_cut_recorded, expected }
     }
 
     /// The number that the next page comes after.
@@ -163,7 +163,7 @@ impl ChainCheck {
                 break;
             }
             self.at.follow(record)?;
-            self.is_cut_told |=
+            self.is_cut_recorded |=
                 record.entry.action == CUT && record.entry.details == self.ends.start.hash;
             if self
                 .expected
@@ -179,7 +179,7 @@ impl ChainCheck {
     /// What was found when there is nothing more: the head that is worth keeping.
     ///
     /// # Errors
-    /// [`BrokenChain::End`], [`BrokenChain::Untold`], [`BrokenChain::TooOld`],
+    /// [`BrokenChain::End`], [`BrokenChain::CutUnrecorded`], [`BrokenChain::TooOld`],
     /// [`BrokenChain::Unexpected`].
     pub fn finish(self) -> Result<ChainHead, BrokenChain> {
         let ChainEnds { start, head } = self.ends;
@@ -196,7 +196,11 @@ impl ChainCheck {
         if self.at != head {
             return Err(BrokenChain::End { end: self.at.number, head: head.number });
         }
-        if self.is_cut_told { Ok(self.at) } else { Err(BrokenChain::Untold(start.number)) }
+        if self.is_cut_recorded {
+            Ok(self.at)
+        } else {
+            Err(BrokenChain::CutUnrecorded(start.number))
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// What a packed file begins with.
+pub(crate) const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// The location of a table's `version`th metadata file: `<table>/metadata/00007-<uuid>.metadata.json`.
 #[must_use]
 pub fn location(table_location: &str, version: i64, unique: Uuid) -> String {

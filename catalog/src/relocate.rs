@@ -210,7 +210,7 @@ impl Relocation<'_> {
     }
 }
 
-/// Whether the table was dropped and cannot be had back, because a file of it is gone. Nothing waits
+/// Whether the table was dropped and cannot be restored, because a file of it is gone. Nothing waits
 /// for such a table; says so in the log.
 pub fn is_lost(place: &TablePlace, cause: &CatalogError) -> bool {
     let is_gone = matches!(cause, CatalogError::MissingMetadata(_)) || storage::is_missing(cause);

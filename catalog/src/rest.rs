@@ -5,6 +5,7 @@
 //! specification's error form, and none of a server error says more than that there was one.
 
 mod access;
+mod change_context;
 mod commit;
 mod config;
 mod error;

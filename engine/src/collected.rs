@@ -98,8 +98,8 @@ impl Accumulator for CollectingAccumulator {
 
     fn size(&self) -> usize {
         // Of values that come twice one is kept.
-        let copies = if self.distinct { self.inner.size() } else { self.bytes };
-        self.inner.size() + copies * COPIES
+        let inner = self.inner.size();
+        inner + if self.distinct { inner } else { self.bytes } * COPIES
     }
 }
 
@@ -112,14 +112,22 @@ struct CollectingGroups {
 }
 
 impl CollectingGroups {
-    /// Notes a batch; of its bytes each row has the same part.
-    fn note(&mut self, batch: &ArrayRef, groups: &[usize], count: usize) {
+    /// Notes a batch, but for what the filter leaves out; of its bytes each row has the same part.
+    fn note(
+        &mut self,
+        batch: &ArrayRef,
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        count: usize,
+    ) {
         self.bytes.resize(self.bytes.len().max(count), 0);
         let part = bytes(batch) / groups.len().max(1) + 1;
-        for group in groups {
-            self.bytes[*group] += part;
+        for (row, group) in groups.iter().enumerate() {
+            if filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
+                self.bytes[*group] += part;
+                self.total += part;
+            }
         }
-        self.total += part * groups.len();
     }
 
     fn forget(&mut self, emit: EmitTo) {
@@ -139,7 +147,7 @@ impl GroupsAccumulator for CollectingGroups {
         filter: Option<&BooleanArray>,
         count: usize,
     ) -> Result<(), DataFusionError> {
-        self.note(&values[0], groups, count);
+        self.note(&values[0], groups, filter, count);
         self.inner.update_batch(&compact(values), groups, filter, count)
     }
 
@@ -150,7 +158,7 @@ impl GroupsAccumulator for CollectingGroups {
         filter: Option<&BooleanArray>,
         count: usize,
     ) -> Result<(), DataFusionError> {
-        self.note(&states[0], groups, count);
+        self.note(&states[0], groups, filter, count);
         self.inner.merge_batch(states, groups, filter, count)
     }
 

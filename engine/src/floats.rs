@@ -27,16 +27,6 @@ pub fn normal(array: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The nearest whole numbers, of two the even one, as in PostgreSQL; of no floats the array itself.
-#[must_use]
-pub fn rounded(array: &ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        DataType::Float32 => mapped::<Float32Type>(array, f32::round_ties_even),
-        DataType::Float64 => mapped::<Float64Type>(array, f64::round_ties_even),
-        _ => Arc::clone(array),
-    }
-}
-
 /// The number with one zero and one NaN.
 #[must_use]
 pub fn one(value: f64) -> f64 {

@@ -169,7 +169,7 @@ fn copies(part: &Expr) -> u64 {
     match part {
         Expr::Between(_) => 2,
         Expr::InList(list) if list.list.len() <= INLINE_LIST_MAX => list.list.len().max(1) as u64,
-        Expr::ScalarFunction(call) if TWICE.contains(&call.func.name()) => 2,
+        Expr::ScalarFunction(call) if 1 < call.args.len() && TWICE.contains(&call.func.name()) => 2,
         _ => 1,
     }
 }

@@ -20,8 +20,6 @@ pub enum SameTypeKind {
     Opaque,
     /// The negative; DataFusion 54 has none of a NULL that is a decimal.
     Negative,
-    /// The nearest whole number of a float, of two the even one.
-    Rounded,
 }
 
 impl SameTypeKind {
@@ -60,7 +58,6 @@ impl ScalarUDFImpl for SameTypeFunction {
             SameTypeKind::OneZero => "one_zero",
             SameTypeKind::Opaque => "value_of",
             SameTypeKind::Negative => "negative",
-            SameTypeKind::Rounded => "round",
         }
     }
 
@@ -69,7 +66,6 @@ impl ScalarUDFImpl for SameTypeFunction {
         Ok(match self.kind {
             SameTypeKind::OneZero | SameTypeKind::Opaque => inner,
             SameTypeKind::Negative => format!("(- {inner})"),
-            SameTypeKind::Rounded => format!("round({inner})"),
         })
     }
 
@@ -87,7 +83,6 @@ impl ScalarUDFImpl for SameTypeFunction {
             SameTypeKind::OneZero => floats::normal(&arrays[0]),
             SameTypeKind::Opaque => Arc::clone(&arrays[0]),
             SameTypeKind::Negative => neg(&arrays[0])?,
-            SameTypeKind::Rounded => floats::rounded(&arrays[0]),
         };
         returned(&args.args, made)
     }

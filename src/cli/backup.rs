@@ -111,20 +111,24 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
                 client.done(Method::POST, COMMIT, None).await?;
             }
             let backup = creation.finish(files, || clock.now_ms()).await?;
-            told(&backup, "made", *json)
+            print_backup(&backup, "made", *json)
         }
         BackupCommand::List { place: None, json } => list(config, *json).await,
         BackupCommand::List { place: Some(place), json } => list_at(config, place, *json).await,
         BackupCommand::Restore { place, dry_run, json } => {
             let place = BackupPlace::parse(place, &config.s3)?;
             if *dry_run {
-                return told(
+                return print_backup(
                     &restore::verify(config, &place).await?,
                     "complete; nothing was written",
                     *json,
                 );
             }
-            told(&restore::restore(config, &place, clock.now_ms()).await?, "restored", *json)
+            print_backup(
+                &restore::restore(config, &place, clock.now_ms()).await?,
+                "restored",
+                *json,
+            )
         }
         BackupCommand::Forget { backup, dry_run, json } => {
             forget(config, backup, *dry_run, *json).await
@@ -156,7 +160,7 @@ async fn forget(config: &Config, named: &str, dry_run: bool, json: bool) -> Resu
     })
 }
 
-fn told(backup: &BackupManifest, done: &str, json: bool) -> Result<(), CliError> {
+fn print_backup(backup: &BackupManifest, done: &str, json: bool) -> Result<(), CliError> {
     let (files, objects, bytes) = (backup.files.len(), backup.objects.len(), backup.bytes());
     if json {
         return say(&json!({

@@ -193,10 +193,7 @@ async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), 
             offset: record.offset,
             reason: cause.to_string(),
         })?;
-        let batch = match kind {
-            RecordKind::Events => without_ours(&batch, record.first_seq)?,
-            _ => batch,
-        };
+        let batch = if kind.has_seq() { without_ours(&batch, record.first_seq)? } else { batch };
         let writer = EventWriter::new(&record.path, &batch)?;
         let mut lines = Vec::new();
         // Each has an id of its own.

@@ -129,7 +129,7 @@ impl From<&FlushError> for ApiError {
         }
         error!(error = cause as &dyn std::error::Error, "commit failed");
         let told = match (cause.is_lasting(), cause.of_storage()) {
-            (true, _) => cause.told(),
+            (true, _) => cause.with_causes(),
             (false, Some(reason)) => {
                 format!("the commit failed because {reason}")
             }

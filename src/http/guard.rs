@@ -67,13 +67,14 @@ pub async fn guard(
         Err(cause) => return unidentified(&cause),
     };
     let allowed = allow(&app, &principal, need, &mut parts).await;
-    pass(&app, (principal, need), allowed, Request::from_parts(parts, body), next).await
+    pass(&app, principal, need, allowed, Request::from_parts(parts, body), next).await
 }
 
 /// Lets a call of `principal` through if it is `allowed`; a change is recorded either way.
 async fn pass(
     app: &AppState,
-    (principal, need): (Principal, RouteNeed),
+    principal: Principal,
+    need: RouteNeed,
     allowed: Result<(), ApiError>,
     mut request: Request,
     next: Next,

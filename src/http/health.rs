@@ -64,7 +64,7 @@ struct NotReady {
 
 fn check_ready(app: &AppState) -> Result<(), NotReady> {
     let not = |topic: &'static str, text: String| NotReady { about: vec![topic], text };
-    let told = app.owner.obstacles_told();
+    let told = app.owner.obstacle_texts();
     if !told.is_empty() {
         return Err(NotReady { about: app.owner.obstacle_topics(), text: told.join("; ") });
     }

@@ -112,7 +112,7 @@ impl AdmittedBatch {
         let source = &submission.decoded.source;
         for (group, events) in submission.decoded.accepted.iter().enumerate() {
             let place = GroupPlace { group, knows_former, gives_seq };
-            if let Err(cause) = draft.judge_events(dedup, place, (events, source), &mut rejected) {
+            if let Err(cause) = draft.judge_events(dedup, place, events, source, &mut rejected) {
                 draft.undo(dedup);
                 return Err(cause);
             }
@@ -210,7 +210,8 @@ impl AdmittedBatch {
         &mut self,
         dedup: &mut DedupState,
         GroupPlace { group, knows_former, gives_seq }: GroupPlace,
-        (events, source): (&NamespaceEvents, &SourceBytes),
+        events: &NamespaceEvents,
+        source: &SourceBytes,
         rejected: &mut Vec<RejectedEvent>,
     ) -> Result<(), WalError> {
         let count = events.keys.len();
@@ -310,7 +311,7 @@ impl AdmittedBatch {
         }
         let mut look = letters::LetterLookup::new(dedup.ledger.log());
         for one in rejected {
-            let Some(keeper) = self.grave(dedup, one.keeper(), shelters) else { continue };
+            let Some(keeper) = self.letter_keeper(dedup, one.keeper(), shelters) else { continue };
             let batch_id = request.batch_id.as_deref();
             let known = look.of(&dedup.index, &keeper, one, batch_id)?;
             let has_room = self.questions.letters.len() < COMPARED_MAX;
@@ -334,7 +335,7 @@ impl AdmittedBatch {
         let mut places = HashMap::new();
         // Grouped in order of arrival: each namespace gets one run of numbers and one run of ids.
         for one in rejected {
-            let Some(keeper) = self.grave(dedup, one.keeper(), shelters) else {
+            let Some(keeper) = self.letter_keeper(dedup, one.keeper(), shelters) else {
                 self.refused.push(refused(one, None));
                 continue;
             };
@@ -378,7 +379,7 @@ impl AdmittedBatch {
 
     /// The namespace that keeps a dead letter: its own, or a shelter where another has the name; none
     /// where the sender may send nowhere but to a reserved name.
-    fn grave(
+    fn letter_keeper(
         &mut self,
         dedup: &mut DedupState,
         own: &Namespace,

@@ -38,6 +38,7 @@ impl LogGroup {
 
     /// What the log should hold: rows first, then the ids of the same rows.
     pub(super) fn records(&self) -> Vec<LogRecord> {
+        // Drafts of one namespace become one record: their numbers follow one another.
         let mut events = GroupParts::default();
         for taken in &self.taken {
             let part = events.part(&taken.namespace, taken.first_seq);
@@ -60,6 +61,7 @@ impl LogGroup {
             let kind = RecordKind::DeadLetters;
             records.push(rows_record(kind, namespace, part, &dead_letter_schema));
         }
+        // Ids come last, in the same block: a torn block has neither rows nor ids.
         records.extend(events.parts.iter().map(|(namespace, part)| LogRecord {
             kind: RecordKind::Keys,
             namespace: namespace.clone(),
@@ -80,6 +82,7 @@ impl LogGroup {
     /// Notes what was made durable.
     pub(super) fn acknowledge(&self, dedup: &mut DedupState) {
         for taken in &self.taken {
+            // Numbers are dense, so the count tells the last.
             let last = taken.first_seq + taken.keys.len() as u64 - 1;
             dedup.ledger.acknowledge(&taken.namespace, last);
         }

@@ -108,13 +108,13 @@ pub(super) fn run(started_ms: i64, elapsed_ms: u64, ended: Result<Progress, &dyn
     let (outcome, error) = match ended {
         Ok(Progress::Idle) => (JobOutcome::Idle, None),
         Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
-        Err(cause) => (JobOutcome::Failed, Some(told(cause))),
+        Err(cause) => (JobOutcome::Failed, Some(with_causes(cause))),
     };
     JobRun { started_ms, elapsed_ms, outcome, error }
 }
 
 /// An error with its causes.
-fn told(cause: &dyn Error) -> String {
+fn with_causes(cause: &dyn Error) -> String {
     let mut text = cause.to_string();
     let mut cause = cause.source();
     while let Some(next) = cause {

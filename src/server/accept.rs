@@ -73,7 +73,7 @@ pub async fn accept_loss(
     let catalog = existing_catalog(config, &metastore, clock).await?;
     let (log, records) = (folder.log(), folder.records()?);
     let StoppedStores { mut noted, known, findings, .. } =
-        StoppedStores::compare(config, (log, &records), &metastore, catalog.as_ref()).await?;
+        StoppedStores::compare(config, log, &records, &metastore, catalog.as_ref()).await?;
     let warehouse = look::lacking(&metastore, catalog.as_ref()).await?;
     metastore.close().await;
     let mut accepted = LossReport { warehouse, ..choose(&findings, given) };

@@ -142,7 +142,7 @@ impl MetadataWatch {
             }
             return;
         }
-        if self.owner.obstacles_told().contains(&text) {
+        if self.owner.obstacle_texts().contains(&text) {
             return;
         }
         match is_closing {

@@ -32,7 +32,8 @@ impl StoppedStores {
     /// Compares them with a log and its records.
     pub(super) async fn compare(
         config: &Config,
-        (log, records): (Uuid, &[RecordRef]),
+        log: Uuid,
+        records: &[RecordRef],
         metastore: &Metastore,
         catalog: Option<&Catalog>,
     ) -> Result<Self, StartError> {
@@ -114,7 +115,7 @@ async fn of_stores(
     // A folder without a log gets a new one.
     let log = held.and_then(|held| held.log).unwrap_or_else(Uuid::new_v4);
     let records = held.map_or(&[][..], |held| &held.records);
-    let stores = StoppedStores::compare(config, (log, records), metastore, catalog).await?;
+    let stores = StoppedStores::compare(config, log, records, metastore, catalog).await?;
     let mut obstacles = Vec::new();
     match stores.owner.filter(|owner| owner.log != log && !is_alone(config)) {
         Some(owner) => {

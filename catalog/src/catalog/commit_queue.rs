@@ -117,6 +117,7 @@ impl Catalog {
     ) -> Result<LoadedTable, CatalogError> {
         let (answer, answered) = oneshot::channel();
         let commit = QueuedCommit { work, origin: self.origin.clone(), answer };
+        // Whoever finds no queue starts the task that works it off; others only wait.
         if self.inner.queues.push(&table, commit)? {
             let catalog = self.clone();
             background::run("commits of a table", async move { catalog.lead(&table).await });

@@ -3,6 +3,7 @@
 use super::Upkeep;
 use crate::{
     error::CatalogError,
+    metadata_file::GZIP,
     metastore::moved::{PlaceKind, TablePlace},
     storage,
 };
@@ -12,8 +13,6 @@ use std::collections::{HashMap, hash_map::Entry};
 
 /// Files that are looked for at the same time.
 const LOOKS: usize = 64;
-/// What a packed file begins with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 const MISSING: &str = "is not there";
 const FILE: &str = ".metadata.json";
 const FOLDER: &str = "/metadata/";

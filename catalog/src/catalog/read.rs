@@ -10,6 +10,7 @@ use crate::{
     columns, defaults,
     error::CatalogError,
     location::Location,
+    metadata_file::GZIP,
     metastore::{TableRow, TrashRow},
     storage,
 };
@@ -29,8 +30,6 @@ use uuid::Uuid;
 const FILE_BYTES_MAX: usize = 2 * WRITTEN_BYTES_MAX;
 /// Larger and packed files are read off the async threads.
 const INLINE_BYTES_MAX: usize = 1 << 20;
-/// What a packed file begins with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What the metastore knows of a table or view, whatever its file says.
 #[derive(Clone, Copy, Debug)]

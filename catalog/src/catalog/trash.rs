@@ -31,7 +31,7 @@ pub(super) const RETRY_MS: i64 = 10 * 60 * 1000;
 /// What dropping a table means.
 #[derive(Clone, Copy, Debug)]
 pub struct DropPolicy {
-    /// For how long a dropped table can be had back, ms.
+    /// For how long a dropped table can be restored, ms.
     pub undrop_ms: i64,
     /// Whether clients may have a table's files deleted with it; they stay otherwise.
     pub purge: bool,
@@ -77,7 +77,7 @@ impl Catalog {
 }
 
 impl Tables<'_> {
-    /// Removes a table from the catalog and gives its identity, by which it can be had back with
+    /// Removes a table from the catalog and gives its identity, by which it can be restored with
     /// [`Trash::restore`] as long as the [`DropPolicy`] says; after that its files go if
     /// `purge` is set and the policy allows it.
     ///
@@ -123,7 +123,7 @@ impl Trash<'_> {
         Ok(ident)
     }
 
-    /// The dropped tables that can be had back or are being purged, the last dropped first.
+    /// The dropped tables that can be restored or are being purged, the last dropped first.
     ///
     /// # Errors
     /// `Metastore`.
@@ -131,7 +131,7 @@ impl Trash<'_> {
         self.0.metastore().trash(TRASH_LISTED_MAX).await
     }
 
-    /// Ends the time in which a dropped table can be had back, and has its files deleted.
+    /// Ends the time in which a dropped table can be restored, and has its files deleted.
     ///
     /// # Errors
     /// `NoSuchTable`.

@@ -317,7 +317,7 @@ impl AtomicCommit {
                 | SwapOutcome::Repeated(_)) => return Ok((undone, Vec::new())),
             }
             if let Some(from) = from {
-                transaction::told(&self.origin, swap, &from, &mut all);
+                transaction::add_changes(&self.origin, swap, &from, &mut all);
             }
         }
         Ok((SwapOutcome::Done, all))

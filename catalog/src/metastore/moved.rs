@@ -17,7 +17,7 @@ pub enum PlaceKind {
     Table,
     /// A view.
     View,
-    /// A dropped table that can be had back.
+    /// A dropped table that can be restored.
     Dropped,
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn check(
     )))
 }
 
-/// How many tables other than `but`, dropped ones that can be had back included, lie at a location, above it or below it.
+/// How many tables other than `but`, dropped ones that can be restored included, lie at a location, above it or below it.
 pub(super) async fn overlapping(
     connection: &mut AnyConnection,
     but: Uuid,

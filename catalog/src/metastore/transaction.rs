@@ -168,7 +168,7 @@ pub(super) async fn claim(
 }
 
 /// What a swap changes, told to each whose commit is in it.
-pub(super) fn told(
+pub(super) fn add_changes(
     origin: &ChangeOrigin,
     swap: &PointerSwap,
     from: &FormerState,

@@ -1,4 +1,4 @@
-//! Dropped tables that can be had back, and tables that cannot be dropped; each function is part of
+//! Dropped tables that can be restored, and tables that cannot be dropped; each function is part of
 //! the caller's transaction.
 //!
 //! A table is in the trash or among the tables, never in both, and one that is being purged stays
@@ -17,13 +17,13 @@ use uuid::Uuid;
 pub struct DropTerms {
     /// When it was dropped, ms since 1970.
     pub dropped_ms: i64,
-    /// Until when it can be had back.
+    /// Until when it can be restored.
     pub until_ms: i64,
     /// Whether its files are deleted after that time; they stay otherwise.
     pub purge: bool,
 }
 
-/// A dropped table that can be had back, or whose files are being deleted.
+/// A dropped table that can be restored, or whose files are being deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrashRow {
     /// Its identity.
@@ -43,7 +43,7 @@ pub struct TrashRow {
 }
 
 impl Metastore {
-    /// Removes a table as [`Metastore::drop_table`] does, and remembers what can be had back.
+    /// Removes a table as [`Metastore::drop_table`] does, and remembers what can be restored.
     pub(crate) async fn trash_table(
         &self,
         levels: &Levels,
@@ -109,7 +109,7 @@ impl Metastore {
     }
 
     /// Forgets at most `limit` tables whose time in the trash is over and whose files stay; gives
-    /// at most `limit` of those whose files go, which from now on cannot be had back.
+    /// at most `limit` of those whose files go, which from now on cannot be restored.
     pub(crate) async fn expire_trash(
         &self,
         now_ms: i64,
@@ -281,7 +281,7 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// A table of the trash that can still be had back.
+/// A table of the trash that can still be restored.
 pub(super) async fn require(tx: &mut AnyConnection, uuid: Uuid) -> Result<TrashRow, CatalogError> {
     let found = get(tx, uuid, RowLock::Update).await?;
     found.filter(|row| !row.is_purging).ok_or_else(|| {

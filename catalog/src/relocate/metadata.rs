@@ -2,16 +2,16 @@
 
 use super::{Relocation, RewrittenFiles, unreadable};
 use crate::{
-    error::CatalogError, location::PATH_PROPERTIES, metadata_file, metastore::moved::TablePlace,
+    error::CatalogError,
+    location::PATH_PROPERTIES,
+    metadata_file::{self, GZIP},
+    metastore::moved::TablePlace,
     storage,
 };
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use std::{collections::HashMap, io::Read};
-
-/// What a packed file begins with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 impl Relocation<'_> {
     /// A table's metadata file and all that its snapshots need; gives the new one's path.

@@ -5,8 +5,8 @@
 use super::{
     RestState,
     access::{self, TableCaller},
+    change_context::ChangeContext,
     error::RestError,
-    idempotency::ChangeContext,
     ordered::{OrderedMetadata, SnapshotMode},
     places,
     request::{JsonBody, ObjectName, TablePath},

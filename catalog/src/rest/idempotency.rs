@@ -1,4 +1,4 @@
-//! For whom a request changes something, and requests that are sent more than once.
+//! Idempotency keys: requests that are sent more than once.
 //!
 //! A client that lost an answer sends its request again under the same `Idempotency-Key`. The key
 //! is kept in the transaction that carries the request out, so a repeat, at whatever process and
@@ -8,6 +8,7 @@
 use super::{
     REQUEST_BYTES_MAX, RestState,
     access::{self, DelegatedAccess, TableCaller},
+    change_context::IdempotencyKey,
     commit::CommitAnswer,
     error::RestError,
     ordered::SnapshotMode,
@@ -17,22 +18,20 @@ use super::{
 };
 use crate::{
     access::{Action, Principal},
-    audit::AuditedCall,
     body::whole,
-    catalog::{Catalog, LoadedTable, LoadedView},
+    catalog::{LoadedTable, LoadedView},
     error::CatalogError,
-    metastore::{AnsweredRequest, RecordedAnswer, RequestKey},
+    metastore::{AnsweredRequest, RecordedAnswer},
 };
 use axum::{
     Json,
     body::Body,
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     http::{Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use iceberg::{NamespaceIdent, TableIdent};
-use std::{convert::Infallible, sync::Arc};
 use uuid::Uuid;
 
 /// What repeats of a request are recognised by.
@@ -47,54 +46,6 @@ const FINAL: [StatusCode; 5] = [
     StatusCode::CONFLICT,
     StatusCode::UNPROCESSABLE_ENTITY,
 ];
-
-/// A request that changes something.
-pub(super) struct ChangeContext {
-    rest: RestState,
-    /// As the guard put it into the request's extensions; none where nothing is recorded.
-    call: Option<Arc<AuditedCall>>,
-    key: Option<IdempotencyKey>,
-}
-
-/// The key of a request, and what names its contents.
-#[derive(Clone)]
-struct IdempotencyKey {
-    id: Uuid,
-    fingerprint: String,
-}
-
-impl IdempotencyKey {
-    fn with(self, answer: RecordedAnswer) -> RequestKey {
-        RequestKey { id: self.id, fingerprint: self.fingerprint, answer }
-    }
-}
-
-impl FromRequestParts<RestState> for ChangeContext {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, rest: &RestState) -> Result<Self, Infallible> {
-        let (call, key) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
-        Ok(Self { rest: rest.clone(), call, key })
-    }
-}
-
-impl ChangeContext {
-    pub(super) fn rest(&self) -> &RestState {
-        &self.rest
-    }
-
-    /// The catalog for the one change of this request, which is answered so when it is made.
-    pub(super) fn catalog(&self, answer: RecordedAnswer) -> Catalog {
-        let catalog = match &self.call {
-            Some(call) => self.rest.catalog.for_call(call),
-            None => self.rest.catalog.clone(),
-        };
-        match &self.key {
-            Some(key) => catalog.for_request(key.clone().with(answer)),
-            None => catalog,
-        }
-    }
-}
 
 /// Answers a repeated request as it was answered before.
 pub(super) async fn once(State(rest): State<RestState>, request: Request, next: Next) -> Response {

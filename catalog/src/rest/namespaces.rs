@@ -2,8 +2,8 @@
 
 use super::{
     RestState,
+    change_context::ChangeContext,
     error::RestError,
-    idempotency::ChangeContext,
     lists::{ListWindow, PAGE_ITEMS_MAX, PageParameters},
     request::{JsonBody, NamespacePath, UrlParameters, check_levels, levels},
 };
@@ -110,7 +110,9 @@ pub(super) async fn create(
 ) -> Result<Json<NamespaceAnswer>, RestError> {
     check_levels(asked.rest(), &namespace)?;
     let properties = properties.unwrap_or_default();
-    asked.rest().catalog.check_namespace_name(&namespace)?;
+    if asked.rest().catalog.metastore().namespace(&namespace).await?.is_none() {
+        asked.rest().catalog.check_namespace_name(&namespace)?;
+    }
     asked.rest().catalog.check_namespace_keys(properties.keys())?;
     let made =
         NamespaceAnswer { namespace: namespace.clone(), properties: Some(properties.clone()) };

@@ -3,9 +3,9 @@
 use super::{
     RestState,
     access::{DelegatedAccess, StorageCredential, TableCaller, delegated},
+    change_context::ChangeContext,
     commit::CommitAnswer,
     error::RestError,
-    idempotency::ChangeContext,
     lists::{self, NamesAnswer, PageParameters},
     ordered::{OrderedMetadata, SnapshotMode},
     places,

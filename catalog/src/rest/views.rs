@@ -3,9 +3,9 @@
 use super::{
     RestState,
     access::TableCaller,
+    change_context::ChangeContext,
     commit::parse,
     error::RestError,
-    idempotency::ChangeContext,
     lists::{self, NamesAnswer, PageParameters},
     places,
     request::{JsonBody, NamespacePath, UrlParameters, ViewPath},

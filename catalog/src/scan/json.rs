@@ -83,6 +83,9 @@ fn write_datum(value: &Datum) -> Value {
     write_value(value.literal(), value.data_type())
 }
 
+/// How UTC is written in a time.
+const UTC: &str = "+00:00";
+
 /// A value in the specification's form; null where it has none, as NaN.
 #[must_use]
 pub fn write_value(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Value {
@@ -92,9 +95,9 @@ pub fn write_value(value: &PrimitiveLiteral, kind: &PrimitiveType) -> Value {
     };
     match kind {
         PrimitiveType::Timestamp => text(1_000_000, ""),
-        PrimitiveType::Timestamptz => text(1_000_000, "+00:00"),
+        PrimitiveType::Timestamptz => text(1_000_000, UTC),
         PrimitiveType::TimestampNs => text(1_000_000_000, ""),
-        PrimitiveType::TimestamptzNs => text(1_000_000_000, "+00:00"),
+        PrimitiveType::TimestamptzNs => text(1_000_000_000, UTC),
         PrimitiveType::Fixed(_) | PrimitiveType::Binary => match value {
             PrimitiveLiteral::Binary(bytes) => json!(hex::encode_upper(bytes)),
             _ => Value::Null,

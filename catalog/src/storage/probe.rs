@@ -38,6 +38,10 @@ impl Storage {
         match tokio::time::timeout(PATIENCE, tried).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => failed("returned another file than was written".to_owned(), true),
+            // What is noted already is not written around once more.
+            Ok(Err((_, CatalogError::WarehouseOutage(reason)))) => {
+                Err(ProbeFailure { reason, is_refusal: true })
+            }
             Ok(Err((operation, cause))) => {
                 let (text, is_refusal) = explain(&cause);
                 failed(format!("does not let this server {operation} files: {text}"), is_refusal)

@@ -346,3 +346,35 @@ async fn a_store_that_says_anything_answers() {
     };
     assert!(!Storage::open("s3://lake/tables", &nobody).unwrap().answers("none").await);
 }
+
+/// A store that refuses every request, at this address.
+async fn refusing_store() -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    crate::background::run("a store that refuses", async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            // What was sent of the request is of no interest, and neither is who left.
+            let _ = client.read(&mut [0; 4096]).await;
+            let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = client.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_reason_of_an_outage_stays_as_it_is_while_the_probe_goes_on() {
+    let options = S3Options {
+        endpoint: Some(refusing_store().await),
+        access_key_id: Some("k".to_owned()),
+        secret_access_key: Some("s".to_owned()),
+        ..S3Options::default()
+    };
+    let storage = Storage::open("s3://lake/tables", &options).unwrap();
+    let first = storage.probe("probe").await.unwrap_err().reason;
+    for _ in 0..2 {
+        storage.note_outage(Some(first.clone()));
+        assert_eq!(storage.probe("probe").await.unwrap_err().reason, first);
+    }
+}

@@ -127,9 +127,8 @@ fn needs_function(inner: &Expr, schema: &DFSchema) -> bool {
     is_decimal(inner, schema) || is_made && !is_plain
 }
 
-/// A number of the statement is rounded as a decimal, away from zero at a half, and a float to even.
+/// A number of the statement is rounded as the decimal that it is written as.
 fn rounded(mut call: ScalarFunction, schema: &DFSchema) -> Expr {
-    let is_alone = call.args.len() == 1;
     // The engine changes its mind about the answer's type where it has to cast the digits.
     if let Some(Expr::Literal(ScalarValue::Int64(Some(digits)), _)) = call.args.get(1)
         && let Ok(digits) = i32::try_from(*digits)
@@ -146,7 +145,6 @@ fn rounded(mut call: ScalarFunction, schema: &DFSchema) -> Expr {
             }
             None => Expr::ScalarFunction(call),
         },
-        NumberKind::Float if is_alone => SameTypeKind::Rounded.call(call.args.remove(0)),
         _ => Expr::ScalarFunction(call),
     }
 }

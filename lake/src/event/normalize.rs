@@ -11,6 +11,7 @@ mod cloud_event;
 pub(crate) mod content;
 mod inner;
 mod kept;
+mod members;
 mod salvage;
 mod untyped;
 
@@ -28,6 +29,7 @@ pub(crate) use cloud_event::is_cloud_event;
 use content::content;
 use icecore_schemas::{error_code::ErrorCode, names::is_event_type};
 use inner::NestedColumns;
+use members::{excerpt, find};
 pub(crate) use salvage::{retries, salvage};
 use std::borrow::Cow;
 
@@ -64,16 +66,18 @@ pub(crate) struct EventRow<'a> {
 pub(crate) fn read<'a>(
     raw: &'a str,
     parts: &EventParts<'a>,
-    context: (&RequestContext, &EventLimits),
+    arrival: &RequestContext,
+    limits: &EventLimits,
     cells: &mut Vec<(u16, CellValue<'a>)>,
 ) -> Result<Option<EventRow<'a>>, EventFault> {
     let data;
-    let columns = context.1.columns.len();
+    let columns = limits.columns.len();
     let mut draft = EventDraft::new(raw, &parts.top, &parts.data, cells, columns);
     draft.has_lone_surrogate = parts.has_lone_surrogate;
     draft.content = content(&parts.top);
+    // What another log kept whole is the event: its own text, its own content.
     if let Some(text) = draft.kept_text() {
-        return draft.kept(text, context).map(Some);
+        return draft.kept(text, arrival, limits).map(Some);
     }
     // One form of event after the other is tried, and the first that fits is taken: their order
     // decides about an event that could be two.
@@ -83,8 +87,9 @@ pub(crate) fn read<'a>(
         }
         data = call::data(&call);
         draft.take_call(call, &data);
-        return draft.finish(context).map(Some);
+        return draft.finish(arrival, limits).map(Some);
     }
+    // A bus wraps events without a type of its own; what it wraps becomes the event's data.
     if draft.value(names::TYPE).is_none()
         && let Some(detail) = draft.bus_event()
     {
@@ -93,19 +98,22 @@ pub(crate) fn read<'a>(
             data = json::members_of(detail);
             draft.data = &data;
         }
-        return draft.finish(context).map(Some);
+        return draft.finish(arrival, limits).map(Some);
     }
+    // A CloudEvent is not unwrapped: at most its data is a change.
     if draft.has(names::SPEC_VERSION) {
         draft.change_in_data();
-        return draft.finish(context).map(Some);
+        return draft.finish(arrival, limits).map(Some);
     }
     // What is wrapped counts only where the members around it are no record themselves.
     let wrapped = draft.wrapped();
     if draft.database_record() {
-        return draft.finish(context).map(Some);
+        return draft.finish(arrival, limits).map(Some);
     }
+    // Connect's wrapper is `schema` and `payload` alone. Where there is more, only a database's
+    // record inside tells that it is one.
     let (record, is_connect) = match wrapped {
-        None => return draft.finish(context).map(Some),
+        None => return draft.finish(arrival, limits).map(Some),
         Some(ConnectRecord::Tombstone) => return Ok(None),
         Some(ConnectRecord::Record(record)) => (record, true),
         Some(ConnectRecord::Perhaps(record)) => (record, false),
@@ -121,11 +129,11 @@ pub(crate) fn read<'a>(
             let mut draft = EventDraft::new(raw, &parts.top, &parts.data, inside.cells, columns);
             draft.content = content;
             draft.has_lone_surrogate = parts.has_lone_surrogate;
-            return draft.finish(context).map(Some);
+            return draft.finish(arrival, limits).map(Some);
         }
         inside.other_record();
     }
-    inside.finish(context).map(Some)
+    inside.finish(arrival, limits).map(Some)
 }
 
 #[inline]
@@ -263,7 +271,8 @@ impl<'m, 'a> EventDraft<'m, 'a> {
 
     fn finish(
         mut self,
-        (arrival, limits): (&RequestContext, &EventLimits),
+        arrival: &RequestContext,
+        limits: &EventLimits,
     ) -> Result<EventRow<'a>, EventFault> {
         let is_cloud_event = self.has(names::SPEC_VERSION);
         if is_cloud_event {
@@ -271,12 +280,12 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         } else if self.value(names::TYPE).is_none() && self.change.event_type.is_none() {
             self.change_without_type();
         }
+        // Each of these takes its member out of `present`, so that the columns below do not see it.
         let event_type = self.event_type()?;
         let ts_us = self.ts(arrival, limits)?;
         let namespace = self.namespace()?;
         let id = self.id()?;
         self.extras(&event_type);
-        // Everything taken one by one above is no longer among the columns.
         for column in self.present.below(COLUMNS) {
             self.column(column);
         }
@@ -292,6 +301,7 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         if !self.data.is_empty() {
             self.described_in_data(&event_type);
         }
+        // The type tells the operation only where no member did.
         if !self.is_filled(names::OP)
             && let Some(op) = change::op_of_type(&event_type)
         {
@@ -299,12 +309,14 @@ impl<'m, 'a> EventDraft<'m, 'a> {
         }
         let is_trace = redact::is_trace_type(&event_type);
         self.put(names::TYPE, CellValue::Text(event_type));
+        // What the columns do not hold in full is kept as it came.
         if self.is_lossy && !self.is_filled(names::PAYLOAD) {
             self.put(names::PAYLOAD, CellValue::Text(Cow::Borrowed(self.raw)));
         }
         if self.has_lone_surrogate {
             self.escape_lone_surrogates();
         }
+        // Content and source go into the comparison with what has the same id.
         let has_batch_id = self.is_filled(names::BATCH_ID);
         let cloud_source = is_cloud_event.then(|| self.text(names::SOURCE).unwrap_or_default());
         let content = self.change.content.unwrap_or(self.content);
@@ -476,23 +488,6 @@ impl<'m, 'a> EventDraft<'m, 'a> {
     fn name_of(&self, slot: usize) -> String {
         let name = self.member(slot).and_then(|member| member.name.text());
         format!("`{}`", name.unwrap_or(Cow::Borrowed("ts_ms")))
-    }
-}
-
-/// The value of the member with this name; null is none.
-fn find<'a>(members: &[JsonMember<'a>], name: &str) -> Option<JsonValue<'a>> {
-    members
-        .iter()
-        .rfind(|member| member.name.raw.get(1..member.name.raw.len() - 1) == Some(name))
-        .map(|member| member.value)
-        .filter(|value| value.kind != JsonKind::Null)
-}
-
-/// The start of a text, for a message.
-fn excerpt(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(60) {
-        Some((at, _)) => format!("{}…", &text[..at]).into(),
-        None => text.into(),
     }
 }
 

@@ -49,10 +49,10 @@ fn of_path(path: &str) -> Option<&'static str> {
     })
 }
 
-/// What an object needs to have to keep its own type.
+/// What an object has that is no single call without a type: its own type, or calls.
 #[derive(Deserialize)]
 struct TypedCall {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", alias = "batch", alias = "events")]
     _own: IgnoredAny,
 }
 
@@ -60,7 +60,10 @@ struct TypedCall {
 /// type, too.
 pub(super) fn with_type(body: Bytes, kind: &str) -> Bytes {
     let Some(start) = body.iter().position(|byte| !byte.is_ascii_whitespace()) else { return body };
-    let is_untyped = serde_json::from_slice::<TypedCall>(&body).is_err_and(|cause| cause.is_data());
+    let is_whole = serde_json::from_slice::<IgnoredAny>(&body).is_ok();
+    let found = serde_json::from_slice::<TypedCall>(&body);
+    let lacks_it = |cause: serde_json::Error| cause.to_string().starts_with("missing field");
+    let is_untyped = is_whole && found.is_err_and(lacks_it);
     if body[start] != b'{' || !is_untyped {
         return body;
     }
@@ -82,9 +85,17 @@ mod tests {
         };
         check(r#" { "event": "a"}"#, r#"{"type":"track","event": "a"}"#);
         check("{ }", r#"{"type":"track"}"#);
-        for own in
-            [r#"{"event":"a","type":"page"}"#, r#"{"type":null}"#, "[{}]", "{broken", "", "1"]
-        {
+        for own in [
+            r#"{"event":"a","type":"page"}"#,
+            r#"{"type":null}"#,
+            r#"{"batch":[{"type":"track"}]}"#,
+            r#"{"events":[],"type":"page"}"#,
+            "{\"event\":\"a\"}\n{\"event\":\"b\"}",
+            "[{}]",
+            "{broken",
+            "",
+            "1",
+        ] {
             check(own, own);
         }
     }

@@ -49,7 +49,7 @@ impl Rig {
 
     /// Whether the server is not ready because of this file.
     fn names(&self, file: &Path) -> bool {
-        let told = self.owner.obstacles_told();
+        let told = self.owner.obstacle_texts();
         told.iter().any(|text| text.contains(&format!("{}` of", file.display())))
     }
 }
@@ -73,14 +73,14 @@ async fn files_that_are_still_missing_after_the_store_failed_are_told_again() {
     let folder_aside = set_aside(folder);
     std::os::unix::fs::symlink(folder, folder).unwrap();
     watch.tick().await.unwrap_err();
-    assert!(rig.owner.obstacles_told().is_empty());
+    assert!(rig.owner.obstacle_texts().is_empty());
     fs::remove_file(folder).unwrap();
     fs::rename(folder_aside, folder).unwrap();
     assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
     assert!(rig.names(file));
     fs::rename(aside, file).unwrap();
     assert_eq!(watch.tick().await.unwrap(), Progress::Done);
-    assert!(rig.owner.obstacles_told().is_empty());
+    assert!(rig.owner.obstacle_texts().is_empty());
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_tick_goes_on_where_the_one_before_ended() {
     let aside: Vec<PathBuf> = rig.files[..4].iter().map(|file| set_aside(file)).collect();
     let mut watch = rig.watch();
     assert_eq!(watch.tick().await.unwrap(), Progress::More);
-    assert!(!rig.owner.obstacles_told().is_empty(), "it is not ready yet");
+    assert!(!rig.owner.obstacle_texts().is_empty(), "it is not ready yet");
     assert_eq!(watch.tick().await.unwrap(), Progress::More);
     assert_eq!(watch.tick().await.unwrap(), Progress::Idle);
     let named = |rig: &Rig| rig.files.iter().map(|file| rig.names(file)).collect::<Vec<_>>();
@@ -105,7 +105,7 @@ async fn a_tick_goes_on_where_the_one_before_ended() {
     rig.catalog.tables().drop(&gone, false).await.unwrap();
     set_aside(&rig.files[2]);
     assert_eq!(watch.tick().await.unwrap(), Progress::Done);
-    assert!(rig.owner.obstacles_told().is_empty());
+    assert!(rig.owner.obstacle_texts().is_empty());
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn files_of_one_namespace_of_many_keep_the_server_from_nothing() {
     let rig = Rig::new(&["a.t", "a.u", "b.t", "c.t"]).await;
     let round = async |watch: &mut MetadataWatch| {
         while watch.tick().await.unwrap() == Progress::More {}
-        rig.owner.obstacles_told().len()
+        rig.owner.obstacle_texts().len()
     };
     let aside: Vec<PathBuf> = rig.files.iter().map(|file| set_aside(file)).collect();
     let put_back = |at: usize| fs::rename(&aside[at], &rig.files[at]).unwrap();

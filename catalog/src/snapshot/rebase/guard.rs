@@ -87,6 +87,7 @@ pub(super) fn keeps(base: &TableMetadata, late: &Snapshot, head: Option<i64>) ->
         return true;
     }
     let summary = late.summary();
+    // Java's library checks a delete by itself before it tries again.
     if summary.operation != Operation::Append && summary.additional_properties.contains_key(JAVA) {
         return true;
     }
@@ -94,6 +95,7 @@ pub(super) fn keeps(base: &TableMetadata, late: &Snapshot, head: Option<i64>) ->
     if own.is_empty() {
         return false;
     }
+    // From the head back to what the client read: all that came in between.
     ancestors::ids(base, head)
         .take_while(|id| Some(*id) != late.parent_snapshot_id())
         .filter_map(|id| base.snapshot_by_id(id))

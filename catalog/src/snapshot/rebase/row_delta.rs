@@ -37,6 +37,7 @@ pub(super) async fn check(
     if deletes.is_empty() {
         return Ok(());
     }
+    // 1. What the deletes are about: each has to name its one data file.
     let mut about = HashSet::new();
     for delete in deletes {
         let path = delete.about.as_deref().ok_or_else(|| {
@@ -54,6 +55,8 @@ pub(super) async fn check(
     let since = parent.sequence_number();
     let own = &storage.normalize(base.location())?;
     let read = |manifests| live_entries(storage, own, manifests);
+    // 2. Deletes that came since: in manifests that the base does not list, with a younger number than
+    // the base. Entries that were carried over have their old one.
     let delete_files = read(missing_from(&now, &before, ManifestContentType::Deletes));
     for (entry, manifest) in delete_files.await? {
         if entry.number.unwrap_or(manifest.sequence_number) <= since {
@@ -73,6 +76,8 @@ pub(super) async fn check(
             }
         }
     }
+    // 3. Files that went since: in manifests of the base that are listed no more, unless a new one has
+    // them.
     let gone = read(missing_from(&before, &now, ManifestContentType::Data)).await?;
     let mut lost: HashSet<&str> = gone.iter().map(|(entry, _)| entry.path.as_str()).collect();
     lost.retain(|path| about.contains(*path));

@@ -80,8 +80,7 @@ impl DecodePass<'_> {
         raw: &'a str,
         sink: &mut EventBuffers<'a>,
     ) -> Result<Option<EventRow<'a>>, EventFault> {
-        let context = (self.arrival, self.limits);
-        normalize::read(raw, &sink.parts, context, &mut sink.cells)
+        normalize::read(raw, &sink.parts, self.arrival, self.limits, &mut sink.cells)
     }
 
     #[inline]

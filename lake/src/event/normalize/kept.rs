@@ -30,15 +30,16 @@ impl<'a> EventDraft<'_, 'a> {
     pub(super) fn kept(
         mut self,
         text: Cow<'a, str>,
-        context: (&RequestContext, &EventLimits),
+        arrival: &RequestContext,
+        limits: &EventLimits,
     ) -> Result<EventRow<'a>, EventFault> {
-        let content = content_of(&text, context);
+        let content = content_of(&text, arrival, limits);
         // As the rows of a table are known that are read again.
         let source = || self.value(names::SOURCE)?.text().map(Cow::into_owned);
         let cloud_source = is_cloud_event(&text).then(|| source().unwrap_or_default());
         let is_delivery = self.is_delivery();
         self.put(names::PAYLOAD, CellValue::Text(text));
-        let row = self.finish(context)?;
+        let row = self.finish(arrival, limits)?;
         let content = match &row.id {
             Some(id) if is_delivery => webhook::content(id),
             _ => content,
@@ -48,14 +49,14 @@ impl<'a> EventDraft<'_, 'a> {
 }
 
 /// What the text says, as a number.
-fn content_of(text: &str, (arrival, limits): (&RequestContext, &EventLimits)) -> u64 {
+fn content_of(text: &str, arrival: &RequestContext, limits: &EventLimits) -> u64 {
     let mut parts = EventParts::default();
     if JsonScanner::new(text).object(json::NESTING_MAX, &mut parts).is_err() {
         return xxh3_64(text.as_bytes()).max(1);
     }
     // It was let in when it came.
     let limits = EventLimits { ts_past_us: None, ..limits.clone() };
-    match read(text, &parts, (arrival, &limits), &mut Vec::new()) {
+    match read(text, &parts, arrival, &limits, &mut Vec::new()) {
         Ok(Some(row)) => row.content,
         _ => content(&parts.top),
     }
