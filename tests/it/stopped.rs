@@ -10,6 +10,7 @@ use icecore::server::Server;
 use icecore_lake::clock::Clock;
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     error::Error,
     fs, iter,
     path::{Path, PathBuf},
@@ -124,6 +125,74 @@ async fn doctor_finds_what_a_start_would_find() {
     check(|folder| remove(folder, &["warehouse", "ids"]), Some(lacks)).await;
     let empty = |folder: &Path| fs::write(folder.join("wal/identity"), "").unwrap();
     check(empty, Some("wal/identity` is damaged")).await;
+}
+
+/// The newest metadata file of each table, called as the metastore calls it.
+fn newest_metadata(folder: &Path) -> Vec<String> {
+    let mut newest = BTreeMap::new();
+    // In the order of their names, which begin with a number of five digits.
+    for (path, _) in files(&folder.join("warehouse")) {
+        let text = path.to_str().unwrap();
+        if text.ends_with(".metadata.json") {
+            newest.insert(path.parent().unwrap().to_owned(), format!("file://{text}"));
+        }
+    }
+    newest.into_values().collect()
+}
+
+/// Puts the metastore in place as another folder has it, or removes it.
+fn put_metastore(folder: &Path, from: Option<&Path>) {
+    for name in ["icecore.db", "icecore.db-wal", "icecore.db-shm"] {
+        let path = folder.join(name);
+        if path.exists() {
+            fs::remove_file(&path).unwrap();
+        }
+        if let Some(from) = from.map(|from| from.join(name)).filter(|from| from.exists()) {
+            fs::copy(from, path).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metastore_that_is_gone_or_too_old_names_the_newest_metadata_files() {
+    const NEWER: &str = "metadata files that it does not know, or newer ones than it knows: ";
+    for (is_older, is_noted, part) in [
+        (true, true, "is older than the data"),
+        (false, true, "is not the one that this server used"),
+        (false, false, "is new and has no tables"),
+    ] {
+        let folder = house().await;
+        let older = tempfile::tempdir().unwrap();
+        copy(folder.path(), older.path());
+        let first = newest_metadata(folder.path());
+        let server = TestServer::start_in(folder, &[]).await;
+        server.commit("shop.example").await;
+        let folder = server.stop().await;
+        let newest = newest_metadata(folder.path());
+        assert_eq!((first.len(), newest.len()), (1, 1), "{first:?} {newest:?}");
+        assert_ne!(first, newest);
+
+        put_metastore(folder.path(), is_older.then(|| older.path()));
+        if !is_noted {
+            remove(folder.path(), &["marks"]);
+        }
+        let found = doctor(&folder);
+        let told = start(&folder).await.unwrap_or_default();
+        for told in [found.join("\n"), told] {
+            assert!(told.contains(part), "`{part}` in: {told}");
+            assert!(told.contains(&format!("{NEWER}{}", newest[0])), "{part}: {told}");
+            assert!(!told.contains(&first[0]), "{part}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_metastore_is_right_no_metadata_files_are_named() {
+    let folder = house().await;
+    remove(folder.path(), &["wal"]);
+    for told in [doctor(&folder).join("\n"), start(&folder).await.unwrap()] {
+        assert!(told.contains("seq 11..20") && !told.contains(".metadata.json"), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
