@@ -117,9 +117,11 @@ def free_port() -> int:
 
 
 class SeaweedFS:
-    """An S3 store with one bucket, and a role that may be assumed and opens all of it."""
+    """An S3 store with one bucket, keys of its administrator, of a writer and of a reader, and a role that may be assumed and opens all of it."""
 
     KEY, SECRET, BUCKET, REGION = "lakekey", "lakesecret", "lake", "us-east-1"
+    WRITER_KEY, WRITER_SECRET = "writerkey", "writersecret"
+    READER_KEY, READER_SECRET = "readerkey", "readersecret"
     ROLE = "arn:aws:iam::role/tables"
 
     def __init__(self, folder: Path):
@@ -130,9 +132,7 @@ class SeaweedFS:
     def start(self) -> "SeaweedFS":
         """Starts it; again at the address that it had."""
         (self.folder / "volumes").mkdir(parents=True, exist_ok=True)
-        identity = {"name": "lake", "credentials": [{"accessKey": self.KEY, "secretKey": self.SECRET}],
-                    "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-        (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (self.folder / "s3.json").write_text(json.dumps({"identities": self.identities()}))
         (self.folder / "roles.json").write_text(json.dumps(self.roles()))
         # Each service also listens for gRPC on its port + 10000. Below 32768 no connection takes one of them meanwhile.
         if not self.endpoint:
@@ -152,6 +152,16 @@ class SeaweedFS:
                 raise RuntimeError(f"SeaweedFS did not start:\n{self.log_path.read_text()[-3000:]}")
             time.sleep(0.1)
         return self
+
+    def identities(self) -> list[dict]:
+        """Who has keys, and what they may do."""
+
+        def identity(name, key, secret, *actions) -> dict:
+            return {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+
+        return [identity("lake", self.KEY, self.SECRET, "Admin", "Read", "Write", "List", "Tagging"),
+                identity("writer", self.WRITER_KEY, self.WRITER_SECRET, "Read", "Write", "List", "Tagging"),
+                identity("reader", self.READER_KEY, self.READER_SECRET, "Read", "List")]
 
     def roles(self) -> dict:
         """The store's token service and its one role."""
