@@ -27,7 +27,8 @@ const NAMESPACE: &str = "shop.example";
 /// Events that the server acknowledged, `seq` 1 to 30, ten at a time.
 const ALL: u32 = 30;
 
-/// What is to happen: the state, the store, what became of it, and the outcome.
+/// What is to happen: the state, the store (or two of them, with a `+`), what became of it, and the
+/// outcome.
 ///
 /// `whole`: ready, and every event is there once, whatever is sent again.
 /// `missing F..L`: not ready until these rows are given up, and then they are taken again.
@@ -49,6 +50,7 @@ const CELLS: &str = "
     committed   ids       deleted   whole
     committed   ids       cut       fails move the file away and start again
     committed   ids       other     whole
+    committed   wal+ids   older     whole
     committed   warehouse older     waits the warehouse lacks files that the metastore references
     committed   warehouse deleted   waits the warehouse lacks files that the metastore references
     committed   warehouse cut       waits is damaged
@@ -65,6 +67,7 @@ const CELLS: &str = "
     half        ids       deleted   whole
     half        ids       cut       fails move the file away and start again
     half        ids       other     whole
+    half        wal+ids   older     missing 21..30
     half        warehouse older     waits the warehouse lacks files that the metastore references
     half        warehouse deleted   waits the warehouse lacks files that the metastore references
     half        warehouse cut       waits is damaged
@@ -81,6 +84,7 @@ const CELLS: &str = "
     uncommitted ids       deleted   whole
     uncommitted ids       cut       fails move the file away and start again
     uncommitted ids       other     whole
+    uncommitted wal+ids   older     missing 11..30
     uncommitted warehouse older     whole
     uncommitted warehouse deleted   waits the warehouse lacks files that the metastore references
     uncommitted warehouse cut       waits is damaged
@@ -97,6 +101,7 @@ const CELLS_POSTGRES: &str = "
     committed   wal       older     whole
     committed   wal       deleted   waits events are taken by the server with log
     committed   wal       other     waits events are taken by the server with log
+    committed   wal+ids   older     whole
     committed   warehouse older     waits the warehouse lacks files that the metastore references
     half        db        older     accepts is older than the data
     half        db        deleted   missing 1..10
@@ -104,12 +109,14 @@ const CELLS_POSTGRES: &str = "
     half        wal       older     missing 21..30
     half        wal       deleted   waits events are taken by the server with log
     half        wal       other     waits events are taken by the server with log
+    half        wal+ids   older     missing 21..30
     uncommitted db        older     whole
     uncommitted db        deleted   accepts is not the one that this server used
     uncommitted db        other     fails is not the one that this server used
     uncommitted wal       older     missing 11..30
     uncommitted wal       deleted   waits events are taken by the server with log
     uncommitted wal       other     waits events are taken by the server with log
+    uncommitted wal+ids   older     missing 11..30
 ";
 
 /// A server's folder at a state, as it was ten events after its first, and another server's.
@@ -283,7 +290,14 @@ impl Case {
         config(&self.folder, &metastore)
     }
 
-    /// Puts a store in place as another server or another time has it.
+    /// Puts each of these stores in place as another server or another time has it.
+    async fn put_all(&self, from: &str, stores: &str) {
+        for store in stores.split('+') {
+            self.put(from, store).await;
+        }
+    }
+
+    /// The same for one store.
     async fn put(&self, from: &str, store: &str) {
         if let (Some(databases), "db") = (&self.databases, store) {
             return databases.copy(from, "folder").await;
@@ -301,7 +315,7 @@ impl Case {
             self.put("saved", store).await;
         }
         match (how, &self.databases) {
-            ("older" | "other", _) => self.put(how, store).await,
+            ("older" | "other", _) => self.put_all(how, store).await,
             ("deleted", Some(databases)) if store == "db" => databases.make("folder").await,
             ("deleted", _) => remove(self.folder.path(), store),
             _ => cut(self.folder.path(), store),
@@ -359,7 +373,7 @@ impl Case {
             again.server.stop().await;
         }
         // Nothing was done that keeps the right store from being put back.
-        self.put("saved", store).await;
+        self.put_all("saved", store).await;
         self.is_whole(cell).await;
     }
 
@@ -493,7 +507,7 @@ impl Running {
 /// The cells of one state.
 async fn check(state: &str) {
     let case = Case::new(state, None).await;
-    assert_eq!(check_all(&case, state, CELLS).await, 16);
+    assert_eq!(check_all(&case, state, CELLS).await, 17);
 }
 
 async fn check_postgres(state: &str) {
