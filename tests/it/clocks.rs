@@ -1,9 +1,14 @@
 //! The machine's clock is wrong for a moment, or at a start: nothing is dated by it, and no id is
 //! forgotten.
 
-use crate::harness::{TestServer, events};
-use icecore_lake::clock::Clock;
+use crate::{
+    harness::{TestServer, config, events},
+    restores::copy,
+};
+use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Value, json};
+use std::{fs, sync::Arc};
+use tempfile::TempDir;
 
 const NOW_MS: i64 = 1_790_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -116,4 +121,94 @@ async fn after_a_start_with_a_clock_that_was_ahead_a_time_is_refused_until_it_is
     assert_eq!(asked(NOW_MS + 1).await.1["rows"], json!([[10, 10]]));
     assert_eq!(server.rows("shop.example", COUNT).await, json!([[30, 30]]));
     server.stop().await;
+}
+
+/// When the process ends: once events are acknowledged, or while they are committed.
+const MOMENTS: [Option<&str>; 5] = [
+    None,
+    Some("flush.after_data_file"),
+    Some("flush.before_commit"),
+    Some("flush.lost_answer"),
+    Some("flush.after_commit"),
+];
+
+/// A server whose clock jumps, and that takes events then: its folder, and what `kill -9` at that
+/// moment leaves there.
+async fn killed(by_ms: i64, moment: Option<&'static str>) -> (TempDir, TempDir) {
+    let clock = Clock::manual(NOW_MS);
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &[], clock.clone()).await;
+    duplicates(&server, 0..100).await;
+    server.commit("shop.example").await;
+    let folder = server.stop().await;
+    let mut config = config(&folder, &[]);
+    let meeting = moment.map(|point| {
+        let (faults, meeting) = Failpoints::meeting(point);
+        config.faults = faults;
+        meeting
+    });
+    let server = TestServer::start_with(folder, &config, clock.clone()).await;
+    clock.jump_ms(by_ms);
+    for n in 0..3 {
+        assert_eq!(duplicates(&server, 100 + 10 * n..110 + 10 * n).await, 0);
+        clock.advance_ms(1000);
+    }
+    let left = tempfile::tempdir().unwrap();
+    let Some(meeting) = meeting else {
+        copy(server.folder.path(), left.path());
+        return (server.stop().await, left);
+    };
+    let meet = async || {
+        let meeting = Arc::clone(&meeting);
+        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+    };
+    let kill = async {
+        meet().await;
+        copy(server.folder.path(), left.path());
+        meet().await;
+    };
+    tokio::join!(server.commit("shop.example"), kill);
+    (server.stop().await, left)
+}
+
+/// Makes a folder what it was, at its place: elsewhere it would be a copy, which does not start.
+fn put_back(folder: &TempDir, left: &TempDir) {
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+    copy(left.path(), folder.path());
+}
+
+/// A start with that clock has every event once, whatever is sent again, and dates none by a jump.
+async fn has_all(folder: TempDir, at_ms: i64, case: &str) -> TempDir {
+    let server = TestServer::start_at(folder, &[], Clock::manual(at_ms)).await;
+    let count = "SELECT count(*), count(DISTINCT id), count(DISTINCT seq) FROM events";
+    for _ in 0..2 {
+        assert_eq!(duplicates(&server, 0..130).await, 130, "{case}");
+        assert_eq!(server.rows("shop.example", count).await, json!([[130, 130, 130]]), "{case}");
+        server.commit("shop.example").await;
+    }
+    let elsewhen = "SELECT count(*) FROM events WHERE ingested_at NOT BETWEEN \
+                    TIMESTAMP '2026-09-21T00:00:00Z' AND TIMESTAMP '2026-09-22T00:00:00Z'";
+    assert_eq!(server.rows("shop.example", elsewhen).await, json!([[0]]), "{case}");
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_after_its_clock_jumped_loses_and_repeats_nothing() {
+    for by_ms in [400 * DAY_MS, -8 * DAY_MS] {
+        for moment in MOMENTS {
+            let (folder, left) = killed(by_ms, moment).await;
+            put_back(&folder, &left);
+            let case = format!("{by_ms} ms, killed at {moment:?}, right again at the start");
+            let folder = has_all(folder, NOW_MS + 60_000, &case).await;
+            put_back(&folder, &left);
+            let case = format!("{by_ms} ms, killed at {moment:?}, still wrong at the start");
+            let folder = has_all(folder, NOW_MS + by_ms + 60_000, &case).await;
+            has_all(folder, NOW_MS + 120_000, &case).await;
+        }
+    }
 }

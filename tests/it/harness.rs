@@ -39,7 +39,13 @@ impl TestServer {
     }
 
     pub(crate) async fn start_at(folder: TempDir, settings: &[(&str, &str)], clock: Clock) -> Self {
-        let server = Server::start(&config(&folder, settings), clock).await.unwrap();
+        let config = config(&folder, settings);
+        Self::start_with(folder, &config, clock).await
+    }
+
+    /// Starts one with what `config` gives for its folder, changed as a test likes.
+    pub(crate) async fn start_with(folder: TempDir, config: &Config, clock: Clock) -> Self {
+        let server = Server::start(config, clock).await.unwrap();
         let url = format!("http://{}", server.address());
         Self { folder, url, http: Client::new(), server }
     }
