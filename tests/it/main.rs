@@ -29,6 +29,7 @@ mod hostile_http;
 mod hostile_sql;
 mod jobs;
 mod lost_ids;
+mod many_partitions;
 mod messages;
 mod moved;
 mod namespaces;
