@@ -53,6 +53,7 @@ const QUESTIONS: [(&str, &str); 3] = [
 pub async fn run(config: &Config, quickstart: &QuickstartCommand) -> Result<(), CliError> {
     let clock = Clock::system();
     let mut stop = serve::StopSignal::watch()?;
+    serve::raise_open_files(config);
     let server = Server::start(config, clock.clone()).await?;
     let url = format!("http://{}", server.address());
     let served = async {

@@ -1,9 +1,12 @@
 //! One client takes every connection that it may have and sends half a request on each: others are
 //! answered all the same.
 
-use crate::harness::{TestServer, events};
+use crate::{
+    harness::{TestServer, events},
+    process::{Process, open_files_max},
+};
 use serde_json::json;
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -16,16 +19,6 @@ const HALF_SENT: usize = 1024;
 const DESCRIPTORS_MIN: u64 = 4096;
 /// Longest an answer may take. A body of which nothing comes any more has ten seconds.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// The most descriptors that this process may have.
-fn descriptors_max() -> u64 {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    match line.split_whitespace().nth(3).unwrap() {
-        "unlimited" => u64::MAX,
-        most => most.parse().unwrap(),
-    }
-}
 
 /// A connection from that address of this machine.
 async fn connect(server: &TestServer, from: [u8; 4]) -> TcpStream {
@@ -79,10 +72,10 @@ async fn check(half: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_with_half_a_request_on_each_of_1024_connections_keeps_no_other_one_out() {
-    let most = descriptors_max();
+    let most = rlimit::increase_nofile_limit(DESCRIPTORS_MIN).unwrap();
     assert!(
         DESCRIPTORS_MIN <= most,
-        "{most} open files are too few: `ulimit -n {DESCRIPTORS_MIN}`"
+        "{most} open files are too few: `ulimit -Hn {DESCRIPTORS_MIN}`"
     );
     // In the head, which makes room for the next after a second; in the body, which has ten.
     for half in [
@@ -91,4 +84,25 @@ async fn a_client_with_half_a_request_on_each_of_1024_connections_keeps_no_other
     ] {
         check(half).await;
     }
+}
+
+/// Shells and service managers start a process with few files, and let it raise their number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_has_as_many_files_as_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("data_dir", folder.path().display().to_string())];
+    let server = Process::start_after("ulimit -Sn 256", &settings).await;
+    let (_, hard) = open_files_max("self");
+    assert_eq!(server.open_files_max(), hard);
+    let to = server.url.strip_prefix("http://").unwrap();
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(TcpStream::connect(to).await.unwrap());
+    }
+    let body = events(0..10).to_string();
+    let sent = reqwest::Client::new()
+        .post(format!("{}/ingest?ack=committed", server.url))
+        .header("content-type", "application/json")
+        .body(body);
+    assert_eq!(sent.send().await.unwrap().status(), 200);
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fs,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, ChildStderr, Command, Output, Stdio},
@@ -23,17 +24,29 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a server on a free port and waits until it listens.
     pub(crate) async fn start(settings: &[(&str, String)]) -> Self {
-        let mut arguments = vec!["serve".to_owned()];
-        let more = [("listen", "127.0.0.1:0".to_owned()), ("wal.disk_free_min", "0".to_owned())];
-        arguments.extend(flags(&[settings, &more].concat()));
-        let (child, url) = spawn(&arguments).await;
+        let arguments = serve(settings);
+        let (child, url) = spawn(command(), &arguments).await;
         Self { url, arguments, child }
+    }
+
+    /// As [`Process::start`], by a shell that runs `before` first.
+    pub(crate) async fn start_after(before: &str, settings: &[(&str, String)]) -> Self {
+        let arguments = serve(settings);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{before} && exec \"$0\" \"$@\"")]).arg(binary());
+        let (child, url) = spawn(plain(shell), &arguments).await;
+        Self { url, arguments, child }
+    }
+
+    /// The most files that it may have open now.
+    pub(crate) fn open_files_max(&self) -> u64 {
+        open_files_max(&self.child.id().to_string()).0
     }
 
     /// `kill -9`, and a new process with the same settings.
     pub(crate) async fn kill_and_restart(&mut self) {
         self.kill();
-        (self.child, self.url) = spawn(&self.arguments).await;
+        (self.child, self.url) = spawn(command(), &self.arguments).await;
     }
 
     /// SIGTERM; whether it then ends well within `patience`.
@@ -54,7 +67,7 @@ impl Process {
 
     /// The CPU time that it has taken so far.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         // What follows the name, which may have spaces: user and system time in hundredths.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
@@ -80,6 +93,22 @@ fn binary() -> PathBuf {
     std::env::var_os("ICECORE_BIN").map_or_else(built, PathBuf::from)
 }
 
+/// What starts a server.
+fn serve(settings: &[(&str, String)]) -> Vec<String> {
+    let more = [("listen", "127.0.0.1:0".to_owned()), ("wal.disk_free_min", "0".to_owned())];
+    let settings = flags(&[settings, &more].concat());
+    std::iter::once("serve".to_owned()).chain(settings).collect()
+}
+
+/// The most files that a process may have open, and the most that it may let itself have.
+pub(crate) fn open_files_max(process: &str) -> (u64, u64) {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    // An unlimited one is no number.
+    let mut most = line.split_whitespace().skip(3).map(|word| word.parse().unwrap_or(u64::MAX));
+    (most.next().unwrap(), most.next().unwrap())
+}
+
 /// Settings as a command line has them.
 fn flags(settings: &[(&str, String)]) -> Vec<String> {
     let pairs =
@@ -89,7 +118,10 @@ fn flags(settings: &[(&str, String)]) -> Vec<String> {
 
 /// The binary, without what the environment of the tests would set.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(binary());
+    plain(Command::new(binary()))
+}
+
+fn plain(mut command: Command) -> Command {
     // It takes every such variable for a setting.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ICECORE_") {
@@ -113,8 +145,7 @@ pub(crate) fn run(arguments: &[&str], settings: &[(&str, String)], input: &[u8])
     output
 }
 
-async fn spawn(arguments: &[String]) -> (Child, String) {
-    let mut command = command();
+async fn spawn(mut command: Command, arguments: &[String]) -> (Child, String) {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let log = child.stderr.take().unwrap();
