@@ -12,6 +12,7 @@ pub mod file_columns;
 pub mod known_ids;
 #[cfg(test)]
 pub(crate) mod lake;
+mod layout;
 pub mod moved_deletes;
 mod pages;
 pub mod partition;

@@ -7,8 +7,7 @@ mod block;
 mod datum;
 
 use crate::event::{
-    EventLimits,
-    decode::BodyError,
+    BodyError, EventLimits,
     json::{JsonKind, one_value},
 };
 use apache_avro::{

@@ -10,7 +10,8 @@ pub(in crate::event) mod take;
 mod values;
 
 use crate::event::{
-    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, SourceBytes, avro,
+    BodyError, BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, SourceBytes,
+    avro,
     build::NamespaceBuilders,
     cloud,
     json::{EventParts, JsonError, JsonKind, JsonScanner, NESTING_MAX},
@@ -26,22 +27,6 @@ use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
 use std::{collections::HashMap, sync::Arc};
 use take::EventText;
-
-/// A body that cannot be taken apart into events; nothing of it is accepted.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct BodyError {
-    /// What is wrong.
-    pub code: ErrorCode,
-    /// What is wrong, where, and what to change.
-    pub reason: String,
-}
-
-impl BodyError {
-    pub(crate) fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
-    }
-}
 
 /// Decodes a whole body, already decompressed, and returns its events and the `batchId` of a body
 /// `{"events":[…],"batchId"}`.
