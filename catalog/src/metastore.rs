@@ -34,7 +34,10 @@ mod transaction;
 mod trash;
 mod views;
 
-pub use crate::{commit::SnapshotRow, names::Levels};
+pub use crate::{
+    commit::SnapshotRow,
+    names::{Levels, ObjectKey},
+};
 pub use changes::{CHANGES_BYTES_MAX, ChangeSet};
 pub use group_commit::{CommitPart, PointerSwap, SwapOutcome};
 pub use namespaces::{NamespaceMarks, Properties};
@@ -43,7 +46,7 @@ pub use obsolete::ObsoleteFile;
 pub use origin::{ANONYMOUS, ChangeOrigin, RecordedAnswer, RequestKey};
 pub use outbox::{ChangeEvent, ChangeFeed, FeedRetention};
 pub use reports::MetricsReport;
-pub use requests::AnsweredRequest;
+pub use requests::{AnsweredRequest, AnsweredTable};
 pub use tables::{TableRow, Watermark};
 pub use trash::{DropTerms, TrashRow};
 

@@ -206,7 +206,9 @@ async fn faulty(metastore: &Metastore, fault: CommitFault) {
     let location = metastore.table(&levels, "t").await.unwrap().unwrap().metadata_location;
     assert_eq!(location == "m2", happened);
     lose();
-    is_as_expected(metastore.rename_table((&levels, "t"), (&levels, "v")).await);
+    is_as_expected(
+        metastore.rename_table(ObjectKey::new(&levels, "t"), ObjectKey::new(&levels, "v")).await,
+    );
     assert_eq!(metastore.table(&levels, "v").await.unwrap().is_some(), happened);
     lose();
     let name = if happened { "v" } else { "t" };
