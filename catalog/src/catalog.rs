@@ -45,7 +45,7 @@ use crate::{
     columns, commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
-    metastore::{ChangeOrigin, Metastore, RequestKey},
+    metastore::{self, ChangeOrigin, Metastore, RequestKey},
     retention,
     storage::Storage,
 };
@@ -150,7 +150,7 @@ impl Default for CatalogOptions {
 
 /// What separates the levels of a namespace in a URL unless something else is announced, and what
 /// is understood always.
-pub const NAMESPACE_SEPARATOR: &str = "\u{1f}";
+pub const NAMESPACE_SEPARATOR: &str = metastore::SEPARATOR;
 
 /// The catalog. Cheap to clone.
 #[derive(Clone)]

@@ -57,7 +57,7 @@ use sqlx::{Any, Transaction, pool::PoolConnection};
 use std::{path::Path, sync::Arc};
 
 /// Separates the levels of a namespace in its key.
-const SEPARATOR: char = '\u{1f}';
+pub(crate) const SEPARATOR: &str = "\u{1f}";
 
 /// The transactional store, in one database. Cheap to clone.
 ///
@@ -147,7 +147,7 @@ fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
 
 /// A namespace's key.
 fn path(levels: &Levels) -> String {
-    levels.join(SEPARATOR.encode_utf8(&mut [0; 4]))
+    levels.join(SEPARATOR)
 }
 
 /// How many rows a query gives.

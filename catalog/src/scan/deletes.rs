@@ -13,7 +13,7 @@ use iceberg::spec::{
 use std::{collections::HashMap, sync::Arc};
 
 /// The column of a position delete file that names data files; the specification reserves its id.
-const FILE_PATH_ID: i32 = 2_147_483_546;
+pub const FILE_PATH_ID: i32 = 2_147_483_546;
 
 /// Delete files by what they may delete from.
 #[derive(Debug, Default)]
