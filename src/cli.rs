@@ -30,7 +30,10 @@ use crate::{
 use admin::ConfigCommand;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
-use icecore_catalog::{audit::BrokenChain, error::CatalogError};
+use icecore_catalog::{
+    audit::BrokenChain,
+    error::{CatalogError, with_causes},
+};
 use std::{
     io::{ErrorKind, IsTerminal, Write},
     path::PathBuf,
@@ -365,20 +368,4 @@ fn remark(text: &str) {
 /// Writes an error and its causes to stderr.
 fn complain(problem: &dyn std::error::Error) {
     remark(&format!("icecore: {}", with_causes(problem)));
-}
-
-/// An error with what caused it, as one sentence.
-fn with_causes(problem: &dyn std::error::Error) -> String {
-    let mut text = problem.to_string();
-    let mut cause = problem.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        // The errors of databases and of the file system repeat their cause in their own text.
-        if !text.contains(&next_text) {
-            text.push_str(": ");
-            text.push_str(&next_text);
-        }
-        cause = next.source();
-    }
-    text
 }

@@ -175,3 +175,20 @@ impl CatalogError {
         }
     }
 }
+
+/// An error with what caused it, as one sentence.
+#[must_use]
+pub fn with_causes(problem: &dyn std::error::Error) -> String {
+    let mut text = problem.to_string();
+    let mut cause = problem.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        // The errors of databases and of the file system repeat their cause in their own text.
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        cause = next.source();
+    }
+    text
+}
