@@ -159,6 +159,7 @@ async fn whatever_an_operator_does_it_ends_with_its_query() {
     house.check_stops("equal nulls").await;
     let metrics = house.http.get(format!("{}/metrics", house.process.url)).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("\nicecore_queries_waiting 0\n"), "{metrics}");
     assert!(metrics.contains("\nicecore_queries_running 0\n"), "{metrics}");
     assert!(metrics.contains("\nicecore_queries_stuck 0\n"), "{metrics}");
 }

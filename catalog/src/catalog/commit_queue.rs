@@ -82,9 +82,8 @@ impl CommitQueues {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn count(&self, table: &TableIdent) -> usize {
-        self.lock().get(table).map_or(0, VecDeque::len)
+    fn count(&self) -> usize {
+        self.lock().values().map(VecDeque::len).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TableIdent, VecDeque<QueuedCommit>>> {
@@ -109,6 +108,12 @@ impl Drop for QueueGuard<'_> {
 }
 
 impl Catalog {
+    /// How many commits wait for others to the same table.
+    #[must_use]
+    pub fn waiting_commits(&self) -> usize {
+        self.inner.queues.count()
+    }
+
     /// Waits for its turn and until the commit is made or has failed.
     pub(super) async fn enqueue(
         &self,
