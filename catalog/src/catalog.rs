@@ -174,6 +174,7 @@ struct CatalogInner {
     locks: TableLocks,
     options: CatalogOptions,
     seen: manifest_check::CheckedManifests,
+    list_cache: manifest_check::ManifestListCache,
     queues: CommitQueues,
     overgrown: thin::OvergrownTables,
 }
@@ -213,6 +214,7 @@ impl Catalog {
             locks: TableLocks::new(),
             options,
             seen: manifest_check::CheckedManifests::default(),
+            list_cache: MetadataCache::default(),
             queues: CommitQueues::default(),
             overgrown: thin::OvergrownTables::default(),
         };

@@ -88,7 +88,12 @@ impl Catalog {
         let mut sent_again = Vec::new();
         let mut attempts = 0;
         while attempts <= RETRIES && !batch.is_empty() {
-            let base = match self.find(table).await {
+            let known = self.known_base(&batch).filter(|_| attempts == 0);
+            let base = match known {
+                Some(known) => Ok(Some(known)),
+                None => self.find(table).await,
+            };
+            let base = match base {
                 Ok(Some(base)) => base,
                 Ok(None) => {
                     self.commit_without_table(table, batch).await;
@@ -139,6 +144,18 @@ impl Catalog {
         if !sent_again.is_empty() {
             self.inner.queues.put_back(table, sent_again);
         }
+    }
+
+    /// The table as a commit found it while it was examined, if nobody here has changed it since. If
+    /// another process has, the swap fails and it is looked for.
+    fn known_base(&self, batch: &[QueuedCommit]) -> Option<LoadedTable> {
+        let bases = batch.iter().filter_map(|waiting| match &waiting.work {
+            CommitWork::Change(examined) => examined.base.as_ref(),
+            CommitWork::Snapshot(..) => None,
+        });
+        let is_current =
+            |base: &&LoadedTable| self.inner.cache.weight(&base.metadata_location).is_some();
+        bases.rev().find(is_current).cloned()
     }
 
     /// The first commit may make the table; the others wait for what becomes of it.
@@ -291,7 +308,7 @@ impl Catalog {
     async fn rebased(
         &self,
         base: &TableMetadata,
-        ExaminedChange { change, contents }: &ExaminedChange,
+        ExaminedChange { change, contents, .. }: &ExaminedChange,
         held: Result<(), CatalogError>,
     ) -> Result<Option<rebase::RebasedCommit>, CatalogError> {
         let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {

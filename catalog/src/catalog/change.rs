@@ -43,6 +43,8 @@ pub(super) enum ChangeContents {
 pub(super) struct ExaminedChange {
     pub(super) change: TableChange,
     pub(super) contents: ChangeContents,
+    /// The table as it was then, unless it was not looked for.
+    pub(super) base: Option<LoadedTable>,
 }
 
 impl ChangeContents {
@@ -64,9 +66,9 @@ impl Catalog {
     /// `Storage`.
     pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
         self.normalize(&mut change)?;
-        let contents = self.examine(&change).await?;
         let table = change.table.clone();
-        self.enqueue(table, CommitWork::Change(ExaminedChange { change, contents })).await
+        let examined = self.examine(change).await?;
+        self.enqueue(table, CommitWork::Change(examined)).await
     }
 
     /// Applies changes to several tables, all or none.
@@ -84,8 +86,7 @@ impl Catalog {
         }
         let mut examined = Vec::with_capacity(changes.len());
         for change in changes {
-            let contents = self.examine(&change).await?;
-            examined.push(ExaminedChange { change, contents });
+            examined.push(self.examine(change).await?);
         }
         let changes = examined;
         let catalog = self.clone();
@@ -127,14 +128,25 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::commit`].
-    async fn examine(&self, change: &TableChange) -> Result<ChangeContents, CatalogError> {
-        let TableChange { table, requirements, updates, .. } = change;
+    async fn examine(&self, change: TableChange) -> Result<ExaminedChange, CatalogError> {
+        let updates = &change.updates;
         let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
-        if moves || commit::added(updates).next().is_none() {
-            return Ok(ChangeContents::Unread);
-        }
-        let Some(base) = self.find(table).await? else { return Ok(ChangeContents::Unread) };
-        let base = base.metadata.as_ref();
+        let base = match moves || commit::added(updates).next().is_none() {
+            true => None,
+            false => self.find(&change.table).await?,
+        };
+        let contents = match &base {
+            Some(base) => self.contents(&base.metadata, &change).await?,
+            None => ChangeContents::Unread,
+        };
+        Ok(ExaminedChange { change, contents, base })
+    }
+
+    async fn contents(
+        &self,
+        base: &TableMetadata,
+        TableChange { requirements, updates, .. }: &TableChange,
+    ) -> Result<ChangeContents, CatalogError> {
         let held = commit::check_requirements(requirements, Some(base));
         // What is done already, or refused as it is, is told from the table alone.
         let is_settled = commit::is_applied(base, requirements, updates)

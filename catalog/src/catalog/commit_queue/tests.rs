@@ -110,6 +110,20 @@ fn total(table: &LoadedTable) -> &str {
     &table.metadata.current_snapshot().unwrap().summary().additional_properties["total-records"]
 }
 
+#[tokio::test]
+async fn of_an_append_only_what_is_new_is_read() {
+    let House { catalog, .. } = &house().await;
+    create(catalog, "a.t").await;
+    for id in 1..=3 {
+        let table = catalog.tables().load(&ident("a.t")).await.unwrap();
+        let append = client_append(catalog, &table, id, &format!("f{id}")).await;
+        let calls = catalog.storage().calls();
+        catalog.commit(append).await.unwrap();
+        let calls = catalog.storage().calls() - calls;
+        assert_eq!(calls, 3, "its list and its manifest are read, a metadata file is written");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn clients_that_append_to_a_hot_table_never_lose() {
     const CLIENTS: i64 = 10;
