@@ -9,6 +9,7 @@ mod cache;
 mod change;
 mod commit_queue;
 mod create;
+mod examined;
 mod first;
 mod live;
 mod load;

@@ -18,8 +18,8 @@
 
 use super::{
     Catalog, LoadedTable,
-    change::{ChangeContents, ExaminedChange},
-    commit_queue::{CommitWork, QueuedCommit},
+    commit_queue::QueuedCommit,
+    examined::{ChangeContents, CommitWork, ExaminedChange},
     location_rules, managed_table_rules,
     write::{CHANGED_BYTES_MAX, TableWrite, check_length, deposed, encode, lost_every_race},
 };

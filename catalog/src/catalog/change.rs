@@ -3,7 +3,7 @@
 use super::{
     Catalog, LoadedTable, TableChange,
     batch_commit::{TableDraft, is_replay},
-    commit_queue::CommitWork,
+    examined::{ChangeContents, CommitWork, ExaminedChange},
     location_rules,
     write::{TableWrite, is_made, lost_every_race},
 };
@@ -11,11 +11,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::ChangeSet,
-    snapshot::{
-        self, NewSnapshot, ReadManifests,
-        changes::{OnlyAdds, SnapshotChanges},
-        rebase,
-    },
+    snapshot::{self, NewSnapshot, ReadManifests, rebase},
 };
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -26,32 +22,6 @@ use std::collections::HashSet;
 /// How often a commit that does not wait in a queue is built anew after a lost race: one of several
 /// tables, one of a view, a registration over another table.
 pub(super) const COMMIT_RETRIES: u32 = 10;
-
-/// What was found in the files of a change before its turn came.
-#[derive(Clone, Debug)]
-pub(super) enum ChangeContents {
-    /// They were not read.
-    Unread,
-    /// Files to add, and nothing else.
-    OnlyAdds(OnlyAdds),
-    /// More than that.
-    DoesMore,
-}
-
-/// A client's change, and what was found in its files.
-#[derive(Clone, Debug)]
-pub(super) struct ExaminedChange {
-    pub(super) change: TableChange,
-    pub(super) contents: ChangeContents,
-    /// The table as it was then, unless it was not looked for.
-    pub(super) base: Option<LoadedTable>,
-}
-
-impl ChangeContents {
-    fn of(changes: SnapshotChanges) -> Self {
-        changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
-    }
-}
 
 impl Catalog {
     /// Applies a change to one table (or, with `assert-create`, makes it). A change whose snapshot
