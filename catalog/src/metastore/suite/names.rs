@@ -96,7 +96,6 @@ pub(crate) async fn views(store: &Metastore) {
     assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
     let missing = names(NameKind::View, &levels("none"), NamePage::ALL).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
-
     // It moves as a table does.
     assert_eq!(store.commit(&[swap(id(2), 1, "v2")]).await.unwrap(), SwapOutcome::Done);
     assert_eq!(store.commit(&[swap(id(2), 1, "v3")]).await.unwrap(), SwapOutcome::Lost(id(2)));
