@@ -67,7 +67,8 @@ async fn statistics_and_names_of_a_table() {
         listed["refs"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["first", "main", "trial"]);
     assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 200);
-    assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 400);
+    assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 404);
+    assert_eq!(call(&server, "POST", &forward, Some(json!({ "to": "first" }))).await.0, 404);
 
     // The service writes this table: going back would lose what was acknowledged.
     let back = json!({ "snapshot": ids[0] });
