@@ -22,6 +22,7 @@ use icecore_catalog::{
     access::{Action, Principal},
     body::parse_object,
     catalog,
+    error::CatalogError,
     metastore::TrashRow,
     retention,
 };
@@ -338,7 +339,15 @@ pub(super) async fn undrop(
     };
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), name.as_ref());
-    let back = caller.catalog(&app).trash().restore(uuid, name.as_ref()).await?;
+    let back = caller.catalog(&app).trash().restore(uuid, name.as_ref()).await;
+    let back = back.map_err(|cause| match cause {
+        CatalogError::NoSuchNamespace(_) => {
+            let text =
+                format!("{cause}; create it first, or set `ns` and `name` to restore it elsewhere");
+            ApiError::new(ErrorCode::NotFound, text)
+        }
+        cause => cause.into(),
+    })?;
     Ok(json(200, &TableName { table: back.to_string() }))
 }
 
