@@ -11,6 +11,7 @@ use crate::http::{
     json,
     query_string::QueryParameters,
     record::ChangeCaller,
+    tables,
 };
 use axum::{
     body::Bytes,
@@ -122,7 +123,8 @@ pub(super) async fn stats(
     State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let stats = app.catalog.tables().stats(&table).await?;
+    let stats = app.catalog.tables().stats(&table).await;
+    let stats = stats.map_err(|cause| tables::failed(&app, &table, cause))?;
     Ok(json(
         200,
         &TableStats {
@@ -222,7 +224,8 @@ pub(super) async fn list_refs(
     State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let refs = app.catalog.refs().list(&table).await?;
+    let refs = app.catalog.refs().list(&table).await;
+    let refs = refs.map_err(|cause| tables::failed(&app, &table, cause))?;
     let refs = refs
         .into_iter()
         .map(|(name, reference)| {
@@ -246,7 +249,8 @@ pub(super) async fn create_ref(
         .catalog(&app)
         .refs()
         .create(&table, &name, ref_kind(kind), snapshot.map(|SnapshotId(id)| id))
-        .await?;
+        .await
+        .map_err(|cause| tables::failed(&app, &table, cause))?;
     reference(&app, &table, name).await
 }
 

@@ -23,7 +23,7 @@ use icecore_catalog::{
     commit::{FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
 };
-use icecore_lake::table::schema::ident;
+use icecore_lake::table::schema::{TableIdent, ident};
 use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
@@ -153,6 +153,20 @@ fn waiting(app: &AppState, levels: &[String]) -> Vec<&'static str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// The error of a call about a table, with what to do where its first rows are on their way into it.
+pub fn failed(app: &AppState, table: &TableIdent, cause: CatalogError) -> ApiError {
+    let levels = table.namespace().as_ref();
+    match cause {
+        CatalogError::NoSuchTable(_) if waiting(app, levels).contains(&table.name()) => {
+            let text = format!(
+                "{cause}: its first events wait for POST /v1/{{ns}}/commit, or for `commit.interval_max`"
+            );
+            ApiError::new(ErrorCode::NotFound, text)
+        }
+        cause => cause.into(),
+    }
 }
 
 /// The error for a namespace that is not there.

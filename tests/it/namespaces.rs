@@ -51,6 +51,11 @@ async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
     assert_eq!(listed, json!({ "namespaces": [entry] }));
     for (method, path, missing) in [
         (Method::GET, "/v1/acme.example/tables/orders/snapshots", "Table does not exist: "),
+        (
+            Method::GET,
+            "/v1/acme.example/tables/events/stats",
+            "Table does not exist: acme_example.events: its first events wait",
+        ),
         (Method::POST, "/v1/acme/commit", "Namespace does not exist: acme; there is: acme.example"),
     ] {
         let (status, answer) = call(&server, method, path, &json!({})).await;
