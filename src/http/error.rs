@@ -147,7 +147,8 @@ impl From<CatalogError> for ApiError {
         match &cause {
             CatalogError::NoSuchNamespace(_)
             | CatalogError::NoSuchTable(_)
-            | CatalogError::NoSuchView(_) => Self::new(ErrorCode::NotFound, cause.to_string()),
+            | CatalogError::NoSuchView(_)
+            | CatalogError::NoSuchReference(_) => Self::new(ErrorCode::NotFound, cause.to_string()),
             CatalogError::AlreadyExists(_)
             | CatalogError::Registered(_)
             | CatalogError::Protected(_)

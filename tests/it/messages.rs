@@ -293,7 +293,8 @@ async fn a_body_of_another_form_is_told_what_it_is_not() {
 async fn a_limit_beyond_all_rows_and_a_name_that_is_none_are_told_in_their_own_words() {
     let server = TestServer::start().await;
     server.ingest(&events(0..2)).await;
-    let request = json!({ "sql": "SELECT count(*) FROM events", "limit": u64::MAX });
+    let request =
+        json!({ "sql": "SELECT count(*) FROM events", "limit": u64::MAX, "params": null });
     let (status, answer) = server.query("shop.example", &request).await;
     assert_eq!((status, &answer["rows"]), (200, &json!([[2]])), "{answer}");
     server.commit("shop.example").await;
