@@ -22,7 +22,7 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_lake::clock::Clock;
-use icecore_schemas::tokens::{NewToken, TokenList, TokenReply};
+use icecore_schemas::tokens::{NewToken, TokenList, TokenReply, TokenRevoked};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -176,7 +176,8 @@ async fn take_back(config: &Config, revoke: &RevokeToken) -> Result<(), CliError
     let id = &revoke.id;
     if let Some(url) = &revoke.server.url {
         let path = format!("/admin/tokens/{}", escape(id));
-        ServerClient::new(config, Some(url)).done(Method::DELETE, &path, None).await?;
+        let client = ServerClient::new(config, Some(url));
+        let TokenRevoked { .. } = client.read(Method::DELETE, &path, None).await?;
     } else {
         let access = open(config).await?;
         let recording = begin(&access, "token revoke", id.clone(), b"");

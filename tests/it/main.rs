@@ -21,6 +21,7 @@ mod exactly_once;
 mod exported;
 mod files;
 mod flipped_bits;
+mod foreign_servers;
 mod half_sent;
 mod harness;
 mod health;
