@@ -451,3 +451,37 @@ async fn a_byte_order_mark_is_no_part_of_a_statement_and_a_line_break_none_of_a_
     check(&icecore(&server, &words, ""), 0, "one\n1\n", "");
     server.stop().await;
 }
+
+/// The first number of the first row of the table that is printed below a title.
+fn number_below(printed: &str, title: &str) -> u64 {
+    let mut rows =
+        printed.split_once(title).unwrap().1.lines().filter(|line| line.starts_with('|'));
+    // Behind the row with the names of the columns.
+    let row = rows.nth(1).unwrap();
+    row.split('|').nth(1).unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quickstart_travels_to_another_count_and_says_what_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("listen", "127.0.0.1:0".to_owned()),
+        ("data_dir", folder.path().display().to_string()),
+        ("wal.disk_free_min", "0".to_owned()),
+    ];
+    let output = run(&["quickstart", "--exit", "--events", "600"], &settings, b"");
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(number_below(&printed, "Now, including what is not in a snapshot yet"), 600);
+    assert_eq!(number_below(&printed, "Time travel: the same at the first snapshot"), 300);
+    let place = folder.path().display();
+    let count = "SELECT count(*) FROM events";
+    let last = format!(
+        "The events stay in {place}. To continue: icecore serve --data-dir {place}, and in another terminal: icecore sql --ns shop.example \"{count}\"\n"
+    );
+    assert!(printed.ends_with(&last), "{printed}");
+    let server = TestServer::start_in(folder, &[("wal.segment_bytes", "64MiB")]).await;
+    let words = ["sql", "--ns", "shop.example", count, "--format", "csv"];
+    check(&icecore(&server, &words, ""), 0, "count(*)\n600\n", "");
+    server.stop().await;
+}

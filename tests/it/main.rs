@@ -44,6 +44,7 @@ mod process;
 mod query_failures;
 mod restores;
 mod rights;
+mod starts;
 mod stopped;
 mod tidy;
 mod time_travel;
