@@ -54,14 +54,14 @@ fn foreign(status: &'static str, media: &'static str, body: &'static str) -> Str
     thread::spawn(move || {
         for stream in listener.incoming() {
             // A command that has ended reads no more.
-            drop(answer(stream.unwrap(), status, media, body));
+            drop(answer(&stream.unwrap(), status, media, body));
         }
     });
     url
 }
 
-fn answer(stream: TcpStream, status: &str, media: &str, body: &str) -> std::io::Result<()> {
-    let (mut reader, mut length) = (BufReader::new(&stream), 0);
+fn answer(mut stream: &TcpStream, status: &str, media: &str, body: &str) -> std::io::Result<()> {
+    let (mut reader, mut length) = (BufReader::new(stream), 0);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -77,7 +77,7 @@ fn answer(stream: TcpStream, status: &str, media: &str, body: &str) -> std::io::
         "HTTP/1.1 {status}\r\ncontent-type: {media}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    (&stream).write_all(format!("{head}{body}").as_bytes())
+    stream.write_all(format!("{head}{body}").as_bytes())
 }
 
 fn ask(command: &[&str], url: &str) -> (Output, String) {
