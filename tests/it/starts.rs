@@ -219,12 +219,18 @@ async fn the_log_of_a_start_has_no_notices_of_the_database() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_fails_is_logged_once_with_its_cause() {
+/// Why a commit fails whose warehouse is gone.
+const OUTAGE: &str = "its folder does not exist";
+
+/// The log of a server that fails two queries and a commit.
+async fn log_of_failures(format: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let settings =
-        [("data_dir", data.display().to_string()), ("commit.interval", "10min".to_owned())];
+    let settings = [
+        ("data_dir", data.display().to_string()),
+        ("commit.interval", "10min".to_owned()),
+        ("log_format", format.to_owned()),
+    ];
     let process = Process::start(&settings).await;
     let http = reqwest::Client::new();
     let post = async |path: &str, body: Value| {
@@ -240,16 +246,40 @@ async fn what_fails_is_logged_once_with_its_cause() {
     fs::rename(data.join("warehouse"), folder.path().join("away")).unwrap();
     let (status, answer) = post("/v1/shop.example/commit", json!({})).await;
     assert_eq!(status, 503, "{answer}");
-    let log = process.log();
+    process.log()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_logged_once_with_its_cause() {
+    let log = log_of_failures("text").await;
     let failed: Vec<&String> = log.iter().filter(|line| line.contains("query failed")).collect();
     assert_eq!(failed.len(), 2, "{log:?}");
     for line in failed {
         assert!(line.contains(" WARN ") && line.contains("request{id="), "{line}");
         assert_eq!(line.matches("division by zero").count(), 1, "{line}");
     }
-    let outage = "its folder does not exist";
-    assert!(log.iter().any(|line| line.contains("commit failed") && line.contains(outage)));
-    assert!(log.iter().all(|line| line.matches(outage).count() < 2), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("commit failed") && line.contains(OUTAGE)));
+    assert!(log.iter().all(|line| line.matches(OUTAGE).count() < 2), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_json_has_the_causes_too() {
+    let log = log_of_failures("json").await;
+    let lines: Vec<Value> = log.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+    assert_eq!((found("query failed"), found("commit failed")), (2, 1), "{log:?}");
+    for line in &lines {
+        let error = line["error"].as_str().unwrap_or_default();
+        let expected = match line["message"].as_str().unwrap_or_default() {
+            "query failed" => ("WARN", "icecore::http::query", "division by zero"),
+            "commit failed" => ("ERROR", "icecore::http::error", OUTAGE),
+            _ => continue,
+        };
+        assert_eq!((&line["level"], &line["target"]), (&json!(expected.0), &json!(expected.1)));
+        assert_eq!(error.matches(expected.2).count(), 1, "{line}");
+        assert!(line["timestamp"].is_string() && line["span"]["id"].is_string(), "{line}");
+        assert_eq!(line["spans"][0]["name"], "request", "{line}");
+    }
 }
 
 #[tokio::test]
