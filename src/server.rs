@@ -330,7 +330,10 @@ pub fn make_data_folder(config: &Config) -> Result<(), StartError> {
 /// Whether nothing is there. What this user may not look at is there: to open it says why it fails.
 #[must_use]
 pub fn is_missing(path: &Path) -> bool {
-    matches!(path.try_exists(), Ok(false))
+    match path.try_exists() {
+        Ok(exists) => !exists,
+        Err(cause) => cause.kind() == io::ErrorKind::NotADirectory,
+    }
 }
 
 /// The catalog's database, which several processes may have open.
