@@ -13,6 +13,7 @@ pub mod deadletters;
 pub mod doctor;
 pub mod ingest;
 pub mod jobs;
+mod json_log;
 pub mod quickstart;
 pub mod refs;
 pub mod relocate;
@@ -335,7 +336,7 @@ fn log_to_stderr(config: &Config) {
         .with_ansi(colours);
     match options.format {
         LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.json().event_format(json_log::JsonFormat).init(),
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -96,7 +96,7 @@ impl Metastore {
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of a newer program's or a damaged file.
     pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
         let opened = Self::on(Database::sqlite(path).await?).made().await;
-        opened.map_err(database::name_damaged(path))
+        opened.map_err(database::name_file(path))
     }
 
     /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are

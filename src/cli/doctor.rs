@@ -150,7 +150,7 @@ fn disk(config: &Config) -> Result<String, String> {
 /// Opened only where it is: a file that is not there is made by the first start.
 async fn metastore(config: &Config) -> Result<String, String> {
     if let MetastoreUrl::Sqlite(path) = &config.metastore
-        && !path.exists()
+        && server::is_missing(path)
     {
         return Ok(format!("{}, will be created", config.metastore));
     }

@@ -75,7 +75,6 @@ pub(crate) async fn views(store: &Metastore) {
     add(new(2, "v", NameKind::View)).await.unwrap();
 
     let names = async |kind, levels: &Levels, page| store.names(kind, levels, page).await;
-
     // One name is one thing, whatever it is.
     for (name, kind, text) in [
         ("t", NameKind::Table, "Table already exists: a.t"),
