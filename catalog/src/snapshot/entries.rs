@@ -7,6 +7,8 @@ use serde_json::Value;
 /// Columns whose bounds tell which data files a delete file names: the one of the specification, and
 /// that of the metadata column which DuckDB writes instead.
 const PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
+/// Most manifests of a list: a few bytes may claim any number of them.
+const MANIFESTS_MAX: usize = 1_000_000;
 /// Values of an entry's `status`.
 const ADDED: i64 = 1;
 const DELETED: i64 = 2;
@@ -86,10 +88,12 @@ impl FileEntry {
 /// # Errors
 /// Says why the file is none.
 pub(crate) fn manifests(list: &[u8]) -> Result<Vec<ListedManifest>, String> {
-    check_member(list, MANIFEST_PATH)?;
     let mut read = ListReader::default();
-    avro::read(list, &mut read)?;
-    Ok(read.manifests)
+    avro::read(list, |schema| check_member(schema, MANIFEST_PATH), &mut read)?;
+    match read.manifests.len() {
+        0..=MANIFESTS_MAX => Ok(read.manifests),
+        _ => Err(format!("it has more than {MANIFESTS_MAX} manifests: merge them")),
+    }
 }
 
 /// Shows the entries of a manifest.
@@ -97,8 +101,8 @@ pub(crate) fn manifests(list: &[u8]) -> Result<Vec<ListedManifest>, String> {
 /// # Errors
 /// Says why the file is none.
 pub(crate) fn each(manifest: &[u8], entry: &mut dyn FnMut(FileEntry)) -> Result<(), String> {
-    check_member(manifest, FILE_PATH)?;
-    avro::read(manifest, &mut EntryReader { found: FileEntry::default(), bound: 0, entry })
+    let mut read = EntryReader { found: FileEntry::default(), bound: 0, entry };
+    avro::read(manifest, |schema| check_member(schema, FILE_PATH), &mut read)
 }
 
 /// The live entries of a manifest.
@@ -113,8 +117,7 @@ pub(crate) fn live(manifest: &[u8]) -> Result<Vec<FileEntry>, String> {
 
 /// Refuses a file in which readers that go by field ids and readers that go by names find different
 /// members.
-fn check_member(file: &[u8], (path, id): LocationMember) -> Result<(), String> {
-    let schema = avro::schema(file)?;
+fn check_member(schema: &Value, (path, id): LocationMember) -> Result<(), String> {
     let mut fields = schema["fields"].as_array();
     for (depth, name) in path.iter().enumerate() {
         let is_last = depth + 1 == path.len();
@@ -158,7 +161,11 @@ impl avro::ValueEdit for ListReader {
     }
 
     fn end(&mut self) {
-        self.manifests.push(std::mem::take(&mut self.found));
+        let found = std::mem::take(&mut self.found);
+        // One more tells that there are too many.
+        if self.manifests.len() <= MANIFESTS_MAX {
+            self.manifests.push(found);
+        }
     }
 }
 
