@@ -186,7 +186,7 @@ fn patterns_stand_for_the_files_that_match() {
 #[test]
 fn the_elements_of_a_json_file_are_events() {
     let check = |text: &str, expected: &str| {
-        let parts = elements::parts(text.as_bytes(), &file(), 0);
+        let parts = elements::parts(text.as_bytes(), &file(), 0, "shop").unwrap();
         let lines = parts.map(|parts| {
             parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect::<String>()
         });
@@ -200,12 +200,19 @@ fn the_elements_of_a_json_file_are_events() {
     check("{\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     check("{\"id\":\"a\"} {\"id\":\"b\"}", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
     check("{\"events\":[{}],\"batchId\":\"b\"}", "-");
+    check("{\"ns\":\"shop\",\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
+    let calls = "{\"batch\":[{\"id\":\"a\"}],\"events\":[]}";
+    check(calls, &format!("{calls}\n"));
+    let lost = "{\"ns\":\"other\",\"events\":[{\"id\":\"a\"}]}";
+    let problem = elements::parts(lost.as_bytes(), &file(), 0, "shop").unwrap_err();
+    assert!(problem.contains("X-Namespace"), "{problem}");
     check("[{]", "-");
     check("", "");
     let many: Vec<String> = (0..5_001).map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
-    let parts = elements::parts(format!("[{}]", many.join(",")).as_bytes(), &file(), 0).unwrap();
+    let text = format!("[{}]", many.join(","));
+    let parts = |start| elements::parts(text.as_bytes(), &file(), start, "shop").unwrap().unwrap();
+    let (parts, rest) = (parts(0), parts(5_000));
     assert_eq!(parts.iter().map(|part| part.next).collect::<Vec<_>>(), [5_000, 5_001]);
-    let rest = elements::parts(format!("[{}]", many.join(",")).as_bytes(), &file(), 5_000).unwrap();
     assert_eq!((rest.len(), &rest[0].places, &rest[0].body), (1, &vec![5_001], &parts[1].body));
 }
 
