@@ -16,12 +16,7 @@ use arrow::{
 use expect_test::expect;
 use indicatif::ProgressBar;
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, io::Write, path::Path, sync::Arc};
 
 #[test]
 fn an_event_without_an_id_gets_one_and_others_stay_as_they_are() {
@@ -167,9 +162,11 @@ fn patterns_stand_for_the_files_that_match() {
     }
     let inputs = |pattern: &str| {
         let found = source::inputs(&[folder.path().join(pattern)]);
-        found.map(|paths| {
-            let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-            paths.into_iter().map(name).collect::<Vec<String>>()
+        found.map(|sources| {
+            let name = |source: &InputSource| {
+                source.path().file_name().unwrap().to_string_lossy().into_owned()
+            };
+            sources.iter().map(name).collect::<Vec<String>>()
         })
     };
     assert_eq!(inputs("?.ndjson*").unwrap(), ["a.ndjson", "b.ndjson"]);
@@ -179,7 +176,7 @@ fn patterns_stand_for_the_files_that_match() {
     assert!(problem.starts_with("no file matches"), "{problem}");
     let problem = inputs("missing.csv").unwrap_err().to_string();
     assert!(problem.starts_with("read `") && problem.contains("missing.csv"), "{problem}");
-    let problem = InputSource::new(folder.path()).unwrap_err().to_string();
+    let problem = inputs("").unwrap_err().to_string();
     assert!(problem.contains("is a folder; name its files"), "{problem}");
 }
 
