@@ -1,30 +1,22 @@
 """A commit is made and its answer is lost on the way: the table stays readable, and holds the rows once."""
-import http.client
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import polars
 import pyarrow
 import pytest
 from engines import ClickHouse, DuckDB, PyIceberg
+from proxy import Proxy, is_commit
 from test_catalog import ARROW, NAMESPACE, DuckDBWriter, PyIcebergWriter, SparkWriter, rows
 
 WAYS = ["drop", 503, 504]
-HOPS = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
-class LossyProxy(ThreadingHTTPServer):
+class LossyProxy(Proxy):
     """Passes everything on; the answer to the next commit that succeeded is lost in the given way."""
 
-    daemon_threads = True
-
     def __init__(self, server_url: str):
-        super().__init__(("127.0.0.1", 0), Passing)
-        self.upstream = urlsplit(server_url).netloc
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.way, self.lost, self.lock = None, 0, threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__(server_url)
 
     def lose_next(self, way) -> None:
         with self.lock:
@@ -32,55 +24,25 @@ class LossyProxy(ThreadingHTTPServer):
 
     def take(self, method: str, path: str, status: int):
         """How to lose the answer to this request, if it is to be lost."""
-        is_commit = method == "POST" and status < 300 and ("/transactions/commit" in path or ("/tables/" in path and not path.endswith(("/metrics", "/rename"))))
         with self.lock:
-            if not is_commit or self.way is None:
+            if not is_commit(method, path) or 300 <= status or self.way is None:
                 return None
             way, self.way, self.lost = self.way, None, self.lost + 1
             return way
 
-
-class Passing(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def handle_any(self):
-        length = int(self.headers.get("content-length") or 0)
-        body = self.rfile.read(length) if length else None
-        upstream = http.client.HTTPConnection(self.server.upstream, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOPS}
-        upstream.request(self.command, self.path, body, headers)
-        answer = upstream.getresponse()
-        status, content, answered = answer.status, answer.read(), answer.getheaders()
-        upstream.close()
-        way = self.server.take(self.command, self.path, status)
+    def answer(self, method, path, body, forward):
+        answer = forward()
+        way = self.take(method, path, answer[0])
         if way == "drop":
-            self.close_connection = True
-            self.connection.close()
-            return
-        if way is not None:
-            status, content, answered = way, b"", []
-        self.send_response(status)
-        for name, value in answered:
-            if name.lower() not in HOPS:
-                self.send_header(name, value)
-        if status != 204:
-            self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    do_GET = do_HEAD = do_POST = do_DELETE = handle_any
-
-    def log_message(self, *arguments):
-        pass
+            return None
+        return answer if way is None else (way, [], b"")
 
 
 @pytest.fixture(scope="module")
 def proxy(server):
     proxy = LossyProxy(server.url)
     yield proxy
-    proxy.shutdown()
-    proxy.server_close()
+    proxy.close()
 
 
 class PolarsWriter(PyIcebergWriter):
