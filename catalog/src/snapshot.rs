@@ -154,7 +154,9 @@ async fn write(
     };
     let deletes = new.deletes.iter().map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
-    let entries = summary::entries(parent.map(|p| p.summary()), &new.summary, &files, counts);
+    let before = parent.map(|p| p.summary());
+    let own = summary::own(before, &new.operation, &new.summary);
+    let entries = summary::entries(before, &own, &files, counts);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 

@@ -140,6 +140,13 @@ pub fn applies(delete: &PlannedFile, data: &PlannedFile) -> bool {
     only_path(delete).is_some_and(|path| path == data.location) || is_of_partition(delete, data)
 }
 
+/// Whether a delete file names this data file and no other, and says so.
+#[must_use]
+pub fn is_only_about(delete: &PlannedFile, data: &PlannedFile) -> bool {
+    delete.content == DataContentType::PositionDeletes
+        && only_path(delete).is_some_and(|path| path == data.location)
+}
+
 fn is_of_partition(delete: &PlannedFile, data: &PlannedFile) -> bool {
     partition_key(delete) == partition_key(data)
 }

@@ -13,13 +13,19 @@
 //! With a fork that is not so, and all retained lists are read, up to [`LISTS_MAX`]. Thinning takes away
 //! the snapshots that show a fork before it takes the last that were beside it, so the table remembers
 //! it by [`FORKED`].
+//!
+//! A data or delete file goes with the last manifest that lists it as live: what is live in a manifest that
+//! goes, and in none that the compared snapshots list, is of no use any more. Manifests are read for that
+//! only where a removed snapshot may be the last with a file, which a snapshot before an append is not.
+
+mod content;
 
 use super::{manifests, summary::MANIFESTS_REPLACED};
 use crate::{ancestors, error::CatalogError, storage::Storage};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     TableUpdate,
-    spec::{SnapshotRef, TableMetadata},
+    spec::{Operation, SnapshotRef, TableMetadata},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -113,8 +119,18 @@ fn highest_off_main(base: &TableMetadata) -> i64 {
     off.map(|s| s.sequence_number()).max().unwrap_or_default()
 }
 
-/// Locations of the files that nothing refers to once `removed` are gone: their manifest lists
-/// and the manifests that only they list.
+/// Manifests that go with removed snapshots.
+#[derive(Debug, Default)]
+struct UnlistedManifests {
+    manifests: BTreeSet<String>,
+    /// Whether files that are live in them may be of no use without them.
+    may_drop_files: bool,
+    /// Manifests of the retained snapshots that may still need such files.
+    retained: BTreeSet<String>,
+}
+
+/// Locations of the files that nothing refers to once `removed` are gone: their manifest lists,
+/// the manifests that only they list, and the data and delete files that are live only in these.
 pub(super) async fn files(
     storage: &Storage,
     base: &TableMetadata,
@@ -138,13 +154,21 @@ pub(super) async fn files(
         SnapshotHistory::OneLine => unlisted_manifests(storage, base, &removed).await,
         SnapshotHistory::Forked { .. } => unlisted_anywhere(storage, base, &removed).await,
     };
+    let manifests = match manifests {
+        Ok(unlisted) => match content::unneeded(storage, base, &unlisted).await {
+            Ok(content) => Ok(unlisted.manifests.into_iter().chain(content)),
+            Err(cause) => Err(cause),
+        },
+        Err(cause) => Err(cause),
+    };
     match manifests {
-        Ok(manifests) => files.extend(manifests),
-        // They only take up space; the commit matters more.
+        Ok(unneeded) => files.extend(unneeded),
+        // They only take up space; the commit matters more. Without its manifests nothing would find
+        // a data file again, so these stay with it.
         Err(error) => tracing::warn!(
             table = %base.uuid(),
             error = &error as &dyn std::error::Error,
-            "manifests of removed snapshots are left behind"
+            "files of removed snapshots are left behind"
         ),
     }
     // A registered table may list files that lie elsewhere and belong to somebody else.
@@ -158,10 +182,10 @@ async fn unlisted_manifests(
     storage: &Storage,
     base: &TableMetadata,
     removed: &HashSet<i64>,
-) -> Result<BTreeSet<String>, CatalogError> {
+) -> Result<UnlistedManifests, CatalogError> {
     let line = by_sequence(base);
     let is_removed = |s: &SnapshotRef| removed.contains(&s.snapshot_id());
-    let mut unlisted = BTreeSet::new();
+    let mut unlisted = UnlistedManifests::default();
     let mut start = 0;
     while start < line.len() {
         if !is_removed(&line[start]) {
@@ -179,6 +203,7 @@ async fn unlisted_manifests(
             // What `snapshot` lists and `next` does not went for good between the two.
             if may_drop_manifests(snapshot, next) {
                 candidates.extend(listed(storage, base, snapshot).await?);
+                unlisted.may_drop_files |= may_drop_files(snapshot, next);
             }
         }
         if !candidates.is_empty() {
@@ -187,18 +212,18 @@ async fn unlisted_manifests(
             for neighbour in before.into_iter().chain([after]) {
                 for manifest in listed(storage, base, neighbour).await? {
                     candidates.remove(&manifest);
+                    unlisted.retained.insert(manifest);
                 }
             }
         }
-        unlisted.extend(candidates);
+        unlisted.manifests.extend(candidates);
         start = end + 1;
     }
     // A client's snapshot may list again what one before it did not; the current rows need it.
-    if let Some(head) = base.current_snapshot().filter(|_| !unlisted.is_empty()) {
-        for manifest in listed(storage, base, head).await? {
-            unlisted.remove(&manifest);
-        }
+    if let Some(head) = base.current_snapshot().filter(|_| !unlisted.manifests.is_empty()) {
+        unlisted.retained.extend(listed(storage, base, head).await?);
     }
+    unlisted.manifests.retain(|manifest| !unlisted.retained.contains(manifest));
     Ok(unlisted)
 }
 
@@ -207,7 +232,7 @@ async fn unlisted_anywhere(
     storage: &Storage,
     base: &TableMetadata,
     removed: &HashSet<i64>,
-) -> Result<BTreeSet<String>, CatalogError> {
+) -> Result<UnlistedManifests, CatalogError> {
     let (removed, retained): (Vec<SnapshotRef>, Vec<SnapshotRef>) =
         by_sequence(base).into_iter().partition(|s| removed.contains(&s.snapshot_id()));
     if LISTS_MAX < removed.len() + retained.len() {
@@ -215,15 +240,12 @@ async fn unlisted_anywhere(
             table = %base.uuid(),
             "more than {LISTS_MAX} snapshots with a fork: manifests of removed ones are left behind"
         );
-        return Ok(BTreeSet::new());
+        return Ok(UnlistedManifests::default());
     }
-    let mut candidates = listed_by_any(storage, base, removed).await?;
-    if !candidates.is_empty() {
-        for manifest in listed_by_any(storage, base, retained).await? {
-            candidates.remove(&manifest);
-        }
-    }
-    Ok(candidates)
+    let mut manifests = listed_by_any(storage, base, removed).await?;
+    let retained = listed_by_any(storage, base, retained).await?;
+    manifests.retain(|manifest| !retained.contains(manifest));
+    Ok(UnlistedManifests { manifests, may_drop_files: true, retained })
 }
 
 async fn listed_by_any(
@@ -247,6 +269,12 @@ fn may_drop_manifests(snapshot: &SnapshotRef, next: &SnapshotRef) -> bool {
     let adjacent = next.parent_snapshot_id() == Some(snapshot.snapshot_id());
     let replaced = next.summary().additional_properties.get(MANIFESTS_REPLACED);
     !(adjacent && replaced.is_some_and(|count| count == "0"))
+}
+
+/// Whether a file may be live in `snapshot` and no longer in `next`.
+fn may_drop_files(snapshot: &SnapshotRef, next: &SnapshotRef) -> bool {
+    let adjacent = next.parent_snapshot_id() == Some(snapshot.snapshot_id());
+    !(adjacent && next.summary().operation == Operation::Append)
 }
 
 async fn listed(

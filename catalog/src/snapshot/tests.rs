@@ -419,10 +419,71 @@ async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() 
     assert_eq!(files, [list(ids[1])], "its manifests are all still in use");
     let mut files =
         obsolete::files(&table.storage, base, &[ids[1], ids[2]], SnapshotHistory::OneLine).await;
-    let mut expected = vec![list(ids[1]), list(ids[2]), third];
+    let of_third = format!("{}/data/000003.parquet", base.location());
+    let mut expected = vec![list(ids[1]), list(ids[2]), third, of_third];
     files.sort();
     expected.sort();
     assert_eq!(files, expected);
+}
+
+/// Two files become one, of which nobody deletes rows.
+async fn replace(table: &mut Table, removed: Vec<DataFile>) -> i64 {
+    let new = NewSnapshot {
+        operation: Operation::Replace,
+        read: table.metadata.current_snapshot_id(),
+        added: vec![table.file("a")],
+        removed,
+        ..NewSnapshot::default()
+    };
+    let (storage, base) = (&table.storage, &table.metadata);
+    let built = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await.unwrap();
+    table.apply(built.updates);
+    built.snapshot_id
+}
+
+#[tokio::test]
+async fn a_data_file_is_obsolete_once_no_retained_snapshot_has_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut ids = Vec::new();
+    let mut files = Vec::new();
+    for _ in 0..4 {
+        let file = table.file("a");
+        files.push(file.clone());
+        let built = table.build(vec![file]).await.unwrap();
+        table.apply(built.updates);
+        ids.push(built.snapshot_id);
+    }
+    ids.push(replace(&mut table, files[..2].to_vec()).await);
+    ids.push(table.append(&["a"]).await);
+    let line = SnapshotHistory::OneLine;
+    assert_eq!(obsolete::history(&table.metadata), line);
+    let check = async |removed: &[usize], expected: &[usize]| {
+        let removed: Vec<i64> = removed.iter().map(|at| ids[*at]).collect();
+        for history in [line, SnapshotHistory::Forked { until: 1 }] {
+            let gone = obsolete::files(&table.storage, &table.metadata, &removed, history).await;
+            let data: Vec<String> =
+                gone.into_iter().filter(|file| file.contains("/data/")).collect();
+            let expected: Vec<&str> = expected.iter().map(|at| files[*at].file_path()).collect();
+            assert_eq!(data, expected, "{removed:?}");
+        }
+    };
+    check(&[0, 1, 2], &[]).await;
+    check(&[3, 4], &[]).await;
+    check(&[4], &[]).await;
+    check(&[1, 2, 3], &[1]).await;
+    check(&[0, 1, 2, 3], &[0, 1]).await;
+    check(&[0, 1, 2, 3, 4], &[0, 1]).await;
+}
+
+#[tokio::test]
+async fn a_replace_tells_how_far_the_table_is_as_the_snapshot_before_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let id = replace(&mut table, vec![file]).await;
+    assert_eq!(property(&table.metadata, id, commit::LAST_SEQ), Some("9"));
+    assert_eq!(property(&table.metadata, id, commit::FIRST_SEQ), None, "no row comes with it");
 }
 
 fn is_forked(table: &Table) -> bool {
@@ -450,8 +511,9 @@ async fn a_rollback_marks_the_history_and_leaves_every_manifest_that_is_listed()
     let history = obsolete::history(&table.metadata);
     assert_eq!(history, SnapshotHistory::Forked { until: 3 });
     let files = obsolete::files(&table.storage, &table.metadata, &[second, third], history).await;
-    let (lists, manifests): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
-    assert_eq!((lists.len(), manifests), (2, vec![&own]));
+    let (lists, others): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
+    let of_second = format!("{}/data/000002.parquet", table.metadata.location());
+    assert_eq!((lists.len(), others), (2, vec![&of_second, &own]));
 }
 
 #[tokio::test]
@@ -600,7 +662,12 @@ async fn check_long_history(branch_at: Option<usize>) {
     }
     let now_ms = table.now_ms + OBSOLETE_GRACE_MS;
     assert!(table.obsolete.iter().all(|file| file.not_before_ms <= now_ms));
-    for file in std::mem::take(&mut table.obsolete) {
+    let data = format!("{}/data/", table.metadata.location());
+    let (of_branch, obsolete): (Vec<_>, Vec<_>) = std::mem::take(&mut table.obsolete)
+        .into_iter()
+        .partition(|file| file.location.starts_with(&data));
+    assert_eq!(of_branch.len(), usize::from(branch_at.is_some()), "{of_branch:?}");
+    for file in obsolete {
         assert!(table.storage.exists(&file.location).await.unwrap(), "{file:?}");
         table.storage.delete(&file.location).await.unwrap();
     }
