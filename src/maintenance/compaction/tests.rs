@@ -1,0 +1,478 @@
+use super::*;
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Int64Type, Schema},
+};
+use futures::TryStreamExt;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Operation, TableMetadata,
+};
+use icecore_catalog::{
+    catalog::{LoadedTable, RefKind},
+    commit::{FIRST_SEQ, LAST_SEQ},
+    metastore::{Metastore, Watermark},
+    retention::SNAPSHOTS_MAX,
+    scan::{
+        Deadline, ManifestSource,
+        filter::Filter,
+        manifests::{ManifestCache, PlannedFile},
+    },
+    snapshot::{MarkMove, NewSnapshot, OBSOLETE_GRACE_MS},
+    storage::{S3Options, Storage},
+};
+use icecore_lake::{
+    clock::Clock,
+    table::{
+        file_columns::FileColumns,
+        partition::FIELD_ID,
+        reader::{DeleteHandling, ReadRequest, rows, rows_of_file},
+        writer,
+    },
+};
+use parquet::arrow::ArrowWriter;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The rows of a snapshot: how often each `seq` is there.
+type RowCounts = BTreeMap<i64, usize>;
+
+/// A catalog with `a.events`, and compaction of it.
+struct House {
+    catalog: Catalog,
+    clock: Clock,
+    ids: IdGenerator,
+    table: TableIdent,
+    compaction: Compaction,
+    seq: u64,
+    /// The rows of each snapshot by its id.
+    model: BTreeMap<i64, RowCounts>,
+    _folder: tempfile::TempDir,
+}
+
+const RULES: CompactionRules =
+    CompactionRules { file_bytes: 100_000_000, file_rows: 1_000_000, files_max: 4, days_back: 7 };
+
+impl House {
+    async fn new() -> Self {
+        Self::with(Failpoints::default()).await
+    }
+
+    async fn with(faults: Failpoints) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        // The rows are of three days; the last of them is open.
+        let clock = Clock::manual(icecore_samples::START_US / 1_000 + 2 * 86_400_000 + 3_600_000);
+        let now = clock.clone();
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
+        let levels = vec!["a".to_owned()];
+        catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+        catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
+        let table = TableIdent::from_strs(["a", "events"]).unwrap();
+        let ids = IdGenerator::new(clock.clone());
+        let options = CompactionOptions { rules: RULES, cpu_share: 1.0 };
+        let compaction = Compaction::new(&catalog, ids.clone(), Tasks::default(), options, faults);
+        let model = BTreeMap::new();
+        Self { catalog, clock, ids, table, compaction, seq: 0, model, _folder: folder }
+    }
+
+    async fn load(&self) -> LoadedTable {
+        self.catalog.tables().load(&self.table).await.unwrap()
+    }
+
+    async fn head(&self) -> i64 {
+        self.load().await.metadata.current_snapshot_id().unwrap_or_default()
+    }
+
+    fn head_rows(&self, head: i64) -> RowCounts {
+        self.model.get(&head).cloned().unwrap_or_default()
+    }
+
+    /// Commits so many rows of the log, as a flush does.
+    async fn append(&mut self, count: usize, types: usize) -> i64 {
+        let before = self.head_rows(self.head().await);
+        let first = self.seq + 1;
+        self.seq += count as u64;
+        let loaded = self.load().await;
+        let rows = icecore_samples::events(count, types, first.cast_signed(), first);
+        let batches = if count == 0 { Vec::new() } else { vec![rows] };
+        let storage = self.catalog.storage();
+        let files = writer::write(storage, &loaded.metadata, batches, &self.ids).await.unwrap();
+        let watermark =
+            Watermark { epoch: 1, position: loaded.version.cast_unsigned(), last_seq: self.seq };
+        let summary = [(FIRST_SEQ, first), (LAST_SEQ, self.seq)];
+        let append = NewSnapshot {
+            added: files,
+            summary: summary.map(|(key, seq)| (key.to_owned(), seq.to_string())).into(),
+            mark: Some(MarkMove { watermark, since: 1 }),
+            ..NewSnapshot::default()
+        };
+        let now = self.catalog.add_snapshot(&self.table, append).await.unwrap();
+        self.clock.advance_ms(1_000);
+        let head = now.metadata.current_snapshot_id().unwrap();
+        let mut rows = before;
+        rows.extend((first..=self.seq).map(|seq| (seq.cast_signed(), 1)));
+        self.model.insert(head, rows);
+        head
+    }
+
+    /// Deletes some rows of a live file by their places, as another engine does.
+    async fn delete(&mut self, random: &mut StdRng) {
+        let loaded = self.load().await;
+        let head = loaded.metadata.current_snapshot_id().unwrap();
+        let files = self.planned(&loaded.metadata, head).await;
+        if files.is_empty() {
+            return;
+        }
+        let file = &files[random.random_range(0..files.len())];
+        let before = self.head_rows(head);
+        let (read, in_file) = (self.read(&loaded.metadata, head).await, self.seqs_of(file).await);
+        assert_eq!(read, before);
+        let alive: Vec<(i64, i64)> = (0..)
+            .zip(&in_file)
+            .map(|(at, seq)| (at, *seq))
+            .filter(|(_, seq)| read.contains_key(seq))
+            .collect();
+        if alive.is_empty() {
+            return;
+        }
+        let gone: Vec<(i64, i64)> =
+            alive.iter().copied().filter(|_| random.random_bool(0.3)).collect();
+        let gone = if gone.is_empty() { vec![alive[0]] } else { gone };
+        let places: Vec<i64> = gone.iter().map(|(at, _)| *at).collect();
+        let delete = NewSnapshot {
+            operation: Operation::Delete,
+            read: Some(head),
+            deletes: vec![(file.spec_id, self.position_deletes(file, &places).await)],
+            ..NewSnapshot::default()
+        };
+        let now = self.catalog.add_snapshot(&self.table, delete).await.unwrap();
+        self.clock.advance_ms(1_000);
+        let mut rows = before;
+        for (_, seq) in &gone {
+            rows.remove(seq);
+        }
+        self.model.insert(now.metadata.current_snapshot_id().unwrap(), rows);
+    }
+
+    async fn position_deletes(&self, file: &PlannedFile, places: &[i64]) -> DataFile {
+        let column = |(name, id): (&str, i32), kind| {
+            Field::new(name, kind, false)
+                .with_metadata([(FIELD_ID.to_owned(), id.to_string())].into())
+        };
+        let schema = Schema::new(vec![
+            column(("file_path", 2_147_483_546), DataType::Utf8),
+            column(("pos", 2_147_483_545), DataType::Int64),
+        ]);
+        let paths: ArrayRef =
+            Arc::new(StringArray::from(vec![file.location.as_str(); places.len()]));
+        let places_of: ArrayRef = Arc::new(Int64Array::from(places.to_vec()));
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![paths, places_of]).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        let location = format!("{}-{}-deletes.parquet", file.location, self.ids.mint());
+        let length = bytes.len() as u64;
+        self.catalog.storage().put(&location, bytes.into()).await.unwrap();
+        DataFileBuilder::default()
+            .content(DataContentType::PositionDeletes)
+            .file_path(location)
+            .file_format(DataFileFormat::Parquet)
+            .partition(file.partition.clone())
+            .partition_spec_id(file.spec_id)
+            .record_count(places.len() as u64)
+            .file_size_in_bytes(length)
+            .referenced_data_file(Some(file.location.clone()))
+            .build()
+            .unwrap()
+    }
+
+    async fn planned(&self, metadata: &TableMetadata, snapshot_id: i64) -> Vec<Arc<PlannedFile>> {
+        let (storage, cache) = (self.catalog.storage(), ManifestCache::default());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        source.plan(snapshot_id, &Filter::True).await.unwrap().files
+    }
+
+    async fn seqs_of(&self, file: &PlannedFile) -> Vec<i64> {
+        let loaded = self.load().await;
+        let columns = FileColumns::of(&loaded.metadata, &[5]).unwrap();
+        let storage = self.catalog.storage();
+        let (_, rows) = rows_of_file(storage, file, &columns, None).await.unwrap();
+        let batches: Vec<RecordBatch> = rows.try_collect().await.unwrap();
+        let seqs = batches
+            .iter()
+            .flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().iter());
+        seqs.copied().collect()
+    }
+
+    async fn read(&self, metadata: &TableMetadata, snapshot_id: i64) -> RowCounts {
+        let (storage, cache) = (self.catalog.storage(), ManifestCache::default());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let seq = metadata.current_schema().field_by_name("seq").unwrap().id;
+        assert_eq!(seq, 5);
+        let request = ReadRequest {
+            snapshot_id,
+            columns: vec![seq],
+            filter: Filter::True,
+            deletes: DeleteHandling::Applied,
+        };
+        let batches: Vec<RecordBatch> =
+            rows(source, request).await.unwrap().try_collect().await.unwrap();
+        let mut counts = RowCounts::new();
+        for rows in &batches {
+            for seq in rows.column(0).as_primitive::<Int64Type>().values() {
+                *counts.entry(*seq).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Compacts as an operator does, and notes what the table has then: the same rows.
+    async fn compact(&mut self) -> JobReport {
+        let rows = self.head_rows(self.head().await);
+        let known: Vec<i64> =
+            self.load().await.metadata.snapshots().map(|s| s.snapshot_id()).collect();
+        let report = self.compaction.run(&now()).await.unwrap();
+        for snapshot in self.load().await.metadata.snapshots() {
+            if !known.contains(&snapshot.snapshot_id()) {
+                assert_eq!(snapshot.summary().operation, Operation::Replace);
+                self.model.insert(snapshot.snapshot_id(), rows.clone());
+            }
+        }
+        self.clock.advance_ms(1_000);
+        report
+    }
+
+    /// Each retained snapshot has the rows that it had when it was made.
+    async fn check(&self) {
+        let loaded = self.load().await;
+        for snapshot in loaded.metadata.snapshots() {
+            let Some(expected) = self.model.get(&snapshot.snapshot_id()) else { continue };
+            let found = self.read(&loaded.metadata, snapshot.snapshot_id()).await;
+            assert!(found == *expected, "{snapshot:?}: {} of {}", found.len(), expected.len());
+        }
+    }
+
+    /// Makes the history so long that it is thinned, and deletes what is of no use then.
+    async fn thin(&mut self) {
+        let have = self.load().await.metadata.snapshots().len();
+        let rows = self.head_rows(self.head().await);
+        for _ in have..=SNAPSHOTS_MAX + 50 {
+            self.append(0, 1).await;
+        }
+        // Reading every one of these would say nothing.
+        self.model.retain(|_, of| *of != rows);
+        self.model.insert(self.head().await, rows);
+        assert!(0 < self.catalog.upkeep().thin(&self.table).await.unwrap());
+        self.clock.advance_ms(OBSOLETE_GRACE_MS);
+        while 0 < self.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
+    }
+
+    async fn data_files(&self) -> Vec<String> {
+        let data = format!("{}/data", self.load().await.metadata.location());
+        self.catalog.storage().list(&data).await.unwrap()
+    }
+}
+
+fn now() -> CompactionRequest {
+    let (mode, levels, table) = (CompactionMode::Now, None, None);
+    CompactionRequest { mode, levels, table, dry_run: false }
+}
+
+#[tokio::test]
+async fn many_small_files_become_few_and_every_snapshot_stays() {
+    let mut house = House::new().await;
+    for _ in 0..12 {
+        house.append(60, 2).await;
+    }
+    let loaded = house.load().await;
+    let before = house.planned(&loaded.metadata, house.head().await).await.len();
+    assert_eq!(before, 12 * 6, "a file for each type and day");
+    let dry = house.compaction.run(&CompactionRequest { dry_run: true, ..now() }).await.unwrap();
+    assert_eq!((dry.files.before, dry.files.after, dry.rows), (72, 6, 720));
+    assert_eq!(house.load().await.version, loaded.version, "nothing is changed");
+
+    let done = house.compact().await;
+    assert_eq!((done.tables, done.files.before, done.files.after, done.rows), (1, 72, 6, 720));
+    let now = house.load().await;
+    assert_eq!(now.watermark, loaded.watermark);
+    let files = house.planned(&now.metadata, house.head().await).await;
+    assert_eq!(files.len(), 6);
+    assert!(files.iter().all(|file| file.sort_order_id == Some(1)));
+    let summary = &now.metadata.current_snapshot().unwrap().summary().additional_properties;
+    assert_eq!(summary[LAST_SEQ], "720");
+    house.check().await;
+    let again = house.compact().await;
+    assert_eq!((again.files.before, again.tables), (0, 0), "nothing is worth it any more");
+}
+
+#[tokio::test]
+async fn the_job_takes_tables_with_too_many_files_and_no_others() {
+    let mut house = House::new().await;
+    let mut job = CompactTables::new(house.compaction.clone());
+    for _ in 0..4 {
+        house.append(30, 1).await;
+    }
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+    house.append(30, 1).await;
+    let done = job.tick().await.unwrap();
+    assert!(matches!(done, Progress::Done | Progress::More), "{done:?}");
+    let loaded = house.load().await;
+    assert_eq!(house.planned(&loaded.metadata, house.head().await).await.len(), 3);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    let version = house.load().await.version;
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(house.load().await.version, version);
+}
+
+#[tokio::test]
+async fn a_late_event_opens_a_closed_day_again() {
+    let mut house = House::new().await;
+    house.append(40, 1).await;
+    house.append(40, 1).await;
+    let mut job = CompactTables::new(house.compaction.clone());
+    house.clock.advance_ms(3_600_000);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    let files = async |house: &House| {
+        let loaded = house.load().await;
+        house.planned(&loaded.metadata, house.head().await).await.len()
+    };
+    assert_eq!(files(&house).await, 2 + 2, "two closed days have a file each, the open one two");
+    house.append(40, 1).await;
+    assert_eq!(files(&house).await, 7);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    assert_eq!(files(&house).await, 7, "others may come");
+    house.clock.advance_ms(3_600_000);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    assert_eq!(files(&house).await, 2 + 3);
+}
+
+#[tokio::test]
+async fn what_others_commit_meanwhile_is_kept() {
+    for deletes in [false, true] {
+        let (faults, barrier) = Failpoints::meeting("compact.before_commit");
+        let mut house = House::with(faults).await;
+        for _ in 0..6 {
+            house.append(30, 2).await;
+        }
+        let before = house.head_rows(house.head().await);
+        let compaction = house.compaction.clone();
+        let run = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(compaction.run(&now()))
+        });
+        tokio::task::spawn_blocking({
+            let barrier = Arc::clone(&barrier);
+            move || barrier.wait()
+        })
+        .await
+        .unwrap();
+        if deletes {
+            house.delete(&mut StdRng::seed_from_u64(3)).await;
+        } else {
+            house.append(30, 2).await;
+        }
+        let after = house.head_rows(house.head().await);
+        assert_ne!(before, after);
+        tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+        let report = tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap().unwrap();
+        let loaded = house.load().await;
+        let head = house.head().await;
+        assert_eq!(house.read(&loaded.metadata, head).await, after, "{report:?}");
+        assert_eq!(report.skipped.len(), usize::from(deletes), "{report:?}");
+        assert_eq!(house.planned(&loaded.metadata, head).await.len(), 6, "{report:?}");
+        house.check().await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_fails_anywhere_leaves_the_table_and_no_file() {
+    let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("compact."));
+    for point in points {
+        for skip in [0, 2] {
+            let faults = Failpoints::parse(&format!("{point}=error@{skip}")).unwrap();
+            let mut house = House::with(faults).await;
+            for _ in 0..5 {
+                house.append(30, 1).await;
+            }
+            let (before, rows) = (house.data_files().await, house.head_rows(house.head().await));
+            let failed = house.compaction.run(&now()).await;
+            let loaded = house.load().await;
+            let head = house.head().await;
+            assert_eq!(house.read(&loaded.metadata, head).await, rows, "{point}");
+            let is_made = loaded.metadata.current_snapshot().unwrap().summary().operation
+                == Operation::Replace;
+            if !is_made {
+                assert!(failed.is_err(), "{point}");
+                assert_eq!(house.data_files().await.len(), before.len(), "{point}");
+            }
+            house.compaction.run(&now()).await.unwrap();
+            let loaded = house.load().await;
+            let head = house.head().await;
+            assert_eq!(house.read(&loaded.metadata, head).await, rows, "{point}");
+            assert_eq!(house.planned(&loaded.metadata, head).await.len(), 3, "{point}");
+            house.check().await;
+        }
+    }
+}
+
+/// Whatever is done in whatever order: each retained snapshot has the rows that it had, and nothing but
+/// what retained snapshots need is left.
+async fn check_sequence(seed: u64, steps: usize) {
+    let mut house = House::new().await;
+    let mut random = StdRng::seed_from_u64(seed);
+    house.append(20, 2).await;
+    let mut tags = 0;
+    for step in 0..steps {
+        match random.random_range(0..12) {
+            0..=5 => {
+                house.append(random.random_range(1..40), 2).await;
+            }
+            6..=7 => house.delete(&mut random).await,
+            8..=9 => {
+                house.compact().await;
+            }
+            10 => {
+                tags += 1;
+                let name = format!("t{tags}");
+                let made = house.catalog.refs().create(&house.table, &name, RefKind::Tag, None);
+                made.await.unwrap();
+            }
+            _ if step % 3 == 0 => house.thin().await,
+            _ => house.clock.advance_ms(3_600_000),
+        }
+        house.check().await;
+    }
+    house.thin().await;
+    house.check().await;
+    let loaded = house.load().await;
+    let mut needed = BTreeSet::new();
+    for snapshot in loaded.metadata.snapshots() {
+        let (storage, cache) = (house.catalog.storage(), ManifestCache::default());
+        let metadata = loaded.metadata.as_ref();
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let plan = source.plan(snapshot.snapshot_id(), &Filter::True).await.unwrap();
+        for file in &plan.files {
+            needed.extend(plan.deletes.of(file).iter().map(|delete| delete.location.clone()));
+            needed.insert(file.location.clone());
+        }
+    }
+    let left: BTreeSet<String> = house.data_files().await.into_iter().collect();
+    let lost: Vec<&String> = needed.difference(&left).collect();
+    assert!(lost.is_empty(), "{seed}: {lost:?}");
+    let useless = left.difference(&needed).filter(|file| !file.contains("-deletes")).count();
+    assert_eq!(useless, 0, "{seed}");
+}
+
+#[tokio::test]
+async fn random_sequences_keep_every_retained_snapshot() {
+    let (sequences, steps) = match std::env::var_os("LARGE") {
+        Some(_) => (300, 60),
+        None => (1, 20),
+    };
+    for seed in 0..sequences {
+        check_sequence(seed, steps).await;
+    }
+}
