@@ -181,8 +181,8 @@ impl<'a> TableRead<'a> {
             None => None,
         };
         let storage = self.source.storage;
-        let (_, rows) =
-            kept_rows(storage, file, &self.columns, &self.filter, deleted.as_ref()).await?;
+        let opened = OpenFile::new(storage, file, &self.columns).await?;
+        let (_, rows) = kept_rows(opened, &self.filter, deleted.as_ref())?;
         Ok(rows.map(move |rows| self.finish(&rows?)).try_filter(|rows| {
             let has_rows = 0 < rows.num_rows();
             async move { has_rows }
@@ -210,18 +210,25 @@ pub async fn rows_of_file(
     columns: &FileColumns,
     deleted: Option<&DeletedRows>,
 ) -> Result<(u64, impl Stream<Item = Result<RecordBatch, FileError>> + use<>), ReadError> {
-    kept_rows(storage, file, columns, &Filter::True, deleted).await
+    let opened = OpenFile::new(storage, file, columns).await?;
+    kept_rows(opened, &Filter::True, deleted)
+}
+
+/// The same, of a file that is open, in batches whose values take about so many bytes.
+pub(super) fn rows_in_batches(
+    opened: OpenFile,
+    deleted: Option<&DeletedRows>,
+    batch_bytes: usize,
+) -> Result<(u64, impl Stream<Item = Result<RecordBatch, FileError>> + use<>), ReadError> {
+    kept_rows(opened.with_batches_of(batch_bytes), &Filter::True, deleted)
 }
 
 /// The same, of the row groups that may have rows which meet the filter.
-async fn kept_rows(
-    storage: &Storage,
-    file: &PlannedFile,
-    columns: &FileColumns,
+fn kept_rows(
+    opened: OpenFile,
     filter: &Filter,
     deleted: Option<&DeletedRows>,
 ) -> Result<(u64, impl Stream<Item = Result<RecordBatch, FileError>> + use<>), ReadError> {
-    let opened = OpenFile::new(storage, file, columns).await?;
     let (mut groups, mut kept) = (Vec::new(), Vec::new());
     let (mut start, mut read) = (0_u64, 0_usize);
     for (at, group) in opened.footer().row_groups().iter().enumerate() {

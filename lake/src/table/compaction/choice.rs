@@ -36,7 +36,7 @@ const DELETED_SHARE: u64 = 10;
 /// Most files of a group.
 const GROUP_FILES_MAX: usize = 512;
 /// About the most bytes that the files of a group take while they are merged: what is read of each, and a
-/// batch of its rows.
+/// batch of its rows. It is a guess from what manifests say; the rewrite holds its files to their footers.
 const HELD_BYTES_MAX: u64 = 128 << 20;
 /// Rows in memory take at most about this many times what they take as zstd Parquet.
 const MEMORY_PER_FILE_BYTE: u64 = 8;

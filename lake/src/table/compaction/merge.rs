@@ -2,7 +2,8 @@
 //!
 //! A merge of sorted runs: each file gives its rows in order, a heap has the key of the next row of each,
 //! and the least goes first; as long as the same file has the least key its rows are taken in a row. One
-//! batch of each file is in memory. A file whose rows are in no known order is read whole and sorted first.
+//! batch of each file is in memory, of a file that goes on to its next two for a moment, and a merged batch
+//! of about [`BATCH_BYTES`] beside them: what a row takes is taken from the batch that it is in. A file whose rows are in no known order is read whole and sorted first.
 //! An order that a file claims and does not have is an error.
 
 use crate::{
@@ -23,6 +24,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 /// Rows of a merged batch.
 const BATCH_ROWS: usize = 8192;
+/// About the most bytes of a merged batch; a single row may take more.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// What orders rows: the sort columns, or nothing where the table has no order.
 type SortKey = (i64, i64);
@@ -37,6 +40,11 @@ struct MergedFile<'a> {
     batch: RecordBatch,
     keys: Vec<SortKey>,
     next: usize,
+}
+
+/// Whether a merged batch takes another row.
+fn has_room(rows: usize, bytes: usize) -> bool {
+    rows < BATCH_ROWS && bytes < BATCH_BYTES
 }
 
 /// The merge of several files.
@@ -75,7 +83,8 @@ impl<'a> RowMerge<'a> {
         // Where the current batch of a file is among them.
         let mut slots: Vec<Option<usize>> = vec![None; self.files.len()];
         let mut taken: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
-        while taken.len() < BATCH_ROWS
+        let mut bytes = 0;
+        while has_room(taken.len(), bytes)
             && let Some(Reverse((_, at))) = self.heap.pop()
         {
             let bound = self.heap.peek().map(|Reverse((key, _))| *key);
@@ -84,10 +93,12 @@ impl<'a> RowMerge<'a> {
                 batches.push(file.batch.clone());
                 batches.len() - 1
             });
+            let of_row = file.batch.get_array_memory_size() / file.batch.num_rows().max(1);
             let is_next = |key: &SortKey| bound.is_none_or(|bound| *key <= bound);
-            while taken.len() < BATCH_ROWS && file.keys.get(file.next).is_some_and(is_next) {
+            while has_room(taken.len(), bytes) && file.keys.get(file.next).is_some_and(is_next) {
                 taken.push((slot, file.next));
                 file.next += 1;
+                bytes += of_row;
             }
             if file.next == file.keys.len() {
                 slots[at] = None;

@@ -3,6 +3,9 @@
 //! The caller goes step by step, so that it can rest in between and stop. Until [`FileRewrite::finish`] has
 //! ended, nothing of what is written belongs to anybody; it counts the rows first, by three ways: what the
 //! manifest says of the files, what their footers and deletes leave of them, and what was written.
+//!
+//! What is held of the files is bounded, whatever their rows are: by their footers at most [`OPEN_BYTES_MAX`]
+//! of chunks and pages, and [`BATCHES_BYTES`] of batches. Files that do not fit beside those before them stay.
 
 use crate::{
     ids::IdGenerator,
@@ -12,7 +15,7 @@ use crate::{
             useless_deletes,
         },
         deletes::{DeletesError, RowDeletes},
-        file_columns::FileColumns,
+        file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
         schema::file_order,
         writer::{FileLayout, WriteError, delete, sorted::SortedWriter},
@@ -29,6 +32,16 @@ use icecore_catalog::{
     storage::Storage,
 };
 use std::{collections::BTreeMap, sync::Arc};
+
+/// Most bytes that open files hold beside their batches, going by their footers. One row group of the size
+/// that other engines write by default fits, as it is stored and unpacked.
+const OPEN_BYTES_MAX: u64 = 256 << 20;
+/// About the most bytes of the batches of open files, one of each.
+const BATCHES_BYTES: usize = 128 << 20;
+/// The least of them that a file gets: a merge of many files is as long as that allows.
+const BATCH_BYTES_MIN: usize = 64 << 10;
+/// Files whose rows are in no known order are sorted in memory, which holds them this many times.
+const SORT_COPIES: u64 = 3;
 
 /// Why files were not written anew.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +61,12 @@ pub enum RewriteError {
     /// A file's rows are not in the order that its manifest says.
     #[error("the rows of `{location}` are not in the order that its manifest says")]
     Unsorted {
+        /// Which file.
+        location: String,
+    },
+    /// A file takes too much memory.
+    #[error("`{location}` takes more memory than a merge may: its row groups are too large")]
+    TooLarge {
         /// Which file.
         location: String,
     },
@@ -138,7 +157,7 @@ impl std::fmt::Debug for FileRewrite<'_> {
 }
 
 impl<'a> FileRewrite<'a> {
-    /// Opens the files.
+    /// Opens the files, or as many of the first ones as are held at a time.
     ///
     /// # Errors
     /// [`RewriteError`]
@@ -151,25 +170,36 @@ impl<'a> FileRewrite<'a> {
         let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
         let columns = FileColumns::of(table, &columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
+        let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let mut merge = RowMerge::new(Arc::new(FileLayout::of(table)));
         let mut done = RewrittenFiles::default();
-        let mut rows = 0;
+        let (mut rows, mut held, mut taken) = (0, 0, 0);
         for file in files {
+            let is_sorted = file.sort_order_id == order;
+            let opened = OpenFile::new(source.storage, file, &columns).await;
+            let opened = opened.map_err(ReadError::from)?;
+            held += held_bytes(opened.bytes(), is_sorted);
+            if OPEN_BYTES_MAX < held {
+                break;
+            }
             let deleted = deletes.of(source, file).await?;
-            let (kept, of_file) =
-                reader::rows_of_file(source.storage, file, &columns, deleted.as_ref()).await?;
+            let (kept, of_file) = reader::rows_in_batches(opened, deleted.as_ref(), batch_bytes)?;
             rows += file.rows;
             done.rows += kept;
             done.deleted_rows +=
                 deleted.zip(file.rows.checked_sub(1)).map_or(0, |(places, last)| places.rank(last));
             let of_file: FileRows<'a> = of_file.map_err(ReadError::from).boxed();
-            merge.add(&file.location, of_file, file.sort_order_id == order).await?;
+            merge.add(&file.location, of_file, is_sorted).await?;
+            taken += 1;
             done.files += 1;
             done.bytes += file.bytes;
             done.removed.push(described(file)?);
         }
-        let useless = useless_deletes(files, deletes.index());
-        for delete in &useless {
+        // One that is left of several would become the file that it is.
+        if taken < files.len().min(2) {
+            return Err(RewriteError::TooLarge { location: files[taken].location.clone() });
+        }
+        for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
         let writer = SortedWriter::new(source.storage, table, ids);
@@ -207,6 +237,14 @@ impl<'a> FileRewrite<'a> {
     /// Deletes what was written.
     pub async fn abandon(self) {
         self.writer.abandon().await;
+    }
+}
+
+/// What a file holds while it is merged, beside a batch.
+fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
+    match is_sorted {
+        true => bytes.open,
+        false => bytes.open.saturating_add(bytes.plain.saturating_mul(SORT_COPIES)),
     }
 }
 

@@ -1,17 +1,20 @@
-use super::{rewrite::*, *};
+use super::{merge::RowMerge, rewrite::*, *};
 use crate::{
     clock::Clock,
     ids::IdGenerator,
     table::{
         deletes::RowDeletes,
+        file_columns::{FileColumns, OpenFile},
         lake::{TestLake, longs, texts, within},
-        reader::{DeleteHandling, ReadRequest, rows},
+        reader::{DeleteHandling, ReadError, ReadRequest, rows, rows_in_batches},
+        writer::FileLayout,
     },
 };
 use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::Int64Type,
 };
+use futures::StreamExt;
 use iceberg::spec::{DataFile, Literal, NullOrder, SortDirection, SortField, SortOrder, Struct};
 
 /// Id and name of each row, in order.
@@ -127,6 +130,38 @@ async fn rows_are_merged_in_order_and_deleted_ones_left_out() {
     };
     let batches: Vec<_> = rows(alone.source(), request).await.unwrap().try_collect().await.unwrap();
     assert!(people(&batches).is_sorted(), "the rows of the file are in order");
+}
+
+#[tokio::test]
+async fn large_rows_are_merged_in_small_batches() {
+    const ROWS: i64 = 24;
+    let mut lake = sorted_people();
+    let large = "x".repeat(1 << 20);
+    for first in [0, 1] {
+        let ids = (0..ROWS).map(|row| 2 * row + first);
+        let columns = [
+            (1, "id", longs(ids.map(Some))),
+            (2, "name", texts((0..ROWS).map(|_| Some(large.as_str())))),
+            (3, "city", texts((0..ROWS).map(|_| Some("Ulm")))),
+        ];
+        let mut file = lake.write(&columns).await;
+        let file = file.partition(within("Ulm")).build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let columns = FileColumns::of(&lake.metadata, &[1, 2, 3]).unwrap();
+    let mut merge = RowMerge::new(Arc::new(FileLayout::of(&lake.metadata)));
+    for file in &lake.plan().await.files {
+        let opened = OpenFile::new(&lake.storage, file, &columns).await.unwrap();
+        let (kept, rows) = rows_in_batches(opened, None, 4 << 20).unwrap();
+        assert_eq!(kept, ROWS.unsigned_abs());
+        merge.add(&file.location, rows.map_err(ReadError::from).boxed(), true).await.unwrap();
+    }
+    let mut ids = Vec::new();
+    while let Some(rows) = merge.next().await.unwrap() {
+        assert!(rows.num_rows() <= 18, "{} rows of a MiB at once", rows.num_rows());
+        ids.extend(people(&[rows]).into_iter().map(|(id, _)| id));
+    }
+    assert_eq!(ids, (0..2 * ROWS).collect::<Vec<_>>());
 }
 
 #[tokio::test]
