@@ -614,7 +614,9 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0);
     assert!(100 <= catalog.upkeep().thin(&ident).await.unwrap());
     assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "too early");
-    clock.fetch_add(OBSOLETE_GRACE_MS, Ordering::Relaxed);
+    clock.fetch_add(READER_GRACE_MS - 1, Ordering::Relaxed);
+    assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "somebody may read it");
+    clock.fetch_add(1, Ordering::Relaxed);
     assert!(catalog.upkeep().delete_obsolete(1_000).await.unwrap() > 50);
 
     let loaded = catalog.tables().load(&ident).await.unwrap();
@@ -660,7 +662,7 @@ async fn check_long_history(branch_at: Option<usize>) {
         let bound = retention::SNAPSHOTS_MAX + retention::SNAPSHOTS_SLACK + 1;
         assert!(table.metadata.snapshots().len() <= bound);
     }
-    let now_ms = table.now_ms + OBSOLETE_GRACE_MS;
+    let now_ms = table.now_ms + READER_GRACE_MS;
     assert!(table.obsolete.iter().all(|file| file.not_before_ms <= now_ms));
     let data = format!("{}/data/", table.metadata.location());
     let (of_branch, obsolete): (Vec<_>, Vec<_>) = std::mem::take(&mut table.obsolete)

@@ -1,6 +1,6 @@
 //! What thinning takes from a table's history.
 
-use super::{OBSOLETE_GRACE_MS, obsolete};
+use super::{READER_GRACE_MS, obsolete};
 use crate::{location::Location, metastore::ObsoleteFile, retention, storage::Storage};
 use iceberg::{TableUpdate, spec::TableMetadata};
 
@@ -26,7 +26,7 @@ pub(crate) async fn thin(
         return None;
     }
     let history = obsolete::history(base);
-    let not_before_ms = now_ms.saturating_add(OBSOLETE_GRACE_MS);
+    let not_before_ms = now_ms.saturating_add(READER_GRACE_MS);
     let own = Location::parse(base.location());
     // The queue has locations in their normal form.
     let admitted = |file: String| Some(own.as_ref()?.admit(&file).ok()?.to_string());

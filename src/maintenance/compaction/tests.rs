@@ -17,7 +17,7 @@ use icecore_catalog::{
         filter::Filter,
         manifests::{ManifestCache, PlannedFile},
     },
-    snapshot::{MarkMove, NewSnapshot, OBSOLETE_GRACE_MS},
+    snapshot::{MarkMove, NewSnapshot, READER_GRACE_MS},
     storage::{S3Options, Storage},
 };
 use icecore_lake::{
@@ -266,7 +266,7 @@ impl House {
         self.model.retain(|_, of| *of != rows);
         self.model.insert(self.head().await, rows);
         assert!(0 < self.catalog.upkeep().thin(&self.table).await.unwrap());
-        self.clock.advance_ms(OBSOLETE_GRACE_MS);
+        self.clock.advance_ms(READER_GRACE_MS);
         while 0 < self.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
     }
 
