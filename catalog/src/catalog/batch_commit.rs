@@ -231,6 +231,11 @@ impl Catalog {
             return Ok(None);
         }
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
+        if !examined.added.is_empty() {
+            // They may have been queued for deletion since they were looked at.
+            let own = self.inner.storage.normalize(base.location())?;
+            self.check_not_queued(&own, &examined.added).await?;
+        }
         // A change that fits the draft is applied as it is, one that is late on top of it if it can be.
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
@@ -291,7 +296,7 @@ impl Catalog {
     async fn rebased(
         &self,
         base: &TableMetadata,
-        ExaminedChange { change, contents }: &ExaminedChange,
+        ExaminedChange { change, contents, .. }: &ExaminedChange,
         held: Result<(), CatalogError>,
     ) -> Result<Option<rebase::RebasedCommit>, CatalogError> {
         let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
@@ -302,7 +307,9 @@ impl Catalog {
         self.check_contents(Some(base), base, &change.updates).await?;
         // The examination before the turn read them mostly.
         let read = match contents {
-            ChangeContents::Unread => &self.contents_of(base, late.snapshot()).await,
+            ChangeContents::Unread => {
+                &ChangeContents::of(self.changes_on(base, late.snapshot()).await)
+            }
             read => read,
         };
         let ChangeContents::OnlyAdds(adds) = read else { return held.map(|()| None) };

@@ -43,11 +43,16 @@ pub(super) enum ChangeContents {
 pub(super) struct ExaminedChange {
     pub(super) change: TableChange,
     pub(super) contents: ChangeContents,
+    /// The paths that it adds, as far as its files were read.
+    pub(super) added: Vec<String>,
 }
 
 impl ChangeContents {
-    fn of(changes: SnapshotChanges) -> Self {
-        changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
+    /// What these changes come to; more than adding files where they could not be read, and whoever has
+    /// them looked at says why.
+    pub(super) fn of(changes: Option<SnapshotChanges>) -> Self {
+        let adds = changes.and_then(SnapshotChanges::only_adds);
+        adds.map_or(Self::DoesMore, Self::OnlyAdds)
     }
 }
 
@@ -64,9 +69,9 @@ impl Catalog {
     /// `Storage`.
     pub async fn commit(&self, mut change: TableChange) -> Result<LoadedTable, CatalogError> {
         self.normalize(&mut change)?;
-        let contents = self.examine(&change).await?;
         let table = change.table.clone();
-        self.enqueue(table, CommitWork::Change(ExaminedChange { change, contents })).await
+        let examined = self.examine(change).await?;
+        self.enqueue(table, CommitWork::Change(examined)).await
     }
 
     /// Applies changes to several tables, all or none.
@@ -84,8 +89,7 @@ impl Catalog {
         }
         let mut examined = Vec::with_capacity(changes.len());
         for change in changes {
-            let contents = self.examine(&change).await?;
-            examined.push(ExaminedChange { change, contents });
+            examined.push(self.examine(change).await?);
         }
         let changes = examined;
         let catalog = self.clone();
@@ -127,47 +131,62 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::commit`].
-    async fn examine(&self, change: &TableChange) -> Result<ChangeContents, CatalogError> {
+    async fn examine(&self, change: TableChange) -> Result<ExaminedChange, CatalogError> {
+        let (contents, added) = match self.changes_of_files(&change).await? {
+            Some((contents, added)) => (contents, added),
+            None => (ChangeContents::Unread, Vec::new()),
+        };
+        Ok(ExaminedChange { change, contents, added })
+    }
+
+    /// What a change does, and the paths that it adds; none where its files are not looked at yet.
+    async fn changes_of_files(
+        &self,
+        change: &TableChange,
+    ) -> Result<Option<(ChangeContents, Vec<String>)>, CatalogError> {
         let TableChange { table, requirements, updates, .. } = change;
         let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
         if moves || commit::added(updates).next().is_none() {
-            return Ok(ChangeContents::Unread);
+            return Ok(None);
         }
-        let Some(base) = self.find(table).await? else { return Ok(ChangeContents::Unread) };
+        let Some(base) = self.find(table).await? else { return Ok(None) };
         let base = base.metadata.as_ref();
         let held = commit::check_requirements(requirements, Some(base));
         // What is done already, or refused as it is, is told from the table alone.
         let is_settled = commit::is_applied(base, requirements, updates)
             || (held.is_err() && rebase::late(base, requirements, updates).is_none());
         if is_settled {
-            return Ok(ChangeContents::Unread);
+            return Ok(None);
         }
-        match (self.check_contents(Some(base), base, updates).await?, updates.as_slice()) {
-            (Some(changes), _) => Ok(ChangeContents::of(changes)),
-            (None, [TableUpdate::AddSnapshot { snapshot }, _]) => {
-                Ok(self.contents_of(base, snapshot).await)
+        let mut changes = self.check_contents(Some(base), base, updates).await?;
+        let mut added = Vec::new();
+        let is_one = matches!(updates.as_slice(), [TableUpdate::AddSnapshot { .. }, _]);
+        let may_be_moved = is_one || changes.is_some();
+        if changes.is_none() {
+            // They were looked at for an attempt before this one, or are not looked at in this catalog.
+            for snapshot in commit::added(updates) {
+                changes = self.changes_on(base, snapshot).await;
+                added.extend(changes.iter_mut().flat_map(|it| it.added_paths.drain(..)));
             }
-            (None, _) => Ok(ChangeContents::DoesMore),
+        } else if let Some(changes) = &mut changes {
+            added = std::mem::take(&mut changes.added_paths);
         }
+        let contents = ChangeContents::of(changes.filter(|_| may_be_moved));
+        Ok(Some((contents, added)))
     }
 
-    /// What a snapshot that may be put on top of others adds.
-    pub(super) async fn contents_of(
+    /// What a snapshot that may be put on top of others does; none where that cannot be read.
+    pub(super) async fn changes_on(
         &self,
         base: &TableMetadata,
         snapshot: &Snapshot,
-    ) -> ChangeContents {
-        let Ok(own) = self.inner.storage.normalize(base.location()) else {
-            return ChangeContents::DoesMore;
+    ) -> Option<SnapshotChanges> {
+        let own = self.inner.storage.normalize(base.location()).ok()?;
+        let parent = match snapshot.parent_snapshot_id() {
+            Some(parent) => Some(base.snapshot_by_id(parent)?.as_ref()),
+            None => None,
         };
-        let parent = snapshot.parent_snapshot_id().map(|parent| base.snapshot_by_id(parent));
-        let changes = match parent {
-            Some(None) => return ChangeContents::DoesMore,
-            Some(Some(parent)) => self.changes(&own, snapshot, Some(parent)).await,
-            None => self.changes(&own, snapshot, None).await,
-        };
-        // Files that cannot be read are not moved, and whoever has them looked at says why.
-        changes.map_or(ChangeContents::DoesMore, ChangeContents::of)
+        self.changes(&own, snapshot, parent).await.ok()
     }
 
     fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {

@@ -24,6 +24,8 @@ pub(crate) struct SnapshotChanges {
     pub(crate) added: HashMap<FileKey, i64>,
     /// Their rows.
     pub(crate) added_rows: u64,
+    /// The paths of the data and delete files that it adds.
+    pub(crate) added_paths: Vec<String>,
     /// The lowest sequence number that a data file comes with: what was read to make the file is of
     /// a snapshot of this number.
     pub(crate) made_at: Option<i64>,
@@ -90,8 +92,10 @@ impl SnapshotChanges {
             self.added.insert(key, manifest.spec_id);
             self.added_rows = self.added_rows.saturating_add(entry.rows);
             self.made_at = earlier(self.made_at, entry.number);
+            self.added_paths.push(entry.path);
         } else {
             let about = entry.about().map(str::to_owned);
+            self.added_paths.push(entry.path.clone());
             self.deletes.push(DeleteFile { path: entry.path, about, spec_id: manifest.spec_id });
         }
     }
@@ -103,6 +107,7 @@ impl SnapshotChanges {
         self.added.extend(other.added);
         self.added_rows = self.added_rows.saturating_add(other.added_rows);
         self.made_at = earlier(self.made_at, other.made_at);
+        self.added_paths.extend(other.added_paths);
         self.deletes.extend(other.deletes);
         self.does_more |= other.does_more;
     }
