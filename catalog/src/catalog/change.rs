@@ -132,10 +132,8 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::commit`].
     async fn examine(&self, change: TableChange) -> Result<ExaminedChange, CatalogError> {
-        let (contents, added) = match self.changes_of_files(&change).await? {
-            Some((contents, added)) => (contents, added),
-            None => (ChangeContents::Unread, Vec::new()),
-        };
+        let files = self.changes_of_files(&change).await?;
+        let (contents, added) = files.unwrap_or((ChangeContents::Unread, Vec::new()));
         Ok(ExaminedChange { change, contents, added })
     }
 

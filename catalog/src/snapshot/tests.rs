@@ -1,4 +1,10 @@
-use super::{obsolete::SnapshotHistory, *};
+use super::{
+    obsolete::{
+        SnapshotHistory,
+        reads::{HistoryReader, HistoryReads},
+    },
+    *,
+};
 use crate::{
     catalog::{Catalog, CreateTable},
     commit, metadata_file,
@@ -102,7 +108,9 @@ impl Table {
         let files = kinds.iter().map(|kind| self.file(kind)).collect();
         let built = self.build(files).await.unwrap();
         self.apply(built.updates);
-        if let Some(thinning) = thin::thin(&self.storage, &self.metadata, self.now_ms).await {
+        let known = &mut HistoryReads::default();
+        let reader = HistoryReader { storage: &self.storage, base: &self.metadata, known };
+        if let Some(thinning) = thin::thin(reader, self.now_ms).await.unwrap() {
             let now_ms = self.now_ms + 1;
             let thinned = commit::apply_updates_at(&self.metadata, None, &thinning.updates, now_ms);
             self.metadata = thinned.unwrap();
@@ -400,6 +408,13 @@ async fn rows_of_version_three_get_ids_without_gaps_or_repeats() {
     assert_eq!(table.metadata.next_row_id(), 60);
 }
 
+/// What nothing refers to without these snapshots.
+async fn obsolete_with(table: &Table, removed: &[i64], history: SnapshotHistory) -> Vec<String> {
+    let known = &mut HistoryReads::default();
+    let mut reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
+    obsolete::files(&mut reader, removed, history).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() {
     let mut table = Table::new(FormatVersion::V2, true);
@@ -415,10 +430,9 @@ async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() 
     let base = &table.metadata;
 
     assert_eq!(obsolete::history(base), SnapshotHistory::OneLine);
-    let files = obsolete::files(&table.storage, base, &[ids[1]], SnapshotHistory::OneLine).await;
+    let files = obsolete_with(&table, &[ids[1]], SnapshotHistory::OneLine).await;
     assert_eq!(files, [list(ids[1])], "its manifests are all still in use");
-    let mut files =
-        obsolete::files(&table.storage, base, &[ids[1], ids[2]], SnapshotHistory::OneLine).await;
+    let mut files = obsolete_with(&table, &[ids[1], ids[2]], SnapshotHistory::OneLine).await;
     let of_third = format!("{}/data/000003.parquet", base.location());
     let mut expected = vec![list(ids[1]), list(ids[2]), third, of_third];
     files.sort();
@@ -460,7 +474,7 @@ async fn a_data_file_is_obsolete_once_no_retained_snapshot_has_it() {
     let check = async |removed: &[usize], expected: &[usize]| {
         let removed: Vec<i64> = removed.iter().map(|at| ids[*at]).collect();
         for history in [line, SnapshotHistory::Forked { until: 1 }] {
-            let gone = obsolete::files(&table.storage, &table.metadata, &removed, history).await;
+            let gone = obsolete_with(&table, &removed, history).await;
             let data: Vec<String> =
                 gone.into_iter().filter(|file| file.contains("/data/")).collect();
             let expected: Vec<&str> = expected.iter().map(|at| files[*at].file_path()).collect();
@@ -473,6 +487,42 @@ async fn a_data_file_is_obsolete_once_no_retained_snapshot_has_it() {
     check(&[1, 2, 3], &[1]).await;
     check(&[0, 1, 2, 3], &[0, 1]).await;
     check(&[0, 1, 2, 3, 4], &[0, 1]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_added_again_stays_for_whichever_snapshot_has_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let built = table.build(vec![file.clone()]).await.unwrap();
+        table.apply(built.updates);
+        ids.push(built.snapshot_id);
+        ids.push(replace(&mut table, vec![file.clone()]).await);
+    }
+    table.append(&["a"]).await;
+    let is_gone = async |removed: &[i64]| {
+        let gone = obsolete_with(&table, removed, SnapshotHistory::OneLine).await;
+        gone.iter().any(|gone| gone == file.file_path())
+    };
+    assert!(!is_gone(&ids[..1]).await, "a snapshot further on has it");
+    assert!(is_gone(&ids[..3]).await);
+    assert!(is_gone(&[ids[0], ids[2]]).await);
+}
+
+#[tokio::test]
+async fn lists_stay_with_manifests_that_do_not_read() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    replace(&mut table, vec![file]).await;
+    table.append(&["a"]).await;
+    let damaged = table.manifests(built.snapshot_id).await[0].manifest_path.clone();
+    table.storage.delete(&damaged).await.unwrap();
+    table.storage.put(&damaged, "no manifest".into()).await.unwrap();
+    let gone = obsolete_with(&table, &[built.snapshot_id], SnapshotHistory::OneLine).await;
+    assert_eq!(gone, Vec::<String>::new(), "nothing would find the file again");
 }
 
 #[tokio::test]
@@ -510,7 +560,7 @@ async fn a_rollback_marks_the_history_and_leaves_every_manifest_that_is_listed()
     table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
     let history = obsolete::history(&table.metadata);
     assert_eq!(history, SnapshotHistory::Forked { until: 3 });
-    let files = obsolete::files(&table.storage, &table.metadata, &[second, third], history).await;
+    let files = obsolete_with(&table, &[second, third], history).await;
     let (lists, others): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
     let of_second = format!("{}/data/000002.parquet", table.metadata.location());
     assert_eq!((lists.len(), others), (2, vec![&of_second, &own]));
@@ -527,7 +577,7 @@ async fn a_manifest_of_the_head_stays_even_where_a_fork_is_not_known() {
     let list = table.metadata.snapshot_by_id(second).unwrap().manifest_list();
     // Neither the snapshot before it nor the one after lists its manifest.
     let line = SnapshotHistory::OneLine;
-    assert_eq!(obsolete::files(&table.storage, &table.metadata, &[second], line).await, [list]);
+    assert_eq!(obsolete_with(&table, &[second], line).await, [list]);
 }
 
 #[tokio::test]
