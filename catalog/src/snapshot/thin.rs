@@ -7,6 +7,10 @@ use super::{
 use crate::{error::CatalogError, location::Location, metastore::ObsoleteFile, retention};
 use iceberg::TableUpdate;
 
+/// About the most files that one thinning queues, while others wait for its transaction; a single snapshot
+/// may be the last with more.
+const FILES_MAX: usize = 20_000;
+
 /// Snapshots that go, on the very state that they were worked out on.
 #[derive(Debug)]
 pub(crate) struct SnapshotThinning {
@@ -27,7 +31,7 @@ pub(crate) async fn thin(
     now_ms: i64,
 ) -> Result<Option<SnapshotThinning>, CatalogError> {
     let base = reader.base;
-    let snapshot_ids = retention::snapshots_to_remove(base, now_ms);
+    let mut snapshot_ids = retention::snapshots_to_remove(base, now_ms);
     if snapshot_ids.is_empty() {
         return Ok(None);
     }
@@ -37,8 +41,13 @@ pub(crate) async fn thin(
     // locations in their normal form.
     let own = Location::parse(base.location());
     let admitted = |file: String| Some(own.as_ref()?.admit(&file).ok()?.to_string());
-    let obsolete = obsolete::files(&mut reader, &snapshot_ids, history)
-        .await?
+    let mut files = obsolete::files(&mut reader, &snapshot_ids, history).await?;
+    while FILES_MAX < files.len() && 1 < snapshot_ids.len() {
+        // The others go in the next thinning.
+        snapshot_ids.truncate(snapshot_ids.len() / 2);
+        files = obsolete::files(&mut reader, &snapshot_ids, history).await?;
+    }
+    let obsolete = files
         .into_iter()
         .filter_map(admitted)
         .map(|location| ObsoleteFile { location, not_before_ms })

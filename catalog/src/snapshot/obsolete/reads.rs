@@ -48,9 +48,9 @@ impl HistoryReader<'_> {
     ) -> Result<BTreeSet<String>, CatalogError> {
         let known = &self.known.lists;
         let unread = snapshots.iter().filter(|it| !known.contains_key(it.manifest_list()));
-        let reads: Vec<_> = unread
-            .map(|it| list(self.storage.clone(), self.base, SnapshotRef::clone(it)))
-            .collect();
+        let (storage, base) = (self.storage, self.base);
+        let reads: Vec<_> =
+            unread.map(|it| list(storage.clone(), base, SnapshotRef::clone(it))).collect();
         let mut reads = stream::iter(reads).buffer_unordered(LISTS_AT_ONCE);
         while let Some((list, manifests)) = reads.try_next().await? {
             self.known.lists.insert(list, manifests);
