@@ -38,14 +38,18 @@ use tracing::{info, warn};
 const ACTOR: &str = "icecore/maintenance";
 /// Most steps of one tick, each with one commit.
 const TICK_STEPS_MAX: usize = 4;
+/// Most tables that a tick looks at; the round goes on with the next tick.
+const TICK_TABLES_MAX: usize = 1_024;
 /// Most steps of a run by hand for one table.
 const RUN_STEPS_MAX: usize = 10_000;
 /// So long a table without work is not looked at again, unless it has another snapshot.
 const LOOKED_MS: i64 = 10 * 60_000;
 /// So long files are left alone whose rewrite failed.
 const FAILED_MS: i64 = 60 * 60_000;
-/// Most tables or files that are remembered so; beyond it all are forgotten.
-const NOTED_MAX: usize = 10_000;
+/// Most tables that are remembered so, some 100 bytes each; beyond it all are forgotten.
+const LOOKED_MAX: usize = 200_000;
+/// Most files that are remembered so.
+const FAILED_MAX: usize = 10_000;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +143,6 @@ impl Compaction {
     /// # Errors
     /// [`CompactionError`]; what was committed before stays.
     pub async fn run(&self, request: &CompactionRequest) -> Result<JobReport, CompactionError> {
-        let _one = self.0.running.lock().await;
         let started = Instant::now();
         let mut report = JobReport {
             job: match request.mode {
@@ -153,7 +156,11 @@ impl Compaction {
         for table in self.tables(request).await? {
             let mut is_changed = false;
             for _ in 0..RUN_STEPS_MAX {
-                let step = self.step(&table, request, &mut pace).await?;
+                // For each step alone: the job goes on in between.
+                let one = self.0.running.lock().await;
+                let step = self.step(&table, request, &mut pace).await;
+                drop(one);
+                let step = step?;
                 is_changed |= 0 < step.files.before;
                 step.add_to(&mut report, &table);
                 // What was lost to others is chosen anew as long as something was done.
@@ -186,23 +193,16 @@ impl Compaction {
     /// The tables of the request, those of the service alone unless one is named.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
         let metastore = self.0.catalog.metastore();
-        let namespaces = match &request.levels {
-            Some(levels) => vec![levels.clone()],
-            None => metastore.namespaces(&Vec::new()).await?,
+        let tables = match &request.levels {
+            Some(levels) => {
+                let names = metastore.tables(levels).await?;
+                names.into_iter().map(|name| (levels.clone(), name)).collect()
+            }
+            None => metastore.tables_at_the_top().await?,
         };
-        let mut tables = Vec::new();
-        for levels in namespaces {
-            let names = match metastore.tables(&levels).await {
-                // It was dropped meanwhile.
-                Err(CatalogError::NoSuchNamespace(_)) if request.levels.is_none() => continue,
-                names => names?,
-            };
-            let is_wanted =
-                |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
-            let named = names.iter().filter(|name| is_wanted(name));
-            tables.extend(named.filter_map(|name| foreign_ident(&levels, name)));
-        }
-        Ok(tables)
+        let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
+        let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
+        Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
     }
 
     fn noted(&self) -> MutexGuard<'_, NotedFiles> {
@@ -218,7 +218,7 @@ impl NotedFiles {
     }
 
     fn look_at(&mut self, table: &TableIdent, snapshot_id: i64, now_ms: i64) {
-        if NOTED_MAX <= self.looked.len() {
+        if LOOKED_MAX <= self.looked.len() {
             self.looked.clear();
         }
         self.looked.insert(table.clone(), (snapshot_id, now_ms.saturating_add(LOOKED_MS)));
@@ -226,7 +226,7 @@ impl NotedFiles {
 
     fn fail(&mut self, files: &[String], now_ms: i64) {
         self.failed.retain(|_, until| now_ms < *until);
-        if NOTED_MAX <= self.failed.len() {
+        if FAILED_MAX <= self.failed.len() {
             self.failed.clear();
         }
         let until = now_ms.saturating_add(FAILED_MS);
@@ -254,8 +254,8 @@ impl Job for CompactTables {
     const NAME: &'static str = "compact";
     type Error = CompactionError;
 
-    /// Looks at each table once in a round, and goes on with a round until it has done a few steps. A table
-    /// that fails does not hold up the others, and the tick reports the first failure.
+    /// Looks at each table once in a round, and goes on with a round until it has done a few steps or seen
+    /// many tables. A table that fails does not hold up the others, and the tick reports the first failure.
     async fn tick(&mut self) -> Result<Progress, CompactionError> {
         let inner = &self.compaction.0;
         let request = CompactionRequest {
@@ -267,13 +267,17 @@ impl Job for CompactTables {
         if self.round.is_empty() {
             self.round = self.compaction.tables(&request).await?;
         }
-        let _one = inner.running.lock().await;
         let mut pace = WorkPace::new(inner.options.cpu_share, inner.tasks.stopping());
-        let (mut steps, mut first) = (0, None);
+        let (mut steps, mut seen, mut first) = (0, 0, None);
         while steps < TICK_STEPS_MAX
+            && seen < TICK_TABLES_MAX
             && let Some(table) = self.round.pop()
         {
-            match self.compaction.step(&table, &request, &mut pace).await {
+            seen += 1;
+            let one = inner.running.lock().await;
+            let step = self.compaction.step(&table, &request, &mut pace).await;
+            drop(one);
+            match step {
                 Ok(step) => {
                     steps += usize::from(0 < step.files.before);
                     if step.is_more {
@@ -291,7 +295,7 @@ impl Job for CompactTables {
         }
         match first {
             Some(cause) => Err(cause),
-            None => Ok(Progress::of(0 < steps, !self.round.is_empty())),
+            None => Ok(Progress::of(0 < steps, 0 < steps && !self.round.is_empty())),
         }
     }
 }

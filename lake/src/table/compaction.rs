@@ -45,6 +45,18 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     Some(format!("its column `{}` has no single values", nested.name))
 }
 
+/// Whether the newest snapshot says that it has one data file at most and no delete file: there is nothing
+/// to write anew then.
+#[must_use]
+pub fn is_one_file(table: &TableMetadata) -> bool {
+    let total = |key: &str| -> Option<u64> {
+        let summary = table.current_snapshot()?.summary();
+        summary.additional_properties.get(key)?.parse().ok()
+    };
+    total("total-data-files").is_some_and(|files| files < 2)
+        && total("total-delete-files") == Some(0)
+}
+
 /// What the choice needs of the live data files of a snapshot. About 10 000 descriptions of files are in
 /// memory at a time.
 ///

@@ -14,7 +14,7 @@ use icecore_catalog::{
 use icecore_lake::table::{
     compaction::{
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        live_files, obstacle, planned_files,
+        is_one_file, live_files, obstacle, planned_files,
         rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
@@ -111,6 +111,11 @@ impl Compaction {
         }
         let (is_steady, now_ms) = (request.mode == CompactionMode::Steady, self.0.catalog.now_ms());
         if is_steady && self.noted().is_looked_at(table, snapshot_id, now_ms) {
+            return Ok(CompactionStep::default());
+        }
+        if is_one_file(metadata) {
+            // No manifest of it is read.
+            self.noted().look_at(table, snapshot_id, now_ms);
             return Ok(CompactionStep::default());
         }
         // It is not kept: the manifests of a large table take hundreds of MiB.
