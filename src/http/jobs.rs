@@ -19,7 +19,8 @@ use icecore_schemas::{
 /// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace that is not there.
+/// 404 for a job that is not run by hand, and for a namespace that is not there; 429 while another run
+/// goes on.
 pub async fn run(
     State(app): State<AppState>,
     Path(name): Path<String>,
@@ -38,16 +39,18 @@ pub async fn run(
     let JobParameters { table, dry_run, .. } = asked;
     let request = CompactionRequest { mode, levels, table, dry_run };
     if asked.wait == Some(false) {
-        app.compaction.start(request);
+        // The log tells how it ended.
+        drop(app.compaction.start(request)?);
         return Ok(json(202, &JobReport { job: name, ..JobReport::default() }));
     }
-    Ok(json(200, &app.compaction.run(&request).await?))
+    Ok(json(200, &app.compaction.start_and_wait(request).await?))
 }
 
 impl From<CompactionError> for ApiError {
     fn from(cause: CompactionError) -> Self {
         match cause {
             CompactionError::Catalog(cause) => cause.into(),
+            CompactionError::Busy => Self::new(ErrorCode::TooManyRequests, cause.to_string()),
             CompactionError::Stopped => Self::new(ErrorCode::Unavailable, cause.to_string()),
             CompactionError::Scan(_)
             | CompactionError::Rewrite { .. }

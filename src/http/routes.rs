@@ -355,7 +355,10 @@ pub const ROUTES: &[Route] = &[
             (200, "What it did, and what it left with the reason"),
             (202, "It runs; with wait=false"),
         ])
-        .refuses(&[(404, "No such job that is run by hand, or no such namespace")]),
+        .refuses(&[
+            (404, "No such job that is run by hand, or no such namespace"),
+            (429, "A run by hand goes on already"),
+        ]),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")
         .answers_media(&["text/plain"], &[(200, "ok")]),

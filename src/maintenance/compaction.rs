@@ -31,7 +31,10 @@ use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 /// Who the catalog's feed says it was that wrote files anew.
@@ -40,6 +43,8 @@ const ACTOR: &str = "icecore/maintenance";
 const TICK_STEPS_MAX: usize = 4;
 /// Most tables that a tick looks at; the round goes on with the next tick.
 const TICK_TABLES_MAX: usize = 1_024;
+/// Most runs by hand at a time.
+const RUNS_MAX: usize = 1;
 /// Most steps of a run by hand for one table.
 const RUN_STEPS_MAX: usize = 10_000;
 /// So long a table without work is not looked at again, unless it has another snapshot.
@@ -72,6 +77,9 @@ pub enum CompactionError {
     /// A planned fault of a test.
     #[error("compact a table")]
     Fault(#[from] io::Error),
+    /// As many runs by hand go on as may.
+    #[error("a compaction by hand goes on already: wait until it has ended")]
+    Busy,
     /// The server stops.
     #[error("the server stops")]
     Stopped,
@@ -111,6 +119,7 @@ struct CompactionInner {
     options: CompactionOptions,
     faults: Failpoints,
     running: tokio::sync::Mutex<()>,
+    by_hand: Arc<Semaphore>,
     noted: Mutex<NotedFiles>,
 }
 
@@ -134,8 +143,16 @@ impl Compaction {
         faults: Failpoints,
     ) -> Self {
         let catalog = catalog.on_behalf_of(ACTOR);
-        let (running, noted) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self(Arc::new(CompactionInner { catalog, ids, tasks, options, faults, running, noted }))
+        Self(Arc::new(CompactionInner {
+            catalog,
+            ids,
+            tasks,
+            options,
+            faults,
+            running: tokio::sync::Mutex::default(),
+            by_hand: Arc::new(Semaphore::new(RUNS_MAX)),
+            noted: Mutex::default(),
+        }))
     }
 
     /// Does everything that is worth it by the request, as fast as it goes.
@@ -176,18 +193,46 @@ impl Compaction {
         Ok(report)
     }
 
-    /// The same as a task of its own.
-    pub fn start(&self, request: CompactionRequest) {
+    /// The same as a task of the server, which goes on when nobody waits for its answer any more: a run that
+    /// is dropped in its middle would leave its files behind.
+    ///
+    /// # Errors
+    /// [`CompactionError::Busy`]
+    pub fn start(
+        &self,
+        request: CompactionRequest,
+    ) -> Result<oneshot::Receiver<Result<JobReport, CompactionError>>, CompactionError> {
+        let place = Arc::clone(&self.0.by_hand).try_acquire_owned();
+        let place = place.map_err(|_| CompactionError::Busy)?;
+        let (answer, answered) = oneshot::channel();
         let compaction = self.clone();
         self.0.tasks.spawn("compact-now", async move {
-            match compaction.run(&request).await {
+            let ended = compaction.run(&request).await;
+            match &ended {
                 Ok(report) => info!(?report, "compaction ended"),
                 Err(CompactionError::Stopped) => (),
                 Err(cause) => {
-                    warn!(error = &cause as &dyn std::error::Error, "compaction failed");
+                    warn!(error = cause as &dyn std::error::Error, "compaction failed");
                 }
             }
+            // Whoever has the answer may start the next one.
+            drop(place);
+            // Nobody may wait for it any more.
+            drop(answer.send(ended));
         });
+        Ok(answered)
+    }
+
+    /// Starts it, and waits for its end.
+    ///
+    /// # Errors
+    /// [`CompactionError`]
+    pub async fn start_and_wait(
+        &self,
+        request: CompactionRequest,
+    ) -> Result<JobReport, CompactionError> {
+        // The task answers unless the server stops before.
+        self.start(request)?.await.unwrap_or(Err(CompactionError::Stopped))
     }
 
     /// The tables of the request, those of the service alone unless one is named.

@@ -309,6 +309,37 @@ async fn many_small_files_become_few_and_every_snapshot_stays() {
 }
 
 #[tokio::test]
+async fn a_run_by_hand_goes_on_without_its_client_and_alone() {
+    let (faults, barrier) = Failpoints::meeting("compact.before_commit");
+    let mut house = House::with(faults).await;
+    for _ in 0..5 {
+        house.append(30, 1).await;
+    }
+    let version = house.load().await.version;
+    // The failpoint holds a thread, so the run has one of its own.
+    let compaction = house.compaction.clone();
+    let run = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            drop(compaction.start(now()).unwrap());
+            let second = compaction.start(now());
+            assert!(matches!(second, Err(CompactionError::Busy)), "one goes on");
+            let ended = Arc::clone(&compaction.0.by_hand).acquire_owned().await;
+            drop(ended.unwrap());
+        });
+    });
+    let meet = || {
+        let barrier = Arc::clone(&barrier);
+        tokio::task::spawn_blocking(move || barrier.wait())
+    };
+    meet().await.unwrap();
+    assert_eq!(house.load().await.version, version, "it is about to commit");
+    meet().await.unwrap();
+    tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap();
+    assert_eq!(house.load().await.version, version + 1);
+}
+
+#[tokio::test]
 async fn the_job_takes_tables_with_too_many_files_and_no_others() {
     let mut house = House::new().await;
     let mut job = CompactTables::new(house.compaction.clone());
