@@ -49,7 +49,7 @@ const RUNS_MAX: usize = 1;
 const RUN_STEPS_MAX: usize = 10_000;
 /// So long a table without work is not looked at again, unless it has another snapshot.
 const LOOKED_MS: i64 = 10 * 60_000;
-/// So long files are left alone whose rewrite failed.
+/// So long the job leaves files alone whose rewrite failed; a run by hand tries them once.
 const FAILED_MS: i64 = 60 * 60_000;
 /// Most tables that are remembered so, some 100 bytes each; beyond it all are forgotten.
 const LOOKED_MAX: usize = 200_000;
@@ -128,7 +128,7 @@ struct CompactionInner {
 struct NotedFiles {
     /// Tables without work: the snapshot that was looked at, and until when that holds.
     looked: HashMap<TableIdent, (i64, i64)>,
-    /// Files whose rewrite failed, and until when they are left alone.
+    /// Files whose rewrite failed, and when.
     failed: HashMap<String, i64>,
 }
 
@@ -160,7 +160,7 @@ impl Compaction {
     /// # Errors
     /// [`CompactionError`]; what was committed before stays.
     pub async fn run(&self, request: &CompactionRequest) -> Result<JobReport, CompactionError> {
-        let started = Instant::now();
+        let (started, since_ms) = (Instant::now(), self.0.catalog.now_ms());
         let mut report = JobReport {
             job: match request.mode {
                 CompactionMode::ClosedDays => "compact-day",
@@ -175,13 +175,14 @@ impl Compaction {
             for _ in 0..RUN_STEPS_MAX {
                 // For each step alone: the job goes on in between.
                 let one = self.0.running.lock().await;
-                let step = self.step(&table, request, &mut pace).await;
+                let step = self.step(&table, request, since_ms, &mut pace).await;
                 drop(one);
                 let step = step?;
                 is_changed |= 0 < step.files.before;
                 step.add_to(&mut report, &table);
-                // What was lost to others is chosen anew as long as something was done.
-                if request.dry_run || step.files.before == 0 {
+                // What was lost to others is chosen anew as long as something was done, and others where
+                // files were found that are left alone.
+                if request.dry_run || (step.files.before == 0 && step.failed == 0) {
                     break;
                 }
             }
@@ -269,13 +270,18 @@ impl NotedFiles {
         self.looked.insert(table.clone(), (snapshot_id, now_ms.saturating_add(LOOKED_MS)));
     }
 
-    fn fail(&mut self, files: &[String], now_ms: i64) {
-        self.failed.retain(|_, until| now_ms < *until);
+    /// Whether the rewrite of a file failed not long ago, and not before `since_ms`.
+    fn is_failed(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
+        let is_recent = |at: &i64| now_ms < at.saturating_add(FAILED_MS) && since_ms <= *at;
+        self.failed.get(file).is_some_and(is_recent)
+    }
+
+    fn fail<'a>(&mut self, files: impl IntoIterator<Item = &'a str>, now_ms: i64) {
+        self.failed.retain(|_, at| now_ms < at.saturating_add(FAILED_MS));
         if FAILED_MAX <= self.failed.len() {
             self.failed.clear();
         }
-        let until = now_ms.saturating_add(FAILED_MS);
-        self.failed.extend(files.iter().map(|file| (file.clone(), until)));
+        self.failed.extend(files.into_iter().map(|file| (file.to_owned(), now_ms)));
     }
 }
 
@@ -320,7 +326,7 @@ impl Job for CompactTables {
         {
             seen += 1;
             let one = inner.running.lock().await;
-            let step = self.compaction.step(&table, &request, &mut pace).await;
+            let step = self.compaction.step(&table, &request, i64::MIN, &mut pace).await;
             drop(one);
             match step {
                 Ok(step) => {

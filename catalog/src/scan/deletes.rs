@@ -16,7 +16,7 @@ use std::{collections::HashMap, sync::Arc};
 const FILE_PATH_ID: i32 = 2_147_483_546;
 
 /// Delete files by what they may delete from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DeleteIndex {
     files: PlannedFiles,
     /// Position deletes that are about one data file.

@@ -78,6 +78,18 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// Which file.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        match self {
+            Self::Parquet { location, .. }
+            | Self::Columns { location, .. }
+            | Self::Refused { location, .. } => location,
+        }
+    }
+}
+
 /// The columns that are read, in this order.
 #[derive(Clone, Debug)]
 pub struct FileColumns {

@@ -8,7 +8,8 @@ use icecore_catalog::{
     retention,
     scan::{
         Deadline, ManifestSource,
-        manifests::{ManifestCache, PlannedFile},
+        deletes::DeleteIndex,
+        manifests::{ManifestCache, PlannedFile, PlannedFiles},
     },
 };
 use icecore_lake::table::{
@@ -30,6 +31,8 @@ use tracing::warn;
 
 /// Most groups of a step.
 const GROUPS_MAX: usize = 32;
+/// Fewer files are not halved to find the one that is in the way.
+const HALVED_MIN: usize = 4;
 /// No group is added once a step has so many bytes.
 const BYTES_MAX: u64 = 128 << 20;
 
@@ -40,6 +43,8 @@ pub(super) struct CompactionStep {
     bytes: BeforeAfter,
     rows: u64,
     skipped: Vec<String>,
+    /// Files whose rewrite failed.
+    pub(super) failed: u64,
     /// Whether there is more that is worth it.
     pub(super) is_more: bool,
 }
@@ -73,7 +78,7 @@ impl CompactionStep {
             bytes: BeforeAfter { before: bytes, after: bytes },
             rows: sum(|group| group.rows),
             skipped,
-            is_more: false,
+            ..Self::default()
         }
     }
 
@@ -87,11 +92,13 @@ impl CompactionStep {
 }
 
 impl Compaction {
-    /// Writes the groups anew that are worth it the most, and commits them.
+    /// Writes the groups anew that are worth it the most, and commits them. Files are left alone whose
+    /// rewrite failed since then.
     pub(super) async fn step(
         &self,
         table: &TableIdent,
         request: &CompactionRequest,
+        since_ms: i64,
         pace: &mut WorkPace,
     ) -> Result<CompactionStep, CompactionError> {
         let loaded = match self.0.catalog.tables().load(table).await {
@@ -123,9 +130,7 @@ impl Compaction {
         let storage = self.0.catalog.storage();
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
         let mut files = live_files(source, snapshot_id).await?;
-        if is_steady {
-            self.leave_failed(&mut files, now_ms);
-        }
+        self.leave_failed(&mut files, since_ms, now_ms);
         let choice = choose(&files, &self.rules(&FileLayout::of(metadata)), request.mode, now_ms);
         drop(files);
         let skipped: Vec<String> = choice.skipped.iter().map(|reason| (*reason).into()).collect();
@@ -140,8 +145,8 @@ impl Compaction {
         let mut step = CompactionStep { skipped, is_more, ..CompactionStep::default() };
         let written = self.rewrite(table, source, &groups, pace, &mut step).await?;
         self.commit(table, snapshot_id, written, &mut step).await?;
-        // One commit leaves more to do only where it did something.
-        step.is_more &= 0 < step.files.before;
+        // One commit leaves more to do only where it did something, or knows what is in the way.
+        step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
     }
 
@@ -152,16 +157,17 @@ impl Compaction {
         rules
     }
 
-    fn leave_failed(&self, files: &mut [LiveFile], now_ms: i64) {
+    fn leave_failed(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
         let noted = self.noted();
         for file in files {
-            if noted.failed.get(&file.location).is_some_and(|until| now_ms < *until) {
+            if noted.is_failed(&file.location, since_ms, now_ms) {
                 file.obstacle = Some("files whose rewrite failed stay as they are for an hour");
             }
         }
     }
 
-    /// Writes groups anew, one after the other. One that fails is left out, and told.
+    /// Writes groups anew, one after the other. One that fails is left out, and told: the file that is in the
+    /// way is noted alone, and where it is not known it is looked for by halves.
     async fn rewrite(
         &self,
         table: &TableIdent,
@@ -174,23 +180,31 @@ impl Compaction {
         let snapshot_id = source.metadata.current_snapshot_id().unwrap_or_default();
         let wanted: HashSet<&str> =
             groups.iter().flat_map(|group| group.files.iter().map(String::as_str)).collect();
-        let (files, deletes) = planned_files(source, snapshot_id, &wanted).await.map_err(failed)?;
-        let deletes = RowDeletes::read(source, deletes, &files).await;
-        let deletes = deletes.map_err(|cause| failed(cause.into()))?;
+        let (files, index) = planned_files(source, snapshot_id, &wanted).await.map_err(failed)?;
+        // Where they do not fit, or one does not read, each group has its own.
+        let deletes = RowDeletes::read(source, index.clone(), &files).await.ok();
         let by_location: HashMap<&str, &Arc<PlannedFile>> =
             files.iter().map(|file| (file.location.as_str(), file)).collect();
-        let mut written: Vec<RewrittenFiles> = Vec::new();
-        for group in groups {
+        let mut left: Vec<PlannedFiles> = Vec::new();
+        for group in groups.iter().rev() {
             let of_group = group.files.iter().filter_map(|file| by_location.get(file.as_str()));
-            let files: Vec<Arc<PlannedFile>> = of_group.map(|file| Arc::clone(file)).collect();
-            let input = RewriteInput { source, files: &files, deletes: &deletes };
-            match self.rewrite_group(input, pace).await {
+            left.push(of_group.map(|file| Arc::clone(file)).collect());
+        }
+        let mut written: Vec<RewrittenFiles> = Vec::new();
+        while let Some(files) = left.pop() {
+            let done = match &deletes {
+                Some(deletes) => {
+                    let input = RewriteInput { source, files: &files, deletes };
+                    self.rewrite_group(input, pace).await
+                }
+                None => self.rewrite_alone(source, &index, &files, pace).await,
+            };
+            match done {
                 Ok(done) => written.push(done),
                 Err(GroupError::Rewrite(cause)) => {
                     let error = &cause as &dyn std::error::Error;
-                    warn!(%table, first = group.files[0], error, "files are not compacted");
-                    self.noted().fail(&group.files, self.0.catalog.now_ms());
-                    step.skipped.push(cause.to_string());
+                    warn!(%table, files = files.len(), error, "files are not compacted");
+                    left.extend(self.note_failed(&cause, &files, step));
                 }
                 Err(GroupError::Ended(cause)) => {
                     self.delete(&written).await;
@@ -199,6 +213,43 @@ impl Compaction {
             }
         }
         Ok(written)
+    }
+
+    /// A group with the deletes of its files alone.
+    async fn rewrite_alone(
+        &self,
+        source: ManifestSource<'_>,
+        index: &DeleteIndex,
+        files: &[Arc<PlannedFile>],
+        pace: &mut WorkPace,
+    ) -> Result<RewrittenFiles, GroupError> {
+        let deletes = RowDeletes::read(source, index.clone(), files).await;
+        let deletes = deletes.map_err(RewriteError::from)?;
+        self.rewrite_group(RewriteInput { source, files, deletes: &deletes }, pace).await
+    }
+
+    /// Notes the files of a group that failed; gives the halves in which the reason is to be found.
+    fn note_failed(
+        &self,
+        cause: &RewriteError,
+        files: &[Arc<PlannedFile>],
+        step: &mut CompactionStep,
+    ) -> Vec<PlannedFiles> {
+        let location = |file: &Arc<PlannedFile>| file.location.clone();
+        let known = cause.data_file().filter(|path| files.iter().any(|it| it.location == *path));
+        // A half of one file would become the file that it is.
+        if known.is_none() && cause.may_be_of_one_file() && HALVED_MIN <= files.len() {
+            let (one, other) = files.split_at(files.len() / 2);
+            return vec![one.to_vec(), other.to_vec()];
+        }
+        let noted: Vec<String> = match known {
+            Some(path) => vec![path.to_owned()],
+            None => files.iter().map(location).collect(),
+        };
+        self.noted().fail(noted.iter().map(String::as_str), self.0.catalog.now_ms());
+        step.failed += noted.len() as u64;
+        step.skipped.push(cause.to_string());
+        Vec::new()
     }
 
     async fn rewrite_group(

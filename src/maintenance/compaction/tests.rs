@@ -419,6 +419,27 @@ async fn what_others_commit_meanwhile_is_kept() {
 }
 
 #[tokio::test]
+async fn a_damaged_file_is_left_alone_and_the_others_are_merged() {
+    let mut house = House::new().await;
+    for _ in 0..6 {
+        house.append(30, 1).await;
+    }
+    let loaded = house.load().await;
+    let files = house.planned(&loaded.metadata, house.head().await).await;
+    assert_eq!(files.len(), 18);
+    let damaged = files[0].location.clone();
+    house.catalog.storage().delete(&damaged).await.unwrap();
+    let nothing = vec![0; usize::try_from(files[0].bytes).unwrap()];
+    house.catalog.storage().put(&damaged, nothing.into()).await.unwrap();
+    let report = house.compaction.run(&now()).await.unwrap();
+    assert_eq!((report.files.before, report.files.after), (17, 3), "{report:?}");
+    assert!(report.skipped.iter().any(|it| it.reason.contains("read files")), "{report:?}");
+    let loaded = house.load().await;
+    let left = house.planned(&loaded.metadata, house.head().await).await;
+    assert!(left.len() == 4 && left.iter().any(|file| file.location == damaged));
+}
+
+#[tokio::test]
 async fn a_run_that_fails_anywhere_leaves_the_table_and_no_file() {
     let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("compact."));
     for point in points {

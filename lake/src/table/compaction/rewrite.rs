@@ -83,6 +83,28 @@ pub enum RewriteError {
     },
 }
 
+impl RewriteError {
+    /// The data file that is in the way, where it is one and is known.
+    #[must_use]
+    pub fn data_file(&self) -> Option<&str> {
+        match self {
+            Self::Read(ReadError::File(cause)) => Some(cause.location()),
+            Self::Unsorted { location } | Self::TooLarge { location } => Some(location),
+            Self::Plan(_)
+            | Self::Read(_)
+            | Self::Deletes(_)
+            | Self::Write(_)
+            | Self::Miscounted { .. } => None,
+        }
+    }
+
+    /// Whether fewer of the files may do: not where deletes are what does not read.
+    #[must_use]
+    pub fn may_be_of_one_file(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Miscounted { .. })
+    }
+}
+
 /// The files of one group, and the deletes of the snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct RewriteInput<'a> {
