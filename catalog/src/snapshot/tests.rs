@@ -526,6 +526,30 @@ async fn lists_stay_with_manifests_that_do_not_read() {
 }
 
 #[tokio::test]
+async fn a_rewrite_of_what_was_read_on_another_line_is_refused() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let left = table.append(&["a"]).await;
+    table.set_ref("main", built.snapshot_id, SnapshotRetention::branch(None, None, None));
+    table.append(&["a"]).await;
+    for (read, is_made) in [(left, false), (built.snapshot_id, true)] {
+        let new = NewSnapshot {
+            operation: Operation::Replace,
+            read: Some(read),
+            added: vec![table.file("a")],
+            removed: vec![file.clone()],
+            ..NewSnapshot::default()
+        };
+        let (storage, base) = (&table.storage, &table.metadata);
+        let made = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await;
+        assert_eq!(made.is_ok(), is_made);
+        assert!(is_made || matches!(made, Err(CatalogError::CommitFailed(_))));
+    }
+}
+
+#[tokio::test]
 async fn a_replace_tells_how_far_the_table_is_as_the_snapshot_before_it() {
     let mut table = Table::new(FormatVersion::V2, true);
     let file = table.file("a");
