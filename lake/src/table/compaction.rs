@@ -114,6 +114,11 @@ fn committed_ms(table: &TableMetadata) -> BTreeMap<i64, i64> {
 fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -> LiveFile {
     let reached = deletes.of(file);
     let alone = reached.iter().filter(|delete| is_only_about(delete, file));
+    // A file that was written anew has the number of the snapshot that was read. Position deletes of
+    // several files that came with that snapshot were carried out, and still seem to reach it.
+    let counts =
+        |delete: &&Arc<PlannedFile>| is_only_about(delete, file) || file.sequence < delete.sequence;
+    let delete_files = reached.iter().filter(counts).count();
     let order = i32::try_from(schema::file_order(table).order_id).ok();
     LiveFile {
         location: file.location.clone(),
@@ -123,7 +128,7 @@ fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -
         rows: file.rows,
         is_sorted: file.sort_order_id == order.filter(|order| *order != 0),
         obstacle: obstacle_of_file(table, file),
-        delete_files: reached.len(),
+        delete_files,
         deleted_rows: alone.map(|delete| delete.rows).sum(),
         committed_ms: 0,
     }
@@ -136,9 +141,17 @@ fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'stati
         Some("encrypted files stay as they are")
     } else if file.spec_id != table.default_partition_spec_id() {
         Some("files of an earlier partition spec stay as they are")
+    } else if lacks_sort_values(table, file) {
+        Some("files with rows that lack a value of the sort order stay as they are")
     } else {
         None
     }
+}
+
+/// Whether rows of the file are known to have no place in the table's order.
+fn lacks_sort_values(table: &TableMetadata, file: &PlannedFile) -> bool {
+    let nulls = |id: i32| file.column(id).and_then(|column| column.nulls).unwrap_or(0);
+    schema::file_order(table).fields.iter().any(|field| 0 < nulls(field.source_id))
 }
 
 /// The day of a file's rows, since 1970, where the partition spec has it.

@@ -186,6 +186,39 @@ async fn a_file_that_is_not_in_the_order_it_claims_is_not_written_anew() {
 }
 
 #[tokio::test]
+async fn rows_without_a_place_in_the_order_stay_and_carried_out_deletes_do_not_count() {
+    let mut lake = sorted_people();
+    let columns = [
+        (1, "id", longs([Some(1), None])),
+        (2, "name", texts([Some("a"), Some("b")])),
+        (3, "city", texts([Some("Ulm"), Some("Ulm")])),
+    ];
+    let mut nulls = lake.write(&columns).await;
+    let nulls = nulls.partition(within("Ulm")).null_value_counts([(1, 1)].into()).build().unwrap();
+    let (one, other) = (file(&mut lake, &[1, 2]).await, file(&mut lake, &[3, 4]).await);
+    let mut of_both = lake.positions(&[(&one, 0), (&other, 0)]).await;
+    let of_both = of_both.partition(within("Ulm")).build().unwrap();
+    // All of one number, as a file that is written anew is beside the deletes that it carried out.
+    lake.commit(vec![nulls, one.clone(), other, of_both.clone()]).await;
+    let live = async |lake: &TestLake| {
+        let id = lake.metadata.current_snapshot_id().unwrap();
+        live_files(lake.source(), id).await.unwrap()
+    };
+    let found = live(&lake).await;
+    let obstacles = found.iter().filter(|file| file.obstacle.is_some()).count();
+    assert_eq!((found.len(), obstacles), (3, 1), "{found:?}");
+    assert!(found.iter().all(|file| file.delete_files == 0), "{found:?}");
+    let mut later = lake.positions(&[(&one, 1)]).await;
+    let later = later
+        .partition(within("Ulm"))
+        .referenced_data_file(Some(one.file_path().to_owned()))
+        .build();
+    lake.commit(vec![later.unwrap()]).await;
+    let counts: usize = live(&lake).await.iter().map(|file| file.delete_files).sum();
+    assert_eq!(counts, 1);
+}
+
+#[tokio::test]
 async fn a_manifest_that_miscounts_ends_a_rewrite() {
     let mut lake = sorted_people();
     let right = file(&mut lake, &[1, 2]).await;
