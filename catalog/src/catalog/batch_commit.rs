@@ -306,9 +306,11 @@ impl Catalog {
         location_rules::check(&self.inner.storage, base, &change.updates)?;
         self.check_contents(Some(base), base, &change.updates).await?;
         // The examination before the turn read them mostly.
+        let unread;
         let read = match contents {
             ChangeContents::Unread => {
-                &ChangeContents::of(self.changes_on(base, late.snapshot()).await)
+                unread = ChangeContents::of(self.changes_on(base, late.snapshot()).await);
+                &unread
             }
             read => read,
         };
