@@ -31,6 +31,7 @@ use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use step::CompactionStep;
 use tokio::{
     sync::{Semaphore, oneshot},
     time::Instant,
@@ -236,10 +237,31 @@ impl Compaction {
         self.start(request)?.await.unwrap_or(Err(CompactionError::Stopped))
     }
 
+    /// A step of the job as a task of its own: a tick is dropped when its lease is lost, and a rewrite that
+    /// is dropped in its middle leaves its files behind.
+    async fn step_apart(
+        &self,
+        table: TableIdent,
+        request: CompactionRequest,
+        mut pace: WorkPace,
+    ) -> Result<(WorkPace, Result<CompactionStep, CompactionError>), CompactionError> {
+        let (answer, answered) = oneshot::channel();
+        let compaction = self.clone();
+        self.0.tasks.spawn("compact-step", async move {
+            let one = compaction.0.running.lock().await;
+            let step = compaction.step(&table, &request, i64::MIN, &mut pace).await;
+            drop(one);
+            // Nobody waits for it where the tick was dropped.
+            drop(answer.send((pace, step)));
+        });
+        // The task answers unless the server stops before.
+        answered.await.map_err(|_| CompactionError::Stopped)
+    }
+
     /// The tables of the request, those of the service alone unless one is named.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
         let metastore = self.0.catalog.metastore();
-        let tables = match &request.levels {
+        let tables: Vec<(Vec<String>, String)> = match &request.levels {
             Some(levels) => {
                 let names = metastore.tables(levels).await?;
                 names.into_iter().map(|name| (levels.clone(), name)).collect()
@@ -325,9 +347,9 @@ impl Job for CompactTables {
             && let Some(table) = self.round.pop()
         {
             seen += 1;
-            let one = inner.running.lock().await;
-            let step = self.compaction.step(&table, &request, i64::MIN, &mut pace).await;
-            drop(one);
+            let apart = self.compaction.step_apart(table.clone(), request.clone(), pace).await;
+            let Ok((rested, step)) = apart else { return Ok(Progress::Done) };
+            pace = rested;
             match step {
                 Ok(step) => {
                     steps += usize::from(0 < step.files.before);
