@@ -174,7 +174,7 @@ impl Server {
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
-        let compaction = compaction(config, &catalog, &ids, &tasks);
+        let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = config.compaction.enabled.then(|| compaction.clone());
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
 
@@ -264,12 +264,18 @@ async fn start_jobs(
     Ok(())
 }
 
-fn compaction(config: &Config, catalog: &Catalog, ids: &IdGenerator, tasks: &Tasks) -> Compaction {
+fn compaction(
+    config: &Config,
+    catalog: &Catalog,
+    (clock, ids): (&Clock, &IdGenerator),
+    tasks: &Tasks,
+) -> Compaction {
     let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
         config.compaction;
     let rules = CompactionRules { file_bytes, file_rows, files_max, days_back };
     let options = CompactionOptions { rules, cpu_share };
-    Compaction::new(catalog, ids.clone(), tasks.clone(), options, config.faults.clone())
+    let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
+    Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
 }
 
 fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> FlushOptions {

@@ -14,6 +14,7 @@ mod step;
 use crate::tasks::{Job, Progress, Tasks};
 use icecore_catalog::{catalog::Catalog, error::CatalogError, scan::ScanError};
 use icecore_lake::{
+    clock::Clock,
     faults::Failpoints,
     ids::IdGenerator,
     table::{
@@ -115,6 +116,7 @@ pub struct Compaction(Arc<CompactionInner>);
 #[derive(Debug)]
 struct CompactionInner {
     catalog: Catalog,
+    clock: Clock,
     ids: IdGenerator,
     tasks: Tasks,
     options: CompactionOptions,
@@ -124,7 +126,7 @@ struct CompactionInner {
     noted: Mutex<NotedFiles>,
 }
 
-/// What need not be tried again yet.
+/// What need not be tried again yet. Its times are of the clock that is never set.
 #[derive(Debug, Default)]
 struct NotedFiles {
     /// Tables without work: the snapshot that was looked at, and until when that holds.
@@ -138,6 +140,7 @@ impl Compaction {
     #[must_use]
     pub fn new(
         catalog: &Catalog,
+        clock: Clock,
         ids: IdGenerator,
         tasks: Tasks,
         options: CompactionOptions,
@@ -146,6 +149,7 @@ impl Compaction {
         let catalog = catalog.on_behalf_of(ACTOR);
         Self(Arc::new(CompactionInner {
             catalog,
+            clock,
             ids,
             tasks,
             options,
@@ -161,7 +165,7 @@ impl Compaction {
     /// # Errors
     /// [`CompactionError`]; what was committed before stays.
     pub async fn run(&self, request: &CompactionRequest) -> Result<JobReport, CompactionError> {
-        let (started, since_ms) = (Instant::now(), self.0.catalog.now_ms());
+        let (started, since_ms) = (Instant::now(), self.0.clock.passed_ms());
         let mut report = JobReport {
             job: match request.mode {
                 CompactionMode::ClosedDays => "compact-day",

@@ -45,6 +45,8 @@ pub(crate) struct FileEntry {
     /// Bounds of the paths that a delete file has.
     lowest: Option<String>,
     highest: Option<String>,
+    /// The columns whose values a delete file by value compares.
+    pub(crate) compared: Vec<i64>,
 }
 
 impl FileEntry {
@@ -185,6 +187,7 @@ impl avro::ValueEdit for EntryReader<'_> {
             ["snapshot_id"] => self.found.snapshot_id = Some(value),
             ["sequence_number"] => self.found.number = Some(value),
             ["data_file", "content"] => self.found.content = value,
+            ["data_file", "equality_ids"] => self.found.compared.push(value),
             ["data_file", "record_count"] => self.found.rows = value.try_into().unwrap_or(0),
             ["data_file", "lower_bounds" | "upper_bounds", "key"] => self.bound = value,
             _ => (),

@@ -33,6 +33,9 @@ use std::{
     sync::Arc,
 };
 
+/// Files that are described before others have their turn.
+const FILES_AT_ONCE: usize = 256;
+
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
 pub fn obstacle(table: &TableMetadata) -> Option<String> {
@@ -77,7 +80,11 @@ pub async fn live_files(
                 committed.range(file.sequence..).next().map_or(i64::MAX, |(_, ms)| *ms);
             live
         };
-        files.extend(plan.files.iter().map(|file| describe(file)));
+        for some in plan.files.chunks(FILES_AT_ONCE) {
+            files.extend(some.iter().map(|file| describe(file)));
+            // Each is held against all deletes that name several files.
+            tokio::task::yield_now().await;
+        }
     }
     Ok(files)
 }

@@ -4,8 +4,8 @@ use crate::{maintenance::compaction::CompactionError, tasks::ShutdownSignal};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Longest pause; a piece of work that no pause divides, such as reading the deletes of a step, takes seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shorter pauses are put together: a timer is no finer.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 

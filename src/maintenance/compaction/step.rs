@@ -116,7 +116,8 @@ impl Compaction {
         if let Some(obstacle) = obstacle(metadata) {
             return Ok(CompactionStep::skip(obstacle));
         }
-        let (is_steady, now_ms) = (request.mode == CompactionMode::Steady, self.0.catalog.now_ms());
+        let (is_steady, now_ms) =
+            (request.mode == CompactionMode::Steady, self.0.clock.passed_ms());
         if is_steady && self.noted().is_looked_at(table, snapshot_id, now_ms) {
             return Ok(CompactionStep::default());
         }
@@ -131,7 +132,8 @@ impl Compaction {
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
         let mut files = live_files(source, snapshot_id).await?;
         self.leave_failed(&mut files, since_ms, now_ms);
-        let choice = choose(&files, &self.rules(&FileLayout::of(metadata)), request.mode, now_ms);
+        let rules = self.rules(&FileLayout::of(metadata));
+        let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
         let skipped: Vec<String> = choice.skipped.iter().map(|reason| (*reason).into()).collect();
         if request.dry_run {
@@ -246,7 +248,7 @@ impl Compaction {
             Some(path) => vec![path.to_owned()],
             None => files.iter().map(location).collect(),
         };
-        self.noted().fail(noted.iter().map(String::as_str), self.0.catalog.now_ms());
+        self.noted().fail(noted.iter().map(String::as_str), self.0.clock.passed_ms());
         step.failed += noted.len() as u64;
         step.skipped.push(cause.to_string());
         Vec::new()

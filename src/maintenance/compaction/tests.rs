@@ -8,8 +8,9 @@ use iceberg::{
     TableRequirement, TableUpdate,
     spec::{
         DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, MAIN_BRANCH,
-        ManifestFile, ManifestList, ManifestListWriter, ManifestWriterBuilder, Operation, Snapshot,
-        SnapshotReference, SnapshotRetention, Summary, TableMetadata,
+        ManifestFile, ManifestList, ManifestListWriter, ManifestWriterBuilder, NestedField,
+        Operation, PrimitiveType, Snapshot, SnapshotReference, SnapshotRetention, Summary,
+        TableMetadata, Type,
     },
 };
 use icecore_catalog::{
@@ -78,7 +79,9 @@ impl House {
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
         let options = CompactionOptions { rules: RULES, cpu_share: 1.0 };
-        let compaction = Compaction::new(&catalog, ids.clone(), Tasks::default(), options, faults);
+        let tasks = Tasks::default();
+        let compaction =
+            Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
         let model = BTreeMap::new();
         Self { catalog, clock, ids, table, compaction, seq: 0, model, _folder: folder }
     }
@@ -165,6 +168,16 @@ impl House {
     /// Deletes rows by their `seq`, as an engine does that streams: a delete file in each partition, for
     /// rows of an earlier number alone. `upserted` comes again in the same snapshot.
     async fn delete_by_value(&mut self, seqs: &[i64], upserted: Option<i64>) {
+        self.delete_by(5, seqs, upserted).await.unwrap();
+    }
+
+    /// The same by any column of whole numbers.
+    async fn delete_by(
+        &mut self,
+        column: i32,
+        seqs: &[i64],
+        upserted: Option<i64>,
+    ) -> Result<(), CatalogError> {
         let loaded = self.load().await;
         let metadata = loaded.metadata.as_ref();
         let head = metadata.current_snapshot().unwrap();
@@ -182,11 +195,11 @@ impl House {
             partitions.insert(partition_key(&file), file);
         }
         if partitions.is_empty() {
-            return;
+            return Ok(());
         }
         let mut deletes = manifest("deletes").build_v2_deletes();
         for file in partitions.values() {
-            deletes.add_file(self.value_deletes(file, seqs).await, -1).unwrap();
+            deletes.add_file(self.value_deletes(file, column, seqs).await, -1).unwrap();
         }
         list.push(deletes.write_manifest_file().await.unwrap());
         for seq in seqs {
@@ -202,9 +215,10 @@ impl House {
             list.push(data.write_manifest_file().await.unwrap());
             rows.insert(seq, 1);
         }
-        self.put_snapshot(metadata, head, id, list).await;
+        self.put_snapshot(metadata, head, id, list).await?;
         self.clock.advance_ms(1_000);
         self.model.insert(id, rows);
+        Ok(())
     }
 
     /// Commits a snapshot of these manifests on top of `head`, as a client does.
@@ -214,7 +228,7 @@ impl House {
         head: &Snapshot,
         id: i64,
         list: Vec<ManifestFile>,
-    ) {
+    ) -> Result<(), CatalogError> {
         let (parent, number) = (Some(head.snapshot_id()), metadata.next_sequence_number());
         let location = format!("{}/metadata/{id}-list.avro", metadata.location());
         let output = self.catalog.storage().file_io().new_output(&location).unwrap();
@@ -247,7 +261,7 @@ impl House {
             ],
             keeps_history: true,
         };
-        self.catalog.commit(change).await.unwrap();
+        self.catalog.commit(change).await.map(drop)
     }
 
     async fn manifests(&self, metadata: &TableMetadata, snapshot: &Snapshot) -> Vec<ManifestFile> {
@@ -268,9 +282,9 @@ impl House {
         live
     }
 
-    async fn value_deletes(&self, file: &PlannedFile, seqs: &[i64]) -> DataFile {
-        let column = Field::new("seq", DataType::Int64, false)
-            .with_metadata([(FIELD_ID.to_owned(), "5".to_owned())].into());
+    async fn value_deletes(&self, file: &PlannedFile, id: i32, seqs: &[i64]) -> DataFile {
+        let column = Field::new("compared", DataType::Int64, false)
+            .with_metadata([(FIELD_ID.to_owned(), id.to_string())].into());
         let values: ArrayRef = Arc::new(Int64Array::from(seqs.to_vec()));
         let rows = RecordBatch::try_new(Arc::new(Schema::new(vec![column])), vec![values]).unwrap();
         let (location, length) = self.put_deletes(file, &rows).await;
@@ -282,7 +296,7 @@ impl House {
             .partition_spec_id(file.spec_id)
             .record_count(seqs.len() as u64)
             .file_size_in_bytes(length)
-            .equality_ids(Some(vec![5]))
+            .equality_ids(Some(vec![id]))
             .build()
             .unwrap()
     }
@@ -569,6 +583,32 @@ async fn what_others_commit_meanwhile_is_kept() {
         assert_eq!(files, 6, "{between:?} {report:?}");
         house.check().await;
     }
+}
+
+/// Files that were merged since have none of its values, and the delete would reach what it must not.
+#[tokio::test]
+async fn rows_are_not_deleted_by_a_column_that_was_dropped() {
+    let mut house = House::new().await;
+    house.append(30, 2).await;
+    let schemas = house.load().await.metadata;
+    let schema = schemas.current_schema();
+    let id = schema.highest_field_id() + 1;
+    let own = NestedField::optional(id, "own", Type::Primitive(PrimitiveType::Long));
+    let wider = schema.as_ref().clone().into_builder().with_fields([Arc::new(own)]).build();
+    for schema in [wider.unwrap(), schema.as_ref().clone()] {
+        let updates = vec![
+            TableUpdate::AddSchema { schema },
+            TableUpdate::SetCurrentSchema { schema_id: -1 },
+        ];
+        let (table, requirements) = (house.table.clone(), Vec::new());
+        let change = TableChange { table, requirements, updates, keeps_history: true };
+        house.catalog.commit(change).await.unwrap();
+    }
+    let refused = house.delete_by(id, &[3], None).await;
+    let Err(CatalogError::Invalid(text)) = &refused else { panic!("{refused:?}") };
+    assert!(text.contains("which was dropped"), "{text}");
+    house.delete_by_value(&[3], None).await;
+    house.check().await;
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ const LISTS_AT_ONCE: usize = 8;
 const MANIFESTS_AT_ONCE: usize = 4;
 /// Most live files whose keys are kept for a later plan, 16 bytes each; manifests beyond are read again.
 const KEYS_KEPT: usize = 4_000_000;
+/// Most live files of manifests that go whose paths are kept so, some 200 bytes each.
+const PATHS_KEPT: usize = 200_000;
 
 /// What was read of a table for a plan.
 #[derive(Debug, Default)]
@@ -31,6 +33,9 @@ pub(crate) struct HistoryReads {
     /// The files that are live in each manifest.
     live: HashMap<String, Vec<FileKey>>,
     keys_kept: usize,
+    /// The same of manifests that go, as paths.
+    going: HashMap<String, Vec<String>>,
+    paths_kept: usize,
 }
 
 /// Reads what was not read yet.
@@ -65,13 +70,21 @@ impl HistoryReader<'_> {
         &mut self,
         manifests: &BTreeSet<String>,
     ) -> Result<HashMap<FileKey, String>, CatalogError> {
-        let mut found = HashMap::new();
+        let known = &self.known.going;
+        let with_key = |path: &String| (FileKey::of(path), path.clone());
+        let paths = manifests.iter().filter_map(|manifest| known.get(manifest)).flatten();
+        let mut found: HashMap<FileKey, String> = paths.map(with_key).collect();
+        let unread = manifests.iter().filter(|manifest| !known.contains_key(*manifest));
         let (storage, own) = (self.storage, self.own()?);
         let read = |manifest: &String| live(storage.clone(), own.clone(), manifest.clone());
-        let reads: Vec<_> = manifests.iter().map(read).collect();
+        let reads: Vec<_> = unread.map(read).collect();
         let mut reads = stream::iter(reads).buffer_unordered(MANIFESTS_AT_ONCE);
-        while let Some((_, paths)) = reads.try_next().await? {
-            found.extend(paths.into_iter().map(|path| (FileKey::of(&path), path)));
+        while let Some((manifest, paths)) = reads.try_next().await? {
+            found.extend(paths.iter().map(with_key));
+            if self.known.paths_kept + paths.len() <= PATHS_KEPT {
+                self.known.paths_kept += paths.len();
+                self.known.going.insert(manifest, paths);
+            }
         }
         Ok(found)
     }
