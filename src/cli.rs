@@ -14,6 +14,7 @@ pub mod deadletters;
 pub mod doctor;
 pub mod ingest;
 pub mod jobs;
+mod json_log;
 pub mod quickstart;
 pub mod refs;
 pub mod relocate;
@@ -31,7 +32,10 @@ use crate::{
 use admin::ConfigCommand;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextKind};
 use client::ClientError;
-use icecore_catalog::{audit::BrokenChain, error::CatalogError};
+use icecore_catalog::{
+    audit::BrokenChain,
+    error::{CatalogError, with_causes},
+};
 use std::{
     io::{ErrorKind, IsTerminal, Write},
     path::PathBuf,
@@ -336,7 +340,7 @@ fn log_to_stderr(config: &Config) {
         .with_ansi(colours);
     match options.format {
         LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.json().event_format(json_log::JsonFormat).init(),
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -369,20 +373,4 @@ fn remark(text: &str) {
 /// Writes an error and its causes to stderr.
 fn complain(problem: &dyn std::error::Error) {
     remark(&format!("icecore: {}", with_causes(problem)));
-}
-
-/// An error with what caused it, as one sentence.
-fn with_causes(problem: &dyn std::error::Error) -> String {
-    let mut text = problem.to_string();
-    let mut cause = problem.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        // The errors of databases and of the file system repeat their cause in their own text.
-        if !text.contains(&next_text) {
-            text.push_str(": ");
-            text.push_str(&next_text);
-        }
-        cause = next.source();
-    }
-    text
 }

@@ -20,7 +20,11 @@ use crate::{
     tasks::{Job, Progress},
 };
 use futures::{StreamExt, stream};
-use icecore_catalog::{catalog::Catalog, error::CatalogError, storage};
+use icecore_catalog::{
+    catalog::Catalog,
+    error::{CatalogError, with_causes},
+    storage,
+};
 use icecore_lake::{
     clock::Clock,
     faults::Failpoints,
@@ -180,14 +184,6 @@ impl FlushError {
                 false
             }
         }
-    }
-
-    /// What failed, with its causes.
-    #[must_use]
-    pub fn with_causes(&self) -> String {
-        let first = Some(self as &dyn std::error::Error);
-        let chain = std::iter::successors(first, |cause| cause.source());
-        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 }
 
@@ -437,7 +433,7 @@ impl Job for FlushJob {
                         kind: pending.kind,
                         namespace: pending.namespace.clone(),
                         since_ms: now_ms,
-                        reason: format!("flush of `{table}`: {}", error.with_causes()),
+                        reason: format!("flush of `{table}`: {}", with_causes(&error)),
                         is_lasting: error.is_lasting(),
                     });
                     warn!(table, error = &error as &dyn std::error::Error, "flush failed");

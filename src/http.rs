@@ -33,7 +33,7 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -150,8 +150,6 @@ pub fn router(app: AppState) -> Router {
         .with_state(app.clone())
         .nest("/catalog", catalog)
         .route_layer(middleware::from_fn_with_state(app.clone(), health::time))
-        .layer(middleware::from_fn_with_state(app.room.clone(), bounded))
-        .layer(middleware::from_fn_with_state(app.clone(), origin_check::guard))
         .layer(middleware::from_fn_with_state(app, identify))
 }
 
@@ -166,12 +164,9 @@ async fn no_such_method() -> ApiError {
     )
 }
 
-/// Gives each request an id, in its log lines and its reply.
-async fn identify(
-    axum::extract::State(app): axum::extract::State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// The layer around every route, one for all that comes first: each layer costs every request copies
+/// of those inside it. Gives each request an id, in its log lines and its reply.
+async fn identify(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let given = request
         .headers()
         .get(&REQUEST_ID)
@@ -182,9 +177,11 @@ async fn identify(
     // The audit log reads it there.
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or(""));
-    let mut response = if is_text(request.uri().path()) {
+    let mut response = if let Some(refused) = origin_check::refusal(&app, &request) {
+        refused
+    } else if is_text(request.uri().path()) {
         use tracing::Instrument;
-        next.run(request).instrument(span).await
+        bounded(State(app.room.clone()), request, next).instrument(span).await
     } else {
         ApiError::new(ErrorCode::InvalidRequest, "the percent-decoded path is not UTF-8")
             .into_response()

@@ -50,7 +50,12 @@ use icecore_lake::{
 };
 use look::MetadataWatch;
 use std::{
-    fs::DirBuilder, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc,
+    fs::DirBuilder,
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::net::TcpSocket;
@@ -343,6 +348,15 @@ pub fn make_data_folder(config: &Config) -> Result<(), StartError> {
     }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| StartError::DataFolder { path: path.clone(), source })
+}
+
+/// Whether nothing is there. What this user may not look at is there: to open it says why it fails.
+#[must_use]
+pub fn is_missing(path: &Path) -> bool {
+    match path.try_exists() {
+        Ok(exists) => !exists,
+        Err(cause) => cause.kind() == io::ErrorKind::NotADirectory,
+    }
 }
 
 /// The catalog's database, which several processes may have open.

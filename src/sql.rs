@@ -146,6 +146,12 @@ impl Sql {
         Ok(QueryAnswer { schema: head.schema, batches, snapshot: head.snapshot })
     }
 
+    /// How many queries wait for a slot.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.inner.slots.waiting()
+    }
+
     /// How many queries run, and how many of them go on although they were to end.
     #[must_use]
     pub fn running(&self) -> (usize, usize) {

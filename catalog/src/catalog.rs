@@ -9,6 +9,7 @@ mod cache;
 mod change;
 mod commit_queue;
 mod create;
+mod examined;
 mod first;
 mod live;
 mod load;
@@ -45,7 +46,7 @@ use crate::{
     columns, commit,
     error::CatalogError,
     metadata_file::cache::EncodedParts,
-    metastore::{ChangeOrigin, Metastore, RequestKey},
+    metastore::{self, ChangeOrigin, Metastore, RequestKey},
     retention,
     storage::Storage,
 };
@@ -150,7 +151,7 @@ impl Default for CatalogOptions {
 
 /// What separates the levels of a namespace in a URL unless something else is announced, and what
 /// is understood always.
-pub const NAMESPACE_SEPARATOR: &str = "\u{1f}";
+pub const NAMESPACE_SEPARATOR: &str = metastore::SEPARATOR;
 
 /// The catalog. Cheap to clone.
 #[derive(Clone)]
@@ -174,6 +175,7 @@ struct CatalogInner {
     locks: TableLocks,
     options: CatalogOptions,
     seen: manifest_check::CheckedManifests,
+    list_cache: manifest_check::ManifestListCache,
     queues: CommitQueues,
     overgrown: thin::OvergrownTables,
 }
@@ -213,6 +215,7 @@ impl Catalog {
             locks: TableLocks::new(),
             options,
             seen: manifest_check::CheckedManifests::default(),
+            list_cache: MetadataCache::default(),
             queues: CommitQueues::default(),
             overgrown: thin::OvergrownTables::default(),
         };

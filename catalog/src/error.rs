@@ -14,6 +14,9 @@ pub enum CatalogError {
     /// The view is not there. 404 `NoSuchViewException`.
     #[error("View does not exist: {0}")]
     NoSuchView(String),
+    /// The table has no branch or tag of that name. 404 `NotFoundException`.
+    #[error("there is no branch or tag `{0}`")]
+    NoSuchReference(String),
     /// The name is taken. 409 `AlreadyExistsException`.
     #[error("{0}")]
     AlreadyExists(String),
@@ -139,6 +142,7 @@ impl CatalogError {
             Self::NoSuchNamespace(text) => Self::NoSuchNamespace(text.clone()),
             Self::NoSuchTable(text) => Self::NoSuchTable(text.clone()),
             Self::NoSuchView(text) => Self::NoSuchView(text.clone()),
+            Self::NoSuchReference(text) => Self::NoSuchReference(text.clone()),
             Self::Registered(uuid) => Self::Registered(*uuid),
             Self::Protected(text) => Self::Protected(text.clone()),
             Self::IllegalArgument(text) => Self::IllegalArgument(text.clone()),
@@ -174,4 +178,21 @@ impl CatalogError {
             },
         }
     }
+}
+
+/// An error with what caused it, as one sentence.
+#[must_use]
+pub fn with_causes(problem: &dyn std::error::Error) -> String {
+    let mut text = problem.to_string();
+    let mut cause = problem.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        // The errors of databases and of the file system repeat their cause in their own text.
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        cause = next.source();
+    }
+    text
 }

@@ -34,7 +34,10 @@ mod transaction;
 mod trash;
 mod views;
 
-pub use crate::{commit::SnapshotRow, names::Levels};
+pub use crate::{
+    commit::SnapshotRow,
+    names::{Levels, ObjectKey},
+};
 pub use changes::{CHANGES_BYTES_MAX, ChangeSet};
 pub use group_commit::{CommitPart, PointerSwap, SwapOutcome};
 pub use namespaces::{NamespaceMarks, Properties};
@@ -43,7 +46,7 @@ pub use obsolete::ObsoleteFile;
 pub use origin::{ANONYMOUS, ChangeOrigin, RecordedAnswer, RequestKey};
 pub use outbox::{ChangeEvent, ChangeFeed, FeedRetention};
 pub use reports::MetricsReport;
-pub use requests::AnsweredRequest;
+pub use requests::{AnsweredRequest, AnsweredTable};
 pub use tables::{TableRow, Watermark};
 pub use trash::{DropTerms, TrashRow};
 
@@ -54,7 +57,7 @@ use sqlx::{Any, Transaction, pool::PoolConnection};
 use std::{path::Path, sync::Arc};
 
 /// Separates the levels of a namespace in its key.
-const SEPARATOR: char = '\u{1f}';
+pub(crate) const SEPARATOR: &str = "\u{1f}";
 
 /// The transactional store, in one database. Cheap to clone.
 ///
@@ -93,7 +96,7 @@ impl Metastore {
     /// [`CatalogError::Metastore`]; [`CatalogError::Invalid`] of a newer program's or a damaged file.
     pub async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
         let opened = Self::on(Database::sqlite(path).await?).made().await;
-        opened.map_err(database::name_damaged(path))
+        opened.map_err(database::name_file(path))
     }
 
     /// Opens the database of a `postgres://user:password@host:port/database` URL; its tables are
@@ -144,7 +147,7 @@ fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
 
 /// A namespace's key.
 fn path(levels: &Levels) -> String {
-    levels.join(SEPARATOR.encode_utf8(&mut [0; 4]))
+    levels.join(SEPARATOR)
 }
 
 /// How many rows a query gives.

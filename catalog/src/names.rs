@@ -1,13 +1,35 @@
-//! Which names new namespaces, tables and views may have. Pure.
+//! Names of namespaces, tables and views, and which of them new ones may have. Pure.
 //!
 //! Its one invariant: a name that passes fits into every database that the metastore runs on, with
 //! its namespace, as one key of an index (PostgreSQL takes 2704 bytes), and into one line of a log.
 //! What is there from before stays readable, whatever its name.
 
 use crate::error::CatalogError;
+use std::fmt;
 
 /// A namespace is its levels: `["a", "b"]`.
 pub type Levels = Vec<String>;
+
+/// The namespace of a table or view, and its name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectKey<'a> {
+    pub(crate) levels: &'a Levels,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> ObjectKey<'a> {
+    /// The key of what has this name in the namespace `levels`.
+    #[must_use]
+    pub fn new(levels: &'a Levels, name: &'a str) -> Self {
+        Self { levels, name }
+    }
+}
+
+impl fmt::Display for ObjectKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.levels.join("."), self.name)
+    }
+}
 
 /// Longest name of a table or view, and longest level of a namespace, in characters.
 pub const NAME_CHARS_MAX: usize = 255;

@@ -5,6 +5,7 @@
 //! surely fit, its memory is reserved before it runs, and what it made stays reserved for as long
 //! as it is held.
 
+use crate::forward::forward;
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     compute::{cast, concat, max},
@@ -174,27 +175,13 @@ impl Hash for BoundedFunction {
 
 // Simplification is not passed on: it would put functions without a bound in this one's place.
 impl ScalarUDFImpl for BoundedFunction {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(
-        &self,
-        arguments: ReturnFieldArgs<'_>,
-    ) -> Result<FieldRef, DataFusionError> {
-        self.inner.return_field_from_args(arguments)
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        self.inner.coerce_types(types)
+    forward! {
+        fn name(&self) -> &str;
+        fn signature(&self) -> &Signature;
+        fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError>;
+        fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>)
+            -> Result<FieldRef, DataFusionError>;
+        fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError>;
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {

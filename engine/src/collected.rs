@@ -4,7 +4,10 @@
 //! the whole is handed on and written. Here each value is reckoned as it is kept and as it is copied,
 //! so a query over its memory ends before either is made.
 
-use crate::wrapped::{Accumulators, wrapped};
+use crate::{
+    forward::forward,
+    wrapped::{Accumulators, wrapped},
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, OffsetSizeTrait},
     datatypes::{BinaryViewType, ByteViewType, DataType, StringViewType},
@@ -78,6 +81,11 @@ struct CollectingAccumulator {
 }
 
 impl Accumulator for CollectingAccumulator {
+    forward! {
+        fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError>;
+        fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError>;
+    }
+
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.bytes += values.first().map_or(0, bytes);
         self.inner.update_batch(&compact(values))
@@ -86,14 +94,6 @@ impl Accumulator for CollectingAccumulator {
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.bytes += states.first().map_or(0, bytes);
         self.inner.merge_batch(states)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
-        self.inner.evaluate()
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
-        self.inner.state()
     }
 
     fn size(&self) -> usize {
@@ -140,6 +140,12 @@ impl CollectingGroups {
 }
 
 impl GroupsAccumulator for CollectingGroups {
+    forward! {
+        fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>)
+            -> Result<Vec<ArrayRef>, DataFusionError>;
+        fn supports_convert_to_state(&self) -> bool;
+    }
+
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -170,18 +176,6 @@ impl GroupsAccumulator for CollectingGroups {
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
         self.forget(emit);
         self.inner.state(emit)
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>, DataFusionError> {
-        self.inner.convert_to_state(values, filter)
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        self.inner.supports_convert_to_state()
     }
 
     fn size(&self) -> usize {

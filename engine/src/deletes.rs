@@ -2,7 +2,7 @@
 
 use crate::{
     error::SqlError,
-    plan::{failure, unreadable},
+    file_failure::{of_scan, unreadable},
 };
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use icecore_catalog::scan::{ManifestSource, ScanPlan, manifests::PlannedFiles};
@@ -31,7 +31,7 @@ pub async fn applied(
         Ok(deleted) => Ok((files, deleted)),
         Err(DeletesError::Unsupported(text)) => Err(SqlError::Invalid(text)),
         Err(cause @ DeletesError::TooMany { .. }) => Err(SqlError::Limit(cause.to_string())),
-        Err(DeletesError::Scan(cause)) => Err(failure(&cause)),
+        Err(DeletesError::Scan(cause)) => Err(of_scan(&cause)),
         Err(cause @ (DeletesError::Damaged { .. } | DeletesError::File(_))) => {
             Err(unreadable(&cause))
         }

@@ -1,7 +1,7 @@
-//! What it means for the one who asked that a file of the warehouse does not read.
+//! What it means for the one who asked that files of the warehouse do not read.
 
 use crate::error::SqlError;
-use icecore_catalog::storage::probe;
+use icecore_catalog::{scan::ScanError, storage::probe};
 use std::error::Error;
 
 /// What the reader of data files says before a file's path and why its footer does not read.
@@ -11,6 +11,26 @@ const STORE: &str = "Object Store error: ";
 const NOT_FOUND: &str = "Object at location ";
 /// What the text of an outage begins with.
 const OUTAGE: &str = "the warehouse `";
+
+/// The error for a snapshot whose files cannot be planned.
+pub(super) fn of_scan(cause: &ScanError) -> SqlError {
+    match cause {
+        ScanError::NoSuchSnapshot(_) => SqlError::NotFound(cause.to_string()),
+        ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),
+        ScanError::Damaged { .. } => SqlError::Unreadable(cause.to_string()),
+        ScanError::TooSlow => SqlError::Limit(
+            "the time limit was reached while reading the table's manifests; filter on fewer partitions, or compact the table".into(),
+        ),
+        ScanError::Catalog(_) => unreadable(cause),
+    }
+}
+
+/// The error for files of ours that do not read; the log has the reason.
+pub(super) fn unreadable(cause: &(dyn Error + 'static)) -> SqlError {
+    tracing::error!(error = cause, "cannot read the files of a snapshot");
+    of(cause)
+        .unwrap_or_else(|| SqlError::Internal("the snapshot's files cannot be read".to_owned()))
+}
 
 /// The error to answer with, where the store of files is at fault: the warehouse is not there, or a
 /// file of it is missing or cannot be had.

@@ -26,6 +26,7 @@ pub mod field_ids;
 mod file_failure;
 pub mod filters;
 pub mod floats;
+mod forward;
 pub mod frames;
 pub mod function_names;
 pub mod functions;

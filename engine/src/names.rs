@@ -4,11 +4,12 @@
 //! and exactly one has it but for the case, that one is meant, as in DuckDB and Spark.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem,
-    Statement, Subscript, TableFactor, VisitMut, VisitorMut,
+    AccessExpr, Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Query, Select,
+    SelectItem, SetExpr, Statement, Subscript, TableFactor, VisitMut, VisitorMut,
 };
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     ops::ControlFlow,
 };
 
@@ -25,11 +26,11 @@ pub fn resolve(statement: &mut Statement, columns: &[String]) {
         meant.entry(folded).and_modify(|name| *name = None).or_insert(Some(name));
     }
     meant.retain(|_, name| name.is_some());
-    if meant.is_empty() {
-        return;
+    if !meant.is_empty() {
+        let mut resolver = NameResolver { meant };
+        let ControlFlow::Continue(()) = statement.visit(&mut resolver);
     }
-    let mut resolver = NameResolver { meant };
-    let ControlFlow::Continue(()) = statement.visit(&mut resolver);
+    let ControlFlow::Continue(()) = statement.visit(&mut ListVisitor);
 }
 
 struct NameResolver<'a> {
@@ -85,7 +86,7 @@ impl NameResolver<'_> {
 }
 
 impl VisitorMut for NameResolver<'_> {
-    type Break = std::convert::Infallible;
+    type Break = Infallible;
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         self.select(select);
@@ -123,4 +124,59 @@ impl VisitorMut for NameResolver<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Gives columns plain names where a list renames them, as in `(SELECT "orderId" FROM t) AS q(v)`. The
+/// planner reads the names that they have as identifiers without quotes, and does not find them.
+struct ListVisitor;
+
+impl VisitorMut for ListVisitor {
+    type Break = Infallible;
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        for cte in query.with.iter_mut().flat_map(|with| with.cte_tables.iter_mut()) {
+            if !cte.alias.columns.is_empty() {
+                name_plainly(&mut cte.query.body);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor
+            && !alias.columns.is_empty()
+        {
+            name_plainly(&mut subquery.body);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_plainly(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            for (at, item) in select.projection.iter_mut().enumerate() {
+                let (name, expr) = match &*item {
+                    SelectItem::UnnamedExpr(expr @ Expr::Identifier(name)) => (Some(name), expr),
+                    SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(parts)) => {
+                        (parts.last(), expr)
+                    }
+                    SelectItem::ExprWithAlias { expr, alias } => (Some(alias), expr),
+                    _ => continue,
+                };
+                if name.is_some_and(needs_quotes) {
+                    let (expr, alias) = (expr.clone(), Ident::new(format!("__v{at}")));
+                    *item = SelectItem::ExprWithAlias { expr, alias };
+                }
+            }
+        }
+        SetExpr::SetOperation { left, .. } => name_plainly(left),
+        SetExpr::Query(query) => name_plainly(&mut query.body),
+        _ => (),
+    }
+}
+
+fn needs_quotes(name: &Ident) -> bool {
+    let text = &name.value;
+    name.quote_style.is_some() && (text.contains(['.', '"']) || *text != text.to_lowercase())
 }

@@ -4,6 +4,7 @@
 //! fail: then it does not find its own sort for windows, ORDER BY and aggregates by `abs(a - b)`. And it takes
 //! `power(x, 0)` for 1 and `log(x, 1)` for 0 where `x` is NULL (apache/datafusion#24246).
 
+use crate::forward::forward;
 use arrow::{
     array::{Array, BooleanArray},
     buffer::NullBuffer,
@@ -51,31 +52,14 @@ struct PlainFunction {
 
 // Order and simplification are not passed on.
 impl ScalarUDFImpl for PlainFunction {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(
-        &self,
-        arguments: ReturnFieldArgs<'_>,
-    ) -> Result<FieldRef, DataFusionError> {
-        self.inner.return_field_from_args(arguments)
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        self.inner.coerce_types(types)
+    forward! {
+        fn name(&self) -> &str;
+        fn aliases(&self) -> &[String];
+        fn signature(&self) -> &Signature;
+        fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError>;
+        fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>)
+            -> Result<FieldRef, DataFusionError>;
+        fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError>;
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {

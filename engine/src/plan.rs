@@ -5,7 +5,8 @@
 use crate::{
     deletes::{self, DeletedByFile},
     error::SqlError,
-    file_failure, filters,
+    file_failure::of_scan,
+    filters,
 };
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::{common::ScalarValue, error::DataFusionError, logical_expr::Expr};
@@ -74,7 +75,7 @@ impl SnapshotScan {
             .fold(Filter::True, Filter::and);
         let source = ManifestSource { storage, cache, metadata: &self.metadata, until };
         let plan =
-            source.plan(self.id, &filter).await.map_err(|cause| external(failure(&cause)))?;
+            source.plan(self.id, &filter).await.map_err(|cause| external(of_scan(&cause)))?;
         let other = plan.files.iter().find(|file| file.format != DataFileFormat::Parquet);
         if let Some(file) = other {
             return Err(external(SqlError::Invalid(format!(
@@ -89,7 +90,7 @@ impl SnapshotScan {
             Ok(locations) => storage.check_links(locations).await,
             Err(cause) => Err(cause),
         };
-        links.map_err(|cause| external(failure(&ScanError::from(cause))))?;
+        links.map_err(|cause| external(of_scan(&ScanError::from(cause))))?;
         let (files, deletes) = deletes::applied(source, plan).await.map_err(external)?;
         Ok(QueryFiles { files, deletes })
     }
@@ -130,25 +131,6 @@ fn is_written_as_it_is(name: &str) -> bool {
 
 fn external(cause: SqlError) -> DataFusionError {
     DataFusionError::External(Box::new(cause))
-}
-
-pub(super) fn failure(cause: &ScanError) -> SqlError {
-    match cause {
-        ScanError::NoSuchSnapshot(_) => SqlError::NotFound(cause.to_string()),
-        ScanError::Invalid(text) | ScanError::Unsupported(text) => SqlError::Invalid(text.clone()),
-        ScanError::Damaged { .. } => SqlError::Unreadable(cause.to_string()),
-        ScanError::TooSlow => SqlError::Limit(
-            "the time limit was reached while reading the table's manifests; filter on fewer partitions, or compact the table".into(),
-        ),
-        ScanError::Catalog(_) => unreadable(cause),
-    }
-}
-
-/// The error for files of ours that do not read; the log has the reason.
-pub(super) fn unreadable(cause: &(dyn std::error::Error + 'static)) -> SqlError {
-    tracing::error!(error = cause, "cannot read the files of a snapshot");
-    file_failure::of(cause)
-        .unwrap_or_else(|| SqlError::Internal("the snapshot's files cannot be read".to_owned()))
 }
 
 /// An Iceberg value as DataFusion's; none for types that are not pruned on.

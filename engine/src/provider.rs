@@ -5,8 +5,9 @@ use crate::{
     counts::FileCounts,
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
+    file_failure::{of_scan, unreadable},
     log_tail::LogTail,
-    plan::{SnapshotScan, failure, scalar, unreadable},
+    plan::{SnapshotScan, scalar},
     view::{ServiceTableView, TableView},
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -177,7 +178,7 @@ impl ViewTable {
         let parts = planned.files.iter().map(|file| async move {
             let part = self.partitioned(file)?;
             if let Some(deleted) = deletes.get(&file.location) {
-                let over = |cause| DataFusionError::External(Box::new(failure(&cause)));
+                let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
                 self.until.check().map_err(over)?;
                 let footer = DFParquetMetadata::new(store, &part.object_meta)
                     .with_file_metadata_cache(Some(Arc::clone(cache)))

@@ -8,6 +8,7 @@
 
 use crate::{
     floats,
+    forward::forward,
     frames::{FrameExtremes, FrameRecompute},
     wrapped::{Accumulators, wrapped},
 };
@@ -217,6 +218,11 @@ struct NarrowingAccumulator {
 }
 
 impl Accumulator for NarrowingAccumulator {
+    forward! {
+        fn supports_retract_batch(&self) -> bool;
+        fn size(&self) -> usize;
+    }
+
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.inner.update_batch(&self.forms.widen(values)?)
     }
@@ -225,17 +231,9 @@ impl Accumulator for NarrowingAccumulator {
         self.inner.retract_batch(&self.forms.widen(values)?)
     }
 
-    fn supports_retract_batch(&self) -> bool {
-        self.inner.supports_retract_batch()
-    }
-
     fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
         let array = self.inner.evaluate()?.to_array()?;
         ScalarValue::try_from_array(&narrow(&array, &self.forms.answer)?, 0)
-    }
-
-    fn size(&self) -> usize {
-        self.inner.size()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
@@ -354,6 +352,11 @@ struct NarrowingGroups {
 }
 
 impl GroupsAccumulator for NarrowingGroups {
+    forward! {
+        fn supports_convert_to_state(&self) -> bool;
+        fn size(&self) -> usize;
+    }
+
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -389,14 +392,6 @@ impl GroupsAccumulator for NarrowingGroups {
     ) -> Result<Vec<ArrayRef>, DataFusionError> {
         let states = self.inner.convert_to_state(&self.forms.widen(values)?, filter)?;
         self.forms.narrow_states(states)
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        self.inner.supports_convert_to_state()
-    }
-
-    fn size(&self) -> usize {
-        self.inner.size()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Aggregate functions with accumulators of ours: everything else about them stays as it is.
 
+use crate::forward::forward;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::{
     common::ScalarValue,
@@ -77,50 +78,25 @@ struct AggregateWrapper<A> {
 }
 
 impl<A: Accumulators> AggregateUDFImpl for AggregateWrapper<A> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError> {
-        self.inner.schema_name(params)
-    }
-
-    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError> {
-        self.inner.display_name(params)
-    }
-
-    fn window_function_schema_name(
-        &self,
-        params: &WindowFunctionParams,
-    ) -> Result<String, DataFusionError> {
-        self.inner.window_function_schema_name(params)
-    }
-
-    fn window_function_display_name(
-        &self,
-        params: &WindowFunctionParams,
-    ) -> Result<String, DataFusionError> {
-        self.inner.window_function_display_name(params)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef, DataFusionError> {
-        self.inner.return_field(fields)
-    }
-
-    fn is_nullable(&self) -> bool {
-        self.inner.is_nullable()
+    forward! {
+        fn name(&self) -> &str;
+        fn aliases(&self) -> &[String];
+        fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError>;
+        fn display_name(&self, params: &AggregateFunctionParams) -> Result<String, DataFusionError>;
+        fn window_function_schema_name(&self, params: &WindowFunctionParams)
+            -> Result<String, DataFusionError>;
+        fn window_function_display_name(&self, params: &WindowFunctionParams)
+            -> Result<String, DataFusionError>;
+        fn signature(&self) -> &Signature;
+        fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError>;
+        fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef, DataFusionError>;
+        fn is_nullable(&self) -> bool;
+        fn order_sensitivity(&self) -> AggregateOrderSensitivity;
+        fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError>;
+        fn is_descending(&self) -> Option<bool>;
+        fn default_value(&self, data_type: &DataType) -> Result<ScalarValue, DataFusionError>;
+        fn supports_null_handling_clause(&self) -> bool;
+        fn supports_within_group_clause(&self) -> bool;
     }
 
     fn accumulator(
@@ -153,10 +129,6 @@ impl<A: Accumulators> AggregateUDFImpl for AggregateWrapper<A> {
         self.accumulators.groups(&self.inner, args)?.ok_or_else(missing)
     }
 
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.inner.order_sensitivity()
-    }
-
     fn with_beneficial_ordering(
         self: Arc<Self>,
         beneficial: bool,
@@ -175,26 +147,6 @@ impl<A: Accumulators> AggregateUDFImpl for AggregateWrapper<A> {
             }
             other => other,
         }
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        self.inner.coerce_types(types)
-    }
-
-    fn is_descending(&self) -> Option<bool> {
-        self.inner.is_descending()
-    }
-
-    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue, DataFusionError> {
-        self.inner.default_value(data_type)
-    }
-
-    fn supports_null_handling_clause(&self) -> bool {
-        self.inner.supports_null_handling_clause()
-    }
-
-    fn supports_within_group_clause(&self) -> bool {
-        self.inner.supports_within_group_clause()
     }
 
     fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {

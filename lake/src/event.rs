@@ -69,6 +69,22 @@ pub enum BodyFormat {
     Avro,
 }
 
+/// A body that cannot be taken apart into events; nothing of it is accepted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct BodyError {
+    /// What is wrong.
+    pub code: ErrorCode,
+    /// What is wrong, where, and what to change.
+    pub reason: String,
+}
+
+impl BodyError {
+    pub(crate) fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
 /// What is known about a request besides its body.
 #[derive(Clone, Debug)]
 pub struct RequestContext {

@@ -89,12 +89,18 @@ pub struct Instruments {
     pub flush_failing_since: Family<TableLabel, Gauge>,
     /// Columns that a table has no place for.
     pub columns_left_out: Family<TableLabel, Gauge>,
+    /// Commits that wait for others to the same table.
+    pub commits_waiting: Gauge,
     /// Transactions of the metastore that changed names or tables.
     pub metastore_transactions: Counter,
+    /// Commits that wait for their transaction.
+    pub metastore_waiting: Gauge,
     /// Files and folders of the warehouse that were synced to a local disk.
     pub warehouse_syncs: Counter,
     /// Queries that were started.
     pub queries: Counter,
+    /// Queries that wait for a slot.
+    pub queries_waiting: Gauge,
     /// Queries that run.
     pub queries_running: Gauge,
     /// Queries that still run 5 s after their end.
@@ -267,15 +273,19 @@ impl Instruments {
                 "columns_left_out",
                 "Columns that a table cannot have because foreign columns use their names",
             ),
+            commits_waiting: to.add("commits_waiting", "Commits waiting for their table"),
             metastore_transactions: to.add(
                 "metastore_transactions",
                 "Transactions of the metastore that changed names or tables",
             ),
+            metastore_waiting: to
+                .add("metastore_waiting_commits", "Commits waiting for a transaction"),
             warehouse_syncs: to.add(
                 "warehouse_syncs",
                 "Files and folders of the warehouse synced to a local disk",
             ),
             queries: to.add("queries", "SQL queries started"),
+            queries_waiting: to.add("queries_waiting", "SQL queries waiting for a slot"),
             queries_running: to.add("queries_running", "Running SQL queries"),
             queries_stuck: to.add("queries_stuck", "SQL queries still running 5 s after their end"),
             query: to.add_times("query", "From a query's request to its last row"),

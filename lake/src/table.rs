@@ -13,6 +13,7 @@ pub mod file_columns;
 pub mod known_ids;
 #[cfg(test)]
 pub(crate) mod lake;
+mod layout;
 pub mod moved_deletes;
 mod pages;
 pub mod partition;

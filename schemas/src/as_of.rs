@@ -40,8 +40,9 @@ impl FromStr for AsOf {
     type Err = InvalidAsOf;
 
     fn from_str(text: &str) -> Result<Self, InvalidAsOf> {
-        match (text.parse(), chrono::DateTime::parse_from_rfc3339(text)) {
-            (Ok(snapshot), _) => Ok(Self::Snapshot(snapshot)),
+        match (text.parse::<i64>(), chrono::DateTime::parse_from_rfc3339(text)) {
+            // `007` and `+7` are names.
+            (Ok(snapshot), _) if snapshot.to_string() == text => Ok(Self::Snapshot(snapshot)),
             (_, Ok(time)) => Ok(Self::Time(time.timestamp_millis())),
             _ if text.is_empty() => Err(InvalidAsOf),
             _ => Ok(Self::Reference(text.to_owned())),

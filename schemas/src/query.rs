@@ -1,6 +1,6 @@
 //! The request of `POST /v1/{ns}/sql`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A request that sends this header as `trailer`, and `TE: trailers`, gets a trailer of that name
 /// which says how the query ended: `ok`, or an error body in percent-encoding.
@@ -22,7 +22,7 @@ pub struct SqlRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_seq: Option<u64>,
     /// Values for `$1`, `$2`, … in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "none_or_list", skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<serde_json::Value>,
     /// Most rows of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,4 +30,9 @@ pub struct SqlRequest {
     /// Milliseconds the query may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+}
+
+/// `null` is no list, as it is no number in the other members.
+fn none_or_list<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<serde_json::Value>, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }

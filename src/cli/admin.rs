@@ -5,6 +5,7 @@ use crate::{
     config::Config,
 };
 use clap::Args;
+use icecore_catalog::catalog::NAMESPACE_SEPARATOR;
 use icecore_schemas::tables::{
     NamespaceEntry, NamespaceList, SnapshotEntry, SnapshotList, TableEntry, TableList, TableState,
     TableSummary,
@@ -151,7 +152,7 @@ pub fn config(config: &Config) -> Result<(), CliError> {
 
 /// A namespace in a path; `/` separates its levels on the command line.
 pub(super) fn escape_ns(text: &str) -> String {
-    text.split('/').map(escape).collect::<Vec<_>>().join("%1F")
+    escape(&text.replace('/', NAMESPACE_SEPARATOR))
 }
 
 /// A namespace of an answer as it can be typed again.

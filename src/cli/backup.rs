@@ -21,6 +21,7 @@ use crate::{
 use clap::Subcommand;
 use icecore_catalog::metastore::backups;
 use icecore_lake::{clock::Clock, ids::IdGenerator};
+use icecore_schemas::tables::CommitAllReply;
 use reqwest::Method;
 use serde_json::json;
 
@@ -103,12 +104,12 @@ pub async fn run(config: &Config, command: &BackupCommand) -> Result<(), CliErro
             let client = ServerClient::new(config, url.as_deref());
             if url.is_some() || create::is_running(config).await? {
                 // Who may not ask for that leaves nothing of a backup behind.
-                client.done(Method::POST, COMMIT, None).await?;
+                let CommitAllReply { .. } = client.read(Method::POST, COMMIT, None).await?;
             }
             let creation = BackupCreation::begin(config, place, url.is_some(), id, now_ms).await?;
             if creation.is_running() {
                 // Everything that was acknowledged before this answer is in tables after it.
-                client.done(Method::POST, COMMIT, None).await?;
+                let CommitAllReply { .. } = client.read(Method::POST, COMMIT, None).await?;
             }
             let backup = creation.finish(files, || clock.now_ms()).await?;
             print_backup(&backup, "made", *json)

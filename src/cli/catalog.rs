@@ -13,7 +13,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use icecore_catalog::catalog::NAMESPACE_SEPARATOR;
 use icecore_schemas::{
-    snapshot_id::{SnapshotId, SnapshotIds},
+    snapshot_id::SnapshotId,
     tables::{
         self, DroppedList, DroppedTable, NewTableName, ProtectedList, ProtectedTable, Protection,
         TableDropped, TableName, TablePurging, TableStats,
@@ -186,7 +186,8 @@ pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliErr
             let time = snapshot.is_none().then(|| to.clone());
             let body = json!(tables::Rollback { snapshot, time });
             let (client, path) = (table.client(config), table.path("rollback"));
-            call::<SnapshotIds>(&client, Method::POST, &path, Some(&body)).await
+            let answer = client.read_with("snapshot", Method::POST, &path, Some(&body)).await?;
+            say(&lines(&answer))
         }
         CatalogCommand::Drop(DropCommand { table, purge }) => {
             let path = format!("{}?purge={purge}", table.path(""));
@@ -252,7 +253,8 @@ async fn list_events(config: &Config, events: &EventsCommand) -> Result<(), CliE
         body["continuation-token"] = json!(after);
     }
     let client = events.server.client(config);
-    let answer: Value = client.read(Method::POST, "/catalog/v1/events", Some(&body)).await?;
+    let path = "/catalog/v1/events";
+    let answer = client.read_with("events", Method::POST, path, Some(&body)).await?;
     let rows = answer["events"].as_array().into_iter().flatten().map(event);
     say(&aligned(
         &["event", "time", "actor", "operation", "object", "request"],
@@ -369,7 +371,8 @@ fn steps(namespace: &str) -> Vec<ProbeStep> {
 async fn purge_dropped_of(client: &ServerClient, namespace: &str) -> Result<(), ClientError> {
     let listed: DroppedList = client.read(Method::GET, "/admin/dropped", None).await?;
     for row in listed.dropped.iter().filter(|row| row.namespace == namespace) {
-        client.done(Method::DELETE, &format!("/admin/dropped/{}", row.uuid), None).await?;
+        let path = format!("/admin/dropped/{}", row.uuid);
+        let TablePurging { .. } = client.read(Method::DELETE, &path, None).await?;
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use bytes::Bytes;
+use icecore_catalog::body::parse_object;
 use reqwest::{Method, Response, StatusCode, header};
+use serde_json::Value;
 use std::time::Duration;
 
 /// How often a request that may be repeated is tried.
@@ -44,13 +46,16 @@ pub enum ClientError {
         place: Option<(usize, usize)>,
     },
     /// An answer that is not what it should be.
-    #[error("unexpected answer from {url}")]
-    Answer {
-        /// Where it was sent.
+    #[error(
+        "the response from {url} is not from this version of Icecore: {reason}; check --url (it starts with `{start}`)"
+    )]
+    Foreign {
+        /// Where the request was sent.
         url: String,
         /// What does not fit.
-        #[source]
-        source: serde_json::Error,
+        reason: String,
+        /// The first characters of the answer.
+        start: String,
     },
 }
 
@@ -110,7 +115,8 @@ impl ServerClient {
     /// Sends once and gives the answer as it comes, whatever its status.
     ///
     /// # Errors
-    /// [`ClientError::Send`].
+    /// [`ClientError::Send`]; [`ClientError::Foreign`] for a web page, which some servers have at
+    /// every path.
     pub async fn open(&self, call: &ClientRequest<'_>) -> Result<Response, ClientError> {
         let url = format!("{}{}", self.url, call.path);
         let mut request = self.http.request(call.method.clone(), &url).body(call.body.clone());
@@ -120,7 +126,36 @@ impl ServerClient {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        request.send().await.map_err(|cause| self.unanswered(&cause))
+        let answer = request.send().await.map_err(|cause| self.unanswered(&cause))?;
+        let media = media_of(&answer);
+        match answer.status().is_success() && media.starts_with("text/html") {
+            true => Err(self.foreign_answer(answer, format!("it is `{media}`")).await),
+            false => Ok(answer),
+        }
+    }
+
+    /// The answer, if it is in the format `media`.
+    ///
+    /// # Errors
+    /// [`ClientError::Foreign`].
+    pub async fn only(&self, media: &str, answer: Response) -> Result<Response, ClientError> {
+        let found = media_of(&answer);
+        match found.starts_with(media) {
+            true => Ok(answer),
+            false => {
+                Err(self.foreign_answer(answer, format!("it is `{found}`, not `{media}`")).await)
+            }
+        }
+    }
+
+    async fn foreign_answer(&self, answer: Response, reason: String) -> ClientError {
+        // One that breaks off is as foreign.
+        self.foreign(&answer.bytes().await.unwrap_or_default(), reason)
+    }
+
+    /// Says of an answer that it is not what it should be.
+    fn foreign(&self, body: &[u8], reason: String) -> ClientError {
+        ClientError::Foreign { url: self.url.clone(), reason, start: start_of(body) }
     }
 
     fn unanswered(&self, cause: &reqwest::Error) -> ClientError {
@@ -163,11 +198,29 @@ impl ServerClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&serde_json::Value>,
+        body: Option<&Value>,
     ) -> Result<T, ClientError> {
         let bytes = self.answer(method, path, body).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
+        parse_object(&bytes).map_err(|reason| self.foreign(&bytes, reason))
+    }
+
+    /// A request whose answer is JSON and always has the member `member`.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn read_with(
+        &self,
+        member: &str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let bytes = self.answer(method, path, body).await?;
+        match parse_object::<Value>(&bytes) {
+            Ok(answer) if !answer[member].is_null() => Ok(answer),
+            Ok(_) => Err(self.foreign(&bytes, format!("missing field `{member}`"))),
+            Err(reason) => Err(self.foreign(&bytes, reason)),
+        }
     }
 
     /// A request of which only its success matters.
@@ -178,7 +231,7 @@ impl ServerClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&serde_json::Value>,
+        body: Option<&Value>,
     ) -> Result<(), ClientError> {
         self.answer(method, path, body).await.map(drop)
     }
@@ -187,7 +240,7 @@ impl ServerClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&serde_json::Value>,
+        body: Option<&Value>,
     ) -> Result<Bytes, ClientError> {
         let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
         let headers = [(header::CONTENT_TYPE.as_str(), "application/json".to_owned())];
@@ -208,24 +261,36 @@ pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let number =
         |name: &str| details[name].as_u64().and_then(|number| usize::try_from(number).ok());
     let place = number("line").zip(number("column"));
-    let text = match parsed {
-        Some(body) if status == StatusCode::UNAUTHORIZED => {
-            format!("{}; for this command: set ICECORE_TOKEN, or pass --token", body.error)
+    let said = parsed.map(|body| body.error).or_else(|| catalog_error(body));
+    let text = match said {
+        Some(said) if status == StatusCode::UNAUTHORIZED => {
+            format!("{said}; for this command: set ICECORE_TOKEN, or pass --token")
         }
-        Some(body) if details["namespaces"].is_array() => format!("{}; use --ns", body.error),
-        Some(body) => body.error,
-        None => catalog_error(body).unwrap_or_else(|| {
-            let text = String::from_utf8_lossy(body);
-            let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            let start: String = line.trim().chars().take(FOREIGN_SHOWN_MAX).collect();
+        Some(said) if details["namespaces"].is_array() => format!("{said}; use --ns"),
+        Some(said) => said,
+        None => {
+            let start = start_of(body);
             format!("the response is not from Icecore; check --url (it starts with `{start}`)")
-        }),
+        }
     };
     ClientError::Refused { status: status.as_u16(), text, place }
 }
 
+/// The media type of an answer as it says it.
+fn media_of(answer: &Response) -> String {
+    let value = answer.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+}
+
+/// The beginning of the first line that says something.
+fn start_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    line.trim().chars().take(FOREIGN_SHOWN_MAX).collect()
+}
+
 /// The message of an error in the form of Iceberg's REST protocol.
 fn catalog_error(body: &[u8]) -> Option<String> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let body: Value = serde_json::from_slice(body).ok()?;
     Some(body.get("error")?.get("message")?.as_str()?.to_owned())
 }

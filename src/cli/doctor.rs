@@ -3,12 +3,12 @@
 //! Each check says one line. Nothing is changed: files that are made to try something are removed.
 
 use crate::{
-    cli::{CliError, client::ServerClient, say, with_causes},
+    cli::{CliError, client::ServerClient, say},
     config::{Config, MetastoreUrl},
     server::{self, StartError},
 };
 use clap::Args;
-use icecore_catalog::storage::Storage;
+use icecore_catalog::{error::with_causes, storage::Storage};
 use icecore_lake::{clock::Clock, ids::IdGenerator, wal::WalError};
 use icecore_schemas::version::Version;
 use reqwest::Method;
@@ -150,7 +150,7 @@ fn disk(config: &Config) -> Result<String, String> {
 /// Opened only where it is: a file that is not there is made by the first start.
 async fn metastore(config: &Config) -> Result<String, String> {
     if let MetastoreUrl::Sqlite(path) = &config.metastore
-        && !path.exists()
+        && server::is_missing(path)
     {
         return Ok(format!("{}, will be created", config.metastore));
     }

@@ -71,9 +71,9 @@ pub async fn run(config: &Config, quickstart: &QuickstartCommand) -> Result<(), 
     };
     server.stop().await;
     shown?;
+    let folder = config.data_dir.display();
     say(&format!(
-        "The events stay in {}. To continue: icecore serve, and in another terminal: icecore sql --ns {} \"SELECT count(*) FROM events\"",
-        config.data_dir.display(),
+        "The events stay in {folder}. To continue: icecore serve --data-dir {folder}, and in another terminal: icecore sql --ns {} \"SELECT count(*) FROM events\"",
         sample::NAMESPACE
     ))
 }

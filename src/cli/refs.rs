@@ -12,7 +12,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use icecore_schemas::{
     snapshot_id::SnapshotId,
-    tables::{self, NewRef, RefEntry, RefKind, RefList, RefReply},
+    tables::{self, NewRef, RefDropped, RefEntry, RefKind, RefList, RefReply},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -124,6 +124,6 @@ async fn drop(
     kind: RefKind,
 ) -> Result<(), CliError> {
     let path = table.path(&format!("refs/{}?type={}", escape(name), kind.name()));
-    table.client(config).done(Method::DELETE, &path, None).await?;
+    let RefDropped { .. } = table.client(config).read(Method::DELETE, &path, None).await?;
     say(&format!("{name} is dropped"))
 }

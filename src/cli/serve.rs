@@ -36,7 +36,10 @@ pub fn raise_open_files(config: &Config) {
             "this process may have few files open: raise its hard limit (`ulimit -Hn`, systemd's LimitNOFILE) or lower http.connections_max"
         ),
         Err(cause) => {
-            warn!(error = &cause as &dyn std::error::Error, "the limit of open files cannot be raised");
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "the limit of open files cannot be raised"
+            );
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct SqlCommand {
     url: Option<String>,
 }
 
+/// Endings of files that are compressed, which no answer is.
+const COMPRESSED_ENDINGS: [&str; 5] = ["gz", "zst", "zstd", "bz2", "xz"];
+
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PrintFormat {
@@ -194,6 +197,14 @@ fn check_output(
     if command.output.is_some() && statements != 1 {
         return Err(CliError::Usage(format!(
             "--output takes the result of one statement, but there are {statements}"
+        )));
+    }
+    if let Some(file) = command.output.as_deref()
+        && file.extension().is_some_and(|ending| COMPRESSED_ENDINGS.iter().any(|it| ending == *it))
+    {
+        return Err(CliError::Usage(format!(
+            "`{}` would not be compressed: redirect stdout, as in --format csv | gzip > FILE",
+            file.display()
         )));
     }
     let is_binary = command.format().is_binary();

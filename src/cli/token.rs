@@ -13,7 +13,7 @@ use crate::{
     },
     config::{Config, MetastoreUrl, units::parse_duration},
     http::admin::{describe, scopes},
-    server::{make_data_folder, open_metastore},
+    server::{is_missing, make_data_folder, open_metastore},
 };
 use clap::{Args, Subcommand};
 use icecore_catalog::{
@@ -22,7 +22,7 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_lake::clock::Clock;
-use icecore_schemas::tokens::{NewToken, TokenList, TokenReply};
+use icecore_schemas::tokens::{NewToken, TokenList, TokenReply, TokenRevoked};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -176,7 +176,8 @@ async fn take_back(config: &Config, revoke: &RevokeToken) -> Result<(), CliError
     let id = &revoke.id;
     if let Some(url) = &revoke.server.url {
         let path = format!("/admin/tokens/{}", escape(id));
-        ServerClient::new(config, Some(url)).done(Method::DELETE, &path, None).await?;
+        let client = ServerClient::new(config, Some(url));
+        let TokenRevoked { .. } = client.read(Method::DELETE, &path, None).await?;
     } else {
         let access = open(config).await?;
         let recording = begin(&access, "token revoke", id.clone(), b"");
@@ -201,7 +202,7 @@ fn lifetime(text: &str) -> Result<Duration, CliError> {
 /// made in the wrong folder would look like a good answer. Says on stderr which one it is.
 pub(super) async fn open(config: &Config) -> Result<AccessControl, CliError> {
     if let MetastoreUrl::Sqlite(path) = &config.metastore
-        && !path.is_file()
+        && is_missing(path)
     {
         return Err(CliError::Refused(format!(
             "there is no metastore at `{}`: set --data-dir or --metastore; `icecore serve` creates \
@@ -216,7 +217,7 @@ pub(super) async fn open(config: &Config) -> Result<AccessControl, CliError> {
 async fn open_or_make(config: &Config) -> Result<AccessControl, CliError> {
     make_data_folder(config)?;
     let metastore = &config.metastore;
-    let is_made = matches!(metastore, MetastoreUrl::Sqlite(path) if !path.exists());
+    let is_made = matches!(metastore, MetastoreUrl::Sqlite(path) if is_missing(path));
     let made = if is_made { ", created now: start the server with the same one" } else { "" };
     crate::cli::remark(&format!("the metastore is {metastore}{made}"));
     let clock = Clock::system();

@@ -80,13 +80,15 @@ pub enum WalCommand {
 /// no log.
 pub async fn run(config: &Config, command: &WalCommand) -> Result<(), CliError> {
     let folder = config.data_dir.join("wal");
-    let is_there = match command {
-        WalCommand::TakeOver => true,
+    let lacks_log = match command {
+        WalCommand::TakeOver => false,
         // What is missing may be the log.
-        WalCommand::AcceptLoss { .. } => config.data_dir.is_dir(),
-        WalCommand::Inspect | WalCommand::Quarantine | WalCommand::Export { .. } => folder.is_dir(),
+        WalCommand::AcceptLoss { .. } => server::is_missing(&config.data_dir),
+        WalCommand::Inspect | WalCommand::Quarantine | WalCommand::Export { .. } => {
+            server::is_missing(&folder)
+        }
     };
-    if !is_there {
+    if lacks_log {
         return Err(CliError::Refused(format!(
             "there is no log at `{}`: set --data-dir",
             folder.display()

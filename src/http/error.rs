@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use icecore_catalog::error::CatalogError;
+use icecore_catalog::error::{CatalogError, with_causes};
 use icecore_engine::error::SqlError;
 use icecore_lake::wal::WalError;
 use icecore_schemas::error_code::{ErrorBody, ErrorCode};
@@ -129,7 +129,7 @@ impl From<&FlushError> for ApiError {
         }
         error!(error = cause as &dyn std::error::Error, "commit failed");
         let told = match (cause.is_lasting(), cause.of_storage()) {
-            (true, _) => cause.with_causes(),
+            (true, _) => with_causes(cause),
             (false, Some(reason)) => {
                 format!("the commit failed because {reason}")
             }
@@ -147,7 +147,8 @@ impl From<CatalogError> for ApiError {
         match &cause {
             CatalogError::NoSuchNamespace(_)
             | CatalogError::NoSuchTable(_)
-            | CatalogError::NoSuchView(_) => Self::new(ErrorCode::NotFound, cause.to_string()),
+            | CatalogError::NoSuchView(_)
+            | CatalogError::NoSuchReference(_) => Self::new(ErrorCode::NotFound, cause.to_string()),
             CatalogError::AlreadyExists(_)
             | CatalogError::Registered(_)
             | CatalogError::Protected(_)

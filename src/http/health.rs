@@ -119,13 +119,15 @@ pub async fn metrics(State(app): State<AppState>) -> Response {
     metrics.ingest_waiting.set(whole(app.ingest.waiting_bytes() as u64));
     set_waiting(&app);
     let (running, stuck) = app.sql.running();
+    metrics.queries_waiting.set(whole(app.sql.waiting() as u64));
     metrics.queries_running.set(whole(running as u64));
     metrics.queries_stuck.set(whole(stuck as u64));
     set_failing(&app);
     set_left_out(&app);
-    let (transactions, syncs) =
-        (app.catalog.metastore().transactions(), app.catalog.storage().syncs());
-    metrics.metastore_transactions.inner().store(transactions, Ordering::Relaxed);
+    let (metastore, syncs) = (app.catalog.metastore(), app.catalog.storage().syncs());
+    metrics.commits_waiting.set(whole(app.catalog.waiting_commits() as u64));
+    metrics.metastore_transactions.inner().store(metastore.transactions(), Ordering::Relaxed);
+    metrics.metastore_waiting.set(whole(metastore.waiting_commits() as u64));
     metrics.warehouse_syncs.inner().store(syncs, Ordering::Relaxed);
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
 }

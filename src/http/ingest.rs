@@ -22,10 +22,8 @@ use axum::{
 };
 use icecore_catalog::access::Principal;
 use icecore_lake::event::{
-    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, RequestIds,
-    cloud::header_text,
-    dead_letter,
-    decode::{self, BodyError},
+    BodyError, BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, RequestIds,
+    cloud::header_text, dead_letter, decode,
 };
 use icecore_schemas::{
     batch::{

@@ -8,9 +8,8 @@
 use crate::http::{AppState, error::ApiError};
 use axum::{
     Json,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, StatusCode, Uri, Version, header, uri::Authority},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use icecore_schemas::error_code::ErrorCode;
@@ -19,19 +18,13 @@ use std::net::IpAddr;
 const FOREIGN_HOST: &str = "without access control this server answers requests to localhost, 127.0.0.1 and [::1] only: use one of these names, or set `auth = on`";
 const FOREIGN_PAGE: &str = "without access control this server rejects requests from web pages of another origin: set `auth = on`";
 
-/// The layer around every route. With access control on it lets everything through: a page has no
-/// token.
-pub async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    if app.access.control().is_some() {
-        return next.run(request).await;
+/// Why a request is not answered. With access control on, every one is: a page has no token.
+pub fn refusal(app: &AppState, request: &Request) -> Option<Response> {
+    if app.access.control().is_some() || is_probe(request) {
+        return None;
     }
-    if is_probe(&request) {
-        return next.run(request).await;
-    }
-    match check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(text) => refused(request.uri().path(), text),
-    }
+    let refused = check(request.uri(), request.headers()).err()?;
+    Some(answer(request.uri().path(), refused))
 }
 
 /// Whether this is a load balancer's look at the server's health: in HTTP/1.0, without a host. No
@@ -72,7 +65,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// In the form of the routes that the path is among.
-fn refused(path: &str, text: &str) -> Response {
+fn answer(path: &str, text: &str) -> Response {
     if !path.starts_with("/catalog/") {
         return ApiError::new(ErrorCode::Forbidden, text).into_response();
     }

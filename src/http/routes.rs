@@ -275,8 +275,8 @@ pub const ROUTES: &[Route] = &[
     .query::<DropRef>()
     .answers::<RefDropped>(&[(200, "Dropped")])
     .refuses(&[
-        (400, "No such name, main, or one of another kind than `type` says"),
-        (404, "No such table"),
+        (400, "main, or a name of another kind than `type` says"),
+        (404, "No such table, branch or tag"),
     ]),
     post("/v1/{namespace}/tables/{table}/refs/{name}/fast-forward", InCatalog(Write), |m| {
         on(m, table_admin::fast_forward)
@@ -284,7 +284,7 @@ pub const ROUTES: &[Route] = &[
     .about("Move a branch forward to another name")
     .takes::<FastForward>()
     .answers::<RefReply>(&[(200, "Name and snapshot")])
-    .refuses(&[(400, "The branch has commits of its own"), (404, "No such table")]),
+    .refuses(&[(400, "The branch has commits of its own"), (404, "No such table, branch or tag")]),
     post("/admin/commit", Everywhere(Admin), |m| on(m, tables::commit_all))
         .about("Commit what is acknowledged in every namespace")
         .answers::<CommitAllReply>(&[(200, "How many namespaces had something to commit")])

@@ -11,6 +11,7 @@ use crate::http::{
     json,
     query_string::QueryParameters,
     record::ChangeCaller,
+    tables,
 };
 use axum::{
     body::Bytes,
@@ -22,6 +23,7 @@ use icecore_catalog::{
     access::{Action, Principal},
     body::parse_object,
     catalog,
+    error::CatalogError,
     metastore::TrashRow,
     retention,
 };
@@ -121,7 +123,8 @@ pub(super) async fn stats(
     State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let stats = app.catalog.tables().stats(&table).await?;
+    let stats = app.catalog.tables().stats(&table).await;
+    let stats = stats.map_err(|cause| tables::failed(&app, &table, cause))?;
     Ok(json(
         200,
         &TableStats {
@@ -221,7 +224,8 @@ pub(super) async fn list_refs(
     State(app): State<AppState>,
     PathTable(table): PathTable,
 ) -> Result<Response, ApiError> {
-    let refs = app.catalog.refs().list(&table).await?;
+    let refs = app.catalog.refs().list(&table).await;
+    let refs = refs.map_err(|cause| tables::failed(&app, &table, cause))?;
     let refs = refs
         .into_iter()
         .map(|(name, reference)| {
@@ -245,7 +249,8 @@ pub(super) async fn create_ref(
         .catalog(&app)
         .refs()
         .create(&table, &name, ref_kind(kind), snapshot.map(|SnapshotId(id)| id))
-        .await?;
+        .await
+        .map_err(|cause| tables::failed(&app, &table, cause))?;
     reference(&app, &table, name).await
 }
 
@@ -338,7 +343,15 @@ pub(super) async fn undrop(
     };
     let row = app.catalog.metastore().dropped(uuid).await?;
     name_dropped(&caller, row.as_ref(), name.as_ref());
-    let back = caller.catalog(&app).trash().restore(uuid, name.as_ref()).await?;
+    let back = caller.catalog(&app).trash().restore(uuid, name.as_ref()).await;
+    let back = back.map_err(|cause| match cause {
+        CatalogError::NoSuchNamespace(_) => {
+            let text =
+                format!("{cause}; create it first, or set `ns` and `name` to restore it elsewhere");
+            ApiError::new(ErrorCode::NotFound, text)
+        }
+        cause => cause.into(),
+    })?;
     Ok(json(200, &TableName { table: back.to_string() }))
 }
 

@@ -23,7 +23,7 @@ use icecore_catalog::{
     commit::{FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
 };
-use icecore_lake::table::schema::ident;
+use icecore_lake::table::schema::{TableIdent, ident};
 use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
@@ -58,6 +58,10 @@ pub async fn all_namespaces(
     Extension(principal): Extension<Principal>,
 ) -> Result<Response, ApiError> {
     let metastore = app.catalog.metastore();
+    // Before the catalog is asked: what is committed meanwhile is gone from the log.
+    let pending = app.wal.pending().into_iter().filter(|table| table.kind.is_rows());
+    let mut uncommitted: BTreeMap<_, _> =
+        pending.map(|table| (guard::levels(&table.namespace), table.namespace)).collect();
     let mut found = Vec::new();
     let mut waiting = metastore.namespaces(&Vec::new()).await?;
     waiting.reverse();
@@ -74,6 +78,7 @@ pub async fn all_namespaces(
             Err(CatalogError::NoSuchNamespace(_)) => continue,
             Err(cause) => return Err(cause.into()),
         }
+        uncommitted.remove(&levels);
         if !principal.sees(&levels) {
             continue;
         }
@@ -84,6 +89,12 @@ pub async fn all_namespaces(
             levels,
             ns: noted.map(|noted| noted.text().to_owned()),
         });
+    }
+    for (levels, namespace) in uncommitted {
+        if principal.sees(&levels) {
+            let ns = Some(namespace.text().to_owned());
+            found.push(NamespaceEntry { name: levels.join("."), levels, ns });
+        }
     }
     Ok(json(200, &NamespaceList { namespaces: found }))
 }
@@ -144,6 +155,20 @@ fn waiting(app: &AppState, levels: &[String]) -> Vec<&'static str> {
     names
 }
 
+/// The error of a call about a table, with what to do where its first rows are on their way into it.
+pub fn failed(app: &AppState, table: &TableIdent, cause: CatalogError) -> ApiError {
+    let levels = table.namespace().as_ref();
+    match cause {
+        CatalogError::NoSuchTable(_) if waiting(app, levels).contains(&table.name()) => {
+            let text = format!(
+                "{cause}: its first events wait for POST /v1/{{ns}}/commit, or for `commit.interval_max`"
+            );
+            ApiError::new(ErrorCode::NotFound, text)
+        }
+        cause => cause.into(),
+    }
+}
+
 /// The error for a namespace that is not there.
 async fn nothing(app: &AppState, principal: &Principal, levels: &[String]) -> ApiError {
     let error = CatalogError::NoSuchNamespace(levels.join(".")).into();
@@ -168,7 +193,8 @@ pub async fn snapshots(
             return Ok(json(200, &SnapshotList { snapshots: Vec::new(), total: 0 }));
         }
         Err(CatalogError::NoSuchTable(_))
-            if app.catalog.metastore().namespace(levels).await?.is_none() =>
+            if waiting(&app, levels).is_empty()
+                && app.catalog.metastore().namespace(levels).await?.is_none() =>
         {
             return Err(nothing(&app, &principal, levels).await);
         }
@@ -206,7 +232,8 @@ pub async fn snapshots(
 /// `POST /v1/{ns}/commit`: everything acknowledged before the call is in a snapshot on return.
 ///
 /// # Errors
-/// 503 when the commit failed; what waits is safe and tried again.
+/// 404 for a namespace that is not there, 503 when the commit failed; what waits is safe and tried
+/// again.
 pub async fn commit(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
@@ -220,6 +247,12 @@ pub async fn commit(
         .commit_now(&namespace, through)
         .await
         .map_err(|cause| ApiError::from(cause.as_ref()))?;
+    if committed.is_empty() {
+        let levels = guard::levels(&namespace);
+        if app.catalog.metastore().namespace(&levels).await?.is_none() {
+            return Err(nothing(&app, &principal, &levels).await);
+        }
+    }
     let mut snapshots = BTreeMap::new();
     let mut seq = None;
     for (kind, snapshot) in committed {

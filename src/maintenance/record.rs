@@ -1,6 +1,7 @@
 //! What is known of one job: when it runs next, and how its last runs ended.
 
 use crate::{maintenance::JobLine, tasks::Progress};
+use icecore_catalog::error::with_causes;
 use icecore_schemas::jobs::{JobOutcome, JobRun, JobState};
 use std::{collections::VecDeque, error::Error, time::Duration};
 
@@ -108,19 +109,10 @@ pub(super) fn run(started_ms: i64, elapsed_ms: u64, ended: Result<Progress, &dyn
     let (outcome, error) = match ended {
         Ok(Progress::Idle) => (JobOutcome::Idle, None),
         Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
-        Err(cause) => (JobOutcome::Failed, Some(with_causes(cause))),
+        Err(cause) => {
+            let text: String = with_causes(cause).chars().take(ERROR_CHARS_MAX).collect();
+            (JobOutcome::Failed, Some(text))
+        }
     };
     JobRun { started_ms, elapsed_ms, outcome, error }
-}
-
-/// An error with its causes.
-fn with_causes(cause: &dyn Error) -> String {
-    let mut text = cause.to_string();
-    let mut cause = cause.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text.chars().take(ERROR_CHARS_MAX).collect()
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     config::{Config, MetastoreUrl},
-    server::{StartError, open_metastore},
+    server::{StartError, is_missing, open_metastore},
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -64,7 +64,7 @@ pub async fn relocate(
     let wal = config.data_dir.join("wal");
     let folder = blocking(move || wal.is_dir().then(|| LogFolder::take(&wal)).transpose()).await?;
     if let MetastoreUrl::Sqlite(path) = &config.metastore
-        && !path.is_file()
+        && is_missing(path)
     {
         return Err(invalid(format!("there is no metastore at `{}`", path.display())));
     }

@@ -187,6 +187,12 @@ impl QuerySlots {
         ))
     }
 
+    /// How many queries wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.books().waiting.values().sum()
+    }
+
     /// How many queries run.
     #[must_use]
     pub fn running(&self) -> usize {

@@ -67,7 +67,8 @@ async fn statistics_and_names_of_a_table() {
         listed["refs"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["first", "main", "trial"]);
     assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 200);
-    assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 400);
+    assert_eq!(call(&server, "DELETE", &format!("{refs}/first"), None).await.0, 404);
+    assert_eq!(call(&server, "POST", &forward, Some(json!({ "to": "first" }))).await.0, 404);
 
     // The service writes this table: going back would lose what was acknowledged.
     let back = json!({ "snapshot": ids[0] });
@@ -120,6 +121,14 @@ async fn a_table_of_others_is_protected_dropped_and_had_back() {
     assert_eq!(call(&server, "GET", "/v1/Up/tables/u/stats", None).await.0, 200);
     assert_eq!(call(&server, "DELETE", "/v1/Up/tables/u?purge=perhaps", None).await.0, 400);
     assert_eq!(call(&server, "DELETE", "/v1/Up/tables/u", None).await.0, 200);
+    for namespace in ["Up%1Fdown", "Up"] {
+        let url = format!("{}/catalog/v1/namespaces/{namespace}", server.url);
+        assert_eq!(server.http.delete(url).send().await.unwrap().status(), 204);
+    }
+    let (status, answer) = call(&server, "POST", &undrop, Some(json!({}))).await;
+    let missing = "Namespace does not exist: Up; create it first, or set `ns` and `name`";
+    assert_eq!(status, 404, "{answer}");
+    assert!(answer["error"].as_str().unwrap().starts_with(missing), "{answer}");
     assert_eq!(call(&server, "DELETE", &format!("/admin/dropped/{uuid}"), None).await.0, 200);
     assert_eq!(call(&server, "DELETE", "/admin/dropped/x", None).await.0, 400);
     server.stop().await;

@@ -280,3 +280,56 @@ async fn tables_are_described_in_the_words_of_answers() {
     assert_eq!(described[0], json!(["id", "varchar", "NO"]));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_is_found_in_another_case_through_every_query_below() {
+    let server = TestServer::start().await;
+    let namespace = json!({ "namespace": ["n"] });
+    assert_eq!(server.ingest_at("/catalog/v1/namespaces", &namespace).await.0, 200);
+    let names = ["orderId", "aB", "Ab"];
+    let fields = names
+        .iter()
+        .zip(1..)
+        .map(|(name, id)| json!({ "id": id, "name": name, "required": false, "type": "long" }));
+    let table = json!({ "name": "cased", "schema": { "type": "struct", "fields": fields.collect::<Vec<_>>() } });
+    assert_eq!(server.ingest_at("/catalog/v1/namespaces/n/tables", &table).await.0, 200);
+    // The table has no rows, so the one that each query finds is its own.
+    for sql in [
+        "SELECT orderid FROM (SELECT orderId FROM cased UNION ALL SELECT 7) t WHERE t.ORDERID > 1",
+        "WITH w AS (SELECT orderId FROM cased UNION ALL SELECT 7) SELECT max(OrderID) FROM w",
+        "WITH w AS (SELECT * FROM cased), v AS (SELECT ORDERID AS x FROM w) SELECT 7 FROM (SELECT count(x) AS c FROM v) u WHERE c = 0",
+        "WITH w AS (SELECT 7 AS orderId) SELECT w.ORDERID FROM w LEFT JOIN (SELECT ORDERID FROM cased) d ON w.orderid = d.orderId",
+        "SELECT orderId FROM (SELECT 7 AS orderid) t WHERE ORDERID NOT IN (SELECT OrderId FROM cased)",
+        "SELECT orderId FROM (SELECT 7 AS ORDERID) t WHERE NOT EXISTS (SELECT 1 FROM cased c WHERE c.orderid = t.orderID)",
+    ] {
+        assert_eq!(server.rows("n", sql).await, json!([[7]]), "{sql}");
+    }
+    // What has a list of names, or is rewritten to something that has one.
+    for sql in [
+        "SELECT v FROM (SELECT orderid FROM cased UNION ALL SELECT 7) q(v)",
+        "SELECT coalesce(q.v, 7) FROM (SELECT c.\"orderId\" FROM (SELECT 1 AS x) d LEFT JOIN cased c ON c.orderId = d.x) q(v)",
+        "WITH w(v) AS (SELECT \"orderId\" FROM cased UNION ALL SELECT 7) SELECT v FROM w",
+        "SELECT v FROM (SELECT 7 AS \"A.b\") q(v)",
+        "SELECT x FROM (SELECT 7 AS x) t WHERE x NOT IN (SELECT \"orderId\" FROM cased)",
+        "SELECT x FROM (SELECT 7 AS x) t WHERE x > ALL (SELECT orderid FROM cased)",
+        "SELECT x FROM (SELECT 7 AS x) t WHERE NOT coalesce(x = ANY (SELECT orderid FROM cased), false)",
+        "SELECT 7 AS x EXCEPT ALL SELECT orderId FROM cased",
+    ] {
+        assert_eq!(server.rows("n", sql).await, json!([[7]]), "{sql}");
+    }
+    for (sql, column) in [
+        ("SELECT ab FROM (SELECT * FROM cased) t", "ab"),
+        ("WITH w AS (SELECT * FROM cased) SELECT ab FROM w", "ab"),
+        // A name that a statement gives in quotes is its own, as docs/sql.md says.
+        ("SELECT userid FROM (SELECT 7 AS \"userId\") t", "userid"),
+    ] {
+        let (status, answer) = server.query("n", &json!({ "sql": sql })).await;
+        let told = answer["error"].as_str().unwrap_or_default();
+        assert!(
+            status == 400 && told.contains(&format!("no column `{column}`")),
+            "{sql}: {answer}"
+        );
+        assert!(told.contains("did you mean `"), "{sql}: {answer}");
+    }
+    server.stop().await;
+}

@@ -1,6 +1,7 @@
 //! The command line as its users and their scripts meet it: pipes, exit codes, environment, files.
 
 use crate::{
+    access::Guarded,
     harness::TestServer,
     process::{command, run},
 };
@@ -214,12 +215,54 @@ async fn a_folder_that_is_in_use_names_the_process_that_has_it() {
     let process = format!("is open in process {}: stop that server first", std::process::id());
     assert!(said.contains(&process), "{said}");
     // Nobody wants to start a server here.
-    let output = run(&["wal", "take-over"], &settings, b"");
-    let said = text(&output.stderr);
-    assert!(
-        said.starts_with("icecore: take over the events: ") && said.contains(&process),
-        "{said}"
-    );
+    for (words, operation) in [
+        (["wal", "take-over"], "take over the events"),
+        (["wal", "inspect"], "read the log"),
+        (["wal", "quarantine"], "read the log"),
+        (["wal", "export"], "read the log"),
+    ] {
+        let output = run(&words, &settings, b"");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(output.stdout.is_empty(), "{words:?}: {}", text(&output.stdout));
+        assert!(
+            said.starts_with(&format!("icecore: {operation}: ")) && said.contains(&process),
+            "{words:?}: {said}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_a_token_is_told_where_it_goes() {
+    let guarded = Guarded::start().await;
+    let said = |words: &[&str]| {
+        let output = icecore(&guarded.server, words, "{\"type\":\"t\"}");
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        text(&output.stderr)
+    };
+    let missing = "401: this server requires a token: send `Authorization: Bearer TOKEN`";
+    let help = "; for this command: set ICECORE_TOKEN, or pass --token\n";
+    for words in [
+        &["sql", "select 1"][..],
+        &["ingest"],
+        &["tables"],
+        &["jobs"],
+        &["token", "list"],
+        &["catalog", "check"],
+        &["catalog", "events"],
+        &["deadletters", "show", "x"],
+    ] {
+        assert_eq!(said(words), format!("icecore: ask the server: {missing}{help}"), "{words:?}");
+    }
+    let said = said(&["tables", "--token", "ice_wrong"]);
+    assert!(said.contains("the token is not valid here") && said.ends_with(help), "{said}");
+    // The help is true.
+    let mut command = command();
+    command.args(["tables", "--url", &guarded.server.url]).env("ICECORE_TOKEN", &guarded.admin);
+    assert!(command.output().unwrap().status.success());
+    assert!(icecore(&guarded.server, &["tables", "--token", &guarded.admin], "").status.success());
+    guarded.server.stop().await;
 }
 
 #[test]
@@ -406,5 +449,39 @@ async fn a_byte_order_mark_is_no_part_of_a_statement_and_a_line_break_none_of_a_
     std::fs::write(&file, "\u{feff}SELECT 1 AS one").unwrap();
     let words = ["sql", "-f", file.to_str().unwrap(), "--format", "csv", "--token", "ice_x\n"];
     check(&icecore(&server, &words, ""), 0, "one\n1\n", "");
+    server.stop().await;
+}
+
+/// The first number of the first row of the table that is printed below a title.
+fn number_below(printed: &str, title: &str) -> u64 {
+    let mut rows =
+        printed.split_once(title).unwrap().1.lines().filter(|line| line.starts_with('|'));
+    // Behind the row with the names of the columns.
+    let row = rows.nth(1).unwrap();
+    row.split('|').nth(1).unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quickstart_travels_to_another_count_and_says_what_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("listen", "127.0.0.1:0".to_owned()),
+        ("data_dir", folder.path().display().to_string()),
+        ("wal.disk_free_min", "0".to_owned()),
+    ];
+    let output = run(&["quickstart", "--exit", "--events", "600"], &settings, b"");
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(number_below(&printed, "Now, including what is not in a snapshot yet"), 600);
+    assert_eq!(number_below(&printed, "Time travel: the same at the first snapshot"), 300);
+    let place = folder.path().display();
+    let count = "SELECT count(*) FROM events";
+    let last = format!(
+        "The events stay in {place}. To continue: icecore serve --data-dir {place}, and in another terminal: icecore sql --ns shop.example \"{count}\"\n"
+    );
+    assert!(printed.ends_with(&last), "{printed}");
+    let server = TestServer::start_in(folder, &[("wal.segment_bytes", "64MiB")]).await;
+    let words = ["sql", "--ns", "shop.example", count, "--format", "csv"];
+    check(&icecore(&server, &words, ""), 0, "count(*)\n600\n", "");
     server.stop().await;
 }

@@ -666,6 +666,7 @@ async fn an_event_without_a_type_is_refused_with_what_to_do_at_its_sender() {
             "send its records as events",
         ),
         (json!({"__crdb__": {"updated": "1.0"}, "id": 1}), "envelope=wrapped"),
+        (json!([{"batchId": "b", "events": [{"type": "a"}]}]), "the batch alone"),
         (json!({"date": 1_795_183_385.25, "log": "line"}), "Fluent Bit"),
         (
             json!({"message": "line", "source_type": "file", "timestamp": "2026-11-20T10:00:00Z"}),

@@ -65,6 +65,24 @@ async fn answers_of_metrics_at_the_same_time_are_whole() {
 }
 
 #[tokio::test]
+async fn a_query_that_waits_for_another_one_is_counted() {
+    let server =
+        TestServer::start_in(tempfile::tempdir().unwrap(), &[("sql.concurrent_max", "1")]).await;
+    server.ingest(&events(0..2_000)).await;
+    let sql = "SELECT count(*) FROM events a, events b, events c WHERE a.seq + b.seq + c.seq < 0";
+    let request = json!({ "sql": sql });
+    let both = futures::future::join(
+        server.query("shop.example", &request),
+        server.query("shop.example", &request),
+    );
+    let counted = async { while metric(&server, "icecore_queries_waiting").await < 1.0 {} };
+    tokio::select! {
+        ended = both => panic!("none waited: {ended:?}"),
+        () = counted => (),
+    }
+}
+
+#[tokio::test]
 async fn the_way_of_an_event_and_of_a_query_is_timed() {
     let server = TestServer::start().await;
     server.ingest(&events(0..10)).await;

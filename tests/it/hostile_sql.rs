@@ -81,6 +81,10 @@ const HOSTILE: &[(&str, &str)] = &[
     ),
 ];
 
+/// The settings of a server with four slots for queries, which one namespace may have.
+const FOUR_SLOTS: &[(&str, &str)] =
+    &[("sql.concurrent_max", "4"), ("sql.concurrent_per_namespace", "4")];
+
 struct House {
     _folder: TempDir,
     process: Process,
@@ -114,6 +118,44 @@ impl House {
 
     async fn ask(&self, ns: &str, request: Value) -> (u16, String) {
         self.post(&format!("/v1/{ns}/sql"), request.to_string()).await
+    }
+
+    /// Asks `count` times for an answer that does not fit into a connection, and reads none of it.
+    async fn hold(&self, count: usize, timeout_ms: u64) -> Vec<TcpStream> {
+        let sql = "SELECT a.*, b.* FROM events a, events b";
+        let body = json!({ "sql": sql, "timeout_ms": timeout_ms }).to_string();
+        let head = format!(
+            "POST /v1/shop.example/sql HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let address = self.process.url.strip_prefix("http://").unwrap();
+        let mut held = Vec::new();
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            held.push(stream);
+        }
+        held
+    }
+
+    /// Returns when that many queries run.
+    async fn check_runs(&self, count: usize) {
+        let line = format!("\nicecore_queries_running {count}\n");
+        let runs = async {
+            let mut looks = interval(Duration::from_millis(50));
+            loop {
+                looks.tick().await;
+                if self.get("metrics").await.1.contains(&line) {
+                    return;
+                }
+            }
+        };
+        timeout(OTHERS_TIME_MAX, runs).await.expect("as many queries run as there are slots");
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.http.get(format!("{}/{path}", self.process.url)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// Returns when the server has nothing to do any more.
@@ -157,8 +199,8 @@ async fn whatever_an_operator_does_it_ends_with_its_query() {
     let (status, answer) = house.ask("shop.example", nulls).await;
     assert!(status == 200 && answer.contains("\n[0]"), "{status}: {answer}");
     house.check_stops("equal nulls").await;
-    let metrics = house.http.get(format!("{}/metrics", house.process.url)).send().await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = house.get("metrics").await.1;
+    assert!(metrics.contains("\nicecore_queries_waiting 0\n"), "{metrics}");
     assert!(metrics.contains("\nicecore_queries_running 0\n"), "{metrics}");
     assert!(metrics.contains("\nicecore_queries_stuck 0\n"), "{metrics}");
 }
@@ -188,8 +230,7 @@ async fn one_tenant_keeps_no_other_waiting() {
             assert!(matches!(small.0, 200 | 422), "{}: {}", small.0, small.1);
             small_answers += u32::from(small.0 == 200);
             for path in ["healthz", "readyz"] {
-                let probe = house.http.get(format!("{}/{path}", house.process.url)).send().await;
-                assert_eq!(probe.unwrap().status(), 200, "{path}");
+                assert_eq!(house.get(path).await.0, 200, "{path}");
             }
             let count = house.ask("other", json!({ "sql": "SELECT count(*) FROM events" })).await;
             assert_eq!(count.0, 200, "{}", count.1);
@@ -211,20 +252,8 @@ async fn one_tenant_keeps_no_other_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_hold_no_slot_beyond_their_deadline() {
-    let house =
-        House::start(&[("sql.concurrent_max", "4"), ("sql.concurrent_per_namespace", "4")]).await;
-    let request = json!({ "sql": "SELECT a.*, b.* FROM events a, events b", "timeout_ms": 1_000 });
-    let (address, body) = (house.process.url.strip_prefix("http://").unwrap(), request.to_string());
-    let mut held = Vec::new();
-    for _ in 0..4 {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!(
-            "POST /v1/shop.example/sql HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        held.push(stream);
-    }
+    let house = House::start(FOUR_SLOTS).await;
+    let held = house.hold(4, 1_000).await;
     let mut looks = interval(Duration::from_millis(200));
     let freed = async {
         loop {
@@ -237,4 +266,26 @@ async fn clients_that_do_not_read_hold_no_slot_beyond_their_deadline() {
     timeout(END_TIME_MAX + Duration::from_secs(2), freed).await.expect("the slots are free again");
     house.check_stops("answers that nobody reads").await;
     drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_statements_without_a_table_are_answered_while_every_slot_is_taken() {
+    let house = House::start(FOUR_SLOTS).await;
+    let held = house.hold(4, 60_000).await;
+    house.check_runs(4).await;
+    let count = json!({ "sql": "SELECT count(*) FROM events" });
+    for ns in ["shop.example", "other"] {
+        let (status, told) = house.ask(ns, count.clone()).await;
+        assert_eq!(status, 429, "{told}");
+        assert!(told.contains("are running (4 in all); try again when one has ended"), "{told}");
+        for path in ["healthz", "readyz"] {
+            let (status, told) = house.get(path).await;
+            assert_eq!(status, 200, "{path}: {told}");
+        }
+        let (status, answer) = house.ask(ns, json!({ "sql": "SELECT 1" })).await;
+        assert!(status == 200 && answer.contains("\n[1]"), "{status}: {answer}");
+    }
+    drop(held);
+    house.check_runs(0).await;
+    assert_eq!(house.ask("other", count).await.0, 200);
 }

@@ -2,9 +2,11 @@
 
 use crate::{
     access::Guarded,
+    admin::icecore,
     harness::{TestServer, events},
 };
 use icecore_lake::clock::Clock;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 async fn refused(server: &TestServer, request: &Value) -> String {
@@ -293,7 +295,8 @@ async fn a_body_of_another_form_is_told_what_it_is_not() {
 async fn a_limit_beyond_all_rows_and_a_name_that_is_none_are_told_in_their_own_words() {
     let server = TestServer::start().await;
     server.ingest(&events(0..2)).await;
-    let request = json!({ "sql": "SELECT count(*) FROM events", "limit": u64::MAX });
+    let request =
+        json!({ "sql": "SELECT count(*) FROM events", "limit": u64::MAX, "params": null });
     let (status, answer) = server.query("shop.example", &request).await;
     assert_eq!((status, &answer["rows"]), (200, &json!([[2]])), "{answer}");
     server.commit("shop.example").await;
@@ -301,4 +304,80 @@ async fn a_limit_beyond_all_rows_and_a_name_that_is_none_are_told_in_their_own_w
     let (status, answer) = server.ingest_at(refs, &json!({ "name": "", "type": "tag" })).await;
     assert_eq!(status, 400, "{answer}");
     assert!(answer["error"].as_str().unwrap().starts_with("Invalid name: ``"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_event_of_another_time_is_told_how_it_is_sent() {
+    let server = TestServer::start().await;
+    for (ts, side) in [("2001-01-01T00:00:00Z", "before"), ("2999-01-01T00:00:00Z", "after")] {
+        let event = json!({ "id": side, "type": "t", "ns": "n", "ts": ts });
+        let (status, reply) = server.ingest(&event).await;
+        let error = &reply["errors"][0];
+        assert_eq!((status, &error["code"]), (400, &json!("TS_WINDOW")), "{reply}");
+        let reason = error["reason"].as_str().unwrap();
+        assert!(
+            reason.contains(ts) && reason.contains(&format!("h {side} its arrival")),
+            "{reason}"
+        );
+        assert!(reason.ends_with("; send it with `backfill=true` if it is right"), "{reason}");
+        let (status, reply) = server.ingest_at("/ingest?backfill=true", &event).await;
+        assert_eq!(status, 200, "{reply}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_do_something_is_told_the_scope_and_its_namespace() {
+    let guarded = Guarded::start().await;
+    let token = guarded.token(&json!({ "name": "t", "scopes": ["ingest:a", "read:b"] })).await;
+    let events = json!({ "events": [{ "type": "t", "ns": "a" }, { "type": "t", "ns": "B.c" }] });
+    let (status, reply) = guarded.post(&token, "/ingest", &events).await;
+    assert_eq!((status, reply["errors"].as_array().unwrap().len()), (207, 1), "{reply}");
+    assert_eq!(
+        reply["errors"][0]["reason"],
+        "the token may not send events to namespace `B.c`: that needs the scope `ingest:b_c`"
+    );
+    let event = json!({ "type": "t", "ns": "b" });
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &event).await.0, 200);
+    guarded.post(&guarded.admin, "/v1/b/commit", &Value::Null).await;
+    for (method, path, scope) in
+        [(Method::DELETE, "/v1/b/tables/events", "write:b"), (Method::GET, "/admin/jobs", "admin")]
+    {
+        let (status, answer) = guarded.call(method, &token, path, &Value::Null).await;
+        let expected = format!("the token does not allow this: it needs the scope `{scope}`");
+        assert_eq!((status, &answer["error"]), (403, &json!(expected)), "{path}");
+    }
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_table_of_the_server_stays_is_told_with_another_way() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..2)).await;
+    let snapshot = server.commit("shop.example").await["events"].to_string();
+    let stays = |what: &str| {
+        format!(
+            "shop_example.events is written by this server and cannot be {what}; delete its rows, or copy them to a table of your own"
+        )
+    };
+    let (dropped, renamed) = (stays("dropped"), stays("renamed"));
+    let moved = "moving `main` would lose acknowledged rows; read the earlier state with time travel, or create a branch of it";
+    for (words, expected) in [
+        (&["drop", "events"][..], dropped.as_str()),
+        (&["rename", "events", "mine"], renamed.as_str()),
+        (&["rollback", "events", "--to", snapshot.as_str()], moved),
+    ] {
+        let words = [&["catalog"][..], words, &["--ns", "shop.example"]].concat();
+        let (is_done, said) = icecore(&server, &words);
+        assert!(!is_done && said.trim_end().ends_with(expected), "{words:?}: {said}");
+    }
+    let path = "/catalog/v1/namespaces/shop_example/tables/events";
+    let request = server.http.delete(format!("{}{path}", server.url));
+    let answer: Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["error"]["message"], dropped);
+    let named = |name: &str| json!({ "namespace": ["shop_example"], "name": name });
+    let body = json!({ "source": named("events"), "destination": named("mine") });
+    let (status, answer) = server.ingest_at("/catalog/v1/tables/rename", &body).await;
+    assert_eq!((status, &answer["error"]["message"]), (400, &json!(renamed)));
+    server.stop().await;
 }

@@ -46,6 +46,22 @@ async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
     assert_eq!(call(&server, Method::GET, "/v1/acme_example/tables", &json!({})).await.0, 404);
     assert_eq!(send(&server, "acme.example", 0..3).await.0, 200);
     check_reads(&server, 3, &["events"]).await;
+    let (_, listed) = call(&server, Method::GET, "/v1/namespaces", &json!({})).await;
+    let entry = json!({"name": "acme_example", "levels": ["acme_example"], "ns": "acme.example"});
+    assert_eq!(listed, json!({ "namespaces": [entry] }));
+    for (method, path, missing) in [
+        (Method::GET, "/v1/acme.example/tables/orders/snapshots", "Table does not exist: "),
+        (
+            Method::GET,
+            "/v1/acme.example/tables/events/stats",
+            "Table does not exist: acme_example.events: its first events wait",
+        ),
+        (Method::POST, "/v1/acme/commit", "Namespace does not exist: acme; there is: acme.example"),
+    ] {
+        let (status, answer) = call(&server, method, path, &json!({})).await;
+        assert_eq!(status, 404, "{path}: {answer}");
+        assert!(answer["error"].as_str().unwrap().starts_with(missing), "{path}: {answer}");
+    }
     // Whoever gives the catalog's name sends to the namespace that has it.
     let (status, answer) = send(&server, "acme_example", 3..5).await;
     assert_eq!((status, &answer["namespace"]), (200, &json!("acme.example")), "{answer}");

@@ -4,7 +4,7 @@ use crate::{
     access::Guarded,
     harness::{TestServer, events},
 };
-use icecore_catalog::metastore::{Metastore, Properties};
+use icecore_catalog::metastore::{Metastore, ObjectKey, Properties};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -116,7 +116,10 @@ async fn a_table_that_takes_no_rows_leaves_the_log_to_the_others() {
     let table = json!({"name": "t", "schema": {"type": "struct", "fields": [who]}});
     assert_eq!(call(&server, Method::POST, &format!("{at}/stuck/tables"), &table).await.0, 200);
     let (store, levels) = (metastore(&server.folder).await, vec!["stuck".to_owned()]);
-    store.rename_table((&levels, "t"), (&levels, "events")).await.unwrap();
+    store
+        .rename_table(ObjectKey::new(&levels, "t"), ObjectKey::new(&levels, "events"))
+        .await
+        .unwrap();
     assert_eq!(server.ingest(&rows_of("stuck", 0..1, 1)).await.0, 200);
     let (status, answer) = call(&server, Method::POST, "/v1/stuck/commit", &json!({})).await;
     assert_eq!(status, 503, "{answer}");
@@ -155,7 +158,10 @@ async fn a_table_that_takes_no_rows_leaves_the_log_to_the_others() {
     assert_eq!(server.rows("well", "SELECT count(*) FROM events").await, json!([[96]]));
 
     // Once the name is free what was acknowledged goes to the table that it belongs to.
-    store.rename_table((&levels, "events"), (&levels, "t")).await.unwrap();
+    store
+        .rename_table(ObjectKey::new(&levels, "events"), ObjectKey::new(&levels, "t"))
+        .await
+        .unwrap();
     server.commit("stuck").await;
     assert_eq!(server.rows("stuck", "SELECT count(*) FROM events").await, count);
     assert_eq!(server.ingest(&rows_of("stuck", 100..101, filler)).await.0, 200);

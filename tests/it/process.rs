@@ -1,12 +1,12 @@
 //! A server as a process of its own, which may be ended at any moment and started again.
 
 use std::{
-    collections::VecDeque,
-    fs,
+    fs::{self, Permissions},
     io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -19,14 +19,16 @@ pub(crate) struct Process {
     pub(crate) url: String,
     arguments: Vec<String>,
     child: Child,
+    /// Ends with the process, with what it logged.
+    reader: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Process {
     /// Starts a server on a free port and waits until it listens.
     pub(crate) async fn start(settings: &[(&str, String)]) -> Self {
         let arguments = serve(settings);
-        let (child, url) = spawn(command(), &arguments).await;
-        Self { url, arguments, child }
+        let (child, url, reader) = spawn(command(), &arguments).await;
+        Self { url, arguments, child, reader }
     }
 
     /// As [`Process::start`], by a shell that runs `before` first.
@@ -34,8 +36,8 @@ impl Process {
         let arguments = serve(settings);
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{before} && exec \"$0\" \"$@\"")]).arg(binary());
-        let (child, url) = spawn(plain(shell), &arguments).await;
-        Self { url, arguments, child }
+        let (child, url, reader) = spawn(plain(shell), &arguments).await;
+        Self { url, arguments, child, reader }
     }
 
     /// The most files that it may have open now.
@@ -46,7 +48,7 @@ impl Process {
     /// `kill -9`, and a new process with the same settings.
     pub(crate) async fn kill_and_restart(&mut self) {
         self.kill();
-        (self.child, self.url) = spawn(command(), &self.arguments).await;
+        (self.child, self.url, self.reader) = spawn(command(), &self.arguments).await;
     }
 
     /// SIGTERM; whether it then ends well within `patience`.
@@ -72,6 +74,12 @@ impl Process {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
         Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
+    /// The lines that it logged until its end, which is now if it did not come before.
+    pub(crate) fn log(mut self) -> Vec<String> {
+        self.kill();
+        self.reader.take().unwrap().join().unwrap()
     }
 
     /// `kill -9`; nothing of it goes on.
@@ -138,6 +146,18 @@ pub(crate) fn command() -> Command {
     plain(Command::new(binary()))
 }
 
+/// As [`command`], for a user whom the modes of files bind: they bind root without two of its rights.
+pub(crate) fn bound_command() -> Command {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o500)).unwrap();
+    if fs::write(folder.path().join("probe"), "").is_err() {
+        return command();
+    }
+    let mut bound = Command::new("setpriv");
+    bound.arg("--bounding-set=-dac_override,-dac_read_search").arg(binary());
+    plain(bound)
+}
+
 fn plain(mut command: Command) -> Command {
     // It takes every such variable for a setting.
     for (name, _) in std::env::vars_os() {
@@ -150,7 +170,16 @@ fn plain(mut command: Command) -> Command {
 
 /// Runs a command to its end with `input` on stdin.
 pub(crate) fn run(arguments: &[&str], settings: &[(&str, String)], input: &[u8]) -> Output {
-    let mut command = command();
+    run_with(command(), arguments, settings, input)
+}
+
+/// As [`run`], with what starts the binary.
+pub(crate) fn run_with(
+    mut command: Command,
+    arguments: &[&str],
+    settings: &[(&str, String)],
+    input: &[u8],
+) -> Output {
     command.args(arguments).args(flags(settings)).stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -162,22 +191,25 @@ pub(crate) fn run(arguments: &[&str], settings: &[(&str, String)], input: &[u8])
     output
 }
 
-async fn spawn(mut command: Command, arguments: &[String]) -> (Child, String) {
+async fn spawn(
+    mut command: Command,
+    arguments: &[String],
+) -> (Child, String, Option<JoinHandle<Vec<String>>>) {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let log = child.stderr.take().unwrap();
     let (say, hear) = oneshot::channel();
-    thread::spawn(move || read_log(log, say));
+    let reader = thread::spawn(move || read_log(log, say));
     match hear.await.unwrap() {
-        Ok(url) => (child, url),
+        Ok(url) => (child, url, Some(reader)),
         Err(log) => panic!("the server ended before it listened:\n{log}"),
     }
 }
 
 /// Says where the server listens, or what its log ended with when it does not; reads on until the
 /// server ends, which would wait for a reader otherwise.
-fn read_log(log: ChildStderr, say: oneshot::Sender<Result<String, String>>) {
-    let (mut say, mut last) = (Some(say), VecDeque::new());
+fn read_log(log: ChildStderr, say: oneshot::Sender<Result<String, String>>) -> Vec<String> {
+    let (mut say, mut all) = (Some(say), Vec::new());
     for line in BufReader::new(log).lines().map_while(Result::ok) {
         if line.contains("listening on")
             && let Some(found) = line.find("http://")
@@ -187,13 +219,12 @@ fn read_log(log: ChildStderr, say: oneshot::Sender<Result<String, String>>) {
             // Who started the process may be gone.
             let _heard = say.send(Ok(line[found..].chars().take_while(is_url).collect()));
         }
-        last.push_back(line);
-        if LOG_LINES_MAX < last.len() {
-            last.pop_front();
-        }
+        all.push(line);
     }
     if let Some(say) = say {
+        let last = &all[all.len().saturating_sub(LOG_LINES_MAX)..];
         // As above.
-        let _heard = say.send(Err(Vec::from(last).join("\n")));
+        let _heard = say.send(Err(last.join("\n")));
     }
+    all
 }

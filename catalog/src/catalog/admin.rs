@@ -191,8 +191,8 @@ impl Refs<'_> {
     /// Removes a branch or tag; its snapshots stay until they expire.
     ///
     /// # Errors
-    /// `NoSuchTable`, `Invalid` for a name that is not there or of another kind than is said, and
-    /// for `main`.
+    /// `NoSuchTable`, `NoSuchReference`, `Invalid` for a name of another kind than is said, and for
+    /// `main`.
     pub async fn drop(
         self,
         table: &TableIdent,
@@ -218,7 +218,7 @@ impl Refs<'_> {
     /// Moves a branch forward to where another name is, if all of its history is part of that.
     ///
     /// # Errors
-    /// `NoSuchTable`, `Invalid` for names that are not there, and when the branch is no ancestor.
+    /// `NoSuchTable`, `NoSuchReference`, `Invalid` when the branch is no ancestor.
     pub async fn fast_forward(
         self,
         table: &TableIdent,
@@ -299,7 +299,7 @@ fn retention_of(kind: RefKind) -> SnapshotRetention {
 
 fn existing(metadata: &TableMetadata, name: &str) -> Result<SnapshotReference, CatalogError> {
     let found = refs::of(metadata).remove(name);
-    found.ok_or_else(|| CatalogError::Invalid(format!("there is no branch or tag `{name}`")))
+    found.ok_or_else(|| CatalogError::NoSuchReference(name.to_owned()))
 }
 
 fn known(metadata: &TableMetadata, snapshot: i64) -> Result<i64, CatalogError> {

@@ -18,8 +18,8 @@
 
 use super::{
     Catalog, LoadedTable,
-    change::{ChangeContents, ExaminedChange},
-    commit_queue::{CommitWork, QueuedCommit},
+    commit_queue::QueuedCommit,
+    examined::{ChangeContents, CommitWork, ExaminedChange},
     location_rules, managed_table_rules,
     write::{CHANGED_BYTES_MAX, TableWrite, check_length, deposed, encode, lost_every_race},
 };
@@ -88,7 +88,12 @@ impl Catalog {
         let mut sent_again = Vec::new();
         let mut attempts = 0;
         while attempts <= RETRIES && !batch.is_empty() {
-            let base = match self.find(table).await {
+            let known = self.known_base(&batch).filter(|_| attempts == 0);
+            let base = match known {
+                Some(known) => Ok(Some(known)),
+                None => self.find(table).await,
+            };
+            let base = match base {
                 Ok(Some(base)) => base,
                 Ok(None) => {
                     self.commit_without_table(table, batch).await;
@@ -139,6 +144,18 @@ impl Catalog {
         if !sent_again.is_empty() {
             self.inner.queues.put_back(table, sent_again);
         }
+    }
+
+    /// The table as a commit found it while it was examined, if nobody here has changed it since. If
+    /// another process has, the swap fails and it is looked for.
+    fn known_base(&self, batch: &[QueuedCommit]) -> Option<LoadedTable> {
+        let bases = batch.iter().filter_map(|waiting| match &waiting.work {
+            CommitWork::Change(examined) => examined.base.as_ref(),
+            CommitWork::Snapshot(..) => None,
+        });
+        let is_current =
+            |base: &&LoadedTable| self.inner.cache.weight(&base.metadata_location).is_some();
+        bases.rev().find(is_current).cloned()
     }
 
     /// The first commit may make the table; the others wait for what becomes of it.

@@ -3,7 +3,7 @@
 use super::{
     Catalog, LoadedTable, TableChange,
     batch_commit::{TableDraft, is_replay},
-    commit_queue::CommitWork,
+    examined::{ChangeContents, CommitWork, ExaminedChange},
     location_rules,
     write::{TableWrite, is_made, lost_every_race},
 };
@@ -11,11 +11,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::ChangeSet,
-    snapshot::{
-        self, NewSnapshot, ReadManifests,
-        changes::{OnlyAdds, SnapshotChanges},
-        rebase,
-    },
+    snapshot::{self, NewSnapshot, ReadManifests, changes::SnapshotChanges, rebase},
 };
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -26,35 +22,6 @@ use std::collections::HashSet;
 /// How often a commit that does not wait in a queue is built anew after a lost race: one of several
 /// tables, one of a view, a registration over another table.
 pub(super) const COMMIT_RETRIES: u32 = 10;
-
-/// What was found in the files of a change before its turn came.
-#[derive(Clone, Debug)]
-pub(super) enum ChangeContents {
-    /// They were not read.
-    Unread,
-    /// Files to add, and nothing else.
-    OnlyAdds(OnlyAdds),
-    /// More than that.
-    DoesMore,
-}
-
-/// A client's change, and what was found in its files.
-#[derive(Clone, Debug)]
-pub(super) struct ExaminedChange {
-    pub(super) change: TableChange,
-    pub(super) contents: ChangeContents,
-    /// The paths that it adds, as far as its files were read.
-    pub(super) added: Vec<String>,
-}
-
-impl ChangeContents {
-    /// What these changes come to; more than adding files where they could not be read, and whoever has
-    /// them looked at says why.
-    pub(super) fn of(changes: Option<SnapshotChanges>) -> Self {
-        let adds = changes.and_then(SnapshotChanges::only_adds);
-        adds.map_or(Self::DoesMore, Self::OnlyAdds)
-    }
-}
 
 impl Catalog {
     /// Applies a change to one table (or, with `assert-create`, makes it). A change whose snapshot
@@ -132,29 +99,31 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::commit`].
     async fn examine(&self, change: TableChange) -> Result<ExaminedChange, CatalogError> {
-        let files = self.changes_of_files(&change).await?;
-        let (contents, added) = files.unwrap_or((ChangeContents::Unread, Vec::new()));
-        Ok(ExaminedChange { change, contents, added })
+        let updates = &change.updates;
+        let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
+        let base = match moves || commit::added(updates).next().is_none() {
+            true => None,
+            false => self.find(&change.table).await?,
+        };
+        let (contents, added) = match &base {
+            Some(base) => self.contents(&base.metadata, &change).await?,
+            None => (ChangeContents::Unread, Vec::new()),
+        };
+        Ok(ExaminedChange { change, contents, added, base })
     }
 
-    /// What a change does, and the paths that it adds; none where its files are not looked at yet.
-    async fn changes_of_files(
+    /// What a change does, and the paths that it adds.
+    async fn contents(
         &self,
-        change: &TableChange,
-    ) -> Result<Option<(ChangeContents, Vec<String>)>, CatalogError> {
-        let TableChange { table, requirements, updates, .. } = change;
-        let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
-        if moves || commit::added(updates).next().is_none() {
-            return Ok(None);
-        }
-        let Some(base) = self.find(table).await? else { return Ok(None) };
-        let base = base.metadata.as_ref();
+        base: &TableMetadata,
+        TableChange { requirements, updates, .. }: &TableChange,
+    ) -> Result<(ChangeContents, Vec<String>), CatalogError> {
         let held = commit::check_requirements(requirements, Some(base));
         // What is done already, or refused as it is, is told from the table alone.
         let is_settled = commit::is_applied(base, requirements, updates)
             || (held.is_err() && rebase::late(base, requirements, updates).is_none());
         if is_settled {
-            return Ok(None);
+            return Ok((ChangeContents::Unread, Vec::new()));
         }
         let mut changes = self.check_contents(Some(base), base, updates).await?;
         let mut added = Vec::new();
@@ -170,7 +139,7 @@ impl Catalog {
             added = std::mem::take(&mut changes.added_paths);
         }
         let contents = ChangeContents::of(changes.filter(|_| may_be_moved));
-        Ok(Some((contents, added)))
+        Ok((contents, added))
     }
 
     /// What a snapshot that may be put on top of others does; none where that cannot be read.

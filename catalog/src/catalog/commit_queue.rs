@@ -4,13 +4,8 @@
 //! client that sent it is gone. The queues only save work: what keeps commits apart is the
 //! metastore's swap.
 
-use super::{Catalog, LoadedTable, change::ExaminedChange};
-use crate::{
-    background,
-    error::CatalogError,
-    metastore::ChangeOrigin,
-    snapshot::{NewSnapshot, ReadManifests},
-};
+use super::{Catalog, LoadedTable, examined::CommitWork};
+use crate::{background, error::CatalogError, metastore::ChangeOrigin};
 use iceberg::TableIdent;
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -22,13 +17,6 @@ use tokio::sync::oneshot;
 pub(super) const BATCH_MAX: usize = 64;
 /// Most commits that wait for one table; more are refused until some are done.
 const QUEUE_MAX: usize = 1024;
-
-/// What a commit does to its table.
-#[derive(Debug)]
-pub(super) enum CommitWork {
-    Change(ExaminedChange),
-    Snapshot(Box<NewSnapshot>, ReadManifests),
-}
 
 /// A commit that waits.
 pub(super) struct QueuedCommit {
@@ -82,9 +70,8 @@ impl CommitQueues {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn count(&self, table: &TableIdent) -> usize {
-        self.lock().get(table).map_or(0, VecDeque::len)
+    fn count(&self) -> usize {
+        self.lock().values().map(VecDeque::len).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TableIdent, VecDeque<QueuedCommit>>> {
@@ -109,6 +96,12 @@ impl Drop for QueueGuard<'_> {
 }
 
 impl Catalog {
+    /// How many commits wait for others to the same table.
+    #[must_use]
+    pub fn waiting_commits(&self) -> usize {
+        self.inner.queues.count()
+    }
+
     /// Waits for its turn and until the commit is made or has failed.
     pub(super) async fn enqueue(
         &self,

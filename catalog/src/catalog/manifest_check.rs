@@ -5,7 +5,7 @@
 //! are read value by value, so that none is too new or too odd to be looked at. A file may change
 //! after this look, so whoever reads or deletes what a manifest names checks it again.
 
-use super::Catalog;
+use super::{Catalog, cache::MetadataCache};
 use crate::{
     commit,
     error::CatalogError,
@@ -23,7 +23,8 @@ use iceberg::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Most manifests that a commit may add.
@@ -34,6 +35,10 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 const BYTES_MAX: usize = 512 << 20;
 /// Manifests read at the same time.
 pub(super) const READS_AT_ONCE: usize = 4;
+/// Longer files are parsed off the async threads.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+/// How many times its bytes in memory a list weighs in the cache, so that all take 32 MiB at most.
+const LIST_WEIGHT: usize = 4;
 /// Most manifests and snapshots that are remembered as looked at.
 const SEEN_MAX: usize = 100_000;
 
@@ -60,6 +65,10 @@ impl CheckedManifests {
         seen.insert(Self::key(own, file));
     }
 }
+
+/// Manifest lists of snapshots, by location: the one of a commit is the parent of the next. A list
+/// that comes with a commit is read each time, since its writer may have written it anew.
+pub(super) type ManifestListCache = MetadataCache<Vec<ListedManifest>>;
 
 impl Catalog {
     /// Checks every file that the snapshots of `updates` add to a table at `new`'s location, and that
@@ -121,9 +130,9 @@ impl Catalog {
             if !self.inner.options.checks_contents || self.inner.seen.has(&own, list) {
                 continue;
             }
-            let mut listed = self.listed(&own, list).await?;
+            let mut listed = self.listed(&own, list).await?.to_vec();
             listed.retain(|manifest| !self.inner.seen.has(&own, &manifest.path));
-            let changes = SnapshotChanges::between(Vec::new(), listed);
+            let changes = SnapshotChanges::between(&[], &listed);
             self.read_new(&own, snapshot, changes).await?;
             self.inner.seen.add(&own, list);
         }
@@ -168,11 +177,14 @@ impl Catalog {
         parent: Option<&Snapshot>,
     ) -> Result<SnapshotChanges, CatalogError> {
         let listed = self.listed(own, snapshot.manifest_list()).await?;
-        let before = match parent {
-            Some(parent) => self.listed(own, parent.manifest_list()).await?,
-            None => Vec::new(),
+        let before = match parent.map(Snapshot::manifest_list) {
+            Some(list) => match self.inner.list_cache.get(own.admit(list)?.as_str()) {
+                Some(known) => known,
+                None => self.listed(own, list).await?,
+            },
+            None => Arc::default(),
         };
-        self.read_new(own, snapshot, SnapshotChanges::between(before, listed)).await
+        self.read_new(own, snapshot, SnapshotChanges::between(&before, &listed)).await
     }
 
     /// Reads the new manifests of a snapshot.
@@ -237,9 +249,12 @@ impl Catalog {
         &self,
         own: &Location,
         list: &str,
-    ) -> Result<Vec<ListedManifest>, CatalogError> {
+    ) -> Result<Arc<Vec<ListedManifest>>, CatalogError> {
         let (listed, _) = self.read_avro(own, list, entries::manifests).await?;
         listed.iter().try_for_each(|manifest| own.admit(&manifest.path).map(drop))?;
+        let bytes: usize = listed.iter().map(|it| size_of_val(it) + it.path.len()).sum();
+        let listed = Arc::new(listed);
+        self.inner.list_cache.insert(own.admit(list)?.as_str(), &listed, bytes * LIST_WEIGHT);
         Ok(listed)
     }
 
@@ -304,8 +319,12 @@ impl Catalog {
             )));
         }
         // A file that makes the parser panic is as unreadable as any other.
-        let parsed = tokio::task::spawn_blocking(move || read(&bytes)).await;
-        let parsed = parsed.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
+        let parse = move || catch_unwind(AssertUnwindSafe(|| read(&bytes))).ok();
+        let parsed = match size <= INLINE_BYTES_MAX {
+            true => parse(),
+            false => tokio::task::spawn_blocking(parse).await.ok().flatten(),
+        };
+        let parsed = parsed.unwrap_or_else(|| Err("it cannot be read".to_owned()));
         let parsed = parsed.map_err(|cause| {
             CatalogError::Invalid(format!("`{file}` is not a manifest or manifest list: {cause}"))
         })?;

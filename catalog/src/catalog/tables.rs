@@ -5,7 +5,7 @@
 use super::Catalog;
 use crate::{
     error::CatalogError,
-    metastore::{SnapshotRow, Watermark},
+    metastore::{ObjectKey, SnapshotRow, Watermark},
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
@@ -47,8 +47,9 @@ impl Tables<'_> {
         self.0
             .to_the_end(async move {
                 catalog.check_stays(&from, "renamed").await?;
-                let from = (from.namespace.as_ref(), from.name.as_str());
-                catalog.metastore().rename_table(from, (to.namespace.as_ref(), &to.name)).await
+                let from = ObjectKey::new(from.namespace.as_ref(), &from.name);
+                let to = ObjectKey::new(to.namespace.as_ref(), &to.name);
+                catalog.metastore().rename_table(from, to).await
             })
             .await
     }

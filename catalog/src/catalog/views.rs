@@ -13,7 +13,9 @@ use super::{
 use crate::{
     error::CatalogError,
     metadata_file,
-    metastore::{ChangeSet, Levels, NameKind, NewTable, PointerSwap, TableOrigin, TableRow},
+    metastore::{
+        ChangeSet, Levels, NameKind, NewTable, ObjectKey, PointerSwap, TableOrigin, TableRow,
+    },
     view::{self, ViewRequirement},
 };
 use iceberg::{
@@ -253,8 +255,9 @@ impl Views<'_> {
     pub async fn rename(self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
         crate::names::check_new(&to.name)?;
         self.0.check_view_name(to)?;
-        let from = (from.namespace.as_ref(), from.name.as_str());
-        self.0.metastore().rename_view(from, (to.namespace.as_ref(), &to.name)).await
+        let from = ObjectKey::new(from.namespace.as_ref(), &from.name);
+        let to = ObjectKey::new(to.namespace.as_ref(), &to.name);
+        self.0.metastore().rename_view(from, to).await
     }
 
     /// A view as it was just made.

@@ -226,13 +226,18 @@ impl Catalog {
     }
 
     /// Stores a metadata file. On return it is durable with the other files of the table that are
-    /// new: they are in its folder, which is synced once for all of them.
+    /// new: its folder, where they are, is synced once for all of them. Those of a table that moves in
+    /// the same commit may be in the folder before.
     async fn put_durable(&self, file: &NewFile) -> Result<(), CatalogError> {
+        fn folder(location: &str) -> Option<&str> {
+            location.rsplit_once('/').map(|(folder, _)| folder)
+        }
+        let names = file.deferred.iter().map(String::as_str);
+        let elsewhere: Vec<&str> =
+            names.filter(|name| folder(name) != folder(&file.location)).collect();
         let storage = &self.inner.storage;
-        storage.put_deferred(&file.location, file.bytes.clone()).await?;
-        let mut names: Vec<&str> = file.deferred.iter().map(String::as_str).collect();
-        names.push(&file.location);
-        storage.sync_names(&names).await
+        storage.sync_names(&elsewhere).await?;
+        storage.put(&file.location, file.bytes.clone()).await
     }
 
     /// Deletes files that nothing points to; one that stays is an orphan for maintenance.

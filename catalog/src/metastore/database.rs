@@ -25,6 +25,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_WRITER: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                              PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                              PRAGMA wal_autocheckpoint = 64";
+/// Errors of SQLite that are about the file, see <https://www.sqlite.org/rescode.html>.
+const SQLITE_READONLY: u32 = 8;
+const SQLITE_CORRUPT: u32 = 11;
+const SQLITE_CANTOPEN: u32 = 14;
+const SQLITE_NOTADB: u32 = 26;
 /// A file of more bytes is not read through when it is opened: that would take seconds.
 const SQLITE_CHECKED_BYTES_MAX: u64 = 256 << 20;
 /// Connections that read one.
@@ -71,7 +76,7 @@ pub struct DatabaseLayout {
 impl Database {
     /// Opens an SQLite file, which is made when missing (its folder is not).
     pub(super) async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
-        let (writer, readers) = open_sqlite(path).await.map_err(name_damaged(path))?;
+        let (writer, readers) = open_sqlite(path).await.map_err(name_file(path))?;
         Ok(Self { dialect: Dialect::Sqlite, writer, readers })
     }
 
@@ -236,7 +241,9 @@ async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
     let text = path.to_str().ok_or_else(|| {
         CatalogError::Invalid(format!("metastore `{}` is not a UTF-8 path", path.display()))
     })?;
-    make_private(path).map_err(|cause| failed("make")(sqlx::Error::Io(cause)))?;
+    make_private(path).map_err(|cause| {
+        CatalogError::Invalid(format!("open the metastore file `{}`: {cause}", path.display()))
+    })?;
     let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
     // A pool tries again and again, and then says no more than that its time is over.
     let mut tried = AnyConnection::connect_with(&options).await.map_err(failed("open"))?;
@@ -266,21 +273,28 @@ async fn check_sound(tried: &mut AnyConnection, path: &Path) -> Result<(), Catal
     }
 }
 
-/// Names the file where an error says that it is no sound database.
-pub(super) fn name_damaged(path: &Path) -> impl FnOnce(CatalogError) -> CatalogError {
-    move |cause| match &cause {
-        CatalogError::Metastore { source: sqlx::Error::Database(found), .. }
-            if found.code().is_some_and(|code| code_says_damaged(&code)) =>
-        {
-            damaged(path, found.message())
+/// Names the file where an error says that it may not be opened, or is no sound database.
+pub(super) fn name_file(path: &Path) -> impl FnOnce(CatalogError) -> CatalogError {
+    move |cause| {
+        let CatalogError::Metastore { source: sqlx::Error::Database(found), .. } = &cause else {
+            return cause;
+        };
+        let code = found.code().and_then(|code| code.parse::<u32>().ok());
+        // What SQLite adds to a code is above its low byte.
+        match code.map(|code| code & 0xff) {
+            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => damaged(path, found.message()),
+            Some(SQLITE_READONLY | SQLITE_CANTOPEN) => not_open(path, found.message()),
+            _ => cause,
         }
-        _ => cause,
     }
 }
 
-/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, with what the low byte leaves out.
-fn code_says_damaged(code: &str) -> bool {
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 11 | 26))
+fn not_open(path: &Path, found: &str) -> CatalogError {
+    CatalogError::Invalid(format!(
+        "cannot open the metastore file `{}` ({found}): this user must be able to read and write \
+         it and its folder",
+        path.display()
+    ))
 }
 
 fn damaged(path: &Path, found: &str) -> CatalogError {

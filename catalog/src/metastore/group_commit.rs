@@ -197,6 +197,12 @@ impl Metastore {
         self.group.transactions.load(Ordering::Relaxed)
     }
 
+    /// How many commits wait for their transaction.
+    #[must_use]
+    pub fn waiting_commits(&self) -> usize {
+        self.group.lock().waiting.len()
+    }
+
     async fn lead(&self) {
         let leading = QueueLeader(&self.group);
         loop {

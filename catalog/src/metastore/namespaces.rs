@@ -1,8 +1,8 @@
 //! Namespaces; each function is part of the caller's transaction.
 
 use super::{
-    Levels, Metastore, NamePage, SEPARATOR, Watermark, access, database::RowLock, failed, limit,
-    outbox, path,
+    Levels, Metastore, NamePage, ObjectKey, SEPARATOR, Watermark, access, database::RowLock,
+    failed, limit, outbox, path,
 };
 use crate::{error::CatalogError, names};
 use serde_json::json;
@@ -244,7 +244,7 @@ pub(super) async fn get(
     levels: &Levels,
     lock: RowLock,
 ) -> Result<Option<Properties>, CatalogError> {
-    if !is_storable(levels, "") {
+    if !is_storable(ObjectKey { levels, name: "" }) {
         return Ok(None);
     }
     let lock = lock.clause(connection);
@@ -259,8 +259,8 @@ pub(super) async fn get(
 
 /// Whether something may have this name: PostgreSQL has no text with a zero byte, and asking it for
 /// one is an error there.
-pub(super) fn is_storable(levels: &Levels, name: &str) -> bool {
-    !levels.iter().map(String::as_str).chain([name]).any(|part| part.contains('\0'))
+pub(super) fn is_storable(key: ObjectKey<'_>) -> bool {
+    !key.levels.iter().map(String::as_str).chain([key.name]).any(|part| part.contains('\0'))
 }
 
 pub(super) async fn require(

@@ -1,6 +1,6 @@
 //! Tables and views that a commit adds to the catalog.
 
-use super::{ChangeSet, Levels, Properties, SnapshotRow, Watermark};
+use super::{ChangeSet, Levels, ObjectKey, Properties, SnapshotRow, Watermark};
 use uuid::Uuid;
 
 /// What a name stands for. A namespace's tables and views share their names.
@@ -33,6 +33,12 @@ pub struct NewTable {
     pub comes: TableOrigin,
     /// What it is made of; nothing for one that comes with its metadata file.
     pub changes: ChangeSet,
+}
+
+impl NewTable {
+    pub(super) fn key(&self) -> ObjectKey<'_> {
+        ObjectKey { levels: &self.levels, name: &self.name }
+    }
 }
 
 /// Where a table that is added to the catalog comes from.

@@ -7,8 +7,8 @@
 //! visible before a smaller one, and one of a transaction that is rolled back is taken again.
 
 use super::{
-    ChangeOrigin, ChangeSet, Levels, Metastore, NameKind, NewTable, PointerSwap, Properties,
-    TableOrigin, TableRow, failed, requests, stored,
+    ChangeOrigin, ChangeSet, Levels, Metastore, NameKind, NewTable, ObjectKey, PointerSwap,
+    Properties, TableOrigin, TableRow, failed, requests, stored,
 };
 use crate::error::CatalogError;
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ pub(super) struct FormerState {
     pub(super) metadata_location: String,
 }
 
-fn identifier((levels, name): (&Levels, &str)) -> Value {
+fn identifier(ObjectKey { levels, name }: ObjectKey<'_>) -> Value {
     json!({"namespace": levels, "name": name})
 }
 
@@ -242,7 +242,7 @@ pub(super) fn created(table: &NewTable) -> FeedOperation {
         (NameKind::Table | NameKind::View, _) => "create",
     };
     let members = json!({
-        "identifier": identifier((&table.levels, &table.name)),
+        "identifier": identifier(table.key()),
         "snapshot-ids": snapshots,
         "metadata-location": table.metadata_location,
     });
@@ -257,7 +257,7 @@ pub(super) fn updated(
     changes: &ChangeSet,
 ) -> FeedOperation {
     let members = json!({
-        "identifier": identifier((&from.levels, &from.name)),
+        "identifier": identifier(ObjectKey { levels: &from.levels, name: &from.name }),
         "snapshot-ids": snapshots,
         "previous-metadata-location": from.metadata_location,
         "metadata-location": swap.metadata_location,
@@ -267,18 +267,18 @@ pub(super) fn updated(
 }
 
 /// A table that left; `purge` says that its files are going to be deleted.
-pub(super) fn dropped(name: (&Levels, &str), row: &TableRow, purge: bool) -> FeedOperation {
+pub(super) fn dropped(key: ObjectKey<'_>, row: &TableRow, purge: bool) -> FeedOperation {
     let members = json!({
-        "identifier": identifier(name),
+        "identifier": identifier(key),
         "previous-metadata-location": row.metadata_location,
         "purge": purge,
     });
     on(NameKind::Table, "drop", row.uuid, members)
 }
 
-pub(super) fn dropped_view(name: (&Levels, &str), row: &TableRow) -> FeedOperation {
+pub(super) fn dropped_view(key: ObjectKey<'_>, row: &TableRow) -> FeedOperation {
     let members = json!({
-        "identifier": identifier(name),
+        "identifier": identifier(key),
         "previous-metadata-location": row.metadata_location,
     });
     on(NameKind::View, "drop", row.uuid, members)
@@ -286,8 +286,8 @@ pub(super) fn dropped_view(name: (&Levels, &str), row: &TableRow) -> FeedOperati
 
 pub(super) fn renamed(
     kind: NameKind,
-    from: (&Levels, &str),
-    to: (&Levels, &str),
+    from: ObjectKey<'_>,
+    to: ObjectKey<'_>,
     row: &TableRow,
 ) -> FeedOperation {
     let members = json!({"source": identifier(from), "destination": identifier(to)});

@@ -21,8 +21,17 @@ pub struct AnsweredRequest {
     pub status: u16,
     /// The rest of the answer.
     pub answer: RecordedAnswer,
-    /// The table or view it made: identity and metadata location.
-    pub table: Option<(Uuid, String)>,
+    /// The table or view it made.
+    pub table: Option<AnsweredTable>,
+}
+
+/// A table or view as a request made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnsweredTable {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// The metadata file that the request wrote.
+    pub metadata_location: String,
 }
 
 impl Metastore {
@@ -136,9 +145,10 @@ pub(super) async fn get(
             .await
             .map_err(failed("look for a request"))?;
     Ok(row.map(|(fingerprint, status, kind, body)| {
-        let table = body
-            .split_once(' ')
-            .and_then(|(uuid, file)| Some((Uuid::parse_str(uuid).ok()?, file.to_owned())));
+        let table = body.split_once(' ').and_then(|(uuid, file)| {
+            let uuid = Uuid::parse_str(uuid).ok()?;
+            Some(AnsweredTable { uuid, metadata_location: file.to_owned() })
+        });
         let (answer, table) = match kind.as_str() {
             "json" => (RecordedAnswer::Json(body), None),
             "table" => (RecordedAnswer::Table, table),

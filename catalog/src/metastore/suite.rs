@@ -13,8 +13,8 @@ pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, prot
 use crate::{
     error::CatalogError,
     metastore::{
-        ChangeSet, Levels, Metastore, MetricsReport, NameKind, NewTable, ObsoleteFile, PointerSwap,
-        Properties, SnapshotRow, SwapOutcome, TableOrigin, Watermark,
+        ChangeSet, Levels, Metastore, MetricsReport, NameKind, NewTable, ObjectKey, ObsoleteFile,
+        PointerSwap, Properties, SnapshotRow, SwapOutcome, TableOrigin, Watermark,
     },
 };
 use uuid::Uuid;
@@ -166,13 +166,14 @@ pub(crate) async fn tables(store: &Metastore) {
     assert_eq!(store.table(&a, "none").await.unwrap(), None);
     assert_eq!(store.table(&levels("none"), "t").await.unwrap(), None);
 
-    let onto_another = store.rename_table((&a, "t"), (&a, "T")).await;
+    let onto_another = store.rename_table(ObjectKey::new(&a, "t"), ObjectKey::new(&a, "T")).await;
     assert!(matches!(onto_another, Err(CatalogError::AlreadyExists(_))));
-    let nowhere = store.rename_table((&a, "t"), (&levels("none"), "t")).await;
+    let nowhere =
+        store.rename_table(ObjectKey::new(&a, "t"), ObjectKey::new(&levels("none"), "t")).await;
     assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
-    let nothing = store.rename_table((&a, "none"), (&b, "t")).await;
+    let nothing = store.rename_table(ObjectKey::new(&a, "none"), ObjectKey::new(&b, "t")).await;
     assert!(matches!(nothing, Err(CatalogError::NoSuchTable(_))));
-    store.rename_table((&a, "t"), (&b, "moved")).await.unwrap();
+    store.rename_table(ObjectKey::new(&a, "t"), ObjectKey::new(&b, "moved")).await.unwrap();
     assert_eq!(store.table(&a, "t").await.unwrap(), None);
     // A commit that found it under the old name is built on a version that is gone.
     let moved = crate::metastore::TableRow { version: row.version + 1, ..row };

@@ -1,8 +1,8 @@
 //! Tables and views and the snapshot index; each function is part of the caller's transaction.
 
 use super::{
-    Levels, Metastore, NameKind, NamePage, NewTable, PointerSwap, SEPARATOR, SwapOutcome,
-    TableOrigin,
+    Levels, Metastore, NameKind, NamePage, NewTable, ObjectKey, PointerSwap, SEPARATOR,
+    SwapOutcome, TableOrigin,
     database::RowLock,
     failed, fence, limit, namespaces, obsolete, outbox,
     outbox::{FormerState, RequestChanges},
@@ -48,7 +48,8 @@ impl Metastore {
         levels: &Levels,
         name: &str,
     ) -> Result<Option<TableRow>, CatalogError> {
-        by_name(&mut *self.reader().await?, NameKind::Table, (levels, name), RowLock::None).await
+        let key = ObjectKey { levels, name };
+        by_name(&mut *self.reader().await?, NameKind::Table, key, RowLock::None).await
     }
 
     /// Names of the tables or views in a namespace, in order; `NoSuchNamespace`.
@@ -77,11 +78,12 @@ impl Metastore {
     /// # Errors
     /// `NoSuchTable`, `Protected`, `Metastore`.
     pub async fn drop_table(&self, levels: &Levels, name: &str) -> Result<TableRow, CatalogError> {
+        let key = ObjectKey { levels, name };
         let mut tx = self.begin().await?;
-        let row = drop(&mut tx, NameKind::Table, (levels, name)).await?;
+        let row = drop(&mut tx, NameKind::Table, key).await?;
         // The table that left may be the answer.
         self.claim_once(&mut tx, Some((row.uuid, &row.metadata_location))).await?;
-        self.end(tx, "drop a table", outbox::dropped((levels, name), &row, false)).await?;
+        self.end(tx, "drop a table", outbox::dropped(key, &row, false)).await?;
         Ok(row)
     }
 
@@ -92,17 +94,17 @@ impl Metastore {
         old: Uuid,
         new: NewTable,
     ) -> Result<SwapOutcome, CatalogError> {
-        let name = (&new.levels, new.name.as_str());
+        let key = new.key();
         let mut tx = self.begin().await?;
         self.claim_once(&mut tx, Some((new.uuid, &new.metadata_location))).await?;
         places::lock(&mut tx).await?;
-        let found = by_name(&mut tx, NameKind::Table, name, RowLock::Update).await?;
+        let found = by_name(&mut tx, NameKind::Table, key, RowLock::Update).await?;
         if found.is_none_or(|found| found.uuid != old) {
             return Ok(SwapOutcome::Lost(old));
         }
-        let row = drop(&mut tx, NameKind::Table, name).await?;
+        let row = drop(&mut tx, NameKind::Table, key).await?;
         create(&mut tx, &new).await?;
-        let operations = vec![outbox::dropped(name, &row, false), outbox::created(&new)];
+        let operations = vec![outbox::dropped(key, &row, false), outbox::created(&new)];
         let told = RequestChanges { origin: self.origin.clone(), operations };
         self.end_all(tx, "replace a table", &[told]).await.map(|()| SwapOutcome::Done)
     }
@@ -113,8 +115,8 @@ impl Metastore {
     /// `NoSuchTable`, `NoSuchNamespace` for the target's, `AlreadyExists`, `Protected`, `Metastore`.
     pub async fn rename_table(
         &self,
-        from: (&Levels, &str),
-        to: (&Levels, &str),
+        from: ObjectKey<'_>,
+        to: ObjectKey<'_>,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
         let row = rename(&mut tx, NameKind::Table, from, to).await?;
@@ -170,17 +172,17 @@ fn into_table(row: PointerRow) -> Result<TableRow, CatalogError> {
 pub(super) async fn by_name(
     connection: &mut AnyConnection,
     kind: NameKind,
-    (levels, name): (&Levels, &str),
+    key: ObjectKey<'_>,
     lock: RowLock,
 ) -> Result<Option<TableRow>, CatalogError> {
-    if !namespaces::is_storable(levels, name) {
+    if !namespaces::is_storable(key) {
         return Ok(None);
     }
     let lock = lock.clause(connection);
     let query = format!("{SELECT} WHERE namespace = $1 AND name = $2 AND kind = $3{lock}");
     let row: Option<PointerRow> = sqlx::query_as(AssertSqlSafe(query))
-        .bind(path(levels))
-        .bind(name)
+        .bind(path(key.levels))
+        .bind(key.name)
         .bind(word(kind))
         .fetch_optional(connection)
         .await
@@ -264,19 +266,18 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     .await
     .map_err(failed("create a table"))?;
     if added.rows_affected() == 0 {
-        let name = (&table.levels, table.name.as_str());
-        let taken_by_another = by_name(tx, other(table.kind), name, RowLock::None).await?.is_some();
+        let key = table.key();
+        let taken_by_another = by_name(tx, other(table.kind), key, RowLock::None).await?.is_some();
         let is_taken =
-            taken_by_another || by_name(tx, table.kind, name, RowLock::None).await?.is_some();
+            taken_by_another || by_name(tx, table.kind, key, RowLock::None).await?.is_some();
         if !is_taken && by_uuid(tx, table.uuid, RowLock::None).await?.is_some() {
             return Err(CatalogError::Registered(table.uuid));
         }
-        let dotted = dotted(name);
         return Err(CatalogError::AlreadyExists(match (table.kind, taken_by_another) {
-            (NameKind::Table, false) => format!("Table already exists: {dotted}"),
-            (NameKind::Table, true) => format!("View with same name already exists: {dotted}"),
-            (NameKind::View, false) => format!("View already exists: {dotted}"),
-            (NameKind::View, true) => format!("Table with same name already exists: {dotted}"),
+            (NameKind::Table, false) => format!("Table already exists: {key}"),
+            (NameKind::Table, true) => format!("View with same name already exists: {key}"),
+            (NameKind::View, false) => format!("View already exists: {key}"),
+            (NameKind::View, true) => format!("Table with same name already exists: {key}"),
         }));
     }
     match &table.comes {
@@ -301,11 +302,11 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
 pub(super) async fn drop(
     tx: &mut AnyConnection,
     kind: NameKind,
-    name: (&Levels, &str),
+    key: ObjectKey<'_>,
 ) -> Result<TableRow, CatalogError> {
-    let row = by_name(tx, kind, name, RowLock::Update).await?;
-    let row = row.ok_or_else(|| missing(kind, name))?;
-    trash::check_unprotected(tx, row.uuid, name).await?;
+    let row = by_name(tx, kind, key, RowLock::Update).await?;
+    let row = row.ok_or_else(|| missing(kind, key))?;
+    trash::check_unprotected(tx, row.uuid, key).await?;
     // The holder of the fence must not give out again the positions that a dropped table has seen,
     // and a table that is registered again must not take their rows twice.
     sqlx::query(
@@ -338,18 +339,17 @@ pub(super) async fn drop(
 pub(super) async fn rename(
     tx: &mut AnyConnection,
     kind: NameKind,
-    from: (&Levels, &str),
-    to: (&Levels, &str),
+    from: ObjectKey<'_>,
+    to: ObjectKey<'_>,
 ) -> Result<TableRow, CatalogError> {
     let row = by_name(tx, kind, from, RowLock::Update).await?;
     let row = row.ok_or_else(|| missing(kind, from))?;
     trash::check_unprotected(tx, row.uuid, from).await?;
-    namespaces::require(tx, to.0, RowLock::Share).await?;
+    namespaces::require(tx, to.levels, RowLock::Share).await?;
     if from == to {
         return Ok(row);
     }
     let taken_by = |what: &str| {
-        let (from, to) = (dotted(from), dotted(to));
         CatalogError::AlreadyExists(format!("Cannot rename {from} to {to}. {what} already exists"))
     };
     for (other, what) in [(NameKind::Table, "Table"), (NameKind::View, "View")] {
@@ -361,8 +361,8 @@ pub(super) async fn rename(
     let renamed = sqlx::query(
         "UPDATE tables SET namespace = $1, name = $2, version = version + 1 WHERE uuid = $3",
     )
-    .bind(path(to.0))
-    .bind(to.1)
+    .bind(path(to.levels))
+    .bind(to.name)
     .bind(row.uuid.to_string())
     .execute(tx)
     .await;
@@ -478,13 +478,9 @@ fn other(kind: NameKind) -> NameKind {
     }
 }
 
-pub(super) fn missing(kind: NameKind, name: (&Levels, &str)) -> CatalogError {
+pub(super) fn missing(kind: NameKind, key: ObjectKey<'_>) -> CatalogError {
     match kind {
-        NameKind::Table => CatalogError::NoSuchTable(dotted(name)),
-        NameKind::View => CatalogError::NoSuchView(dotted(name)),
+        NameKind::Table => CatalogError::NoSuchTable(key.to_string()),
+        NameKind::View => CatalogError::NoSuchView(key.to_string()),
     }
-}
-
-fn dotted((levels, name): (&Levels, &str)) -> String {
-    format!("{}.{name}", levels.join("."))
 }

@@ -206,7 +206,9 @@ async fn faulty(metastore: &Metastore, fault: CommitFault) {
     let location = metastore.table(&levels, "t").await.unwrap().unwrap().metadata_location;
     assert_eq!(location == "m2", happened);
     lose();
-    is_as_expected(metastore.rename_table((&levels, "t"), (&levels, "v")).await);
+    is_as_expected(
+        metastore.rename_table(ObjectKey::new(&levels, "t"), ObjectKey::new(&levels, "v")).await,
+    );
     assert_eq!(metastore.table(&levels, "v").await.unwrap().is_some(), happened);
     lose();
     let name = if happened { "v" } else { "t" };
@@ -338,12 +340,14 @@ async fn group(metastore: &Metastore) {
     let told = metastore.feed().await.unwrap().last;
     let transactions = metastore.transactions();
 
-    let answers = at_once(
-        metastore,
-        &[homeless, of_log(4, owner.epoch), of_log(5, owner.epoch - 1), of_log(6, owner.epoch)],
-        &[suite::swap(one, 1, "m2"), suite::swap(two, 9, "stale")],
-    )
-    .await;
+    let new =
+        [homeless, of_log(4, owner.epoch), of_log(5, owner.epoch - 1), of_log(6, owner.epoch)];
+    let swaps = [suite::swap(one, 1, "m2"), suite::swap(two, 9, "stale")];
+    let mut commits = std::pin::pin!(at_once(metastore, &new, &swaps));
+    assert!(futures::poll!(&mut commits).is_pending());
+    assert_eq!(metastore.waiting_commits(), new.len() + swaps.len());
+    let answers = commits.await;
+    assert_eq!(metastore.waiting_commits(), 0);
     assert!(matches!(answers[0], Err(CatalogError::NoSuchNamespace(_))), "{answers:?}");
     let outcomes: Vec<&SwapOutcome> =
         answers[1..].iter().map(|answer| answer.as_ref().unwrap()).collect();

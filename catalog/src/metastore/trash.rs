@@ -5,8 +5,8 @@
 //! in the trash until all its files are queued for deletion.
 
 use super::{
-    Levels, Metastore, NameKind, NewTable, SEPARATOR, TableRow, database::RowLock, failed, outbox,
-    places, tables,
+    Levels, Metastore, NameKind, NewTable, ObjectKey, SEPARATOR, TableRow, database::RowLock,
+    failed, outbox, places, tables,
 };
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -50,10 +50,11 @@ impl Metastore {
         name: &str,
         trash: &DropTerms,
     ) -> Result<TableRow, CatalogError> {
+        let key = ObjectKey { levels, name };
         let mut tx = self.begin_change().await?;
-        add(&mut tx, (levels, name), trash).await?;
-        let row = tables::drop(&mut tx, NameKind::Table, (levels, name)).await?;
-        let told = outbox::dropped((levels, name), &row, trash.purge);
+        add(&mut tx, key, trash).await?;
+        let row = tables::drop(&mut tx, NameKind::Table, key).await?;
+        let told = outbox::dropped(key, &row, trash.purge);
         self.end(tx, "drop a table", told).await?;
         Ok(row)
     }
@@ -178,9 +179,9 @@ impl Metastore {
         is_protected: bool,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        let named = (levels, name);
-        let row = tables::by_name(&mut tx, NameKind::Table, named, RowLock::Update).await?;
-        let row = row.ok_or_else(|| tables::missing(NameKind::Table, named))?;
+        let key = ObjectKey { levels, name };
+        let row = tables::by_name(&mut tx, NameKind::Table, key, RowLock::Update).await?;
+        let row = row.ok_or_else(|| tables::missing(NameKind::Table, key))?;
         let statement = if is_protected {
             "INSERT INTO protected VALUES ($1) ON CONFLICT DO NOTHING"
         } else {
@@ -260,11 +261,11 @@ fn into_row(row: DroppedRow) -> Result<TrashRow, CatalogError> {
 /// To be called before the table is dropped.
 pub(super) async fn add(
     tx: &mut AnyConnection,
-    name: (&Levels, &str),
+    key: ObjectKey<'_>,
     trash: &DropTerms,
 ) -> Result<(), CatalogError> {
-    let Some(row) = tables::by_name(tx, NameKind::Table, name, RowLock::Update).await? else {
-        return Err(tables::missing(NameKind::Table, name));
+    let Some(row) = tables::by_name(tx, NameKind::Table, key, RowLock::Update).await? else {
+        return Err(tables::missing(NameKind::Table, key));
     };
     sqlx::query(
         "INSERT INTO trash
@@ -350,10 +351,10 @@ pub(super) async fn is_protected(
 pub(super) async fn check_unprotected(
     tx: &mut AnyConnection,
     uuid: Uuid,
-    (levels, name): (&Levels, &str),
+    key: ObjectKey<'_>,
 ) -> Result<(), CatalogError> {
     if is_protected(tx, uuid).await? {
-        return Err(CatalogError::Protected(format!("{}.{name}", levels.join("."))));
+        return Err(CatalogError::Protected(key.to_string()));
     }
     Ok(())
 }

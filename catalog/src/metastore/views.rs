@@ -1,6 +1,6 @@
 //! Views. They are made and changed by commits, as tables are, and their rows lie among theirs.
 
-use super::{Levels, Metastore, NameKind, TableRow, database::RowLock, outbox, tables};
+use super::{Levels, Metastore, NameKind, ObjectKey, TableRow, database::RowLock, outbox, tables};
 use crate::error::CatalogError;
 
 impl Metastore {
@@ -10,8 +10,8 @@ impl Metastore {
         levels: &Levels,
         name: &str,
     ) -> Result<Option<TableRow>, CatalogError> {
-        tables::by_name(&mut *self.reader().await?, NameKind::View, (levels, name), RowLock::None)
-            .await
+        let key = ObjectKey { levels, name };
+        tables::by_name(&mut *self.reader().await?, NameKind::View, key, RowLock::None).await
     }
 
     /// Removes a view and gives back its row; `NoSuchView`.
@@ -20,17 +20,18 @@ impl Metastore {
         levels: &Levels,
         name: &str,
     ) -> Result<TableRow, CatalogError> {
+        let key = ObjectKey { levels, name };
         let mut tx = self.begin_change().await?;
-        let row = tables::drop(&mut tx, NameKind::View, (levels, name)).await?;
-        self.end(tx, "drop a view", outbox::dropped_view((levels, name), &row)).await?;
+        let row = tables::drop(&mut tx, NameKind::View, key).await?;
+        self.end(tx, "drop a view", outbox::dropped_view(key, &row)).await?;
         Ok(row)
     }
 
     /// Renames a view; `NoSuchView`, `NoSuchNamespace` for the target's, `AlreadyExists`.
     pub(crate) async fn rename_view(
         &self,
-        from: (&Levels, &str),
-        to: (&Levels, &str),
+        from: ObjectKey<'_>,
+        to: ObjectKey<'_>,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin_change().await?;
         let row = tables::rename(&mut tx, NameKind::View, from, to).await?;

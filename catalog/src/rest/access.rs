@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     access::{Action, Principal},
-    catalog::LoadedTable,
+    catalog::{LoadedTable, NAMESPACE_SEPARATOR},
     error::CatalogError,
     storage::{
         access::{ClientAccess, FileAccess, FileScope},
@@ -159,8 +159,8 @@ pub(super) async fn delegated(
 /// Where a table's requests are signed, below the catalog's own address: how clients reach that is
 /// theirs to know.
 fn endpoint(table: &TableIdent) -> String {
-    let levels: Vec<String> = table.namespace().iter().map(|level| path_segment(level)).collect();
-    format!("v1/namespaces/{}/tables/{}/sign", levels.join("%1F"), path_segment(table.name()))
+    let namespace = path_segment(&table.namespace().join(NAMESPACE_SEPARATOR));
+    format!("v1/namespaces/{namespace}/tables/{}/sign", path_segment(table.name()))
 }
 
 /// `GET /namespaces/{namespace}/tables/{table}/credentials`

@@ -98,7 +98,9 @@ impl From<CatalogError> for RestError {
             CatalogError::IllegalArgument(_) => {
                 (StatusCode::BAD_REQUEST, "IllegalArgumentException")
             }
-            CatalogError::MissingMetadata(_) => (StatusCode::NOT_FOUND, "NotFoundException"),
+            CatalogError::NoSuchReference(_) | CatalogError::MissingMetadata(_) => {
+                (StatusCode::NOT_FOUND, "NotFoundException")
+            }
             CatalogError::LocationForbidden(_) | CatalogError::Forbidden(_) => {
                 (StatusCode::FORBIDDEN, "ForbiddenException")
             }

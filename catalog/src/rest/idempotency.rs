@@ -21,7 +21,7 @@ use crate::{
     body::whole,
     catalog::{LoadedTable, LoadedView},
     error::CatalogError,
-    metastore::{AnsweredRequest, RecordedAnswer},
+    metastore::{AnsweredRequest, AnsweredTable, RecordedAnswer},
 };
 use axum::{
     Json,
@@ -119,11 +119,11 @@ async fn answered(
         (RecordedAnswer::Json(body), _) => json(done.status, body),
         (RecordedAnswer::Table, Some(made)) => loaded(rest, caller, made).await?,
         (RecordedAnswer::Commit, Some(made)) => {
-            now_at(rest, caller, made.0).await?;
+            now_at(rest, caller, made.uuid).await?;
             Json(CommitAnswer::new(rest, table(rest, made).await?)).into_response()
         }
         (RecordedAnswer::View, Some(made)) => {
-            now_at(rest, caller, made.0).await?;
+            now_at(rest, caller, made.uuid).await?;
             views::answer(view(rest, made).await?).into_response()
         }
         (RecordedAnswer::Staged(text), _) => {
@@ -142,9 +142,9 @@ async fn answered(
 async fn loaded(
     rest: &RestState,
     caller: &TableCaller,
-    made: (Uuid, String),
+    made: AnsweredTable,
 ) -> Result<Response, CatalogError> {
-    let ident = now_at(rest, caller, made.0).await?;
+    let ident = now_at(rest, caller, made.uuid).await?;
     let table = table(rest, made).await?;
     let access = match ident {
         Some(ident) => access::delegated(rest, caller, &ident, table.metadata.location()).await?,
@@ -171,9 +171,9 @@ async fn now_at(
 }
 
 /// The table as the request made it or, when that file is gone, as it is now.
-async fn table(rest: &RestState, made: (Uuid, String)) -> Result<LoadedTable, CatalogError> {
-    let (uuid, location) = made;
-    if let Ok(table) = rest.catalog.tables().load_file(uuid, &location).await {
+async fn table(rest: &RestState, made: AnsweredTable) -> Result<LoadedTable, CatalogError> {
+    let AnsweredTable { uuid, metadata_location } = made;
+    if let Ok(table) = rest.catalog.tables().load_file(uuid, &metadata_location).await {
         return Ok(table);
     }
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;
@@ -182,9 +182,9 @@ async fn table(rest: &RestState, made: (Uuid, String)) -> Result<LoadedTable, Ca
 }
 
 /// As [`table`].
-async fn view(rest: &RestState, made: (Uuid, String)) -> Result<LoadedView, CatalogError> {
-    let (uuid, location) = made;
-    if let Ok(view) = rest.catalog.views().load_file(uuid, &location).await {
+async fn view(rest: &RestState, made: AnsweredTable) -> Result<LoadedView, CatalogError> {
+    let AnsweredTable { uuid, metadata_location } = made;
+    if let Ok(view) = rest.catalog.views().load_file(uuid, &metadata_location).await {
         return Ok(view);
     }
     let now = rest.catalog.metastore().table_by_uuid(uuid).await?;

@@ -12,9 +12,10 @@ use iceberg::spec::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// The column of a position delete file that names data files: the specification reserves the first id, and
-/// DuckDB writes the bounds of the second.
-const FILE_PATH_IDS: [i32; 2] = [2_147_483_546, 2_147_483_646];
+/// The column of a position delete file that names data files; the specification reserves its id.
+pub const FILE_PATH_ID: i32 = 2_147_483_546;
+/// That of the metadata column whose bounds DuckDB writes instead.
+const FILE_ID: i32 = 2_147_483_646;
 
 /// Delete files by what they may delete from.
 #[derive(Clone, Debug, Default)]
@@ -166,7 +167,7 @@ fn may_name(file: &PlannedFile, path: &str) -> bool {
 }
 
 fn path_bounds(file: &PlannedFile) -> (Option<&str>, Option<&str>) {
-    let known = FILE_PATH_IDS.iter().find_map(|id| file.column(*id));
+    let known = [FILE_PATH_ID, FILE_ID].into_iter().find_map(|id| file.column(id));
     let Some(paths) = known else { return (None, None) };
     (text(paths.lower.as_ref()), text(paths.upper.as_ref()))
 }

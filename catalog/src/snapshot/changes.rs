@@ -64,14 +64,15 @@ pub(crate) struct OnlyAdds {
 
 impl SnapshotChanges {
     /// A snapshot's manifests beside its parent's.
-    pub(crate) fn between(parent: Vec<ListedManifest>, snapshot: Vec<ListedManifest>) -> Self {
-        let paths = |list: &[ListedManifest]| -> HashSet<String> {
-            list.iter().map(|manifest| manifest.path.clone()).collect()
-        };
-        let (before, now) = (paths(&parent), paths(&snapshot));
-        let (kept, new) =
-            snapshot.into_iter().partition(|manifest| before.contains(&manifest.path));
-        let dropped = parent.into_iter().filter(|manifest| !now.contains(&manifest.path)).collect();
+    pub(crate) fn between(parent: &[ListedManifest], snapshot: &[ListedManifest]) -> Self {
+        fn paths(list: &[ListedManifest]) -> HashSet<&str> {
+            list.iter().map(|manifest| manifest.path.as_str()).collect()
+        }
+        let (before, now) = (paths(parent), paths(snapshot));
+        let is_before = |manifest: &ListedManifest| before.contains(manifest.path.as_str());
+        let (kept, new) = snapshot.iter().cloned().partition(is_before);
+        let is_now = |manifest: &&ListedManifest| now.contains(manifest.path.as_str());
+        let dropped = parent.iter().filter(|manifest| !is_now(manifest)).cloned().collect();
         Self { kept, dropped, new, ..Self::default() }
     }
 

@@ -2,6 +2,7 @@
 //! some look at the whole frame each time.
 
 use crate::{
+    forward::forward,
     stop::QueryStop,
     wrapped::{Accumulators, wrapped},
 };
@@ -118,6 +119,13 @@ struct StopAccumulator {
 }
 
 impl Accumulator for StopAccumulator {
+    forward! {
+        fn size(&self) -> usize;
+        fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError>;
+        fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError>;
+        fn supports_retract_batch(&self) -> bool;
+    }
+
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.stop.check()?;
         self.inner.update_batch(values)
@@ -128,25 +136,9 @@ impl Accumulator for StopAccumulator {
         self.inner.evaluate()
     }
 
-    fn size(&self) -> usize {
-        self.inner.size()
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
-        self.inner.state()
-    }
-
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<(), DataFusionError> {
         self.stop.check()?;
         self.inner.merge_batch(states)
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
-        self.inner.retract_batch(values)
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        self.inner.supports_retract_batch()
     }
 }
 
@@ -172,20 +164,14 @@ impl Hash for StopWindow {
 }
 
 impl WindowUDFImpl for StopWindow {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn expressions(&self, arguments: ExpressionArgs<'_>) -> Vec<Arc<dyn PhysicalExpr>> {
-        self.inner.expressions(arguments)
+    forward! {
+        fn name(&self) -> &str;
+        fn aliases(&self) -> &[String];
+        fn signature(&self) -> &Signature;
+        fn expressions(&self, arguments: ExpressionArgs<'_>) -> Vec<Arc<dyn PhysicalExpr>>;
+        fn field(&self, arguments: WindowUDFFieldArgs<'_>) -> Result<FieldRef, DataFusionError>;
+        fn sort_options(&self) -> Option<SortOptions>;
+        fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError>;
     }
 
     fn partition_evaluator(
@@ -194,18 +180,6 @@ impl WindowUDFImpl for StopWindow {
     ) -> Result<Box<dyn PartitionEvaluator>, DataFusionError> {
         let inner = self.inner.partition_evaluator_factory(arguments)?;
         Ok(Box::new(StopEvaluator { inner, stop: Arc::clone(&self.stop) }))
-    }
-
-    fn field(&self, arguments: WindowUDFFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
-        self.inner.field(arguments)
-    }
-
-    fn sort_options(&self) -> Option<SortOptions> {
-        self.inner.sort_options()
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        self.inner.coerce_types(types)
     }
 
     fn reverse_expr(&self) -> ReversedUDWF {
@@ -229,16 +203,13 @@ struct StopEvaluator {
 }
 
 impl PartitionEvaluator for StopEvaluator {
-    fn memoize(&mut self, state: &mut WindowAggState) -> Result<(), DataFusionError> {
-        self.inner.memoize(state)
-    }
-
-    fn get_range(&self, row: usize, rows: usize) -> Result<Range<usize>, DataFusionError> {
-        self.inner.get_range(row, rows)
-    }
-
-    fn is_causal(&self) -> bool {
-        self.inner.is_causal()
+    forward! {
+        fn memoize(&mut self, state: &mut WindowAggState) -> Result<(), DataFusionError>;
+        fn get_range(&self, row: usize, rows: usize) -> Result<Range<usize>, DataFusionError>;
+        fn is_causal(&self) -> bool;
+        fn supports_bounded_execution(&self) -> bool;
+        fn uses_window_frame(&self) -> bool;
+        fn include_rank(&self) -> bool;
     }
 
     fn evaluate_all(
@@ -266,17 +237,5 @@ impl PartitionEvaluator for StopEvaluator {
     ) -> Result<ArrayRef, DataFusionError> {
         self.stop.check()?;
         self.inner.evaluate_all_with_rank(rows, ranks)
-    }
-
-    fn supports_bounded_execution(&self) -> bool {
-        self.inner.supports_bounded_execution()
-    }
-
-    fn uses_window_frame(&self) -> bool {
-        self.inner.uses_window_frame()
-    }
-
-    fn include_rank(&self) -> bool {
-        self.inner.include_rank()
     }
 }

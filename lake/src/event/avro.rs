@@ -7,8 +7,7 @@ mod block;
 mod datum;
 
 use crate::event::{
-    EventLimits,
-    decode::BodyError,
+    BodyError, EventLimits,
     json::{JsonKind, one_value},
 };
 use apache_avro::{
@@ -17,6 +16,7 @@ use apache_avro::{
 };
 use datum::{DatumReader, JsonWriter};
 use icecore_schemas::error_code::ErrorCode;
+use std::fmt::Display;
 
 /// Most bytes that the blocks of a file, and the texts made of them, may take. Default 64 MiB.
 pub(crate) const AVRO_BYTES_MAX: usize = 64 << 20;
@@ -31,10 +31,8 @@ pub(crate) fn events(body: &[u8], limits: &EventLimits) -> Result<Vec<String>, B
     };
     let mut rest = DatumReader::new(body);
     let header = block::header(&mut rest).map_err(broken)?;
-    let schema = std::str::from_utf8(header.schema)
-        .ok()
-        .and_then(parse_schema)
-        .ok_or_else(|| broken("its schema cannot be read"))?;
+    let schema = parse_schema(header.schema)
+        .map_err(|cause| broken(&format!("its schema cannot be read: {cause}")))?;
     let Schema::Record(record) = &schema else {
         return Err(broken("its schema must be a record, the event"));
     };
@@ -68,9 +66,24 @@ pub(crate) fn events(body: &[u8], limits: &EventLimits) -> Result<Vec<String>, B
     Ok(events)
 }
 
-/// The schema; none when the library refuses it, or panics, as it does on some names.
-fn parse_schema(text: &str) -> Option<Schema> {
-    std::panic::catch_unwind(|| Schema::parse_str(text)).ok()?.ok()
+/// Longest text of what the library has against a schema.
+const CAUSE_CHARS_MAX: usize = 200;
+
+/// The schema, or what is wrong with it: the library refuses some names, and panics on others.
+fn parse_schema(text: &[u8]) -> Result<Schema, String> {
+    let told = |cause: &dyn Display| -> String {
+        cause.to_string().chars().take(CAUSE_CHARS_MAX).collect()
+    };
+    let mut schema: serde_json::Value =
+        serde_json::from_slice(text).map_err(|cause| told(&cause))?;
+    // Polars leaves the record without a name, which nobody needs to read it.
+    if let Some(name) = schema.get_mut("name").filter(|name| **name == "") {
+        *name = "event".into();
+    }
+    match std::panic::catch_unwind(|| Schema::parse(&schema)) {
+        Ok(parsed) => parsed.map_err(|cause| told(&cause)),
+        Err(_) => Err("a name in it is not valid".to_owned()),
+    }
 }
 
 /// Columns that hold JSON text: a string there is taken as the JSON it holds.

@@ -10,7 +10,8 @@ pub(in crate::event) mod take;
 mod values;
 
 use crate::event::{
-    BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, SourceBytes, avro,
+    BodyError, BodyFormat, DecodedBody, EventLimits, RejectedEvent, RequestContext, SourceBytes,
+    avro,
     build::NamespaceBuilders,
     cloud,
     json::{EventParts, JsonError, JsonKind, JsonScanner, NESTING_MAX},
@@ -18,30 +19,14 @@ use crate::event::{
     normalize::{CellValue, EventFault},
 };
 use batch::{
-    BatchSigns, batch_id_of, batch_members, check_batch_id, guess, is_call_list, is_changefeed,
-    is_tombstone, look_ahead, rest_of_batch, slot,
+    BatchMembers, BatchSigns, batch_id_of, batch_members, check_batch_id, guess, is_call_list,
+    is_changefeed, is_tombstone, look_ahead, rest_of_batch, slot,
 };
 use converted::ConvertedTexts;
 use fault::{broken, not_an_object, not_utf8, other_encoding};
 use icecore_schemas::error_code::ErrorCode;
 use std::{collections::HashMap, sync::Arc};
 use take::EventText;
-
-/// A body that cannot be taken apart into events; nothing of it is accepted.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct BodyError {
-    /// What is wrong.
-    pub code: ErrorCode,
-    /// What is wrong, where, and what to change.
-    pub reason: String,
-}
-
-impl BodyError {
-    pub(crate) fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
-    }
-}
 
 /// Decodes a whole body, already decompressed, and returns its events and the `batchId` of a body
 /// `{"events":[…],"batchId"}`.
@@ -273,7 +258,7 @@ impl<'r> DecodePass<'r> {
         loop {
             let name = scan.name().map_err(broken)?;
             scan.expect(b':').map_err(broken)?;
-            signs.add(name);
+            signs.add(name, scan.peek());
             match slot(name) {
                 _ if signs.is_event => return Ok(None),
                 Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => {
@@ -310,15 +295,14 @@ impl<'r> DecodePass<'r> {
         let fault = check_batch_id(batch_id.as_deref()).err();
         self.array(&mut scan, text, batch_id.as_deref().filter(|_| fault.is_none()), sink)?;
         self.shared = None;
-        let mut rest = rest_of_batch(&mut scan).map_err(broken)?;
-        rest.signs.has_others |= signs.has_others;
+        let rest = rest_of_batch(&mut scan, signs).map_err(broken)?;
         if rest.signs.are_of_event(self.received == before) && !is_changefeed(text) {
             return Err(PassEnd::Again(ReadMode::Event));
         }
         if !is_known && rest.batch_id != batch_id {
             return Err(PassEnd::Again(ReadMode::LookAhead));
         }
-        if let Some(reason) = fault {
+        if let Some(reason) = fault.or(rest.signs.check().err()) {
             return Err(BodyError::new(ErrorCode::InvalidRequest, reason).into());
         }
         self.rest(&scan, text, sink)?;
@@ -424,13 +408,15 @@ impl<'r> DecodePass<'r> {
             EventText::TooDeep(_) => None,
         };
         match members {
-            Some((events, batch_id, is_call_list)) => {
-                if let Err(reason) = check_batch_id(batch_id.as_deref()) {
+            Some(BatchMembers { list, batch_id, is_call_list, signs }) => {
+                if let Err(reason) =
+                    check_batch_id(batch_id.as_deref()).and_then(|()| signs.check())
+                {
                     return refuse(self, EventFault::new(ErrorCode::InvalidEvent, reason));
                 }
                 let is_calls = is_call_list && self.is_call_batch(line);
                 debug_assert_eq!(is_calls, is_call_list);
-                self.array(&mut JsonScanner::new(events), line, batch_id.as_deref(), sink)?;
+                self.array(&mut JsonScanner::new(list), line, batch_id.as_deref(), sink)?;
                 self.shared = None;
                 Ok(())
             }

@@ -6,11 +6,11 @@
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
 use crate::table::{
+    layout::{FileLayout, WriteError},
     pages::{PagedFile, PlainFile},
     partition::{field_id, sort_keys},
     schema::{BLOOM_FILTERS, UNBOUNDED},
     stats::{self, ColumnStats},
-    writer::{FileLayout, WriteError},
 };
 use arrow::{
     array::{Array, ArrayRef, UInt64Array},

@@ -8,7 +8,10 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use bytes::Bytes;
-use icecore_catalog::relocate::{MovedDeletes, WarehouseMove};
+use icecore_catalog::{
+    relocate::{MovedDeletes, WarehouseMove},
+    scan::deletes::FILE_PATH_ID,
+};
 use parquet::{
     arrow::{
         ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder,
@@ -19,8 +22,6 @@ use parquet::{
 };
 use std::sync::Arc;
 
-/// The field id of `file_path`, as the specification has it.
-const FILE_PATH_ID: i32 = 2_147_483_546;
 /// Members of the footer that hold a schema in another form, for the file as it was.
 const ARROW_SCHEMA: &str = "ARROW:schema";
 

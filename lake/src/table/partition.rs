@@ -3,7 +3,7 @@
 //! Knows the transforms that our own tables use; what another engine may have made of a partition
 //! spec beyond them is refused, because a wrong partition value hides rows from every reader.
 
-use crate::table::writer::{FileLayout, WriteError};
+use crate::table::layout::{FileLayout, WriteError};
 use arrow::{
     array::{Array, ArrayRef, AsArray, UInt32Array},
     compute::take,

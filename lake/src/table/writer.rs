@@ -8,13 +8,14 @@
 
 pub mod sorted;
 
+pub use crate::table::layout::{FileLayout, WriteError};
+
 use crate::{
     blocking::blocking,
     ids::IdGenerator,
     table::{
         encode::{self, EncodedFile},
         partition::{self, FIELD_ID, PartitionRows, PartitionSplit, field_id},
-        schema,
     },
 };
 use arrow::{
@@ -25,11 +26,8 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::{StreamExt, stream};
-use iceberg::spec::{
-    DataFile, NestedField, PartitionSpecRef, PrimitiveType, SchemaRef, SortOrderRef, TableMetadata,
-    Type,
-};
-use icecore_catalog::{error::CatalogError, storage::Storage};
+use iceberg::spec::{DataFile, NestedField, PrimitiveType, SchemaRef, TableMetadata, Type};
+use icecore_catalog::storage::Storage;
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
@@ -44,61 +42,6 @@ const PUTS_AT_ONCE: usize = 4;
 /// Files of one call that go into one folder, which costs one sync of it. The folder is two hex digits
 /// of the first one's id, so that no folder grows without end and object stores spread the keys.
 const FOLDER_FILES: usize = 64;
-
-/// A data file is about as long as this at most, unless the table's [`TARGET_FILE_BYTES`] says
-/// otherwise: readers divide their work by files.
-const FILE_BYTES: usize = 128 << 20;
-/// Iceberg's property for the size of data files.
-const TARGET_FILE_BYTES: &str = "write.target-file-size-bytes";
-/// The smallest wish that is followed: a file costs every reader a request and a place in a
-/// manifest, and whoever writes `128` means megabytes.
-const FILE_BYTES_MIN: usize = 8 << 20;
-
-/// Why rows could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// Encoding failed: the rows do not fit the table.
-    #[error("encode rows as Parquet")]
-    Encode(#[source] parquet::errors::ParquetError),
-    /// Sorting or splitting failed.
-    #[error("split rows into partitions")]
-    Split(#[source] arrow::error::ArrowError),
-    /// The file could not be stored.
-    #[error("store data file")]
-    Store(#[source] CatalogError),
-    /// The data file's description does not fit the table.
-    #[error("describe data file")]
-    Describe(#[source] iceberg::Error),
-}
-
-/// What of a table's metadata decides how its files are laid out.
-#[derive(Clone, Debug)]
-pub struct FileLayout {
-    /// The current columns.
-    pub schema: SchemaRef,
-    /// The default partition spec.
-    pub spec: PartitionSpecRef,
-    /// How the rows of a file are sorted.
-    pub sort_order: SortOrderRef,
-    /// The table's folder, without a trailing slash.
-    pub location: String,
-    /// About the longest that a file may be, at least 8 MiB.
-    pub file_bytes: usize,
-}
-
-impl FileLayout {
-    /// The layout of a table as it stands.
-    #[must_use]
-    pub fn of(table: &TableMetadata) -> Self {
-        Self {
-            schema: Arc::clone(table.current_schema()),
-            spec: Arc::clone(table.default_partition_spec()),
-            sort_order: Arc::clone(schema::file_order(table)),
-            location: table.location().trim_end_matches('/').to_owned(),
-            file_bytes: file_bytes(table),
-        }
-    }
-}
 
 /// Splits `batches` (all with the same of the table's columns) by partition, sorts each part by
 /// the table's sort order, cuts what is longer than a file should be, and writes Parquet: zstd 1, page index, bloom filters on id, key and
@@ -196,14 +139,6 @@ pub async fn delete(storage: &Storage, locations: impl Iterator<Item = &str>) {
             warn!(location, error = &error as &dyn std::error::Error, "orphan data file stays");
         }
     }
-}
-
-/// What another engine wrote there and is no number of bytes does not stop a flush, and neither does
-/// one that is too small: rows that are acknowledged have to go somewhere.
-fn file_bytes(table: &TableMetadata) -> usize {
-    let wanted: Option<usize> =
-        table.properties().get(TARGET_FILE_BYTES).and_then(|text| text.parse().ok());
-    wanted.filter(|bytes| 0 < *bytes).map_or(FILE_BYTES, |bytes| bytes.max(FILE_BYTES_MIN))
 }
 
 /// One batch of all rows, with the columns that the table has, under the table's names and types.

@@ -10,7 +10,9 @@ fn as_of_is_a_snapshot_a_time_or_a_name() {
     check(json!("9007199254740991"), AsOf::Snapshot(9_007_199_254_740_991));
     check(json!("1970-01-01T00:00:01Z"), AsOf::Time(1_000));
     check(json!("1970-01-01T02:00:01.5+02:00"), AsOf::Time(1_500));
-    check(json!("daily-2026-11-20"), AsOf::Reference("daily-2026-11-20".to_owned()));
+    for name in ["daily-2026-11-20", "042", "+42", "-0"] {
+        check(json!(name), AsOf::Reference(name.to_owned()));
+    }
 }
 
 #[test]

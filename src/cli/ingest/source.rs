@@ -173,6 +173,10 @@ pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     for path in named {
         let text = path.to_string_lossy();
         if !text.contains(['*', '?', '[']) || path.exists() {
+            // One that is missing is told before another one is sent.
+            if text != "-" {
+                std::fs::metadata(path).map_err(failed_at(path))?;
+            }
             inputs.push(path.clone());
             continue;
         }

@@ -177,6 +177,8 @@ fn patterns_stand_for_the_files_that_match() {
     assert_eq!(inputs("c.csv").unwrap(), ["c.csv"]);
     let problem = inputs("*.avro").unwrap_err().to_string();
     assert!(problem.starts_with("no file matches"), "{problem}");
+    let problem = inputs("missing.csv").unwrap_err().to_string();
+    assert!(problem.starts_with("read `") && problem.contains("missing.csv"), "{problem}");
     let problem = InputSource::new(folder.path()).unwrap_err().to_string();
     assert!(problem.contains("is a folder; name its files"), "{problem}");
 }

@@ -29,7 +29,7 @@ impl AnswerReader {
     /// Sends a statement and gives its answer from the first byte on, in the format `media`.
     ///
     /// # Errors
-    /// [`CliError::Client`].
+    /// [`CliError::Client`], also for an answer in another format.
     pub(super) async fn open(
         client: &ServerClient,
         namespace: &str,
@@ -63,6 +63,7 @@ impl AnswerReader {
             let body = answer.bytes().await.map_err(ClientError::BrokenOff)?;
             return Err(refused(status, &body).into());
         }
+        let answer = client.only(media, answer).await?;
         let has_trailer = answer.headers().contains_key(header::TRAILER);
         let body = Body::from(answer);
         Ok(Self { body, media, has_trailer, outcome: None, end: AnswerEnd::default() })

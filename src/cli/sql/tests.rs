@@ -52,6 +52,9 @@ fn a_file_takes_one_answer() {
     check(PrintFormat::Csv, None, 2, None);
     let holds = "this format holds the result of one statement, but there are 2";
     check(PrintFormat::Arrow, None, 2, Some(holds));
+    let plain =
+        "`x.csv.gz` would not be compressed: redirect stdout, as in --format csv | gzip > FILE";
+    check(PrintFormat::Csv, Some("x.csv.gz"), 1, Some(plain));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use icecore_catalog::access::Principal;
 use icecore_schemas::batch::IngestParameters;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 /// Takes the calls of a body. One without a type has that of its path.
 ///
@@ -49,25 +49,29 @@ fn of_path(path: &str) -> Option<&'static str> {
     })
 }
 
-/// What an object has that is no single call without a type: its own type, or calls.
+/// What tells a call without a type from other objects, which have their own type, or calls.
 #[derive(Deserialize)]
-struct TypedCall {
+struct CallSigns {
     #[serde(rename = "type", alias = "batch", alias = "events")]
-    _own: IgnoredAny,
+    #[serde(default, deserialize_with = "is_there")]
+    is_typed: bool,
+}
+
+/// A member is there whatever its value is.
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 /// The body with `kind` as its type, if it is an object without one. So a dead letter of it has the
 /// type, too.
 pub(super) fn with_type(body: Bytes, kind: &str) -> Bytes {
-    let Some(start) = body.iter().position(|byte| !byte.is_ascii_whitespace()) else { return body };
-    let is_whole = serde_json::from_slice::<IgnoredAny>(&body).is_ok();
-    let found = serde_json::from_slice::<TypedCall>(&body);
-    let lacks_it = |cause: serde_json::Error| cause.to_string().starts_with("missing field");
-    let is_untyped = is_whole && found.is_err_and(lacks_it);
-    if body[start] != b'{' || !is_untyped {
+    let Some(rest) = body.trim_ascii_start().strip_prefix(b"{") else { return body };
+    let signs = serde_json::from_slice::<CallSigns>(&body);
+    let is_untyped = signs.is_ok_and(|signs| !signs.is_typed);
+    if !is_untyped {
         return body;
     }
-    let rest = body[start + 1..].trim_ascii_start();
+    let rest = rest.trim_ascii_start();
     let comma = if rest.starts_with(b"}") { "" } else { "," };
     let head = format!("{{\"type\":\"{kind}\"{comma}");
     [head.as_bytes(), rest].concat().into()
@@ -85,9 +89,14 @@ mod tests {
         };
         check(r#" { "event": "a"}"#, r#"{"type":"track","event": "a"}"#);
         check("{ }", r#"{"type":"track"}"#);
+        check(
+            r#"{"context":{"type":1,"batch":[]}}"#,
+            r#"{"type":"track","context":{"type":1,"batch":[]}}"#,
+        );
         for own in [
             r#"{"event":"a","type":"page"}"#,
             r#"{"type":null}"#,
+            r#"{"type":"page","batch":[]}"#,
             r#"{"batch":[{"type":"track"}]}"#,
             r#"{"events":[],"type":"page"}"#,
             "{\"event\":\"a\"}\n{\"event\":\"b\"}",

@@ -15,6 +15,9 @@ pub(super) const TIME_MAX_MS: i64 = 300_000;
 /// Most signatures of a delivery that are looked at; a provider that replaces its secret sends two.
 const SIGNATURES_MAX: usize = 8;
 
+/// Shortest key of Standard Webhooks, by its specification. An empty one would sign for anybody.
+const STANDARD_KEY_BYTES_MIN: usize = 24;
+
 /// A provider's way to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SignatureScheme {
@@ -189,9 +192,9 @@ impl SignatureScheme {
         }
         if self == Self::Standard
             && let Some(text) = secret.strip_prefix("whsec_")
-            && STANDARD.decode(text).is_err()
+            && !STANDARD.decode(text).is_ok_and(|key| STANDARD_KEY_BYTES_MIN <= key.len())
         {
-            return Err("after `whsec_` the secret must be base64");
+            return Err("after `whsec_` the secret must be base64 of at least 24 bytes");
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{Config, MetastoreUrl},
     owner::LogOwner,
-    server::{claim, open_metastore, open_storage},
+    server::{claim, is_missing, open_metastore, open_storage},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
@@ -95,7 +95,7 @@ async fn needed(
 fn check_metastore(config: &Config) -> Result<Option<PathBuf>, BackupError> {
     match config.metastore.clone() {
         MetastoreUrl::Postgres(_) => Ok(None),
-        MetastoreUrl::Sqlite(file) if file.is_file() => Ok(Some(file)),
+        MetastoreUrl::Sqlite(file) if !is_missing(&file) => Ok(Some(file)),
         MetastoreUrl::Sqlite(file) => Err(BackupError::Invalid(format!(
             "there is no metastore at `{}`: set --data-dir or --metastore",
             file.display()

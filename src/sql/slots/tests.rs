@@ -65,11 +65,13 @@ async fn the_queue_has_a_bound_and_an_order() {
         assert!(futures::poll!(&mut take).is_pending());
         waiting.push(take);
     }
+    assert_eq!(slots.waiting(), WAITING_NAMESPACE_MAX);
     check_busy(&slots, "a", None, "16 queries are already waiting for a slot").await;
     drop(held);
     for (n, take) in waiting.into_iter().enumerate() {
         assert_eq!(take.await.unwrap(), n);
     }
+    assert_eq!(slots.waiting(), 0);
     assert!(slots.0.books().waiting.is_empty());
 }
 

@@ -110,6 +110,20 @@ fn total(table: &LoadedTable) -> &str {
     &table.metadata.current_snapshot().unwrap().summary().additional_properties["total-records"]
 }
 
+#[tokio::test]
+async fn of_an_append_only_what_is_new_is_read() {
+    let House { catalog, .. } = &house().await;
+    create(catalog, "a.t").await;
+    for id in 1..=3 {
+        let table = catalog.tables().load(&ident("a.t")).await.unwrap();
+        let append = client_append(catalog, &table, id, &format!("f{id}")).await;
+        let calls = catalog.storage().calls();
+        catalog.commit(append).await.unwrap();
+        let calls = catalog.storage().calls() - calls;
+        assert_eq!(calls, 3, "its list and its manifest are read, a metadata file is written");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn clients_that_append_to_a_hot_table_never_lose() {
     const CLIENTS: i64 = 10;
@@ -179,10 +193,10 @@ async fn what_waits_at_the_same_time_becomes_one_metadata_file_and_each_gets_its
         Err(late),
         Err(set("a.t", "k", "w")),
     ];
-    let (all, queues) = (works.len(), &house.catalog.inner.queues);
+    let all = works.len();
     // Each comes once those before it wait.
     let have_come = async |count| {
-        while queues.count(&table) < count {
+        while house.catalog.waiting_commits() < count {
             tokio::task::yield_now().await;
         }
     };

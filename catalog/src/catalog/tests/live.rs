@@ -169,7 +169,7 @@ async fn a_commit_with_many_files_does_not_hold_up_ours() {
     let held = catalog.inner.locks.lock(std::iter::once(&table)).await;
     let storage = catalog.storage();
     let release = async {
-        while catalog.inner.queues.count(&table) == 0 {
+        while catalog.waiting_commits() == 0 {
             tokio::task::yield_now().await;
         }
         // Whoever reads them now finds nothing.

@@ -4,8 +4,8 @@ use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
     metastore::{
-        ChangeOrigin, ChangeSet, DropTerms, FeedRetention, Metastore, NameKind, NewTable,
-        Properties, RecordedAnswer, RequestKey, SwapOutcome, TableOrigin,
+        AnsweredTable, ChangeOrigin, ChangeSet, DropTerms, FeedRetention, Metastore, NameKind,
+        NewTable, Properties, RecordedAnswer, RequestKey, SwapOutcome, TableOrigin,
     },
 };
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub(crate) async fn no_version_comes_back(store: &Metastore) {
 }
 
 pub(crate) async fn remembered_requests(store: &Metastore) {
+    let made = |uuid, file: &str| AnsweredTable { uuid, metadata_location: file.to_owned() };
     let key = |n: u128, answer| RequestKey { id: id(n), fingerprint: n.to_string(), answer };
     let asked = |at_ms, n, answer| {
         let request = Some(Arc::new(key(n, answer)));
@@ -74,13 +75,13 @@ pub(crate) async fn remembered_requests(store: &Metastore) {
     assert!(matches!(twice, Err(CatalogError::Repeated)));
     let done = store.request(id(1)).await.unwrap().unwrap();
     assert_eq!((done.status, done.answer, done.table), {
-        (200, RecordedAnswer::View, Some((id(9), "m".to_owned())))
+        (200, RecordedAnswer::View, Some(made(id(9), "m")))
     });
     // The table that left is what an answer can hold.
     let left = with_table(store, 9).await;
     asked(20, 2, RecordedAnswer::Commit).drop_table(&levels("a"), "t9").await.unwrap();
     let done = store.request(id(2)).await.unwrap().unwrap();
-    assert_eq!((done.answer, done.table), (RecordedAnswer::Commit, Some((left, "m1".to_owned()))));
+    assert_eq!((done.answer, done.table), (RecordedAnswer::Commit, Some(made(left, "m1"))));
     store.keep_request(None).await.unwrap();
     asked(15, 6, RecordedAnswer::Staged("{}".to_owned())).keep_request(None).await.unwrap();
     let staged = store.request(id(6)).await.unwrap().unwrap();

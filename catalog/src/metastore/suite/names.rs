@@ -4,8 +4,8 @@ use super::{id, levels, swap, with_table};
 use crate::{
     error::CatalogError,
     metastore::{
-        ChangeSet, Levels, Metastore, NameKind, NamePage, NewTable, Properties, SwapOutcome,
-        TableOrigin,
+        ChangeSet, Levels, Metastore, NameKind, NamePage, NewTable, ObjectKey, Properties,
+        SwapOutcome, TableOrigin,
     },
 };
 
@@ -26,7 +26,7 @@ pub(crate) async fn names_that_nothing_has(store: &Metastore) {
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))), "{missing:?}");
     let missing = store.drop_table(&a, "t\0").await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))), "{missing:?}");
-    let missing = store.rename_table((&a, "t\0"), (&a, "u")).await;
+    let missing = store.rename_table(ObjectKey::new(&a, "t\0"), ObjectKey::new(&a, "u")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))), "{missing:?}");
     let missing = store.protect_table(&a, "t\0", true).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))), "{missing:?}");
@@ -75,7 +75,6 @@ pub(crate) async fn views(store: &Metastore) {
     add(new(2, "v", NameKind::View)).await.unwrap();
 
     let names = async |kind, levels: &Levels, page| store.names(kind, levels, page).await;
-
     // One name is one thing, whatever it is.
     for (name, kind, text) in [
         ("t", NameKind::Table, "Table already exists: a.t"),
@@ -96,7 +95,6 @@ pub(crate) async fn views(store: &Metastore) {
     assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
     let missing = names(NameKind::View, &levels("none"), NamePage::ALL).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchNamespace(_))));
-
     // It moves as a table does.
     assert_eq!(store.commit(&[swap(id(2), 1, "v2")]).await.unwrap(), SwapOutcome::Done);
     assert_eq!(store.commit(&[swap(id(2), 1, "v3")]).await.unwrap(), SwapOutcome::Lost(id(2)));
@@ -107,25 +105,26 @@ pub(crate) async fn views(store: &Metastore) {
     assert!(matches!(wrong, Err(CatalogError::NoSuchTable(name)) if name == "a.v"));
     let wrong = store.drop_view(&a, "t").await;
     assert!(matches!(wrong, Err(CatalogError::NoSuchView(name)) if name == "a.t"));
-    let wrong = store.rename_table((&a, "v"), (&b, "v")).await;
+    let wrong = store.rename_table(ObjectKey::new(&a, "v"), ObjectKey::new(&b, "v")).await;
     assert!(matches!(wrong, Err(CatalogError::NoSuchTable(_))));
-    let wrong = store.rename_view((&a, "t"), (&b, "t")).await;
+    let wrong = store.rename_view(ObjectKey::new(&a, "t"), ObjectKey::new(&b, "t")).await;
     assert!(matches!(wrong, Err(CatalogError::NoSuchView(_))));
     for (number, onto, what) in [(4, "t", "Table"), (6, "v", "View")] {
         let expected = format!("Cannot rename a.x to a.{onto}. {what} already exists");
         add(new(number, "x", NameKind::View)).await.unwrap();
-        let taken = store.rename_view((&a, "x"), (&a, onto)).await;
+        let taken = store.rename_view(ObjectKey::new(&a, "x"), ObjectKey::new(&a, onto)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
         store.drop_view(&a, "x").await.unwrap();
         add(new(number + 1, "x", NameKind::Table)).await.unwrap();
-        let taken = store.rename_table((&a, "x"), (&a, onto)).await;
+        let taken = store.rename_table(ObjectKey::new(&a, "x"), ObjectKey::new(&a, onto)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(text)) if text == expected));
         store.drop_table(&a, "x").await.unwrap();
     }
-    let nowhere = store.rename_view((&a, "v"), (&levels("none"), "v")).await;
+    let nowhere =
+        store.rename_view(ObjectKey::new(&a, "v"), ObjectKey::new(&levels("none"), "v")).await;
     assert!(matches!(nowhere, Err(CatalogError::NoSuchNamespace(_))));
-    store.rename_view((&a, "v"), (&a, "v")).await.unwrap();
-    store.rename_view((&a, "v"), (&b, "w")).await.unwrap();
+    store.rename_view(ObjectKey::new(&a, "v"), ObjectKey::new(&a, "v")).await.unwrap();
+    store.rename_view(ObjectKey::new(&a, "v"), ObjectKey::new(&b, "w")).await.unwrap();
     let full = store.drop_namespace(&b).await;
     assert!(matches!(full, Err(CatalogError::NamespaceNotEmpty(_))));
     assert_eq!(store.drop_view(&b, "w").await.unwrap().uuid, id(2));
@@ -185,7 +184,9 @@ pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &Metastore) 
     }
     let a = levels("a");
     let names: Vec<String> = (1..=8).map(|number| format!("t{number}")).collect();
-    let races = names.iter().map(|name| store.rename_table((&a, name), (&a, "wanted")));
+    let races = names
+        .iter()
+        .map(|name| store.rename_table(ObjectKey::new(&a, name), ObjectKey::new(&a, "wanted")));
     let renamed = futures::future::join_all(races).await;
     assert_eq!(renamed.iter().filter(|result| result.is_ok()).count(), 1, "{renamed:?}");
     let lost =

@@ -5,8 +5,8 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::{
-        ChangeSet, DropTerms, Metastore, NameKind, NewTable, PointerSwap, Properties, SnapshotRow,
-        TableOrigin, Watermark,
+        ChangeSet, DropTerms, Metastore, NameKind, NewTable, ObjectKey, PointerSwap, Properties,
+        SnapshotRow, TableOrigin, Watermark,
     },
 };
 use uuid::Uuid;
@@ -175,13 +175,13 @@ pub(crate) async fn protection(store: &Metastore) {
     for refused in [
         store.drop_table(&a, "t1").await.map(drop),
         store.trash_table(&a, "t1", &trash).await.map(drop),
-        store.rename_table((&a, "t1"), (&a, "t2")).await,
+        store.rename_table(ObjectKey::new(&a, "t1"), ObjectKey::new(&a, "t2")).await,
     ] {
         assert!(matches!(refused, Err(CatalogError::Protected(name)) if name == "a.t1"));
     }
     store.commit(&[swap(uuid, 1, "m2")]).await.unwrap();
     store.protect_table(&a, "t1", false).await.unwrap();
-    store.rename_table((&a, "t1"), (&a, "t2")).await.unwrap();
+    store.rename_table(ObjectKey::new(&a, "t1"), ObjectKey::new(&a, "t2")).await.unwrap();
     store.protect_table(&a, "t2", true).await.unwrap();
     store.protect_table(&a, "t2", false).await.unwrap();
     store.drop_table(&a, "t2").await.unwrap();

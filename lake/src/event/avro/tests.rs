@@ -51,7 +51,21 @@ fn a_schema_that_the_library_panics_on_is_refused() {
     let at = whole.windows(4).position(|part| part == b"\"E\",").unwrap();
     let mut broken = whole.clone();
     broken[at + 1] = b'.';
-    assert_eq!(refused(&broken), "the body is not a readable Avro file: its schema cannot be read");
+    let unreadable = "the body is not a readable Avro file: its schema cannot be read: ";
+    assert_eq!(refused(&broken), format!("{unreadable}a name in it is not valid"));
+    let at = whole.windows(4).position(|part| part == b"\"n\",").unwrap();
+    let mut broken = whole.clone();
+    broken[at + 1] = b' ';
+    let told = refused(&broken);
+    assert!(told.starts_with(unreadable) && told.len() < 400, "{told}");
+}
+
+#[test]
+fn a_record_needs_no_name() {
+    let mut unnamed = file(SMALL, AvroCodec::Null, small(1));
+    let at = unnamed.windows(3).position(|part| part == b"\"E\"").unwrap();
+    unnamed[at..at + 3].copy_from_slice(b" \"\"");
+    assert_eq!(events(&unnamed, &limits()).unwrap(), [r#"{"type":"t","n":0}"#]);
 }
 
 #[test]

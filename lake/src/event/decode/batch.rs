@@ -39,11 +39,21 @@ pub(super) struct BatchSigns {
     pub(super) is_event: bool,
     /// It has members that a batch does not have, which nobody would keep.
     pub(super) has_others: bool,
+    /// It has a namespace, which none of its events would get.
+    has_namespace: bool,
+    /// It has a list of events, and maybe a second one, which nobody would read.
+    has_list: bool,
+    has_second_list: bool,
 }
 
 impl BatchSigns {
-    pub(super) fn add(&mut self, name: JsonValue<'_>) {
+    /// Notes a member whose value begins with `first`.
+    pub(super) fn add(&mut self, name: JsonValue<'_>, first: Option<u8>) {
         let slot = slot(name);
+        let is_list = slot == Some(names::EVENT_LIST) && first == Some(b'[');
+        self.has_second_list |= is_list && self.has_list;
+        self.has_list |= is_list;
+        self.has_namespace |= slot == Some(names::NS) && first != Some(b'n');
         let is_of_list = matches!(slot, Some(names::EVENT_LIST | names::BATCH_ID));
         self.is_event |= slot.is_some_and(|slot| EVENT_MEMBERS.contains(&slot))
             || EVENT_MEMBER_NAMES.contains(&name.raw)
@@ -56,28 +66,51 @@ impl BatchSigns {
     pub(super) fn are_of_event(self, is_empty: bool) -> bool {
         self.is_event || is_empty && self.has_others
     }
+
+    /// Refuses a batch that asks for what its events would not get.
+    pub(super) fn check(self) -> Result<(), String> {
+        let reason = if self.has_second_list {
+            "a batch has one list of events, not two; send them as one list, or in two requests"
+        } else if self.has_namespace {
+            "an `ns` beside the list of events does not count; give it to each event, or send the \
+             header X-Namespace"
+        } else {
+            return Ok(());
+        };
+        Err(reason.to_owned())
+    }
 }
 
-/// If these are the members of a batch: its array of events, its id, and whether it is one of an
-/// analytics library.
-pub(super) fn batch_members<'a>(
-    members: &[JsonMember<'a>],
-) -> Option<(&'a str, Option<String>, bool)> {
-    if let Some(events) = changefeed_members(members) {
-        return Some((events, None, false));
+/// A batch whose members were read.
+pub(super) struct BatchMembers<'a> {
+    /// The text of its list.
+    pub(super) list: &'a str,
+    pub(super) batch_id: Option<String>,
+    /// Whether it is one of an analytics library.
+    pub(super) is_call_list: bool,
+    pub(super) signs: BatchSigns,
+}
+
+/// What these members are as a batch, if they are one.
+pub(super) fn batch_members<'a>(members: &[JsonMember<'a>]) -> Option<BatchMembers<'a>> {
+    let mut signs = BatchSigns::default();
+    if let Some(list) = changefeed_members(members) {
+        return Some(BatchMembers { list, batch_id: None, is_call_list: false, signs });
     }
     let first = members.iter().find(|member| {
         member.value.kind == JsonKind::Array && slot(member.name) == Some(names::EVENT_LIST)
     })?;
-    let mut signs = BatchSigns::default();
-    members.iter().for_each(|member| signs.add(member.name));
+    for member in members {
+        signs.add(member.name, member.value.raw.bytes().next());
+    }
     if signs.are_of_event(is_empty_list(first.value.raw)) {
         return None;
     }
     let batch_id = members.iter().find_map(|member| {
         (slot(member.name) == Some(names::BATCH_ID)).then(|| batch_id_of(member.value)).flatten()
     });
-    Some((first.value.raw, batch_id, is_call_list(first.name)))
+    let (list, is_call_list) = (first.value.raw, is_call_list(first.name));
+    Some(BatchMembers { list, batch_id, is_call_list, signs })
 }
 
 /// Whether the text of an array has no elements.
@@ -141,32 +174,35 @@ pub(super) fn check_batch_id(batch_id: Option<&str>) -> Result<(), String> {
 /// right, so that the events need not be read twice. Wrong is harmless: it is compared later.
 pub(super) fn guess(text: &str) -> Option<String> {
     let tail = &text[text.rfind(']')? + 1..];
-    rest_of_batch(&mut JsonScanner::new(tail)).ok()?.batch_id
+    rest_of_batch(&mut JsonScanner::new(tail), BatchSigns::default()).ok()?.batch_id
 }
 
 /// The batch id after the events, with the scan at their array.
 pub(super) fn look_ahead(mut scan: JsonScanner<'_>) -> Option<String> {
     let start = scan.at();
     scan.skip_blindly(start).ok()?;
-    rest_of_batch(&mut scan).ok()?.batch_id
+    rest_of_batch(&mut scan, BatchSigns::default()).ok()?.batch_id
 }
 
 /// What stands in a batch behind its events.
 pub(super) struct BatchRest {
     /// Its id, if that is there.
     pub(super) batch_id: Option<String>,
-    /// What the other members say.
+    /// What all members but the list say.
     pub(super) signs: BatchSigns,
 }
 
-/// Goes to the end of a batch whose events were read.
-pub(super) fn rest_of_batch(scan: &mut JsonScanner<'_>) -> Result<BatchRest, JsonError> {
-    let mut rest = BatchRest { batch_id: None, signs: BatchSigns::default() };
+/// Goes to the end of a batch whose events were read; `signs` are those of the members before.
+pub(super) fn rest_of_batch(
+    scan: &mut JsonScanner<'_>,
+    signs: BatchSigns,
+) -> Result<BatchRest, JsonError> {
+    let mut rest = BatchRest { batch_id: None, signs };
     while scan.take(b',') {
         let name = scan.name()?;
         scan.expect(b':')?;
+        rest.signs.add(name, scan.peek());
         let value = scan.value(NESTING_MAX)?;
-        rest.signs.add(name);
         if slot(name) == Some(names::BATCH_ID) && rest.batch_id.is_none() {
             rest.batch_id = batch_id_of(value);
         }

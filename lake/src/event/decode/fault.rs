@@ -1,7 +1,6 @@
 //! What is wrong with a body or a part of it, in words that say what to change.
 
-use super::BodyError;
-use crate::event::{json::JsonError, normalize::EventFault};
+use crate::event::{BodyError, json::JsonError, normalize::EventFault};
 use icecore_schemas::error_code::ErrorCode;
 
 /// What the body is instead of UTF-8, where its start tells.

@@ -37,5 +37,5 @@ pub fn may_get_id(event: &[u8]) -> bool {
 pub fn is_batch(text: &str) -> bool {
     let mut parts = EventParts::default();
     let whole = JsonScanner::new(text).object(NESTING_MAX, &mut parts);
-    whole.is_ok() && batch_members(&parts.top).is_some()
+    whole.is_ok() && batch_members(&parts.top).is_some_and(|batch| batch.signs.check().is_ok())
 }

@@ -3,9 +3,9 @@
 //! An event may be read a second time with another text: without its credentials, or with what a
 //! batch of calls says of all of them.
 
-use super::{BodyError, DecodePass, EventBuffers};
+use super::{DecodePass, EventBuffers};
 use crate::event::{
-    RejectedEvent,
+    BodyError, RejectedEvent,
     build::{EventPlace, id_in_batch},
     dead_letter,
     decode::batch::{batch_members, slot},

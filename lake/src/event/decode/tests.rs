@@ -422,6 +422,30 @@ fn what_is_recognised_as_an_event_is_no_batch_whatever_list_it_has() {
 }
 
 #[test]
+fn a_batch_that_asks_for_what_its_events_would_not_get_is_refused() {
+    for body in [
+        r#"{"ns":"other","events":[{"type":"a"}]}"#,
+        r#"{"events":[{"type":"a"}],"batchId":"b","ns":"other"}"#,
+        r#"{"events":[{"type":"a"}],"events":[{"type":"b"}]}"#,
+        r#"{"events":[],"batchId":"b","batch":[{"type":"b"}]}"#,
+    ] {
+        assert_eq!(refuse(body, BodyFormat::Json), ErrorCode::InvalidRequest, "{body}");
+        let (decoded, _) = take(format!("{{\"type\":\"b\"}}\n{body}"), BodyFormat::Ndjson);
+        assert_eq!(decoded.received, 2, "{body}");
+        assert_eq!(decoded.rejected[0].code, ErrorCode::InvalidEvent, "{body}");
+        assert_eq!(decoded.rejected[0].payload, body);
+        assert!(!file_ids::is_batch(body), "{body}");
+    }
+    // What says nothing is nothing that is lost.
+    let body = r#"{"ns":null,"events":[{"type":"a"}],"batch":null}"#;
+    assert_eq!(take(body, BodyFormat::Json).0.accepted.len(), 1);
+    check(
+        r#"{"ns":"other","type":"a","events":[{}],"batch":[1]}"#,
+        "type=a payload={\"ns\":\"other\",\"type\":\"a\",\"events\":[{}],\"batch\":[1]}",
+    );
+}
+
+#[test]
 fn a_body_without_events_to_find_is_an_error() {
     use ErrorCode::*;
     for (body, code) in [

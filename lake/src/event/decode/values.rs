@@ -3,8 +3,9 @@
 //!
 //! A text that is broken is one refused event; reading goes on where the next one may begin.
 
-use super::{BodyError, DecodePass, EventBuffers, PassEnd, batch::is_tombstone, broken};
+use super::{DecodePass, EventBuffers, PassEnd, batch::is_tombstone, broken};
 use crate::event::{
+    BodyError,
     decode::BYTE_ORDER_MARK,
     json::{JsonError, JsonScanner, NESTING_MAX},
 };

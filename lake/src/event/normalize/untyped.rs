@@ -8,6 +8,10 @@ pub(super) fn reason(top: &[JsonMember<'_>]) -> String {
     let has = |name: &str| find(top, name).is_some();
     let is_object =
         |name: &str| find(top, name).is_some_and(|value| value.kind == JsonKind::Object);
+    let is_list = |name: &str| {
+        let found = find(top, name).filter(|value| value.kind == JsonKind::Array);
+        found.is_some_and(|list| list.raw.contains('{'))
+    };
     let advice = if is_object("message") && has("subscription") {
         "; it is wrapped by Google Pub/Sub: enable payload unwrapping for the push subscription"
     } else if has("TopicArn") && has("SubscribeURL") {
@@ -22,6 +26,8 @@ pub(super) fn reason(top: &[JsonMember<'_>]) -> String {
         "; in Fluent Bit the filter `modify` with `Add type NAME` adds one"
     } else if has("source_type") && has("timestamp") {
         "; in Vector a transform `remap` with `.type = \"NAME\"` adds one"
+    } else if is_list("events") || is_list("batch") {
+        "; a batch cannot stand in a list: send its events there, or the batch alone"
     } else {
         "; add one, such as \"type\":\"order.placed\""
     };

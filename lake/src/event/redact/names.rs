@@ -15,7 +15,7 @@ const HEADER_PARTS: [&str; 10] = [
 ];
 
 /// Names of members that are credentials wherever they stand, in lower case without separators.
-const MEMBERS: [&str; 45] = [
+const MEMBERS: [&str; 46] = [
     "authorization",
     "proxyauthorization",
     "cookie",
@@ -52,6 +52,7 @@ const MEMBERS: [&str; 45] = [
     "bearertoken",
     "token",
     "pwd",
+    "pass",
     "jwt",
     "secret",
     "secretkey",

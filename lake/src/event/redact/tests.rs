@@ -105,6 +105,17 @@ fn credentials_are_found_outside_of_headers_and_in_text() {
             r#""x":{"credentials":"REDACTED"}"#,
             "x.credentials",
         ),
+        (r#""x":{"auth":{"pass":"a"}}"#, r#""x":{"auth":{"pass":"REDACTED"}}"#, "x.auth.pass"),
+        (
+            r#""headers":[{"k":"Cookie","v":"a"}]"#,
+            r#""headers":[{"k":"Cookie","v":"REDACTED"}]"#,
+            "headers.Cookie",
+        ),
+        (
+            r#""s":"\"{\\\"token\\\":\\\"a\\\"}\"""#,
+            r#""s":"\"{\\\"token\\\":\\\"REDACTED\\\"}\"""#,
+            "s.token",
+        ),
         (
             r#""message":["config: {\"api_key\":\"a\"} [1] {x {\"n\":1}"]"#,
             r#""message":["config: {\"api_key\":\"REDACTED\"} [1] {x {\"n\":1}"]"#,
@@ -163,6 +174,9 @@ fn credentials_are_found_in_urls_wherever_they_stand() {
         ("pwd=a", "pwd=REDACTED", "pwd"),
         ("retry (api_key='a b', n=1)", "retry (api_key='REDACTED', n=1)", "api_key"),
         ("x,Access-Token=a", "x,Access-Token=REDACTED", "Access-Token"),
+        ("{'password': 'a b', 'n': 1}", "{'password': 'REDACTED', 'n': 1}", "password"),
+        ("new token: s3cr3t ok", "new token: REDACTED ok", "token"),
+        ("api_key: k-0123\\nb: 1", "api_key: REDACTED\\nb: 1", "api_key"),
     ] {
         let event = format!(r#"{{"type":"tail","url":"{text}"}}"#);
         let meta = format!(r#""_meta":{{"redacted":["url.{name}"]}}"#);
@@ -179,6 +193,8 @@ fn what_is_no_credential_stays() {
         r#"{"type":"tail","id":"https://x/?token=a","url":"mailto:a@b","m":"why? x = 1"}"#,
         r#"{"type":"tail","scheduledTime":1,"cron":"* * * * *"}"#,
         r#"{"type":"tail","m":"the bearer certificate. and cookie:","n":"token: none {\"a\":1}"}"#,
+        r#"{"type":"tail","m":"Unexpected token: '}', password: must not be empty, a token: see b"}"#,
+        r#"{"type":"tail","pass":true,"list":[{"k":"plan","v":"a"}],"m":"\"a\\nb\""}"#,
         r#"{"type":"tail","metric":{"name":"sessions","value":1}}"#,
         r#"{"type":"tail","m":"token = 1 token== 2 token=null max_token=512 nexttoken=a x.token"}"#,
         "{}",
@@ -230,6 +246,9 @@ fn broken_and_hostile_texts_keep_no_credentials_either() {
     let deep = format!("{}{{\"cookie\":\"SECRET\"}}{}", "[".repeat(5_000), "]".repeat(5_000));
     assert!(!redact(&deep).unwrap().contains("SECRET"));
     assert_eq!(redact(&"[".repeat(1_000_000)), None);
+    // What is inside one value is not looked at again for each of many names in it.
+    let many = format!("{{\"m\":\"{}\"}}", ",token=".repeat(150_000));
+    assert!(redact(&many).unwrap().len() < 100);
     // A long path is not copied for each of many members.
     let members = "\"a\":{},".repeat(50_000);
     let long = format!("{{\"{}\":{{{members}\"cookie\":\"SECRET\"}}}}", "x".repeat(400_000));

@@ -8,7 +8,7 @@ use super::{
 use percent_encoding::percent_decode_str;
 use std::ops::Range;
 
-/// Shortest word after `Bearer` that is taken for a token.
+/// Shortest word after `Bearer` or a colon that is taken for a token.
 const BEARER_BYTES_MIN: usize = 16;
 /// The same for a word that has what words of a language do not have.
 const SHORT_BEARER_BYTES_MIN: usize = 6;
@@ -117,18 +117,31 @@ fn value_length(text: &str, is_encoded: bool) -> usize {
     end.map_or(text.len(), |(at, _)| at)
 }
 
-/// `password=…` where a word begins. Words that programs write for no value are none.
+/// `password=…`, `password: …` and `'password': '…'` where a word begins. Words that programs write
+/// for no value are none, and behind a colon often come words of a sentence.
 fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
-    for (at, _) in text.match_indices('=') {
+    let mut end = 0;
+    for (at, separator) in text.match_indices(['=', ':']) {
+        // Inside a value that was found, no other is looked for.
+        if at < end {
+            continue;
+        }
         let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        let before = text[..at].trim_end_matches(is_part);
-        let name = &text[before.len()..at];
+        let quoted = text[..at].strip_suffix('\'');
+        let named = quoted.unwrap_or(&text[..at]);
+        let before = named.trim_end_matches(is_part);
+        let name = &named[before.len()..];
         let is_word = before.is_empty()
             || before.ends_with(|c: char| c.is_whitespace() || ",([{\"'".contains(c));
         if !is_word || !is_secret_member(name) {
             continue;
         }
         let rest = &text[at + 1..];
+        let rest = if separator == ":" { rest.trim_start_matches(' ') } else { rest };
+        // `==`, `=>` and `=~` are of code.
+        if rest.starts_with(['=', '>', '~']) {
+            continue;
+        }
         let quote = rest.starts_with(['"', '\'']).then(|| &rest[..1]);
         let start = quote.map_or(0, str::len);
         let length = match quote {
@@ -137,12 +150,23 @@ fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
         };
         let value = &rest[start..start + length];
         let is_none = ["null", "none", "nil", "undefined", "true", "false"].contains(&value);
-        // `==`, `=>` and `=~` are of code.
-        if !is_none && !value.starts_with(['=', '>', '~']) {
-            let start = at + 1 + start;
-            found.push((start..start + length, name.to_owned()));
+        let is_value = separator == "=" || quoted.is_some() || is_token(value.as_bytes());
+        if !is_none && is_value {
+            let start = text.len() - rest.len() + start;
+            end = start + length;
+            found.push((start..end, name.to_owned()));
         }
     }
+}
+
+/// Whether a word is none of a language: it is long, or has other characters than letters.
+fn is_token(word: &[u8]) -> bool {
+    let is_odd = |at: usize| {
+        let is_inside = 0 < at && at + 1 < word.len();
+        word[at].is_ascii_digit() || (is_inside && !word[at].is_ascii_alphabetic())
+    };
+    BEARER_BYTES_MIN <= word.len()
+        || (SHORT_BEARER_BYTES_MIN <= word.len() && (0..word.len()).any(is_odd))
 }
 
 /// The token behind `Bearer`.
@@ -154,15 +178,9 @@ fn bearers(text: &str, found: &mut Vec<(Range<usize>, String)>) {
             continue;
         }
         let start = at + WORD.len();
-        let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"-._~+/=|:".contains(b);
-        let length = bytes[start..].iter().take_while(|b| is_token(b)).count();
-        let word = &bytes[start..start + length];
-        let is_odd = |at: usize| {
-            let is_inside = 0 < at && at + 1 < length;
-            word[at].is_ascii_digit() || (is_inside && !word[at].is_ascii_alphabetic())
-        };
-        let is_short = SHORT_BEARER_BYTES_MIN <= length && (0..length).any(is_odd);
-        if BEARER_BYTES_MIN <= length || is_short {
+        let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"-._~+/=|:".contains(b);
+        let length = bytes[start..].iter().take_while(|b| is_part(b)).count();
+        if is_token(&bytes[start..start + length]) {
             found.push((start..start + length, "bearer".to_owned()));
         }
     }

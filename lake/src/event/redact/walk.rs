@@ -313,19 +313,21 @@ fn join(path: &str, name: &str) -> String {
 
 fn is_json(text: &str) -> bool {
     let value = json::one_value(text);
-    value.is_some_and(|value| matches!(value.kind, JsonKind::Array | JsonKind::Object))
+    // Text in quotes may be JSON that was written as text twice.
+    let is_deep = |kind| matches!(kind, JsonKind::Array | JsonKind::Object | JsonKind::Escaped);
+    value.is_some_and(|value| is_deep(value.kind))
 }
 
 /// Whether a member of a pair has the pair's value.
 fn is_value_name(name: &str) -> bool {
-    name.eq_ignore_ascii_case("value") || name.eq_ignore_ascii_case("values")
+    ["value", "values", "v"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The name of a pair `{"name":…,"value":…}` at the start of the text.
 fn pair_name(text: &str) -> Option<String> {
     let text = &text[..text.floor_char_boundary(PAIR_BYTES_MAX)];
     let value = JsonScanner::new(text).value(json::NESTING_MAX).ok()?;
-    let names = ["name", "key", "header", "field"];
+    let names = ["name", "key", "header", "field", "k"];
     json::members_of(value).iter().find_map(|member| {
         let name = member.name.text()?;
         let is_name = names.iter().any(|known| name.eq_ignore_ascii_case(known));

@@ -11,14 +11,14 @@ use futures::TryStreamExt;
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 use icecore_catalog::scan::{
     ManifestSource, ScanError,
-    deletes::applies,
+    deletes::{FILE_PATH_ID, applies},
     manifests::{PlannedFile, PlannedFiles},
 };
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
 /// Id and name of the column with the data file's location (Iceberg specification, "Reserved Field
 /// IDs").
-const FILE_PATH: (i32, &str) = (2_147_483_546, "file_path");
+const FILE_PATH: (i32, &str) = (FILE_PATH_ID, "file_path");
 /// Id and name of the column with the row's place in it.
 const POSITION: (i32, &str) = (2_147_483_545, "pos");
 

@@ -1,5 +1,5 @@
 use super::{crc, header, put_field};
-use crate::table::{encode, partition, writer::FileLayout};
+use crate::table::{encode, layout::FileLayout, partition};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use icecore_samples as sample;

@@ -1,5 +1,5 @@
 use super::{PartitionSplit, split};
-use crate::table::writer::{FileLayout, WriteError};
+use crate::table::layout::{FileLayout, WriteError};
 use arrow::{
     array::{StringArray, TimestampMicrosecondArray},
     record_batch::RecordBatch,
