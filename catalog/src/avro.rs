@@ -69,9 +69,15 @@ pub(crate) fn rewrite(file: &[u8], edit: &mut dyn ValueEdit) -> Result<Vec<u8>, 
     Ok(out)
 }
 
-/// Shows the values of the file to `edit`.
-pub(crate) fn read(file: &[u8], edit: &mut dyn ValueEdit) -> Result<(), String> {
-    AvroFileHeader::parse(file)?.each_block(edit, |_, _| Ok(()))
+/// Shows the values of the file to `edit`, if `check` lets its schema pass.
+pub(crate) fn read(
+    file: &[u8],
+    check: impl FnOnce(&Value) -> Result<(), String>,
+    edit: &mut dyn ValueEdit,
+) -> Result<(), String> {
+    let header = AvroFileHeader::parse(file)?;
+    check(&header.schema)?;
+    header.each_block(edit, |_, _| Ok(()))
 }
 
 /// Refuses a file that others must not unpack, because it becomes too large. What is no Avro file is
@@ -84,11 +90,6 @@ pub(crate) fn check_unpacked(file: &[u8]) -> Result<(), String> {
     let mut blocks = header.unpacked();
     while blocks.next()?.is_some() {}
     Ok(())
-}
-
-/// The schema of the file's records.
-pub(crate) fn schema(file: &[u8]) -> Result<Value, String> {
-    Ok(AvroFileHeader::parse(file)?.schema)
 }
 
 /// What a file says of its records, and the records.

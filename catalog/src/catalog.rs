@@ -175,7 +175,7 @@ struct CatalogInner {
     locks: TableLocks,
     options: CatalogOptions,
     seen: manifest_check::CheckedManifests,
-    list_cache: manifest_check::ManifestListCache,
+    lists: manifest_check::ManifestLists,
     queues: CommitQueues,
     overgrown: thin::OvergrownTables,
 }
@@ -215,7 +215,7 @@ impl Catalog {
             locks: TableLocks::new(),
             options,
             seen: manifest_check::CheckedManifests::default(),
-            list_cache: MetadataCache::default(),
+            lists: manifest_check::ManifestLists::default(),
             queues: CommitQueues::default(),
             overgrown: thin::OvergrownTables::default(),
         };

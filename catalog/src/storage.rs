@@ -255,6 +255,30 @@ impl Storage {
         }
     }
 
+    /// As [`Storage::get_range`], and what `parse` makes of it, on a thread that may be blocked: a disk
+    /// is read by the same one.
+    ///
+    /// # Errors
+    /// As [`Storage::get_range`].
+    pub async fn parse_range<T: Send + 'static>(
+        &self,
+        location: &str,
+        range: Range<u64>,
+        parse: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        if self.is_local() {
+            let location = self.enter(location)?;
+            let read = move |_: &LocalDisk, path: &Path| {
+                local::read_range(path, range).map(|bytes| parse(&bytes))
+            };
+            return self.on_disk("read", location, read).await;
+        }
+        let bytes = self.get_range(location, range).await?;
+        let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+        parsed
+            .map_err(|ended| outage::local_failed("parse", location)(std::io::Error::other(ended)))
+    }
+
     /// A file's length in bytes.
     ///
     /// # Errors

@@ -89,11 +89,12 @@ impl Catalog {
         let mut attempts = 0;
         while attempts <= RETRIES && !batch.is_empty() {
             let known = self.known_base(&batch).filter(|_| attempts == 0);
-            let base = match known {
+            let known_version = known.as_ref().map(|known| known.version);
+            let found = match known {
                 Some(known) => Ok(Some(known)),
                 None => self.find(table).await,
             };
-            let base = match base {
+            let base = match found {
                 Ok(Some(base)) => base,
                 Ok(None) => {
                     self.commit_without_table(table, batch).await;
@@ -106,6 +107,10 @@ impl Catalog {
                 }
             };
             match self.attempt(table, base, &batch).await {
+                // Nothing was swapped that would tell whether the known one is the newest.
+                BatchOutcome::Settled(_, made) if known_version == Some(made.version) => {
+                    attempts += 1;
+                }
                 BatchOutcome::Settled(outcomes, made) => {
                     self.settle(std::mem::take(&mut batch), outcomes, &made).await;
                 }
@@ -146,16 +151,18 @@ impl Catalog {
         }
     }
 
-    /// The table as a commit found it while it was examined, if nobody here has changed it since. If
-    /// another process has, the swap fails and it is looked for.
+    /// The table as a commit found it while it was examined, if it is not known here that it changed
+    /// since. If it did all the same, the swap fails and the table is looked for.
     fn known_base(&self, batch: &[QueuedCommit]) -> Option<LoadedTable> {
         let bases = batch.iter().filter_map(|waiting| match &waiting.work {
             CommitWork::Change(examined) => examined.base.as_ref(),
             CommitWork::Snapshot(..) => None,
         });
-        let is_current =
-            |base: &&LoadedTable| self.inner.cache.weight(&base.metadata_location).is_some();
-        bases.rev().find(is_current).cloned()
+        let is_newest = |base: &&LoadedTable| {
+            let known = self.inner.cache.get(&base.metadata_location);
+            known.is_some_and(|known| Arc::ptr_eq(&known, &base.metadata))
+        };
+        bases.rev().find(is_newest).cloned()
     }
 
     /// The first commit may make the table; the others wait for what becomes of it.

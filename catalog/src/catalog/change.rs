@@ -118,6 +118,8 @@ impl Catalog {
         base: &TableMetadata,
         TableChange { requirements, updates, .. }: &TableChange,
     ) -> Result<(ChangeContents, Vec<String>), CatalogError> {
+        let lists = commit::added(updates).map(|snapshot| snapshot.manifest_list());
+        lists.for_each(|list| self.inner.lists.forget(list));
         let held = commit::check_requirements(requirements, Some(base));
         // What is done already, or refused as it is, is told from the table alone.
         let is_settled = commit::is_applied(base, requirements, updates)

@@ -35,9 +35,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 const BYTES_MAX: usize = 512 << 20;
 /// Manifests read at the same time.
 pub(super) const READS_AT_ONCE: usize = 4;
-/// Longer files are parsed off the async threads.
-const INLINE_BYTES_MAX: usize = 16 << 10;
-/// How many times its bytes in memory a list weighs in the cache, so that all take 32 MiB at most.
+/// How many times its bytes in memory a list weighs in a cache, so that all take 32 MiB at most.
 const LIST_WEIGHT: usize = 4;
 /// Most manifests and snapshots that are remembered as looked at.
 const SEEN_MAX: usize = 100_000;
@@ -66,9 +64,37 @@ impl CheckedManifests {
     }
 }
 
-/// Manifest lists of snapshots, by location: the one of a commit is the parent of the next. A list
-/// that comes with a commit is read each time, since its writer may have written it anew.
-pub(super) type ManifestListCache = MetadataCache<Vec<ListedManifest>>;
+/// Manifest lists of snapshots that were committed here, by location: each is the parent's of the
+/// next commit. One that comes with a commit is read each time, since its writer may have written it
+/// anew, and is kept once its snapshot is part of a table.
+#[derive(Default)]
+pub(super) struct ManifestLists {
+    examined: MetadataCache<Vec<ListedManifest>>,
+    committed: MetadataCache<Vec<ListedManifest>>,
+}
+
+impl ManifestLists {
+    /// Notes what a commit's own list has.
+    fn note(&self, list: &str, listed: &[ListedManifest]) {
+        let bytes: usize = listed.iter().map(|it| size_of_val(it) + it.path.len()).sum();
+        self.examined.insert(list, &Arc::new(listed.to_vec()), bytes * LIST_WEIGHT);
+    }
+
+    /// A snapshot is part of a table.
+    pub(super) fn keep(&self, list: &str) {
+        let (examined, weight) = (self.examined.get(list), self.examined.weight(list));
+        self.forget(list);
+        if let Some((examined, weight)) = examined.zip(weight) {
+            self.committed.insert(list, &examined, weight);
+        }
+    }
+
+    /// The file may be another one.
+    pub(super) fn forget(&self, list: &str) {
+        self.examined.remove(list);
+        self.committed.remove(list);
+    }
+}
 
 impl Catalog {
     /// Checks every file that the snapshots of `updates` add to a table at `new`'s location, and that
@@ -127,10 +153,11 @@ impl Catalog {
         let own = self.inner.storage.normalize(metadata.location())?;
         for snapshot in metadata.snapshots() {
             let list = snapshot.manifest_list();
+            self.inner.lists.forget(list);
             if !self.inner.options.checks_contents || self.inner.seen.has(&own, list) {
                 continue;
             }
-            let mut listed = self.listed(&own, list).await?.to_vec();
+            let mut listed = self.listed(&own, list).await?;
             listed.retain(|manifest| !self.inner.seen.has(&own, &manifest.path));
             let changes = SnapshotChanges::between(&[], &listed);
             self.read_new(&own, snapshot, changes).await?;
@@ -178,12 +205,13 @@ impl Catalog {
     ) -> Result<SnapshotChanges, CatalogError> {
         let listed = self.listed(own, snapshot.manifest_list()).await?;
         let before = match parent.map(Snapshot::manifest_list) {
-            Some(list) => match self.inner.list_cache.get(own.admit(list)?.as_str()) {
+            Some(list) => match self.inner.lists.committed.get(list) {
                 Some(known) => known,
-                None => self.listed(own, list).await?,
+                None => Arc::new(self.listed(own, list).await?),
             },
             None => Arc::default(),
         };
+        self.inner.lists.note(snapshot.manifest_list(), &listed);
         self.read_new(own, snapshot, SnapshotChanges::between(&before, &listed)).await
     }
 
@@ -249,12 +277,9 @@ impl Catalog {
         &self,
         own: &Location,
         list: &str,
-    ) -> Result<Arc<Vec<ListedManifest>>, CatalogError> {
+    ) -> Result<Vec<ListedManifest>, CatalogError> {
         let (listed, _) = self.read_avro(own, list, entries::manifests).await?;
         listed.iter().try_for_each(|manifest| own.admit(&manifest.path).map(drop))?;
-        let bytes: usize = listed.iter().map(|it| size_of_val(it) + it.path.len()).sum();
-        let listed = Arc::new(listed);
-        self.inner.list_cache.insert(own.admit(list)?.as_str(), &listed, bytes * LIST_WEIGHT);
         Ok(listed)
     }
 
@@ -303,28 +328,28 @@ impl Catalog {
         read: impl FnOnce(&[u8]) -> Result<T, String> + Send + 'static,
     ) -> Result<(T, usize), CatalogError> {
         let location = own.admit(file)?;
-        let bytes = self.inner.storage.get_range(location.as_str(), 0..FILE_BYTES_MAX + 1).await;
-        let bytes = match bytes {
-            Err(cause) if storage::is_missing(&cause) => {
-                return Err(CatalogError::Invalid(format!(
-                    "`{file}` does not exist: write a snapshot's files before committing it"
-                )));
-            }
-            bytes => bytes?,
-        };
-        let size = bytes.len();
-        if FILE_BYTES_MAX < u64::try_from(size).unwrap_or(u64::MAX) {
-            return Err(CatalogError::Invalid(format!(
-                "`{file}` has more than {FILE_BYTES_MAX} bytes: write smaller manifests"
-            )));
-        }
         // A file that makes the parser panic is as unreadable as any other.
-        let parse = move || catch_unwind(AssertUnwindSafe(|| read(&bytes))).ok();
-        let parsed = match size <= INLINE_BYTES_MAX {
-            true => parse(),
-            false => tokio::task::spawn_blocking(parse).await.ok().flatten(),
+        let parse = move |bytes: &[u8]| {
+            let is_whole = u64::try_from(bytes.len()).is_ok_and(|size| size <= FILE_BYTES_MAX);
+            let parsed = is_whole.then(|| catch_unwind(AssertUnwindSafe(|| read(bytes))));
+            (parsed, bytes.len())
         };
-        let parsed = parsed.unwrap_or_else(|| Err("it cannot be read".to_owned()));
+        let storage = &self.inner.storage;
+        let (parsed, size) =
+            match storage.parse_range(location.as_str(), 0..FILE_BYTES_MAX + 1, parse).await {
+                Err(cause) if storage::is_missing(&cause) => {
+                    return Err(CatalogError::Invalid(format!(
+                        "`{file}` does not exist: write a snapshot's files before committing it"
+                    )));
+                }
+                parsed => parsed?,
+            };
+        let parsed = parsed.ok_or_else(|| {
+            CatalogError::Invalid(format!(
+                "`{file}` has more than {FILE_BYTES_MAX} bytes: write smaller manifests"
+            ))
+        })?;
+        let parsed = parsed.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
         let parsed = parsed.map_err(|cause| {
             CatalogError::Invalid(format!("`{file}` is not a manifest or manifest list: {cause}"))
         })?;

@@ -253,6 +253,10 @@ impl Catalog {
     fn remember(&self, writes: &[TableWrite], lengths: &HashMap<String, usize>) {
         self.inner.overgrown.note(writes);
         for write in writes {
+            let new = write.snapshots.iter();
+            for snapshot in new.filter_map(|row| write.metadata.snapshot_by_id(row.snapshot_id)) {
+                self.inner.lists.keep(snapshot.manifest_list());
+            }
             if let Some(base) = &write.base {
                 self.forget(&base.metadata_location);
             }

@@ -7,6 +7,10 @@ use serde_json::Value;
 /// Columns whose bounds tell which data files a delete file names: the one of the specification, and
 /// that of the metadata column which DuckDB writes instead.
 const PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
+/// Most manifests of a list: a few bytes may claim any number of them.
+const MANIFESTS_MAX: usize = 1_000_000;
+/// Most columns of a delete file that are looked at, for the same reason.
+const COMPARED_MAX: usize = 1_000;
 /// Values of an entry's `status`.
 const ADDED: i64 = 1;
 const DELETED: i64 = 2;
@@ -88,10 +92,12 @@ impl FileEntry {
 /// # Errors
 /// Says why the file is none.
 pub(crate) fn manifests(list: &[u8]) -> Result<Vec<ListedManifest>, String> {
-    check_member(list, MANIFEST_PATH)?;
     let mut read = ListReader::default();
-    avro::read(list, &mut read)?;
-    Ok(read.manifests)
+    avro::read(list, |schema| check_member(schema, MANIFEST_PATH), &mut read)?;
+    match read.manifests.len() {
+        0..=MANIFESTS_MAX => Ok(read.manifests),
+        _ => Err(format!("it has more than {MANIFESTS_MAX} manifests: merge them")),
+    }
 }
 
 /// Shows the entries of a manifest.
@@ -99,8 +105,8 @@ pub(crate) fn manifests(list: &[u8]) -> Result<Vec<ListedManifest>, String> {
 /// # Errors
 /// Says why the file is none.
 pub(crate) fn each(manifest: &[u8], entry: &mut dyn FnMut(FileEntry)) -> Result<(), String> {
-    check_member(manifest, FILE_PATH)?;
-    avro::read(manifest, &mut EntryReader { found: FileEntry::default(), bound: 0, entry })
+    let mut read = EntryReader { found: FileEntry::default(), bound: 0, entry };
+    avro::read(manifest, |schema| check_member(schema, FILE_PATH), &mut read)
 }
 
 /// The live entries of a manifest.
@@ -115,8 +121,7 @@ pub(crate) fn live(manifest: &[u8]) -> Result<Vec<FileEntry>, String> {
 
 /// Refuses a file in which readers that go by field ids and readers that go by names find different
 /// members.
-fn check_member(file: &[u8], (path, id): LocationMember) -> Result<(), String> {
-    let schema = avro::schema(file)?;
+fn check_member(schema: &Value, (path, id): LocationMember) -> Result<(), String> {
     let mut fields = schema["fields"].as_array();
     for (depth, name) in path.iter().enumerate() {
         let is_last = depth + 1 == path.len();
@@ -160,7 +165,11 @@ impl avro::ValueEdit for ListReader {
     }
 
     fn end(&mut self) {
-        self.manifests.push(std::mem::take(&mut self.found));
+        let found = std::mem::take(&mut self.found);
+        // One more tells that there are too many.
+        if self.manifests.len() <= MANIFESTS_MAX {
+            self.manifests.push(found);
+        }
     }
 }
 
@@ -187,7 +196,9 @@ impl avro::ValueEdit for EntryReader<'_> {
             ["snapshot_id"] => self.found.snapshot_id = Some(value),
             ["sequence_number"] => self.found.number = Some(value),
             ["data_file", "content"] => self.found.content = value,
-            ["data_file", "equality_ids"] => self.found.compared.push(value),
+            ["data_file", "equality_ids"] if self.found.compared.len() < COMPARED_MAX => {
+                self.found.compared.push(value);
+            }
             ["data_file", "record_count"] => self.found.rows = value.try_into().unwrap_or(0),
             ["data_file", "lower_bounds" | "upper_bounds", "key"] => self.bound = value,
             _ => (),

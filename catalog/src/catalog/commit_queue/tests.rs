@@ -12,6 +12,7 @@ use crate::{
     snapshot::{MarkMove, NewSnapshot},
 };
 use futures::future::join_all;
+use iceberg::TableUpdate;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList,
     ManifestListWriter, ManifestStatus, ManifestWriterBuilder, Struct,
@@ -122,6 +123,28 @@ async fn of_an_append_only_what_is_new_is_read() {
         let calls = catalog.storage().calls() - calls;
         assert_eq!(calls, 3, "its list and its manifest are read, a metadata file is written");
     }
+}
+
+/// Names of lists are the clients' own, and a commit that fails may be sent again with another list.
+#[tokio::test]
+async fn a_list_that_was_written_anew_is_read_anew() {
+    let house = house().await;
+    let (ours, other) = (&house.catalog, &house.other);
+    let made = create(ours, "a.t").await;
+    let first = client_append(ours, &made, 1, "f1").await;
+    let first = ours.commit(first).await.unwrap();
+    // The second list at first lacks what the first has.
+    let sent = client_append(ours, &first, 2, "f2").await;
+    client_append(ours, &made, 2, "f2").await;
+    let mut failing = sent.clone();
+    failing.updates.push(TableUpdate::AssignUuid { uuid: uuid::Uuid::nil() });
+    ours.commit(failing).await.unwrap_err();
+    client_append(ours, &first, 2, "f2").await;
+    let second = other.commit(sent).await.unwrap();
+    let third = client_append(ours, &second, 3, "f3").await;
+    ours.commit(third).await.unwrap();
+    let names: Vec<_> = rows(ours).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["f1", "f2", "f3"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -85,10 +85,8 @@ pub(crate) async fn views(store: &Metastore) {
         let taken = add(new(3, name, kind)).await;
         assert!(matches!(taken, Err(CatalogError::AlreadyExists(found)) if found == text));
     }
-    assert_eq!(
-        (store.tables(&a).await.unwrap(), names(NameKind::View, &a, NamePage::ALL).await.unwrap()),
-        { (vec!["t".to_owned()], vec!["v".to_owned()]) }
-    );
+    assert_eq!(store.tables(&a).await.unwrap(), ["t"]);
+    assert_eq!(names(NameKind::View, &a, NamePage::ALL).await.unwrap(), ["v"]);
     assert_eq!(store.table(&a, "v").await.unwrap(), None);
     assert_eq!(store.view(&a, "t").await.unwrap(), None);
     let row = store.view(&a, "v").await.unwrap().unwrap();

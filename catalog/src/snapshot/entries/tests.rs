@@ -35,6 +35,34 @@ fn a_member_that_two_readers_find_in_two_places_is_none() {
 }
 
 #[test]
+fn a_list_has_a_million_manifests_at_most() {
+    let one = list(&[("manifest_path", 500, "")]);
+    let sync = &one[one.len() - 16..];
+    let blocks = 16 + one.windows(16).position(|bytes| bytes == sync).unwrap();
+    for (count, is_read) in [(MANIFESTS_MAX, true), (MANIFESTS_MAX + 1, false)] {
+        let mut file = one[..blocks].to_vec();
+        // The number of records and that of their bytes: each is an empty text, which is one byte.
+        for _ in 0..2 {
+            let mut left = count * 2;
+            while 0x7f < left {
+                file.push((left & 0x7f) as u8 | 0x80);
+                left >>= 7;
+            }
+            file.push(left as u8);
+        }
+        file.resize(file.len() + count, 0);
+        file.extend(sync);
+        assert_eq!(
+            manifests(&file).map(|read| read.len()),
+            match is_read {
+                true => Ok(count),
+                false => Err("it has more than 1000000 manifests: merge them".to_owned()),
+            }
+        );
+    }
+}
+
+#[test]
 fn a_file_that_claims_values_without_bytes_is_given_up() {
     let header = list(&[("manifest_path", 500, "a")]);
     // The same header with another schema, and a block of very many records without a field.
