@@ -259,12 +259,19 @@ impl SettingTexts {
         &self.0[key].0
     }
 
+    /// The text of a setting as it may be shown.
+    fn shown(&self, key: &str) -> String {
+        match self.text(key) {
+            text if settings::is_secret(key) && !text.is_empty() => "(hidden)".to_owned(),
+            text => text.to_owned(),
+        }
+    }
+
     fn wrong(&self, key: &str, problem: &str) -> ConfigError {
-        let (value, origin) = &self.0[key];
         ConfigError::Value {
             key: key.to_owned(),
-            origin: origin.to_string(),
-            value: value.clone(),
+            origin: self.0[key].1.to_string(),
+            value: self.shown(key),
             problem: problem.to_owned(),
         }
     }
@@ -362,7 +369,7 @@ impl SettingTexts {
             http_connections_max: self.count("http.connections_max")?,
             access: self.access()?,
             audit_retention: self.duration("audit.retention", DAY, DAY * 36_500)?,
-            webhook_secrets: self.webhook_secrets(),
+            webhook_secrets: self.webhook_secrets()?,
             token: self.optional("token"),
             log: self.log()?,
             warnings: Vec::new(),
@@ -411,17 +418,14 @@ impl SettingTexts {
         warehouse: &str,
         metastore: &MetastoreUrl,
     ) -> Vec<(&'static str, String, SettingOrigin, &'static str)> {
-        let shown = |key: &str, text: &str| match key {
+        let shown = |key: &str| match key {
             "warehouse" => warehouse.to_owned(),
             "metastore" => metastore.to_string(),
-            _ if settings::is_secret(key) && !text.is_empty() => "(hidden)".to_owned(),
-            _ => text.to_owned(),
+            _ => self.shown(key),
         };
         SETTINGS
             .iter()
-            .map(|(key, _, meaning)| {
-                (*key, shown(key, self.text(key)), self.0[key].1.clone(), *meaning)
-            })
+            .map(|(key, _, meaning)| (*key, shown(key), self.0[key].1.clone(), *meaning))
             .collect()
     }
 }

@@ -124,9 +124,9 @@ impl InputPart {
 pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError> {
     let client = ServerClient::new(config, command.url.as_deref());
     let mut totals = IngestTotals::default();
-    for path in source::inputs(&command.files)? {
+    for input in source::inputs(&command.files)? {
         let sender = InputSender { client: &client, command };
-        if let Err(cause) = sender.send_file(&path, &mut totals).await {
+        if let Err(cause) = sender.send_file(input, &mut totals).await {
             if 0 < totals.received {
                 say(&format!("{totals}, and then it stopped"))?;
             }
@@ -166,13 +166,16 @@ struct InputSender<'a> {
 }
 
 impl InputSender<'_> {
-    async fn send_file(&self, path: &Path, totals: &mut IngestTotals) -> Result<(), CliError> {
-        let mut source = InputSource::new(path)?;
+    async fn send_file(
+        &self,
+        mut source: InputSource,
+        totals: &mut IngestTotals,
+    ) -> Result<(), CliError> {
         let bar = bar(&source);
         match self.read(&mut source, &bar)? {
             IngestInput::Parts(parts) => self.send_parts(&source, &bar, parts, totals).await?,
             IngestInput::Whole(media, body) => {
-                self.send_whole(path, &bar, media, body, totals).await?
+                self.send_whole(source.path(), &bar, media, body, totals).await?
             }
         }
         bar.finish();
@@ -219,7 +222,10 @@ impl InputSender<'_> {
             }
             FileFormat::Json => {
                 let body = read_all(&path, reader)?;
-                match elements::parts(&body, &identity, start) {
+                let parts = elements::parts(&body, &identity, start, &self.command.ns);
+                let at =
+                    |reason: String| CliError::Refused(format!("`{}`: {reason}", path.display()));
+                match parts.map_err(at)? {
                     Some(parts) => IngestInput::Parts(Box::new(parts.into_iter().map(Ok))),
                     None => IngestInput::Whole("application/json", body),
                 }

@@ -200,7 +200,10 @@ fn check_output(
         )));
     }
     if let Some(file) = command.output.as_deref()
-        && file.extension().is_some_and(|ending| COMPRESSED_ENDINGS.iter().any(|it| ending == *it))
+        && file.extension().is_some_and(|ending| {
+            COMPRESSED_ENDINGS.iter().any(|it| ending.eq_ignore_ascii_case(it))
+        })
+        && !is_stream(file)
     {
         return Err(CliError::Usage(format!(
             "`{}` would not be compressed: redirect stdout, as in --format csv | gzip > FILE",
@@ -253,7 +256,7 @@ async fn save_answer(
 ) -> Result<(), CliError> {
     let failed = |source| CliError::Io { operation: format!("write `{}`", file.display()), source };
     let file = &file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    let is_stream = file.metadata().is_ok_and(|metadata| !metadata.is_file());
+    let is_stream = is_stream(file);
     let mut unfinished = file.as_os_str().to_owned();
     unfinished.push(if is_stream { "" } else { ".part" });
     let unfinished = PathBuf::from(unfinished);
@@ -276,6 +279,11 @@ async fn save_answer(
         return Err(problem);
     }
     std::fs::rename(&unfinished, file).map_err(failed)
+}
+
+/// Whether it is a device or a pipe.
+fn is_stream(file: &Path) -> bool {
+    file.metadata().is_ok_and(|metadata| !metadata.is_file())
 }
 
 /// Copies the answer as it comes.

@@ -123,9 +123,11 @@ fn a_wrong_setting_is_named_with_its_origin() {
 
 #[test]
 fn the_variable_of_every_setting_is_a_name_that_shells_take() {
-    let secret = [("ICECORE_WEBHOOKS_STANDARD_WEBHOOKS_SECRET", "whsec_c2VjcmV0")];
+    let variable = "ICECORE_WEBHOOKS_STANDARD_WEBHOOKS_SECRET";
+    let secret = [(variable, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
     let config = load("", &secret, &[]).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.webhook_secrets["standard-webhooks"], [secret[0].1]);
     for (key, ..) in SETTINGS {
         let variable = environment::variable_of(key);
         let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
@@ -228,6 +230,17 @@ fn a_catalogs_name_fits_into_its_paths() {
         assert!(
             problem.starts_with("setting `catalog.name` from ICECORE_CATALOG_NAME"),
             "{problem}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_without_a_key_stops_the_start_and_is_not_shown() {
+    for secret in ["whsec_", "whsec_c2VjcmV0", "YQ==", r#"["plain-text", "whsec_"]"#] {
+        let variable = "ICECORE_WEBHOOKS_SVIX_SECRET";
+        assert_eq!(
+            load("", &[(variable, secret)], &[]).unwrap_err(),
+            "setting `webhooks.svix.secret` from ICECORE_WEBHOOKS_SVIX_SECRET: `(hidden)` must be base64 of at least 24 bytes, after `whsec_` or alone"
         );
     }
 }

@@ -67,10 +67,7 @@ pub async fn all_namespaces(
     waiting.reverse();
     while let Some(levels) = waiting.pop() {
         if NAMESPACES_MAX <= found.len() {
-            let text = format!(
-                "there are more than {NAMESPACES_MAX} namespaces; list them in pages with GET /catalog/v1/namespaces"
-            );
-            return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+            return Err(too_many_namespaces());
         }
         match metastore.namespaces(&levels).await {
             Ok(below) => waiting.extend(below.into_iter().rev()),
@@ -96,7 +93,18 @@ pub async fn all_namespaces(
             found.push(NamespaceEntry { name: levels.join("."), levels, ns });
         }
     }
+    if NAMESPACES_MAX < found.len() {
+        return Err(too_many_namespaces());
+    }
+    found.sort_by(|one, other| one.levels.cmp(&other.levels));
     Ok(json(200, &NamespaceList { namespaces: found }))
+}
+
+fn too_many_namespaces() -> ApiError {
+    let text = format!(
+        "there are more than {NAMESPACES_MAX} namespaces; list them in pages with GET /catalog/v1/namespaces"
+    );
+    ApiError::new(ErrorCode::InvalidRequest, text)
 }
 
 /// `GET /v1/{ns}/tables`: name, rows, files, bytes and snapshot of each table.

@@ -7,7 +7,7 @@ use crate::{
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Value, json};
-use std::{fs, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 use tempfile::TempDir;
 
 const NOW_MS: i64 = 1_790_000_000_000;
@@ -154,7 +154,7 @@ async fn killed(by_ms: i64, moment: Option<&'static str>) -> (TempDir, TempDir) 
     }
     let left = tempfile::tempdir().unwrap();
     let Some(meeting) = meeting else {
-        copy(server.folder.path(), left.path());
+        copy_running(server.folder.path(), left.path());
         return (server.stop().await, left);
     };
     let meet = async || {
@@ -163,11 +163,28 @@ async fn killed(by_ms: i64, moment: Option<&'static str>) -> (TempDir, TempDir) 
     };
     let kill = async {
         meet().await;
-        copy(server.folder.path(), left.path());
+        copy_running(server.folder.path(), left.path());
         meet().await;
     };
     tokio::join!(server.commit("shop.example"), kill);
     (server.stop().await, left)
+}
+
+/// Copies a server's folder as a kill leaves it. A checkpoint of the metastore between its two files
+/// would make a folder of the copy that never was.
+fn copy_running(from: &Path, to: &Path) {
+    let metastore =
+        || ["icecore.db", "icecore.db-wal"].map(|name| fs::read(from.join(name)).unwrap());
+    let mut before = metastore();
+    loop {
+        fs::remove_dir_all(to).unwrap();
+        copy(from, to);
+        let after = metastore();
+        if after == before {
+            return;
+        }
+        before = after;
+    }
 }
 
 /// Makes a folder what it was, at its place: elsewhere it would be a copy, which does not start.

@@ -107,6 +107,12 @@ async fn names_that_sql_needs_are_no_new_namespaces() {
         let body = json!({"namespace": levels});
         assert_eq!(call(&server, Method::POST, namespaces, &body).await.0, 200);
     }
+    // Those whose first events wait for their commit stand where they will stand after it.
+    assert_eq!(send(&server, "not.yet", 0..1).await.0, 200);
+    let (_, listed) = call(&server, Method::GET, "/v1/namespaces", &json!({})).await;
+    let listed = listed["namespaces"].as_array().unwrap();
+    let names: Vec<&str> = listed.iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["default", "not_yet", "other", "other.system"]);
     server.stop().await;
 }
 

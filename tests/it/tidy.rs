@@ -46,7 +46,7 @@ const MAY_USE: MayUse = &[
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
     ("maintenance", &["store", "table", "clock", "ids", "faults", "tasks", "metrics"]),
     // edge
-    ("config", &["faults"]),
+    ("config", &["faults", "event"]),
     (
         "http",
         &[

@@ -31,6 +31,7 @@ use crate::{
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
     snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests, rebase},
 };
+use bytes::Bytes;
 use iceberg::{TableIdent, spec::TableMetadata};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -44,6 +45,8 @@ pub(super) struct TableDraft {
     base: LoadedTable,
     metadata: Arc<TableMetadata>,
     encoded: Arc<EncodedParts>,
+    /// The bytes of the metadata's file, where they were made to see how many they are.
+    file: Option<Bytes>,
     watermark: Option<Watermark>,
     now_ms: i64,
     obsolete: Vec<ObsoleteFile>,
@@ -270,7 +273,7 @@ impl Catalog {
             Ok(metadata) => self.checked(draft, &change.table, metadata, updates).await,
             Err(cause) => Err(cause),
         };
-        let (metadata, encoded) = match checked {
+        let (metadata, encoded, file) = match checked {
             Ok(checked) => checked,
             Err(cause) => {
                 let written = rebased.into_iter().map(|rebased| rebased.written);
@@ -284,7 +287,7 @@ impl Catalog {
         // From here on nothing fails: the draft takes the change over whole.
         let snapshots = commit::added(updates).map(|snapshot| snapshot.snapshot_id()).collect();
         let changes = ChangeSet::changing(&change.requirements, updates);
-        draft.make(metadata, encoded);
+        draft.make(metadata, encoded, Some(file));
         if let Some(rebased) = rebased {
             draft.written.push(rebased.written);
             let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
@@ -296,23 +299,23 @@ impl Catalog {
         Ok(Some(CommitEffect { snapshots, changes }))
     }
 
-    /// What a client's change makes of the draft, if it may.
+    /// What a client's change makes of the draft, with the bytes of its file, if it may.
     async fn checked(
         &self,
         draft: &TableDraft,
         table: &TableIdent,
         new: TableMetadata,
         updates: &[iceberg::TableUpdate],
-    ) -> Result<(Arc<TableMetadata>, Arc<EncodedParts>), CatalogError> {
+    ) -> Result<(Arc<TableMetadata>, Arc<EncodedParts>, Bytes), CatalogError> {
         let base = &draft.metadata;
         check_identity(base, &new)?;
         self.check_commit(table, Some(base), &new, updates).await?;
         let encoded = Arc::new(draft.encoded.after(updates, &new));
         let new = Arc::new(new);
-        let length = encode(&new, Some(&encoded)).await.len();
+        let file = encode(&new, Some(&encoded)).await;
         let before = async || encode(base, Some(&draft.encoded)).await.len();
-        check_length(table, length, CHANGED_BYTES_MAX, before).await?;
-        Ok((new, encoded))
+        check_length(table, file.len(), CHANGED_BYTES_MAX, before).await?;
+        Ok((new, encoded, file))
     }
 
     /// The change on the table's newest state if it is one of files that came too late for the one
@@ -373,7 +376,7 @@ impl Catalog {
             }
         };
         let encoded = draft.encoded.after(&built.updates, &metadata);
-        draft.make(Arc::new(metadata), Arc::new(encoded));
+        draft.make(Arc::new(metadata), Arc::new(encoded), None);
         draft.written.extend(built.written);
         draft.watermark = new.mark.map(|mark| mark.watermark).or(draft.watermark);
         let changes = ChangeSet::making(&built.updates);
@@ -386,6 +389,7 @@ impl TableDraft {
         Self {
             metadata: Arc::clone(&base.metadata),
             encoded,
+            file: None,
             watermark: base.watermark,
             base,
             now_ms,
@@ -407,8 +411,13 @@ impl TableDraft {
     }
 
     /// Takes over what was made of the table.
-    fn make(&mut self, metadata: Arc<TableMetadata>, encoded: Arc<EncodedParts>) {
-        (self.metadata, self.encoded) = (metadata, encoded);
+    fn make(
+        &mut self,
+        metadata: Arc<TableMetadata>,
+        encoded: Arc<EncodedParts>,
+        file: Option<Bytes>,
+    ) {
+        (self.metadata, self.encoded, self.file) = (metadata, encoded, file);
     }
 
     /// What to store.
@@ -417,6 +426,7 @@ impl TableDraft {
         let metadata = Arc::unwrap_or_clone(self.metadata);
         let mut write = TableWrite::new(table.clone(), Some(self.base), metadata, self.now_ms);
         write.encoded = Some(self.encoded);
+        write.bytes = self.file;
         write.watermark = moved;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;

@@ -38,6 +38,8 @@ pub(super) struct TableWrite {
     pub(super) metadata: Arc<TableMetadata>,
     /// The branches and tags of `metadata`, where they are known.
     pub(super) encoded: Option<Arc<EncodedParts>>,
+    /// The bytes of its file, where they are known.
+    pub(super) bytes: Option<Bytes>,
     pub(super) metadata_location: String,
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
@@ -84,6 +86,7 @@ impl TableWrite {
             base,
             metadata,
             encoded,
+            bytes: None,
             metadata_location,
             watermark,
             snapshots,
@@ -184,7 +187,10 @@ impl Catalog {
 
     /// The metadata file of a write.
     async fn file(&self, write: &TableWrite) -> Result<NewFile, CatalogError> {
-        let bytes = encode(&write.metadata, write.encoded.as_ref()).await;
+        let bytes = match &write.bytes {
+            Some(bytes) => bytes.clone(),
+            None => encode(&write.metadata, write.encoded.as_ref()).await,
+        };
         let before = async || match &write.base {
             Some(base) => encode(&base.metadata, Some(&self.encoded_parts(base))).await.len(),
             None => 0,

@@ -258,7 +258,7 @@ impl<'r> DecodePass<'r> {
         loop {
             let name = scan.name().map_err(broken)?;
             scan.expect(b':').map_err(broken)?;
-            signs.add(name, scan.peek());
+            signs.add(name, scan.rest());
             match slot(name) {
                 _ if signs.is_event => return Ok(None),
                 Some(names::EVENT_LIST) if scan.peek() == Some(b'[') => {
@@ -293,7 +293,9 @@ impl<'r> DecodePass<'r> {
         let before = self.received;
         // One that is too long is told once it is sure that this is a batch.
         let fault = check_batch_id(batch_id.as_deref()).err();
+        let start = scan.at();
         self.array(&mut scan, text, batch_id.as_deref().filter(|_| fault.is_none()), sink)?;
+        let list = scan.since(start);
         self.shared = None;
         let rest = rest_of_batch(&mut scan, signs).map_err(broken)?;
         if rest.signs.are_of_event(self.received == before) && !is_changefeed(text) {
@@ -302,7 +304,8 @@ impl<'r> DecodePass<'r> {
         if !is_known && rest.batch_id != batch_id {
             return Err(PassEnd::Again(ReadMode::LookAhead));
         }
-        if let Some(reason) = fault.or(rest.signs.check().err()) {
+        let namespace = self.arrival.namespace.text();
+        if let Some(reason) = fault.or_else(|| rest.signs.check(list, namespace).err()) {
             return Err(BodyError::new(ErrorCode::InvalidRequest, reason).into());
         }
         self.rest(&scan, text, sink)?;
@@ -409,8 +412,9 @@ impl<'r> DecodePass<'r> {
         };
         match members {
             Some(BatchMembers { list, batch_id, is_call_list, signs }) => {
+                let namespace = self.arrival.namespace.text();
                 if let Err(reason) =
-                    check_batch_id(batch_id.as_deref()).and_then(|()| signs.check())
+                    check_batch_id(batch_id.as_deref()).and_then(|()| signs.check(list, namespace))
                 {
                     return refuse(self, EventFault::new(ErrorCode::InvalidEvent, reason));
                 }

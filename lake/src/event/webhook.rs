@@ -1,4 +1,5 @@
-//! A provider's delivery as an event. Leaves checking its signature to `http`.
+//! A provider's delivery as an event, and which secrets of Standard Webhooks are none. Leaves checking
+//! signatures to `http`.
 //!
 //! Its one invariant: the body is in `payload` byte for byte, whatever it is.
 
@@ -22,6 +23,23 @@ const TYPE: &str = "webhook";
 const TYPE_BYTES_MAX: usize = 256;
 /// `meta` of an event whose payload is no text.
 const META_BASE64: &str = r#"{"payloadEncoding":"base64"}"#;
+
+/// Shortest key of Standard Webhooks, by its specification. An empty one would sign for anybody.
+const STANDARD_KEY_BYTES_MIN: usize = 24;
+
+/// Whether a secret can be one of Standard Webhooks: base64, mostly after `whsec_`. Other text without
+/// that is a key as it stands.
+///
+/// # Errors
+/// The text for who set it.
+pub fn check_standard_secret(secret: &str) -> Result<(), &'static str> {
+    let marked = secret.strip_prefix("whsec_");
+    match STANDARD.decode(marked.unwrap_or(secret)) {
+        Ok(key) if STANDARD_KEY_BYTES_MIN <= key.len() => Ok(()),
+        Err(_) if marked.is_none() => Ok(()),
+        Ok(_) | Err(_) => Err("must be base64 of at least 24 bytes, after `whsec_` or alone"),
+    }
+}
 
 /// Whether events of this type are deliveries.
 pub(crate) fn is_delivery(event_type: &str) -> bool {

@@ -18,19 +18,30 @@ struct IngestBody<'a> {
 
 /// The requests of a JSON text from element `start` on; none where the text has to be sent whole:
 /// it is not JSON, or a batch whose own id says what a repeat of it is.
-pub(super) fn parts(text: &[u8], identity: &InputIdentity, start: u64) -> Option<Vec<InputPart>> {
+///
+/// # Errors
+/// Why a batch is refused by a request to this namespace.
+pub(super) fn parts(
+    text: &[u8],
+    identity: &InputIdentity,
+    start: u64,
+    namespace: &str,
+) -> Result<Option<Vec<InputPart>>, String> {
     let values: Result<Vec<&RawValue>, _> =
         serde_json::Deserializer::from_slice(text).into_iter().collect();
+    let Ok(values) = values else { return Ok(None) };
     let mut elements = Vec::new();
-    for value in values.ok()? {
+    for value in values {
         let text = value.get().as_bytes();
         if let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(text) {
             elements.extend(list);
-        } else if is_batch(value.get())
+        } else if is_batch(value.get(), namespace)?
             && let Ok(body) = serde_json::from_slice::<IngestBody<'_>>(text)
+            // Beside an empty list may be one of calls.
+            && !body.events.is_empty()
         {
             if body.batch_id.is_some() {
-                return None;
+                return Ok(None);
             }
             elements.extend(body.events);
         } else {
@@ -57,5 +68,5 @@ pub(super) fn parts(text: &[u8], identity: &InputIdentity, start: u64) -> Option
     if !part.places.is_empty() {
         parts.push(part);
     }
-    Some(parts)
+    Ok(Some(parts))
 }

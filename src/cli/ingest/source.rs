@@ -164,20 +164,16 @@ impl InputSource {
 }
 
 /// The inputs that are meant: patterns with `*`, `?` or `[` that no file has as its name stand for
-/// the files that match, in order of name.
-pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+/// the files that match, in order of name. One that cannot be read is told before another one is sent.
+pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<InputSource>, CliError> {
     if named.is_empty() {
-        return Ok(vec![PathBuf::from("-")]);
+        return Ok(vec![InputSource::new(Path::new("-"))?]);
     }
     let mut inputs = Vec::new();
     for path in named {
         let text = path.to_string_lossy();
         if !text.contains(['*', '?', '[']) || path.exists() {
-            // One that is missing is told before another one is sent.
-            if text != "-" {
-                std::fs::metadata(path).map_err(failed_at(path))?;
-            }
-            inputs.push(path.clone());
+            inputs.push(InputSource::new(path)?);
             continue;
         }
         let wrong = |cause: &dyn std::fmt::Display| {
@@ -187,7 +183,7 @@ pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
         for found in glob::glob(&text).map_err(|cause| wrong(&cause))? {
             let found = found.map_err(|cause| wrong(&cause))?;
             if found.is_file() && !is_progress(&found) {
-                inputs.push(found);
+                inputs.push(InputSource::new(&found)?);
             }
         }
         if inputs.len() == before {

@@ -16,12 +16,7 @@ use arrow::{
 use expect_test::expect;
 use indicatif::ProgressBar;
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, io::Write, path::Path, sync::Arc};
 
 #[test]
 fn an_event_without_an_id_gets_one_and_others_stay_as_they_are() {
@@ -167,9 +162,11 @@ fn patterns_stand_for_the_files_that_match() {
     }
     let inputs = |pattern: &str| {
         let found = source::inputs(&[folder.path().join(pattern)]);
-        found.map(|paths| {
-            let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-            paths.into_iter().map(name).collect::<Vec<String>>()
+        found.map(|sources| {
+            let name = |source: &InputSource| {
+                source.path().file_name().unwrap().to_string_lossy().into_owned()
+            };
+            sources.iter().map(name).collect::<Vec<String>>()
         })
     };
     assert_eq!(inputs("?.ndjson*").unwrap(), ["a.ndjson", "b.ndjson"]);
@@ -179,14 +176,14 @@ fn patterns_stand_for_the_files_that_match() {
     assert!(problem.starts_with("no file matches"), "{problem}");
     let problem = inputs("missing.csv").unwrap_err().to_string();
     assert!(problem.starts_with("read `") && problem.contains("missing.csv"), "{problem}");
-    let problem = InputSource::new(folder.path()).unwrap_err().to_string();
+    let problem = inputs("").unwrap_err().to_string();
     assert!(problem.contains("is a folder; name its files"), "{problem}");
 }
 
 #[test]
 fn the_elements_of_a_json_file_are_events() {
     let check = |text: &str, expected: &str| {
-        let parts = elements::parts(text.as_bytes(), &file(), 0);
+        let parts = elements::parts(text.as_bytes(), &file(), 0, "shop").unwrap();
         let lines = parts.map(|parts| {
             parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect::<String>()
         });
@@ -200,12 +197,19 @@ fn the_elements_of_a_json_file_are_events() {
     check("{\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     check("{\"id\":\"a\"} {\"id\":\"b\"}", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
     check("{\"events\":[{}],\"batchId\":\"b\"}", "-");
+    check("{\"ns\":\"shop\",\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
+    let calls = "{\"batch\":[{\"id\":\"a\"}],\"events\":[]}";
+    check(calls, &format!("{calls}\n"));
+    let lost = "{\"ns\":\"other\",\"events\":[{\"id\":\"a\"}]}";
+    let problem = elements::parts(lost.as_bytes(), &file(), 0, "shop").unwrap_err();
+    assert!(problem.contains("X-Namespace"), "{problem}");
     check("[{]", "-");
     check("", "");
     let many: Vec<String> = (0..5_001).map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
-    let parts = elements::parts(format!("[{}]", many.join(",")).as_bytes(), &file(), 0).unwrap();
+    let text = format!("[{}]", many.join(","));
+    let parts = |start| elements::parts(text.as_bytes(), &file(), start, "shop").unwrap().unwrap();
+    let (parts, rest) = (parts(0), parts(5_000));
     assert_eq!(parts.iter().map(|part| part.next).collect::<Vec<_>>(), [5_000, 5_001]);
-    let rest = elements::parts(format!("[{}]", many.join(",")).as_bytes(), &file(), 5_000).unwrap();
     assert_eq!((rest.len(), &rest[0].places, &rest[0].body), (1, &vec![5_001], &parts[1].body));
 }
 

@@ -52,9 +52,14 @@ fn a_file_takes_one_answer() {
     check(PrintFormat::Csv, None, 2, None);
     let holds = "this format holds the result of one statement, but there are 2";
     check(PrintFormat::Arrow, None, 2, Some(holds));
-    let plain =
-        "`x.csv.gz` would not be compressed: redirect stdout, as in --format csv | gzip > FILE";
-    check(PrintFormat::Csv, Some("x.csv.gz"), 1, Some(plain));
+    let plain = "would not be compressed: redirect stdout, as in --format csv | gzip > FILE";
+    for file in ["x.csv.gz", "x.csv.GZ", "x.Zst"] {
+        check(PrintFormat::Csv, Some(file), 1, Some(&format!("`{file}` {plain}")));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let device = folder.path().join("x.gz");
+    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+    check(PrintFormat::Csv, device.to_str(), 1, None);
 }
 
 #[test]

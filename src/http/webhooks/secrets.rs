@@ -90,7 +90,7 @@ pub(in crate::http) async fn set(
         })?,
         None => SignatureScheme::of(&provider),
     };
-    scheme.check_secret(&new.secret).map_err(|problem| wrong(problem.to_owned()))?;
+    scheme.check_secret(&new.secret).map_err(|problem| wrong(format!("the secret {problem}")))?;
     let namespace = parse_namespace(&namespace)?;
     let sent_to = tables::owner(&app, &caller.principal, namespace).await?;
     let NewSecret { id_header: header, id_member: member, no_id: is_nowhere, .. } = new;

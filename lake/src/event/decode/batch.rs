@@ -34,26 +34,29 @@ const BATCH_MEMBER_NAMES: &[&str] = &[
 
 /// What the members of an object other than its list say of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BatchSigns {
+pub(super) struct BatchSigns<'a> {
     /// It has members of an event. `__op` and the like are those of a flattened row.
     pub(super) is_event: bool,
     /// It has members that a batch does not have, which nobody would keep.
     pub(super) has_others: bool,
-    /// It has a namespace, which none of its events would get.
-    has_namespace: bool,
-    /// It has a list of events, and maybe a second one, which nobody would read.
+    /// A namespace, which none of its events would get.
+    namespace: Option<JsonValue<'a>>,
+    /// It has a list of events, and maybe a second one with events, which nobody would read.
     has_list: bool,
     has_second_list: bool,
 }
 
-impl BatchSigns {
-    /// Notes a member whose value begins with `first`.
-    pub(super) fn add(&mut self, name: JsonValue<'_>, first: Option<u8>) {
+impl<'a> BatchSigns<'a> {
+    /// Notes a member; `text` begins with its value.
+    pub(super) fn add(&mut self, name: JsonValue<'_>, text: &'a str) {
         let slot = slot(name);
-        let is_list = slot == Some(names::EVENT_LIST) && first == Some(b'[');
-        self.has_second_list |= is_list && self.has_list;
+        let is_list = slot == Some(names::EVENT_LIST) && text.trim_ascii_start().starts_with('[');
+        self.has_second_list |= is_list && self.has_list && !is_empty_list(text);
         self.has_list |= is_list;
-        self.has_namespace |= slot == Some(names::NS) && first != Some(b'n');
+        if slot == Some(names::NS) {
+            let value = JsonScanner::new(text).value(NESTING_MAX).ok();
+            self.namespace = value.filter(|it| it.kind != JsonKind::Null && it.raw != "\"\"");
+        }
         let is_of_list = matches!(slot, Some(names::EVENT_LIST | names::BATCH_ID));
         self.is_event |= slot.is_some_and(|slot| EVENT_MEMBERS.contains(&slot))
             || EVENT_MEMBER_NAMES.contains(&name.raw)
@@ -67,11 +70,14 @@ impl BatchSigns {
         self.is_event || is_empty && self.has_others
     }
 
-    /// Refuses a batch that asks for what its events would not get.
-    pub(super) fn check(self) -> Result<(), String> {
+    /// Refuses a batch that asks for what the events of its list would not get. Those that name no
+    /// namespace get `default`.
+    pub(super) fn check(self, list: &str, default: &str) -> Result<(), String> {
+        let is_right =
+            |ns: JsonValue<'_>| ns.text().is_some_and(|ns| ns == default || are_all_of(list, &ns));
         let reason = if self.has_second_list {
             "a batch has one list of events, not two; send them as one list, or in two requests"
-        } else if self.has_namespace {
+        } else if self.namespace.is_some_and(|ns| !is_right(ns)) {
             "an `ns` beside the list of events does not count; give it to each event, or send the \
              header X-Namespace"
         } else {
@@ -88,7 +94,7 @@ pub(super) struct BatchMembers<'a> {
     pub(super) batch_id: Option<String>,
     /// Whether it is one of an analytics library.
     pub(super) is_call_list: bool,
-    pub(super) signs: BatchSigns,
+    pub(super) signs: BatchSigns<'a>,
 }
 
 /// What these members are as a batch, if they are one.
@@ -101,7 +107,7 @@ pub(super) fn batch_members<'a>(members: &[JsonMember<'a>]) -> Option<BatchMembe
         member.value.kind == JsonKind::Array && slot(member.name) == Some(names::EVENT_LIST)
     })?;
     for member in members {
-        signs.add(member.name, member.value.raw.bytes().next());
+        signs.add(member.name, member.value.raw);
     }
     if signs.are_of_event(is_empty_list(first.value.raw)) {
         return None;
@@ -113,9 +119,30 @@ pub(super) fn batch_members<'a>(members: &[JsonMember<'a>]) -> Option<BatchMembe
     Some(BatchMembers { list, batch_id, is_call_list, signs })
 }
 
-/// Whether the text of an array has no elements.
-fn is_empty_list(raw: &str) -> bool {
-    raw.trim_start_matches('[').trim_ascii_start().starts_with(']')
+/// Whether the array that a text begins with has no elements.
+fn is_empty_list(text: &str) -> bool {
+    let inside = text.trim_ascii_start().strip_prefix('[');
+    inside.is_some_and(|inside| inside.trim_ascii_start().starts_with(']'))
+}
+
+/// Whether every event of a list names this namespace itself.
+fn are_all_of(list: &str, namespace: &str) -> bool {
+    let mut scan = JsonScanner::new(list);
+    let mut parts = EventParts::default();
+    scan.take(b'[');
+    loop {
+        parts.top.clear();
+        if scan.object(NESTING_MAX, &mut parts).is_err() {
+            return false;
+        }
+        let named = parts.top.iter().rfind(|member| slot(member.name) == Some(names::NS));
+        if named.and_then(|member| member.value.text()).as_deref() != Some(namespace) {
+            return false;
+        }
+        if !scan.take(b',') {
+            return true;
+        }
+    }
 }
 
 /// The messages of what CockroachDB's webhook sink sends, if these are its members: `payload` and how
@@ -185,23 +212,23 @@ pub(super) fn look_ahead(mut scan: JsonScanner<'_>) -> Option<String> {
 }
 
 /// What stands in a batch behind its events.
-pub(super) struct BatchRest {
+pub(super) struct BatchRest<'a> {
     /// Its id, if that is there.
     pub(super) batch_id: Option<String>,
     /// What all members but the list say.
-    pub(super) signs: BatchSigns,
+    pub(super) signs: BatchSigns<'a>,
 }
 
 /// Goes to the end of a batch whose events were read; `signs` are those of the members before.
-pub(super) fn rest_of_batch(
-    scan: &mut JsonScanner<'_>,
-    signs: BatchSigns,
-) -> Result<BatchRest, JsonError> {
+pub(super) fn rest_of_batch<'a>(
+    scan: &mut JsonScanner<'a>,
+    signs: BatchSigns<'a>,
+) -> Result<BatchRest<'a>, JsonError> {
     let mut rest = BatchRest { batch_id: None, signs };
     while scan.take(b',') {
         let name = scan.name()?;
         scan.expect(b':')?;
-        rest.signs.add(name, scan.peek());
+        rest.signs.add(name, scan.rest());
         let value = scan.value(NESTING_MAX)?;
         if slot(name) == Some(names::BATCH_ID) && rest.batch_id.is_none() {
             rest.batch_id = batch_id_of(value);

@@ -33,9 +33,14 @@ pub fn may_get_id(event: &[u8]) -> bool {
 }
 
 /// Whether an object is a batch of events and not one event.
-#[must_use]
-pub fn is_batch(text: &str) -> bool {
+///
+/// # Errors
+/// Why a server refuses such a batch as a whole when it is sent to this namespace.
+pub fn is_batch(text: &str, namespace: &str) -> Result<bool, String> {
     let mut parts = EventParts::default();
-    let whole = JsonScanner::new(text).object(NESTING_MAX, &mut parts);
-    whole.is_ok() && batch_members(&parts.top).is_some_and(|batch| batch.signs.check().is_ok())
+    if JsonScanner::new(text).object(NESTING_MAX, &mut parts).is_err() {
+        return Ok(false);
+    }
+    let Some(batch) = batch_members(&parts.top) else { return Ok(false) };
+    batch.signs.check(batch.list, namespace).map(|()| true)
 }

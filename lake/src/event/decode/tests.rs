@@ -426,6 +426,8 @@ fn a_batch_that_asks_for_what_its_events_would_not_get_is_refused() {
     for body in [
         r#"{"ns":"other","events":[{"type":"a"}]}"#,
         r#"{"events":[{"type":"a"}],"batchId":"b","ns":"other"}"#,
+        r#"{"ns":7,"events":[{"type":"a"}]}"#,
+        r#"{"ns":"other","events":[{"type":"a"},{"ns":"other","type":"a"}]}"#,
         r#"{"events":[{"type":"a"}],"events":[{"type":"b"}]}"#,
         r#"{"events":[],"batchId":"b","batch":[{"type":"b"}]}"#,
     ] {
@@ -434,11 +436,24 @@ fn a_batch_that_asks_for_what_its_events_would_not_get_is_refused() {
         assert_eq!(decoded.received, 2, "{body}");
         assert_eq!(decoded.rejected[0].code, ErrorCode::InvalidEvent, "{body}");
         assert_eq!(decoded.rejected[0].payload, body);
-        assert!(!file_ids::is_batch(body), "{body}");
+        assert!(file_ids::is_batch(body, "acme.example").is_err(), "{body}");
     }
-    // What says nothing is nothing that is lost.
-    let body = r#"{"ns":null,"events":[{"type":"a"}],"batch":null}"#;
-    assert_eq!(take(body, BodyFormat::Json).0.accepted.len(), 1);
+    // What says nothing, or what the events get anyway, is nothing that is lost.
+    for body in [
+        r#"{"ns":null,"events":[{"type":"a"}],"batch":null}"#,
+        r#"{"ns":"","events":[{"type":"a"}],"batch": [ ]}"#,
+        r#"{"batch":[{"type":"a"}],"events":[]}"#,
+        r#"{"ns":"acme.example","events":[{"type":"a"}]}"#,
+        r#"{"events":[{"type":"a"}],"ns": "acme.example","batchId":"b"}"#,
+        r#"{"events":[{"ns":"shop","type":"a"}],"ns":"shop"}"#,
+        r#"{"ns":"shop","events":[{"type":"a","ns":"shop"}],"x":1}"#,
+    ] {
+        for format in [BodyFormat::Json, BodyFormat::Ndjson, BodyFormat::JsonSequence] {
+            let (decoded, _) = take(body, format);
+            assert_eq!((decoded.received, decoded.rejected.len()), (1, 0), "{body}");
+        }
+        assert_eq!(file_ids::is_batch(body, "acme.example"), Ok(true), "{body}");
+    }
     check(
         r#"{"ns":"other","type":"a","events":[{}],"batch":[1]}"#,
         "type=a payload={\"ns\":\"other\",\"type\":\"a\",\"events\":[{}],\"batch\":[1]}",

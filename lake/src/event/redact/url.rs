@@ -3,7 +3,7 @@
 
 use super::{
     REDACTED,
-    names::{NAME_BYTES_MAX, is_secret_line, is_secret_member, is_secret_parameter},
+    names::{NAME_BYTES_MAX, is_count, is_secret_line, is_secret_member, is_secret_parameter},
 };
 use percent_encoding::percent_decode_str;
 use std::ops::Range;
@@ -150,7 +150,8 @@ fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
         };
         let value = &rest[start..start + length];
         let is_none = ["null", "none", "nil", "undefined", "true", "false"].contains(&value);
-        let is_value = separator == "=" || quoted.is_some() || is_token(value.as_bytes());
+        let is_assigned = separator == "=" || quoted.is_some();
+        let is_value = is_assigned && !is_count(name) || is_token(value.as_bytes());
         if !is_none && is_value {
             let start = text.len() - rest.len() + start;
             end = start + length;
@@ -159,14 +160,16 @@ fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
     }
 }
 
-/// Whether a word is none of a language: it is long, or has other characters than letters.
+/// Whether a word is none of a language: it is long, or has other characters than letters. Hyphens are
+/// in words, too, and letters that are not ASCII make no word long: some languages have no spaces.
 fn is_token(word: &[u8]) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'-' || !byte.is_ascii();
     let is_odd = |at: usize| {
         let is_inside = 0 < at && at + 1 < word.len();
-        word[at].is_ascii_digit() || (is_inside && !word[at].is_ascii_alphabetic())
+        word[at].is_ascii_digit() || (is_inside && !is_letter(word[at]))
     };
-    BEARER_BYTES_MIN <= word.len()
-        || (SHORT_BEARER_BYTES_MIN <= word.len() && (0..word.len()).any(is_odd))
+    let length = word.iter().filter(|byte| byte.is_ascii()).count();
+    BEARER_BYTES_MIN <= length || (SHORT_BEARER_BYTES_MIN <= length && (0..word.len()).any(is_odd))
 }
 
 /// The token behind `Bearer`.

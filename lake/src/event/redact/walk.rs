@@ -3,7 +3,7 @@
 
 use super::{
     PLACES_MAX, REDACTED,
-    names::{NameMeaning, is_secret_member, meaning},
+    names::{NameMeaning, is_count, is_secret_member, meaning},
     url,
 };
 use crate::event::json::{self, JsonKind, JsonScanner, push_string};
@@ -102,7 +102,9 @@ impl<'a> RedactionWalk<'a> {
     }
 
     fn open(&mut self, is_object: bool) {
-        if self.is_secret_here() {
+        let inside = self.text[self.at + 1..].trim_ascii_start();
+        let is_text_list = !is_object && inside.starts_with('"');
+        if self.is_secret_value_here() || is_text_list && self.is_secret_here() {
             let end = skip(self.text, self.at);
             let inside = self.text[self.at + 1..end].trim_end_matches(['}', ']']);
             match inside.trim_ascii().is_empty() {
@@ -237,7 +239,8 @@ impl<'a> RedactionWalk<'a> {
         let rest = &self.text.as_bytes()[self.at..];
         let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"+-._".contains(b);
         let end = self.at + rest.iter().take_while(|b| is_part(b)).count();
-        if self.is_secret_here() && !["null", "true", "false"].contains(&&self.text[self.at..end]) {
+        let word = &self.text[self.at..end];
+        if self.is_secret_value_here() && !["null", "true", "false"].contains(&word) {
             self.replace(end);
         } else {
             self.at = end;
@@ -245,16 +248,33 @@ impl<'a> RedactionWalk<'a> {
         self.end_value(None);
     }
 
-    /// Whether the value that comes is a credential by its name.
-    fn is_secret_here(&self) -> bool {
-        let Some(level) = self.levels.last() else { return false };
-        let Some(name) = &level.name else { return false };
-        if let Some(pair) = &level.pair {
-            return is_value_name(name) && level.meaning.is_secret(pair) || is_secret_member(name);
+    /// The name that makes a credential of the value that comes, if one does.
+    fn secret_name(&self) -> Option<&str> {
+        let level = self.levels.last()?;
+        let name = level.name.as_deref()?;
+        if let Some(pair) = level.pair.as_deref()
+            && is_value_name(name)
+            && level.meaning.is_secret(pair)
+        {
+            return Some(pair);
         }
         // `["cookie","…"]`, also as one long list of names and values.
         let is_named = level.is_object || self.below > 0 || level.count % 2 == 1;
-        is_named && level.meaning.is_secret(name)
+        let is_secret = match level.pair {
+            Some(_) => is_secret_member(name),
+            None => is_named && level.meaning.is_secret(name),
+        };
+        is_secret.then_some(name)
+    }
+
+    /// Whether the text that comes is a credential by its name.
+    fn is_secret_here(&self) -> bool {
+        self.secret_name().is_some()
+    }
+
+    /// The same for a value that is no text.
+    fn is_secret_value_here(&self) -> bool {
+        self.secret_name().is_some_and(|name| !is_count(name))
     }
 
     /// Two events whose ids differ must not become one.

@@ -244,14 +244,29 @@ fn each_provider_says_which_delivery_and_event_it_is() {
 }
 
 #[test]
+fn nobody_signs_with_a_secret_that_has_no_key() {
+    let signature = format!("v1,{}", STANDARD.encode(sign(b"", "m.0.{}")));
+    let headers = headers(&[
+        ("webhook-id", "m"),
+        ("webhook-timestamp", "0"),
+        ("webhook-signature", signature.as_str()),
+    ]);
+    let found = SignatureScheme::Standard.verify(&headers, b"{}", std::iter::once("whsec_"), 0);
+    assert_eq!(found.map(drop), Err(SignatureFault::WrongSignature));
+}
+
+#[test]
 fn a_scheme_is_stored_under_a_name_that_finds_it() {
     for (name, scheme) in NAMES {
         assert_eq!(SignatureScheme::named(name), Some(*scheme));
         assert_eq!(SignatureScheme::named(scheme.name()), Some(*scheme));
     }
     assert_eq!(SignatureScheme::of("acme"), SignatureScheme::Generic);
-    for refused in ["", "whsec_!", "whsec_", "whsec_YQ=="] {
+    for refused in ["", "whsec_!", "whsec_", "whsec_YQ==", "YQ=="] {
         assert!(SignatureScheme::Standard.check_secret(refused).is_err(), "{refused}");
+    }
+    for taken in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "plain-text"] {
+        assert_eq!(SignatureScheme::Standard.check_secret(taken), Ok(()), "{taken}");
     }
     assert!(SignatureScheme::GitHub.check_secret("whsec_!").is_ok());
 }
