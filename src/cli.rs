@@ -9,6 +9,7 @@ pub mod audit;
 pub mod backup;
 pub mod catalog;
 pub mod client;
+pub mod compact;
 pub mod deadletters;
 pub mod doctor;
 pub mod ingest;
@@ -139,6 +140,8 @@ enum RunCommand {
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Merge small data files now, and write files with deleted rows anew
+    Compact(compact::CompactCommand),
     /// List what the server does by itself: each job, its last run and its next one
     Jobs(jobs::JobsCommand),
     /// Show every setting with its value, origin and meaning
@@ -296,6 +299,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::DeadLetters(command) => deadletters::run(config, &command).await,
         RunCommand::Webhooks(command) => webhooks::run(config, &command).await,
         RunCommand::Audit(command) => audit::run(config, &command).await,
+        RunCommand::Compact(command) => compact::run(config, &command).await,
         RunCommand::Jobs(command) => jobs::run(config, &command).await,
         RunCommand::Config(_) => admin::config(config),
         RunCommand::Backup(command) => backup::run(config, &command).await,

@@ -6,6 +6,7 @@
 
 pub mod access;
 mod catalog;
+pub mod compaction;
 mod environment;
 mod file;
 pub mod logging;
@@ -18,6 +19,7 @@ mod webhooks;
 
 use access::AccessConfig;
 pub use catalog::MetastoreUrl;
+use compaction::CompactionConfig;
 use environment::Environment;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
@@ -127,6 +129,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// A table with this many waiting bytes is committed at once.
     pub commit_bytes_max: u64,
+    /// How data files are merged.
+    pub compaction: CompactionConfig,
     /// Largest body.
     pub body_bytes_max: usize,
     /// Largest event.
@@ -348,6 +352,7 @@ impl SettingTexts {
                 Duration::from_secs(600),
             )?,
             commit_bytes_max: self.bytes("commit.bytes_max", 1 << 20, 1 << 30)?,
+            compaction: self.compaction()?,
             body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
             event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
             batch_events_max: self.count("ingest.batch_events_max")?,

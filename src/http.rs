@@ -10,6 +10,7 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod ingest;
+pub mod jobs;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;
@@ -23,8 +24,12 @@ pub mod tables;
 pub mod webhooks;
 
 use crate::{
-    flush::Flush, http::error::ApiError, ingest::Ingest, maintenance::JobRegistry,
-    owner::LogOwnership, sql::Sql,
+    flush::Flush,
+    http::error::ApiError,
+    ingest::Ingest,
+    maintenance::{JobRegistry, compaction::Compaction},
+    owner::LogOwnership,
+    sql::Sql,
 };
 use axum::{
     Router,
@@ -113,6 +118,8 @@ pub struct AppParts {
     pub metrics: Metrics,
     /// What runs beside requests.
     pub jobs: JobRegistry,
+    /// Compaction by hand.
+    pub compaction: Compaction,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -7,6 +7,7 @@
 //! Its one invariant: what runs in the background has a line in the table, and its last runs are
 //! listed, so nothing is done that an operator cannot see.
 
+pub mod compaction;
 pub mod obsolete;
 mod record;
 mod runner;
@@ -67,6 +68,13 @@ pub const JOBS: &[JobLine] = &[
         woken_by: Some("a commit that leaves a table with too many snapshots"),
         is_leased: false,
         about: "removes old snapshots of the service's tables",
+    },
+    JobLine {
+        name: "compact",
+        every: Duration::from_secs(15),
+        woken_by: None,
+        is_leased: true,
+        about: "merges small data files of the service's tables, writes files with deletes anew",
     },
     JobLine {
         name: "keep-runs",

@@ -11,12 +11,15 @@ pub mod stopped;
 pub mod stores;
 
 use crate::{
-    config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
+    config::{
+        Config, MetastoreUrl, access::AccessConfig, compaction::CompactionConfig, sql::SqlConfig,
+    },
     flush::{Flush, FlushOptions, noted::NoteMetastore},
     http::{self, AppParts, AppState},
     ingest::Ingest,
     maintenance::{
         JobRegistry,
+        compaction::{CompactTables, Compaction, CompactionOptions},
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -42,7 +45,7 @@ use icecore_lake::{
     event::EventLimits,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{evolve, reader::ReadError},
+    table::{compaction::choice::CompactionRules, evolve, reader::ReadError},
     wal::{Wal, WalError},
 };
 use look::MetadataWatch;
@@ -176,7 +179,9 @@ impl Server {
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
-        start_jobs(&jobs, upkeep, &owner, &wal, &catalog).await?;
+        let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
+        let by_itself = config.compaction.enabled.then(|| compaction.clone());
+        start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -203,6 +208,7 @@ impl Server {
             room: BodyMemory::new(config.queue_bytes_max, MinBodyRate::SLOWEST),
             metrics,
             jobs: jobs.clone(),
+            compaction,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));
@@ -241,7 +247,7 @@ async fn start_jobs(
     upkeep: AccessUpkeep,
     owner: &LogOwnership,
     wal: &Wal,
-    catalog: &Catalog,
+    (catalog, compaction): (&Catalog, Option<Compaction>),
 ) -> Result<(), StartError> {
     jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
     jobs.start(KeepRuns(jobs.clone()));
@@ -252,12 +258,29 @@ async fn start_jobs(
         jobs.start(DeleteObsolete::new(catalog.clone()));
         let (thin, wake) = ThinSnapshots::new(catalog);
         jobs.start_woken(thin, Duration::MAX, wake);
+        if let Some(compaction) = compaction {
+            jobs.start(CompactTables::new(compaction));
+        }
     }
     jobs.start(NoteMetastore::new(wal, catalog));
     let mut look = MetadataWatch::new(owner, catalog);
     look.first().await;
     jobs.start(look);
     Ok(())
+}
+
+fn compaction(
+    config: &Config,
+    catalog: &Catalog,
+    (clock, ids): (&Clock, &IdGenerator),
+    tasks: &Tasks,
+) -> Compaction {
+    let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
+        config.compaction;
+    let rules = CompactionRules { file_bytes, file_rows, files_max, days_back };
+    let options = CompactionOptions { rules, cpu_share };
+    let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
+    Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
 }
 
 fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> FlushOptions {

@@ -52,6 +52,12 @@ impl ShutdownSignal {
         // The sender lives as long as any task's handle; without it there is nothing to wait for.
         drop(self.0.wait_for(|stop| *stop).await);
     }
+
+    /// Whether everything should end.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
 }
 
 /// Starts tasks and ends them.

@@ -43,8 +43,10 @@ const AHEAD_MS: i64 = 10 * 60_000;
 const ADOPTED_NUMBER_MAX: i64 = i64::MAX / 2;
 /// Snapshot summary: the first `seq` of the rows that a snapshot adds.
 pub const FIRST_SEQ: &str = "icecore.first-seq";
-/// Snapshot summary: the last one.
+/// Snapshot summary: the last one; one that changes no row has that of the snapshot before it.
 pub const LAST_SEQ: &str = "icecore.last-seq";
+/// Entry of a snapshot summary: everything acknowledged up to this time, ms since 1970, is in the table.
+pub const VALID_THROUGH: &str = "icecore.valid-through-ms";
 
 /// Checks `requirements` against the table (none when it does not exist), with the messages of the
 /// Java reference (`Requirement failed: …`).

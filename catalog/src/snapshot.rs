@@ -38,6 +38,11 @@ use std::collections::BTreeMap;
 /// from before.
 pub const OBSOLETE_GRACE_MS: i64 = 10 * 60 * 1000;
 
+/// How long what only thinned snapshots need is left: as long as a reader may go on with a snapshot that
+/// it loaded or planned before. On a busy table a snapshot is thinned minutes after it was made, and an
+/// export or a join of another engine reads the data files of one for hours.
+pub const READER_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// Snapshot ids are below this, so that JavaScript reads them exactly.
 pub const SNAPSHOT_ID_END: i64 = 1 << 53;
 
@@ -154,7 +159,9 @@ async fn write(
     };
     let deletes = new.deletes.iter().map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
-    let entries = summary::entries(parent.map(|p| p.summary()), &new.summary, &files, counts);
+    let before = parent.map(|p| p.summary());
+    let own = summary::own(before, &new.operation, &new.summary);
+    let entries = summary::entries(before, &own, &files, counts);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Every failpoint: those an event passes, in their order, then those of a query.
+/// Every failpoint: those an event passes, in their order, then those of a query, then those of
+/// compaction in their order.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -24,6 +25,11 @@ pub const POINTS: &[&str] = &[
     "flush.before_trim",
     "wal.after_trim",
     "sql.after_list",
+    "compact.before_write",
+    "compact.after_data_file",
+    "compact.before_commit",
+    "compact.lost_answer",
+    "compact.after_commit",
 ];
 
 /// What happens at a failpoint.

@@ -4,6 +4,7 @@
 //! snapshot names it.
 
 pub mod as_of;
+pub mod compaction;
 pub mod deletes;
 mod encode;
 pub mod evolve;

@@ -1,4 +1,4 @@
-//! The answer of `GET /admin/jobs`.
+//! What jobs did: the answers of `GET /admin/jobs` and of a job that is run by hand.
 
 use serde::{Deserialize, Serialize};
 
@@ -76,4 +76,60 @@ impl JobOutcome {
             Self::Failed => "failed",
         }
     }
+}
+
+/// What stands behind the `?` of `POST /admin/jobs/{name}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct JobParameters {
+    /// Only tables of this namespace.
+    pub namespace: Option<String>,
+    /// Only tables of this name.
+    pub table: Option<String>,
+    /// Whether to tell what would be done, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Whether to answer when the run has ended; yes when left out.
+    pub wait: Option<bool>,
+}
+
+/// What a run of a job did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct JobReport {
+    /// Which job.
+    pub job: String,
+    /// How many tables it changed.
+    pub tables: u64,
+    /// Data files that it replaced, and those in their place.
+    pub files: BeforeAfter,
+    /// Their bytes.
+    pub bytes: BeforeAfter,
+    /// How many rows were written anew.
+    pub rows: u64,
+    /// How many milliseconds it took.
+    pub elapsed_ms: u64,
+    /// What it left as it is, and why.
+    pub skipped: Vec<SkippedTable>,
+}
+
+/// A number before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BeforeAfter {
+    /// Before the run.
+    pub before: u64,
+    /// After it. A dry run expects a file for each group of files, and as many bytes as before.
+    pub after: u64,
+}
+
+/// A table that a job left as it is, or files of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SkippedTable {
+    /// Namespace and name.
+    pub table: String,
+    /// Why.
+    pub reason: String,
 }

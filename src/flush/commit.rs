@@ -14,7 +14,7 @@ use iceberg::{
 };
 use icecore_catalog::{
     catalog::{Catalog, FirstAppend, LoadedTable},
-    commit::{FIRST_SEQ, LAST_SEQ},
+    commit::{FIRST_SEQ, LAST_SEQ, VALID_THROUGH},
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
     snapshot::{MarkMove, NewSnapshot},
@@ -259,7 +259,7 @@ impl TableFlush {
             [
                 (FIRST_SEQ, first_seq.to_string()),
                 (LAST_SEQ, last_seq.to_string()),
-                ("icecore.valid-through-ms", taken.valid_through_ms.to_string()),
+                (VALID_THROUGH, taken.valid_through_ms.to_string()),
                 ("icecore.commit-id", self.ids.mint().to_string()),
                 ("icecore.wal-position", taken.through.to_string()),
             ]

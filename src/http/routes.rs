@@ -8,6 +8,7 @@ use crate::http::{
     guard::{self, RouteNeed},
     health,
     ingest::{self, calls::calls},
+    jobs,
     openapi::RouteOperation,
     query, table_admin, tables, webhooks,
 };
@@ -25,7 +26,7 @@ use icecore_schemas::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
     },
-    jobs::JobList,
+    jobs::{JobList, JobParameters, JobReport},
     query::SqlRequest,
     snapshot_id::SnapshotIds,
     tables::{
@@ -347,6 +348,17 @@ pub const ROUTES: &[Route] = &[
     get("/admin/jobs", Everywhere(Admin), |m| on(m, admin::jobs))
         .about("The jobs of this server, and what became of their last runs")
         .answers::<JobList>(&[(200, "Each with its last runs")]),
+    post("/admin/jobs/{job}", Everywhere(Admin), |m| on(m, jobs::run))
+        .about("Run a job now: `compact` whatever is worth it, `compact-day` what is of days that are over")
+        .query::<JobParameters>()
+        .answers::<JobReport>(&[
+            (200, "What it did, and what it left with the reason"),
+            (202, "It runs; with wait=false"),
+        ])
+        .refuses(&[
+            (404, "No such job that is run by hand, or no such namespace"),
+            (429, "A run by hand goes on already"),
+        ]),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")
         .answers_media(&["text/plain"], &[(200, "ok")]),

@@ -228,7 +228,8 @@ pub async fn snapshots(
                 added_records: number(summary.get("added-records")),
                 total_records: number(summary.get("total-records")),
                 first_seq: number(summary.get(FIRST_SEQ)),
-                last_seq: number(summary.get(LAST_SEQ)),
+                // A snapshot without rows of its own may tell how far the table is.
+                last_seq: number(summary.get(FIRST_SEQ)).and(number(summary.get(LAST_SEQ))),
                 snapshot: snapshot.snapshot_id().into(),
             }
         })

@@ -8,6 +8,7 @@
 use crate::owner::LogOwnership;
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
+    ancestors,
     catalog::{Catalog, LoadedTable},
     commit::LAST_SEQ,
     error::CatalogError,
@@ -268,11 +269,11 @@ impl ResolvedNamespace {
     }
 }
 
-/// Highest `seq` in a snapshot, as its writer noted it.
+/// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
+/// snapshots tell nothing of it.
 fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
-    snapshot_id
-        .and_then(|id| metadata.snapshot_by_id(id))
-        .and_then(|snapshot| snapshot.summary().additional_properties.get(LAST_SEQ)?.parse().ok())
+    ancestors::of(metadata, snapshot_id)
+        .find_map(|snapshot| snapshot.summary().additional_properties.get(LAST_SEQ)?.parse().ok())
         .unwrap_or(0)
 }
 

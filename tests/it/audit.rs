@@ -216,6 +216,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
             json!({"snapshot": ids[0]}),
             "400",
         ),
+        ("POST", "/admin/jobs/{job}", "/admin/jobs/compact", null.clone(), "200"),
         ("PUT", PROTECTION, "/v1/Up/tables/t/protection", null.clone(), "done"),
         ("DELETE", PROTECTION, "/v1/Up/tables/t/protection", null.clone(), "done"),
         (

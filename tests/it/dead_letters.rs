@@ -1,6 +1,6 @@
 //! What becomes of refused events: kept as they came, listed, shown, sent again, discarded.
 
-use crate::{access::Guarded, admin::icecore, harness::TestServer};
+use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
 use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -445,30 +445,6 @@ async fn who_may_read_lists_and_who_may_send_sends_again() {
     guarded.server.stop().await;
 }
 
-/// Retries letters in a server of its own that ends at this point of the log.
-async fn retry_and_die(folder: &std::path::Path, failpoint: &str) {
-    use std::io::{BufRead, BufReader};
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_icecore"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--set", "wal.segment_bytes=1MiB"])
-        .args(["--set", "wal.disk_free_min=0", "--set", "commit.interval=10min"])
-        .args(["--set", &format!("failpoints={failpoint}"), "--data-dir"])
-        .arg(folder)
-        .env("NO_COLOR", "1")
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let address = lines
-        .find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned()))
-        .expect("it says where it listens");
-    std::thread::spawn(move || lines.for_each(drop));
-    let path = format!("{address}/v1/default/dead-letters/retry");
-    let body = json!({"all": true}).to_string();
-    let answer = reqwest::Client::new().post(path).body(body).send().await;
-    assert!(answer.is_err(), "{failpoint}: {answer:?}");
-    assert!(!child.wait().unwrap().success());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_in_a_retry_doubles_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -479,7 +455,9 @@ async fn a_server_that_dies_in_a_retry_doubles_and_loses_nothing() {
     assert_eq!(server.send(&ndjson, body).await.0, 207);
     let folder = server.stop().await;
     for point in ["wal.before_write", "wal.after_write", "wal.after_sync", "wal.after_publish"] {
-        retry_and_die(folder.path(), &format!("{point}=abort@2")).await;
+        let body = json!({"all": true}).to_string();
+        let failpoint = format!("{point}=abort@2");
+        post_and_die(folder.path(), &failpoint, "/v1/default/dead-letters/retry", body).await;
     }
     let server = TestServer::start_in(folder, &[]).await;
     let rest = server.retry("default", &json!({"all": true})).await;

@@ -12,6 +12,7 @@ mod calls;
 mod clocks;
 mod cloud_events;
 mod command_line;
+mod compaction;
 mod compressed;
 mod contract;
 mod dead_letters;

@@ -4,7 +4,7 @@ use std::{
     fs::{self, Permissions},
     io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
@@ -93,6 +93,23 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends a call to a server of its own on `folder`, which ends in it at this failpoint.
+pub(crate) async fn post_and_die(folder: &Path, failpoint: &str, path: &str, body: String) {
+    let small = [("wal.segment_bytes", "1MiB"), ("commit.interval", "10min")];
+    let alone = [("compaction.enabled", "off"), ("failpoints", failpoint)];
+    let folder = [("data_dir", folder.to_str().unwrap())];
+    let settings: Vec<(&str, String)> = [&small[..], &alone, &folder]
+        .concat()
+        .into_iter()
+        .map(|(key, value)| (key, value.to_owned()))
+        .collect();
+    let mut server = Process::start(&settings).await;
+    let path = format!("{}{path}", server.url);
+    let answer = reqwest::Client::new().post(path).body(body).send().await;
+    assert!(answer.is_err(), "{failpoint}: {answer:?}");
+    assert!(!server.child.wait().unwrap().success());
 }
 
 /// The binary to test: `ICECORE_BIN`, else the one that belongs to these tests.

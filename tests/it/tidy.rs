@@ -44,7 +44,7 @@ const MAY_USE: MayUse = &[
         ],
     ),
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
-    ("maintenance", &["store", "clock", "tasks", "metrics"]),
+    ("maintenance", &["store", "table", "clock", "ids", "faults", "tasks", "metrics"]),
     // edge
     ("config", &["faults", "event"]),
     (

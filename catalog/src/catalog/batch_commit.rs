@@ -258,6 +258,11 @@ impl Catalog {
             return Ok(None);
         }
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
+        if !examined.added.is_empty() {
+            // They may have been queued for deletion since they were looked at.
+            let own = self.inner.storage.normalize(base.location())?;
+            self.check_not_queued(&own, &examined.added).await?;
+        }
         // A change that fits the draft is applied as it is, one that is late on top of it if it can be.
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
@@ -328,8 +333,12 @@ impl Catalog {
         location_rules::check(&self.inner.storage, base, &change.updates)?;
         self.check_contents(Some(base), base, &change.updates).await?;
         // The examination before the turn read them mostly.
+        let unread;
         let read = match contents {
-            ChangeContents::Unread => &self.contents_of(base, late.snapshot()).await,
+            ChangeContents::Unread => {
+                unread = ChangeContents::of(self.changes_on(base, late.snapshot()).await);
+                &unread
+            }
             read => read,
         };
         let ChangeContents::OnlyAdds(adds) = read else { return held.map(|()| None) };

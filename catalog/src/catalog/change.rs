@@ -11,7 +11,7 @@ use crate::{
     commit,
     error::CatalogError,
     metastore::ChangeSet,
-    snapshot::{self, NewSnapshot, ReadManifests, rebase},
+    snapshot::{self, NewSnapshot, ReadManifests, changes::SnapshotChanges, rebase},
 };
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
@@ -105,18 +105,19 @@ impl Catalog {
             true => None,
             false => self.find(&change.table).await?,
         };
-        let contents = match &base {
+        let (contents, added) = match &base {
             Some(base) => self.contents(&base.metadata, &change).await?,
-            None => ChangeContents::Unread,
+            None => (ChangeContents::Unread, Vec::new()),
         };
-        Ok(ExaminedChange { change, contents, base })
+        Ok(ExaminedChange { change, contents, added, base })
     }
 
+    /// What a change does, and the paths that it adds.
     async fn contents(
         &self,
         base: &TableMetadata,
         TableChange { requirements, updates, .. }: &TableChange,
-    ) -> Result<ChangeContents, CatalogError> {
+    ) -> Result<(ChangeContents, Vec<String>), CatalogError> {
         let lists = commit::added(updates).map(|snapshot| snapshot.manifest_list());
         lists.for_each(|list| self.inner.lists.forget(list));
         let held = commit::check_requirements(requirements, Some(base));
@@ -124,34 +125,37 @@ impl Catalog {
         let is_settled = commit::is_applied(base, requirements, updates)
             || (held.is_err() && rebase::late(base, requirements, updates).is_none());
         if is_settled {
-            return Ok(ChangeContents::Unread);
+            return Ok((ChangeContents::Unread, Vec::new()));
         }
-        match (self.check_contents(Some(base), base, updates).await?, updates.as_slice()) {
-            (Some(changes), _) => Ok(ChangeContents::of(changes)),
-            (None, [TableUpdate::AddSnapshot { snapshot }, _]) => {
-                Ok(self.contents_of(base, snapshot).await)
+        let mut changes = self.check_contents(Some(base), base, updates).await?;
+        let mut added = Vec::new();
+        let is_one = matches!(updates.as_slice(), [TableUpdate::AddSnapshot { .. }, _]);
+        let may_be_moved = is_one || changes.is_some();
+        if changes.is_none() && (is_one || self.inner.options.checks_contents) {
+            // They were looked at for an attempt before this one, or are not looked at in this catalog.
+            for snapshot in commit::added(updates) {
+                changes = self.changes_on(base, snapshot).await;
+                added.extend(changes.iter_mut().flat_map(|it| it.added_paths.drain(..)));
             }
-            (None, _) => Ok(ChangeContents::DoesMore),
+        } else if let Some(changes) = &mut changes {
+            added = std::mem::take(&mut changes.added_paths);
         }
+        let contents = ChangeContents::of(changes.filter(|_| may_be_moved));
+        Ok((contents, added))
     }
 
-    /// What a snapshot that may be put on top of others adds.
-    pub(super) async fn contents_of(
+    /// What a snapshot that may be put on top of others does; none where that cannot be read.
+    pub(super) async fn changes_on(
         &self,
         base: &TableMetadata,
         snapshot: &Snapshot,
-    ) -> ChangeContents {
-        let Ok(own) = self.inner.storage.normalize(base.location()) else {
-            return ChangeContents::DoesMore;
+    ) -> Option<SnapshotChanges> {
+        let own = self.inner.storage.normalize(base.location()).ok()?;
+        let parent = match snapshot.parent_snapshot_id() {
+            Some(parent) => Some(base.snapshot_by_id(parent)?.as_ref()),
+            None => None,
         };
-        let parent = snapshot.parent_snapshot_id().map(|parent| base.snapshot_by_id(parent));
-        let changes = match parent {
-            Some(None) => return ChangeContents::DoesMore,
-            Some(Some(parent)) => self.changes(&own, snapshot, Some(parent)).await,
-            None => self.changes(&own, snapshot, None).await,
-        };
-        // Files that cannot be read are not moved, and whoever has them looked at says why.
-        changes.map_or(ChangeContents::DoesMore, ChangeContents::of)
+        self.changes(&own, snapshot, parent).await.ok()
     }
 
     fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {

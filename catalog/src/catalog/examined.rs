@@ -29,12 +29,17 @@ pub(super) enum ChangeContents {
 pub(super) struct ExaminedChange {
     pub(super) change: TableChange,
     pub(super) contents: ChangeContents,
+    /// The paths that it adds, as far as its files were read.
+    pub(super) added: Vec<String>,
     /// The table as it was then, unless it was not looked for.
     pub(super) base: Option<LoadedTable>,
 }
 
 impl ChangeContents {
-    pub(super) fn of(changes: SnapshotChanges) -> Self {
-        changes.only_adds().map_or(Self::DoesMore, Self::OnlyAdds)
+    /// What these changes come to; more than adding files where they could not be read, and whoever has
+    /// them looked at says why.
+    pub(super) fn of(changes: Option<SnapshotChanges>) -> Self {
+        let adds = changes.and_then(SnapshotChanges::only_adds);
+        adds.map_or(Self::DoesMore, Self::OnlyAdds)
     }
 }

@@ -99,7 +99,7 @@ impl ManifestLists {
 impl Catalog {
     /// Checks every file that the snapshots of `updates` add to a table at `new`'s location, and that
     /// they bring back nothing that others removed. Gives what the last one does, if it was not
-    /// looked at before.
+    /// looked at before, with the paths that all of them add.
     pub(super) async fn check_contents(
         &self,
         base: Option<&TableMetadata>,
@@ -108,16 +108,41 @@ impl Catalog {
     ) -> Result<Option<SnapshotChanges>, CatalogError> {
         let own = self.inner.storage.normalize(new.location())?;
         let mut added: HashMap<i64, &Snapshot> = HashMap::new();
-        let mut last = None;
+        let (mut last, mut paths) = (None, Vec::new());
         for snapshot in commit::added(updates) {
             let parent = snapshot.parent_snapshot_id().and_then(|id| {
                 let there = base.and_then(|base| base.snapshot_by_id(id));
                 added.get(&id).copied().or(there.map(AsRef::as_ref))
             });
             last = self.check_snapshot(&own, new, snapshot, parent).await?;
+            if let Some(changes) = &mut last {
+                paths.append(&mut changes.added_paths);
+            }
             added.insert(snapshot.snapshot_id(), snapshot);
         }
+        if let Some(changes) = &mut last {
+            changes.added_paths = paths;
+        }
         Ok(last)
+    }
+
+    /// Refuses files that are to be deleted: nothing would take them out of the queue, and with them
+    /// live rows would go. What is queued for a table is queued by a commit to it, so whoever looks
+    /// after the state that a commit is built on is known has seen all of it.
+    pub(super) async fn check_not_queued(
+        &self,
+        own: &Location,
+        added: &[String],
+    ) -> Result<(), CatalogError> {
+        let normal = |path: &String| Some(own.admit(path).ok()?.to_string());
+        let files: Vec<String> = added.iter().filter_map(normal).collect();
+        match self.metastore().first_obsolete(&files).await? {
+            Some(file) => Err(CatalogError::Invalid(format!(
+                "`{file}` is about to be deleted, since no snapshot that is kept has it any more: add \
+                 a copy of it under another name"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Checks every file that a table from elsewhere names.
@@ -166,6 +191,7 @@ impl Catalog {
         }
         let changes = self.changes(own, snapshot, parent).await?;
         self.check_live(own, table, snapshot, parent, &changes).await?;
+        self.check_not_queued(own, &changes.added_paths).await?;
         seen.add(own, &both);
         Ok(Some(changes))
     }

@@ -16,7 +16,10 @@ use crate::{
     error::CatalogError,
     metastore::ChangeSet,
     retention,
-    snapshot::thin::{SnapshotThinning, thin},
+    snapshot::{
+        obsolete::reads::{HistoryReader, HistoryReads},
+        thin::{SnapshotThinning, thin},
+    },
 };
 use iceberg::TableIdent;
 use std::{
@@ -99,13 +102,15 @@ impl Upkeep<'_> {
 
 impl Catalog {
     async fn thin_once(&self, table: &TableIdent) -> Result<usize, CatalogError> {
-        // Reads manifest lists, which takes its time: others commit meanwhile.
-        let Some(mut plan) = self.plan_thinning(table).await? else { return Ok(0) };
+        // Reads lists and manifests, which takes its time: others commit meanwhile.
+        let mut known = HistoryReads::default();
+        let Some(mut plan) = self.plan_thinning(table, &mut known).await? else { return Ok(0) };
         let _table = self.inner.locks.lock(iter::once(table)).await;
         let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
         if row.is_none_or(|row| row.metadata_location != plan.base.metadata_location) {
-            // Once more, while this process commits nothing else to it: so it ends.
-            let Some(anew) = self.plan_thinning(table).await? else { return Ok(0) };
+            // Once more, while this process commits nothing else to it: so it ends. Of what stays only
+            // what came meanwhile is read.
+            let Some(anew) = self.plan_thinning(table, &mut known).await? else { return Ok(0) };
             plan = anew;
         }
         let ThinningPlan { base, thinning: SnapshotThinning { updates, removed, obsolete } } = plan;
@@ -124,9 +129,12 @@ impl Catalog {
     async fn plan_thinning(
         &self,
         table: &TableIdent,
+        known: &mut HistoryReads,
     ) -> Result<Option<ThinningPlan>, CatalogError> {
         let Some(base) = self.find(table).await? else { return Ok(None) };
-        let thinning = thin(&self.inner.storage, &base.metadata, self.now_ms()).await;
+        let storage = &self.inner.storage;
+        let reader = HistoryReader { storage, base: base.metadata.as_ref(), known };
+        let thinning = thin(reader, self.now_ms()).await?;
         Ok(thinning.map(|thinning| ThinningPlan { base, thinning }))
     }
 }

@@ -84,6 +84,22 @@ impl Metastore {
         self.namespaces_of(parent, NamePage::ALL).await
     }
 
+    /// The tables of all namespaces at the top, in order: one statement, however many there are.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn tables_at_the_top(&self) -> Result<Vec<(Levels, String)>, CatalogError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT n.path, t.name FROM namespaces AS n JOIN tables AS t
+                 ON t.namespace = n.path AND t.kind = 'table'
+             WHERE n.parent = '' ORDER BY n.path, t.name",
+        )
+        .fetch_all(&self.database.readers)
+        .await
+        .map_err(failed("list all tables"))?;
+        Ok(rows.into_iter().map(|(path, name)| (vec![path], name)).collect())
+    }
+
     /// All namespaces at the top, in order, with the watermarks of their tables: one statement, however
     /// many there are.
     ///

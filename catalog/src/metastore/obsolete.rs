@@ -5,8 +5,9 @@
 use super::{Metastore, backups::IS_FREE, failed};
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
+use std::collections::BTreeMap;
 
-/// Files that are looked for in one query.
+/// Files of one statement. A thinning queues tens of thousands, while others wait for its transaction.
 const FILES_AT_ONCE: usize = 500;
 
 /// A file to delete later.
@@ -66,14 +67,17 @@ impl Metastore {
         until_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        for file in files {
-            // Another process may have deleted it meanwhile: it stays out then.
-            sqlx::query("UPDATE obsolete SET not_before_ms = $1 WHERE location = $2")
-                .bind(until_ms)
-                .bind(file)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed("order the deletion queue"))?;
+        for files in files.chunks(FILES_AT_ONCE) {
+            // Another process may have deleted one meanwhile: it stays out then.
+            let update = format!(
+                "UPDATE obsolete SET not_before_ms = $1 WHERE location IN ({})",
+                places(2, files.len())
+            );
+            let mut update = sqlx::query(AssertSqlSafe(update)).bind(until_ms);
+            for file in files {
+                update = update.bind(file);
+            }
+            update.execute(&mut *tx).await.map_err(failed("order the deletion queue"))?;
         }
         tx.commit().await.map_err(failed("order the deletion queue"))
     }
@@ -95,20 +99,35 @@ pub(super) async fn add(
     tx: &mut AnyConnection,
     files: &[ObsoleteFile],
 ) -> Result<(), CatalogError> {
+    // A file that is queued twice waits for the later time; no statement may have it twice.
+    let mut times: BTreeMap<&str, i64> = BTreeMap::new();
     for file in files {
-        // A file that is queued twice waits for the later time.
-        sqlx::query(
-            "INSERT INTO obsolete (location, not_before_ms) VALUES ($1, $2) ON CONFLICT (location)
+        let time = times.entry(&file.location).or_insert(file.not_before_ms);
+        *time = file.not_before_ms.max(*time);
+    }
+    let files: Vec<(&str, i64)> = times.into_iter().collect();
+    for files in files.chunks(FILES_AT_ONCE) {
+        let row = |at: usize| format!("(${}, ${})", 2 * at + 1, 2 * at + 2);
+        let rows: Vec<String> = (0..files.len()).map(row).collect();
+        let insert = format!(
+            "INSERT INTO obsolete (location, not_before_ms) VALUES {} ON CONFLICT (location)
              DO UPDATE SET not_before_ms = excluded.not_before_ms
              WHERE obsolete.not_before_ms < excluded.not_before_ms",
-        )
-        .bind(&file.location)
-        .bind(file.not_before_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed("queue files for deletion"))?;
+            rows.join(", ")
+        );
+        let mut insert = sqlx::query(AssertSqlSafe(insert));
+        for (location, not_before_ms) in files {
+            insert = insert.bind((*location).to_owned()).bind(*not_before_ms);
+        }
+        insert.execute(&mut *tx).await.map_err(failed("queue files for deletion"))?;
     }
     Ok(())
+}
+
+/// So many placeholders of a list, from this number on.
+fn places(first: usize, count: usize) -> String {
+    let places: Vec<String> = (first..first + count).map(|number| format!("${number}")).collect();
+    places.join(", ")
 }
 
 pub(super) async fn first_queued(
@@ -116,10 +135,9 @@ pub(super) async fn first_queued(
     files: &[String],
 ) -> Result<Option<String>, CatalogError> {
     for files in files.chunks(FILES_AT_ONCE) {
-        let places: Vec<String> = (1..=files.len()).map(|number| format!("${number}")).collect();
         let query = format!(
             "SELECT location FROM obsolete WHERE location IN ({}) LIMIT 1",
-            places.join(", ")
+            places(1, files.len())
         );
         let mut query = sqlx::query_scalar(AssertSqlSafe(query));
         for file in files {
@@ -140,12 +158,14 @@ pub(super) async fn forget(
     tx: &mut AnyConnection,
     locations: &[String],
 ) -> Result<(), CatalogError> {
-    for location in locations {
-        sqlx::query("DELETE FROM obsolete WHERE location = $1")
-            .bind(location)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed("shorten the deletion queue"))?;
+    for locations in locations.chunks(FILES_AT_ONCE) {
+        let delete =
+            format!("DELETE FROM obsolete WHERE location IN ({})", places(1, locations.len()));
+        let mut delete = sqlx::query(AssertSqlSafe(delete));
+        for location in locations {
+            delete = delete.bind(location);
+        }
+        delete.execute(&mut *tx).await.map_err(failed("shorten the deletion queue"))?;
     }
     Ok(())
 }

@@ -346,6 +346,18 @@ pub(crate) async fn deletion_queue(store: &Metastore) {
     assert_eq!(store.obsolete(49, 10).await.unwrap(), ["c"]);
     assert_eq!(store.obsolete(50, 10).await.unwrap(), ["c", "b"]);
     assert_eq!(store.count_obsolete().await.unwrap(), 2);
+    // More than one statement takes, one of them twice in a row.
+    let many: Vec<ObsoleteFile> =
+        (0..1_201).map(|at| file(&format!("m{}", at % 1_200), 1_000 + at)).collect();
+    store.add_obsolete(&many).await.unwrap();
+    assert_eq!(store.count_obsolete().await.unwrap(), 2 + 1_200);
+    let found = store.obsolete(2_200, 2_000).await.unwrap();
+    assert_eq!((found.len(), found.last().unwrap().as_str()), (1_202, "m0"), "the later time");
+    let many: Vec<String> = many.into_iter().map(|file| file.location).collect();
+    store.put_off_obsolete(&many, 9_000).await.unwrap();
+    assert_eq!(store.obsolete(8_999, 2_000).await.unwrap(), ["c", "b"]);
+    store.forget_obsolete(&many).await.unwrap();
+    assert_eq!(store.count_obsolete().await.unwrap(), 2);
 }
 
 pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &Metastore) {

@@ -14,9 +14,11 @@ use std::{collections::HashMap, sync::Arc};
 
 /// The column of a position delete file that names data files; the specification reserves its id.
 pub const FILE_PATH_ID: i32 = 2_147_483_546;
+/// That of the metadata column whose bounds DuckDB writes instead.
+const FILE_ID: i32 = 2_147_483_646;
 
 /// Delete files by what they may delete from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DeleteIndex {
     files: PlannedFiles,
     /// Position deletes that are about one data file.
@@ -140,6 +142,13 @@ pub fn applies(delete: &PlannedFile, data: &PlannedFile) -> bool {
     only_path(delete).is_some_and(|path| path == data.location) || is_of_partition(delete, data)
 }
 
+/// Whether a delete file names this data file and no other, and says so.
+#[must_use]
+pub fn is_only_about(delete: &PlannedFile, data: &PlannedFile) -> bool {
+    delete.content == DataContentType::PositionDeletes
+        && only_path(delete).is_some_and(|path| path == data.location)
+}
+
 fn is_of_partition(delete: &PlannedFile, data: &PlannedFile) -> bool {
     partition_key(delete) == partition_key(data)
 }
@@ -158,7 +167,8 @@ fn may_name(file: &PlannedFile, path: &str) -> bool {
 }
 
 fn path_bounds(file: &PlannedFile) -> (Option<&str>, Option<&str>) {
-    let Some(paths) = file.column(FILE_PATH_ID) else { return (None, None) };
+    let known = [FILE_PATH_ID, FILE_ID].into_iter().find_map(|id| file.column(id));
+    let Some(paths) = known else { return (None, None) };
     (text(paths.lower.as_ref()), text(paths.upper.as_ref()))
 }
 

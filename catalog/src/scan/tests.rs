@@ -457,14 +457,17 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
     let mut of_two = lake.file(DataContentType::PositionDeletes);
     let of_two = of_two.referenced_data_file(Some(two.file_path().to_owned()));
     let of_two = of_two.partition(in_wide(2)).build().unwrap();
-    let bounds = |path: &str| HashMap::from([(2_147_483_546, Datum::string(path))]);
-    let mut bounded = lake.file(DataContentType::PositionDeletes);
-    let bounded =
-        bounded.lower_bounds(bounds(one.file_path())).upper_bounds(bounds(one.file_path()));
-    let bounded = bounded.partition(in_wide(1)).build().unwrap();
+    let [bounded, of_duckdb] = [2_147_483_546, 2_147_483_646].map(|id| {
+        let bounds = HashMap::from([(id, Datum::string(one.file_path()))]);
+        let mut bounded = lake.file(DataContentType::PositionDeletes);
+        let bounded = bounded.lower_bounds(bounds.clone()).upper_bounds(bounds);
+        bounded.partition(in_wide(1)).build().unwrap()
+    });
     let mut anywhere = lake.file(DataContentType::PositionDeletes);
     let anywhere = anywhere.partition(in_wide(1)).build().unwrap();
-    let deletes = vec![equality.clone(), of_two.clone(), bounded.clone(), anywhere.clone()];
+    let bounded_too = of_duckdb.clone();
+    let deletes =
+        vec![equality.clone(), of_two.clone(), bounded.clone(), bounded_too, anywhere.clone()];
     // The same commit adds a file: position deletes reach it, equality deletes do not.
     let three = lake.file(DataContentType::Data).partition(in_wide(1)).build().unwrap();
     lake.commit(Operation::Overwrite, vec![vec![three.clone()], deletes]).await;
@@ -500,12 +503,12 @@ async fn a_data_file_gets_the_deletes_that_reach_it() {
         found.sort();
         assert_eq!(found, expected, "{}", file.file_path());
     };
-    check(&one, &[&equality, &bounded, &anywhere, &global]);
+    check(&one, &[&equality, &bounded, &of_duckdb, &anywhere, &global]);
     check(&two, &[&vector, &global]);
     check(&three, &[&anywhere, &global]);
     check(&later, &[&global]);
     let reached = plan.deletes.of_all(&plan.files, Deadline::NONE).unwrap();
-    assert_eq!(reached.len(), 5, "all but what the vector stands for");
+    assert_eq!(reached.len(), 6, "all but what the vector stands for");
     let late = plan.deletes.of_all(&plan.files, Deadline::at(tokio::time::Instant::now()));
     assert!(late.is_err(), "it ends with the time of its query");
 }

@@ -24,6 +24,8 @@ pub(crate) struct SnapshotChanges {
     pub(crate) added: HashMap<FileKey, i64>,
     /// Their rows.
     pub(crate) added_rows: u64,
+    /// The paths of the data and delete files that it adds.
+    pub(crate) added_paths: Vec<String>,
     /// The lowest sequence number that a data file comes with: what was read to make the file is of
     /// a snapshot of this number.
     pub(crate) made_at: Option<i64>,
@@ -50,6 +52,8 @@ pub(crate) struct DeleteFile {
     /// The only data file it is about, where it says so.
     pub(crate) about: Option<String>,
     pub(crate) spec_id: i64,
+    /// The columns that it compares, where it deletes by value.
+    pub(crate) compared: Vec<i64>,
 }
 
 /// What a commit adds that does nothing else.
@@ -91,9 +95,12 @@ impl SnapshotChanges {
             self.added.insert(key, manifest.spec_id);
             self.added_rows = self.added_rows.saturating_add(entry.rows);
             self.made_at = earlier(self.made_at, entry.number);
+            self.added_paths.push(entry.path);
         } else {
             let about = entry.about().map(str::to_owned);
-            self.deletes.push(DeleteFile { path: entry.path, about, spec_id: manifest.spec_id });
+            self.added_paths.push(entry.path.clone());
+            let FileEntry { path, compared, .. } = entry;
+            self.deletes.push(DeleteFile { path, about, spec_id: manifest.spec_id, compared });
         }
     }
 
@@ -104,6 +111,7 @@ impl SnapshotChanges {
         self.added.extend(other.added);
         self.added_rows = self.added_rows.saturating_add(other.added_rows);
         self.made_at = earlier(self.made_at, other.made_at);
+        self.added_paths.extend(other.added_paths);
         self.deletes.extend(other.deletes);
         self.does_more |= other.does_more;
     }

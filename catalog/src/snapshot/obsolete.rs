@@ -13,13 +13,23 @@
 //! With a fork that is not so, and all retained lists are read, up to [`LISTS_MAX`]. Thinning takes away
 //! the snapshots that show a fork before it takes the last that were beside it, so the table remembers
 //! it by [`FORKED`].
+//!
+//! A data or delete file goes with the last manifest that lists it as live: what is live in a manifest that
+//! goes, and in none that a retained snapshot lists, is of no use any more. Manifests are read for that
+//! only where a removed snapshot may be the last with a file, which a snapshot before an append is not, and
+//! those of all retained snapshots only where the neighbours lack a file.
+//!
+//! A list goes together with what it lists: without it nothing would find the rest again.
 
-use super::{manifests, summary::MANIFESTS_REPLACED};
-use crate::{ancestors, error::CatalogError, storage::Storage};
-use futures::{StreamExt, TryStreamExt, stream};
+mod content;
+pub(crate) mod reads;
+
+use self::reads::HistoryReader;
+use super::summary::MANIFESTS_REPLACED;
+use crate::{ancestors, error::CatalogError};
 use iceberg::{
     TableUpdate,
-    spec::{SnapshotRef, TableMetadata},
+    spec::{Operation, SnapshotRef, TableMetadata},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -35,8 +45,6 @@ pub(crate) const FORKED: &str = "icecore.history-forked";
 /// Most manifest lists that are read to find out what a forked history still lists; thinning keeps
 /// a table far below, unless tags hold more snapshots than that.
 const LISTS_MAX: usize = 2_000;
-/// Lists that are read at a time.
-const READS_AT_ONCE: usize = 8;
 
 /// How a table's retained snapshots hang together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,15 +121,44 @@ fn highest_off_main(base: &TableMetadata) -> i64 {
     off.map(|s| s.sequence_number()).max().unwrap_or_default()
 }
 
-/// Locations of the files that nothing refers to once `removed` are gone: their manifest lists
-/// and the manifests that only they list.
+/// Manifests that go with removed snapshots.
+#[derive(Debug, Default)]
+struct UnlistedManifests {
+    manifests: BTreeSet<String>,
+    /// Whether files that are live in them may be of no use without them.
+    may_drop_files: bool,
+    /// Manifests of the retained snapshots that most likely still need such files.
+    retained: BTreeSet<String>,
+    /// All others that are retained, where their manifests are not known yet.
+    others: Vec<SnapshotRef>,
+}
+
+/// Locations of the files that nothing refers to once `removed` are gone: their manifest lists,
+/// the manifests that only they list, and the data and delete files that are live only in these. None of
+/// them where one of them is damaged or missing.
+///
+/// # Errors
+/// The store does not answer: nothing is to be removed then.
 pub(super) async fn files(
-    storage: &Storage,
-    base: &TableMetadata,
+    reader: &mut HistoryReader<'_>,
     removed: &[i64],
     history: SnapshotHistory,
-) -> Vec<String> {
+) -> Result<Vec<String>, CatalogError> {
+    let base = reader.base;
     let removed: HashSet<i64> = removed.iter().copied().collect();
+    let unneeded = match listed_files(reader, &removed, history).await {
+        Err(error) if error.is_temporary() => return Err(error),
+        Err(error) => {
+            // They only take up space; the bound of the history matters more.
+            tracing::warn!(
+                table = %base.uuid(),
+                error = &error as &dyn std::error::Error,
+                "files of removed snapshots are left behind"
+            );
+            return Ok(Vec::new());
+        }
+        Ok(unneeded) => unneeded,
+    };
     let in_use: HashSet<&str> = base
         .snapshots()
         .filter(|s| !removed.contains(&s.snapshot_id()))
@@ -134,34 +171,35 @@ pub(super) async fn files(
         .filter(|list| !in_use.contains(list))
         .map(str::to_owned)
         .collect();
-    let manifests = match history {
-        SnapshotHistory::OneLine => unlisted_manifests(storage, base, &removed).await,
-        SnapshotHistory::Forked { .. } => unlisted_anywhere(storage, base, &removed).await,
+    files.extend(unneeded);
+    Ok(files.into_iter().collect())
+}
+
+/// The manifests that only removed snapshots list, and what goes with them.
+async fn listed_files(
+    reader: &mut HistoryReader<'_>,
+    removed: &HashSet<i64>,
+    history: SnapshotHistory,
+) -> Result<Vec<String>, CatalogError> {
+    let unlisted = match history {
+        SnapshotHistory::OneLine => unlisted_manifests(reader, removed).await?,
+        SnapshotHistory::Forked { .. } => unlisted_anywhere(reader, removed).await?,
     };
-    match manifests {
-        Ok(manifests) => files.extend(manifests),
-        // They only take up space; the commit matters more.
-        Err(error) => tracing::warn!(
-            table = %base.uuid(),
-            error = &error as &dyn std::error::Error,
-            "manifests of removed snapshots are left behind"
-        ),
-    }
-    // A registered table may list files that lie elsewhere and belong to somebody else.
-    let own = format!("{}/", base.location());
-    files.into_iter().filter(|file| file.starts_with(&own)).collect()
+    let mut files = content::unneeded(reader, &unlisted).await?;
+    files.extend(unlisted.manifests);
+    Ok(files)
 }
 
 /// Manifests that a removed snapshot lists and neither its retained neighbour before nor the one
 /// after.
 async fn unlisted_manifests(
-    storage: &Storage,
-    base: &TableMetadata,
+    reader: &mut HistoryReader<'_>,
     removed: &HashSet<i64>,
-) -> Result<BTreeSet<String>, CatalogError> {
+) -> Result<UnlistedManifests, CatalogError> {
+    let base = reader.base;
     let line = by_sequence(base);
     let is_removed = |s: &SnapshotRef| removed.contains(&s.snapshot_id());
-    let mut unlisted = BTreeSet::new();
+    let mut unlisted = UnlistedManifests::default();
     let mut start = 0;
     while start < line.len() {
         if !is_removed(&line[start]) {
@@ -178,36 +216,38 @@ async fn unlisted_manifests(
         for (snapshot, next) in line[start..end].iter().zip(&line[start + 1..=end]) {
             // What `snapshot` lists and `next` does not went for good between the two.
             if may_drop_manifests(snapshot, next) {
-                candidates.extend(listed(storage, base, snapshot).await?);
+                candidates.extend(reader.listed(std::slice::from_ref(snapshot)).await?);
+                unlisted.may_drop_files |= may_drop_files(snapshot, next);
             }
         }
         if !candidates.is_empty() {
             // The one after keeps what is still live; the one before keeps what came before the run.
             let before = start.checked_sub(1).map(|i| &line[i]);
             for neighbour in before.into_iter().chain([after]) {
-                for manifest in listed(storage, base, neighbour).await? {
+                for manifest in reader.listed(std::slice::from_ref(neighbour)).await? {
                     candidates.remove(&manifest);
+                    unlisted.retained.insert(manifest);
                 }
             }
         }
-        unlisted.extend(candidates);
+        unlisted.manifests.extend(candidates);
         start = end + 1;
     }
     // A client's snapshot may list again what one before it did not; the current rows need it.
-    if let Some(head) = base.current_snapshot().filter(|_| !unlisted.is_empty()) {
-        for manifest in listed(storage, base, head).await? {
-            unlisted.remove(&manifest);
-        }
+    if let Some(head) = base.current_snapshot().filter(|_| !unlisted.manifests.is_empty()) {
+        unlisted.retained.extend(reader.listed(std::slice::from_ref(head)).await?);
     }
+    unlisted.manifests.retain(|manifest| !unlisted.retained.contains(manifest));
+    unlisted.others = line.into_iter().filter(|s| !is_removed(s)).collect();
     Ok(unlisted)
 }
 
 /// Manifests that a removed snapshot lists and no retained one, wherever it hangs.
 async fn unlisted_anywhere(
-    storage: &Storage,
-    base: &TableMetadata,
+    reader: &mut HistoryReader<'_>,
     removed: &HashSet<i64>,
-) -> Result<BTreeSet<String>, CatalogError> {
+) -> Result<UnlistedManifests, CatalogError> {
+    let base = reader.base;
     let (removed, retained): (Vec<SnapshotRef>, Vec<SnapshotRef>) =
         by_sequence(base).into_iter().partition(|s| removed.contains(&s.snapshot_id()));
     if LISTS_MAX < removed.len() + retained.len() {
@@ -215,30 +255,12 @@ async fn unlisted_anywhere(
             table = %base.uuid(),
             "more than {LISTS_MAX} snapshots with a fork: manifests of removed ones are left behind"
         );
-        return Ok(BTreeSet::new());
+        return Ok(UnlistedManifests::default());
     }
-    let mut candidates = listed_by_any(storage, base, removed).await?;
-    if !candidates.is_empty() {
-        for manifest in listed_by_any(storage, base, retained).await? {
-            candidates.remove(&manifest);
-        }
-    }
-    Ok(candidates)
-}
-
-async fn listed_by_any(
-    storage: &Storage,
-    base: &TableMetadata,
-    snapshots: Vec<SnapshotRef>,
-) -> Result<BTreeSet<String>, CatalogError> {
-    stream::iter(snapshots)
-        .map(|snapshot| async move { listed(storage, base, &snapshot).await })
-        .buffer_unordered(READS_AT_ONCE)
-        .try_fold(BTreeSet::new(), async |mut all, manifests| {
-            all.extend(manifests);
-            Ok(all)
-        })
-        .await
+    let mut manifests = reader.listed(&removed).await?;
+    let retained = reader.listed(&retained).await?;
+    manifests.retain(|manifest| !retained.contains(manifest));
+    Ok(UnlistedManifests { manifests, may_drop_files: true, retained, others: Vec::new() })
 }
 
 /// Whether a manifest may be listed by `snapshot` and no longer by `next`. Most appends only add
@@ -249,13 +271,10 @@ fn may_drop_manifests(snapshot: &SnapshotRef, next: &SnapshotRef) -> bool {
     !(adjacent && replaced.is_some_and(|count| count == "0"))
 }
 
-async fn listed(
-    storage: &Storage,
-    base: &TableMetadata,
-    snapshot: &SnapshotRef,
-) -> Result<Vec<String>, CatalogError> {
-    let manifests = manifests::read_list(storage, base, snapshot).await?;
-    Ok(manifests.into_iter().map(|m| m.manifest_path).collect())
+/// Whether a file may be live in `snapshot` and no longer in `next`.
+fn may_drop_files(snapshot: &SnapshotRef, next: &SnapshotRef) -> bool {
+    let adjacent = next.parent_snapshot_id() == Some(snapshot.snapshot_id());
+    !(adjacent && next.summary().operation == Operation::Append)
 }
 
 fn by_sequence(base: &TableMetadata) -> Vec<SnapshotRef> {

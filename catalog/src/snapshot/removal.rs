@@ -13,8 +13,9 @@ use super::{
     changes::FileKey,
     entries::{self, FileEntry},
     manifests::{self, SnapshotWriter},
+    obsolete::{self, SnapshotHistory},
 };
-use crate::{error::CatalogError, storage::Storage};
+use crate::{ancestors, error::CatalogError, storage::Storage};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -85,6 +86,14 @@ pub(super) async fn check(
         let id = new.read.unwrap_or_default();
         return Err(conflict(&format!("snapshot {id}, which was read for it, is gone")));
     };
+    // Deletes of a line that was left would be carried out for good. In a history of one line thinning may
+    // have taken a snapshot between it and the head.
+    let id = snapshot.snapshot_id();
+    if obsolete::history(base) != SnapshotHistory::OneLine
+        && !ancestors::is_ancestor(base, id, base.current_snapshot_id())
+    {
+        return Err(conflict(&format!("snapshot {id}, which was read for it, is on another line")));
+    }
     let number = snapshot.sequence_number();
     check_deletes_since(storage, listed, number, new, read).await?;
     check_live(storage, listed, new, read).await?;

@@ -1,6 +1,7 @@
 //! The summary of a snapshot of ours: what it adds and removes, and the table's totals with it.
 
-use iceberg::spec::{DataContentType, DataFile, Summary};
+use crate::commit::{LAST_SEQ, VALID_THROUGH};
+use iceberg::spec::{DataContentType, DataFile, Operation, Summary};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How the new manifest list came about.
@@ -18,6 +19,10 @@ pub(super) struct ManifestCounts {
 
 /// Entries of what is added that are there even when it is nothing.
 const DATA_ENTRIES: [&str; 3] = ["added-data-files", "added-records", "added-files-size"];
+
+/// Entries of our own that a snapshot has from the one before it where it changes no row: up to where
+/// the table holds what was acknowledged.
+const KEPT_BY_REPLACE: [&str; 2] = [LAST_SEQ, VALID_THROUGH];
 
 /// Summary key of [`ManifestCounts::replaced`].
 pub(super) const MANIFESTS_REPLACED: &str = "manifests-replaced";
@@ -131,6 +136,24 @@ pub(super) fn entries(
         };
     }
     entries
+}
+
+/// The writer's own entries; with `replace` also those of the parent that hold for the same rows.
+pub(super) fn own(
+    parent: Option<&Summary>,
+    operation: &Operation,
+    entries: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut own = entries.clone();
+    if *operation == Operation::Replace {
+        for key in KEPT_BY_REPLACE {
+            let of_parent = parent.and_then(|parent| parent.additional_properties.get(key));
+            if let Some(value) = of_parent {
+                own.entry(key.to_owned()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    own
 }
 
 /// A total with what was added; none when the parent does not tell its own, since a guess would

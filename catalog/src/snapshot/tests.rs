@@ -1,4 +1,10 @@
-use super::{obsolete::SnapshotHistory, *};
+use super::{
+    obsolete::{
+        SnapshotHistory,
+        reads::{HistoryReader, HistoryReads},
+    },
+    *,
+};
 use crate::{
     catalog::{Catalog, CreateTable},
     commit, metadata_file,
@@ -102,7 +108,9 @@ impl Table {
         let files = kinds.iter().map(|kind| self.file(kind)).collect();
         let built = self.build(files).await.unwrap();
         self.apply(built.updates);
-        if let Some(thinning) = thin::thin(&self.storage, &self.metadata, self.now_ms).await {
+        let known = &mut HistoryReads::default();
+        let reader = HistoryReader { storage: &self.storage, base: &self.metadata, known };
+        if let Some(thinning) = thin::thin(reader, self.now_ms).await.unwrap() {
             let now_ms = self.now_ms + 1;
             let thinned = commit::apply_updates_at(&self.metadata, None, &thinning.updates, now_ms);
             self.metadata = thinned.unwrap();
@@ -400,6 +408,13 @@ async fn rows_of_version_three_get_ids_without_gaps_or_repeats() {
     assert_eq!(table.metadata.next_row_id(), 60);
 }
 
+/// What nothing refers to without these snapshots.
+async fn obsolete_with(table: &Table, removed: &[i64], history: SnapshotHistory) -> Vec<String> {
+    let known = &mut HistoryReads::default();
+    let mut reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
+    obsolete::files(&mut reader, removed, history).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() {
     let mut table = Table::new(FormatVersion::V2, true);
@@ -415,14 +430,134 @@ async fn a_manifest_is_obsolete_only_without_retained_neighbours_that_list_it() 
     let base = &table.metadata;
 
     assert_eq!(obsolete::history(base), SnapshotHistory::OneLine);
-    let files = obsolete::files(&table.storage, base, &[ids[1]], SnapshotHistory::OneLine).await;
+    let files = obsolete_with(&table, &[ids[1]], SnapshotHistory::OneLine).await;
     assert_eq!(files, [list(ids[1])], "its manifests are all still in use");
-    let mut files =
-        obsolete::files(&table.storage, base, &[ids[1], ids[2]], SnapshotHistory::OneLine).await;
-    let mut expected = vec![list(ids[1]), list(ids[2]), third];
+    let mut files = obsolete_with(&table, &[ids[1], ids[2]], SnapshotHistory::OneLine).await;
+    let of_third = format!("{}/data/000003.parquet", base.location());
+    let mut expected = vec![list(ids[1]), list(ids[2]), third, of_third];
     files.sort();
     expected.sort();
     assert_eq!(files, expected);
+}
+
+/// Two files become one, of which nobody deletes rows.
+async fn replace(table: &mut Table, removed: Vec<DataFile>) -> i64 {
+    let new = NewSnapshot {
+        operation: Operation::Replace,
+        read: table.metadata.current_snapshot_id(),
+        added: vec![table.file("a")],
+        removed,
+        ..NewSnapshot::default()
+    };
+    let (storage, base) = (&table.storage, &table.metadata);
+    let built = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await.unwrap();
+    table.apply(built.updates);
+    built.snapshot_id
+}
+
+#[tokio::test]
+async fn a_data_file_is_obsolete_once_no_retained_snapshot_has_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut ids = Vec::new();
+    let mut files = Vec::new();
+    for _ in 0..4 {
+        let file = table.file("a");
+        files.push(file.clone());
+        let built = table.build(vec![file]).await.unwrap();
+        table.apply(built.updates);
+        ids.push(built.snapshot_id);
+    }
+    ids.push(replace(&mut table, files[..2].to_vec()).await);
+    ids.push(table.append(&["a"]).await);
+    let line = SnapshotHistory::OneLine;
+    assert_eq!(obsolete::history(&table.metadata), line);
+    let check = async |removed: &[usize], expected: &[usize]| {
+        let removed: Vec<i64> = removed.iter().map(|at| ids[*at]).collect();
+        for history in [line, SnapshotHistory::Forked { until: 1 }] {
+            let gone = obsolete_with(&table, &removed, history).await;
+            let data: Vec<String> =
+                gone.into_iter().filter(|file| file.contains("/data/")).collect();
+            let expected: Vec<&str> = expected.iter().map(|at| files[*at].file_path()).collect();
+            assert_eq!(data, expected, "{removed:?}");
+        }
+    };
+    check(&[0, 1, 2], &[]).await;
+    check(&[3, 4], &[]).await;
+    check(&[4], &[]).await;
+    check(&[1, 2, 3], &[1]).await;
+    check(&[0, 1, 2, 3], &[0, 1]).await;
+    check(&[0, 1, 2, 3, 4], &[0, 1]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_added_again_stays_for_whichever_snapshot_has_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let built = table.build(vec![file.clone()]).await.unwrap();
+        table.apply(built.updates);
+        ids.push(built.snapshot_id);
+        ids.push(replace(&mut table, vec![file.clone()]).await);
+    }
+    table.append(&["a"]).await;
+    let is_gone = async |removed: &[i64]| {
+        let gone = obsolete_with(&table, removed, SnapshotHistory::OneLine).await;
+        gone.iter().any(|gone| gone == file.file_path())
+    };
+    assert!(!is_gone(&ids[..1]).await, "a snapshot further on has it");
+    assert!(is_gone(&ids[..3]).await);
+    assert!(is_gone(&[ids[0], ids[2]]).await);
+}
+
+#[tokio::test]
+async fn lists_stay_with_manifests_that_do_not_read() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    replace(&mut table, vec![file]).await;
+    table.append(&["a"]).await;
+    let damaged = table.manifests(built.snapshot_id).await[0].manifest_path.clone();
+    table.storage.delete(&damaged).await.unwrap();
+    table.storage.put(&damaged, "no manifest".into()).await.unwrap();
+    let gone = obsolete_with(&table, &[built.snapshot_id], SnapshotHistory::OneLine).await;
+    assert_eq!(gone, Vec::<String>::new(), "nothing would find the file again");
+}
+
+#[tokio::test]
+async fn a_rewrite_of_what_was_read_on_another_line_is_refused() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let left = table.append(&["a"]).await;
+    table.set_ref("main", built.snapshot_id, SnapshotRetention::branch(None, None, None));
+    table.append(&["a"]).await;
+    for (read, is_made) in [(left, false), (built.snapshot_id, true)] {
+        let new = NewSnapshot {
+            operation: Operation::Replace,
+            read: Some(read),
+            added: vec![table.file("a")],
+            removed: vec![file.clone()],
+            ..NewSnapshot::default()
+        };
+        let (storage, base) = (&table.storage, &table.metadata);
+        let made = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await;
+        assert_eq!(made.is_ok(), is_made);
+        assert!(is_made || matches!(made, Err(CatalogError::CommitFailed(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_replace_tells_how_far_the_table_is_as_the_snapshot_before_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let id = replace(&mut table, vec![file]).await;
+    assert_eq!(property(&table.metadata, id, commit::LAST_SEQ), Some("9"));
+    assert_eq!(property(&table.metadata, id, commit::FIRST_SEQ), None, "no row comes with it");
 }
 
 fn is_forked(table: &Table) -> bool {
@@ -449,9 +584,10 @@ async fn a_rollback_marks_the_history_and_leaves_every_manifest_that_is_listed()
     table.apply(vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first] }]);
     let history = obsolete::history(&table.metadata);
     assert_eq!(history, SnapshotHistory::Forked { until: 3 });
-    let files = obsolete::files(&table.storage, &table.metadata, &[second, third], history).await;
-    let (lists, manifests): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
-    assert_eq!((lists.len(), manifests), (2, vec![&own]));
+    let files = obsolete_with(&table, &[second, third], history).await;
+    let (lists, others): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.contains("/snap-"));
+    let of_second = format!("{}/data/000002.parquet", table.metadata.location());
+    assert_eq!((lists.len(), others), (2, vec![&of_second, &own]));
 }
 
 #[tokio::test]
@@ -465,7 +601,7 @@ async fn a_manifest_of_the_head_stays_even_where_a_fork_is_not_known() {
     let list = table.metadata.snapshot_by_id(second).unwrap().manifest_list();
     // Neither the snapshot before it nor the one after lists its manifest.
     let line = SnapshotHistory::OneLine;
-    assert_eq!(obsolete::files(&table.storage, &table.metadata, &[second], line).await, [list]);
+    assert_eq!(obsolete_with(&table, &[second], line).await, [list]);
 }
 
 #[tokio::test]
@@ -552,7 +688,9 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0);
     assert!(100 <= catalog.upkeep().thin(&ident).await.unwrap());
     assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "too early");
-    clock.fetch_add(OBSOLETE_GRACE_MS, Ordering::Relaxed);
+    clock.fetch_add(READER_GRACE_MS - 1, Ordering::Relaxed);
+    assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "somebody may read it");
+    clock.fetch_add(1, Ordering::Relaxed);
     assert!(catalog.upkeep().delete_obsolete(1_000).await.unwrap() > 50);
 
     let loaded = catalog.tables().load(&ident).await.unwrap();
@@ -598,9 +736,14 @@ async fn check_long_history(branch_at: Option<usize>) {
         let bound = retention::SNAPSHOTS_MAX + retention::SNAPSHOTS_SLACK + 1;
         assert!(table.metadata.snapshots().len() <= bound);
     }
-    let now_ms = table.now_ms + OBSOLETE_GRACE_MS;
+    let now_ms = table.now_ms + READER_GRACE_MS;
     assert!(table.obsolete.iter().all(|file| file.not_before_ms <= now_ms));
-    for file in std::mem::take(&mut table.obsolete) {
+    let data = format!("{}/data/", table.metadata.location());
+    let (of_branch, obsolete): (Vec<_>, Vec<_>) = std::mem::take(&mut table.obsolete)
+        .into_iter()
+        .partition(|file| file.location.starts_with(&data));
+    assert_eq!(of_branch.len(), usize::from(branch_at.is_some()), "{of_branch:?}");
+    for file in obsolete {
         assert!(table.storage.exists(&file.location).await.unwrap(), "{file:?}");
         table.storage.delete(&file.location).await.unwrap();
     }

@@ -1,8 +1,15 @@
 //! What thinning takes from a table's history.
 
-use super::{OBSOLETE_GRACE_MS, obsolete};
-use crate::{location::Location, metastore::ObsoleteFile, retention, storage::Storage};
-use iceberg::{TableUpdate, spec::TableMetadata};
+use super::{
+    READER_GRACE_MS,
+    obsolete::{self, reads::HistoryReader},
+};
+use crate::{error::CatalogError, location::Location, metastore::ObsoleteFile, retention};
+use iceberg::TableUpdate;
+
+/// About the most files that one thinning queues, while others wait for its transaction; a single snapshot
+/// may be the last with more.
+const FILES_MAX: usize = 20_000;
 
 /// Snapshots that go, on the very state that they were worked out on.
 #[derive(Debug)]
@@ -15,23 +22,32 @@ pub(crate) struct SnapshotThinning {
 }
 
 /// Works out what a table of ours has too much; none when its history is within its bounds. Reads
-/// manifest lists and changes nothing.
+/// manifest lists and manifests, and changes nothing.
+///
+/// # Errors
+/// The store does not answer.
 pub(crate) async fn thin(
-    storage: &Storage,
-    base: &TableMetadata,
+    mut reader: HistoryReader<'_>,
     now_ms: i64,
-) -> Option<SnapshotThinning> {
-    let snapshot_ids = retention::snapshots_to_remove(base, now_ms);
+) -> Result<Option<SnapshotThinning>, CatalogError> {
+    let base = reader.base;
+    let mut snapshot_ids = retention::snapshots_to_remove(base, now_ms);
     if snapshot_ids.is_empty() {
-        return None;
+        return Ok(None);
     }
     let history = obsolete::history(base);
-    let not_before_ms = now_ms.saturating_add(OBSOLETE_GRACE_MS);
+    let not_before_ms = now_ms.saturating_add(READER_GRACE_MS);
+    // A registered table may list files that lie elsewhere and belong to somebody else. The queue has
+    // locations in their normal form.
     let own = Location::parse(base.location());
-    // The queue has locations in their normal form.
     let admitted = |file: String| Some(own.as_ref()?.admit(&file).ok()?.to_string());
-    let obsolete = obsolete::files(storage, base, &snapshot_ids, history)
-        .await
+    let mut files = obsolete::files(&mut reader, &snapshot_ids, history).await?;
+    while FILES_MAX < files.len() && 1 < snapshot_ids.len() {
+        // The others go in the next thinning.
+        snapshot_ids.truncate(snapshot_ids.len() / 2);
+        files = obsolete::files(&mut reader, &snapshot_ids, history).await?;
+    }
+    let obsolete = files
         .into_iter()
         .filter_map(admitted)
         .map(|location| ObsoleteFile { location, not_before_ms })
@@ -40,5 +56,5 @@ pub(crate) async fn thin(
     let mut updates: Vec<TableUpdate> =
         obsolete::mark(base, history, &snapshot_ids).into_iter().collect();
     updates.push(TableUpdate::RemoveSnapshots { snapshot_ids });
-    Some(SnapshotThinning { updates, removed, obsolete })
+    Ok(Some(SnapshotThinning { updates, removed, obsolete }))
 }

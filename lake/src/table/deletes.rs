@@ -178,6 +178,12 @@ impl RowDeletes {
         Ok(Some(rows).filter(|rows| !rows.is_empty()))
     }
 
+    /// Which delete files reach which data files.
+    #[must_use]
+    pub fn index(&self) -> &DeleteIndex {
+        &self.index
+    }
+
     /// The deleted rows of all these files by location, without files that have none.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 //! A column is found by its field id and comes in the type that it has today. Where the file lacks it,
 //! each row has the column's initial default, mostly null. Rows come in the file's order, all of them or
 //! those of some row groups. One row group's chunks of the wanted columns are in memory at a time, at
-//! most [`ROW_GROUP_BYTES_MAX`], and one batch of about [`BATCH_BYTES`] or [`BATCH_ROWS`]. A file that is
+//! most [`ROW_GROUP_BYTES_MAX`], and one batch of about [`BATCH_BYTES`] or [`BATCH_ROWS`], or of fewer bytes
+//! for whoever has many files open. A file that is
 //! missing or damaged is an error that names it, never an empty one.
 
 use crate::table::{
@@ -41,7 +42,7 @@ use std::{ops::Range, sync::Arc};
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 8192;
 /// About the most that the values of a batch take, going by what a row takes in the file.
-const BATCH_BYTES: usize = 16 << 20;
+pub(super) const BATCH_BYTES: usize = 16 << 20;
 /// Most bytes of a row group in the columns that are read. Writers make row groups of 128 MiB in all
 /// columns by default.
 const ROW_GROUP_BYTES_MAX: u64 = 256 << 20;
@@ -75,6 +76,18 @@ pub enum FileError {
         /// What is in the way, and what to do.
         reason: &'static str,
     },
+}
+
+impl FileError {
+    /// Which file.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        match self {
+            Self::Parquet { location, .. }
+            | Self::Columns { location, .. }
+            | Self::Refused { location, .. } => location,
+        }
+    }
 }
 
 /// The columns that are read, in this order.
@@ -157,7 +170,18 @@ pub struct OpenFile {
     location: String,
     columns: FileColumns,
     mask: ProjectionMask,
+    batch_bytes: usize,
     builder: ParquetRecordBatchStreamBuilder<StoredFile>,
+}
+
+/// What the wanted columns of a file take, going by its footer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileBytes {
+    /// All of their values, unpacked.
+    pub(super) plain: u64,
+    /// The chunks of the largest row group, as they are stored and unpacked: about the most that is held
+    /// of the file while it is read, beside a batch.
+    pub(super) open: u64,
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -193,7 +217,24 @@ impl OpenFile {
             .iter()
             .filter_map(|column| finder.path(builder.schema().fields(), column)?.first().copied());
         let mask = ProjectionMask::roots(builder.parquet_schema(), found.collect::<Vec<_>>());
-        Ok(Self { location, columns: columns.clone(), mask, builder })
+        let (columns, batch_bytes) = (columns.clone(), BATCH_BYTES);
+        Ok(Self { location, columns, mask, batch_bytes, builder })
+    }
+
+    /// With batches whose values take about so many bytes, where that is less than [`BATCH_BYTES`].
+    #[must_use]
+    pub(super) fn with_batches_of(self, bytes: usize) -> Self {
+        Self { batch_bytes: bytes.min(BATCH_BYTES), ..self }
+    }
+
+    /// What the wanted columns take.
+    #[must_use]
+    pub(super) fn bytes(&self) -> FileBytes {
+        let groups = self.footer().row_groups().iter();
+        groups.fold(FileBytes::default(), |bytes, group| {
+            let (stored, plain) = bytes_in(group, &self.mask);
+            FileBytes { plain: bytes.plain + plain, open: bytes.open.max(stored + plain) }
+        })
     }
 
     /// What the footer says.
@@ -249,7 +290,7 @@ impl OpenFile {
         groups: Vec<usize>,
         selection: Option<RowSelection>,
     ) -> Result<impl Stream<Item = Result<RecordBatch, FileError>> + use<>, FileError> {
-        let Self { location, columns, mask, builder } = self;
+        let Self { location, columns, mask, batch_bytes, builder } = self;
         let FieldFinder { has_ids, .. } = FieldFinder::of(builder.schema(), &columns.aliases);
         let mut batch_rows = BATCH_ROWS;
         for group in groups.iter().map(|group| builder.metadata().row_group(*group)) {
@@ -260,7 +301,7 @@ impl OpenFile {
             }
             let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
             let of_row = usize::try_from(plain.div_ceil(rows)).unwrap_or(usize::MAX);
-            batch_rows = batch_rows.min(BATCH_BYTES / of_row.max(1)).max(1);
+            batch_rows = batch_rows.min(batch_bytes / of_row.max(1)).max(1);
         }
         let mut builder =
             builder.with_projection(mask).with_row_groups(groups).with_batch_size(batch_rows);

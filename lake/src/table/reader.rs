@@ -20,14 +20,18 @@ mod statistics;
 mod tests;
 
 use crate::table::{
-    deletes::{DeletesError, RowDeletes, kept_ranges},
+    deletes::{DeletedRows, DeletesError, RowDeletes, kept_ranges},
     file_columns::{FileColumns, FileError, OpenFile},
 };
 use arrow::{compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use iceberg::spec::{DataFileFormat, ManifestFile};
-use icecore_catalog::scan::{
-    ManifestSelection, ManifestSource, ScanError, ScanPlan, filter::Filter, manifests::PlannedFile,
+use icecore_catalog::{
+    scan::{
+        ManifestSelection, ManifestSource, ScanError, ScanPlan, filter::Filter,
+        manifests::PlannedFile,
+    },
+    storage::Storage,
 };
 use parquet::arrow::arrow_reader::RowSelection;
 use std::sync::Arc;
@@ -176,23 +180,9 @@ impl<'a> TableRead<'a> {
             Some(deletes) => deletes.of(self.source, file).await?,
             None => None,
         };
-        let opened = OpenFile::new(self.source.storage, file, &self.columns).await?;
-        let (mut groups, mut kept) = (Vec::new(), Vec::new());
-        let (mut start, mut read) = (0_u64, 0_usize);
-        for (at, group) in opened.footer().row_groups().iter().enumerate() {
-            let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-            if statistics::may_match(&self.filter, group, &opened) {
-                groups.push(at);
-                // A selection counts the rows of the row groups that are read.
-                let ranges = kept_ranges(deleted.as_ref(), start..start + rows);
-                kept.extend(ranges.into_iter().map(|range| range.start + read..range.end + read));
-                read += usize::try_from(rows).unwrap_or(usize::MAX);
-            }
-            start += rows;
-        }
-        let selection =
-            deleted.map(|_| RowSelection::from_consecutive_ranges(kept.into_iter(), read));
-        let rows = opened.rows_of(groups, selection)?;
+        let storage = self.source.storage;
+        let opened = OpenFile::new(storage, file, &self.columns).await?;
+        let (_, rows) = kept_rows(opened, &self.filter, deleted.as_ref())?;
         Ok(rows.map(move |rows| self.finish(&rows?)).try_filter(|rows| {
             let has_rows = 0 < rows.num_rows();
             async move { has_rows }
@@ -208,4 +198,51 @@ impl<'a> TableRead<'a> {
         let met = condition::met(&self.filter, rows)?;
         Ok(filter_record_batch(&rows.project(&asked)?, &met)?)
     }
+}
+
+/// The rows of a data file that are not deleted, in its order; and how many.
+///
+/// # Errors
+/// [`ReadError`], here and in the stream.
+pub async fn rows_of_file(
+    storage: &Storage,
+    file: &PlannedFile,
+    columns: &FileColumns,
+    deleted: Option<&DeletedRows>,
+) -> Result<(u64, impl Stream<Item = Result<RecordBatch, FileError>> + use<>), ReadError> {
+    let opened = OpenFile::new(storage, file, columns).await?;
+    kept_rows(opened, &Filter::True, deleted)
+}
+
+/// The same, of a file that is open, in batches whose values take about so many bytes.
+pub(super) fn rows_in_batches(
+    opened: OpenFile,
+    deleted: Option<&DeletedRows>,
+    batch_bytes: usize,
+) -> Result<(u64, impl Stream<Item = Result<RecordBatch, FileError>> + use<>), ReadError> {
+    kept_rows(opened.with_batches_of(batch_bytes), &Filter::True, deleted)
+}
+
+/// The same, of the row groups that may have rows which meet the filter.
+fn kept_rows(
+    opened: OpenFile,
+    filter: &Filter,
+    deleted: Option<&DeletedRows>,
+) -> Result<(u64, impl Stream<Item = Result<RecordBatch, FileError>> + use<>), ReadError> {
+    let (mut groups, mut kept) = (Vec::new(), Vec::new());
+    let (mut start, mut read) = (0_u64, 0_usize);
+    for (at, group) in opened.footer().row_groups().iter().enumerate() {
+        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+        if statistics::may_match(filter, group, &opened) {
+            groups.push(at);
+            // A selection counts the rows of the row groups that are read.
+            let ranges = kept_ranges(deleted, start..start + rows);
+            kept.extend(ranges.into_iter().map(|range| range.start + read..range.end + read));
+            read += usize::try_from(rows).unwrap_or(usize::MAX);
+        }
+        start += rows;
+    }
+    let count = kept.iter().map(|range| range.len() as u64).sum();
+    let selection = deleted.map(|_| RowSelection::from_consecutive_ranges(kept.into_iter(), read));
+    Ok((count, opened.rows_of(groups, selection)?))
 }

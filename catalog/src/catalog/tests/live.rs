@@ -85,6 +85,25 @@ async fn files_that_are_not_live_are_not_listed_again() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_about_to_be_deleted_is_not_added_again() {
+    let (_house, catalog) = two_files().await;
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let again = Work { operation: "append", adds: &[("f9", 5)], ..Work::default() };
+    let change = put(&catalog, &head, 2, again).await;
+    let location = format!("{}/data/f9", head.metadata.location());
+    let file = ObsoleteFile { location: location.clone(), not_before_ms: i64::MAX };
+    catalog.metastore().add_obsolete(&[file]).await.unwrap();
+    for _ in 0..2 {
+        let refused = catalog.commit(change.clone()).await;
+        let Err(CatalogError::Invalid(text)) = &refused else { panic!("{refused:?}") };
+        assert!(text.contains("f9` is about to be deleted"), "{text}");
+    }
+    catalog.metastore().forget_obsolete(&[location]).await.unwrap();
+    catalog.commit(change).await.unwrap();
+    assert_eq!(names(&catalog).await, ["f1", "f2", "f9"]);
+}
+
+#[tokio::test]
 async fn rows_of_files_that_are_not_live_are_not_deleted() {
     check_refused(UPDATE, DELETE, "/data/f1`, which is not live any more").await;
     check_refused(REWRITE, DELETE, "/data/f1`, which is not live any more").await;

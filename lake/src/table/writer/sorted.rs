@@ -110,6 +110,11 @@ impl<'a> SortedWriter<'a> {
         self.delete_after(ended).await.map(|()| self.written)
     }
 
+    /// Deletes the files that were written.
+    pub async fn abandon(self) {
+        delete(self.storage, self.written.iter().map(DataFile::file_path)).await;
+    }
+
     /// The most bytes that were held at a time, beside the batches that were added.
     #[must_use]
     pub fn held_max(&self) -> usize {

@@ -1,0 +1,187 @@
+//! Compaction: few larger data files in the place of many small ones, and of such with deleted rows.
+//!
+//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew. Here is what
+//! both need of a snapshot. The commit is left to whoever runs it.
+//!
+//! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
+//! deletes, with every column that the table has.
+
+pub mod choice;
+mod merge;
+pub mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use crate::table::{
+    compaction::{choice::LiveFile, rewrite::RewriteError},
+    reader, schema,
+};
+use futures::TryStreamExt;
+use iceberg::spec::{
+    DataFileFormat, FormatVersion, Literal, NestedFieldRef, PrimitiveLiteral, TableMetadata,
+    Transform,
+};
+use icecore_catalog::scan::{
+    ManifestSource, ScanError,
+    deletes::{DeleteIndex, is_only_about, partition_key},
+    filter::Filter,
+    manifests::{PlannedFile, PlannedFiles},
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    pin::pin,
+    sync::Arc,
+};
+
+/// Files that are described before others have their turn.
+const FILES_AT_ONCE: usize = 256;
+
+/// Why no file of a table is rewritten; none when they may be.
+#[must_use]
+pub fn obstacle(table: &TableMetadata) -> Option<String> {
+    if table.format_version() != FormatVersion::V2 {
+        return Some(format!("it has format version {}", table.format_version()));
+    }
+    let is_plain = |field: &NestedFieldRef| field.field_type.is_primitive();
+    let mut fields = table.current_schema().as_struct().fields().iter();
+    let nested = fields.find(|field| !is_plain(field))?;
+    Some(format!("its column `{}` has no single values", nested.name))
+}
+
+/// Whether the newest snapshot says that it has one data file at most and no delete file: there is nothing
+/// to write anew then.
+#[must_use]
+pub fn is_one_file(table: &TableMetadata) -> bool {
+    let total = |key: &str| -> Option<u64> {
+        let summary = table.current_snapshot()?.summary();
+        summary.additional_properties.get(key)?.parse().ok()
+    };
+    total("total-data-files").is_some_and(|files| files < 2)
+        && total("total-delete-files") == Some(0)
+}
+
+/// What the choice needs of the live data files of a snapshot. About 10 000 descriptions of files are in
+/// memory at a time.
+///
+/// # Errors
+/// [`ScanError`]
+pub async fn live_files(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+) -> Result<Vec<LiveFile>, ScanError> {
+    let committed = committed_ms(source.metadata);
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let mut files = Vec::new();
+    while let Some(plan) = plans.try_next().await? {
+        let describe = |file: &PlannedFile| {
+            let mut live = live_file(source.metadata, file, &plan.deletes);
+            live.committed_ms =
+                committed.range(file.sequence..).next().map_or(i64::MAX, |(_, ms)| *ms);
+            live
+        };
+        for some in plan.files.chunks(FILES_AT_ONCE) {
+            files.extend(some.iter().map(|file| describe(file)));
+            // Each is held against all deletes that name several files.
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(files)
+}
+
+/// The files with these locations as the manifests have them, and the snapshot's deletes.
+///
+/// # Errors
+/// [`ScanError`]
+pub async fn planned_files(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    locations: &HashSet<&str>,
+) -> Result<(PlannedFiles, DeleteIndex), RewriteError> {
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let (mut files, mut deletes) = (PlannedFiles::new(), DeleteIndex::default());
+    while let Some(plan) = plans.try_next().await? {
+        let wanted = |file: &Arc<PlannedFile>| locations.contains(file.location.as_str());
+        let before = files.len();
+        files.extend(plan.files.into_iter().filter(wanted));
+        if before < files.len() {
+            // Each plan with files has all deletes of the snapshot.
+            deletes = plan.deletes;
+        }
+    }
+    Ok((files, deletes))
+}
+
+/// By sequence number, when retained snapshots were made.
+fn committed_ms(table: &TableMetadata) -> BTreeMap<i64, i64> {
+    table.snapshots().map(|made| (made.sequence_number(), made.timestamp_ms())).collect()
+}
+
+fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -> LiveFile {
+    let reached = deletes.of(file);
+    let alone = reached.iter().filter(|delete| is_only_about(delete, file));
+    // A file that was written anew has the number of the snapshot that was read. Position deletes of
+    // several files that came with that snapshot were carried out, and still seem to reach it.
+    let counts =
+        |delete: &&Arc<PlannedFile>| is_only_about(delete, file) || file.sequence < delete.sequence;
+    let delete_files = reached.iter().filter(counts).count();
+    let order = i32::try_from(schema::file_order(table).order_id).ok();
+    LiveFile {
+        location: file.location.clone(),
+        partition: partition_key(file).1,
+        day: day(table, file),
+        bytes: file.bytes,
+        rows: file.rows,
+        is_sorted: file.sort_order_id == order.filter(|order| *order != 0),
+        obstacle: obstacle_of_file(table, file),
+        delete_files,
+        deleted_rows: alone.map(|delete| delete.rows).sum(),
+        committed_ms: 0,
+    }
+}
+
+fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'static str> {
+    if file.format != DataFileFormat::Parquet {
+        Some("files that are not Parquet stay as they are")
+    } else if file.key_metadata.is_some() {
+        Some("encrypted files stay as they are")
+    } else if file.spec_id != table.default_partition_spec_id() {
+        Some("files of an earlier partition spec stay as they are")
+    } else if lacks_sort_values(table, file) {
+        Some("files with rows that lack a value of the sort order stay as they are")
+    } else {
+        None
+    }
+}
+
+/// Whether rows of the file are known to have no place in the table's order.
+fn lacks_sort_values(table: &TableMetadata, file: &PlannedFile) -> bool {
+    let nulls = |id: i32| file.column(id).and_then(|column| column.nulls).unwrap_or(0);
+    schema::file_order(table).fields.iter().any(|field| 0 < nulls(field.source_id))
+}
+
+/// The day of a file's rows, since 1970, where the partition spec has it.
+fn day(table: &TableMetadata, file: &PlannedFile) -> Option<i32> {
+    let spec = table.partition_spec_by_id(file.spec_id)?;
+    let at = spec.fields().iter().position(|field| field.transform == Transform::Day)?;
+    match file.partition.fields().get(at)? {
+        Some(Literal::Primitive(PrimitiveLiteral::Int(day))) => Some(*day),
+        _ => None,
+    }
+}
+
+/// The position delete files that are of no use without these data files.
+fn useless_deletes(files: &[Arc<PlannedFile>], deletes: &DeleteIndex) -> PlannedFiles {
+    let mut useless = PlannedFiles::new();
+    for file in files {
+        let of_file = deletes.of(file).into_iter().filter(|delete| {
+            // A vector shares its file with those of other data files.
+            delete.format == DataFileFormat::Parquet && is_only_about(delete, file)
+        });
+        useless.extend(of_file);
+    }
+    useless.sort_by(|one, other| one.location.cmp(&other.location));
+    useless.dedup_by(|one, other| one.location == other.location);
+    useless
+}

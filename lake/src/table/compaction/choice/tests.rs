@@ -1,0 +1,135 @@
+use super::*;
+
+const TODAY: i32 = 20_000;
+const NOW_MS: i64 = TODAY as i64 * DAY_MS + 3_600_000;
+const MB: u64 = 1_000_000;
+
+const RULES: CompactionRules =
+    CompactionRules { file_bytes: 100 * MB, file_rows: 1_000_000, files_max: 16, days_back: 7 };
+
+/// Sorted files of these sizes in one partition of a day, a hundred bytes a row, of an hour ago.
+fn files(day: i32, sizes: &[u64]) -> Vec<LiveFile> {
+    let file = |(at, bytes): (usize, &u64)| LiveFile {
+        location: format!("{day}-{at}"),
+        partition: format!("a {day}"),
+        day: Some(day),
+        bytes: *bytes,
+        rows: bytes / 100,
+        is_sorted: true,
+        committed_ms: NOW_MS - 3_600_000,
+        ..LiveFile::default()
+    };
+    sizes.iter().enumerate().map(file).collect()
+}
+
+/// How many files each group has.
+fn sizes(files: &[LiveFile], mode: CompactionMode) -> Vec<usize> {
+    let choice = choose(files, &RULES, mode, NOW_MS);
+    choice.groups.iter().map(|group| group.files.len()).collect()
+}
+
+#[test]
+fn few_files_of_the_open_day_stay_until_an_operator_asks() {
+    let few = files(TODAY, &[20_000; 16]);
+    assert!(sizes(&few, CompactionMode::Steady).is_empty());
+    assert_eq!(sizes(&few, CompactionMode::Now), [16]);
+    assert!(sizes(&few, CompactionMode::ClosedDays).is_empty());
+    assert_eq!(sizes(&files(TODAY, &[20_000; 17]), CompactionMode::Steady), [17]);
+}
+
+#[test]
+fn a_large_file_waits_for_enough_small_ones() {
+    let mut some = files(TODAY, &[[20_000; 17].as_slice(), &[40 * MB]].concat());
+    let choice = choose(&some, &RULES, CompactionMode::Steady, NOW_MS);
+    assert_eq!(choice.groups[0].files.len(), 17, "the large one stays");
+    some = files(TODAY, &[[MB; 17].as_slice(), &[4 * MB]].concat());
+    assert_eq!(sizes(&some, CompactionMode::Steady), [18]);
+    // One event comes late.
+    assert!(sizes(&files(TODAY - 1, &[1_000, 40 * MB]), CompactionMode::Steady).is_empty());
+}
+
+#[test]
+fn a_closed_day_is_made_whole_once_it_is_quiet() {
+    let mut closed = files(TODAY - 1, &[MB, MB, 2 * MB]);
+    assert_eq!(sizes(&closed, CompactionMode::Steady), [3]);
+    assert_eq!(sizes(&closed, CompactionMode::ClosedDays), [3]);
+    assert!(sizes(&files(TODAY - 8, &[MB; 3]), CompactionMode::Steady).is_empty());
+    closed[0].committed_ms = NOW_MS - QUIET_MS + 1;
+    assert!(sizes(&closed, CompactionMode::Steady).is_empty());
+}
+
+#[test]
+fn a_file_that_is_whole_stays() {
+    assert!(sizes(&files(TODAY - 1, &[50 * MB, 60 * MB, 99 * MB]), CompactionMode::Now).is_empty());
+    let mut rows = files(TODAY - 1, &[MB; 4]);
+    rows.iter_mut().for_each(|file| file.rows = 500_000);
+    assert!(sizes(&rows, CompactionMode::Now).is_empty());
+    // A group ends where a file is whole.
+    let mut many = files(TODAY - 1, &[30 * MB; 5]);
+    many.iter_mut().for_each(|file| file.rows = 200_000);
+    assert_eq!(sizes(&many, CompactionMode::Now), [3]);
+}
+
+#[test]
+fn files_with_deleted_rows_are_written_anew() {
+    let mut whole = files(TODAY, &[60 * MB, 60 * MB, 60 * MB]);
+    whole[0].delete_files = 4;
+    whole[1].delete_files = 1;
+    (whole[2].delete_files, whole[2].deleted_rows) = (1, whole[2].rows / 10);
+    let chosen = |mode| {
+        let groups = choose(&whole, &RULES, mode, NOW_MS).groups;
+        groups.into_iter().flat_map(|group| group.files).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(CompactionMode::Steady), ["20000-0", "20000-2"]);
+    assert_eq!(chosen(CompactionMode::Now).len(), 3);
+}
+
+#[test]
+fn what_cannot_be_written_anew_is_told() {
+    let mut some = files(TODAY - 1, &[9 << 20, MB, MB, MB]);
+    some[0].is_sorted = false;
+    some[1].obstacle = Some("no");
+    let choice = choose(&some, &RULES, CompactionMode::Now, NOW_MS);
+    assert_eq!(choice.groups[0].files.len(), 2);
+    assert_eq!(choice.skipped.len(), 2, "{:?}", choice.skipped);
+}
+
+/// Whatever comes: the number of small files and of rewrites of a row stay within what the rules promise.
+#[test]
+fn files_and_rewrites_of_a_row_are_bounded() {
+    let mut seed = 7_u64;
+    let mut next = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 33
+    };
+    for kind in 0..4 {
+        // Each file with the most rewrites of a row of it.
+        let mut live: Vec<(LiveFile, u32)> = Vec::new();
+        let mut most = 0;
+        for commit in 0..3_000_u64 {
+            let bytes = match kind {
+                0 => 20_000,
+                1 => 300_000,
+                2 => 1_000 + next() % 100_000,
+                _ => 10_000 << (next() % 10),
+            };
+            let mut file = files(TODAY, &[bytes]).remove(0);
+            file.location = format!("{commit}");
+            live.push((file, 0));
+            let now: Vec<LiveFile> = live.iter().map(|(file, _)| file.clone()).collect();
+            for group in choose(&now, &RULES, CompactionMode::Steady, NOW_MS).groups {
+                let (merged, rest): (Vec<_>, Vec<_>) =
+                    live.into_iter().partition(|(file, _)| group.files.contains(&file.location));
+                let times = merged.iter().map(|(_, times)| times + 1).max().unwrap();
+                most = most.max(times);
+                let mut file = files(TODAY, &[group.bytes]).remove(0);
+                file.location = format!("{commit} merged");
+                live = rest;
+                live.push((file, times));
+            }
+            let small = live.iter().filter(|(file, _)| is_small(file, &RULES)).count();
+            assert!(small <= 2 * RULES.files_max, "{kind}: {small} after {commit}");
+        }
+        assert!(most <= 11, "{kind}: {most}");
+    }
+}

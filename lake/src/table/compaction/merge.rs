@@ -1,0 +1,178 @@
+//! Rows of several files of one partition in the table's order, as one stream of batches.
+//!
+//! A merge of sorted runs: each file gives its rows in order, a heap has the key of the next row of each,
+//! and the least goes first; as long as the same file has the least key its rows are taken in a row. One
+//! batch of each file is in memory, of a file that goes on to its next two for a moment, and a merged batch
+//! of about [`BATCH_BYTES`] beside them: what a row takes is taken from the batch that it is in. A file whose rows are in no known order is read whole and sorted first.
+//! An order that a file claims and does not have is an error.
+
+use crate::{
+    blocking::blocking,
+    table::{
+        compaction::rewrite::RewriteError,
+        partition::{self, sort_keys},
+        reader::ReadError,
+        writer::{FileLayout, WriteError},
+    },
+};
+use arrow::{
+    compute::{concat_batches, interleave_record_batch},
+    record_batch::RecordBatch,
+};
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+
+/// Rows of a merged batch.
+const BATCH_ROWS: usize = 8192;
+/// About the most bytes of a merged batch; a single row may take more.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// What orders rows: the sort columns, or nothing where the table has no order.
+type SortKey = (i64, i64);
+
+/// Rows of a data file.
+pub(super) type FileRows<'a> = BoxStream<'a, Result<RecordBatch, ReadError>>;
+
+/// A file that is merged.
+struct MergedFile<'a> {
+    location: String,
+    rows: FileRows<'a>,
+    batch: RecordBatch,
+    keys: Vec<SortKey>,
+    next: usize,
+}
+
+/// Whether a merged batch takes another row.
+fn has_room(rows: usize, bytes: usize) -> bool {
+    rows < BATCH_ROWS && bytes < BATCH_BYTES
+}
+
+/// The merge of several files.
+pub(super) struct RowMerge<'a> {
+    layout: Arc<FileLayout>,
+    files: Vec<MergedFile<'a>>,
+    heap: BinaryHeap<Reverse<(SortKey, usize)>>,
+}
+
+impl<'a> RowMerge<'a> {
+    pub(super) fn new(layout: Arc<FileLayout>) -> Self {
+        Self { layout, files: Vec::new(), heap: BinaryHeap::new() }
+    }
+
+    /// Adds a file; one that is not sorted is read now.
+    pub(super) async fn add(
+        &mut self,
+        location: &str,
+        mut rows: FileRows<'a>,
+        is_sorted: bool,
+    ) -> Result<(), RewriteError> {
+        if !is_sorted {
+            rows = sorted(&self.layout, rows).await?;
+        }
+        let Some(batch) = next_of(&mut rows).await? else { return Ok(()) };
+        let location = location.to_owned();
+        let keys = keys(&self.layout, &batch, &location, None)?;
+        self.heap.push(Reverse((keys[0], self.files.len())));
+        self.files.push(MergedFile { location, rows, batch, keys, next: 0 });
+        Ok(())
+    }
+
+    /// The rows that come next; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, RewriteError> {
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        // Where the current batch of a file is among them.
+        let mut slots: Vec<Option<usize>> = vec![None; self.files.len()];
+        let mut taken: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
+        let mut bytes = 0;
+        while has_room(taken.len(), bytes)
+            && let Some(Reverse((_, at))) = self.heap.pop()
+        {
+            let bound = self.heap.peek().map(|Reverse((key, _))| *key);
+            let file = &mut self.files[at];
+            let slot = *slots[at].get_or_insert_with(|| {
+                batches.push(file.batch.clone());
+                batches.len() - 1
+            });
+            let of_row = file.batch.get_array_memory_size() / file.batch.num_rows().max(1);
+            let is_next = |key: &SortKey| bound.is_none_or(|bound| *key <= bound);
+            while has_room(taken.len(), bytes) && file.keys.get(file.next).is_some_and(is_next) {
+                taken.push((slot, file.next));
+                file.next += 1;
+                bytes += of_row;
+            }
+            if file.next == file.keys.len() {
+                slots[at] = None;
+                if !file.advance(&self.layout).await? {
+                    continue;
+                }
+            }
+            self.heap.push(Reverse((file.keys[file.next], at)));
+        }
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let merged =
+            blocking(move || interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &taken));
+        Ok(Some(merged.await.map_err(WriteError::Split)?))
+    }
+}
+
+impl MergedFile<'_> {
+    /// Goes on to the next batch; whether there is one.
+    async fn advance(&mut self, layout: &FileLayout) -> Result<bool, RewriteError> {
+        let last = self.keys.last().copied();
+        let Some(batch) = next_of(&mut self.rows).await? else {
+            // What it holds is of no use any more.
+            self.batch = self.batch.slice(0, 0);
+            self.rows = stream::empty().boxed();
+            return Ok(false);
+        };
+        self.keys = keys(layout, &batch, &self.location, last)?;
+        (self.batch, self.next) = (batch, 0);
+        Ok(true)
+    }
+}
+
+/// The next batch with rows.
+async fn next_of(rows: &mut FileRows<'_>) -> Result<Option<RecordBatch>, ReadError> {
+    while let Some(batch) = rows.try_next().await? {
+        if 0 < batch.num_rows() {
+            return Ok(Some(batch));
+        }
+    }
+    Ok(None)
+}
+
+/// The keys of rows that come after `last`.
+fn keys(
+    layout: &FileLayout,
+    rows: &RecordBatch,
+    location: &str,
+    last: Option<SortKey>,
+) -> Result<Vec<SortKey>, RewriteError> {
+    let Some(columns) = sort_keys(layout, rows) else { return Ok(vec![(0, 0); rows.num_rows()]) };
+    let second = |row: usize| columns.get(1).map_or(0, |column| column[row]);
+    let keys: Vec<SortKey> =
+        (0..rows.num_rows()).map(|row| (columns[0][row], second(row))).collect();
+    let follows = last.zip(keys.first()).is_none_or(|(last, first)| last <= *first);
+    if follows && keys.is_sorted() {
+        return Ok(keys);
+    }
+    Err(RewriteError::Unsorted { location: location.to_owned() })
+}
+
+/// The same rows in order, of a file that is small enough to be held.
+async fn sorted<'a>(
+    layout: &Arc<FileLayout>,
+    rows: FileRows<'a>,
+) -> Result<FileRows<'a>, RewriteError> {
+    let batches: Vec<RecordBatch> = rows.try_collect().await?;
+    let Some(first) = batches.first() else { return Ok(stream::empty().boxed()) };
+    let (schema, layout) = (first.schema(), Arc::clone(layout));
+    let split = blocking(move || {
+        let all = concat_batches(&schema, &batches).map_err(WriteError::Split)?;
+        partition::split(&layout, &all)
+    });
+    let rows = split.await?.rows;
+    Ok(stream::once(async move { Ok(rows) }).boxed())
+}

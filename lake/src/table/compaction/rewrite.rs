@@ -1,0 +1,288 @@
+//! Data files written anew: what is deleted of them left out, the others in the table's order.
+//!
+//! The caller goes step by step, so that it can rest in between and stop. Until [`FileRewrite::finish`] has
+//! ended, nothing of what is written belongs to anybody; it counts the rows first, by three ways: what the
+//! manifest says of the files, what their footers and deletes leave of them, and what was written.
+//!
+//! What is held of the files is bounded, whatever their rows are: by their footers at most [`OPEN_BYTES_MAX`]
+//! of chunks and pages, and [`BATCHES_BYTES`] of batches. Files that do not fit beside those before them stay.
+
+use crate::{
+    ids::IdGenerator,
+    table::{
+        compaction::{
+            merge::{FileRows, RowMerge},
+            useless_deletes,
+        },
+        deletes::{DeletesError, RowDeletes},
+        file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
+        reader::{self, ReadError},
+        schema::file_order,
+        writer::{FileLayout, WriteError, delete, sorted::SortedWriter},
+    },
+};
+use futures::{StreamExt, TryStreamExt};
+use iceberg::{
+    Error, ErrorKind,
+    spec::{DataFile, DataFileBuilder, Operation},
+};
+use icecore_catalog::{
+    scan::{ManifestSource, ScanError, manifests::PlannedFile},
+    snapshot::NewSnapshot,
+    storage::Storage,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Most bytes that open files hold beside their batches, going by their footers. One row group of the size
+/// that other engines write by default fits, as it is stored and unpacked.
+const OPEN_BYTES_MAX: u64 = 256 << 20;
+/// About the most bytes of the batches of open files, one of each.
+const BATCHES_BYTES: usize = 128 << 20;
+/// The least of them that a file gets: a merge of many files is as long as that allows.
+const BATCH_BYTES_MIN: usize = 64 << 10;
+/// Files whose rows are in no known order are sorted in memory, which holds them this many times.
+const SORT_COPIES: u64 = 3;
+
+/// Why files were not written anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RewriteError {
+    /// The manifests do not read.
+    #[error("plan a rewrite")]
+    Plan(#[from] ScanError),
+    /// A file or its deletes do not read.
+    #[error("read files to write them anew")]
+    Read(#[from] ReadError),
+    /// The deletes do not read.
+    #[error("leave out deleted rows")]
+    Deletes(#[from] DeletesError),
+    /// The new files could not be written.
+    #[error("write files anew")]
+    Write(#[from] WriteError),
+    /// A file's rows are not in the order that its manifest says.
+    #[error("the rows of `{location}` are not in the order that its manifest says")]
+    Unsorted {
+        /// Which file.
+        location: String,
+    },
+    /// A file takes too much memory.
+    #[error("`{location}` takes more memory than a merge may: its row groups are too large")]
+    TooLarge {
+        /// Which file.
+        location: String,
+    },
+    /// Rows would be lost or doubled.
+    #[error(
+        "{expected} rows are to be written anew and {written} were: nothing is changed, look at the \
+         files of the table"
+    )]
+    Miscounted {
+        /// What there should be.
+        expected: u64,
+        /// What there is.
+        written: u64,
+    },
+}
+
+impl RewriteError {
+    /// The data file that is in the way, where it is one and is known.
+    #[must_use]
+    pub fn data_file(&self) -> Option<&str> {
+        match self {
+            Self::Read(ReadError::File(cause)) => Some(cause.location()),
+            Self::Unsorted { location } | Self::TooLarge { location } => Some(location),
+            Self::Plan(_)
+            | Self::Read(_)
+            | Self::Deletes(_)
+            | Self::Write(_)
+            | Self::Miscounted { .. } => None,
+        }
+    }
+
+    /// Whether fewer of the files may do: not where deletes are what does not read.
+    #[must_use]
+    pub fn may_be_of_one_file(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Miscounted { .. })
+    }
+}
+
+/// The files of one group, and the deletes of the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct RewriteInput<'a> {
+    /// Where they are.
+    pub source: ManifestSource<'a>,
+    /// The data files, of one partition.
+    pub files: &'a [Arc<PlannedFile>],
+    /// What deletes rows of them.
+    pub deletes: &'a RowDeletes,
+}
+
+/// What was written, and what it stands for.
+#[derive(Clone, Debug, Default)]
+pub struct RewrittenFiles {
+    /// The new data files, durable.
+    pub added: Vec<DataFile>,
+    /// The files they stand for, and delete files that are of no use without them.
+    pub removed: Vec<DataFile>,
+    /// How many data files they stand for.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many rows were written.
+    pub rows: u64,
+    /// How many deleted rows were left out.
+    pub deleted_rows: u64,
+}
+
+impl RewrittenFiles {
+    /// Where the new files are.
+    pub fn locations(&self) -> impl Iterator<Item = &str> {
+        self.added.iter().map(DataFile::file_path)
+    }
+
+    /// How long they are together.
+    #[must_use]
+    pub fn bytes_added(&self) -> u64 {
+        self.added.iter().map(DataFile::file_size_in_bytes).sum()
+    }
+}
+
+/// The snapshot that puts groups of new files in the place of the old ones, which were read of snapshot
+/// `read`. It changes no row, so it moves no mark.
+#[must_use]
+pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> NewSnapshot {
+    NewSnapshot {
+        operation: Operation::Replace,
+        read: Some(read),
+        added: groups.iter().flat_map(|group| &group.added).cloned().collect(),
+        removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
+        summary: BTreeMap::from([("icecore.commit-id".to_owned(), commit_id)]),
+        ..NewSnapshot::default()
+    }
+}
+
+/// A rewrite of one group of files.
+pub struct FileRewrite<'a> {
+    merge: RowMerge<'a>,
+    writer: SortedWriter<'a>,
+    storage: &'a Storage,
+    done: RewrittenFiles,
+    /// Rows that the files have by their manifests.
+    rows: u64,
+    /// Rows that were read.
+    read: u64,
+}
+
+impl std::fmt::Debug for FileRewrite<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileRewrite").field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
+impl<'a> FileRewrite<'a> {
+    /// Opens the files, or as many of the first ones as are held at a time.
+    ///
+    /// # Errors
+    /// [`RewriteError`]
+    pub async fn open(
+        RewriteInput { source, files, deletes }: RewriteInput<'a>,
+        ids: &'a IdGenerator,
+    ) -> Result<Self, RewriteError> {
+        let table = source.metadata;
+        let fields = table.current_schema().as_struct().fields();
+        let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
+        let columns = FileColumns::of(table, &columns).map_err(ReadError::Unsupported)?;
+        let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
+        let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
+        let mut merge = RowMerge::new(Arc::new(FileLayout::of(table)));
+        let mut done = RewrittenFiles::default();
+        let (mut rows, mut held, mut taken) = (0, 0, 0);
+        for file in files {
+            let is_sorted = file.sort_order_id == order;
+            let opened = OpenFile::new(source.storage, file, &columns).await;
+            let opened = opened.map_err(ReadError::from)?;
+            held += held_bytes(opened.bytes(), is_sorted);
+            if OPEN_BYTES_MAX < held {
+                break;
+            }
+            let deleted = deletes.of(source, file).await?;
+            let (kept, of_file) = reader::rows_in_batches(opened, deleted.as_ref(), batch_bytes)?;
+            rows += file.rows;
+            done.rows += kept;
+            done.deleted_rows +=
+                deleted.zip(file.rows.checked_sub(1)).map_or(0, |(places, last)| places.rank(last));
+            let of_file: FileRows<'a> = of_file.map_err(ReadError::from).boxed();
+            merge.add(&file.location, of_file, is_sorted).await?;
+            taken += 1;
+            done.files += 1;
+            done.bytes += file.bytes;
+            done.removed.push(described(file)?);
+        }
+        // One that is left of several would become the file that it is.
+        if taken < files.len().min(2) {
+            return Err(RewriteError::TooLarge { location: files[taken].location.clone() });
+        }
+        for delete in &useless_deletes(&files[..taken], deletes.index()) {
+            done.removed.push(described(delete)?);
+        }
+        let writer = SortedWriter::new(source.storage, table, ids);
+        Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
+    }
+
+    /// Writes the next few thousand rows; whether there were any. After an error only
+    /// [`FileRewrite::abandon`] is left.
+    ///
+    /// # Errors
+    /// [`RewriteError`]
+    pub async fn step(&mut self) -> Result<bool, RewriteError> {
+        let Some(rows) = self.merge.next().await? else { return Ok(false) };
+        self.read += rows.num_rows() as u64;
+        self.writer.write(&rows).await?;
+        Ok(true)
+    }
+
+    /// Ends the last file, once there are no more rows.
+    ///
+    /// # Errors
+    /// [`RewriteError`]; what was written is deleted then.
+    pub async fn finish(self) -> Result<RewrittenFiles, RewriteError> {
+        let Self { writer, storage, mut done, rows, read, .. } = self;
+        done.added = writer.finish().await?;
+        let written: u64 = done.added.iter().map(DataFile::record_count).sum();
+        let expected = rows.saturating_sub(done.deleted_rows);
+        if [done.rows, read, written].iter().any(|counted| *counted != expected) {
+            delete(storage, done.locations()).await;
+            return Err(RewriteError::Miscounted { expected, written });
+        }
+        Ok(done)
+    }
+
+    /// Deletes what was written.
+    pub async fn abandon(self) {
+        self.writer.abandon().await;
+    }
+}
+
+/// What a file holds while it is merged, beside a batch.
+fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
+    match is_sorted {
+        true => bytes.open,
+        false => bytes.open.saturating_add(bytes.plain.saturating_mul(SORT_COPIES)),
+    }
+}
+
+/// A file of a manifest, as far as a commit that removes it tells of it.
+fn described(file: &PlannedFile) -> Result<DataFile, RewriteError> {
+    let described = DataFileBuilder::default()
+        .content(file.content)
+        .file_path(file.location.clone())
+        .file_format(file.format)
+        .partition(file.partition.clone())
+        .partition_spec_id(file.spec_id)
+        .record_count(file.rows)
+        .file_size_in_bytes(file.bytes)
+        .build();
+    described.map_err(|cause| {
+        let cause = Error::new(ErrorKind::DataInvalid, cause.to_string());
+        RewriteError::Write(WriteError::Describe(cause))
+    })
+}

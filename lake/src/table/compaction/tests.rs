@@ -1,0 +1,234 @@
+use super::{merge::RowMerge, rewrite::*, *};
+use crate::{
+    clock::Clock,
+    ids::IdGenerator,
+    table::{
+        deletes::RowDeletes,
+        file_columns::{FileColumns, OpenFile},
+        lake::{TestLake, longs, texts, within},
+        reader::{DeleteHandling, ReadError, ReadRequest, rows, rows_in_batches},
+        writer::FileLayout,
+    },
+};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
+use futures::StreamExt;
+use iceberg::spec::{DataFile, Literal, NullOrder, SortDirection, SortField, SortOrder, Struct};
+
+/// Id and name of each row, in order.
+fn people(batches: &[RecordBatch]) -> Vec<(i64, Option<String>)> {
+    let rows = batches.iter().flat_map(|rows| {
+        let (ids, names) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(1));
+        let names = names.as_string::<i32>().iter().map(|name| name.map(str::to_owned));
+        ids.values().iter().copied().zip(names).collect::<Vec<_>>()
+    });
+    rows.collect()
+}
+
+async fn read(lake: &TestLake) -> Vec<(i64, Option<String>)> {
+    let request = ReadRequest {
+        snapshot_id: lake.metadata.current_snapshot_id().unwrap(),
+        columns: vec![1, 2, 3],
+        filter: Filter::True,
+        deletes: DeleteHandling::Applied,
+    };
+    let batches: Vec<_> = rows(lake.source(), request).await.unwrap().try_collect().await.unwrap();
+    let mut found = people(&batches);
+    found.sort();
+    found
+}
+
+/// People of Ulm, in a file.
+async fn file(lake: &mut TestLake, ids: &[i64]) -> DataFile {
+    let names: Vec<String> = ids.iter().map(|id| format!("n{id}")).collect();
+    let columns = [
+        (1, "id", longs(ids.iter().copied().map(Some))),
+        (2, "name", texts(names.iter().map(|name| Some(name.as_str())))),
+        (3, "city", texts(ids.iter().map(|_| Some("Ulm")))),
+    ];
+    let mut file = lake.write(&columns).await;
+    file.partition(within("Ulm")).build().unwrap()
+}
+
+/// A table that is sorted by id.
+fn sorted_people() -> TestLake {
+    let mut lake = TestLake::of_people(true);
+    let by_id = SortField {
+        source_id: 1,
+        transform: Transform::Identity,
+        direction: SortDirection::Ascending,
+        null_order: NullOrder::First,
+    };
+    let order = SortOrder::builder().with_order_id(1).with_fields(vec![by_id]).build_unbound();
+    lake.change(|builder| builder.add_sort_order(order.unwrap()));
+    lake
+}
+
+async fn rewrite(lake: &TestLake) -> Result<RewrittenFiles, RewriteError> {
+    let id = lake.metadata.current_snapshot_id().unwrap();
+    let live = live_files(lake.source(), id).await.unwrap();
+    let locations = live.iter().map(|file| file.location.as_str()).collect();
+    let (files, deletes) = planned_files(lake.source(), id, &locations).await.unwrap();
+    let deletes = RowDeletes::read(lake.source(), deletes, &files).await.unwrap();
+    let ids = IdGenerator::new(Clock::manual(1_000));
+    let input = RewriteInput { source: lake.source(), files: &files, deletes: &deletes };
+    let mut rewrite = FileRewrite::open(input, &ids).await?;
+    loop {
+        match rewrite.step().await {
+            Ok(true) => (),
+            Ok(false) => return rewrite.finish().await,
+            Err(cause) => {
+                rewrite.abandon().await;
+                return Err(cause);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_are_merged_in_order_and_deleted_ones_left_out() {
+    let mut lake = sorted_people();
+    lake.group_rows = Some(3);
+    let first = file(&mut lake, &[1, 4, 7, 10, 13, 16, 19]).await;
+    let second = file(&mut lake, &[18, 2, 9, 11, 5]).await;
+    lake.commit(vec![first.clone(), second.clone()]).await;
+    let positions = lake.positions(&[(&first, 1), (&first, 6)]).await;
+    let positions = positions
+        .clone()
+        .partition(within("Ulm"))
+        .referenced_data_file(Some(first.file_path().to_owned()))
+        .build()
+        .unwrap();
+    let mut keys = lake.equality(&[(1, "id", longs([Some(11), Some(12)]))]).await;
+    let keys = keys.partition(within("Ulm")).build().unwrap();
+    lake.commit(vec![positions.clone(), keys]).await;
+    // What comes after the deletes is not reached by them.
+    let third = file(&mut lake, &[11, 30]).await;
+    lake.commit(vec![third]).await;
+    let before = read(&lake).await;
+
+    let done = rewrite(&lake).await.unwrap();
+    assert_eq!((done.files, done.rows, done.deleted_rows), (3, 11, 3));
+    let [added] = done.added.as_slice() else { panic!("{:?}", done.added) };
+    assert_eq!((added.record_count(), added.sort_order_id()), (11, Some(1)));
+    assert_eq!(added.partition(), &Struct::from_iter([Some(Literal::string("Ulm"))]));
+    let removed: Vec<&str> = done.removed.iter().map(DataFile::file_path).collect();
+    assert!(removed.len() == 4 && removed.contains(&positions.file_path()), "{removed:?}");
+
+    let mut alone = sorted_people();
+    let bytes = lake.storage.get(added.file_path()).await.unwrap();
+    let moved = alone.put(bytes.to_vec()).await.record_count(11).partition(within("Ulm")).build();
+    alone.commit(vec![moved.unwrap()]).await;
+    assert_eq!(read(&alone).await, before);
+    let request = ReadRequest {
+        snapshot_id: alone.metadata.current_snapshot_id().unwrap(),
+        columns: vec![1, 2],
+        filter: Filter::True,
+        deletes: DeleteHandling::Applied,
+    };
+    let batches: Vec<_> = rows(alone.source(), request).await.unwrap().try_collect().await.unwrap();
+    assert!(people(&batches).is_sorted(), "the rows of the file are in order");
+}
+
+#[tokio::test]
+async fn large_rows_are_merged_in_small_batches() {
+    const ROWS: i64 = 24;
+    let mut lake = sorted_people();
+    let large = "x".repeat(1 << 20);
+    for first in [0, 1] {
+        let ids = (0..ROWS).map(|row| 2 * row + first);
+        let columns = [
+            (1, "id", longs(ids.map(Some))),
+            (2, "name", texts((0..ROWS).map(|_| Some(large.as_str())))),
+            (3, "city", texts((0..ROWS).map(|_| Some("Ulm")))),
+        ];
+        let mut file = lake.write(&columns).await;
+        let file = file.partition(within("Ulm")).build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let columns = FileColumns::of(&lake.metadata, &[1, 2, 3]).unwrap();
+    let mut merge = RowMerge::new(Arc::new(FileLayout::of(&lake.metadata)));
+    for file in &lake.plan().await.files {
+        let opened = OpenFile::new(&lake.storage, file, &columns).await.unwrap();
+        let (kept, rows) = rows_in_batches(opened, None, 4 << 20).unwrap();
+        assert_eq!(kept, ROWS.unsigned_abs());
+        merge.add(&file.location, rows.map_err(ReadError::from).boxed(), true).await.unwrap();
+    }
+    let mut ids = Vec::new();
+    while let Some(rows) = merge.next().await.unwrap() {
+        assert!(rows.num_rows() <= 18, "{} rows of a MiB at once", rows.num_rows());
+        ids.extend(people(&[rows]).into_iter().map(|(id, _)| id));
+    }
+    assert_eq!(ids, (0..2 * ROWS).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_in_the_order_it_claims_is_not_written_anew() {
+    let mut lake = sorted_people();
+    let mut wrong = file(&mut lake, &[2, 1]).await;
+    lake.commit(vec![wrong.clone()]).await;
+    assert_eq!(rewrite(&lake).await.unwrap().rows, 2, "it claims none");
+    let mut lake = sorted_people();
+    wrong = file(&mut lake, &[2, 1]).await;
+    let bytes = lake.storage.get(wrong.file_path()).await.unwrap();
+    let claims = lake
+        .put(bytes.to_vec())
+        .await
+        .record_count(2)
+        .partition(within("Ulm"))
+        .sort_order_id(1)
+        .build();
+    lake.commit(vec![claims.unwrap()]).await;
+    let refused = rewrite(&lake).await;
+    assert!(matches!(refused, Err(RewriteError::Unsorted { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn rows_without_a_place_in_the_order_stay_and_carried_out_deletes_do_not_count() {
+    let mut lake = sorted_people();
+    let columns = [
+        (1, "id", longs([Some(1), None])),
+        (2, "name", texts([Some("a"), Some("b")])),
+        (3, "city", texts([Some("Ulm"), Some("Ulm")])),
+    ];
+    let mut nulls = lake.write(&columns).await;
+    let nulls = nulls.partition(within("Ulm")).null_value_counts([(1, 1)].into()).build().unwrap();
+    let (one, other) = (file(&mut lake, &[1, 2]).await, file(&mut lake, &[3, 4]).await);
+    let mut of_both = lake.positions(&[(&one, 0), (&other, 0)]).await;
+    let of_both = of_both.partition(within("Ulm")).build().unwrap();
+    // All of one number, as a file that is written anew is beside the deletes that it carried out.
+    lake.commit(vec![nulls, one.clone(), other, of_both.clone()]).await;
+    let live = async |lake: &TestLake| {
+        let id = lake.metadata.current_snapshot_id().unwrap();
+        live_files(lake.source(), id).await.unwrap()
+    };
+    let found = live(&lake).await;
+    let obstacles = found.iter().filter(|file| file.obstacle.is_some()).count();
+    assert_eq!((found.len(), obstacles), (3, 1), "{found:?}");
+    assert!(found.iter().all(|file| file.delete_files == 0), "{found:?}");
+    let mut later = lake.positions(&[(&one, 1)]).await;
+    let later = later
+        .partition(within("Ulm"))
+        .referenced_data_file(Some(one.file_path().to_owned()))
+        .build();
+    lake.commit(vec![later.unwrap()]).await;
+    let counts: usize = live(&lake).await.iter().map(|file| file.delete_files).sum();
+    assert_eq!(counts, 1);
+}
+
+#[tokio::test]
+async fn a_manifest_that_miscounts_ends_a_rewrite() {
+    let mut lake = sorted_people();
+    let right = file(&mut lake, &[1, 2]).await;
+    let bytes = lake.storage.get(right.file_path()).await.unwrap();
+    let wrong = lake.put(bytes.to_vec()).await.record_count(3).partition(within("Ulm")).build();
+    lake.commit(vec![wrong.unwrap()]).await;
+    let refused = rewrite(&lake).await;
+    let Err(RewriteError::Miscounted { expected: 3, written: 2 }) = refused else {
+        panic!("{refused:?}")
+    };
+    let data = format!("{}/data", lake.metadata.location());
+    assert_eq!(lake.storage.list(&data).await.unwrap().len(), 2, "nothing is left behind");
+}

@@ -1,0 +1,393 @@
+//! One step: some groups of one table, and one commit for them.
+
+use crate::maintenance::compaction::{
+    Compaction, CompactionError, CompactionRequest, pace::WorkPace,
+};
+use icecore_catalog::{
+    error::CatalogError,
+    retention,
+    scan::{
+        Deadline, ManifestSource,
+        deletes::DeleteIndex,
+        manifests::{ManifestCache, PlannedFile, PlannedFiles},
+    },
+};
+use icecore_lake::table::{
+    compaction::{
+        choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
+        is_one_file, live_files, obstacle, planned_files,
+        rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles, replacement},
+    },
+    deletes::RowDeletes,
+    schema::TableIdent,
+    writer::{self, FileLayout},
+};
+use icecore_schemas::jobs::{BeforeAfter, JobReport, SkippedTable};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use tracing::warn;
+
+/// Most groups of a step.
+const GROUPS_MAX: usize = 32;
+/// Fewer files are not halved to find the one that is in the way.
+const HALVED_MIN: usize = 4;
+/// No group is added once a step has so many bytes.
+const BYTES_MAX: u64 = 128 << 20;
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub(super) struct CompactionStep {
+    pub(super) files: BeforeAfter,
+    bytes: BeforeAfter,
+    rows: u64,
+    skipped: Vec<String>,
+    /// Files whose rewrite failed.
+    pub(super) failed: u64,
+    /// Whether there is more that is worth it.
+    pub(super) is_more: bool,
+}
+
+impl CompactionStep {
+    fn skip(reason: impl Into<String>) -> Self {
+        Self { skipped: vec![reason.into()], ..Self::default() }
+    }
+
+    pub(super) fn add_to(&self, report: &mut JobReport, table: &TableIdent) {
+        report.files.before += self.files.before;
+        report.files.after += self.files.after;
+        report.bytes.before += self.bytes.before;
+        report.bytes.after += self.bytes.after;
+        report.rows += self.rows;
+        let skipped = self
+            .skipped
+            .iter()
+            .map(|reason| SkippedTable { table: table.to_string(), reason: reason.clone() });
+        report.skipped.extend(skipped);
+    }
+
+    fn would_do(groups: &[FileGroup], skipped: Vec<String>) -> Self {
+        let sum = |of: fn(&FileGroup) -> u64| -> u64 { groups.iter().map(of).sum() };
+        let bytes = sum(|group| group.bytes);
+        Self {
+            files: BeforeAfter {
+                before: sum(|group| group.files.len() as u64),
+                after: groups.len() as u64,
+            },
+            bytes: BeforeAfter { before: bytes, after: bytes },
+            rows: sum(|group| group.rows),
+            skipped,
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, done: &RewrittenFiles) {
+        self.files.before += done.files;
+        self.files.after += done.added.len() as u64;
+        self.bytes.before += done.bytes;
+        self.bytes.after += done.bytes_added();
+        self.rows += done.rows;
+    }
+}
+
+impl Compaction {
+    /// Writes the groups anew that are worth it the most, and commits them. Files are left alone whose
+    /// rewrite failed since then.
+    pub(super) async fn step(
+        &self,
+        table: &TableIdent,
+        request: &CompactionRequest,
+        since_ms: i64,
+        pace: &mut WorkPace,
+    ) -> Result<CompactionStep, CompactionError> {
+        let loaded = match self.0.catalog.tables().load(table).await {
+            // It was dropped meanwhile.
+            Err(CatalogError::NoSuchTable(_)) => return Ok(CompactionStep::default()),
+            loaded => loaded?,
+        };
+        let metadata = loaded.metadata.as_ref();
+        let Some(snapshot_id) = metadata.current_snapshot_id() else {
+            return Ok(CompactionStep::default());
+        };
+        if !retention::is_managed(metadata) {
+            return Ok(CompactionStep::skip("it is not a table of the service"));
+        }
+        if let Some(obstacle) = obstacle(metadata) {
+            return Ok(CompactionStep::skip(obstacle));
+        }
+        let (is_steady, now_ms) =
+            (request.mode == CompactionMode::Steady, self.0.clock.passed_ms());
+        if is_steady && self.noted().is_looked_at(table, snapshot_id, now_ms) {
+            return Ok(CompactionStep::default());
+        }
+        if is_one_file(metadata) {
+            // No manifest of it is read.
+            self.noted().look_at(table, snapshot_id, now_ms);
+            return Ok(CompactionStep::default());
+        }
+        // It is not kept: the manifests of a large table take hundreds of MiB.
+        let cache = ManifestCache::default();
+        let storage = self.0.catalog.storage();
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let mut files = live_files(source, snapshot_id).await?;
+        self.leave_failed(&mut files, since_ms, now_ms);
+        let rules = self.rules(&FileLayout::of(metadata));
+        let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
+        drop(files);
+        let skipped: Vec<String> = choice.skipped.iter().map(|reason| (*reason).into()).collect();
+        if request.dry_run {
+            return Ok(CompactionStep::would_do(&choice.groups, skipped));
+        }
+        if choice.groups.is_empty() {
+            self.noted().look_at(table, snapshot_id, now_ms);
+            return Ok(CompactionStep { skipped, ..CompactionStep::default() });
+        }
+        let (groups, is_more) = within_bounds(choice.groups);
+        let mut step = CompactionStep { skipped, is_more, ..CompactionStep::default() };
+        let written = self.rewrite(table, source, &groups, pace, &mut step).await?;
+        self.commit(table, snapshot_id, written, &mut step).await?;
+        // One commit leaves more to do only where it did something, or knows what is in the way.
+        step.is_more &= 0 < step.files.before + step.failed;
+        Ok(step)
+    }
+
+    /// The rules, within what the table wants of its files.
+    fn rules(&self, layout: &FileLayout) -> CompactionRules {
+        let mut rules = self.0.options.rules;
+        rules.file_bytes = rules.file_bytes.min(layout.file_bytes as u64);
+        rules
+    }
+
+    fn leave_failed(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
+        let noted = self.noted();
+        for file in files {
+            if noted.is_failed(&file.location, since_ms, now_ms) {
+                file.obstacle = Some("files whose rewrite failed stay as they are for an hour");
+            }
+        }
+    }
+
+    /// Writes groups anew, one after the other. One that fails is left out, and told: the file that is in the
+    /// way is noted alone, and where it is not known it is looked for by halves.
+    async fn rewrite(
+        &self,
+        table: &TableIdent,
+        source: ManifestSource<'_>,
+        groups: &[FileGroup],
+        pace: &mut WorkPace,
+        step: &mut CompactionStep,
+    ) -> Result<Vec<RewrittenFiles>, CompactionError> {
+        let failed = |source| CompactionError::Rewrite { table: table.to_string(), source };
+        let snapshot_id = source.metadata.current_snapshot_id().unwrap_or_default();
+        let wanted: HashSet<&str> =
+            groups.iter().flat_map(|group| group.files.iter().map(String::as_str)).collect();
+        let (files, index) = planned_files(source, snapshot_id, &wanted).await.map_err(failed)?;
+        // Where they do not fit, or one does not read, each group has its own.
+        let deletes = RowDeletes::read(source, index.clone(), &files).await.ok();
+        let by_location: HashMap<&str, &Arc<PlannedFile>> =
+            files.iter().map(|file| (file.location.as_str(), file)).collect();
+        let mut left: Vec<PlannedFiles> = Vec::new();
+        for group in groups.iter().rev() {
+            let of_group = group.files.iter().filter_map(|file| by_location.get(file.as_str()));
+            left.push(of_group.map(|file| Arc::clone(file)).collect());
+        }
+        let mut written: Vec<RewrittenFiles> = Vec::new();
+        while let Some(files) = left.pop() {
+            let done = match &deletes {
+                Some(deletes) => {
+                    let input = RewriteInput { source, files: &files, deletes };
+                    self.rewrite_group(input, pace).await
+                }
+                None => self.rewrite_alone(source, &index, &files, pace).await,
+            };
+            match done {
+                Ok(done) => written.push(done),
+                Err(GroupError::Rewrite(cause)) => {
+                    let error = &cause as &dyn std::error::Error;
+                    warn!(%table, files = files.len(), error, "files are not compacted");
+                    left.extend(self.note_failed(&cause, &files, step));
+                }
+                Err(GroupError::Ended(cause)) => {
+                    self.delete(&written).await;
+                    return Err(cause);
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// A group with the deletes of its files alone.
+    async fn rewrite_alone(
+        &self,
+        source: ManifestSource<'_>,
+        index: &DeleteIndex,
+        files: &[Arc<PlannedFile>],
+        pace: &mut WorkPace,
+    ) -> Result<RewrittenFiles, GroupError> {
+        let deletes = RowDeletes::read(source, index.clone(), files).await;
+        let deletes = deletes.map_err(RewriteError::from)?;
+        self.rewrite_group(RewriteInput { source, files, deletes: &deletes }, pace).await
+    }
+
+    /// Notes the files of a group that failed; gives the halves in which the reason is to be found.
+    fn note_failed(
+        &self,
+        cause: &RewriteError,
+        files: &[Arc<PlannedFile>],
+        step: &mut CompactionStep,
+    ) -> Vec<PlannedFiles> {
+        let location = |file: &Arc<PlannedFile>| file.location.clone();
+        let known = cause.data_file().filter(|path| files.iter().any(|it| it.location == *path));
+        // A half of one file would become the file that it is.
+        if known.is_none() && cause.may_be_of_one_file() && HALVED_MIN <= files.len() {
+            let (one, other) = files.split_at(files.len() / 2);
+            return vec![one.to_vec(), other.to_vec()];
+        }
+        let noted: Vec<String> = match known {
+            Some(path) => vec![path.to_owned()],
+            None => files.iter().map(location).collect(),
+        };
+        self.noted().fail(noted.iter().map(String::as_str), self.0.clock.passed_ms());
+        step.failed += noted.len() as u64;
+        step.skipped.push(cause.to_string());
+        Vec::new()
+    }
+
+    async fn rewrite_group(
+        &self,
+        input: RewriteInput<'_>,
+        pace: &mut WorkPace,
+    ) -> Result<RewrittenFiles, GroupError> {
+        self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
+        let mut rewrite = FileRewrite::open(input, &self.0.ids).await?;
+        loop {
+            let stepped = match rewrite.step().await {
+                Ok(true) => pace.rest().await.map_err(GroupError::from),
+                Ok(false) => break,
+                Err(cause) => Err(cause.into()),
+            };
+            if let Err(cause) = stepped {
+                rewrite.abandon().await;
+                return Err(cause);
+            }
+        }
+        let done = rewrite.finish().await?;
+        if let Err(fault) = self.0.faults.hit("compact.after_data_file") {
+            self.delete(std::slice::from_ref(&done)).await;
+            return Err(CompactionError::from(fault).into());
+        }
+        Ok(done)
+    }
+
+    /// Commits groups together or, where one of them was changed meanwhile, each on its own.
+    async fn commit(
+        &self,
+        table: &TableIdent,
+        read: i64,
+        written: Vec<RewrittenFiles>,
+        step: &mut CompactionStep,
+    ) -> Result<(), CompactionError> {
+        if written.is_empty() {
+            return Ok(());
+        }
+        let parts: Vec<&[RewrittenFiles]> = match self.replace(table, read, &written).await {
+            Err(CompactionError::Catalog(CatalogError::CommitFailed(_))) => {
+                written.chunks(1).collect()
+            }
+            committed => {
+                self.settle(&written, committed, step).await?;
+                Vec::new()
+            }
+        };
+        for (at, part) in parts.iter().enumerate() {
+            let committed = self.replace(table, read, part).await;
+            if let Err(cause) = self.settle(part, committed, step).await {
+                for left in &parts[at + 1..] {
+                    self.delete(left).await;
+                }
+                return Err(cause);
+            }
+        }
+        Ok(self.0.faults.hit("compact.after_commit")?)
+    }
+
+    async fn replace(
+        &self,
+        table: &TableIdent,
+        read: i64,
+        groups: &[RewrittenFiles],
+    ) -> Result<(), CompactionError> {
+        self.0.faults.hit("compact.before_commit")?;
+        let new = replacement(read, groups, self.0.ids.mint().to_string());
+        self.0.catalog.add_snapshot(table, new).await?;
+        let unknown = |fault: std::io::Error| CatalogError::CommitStateUnknown(fault.to_string());
+        Ok(self.0.faults.hit("compact.lost_answer").map_err(unknown)?)
+    }
+
+    /// What became of a commit: files that no snapshot names are deleted, unless that is not known. A
+    /// group that others changed is told, and chosen anew by a later step.
+    async fn settle(
+        &self,
+        groups: &[RewrittenFiles],
+        committed: Result<(), CompactionError>,
+        step: &mut CompactionStep,
+    ) -> Result<(), CompactionError> {
+        match committed {
+            Ok(()) => groups.iter().for_each(|done| step.add(done)),
+            Err(CompactionError::Catalog(CatalogError::CommitFailed(why))) => {
+                self.delete(groups).await;
+                step.skipped.push(why);
+            }
+            Err(cause) => {
+                let is_unknown =
+                    matches!(&cause, CompactionError::Catalog(CatalogError::CommitStateUnknown(_)));
+                if !is_unknown {
+                    self.delete(groups).await;
+                }
+                return Err(cause);
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, groups: &[RewrittenFiles]) {
+        let files = groups.iter().flat_map(RewrittenFiles::locations);
+        let files: Vec<String> = files.map(str::to_owned).collect();
+        writer::delete(self.0.catalog.storage(), files.iter().map(String::as_str)).await;
+    }
+}
+
+/// The groups that one step takes, and whether others are left.
+fn within_bounds(mut groups: Vec<FileGroup>) -> (Vec<FileGroup>, bool) {
+    let mut bytes = 0;
+    let within = groups.iter().take(GROUPS_MAX).take_while(|group| {
+        let fits = bytes < BYTES_MAX;
+        bytes += group.bytes;
+        fits
+    });
+    let count = within.count();
+    let is_more = count < groups.len();
+    groups.truncate(count);
+    (groups, is_more)
+}
+
+/// Why a group was not written anew.
+enum GroupError {
+    /// It alone.
+    Rewrite(RewriteError),
+    /// And no other.
+    Ended(CompactionError),
+}
+
+impl From<RewriteError> for GroupError {
+    fn from(cause: RewriteError) -> Self {
+        Self::Rewrite(cause)
+    }
+}
+
+impl From<CompactionError> for GroupError {
+    fn from(cause: CompactionError) -> Self {
+        Self::Ended(cause)
+    }
+}

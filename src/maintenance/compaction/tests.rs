@@ -1,0 +1,721 @@
+use super::*;
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Int64Type, Schema},
+};
+use futures::TryStreamExt;
+use iceberg::{
+    TableRequirement, TableUpdate,
+    spec::{
+        DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, MAIN_BRANCH,
+        ManifestFile, ManifestList, ManifestListWriter, ManifestWriterBuilder, NestedField,
+        Operation, PrimitiveType, Snapshot, SnapshotReference, SnapshotRetention, Summary,
+        TableMetadata, Type,
+    },
+};
+use icecore_catalog::{
+    catalog::{LoadedTable, RefKind, TableChange},
+    commit::{FIRST_SEQ, LAST_SEQ},
+    metastore::{Metastore, Watermark},
+    retention::SNAPSHOTS_MAX,
+    scan::{
+        Deadline, ManifestSource,
+        deletes::partition_key,
+        filter::Filter,
+        manifests::{ManifestCache, PlannedFile},
+    },
+    snapshot::{MarkMove, NewSnapshot, READER_GRACE_MS},
+    storage::{S3Options, Storage},
+};
+use icecore_lake::{
+    clock::Clock,
+    table::{
+        file_columns::FileColumns,
+        partition::FIELD_ID,
+        reader::{DeleteHandling, ReadRequest, rows, rows_of_file},
+        writer,
+    },
+};
+use parquet::arrow::ArrowWriter;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The rows of a snapshot: how often each `seq` is there.
+type RowCounts = BTreeMap<i64, usize>;
+
+/// A catalog with `a.events`, and compaction of it.
+struct House {
+    catalog: Catalog,
+    clock: Clock,
+    ids: IdGenerator,
+    table: TableIdent,
+    compaction: Compaction,
+    seq: u64,
+    /// The rows of each snapshot by its id.
+    model: BTreeMap<i64, RowCounts>,
+    _folder: tempfile::TempDir,
+}
+
+const RULES: CompactionRules =
+    CompactionRules { file_bytes: 100_000_000, file_rows: 1_000_000, files_max: 4, days_back: 7 };
+
+impl House {
+    async fn new() -> Self {
+        Self::with(Failpoints::default()).await
+    }
+
+    async fn with(faults: Failpoints) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        // The rows are of three days; the last of them is open.
+        let clock = Clock::manual(icecore_samples::START_US / 1_000 + 2 * 86_400_000 + 3_600_000);
+        let now = clock.clone();
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
+        let levels = vec!["a".to_owned()];
+        catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+        catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
+        let table = TableIdent::from_strs(["a", "events"]).unwrap();
+        let ids = IdGenerator::new(clock.clone());
+        let options = CompactionOptions { rules: RULES, cpu_share: 1.0 };
+        let tasks = Tasks::default();
+        let compaction =
+            Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
+        let model = BTreeMap::new();
+        Self { catalog, clock, ids, table, compaction, seq: 0, model, _folder: folder }
+    }
+
+    async fn load(&self) -> LoadedTable {
+        self.catalog.tables().load(&self.table).await.unwrap()
+    }
+
+    async fn head(&self) -> i64 {
+        self.load().await.metadata.current_snapshot_id().unwrap_or_default()
+    }
+
+    fn head_rows(&self, head: i64) -> RowCounts {
+        self.model.get(&head).cloned().unwrap_or_default()
+    }
+
+    /// Commits so many rows of the log, as a flush does.
+    async fn append(&mut self, count: usize, types: usize) -> i64 {
+        let before = self.head_rows(self.head().await);
+        let first = self.seq + 1;
+        self.seq += count as u64;
+        let loaded = self.load().await;
+        let rows = icecore_samples::events(count, types, first.cast_signed(), first);
+        let batches = if count == 0 { Vec::new() } else { vec![rows] };
+        let storage = self.catalog.storage();
+        let files = writer::write(storage, &loaded.metadata, batches, &self.ids).await.unwrap();
+        let watermark =
+            Watermark { epoch: 1, position: loaded.version.cast_unsigned(), last_seq: self.seq };
+        let summary = [(FIRST_SEQ, first), (LAST_SEQ, self.seq)];
+        let append = NewSnapshot {
+            added: files,
+            summary: summary.map(|(key, seq)| (key.to_owned(), seq.to_string())).into(),
+            mark: Some(MarkMove { watermark, since: 1 }),
+            ..NewSnapshot::default()
+        };
+        let now = self.catalog.add_snapshot(&self.table, append).await.unwrap();
+        self.clock.advance_ms(1_000);
+        let head = now.metadata.current_snapshot_id().unwrap();
+        let mut rows = before;
+        rows.extend((first..=self.seq).map(|seq| (seq.cast_signed(), 1)));
+        self.model.insert(head, rows);
+        head
+    }
+
+    /// Deletes some rows of a live file by their places, as another engine does.
+    async fn delete(&mut self, random: &mut StdRng) {
+        let loaded = self.load().await;
+        let head = loaded.metadata.current_snapshot_id().unwrap();
+        let files = self.planned(&loaded.metadata, head).await;
+        if files.is_empty() {
+            return;
+        }
+        let file = &files[random.random_range(0..files.len())];
+        let before = self.head_rows(head);
+        let (read, in_file) = (self.read(&loaded.metadata, head).await, self.seqs_of(file).await);
+        assert_eq!(read, before);
+        let alive: Vec<(i64, i64)> = (0..)
+            .zip(&in_file)
+            .map(|(at, seq)| (at, *seq))
+            .filter(|(_, seq)| read.contains_key(seq))
+            .collect();
+        if alive.is_empty() {
+            return;
+        }
+        let gone: Vec<(i64, i64)> =
+            alive.iter().copied().filter(|_| random.random_bool(0.3)).collect();
+        let gone = if gone.is_empty() { vec![alive[0]] } else { gone };
+        let places: Vec<i64> = gone.iter().map(|(at, _)| *at).collect();
+        let delete = NewSnapshot {
+            operation: Operation::Delete,
+            read: Some(head),
+            deletes: vec![(file.spec_id, self.position_deletes(file, &places).await)],
+            ..NewSnapshot::default()
+        };
+        let now = self.catalog.add_snapshot(&self.table, delete).await.unwrap();
+        self.clock.advance_ms(1_000);
+        let mut rows = before;
+        for (_, seq) in &gone {
+            rows.remove(seq);
+        }
+        self.model.insert(now.metadata.current_snapshot_id().unwrap(), rows);
+    }
+
+    /// Deletes rows by their `seq`, as an engine does that streams: a delete file in each partition, for
+    /// rows of an earlier number alone. `upserted` comes again in the same snapshot.
+    async fn delete_by_value(&mut self, seqs: &[i64], upserted: Option<i64>) {
+        self.delete_by(5, seqs, upserted).await.unwrap();
+    }
+
+    /// The same by any column of whole numbers.
+    async fn delete_by(
+        &mut self,
+        column: i32,
+        seqs: &[i64],
+        upserted: Option<i64>,
+    ) -> Result<(), CatalogError> {
+        let loaded = self.load().await;
+        let metadata = loaded.metadata.as_ref();
+        let head = metadata.current_snapshot().unwrap();
+        let (id, mut rows) = (head.snapshot_id() + 1, self.head_rows(head.snapshot_id()));
+        let manifest = |kind: &str| {
+            let location = format!("{}/metadata/{id}-{kind}.avro", metadata.location());
+            let output = self.catalog.storage().file_io().new_output(location).unwrap();
+            let spec = metadata.default_partition_spec().as_ref().clone();
+            let schema = Arc::clone(metadata.current_schema());
+            ManifestWriterBuilder::new(output, Some(id), schema, spec)
+        };
+        let mut list = self.manifests(metadata, head).await;
+        let mut partitions = BTreeMap::new();
+        for file in self.planned(metadata, head.snapshot_id()).await {
+            partitions.insert(partition_key(&file), file);
+        }
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let mut deletes = manifest("deletes").build_v2_deletes();
+        for file in partitions.values() {
+            deletes.add_file(self.value_deletes(file, column, seqs).await, -1).unwrap();
+        }
+        list.push(deletes.write_manifest_file().await.unwrap());
+        for seq in seqs {
+            rows.remove(seq);
+        }
+        if let Some(seq) = upserted {
+            let storage = self.catalog.storage();
+            let again = vec![icecore_samples::events(1, 1, seq, seq.cast_unsigned())];
+            let mut data = manifest("data").build_v2_data();
+            for file in writer::write(storage, metadata, again, &self.ids).await.unwrap() {
+                data.add_file(file, -1).unwrap();
+            }
+            list.push(data.write_manifest_file().await.unwrap());
+            rows.insert(seq, 1);
+        }
+        self.put_snapshot(metadata, head, id, list).await?;
+        self.clock.advance_ms(1_000);
+        self.model.insert(id, rows);
+        Ok(())
+    }
+
+    /// Commits a snapshot of these manifests on top of `head`, as a client does.
+    async fn put_snapshot(
+        &self,
+        metadata: &TableMetadata,
+        head: &Snapshot,
+        id: i64,
+        list: Vec<ManifestFile>,
+    ) -> Result<(), CatalogError> {
+        let (parent, number) = (Some(head.snapshot_id()), metadata.next_sequence_number());
+        let location = format!("{}/metadata/{id}-list.avro", metadata.location());
+        let output = self.catalog.storage().file_io().new_output(&location).unwrap();
+        let output = output.writer().await.unwrap();
+        let mut written = ManifestListWriter::v2(output, id, parent, number);
+        written.add_manifests(list.into_iter()).unwrap();
+        written.close().await.unwrap();
+        let summary =
+            Summary { operation: Operation::Overwrite, additional_properties: HashMap::new() };
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(id)
+            .with_parent_snapshot_id(parent)
+            .with_sequence_number(number)
+            .with_timestamp_ms(metadata.last_updated_ms() + 1)
+            .with_manifest_list(location)
+            .with_summary(summary)
+            .with_schema_id(metadata.current_schema_id())
+            .build();
+        let reference = SnapshotReference::new(id, SnapshotRetention::branch(None, None, None));
+        let ref_name = MAIN_BRANCH.to_owned();
+        let change = TableChange {
+            table: self.table.clone(),
+            requirements: vec![TableRequirement::RefSnapshotIdMatch {
+                r#ref: ref_name.clone(),
+                snapshot_id: parent,
+            }],
+            updates: vec![
+                TableUpdate::AddSnapshot { snapshot },
+                TableUpdate::SetSnapshotRef { ref_name, reference },
+            ],
+            keeps_history: true,
+        };
+        self.catalog.commit(change).await.map(drop)
+    }
+
+    async fn manifests(&self, metadata: &TableMetadata, snapshot: &Snapshot) -> Vec<ManifestFile> {
+        assert_eq!(metadata.format_version(), FormatVersion::V2);
+        let bytes = self.catalog.storage().get(snapshot.manifest_list()).await.unwrap();
+        let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2).unwrap();
+        list.entries().to_vec()
+    }
+
+    /// The data and delete files of a snapshot, whether a delete reaches anything or not.
+    async fn live(&self, metadata: &TableMetadata, snapshot: &Snapshot) -> BTreeSet<String> {
+        let mut live = BTreeSet::new();
+        for manifest in self.manifests(metadata, snapshot).await {
+            let files = manifest.load_manifest(&self.catalog.storage().file_io()).await.unwrap();
+            let files = files.entries().iter().filter(|entry| entry.is_alive());
+            live.extend(files.map(|entry| entry.file_path().to_owned()));
+        }
+        live
+    }
+
+    async fn value_deletes(&self, file: &PlannedFile, id: i32, seqs: &[i64]) -> DataFile {
+        let column = Field::new("compared", DataType::Int64, false)
+            .with_metadata([(FIELD_ID.to_owned(), id.to_string())].into());
+        let values: ArrayRef = Arc::new(Int64Array::from(seqs.to_vec()));
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(vec![column])), vec![values]).unwrap();
+        let (location, length) = self.put_deletes(file, &rows).await;
+        DataFileBuilder::default()
+            .content(DataContentType::EqualityDeletes)
+            .file_path(location)
+            .file_format(DataFileFormat::Parquet)
+            .partition(file.partition.clone())
+            .partition_spec_id(file.spec_id)
+            .record_count(seqs.len() as u64)
+            .file_size_in_bytes(length)
+            .equality_ids(Some(vec![id]))
+            .build()
+            .unwrap()
+    }
+
+    /// Stores a delete file beside a data file.
+    async fn put_deletes(&self, file: &PlannedFile, rows: &RecordBatch) -> (String, u64) {
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+        writer.write(rows).unwrap();
+        writer.close().unwrap();
+        let location = format!("{}-{}-deletes.parquet", file.location, self.ids.mint());
+        let length = bytes.len() as u64;
+        self.catalog.storage().put(&location, bytes.into()).await.unwrap();
+        (location, length)
+    }
+
+    async fn position_deletes(&self, file: &PlannedFile, places: &[i64]) -> DataFile {
+        let column = |(name, id): (&str, i32), kind| {
+            Field::new(name, kind, false)
+                .with_metadata([(FIELD_ID.to_owned(), id.to_string())].into())
+        };
+        let schema = Schema::new(vec![
+            column(("file_path", 2_147_483_546), DataType::Utf8),
+            column(("pos", 2_147_483_545), DataType::Int64),
+        ]);
+        let paths: ArrayRef =
+            Arc::new(StringArray::from(vec![file.location.as_str(); places.len()]));
+        let places_of: ArrayRef = Arc::new(Int64Array::from(places.to_vec()));
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![paths, places_of]).unwrap();
+        let (location, length) = self.put_deletes(file, &rows).await;
+        DataFileBuilder::default()
+            .content(DataContentType::PositionDeletes)
+            .file_path(location)
+            .file_format(DataFileFormat::Parquet)
+            .partition(file.partition.clone())
+            .partition_spec_id(file.spec_id)
+            .record_count(places.len() as u64)
+            .file_size_in_bytes(length)
+            .referenced_data_file(Some(file.location.clone()))
+            .build()
+            .unwrap()
+    }
+
+    async fn planned(&self, metadata: &TableMetadata, snapshot_id: i64) -> Vec<Arc<PlannedFile>> {
+        let (storage, cache) = (self.catalog.storage(), ManifestCache::default());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        source.plan(snapshot_id, &Filter::True).await.unwrap().files
+    }
+
+    async fn seqs_of(&self, file: &PlannedFile) -> Vec<i64> {
+        let loaded = self.load().await;
+        let columns = FileColumns::of(&loaded.metadata, &[5]).unwrap();
+        let storage = self.catalog.storage();
+        let (_, rows) = rows_of_file(storage, file, &columns, None).await.unwrap();
+        let batches: Vec<RecordBatch> = rows.try_collect().await.unwrap();
+        let seqs = batches
+            .iter()
+            .flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().iter());
+        seqs.copied().collect()
+    }
+
+    async fn read(&self, metadata: &TableMetadata, snapshot_id: i64) -> RowCounts {
+        let (storage, cache) = (self.catalog.storage(), ManifestCache::default());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let seq = metadata.current_schema().field_by_name("seq").unwrap().id;
+        assert_eq!(seq, 5);
+        let request = ReadRequest {
+            snapshot_id,
+            columns: vec![seq],
+            filter: Filter::True,
+            deletes: DeleteHandling::Applied,
+        };
+        let batches: Vec<RecordBatch> =
+            rows(source, request).await.unwrap().try_collect().await.unwrap();
+        let mut counts = RowCounts::new();
+        for rows in &batches {
+            for seq in rows.column(0).as_primitive::<Int64Type>().values() {
+                *counts.entry(*seq).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Compacts as an operator does, and notes what the table has then: the same rows.
+    async fn compact(&mut self) -> JobReport {
+        let rows = self.head_rows(self.head().await);
+        let known: Vec<i64> =
+            self.load().await.metadata.snapshots().map(|s| s.snapshot_id()).collect();
+        let report = self.compaction.run(&now()).await.unwrap();
+        for snapshot in self.load().await.metadata.snapshots() {
+            if !known.contains(&snapshot.snapshot_id()) {
+                assert_eq!(snapshot.summary().operation, Operation::Replace);
+                self.model.insert(snapshot.snapshot_id(), rows.clone());
+            }
+        }
+        self.clock.advance_ms(1_000);
+        report
+    }
+
+    /// Each retained snapshot has the rows that it had when it was made.
+    async fn check(&self) {
+        let loaded = self.load().await;
+        for snapshot in loaded.metadata.snapshots() {
+            let Some(expected) = self.model.get(&snapshot.snapshot_id()) else { continue };
+            let found = self.read(&loaded.metadata, snapshot.snapshot_id()).await;
+            assert!(found == *expected, "{snapshot:?}: {} of {}", found.len(), expected.len());
+        }
+    }
+
+    /// Makes the history so long that it is thinned, and deletes what is of no use then.
+    async fn thin(&mut self) {
+        let have = self.load().await.metadata.snapshots().len();
+        let rows = self.head_rows(self.head().await);
+        for _ in have..=SNAPSHOTS_MAX + 50 {
+            self.append(0, 1).await;
+        }
+        // Reading every one of these would say nothing.
+        self.model.retain(|_, of| *of != rows);
+        self.model.insert(self.head().await, rows);
+        assert!(0 < self.catalog.upkeep().thin(&self.table).await.unwrap());
+        self.clock.advance_ms(READER_GRACE_MS);
+        while 0 < self.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
+    }
+
+    async fn data_files(&self) -> Vec<String> {
+        let data = format!("{}/data", self.load().await.metadata.location());
+        self.catalog.storage().list(&data).await.unwrap()
+    }
+}
+
+fn now() -> CompactionRequest {
+    let (mode, levels, table) = (CompactionMode::Now, None, None);
+    CompactionRequest { mode, levels, table, dry_run: false }
+}
+
+#[tokio::test]
+async fn many_small_files_become_few_and_every_snapshot_stays() {
+    let mut house = House::new().await;
+    for _ in 0..12 {
+        house.append(60, 2).await;
+    }
+    let loaded = house.load().await;
+    let before = house.planned(&loaded.metadata, house.head().await).await.len();
+    assert_eq!(before, 12 * 6, "a file for each type and day");
+    let dry = house.compaction.run(&CompactionRequest { dry_run: true, ..now() }).await.unwrap();
+    assert_eq!((dry.files.before, dry.files.after, dry.rows), (72, 6, 720));
+    assert_eq!(house.load().await.version, loaded.version, "nothing is changed");
+
+    let done = house.compact().await;
+    assert_eq!((done.tables, done.files.before, done.files.after, done.rows), (1, 72, 6, 720));
+    let now = house.load().await;
+    assert_eq!(now.watermark, loaded.watermark);
+    let files = house.planned(&now.metadata, house.head().await).await;
+    assert_eq!(files.len(), 6);
+    assert!(files.iter().all(|file| file.sort_order_id == Some(1)));
+    let summary = &now.metadata.current_snapshot().unwrap().summary().additional_properties;
+    assert_eq!(summary[LAST_SEQ], "720");
+    house.check().await;
+    let again = house.compact().await;
+    assert_eq!((again.files.before, again.tables), (0, 0), "nothing is worth it any more");
+}
+
+#[tokio::test]
+async fn a_run_by_hand_goes_on_without_its_client_and_alone() {
+    let (faults, barrier) = Failpoints::meeting("compact.before_commit");
+    let mut house = House::with(faults).await;
+    for _ in 0..5 {
+        house.append(30, 1).await;
+    }
+    let version = house.load().await.version;
+    // The failpoint holds a thread, so the run has one of its own.
+    let compaction = house.compaction.clone();
+    let run = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            drop(compaction.start(now()).unwrap());
+            let second = compaction.start(now());
+            assert!(matches!(second, Err(CompactionError::Busy)), "one goes on");
+            let ended = Arc::clone(&compaction.0.by_hand).acquire_owned().await;
+            drop(ended.unwrap());
+        });
+    });
+    let meet = || {
+        let barrier = Arc::clone(&barrier);
+        tokio::task::spawn_blocking(move || barrier.wait())
+    };
+    meet().await.unwrap();
+    assert_eq!(house.load().await.version, version, "it is about to commit");
+    meet().await.unwrap();
+    tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap();
+    assert_eq!(house.load().await.version, version + 1);
+}
+
+#[tokio::test]
+async fn the_job_takes_tables_with_too_many_files_and_no_others() {
+    let mut house = House::new().await;
+    let mut job = CompactTables::new(house.compaction.clone());
+    for _ in 0..4 {
+        house.append(30, 1).await;
+    }
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+    house.append(30, 1).await;
+    let done = job.tick().await.unwrap();
+    assert!(matches!(done, Progress::Done | Progress::More), "{done:?}");
+    let loaded = house.load().await;
+    assert_eq!(house.planned(&loaded.metadata, house.head().await).await.len(), 3);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    let version = house.load().await.version;
+    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
+    assert_eq!(house.load().await.version, version);
+}
+
+#[tokio::test]
+async fn a_late_event_opens_a_closed_day_again() {
+    let mut house = House::new().await;
+    house.append(40, 1).await;
+    house.append(40, 1).await;
+    let mut job = CompactTables::new(house.compaction.clone());
+    house.clock.advance_ms(3_600_000);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    let files = async |house: &House| {
+        let loaded = house.load().await;
+        house.planned(&loaded.metadata, house.head().await).await.len()
+    };
+    assert_eq!(files(&house).await, 2 + 2, "two closed days have a file each, the open one two");
+    house.append(40, 1).await;
+    assert_eq!(files(&house).await, 7);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    assert_eq!(files(&house).await, 7, "others may come");
+    house.clock.advance_ms(3_600_000);
+    while job.tick().await.unwrap() != Progress::Idle {}
+    assert_eq!(files(&house).await, 2 + 3);
+}
+
+/// What others commit between the read and the commit of a compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    Rows,
+    DeletesByPlace,
+    DeletesByValue,
+    Upsert,
+}
+
+#[tokio::test]
+async fn what_others_commit_meanwhile_is_kept() {
+    for between in
+        [Between::Rows, Between::DeletesByPlace, Between::DeletesByValue, Between::Upsert]
+    {
+        let (faults, barrier) = Failpoints::meeting("compact.before_commit");
+        let mut house = House::with(faults).await;
+        for _ in 0..6 {
+            house.append(30, 2).await;
+        }
+        let before = house.head_rows(house.head().await);
+        let compaction = house.compaction.clone();
+        let run = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(compaction.run(&now()))
+        });
+        tokio::task::spawn_blocking({
+            let barrier = Arc::clone(&barrier);
+            move || barrier.wait()
+        })
+        .await
+        .unwrap();
+        match between {
+            Between::Rows => {
+                house.append(30, 2).await;
+            }
+            Between::DeletesByPlace => house.delete(&mut StdRng::seed_from_u64(3)).await,
+            Between::DeletesByValue => house.delete_by_value(&[3, 50, 51], None).await,
+            Between::Upsert => house.delete_by_value(&[3, 50], Some(50)).await,
+        }
+        let after = house.head_rows(house.head().await);
+        assert_ne!(before, after);
+        tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+        let report = tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap().unwrap();
+        let loaded = house.load().await;
+        let head = house.head().await;
+        assert_eq!(house.read(&loaded.metadata, head).await, after, "{between:?} {report:?}");
+        let refused = usize::from(between == Between::DeletesByPlace);
+        assert_eq!(report.skipped.len(), refused, "{between:?} {report:?}");
+        let files = house.planned(&loaded.metadata, head).await.len();
+        assert_eq!(files, 6, "{between:?} {report:?}");
+        house.check().await;
+    }
+}
+
+/// Files that were merged since have none of its values, and the delete would reach what it must not.
+#[tokio::test]
+async fn rows_are_not_deleted_by_a_column_that_was_dropped() {
+    let mut house = House::new().await;
+    house.append(30, 2).await;
+    let schemas = house.load().await.metadata;
+    let schema = schemas.current_schema();
+    let id = schema.highest_field_id() + 1;
+    let own = NestedField::optional(id, "own", Type::Primitive(PrimitiveType::Long));
+    let wider = schema.as_ref().clone().into_builder().with_fields([Arc::new(own)]).build();
+    for schema in [wider.unwrap(), schema.as_ref().clone()] {
+        let updates = vec![
+            TableUpdate::AddSchema { schema },
+            TableUpdate::SetCurrentSchema { schema_id: -1 },
+        ];
+        let (table, requirements) = (house.table.clone(), Vec::new());
+        let change = TableChange { table, requirements, updates, keeps_history: true };
+        house.catalog.commit(change).await.unwrap();
+    }
+    let refused = house.delete_by(id, &[3], None).await;
+    let Err(CatalogError::Invalid(text)) = &refused else { panic!("{refused:?}") };
+    assert!(text.contains("which was dropped"), "{text}");
+    house.delete_by_value(&[3], None).await;
+    house.check().await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_left_alone_and_the_others_are_merged() {
+    let mut house = House::new().await;
+    for _ in 0..6 {
+        house.append(30, 1).await;
+    }
+    let loaded = house.load().await;
+    let files = house.planned(&loaded.metadata, house.head().await).await;
+    assert_eq!(files.len(), 18);
+    let damaged = files[0].location.clone();
+    house.catalog.storage().delete(&damaged).await.unwrap();
+    let nothing = vec![0; usize::try_from(files[0].bytes).unwrap()];
+    house.catalog.storage().put(&damaged, nothing.into()).await.unwrap();
+    let report = house.compaction.run(&now()).await.unwrap();
+    assert_eq!((report.files.before, report.files.after), (17, 3), "{report:?}");
+    assert!(report.skipped.iter().any(|it| it.reason.contains("read files")), "{report:?}");
+    let loaded = house.load().await;
+    let left = house.planned(&loaded.metadata, house.head().await).await;
+    assert!(left.len() == 4 && left.iter().any(|file| file.location == damaged));
+}
+
+#[tokio::test]
+async fn a_run_that_fails_anywhere_leaves_the_table_and_no_file() {
+    let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("compact."));
+    for point in points {
+        for skip in [0, 2] {
+            let faults = Failpoints::parse(&format!("{point}=error@{skip}")).unwrap();
+            let mut house = House::with(faults).await;
+            for _ in 0..5 {
+                house.append(30, 1).await;
+            }
+            let (before, rows) = (house.data_files().await, house.head_rows(house.head().await));
+            let failed = house.compaction.run(&now()).await;
+            let loaded = house.load().await;
+            let head = house.head().await;
+            assert_eq!(house.read(&loaded.metadata, head).await, rows, "{point}");
+            let is_made = loaded.metadata.current_snapshot().unwrap().summary().operation
+                == Operation::Replace;
+            if !is_made {
+                assert!(failed.is_err(), "{point}");
+                assert_eq!(house.data_files().await.len(), before.len(), "{point}");
+            }
+            house.compaction.run(&now()).await.unwrap();
+            let loaded = house.load().await;
+            let head = house.head().await;
+            assert_eq!(house.read(&loaded.metadata, head).await, rows, "{point}");
+            assert_eq!(house.planned(&loaded.metadata, head).await.len(), 3, "{point}");
+            house.check().await;
+        }
+    }
+}
+
+/// Whatever is done in whatever order: each retained snapshot has the rows that it had, and nothing but
+/// what retained snapshots need is left.
+async fn check_sequence(seed: u64, steps: usize) {
+    let mut house = House::new().await;
+    let mut random = StdRng::seed_from_u64(seed);
+    house.append(20, 2).await;
+    let mut tags = 0;
+    for step in 0..steps {
+        match random.random_range(0..12) {
+            0..=4 => {
+                house.append(random.random_range(1..40), 2).await;
+            }
+            5 => {
+                let highest = i64::try_from(house.seq).unwrap();
+                let seqs = [random.random_range(1..=highest), random.random_range(1..=highest)];
+                house.delete_by_value(&seqs, None).await;
+            }
+            6..=7 => house.delete(&mut random).await,
+            8..=9 => {
+                house.compact().await;
+            }
+            10 => {
+                tags += 1;
+                let name = format!("t{tags}");
+                let made = house.catalog.refs().create(&house.table, &name, RefKind::Tag, None);
+                made.await.unwrap();
+            }
+            _ if step % 3 == 0 => house.thin().await,
+            _ => house.clock.advance_ms(3_600_000),
+        }
+        house.check().await;
+    }
+    house.thin().await;
+    house.check().await;
+    let loaded = house.load().await;
+    let mut needed = BTreeSet::new();
+    for snapshot in loaded.metadata.snapshots() {
+        needed.extend(house.live(&loaded.metadata, snapshot).await);
+    }
+    let left: BTreeSet<String> = house.data_files().await.into_iter().collect();
+    let lost: Vec<&String> = needed.difference(&left).collect();
+    assert!(lost.is_empty(), "{seed}: {lost:?}");
+    let useless: Vec<&String> = left.difference(&needed).collect();
+    assert!(useless.is_empty(), "{seed}: {useless:?}");
+}
+
+#[tokio::test]
+async fn random_sequences_keep_every_retained_snapshot() {
+    let (sequences, steps) = match std::env::var_os("LARGE") {
+        Some(_) => (300, 60),
+        None => (1, 20),
+    };
+    for seed in 0..sequences {
+        check_sequence(seed, steps).await;
+    }
+}

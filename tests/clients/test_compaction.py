@@ -1,0 +1,107 @@
+"""Engines read merged files as the files before, at every snapshot; races of compaction with their writes lose and double nothing."""
+import json
+import re
+import threading
+from collections import Counter
+
+import duckdb
+import pyarrow
+from engines import DuckDB, PyIceberg, Spark
+from pyiceberg.exceptions import CommitFailedException, ValidationException
+
+TYPES = 3
+
+
+def send(client, namespace, numbers):
+    events = [json.dumps({"id": f"e{n}", "type": f"t{n % TYPES}", "actor": f"a{n % 7}"}) for n in numbers]
+    assert client.send(events, namespace)[0] == 200
+    client.commit(namespace)
+
+
+def compact(client, namespace):
+    status, _, raw = client.request("POST", f"/admin/jobs/compact?namespace={namespace}", b"", {"content-type": "application/json"})
+    assert status == 200, raw
+    return json.loads(raw)
+
+
+def ids(rows):
+    return Counter(row[0] for row in rows)
+
+
+def test_every_engine_reads_merged_files_and_old_snapshots(server, spark_session):
+    namespace, client = "merged", server.client()
+    for commit in range(14):
+        send(client, namespace, range(commit * 30, commit * 30 + 30))
+    duck, lake, spark = DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog"), Spark(spark_session, server.url + "/catalog")
+    duck.rows(f"DELETE FROM {duck.table(namespace, 'events')} WHERE actor = 'a3'")
+    wanted = Counter(f"e{n}" for n in range(420) if n % 7 != 3)
+    old = lake.load(namespace, "events").metadata.snapshots
+    before = {it.snapshot_id: ids(client.sql(namespace, "SELECT id FROM events", as_of=str(it.snapshot_id))) for it in old}
+
+    report = compact(client, namespace)
+    assert report["files"]["before"] == 14 * TYPES and report["files"]["after"] == TYPES, report
+    assert report["rows"] == sum(wanted.values())
+    table = lake.load(namespace, "events")
+    assert len(table.inspect.files()) == TYPES, "the deletes are carried out"
+    read = {
+        "icecore": lambda: client.sql(namespace, "SELECT id FROM events"),
+        "duckdb": lambda: DuckDB(server.url + "/catalog").rows(f"SELECT id FROM {duck.table(namespace, 'events')}"),
+        "pyiceberg": lambda: [(id,) for id in table.scan(selected_fields=("id",)).to_arrow()["id"].to_pylist()],
+        "spark": lambda: spark.rows(f"SELECT id FROM {spark.table(namespace, 'events')}"),
+    }
+    for engine, rows in read.items():
+        assert ids(rows()) == wanted, engine
+    for snapshot, rows in before.items():
+        assert ids(client.sql(namespace, "SELECT id FROM events", as_of=str(snapshot))) == rows
+        arrow = table.scan(snapshot_id=snapshot, selected_fields=("id",)).to_arrow()
+        assert Counter(arrow["id"].to_pylist()) == rows, snapshot
+    assert compact(client, namespace)["files"]["before"] == 0
+
+
+def test_races_with_writes_of_engines_lose_and_double_nothing(server):
+    namespace, client = "busy", server.client()
+    expected, next_id, stop, reports = Counter(), 0, threading.Event(), []
+
+    def merge():
+        own = server.client()
+        while not stop.is_set():
+            reports.append(compact(own, namespace))
+
+    for commit in range(4):
+        send(client, namespace, range(next_id, next_id + 12))
+        expected.update(f"e{n}" for n in range(next_id, next_id + 12))
+        next_id += 12
+    merger = threading.Thread(target=merge)
+    merger.start()
+    duck, lake, lost = DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog"), 0
+    made = 0
+    try:
+        for step in range(12):
+            send(client, namespace, range(next_id, next_id + 12))
+            expected.update(f"e{n}" for n in range(next_id, next_id + 12))
+            next_id += 12
+            victim = f"e{step * 5}"
+            try:
+                if step % 3:
+                    duck.rows(f"DELETE FROM {duck.table(namespace, 'events')} WHERE id = '{victim}'")
+                else:
+                    table = lake.load(namespace, "events")
+                    row = table.scan(row_filter=f"id = '{victim}'").to_arrow()
+                    changed = row.set_column(row.schema.get_field_index("actor"), "actor", pyarrow.array(["new"] * len(row), pyarrow.string()))
+                    table.overwrite(changed.cast(table.schema().as_arrow()), overwrite_filter=f"id = '{victim}'")
+            except (duckdb.Error, CommitFailedException, ValidationException) as error:
+                lost += 1
+                assert not re.search(r"\b50[0-9]\b|internal server error", str(error), re.IGNORECASE), error
+            else:
+                made += 1
+                if step % 3:
+                    del expected[victim]
+            assert ids(client.sql(namespace, "SELECT id FROM events")) == expected, step
+    finally:
+        stop.set()
+        merger.join()
+    assert made, f"{lost} of 12 writes lost their race, and none was made"
+    assert any(report["files"]["before"] for report in reports)
+    compact(client, namespace)
+    assert ids(client.sql(namespace, "SELECT id FROM events")) == expected
+    assert ids(DuckDB(server.url + "/catalog").rows(f"SELECT id FROM {duck.table(namespace, 'events')}")) == expected

@@ -1,0 +1,121 @@
+//! Compaction by hand: the answer, the command, and what queries show before and after.
+
+use crate::{admin::icecore, harness::TestServer, process::post_and_die};
+use icecore_lake::faults::POINTS;
+use icecore_schemas::jobs::JobReport;
+use serde_json::{Value, json};
+
+/// Makes commits of ten events each, of two types.
+async fn make_commits(server: &TestServer, commits: std::ops::Range<u32>) {
+    for commit in commits {
+        let events: Vec<Value> = (0..10)
+            .map(|n| json!({ "id": format!("{commit}-{n}"), "type": format!("t{}", n % 2), "ns": "shop" }))
+            .collect();
+        let (status, reply) = server.ingest(&json!({ "events": events })).await;
+        assert_eq!(status, 200, "{reply}");
+        server.commit("shop").await;
+    }
+}
+
+async fn run(server: &TestServer, path: &str) -> JobReport {
+    let answer = server.post(path, "application/json", "").await;
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+const ALL: &str = "SELECT id, type, seq FROM events ORDER BY seq";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_merged_by_hand_and_every_snapshot_reads_as_before() {
+    let server = TestServer::start().await;
+    make_commits(&server, 0..6).await;
+    let snapshots: Value =
+        server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    let middle = &snapshots["snapshots"][3];
+    let then = json!({ "sql": ALL, "as_of": middle["snapshot_str"] });
+    let (before, before_then) = (server.rows("shop", ALL).await, server.query("shop", &then).await);
+    assert_eq!(before_then.1["rows"].as_array().unwrap().len(), 30, "{before_then:?}");
+
+    let dry = run(&server, "/admin/jobs/compact?dry_run=true&namespace=shop").await;
+    assert_eq!((dry.files.before, dry.files.after, dry.rows), (12, 2, 60));
+    let days = run(&server, "/admin/jobs/compact-day").await;
+    assert_eq!((days.job.as_str(), days.files.before), ("compact-day", 0), "today is not over");
+    let done = run(&server, "/admin/jobs/compact?namespace=shop&table=events").await;
+    assert_eq!((done.tables, done.files.before, done.files.after), (1, 12, 2));
+    assert!(done.skipped.is_empty(), "{done:?}");
+
+    assert_eq!(server.rows("shop", ALL).await, before);
+    assert_eq!(server.query("shop", &then).await.1["rows"], before_then.1["rows"]);
+    let stats: Value = server.get("/v1/shop/tables/events/stats").await.json().await.unwrap();
+    assert_eq!(stats["data_files"], 2, "{stats}");
+    // No row came with the newest snapshot, and it tells as before how far the table is.
+    let newest: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    let newest = &newest["snapshots"][0];
+    assert_eq!((&newest["operation"], &newest["last_seq"]), (&json!("replace"), &Value::Null));
+    let now = json!({ "sql": "SELECT count(*) FROM events", "as_of": newest["snapshot_str"] });
+    let (status, answer) = server.query("shop", &now).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([[60]])), "{answer}");
+    let basis =
+        server.query("shop", &json!({ "sql": "SELECT 1 FROM events", "min_seq": 60 })).await;
+    assert_eq!(basis.0, 200, "{basis:?}");
+
+    let (is_done, text) = icecore(&server, &["compact", "--ns", "shop"]);
+    assert!(is_done && text.starts_with("0 files became 0"), "{text}");
+    let (is_done, text) = icecore(&server, &["compact", "--dry-run", "--json"]);
+    assert!(is_done && text.contains("\"skipped\":[]"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_run_by_hand_is_told() {
+    let server = TestServer::start().await;
+    for (path, status) in [
+        ("/admin/jobs/flush", 404),
+        ("/admin/jobs/compact?namespace=nobody", 404),
+        ("/admin/jobs/compact?tables=x", 400),
+        ("/admin/jobs/compact?wait=false", 202),
+    ] {
+        let answer = server.post(path, "application/json", "").await;
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+}
+
+/// The ids and numbers of all events now and at each snapshot.
+async fn history(server: &TestServer) -> Vec<(String, Value)> {
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    let mut shown = vec![("now".to_owned(), server.rows("shop", ALL).await)];
+    for snapshot in listed["snapshots"].as_array().unwrap() {
+        let request = json!({ "sql": ALL, "as_of": snapshot["snapshot_str"] });
+        let (status, answer) = server.query("shop", &request).await;
+        assert_eq!(status, 200, "{answer}");
+        shown.push((snapshot["snapshot_str"].to_string(), answer["rows"].clone()));
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_in_a_compaction_changes_no_row_of_any_snapshot() {
+    let mut folder = tempfile::tempdir().unwrap();
+    let points = POINTS.iter().filter(|point| point.starts_with("compact."));
+    for (commits, point) in (0..).step_by(3).zip(points) {
+        let server = TestServer::start_in(folder, &[]).await;
+        make_commits(&server, commits..commits + 3).await;
+        let before = history(&server).await;
+        assert_eq!(before[0].1.as_array().unwrap().len(), 10 * (commits as usize + 3));
+        folder = server.stop().await;
+        let path = "/admin/jobs/compact?namespace=shop";
+        post_and_die(folder.path(), &format!("{point}=abort"), path, String::new()).await;
+        let server = TestServer::start_in(folder, &[]).await;
+        let after = history(&server).await;
+        assert_eq!(after[0], before[0], "{point}");
+        assert!(before.iter().all(|shown| after.contains(shown)), "{point}");
+        assert!(after[1..].iter().all(|(_, rows)| before.iter().any(|(_, was)| was == rows)));
+        folder = server.stop().await;
+    }
+    let server = TestServer::start_in(folder, &[]).await;
+    let before = server.rows("shop", ALL).await;
+    run(&server, "/admin/jobs/compact?namespace=shop").await;
+    assert_eq!(server.rows("shop", ALL).await, before);
+    let stats: Value = server.get("/v1/shop/tables/events/stats").await.json().await.unwrap();
+    assert_eq!(stats["data_files"], 2, "{stats}");
+    server.stop().await;
+}
