@@ -258,8 +258,9 @@ impl Catalog {
             return Ok(None);
         }
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
-        if !examined.added.is_empty() {
-            // They may have been queued for deletion since they were looked at.
+        let examined_at = examined.base.as_ref().map(|base| &base.metadata_location);
+        if !examined.added.is_empty() && examined_at != Some(&draft.base.metadata_location) {
+            // They may have been queued for deletion by a commit since they were looked at.
             let own = self.inner.storage.normalize(base.location())?;
             self.check_not_queued(&own, &examined.added).await?;
         }

@@ -137,6 +137,7 @@ impl Catalog {
                 changes = self.changes_on(base, snapshot).await;
                 added.extend(changes.iter_mut().flat_map(|it| it.added_paths.drain(..)));
             }
+            self.check_not_queued(&self.inner.storage.normalize(base.location())?, &added).await?;
         } else if let Some(changes) = &mut changes {
             added = std::mem::take(&mut changes.added_paths);
         }
