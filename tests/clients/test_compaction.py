@@ -60,12 +60,15 @@ def test_every_engine_reads_merged_files_and_old_snapshots(server, spark_session
 
 def test_races_with_writes_of_engines_lose_and_double_nothing(server):
     namespace, client = "busy", server.client()
-    expected, next_id, stop, reports = Counter(), 0, threading.Event(), []
+    expected, next_id, stop, reports, failures = Counter(), 0, threading.Event(), [], []
 
     def merge():
         own = server.client()
-        while not stop.is_set():
-            reports.append(compact(own, namespace))
+        try:
+            while not stop.is_set():
+                reports.append(compact(own, namespace))
+        except Exception as error:
+            failures.append(error)
 
     for commit in range(4):
         send(client, namespace, range(next_id, next_id + 12))
@@ -100,6 +103,7 @@ def test_races_with_writes_of_engines_lose_and_double_nothing(server):
     finally:
         stop.set()
         merger.join()
+    assert not failures, failures
     assert made, f"{lost} of 12 writes lost their race, and none was made"
     assert any(report["files"]["before"] for report in reports)
     compact(client, namespace)

@@ -20,7 +20,7 @@ use icecore_lake::table::{
     },
     deletes::RowDeletes,
     schema::TableIdent,
-    writer::{self, FileLayout},
+    writer::{self, FileLayout, WriteError},
 };
 use icecore_schemas::jobs::{BeforeAfter, JobReport, SkippedTable};
 use std::{
@@ -382,7 +382,11 @@ enum GroupError {
 
 impl From<RewriteError> for GroupError {
     fn from(cause: RewriteError) -> Self {
-        Self::Rewrite(cause)
+        match cause {
+            // A store that takes no file of this group takes none of another.
+            RewriteError::Write(WriteError::Store(cause)) => Self::Ended(cause.into()),
+            cause => Self::Rewrite(cause),
+        }
     }
 }
 

@@ -632,6 +632,28 @@ async fn a_damaged_file_is_left_alone_and_the_others_are_merged() {
     assert!(left.len() == 4 && left.iter().any(|file| file.location == damaged));
 }
 
+/// By the specification its rows are read twice.
+#[tokio::test]
+async fn a_file_that_is_live_twice_stays_as_it_is() {
+    let mut house = House::new().await;
+    for _ in 0..6 {
+        house.append(30, 1).await;
+    }
+    let (loaded, rows) = (house.load().await, icecore_samples::events(30, 1, 181, 181));
+    let storage = house.catalog.storage();
+    let added = writer::write(storage, &loaded.metadata, vec![rows], &house.ids).await.unwrap();
+    for _ in 0..2 {
+        let append = NewSnapshot { added: added.clone(), ..NewSnapshot::default() };
+        house.catalog.add_snapshot(&house.table, append).await.unwrap();
+    }
+    let before = house.read(&house.load().await.metadata, house.head().await).await;
+    assert_eq!((before[&1], before[&181]), (1, 2));
+    let report = house.compaction.run(&now()).await.unwrap();
+    assert_eq!(report.files.before, 18, "{report:?}");
+    assert!(report.skipped.iter().any(|it| it.reason.contains("live twice")), "{report:?}");
+    assert_eq!(house.read(&house.load().await.metadata, house.head().await).await, before);
+}
+
 #[tokio::test]
 async fn a_run_that_fails_anywhere_leaves_the_table_and_no_file() {
     let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("compact."));
