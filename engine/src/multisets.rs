@@ -105,7 +105,8 @@ fn plain_names(set: &mut SetExpr) {
                 }
             }
         }
-        SetExpr::Query(query) => plain_names(&mut query.body),
+        // Its order would be by the table's column of that name.
+        SetExpr::Query(query) if query.order_by.is_none() => plain_names(&mut query.body),
         SetExpr::SetOperation { left, right, .. } => {
             plain_names(left);
             plain_names(right);

@@ -4,8 +4,8 @@
 //! and exactly one has it but for the case, that one is meant, as in DuckDB and Spark.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Query, Select,
-    SelectItem, SetExpr, Statement, Subscript, TableFactor, VisitMut, VisitorMut,
+    AccessExpr, Expr, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Query,
+    Select, SelectItem, SetExpr, Statement, Subscript, TableFactor, VisitMut, VisitorMut,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -136,7 +136,7 @@ impl VisitorMut for ListVisitor {
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         for cte in query.with.iter_mut().flat_map(|with| with.cte_tables.iter_mut()) {
             if !cte.alias.columns.is_empty() {
-                name_plainly(&mut cte.query.body);
+                name_plainly(&mut cte.query);
             }
         }
         ControlFlow::Continue(())
@@ -146,14 +146,22 @@ impl VisitorMut for ListVisitor {
         if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor
             && !alias.columns.is_empty()
         {
-            name_plainly(&mut subquery.body);
+            name_plainly(subquery);
         }
         ControlFlow::Continue(())
     }
 }
 
-fn name_plainly(body: &mut SetExpr) {
+/// Where an order, a group or a condition may be about the name, it stays.
+fn name_plainly(query: &mut Query) {
+    if query.order_by.is_none() {
+        name_body(&mut query.body);
+    }
+}
+
+fn name_body(body: &mut SetExpr) {
     match body {
+        SetExpr::Select(select) if is_grouped(select) => (),
         SetExpr::Select(select) => {
             for (at, item) in select.projection.iter_mut().enumerate() {
                 let (name, expr) = match &*item {
@@ -170,10 +178,15 @@ fn name_plainly(body: &mut SetExpr) {
                 }
             }
         }
-        SetExpr::SetOperation { left, .. } => name_plainly(left),
-        SetExpr::Query(query) => name_plainly(&mut query.body),
+        SetExpr::SetOperation { left, .. } => name_body(left),
+        SetExpr::Query(query) => name_plainly(query),
         _ => (),
     }
+}
+
+fn is_grouped(select: &Select) -> bool {
+    let has_groups = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
+    has_groups || select.having.is_some() || select.qualify.is_some()
 }
 
 fn needs_quotes(name: &Ident) -> bool {

@@ -148,9 +148,10 @@ impl ServerClient {
         }
     }
 
-    async fn foreign_answer(&self, answer: Response, reason: String) -> ClientError {
-        // One that breaks off is as foreign.
-        self.foreign(&answer.bytes().await.unwrap_or_default(), reason)
+    async fn foreign_answer(&self, mut answer: Response, reason: String) -> ClientError {
+        // One that breaks off is as foreign, and one may have no end.
+        let start = answer.chunk().await.ok().flatten().unwrap_or_default();
+        self.foreign(&start, reason)
     }
 
     /// Says of an answer that it is not what it should be.

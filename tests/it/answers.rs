@@ -317,6 +317,10 @@ async fn a_column_is_found_in_another_case_through_every_query_below() {
     ] {
         assert_eq!(server.rows("n", sql).await, json!([[7]]), "{sql}");
     }
+    // Another name would have the order be that of the table's column.
+    let ordered = "SELECT v FROM (SELECT -\"orderId\" AS \"orderId\" FROM cased ORDER BY \"orderId\" LIMIT 1) q(v)";
+    let (status, answer) = server.query("n", &json!({ "sql": ordered })).await;
+    assert_eq!(status, 400, "{answer}");
     for (sql, column) in [
         ("SELECT ab FROM (SELECT * FROM cased) t", "ab"),
         ("WITH w AS (SELECT * FROM cased) SELECT ab FROM w", "ab"),

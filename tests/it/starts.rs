@@ -41,7 +41,7 @@ fn set_mode(path: &Path, mode: u32) {
 
 /// What a command says that fails for a user whom modes bind.
 fn refused(words: &[&str], data: &Path) -> String {
-    let output = run_with(bound_command(), words, &settings(data), b"");
+    let output = run_with(bound_command().unwrap(), words, &settings(data), b"");
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
     said
@@ -49,11 +49,16 @@ fn refused(words: &[&str], data: &Path) -> String {
 
 /// What doctor finds for such a user.
 fn examined(data: &Path) -> Vec<String> {
-    failed_checks(&run_with(bound_command(), &["doctor", "--json"], &settings(data), b"").stdout)
+    failed_checks(
+        &run_with(bound_command().unwrap(), &["doctor", "--json"], &settings(data), b"").stdout,
+    )
 }
 
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
+    if bound_command().is_none() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     set_mode(folder.path(), 0o555);
@@ -74,6 +79,9 @@ fn a_folder_that_cannot_be_written_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_of_somebody_else_is_not_taken_for_an_empty_one() {
+    if bound_command().is_none() {
+        return;
+    }
     let folder = TestServer::start().await.stop().await;
     let (data, backup) = (folder.path(), tempfile::tempdir().unwrap());
     let backup = backup.path().join("backup").display().to_string();

@@ -100,6 +100,8 @@ impl Catalog {
     /// As [`Catalog::commit`].
     async fn examine(&self, change: TableChange) -> Result<ExaminedChange, CatalogError> {
         let updates = &change.updates;
+        let lists = commit::added(updates).map(|snapshot| snapshot.manifest_list());
+        lists.for_each(|list| self.inner.lists.forget(list));
         let moves = updates.iter().any(|it| matches!(it, TableUpdate::SetLocation { .. }));
         let base = match moves || commit::added(updates).next().is_none() {
             true => None,
@@ -118,8 +120,6 @@ impl Catalog {
         base: &TableMetadata,
         TableChange { requirements, updates, .. }: &TableChange,
     ) -> Result<(ChangeContents, Vec<String>), CatalogError> {
-        let lists = commit::added(updates).map(|snapshot| snapshot.manifest_list());
-        lists.for_each(|list| self.inner.lists.forget(list));
         let held = commit::check_requirements(requirements, Some(base));
         // What is done already, or refused as it is, is told from the table alone.
         let is_settled = commit::is_applied(base, requirements, updates)

@@ -37,6 +37,8 @@ const BYTES_MAX: usize = 512 << 20;
 pub(super) const READS_AT_ONCE: usize = 4;
 /// How many times its bytes in memory a list weighs in a cache, so that all take 32 MiB at most.
 const LIST_WEIGHT: usize = 4;
+/// Lists of more manifests are not remembered.
+const LISTED_MAX: usize = 10_000;
 /// Most manifests and snapshots that are remembered as looked at.
 const SEEN_MAX: usize = 100_000;
 
@@ -76,8 +78,10 @@ pub(super) struct ManifestLists {
 impl ManifestLists {
     /// Notes what a commit's own list has.
     fn note(&self, list: &str, listed: &[ListedManifest]) {
-        let bytes: usize = listed.iter().map(|it| size_of_val(it) + it.path.len()).sum();
-        self.examined.insert(list, &Arc::new(listed.to_vec()), bytes * LIST_WEIGHT);
+        if listed.len() <= LISTED_MAX {
+            let bytes: usize = listed.iter().map(|it| size_of_val(it) + it.path.len()).sum();
+            self.examined.insert(list, &Arc::new(listed.to_vec()), bytes * LIST_WEIGHT);
+        }
     }
 
     /// A snapshot is part of a table.

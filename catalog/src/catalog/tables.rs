@@ -47,6 +47,10 @@ impl Tables<'_> {
         self.0
             .to_the_end(async move {
                 catalog.check_stays(&from, "renamed").await?;
+                // A commit that was examined under the old name is looked for under it again.
+                if let Some(table) = catalog.find(&from).await? {
+                    catalog.forget(&table.metadata_location);
+                }
                 let from = ObjectKey::new(from.namespace.as_ref(), &from.name);
                 let to = ObjectKey::new(to.namespace.as_ref(), &to.name);
                 catalog.metastore().rename_table(from, to).await

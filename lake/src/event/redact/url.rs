@@ -150,9 +150,12 @@ fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
         };
         let value = &rest[start..start + length];
         let is_none = ["null", "none", "nil", "undefined", "true", "false"].contains(&value);
+        let is_count = is_count(name) && value.bytes().all(|byte| byte.is_ascii_digit());
         let is_assigned = separator == "=" || quoted.is_some();
-        let is_value = is_assigned && !is_count(name) || is_token(value.as_bytes());
-        if !is_none && is_value {
+        // A parser's tokens are words: `Unexpected token: end-of-file`.
+        let hyphens = if name.eq_ignore_ascii_case("token") { "-" } else { "" };
+        let is_value = is_assigned || is_token(value.replace(hyphens, "").as_bytes());
+        if !is_none && !is_count && is_value {
             let start = text.len() - rest.len() + start;
             end = start + length;
             found.push((start..end, name.to_owned()));
@@ -160,16 +163,17 @@ fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
     }
 }
 
-/// Whether a word is none of a language: it is long, or has other characters than letters. Hyphens are
-/// in words, too, and letters that are not ASCII make no word long: some languages have no spaces.
+/// Whether a word is none of a language: it is long, or has other characters than letters. Letters that
+/// are not ASCII make no word long: some languages have no spaces.
 fn is_token(word: &[u8]) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'-' || !byte.is_ascii();
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || !byte.is_ascii();
     let is_odd = |at: usize| {
         let is_inside = 0 < at && at + 1 < word.len();
         word[at].is_ascii_digit() || (is_inside && !is_letter(word[at]))
     };
     let length = word.iter().filter(|byte| byte.is_ascii()).count();
-    BEARER_BYTES_MIN <= length || (SHORT_BEARER_BYTES_MIN <= length && (0..word.len()).any(is_odd))
+    BEARER_BYTES_MIN <= length
+        || (SHORT_BEARER_BYTES_MIN <= word.len() && (0..word.len()).any(is_odd))
 }
 
 /// The token behind `Bearer`.

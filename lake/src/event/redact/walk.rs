@@ -102,9 +102,13 @@ impl<'a> RedactionWalk<'a> {
     }
 
     fn open(&mut self, is_object: bool) {
-        let inside = self.text[self.at + 1..].trim_ascii_start();
-        let is_text_list = !is_object && inside.starts_with('"');
-        if self.is_secret_value_here() || is_text_list && self.is_secret_here() {
+        let is_number = |letter: char| letter.is_ascii_digit() || " \t\r\n,.+-eE".contains(letter);
+        let mut inside = self.text[self.at + 1..].chars().take_while(|&letter| letter != ']');
+        let is_secret = match !is_object && inside.all(is_number) {
+            true => self.is_secret_value_here(),
+            false => self.is_secret_here(),
+        };
+        if is_secret {
             let end = skip(self.text, self.at);
             let inside = self.text[self.at + 1..end].trim_end_matches(['}', ']']);
             match inside.trim_ascii().is_empty() {
@@ -272,7 +276,7 @@ impl<'a> RedactionWalk<'a> {
         self.secret_name().is_some()
     }
 
-    /// The same for a value that is no text.
+    /// The same for a number.
     fn is_secret_value_here(&self) -> bool {
         self.secret_name().is_some_and(|name| !is_count(name))
     }
