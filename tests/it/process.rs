@@ -148,6 +148,7 @@ pub(crate) fn command() -> Command {
 
 /// As [`command`], for a user whom the modes of files bind: they bind root without two of its rights.
 /// None where root cannot give them up, as in a container without `CAP_SETPCAP`.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is told")]
 pub(crate) fn bound_command() -> Option<Command> {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o500)).unwrap();
