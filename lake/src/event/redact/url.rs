@@ -150,7 +150,9 @@ fn pairs(text: &str, found: &mut Vec<(Range<usize>, String)>) {
         };
         let value = &rest[start..start + length];
         let is_none = ["null", "none", "nil", "undefined", "true", "false"].contains(&value);
-        let is_count = is_count(name) && value.bytes().all(|byte| byte.is_ascii_digit());
+        let number = value.trim_end_matches([')', ']', '}']);
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_count = is_count(name) && is_number;
         let is_assigned = separator == "=" || quoted.is_some();
         // A parser's tokens are words: `Unexpected token: end-of-file`.
         let hyphens = if name.eq_ignore_ascii_case("token") { "-" } else { "" };
