@@ -192,17 +192,21 @@ impl<'a> UnpackedBlocks<'a> {
 
 /// The records and fixed types that a schema may refer to by their names, and how many types it has.
 #[derive(Default)]
-struct NamedTypes {
-    named: HashMap<String, Value>,
+struct NamedTypes<'a> {
+    named: HashMap<&'a str, &'a Value>,
     count: usize,
 }
 
-fn parse(schema: &Value, named: &mut NamedTypes, depth: usize) -> Result<AvroShape, String> {
+fn parse<'a>(
+    schema: &'a Value,
+    named: &mut NamedTypes<'a>,
+    depth: usize,
+) -> Result<AvroShape, String> {
     named.count += 1;
     if DEPTH_MAX < depth || TYPES_MAX < named.count {
         return Err("its schema is too deep or too large".to_owned());
     }
-    let parse_in = |member: &str, named: &mut NamedTypes| {
+    let parse_in = |member: &str, named: &mut NamedTypes<'a>| {
         parse(schema.get(member).unwrap_or(&Value::Null), named, depth + 1).map(Box::new)
     };
     let name = match schema {
@@ -213,7 +217,7 @@ fn parse(schema: &Value, named: &mut NamedTypes, depth: usize) -> Result<AvroSha
         Value::String(name) => name.as_str(),
         Value::Object(members) => {
             if let Some(name) = members.get("name").and_then(Value::as_str) {
-                named.named.insert(name.to_owned(), schema.clone());
+                named.named.insert(name, schema);
             }
             match members.get("type") {
                 Some(Value::String(name)) => name,
@@ -247,9 +251,9 @@ fn parse(schema: &Value, named: &mut NamedTypes, depth: usize) -> Result<AvroSha
             AvroShape::Record(fields.collect::<Result<_, String>>()?)
         }
         other => {
-            let known = named.named.get(other).cloned();
+            let known = named.named.get(other).copied();
             let known = known.ok_or_else(|| format!("its type `{other}` is not known"))?;
-            parse(&known, named, depth + 1)?
+            parse(known, named, depth + 1)?
         }
     })
 }

@@ -49,19 +49,6 @@ pub fn parse_list(bytes: &[u8], version: FormatVersion) -> iceberg::Result<Manif
     ManifestList::parse_with_version(bytes, version)
 }
 
-/// The same file as the iceberg crate parses it, if it can be made so.
-///
-/// # Errors
-/// It is too large, unpacked.
-pub(crate) fn parsable(bytes: &Bytes) -> iceberg::Result<Bytes> {
-    check_unpacked(bytes)?;
-    let bytes = named(bytes);
-    Ok(match Manifest::parse_avro(&bytes) {
-        Ok(_) => bytes,
-        Err(_) => bounds::mended(&bytes).unwrap_or(bytes),
-    })
-}
-
 /// A file may have been written anew since it was committed, and the library unpacks whatever it is.
 fn check_unpacked(bytes: &[u8]) -> iceberg::Result<()> {
     avro::check_unpacked(bytes).map_err(|cause| iceberg::Error::new(ErrorKind::DataInvalid, cause))

@@ -46,20 +46,29 @@ pub fn encode(metadata: &impl Serialize) -> Vec<u8> {
 /// some hundred snapshots is most of what a commit costs; this one borrows.
 pub(crate) fn encode_table(metadata: &TableMetadata, encoded: &EncodedParts) -> Vec<u8> {
     match metadata.format_version() {
-        FormatVersion::V2 => encode(&TableV2::new(metadata, encoded, |_| true)),
+        FormatVersion::V2 => match encoded.whole(metadata) {
+            Some(whole) => whole.get().as_bytes().to_vec(),
+            None => encode(&TableV2::new(metadata, encoded, |_| true)),
+        },
         // Rare, and each with members of its own.
         FormatVersion::V1 | FormatVersion::V3 => encode(metadata),
     }
 }
 
-/// About how long the file is going to be: snapshots and properties are what grows.
+/// About how long the file is going to be, by what grows.
 pub(crate) fn length_estimate(metadata: &TableMetadata) -> usize {
     let properties = metadata.properties().iter().map(|(key, value)| key.len() + value.len());
-    metadata.snapshots().len() * SNAPSHOT_BYTES + properties.sum::<usize>()
+    let fields = metadata.schemas_iter().map(|schema| schema.highest_field_id().unsigned_abs());
+    metadata.snapshots().len() * SNAPSHOT_BYTES
+        + metadata.metadata_log().len() * LOG_ENTRY_BYTES
+        + fields.map(|id| id as usize).sum::<usize>() * FIELD_BYTES
+        + properties.sum::<usize>()
 }
 
-/// About what a snapshot takes.
+/// About what a snapshot, an entry of the metadata log and a column take.
 const SNAPSHOT_BYTES: usize = 1_300;
+const LOG_ENTRY_BYTES: usize = 200;
+const FIELD_BYTES: usize = 60;
 
 /// The members of a table's metadata in format version 2; lists are in order, snapshots oldest first.
 #[derive(Serialize)]

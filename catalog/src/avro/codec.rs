@@ -2,7 +2,7 @@
 //! whatever a block becomes, and a few bytes may become any number of them.
 
 use super::{BLOCK_BYTES_MAX, UNPACKED_BYTES_MAX};
-use flate2::read::DeflateDecoder;
+use flate2::bufread::DeflateDecoder;
 use std::{borrow::Cow, io::Read};
 
 /// How a block is compressed.

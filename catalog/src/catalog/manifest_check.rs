@@ -209,6 +209,7 @@ impl Catalog {
     ) -> Result<SnapshotChanges, CatalogError> {
         let listed = self.listed(own, snapshot.manifest_list()).await?;
         let before = match parent.map(Snapshot::manifest_list) {
+            Some(list) if list == snapshot.manifest_list() => Arc::new(listed.clone()),
             Some(list) => match self.inner.lists.committed.get(list) {
                 Some(known) => known,
                 None => Arc::new(self.listed(own, list).await?),

@@ -105,19 +105,16 @@ async fn bounds_that_are_cut_within_a_character_keep_no_table_from_being_read() 
         };
         let broken = bounds::rewritten(&whole, &header, cut).unwrap();
         assert!(Manifest::parse_avro(&broken).is_err());
-        for parsed in [parse(&broken), Manifest::parse_avro(&parsable(&broken).unwrap())] {
-            let parsed = parsed.unwrap();
-            let file = parsed.entries()[0].data_file();
-            assert_eq!(file.lower_bounds()[&1], Datum::string("fifteen letters "));
-            assert_eq!(file.upper_bounds().get(&1), None, "nothing is certain of it");
-            assert_eq!(
-                (&file.lower_bounds()[&2], &file.upper_bounds()[&2]),
-                (&Datum::int(7), &Datum::int(7))
-            );
-            let values: Vec<_> = file.partition().iter().collect();
-            assert_eq!(values, [Some(&Literal::string("x")), Some(&Literal::int(7))], "{name}");
-            assert_eq!((file.record_count(), parsed.entries()[0].sequence_number()), (10, Some(1)));
-        }
-        assert_eq!(parsable(&whole).unwrap(), whole);
+        let parsed = parse(&broken).unwrap();
+        let file = parsed.entries()[0].data_file();
+        assert_eq!(file.lower_bounds()[&1], Datum::string("fifteen letters "));
+        assert_eq!(file.upper_bounds().get(&1), None, "nothing is certain of it");
+        assert_eq!(
+            (&file.lower_bounds()[&2], &file.upper_bounds()[&2]),
+            (&Datum::int(7), &Datum::int(7))
+        );
+        let values: Vec<_> = file.partition().iter().collect();
+        assert_eq!(values, [Some(&Literal::string("x")), Some(&Literal::int(7))], "{name}");
+        assert_eq!((file.record_count(), parsed.entries()[0].sequence_number()), (10, Some(1)));
     }
 }

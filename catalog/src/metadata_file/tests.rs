@@ -128,6 +128,17 @@ fn what_is_carried_follows_every_update() {
         assert_eq!(encoded.refs, refs::of(&metadata), "after {step}");
         let written = encode_table(&metadata, &encoded);
         assert_eq!(ordered(&written), ordered(&encode(&metadata)), "after {step}");
+        assert_eq!(encoded.whole(&metadata).unwrap().get().as_bytes(), written, "after {step}");
     }
     assert_eq!(encoded.refs.keys().collect::<Vec<_>>(), ["second"]);
+}
+
+#[test]
+fn a_long_file_is_not_kept_whole() {
+    let grow = json!([{"action": "set-properties", "updates": {"a": "b".repeat(64 << 10)}}]);
+    let updates: Vec<iceberg::TableUpdate> = serde_json::from_value(grow).unwrap();
+    let metadata = apply_updates(&table(), FILE, &updates).unwrap();
+    let encoded = EncodedParts::of(&metadata);
+    assert!(encoded.whole(&metadata).is_none());
+    assert_eq!(ordered(&encode_table(&metadata, &encoded)), ordered(&encode(&metadata)));
 }

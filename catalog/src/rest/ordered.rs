@@ -35,6 +35,11 @@ pub(super) struct OrderedMetadata {
 
 impl Serialize for OrderedMetadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_whole = self.snapshots == SnapshotMode::All
+            && self.metadata.format_version() == FormatVersion::V2;
+        if let Some(whole) = is_whole.then(|| self.encoded.whole(&self.metadata)).flatten() {
+            return whole.serialize(serializer);
+        }
         let refs = self.encoded.refs.values();
         let named: HashSet<i64> = refs.map(|reference| reference.snapshot_id).collect();
         let is_wanted = |id: i64| self.snapshots == SnapshotMode::All || named.contains(&id);

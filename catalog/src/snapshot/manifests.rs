@@ -15,8 +15,8 @@ use iceberg::{
     ErrorKind,
     io::FileIO,
     spec::{
-        DataFile, FormatVersion, ManifestContentType, ManifestEntry, ManifestEntryRef,
-        ManifestFile, ManifestListWriter, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
+        DataFile, FormatVersion, ManifestContentType, ManifestEntry, ManifestFile,
+        ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
         SchemaRef, Snapshot, TableMetadata,
     },
 };
@@ -173,8 +173,7 @@ impl<'a> SnapshotWriter<'a> {
         let entries = parse(manifest, bytes).await?;
         let encode = move || {
             let mut writer = draft.writer()?;
-            for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
-                let entry = Arc::unwrap_or_clone(entry);
+            for entry in entries.into_iter().filter(ManifestEntry::is_alive) {
                 match removed.contains(&FileKey::of(entry.file_path())) {
                     true => delete_existing(&mut writer, entry)?,
                     false => add_existing(&mut writer, entry)?,
@@ -221,13 +220,13 @@ impl<'a> SnapshotWriter<'a> {
         }
         let storage = self.storage;
         // Owned, because a borrowing closure would keep callers' futures from being `Send`.
-        let loaded: Vec<Vec<ManifestEntryRef>> = stream::iter(manifests.to_vec())
+        let loaded: Vec<Vec<ManifestEntry>> = stream::iter(manifests.to_vec())
             .map(|manifest| load(storage.clone(), manifest))
             .buffered(READS_AT_ONCE)
             .try_collect()
             .await?;
-        let entries: Vec<ManifestEntryRef> =
-            loaded.into_iter().flatten().filter(|entry| entry.is_alive()).collect();
+        let entries: Vec<ManifestEntry> =
+            loaded.into_iter().flatten().filter(ManifestEntry::is_alive).collect();
         if entries.is_empty() {
             return Ok(None);
         }
@@ -236,7 +235,7 @@ impl<'a> SnapshotWriter<'a> {
         let encode = move || {
             let mut writer = draft.writer()?;
             for entry in entries {
-                add_existing(&mut writer, Arc::unwrap_or_clone(entry))?;
+                add_existing(&mut writer, entry)?;
             }
             draft.finish(writer)
         };
@@ -346,23 +345,29 @@ impl ManifestDraft {
 async fn load(
     storage: Storage,
     manifest: ManifestFile,
-) -> Result<Vec<ManifestEntryRef>, CatalogError> {
+) -> Result<Vec<ManifestEntry>, CatalogError> {
     let bytes = storage.get(&manifest.manifest_path).await?;
     parse(manifest, bytes).await
 }
 
 /// The entries of a manifest, with what they inherit from the list spelled out.
-async fn parse(
-    manifest: ManifestFile,
-    bytes: Bytes,
-) -> Result<Vec<ManifestEntryRef>, CatalogError> {
+async fn parse(manifest: ManifestFile, bytes: Bytes) -> Result<Vec<ManifestEntry>, CatalogError> {
     in_memory("read a manifest to merge", move || {
-        let bytes = manifest_file::parsable(&bytes)?;
-        let io = FileIO::new_with_memory();
-        block_on(io.new_output(&manifest.manifest_path)?.write(bytes))?;
-        Ok(block_on(manifest.load_manifest(&io))?.into_parts().0)
+        let (entries, _) = manifest_file::parse(&bytes)?.into_parts();
+        let whole = |entry| inherited(Arc::unwrap_or_clone(entry), &manifest);
+        Ok(entries.into_iter().map(whole).collect())
     })
     .await
+}
+
+/// The entry with what it does not say itself, by the specification's rules of inheritance.
+fn inherited(mut entry: ManifestEntry, manifest: &ManifestFile) -> ManifestEntry {
+    let is_new = entry.status() == ManifestStatus::Added || manifest.sequence_number == 0;
+    let number = is_new.then_some(manifest.sequence_number);
+    entry.snapshot_id = entry.snapshot_id.or(Some(manifest.added_snapshot_id));
+    entry.sequence_number = entry.sequence_number.or(number);
+    entry.file_sequence_number = entry.file_sequence_number.or(number);
+    entry
 }
 
 fn add_existing(writer: &mut ManifestWriter, entry: ManifestEntry) -> iceberg::Result<()> {

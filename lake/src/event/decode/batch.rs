@@ -148,10 +148,12 @@ fn are_all_of(list: &str, namespace: &str) -> bool {
 /// The messages of what CockroachDB's webhook sink sends, if these are its members: `payload` and how
 /// many messages it has. `payload` of other events is what their sender put there.
 pub(super) fn changefeed_members<'a>(members: &[JsonMember<'a>]) -> Option<&'a str> {
+    if members.len() != 2 {
+        return None;
+    }
     let value = |name: &str| members.iter().find(|it| it.name.raw == name).map(|it| it.value);
     let (messages, length) = (value("\"payload\"")?, value("\"length\"")?);
-    let is_it =
-        members.len() == 2 && messages.kind == JsonKind::Array && length.kind == JsonKind::Number;
+    let is_it = messages.kind == JsonKind::Array && length.kind == JsonKind::Number;
     is_it.then_some(messages.raw)
 }
 
