@@ -38,7 +38,14 @@ pub fn name(version: i64, unique: Uuid) -> String {
 /// Never: metadata that was built always serializes.
 #[must_use]
 pub fn encode(metadata: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(metadata).expect("metadata has only string keys")
+    encode_of(metadata, 0)
+}
+
+/// The bytes of what has metadata in it, of about this length.
+pub(crate) fn encode_of(value: &impl Serialize, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length);
+    serde_json::to_writer(&mut bytes, value).expect("metadata has only string keys");
+    bytes
 }
 
 /// The file's bytes of a table with its encoded parts: the same JSON as [`encode`]
@@ -48,7 +55,10 @@ pub(crate) fn encode_table(metadata: &TableMetadata, encoded: &EncodedParts) -> 
     match metadata.format_version() {
         FormatVersion::V2 => match encoded.whole(metadata) {
             Some(whole) => whole.get().as_bytes().to_vec(),
-            None => encode(&TableV2::new(metadata, encoded, |_| true)),
+            None => {
+                let file = TableV2::new(metadata, encoded, |_| true);
+                encode_of(&file, encoded.length(metadata))
+            }
         },
         // Rare, and each with members of its own.
         FormatVersion::V1 | FormatVersion::V3 => encode(metadata),
@@ -57,16 +67,21 @@ pub(crate) fn encode_table(metadata: &TableMetadata, encoded: &EncodedParts) -> 
 
 /// About how long the file is going to be, by what grows.
 pub(crate) fn length_estimate(metadata: &TableMetadata) -> usize {
+    metadata.snapshots().len() * SNAPSHOT_BYTES + length_without_snapshots(metadata)
+}
+
+fn length_without_snapshots(metadata: &TableMetadata) -> usize {
     let properties = metadata.properties().iter().map(|(key, value)| key.len() + value.len());
     let fields = metadata.schemas_iter().map(|schema| schema.highest_field_id().unsigned_abs());
-    metadata.snapshots().len() * SNAPSHOT_BYTES
+    metadata.history().len() * HISTORY_ENTRY_BYTES
         + metadata.metadata_log().len() * LOG_ENTRY_BYTES
         + fields.map(|id| id as usize).sum::<usize>() * FIELD_BYTES
         + properties.sum::<usize>()
 }
 
-/// About what a snapshot, an entry of the metadata log and a column take.
+/// About what a snapshot, an entry of the logs and a column take.
 const SNAPSHOT_BYTES: usize = 1_300;
+const HISTORY_ENTRY_BYTES: usize = 64;
 const LOG_ENTRY_BYTES: usize = 200;
 const FIELD_BYTES: usize = 60;
 
@@ -124,9 +139,6 @@ impl<'a> TableV2<'a> {
         encoded: &'a EncodedParts,
         is_wanted: impl Fn(i64) -> bool,
     ) -> Self {
-        let snapshots = metadata.snapshots().filter(|s| is_wanted(s.snapshot_id()));
-        let snapshots = in_order(snapshots, |s| (s.sequence_number(), s.timestamp_ms()));
-        let snapshots = snapshots.iter().map(|s| encoded.snapshot(s.snapshot_id())).collect();
         Self {
             format_version: 2,
             table_uuid: metadata.uuid(),
@@ -150,7 +162,7 @@ impl<'a> TableV2<'a> {
             refs: &encoded.refs,
             statistics: metadata.statistics_iter().collect(),
             partition_statistics: metadata.partition_statistics_iter().collect(),
-            snapshots,
+            snapshots: encoded.snapshots(is_wanted),
         }
     }
 }

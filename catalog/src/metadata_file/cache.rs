@@ -15,7 +15,7 @@ use iceberg::{
 };
 use serde_json::value::{RawValue, to_raw_value};
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, OnceLock},
 };
 
@@ -26,46 +26,77 @@ const WHOLE_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EncodedParts {
     pub(crate) refs: SnapshotRefs,
-    /// By snapshot id. Empty where the format version has a form of its own.
-    snapshots: HashMap<i64, Arc<RawValue>>,
+    /// As files have them, the oldest first. Empty where the format version has a form of its own.
+    snapshots: Vec<EncodedSnapshot>,
     /// The file, once it was encoded.
     whole: OnceLock<Arc<RawValue>>,
 }
 
+/// The JSON of a snapshot, and where it belongs.
+#[derive(Clone, Debug)]
+struct EncodedSnapshot {
+    sequence_number: i64,
+    timestamp_ms: i64,
+    id: i64,
+    text: Arc<RawValue>,
+}
+
 impl EncodedParts {
     pub(crate) fn of(metadata: &TableMetadata) -> Self {
-        Self::with(refs::of(metadata), metadata, &HashMap::new())
+        Self::with(refs::of(metadata), metadata, Vec::new())
     }
 
     /// What this becomes by `updates`, which made `metadata` of the table that had it.
     pub(crate) fn after(&self, updates: &[TableUpdate], metadata: &TableMetadata) -> Self {
-        Self::with(refs::after(&self.refs, updates, metadata), metadata, &self.snapshots)
+        let added: HashSet<i64> = updates
+            .iter()
+            .filter_map(|update| match update {
+                TableUpdate::AddSnapshot { snapshot } => Some(snapshot.snapshot_id()),
+                _ => None,
+            })
+            .collect();
+        let stays = |it: &&EncodedSnapshot| {
+            !added.contains(&it.id) && metadata.snapshot_by_id(it.id).is_some()
+        };
+        let mut snapshots: Vec<EncodedSnapshot> =
+            self.snapshots.iter().filter(stays).cloned().collect();
+        let new = added.iter().filter_map(|id| metadata.snapshot_by_id(*id));
+        snapshots.extend(new.map(|it| EncodedSnapshot::of(it)));
+        Self::with(refs::after(&self.refs, updates, metadata), metadata, snapshots)
     }
 
+    /// Those of `snapshots` are different ones of the table.
     fn with(
         refs: SnapshotRefs,
         metadata: &TableMetadata,
-        known: &HashMap<i64, Arc<RawValue>>,
+        mut snapshots: Vec<EncodedSnapshot>,
     ) -> Self {
         if metadata.format_version() != FormatVersion::V2 {
             return Self { refs, ..Self::default() };
         }
-        let text = |snapshot: &Arc<Snapshot>| {
-            let id = snapshot.snapshot_id();
-            let text = known.get(&id).map_or_else(|| text_of(snapshot), Arc::clone);
-            (id, text)
-        };
-        Self { refs, snapshots: metadata.snapshots().map(text).collect(), ..Self::default() }
+        if snapshots.len() != metadata.snapshots().len() {
+            snapshots = metadata.snapshots().map(|it| EncodedSnapshot::of(it)).collect();
+        }
+        // They are in order mostly, and then this looks at each once.
+        snapshots.sort_by_key(|it| (it.sequence_number, it.timestamp_ms, it.id));
+        Self { refs, snapshots, whole: OnceLock::new() }
     }
 
-    /// The JSON of a snapshot of the metadata that this belongs to.
-    pub(crate) fn snapshot(&self, id: i64) -> &RawValue {
-        self.snapshots.get(&id).expect("there is one for each snapshot")
+    /// The JSON of the wanted snapshots of the metadata that this belongs to, the oldest first.
+    pub(crate) fn snapshots(&self, is_wanted: impl Fn(i64) -> bool) -> Vec<&RawValue> {
+        let wanted = self.snapshots.iter().filter(|it| is_wanted(it.id));
+        wanted.map(|it| it.text.as_ref()).collect()
+    }
+
+    /// About how long the metadata is as JSON.
+    pub(crate) fn length(&self, metadata: &TableMetadata) -> usize {
+        let texts = self.snapshots.iter().map(|it| it.text.get().len());
+        metadata_file::length_without_snapshots(metadata) + texts.sum::<usize>()
     }
 
     /// The JSON of the metadata that this belongs to, in format version 2; none if it is long.
     pub(crate) fn whole(&self, metadata: &TableMetadata) -> Option<&RawValue> {
-        if WHOLE_BYTES_MAX < metadata_file::length_estimate(metadata) {
+        if WHOLE_BYTES_MAX < self.length(metadata) {
             return None;
         }
         let encode = || {
@@ -76,6 +107,14 @@ impl EncodedParts {
     }
 }
 
-fn text_of(snapshot: &Snapshot) -> Arc<RawValue> {
-    to_raw_value(&SnapshotV2::new(snapshot)).expect("a snapshot has only string keys").into()
+impl EncodedSnapshot {
+    fn of(snapshot: &Snapshot) -> Self {
+        let text = to_raw_value(&SnapshotV2::new(snapshot));
+        Self {
+            sequence_number: snapshot.sequence_number(),
+            timestamp_ms: snapshot.timestamp_ms(),
+            id: snapshot.snapshot_id(),
+            text: text.expect("a snapshot has only string keys").into(),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     access::{self, TableCaller},
     change_context::ChangeContext,
     error::RestError,
-    ordered::{OrderedMetadata, SnapshotMode},
+    ordered::{self, OrderedMetadata, SnapshotMode},
     places,
     request::{JsonBody, ObjectName, TablePath},
     tables,
@@ -20,7 +20,6 @@ use crate::{
     metastore::RecordedAnswer,
 };
 use axum::{
-    Json,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -56,6 +55,12 @@ impl CommitAnswer {
     }
 }
 
+impl IntoResponse for CommitAnswer {
+    fn into_response(self) -> Response {
+        ordered::json(ordered::encode(&self, &self.metadata))
+    }
+}
+
 /// `POST /namespaces/{namespace}/tables/{table}`
 pub(super) async fn table(
     asked: ChangeContext,
@@ -69,7 +74,7 @@ pub(super) async fn table(
     // The name of what a load would answer now.
     let tag = access::tag(asked.rest(), &caller, &ident);
     let etag = tables::etag(&table, &tag, SnapshotMode::All);
-    Ok(([(header::ETAG, etag)], Json(CommitAnswer::new(asked.rest(), table))).into_response())
+    Ok(([(header::ETAG, etag)], CommitAnswer::new(asked.rest(), table)).into_response())
 }
 
 /// `POST /transactions/commit`

@@ -24,7 +24,6 @@ use crate::{
     metastore::{AnsweredRequest, AnsweredTable, RecordedAnswer},
 };
 use axum::{
-    Json,
     body::Body,
     extract::{Request, State},
     http::{Method, StatusCode, header, request::Parts},
@@ -120,7 +119,7 @@ async fn answered(
         (RecordedAnswer::Table, Some(made)) => loaded(rest, caller, made).await?,
         (RecordedAnswer::Commit, Some(made)) => {
             now_at(rest, caller, made.uuid).await?;
-            Json(CommitAnswer::new(rest, table(rest, made).await?)).into_response()
+            CommitAnswer::new(rest, table(rest, made).await?).into_response()
         }
         (RecordedAnswer::View, Some(made)) => {
             now_at(rest, caller, made.uuid).await?;

@@ -7,6 +7,11 @@ use crate::{
     metadata_file::cache::EncodedParts,
     metadata_file::{self, TableV2},
 };
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
 use iceberg::spec::{FormatVersion, TableMetadata};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
@@ -15,6 +20,8 @@ use std::{
     sync::Arc,
 };
 
+/// About what an answer has beside what grows in its metadata.
+const ANSWER_BYTES: usize = 4 << 10;
 const PARSES: &str = "serialized metadata parses";
 
 /// Which of a table's snapshots an answer holds.
@@ -31,6 +38,19 @@ pub(super) struct OrderedMetadata {
     pub(super) metadata: Arc<TableMetadata>,
     pub(super) encoded: Arc<EncodedParts>,
     pub(super) snapshots: SnapshotMode,
+}
+
+/// The body of an answer with this metadata in it.
+pub(super) fn encode(answer: &impl Serialize, metadata: &OrderedMetadata) -> Bytes {
+    let length = match metadata.snapshots {
+        SnapshotMode::All => ANSWER_BYTES + metadata.encoded.length(&metadata.metadata),
+        SnapshotMode::Refs => ANSWER_BYTES,
+    };
+    metadata_file::encode_of(answer, length).into()
+}
+
+pub(super) fn json(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 impl Serialize for OrderedMetadata {

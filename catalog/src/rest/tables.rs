@@ -7,7 +7,7 @@ use super::{
     commit::CommitAnswer,
     error::RestError,
     lists::{self, NamesAnswer, PageParameters},
-    ordered::{OrderedMetadata, SnapshotMode},
+    ordered::{self, OrderedMetadata, SnapshotMode},
     places,
     request::{JsonBody, NamespacePath, ObjectName, TablePath, UrlParameters},
 };
@@ -98,7 +98,7 @@ impl StagedTable {
         let metadata = Arc::new(self.metadata.clone());
         // No snapshots yet, and so nothing that names one.
         let (encoded, snapshots) = (Arc::default(), SnapshotMode::All);
-        Ok(json(encode(&access, None, &OrderedMetadata { metadata, encoded, snapshots })))
+        Ok(ordered::json(encode(&access, None, &OrderedMetadata { metadata, encoded, snapshots })))
     }
 }
 
@@ -255,9 +255,9 @@ pub(super) async fn drop(
 pub(super) async fn unregister(
     asked: ChangeContext,
     TablePath(table): TablePath,
-) -> Result<Json<CommitAnswer>, RestError> {
+) -> Result<CommitAnswer, RestError> {
     let table = asked.catalog(RecordedAnswer::Commit).tables().unregister(&table).await?;
-    Ok(Json(CommitAnswer::new(asked.rest(), table)))
+    Ok(CommitAnswer::new(asked.rest(), table))
 }
 
 /// `POST /tables/rename`
@@ -283,7 +283,7 @@ pub(super) fn loaded(
         encode(access, location, &OrderedMetadata { metadata, encoded, snapshots })
     };
     let body = if access.lasts { rest.answers.get_or_encode(&etag, encode) } else { encode() };
-    ([(header::ETAG, etag)], json(body)).into_response()
+    ([(header::ETAG, etag)], ordered::json(body)).into_response()
 }
 
 fn encode(
@@ -293,11 +293,7 @@ fn encode(
 ) -> Bytes {
     let DelegatedAccess { config, storage_credentials, .. } = access;
     let answer = TableAnswer { metadata_location, metadata, config, storage_credentials };
-    serde_json::to_vec(&answer).expect("table metadata has only string keys").into()
-}
-
-fn json(body: Bytes) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    ordered::encode(&answer, metadata)
 }
 
 /// Names the answer. The file's name is in it because a repeated request is answered with the file
