@@ -246,6 +246,45 @@ fn a_secret_without_a_key_stops_the_start_and_is_not_shown() {
 }
 
 #[test]
+fn no_form_of_a_metastores_password_is_shown() {
+    let shown = |metastore: &str| match load("", &[("ICECORE_METASTORE", metastore)], &[]) {
+        Ok(config) => config.effective.into_iter().find(|(key, ..)| *key == "metastore").unwrap().1,
+        Err(problem) => problem.split('`').nth(3).unwrap().to_owned(),
+    };
+    for (metastore, expected) in [
+        ("postgres://u:hush@h:5432/d", "postgres://h:5432/d"),
+        ("postgresql://u:hush@h/d", "postgresql://h/d"),
+        ("postgres://u@h/d?password=hush", "postgres://h/d"),
+        ("postgres://u@h/d?password=hu@hush", "(hidden)"),
+        ("postgres://u:hu@hush@h/d", "postgres://h/d"),
+        ("postgres://u:hush?hush@h/d", "(hidden)"),
+        ("postgress://u:hush@h/d", "postgress://h/d"),
+        ("mysql://u:hush@h/d?password=hush", "mysql://h/d"),
+        ("postgres:u:hush@h/d", "(hidden)"),
+        ("postgres:u:hush://x@h/d", "(hidden)"),
+        ("host=h password=hush", "(hidden)"),
+        ("h/d?password=hush", "(hidden)"),
+        ("icecore.db", "icecore.db"),
+    ] {
+        assert_eq!(shown(metastore), expected, "{metastore}");
+    }
+    let url = "postgress://u:hush@h/d";
+    for problem in [
+        load("", &[], &[("metastore", url)]),
+        load(&format!("metastore = \"{url}\""), &[], &[]),
+        load("", &[], &[("postgres://u:hush@h/d?sslmode", "on")]),
+        load("", &[("ICECORE_S3_ENDPOINT", "u:hush@h:9000")], &[]),
+    ] {
+        let problem = problem.unwrap_err();
+        assert!(!problem.contains("hush"), "{problem}");
+    }
+    let unclosed = "[commit]\n\n[s3]\nsecret_access_key = \"hush\n";
+    let problem = load(unclosed, &[], &[]).unwrap_err();
+    assert!(problem.starts_with("`FILE` is not valid TOML at line 4: "), "{problem}");
+    assert!(!problem.contains("hush"), "{problem}");
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let config = load("", &[("ICECORE_S3_SECRET_ACCESS_KEY", "hush")], &[]).unwrap();
     assert_eq!(config.s3.secret_access_key.as_deref(), Some("hush"));
