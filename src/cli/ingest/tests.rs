@@ -119,6 +119,8 @@ fn what_is_compressed_is_read_whatever_it_is_called() {
         ("e.ndjson", text.as_bytes().to_vec()),
         ("e.ndjson.gz", gzip(text)),
         ("two-members.gz", [gzip(first), gzip(second)].concat()),
+        // As `tar` and copies in blocks fill up.
+        ("padded.gz", [gzip(first), gzip(second), vec![0; 10_240]].concat()),
         ("e.ndjson.zst", zstd(text)),
         ("two-frames.zst", [zstd(first), zstd(second)].concat()),
         ("rotated.1", gzip(text)),
