@@ -178,6 +178,21 @@ async fn why_postgresql_is_not_to_be_had_is_said_without_the_place_in_its_source
     }
 }
 
+#[test]
+fn a_command_shows_no_password_of_a_metastore() {
+    let mistyped = ["config", "--set", "metastore:postgres://u:hush@h/d"];
+    let set = |url: &str| [("metastore", url.to_owned())];
+    for (output, code, shown) in [
+        (run(&mistyped, &[], b""), 2, "--set `metastore…` is not KEY=VALUE"),
+        (run(&["config"], &set("postgress://u:hush@h/d"), b""), 2, "`postgress://h/d` must be"),
+        (run(&["config"], &set("postgres://u@h/d?password=hush"), b""), 0, "postgres://h/d"),
+    ] {
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(shown) && !said.contains("hush"), "{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_right_after_the_first_answer_is_a_clean_one() {
     let folder = tempfile::tempdir().unwrap();
