@@ -182,7 +182,11 @@ async fn why_postgresql_is_not_to_be_had_is_said_without_the_place_in_its_source
 fn a_command_shows_no_password_of_a_metastore() {
     let mistyped = ["config", "--set", "metastore:postgres://u:hush@h/d"];
     let set = |url: &str| [("metastore", url.to_owned())];
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = set("postgres://u@127.0.0.1:1/d?Password=hush");
+    let unknown = [settings(folder.path()), unknown.to_vec()].concat();
     for (output, code, shown) in [
+        (run(&["serve"], &unknown, b""), 1, "cannot connect to PostgreSQL at 127.0.0.1:1"),
         (run(&mistyped, &[], b""), 2, "--set `metastore…` is not KEY=VALUE"),
         (run(&["config"], &set("postgress://u:hush@h/d"), b""), 2, "`postgress://h/d` must be"),
         (run(&["config"], &set("postgres://u@h/d?password=hush"), b""), 0, "postgres://h/d"),
