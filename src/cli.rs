@@ -322,7 +322,10 @@ fn load(settings: &GlobalOptions) -> Result<Config, CliError> {
     }
     for pair in &settings.set {
         let Some((key, value)) = pair.split_once('=') else {
-            return Err(CliError::Usage(format!("--set `{pair}` is not KEY=VALUE")));
+            // What follows the key may be a secret.
+            let is_of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let key = pair.split(|c: char| !is_of_key(c)).next().unwrap_or_default();
+            return Err(CliError::Usage(format!("--set `{key}…` is not KEY=VALUE")));
         };
         flags.push((key, value.to_owned()));
     }

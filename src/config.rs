@@ -10,6 +10,7 @@ pub mod compaction;
 mod environment;
 mod file;
 pub mod logging;
+mod redaction;
 mod sample;
 mod settings;
 pub mod sql;
@@ -25,6 +26,7 @@ use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
+use redaction::{HIDDEN, without_credentials};
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -74,13 +76,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is no TOML.
-    #[error("`{}` is not valid TOML", path.display())]
+    #[error("`{}` is not valid TOML at line {line}: {problem}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
-        /// Where it is not.
-        #[source]
-        source: toml::de::Error,
+        /// Where it is not. The line itself may have a secret.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
     },
     /// A key nobody knows.
     #[error("unknown setting `{key}` in {origin}; {hint}`icecore config` lists all of them")]
@@ -245,7 +248,8 @@ impl SettingTexts {
             let meant = suggestion(key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
             let hint = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
             return Err(ConfigError::Unknown {
-                key: key.to_owned(),
+                // A URL that was typed in its place.
+                key: without_credentials(key),
                 origin: origin.to_string(),
                 hint,
             });
@@ -261,9 +265,11 @@ impl SettingTexts {
 
     /// The text of a setting as it may be shown.
     fn shown(&self, key: &str) -> String {
-        match self.text(key) {
-            text if settings::is_secret(key) && !text.is_empty() => "(hidden)".to_owned(),
-            text => text.to_owned(),
+        let text = self.text(key);
+        match key {
+            _ if settings::is_secret(key) && !text.is_empty() => HIDDEN.to_owned(),
+            "metastore" | "s3.endpoint" | "storage.sts_endpoint" => without_credentials(text),
+            _ => text.to_owned(),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod body;
 pub mod dead_letters;
 pub mod error;
 pub mod guard;
+pub mod gzip;
 pub mod health;
 pub mod ingest;
 pub mod jobs;

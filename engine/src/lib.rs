@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bounded_functions;
 pub mod clauses;
 pub mod collected;
+pub mod column_lists;
 pub mod comparisons;
 pub mod conform;
 pub mod counts;
@@ -187,6 +188,7 @@ impl QueryEngine {
             let shown = audit::show(&context, controls.audit.clone());
             shown.map_err(|cause| failure::of(&cause))?;
         }
+        column_lists::move_into_queries(&mut statement);
         names::resolve(&mut statement, &self.sessions.columns(&view)?);
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;

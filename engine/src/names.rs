@@ -4,8 +4,8 @@
 //! and exactly one has it but for the case, that one is meant, as in DuckDB and Spark.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, Statement, Subscript, TableFactor, VisitMut, VisitorMut,
+    AccessExpr, Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem,
+    Statement, Subscript, TableFactor, VisitMut, VisitorMut,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,8 @@ use std::{
     ops::ControlFlow,
 };
 
-/// Writes the names of columns as they are. `columns` are all that the statement can mean.
+/// Writes the names of columns as they are. `columns` are all that the statement can mean; its lists of
+/// names stand behind tables only, see [`crate::column_lists`].
 pub fn resolve(statement: &mut Statement, columns: &[String]) {
     let exact: HashSet<&str> = columns.iter().map(String::as_str).collect();
     let mut meant: HashMap<String, Option<&str>> = HashMap::new();
@@ -30,7 +31,6 @@ pub fn resolve(statement: &mut Statement, columns: &[String]) {
         let mut resolver = NameResolver { meant };
         let ControlFlow::Continue(()) = statement.visit(&mut resolver);
     }
-    let ControlFlow::Continue(()) = statement.visit(&mut ListVisitor);
 }
 
 struct NameResolver<'a> {
@@ -95,7 +95,8 @@ impl VisitorMut for NameResolver<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
         if let TableFactor::Table { alias: Some(alias), .. }
-        | TableFactor::Derived { alias: Some(alias), .. } = factor
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::NestedJoin { alias: Some(alias), .. } = factor
         {
             for column in &mut alias.columns {
                 self.name(&mut column.name);
@@ -124,72 +125,4 @@ impl VisitorMut for NameResolver<'_> {
         }
         ControlFlow::Continue(())
     }
-}
-
-/// Gives columns plain names where a list renames them, as in `(SELECT "orderId" FROM t) AS q(v)`. The
-/// planner reads the names that they have as identifiers without quotes, and does not find them.
-struct ListVisitor;
-
-impl VisitorMut for ListVisitor {
-    type Break = Infallible;
-
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
-        for cte in query.with.iter_mut().flat_map(|with| with.cte_tables.iter_mut()) {
-            if !cte.alias.columns.is_empty() {
-                name_plainly(&mut cte.query);
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
-        if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor
-            && !alias.columns.is_empty()
-        {
-            name_plainly(subquery);
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// Where an order, a group or a condition may be about the name, it stays.
-fn name_plainly(query: &mut Query) {
-    if query.order_by.is_none() {
-        name_body(&mut query.body);
-    }
-}
-
-fn name_body(body: &mut SetExpr) {
-    match body {
-        SetExpr::Select(select) if is_grouped(select) => (),
-        SetExpr::Select(select) => {
-            for (at, item) in select.projection.iter_mut().enumerate() {
-                let (name, expr) = match &*item {
-                    SelectItem::UnnamedExpr(expr @ Expr::Identifier(name)) => (Some(name), expr),
-                    SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(parts)) => {
-                        (parts.last(), expr)
-                    }
-                    SelectItem::ExprWithAlias { expr, alias } => (Some(alias), expr),
-                    _ => continue,
-                };
-                if name.is_some_and(needs_quotes) {
-                    let (expr, alias) = (expr.clone(), Ident::new(format!("__v{at}")));
-                    *item = SelectItem::ExprWithAlias { expr, alias };
-                }
-            }
-        }
-        SetExpr::SetOperation { left, .. } => name_body(left),
-        SetExpr::Query(query) => name_plainly(query),
-        _ => (),
-    }
-}
-
-fn is_grouped(select: &Select) -> bool {
-    let has_groups = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
-    has_groups || select.having.is_some() || select.qualify.is_some()
-}
-
-fn needs_quotes(name: &Ident) -> bool {
-    let text = &name.value;
-    name.quote_style.is_some() && (text.contains(['.', '"']) || *text != text.to_lowercase())
 }

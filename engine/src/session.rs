@@ -8,6 +8,7 @@ use crate::{
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
     collected,
+    column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
     draws,
@@ -80,6 +81,7 @@ impl QuerySessions {
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
             .with_type_planner(Arc::new(MicrosecondTypes))
+            .with_relation_planners(vec![Arc::new(ListPlanner)])
             .with_optimizer_rules(optimizer_rules())
             .with_physical_optimizer_rules(
                 PhysicalOptimizer::new().rules.iter().map(pushdown::by_unique_names).collect(),

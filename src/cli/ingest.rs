@@ -222,10 +222,7 @@ impl InputSender<'_> {
             }
             FileFormat::Json => {
                 let body = read_all(&path, reader)?;
-                let parts = elements::parts(&body, &identity, start, &self.command.ns);
-                let at =
-                    |reason: String| CliError::Refused(format!("`{}`: {reason}", path.display()));
-                match parts.map_err(at)? {
+                match elements::parts(&body, &identity, start, &self.command.ns) {
                     Some(parts) => IngestInput::Parts(Box::new(parts.into_iter().map(Ok))),
                     None => IngestInput::Whole("application/json", body),
                 }

@@ -36,7 +36,11 @@ where
         line.put("timestamp", time);
         line.put("level", event.metadata().level().to_string());
         event.record(&mut line);
-        line.put("target", event.metadata().target());
+        // Records of the crate `log` have where they come from as fields, and no target of their own.
+        let module = line.0.iter().find(|(name, _)| *name == "log.target");
+        let target = module.map(|(_, module)| module.clone());
+        line.0.retain(|(name, _)| !name.starts_with("log."));
+        line.put("target", target.unwrap_or_else(|| event.metadata().target().into()));
         let scope = context.event_scope().into_iter().flat_map(Scope::from_root);
         let spans = scope.map(|span| {
             let extensions = span.extensions();
@@ -101,3 +105,6 @@ impl fmt::Display for LineMembers {
         write!(f, "{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The catalog's settings: its database, what dropping means, what it lets clients do.
 
-use super::{ConfigError, DAY, SettingTexts, units};
+use super::{ConfigError, DAY, SettingTexts, redaction::without_credentials, units};
 use icecore_catalog::catalog::{CatalogOptions, DropPolicy, ReservedNames, VerifyAtLoad};
 use icecore_schemas::names::{NAMESPACE_TEXT, RESERVED_NAMES};
 use std::{
@@ -37,16 +37,11 @@ impl std::fmt::Debug for MetastoreUrl {
 }
 
 impl std::fmt::Display for MetastoreUrl {
-    /// Shows no password, nor what else a URL may hide it in.
+    /// Shows no password, wherever the URL has it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Self::Postgres(text) => {
-                let place = text.rsplit('@').next().unwrap_or_default();
-                let place = place.split('?').next().unwrap_or_default();
-                let place = place.split_once("://").map_or(place, |(_, place)| place);
-                write!(f, "postgres://{place}")
-            }
+            Self::Postgres(text) => f.write_str(&without_credentials(text)),
         }
     }
 }

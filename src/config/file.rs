@@ -8,8 +8,7 @@ impl SettingTexts {
     pub(super) fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let table: toml::Table =
-            text.parse().map_err(|source| ConfigError::Toml { path: path.to_owned(), source })?;
+        let table: toml::Table = text.parse().map_err(|problem| not_toml(path, &text, &problem))?;
         let origin = SettingOrigin::File(path.to_owned());
         table.into_iter().try_for_each(|(key, value)| self.set_from(&key, &value, &origin))
     }
@@ -28,6 +27,12 @@ impl SettingTexts {
             value => self.set(key, plain(value), origin.clone()),
         }
     }
+}
+
+fn not_toml(path: &Path, text: &str, problem: &toml::de::Error) -> ConfigError {
+    let at = problem.span().map_or(0, |span| span.start);
+    let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    ConfigError::Toml { path: path.to_owned(), line, problem: problem.message().to_owned() }
 }
 
 fn plain(value: &toml::Value) -> String {

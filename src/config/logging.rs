@@ -8,6 +8,10 @@ const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
 /// they do each second, and `object_store` at `info` of each retry, ten for a store that is away.
 const LIBRARIES: &str = "sqlx=warn,object_store=warn,datafusion=info,datafusion_functions=info,datafusion_functions_nested=info,datafusion_expr=info,h2=info,hyper=info,hyper_util=info,reqwest=info";
 
+/// What is left out of every log: a parameter of a metastore's URL that `sqlx` does not know, with its
+/// value, which is a password where `Password` is written.
+const PARAMETERS: &str = "sqlx_postgres::options=error";
+
 /// How the log is written.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
@@ -50,9 +54,9 @@ impl SettingTexts {
             _ => return Err(self.wrong("log_format", "must be text or json")),
         };
         let filter = if is_level(filter) && !matches!(filter, "error" | "warn" | "off") {
-            format!("{filter},{LIBRARIES}")
+            format!("{filter},{LIBRARIES},{PARAMETERS}")
         } else {
-            filter.to_owned()
+            format!("{filter},{PARAMETERS}")
         };
         Ok(LogOptions { filter, format, may_colour: true })
     }

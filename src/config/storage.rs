@@ -26,7 +26,8 @@ impl SettingTexts {
     fn http_url(&self, key: &str) -> Result<Option<String>, ConfigError> {
         let Some(text) = self.optional(key) else { return Ok(None) };
         if !text.starts_with("http://") && !text.starts_with("https://") {
-            let problem = format!("needs http:// or https:// before it, as in http://{text}");
+            let shown = self.shown(key);
+            let problem = format!("needs http:// or https:// before it, as in http://{shown}");
             return Err(self.wrong(key, &problem));
         }
         let is_url = url::Url::parse(&text).is_ok_and(|url| url.has_host());

@@ -3,7 +3,7 @@
 //! How fast they come, and how many there are at a time, is bounded for all routes alike by
 //! [`icecore_catalog::body`].
 
-use crate::http::{AppState, error::ApiError};
+use crate::http::{AppState, error::ApiError, gzip::GzipReader};
 use axum::{
     body::Body,
     http::{HeaderMap, header},
@@ -11,7 +11,7 @@ use axum::{
 use bytes::Bytes;
 use icecore_catalog::body::{BodyReadError, MemoryPermit, whole};
 use icecore_schemas::error_code::ErrorCode;
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 /// Room for the start of a decompressed body; it doubles as long as more comes.
 const PLAIN_BYTES_MIN: usize = 16 << 10;
@@ -100,7 +100,7 @@ fn decompress(
     let mut reader: Box<dyn Read + '_> = Box::new(bytes.as_ref());
     for coding in codings.iter().rev() {
         reader = match coding {
-            ContentCoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+            ContentCoding::Gzip => Box::new(GzipReader::new(BufReader::new(reader))),
             ContentCoding::Zstd => Box::new(zstd::Decoder::new(reader).map_err(|_| broken())?),
         };
     }

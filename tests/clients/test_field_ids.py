@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from engines import DuckDB, PyIceberg
 from icecore import BROKEN, Client, Refused
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BinaryType, BooleanType, DateType, DecimalType, DoubleType, FixedType, FloatType, IntegerType, ListType, LongType, MapType, NestedField,
@@ -32,9 +33,10 @@ def client(server):
     return Client(server.url)
 
 
-def create(catalog, name, *fields, properties=None):
+def create(catalog, name, *fields, namespace=NAMESPACE, spec=PartitionSpec(), properties=None):
+    """An empty table; a spec names the columns by their places from 1."""
     columns = [NestedField(at + 1, name, kind, required=False) for at, (name, kind) in enumerate(fields)]
-    return catalog.create_table(f"{NAMESPACE}.{name}", Schema(*columns), properties=properties or {})
+    return catalog.create_table(f"{namespace}.{name}", Schema(*columns), partition_spec=spec, properties=properties or {})
 
 
 def append(table, **columns):

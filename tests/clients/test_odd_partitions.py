@@ -1,15 +1,13 @@
 """SQL filters on columns with odd names: those that a table is partitioned or bucketed by, and those of every kind of type."""
 from decimal import Decimal
 
-import pyarrow
 import pytest
 from engines import PyIceberg
 from icecore import BROKEN, Client, Refused
 from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import Schema
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyiceberg.types import BinaryType, DecimalType, ListType, LongType, MapType, NestedField, StringType, StructType
-from test_field_ids import ODD
+from test_field_ids import ODD, append, create
 
 NAMESPACE = "odd"
 # The type, two values of which the first is greater, and how SQL writes them.
@@ -49,13 +47,10 @@ def quoted(name: str) -> str:
 
 def make(catalog, table: str, column: str, kind, values, transform=None) -> None:
     """A table of three rows, whose column `column` has these values."""
-    schema = Schema(NestedField(1, "plain", LongType(), required=False), NestedField(2, column, kind, required=False))
     name = column if isinstance(transform, IdentityTransform) else f"{column}_bucket"
     spec = PartitionSpec(PartitionField(2, 1000, transform, name)) if transform else PartitionSpec()
-    made = catalog.create_table(f"{NAMESPACE}.{table}", schema, partition_spec=spec)
-    arrow = made.schema().as_arrow()
-    columns = [pyarrow.array([1, 2, 3], pyarrow.int64()), pyarrow.array(values, arrow.field(1).type)]
-    made.append(pyarrow.Table.from_arrays(columns, schema=arrow))
+    made = create(catalog, table, ("plain", LongType()), (column, kind), namespace=NAMESPACE, spec=spec)
+    append(made, plain=[1, 2, 3], **{column: values})
 
 
 def faults(client, table: str, conditions: dict) -> list[str]:

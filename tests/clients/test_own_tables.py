@@ -1,4 +1,5 @@
 """Other engines work on a table that Icecore itself writes, while it writes it: everybody's rows are counted right."""
+import json
 import threading
 from datetime import datetime, timezone
 
@@ -118,6 +119,21 @@ def test_foreign_writes_and_our_own_meet_in_one_table(server, spark_session):
         assert len(found) == len(set(found)) == len(expected), (name, len(found), len(expected))
         assert set(found) == expected, name
     assert server.client().sql(NAMESPACE, "SELECT count(*) FROM events WHERE id = 'own-7'") == [(0,)]
+
+
+def test_files_that_spark_writes_anew_are_no_larger(server, spark_session):
+    """Its library would put a megabyte of bloom filter for each column into each file, if the table asked for them."""
+    client = server.client()
+    for start in range(0, 4_000, 200):
+        send_until_taken(client, [event(number) for number in range(start, start + 200)], Sent(), "sizes")
+        client.commit("sizes")
+    stats = lambda: json.loads(client.request("GET", "/v1/sizes/tables/events/stats")[2])  # noqa: E731
+    ours, spark = stats(), Spark(spark_session, server.url + "/catalog")
+    spark.rows(f"CALL `{spark.catalog}`.system.rewrite_data_files(table => 'sizes.events', options => map('min-input-files','2'))")
+    theirs = stats()
+    assert theirs["data_files"] < ours["data_files"] and theirs["data_rows"] == ours["data_rows"] == 4_000, theirs
+    assert theirs["data_bytes"] < ours["data_bytes"], (ours, theirs)
+    assert client.sql("sizes", "SELECT seq FROM events WHERE id = 'own-7'") == [(8,)]
 
 
 def test_what_would_break_ingest_is_refused_with_a_reason(server, spark_session):

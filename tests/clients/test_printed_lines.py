@@ -69,6 +69,11 @@ def paste_into_python(lines: str):
     return eval(last, names)
 
 
+def test_quickstart_time_travel(quickstart):
+    now, then = (re.search(rf"^{heading}.*?\| (\d+) +\| (\d+) +\|", quickstart, re.M | re.S).groups() for heading in ["Now, ", "Time travel: "])
+    assert now == ("2000", "2000") and then == ("1000", "1000")
+
+
 def test_quickstart_duckdb(quickstart):
     rows = dict(paste_into_duckdb(printed(quickstart, "DuckDB")))
     assert set(rows) == TYPES and sum(rows.values()) == 2000

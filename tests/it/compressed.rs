@@ -71,6 +71,42 @@ async fn a_body_is_held_against_its_bound_as_it_is_decompressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn zeros_behind_the_end_of_gzip_are_padding_and_other_bytes_are_an_error() {
+    let server = TestServer::start().await;
+    let whole = |n: u32| gzip(events(n..n + 1).to_string().as_bytes());
+    let zeros = vec![0; 100_000];
+    for (n, behind, expected) in [
+        (0, &b""[..], 200),
+        (1, &[0], 200),
+        (2, &zeros, 200),
+        (3, &gzip(b"  "), 200),
+        (4, b"\0x", 400),
+        (5, b"x", 400),
+        (6, &[0x1f], 400),
+    ] {
+        let body = [&whole(n)[..], behind].concat();
+        assert_eq!(send(&server, "gzip", body).await, expected, "{n}");
+    }
+    let (broken, padded) = (whole(7), [whole(8), zeros].concat());
+    assert_eq!(send(&server, "gzip", broken[..broken.len() - 4].to_vec()).await, 400);
+    let twice = [whole(9), vec![0; 512]].concat();
+    assert_eq!(send(&server, "gzip, gzip", gzip(&twice)).await, 200);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json.gz");
+    for (bytes, code) in [(padded, 0), ([whole(10), b"\0x".to_vec()].concat(), 1)] {
+        std::fs::write(&path, bytes).unwrap();
+        let output = run(&["ingest", path.to_str().unwrap(), "--url", &server.url], &[], b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("neither gzip nor zeros"), code == 1, "{said}");
+    }
+    let rows = server.rows("shop.example", "SELECT count(*) FROM events").await;
+    assert_eq!(rows, serde_json::json!([[6]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_breaks_off_says_what_was_sent_before() {
     let server = TestServer::start().await;
     let lines: String =

@@ -98,6 +98,33 @@ async fn a_header_that_names_a_column_twice_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_refused_keeps_nothing_else_from_being_sent() {
+    let server = TestServer::start().await;
+    let text = |ns: &str| {
+        let batch = json!({ "ns": ns, "events": [{ "type": "b" }, { "type": "c" }] });
+        format!("{}\n{batch}\n{}", json!({ "type": "a" }), json!({ "type": "d" }))
+    };
+    let first = write(&server, "values.json", text("other").as_bytes());
+    let second = write(&server, "more.json", b"[{\"type\":\"e\"}]");
+    let files = [&first, &second].map(|path| path.to_str().unwrap());
+    let words = [&["ingest", "--url", &server.url, "--ns", "n"][..], &files].concat();
+    let ingest = || run(&words, &[], b"");
+    let output = ingest();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in ["values.json:2: not sent: an `ns` beside the list of events", "1 row not sent"] {
+        assert!(said.contains(part), "`{part}` in: {said}");
+    }
+    assert_eq!(output.stdout, b"3 events sent: 3 new, 0 duplicates, 0 refused\n");
+    // Corrected, what was sent is there once.
+    write(&server, "values.json", text("n").as_bytes());
+    let output = ingest();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, b"5 events sent: 2 new, 3 duplicates, 0 refused\n");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_lines_of_two_files_are_two_events_and_a_file_that_grew_brings_what_is_new() {
     let server = TestServer::start().await;
     for name in ["app.ndjson", "app.csv", "app.json"] {

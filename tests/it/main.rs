@@ -43,6 +43,7 @@ mod parquet;
 mod postgres;
 mod process;
 mod query_failures;
+mod query_memory;
 mod restores;
 mod rights;
 mod starts;

@@ -46,6 +46,16 @@ async fn a_statement_that_fails_is_told_what_to_change() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_takes_too_long_is_told_what_makes_it_shorter() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..250)).await;
+    let sql =
+        "SELECT count(*) FROM events a, events b, events c WHERE (a.seq + b.seq + c.seq) % 7 = 8";
+    let text = refused(&server, &json!({ "sql": sql, "timeout_ms": 100 })).await;
+    assert_eq!(text, "the query took longer than 100 ms; narrow it by type or ts");
+}
+
 #[tokio::test]
 async fn a_point_in_time_that_is_not_there_is_told_which_ones_are() {
     let server = TestServer::start().await;

@@ -76,6 +76,14 @@ impl Process {
         Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
+    /// The most memory that it has had, in bytes.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib << 10
+    }
+
     /// The lines that it logged until its end, which is now if it did not come before.
     pub(crate) fn log(mut self) -> Vec<String> {
         self.kill();

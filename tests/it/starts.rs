@@ -178,21 +178,50 @@ async fn why_postgresql_is_not_to_be_had_is_said_without_the_place_in_its_source
     }
 }
 
+#[test]
+fn a_command_shows_no_password_of_a_metastore() {
+    let mistyped = ["config", "--set", "metastore:postgres://u:hush@h/d"];
+    let set = |url: &str| [("metastore", url.to_owned())];
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = set("postgres://u@127.0.0.1:1/d?Password=hush");
+    let unknown = [settings(folder.path()), unknown.to_vec()].concat();
+    for (output, code, shown) in [
+        (run(&["serve"], &unknown, b""), 1, "cannot connect to PostgreSQL at 127.0.0.1:1"),
+        (run(&mistyped, &[], b""), 2, "--set `metastore…` is not KEY=VALUE"),
+        (run(&["config"], &set("postgress://u:hush@h/d"), b""), 2, "`postgress://h/d` must be"),
+        (run(&["config"], &set("postgres://u@h/d?password=hush"), b""), 0, "postgres://h/d"),
+    ] {
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(shown) && !said.contains("hush"), "{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_right_after_the_first_answer_is_a_clean_one() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("data_dir", folder.path().display().to_string())];
+    let http = reqwest::Client::new();
+    let post = async |url: String, body: Value| {
+        let request = http.post(url).header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
     // Also right after it listens.
-    for asks in [true, false, true, false] {
+    for sent in [Some(0), None, Some(1), None] {
         let mut process = Process::start(&settings).await;
-        if asks {
-            let answer = reqwest::get(format!("{}/readyz", process.url)).await.unwrap();
-            assert_eq!(answer.status(), 200);
+        if let Some(n) = sent {
+            let reply = post(format!("{}/ingest", process.url), events(n..n + 1)).await;
+            assert_eq!(reply.0, 200, "{}", reply.1);
         }
         let is_clean = process.terminate(STOP_TIME_MAX).await;
         let log = process.log();
         assert!(is_clean && log.last().is_some_and(|line| line.ends_with("stopped")), "{log:?}");
     }
+    let process = Process::start(&settings).await;
+    let ask = json!({ "sql": "SELECT id FROM events ORDER BY id" });
+    let (_, answer) = post(format!("{}/v1/shop.example/sql", process.url), ask).await;
+    assert_eq!(answer["rows"], json!([["e-0"], ["e-1"]]), "{answer}");
 }
 
 /// Starts a server twice and gives each log to its end.

@@ -202,7 +202,7 @@ const SOURCES: &[&str] = &[
 
 /// The documents whose paths and links are checked; a folder stands for the files in it.
 const DOCUMENTS: &[&str] =
-    &["ARCHITECTURE.md", "README.md", "benches/README.md", "docs", "docs/adr"];
+    &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "benches/README.md", "docs", "docs/adr"];
 
 /// The folders that a path in a document begins with.
 const FOLDERS: &[&str] = &[

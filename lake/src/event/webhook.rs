@@ -27,17 +27,16 @@ const META_BASE64: &str = r#"{"payloadEncoding":"base64"}"#;
 /// Shortest key of Standard Webhooks, by its specification. An empty one would sign for anybody.
 const STANDARD_KEY_BYTES_MIN: usize = 24;
 
-/// Whether a secret can be one of Standard Webhooks: base64, mostly after `whsec_`. Other text without
-/// that is a key as it stands.
+/// Whether a secret can be one of Standard Webhooks: base64 after `whsec_`. Any text without that may be
+/// one, as senders with a secret of their own have it.
 ///
 /// # Errors
 /// The text for who set it.
 pub fn check_standard_secret(secret: &str) -> Result<(), &'static str> {
-    let marked = secret.strip_prefix("whsec_");
-    match STANDARD.decode(marked.unwrap_or(secret)) {
+    let Some(key) = secret.strip_prefix("whsec_") else { return Ok(()) };
+    match STANDARD.decode(key) {
         Ok(key) if STANDARD_KEY_BYTES_MIN <= key.len() => Ok(()),
-        Err(_) if marked.is_none() => Ok(()),
-        Ok(_) | Err(_) => Err("must be base64 of at least 24 bytes, after `whsec_` or alone"),
+        Ok(_) | Err(_) => Err("must have base64 of at least 24 bytes after `whsec_`"),
     }
 }
 

@@ -119,6 +119,8 @@ fn what_is_compressed_is_read_whatever_it_is_called() {
         ("e.ndjson", text.as_bytes().to_vec()),
         ("e.ndjson.gz", gzip(text)),
         ("two-members.gz", [gzip(first), gzip(second)].concat()),
+        // As `tar` and copies in blocks fill up.
+        ("padded.gz", [gzip(first), gzip(second), vec![0; 10_240]].concat()),
         ("e.ndjson.zst", zstd(text)),
         ("two-frames.zst", [zstd(first), zstd(second)].concat()),
         ("rotated.1", gzip(text)),
@@ -183,7 +185,7 @@ fn patterns_stand_for_the_files_that_match() {
 #[test]
 fn the_elements_of_a_json_file_are_events() {
     let check = |text: &str, expected: &str| {
-        let parts = elements::parts(text.as_bytes(), &file(), 0, "shop").unwrap();
+        let parts = elements::parts(text.as_bytes(), &file(), 0, "shop");
         let lines = parts.map(|parts| {
             parts.into_iter().map(|part| String::from_utf8(part.body).unwrap()).collect::<String>()
         });
@@ -200,14 +202,21 @@ fn the_elements_of_a_json_file_are_events() {
     check("{\"ns\":\"shop\",\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     let calls = "{\"batch\":[{\"id\":\"a\"}],\"events\":[]}";
     check(calls, &format!("{calls}\n"));
-    let lost = "{\"ns\":\"other\",\"events\":[{\"id\":\"a\"}]}";
-    let problem = elements::parts(lost.as_bytes(), &file(), 0, "shop").unwrap_err();
-    assert!(problem.contains("X-Namespace"), "{problem}");
+    let lost = "{\"ns\":\"other\",\"events\":[{\"type\":\"a\"},{\"type\":\"b\"}]}";
+    let text = format!("{{\"type\":\"c\"}} {lost} {{\"type\":\"d\"}}");
+    check(
+        &text,
+        "{\"type\":\"c\",\"id\":\"f-00000001\"}\n{\"type\":\"d\",\"id\":\"f-00000004\"}\n",
+    );
+    let parts = elements::parts(text.as_bytes(), &file(), 0, "shop").unwrap();
+    let unsent = &parts[0].unsent;
+    assert_eq!((unsent.len(), unsent[0].0, parts[0].next), (1, 2, 4));
+    assert!(unsent[0].1.contains("X-Namespace"), "{unsent:?}");
     check("[{]", "-");
     check("", "");
     let many: Vec<String> = (0..5_001).map(|n| format!("{{\"id\":\"{n}\"}}")).collect();
     let text = format!("[{}]", many.join(","));
-    let parts = |start| elements::parts(text.as_bytes(), &file(), start, "shop").unwrap().unwrap();
+    let parts = |start| elements::parts(text.as_bytes(), &file(), start, "shop").unwrap();
     let (parts, rest) = (parts(0), parts(5_000));
     assert_eq!(parts.iter().map(|part| part.next).collect::<Vec<_>>(), [5_000, 5_001]);
     assert_eq!((rest.len(), &rest[0].places, &rest[0].body), (1, &vec![5_001], &parts[1].body));

@@ -149,7 +149,7 @@ impl SignatureScheme {
         let signed = [claim.prefix.as_bytes(), body];
         let mut is_right = false;
         // Anybody can sign with an empty key, which earlier versions stored.
-        let keys = secrets.map(|secret| self.key(secret)).filter(|key| !key.is_empty());
+        let keys = secrets.flat_map(|secret| self.keys(secret)).filter(|key| !key.is_empty());
         for key in keys {
             let mut context = Context::with_key(&Key::new(HMAC_SHA256, &key));
             signed.iter().for_each(|part| context.update(part));
@@ -171,14 +171,16 @@ impl SignatureScheme {
         Ok(hash.digest128())
     }
 
-    fn key(self, secret: &str) -> Vec<u8> {
-        let plain = || secret.as_bytes().to_vec();
-        match self {
-            Self::Standard => {
-                let text = secret.strip_prefix("whsec_").unwrap_or(secret);
-                STANDARD.decode(text).unwrap_or_else(|_| plain())
-            }
-            _ => plain(),
+    /// The keys that a secret can stand for. Of Standard Webhooks it is base64; without `whsec_` it may as
+    /// well be meant as it stands, and nothing in it says which.
+    fn keys(self, secret: &str) -> Vec<Vec<u8>> {
+        let plain = secret.as_bytes().to_vec();
+        if self != Self::Standard {
+            return vec![plain];
+        }
+        match secret.strip_prefix("whsec_") {
+            Some(key) => vec![STANDARD.decode(key).unwrap_or(plain)],
+            None => STANDARD.decode(secret).into_iter().chain([plain]).collect(),
         }
     }
 

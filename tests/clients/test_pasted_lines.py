@@ -1,0 +1,266 @@
+"""Every command line of the README and of three documents works as it stands, or is listed here with the reason why it is not run.
+
+A line is pasted into bash in a folder with an `icecore.toml`, which has the port, and with an `icecore` in the path. What stands for something else
+(`NS`, `…`, an address of this machine) is replaced.
+"""
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from server import LISTENING, ROOT, binary, free_port, plain_environment
+
+SPAN = re.compile(r"(icecore|curl|cargo|chmod|\./check|[A-Z_]+=\S+) ")
+EVENT = '{"id":"p-1","type":"Order.placed","ns":"shop.example"}'
+
+
+def commands(text: str) -> list[str]:
+    """The command lines of a document: those of its sh blocks, then those between backticks."""
+    found, line = [], ""
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M):
+        for part in block.splitlines():
+            line = f"{line}\n{part}" if line else part
+            if not goes_on(line):
+                found.append(line)
+                line = ""
+    prose = re.sub(r"^```.*?^```\n", "", text, flags=re.S | re.M)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    return list(dict.fromkeys(found + [span for span in spans if SPAN.match(span)]))
+
+
+def goes_on(line: str) -> bool:
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return True
+    return line.endswith("\\")
+
+
+class Shell:
+    """Where the lines of one document are pasted."""
+
+    def __init__(self, folder, document: str):
+        self.folder, self.left = folder, commands((ROOT / document).read_text())
+        self.port = free_port()
+        (folder / "icecore.toml").write_text(f'listen = "127.0.0.1:{self.port}"\n')
+        (folder / "bin").mkdir()
+        (folder / "bin" / "icecore").symlink_to(os.path.abspath(binary()))
+        self.environment = plain_environment() | {"HOME": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+        self.process = None
+
+    def take(self, start: str) -> str:
+        """The line that begins so, which is done with."""
+        line = next((line for line in sorted(self.left, key=len) if line.startswith(start)), None)
+        assert line, f"no line begins with `{start}`; the document has: {self.left}"
+        self.left.remove(line)
+        return line
+
+    def filled(self, line: str, words: dict) -> str:
+        here = f"127.0.0.1:{self.port}"
+        places = {"localhost:8181": here, "0.0.0.0:8181": here, " /backups/": f" {self.folder}/backups/"}
+        for word, meant in (words | places).items():
+            line = line.replace(word, meant)
+        return line
+
+    def paste(self, start: str, words: dict | None = None) -> str:
+        """Runs the line that begins so; what it printed."""
+        return self.bash(self.filled(self.take(start), words or {}))
+
+    def bash(self, line: str) -> str:
+        done = subprocess.run(["bash", "-c", line], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{line}\nended with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-1000:]}"
+        return done.stdout + done.stderr
+
+    def serve(self, line: str) -> None:
+        """Runs a line that goes on serving, until it listens."""
+        log = self.folder / "server.log"
+        with open(log, "wb") as output:
+            self.process = subprocess.Popen(["bash", "-c", f"exec env {self.filled(line, {}).removesuffix(' &')}"], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        deadline = time.monotonic() + 60
+        while not LISTENING.search(log.read_text()):
+            assert self.process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(60) == 0
+        self.process = None
+
+    def post(self, path: str, body: str) -> dict:
+        headers = {"content-type": "application/json"}
+        if "ICECORE_TOKEN" in self.environment:
+            headers["authorization"] = f"Bearer {self.environment['ICECORE_TOKEN']}"
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body.encode(), headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"{}")
+
+    def end(self, excused: dict) -> None:
+        """All of the document was pasted, but for these."""
+        for start in excused:
+            self.take(start)
+        assert not self.left, "lines that nobody pastes"
+
+
+@pytest.fixture
+def shell(tmp_path, request):
+    shell = Shell(tmp_path, request.param)
+    try:
+        yield shell
+        shell.stop()
+    finally:
+        if shell.process is not None:
+            shell.process.kill()
+
+
+def of(document: str):
+    return pytest.mark.parametrize("shell", [document], indirect=True)
+
+
+@of("README.md")
+def test_readme(shell):
+    shell.serve(shell.take("icecore serve"))
+    assert json.loads(shell.paste("curl -s localhost:8181/ingest"))["received"] == 2
+    shell.paste("curl -X POST localhost:8181/v1/shop.example/commit")
+    shell.environment["SECRET"] = "It's a secret"
+    assert "signs as github" in shell.paste("printf %s \"$SECRET\" | icecore webhooks set github")
+    assert "Order.placed" in shell.paste("icecore sql --ns shop.example \"SELECT type")
+    assert "2" in shell.paste("echo \"SELECT count(*) FROM events; SELECT max(seq)").split()
+    assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d '{"))["rowCount"] == 2
+    assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d \""))["rows"] == [[2]]
+    (shell.folder / "events.ndjson").write_text(EVENT)
+    assert "1 new" in shell.paste("icecore ingest FILE…", {"FILE…": "events.ndjson"})
+    shell.paste("icecore doctor")
+    shell.end({
+        "icecore deadletters": "names a command; test_events runs its lines",
+        "cargo run --release -- quickstart --exit": "builds; `icecore quickstart` is run by test_printed_lines.py",
+        "./check  ": "runs this test",
+        "./check fast": "the same",
+        "./check engines -k crash --kills 200": "hours",
+        "ICECORE_FULL=1 ./check engines -k real": "downloads",
+        "cargo install --path .": "builds",
+        "cargo run --release --": "builds",
+    })
+
+
+@of("docs/operations.md")
+def test_operations(shell):
+    import pyarrow
+    from pyiceberg.catalog import load_catalog
+
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    shell.post("/v1/shop.example/commit", "")
+    rows = pyarrow.table({"n": [1]})
+    table = load_catalog("lake", type="rest", uri=f"http://127.0.0.1:{shell.port}/catalog").create_table("shop_example.mine", schema=rows.schema)
+    table.append(rows)
+    first = str(table.current_snapshot().snapshot_id)
+    table.append(rows)
+    words = {"NS": "shop.example", "TABLE": "mine", "NAME": "yours", "ID": first}
+    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create", "icecore catalog rollback",
+                  "icecore catalog protect TABLE"]:
+        shell.paste(start, words)
+    assert "mine" in shell.paste("icecore catalog protected")
+    shell.bash("icecore catalog unprotect mine --ns shop.example")
+    shell.paste("icecore catalog rename", words)
+    shell.paste("icecore catalog drop TABLE", words | {"TABLE": "yours"})
+    dropped = shell.paste("icecore catalog dropped")
+    assert "yours" in dropped
+    page = re.search(r"--after (\S+)", shell.bash("icecore catalog events --limit 3")).group(1)
+    assert "drop-table" in shell.paste("icecore catalog events", {"TOKEN": page})
+    words["TABLE"] = "events"
+    shell.paste("icecore branches …", {"…": "list events --ns shop.example"})
+    shell.paste("icecore compact --ns", words)
+    shell.paste("icecore compact --dry-run")
+    shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/compact", words)
+    assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
+    shell.paste("icecore jobs  ")
+    shell.paste("icecore jobs")
+    shell.paste("icecore catalog check")
+    shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})
+    shell.paste("icecore help COMMAND", {"COMMAND": "serve"})
+    for start in ["icecore config", "icecore config --sample", "icecore doctor", "icecore version", "icecore man", "icecore completions bash"]:
+        shell.paste(start)
+    shell.paste("icecore man FOLDER", {"FOLDER": "pages"})
+    for start in ["mkdir -p ~", "icecore completions bash >", "icecore completions fish >", "icecore completions zsh >", "icecore man ~"]:
+        shell.paste(start)
+    shell.stop()
+
+    # Access control, with no server before it.
+    token = re.search(r"ice_\S+", shell.paste("icecore token create --admin root"))
+    shell.serve(shell.take("ICECORE_AUTH=on icecore serve"))
+    shell.environment["ICECORE_TOKEN"] = exported(shell.take("export ICECORE_TOKEN"), token)
+    token = re.search(r"ice_\S+", shell.paste("icecore token create shop-writer"))
+    shell.environment["TOKEN"] = exported(shell.take("export TOKEN"), token)
+    assert json.loads(shell.paste("curl -s localhost:8181/ingest"))["received"] == 1
+    shell.paste("icecore audit list")
+    assert "token" in shell.paste("icecore sql \"SELECT time")
+    shell.paste("icecore audit verify")
+    shell.stop()
+
+    # What is done without a server.
+    for start in ["chmod 711", "chmod 700", "icecore wal inspect", "icecore wal quarantine", "icecore wal accept-loss --all", "icecore wal accept-loss --ns"]:
+        shell.paste(start)
+    for start in ["icecore catalog relocate --data-dir", "icecore backup create /backups/today", "icecore backup restore /backups/today"]:
+        shell.paste(start)
+    shell.end({
+        "ICECORE_BUILD=": "builds",
+        "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
+        "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
+        "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
+        "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
+        "icecore catalog relocate --from": "names a flag; tests/it/moved.rs uses it",
+    })
+
+
+def exported(line: str, token: re.Match) -> str:
+    """What a line exports in place of `ice_…`."""
+    return shlex.split(line, comments=True)[1].split("=", 1)[1].replace("ice_…", token.group(0))
+
+
+@of("docs/backup.md")
+def test_backup(shell):
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    shell.paste("icecore backup create /backups/2026-11-28")
+    listed = shell.paste("icecore backup list --data-dir")
+    shell.paste("icecore backup forget ID", {"ID": listed.splitlines()[1].split()[0]})
+    shell.paste("icecore backup restore")
+    shell.stop()
+    shell.serve(shell.take("icecore serve --data-dir ./restored"))
+    assert "Order.placed" in shell.bash("icecore sql --ns shop.example 'SELECT type FROM events'")
+    shell.stop()
+    # A folder that was moved.
+    (shell.folder / "icecore-data").rename(shell.folder / "away")
+    (shell.folder / "restored").rename(shell.folder / "icecore-data")
+    shell.paste("icecore catalog relocate --data-dir ./icecore-data --dry-run")
+    shell.paste("icecore catalog relocate --data-dir ./icecore-data")
+    shell.serve("icecore serve")
+    assert "Order.placed" in shell.bash("icecore sql --ns shop.example 'SELECT type FROM events'")
+    shell.end({
+        "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
+        "icecore backup list s3://": "needs a store; test_backups_in_s3.py runs it",
+        "icecore wal accept-loss": "names a command; tests/it/restores.rs runs it",
+    })
+
+
+@of("docs/events.md")
+def test_events(shell):
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    with pytest.raises(urllib.error.HTTPError):
+        shell.post("/ingest", '{"id":"p-2","ns":"shop.example"}')
+    listed = shell.paste("icecore deadletters list")
+    assert '"ns":"shop.example"' in shell.paste("icecore deadletters show", {" ID": " " + listed.splitlines()[1].split()[0]})
+    shell.paste("icecore deadletters retry")
+    shell.paste("icecore deadletters purge")
+    shell.environment["SECRET"] = "It's a secret"
+    for start in ["printf %s \"$SECRET\" | icecore webhooks set github", "printf %s \"$SECRET\" | icecore webhooks set resend", "icecore webhooks list"]:
+        shell.paste(start)
+    shell.end({"icecore ingest": "names a command, which test_readme runs"})
